@@ -105,7 +105,7 @@ def _waiting(overview: HomeOverview) -> list[CardBlock]:
         price = f"for {at_most(run.plan.maximum_micros)}" if run.plan.maximum_micros else "at no charge"
         wish = f"*Run {run.run.id}*: train {escape(plans.plan_title(run.plan))} {price}?"
         text = f"{_with_link(overview, run, wish)}\n{plans.plan_verdict(run.plan)}"
-        blocks += [Text(text), plans.buttons(run.run, run.plan)]
+        blocks += [Text(text), plans.buttons(run.run, run.plan, run.pending)]
     for summary in overview.to_confirm[:WITH_BUTTONS]:
         blocks.append(Text(_linked(overview, summary)))
         if isinstance(summary, LadderSummary):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from bot.cards.words import listed
+from bot.cards.words import listed, pluralize
 from bot.rules.permissions import (
     BUILT_IN,
     MIN_WORDS,
@@ -127,6 +127,25 @@ def who_may(no: NotNamed) -> str:
     if no.rule.where == BUILT_IN and rule in ("approve", "freeze", "waive", "promote"):
         return f"Nobody may {doing} yet. The bot's operator can add approvers in finetune.toml, [people]."
     return f"Nobody may {doing}. The bot's operator can add people in finetune.toml, [policy.who] {rule}."
+
+
+def too_few_approvers(needed: int, able: Sequence[str], gone: Sequence[str]) -> str:
+    """Why a plan that takes `needed` approvers could never start. `able` can approve it; `gone` are named, but are no
+    full members any more."""
+    there = "there is nobody"
+    if able:
+        there = f"there {'is' if len(able) == 1 else 'are'} only {_mentions(able)}"
+    text = f"This takes {pluralize(needed, 'approver')} besides you and the person who uploaded the data, and {there}."
+    if gone:
+        why = "is no full member of this workspace any more, or deactivated"
+        if len(gone) > 1:
+            why = "are no full members of this workspace any more, or deactivated"
+        text = f"{text} {_mentions(gone)} {why}."
+    return f"{text} The bot's operator can name others in finetune.toml, [people]."
+
+
+def _mentions(people: Sequence[str]) -> str:
+    return listed([f"<@{person}>" for person in people], SHOWN_NAMES)
 
 
 def too_few_words(why: str, example: str) -> str:

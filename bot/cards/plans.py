@@ -4,7 +4,7 @@ replaces it."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from bot.cards.advice import first_sentence
@@ -30,11 +30,21 @@ from bot.cards.estimates import verdict_summary
 from bot.cards.forms import modal, required_text_input
 from bot.cards.general import details_modal, text_message
 from bot.cards.payback import hours_caveat, net_value_text, payback_condition, share_of_draws
+from bot.cards.plan_training import (
+    EarlierRun,
+    earlier_text,
+    method_suffix,
+    retraining_text,
+    taught_facts,
+    training_facts,
+    without_training_facts,
+)
 from bot.cards.words import (
     about_usd,
     at_most,
     charge,
     interval,
+    listed,
     money,
     percent,
     planned_time,
@@ -49,24 +59,21 @@ from bot.rules.plans import (
     BestCandidate,
     Plan,
     PlanVerdict,
-    SweepConflict,
     describe_sweep,
     unusual_hyperparameters,
 )
 from bot.rules.units import format_months
 from bot.values.runs import Progress
+from storage.money import Freeze
 from storage.records import Approval, Run, RunState
 from trainers.methods import option_name
-from trainers.money import from_micros, usd
-from trainers.pricing import PriceRow
-from trainers.rentals.prices import WHO, Rental
+from trainers.money import from_micros
 
 APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
 REJECT, REJECT_FORM = "reject_plan", "reject_form"
 DETAILS = "plan_details"
 SHOWN_REASONS = 3
-# share of the rented time; the rest is for loading and uploading (rentals/attempt.py)
-STOPS_AT = Decimal("0.85")
+SHOWN_PEOPLE = 10
 DECIDED: dict[RunState, str] = {
     "rejected": "rejected",
     "expired": "expired",
@@ -100,7 +107,7 @@ def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
         headline,
         Text(text),
         Text(_short_verdict(plan)),
-        Facts(_short_facts(run, plan, budget)),
+        Facts([*_short_facts(run, plan, budget), ("Requested by", _requester(run, plan))]),
         actions(_details_button(run)),
         notice=text,
     )
@@ -132,15 +139,24 @@ def reject_modal(plan_hash: str) -> Block:
     return modal("Reject this plan", REJECT_FORM, [reason], submit="Reject", private=plan_hash)
 
 
-def approve_modal(run: Run, plan: Plan) -> Block:
+def approve_modal(run: Run, plan: Plan, pending: Pending) -> Block:
     """Asks for a reason, for a plan whose verdict is not go."""
-    text = Text(
-        f"{verdict_text(plan)}\n\nThis starts the training of {escape(plan_title(plan))}. {_spends(plan)}"
-    )
+    about = [*training_facts(plan, pending.before), *taught_facts(plan), *without_training_facts(plan)]
+    effect = _effect(plan, pending, escape(plan_title(plan)))
+    blocks: list[CardBlock] = [Text(verdict_text(plan))]
+    if about:
+        blocks.append(Facts(about))
+    blocks += _background(plan, pending)
     hint = "Example: quality matters more than cost here. Shown to the team and kept in the audit log."
     reason = required_text_input("reason", "Why should it be trained anyway?", most=500, hint=hint)
     submit = f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve"
-    return modal("Approve this plan", APPROVE_FORM, [text, reason], submit=submit, private=run.plan_hash)
+    return modal(
+        "Approve this plan",
+        APPROVE_FORM,
+        [*blocks, Text(effect), reason],
+        submit=submit,
+        private=run.plan_hash,
+    )
 
 
 def verdict_text(plan: Plan) -> str:
@@ -181,8 +197,8 @@ def _standing(best: BestCandidate, bar: str) -> str:
 
 
 def plan_title(plan: Plan) -> str:
-    """For headlines, unescaped: what is trained on what."""
-    return f"{shorten(plan.base_model)} on {shorten(plan.dataset)}"
+    """For headlines, unescaped: what is trained on what, and how if it is no plain run."""
+    return f"{shorten(plan.base_model)} on {shorten(plan.dataset)}{method_suffix(plan)}"
 
 
 def budget_left(budget: Budget) -> str:
@@ -193,35 +209,107 @@ def budget_left(budget: Budget) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Pending:
+    """What stands between a waiting plan and its training. It takes `quorum` approvers, of whom `approved` have
+    approved; `others` mentions the people who may still approve, and is empty if everybody may. `over_budget` says why
+    the plan doesn't fit into a budget, '' if it does. `freeze` is the current freeze. `before` is the run before it on
+    the same target."""
+
+    quorum: int = 1
+    approved: int = 0
+    others: Sequence[str] = ()
+    over_budget: str = ""
+    freeze: Freeze | None = None
+    before: EarlierRun | None = None
+
+    @property
+    def missing(self) -> int:
+        return max(self.quorum - self.approved, 0)
+
+    @property
+    def is_last(self) -> bool:
+        """True if one more approval starts the training."""
+        return self.missing <= 1
+
+
+ONE_APPROVER = Pending()
+
+
 def approval_card(
     run: Run,
     plan: Plan,
     budget: Budget,
-    quorum: int,
+    pending: Pending,
     decisions: Sequence[Approval] = (),
     hours: float = 24,
 ) -> Message:
-    """Waiting for `quorum` approvers: the verdict, what it costs and saves, and who has approved already. It expires
-    after `hours`."""
+    """Waiting for approvers: the verdict, what it costs and saves, who has approved already, and what it waits for. It
+    expires after `hours`."""
     price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
     headline = f"Run {run.id}: train {plan_title(plan)} {price}?"
     people = _people(decisions)
     so_far = Text(f"Approved so far by {people}.{_reasons(decisions)}")
     until = pluralize(round(hours), "hour")
-    needed = "one approver" if quorum == 1 else f"{quorum} approvers"
-    reason = "" if plan.is_advised else ", with a reason"
-    rules = f"Needs {needed} other than <@{run.requester}>{reason}. Expires after {until}."
+    rules = f"{_needed(run, plan, pending)} Expires after {until}."
     return Message.titled(
         headline,
         Text(_short_verdict(plan)),
-        Facts(_short_facts(run, plan, budget)),
+        Facts(_short_facts(run, plan, budget, pending.before)),
         Note(f"The tuned model: {hosting_line(plan.hosting)}.") if plan.hosting else None,
+        *_background(plan, pending),
+        *_obstacles(pending),
         so_far if people else None,
         *_warnings(plan),
-        actions(*_decisions(run, plan), _details_button(run)),
+        actions(*_decisions(run, plan, pending), _details_button(run)),
         Note(rules),
         notice=plan_verdict(plan),
     )
+
+
+def ping(name: str, run: Run, plan: Plan, pending: Pending, hours: float) -> Message:
+    """For the card's thread, once: the people who may approve. `name` links to the card."""
+    count = pluralize(pending.quorum, "approval")
+    return text_message(
+        f"{', '.join(pending.others)}: {name} by <@{run.requester}> needs {count} "
+        f"({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}), within {pluralize(round(hours), 'hour')}."
+    )
+
+
+def _needed(run: Run, plan: Plan, pending: Pending) -> str:
+    """How many approvers are missing and, once somebody has approved, who they can be."""
+    reason = "" if plan.is_advised else ", with a reason"
+    requested = f"Requested by {_requester(run, plan)}."
+    if not pending.approved:
+        needed = "one approver" if pending.quorum == 1 else f"{pending.quorum} approvers"
+        them = "them" if plan.uploaded_by == run.requester else "these two"
+        return f"{requested} Needs {needed} other than {them}{reason}."
+    # An edit notifies nobody, so these mentions only name people.
+    who = f": {listed(pending.others, SHOWN_PEOPLE)}" if pending.others else ""
+    return f"{requested} Needs {pluralize(pending.missing, 'more approver')}{who}{reason}."
+
+
+def _background(plan: Plan, pending: Pending) -> list[CardBlock]:
+    """Why it is trained again, and what the last model on this target reached."""
+    lines = []
+    if plan.retrains:
+        lines.append(retraining_text(plan.retrains))
+    if pending.before:
+        lines.append(earlier_text(plan, pending.before))
+    return [Text("\n".join(filter(None, lines)))] if any(lines) else []
+
+
+def _obstacles(pending: Pending) -> list[CardBlock]:
+    """What keeps the plan from starting although people approve."""
+    lines = []
+    if pending.over_budget:
+        lines.append(f"*It can't be approved now*: {pending.over_budget}")
+    if pending.freeze:
+        lines.append(
+            f"*Spending is frozen by <@{pending.freeze.person}>*: it can be approved, and starts after "
+            "`/finetune unfreeze`."
+        )
+    return [Text("\n".join(lines))] if lines else []
 
 
 def _warnings(plan: Plan) -> list[CardBlock]:
@@ -243,28 +331,36 @@ def details_form(run: Run, plan: Plan, budget: Budget) -> Block:
     return details_modal(f"Run {run.id}, in detail", blocks)
 
 
-def buttons(run: Run, plan: Plan) -> CardBlock:
-    return actions(*_decisions(run, plan))
+def buttons(run: Run, plan: Plan, pending: Pending) -> CardBlock:
+    return actions(*_decisions(run, plan, pending))
 
 
-def _decisions(run: Run, plan: Plan) -> tuple[Block, Block]:
-    return _approve_button(run, plan), button("Reject", REJECT, run.plan_hash)
+def _decisions(run: Run, plan: Plan, pending: Pending) -> tuple[Block, Block]:
+    return _approve_button(run, plan, pending), button("Reject", REJECT, run.plan_hash)
 
 
 def _details_button(run: Run) -> Block:
     return button("Details", DETAILS, str(run.id))
 
 
-def _short_facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
+def _short_facts(
+    run: Run, plan: Plan, budget: Budget, before: EarlierRun | None = None
+) -> list[tuple[str, str]]:
     """The facts that an approver decides by, rounded; only the maximum cost is exact."""
-    uploaded = f"; data uploaded by <@{plan.uploaded_by}>" if plan.uploaded_by != run.requester else ""
     return [
         ("Cost", f"{_short_cost(plan)}{_vendor_estimate(run, plan)}"),
         _short_saving(plan),
         *_net_value(plan),
+        *without_training_facts(plan),
+        *training_facts(plan, before),
+        *taught_facts(plan),
         ("Budget left", budget_left(budget)),
-        ("Requested by", f"<@{run.requester}>{uploaded}"),
     ]
+
+
+def _requester(run: Run, plan: Plan) -> str:
+    uploaded = f"; data uploaded by <@{plan.uploaded_by}>" if plan.uploaded_by != run.requester else ""
+    return f"<@{run.requester}>{uploaded}"
 
 
 def _short_cost(plan: Plan) -> str:
@@ -345,6 +441,7 @@ def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
         ("Requested by", f"<@{run.requester}>"),
         ("Dataset", f"{escape(shorten(plan.dataset))}{version}, from <@{plan.uploaded_by}>"),
         ("Rows", _rows(plan)),
+        *taught_facts(plan),
         ("Model", _model(plan)),
         ("Training takes", _takes(plan)),
         *_forecast(plan),
@@ -456,39 +553,37 @@ def _in_total(plan: Plan) -> str:
     return "".join(f". {name} it {value}" for name, value in _net_value(plan))
 
 
-def _approve_button(run: Run, plan: Plan) -> Block:
-    """Approves after a confirmation. If the verdict is not go, a form asks for a reason instead."""
+def _approve_button(run: Run, plan: Plan, pending: Pending) -> Block:
+    """Approves after a confirmation. If the verdict is not go, a form asks for a reason instead. It is not green while
+    an approval would be refused."""
+    style = None if pending.over_budget else "primary"
     if not plan.is_advised:
-        return button("Approve", APPROVE, run.plan_hash, style="primary")
+        return button("Approve", APPROVE, run.plan_hash, style=style)
     most = at_most(plan.maximum_micros)
     values = confirm(
         f"Spend {most}?" if plan.maximum_micros else "Start this training?",
-        f"This starts the training of {plan_title(plan)}. {_spends(plan)}",
+        _effect(plan, pending, plan_title(plan)),
         f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve",
         "Not now",
     )
-    return button("Approve", APPROVE, run.plan_hash, style="primary", confirm=values)
+    return button("Approve", APPROVE, run.plan_hash, style=style, confirm=values)
 
 
-def _spends(plan: Plan) -> str:
+def _effect(plan: Plan, pending: Pending, title: str) -> str:
+    """What one more approval does. `title` is the plan's."""
+    most = charge(plan.maximum_micros)
+    if not pending.is_last:
+        reserved = f" and {most} is reserved" if plan.maximum_micros else ""
+        after = pluralize(pending.missing - 1, "more approval")
+        return f"This is one of {pending.quorum} approvals. The training of {title} starts{reserved} after {after}."
+    spends = f"It reserves {most} of this month's budget."
     if not plan.maximum_micros:
-        return "It costs only the machine's time."
-    return f"It reserves {charge(plan.maximum_micros)} of this month's budget."
+        spends = "It costs only the machine's time."
+    return f"This starts the training of {title}. {spends}"
 
 
 def _people(decisions: Sequence[Approval]) -> str:
     return ", ".join(f"<@{decision.person}>" for decision in decisions if decision.decision == "approve")
-
-
-def superseded_by(by: int, requester: str, link: str | None = None) -> str:
-    """A sentence for the old plan's card. `link` is the address of the new plan's card."""
-    which = f"<{link}|run {by}>" if link else f"run {by}"
-    return f"Replaced by {which}, requested by <@{requester}>. Earlier approvals no longer count."
-
-
-def superseded_refusal(number: int, by: int) -> str:
-    """For a person who clicks a button on the old plan's card."""
-    return f"Nothing was done: run {number} was replaced by run {by}. Decide on the card of run {by}."
 
 
 def add_replacement_note(card: Message, former: Sequence[int]) -> Message:
@@ -498,53 +593,3 @@ def add_replacement_note(card: Message, former: Sequence[int]) -> Message:
     whose = " and ".join(f"run {value}" for value in former)
     note = Text(f"It replaces {whose} on the same target. Earlier approvals no longer count.")
     return replace(card, parts=(*card.parts[:-2], note, *card.parts[-2:]))
-
-
-def rent_text(rental: Rental, expected_minutes: Decimal | None) -> str:
-    """For approvers: what is rented, at what price, and for how long."""
-    minutes = pluralize(rental.minutes, "minute")
-    text = (
-        f"It rents {rental.hardware} from {WHO} at {usd(rental.usd_per_hour)} an hour for at most {minutes}. Whether "
-        "time spent waiting for the machine is billed is unknown."
-    )
-    if expected_minutes is not None and expected_minutes > STOPS_AT * rental.minutes:
-        text += f" The training may need more than {minutes} and would then stop early: raise [hf] minutes."
-    return text
-
-
-def price_rise_text(approved: Rental, now: Rental) -> str:
-    return (
-        f"{WHO} now charges {usd(now.usd_per_hour)} an hour for {now.hardware}, and {usd(approved.usd_per_hour)} was "
-        "approved."
-    )
-
-
-def listed_price_rise_text(before: PriceRow, now: PriceRow) -> str | None:
-    """Which of the target's prices has risen, None if none has. That of the machine which serves it is compared when it
-    is started, with the vendor's own (services/deployments.py)."""
-    prices = (
-        ("1M tokens of training", before.price.training, now.price.training),
-        ("1M tokens of input", before.price.input, now.price.input),
-        ("1M tokens of output", before.price.output, now.price.output),
-        ("an hour of training", before.usd_per_hour, now.usd_per_hour),
-    )
-    for unit, old, new in prices:
-        if old is not None and new is not None and new > old:
-            return f"{code(now.model)} costs ${new:f} for {unit} now, and it was ${old:f} when the plan was made."
-    return None
-
-
-def unswept_text(unswept: SweepConflict, title: str) -> str:
-    """Why a sweep is refused. `title` is the provider's."""
-    match unswept.why:
-        case "one set a job":
-            return (
-                f"`sweep=` needs our own trainer; {title} trains one set of hyperparameters per job. Leave it out, or "
-                "choose a target that starts with `local/`."
-            )
-        case "method" | "engine":
-            return f"`{unswept.why}={unswept.name}` can't be combined with `sweep=`. Leave one of them out."
-        case "given twice":
-            return f"`{unswept.name}=` is given twice: alone and in the sweep. Remove one."
-        case "patience":
-            return "A sweep stops weaker trials itself, so `patience=` can't be combined with `sweep=`. Leave one out."

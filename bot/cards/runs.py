@@ -26,7 +26,7 @@ from bot.cards.blocks import (
 from bot.cards.candidates import looks_sentence
 from bot.cards.general import text_message
 from bot.cards.plans import DETAILS as PLAN_DETAILS
-from bot.cards.plans import plan_title
+from bot.cards.plans import ONE_APPROVER, Pending, plan_title
 from bot.cards.words import (
     at_most,
     charge,
@@ -89,7 +89,7 @@ class RunSummary:
     """A run with everything that its cards show. `result` is None until there is one. `actuals` compares its estimates
     with the actual figures; `running` is the error of our estimates over recent runs. `may_be_used` is True if its
     model is better and not in use yet, `is_deleted` if its dataset was deleted. `looks` counts the looks at its
-    held-out rows."""
+    held-out rows. `pending` is what a plan still needs that waits for the person's approval."""
 
     run: Run
     plan: Plan
@@ -103,6 +103,7 @@ class RunSummary:
     may_be_used: bool = False
     is_deleted: bool = False
     looks: Looks | None = None
+    pending: Pending = ONE_APPROVER
 
 
 def card(

@@ -51,9 +51,38 @@ class NetValue:
 
 
 @dataclass(frozen=True)
+class OtherModel:
+    """A model that could do the task without training, and its cost per month; nobody has measured it."""
+
+    name: str
+    monthly_micros: int
+
+
+@dataclass(frozen=True)
+class TaughtRows:
+    """Training rows that a model labelled: how many, and the share of right answers that the model had on the held-out
+    rows, with its 95% bounds; None if that measurement is gone."""
+
+    teacher: str
+    rows: int
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Why a model is trained now: `model`, on which the dataset relies today, is retired on the day `ends` (ISO)."""
+
+    model: str
+    ends: str
+
+
+@dataclass(frozen=True)
 class PlanVerdict:
     """The verdict that approvers read. `rule` is the rule that decided, `reason` its sentence. `best` is None if
-    nothing was measured. `people_micros` and `labels_micros` come on top of the cost of the run. `bearable_hours` are
+    nothing was measured, `unmeasured` if no cheaper model is known. `task` is the team's aim, '' if it named none.
+    `people_micros` and `labels_micros` come on top of the cost of the run. `bearable_hours` are
     the most hours of people's time with which the plan is still likely to pay back in time, '' if the hours were given
     or not even 0 hours would do. `saves_until` is the first day on which the saving is another one, because the tuned
     model or the one that it is compared with has ended; '' if none is known. `net` is None for plans older than this
@@ -70,6 +99,8 @@ class PlanVerdict:
     saves_until: str = ""
     net: NetValue | None = None
     machine_micros: int = 0
+    unmeasured: OtherModel | None = None
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,6 +199,8 @@ class Plan:
     - `overridden` are the names of soft data rules that somebody overrode; `warnings` has the reason.
     - `judge` is the model that judges free text.
     - `hosting` is the hourly machine on which the model will answer, None if it needs none.
+    - `taught` are the training rows that models labelled, by teacher.
+    - `retrains` is the model that ends and is replaced, None if there is none.
     - `predicted` and `destination` are None for plans older than these fields.
     """
 
@@ -208,6 +241,8 @@ class Plan:
     destination: Destination | None = None
     judge: str | None = None
     hosting: Hosting | None = None
+    taught: tuple[TaughtRows, ...] = ()
+    retrains: Retraining | None = None
 
     @property
     def validation_split(self) -> EarlyStopping | SweepPlan | None:
@@ -247,11 +282,16 @@ def canonical_json(plan: Plan) -> str:
 
     Newer fields are left out while they have their default, so that older plans keep their hashes."""
     fields = asdict(plan)
-    for name in ("predicted", "stopping", "swept", "destination", "judge", "hosting"):
+    for name in ("predicted", "stopping", "swept", "destination", "judge", "hosting", "retrains"):
         if fields[name] is None:
             del fields[name]
-    if not plan.overridden:
-        del fields["overridden"]
+    for name in ("overridden", "taught"):
+        if not fields[name]:
+            del fields[name]
+    if plan.advised:
+        for name in ("unmeasured", "task"):
+            if not fields["predicted"]["advised"][name]:
+                del fields["predicted"]["advised"][name]
     for name in ("memory", "advised", "volume"):
         if plan.predicted and fields["predicted"][name] is None:
             del fields["predicted"][name]
@@ -319,6 +359,42 @@ def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...
     usual |= hyperparameters_for(plan.n_train, rank, takes_lora=takes_lora, defaults={}, method=plan.method)
     usual["lora_r"] = specs()["lora_r"].default
     return tuple((name, value) for name, value in plan.hyperparameters if value != usual.get(name))
+
+
+@dataclass(frozen=True)
+class ChangedSetting:
+    """A hyperparameter of a plan. `before` is its value in the last run on the same target, None if there is none."""
+
+    name: str
+    value: Hyperparameter | None
+    before: Hyperparameter | None
+
+
+def chosen_settings(plan: Plan, before: Plan | None) -> tuple[ChangedSetting, ...]:
+    """Returns the hyperparameters that somebody chose in this plan or in the one before, if they differ between the
+    two. Without a plan before, all that somebody chose."""
+    chosen = dict(unusual_hyperparameters(plan))
+    if before is None:
+        return tuple(ChangedSetting(name, value, None) for name, value in chosen.items())
+    now, then = dict(plan.hyperparameters), dict(before.hyperparameters)
+    names = dict.fromkeys((*chosen, *dict(unusual_hyperparameters(before))))
+    return tuple(
+        ChangedSetting(name, now.get(name), then.get(name))
+        for name in names
+        if now.get(name) != then.get(name)
+    )
+
+
+def trains_the_same(plan: Plan, before: Plan) -> bool:
+    """True if both train the same model: the same rows, base, method and hyperparameters."""
+
+    def training(each: Plan) -> tuple[object, ...]:
+        sweep = each.swept.sweep if each.swept else ()
+        patience = each.stopping.patience if each.stopping else None
+        source = (each.train_sha256, each.provider, each.base_model)
+        return (*source, each.method, each.hyperparameters, each.seed, sweep, patience)
+
+    return training(plan) == training(before)
 
 
 def ascii_name(dataset: str) -> str:

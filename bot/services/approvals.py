@@ -6,9 +6,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
+from bot.cards import plan_refusals
 from bot.cards import plans as plan_views
 from bot.cards.blocks import escape
 from bot.cards.permissions import too_few_words, who_may
+from bot.cards.plans import Pending
 from bot.cards.runs import STATE_TEXTS
 from bot.cards.words import pluralize
 from bot.context import AppContext
@@ -32,6 +34,7 @@ from bot.services import (
     datasets,
     estimate_requests,
     notifications,
+    plan_requests,
     plans,
     vendor_estimates,
 )
@@ -72,16 +75,18 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         context.store.runs.decide(run, person, "approve", reason=why or None, now=now)
         context.audit(person, "approve", f"run {run.id}", f"{run.plan_hash} {why}".strip())
         if not is_last:
-            plans.show_request(context, run, plan)
+            plan_requests.show_request(context, run, plan)
             return run
         return _hand_over(context, run, plan) or Refusal(
             _too_late_text(context, context.store.runs.get(run.id))
         )
 
 
-def needs_reason(context: AppContext, hash_in_button: str, person: str) -> tuple[Run, Plan] | Refusal | None:
-    """Returns the run and plan if this person may approve it but has to give a reason, and None if the verdict is go,
-    so that a click is enough."""
+def needs_reason(
+    context: AppContext, hash_in_button: str, person: str
+) -> tuple[Run, Plan, Pending] | Refusal | None:
+    """Returns the run, its plan and what it still needs if this person may approve it but has to give a reason, and
+    None if the verdict is go, so that a click is enough."""
     caller = _look_up_approver(context, hash_in_button, person)
     waiting = _find_approvable(context, hash_in_button, caller)
     if isinstance(waiting, Refusal):
@@ -89,7 +94,8 @@ def needs_reason(context: AppContext, hash_in_button: str, person: str) -> tuple
     run, plan = waiting
     if plan.is_advised:
         return None
-    return _uncounted_refusal(context, run, plan, person, caller.rules) or waiting
+    refusal = _uncounted_refusal(context, run, plan, person, caller.rules)
+    return refusal or (run, plan, plan_requests.pending(context, run, plan))
 
 
 def _look_up_approver(context: AppContext, hash_in_button: str, person: str) -> Caller:
@@ -174,7 +180,12 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
     else:
         _remind(context, run, plan)
         if run.tries > 1 or _put_plots(context, run, plan):
-            context.store.runs.move(run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S)
+            with context.store.transaction():
+                moved = context.store.runs.move(
+                    run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S
+                )
+                if moved:  # the budget may have changed
+                    plan_requests.show_request(context, moved, plan)
 
 
 def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
@@ -191,7 +202,7 @@ def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
         with context.store.transaction():
             moved = context.store.runs.move(run, run.state, now=now, tries=1, progress=progress)
             if moved:
-                plans.show_request(context, moved, plan)
+                plan_requests.show_request(context, moved, plan)
 
 
 def _has_enough_approvals(context: AppContext, run: Run, plan: Plan) -> bool:
@@ -205,7 +216,7 @@ def _has_enough_approvals(context: AppContext, run: Run, plan: Plan) -> bool:
 
 def _approval_request(run: Run, plan: Plan) -> Request:
     """Returns the request that the rules decide about. Its time to approve restarts when approvals are voided."""
-    return replace(plans.approval_request(plan), asked_at=run.state_since)
+    return replace(plan_requests.approval_request(plan), asked_at=run.state_since)
 
 
 def _remind(context: AppContext, run: Run, plan: Plan) -> None:
@@ -216,15 +227,10 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> None:
     once = f"reminder {run.id} {run.state_since:.0f} {due:.0f}" if due is not None else ""
     if due is None or context.store.outbox.was_put(once):
         return
-    named, approvals = policy.named("approve"), context.store.runs.valid_approvals(run.id)
-    others = named.users - {run.requester, plan.uploaded_by, *(approval.person for approval in approvals)}
-    whom = [f"<@{user}>" for user in sorted(others)]
-    whom += [f"<!subteam^{group}>" for group in sorted(named.groups)]
+    waiting = plan_requests.pending(context, run, plan)
     left = request.asked_at + policy.expires_s - context.clock()
     name = notifications.link_to(context, run)
-    message = plan_views.reminder(
-        name, plan, plans.approvals_needed(context, plan) - len(approvals), left, whom
-    )
+    message = plan_views.reminder(name, plan, waiting.missing, left, waiting.others)
     context.post(run.channel, message.letter(), dedupe=once)
 
 
@@ -272,7 +278,7 @@ def _uncounted_refusal(
     is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
     if (
         not is_last
-        and len({*decided, person}) >= plans.approvals_needed(context, plan)
+        and len({*decided, person}) >= plan_requests.approvals_needed(context, plan)
         and rules.unknown("approve")
     ):
         # Slack didn't return a group's members, so the earlier approvers may not be approvers any more.
@@ -336,7 +342,7 @@ def _too_late_text(context: AppContext, run: Run | None) -> str:
         return "There is no such plan any more. `/finetune start` makes a new one."
     by = context.store.replacements.by(run.id)
     if by is not None:
-        return plan_views.superseded_refusal(run.id, by)
+        return plan_refusals.superseded_refusal(run.id, by)
     return f"Run {run.id} has moved on: it {STATE_TEXTS[run.state]}."
 
 
@@ -395,7 +401,7 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
             context.store.runs.void_approval(moved, person, lapsed.reason, now=now)
         context.store.runs.delete_reservation(moved)
         context.audit("finetune", "void", f"run {run.id}", lapsed.reason)
-        plans.show_request(context, moved, plan)  # its card asks again
+        plan_requests.show_request(context, moved, plan)  # its card asks again
         message = plan_views.voided_card(moved, plan, lapsed.reason, notifications.link_to(context, moved))
         context.post(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
         notifications.tell_requester(context, moved, message.text, once=f"void dm {run.id} {now}")

@@ -27,7 +27,7 @@ from bot.context import AppContext
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence, TaskKind
 from bot.rules.forecast import Outlook
-from bot.rules.plans import BestCandidate, NetValue, Plan, PlanVerdict, Prediction
+from bot.rules.plans import BestCandidate, NetValue, OtherModel, Plan, PlanVerdict, Prediction
 from bot.services import authorization, candidates, datasets, estimates, notifications, row_labels
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
@@ -233,9 +233,10 @@ def estimate_for(
     *,
     bar: float | None = None,
     task: TaskKind | None = None,
+    is_new_model: bool = False,
 ) -> EstimateResult | Refusal:
     """Makes an estimate from everything that was measured on the dataset. `bar` and `task` default to the dataset's own
-    settings."""
+    settings. With `is_new_model` the scores of models that were tuned before are left out."""
     target = find_target(context.settings.providers, question.target)
     if isinstance(target, Refusal):
         return target
@@ -243,6 +244,8 @@ def estimate_for(
     if isinstance(settings, Refusal):
         return settings
     evidence = load_evidence(context, checked.dataset, checked.report, target, bar=bar, task=task)
+    if is_new_model:
+        evidence = replace(evidence, tuned=None)
     day = context.today()
     return estimates.make_estimate(
         settings,
@@ -301,6 +304,8 @@ def _verdict(result: EstimateResult) -> PlanVerdict:
         saves_until=f"{sums.saving_ends or ''}" if sums else "",
         net=_net_value(outlook),
         machine_micros=to_micros(sums.monthly_after.hosting) if sums else 0,
+        unmeasured=_unmeasured(result),
+        task=result.evidence.task_kind or "",
     )
 
 
@@ -310,6 +315,11 @@ def _net_value(outlook: Outlook | None) -> NetValue | None:
         return None
     low, middle, high = map(to_micros, points)
     return NetValue(f"{outlook.horizon_months:.4g}", low, middle, high)
+
+
+def _unmeasured(result: EstimateResult) -> OtherModel | None:
+    other = result.offered
+    return OtherModel(other.name, to_micros(other.monthly.total)) if other else None
 
 
 def _best_alternative(evidence: Evidence) -> BestCandidate | None:

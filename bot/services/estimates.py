@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from bot.cards.blocks import code
 from bot.cards.candidates import answers_name
 from bot.cards.estimate_details import EstimateSummary
-from bot.cards.plans import unswept_text
+from bot.cards.plan_refusals import unswept_text
 from bot.rules import plans
 from bot.rules.advice import advise
 from bot.rules.alternatives import UnmeasuredModel

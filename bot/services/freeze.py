@@ -6,7 +6,7 @@ from bot.cards import freeze as views
 from bot.cards.blocks import escape
 from bot.context import AppContext
 from bot.rules.permissions import UNFREEZERS, may_unfreeze
-from bot.services import authorization, freeze_scope, measurements, notifications
+from bot.services import authorization, freeze_scope, measurements, notifications, plan_requests
 from bot.values.runs import Refusal
 from storage.money import Freeze
 from storage.records import Measurement, Run
@@ -30,6 +30,7 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
         context.audit(person, "freeze", f"freeze {freeze.id}", reason)
         runs, measured = _find_frozen(context)
         _show_cards(context, runs, measured)
+        plan_requests.refresh_requests(context)
         context.post(channel, views.frozen_card(freeze, len(runs)).letter(), dedupe=f"freeze {freeze.id}")
     return freeze
 
@@ -58,6 +59,7 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
             context.store.freezes.lift(standing, now=now)
             context.audit("finetune", "unfrozen", f"freeze {standing.id}", " ".join(by))
             _show_cards(context, runs, measured)
+            plan_requests.refresh_requests(context)
             card = views.unfrozen_card(standing, by[-UNFREEZERS:])
             for channel_id in dict.fromkeys((channel, standing.channel)):
                 context.post(channel_id, card.letter(), dedupe=f"unfrozen {standing.id} {channel_id}")

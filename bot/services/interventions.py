@@ -8,7 +8,7 @@ from bot.cards.runs import STATE_TEXTS
 from bot.context import AppContext
 from bot.rules.permissions import find_deciding_votes
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import authorization, notifications, plans, run_states, runs
+from bot.services import authorization, notifications, plan_requests, run_states, runs
 from bot.services.provider_jobs import trainer_limits
 from bot.values.runs import Progress, Refusal
 from storage.jobs import InterventionChoice, InterventionDecision
@@ -29,7 +29,7 @@ def may_decide(context: AppContext, number: int, person: str) -> Run | Refusal:
         return runs.no_such_run(number)
     if run.state != "needs_human":
         return Refusal(f"Run {number} needs no decision any more: it {STATE_TEXTS[run.state]}.")
-    request = plans.approval_request(plan_from_json(run.plan))
+    request = plan_requests.approval_request(plan_from_json(run.plan))
     return authorization.refusal(context, person, "resolve", request=request) or run
 
 

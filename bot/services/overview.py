@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from bot.cards.datasets import Best, DatasetEntry
@@ -16,7 +17,17 @@ from bot.cards.status import (
     TunedCurveSummary,
 )
 from bot.context import AppContext
-from bot.services import authorization, budgets, datasets, deployments, models, runs, sealed_rows, sunsets
+from bot.services import (
+    authorization,
+    budgets,
+    datasets,
+    deployments,
+    models,
+    plan_requests,
+    runs,
+    sealed_rows,
+    sunsets,
+)
 from bot.services import evidence as evidence_services
 from bot.services.measured_candidates import known_ladder
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
@@ -64,7 +75,9 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
         for summary in evaluations
         if _awaits_confirmation(summary) and summary.measurement.requested_by == person
     ]
-    rest = [summary for summary in (*summaries, *evaluations) if summary not in (*mine, *to_confirm)]
+    shown = {summary.run.id for summary in mine}
+    open_runs = [summary for summary in summaries if summary.run.id not in shown]
+    rest = [*open_runs, *(summary for summary in evaluations if summary not in to_confirm)]
     return HomeOverview(
         mine=mine,
         to_confirm=to_confirm,
@@ -90,7 +103,12 @@ def _runs_to_approve(context: AppContext, summaries: Sequence[RunSummary], perso
     is_named = waiting and authorization.current_rules(context, "approve").filter_entitled(
         "approve", [person]
     )
-    return waiting if is_named else []
+    if not is_named:
+        return []
+    return [
+        replace(summary, pending=plan_requests.pending(context, summary.run, summary.plan))
+        for summary in waiting
+    ]
 
 
 def _awaits_confirmation(summary: EvaluationSummary) -> bool:

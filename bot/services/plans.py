@@ -13,11 +13,10 @@ from dataclasses import replace
 from decimal import Decimal
 from importlib.metadata import version
 
-from bot.cards import advice
+from bot.cards import advice, plan_refusals
 from bot.cards import plans as plan_views
-from bot.cards.blocks import Message, code, escape
-from bot.cards.permissions import who_may
-from bot.cards.plans import superseded_by
+from bot.cards.blocks import code, escape
+from bot.cards.plan_refusals import superseded_by
 from bot.cards.prices import missing_price_text
 from bot.cards.reasons import shortage_text
 from bot.cards.words import shorten
@@ -25,7 +24,7 @@ from bot.command_parser import parse_question
 from bot.context import AppContext
 from bot.rules.budgets import Budget
 from bot.rules.estimate_inputs import NO_JUDGE
-from bot.rules.permissions import Caller, Request, explain_not_named
+from bot.rules.permissions import Caller
 from bot.rules.plans import (
     Destination,
     EarlyStopping,
@@ -36,6 +35,7 @@ from bot.rules.plans import (
     plan_from_json,
     plan_hash,
     plan_key,
+    trains_the_same,
 )
 from bot.rules.prices import MissingPrice
 from bot.services import (
@@ -44,6 +44,7 @@ from bot.services import (
     data_policy,
     datasets,
     deployments,
+    distillations,
     estimate_requests,
     notifications,
     run_states,
@@ -54,6 +55,13 @@ from bot.services.datasets import CheckedDataset
 from bot.services.estimate_inputs import OTHER_TOKENIZER, RunCost, find_hosting
 from bot.services.estimates import EstimateResult
 from bot.services.hardware import Target, find_target
+from bot.services.plan_requests import (
+    approval_request,
+    approver_refusal,
+    find_earlier_run,
+    ping_approvers,
+    show_request,
+)
 from bot.services.provider_jobs import LEAST_SWEEP_USD
 from bot.settings import Settings
 from bot.values.learning_curves import TunedCurvePlan
@@ -197,7 +205,7 @@ def untrainable_text(settings: Settings, target: Target) -> str | None:
 def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None:
     """Cancels the former run in favour of the new one. Call this in the transaction that found the former run waiting
     and added the new run."""
-    now, sentence = context.clock(), plan_views.superseded_by(new.id, new.requester)
+    now, sentence = context.clock(), superseded_by(new.id, new.requester)
     if former.state == "approved":
         run_states.end(context, former, "cancelled", sentence)
     else:
@@ -262,7 +270,7 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     )
     if isinstance(plan, Refusal):
         return plan
-    refusal = authorization.refusal_for(caller, "start", approval_request(plan)) or _approver_refusal(
+    refusal = authorization.refusal_for(caller, "start", approval_request(plan)) or approver_refusal(
         context, plan
     )
     if refusal:
@@ -270,8 +278,13 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     plan = split_off_validation(context, plan, estimated)
     if isinstance(plan, Refusal):
         return plan
-    warnings = (*plan.warnings, *permission.notes)
-    plan = replace(plan, warnings=warnings, overridden=permission.overridden)
+    plan = replace(
+        _without_other_models_verdict(context, checked, plan, estimated),
+        warnings=(*plan.warnings, *permission.notes),
+        overridden=permission.overridden,
+        taught=distillations.count_taught(context, plan, estimated.evidence),
+        retrains=command.retrains,
+    )
     return _submit(context, plan, permission)
 
 
@@ -299,6 +312,21 @@ def _estimate(context: AppContext, checked: CheckedDataset, command: Start) -> E
     return estimate_requests.estimate_for(context, checked, replace(command.question, judge=NO_JUDGE))
 
 
+def _without_other_models_verdict(
+    context: AppContext, checked: CheckedDataset, plan: Plan, estimated: EstimateResult
+) -> Plan:
+    """Returns the plan with a verdict that leaves the last tuned model out: with other rows or settings, its score is
+    not this model's. The card shows that score beside the verdict."""
+    before = find_earlier_run(context, plan)
+    if estimated.evidence.tuned is None or before is None or trains_the_same(plan, before.plan):
+        return plan
+    fresh = estimate_requests.estimate_for(context, checked, estimated.question, is_new_model=True)
+    if isinstance(fresh, Refusal) or plan.predicted is None:
+        return plan
+    predicted = estimate_requests.prediction_of(fresh)
+    return replace(plan, predicted=replace(predicted, quality=plan.predicted.quality))
+
+
 def _hosting_refusal(context: AppContext, command: Start) -> Refusal | None:
     """Checks with the vendor, before anybody approves, whether the tuned model can be deployed there, and refreshes the
     price per hour."""
@@ -308,16 +336,6 @@ def _hosting_refusal(context: AppContext, command: Start) -> Refusal | None:
     if not target.row.is_hosted or not target.row.provider.can("deploy"):
         return None  # people deploy it themselves
     return deployments.refresh_price(context, target.row, target.model.name)
-
-
-def approval_request(plan: Plan) -> Request:
-    return Request(plan.requester, plan.uploaded_by, plan.asked_at, plan.maximum_micros)
-
-
-def approvals_needed(context: AppContext, plan: Plan) -> int:
-    """Returns how many people have to approve the plan."""
-    tier = context.settings.policy.tier(plan.maximum_micros)
-    return tier.approvers if tier else 0
 
 
 def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | None:
@@ -332,29 +350,6 @@ def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | 
         return no_key_refusal(row)
     closed = closed_to_us_text(context, row) or untrainable_text(context.settings, estimated.target)
     return Refusal(closed) if closed else None
-
-
-def _approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
-    """Refuses a plan that too few people could approve. If Slack doesn't return a group's members, the plan is
-    allowed."""
-    rules = authorization.current_rules(context, "approve")
-    tier = rules.policy.tier(plan.maximum_micros)
-    if tier is None or rules.unknown("approve") or rules.policy.named("approve").anyone:
-        return None
-    excluded = {plan.requester, plan.uploaded_by}
-    others = rules.named("approve") - excluded
-    if len(others) >= tier.approvers:
-        return None
-    if not others:
-        return Refusal(
-            "Only you or the person who uploaded the data could approve this, and nobody may approve their own: the "
-            "bot's operator has to name approvers in finetune.toml, [people]."
-        )
-    return Refusal(
-        f"This takes {tier.approvers} approvers besides you and the person who uploaded the data, and there are "
-        f"{len(others)}: {who_may(explain_not_named('approve', rules, excluded=excluded))} The bot's operator can "
-        "name more in finetune.toml, [people]."
-    )
 
 
 def _build_plan(
@@ -450,7 +445,7 @@ def listed_price_rise(context: AppContext, plan: Plan | TunedCurvePlan) -> str |
     if isinstance(target, Refusal):
         return None
     now = tuned_price(target.row, target.model)
-    return plan_views.listed_price_rise_text(PriceList.from_json(plan.prices).rows[0], now)
+    return plan_refusals.listed_price_rise_text(PriceList.from_json(plan.prices).rows[0], now)
 
 
 def price_rise(context: AppContext, plan: Plan) -> str | None:
@@ -460,7 +455,9 @@ def price_rise(context: AppContext, plan: Plan) -> str | None:
     if approved is None:
         return listed_price_rise(context, plan)
     now = fetch_rental(approved.hardware, approved.minutes)
-    return plan_views.price_rise_text(approved, now) if now.usd_per_minute > approved.usd_per_minute else None
+    return (
+        plan_refusals.price_rise_text(approved, now) if now.usd_per_minute > approved.usd_per_minute else None
+    )
 
 
 def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
@@ -477,7 +474,7 @@ def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     short = [shortage_text(shortage)] if shortage else []
     rental = estimated.target.row.rental
     minutes = estimated.minutes.expected if estimated.minutes else None
-    rented = [plan_views.rent_text(rental, minutes)] if rental else []
+    rented = [plan_refusals.rent_text(rental, minutes)] if rental else []
     return (*rented, *ends, *short, *(half if is_half else []), *judged, *_rare_labels(estimated))
 
 
@@ -527,24 +524,8 @@ def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Ru
         for waiting in former:
             supersede(context, waiting, run, budgets.team_budget(context))
         show_request(context, run, plan)
+        ping_approvers(context, run, plan)
     return run
-
-
-def show_request(context: AppContext, run: Run, plan: Plan) -> None:
-    """Shows the plan's card with the approvals so far, asking for the missing ones."""
-    notifications.show_plan(context, run, request_card(context, run, plan))
-
-
-def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
-    card = plan_views.approval_card(
-        run,
-        plan,
-        budgets.tightest(context, run.channel, run.requester),
-        approvals_needed(context, plan),
-        context.store.runs.valid_approvals(run.id),
-        context.settings.policy.expires_s / 3600,
-    )
-    return plan_views.add_replacement_note(card, context.store.replacements.of(run.id))
 
 
 def link_superseded(context: AppContext) -> None:

@@ -18,7 +18,7 @@ from bot.cards.sunsets import Sunset
 from bot.command_parser import parse_question
 from bot.context import AppContext
 from bot.rules.estimate_inputs import Question
-from bot.rules.plans import Plan, plan_from_json
+from bot.rules.plans import Plan, Retraining, plan_from_json
 from bot.rules.prices import MissingPrice
 from bot.services import candidates, datasets, estimate_requests, estimates, plans
 from bot.services.datasets import CheckedDataset
@@ -118,14 +118,24 @@ def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, liste
 
 
 def start(context: AppContext, value: str, person: str) -> Run | Refusal:
-    """Handles the card's button, whose value is the dataset and the target: freezes a plan from the last question about
-    the dataset."""
+    """Handles a card's button, whose value is the dataset and the target: freezes a plan from the last question about
+    the dataset. The plan says which model ends, if one that the dataset relies on does."""
     name, _, target = value.partition(" ")
     dataset = context.store.datasets.newest(name)
     if dataset is None:
         return Refusal(f"There is no dataset {code(name)} any more.")
     question = _question_now(context, name)
-    return plans.start(context, Start(name, replace(question, target=target)), person, dataset.channel)
+    retrains = _find_retraining(context, name)
+    request = Start(name, replace(question, target=target), retrains=retrains)
+    return plans.start(context, request, person, dataset.channel)
+
+
+def _find_retraining(context: AppContext, dataset: str) -> Retraining | None:
+    """Returns the model that ends first of those that answer for the dataset today, None if none ends soon."""
+    today = context.today()
+    uses = list_uses(context.store, context.settings, today)
+    ending = [use for use in ending_soon(uses, today) if use.dataset == dataset and use.kind != "planned"]
+    return Retraining(ending[0].model, f"{ending[0].ends}") if ending else None
 
 
 def _promoted_use(store: Store, settings: Settings, promotion: Promotion) -> ModelUse:

@@ -10,7 +10,7 @@ import pytest
 
 from bot.cards.plans import DETAILS
 from bot.rules.plans import VerdictKind, canonical_json, plan_from_json, plan_hash
-from bot.services import approvals, notifications, plans
+from bot.services import approvals, notifications, plan_requests
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.slack_emulator import cut_off, refused
@@ -54,9 +54,16 @@ def test_two_clicks_approve_once(world: World) -> None:
 def test_a_quorum_of_two_needs_two_people(make_world: MakeWorld) -> None:
     world = make_world(Rules(quorum=2))
     world.start()
-    world.approve()
+    world.click(BEN, "approve_plan")
+    form = world.read_form(BEN)
+    assert "This is one of 2 approvals" in form and "is reserved after 1 more approval" in form
+    assert "This starts the training" not in form
+    assert world.slack.submit_modal(BEN.id, {"reason": WHY}).closed
     world.send()
-    assert f"Approved so far by <@{BEN.id}>" in world.find_message("Needs 2 approvers")
+    card = world.find_message("Needs 1 more approver: ")
+    assert f"Approved so far by <@{BEN.id}>" in card
+    assert f"<@{CLEO.id}>" in card.partition("Needs 1 more approver: ")[2]
+    assert f"<@{BEN.id}>" not in card.partition("Needs 1 more approver: ")[2]
     assert "You have already approved this plan" in world.click_and_read(BEN, "approve_plan")
     assert "uploaded this data" in world.click_and_read(DORA, "approve_plan")
     world.tick(2)
@@ -68,6 +75,32 @@ def test_a_quorum_of_two_needs_two_people(make_world: MakeWorld) -> None:
     assert f"<@{BEN.id}>, <@{CLEO.id}>" in world.find_message("Approved by")
     world.tick_until_state("training")
     assert world.jobs() == 1
+
+
+def test_approvers_are_pinged_once_in_the_thread_of_the_plan(make_world: MakeWorld) -> None:
+    world = make_world(Rules(approvers=(BEN.id, CLEO.id), quorum=2))
+    world.start()
+
+    def pings() -> list[str]:
+        return [text for text in world.texts() if text.startswith(f"<@{BEN.id}>, <@{CLEO.id}>: ")]
+
+    (ping,) = pings()
+    assert "needs 2 approvals" in ping and "within 24 hours" in ping and ping not in world.cards()
+    world.approve()
+    world.restart()
+    world.tick(3)
+    world.send()
+    assert pings() == [ping]
+
+
+def test_a_plan_that_only_deactivated_approvers_could_approve_is_not_posted(make_world: MakeWorld) -> None:
+    world = make_world(Rules(approvers=(CLEO.id,)))
+    world.seed_dataset()
+    world.slack.set_kind(CLEO.id, "deleted")
+    answer = world.type(START)
+    assert "This takes 1 approver" in answer and "there is nobody" in answer
+    assert f"<@{CLEO.id}> is no full member of this workspace any more, or deactivated" in answer
+    assert world.store.runs.newest() == []
 
 
 def test_a_plan_expires_after_a_day(world: World) -> None:
@@ -86,6 +119,8 @@ def test_a_plan_expires_after_a_day(world: World) -> None:
 def test_a_plan_beyond_the_budget_cannot_be_approved(make_world: MakeWorld) -> None:
     world = make_world(Rules(budget="0.01"))
     world.start()
+    card = world.find_message("*It can't be approved now*: ")
+    assert "only $0.01 of this month's" in card and "monthly_usd" in card
     answer = world.click_and_read(BEN, "approve_plan")
     assert "only $0.01 of this month's" in answer and "monthly_usd" in answer
     world.tick(2)
@@ -101,7 +136,16 @@ def test_two_plans_cannot_spend_the_same_money(make_world: MakeWorld) -> None:
     world.approve()
     world.send()
     assert "is left" in world.click_and_read(BEN, "approve_plan")
+
     assert [world.run(number).state for number in (1, 2)] == ["awaiting_approval", "approved"]
+
+    def says_so() -> bool:
+        world.pass_time(61)
+        world.send()
+        return any("*It can't be approved now*" in text for text in world.cards())
+
+    world.tick_until(says_so, "the card of the plan that waits")
+    assert world.find_message("Run 1: train", "*It can't be approved now*")
 
 
 def test_a_plan_that_was_edited_in_the_database_cannot_be_approved(world: World) -> None:
@@ -128,7 +172,7 @@ def test_the_same_plan_cannot_be_requested_twice(world: World) -> None:
     world.pass_time(60)
     assert "is already waiting for approval" in world.type(START)
     world.send()
-    assert len(world.store.runs.newest()) == 1 and len(world.texts()) == 1
+    assert len(world.store.runs.newest()) == 1 and len(world.cards()) == 1
 
 
 def test_a_rejected_plan_can_be_requested_again(world: World) -> None:
@@ -300,6 +344,6 @@ def set_verdict(world: World, kind: VerdictKind | None) -> None:
         notifications.show_plan(
             world.service.context,
             world.run(),
-            plans.request_card(world.service.context, world.run(), changed),
+            plan_requests.request_card(world.service.context, world.run(), changed),
         )
     world.send()

@@ -14,7 +14,7 @@ from tests.bot.props import LABELS, tickets_csv
 from tests.bot.saved_worlds import reached_once
 from tests.bot.test_story_dataset_versions import _report
 from tests.bot.test_story_row_labels import unlabelled_csv
-from tests.bot.world import DORA, PRIVATE, MakeWorld, Rules, World
+from tests.bot.world import DORA, PRIVATE, START, MakeWorld, Rules, World
 from tests.peers.hosted import Fault
 from trainers.dataset import read
 
@@ -83,6 +83,21 @@ def test_a_models_labels_are_trained_on_and_never_held_out(world: World) -> None
     assert source.count('"teacher":"acme/acme-small"') == 30
     world.find_message("30 rows labelled by acme/acme-small", "tickets (version 2)")
     assert world.store.measurements.get(2).actual_micros > 0
+
+
+def test_the_plan_says_how_many_rows_a_model_labelled_and_how_well(world: World) -> None:
+    submit_rows(world, unlabelled_csv(30))
+    agree_to_cost(world)
+    until_over(world)
+    assert world.type(START) == ""
+    world.send()
+    trained = _report(world.dataset()).n_train
+    says = f"{trained}, 30 of them labelled by acme/acme-small (100.0% right, "
+    card = world.find_message("Run 1: train", says)
+    assert "so hardly any is wrong" in card
+    assert says in world.plan_details()
+    world.click(BEN, "approve_plan")
+    assert says in world.read_form(BEN)
 
 
 def test_only_a_measured_model_that_meets_the_bar_may_label(make_world: MakeWorld) -> None:

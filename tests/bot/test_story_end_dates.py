@@ -101,6 +101,11 @@ def test_a_team_retrains_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_worl
     plan = plan_from_json(run.plan)
     assert (run.state, plan.dataset, plan.dataset_version) == ("awaiting_approval", "tickets", 1)
     assert (f"{plan.provider}/{plan.base_model}", plan.current) == (TARGET, "gpt-4o")
+    world.find_message(
+        f"Run {run.id}: train",
+        "*Why now*: `gpt-4o`, which this dataset relies on today, ends on 2027-01-14",
+        "gpt-6-luna, about $11 a month if it is good enough",
+    )
     world.approve(BEN)
     world.tick_until_state("done", run.id)
     world.click(BEN, "put_to_work")

@@ -508,9 +508,31 @@ def test_the_next_plan_expects_the_quality_that_the_first_run_measured(empty: Wo
     world.start(f"{START} epochs=2")
     plan = plan_from_json(world.newest_run().plan)
     assert plan.predicted and plan.predicted.quality == 1.0
+    world.find_message(
+        "Run 2: train",
+        "epochs 2 (3 in ",
+        "Not in the verdict: the last model on this target (",
+        "has 100.0%",
+    )
     world.approve()
     world.tick_until_state("done", 2)
     assert "Quality: 100.0%, as estimated" in report_of(world, 2)
+
+
+def test_a_plan_with_other_settings_does_not_carry_the_last_model_s_verdict(empty: World) -> None:
+    world = empty
+    world.provider.service.answer = lambda model, messages: "none of these"
+    seed_run(world)
+    world.pass_time(60)
+    world.start(f"{START} epochs=2")
+    world.find_message(
+        "Run 2: train", "Not now: too few rows", "Not in the verdict: the last model", "has 0.0%"
+    )
+    world.pass_time(60)
+    world.start(START)
+    world.find_message("Run 3: train", "Exactly this was trained before (", "): 0.0%")
+    rules = [plan_from_json(world.run(number).plan).advised for number in (2, 3)]
+    assert [advised and advised.rule for advised in rules] == ["rows", "tuned"]
 
 
 def test_a_good_tuned_model_is_undecided_until_the_free_models_are_measured(make_world: MakeWorld) -> None:

@@ -12,7 +12,7 @@ from bot.values.runs import Progress
 from demo.people import ANA, BEN
 from demo.workspace import Person
 from tests.bot.test_story_pause import PAUSING
-from tests.bot.world import CLEO, DORA, EVE, GUS, JOBS, PRIVATE, PUBLIC, Rules, World, words_of
+from tests.bot.world import CLEO, DORA, EVE, GUS, JOBS, PRIVATE, PUBLIC, START, Rules, World, words_of
 from tests.peers.hosted import COMMIT_THEN_CUT, RESET
 
 MakeWorld = Callable[[Rules], World]
@@ -54,6 +54,19 @@ def test_an_approved_run_waits_and_its_card_names_who_froze_and_why(world: World
     assert world.jobs() == 1
     world.send()
     assert "Waiting: spending" not in world.find_message("Run 1 is training")
+
+
+def test_the_card_of_a_plan_says_that_it_would_wait_for_the_freeze(world: World) -> None:
+    held = f"*Spending is frozen by <@{BEN.id}>*: it can be approved, and starts after"
+    world.start()
+    freeze(world)
+    assert world.find_message("Run 1: train", held)
+    unfreeze(world, BEN, CLEO)
+    assert held not in world.find_message("Run 1: train")
+    freeze(world)
+    world.seed_dataset(called="letters")
+    world.start(START.replace("tickets", "letters"))
+    assert world.find_message("Run 2: train", held)
 
 
 def test_a_run_approved_during_a_freeze_reserves_its_money_and_waits(world: World) -> None:

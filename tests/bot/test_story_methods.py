@@ -34,6 +34,8 @@ def test_a_grpo_run_is_planned_and_sent_with_its_method(
         assert world.type(f"{GRPO} {OPTIONS}") == ""
         world.send()
         assert "method grpo, learning rate 0.0005" in world.plan_details()
+        card = world.find_message("train tiny on tickets (GRPO)", "GRPO, 4 answers sampled per question")
+        assert "lora_r 8" in card
         plan = plan_from_json(world.run().plan)
         assert plan.method == "grpo"
         world.approve()

@@ -280,7 +280,7 @@ def test_a_plan_that_too_few_could_approve_is_not_posted(make_world: MakeWorld) 
     world = make_world(replace(Rules(), approvers=(BEN.id, DORA.id), quorum=2))
     world.seed_dataset(uploaded_by=DORA)
     assert (
-        "This takes 2 approvers besides you and the person who uploaded the data, and there are 1"
+        f"This takes 2 approvers besides you and the person who uploaded the data, and there is only <@{BEN.id}>."
         in world.type(START)
     )
     assert world.store.runs.newest() == []

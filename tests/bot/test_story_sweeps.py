@@ -41,6 +41,7 @@ def test_a_sweep_is_one_plan_one_budget_and_one_job(
         world.seed_dataset(rows=400)
         assert world.type(LOCAL) == ""
         world.send()
+        world.find_message("train tiny on tickets (sweep of 4 trials)", "sweep of 4 trials: lora_r 2 or 4")
         card = world.plan_details()
         plan = plan_from_json(world.run().plan)
         swept = plan.swept

@@ -136,6 +136,7 @@ def _models() -> dict[str, Message]:
 
 
 def _views() -> dict[str, Json]:
+    waiting = builders.run("awaiting_approval")
     by_state = {state: [builders.run_summary(state)] for state in ("awaiting_approval", "training", "done")}
     return {
         "home": home.page(
@@ -205,8 +206,17 @@ def _views() -> dict[str, Json]:
         "plan-details": plans.details_form(
             builders.run("awaiting_approval"), builders.advised_plan(), BUDGET
         ),
-        "form-approve": plans.approve_modal(builders.run("awaiting_approval"), builders.advised_plan()),
-        "form-approve-free": plans.approve_modal(builders.run("awaiting_approval"), builders.free_plan()),
+        "form-approve": plans.approve_modal(
+            builders.run("awaiting_approval"), builders.advised_plan(), plans.ONE_APPROVER
+        ),
+        "form-approve-first-of-two": plans.approve_modal(
+            waiting,
+            builders.plan(method="grpo", hyperparameters=(("n_epochs", 1), ("samples", 8))),
+            plans.Pending(2),
+        ),
+        "form-approve-free": plans.approve_modal(
+            builders.run("awaiting_approval"), builders.free_plan(), plans.ONE_APPROVER
+        ),
         **intervention_cards.forms(),
         **labelling_cards.forms(),
         "form-notice": general.notice_modal("Use as training data", "This message has no file."),

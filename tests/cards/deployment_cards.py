@@ -61,8 +61,8 @@ def cards() -> dict[str, Message]:
     orphan = Deployment("1", "ft-run7-0ddba11c-1", "m", "ready", "m", Decimal("5.50"))
     orphans = [orphan, replace(orphan, name="somebody's *own*", usd_per_hour=None)]
     return {
-        "plan-asked-hosted": plans.approval_card(waiting, plan, BUDGET, 1),
-        "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, BUDGET, 1),
+        "plan-asked-hosted": plans.approval_card(waiting, plan, BUDGET, plans.ONE_APPROVER),
+        "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, BUDGET, plans.ONE_APPROVER),
         "result-hosted": results.card(builders.run("done"), plan, RESULT, machine="its card"),
         "deployment-starting": deployments.card(replace(summary("starting", 36_000), run_micros=None)),
         "deployment-ready": deployments.card(summary()),

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bot.cards import audits, budgets, freeze, plans, runs, status
+from bot.cards import audits, budgets, freeze, plan_refusals, plans, runs, status
 from bot.cards.blocks import Message
 from bot.cards.budgets import Month
+from bot.cards.plan_training import EarlierRun
+from bot.cards.plans import ONE_APPROVER, Pending
 from bot.cards.status import CurveSummary, EvaluationSummary, LadderSummary, Status, TunedCurveSummary
 from bot.rules.budgets import Budget
+from bot.rules.plans import OtherModel, Plan, Retraining, TaughtRows
 from bot.values.evaluations import CurvePlan, LadderProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
 from storage.money import Commitment, Freeze
+from storage.records import Run
 from tests.cards import builders, measurements, promotion_cards
 from tests.cards.builders import (
     APPROVALS,
@@ -38,6 +42,7 @@ COMMITMENTS = (
     Commitment("questions", 12, "tickets", BEN, "C2", NOW, 0, 1_800),
 )
 MONTH = Month("November 2026", Budget(20_000_000, 11_000_000), COMMITMENTS)
+ONE_OF_TWO = Pending(2, approved=1, others=["<@U0CLEO>"])
 FROZEN = Freeze(1, BEN, "the bill looks <odd>", "C1", NOW, None)
 
 
@@ -60,18 +65,21 @@ def _plans() -> dict[str, Message]:
     with_people = builders.advised_plan(DECIDED_GO, f"{PREDICTED.asked} hours=20")
     without = builders.free_plan(monthly_before_micros=None, monthly_after_micros=None)
     return {
-        "plan-asked": plans.approval_card(waiting, builders.plan(), BUDGET, 1),
-        "plan-asked-free": plans.approval_card(waiting, without, NO_BUDGET, 2),
+        "plan-asked": plans.approval_card(waiting, builders.plan(), BUDGET, ONE_APPROVER),
+        "plan-asked-free": plans.approval_card(waiting, without, NO_BUDGET, Pending(2)),
         "plan-asked-beside-a-rung": plans.approval_card(
-            waiting, builders.plan(predicted=PREDICTED), BUDGET, 1
+            waiting, builders.plan(predicted=PREDICTED), BUDGET, ONE_APPROVER
         ),
-        "plan-asked-loses-later": plans.approval_card(waiting, builders.advised_plan(LOSES_LATER), BUDGET, 1),
-        "plan-asked-not-decided": plans.approval_card(waiting, builders.advised_plan(), BUDGET, 1),
+        "plan-asked-loses-later": plans.approval_card(
+            waiting, builders.advised_plan(LOSES_LATER), BUDGET, ONE_APPROVER
+        ),
+        "plan-asked-not-decided": plans.approval_card(waiting, builders.advised_plan(), BUDGET, ONE_APPROVER),
         "plan-asked-unmeasured": plans.approval_card(
-            waiting, builders.advised_plan(replace(NOT_DECIDED, best=None)), BUDGET, 1
+            waiting, builders.advised_plan(replace(NOT_DECIDED, best=None)), BUDGET, ONE_APPROVER
         ),
-        "plan-asked-go": plans.approval_card(waiting, with_people, BUDGET, 1),
-        "plan-partly-approved": plans.approval_card(waiting, builders.plan(), BUDGET, 2, APPROVALS),
+        "plan-asked-go": plans.approval_card(waiting, with_people, BUDGET, ONE_APPROVER),
+        "plan-partly-approved": plans.approval_card(waiting, builders.plan(), BUDGET, ONE_OF_TWO, APPROVALS),
+        **_special_plans(waiting),
         "plan-rejected": plans.decided_card(
             builders.run("rejected"),
             builders.plan(),
@@ -79,16 +87,47 @@ def _plans() -> dict[str, Message]:
             plans.rejected_by(BEN, "Collect 1,000 rows first."),
         ),
         "plan-replacing": plans.add_replacement_note(
-            plans.approval_card(waiting, builders.plan(), NO_BUDGET, 1), [5, 6]
+            plans.approval_card(waiting, builders.plan(), NO_BUDGET, ONE_APPROVER), [5, 6]
         ),
         "plan-replaced": plans.decided_card(
             builders.run("cancelled"),
             builders.plan(),
             NO_BUDGET,
-            plans.superseded_by(8, BEN, "https://example.com/p1"),
+            plan_refusals.superseded_by(8, BEN, "https://example.com/p1"),
         ),
         "plan-expired": plans.decided_card(
             builders.run("expired"), builders.free_plan(), NO_BUDGET, "It was not approved within 24 hours."
+        ),
+    }
+
+
+def _special_plans(waiting: Run) -> dict[str, Message]:
+    """Plans that are no plain first run, and plans that something holds up."""
+    retrained = replace(
+        DECIDED_GO, unmeasured=OtherModel("openai/gpt-6-luna", 11_000_000), saves_until="2027-01-14"
+    )
+    last_score = measurements.rung("tuned", "local/smollm2-135m", 42)
+    last = EarlierRun("run 3", builders.plan(hyperparameters=(("lora_r", 16), ("n_epochs", 3))), last_score)
+    dpo = builders.plan(method="dpo", taught=(TaughtRows("house/big", 119, 0.96, 0.91, 0.99),))
+    grpo = builders.plan(method="grpo", hyperparameters=(("n_epochs", 1), ("samples", 8)))
+    rank_64 = replace(
+        builders.advised_plan(retrained),
+        hyperparameters=(("lora_r", 64), ("n_epochs", 3)),
+        retrains=Retraining("openai/gpt-4o", "2027-01-14"),
+    )
+    over = "This run may cost up to $3.49, but only $3.00 of the $3.00 for November is left."
+
+    def card(plan: Plan, pending: Pending) -> Message:
+        return plans.approval_card(waiting, plan, BUDGET, pending)
+
+    return {
+        "plan-asked-dpo-taught": card(dpo, Pending(2)),
+        "plan-asked-grpo": card(grpo, ONE_APPROVER),
+        "plan-asked-retraining": card(rank_64, Pending(before=last)),
+        "plan-asked-again": card(last.plan, Pending(before=last)),
+        "plan-asked-held-up": card(builders.plan(), Pending(over_budget=over, freeze=FROZEN)),
+        "plan-approvers-pinged": plans.ping(
+            "run 7", waiting, builders.plan(), Pending(2, others=["<@U0BEN>", "<@U0CLEO>"]), 24
         ),
     }
 

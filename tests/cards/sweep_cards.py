@@ -36,7 +36,9 @@ def cards() -> dict[str, Message]:
     plan = builders.plan(swept=SWEPT, base_model="smollm2-135m", provider="local")
     none_won = [replace(arm, outcome="not finished") for arm in ARMS[:2]]
     return {
-        "plan-asked-sweep": plans.approval_card(builders.run("awaiting_approval"), plan, BUDGET, 1),
+        "plan-asked-sweep": plans.approval_card(
+            builders.run("awaiting_approval"), plan, BUDGET, plans.ONE_APPROVER
+        ),
         "estimate-sweep": estimates.card(
             replace(builders.estimate_summary(), sweep_note=arm_count_text(SWEEP)),
             "local/smollm2-135m",

@@ -232,8 +232,8 @@ def _run_cards(text: str) -> dict[str, Any]:
     rows = [row, replace(row, is_better=False)] * 5_000
     ask = replace(ASK, text=text, model=text[:60])
     return {
-        "asked": plans.approval_card(waiting, plan, budget, 20),
-        "partly": plans.approval_card(waiting, plan, budget, 20, APPROVALS * 20),
+        "asked": plans.approval_card(waiting, plan, budget, plans.Pending(20)),
+        "partly": plans.approval_card(waiting, plan, budget, plans.Pending(20, 1), APPROVALS * 20),
         "decided": plans.decided_card(
             builders.run("rejected"), plan, budget, plans.rejected_by(BEN, text[:500])
         ),

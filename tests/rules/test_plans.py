@@ -11,15 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.rules.plans import (
+    ChangedSetting,
     Destination,
     EarlyStopping,
+    OtherModel,
     Plan,
+    Retraining,
     SweepPlan,
+    TaughtRows,
     canonical_json,
+    chosen_settings,
     hyperparameters_for,
     plan_from_json,
     plan_hash,
     plan_key,
+    trains_the_same,
 )
 from tests.cards import builders
 from tests.cards.builders import NOT_DECIDED, PREDICTED
@@ -41,6 +47,8 @@ LATER = {
     "swept": SWEPT,
     "overridden": ("support stays here",),
     "destination": Destination("", "ab12", None, "builtin 0.1.0"),
+    "taught": (TaughtRows("house/big", 119, 0.96, 0.91, 0.99),),
+    "retrains": Retraining("openai/gpt-4o", "2027-01-14"),
 }
 # The hash of PLAN by a release without predictions.
 OLD_HASH = "ed1db3666fcf6642494c9c497c1af7aae51ec12ef7ab23ee554808912a68ba6f"
@@ -80,6 +88,8 @@ def test_the_verdict_is_part_of_the_hash() -> None:
         replace(NOT_DECIDED, best=None),
         replace(NOT_DECIDED, kind="go"),
         replace(NOT_DECIDED, reason="Nothing speaks against it."),
+        replace(NOT_DECIDED, unmeasured=OtherModel("openai/gpt-6-luna", 11_000_000)),
+        replace(NOT_DECIDED, task="latency"),
     ):
         another = replace(advised, predicted=replace(PREDICTED, advised=other))
         assert plan_hash(another) != plan_hash(advised)
@@ -115,6 +125,38 @@ def test_a_plan_from_before_predictions_loads_and_keeps_its_hash() -> None:
     restored = plan_from_json(json.dumps(stored))
     assert restored == PLAN and restored.predicted is None
     assert plan_hash(restored) == OLD_HASH
+
+
+def test_a_verdict_from_before_unmeasured_models_keeps_its_hash() -> None:
+    advised = replace(PLAN, predicted=replace(PREDICTED, advised=NOT_DECIDED))
+    stored = json.loads(canonical_json(advised))["predicted"]["advised"]
+    assert not {"unmeasured", "task"} & stored.keys(), "so its bytes and its hash are those of then"
+
+
+def test_chosen_settings_are_those_that_differ_from_the_run_before() -> None:
+    first = builders.plan(hyperparameters=(("lora_r", 16), ("n_epochs", 3)))
+    second = builders.plan(hyperparameters=(("lora_r", 64), ("n_epochs", 3)))
+    assert chosen_settings(first, None) == ()
+    assert chosen_settings(second, None) == (ChangedSetting("lora_r", 64, None),)
+    assert chosen_settings(second, first) == (ChangedSetting("lora_r", 64, 16),)
+    assert chosen_settings(first, second) == (ChangedSetting("lora_r", 16, 64),), "it is back at the default"
+    assert chosen_settings(second, second) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [
+        ({"asked_at": 5.0, "requester": "U9", "maximum_micros": 9, "predicted": PREDICTED}, True),
+        ({"train_sha256": "e" * 64}, False),
+        ({"base_model": "other"}, False),
+        ({"method": "dpo"}, False),
+        ({"hyperparameters": (("n_epochs", 4),)}, False),
+        ({"swept": SWEPT}, False),
+        ({"stopping": STOPPING}, False),
+    ],
+)
+def test_the_same_rows_and_settings_train_the_same_model(changes: dict[str, Any], is_same: bool) -> None:
+    assert trains_the_same(replace(PLAN, **changes), PLAN) == is_same
 
 
 @pytest.mark.parametrize(
