@@ -104,7 +104,11 @@ def _plans() -> dict[str, Message]:
 def _special_plans(waiting: Run) -> dict[str, Message]:
     """Plans that are no plain first run, and plans that something holds up."""
     retrained = replace(
-        DECIDED_GO, unmeasured=OtherModel("openai/gpt-6-luna", 11_000_000), saves_until="2027-01-14"
+        DECIDED_GO,
+        people_micros=0,
+        labels_micros=0,
+        unmeasured=OtherModel("openai/gpt-6-luna", 11_000_000),
+        saves_until="2027-01-14",
     )
     last_score = measurements.rung("tuned", "local/smollm2-135m", 42)
     last = EarlierRun("run 3", builders.plan(hyperparameters=(("lora_r", 16), ("n_epochs", 3))), last_score)
