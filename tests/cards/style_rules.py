@@ -28,6 +28,7 @@ MOST_WORDS_OF_A_NOTE = 25
 # The most lines that a card of each kind may take, by the beginning of its name. Details may take more.
 MOST_LINES = {
     "estimate-": 14,
+    "plan-asked-retraining": 16,  # everything that a plan can say at once
     "plan-": 15,
     "result-": 15,
     "ladder-": 15,
