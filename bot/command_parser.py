@@ -15,7 +15,9 @@ from typing import Any
 import click
 
 from bot.command_options import (
+    BAR,
     QUESTION_OPTIONS,
+    TASK,
     AmbiguousValueError,
     TextType,
     build_question,
@@ -29,6 +31,7 @@ from bot.rules.estimate_inputs import Question
 from bot.rules.permissions import Action
 from bot.rules.plans import format_sweep
 from bot.rules.units import A_MONTH, NUMBER, UNIT
+from bot.values.requests import Estimate
 from bot.values.runs import Refusal
 from trainers.types import Hyperparameter
 
@@ -305,12 +308,38 @@ def _format_value(value: Decimal | Hyperparameter) -> str:
     return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
 
 
+def format_estimate(request: Estimate) -> str:
+    """Returns the question with the bar and the kind of task that it tries out, if any; `parse_estimate` reads them
+    back."""
+    words = [format_question(request.question)]
+    if request.bar is not None:
+        words.append(f"bar={round(100 * request.bar, 4):g}%")
+    if request.task is not None:
+        words.append(f"task={request.task}")
+    return " ".join(filter(None, words))
+
+
+def parse_estimate(dataset: str, text: str) -> Estimate | Refusal:
+    values = _parse_stored(text)
+    if isinstance(values, Refusal):
+        return values
+    question = {name: value for name, value in values.items() if name not in ("bar", "task")}
+    return Estimate(dataset, build_question(question), values["bar"], values["task"])
+
+
 def parse_question(text: str) -> Question | Refusal:
-    values = parse_line(_any_question, _STORED_WITHOUT_UNIT.sub(r"volume=\1tokens", text))
-    return values if isinstance(values, Refusal) else build_question(values)
+    """Returns the question without the bar and the kind of task that an estimate tries out."""
+    stored = parse_estimate("", text)
+    return stored if isinstance(stored, Refusal) else stored.question
+
+
+def _parse_stored(text: str) -> Mapping[str, Any] | Refusal:
+    return parse_line(_any_question, _STORED_WITHOUT_UNIT.sub(r"volume=\1tokens", text))
 
 
 @click.command("question", cls=Command)
 @question_options(*QUESTION_OPTIONS)
-def _any_question(**values: Any) -> Question:
-    return build_question(values)
+@click.option("--bar", type=BAR)
+@click.option("--task", type=TASK)
+def _any_question(**_: Any) -> None:
+    """Declares the options of a stored question; nothing calls it."""

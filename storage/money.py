@@ -134,13 +134,14 @@ ESTIMATE_KEPT_S = 30 * 24 * 3600.0
 
 
 class Estimates(Table):
-    """Estimates that people got, so that they can share them. Stored for a month; a dataset's newest one for longer,
-    because it names today's model."""
+    """Estimates that people got, so that they can share them. Stored for a month; the newest shared one of a dataset
+    for longer, because it names today's model."""
 
     def keep(self, dataset: str, question: str, *, channel: str, person: str, now: float) -> StoredEstimate:
         with self._db.immediate():
             self._db.change(
-                "DELETE FROM estimates WHERE at < ? AND id NOT IN (SELECT max(id) FROM estimates GROUP BY dataset)",
+                "DELETE FROM estimates WHERE at < ? AND id NOT IN"
+                " (SELECT max(id) FROM estimates WHERE state <> 'shown' GROUP BY dataset)",
                 (now - ESTIMATE_KEPT_S,),
             )
             values = {"dataset": dataset, "asked": question, "channel": channel, "person": person, "at": now}
@@ -153,6 +154,14 @@ class Estimates(Table):
         """Returns a dataset's estimates, newest first."""
         return self._db.all(
             StoredEstimate, "SELECT * FROM estimates WHERE dataset = ? ORDER BY id DESC", (dataset,)
+        )
+
+    def newest_shared(self, dataset: str) -> list[StoredEstimate]:
+        """Returns a dataset's estimates that people shared, newest first. The others are what-ifs of one person."""
+        return self._db.all(
+            StoredEstimate,
+            "SELECT * FROM estimates WHERE dataset = ? AND state <> 'shown' ORDER BY id DESC",
+            (dataset,),
         )
 
     def request_share(self, number: int) -> bool:

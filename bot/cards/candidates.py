@@ -152,6 +152,13 @@ def bar_share(bar: float) -> str:
     return f"{round(100 * bar, 2):g}%"
 
 
+def bar_text(bar: float, is_set: bool | None) -> str:
+    """'your 85% bar', 'the usual bar of 85%' if nobody has set one, 'the bar of 85%' if that is not known."""
+    if is_set is None:
+        return f"the bar of {bar_share(bar)}"
+    return f"your {bar_share(bar)} bar" if is_set else f"the usual bar of {bar_share(bar)}"
+
+
 def _seconds(count: float) -> str:
     if count < 0.1:
         return "<0.1"

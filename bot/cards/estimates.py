@@ -19,7 +19,7 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
-from bot.cards.candidates import LONG_NAMES, alternative_name, candidate_name
+from bot.cards.candidates import LONG_NAMES, alternative_name, bar_share, candidate_name
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimate_details import (
     EstimateSummary,
@@ -39,6 +39,7 @@ from bot.cards.general import details_modal
 from bot.cards.payback import monthly_saving_text, net_value_text, payback_condition
 from bot.cards.words import SLACK, Spelling, about_usd, percent, shorten, volume_text
 from bot.rules.advice import Verdict
+from bot.rules.facts import Standard, TaskKind
 from bot.rules.forecast import Outlook
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (
@@ -65,6 +66,7 @@ SHARE, ESTIMATE, DETAILS = "share_estimate", "estimate", "estimate_details"
 # Buttons for the next step; their value is the estimate's number. Uploading has its own button, with the dataset.
 START, MEASURE, ANSWER = "start_estimate", "measure_next", "answer_estimate"
 CHECK_LABELS = "check_labels"
+ADOPT = "adopt_estimate"  # makes the bar or the kind of task that an estimate tried out the team's
 USE_ENCODER = "use_encoder"  # its value: the dataset, and the encoder to train
 # The form's fields that are also options of the command.
 TYPED = (
@@ -137,15 +139,22 @@ def card(
     number: int | None = None,
     shared_by: str | None = None,
     encoder: str | None = None,
+    tried: TriedOut | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
     """The decision, the numbers behind it, the strongest reason on each side, and the next step as a button.
 
     `number` is the estimate's; None leaves out the buttons. `shared_by` is the person who shared it. `encoder` is the
-    target to train if the next step is to use the encoder."""
+    target to train if the next step is to use the encoder. `tried` is what this estimate tries out: plans are made by
+    the team's own standard, so making it the team's comes before a start."""
     verdict, headline = summary.verdict, _headline(summary, target)
     next_step = sentence(advice.next_step(verdict, spelling))
     step = _next_button(summary, number, encoder) if number is not None else None
+    adopt: list[Block] = []
+    if tried and number is not None and step and step["action_id"] in (START, USE_ENCODER):
+        step = button(_adopt_label(tried), ADOPT, str(number), style="primary")
+    elif tried and number is not None:
+        adopt = [button(_adopt_label(tried), ADOPT, str(number))]
     by = f", shared by <@{shared_by}>" if shared_by else ""
     parts: list[CardBlock] = [
         Headline(headline),
@@ -155,10 +164,12 @@ def card(
     ]
     if next_step and (step is None or "style" not in step):
         parts.append(Text(f"*Next*: {next_step}"))
+    if tried:
+        parts.append(Note(_tried_text(tried, is_private=shared_by is None)))
     if number is not None:
         share = [] if shared_by else [button("Share in the channel", SHARE, str(number))]
         details_button = button("Details", DETAILS, str(number))
-        parts.append(actions(*([step] if step else []), *share, details_button))
+        parts.append(actions(*([step] if step else []), *adopt, *share, details_button))
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
 
 
@@ -168,6 +179,35 @@ def _floor(summary: EstimateSummary) -> list[tuple[str, str]]:
     if not facts.has_objects or facts.floor is None:
         return []
     return [("Commonest values alone", f"{percent(facts.floor)} of fields right")]
+
+
+def _tried_text(tried: TriedOut, *, is_private: bool) -> str:
+    """'Tried out: a bar of 99% instead of the usual 85%. Nothing changes for others.'"""
+    standard = tried.standard
+    what = []
+    if tried.bar is not None:
+        whose = "the team's" if standard.is_bar_set else "the usual"
+        what.append(f"a bar of {bar_share(tried.bar)} instead of {whose} {bar_share(standard.bar)}")
+    if tried.task is not None:
+        before = f" instead of {standard.task}" if standard.task else ""
+        what.append(f"the task {tried.task}{before}")
+    others = " Nothing changes for others." if is_private else ""
+    return f"Tried out: {' and '.join(what)}.{others}"
+
+
+def _adopt_label(tried: TriedOut) -> str:
+    if tried.bar is not None and tried.task is not None:
+        return f"Make {bar_share(tried.bar)} and {tried.task} the team's"
+    if tried.bar is not None:
+        return f"Make {bar_share(tried.bar)} the team's bar"
+    return f"Make {tried.task} the team's task"
+
+
+def adopted_text(tried: TriedOut, channel: str, again: str) -> str:
+    """The answer to the person who made it the team's. `again` is the command that asks the same question again."""
+    bar = f"The bar is now {bar_share(tried.bar)}. " if tried.bar is not None else ""
+    task = f"The kind of task is now {tried.task}. " if tried.task is not None else ""
+    return f"{bar}{task}<#{channel}> has been told. Ask again to go on from here: `{again.strip()}`"
 
 
 def details_form(summary: EstimateSummary, target: str) -> Block:
@@ -382,6 +422,16 @@ def _subject(summary: EstimateSummary, target: str) -> str:
 
 
 @dataclass(frozen=True)
+class TriedOut:
+    """What an estimate tries out: a bar and a kind of task, None where they are the team's, and the team's
+    `standard`."""
+
+    bar: float | None
+    task: TaskKind | None
+    standard: Standard
+
+
+@dataclass(frozen=True)
 class AskedEstimate:
     """An earlier estimate's question. `typed` maps its options to the text that the person typed."""
 
@@ -428,9 +478,9 @@ def form(
             "bar",
             "Quality bar",
             "85%",
-            hint="The share of right answers that you need. Empty: the dataset's bar.",
+            hint="The share of right answers to judge by, in this answer only. Empty: the dataset's bar.",
         ),
-        forms.task_input("Empty: the dataset's setting."),
+        forms.task_input("For this answer only. Empty: the dataset's setting."),
     ]
     private = f"{channel} {before.number}" if before else channel
     return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=private)

@@ -26,6 +26,7 @@ from bot.cards.candidates import (
     STANDINGS,
     arm_name,
     bar_share,
+    bar_text,
     floor_text,
     latency_text,
     long_name,
@@ -156,29 +157,27 @@ def details(
 
 def headline(ladder: Ladder) -> str:
     """The verdict in one sentence, as plain text."""
-    bar, best = bar_share(ladder.bar), ladder.best
+    bar, best = bar_text(ladder.bar, ladder.is_bar_set), ladder.best
     if best is None:
         return "Nothing was measured"
     rung = _rung_of(ladder, ladder.cheapest)
     if rung:
         is_only = sum(other.standing == "meets" for other in ladder.rungs) == 1
         untrained = "" if rung.arm.rung == "tuned" else " without training"
-        meets = (
-            f"meets your {bar} bar{untrained}" if is_only else f"is the cheapest that meets your {bar} bar"
-        )
+        meets = f"meets {bar}{untrained}" if is_only else f"is the cheapest that meets {bar}"
         numbers = f"{quality(rung)}, {price_in_sentence(rung.usd_per_1000)}"
         enough = f"{capitalize(_short_name(rung.arm))} {meets}: {numbers}"
         if rung.arm.rung == "optimised":
             model = shorten(str(rung.arm.model), 40)
-            return f"A better prompt is enough: with it, {model} meets your {bar} bar: {numbers}"
+            return f"A better prompt is enough: with it, {model} meets {bar}: {numbers}"
         return enough
     undecided = _nearest_to_tell(ladder)
     if undecided is None:
-        return f"No measured alternative meets your {bar} bar: the best is {_name_and_score(best)}"
+        return f"No measured alternative meets {bar}: the best is {_name_and_score(best)}"
     what_would_tell = f"The closest is {_name_and_score(undecided)}"
     if undecided.rows_to_decide is not None:
         what_would_tell = f"About {pluralize(undecided.rows_to_decide, 'more held-out row')} would tell"
-    return f"Undecided: no alternative clearly meets your {bar} bar. {what_would_tell}"
+    return f"Undecided: no alternative clearly meets {bar}. {what_would_tell}"
 
 
 def alt_text(dataset: str) -> str:

@@ -19,12 +19,14 @@ from bot.cards.blocks import (
     Text,
     actions,
     button,
+    code,
     confirm,
     cut,
     escape,
 )
 from bot.cards.candidates import FORM_NAMES, arm_name, bar_share, short_name
 from bot.cards.forms import modal
+from bot.cards.general import text_message
 from bot.cards.judge_agreement import bias_warning, judged_models, max_judge_questions
 from bot.cards.plans import budget_left
 from bot.cards.words import (
@@ -38,6 +40,7 @@ from bot.cards.words import (
     time_left,
 )
 from bot.rules.budgets import Budget
+from bot.rules.facts import TASK_KINDS, Standard
 from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, ShotsTried, Stage
 from storage.records import Measurement, MeasurementState
 
@@ -257,6 +260,24 @@ def form(channel: str, choices: BaselineChoices) -> Block:
         )
         blocks.append(because)
     return modal("Measure alternatives", FORM, blocks, submit="Continue", private=channel)
+
+
+def new_standard(name: str, person: str, before: Standard, after: Standard) -> Message:
+    """A word in the channel that verdicts on a dataset now have another bar, or another aim."""
+    changes = []
+    if after.bar != before.bar:
+        changes.append(f"the bar to {bar_share(after.bar)} ({_was(before)})")
+    if after.task != before.task and after.task:
+        was = f"it was {TASK_KINDS[before.task]}" if before.task else "none was set"
+        aim = TASK_KINDS[after.task]
+        changes.append(f"the kind of task to “{aim}” ({was})")
+    return text_message(
+        f"<@{person}> set {' and '.join(changes)} for {code(shorten(name))}. Its verdicts use that from now on."
+    )
+
+
+def _was(before: Standard) -> str:
+    return f"it was {'' if before.is_bar_set else 'the usual '}{bar_share(before.bar)}"
 
 
 def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:

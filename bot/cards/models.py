@@ -160,7 +160,7 @@ def proof_in_numbers(proof: PromotionEvidence) -> str:
 def not_worse_text(comparison: ModelComparison, margin: float, *, is_named: bool = False) -> str:
     """The lower end of the interval and the margin that the policy allows. `is_named` adds the other's name,
     unescaped."""
-    than = f" than {shorten(comparison.other, 60)}" if is_named else ""
+    than = f" than {shorten(comparison.other, 34)}" if is_named else ""
     return f"cheaper and not worse{than} ({points(comparison.low)} at worst, {100 * margin:g} allowed)"
 
 

@@ -23,7 +23,7 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.calibration import alternative_bill
-from bot.cards.candidates import MEANINGS, SHORT_MEANINGS, floor_text, whole_rows_text
+from bot.cards.candidates import MEANINGS, SHORT_MEANINGS, bar_text, floor_text, whole_rows_text
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.judge_agreement import NO_LABELS, judge_notes, trust_text
@@ -49,7 +49,6 @@ from bot.cards.words import (
     share_with_interval,
     shorten,
 )
-from bot.cards.words import share_text as bar_percent
 from bot.rules.facts import is_silent
 from bot.rules.plans import MONEY_RULES, Plan, format_value
 from bot.rules.units import HOURS_PER_MONTH, format_months
@@ -63,9 +62,9 @@ DETAILS, MEASURE = "run_details", "measure_after_run"
 SIGNIFICANT = 0.05
 SAME_MEASURE = ("label", "judge", "calls")  # scorings that base and tuned model share with the alternatives
 STANDS: Mapping[Standing, str] = {
-    "meets": "meets your {bar} bar",
-    "misses": "below your {bar} bar",
-    "undecided": "too close to your {bar} bar to call",
+    "meets": "meets {bar}",
+    "misses": "below {bar}",
+    "undecided": "too close to {bar} to call",
 }
 NOTHING_MEASURED = "measure"  # the rule that asks for the alternatives to be measured first
 IN_HEADLINE = "tuned"  # the rule whose reason is already in the headline
@@ -190,7 +189,7 @@ def _headline(result: RunResult, *, may_be_used: bool) -> str:
     if is_silent(tuned):
         return f"Failed: no answer to {tuned.empty:,} of {tuned.n:,} rows"
     measured = f" {SHORT_MEANINGS[tuned.scoring]}"
-    by_bar = STANDS[tuned.standing].format(bar=bar_percent(ladder.bar))
+    by_bar = STANDS[tuned.standing].format(bar=bar_text(ladder.bar, ladder.is_bar_set))
     decision = _decision(result, tuned, other, may_be_used=may_be_used)
     return f"{decision}: {percent(tuned.score)}{measured}, {by_bar}; {_compared_with_best(result, ladder, tuned)}"
 
@@ -243,7 +242,7 @@ def _compared_with_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
         return "nothing else was measured"
     (pair,) = ladder.pairs
     gain = pair.difference if pair.better == tuned.arm else -pair.difference
-    return _difference(gain, shorten(_name(other), 60), other.score, is_clear=pair.p < SIGNIFICANT)
+    return _difference(gain, shorten(_name(other), 50), other.score, is_clear=pair.p < SIGNIFICANT)
 
 
 def _name(rung: Rung) -> str:

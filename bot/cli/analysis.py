@@ -211,8 +211,13 @@ def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **qu
     from bot.cli import evaluation_results as printed
 
     settings = load_for_file()
-    bar = bar or settings.policy.promotion.bar
-    wanted = evaluations.EvaluationRequest(file, bar=bar, patience_s=60 * patience, **question)
+    wanted = evaluations.EvaluationRequest(
+        file,
+        bar=bar or settings.policy.promotion.bar,
+        is_bar_set=bar is not None,
+        patience_s=60 * patience,
+        **question,
+    )
     folders = settings.trainer.folders
     with (
         exit_on_storage_error(),

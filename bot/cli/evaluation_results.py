@@ -33,7 +33,7 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
         spelling,
     )
     rows_to_learn = pluralize(rows.report.n_train, "row")
-    notes = [f"The bar is {bar_share(ladder.bar)}; {rows_to_learn} to learn from and to take examples from."]
+    notes = [f"The bar is {_bar(measured)}; {rows_to_learn} to learn from and to take examples from."]
     notes += [prompt_search.outcome(measured.search)] if measured.search else []
     if measured.skipped:
         names = ", ".join(LONG_NAMES[rung] for rung in measured.skipped)
@@ -54,9 +54,15 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
         return parts
     estimate = (
         "To estimate cost and savings, add --json > baseline.json to this command, then run finetune estimate "
-        f"{file} --baseline baseline.json --current MODEL --volume TOKENS"
+        f"{file} --baseline baseline.json --current MODEL --volume '20k requests'"
     )
     return (*parts, text_block(estimate))
+
+
+def _bar(measured: EvaluationResult) -> str:
+    """'the usual 85% (--bar sets another)', or the bar that was given."""
+    share = bar_share(measured.ladder.bar)
+    return share if measured.plan.is_bar_set else f"the usual {share} (--bar sets another)"
 
 
 def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> dict[str, Any]:

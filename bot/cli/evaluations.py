@@ -75,6 +75,7 @@ class EvaluationRequest:
     models: tuple[str, ...] = ()
     prompt: str | None = None
     bar: float = DEFAULT_QUALITY_THRESHOLD
+    is_bar_set: bool = False
     judge: str | None = None
     waive: str | None = None
     patience_s: float = PATIENCE_S
@@ -212,6 +213,7 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
         today,
         prompt=wanted.prompt,
         bar=wanted.bar,
+        is_bar_set=wanted.is_bar_set,
         optimise=wanted.optimise,
         chooses_shots=wanted.shots == 0 and any(arm.rung == "kshot" for arm in line_up.arms),
     )

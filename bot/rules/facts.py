@@ -206,6 +206,16 @@ NOTHING_MEASURED = Evidence()
 
 
 @dataclass(frozen=True)
+class Standard:
+    """What a team requires for a dataset. `is_bar_set` is False if nobody has set a bar, so that the policy's counts.
+    `task` is None if nobody has set one."""
+
+    bar: float
+    is_bar_set: bool
+    task: TaskKind | None
+
+
+@dataclass(frozen=True)
 class Looks:
     """How often people have seen scores on the `rows` of the current holdout, averaged over rows that were added at
     different times."""

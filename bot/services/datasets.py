@@ -18,12 +18,13 @@ from bot.cards import datasets as views
 from bot.cards import findings
 from bot.cards.blocks import Message, code, escape
 from bot.cards.candidates import bar_share
+from bot.cards.evaluations import new_standard
 from bot.cards.terminal import terminal_text
 from bot.command_options import dataset_name, is_dataset_name, parse_sealed
 from bot.context import AppContext, CoreContext, FetchLater
 from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
-from bot.rules.facts import Looks, TaskKind, count_looks
+from bot.rules.facts import Looks, Standard, TaskKind, count_looks, task_kind
 from bot.rules.units import Misread
 from bot.services import authorization, notifications
 from bot.services.dataset_worker import SEED, Inspection, inspect
@@ -339,16 +340,22 @@ def change_settings(
     task: TaskKind | None = None,
     prompt: str | None = None,
 ) -> None:
-    """Stores the settings that are not None; a change of the bar is written into the audit log. Call it in a
-    transaction."""
+    """Stores the settings that are not None. A new bar or kind of task is written into the audit log and announced in
+    the dataset's channel, since every verdict on the dataset depends on it. Call it in a transaction."""
     if (bar, task, prompt) == (None, None, None):
         return
-    now, before = context.clock(), bar_of(context, dataset.name)
+    before = standard_of(context, dataset.name)
     context.store.dataset_settings.set(
-        dataset.name, by=person, now=now, bar=bar, task_kind=task, prompt=prompt
+        dataset.name, by=person, now=context.clock(), bar=bar, task_kind=task, prompt=prompt
     )
-    if bar is not None and bar != before:
-        context.audit(person, "bar", f"dataset {dataset.id}", f"{bar_share(before)} to {bar_share(bar)}")
+    after = standard_of(context, dataset.name)
+    if bar is not None and bar != before.bar:
+        detail = f"{bar_share(before.bar)} to {bar_share(bar)}"
+        context.audit(person, "bar", f"dataset {dataset.id}", detail)
+    if after.task != before.task:
+        context.audit(person, "task", f"dataset {dataset.id}", f"{before.task or 'none'} to {after.task}")
+    if (after.bar, after.task) != (before.bar, before.task):
+        context.post(dataset.channel, new_standard(dataset.name, person, before, after).body())
 
 
 def sealed_of_refused_version(context: AppContext, name: str) -> str:
@@ -362,6 +369,21 @@ def bar_of(context: AppContext, name: str) -> float:
     """Returns the dataset's quality bar, the policy's default if it has none of its own."""
     settings = context.store.dataset_settings.get(name)
     return (settings.bar if settings else None) or context.settings.policy.promotion.bar
+
+
+def is_bar_set(context: AppContext, name: str) -> bool:
+    return standard_of(context, name).is_bar_set
+
+
+def standard_of(context: AppContext, name: str) -> Standard:
+    """Returns what the team requires of a model for this dataset."""
+    settings = context.store.dataset_settings.get(name)
+    kind = settings.task_kind if settings else None
+    return Standard(
+        bar=bar_of(context, name),
+        is_bar_set=settings is not None and settings.bar is not None,
+        task=task_kind(kind) if kind else None,
+    )
 
 
 def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: ProviderRow) -> Refusal | None:

@@ -1,5 +1,6 @@
 """Estimates that people ask for. A mistake in the question is answered at once; the estimate follows in a message that
-only they see, and can be shared in the channel later.
+only they see, and can be shared in the channel later. It may try out another bar or kind of task, which changes nothing
+for others until somebody makes it the team's (`adopt`).
 
 An ephemeral message can't carry files, so the plots come with the shared message. Only the question is stored: when the
 estimate is shared, it is computed again from what is known by then.
@@ -15,14 +16,14 @@ from pathlib import Path
 
 from bot.cards import estimates as views
 from bot.cards import general
-from bot.cards.blocks import Message
+from bot.cards.blocks import Message, code
 from bot.cards.candidates import alternative_name
 from bot.cards.candidates import candidate_name as rung_name
-from bot.cards.estimates import AskedEstimate, EstimateChoices
+from bot.cards.estimates import AskedEstimate, EstimateChoices, TriedOut
 from bot.cards.general import text_message
 from bot.cards.reasons import because_text
 from bot.charts import forecast as drawing
-from bot.command_parser import format_question, parse_question
+from bot.command_parser import format_estimate, format_question, parse_estimate, parse_question
 from bot.context import AppContext
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence, TaskKind
@@ -56,15 +57,13 @@ def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -
     checked = datasets.load_usable(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    refusal = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
-    return refusal or estimates.question_refusal(context.settings, command.question, context.today())
+    return estimates.question_refusal(context.settings, command.question, context.today())
 
 
 def answer(
     context: AppContext, command: Estimate, person: str, channel: str, thread: str | None = None
 ) -> None:
-    """Computes what training would cost and save, and sends it to the person, in the thread if there is one. Stores the
-    command's bar and kind of task with the dataset.
+    """Computes what training would cost and save, and sends it to the person, in the thread if there is one.
 
     Its thousands of draws take over a second at a cold start, so call it after the ack.
     """
@@ -78,21 +77,59 @@ def answer(
         tell(general.text_message(result.text))
         return
     with context.store.transaction():
-        datasets.change_settings(context, checked.dataset, person, bar=command.bar, task=command.task)
         estimate = context.store.estimates.keep(
             checked.dataset.name,
-            format_question(command.question),
+            format_estimate(command),
             channel=channel,
             person=person,
             now=context.clock(),
         )
-        tell(_card(context, result, estimate.id))
+        tell(_card(context, result, estimate))
 
 
-def _card(context: AppContext, result: EstimateResult, number: int, shared_by: str | None = None) -> Message:
+def _card(context: AppContext, result: EstimateResult, estimate: StoredEstimate) -> Message:
     has_labels = result.verdict.facts.smallest_label is not None  # an encoder can be trained on nothing else
     encoder = candidates.encoder_target(context.settings, context.trainers) if has_labels else None
-    return views.card(result, result.target.name, number=number, shared_by=shared_by, encoder=encoder)
+    return views.card(
+        result,
+        result.target.name,
+        number=estimate.id,
+        shared_by=estimate.person if estimate.state != "shown" else None,
+        encoder=encoder,
+        tried=_tried_out(context, estimate),
+    )
+
+
+def _tried_out(context: AppContext, estimate: StoredEstimate) -> TriedOut | None:
+    """Returns the bar and the kind of task that an estimate tries out; None if both are the team's own."""
+    request = parse_estimate(estimate.dataset, estimate.asked)
+    if isinstance(request, Refusal):
+        return None
+    standard = datasets.standard_of(context, estimate.dataset)
+    bar = None if request.bar == standard.bar else request.bar
+    task = None if request.task == standard.task else request.task
+    return TriedOut(bar, task, standard) if bar is not None or task is not None else None
+
+
+def adopt(context: AppContext, number: int, person: str) -> str | Refusal:
+    """Handles the button that makes the bar and the kind of task which an estimate tried out the team's."""
+    estimate = load_estimate_for(context, number, person)
+    if isinstance(estimate, Refusal):
+        return estimate
+    refusal = authorization.refusal(context, person, "bar", estimate.channel)
+    if refusal:
+        return refusal
+    dataset = context.store.datasets.newest(estimate.dataset)
+    tried = _tried_out(context, estimate)
+    if dataset is None:
+        return GONE
+    if tried is None:
+        return Refusal(f"That is what the team requires of {code(estimate.dataset)} already.")
+    with context.store.transaction():
+        datasets.change_settings(context, dataset, person, bar=tried.bar, task=tried.task)
+    question = parse_question(estimate.asked)
+    again = format_question(question) if isinstance(question, Question) else ""
+    return views.adopted_text(tried, dataset.channel, f"/finetune estimate {estimate.dataset} {again}")
 
 
 def form_choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
@@ -198,7 +235,7 @@ def step(context: AppContext, estimate: StoredEstimate) -> None:
     if plots is None:
         return
     card = f"estimate {estimate.id}"
-    message = _card(context, result, estimate.id, shared_by=estimate.person)
+    message = _card(context, result, estimate)
     with context.store.transaction():
         if not context.store.estimates.mark_shared(estimate.id):
             return
@@ -336,10 +373,10 @@ def _recompute(context: AppContext, estimate: StoredEstimate) -> EstimateResult 
     )
     if isinstance(checked, Refusal):
         return checked
-    question = parse_question(estimate.asked)
-    if isinstance(question, Refusal):
+    request = parse_estimate(estimate.dataset, estimate.asked)
+    if isinstance(request, Refusal):
         return Refusal(
             f"The stored question about `{estimate.dataset}` can't be read any more. "
             f"`/finetune estimate {estimate.dataset}` makes a new estimate."
         )
-    return estimate_for(context, checked, question)
+    return estimate_for(context, checked, request.question, bar=request.bar, task=request.task)

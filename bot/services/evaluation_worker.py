@@ -280,7 +280,8 @@ def judge_ladder(
     judged = replace(
         judged, rungs=tuple(replace(rung, retrieval=looked_up.get(rung.arm)) for rung in judged.rungs)
     )
-    return replace(judged, weights=_local_weights(plan, [rung.arm for rung in judged.rungs]))
+    weights = _local_weights(plan, [rung.arm for rung in judged.rungs])
+    return replace(judged, weights=weights, is_bar_set=plan.is_bar_set)
 
 
 def _local_weights(plan: LadderPlan, arms: Sequence[Candidate]) -> tuple[str, ...]:

@@ -390,6 +390,7 @@ def _plan(
         today,
         prompt=prompt,
         bar=command.bar or datasets.bar_of(context, dataset.name),
+        is_bar_set=command.bar is not None or datasets.is_bar_set(context, dataset.name),
         documents=documents,
         optimise=command.optimise,
         chooses_shots=command.shots == 0 and any(arm.rung == "kshot" for arm in line_up.arms),

@@ -164,8 +164,8 @@ def _plan(
 
 
 def _label_usd(context: AppContext, dataset: str) -> Decimal | None:
-    """Returns the price of a label that somebody stated last in an estimate, None if nobody has."""
-    for estimate in context.store.estimates.newest(dataset):
+    """Returns the price of a label that somebody stated last in a shared estimate, None if nobody has."""
+    for estimate in context.store.estimates.newest_shared(dataset):
         question = parse_question(estimate.asked)
         if isinstance(question, Question) and question.label_usd is not None:
             return question.label_usd

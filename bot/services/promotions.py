@@ -363,6 +363,7 @@ def _sealed_plan(
         context.today(),
         prompt=None,
         bar=measured.bar,
+        is_bar_set=datasets.is_bar_set(context, version.name),
     )
     tuned = [each for each in (used, model) if each and each.gone_at is None]
     models_to_ask = {alternative.model, like.judge}

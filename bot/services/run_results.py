@@ -353,6 +353,7 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | N
         tuned=tuned,
         labels=plan.labels,
         bar=evidence.bar,
+        is_bar_set=datasets.is_bar_set(context, plan.dataset),
         price=PriceList.from_json(plan.prices).rows[0],
         dataset=plan.dataset,
         version=plan.dataset_version,

@@ -45,6 +45,7 @@ class RunComparison:
     tuned: Sequence[Reply]
     labels: tuple[str, ...]
     bar: float
+    is_bar_set: bool
     price: PriceRow
     dataset: str
     version: int
@@ -187,6 +188,7 @@ def _ladder_beside_best(comparison: RunComparison, holdout: Sequence[Example], n
         verdicts={comparison.arm: comparison.verdicts[1]} if comparison.verdicts else None,
         floor=comparison.floor,
     )
+    alone = replace(alone, is_bar_set=comparison.is_bar_set)
     (tuned,) = alone.rungs
     best = max(_comparable(comparison, alone), key=lambda rung: rung.score, default=None)
     if best is None:

@@ -188,12 +188,12 @@ def _plan_of(store: Store, name: str | None) -> Plan | None:
 
 
 def _last_question(store: Store, dataset: str) -> Question | None:
-    """Returns the last question about a dataset, from an estimate or a plan. One that names today's model is preferred
-    to newer ones that don't."""
+    """Returns the last question about a dataset, from a shared estimate or a plan: what one person tries out in private
+    is nothing that the team relies on. A question that names today's model is preferred to newer ones that don't."""
     versions = [version.id for version in store.datasets.versions(dataset)]
     plans_made = [plan_from_json(run.plan) for run in store.runs.on(versions)[:LOOKED_BACK]]
     answers = [(plan.asked_at, estimate_requests.question_of(plan)) for plan in plans_made]
-    for estimate in store.estimates.newest(dataset)[:LOOKED_BACK]:
+    for estimate in store.estimates.newest_shared(dataset)[:LOOKED_BACK]:
         question = parse_question(estimate.asked)
         if isinstance(question, Question):
             answers.append((estimate.at, question))

@@ -114,6 +114,7 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     evaluations.CANCEL: measurements.ask_cancel,
     judge_agreement.JUDGE_SOME: human_preferences.ask,
     estimates.CHECK_LABELS: estimate_requests.check_labels,
+    estimates.ADOPT: estimate_requests.adopt,
     estimates.SHARE: estimate_requests.share,
     findings.CLEAN: clean_copies.request,
     models.GOOD: tried_answers.mark_good,

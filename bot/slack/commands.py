@@ -211,8 +211,16 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
     "--writer", type=NAME, help="The model that writes better prompts (by default the first of the models)."
 )
 @click.option("--judge", type=NAME, help="A model that judges free text, like openai/gpt-4o-mini.")
-@click.option("--bar", type=BAR, help="The share of right answers that is good enough, like 90%.")
-@click.option("--task", type=TASK, help="The kind of task, like classification or style.")
+@click.option(
+    "--bar",
+    type=BAR,
+    help="The share of right answers that is good enough, like 90%; from now on the team's bar.",
+)
+@click.option(
+    "--task",
+    type=TASK,
+    help="The kind of task, like classification or style; from now on the team's setting.",
+)
 @click.option("--prompt", type=REST, help="Your instructions, instead of the default ones; must come last.")
 @click.option("--because", type=REASON, help=BECAUSE)
 def measure_baseline(call: Call, **values: Any) -> Reply:
@@ -307,10 +315,10 @@ def estimate_form(
 @click.argument("dataset", type=DATASET)
 @question_options(*ESTIMATE_KEYS)
 @click.option(
-    "--bar", type=BAR, help="The share of right answers that is good enough, like 90%; kept for the dataset."
+    "--bar", type=BAR, help="The share of right answers to judge by, like 90%; for this answer only."
 )
 @click.option(
-    "--task", type=TASK, help="The kind of task, like classification or style; kept for the dataset."
+    "--task", type=TASK, help="The kind of task, like classification or style; for this answer only."
 )
 def estimate(call: Call, **values: Any) -> Reply:
     request = estimate_request(values)

@@ -56,6 +56,7 @@ class LadderPlan(VersionPlan, JsonValue):
     `promotes` is the tuned model that is deployed if it turns out better; the rows are then the sealed ones. `encoder`
     is the one that the rungs `encoder` and `retrieval` use. `longest_answer` is the tokens of the dataset's longest
     answer. `scoring` and `floor` are those of the dataset's report.
+    `is_bar_set` is False if `bar` is the usual one, because nobody has set another; None in older plans.
     """
 
     dataset: str
@@ -83,6 +84,7 @@ class LadderPlan(VersionPlan, JsonValue):
     shots_asked: int = 0
     scoring: Scoring | None = None
     floor: float | None = None
+    is_bar_set: bool | None = None
 
     @property
     def has_objects(self) -> bool:

@@ -59,8 +59,8 @@ class Baseline:
 @dataclass(frozen=True)
 class Curve:
     """A learning curve of the model `target`, or of the classical model, which is free, if that is None. `predict` are
-    the numbers of rows to extrapolate to; empty means the usual ones. `label_usd` defaults to the last one that
-    somebody stated."""
+    the numbers of rows to extrapolate to; empty means the usual ones. `label_usd` defaults to the last one in a
+    shared estimate."""
 
     dataset: str
     target: str | None

@@ -511,6 +511,7 @@ def test_the_price_of_a_label_is_remembered_from_an_estimate(world: World) -> No
     world.type(
         f"/finetune estimate tickets current=gpt-4o volume=1M target={TARGET} label_usd=0.25 labels=10"
     )
+    world.share_estimate()
     world.type("/finetune curve tickets")
     assert Decimal(plan_of(measurement(world).plan).label_usd or 0) == Decimal("0.25")
     until(world, "done")

@@ -119,7 +119,7 @@ def test_buttons_lead_from_a_good_measurement_to_the_encoders_plan(world: World)
     world.click(ANA, datasets.MEASURE)
     assert world.slack.submit_modal(ANA.id, {"dataset": "tickets", "models": [], "rungs": ["encoder"]}).closed
     world.tick_until(lambda: world.has_button(estimates.USE_ENCODER), "the measurement's result")
-    world.find_message("Measurement m1", "The encoder meets your 85% bar", "Use the encoder")
+    world.find_message("Measurement m1", "The encoder meets the usual bar of 85%", "Use the encoder")
     world.click(ANA, evaluation_results.ESTIMATE)
     answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M tokens", "target": TARGET}
     assert world.slack.submit_modal(ANA.id, answers).closed

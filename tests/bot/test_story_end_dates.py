@@ -35,11 +35,12 @@ def noon(year: int, month: int, day: int) -> float:
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
-    """Ana has asked for an estimate for tickets; gpt-4o ends when the built-in list says."""
+    """Ana has shared an estimate for tickets; gpt-4o ends when the built-in list says."""
     world = make_world(Rules(current_ends="", more=ELSEWHERE))
     world.clock = noon(2026, 9, 1)
     world.seed_dataset(rows=240)
     world.type(ESTIMATE)
+    world.share_estimate()
     return world
 
 
@@ -68,6 +69,7 @@ def upload_and_estimate_by_buttons(world: World) -> None:
     answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M tokens", "target": TARGET}
     assert world.slack.submit_modal(ANA.id, answers).closed
     world.wait_for_answer(ANA, 0)
+    world.share_estimate()
 
 
 def test_a_team_retrains_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_world: MakeWorld) -> None:
@@ -151,6 +153,7 @@ def test_the_providers_end_date_wins_and_a_postponed_end_is_announced_again(worl
     service = world.provider.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": "2026-09-20"}
     world.type(ESTIMATE.replace("gpt-4o", "gpt-5.6-terra"))
+    world.share_estimate()
     (card,) = look(world)
     assert "gpt-5.6-terra ends in 19 days" in card and "the list of models of Acme Tuning" in card
     service.shutdowns = {"gpt-5.6-terra": "2026-09-25"}
@@ -175,12 +178,21 @@ def test_the_end_of_a_planned_base_and_of_one_in_use_is_announced(world: World) 
     assert "the base of tickets-1, in use for tickets: ends in" in world.type("/finetune status")
 
 
+def test_a_private_estimate_says_nothing_about_the_teams_model(world: World) -> None:
+    world.clock = noon(2026, 12, 20)
+    assert "gpt-4o" in world.type("/finetune status")
+    world.type(ESTIMATE.replace("gpt-4o", "gpt-4.1-mini"))
+    status = world.type("/finetune status")
+    assert "gpt-4o" in status and "gpt-4.1-mini" not in status
+
+
 def test_a_model_that_vanished_is_announced_the_same_night(world: World) -> None:
     service = world.provider.service
     service.models = (*service.models, "acme-large")
     world.rules.more += '[prices."acme/acme-large"]\ninput = "1"\noutput = "4"\n'
     world.restart()
     world.type(ESTIMATE.replace("gpt-4o", "acme/acme-large"))
+    world.share_estimate()
     assert look(world) == []
     service.models = service.models[:-1]
     (card,) = look(world, world.clock + DAY)

@@ -158,13 +158,54 @@ def test_an_estimate_compares_with_the_measured_ladder(world: World) -> None:
         assert saving in before and saving not in after
 
 
-def test_the_quality_bar_and_the_task_stay_with_the_dataset(world: World) -> None:
-    world.type(f"{ESTIMATE} bar=99% task=style")
+def test_a_bar_and_a_task_that_somebody_tries_out_change_nothing_for_others(world: World) -> None:
+    measure_classical(world)
+    posted = len(world.cards())
+    answer = world.type(f"{ESTIMATE} bar=99.5% task=style")
+    changed = "Tried out: a bar of 99.5% instead of the usual 85% and the task style."
+    assert f"{changed} Nothing changes for others." in answer
+    assert world.store.dataset_settings.get("tickets") is None
+    assert settings_audited(world) == []
+    details = press_and_read_details(world)
+    assert "99.5%" in details, "Details answer the same question"
+    others = world.type(ESTIMATE, user=BEN)
+    assert "99.5%" not in others and "Tried out" not in others
+    assert len(world.cards()) == posted
+
+
+def test_a_bar_is_made_the_teams_in_a_step_of_its_own_with_a_word_in_the_channel(world: World) -> None:
+    measure_classical(world)
+    world.type(f"{ESTIMATE} bar=99.5% task=style")
+    buttons = [element["text"]["text"] for element in card_of(world).blocks[-1]["elements"]]
+    assert "Make 99.5% and style the team's" in buttons
+    assert not {"Start", "Start anyway"} & set(buttons), "a plan is made by the team's own bar"
+    reply = press_and_read(world, cards.ADOPT)
+    assert "The bar is now 99.5%. The kind of task is now style." in reply
+    assert f"{ESTIMATE}" in reply.replace("100000000tokens", "100M")
     settings = world.store.dataset_settings.get("tickets")
-    assert (settings.bar, settings.task_kind, settings.updated_by) == (0.99, "style", ANA.id)
+    assert (settings.bar, settings.task_kind, settings.updated_by) == (0.995, "style", ANA.id)
+    notice = world.find_message("set the bar to 99.5% (it was the usual 85%)")
+    assert "the kind of task to “Write in our tone” (none was set) for `tickets`" in notice
+    assert settings_audited(world) == [
+        (ANA.id, "bar", "85% to 99.5%"),
+        (ANA.id, "task", "none to style"),
+    ]
+    assert "already" in press_and_read(world, cards.ADOPT)
+    assert "Tried out" not in world.type(ESTIMATE) and "99.5%" in press_and_read_details(world)
+
+
+def test_a_measurement_with_another_bar_tells_the_channel(world: World) -> None:
+    assert world.type("/finetune baseline tickets rungs=classical bar=90%") == ""
+    until_measured(world)
+    world.find_message("set the bar to 90% (it was the usual 85%) for `tickets`")
+    world.find_message("meets your 90% bar")
 
 
 def test_a_guest_gets_no_estimate_and_sets_no_bar(world: World) -> None:
+    world.type(f"{ESTIMATE} bar=99%")
+    share(world)
+    world.tick_until(lambda: world.cards(), "the card", seconds=30)
+    assert "Only full members" in press_and_read(world, cards.ADOPT, GUS)
     assert "Only full members" in world.type(ESTIMATE, user=GUS)
     assert "Only full members" in world.type(f"{ESTIMATE} bar=99%", user=GUS)
     assert world.store.dataset_settings.get("tickets") is None
@@ -213,6 +254,17 @@ def test_a_bare_number_as_the_volume_is_asked_back(world: World) -> None:
     command = f"/finetune estimate tickets current=gpt-4o volume=20000requests target={TARGET}"
     assert command in answer and world.store.estimates.get(1) is None
     assert "20,000 requests a month (" in world.type(command)
+
+
+def settings_audited(world: World) -> list[tuple[str, str, str]]:
+    """Who set the dataset's bar or task, and to what, oldest first."""
+    dataset = world.store.datasets.newest("tickets")
+    assert dataset is not None
+    entries = [
+        (entry.who, entry.action, entry.detail)
+        for entry in world.store.audit.entries(f"dataset {dataset.id}")
+    ]
+    return [entry for entry in entries if entry[1] in ("bar", "task")]
 
 
 def press_and_read_details(world: World) -> str:
@@ -491,7 +543,9 @@ def test_a_result_is_compared_with_the_best_rung_and_the_estimate(world: World) 
     done = world.tick_until_state("done")
     card = world.find_message("Try it")
     assert "Against the free classical model, 100.0%" in card and "no clear difference" in card
-    assert "Not needed: 100.0% right, meets your 85% bar" in card and "Use the classical model" in card
+    assert (
+        "Not needed: 100.0% right, meets the usual bar of 85%" in card and "Use the classical model" in card
+    )
     world.click(BEN, "run_details")
     details = world.read_form(BEN)
     assert "Quality: 100.0% (no estimate was made)" in details and "the classical model 100.0%" in details
@@ -559,7 +613,7 @@ def test_a_good_tuned_model_is_a_go_if_all_alternatives_miss_the_bar(empty: Worl
     result = result_of(world.tick_until_state("done"))
     assert result.advice and result.advice.kind == "go", result.advice
     card = world.find_message("Try it")
-    assert "Deploy it: 100.0% right, meets your 85% bar" in card and world.has_button("put_to_work")
+    assert "Deploy it: 100.0% right, meets the usual bar of 85%" in card and world.has_button("put_to_work")
     assert "Planned saving" in card and "a month" in card and "; pays back" in card
     assert "Against retrieval on acme/acme-small, 51.3%" in card and "+48.7 points" in card
     estimate = world.type(f"{ESTIMATE} hours=2")

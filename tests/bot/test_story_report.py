@@ -44,7 +44,7 @@ def test_a_report_has_the_run_on_one_page_and_no_row(world: World, tmp_path: Pat
     text = out.read_text(encoding="utf-8")
     reader = Reader(text)
     assert not reader.open
-    assert reader.text.startswith("Not needed: 100.0% right, meets your 85% bar")
+    assert reader.text.startswith("Not needed: 100.0% right, meets the usual bar of 85%")
     assert f"Run 1: {json.loads(run.plan)['base_model']} on tickets" in reader.text
     for part in (
         "100.0%",

@@ -337,6 +337,14 @@ class World:
         self.slack.close_modal(ANA.id)
         return details
 
+    def share_estimate(self) -> None:
+        """Press *Share in the channel* on Ana's newest estimate: today's model that it names is then the team's."""
+        newest_first = reversed(self.slack.ephemerals(ANA.id))
+        card = next(message for message in newest_first if "share_estimate" in str(message.blocks))
+        before = len(self.slack.ephemerals(ANA.id))
+        self.slack.click(ANA.id, PRIVATE.id, card.ts, "share_estimate")
+        self.wait_for_answer(ANA, before)
+
     def plan_details(self, user: Person = BEN) -> str:
         """Press *Details* on the newest plan's card, read the form and close it."""
         self.click(user, "plan_details")

@@ -10,7 +10,7 @@ from typing import Any
 from bot.cards import estimates
 from bot.cards.blocks import Message
 from bot.cards.estimate_details import EstimateSummary
-from bot.rules.facts import Evidence, RowFaults
+from bot.rules.facts import Evidence, RowFaults, Standard
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import Quality
 from tests.cards import builders, measurements
@@ -99,6 +99,12 @@ def cards() -> dict[str, Message]:
         ),
         "estimate-fields": estimates.card(estimate_of_fields(), TARGET, number=4),
         "estimate-shared": estimates.card(builders.estimate_summary(), TARGET, number=4, shared_by=ANA),
+        "estimate-tried-out": estimates.card(
+            builders.estimate_summary(**missed, people_hours=Decimal(4)),
+            TARGET,
+            number=4,
+            tried=estimates.TriedOut(0.7, "style", Standard(0.85, is_bar_set=False, task=None)),
+        ),
         "estimate-without-buttons": estimates.card(builders.estimate_summary(), TARGET),
     }
 

@@ -112,6 +112,7 @@ def ladder(rungs: Sequence[Rung] = RUNGS, **other: Any) -> Ladder:
         never_answered=(),
         prices_said_by=("genai-prices 0.2.3 (OpenAI)", "finetune.toml"),
         measured_at=NOW,
+        is_bar_set=False,
     )
     return replace(default, **other)
 

@@ -35,6 +35,15 @@ def test_old_estimates_are_deleted(store: Store) -> None:
     assert store.estimates.get(old.id) is None and store.estimates.get(young.id) == young
 
 
+def test_only_shared_estimates_are_the_teams(store: Store) -> None:
+    private, shared = store_estimate(store), store_estimate(store)
+    assert store.estimates.request_share(shared.id)
+    assert [estimate.id for estimate in store.estimates.newest_shared("tickets")] == [shared.id]
+    later = store_estimate(store, NOW + ESTIMATE_KEPT_S + 1)
+    assert store.estimates.get(private.id) is None
+    assert [estimate.id for estimate in store.estimates.newest("tickets")] == [later.id, shared.id]
+
+
 def test_an_estimates_number_is_never_reused(store: Store) -> None:
     """Cards, buttons and the outbox refer to it forever."""
     old = store_estimate(store)

@@ -163,6 +163,7 @@ class Ladder(JsonValue):
     others. `detectable_gap` is the smallest true difference that this holdout would detect in 80% of cases.
     `never_answered` are expected labels that no rung ever answered. `measured_at` is in unix seconds. `weights` names
     the model weights that were used, each with its licence. `floor` is the score of always giving the commonest answer.
+    `is_bar_set` is False if nobody had set the bar, so that the usual one counted; None if that was not recorded.
     """
 
     dataset: str
@@ -178,6 +179,7 @@ class Ladder(JsonValue):
     measured_at: float
     weights: tuple[str, ...] = ()
     floor: float | None = None
+    is_bar_set: bool | None = None
 
     @property
     def n(self) -> int:
