@@ -139,7 +139,7 @@ def test_the_free_rung_needs_no_model_and_the_estimate_reads_its_json(tmp_path: 
 def test_the_text_begins_with_the_verdict_on_the_policys_bar() -> None:
     Path("finetune.toml").write_text("[policy.promotion]\nbar_percent = 40\n", encoding="utf-8")
     text = baseline_text(write_rows("rows.csv"), "--rungs", "classical")
-    assert text.splitlines()[0].startswith("The classical model meets your 40% bar")
+    assert text.splitlines()[0].startswith("The classical model meets the usual bar of 40%")
     assert "An answer counts as a label if" in text
     assert "`" not in text
 

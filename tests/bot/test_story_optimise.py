@@ -156,7 +156,7 @@ def test_a_bad_prompt_is_improved_though_the_bot_is_killed(world: World, forks: 
     assert len(repeated) <= 2 * 4, "only questions in flight at the kill may be asked again"
 
     world.find_message("Measurement m1", "A better prompt is enough", "meets your 75% bar")
-    assert len(world.cards()) == 1
+    assert len(world.cards()) == 2, "the new bar, and the measurement"
     actions = [entry.action for entry in world.store.audit.entries("measurement 1")]
     assert actions == ["measure", "agree", "measured"]
     world.click(ANA, evaluation_results.DETAILS)
