@@ -356,7 +356,7 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
         QuestionOption(
             "serving_speed",
             _figure_type(inputs.SERVING_SPEED),
-            "Tokens per second of a machine that is paid by use.",
+            "Tokens per second of the machine that serves the tuned model; it decides how many are needed.",
         ),
         QuestionOption(
             "utilisation",

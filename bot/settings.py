@@ -525,9 +525,13 @@ def models_listed_before(data: Path, provider: str) -> frozenset[str]:
 def with_announced_ends(rows: Sequence[ProviderRow], data: Path) -> tuple[ProviderRow, ...]:
     ends_by_provider = _load_stored_ends(data)
     return tuple(
-        row.with_shutdowns(_read_days(ends_by_provider, row.name)) if row.name in ends_by_provider else row
-        for row in rows
+        _with_stored_list(row, ends_by_provider) if row.name in ends_by_provider else row for row in rows
     )
+
+
+def _with_stored_list(row: ProviderRow, ends_by_provider: StoredEnds) -> ProviderRow:
+    listed = frozenset(ends_by_provider[row.name].get("listed", ()))
+    return row.with_shutdowns(_read_days(ends_by_provider, row.name), listed)
 
 
 def _read_days(ends_by_provider: StoredEnds, provider: str) -> Mapping[str, date]:

@@ -44,26 +44,29 @@ class Retirement:
 
 def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement | None:
     """Returns the retirement of 'gpt-4o', 'openai/gpt-4o' or 'ft:gpt-4o-2024-08-06:acme::x', or None if none is known.
-    For a model that is sold by somebody other than its maker ('azure/gpt-4o'), the seller's date counts."""
+    For a model that is sold by somebody other than its maker ('azure/gpt-4o'), the seller's date counts. A successor
+    that its maker's own list lacks, as it was read last night, is called unconfirmed."""
     seller, slash, bare = strip_effort(name.lower()).partition("/")
     seller, bare = (seller, bare) if slash else ("", seller)
     bare = bare.split(":")[1] if bare.startswith("ft:") and bare.count(":") else bare
     listed = find_listed_model(bare, seller or None)
-    successor = listed.successor if listed else None
-
     rows = [row for row in providers if not slash or row.name == seller]
+    successor = listed.successor if listed else None
+    doubt = ""
+    for row in rows:
+        if successor and listed and row.name == listed.seller and row.lacks(successor):
+            doubt = f"; unconfirmed, since the list of models of {row.title} has no {successor}"
     for row in rows:
         if bare in row.shutdowns:
-            return Retirement(row.shutdowns[bare], successor, f"the list of models of {row.title}")
+            return Retirement(row.shutdowns[bare], successor, f"the list of models of {row.title}{doubt}")
     for row in rows:
         model = next((model for model in row.models if bare in model.names), None)
         if model and model.ends:
-            return Retirement(
-                model.ends, successor, dated_source(model.source or "your settings", model.as_of)
-            )
+            said_by = dated_source(model.source or "your settings", model.as_of)
+            return Retirement(model.ends, successor, f"{said_by}{doubt}")
     if listed is None or listed.ends is None:
         return None
-    return Retirement(listed.ends, successor, listed.said_by)
+    return Retirement(listed.ends, successor, f"{listed.said_by}{doubt}")
 
 
 def dated_source(source: str, as_of: date | None) -> str:

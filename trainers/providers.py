@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from trainers.chat_parameters import thinks
-from trainers.model_list import find_listed_model, strip_effort
+from trainers.model_list import RELEASE_SUFFIX, find_listed_model, strip_effort
 from trainers.rentals.prices import Rental
 from trainers.typed_tables import SET_BY_CALLER, Fault, Key, KeyPath, Limits, read_table, title_of
 from trainers.types import Hyperparameter, PositiveInt, Price, Provider
@@ -57,7 +57,7 @@ class ModelRow:
     rows. `reasoning`: it thinks in hidden tokens before it answers; None decides by its name. `kind`: an encoder learns
     labels and generates no text. `billions` of parameters decide the training price at some providers; None takes them
     from its name. `serving_usd_per_hour` is the cost of an hour of the machine that serves the tuned model; None means
-    the provider's price.
+    the provider's price. `serving_tokens_per_second` are those that this machine handles, None if unknown.
     """
 
     name: Annotated[str, SET_BY_CALLER]
@@ -73,6 +73,7 @@ class ModelRow:
     kind: Literal["chat", "encoder"] = "chat"
     billions: Annotated[float, Limits(gt=0)] | None = None
     serving_usd_per_hour: Decimal | None = None
+    serving_tokens_per_second: Annotated[int, Limits(gt=0)] | None = None
     is_hourly_price_set: Annotated[bool, SET_BY_CALLER] = False
 
     @property
@@ -129,9 +130,10 @@ class ProviderRow:
     jobs run. `is_child`: the bot started it, and `at_address` has set its address.
 
     While models are measured, at most `callers` requests are in flight, and at most `requests_per_minute` are started
-    (None: unlimited). `shutdowns` are the shutdown days that the provider itself announces, by model. `outputs_terms`
-    is the address of its terms on training with its models' outputs. `usd_per_hour` is set if it serves models on a
-    machine of our own. `training_by_size` has the smallest size first.
+    (None: unlimited). `shutdowns` are the shutdown days that the provider itself announces, by model, and `listed` the
+    models in its last list, empty if it was never asked. `outputs_terms` is the address of its terms on training with
+    its models' outputs. `usd_per_hour` is set if it serves models on a machine of our own. `training_by_size` has the
+    smallest size first.
 
     `serving` says how a tuned model is served: "included" at once, "adapter" beside others, "dedicated" on a machine
     that costs `serving_usd_per_hour` until it is stopped (automatically after `idle_stop_s` without a question),
@@ -151,6 +153,7 @@ class ProviderRow:
     is_child: Annotated[bool, SET_BY_CALLER] = False
     closed_to_new: date | None = None
     shutdowns: Annotated[Mapping[str, date], SET_BY_CALLER] = field(default_factory=dict)
+    listed: Annotated[frozenset[str], SET_BY_CALLER] = frozenset()
     outputs_terms: Annotated[
         str | None, re.compile("https://.*"), Key(wants="an address that starts with https://")
     ] = None
@@ -207,15 +210,24 @@ class ProviderRow:
         """Returns the row of the trainer that the bot has started at this address."""
         return replace(self, provider=replace(self.provider, base_url=base_url), is_child=True)
 
-    def with_shutdowns(self, days_by_name: Mapping[str, date]) -> ProviderRow:
-        """Returns the row with the provider's own shutdown dates instead of the configured ones. A model's name is
-        looked up before its aliases."""
+    def with_shutdowns(
+        self, days_by_name: Mapping[str, date], listed: frozenset[str] = frozenset()
+    ) -> ProviderRow:
+        """Returns the row with the provider's own shutdown dates instead of the configured ones, and with the models
+        that it `listed`. A model's name is looked up before its aliases."""
         days_by_name = {name.lower(): day for name, day in days_by_name.items()}
         models = tuple(
             replace(model, ends=next((days_by_name[n] for n in model.names if n in days_by_name), model.ends))
             for model in self.models
         )
-        return replace(self, shutdowns=days_by_name, models=models)
+        names = frozenset(name.lower() for name in listed)
+        return replace(self, shutdowns=days_by_name, listed=names, models=models)
+
+    def lacks(self, name: str) -> bool:
+        """True if the provider's own list has no such model. False if the list was never read."""
+        return bool(self.listed) and not any(
+            name in (model, RELEASE_SUFFIX.sub("", model)) for model in self.listed
+        )
 
     def model(self, name: str) -> ModelRow | None:
         """Finds a model by its name, an alias, or the name of a fine-tune of it (ft:BASE:…)."""

@@ -200,6 +200,8 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         "train something smaller": "Choose a smaller model, 4-bit weights "
         f"(`{option('quantization', 'nf4')}`), shorter rows or a larger machine.",
         "say the machine's price": "Set what a machine costs per hour (usd_per_hour of the model in finetune.toml).",
+        "say the serving speed": "Ask the vendor how many tokens a second its machine handles, and add that "
+        f"({option('serving_speed')}).",
         "choose another target": "Choose another target: models that start with `local/` have no end date, and "
         "services such as `crusoe/llama-3.1-8b` train open weights.",
         "add rows of other labels": f"Add rows of the other labels and {spelling.again}.",
@@ -292,6 +294,8 @@ def _pin_down(todo: reasons.PinDown, spelling: Spelling) -> str:
         "training runs": "Train on part of the rows first to see whether one run is enough",
         "training time": "Train on part of the rows first to see how long a run takes",
         "quality": "Hold out more labelled rows and measure both again",
+        "serving speed": "Ask the vendor how many tokens a second its machine handles, and add that "
+        f"({spelling.option('serving_speed')})",
     }
     matters = f". It matters most: {swing_text(todo.swing)}" if todo.swing else ""
     return f"{ways.get(todo.name, f'Find out more about the {todo.name}')}{matters}."

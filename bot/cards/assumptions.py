@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from bot.cards.candidates import alternative_name, why_alternative
 from bot.cards.words import capitalize, volume_text
-from bot.rules.bills import CACHEABLE_PROMPT, Rates, is_cached, machines_needed
+from bot.rules.bills import CACHEABLE_PROMPT, Rates, is_cached, machine_time
 from bot.rules.roi import Inputs, evaluations_usd
 from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, format_months, format_tokens
 from trainers.money import rate, usd
@@ -222,36 +222,28 @@ def _is_hosted(inputs: Inputs) -> bool:
 
 def _hosting(inputs: Inputs) -> Assumption | None:
     hourly, traffic = inputs.tuned.usd_per_hour, inputs.traffic
-    if hourly and traffic.speed:
-        value = f"{rate(round(traffic.speed.usd_per_million(hourly), 2))}, by use"
-        why = (
-            f"{usd(hourly)} an hour at {traffic.speed.tokens_per_second:,f} tokens a second, busy "
-            f"{traffic.speed.busy:.0%} of the time, as you gave it (--serving-speed, --utilisation)."
-        )
-    elif hourly and inputs.tuned.idle_window_s is not None:
+    capacity = inputs.tuned.capacity
+    is_given = capacity is not None and capacity.basis == "given"
+    if hourly and inputs.tuned.idle_window_s is not None:
         value = f"{usd(hourly)} an hour while it is in use"
         why = (
             f"The vendor's machine costs nothing once it has been idle for {inputs.tuned.idle_window_s // 60} minutes. "
-            "Each question is counted as keeping it up for that long."
+            "Counted with questions at random times: it is up for most of the month from a few hundred questions a day "
+            "on, and never for more than all of it."
         )
     elif hourly:
         value = f"{usd(hourly)} an hour for {traffic.hosting_hours:.0f} hours a month"
-        machine, setting, count = "A running machine", "usd_per_hour", ""
+        machine, setting = "A running machine", "usd_per_hour"
         if _is_hosted(inputs):
             machine, setting = "The vendor's machine", "serving_usd_per_hour"
-            count = " One machine is counted at any volume."
         why = (
-            f"{machine} costs the same whether it is used or not.{count} Change {setting} of the model in "
+            f"{machine} costs the same whether it is used or not. Change {setting} of the model in "
             "finetune.toml, and the hours with --hosting-hours."
         )
     elif inputs.training.usd_per_hour is not None:
         value = "your own machine, counted as free"
-        unused = "; without it, the speed that you gave has no effect" if traffic.speed else ""
-        why = (
-            "Electricity, purchase and maintenance are not counted. Set usd_per_hour of the model in finetune.toml"
-            f"{unused}."
-        )
-    elif traffic.speed:
+        why = "Electricity, purchase and maintenance are not counted. Set usd_per_hour of the model in finetune.toml."
+    elif is_given:
         value = "none"
         why = "It is paid per token, so the machine speed that you gave has no effect."
     else:
@@ -260,27 +252,37 @@ def _hosting(inputs: Inputs) -> Assumption | None:
 
 
 def machines_assumption(inputs: Inputs) -> Assumption | None:
-    """How many machines the volume needs; None if a vendor serves it."""
-    if not inputs.tuned.on_own_machine:
+    """How many machines the volume needs; None if the tuned model is paid by the token."""
+    tokens_of = inputs.tuned_tokens or inputs.usage.tuned
+    machines = machine_time(tokens_of, inputs.tuned, inputs.requests, inputs.traffic)
+    capacity = inputs.tuned.capacity
+    if machines is None:
         return None
-    tokens_of, capacity = inputs.tuned_tokens or inputs.usage.tuned, inputs.tuned.capacity
-    count = machines_needed(tokens_of, inputs.tuned, inputs.requests, inputs.traffic)
-    if count is None:
-        return Assumption(
-            "machines",
-            "unknown",
-            "The speed of this machine is not measured. Run `finetune calibrate` on it, or add --serving-speed.",
-        )
-    value = f"{count:,} of this kind"
-    if inputs.traffic.speed or capacity is None:
-        return Assumption("machines", value, "From the speed that you gave (--serving-speed, --utilisation).")
-    return Assumption(
-        "machines",
-        value,
+    if capacity is None:
+        ours = "The speed of this machine is not measured. Run `finetune calibrate` on it, or add --serving-speed."
+        vendors = "The speed of the vendor's machine is unknown. Ask the vendor, and add --serving-speed."
+        return Assumption("machines", "unknown", vendors if _is_hosted(inputs) else ours)
+    value = f"{machines.count():,} of this kind"
+    speed = (
         f"Each reads {capacity.reads:,.0f} and writes {capacity.writes:,.0f} tokens a second, busy "
-        f"{capacity.busy:.0%} of the time (--utilisation). Measured by `finetune calibrate` with prompts of 64 tokens "
-        "and answers of 8, 16 at a time, and scaled to the size of this model; longer prompts take longer.",
+        f"{capacity.busy:.0%} of the time (--utilisation)."
     )
+    match capacity.basis:
+        case "given":
+            why = "From the speed that you gave (--serving-speed, --utilisation)."
+        case "guessed":
+            low, high = machines.count_range
+            value = f"about {value}, between {low:,} and {high:,}"
+            why = (
+                f"{speed} Guessed from the model's size and an H100's speed, right within a factor of "
+                f"{capacity.spread:g}. Add what the vendor tells you (--serving-speed)."
+            )
+        case "measured":
+            why = (
+                f"{speed} Measured by `finetune calibrate` with prompts of 64 tokens and answers of 8, 16 at a time, "
+                "and scaled to the size of this model; longer prompts take longer."
+            )
+    return Assumption("machines", value, why)
 
 
 def _training(inputs: Inputs) -> Assumption:

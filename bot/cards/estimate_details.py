@@ -149,7 +149,7 @@ def hides_savings(summary: EstimateSummary) -> bool:
 
 def rests_on_one_machine(estimate: Estimate) -> bool:
     """True if one machine is counted because nobody knows how many the volume needs."""
-    return bool(estimate.monthly_after.hosting) and estimate.on_own_machine and estimate.machines is None
+    return bool(estimate.monthly_after.hosting) and estimate.machines is None
 
 
 def monthly(bill: MonthlyCost) -> str:
@@ -260,9 +260,14 @@ def saving_range(estimate: Estimate, outlook: Outlook | None) -> Range:
 
 
 def _machines(estimate: Estimate) -> list[tuple[str, str]]:
-    if not estimate.on_own_machine:
-        return []
     count = estimate.machines
+    if estimate.machines_range:
+        low, high = estimate.machines_range
+        between = f" ({low:,} to {high:,})" if low != high else ""
+        value = f"about {count:,}{between} of the vendor's, guessed from the model's size"
+        return [("Machines", value)]
+    if not estimate.on_own_machine:
+        return [("Machines", f"{count:,} of the vendor's")] if count else []
     if count is None:
         return [("Machines", "number unknown, because the speed of yours is not measured")]
     return [("Machines", "one like yours is enough" if count == 1 else f"{count:,} like yours")]

@@ -128,7 +128,7 @@ OPEN = {
     "cheap model": "a much cheaper model is not measured",
     "only way": "the value of better answers is not given",
     "latency": "the speed of a tuned model is unknown",
-    "machine": "the capacity of your own machine is unknown",
+    "machine": "the capacity of the serving machine is unknown",
 }
 
 

@@ -82,6 +82,8 @@ def _of_model(because: reasons.ModelReason) -> str:
             return because.text
         case reasons.MemoryShortage():
             return shortage_text(because)
+        case reasons.SpeedUnknown() if because.of_vendor:
+            return "How many of the vendor's machines this volume needs is unknown, because nobody knows their speed."
         case reasons.SpeedUnknown():
             unknown = [
                 *(["the training time is only a guess"] if because.of_training else []),

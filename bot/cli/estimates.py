@@ -279,13 +279,13 @@ def _requests(estimate: Estimate | None, input_tokens: int | None) -> int | None
 
 def _machines(estimated: EstimateResult) -> dict[str, Any]:
     estimate, target = estimated.estimate, estimated.target
-    if target.model.usd_per_hour is None:
+    machines = machines_assumption(estimated.inputs) if estimated.inputs else None
+    if machines:
+        reason = terminal_sentence(machines.why)
+    elif target.model.usd_per_hour is None:
         reason = f"{target.row.title} serves it."
     else:
-        machines = machines_assumption(estimated.inputs) if estimated.inputs else None
         reason = "The volume is unknown: give --current and --volume."
-        if machines:
-            reason = terminal_sentence(machines.why)
     return {"machines_needed": estimate.machines if estimate else None, "machines_reason": reason}
 
 

@@ -125,7 +125,7 @@ def _could_turn_to_no(reason: Reason, facts: Facts) -> bool:
     if reason.rule == "rows":
         return step is not None and step.todo == "say the task"
     if isinstance(reason.because, SpeedUnknown):
-        return facts.machine is not None and not facts.machine.is_free
+        return facts.machine is None or not facts.machine.is_free
     return True
 
 
@@ -143,8 +143,12 @@ def _target_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _machine_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """Memory, speed and price of the team's own machine. Memory is no question once the model has been trained."""
+    """Memory, speed and price of the team's own machine, and the speed of a vendor's. Memory is no question once the
+    model has been trained."""
     machine, is_trained = facts.machine, facts.evidence.trained is not None
+    if facts.is_vendor_speed_unknown and facts.is_for_money:
+        of_vendor = SpeedUnknown(of_training=False, of_serving=True, of_vendor=True)
+        return (Reason("machine", "unknown", of_vendor, step=answer_step("say the serving speed")),)
     if machine is None:
         return ()
     reasons = []

@@ -8,11 +8,12 @@ whole sums over measured requests and are multiplied as fractions, so that a bil
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
+from typing import Literal
 
 from bot.rules.units import HOURS_PER_MONTH
 
@@ -46,11 +47,14 @@ class Tokens:
 @dataclass(frozen=True)
 class Capacity:
     """Throughput of one machine: tokens per second that it `reads` and `writes`, while it is busy. It is busy for a
-    share `busy` (0 to 1) of the time."""
+    share `busy` (0 to 1) of the time. Nine times in ten the true throughput is within a factor of `spread`, which is
+    above 1 only if it was "guessed" from the model's size. "given": by a person."""
 
     reads: Decimal
     writes: Decimal
     busy: Decimal
+    basis: Literal["measured", "given", "guessed"] = "measured"
+    spread: Decimal = ONE
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Rates:
     `cached_input` is None if the price list has no such price. A `batch_discount` of 0.5 halves the price of requests
     that can wait a day. `ends` is the first day on which the model no longer answers; `after_end` are the rates of the
     model asked from that day on, None if the `successor` or its price is unknown. `on_own_machine` is true if no vendor
-    charges for it; `capacity` is that machine's, if measured. A machine that stops by itself is paid for until
+    charges for it; `capacity` is that of its machine, None if unknown. A machine that stops by itself is paid for until
     `idle_window_s` seconds after the last request; None means that it is paid for all the time."""
 
     model: str
@@ -92,30 +96,17 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Speed:
-    """A machine that is paid by use: it handles `tokens_per_second` while busy, and is busy for a share `busy` (0 to 1)
-    of the time."""
-
-    tokens_per_second: Decimal
-    busy: Decimal
-
-    def usd_per_million(self, usd_per_hour: Decimal) -> Decimal:
-        return usd_per_hour * MILLION / (self.tokens_per_second * self.busy * 3600)
-
-
-@dataclass(frozen=True)
 class Traffic:
     """How requests are sent, whichever model answers them. `retries` of 0.02 means that two in a hundred are sent
     twice.
 
-    A share `batch_share` (0 to 1) of the requests can wait for a batch. The team's own machine runs for `hosting_hours`
-    a month, or is paid by use if its `speed` is given.
+    A share `batch_share` (0 to 1) of the requests can wait for a batch. A machine that doesn't stop by itself runs for
+    `hosting_hours` a month.
     """
 
     retries: Decimal = ZERO
     batch_share: Decimal = ZERO
     hosting_hours: Decimal = HOURS_PER_MONTH
-    speed: Speed | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +136,7 @@ def bill(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> 
     return MonthlyCost(
         input=_usd(times_measured * prompts / 1_000_000),
         output=_usd(times_measured * answers / 1_000_000),
-        hosting=_hosting(tokens, rates, requests, traffic),
+        hosting=_hosting_usd(tokens, rates, requests, traffic),
         requests=_usd(sent * Fraction(rates.usd_per_request)),
     )
 
@@ -162,33 +153,85 @@ def _prompt_price(tokens: Tokens, rates: Rates) -> Fraction:
     return (tokens.prompt - tokens.shared) * full + tokens.shared * cached
 
 
-def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> int | None:
-    """Returns how many of the team's machines it takes to answer `requests` per month; None if a vendor serves the
-    model or no speed is known."""
-    capacity, hours = rates.capacity, traffic.hosting_hours
-    if traffic.speed:
-        speed, busy = traffic.speed.tokens_per_second, traffic.speed.busy
-        capacity, hours = Capacity(speed, speed, busy), HOURS_PER_MONTH
-    if not rates.on_own_machine or capacity is None or not hours:
+@dataclass(frozen=True)
+class MachineTime:
+    """The machines that serve `requests` per month, and what they cost at other volumes. `factor` is a volume relative
+    to these requests.
+
+    - Each costs `usd_per_hour` and is up for at most `hours` a month.
+    - The requests take `work_s` seconds of work, None if the speed is unknown. One machine is then counted.
+    - It is busy for a share `busy` of the time at most; `spread` is as in Capacity.
+    - With an `idle_window_s` it stops that many seconds after the last request.
+    """
+
+    usd_per_hour: Decimal
+    hours: Decimal
+    requests: Fraction
+    work_s: Fraction | None
+    busy: Decimal
+    spread: Decimal = ONE
+    idle_window_s: int | None = None
+
+    def count(self, factor: Decimal = ONE) -> int:
+        if self.work_s is None or not self.hours:
+            return 1
+        available_s = Fraction(self.hours) * 3600 * Fraction(self.busy)
+        return max(1, math.ceil(self.work_s * Fraction(factor) / available_s))
+
+    @property
+    def count_range(self) -> tuple[int, int]:
+        """The fewest and the most machines that a guessed throughput would take."""
+        return self.count(1 / self.spread), self.count(self.spread)
+
+    def usd(self, factor: Decimal = ONE) -> Decimal:
+        return self.usd_per_hour * self.hours_up(factor) * self.count(factor)
+
+    def hours_up(self, factor: Decimal = ONE) -> Decimal:
+        """Returns the hours a month that are paid for each machine.
+
+        Each request keeps a machine that stops by itself up for s seconds: its work and the idle window. With requests
+        at random times (a Poisson process of rate λ) it is up for the share 1 - exp(-λ·s) of the time, which is how
+        long an M/G/∞ queue is not empty.
+        """
+        if self.idle_window_s is None or not self.hours:
+            return self.hours
+        month_s = Fraction(self.hours) * 3600
+        work_s = self.work_s or Fraction(0)
+        busy_s = (self.requests * self.idle_window_s + work_s) * Fraction(factor) / month_s
+        return self.hours * (1 - (-_usd(busy_s)).exp())
+
+
+def machine_time(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> MachineTime | None:
+    """Returns the machines that answer `requests` per month; None if the model is paid by the token alone."""
+    if not rates.usd_per_hour and not rates.on_own_machine:
         return None
-    times_measured = requests * (1 + Fraction(traffic.retries)) / tokens.requests
-    work_s = times_measured * (
-        tokens.prompt / Fraction(capacity.reads) + tokens.output / Fraction(capacity.writes)
+    capacity = rates.capacity
+    work_s = None
+    if capacity is not None:
+        read_s = tokens.prompt / Fraction(capacity.reads)
+        written_s = tokens.output / Fraction(capacity.writes)
+        work_s = requests * (1 + Fraction(traffic.retries)) / tokens.requests * (read_s + written_s)
+    return MachineTime(
+        usd_per_hour=rates.usd_per_hour,
+        hours=traffic.hosting_hours,
+        requests=requests,
+        work_s=work_s,
+        busy=capacity.busy if capacity else ONE,
+        spread=capacity.spread if capacity else ONE,
+        idle_window_s=rates.idle_window_s,
     )
-    return max(1, math.ceil(work_s / (Fraction(hours) * 3600 * Fraction(capacity.busy))))
 
 
-def _hosting(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> Decimal:
-    """Returns USD per month: by use if the machine's speed is given, and otherwise for the hours that the required
-    machines are up."""
-    if traffic.speed is None or not rates.usd_per_hour:
-        count = machines_needed(tokens, rates, requests, traffic) or 1
-        hours = traffic.hosting_hours
-        if rates.idle_window_s is not None:  # each request keeps the machine up for one window at most
-            hours = min(hours, _usd(requests * rates.idle_window_s / 3600))
-        return rates.usd_per_hour * hours * count
-    n_tokens = requests * (1 + Fraction(traffic.retries)) / tokens.requests * (tokens.prompt + tokens.output)
-    return _usd(n_tokens * Fraction(traffic.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
+def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> int | None:
+    """Returns how many machines it takes to answer `requests` per month; None if the model is paid by the token alone,
+    or if no speed is known."""
+    machines = machine_time(tokens, rates, requests, traffic)
+    return None if machines is None or machines.work_s is None else machines.count()
+
+
+def _hosting_usd(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> Decimal:
+    machines = machine_time(tokens, rates, requests, traffic)
+    return machines.usd() if machines else ZERO
 
 
 def _usd(amount: Fraction) -> Decimal:
@@ -201,24 +244,24 @@ class Flow:
 
     Three parts are proportional to the volume: `falling` (the cost of the alternative's tokens, whose price may fall),
     `errors` (the value of wrong answers avoided) and `steady` (everything else, saved minus spent). `fixed` is saved
-    minus spent at any volume.
+    minus spent at any volume. The bills for machines grow in steps: `saved_machines` would serve the alternative,
+    `spent_machines` the tuned model; None if they are paid by the token.
     """
 
     falling: Decimal
     steady: Decimal
     errors: Decimal
     fixed: Decimal
+    saved_machines: MachineTime | None = None
+    spent_machines: MachineTime | None = None
 
-    @property
-    def by_volume(self) -> Decimal:
-        return self.falling + self.steady + self.errors
-
-    def saving(self, amount: Decimal = ONE) -> Decimal:
-        """Returns the saving when the alternative's price has fallen to `amount` (0 to 1) of today's."""
-        return self.falling * amount + self.steady + self.errors + self.fixed
-
-    def at_volume(self, factor: Decimal) -> Decimal:
-        return self.by_volume * factor + self.fixed
+    def saving(self, amount: Decimal = ONE, factor: Decimal = ONE) -> Decimal:
+        """Returns the saving when the alternative's price has fallen to `amount` (0 to 1) of today's, at `factor` times
+        the volume."""
+        by_tokens = (self.falling * amount + self.steady + self.errors) * factor
+        saved = self.saved_machines.usd(factor) if self.saved_machines else ZERO
+        spent = self.spent_machines.usd(factor) if self.spent_machines else ZERO
+        return by_tokens + self.fixed + saved - spent
 
 
 @dataclass(frozen=True)
@@ -234,6 +277,32 @@ class Phase:
         """Returns how many months of the phase lie between `begin` and `end`."""
         last = end if self.end is None else min(end, self.end)
         return max(Decimal(0), last - max(begin, self.start))
+
+
+# More tokens a month than any vendor serves today.
+MOST_TOKENS = 10**15
+_STEP = 4, 5  # each volume is four fifths of the one before
+
+
+def least_lasting_volume(pays: Callable[[int], bool]) -> int | None:
+    """Returns the smallest volume, in tokens a month, from which on `pays` holds. None if it doesn't hold at any volume
+    that matters.
+
+    Walks down from the largest volume, because one volume that pays says nothing about a larger one: a further machine
+    is paid for at once, and used only later."""
+    enough = MOST_TOKENS
+    if not pays(enough):
+        return None
+    less = enough * _STEP[0] // _STEP[1]
+    while less and pays(less):
+        enough, less = less, less * _STEP[0] // _STEP[1]
+    while enough - less > 1:
+        middle = (enough + less) // 2
+        if pays(middle):
+            enough = middle
+        else:
+            less = middle
+    return 0 if enough <= 1 else enough
 
 
 def month_weights(horizon: Decimal) -> tuple[Decimal, ...]:

@@ -25,8 +25,8 @@ class Question:
     - `people_hours` of work cost `people_rate` USD per hour; `label_count` rows still to be labelled cost `label_usd`
       each; one wrong answer costs `wrong_usd`; monitoring costs `monitoring_usd` per month.
     - It takes `runs` until one is good enough, and training is repeated every `retrain_months`.
-    - The serving machine is up for `hosting_hours` per month, or is paid by use at `serving_speed` tokens per second
-      while busy. It is busy for a share `utilisation` (0 to 1) of its time.
+    - The serving machine is up for `hosting_hours` per month and handles `serving_speed` tokens per second while busy,
+      which is a share `utilisation` (0 to 1) of its time.
     - A share `batch_share` (0 to 1) of the requests can wait for a batch.
     - Training stops early after `patience` validations without improvement.
     - `hyperparameters` are those that the person chose, sorted by name; those in `sweep` have several values each, and

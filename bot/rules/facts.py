@@ -269,6 +269,7 @@ class Facts:
     - `has_objects` is true if answers are JSON objects. `floor` is the score of always giving the commonest answer.
     - `offered` is the cheapest capable model that costs less than today's, None if it was measured or its bill is
       unknown. `model_ends` are the near ends of measured models, by the names in the ladder.
+    - `is_vendor_speed_unknown`: a vendor serves the tuned model by the hour, on machines of unknown throughput.
     - `providers_without_key` are the providers without a key here, each with the environment variable for it.
       `has_models` is true if
       a measurement without `models=` has any model to ask.
@@ -297,6 +298,7 @@ class Facts:
     floor: float | None = None
     offered: UnmeasuredModel | None = None
     model_ends: tuple[tuple[str, ModelEnd], ...] = ()
+    is_vendor_speed_unknown: bool = False
 
     @property
     def has_free_candidates(self) -> bool:

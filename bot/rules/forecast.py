@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
-from bot.rules.bills import month_weights, months_to
+from bot.rules.bills import Flow, MachineTime, least_lasting_volume, month_weights, months_to
 from bot.rules.roi import (
     Inputs,
     Quality,
@@ -64,6 +64,7 @@ def rank_swings(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> tuple[S
         _runs_swing(inputs),
         _training_time_swing(inputs),
         _quality_swing(inputs, gaps),
+        _speed_swing(inputs),
     )
     moving = [swing for swing in swings if swing and swing.width]
     return tuple(sorted(moving, key=lambda swing: -swing.width)[:MAX_SWINGS])
@@ -163,6 +164,21 @@ def _quality_swing(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> Swin
     return _make_swing("quality", worst, best, ends[0], ends[1])
 
 
+def _speed_swing(inputs: Inputs) -> Swing | None:
+    """The throughput of the machine that serves the tuned model, if it is a guess."""
+    capacity = inputs.tuned.capacity
+    if capacity is None or capacity.spread <= 1:
+        return None
+
+    def at(factor: Decimal) -> Inputs:
+        other = replace(capacity, reads=capacity.reads * factor, writes=capacity.writes * factor)
+        return replace(inputs, tuned=replace(inputs.tuned, capacity=other))
+
+    low, high = 1 / capacity.spread, capacity.spread
+    slow, fast = (f"{capacity.reads * factor:,.0f} tokens read a second" for factor in (low, high))
+    return _make_swing("serving speed", slow, fast, at(low), at(high))
+
+
 def _make_swing(name: str, low_value: str, high_value: str, low: Inputs, high: Inputs) -> Swing:
     return Swing(name, low_value, high_value, round(net_value(low), 2), round(net_value(high), 2))
 
@@ -246,7 +262,8 @@ Z95 = 1.6448536269514722  # the 95% point of the standard normal distribution
 @dataclass(frozen=True)
 class InputDraws:
     """One value per draw. `volume` and `labour` are factors, `fall` is the share by which the price falls per year,
-    `runs` the number of repeated runs, `training` the USD of all planned runs, `gap` the difference in quality."""
+    `runs` the number of repeated runs, `training` the USD of all planned runs, `gap` the difference in quality. A
+    guessed throughput is multiplied by its spread to the power of `speed`."""
 
     volume: Draws
     labour: Draws
@@ -254,6 +271,7 @@ class InputDraws:
     runs: Draws
     training: Draws
     gap: Draws
+    speed: Draws
 
 
 def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
@@ -289,7 +307,7 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
         p_payback=float(np.mean(payback <= float(target))) if target else 0.0,
         p_gain=float(np.mean(net >= 0)),
         payback_months=_quantiles(payback, digits=4),
-        saving_month=_quantiles(drawn.volume * by_volume + float(first.fixed)),
+        saving_month=_quantiles(drawn.volume * by_volume + float(first.fixed) + _machines_usd(first, drawn)),
         npv=_quantiles(net),
         tornado=rank_swings(inputs, gaps) if inputs.horizon else (),
         months=_cumulative_band(spent, counted, inputs.horizon),
@@ -303,8 +321,8 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
 def _draw_inputs(inputs: Inputs, seed: int, draws: int) -> InputDraws:
     import numpy as np
 
-    volume, labour, fall, runs, training, share, better = (
-        np.random.default_rng([seed, stream]) for stream in range(7)
+    volume, labour, fall, runs, training, share, better, speed = (
+        np.random.default_rng([seed, stream]) for stream in range(8)
     )
     spread = math.log(1 + float(inputs.volume_spread)) / Z95
     fails = min(float(inputs.run_fails), 0.99)
@@ -315,6 +333,7 @@ def _draw_inputs(inputs: Inputs, seed: int, draws: int) -> InputDraws:
         runs=(runs.geometric(1 - fails, (inputs.training.runs, draws)) - 1.0).sum(axis=0),
         training=_triangular(training, inputs.training.usd, draws),
         gap=_draw_gap(inputs.quality, share, better, draws),
+        speed=speed.normal(0.0, 1 / Z95, draws),
     )
 
 
@@ -354,8 +373,35 @@ def _monthly_savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Dra
         errors = drawn.gap * float(wrong_answers_usd(inputs)) if counts_errors else 0.0
         rest = np.broadcast_to(float(phase.flow.steady) + errors, drawn.volume.shape)
         by_volume = float(phase.flow.falling) * stored + rest[:, None]
-        saved += share * (drawn.volume[:, None] * by_volume + float(phase.flow.fixed))
+        fixed = float(phase.flow.fixed) + _machines_usd(phase.flow, drawn)
+        saved += share * (drawn.volume[:, None] * by_volume + fixed[:, None])
     return saved
+
+
+def _machines_usd(flow: Flow, drawn: InputDraws) -> Draws:
+    """Returns the USD per month that are saved minus spent on machines."""
+    saved = _machine_usd(flow.saved_machines, drawn)
+    spent = _machine_usd(flow.spent_machines, drawn)
+    return saved - spent
+
+
+def _machine_usd(machines: MachineTime | None, drawn: InputDraws) -> Draws:
+    """Returns what the machines cost per month, as MachineTime.usd does."""
+    import numpy as np
+
+    if machines is None or not machines.usd_per_hour or not machines.hours:
+        return np.zeros_like(drawn.volume)
+    hours = float(machines.hours)
+    work_s = np.zeros_like(drawn.volume)
+    if machines.work_s is not None:
+        work_s = float(machines.work_s) * drawn.volume / float(machines.spread) ** drawn.speed
+    count = np.maximum(1.0, np.ceil(work_s / (hours * 3600 * float(machines.busy))))
+    hours_up = np.full_like(drawn.volume, hours)
+    if machines.idle_window_s is not None:
+        waited_s = float(machines.requests) * drawn.volume * machines.idle_window_s
+        hours_up = hours * -np.expm1(-(waited_s + work_s) / (hours * 3600))
+    cost: Draws = float(machines.usd_per_hour) * hours_up * count
+    return cost
 
 
 def _payback_months(spent: Draws, savings: Draws, months_known: Decimal | None) -> Draws:
@@ -402,27 +448,22 @@ def _most_saved_by(savings: Draws, months: float) -> Draws:
 
 
 def _likely_volume(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Decimal) -> int | None:
-    """Returns the input tokens per month from which on a share LIKELY of the draws pays back in time. The cumulative
-    saving is linear in the volume, so each draw has a volume from which on it pays back; this is a quantile of those
-    volumes."""
+    """Returns the input tokens per month from which on a share LIKELY of the draws pays back in time."""
     import numpy as np
 
     if not target:
         return None
-    volume, weights = max(inputs.monthly_input_tokens, A_MILLION), month_weights(target)
-    some, horizon = replace(inputs, monthly_input_tokens=volume), Decimal(len(weights))
-    stages, last = saving_phases(some), np.array([float(weight) for weight in weights])
-    fixed = np.array(
-        [
-            float(sum((stage.within(begin, end) * stage.flow.fixed for stage in stages), Decimal(0)))
-            for begin, end in months_to(horizon)
-        ]
-    )
-    by_volume = ((_monthly_savings(some, drawn, horizon) - fixed) * last).cumsum(axis=1)
-    needed = np.maximum(spent[:, None] - (fixed * last).cumsum(), 0.0)
-    times = np.divide(needed, by_volume, out=np.full_like(needed, np.inf), where=by_volume > 0).min(axis=1)
-    enough = float(np.quantile(times, LIKELY, method="inverted_cdf"))
-    return math.ceil(enough * volume) if math.isfinite(enough) else None
+    volume = max(inputs.monthly_input_tokens, A_MILLION)
+    some = replace(inputs, monthly_input_tokens=volume)
+    weights = np.array([float(weight) for weight in month_weights(target)])
+
+    def is_likely(tokens: int) -> bool:
+        at_volume = replace(drawn, volume=drawn.volume * (tokens / volume))
+        savings = _monthly_savings(some, at_volume, Decimal(len(weights)))
+        is_back = (savings * weights).cumsum(axis=1) >= spent[:, None]
+        return bool((is_back & (savings > 0)).any(axis=1).mean() >= LIKELY)
+
+    return least_lasting_volume(is_likely)
 
 
 def _cumulative_band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:

@@ -60,8 +60,11 @@ class MemoryShortage:
 
 @dataclass(frozen=True)
 class SpeedUnknown:
+    """`of_vendor`: the machine is a vendor's, and not the team's own."""
+
     of_training: bool
     of_serving: bool
+    of_vendor: bool = False
 
 
 @dataclass(frozen=True)
@@ -336,6 +339,7 @@ PlainTodo = Literal[
     "calibrate",
     "train something smaller",
     "say the machine's price",
+    "say the serving speed",
     "choose another target",
     "add rows of other labels",
     "see why it does not answer",

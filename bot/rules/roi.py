@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
@@ -19,12 +19,15 @@ from bot.rules.bills import (
     MILLION,
     ZERO,
     Flow,
+    MachineTime,
     MonthlyCost,
     Phase,
     Rates,
     Tokens,
     Traffic,
     bill,
+    least_lasting_volume,
+    machine_time,
     machines_needed,
     monthly_savings,
     net_present_value,
@@ -264,7 +267,8 @@ class Estimate:
     - `npv_usd` is the net present value over `horizon_months`. `loss_cause` says why it is below 0 although money is
       saved at first; None otherwise.
     - `ends` is the first day on which the tuned model is gone, None if that is not within the horizon.
-    - `machines` of the team serve the volume; None if a vendor does, or if unknown.
+    - `machines` that are paid by the hour serve the volume; None if it is paid by the token, or if their speed is
+      unknown. `machines_range` is set if their number rests on a throughput guessed from the model's size.
     """
 
     monthly_input_tokens: int
@@ -291,6 +295,7 @@ class Estimate:
     succession: Succession | None = None
     machines: int | None = None
     on_own_machine: bool = False
+    machines_range: tuple[int, int] | None = None
     loss_cause: LossCause | None = None
     ends: date | None = None
 
@@ -309,8 +314,7 @@ def estimate(inputs: Inputs) -> Estimate:
     monthly = stages[0].flow
     saving = monthly.saving()
     net = net_value(inputs)
-    # The saving is linear in the volume, so its extremes are at the extremes of the volume.
-    low, high = sorted(monthly.at_volume(1 + sign * inputs.volume_spread) for sign in (-1, 1))
+    ends = [monthly.saving(factor=1 + sign * inputs.volume_spread) for sign in (-1, 1)]
     bearable_hours = None
     if inputs.people_hours is None and inputs.people_usd_per_hour:
         saved = sum((stage.within(ZERO, target) * stage.flow.saving() for stage in stages), ZERO)
@@ -329,7 +333,7 @@ def estimate(inputs: Inputs) -> Estimate:
         monthly_after=_tuned_bill(inputs),
         errors_avoided_usd=_errors_avoided_usd(inputs),
         saving_month=saving,
-        saving_month_range=Range(low, saving, high),
+        saving_month_range=Range(min(*ends, saving), saving, max(*ends, saving)),
         payback_months=_payback_while_known(inputs, one_off, stages),
         payback_target_months=target,
         break_even_tokens_per_month=_break_even(inputs, one_off, target),
@@ -340,9 +344,14 @@ def estimate(inputs: Inputs) -> Estimate:
         succession=_succession(inputs, stages),
         machines=machines_needed(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.traffic),
         on_own_machine=inputs.tuned.on_own_machine,
+        machines_range=_machines_range(monthly.spent_machines),
         loss_cause=_cause_of_loss(inputs, net) if saving > 0 > net else None,
         ends=_end_within_horizon(inputs),
     )
+
+
+def _machines_range(machines: MachineTime | None) -> tuple[int, int] | None:
+    return machines.count_range if machines and machines.spread > 1 else None
 
 
 def _payback_while_known(inputs: Inputs, one_off: Decimal, stages: Sequence[Phase]) -> Decimal | None:
@@ -432,25 +441,29 @@ def saving_phases(inputs: Inputs) -> tuple[Phase, ...]:
 
 
 def monthly_flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
-    """Returns a month's saving relative to a model at `rates`, by default to the alternative. Bills are linear in the
-    volume, so the bill at volume 0 is the fixed part. The number of machines is a step function, but its cost is taken
-    to be linear between 0 and this volume."""
+    """Returns a month's saving relative to a model at `rates`, by default to the alternative."""
     rates = rates or inputs.alternative_rates
-    idle = replace(inputs, monthly_input_tokens=0)
-    other, other_idle = _alternative_bill(inputs, rates), _alternative_bill(idle, rates)
-    tuned, tuned_idle = _tuned_bill(inputs), _tuned_bill(idle)
+    other = _alternative_bill(inputs, rates)
+    tuned = _tuned_bill(inputs)
     falling = ZERO if rates.usd_per_hour else other.input + other.output
+    saved = other.input + other.output + other.requests - falling
+    spent = tuned.input + tuned.output + tuned.requests
     return Flow(
         falling=falling,
-        steady=other.total - other_idle.total - falling - (tuned.total - tuned_idle.total),
+        steady=saved - spent,
         errors=_errors_avoided_usd(inputs),
-        fixed=other_idle.total - tuned_idle.total,
+        fixed=-tuned.upkeep,
+        saved_machines=machine_time(_alternative_tokens(inputs), rates, inputs.requests, inputs.traffic),
+        spent_machines=machine_time(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.traffic),
     )
 
 
+def _alternative_tokens(inputs: Inputs) -> Tokens:
+    return inputs.alternative.tokens if inputs.alternative else inputs.usage.today
+
+
 def _alternative_bill(inputs: Inputs, rates: Rates) -> MonthlyCost:
-    tokens = inputs.alternative.tokens if inputs.alternative else inputs.usage.today
-    return bill(tokens, rates, inputs.requests, inputs.traffic)
+    return bill(_alternative_tokens(inputs), rates, inputs.requests, inputs.traffic)
 
 
 def _tuned_tokens(inputs: Inputs) -> Tokens:
@@ -497,15 +510,22 @@ def _succession(inputs: Inputs, stages: Sequence[Phase]) -> Succession | None:
 
 
 def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int | None:
-    """Returns the input tokens per month from which on the cost is recovered within T = `within_months`, None if no
-    volume does: (C₀ + the additional fixed costs in T) / (T · the saving per token)."""
+    """Returns the input tokens per month from which on the cost is recovered within `within_months`, None if no volume
+    does."""
     volume = max(inputs.monthly_input_tokens, int(MILLION))
-    spans = [
+    stages = [
         (phase.within(ZERO, within_months), phase.flow)
         for phase in saving_phases(replace(inputs, monthly_input_tokens=volume))
     ]
-    by_volume = sum((months * saved.by_volume for months, saved in spans), ZERO)
-    if by_volume <= 0:
-        return None
-    needed = max(ZERO, one_off - sum((months * saved.fixed for months, saved in spans), ZERO))
-    return int((needed * volume / by_volume).to_integral_value(ROUND_CEILING))
+
+    def pays(tokens: int) -> bool:
+        factor = Decimal(tokens) / volume
+        so_far = -one_off
+        for months, flow in stages:
+            saving = flow.saving(factor=factor)
+            so_far += months * saving
+            if months and saving > 0 and so_far >= 0:
+                return True
+        return False
+
+    return least_lasting_volume(pays)

@@ -10,9 +10,9 @@ from decimal import Decimal
 
 from bot.rules import plans
 from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, cheapest, choose_alternative
-from bot.rules.bills import MILLION, ZERO, Rates, Speed, Tokens, Traffic
+from bot.rules.bills import MILLION, ZERO, Rates, Tokens, Traffic
 from bot.rules.budgets import DEFAULT_IDLE_S, Hosting
-from bot.rules.estimate_inputs import DEFAULT_BUSY, Question
+from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence
 from bot.rules.plans import hyperparameters_for
 from bot.rules.prices import MissingPrice, evaluation_usd, rates_from_row, training_from_row
@@ -79,9 +79,6 @@ def build_inputs(
     """Returns the inputs of an estimate. `ends` is the day on which the target's vendor shuts it down, None if no day
     is known."""
     prompted = measured_alternatives(evidence).prompted(question.current or "")
-    speed = None
-    if question.serving_speed is not None:
-        speed = Speed(question.serving_speed, question.utilisation or DEFAULT_BUSY)
     hours = HOURS_PER_MONTH if question.hosting_hours is None else question.hosting_hours
     usage = _usage(report, question, prompted)
     without = Inputs(
@@ -93,7 +90,7 @@ def build_inputs(
         today=today,
         ends=ends,
         tuned_tokens=_tuned_tokens(report, evidence.trained),
-        traffic=Traffic(batch_share=question.batch_share or ZERO, hosting_hours=hours, speed=speed),
+        traffic=Traffic(batch_share=question.batch_share or ZERO, hosting_hours=hours),
         evaluation_usd=priced.evaluation_usd,
         people_hours=question.people_hours,
         people_usd_per_hour=USD_PER_HOUR if question.people_rate is None else question.people_rate,

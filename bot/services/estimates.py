@@ -17,7 +17,7 @@ from bot.cards.plan_refusals import unswept_text
 from bot.rules import plans
 from bot.rules.advice import advise
 from bot.rules.alternatives import UnmeasuredModel
-from bot.rules.bills import ZERO, MonthlyCost, Rates, bill
+from bot.rules.bills import ZERO, Capacity, MonthlyCost, Rates, bill
 from bot.rules.estimate_inputs import DEFAULT_BUSY, Question, find_implausible_figure
 from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, count_row_faults
 from bot.rules.forecast import Outlook, simulate
@@ -49,7 +49,13 @@ from bot.services.estimate_inputs import (
     without_sunk_costs,
     without_trained_rung,
 )
-from bot.services.hardware import MemoryHeadroom, Target, capacity_of, find_target
+from bot.services.hardware import (
+    MemoryHeadroom,
+    Target,
+    capacity_of,
+    find_target,
+    guess_vendor_capacity,
+)
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.dataset import Report
@@ -391,14 +397,29 @@ def _calculate(request: _Request, needs: TrainingNeeds, evidence: Evidence) -> _
     priced = replace(
         priced,
         now=with_successors(settings, priced.now, today),
-        tuned=_with_capacity(settings, question, priced.tuned),
-        cheapest=_with_capacity(settings, question, other) if other else None,
+        tuned=_with_tuned_capacity(request, priced.tuned),
+        cheapest=_with_own_capacity(settings, question, other) if other else None,
     )
     inputs = build_inputs(question, request.report, evidence, priced, request.target.model.ends, today)
     return _Sums(without_sunk_costs(inputs) if request.is_trained else inputs, listed)
 
 
-def _with_capacity(settings: Settings, question: Question, rates: Rates) -> Rates:
+def _with_tuned_capacity(request: _Request, rates: Rates) -> Rates:
+    """Adds the throughput of the machine that serves the tuned model: as a person gave it, as it was measured on ours,
+    or as guessed for a vendor's."""
+    question, target = request.question, request.target
+    busy = question.utilisation or DEFAULT_BUSY
+    speed = question.serving_speed
+    if speed is None and target.model.serving_tokens_per_second:
+        speed = Decimal(target.model.serving_tokens_per_second)
+    if speed is not None:
+        return replace(rates, capacity=Capacity(speed, speed, busy, "given"))
+    if rates.usd_per_hour and not rates.on_own_machine:
+        return replace(rates, capacity=guess_vendor_capacity(request.settings, target, busy))
+    return _with_own_capacity(request.settings, question, rates)
+
+
+def _with_own_capacity(settings: Settings, question: Question, rates: Rates) -> Rates:
     if not rates.on_own_machine:
         return rates
     busy = question.utilisation or DEFAULT_BUSY
@@ -412,10 +433,11 @@ def _own_machine(request: _Request, needs: TrainingNeeds, sums: _Sums) -> OwnMac
     training = None if isinstance(needs.cost, MissingPrice) else needs.cost.training
     capacity = capacity_of(request.settings, request.target.name, DEFAULT_BUSY)
     estimate, room = sums.estimate, needs.room
+    is_given = request.question.serving_speed or request.target.model.serving_tokens_per_second
     return OwnMachine(
         too_large=room.shortage if room and room.shortage and room.shortage.is_certain else None,
         knows_training_time=bool(training and training.minutes and not training.is_guess),
-        knows_serving_speed=request.question.serving_speed is not None or capacity is not None,
+        knows_serving_speed=bool(is_given) or capacity is not None,
         machines=estimate.machines if estimate else None,
         has_price=request.target.model.is_hourly_price_set,
         is_free=not needs.tuned.usd_per_hour,
@@ -450,7 +472,15 @@ def _gather_facts(request: _Request, needs: TrainingNeeds, sums: _Sums, evidence
         providers_without_key=() if reachable is None else providers_without_key(settings, reachable),
         has_models=reachable is None or bool(own_models(settings, reachable)),
         model_ends=_near_ends(settings, evidence, today),
+        is_vendor_speed_unknown=_is_vendor_speed_unknown(sums.known),
     )
+
+
+def _is_vendor_speed_unknown(inputs: Inputs | None) -> bool:
+    """True if nobody can say how many of a vendor's machines the volume takes."""
+    if inputs is None or inputs.tuned.on_own_machine or not inputs.tuned.usd_per_hour:
+        return False
+    return inputs.tuned.capacity is None
 
 
 def _current_price(settings: Settings, question: Question, today: date) -> PriceRow | Refusal | None:

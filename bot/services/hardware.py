@@ -55,10 +55,12 @@ from trainers.sizing.training_time import (
     PairLengths,
     RowLengths,
     guess_calibration,
+    guess_serving_speed,
     pair_seconds,
     read_calibration,
     serving_speed,
     training_seconds,
+    weights_at_work,
 )
 from trainers.tokens import O200K, OUR_ROW_TOKENS, Encoding, encoding_of, local_encoding, training_limit
 from trainers.types import Hyperparameter
@@ -163,6 +165,20 @@ def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None
         return None
     reads, writes = (Decimal(str(round(value, 3))) for value in speed)
     return Capacity(reads, writes, busy)
+
+
+def guess_vendor_capacity(settings: Settings, target: Target, busy: Decimal) -> Capacity | None:
+    """Guesses the throughput of a vendor's machine from the size of the model; None if that is unknown."""
+    base = known_base(settings, target.row, target.model)
+    if base is not None:
+        speed = guess_serving_speed(weights_at_work(base.architecture), loaded_parameters(base.architecture))
+    elif target.model.size is not None:
+        weights = target.model.size * 1e9
+        speed = guess_serving_speed(weights, weights)
+    else:
+        return None
+    reads, writes = (Decimal(round(value)) for value in speed)
+    return Capacity(reads, writes, busy, "guessed", Decimal(GUESS_FACTOR))
 
 
 def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep) -> Work:

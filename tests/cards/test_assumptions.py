@@ -7,10 +7,12 @@ from datetime import date
 from decimal import Decimal
 
 from bot.cards.assumptions import assumptions
-from bot.rules.bills import Speed, Traffic
+from bot.rules.bills import Capacity, Traffic
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage
 from bot.rules.units import MonthlyVolume
 from tests.rules.builders import WITH_PEOPLE, WITHOUT_HOURS
+
+GIVEN = Capacity(Decimal(5000), Decimal(5000), Decimal("0.2"), "given")
 
 
 def assumed(inputs: Inputs) -> dict[str, str]:
@@ -80,10 +82,10 @@ def test_the_successor_is_shown_as_plain_words() -> None:
 
 
 def test_inputs_from_a_person_are_shown() -> None:
-    traffic = Traffic(batch_share=Decimal("0.3"), speed=Speed(Decimal(5000), Decimal("0.2")))
+    traffic = Traffic(batch_share=Decimal("0.3"))
     inputs = replace(
         WITHOUT_HOURS,
-        tuned=replace(WITHOUT_HOURS.tuned, usd_per_hour=Decimal(2)),
+        tuned=replace(WITHOUT_HOURS.tuned, usd_per_hour=Decimal(2), capacity=GIVEN),
         now=replace(WITHOUT_HOURS.now, batch_discount=Decimal("0.5")),
         traffic=traffic,
         labels=500,
@@ -93,7 +95,10 @@ def test_inputs_from_a_person_are_shown() -> None:
         quality=Quality(200, Decimal(12), Decimal(4), Decimal("0.5")),
     )
     texts = assumed(inputs)
-    assert texts["hosting"].startswith("$0.56 per 1M tokens, by use")
+    assert texts["hosting"].startswith("$2.00 an hour for 730 hours a month")
+    assert (
+        texts["machines"] == "1 of this kind | From the speed that you gave (--serving-speed, --utilisation)."
+    )
     assert texts["batches"].startswith("30% of the requests: gpt-4o 50% off")
     assert texts["labels"].startswith("500 at $0.10")
     assert "count as free" in assumed(replace(inputs, usd_per_label=Decimal(0)))["labels"]
@@ -124,8 +129,5 @@ def test_training_time_is_a_range_with_its_source() -> None:
 
 
 def test_a_speed_without_effect_is_called_so() -> None:
-    traffic = Traffic(speed=Speed(Decimal(5000), Decimal("0.2")))
-    vendor = replace(WITHOUT_HOURS, traffic=traffic)
+    vendor = replace(WITHOUT_HOURS, tuned=replace(WITHOUT_HOURS.tuned, capacity=GIVEN))
     assert assumed(vendor)["hosting"].startswith("none | It is paid per token")
-    free = replace(vendor, training=Training(1, 1, usd_per_hour=Decimal(0)))
-    assert assumed(free)["hosting"].endswith("without it, the speed that you gave has no effect.")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.rules.bills import Rates, Speed, Tokens, Traffic
+from bot.rules.bills import Capacity, Rates, Tokens, Traffic
 from bot.rules.calibration import (
     FEW_RUNS,
     Actual,
@@ -117,6 +117,7 @@ INPUTS = Inputs(
     today=date(2026, 11, 24),
 )
 ALL, HALF = Decimal(1), Decimal("0.5")
+SLOW = Capacity(Decimal(100), Decimal(100), Decimal("0.2"), "given")
 
 
 @pytest.mark.parametrize(
@@ -126,14 +127,9 @@ ALL, HALF = Decimal(1), Decimal("0.5")
         (VENDOR, Traffic(batch_share=ALL), HALF, "0.044"),  # by the token, whatever the share
         (OWN, Traffic(), ALL, "1460"),  # 730 hours
         (OWN, Traffic(), HALF, "730"),
-        (
-            OWN,
-            Traffic(speed=Speed(Decimal(100), Decimal("0.2"))),
-            HALF,
-            "5.69444",
-        ),  # 205,000 / 20 / 3600 x $2
+        (replace(OWN, capacity=SLOW), Traffic(), HALF, "730"),  # a speed doesn't make it paid by use
     ],
-    ids=["vendor", "no batches", "a machine all month", "half a month", "by use"],
+    ids=["vendor", "no batches", "a machine all month", "half a month", "with a speed"],
 )
 def test_calls_cost_what_the_estimate_s_rules_say(
     rates: Rates, traffic: Traffic, share: Decimal, usd: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -12,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.cards.prices import missing_price_text
-from bot.rules.bills import Rates, Speed, Tokens, Traffic, bill, month_weights, net_present_value
+from bot.rules.bills import (
+    Capacity,
+    Rates,
+    Tokens,
+    Traffic,
+    bill,
+    machine_time,
+    month_weights,
+    net_present_value,
+)
+from bot.rules.forecast import LIKELY, simulate
 from bot.rules.prices import MissingPrice, evaluation_usd, rates_from_row, training_from_row
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage, estimate
 from bot.rules.units import HOURS_PER_MONTH
@@ -318,12 +329,105 @@ def test_a_retry_pays_tokens_and_the_price_per_request_again() -> None:
     assert (cost.input, cost.output, cost.requests) == (Decimal("2.75"), Decimal("1.1"), Decimal("1.1"))
 
 
+FULL = 2_628_000_000  # tokens a month: 5,000 a second for a fifth of 730 hours
+FAST = replace(HOSTED, capacity=Capacity(Decimal(5000), Decimal(5000), Decimal("0.2"), "given"))
+
+
 def test_a_machine_with_5000_tokens_a_second_at_20_percent_use_costs_56_cents_a_million() -> None:
-    speed = Speed(Decimal(5000), Decimal("0.2"))
-    assert round(speed.usd_per_million(Decimal(2)), 2) == Decimal("0.56")
-    costs = estimate(replace(ARTICLE, tuned=HOSTED, traffic=Traffic(speed=speed)))
-    assert round(costs.monthly_after.hosting, 2) == Decimal("5.56")  # 10M tokens
-    assert costs.monthly_after.hosting == costs.monthly_after.total
+    costs = estimate(replace(ARTICLE, tuned=FAST, monthly_input_tokens=FULL))
+    assert (costs.machines, costs.monthly_after.hosting) == (1, 1460)
+    assert round(costs.monthly_after.hosting * 1_000_000 / FULL, 2) == Decimal("0.56")
+
+
+@pytest.mark.parametrize(
+    ("volume", "machines"), [(1_000_000, 1), (FULL, 1), (FULL + 1, 2), (2 * FULL, 2), (FULL * 1000, 1000)]
+)
+def test_a_machine_has_a_capacity_whoever_runs_it(volume: int, machines: int) -> None:
+    costs = estimate(replace(ARTICLE, tuned=FAST, monthly_input_tokens=volume))
+    assert (costs.machines, costs.monthly_after.hosting) == (machines, 1460 * machines)
+
+
+def test_a_speed_does_not_turn_an_always_on_machine_into_one_that_is_paid_by_use() -> None:
+    with_speed = estimate(replace(ARTICLE, tuned=FAST))
+    assert with_speed.monthly_after.hosting == estimate(replace(ARTICLE, tuned=HOSTED)).monthly_after.hosting
+    assert with_speed.monthly_after.hosting == 1460
+
+
+def test_a_guessed_speed_gives_a_range_of_machines() -> None:
+    guess = Capacity(Decimal(5000), Decimal(5000), Decimal("0.2"), "guessed", Decimal(3))
+    costs = estimate(replace(ARTICLE, tuned=replace(HOSTED, capacity=guess), monthly_input_tokens=6 * FULL))
+    assert (costs.machines, costs.machines_range) == (6, (2, 18))
+
+
+SLEEPY = replace(HOSTED, usd_per_hour=Decimal(8), idle_window_s=1800)
+
+
+@pytest.mark.parametrize(("a_day", "window_s"), [(2, 1800), (20, 1800), (48, 600), (300, 1800), (2000, 300)])
+def test_a_machine_that_stops_by_itself_costs_what_random_arrivals_make_it_run(
+    a_day: int, window_s: int
+) -> None:
+    """Simulates a month of requests at random times, many times over: each keeps the machine up for the window."""
+    rng = random.Random(7)
+    month_s = 730 * 3600
+    hours = []
+    for _ in range(300 if a_day < 1000 else 20):
+        up_s = 0.0
+        now = until = 0.0
+        while True:
+            now += rng.expovariate(a_day / 86_400)
+            if now >= month_s:
+                break
+            end = min(now + window_s, month_s)
+            up_s += max(end - max(now, until), 0.0)
+            until = max(until, end)
+        hours.append(up_s / 3600)
+    simulated = sum(hours) / len(hours)
+    machines = machine_time(
+        Tokens(1, 100, 10),
+        replace(SLEEPY, idle_window_s=window_s),
+        Fraction(a_day) * Fraction(month_s, 86_400),
+        Traffic(),
+    )
+    assert machines is not None
+    assert float(machines.hours_up()) == pytest.approx(simulated, rel=0.02)
+
+
+@pytest.mark.parametrize("volume", [0, 1000, TEN_MILLION, TEN_BILLION])
+def test_such_a_machine_costs_at_most_all_hours_of_a_month(volume: int) -> None:
+    costs = estimate(replace(ARTICLE, tuned=SLEEPY, monthly_input_tokens=volume))
+    assert 0 <= costs.monthly_after.hosting <= 8 * 730
+    assert costs.saving_month_range.low >= -8 * 730
+    net = simulate(replace(ARTICLE, tuned=SLEEPY, monthly_input_tokens=volume), draws=500).npv
+    assert net.p5 is not None and net.p5 >= -8 * 730 * 12 - 400
+
+
+@pytest.mark.parametrize("tuned", [SLEEPY, HOSTED, FAST, replace(FAST, usd_per_hour=Decimal("0.10"))])
+@pytest.mark.parametrize("volume", [TEN_MILLION, 135_000_000, 1_000_000_000, TEN_BILLION])
+def test_the_break_even_volume_is_the_same_whatever_volume_is_asked_about(tuned: Rates, volume: int) -> None:
+    """Each further machine costs at once, so the saving is no line: the estimate at that volume has to agree."""
+    here = replace(ARTICLE, tuned=tuned, monthly_input_tokens=volume)
+    enough = estimate(here).break_even_tokens_per_month
+    assert enough is not None
+    assert enough == estimate(replace(here, monthly_input_tokens=TEN_MILLION)).break_even_tokens_per_month
+    at = estimate(replace(here, monthly_input_tokens=enough)).payback_months
+    below = estimate(replace(here, monthly_input_tokens=enough - 1)).payback_months
+    assert at is not None and at <= 3
+    assert below is None or below > 3
+
+
+def test_no_volume_pays_for_machines_that_cost_more_than_the_tokens_they_handle() -> None:
+    dear = replace(FAST, usd_per_hour=Decimal(20))  # $5.56 a million against $2.50
+    costs = estimate(replace(ARTICLE, tuned=dear, monthly_input_tokens=TEN_BILLION))
+    assert (costs.break_even_tokens_per_month, costs.saving_month < 0) == (None, True)
+
+
+def test_the_likely_volume_is_likely_in_an_estimate_at_that_volume() -> None:
+    guess = Capacity(Decimal(20_000), Decimal(4000), Decimal("0.2"), "guessed", Decimal(3))
+    inputs = replace(ARTICLE, tuned=replace(SLEEPY, capacity=guess))
+    enough = simulate(inputs).likely_from
+    assert enough is not None
+    assert simulate(replace(inputs, monthly_input_tokens=enough)).p_payback >= LIKELY
+    assert simulate(replace(inputs, monthly_input_tokens=enough * 9 // 10)).p_payback < LIKELY
 
 
 def test_a_machine_is_paid_for_its_hosting_hours() -> None:

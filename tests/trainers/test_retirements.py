@@ -95,3 +95,16 @@ def test_an_end_is_found_by_a_name_with_capital_letters() -> None:
     for name in ("acme/Acme/Big-7B", "acme/acme/big-7b", "acme/BIG"):
         end = find_retirement(name, rows)
         assert end is not None and end.day == date(2027, 3, 1), name
+
+
+@pytest.mark.parametrize(
+    ("listed", "is_doubted"),
+    [(frozenset(), False), (frozenset({"gpt-6.1-sol-2026-09-30"}), False), (frozenset({"gpt-7"}), True)],
+)
+def test_a_successor_that_its_makers_own_list_lacks_is_unconfirmed(
+    listed: frozenset[str], is_doubted: bool
+) -> None:
+    row = next(row for row in load_providers() if row.name == "openai")
+    end = find_retirement("gpt-5", [row.with_shutdowns({}, listed)])
+    assert end is not None and end.successor == "gpt-6.1-sol"
+    assert ("unconfirmed, since the list of models of OpenAI has no gpt-6.1-sol" in end.said_by) is is_doubted

@@ -38,13 +38,15 @@ from pathlib import Path
 
 from trainers.json_values import from_object
 from trainers.sizing.architecture import Architecture
-from trainers.sizing.hardware import Machine
+from trainers.sizing.hardware import Machine, gpu_speed
 from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS
 
 CALIBRATION_FILE = "calibration.json"
 RECOMPUTE_SHARE = 1 / 3  # additional time if activations are recomputed in the backward pass
 FORWARD_SHARE = 0.5  # of forward and backward together, with frozen weights
 WRITE_FACTOR = 5.0  # writing one token takes as long as reading this many
+# The GPU that vendors rent out by the hour for a tuned model, its memory, and the room for a cache beside the weights.
+VENDOR_GPU, VENDOR_GPU_GB, VENDOR_CACHE = "NVIDIA H100", 80, 1.3
 MASK_FACTOR = 2.0  # attention with a mask also computes the hidden half of the pairs of tokens
 # Guesses: seconds per layer and pack (to launch kernels), operations per head and pair of tokens, seconds for a start.
 GUESSED_LAYER_S, GUESSED_PAIR, GUESSED_STARTUP_S = 0.002, 1000, 20
@@ -156,6 +158,18 @@ def serving_speed(model: Architecture, machine: Calibration) -> tuple[float, flo
         return None
     scale = machine.served_weights / weights_at_work(model)
     return machine.reads * scale, machine.writes * scale
+
+
+def guess_serving_speed(at_work: float, loaded: float) -> tuple[float, float]:
+    """Guesses the tokens per second that a vendor's machine reads and writes with many requests at a time: as many
+    H100s as the weights need in 2 bytes, at the share of their peak that a training sustains. `at_work` and `loaded`
+    are numbers of weights. A rule of thumb, right within a factor of 3."""
+    bytes_needed = 2 * loaded * VENDOR_CACHE
+    count = max(1, math.ceil(bytes_needed / (VENDOR_GPU_GB * 1e9)))
+    speed = gpu_speed(VENDOR_GPU)
+    assert speed is not None  # noqa: S101 - the GPU is in the table
+    reads = count * speed / (2 * at_work)
+    return reads, reads / WRITE_FACTOR
 
 
 def weights_at_work(model: Architecture) -> float:
