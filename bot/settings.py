@@ -131,10 +131,10 @@ class TrainerSettings:
     """[trainer]: our own trainer, started as a child process.
 
     `models` are folders or hub ids by name. `port` 0 chooses a free port. `wanted_slots` and `gpus_per_job` None mean
-    that they follow from the other settings; see `slots` and `gpus`. `tokens_per_second` is a training speed that a
-    person set. `ray_is_ours`: data may go to all of the cluster's nodes. `ray_shared` and `relay_url` are from 0.1.0;
-    the trainer's log says what replaces them. `engine`, `encoder` and `renting` come from [serving], [encoder] and
-    [hf].
+    that they follow from the other settings; see `slots` and `gpus`. `tokens_per_second` is the training speed that a
+    person set for a model like SmolLM2-135M. `ray_is_ours`: data may go to all of the cluster's nodes. `ray_shared` and
+    `relay_url` are from 0.1.0; the trainer's log says what replaces them. `engine`, `encoder` and `renting` come from
+    [serving], [encoder] and [hf].
     """
 
     models: Annotated[Mapping[str, str], Key(wants='a table of texts, like { name = "folder" }')] = field(

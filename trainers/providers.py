@@ -57,7 +57,8 @@ class ModelRow:
     rows. `reasoning`: it thinks in hidden tokens before it answers; None decides by its name. `kind`: an encoder learns
     labels and generates no text. `billions` of parameters decide the training price at some providers; None takes them
     from its name. `serving_usd_per_hour` is the cost of an hour of the machine that serves the tuned model; None means
-    the provider's price. `serving_tokens_per_second` are those that this machine handles, None if unknown.
+    the provider's price. `serving_tokens_per_second` are those that this machine handles, `tokens_per_second` those
+    that a training handles on our own; None if nobody stated them.
     """
 
     name: Annotated[str, SET_BY_CALLER]
@@ -73,6 +74,7 @@ class ModelRow:
     kind: Literal["chat", "encoder"] = "chat"
     billions: Annotated[float, Limits(gt=0)] | None = None
     serving_usd_per_hour: Decimal | None = None
+    tokens_per_second: Annotated[int, Limits(gt=0)] | None = None
     serving_tokens_per_second: Annotated[int, Limits(gt=0)] | None = None
     is_hourly_price_set: Annotated[bool, SET_BY_CALLER] = False
 

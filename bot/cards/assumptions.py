@@ -305,7 +305,7 @@ def _minutes(inputs: Inputs) -> Assumption | None:
         return None
     where = (
         "From tokens_per_second in finetune.toml, or for an encoder from measurements on two cores of an AMD EPYC. It "
-        "may take half or twice as long."
+        "may take half or twice as long, or as long as the model's size suggests."
     )
     if inputs.training.speed_measured:
         where = (

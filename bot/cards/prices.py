@@ -129,8 +129,8 @@ def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str
     if missing.what == "hours":
         return (
             f"Training on {row.model} is paid by the hour, but its speed is not measured. `finetune calibrate` "
-            "measures this machine (without quantization); for another machine, set `tokens_per_second` in "
-            "finetune.toml under [trainer]."
+            "measures this machine (without quantization); for another machine, set `tokens_per_second` of the model "
+            "in finetune.toml, under [providers.NAME.models.MODEL]."
         )
     if missing.what == "hosting":
         return f"The hourly price of a machine for {row.model} is unknown: {where_to_add(row)}"

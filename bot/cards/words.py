@@ -123,7 +123,7 @@ def duration_range(low: float, high: float) -> str:
 def planned_time(low: float | None, high: float | None, *, is_guess: bool = False) -> str:
     """How long a training takes. The bounds are in seconds, None if unknown."""
     if low is None or high is None:
-        return "unknown; set `tokens_per_second` in finetune.toml"
+        return "unknown; set `tokens_per_second` of the model in finetune.toml"
     guess = ", guessed from the model's size; `finetune calibrate` measures it" if is_guess else ""
     return f"{duration_range(low, high)}{guess}"
 

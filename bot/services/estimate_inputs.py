@@ -29,6 +29,7 @@ from bot.services.hardware import (
     local_base,
     memory_headroom,
     rented_training,
+    stated_training_time,
     training_time,
 )
 from bot.settings import Settings
@@ -46,7 +47,6 @@ from trainers.types import Hyperparameter
 
 OTHER_TOKENIZER = 1.25  # another model's tokenizer may count up to this many times as many tokens as ours
 HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
-START_UP_S = 20
 JUDGE_INSTRUCTIONS = 150  # tokens of the prompt around the texts that a judge reads
 ENCODER_RUNG: str = "encoder"  # the rung that is the same model as the method `head` trains
 
@@ -303,8 +303,7 @@ def _memory_and_time(
     hyperparameters: tuple[tuple[str, Hyperparameter], ...],
     sweep: Sweep,
 ) -> tuple[MemoryHeadroom | None, TrainingTime | None]:
-    """Returns the memory headroom and the duration of a training; `tokens` are one epoch's. A speed from the settings
-    takes precedence over a measured one."""
+    """Returns the memory headroom and the duration of a training; `tokens` are one epoch's."""
     chosen = dict(hyperparameters)
     if target.model.is_encoder:
         is_here = target.row.cluster is None and target.row.keeps_models_here
@@ -317,11 +316,9 @@ def _memory_and_time(
     room = memory_headroom(base, report, chosen, sweep) if base else None
     if target.model.usd_per_hour is None:
         return room, TrainingTime(HOSTED_MINUTES)
-    if settings.trainer.tokens_per_second:
-        total = round(tokens * count_full_trainings(sweep)) * _epochs(hyperparameters)
-        seconds = Decimal(total) / settings.trainer.tokens_per_second + START_UP_S
-        return room, TrainingTime(Range(seconds / 120, seconds / 60, seconds / 30))  # half to twice as long
-    return room, training_time(settings, base, report, tokens, chosen, sweep) if base else None
+    by_size = training_time(settings, base, report, tokens, chosen, sweep) if base else None
+    total = round(tokens * count_full_trainings(sweep)) * _epochs(hyperparameters)
+    return room, stated_training_time(settings, target, total, by_size)
 
 
 def _epochs(hyperparameters: tuple[tuple[str, Hyperparameter], ...]) -> int:

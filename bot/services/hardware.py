@@ -72,6 +72,10 @@ TURN_TOKENS = 7  # that a chat template puts around the instructions
 SHORTEST, LONGEST = Decimal("0.8"), Decimal(2)
 LOADING_MINUTES = 5  # of a rented machine before the first step; a rule of thumb
 GUESS_FACTOR = 3  # a guess is right within this factor in either direction
+START_UP_S = 20
+# Weights of the chat model that comes with our trainer, SmolLM2-135M, and how many times as large a model may be to
+# train at about the same speed.
+PACKAGED_WEIGHTS, LIKE_PACKAGED = 134_515_008, 2
 
 log = logging.getLogger(__name__)
 
@@ -310,6 +314,46 @@ def training_time(
         in_all = halving_total(courses) + validation_epochs * epoch_s
     taken_s = machine.startup_s + in_all
     return _guessed_time(taken_s) if is_guess else _measured_time(taken_s, machine)
+
+
+def stated_training_time(
+    settings: Settings, target: Target, tokens: int, by_size: TrainingTime | None
+) -> TrainingTime | None:
+    """Returns the time to train on `tokens` in all, by the speed that a person stated; `by_size`, what was measured or
+    guessed from the model's size, if none was stated for such a model.
+
+    `tokens_per_second` of a model is believed. That of the trainer is believed for models like the one that comes with
+    it: a model of fifty times the size takes fifty times as long, and one of unknown size an unknown time."""
+    if target.model.tokens_per_second:
+        return _stated_time(tokens, Decimal(target.model.tokens_per_second), by_size)
+    if settings.trainer.tokens_per_second is None:
+        return by_size
+    speed = Decimal(settings.trainer.tokens_per_second)
+    weights = _weights(settings, target)
+    if weights is None:
+        return by_size
+    if weights <= LIKE_PACKAGED * PACKAGED_WEIGHTS:
+        return _stated_time(tokens, speed, by_size)
+    if by_size is not None:
+        return by_size
+    scaled = speed * PACKAGED_WEIGHTS / Decimal(weights)
+    return replace(_stated_time(tokens, scaled, None), is_guess=True)
+
+
+def _weights(settings: Settings, target: Target) -> int | None:
+    base = known_base(settings, target.row, target.model)
+    if base is not None:
+        return loaded_parameters(base.architecture)
+    place = settings.trainer.models.get(target.model.name) or target.model.base_name or target.model.name
+    size = target.model.size or replace(target.model, name=place).size
+    return round(size * 1e9) if size else None
+
+
+def _stated_time(tokens: int, speed: Decimal, by_size: TrainingTime | None) -> TrainingTime:
+    """A stated speed never shortens the longest time, after which a paid run is stopped."""
+    expected = (tokens / speed + START_UP_S) / 60
+    longest = by_size.minutes.high if by_size else expected * GUESS_FACTOR
+    return TrainingTime(Range(expected / 2, expected, max(longest, expected * 2)))
 
 
 def _sample_lengths(report: Report, tokens: int, chosen: Mapping[str, Hyperparameter]) -> PairLengths:

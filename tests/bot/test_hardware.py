@@ -248,14 +248,37 @@ def test_a_configured_speed_wins_over_the_measured_one(tmp_path: Path, report: R
 
 def test_a_configured_speed_leaves_no_training_time_unknown(tmp_path: Path, report: Report) -> None:
     """Not even that of a GPU box elsewhere, which nothing here can measure."""
-    box = '[providers.local.models.box]\nusd_per_hour = "2"\n'
-    elsewhere = f'tokens_per_second = 900\n[providers.local]\nbase_url = "http://192.0.2.7/v1"\n{box}'
-    configured, unknown = (
-        estimate(load(tmp_path, text), report, "local/box")
-        for text in (f"[trainer]\n{elsewhere}", elsewhere.partition("\n")[2])
-    )
-    assert "training time is only a guess" not in _reasons(configured)
+    speed = "tokens_per_second = 900\n"
+    box = '[providers.local]\nbase_url = "http://192.0.2.7/v1"\n[providers.local.models.box]\nusd_per_hour = "2"\n'
+    of_the_model = estimate(load(tmp_path, f"{box}{speed}"), report, "local/box")
+    of_the_trainer = estimate(load(tmp_path, f"[trainer]\n{speed}{box}"), report, "local/box")
+    unknown = estimate(load(tmp_path, box), report, "local/box")
+    assert "training time is only a guess" not in _reasons(of_the_model)
+    assert "training time is only a guess" in _reasons(of_the_trainer), "nobody knows the box's model"
     assert "training time is only a guess" in _reasons(unknown)
+    assert of_the_trainer.minutes is None and unknown.minutes is None
+
+
+def test_the_trainers_speed_is_not_believed_for_a_model_fifty_times_as_large(
+    tmp_path: Path, report: Report
+) -> None:
+    speed = "tokens_per_second = 3000"
+    small = estimate(settings(tmp_path, more=speed), report)
+    assert not small.is_guess and expected_minutes(small) < 3
+    large = estimate(settings(tmp_path, "mistralai/Mistral-7B-Instruct-v0.3", more=speed), report)
+    without = estimate(settings(tmp_path, "mistralai/Mistral-7B-Instruct-v0.3"), report)
+    assert large.minutes == without.minutes and large.is_guess
+    paid = f'usd_per_hour = "2"\n{speed}'
+    refused = estimate(settings(tmp_path, "mistralai/Mistral-7B-Instruct-v0.3", more=paid), report)
+    assert isinstance(refused.cost, MissingPrice), "its maximum would come from a guess"
+
+
+def test_a_stated_speed_never_shortens_a_paid_runs_maximum(tmp_path: Path, report: Report) -> None:
+    paid = 'usd_per_hour = "2"'
+    guessed = estimate(settings(tmp_path, more=paid), report)
+    stated = estimate(settings(tmp_path, more=f"{paid}\ntokens_per_second = 1000000"), report)
+    assert guessed.minutes is not None and stated.minutes is not None
+    assert stated.minutes.high == guessed.minutes.high and stated.minutes.expected < guessed.minutes.low
 
 
 def test_the_maximum_of_a_paid_run_never_comes_from_a_guess(tmp_path: Path, report: Report) -> None:

@@ -18,14 +18,13 @@ from trainers.evaluation.results import Candidate, Curve
 
 CURVE = "/finetune curve tickets target=local/tiny"
 # without this speed, the plan would expect the toy model to take minutes
-OWN = """[trainer]
-tokens_per_second = 450
-[providers.local]
+OWN = """[providers.local]
 base_url = "{url}"
 [providers.local.defaults]
 n_epochs = 2
 [providers.local.models.tiny]
 usd_per_hour = "{usd}"
+tokens_per_second = 450
 """
 
 

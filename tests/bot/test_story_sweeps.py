@@ -23,9 +23,8 @@ LOCAL = f"/finetune start tickets target=local/tiny epochs=1 {SWEEP}"
 
 def own(url: str, usd_per_hour: str) -> str:
     """The settings of our trainer at that address, with a known speed, so that runs have a maximum."""
-    speed = "[trainer]\ntokens_per_second = 450\n"
-    price = f'[providers.local.models.tiny]\nusd_per_hour = "{usd_per_hour}"\n'
-    return f'{speed}[providers.local]\nbase_url = "{url}"\n{price}'
+    price = f'[providers.local.models.tiny]\nusd_per_hour = "{usd_per_hour}"\ntokens_per_second = 450\n'
+    return f'[providers.local]\nbase_url = "{url}"\n{price}'
 
 
 def test_a_sweep_is_one_plan_one_budget_and_one_job(

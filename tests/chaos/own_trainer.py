@@ -31,8 +31,6 @@ REAL = (sys.executable, "-m", "trainers.local.train")
 TRAINING_S = 20.0  # patience for a training that can be killed
 VICTIMS = ("the bot", "the trainer", "the training")
 TRAINER = """
-[trainer]
-tokens_per_second = 450
 [providers.local]
 base_url = "{url}"
 timeout_s = 5
@@ -42,6 +40,7 @@ abilities = ["metadata", "metadata_filter", "idempotency", "extra_hyperparameter
 n_epochs = 1
 [providers.local.models.tiny]
 usd_per_hour = "1.00"
+tokens_per_second = 450
 """
 
 
