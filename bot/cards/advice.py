@@ -21,6 +21,9 @@ from trainers.money import usd
 
 MARKS = {"go": "For", "no_go": "Against", "unknown": "Unknown"}
 MOST_CHARACTERS = 160  # two lines of a card
+# Rules whose reason is on the card even if another one of its kind is stronger: the end of the model to train, a bar
+# that hardly any model reaches, and labels that can't be learnt.
+NOTES = ("end date", "far bar", "labels")
 _FIRST_SENTENCE = re.compile(r"(?:“[^”]*”|[^“])*?\.(?=\s+[A-Z“`])")
 NO_SAVING = "No saving is shown, because the verdict is against the tuned model whatever it would save."
 
@@ -92,21 +95,22 @@ def reason_blocks(verdict: Verdict, spelling: Spelling = SLACK, *, above: str = 
 
 
 def main_reasons(verdict: Verdict, spelling: Spelling = SLACK) -> list[str]:
-    """The strongest reason for, the strongest against and the most important unknown, each in one sentence, then the
-    end date of the model to train. Details has all reasons."""
+    """The strongest reason for, the strongest against and the most important unknown, each in one sentence, then what a
+    reader should know besides. Details has all reasons."""
     lines = []
     for reason in verdict.main_reasons:
         same = sum(other.kind == reason.kind and other.weighs for other in verdict.reasons)
         more = f" (1 of {same})" if reason.weighs and same > 1 else ""
         text = first_sentence(because_text(reason.because, spelling))
-        lines.append(f"• *{MARKS[reason.kind]}*{more}: {sentence(text)}")
-    ends = (other for other in verdict.reasons if other.rule == "end date")
-    end = next((other for other in ends if other not in verdict.main_reasons), None)
-    return (
-        [*lines, f"• *Note*: {sentence(first_sentence(because_text(end.because, spelling)))}"]
-        if end
-        else lines
-    )
+        mark = "Note" if reason.rule in NOTES and not reason.weighs else MARKS[reason.kind]
+        lines.append(f"• *{mark}*{more}: {sentence(text)}")
+    for rule in NOTES:
+        others = (other for other in verdict.reasons if other.rule == rule)
+        note = next((other for other in others if other not in verdict.main_reasons), None)
+        if note:
+            text = first_sentence(because_text(note.because, spelling))
+            lines.append(f"• *Note*: {sentence(text)}")
+    return lines
 
 
 def first_sentence(text: str) -> str:

@@ -146,6 +146,11 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
             return f"Too close to the bar of {share_text(because.bar)} to call: {listed(close, SHOWN_RUNGS, '; ')}."
         case reasons.AllMissBar():
             return _ways_miss(because)
+        case reasons.BarFar(best):
+            return (
+                f"The bar of {share_text(because.bar)} is far above every alternative: the best gets "
+                f"{share_text(best.score)} right, so a tuned model would have to avoid most of its errors."
+            )
         case reasons.TunedScore(rung):
             score, bar = score_text(rung), share_text(because.bar)
             if rung.standing == "meets":
@@ -295,7 +300,7 @@ def _row_count(count: reasons.RowCount) -> str:
         rows = f"{question} in {count.rows:,} rows"
     match count.standing:
         case "enough":
-            return f"{rows} are enough to fine-tune with."
+            return f"{rows} are enough to fine-tune with{_but_not_for(count)}."
         case "few, and it is good":
             return f"{rows} are few, but the tuned model was measured to be good enough."
         case "too few":
@@ -303,11 +308,20 @@ def _row_count(count: reasons.RowCount) -> str:
             style = " If the style varies even among a few examples, write clearer instructions first."
             return f"{text}{style}" if count.is_style else text
         case "enough for the task":
-            return f"{rows} are enough for this kind of task, which needs {NOT_YET_ROWS} and a good reason."
+            needs = f"which needs {NOT_YET_ROWS} and a good reason"
+            return f"{rows} are enough for this kind of task, {needs}{_but_not_for(count)}."
         case "worth a try":
             text = f"{rows} are enough to try; {ENOUGH_ROWS:,} or more are usually recommended."
             own = f" Categories of your own need fewer, if each has {FEW_PER_LABEL}."
             return f"{text}{own}" if count.few_of_a_label else text
+
+
+def _but_not_for(count: reasons.RowCount) -> str:
+    """The labels that can't be learnt, so that enough rows in all are not read as enough of each label."""
+    if not count.rare_labels:
+        return ""
+    labels = "the label that has" if count.rare_labels == 1 else f"the {count.rare_labels:,} labels that have"
+    return f", but not for {labels} fewer than {FEW_PER_LABEL}"
 
 
 def _wrong_labels(wrong: reasons.WrongLabels) -> str:

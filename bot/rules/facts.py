@@ -137,6 +137,8 @@ SILENT_SHARE = 0.5
 # draws), which is half the 95% interval. Choosing by each score in turn spends a holdout even faster (Dwork and others,
 # "The reusable holdout", Science 2015).
 SPENT_LOOKS = 25
+# Our own choice: a bar is far above the best candidate if it allows a third of that one's errors or fewer.
+FAR_BAR = 3
 # Our own choice: a model tuned for speed has to answer at least twice as fast (p95).
 FASTER = 2
 

@@ -115,7 +115,8 @@ ROWS_TO_CHECK = 20  # a usual batch of doubted labels
 def row_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Are there enough different questions? Copies of a row don't count."""
     if facts.questions >= ENOUGH_ROWS:
-        return (Reason("rows", "go", RowCount(facts.rows, facts.questions, "enough")),)
+        enough = RowCount(facts.rows, facts.questions, "enough", rare_labels=len(facts.lacking))
+        return (Reason("rows", "go", enough),)
     if facts.evidence.is_good:
         few = RowCount(facts.rows, facts.questions, "few, and it is good")
         return (Reason("rows", "unknown", few, weighs=False),)
@@ -130,7 +131,9 @@ def row_reasons(facts: Facts) -> tuple[Reason, ...]:
         reason.kind == "go" and reason.rule in ("style", "own classes") for reason in task_reasons(facts)
     )
     if has_good_reason and not few_of_a_label:
-        return (Reason("rows", "go", RowCount(facts.rows, facts.questions, "enough for the task")),)
+        rare = len(facts.lacking)
+        enough = RowCount(facts.rows, facts.questions, "enough for the task", rare_labels=rare)
+        return (Reason("rows", "go", enough),)
     try_it = RowCount(facts.rows, facts.questions, "worth a try", few_of_a_label=few_of_a_label)
     if facts.task_kind is None:
         step = answer_step("say the task")

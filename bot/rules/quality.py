@@ -16,10 +16,11 @@ from bot.rules.alternatives import (
     is_shown_better,
     might_meet,
 )
-from bot.rules.facts import FASTER, Evidence, Facts, is_silent
+from bot.rules.facts import FAR_BAR, FASTER, Evidence, Facts, is_silent
 from bot.rules.promotion import compare_models
 from bot.rules.reasons import (
     AllMissBar,
+    BarFar,
     HoldOut,
     LabelFirst,
     Measure,
@@ -205,7 +206,17 @@ def _all_missed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
         return ()
     best = max(readable, key=lambda rung: rung.score)
     missed = AllMissBar(len(readable), len(evidence.alternatives), best, evidence.bar)
-    return (Reason("alternatives", "go", missed),)
+    return (Reason("alternatives", "go", missed), *_far_bar_reasons(best, evidence))
+
+
+def _far_bar_reasons(best: Rung, evidence: Evidence) -> tuple[Reason, ...]:
+    """The bar allows so few errors that hardly any tuned model will meet it. This doesn't weigh: a run costs little
+    beside the certainty that it gives. Nothing to say once the tuned model was measured."""
+    allowed = 1 - evidence.bar
+    if evidence.trained is not None or FAR_BAR * allowed > 1 - best.score:
+        return ()
+    far = BarFar(best, evidence.bar)
+    return (Reason("far bar", "unknown", far, weighs=False, step=answer_step("lower the bar")),)
 
 
 def _tuned_score_reason(tuned: Rung, evidence: Evidence) -> Reason:

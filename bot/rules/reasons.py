@@ -155,6 +155,14 @@ class AllMissBar:
 
 
 @dataclass(frozen=True)
+class BarFar:
+    """The bar is far above the `best` candidate."""
+
+    best: Rung
+    bar: float
+
+
+@dataclass(frozen=True)
 class TunedScore:
     rung: Rung
     bar: float
@@ -220,6 +228,7 @@ class RowCount:
     standing: Literal["enough", "few, and it is good", "too few", "enough for the task", "worth a try"]
     is_style: bool = False
     few_of_a_label: bool = False
+    rare_labels: int = 0
 
 
 @dataclass(frozen=True)
@@ -323,6 +332,7 @@ MeasurementReason = (
     | TodayNotMeasured
     | TooCloseToBar
     | AllMissBar
+    | BarFar
     | TunedScore
     | TunedVersusBest
     | UnreadableAnswers

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from bot.cards import advice
 from bot.command_parser import parse
+from bot.rules import advice as advice_rules
 from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.bills import MonthlyCost, Rates
-from bot.rules.facts import Evidence, Facts, FailedCandidate, RowFaults
+from bot.rules.facts import Evidence, Facts, FailedCandidate, OwnMachine, RowFaults
 from bot.rules.forecast import simulate
 from bot.rules.plans import VerdictKind
 from bot.rules.roi import Inputs, Quality, Training, estimate
@@ -66,6 +68,7 @@ SUCCESSOR = Rates("gpt-5-nano", Decimal("0.05"), Decimal("0.40"), "a list")
 CHEAP = UnmeasuredModel(
     "openai/gpt-5-nano", MonthlyCost(Decimal(1_250), Decimal(0), Decimal(0)), Decimal("0.01")
 )
+FREE_MACHINE = OwnMachine(None, False, False, None, has_price=False, is_free=True)
 ENDED = ModelVerdict("refuse", ("gpt-4.1-nano ended on 2026-10-23.",))
 ENDING = ModelVerdict("warn", ("gpt-4.1-nano ends on 2027-01-14.",))
 
@@ -296,6 +299,43 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "not measurable",
     ),
     "the holdout is too small to tell": (team(*ALL_UNDECIDED, n_holdout=30), "unknown", "undecided"),
+    "the best alternative is too close to the bar, and there are 945 rows": (
+        team(*ALL_MISS[:4], rung("retrieval", "undecided", 172, rows_to_decide=500), rows=945),
+        "unknown",
+        "undecided",
+    ),
+    "today's model is not measured and has no key here, the speed of your free machine is unknown": (
+        team(
+            *ALL_MISS,
+            current="gpt-4o",
+            to_measure=("openai/gpt-4o",),
+            providers_without_key=(("openai", "OPENAI_API_KEY"),),
+            machine=FREE_MACHINE,
+            inputs=replace(HIGH, people_hours=Decimal(0)),
+        ),
+        "unknown",
+        "today's model",
+    ),
+    "all alternatives miss it, your machine costs $2 an hour and its speed is unknown": (
+        team(*ALL_MISS, machine=replace(FREE_MACHINE, is_free=False, has_price=True)),
+        "unknown",
+        "machine",
+    ),
+    "all alternatives miss it, a vendor serves it by the hour on a machine of unknown speed": (
+        team(*ALL_MISS, is_vendor_speed_unknown=True),
+        "unknown",
+        "machine",
+    ),
+    "all alternatives miss it by far, as the bar is 99%": (
+        team(*(replace(miss, standing="misses") for miss in ALL_MISS), bar=0.99),
+        "go",
+        "alternatives",
+    ),
+    "all alternatives miss it, 15 labels have fewer than ten rows": (
+        team(*ALL_MISS, few_labels=tuple((f"label {place}", 4) for place in range(15)), smallest_label=4),
+        "go",
+        "alternatives",
+    ),
     "the task needs facts": (team(*ALL_MISS[:4], task_kind="knowledge"), "no_go", "knowledge"),
     "the task needs reasoning": (team(*ALL_MISS, task_kind="reasoning"), "no_go", "reasoning"),
     "fewer than 200 rows": (team(*ALL_MISS, rows=150), "no_go", "rows"),
@@ -456,6 +496,32 @@ def test_an_optimised_prompt_that_meets_the_bar_is_called_enough() -> None:
     verdict = advise(TABLE["an optimised prompt alone meets it, a tuned model saves nothing"][0])
     assert reason(verdict, "cheaper rung").text.startswith(
         "A better prompt was enough: the optimised prompt on openai/gpt-4o-mini meets"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "note"),
+    [
+        (
+            "all alternatives miss it by far, as the bar is 99%",
+            "• *Note*: The bar of 99% is far above every alternative: the best gets 78% right, so a tuned model would "
+            "have to avoid most of its errors.",
+        ),
+        (
+            "all alternatives miss it, 15 labels have fewer than ten rows",
+            "• *Note*: 15 labels have fewer than 10 rows: too few to learn or to measure.",
+        ),
+    ],
+)
+def test_the_card_says_what_a_go_leaves_open(row: str, note: str) -> None:
+    verdict = advice_rules.advise(TABLE[row][0])
+    assert note in advice.main_reasons(verdict)
+
+
+def test_enough_rows_are_not_enough_for_rare_labels() -> None:
+    verdict = advise(TABLE["all alternatives miss it, 15 labels have fewer than ten rows"][0])
+    assert reason(verdict, "rows").text == (
+        "1,200 rows are enough to fine-tune with, but not for the 15 labels that have fewer than 10."
     )
 
 
