@@ -12,7 +12,7 @@ from bot.cards.candidates import LONG_NAMES, candidate_name, cost_text
 from bot.cards.payback import monthly_saving_text, swing_text
 from bot.cards.prices import missing_price_text
 from bot.cards.reasons import SHOWN_LABELS, because_text
-from bot.cards.words import SLACK, Spelling, pluralize
+from bot.cards.words import SLACK, Spelling, about_rows, pluralize
 from bot.rules import reasons
 from bot.rules.advice import Verdict
 from bot.rules.payback import is_against_today
@@ -165,9 +165,10 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
             return f'Add its price to finetune.toml ([prices."{todo.model}"]) and estimate again.'
         case reasons.HoldOut():
             if todo.arm is None:
-                return "Hold out more labelled rows; even twice as many may not be enough to decide."
-            rows = pluralize(todo.rows, "more labelled row")
-            return f"Hold out {rows}: that would probably settle whether {candidate_name(todo.arm)} meets the bar."
+                return "Hold out more labelled rows; even 10,000 more may not be enough to decide."
+            rows = about_rows(todo.rows, "more labelled row")
+            name = candidate_name(todo.arm)
+            return f"Hold out {rows}: in four of five cases that settles whether {name} meets the bar."
         case reasons.HoldOutAtLeast():
             return f"Hold out at least {todo.rows:,} more labelled rows."
         case reasons.LabelFirst():

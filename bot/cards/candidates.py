@@ -191,11 +191,25 @@ def looks_suffix(looks: Looks | None) -> str:
 
 
 def looks_sentence(looks: Looks) -> str:
-    """The looks as a sentence, with what to do after too many of them."""
+    """The looks as a sentence, with what a claim about something new costs now and what to do."""
     text = f"The {pluralize(looks.rows, 'held-out row')} were {looks_text(looks)}."
-    return f"{text} {FRESH_ROWS}" if looks.are_spent else text
+    if not looks.count:
+        return text
+    cost = _cost_of_a_claim(looks)
+    return f"{text} {cost} {FRESH_ROWS if looks.are_spent else LOWER_COST}"
 
 
+def _cost_of_a_claim(looks: Looks) -> str:
+    bar = bar_share(looks.bar)
+    if looks.needed_now is None:
+        return f"They are too few to show that something new meets {bar}, even with every answer right."
+    if looks.needed_now == looks.needed_at_first:
+        return f"Something new needs {looks.needed_now:,} right to show {bar}, as at first."
+    before = f", instead of {looks.needed_at_first:,} at first" if looks.needed_at_first else ""
+    return f"Something new now needs {looks.needed_now:,} right to show {bar}{before}."
+
+
+LOWER_COST = "Fresh or sealed rows in the next version lower this."
 FRESH_ROWS = "After this many looks, the best score is probably too high: upload a version with fresh rows."
 
 

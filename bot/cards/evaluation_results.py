@@ -44,6 +44,7 @@ from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.cards.words import (
     SLACK,
     Spelling,
+    about_rows,
     at_most,
     capitalize,
     charge,
@@ -103,7 +104,7 @@ def card(
         buttons = _buttons(ladder, number, encoder, for_people=for_people, is_searched=is_searched)
     bullets = [
         *_measured_before(ladder, measured_now),
-        *(_cheaper_undecided(ladder) or _close_to_best(ladder)),
+        *(_after_several_looks(ladder) or _cheaper_undecided(ladder) or _close_to_best(ladder)),
         *_without_examples(ladder),
         *(_copied_note(ladder) or _unread_note(ladder)),
         *(escape(note) for note in notes),
@@ -147,7 +148,9 @@ def details(
         return ()
     pairs = {pair.worse: pair for pair in ladder.pairs}
     rungs = sorted(ladder.rungs, key=lambda rung: -rung.score)
-    lines = [f"• {escape(_in_full(rung))}{_pair(pairs.get(rung.arm))}" for rung in rungs]
+    lines = [
+        f"• {escape(_in_full(rung))}{_pair(None if rung is best else pairs.get(rung.arm))}" for rung in rungs
+    ]
     blocks = [Lines(lines[at : at + LINES_A_BLOCK]) for at in range(0, len(lines), LINES_A_BLOCK)]
     method = _method(ladder, how_read, _cost(spent_micros, estimated_micros))
     texts = [escape(text) for text in (*_retrieval_notes(ladder), *notes)]
@@ -176,7 +179,8 @@ def headline(ladder: Ladder) -> str:
         return f"No measured alternative meets {bar}: the best is {_name_and_score(best)}"
     what_would_tell = f"The closest is {_name_and_score(undecided)}"
     if undecided.rows_to_decide is not None:
-        what_would_tell = f"About {pluralize(undecided.rows_to_decide, 'more held-out row')} would tell"
+        rows = capitalize(about_rows(undecided.rows_to_decide, "more held-out row"))
+        what_would_tell = f"{rows} would tell in four of five cases"
     return f"Undecided: no alternative clearly meets {bar}. {what_would_tell}"
 
 
@@ -284,7 +288,8 @@ def _cheaper_undecided(ladder: Ladder) -> list[str]:
     text = _name_and_score(maybe)
     to_tell = "it is too close to call"
     if maybe.rows_to_decide is not None:
-        to_tell = f"about {pluralize(maybe.rows_to_decide, 'more held-out row')} would tell"
+        rows = about_rows(maybe.rows_to_decide, "more held-out row")
+        to_tell = f"{rows} would tell in four of five cases"
     return [f"{escape(capitalize(text))}, costs less and may meet the bar as well: {to_tell}."]
 
 
@@ -297,6 +302,26 @@ def _nearest_to_tell(ladder: Ladder) -> Rung | None:
     return min(
         undecided, key=lambda rung: (rung.rows_to_decide is None, rung.rows_to_decide or 0), default=None
     )
+
+
+def _after_several_looks(ladder: Ladder) -> list[str]:
+    """What was fitted to these rows has to show more, or on other rows; the highest score may be luck."""
+    undecided = [rung for rung in ladder.rungs if rung.standing == "undecided"]
+    fitted = [rung for rung in undecided if rung.fresh is not None]
+    if fitted:
+        names = escape(listed([long_name(rung.arm) for rung in fitted], SHOWN_ARMS, "; "))
+        return [
+            f"Written after wrong rows were shown, so only fresh rows can show that it meets the bar: {names}."
+        ]
+    rewritten = [rung for rung in undecided if rung.choices > 1]
+    if rewritten:
+        names = escape(listed([long_name(rung.arm) for rung in rewritten], SHOWN_ARMS, "; "))
+        return [f"Rewritten after scores on these rows were seen, so it has to show more: {names}."]
+    leader, best = ladder.unproven_leader, ladder.best
+    if leader is None or best is None:
+        return []
+    names = f"{capitalize(long_name(leader.arm))} is not shown to be better than {long_name(best.arm)}"
+    return [f"{escape(names)}: after several looks at the same rows, such a lead may be luck."]
 
 
 def _close_to_best(ladder: Ladder) -> list[str]:

@@ -28,6 +28,7 @@ from bot.cards.blocks import (
 from bot.cards.candidates import FRESH_ROWS, MEANINGS, looks_sentence, looks_text, quality
 from bot.cards.general import text_message
 from bot.cards.words import (
+    about_rows,
     capitalize,
     day,
     listed,
@@ -161,7 +162,7 @@ def not_worse_text(comparison: ModelComparison, margin: float, *, is_named: bool
     """The lower end of the interval and the margin that the policy allows. `is_named` adds the other's name,
     unescaped."""
     than = f" than {shorten(comparison.other, 34)}" if is_named else ""
-    return f"cheaper and not worse{than} ({points(comparison.low)} at worst, {100 * margin:g} allowed)"
+    return f"cheaper and not worse{than} ({points(comparison.bound)} at worst, {100 * margin:g} allowed)"
 
 
 def prices_text(comparison: ModelComparison) -> str:
@@ -344,6 +345,13 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
     text = f"{what} {escape(shorten(comparison.other, 60))}: {_gain(comparison)}."
     if not comparison.is_cheaper or not margin:
         return text
+    needed = comparison.rows_for_margin(margin)
+    if needed is not None and not comparison.is_worse:
+        most = "1 point" if margin == 0.01 else f"{100 * margin:g} points"
+        return (
+            f"{text} It costs less, but {pluralize(comparison.rows, 'row')} can't show that it is at most {most} "
+            f"worse: even for an equally good model that takes {about_rows(needed)}."
+        )
     allowed = "1 point that is" if margin == 0.01 else f"{100 * margin:g} points that are"
     return f"{text} It costs less, but may be worse by more than the {allowed} allowed."
 

@@ -202,6 +202,12 @@ def at_most(micros: int) -> str:
     return charge(micros) if micros < CENT_MICROS else f"up to {usd_micros(micros)}"
 
 
+def about_rows(count: int, what: str = "row") -> str:
+    """A computed number of rows, rounded up to two digits: 'about 2,700 more rows'."""
+    step = int(10 ** max(len(str(count)) - 2, 0))
+    return f"about {pluralize(math.ceil(count / step) * step, what)}"
+
+
 def about_usd(amount: Decimal, low: Decimal | None = None, high: Decimal | None = None, per: str = "") -> str:
     """A rounded amount: 'about $195', 'about $195 a month ($140 to $260)'. `usd` writes exact amounts."""
     spoken = _spoken_usd(amount)

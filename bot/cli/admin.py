@@ -107,7 +107,7 @@ def report(subject: str, out: Path) -> None:
     name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
     gather = reports.measurement_report if is_measurement else reports.run_report
     with exit_on_storage_error(), open_copy(settings.database) as store:
-        report = gather(store, number)
+        report = gather(store, settings.files, number)
     if isinstance(report, Refusal):
         refuse(report.text)
     with Ticker() as ticker:

@@ -16,6 +16,7 @@ from bot.rules.reasons import SET_UP_MINUTES, Measure, MemoryShortage, ModelEnd,
 from bot.rules.roi import Estimate
 from trainers.dataset import Report
 from trainers.dataset.checks import CONTRADICTION, DUPLICATE
+from trainers.evaluation.claims import PROMISED_LOOKS, least_right
 from trainers.evaluation.results import (
     DEFAULT_QUALITY_THRESHOLD,
     FREE_RUNGS,
@@ -133,10 +134,6 @@ SMALL_HOLDOUT = 100
 LONGEST_PAYBACK_MONTHS = 12
 # Our own choice: a model that leaves more than half of the rows unanswered counts as not measured.
 SILENT_SHARE = 0.5
-# The best of 25 equally good candidates scores 1.97 standard errors too high on average (the largest of 25 normal
-# draws), which is half the 95% interval. Choosing by each score in turn spends a holdout even faster (Dwork and others,
-# "The reusable holdout", Science 2015).
-SPENT_LOOKS = 25
 # Our own choice: a bar is far above the best candidate if it allows a third of that one's errors or fewer.
 FAR_BAR = 3
 # Our own choice: a model tuned for speed has to answer at least twice as fast (p95).
@@ -219,26 +216,26 @@ class Standard:
 
 @dataclass(frozen=True)
 class Looks:
-    """How often people have seen scores on the `rows` of the current holdout, averaged over rows that were added at
-    different times."""
+    """How often people have seen scores of something new on the `rows` of the current holdout. Looks at an earlier
+    version's rows count whole, because these rows are still among them. `bar` is the dataset's."""
 
     count: int
     rows: int
+    bar: float = DEFAULT_QUALITY_THRESHOLD
 
     @property
     def are_spent(self) -> bool:
-        return self.count >= SPENT_LOOKS
+        """True after as many looks as the promise about false claims covers."""
+        return self.count >= PROMISED_LOOKS
 
+    @property
+    def needed_now(self) -> int | None:
+        """How many rows a new candidate has to get right to be shown to meet the bar; None if all are too few."""
+        return least_right(self.rows, self.bar, self.count + 1)
 
-def count_looks(holdout: str, rows: int, counts: Mapping[str, int], sizes: Mapping[str, int]) -> Looks:
-    """`counts` are the looks at each holdout of all versions of a dataset, `sizes` the rows of each holdout. A later
-    holdout contains the earlier ones, so a look at an earlier one with 100 rows is half a look at one with 200."""
-    if not rows:
-        return Looks(0, 0)
-    weighed = sum(
-        count * (rows if name == holdout else min(sizes.get(name, 0), rows)) for name, count in counts.items()
-    )
-    return Looks((2 * weighed + rows) // (2 * rows), rows)
+    @property
+    def needed_at_first(self) -> int | None:
+        return least_right(self.rows, self.bar, 1)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class ModelComparison:
 
     @property
     def is_better(self) -> bool:
-        return self._bound > 0
+        return self.bound > 0
 
     @property
     def is_cheaper(self) -> bool:
@@ -78,7 +78,7 @@ class ModelComparison:
 
     def is_not_worse(self, margin: float) -> bool:
         """Tests non-inferiority: the lower bound of the difference is above -margin (ICH E9, 3.3.2)."""
-        return self._bound > -margin
+        return self.bound > -margin
 
     def wins_by_price(self, margin: float) -> bool:
         """True if the model is not shown to be better, but is cheaper and not worse."""
@@ -103,7 +103,7 @@ class ModelComparison:
         return math.ceil(((z + NormalDist().inv_cdf(POWER)) * spread / margin) ** 2)
 
     @property
-    def _bound(self) -> float:
+    def bound(self) -> float:
         return self.low if self.least is None else self.least
 
 

@@ -245,7 +245,7 @@ def _price_win_reason(evidence: Evidence) -> Reason | None:
     comparison = compare_models("", tuned.scores, best.scores, *prices)
     if not comparison.is_cheaper or not comparison.is_not_worse(evidence.margin):
         return None
-    low, margin = comparison.low, evidence.margin
+    low, margin = comparison.bound, evidence.margin
     return Reason(
         "not worse", "go", TunedVersusBest(tuned, best, "not worse and cheaper", low=low, margin=margin)
     )

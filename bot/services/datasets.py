@@ -24,9 +24,9 @@ from bot.command_options import dataset_name, is_dataset_name, parse_sealed
 from bot.context import AppContext, CoreContext, FetchLater
 from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
-from bot.rules.facts import Looks, Standard, TaskKind, count_looks, task_kind
+from bot.rules.facts import Looks, Standard, TaskKind, task_kind
 from bot.rules.units import Misread
-from bot.services import authorization, notifications
+from bot.services import authorization, looks, notifications
 from bot.services.dataset_worker import SEED, Inspection, inspect
 from bot.services.hardware import default_row_limit
 from bot.values.runs import Refusal
@@ -38,6 +38,7 @@ from trainers.dataset.reader import read_first_records
 from trainers.dataset.sensitive_data import Scan, scanner_name
 from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_data
 from trainers.dataset.versions import Previous
+from trainers.evaluation.looks import find_new_looks
 from trainers.providers import ProviderRow
 
 log = logging.getLogger(__name__)
@@ -365,7 +366,7 @@ def sealed_of_refused_version(context: AppContext, name: str) -> str:
     return f"{newest.sealed}" if newest and newest.sealed and newest.state == "refused" else ""
 
 
-def bar_of(context: AppContext, name: str) -> float:
+def bar_of(context: CoreContext, name: str) -> float:
     """Returns the dataset's quality bar, the policy's default if it has none of its own."""
     settings = context.store.dataset_settings.get(name)
     return (settings.bar if settings else None) or context.settings.policy.promotion.bar
@@ -421,11 +422,8 @@ def report_of(dataset: Dataset) -> Report | None:
 
 def looks_of(context: CoreContext, dataset: str, report: Report) -> Looks:
     """Returns how often people have seen scores on the held-out rows of the version with this report."""
-    versions = context.store.datasets.versions(dataset)
-    reports = filter(None, map(report_of, versions))
-    sizes = {str(each.holdout_sha256): each.n_holdout for each in reports}
-    counts = context.store.looks([version.id for version in versions])
-    return count_looks(str(report.holdout_sha256), report.n_holdout, counts, sizes)
+    history = looks.history(context.store, dataset, str(report.holdout_sha256))
+    return Looks(len(find_new_looks(history)), report.n_holdout, bar_of(context, dataset))
 
 
 def looks_at_run(context: CoreContext, run: Run) -> Looks | None:

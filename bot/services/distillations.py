@@ -240,7 +240,9 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
         return line_up
     model = line_up.models[0]
     bar = datasets.bar_of(context, dataset.name)
-    measured = load_measured(context.store, dataset.name, str(report.holdout_sha256), bar)
+    measured = load_measured(
+        context.store, context.settings.files, dataset.name, str(report.holdout_sha256), bar
+    )
     own = [rung for rung in measured.ladder.rungs if rung.arm.model == model.name] if measured else []
     if measured is None or not own:
         return Refusal(views.not_measured(model.name, dataset.name))

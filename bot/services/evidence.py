@@ -23,7 +23,7 @@ from bot.rules.promotion import (
     compare_models,
     labels_below_floor,
 )
-from bot.services import datasets, measurements, row_labels
+from bot.services import datasets, looks, measurements, row_labels
 from bot.services.estimate_inputs import ENCODER_RUNG
 from bot.services.hardware import Target
 from bot.services.measured_candidates import judge_of, load_measured
@@ -61,7 +61,7 @@ def load_evidence(
     holdout = str(report.holdout_sha256)
     done = context.store.measurements.done(versions, "curve")
     curves = (Curve.from_json(measurement.result) for measurement in done if measurement.result)
-    measured = load_measured(context.store, dataset.name, holdout, bar)
+    measured = load_measured(context.store, context.settings.files, dataset.name, holdout, bar)
     evidence = Evidence(
         bar=bar,
         margin=limits.margin,
@@ -140,10 +140,11 @@ def promotion_proof(
     result = RunResult.from_json(run.result) if run.result else None
     advice = result.advice if result else None
     rung, limits = tuned_rung(context, run), context.settings.policy.promotion
+    look = looks.number_of_tuned(looks.history(context.store, plan.dataset, plan.holdout_sha256), run)
     compared = []
     if rung:
         compared = [
-            *_compare_with_untuned(context, run, plan, rung),
+            *_compare_with_untuned(context, run, plan, rung, look),
             *_find_better_models(context, model, plan, rung),
         ]
     labels = (LabelRecall(label.label, label.rows, label.tuned) for label in result.labels) if result else ()
@@ -151,7 +152,7 @@ def promotion_proof(
         rung=rung,
         best=best_comparison(compared, limits.margin),
         used=used.name if used else None,
-        against_used=_compare_with_model(context, plan, rung, used) if rung and used else None,
+        against_used=_compare_with_model(context, plan, rung, used, look) if rung and used else None,
         no_go=advice.headline if advice and advice.kind == "no_go" else None,
         is_gone=model.gone_at is not None,
         limits=limits,
@@ -174,7 +175,7 @@ def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
 
 
 def _compare_with_untuned(
-    context: AppContext, run: Run, plan: Plan, tuned: Rung
+    context: AppContext, run: Run, plan: Plan, tuned: Rung, look: int
 ) -> Iterator[ModelComparison]:
     """Yields comparisons with the untuned base and with each alternative that answered the same rows and was scored in
     the same way."""
@@ -189,7 +190,7 @@ def _compare_with_untuned(
         if not is_encoder:
             base_usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, base))
         name = arm_name(CLASSICAL) if is_encoder else f"the untuned base, {plan.base_model}"
-        yield compare_models(name, tuned.scores, scores, usd, base_usd)
+        yield compare_models(name, tuned.scores, scores, usd, base_usd, look=look)
     dataset = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
@@ -200,7 +201,7 @@ def _compare_with_untuned(
         if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):
             provider, _, name = (rung.arm.model or "").partition("/")
             other_usd = request_usd(context, provider, name, rung.usd_per_1000)
-            yield compare_models(arm_name(rung.arm), tuned.scores, rung.scores, usd, other_usd)
+            yield compare_models(arm_name(rung.arm), tuned.scores, rung.scores, usd, other_usd, look=look)
 
 
 def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
@@ -233,9 +234,12 @@ def _find_better_models(
             yield compared
 
 
-def _compare_with_model(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelComparison | None:
+def _compare_with_model(
+    context: AppContext, plan: Plan, rung: Rung, used: Model, look: int = 1
+) -> ModelComparison | None:
     """Compares two tuned models on the rows that both answered; the holdout of a later version contains the earlier
-    one's. Returns None if they have no rows in common or were scored differently."""
+    one's. `look` is the number of the first of them among the tuned models measured on its rows. Returns None if they
+    have no rows in common or were scored differently."""
     other_plan, other = measured_score(context, used)
     if other is None or other.scoring != rung.scoring:
         return None
@@ -246,7 +250,9 @@ def _compare_with_model(context: AppContext, plan: Plan, rung: Rung, used: Model
         request_usd(context, other_plan.provider, other_plan.base_model, other.usd_per_1000),
     )
     if other_plan.holdout_sha256 == plan.holdout_sha256:
-        return compare_models(used.name, rung.scores, other.scores, *prices) if rung.n == other.n else None
+        if rung.n != other.n:
+            return None
+        return compare_models(used.name, rung.scores, other.scores, *prices, look=look)
     mine, theirs = _row_keys(context, plan, rung), _row_keys(context, other_plan, other)
     places = {question: place for place, question in enumerate(theirs)}
     common = [(place, places[question]) for place, question in enumerate(mine) if question in places]
@@ -257,6 +263,7 @@ def _compare_with_model(context: AppContext, plan: Plan, rung: Rung, used: Model
         [rung.scores[place] for place, _ in common],
         [other.scores[place] for _, place in common],
         *prices,
+        look=look,
     )
 
 

@@ -5,13 +5,16 @@ nothing."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bot.rules.facts import FailedCandidate
+from bot.services.looks import history, rungs_with_looks
 from bot.values.evaluations import LadderPlan, LadderProgress
 from storage.records import Measurement
 from storage.store import Store
 from trainers.evaluation.ladder import merge_ladders
+from trainers.evaluation.looks import Look
 from trainers.evaluation.results import Candidate, Ladder, Scoring
 
 JUDGE_FAILED = "The judge failed, so its answers were scored without one."
@@ -51,15 +54,18 @@ class _StoredLadder:
 
 
 def load_measured(
-    store: Store, dataset: str, holdout: str, bar: float | None = None
+    store: Store, files: Path, dataset: str, holdout: str, bar: float | None = None
 ) -> MeasuredHoldout | None:
     """Returns what was measured on this holdout of a dataset, None if nothing was. `bar` defaults to that of the newest
     measurement.
 
     Only scores that can be compared count: if a judge has scored any, those of the newest judge, since scores without
     a judge only count shared words; otherwise those of the newest measurement.
+
+    Each candidate is judged at the level of the look that measured it first, so a claim stays when others are measured
+    later. `files` is the folder with the held-out rows.
     """
-    ladders = _find(store, dataset, holdout)
+    ladders = _find(store, files, dataset, holdout)
     judged = [each for each in ladders if each.ladder.scoring == "judge"]
     newest = next(iter(judged or ladders), None)
     if newest is None:
@@ -67,17 +73,18 @@ def load_measured(
     return _merge(ladders, newest, newest.ladder.bar if bar is None else bar)
 
 
-def known_ladder(store: Store, measurement: Measurement) -> Ladder:
+def known_ladder(store: Store, files: Path, measurement: Measurement) -> Ladder:
     """Returns what was known when this measurement ended: its own candidates and those of earlier measurements whose
     scores can be compared with them, judged by its own bar. Sealed rows are opened to decide on one model, so only the
     measurement's own candidates count there. Raises ValueError if it has no result."""
     if measurement.result is None:
         raise ValueError(f"reading what m{measurement.id} measured: it has no result")
-    own = _read(measurement)
-    if LadderPlan.from_json(measurement.plan).promotes:
-        return own.ladder
+    plan = LadderPlan.from_json(measurement.plan)
     dataset = store.datasets.get(measurement.dataset_id).name
-    ladders = _find(store, dataset, own.ladder.holdout_sha256)
+    own = _read(measurement, history(store, dataset, plan.holdout_sha256), files)
+    if plan.promotes:
+        return own.ladder
+    ladders = _find(store, files, dataset, plan.holdout_sha256)
     earlier = [each for each in ladders if each.measurement.id < measurement.id]
     return _merge([own, *earlier], own, own.ladder.bar).ladder
 
@@ -89,21 +96,27 @@ def judge_of(measurement: Measurement) -> str | None:
     return LadderPlan.from_json(measurement.plan).judge if has_verdicts else None
 
 
-def _find(store: Store, dataset: str, holdout: str) -> list[_StoredLadder]:
+def _find(store: Store, files: Path, dataset: str, holdout: str) -> list[_StoredLadder]:
     """Returns the finished measurements on this holdout, by any version of the dataset, the newest first."""
     versions = tuple(version.id for version in store.datasets.versions(dataset))
     done = store.measurements.done(versions, "ladder")
-    ladders = [_read(measurement) for measurement in done if measurement.result]
-    return [each for each in ladders if each.ladder.holdout_sha256 == holdout]
+    looks = history(store, dataset, holdout)
+    on_these_rows = [
+        measurement
+        for measurement in done
+        if measurement.result and LadderPlan.from_json(measurement.plan).holdout_sha256 == holdout
+    ]
+    return [_read(measurement, looks, files) for measurement in on_these_rows]
 
 
-def _read(measurement: Measurement) -> _StoredLadder:
-    ladder = Ladder.from_json(str(measurement.result))
+def _read(measurement: Measurement, looks: Sequence[Look], files: Path) -> _StoredLadder:
+    stored = Ladder.from_json(str(measurement.result))
+    plan = LadderPlan.from_json(measurement.plan)
+    ladder = replace(stored, rungs=rungs_with_looks(stored, plan, looks, files))
     judge = judge_of(measurement)
     progress = LadderProgress.from_json(measurement.progress)
     left_out = {arm.arm: arm.failed for arm in progress.arms if arm.failed is not None}
-    planned = LadderPlan.from_json(measurement.plan).judge
-    return _StoredLadder(measurement, ladder, planned, judge, left_out)
+    return _StoredLadder(measurement, ladder, plan.judge, judge, left_out)
 
 
 def _merge(ladders: Sequence[_StoredLadder], newest: _StoredLadder, bar: float) -> MeasuredHoldout:

@@ -379,7 +379,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
     if measurement.kind == "curve":
         return curve_views.details(Curve.from_json(measurement.result), _label_usd(measurement))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
-    ladder = known_ladder(context.store, measurement)
+    ladder = known_ladder(context.store, context.settings.files, measurement)
     people = preferences_of(context, measurement)
     prompt = prompt_views.details(plan, progress.search)
     dataset = context.store.datasets.get(measurement.dataset_id)
@@ -410,13 +410,17 @@ def _judge_notes(
     return judge_agreement.judge_notes(plan.judge, models, judge, ladder.scoring, people)
 
 
-def _looks_notes(context: AppContext, measurement: Measurement, ladder: Ladder) -> list[str]:
-    """Says how often people have seen scores on these rows. Nothing if other rows are held out by now."""
+def _looks_notes(
+    context: AppContext, measurement: Measurement, ladder: Ladder, from_look: int = 0
+) -> list[str]:
+    """Says how often people have seen scores on these rows, and what a claim costs now. Nothing before `from_look`, and
+    if other rows are held out by now."""
     version = context.store.datasets.get(measurement.dataset_id)
     report = datasets.report_of(version)
     if report is None or report.holdout_sha256 != ladder.holdout_sha256:
         return []
-    return [looks_sentence(datasets.looks_of(context, version.name, report))]
+    looks = datasets.looks_of(context, version.name, report)
+    return [looks_sentence(looks)] if looks.count >= from_look else []
 
 
 def _visible_measurement(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
@@ -450,7 +454,7 @@ def result_card(
     test = sealed_rows.load_test(context.store, measurement)
     if test:
         return sealed_views.result_card(own, measurement.id, test, progress.outcome)
-    ladder = known_ladder(context.store, measurement)
+    ladder = known_ladder(context.store, context.settings.files, measurement)
     pairs = pairs_for_people(context, measurement)
     judged = _judge_notes(plan, progress.judge, ladder, preferences_of(context, measurement))
     if pairs and pairs.rows and for_people is None:
@@ -465,6 +469,7 @@ def result_card(
             *judged[:1],
             *views.fewer_examples(plan),
             *views.left_out(progress.arms),
+            *_looks_notes(context, measurement, ladder, from_look=2),
         ],
         for_people=bool(pairs and pairs.rows and for_people),
         is_searched=progress.search is not None,

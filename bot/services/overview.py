@@ -168,7 +168,7 @@ def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSumma
     if measurement.kind == "ladder":
         plan = LadderPlan.from_json(measurement.plan)
         progress = LadderProgress.from_json(measurement.progress)
-        ladder = known_ladder(context.store, measurement) if result else None
+        ladder = known_ladder(context.store, context.settings.files, measurement) if result else None
         sealed = sealed_rows.load_test(context.store, measurement)
         return LadderSummary(measurement, plan, progress, ladder, context.clock(), sealed)
     curve, drawn = Curve.from_json(result) if result else None, plan_of(measurement.plan)

@@ -31,6 +31,7 @@ from bot.services import (
     datasets,
     deployments,
     evidence,
+    looks,
     measurements,
     models,
     runs,
@@ -324,17 +325,20 @@ def sealed_proof_of(
     )
     if own is None:
         return replace(on_holdout, rung=None, best=None, against_used=None)
-    others = [_compare_rungs(context, arm_name(rung.arm), own, rung) for rung in rungs.values()]
+    opened = looks.next_look(looks.history(context.store, ladder.dataset, ladder.holdout_sha256))
+    others = [_compare_rungs(context, arm_name(rung.arm), own, rung, opened) for rung in rungs.values()]
     return replace(
         on_holdout,
         rung=own,
         best=best_comparison(others, on_holdout.limits.margin),
-        against_used=_compare_rungs(context, used.name, own, theirs) if used and theirs else None,
+        against_used=_compare_rungs(context, used.name, own, theirs, opened) if used and theirs else None,
     )
 
 
-def _compare_rungs(context: AppContext, name: str, rung: Rung, other: Rung) -> ModelComparison:
-    return compare_models(name, rung.scores, other.scores, _usd(context, rung), _usd(context, other))
+def _compare_rungs(context: AppContext, name: str, rung: Rung, other: Rung, opened: int) -> ModelComparison:
+    """Compares two models on sealed rows that were opened for the `opened`-th time."""
+    prices = _usd(context, rung), _usd(context, other)
+    return compare_models(name, rung.scores, other.scores, *prices, look=opened)
 
 
 def _usd(context: AppContext, rung: Rung) -> Decimal | None:
@@ -397,7 +401,9 @@ def _best_alternative(
     """Returns the plan that measured the best alternative on this version's holdout, and that alternative; (None, None)
     if nothing was measured."""
     best = max(measured.alternatives, key=lambda rung: rung.score, default=None)
-    candidates = load_measured(context.store, version.name, str(report.holdout_sha256), measured.bar)
+    candidates = load_measured(
+        context.store, context.settings.files, version.name, str(report.holdout_sha256), measured.bar
+    )
     if best is None or candidates is None:
         return None, None
     return candidates.plan_of(best.arm), best.arm

@@ -34,7 +34,7 @@ DAY_S = 24 * 3600.0
 log = logging.getLogger(__name__)
 
 
-def measurement_report(store: Store, number: int) -> MeasurementReport | Refusal:
+def measurement_report(store: Store, files: Path, number: int) -> MeasurementReport | Refusal:
     """Gathers the report of a measurement of alternatives; a learning curve has none."""
     measurement = store.measurements.get(number)
     if measurement is None or measurement.kind != "ladder":
@@ -42,10 +42,10 @@ def measurement_report(store: Store, number: int) -> MeasurementReport | Refusal
     if measurement.result is None:
         return Refusal(f"Measurement m{number} has no result to report: it is {measurement.state}.")
     test = sealed_rows.load_test(store, measurement)
-    return MeasurementReport(measurement, known_ladder(store, measurement), test)
+    return MeasurementReport(measurement, known_ladder(store, files, measurement), test)
 
 
-def run_report(store: Store, number: int) -> RunReport | Refusal:
+def run_report(store: Store, files: Path, number: int) -> RunReport | Refusal:
     """Gathers the report of a run."""
     run = store.runs.get(number)
     if run is None:
@@ -57,7 +57,7 @@ def run_report(store: Store, number: int) -> RunReport | Refusal:
         run,
         plan,
         result,
-        _everything_measured(store, run, plan, result),
+        _everything_measured(store, files, run, plan, result),
         notifications.actuals_of(run, plan, result),
         store.runs.valid_approvals(number),
         store.audit.entries(f"run {number}"),
@@ -74,11 +74,11 @@ def step(context: AppContext) -> None:
     """Has a worker write the reports that are missing, and posts them once they are written."""
     run, measurement = find_unreported(context)
     if run:
-        gather = partial(run_report, context.store, run.id)
+        gather = partial(run_report, context.store, context.settings.files, run.id)
         if (pages := _write_page(context, f"run-{run.id}", gather, _folder(context, run))) is not None:
             _post_run(context, run, pages)
     if measurement:
-        gather_other = partial(measurement_report, context.store, measurement.id)
+        gather_other = partial(measurement_report, context.store, context.settings.files, measurement.id)
         folder = measurements.folder_of(context, measurement)
         if (pages := _write_page(context, f"m{measurement.id}", gather_other, folder)) is not None:
             _post_measurement(context, measurement, pages)
@@ -131,7 +131,7 @@ def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
 
 
 def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequence[Path]) -> None:
-    ladder = known_ladder(context.store, measurement)
+    ladder = known_ladder(context.store, context.settings.files, measurement)
     plot = measurements.folder_of(context, measurement) / "ladder.png"
     files = [(plot, evaluation_results.alt_text(ladder.dataset))] if plot.exists() else []
     files += [(path, cards.measurement_title(measurement, ladder)) for path in pages]
@@ -148,13 +148,13 @@ def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequ
     )
 
 
-def _everything_measured(store: Store, run: Run, plan: Plan, result: RunResult) -> Ladder | None:
+def _everything_measured(store: Store, files: Path, run: Run, plan: Plan, result: RunResult) -> Ladder | None:
     """Returns all that was measured on the same held-out rows with the tuned model added, judged by the result's bar.
     Without a measurement: the result's own ladder, None if it has none."""
     beside = result.ladder
     if beside is None:
         return None
-    measured = load_measured(store, plan.dataset, plan.holdout_sha256, beside.bar)
+    measured = load_measured(store, files, plan.dataset, plan.holdout_sha256, beside.bar)
     tuned = beside.rung("tuned")
     is_comparable = measured is not None and all(
         rung.scoring == measured.ladder.scoring and rung.n == measured.ladder.n for rung in tuned

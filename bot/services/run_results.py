@@ -40,6 +40,7 @@ from bot.services import (
     evaluation_worker,
     judge_worker,
     judgements,
+    looks,
     models,
     notifications,
     run_states,
@@ -358,6 +359,7 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | N
         dataset=plan.dataset,
         version=plan.dataset_version,
         holdout=context.settings.files / f"{plan.holdout_sha256}.jsonl",
+        look=looks.next_look(looks.history(context.store, plan.dataset, plan.holdout_sha256)),
         alternatives=evidence_services.comparable_alternatives(evidence, plan.judge if verdicts else None),
         judge=judge,
         floor=report.floor if report else None,
@@ -414,7 +416,9 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         # The model is good because it is cheaper and not worse than this one, so the card has to show it.
         result = replace(result, not_worse=proof.best, margin=proof.limits.margin)
     may_show = authorization.may_show_rows(context, context.store.datasets.get(run.dataset_id), run.channel)
-    changed, now = judged.changed if may_show else (), context.clock()
+    changed = judged.changed if may_show else ()
+    result = replace(result, shown_rows=len(changed))
+    now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
         if moved is None:

@@ -15,6 +15,7 @@ from bot.values.runs import ArmScore, ChangedRow, LabelChange
 from storage.records import AnswerRow, Arm
 from trainers.dataset import Example
 from trainers.dataset.rows import at, distinct_example_places
+from trainers.evaluation.quality_threshold import rejudge_ladder
 from trainers.evaluation.results import Candidate, Ladder, Reply, Rung
 from trainers.evaluation.scores import label_or_text
 from trainers.evaluation.statistics import (
@@ -37,7 +38,7 @@ class RunComparison:
     """The replies of the `base` and the `tuned` model to the rows of `holdout`, in its order, and the `alternatives`
     that were measured on the same rows. `arm` is the tuned model under the name that people use; `labels` is empty for
     free text. `floor` is that of the dataset's report. `verdicts` are a judge's verdicts on both models' replies, None
-    if there are none that count."""
+    if there are none that count. `look` is the number of this look at the rows."""
 
     run_id: int
     arm: Candidate
@@ -54,6 +55,7 @@ class RunComparison:
     judge: JudgeProgress | None = None
     floor: float | None = None
     verdicts: tuple[Sequence[float], Sequence[float]] | None = None
+    look: int = 1
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,9 @@ def _ladder_beside_best(comparison: RunComparison, holdout: Sequence[Example], n
         verdicts={comparison.arm: comparison.verdicts[1]} if comparison.verdicts else None,
         floor=comparison.floor,
     )
-    alone = replace(alone, is_bar_set=comparison.is_bar_set)
+    (only,) = alone.rungs
+    alone = replace(alone, is_bar_set=comparison.is_bar_set, rungs=(replace(only, look=comparison.look),))
+    alone = rejudge_ladder(alone, comparison.bar)
     (tuned,) = alone.rungs
     best = max(_comparable(comparison, alone), key=lambda rung: rung.score, default=None)
     if best is None:

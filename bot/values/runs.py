@@ -208,7 +208,8 @@ class RunResult(JsonValue):
     `not_worse` is the model than which this one is shown to be cheaper and, within `margin`, not worse. `judge` is the
     outcome of the judge of free text and `agreement` how far people agreed with it by then; both are None without one.
     `arms` are the trials of a sweep, one of which is the tuned model. `at_once` is the maximum number of questions
-    under way at a time, on which the latencies depend. Fields with a default are missing in results of older versions.
+    under way at a time, on which the latencies depend. `shown_rows` held-out rows were shown in the result's thread.
+    Fields with a default are missing in results of older versions.
     """
 
     base: ArmScore
@@ -239,6 +240,7 @@ class RunResult(JsonValue):
     vendor_micros: int | None = None
     hosting_micros: int = 0
     is_uncounted: bool = False
+    shown_rows: int = 0
 
     @property
     def ladder(self) -> Ladder | None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from bot.cards import evaluation_results, evaluations, judge_agreement, prompt_search
 from bot.cards.blocks import Message
+from bot.cards.candidates import looks_sentence
+from bot.rules.facts import Looks
 from bot.rules.judge_agreement import HumanAgreement
 from bot.values.evaluations import JudgeProgress, LadderProgress
 from storage.records import Measurement
@@ -58,6 +60,14 @@ def cards() -> dict[str, Message]:
         ),
         "ladder-documents": evaluation_results.card(measurements.ladder_with_documents(), number=11),
         "ladder-undecided": evaluation_results.card(measurements.undecided_ladder(), number=5),
+        "ladder-rewritten": evaluation_results.card(
+            measurements.rewritten_ladder(),
+            number=12,
+            notes=[looks_sentence(Looks(4, 200))],
+        ),
+        "ladder-written-after-wrong-rows": evaluation_results.card(
+            measurements.rewritten_ladder(fresh=()), number=13
+        ),
         "ladder-silent": evaluation_results.card(measurements.silent_ladder(), number=10),
         "ladder-many": evaluation_results.card(measurements.ladder_of_many(24), number=6),
         "ladder-cheaper-undecided": evaluation_results.card(

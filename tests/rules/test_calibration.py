@@ -24,7 +24,6 @@ from bot.rules.calibration import (
     share_of_month,
     tuned_calls_usd,
 )
-from bot.rules.facts import SPENT_LOOKS, count_looks
 from bot.rules.roi import Inputs, Training, Usage
 from tests.rules.builders import ARTICLE
 
@@ -165,12 +164,3 @@ def moment(text: str) -> float:
 )
 def test_the_share_of_a_month_in_use(month: str, spans: Sequence[tuple[str, str]], share: str) -> None:
     assert share_of_month(month, [(moment(since), moment(until)) for since, until in spans]) == Decimal(share)
-
-
-def test_looks_at_an_earlier_holdout_count_for_the_rows_that_remain() -> None:
-    counts, sizes = {"one": 8, "two": 3}, {"one": 100, "two": 200}
-    assert count_looks("one", 100, {"one": 8}, sizes).count == 8
-    assert count_looks("two", 200, counts, sizes).count == 7  # 3, and 8 at half of the rows
-    assert count_looks("three", 0, counts, sizes).count == 0
-    spent = count_looks("one", 100, {"one": SPENT_LOOKS}, sizes)
-    assert spent.are_spent and not count_looks("two", 200, {"one": SPENT_LOOKS}, sizes).are_spent

@@ -46,6 +46,22 @@ def chance_of_scores(scores: Sequence[float], bar: float) -> float:
     return 1 - NormalDist().cdf(_skewed_distance(scores, bar))
 
 
+def least_right(n: int, bar: float, look: int, among: int = 1) -> int | None:
+    """Returns the fewest right answers of `n` that show that the bar is met, for the best of `among` candidates of a
+    look; None if even `n` don't."""
+    level = claim_level(look) / among
+    if not n or binomial_tail(n, n, bar) > level:
+        return None
+    low, high = -1, n
+    while high - low > 1:
+        middle = (low + high) // 2
+        if binomial_tail(middle, n, bar) <= level:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
 def binomial_tail(right: int, n: int, bar: float) -> float:
     """Returns the probability of at least `right` right answers of `n`, if each is right with probability `bar`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from decimal import Decimal
+from statistics import pstdev
 from typing import Literal
 
 from trainers.json_values import JsonValue
@@ -26,6 +27,7 @@ RUNG_NAMES: tuple[RungName, ...] = (
 FREE_RUNGS: tuple[RungName, ...] = ("classical", "encoder")
 DEFAULT_QUALITY_THRESHOLD = 0.85
 USUAL_SHOTS = 10  # examples in a prompt if nobody has asked for another number
+SURE_ERRORS = 2  # standard errors by which a later candidate has to be ahead of the best so far
 NEGLIGIBLE_GAIN = 1.0  # percentage points; a smaller gain is no reason to label more rows
 
 
@@ -194,7 +196,29 @@ class Ladder(JsonValue):
 
     @property
     def best(self) -> Rung | None:
-        return max(self.rungs, key=lambda rung: rung.score, default=None)
+        """The rung with the highest score. One that was measured in a later look has to be ahead by more than two
+        standard errors: people who start from the best each time otherwise collect luck, not quality."""
+        best: Rung | None = None
+        for look in sorted({rung.look for rung in self.rungs}):
+            leader = max((rung for rung in self.rungs if rung.look == look), key=lambda rung: rung.score)
+            if best is None or _is_clearly_ahead(leader, best):
+                best = leader
+        return best
+
+    @property
+    def unproven_leader(self) -> Rung | None:
+        """The rung with a higher score than `best`, which may be luck; None if there is none."""
+        highest = max(self.rungs, key=lambda rung: rung.score, default=None)
+        best = self.best
+        return highest if highest and best and highest.score > best.score else None
+
+
+def _is_clearly_ahead(later: Rung, best: Rung) -> bool:
+    if later.n != best.n:
+        return False
+    differences = [score - other for score, other in zip(later.scores, best.scores, strict=True)]
+    error = pstdev(differences) / math.sqrt(len(differences)) if differences else 0.0
+    return later.score - best.score > SURE_ERRORS * error
 
 
 @dataclass(frozen=True)

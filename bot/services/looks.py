@@ -1,0 +1,165 @@
+"""Loads the history of looks at held-out rows, and gives stored candidates the look and the origin that decide how
+strong a claim about them has to be. Writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from bot.rules.plans import plan_from_json
+from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.values.runs import RunResult
+from storage.records import Dataset, Measurement, Run
+from storage.store import Store
+from trainers.dataset import Report, read
+from trainers.dataset.rows import at, distinct_example_places
+from trainers.evaluation.looks import Look, MeasuredCandidate, find_new_looks, find_origin
+from trainers.evaluation.results import Candidate, Ladder, Rung
+
+
+def history(store: Store, dataset: str, holdout: str) -> tuple[Look, ...]:
+    """Returns the looks at this holdout of a dataset, the oldest first, including those at the holdouts of earlier
+    versions: their rows are still among these. A sealed part has only its own looks until it has joined a holdout."""
+    versions = store.datasets.versions(dataset)
+    ids = tuple(version.id for version in versions)
+    contained = _contained_holdouts(versions, holdout)
+    looks = [
+        *_ladder_looks(store, ids),
+        *_curve_looks(store, ids),
+        *_run_looks(store, ids),
+    ]
+    return tuple(look for _, look in sorted(looks, key=lambda each: each[0]) if look.holdout in contained)
+
+
+def rungs_with_looks(
+    ladder: Ladder, plan: LadderPlan, looks: Sequence[Look], files: Path
+) -> tuple[Rung, ...]:
+    """Returns the rungs of a stored measurement, each with the look that measured it first. `looks` is the history of
+    its holdout. The standings are still those of the stored ladder."""
+
+    def with_look(rung: Rung) -> Rung:
+        measured = measured_candidate(rung.arm, plan)
+        origin = find_origin(measured, ladder.holdout_sha256, looks)
+        fresh = None
+        if origin.seen is not None:
+            fresh = find_fresh_places(files, ladder.holdout_sha256, origin.seen)
+        return replace(rung, look=origin.look, choices=origin.choices, fresh=fresh)
+
+    return tuple(map(with_look, ladder.rungs))
+
+
+def next_look(looks: Iterable[Look]) -> int:
+    """Returns the number of the look that something new would be."""
+    return len(find_new_looks(looks)) + 1
+
+
+def number_of_tuned(looks: Iterable[Look], run: Run) -> int:
+    """Returns which of the tuned models that were measured on these rows the run's is: 1 for the first. A run whose
+    result isn't stored yet is the next one."""
+    tuned = [look.name for look in looks if any(each.candidate.rung == "tuned" for each in look.candidates)]
+    name = f"run {run.id}"
+    return tuned.index(name) + 1 if name in tuned else len(tuned) + 1
+
+
+def measured_candidate(candidate: Candidate, plan: LadderPlan) -> MeasuredCandidate:
+    """Returns a planned candidate with what distinguishes it from others of the same name."""
+    if candidate.model is None or candidate.rung == "tuned":
+        return MeasuredCandidate(candidate)
+    if candidate.rung == "optimised":
+        return MeasuredCandidate(candidate, made_of=_hash([plan.optimised or ""]))
+    chosen = [plan.prompt.strip()] if plan.prompt and plan.prompt.strip() else []
+    if candidate.shots is not None and not plan.chooses_shots:
+        chosen.append(f"{candidate.shots} examples")
+    documents = plan.documents if candidate.rung == "retrieval" else ()
+    return MeasuredCandidate(
+        candidate,
+        by_people=_hash(chosen) if chosen else "",
+        made_of=_hash(documents) if documents else "",
+    )
+
+
+def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[int, ...]:
+    """Returns the places, among a holdout's scores, of the rows that none of the holdouts in `seen` has. None of them
+    is fresh if a file is gone."""
+    paths = [files / f"{name}.jsonl" for name in (holdout, *seen)]
+    if not all(path.is_file() for path in paths):
+        return ()
+    own, *others = [_question_keys(path) for path in paths]
+    seen_keys = frozenset().union(*others)
+    return tuple(place for place, key in enumerate(own) if key not in seen_keys)
+
+
+def _contained_holdouts(versions: Sequence[Dataset], holdout: str) -> frozenset[str]:
+    """Returns the hashes of the holdouts whose rows this one contains, itself included. `versions` are newest first."""
+    reports = [Report.from_json(each.report) for each in reversed(versions) if each.report]
+    contained: set[str] = set()
+    for report in reports:
+        if report.holdout_sha256 == holdout:
+            return frozenset({*contained, holdout})
+        # Once they were opened, the sealed rows join the next version's holdout.
+        contained |= {str(report.holdout_sha256), str(report.sealed_sha256)}
+    return frozenset({holdout})
+
+
+def _ladder_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+    done = store.measurements.done(ids, "ladder")
+    # By the time of its result: a measurement that ends later must not change the number of one that was shown before.
+    return [
+        (Ladder.from_json(each.result).measured_at, _ladder_look(store, each)) for each in done if each.result
+    ]
+
+
+def _ladder_look(store: Store, measurement: Measurement) -> Look:
+    plan = LadderPlan.from_json(measurement.plan)
+    progress = LadderProgress.from_json(measurement.progress)
+    failed = {each.arm for each in progress.arms if each.failed is not None}
+    candidates = [measured_candidate(arm, plan) for arm in plan.arms if arm not in failed]
+    # People who compare answers read held-out questions.
+    shows_rows = bool(store.preferences.of(measurement.id))
+    return Look(f"m{measurement.id}", plan.holdout_sha256, tuple(candidates), shows_rows)
+
+
+def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+    """Returns a look for each size of a tuned model's curve that no earlier curve or run has measured."""
+    looks = []
+    for measurement in store.measurements.done(ids, "curve"):
+        plan = plan_of(measurement.plan)
+        if not isinstance(plan, TunedCurvePlan):
+            continue
+        for size in TunedCurveProgress.from_json(measurement.progress).sizes:
+            if size.from_before is None:
+                measured = MeasuredCandidate(Candidate("tuned", size.model), made_of=f"m{measurement.id}")
+                look = Look(f"m{measurement.id}", plan.holdout_sha256, (measured,))
+                looks.append((measurement.updated_at, look))
+    return looks
+
+
+def _run_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+    return [(run.state_since, run_look(run)) for run in store.runs.done(ids)]
+
+
+def run_look(run: Run) -> Look:
+    """Returns the look at a finished run's result."""
+    plan = plan_from_json(run.plan)
+    result = RunResult.from_json(run.result) if run.result else None
+    measured = MeasuredCandidate(Candidate("tuned", f"{plan.provider}/{run.model}"), made_of=f"run {run.id}")
+    shows_rows = bool(result and result.shown_rows)
+    return Look(f"run {run.id}", plan.holdout_sha256, (measured,), shows_rows)
+
+
+def _hash(texts: Iterable[str]) -> str:
+    joined = "\0".join(texts)
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# A file's name is the hash of its content, so it never has to be read again.
+@lru_cache(maxsize=16)
+def _question_keys(holdout: Path) -> tuple[bytes, ...]:
+    rows = read(holdout, holdout.name).examples
+    distinct = at(distinct_example_places(rows), rows)
+    texts = (row.prompt[-1].content.encode("utf-8", "surrogatepass") for row in distinct)
+    return tuple(hashlib.sha256(text).digest() for text in texts)

@@ -1,0 +1,78 @@
+"""Looks at the same held-out rows make later claims harder, and claims that were made stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.services import datasets, looks
+from bot.services.measured_candidates import load_measured
+from tests.bot.measurements import BASELINE, HELD, PRICES, ladder_of, measure, until
+from tests.bot.runs import ENOUGH_ROWS, seed_runs
+from tests.bot.world import MakeWorld, Rules, World
+from trainers.evaluation.results import Rung
+
+ZERO = f"{BASELINE} rungs=zero"
+
+
+@pytest.fixture
+def tickets(make_world: MakeWorld) -> World:
+    world = make_world(Rules(more=PRICES))
+    world.seed_dataset(rows=ENOUGH_ROWS)
+    return world
+
+
+def rungs_of(world: World) -> dict[str, Rung]:
+    holdout = ladder_of(world).holdout_sha256
+    measured = load_measured(world.store, world.service.settings.files, "tickets", holdout)
+    assert measured
+    return {rung.arm.rung: rung for rung in measured.ladder.rungs}
+
+
+def test_a_claim_stays_and_the_card_says_what_the_next_one_costs(tickets: World) -> None:
+    tickets.type("/finetune baseline tickets rungs=classical")
+    until(tickets, "done")
+    assert "looked at" not in tickets.find_message("Measurement m1"), "the first look costs nothing extra"
+    measure(tickets, ZERO, 2)
+    card = tickets.find_message("Measurement m2", "were looked at twice")
+    assert "Something new" in card and "sealed rows" in card
+    rungs = rungs_of(tickets)
+    assert (rungs["classical"].look, rungs["classical"].standing) == (1, "meets")
+    assert rungs["zero"].look == 2
+
+
+def test_a_repeated_measurement_costs_nothing(tickets: World) -> None:
+    for number in (1, 2):
+        tickets.type("/finetune baseline tickets rungs=classical")
+        until(tickets, "done", number)
+    assert rungs_of(tickets)["classical"].look == 1
+    assert "Held-out rows looked at once" in tickets.type("/finetune datasets")
+
+
+def test_a_prompt_rewritten_after_its_scores_has_to_show_more(tickets: World) -> None:
+    measure(tickets, f"{BASELINE} rungs=zero,kshot")
+    measure(tickets, f'{ZERO} prompt="Choose one label."', 2)
+    assert (rungs_of(tickets)["zero"].look, rungs_of(tickets)["zero"].choices) == (2, 2)
+
+
+def test_a_prompt_written_after_wrong_rows_were_shown_needs_fresh_rows(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    seed_runs(world)
+    assert world.find_message("rows got better")
+    world.type(ZERO)
+    until(world, "done")
+    assert rungs_of(world)["zero"].fresh is None, "nobody wrote this prompt"
+    measure(world, f'{ZERO} prompt="Choose one label."', 2)
+    assert rungs_of(world)["zero"].fresh == ()
+
+
+def test_rows_of_a_later_version_are_fresh(tickets: World) -> None:
+    files = tickets.service.settings.files
+    tickets.seed_dataset(called="other", rows=60)
+    first, second = (
+        str(datasets.report_of(version).holdout_sha256)
+        for version in map(tickets.store.datasets.newest, ("tickets", "other"))
+    )
+    fresh = looks.find_fresh_places(files, first, [second])
+    assert 0 < len(fresh) < 2 * HELD
+    assert looks.find_fresh_places(files, first, [first]) == ()
+    assert looks.find_fresh_places(files, first, ["0" * 64]) == (), "nothing is fresh if the file is gone"

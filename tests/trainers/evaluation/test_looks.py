@@ -1,0 +1,82 @@
+"""Looks at held-out rows are counted, and what people made after them is known by what is stored."""
+
+from __future__ import annotations
+
+from trainers.evaluation.looks import Look, MeasuredCandidate, Origin, find_new_looks, find_origin
+from trainers.evaluation.results import CLASSICAL, Candidate
+
+FREE = MeasuredCandidate(CLASSICAL)
+SMALL, BIG = (Candidate("zero", f"vendor/{name}") for name in ("small", "big"))
+EXAMPLES = MeasuredCandidate(Candidate("kshot", "vendor/small"))
+FIRST = Look("m1", "rows", (FREE, MeasuredCandidate(SMALL)))
+
+
+def rewrite(number: int, candidate: Candidate = SMALL) -> MeasuredCandidate:
+    return MeasuredCandidate(candidate, by_people=f"prompt {number}")
+
+
+def look(name: str, *candidates: MeasuredCandidate, holdout: str = "rows", shows_rows: bool = False) -> Look:
+    return Look(name, holdout, candidates, shows_rows)
+
+
+def test_a_candidate_keeps_the_look_that_measured_it_first() -> None:
+    looks = [FIRST, look("m2", EXAMPLES), look("m3", MeasuredCandidate(SMALL), FREE)]
+    assert find_origin(FREE, "rows", looks) == Origin(1)
+    assert find_origin(EXAMPLES, "rows", looks) == Origin(2)
+
+
+def test_repeating_a_measurement_is_no_look_but_repeating_it_on_more_rows_is() -> None:
+    repeated, grown = look("m2", FREE), look("m3", FREE, holdout="more rows")
+    assert find_new_looks([FIRST, repeated, grown]) == (FIRST, grown)
+    assert find_origin(FREE, "more rows", [FIRST, repeated, grown]) == Origin(2)
+
+
+def test_a_candidate_that_nobody_measured_would_be_the_next_look() -> None:
+    assert find_origin(EXAMPLES, "rows", [FIRST]) == Origin(2)
+
+
+def test_what_people_did_not_change_by_hand_is_not_fitted_to_the_rows() -> None:
+    searched = MeasuredCandidate(Candidate("optimised", "vendor/small"), made_of="a prompt")
+    shown = look("run 1", MeasuredCandidate(Candidate("tuned", "a/b")), shows_rows=True)
+    assert find_origin(searched, "rows", [FIRST, shown]) == Origin(3)
+
+
+def test_the_first_prompt_of_people_is_a_candidate_like_others() -> None:
+    assert find_origin(rewrite(1), "rows", [look("m1", FREE), look("m2", rewrite(1))]) == Origin(2)
+
+
+def test_each_rewrite_starts_from_one_of_the_known_scores() -> None:
+    """After two models and no rewrite there are two candidates to start from, then three, then four."""
+    looks = [look("m1", MeasuredCandidate(SMALL), MeasuredCandidate(BIG))]
+    origins = []
+    for number in (1, 2, 3):
+        looks.append(look(f"m{number + 1}", rewrite(number)))
+        origins.append(find_origin(rewrite(number), "rows", looks))
+    assert origins == [Origin(2, 2), Origin(3, 2 * 3), Origin(4, 2 * 3 * 4)]
+
+
+def test_rewriting_the_prompt_of_all_models_is_no_choice_of_one() -> None:
+    both = look("m1", MeasuredCandidate(SMALL), MeasuredCandidate(BIG))
+    again = look("m2", rewrite(1), rewrite(1, BIG))
+    assert find_origin(rewrite(1), "rows", [both, again]) == Origin(2, 1)
+
+
+def test_the_choices_of_a_rewrite_do_not_grow_with_later_looks() -> None:
+    looks = [FIRST, look("m2", rewrite(1))]
+    at_first = find_origin(rewrite(1), "rows", looks)
+    assert find_origin(rewrite(1), "rows", [*looks, look("m3", rewrite(2)), look("m4", EXAMPLES)]) == at_first
+
+
+def test_a_prompt_written_after_wrong_rows_were_shown_needs_other_rows() -> None:
+    shown = look("run 1", MeasuredCandidate(Candidate("tuned", "a/b")), shows_rows=True)
+    origin = find_origin(rewrite(1), "rows", [FIRST, shown, look("m2", rewrite(1))])
+    assert origin == Origin(3, seen=("rows",))
+    before = find_origin(rewrite(1), "rows", [FIRST, look("m2", rewrite(1)), shown])
+    assert before.seen is None, "it was written before"
+
+
+def test_measured_again_on_more_rows_a_prompt_is_still_the_one_that_was_fitted() -> None:
+    shown = look("run 1", MeasuredCandidate(Candidate("tuned", "a/b")), shows_rows=True)
+    grown = look("m3", rewrite(1), holdout="more rows")
+    origin = find_origin(rewrite(1), "more rows", [FIRST, shown, look("m2", rewrite(1)), grown])
+    assert origin == Origin(4, seen=("rows",))

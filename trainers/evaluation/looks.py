@@ -1,0 +1,102 @@
+"""Which look at held-out rows measured a candidate first, and how much had its makers seen of these rows?
+
+Everything here follows from what is stored: which evaluation measured what, on which rows, by which prompt, and when
+wrong rows were shown. trainers/evaluation/claims.py turns it into the level of a claim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from trainers.evaluation.results import Candidate
+
+
+@dataclass(frozen=True)
+class MeasuredCandidate:
+    """A candidate with what distinguishes it from others of the same name. `by_people` is a hash of what people chose
+    for it (a prompt, a number of examples, documents), '' if they chose nothing. `made_of` names what else differs: a
+    prompt that was searched for on training rows, or a training."""
+
+    candidate: Candidate
+    by_people: str = ""
+    made_of: str = ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """An evaluation that showed people scores on held-out rows, such as 'm3' or 'run 2'. With `shows_rows` it also
+    showed them held-out rows, with the right answers."""
+
+    name: str
+    holdout: str
+    candidates: tuple[MeasuredCandidate, ...]
+    shows_rows: bool = False
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a candidate came about. `look` is the number of the look that measured it first. `choices` is the number of
+    candidates that people could have made in its place, depending on the scores that they had seen. `seen` are the
+    holdouts of which people had seen scores when they made it, if they had been shown wrong rows by then; else None."""
+
+    look: int = 1
+    choices: int = 1
+    seen: tuple[str, ...] | None = None
+
+
+def find_new_looks(looks: Iterable[Look]) -> tuple[Look, ...]:
+    """Returns the looks with something new: repeating a measurement on the same rows shows nothing new."""
+    shown_before: set[tuple[str, MeasuredCandidate]] = set()
+    new_looks = []
+    for look in looks:
+        shown = {(look.holdout, each) for each in look.candidates}
+        if not shown <= shown_before:
+            new_looks.append(look)
+        shown_before |= shown
+    return tuple(new_looks)
+
+
+def find_origin(measured: MeasuredCandidate, holdout: str, looks: Iterable[Look]) -> Origin:
+    """Returns how a candidate on `holdout` came about. `looks` are those at this holdout and at the earlier ones whose
+    rows it contains, the oldest first. A candidate that none of them has is taken to be measured next."""
+    new_looks = find_new_looks(looks)
+    number = next(
+        (
+            place
+            for place, look in enumerate(new_looks, 1)
+            if look.holdout == holdout and measured in look.candidates
+        ),
+        len(new_looks) + 1,
+    )
+    if not measured.by_people:
+        # It is the same whatever the scores were, so nobody can have fitted it to the held-out rows.
+        return Origin(number)
+
+    number_before = next(
+        (place for place, look in enumerate(new_looks) if measured in look.candidates), len(new_looks)
+    )
+    earlier = new_looks[:number_before]
+    if any(look.shows_rows for look in earlier):
+        return Origin(number, seen=tuple(dict.fromkeys(look.holdout for look in earlier)))
+    return Origin(number, choices=_count_choices(measured, new_looks[: number_before + 1]))
+
+
+def _count_choices(measured: MeasuredCandidate, looks: Sequence[Look]) -> int:
+    """Returns how many different candidates the scores could have led to. The last look measures `measured`, if any.
+
+    Who rewrites a prompt starts from one of the candidates whose scores are known. If m are known and c are made from
+    them, that is a choice of one in m/c; the choices of several rewrites are multiplied. Since the level is divided by
+    their number, the promise holds for all candidates together that could have been made (union bound).
+    """
+    choices = 1
+    measured_before: list[MeasuredCandidate] = []
+    for look in looks:
+        new = [each for each in look.candidates if each.candidate.model and each not in measured_before]
+        rewritten = [each for each in new if each.by_people]
+        if measured_before and rewritten:
+            choices *= math.ceil(len(measured_before) / len(rewritten))
+        measured_before += new
+    is_next = measured not in measured_before
+    return choices * len(measured_before) if is_next and measured_before else choices
