@@ -235,7 +235,7 @@ def test_a_model_that_may_be_worse_than_the_margin_needs_a_reason(make_world: Ma
     world = measure_and_train(make_world, "[policy.promotion]\nmargin_points = 1\n")
     assert result_of(world).not_worse is None and not world.has_button("put_to_work")
     refusal = world.type("/finetune promote tickets-1", user=BEN)
-    assert "may be worse by more than the 1 point that is allowed" in refusal
+    assert "can't show that it is at most 1 point worse" in refusal
 
 
 def test_a_label_below_the_minimum_needs_a_reason(make_world: MakeWorld) -> None:
