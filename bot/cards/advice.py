@@ -57,9 +57,9 @@ def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
             if succession.successor and facts.is_measured(succession.successor):
                 return f"{until}, and use its successor {succession.successor} from then on."
             return f"{until}, and measure its possible successors before then. {_quality_hint(spelling)}"
-        is_no = verdict.kind == "no_go"
-        if is_no and isinstance(step.todo, reasons.Measure) and step.todo.follows:
-            return f"{_until_the_end(step.todo, step.todo.follows, spelling)} {_quality_hint(spelling)}"
+        stays = _until_the_end(step.todo, spelling) if verdict.kind == "no_go" else None
+        if stays:
+            return f"{stays} {_quality_hint(spelling)}"
         return todo_text(step.todo, spelling)
     if verdict.kind != "go":
         return ""
@@ -68,10 +68,21 @@ def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
     return f"Start a run ({spelling.command('start', facts.dataset)})."
 
 
-def _until_the_end(measure: reasons.Measure, end: reasons.ModelEnd, spelling: Spelling) -> str:
+def _until_the_end(todo: Todo, spelling: Spelling) -> str | None:
+    """The step to keep a model that will be shut down, and to measure its successor in time; None for other steps."""
+    keys: tuple[str, ...] = ()
+    measure = todo
+    if isinstance(todo, reasons.SetUp):
+        keys = todo.keys
+        measure = todo.measure
+    if not isinstance(measure, reasons.Measure) or measure.follows is None:
+        return None
+    end = measure.follows
     old, new = (name.rpartition("/")[2] for name in (end.model, measure.models[0]))
-    command = _measuring_command(measure, spelling)
-    return f"Stay with {old} until it ends on {end.day}, and measure {new} before then ({command})."
+    how = _measuring_command(measure, spelling)
+    if keys:
+        how = f"{how}, once {' and '.join(keys)} is set where the bot runs"
+    return f"Stay with {old} until it ends on {end.day}, and measure {new} before then ({how})."
 
 
 def reason_text(verdict: Verdict, reason: Reason, spelling: Spelling = SLACK) -> str:

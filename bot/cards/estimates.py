@@ -303,11 +303,15 @@ def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:
     back = payback_text(estimate.payback_months)
     unsure = ", if one machine is enough" if rests_on_one_machine(estimate) else ""
     less = about_usd(a_month.expected, a_month.low, a_month.high, per="a month")
-    machine = _after_machines(estimate)
-    saves = ("Saves", f"{less}{_until(estimate)}{machine}{unsure}")
-    if a_month.expected <= 0:
+    machine = _machine_bill(estimate)
+    after = f", after {machine}" if machine else ""
+    saves = ("Saves", f"{less}{_until(estimate)}{after}{unsure}")
+    if a_month.expected < 0:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
-        saves = ("Costs more", f"{more}{machine}") if a_month.expected else ("Saves", "nothing")
+        of_it = f", with {machine}" if machine else ""
+        saves = ("Costs more", f"{more}{of_it}")
+    elif not a_month.expected:
+        saves = ("Saves", "nothing")
     in_total = net_value_fact(outlook)
     if estimate.payback_months is None:
         # If the loss alone decides, the one-off cost would be one number too many.
@@ -328,14 +332,15 @@ def net_value_fact(outlook: Outlook | None) -> list[tuple[str, str]]:
     return [(f"Over {format_months(outlook.horizon_months)}", net_value_text(*points))]
 
 
-def _after_machines(estimate: Estimate) -> str:
-    """The monthly bill of the machines that serve the tuned model, often the largest cost of all."""
+def _machine_bill(estimate: Estimate) -> str:
+    """The monthly bill of the machines that serve the tuned model, often the largest cost of all: '$73 for its
+    machine'; '' if it is paid by the token."""
     bill = estimate.monthly_after.hosting
     if not bill:
         return ""
     count = estimate.machines or 1
     what = "its machine" if count == 1 else f"its {count:,} machines"
-    return f", after {about_usd(bill).removeprefix('about ')} for {what}"
+    return f"{about_usd(bill).removeprefix('about ')} for {what}"
 
 
 def _until(estimate: Estimate) -> str:

@@ -100,10 +100,10 @@ def _loses_later(estimate: Estimate, outlook: Outlook | None) -> str:
     saves = f"It saves {monthly_saving_text(estimate)}"
     succession = estimate.succession
     if estimate.loss_cause == "successor" and succession and succession.saving_month is not None:
-        later = f"its successor {succession.successor} costs less than the tuned model"
+        then = f"{succession.model} ends on {succession.ends} and its successor {succession.successor}"
         if succession.saving_month < 0:
-            later = f"it costs {usd(-succession.saving_month)} a month more than the successor {succession.successor}"
-        return f"{loss}. {saves}, when {succession.model} ends; from then on {later}."
+            return f"{loss}, because {then} costs {usd(-succession.saving_month)} a month less. {saves}."
+        return f"{loss}, because {then} costs only {usd(succession.saving_month)} a month more. {saves}."
     if estimate.loss_cause == "price fall":
         return f"{loss}, because the price of {alternative_in_short(estimate)} falls. {saves} at first."
     return f"{loss}. {saves}, less than it costs once."

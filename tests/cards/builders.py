@@ -17,9 +17,10 @@ from bot.rules.alternatives import (
     CurrentModel,
     MeasuredCandidates,
     MonthlyUse,
+    UnmeasuredModel,
     choose_alternative,
 )
-from bot.rules.bills import Rates
+from bot.rules.bills import MonthlyCost, Rates
 from bot.rules.budgets import Budget
 from bot.rules.calibration import Actual, run_actuals
 from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
@@ -193,6 +194,11 @@ CHEAP = replace(GPT_4O, model="gpt-6-luna", input=Decimal("0.05"), output=Decima
 ENDING = replace(GPT_4O, ends=date(2027, 1, 14), successor=CHEAP.model, after_end=CHEAP)
 
 
+CHEAP_MODEL = UnmeasuredModel(
+    "openai/gpt-6-luna", MonthlyCost(Decimal("10.00"), Decimal("0.19"), Decimal(0)), Decimal("0.0012")
+)
+
+
 def estimate_summary(
     *,
     training: Training = OWN,
@@ -325,8 +331,8 @@ NOT_DECIDED = PlanVerdict(
 LOSES_LATER = PlanVerdict(
     kind="no_go",
     rule="net value",
-    reason="Over 12 months it loses about $350 ($220 to $450). It saves about $195 a month until 2027-01-14, when "
-    "gpt-4o ends; from then on it costs $62.07 a month more than the successor gpt-6-luna.",
+    reason="Over 12 months it loses about $350 ($220 to $450), because gpt-4o ends on 2027-01-14 and its successor "
+    "gpt-6-luna costs $62.07 a month less. It saves about $195 a month until 2027-01-14.",
     bar=0.85,
     best=BestCandidate("the encoder", 0.68, 0.61, 0.74, "misses"),
     saves_until="2027-01-14",

@@ -78,6 +78,9 @@ def cards() -> dict[str, Message]:
     cases["estimate-today-unmeasured"] = builders.estimate_summary(
         **missed, people_hours=Decimal(4), about=TODAY
     )
+    priced = {**missed, "people_hours": Decimal(4)}
+    cheap = builders.estimate_summary(**priced, about={"offered": builders.CHEAP_MODEL})
+    cases["estimate-cheap-model-untried"] = replace(cheap, offered=builders.CHEAP_MODEL)
     without_key = {**TODAY, "providers_without_key": (("openai", "OPENAI_API_KEY"),)}
     cases["estimate-without-key"] = builders.estimate_summary(
         **missed, people_hours=Decimal(4), about=without_key

@@ -10,8 +10,6 @@ from bot.cards import estimates, status, sunsets
 from bot.cards.blocks import Message
 from bot.cards.status import Status
 from bot.cards.sunsets import Sunset
-from bot.rules.alternatives import UnmeasuredModel
-from bot.rules.bills import MonthlyCost
 from bot.rules.facts import Evidence
 from bot.values.sunsets import ModelUse
 from tests.cards import builders, measurements
@@ -27,7 +25,7 @@ PLANNED = replace(
 )
 LOCAL = ModelUse("target", "", "local/smollm2-135m", said_by="the weights are on your own machine")
 CLASSICAL = Evidence(ladder=measurements.ladder())
-OFFERED = UnmeasuredModel("openai/gpt-6-luna", MonthlyCost(Decimal("10.00"), Decimal("0.19"), Decimal(0)))
+OFFERED = builders.CHEAP_MODEL
 
 
 def sunset(use: ModelUse = GPT_4O) -> Sunset:
