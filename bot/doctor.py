@@ -275,7 +275,7 @@ def _check_trainer(settings: Settings, row: ProviderRow) -> Finding | None:
         return Finding(False, row.title, str(refused))
     if not row.trains:
         return Finding(True, row.title, "answers; for asking models only, not for training")
-    closing = f"; accepts new jobs until {row.closes}" if row.closes else ""
+    closing = f"; {row.closes} is the last day on which it accepts new jobs" if row.closes else ""
     return Finding(True, row.title, f"answers, and reports nothing that prevents training there{closing}")
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # imported at the first call, since it takes 0.3 s and 20 MB
 
 NO_KEY = "none"  # sent to providers that need no key, since the SDK insists on one
 _UNCLEAR = frozenset({408, 409, 429})
+NOT_IMPLEMENTED = (
+    501  # unlike other answers from 500 on, it is definite: the service doesn't do this (any more)
+)
 _PAUSES_S = (0.2, 0.8)
 MOST_WAIT_S = 3600.0
 
@@ -50,7 +53,7 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
         return InvalidResponse(
             f"{action}: answered with a redirect (HTTP {status}). Set base_url to the final address."
         )
-    if status in _UNCLEAR or status >= 500:
+    if status in _UNCLEAR or (status >= 500 and status != NOT_IMPLEMENTED):
         wait = _retry_after(error)
         when = "later" if wait is None else f"in {wait:.0f} s"
         message = (
@@ -66,7 +69,8 @@ def _is_transient(error: openai.OpenAIError) -> bool:
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return error.status_code >= 500 and _retry_after(error) is None
+        is_fault = error.status_code >= 500 and error.status_code != NOT_IMPLEMENTED
+        return is_fault and _retry_after(error) is None
     return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
 
 
@@ -76,6 +80,8 @@ def _next_step(error: openai.APIStatusError, provider: Provider) -> str:
             f" {provider.name} does not offer fine-tuning to this organisation any more."
             " Choose a target that starts with local/, or open weights like crusoe/llama-3.1-8b."
         )
+    if error.status_code == NOT_IMPLEMENTED:
+        return f" {provider.name} does not offer this (any more). Choose another target; nothing was started."
     named = f" in {provider.key_env}" if provider.key_env else ""
     if error.status_code == 402:
         return " The account there is out of credit: add some, then start again."

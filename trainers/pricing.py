@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from importlib import metadata
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from genai_prices.types import MatchLogic, ModelPrice, PriceCalculation, TieredPrices
 
 LIBRARY = "genai-prices"
+OLD_AFTER = timedelta(days=183)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class PriceRow:
     a sentence that a buyer should know. `batch_discount` of 0.5 means that batch requests cost half; None means that no
     batch price is listed. `ends` is the first day on which the model no longer answers, or None if none is announced,
     `successor` the model that its maker recommends instead, and `ends_said_by` the source of both.
+    `prices_from` says where to get a missing price.
     """
 
     model: str
@@ -117,10 +119,15 @@ class PriceRow:
     hosted_usd_per_hour: Decimal | None = None
     idle_window_s: int | None = None
     rental: Rental | None = None
+    prices_from: str = ""
 
     @property
     def said_by(self) -> str:
         return dated_source(self.source, self.as_of)
+
+    def is_old(self, today: date) -> bool:
+        """True if nobody has read the price for over half a year. Those of a library or a person have no such date."""
+        return self.as_of is not None and today - self.as_of > OLD_AFTER
 
     def has_ended(self, today: date) -> bool:
         return self.ends is not None and today >= self.ends
@@ -168,7 +175,35 @@ def find_prompted_price(
     name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow], today: date
 ) -> PriceRow | UnknownPrice:
     """Finds the price of asking a model: 'gpt-4o', 'groq/llama-3.1-8b-instant', 'ft:gpt-4o-2024-08-06:acme::x' or
-    'local/smollm2-135m'. The user's `own` prices take precedence."""
+    'local/smollm2-135m'. The user's `own` prices take precedence.
+
+    A model of a provider in `providers` may also be listed without the provider's name: as somebody typed it into
+    their own prices, or as price lists name it."""
+    row = _find_by_name(name, providers, own, today)
+    if isinstance(row, PriceRow):
+        return row
+    others = (_find_by_name(other, providers, own, today) for other in _other_names(name, providers, own))
+    listed = next((other for other in others if isinstance(other, PriceRow)), None)
+    return replace(listed, model=name.strip()) if listed else row
+
+
+def _other_names(name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow]) -> Iterator[str]:
+    """Yields the names without the provider under which lists may have the price of 'PROVIDER/MODEL'."""
+    seller, slash, bare = name.strip().partition("/")
+    provider = next((row for row in providers if slash and row.name == seller.lower()), None)
+    if provider is None:
+        return
+    bare = strip_effort(bare)
+    model = provider.model(bare)
+    if any(row.model.lower() == bare.lower() for row in own):
+        yield bare
+    if model is not None:
+        yield model.base_name or bare
+
+
+def _find_by_name(
+    name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow], today: date
+) -> PriceRow | UnknownPrice:
     full_name, name = name.strip(), strip_effort(name.strip())
     own_row = next((row for row in own if row.model.lower() == name.lower()), None)
     machines = (f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
@@ -209,6 +244,7 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
         is_hosted=provider.is_hosted,
         hosted_usd_per_hour=provider.hourly_price(model.name) if provider.is_hosted else None,
         idle_window_s=provider.idle_stop_s if provider.scales_to_zero else None,
+        prices_from=provider.prices_from,
     )
 
 
@@ -396,6 +432,7 @@ def _row_to_json(row: PriceRow) -> dict[str, object]:
             del values[name]
     if row.rental is None:  # likewise
         del values["rental"]
+    del values["prices_from"]  # of no use once a plan has its prices
     for name, value in values.items():
         if isinstance(value, Decimal):
             values[name] = f"{value:f}"

@@ -124,7 +124,9 @@ Hyperparameters = Mapping[
 @dataclass(frozen=True)
 class ProviderRow:
     """A provider. `closes` is the last day on which it accepts a new job; from `closed_to_new` on it trains only for
-    accounts that had trained there before. `defaults` are the hyperparameters that a plan there starts with.
+    accounts that had trained there before, and from `closed_to_idle` on only for those that have asked a tuned model
+    within `idle_days`. `closing_said_by` is the source of these dates. `prices_from` says where to get prices that no
+    public list has. `defaults` are the hyperparameters that a plan there starts with.
 
     `stays_here`: data sent to it stays with the people who run the bot. That is so for the trainer that we start,
     unless its jobs run on a cluster that nobody has declared to be theirs. For any other provider the row must say so,
@@ -154,6 +156,10 @@ class ProviderRow:
     cluster: Annotated[str | None, SET_BY_CALLER] = None
     is_child: Annotated[bool, SET_BY_CALLER] = False
     closed_to_new: date | None = None
+    closed_to_idle: date | None = None
+    idle_days: PositiveInt = 60
+    closing_said_by: str = ""
+    prices_from: str = ""
     shutdowns: Annotated[Mapping[str, date], SET_BY_CALLER] = field(default_factory=dict)
     listed: Annotated[frozenset[str], SET_BY_CALLER] = frozenset()
     outputs_terms: Annotated[
@@ -256,11 +262,12 @@ class ProviderRow:
 @dataclass(frozen=True)
 class ModelVerdict:
     """Whether a job on a model may start. `reasons` are sentences for a person, if there are any; `way_out` is a
-    sentence that suggests an alternative."""
+    sentence that suggests an alternative. `is_closed`: the provider takes no new jobs, whatever the model."""
 
     level: Literal["ok", "warn", "refuse"]
     reasons: tuple[str, ...] = ()
     way_out: str | None = None
+    is_closed: bool = False
 
     @property
     def may_train(self) -> bool:
@@ -300,19 +307,27 @@ def model_verdict(
             "open weights at a service, such as crusoe/llama-3.1-8b."
         )
     refusals = []
-    if row.closes and today > row.closes:
-        refusals.append(f"{row.title} has accepted no new fine-tuning jobs since {row.closes}.")
+    is_closed = row.closes is not None and today > row.closes
+    source = f" ({row.closing_said_by})" if row.closing_said_by else ""
+    if row.closes and is_closed:
+        since = row.closes + timedelta(days=1)
+        refusals.append(f"{row.title} has accepted no new fine-tuning jobs since {since}{source}.")
     if model.has_ended(today):
         refusals.append(
             f"{model.name} ended on {model.ends}: neither it nor a fine-tune of it answers any more."
         )
     if refusals:
-        return ModelVerdict("refuse", tuple(refusals), way_out)
+        return ModelVerdict("refuse", tuple(refusals), way_out, is_closed)
 
     warnings = _end_warnings(model, today, payback_days)
     if row.closes and row.closes - today < NEAR_THE_END:
         warnings += (
             f"{row.title} accepts new jobs only until {row.closes}; after that the model can't be retrained.",
+        )
+    if row.closed_to_idle and today >= row.closed_to_idle:
+        warnings += (
+            f"Since {row.closed_to_idle}, {row.title} takes jobs only from organisations that have asked a tuned model "
+            f"there within {row.idle_days} days{source}; if yours has not, it refuses the job, at no cost.",
         )
     return ModelVerdict("warn", warnings, way_out) if warnings else ModelVerdict("ok")
 

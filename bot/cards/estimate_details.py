@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 
 from bot.cards import advice
@@ -66,6 +67,7 @@ class EstimateSummary:
     `is_guess` is True if `minutes` is guessed from the model's size. `memory` says in one line whether the training
     fits. `sweep_note` follows the tokens of a sweep. `offered` is the cheapest capable model, if it costs less than
     today's and is not measured. `asks_vendor` is True if the vendor confirms its price before approval.
+    `made_on` is the day of the estimate.
     """
 
     name: str
@@ -88,6 +90,7 @@ class EstimateSummary:
     asks_vendor: bool = False
     today: MonthlyCost | None = None
     volume: MonthlyVolume | None = None
+    made_on: date | None = None
 
 
 def details(summary: EstimateSummary, target: str, spelling: Spelling = SLACK) -> list[CardBlock]:
@@ -184,7 +187,8 @@ def _one_off_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
 
 def price_facts(summary: EstimateSummary, *, is_short: bool = False) -> list[tuple[str, str]]:
     row = summary.prices[0] if summary.prices else None
-    text = vendor_prices(row, asks_vendor=summary.asks_vendor and not is_short) if row else None
+    asks_vendor = summary.asks_vendor and not is_short
+    text = vendor_prices(row, summary.made_on, asks_vendor=asks_vendor) if row else None
     return [("Prices", text)] if text else []
 
 

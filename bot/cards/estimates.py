@@ -97,6 +97,7 @@ NOT_NOW = {
     "rows": "Not now: too few rows",
     "one label": "Not now: all rows have the same label",
     "wrong labels": "Not now: too many labels are wrong",
+    "closed": "Not now: no model is trained there any more",
     "end date": "Not now: the model to train is being retired",
     "cheaper rung": "Not now: something cheaper is good enough",
     "tuned": "Not now: the tuned model is not good enough",

@@ -16,6 +16,7 @@ from trainers.rentals import prices as rentals
 
 SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES, SHOWN_NOTES = 25, 60, 8, 8
 HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
+OLD_PRICES = "these prices are over half a year old: check the vendor's page"
 Row = tuple[str, str, str, str, str, str]
 
 
@@ -78,6 +79,7 @@ def _notes(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> list[
             source = f" ({row.ends_said_by})" if row.ends_said_by else ""
             ends = "ended" if row.has_ended(today) else "ends"
             notes.append((row, f"{ends} on {row.ends}, then {row.successor}{source}"))
+    notes += [(row, OLD_PRICES) for row in rows if row.is_old(today)]
     notes += [(row, f"price unknown: {where_to_add(row)}") for row in rows if missing_keys(row)]
     lines = [f"• {escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in notes]
     return lines if is_detailed else first_lines(lines, SHOWN_NOTES)
@@ -90,7 +92,7 @@ def _sources(rows: Sequence[PriceRow], *, is_detailed: bool) -> str:
     return f'{text}A price of yours in finetune.toml, under `[prices."MODEL"]`, overrides these.'
 
 
-def vendor_prices(row: PriceRow, *, asks_vendor: bool) -> str | None:
+def vendor_prices(row: PriceRow, today: date | None, *, asks_vendor: bool) -> str | None:
     """The prices of a vendor's tuned model with their source, then missing prices and where to add them. None for a
     model on our own machine. `asks_vendor` is True if the vendor confirms its price before approval."""
     if row.kind == "prompted" or row.usd_per_hour is not None:
@@ -103,6 +105,8 @@ def vendor_prices(row: PriceRow, *, asks_vendor: bool) -> str | None:
     figures += [] if hourly is None else [f"its machine {usd(hourly)} an hour"]
     figures += ["tokens free"] if is_by_the_hour else []
     parts = [f"{', '.join(figures)} ({escape(cut(row.said_by, 120))})"] if figures else []
+    if figures and today and row.is_old(today):
+        parts.append(OLD_PRICES)
     if missing_keys(row):
         parts.append(f"unknown: {escape(where_to_add(row).removesuffix('.'))}")
     elif asks_vendor:
@@ -111,9 +115,11 @@ def vendor_prices(row: PriceRow, *, asks_vendor: bool) -> str | None:
 
 
 def where_to_add(row: PriceRow) -> str:
-    """Which settings to add to finetune.toml for the row's missing prices."""
+    """Which settings to add to finetune.toml for the row's missing prices, and where to get them."""
     *others, last = missing_keys(row)
     keys = f"{', '.join(others)} and {last}" if others else last
+    if row.prices_from:
+        keys = f"{keys} from {row.prices_from}"
     provider, slash, model = row.model.partition("/")
     if row.kind == "prompted" or not slash:
         return f'add {keys} to finetune.toml under [prices."{row.model}"].'

@@ -360,6 +360,8 @@ def _price(row: PriceRow) -> dict[str, Any]:
         "batch_discount": _or_none(row.batch_discount),
         "source": row.source,
         "as_of": row.as_of.isoformat() if row.as_of else None,
+        "is_old": row.is_old(utc_today()),
+        "prices_from": row.prices_from or None,
         "note": row.note,
         "ends": row.ends.isoformat() if row.ends else None,
         "has_ended": row.has_ended(utc_today()),

@@ -134,8 +134,9 @@ def _target_reasons(facts: Facts) -> tuple[Reason, ...]:
     sentences = facts.target.reasons
     if facts.target.level == "refuse":
         first: Because = QuotedSentence(sentences[0]) if sentences else "target ended"
+        rule = "closed" if facts.target.is_closed else "end date"
         rest = (Reason("end date", "no_go", QuotedSentence(text)) for text in sentences[1:])
-        return (Reason("end date", "no_go", first, step=other), *rest)
+        return (Reason(rule, "no_go", first, step=other), *rest)
     if facts.estimate and facts.estimate.months_left == 0:
         return (Reason("end date", "no_go", "target ended", step=other),)
     notes = (*sentences, facts.target.way_out)

@@ -275,20 +275,11 @@ def at_each_effort(name: str) -> tuple[str, ...]:
 
 
 def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
-    """Looks up the price of asking a model, by its full name, then by the name that price lists use. A request to one
-    of our own machines costs nothing."""
+    """Looks up the price of asking a model. A request to one of our own machines costs nothing."""
     full, model = f"{row.name}/{name}", row.model(name) or row.unlisted_model(strip_effort(name))
     if model and (row.name == OWN or model.usd_per_hour is not None):
         return tuned_price(row, model)
-    own = settings.prices
-    price_row = find_prompted_price(full, settings.providers, own, today)
-    if isinstance(price_row, UnknownPrice) and (
-        model or any(price.model.lower() == name.lower() for price in own)
-    ):
-        listed = (model.base_name if model else None) or strip_effort(name)
-        by_name = find_prompted_price(listed, settings.providers, own, today)
-        price_row = price_row if isinstance(by_name, UnknownPrice) else by_name
-    return price_row
+    return find_prompted_price(full, settings.providers, settings.prices, today)
 
 
 def _find_candidates(

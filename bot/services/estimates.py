@@ -189,6 +189,7 @@ def _result(
         memory=needs.room.line if needs.room else None,
         sweep_note=plans.arm_count_text(question.sweep),
         asks_vendor=request.target.row.provider.can("estimate"),
+        made_on=request.today,
         estimate=sums.estimate,
         outlook=None if verdict.withholds_saving else sums.outlook,
         alternative=sums.known.alternative if sums.known else None,

@@ -17,7 +17,7 @@ from bot.cards import advice, plan_refusals
 from bot.cards import plans as plan_views
 from bot.cards.blocks import code, escape
 from bot.cards.plan_refusals import superseded_by
-from bot.cards.prices import missing_price_text
+from bot.cards.prices import OLD_PRICES, missing_price_text
 from bot.cards.reasons import shortage_text
 from bot.cards.words import shorten
 from bot.command_parser import parse_question
@@ -341,7 +341,12 @@ def _hosting_refusal(context: AppContext, command: Start) -> Refusal | None:
 def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | None:
     verdict = estimated.verdict
     ended = next(
-        (reason for reason in verdict.reasons if reason.rule == "end date" and reason.kind == "no_go"), None
+        (
+            reason
+            for reason in verdict.reasons
+            if reason.rule in ("closed", "end date") and reason.kind == "no_go"
+        ),
+        None,
     )
     if ended:
         return Refusal(f"{advice.reason_text(verdict, ended)} {advice.next_step(verdict)}")
@@ -475,7 +480,9 @@ def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     rental = estimated.target.row.rental
     minutes = estimated.minutes.expected if estimated.minutes else None
     rented = [plan_refusals.rent_text(rental, minutes)] if rental else []
-    return (*rented, *ends, *short, *(half if is_half else []), *judged, *_rare_labels(estimated))
+    tuned, day = estimated.prices[0], estimated.made_on
+    old = [f"{tuned.model}: {OLD_PRICES}."] if day and tuned.is_old(day) else []
+    return (*rented, *ends, *short, *old, *(half if is_half else []), *judged, *_rare_labels(estimated))
 
 
 def _rare_labels(estimated: EstimateResult) -> list[str]:

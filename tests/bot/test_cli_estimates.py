@@ -262,6 +262,24 @@ def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path, content: str) -> 
     assert "finetune baseline FILE --json" in result.stderr
 
 
+@pytest.mark.parametrize("volume", ["10M", "135M", "1B", "10B"])
+def test_a_road_that_is_closed_is_a_no_at_any_volume(volume: str) -> None:
+    answer = estimate("--volume", volume, "--target", "fireworks/llama-3.1-8b")
+    assert answer["verdict"]["kind"] == "no_go"
+    assert "has accepted no new fine-tuning jobs since 2026-11-15" in answer["verdict"]["headline"]
+    assert "crusoe/llama-3.1-8b" in answer["verdict"]["next_step"]
+    assert answer["saving_month_usd"] is None
+
+
+def test_a_missing_price_says_where_it_can_be_found_and_an_old_one_that_it_is_old() -> None:
+    unpriced = estimate_text("--current", "gpt-4o", "--volume", "10M", "--target", "nebius/llama-3.1-8b")
+    assert "add input, output and training from Nebius (its console, or by asking;" in unpriced
+    old = estimate_text("--current", "gpt-4o", "--volume", "10M", "--target", "together/qwen3-8b")
+    assert "2026-05-08); these prices are over half a year old" in old
+    listed = " ".join(finetune("prices", "together/qwen3-8b", "nebius/llama-3.1-8b").stdout.split())
+    assert "these prices are over half a year old" in listed and "from Nebius (its console" in listed
+
+
 def test_a_target_that_has_ended_is_no_go() -> None:
     question = ("--volume", "10B", "--target", "gpt-4.1-nano")
     answer, text = estimate(*question), estimate_text("--current", "gpt-4o", *question, "--why")
@@ -300,7 +318,7 @@ def test_a_missing_price_is_reported_with_the_setting_that_fills_it(tmp_path: Pa
     assert "about $27 a month" in text and "gpt-6-luna, about $1.1" in text, (
         "today's bill is shown all the same"
     )
-    assert "unknown: add input, output and training to finetune.toml" in text
+    assert "unknown: add input, output and training from Nebius" in text
 
     only_training_is_missing = '[providers.openai.models."new"]\ninput = "1"\noutput = "2"\n'
     (tmp_path / "finetune.toml").write_text(only_training_is_missing)
@@ -412,8 +430,8 @@ def test_prices_are_listed_with_their_source() -> None:
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "openai/gpt-4o-2024-08-06, tuned $3.75 $1.875 $15.00 $25.00 2027-01-14" in lines
     assert "OpenAI's price and deprecation pages, 2026-11-24" in lines[-1]
-    keys = "add input, output and training to finetune.toml"
-    assert f"price unknown: {keys} under [providers.nebius.models." in result.stdout
+    assert "price unknown: add input, output and training from Nebius" in result.stdout
+    assert "to finetune.toml under [providers.nebius.models." in result.stdout
 
 
 def test_prices_of_named_models_show_both_kinds_ends_and_unknown_names() -> None:

@@ -282,7 +282,7 @@ def test_only_providers_with_a_key_are_checked(installation: Installation) -> No
         finding = installation["OpenAI"]
         assert finding.is_ok, finding
         assert finding.text.startswith("answers, and reports nothing that prevents training there")
-        assert "accepts new jobs until 2027-01-06" in finding.text
+        assert "2027-01-06 is the last day on which it accepts new jobs" in finding.text
         assert {seen.route.split()[0] for seen in company.requests} == {"GET"}
 
 

@@ -136,6 +136,21 @@ def test_a_file_that_the_vendor_is_still_checking_is_waited_for(make_world: Make
     assert len(uploads) == 1 and company(world).ledger.jobs == 1
 
 
+@pytest.mark.parametrize("closed", ["datasets", "supervisedFineTuningJobs"])
+def test_a_vendor_that_has_closed_training_ends_the_run_at_once(make_world: MakeWorld, closed: str) -> None:
+    world = make_world(Rules(vendor="fireworks"))
+    route = f"POST {company(world).path}/{closed}"
+    world.start_approved()
+    world.provider.fail(route, Fault(commit=False, status=501, code="unimplemented"), 50)
+    world.tick_until_state("failed")
+    run = world.run()
+    assert "HTTP 501" in (run.error or "") and "does not offer this (any more)" in (run.error or "")
+    sent = [request for request in world.provider.requests if request.route == route]
+    assert len(sent) == 1, "a definite answer is not asked again"
+    assert company(world).ledger.jobs == 0
+    assert world.ledger()["settle"] == 0, "the reserved money is free again"
+
+
 def estimating_world(make_world: MakeWorld, **rules: str) -> World:
     world = make_world(Rules(vendor="together", training="5000.00", budget="500", **rules))  # type: ignore[arg-type]
     world.abilities += ', "estimate"'

@@ -70,6 +70,7 @@ CHEAP = UnmeasuredModel(
 )
 FREE_MACHINE = OwnMachine(None, False, False, None, has_price=False, is_free=True)
 ENDED = ModelVerdict("refuse", ("gpt-4.1-nano ended on 2026-10-23.",))
+CLOSED = ModelVerdict("refuse", ("Acme accepts no new jobs.",), is_closed=True)
 ENDING = ModelVerdict("warn", ("gpt-4.1-nano ends on 2027-01-14.",))
 
 
@@ -117,6 +118,7 @@ def compared(better: Rung, worse: Rung, p: float) -> tuple[Pair, ...]:
 
 TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
     "the model to train has been retired": (team(*ALL_MISS, target=ENDED), "no_go", "end date"),
+    "no new model is trained at the provider any more": (team(*ALL_MISS, target=CLOSED), "no_go", "closed"),
     "all rows have one label": (team(*ALL_MISS, n_labels=1), "no_go", "one label"),
     "people checked labels and found that a third are wrong": (
         team(*ALL_MISS, faults=RowFaults(doubted=400, shown=300, checked=20, found=19)),

@@ -156,6 +156,24 @@ def test_a_users_own_price_wins_over_the_list_and_makes_a_model_known() -> None:
     assert find_known("our-gateway", own).price.cached_input == Decimal("0.1")
 
 
+@pytest.mark.parametrize("typed", ["house/big", "HOUSE/Big", "house/big@low"])
+def test_a_price_under_the_bare_name_is_also_that_of_the_providers_model(typed: str) -> None:
+    own = read_own_prices({"big": {"input": "2", "output": "8"}})
+    house = load_providers({"house": {"base_url": "http://127.0.0.1:9/v1", "abilities": ["chat"]}})
+    row = find_prompted_price(typed, house, own, TODAY)
+    assert isinstance(row, PriceRow)
+    assert (row.model, row.price.input) == (typed, Decimal(2))
+    assert isinstance(find_prompted_price("elsewhere/big", house, own, TODAY), UnknownPrice)
+
+
+@pytest.mark.parametrize(
+    ("as_of", "is_old"), [(date(2026, 5, 8), True), (date(2026, 6, 30), False), (None, False)]
+)
+def test_a_price_is_old_after_half_a_year(as_of: date | None, *, is_old: bool) -> None:
+    row = PriceRow("a", "tuned", Price(None, None, None, None), "a page", as_of)
+    assert row.is_old(date(2026, 11, 30)) is is_old
+
+
 def test_all_problems_of_a_users_prices_are_reported_at_once() -> None:
     wrong = {
         "a": {"input": 2.5, "output": "-1", "inptu": "1"},

@@ -36,6 +36,30 @@ def test_some_shipped_rows_train_and_others_only_answer() -> None:
     assert all(row.keeps_models_here == (row.provider.key_env is None) for row in chats.values())
 
 
+def test_a_provider_that_has_closed_trains_nothing_and_says_since_when() -> None:
+    fireworks = row("fireworks")
+    before, after = (model_verdict(fireworks, fireworks.models[0], date(2026, 11, day)) for day in (14, 15))
+    assert before.may_train and not before.is_closed
+    assert after.is_closed and not after.may_train
+    assert after.reasons[0] == (
+        "Fireworks AI has accepted no new fine-tuning jobs since 2026-11-15 (Fireworks' changelog of 2026-11-15)."
+    )
+    assert "crusoe/llama-3.1-8b" in str(after.way_out)
+    assert fireworks.provider.can("deploy"), "models that were trained before can still be deployed"
+
+
+def test_a_provider_that_closed_to_idle_accounts_says_so_before_a_plan() -> None:
+    openai = row("openai")
+    model = openai.model("gpt-4.1-mini")
+    assert model is not None
+    early, late = (model_verdict(openai, model, date(2026, 7, day)) for day in (1, 2))
+    assert not any("within 60 days" in reason for reason in early.reasons)
+    assert late.may_train and late.reasons[-1] == (
+        "Since 2026-07-02, OpenAI takes jobs only from organisations that have asked a tuned model there within 60 "
+        "days (OpenAI's deprecations page); if yours has not, it refuses the job, at no cost."
+    )
+
+
 def test_a_model_on_a_users_own_machine_needs_no_row() -> None:
     model = row("ollama").unlisted_model("llama3.2")
     assert model is not None and model.usd_per_hour == 0
@@ -186,13 +210,13 @@ def test_a_model_past_its_end_is_refused_and_a_local_one_has_no_end() -> None:
 @pytest.mark.parametrize(
     ("today", "payback_days", "level", "reason"),
     [
-        (date(2026, 9, 1), None, "ok", ""),
+        (date(2026, 6, 1), None, "ok", ""),
         (date(2026, 9, 1), 200.0, "warn", "takes 200 days to pay for itself"),
-        (date(2026, 9, 1), 100.0, "ok", ""),
+        (date(2026, 6, 1), 100.0, "ok", ""),
         (date(2026, 11, 8), None, "warn", "accepts new jobs only until 2027-01-06"),
         (date(2026, 11, 24), None, "warn", "end on 2027-01-14, in 51 days"),
         (date(2027, 1, 6), None, "warn", "in 8 days"),
-        (date(2027, 1, 7), None, "refuse", "no new fine-tuning jobs since 2027-01-06"),
+        (date(2027, 1, 7), None, "refuse", "no new fine-tuning jobs since 2027-01-07"),
         (date(2027, 1, 14), None, "refuse", "ended on 2027-01-14"),
     ],
 )

@@ -51,6 +51,7 @@ def open_nebius(**options: bool) -> Iterator[tuple[Hosted, Trainer]]:
         (Fault(commit=False, status=400), Refused, 0),
         (Fault(commit=False, status=404), Refused, 0),
         (Fault(commit=False, status=422), Refused, 0),
+        (Fault(commit=False, status=501), Refused, 0),
         (Fault(commit=True, status=408), Uncertain, 1),
         (Fault(commit=True, status=409), Uncertain, 1),
         (peer.BUSY, Uncertain, 0),
