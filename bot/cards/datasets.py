@@ -43,11 +43,10 @@ from bot.cards.findings import (
 )
 from bot.cards.forms import modal
 from bot.cards.general import text_message
-from bot.cards.row_labels import LABEL_DOUBTED
+from bot.cards.row_labels import LABEL_DOUBTED, LABEL_UNLABELLED
 from bot.cards.words import first_lines, pluralize, shorten
 from bot.rules.budgets import DuplicateCost
 from bot.rules.facts import Looks
-from bot.values.requests import Delete
 from bot.values.row_labels import USUAL_ROWS
 from storage.records import Dataset
 from trainers.dataset import LabelCount, Report
@@ -64,7 +63,7 @@ STANDS: dict[Standing, str] = {
     "misses": "misses {bar}",
     "undecided": "too few held-out rows to tell whether it meets {bar}",
 }
-UPLOAD, DELETION_FORM = "upload", "delete_dataset"
+UPLOAD = "upload"
 MEASURE, ESTIMATE, UPLOAD_AGAIN = "measure_dataset", "estimate_dataset", "upload_again"
 COLUMN = "For a table only. Empty: found by its name."
 SEALED = "More held-out rows, used once: before a promotion. Empty: as in the policy, else none."
@@ -158,12 +157,20 @@ def is_small(report: Report) -> bool:
 
 def _further_buttons(dataset: Dataset, report: Report) -> list[Block]:
     """At most two. Fixing rows comes before "Estimate", which needs a measurement first anyway."""
-    estimate = button("Estimate", ESTIMATE, dataset.name)
-    clean = [button("Post a cleaned file", CLEAN, str(dataset.id))] if can_be_cleaned(report) else []
+    fixes = []
+    if report.n_unlabelled and report.labels and dataset.origin is None:
+        count = min(report.n_unlabelled, USUAL_ROWS)
+        words = f"Label {count:,} of {pluralize(report.n_unlabelled, 'row')} without a label"
+        fixes.append(button(words, LABEL_UNLABELLED, str(dataset.id)))
     doubted = sum(finding.count for finding in report.findings if finding.code == DOUBTED.code)
-    words = f"Check {pluralize(min(doubted, USUAL_ROWS), 'doubtful label')}"
-    label = [button(words, LABEL_DOUBTED, str(dataset.id))] if doubted else []
-    return [*label, *clean] if label and clean else [estimate, *label, *clean]
+    if doubted:
+        words = f"Check {pluralize(min(doubted, USUAL_ROWS), 'doubtful label')}"
+        fixes.append(button(words, LABEL_DOUBTED, str(dataset.id)))
+    if can_be_cleaned(report):
+        fixes.append(button("Post a cleaned file", CLEAN, str(dataset.id)))
+    if len(fixes) > 1:
+        return fixes[:2]
+    return [button("Estimate", ESTIMATE, dataset.name), *fixes]
 
 
 def _blocked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: bool) -> Message:
@@ -359,14 +366,29 @@ def _of_labels(report: Report) -> str:
     return ", answers in JSON" if report.scoring == "json" else ""
 
 
+def _left_out(report: Report) -> str:
+    """The rows of the file that are neither trained nor measured on, with the reason. Empty if there are none."""
+    parts = []
+    if report.n_copies:
+        copies = "copy" if report.n_copies == 1 else "copies"
+        parts.append(f"{report.n_copies:,} {copies} of held-out rows")
+    if report.n_unlabelled:
+        parts.append(f"{report.n_unlabelled:,} unlabelled")
+    return ", ".join(parts)
+
+
 def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, str]]:
     pairs = []
     if report.n_train:
         pairs.append(("To train on", pluralize(report.n_train, "row")))
-        pairs.append(("Held out for measuring", pluralize(report.n_holdout, "row")))
-        pairs += [("Sealed until a promotion", pluralize(report.n_sealed, "row"))] if report.n_sealed else []
-        if report.n_copies:
-            pairs.append(("Left out: copies of held-out questions", pluralize(report.n_copies, "row")))
+        earlier = f", {report.n_earlier:,} only in an earlier version" if report.n_earlier else ""
+        pairs.append(("Held out for measuring", f"{pluralize(report.n_holdout, 'row')}{earlier}"))
+        if report.n_sealed:
+            pairs.append(("Sealed until a promotion", pluralize(report.n_sealed, "row")))
+        left_out = _left_out(report)
+        if left_out:
+            in_file = report.rows + report.n_unlabelled
+            pairs.append((f"Left out of {pluralize(in_file, 'row')} in the file", left_out))
     elif report.rows:
         pairs.append(("Rows that can be read", f"{report.rows:,}"))
     if report.labels and shows_labels:
@@ -507,90 +529,3 @@ def _comparison(diff: Diff) -> list[CardBlock]:
         lines.append(f"{changed}, so earlier results on {'it' if is_one else 'them'} can't be compared.")
     compares = "Results of both versions can be compared, because held-out rows stay held out."
     return [*([Lines(lines)] if lines else []), *([] if diff.held_out_dropped else [Note(compares)])]
-
-
-@dataclass(frozen=True)
-class DeletionScope:
-    """What a deletion includes. `in_use` is the model that programs still call, None if there is none."""
-
-    dataset: str
-    versions: tuple[int, ...]
-    is_whole: bool
-    runs: int
-    measurements: int
-    in_use: str | None = None
-
-    @property
-    def title(self) -> str:
-        if self.is_whole:
-            return self.dataset
-        numbers = ", ".join(map(str, self.versions))
-        return f"{self.dataset}, {'version' if len(self.versions) == 1 else 'versions'} {numbers}"
-
-    @property
-    def with_it(self) -> str:
-        counts = {"version": len(self.versions), "run": self.runs, "measurement": self.measurements}
-        *others, last = [pluralize(count, what) for what, count in counts.items() if count]
-        return f"{', '.join(others)} and {last}" if others else last
-
-
-def deletion_form(scope: DeletionScope, private: str) -> Block:
-    text = (
-        f"This permanently deletes {code(scope.title)}: {scope.with_it}, with all files, answers and tuned models, "
-        "here and at trainers. Costs, approvals and the audit log stay; they contain none of its rows."
-    )
-    if scope.in_use:
-        text += f"\n*{escape(scope.in_use)} is in use*: programs that call it will get an error."
-    name = forms.required_text_input("name", "Type the dataset's name to delete it", most=40, multiline=False)
-    return modal(
-        "Delete data", DELETION_FORM, [Text(text), name], submit="Delete permanently", private=private
-    )
-
-
-def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: int) -> str:
-    """A question in the terminal. The next version is version `newest` without the rows."""
-    text = (
-        f"Permanently delete {pluralize(rows, 'row')} of {scope.dataset}, including rows with the same question? "
-        f"Version {newest} without them becomes the next version. Everything older is deleted: {scope.with_it}, with "
-        "files, answers and tuned models."
-    )
-    if scope.in_use:
-        text += f" {scope.in_use} is in use and is deleted too: programs that call it will get an error."
-    if held:
-        text += f" {_held_text(held)}"
-    return text
-
-
-def rows_deleted_notice(before: int, rows: int, held: int) -> Message:
-    text = (
-        f"{pluralize(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} deleted in the terminal. "
-        "This version has the other rows, with new line numbers."
-    )
-    return text_message(f"{text} {_held_text(held) if held else 'The held-out rows are the same.'}")
-
-
-def _held_text(held: int) -> str:
-    return (
-        f"{pluralize(held, 'held-out row')} {'is' if held == 1 else 'are'} among them, so earlier results can't be "
-        "compared with new ones."
-    )
-
-
-def deletion_metadata(command: Delete, channel: str) -> str:
-    """The form's private metadata."""
-    return f"{channel} {command.dataset} {command.before or ''}".strip()
-
-
-def deleted_card(scope: DeletionScope, by: str, left: Sequence[str], nights: int) -> Message:
-    backups = (
-        f" Older nightly backups contain it for up to {pluralize(nights, 'night')} more." if nights else ""
-    )
-    rest = "\nNot deleted:" + "".join(f"\n• {escape(item)}" for item in left) if left else ""
-    return text_message(
-        f"{code(scope.title)} was deleted, as {by} asked: {scope.with_it}. Messages posted in Slack and copies of "
-        f"backups stay until somebody deletes them.{backups}{rest}"
-    )
-
-
-def not_deleted_card(dataset: str, why: str) -> Message:
-    return text_message(f"{code(dataset)} was not deleted: {why}")

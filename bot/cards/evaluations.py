@@ -124,7 +124,10 @@ def progress_card(
 ) -> Message:
     """The card that is edited in place."""
     headline = _headline(measurement, plan, STAGES[progress.stage])
-    share = (Text(f"{progress_bar(_share(progress))}, {_time_left(progress, now)}"), Facts(_spent(progress)))
+    done = f"{progress_bar(_share(progress))}, {_time_left(progress, now)}"
+    if progress.stage == "searching":  # nobody knows how many prompts will be tried
+        done = _time_left(progress, now)
+    share = (Text(done), Facts(_spent(progress)))
     stop = confirm(
         f"Cancel measurement m{measurement.id}?",
         "Answers so far are kept, and their cost stays. The same measurement would continue from them.",
@@ -406,7 +409,16 @@ def _share(progress: LadderProgress) -> float:
     judge = progress.judge
     if progress.stage == "consulting":
         return judge.answered / judge.of if judge and judge.of else 0.0
+    if progress.stage == "choosing":
+        done, of = _answers_to_choose(progress)
+        return done / of if of else 0.0
     return progress.share
+
+
+def _answers_to_choose(progress: LadderProgress) -> tuple[int, int]:
+    """The answers that choose the number of examples: how many there are, and how many there will be."""
+    done = sum(arm.answered + len(arm.declined) for arm in progress.shot_arms)
+    return done, sum(arm.of for arm in progress.shot_arms)
 
 
 def _time_left(progress: LadderProgress, now: float) -> str:
@@ -415,8 +427,8 @@ def _time_left(progress: LadderProgress, now: float) -> str:
     if progress.stage == "consulting":
         return f"{judge.answered:,} of about {judge.of:,} verdicts" if judge else "about to be judged"
     if progress.stage == "choosing":
-        done = sum(arm.answered + len(arm.declined) for arm in progress.shot_arms)
-        return f"{done:,} of {sum(arm.of for arm in progress.shot_arms):,} answers to training rows"
+        done, of = _answers_to_choose(progress)
+        return f"{done:,} of {of:,} answers to training rows"
     if progress.stage == "searching":
         return prompt_search.progress_text(progress.search)
     if progress.stage != "measuring":
@@ -428,7 +440,11 @@ def _time_left(progress: LadderProgress, now: float) -> str:
 
 
 def _spent(progress: LadderProgress) -> list[tuple[str, str]]:
-    return [_answers(progress), cost_so_far(progress.spent_micros, progress.most_micros)]
+    cost = cost_so_far(progress.spent_micros, progress.most_micros)
+    # These stages have counts of their own beside the bar.
+    if progress.stage in ("choosing", "searching", "consulting"):
+        return [cost]
+    return [_answers(progress), cost]
 
 
 def _answers(progress: LadderProgress) -> tuple[str, str]:

@@ -32,6 +32,7 @@ from bot.values.row_labels import USUAL_ROWS, BatchOutcome
 from storage.records import Dataset, Labelling, LabellingRow
 
 LABEL_DOUBTED, LABEL_ROWS = "label_doubted", "label_rows"
+LABEL_UNLABELLED = "label_unlabelled"
 MAKE_VERSION, DISCARD = "labels_done", "labels_discard"
 KEEP, CHANGE, CHOOSE, DROP = "label_keep", "label_change", "label_choose", "label_drop"
 ANSWERS = (KEEP, CHANGE, CHOOSE, DROP)

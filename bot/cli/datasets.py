@@ -56,6 +56,7 @@ from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.preference_pairs import PairsReport
 from trainers.dataset.rows import ignore_message, question_keys
 from trainers.dataset.sensitive_data import check_sensitive
+from trainers.dataset.tables import EMPTY_LABEL
 from trainers.dataset.versions import Previous
 from trainers.evaluation.statistics import normalise
 from trainers.sizing.architecture import UnknownSize
@@ -146,7 +147,9 @@ def check_with_holdout(
 
 def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal:
     test = read(holdout, holdout.name, columns=columns)
-    if test.is_refused or not test.examples:
+    # A test without some of its answers would be another test.
+    has_gaps = any(finding.code == EMPTY_LABEL.code for finding in test.findings)
+    if test.is_refused or has_gaps or not test.examples:
         why = f"{test.findings[0].message} {test.findings[0].cure}" if test.findings else "It has no rows."
         return Refusal(f"{holdout} can't be used as the test. {why}")
     return test.examples

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bot.app import build_trainers
-from bot.cards import datasets as views
+from bot.cards import dataset_deletion as views
 from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
 from bot.services import dataset_deletion
 from bot.settings import Settings

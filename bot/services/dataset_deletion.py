@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bot.cards import dataset_deletion as views
 from bot.cards import datasets as dataset_views
 from bot.cards import models as model_views
 from bot.cards.blocks import Message, code
-from bot.cards.datasets import DeletionScope, no_such_dataset
+from bot.cards.dataset_deletion import DeletionScope
+from bot.cards.datasets import no_such_dataset
 from bot.cards.runs import STATE_TEXTS
 from bot.cards.words import pluralize
 from bot.context import AppContext, CoreContext
@@ -99,7 +101,7 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     datasets.show(context, added, dataset_views.checked_card(added, report))
     datasets.post_findings(context, added, report)
     datasets.post_in_thread(
-        context, added, dataset_views.rows_deleted_notice(before.version, new.rows, new.rows_held_out)
+        context, added, views.rows_deleted_notice(before.version, new.rows, new.rows_held_out)
     )
     return added
 
@@ -358,7 +360,7 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
         scope = scope_of(context, deletion.dataset, versions, takes_used=takes_used)
         if isinstance(scope, Refusal):  # a run, measurement or labelling began since the request
             store.deletions.end(deletion)
-            message = dataset_views.not_deleted_card(deletion.dataset, scope.text)
+            message = views.not_deleted_card(deletion.dataset, scope.text)
             _post_outcome(context, deletion, versions, message)
             return
         runs, measurements = store.runs.on(ids), store.measurements.on(ids)
@@ -427,7 +429,7 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
     scope = DeletionScope(deletion.dataset, numbers, not rest, len(runs), len(measurements))
     by = f"<@{deletion.person}>" if deletion.channel else "somebody in the terminal"
-    message = dataset_views.deleted_card(scope, by, left, context.settings.service.backups_kept)
+    message = views.deleted_card(scope, by, left, context.settings.service.backups_kept)
     with context.store.transaction():
         if not context.store.deletions.end(deletion):
             return

@@ -75,6 +75,14 @@ def begin_doubted(context: AppContext, dataset_id: int, person: str) -> str | Re
     return begin(context, RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS))
 
 
+def begin_unlabelled(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
+    """Handles the button on a dataset's card: begins a batch of the rows of its own file that have no label. The file
+    is fetched again like any file of rows without labels, and the labelled rows in it are left out as known."""
+    dataset = context.store.datasets.get(dataset_id)
+    request = RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS, dataset.source, dataset.filename)
+    return begin(context, request)
+
+
 def begin(context: AppContext, request: RowsToLabel) -> str | Refusal:
     """Records a batch; the ticks choose its rows. Returns the text for the person who asked."""
     checked = _may_label(context, request.dataset, request.person, request.channel)

@@ -119,6 +119,7 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     findings.CLEAN: clean_copies.request,
     models.GOOD: tried_answers.mark_good,
     row_labels.LABEL_DOUBTED: row_label_services.begin_doubted,
+    row_labels.LABEL_UNLABELLED: row_label_services.begin_unlabelled,
     runs.CANCEL: run_services.ask_cancel,
     runs.PAUSE: run_services.ask_pause,
     runs.RESUME: run_services.ask_resume,

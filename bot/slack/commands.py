@@ -18,6 +18,7 @@ from slack_sdk import WebClient
 
 from bot.cards import audits, general, prices, status
 from bot.cards import budgets as budget_cards
+from bot.cards import dataset_deletion as dataset_deletion_cards
 from bot.cards import datasets as dataset_cards
 from bot.cards import documents as document_cards
 from bot.cards import estimates as estimate_cards
@@ -525,7 +526,9 @@ def delete(call: Call, dataset: str, before: date | None) -> Reply:
     scope = dataset_deletion.may_ask(call.context, request, call.person, call.channel)
     if isinstance(scope, Refusal):
         return scope
-    return dataset_cards.deletion_form(scope, dataset_cards.deletion_metadata(request, call.channel))
+    return dataset_deletion_cards.deletion_form(
+        scope, dataset_deletion_cards.deletion_metadata(request, call.channel)
+    )
 
 
 @finetune.command(

@@ -10,6 +10,7 @@ from typing import Any
 from slack_bolt import Ack, App
 
 from bot.cards import data_policy as waiver_cards
+from bot.cards import dataset_deletion as dataset_deletion_cards
 from bot.cards import datasets as dataset_cards
 from bot.cards import distillations as distillation_cards
 from bot.cards import documents as document_cards
@@ -256,7 +257,7 @@ FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     plan_cards.APPROVE_FORM: _approve,
     plan_cards.REJECT_FORM: _reject,
     waiver_cards.WAIVER_FORM: _waive,
-    dataset_cards.DELETION_FORM: _delete,
+    dataset_deletion_cards.DELETION_FORM: _delete,
     intervention_cards.FORM: _decide,
     model_cards.TRY_FORM: _try,
     row_label_cards.FORM: _label,

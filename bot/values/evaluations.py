@@ -254,8 +254,9 @@ class LadderProgress(JsonValue):
 
     @property
     def share(self) -> float:
-        """The share of the work that is done, from 0 to 1."""
-        return self._done / self._work if self._work else 0.0
+        """The share of the answers that are there, from 0 to 1: what the card counts beside it. The time left is
+        estimated from the work instead, since answers take more or less of it."""
+        return self.answered / self.of if self.of else 0.0
 
     @property
     def _work(self) -> float:

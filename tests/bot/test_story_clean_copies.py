@@ -13,9 +13,9 @@ CLEANED = "tickets-cleaned.csv"
 
 
 def flawed_csv() -> str:
-    """Sixty rows, then two copies and one without a label."""
+    """Sixty rows, then two copies and one without a text."""
     rows = tickets_csv().splitlines()
-    return "\n".join([*rows, rows[5], rows[6], "A question that nobody answered,"]) + "\n"
+    return "\n".join([*rows, rows[5], rows[6], ",refund"]) + "\n"
 
 
 def test_a_private_channel_gets_the_findings_and_one_cleaned_copy_in_the_thread(world: World) -> None:

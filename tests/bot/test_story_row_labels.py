@@ -288,3 +288,20 @@ def test_the_next_step_of_an_estimate_begins_a_batch_of_doubted_rows(world: Worl
 def _label_checks(world: World) -> LabelChecks:
     dataset = world.dataset()
     return load_evidence(world.service.context, dataset, _report(dataset), None).label_checks
+
+
+def test_rows_without_a_label_become_rows_to_label(world: World) -> None:
+    """A file with some labels missing is usable, and its other rows are labelled from its card."""
+    lines = unlabelled_csv(30).splitlines()[1:]
+    without = "\n".join(f"{line}," for line in lines)
+    world.upload_and_check(f"{tickets_csv(60).strip()}\n{without}\n")
+    first = _report(world.dataset())
+    assert (world.dataset().state, first.rows, first.n_unlabelled) == ("ready", 60, 30)
+    card = world.find_message("tickets is readable", "Label 20 of 30 rows without a label")
+    assert "Left out of 90 rows in the file" in card and "30 unlabelled" in card
+    assert "Choosing up to 20 rows" in world.click_and_read(DORA, "label_unlabelled")
+    open_batch(world)
+    assert label_all(world, DORA) == 20
+    make_version(world)
+    after = _report(world.dataset())
+    assert after.diff is not None and (after.diff.added, after.rows) == (20, 80)

@@ -169,6 +169,14 @@ NO_TEXT_COLUMN = Finding(
     "No column looks like a text: 'id' has only numbers, dates or ids.",
     "Choose the column with the texts. If it really is this one, choose it all the same.",
 )
+UNLABELLED = Finding(
+    385,
+    "warns",
+    "empty_label",
+    "Line 385 has no label.",
+    "It is left out until it has a label: fill it in, or label such rows in Slack.",
+    60,
+)
 NOT_YET = Finding(
     None,
     "warns",

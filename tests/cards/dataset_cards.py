@@ -51,6 +51,11 @@ def _datasets() -> dict[str, Message]:
         "dataset-in-public": datasets.checked_card(
             builders.dataset(), builders.report(WORTH_A_TRY, n_train=301, n_copies=5)
         ),
+        "dataset-unlabelled": datasets.checked_card(
+            builders.dataset(),
+            builders.report(WORTH_A_TRY, builders.UNLABELLED, n_train=311, n_copies=5, n_earlier=10),
+            may_show_row=True,
+        ),
         "dataset-small": datasets.checked_card(
             builders.dataset(), builders.small_report(), may_show_row=True
         ),

@@ -8,7 +8,7 @@ import pytest
 
 from bot.cards import results, words
 from bot.cards.blocks import Headline, Lines, cut, cut_mrkdwn, plain, slack_blocks
-from bot.cards.datasets import DeletionScope
+from bot.cards.dataset_deletion import DeletionScope
 from bot.cards.estimate_details import payback_text
 from tests.cards import builders
 

@@ -26,7 +26,7 @@ NOTES = {
     "sharegpt.jsonl": ["The rows are in the format of ShareGPT and were read as chats."],
     "sheets.xlsx": [
         "The header is in line 3; what is above it was skipped.",
-        "Only the sheet 'Tickets' was read; 2 others were not.",
+        "Only the sheet 'Tickets' was read. Not read: 'Read me', 'Figures'.",
     ],
     "text_label.jsonl": [],
     "title_lines.csv": ["The header is in line 3; what is above it was skipped."],

@@ -379,3 +379,58 @@ def test_not_a_number_in_parquet_is_a_missing_label(tmp_path: Path) -> None:
     reading = read(tmp_path / "a.parquet", "a.parquet")
     assert codes(reading)[0] == (4, "empty_label")
     assert {example.answer for example in reading.examples} == {"0", "1"}
+
+
+def ticket_rows(first: int, count: int, texts: str = "ticket") -> str:
+    """Rows of a sheet with a number, a text and a label."""
+    return "".join(
+        sheet_row(line, f"{line}", f"{texts} {line} is a bit late", "ab"[line % 2])
+        for line in range(first, first + count)
+    )
+
+
+def test_sheets_with_the_same_header_are_read_together(tmp_path: Path) -> None:
+    header = sheet_row(1, "no", "text", "label")
+    lower = sheet_row(1, "Tickets of 2026") + sheet_row(2, "no", "text", "label")
+    path = write_workbook(
+        tmp_path / "a.xlsx",
+        sheet_row(1, "only a word"),
+        header + ticket_rows(2, 30, "old"),
+        sheet_row(1, "label", "rows") + sheet_row(2, "a", "15"),
+        lower + ticket_rows(3, 20, "new"),
+    )
+    reading = read(path, "a.xlsx")
+    texts = [example.prompt[0].content for example in reading.examples]
+    assert len(texts) == 50 and texts[0].startswith("old 2") and texts[-1].startswith("new 22")
+    assert reading.examples[29].line == 31 and reading.examples[30].line == 31 + 3
+    messages = {finding.code: finding.message for finding in reading.findings}
+    assert (
+        "The sheets 's2' and 's4' have the same columns and were read together" in messages["sheets_joined"]
+    )
+    assert messages["one_sheet"] == "Not read: 's1', 's3'."
+
+
+def test_sheets_without_a_header_are_not_joined(tmp_path: Path) -> None:
+    rows = sheet_row(1, "the parcel is very late", "a") + sheet_row(2, "the parcel is very late", "a")
+    reading = read(write_workbook(tmp_path / "a.xlsx", rows, rows), "a.xlsx")
+    assert len(reading.examples) == 2
+    assert "sheets_joined" not in dict(map(reversed, codes(reading)))  # type: ignore[arg-type]
+
+
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [
+        f"ticket {number} is a bit late,{'ab'[number % 2] if number < 40 else ''}" for number in range(65)
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    report = check_file(tmp_path / "a.csv", "a.csv", ANY_COLUMNS, tmp_path, seed=1)
+    assert not report.is_blocked and (report.rows, report.n_unlabelled) == (40, 25)
+    assert report.n_train + report.n_holdout + report.n_copies == 40
+
+
+def test_a_file_without_any_label_can_not_be_used(tmp_path: Path) -> None:
+    rows = [f"ticket {number} is a bit late," for number in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    report = check_file(tmp_path / "a.csv", "a.csv", ANY_COLUMNS, tmp_path, seed=1)
+    assert report.is_blocked and "too_few_rows" in {
+        finding.code for finding in report.findings if finding.blocks
+    }

@@ -33,7 +33,7 @@ from trainers.dataset.rows import (
 )
 from trainers.dataset.sensitive_data import SECRET, faults_of_texts
 from trainers.dataset.splits import chat_row
-from trainers.dataset.tables import NO_HEADER
+from trainers.dataset.tables import EMPTY_LABEL, NO_HEADER
 from trainers.dataset.versions import OVERLAP
 
 WrittenAs = Literal["jsonl", "csv"]
@@ -184,7 +184,7 @@ def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[byte
             earlier = first_lines.setdefault(question, example.line)
             if earlier != example.line:
                 verdict.contradictions.append(Contradiction(earlier, example.line))
-    unread = (finding for finding in findings.sorted() if finding.blocks)
+    unread = (finding for finding in findings.sorted() if finding.blocks or finding.code == EMPTY_LABEL.code)
     verdict.reasons |= {finding.line: finding.code for finding in unread if finding.line is not None}
     return verdict
 

@@ -55,6 +55,7 @@ from trainers.dataset.rows import (
 )
 from trainers.dataset.sensitive_data import faults_in
 from trainers.dataset.slow_checks import NO_SLOW_FINDINGS, LabelErrors, SlowFindings, run_slow_checks
+from trainers.dataset.tables import EMPTY_LABEL
 from trainers.dataset.token_counts import (
     TokenReport,
     local_counts,
@@ -97,9 +98,9 @@ class Report:
     longest row in the bar, rows). `diff` compares with the previous version, if there is one. `label_errors` is None if
     labels were not checked or there are none.
 
-    `n_copies` rows ask what a held-out row asks, so they are neither trained nor measured on. `column_names` are those
-    of a table, and `example` is its first row without personal data or a secret, which is shown and not stored: to_json
-    leaves it out.
+    `n_copies` rows ask what a held-out row asks, so they are neither trained nor measured on. `n_earlier` of the
+    held-out rows are in an earlier version's file only. `column_names` are those of a table, and `example`
+    is its first row without personal data or a secret, which is shown and not stored: to_json leaves it out.
 
     `scoring` says how the held-out rows' answers are scored, and `floor` how often the answer that is commonest in the
     training rows is right there (trainers/evaluation/json_fields.py). Both are None if nothing is held out, and in
@@ -134,6 +135,7 @@ class Report:
     sealed_sha256: str | None = None
     n_sealed: int = 0
     n_copies: int = 0
+    n_earlier: int = 0
     column_names: tuple[str, ...] = ()
     example: ShownRow | None = field(default=None, compare=False)
     scoring: Scoring | None = None
@@ -149,6 +151,11 @@ class Report:
         """The sha256 of each stored file: the parts and the pairs."""
         parts = (self.train_sha256, self.holdout_sha256, self.pairs_sha256, self.sealed_sha256)
         return tuple(filter(None, parts))
+
+    @property
+    def n_unlabelled(self) -> int:
+        """The number of rows in the file that have a text and no label. `rows` doesn't count them."""
+        return sum(finding.count for finding in self.findings if finding.code == EMPTY_LABEL.code)
 
     @property
     def is_blocked(self) -> bool:
@@ -381,6 +388,7 @@ class _CheckResult:
             sealed_sha256=files.sealed if files else None,
             n_sealed=0 if self.is_blocked else parts.n_sealed,
             n_copies=0 if self.is_blocked else len(parts.copies),
+            n_earlier=0 if self.is_blocked else len(parts.earlier),
             column_names=scanned.progress.names,
             example=_find_example(scanned.rows),
             scoring=kind.scoring if kind else None,

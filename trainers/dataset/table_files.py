@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from xml.parsers import expat
 
@@ -188,6 +189,7 @@ NO_ROWS = Rule("no_rows", "blocks", "Put the rows, each with a text and a label,
 
 
 ONE_SHEET = Rule("one_sheet", "tells", "To use another sheet, move it to the front or save it alone.")
+SHEETS_JOINED = Rule("sheets_joined", "tells", "Nothing to do; to leave one out, delete or hide it.")
 
 
 def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
@@ -215,16 +217,26 @@ def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
 
 
 def records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Record]:
-    """Yields the records of one sheet of an accepted workbook: the first sheet with two columns and two rows, or else
-    the first with any rows. A record's line is its row number, from 1."""
+    """Yields the records of an accepted workbook's first sheet with two columns and two rows, or else of the first with
+    any rows, followed by the rows of all visible sheets with the same columns. A record's line is its row number, from
+    1; the rows of further sheets are counted on."""
     workbook = _workbook(file)
-    sheet = _first_with_rows(workbook)
-    if sheet and len(workbook.sheet_names) > 1:
-        others = len(workbook.sheet_names) - 1
-        were = "others were" if others > 1 else "other was"
-        text = f"Only the sheet '{to_printable(sheet.name)}' was read; {others:,} {were} not."
-        findings.add_for_file(ONE_SHEET, text)
-    for line, row in enumerate(sheet.iter_rows() if sheet else (), 1):
+    first = _first_with_rows(workbook)
+    if first is None:
+        return
+    joined = _sheets_like(first, workbook)
+    _report_sheets(first, joined, workbook, findings)
+    yield from _sheet_records(first, 0, findings, limits)
+    above = first.height
+    for sheet, header in joined:
+        rows = _sheet_records(sheet, above, findings, limits)
+        yield from (record for record in rows if record.line > above + header)
+        above += sheet.height
+
+
+def _sheet_records(sheet: CalamineSheet, above: int, findings: Findings, limits: Limits) -> Iterator[Record]:
+    """Yields a sheet's filled rows. `above` is the number of rows in the sheets before it."""
+    for line, row in enumerate(sheet.iter_rows(), above + 1):
         cells = [tables.cell_text(cell) for cell in row]
         if sum(map(len, cells)) > limits.max_line_bytes:
             findings.add_for_line(line, too_long(limits))
@@ -232,11 +244,74 @@ def records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Reco
             yield Record(line, cells)
 
 
+def _sheets_like(first: CalamineSheet, workbook: CalamineWorkbook) -> list[tuple[CalamineSheet, int]]:
+    """Returns the other visible sheets that have the columns of the first, each with the row number of its header."""
+    wanted = _header_of(first)
+    if wanted is None:
+        return []
+    sheets = []
+    for name in _visible_sheets(workbook):
+        sheet = workbook.get_sheet_by_name(name)
+        header = _header_of(sheet) if name != first.name and sheet.height else None
+        if header and header[1] == wanted[1]:
+            sheets.append((sheet, header[0]))
+    return sheets
+
+
+def _header_of(sheet: CalamineSheet) -> tuple[int, tuple[str, ...]] | None:
+    """Returns the row number of a sheet's header and the names in it, None if it has no header."""
+    records = _sheet_records(sheet, 0, Findings(0), Limits())
+    sample = list(islice(records, _HEADER_SAMPLE))
+    header = tables.find_header(sample) if sample else None
+    if header is None:
+        return None
+    names = tables.column_names(header.cells)
+    width = max(place for place, cell in enumerate(header.cells, 1) if cell.strip())
+    return header.line, names[:width]
+
+
+def _report_sheets(
+    first: CalamineSheet,
+    joined: Sequence[tuple[CalamineSheet, int]],
+    workbook: CalamineWorkbook,
+    findings: Findings,
+) -> None:
+    """Reports which sheets were read, and which were not."""
+    if joined:
+        names = [f"'{to_printable(sheet.name, 40)}'" for sheet in (first, *(sheet for sheet, _ in joined))]
+        listed = f"{', '.join(names[:-1])} and {names[-1]}"
+        text = (
+            f"The sheets {listed} have the same columns and were read together; their lines are counted on."
+        )
+        findings.add_for_file(SHEETS_JOINED, text, len(names))
+    read = {first.name, *(sheet.name for sheet, _ in joined)}
+    others = [f"'{to_printable(name, 40)}'" for name in workbook.sheet_names if name not in read]
+    if others:
+        more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+        text = f"Not read: {', '.join(others[:3])}{more}."
+        if not joined:
+            text = f"Only the sheet '{to_printable(first.name, 40)}' was read. {text}"
+        findings.add_for_file(ONE_SHEET, text, len(others))
+
+
+_HEADER_SAMPLE = 100  # rows of a sheet that show where its header is
+
+
 def _workbook(file: BinaryIO) -> CalamineWorkbook:
     from python_calamine import CalamineWorkbook
 
     file.seek(0)
     return CalamineWorkbook.from_filelike(file)
+
+
+def _visible_sheets(workbook: CalamineWorkbook) -> list[str]:
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum
+
+    return [
+        meta.name
+        for meta in workbook.sheets_metadata
+        if meta.typ == SheetTypeEnum.WorkSheet and meta.visible == SheetVisibleEnum.Visible
+    ]
 
 
 def _first_with_rows(workbook: CalamineWorkbook) -> CalamineSheet | None:

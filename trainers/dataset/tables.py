@@ -298,7 +298,9 @@ BROKEN_QUOTES = Rule("broken_quotes", "blocks", "Close the quote, and double any
 LONG_CELL = Rule("cell_too_long", "blocks", "Shorten the text, or delete the line.")
 WRONG_WIDTH = Rule("wrong_width", "blocks", "Put the text in quotes, or add the missing columns.")
 EMPTY_TEXT = Rule("empty_text", "blocks", "Fill in the text, or delete the line.")
-EMPTY_LABEL = Rule("empty_label", "blocks", "Fill in the label, or delete the line.")
+EMPTY_LABEL = Rule(
+    "empty_label", "warns", "It is left out until it has a label: fill it in, or label such rows in Slack."
+)
 HEADER_AGAIN = Rule("header_again", "blocks", "Delete the line; perhaps two files were joined.")
 NO_HEADER = Rule("no_header", "tells", "Add a first line with the names text and label to be sure.")
 
@@ -384,6 +386,15 @@ def examples(
             findings.add_for_line(record.line, example)
         else:
             yield example
+
+
+def find_header(sample: Sequence[Record]) -> Record | None:
+    """Returns the record with the columns' names, or None if there are none."""
+    place = header_place(sample, Columns())
+    header = sample[place]
+    below = [record.cells for record in sample[place + 1 :]]
+    is_header = _has_known_name(header.cells, Columns()) or _are_names(header.cells, below)
+    return header if is_header else None
 
 
 def header_place(sample: Sequence[Record], columns: Columns) -> int:
