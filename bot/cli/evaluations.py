@@ -120,7 +120,8 @@ def evaluate(
         searched = _search_prompt(session, plan)
         if searched.plan is not plan:
             plan, keys = _write_questions(session, searched.plan)
-        free = [_answer_free(session, plan, arm, keys[arm]) for arm in plan.arms if arm.is_free]
+        free_keys = {arm: its for arm, its in keys.items() if arm.is_free and not its.failed}
+        free = [_answer_free(session, plan, arm, its) for arm, its in free_keys.items()]
         unread = [ArmProgress(arm, 0, failed=keys.failed) for arm, keys in keys.items() if keys.failed]
         model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model and not keys.failed}
         evaluation = Evaluation(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,13 +22,24 @@ from trainers.base_models import find_preset
 from trainers.dataset import Example, Report, read, store_chat
 from trainers.dataset.sensitive_data import SECRET, faults_in
 from trainers.documents import Unreadable, read_document, split_passages, store_text
-from trainers.encoders import DEFAULT_ENCODER
-from trainers.encoders.embedding import EncoderError, StoredVectors, find_encoder, load_encoder
+from trainers.encoders import DEFAULT_ENCODER, EncoderError
+from trainers.encoders.embedding import StoredVectors, find_encoder, load_encoder
 from trainers.evaluation import prompts
-from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Retrieval, Scoring
+from trainers.evaluation.json_fields import read_fields
+from trainers.evaluation.results import (
+    Candidate,
+    Curve,
+    CurvePoint,
+    EncoderUse,
+    Ladder,
+    Reply,
+    Retrieval,
+    Scoring,
+)
 from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_passages
 from trainers.evaluation.scores import is_right_call, label_or_text, score, scoring_of, strip_thoughts
 from trainers.evaluation.statistics import exact_match
+from trainers.evaluation.tfidf import label_of, text_of
 from trainers.json_values import from_object
 from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
 from trainers.types import Message
@@ -44,6 +55,7 @@ LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL = 16, 8
 ASSUMED_SHARE = 0.15  # how far off a token count may be if it is not made by the model's own tokenizer
 VENDORS_WORK = 100.0  # as much as a short prompt to our own model
 KEYS, PROMPTS, VECTORS = "keys.json", "prompts.jsonl", "vectors.npz"
+READ_BY_ENCODER = ("encoder", "retrieval")  # candidates that need an encoder
 SHOTS_FOLDER = "shots"  # in a measurement's folder: the questions that choose the number of examples
 
 
@@ -51,14 +63,15 @@ SHOTS_FOLDER = "shots"  # in a measurement's folder: the questions that choose t
 class ArmKeys:
     """One candidate's questions in the order of the holdout: the keys of their answers, and the tokens of their
     prompts, which are rounded up if the model's tokenizer is unknown, and 0 if no model is asked. `work` is how long an
-    answer takes relative to other candidates' (see `_work`). `retrieval` describes what the prompts retrieve. `failed`
-    says why there are no questions."""
+    answer takes relative to other candidates' (see `_work`). `retrieval` describes what the prompts retrieve, and
+    `encoder` the model that reads the texts. `failed` says why there are no questions."""
 
     keys: tuple[str, ...]
     tokens: tuple[int, ...]
     work: float = 1.0
     retrieval: Retrieval | None = None
     failed: str | None = None
+    encoder: EncoderUse | None = None
 
 
 @dataclass(frozen=True)
@@ -82,11 +95,14 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     plan = replace(plan, arms=tuple(dict.fromkeys(_as_built(arm, train, seed) for arm in plan.arms)))
     nearest: Mapping[Candidate, Nearest] = {}
     failures: dict[Candidate, str] = {}
+    encoder: EncoderUse | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        encoder = choose_encoder_for(plan, train, folder / VECTORS)
+        plan = replace(plan, encoder=encoder.name) if encoder else plan
         nearest = look_up(plan, train, holdout, files, folder / VECTORS)
     except EncoderError as error:
-        failures = {arm: str(error) for arm in plan.arms if arm.rung == "retrieval"}
+        failures = {arm: str(error) for arm in plan.arms if arm.rung in READ_BY_ENCODER}
     without = {arm for arm, its in nearest.items() if its.retrieval.k == 0}
     if not prompts.can_be_shown(train):
         without.update(arm for arm in plan.arms if arm.rung == "kshot" and arm.shots != 0)
@@ -104,7 +120,26 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
         for arm, its in nearest.items()
         if arm not in failures
     }
+    keys |= {arm: replace(keys[arm], encoder=encoder) for arm in keys if arm.rung in READ_BY_ENCODER}
     return write_arms(plan, keys, messages, tools, folder)
+
+
+def choose_encoder_for(plan: LadderPlan, train: Sequence[Example], vectors: Path) -> EncoderUse | None:
+    """Returns the encoder for the plan's candidates, None if no candidate needs one. The vectors of the rows that
+    choose are stored in the file `vectors`. Raises EncoderError."""
+    from trainers.encoders.choice import choose_encoder
+
+    if not any(arm.rung in READ_BY_ENCODER for arm in plan.arms):
+        return None
+    targets: list[Sequence[str]] = []
+    if plan.labels:
+        targets = [[label_of(row) for row in train]]
+    elif plan.has_objects:
+        targets = [field.values for field in read_fields(train).fields if field.repeating_rows]
+    texts = [text_of(row) for row in train]
+    return choose_encoder(
+        plan.encoder or DEFAULT_ENCODER, texts, targets, lambda encoder: StoredVectors(encoder, vectors)
+    )
 
 
 def _as_built(arm: Candidate, train: Sequence[Example], seed: int) -> Candidate:
@@ -227,7 +262,8 @@ def free_answers(
         return classical_answers(plan, files, seed)
     train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
     try:
-        encoder = load_encoder(plan.encoder)
+        use = (read_keys(folder) or {})[arm].encoder
+        encoder = load_encoder(use.name if use else plan.encoder)
         vectors = folder / VECTORS
         stored = StoredVectors(encoder, vectors) if vectors.exists() else None
         classify = classifier.classify_holdout if plan.labels else json_fields.classify_holdout
@@ -280,16 +316,17 @@ def judge_ladder(
     judged = replace(
         judged, rungs=tuple(replace(rung, retrieval=looked_up.get(rung.arm)) for rung in judged.rungs)
     )
-    weights = _local_weights(plan, [rung.arm for rung in judged.rungs])
-    return replace(judged, weights=weights, is_bar_set=plan.is_bar_set)
+    arms = [rung.arm for rung in judged.rungs]
+    uses = [its.encoder for arm, its in keys.items() if arm in arms and its.encoder]
+    encoder = uses[0] if uses else None
+    names = {encoder.name} if encoder else set()
+    return replace(judged, weights=_local_weights(arms, names), encoder=encoder, is_bar_set=plan.is_bar_set)
 
 
-def _local_weights(plan: LadderPlan, arms: Sequence[Candidate]) -> tuple[str, ...]:
+def _local_weights(arms: Sequence[Candidate], encoders: Collection[str]) -> tuple[str, ...]:
     """Returns 'name: licence' for each model whose weights are on this machine; hosted models have terms of use
     instead."""
-    licences: dict[str, str | None] = {}
-    if plan.encoder and any(arm.rung in ("encoder", "retrieval") for arm in arms):
-        licences[plan.encoder] = find_encoder(plan.encoder).licence
+    licences = {name: find_encoder(name).licence for name in encoders}
     for name in {arm.model.partition("/")[2] for arm in arms if arm.model and arm.model.startswith("local/")}:
         preset = find_preset(name)
         licences[name] = preset.licence if preset else None

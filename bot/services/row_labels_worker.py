@@ -22,7 +22,8 @@ from trainers.dataset.reader import read_questions
 from trainers.dataset.rows import INSTRUCTION_ROLES, question_key
 from trainers.dataset.sensitive_data import find_sensitive_rows
 from trainers.dataset.splits import chat_row, store_chat
-from trainers.encoders.embedding import EncoderError, load_encoder
+from trainers.encoders import EncoderError
+from trainers.encoders.embedding import load_encoder
 from trainers.evaluation.results import Reply
 from trainers.evaluation.row_choice import (
     ChosenRow,

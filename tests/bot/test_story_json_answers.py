@@ -65,9 +65,9 @@ def test_free_candidates_answer_in_json_and_the_card_shows_the_floor(world: Worl
 def test_an_estimate_asks_for_the_free_candidates_first_and_then_uses_the_one_that_meets_the_bar(
     world: World,
 ) -> None:
-    first = world.type("/finetune estimate orders current=acme/acme-small volume=10M bar=60%")
+    first = world.type("/finetune estimate orders current=acme/acme-small volume=10M")
     assert "Measure the free models" in first
-    world.type("/finetune baseline orders rungs=classical,encoder")
+    world.type("/finetune baseline orders rungs=classical,encoder bar=60%")
     until(world, "done")
     card = world.type("/finetune estimate orders current=acme/acme-small volume=10M")
     assert "is good enough" in card and "Use the" in card

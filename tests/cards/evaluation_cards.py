@@ -15,7 +15,9 @@ from storage.records import Measurement
 from tests.cards import measurements
 from tests.cards.builders import BEN, BUDGET, NO_BUDGET, NOW
 from tests.cards.measurements import DISTRUSTING, FOUND_NOTHING, JUDGED, NOBODY, RUNGS, SEARCH, TRUSTING
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import EncoderUse, Ladder
+
+CHOSEN = EncoderUse("multilingual-e5-small", 312, "all-minilm-l6-v2", 262, 400, is_english=False)
 
 
 def cards() -> dict[str, Message]:
@@ -51,6 +53,10 @@ def cards() -> dict[str, Message]:
         "ladder-none-meets": evaluation_results.card(measurements.ladder_that_none_meets(), number=4),
         "ladder-encoder-meets": evaluation_results.card(
             measurements.ladder_that_encoder_meets(), number=4, encoder="local/minilm-encoder"
+        ),
+        "ladder-encoder-chosen": evaluation_results.card(measurements.ladder_in_german(CHOSEN), number=4),
+        "ladder-encoder-for-english": evaluation_results.card(
+            measurements.ladder_in_german(EncoderUse("all-minilm-l6-v2", is_english=False)), number=4
         ),
         "ladder-fields": evaluation_results.card(measurements.ladder_of_fields(), number=4),
         "ladder-left-out": evaluation_results.card(

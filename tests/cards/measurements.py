@@ -29,6 +29,7 @@ from trainers.evaluation.results import (
     Candidate,
     Curve,
     CurvePoint,
+    EncoderUse,
     LabelNeed,
     Ladder,
     Pair,
@@ -282,6 +283,10 @@ def fields_rung(name: RungName, model: str | None, right: int, in_full: int, **o
     others = 200 - in_full
     scores = (1.0,) * in_full + ((right - in_full) / others,) * others
     return rung(name, model, right, scoring="json", scores=scores, unread=0, empty=0, **other)
+
+
+def ladder_in_german(use: EncoderUse) -> Ladder:
+    return ladder(RUNGS[:4], encoder=use)
 
 
 def ladder_of_fields() -> Ladder:

@@ -22,8 +22,8 @@ from tests.local.runs import (
     start_run,
     train_losses,
 )
+from trainers.encoders import EncoderError
 from trainers.encoders.classifier import LinearHead, fit_head, load_classifier
-from trainers.encoders.embedding import EncoderError
 from trainers.local.checks import file_refusal, labels_refusal
 from trainers.local.job_directory import read_json, replace_json
 from trainers.local.train import PAUSED, run_training

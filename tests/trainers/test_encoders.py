@@ -11,9 +11,9 @@ import pytest
 
 from tests.local.labelled_tickets import machines
 from tests.trainers.evaluation.builders import make_example, make_rows
-from trainers.encoders import DEFAULT_ENCODER, embedding
+from trainers.encoders import DEFAULT_ENCODER, EncoderError, embedding
 from trainers.encoders.classifier import classify_holdout, fit_head, head_inputs, learn
-from trainers.encoders.embedding import EncoderError, StoredVectors, TextEncoder, find_encoder, load_encoder
+from trainers.encoders.embedding import StoredVectors, TextEncoder, find_encoder, load_encoder
 from trainers.evaluation.retrieval import nearest_examples
 from trainers.evaluation.tfidf import text_of
 from trainers.sizing.encoders import EncoderWork

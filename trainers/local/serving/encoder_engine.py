@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import cast
 
 from trainers.dataset import Example
+from trainers.encoders import EncoderError
 from trainers.encoders.classifier import Classification, Classifier, load_classifier
-from trainers.encoders.embedding import EncoderError, load_encoder
+from trainers.encoders.embedding import load_encoder
 from trainers.evaluation.tfidf import text_of
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.answers import check_queue, internal_error

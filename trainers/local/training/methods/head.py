@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainers.dataset import read
+from trainers.encoders import EncoderError
+from trainers.encoders.choice import choose_encoder
 from trainers.encoders.classifier import LinearHead, head_inputs, learn, save_head
-from trainers.encoders.embedding import EncoderError, TextEncoder, load_encoder
+from trainers.encoders.embedding import TextEncoder, load_encoder
 from trainers.evaluation.tfidf import label_of, text_of
 from trainers.local.job_directory import (
     KEPT_ROWS,
@@ -40,17 +42,26 @@ def train(folder: Path, job: TrainingJob) -> None:
     """Trains the job in `folder` and ends with adapter/ and DONE. Raises TrainingFailed or TrainingPaused."""
     with pause_on_full_disk(folder):
         append_event(folder, f"Reading the rows with {job.base_name}")
-        rows, encoder = read_labelled_rows(job), open_encoder(job.base)
+        rows = read_labelled_rows(job)
+        encoder = open_encoder(_choose_encoder(job.base, rows))
         log = EncoderLog(folder, total=count_parts(rows), trained_tokens=encoder.count_tokens(rows.texts))
         counts = f"{len(rows.names):,} labels on {len(rows.texts):,} rows"
-        append_event(folder, f"Fitting {counts} with {job.base_name}, which is not changed")
+        append_event(folder, f"Fitting {counts} with {encoder.name}, which is not changed")
         vectors = embed_rows(folder, encoder, rows, log.write_progress)
         head = learn(encoder, rows.texts, rows.labels, vectors, seed=job.seed)
         columns = head_inputs(encoder, head, rows.texts, vectors)
         log.write_results([(log.total, *measure_fit(head, columns, rows))])
         with new_result_folder(folder) as temporary:
-            save_head(temporary, head, encoder=job.base, sha256=encoder.sha256)
+            save_head(temporary, head, encoder=encoder.name, sha256=encoder.sha256)
         log.finish(head.weights.size + head.biases.size)
+
+
+def _choose_encoder(base: str, rows: LabelledRows) -> str:
+    """Returns the encoder that a measurement of these rows uses too."""
+    try:
+        return choose_encoder(base, rows.texts, [rows.labels]).name
+    except EncoderError as error:
+        raise TrainingFailed("base_not_loaded", str(error), "model") from error
 
 
 @dataclass(frozen=True)
