@@ -289,16 +289,12 @@ def canonical_json(plan: Plan) -> str:
         if not fields[name]:
             del fields[name]
     if plan.advised:
-        for name in ("unmeasured", "task"):
+        for name in ("unmeasured", "task", "net", "machine_micros"):
             if not fields["predicted"]["advised"][name]:
                 del fields["predicted"]["advised"][name]
     for name in ("memory", "advised", "volume"):
         if plan.predicted and fields["predicted"][name] is None:
             del fields["predicted"][name]
-    if plan.advised and plan.advised.net is None:
-        del fields["predicted"]["advised"]["net"]
-    if plan.advised and not plan.advised.machine_micros:
-        del fields["predicted"]["advised"]["machine_micros"]
     if plan.predicted and not plan.predicted.is_speed_guessed:
         del fields["predicted"]["is_speed_guessed"]
     for name in ("engine", "catalogue_id"):

@@ -90,6 +90,8 @@ def test_the_verdict_is_part_of_the_hash() -> None:
         replace(NOT_DECIDED, reason="Nothing speaks against it."),
         replace(NOT_DECIDED, unmeasured=OtherModel("openai/gpt-6-luna", 11_000_000)),
         replace(NOT_DECIDED, task="latency"),
+        replace(NOT_DECIDED, net=None),
+        replace(NOT_DECIDED, machine_micros=0),
     ):
         another = replace(advised, predicted=replace(PREDICTED, advised=other))
         assert plan_hash(another) != plan_hash(advised)
@@ -102,6 +104,13 @@ def test_a_plan_from_before_verdicts_keeps_its_hash_and_is_not_advised() -> None
     assert old.advised is None and not old.is_advised and not PLAN.is_advised
     assert replace(PLAN, predicted=replace(PREDICTED, advised=replace(NOT_DECIDED, kind="go"))).is_advised
     assert not replace(PLAN, predicted=replace(PREDICTED, advised=NOT_DECIDED)).is_advised
+
+
+def test_a_verdict_from_before_net_values_keeps_its_hash() -> None:
+    old = replace(NOT_DECIDED, net=None, machine_micros=0)
+    stored = canonical_json(replace(PLAN, predicted=replace(PREDICTED, advised=old)))
+    assert "machine_micros" not in stored and '"net"' not in stored
+    assert canonical_json(plan_from_json(stored)) == stored
 
 
 @pytest.mark.parametrize(

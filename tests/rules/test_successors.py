@@ -15,6 +15,7 @@ from bot.cards.reasons import because_text
 from bot.rules.advice import _successor_reasons
 from bot.rules.bills import ZERO, Flow, Phase, Rates, payback_months
 from bot.rules.forecast import simulate
+from bot.rules.reasons import ModelEnd
 from bot.rules.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
 from tests.rules.builders import ALL_MISS, FACTS, OK, facts_with, ladder, rung
 from tests.rules.worded_verdict import advise
@@ -166,3 +167,30 @@ def test_a_saving_until_the_end_of_today_s_model_names_that_day() -> None:
     assert "would save about $25,000 a month until 2027-01-14 if the tuned model" in verdict.headline
     endless = estimate(replace(INPUTS, now=replace(GPT_4O, ends=None)))
     assert monthly_saving_text(endless) == "about $25,000 a month"
+
+
+def test_a_good_candidate_is_advised_until_its_model_ends() -> None:
+    end = ModelEnd(GONE, "openai/gpt-4o-mini", "gpt-6-luna")
+    facts = facts_with(*ALL_MISS[:3], rung("kshot", "meets", 182), ALL_MISS[4])
+    facts = replace(
+        facts, estimate=estimate(replace(INPUTS, now=MACHINE)), model_ends=(("openai/gpt-4o-mini", end),)
+    )
+    assert advise(facts).next_step == (
+        "Use the prompt with ten examples on openai/gpt-4o-mini until its model ends on 2027-01-14, and measure its "
+        "successor gpt-6-luna before then."
+    )
+
+
+def test_both_ends_count() -> None:
+    """Today's model and the tuned one end on the same day: nothing pays back after it."""
+    slow = replace(INPUTS, ends=GONE, monthly_input_tokens=1_000_000, people_hours=Decimal(10))
+    costs = estimate(slow)
+    assert costs.payback_months is None and costs.saving_ends == GONE
+    assert costs.succession == Succession("gpt-4o", GONE, "gpt-6-luna", None, ends_too=True)
+    facts = replace(facts_with(*ALL_MISS), estimate=costs, outlook=simulate(slow, draws=500))
+    verdict = advise(replace(facts, full_current="openai/gpt-4o"))
+    assert verdict.kind == "no_go" and "before both models end on 2027-01-14" in verdict.headline
+    assert verdict.next_step.startswith(
+        "Stay with gpt-4o until it ends on 2027-01-14, and measure gpt-6-luna before then "
+        "(`/finetune baseline tickets models=openai/gpt-6-luna`)."
+    )
