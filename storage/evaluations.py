@@ -1,5 +1,5 @@
-"""Evaluations and learning curves (asked → running → done, failed or cancelled), the cache of models' answers, and
-people's preferences between two answers."""
+"""Evaluations and learning curves (asked → running → done, failed or cancelled), the cache of models' answers, people's
+preferences between two answers, and their verdicts on answers that a judge has judged."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from storage.database import Table
 from storage.records import (
     CachedAnswer,
+    HumanVerdict,
     Measurement,
     MeasurementKind,
     MeasurementState,
@@ -188,4 +189,22 @@ class Preferences(Table):
             "SELECT measurement_id, row, first_arm, second_arm, person, choice, at FROM preferences"
             " WHERE measurement_id = ? ORDER BY id",
             (measurement_id,),
+        )
+
+
+class HumanVerdicts(Table):
+    """People's verdicts on answers that a judge has judged, one per person and answer. Rows are added, never
+    changed."""
+
+    def add(self, verdict: HumanVerdict) -> bool:
+        """Records a verdict. Returns False if this person has judged the answer before: the first verdict counts."""
+        return self._db.insert_once("human_verdicts", vars(verdict)) is not None
+
+    def on(self, dataset: str, judge: str) -> list[HumanVerdict]:
+        """Returns the verdicts on this judge's answers of a dataset, in the order in which they were given."""
+        return self._db.all(
+            HumanVerdict,
+            "SELECT dataset, judge, measurement_id, answer, judged, person, verdict, at FROM human_verdicts"
+            " WHERE dataset = ? AND judge = ? ORDER BY id",
+            (dataset, judge),
         )

@@ -12,6 +12,7 @@ from storage.schemas import (
     EVIDENCE,
     FIRST_SCHEMA,
     FORGETTINGS,
+    HUMAN_VERDICTS,
     IDS_USED_ONCE,
     LABELS,
     MONEY,
@@ -25,7 +26,7 @@ from storage.schemas import (
     UPLOADS,
 )
 
-NEWEST = "m021_deployments"  # the last step below
+NEWEST = "m022_human_verdicts"  # the last step below
 migrations = Migrations("finetune")
 
 
@@ -89,4 +90,5 @@ _add(
     ("m019_labels", LABELS),
     ("m020_actuals", ACTUALS),
     ("m021_deployments", DEPLOYMENTS),
+    ("m022_human_verdicts", HUMAN_VERDICTS),
 )

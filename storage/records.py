@@ -277,6 +277,22 @@ class Preference:
 
 
 @dataclass(frozen=True)
+class HumanVerdict:
+    """What one person said about an answer that a judge had judged: is it acceptable? `answer` is a hash of the
+    question, the right answer and this one. `judged` is the judge's verdict. 'unsure' means that the person can't
+    tell."""
+
+    dataset: str
+    judge: str
+    measurement_id: int
+    answer: str
+    judged: Literal["yes", "no"]
+    person: str
+    verdict: Literal["yes", "no", "unsure"]
+    at: float
+
+
+@dataclass(frozen=True)
 class Labelling:
     """A batch of up to `count` rows that people, or a model as the teacher, label.
 

@@ -560,3 +560,18 @@ CREATE TABLE deployment_days (
 CREATE TRIGGER deployments_are_kept BEFORE DELETE ON deployments
     BEGIN SELECT RAISE(ABORT, 'deployments are kept'); END;
 """
+
+HUMAN_VERDICTS = """
+CREATE TABLE human_verdicts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset TEXT NOT NULL,
+    judge TEXT NOT NULL,
+    measurement_id INTEGER NOT NULL REFERENCES measurements (id),
+    answer TEXT NOT NULL,
+    judged TEXT NOT NULL CHECK (judged IN ('yes', 'no')),
+    person TEXT NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('yes', 'no', 'unsure')),
+    at REAL NOT NULL,
+    UNIQUE (dataset, judge, answer, person)
+);
+"""

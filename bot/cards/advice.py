@@ -235,6 +235,7 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         "say the task": f"Add the kind of task ({option('task')}): a style, a format or your own categories need "
         "fewer rows.",
         "lower the bar": f"Set a lower bar ({option('bar')}).",
+        "another judge": f"Measure again with another judge ({option('judge', 'MODEL')}).",
         "check labels": "Have a person check 20 of the rows that the file's check lists. That shows how many "
         "labels are wrong.",
         "correct rows": f"Correct the rows that the file's check lists, and {spelling.again}.",

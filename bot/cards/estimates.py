@@ -36,6 +36,7 @@ from bot.cards.estimate_details import (
 )
 from bot.cards.forms import modal
 from bot.cards.general import details_modal
+from bot.cards.judge_agreement import trust_text
 from bot.cards.payback import monthly_saving_text, net_value_text, payback_condition
 from bot.cards.words import SLACK, Spelling, about_usd, percent, shorten, volume_text
 from bot.rules.advice import Verdict
@@ -119,6 +120,7 @@ OPEN = {
     "tuned": "the tuned model's result is not conclusive",
     "rows": "there are few rows",
     "wrong labels": "too many labels may be wrong",
+    "judge": "people disagree with the judge of the scores",
     "today's model": "today's model is not measured",
     "cheaper rung": "the cost of a tuned model is unknown",
     "cost": "the saving is unknown",
@@ -162,6 +164,7 @@ def card(
         Note(f"{_subject(summary, target)}{by}"),
         escaped_facts([*_main_numbers(summary), *_floor(summary)]),
         Lines(advice.main_reasons(verdict, spelling)),
+        *_judge_note(summary),
     ]
     if next_step and (step is None or "style" not in step):
         parts.append(Text(f"*Next*: {next_step}"))
@@ -172,6 +175,17 @@ def card(
         details_button = button("Details", DETAILS, str(number))
         parts.append(actions(*([step] if step else []), *adopt, *share, details_button))
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
+
+
+def _judge_note(summary: EstimateSummary) -> list[Note]:
+    """Names the judge whose scores the decision rests on while people have not checked it enough."""
+    evidence = summary.evidence
+    if evidence.judge is None or not evidence.is_judged:
+        return []
+    if evidence.judge_checks.trust not in ("unchecked", "open"):
+        return []
+    judge = escape(shorten(evidence.judge))
+    return [Note(f"The scores are verdicts of {judge}; {trust_text(evidence.judge_checks)}.")]
 
 
 def _floor(summary: EstimateSummary) -> list[tuple[str, str]]:

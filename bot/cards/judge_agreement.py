@@ -1,15 +1,18 @@
-"""How free text was judged, how far the judge can be trusted, and the question that asks people which of two anonymous
-answers is better. That question contains customers' words, so it is for private channels only."""
+"""How free text was judged, how far the judge can be trusted, and the questions to people: whether an answer is
+acceptable and, without a judge, which of two anonymous answers is better. Those questions contain customers' words, so
+they are for private channels only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from bot.cards.blocks import CardBlock, Lines, Message, Note, Text, actions, button, escape, quote
 from bot.cards.candidates import arm_name
 from bot.cards.words import SLACK, Spelling, pluralize
+from bot.cards.words import interval as interval_text
 from bot.rules import judge_agreement
-from bot.rules.judge_agreement import MIN_LABELS, HumanAgreement
+from bot.rules.judge_agreement import MIN_CHECKED, MOST_CHECKED, TRUSTED_FROM, HumanAgreement, JudgeChecks
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import Candidate, Scoring
@@ -23,12 +26,16 @@ CHOSEN: dict[Choice, str] = {
     "second": "prefers the second",
     "tie": "finds both equally good",
 }
+ACCEPT, REJECT, UNSURE = "accept_answer", "reject_answer", "unsure_about_answer"
+Verdict = Literal["yes", "no", "unsure"]
+VERDICTS: dict[str, Verdict] = {ACCEPT: "yes", REJECT: "no", UNSURE: "unsure"}
+JUDGED: dict[Verdict, str] = {
+    "yes": "finds this acceptable",
+    "no": "finds this not acceptable",
+    "unsure": "can't tell",
+}
 LONGEST = 900
-NO_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # nobody has compared answers
-WHAT_KAPPA_SAYS = (
-    "κ is agreement beyond chance: 1 is perfect, 0 none. "
-    "Below 0.4, don't trust the judge. In brackets: 95% intervals."
-)
+HOW_TRUSTED = f"Trusted from {MIN_CHECKED} answers on, if the 95% interval is above {TRUSTED_FROM:.0%}."
 
 
 def judge_notes(
@@ -36,7 +43,7 @@ def judge_notes(
     judged: Sequence[str],
     judge: JudgeProgress | None,
     scoring: Scoring,
-    people: HumanAgreement,
+    people: JudgeChecks,
     spelling: Spelling = SLACK,
 ) -> list[str]:
     """Sentences about the judge for the result's bullets; none if the answers are labels or JSON. `model` is the judge,
@@ -53,7 +60,7 @@ def judge_notes(
             instead = "The score is F1 instead, which only counts shared words."
         end = "" if judge.failed.endswith((".", "!", "?")) else "."
         return [f"The verdicts of {model} were not used: {judge.failed}{end} {instead}"]
-    lines = [f"Judged by {model}, {trust_text(people)}."]
+    lines = [f"Judged by {model}; {trust_text(people)}."]
     if judge.unread:
         lines.append(
             f"{judge.unread:,} of {pluralize(judge.judged, 'answer')} got no readable verdict and count as not "
@@ -89,18 +96,22 @@ def unreadable_text(judge: str, unread: int, of: int) -> str:
     return f"{judge} gave no readable verdict on {unread:,} of {of:,} answers of one alternative."
 
 
-def trust_text(people: HumanAgreement) -> str:
-    """'κ = 0.61 (0.32 to 0.90) on 14 human choices'."""
-    beside = people.beside_judge
-    if beside is None and people.labels >= MIN_LABELS:
-        return "agreement with people unknown, because too few of its verdicts stay the same in both orders"
-    if beside is None:
-        so_far = f" ({people.labels} of {MIN_LABELS} human choices)" if people.labels else ""
-        return f"agreement with people not measured yet{so_far}"
-    if beside.kappa is None:
-        return f"agreement with people unknown, because all {beside.n} choices are the same"
-    doubt = ": don't trust this judge" if people.distrusts else ""
-    return f"{kappa_text(beside)} on {pluralize(beside.n, 'human choice')}{doubt}"
+def trust_text(people: JudgeChecks) -> str:
+    """'trusted: people agree with it on 27 of 30 answers (74-97%)'."""
+    interval = people.interval
+    if interval is None:
+        return "nobody has checked it yet"
+    agreed = (
+        f"people agree with it on {people.agreed:,} of {pluralize(people.answers, 'answer')} "
+        f"({interval_text(interval.low, interval.high)})"
+    )
+    match people.trust:
+        case "trusted":
+            return f"trusted: {agreed}"
+        case "distrusted":
+            return f"don't trust it: {agreed}"
+        case _:
+            return f"not known yet whether to trust it: {agreed}"
 
 
 def kappa_text(agreement: Agreement) -> str:
@@ -108,6 +119,16 @@ def kappa_text(agreement: Agreement) -> str:
     if agreement.kappa is None or agreement.low is None or agreement.high is None:
         return "κ = –"
     return f"κ = {_signed(agreement.kappa)} ({_signed(agreement.low)} to {_signed(agreement.high)})"
+
+
+def earlier_choices(people: HumanAgreement) -> list[str]:
+    """What people chose in an older version, which asked them to compare two answers."""
+    if not people.labels:
+        return []
+    return [
+        f"In an earlier version people compared the best two, in {pluralize(people.labels, 'choice')}: "
+        f"{people.first:,} for the better one, {people.second:,} for the other, {people.same:,} for neither."
+    ]
 
 
 def max_judge_questions(plan: LadderPlan) -> int:
@@ -133,13 +154,71 @@ def _compared(pair: JudgedPair) -> str:
     )
 
 
+def answer_card(value: str, question: str, expected: str, answer: str, *, done: int, wanted: int) -> Message:
+    """Asks whether an answer is acceptable, as the judge was asked. `value` comes back with the button."""
+    buttons = actions(
+        button("Acceptable", ACCEPT, value),
+        button("Not acceptable", REJECT, value),
+        button("Can't tell", UNSURE, value),
+    )
+    count = f"{done:,} of {pluralize(wanted, 'answer')} judged. You don't see what the judge said: it is being checked."
+    title = "Is this answer acceptable?"
+    return Message.titled(title, *_answer(question, expected, answer), buttons, Note(count))
+
+
+def verdict_card(question: str, expected: str, answer: str, verdict: Verdict, person: str) -> Message:
+    """The same card with the verdict in place of the buttons."""
+    text = f"<@{person}> {JUDGED[verdict]}."
+    return Message(text, (*_answer(question, expected, answer), Note(text)))
+
+
+def checks_card(number: int, judge: str, checks: JudgeChecks) -> Message:
+    """How far the judge can be trusted, once people have judged enough answers."""
+    interval = checks.interval
+    if interval is None:
+        raise ValueError("the card of a judge that nobody has checked")
+    titles = {"trusted": "You can trust this judge", "distrusted": "Don't trust this judge"}
+    title = titles.get(checks.trust, "Not known yet whether to trust this judge")
+    who = pluralize(checks.people, "person", "people")
+    answers = pluralize(checks.answers, "answer")
+    lines = [
+        f"{escape(judge)} and {who} agree on {checks.agreed:,} of {answers}: "
+        f"{interval_text(interval.low, interval.high)}.",
+        f"Of {checks.accepted:,} that it accepted, people accept {checks.accepted_right:,}; of {checks.rejected:,} "
+        f"that it rejected, people reject {checks.rejected_right:,}.",
+        *_missing(checks),
+    ]
+    between = checks.between
+    if between:
+        lines.append(
+            f"Answers that two people judged: they agree on {between.agreed:,} of {between.n:,}, "
+            f"{escape(kappa_text(between))}."
+        )
+    note = Note(f"m{number} and other measurements of this dataset. {HOW_TRUSTED}")
+    return Message.titled(title, Lines([f"• {line}" for line in lines]), note)
+
+
+def _missing(checks: JudgeChecks) -> list[str]:
+    """What it takes to know whether the judge can be trusted."""
+    if checks.trust == "distrusted":
+        return ["Its scores say little: measure again with another judge."]
+    if checks.trust == "trusted":
+        return []
+    if checks.answers < MIN_CHECKED:
+        return [f"Judge {MIN_CHECKED - checks.answers:,} more: that takes about ten minutes."]
+    if checks.is_lopsided:
+        few = "accepted" if checks.accepted < checks.rejected else "rejected"
+        return [f"It has {few} too few answers to know whether people agree with it there."]
+    if checks.answers < MOST_CHECKED:
+        return ["It is close: judge ten more."]
+    return ["It is too close to tell. Another judge may agree with people more."]
+
+
 def question_card(key: str, question: str, first: str, second: str, *, done: int, wanted: int) -> Message:
     """Asks which answer is better. `key` identifies the pair and comes back with the button."""
     title = "Which answer is better?"
     buttons = actions(button("First", FIRST, key), button("Second", SECOND, key), button("Same", SAME, key))
-    count = (
-        f"{done:,} of {pluralize(wanted, 'pair')} judged. Your choices show how far to trust the judge model."
-    )
+    count = f"{done:,} of {pluralize(wanted, 'pair')} judged. Your choices show which answers people prefer."
     return Message.titled(title, *_pair(question, first, second), buttons, Note(count))
 
 
@@ -149,41 +228,30 @@ def choice_card(question: str, first: str, second: str, choice: Choice, person: 
     return Message(text, (*_pair(question, first, second), Note(text)))
 
 
-def agreement_card(
-    number: int, judge: str | None, agreement: HumanAgreement, first: Candidate, second: Candidate
-) -> Message:
-    """How far the judge can be trusted, once people judged enough pairs; `judge` is None without one. `first` is the
-    candidate that was measured to be the better one."""
-    title = "Which answers people prefer"
-    if judge:
-        title = "Don't trust this judge" if agreement.distrusts else "The judge agrees with people"
-        if agreement.kappa is None:
-            title = "Not known yet: how far the judge can be trusted"
+def agreement_card(number: int, agreement: HumanAgreement, first: Candidate, second: Candidate) -> Message:
+    """Which answers people prefer, once they judged enough pairs. `first` is the candidate that was measured to be the
+    better one."""
     name, other = escape(arm_name(first, 40)), escape(arm_name(second, 40))
     who = pluralize(agreement.people, "person", "people")
-    tally = (
+    lines = [
         f"{pluralize(agreement.labels, 'choice')} of {who}: {agreement.first:,} for {name}, "
         f"{agreement.second:,} for {other}, "
         f"{agreement.same:,} for neither."
-    )
-    lines = [*([_beside(judge, agreement)] if judge else []), tally]
+    ]
     between = agreement.between
     if between:
         agreed = f"{between.agreed:,} of {between.n:,}"
         lines.append(f"Pairs that two people judged: they agree on {agreed}, {escape(kappa_text(between))}.")
-    note = Note(f"Measurement m{number}. {WHAT_KAPPA_SAYS}")
-    return Message.titled(title, Lines([f"• {line}" for line in lines]), note)
+    note = Note(f"Measurement m{number}. κ is agreement beyond chance: 1 is perfect, 0 none.")
+    return Message.titled("Which answers people prefer", Lines([f"• {line}" for line in lines]), note)
 
 
-def _beside(judge: str, agreement: HumanAgreement) -> str:
-    beside = agreement.beside_judge
-    if beside is None:
-        return f"Too few of {escape(judge)}'s verdicts on these pairs stay the same in both orders to be compared."
-    agreed = f"{escape(judge)} and people agree on {beside.agreed:,} of {pluralize(beside.n, 'choice')}"
-    if beside.kappa is None:
-        return f"{agreed}, but all choices are the same, so κ can't be calculated."
-    text = f"{agreed}: {escape(kappa_text(beside))}."
-    return f"{text} Below 0.4, its scores say little." if agreement.distrusts else text
+def _answer(question: str, expected: str, answer: str) -> tuple[CardBlock, ...]:
+    return (
+        Text(f"*The text*\n{quote(question, LONGEST)}"),
+        Text(f"*The right answer in your data*\n{quote(expected, LONGEST)}"),
+        Text(f"*The answer to judge*\n{quote(answer, LONGEST)}"),
+    )
 
 
 def _pair(question: str, first: str, second: str) -> tuple[CardBlock, ...]:

@@ -168,6 +168,11 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
         case reasons.NeverAnswered(labels):
             shown = listed([f"“{label[:40]}”" for label in labels], SHOWN_LABELS)
             return f"No alternative ever answers {shown}: check that these rows are labelled as you intend."
+        case reasons.JudgeDistrusted(judge, agreed, answers):
+            return (
+                f"People agree with {judge} on only {agreed:,} of {pluralize(answers, 'answer')}, so its scores say "
+                "little."
+            )
     assert_never(because)
 
 

@@ -26,7 +26,7 @@ from bot.cards.calibration import alternative_bill
 from bot.cards.candidates import MEANINGS, SHORT_MEANINGS, bar_text, floor_text, whole_rows_text
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
-from bot.cards.judge_agreement import NO_LABELS, judge_notes, trust_text
+from bot.cards.judge_agreement import judge_notes, trust_text
 from bot.cards.models import (
     not_worse_text,
     prices_text,
@@ -50,6 +50,7 @@ from bot.cards.words import (
     shorten,
 )
 from bot.rules.facts import is_silent
+from bot.rules.judge_agreement import UNCHECKED
 from bot.rules.plans import MONEY_RULES, Plan, format_value
 from bot.rules.units import HOURS_PER_MONTH, format_months
 from bot.values.runs import ChangedRow, RunResult
@@ -411,8 +412,8 @@ def _unknown(plan: Plan, result: RunResult) -> str:
     if advice and advice.kind == "unknown" and advice.rule != IN_HEADLINE:
         return sentence(advice.reason or advice.headline)
     ladder = result.ladder
-    if plan.judge and ladder and ladder.scoring == "judge":
-        people = result.agreement or NO_LABELS
+    people = result.judge_checks or UNCHECKED
+    if plan.judge and ladder and ladder.scoring == "judge" and people.trust != "trusted":
         return f"How far to trust the judge {escape(shorten(plan.judge))}: {escape(trust_text(people))}."
     if current and _saves(plan, result):
         return f"Whether it can replace {current}, which was not measured on these rows."
@@ -432,7 +433,8 @@ def _floor(ladder: Ladder | None) -> str:
 def _judge_notes(plan: Plan, result: RunResult) -> list[str]:
     if plan.judge is None or result.judge is None or result.ladder is None:
         return []
-    models, people = [f"{plan.provider}/{plan.base_model}"], result.agreement or NO_LABELS
+    models = [f"{plan.provider}/{plan.base_model}"]
+    people = result.judge_checks or UNCHECKED
     return judge_notes(plan.judge, models, result.judge, result.ladder.scoring, people)
 
 

@@ -17,6 +17,7 @@ from bot.cli.datasets import EvaluationRows, holdout_notes
 from bot.cli.estimates import verdict_json
 from bot.cli.evaluations import EvaluationResult
 from bot.cli.output import text_block
+from bot.rules.judge_agreement import UNCHECKED
 from trainers.evaluation.results import Curve, Rung
 from trainers.evaluation.scores import HOW_READ
 from trainers.money import from_micros
@@ -29,7 +30,7 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
         judge_agreement.judged_models(measured.plan),
         measured.judge,
         ladder.scoring,
-        judge_agreement.NO_LABELS,  # people judge only in Slack
+        UNCHECKED,  # people judge only in Slack
         spelling,
     )
     rows_to_learn = pluralize(rows.report.n_train, "row")

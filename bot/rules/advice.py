@@ -7,7 +7,7 @@ then measures the tuned model on the same rows, and nothing is deployed before t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from bot.rules.facts import NOT_YET_ROWS, Facts
@@ -25,6 +25,7 @@ from bot.rules.quality import alternative_reasons, tuned_reasons
 from bot.rules.reasons import (
     AlternativeEnds,
     Because,
+    JudgeDistrusted,
     MachinesUnpriced,
     OneLabel,
     QuotedSentence,
@@ -81,8 +82,7 @@ def advise(facts: Facts) -> Verdict:
         *_target_reasons(facts),
         *one_label,
         *wrong_label_reasons(facts),
-        *alternative_reasons(facts),
-        *tuned_reasons(facts),
+        *_measured_reasons(facts),
         *task_reasons(facts),
         *row_reasons(facts),
         *label_reasons(facts),
@@ -101,6 +101,20 @@ def advise(facts: Facts) -> Verdict:
     if undecided:
         return Verdict("unknown", reasons, min(undecided, key=lambda each: _urgency(each, facts)), facts)
     return Verdict("go", reasons, _weighing_reasons(reasons, "go")[0], facts)
+
+
+def _measured_reasons(facts: Facts) -> tuple[Reason, ...]:
+    """What the scores say. If people disagree with the judge that gave them, they don't weigh."""
+    evidence = facts.evidence
+    measured = (*alternative_reasons(facts), *tuned_reasons(facts))
+    if not evidence.is_judge_distrusted:
+        return measured
+    checks = evidence.judge_checks
+    distrusted = JudgeDistrusted(str(evidence.judge), checks.agreed, checks.answers)
+    return (
+        Reason("judge", "unknown", distrusted, step=answer_step("another judge")),
+        *(replace(reason, weighs=False) for reason in measured),
+    )
 
 
 def _weighing_reasons(reasons: tuple[Reason, ...], kind: VerdictKind) -> list[Reason]:

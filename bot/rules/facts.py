@@ -10,6 +10,7 @@ from typing import Literal
 
 from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.forecast import Outlook
+from bot.rules.judge_agreement import UNCHECKED, JudgeChecks
 from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS
 from bot.rules.prices import MissingPrice
 from bot.rules.reasons import SET_UP_MINUTES, Measure, MemoryShortage, ModelEnd, SetUp, Step
@@ -154,7 +155,7 @@ class Evidence:
     enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the ladder's scores are.
     `failed` are candidates that a measurement left out, and why; none of them is in the ladder. `own_rung` is the rung
     of the very model to be trained, which is no alternative to it. `label_checks` are people's answers to
-    doubted labels."""
+    doubted labels, `judge_checks` what they said about the judge's verdicts."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -166,10 +167,20 @@ class Evidence:
     failed: tuple[FailedCandidate, ...] = ()
     own_rung: str | None = None
     label_checks: LabelChecks = NO_CHECKS
+    judge_checks: JudgeChecks = UNCHECKED
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
         return self.ladder.rungs if self.ladder else ()
+
+    @property
+    def is_judged(self) -> bool:
+        """True if the scores are a judge's verdicts."""
+        return self.judge is not None and any(rung.scoring == "judge" for rung in self.rungs)
+
+    @property
+    def is_judge_distrusted(self) -> bool:
+        return self.is_judged and self.judge_checks.trust == "distrusted"
 
     @property
     def alternatives(self) -> tuple[Rung, ...]:

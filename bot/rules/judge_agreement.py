@@ -1,5 +1,10 @@
 """May a model judge answers, and can its verdicts be trusted? Looks at the families of models, at unreadable verdicts,
-and at the agreement of judge and people and of people with each other. Pure."""
+and at the agreement of judge and people and of people with each other. Pure.
+
+People answer the question that is scored: is this answer acceptable? They are shown answers from both sides of the
+judge's own verdicts, half and half where it has enough of both. Then chance alone agrees on half of them, so an
+agreement of 70% is a Cohen's κ of 0.4.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +13,25 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from trainers.evaluation.judge_agreement import Agreement, agreement
 from trainers.evaluation.scores import Choice
+from trainers.evaluation.statistics import Interval, wilson_of_share
 
 if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
-    from storage.records import Preference
+    from storage.records import HumanVerdict, Preference
 
 MAX_UNREAD = 0.1  # share of a candidate's answers; beyond it, the score would depend on how the judge writes
 MIN_LABELS = 10
-# Cohen's κ, above which Landis and Koch (1977, doi.org/10.2307/2529310) call agreement moderate
-TRUSTED_FROM = 0.4
+# With half of the answers from each side this is a Cohen's κ of 0.4, above which Landis and Koch (1977,
+# doi.org/10.2307/2529310) call agreement moderate.
+TRUSTED_FROM = 0.7
+# By simulation (tests/rules/test_judge_agreement.py): with a look after each of 20 to 60 answers, a judge of κ 0.2 is
+# trusted in 0.5% of cases, one of κ 0.4 in 8%, one of κ 0.8 in 99%. By κ alone from ten answers on, one of κ 0.2 was
+# trusted in 18%.
+MIN_CHECKED, MOST_CHECKED = 20, 60
+MIN_OF_A_SIDE = 5
 # First words of model names that differ from the name of their family.
 _FAMILY_ALIASES: Mapping[str, str] = {
     "chatgpt": "gpt",
@@ -62,8 +74,8 @@ class HumanAgreement:
     """How people compared the answers of two candidates. `first` counts choices for the one that was measured as
     better, `second` those for the other, `same` those for neither.
 
-    `beside_judge` is the agreement of people and judge on rows where the judge has a verdict, `between` that of people
-    who judged the same row, over all pairs. Each is None below MIN_LABELS.
+    `between` is the agreement of people who judged the same row, over all pairs, and None below MIN_LABELS.
+    `beside_judge` is in results of older versions, in which people compared answers to check a judge.
     """
 
     labels: int
@@ -74,29 +86,104 @@ class HumanAgreement:
     beside_judge: Agreement | None
     between: Agreement | None
 
-    @property
-    def kappa(self) -> float | None:
-        """Cohen's κ of the judge and people; None if unknown."""
-        return self.beside_judge.kappa if self.beside_judge else None
+
+Trust = Literal["unchecked", "open", "trusted", "distrusted"]
+
+
+@dataclass(frozen=True)
+class JudgeChecks:
+    """What people said about answers that a judge had judged, in all measurements of a dataset. Of the `accepted`
+    answers that the judge found acceptable, people agreed on `accepted_right`; of the `rejected` ones on
+    `rejected_right`. Each answer counts once, as most people judged it. `between` compares people who judged the same
+    answer."""
+
+    accepted: int = 0
+    accepted_right: int = 0
+    rejected: int = 0
+    rejected_right: int = 0
+    people: int = 0
+    between: Agreement | None = None
 
     @property
-    def distrusts(self) -> bool:
-        return self.kappa is not None and self.kappa < TRUSTED_FROM
+    def answers(self) -> int:
+        return self.accepted + self.rejected
+
+    @property
+    def agreed(self) -> int:
+        return self.accepted_right + self.rejected_right
+
+    @property
+    def share(self) -> float:
+        """The agreement as if half of the answers were from each side. Without that, a judge that accepts everything
+        would agree with people on every good model."""
+        if not self.accepted or not self.rejected:
+            return self.agreed / self.answers if self.answers else 0.0
+        return (self.accepted_right / self.accepted + self.rejected_right / self.rejected) / 2
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95% interval of the share; None if nobody has judged an answer."""
+        if not self.answers:
+            return None
+        if not self.accepted or not self.rejected:
+            return wilson_of_share(self.share, self.answers)
+        # so many answers, half from each side, have the mean of two shares with the same variance
+        effective = 4 / (1 / self.accepted + 1 / self.rejected)
+        return wilson_of_share(self.share, effective)
+
+    @property
+    def is_lopsided(self) -> bool:
+        """True if the judge has given too few verdicts of one kind to know whether people agree with those."""
+        return min(self.accepted, self.rejected) < MIN_OF_A_SIDE
+
+    @property
+    def trust(self) -> Trust:
+        interval = self.interval
+        if interval is None:
+            return "unchecked"
+        if self.answers < MIN_CHECKED or self.is_lopsided:
+            return "open"
+        if interval.low >= TRUSTED_FROM:
+            return "trusted"
+        return "distrusted" if interval.high < TRUSTED_FROM else "open"
 
 
-def summarize_labels(
-    labels: Sequence[Preference], first_arm: str, judged: Mapping[int, Choice | None]
-) -> HumanAgreement:
-    """`first_arm` is the key of the better candidate; `judged` are the judge's verdicts by row, where "first" means
-    that candidate."""
-    choices, beside_judge = [], []
+UNCHECKED = JudgeChecks()
+
+
+def summarize_verdicts(verdicts: Sequence[HumanVerdict]) -> JudgeChecks:
+    """Counts people's verdicts on answers that the same judge had judged. An answer on which people are split, or of
+    which nobody was sure, doesn't count."""
+    by_answer: dict[str, list[HumanVerdict]] = defaultdict(list)
+    for verdict in verdicts:
+        if verdict.verdict != "unsure":
+            by_answer[verdict.answer].append(verdict)
+    agreed: dict[str, list[bool]] = {"yes": [], "no": []}
+    between: list[tuple[str, str]] = []
+    for on_answer in by_answer.values():
+        votes = [verdict.verdict for verdict in sorted(on_answer, key=lambda verdict: verdict.person)]
+        between += combinations(votes, 2)
+        if votes.count("yes") != votes.count("no"):
+            majority = "yes" if votes.count("yes") > votes.count("no") else "no"
+            judged = on_answer[0].judged
+            agreed[judged].append(judged == majority)
+    return JudgeChecks(
+        accepted=len(agreed["yes"]),
+        accepted_right=sum(agreed["yes"]),
+        rejected=len(agreed["no"]),
+        rejected_right=sum(agreed["no"]),
+        people=len({verdict.person for verdict in verdicts}),
+        between=_agreement(between),
+    )
+
+
+def summarize_labels(labels: Sequence[Preference], first_arm: str) -> HumanAgreement:
+    """`first_arm` is the key of the better candidate."""
+    choices = []
     by_row: dict[int, list[tuple[str, Choice]]] = defaultdict(list)
     for label in labels:
         choice = label.choice if label.first_arm == first_arm else SWAPPED[label.choice]
         choices.append(choice)
-        verdict = judged.get(label.row)
-        if verdict is not None:
-            beside_judge.append((verdict, choice))
         by_row[label.row].append((label.person, choice))
     # Each pair is sorted by person, so that kappa doesn't depend on who answered first.
     between = [
@@ -110,12 +197,12 @@ def summarize_labels(
         first=choices.count("first"),
         second=choices.count("second"),
         same=choices.count("tie"),
-        beside_judge=_agreement(beside_judge),
+        beside_judge=None,
         between=_agreement(between),
     )
 
 
-def _agreement(pairs: Sequence[tuple[Choice, Choice]]) -> Agreement | None:
+def _agreement(pairs: Sequence[tuple[str, str]]) -> Agreement | None:
     if len(pairs) < MIN_LABELS:
         return None
     return agreement([name for name, _ in pairs], [other for _, other in pairs])

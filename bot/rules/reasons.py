@@ -267,6 +267,15 @@ class MoreRows:
 
 
 @dataclass(frozen=True)
+class JudgeDistrusted:
+    """People agree with the judge of the scores on `agreed` of `answers` answers only."""
+
+    judge: str
+    agreed: int
+    answers: int
+
+
+@dataclass(frozen=True)
 class WrongLabels:
     """Of `checked` doubted labels people found `found` wrong; 0 of 0 if nobody has checked enough of them."""
 
@@ -337,6 +346,7 @@ MeasurementReason = (
     | TunedVersusBest
     | UnreadableAnswers
     | NeverAnswered
+    | JudgeDistrusted
 )
 TaskReason = RetrievalMissed | StyleReached | OwnClasses | Speeds
 RowReason = (
@@ -363,6 +373,7 @@ PlainTodo = Literal[
     "lower the bar",
     "correct rows",
     "check labels",
+    "another judge",
     "stay",
     "use what is cheaper",
     "say the volume",

@@ -48,7 +48,7 @@ from trainers.errors import Refused, TrainerError
 
 RETENTION = "finetune"
 RUN_MESSAGES = ("run", "plan", "result", "doubt", "decision", "reminder", "void", "end", "dm", "changed")
-MEASUREMENT_MESSAGES = ("measurement", "measured", "pair", "agreement", "sealed")
+MEASUREMENT_MESSAGES = ("measurement", "measured", "pair", "answer", "agreement", "sealed")
 AGAIN_S = 300.0
 GIVE_UP_S = 24 * 3600.0  # a trainer that can't be reached for longer is named in the outcome
 log = logging.getLogger(__name__)

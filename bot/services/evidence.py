@@ -13,7 +13,7 @@ from bot.cards.candidates import arm_name
 from bot.context import AppContext
 from bot.rules.estimate_inputs import DEFAULT_BUSY
 from bot.rules.facts import Evidence, TaskKind, task_kind
-from bot.rules.judge_agreement import HumanAgreement
+from bot.rules.judge_agreement import JudgeChecks
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import (
     LabelRecall,
@@ -26,7 +26,7 @@ from bot.rules.promotion import (
 from bot.services import datasets, looks, measurements, row_labels
 from bot.services.estimate_inputs import ENCODER_RUNG
 from bot.services.hardware import Target
-from bot.services.measured_candidates import judge_of, load_measured
+from bot.services.measured_candidates import load_measured
 from bot.values.runs import RunResult
 from storage.records import AnswerRow, Dataset, Model, Run
 from trainers.dataset import Report, read
@@ -68,6 +68,9 @@ def load_evidence(
         task_kind=task or stored_task,
         ladder=measured.ladder if measured else None,
         judge=measured.judge if measured else None,
+        judge_checks=measurements.checks_of_judge(
+            context, dataset.name, measured.judge if measured else None
+        ),
         failed=measured.failed if measured else (),
         curve=next((curve for curve in curves if curve.holdout_sha256 == holdout), None),
         label_checks=row_labels.count_checks(context, dataset.id, versions),
@@ -97,13 +100,9 @@ def best_rung(evidence: Evidence) -> Rung | None:
     return max([*evidence.rungs, *tuned], key=lambda rung: rung.score, default=None)
 
 
-def judge_agreement(context: AppContext, plan: Plan) -> HumanAgreement | None:
-    """Returns how far people agreed with the plan's judge in the newest measurement that it judged, None if it judged
-    none."""
-    versions = tuple(version.id for version in context.store.datasets.versions(plan.dataset))
-    done = context.store.measurements.done(versions, "ladder")
-    judged = next((each for each in done if judge_of(each) == plan.judge), None)
-    return measurements.preferences_of(context, judged) if judged else None
+def judge_checks(context: AppContext, plan: Plan) -> JudgeChecks | None:
+    """Returns what people said about the plan's judge on this dataset, None without a judge."""
+    return measurements.checks_of_judge(context, plan.dataset, plan.judge) if plan.judge else None
 
 
 def comparable_alternatives(evidence: Evidence, judge: str | None) -> tuple[Rung, ...]:

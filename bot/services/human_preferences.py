@@ -1,5 +1,5 @@
 """Lets people compare the answers of the two best candidates, pair by pair, in the thread of the result, without seeing
-which candidate gave which answer.
+which candidate gave which answer. For results without a judge; where a model judged, people check it (judge_checks.py).
 
 The answers hold customers' words, so they are shown only in the dataset's own channel, if that is private. Each person
 gets their own cards, so that nobody sees somebody else's choice, or the order of their answers, before choosing.
@@ -15,7 +15,6 @@ from bot.context import AppContext
 from bot.rules.judge_agreement import MIN_LABELS
 from bot.services import authorization, measurements
 from bot.services.judge_worker import PairForPeople, PairsForPeople
-from bot.services.measured_candidates import judge_of
 from bot.values.runs import Refusal
 from storage.records import Measurement, Preference
 from trainers.evaluation.scores import Choice
@@ -68,9 +67,8 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
     return None
 
 
-def _load_pairs(
-    context: AppContext, number: int, person: str
-) -> tuple[Measurement, PairsForPeople] | Refusal:
+def measurement_to_judge(context: AppContext, number: int, person: str) -> Measurement | Refusal:
+    """Returns the measurement if its answers may be shown in its channel, to be judged by this person."""
     measurement = context.store.measurements.get(number)
     refusal = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
     if refusal:
@@ -84,6 +82,15 @@ def _load_pairs(
             "The answers may hold customers' words, so they are shown only in the channel that the dataset belongs to, "
             "and only if that is private."
         )
+    return measurement
+
+
+def _load_pairs(
+    context: AppContext, number: int, person: str
+) -> tuple[Measurement, PairsForPeople] | Refusal:
+    measurement = measurement_to_judge(context, number, person)
+    if isinstance(measurement, Refusal):
+        return measurement
     pairs = measurements.pairs_for_people(context, measurement)
     if pairs is None or not pairs.rows:
         return Refusal(
@@ -126,9 +133,7 @@ def _show_agreement(context: AppContext, measurement: Measurement, pairs: PairsF
     agreement = measurements.preferences_of(context, measurement)
     if agreement.labels < MIN_LABELS or measurement.result is None:
         return
-    message = views.agreement_card(
-        measurement.id, judge_of(measurement), agreement, pairs.first_arm, pairs.second_arm
-    )
+    message = views.agreement_card(measurement.id, agreement, pairs.first_arm, pairs.second_arm)
     result_card = measurements.result_card_of(context, measurement)
     channel, card = measurement.channel, f"agreement {measurement.id}"
     context.show(card, channel, message, thread=result_card)

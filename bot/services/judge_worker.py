@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from bot.cards.judge_agreement import unreadable_text
 from bot.llm_client import key_of
@@ -39,6 +40,8 @@ MAX_TOKENS = MAX_TOKENS_VERDICT  # a verdict is one word, with some politeness a
 ACCEPTABLE, BETTER = "acceptable", "better"
 FOR_PEOPLE = "pairs.json"
 MOST_PAIRS = 30
+ANSWERS_FOR_PEOPLE = "answers.json"
+BLOCK = 10  # answers that people judge before they rest; half of each block is from either side if there are enough
 FREE_TEXT = ("f1", "judge")
 
 Texts = Mapping[Candidate, Sequence[str]]
@@ -83,6 +86,23 @@ class Conclusion:
 
     ladder: Ladder
     judge: JudgeProgress | None = None
+
+
+@dataclass(frozen=True)
+class AnswerForPeople:
+    """An answer that the judge has judged, and its verdict, which people don't see. `key` is a hash of the question,
+    the right answer and this one, so that an answer is judged once however often it is measured."""
+
+    key: str
+    question: str
+    expected: str
+    answer: str
+    judged: Literal["yes", "no"]
+
+
+@dataclass(frozen=True)
+class AnswersForPeople(JsonValue):
+    answers: tuple[AnswerForPeople, ...]
 
 
 @dataclass(frozen=True)
@@ -182,14 +202,16 @@ def conclude(
     folder: Path,
     now: float,
 ) -> Conclusion:
-    """Returns the ladder, scored by the judge's verdicts if they count. For free text, also writes pairs of answers for
-    people to compare into `folder`. `now` is in unix seconds."""
+    """Returns the ladder, scored by the judge's verdicts if they count. For free text, also writes answers for people
+    to judge into `folder`, or without a judge pairs of answers to compare. `now` is in unix seconds."""
     texts = {arm: [reply.text for reply in its_replies] for arm, its_replies in replies.items()}
     rows = examples(files, plan.holdout_sha256)
     verdicts, judged = verdicts_of(texts, from_judge, rows) if from_judge else (None, None)
     ladder = evaluation_worker.judge_ladder(plan, replies, files, folder, now, verdicts)
-    best = judged.pair if judged else None
-    write_for_people(folder, plan, ladder, texts, best, files)
+    if from_judge and verdicts is not None:
+        write_answers(folder, texts, from_judge, rows)
+    else:
+        write_pairs(folder, plan, ladder, texts, files)
     return Conclusion(ladder, judged)
 
 
@@ -203,21 +225,63 @@ def verdicts_of(
     return values, replace(judged, pair=_compare_best(texts, from_judge, rows), unpaired=from_judge.unpaired)
 
 
-def write_for_people(
-    folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, judged: JudgedPair | None, files: Path
-) -> None:
+def write_answers(folder: Path, texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]) -> None:
+    """Writes answers of all candidates for people to judge, half of them accepted by the judge if there are enough.
+    They are drawn by a hash, so the same way each time, and their order says nothing about the verdicts."""
+    questions = from_judge.acceptable
+    if questions is None:
+        return
+    by_key: dict[str, AnswerForPeople] = {}
+    for candidate, answers in texts.items():
+        for row, text, key in zip(rows, answers, questions.keys[candidate], strict=True):
+            accepts = read_yes(from_judge.texts.get(key, "")) if key else None
+            if accepts is not None:
+                answer = _answer_for_people(row, text, accepts=accepts)
+                by_key[answer.key] = answer
+    drawn = [by_key[key] for key in sorted(by_key)]
+    accepted = [answer for answer in drawn if answer.judged == "yes"]
+    rejected = [answer for answer in drawn if answer.judged == "no"]
+    shown: list[AnswerForPeople] = []
+    while (accepted or rejected) and len(shown) < judge_agreement.MOST_CHECKED:
+        of_rejected = min(max(BLOCK // 2, BLOCK - len(accepted)), len(rejected))
+        of_accepted = min(BLOCK - of_rejected, len(accepted))
+        block = [*rejected[:of_rejected], *accepted[:of_accepted]]
+        del rejected[:of_rejected]
+        del accepted[:of_accepted]
+        shown += sorted(block, key=lambda answer: answer.key)
+    evaluation_worker.replace_lines(folder / ANSWERS_FOR_PEOPLE, [AnswersForPeople(tuple(shown)).to_json()])
+
+
+def _answer_for_people(row: Example, text: str, *, accepts: bool) -> AnswerForPeople:
+    question = prompts.question_of(row)
+    hashed = "\0".join((question, row.answer, text)).encode("utf-8", "surrogatepass")
+    return AnswerForPeople(
+        key=hashlib.sha256(hashed).hexdigest(),
+        question=question,
+        expected=row.answer,
+        answer=text,
+        judged="yes" if accepts else "no",
+    )
+
+
+def read_answers(folder: Path) -> tuple[AnswerForPeople, ...]:
+    """Returns the answers for people to judge; none if there was no judge, or the folder was lost."""
+    path = folder / ANSWERS_FOR_PEOPLE
+    return AnswersForPeople.from_json(path.read_text(encoding="utf-8")).answers if path.exists() else ()
+
+
+def write_pairs(folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, files: Path) -> None:
     """Writes rows on which the two best candidates' answers differ. They are drawn at random, but the same way each
-    time; rows on which the judge has a verdict come first."""
+    time."""
     best = best_two(ladder.rungs)
     if len(best) < 2 or best[0].scoring not in FREE_TEXT:
         return
-    first, second = (judged.first, judged.second) if judged else (best[0].arm, best[1].arm)
+    first, second = best[0].arm, best[1].arm
     rows = examples(files, plan.holdout_sha256)
     differ = [
         at for at, row in enumerate(rows) if _obvious_choice(row, texts[first][at], texts[second][at]) is None
     ]
-    undecided = {at for at in differ if judged and judged.choices[at] is None}
-    drawn = sorted(differ, key=lambda at: (at in undecided, _row_hash(plan, at)))
+    drawn = sorted(differ, key=lambda at: _row_hash(plan, at))
     shown = [
         PairForPeople(at, prompts.question_of(rows[at]), texts[first][at], texts[second][at])
         for at in drawn[:MOST_PAIRS]

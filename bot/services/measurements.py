@@ -24,7 +24,7 @@ from bot.context import AppContext
 from bot.rules import judge_agreement as judge_agreement_rules
 from bot.rules import units
 from bot.rules.budgets import Budget
-from bot.rules.judge_agreement import HumanAgreement
+from bot.rules.judge_agreement import UNCHECKED, HumanAgreement, JudgeChecks
 from bot.rules.permissions import VALID_FOR_S, Request
 from bot.services import (
     authorization,
@@ -39,7 +39,7 @@ from bot.services import (
 from bot.services.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
 from bot.services.judge_worker import PairsForPeople
-from bot.services.measured_candidates import known_ladder
+from bot.services.measured_candidates import judge_of, known_ladder
 from bot.values.evaluations import JudgeProgress, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
@@ -61,7 +61,7 @@ def pairs_for_people(context: AppContext, measurement: Measurement) -> PairsForP
 
 
 def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreement:
-    """Returns how people chose between the answers of the two best candidates, and how far the judge agrees."""
+    """Returns how people chose between the answers of the two best candidates."""
     labels = context.store.preferences.of(measurement.id)
     judge = LadderProgress.from_json(measurement.progress).judge
     pair = judge.pair if judge else None
@@ -70,9 +70,19 @@ def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreem
     else:  # each person sees the two in an order of their own, so the first label says nothing about which is better
         rungs = Ladder.from_json(measurement.result).rungs if measurement.result else ()
         better = judge_worker.best_two(rungs)[0].arm.key if rungs else ""
-    return judge_agreement_rules.summarize_labels(
-        labels, better, dict(enumerate(pair.choices)) if pair else {}
-    )
+    return judge_agreement_rules.summarize_labels(labels, better)
+
+
+def checks_of(context: AppContext, measurement: Measurement) -> JudgeChecks:
+    """Returns what people said about this measurement's judge, in all measurements of the dataset."""
+    dataset = context.store.datasets.get(measurement.dataset_id).name
+    return checks_of_judge(context, dataset, judge_of(measurement))
+
+
+def checks_of_judge(context: AppContext, dataset: str, judge: str | None) -> JudgeChecks:
+    if judge is None:
+        return UNCHECKED
+    return judge_agreement_rules.summarize_verdicts(context.store.human_verdicts.on(dataset, judge))
 
 
 def progress_of(measurement: Measurement) -> MeasurementProgress:
@@ -380,7 +390,8 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         return curve_views.details(Curve.from_json(measurement.result), _label_usd(measurement))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     ladder = known_ladder(context.store, context.settings.files, measurement)
-    people = preferences_of(context, measurement)
+    people = checks_of(context, measurement)
+    earlier = preferences_of(context, measurement) if plan.judge else None
     prompt = prompt_views.details(plan, progress.search)
     dataset = context.store.datasets.get(measurement.dataset_id)
     may_show = not prompt or authorization.may_show_rows(context, dataset, channel)
@@ -391,6 +402,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         how_read=HOW_READ if plan.labels else None,
         notes=[
             *_judge_notes(plan, progress.judge, ladder, people),
+            *(judge_agreement.earlier_choices(earlier) if earlier else []),
             *views.shots_notes(progress.shots),
             *views.fewer_examples(plan),
             *views.left_out(progress.arms),
@@ -404,7 +416,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
 
 
 def _judge_notes(
-    plan: LadderPlan, judge: JudgeProgress | None, ladder: Ladder, people: HumanAgreement
+    plan: LadderPlan, judge: JudgeProgress | None, ladder: Ladder, people: JudgeChecks
 ) -> list[str]:
     models = judge_agreement.judged_models(plan)
     return judge_agreement.judge_notes(plan.judge, models, judge, ladder.scoring, people)
@@ -456,8 +468,9 @@ def result_card(
         return sealed_views.result_card(own, measurement.id, test, progress.outcome)
     ladder = known_ladder(context.store, context.settings.files, measurement)
     pairs = pairs_for_people(context, measurement)
-    judged = _judge_notes(plan, progress.judge, ladder, preferences_of(context, measurement))
-    if pairs and pairs.rows and for_people is None:
+    has_answers = bool(judge_worker.read_answers(folder_of(context, measurement)) or (pairs and pairs.rows))
+    judged = _judge_notes(plan, progress.judge, ladder, checks_of(context, measurement))
+    if has_answers and for_people is None:
         dataset = context.store.datasets.get(measurement.dataset_id)
         for_people = authorization.may_show_rows(context, dataset, measurement.channel)
     return ladder_views.card(
@@ -471,7 +484,7 @@ def result_card(
             *views.left_out(progress.arms),
             *_looks_notes(context, measurement, ladder, from_look=2),
         ],
-        for_people=bool(pairs and pairs.rows and for_people),
+        for_people=bool(has_answers and for_people),
         is_searched=progress.search is not None,
         encoder=candidates.encoder_target(context.settings, context.trainers) if plan.labels else None,
     )

@@ -403,7 +403,7 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         labels=judged.labels,
         worse_labels=judged.worse_labels,
         judge=judged.judge,
-        agreement=evidence_services.judge_agreement(context, plan) if plan.judge else None,
+        judge_checks=evidence_services.judge_checks(context, plan),
         before=_base_kind(step),
         vendor_micros=progress.vendor.micros if progress.vendor else None,
         is_uncounted=progress.is_uncounted and is_paid_by_token(PriceList.from_json(plan.prices)),

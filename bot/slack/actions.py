@@ -43,6 +43,7 @@ from bot.services import (
     estimate_requests,
     human_preferences,
     interventions,
+    judge_checks,
     measurements,
     promotions,
     tried_answers,
@@ -104,6 +105,10 @@ def _with_number(work: _ByNumber) -> _ByValue:
     return lambda context, value, person: work(context, int(value), person)
 
 
+def _judge_by(button: str) -> _ByValue:
+    return lambda context, value, person: judge_checks.choose(context, button, value, person)
+
+
 def _choose_by(button: str) -> _ByValue:
     choice = judge_agreement.CHOICES[button]
     return lambda context, value, person: human_preferences.choose(context, value, choice, person)
@@ -112,7 +117,7 @@ def _choose_by(button: str) -> _ByValue:
 # Buttons whose value is the number of a run, dataset and so on. The person who clicked gets the answer.
 ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     evaluations.CANCEL: measurements.ask_cancel,
-    judge_agreement.JUDGE_SOME: human_preferences.ask,
+    judge_agreement.JUDGE_SOME: judge_checks.ask,
     estimates.CHECK_LABELS: estimate_requests.check_labels,
     estimates.ADOPT: estimate_requests.adopt,
     estimates.SHARE: estimate_requests.share,
@@ -142,6 +147,7 @@ SHOWN: Mapping[str, _ByValue] = {
     row_labels.MAKE_VERSION: _with_number(row_label_services.close),
     row_labels.DISCARD: _with_number(row_label_services.discard),
     **{button: _choose_by(button) for button in judge_agreement.CHOICES},
+    **{button: _judge_by(button) for button in judge_agreement.VERDICTS},
 }
 
 

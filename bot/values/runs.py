@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from bot.rules.judge_agreement import HumanAgreement
+from bot.rules.judge_agreement import HumanAgreement, JudgeChecks
 from bot.rules.plans import VerdictKind
 from bot.rules.promotion import ModelComparison
 from bot.values.evaluations import JudgeProgress
@@ -206,7 +206,8 @@ class RunResult(JsonValue):
     `beside` is a Ladder as JSON: the tuned model, the best alternative measured on the same rows, and the test of the
     two. `advice` follows from it. `worse_labels` are significantly less often right than with the best alternative.
     `not_worse` is the model than which this one is shown to be cheaper and, within `margin`, not worse. `judge` is the
-    outcome of the judge of free text and `agreement` how far people agreed with it by then; both are None without one.
+    outcome of the judge of free text and `judge_checks` what people had said about its verdicts by then; both are None
+    without one. `agreement` is in results of older versions, in which people compared answers.
     `arms` are the trials of a sweep, one of which is the tuned model. `at_once` is the maximum number of questions
     under way at a time, on which the latencies depend. `shown_rows` held-out rows were shown in the result's thread.
     Fields with a default are missing in results of older versions.
@@ -241,6 +242,7 @@ class RunResult(JsonValue):
     hosting_micros: int = 0
     is_uncounted: bool = False
     shown_rows: int = 0
+    judge_checks: JudgeChecks | None = None
 
     @property
     def ladder(self) -> Ladder | None:

@@ -418,7 +418,7 @@ def test_a_model_judges_free_text_and_a_repeat_is_free() -> None:
     assert answer["judge"]["model"] == "acme/sage" and answer["judge"]["failed"] is None
     pair = answer["judge"]["pair"]
     assert (pair["first"], pair["first_better"]) == ("kshot acme/large", answer["n"])
-    assert "Judged by acme/sage, agreement with people not measured yet." in text
+    assert "Judged by acme/sage; nobody has checked it yet." in text
 
 
 def answer_or_judge(model: str, messages: Messages) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bot.llm_client import Declined
-from bot.services import evaluation_engine, judge_worker
+from bot.services import evaluation_engine, evaluation_worker, judge_worker
 from bot.services.judge_worker import JudgeAnswers
 from bot.values.evaluations import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
 from tests.cards import measurements
@@ -105,13 +105,41 @@ def test_a_judge_that_could_not_be_asked_is_reported_with_the_reason(
     assert conclusion.judge and conclusion.judge.failed == "There is no key."
 
 
-def test_people_get_the_same_rows_with_differing_answers_every_time(plan: LadderPlan, tmp_path: Path) -> None:
+def test_people_get_answers_from_both_sides_of_the_judge_every_time(plan: LadderPlan, tmp_path: Path) -> None:
+    answers = texts()
+    rows = evaluation_worker.examples(tmp_path, plan.holdout_sha256)
+    first = judge_worker.write_acceptable_questions(plan, answers, tmp_path, tmp_path)
+    accepted = {key for key in first.keys[SHOTS] if key}
+    replies = {key: "YES" if key in accepted else "NO" for key in first.key_set}
+    verdicts = JudgeAnswers(JUDGE, replies, first, None)
+    judge_worker.write_answers(tmp_path, answers, verdicts, rows)
+    shown = judge_worker.read_answers(tmp_path)
+    assert len(shown) == len({answer.key for answer in shown}) == 2 * ROWS
+    for start in range(0, 2 * ROWS, 10):
+        block = shown[start : start + 10]
+        assert [answer.judged for answer in block].count("yes") == 5
+        assert [answer.key for answer in block] == sorted(answer.key for answer in block), (
+            "the order tells nothing about the verdicts"
+        )
+    assert all((answer.judged == "yes") == answer.answer.startswith("good") for answer in shown)
+    judge_worker.write_answers(tmp_path, answers, verdicts, rows)
+    assert judge_worker.read_answers(tmp_path) == shown
+
+
+def test_a_judge_that_accepts_everything_is_checked_on_that(plan: LadderPlan, tmp_path: Path) -> None:
     conclude(plan, tmp_path, "YES")
+    shown = judge_worker.read_answers(tmp_path)
+    assert len(shown) == 2 * ROWS and {answer.judged for answer in shown} == {"yes"}
+
+
+def test_people_get_the_same_rows_with_differing_answers_every_time(plan: LadderPlan, tmp_path: Path) -> None:
+    conclude(plan, tmp_path, "YES", failed="There is no key.")
+    assert judge_worker.read_answers(tmp_path) == ()
     pairs = judge_worker.read_for_people(tmp_path)
     assert pairs and {pairs.first_arm, pairs.second_arm} == {ZERO, SHOTS}
     assert len(pairs.rows) == ROWS and [pair.row for pair in pairs.rows] != list(range(ROWS))
     assert pairs.rows[0].question == f"question {pairs.rows[0].row}"
-    conclude(plan, tmp_path, "YES")
+    conclude(plan, tmp_path, "YES", failed="There is no key.")
     assert judge_worker.read_for_people(tmp_path) == pairs
 
 

@@ -90,7 +90,7 @@ def test_the_judge_of_the_newest_measurement_judges_the_tuned_model(world: World
     card = world.find_message("100.0% acceptable")
     assert f"judged by acme/{JUDGE}" in card
     shown = read_details(world)
-    assert f"Judged by acme/{JUDGE}, agreement with people not measured yet" in shown
+    assert f"Judged by acme/{JUDGE}; nobody has checked it yet" in shown
     assert "Side by side, the judge prefers" in shown and "acceptable to the judge" in shown
     assert run.actual_micros == world.ledger()["settle"]
 

@@ -78,7 +78,7 @@ def test_a_judge_scores_each_answer_once_and_compares_the_best_two_in_both_order
     assert judge.pair.count("first") == differing
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     card = world.find_message("Measurement m1:", f"Judged by acme/{JUDGE}")
-    assert "agreement with people not measured yet" in card and "Side by side" in read_details(world)
+    assert "nobody has checked it yet" in card and "Side by side" in read_details(world)
 
     questions = questions_to_judge(world)
     single = [question for question in questions if question[0]["content"] == ACCEPTABLE]

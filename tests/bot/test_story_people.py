@@ -1,4 +1,4 @@
-"""People compare the two best answers, pair by pair: how far a measurement's judge can be trusted."""
+"""People judge answers: whether a judge model can be trusted and, without one, which answers they prefer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from bot.cards import evaluations, judge_agreement
+from bot.services import datasets
+from bot.services.evidence import load_evidence
 from demo.people import ANA, BEN
 from demo.workspace import Person
+from storage.records import HumanVerdict
 from tests.bot.faq import JUDGE, LINE, seed_judged, with_faq
 from tests.bot.measurements import measure, until, until_asked
 from tests.bot.world import GUS, PRIVATE, PUBLIC, MakeWorld, World, words_of
@@ -44,58 +47,103 @@ def prefer_right(first: str, second: str) -> str:
     return judge_agreement.FIRST if "goes out" in first else judge_agreement.SECOND
 
 
-def prefer_wrong(first: str, second: str) -> str:
-    return judge_agreement.SECOND if "goes out" in first else judge_agreement.FIRST
+def judge_answer(world: World, user: Person, *, agrees: bool = True) -> None:
+    """On this person's newest card, press the button that agrees with the judge, or the other one."""
+    card = next(
+        message
+        for message in reversed(world.slack.messages(PRIVATE.id))
+        if f'{user.id}"' in (blocks := json.dumps(list(message.blocks))) and judge_agreement.ACCEPT in blocks
+    )
+    accepts = "goes out" in words_of(card).split("*The answer to judge*")[1]
+    before = len(verdicts(world))
+    button = judge_agreement.ACCEPT if accepts == agrees else judge_agreement.REJECT
+    world.slack.click(user.id, PRIVATE.id, card.ts, button)
+    assert len(verdicts(world)) == before + 1
+    world.send()
 
 
-def test_choices_that_agree_with_the_judge_are_counted_on_its_card(world: World) -> None:
+def verdicts(world: World) -> list[HumanVerdict]:
+    return world.store.human_verdicts.on("faq", f"acme/{JUDGE}")
+
+
+def test_people_judge_what_is_scored_and_see_the_right_answer(world: World) -> None:
     seed_judged(world)
-    assert "next pair is in the thread" in start_judging(world, ANA)
-    card = world.find_message("Which answer is better?")
+    assert "next answer to judge is in the thread" in start_judging(world, ANA)
+    card = world.find_message("Is this answer acceptable?")
+    assert "*The right answer in your data*" in card and "leaves the house in" in card
     assert "acme" not in card and "examples" not in card, "who answered is hidden"
     for number in range(10):
         if number == 5:
             world.restart()
-        judge_pair(world, ANA, prefer_right)
-    choices = world.store.preferences.of(1)
-    assert len({choice.row for choice in choices}) == 10 and {choice.person for choice in choices} == {ANA.id}
-    assert len({choice.choice for choice in choices}) == 2, "which answer comes first is drawn"
-    chosen = {choice.first_arm if choice.choice == "first" else choice.second_arm for choice in choices}
-    assert chosen == {"kshot acme/acme-small"}
-    summary = world.find_message("10 choices of 1 person")
-    assert "10 for ten examples" in summary and "κ can't be calculated" in summary
-    open_pairs = [
-        text for text in world.texts() if "Which answer is better?" in text and "finds the" not in text
-    ]
-    assert not open_pairs, "after ten there is a rest"
-    world.find_message("Measurement m1:", "Judged by", "unknown, because all 10 choices are the same")
+        judge_answer(world, ANA)
+    judged = verdicts(world)
+    assert len({verdict.answer for verdict in judged}) == 10
+    assert [verdict.judged for verdict in judged].count("yes") == 5, "from both sides of the judge's verdicts"
+    summary = world.find_message("agree on 10 of 10 answers: 72–100%")
+    assert "Not known yet whether to trust this judge" in summary and "Judge 10 more" in summary
+    waiting = [text for text in world.texts() if "You don't see what the judge said" in text]
+    assert not waiting, "after ten there is a rest"
+    world.find_message("Measurement m1:", "Judged by", "agree with it on 10 of 10 answers (72–100%)")
 
 
-def test_choices_that_contradict_the_judge_warn_against_it(world: World) -> None:
+def test_verdicts_count_for_the_judge_in_all_measurements_of_the_dataset(world: World) -> None:
+    """Each of them can be checked, also one of a single alternative."""
+    seed_judged(world)
+    start_judging(world, ANA)
+    for _ in range(10):
+        judge_answer(world, ANA)
+    world.type(LINE.replace("rungs=zero,kshot", "rungs=zero"))
+    until(world, "done", 2)
+    card = next(
+        message
+        for message in reversed(world.slack.messages(PRIVATE.id))
+        if judge_agreement.JUDGE_SOME in json.dumps(list(message.blocks))
+    )
+    assert "Measurement m2:" in words_of(card)
+    assert "agree with it on 10 of 10 answers (72–100%)" in words_of(card)
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.JUDGE_SOME)
+    world.send()
+    judge_answer(world, ANA)
+    assert len({verdict.answer for verdict in verdicts(world)}) == 11, "no answer is shown twice"
+
+
+def test_two_people_judge_different_answers_until_the_judge_is_trusted(world: World) -> None:
+    seed_judged(world)
+    for user in (ANA, BEN):
+        start_judging(world, user)
+        for _ in range(10):
+            judge_answer(world, user)
+    assert len({verdict.answer for verdict in verdicts(world)}) == 20
+    card = world.find_message("You can trust this judge")
+    assert "2 people agree on 20 of 20 answers" in card
+    assert "trusted: people agree with it on 20 of 20" in world.type("/finetune results m1")
+    assert len([text for text in world.texts() if "You can trust this judge" in text]) == 1
+
+
+def test_verdicts_that_contradict_the_judge_warn_against_it(world: World) -> None:
     seed_judged(world)
     for user in (ANA, BEN):
         start_judging(world, user)
         for number in range(10):
-            judge_pair(world, user, prefer_wrong if number % 2 else prefer_right)
-    card = world.find_message("Measurement m1. κ")
-    assert "20 choices of 2 people" in card and "Pairs that two people judged" in card
-    assert "agree on 10 of 10, κ = 1.00" in card
-    world.find_message(
-        "Measurement m1:", f"Judged by acme/{JUDGE}", "κ = ", "on 20 human choices", "don't trust this judge"
-    )
-    assert len([text for text in world.texts() if "Measurement m1. κ" in text]) == 1
-    assert "on 20 human choices" in world.type("/finetune results m1")
+            judge_answer(world, user, agrees=number % 3 == 0)
+    world.find_message("Don't trust this judge", "measure again with another judge")
+    world.find_message("Measurement m1:", f"Judged by acme/{JUDGE}", "don't trust it")
+    dataset = world.dataset()
+    report = datasets.report_of(dataset)
+    assert report is not None
+    evidence = load_evidence(world.service.context, dataset, report, None)
+    assert evidence.is_judge_distrusted
 
 
-def test_a_pair_is_judged_once_and_by_the_person_it_is_for(world: World) -> None:
+def test_an_answer_is_judged_once_and_by_the_person_it_is_for(world: World) -> None:
     seed_judged(world)
     start_judging(world, ANA)
-    assert f"This pair is for <@{ANA.id}>" in world.click_and_read(BEN, judge_agreement.FIRST)
-    card = world.find_button(judge_agreement.FIRST)
-    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.FIRST)
-    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.SECOND)
-    (choice,) = world.store.preferences.of(1)
-    assert choice.choice == "first"
+    assert f"This answer is for <@{ANA.id}>" in world.click_and_read(BEN, judge_agreement.ACCEPT)
+    card = world.find_button(judge_agreement.ACCEPT)
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.UNSURE)
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.REJECT)
+    (verdict,) = verdicts(world)
+    assert verdict.verdict == "unsure"
     assert "Only full members" in world.click_and_read(GUS, judge_agreement.JUDGE_SOME)
 
 

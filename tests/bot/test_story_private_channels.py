@@ -288,7 +288,7 @@ def test_answer_pairs_of_a_private_channel_are_not_shown_in_another(make_world: 
     reply = world.click_and_read(ANA, judge_agreement.JUDGE_SOME)
     assert "only in the channel that the dataset belongs to" in reply
     world.tick(2)
-    assert not any("Which answer is better?" in text for text in world.texts())
+    assert not any("Is this answer acceptable?" in text for text in world.texts())
     assert judge_agreement.JUDGE_SOME_WORDS not in world.type("/finetune results m1", user=BEN)
 
 

@@ -82,7 +82,7 @@ def _details() -> dict[str, Json]:
             labelled=False,
             beside=measurements.ladder_beside_prompted(scoring="judge"),
             judge=judge,
-            agreement=people,
+            judge_checks=people,
             worse_labels=LOSSES,
         ),
     )

@@ -90,6 +90,15 @@ def cards() -> dict[str, Message]:
     shown = {"faults": RowFaults(doubted=900, shown=700, checked=20, found=18)}
     cases["estimate-labels-doubted"] = builders.estimate_summary(**paid_by_hours, about=doubted)
     cases["estimate-labels-wrong"] = builders.estimate_summary(**paid_by_hours, about=shown)
+    judged = replace(
+        MISSED,
+        judge="openai/gpt-4o",
+        ladder=measurements.ladder([replace(rung, scoring="judge") for rung in RUNGS[2:5]]),
+    )
+    cases["estimate-judge-unchecked"] = builders.estimate_summary(rows=2_400, evidence=judged)
+    cases["estimate-judge-distrusted"] = builders.estimate_summary(
+        rows=2_400, evidence=replace(judged, judge_checks=measurements.DISTRUSTING)
+    )
     cases |= _at_a_vendor()
     return {
         **{name: estimates.card(case, TARGET, number=4) for name, case in cases.items()},

@@ -9,12 +9,23 @@ from bot.cards import evaluation_results, evaluations, judge_agreement, prompt_s
 from bot.cards.blocks import Message
 from bot.cards.candidates import looks_sentence
 from bot.rules.facts import Looks
-from bot.rules.judge_agreement import HumanAgreement
+from bot.rules.judge_agreement import JudgeChecks
 from bot.values.evaluations import JudgeProgress, LadderProgress
 from storage.records import Measurement
 from tests.cards import measurements
 from tests.cards.builders import BEN, BUDGET, NO_BUDGET, NOW
-from tests.cards.measurements import DISTRUSTING, FOUND_NOTHING, JUDGED, NOBODY, RUNGS, SEARCH, TRUSTING
+from tests.cards.measurements import (
+    COMPARED,
+    DISTRUSTING,
+    FOUND_NOTHING,
+    JUDGED,
+    LOPSIDED,
+    NOBODY,
+    RUNGS,
+    SEARCH,
+    SOME,
+    TRUSTING,
+)
 from trainers.evaluation.results import EncoderUse, Ladder
 
 CHOSEN = EncoderUse("multilingual-e5-small", 312, "all-minilm-l6-v2", 262, 400, is_english=False)
@@ -114,7 +125,7 @@ def _judged() -> dict[str, Message]:
     failed = replace(judge, failed="There is no such model.")
     arms = judge.pair.first, judge.pair.second  # type: ignore[union-attr]
 
-    def card(ladder: Ladder, progress: JudgeProgress | None, people: HumanAgreement, **other: Any) -> Message:
+    def card(ladder: Ladder, progress: JudgeProgress | None, people: JudgeChecks, **other: Any) -> Message:
         ladder_plan = plan if progress else measurements.plan(labels=())
         notes = judge_agreement.judge_notes(
             ladder_plan.judge, judge_agreement.judged_models(ladder_plan), progress, ladder.scoring, people
@@ -131,7 +142,21 @@ def _judged() -> dict[str, Message]:
         "ladder-judged-and-distrusted": card(scored, judge, DISTRUSTING),
         "ladder-judge-failed": card(by_words, failed, NOBODY),
         "ladder-by-words": card(by_words, None, NOBODY),
-        "agreement": judge_agreement.agreement_card(9, plan.judge, TRUSTING, *arms),
-        "agreement-poor": judge_agreement.agreement_card(9, plan.judge, DISTRUSTING, *arms),
-        "agreement-without-judge": judge_agreement.agreement_card(9, None, TRUSTING, *arms),
+        "ladder-judged-and-checked": card(scored, judge, SOME, for_people=True),
+        "judge-trusted": judge_agreement.checks_card(9, str(plan.judge), TRUSTING),
+        "judge-distrusted": judge_agreement.checks_card(9, str(plan.judge), DISTRUSTING),
+        "judge-checked-ten": judge_agreement.checks_card(9, str(plan.judge), SOME),
+        "judge-lopsided": judge_agreement.checks_card(9, str(plan.judge), LOPSIDED),
+        "judge-question": judge_agreement.answer_card(
+            "9 a1b2 U2",
+            "Where is my parcel?",
+            "It leaves the house in two days.",
+            "It is on its way.",
+            done=3,
+            wanted=10,
+        ),
+        "judge-answered": judge_agreement.verdict_card(
+            "Where is my parcel?", "It leaves the house in two days.", "It is on its way.", "no", "U2"
+        ),
+        "agreement-without-judge": judge_agreement.agreement_card(9, COMPARED, *arms),
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 from bot.rules.calibration import run_actuals, running_error
 from bot.rules.forecast import Month, Outlook, Quantiles, Swing
-from bot.rules.judge_agreement import HumanAgreement
+from bot.rules.judge_agreement import HumanAgreement, JudgeChecks
 from bot.values.evaluations import (
     ArmProgress,
     JudgedPair,
@@ -189,11 +189,12 @@ JUDGED = JudgeProgress(
     unread=3,
     pair=JudgedPair(ARMS[4], ARMS[3], ("first",) * 70 + ("second",) * 31 + ("tie",) * 80 + (None,) * 19),
 )
-NOBODY = HumanAgreement(4, 1, 2, 1, 1, None, None)
-TRUSTING = HumanAgreement(
-    30, 3, 17, 8, 5, Agreement(28, 23, 0.68, 0.45, 0.91), Agreement(20, 17, 0.74, 0.48, 1.0)
-)
-DISTRUSTING = HumanAgreement(14, 1, 4, 8, 2, Agreement(14, 5, -0.07, -0.41, 0.27), None)
+COMPARED = HumanAgreement(30, 3, 17, 8, 5, None, Agreement(20, 17, 0.74, 0.48, 1.0))
+NOBODY = JudgeChecks()
+SOME = JudgeChecks(accepted=5, accepted_right=5, rejected=5, rejected_right=5, people=1)
+TRUSTING = JudgeChecks(15, 14, 15, 13, people=3, between=Agreement(20, 17, 0.74, 0.48, 1.0))
+DISTRUSTING = JudgeChecks(accepted=14, accepted_right=6, rejected=12, rejected_right=6, people=2)
+LOPSIDED = JudgeChecks(accepted=36, accepted_right=35, rejected=2, rejected_right=2, people=1)
 
 
 def asking_progress(most_micros: int = 640_000) -> LadderProgress:

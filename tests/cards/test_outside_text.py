@@ -48,7 +48,7 @@ from storage.records import AuditEntry
 from tests.cards import builders, curve_cards, measurements, promotion_cards
 from tests.cards.all_cards import many_labels
 from tests.cards.builders import ANA, APPROVALS, ASK, BEN, CLEO, GPT_4O, HOSTED, NOW, TRAINING
-from tests.cards.measurements import DIFF, DISTRUSTING
+from tests.cards.measurements import COMPARED, DIFF, DISTRUSTING
 from tests.cards.slack_limits import limit_violations
 from tests.cards.style_rules import mrkdwn, texts
 from trainers.dataset import Columns, Finding
@@ -182,8 +182,11 @@ def _evaluation_cards(text: str) -> dict[str, Any]:
         "preference": judge_agreement.question_card("3 17", text, text, text, done=10**9, wanted=10**9),
         "preference, chosen": judge_agreement.choice_card(text, text, text, "first", BEN),
         "agreement": judge_agreement.agreement_card(
-            10**9, text, DISTRUSTING, Candidate("zero", text), Candidate("kshot", text)
+            10**9, COMPARED, Candidate("zero", text), Candidate("kshot", text)
         ),
+        "answer to judge": judge_agreement.answer_card("3 a1 U1", text, text, text, done=10**9, wanted=10**9),
+        "answer, judged": judge_agreement.verdict_card(text, text, text, "no", BEN),
+        "judge checked": judge_agreement.checks_card(10**9, text, DISTRUSTING),
         "document": documents.document_received(document),
         "document, ready": documents.document_ready(document),
         "document, refused": documents.document_refused(document, text),

@@ -19,6 +19,7 @@ from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.bills import MonthlyCost, Rates
 from bot.rules.facts import Evidence, Facts, FailedCandidate, OwnMachine, RowFaults
 from bot.rules.forecast import simulate
+from bot.rules.judge_agreement import JudgeChecks
 from bot.rules.plans import VerdictKind
 from bot.rules.roi import Inputs, Quality, Training, estimate
 from bot.slack import commands
@@ -107,6 +108,10 @@ def all_miss_but(good: Rung) -> tuple[Rung, ...]:
     return tuple(good if miss.arm.rung == good.arm.rung else miss for miss in ALL_MISS)
 
 
+def judged(rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
+    return tuple(replace(rung, scoring="judge") for rung in rungs)
+
+
 def priced_errors(gained: int, lost: int) -> Quality:
     """The tuned model beside the other one on 200 rows, at half a dollar for a wrong answer."""
     return Quality(200, Decimal(gained), Decimal(lost), Decimal("0.50"))
@@ -139,6 +144,20 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         team(*ALL_MISS, faults=RowFaults(doubted=100)),
         "unknown",
         "wrong labels",
+    ),
+    "people disagree with the judge whose scores say that a prompt meets the bar": (
+        team(
+            *judged(all_miss_but(rung("zero", "meets", 186))),
+            judge="acme/sage",
+            judge_checks=JudgeChecks(accepted=14, accepted_right=6, rejected=12, rejected_right=6, people=2),
+        ),
+        "unknown",
+        "judge",
+    ),
+    "the same, and nobody has checked the judge, high volume": (
+        team(*judged(all_miss_but(rung("zero", "meets", 186))), judge="acme/sage"),
+        "go",
+        "distil",
     ),
     "the classical model meets the bar": (team(*all_miss_but(CLASSICAL)), "no_go", "cheaper rung"),
     "the classical model meets it, the tuned model is better, errors have a price": (

@@ -118,6 +118,16 @@ INSERT INTO tried_answers (id, dataset, model, person, question, answer, is_good
 INSERT INTO actual_months (dataset, model, month, calls, prompt_tokens, completion_tokens, micros, alternative,
     alternative_micros, at) VALUES ('tickets', 'tickets-1', '2026-11', 12, 340, 15, 1500, 'openai/gpt', 9000, 1100.0);
 """,
+    "m021_deployments": """
+INSERT INTO deployments (id, run_id, provider, model, name, state, channel, person, micros_per_hour, idle_stop_s,
+    day_micros, used_at, created_at, updated_at) VALUES (1, 1, 'acme', 'ft:1', 'ft-1', 'ready', 'C1', 'U1', 5500000,
+    1800, 50000000, 1200.0, 1200.0, 1200.0);
+INSERT INTO deployment_days (deployment_id, day, ms) VALUES (1, '2026-11-25', 60000);
+""",
+    "m022_human_verdicts": """
+INSERT INTO human_verdicts (id, dataset, judge, measurement_id, answer, judged, person, verdict, at)
+    VALUES (1, 'tickets', 'openai/gpt', 1, 'hash-3', 'yes', 'U2', 'no', 1300.0);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

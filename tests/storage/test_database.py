@@ -285,6 +285,7 @@ def test_a_fresh_database_has_the_schema(store: Store) -> None:
         *("datasets", "runs", "approvals", "ledger", "answers", "models"),
         *("asks", "deliveries", "outbox", "cards", "audit"),
         *("dataset_settings", "waivers", "measurements", "replies", "documents", "preferences"),
+        "human_verdicts",
     }
     assert tables <= set(store.database.utils.table_names())
     triggers = store.database.rows("SELECT name FROM sqlite_master WHERE type = 'trigger' ORDER BY name")

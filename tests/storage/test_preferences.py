@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from storage.evaluations import NewMeasurement
-from storage.records import Preference
+from storage.records import HumanVerdict, Preference
 from storage.store import Store
 from tests.storage.conftest import add_dataset
 
@@ -30,3 +30,15 @@ def test_preferences_differ_by_person_and_row(store: Store) -> None:
     assert all(store.preferences.add(choice) for choice in (first, *others))
     assert store.preferences.of(first.measurement_id) == [first, *others]
     assert store.preferences.of(first.measurement_id + 1) == []
+
+
+def test_the_first_verdict_of_a_person_on_an_answer_stays_in_all_measurements(store: Store) -> None:
+    first = preference(store)
+    verdict = HumanVerdict("faq", "acme/judge", first.measurement_id, "hash", "yes", "U1", "no", 2.0)
+    assert store.human_verdicts.add(verdict)
+    assert not store.human_verdicts.add(replace(verdict, verdict="yes", at=3.0))
+    others = [replace(verdict, person="U2"), replace(verdict, answer="other")]
+    assert all(store.human_verdicts.add(other) for other in others)
+    assert store.human_verdicts.add(replace(verdict, judge="acme/other"))
+    assert store.human_verdicts.add(replace(verdict, dataset="tickets"))
+    assert store.human_verdicts.on("faq", "acme/judge") == [verdict, *others]

@@ -40,7 +40,7 @@ def wilson(correct: int, n: int, level: float = 0.95) -> Interval:
     return wilson_of_share(correct / n if n else 0.0, n, level)
 
 
-def wilson_of_share(share: float, n: int, level: float = 0.95) -> Interval:
+def wilson_of_share(share: float, n: float, level: float = 0.95) -> Interval:
     """Like `wilson`, for rows that may be partly right. Then the interval is too wide, never too narrow, because among
     scores from 0 to 1 with the same mean, those that are only 0 and 1 vary most. Raises ValueError if n is 0."""
     if n == 0:
