@@ -347,6 +347,9 @@ def _encoder_note(ladder: Ladder) -> list[str]:
     use = ladder.encoder
     if use is None or not ladder.rung("encoder"):
         return []
+    if use.rows and use.right == use.other_right:
+        share = percent(use.right / use.rows)
+        return [f"The encoder is {use.name}; on the training rows {use.other} does as well ({share} right)."]
     if use.rows:
         shares = f"{percent(use.right / use.rows)} right, {use.other} {percent(use.other_right / use.rows)}"
         return [f"The training rows chose the encoder {use.name}: on parts of them it gets {shares}."]
