@@ -361,6 +361,8 @@ def _headline(title: str, report: Report) -> str:
 
 
 def _of_labels(report: Report) -> str:
+    if report.labels and report.n_combined:
+        return f", {len(report.labels):,} combinations of {pluralize(report.n_combined, 'label')}"
     if report.labels:
         return f", {pluralize(len(report.labels), 'label')}"
     return ", answers in JSON" if report.scoring == "json" else ""

@@ -177,6 +177,16 @@ UNLABELLED = Finding(
     "It is left out until it has a label: fill it in, or label such rows in Slack.",
     60,
 )
+SEVERAL_LABELS = Finding(
+    None,
+    "warns",
+    "several_labels",
+    "214 of 383 rows have several labels in one answer, such as 'refund, delivery': 4 combinations of 2 labels. Each "
+    "combination counts as a label of its own, so half of one counts as wrong.",
+    'Keep the most important one, or write JSON with a field for each label, {"billing": true, "refund": false}: '
+    "its fields are scored one by one.",
+    214,
+)
 NOT_YET = Finding(
     None,
     "warns",

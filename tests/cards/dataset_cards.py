@@ -56,6 +56,11 @@ def _datasets() -> dict[str, Message]:
             builders.report(WORTH_A_TRY, builders.UNLABELLED, n_train=311, n_copies=5, n_earlier=10),
             may_show_row=True,
         ),
+        "dataset-combined": datasets.checked_card(
+            builders.dataset(),
+            builders.report(builders.SEVERAL_LABELS, WORTH_A_TRY, n_combined=2),
+            may_show_row=True,
+        ),
         "dataset-small": datasets.checked_card(
             builders.dataset(), builders.small_report(), may_show_row=True
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from trainers.dataset import (
     with_system,
 )
 from trainers.dataset.checks import Findings, Rule, may_be_label, sort_label_counts, task_of_counts
-from trainers.dataset.file_checks import check_size
+from trainers.dataset.file_checks import check_size, combined_labels
 from trainers.dataset.rows import normalise_text, question_key
 from trainers.dataset.splits import chat_row
 from trainers.types import Message
@@ -224,3 +225,35 @@ def test_every_check_of_a_file_is_in_the_docs() -> None:
     docs = (Path(__file__).parents[2] / "docs" / "checks.md").read_text(encoding="utf-8")
     rules = [value for value in vars(file_checks).values() if isinstance(value, Rule)]
     assert rules and [rule.code for rule in rules if f"`{rule.code}`" not in docs] == []
+
+
+KINDS = ("billing", "refund", "shipping", "login", "other")
+PAIRS = [(first, second) for place, first in enumerate(KINDS) for second in KINDS[place + 1 :]]
+
+
+@pytest.mark.parametrize("separator", [", ", ";", " | ", "+"])
+def test_several_labels_in_one_answer_are_said_to_be_that(tmp_path: Path, separator: str) -> None:
+    answers = [separator.join(PAIRS[row % 10]) if row % 3 else KINDS[row % 5] for row in range(90)]
+    rows = [
+        {"text": f"letter {row} asks for something", "label": answer} for row, answer in enumerate(answers)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    report = check_file(tmp_path / "a.jsonl", "a.jsonl", Columns(), tmp_path, seed=1)
+    (several,) = [finding for finding in report.findings if finding.code == "several_labels"]
+    assert "60 of 90 rows have several labels in one answer" in several.message
+    assert "15 combinations of 5 labels" in several.message
+    assert (len(report.labels), report.n_combined) == (15, 5)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("Größe, falsch", "Größe", "Farbe, falsch", "Farbe", "other"),
+        ("n/a", "yes", "no"),
+        ("C", "C++", "C#"),
+        ("size, too small", "size, too big", "colour, too dark", "paper"),
+        tuple(f"Thank you, we send number {row} again" for row in range(30)),
+    ],
+)
+def test_a_comma_within_a_label_makes_no_combination(labels: tuple[str, ...]) -> None:
+    assert combined_labels(labels) is None

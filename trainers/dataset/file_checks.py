@@ -7,7 +7,7 @@ Checks see what `row_facts` keeps of each row, not its text. Problems of a singl
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from trainers.dataset.checks import MINIMUM, Fault, Findings, LabelCount, Rule
@@ -32,6 +32,13 @@ ONE_LABEL = Rule(
 )
 IMBALANCE = Rule(
     "imbalance", "tells", "Add rows for the rare labels, and look at their scores, not only at the average."
+)
+
+SEVERAL_LABELS = Rule(
+    "several_labels",
+    "warns",
+    'Keep the most important one, or write JSON with a field for each label, {"billing": true, "refund": false}: '
+    "its fields are scored one by one.",
 )
 
 NULL_LABEL = Rule(
@@ -105,6 +112,7 @@ def check_repeats(file: CheckedFile) -> Findings:
 
 def check_label_counts(file: CheckedFile) -> Findings:
     findings = Findings(file.limits.listed)
+    _check_combinations(file.facts, findings)
     if not file.labels:
         return findings
     _check_spread(file.labels, len(file.facts), findings)
@@ -113,6 +121,60 @@ def check_label_counts(file: CheckedFile) -> Findings:
         if place in empty:
             findings.add_for_line(line, Fault(NULL_LABEL, "has a label that stands for a missing value"))
     return findings
+
+
+def _check_combinations(facts: RowFacts, findings: Findings) -> None:
+    """Reports answers that list several labels each."""
+    rows_of_place = Counter(facts.labels)
+    rows = {answer.strip(): rows_of_place[place] for place, answer in enumerate(facts.answers)}
+    combined = combined_labels(rows)
+    if not combined:
+        return
+    count = sum(rows[combination] for combination in combined.combinations)
+    # A combination of a single row may be a customer's sentence, so it is not shown.
+    most = max(combined.combinations, key=lambda combination: rows[combination])
+    example = f", such as '{to_printable(most, 40)}'" if rows[most] > 1 else ""
+    text = (
+        f"{count:,} of {len(facts):,} rows have several labels in one answer{example}: {len(rows):,} combinations of "
+        f"{combined.labels:,} labels. Each combination counts as a label of its own, so half of one counts as wrong."
+    )
+    findings.add_for_file(SEVERAL_LABELS, text, count)
+
+
+@dataclass(frozen=True)
+class CombinedLabels:
+    """Answers that list several labels each, and the number of different labels in all answers."""
+
+    combinations: tuple[str, ...]
+    labels: int
+
+
+def combined_labels(answers: Collection[str]) -> CombinedLabels | None:
+    """Returns the answers that combine labels, or None if they don't. `answers` are the different short answers.
+
+    Parts of combinations are labels if they come up in other answers too: in "wrong size, too small" as a label of its
+    own, neither part does.
+    """
+    for separator in _SEPARATORS:
+        parts = {answer: _split_answer(answer, separator) for answer in answers}
+        combinations = tuple(answer for answer, its in parts.items() if len(its) > 1)
+        if len(combinations) < _FEWEST_COMBINATIONS:
+            continue
+        times = Counter(part for its in parts.values() for part in its)
+        listed = {part for answer in combinations for part in parts[answer]}
+        shared = sum(times[part] > 1 for part in listed)
+        if len(times) < len(parts) and shared >= _MOST_PARTS * len(listed):
+            return CombinedLabels(combinations, len(times))
+    return None
+
+
+def _split_answer(answer: str, separator: str) -> frozenset[str]:
+    return frozenset(normalise_text(part) for part in answer.split(separator) if part.strip())
+
+
+_SEPARATORS = (",", ";", "|", "+", "/")
+_FEWEST_COMBINATIONS = 3
+_MOST_PARTS = 0.8  # share of the parts that other answers have too
 
 
 def _check_spread(counts: Sequence[LabelCount], rows: int, findings: Findings) -> None:

@@ -27,7 +27,7 @@ from trainers.dataset.checks import (
     sort_label_counts,
 )
 from trainers.dataset.conversion import ConvertedFile, open_converted
-from trainers.dataset.file_checks import CHECKS, CheckedFile
+from trainers.dataset.file_checks import CHECKS, CheckedFile, combined_labels
 from trainers.dataset.preference_pairs import PairsReport, check_pairs
 from trainers.dataset.reader import Progress, accept_file, report_counts
 from trainers.dataset.row_facts import (
@@ -99,7 +99,8 @@ class Report:
     labels were not checked or there are none.
 
     `n_copies` rows ask what a held-out row asks, so they are neither trained nor measured on. `n_earlier` of the
-    held-out rows are in an earlier version's file only. `column_names` are those of a table, and `example`
+    held-out rows are in an earlier version's file only. `n_combined` is the number of labels that the `labels` are
+    combinations of, 0 if each is one. `column_names` are those of a table, and `example`
     is its first row without personal data or a secret, which is shown and not stored: to_json leaves it out.
 
     `scoring` says how the held-out rows' answers are scored, and `floor` how often the answer that is commonest in the
@@ -136,6 +137,7 @@ class Report:
     n_sealed: int = 0
     n_copies: int = 0
     n_earlier: int = 0
+    n_combined: int = 0
     column_names: tuple[str, ...] = ()
     example: ShownRow | None = field(default=None, compare=False)
     scoring: Scoring | None = None
@@ -359,6 +361,7 @@ class _CheckResult:
     ) -> Report:
         scanned, parts, facts = self.scanned, self.parts, self.scanned.rows.facts
         labels = [count.label for count in scanned.label_counts]
+        combined = combined_labels(labels)
         kind = self.answer_kind(seed)
         return Report(
             name=name,
@@ -388,6 +391,7 @@ class _CheckResult:
             sealed_sha256=files.sealed if files else None,
             n_sealed=0 if self.is_blocked else parts.n_sealed,
             n_copies=0 if self.is_blocked else len(parts.copies),
+            n_combined=combined.labels if combined else 0,
             n_earlier=0 if self.is_blocked else len(parts.earlier),
             column_names=scanned.progress.names,
             example=_find_example(scanned.rows),
