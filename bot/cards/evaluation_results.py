@@ -59,7 +59,7 @@ from bot.cards.words import (
     shorten,
 )
 from bot.rules.advice import Verdict
-from bot.rules.alternatives import find_dominated, is_cheaper
+from bot.rules.alternatives import find_dominated, is_cheaper, is_mostly_unreadable
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.evaluation.results import Candidate, Ladder, Pair, Retrieval, Rung, Standing
 
@@ -177,6 +177,9 @@ def headline(ladder: Ladder) -> str:
             return f"A better prompt is enough: with it, {model} meets {bar}: {numbers}"
         return enough
     undecided = _nearest_to_tell(ladder)
+    if _lacks_a_capable_model(ladder) and not best.arm.is_free:
+        count = f"{best.unread + best.empty:,} of {pluralize(best.n, 'answer')}"
+        return f"No usable answers: even of the best, {_short_name(best.arm)}, {count} could not be read"
     if undecided is None:
         return f"No measured alternative meets {bar}: the best is {_name_and_score(best)}"
     what_would_tell = f"The closest is {_name_and_score(undecided)}"
@@ -246,6 +249,8 @@ def _buttons(
         steps = [encoder_button(ladder.dataset, encoder), *steps]
     elif ladder.cheapest is None and _nearest_to_tell(ladder):
         steps = [button("Upload more rows", UPLOAD_AGAIN, ladder.dataset), *steps]
+    elif _lacks_a_capable_model(ladder):
+        steps = [button("Ask a capable model", MEASURE, ladder.dataset), *steps]
     elif not is_searched and _may_improve(ladder):
         steps = [button("Optimise the prompt", MEASURE, ladder.dataset), *steps]
     steps[0]["style"] = "primary"
@@ -256,6 +261,12 @@ def _buttons(
 def _may_improve(ladder: Ladder) -> bool:
     """True if every prompt misses the bar and no better prompt was searched for."""
     return ladder.cheapest is None and bool(ladder.rung("zero")) and not ladder.rung("optimised")
+
+
+def _lacks_a_capable_model(ladder: Ladder) -> bool:
+    """True if nothing meets the bar and no model's answers could be read: a better prompt would not help it."""
+    prompted = [rung for rung in ladder.rungs if not rung.arm.is_free]
+    return ladder.cheapest is None and bool(prompted) and all(map(is_mostly_unreadable, prompted))
 
 
 def _below(ladder: Ladder, *, hidden: int) -> list[CardBlock]:
@@ -446,6 +457,8 @@ def _next_step(ladder: Ladder, *, is_searched: bool) -> str:
         return "Use it. An estimate shows whether a tuned model would still pay in comparison."
     if _nearest_to_tell(ladder):
         return "Upload more labelled rows under the same name and measure again; some of them are held out."
+    if _lacks_a_capable_model(ladder):
+        return "Ask a capable model: most answers of the models that were asked could not be read."
     if not is_searched and _may_improve(ladder):
         return "Optimise the prompt (`optimise=$2`), or estimate the cost and saving of a tuned model."
     return "Estimate the cost and saving of a tuned model."

@@ -211,9 +211,7 @@ def _ways_miss(ways: reasons.AllMissBar) -> str:
     best = f"{candidate_name(ways.best.arm)}: {score_text(ways.best)}, {price}"
     if not hopeful:
         return f"{miss} The best is {best}."
-    return (
-        f"{miss} If unreadable answers were right, {hopeful} might meet it. The best of the others is {best}."
-    )
+    return f"{miss} The best of the others is {best}; {hopeful:,} gave too many unreadable answers to count."
 
 
 def _beside_best(beside: reasons.TunedVersusBest) -> str:

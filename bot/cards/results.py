@@ -13,7 +13,6 @@ from bot.cards.blocks import (
     Lines,
     Message,
     Note,
-    Table,
     Text,
     actions,
     button,
@@ -36,6 +35,7 @@ from bot.cards.models import (
 )
 from bot.cards.words import (
     about_usd,
+    capitalize,
     charge,
     duration,
     duration_range,
@@ -51,13 +51,12 @@ from bot.cards.words import (
 )
 from bot.rules.facts import is_silent
 from bot.rules.judge_agreement import UNCHECKED
-from bot.rules.plans import MONEY_RULES, Plan, format_value
+from bot.rules.plans import MONEY_RULES, Plan
 from bot.rules.units import HOURS_PER_MONTH, format_months
 from bot.values.runs import ChangedRow, RunResult
 from storage.records import Run
 from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
 from trainers.money import from_micros
-from trainers.types import SweepArm
 
 DETAILS, MEASURE = "run_details", "measure_after_run"
 SIGNIFICANT = 0.05
@@ -82,7 +81,10 @@ COUNTED: Mapping[Scoring, str] = {
     "f1": "exactly the expected text",
     "judge": "acceptable to the judge",
 }
-WON = "won"  # the outcome of a sweep's best arm
+NAMES_BEFORE: Mapping[str, str] = {
+    "base": "the prompted base model",
+    "classical": "the free classical model",
+}
 
 
 def card(
@@ -139,7 +141,7 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
     scores = [
         (f"Tuned model, {_counted(result)}", share_with_interval(result.tuned)),
         (
-            f"{escape(shorten(plan.base_model))}, prompted" if is_base else "Free classical model",
+            f"{escape(shorten(plan.base_model))}, prompted" if is_base else capitalize(before_name(result)),
             share_with_interval(result.base),
         ),
         ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
@@ -155,9 +157,9 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
     )
 
 
-def score_change(result: RunResult) -> str:
-    """'23.4% → 85.7% right on 77 held-out rows', for lists."""
-    return f"{percent(result.base.share)} → {percent(result.tuned.share)} right on {result.tuned.n:,} held-out rows"
+def list_headline(result: RunResult, *, may_be_used: bool) -> str:
+    """The card's headline with the number of rows, for lists; unescaped."""
+    return f"{_headline(result, may_be_used=may_be_used)}, on {pluralize(result.tuned.n, 'held-out row')}"
 
 
 def changed_rows_card(rows: Sequence[ChangedRow], before: str = "base") -> Message:
@@ -269,7 +271,7 @@ def _compared_with_base(result: RunResult) -> str:
 
 def before_name(result: RunResult) -> str:
     """The name of what answered the same rows without training."""
-    return "the prompted base model" if result.before == "base" else "the free classical model"
+    return NAMES_BEFORE[result.before]
 
 
 def _difference(gain: float, name: str, score: float, *, is_clear: bool) -> str:
@@ -374,12 +376,16 @@ def _cost(plan: Plan, result: RunResult) -> str:
 
 def _reasons(plan: Plan, result: RunResult) -> list[CardBlock]:
     """At most one reason for the model, one against it, and one unknown."""
-    reasons = (("For", _for(result)), ("Against", _against(result)), ("Unknown", _unknown(plan, result)))
+    reasons = (
+        ("For", _for(plan, result)),
+        ("Against", _against(result)),
+        ("Unknown", _unknown(plan, result)),
+    )
     lines = [f"• *{kind}*: {text}" for kind, text in reasons if text]
     return [Lines(lines)] if lines else []
 
 
-def _for(result: RunResult) -> str:
+def _for(plan: Plan, result: RunResult) -> str:
     """What the training gained. If the base is the best alternative, the headline has the difference already."""
     ladder = result.ladder
     if result.gain <= 0 or result.p_value >= SIGNIFICANT:
@@ -389,6 +395,8 @@ def _for(result: RunResult) -> str:
         rows = f"{pluralize(result.better, 'row')} that {before_name(result)} got wrong"
         return f"{rows} {'is' if is_one else 'are'} now right."
     base = f"{before_name(result)} has {percent(result.base.share)}"
+    if plan.method == "head":
+        return f"It is the free encoder's model, ready to be deployed; {base}."
     if ladder.scoring not in SAME_MEASURE:
         shares = f"{percent(result.tuned.share)} {_counted(result)} against {percent(result.base.share)}"
         base = f"{shares} for its base"
@@ -400,7 +408,8 @@ def _against(result: RunResult) -> str:
     if result.advice and result.advice.kind == "no_go" and result.advice.rule != IN_HEADLINE:
         return sentence(result.advice.reason or result.advice.headline)
     if result.worse_labels:
-        return f"Right less often than before: {worse_labels_text(result.worse_labels)}."
+        name = escape(shorten(_better_name(result), 60))
+        return f"Right less often than {name}: {worse_labels_text(result.worse_labels)}."
     if result.worse:
         rows = f"{pluralize(result.worse, 'row')} that {before_name(result)} got right"
         return f"{rows} {'is' if result.worse == 1 else 'are'} now wrong."
@@ -506,8 +515,7 @@ def _got_worse(result: RunResult) -> list[CardBlock]:
     """The labels that the tuned model gets right significantly less often."""
     if not result.worse_labels:
         return []
-    other = _best_alternative(result.ladder) if result.ladder else None
-    name = _name(other) if other and not _is_base_best(result, other) else "the prompted base model"
+    name = _better_name(result)
     lines = [
         f"• {escape(shorten(loss.label, 60))}: {loss.before:,} → {loss.after:,} of {pluralize(loss.rows, 'row')}, "
         f"{p_value(loss.p)}"
@@ -516,6 +524,13 @@ def _got_worse(result: RunResult) -> list[CardBlock]:
     title = f"*Labels that it gets right less often than {escape(shorten(name, 60))} does*"
     corrected = Note("McNemar's exact test for each label, corrected for the number of labels (Holm).")
     return [Text(title), Lines(lines), corrected]
+
+
+def _better_name(result: RunResult) -> str:
+    """The name of what the labels were compared with: the best alternative, or what answered before if that is better
+    (services/run_worker.py)."""
+    other = _best_alternative(result.ladder) if result.ladder else None
+    return _name(other) if other and other.score >= result.base.share else before_name(result)
 
 
 def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
@@ -537,8 +552,8 @@ def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
 
 def _method(result: RunResult) -> str:
     text = f"the base model had {'the labels listed in its' if result.labelled else 'the same'} prompt"
-    if result.before == "classical":
-        text = "the classical model was trained on the same training rows"
+    if result.before != "base":
+        text = f"{before_name(result)} learnt from the same training rows"
     return (
         f"*How this was measured*: “Right” means {_counted(result)}. Both answered the same {result.tuned.n:,} rows, "
         f"which were set aside before training; {text}. Ranges are 95% intervals (Wilson; Newcombe for "
@@ -564,36 +579,3 @@ def _change(row: ChangedRow, before: str) -> str:
 def _answer(text: str) -> str:
     one_line = " ".join(text.split())
     return code(cut(one_line, 40)) if one_line else "nothing"
-
-
-def sweep_table(plan: Plan, arms: Sequence[SweepArm]) -> Message:
-    """A line for each trial, the winner first, then by validation loss; trials without a loss are last."""
-    names = [name for name, _ in arms[0].chosen]
-    heading = ["trial", *names, "steps", "loss", "right", "time", "outcome"]
-    title = f"Sweep on {shorten(plan.dataset)}: {pluralize(len(arms), 'trial')}"
-    texts = [Text(f"• Trial {arm.number}: {escape(arm.outcome)}") for arm in arms if arm.is_out]
-    winner = "No trial has won."
-    for arm in arms:
-        if arm.outcome == WON:
-            chosen = ", ".join(f"{name} {format_value(value)}" for name, value in arm.chosen)
-            winner = f"Trial {arm.number} won: {escape(chosen)}. It is the tuned model of this run."
-    ranked = sorted(arms, key=lambda arm: (arm.outcome != WON, arm.valid_loss is None, arm.valid_loss or 0.0))
-    rows = plan.swept.n_validation if plan.swept else 0
-    method = (
-        f"Chosen on {rows:,} training rows that were set aside; the worse half stopped at each rung. "
-        "Only the winner was measured on the held-out rows."
-    )
-    table = Table([heading, *map(_row, ranked)])
-    return Message.titled(title, Text(winner), table, *texts, Note(method), notice=winner)
-
-
-def _row(arm: SweepArm) -> list[str]:
-    return [
-        f"{arm.number} ★" if arm.outcome == WON else f"{arm.number}",
-        *(format_value(value) for _, value in arm.chosen),
-        f"{arm.step:,}/{arm.total_steps:,}",
-        "–" if arm.valid_loss is None else f"{arm.valid_loss:.3f}",
-        "–" if arm.valid_accuracy is None else percent(arm.valid_accuracy),
-        duration(arm.seconds),
-        "out" if arm.is_out else arm.outcome,
-    ]

@@ -215,7 +215,8 @@ def status_line(summary: RunSummary) -> str:
     """A run's progress or result; follows its name in a list."""
     words = "paused" if summary.progress.is_paused else STATE_WORDS[summary.run.state]
     if summary.result:
-        return results.score_change(summary.result)
+        headline = results.list_headline(summary.result, may_be_used=summary.may_be_used)
+        return escape(headline[:1].lower() + headline[1:])
     if summary.run.state == "training" and _step_text(summary.progress):
         done = f"{words}, {percent_done(share_done(summary.run, summary.progress))}% done"
         finish = None if summary.progress.is_paused else summary.progress.estimated_finish

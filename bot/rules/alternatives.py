@@ -42,10 +42,16 @@ def might_meet(rung: Rung, bar: float) -> bool:
     return bool(rung.standing == "misses" and rung.unread and rung.score + rung.unread / rung.n >= bar)
 
 
+def is_mostly_unreadable(rung: Rung) -> bool:
+    """True if more than half of the answers could not be read or are empty: the model can't do the task at all, so its
+    score says nothing about what a prompt can do."""
+    return 2 * (rung.unread + rung.empty) > rung.n
+
+
 def exclude_misread(rungs: Iterable[Rung], bar: float) -> list[Rung]:
-    """Returns the rungs whose score can be trusted. Where unreadable answers might have reached the bar, the prompt or
-    the model is at fault, and more rows would not help."""
-    return [rung for rung in rungs if not might_meet(rung, bar)]
+    """Returns the rungs whose score can be trusted. Where unreadable answers might have reached the bar, or are most of
+    the answers, the prompt or the model is at fault, and more rows would not help."""
+    return [rung for rung in rungs if not might_meet(rung, bar) and not is_mostly_unreadable(rung)]
 
 
 def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:

@@ -13,6 +13,7 @@ from bot.rules.alternatives import (
     costs_no_more,
     exclude_misread,
     is_cheaper,
+    is_mostly_unreadable,
     is_shown_better,
     might_meet,
 )
@@ -202,6 +203,9 @@ def _hold_out_step(undecided: Sequence[Rung]) -> Step:
 
 def _all_missed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
     readable = exclude_misread(evidence.alternatives, evidence.bar)
+    prompted = [rung for rung in evidence.alternatives if not rung.arm.is_free]
+    if prompted and all(is_mostly_unreadable(rung) for rung in prompted):
+        return ()  # no evidence of what a capable model would do
     if not readable or any(rung.standing != "misses" for rung in evidence.alternatives):
         return ()
     best = max(readable, key=lambda rung: rung.score)
@@ -286,12 +290,16 @@ def _notes(evidence: Evidence, never_answered: Sequence[str]) -> tuple[Reason, .
     """Points out rungs without answers, rungs with unreadable answers, and labels that no rung ever answered."""
     notes = list(_unanswered_reasons(evidence))
 
-    # Rungs that would reach the bar if their unreadable answers were right.
+    # Rungs that would reach the bar if their unreadable answers were right, or that say nothing.
     prompted = [rung for rung in evidence.alternatives if not rung.arm.is_free]
-    hopeful = tuple(rung for rung in evidence.alternatives if might_meet(rung, evidence.bar))
+    hopeful = tuple(
+        rung for rung in evidence.alternatives if might_meet(rung, evidence.bar) or is_mostly_unreadable(rung)
+    )
     if hopeful and len(hopeful) == len(prompted) and not evidence.is_good:
-        clearer = Step("clearer prompt", usd=None)
-        notes.append(Reason("unread", "unknown", UnreadableAnswers(hopeful, is_settled=False), step=clearer))
+        step = Step("clearer prompt", usd=None)
+        if all(is_mostly_unreadable(rung) for rung in hopeful):
+            step = Step("measure another model", usd=None)
+        notes.append(Reason("unread", "unknown", UnreadableAnswers(hopeful, is_settled=False), step=step))
     elif hopeful:
         notes.append(Reason("unread", "unknown", UnreadableAnswers(hopeful, is_settled=True), weighs=False))
 

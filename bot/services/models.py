@@ -364,8 +364,13 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None, is_sh
 
 
 def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
-    """Returns the monthly use of the model in use for a dataset, with the saving that its plan expected."""
+    """Returns the monthly use of the model in use for a dataset, with the saving that its plan expected if the model
+    turned out good enough."""
+    run = context.store.runs.get(model.run_id)
+    rung = evidence.tuned_rung(context, run) if run else None
     expected = plan.predicted.saving_micros if plan.predicted and not plan.withholds_saving else None
+    if rung is None or rung.standing == "misses":
+        expected = None
     months = context.store.actuals.of(plan.dataset) if has_alias(context, model) else []
     provider = context.settings.title_of(model.provider)
     return ModelActuals(tuple(months), expected, provider, is_counted=has_alias(context, model))

@@ -16,6 +16,7 @@ from bot.cards import interventions as doubt_views
 from bot.cards import plans as plan_views
 from bot.cards import results as result_views
 from bot.cards import runs as views
+from bot.cards import sweeps
 from bot.cards.blocks import Message
 from bot.cards.general import files_body, text_message
 from bot.context import AppContext, CoreContext
@@ -202,7 +203,7 @@ def post_result(
     _show(context, run, card, shown)
     concerns = run.requester
     if result.arms:
-        body = result_views.sweep_table(plan, result.arms).letter()
+        body = sweeps.table(plan, result.arms).letter()
         once = f"arms of {card}"
         context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=concerns))
     if changed:

@@ -94,7 +94,7 @@ def test_an_encoder_is_approved_trained_measured_and_deployed(world: World, trai
     card = world.find_message("Result of run 1.")
     assert "the free classical model" in card and "its base" not in card
     world.click(ANA, results.DETAILS)
-    assert "the classical model was trained on the same training rows" in world.read_form(ANA)
+    assert "the free classical model learnt from the same training rows" in world.read_form(ANA)
     assert world.type("/finetune promote tickets-1 because=it says how sure it is", user=BEN) == ""
     world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     ask_by_alias(world, trainer.served)

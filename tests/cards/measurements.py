@@ -258,6 +258,16 @@ def silent_ladder() -> Ladder:
     return ladder([RUNGS[0], thinking, replace(thinking, arm=Candidate("kshot", "acme/thinker"), empty=90)])
 
 
+def unreadable_ladder() -> Ladder:
+    """A small model that names hardly any label, whatever its prompt."""
+    return ladder(
+        [
+            rung("zero", MODEL, 0, unread=193, standing="misses"),
+            rung("kshot", MODEL, 9, unread=160, standing="misses"),
+        ]
+    )
+
+
 def ladder_with_cheaper_undecided() -> Ladder:
     near = rung("classical", None, 172, rows_to_decide=120)
     return ladder((near, *RUNGS[5:]))

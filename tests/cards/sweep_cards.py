@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bot.cards import estimates, plans, results
+from bot.cards import estimates, plans, sweeps
 from bot.cards.blocks import Message
 from bot.rules.plans import SweepPlan, arm_count_text
 from tests.cards import builders
@@ -44,6 +44,6 @@ def cards() -> dict[str, Message]:
             "local/smollm2-135m",
             number=4,
         ),
-        "sweep-arms": results.sweep_table(plan, ARMS),
-        "sweep-arms-unfinished": results.sweep_table(plan, none_won),
+        "sweep-arms": sweeps.table(plan, ARMS),
+        "sweep-arms-unfinished": sweeps.table(plan, none_won),
     }

@@ -443,13 +443,21 @@ def test_unreadable_answers_are_no_evidence_for_training() -> None:
     verdict = advise(facts_with(*ALL_MISS[:2], *babble))
     assert (verdict.kind, weighing_rules(verdict, "unknown")) == ("unknown", ["unread"])
     assert "own classes" not in rules(verdict)
-    assert reason(verdict, "alternatives").text.startswith(
-        "All 5 measured alternatives miss the bar of 85%. If unreadable answers were right, 3 might meet it. "
-        "The best of the others is the encoder"
-    )
+    assert "alternatives" not in rules(verdict), "no model that can do the task was asked"
+    assert verdict.next_step.startswith("Measure another model (models=)")
     alone = advise(facts_with(*babble, smallest_label=None))
     assert alone.kind == "unknown" and "alternatives" not in weighing_rules(alone, "go")
-    assert alone.next_step == "Measure a clearer prompt (prompt=) or another model (models=)."
+    half = [rung(name, "misses", 90, unread=95) for name in ("zero", "kshot", "retrieval")]
+    hopeful = advise(facts_with(*half, smallest_label=None))
+    assert hopeful.next_step == "Measure a clearer prompt (prompt=) or another model (models=)."
+
+
+def test_a_model_that_mostly_babbles_says_nothing_about_prompts() -> None:
+    """Even if all its unreadable answers were right, it would miss the bar; its score is no evidence all the same."""
+    babble = [rung(name, "misses", 20, unread=120) for name in ("zero", "kshot", "retrieval")]
+    verdict = advise(facts_with(*ALL_MISS[:2], *babble))
+    assert (verdict.kind, verdict.rule) == ("unknown", "unread")
+    assert not {"alternatives", "own classes"} & set(rules(verdict))
 
 
 @pytest.mark.parametrize(
@@ -468,8 +476,9 @@ def test_a_readable_miss_counts_beside_an_unreadable_prompt() -> None:
     verdict = advise(facts_with(*ALL_MISS[:3], rung("kshot", "misses", 2, unread=190), ALL_MISS[4]))
     assert verdict.kind == "go"
     assert reason(verdict, "alternatives").text.startswith(
-        "All 5 measured alternatives miss the bar of 85%. If unreadable answers were right, 1"
+        "All 5 measured alternatives miss the bar of 85%. The best of the others is retrieval"
     )
+    assert "; 1 gave too many unreadable answers to count." in reason(verdict, "alternatives").text
     assert "(78% at best)" in reason(verdict, "own classes").text
 
 

@@ -380,6 +380,13 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "unknown",
         "unread",
     ),
+    "every prompt would meet it if its unreadable answers were right": (
+        team(
+            *ALL_MISS[:2], *(rung(name, "misses", 90, unread=95) for name in ("zero", "kshot", "retrieval"))
+        ),
+        "unknown",
+        "unread",
+    ),
     "all alternatives miss it, high volume": (team(*ALL_MISS), "go", "alternatives"),
     "all alternatives miss it, low volume": (team(*ALL_MISS, inputs=LOW), "no_go", "payback"),
     "all alternatives miss it, training is free, hardly any volume": (
