@@ -20,7 +20,7 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
-from bot.cards.candidates import arm_name, bar_share
+from bot.cards.candidates import arm_name, bar_share, long_name
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.evaluation_results import DETAILS
 from bot.cards.words import (
@@ -28,13 +28,14 @@ from bot.cards.words import (
     TERMINAL_AGAIN,
     Spelling,
     about_usd,
+    capitalize,
     first_lines,
     percent,
     pluralize,
     shorten,
 )
 from storage.records import Measurement
-from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction
+from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction, Rung
 from trainers.money import usd
 
 SHOWN_NEEDS, SHOWN_SIZES = 3, 3  # of the sizes: measured, and as many expected
@@ -62,18 +63,30 @@ def card(
     label_usd: Decimal | None = None,
     bar: float | None = None,
     beside: Curve | None = None,
+    free: Sequence[Rung] = (),
 ) -> Message:
     """The card. `number` is the measurement's; without it there are no buttons. `label_usd` is the cost of one labelled
-    row, if the team gave it. `beside` is the classical model's curve on the same rows."""
-    text = headline(curve)
+    row, if the team gave it. `beside` is the classical model's curve on the same rows, `free` are the free candidates
+    that were measured on them."""
+    ahead = best_free(curve, free)
+    text = headline(curve, ahead)
     version = f" version {curve.version}" if curve.version > 1 else ""
     which = "Learning curve: " if number is None else f"Learning curve m{number}: "
     subject = f"{which}{escape(shorten(curve.dataset))}{version}, {escape(arm_name(curve.arm))}"
-    bullets = [*_dollars(curve, label_usd), *_bar(curve, bar), *_beside(curve, beside), *_needs(curve)]
+    if _is_overtaken(curve, ahead):
+        bullets = _bar(curve, bar)
+    else:
+        bullets = [
+            *_ahead(curve, ahead),
+            *_dollars(curve, label_usd),
+            *_bar(curve, bar),
+            *_beside(curve, beside),
+            *_needs(curve),
+        ]
     last = curve.predicted[-1] if curve.points and curve.predicted else None
-    predicted = f"With {last.rows:,} rows: about {_predicted(last)}" if last else ""
+    predicted = f"With {last.rows:,} rows: about {_predicted(curve, last)}" if last else ""
     buttons = [button("Upload more rows", UPLOAD_AGAIN, curve.dataset, style="primary")]
-    if _is_flat(curve) or not _is_told(curve):
+    if _is_flat(curve) or not _is_told(curve) or _is_overtaken(curve, ahead):
         buttons = []
     caution = "Each size was trained only once, so the variation between trainings was not measured."
     if curve.arm.rung != "tuned":
@@ -83,7 +96,7 @@ def card(
         Note(subject),
         _chart(curve) if curve.points else None,
         *_list(bullets),
-        Text(f"*Next*: {_next_step(curve, is_in_slack=number is not None)}"),
+        Text(f"*Next*: {_next_step(curve, ahead, is_in_slack=number is not None)}"),
         actions(*buttons, button("Details", DETAILS, str(number))) if number is not None else None,
         Note(caution) if curve.arm.rung != "tuned" or _is_of_one_sample(curve) else None,
         notice=escape(predicted),
@@ -112,9 +125,15 @@ def alt_text(curve: Curve) -> str:
     return f"Right answers by rows to train on, {arm_name(curve.arm, 40)}, {shorten(curve.dataset)}"
 
 
-def headline(curve: Curve) -> str:
-    """The answer in one sentence, as plain text."""
+def headline(curve: Curve, ahead: Rung | None = None) -> str:
+    """The answer in one sentence, as plain text. `ahead` is a free candidate that gets more right today."""
     farthest = curve.farthest
+    if ahead and farthest and _is_overtaken(curve, ahead):
+        expected = percent(max(curve.predicted, key=lambda each: each.rows).score)
+        return (
+            f"{capitalize(long_name(ahead.arm))} gets {percent(ahead.score)} right today; with {farthest.rows:,} rows "
+            f"{long_name(curve.arm)} would get about {expected}"
+        )
     if _is_flat(curve):
         size = f", even {farthest.rows:,}" if farthest else ""
         return f"More rows like these would hardly help{size}"
@@ -162,8 +181,33 @@ def _is_told(curve: Curve) -> bool:
     return farthest is None or farthest.is_certain
 
 
-def _predicted(prediction: Prediction) -> str:
-    return f"{percent(prediction.score)} ({100 * prediction.low:.1f}–{100 * prediction.high:.1f}%)"
+def best_free(curve: Curve, free: Sequence[Rung]) -> Rung | None:
+    """The best free candidate other than the curve's own that gets more right today; None if there is none."""
+    if not curve.points:
+        return None
+    others = [rung for rung in free if rung.arm != curve.arm and rung.score > curve.points[-1].score]
+    return max(others, key=lambda rung: rung.score, default=None)
+
+
+def _is_overtaken(curve: Curve, ahead: Rung | None) -> bool:
+    """True if a free candidate gets more right today than the curve's would with the most rows asked about."""
+    farthest = max(curve.predicted, key=lambda each: each.rows, default=None)
+    return ahead is not None and farthest is not None and ahead.score >= farthest.score
+
+
+def _ahead(curve: Curve, ahead: Rung | None) -> list[str]:
+    if ahead is not None:
+        name = escape(long_name(ahead.arm))
+        return [
+            f"{capitalize(name)}, free too, gets {percent(ahead.score)} of the held-out rows right today."
+        ]
+    return []
+
+
+def _predicted(curve: Curve, prediction: Prediction) -> str:
+    """The score, and the range of the gain over today's, as in the headline."""
+    gain = next(each for each in curve.gains if each.rows == prediction.rows)
+    return f"{percent(prediction.score)} ({signed_gain(gain)} points)"
 
 
 def _table(curve: Curve, most: int = SHOWN_SIZES) -> list[tuple[str, str, str]]:
@@ -172,12 +216,8 @@ def _table(curve: Curve, most: int = SHOWN_SIZES) -> list[tuple[str, str, str]]:
         for point in curve.points
     ]
     expected = [
-        (
-            f"{prediction.rows:,}",
-            percent(prediction.score),
-            f"expected, {100 * prediction.low:.1f} to {100 * prediction.high:.1f}%",
-        )
-        for prediction in curve.predicted
+        (f"{prediction.rows:,}", percent(prediction.score), f"expected, {signed_gain(gain)} points")
+        for prediction, gain in zip(curve.predicted, curve.gains, strict=False)
     ]
     return [("Rows", "Right", ""), *measured[-most:], *expected[-most:]]
 
@@ -191,7 +231,7 @@ def _chart(curve: Curve) -> CardBlock:
     shown = list(dict(seen[-MOST_SIZES:]).items())
     if len(shown) < 2:
         return table
-    ranges = [f"• With {item.rows:,} rows: about {_predicted(item)}." for item in curve.predicted[-4:]]
+    ranges = [f"• With {item.rows:,} rows: about {_predicted(curve, item)}." for item in curve.predicted[-4:]]
     below = (Lines(ranges),) if ranges else ()
     return Chart(
         "Right answers by rows", "right", shown, "rows to train on", "% right", below, otherwise=(table,)
@@ -280,8 +320,10 @@ def _all_needs(curve: Curve) -> list[CardBlock]:
     return [title, Lines(first_lines(lines, MOST_NEEDS))]
 
 
-def _next_step(curve: Curve, *, is_in_slack: bool) -> str:
+def _next_step(curve: Curve, ahead: Rung | None, *, is_in_slack: bool) -> str:
     name = code(escape(shorten(curve.dataset)))
+    if ahead and _is_overtaken(curve, ahead):
+        return f"Use {escape(long_name(ahead.arm))} instead of labelling rows for {escape(long_name(curve.arm))}."
     if _is_flat(curve):
         return "Work on something else: doubtful labels, the prompt, or another model."
     what_would_tell = next_size(curve)
@@ -310,7 +352,6 @@ def _method(curve: Curve) -> str:
         if curve.is_crossed
         else "Trained on parts of the rows, measured on the same held-out rows"
     )
-    return (
-        f"{how}. The fitted line assumes that the odds of a wrong answer fall as a power of the number of rows. Ranges "
-        f"are 95% bootstrap intervals.{alone if _is_of_one_sample(curve) else ''}"
-    )
+    line = "The fitted line assumes that the odds of a wrong answer fall as a power of the number of rows."
+    ranges = "Ranges are 95% bootstrap intervals of the gain; the score itself also depends on which rows are held out."
+    return f"{how}. {line} {ranges}{alone if _is_of_one_sample(curve) else ''}"

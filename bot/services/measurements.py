@@ -39,13 +39,13 @@ from bot.services import (
 from bot.services.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
 from bot.services.judge_worker import PairsForPeople
-from bot.services.measured_candidates import judge_of, known_ladder
+from bot.services.measured_candidates import judge_of, known_ladder, load_measured
 from bot.values.evaluations import JudgeProgress, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
 from storage.records import Draft, Measurement
-from trainers.evaluation.results import Curve, Ladder
+from trainers.evaluation.results import Curve, Ladder, Rung
 from trainers.evaluation.scores import HOW_READ
 from trainers.money import to_micros, usd_micros
 
@@ -460,6 +460,7 @@ def result_card(
             label_usd=_label_usd(measurement),
             bar=settings.bar if settings else None,
             beside=beside,
+            free=_free_candidates(context, curve),
         )
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     own = Ladder.from_json(result)
@@ -488,6 +489,14 @@ def result_card(
         is_searched=progress.search is not None,
         encoder=candidates.encoder_target(context.settings, context.trainers) if plan.labels else None,
     )
+
+
+def _free_candidates(context: AppContext, curve: Curve) -> tuple[Rung, ...]:
+    """Returns the free candidates that were measured on the curve's held-out rows."""
+    files = context.settings.files
+    measured = load_measured(context.store, files, curve.dataset, curve.holdout_sha256)
+    rungs = measured.ladder.rungs if measured else ()
+    return tuple(rung for rung in rungs if rung.arm.is_free)
 
 
 def _label_usd(measurement: Measurement) -> Decimal | None:

@@ -57,6 +57,11 @@ def cards() -> dict[str, Message]:
     failed = measurements.measurement("failed", kind="curve")
     closed = tuned_learning_curves.closed_card
     return {
+        "curve-overtaken": learning_curves.card(
+            measurements.curve(),
+            number=6,
+            free=[measurements.rung("classical", None, 176), measurements.rung("encoder", None, 186)],
+        ),
         "curve-tuned-asked": tuned_learning_curves.request_card(requested, plan(), progress(*fresh), BUDGET),
         "curve-tuned-asked-in-part": tuned_learning_curves.request_card(
             requested, plan(), progress(*fresh[:2], REUSED), NO_BUDGET

@@ -20,6 +20,7 @@ from trainers.evaluation.learning_curves import (
     stratified_order,
 )
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Prediction
+from trainers.evaluation.tfidf import classify_holdout
 
 SIZES = (250, 500, 1000)
 
@@ -210,6 +211,20 @@ def test_with_a_small_holdout_all_rows_are_cross_validated() -> None:
     assert curve.points[-1].score == pytest.approx(with_large_holdout.points[-1].score, abs=0.04)
 
 
+def test_with_few_rows_a_label_the_cross_validated_score_is_that_of_new_rows() -> None:
+    """Eight files of 200 rows with 60 labels, drawn at random: 3 points too high, with a standard error of 2. With
+    folds that are dealt label by label it is 11 points too high."""
+    differences = []
+    for seed in range(8):
+        rows = make_random_rows(2_200, labels=60, seed=seed)
+        train, holdout, unseen = rows[:140], rows[140:200], rows[200:]
+        curve = classical_curve(train, holdout, seed, [400])
+        answers = classify_holdout(train, unseen, seed)
+        right = sum(answer.text == row.answer for answer, row in zip(answers, unseen, strict=True))
+        differences.append(curve.points[-1].score - right / len(unseen))
+    assert abs(sum(differences) / len(differences)) < 0.06
+
+
 def test_near_copies_are_in_the_same_fold_of_a_cross_validation() -> None:
     """Only a row and its near copy share words, which would give the label away."""
     chance = random.Random(4)
@@ -247,3 +262,15 @@ def test_no_useful_size_is_named_if_no_number_of_rows_would_show_a_gain() -> Non
     flat = replace(make_curve(0.5, 0.5, 0.5, band=(0.3, 0.51, 0.7), b=1.1), c=1e-6)
     assert flat.farthest is not None and not flat.farthest.is_certain
     assert flat.next_useful_size is None
+
+
+def make_random_rows(count: int, labels: int, seed: int) -> list[Example]:
+    """Makes rows whose labels are drawn at random. Half of a row's words are those of its label."""
+    chance = random.Random(seed)
+    rows = []
+    for number in range(count):
+        label = chance.randrange(labels)
+        own = [f"word{label}x{chance.randrange(6)}" for _ in range(3)]
+        others = [f"word{chance.randrange(labels)}x{chance.randrange(6)}" for _ in range(3)]
+        rows.append(make_example(" ".join([*own, *others, f"no{number}"]), f"label {label}", number + 1))
+    return rows
