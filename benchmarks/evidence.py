@@ -362,9 +362,9 @@ def check_looks(*, is_short: bool) -> bool:
 
     cases = histories // 2
     for mean, deviation in ((0.86, 0.04), (0.8, 0.08)):
-        settled, told = _looks.settled_by_stated_rows(200, mean, deviation, 0.85, cases, seed=5)
-        least = 0.8 - 2 * (0.8 * 0.2 / max(told, 1)) ** 0.5
-        text = f"{settled:.0%} of {told:,} cases"
+        settled, stated = _looks.settled_by_stated_rows(200, mean, deviation, 0.85, cases, seed=5)
+        least = 0.8 - 2 * (0.8 * 0.2 / max(stated, 1)) ** 0.5
+        text = f"{settled:.0%} of {stated:,} cases"
         fits &= print_result(f"settled by the stated rows ({mean:.0%})", text, "80%", settled >= least)
     following = {"200 rows": _looks.false_meets_when_following(200, 0.85, cases, seed=6)}
     return fits & print_share("  following it five times", following, 0.07, cases)
