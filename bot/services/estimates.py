@@ -56,10 +56,11 @@ from bot.services.hardware import (
     find_target,
     guess_vendor_capacity,
 )
-from bot.settings import Settings
+from bot.settings import PACKAGED_TARGET, Settings
 from bot.values.runs import Refusal
 from trainers.dataset import Report
 from trainers.dataset.checks import MAX_LABELS
+from trainers.encoders import TORCH_WEIGHTS, TORCH_WEIGHTS_PIN
 from trainers.methods import BUILTIN, METHODS, option_name, specs
 from trainers.payloads import PLAIN_HYPERPARAMETERS
 from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price, find_retirement
@@ -383,6 +384,13 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
             f"`quantization={quantization}` needs the package bitsandbytes beside our trainer. Leave it out, or ask "
             "the bot's operator to run `pip install '.[quantized]'` in a checkout.",
             "quantization",
+        )
+    is_packaged = target.model.name == PACKAGED_TARGET and row.is_started_by_us
+    if question.method == "full" and is_packaged and find_spec(TORCH_WEIGHTS) is None:
+        return Refusal(
+            f"`method=full` needs the PyTorch weights of {code(target.name)} beside our trainer. Use `method=head`, "
+            f"which doesn't need them, or ask the bot's operator to run `pip install {TORCH_WEIGHTS_PIN}`.",
+            "method",
         )
     return None
 

