@@ -11,13 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from bot import logs
 from bot.settings import Settings
+from trainers.base_models import why_no_base
 from trainers.host import trainer_environment
 
 RESTART_PAUSES_S = (1, 2, 5, 15, 60)
@@ -118,7 +119,7 @@ class EmbeddedTrainer:
                         log.error("the trainer could not be started: %s", error)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        models = [part for name, where in self.models.items() for part in ("--model", f"{name}={where}")]
+        models = [part for name, where in self._usable_models() for part in ("--model", f"{name}={where}")]
         child = subprocess.Popen(
             [
                 *(sys.executable, "-m", "trainers.local"),
@@ -135,6 +136,15 @@ class EmbeddedTrainer:
         self._reader = threading.Thread(target=self._copy_output, args=(child,), daemon=True)
         self._reader.start()
         return child
+
+    def _usable_models(self) -> Iterator[tuple[str, str]]:
+        """Yields the models without those that the trainer would refuse: one wrong folder must not stop the others."""
+        for name, where in self.models.items():
+            why = why_no_base(where)
+            if why is None:
+                yield name, where
+            else:
+                log.error("the base model %s of [trainer.models] is left out: %s", name, why)
 
     def _copy_output(self, child: subprocess.Popen[bytes]) -> None:
         """Copies the child's output to the log until it ends. On a full disk lines are lost (`handle` raises nothing),

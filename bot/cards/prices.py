@@ -33,7 +33,7 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detail
     end: list[CardBlock | None] = [
         Lines(notes) if notes else None,
         Lines([f"• {escape(cut(name.sentence, 300))}" for name in unknown]) if unknown else None,
-        Note(_sources(priced, is_detailed=is_detailed)),
+        Note(_sources(priced, read_on, is_detailed=is_detailed)),
     ]
     if not priced:
         return Message.titled(title, *end)
@@ -79,14 +79,18 @@ def _notes(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> list[
             source = f" ({row.ends_said_by})" if row.ends_said_by else ""
             ends = "ended" if row.has_ended(today) else "ends"
             notes.append((row, f"{ends} on {row.ends}, then {row.successor}{source}"))
-    notes += [(row, OLD_PRICES) for row in rows if row.is_old(today)]
     notes += [(row, f"price unknown: {where_to_add(row)}") for row in rows if missing_keys(row)]
     lines = [f"• {escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in notes]
     return lines if is_detailed else first_lines(lines, SHOWN_NOTES)
 
 
-def _sources(rows: Sequence[PriceRow], *, is_detailed: bool) -> str:
-    sources = list(dict.fromkeys(escape(cut(row.said_by, 120)) for row in rows))
+def _sources(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> str:
+    old_first = sorted(rows, key=lambda row: not row.is_old(today))
+    texts = (
+        f"{escape(cut(row.said_by, 120))}{' (over half a year old)' if row.is_old(today) else ''}"
+        for row in old_first
+    )
+    sources = list(dict.fromkeys(texts))
     named = listed(sources, len(sources) if is_detailed else SHOWN_SOURCES, "; ")
     text = f"From {named}. " if named else ""
     return f'{text}A price of yours in finetune.toml, under `[prices."MODEL"]`, overrides these.'

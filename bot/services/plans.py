@@ -199,7 +199,12 @@ def untrainable_text(settings: Settings, target: Target) -> str | None:
     if model.is_encoder or row.cluster or not row.keeps_models_here:
         return None
     place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
-    return base_models.why_untrainable(place or model.base_name or model.name)
+    why = base_models.why_untrainable(place or model.base_name or model.name)
+    missing = base_models.why_no_base(place) if place else None
+    if why or not missing:
+        return why
+    cure = "Correct it under [trainer.models] in finetune.toml."
+    return f"{code(target.name)} can't be trained: {escape(missing)} {cure}"
 
 
 def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None:

@@ -126,12 +126,27 @@ def test_a_stopped_trainer_stays_down(trainer: EmbeddedTrainer) -> None:
     assert child(trainer) == pid, "nothing new was started"
 
 
-def test_the_log_says_why_the_trainer_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trainer = EmbeddedTrainer(tmp_path / "trainer", {"tiny": str(tmp_path / "nowhere")})
+def test_a_wrong_folder_of_one_model_does_not_stop_the_others(
+    tmp_path: Path, base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bases = {"gone": str(tmp_path / "nowhere"), "tiny": str(base)}
+    trainer = EmbeddedTrainer(tmp_path / "trainer", bases)
+    trainer.start()
+    try:
+        assert wait_for(trainer) == ["tiny"]
+    finally:
+        trainer.stop()
+    assert re.search(r"base model gone of \[trainer.models\] is left out: \S+nowhere is neither", caplog.text)
+
+
+def test_the_log_says_why_the_trainer_ended(
+    tmp_path: Path, base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = EmbeddedTrainer(tmp_path / "trainer", {"a name": str(base)})
     trainer.start()
     wait_until(lambda: "restarting it in 1 s" in caplog.text, "the message", seconds=START_S)
     trainer.stop()
-    assert re.search(r"ended with code 2: trainer: model tiny: \S+nowhere is neither a folder", caplog.text)
+    assert re.search(r"ended with code 2: trainer: --model a name=\S+: write it as", caplog.text)
 
 
 def test_the_trainer_ends_when_its_bot_is_killed(tmp_path: Path, base: Path) -> None:

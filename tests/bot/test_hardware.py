@@ -113,6 +113,9 @@ def test_an_untrainable_base_is_refused_before_there_is_a_plan(tmp_path: Path, r
     assert untrainable_text(settings(tmp_path), estimate(settings(tmp_path), report).target) is None
     hosted = estimate(untrainable, report, "gpt-4.1").target
     assert untrainable_text(untrainable, hosted) is None
+    missing = settings(tmp_path, str(tmp_path / "nowhere"))
+    text = untrainable_text(missing, estimate(missing, report).target)
+    assert text is not None and "is neither a folder here" in text and "[trainer.models]" in text
 
 
 def test_a_training_that_does_not_fit_is_a_warning_for_approvers(tmp_path: Path, report: Report) -> None:
