@@ -511,6 +511,7 @@ training = "{rules.training}"
 input = "0.80"
 cached_input = "0.20"
 output = "3.20"
+billions = 0.1
 {rules.more}
 """
 
