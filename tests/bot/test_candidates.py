@@ -53,7 +53,7 @@ def test_once_the_cheapest_model_has_ended_the_next_one_is_suggested(settings: S
     _, cheap, _ = suggest_models(ended, "gpt-4o", TODAY)
     assert cheap == "openai/gpt-5.6-luna"
     both = end_models(settings, "openai", {"gpt-6-luna": TODAY, "gpt-5.6-luna": TODAY})
-    assert suggest_models(both, "gpt-4o", TODAY)[1] == "openai/gpt-6-sol"
+    assert suggest_models(both, "gpt-4o", TODAY)[1] == "openai/gpt-6.1-terra"
 
 
 def test_nothing_is_suggested_beside_the_cheapest_model(settings: Settings) -> None:

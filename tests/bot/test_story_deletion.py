@@ -37,7 +37,8 @@ from tests.trainers.document_files import word
 MakeWorld = Callable[[Rules], World]
 PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
 ROWS = {"a row's word": "quuxnightjar", "a model's word": "quuxosprey", "a prompt's word": "quuxkestrel"}
-CANARY_CSV = tickets_csv().replace("question", "question quuxnightjar")
+# 24 held-out rows, all right, show that the bar is met; 18 would not
+CANARY_CSV = tickets_csv(72).replace("question", "question quuxnightjar")
 SECRET = "AKIA" + "QUUXNIGHTJARABCD"
 DAY_S = 24 * 3600
 LISTS = ["runs", "results 1", "status 1", "models", "status", "datasets", "audit 1", "results m1", "budget"]

@@ -69,7 +69,7 @@ def test_an_estimate_asks_for_the_free_candidates_first_and_then_uses_the_one_th
     assert "Measure the free models" in first
     world.type("/finetune baseline orders rungs=classical,encoder bar=60%")
     until(world, "done")
-    card = world.type("/finetune estimate orders current=acme/acme-small volume=10M")
+    card = world.type("/finetune estimate orders current=acme/acme-small volume=10M bar=60%")
     assert "is good enough" in card and "Use the" in card
     assert 'Use the encoder"' not in card, "no encoder can be trained on JSON objects"
 

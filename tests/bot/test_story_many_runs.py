@@ -43,7 +43,7 @@ def test_a_result_costs_the_same_after_many_runs(world: World, reads: list[Path]
     assert count_statements(world, lambda: runs.summarize(context, 12, ANA.id, TICKETS.id)) == statements
     reads.clear()
     assert "Run 28" in world.type("/finetune results 28")
-    assert world.type("/finetune promote tickets-28", user=BEN) == ""
+    assert world.type("/finetune promote tickets-28 because=the demo is today", user=BEN) == ""
     assert not reads, "no held-out rows are read"
 
     world.start(f"{START} epochs=7")

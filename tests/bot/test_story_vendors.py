@@ -59,7 +59,8 @@ def test_a_model_trained_and_hosted_by_clicks_costs_the_vendors_bill_and_stops(
     make_world: MakeWorld, vendor: RoadVendor
 ) -> None:
     world, service = road_world(make_world, vendor)
-    assert world.upload_and_check(tickets_csv()).state == "ready"
+    # 24 held-out rows, all right, show that the bar is met; 18 would not
+    assert world.upload_and_check(tickets_csv(72)).state == "ready"
     world.type("/finetune estimate tickets current=gpt-4o volume=10B target=acme/acme-small")
     assert "training $5,000.00 per 1M tokens, its machine $8.00 an hour" in world.estimate_details()
     world.start(START.replace("100M", "10B"))
