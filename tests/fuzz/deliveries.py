@@ -28,7 +28,8 @@ ACTIONS = (
     "approve_plan", "reject_plan", "run_details", "cancel_run", "pause_run", "resume_run", "measure",
     "cancel_measurement", "share_estimate", "post_cleaned", "upload_again", "measure_dataset", "begin_upload",
     "all_commands", "estimate_after_ladder", "use_encoder", "train_curve", "record_waiver",
-    "prefer_first", "prefer_second", "prefer_same", "judge_some", "no_such_action",
+    "prefer_first", "prefer_second", "prefer_same", "judge_some", "accept_answer", "reject_answer", "check_labels",
+    "no_such_action",
 )  # fmt: skip
 VIEWS = (
     "upload", "estimate", "baseline_form", "knowledge_form", "reject_form", "waiver_form", "no_such_form",
