@@ -507,8 +507,20 @@ def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     return [
         ("Training took", f"{duration(result.train_seconds)}{planned}"),
         *loss,
+        *_learnt(result),
         ("Time per answer", f"{median}{prompts}"),
     ]
+
+
+def _learnt(result: RunResult) -> list[tuple[str, str]]:
+    """What the method improves, besides the loss: the reward of GRPO, the preferred answers of DPO."""
+    pairs = []
+    if result.reward is not None:
+        pairs.append(("Mean reward", f"{result.reward:.2f} at the last step"))
+    if result.preference_accuracy is not None:
+        share = percent(result.preference_accuracy)
+        pairs.append(("Preference accuracy", f"{share} of the last step's pairs"))
+    return pairs
 
 
 def _got_worse(result: RunResult) -> list[CardBlock]:

@@ -31,6 +31,7 @@ from bot.cards.words import (
     at_most,
     charge,
     duration,
+    percent,
     percent_done,
     pluralize,
     progress_bar,
@@ -301,8 +302,13 @@ def _numbers(plan: Plan, progress: Progress, spent_micros: int | None) -> list[t
     pairs = []
     if progress.total_steps:
         pairs.append(("Step", f"{progress.step:,} of {progress.total_steps:,}"))
-    if progress.train_loss is not None:
+    if progress.reward is not None:
+        # The loss of GRPO is near 0 by construction.
+        pairs.append(("Mean reward", f"{progress.reward:.2f}"))
+    elif progress.train_loss is not None:
         pairs.append(("Training loss", f"{progress.train_loss:.2f}"))
+    if progress.preference_accuracy is not None:
+        pairs.append(("Preference accuracy", percent(progress.preference_accuracy)))
     if progress.valid_loss is not None:
         pairs.append(("Validation loss", f"{progress.valid_loss:.2f}"))
     if progress.train_seconds:

@@ -406,6 +406,8 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         judge_checks=evidence_services.judge_checks(context, plan),
         before=_base_kind(step),
         vendor_micros=progress.vendor.micros if progress.vendor else None,
+        reward=progress.reward,
+        preference_accuracy=progress.preference_accuracy,
         is_uncounted=progress.is_uncounted and is_paid_by_token(PriceList.from_json(plan.prices)),
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them

@@ -76,6 +76,8 @@ class Progress(JsonValue):
     is_base_unasked: bool = False
     vendor: VendorEstimate | None = None
     billed_seconds: int | None = None
+    reward: float | None = None
+    preference_accuracy: float | None = None
 
     @property
     def train_seconds(self) -> float:
@@ -113,16 +115,20 @@ class Progress(JsonValue):
             since = ran_until - self.train_seconds - busy
         elif self.is_paused and since is not None and self.ran_until is not None:
             since += now - self.ran_until  # time in a pause doesn't count
+        # While a paused job's process loads again, its old end would count down although nothing runs.
+        finish = None if self.is_paused or job.status == "paused" else self.estimated_finish
         return replace(
             self,
             step=job.trained_steps or _whole(newest.get("step")) or self.step,
             total_steps=job.total_steps or _whole(newest.get("total_steps")) or self.total_steps,
             train_loss=_number(newest.get("train_loss"), self.train_loss),
+            reward=_number(newest.get("train_reward_mean"), self.reward),
+            preference_accuracy=_number(newest.get("train_reward_accuracy"), self.preference_accuracy),
             valid_loss=_number(validated.get("valid_loss"), self.valid_loss),
             trained_tokens=job.trained_tokens or self.trained_tokens,
             running_since=since,
             ran_until=ran_until,
-            estimated_finish=job.estimated_finish or self.estimated_finish,
+            estimated_finish=job.estimated_finish or finish,
             note=note,
             is_paused=job.status == "paused",
             status=job.status,
@@ -210,7 +216,8 @@ class RunResult(JsonValue):
     without one. `agreement` is in results of older versions, in which people compared answers.
     `arms` are the trials of a sweep, one of which is the tuned model. `at_once` is the maximum number of questions
     under way at a time, on which the latencies depend. `shown_rows` held-out rows were shown in the result's thread.
-    Fields with a default are missing in results of older versions.
+    `reward` is the mean reward of GRPO's last step, `preference_accuracy` the share of its pairs of which DPO preferred
+    the right answer. Fields with a default are missing in results of older versions.
     """
 
     base: ArmScore
@@ -243,6 +250,8 @@ class RunResult(JsonValue):
     is_uncounted: bool = False
     shown_rows: int = 0
     judge_checks: JudgeChecks | None = None
+    reward: float | None = None
+    preference_accuracy: float | None = None
 
     @property
     def ladder(self) -> Ladder | None:

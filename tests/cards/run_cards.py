@@ -154,6 +154,16 @@ def _runs() -> dict[str, Message]:
         "run-training": runs.card(
             builders.run("training"), plan, TRAINING, NOW, spent_micros=18_000, can_pause=True
         ),
+        "run-training-by-reward": runs.card(
+            builders.run("training"), plan, replace(TRAINING, reward=0.42), NOW, spent_micros=18_000
+        ),
+        "run-training-on-pairs": runs.card(
+            builders.run("training"),
+            plan,
+            replace(TRAINING, preference_accuracy=0.72),
+            NOW,
+            spent_micros=18_000,
+        ),
         "run-paused": runs.card(
             builders.run("training", wished_by=BEN), plan, paused, NOW, spent_micros=18_000, can_pause=True
         ),

@@ -144,6 +144,21 @@ def test_unwatched_machine_time_is_added_to_the_observed() -> None:
     assert seen.with_job(job(), (), None, 9 * HOUR, busy=HOUR).train_seconds == 2 * HOUR
 
 
+def test_a_resumed_job_does_not_count_down_to_the_end_from_before_its_pause() -> None:
+    running = Progress(running_since=0.0, ran_until=HOUR, estimated_finish=2 * HOUR)
+    assert running.with_job(job("running", None), (), None, HOUR).estimated_finish == 2 * HOUR
+    paused = running.with_job(job("paused", None), (), None, HOUR)
+    resumed = paused.with_job(job("running", None), (), None, 2 * HOUR)
+    assert (paused.estimated_finish, resumed.estimated_finish) == (None, None)
+
+
+def test_the_reward_and_the_preference_accuracy_are_read_from_events() -> None:
+    data = {"train_loss": 0.0, "train_reward_mean": 0.25, "train_reward_accuracy": 0.5}
+    seen = Progress().with_job(job(), (Event("", 0, "info", "Step 1/2", data),), None, HOUR)
+    assert (seen.reward, seen.preference_accuracy) == (0.25, 0.5)
+    assert seen.with_job(job(), (), None, HOUR).reward == 0.25, "kept until there is a newer one"
+
+
 def test_billed_seconds_stay_when_a_later_answer_lacks_them() -> None:
     seen = Progress(running_since=0.0, ran_until=HOUR, billed_seconds=90)
     assert seen.with_job(job(), (), None, 2 * HOUR).train_seconds == 90
