@@ -19,7 +19,7 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
-from bot.cards.candidates import LONG_NAMES, alternative_name, bar_share, candidate_name
+from bot.cards.candidates import LONG_NAMES, alternative_name, bar_share, candidate_name, seconds_text
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimate_details import (
     EstimateSummary,
@@ -40,7 +40,7 @@ from bot.cards.judge_agreement import trust_text
 from bot.cards.payback import monthly_saving_text, net_value_text, payback_condition
 from bot.cards.words import SLACK, Spelling, about_usd, percent, shorten, volume_text
 from bot.rules.advice import Verdict
-from bot.rules.facts import Standard, TaskKind
+from bot.rules.facts import TASK_KINDS, Standard, TaskKind
 from bot.rules.forecast import Outlook
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (
@@ -162,7 +162,7 @@ def card(
     parts: list[CardBlock] = [
         Headline(headline),
         Note(f"{_subject(summary, target)}{by}"),
-        escaped_facts([*_main_numbers(summary), *_floor(summary)]),
+        escaped_facts([*_main_numbers(summary), *_speed_facts(summary), *_floor(summary)]),
         Lines(advice.main_reasons(verdict, spelling)),
         *_judge_note(summary),
     ]
@@ -358,6 +358,19 @@ def _machine_bill(estimate: Estimate) -> str:
     return f"{about_usd(bill).removeprefix('about ')} for {what}"
 
 
+def _speed_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
+    """How fast the answers are, if speed is the aim; nothing if no prompt was measured."""
+    evidence = summary.evidence
+    prompted = [rung for rung in evidence.alternatives if not rung.arm.is_free]
+    if evidence.task_kind != "latency" or not prompted:
+        return []
+    fastest = min(prompted, key=lambda rung: rung.p95_s)
+    tuned = "not measured"
+    if evidence.trained:
+        tuned = seconds_text(evidence.trained.p95_s)
+    return [("95% of answers within", f"{seconds_text(fastest.p95_s)} prompted, tuned: {tuned}")]
+
+
 def _until(estimate: Estimate) -> str:
     """Until when it saves that, and what follows, since a saving that ends in weeks is no reason to train."""
     succession = estimate.succession
@@ -438,7 +451,9 @@ def _subject(summary: EstimateSummary, target: str) -> str:
     volume = f", {volume_text(summary.volume)}" if summary.volume else ""
     other = summary.alternative if other_bill(summary) and not hides_savings(summary) else None
     against = f", compared with {escape(shorten(alternative_name(other), 60))}" if other else ""
-    return f"{escape(shorten(summary.name))} on {escape(shorten(target, 60))}{volume}{against}"
+    aim = summary.evidence.task_kind
+    for_what = f"; the aim: {TASK_KINDS[aim].lower()}" if aim else ""
+    return f"{escape(shorten(summary.name))} on {escape(shorten(target, 60))}{volume}{against}{for_what}"
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ from bot.cards.words import (
     volume_text,
 )
 from bot.rules.budgets import Budget
+from bot.rules.facts import TASK_KINDS, task_kind
 from bot.rules.plans import (
     BestCandidate,
     Plan,
@@ -181,7 +182,9 @@ def _best(advised: PlanVerdict) -> str:
     if best is None:
         return f"Nothing was measured on these rows. The bar is {bar}."
     between = f"{percent(best.score)} ({interval(best.low, best.high)})"
-    return f"Best measured: {escape(shorten(best.name, 80))}, {between}, {_standing(best, bar)}."
+    aim = task_kind(advised.task)
+    for_what = f" The aim: {TASK_KINDS[aim].lower()}." if aim else ""
+    return f"Best measured: {escape(shorten(best.name, 80))}, {between}, {_standing(best, bar)}.{for_what}"
 
 
 def _standing(best: BestCandidate, bar: str) -> str:

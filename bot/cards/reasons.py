@@ -242,7 +242,7 @@ def _of_task(because: reasons.TaskReason) -> str:
             missed = f"Retrieval was measured and misses the bar: {score_text(rung)}."
             return f"{missed} Training may help, but {FACTS_CHANGE}."
         case reasons.StyleReached():
-            reached = f"Prompting gets the {because.of} right {share_text(because.share)} of the time"
+            reached = f"The best prompt is right {share_text(because.share)} of the time"
             least = share_text(STYLE_PROMPTED)
             if because.share >= STYLE_PROMPTED:
                 return f"{reached}; from {least}, making that reliable is a good reason to train."

@@ -201,6 +201,14 @@ def test_a_measurement_with_another_bar_tells_the_channel(world: World) -> None:
     world.find_message("meets your 90% bar")
 
 
+def test_the_estimate_and_the_plan_name_the_aim(world: World) -> None:
+    assert "the aim: answer faster" in world.type(f"{ESTIMATE} task=latency")
+    world.store.dataset_settings.set("tickets", by=ANA.id, now=world.clock, task_kind="latency")
+    measure_classical(world)
+    world.start()
+    assert world.find_message("Run 1: train", "The aim: answer faster.")
+
+
 def test_a_guest_gets_no_estimate_and_sets_no_bar(world: World) -> None:
     world.type(f"{ESTIMATE} bar=99%")
     share(world)
