@@ -271,8 +271,7 @@ class Facts:
     - `smallest_label` is the number of rows of the rarest label, None for free text. `few_labels` are labels with their
       numbers of rows; `n_labels` is the number of labels.
     - `estimate` is None if today's bill or the tuned model's price is unknown; `missing` then says which. `run_usd`,
-      the
-      price of training and measuring, may still be known.
+      the price of training and measuring, may still be known.
     - `current` is today's model as somebody typed it, and `full_current` is its name in a ladder. `to_measure` are
       today's model and a cheap one of the same provider, as 'provider/model'. These two are known only if one of the
       configured providers offers the model.
@@ -281,8 +280,7 @@ class Facts:
       unknown. `model_ends` are the near ends of measured models, by the names in the ladder.
     - `is_vendor_speed_unknown`: a vendor serves the tuned model by the hour, on machines of unknown throughput.
     - `providers_without_key` are the providers without a key here, each with the environment variable for it.
-      `has_models` is true if
-      a measurement without `models=` has any model to ask.
+      `has_models` is true if a measurement without `models=` has any model to ask.
     """
 
     dataset: str
@@ -359,9 +357,13 @@ class Facts:
 
     @property
     def task_kind(self) -> TaskKind | None:
-        """The kind that the team set. If it set none, data with labels is a classification."""
-        kind = self.evidence.task_kind
-        return "classification" if kind is None and self.smallest_label is not None else kind
+        """The kind that the team set. If it set none, data with labels is a classification, and data with answers in
+        JSON an extraction."""
+        if self.evidence.task_kind is not None:
+            return self.evidence.task_kind
+        if self.smallest_label is not None:
+            return "classification"
+        return "extraction" if self.has_objects else None
 
     @property
     def has_own_classes(self) -> bool:

@@ -103,7 +103,9 @@ class Team:
         return self.submit(before)
 
     def submit(self, before: int) -> PostedMessage:
-        answers = {"dataset": self.dataset, "current": self.current, "task": self.task, **QUESTION}
+        answers = {"dataset": self.dataset, "current": self.current, **QUESTION}
+        if self.task:
+            answers["task"] = self.task
         assert self.world.slack.submit_modal(ANA.id, answers).accepted
         self.world.tick_until(lambda: len(self.estimates()) > before, "the estimate")
         return self.estimates()[-1]
@@ -265,7 +267,7 @@ def test_a_team_with_json_answers_is_led_to_a_verdict(make_world: MakeWorld) -> 
     world.upload("orders.jsonl", orders(), called="orders")
     world.tick_until(lambda: world.dataset().state == "ready", "the check", seconds=60)
     world.send()
-    team = Team(world, "orders", f"acme/{BIG}", task="extraction")
+    team = Team(world, "orders", f"acme/{BIG}", task="")
     card = team.press_to_verdict()
     assert {rung.scoring for rung in team.known()} == {"json"}
     assert {"classical", "encoder", "zero"} <= {candidate.rung for candidate in team.measured}
