@@ -8,8 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.cards.candidates import MEASURED, STANDINGS, arm_name, bar_share, candidate_name, quality
-from bot.cards.results import COUNTED
+from bot.cards.candidates import (
+    STANDINGS,
+    arm_name,
+    bar_share,
+    candidate_name,
+    counted_as_right,
+    measure_title,
+    quality,
+)
 from bot.cards.words import duration, p_value, points, share_with_interval
 from bot.values.runs import RunResult
 from demo.workspace import PostedMessage, WorkspaceError
@@ -33,7 +40,7 @@ class Summary:
     def lines(self, timeline: Mapping[str, float]) -> list[str]:
         """Returns the lines to print. `timeline` has the seconds from the start to the end of each stage, in order."""
         result = self.result
-        counted = COUNTED[result.ladder.scoring] if result.ladder else "right"
+        counted = counted_as_right(result.ladder)
         rows = [
             (
                 "base, prompted",
@@ -54,7 +61,7 @@ class Summary:
         beside = self.result.ladder
         rungs = (*self.ladder.rungs, *(beside.rung("tuned") if beside else ()))
         width = max(len(arm_name(rung.arm)) for rung in rungs)
-        bar, measured = bar_share(self.ladder.bar), MEASURED[self.ladder.rungs[0].scoring]
+        bar, measured = bar_share(self.ladder.bar), measure_title(self.ladder, is_full=True)
         lines = [f"  {arm_name(rung.arm):{width}}  {_measured(rung, bar)}" for rung in rungs]
         return [
             f"{measured} on the same {self.ladder.n} held-out rows:",

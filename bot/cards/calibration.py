@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from bot.cards.blocks import CardBlock, Text, escape
-from bot.cards.candidates import MEANINGS
+from bot.cards.candidates import meaning
 from bot.cards.payback import payback_condition, share_of_draws
 from bot.cards.words import duration, money, multiple, percent, pluralize, ratio_text, shorten
 from bot.rules.calibration import Actual, Quantity, RunningError
@@ -84,9 +84,9 @@ def _amount(quantity: Quantity, amount: Decimal) -> str:
 def _quality(result: RunResult, but: str = "") -> str:
     """The tuned model's score. If alternatives were measured, it uses their measure, which for free text is not exact
     equality."""
-    ladder = result.ladder
-    scoring = ladder.rung("tuned")[0].scoring if ladder else "label"
-    about = "; ".join(filter(None, ["" if scoring == "label" else MEANINGS[scoring], but]))
+    tuned = result.ladder.rung("tuned")[0] if result.ladder else None
+    measured = "" if tuned is None or tuned.scoring == "label" else meaning(tuned)
+    about = "; ".join(filter(None, [measured, but]))
     return f"{percent(result.quality)} ({about})" if about else percent(result.quality)
 
 

@@ -10,7 +10,7 @@ from bot.cards.words import interval, percent, pluralize, share_text, shorten
 from bot.rules.alternatives import Alternative
 from bot.rules.facts import Looks
 from trainers.dataset import Report
-from trainers.evaluation.results import Candidate, Rung, RungName, Scoring, Standing
+from trainers.evaluation.results import Candidate, Ladder, Rung, RungName, Scoring, Standing
 from trainers.money import usd
 
 # In a sentence.
@@ -72,10 +72,84 @@ MEANINGS: Mapping[Scoring, str] = {
 }
 
 
+# What counts as right when base and tuned model are compared row by row.
+COUNTED: Mapping[Scoring, str] = {
+    "label": "exactly right",
+    "json": "right in every field",
+    "calls": "right in name and arguments",
+    "f1": "exactly the expected text",
+    "judge": "acceptable to the judge",
+}
+MIXED, MIXED_NARROW = "Calls and words", "Calls, F1"  # the column of a set that expects calls and texts
+
+
+def measure_title(ladder: Ladder, *, is_full: bool = False) -> str:
+    """The name of the scores' column."""
+    if not is_mixed(ladder):
+        return MEASURED[ladder.scoring]
+    return MIXED if is_full else MIXED_NARROW
+
+
+def short_meaning(rung: Rung) -> str:
+    """What a share means; follows it."""
+    return "right calls and words" if _is_mixed(rung.scoring, rung.calls) else SHORT_MEANINGS[rung.scoring]
+
+
+def meaning(rung: Rung) -> str:
+    """What a share means, for a sentence; follows it. In front of the first comma it is short."""
+    if not _is_mixed(rung.scoring, rung.calls):
+        return MEANINGS[rung.scoring]
+    calls, texts = pluralize(rung.calls, "call"), pluralize(rung.n - rung.calls, "text")
+    return f"right calls and shared words, with {calls} compared exactly and {texts} by F1"
+
+
+def counted_as_right(ladder: Ladder | None) -> str:
+    """What counts as right when a tuned model and its base are compared row by row; follows a share."""
+    if ladder is None:
+        return COUNTED["label"]
+    return "exactly the expected call or text" if is_mixed(ladder) else COUNTED[ladder.scoring]
+
+
+def scoring_text(ladder: Ladder | None) -> str:
+    """The end of a result's subject: how calls and texts were scored, or what the commonest JSON values alone get."""
+    if ladder is None:
+        return ""
+    if is_mixed(ladder):
+        calls, texts = pluralize(ladder.calls, "call"), pluralize(ladder.n - ladder.calls, "text")
+        return f". {calls} compared exactly, {texts} by shared words (F1)"
+    floor = floor_text("json", ladder.floor) if ladder.scoring == "json" else ""
+    return f". {floor}" if floor else ""
+
+
+def mix_text(ladder: Ladder) -> str:
+    """How the answers of a set are scored that expects calls and texts, and how many there are of each."""
+    texts = ladder.n - ladder.calls
+    other = "the other is a text" if texts == 1 else f"the other {texts:,} are texts"
+    calls = f"{calls_text(ladder)}, right only with the same names and arguments"
+    return f"{calls}; {other}, of which F1 counts the words shared with the expected answer."
+
+
+def calls_text(ladder: Ladder) -> str:
+    """'53 of 80 expected answers are function calls'."""
+    are = "is a function call" if ladder.calls == 1 else "are function calls"
+    return f"{ladder.calls:,} of {pluralize(ladder.n, 'expected answer')} {are}"
+
+
+def is_mixed(ladder: Ladder) -> bool:
+    """True if the scores are of calls and of texts by shared words."""
+    return _is_mixed(ladder.scoring, ladder.calls)
+
+
+def _is_mixed(scoring: Scoring, calls: int) -> bool:
+    return scoring == "f1" and calls > 0
+
+
 def answers_name(report: Report) -> str:
     """What a dataset's answers are, for a sentence."""
     if report.task == "labels":
         return "labels"
+    if report.scoring == "f1" and report.n_calling:
+        return "function calls and free text"
     kinds: Mapping[Scoring | None, str] = {"json": "JSON objects", "calls": "function calls"}
     return kinds.get(report.scoring, "free text")
 
@@ -172,9 +246,8 @@ def candidate_name(arm: Candidate) -> str:
 
 def score_text(rung: Rung) -> str:
     """'91.2% right (90-92%) on 3,080 held-out rows'."""
-    right = "right" if rung.scoring == "label" else SHORT_MEANINGS[rung.scoring]
     between = interval(rung.low, rung.high)
-    return f"{percent(rung.score)} {right} ({between}) on {pluralize(rung.n, 'held-out row')}"
+    return f"{percent(rung.score)} {short_meaning(rung)} ({between}) on {pluralize(rung.n, 'held-out row')}"
 
 
 def looks_text(looks: Looks) -> str:

@@ -357,7 +357,12 @@ def _headline(title: str, report: Report) -> str:
         count = count_by_severity(report.findings)["blocks"]
         return f"{title} can't be used yet: {pluralize(count, 'problem')} to fix"
     state = "is readable, but too small to train" if is_small(report) else "is ready"
-    return f"{title} {state}: {pluralize(report.rows, 'row')}{_of_labels(report)}"
+    return f"{title} {state}: {pluralize(report.rows, 'row')}{_of_rows(report)}"
+
+
+def _of_rows(report: Report) -> str:
+    """What the rows hold, after their number: ', 3 labels', ', which call 2 functions'."""
+    return f"{_of_labels(report)}{_of_calls(report)}"
 
 
 def _of_labels(report: Report) -> str:
@@ -366,6 +371,16 @@ def _of_labels(report: Report) -> str:
     if report.labels:
         return f", {pluralize(len(report.labels), 'label')}"
     return ", answers in JSON" if report.scoring == "json" else ""
+
+
+def _of_calls(report: Report) -> str:
+    if not report.n_calling:
+        return ""
+    functions = pluralize(report.n_functions, "function")
+    if report.n_calling == report.rows:
+        return f", which call {functions}"
+    call = "calls" if report.n_calling == 1 else "call"
+    return f", of which {report.n_calling:,} {call} {functions}"
 
 
 def _left_out(report: Report) -> str:
@@ -464,7 +479,7 @@ def _line(listed: DatasetEntry) -> str:
     dataset, report = listed.dataset, listed.report
     name = f"• {code(dataset.name)} version {dataset.version}"
     if report:
-        rows = f"{pluralize(report.rows, 'row')}{_of_labels(report)}"
+        rows = f"{pluralize(report.rows, 'row')}{_of_rows(report)}"
         return f"{name}: {rows}, ready{_measured(listed.best)}{looks_suffix(listed.looks)}"
     if dataset.state == "refused":
         return f"{name}: can't be used. {escape(cut(dataset.refusal or '', 200))}".rstrip()

@@ -22,7 +22,6 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.candidates import (
-    MEASURED,
     STANDINGS,
     arm_name,
     bar_share,
@@ -30,6 +29,7 @@ from bot.cards.candidates import (
     floor_text,
     latency_text,
     long_name,
+    measure_title,
     p95_text,
     price,
     price_in_sentence,
@@ -203,7 +203,7 @@ def _short_name(arm: Candidate, longest: int = 40) -> str:
 
 
 def _heading(ladder: Ladder, *, is_full: bool = False) -> Row:
-    measured, bar = MEASURED[ladder.rungs[0].scoring], f"{bar_share(ladder.bar)}?"
+    measured, bar = measure_title(ladder, is_full=is_full), f"{bar_share(ladder.bar)}?"
     if is_full:
         return "", measured, "95%", bar, "$ per 1,000", "p50 / p95"
     return "", measured, "95%", bar, "$/1k", "p95"

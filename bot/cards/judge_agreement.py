@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 from bot.cards.blocks import CardBlock, Lines, Message, Note, Text, actions, button, escape, quote
-from bot.cards.candidates import arm_name
+from bot.cards.candidates import arm_name, calls_text, mix_text
 from bot.cards.words import SLACK, Spelling, pluralize
 from bot.cards.words import interval as interval_text
 from bot.rules import judge_agreement
 from bot.rules.judge_agreement import MIN_CHECKED, MOST_CHECKED, TRUSTED_FROM, HumanAgreement, JudgeChecks
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.evaluation.judge_agreement import Agreement
-from trainers.evaluation.results import Candidate, Scoring
+from trainers.evaluation.results import Candidate, Ladder
 from trainers.evaluation.scores import Choice
 
 FIRST, SECOND, SAME = "prefer_first", "prefer_second", "prefer_same"
@@ -42,25 +42,24 @@ def judge_notes(
     model: str | None,
     judged: Sequence[str],
     judge: JudgeProgress | None,
-    scoring: Scoring,
+    ladder: Ladder,
     people: JudgeChecks,
     spelling: Spelling = SLACK,
 ) -> list[str]:
     """Sentences about the judge for the result's bullets; none if the answers are labels or JSON. `model` is the judge,
     None without one; `judged` are the models whose answers it read."""
     if model is None or judge is None:
-        only_words = (
-            "F1 only counts words shared with the expected answer, so a right answer in other words scores low. With "
-            f"{spelling.option('judge', 'MODEL')}, a model judges the content instead."
-        )
-        return [only_words] if scoring == "f1" else []
+        return _unjudged_notes(ladder, spelling)
     if judge.failed:
         instead = "Fields were compared instead."
-        if scoring == "f1":
-            instead = "The score is F1 instead, which only counts shared words."
+        if ladder.scoring == "f1":
+            instead = _score_instead(ladder)
         end = "" if judge.failed.endswith((".", "!", "?")) else "."
         return [f"The verdicts of {model} were not used: {judge.failed}{end} {instead}"]
-    lines = [f"Judged by {model}; {trust_text(people)}."]
+    by_judge = f"Judged by {model}; {trust_text(people)}."
+    if ladder.calls:
+        by_judge += f" {calls_text(ladder)}, compared exactly instead."
+    lines = [by_judge]
     if judge.unread:
         lines.append(
             f"{judge.unread:,} of {pluralize(judge.judged, 'answer')} got no readable verdict and count as not "
@@ -72,6 +71,25 @@ def judge_notes(
         lines.append(f"The best two were not compared side by side: {judge.unpaired}")
     warning = bias_warning(model, judged)
     return [*lines, warning] if warning else lines
+
+
+def _unjudged_notes(ladder: Ladder, spelling: Spelling) -> list[str]:
+    """What the score of texts doesn't see. Nothing if the answers are labels, JSON or calls."""
+    if ladder.scoring != "f1":
+        return []
+    judge = spelling.option("judge", "MODEL")
+    if not ladder.calls:
+        return [
+            "F1 only counts words shared with the expected answer, so a right answer in other words scores low. With "
+            f"{judge}, a model judges the content instead."
+        ]
+    return [f"{mix_text(ladder)} With {judge}, a model judges those texts instead."]
+
+
+def _score_instead(ladder: Ladder) -> str:
+    if not ladder.calls:
+        return "The score is F1 instead, which only counts shared words."
+    return f"Instead: {mix_text(ladder)}"
 
 
 def judged_models(plan: LadderPlan) -> list[str]:

@@ -25,7 +25,7 @@ from bot.cards.blocks import (
     escape,
     quote,
 )
-from bot.cards.candidates import FRESH_ROWS, MEANINGS, looks_sentence, looks_text, quality
+from bot.cards.candidates import FRESH_ROWS, looks_sentence, looks_text, meaning, quality
 from bot.cards.general import text_message
 from bot.cards.words import (
     about_rows,
@@ -184,7 +184,7 @@ def worse_labels_text(labels: Sequence[LabelLoss]) -> str:
 
 def score_text(rung: Rung) -> str:
     """Score, interval, measure and number of rows."""
-    means = MEANINGS[rung.scoring].partition(",")[0]
+    means = meaning(rung).partition(",")[0]
     return f"{quality(rung)} {means} on {pluralize(rung.n, 'held-out row')}"
 
 
@@ -240,7 +240,7 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
     proof, looks = summary.proof, summary.looks
     if proof.rung is None:
         return [Text("It has not been measured on held-out rows.")]
-    measure = capitalize(MEANINGS[proof.rung.scoring].partition(",")[0])
+    measure = capitalize(meaning(proof.rung).partition(",")[0])
     rows = pluralize(proof.rung.n, "held-out row") + (f", {looks_text(looks)}" if looks else "")
     pairs = [(measure, f"{quality(proof.rung)} on {rows}")]
     for other in filter(None, (proof.best, proof.against_used)):

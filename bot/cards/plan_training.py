@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bot.cards.blocks import code, escape
-from bot.cards.candidates import SHORT_MEANINGS, quality
+from bot.cards.candidates import quality, short_meaning
 from bot.cards.words import about_usd, interval, listed, percent, pluralize, shorten
 from bot.rules.plans import (
     ChangedSetting,
@@ -86,7 +86,7 @@ def earlier_text(plan: Plan, before: EarlierRun) -> str:
     """What the last model on this target reached; the plan's own verdict leaves it out. '' if nobody measured it."""
     if before.rung is None:
         return ""
-    score = f"{quality(before.rung)} {SHORT_MEANINGS[before.rung.scoring]}"
+    score = f"{quality(before.rung)} {short_meaning(before.rung)}"
     if trains_the_same(plan, before.plan):
         return f"Exactly this was trained before ({before.name}): {score}."
     return f"Not in the verdict: the last model on this target ({before.name}) has {score}."

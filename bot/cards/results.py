@@ -22,7 +22,14 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.calibration import alternative_bill
-from bot.cards.candidates import MEANINGS, SHORT_MEANINGS, bar_text, floor_text, whole_rows_text
+from bot.cards.candidates import (
+    bar_text,
+    counted_as_right,
+    meaning,
+    scoring_text,
+    short_meaning,
+    whole_rows_text,
+)
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.judge_agreement import judge_notes, trust_text
@@ -55,7 +62,7 @@ from bot.rules.plans import MONEY_RULES, Plan
 from bot.rules.units import HOURS_PER_MONTH, format_months
 from bot.values.runs import ChangedRow, RunResult
 from storage.records import Run
-from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
+from trainers.evaluation.results import Ladder, Rung, Standing
 from trainers.money import from_micros
 
 DETAILS, MEASURE = "run_details", "measure_after_run"
@@ -73,14 +80,6 @@ DELETED = (
     "Only these numbers are kept."
 )
 SHOWN_CHANGES = 8
-# What counts as right when base and tuned model are compared row by row.
-COUNTED: Mapping[Scoring, str] = {
-    "label": "exactly right",
-    "json": "right in every field",
-    "calls": "right in name and arguments",
-    "f1": "exactly the expected text",
-    "judge": "acceptable to the judge",
-}
 NAMES_BEFORE: Mapping[str, str] = {
     "base": "the prompted base model",
     "classical": "the free classical model",
@@ -117,7 +116,7 @@ def card(
         f"Result of run {run.id}. {escape(headline)}{f'. Saves {saves}' if saves else ''}",
         (
             Headline(headline),
-            Note(f"{subject}{_floor(result.ladder)}"),
+            Note(f"{subject}{scoring_text(result.ladder)}"),
             Facts([*facts, ("Cost", _cost(plan, result))]),
             *([Text(DELETED)] if is_deleted else _reasons(plan, result)),
             *([] if is_deleted else _next(run, result, may_be_used=may_be_used)),
@@ -139,7 +138,7 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
     is_base = result.before == "base"
     changed = f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
     scores = [
-        (f"Tuned model, {_counted(result)}", share_with_interval(result.tuned)),
+        (f"Tuned model, {counted_as_right(result.ladder)}", share_with_interval(result.tuned)),
         (
             f"{escape(shorten(plan.base_model))}, prompted" if is_base else capitalize(before_name(result)),
             share_with_interval(result.base),
@@ -191,7 +190,7 @@ def _headline(result: RunResult, *, may_be_used: bool) -> str:
     (tuned,), other = ladder.rung("tuned"), _best_alternative(ladder)
     if is_silent(tuned):
         return f"Failed: no answer to {tuned.empty:,} of {tuned.n:,} rows"
-    measured = f" {SHORT_MEANINGS[tuned.scoring]}"
+    measured = f" {short_meaning(tuned)}"
     by_bar = STANDS[tuned.standing].format(bar=bar_text(ladder.bar, ladder.is_bar_set))
     decision = _decision(result, tuned, other, may_be_used=may_be_used)
     return f"{decision}: {percent(tuned.score)}{measured}, {by_bar}; {_compared_with_best(result, ladder, tuned)}"
@@ -326,7 +325,7 @@ def _right(result: RunResult) -> str:
     if ladder is None or not ladder.rung("tuned"):
         return share_with_interval(result.tuned)
     (tuned,) = ladder.rung("tuned")
-    measured = "" if tuned.scoring == "label" else f" {SHORT_MEANINGS[tuned.scoring]}"
+    measured = "" if tuned.scoring == "label" else f" {short_meaning(tuned)}"
     rows = f"; {whole_rows_text(tuned)}" if tuned.scoring == "json" else ""
     return f"{percent(tuned.score)}{measured} ({interval(tuned.low, tuned.high)}){rows}"
 
@@ -345,7 +344,7 @@ def _comparison(result: RunResult, *, is_full: bool = False) -> list[tuple[str, 
     is_better = pair.better == tuned.arm
     low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
     gain = pair.difference if is_better else -pair.difference
-    measured = "" if other.scoring == "label" else f" {SHORT_MEANINGS[other.scoring]}"
+    measured = "" if other.scoring == "label" else f" {short_meaning(other)}"
     name = f"Against {escape(shorten(_name(other), 60))}, {percent(other.score)}{measured}"
     if is_full:
         return [(name, f"{points(gain)} ({points_range(low, high)}), {p_value(pair.p)}")]
@@ -398,7 +397,9 @@ def _for(plan: Plan, result: RunResult) -> str:
     if plan.method == "head":
         return f"It is the free encoder's model, ready to be deployed; {base}."
     if ladder.scoring not in SAME_MEASURE:
-        shares = f"{percent(result.tuned.share)} {_counted(result)} against {percent(result.base.share)}"
+        shares = (
+            f"{percent(result.tuned.share)} {counted_as_right(ladder)} against {percent(result.base.share)}"
+        )
         base = f"{shares} for its base"
     unread = f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
     return f"Training helped: {base}{unread if 2 * result.base.unlisted > result.base.n else ''}."
@@ -429,14 +430,8 @@ def _unknown(plan: Plan, result: RunResult) -> str:
     if ladder and ladder.rungs and ladder.scoring != "label":
         (tuned,) = ladder.rung("tuned")
         failed = f" {escape(_judge_notes(plan, result)[0])}" if plan.judge and result.judge else ""
-        return f"Whether the answers are right: {percent(tuned.score)} is {MEANINGS[tuned.scoring]}.{failed}"
+        return f"Whether the answers are right: {percent(tuned.score)} is {meaning(tuned)}.{failed}"
     return ""
-
-
-def _floor(ladder: Ladder | None) -> str:
-    """What the commonest values alone would get, for answers in JSON."""
-    text = floor_text("json", ladder.floor) if ladder and ladder.scoring == "json" else ""
-    return f". {text}" if text else ""
 
 
 def _judge_notes(plan: Plan, result: RunResult) -> list[str]:
@@ -444,13 +439,7 @@ def _judge_notes(plan: Plan, result: RunResult) -> list[str]:
         return []
     models = [f"{plan.provider}/{plan.base_model}"]
     people = result.judge_checks or UNCHECKED
-    return judge_notes(plan.judge, models, result.judge, result.ladder.scoring, people)
-
-
-def _counted(result: RunResult) -> str:
-    """What counts as right for base and tuned model; follows a share."""
-    scoring = result.ladder.scoring if result.ladder else "label"
-    return COUNTED[scoring]
+    return judge_notes(plan.judge, models, result.judge, result.ladder, people)
 
 
 def _next(run: Run, result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
@@ -550,9 +539,10 @@ def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
     lines, ladder = [escape(note) for note in _judge_notes(plan, result)], result.ladder
     if ladder and ladder.rungs and ladder.scoring not in SAME_MEASURE:
         (tuned,) = ladder.rung("tuned")
+        right = counted_as_right(ladder)
         lines.append(
-            f"Two measures are used: base and tuned model are compared by answers that are {_counted(result)}; tuned "
-            f"model ({percent(tuned.score)}) and alternative by {MEANINGS[tuned.scoring]}."
+            f"Two measures are used: base and tuned model are compared by answers that are {right}; tuned "
+            f"model ({percent(tuned.score)}) and alternative by {meaning(tuned)}."
         )
     if result.base.unlisted:
         lines.append(
@@ -566,8 +556,9 @@ def _method(result: RunResult) -> str:
     text = f"the base model had {'the labels listed in its' if result.labelled else 'the same'} prompt"
     if result.before != "base":
         text = f"{before_name(result)} learnt from the same training rows"
+    right = counted_as_right(result.ladder)
     return (
-        f"*How this was measured*: “Right” means {_counted(result)}. Both answered the same {result.tuned.n:,} rows, "
+        f"*How this was measured*: “Right” means {right}. Both answered the same {result.tuned.n:,} rows, "
         f"which were set aside before training; {text}. Ranges are 95% intervals (Wilson; Newcombe for "
         "the difference), p is McNemar's exact test."
     )

@@ -47,6 +47,7 @@ MEASURED: Mapping[Scoring, str] = {
     "f1": "token F1",
     "judge": "judged right",
 }
+MIXED = "calls right, token F1"
 # Positions on the axis, in its own units: free rungs get a column of their own, since a log scale has no zero.
 FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.7, 5.5, 6.8
 # Rungs with the same price are drawn this far apart; free ones may use their whole column.
@@ -73,7 +74,7 @@ def draw_ladder(ladder: Ladder, path: Path) -> Path | None:
         return None
     scale = _Scale.over(rungs)
     points = _place_points(ladder, rungs, scale)
-    measured = MEASURED[rungs[0].scoring]
+    measured = MIXED if ladder.scoring == "f1" and ladder.calls else MEASURED[ladder.scoring]
     title = f"{shorten_name(ladder.dataset)}: quality against price"
     drawn, axes = figure(title, "USD per 1,000 requests", measured, note=_note(ladder), size=(WIDE, TALL))
     for point in points:

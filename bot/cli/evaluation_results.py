@@ -29,7 +29,7 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
         measured.plan.judge,
         judge_agreement.judged_models(measured.plan),
         measured.judge,
-        ladder.scoring,
+        ladder,
         UNCHECKED,  # people judge only in Slack
         spelling,
     )

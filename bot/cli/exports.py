@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bot.cards.candidates import MEANINGS, arm_name
+from bot.cards.candidates import arm_name, meaning
 from bot.rules.plans import Plan, plan_from_json
 from bot.settings import Settings
 from bot.values.runs import Refusal, RunResult
@@ -82,7 +82,7 @@ def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
     for other in ladder.rungs:
         if other is not rung and other.arm.rung != result.before:
             against.append(_score(arm_name(other.arm), other.score, other.low, other.high))
-    return f"the share {MEANINGS[rung.scoring]}", tuned, against
+    return f"the share {meaning(rung)}", tuned, against
 
 
 def _score(what: str, score: float, low: float, high: float) -> Facts:

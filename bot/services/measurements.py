@@ -419,7 +419,7 @@ def _judge_notes(
     plan: LadderPlan, judge: JudgeProgress | None, ladder: Ladder, people: JudgeChecks
 ) -> list[str]:
     models = judge_agreement.judged_models(plan)
-    return judge_agreement.judge_notes(plan.judge, models, judge, ladder.scoring, people)
+    return judge_agreement.judge_notes(plan.judge, models, judge, ladder, people)
 
 
 def _looks_notes(

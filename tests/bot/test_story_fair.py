@@ -323,3 +323,33 @@ def test_tool_calls_are_scored_by_name_and_arguments(make_world: MakeWorld) -> N
     base, tuned = ladder.rungs
     assert tuned.score == 1.0 and 0.1 < base.score < 0.6
     assert "100.0% right calls" in world.find_message("Result of run 1")
+
+
+def test_calls_among_texts_are_named_as_what_they_are(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    questions = [json.loads(line)["messages"][0]["content"] for line in faq().splitlines()]
+
+    def reply(number: int) -> dict[str, Any]:
+        if number % 3:
+            return {"role": "assistant", "content": None, "tool_calls": called(number)}
+        return {
+            "role": "assistant",
+            "content": f"Parcel {number} arrives on a working day, in the afternoon.",
+        }
+
+    rows = [
+        {"messages": [{"role": "user", "content": question}, reply(number)], "tools": [TRACK]}
+        for number, question in enumerate(questions)
+    ]
+    world.provider.service.answer = lambda model, messages: called(number_of(messages))
+    world.upload("faq.jsonl", "\n".join(map(json.dumps, rows)), called="faq")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
+    world.send()
+    calling = sum(1 for number in range(len(rows)) if number % 3)
+    assert f"{len(rows)} rows, of which {calling} call 1 function" in world.find_message("faq is readable")
+    measure(world, f"/finetune baseline faq models={TARGET} rungs=zero")
+    card = world.find_message("Measurement m1")
+    assert (
+        "Calls and words" in card and "expected answers are function calls, right only with the same" in card
+    ), card
+    assert "F1 only counts" not in card

@@ -72,7 +72,7 @@ def _details() -> dict[str, Json]:
     judged = measurements.ladder([replace(rung, scoring="judge", unread=0) for rung in RUNGS[2:5]])
     plan = measurements.judged_plan()
     notes = judge_agreement.judge_notes(
-        plan.judge, judge_agreement.judged_models(plan), judge, judged.scoring, people
+        plan.judge, judge_agreement.judged_models(plan), judge, judged, people
     )
     got_worse = replace(
         done,

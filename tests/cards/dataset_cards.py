@@ -48,6 +48,12 @@ def _datasets() -> dict[str, Message]:
         "dataset-ready": datasets.checked_card(
             builders.dataset(version=2), builders.report(DUPLICATE, WORTH_A_TRY), may_show_row=True
         ),
+        "dataset-calls": datasets.checked_card(
+            builders.dataset(), builders.report(task="free_text", labels=(), n_calling=383, n_functions=2)
+        ),
+        "dataset-calls-and-texts": datasets.checked_card(
+            builders.dataset(), builders.report(task="free_text", labels=(), n_calling=256, n_functions=2)
+        ),
         "dataset-in-public": datasets.checked_card(
             builders.dataset(), builders.report(WORTH_A_TRY, n_train=301, n_copies=5)
         ),

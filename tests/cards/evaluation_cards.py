@@ -124,12 +124,16 @@ def _judged() -> dict[str, Message]:
     scored = measurements.ladder([replace(rung, scoring="judge", unread=0) for rung in RUNGS[2:5]])
     by_words = measurements.ladder([replace(rung, scoring="f1", unread=0) for rung in RUNGS[2:5]])
     failed = replace(judge, failed="There is no such model.")
+    mixed = measurements.ladder_of_calls_and_texts()
+    mixed_judged = replace(
+        mixed, rungs=tuple(replace(rung, scoring="judge", unread=0) for rung in mixed.rungs)
+    )
     arms = judge.pair.first, judge.pair.second  # type: ignore[union-attr]
 
     def card(ladder: Ladder, progress: JudgeProgress | None, people: JudgeChecks, **other: Any) -> Message:
         ladder_plan = plan if progress else measurements.plan(labels=())
         notes = judge_agreement.judge_notes(
-            ladder_plan.judge, judge_agreement.judged_models(ladder_plan), progress, ladder.scoring, people
+            ladder_plan.judge, judge_agreement.judged_models(ladder_plan), progress, ladder, people
         )
         return evaluation_results.card(ladder, number=9, notes=notes[:1], **other)
 
@@ -143,6 +147,9 @@ def _judged() -> dict[str, Message]:
         "ladder-judged-and-distrusted": card(scored, judge, DISTRUSTING),
         "ladder-judge-failed": card(by_words, failed, NOBODY),
         "ladder-by-words": card(by_words, None, NOBODY),
+        "ladder-calls-and-words": card(mixed, None, NOBODY),
+        "ladder-calls-and-words-judged": card(mixed_judged, judge, TRUSTING, for_people=True),
+        "ladder-calls-and-words-judge-failed": card(mixed, failed, NOBODY),
         "ladder-judged-and-checked": card(scored, judge, SOME, for_people=True),
         "judge-trusted": judge_agreement.checks_card(9, str(plan.judge), TRUSTING),
         "judge-distrusted": judge_agreement.checks_card(9, str(plan.judge), DISTRUSTING),

@@ -289,6 +289,24 @@ def ladder_by_f1() -> str:
     return ladder((retrieval, tuned), pairs=(pair(tuned, retrieval),)).to_json()
 
 
+MIXED = 53  # of 80 rows expect function calls
+
+
+def ladder_of_calls_and_texts() -> Ladder:
+    """Two thirds of the rows expect function calls, the others texts."""
+    rungs = (
+        rung("zero", MODEL, 31, n=80, scoring="f1", unread=0, calls=MIXED),
+        rung("kshot", BIG, 66, "0.41", n=80, scoring="f1", unread=0, calls=MIXED),
+    )
+    return ladder(rungs, pairs=(pair(rungs[1], rungs[0]),))
+
+
+def ladder_of_tuned_calls_and_texts() -> str:
+    prompted = rung("kshot", BIG, 60, n=80, scoring="f1", unread=0, calls=MIXED)
+    tuned = rung("tuned", "local/tickets-7", 75, n=80, scoring="f1", unread=0, calls=MIXED)
+    return ladder((prompted, tuned), pairs=(pair(tuned, prompted),)).to_json()
+
+
 def fields_rung(name: RungName, model: str | None, right: int, in_full: int, **other: Any) -> Rung:
     """A candidate that answers in JSON, with `right` of 200 in fields and `in_full` of 200 answers right in all."""
     others = 200 - in_full

@@ -57,6 +57,10 @@ def cards() -> dict[str, Message]:
             predicted,
             builders.result_with(105, labelled=False, beside=measurements.ladder_of_fields_beside_tuned()),
         ),
+        "result-calls-and-words": (
+            predicted,
+            builders.result_with(150, labelled=False, beside=measurements.ladder_of_tuned_calls_and_texts()),
+        ),
         "result-by-words": (
             predicted,
             builders.result_with(150, labelled=False, beside=measurements.ladder_by_f1()),

@@ -123,3 +123,32 @@ def test_preference_pairs_lose_their_null_keys_too(tmp_path: Path) -> None:
     assert report.pairs and report.pairs_sha256
     stored = (tmp_path / f"{report.pairs_sha256}.jsonl").read_text(encoding="utf-8")
     assert "null" not in stored and "annotations" not in stored
+
+
+def test_a_report_counts_the_functions_that_answers_call(tmp_path: Path) -> None:
+    older = {"content": None, "function_call": {"name": "send", "arguments": "{}"}}
+    chats = [
+        *(chat(number, {}, {}, {"content": None, "tool_calls": [CALL, CALL]}) for number in range(20)),
+        *(chat(number, {}, {}, older) for number in range(20, 40)),
+        *(chat(number, {"tools": [TOOL]}, {}, {}) for number in range(40, ROWS)),
+    ]
+    path = tmp_path / "chats.jsonl"
+    path.write_text("\n".join(map(json.dumps, chats)), encoding="utf-8")
+    report = check_file(path, path.name, Columns(), tmp_path, seed=1)
+    assert (report.n_calling, report.n_functions) == (40, 2)
+
+
+def test_calls_in_pairs_are_readable(tmp_path: Path) -> None:
+    called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    pairs = [
+        {
+            "input": {"messages": [{"role": "user", "content": f"where is parcel {number}?"}]},
+            "preferred_output": [called],
+            "non_preferred_output": [{"role": "assistant", "content": f"no idea about {number}"}],
+        }
+        for number in range(ROWS)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
+    report = check_file(path, path.name, Columns(), tmp_path, seed=1)
+    assert report.format == "preference" and report.rows == ROWS, report.findings

@@ -359,6 +359,16 @@ def tools_of(row: bytes) -> str:
     return orjson.dumps(row_lists.get("tools") or older).decode()
 
 
+def called_functions(row: bytes) -> tuple[str, ...]:
+    """Returns the names of the functions that the answer of a stored row calls."""
+    answer = orjson.loads(row)["messages"][-1]
+    calls = [call["function"] for call in answer.get("tool_calls") or ()]
+    older = answer.get("function_call")
+    if older:
+        calls.append(older)
+    return tuple(call["name"] for call in calls)
+
+
 def asked_messages(row: bytes) -> tuple[Message, ...]:
     """Returns the messages of a stored row as a chat request needs them, with tool calls apart from texts.
     `Example.messages` has both in one text."""

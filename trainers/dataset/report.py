@@ -103,6 +103,9 @@ class Report:
     combinations of, 0 if each is one. `column_names` are those of a table, and `example`
     is its first row without personal data or a secret, which is shown and not stored: to_json leaves it out.
 
+    The answers of `n_calling` rows call functions, by `n_functions` different names; both are 0 in reports from before
+    they were added.
+
     `scoring` says how the held-out rows' answers are scored, and `floor` how often the answer that is commonest in the
     training rows is right there (trainers/evaluation/json_fields.py). Both are None if nothing is held out, and in
     reports from before they were added.
@@ -142,6 +145,8 @@ class Report:
     example: ShownRow | None = field(default=None, compare=False)
     scoring: Scoring | None = None
     floor: float | None = None
+    n_calling: int = 0
+    n_functions: int = 0
 
     @property
     def has_free_candidates(self) -> bool:
@@ -398,6 +403,8 @@ class _CheckResult:
             scoring=kind.scoring if kind else None,
             floor=kind.floor if kind else None,
             seconds=clock.seconds,
+            n_calling=facts.n_calling,
+            n_functions=len(facts.functions),
         )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate, islice
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, overload
 from trainers.dataset.checks import Fault, Findings, RepeatFinder, may_be_label, task_of_counts
 from trainers.dataset.fast_scan import Chunk, Group, scan
 from trainers.dataset.file_format import Sniffed
-from trainers.dataset.jsonl import definitions_text, parse_row
+from trainers.dataset.jsonl import called_functions, definitions_text, parse_row
 from trainers.dataset.near_duplicates import sketch_into, to_sketch_array
 from trainers.dataset.preference_pairs import written_pair
 from trainers.dataset.reader import Progress, cap_rows, report_too_many_rows, stream
@@ -50,6 +50,7 @@ class RowFacts:
     added.
 
     `starts` and `sizes` locate a row in its file, in bytes; the file has `plain` rows in the form that trainers accept.
+    `functions` are the names that the answers of `n_calling` rows call.
     `total`, `prompt` and `answer` are tokens. `labels` are indices into `answers`, which has only the short answers.
     With `sketched`, questions are sketched for near_duplicates.py on the way, at 400 bytes per row, which saves reading
     all rows again.
@@ -64,6 +65,8 @@ class RowFacts:
         self.keys: list[bytes] = []
         self.labels = array("I")
         self.answers: list[str] = []
+        self.functions: set[str] = set()
+        self.n_calling = 0
         self.instructions: Counter[tuple[bytes, ...]] = Counter()
         self.repeats, self.sensitive = Findings(limits.listed), Findings(limits.listed)
         self._copies = array("I")
@@ -90,6 +93,7 @@ class RowFacts:
         joined = JoinedTexts([raw for column in columns for raw in column.raws])
         texts = [text for column in columns for text in column.texts]
         raw_rows = [(place, example.row) for place, example in chunk.examples if example.row is not None]
+        self._add_called([example for _, example in chunk.examples])
         self._add_sensitive(chunk, groups, faults_of_texts(joined, texts), raw_rows)
         small = iter(normalise_all(joined, texts, chunk.one_line_texts and not chunk.examples))
         counts = iter([] if self._counter.by_rows else count_texts(texts, self.encoding))
@@ -167,6 +171,14 @@ class RowFacts:
             systems=systems,
             answers=answer.by_row(list(map(hash, smalls[-1]))),
         )
+
+    def _add_called(self, examples: Iterable[Example]) -> None:
+        for example in examples:
+            if example.row is None or not example.uses_tools:
+                continue
+            names = called_functions(example.row)
+            self.functions.update(names)
+            self.n_calling += bool(names)
 
     def _label_of(self, answer: bytes, text: str) -> int:
         """Returns the index of the answer in `answers`, or _LONG_ANSWER."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 from trainers.dataset.rows import Example, at, distinct_example_places
 from trainers.evaluation.quality_threshold import cheapest_passing, judge_rungs
 from trainers.evaluation.results import NO_ANSWER, RUNG_NAMES, Candidate, Ladder, Pair, Reply, Rung, Scoring
-from trainers.evaluation.scores import is_unread, label_or_text, score, scoring_of
+from trainers.evaluation.scores import count_calls, is_unread, label_or_text, score, scoring_of
 from trainers.evaluation.statistics import (
     compare,
     confusion,
@@ -192,6 +192,7 @@ def _build_rung(
         answers = [label_or_text(text, labels) for text in texts]
         f1 = macro_f1(confusion([example.answer for example in examples], answers))
 
+    may_be_mixed = scoring in ("f1", "judge")
     answered = [reply for reply in replies if reply != NO_ANSWER]
     p50, p95 = percentiles([reply.seconds for reply in answered or replies])
     return Rung(
@@ -213,6 +214,7 @@ def _build_rung(
         p50_s=p50,
         p95_s=p95,
         usd_per_1000=usd_per_1000(arm, answered, prices),
+        calls=count_calls(examples) if may_be_mixed else 0,
     )
 
 

@@ -112,6 +112,10 @@ class Rung:
     (claims.py). `choices` is greater than 1 for a prompt that people rewrote after they had seen scores on these rows.
     `fresh` are the places of the rows that people had not seen when they wrote it, if they had been shown wrong rows:
     only these can show that it meets the bar. None means that all rows can.
+
+    `calls` is the number of rows of a mixed set that expect function calls. Those are right or wrong, whatever the
+    scoring of its texts, by F1 or by a judge. It is 0 if there are none, for other scorings, and in ladders from before
+    it was stored.
     """
 
     arm: Candidate
@@ -134,6 +138,7 @@ class Rung:
     look: int = 1
     choices: int = 1
     fresh: tuple[int, ...] | None = None
+    calls: int = 0
 
     @property
     def n(self) -> int:
@@ -205,6 +210,11 @@ class Ladder(JsonValue):
     @property
     def scoring(self) -> Scoring:
         return self.rungs[0].scoring if self.rungs else "label"
+
+    @property
+    def calls(self) -> int:
+        """The number of rows of a mixed set that expect function calls. An older rung doesn't know it."""
+        return max((rung.calls for rung in self.rungs), default=0)
 
     def rung(self, name: RungName) -> tuple[Rung, ...]:
         return tuple(rung for rung in self.rungs if rung.arm.rung == name)

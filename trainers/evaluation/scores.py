@@ -8,7 +8,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NoReturn
@@ -230,7 +230,7 @@ def _first_object(text: str) -> dict[str, Any] | None:
 def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
     """Returns 'calls' if at least 90% of the answers call tools, 'json' if as many are JSON objects, 'label' for
     labels, and otherwise 'f1'."""
-    objects, calls = 0, sum(read_calls(example.answer) is not None for example in examples)
+    objects, calls = 0, count_calls(examples)
     if examples and calls >= MOSTLY * len(examples):
         return "calls"
     for example in examples:
@@ -243,6 +243,11 @@ def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
     if examples and objects >= MOSTLY * len(examples):
         return "json"
     return "label" if task == "labels" else "f1"
+
+
+def count_calls(examples: Iterable[Example]) -> int:
+    """Returns the number of rows whose answer calls tools."""
+    return sum(read_calls(example.answer) is not None for example in examples)
 
 
 def score(scoring: Scoring, expected: str, text: str, labels: Sequence[str]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -207,6 +208,27 @@ def test_json_and_free_text_have_shares_with_a_bootstrap_interval() -> None:
     assert result.pairs[0].difference == pytest.approx(0.75)
     assert result.pairs[0].p < 0.01
     assert result.detectable_gap == pytest.approx(2.8 * 0.25 / 200**0.5, rel=0.02)
+
+
+def test_calls_among_texts_are_compared_exactly_and_counted() -> None:
+    calls = [f'{{"name":"track","arguments":"{{\\"parcel\\": {i}}}"}}' for i in range(53)]
+    texts = [f"Parcel {i} is on its way" for i in range(27)]
+    holdout = [make_example(f"q {i}", answer) for i, answer in enumerate([*calls, *texts])]
+    other_call = calls[0].replace("track", "send")
+    answers = make_replies([other_call, *calls[1:], "Parcel 0 comes later", *texts[1:]])
+
+    result = build({ZERO: answers}, holdout, labels=())
+
+    assert (result.scoring, result.calls, result.n) == ("f1", 53, 80)
+    assert result.rungs[0].scores[:2] == (0.0, 1.0) and 0 < result.rungs[0].scores[53] < 1
+    judged = build({ZERO: answers}, holdout, labels=(), verdicts={ZERO: [1.0] * 80})
+    assert (judged.scoring, judged.calls) == ("judge", 53)
+    only_calls = build({ZERO: make_replies(calls)}, holdout[:53], labels=())
+    assert (only_calls.scoring, only_calls.calls) == ("calls", 0)
+    before = json.loads(result.to_json())
+    for rung in before["rungs"]:
+        del rung["calls"]
+    assert Ladder.from_json(json.dumps(before)).calls == 0, "it was stored before calls were counted"
 
 
 def test_a_judges_verdicts_replace_the_scores() -> None:
