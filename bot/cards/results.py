@@ -95,10 +95,12 @@ def card(
     is_deleted: bool = False,
     name: str | None = None,
     machine: str | None = None,
+    is_stopped: bool = False,
 ) -> Message:
     """The card. `may_be_used` is True if the model is better than the measured alternatives and not in use yet.
     `is_deleted` is True if its dataset was deleted. `name` links to the run's card, `machine` to the card of the
-    machine on which its model runs by the hour."""
+    machine on which its model runs by the hour; `is_stopped` is True once that machine is stopped, and its cost
+    final."""
     headline, saves = _headline(result, may_be_used=may_be_used), _saves(plan, result)
     rows = pluralize(result.tuned.n, "held-out row")
     what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
@@ -111,16 +113,18 @@ def card(
         *([("Price", prices_text(result.not_worse))] if result.not_worse else []),
         *([("Planned saving", saves)] if saves else []),
     ]
-    by_the_hour = [Note(f"Its machine costs money by the hour; keep or stop it on {machine}.")]
+    about_machine = f"Its machine costs money by the hour; keep or stop it on {machine}."
+    if is_stopped:
+        about_machine = f"Its machine is stopped; start it again on {machine}."
     return Message(
         f"Result of run {run.id}. {escape(headline)}{f'. Saves {saves}' if saves else ''}",
         (
             Headline(headline),
             Note(f"{subject}{scoring_text(result.ladder)}"),
-            Facts([*facts, ("Cost", _cost(plan, result))]),
+            Facts([*facts, ("Cost", _cost(run, plan, result, is_stopped=is_stopped))]),
             *([Text(DELETED)] if is_deleted else _reasons(plan, result)),
             *([] if is_deleted else _next(run, result, may_be_used=may_be_used)),
-            *(by_the_hour if machine else []),
+            *([Note(about_machine)] if machine else []),
             actions(*_buttons(run, plan, result, may_be_used=may_be_used, is_deleted=is_deleted)),
         ),
     )
@@ -358,10 +362,15 @@ def _gain(gain: float, low: float, high: float, *, is_clear: bool) -> str:
     return f"{points(gain)} ({between})"
 
 
-def _cost(plan: Plan, result: RunResult) -> str:
-    actual, estimated = charge(result.actual_micros), charge(result.estimated_micros)
-    if result.hosting_micros:
-        actual += f", of which {charge(result.hosting_micros)} for its machine so far"
+def _cost(run: Run, plan: Plan, result: RunResult, *, is_stopped: bool) -> str:
+    spent_micros = result.actual_micros
+    if plan.hosting and run.actual_micros is not None:
+        spent_micros = run.actual_micros  # includes what the machine has cost since the result
+    hosting_micros = result.hosting_micros + spent_micros - result.actual_micros
+    actual, estimated = charge(spent_micros), charge(result.estimated_micros)
+    if hosting_micros:
+        so_far = "" if is_stopped else " so far"
+        actual += f", of which {charge(hosting_micros)} for its machine{so_far}"
     theirs = result.vendor_micros
     by_vendor = f" ({escape(plan.provider)}'s own estimate: {charge(theirs)})" if theirs is not None else ""
     is_over = result.actual_micros > plan.maximum_micros

@@ -89,8 +89,9 @@ FRESH_S = 60.0
 class RunSummary:
     """A run with everything that its cards show. `result` is None until there is one. `actuals` compares its estimates
     with the actual figures; `running` is the error of our estimates over recent runs. `may_be_used` is True if its
-    model is better and not in use yet, `is_deleted` if its dataset was deleted. `looks` counts the looks at its
-    held-out rows. `pending` is what a plan still needs that waits for the person's approval."""
+    model is better and not in use yet, `is_deleted` if its dataset was deleted, `is_stopped` if its machine, which is
+    billed by the hour, is stopped. `looks` counts the looks at its held-out rows. `pending` is what a plan still needs
+    that waits for the person's approval."""
 
     run: Run
     plan: Plan
@@ -104,6 +105,7 @@ class RunSummary:
     may_be_used: bool = False
     is_deleted: bool = False
     looks: Looks | None = None
+    is_stopped: bool = False
     pending: Pending = ONE_APPROVER
 
 
@@ -183,6 +185,7 @@ def details_card(summary: RunSummary) -> Message:
             summary.result,
             may_be_used=summary.may_be_used,
             is_deleted=summary.is_deleted,
+            is_stopped=summary.is_stopped,
         )
     if summary.run.state == "needs_human":
         return interventions.card(summary.run, summary.plan, summary.decisions)

@@ -296,6 +296,7 @@ def _end(
             if record.state != "stopping":
                 _audit(context, moved, "finetune", "hosting stopped", str(reason))
             _show(context, moved)
+            _update_result(context, moved)
 
 
 def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
@@ -345,6 +346,7 @@ def _intend(
         if record:
             _audit(context, record, person, "hosting started", record.name)
             _show(context, record)
+            _update_result(context, record)
     return record
 
 
@@ -443,6 +445,7 @@ def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
             vendor.stop(deployment)
             with context.store.transaction():
                 _bill(context, record, deployment, now)
+                _update_result(context, record)
                 _audit(context, record, "finetune", "hosting stopped", "again")
                 text = views.still_running(record.name, context.settings.title_of(provider))
                 context.post(record.channel, {"text": text}, dedupe=f"again {record.name} {now:.0f}")
@@ -505,6 +508,12 @@ def _show(context: AppContext, record: DeploymentRecord, *, is_progress: bool = 
         return
     card, message = f"deployment {record.id}", views.card(_summary(context, record))
     context.show(card, record.channel, message, concerns=record.person, progress=is_progress)
+
+
+def _update_result(context: AppContext, record: DeploymentRecord) -> None:
+    run = context.store.runs.get(record.run_id or 0)
+    if run:
+        notifications.update_result(context, run)
 
 
 def _wait(context: AppContext, record: DeploymentRecord, seconds: float, detail: str | None) -> None:

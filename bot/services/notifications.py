@@ -192,15 +192,10 @@ def post_result(
     plan: Plan,
     result: RunResult,
     changed: Sequence[ChangedRow],
-    *,
-    may_be_used: bool = False,
 ) -> None:
     """Posts the result card, and in its thread the trials of a sweep and the changed rows."""
-    card, name = result_card_of(run), context.link(card_of(context, run), f"Run {run.id}")
-    live = context.store.deployments.of_run(run.id)[:1] if plan.hosting else []
-    machine = next((context.link(f"deployment {each.id}", "its card") for each in live), None)
-    shown = result_views.card(run, plan, result, may_be_used=may_be_used, name=name, machine=machine)
-    _show(context, run, card, shown)
+    card = result_card_of(run)
+    _show_result(context, run, plan, result)
     concerns = run.requester
     if result.arms:
         body = sweeps.table(plan, result.arms).letter()
@@ -211,6 +206,33 @@ def post_result(
         once = f"changed {run.id}"
         rows = Draft("post", run.channel, body, dedupe=once, thread=card, private=True, concerns=concerns)
         context.send(rows)
+
+
+def update_result(context: AppContext, run: Run) -> None:
+    """Edits the card of a result whose machine was started again or has stopped, so that it shows what the machine has
+    cost. The card of a deleted dataset's run is deleted, and stays so."""
+    if run.state != "done" or run.result is None:
+        return
+    result = RunResult.from_json(run.result)
+    is_deleted = context.store.datasets.get(run.dataset_id).forgotten_at is not None
+    if result.is_offered is not None and not is_deleted:
+        _show_result(context, run, plan_from_json(run.plan), result)
+
+
+def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -> None:
+    name = context.link(card_of(context, run), f"Run {run.id}")
+    records = context.store.deployments.of_run(run.id) if plan.hosting else []
+    machine = context.link(f"deployment {records[0].id}", "its card") if records else None
+    message = result_views.card(
+        run,
+        plan,
+        result,
+        may_be_used=bool(result.is_offered),
+        name=name,
+        machine=machine,
+        is_stopped=bool(records) and records[0].state == "stopped",
+    )
+    _show(context, run, result_card_of(run), message)
 
 
 def training_cost(plan: Plan, progress: Progress) -> int:

@@ -419,7 +419,7 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         result = replace(result, not_worse=proof.best, margin=proof.limits.margin)
     may_show = authorization.may_show_rows(context, context.store.datasets.get(run.dataset_id), run.channel)
     changed = judged.changed if may_show else ()
-    result = replace(result, shown_rows=len(changed))
+    result = replace(result, shown_rows=len(changed), is_offered=may_be_used)
     now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
@@ -428,7 +428,7 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         context.store.runs.book(moved, "settle", settled, month=units.month_of(now), now=now)
         context.audit("finetune", "done", f"run {run.id}")
         notifications.show_progress(context, moved)
-        notifications.post_result(context, moved, plan, result, changed, may_be_used=may_be_used)
+        notifications.post_result(context, moved, plan, result, changed)
 
 
 def _advice(step: ResultStep, beside: Ladder) -> Advice | None:

@@ -135,15 +135,18 @@ def _record_wish(context: AppContext, run: Run, wish: Wish, person: str, text: s
 
 
 def _summarize(context: AppContext, run: Run) -> RunSummary:
+    plan = plan_from_json(run.plan)
+    machines = context.store.deployments.of_run(run.id) if plan.hosting else []
     return RunSummary(
         run=run,
-        plan=plan_from_json(run.plan),
+        plan=plan,
         progress=Progress.from_json(run.progress),
         result=RunResult.from_json(run.result) if run.result else None,
         now=context.clock(),
         can_pause=notifications.can_pause(context, run),
         decisions=context.store.interventions.of(run) if run.state == "needs_human" else (),
         is_deleted=context.store.datasets.get(run.dataset_id).forgotten_at is not None,
+        is_stopped=bool(machines) and machines[0].state == "stopped",
     )
 
 

@@ -216,6 +216,7 @@ class RunResult(JsonValue):
     without one. `agreement` is in results of older versions, in which people compared answers.
     `arms` are the trials of a sweep, one of which is the tuned model. `at_once` is the maximum number of questions
     under way at a time, on which the latencies depend. `shown_rows` held-out rows were shown in the result's thread.
+    `is_offered` is whether the card offers to deploy the model, None in results from before it was stored.
     `reward` is the mean reward of GRPO's last step, `preference_accuracy` the share of its pairs of which DPO preferred
     the right answer. Fields with a default are missing in results of older versions.
     """
@@ -252,6 +253,7 @@ class RunResult(JsonValue):
     judge_checks: JudgeChecks | None = None
     reward: float | None = None
     preference_accuracy: float | None = None
+    is_offered: bool | None = None
 
     @property
     def ladder(self) -> Ladder | None:

@@ -71,7 +71,14 @@ def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_
     assert f"{bill} at {hour} an hour" in card, (bill, card)
     total = world.ledger()["settle"] + world.store.deployments.cost_of_run(1)
     assert world.run().actual_micros == total and usd_micros(total) in card
+    machine = usd_micros(world.store.deployments.cost_of_run(1))
+    final = f"{usd_micros(total)}, of which {machine} for its machine, "
+    assert final in world.find_message("Result of run 1"), world.find_message("Result of run 1")
+    assert f"{bill} for its machine, " in world.type("/finetune status 1")
     assert "is not running at" in world.type("/finetune try tickets-1 where is my refund?")
+    world.click(BEN, "start_deployment")
+    world.send()
+    assert f"{bill} for its machine so far, " in world.find_message("Result of run 1")
 
 
 def test_a_machine_is_listed_in_the_terminal_until_it_is_stopped_for_lack_of_use(
@@ -125,11 +132,14 @@ def test_a_kept_machine_runs_until_the_daily_limit(make_world: MakeWorld) -> Non
     world = hosted(make_world)
     world.pass_time(24 * 3600 - world.clock % (24 * 3600))  # to midnight, so that no day ends under it
     run_until_done(world)
+    result = world.find_message("Result of run 1")
+    assert "for its machine so far" in result and "keep or stop it on" in result, result
     assert "approver" in world.click_and_read(ANA, "keep_deployment")
     world.click(BEN, "keep_deployment")
     world.pass_time(IDLE_S * 2)
     world.tick(10)
     assert company(world).running and f"kept by <@{BEN.id}>" in world.find_message("tickets-1 is running")
+    assert world.find_message("Result of run 1") == result, "the machine's own card counts while it runs"
     for _ in range(4):
         world.pass_time(3600)
         world.tick(3)

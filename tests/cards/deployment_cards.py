@@ -63,7 +63,12 @@ def cards() -> dict[str, Message]:
     return {
         "plan-asked-hosted": plans.approval_card(waiting, plan, BUDGET, plans.ONE_APPROVER),
         "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, BUDGET, plans.ONE_APPROVER),
-        "result-hosted": results.card(builders.run("done"), plan, RESULT, machine="its card"),
+        "result-hosted": results.card(
+            builders.run("done", actual_micros=1_415_000), plan, RESULT, machine="its card"
+        ),
+        "result-hosted-stopped": results.card(
+            builders.run("done", actual_micros=5_290_000), plan, RESULT, machine="its card", is_stopped=True
+        ),
         "deployment-starting": deployments.card(replace(summary("starting", 36_000), run_micros=None)),
         "deployment-ready": deployments.card(summary()),
         "deployment-kept": deployments.card(summary(kept_by=BEN)),
