@@ -405,6 +405,9 @@ def _for(plan: Plan, result: RunResult) -> str:
     base = f"{before_name(result)} has {percent(result.base.share)}"
     if plan.method == "head":
         return f"It is the free encoder's model, ready to be deployed; {base}."
+    if result.before != "base":
+        # Being ahead of another model doesn't show what the training gained.
+        return f"It is right more often than {before_name(result)}, which has {percent(result.base.share)}."
     if ladder.scoring not in SAME_MEASURE:
         shares = (
             f"{percent(result.tuned.share)} {counted_as_right(ladder)} against {percent(result.base.share)}"

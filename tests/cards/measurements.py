@@ -356,6 +356,12 @@ def ladder_beside_classical(other: int, tuned: int) -> str:
     return ladder(rungs, pairs=(pair(better, worse),)).to_json()
 
 
+def ladder_beside_encoder(other: int, tuned: int) -> str:
+    """The free encoder and the tuned model, which is better, with `other` and `tuned` of 200 rows right."""
+    rungs = rung("encoder", None, other), rung("tuned", "local/tickets-7", tuned)
+    return ladder(rungs, pairs=(pair(rungs[1], rungs[0]),)).to_json()
+
+
 def curve(**other: Any) -> Curve:
     default = Curve(
         dataset="tickets",

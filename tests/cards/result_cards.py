@@ -53,6 +53,19 @@ def cards() -> dict[str, Message]:
             builders.result_with(190, base=unread, beside=measurements.ladder_of_tuned_alone(190), advice=GO),
         ),
         "result-cheaper-rung": (predicted, judged(190, 184, CHEAPER)),
+        "result-of-an-encoder": (
+            builders.plan(predicted=PREDICTED, base_model="minilm-encoder", method="full"),
+            builders.result_with(
+                190,
+                base=builders.arm(110, 0.48, 0.62, 0, n=200),
+                gain_low=0.33,
+                gain_high=0.47,
+                better=85,
+                beside=measurements.ladder_beside_encoder(151, 190),
+                advice=GO,
+                before="classical",
+            ),
+        ),
         "result-fields": (
             predicted,
             builders.result_with(105, labelled=False, beside=measurements.ladder_of_fields_beside_tuned()),
