@@ -238,7 +238,7 @@ def form(channel: str, choices: BaselineChoices) -> Block:
             "prompt",
             "Your prompt today",
             "Sort this message into one of our categories …",
-            hint="The instruction before each text. Empty: a plain instruction with the labels.",
+            hint="The instruction before each text. Empty: a plain one with the labels or the JSON fields.",
         ),
         forms.text_input(
             "shots",
@@ -299,16 +299,13 @@ def sealed_subject(plan: LadderPlan, model: str) -> str:
 
 
 def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[tuple[str, str]]:
-    prompt = (
-        "your own" if plan.prompt else "a plain instruction" + (" with the labels" if plan.labels else "")
-    )
     rows = "row" if plan.teaches else "held-out row"
     pairs = [
         ("Cost", at_most(progress.most_micros)),
         ("Budget left", budget_left(budget)),
         ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, rows)}"),
         ("Quality bar", bar_share(plan.bar)),
-        ("Prompt", prompt),
+        ("Prompt", _prompt(plan)),
     ]
     if plan.documents:
         pairs.append(("Knowledge", pluralize(len(plan.documents), "document")))
@@ -320,6 +317,16 @@ def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[t
         questions = pluralize(max_judge_questions(plan), "question")
         pairs.append(("Judge", f"{escape(shorten(plan.judge, 60))}, up to {questions}"))
     return pairs
+
+
+def _prompt(plan: LadderPlan) -> str:
+    if plan.prompt:
+        return "your own"
+    if plan.labels:
+        return "a plain instruction with the labels"
+    if plan.has_objects:
+        return "a plain instruction with the fields"
+    return "a plain instruction"
 
 
 def _asked_lines(arms: Sequence[ArmProgress]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bot.rules.budgets import max_evaluation_micros
 from bot.services import evaluation_engine, evaluation_worker
+from bot.services.answer_formats import answer_format_of
 from bot.services.dataset_worker import SEED
 from bot.services.evaluation_engine import EngineContext, Evaluation
 from bot.services.evaluation_progress import LadderStep
@@ -89,8 +90,11 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     rows, others = _split_rows(examples(files, plan.train_sha256), seed)
     drawn = [prompts.balanced_shots(others, count, seed) for count in TRIED]
     shots_of = {len(shots): shots for shots in drawn}  # fewer rows than asked for are tried once
+    fields = answer_format_of(plan, files)
     messages = {
-        replace(arm, shots=count): [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in rows]
+        replace(arm, shots=count): [
+            prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in rows
+        ]
         for arm in plan.arms
         if arm.rung == "kshot"
         for count, shots in shots_of.items()

@@ -12,6 +12,7 @@ from pathlib import Path
 from bot.llm_client import Question, key_of
 from bot.rules.budgets import max_judge_micros
 from bot.services import evaluation_worker
+from bot.services.answer_formats import answer_format_of
 from bot.services.evaluation_worker import ASSUMED_SHARE, ArmKeys, examples, plan_max_tokens
 from bot.values.evaluations import LadderPlan, SearchPlan, SearchProgress
 from trainers.dataset import Example
@@ -124,7 +125,8 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
     assert budget is not None  # noqa: S101 - without one there is nothing to replay
     model = _StoredAnswers(budget.model, plan_max_tokens(plan), plan.room(budget.model), texts)
     writer = _StoredAnswers(budget.writer, MAX_TOKENS_PROMPT, plan.room(budget.writer), texts)
-    task = _load_task(files, plan.train_sha256, plan.prompt, plan.labels, seed)
+    fields = answer_format_of(plan, files)
+    task = _load_task(files, plan.train_sha256, plan.prompt, plan.labels, seed, fields)
     search = PromptSearch(task, model.ask, writer.ask)
     if task.has_enough_rows:
         with suppress(Unanswered):  # `model` and `writer` hold the questions that are missing
@@ -184,9 +186,14 @@ def with_prompt(plan: LadderPlan, prompt: str) -> LadderPlan:
 
 @lru_cache(maxsize=1)  # a search is replayed some hundred times
 def _load_task(
-    files: Path, train_sha256: str, prompt: str | None, labels: tuple[str, ...], seed: int
+    files: Path,
+    train_sha256: str,
+    prompt: str | None,
+    labels: tuple[str, ...],
+    seed: int,
+    answer_format: str,
 ) -> SearchTask:
-    return search_task(prompt, examples(files, train_sha256), labels, seed)
+    return search_task(prompt, examples(files, train_sha256), labels, seed, answer_format)
 
 
 @lru_cache(maxsize=1)

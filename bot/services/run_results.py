@@ -46,6 +46,7 @@ from bot.services import (
     run_states,
 )
 from bot.services import evidence as evidence_services
+from bot.services.answer_formats import read_answer_format
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.dataset_worker import SEED
 from bot.services.estimate_inputs import without_trained_rung
@@ -59,6 +60,7 @@ from storage.evaluations import AnswerTotals
 from storage.records import Run
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Example
+from trainers.dataset.rows import has_own_instructions
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
 from trainers.evaluation import prompts
 from trainers.evaluation.results import CLASSICAL, Candidate, Ladder
@@ -109,17 +111,18 @@ def questions_of(
     labels: tuple[str, ...],
     holdout_sha256: str,
     longest: int,
+    answer_format: str = "",
 ) -> tuple[Mapping[Candidate, Sequence[str]], Callable[[frozenset[str]], Sequence[Question]]]:
     """Returns the keys of each candidate's answers, in the order of the held-out rows, and a function that builds the
-    questions for given keys. The prompt of a base model ("zero") lists the labels; a tuned model knows them. `longest`
-    is the most tokens of an answer without thinking."""
+    questions for given keys. The prompt of a base model ("zero") lists the labels, or has the `answer_format` if the
+    row has no instructions; a tuned model knows them. `longest` is the most tokens of an answer without thinking."""
     files = context.settings.files
     most = {  # tokens of an answer, including those for thinking
         candidate: longest + thinking_tokens(context.settings.thinks(str(candidate.model)))
         for candidate in candidates
     }
     keys = {
-        candidate: _keys(files, holdout_sha256, candidate, labels, most[candidate])
+        candidate: _keys(files, holdout_sha256, candidate, labels, most[candidate], answer_format)
         for candidate in candidates
     }
 
@@ -130,7 +133,7 @@ def questions_of(
                 key,
                 str(candidate.model),
                 str(candidate.model).split("/", 1)[1],
-                _prompt(candidate, row, labels),
+                _prompt(candidate, row, labels, answer_format),
                 most[candidate],
                 tools=prompts.tools_of(row),
             )
@@ -274,12 +277,30 @@ def _evaluation(step: ResultStep) -> Evaluation:
         labels=plan.labels,
         holdout_sha256=plan.holdout_sha256,
         longest=longest_answer(step.context, run.dataset_id, plan.labels),
+        answer_format="" if is_classical else _answer_format(step),
     )
     if is_classical:
         rows = len(keys[tuned])
         classical = evaluation_worker.classical_keys(plan.train_sha256, plan.holdout_sha256, rows, SEED)
         keys = {CLASSICAL: classical, **keys}
     return Evaluation(step.owner, keys, questions, since=run.state_since)
+
+
+def _answer_format(step: ResultStep) -> str:
+    """Returns the default instruction of the base model, the same as in a measurement of this version, so that its
+    answers are not paid for twice. It is read from the version's own training rows: those of a run may be pairs."""
+    report = datasets.report_of(step.context.store.datasets.get(step.run.dataset_id))
+    if report is None or report.scoring != "json" or step.plan.labels:
+        return ""
+    return read_answer_format(step.context.settings.files, str(report.train_sha256))
+
+
+def _names_fields(step: ResultStep) -> bool:
+    """True if the base model's prompt names the fields of the answer where the tuned model's does not."""
+    if _base_kind(step) == "classical" or not _answer_format(step):
+        return False
+    rows = evaluation_worker.examples(step.context.settings.files, step.plan.holdout_sha256)
+    return not all(map(has_own_instructions, rows))
 
 
 def longest_answer(context: AppContext, dataset_id: int, labels: Sequence[str]) -> int:
@@ -302,18 +323,29 @@ def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
 
 @lru_cache(maxsize=64)
 def _keys(
-    files: Path, holdout_sha256: str, candidate: Candidate, labels: tuple[str, ...], most: int
+    files: Path,
+    holdout_sha256: str,
+    candidate: Candidate,
+    labels: tuple[str, ...],
+    most: int,
+    answer_format: str,
 ) -> tuple[str, ...]:
     """Returns the keys of the questions about each held-out row. Cached, since computing them reads all rows."""
     rows = evaluation_worker.examples(files, holdout_sha256)
     return tuple(
-        key_of(str(candidate.model), _prompt(candidate, row, labels), most, prompts.tools_of(row))
+        key_of(
+            str(candidate.model), _prompt(candidate, row, labels, answer_format), most, prompts.tools_of(row)
+        )
         for row in rows
     )
 
 
-def _prompt(candidate: Candidate, row: Example, labels: Sequence[str]) -> tuple[Message, ...]:
-    return prompts.zero_shot(row, labels, None) if candidate.rung == "zero" else prompts.trained_prompt(row)
+def _prompt(
+    candidate: Candidate, row: Example, labels: Sequence[str], answer_format: str
+) -> tuple[Message, ...]:
+    if candidate.rung == "zero":
+        return prompts.zero_shot(row, labels, None, answer_format)
+    return prompts.trained_prompt(row)
 
 
 def _judge(step: ResultStep) -> None:
@@ -395,6 +427,7 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         actual_micros=actual,
         hosting_micros=hosting,
         labelled=bool(plan.labels),
+        names_fields=_names_fields(step),
         loss_curve=judged.loss_curve,
         beside=judged.beside.to_json(),
         advice=_advice(step, judged.beside),

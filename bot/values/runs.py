@@ -208,6 +208,7 @@ class RunResult(JsonValue):
     Money is in micro-dollars and includes machines that are billed by the hour. `hosting_micros` is the part of the
     actual cost that the tuned model's machine had caused by then; `vendor_micros` is the vendor's estimate of the
     training. `is_uncounted` is True if the trainer reported no trained tokens: the planned ones are booked instead.
+    `names_fields` is True if the base model's prompt named the fields of answers in JSON.
 
     `beside` is a Ladder as JSON: the tuned model, the best alternative measured on the same rows, and the test of the
     two. `advice` follows from it. `worse_labels` are significantly less often right than with the best alternative.
@@ -254,6 +255,7 @@ class RunResult(JsonValue):
     reward: float | None = None
     preference_accuracy: float | None = None
     is_offered: bool | None = None
+    names_fields: bool = False
 
     @property
     def ladder(self) -> Ladder | None:

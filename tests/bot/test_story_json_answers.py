@@ -4,6 +4,7 @@ write no more than twice the longest right answer."""
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -83,6 +84,42 @@ def test_a_model_may_write_twice_the_longest_right_answer_and_is_priced_for_it(w
     until(world, "done")
     caps = {seen.body["max_tokens"] for seen in world.provider.requests if seen.route == CHAT}
     assert caps == {cap}
+
+
+def test_a_prompt_without_instructions_asks_for_json_and_names_its_fields(world: World) -> None:
+    world.provider.service.answer = answer_in_json_if_told
+    start_measurement(world, f"/finetune baseline orders {ACME} rungs=zero,kshot")
+    world.find_message("Measurement m1", "a plain instruction with the fields")
+    until(world, "done")
+    by_rung = {rung.arm.rung: rung for rung in ladder_of(world).rungs}
+    assert by_rung["zero"].score == 1.0 and by_rung["zero"].unread == 0
+    assert by_rung["kshot"].score == 1.0
+    for system in systems_asked(world):
+        assert "desk" not in system and "1007" not in system, "a value of a row"
+
+
+def test_a_typed_prompt_stays_as_it_is(world: World) -> None:
+    start_measurement(world, f"/finetune baseline orders {ACME} rungs=zero prompt=Extract it.")
+    world.find_message("Measurement m1", "your own")
+    until(world, "done")
+    assert set(systems_asked(world)) == {"Extract it."}
+
+
+def systems_asked(world: World) -> list[str]:
+    asked = [seen.body["messages"] for seen in world.provider.requests if seen.route == CHAT]
+    return [messages[0]["content"] for messages in asked if messages[0]["role"] == "system"]
+
+
+def answer_in_json_if_told(model: str, messages: list[dict[str, Any]]) -> str:
+    """Reads every order rightly, and writes it in JSON only if the instructions ask for that by name of each field."""
+    is_told = messages[0]["role"] == "system" and all(
+        word in messages[0]["content"] for word in ("JSON", *FIELDS)
+    )
+    return RIGHT[messages[-1]["content"]] if is_told else "That is an order, thank you."
+
+
+FIELDS = ('"order"', '"goods"', '"item"', '"colour"', '"quantity"', '"urgent"')
+RIGHT = {order.prompt[-1].content: order.answer for order in make_orders(ROWS)}
 
 
 @pytest.mark.parametrize(

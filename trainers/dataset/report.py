@@ -374,7 +374,9 @@ class _CheckResult:
             rows=len(facts),
             task=scanned.task,
             labels=scanned.label_counts,
-            tokens=token_report(scanned.rows, labels, parts.not_trained, encoding),
+            tokens=token_report(
+                scanned.rows, labels, parts.not_trained, encoding, kind.answer_format if kind else ""
+            ),
             findings=self.findings,
             columns=scanned.progress.columns,
             choices=scanned.progress.choices,

@@ -360,8 +360,19 @@ def with_system(examples: Iterable[Example], system: str) -> tuple[Example, ...]
     )
 
 
-def prompt_with_labels(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
-    """Returns the prompt for an untuned model: the row's own, plus a list of the labels if it has none, to be fair."""
+def has_own_instructions(example: Example) -> bool:
+    """True if the row came with instructions. Rows of a table get our plain ones when they are read."""
+    return example.system not in ("", REPLY)
+
+
+def prompt_with_labels(
+    example: Example, labels: Sequence[str], answer_format: str = ""
+) -> tuple[Message, ...]:
+    """Returns the prompt for an untuned model: the row's own, plus a list of the labels if it has none, to be fair.
+    `answer_format` describes answers in JSON; it is used if the row has no instructions of its own."""
+    if answer_format and not has_own_instructions(example):
+        turns = [message for message in example.prompt if message.role not in INSTRUCTION_ROLES]
+        return (Message("system", answer_format), *turns)
     if lists_labels(example.system, labels):
         return example.prompt
     listed = "Labels:\n" + "\n".join(labels)

@@ -1,4 +1,5 @@
-"""Counts the tokens of a checked file: those trained on, those of a question, and those that a list of labels adds."""
+"""Counts the tokens of a checked file: those trained on, those of a question, and those that a list of labels or fields
+adds."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ _ROWS_AT_ONCE = 2000
 class TokenReport:
     """Token counts of a file. `rows` describes all rows; `train` is the number of tokens in one epoch.
 
-    The means are per row: of the prompt as trained, of the prompt with a list of labels for an untuned model
-    (`prompted_mean`), and of the answer. `answer_most` is the longest answer, or 0 in reports from before it was
+    The means are per row: of the prompt as trained, of the prompt with a list of labels or fields for an untuned
+    model (`prompted_mean`), and of the answer. `answer_most` is the longest answer, or 0 in reports from before it was
     stored.
     """
 
@@ -56,10 +57,14 @@ def tokens_of_system(system: str, encoding: Encoding) -> int:
 
 
 def token_report(
-    rows: StoredRows, labels: Sequence[str], held: Collection[int], encoding: Encoding
+    rows: StoredRows,
+    labels: Sequence[str],
+    held: Collection[int],
+    encoding: Encoding,
+    answer_format: str = "",
 ) -> TokenReport:
     """Counts tokens. `labels` are the distinct labels, none for free text; `held` are the rows that are not trained
-    on."""
+    on. `answer_format` is the plain instruction for answers in JSON, "" for others."""
     facts = rows.facts
     prompt_mean, answers = spread(facts.prompt).mean, spread(facts.answer)
     return TokenReport(
@@ -68,16 +73,16 @@ def token_report(
         rows=spread(facts.total),
         train=sum(facts.total) - sum([facts.total[row] for row in held]),
         prompt_mean=prompt_mean,
-        prompted_mean=prompt_mean + _mean_added(rows, labels, encoding),
+        prompted_mean=prompt_mean + _mean_added(rows, labels, answer_format, encoding),
         answer_mean=answers.mean,
         answer_most=answers.max,
     )
 
 
-def _mean_added(rows: StoredRows, labels: Sequence[str], encoding: Encoding) -> float:
-    """Returns the mean number of tokens that listing the labels adds to a row. It depends only on the instructions, so
-    each distinct instruction is counted once."""
-    if not labels:
+def _mean_added(rows: StoredRows, labels: Sequence[str], answer_format: str, encoding: Encoding) -> float:
+    """Returns the mean number of tokens that listing the labels, or the fields of JSON, adds to a row. It depends only
+    on the instructions, so each distinct instruction is counted once."""
+    if not labels and not answer_format:
         return 0.0
     counts = rows.facts.instructions
     examples = []
@@ -86,7 +91,8 @@ def _mean_added(rows: StoredRows, labels: Sequence[str], encoding: Encoding) -> 
         messages = [Message("system", text) for text in instructions]
         examples.append(Example(1, (*messages, Message("user", ""), Message("assistant", ""))))
     short = count_prompts([example.prompt for example in examples], encoding)
-    longer = count_prompts([prompt_with_labels(example, labels) for example in examples], encoding)
+    prompted = [prompt_with_labels(example, labels, answer_format) for example in examples]
+    longer = count_prompts(prompted, encoding)
     added = [(b - a) * count for count, a, b in zip(counts.values(), short, longer, strict=True)]
     return sum(added) / counts.total()
 

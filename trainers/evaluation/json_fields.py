@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainers.dataset.rows import Example, Task
+from trainers.evaluation.answer_format import MOST_ANSWERS, answer_format
 from trainers.evaluation.results import Reply, Scoring
 from trainers.evaluation.scores import json_leaves, read_json, score, scoring_of
 from trainers.evaluation.statistics import normalise
@@ -158,10 +159,12 @@ def fit_fields(table: FieldTable, trained: Matrix, fit: Fit, seed: int) -> Field
 class AnswerKind:
     """`floor` is the share of right answers on the held-out rows of the answer that is commonest in the training rows:
     the commonest label, or an object in which every field has its commonest value. A model that is not far above it has
-    learnt little. None for texts and function calls."""
+    learnt little. None for texts and function calls. `answer_format` is the plain instruction for JSON objects, "" for
+    other answers."""
 
     scoring: Scoring
     floor: float | None
+    answer_format: str = ""
 
 
 def find_answer_kind(train: Sequence[Example], holdout: Sequence[Example], task: Task) -> AnswerKind | None:
@@ -169,11 +172,13 @@ def find_answer_kind(train: Sequence[Example], holdout: Sequence[Example], task:
     if not holdout:
         return None
     scoring = scoring_of(holdout, task)
+    has_objects = scoring == "json" and task != "labels"
+    asked = answer_format([row.answer for row in train[:MOST_ANSWERS]]) if has_objects else ""
     usual = _usual_answer(train, scoring, task)
     if usual is None:
-        return AnswerKind(scoring, None)
+        return AnswerKind(scoring, None, asked)
     scores = [score(scoring, row.answer, usual, (usual,)) for row in holdout]
-    return AnswerKind(scoring, sum(scores) / len(scores))
+    return AnswerKind(scoring, sum(scores) / len(scores), asked)
 
 
 def _beats_usual(inputs: Matrix, values: Values, fit: Fit, seed: int) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trainers.dataset.rows import Example, Task, default_system, question_key
+from trainers.dataset.rows import Example, Task, default_system, has_own_instructions, question_key
 from trainers.dataset.sensitive_data import faults_in
 from trainers.evaluation.prompts import LONGEST_SHOT, question_of, zero_shot
 from trainers.evaluation.results import Scoring
@@ -144,15 +144,16 @@ class _NoLog:
 
 
 def search_task(
-    prompt: str | None, train: Sequence[Example], labels: tuple[str, ...], seed: int
+    prompt: str | None, train: Sequence[Example], labels: tuple[str, ...], seed: int, answer_format: str = ""
 ) -> SearchTask:
-    """Draws the rows of a search. They have different questions and no tools, which not every model supports."""
+    """Draws the rows of a search. They have different questions and no tools, which not every model supports.
+    `answer_format` is our default instruction for answers in JSON, "" for others."""
     task: Task = "labels" if labels else "free_text"
     drawn = list({question_key(row): row for row in train if not row.uses_tools}.values())
     random.Random(seed).shuffle(drawn)  # noqa: S311
     judged = min(MOST_JUDGED, len(drawn) // 2)
     return SearchTask(
-        start=starting_prompt(prompt, train, task),
+        start=starting_prompt(prompt, train, answer_format or default_system(task)),
         learn=tuple(drawn[judged : judged + MOST_LEARNT]),
         judge=tuple(drawn[:judged]),
         labels=labels,
@@ -160,12 +161,12 @@ def search_task(
     )
 
 
-def starting_prompt(prompt: str | None, train: Sequence[Example], task: Task) -> str:
-    """Returns the team's prompt, or else the most frequent instructions of the rows, or else our default."""
+def starting_prompt(prompt: str | None, train: Sequence[Example], ours: str) -> str:
+    """Returns the team's prompt, or else the most frequent instructions of the rows, or else `ours`."""
     if prompt is not None and prompt.strip():
         return prompt.strip()
-    systems = [row.system for row in train if row.system]
-    return max(dict.fromkeys(systems), key=systems.count, default=default_system(task))
+    systems = [row.system for row in train if has_own_instructions(row)]
+    return max(dict.fromkeys(systems), key=systems.count, default=ours)
 
 
 def _cut(text: str) -> str:

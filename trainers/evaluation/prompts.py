@@ -35,13 +35,16 @@ ACCEPTABLE = (
 )
 
 
-def zero_shot(example: Example, labels: Sequence[str], prompt: str | None) -> tuple[Message, ...]:
+def zero_shot(
+    example: Example, labels: Sequence[str], prompt: str | None, answer_format: str = ""
+) -> tuple[Message, ...]:
     """Returns the question under the team's prompt, or else the row's instructions, or else our default. The labels are
-    added if the prompt doesn't list them. `labels` is empty for free text."""
+    added if the prompt doesn't list them. `labels` is empty for free text. `answer_format` is our default for answers
+    in JSON, "" for others; see `answer_format.answer_format`."""
     if prompt is not None and prompt.strip():
         turns = _turns(_with_separate_calls(example).messages)
         example = replace(example, messages=(Message("system", prompt.strip()), *turns), row=None)
-    return _unweighted(prompt_with_labels(_with_separate_calls(example), labels))
+    return _unweighted(prompt_with_labels(_with_separate_calls(example), labels, answer_format))
 
 
 def trained_prompt(example: Example) -> tuple[Message, ...]:
@@ -55,10 +58,14 @@ def tools_of(example: Example) -> str:
 
 
 def k_shot(
-    example: Example, labels: Sequence[str], prompt: str | None, shots: Sequence[Example]
+    example: Example,
+    labels: Sequence[str],
+    prompt: str | None,
+    shots: Sequence[Example],
+    answer_format: str = "",
 ) -> tuple[Message, ...]:
     """Like `zero_shot`, with the examples as earlier turns of the conversation, in this order."""
-    messages = zero_shot(example, labels, prompt)
+    messages = zero_shot(example, labels, prompt, answer_format)
     if not shots:
         return messages
     turns: list[Message] = []
@@ -72,10 +79,14 @@ def k_shot(
 
 
 def with_passages(
-    example: Example, labels: Sequence[str], prompt: str | None, passages: Sequence[str]
+    example: Example,
+    labels: Sequence[str],
+    prompt: str | None,
+    passages: Sequence[str],
+    answer_format: str = "",
 ) -> tuple[Message, ...]:
     """Like `zero_shot`, with the passages after the instructions."""
-    messages = zero_shot(example, labels, prompt)
+    messages = zero_shot(example, labels, prompt, answer_format)
     if not passages:
         return messages
     numbered = "\n\n".join(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from trainers.dataset import Example
+from trainers.dataset import CLASSIFY, Example
 from trainers.evaluation.prompt_search import (
     LONGEST_PROMPT,
     Prompt,
@@ -155,9 +155,9 @@ def test_an_unusable_prompt_is_not_tried(task: SearchTask, worse: str) -> None:
 
 def test_a_search_starts_from_the_teams_prompt_or_else_that_of_most_rows() -> None:
     rows = [Example(1, (Message("system", text), *ROWS[0].messages)) for text in ("a", "b", "b")]
-    assert starting_prompt(" Mine. ", rows, "labels") == "Mine."
-    assert starting_prompt(None, rows, "labels") == "b"
-    assert "label" in starting_prompt(None, ROWS, "labels")
+    assert starting_prompt(" Mine. ", rows, CLASSIFY) == "Mine."
+    assert starting_prompt(None, rows, CLASSIFY) == "b"
+    assert "label" in starting_prompt(None, ROWS, CLASSIFY)
 
 
 def test_rows_with_the_same_question_count_once_and_a_few_are_not_enough() -> None:
