@@ -10,9 +10,10 @@ import pytest
 
 from bot.services.dataset_worker import SEED
 from bot.services.evaluation_worker import max_tokens
+from bot.values.runs import RunResult
 from storage.datasets import NewDataset
 from tests.bot.measurements import ACME, CHAT, PRICES, ladder_of, measurement, start_measurement, until
-from tests.bot.world import DORA, PRIVATE, MakeWorld, Rules, World
+from tests.bot.world import DORA, PRIVATE, TARGET, MakeWorld, Rules, World
 from tests.trainers.evaluation.builders import make_orders
 from trainers.dataset import Columns, Report, check_file
 
@@ -96,6 +97,19 @@ def test_a_prompt_without_instructions_asks_for_json_and_names_its_fields(world:
     assert by_rung["kshot"].score == 1.0
     for system in systems_asked(world):
         assert "desk" not in system and "1007" not in system, "a value of a row"
+
+
+def test_a_run_asks_its_base_model_the_same_and_reuses_the_measured_answers(world: World) -> None:
+    held = report_of(world).n_holdout
+    world.provider.service.answer = answer_in_json_if_told
+    start_measurement(world, f"/finetune baseline orders {ACME} rungs=zero")
+    until(world, "done")
+    world.start(f"/finetune start orders current=gpt-4o volume=100M target={TARGET}")
+    world.approve()
+    run = world.tick_until_state("done")
+    assert world.provider.count(CHAT) == 2 * held, "only the tuned model was asked"
+    assert run.result and RunResult.from_json(run.result).names_fields
+    assert all(answer.correct for answer in world.store.runs.answers(run.id, "base"))
 
 
 def test_a_typed_prompt_stays_as_it_is(world: World) -> None:

@@ -76,7 +76,7 @@ def _shape(values: Sequence[Any], levels: int) -> str:
     if not kinds:
         return "null"
     kind: type = kinds.most_common(1)[0][0]
-    same = [value for value in values if type(value) is kind]
+    same: list[Any] = [value for value in values if type(value) is kind]
     if kind is dict:
         return _shape_of_objects(same, levels)
     if kind is list:
