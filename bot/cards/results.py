@@ -565,7 +565,11 @@ def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
 
 
 def _method(result: RunResult) -> str:
-    text = f"the base model had {_prompt_of_base(result)}"
+    text = "the base model had the same prompt"
+    if result.labelled:
+        text = "the base model had the labels listed in its prompt"
+    elif result.names_fields:
+        text = "the base model had the fields of the answer named in its prompt"
     if result.before != "base":
         text = f"{before_name(result)} learnt from the same training rows"
     right = counted_as_right(result.ladder)
@@ -574,14 +578,6 @@ def _method(result: RunResult) -> str:
         f"which were set aside before training; {text}. Ranges are 95% intervals (Wilson; Newcombe for "
         "the difference), p is McNemar's exact test."
     )
-
-
-def _prompt_of_base(result: RunResult) -> str:
-    if result.labelled:
-        return "the labels listed in its prompt"
-    if result.names_fields:
-        return "the fields of the answer named in its prompt"
-    return "the same prompt"
 
 
 def _changes(title: str, rows: Sequence[ChangedRow], before: str) -> list[CardBlock]:

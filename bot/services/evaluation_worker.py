@@ -14,7 +14,7 @@ from pathlib import Path
 from bot.cards.documents import why_unreadable
 from bot.llm_client import Question, key_of
 from bot.rules.plans import Plan
-from bot.services.answer_formats import answer_format_of
+from bot.services.candidate_prompts import build_prompts
 from bot.values.evaluations import CurvePlan, LadderPlan
 from bot.values.learning_curves import TunedCurvePlan
 from bot.values.runs import Refusal
@@ -109,9 +109,8 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
         without.update(arm for arm in plan.arms if arm.rung == "kshot" and arm.shots != 0)
     failures |= dict.fromkeys(without, NOTHING_TO_SHOW)
     keys = {arm: ArmKeys((), (), failed=why) for arm, why in failures.items()}
-    fields = answer_format_of(plan, files)
     messages = {
-        arm: _build_prompts(arm, plan, train, holdout, nearest.get(arm), seed, fields)
+        arm: build_prompts(arm, plan, files, train, holdout, nearest.get(arm), seed)
         for arm in plan.arms
         if arm.model and arm not in keys
     }
@@ -362,37 +361,6 @@ def examples(files: Path, sha256: str) -> tuple[Example, ...]:
     path = files / f"{sha256}.jsonl"
     payloads.check_sha256(path, sha256)
     return read(path, path.name).examples
-
-
-def _build_prompts(
-    arm: Candidate,
-    plan: LadderPlan,
-    train: Sequence[Example],
-    holdout: Sequence[Example],
-    nearest: Nearest | None,
-    seed: int,
-    fields: str,
-) -> list[tuple[Message, ...]]:
-    match arm.rung:
-        case "zero":
-            return [prompts.zero_shot(row, plan.labels, plan.prompt, fields) for row in holdout]
-        case "optimised":
-            return [prompts.zero_shot(row, plan.labels, plan.optimised) for row in holdout]
-        case "kshot":
-            shots = prompts.balanced_shots(train, arm.examples, seed)
-            return [prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in holdout]
-        case "retrieval" if nearest:
-            if nearest.passages:
-                both = zip(holdout, nearest.passages, strict=True)
-                return [
-                    prompts.with_passages(row, plan.labels, plan.prompt, shown, fields) for row, shown in both
-                ]
-            pairs = zip(holdout, nearest.rows, strict=True)
-            return [prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row, shots in pairs]
-        case "tuned":
-            return [prompts.trained_prompt(row) for row in holdout]
-        case "classical" | "encoder" | "retrieval":
-            raise ValueError(f"the rung {arm.rung} has no prompts")
 
 
 def _arm_keys(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bot.rules.budgets import max_evaluation_micros
 from bot.services import evaluation_engine, evaluation_worker
-from bot.services.answer_formats import answer_format_of
+from bot.services.candidate_prompts import answer_format_of
 from bot.services.dataset_worker import SEED
 from bot.services.evaluation_engine import EngineContext, Evaluation
 from bot.services.evaluation_progress import LadderStep

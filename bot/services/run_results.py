@@ -46,7 +46,7 @@ from bot.services import (
     run_states,
 )
 from bot.services import evidence as evidence_services
-from bot.services.answer_formats import read_answer_format
+from bot.services.candidate_prompts import read_answer_format
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.dataset_worker import SEED
 from bot.services.estimate_inputs import without_trained_rung

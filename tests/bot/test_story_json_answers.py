@@ -120,8 +120,8 @@ def test_a_typed_prompt_stays_as_it_is(world: World) -> None:
 
 
 def systems_asked(world: World) -> list[str]:
-    asked = [seen.body["messages"] for seen in world.provider.requests if seen.route == CHAT]
-    return [messages[0]["content"] for messages in asked if messages[0]["role"] == "system"]
+    prompts = [seen.body["messages"] for seen in world.provider.requests if seen.route == CHAT]
+    return [messages[0]["content"] for messages in prompts if messages[0]["role"] == "system"]
 
 
 def answer_in_json_if_told(model: str, messages: list[dict[str, Any]]) -> str:

@@ -29,7 +29,7 @@ Fields = list[tuple[str, list[Any]]]
 
 def answer_format(answers: Iterable[str]) -> str:
     """Returns the instruction for answers like these, or "" if none of them has a field."""
-    objects = [found for answer in answers if (found := _object_in(answer))]
+    objects = [each for each in map(_object_in, answers) if each]
     if not objects:
         return ""
     for levels in range(MOST_LEVELS, 0, -1):

@@ -173,12 +173,12 @@ def find_answer_kind(train: Sequence[Example], holdout: Sequence[Example], task:
         return None
     scoring = scoring_of(holdout, task)
     has_objects = scoring == "json" and task != "labels"
-    asked = answer_format([row.answer for row in train[:MOST_ANSWERS]]) if has_objects else ""
+    instruction = answer_format([row.answer for row in train[:MOST_ANSWERS]]) if has_objects else ""
     usual = _usual_answer(train, scoring, task)
     if usual is None:
-        return AnswerKind(scoring, None, asked)
+        return AnswerKind(scoring, None, instruction)
     scores = [score(scoring, row.answer, usual, (usual,)) for row in holdout]
-    return AnswerKind(scoring, sum(scores) / len(scores), asked)
+    return AnswerKind(scoring, sum(scores) / len(scores), instruction)
 
 
 def _beats_usual(inputs: Matrix, values: Values, fit: Fit, seed: int) -> bool:
