@@ -45,9 +45,7 @@ LONGEST_LIFE_S = 0.7
 HUNTED = 0.33  # the share of lives that are to end where a peer holds a request
 HUNT_S = 1.5  # after which such a life ends anyway
 PEOPLE_AT_ONCE = 6
-DAY_S = (
-    86_400.0  # behind Slack's clock, since a fast bot doesn't take a message older than its draft for its own
-)
+DAY_S = 86_400.0
 READING_SCOPES = {"channels:history", "groups:history", "im:history"}
 CLOSED, IN_CLOSED = Channel("C0CLOSED", "closed-later", EVERYBODY), 0
 LOSS = "Loss by training step"
@@ -315,14 +313,22 @@ class Storm:
             "SLACK_SIGNING_SECRET": access.signing_secret,
             **self._keys(),
         }
+        born = time.time()
         self._arguments: dict[str, Any] = {
             "config": str(config),
             "environment": environment,
-            "born": time.time(),
+            "born": born,
             "speed": self.speed,
-            "late_s": DAY_S if self.orders.may_read else 0.0,
+            "late_s": _late_s(born) if self.orders.may_read else 0.0,
         }
         seed_datasets(self.folder / "data", self.orders.runs)
+
+
+def _late_s(born: float) -> float:
+    """Returns the seconds by which the bot's clock begins behind Slack's: at least a day, since a fast bot doesn't take
+    a message older than its draft for its own, and at midnight, since what is reported once a day would be reported
+    again in a storm that runs past it."""
+    return DAY_S + born % DAY_S
 
 
 def name_of(number: int) -> str:
