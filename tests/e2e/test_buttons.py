@@ -96,7 +96,7 @@ def estimate(scene: Scene) -> None:
     page = scene.page
     page.click("Estimate", inside=LADDER)
     page.wait_for_modal("Estimate a fine-tune")
-    page.fill({"Model that you prompt today": "gpt-4o", "Input tokens per month": "100M"})
+    page.fill({"Model that you prompt today": "gpt-4o", "Requests per month": "1B tokens"})
     scene.shot("estimate-form")
     page.submit()
     page.wait_for_no_modal()

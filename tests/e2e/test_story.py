@@ -112,7 +112,7 @@ def estimate(scene: Scene) -> None:
     page = scene.page
     page.type(f"/finetune estimate tickets {PLAN}")
     page.wait_for("Share in the channel")
-    assert "measured alternatives" in page.read("Share in the channel")
+    assert "Over 12 months it loses" in page.read("Share in the channel")
     scene.shot("estimate")
     page.click("Details", inside="Share in the channel")
     page.wait_for_modal("Details of the estimate")
@@ -120,11 +120,11 @@ def estimate(scene: Scene) -> None:
     page.close_modal()
     page.type("/finetune estimate")
     page.wait_for_modal("Estimate a fine-tune")
-    page.fill({"Model that you prompt today": "gpt-4o-mini", "Input tokens per month": "lots"})
+    page.fill({"Model that you prompt today": "gpt-4o-mini", "Requests per month": "lots"})
     page.submit()
     assert "lots" in page.complaints()[0]
     scene.shot("estimate-form-complains")
-    page.fill({"Input tokens per month": "2M"})
+    page.fill({"Requests per month": "2M tokens"})
     page.submit()
     page.wait_for_no_modal()
     page.wait_for("gpt-4o-mini")
