@@ -61,6 +61,7 @@ from bot.cards.words import (
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import find_dominated, is_cheaper, is_mostly_unreadable
 from trainers.encoders import DEFAULT_ENCODER
+from trainers.evaluation.claims import FIRST_LEVEL
 from trainers.evaluation.results import Candidate, Ladder, Pair, Retrieval, Rung, Standing
 
 ESTIMATE, DETAILS = "estimate_after_ladder", "measurement_details"
@@ -480,10 +481,12 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
     sentences = (
         cost,
         escape(how_read) if how_read else "",
-        "Each alternative has its own 95% interval. It “meets” or “misses” the bar if its one-sided 95% bound is above "
-        "or below it (“meets” is corrected for the number of alternatives). Otherwise the table says “can't tell” or "
-        "“unsure”, and only more held-out rows can settle it. Prices are per 1,000 requests. Half of the answers took "
-        "at most p50, 95% at most p95, with several requests at a time (`callers` in finetune.toml).",
+        "Each alternative has its own 95% interval. It “meets” the bar if one just below the bar would get so many "
+        f"rows right in at most {share_text(FIRST_LEVEL)} of cases. The alternatives of one look share these, and "
+        "later looks at the same rows get fewer. It “misses” the bar if its one-sided 95% bound is below it. "
+        "Otherwise the table says “can't tell” or “unsure”, and only more held-out rows can settle it. Prices are per "
+        "1,000 requests. Half of the answers took at most p50, 95% at most p95, with several requests at a time "
+        "(`callers` in finetune.toml).",
         f"Each alternative is compared with the best by {test} on the same rows, corrected for "
         f"{pluralize(len(ladder.pairs), 'comparison')} (Holm)."
         if ladder.pairs

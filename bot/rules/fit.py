@@ -3,7 +3,7 @@ held-out rows, how many labels look wrong, and would more rows help? Pure."""
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal
+import math
 from typing import Literal
 
 from bot.rules.alternatives import exclude_misread, might_meet
@@ -38,6 +38,7 @@ from bot.rules.reasons import (
     answer_step,
     labelling_step,
 )
+from trainers.evaluation.claims import claim_level
 from trainers.evaluation.results import Rung
 
 
@@ -105,7 +106,6 @@ def _prompted_rungs(evidence: Evidence) -> list[Rung]:
     return [rung for rung in evidence.alternatives if not rung.arm.is_free]
 
 
-Z2 = Decimal("2.7055")  # the square of the normal distribution's 95% point, for Wilson's one-sided bound
 # Northcutt, Athalye and Mueller, "Pervasive Label Errors in Test Sets", 2021: with 5% (CIFAR-10) or 6% (ImageNet) more
 # wrong labels in the test set, the worse of two models comes out ahead.
 MISLEADING = 0.05
@@ -179,12 +179,13 @@ def holdout_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def min_holdout_rows(bar: float) -> int | None:
-    """Returns the fewest rows that show `bar` to be met if all answers are right, by Wilson's one-sided 95% bound
-    n / (n + z²); None if no number does."""
-    share = Decimal(str(bar))
-    if share >= 1:
+    """Returns the fewest rows that show `bar` to be met in the first look if all answers are right: the n from which
+    bar^n, the probability that they are all right by chance, is at most the look's level. None if no number does."""
+    if bar >= 1:
         return None
-    return int((Z2 * max(share, Decimal(0)) / (1 - share)).to_integral_value(ROUND_CEILING))
+    if bar <= 0:
+        return 0
+    return math.ceil(math.log(claim_level(1)) / math.log(bar))
 
 
 def more_rows_reasons(facts: Facts) -> tuple[Reason, ...]:

@@ -118,8 +118,9 @@ def _ladder_look(store: Store, measurement: Measurement) -> Look:
     progress = LadderProgress.from_json(measurement.progress)
     failed = {each.arm for each in progress.arms if each.failed is not None}
     candidates = [measured_candidate(arm, plan) for arm in plan.arms if arm not in failed]
-    # People who compare answers read held-out questions.
-    shows_rows = bool(store.preferences.of(measurement.id))
+    # People who compare or judge answers read held-out questions.
+    has_compared = bool(store.preferences.of(measurement.id))
+    shows_rows = has_compared or store.human_verdicts.has_any_on(measurement.id)
     return Look(f"m{measurement.id}", plan.holdout_sha256, tuple(candidates), shows_rows)
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from bot.services import datasets, looks
 from bot.services.measured_candidates import load_measured
+from demo.people import BEN
+from storage.records import HumanVerdict
 from tests.bot.measurements import BASELINE, HELD, PRICES, ladder_of, measure, until
 from tests.bot.runs import ENOUGH_ROWS, seed_runs
 from tests.bot.world import MakeWorld, Rules, World
@@ -76,3 +78,11 @@ def test_rows_of_a_later_version_are_fresh(tickets: World) -> None:
     assert 0 < len(fresh) < 2 * HELD
     assert looks.find_fresh_places(files, first, [first]) == ()
     assert looks.find_fresh_places(files, first, ["0" * 64]) == (), "nothing is fresh if the file is gone"
+
+
+def test_a_prompt_written_after_people_judged_answers_needs_fresh_rows(tickets: World) -> None:
+    measure(tickets, ZERO)
+    verdict = HumanVerdict("tickets", "acme/judge", 1, "0" * 64, "yes", BEN.id, "no", tickets.clock)
+    assert tickets.store.human_verdicts.add(verdict)
+    measure(tickets, f'{ZERO} prompt="Choose one label."', 2)
+    assert rungs_of(tickets)["zero"].fresh == ()

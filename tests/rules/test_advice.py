@@ -34,6 +34,7 @@ from tests.rules.builders import (
     rung,
 )
 from tests.rules.worded_verdict import advise, assert_reads_well, reason, rules, weighing_rules
+from trainers.evaluation.quality_threshold import judge_all
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, LabelNeed, Pair, Prediction
 from trainers.providers import ModelVerdict
 
@@ -401,10 +402,13 @@ def test_ten_rows_of_a_label_are_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bar", "rows"), [(0.85, 16), (0.9, 25), (0.5, 3), (0.0, 0), (0.999, 2703), (1.0, None)]
+    ("bar", "rows"), [(0.85, 21), (0.9, 32), (0.5, 5), (0.0, 0), (0.999, 3351), (1.0, None)]
 )
 def test_the_smallest_holdout_that_can_show_a_quality_bar(bar: float, rows: int | None) -> None:
     assert min_holdout_rows(bar) == rows
+    if rows:
+        least, too_few = judge_all([(1.0,) * rows], bar), judge_all([(1.0,) * (rows - 1)], bar)
+        assert (least[0].standing, too_few[0].standing) == ("meets", "undecided")
 
 
 def test_a_small_holdout_shows_only_large_differences() -> None:
@@ -412,7 +416,7 @@ def test_a_small_holdout_shows_only_large_differences() -> None:
     assert "holdout" not in rules(advise(FACTS))
     twelve = reason(advise(replace(FACTS, n_holdout=12)), "holdout")
     assert twelve.kind == "unknown"
-    assert "Even 12 held-out rows, all answered right, can't show 85%: that takes 16." in twelve.text
+    assert "Even 12 held-out rows, all answered right, can't show 85%: that takes 21." in twelve.text
 
 
 def test_labels_that_no_alternative_answers_are_named() -> None:
