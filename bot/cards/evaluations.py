@@ -28,7 +28,7 @@ from bot.cards.candidates import FORM_NAMES, arm_name, bar_share, short_name
 from bot.cards.forms import modal
 from bot.cards.general import text_message
 from bot.cards.judge_agreement import bias_warning, judged_models, max_judge_questions
-from bot.cards.plans import budget_left
+from bot.cards.plan_money import budget_left
 from bot.cards.words import (
     at_most,
     charge,

@@ -21,7 +21,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.deployments import DeploymentSummary
 from bot.cards.models import ModelEntry
-from bot.cards.plans import budget_left
+from bot.cards.plan_money import budget_left
 from bot.cards.runs import RunSummary
 from bot.cards.status import EvaluationSummary, LadderSummary, list_entry
 from bot.cards.words import at_most

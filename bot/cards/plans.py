@@ -1,11 +1,10 @@
 """The approval card before and after the decision, the forms that ask for a reason, and the notice that a newer plan
-replaces it."""
+replaces it. Its money is in plan_money.py, its details in plan_details.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 
 from bot.cards.advice import first_sentence
 from bot.cards.blocks import (
@@ -17,19 +16,16 @@ from bot.cards.blocks import (
     Text,
     actions,
     button,
-    code,
     confirm,
     cut,
     escape,
     sentence,
 )
-from bot.cards.budgets import owner_text
-from bot.cards.calibration import alternative_bill
 from bot.cards.deployments import hosting_line
 from bot.cards.estimates import verdict_summary
 from bot.cards.forms import modal, required_text_input
-from bot.cards.general import details_modal, text_message
-from bot.cards.payback import hours_caveat, net_value_text, payback_condition, share_of_draws
+from bot.cards.general import text_message
+from bot.cards.plan_money import budget_left, net_value, short_cost, short_saving, vendor_estimate
 from bot.cards.plan_training import (
     EarlierRun,
     earlier_text,
@@ -39,36 +35,12 @@ from bot.cards.plan_training import (
     training_facts,
     without_training_facts,
 )
-from bot.cards.words import (
-    about_usd,
-    at_most,
-    charge,
-    interval,
-    listed,
-    money,
-    percent,
-    planned_time,
-    pluralize,
-    requests_text,
-    share_text,
-    shorten,
-    volume_text,
-)
+from bot.cards.words import at_most, charge, interval, listed, percent, pluralize, share_text, shorten
 from bot.rules.budgets import Budget
 from bot.rules.facts import TASK_KINDS, task_kind
-from bot.rules.plans import (
-    BestCandidate,
-    Plan,
-    PlanVerdict,
-    describe_sweep,
-    unusual_hyperparameters,
-)
-from bot.rules.units import format_months
-from bot.values.runs import Progress
+from bot.rules.plans import BestCandidate, Plan, PlanVerdict
 from storage.money import Freeze
 from storage.records import Approval, Run, RunState
-from trainers.methods import option_name
-from trainers.money import from_micros
 
 APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
 REJECT, REJECT_FORM = "reject_plan", "reject_form"
@@ -204,14 +176,6 @@ def plan_title(plan: Plan) -> str:
     return f"{shorten(plan.base_model)} on {shorten(plan.dataset)}{method_suffix(plan)}"
 
 
-def budget_left(budget: Budget) -> str:
-    if not budget.limit_micros:
-        return "no budget is set, so only free work can start"
-    return (
-        f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month{owner_text(budget)}"
-    )
-
-
 @dataclass(frozen=True)
 class Pending:
     """What stands between a waiting plan and its training. It takes `quorum` approvers, of whom `approved` have
@@ -263,7 +227,7 @@ def approval_card(
         *_background(plan, pending),
         *_obstacles(pending),
         so_far if people else None,
-        *_warnings(plan),
+        *warning_lines(plan),
         actions(*_decisions(run, plan, pending), _details_button(run)),
         Note(rules),
         notice=plan_verdict(plan),
@@ -315,7 +279,7 @@ def _obstacles(pending: Pending) -> list[CardBlock]:
     return [Text("\n".join(lines))] if lines else []
 
 
-def _warnings(plan: Plan) -> list[CardBlock]:
+def warning_lines(plan: Plan) -> list[CardBlock]:
     return [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
 
 
@@ -323,15 +287,6 @@ def plan_verdict(plan: Plan) -> str:
     """The verdict without its reason, as a sentence."""
     advised = plan.advised
     return f"{verdict_summary(advised.kind, advised.rule)}." if advised else "No verdict."
-
-
-def details_form(run: Run, plan: Plan, budget: Budget) -> Block:
-    """Exact figures, rows, method and the plan's hash."""
-    hosting = [Text(f"*The tuned model*: {hosting_line(plan.hosting)}.")] if plan.hosting else []
-    exactly = f"Plan {code(run.plan_hash)}. An approval covers exactly this plan."
-    facts = Facts(_facts(run, plan, budget))
-    blocks = [Text(verdict_text(plan)), facts, *hosting, *_warnings(plan), Text(exactly)]
-    return details_modal(f"Run {run.id}, in detail", blocks)
 
 
 def buttons(run: Run, plan: Plan, pending: Pending) -> CardBlock:
@@ -351,9 +306,9 @@ def _short_facts(
 ) -> list[tuple[str, str]]:
     """The facts that an approver decides by, rounded; only the maximum cost is exact."""
     return [
-        ("Cost", f"{_short_cost(plan)}{_vendor_estimate(run, plan)}"),
-        _short_saving(plan),
-        *_net_value(plan),
+        ("Cost", f"{short_cost(plan)}{vendor_estimate(run, plan)}"),
+        short_saving(plan),
+        *net_value(plan),
         *without_training_facts(plan),
         *training_facts(plan, before),
         *taught_facts(plan),
@@ -364,196 +319,6 @@ def _short_facts(
 def _requester(run: Run, plan: Plan) -> str:
     uploaded = f"; data uploaded by <@{plan.uploaded_by}>" if plan.uploaded_by != run.requester else ""
     return f"<@{run.requester}>{uploaded}"
-
-
-def _short_cost(plan: Plan) -> str:
-    most, advised = plan.maximum_micros, plan.advised
-    run = f"{about_usd(from_micros(plan.expected_micros))}, at most {money(most)}" if most else "no charge"
-    work = advised.people_micros + advised.labels_micros if advised else 0
-    return f"{run}; {about_usd(from_micros(work))} of staff time and labels on top" if work else run
-
-
-def _vendor_estimate(run: Run, plan: Plan) -> str:
-    """The vendor's own estimate of the training's cost; '' if there is none."""
-    estimate = Progress.from_json(run.progress).vendor
-    if estimate is None:
-        return ""
-    name = escape(cut(run.provider, 40))
-    if estimate.micros is None:
-        return f"; {name} gives no price: {escape(cut(estimate.why, 160))}"
-    high = ", above this plan's maximum" if estimate.micros > plan.maximum_micros else ""
-    short = "" if estimate.is_affordable else ", more than your account there holds: add credit"
-    return (
-        f"; {name}'s own estimate for the training is {about_usd(from_micros(estimate.micros))}{high}{short}"
-    )
-
-
-def _short_saving(plan: Plan) -> tuple[str, str]:
-    before, after, foreseen = plan.monthly_before_micros, plan.monthly_after_micros, plan.predicted
-    if before is None or after is None:
-        return "Saves", "unknown: ask again with `current=` and `volume=`"
-    today = about_usd(from_micros(before))
-    if plan.withholds_saving:
-        return "Each month", f"{today} today. No saving is shown, because the verdict is against training"
-    if foreseen is None or foreseen.saving_micros is None:
-        return "Each month", f"{today} → {about_usd(from_micros(after))}, if it is good enough"
-    saved = foreseen.saving_micros
-    if saved <= 0:
-        more = f"{about_usd(from_micros(-saved))} a month"
-        return ("Costs more", f"{more}{_at_requests(plan)}") if saved else ("Saves", "nothing")
-    until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
-    condition = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
-    return "Saves", f"{about_usd(from_micros(saved))} a month{until}{condition}{_at_requests(plan)}"
-
-
-def _at_requests(plan: Plan) -> str:
-    """The requests that the amounts are for; '' for plans that don't know them."""
-    volume = plan.predicted.volume if plan.predicted else None
-    return f"; at {requests_text(volume)} a month" if volume else ""
-
-
-def _at_volume(plan: Plan) -> str:
-    """Like `_at_requests`, with the tokens."""
-    volume = plan.predicted.volume if plan.predicted else None
-    return f"; at {volume_text(volume)}" if volume else ""
-
-
-def _net_value(plan: Plan) -> list[tuple[str, str]]:
-    """What is gained or lost in all, after the costs; the monthly saving alone may hide a later loss."""
-    net = plan.advised.net if plan.advised else None
-    if net is None or plan.withholds_saving:
-        return []
-    points = map(from_micros, (net.low_micros, net.micros, net.high_micros))
-    in_total = f"{net_value_text(*points)}{_after_machine(plan)}"
-    return [(f"Over {format_months(Decimal(net.months))}", in_total)]
-
-
-def _after_machine(plan: Plan) -> str:
-    """The monthly bill of the machines that would serve the model, which the run's own cost doesn't include."""
-    bill = plan.advised.machine_micros if plan.advised else 0
-    a_month = about_usd(from_micros(bill), per="a month").removeprefix("about ")
-    return f", after {a_month} for its machine" if bill else ""
-
-
-def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
-    version = f" version {plan.dataset_version}" if plan.dataset_version > 1 else ""
-    return [
-        ("Cost", f"{_exact_cost(plan)}{_vendor_estimate(run, plan)}"),
-        ("Each month", _monthly(plan)),
-        ("Budget left", budget_left(budget)),
-        ("Requested by", f"<@{run.requester}>"),
-        ("Dataset", f"{escape(shorten(plan.dataset))}{version}, from <@{plan.uploaded_by}>"),
-        ("Rows", _rows(plan)),
-        *taught_facts(plan),
-        ("Model", _model(plan)),
-        ("Training takes", _takes(plan)),
-        *_forecast(plan),
-    ]
-
-
-def _model(plan: Plan) -> str:
-    """The model, with unusual settings and the sweep, since a section has no room for more fields."""
-    model = (
-        f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}{_unusual_settings(plan)}"
-    )
-    swept = plan.swept
-    if swept is None:
-        return model
-    return (
-        f"{model}. Sweep: {escape(describe_sweep(swept.sweep))}: {swept.arms} trials, at most "
-        f"{swept.steps:,} steps in total"
-    )
-
-
-def _unusual_settings(plan: Plan) -> str:
-    """The learning rate, and settings other than our own engine's defaults."""
-    chosen = dict(plan.hyperparameters)
-    lines = [f"method {plan.method}"] if plan.method != "supervised" else []
-    lines += [f"engine {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
-    if "learning_rate" in chosen:
-        lines.append(f"learning rate {chosen['learning_rate']:g}")
-    elif "lora_r" in chosen and plan.swept is None:
-        lines.append("learning rate chosen by the trainer")
-    if chosen.get("quantization", "none") != "none":
-        lines.append(f"base in {chosen['quantization']}")
-    lines += [
-        f"{option_name(name)} {value}"
-        for name, value in unusual_hyperparameters(plan)
-        if name not in ("engine", "learning_rate", "quantization")
-    ]
-    return escape("".join(f", {name}" for name in lines))
-
-
-def _rows(plan: Plan) -> str:
-    swept, stop = plan.swept, plan.stopping
-    if swept is not None:
-        return (
-            f"{swept.n_fitted:,} to train on, {swept.n_validation:,} training rows to choose the best trial, "
-            f"{plan.n_holdout:,} held out"
-        )
-    if stop is None:
-        return f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"
-    checks = pluralize(stop.patience, "validation")
-    return (
-        f"{stop.n_fitted:,} to train on, {stop.n_validation:,} to decide when to stop (after {checks} without "
-        f"improvement), {plan.n_holdout:,} held out"
-    )
-
-
-def _takes(plan: Plan) -> str:
-    """The training time, and the memory on this machine, since a section has no room for more fields."""
-    is_guess = plan.predicted is not None and plan.predicted.is_speed_guessed
-    time = planned_time(plan.seconds_low, plan.seconds_high, is_guess=is_guess)
-    memory = plan.predicted.memory if plan.predicted else None
-    return f"{time}. Memory: {escape(memory)}" if memory else time
-
-
-def _forecast(plan: Plan) -> list[tuple[str, str]]:
-    """How likely it pays back, and the alternative that this is compared with."""
-    foreseen = plan.predicted
-    if foreseen is None or foreseen.p_payback is None or foreseen.target_months is None:
-        return []
-    months = Decimal(foreseen.target_months)
-    rests_on = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
-    hours = foreseen.advised.bearable_hours if foreseen.advised else ""
-    end = hours_caveat(Decimal(hours)) if hours else ""
-    likely = f"in {share_of_draws(foreseen.p_payback)}{rests_on}{end}"
-    return [(f"Pays back within {format_months(months)}", likely), *alternative_bill(plan)]
-
-
-def _exact_cost(plan: Plan) -> str:
-    """The cost of the run, and of staff time and labels on top of it."""
-    expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
-    run = expected if expected == most else f"{expected} expected, at most {most}"
-    advised = plan.advised
-    if plan.predicted is None or advised is None or plan.monthly_before_micros is None:
-        return run
-    parts = [f"staff time {money(advised.people_micros)}"] if advised.people_micros else []
-    parts += [f"labels {money(advised.labels_micros)}"] if advised.labels_micros else []
-    work = f"; {' and '.join(parts)} on top" if parts else ""
-    unknown = "" if plan.predicted.is_time_said else "; staff time was not given"
-    return f"{run}{work}{unknown}"
-
-
-def _monthly(plan: Plan) -> str:
-    if plan.monthly_before_micros is None:
-        return "unknown: ask again with `current=` and `volume=`"
-    if plan.withholds_saving:
-        return f"{money(plan.monthly_before_micros)} today. No saving is shown, because the verdict is against training"
-    bills = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
-    saved = plan.predicted.saving_micros if plan.predicted else None
-    if saved is None:
-        return f"{bills}, if it is good enough"
-    if saved <= 0:
-        loses = f"costs {money(-saved)} more" if saved else "saves nothing"
-        return f"{bills}; {loses}{_at_volume(plan)}"
-    until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
-    return f"{bills}; saves {money(saved)}{until} if it is good enough{_at_volume(plan)}{_in_total(plan)}"
-
-
-def _in_total(plan: Plan) -> str:
-    """The net value, beside the monthly saving, since a section has no room for more fields."""
-    return "".join(f". {name} it {value}" for name, value in _net_value(plan))
 
 
 def _approve_button(run: Run, plan: Plan, pending: Pending) -> Block:

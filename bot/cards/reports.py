@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bot.cards import audits, calibration, estimates, evaluation_results, prices, results, sealed_rows
+from bot.cards import (
+    audits,
+    calibration,
+    estimates,
+    evaluation_results,
+    prices,
+    result_details,
+    results,
+    sealed_rows,
+)
 from bot.cards.blocks import Actions, CardBlock, Facts, Headline, Lines, Note, Table, Text, code, escape
 from bot.cards.page import Picture, Section, page
 from bot.cards.plans import plan_title, verdict_text
@@ -49,7 +58,7 @@ def run_report(
         *([_measured(ladder, charts("ladder"))] if ladder else []),
         Section(
             "What training changed",
-            (*results.details(plan, result), *_labels(result)),
+            (*result_details.details(plan, result), *_labels(result)),
             charts("loss", "confusion"),
         ),
         Section(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards import calibration, general, interventions, results
+from bot.cards import calibration, general, interventions, result_details, results
 from bot.cards.blocks import (
     Actions,
     Block,
@@ -211,7 +211,7 @@ def details_form(summary: RunSummary) -> Block:
         compared = calibration.estimate_comparison(summary.plan, summary.result, summary.actuals)
         recent = calibration.recent_errors(summary.running)
         looks = [Note(looks_sentence(summary.looks))] if summary.looks else []
-        parts = (*results.details(summary.plan, summary.result), *looks, *compared, *recent)
+        parts = (*result_details.details(summary.plan, summary.result), *looks, *compared, *recent)
     return general.details_modal(f"Run {summary.run.id}", parts)
 
 

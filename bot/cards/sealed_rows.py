@@ -13,7 +13,7 @@ from bot.cards.evaluation_results import DETAILS, narrow_table, table
 from bot.cards.evaluations import CANCEL, EXPIRY, measure_button
 from bot.cards.judge_agreement import bias_warning, judged_models, max_judge_questions
 from bot.cards.models import opened_before
-from bot.cards.plans import budget_left
+from bot.cards.plan_money import budget_left
 from bot.cards.words import at_most, pluralize, shorten
 from bot.rules.budgets import Budget
 from bot.values.evaluations import LadderPlan, LadderProgress, SealedOutcome

@@ -20,7 +20,7 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.evaluations import CANCEL, ENDED, EXPIRY, cost_so_far
-from bot.cards.plans import budget_left
+from bot.cards.plan_money import budget_left
 from bot.cards.words import at_most, charge, percent_done, pluralize, progress_bar, shorten
 from bot.rules.budgets import Budget
 from bot.values.learning_curves import SizeProgress, SizeState, TunedCurvePlan, TunedCurveProgress

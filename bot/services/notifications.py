@@ -14,9 +14,9 @@ from typing import Literal
 from bot.cards import freeze as freeze_cards
 from bot.cards import interventions as doubt_views
 from bot.cards import plans as plan_views
+from bot.cards import result_details, sweeps
 from bot.cards import results as result_views
 from bot.cards import runs as views
-from bot.cards import sweeps
 from bot.cards.blocks import Message
 from bot.cards.general import files_body, text_message
 from bot.context import AppContext, CoreContext
@@ -202,7 +202,7 @@ def post_result(
         once = f"arms of {card}"
         context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=concerns))
     if changed:
-        body = result_views.changed_rows_card(changed, result.before).letter()
+        body = result_details.changed_rows_card(changed, result.before).letter()
         once = f"changed {run.id}"
         rows = Draft("post", run.channel, body, dedupe=once, thread=card, private=True, concerns=concerns)
         context.send(rows)

@@ -24,6 +24,7 @@ from bot.cards import (
     home,
     judge_agreement,
     models,
+    plan_details,
     plans,
     results,
     row_labels,
@@ -232,7 +233,7 @@ def _plan_details(click: Click) -> Form | Refusal:
     if isinstance(result, Refusal):
         return result
     budget = budgets.tightest(click.context, result.run.channel, result.run.requester)
-    return plans.details_form(result.run, result.plan, budget)
+    return plan_details.details_form(result.run, result.plan, budget)
 
 
 def _estimate_details(click: Click) -> Form | Refusal:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards import estimate_details, plans
+from bot.cards import estimate_details, plan_details
 from bot.cards.assumptions import assumptions
 from bot.cards.prices import missing_price_text
 from bot.cards.reasons import because_text
@@ -330,11 +330,11 @@ def test_a_plan_says_that_its_time_is_a_guess_and_others_keep_their_bytes() -> N
     prediction = replace(Prediction("current=gpt-4o"), is_speed_guessed=True)
     plan = replace(builders.plan(), predicted=prediction)
     assert plan_from_json(canonical_json(plan)) == plan
-    assert "guessed from the model's size" in plans._takes(plan)
+    assert "guessed from the model's size" in plan_details._takes(plan)
     assert "guess" not in canonical_json(replace(plan, predicted=Prediction("current=gpt-4o")))
     unknown = replace(plan, seconds_low=None, seconds_high=None)
     assert plan_from_json(canonical_json(unknown)) == unknown
-    assert plans._takes(unknown).startswith("unknown")
+    assert plan_details._takes(unknown).startswith("unknown")
 
 
 def why(result: EstimateResult) -> str:
@@ -344,7 +344,7 @@ def why(result: EstimateResult) -> str:
 
 def test_the_plan_card_has_memory_beside_the_time() -> None:
     plan = replace(builders.plan(), predicted=Prediction("volume=10M", memory="fits, about 0.6 of 25 GB"))
-    assert "Memory: fits, about 0.6 of 25 GB" in plans._takes(plan)
+    assert "Memory: fits, about 0.6 of 25 GB" in plan_details._takes(plan)
     assert plan_from_json(canonical_json(plan)) == plan
 
 
@@ -352,8 +352,10 @@ def test_the_plan_card_names_an_unusual_engine_and_quantization() -> None:
     usual = builders.plan()
     other = replace(usual, hyperparameters=(("engine", "unsloth"), ("n_epochs", 2), ("quantization", "nf4")))
     plain = replace(usual, hyperparameters=(("engine", "builtin"), ("n_epochs", 2), ("quantization", "none")))
-    assert plans._model(other) == f"{plans._model(usual)}, engine unsloth, base in nf4, epochs 2"
-    assert plans._model(plain) == f"{plans._model(usual)}, epochs 2"
+    assert (
+        plan_details._model(other) == f"{plan_details._model(usual)}, engine unsloth, base in nf4, epochs 2"
+    )
+    assert plan_details._model(plain) == f"{plan_details._model(usual)}, epochs 2"
 
 
 def test_a_plan_without_memory_keeps_its_hash() -> None:

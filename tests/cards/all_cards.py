@@ -20,6 +20,7 @@ from bot.cards import (
     judge_agreement,
     learning_curves,
     models,
+    plan_details,
     plans,
     prompt_search,
     runs,
@@ -203,7 +204,7 @@ def _views() -> dict[str, Json]:
         "form-knowledge-more": documents.document_form("C0TICKETS", "tickets", [measurements.document()] * 7),
         "form-waiver": data_policy.form(builders.dataset()),
         "form-reject": plans.reject_modal(HASH),
-        "plan-details": plans.details_form(
+        "plan-details": plan_details.details_form(
             builders.run("awaiting_approval"), builders.advised_plan(), BUDGET
         ),
         "form-approve": plans.approve_modal(

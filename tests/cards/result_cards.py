@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bot.cards import results
+from bot.cards import result_details, results
 from bot.cards.blocks import Message
 from bot.values.runs import Advice, RunResult
 from tests.cards import builders, measurements
@@ -105,5 +105,5 @@ def cards() -> dict[str, Message]:
                 judge=replace(JUDGED, failed="There is no such model."),
             ),
         ),
-        "result-changed-rows": results.changed_rows_card(builders.changed_rows(6)),
+        "result-changed-rows": result_details.changed_rows_card(builders.changed_rows(6)),
     }

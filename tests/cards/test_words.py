@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from bot.cards import results, words
+from bot.cards import result_details, words
 from bot.cards.blocks import Headline, Lines, cut, cut_mrkdwn, plain, slack_blocks
 from bot.cards.dataset_deletion import DeletionScope
 from bot.cards.estimate_details import payback_text
@@ -208,7 +208,7 @@ def test_rounded_amounts_of_money_with_their_range(low: str, high: str, text: st
 
 
 def test_the_details_of_a_result_leave_out_steps_that_nobody_counted() -> None:
-    shown = str(results.details(builders.plan(), builders.result(steps=0)))
+    shown = str(result_details.details(builders.plan(), builders.result(steps=0)))
     assert "Training loss" in shown and "0 steps" not in shown
 
 

@@ -1,0 +1,119 @@
+"""How a tuned model compares with the best alternative and with what answered the same rows without training, for the
+result's headline, its facts and its details."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bot.cards.blocks import escape
+from bot.cards.candidates import candidate_name as rung_name
+from bot.cards.candidates import short_meaning, whole_rows_text
+from bot.cards.models import not_worse_text
+from bot.cards.words import interval, p_value, percent, points, points_range, share_with_interval, shorten
+from bot.values.runs import RunResult
+from trainers.evaluation.results import Ladder, Rung
+
+SIGNIFICANT = 0.05
+SAME_MEASURE = ("label", "judge", "calls")  # scorings that base and tuned model share with the alternatives
+NAMES_BEFORE: Mapping[str, str] = {
+    "base": "the prompted base model",
+    "classical": "the free classical model",
+}
+
+
+def right_text(result: RunResult) -> str:
+    """The tuned model's score, by the measure of the alternatives if there are any."""
+    ladder = result.ladder
+    if ladder is None or not ladder.rung("tuned"):
+        return share_with_interval(result.tuned)
+    (tuned,) = ladder.rung("tuned")
+    measured = "" if tuned.scoring == "label" else f" {short_meaning(tuned)}"
+    rows = f"; {whole_rows_text(tuned)}" if tuned.scoring == "json" else ""
+    return f"{percent(tuned.score)}{measured} ({interval(tuned.low, tuned.high)}){rows}"
+
+
+def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]]:
+    """A fact that compares the tuned model with the best alternative on the same rows."""
+    ladder = result.ladder
+    other = best_alternative(ladder) if ladder else None
+    if ladder is None or other is None or not ladder.pairs or (not is_full and is_base_best(result, other)):
+        is_clear = result.p_value < SIGNIFICANT
+        gain_text = _gain(result.gain, result.gain_low, result.gain_high, is_clear=is_clear)
+        return (
+            [] if is_full else [(f"Against {before_name(result)}, {percent(result.base.share)}", gain_text)]
+        )
+    (pair,), (tuned,) = ladder.pairs, ladder.rung("tuned")
+    is_better = pair.better == tuned.arm
+    low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
+    gain = pair.difference if is_better else -pair.difference
+    measured = "" if other.scoring == "label" else f" {short_meaning(other)}"
+    name = f"Against {escape(shorten(_name(other), 60))}, {percent(other.score)}{measured}"
+    if is_full:
+        return [(name, f"{points(gain)} ({points_range(low, high)}), {p_value(pair.p)}")]
+    return [(name, _gain(gain, low, high, is_clear=pair.p < SIGNIFICANT))]
+
+
+def _gain(gain: float, low: float, high: float, *, is_clear: bool) -> str:
+    between = points_range(low, high)
+    if not is_clear:
+        return f"no clear difference ({between} points)"
+    return f"{points(gain)} ({between})"
+
+
+def compared_with_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
+    other = best_alternative(ladder)
+    if result.not_worse:
+        return not_worse_text(result.not_worse, result.margin, is_named=True)
+    if is_base_best(result, other):
+        return compared_with_base(result)
+    if other is None:
+        return "nothing else was measured"
+    (pair,) = ladder.pairs
+    gain = pair.difference if pair.better == tuned.arm else -pair.difference
+    return _difference(gain, shorten(_name(other), 50), other.score, is_clear=pair.p < SIGNIFICANT)
+
+
+def compared_with_base(result: RunResult) -> str:
+    return _difference(
+        result.gain, before_name(result), result.base.share, is_clear=result.p_value < SIGNIFICANT
+    )
+
+
+def _difference(gain: float, name: str, score: float, *, is_clear: bool) -> str:
+    if not is_clear:
+        return f"no clear difference from {name} ({percent(score)})"
+    count = f"{100 * abs(gain):.0f}"
+    amount = "under 1 point" if count == "0" else f"{count} point{'' if count == '1' else 's'}"
+    return f"{amount} {'above' if gain > 0 else 'below'} {name}"
+
+
+def best_alternative(ladder: Ladder) -> Rung | None:
+    """The best alternative that answered the same rows."""
+    return next((rung for rung in ladder.rungs if rung.arm.rung != "tuned"), None)
+
+
+def is_base_best(result: RunResult, other: Rung | None) -> bool:
+    """True if the prompted base model is the best alternative. It isn't one if most of its answers were no label, or if
+    its score is by another measure."""
+    base, ladder = result.base, result.ladder
+    is_alike = result.labelled if ladder is None else ladder.scoring in SAME_MEASURE
+    if not is_alike or 2 * base.unlisted > base.n:
+        return False
+    return other is None or base.share > other.score
+
+
+def better_name(result: RunResult) -> str:
+    """The name of what the labels were compared with: the best alternative, or what answered before if that is better
+    (services/run_worker.py)."""
+    other = best_alternative(result.ladder) if result.ladder else None
+    return _name(other) if other and other.score >= result.base.share else before_name(result)
+
+
+def _name(rung: Rung) -> str:
+    name = rung_name(rung.arm)
+    return f"the free {name.removeprefix('the ')}" if rung.arm.is_free else name
+
+
+def before_name(result: RunResult) -> str:
+    """The name of what answered the same rows without training."""
+    return NAMES_BEFORE[result.before]

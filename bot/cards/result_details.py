@@ -1,0 +1,169 @@
+"""What a result's card has no room for: exact scores, times, labels that got worse, how it was measured, and the rows
+that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.cards.blocks import CardBlock, Facts, Lines, Message, Note, Text, code, cut, escape, sentence
+from bot.cards.calibration import alternative_bill
+from bot.cards.candidates import counted_as_right, meaning
+from bot.cards.result_comparison import SAME_MEASURE, before_name, better_name, comparison_facts
+from bot.cards.results import notes_on_judge, saving_text
+from bot.cards.words import (
+    capitalize,
+    duration,
+    duration_range,
+    money,
+    p_value,
+    percent,
+    pluralize,
+    points,
+    points_range,
+    share_with_interval,
+    shorten,
+)
+from bot.rules.plans import Plan
+from bot.values.runs import ChangedRow, RunResult
+
+SHOWN_CHANGES = 8
+
+
+def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
+    """What the card has no room for, except the comparison with the estimates."""
+    verdict = [Text(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []
+    bills = []
+    if saving_text(plan, result):
+        if plan.monthly_before_micros is not None:
+            bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
+            bills.append(("Planned monthly cost", bill))
+        bills += alternative_bill(plan)
+    is_base = result.before == "base"
+    changed = f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
+    scores = [
+        (f"Tuned model, {counted_as_right(result.ladder)}", share_with_interval(result.tuned)),
+        (
+            f"{escape(shorten(plan.base_model))}, prompted" if is_base else capitalize(before_name(result)),
+            share_with_interval(result.base),
+        ),
+        ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
+        ("Rows that changed", changed),
+        *comparison_facts(result, is_full=True),
+    ]
+    return (
+        *verdict,
+        Facts([*scores, *bills, *_times(plan, result)]),
+        *_got_worse(result),
+        *_caveats(plan, result),
+        Text(_method(result)),
+    )
+
+
+def changed_rows_card(rows: Sequence[ChangedRow], before: str = "base") -> Message:
+    """Contains customers' words, so it is for private channels only. `before` names what answered before training."""
+    worse = [row for row in rows if not row.is_better]
+    better = [row for row in rows if row.is_better]
+    parts = [_changes("Got worse", worse, before), _changes("Got better", better, before)]
+    return Message(
+        f"{pluralize(len(better), 'row')} got better, {len(worse):,} worse",
+        tuple(block for part in parts for block in part),
+    )
+
+
+def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
+    low, high = plan.seconds_low, plan.seconds_high
+    planned = "" if low is None or high is None else f", estimated {duration_range(low, high)}"
+    # Simultaneous questions share the trainer, so each answer takes longer.
+    crowd = f"{result.at_once} at a time" if result.at_once and result.at_once > 1 else ""
+    tuned, base = (arm.prompt_tokens / arm.n for arm in (result.tuned, result.base))
+    prompts = f", {tuned:,.0f} prompt tokens instead of {base:,.0f}" if result.before == "base" else ""
+    median = f"{result.tuned.p50_s:.1f} s (median{', ' + crowd if crowd else ''})"
+    curve = result.loss_curve
+    steps = f" in {result.steps:,} steps" if result.steps else ""
+    loss = [("Training loss", f"{curve[0][1]:.2f} → {curve[-1][1]:.2f}{steps}")] if len(curve) > 1 else []
+    return [
+        ("Training took", f"{duration(result.train_seconds)}{planned}"),
+        *loss,
+        *_learnt(result),
+        ("Time per answer", f"{median}{prompts}"),
+    ]
+
+
+def _learnt(result: RunResult) -> list[tuple[str, str]]:
+    """What the method improves, besides the loss: the reward of GRPO, the preferred answers of DPO."""
+    pairs = []
+    if result.reward is not None:
+        pairs.append(("Mean reward", f"{result.reward:.2f} at the last step"))
+    if result.preference_accuracy is not None:
+        share = percent(result.preference_accuracy)
+        pairs.append(("Preference accuracy", f"{share} of the last step's pairs"))
+    return pairs
+
+
+def _got_worse(result: RunResult) -> list[CardBlock]:
+    """The labels that the tuned model gets right significantly less often."""
+    if not result.worse_labels:
+        return []
+    name = better_name(result)
+    lines = [
+        f"• {escape(shorten(loss.label, 60))}: {loss.before:,} → {loss.after:,} of {pluralize(loss.rows, 'row')}, "
+        f"{p_value(loss.p)}"
+        for loss in result.worse_labels
+    ]
+    title = f"*Labels that it gets right less often than {escape(shorten(name, 60))} does*"
+    corrected = Note("McNemar's exact test for each label, corrected for the number of labels (Holm).")
+    return [Text(title), Lines(lines), corrected]
+
+
+def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
+    """What a reader might wrongly conclude from this measurement."""
+    lines, ladder = [escape(note) for note in notes_on_judge(plan, result)], result.ladder
+    if ladder and ladder.rungs and ladder.scoring not in SAME_MEASURE:
+        (tuned,) = ladder.rung("tuned")
+        right = counted_as_right(ladder)
+        lines.append(
+            f"Two measures are used: base and tuned model are compared by answers that are {right}; tuned "
+            f"model ({percent(tuned.score)}) and alternative by {meaning(tuned)}."
+        )
+    if result.base.unlisted:
+        lines.append(
+            f"{result.base.unlisted:,} of the base model's {result.base.n:,} answers and {result.tuned.unlisted:,} "
+            "of the tuned model's were not one of the labels and count as wrong."
+        )
+    return [Lines([f"• {line}" for line in lines])] if lines else []
+
+
+def _method(result: RunResult) -> str:
+    text = "the base model had the same prompt"
+    if result.labelled:
+        text = "the base model had the labels listed in its prompt"
+    elif result.names_fields:
+        text = "the base model had the fields of the answer named in its prompt"
+    if result.before != "base":
+        text = f"{before_name(result)} learnt from the same training rows"
+    right = counted_as_right(result.ladder)
+    return (
+        f"*How this was measured*: “Right” means {right}. Both answered the same {result.tuned.n:,} rows, "
+        f"which were set aside before training; {text}. Ranges are 95% intervals (Wilson; Newcombe for "
+        "the difference), p is McNemar's exact test."
+    )
+
+
+def _changes(title: str, rows: Sequence[ChangedRow], before: str) -> list[CardBlock]:
+    if not rows:
+        return []
+    shown = [_change(row, before) for row in rows[:SHOWN_CHANGES]]
+    more = f" The first {SHOWN_CHANGES} of them:" if len(rows) > SHOWN_CHANGES else ""
+    return [Text(f"*{title}: {pluralize(len(rows), 'row')}.*{more}"), Lines(shown)]
+
+
+def _change(row: ChangedRow, before: str) -> str:
+    return (
+        f"• {escape(cut(' '.join(row.text.split()), 140))}\n"
+        f"      expected {_answer(row.expected)}, {before} said {_answer(row.base)}, tuned {_answer(row.tuned)}"
+    )
+
+
+def _answer(text: str) -> str:
+    one_line = " ".join(text.split())
+    return code(cut(one_line, 40)) if one_line else "nothing"
