@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from bot.cards.blocks import code, escape
 from bot.cards.candidates import quality, short_meaning
-from bot.cards.words import about_usd, interval, listed, percent, pluralize, shorten
+from bot.cards.words import about_usd, interval, listed, percent, pluralize, share_text, shorten
 from bot.rules.plans import (
     ChangedSetting,
+    Continued,
     Plan,
     Retraining,
     TaughtRows,
@@ -24,6 +25,30 @@ from trainers.money import from_micros
 
 SHOWN_SETTINGS = 4
 IN_TITLE = {"dpo": "DPO", "grpo": "GRPO", "head": "classifier only", "full": "whole encoder"}
+# What people call the fields of a question that a plan took over.
+CONTINUED = {
+    "current": "today's model",
+    "volume": "the volume",
+    "prompt_tokens": "the tokens of a request",
+    "batch_share": "the share that can wait",
+    "wrong_usd": "the cost of a wrong answer",
+    "target": "the model to train",
+    "people_hours": "the staff time",
+    "people_rate": "the staff time",
+    "label_count": "the labels to pay",
+    "label_usd": "the labels to pay",
+    "retrain_months": "the upkeep",
+    "monitoring_usd": "the upkeep",
+    "judge": "the judge",
+    "hosting_hours": "the serving machine",
+    "serving_speed": "the serving machine",
+    "utilisation": "the serving machine",
+    "runs": "the number of runs",
+    "method": "the training's settings",
+    "hyperparameters": "the training's settings",
+    "sweep": "the training's settings",
+    "patience": "the training's settings",
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +105,23 @@ def retraining_text(retraining: Retraining) -> str:
     return (
         f"*Why now*: {code(retraining.model)}, which this dataset relies on today, ends on {retraining.ends}."
     )
+
+
+def continued_text(plan: Plan, continued: Continued) -> str:
+    """What the requester left out, and where it was taken from."""
+    names = list(dict.fromkeys(CONTINUED[name] for name in continued.fields))
+    if "current" in continued.fields:
+        names[0] = f"{names[0]} ({escape(shorten(str(plan.current)))})"
+    what = listed(names, SHOWN_SETTINGS)
+    source = f"the estimate of {continued.day} that <@{continued.person}> shared"
+    if continued.run is not None:
+        source = f"run {continued.run}, planned on {continued.day}"
+    bar = ""
+    if continued.bar is not None:
+        bar = (
+            f". That estimate tried out a bar of {share_text(continued.bar)}; plans are judged by the team's"
+        )
+    return f"*Taken from {source}*: {what}{bar}."
 
 
 def earlier_text(plan: Plan, before: EarlierRun) -> str:

@@ -28,6 +28,7 @@ from bot.cards.general import text_message
 from bot.cards.plan_money import budget_left, net_value, short_cost, short_saving, vendor_estimate
 from bot.cards.plan_training import (
     EarlierRun,
+    continued_text,
     earlier_text,
     method_suffix,
     retraining_text,
@@ -257,8 +258,10 @@ def _needed(run: Run, plan: Plan, pending: Pending) -> str:
 
 
 def _background(plan: Plan, pending: Pending) -> list[CardBlock]:
-    """Why it is trained again, and what the last model on this target reached."""
+    """Where its figures come from, why it is trained again, and what the last model on this target reached."""
     lines = []
+    if plan.continued:
+        lines.append(continued_text(plan, plan.continued))
     if plan.retrains:
         lines.append(retraining_text(plan.retrains))
     if pending.before:

@@ -4,7 +4,8 @@ against their bounds."""
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from bot.rules.units import Misread, Volume
@@ -60,6 +61,54 @@ class Question:
     def chosen(self) -> dict[str, Hyperparameter]:
         """The hyperparameters that a person chose, by name."""
         return dict(self.hyperparameters)
+
+
+# What a team knows about its requests today, whatever is trained.
+OF_REQUESTS = ("current", "volume", "prompt_tokens", "batch_share", "wrong_usd")
+OF_THE_TEAM = (
+    "target",
+    "people_hours",
+    "people_rate",
+    "label_count",
+    "label_usd",
+    "retrain_months",
+    "monitoring_usd",
+    "judge",
+)
+# These make sense only for the target that they were given for.
+OF_TARGET = ("hosting_hours", "serving_speed", "utilisation", "runs")
+OF_TRAINING = ("method", "hyperparameters", "sweep", "patience")
+
+
+def continue_shared(question: Question, shared: Question) -> Question:
+    """Fills in what `question` leaves open from a shared estimate's question. What was typed stays. Settings of the
+    training are taken over together, since half of them would be a training that nobody has seen."""
+    filled = _fill_in(question, shared, (*OF_REQUESTS, *OF_THE_TEAM))
+    if filled.target != shared.target:
+        return filled
+    filled = _fill_in(filled, shared, OF_TARGET)
+    plain = Question()
+    has_own_settings = any(getattr(question, name) != getattr(plain, name) for name in OF_TRAINING)
+    if has_own_settings:
+        return filled
+    return replace(filled, **{name: getattr(shared, name) for name in OF_TRAINING})
+
+
+def continue_plan(question: Question, planned: Question) -> Question:
+    """Fills in what an earlier plan knew about the requests. Its target, its costs and its settings were for that
+    training."""
+    return _fill_in(question, planned, OF_REQUESTS)
+
+
+def changed_fields(question: Question, filled: Question) -> tuple[str, ...]:
+    """Returns the names of the fields that were filled in."""
+    names = (*OF_REQUESTS, *OF_THE_TEAM, *OF_TARGET, *OF_TRAINING)
+    return tuple(name for name in names if getattr(question, name) != getattr(filled, name))
+
+
+def _fill_in(question: Question, earlier: Question, names: Sequence[str]) -> Question:
+    missing = {name: getattr(earlier, name) for name in names if getattr(question, name) is None}
+    return replace(question, **missing)
 
 
 @dataclass(frozen=True)

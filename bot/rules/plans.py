@@ -79,6 +79,19 @@ class Retraining:
 
 
 @dataclass(frozen=True)
+class Continued:
+    """What a plan took over because its requester left it out: the `fields` of the question, from the estimate that
+    `person` shared, or from the plan of the run `run`. `day` (ISO) is when that was asked. `bar` is set if the estimate
+    tried out another bar than the team's, by which plans are judged."""
+
+    fields: tuple[str, ...]
+    person: str
+    day: str
+    run: int | None = None
+    bar: float | None = None
+
+
+@dataclass(frozen=True)
 class PlanVerdict:
     """The verdict that approvers read. `rule` is the rule that decided, `reason` its sentence. `best` is None if
     nothing was measured, `unmeasured` if no cheaper model is known. `task` is the team's aim, '' if it named none.
@@ -201,6 +214,7 @@ class Plan:
     - `hosting` is the hourly machine on which the model will answer, None if it needs none.
     - `taught` are the training rows that models labelled, by teacher.
     - `retrains` is the model that ends and is replaced, None if there is none.
+    - `continued` is what was taken over from an earlier question, None if nothing was.
     - `predicted` and `destination` are None for plans older than these fields.
     """
 
@@ -243,6 +257,7 @@ class Plan:
     hosting: Hosting | None = None
     taught: tuple[TaughtRows, ...] = ()
     retrains: Retraining | None = None
+    continued: Continued | None = None
 
     @property
     def validation_split(self) -> EarlyStopping | SweepPlan | None:
@@ -282,7 +297,16 @@ def canonical_json(plan: Plan) -> str:
 
     Newer fields are left out while they have their default, so that older plans keep their hashes."""
     fields = asdict(plan)
-    for name in ("predicted", "stopping", "swept", "destination", "judge", "hosting", "retrains"):
+    for name in (
+        "predicted",
+        "stopping",
+        "swept",
+        "destination",
+        "judge",
+        "hosting",
+        "retrains",
+        "continued",
+    ):
         if fields[name] is None:
             del fields[name]
     for name in ("overridden", "taught"):

@@ -289,6 +289,7 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
         overridden=permission.overridden,
         taught=distillations.count_taught(context, plan, estimated.evidence),
         retrains=command.retrains,
+        continued=command.continued,
     )
     return _submit(context, plan, permission)
 

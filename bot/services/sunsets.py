@@ -15,7 +15,6 @@ from decimal import Decimal
 from bot.cards import sunsets as views
 from bot.cards.blocks import code
 from bot.cards.sunsets import Sunset
-from bot.command_parser import parse_question
 from bot.context import AppContext
 from bot.rules.estimate_inputs import Question
 from bot.rules.plans import Plan, Retraining, plan_from_json
@@ -24,6 +23,7 @@ from bot.services import candidates, datasets, estimate_requests, estimates, pla
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.hardware import Target
+from bot.services.team_questions import last_question
 from bot.settings import Settings, models_listed_before
 from bot.values.requests import Start
 from bot.values.runs import Refusal
@@ -37,7 +37,6 @@ from trainers.pricing import PriceRow, dated_source, find_prompted_price, find_r
 from trainers.providers import ProviderRow
 
 VERDICTS = ("go", "unknown", "no_go")  # the best first
-LOOKED_BACK = 20  # the newest estimates and runs of a dataset that are searched for its last question
 
 
 def list_uses(store: Store, settings: Settings, today: date) -> list[ModelUse]:
@@ -46,7 +45,7 @@ def list_uses(store: Store, settings: Settings, today: date) -> list[ModelUse]:
     standing = store.promotions.all_current()
     names = dict.fromkeys(dataset.name for dataset in store.datasets.all())
     prompted = [name for name in names if name not in {promotion.dataset for promotion in standing}]
-    questions = [(name, _last_question(store, name)) for name in prompted]
+    questions = [(name, last_question(store, name)) for name in prompted]
     return [
         *(_promoted_use(store, settings, promotion) for promotion in standing),
         *(_planned_use(settings, run) for run in store.runs.open()),
@@ -187,24 +186,10 @@ def _plan_of(store: Store, name: str | None) -> Plan | None:
     return plan_from_json(run.plan) if run else None
 
 
-def _last_question(store: Store, dataset: str) -> Question | None:
-    """Returns the last question about a dataset, from a shared estimate or a plan: what one person tries out in private
-    is nothing that the team relies on. A question that names today's model is preferred to newer ones that don't."""
-    versions = [version.id for version in store.datasets.versions(dataset)]
-    plans_made = [plan_from_json(run.plan) for run in store.runs.on(versions)[:LOOKED_BACK]]
-    answers = [(plan.asked_at, estimate_requests.question_of(plan)) for plan in plans_made]
-    for estimate in store.estimates.newest_shared(dataset)[:LOOKED_BACK]:
-        question = parse_question(estimate.asked)
-        if isinstance(question, Question):
-            answers.append((estimate.at, question))
-    newest = max(answers, key=lambda answer: (answer[1].current is not None, answer[0]), default=None)
-    return newest[1] if newest else None
-
-
 def _question_now(context: AppContext, dataset: str) -> Question:
     """Returns the last question without the options that depend on its target. A model that has ended by now is
     replaced by its successor."""
-    question = _last_question(context.store, dataset) or Question()
+    question = last_question(context.store, dataset) or Question()
     plain = replace(question, method="supervised", hyperparameters=(), sweep=(), patience=None)
     return replace(plain, current=_surviving_model(context, question.current))
 

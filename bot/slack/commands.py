@@ -76,6 +76,7 @@ from bot.services import (
     promotions,
     row_labels,
     runs,
+    team_questions,
     tried_answers,
 )
 from bot.values.requests import Baseline, Curve, Delete, Estimate, Start
@@ -347,7 +348,8 @@ def estimate_request(values: Mapping[str, Any]) -> Estimate:
 @question_options(*QUESTION_OPTIONS)
 @click.option("--because", type=REASON, help=BECAUSE)
 def start(call: Call, dataset: str, because: str | None, **question: Any) -> Reply:
-    request = Start(dataset, build_question(question), because)
+    typed = Start(dataset, build_question(question), because)
+    request = team_questions.continue_from_team(call.context, typed)
     allowed = plans.may_start(call.context, request, call.person, call.channel)
     return allowed if isinstance(allowed, Refusal) else AfterAck(partial(_start, call, request))
 

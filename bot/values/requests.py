@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import TaskKind
-from bot.rules.plans import Retraining
+from bot.rules.plans import Continued, Retraining
 from trainers.evaluation.results import RungName
 
 
@@ -25,12 +25,13 @@ class Estimate:
 @dataclass(frozen=True)
 class Start:
     """`because` is the reason to override a soft rule about data, here and in the classes below. `retrains` is the
-    reason if a model that ends is replaced."""
+    reason if a model that ends is replaced, `continued` what the question took over from an earlier one."""
 
     dataset: str
     question: Question
     because: str | None = None
     retrains: Retraining | None = None
+    continued: Continued | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from bot.rules import forecast
 from bot.rules.forecast import Outlook
 from bot.rules.plans import plan_from_json, plan_hash
 from bot.rules.roi import Inputs
+from bot.rules.units import day_of
 from bot.services import estimate_requests, estimates
 from bot.services import evaluations as evaluations_services
 from bot.values.runs import RunResult
@@ -467,6 +468,18 @@ def test_an_estimate_is_shared_with_its_payback_curve(world: World) -> None:
     world.tick(3)
     assert len(world.cards()) == 1
     assert [entry.action for entry in world.store.audit.entries("estimate 1")] == ["share"]
+
+    # A plan without figures is made from what the team has seen, and not from what somebody tries out.
+    world.type("/finetune estimate tickets current=gpt-5 volume=5B target=local/smollm2-135m epochs=1")
+    planned = plan_from_json(world.start("/finetune start tickets epochs=2").plan)
+    assert (planned.current, planned.provider, planned.hyperparameters) == (
+        "gpt-4o",
+        "acme",
+        (("n_epochs", 2),),
+    )
+    assert f"*Taken from the estimate of {day_of(world.clock)} that <@{ANA.id}> shared*" in world.cards()[-1]
+    world.start(f"{START} epochs=3")
+    assert "Taken from" not in world.cards()[-1]
 
 
 def test_a_second_estimate_is_shared_after_the_first_was_deleted(world: World) -> None:

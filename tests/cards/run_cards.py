@@ -12,7 +12,7 @@ from bot.cards.plan_training import EarlierRun
 from bot.cards.plans import ONE_APPROVER, Pending
 from bot.cards.status import CurveSummary, EvaluationSummary, LadderSummary, Status, TunedCurveSummary
 from bot.rules.budgets import Budget
-from bot.rules.plans import OtherModel, Plan, Retraining, TaughtRows
+from bot.rules.plans import Continued, OtherModel, Plan, Retraining, TaughtRows
 from bot.values.evaluations import CurvePlan, LadderProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
@@ -20,6 +20,7 @@ from storage.money import Commitment, Freeze
 from storage.records import Run
 from tests.cards import builders, measurements, promotion_cards
 from tests.cards.builders import (
+    ANA,
     APPROVALS,
     AUDITED,
     BEN,
@@ -60,6 +61,9 @@ def _ladder_summary(
     )
 
 
+CONTINUED = Continued(("current", "volume", "target", "people_hours"), ANA, "2026-11-28", bar=0.99)
+
+
 def _plans() -> dict[str, Message]:
     waiting = builders.run("awaiting_approval")
     with_people = builders.advised_plan(DECIDED_GO, f"{PREDICTED.asked} hours=20")
@@ -68,7 +72,7 @@ def _plans() -> dict[str, Message]:
         "plan-asked": plans.approval_card(waiting, builders.plan(), BUDGET, ONE_APPROVER),
         "plan-asked-free": plans.approval_card(waiting, without, NO_BUDGET, Pending(2)),
         "plan-asked-beside-a-rung": plans.approval_card(
-            waiting, builders.plan(predicted=PREDICTED), BUDGET, ONE_APPROVER
+            waiting, builders.plan(predicted=PREDICTED, continued=CONTINUED), BUDGET, ONE_APPROVER
         ),
         "plan-asked-loses-later": plans.approval_card(
             waiting, builders.advised_plan(LOSES_LATER), BUDGET, ONE_APPROVER

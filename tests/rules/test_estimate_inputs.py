@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from bot.rules import estimate_inputs
-from bot.rules.estimate_inputs import Figure, Question, find_implausible_figure
-from bot.rules.units import Misread
+from bot.rules.estimate_inputs import (
+    Figure,
+    Question,
+    changed_fields,
+    continue_plan,
+    continue_shared,
+    find_implausible_figure,
+)
+from bot.rules.units import Misread, Volume
 
 
 @pytest.mark.parametrize(
@@ -65,3 +73,42 @@ def test_an_implausible_figure_is_found_in_a_question() -> None:
     ):
         misread = find_implausible_figure(wrong)
         assert misread is not None and "can't be" in misread.sentence
+
+
+SHARED = Question(
+    current="gpt-4o",
+    volume=Volume(20_000, "requests"),
+    target="local/a",
+    people_hours=Decimal(8),
+    serving_speed=Decimal(500),
+    hyperparameters=(("n_epochs", 3),),
+)
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        ({}, ("current", "volume", "target", "people_hours", "serving_speed", "hyperparameters")),
+        # Half of the settings would be a training that nobody has seen.
+        (
+            {"hyperparameters": (("lora_r", 64),)},
+            ("current", "volume", "target", "people_hours", "serving_speed"),
+        ),
+        # The speed and the epochs were for another model.
+        ({"target": "local/b"}, ("current", "volume", "people_hours")),
+        (
+            {"current": "gpt-5", "people_hours": Decimal(0)},
+            ("volume", "target", "serving_speed", "hyperparameters"),
+        ),
+    ],
+)
+def test_a_question_goes_on_from_a_shared_one(typed: dict[str, Any], taken: tuple[str, ...]) -> None:
+    question = Question(**typed)
+    filled = continue_shared(question, SHARED)
+    assert changed_fields(question, filled) == taken
+    assert all(getattr(filled, name) == value for name, value in typed.items())
+    assert all(getattr(filled, name) == getattr(SHARED, name) for name in taken)
+
+
+def test_an_earlier_plan_tells_only_about_the_requests() -> None:
+    assert changed_fields(Question(), continue_plan(Question(), SHARED)) == ("current", "volume")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bot.rules.plans import (
     ChangedSetting,
+    Continued,
     Destination,
     EarlyStopping,
     OtherModel,
@@ -49,6 +50,7 @@ LATER = {
     "destination": Destination("", "ab12", None, "builtin 0.1.0"),
     "taught": (TaughtRows("house/big", 119, 0.96, 0.91, 0.99),),
     "retrains": Retraining("openai/gpt-4o", "2027-01-14"),
+    "continued": Continued(("current", "volume"), "U0ANA", "2026-11-28", bar=0.99),
 }
 # The hash of PLAN by a release without predictions.
 OLD_HASH = "ed1db3666fcf6642494c9c497c1af7aae51ec12ef7ab23ee554808912a68ba6f"
