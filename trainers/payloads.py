@@ -271,6 +271,13 @@ def metrics(content: bytes, action: str) -> tuple[Metric, ...]:
                 valid_accuracy=_either(
                     row, "valid_mean_token_accuracy", "full_valid_mean_token_accuracy", action
                 ),
+                # Our own trainer's name, then OpenAI's.
+                train_reward=_either(row, "train_reward_mean", "train_mean_reward", action),
+                valid_reward=_either(row, "valid_reward_mean", "full_valid_mean_reward", action),
+                train_preference_accuracy=_cell(row, "train_reward_accuracy", action),
+                valid_preference_accuracy=_cell(row, "valid_reward_accuracy", action),
+                train_reward_margin=_cell(row, "train_reward_margin", action),
+                valid_reward_margin=_cell(row, "valid_reward_margin", action),
             )
         )
     return tuple(metrics)

@@ -204,13 +204,21 @@ class Event:
 
 @dataclass(frozen=True)
 class Metric:
-    """One line of a job's result file. Losses are in nats per supervised token."""
+    """One line of a job's result file. Losses are in nats per supervised token. A reward is GRPO's, the mean over
+    sampled answers. Preference accuracy is DPO's: the share of pairs in which the right answer has gained on the wrong
+    one since training began. The margin is by how much, in beta times nats."""
 
     step: int
     train_loss: float | None = None
     train_accuracy: float | None = None
     valid_loss: float | None = None
     valid_accuracy: float | None = None
+    train_reward: float | None = None
+    valid_reward: float | None = None
+    train_preference_accuracy: float | None = None
+    valid_preference_accuracy: float | None = None
+    train_reward_margin: float | None = None
+    valid_reward_margin: float | None = None
 
 
 @dataclass(frozen=True)

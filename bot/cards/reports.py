@@ -59,7 +59,7 @@ def run_report(
         Section(
             "What training changed",
             (*result_details.details(plan, result), *_labels(result)),
-            charts("loss", "confusion"),
+            charts(*results.TRAINING_CHARTS, "confusion"),
         ),
         Section(
             "Cost and expected saving",
@@ -197,7 +197,7 @@ def _pictures(plots: Sequence[Path], plan: Plan, stems: Sequence[str]) -> list[P
     for stem in stems:
         if stem == "ladder":
             alt = evaluation_results.alt_text(plan.dataset)
-        elif stem in ("loss", "confusion"):
+        elif stem in (*results.TRAINING_CHARTS, "confusion"):
             alt = results.alt_text(stem, plan)
         else:
             alt = estimates.alt_text(stem, plan.dataset)

@@ -90,13 +90,23 @@ def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
 
 
 def _learnt(result: RunResult) -> list[tuple[str, str]]:
-    """What the method improves, besides the loss: the reward of GRPO, the preferred answers of DPO."""
+    """What the method improves, besides the loss: the reward of GRPO, the preferred answers of DPO. Results of older
+    versions know the last step only."""
     pairs = []
-    if result.reward is not None:
+    rewards = result.reward_curve
+    if len(rewards) > 1:
+        pairs.append(("Mean reward", f"{rewards[0][1]:.2f} → {rewards[-1][1]:.2f}, the most is 1"))
+    elif result.reward is not None:
         pairs.append(("Mean reward", f"{result.reward:.2f} at the last step"))
-    if result.preference_accuracy is not None:
+    shares = result.preference_curve
+    if len(shares) > 1:
+        pairs.append(("Preference accuracy", f"{percent(shares[0][1])} → {percent(shares[-1][1])} of pairs"))
+    elif result.preference_accuracy is not None:
         share = percent(result.preference_accuracy)
         pairs.append(("Preference accuracy", f"{share} of the last step's pairs"))
+    margins = result.margin_curve
+    if len(margins) > 1:
+        pairs.append(("Reward margin", f"{margins[0][1]:.2f} → {margins[-1][1]:.2f}"))
     return pairs
 
 

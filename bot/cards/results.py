@@ -55,6 +55,12 @@ STANDS: Mapping[Standing, str] = {
 }
 NOTHING_MEASURED = "measure"  # the rule that asks for the alternatives to be measured first
 IN_HEADLINE = "tuned"  # the rule whose reason is already in the headline
+TRAINING_CHARTS: Mapping[str, str] = {
+    "loss": "Loss by training step, where lower is better",
+    "reward": "Mean reward of answers by training step, where higher is better",
+    "preference-accuracy": "Share of preferred right answers by training step, where higher is better",
+    "reward-margin": "Margin of right over wrong answers by training step, where higher is better",
+}
 DELETED = (
     "*Its dataset was deleted*, with the model, the verdict and the alternatives' answers. "
     "Only these numbers are kept."
@@ -112,8 +118,8 @@ def list_headline(result: RunResult, *, may_be_used: bool) -> str:
 
 def alt_text(plot: str, plan: Plan) -> str:
     subject = f"{shorten(plan.base_model)} on {shorten(plan.dataset)}"
-    if plot == "loss":
-        return f"Loss by training step, {subject}"
+    if plot in TRAINING_CHARTS:
+        return f"{TRAINING_CHARTS[plot]}, {subject}"
     if plot == "quality":
         return f"Quality against price of the tuned model and its alternatives, {subject}"
     return f"Expected labels against the tuned model's answers, {subject}"

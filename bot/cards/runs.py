@@ -312,6 +312,8 @@ def _numbers(plan: Plan, progress: Progress, spent_micros: int | None) -> list[t
         pairs.append(("Training loss", f"{progress.train_loss:.2f}"))
     if progress.preference_accuracy is not None:
         pairs.append(("Preference accuracy", percent(progress.preference_accuracy)))
+    if progress.reward_margin is not None:
+        pairs.append(("Reward margin", f"{progress.reward_margin:.2f}"))
     if progress.valid_loss is not None:
         pairs.append(("Validation loss", f"{progress.valid_loss:.2f}"))
     if progress.train_seconds:

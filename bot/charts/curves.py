@@ -1,9 +1,8 @@
-"""Charts of learning: quality by number of rows with the fitted curve, and loss by training step."""
+"""The chart of a learning curve: quality by number of rows, with the fitted curve."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from bot.cards.candidates import SHORT_NAMES
@@ -20,7 +19,6 @@ from bot.charts.style import (
     shorten_name,
 )
 from trainers.evaluation.results import Curve
-from trainers.types import Metric
 
 STEPS = 120
 
@@ -149,40 +147,3 @@ def _label_ends(axes: Axes, curve: Curve) -> None:
             bbox=PAPER,
             annotation_clip=False,
         )
-
-
-def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path | None:
-    """Draws the training loss by step, raw and smoothed, and the validation loss. Returns None with fewer than two
-    steps."""
-    from matplotlib.ticker import MaxNLocator
-
-    trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
-    if len(trained) < 2:
-        return None
-    drawn, axes = figure(f"Loss while training {shorten_name(title)}", "training step", "loss, nats")
-    axes.plot([s for s, _ in trained], [loss for _, loss in trained], color=BLUE, alpha=0.25, linewidth=1)
-    steps, means = _smooth(trained)
-    axes.plot(steps, means, color=BLUE, linewidth=2.4, label=f"training, {means[-1]:.2f} at the end")
-    validated = [(m.step, m.valid_loss) for m in metrics if m.valid_loss is not None]
-    if validated:
-        label = f"validation, {validated[-1][1]:.2f} at the end"
-        at = {"marker": "D", "markersize": 6, "linewidth": 1.8, "linestyle": "--", "clip_on": False}
-        axes.plot(*zip(*validated, strict=True), color=RED, label=label, **at)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.02)
-    axes.grid(visible=False, axis="x")
-    axes.legend(loc="best", frameon=False)
-    return save_figure(drawn, path)
-
-
-def _smooth(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    """Returns the steps, and for each the mean of its loss and the same number of neighbours on both sides; fewer
-    towards the ends."""
-    losses, widest = [loss for _, loss in points], max(1, len(points) // 40)
-    means = []
-    for i in range(len(losses)):
-        reach = min(widest, i, len(losses) - 1 - i)
-        around = losses[i - reach : i + reach + 1]
-        means.append(sum(around) / len(around))
-    return [step for step, _ in points], means

@@ -116,7 +116,7 @@ def _folder(context: AppContext, run: Run) -> Path:
 
 def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
     plan = plan_from_json(run.plan)
-    plots = (_folder(context, run) / f"{stem}.png" for stem in ("loss", "quality"))
+    plots = (_folder(context, run) / f"{stem}.png" for stem in (*result_cards.TRAINING_CHARTS, "quality"))
     files = [(path, result_cards.alt_text(path.stem, plan)) for path in plots if path.exists()]
     files += [(path, cards.run_title(run, plan)) for path in pages]
     comment = cards.run_notice(run, has_page=bool(pages))

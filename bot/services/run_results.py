@@ -354,11 +354,10 @@ def _judge(step: ResultStep) -> None:
     is_begun, trainer = context.workers.has(_judge_task(run)), context.trainers[run.provider]
     try:
         job = None if is_begun and not plan.swept else trainer.job(str(run.job_id))
-        # The loss of GRPO is near 0 by construction: a curve of it would say nothing.
-        metrics = trainer.metrics(job) if job and not is_begun and plan.method != "grpo" else ()
+        metrics = trainer.metrics(job) if job and not is_begun else ()
         arms = trainer.arms(job) if job and plan.swept else ()
     except (Refused, InvalidResponse) as gone:
-        log.warning("run %s: its result has no loss curve: %s", run.id, gone)
+        log.warning("run %s: its result has no charts of the training: %s", run.id, gone)
         metrics, arms = (), ()
     except TrainerError as trouble:
         run_states.wait(context, run, LOOK_AGAIN_S, note=str(trouble))
@@ -428,7 +427,7 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         hosting_micros=hosting,
         labelled=bool(plan.labels),
         names_fields=_names_fields(step),
-        loss_curve=judged.loss_curve,
+        loss_curve=judged.curves.loss,
         beside=judged.beside.to_json(),
         advice=_advice(step, judged.beside),
         arms=arms,
@@ -441,6 +440,9 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         vendor_micros=progress.vendor.micros if progress.vendor else None,
         reward=progress.reward,
         preference_accuracy=progress.preference_accuracy,
+        reward_curve=judged.curves.reward,
+        preference_curve=judged.curves.preference_accuracy,
+        margin_curve=judged.curves.reward_margin,
         is_uncounted=progress.is_uncounted and is_paid_by_token(PriceList.from_json(plan.prices)),
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them

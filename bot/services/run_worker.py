@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bot.charts import curves as loss_plot
 from bot.charts import evaluations as evaluation_charts
+from bot.charts.training import draw_training
 from bot.services.evaluation_worker import examples, right_answers
 from bot.values.evaluations import JudgeProgress
-from bot.values.runs import ArmScore, ChangedRow, LabelChange
+from bot.values.runs import ArmScore, ChangedRow, LabelChange, TrainingCurves, training_curves
 from storage.records import AnswerRow, Arm
 from trainers.dataset import Example
 from trainers.dataset.rows import at, distinct_example_places
@@ -29,8 +29,6 @@ from trainers.evaluation.statistics import (
 )
 from trainers.pricing import PriceRow
 from trainers.types import Metric
-
-CURVE_POINTS = 20  # of a loss curve
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class JudgedRun:
     p_value: float
     gain_low: float
     gain_high: float
-    loss_curve: tuple[tuple[int, float], ...]
+    curves: TrainingCurves
     beside: Ladder
     answers: tuple[AnswerRow, ...]
     changed: tuple[ChangedRow, ...]
@@ -83,8 +81,8 @@ class JudgedRun:
 def judge_run(
     comparison: RunComparison, metrics: Sequence[Metric], *, title: str, folder: Path, now: float
 ) -> JudgedRun:
-    """Compares both models on the same rows, and draws loss.png, quality.png and (for labels) confusion.png into
-    `folder`. `now` is in unix seconds."""
+    """Compares both models on the same rows, and draws quality.png, (for labels) confusion.png and the charts of the
+    training into `folder`. `now` is in unix seconds."""
     path, labels = comparison.holdout, comparison.labels
     holdout = examples(path.parent, path.stem)
     verdicts = comparison.verdicts or (None, None)
@@ -99,7 +97,7 @@ def judge_run(
         evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
     beside = _ladder_beside_best(comparison, holdout, now)
     all_measured = replace(beside, rungs=(*_comparable(comparison, beside), *beside.rung("tuned")))
-    loss_plot.draw_loss_curve(metrics, title, folder / "loss.png")
+    draw_training(metrics, title, folder)
     evaluation_charts.draw_ladder(all_measured, folder / "quality.png")
     return JudgedRun(
         base=_arm_score(base, compared.base_correct, compared.base, base_matrix),
@@ -109,7 +107,7 @@ def judge_run(
         p_value=compared.p,
         gain_low=compared.difference_interval.low,
         gain_high=compared.difference_interval.high,
-        loss_curve=loss_curve(metrics),
+        curves=training_curves(metrics),
         beside=beside,
         answers=(*base_rows, *tuned_rows),
         changed=_changed_rows(holdout, base_rows, tuned_rows),
@@ -224,12 +222,3 @@ def _arm_score(
         p95_s=p95_s,
         unlisted=sum(row[-1] for row in matrix.counts) if matrix else 0,
     )
-
-
-def loss_curve(metrics: Sequence[Metric], most: int = CURVE_POINTS) -> tuple[tuple[int, float], ...]:
-    """Divides the training into at most `most` stretches of equal length, and returns the last step and the mean
-    training loss of each."""
-    trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
-    stretch = max(-(-len(trained) // most), 1)
-    parts = [trained[at : at + stretch] for at in range(0, len(trained), stretch)]
-    return tuple((part[-1][0], sum(loss for _, loss in part) / len(part)) for part in parts)

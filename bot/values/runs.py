@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
@@ -14,7 +15,12 @@ from trainers.evaluation.results import Ladder
 from trainers.evaluation.statistics import LabelLoss
 from trainers.json_values import JsonValue
 from trainers.money import to_micros
-from trainers.types import Event, Job, SweepArm
+from trainers.types import Event, Job, Metric, SweepArm
+
+Points = tuple[tuple[int, float], ...]
+"""Steps with their numbers, in order."""
+
+MOST_POINTS = 20
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class Progress(JsonValue):
     billed_seconds: int | None = None
     reward: float | None = None
     preference_accuracy: float | None = None
+    reward_margin: float | None = None
 
     @property
     def train_seconds(self) -> float:
@@ -124,6 +131,7 @@ class Progress(JsonValue):
             train_loss=_number(newest.get("train_loss"), self.train_loss),
             reward=_number(newest.get("train_reward_mean"), self.reward),
             preference_accuracy=_number(newest.get("train_reward_accuracy"), self.preference_accuracy),
+            reward_margin=_number(newest.get("train_reward_margin"), self.reward_margin),
             valid_loss=_number(validated.get("valid_loss"), self.valid_loss),
             trained_tokens=job.trained_tokens or self.trained_tokens,
             running_since=since,
@@ -202,7 +210,8 @@ class RunResult(JsonValue):
     `base` is the untuned model. An encoder can't answer untuned: `before` is then "classical", and `base` is the score
     of the classical model. `better` and `worse` count rows that only the tuned or only the base model got right.
     `p_value` is that of the exact McNemar test; `gain_low` and `gain_high` are 95% bounds of the paired difference of
-    shares. `loss_curve` has at most 20 points (step, training loss), each the mean of the steps since the previous one.
+    shares. The curves have at most 20 points (step, number), each the mean of the steps since the previous one; GRPO's
+    has no loss.
     `labels` is empty for free text.
 
     Money is in micro-dollars and includes machines that are billed by the hour. `hosting_micros` is the part of the
@@ -235,7 +244,7 @@ class RunResult(JsonValue):
     estimated_micros: int
     actual_micros: int
     labelled: bool
-    loss_curve: tuple[tuple[int, float], ...] = ()
+    loss_curve: Points = ()
     beside: str | None = None
     advice: Advice | None = None
     arms: tuple[SweepArm, ...] = ()
@@ -256,6 +265,9 @@ class RunResult(JsonValue):
     preference_accuracy: float | None = None
     is_offered: bool | None = None
     names_fields: bool = False
+    reward_curve: Points = ()
+    preference_curve: Points = ()
+    margin_curve: Points = ()
 
     @property
     def ladder(self) -> Ladder | None:
@@ -282,3 +294,42 @@ class ChangedRow:
     base: str
     tuned: str
     is_better: bool
+
+
+@dataclass(frozen=True)
+class TrainingCurves:
+    """The numbers that trainers.types.Metric has for the training rows. Each has at most 20 points (step, number), each
+    the mean of the steps since the previous one."""
+
+    loss: Points = ()
+    reward: Points = ()
+    preference_accuracy: Points = ()
+    reward_margin: Points = ()
+
+
+def training_curves(metrics: Sequence[Metric]) -> TrainingCurves:
+    reward = points(metrics, lambda line: line.train_reward)
+    # GRPO's loss is near 0 by construction, so that it would say nothing.
+    loss = () if reward else points(metrics, lambda line: line.train_loss)
+    accuracy = points(metrics, lambda line: line.train_preference_accuracy)
+    margin = points(metrics, lambda line: line.train_reward_margin)
+    return TrainingCurves(
+        loss=stretch_means(loss),
+        reward=stretch_means(reward),
+        preference_accuracy=stretch_means(accuracy),
+        reward_margin=stretch_means(margin),
+    )
+
+
+def points(metrics: Sequence[Metric], number_of: Callable[[Metric], float | None]) -> Points:
+    """The steps at which a number was measured, with the number."""
+    measured = ((line.step, number_of(line)) for line in metrics)
+    return tuple((step, number) for step, number in measured if number is not None)
+
+
+def stretch_means(trained: Points, most: int = MOST_POINTS) -> Points:
+    """Divides the training into at most `most` stretches of equal length, and returns the last step and the mean number
+    of each."""
+    stretch = max(-(-len(trained) // most), 1)
+    parts = [trained[at : at + stretch] for at in range(0, len(trained), stretch)]
+    return tuple((part[-1][0], sum(number for _, number in part) / len(part)) for part in parts)

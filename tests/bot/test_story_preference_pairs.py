@@ -77,6 +77,9 @@ def test_a_dpo_run_sends_only_training_pairs_and_deleting_its_dataset_erases_the
     assert report.pairs is not None
     assert (report.n_train, report.n_holdout, report.pairs.pairs) == (42, 18, 60)
     world.provider.service.stages = ("running",) * 3 + ("succeeded",)
+    world.provider.service.results_csv = (
+        "step,train_loss,train_reward_accuracy,train_reward_margin\n1,0.69,0,0\n2,0.4,0.75,1.5\n"
+    )
     world.start(f"{START} method=dpo beta=0.2")
     assert "method dpo" in world.plan_details()
     plan = plan_from_json(world.run().plan)
@@ -93,6 +96,9 @@ def test_a_dpo_run_sends_only_training_pairs_and_deleting_its_dataset_erases_the
     world.tick_until_state("done")
     result = RunResult.from_json(str(world.run().result))
     assert (result.tuned.correct, result.tuned.n) == (18, 18), "the preferred answer is the right one"
+    assert result.preference_curve == ((1, 0.0), (2, 0.75))
+    world.tick_until_file("reward-margin.png")
+    assert {"loss.png", "preference-accuracy.png"} <= set(world.files())
     held_out = {f"held {number}": text for number, text in enumerate(held_out_rejected(world, report))}
     assert len(held_out) == 18
     requests = str([sent.body for sent in world.provider.requests])

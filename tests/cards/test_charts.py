@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards.results import card
+from bot.cards.results import TRAINING_CHARTS
 from bot.charts import curves as loss_plot
 from bot.charts import datasets, forecast
 from bot.charts import evaluations as confusion_plot
 from bot.charts.forecast import break_even, cash_flow_note, payback_title
 from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import dollars, percent, shorten_name, spread_apart
-from bot.services.run_worker import loss_curve
+from bot.charts.training import charts, draw_training
+from bot.values.runs import RunResult, points, stretch_means, training_curves
 from tests.cards import builders, curve_cards, measurements
 from trainers.dataset import LabelCount
 from trainers.evaluation.results import RUNG_NAMES, CurvePoint, Prediction
@@ -24,6 +25,22 @@ from trainers.types import Metric
 
 METRICS = [
     Metric(step, 2.5 / step, valid_loss=2.0 / step if step % 50 == 0 else None) for step in range(1, 151)
+]
+DPO = [
+    Metric(
+        step,
+        0.7 - step / 400,
+        valid_loss=0.6 if step % 50 == 0 else None,
+        train_preference_accuracy=0.4 if step <= 10 else 0.9,
+        valid_preference_accuracy=0.85 if step % 50 == 0 else None,
+        train_reward_margin=step / 50 - 0.1,
+        valid_reward_margin=1.5 if step % 50 == 0 else None,
+    )
+    for step in range(1, 101)
+]
+GRPO = [
+    Metric(step, 0.0, train_reward=step / 60, valid_reward=0.7 if step == 40 else None)
+    for step in range(1, 41)
 ]
 MAX_WIDTH = (
     2.1 * 360
@@ -37,6 +54,13 @@ def assert_drawn(path: Path | None, max_width: float = MAX_WIDTH) -> None:
     assert int.from_bytes(png[16:20], "big") <= max_width
 
 
+def drawn_names(metrics: list[Metric], title: str, folder: Path) -> list[str]:
+    paths = draw_training(metrics, title, folder)
+    for path in paths:
+        assert_drawn(path)
+    return [path.stem for path in paths]
+
+
 def assert_confusion_drawn(
     names: list[str], answers: list[str], path: Path, max_width: float = MAX_WIDTH
 ) -> None:
@@ -47,9 +71,23 @@ def assert_confusion_drawn(
 
 
 def test_a_loss_curve_is_drawn_with_and_without_validation(tmp_path: Path) -> None:
-    assert_drawn(loss_plot.draw_loss_curve(METRICS, "ft:" + "x" * 60, tmp_path / "a.png"))
-    assert_drawn(loss_plot.draw_loss_curve(METRICS[:40], "costs $5 or $10", tmp_path / "b.png"))
-    assert loss_plot.draw_loss_curve(METRICS[:1], "tickets-7", tmp_path / "c.png") is None
+    assert drawn_names(METRICS, "ft:" + "x" * 60, tmp_path) == ["loss"]
+    assert drawn_names(METRICS[:40], "costs $5 or $10", tmp_path) == ["loss"]
+    assert drawn_names(METRICS[:1], "tickets-7", tmp_path) == []
+
+
+def test_each_number_of_a_method_has_a_chart_of_its_own(tmp_path: Path) -> None:
+    assert drawn_names(DPO, "tickets-7", tmp_path) == ["loss", "preference-accuracy", "reward-margin"]
+    # GRPO's loss is near 0 by construction
+    assert drawn_names(GRPO, "tickets-7", tmp_path) == ["reward"]
+    assert set(TRAINING_CHARTS) == {chart.stem for chart in (*charts(DPO), *charts(GRPO))}
+
+
+def test_a_result_keeps_the_numbers_that_a_method_improves() -> None:
+    assert [name for name, curve in vars(training_curves(GRPO)).items() if curve] == ["reward"]
+    curves = training_curves(DPO)
+    assert (curves.preference_accuracy[0], curves.preference_accuracy[-1]) == ((5, 0.4), (100, 0.9))
+    assert RunResult.from_json(builders.result(margin_curve=curves.reward_margin).to_json()).margin_curve
 
 
 def test_a_confusion_matrix_is_drawn_with_odd_and_with_many_labels(tmp_path: Path) -> None:
@@ -61,21 +99,16 @@ def test_a_confusion_matrix_is_drawn_with_odd_and_with_many_labels(tmp_path: Pat
 
 @pytest.mark.parametrize(("steps", "points"), [(0, 0), (1, 1), (20, 20), (21, 11), (150, 19), (4_000, 20)])
 def test_slack_s_loss_chart_has_at_most_20_points_and_ends_at_the_last_step(steps: int, points: int) -> None:
-    curve = loss_curve([Metric(step, 1.0) for step in range(1, steps + 1)])
+    curve = stretch_means(tuple((step, 1.0) for step in range(1, steps + 1)))
     assert len(curve) == points
     assert not curve or curve[-1] == (steps, 1.0)
 
 
 def test_each_point_of_slack_s_loss_chart_is_a_mean() -> None:
-    assert loss_curve([Metric(1, 4.0), Metric(2, 2.0), Metric(3, None), Metric(4, 1.0)], most=2) == (
-        (2, 3.0),
-        (4, 1.0),
+    measured = points(
+        [Metric(1, 4.0), Metric(2, 2.0), Metric(3, None), Metric(4, 1.0)], lambda line: line.train_loss
     )
-
-
-def test_a_run_without_a_loss_curve_has_no_chart() -> None:
-    without = card(builders.run("done"), builders.plan(), builders.result(loss_curve=()))
-    assert "data_visualization" not in [block["type"] for block in without.newest]
+    assert stretch_means(measured, most=2) == ((2, 3.0), (4, 1.0))
 
 
 def test_every_ladder_is_drawn(tmp_path: Path) -> None:

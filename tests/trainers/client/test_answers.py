@@ -73,6 +73,23 @@ def test_missing_columns_and_cells_of_a_result_file_are_none(
     assert [line.train_loss for line in trainer.metrics(trainer.create(spec(trainer, data)))] == losses
 
 
+def test_what_dpo_and_rewards_improve_is_read_under_each_trainer_s_names(
+    server: Hosted, trainer: Trainer, data: Path
+) -> None:
+    server.service.stages = ("succeeded",)
+    server.service.results_csv = (
+        "step,train_loss,train_reward_accuracy,valid_reward_accuracy,train_reward_margin,valid_reward_margin\n"
+        "1,0.69,0,0.75,-0.1,0.2\n"
+    )
+    (pairs,) = trainer.metrics(trainer.create(spec(trainer, data)))
+    assert (pairs.train_preference_accuracy, pairs.valid_preference_accuracy) == (0, 0.75)
+    assert (pairs.train_reward_margin, pairs.valid_reward_margin) == (-0.1, 0.2)
+    for names in ("train_reward_mean,valid_reward_mean", "train_mean_reward,full_valid_mean_reward"):
+        server.service.results_csv = f"step,{names}\n1,0.25,0.5\n"
+        (sampled,) = trainer.metrics(trainer.create(spec(trainer, data)))
+        assert (sampled.train_reward, sampled.valid_reward) == (0.25, 0.5)
+
+
 @pytest.mark.parametrize(
     "csv", ["<html></html>", "a,b\n1,2\n", "step,train_loss\n1,lots\n", "step,x\n,1\n", "\0"]
 )

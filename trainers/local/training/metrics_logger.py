@@ -23,6 +23,12 @@ from trainers.local.training.trackers import Curves
 
 INTERVAL_S = 1.0
 RECENT = 0.1
+# The metrics of Scores.more that an event's sentence names, in people's words. The others are in its data only.
+IN_SENTENCE = {
+    "reward_mean": "mean reward",
+    "reward_accuracy": "preference accuracy",
+    "reward_margin": "reward margin",
+}
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,9 @@ class MetricsLogger:
         temporary.replace(path)
 
     def _tell(self, step: Step, valid: Scores | None) -> None:
-        message = f"Step {step.number}/{step.total}: training loss={step.train.loss:.2f}"
+        message = (
+            f"Step {step.number}/{step.total}: training loss={step.train.loss:.2f}{_sentence(step.train)}"
+        )
         data: dict[str, object] = {
             "step": step.number,
             "total_steps": step.total,
@@ -183,12 +191,18 @@ class MetricsLogger:
         }
         data |= {f"train_{name}": value for name, value in step.train.more.items()}
         if valid:
-            message += f", validation loss={valid.loss:.2f}"
+            message += f", validation loss={valid.loss:.2f}{_sentence(valid)}"
             data["valid_loss"] = valid.loss
             data["valid_mean_token_accuracy"] = valid.accuracy
             data |= {f"valid_{name}": value for name, value in valid.more.items()}
         measured = {name: value for name, value in data.items() if value is not None}
         self.log(message, data=measured)
+
+
+def _sentence(scores: Scores) -> str:
+    return "".join(
+        f", {IN_SENTENCE[name]}={value:.2f}" for name, value in scores.more.items() if name in IN_SENTENCE
+    )
 
 
 def _curves(when: str, scores: Scores) -> dict[str, float]:
