@@ -32,7 +32,7 @@ PRICES = (
     '[prices."acme/acme-small"]\ninput = "0.10"\noutput = "0.40"\n'
     f'[prices."acme/{BIG}"]\ninput = "2.50"\noutput = "10.00"\n'
 )
-ROWS = 900
+ROWS = 500
 COLOURS = ("amber", "blue", "coral")
 TOWNS = ("Bath", "Derby", "York")
 QUESTION = {"volume": "10B tokens", "target": TARGET, "hours": "8"}
@@ -43,7 +43,7 @@ def riddles() -> str:
     """Texts whose label follows from a number that no classifier over words can compute with."""
     chance = random.Random(11)
     words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(600)]
-    rows = [f"{' '.join(chance.sample(words, 7))} {number},{colour_of(number)}" for number in range(ROWS)]
+    rows = [f"{' '.join(chance.sample(words, 4))} {number},{colour_of(number)}" for number in range(ROWS)]
     return "text,label\n" + "\n".join(rows)
 
 
@@ -63,8 +63,8 @@ def orders() -> str:
     chance = random.Random(5)
     words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(600)]
     rows = []
-    for number in range(400):
-        mail = f"{' '.join(chance.sample(words, 7))} for {TOWNS[number % 3]} number {number}"
+    for number in range(300):
+        mail = f"{' '.join(chance.sample(words, 4))} for {TOWNS[number % 3]} number {number}"
         rows.append(
             {
                 "messages": [
@@ -219,7 +219,7 @@ def test_a_team_with_labels_is_led_to_a_verdict_without_measuring_anything_twice
         "retrieval",
     }
     assert len(team.asked) <= len(team.measured)
-    assert f"prompt alone on acme/{BIG} meets the bar of 85%: 97.5% right" in words_of(card)
+    assert f"prompt alone on acme/{BIG} meets the bar of 85%: 98.2% right" in words_of(card)
 
 
 def test_a_measurement_of_something_worse_changes_no_verdict(labelled: World) -> None:
@@ -237,7 +237,7 @@ def test_a_measurement_of_something_worse_changes_no_verdict(labelled: World) ->
     assert best in team.known()
     again = words_of(team.estimate())
     assert saving_of(again) == saving_of(card)
-    best_measured = f"Best measured: prompt alone, acme/{BIG}, 97.5%"
+    best_measured = f"Best measured: prompt alone, acme/{BIG}, 98.2%"
     assert best_measured in labelled.type("/finetune datasets")
 
 
@@ -279,6 +279,6 @@ def test_another_bar_judges_what_was_measured_and_asks_for_nothing_again(labelle
     team = Team(labelled, "riddles", f"acme/{BIG}")
     measure(labelled, f"/finetune baseline riddles models=acme/{BIG} rungs=zero", 1)
     assert [rung.standing for rung in team.known()] == ["meets"]
-    labelled.type("/finetune baseline riddles rungs=classical bar=99%")
+    labelled.type("/finetune baseline riddles rungs=classical bar=99.9%")
     until(labelled, "done", 2)
     assert {rung.arm.rung: rung.standing for rung in team.known()}["zero"] == "misses"
