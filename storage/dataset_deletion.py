@@ -69,7 +69,7 @@ DELETE FROM labelling_rows WHERE labelling_id IN
     (SELECT id FROM labellings WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
 DELETE FROM labellings WHERE dataset_id IN (SELECT value FROM json_each(:ids));
 UPDATE datasets SET forgotten_at = :now, state = 'refused', refusal = 'It was deleted.', sha256 = NULL, report = NULL,
-    filename = '', source = '', text_column = NULL, label_column = NULL
+    filename = '', source = '', text_column = NULL, label_column = NULL, sheet = NULL
     WHERE id IN (SELECT value FROM json_each(:ids));
 DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM json_each(:about) WHERE
     ' ' || coalesce(card, '') || ' | ' || coalesce(thread, '') || ' | ' || coalesce(dedupe, '') || ' '

@@ -22,8 +22,8 @@ from storage.records import (
 
 @dataclass(frozen=True)
 class NewDataset:
-    """An upload. With `may_add` it becomes the next version of a dataset of that name in its channel. `origin` and
-    `sealed` are those of a Dataset."""
+    """An upload. With `may_add` it becomes the next version of a dataset of that name in its channel. `origin`,
+    `sealed` and `sheet` are those of a Dataset."""
 
     name: str
     channel: str
@@ -35,6 +35,7 @@ class NewDataset:
     may_add: bool = True
     origin: DatasetOrigin | None = None
     sealed: int = 0
+    sheet: str | None = None
 
 
 class Datasets(Table):

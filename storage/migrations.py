@@ -23,10 +23,11 @@ from storage.schemas import (
     PROMOTIONS,
     QUESTIONS,
     SCANS,
+    SHEETS,
     UPLOADS,
 )
 
-NEWEST = "m022_human_verdicts"  # the last step below
+NEWEST = "m023_sheets"  # the last step below
 migrations = Migrations("finetune")
 
 
@@ -91,4 +92,5 @@ _add(
     ("m020_actuals", ACTUALS),
     ("m021_deployments", DEPLOYMENTS),
     ("m022_human_verdicts", HUMAN_VERDICTS),
+    ("m023_sheets", SHEETS),
 )

@@ -74,7 +74,7 @@ class Dataset:
     The dataset belongs to the channel `owner`, where its first version was uploaded. `sources` are the channels that
     its rows came from, including held-out rows of earlier versions, separated by spaces. `origin` says whose labels the
     bot added to the previous version, None for an uploaded file. `sealed` is the number of rows that the uploader wants
-    set aside for a promotion.
+    set aside for a promotion. `sheet` is the only sheet of a workbook that is read, None if nobody has chosen one.
     """
 
     id: int
@@ -99,6 +99,7 @@ class Dataset:
     forgotten_at: float | None = None
     origin: DatasetOrigin | None = None
     sealed: int = 0
+    sheet: str | None = None
 
     @property
     def source_channels(self) -> frozenset[str]:

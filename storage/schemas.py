@@ -575,3 +575,8 @@ CREATE TABLE human_verdicts (
     UNIQUE (dataset, judge, answer, person)
 );
 """
+
+# The only sheet of a workbook that is read; NULL if nobody has chosen one.
+SHEETS = """
+ALTER TABLE datasets ADD COLUMN sheet TEXT;
+"""

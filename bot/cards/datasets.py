@@ -27,6 +27,7 @@ from bot.cards.blocks import (
     plain,
 )
 from bot.cards.candidates import arm_name, bar_share, floor_text, looks_suffix, quality
+from bot.cards.dataset_columns import choose_button, has_choices
 from bot.cards.findings import (
     CLEAN,
     LISTED_PARTS,
@@ -51,7 +52,7 @@ from bot.values.row_labels import USUAL_ROWS
 from storage.records import Dataset
 from trainers.dataset import LabelCount, Report
 from trainers.dataset.file_checks import NOT_YET_ENOUGH
-from trainers.dataset.rows import Choices, to_printable
+from trainers.dataset.rows import to_printable
 from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
 from trainers.dataset.versions import Diff
 from trainers.evaluation.results import Rung, Standing
@@ -66,9 +67,8 @@ STANDS: dict[Standing, str] = {
 UPLOAD = "upload"
 MEASURE, ESTIMATE, UPLOAD_AGAIN = "measure_dataset", "estimate_dataset", "upload_again"
 COLUMN = "For a table only. Empty: found by its name."
+SHEET = "Empty: the first with a table, and all with the same columns."
 SEALED = "More held-out rows, used once: before a promotion. Empty: as in the policy, else none."
-CHOOSE_COLUMNS = "choose_columns"
-SAMPLE_COLUMNS, SAMPLE_CELL = 5, 40
 TABLES = ("csv", "objects", "xlsx", "parquet")
 KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
 
@@ -134,8 +134,8 @@ def _example(dataset: Dataset, report: Report, *, may_show_row: bool) -> Text | 
     """One row as it was read, with the button that reads a table's other columns instead. Where other people can read
     the card, only the columns are named."""
     choose = None
-    if len(report.column_names) > 1 and dataset.origin is None:
-        choose = button("Choose columns", CHOOSE_COLUMNS, str(dataset.id))
+    if (len(report.column_names) > 1 or len(report.sheets) > 1) and dataset.origin is None:
+        choose = choose_button(dataset, report)
     if report.example and may_show_row:
         text, label = escape(report.example.text), escape(report.example.label)
         return Text(f"*For example*: “{text}” → *{label}*", choose)
@@ -177,8 +177,8 @@ def _blocked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: 
     """What has to be fixed, and the button that helps. A cleaned file is offered only if it would have rows left."""
     headline = _headline(f'Dataset "{dataset.title}"', report)
     again = button("Upload again", UPLOAD_AGAIN, dataset.name)
-    if has_choices(report):
-        buttons = [button("Choose columns", CHOOSE_COLUMNS, str(dataset.id), style="primary")]
+    if has_choices(report) or _may_be_another_sheet(report):
+        buttons = [choose_button(dataset, report, "primary")]
     elif can_be_cleaned(report):
         buttons = [button("Post a cleaned file", CLEAN, str(dataset.id), style="primary"), again]
     else:
@@ -196,7 +196,14 @@ def _blocked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: 
     )
 
 
+def _may_be_another_sheet(report: Report) -> bool:
+    """True if no row could be read and the workbook has other sheets."""
+    return not report.rows and len(report.sheets) > 1
+
+
 def _cure(report: Report) -> str:
+    if _may_be_another_sheet(report):
+        return "choose the sheet with the rows, or the columns; the file is then checked again."
     if has_choices(report):
         return "choose the columns; the file is then checked again."
     again = "upload the file again under the same name"
@@ -212,32 +219,6 @@ def _file(dataset: Dataset, report: Report) -> str:
     is_table = report.format in TABLES and columns.text and columns.label
     read = f", {_columns(report)}" if is_table else ""
     return f"{escape(cut(dataset.filename, 120))}{read}, from <@{dataset.uploaded_by}>"
-
-
-def has_choices(report: Report) -> bool:
-    """True if a person has to choose which columns hold the texts or the labels."""
-    return bool(report.choices.text or report.choices.label)
-
-
-def columns_form(dataset: Dataset, report: Report, records: Sequence[Sequence[str]]) -> Block:
-    """Asks for each column that is ambiguous or, if none is, for both. `records` has the header and the first rows for
-    the person who uploaded them, and is empty for others."""
-    rows = [[cut(to_printable(cell), SAMPLE_CELL) for cell in record[:SAMPLE_COLUMNS]] for record in records]
-    width = max(map(len, rows), default=0)
-    table = [Table([row + [""] * (width - len(row)) for row in rows])] if rows else []
-    choices, columns = report.choices, report.columns
-    if not has_choices(report):
-        choices = Choices(report.column_names, report.column_names)
-    fields = []
-    if choices.text:
-        fields.append(forms.select_input("text", "Column with the text", choices.text, initial=columns.text))
-    if choices.label:
-        fields.append(
-            forms.select_input("label", "Column with the label", choices.label, initial=columns.label)
-        )
-    return modal(
-        "Choose columns", CHOOSE_COLUMNS, [*table, *fields], submit="Check it", private=str(dataset.id)
-    )
 
 
 def full_report(
@@ -301,11 +282,17 @@ def no_such_dataset(name: str, names: Sequence[str]) -> str:
 
 
 def upload_modal(
-    channel: str, *, file_id: str | None = None, filename: str | None = None, name: str = "", sealed: str = ""
+    channel: str,
+    *,
+    file_id: str | None = None,
+    filename: str | None = None,
+    name: str = "",
+    sealed: str = "",
+    sheet: str = "",
 ) -> Block:
-    """The upload form. `name` is preset for a new version, `sealed` is the preset number of rows to seal. With a
-    `file_id`, from a message in `channel`, the form asks for no file. The dataset belongs to that channel; the form
-    asks for a channel if there is none or it is a direct message."""
+    """The upload form. `name` is preset for a new version, `sealed` is the preset number of rows to seal and `sheet`
+    the preset sheet of a workbook. With a `file_id`, from a message in `channel`, the form asks for no file. The
+    dataset belongs to that channel; the form asks for a channel if there is none or it is a direct message."""
     is_asked = not file_id or channel.startswith("D")
     file: CardBlock | Block = forms.file_input("file", "File: a table with text and label, or JSONL", KINDS)
     if file_id:
@@ -315,6 +302,7 @@ def upload_modal(
         forms.text_input("name", "Dataset name", "tickets", hint="Empty: the file's name.", initial=name),
         forms.text_input("text", "Column with the text", "text", hint=COLUMN),
         forms.text_input("label", "Column with the label", "label", hint=COLUMN),
+        forms.text_input("sheet", "Sheet of a workbook", "Tickets", hint=SHEET, initial=sheet),
         forms.text_input("sealed", "Rows to seal", "200", hint=SEALED, initial=sealed),
         *([_belongs_to(channel)] if is_asked else []),
         Note(

@@ -69,6 +69,16 @@ def select_input(name: str, label: str, options: Sequence[str], *, initial: str 
     return _input(name, label, element, optional=False)
 
 
+def choice_input(
+    name: str, label: str, options: Sequence[tuple[str, str]], *, initial: str, hint: str = ""
+) -> Block:
+    """A select of (value, words), with one of the values chosen."""
+    entries = [_option(value, shorten(words, 75)) for value, words in options[:MOST_OPTIONS]]
+    chosen = next((entry for entry in entries if entry["value"] == initial), entries[0])
+    element = {"type": "static_select", "action_id": "value", "options": entries, "initial_option": chosen}
+    return _input(name, label, element, optional=False, hint=hint)
+
+
 def task_input(hint: str) -> Block:
     """An optional select for the kind of task."""
     element = {

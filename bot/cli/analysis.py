@@ -19,6 +19,7 @@ from bot.cli.options import (
     FILE,
     JSON,
     NEW_FILE,
+    SHEET,
     exit_on_storage_error,
     limited_memory,
     load,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 @click.argument("file", type=FILE)
 @click.option("--text", help="Column with the text, for a table (by default guessed from its name).")
 @click.option("--label", help="Column with the label, for a table.")
+@SHEET
 @click.option("--against", metavar="PREVIOUS", type=FILE, help="Compare FILE with its earlier version.")
 @click.option(
     "--holdout", metavar="TEST", type=FILE, help="Your own test set: finds rows of FILE that ask the same."
@@ -88,6 +90,7 @@ def check(
     file: Path,
     text: str | None,
     label: str | None,
+    sheet: str | None,
     against: Path | None,
     holdout: Path | None,
     fix: Path | None,
@@ -102,7 +105,9 @@ def check(
     Exits with 1 if the file has a problem that must be fixed.
     """
     from bot.cli import datasets
+    from trainers.dataset import Columns
 
+    columns = Columns(text, label, sheet)
     if fix:
         _check_new_file(fix)
     if against and holdout:
@@ -122,15 +127,15 @@ def check(
         )
         checked: Report | Refusal
         if against:
-            checked = datasets.check_against(against, file, text, label, how)
+            checked = datasets.check_against(against, file, columns, how)
         elif holdout:
-            checked = datasets.check_with_holdout(holdout, file, text, label, how)
+            checked = datasets.check_with_holdout(holdout, file, columns, how)
         else:
-            checked = datasets.check(file, text, label, how=how)
+            checked = datasets.check(file, columns, how=how)
     report = value_or_exit(checked)
     _show_report(report, target, as_json=as_json)
     if fix and report.pairs is None:
-        copy = value_or_exit(datasets.fix(file, text, label, fix, holdout))
+        copy = value_or_exit(datasets.fix(file, columns, fix, holdout))
         click.echo(copy if as_json else f"\n{copy}", err=as_json)
     if report.is_blocked:
         sys.exit(EXIT_BLOCKED)
@@ -204,6 +209,7 @@ def _check_presidio(*, is_quick: bool) -> None:
 @click.option("--bar", type=BAR, help="The share of right answers that is good enough, like 90%.")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
+@SHEET
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; `finetune estimate --baseline` reads it.")
 def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **question: Any) -> None:
     """Measure the alternatives to fine-tuning on held-out rows: free models, prompts, examples, retrieval."""
@@ -252,6 +258,7 @@ def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **qu
 )
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
+@SHEET
 @click.option("--json", "as_json", is_flag=True, help="Print the curve as JSON.")
 def curve(
     file: Path,
@@ -260,6 +267,7 @@ def curve(
     label_usd: Decimal | None,
     text: str | None,
     label: str | None,
+    sheet: str | None,
     as_json: bool,
 ) -> None:
     """Draw the classical model's learning curve, which shows if more labelled rows are worth it."""
@@ -267,7 +275,7 @@ def curve(
     from bot.cli import evaluation_results as printed
     from trainers.dataset import Columns
 
-    columns = Columns(text, label)
+    columns = Columns(text, label, sheet)
     with Ticker() as ticker, datasets.checked_rows(file, holdout, columns, {}, ticker) as rows:
         curve = evaluations.learning_curve(_require_usable(file, rows, ticker), file.stem, predict, ticker)
         ticker.done()
@@ -308,6 +316,7 @@ def _require_usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) 
 @click.option("--task", type=TASK, help="The kind of task: classification, extraction, style, knowledge, …")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
+@SHEET
 @click.option("--why", is_flag=True, help="Add every reason, exact sums, and their assumptions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
 def estimate(
@@ -318,6 +327,7 @@ def estimate(
     task: TaskKind | None,
     text: str | None,
     label: str | None,
+    sheet: str | None,
     why: bool,
     as_json: bool,
     **question: Any,
@@ -325,6 +335,7 @@ def estimate(
     """Estimate what training on FILE would cost and save, how likely it pays back, and what is still unknown."""
     from bot.cli import datasets, estimates
     from bot.values.runs import ModelEnded
+    from trainers.dataset import Columns
 
     rows = file or dataset
     if rows is None:
@@ -334,7 +345,7 @@ def estimate(
     with Ticker() as ticker:
         # Deep: wrong labels matter to the verdict, and near copies change the split.
         how = datasets.CheckOptions(deep=True, on_progress=ticker)
-        report = datasets.check(rows, text, label, settings.trainer.folders, how)
+        report = datasets.check(rows, Columns(text, label, sheet), settings.trainer.folders, how)
     if report.is_blocked:
         show(datasets.report_parts(report), "bad", err=True)
         refuse(f"Fix {rows} first; then training on it can be estimated.")

@@ -14,7 +14,8 @@ from typing import Any
 
 from bot.cards import findings
 from bot.cards.blocks import CardBlock, Text
-from bot.cards.datasets import full_report, has_choices
+from bot.cards.dataset_columns import has_choices
+from bot.cards.datasets import full_report
 from bot.cards.findings import counts_text, finding_blocks, line_ranges
 from bot.cards.reasons import shortage_text
 from bot.cards.words import duration, duration_range, pluralize
@@ -110,25 +111,21 @@ def find_row_limit(wanted: str | None, settings: Callable[[], Settings]) -> RowL
 
 def check(
     file: Path,
-    text: str | None,
-    label: str | None,
+    columns: Columns,
     local_models: Mapping[str, Path] = NO_MODELS,
     how: CheckOptions = QUICK_CHECK,
 ) -> Report:
     """Checks a file. The split files are written only to count a local model's tokens in them, and then deleted."""
     with tempfile.TemporaryDirectory() as folder:
         out_dir = Path(folder) if local_models else None
-        return how.check(file, Columns(text, label), out_dir, local_models=local_models)
+        return how.check(file, columns, out_dir, local_models=local_models)
 
 
-def check_against(
-    previous: Path, file: Path, text: str | None, label: str | None, how: CheckOptions
-) -> Report | Refusal:
+def check_against(previous: Path, file: Path, columns: Columns, how: CheckOptions) -> Report | Refusal:
     """Checks `file` as the next version of `previous`, which keeps its test; the report says what changed."""
-    columns = Columns(text, label)
     with tempfile.TemporaryDirectory() as result:
         folder = Path(result)
-        before = check_file(previous, previous.name, columns, folder, SEED, deep=how.deep)
+        before = check_file(previous, previous.name, without_sheet(columns), folder, SEED, deep=how.deep)
         if before.is_blocked:
             worst = f"{before.findings[0].message} {before.findings[0].cure}"
             return Refusal(f"{previous} can't be used, so there is nothing to compare with. {worst}")
@@ -136,17 +133,19 @@ def check_against(
         return how.check(file, columns, previous=Previous(train, holdout))
 
 
-def check_with_holdout(
-    holdout: Path, file: Path, text: str | None, label: str | None, how: CheckOptions
-) -> Report | Refusal:
+def check_with_holdout(holdout: Path, file: Path, columns: Columns, how: CheckOptions) -> Report | Refusal:
     """Checks `file` with all its rows for training and all rows of `holdout` for testing, and finds what they share."""
-    columns = Columns(text, label)
     test = _test_rows(holdout, columns)
     return test if isinstance(test, Refusal) else how.check(file, columns, holdout=test)
 
 
+def without_sheet(columns: Columns) -> Columns:
+    """Returns the columns for another file, whose sheets have other names."""
+    return replace(columns, sheet=None)
+
+
 def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal:
-    test = read(holdout, holdout.name, columns=columns)
+    test = read(holdout, holdout.name, columns=without_sheet(columns))
     # A test without some of its answers would be another test.
     has_gaps = any(finding.code == EMPTY_LABEL.code for finding in test.findings)
     if test.is_refused or has_gaps or not test.examples:
@@ -166,16 +165,17 @@ def report_parts(report: Report, settings: Settings | None = None) -> tuple[Card
     charge by the token and whose key is set."""
     rows = [row for row in (settings.providers if settings else ()) if find_key(os.environ, row.provider)]
     waste = duplicate_cost(report.duplicate_tokens, rows, datetime.now(UTC).date())
-    choose = [Text("Name the columns with --text and --label.")] if has_choices(report) else []
-    return (*full_report(report, waste).parts, *choose)
+    parts = list(full_report(report, waste).parts)
+    if any(not sheet.is_read for sheet in report.sheets):
+        parts.append(Text("Name another sheet with --sheet."))
+    if has_choices(report):
+        parts.append(Text("Name the columns with --text and --label."))
+    return tuple(parts)
 
 
-def fix(
-    file: Path, text: str | None, label: str | None, out: Path, holdout: Path | None = None
-) -> str | Refusal:
+def fix(file: Path, columns: Columns, out: Path, holdout: Path | None = None) -> str | Refusal:
     """Writes a cleaned copy to `out`, without rows that `holdout` asks too. Returns lines that say what was left out
     and why."""
-    columns = Columns(text, label)
     test = _test_rows(holdout, columns) if holdout else ()
     if isinstance(test, Refusal):
         return test
@@ -320,7 +320,7 @@ def _split_by_holdout(
 ) -> EvaluationRows | Refusal:
     """Returns rows for training on the whole file, except what the holdout asks, and for measuring on the holdout."""
     columns = report.columns if report.format != "chat" else Columns()
-    test = read(holdout, holdout.name, columns=columns)
+    test = read(holdout, holdout.name, columns=without_sheet(columns))
     # Held-out rows are sent to models too, so they are searched for secrets and personal data.
     sensitive = Findings(SHOWN_LINES)
     check_sensitive(test.examples, sensitive)

@@ -71,6 +71,7 @@ class EvaluationRequest:
     holdout: Path | None
     text: str | None
     label: str | None
+    sheet: str | None = None
     rungs: tuple[RungName, ...] = ()
     models: tuple[str, ...] = ()
     prompt: str | None = None
@@ -85,7 +86,7 @@ class EvaluationRequest:
 
     @property
     def columns(self) -> Columns:
-        return Columns(self.text, self.label)
+        return Columns(self.text, self.label, self.sheet)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ T = TypeVar("T")
 EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
+SHEET = click.option(
+    "--sheet", help="Sheet of a workbook (by default the first with a table, and those with its columns)."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 
 

@@ -17,7 +17,7 @@ from bot.cards import findings as views
 from bot.cards.general import text_message
 from bot.context import AppContext
 from bot.rules.data_policy import RowDelivery
-from bot.services import authorization
+from bot.services import authorization, datasets
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.records import Cleaning, Dataset, Draft
@@ -52,7 +52,7 @@ def step(context: AppContext, cleaning: Cleaning) -> None:
             write,
             context.settings.files / str(dataset.sha256),
             dataset.filename,
-            Columns(dataset.text_column, dataset.label_column),
+            datasets.columns_of(dataset),
             _folder(context) / f"writing-{cleaning.id}",
         )
     except WorkerStopped as stopped:

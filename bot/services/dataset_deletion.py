@@ -136,7 +136,7 @@ def _folder(context: CoreContext, dataset: str) -> Path:
 
 def _keys_by_line(context: CoreContext, version: Dataset) -> dict[int, bytes]:
     """Returns the question's key for each line of the version's file at which a row begins."""
-    columns = Columns(version.text_column, version.label_column)
+    columns = datasets.columns_of(version)
     path = context.settings.files / str(version.sha256)
     reading = read(path, version.filename, columns=columns, limits=FULL_LIST)
     return {example.line: question_key(example) for example in reading.examples}

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
+
 from bot.charts import datasets
 from trainers.dataset import Columns, Limits, Report, check_file
+from trainers.dataset.reader import FirstRows, read_first_rows
+from trainers.dataset.rows import to_printable
 from trainers.dataset.sensitive_data import Scan, scan_file
 from trainers.dataset.versions import Previous
+from trainers.json_values import from_object
 from trainers.tokens import Encoding
 
 FULL_LIST = Limits(listed=500)
+FIRST_ROWS = "first_rows.jsonl"
+SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CELL = 3, 5, 40
 SEED = 20261124  # for the split into training and test rows, and for everything that is drawn from them
 
 
@@ -41,6 +48,8 @@ def inspect(
     """Checks a file in both stages. If it can be used, writes its parts into `files`, scans them, and draws lengths.png
     and labels.png into `drawings`.
 
+    The first rows of a table are stored beside the pictures, for the form in which people choose its columns.
+
     `longest` is the number of tokens in the longest row that the model takes; longer rows are a finding. `lengths_by`
     is that model's own tokenizer, None if this machine doesn't have it.
     """
@@ -59,6 +68,8 @@ def inspect(
         presidio=presidio,
         n_sealed=n_sealed,
     )
+    if report.column_names:
+        _store_first_rows(path, drawings)
     if report.is_blocked:
         return Inspection(report, ())
     scans = tuple(scan_file(files / f"{sha256}.jsonl", presidio=presidio) for sha256 in report.stored_files)
@@ -70,3 +81,25 @@ def inspect(
         datasets.draw_label_counts(shared, drawings / "labels.png"),
     )
     return Inspection(report, tuple(plot for plot in plots if plot), scans)
+
+
+def _store_first_rows(path: Path, folder: Path) -> None:
+    """Stores what the form shows of a table: as few and as short cells as it has room for."""
+    lines = [
+        orjson.dumps({"sheet": table.sheet, "records": [_shown_cells(record) for record in table.records]})
+        for table in read_first_rows(path, SHOWN_ROWS)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FIRST_ROWS).write_bytes(b"\n".join(lines))
+
+
+def _shown_cells(record: Sequence[str]) -> list[str]:
+    return [to_printable(cell, SHOWN_CELL) for cell in record[:SHOWN_COLUMNS]]
+
+
+def load_first_rows(folder: Path) -> tuple[FirstRows, ...]:
+    """Returns the first rows that the check has stored in a version's folder; none if its check stored none."""
+    path = folder / FIRST_ROWS
+    if not path.exists():
+        return ()
+    return tuple(from_object(FirstRows, orjson.loads(line)) for line in path.read_bytes().splitlines())

@@ -34,7 +34,6 @@ from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft, Run
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
-from trainers.dataset.reader import read_first_records
 from trainers.dataset.sensitive_data import Scan, scanner_name
 from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_data
 from trainers.dataset.versions import Previous
@@ -45,7 +44,6 @@ log = logging.getLogger(__name__)
 FETCH_TRIES = 8
 CHECK_TRIES = 3
 ASK_AGAIN_S = 3600
-SAMPLE_ROWS = 3
 
 
 def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
@@ -94,8 +92,8 @@ def scan_file(context: AppContext, sha256: str, by: str) -> None:
 
 @dataclass(frozen=True)
 class Upload:
-    """What a person entered in the form. Columns that are None are detected. `sealed` is the number of rows to seal, as
-    typed.
+    """What a person entered in the form. A sheet and columns that are None are found. `sealed` is the number of rows to
+    seal, as typed.
 
     The dataset belongs to `channel`, where its card is posted. `here` is the channel in which the person acted, '' if
     there was none.
@@ -109,6 +107,7 @@ class Upload:
     filename: str
     text_column: str | None = None
     label_column: str | None = None
+    sheet: str | None = None
     sealed: str | None = None
 
 
@@ -144,6 +143,7 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
                 source=upload.file_id,
                 text_column=upload.text_column,
                 label_column=upload.label_column,
+                sheet=upload.sheet,
                 sealed=sealed,
                 may_add=is_dataset_name(text),
             ),
@@ -191,70 +191,9 @@ def _name_taken(context: AppContext, name: str, channel: str) -> str:
     return f"The name {code(name)} is not available here. Type another one."
 
 
-def may_choose_columns(
-    context: AppContext, dataset_id: int, person: str
-) -> tuple[Dataset, Report, Sequence[Sequence[str]]] | Refusal:
-    """Returns a version whose columns people may choose, its report, and its first rows if this person uploaded them;
-    or why its columns can't be chosen."""
-    dataset = context.store.datasets.get(dataset_id)
-    refusal = authorization.refusal(context, person, "upload", dataset.channel)
-    if refusal:
-        return refusal
-    path = context.settings.files / str(dataset.sha256)
-    report = Report.from_json(dataset.report) if dataset.report else None
-    if report is None:
-        return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
-    if dataset.state == "ready" and _is_used(context, dataset):
-        return Refusal(
-            f"A newer version, a measurement, a run, labels or a waiver depend on how {code(dataset.title)} was read. "
-            "Upload the file under another name, and name the columns in the form."
-        )
-    if dataset.sha256 is None or not path.exists():
-        return Refusal("The file was deleted. Upload it again, and name the columns in the form.")
-    return dataset, report, read_first_records(path, SAMPLE_ROWS) if person == dataset.uploaded_by else ()
-
-
-def choose_columns(
-    context: AppContext, dataset_id: int, text: str | None, label: str | None, person: str
-) -> Dataset | Refusal:
-    """Has a version checked again with the columns that a person chose. None keeps the column that was found. The files
-    that were made with the former columns are deleted."""
-    allowed = may_choose_columns(context, dataset_id, person)
-    if isinstance(allowed, Refusal):
-        return allowed
-    dataset, report, _ = allowed
-    now = context.clock()
-    columns = {"text_column": text or dataset.text_column, "label_column": label or dataset.label_column}
-    if columns["text_column"] == columns["label_column"]:
-        return Refusal("The text and the label can't be the same column.")
-    again = {"tries": 0, "next_at": 0, "report": None, "refusal": None}
-    with context.store.transaction():
-        if dataset.state == "ready" and _is_used(context, dataset):
-            return Refusal(f"{code(dataset.title)} has come into use. Upload the file under another name.")
-        only_here = context.store.deletions.files_of([dataset.id], documents_of=None)
-        moved = context.store.datasets.move(dataset, "checking", now=now, **columns, **again)
-        if moved is None:
-            return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
-        context.audit(person, "choose columns", f"dataset {moved.id}")
-        show(context, moved, views.received_card(moved))
-    for sha256 in only_here.intersection(report.stored_files):
-        (context.settings.files / f"{sha256}.jsonl").unlink(missing_ok=True)
-        context.store.scans.drop(sha256)
-    return moved
-
-
-def _is_used(context: AppContext, dataset: Dataset) -> bool:
-    """True if something depends on how this version was read."""
-    store, ids = context.store, (dataset.id,)
-    later = [each for each in store.datasets.versions(dataset.name) if each.version > dataset.version]
-    if any(each.state != "refused" for each in later) or store.deletions.of(dataset.name):
-        return True
-    return bool(
-        store.runs.on(ids)
-        or store.measurements.on(ids)
-        or store.labellings.on(ids)
-        or store.waivers.of(dataset.id)
-    )
+def columns_of(dataset: Dataset) -> Columns:
+    """Returns what people have chosen; the rest is found."""
+    return Columns(dataset.text_column, dataset.label_column, dataset.sheet)
 
 
 def step(context: AppContext, dataset: Dataset) -> None:
@@ -445,11 +384,11 @@ def _check(context: AppContext, dataset: Dataset) -> None:
             inspect,
             context.settings.files / str(dataset.sha256),
             dataset.filename,
-            Columns(dataset.text_column, dataset.label_column),
+            columns_of(dataset),
             context.settings.files,
             SEED,
             previous=_previous_files(context, dataset),
-            drawings=_folder(context, dataset),
+            drawings=folder_of(context, dataset),
             longest=limit.tokens if limit else None,
             lengths_by=limit.own if limit else None,
             presidio=context.settings.presidio,
@@ -529,14 +468,14 @@ def _write_findings(context: CoreContext, dataset: Dataset, report: Report) -> t
     reachable = [row for row in context.settings.providers if row.name in context.trainers]
     today = datetime.fromtimestamp(context.clock(), UTC).date()
     waste = duplicate_cost(report.duplicate_tokens, reachable, today)
-    path = _folder(context, dataset) / "findings.txt"
+    path = folder_of(context, dataset) / "findings.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = terminal_text(views.full_report(report, waste, most=None, shows_labels=False).parts)
     path.write_text(f"{text}\n", encoding="utf-8")
     return (path,)
 
 
-def _folder(context: CoreContext, dataset: Dataset) -> Path:
+def folder_of(context: CoreContext, dataset: Dataset) -> Path:
     """Returns the folder of a version's plots and list of findings."""
     return context.settings.data / "plots" / f"dataset-{dataset.id}"
 
@@ -559,7 +498,7 @@ def _post_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -
     """Posts the files in the card's thread, in one message."""
     card = f"dataset {dataset.id}"
     titled = [(path, findings.file_title(path.stem, dataset.title)) for path in files]
-    chosen = " ".join(filter(None, (dataset.text_column, dataset.label_column)))
+    chosen = " ".join(filter(None, (dataset.text_column, dataset.label_column, dataset.sheet)))
     once = f"files of {card} {chosen}".rstrip()  # other columns give other files
     who = dataset.uploaded_by
     notifications.put_files(context, card, dataset.channel, titled, once=once, concerns=who)

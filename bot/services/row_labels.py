@@ -358,7 +358,7 @@ def _close(context: AppContext, labelling: Labelling) -> None:
         for row in rows
         if row.given is None and (label := outcome.decided.get(row.place)) is not None
     ]
-    columns = Columns(before.text_column, before.label_column)
+    columns = datasets.columns_of(before)
     file = VersionFile(context.settings.files, str(before.sha256), before.filename, columns, report.system)
     try:
         written = context.workers.poll(

@@ -31,6 +31,7 @@ from bot.cards import (
     runs,
     sunsets,
 )
+from bot.cards import dataset_columns as column_cards
 from bot.cards import evaluation_results as result_cards
 from bot.cards import help as help_cards
 from bot.cards import interventions as intervention_cards
@@ -41,6 +42,7 @@ from bot.services import (
     authorization,
     budgets,
     clean_copies,
+    dataset_columns,
     estimate_requests,
     human_preferences,
     interventions,
@@ -219,8 +221,8 @@ def _waive(click: Click) -> Form | Refusal:
 
 
 def _choose_columns(click: Click) -> Form | Refusal:
-    allowed = dataset_services.may_choose_columns(click.context, click.number, click.person)
-    return allowed if isinstance(allowed, Refusal) else datasets.columns_form(*allowed)
+    allowed = dataset_columns.may_choose_columns(click.context, click.number, click.person)
+    return allowed if isinstance(allowed, Refusal) else column_cards.columns_form(*allowed)
 
 
 def _upload_again(click: Click) -> Form | Refusal:
@@ -296,7 +298,7 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
         approvals.may_reject(click.context, click.value, click.person) or plans.reject_modal(click.value)
     ),
     data_policy.WAIVE: _waive,
-    datasets.CHOOSE_COLUMNS: _choose_columns,
+    column_cards.CHOOSE_COLUMNS: _choose_columns,
     datasets.MEASURE: lambda click: baseline_form(click.call, click.value),
     datasets.UPLOAD_AGAIN: _upload_again,
     # the value is a dataset's name, or the name of no dataset if none is meant

@@ -167,9 +167,11 @@ def upload_form(call: Call, **initial: str) -> Form | Refusal:
     help="upload labelled examples; or choose “Use as training data” in the menu of a message that has a file",
     needs=("upload",),
     instead="The form asks for the file and its name.",
+    usage="[sheet=Tickets]",
 )
-def upload(call: Call) -> Reply:
-    return upload_form(call)
+@click.option("--sheet", default="", help="The sheet of a workbook to read, if it has several.")
+def upload(call: Call, sheet: str) -> Reply:
+    return upload_form(call, sheet=sheet)
 
 
 @finetune.command(

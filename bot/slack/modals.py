@@ -10,6 +10,7 @@ from typing import Any
 from slack_bolt import Ack, App
 
 from bot.cards import data_policy as waiver_cards
+from bot.cards import dataset_columns as column_cards
 from bot.cards import dataset_deletion as dataset_deletion_cards
 from bot.cards import datasets as dataset_cards
 from bot.cards import distillations as distillation_cards
@@ -27,6 +28,7 @@ from bot.rules.units import Misread, Volume, parse_request_volume
 from bot.services import (
     approvals,
     data_policy,
+    dataset_columns,
     dataset_deletion,
     datasets,
     distillations,
@@ -134,15 +136,17 @@ def _receive(answers: Answers) -> Errors:
         filename=known_name or str(answers.file.get("name") or "upload"),
         text_column=answers.values.get("text"),
         label_column=answers.values.get("label"),
+        sheet=answers.values.get("sheet"),
         sealed=answers.values.get("sealed"),
     )
     return _errors_by_field(datasets.receive(answers.context, upload), "name")
 
 
 def _choose_columns(answers: Answers) -> Errors:
-    text, label = answers.values.get("text"), answers.values.get("label")
-    result = datasets.choose_columns(answers.context, answers.number, text, label, answers.person)
-    return _errors(result, "label" if label else "text")
+    chosen = column_cards.chosen_columns(answers.values)
+    result = dataset_columns.choose_columns(answers.context, answers.number, chosen, answers.person)
+    fields = (name for name in ("label", "text", "sheet") if answers.values.get(name))
+    return _errors(result, next(fields, "text"))
 
 
 def _estimate(answers: Answers) -> Errors:
@@ -252,7 +256,7 @@ FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     dataset_cards.UPLOAD: _receive,
     estimates.ESTIMATE: _estimate,
     evaluation_cards.FORM: _measure,
-    dataset_cards.CHOOSE_COLUMNS: _choose_columns,
+    column_cards.CHOOSE_COLUMNS: _choose_columns,
     document_cards.DOCUMENT_FORM: _add_knowledge,
     plan_cards.APPROVE_FORM: _approve,
     plan_cards.REJECT_FORM: _reject,

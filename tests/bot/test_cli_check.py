@@ -14,6 +14,8 @@ from benchmarks._flawed import add_flaws, write
 from benchmarks._planted import make_texts, mislabel
 from bot.cli import datasets
 from tests.bot.cli_runner import ROOT, TICKETS, finetune, finetune_json, ticket_lines, write_tickets
+from tests.trainers.document_files import sheet_row, workbook
+from trainers.dataset import Columns
 
 FLAWED = ROOT / "examples" / "support_tickets_flawed.jsonl"
 NOISY = ROOT / "examples" / "support_tickets_copied_and_mislabelled.csv"
@@ -65,7 +67,16 @@ def test_a_blocked_file_has_exit_code_1_and_its_json_lists_findings_by_line() ->
 def test_columns_can_be_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("".join(["words,kind\n", *ticket_lines(79)[1:]]), encoding="utf-8")
     report = finetune_json("check", "a.csv", "--text", "words", "--label", "kind")
-    assert report["columns"] == {"text": "words", "label": "kind"}
+    assert report["columns"] == {"text": "words", "label": "kind", "sheet": None}
+
+
+def test_a_sheet_can_be_named(tmp_path: Path) -> None:
+    rows = [line.rstrip("\n").split(",") for line in ticket_lines(79)]
+    tickets = "".join(sheet_row(number, *row) for number, row in enumerate(rows, 1))
+    (tmp_path / "a.xlsx").write_bytes(workbook(sheet_row(1, "a", "b") + sheet_row(2, "1", "2"), tickets))
+    assert "Name another sheet with --sheet." in finetune("check", "a.xlsx", "--quick").output
+    report = finetune_json("check", "a.xlsx", "--quick", "--sheet", "s2")
+    assert (report["columns"]["sheet"], report["rows"]) == ("s2", 79)
 
 
 def test_a_check_counts_its_warnings_and_gives_each_cure_once(tmp_path: Path) -> None:
@@ -142,7 +153,7 @@ def test_wrong_labels_are_named_by_their_lines(tmp_path: Path) -> None:
 
 def test_a_check_reports_its_progress() -> None:
     progress: list[str] = []
-    datasets.check(NOISY, None, None, how=datasets.CheckOptions(deep=True, on_progress=progress.append))
+    datasets.check(NOISY, Columns(), how=datasets.CheckOptions(deep=True, on_progress=progress.append))
     assert progress[-3].endswith(" rows read") and progress[-2].startswith("Looking for near copies among")
     assert progress[-1] == "Looking for labels that are probably wrong"
 

@@ -33,7 +33,7 @@ from bot.values.runs import Refusal
 from tests.cards import builders
 from tests.trainers.test_sizing_training_time import MACHINE
 from trainers.base_models import Base, find_base
-from trainers.dataset import Report
+from trainers.dataset import Columns, Report
 from trainers.providers import ProviderRow
 from trainers.sizing.hardware import read_gpu
 from trainers.sizing.training_time import CALIBRATION_FILE, Calibration
@@ -47,7 +47,7 @@ MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return datasets.check(TICKETS, None, None)
+    return datasets.check(TICKETS, Columns())
 
 
 def settings(folder: Path, model: str = SMOL, more: str = "") -> Settings:

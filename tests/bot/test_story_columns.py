@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 from demo.people import ANA, BEN
 from tests.bot.measurements import PRICES, measure
 from tests.bot.props import tickets_csv
 from tests.bot.world import DORA, PRIVATE, PUBLIC, MakeWorld, Rules, World
+from tests.trainers.document_files import sheet_row, workbook
 from trainers.dataset import Report
 
 CHOOSE = "choose_columns"
@@ -93,6 +96,30 @@ def test_columns_stay_once_something_was_measured_with_them(make_world: MakeWorl
     measure(world)
     answer = world.click_and_read(DORA, CHOOSE)
     assert "a measurement" in answer and "Upload the file under another name" in answer
+
+
+def two_sheets() -> bytes:
+    """A workbook with figures, and tickets in its second sheet."""
+    figures = sheet_row(1, "month", "kind") + "".join(
+        sheet_row(line, f"month {line} of the year", f"kind {line % 2}") for line in range(2, 40)
+    )
+    rows = list(csv.reader(io.StringIO(tickets_csv())))
+    return workbook(figures, "".join(sheet_row(line, *row) for line, row in enumerate(rows, 1)))
+
+
+def test_another_sheet_of_a_workbook_is_chosen_in_the_form(world: World) -> None:
+    before = world.upload_and_check(two_sheets(), file="tickets.xlsx")
+    assert world.find_message("Only the sheet 's1' was read. Not read: 's2'")
+    world.click(DORA, CHOOSE)
+    form = json.dumps(world.slack.view(DORA.id).blocks)  # type: ignore[union-attr]
+    assert "month 2 of the year" in form and "Order 0" in form and "s2: 61 lines" in form
+    chosen = {"sheet": "sheet s2", "text": "month", "label": "kind"}
+    assert world.slack.submit_modal(DORA.id, chosen).closed
+    world.tick_until(lambda: world.dataset().sheet == "s2", "the choice")
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
+    world.send()
+    assert (world.dataset().id, world.dataset().text_column) == (before.id, None)
+    assert world.find_message("60 rows, 3 labels", "→ *billing*", "Not read: 's1'")
 
 
 def test_ids_in_the_place_of_the_text_are_asked_about(world: World) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bot.cards import (
     data_policy,
+    dataset_columns,
     datasets,
     documents,
     estimates,
@@ -51,6 +52,7 @@ from tests.cards.builders import ANSWER, ASK, BUDGET, GO, HASH, LOSSES, NO_BUDGE
 from tests.cards.estimate_cards import TARGET
 from tests.cards.measurements import DISTRUSTING, JUDGED, MANY_ERRORS, RUNGS, SEARCH
 from trainers.dataset import LabelCount
+from trainers.dataset.reader import FirstRows
 from trainers.evaluation.scores import HOW_READ
 
 Json = Mapping[str, Any]
@@ -156,19 +158,35 @@ def _views() -> dict[str, Json]:
         ),
         "home-nothing-waits": home.page(HomeOverview([], [], [], by_state["done"], NO_BUDGET)),
         "home-empty": home.page(HomeOverview([], [], [], [], NO_BUDGET, is_new=True)),
-        "form-columns": datasets.columns_form(
+        "form-columns": dataset_columns.columns_form(
             builders.dataset(),
             builders.report_with_unclear_columns(),
             [
-                ["text", "category", "topic"],
-                ["Where is my parcel? " * 4, "delivery", "lost"],
-                ["A refund", "billing"],
+                FirstRows(
+                    "",
+                    (
+                        ("text", "category", "topic"),
+                        ("Where is my parcel? Where is my parcel?…", "delivery", "lost"),
+                        ("A refund", "billing"),
+                    ),
+                )
             ],
         ),
-        "form-columns-again": datasets.columns_form(
+        "form-sheets": dataset_columns.columns_form(
+            builders.dataset(),
+            builders.report_of_a_workbook(),
+            [
+                FirstRows("Tickets", (("message", "intent"), ("Where is it?", "delivery"))),
+                FirstRows("Mails", (("subject", "queue"), ("My parcel", "delivery"))),
+            ],
+        ),
+        "form-sheets-read-together": dataset_columns.columns_form(
+            builders.dataset(), builders.report_of_a_workbook(are_alike=True), []
+        ),
+        "form-columns-again": dataset_columns.columns_form(
             builders.dataset(),
             builders.report(),
-            [["id", "message", "intent", "agent"], ["1", "Where?", "delivery", "A"]],
+            [FirstRows("", (("id", "message", "intent", "agent"), ("1", "Where?", "delivery", "A")))],
         ),
         "form-upload": datasets.upload_modal("C0TICKETS"),
         "form-upload-again": datasets.upload_modal("C0TICKETS", name="tickets"),

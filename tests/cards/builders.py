@@ -33,7 +33,7 @@ from bot.rules.units import MonthlyVolume, Volume, monthly_volume
 from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
-from trainers.dataset.rows import NO_CHOICES, Choices, ShownRow
+from trainers.dataset.rows import NO_CHOICES, Choices, Sheet, ShownRow
 from trainers.evaluation.statistics import LabelLoss
 from trainers.pricing import PriceRow
 from trainers.providers import ModelVerdict
@@ -160,6 +160,15 @@ def report_with_unclear_columns() -> Report:
     choices = Choices(label=("category", "topic"))
     read = replace(blocked_report(UNCLEAR), rows=0, labels=(), columns=Columns(), choices=choices)
     return replace(read, column_names=("text", "category", "topic"), example=None)
+
+
+def report_of_a_workbook(*, are_alike: bool = False) -> Report:
+    """A workbook with two sheets, of which the first was read, or both."""
+    sheets = (Sheet("Tickets", 384, is_read=True), Sheet("Mails", 120, is_read=are_alike))
+    text = "Only the sheet 'Tickets' was read. Not read: 'Mails'."
+    cure = "If the rows are in another one, choose that sheet."
+    others = () if are_alike else (Finding(None, "tells", "one_sheet", text, cure),)
+    return replace(report(*others), format="xlsx", sheets=sheets)
 
 
 NO_TEXT_COLUMN = Finding(

@@ -96,6 +96,9 @@ def _datasets() -> dict[str, Message]:
             builders.dataset(), replace(builders.blocked_report(NOT_JSON, TOO_FEW), rows=3), days=30
         ),
         "dataset-columns": datasets.checked_card(builders.dataset(), builders.report_with_unclear_columns()),
+        "dataset-sheets": datasets.checked_card(
+            builders.dataset(), builders.report_of_a_workbook(), may_show_row=True
+        ),
         "dataset-text-unclear": datasets.checked_card(
             builders.dataset(), builders.report_with_a_doubtful_text()
         ),

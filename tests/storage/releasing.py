@@ -128,6 +128,9 @@ INSERT INTO deployment_days (deployment_id, day, ms) VALUES (1, '2026-11-25', 60
 INSERT INTO human_verdicts (id, dataset, judge, measurement_id, answer, judged, person, verdict, at)
     VALUES (1, 'tickets', 'openai/gpt', 1, 'hash-3', 'yes', 'U2', 'no', 1300.0);
 """,
+    "m023_sheets": """
+UPDATE datasets SET sheet = 'Tickets' WHERE id = 1;
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

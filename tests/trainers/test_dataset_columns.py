@@ -10,7 +10,7 @@ import pytest
 
 from tests.trainers.document_files import sheet_row, workbook
 from trainers.dataset import Columns, Reading, check_file, read
-from trainers.dataset.reader import read_first_records
+from trainers.dataset.reader import FirstRows, read_first_rows
 from trainers.dataset.rows import Choices
 
 TEXTS = [f"the printer on floor {number} prints nothing" for number in range(30)]
@@ -147,7 +147,22 @@ def test_a_column_that_is_missing_can_be_chosen_among_those_there_are(tmp_path: 
 def test_the_first_records_begin_with_the_names(tmp_path: Path) -> None:
     content = table(["Export", "", ""], ["Request", "", "Handling"], ["ID", "Message", "Team"], *numbered())
     (tmp_path / "a.csv").write_text(content, encoding="utf-8")
-    assert read_first_records(tmp_path / "a.csv", 2) == [["ID", "Message", "Team"], *numbered()[:2]]
+    (shown,) = read_first_rows(tmp_path / "a.csv", 2)
+    assert shown == FirstRows("", (("ID", "Message", "Team"), *map(tuple, numbered()[:2])))
+
+
+def test_the_first_rows_of_every_sheet_and_of_a_parquet_file_are_shown(tmp_path: Path) -> None:
+    tickets = sheet_row(1, "Export") + sheet_row(2, "ID", "Message") + sheet_row(3, "7", "it is late")
+    (tmp_path / "a.xlsx").write_bytes(workbook(tickets, "", sheet_row(1, "Word") + sheet_row(2, "late")))
+    assert read_first_rows(tmp_path / "a.xlsx", 2) == (
+        FirstRows("s1", (("ID", "Message"), ("7", "it is late"))),
+        FirstRows("s3", (("Word",), ("late",))),
+    )
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = arrow.table({"text": ["it is late", "again"], "ok": [True, False]})
+    parquet.write_table(rows, tmp_path / "a.parquet")
+    (shown,) = read_first_rows(tmp_path / "a.parquet", 1)
+    assert shown.records == (("text", "ok"), ("it is late", "True"))
 
 
 def test_a_report_shows_its_first_row_without_personal_data_and_does_not_store_it(tmp_path: Path) -> None:

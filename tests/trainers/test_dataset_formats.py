@@ -381,6 +381,29 @@ def test_not_a_number_in_parquet_is_a_missing_label(tmp_path: Path) -> None:
     assert {example.answer for example in reading.examples} == {"0", "1"}
 
 
+@pytest.mark.parametrize(
+    ("value", "label"), [("true", "true"), ("1.5", "1.5"), ("0", "0"), ('"null"', "null")]
+)
+def test_values_of_json_are_labels_as_json_writes_them(tmp_path: Path, value: str, label: str) -> None:
+    lines = [f'{{"text": "the parcel is {number} days late", "label": {value}}}' for number in range(5)]
+    lines.append('{"text": "and nobody has said yet what this is", "label": null}')
+    for content in ("\n".join(lines), f"[{','.join(lines)}]"):
+        (tmp_path / "a.json").write_text(content)
+        reading = read(tmp_path / "a.json", "a.json")
+        assert {example.answer for example in reading.examples} == {label}
+        assert "empty_label" in [code for _, code in codes(reading)], "null is no label"
+
+
+def test_booleans_of_a_workbook_are_labels_as_excel_shows_them(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl", reason="openpyxl writes the booleans")
+    book = openpyxl.Workbook()
+    book.active.append(["text", "label"])
+    for number in range(4):
+        book.active.append([f"the parcel is {number} days late", number % 2 == 0])
+    book.save(tmp_path / "a.xlsx")
+    assert {example.answer for example in read(tmp_path / "a.xlsx", "a.xlsx").examples} == {"TRUE", "FALSE"}
+
+
 def ticket_rows(first: int, count: int, texts: str = "ticket") -> str:
     """Rows of a sheet with a number, a text and a label."""
     return "".join(
@@ -408,6 +431,28 @@ def test_sheets_with_the_same_header_are_read_together(tmp_path: Path) -> None:
         "The sheets 's2' and 's4' have the same columns and were read together" in messages["sheets_joined"]
     )
     assert messages["one_sheet"] == "Not read: 's1', 's3'."
+
+
+def test_a_sheet_is_read_alone_if_a_person_names_it(tmp_path: Path) -> None:
+    header = sheet_row(1, "no", "text", "label")
+    path = write_workbook(
+        tmp_path / "a.xlsx", header + ticket_rows(2, 30, "old"), header + ticket_rows(2, 20, "new"), ""
+    )
+    reading = read(path, "a.xlsx", columns=Columns(sheet="s2"))
+    assert len(reading.examples) == 20 and reading.examples[0].line == 2
+    assert reading.findings[0].message == "Only the sheet 's2' was read. Not read: 's1'."
+    assert reading.columns.sheet == "s2"
+
+    wrong = read(path, "a.xlsx", columns=Columns(sheet="s3"))
+    assert wrong.is_refused and not wrong.examples
+    assert wrong.findings[0].message == "There is no sheet 's3' with rows; available: 's1' and 's2'."
+
+
+def test_a_file_without_sheets_says_that_none_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nit is late,a\nagain,b\n")
+    reading = read(tmp_path / "a.csv", "a.csv", columns=Columns(sheet="Mails"))
+    assert len(reading.examples) == 2 and not reading.is_refused
+    assert (reading.findings[0].code, reading.findings[0].message.split("'")[1]) == ("no_workbook", "Mails")
 
 
 def test_sheets_without_a_header_are_not_joined(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from trainers.dataset.rows import (
     Example,
     Format,
     Limits,
+    Sheet,
     is_blank,
     text_of_content,
     to_printable,
@@ -57,7 +58,7 @@ class Reading:
 @dataclass
 class Progress:
     """What is known about a file so far. `blank` and `pairs` count blank lines and preference pairs. `names` are the
-    columns of a table."""
+    columns of a table, `sheets` those of a workbook."""
 
     format: Format | None = None
     blank: int = 0
@@ -65,6 +66,7 @@ class Progress:
     columns: Columns = FIND_COLUMNS
     choices: Choices = NO_CHOICES
     names: tuple[str, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
 
 
 def read(
@@ -107,6 +109,11 @@ def stream(
     file: BinaryIO, sniffed: Sniffed, columns: Columns, findings: Findings, limits: Limits, progress: Progress
 ) -> Iterator[Example]:
     """Yields all good rows of an accepted file. Faults go to `findings`."""
+    if columns.sheet is not None and sniffed.kind != "xlsx":
+        text = (
+            f"The file is no workbook, so there was no sheet '{to_printable(columns.sheet, 40)}' to look for."
+        )
+        findings.add_for_file(table_files.NO_WORKBOOK, text)
     if sniffed.kind == "jsonl":
         progress.format = None
         for block in blocks(file, findings, limits):
@@ -125,34 +132,74 @@ def stream(
         )
     elif sniffed.kind == "xlsx":
         progress.format = "xlsx"
-        yield from tables.examples(table_files.records(file, findings, limits), columns, findings, progress)
+        sheets = table_files.find_sheets(file, columns.sheet, findings)
+        if sheets:
+            progress.sheets = sheets.filled
+            records = table_files.records(sheets, findings, limits)
+            yield from tables.examples(records, columns, findings, progress)
     else:
         progress.format = "csv"
         records = tables.csv_records(_text_lines(file, findings, limits), sniffed.separator, findings)
         yield from tables.examples(records, columns, findings, progress)
 
 
-def read_first_records(path: Path, count: int) -> list[list[str]]:
-    """Returns the names of the columns and the first `count` rows of a table in a text file. Returns an empty list for
-    other files, which would have to be read completely. Raises OSError as open() does."""
-    limits = DEFAULT_LIMITS
-    findings = Findings(limits.listed)
+@dataclass(frozen=True)
+class FirstRows:
+    """The first records of a table, the one with the names first. `sheet` is '' where there are no sheets."""
+
+    sheet: str
+    records: tuple[tuple[str, ...], ...]
+
+
+def read_first_rows(path: Path, count: int) -> tuple[FirstRows, ...]:
+    """Returns the names of the columns and the first `count` rows of a table, and of each sheet of a workbook. Returns
+    nothing for a file that is no table. Raises OSError as open() does."""
+    limits, findings = DEFAULT_LIMITS, Findings(0)
     with open_converted(path, limits) as source:
-        sniffed = sniff(source.file.read(HEAD_BYTES))
-        if isinstance(sniffed, Sniffed) and sniffed.kind == "table":
-            lines = _text_lines(source.file, findings, limits)
-            records = tables.csv_records(lines, sniffed.separator, findings)
-        elif isinstance(sniffed, Sniffed) and sniffed.kind == "objects":
-            records = _object_records(source.file, findings, limits)
-        else:
-            return []
-        sample = list(islice(records, max(_HEADER_SAMPLE, count + 1)))
-        if not sample:
-            return []
-        place = 0 if sniffed.kind == "objects" else tables.header_place(sample, FIND_COLUMNS)
-        return [record.cells for record in sample[place : place + count + 1]]
+        sniffed = accept_file(source, path.name, findings, limits)
+        if sniffed is None or sniffed.kind == "jsonl":
+            return ()
+        if sniffed.kind == "xlsx":
+            return tuple(_first_rows_of_sheets(source.file, count))
+        sample = list(islice(_table_records(source.file, sniffed, findings, limits), _HEADER_SAMPLE))
+        # Titles above the names are for people, so only files that people write have them.
+        records = _from_names_on(sample) if sniffed.kind == "table" else sample
+        return (FirstRows("", _cells(records[: count + 1])),)
 
 
+def _first_rows_of_sheets(file: BinaryIO, count: int) -> Iterator[FirstRows]:
+    sheets = table_files.find_sheets(file, None, Findings(0))
+    if sheets is None:
+        return
+    for sheet in sheets.filled[:_MOST_SHEETS]:
+        sample = table_files.first_records(sheets, sheet.name, _HEADER_SAMPLE, DEFAULT_LIMITS)
+        yield FirstRows(sheet.name, _cells(_from_names_on(sample)[: count + 1]))
+
+
+def _from_names_on(sample: list[tables.Record]) -> list[tables.Record]:
+    """Returns the records without the titles above the columns' names."""
+    return sample[tables.header_place(sample, FIND_COLUMNS) :] if sample else sample
+
+
+def _cells(records: list[tables.Record]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(record.cells) for record in records)
+
+
+def _table_records(
+    file: BinaryIO, sniffed: Sniffed, findings: Findings, limits: Limits
+) -> Iterator[tables.Record]:
+    """Yields the records of an accepted table. Of a workbook, the sheets that are read without asking."""
+    if sniffed.kind == "objects":
+        return _object_records(file, findings, limits)
+    if sniffed.kind == "parquet":
+        return table_files.parquet_records(file, findings, limits)
+    if sniffed.kind == "xlsx":
+        sheets = table_files.find_sheets(file, None, findings)
+        return table_files.records(sheets, findings, limits) if sheets else iter(())
+    return tables.csv_records(_text_lines(file, findings, limits), sniffed.separator, findings)
+
+
+_MOST_SHEETS = 10  # whose first rows are shown
 _HEADER_SAMPLE = 100  # records that show where the names of the columns are
 
 
@@ -183,11 +230,7 @@ def read_questions(path: Path, name: str, column: str | None) -> Questions | str
             )
         if sniffed.kind in ("jsonl", "objects"):
             return _questions_of(_asked_texts(source.file, column, findings, limits), name, limits)
-        if sniffed.kind == "xlsx":
-            records = table_files.records(source.file, findings, limits)
-        else:
-            lines = _text_lines(source.file, findings, limits)
-            records = tables.csv_records(lines, sniffed.separator, findings)
+        records = _table_records(source.file, sniffed, findings, limits)
         sample = list(islice(records, _HEADER_SAMPLE))
         header = tables.header_place(sample, Columns(column)) if sample else 0
         names = tables.column_names(sample[header].cells) if sample else ()
@@ -239,7 +282,7 @@ def _asked_text(row: dict[str, Any], column: str | None) -> str:
         return (text_of_content(turns[0].get("content")) or "") if is_question else ""
     names = list(row)
     place = tables.find_text_column(names, column)
-    return "" if place is None else tables.cell_text(row[names[place]])
+    return "" if place is None else tables.cell_text(row[names[place]], tables.JSON_BOOLEANS)
 
 
 def cap_rows(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:
@@ -304,7 +347,8 @@ def _object_records(file: BinaryIO, findings: Findings, limits: Limits) -> Itera
             if not names:
                 names = [name for name, value in row.items() if not isinstance(value, list | dict)]
                 yield tables.Record(line, names)
-            yield tables.Record(line, [tables.cell_text(row.get(name)) for name in names])
+            cells = [tables.cell_text(row.get(name), tables.JSON_BOOLEANS) for name in names]
+            yield tables.Record(line, cells)
 
 
 def _text_lines(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[str]:

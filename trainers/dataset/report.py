@@ -46,6 +46,7 @@ from trainers.dataset.rows import (
     Example,
     Format,
     Limits,
+    Sheet,
     ShownRow,
     Task,
     default_system,
@@ -100,8 +101,8 @@ class Report:
 
     `n_copies` rows ask what a held-out row asks, so they are neither trained nor measured on. `n_earlier` of the
     held-out rows are in an earlier version's file only. `n_combined` is the number of labels that the `labels` are
-    combinations of, 0 if each is one. `column_names` are those of a table, and `example`
-    is its first row without personal data or a secret, which is shown and not stored: to_json leaves it out.
+    combinations of, 0 if each is one. `column_names` are those of a table and `sheets` those of a workbook; `example`
+    is the first row without personal data or a secret, which is shown and not stored: to_json leaves it out.
 
     The answers of `n_calling` rows call functions, by `n_functions` different names; both are 0 in reports from before
     they were added.
@@ -147,6 +148,7 @@ class Report:
     floor: float | None = None
     n_calling: int = 0
     n_functions: int = 0
+    sheets: tuple[Sheet, ...] = ()
 
     @property
     def has_free_candidates(self) -> bool:
@@ -407,6 +409,7 @@ class _CheckResult:
             seconds=clock.seconds,
             n_calling=facts.n_calling,
             n_functions=len(facts.functions),
+            sheets=scanned.progress.sheets,
         )
 
 

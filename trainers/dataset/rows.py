@@ -89,10 +89,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a table's columns; None means that the column is detected."""
+    """The names of a table's columns; None means that the column is detected. `sheet` is the only sheet of a workbook
+    to read; None reads the first with a table, and those with the same columns."""
 
     text: str | None = None
     label: str | None = None
+    sheet: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,15 @@ class Choices:
 
     text: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A sheet of a workbook that has anything in it. `lines` includes its header."""
+
+    name: str
+    lines: int
+    is_read: bool
 
 
 @dataclass(frozen=True)

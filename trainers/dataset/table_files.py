@@ -21,7 +21,7 @@ import orjson
 from trainers.dataset import jsonl, tables
 from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.file_format import NOT_TEXT, Refusal, megabytes, too_long
-from trainers.dataset.rows import Columns, Example, Limits, to_printable
+from trainers.dataset.rows import Columns, Example, Limits, Sheet, to_printable
 from trainers.dataset.tables import Record
 
 if TYPE_CHECKING:
@@ -186,10 +186,10 @@ class _Sheet:
 BOMB = Rule("too_big_unpacked", "blocks", "Send only the rows and the two columns that you need, as CSV.")
 ENCRYPTED = Rule("encrypted", "blocks", "Save it without a password and send it again.")
 NO_ROWS = Rule("no_rows", "blocks", "Put the rows, each with a text and a label, into the first sheet.")
-
-
-ONE_SHEET = Rule("one_sheet", "tells", "To use another sheet, move it to the front or save it alone.")
-SHEETS_JOINED = Rule("sheets_joined", "tells", "Nothing to do; to leave one out, delete or hide it.")
+ONE_SHEET = Rule("one_sheet", "tells", "If the rows are in another one, choose that sheet.")
+SHEETS_JOINED = Rule("sheets_joined", "tells", "Nothing to do; to use only one of them, choose that sheet.")
+NO_WORKBOOK = Rule("no_workbook", "tells", "Nothing to do: only workbooks have sheets.")
+MISSING_SHEET = Rule("sheet_missing", "blocks", "Name a sheet that the workbook has.")
 
 
 def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
@@ -208,54 +208,110 @@ def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
         damaged = "a damaged zip archive" if verdict == "damaged" else "a zip archive"
         return Refusal(NOT_TEXT, f"is {damaged}, not an Excel workbook (.xlsx) that can be opened")
     try:
-        sheet = _first_with_rows(_workbook(file))
+        outlines = _outlines(_workbook(file))
     except PasswordError:
         return Refusal(ENCRYPTED, "is protected by a password")
     except (CalamineError, ZipError, OSError, ValueError):
         return Refusal(NOT_TEXT, "is a damaged Excel workbook (.xlsx)")
-    return None if sheet is not None else Refusal(NO_ROWS, "is a workbook without rows")
+    return None if outlines else Refusal(NO_ROWS, "is a workbook without rows")
 
 
-def records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Record]:
-    """Yields the records of an accepted workbook's first sheet with two columns and two rows, or else of the first with
-    any rows, followed by the rows of all visible sheets with the same columns. A record's line is its row number, from
-    1; the rows of further sheets are counted on."""
+@dataclass(frozen=True)
+class _Outline:
+    """A sheet without its rows, which may be many. `header` is its row number with the names in it, None if it has no
+    header."""
+
+    name: str
+    is_visible: bool
+    lines: int
+    width: int
+    header: tuple[int, tuple[str, ...]] | None
+
+    @property
+    def is_table(self) -> bool:
+        return self.lines >= 2 and self.width >= 2
+
+
+@dataclass(frozen=True)
+class SheetsToRead:
+    """The sheets of a workbook to read, in order, and all its sheets with anything in them."""
+
+    workbook: CalamineWorkbook
+    read: Sequence[_Outline]
+    filled: tuple[Sheet, ...]
+
+
+def find_sheets(file: BinaryIO, name: str | None, findings: Findings) -> SheetsToRead | None:
+    """Returns which sheets of an accepted workbook to read: the one of this name. Without a name, the first with two
+    columns and two rows, or else the first with any rows, together with all visible ones that have the same columns.
+    Returns None if there is no sheet of this name."""
     workbook = _workbook(file)
-    first = _first_with_rows(workbook)
-    if first is None:
-        return
-    joined = _sheets_like(first, workbook)
-    _report_sheets(first, joined, workbook, findings)
-    yield from _sheet_records(first, 0, findings, limits)
-    above = first.height
-    for sheet, header in joined:
+    outlines = _outlines(workbook)
+    read = _sheets_to_read(outlines) if name is None else [each for each in outlines if each.name == name]
+    if not read:
+        named = _listed(
+            [each.name for each in outlines if each.is_visible] or [each.name for each in outlines]
+        )
+        text = f"There is no sheet '{to_printable(str(name), 40)}' with rows; available: {named}."
+        findings.add_for_file(MISSING_SHEET, text)
+        return None
+    _report_sheets(read, outlines, findings)
+    filled = (
+        Sheet(each.name, each.lines, each in read) for each in outlines if each.is_visible or each in read
+    )
+    return SheetsToRead(workbook, read, tuple(filled))
+
+
+def records(sheets: SheetsToRead, findings: Findings, limits: Limits) -> Iterator[Record]:
+    """Yields the records of these sheets. A record's line is its row number, from 1; the rows of further sheets are
+    counted on, without their headers."""
+    above = 0
+    for outline in sheets.read:
+        header = outline.header[0] if above and outline.header else 0
+        sheet = sheets.workbook.get_sheet_by_name(outline.name)
         rows = _sheet_records(sheet, above, findings, limits)
         yield from (record for record in rows if record.line > above + header)
-        above += sheet.height
+        above += outline.lines
+
+
+def first_records(sheets: SheetsToRead, name: str, count: int, limits: Limits) -> list[Record]:
+    """Returns the first filled rows of a sheet."""
+    sheet = sheets.workbook.get_sheet_by_name(name)
+    return list(islice(_sheet_records(sheet, 0, Findings(0), limits), count))
 
 
 def _sheet_records(sheet: CalamineSheet, above: int, findings: Findings, limits: Limits) -> Iterator[Record]:
     """Yields a sheet's filled rows. `above` is the number of rows in the sheets before it."""
     for line, row in enumerate(sheet.iter_rows(), above + 1):
-        cells = [tables.cell_text(cell) for cell in row]
+        cells = [tables.cell_text(cell, tables.EXCEL_BOOLEANS) for cell in row]
         if sum(map(len, cells)) > limits.max_line_bytes:
             findings.add_for_line(line, too_long(limits))
         elif any(cell and not cell.isspace() for cell in cells):
             yield Record(line, cells)
 
 
-def _sheets_like(first: CalamineSheet, workbook: CalamineWorkbook) -> list[tuple[CalamineSheet, int]]:
-    """Returns the other visible sheets that have the columns of the first, each with the row number of its header."""
-    wanted = _header_of(first)
-    if wanted is None:
-        return []
-    sheets = []
-    for name in _visible_sheets(workbook):
-        sheet = workbook.get_sheet_by_name(name)
-        header = _header_of(sheet) if name != first.name and sheet.height else None
-        if header and header[1] == wanted[1]:
-            sheets.append((sheet, header[0]))
-    return sheets
+def _outlines(workbook: CalamineWorkbook) -> list[_Outline]:
+    """Describes the sheets that have anything in them, visible ones first. One sheet is in memory at a time."""
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum
+
+    outlines = []
+    for meta in workbook.sheets_metadata:
+        if meta.typ == SheetTypeEnum.WorkSheet:
+            sheet = workbook.get_sheet_by_name(meta.name)
+            is_visible = meta.visible == SheetVisibleEnum.Visible
+            if sheet.height:
+                outlines.append(_Outline(meta.name, is_visible, sheet.height, sheet.width, _header_of(sheet)))
+    return sorted(outlines, key=lambda outline: not outline.is_visible)
+
+
+def _sheets_to_read(outlines: Sequence[_Outline]) -> list[_Outline]:
+    """Returns the first table, and the visible sheets with the same columns."""
+    first = next((outline for outline in outlines if outline.is_table), outlines[0])
+    if first.header is None:
+        return [first]
+    names = first.header[1]
+    alike = [each for each in outlines if each.is_visible and each.header and each.header[1] == names]
+    return [first, *(each for each in alike if each is not first)]
 
 
 def _header_of(sheet: CalamineSheet) -> tuple[int, tuple[str, ...]] | None:
@@ -270,28 +326,31 @@ def _header_of(sheet: CalamineSheet) -> tuple[int, tuple[str, ...]] | None:
     return header.line, names[:width]
 
 
-def _report_sheets(
-    first: CalamineSheet,
-    joined: Sequence[tuple[CalamineSheet, int]],
-    workbook: CalamineWorkbook,
-    findings: Findings,
-) -> None:
+def _report_sheets(read: Sequence[_Outline], outlines: Sequence[_Outline], findings: Findings) -> None:
     """Reports which sheets were read, and which were not."""
-    if joined:
-        names = [f"'{to_printable(sheet.name, 40)}'" for sheet in (first, *(sheet for sheet, _ in joined))]
-        listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    names = [outline.name for outline in read]
+    if len(names) > 1:
         text = (
-            f"The sheets {listed} have the same columns and were read together; their lines are counted on."
+            f"The sheets {_listed(names)} have the same columns and were read together; their lines are counted "
+            "on."
         )
         findings.add_for_file(SHEETS_JOINED, text, len(names))
-    read = {first.name, *(sheet.name for sheet, _ in joined)}
-    others = [f"'{to_printable(name, 40)}'" for name in workbook.sheet_names if name not in read]
+    others = [outline.name for outline in outlines if outline not in read]
     if others:
         more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
-        text = f"Not read: {', '.join(others[:3])}{more}."
-        if not joined:
-            text = f"Only the sheet '{to_printable(first.name, 40)}' was read. {text}"
+        text = f"Not read: {', '.join(map(_quoted, others[:3]))}{more}."
+        if len(names) == 1:
+            text = f"Only the sheet {_quoted(names[0])} was read. {text}"
         findings.add_for_file(ONE_SHEET, text, len(others))
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [_quoted(name) for name in names]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _quoted(name: str) -> str:
+    return f"'{to_printable(name, 40)}'"
 
 
 _HEADER_SAMPLE = 100  # rows of a sheet that show where its header is
@@ -302,31 +361,6 @@ def _workbook(file: BinaryIO) -> CalamineWorkbook:
 
     file.seek(0)
     return CalamineWorkbook.from_filelike(file)
-
-
-def _visible_sheets(workbook: CalamineWorkbook) -> list[str]:
-    from python_calamine import SheetTypeEnum, SheetVisibleEnum
-
-    return [
-        meta.name
-        for meta in workbook.sheets_metadata
-        if meta.typ == SheetTypeEnum.WorkSheet and meta.visible == SheetVisibleEnum.Visible
-    ]
-
-
-def _first_with_rows(workbook: CalamineWorkbook) -> CalamineSheet | None:
-    from python_calamine import SheetTypeEnum, SheetVisibleEnum
-
-    filled = None
-    # Hidden sheets are considered only after the visible ones.
-    sheets = sorted(workbook.sheets_metadata, key=lambda meta: meta.visible != SheetVisibleEnum.Visible)
-    for meta in sheets:
-        if meta.typ == SheetTypeEnum.WorkSheet:
-            sheet = workbook.get_sheet_by_name(meta.name)
-            if sheet.height >= 2 and sheet.width >= 2:
-                return sheet
-            filled = filled or (sheet if sheet.height else None)
-    return filled
 
 
 DAMAGED = Rule("damaged_part", "blocks", "Write the file again; rows from this line on could not be read.")
@@ -366,8 +400,8 @@ def examples(
     opened = _open_parquet(file, texts)
     names = opened.schema_arrow.names
     if _MESSAGES not in names or columns.text is not None:
-        records = _parquet_records(opened, findings, limits)
-        yield from tables.examples(records, columns, findings, used, header=True)
+        rows = _parquet_records(opened, findings, limits)
+        yield from tables.examples(rows, columns, findings, used, header=True)
         return
     for line, row in _rows(opened, [name for name in jsonl.ROW_KEYS if name in names], findings, limits):
         example = _chat(line, row, limits)
@@ -375,6 +409,12 @@ def examples(
             findings.add_for_line(line, example)
         else:
             yield example
+
+
+def parquet_records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Record]:
+    """Yields the header, as line 0, and the rows of an accepted Parquet file. Only columns of texts, numbers and
+    booleans are read."""
+    return _parquet_records(_open_parquet(file), findings, limits)
 
 
 def _open_parquet(file: BinaryIO, dictionaries: list[str] | None = None) -> ParquetFile:
@@ -493,6 +533,6 @@ def _parquet_records(opened: ParquetFile, findings: Findings, limits: Limits) ->
     if not names:  # pyarrow would return no rows without any columns
         return
     for line, row in _rows(opened, names, findings, limits):
-        cells = [tables.cell_text(row[name]) for name in names]
+        cells = [tables.cell_text(row[name], tables.PANDAS_BOOLEANS) for name in names]
         if any(cell and not cell.isspace() for cell in cells):
             yield Record(line, cells)

@@ -7,7 +7,7 @@ import csv
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Protocol
 
@@ -41,11 +41,20 @@ _NOT_LABELS = frozenset({"id", "ids", "date", "time", "number", "url", "email", 
 Cells = Sequence[str]
 
 
-def cell_text(value: object) -> str:
+# How a format's own programs write false and true. People know their labels by that spelling.
+PANDAS_BOOLEANS = ("False", "True")
+EXCEL_BOOLEANS = ("FALSE", "TRUE")
+JSON_BOOLEANS = ("false", "true")
+
+
+def cell_text(value: object, booleans: tuple[str, str]) -> str:
     """Returns the text of a value that is not stored as text: 3 for 3.0, because many tools store labels as floats, and
-    models answer 3. Nothing, nested values and NaN, which tables store for a missing number, are blank."""
+    models answer 3. Nothing, nested values and NaN, which tables store for a missing number, are blank. `booleans` are
+    the format's false and true."""
     if value is None or isinstance(value, list | dict):
         return ""
+    if isinstance(value, bool):
+        return booleans[value]
     if isinstance(value, float) and math.isnan(value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
@@ -376,7 +385,7 @@ def examples(
         used.choices = layout.choices
         findings.add_for_file(layout.rule, layout.text)
         return
-    used.columns = layout.columns
+    used.columns = replace(columns, text=layout.columns.text, label=layout.columns.label)
     if not layout.header:
         text = f"{layout.columns.text} was used as the text and {layout.columns.label} as the label"
         findings.add_for_file(NO_HEADER, f"There is no header, so {text}.")

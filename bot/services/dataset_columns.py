@@ -1,0 +1,95 @@
+"""Choosing the sheet and the columns of an uploaded file, in a form with its first rows. The file is then checked
+again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.cards import datasets as views
+from bot.cards.blocks import code
+from bot.context import AppContext
+from bot.services import authorization, datasets
+from bot.services.dataset_worker import load_first_rows
+from bot.values.runs import Refusal
+from storage.records import Dataset
+from trainers.dataset import Columns, Report
+from trainers.dataset.reader import FirstRows
+
+
+def may_choose_columns(
+    context: AppContext, dataset_id: int, person: str
+) -> tuple[Dataset, Report, Sequence[FirstRows]] | Refusal:
+    """Returns a version whose sheet and columns people may choose, its report, and its first rows if this person
+    uploaded them; or why they can't be chosen."""
+    dataset = context.store.datasets.get(dataset_id)
+    refusal = authorization.refusal(context, person, "upload", dataset.channel)
+    if refusal:
+        return refusal
+    path = context.settings.files / str(dataset.sha256)
+    report = Report.from_json(dataset.report) if dataset.report else None
+    if report is None:
+        return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
+    if dataset.state == "ready" and _is_used(context, dataset):
+        return Refusal(
+            f"A newer version, a measurement, a run, labels or a waiver depend on how {code(dataset.title)} was read. "
+            "Upload the file under another name, and name the columns in the form."
+        )
+    if dataset.sha256 is None or not path.exists():
+        return Refusal("The file was deleted. Upload it again, and name the columns in the form.")
+    may_see_rows = person == dataset.uploaded_by
+    return dataset, report, load_first_rows(datasets.folder_of(context, dataset)) if may_see_rows else ()
+
+
+def choose_columns(context: AppContext, dataset_id: int, chosen: Columns, person: str) -> Dataset | Refusal:
+    """Has a version checked again with the columns and the sheet that a person chose. None keeps what was found, and
+    the sheet '' stands for all that are alike. In another sheet the columns are found, since the form has listed those
+    of the former one. The files that were made before are deleted."""
+    allowed = may_choose_columns(context, dataset_id, person)
+    if isinstance(allowed, Refusal):
+        return allowed
+    dataset, report, _ = allowed
+    now = context.clock()
+    columns = {
+        "text_column": chosen.text or dataset.text_column,
+        "label_column": chosen.label or dataset.label_column,
+    }
+    if not _is_same_sheet(dataset, report, chosen.sheet):
+        columns = {"text_column": None, "label_column": None}
+    elif columns["text_column"] == columns["label_column"]:
+        return Refusal("The text and the label can't be the same column.")
+    sheet = dataset.sheet if chosen.sheet is None else chosen.sheet or None
+    again = {"tries": 0, "next_at": 0, "report": None, "refusal": None}
+    with context.store.transaction():
+        if dataset.state == "ready" and _is_used(context, dataset):
+            return Refusal(f"{code(dataset.title)} has come into use. Upload the file under another name.")
+        only_here = context.store.deletions.files_of([dataset.id], documents_of=None)
+        moved = context.store.datasets.move(dataset, "checking", now=now, sheet=sheet, **columns, **again)
+        if moved is None:
+            return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
+        context.audit(person, "choose columns", f"dataset {moved.id}")
+        datasets.show(context, moved, views.received_card(moved))
+    for sha256 in only_here.intersection(report.stored_files):
+        (context.settings.files / f"{sha256}.jsonl").unlink(missing_ok=True)
+        context.store.scans.drop(sha256)
+    return moved
+
+
+def _is_same_sheet(dataset: Dataset, report: Report, sheet: str | None) -> bool:
+    """True if this sheet has the columns that were found before."""
+    if not sheet:
+        return sheet is None or dataset.sheet is None
+    return any(each.name == sheet and each.is_read for each in report.sheets)
+
+
+def _is_used(context: AppContext, dataset: Dataset) -> bool:
+    """True if something depends on how this version was read."""
+    store, ids = context.store, (dataset.id,)
+    later = [each for each in store.datasets.versions(dataset.name) if each.version > dataset.version]
+    if any(each.state != "refused" for each in later) or store.deletions.of(dataset.name):
+        return True
+    return bool(
+        store.runs.on(ids)
+        or store.measurements.on(ids)
+        or store.labellings.on(ids)
+        or store.waivers.of(dataset.id)
+    )
