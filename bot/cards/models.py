@@ -249,11 +249,10 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
         )
         name = f"Against {escape(shorten(other.other, 60))}, {percent(other.score)}"
         pairs.append((name, f"{_gain(other)}{_price_win(other, proof.limits.margin)}{on}"))
-    lost = (
-        [Text(f"*Right less often than the best alternative*: {worse_labels_text(proof.worse)}.")]
-        if proof.worse
-        else []
-    )
+    lost = []
+    if proof.worse:
+        than = f"*Right less often than {escape(shorten(proof.worse_than, 60))}*"
+        lost = [Text(f"{than}: {worse_labels_text(proof.worse)}.")]
     notes = [Note(FRESH_ROWS)] if looks and looks.are_spent else []
     if summary.sealed:
         pairs.append(("On sealed rows", escape(sealed_text(summary.sealed))))

@@ -4,20 +4,22 @@ result's headline, its facts and its details."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isclose
 
 from bot.cards.blocks import escape
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.candidates import short_meaning, whole_rows_text
 from bot.cards.models import not_worse_text
 from bot.cards.words import interval, p_value, percent, points, points_range, share_with_interval, shorten
-from bot.values.runs import RunResult
+from bot.values.runs import Before, RunResult
 from trainers.evaluation.results import Ladder, Rung
 
 SIGNIFICANT = 0.05
 SAME_MEASURE = ("label", "judge", "calls")  # scorings that base and tuned model share with the alternatives
-NAMES_BEFORE: Mapping[str, str] = {
+NAMES_BEFORE: Mapping[Before, str] = {
     "base": "the prompted base model",
     "classical": "the free classical model",
+    "encoder": "the free encoder",
 }
 
 
@@ -36,6 +38,8 @@ def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[
     """A fact that compares the tuned model with the best alternative on the same rows."""
     ladder = result.ladder
     other = best_alternative(ladder) if ladder else None
+    if is_full and other and is_before(result, other):
+        return []  # Details begin with that comparison
     if ladder is None or other is None or not ladder.pairs or (not is_full and is_base_best(result, other)):
         is_clear = result.p_value < SIGNIFICANT
         gain_text = _gain(result.gain, result.gain_low, result.gain_high, is_clear=is_clear)
@@ -100,6 +104,11 @@ def is_base_best(result: RunResult, other: Rung | None) -> bool:
     if not is_alike or 2 * base.unlisted > base.n:
         return False
     return other is None or base.share > other.score
+
+
+def is_before(result: RunResult, other: Rung) -> bool:
+    """True if this alternative is the free model that stands for the time before the training."""
+    return other.arm.rung == result.before and isclose(other.score, result.base.share)
 
 
 def better_name(result: RunResult) -> str:

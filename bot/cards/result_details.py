@@ -137,8 +137,8 @@ def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
         )
     if result.base.unlisted:
         lines.append(
-            f"{result.base.unlisted:,} of the base model's {result.base.n:,} answers and {result.tuned.unlisted:,} "
-            "of the tuned model's were not one of the labels and count as wrong."
+            f"{result.base.unlisted:,} of the {result.base.n:,} answers of {before_name(result)} and "
+            f"{result.tuned.unlisted:,} of the tuned model's were not one of the labels and count as wrong."
         )
     return [Lines([f"• {line}" for line in lines])] if lines else []
 

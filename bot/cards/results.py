@@ -35,6 +35,7 @@ from bot.cards.result_comparison import (
     compared_with_best,
     comparison_facts,
     is_base_best,
+    is_before,
     right_text,
 )
 from bot.cards.words import about_usd, charge, percent, pluralize, shorten
@@ -245,19 +246,22 @@ def _reasons(plan: Plan, result: RunResult) -> list[CardBlock]:
 
 
 def _for(plan: Plan, result: RunResult) -> str:
-    """What the training gained. If the base is the best alternative, the headline has the difference already."""
+    """What the training gained. If what answered before is the best alternative, the headline has the difference."""
     ladder = result.ladder
     if result.gain <= 0 or result.p_value >= SIGNIFICANT:
         return ""
-    if ladder is None or not ladder.pairs or is_base_best(result, best_alternative(ladder)):
+    if plan.method == "head":
+        base = f"{before_name(result)} has {percent(result.base.share)}"
+        return f"It is the free encoder's model, ready to be deployed; {base}."
+    other = best_alternative(ladder) if ladder else None
+    is_told = other is None or is_base_best(result, other) or is_before(result, other)
+    if ladder is None or not ladder.pairs or is_told:
         is_one = result.better == 1
         rows = f"{pluralize(result.better, 'row')} that {before_name(result)} got wrong"
         return f"{rows} {'is' if is_one else 'are'} now right."
     base = f"{before_name(result)} has {percent(result.base.share)}"
-    if plan.method == "head":
-        return f"It is the free encoder's model, ready to be deployed; {base}."
     if result.before != "base":
-        # Being ahead of another model doesn't show what the training gained.
+        # Being ahead of a model that was trained in another way doesn't show what this training gained.
         return f"It is right more often than {before_name(result)}, which has {percent(result.base.share)}."
     if ladder.scoring not in SAME_MEASURE:
         shares = (
@@ -288,6 +292,9 @@ def _unknown(plan: Plan, result: RunResult) -> str:
     people = result.judge_checks or UNCHECKED
     if plan.judge and ladder and ladder.scoring == "judge" and people.trust != "trusted":
         return f"How far to trust the judge {escape(shorten(plan.judge))}: {escape(trust_text(people))}."
+    if result.no_encoder:
+        why = sentence(result.no_encoder)
+        return f"How it compares with the free encoder, which could not answer for this run: {why}"
     if current and saving_text(plan, result):
         return f"Whether it can replace {current}, which was not measured on these rows."
     if ladder and ladder.rungs and ladder.scoring != "label":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.cards.candidates import arm_name, meaning
+from bot.cards.result_comparison import before_name
 from bot.rules.plans import Plan, plan_from_json
 from bot.settings import Settings
 from bot.values.runs import Refusal, RunResult
@@ -69,8 +70,10 @@ def _facts(model: Model, run: Run) -> Facts:
 
 def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
     """Returns the measure's name, the model's score, and the scores of the alternatives, by the ladder's measure if
-    there is a ladder. The untuned base was scored by right answers, so it is listed only if the ladder is too."""
-    what = f"the untuned base, {plan.base_model}" if result.before == "base" else "the classical model"
+    there is a ladder. The base was scored by right answers, so it is listed only if the ladder is too."""
+    what = before_name(result)
+    if result.before == "base":
+        what = f"the untuned base, {plan.base_model}"
     base = _score(what, result.base.share, result.base.low, result.base.high)
     ladder = result.ladder
     if ladder is None:

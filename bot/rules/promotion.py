@@ -126,7 +126,7 @@ class PromotionEvidence:
     - `no_go` is the verdict of its run, if that was a no.
     - `is_gone` is true if the model no longer answers.
     - `low` labels are shown to be below the floor in the policy's `limits`, `worse` labels to be right less often than
-      with the model in use.
+      with `worse_than`, the name of the best alternative or of what answered before the training.
     """
 
     rung: Rung | None
@@ -138,6 +138,7 @@ class PromotionEvidence:
     limits: PromotionLimits = DEFAULT_PROMOTION_LIMITS
     low: tuple[LabelRecall, ...] = ()
     worse: tuple[LabelLoss, ...] = ()
+    worse_than: str = "the best alternative"
 
 
 def alias_for(dataset: str) -> str:

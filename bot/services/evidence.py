@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from bot.cards.candidates import arm_name
+from bot.cards.result_comparison import better_name
 from bot.context import AppContext
 from bot.rules.estimate_inputs import DEFAULT_BUSY
 from bot.rules.facts import Evidence, TaskKind, task_kind
@@ -27,14 +28,13 @@ from bot.services import datasets, looks, measurements, row_labels
 from bot.services.estimate_inputs import ENCODER_RUNG
 from bot.services.hardware import Target
 from bot.services.measured_candidates import load_measured
-from bot.values.runs import RunResult
+from bot.values.runs import Before, RunResult
 from storage.records import AnswerRow, Dataset, Model, Run
 from trainers.dataset import Report, read
 from trainers.dataset.rows import at, distinct_example_places
 from trainers.evaluation.ladder import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_rungs
-from trainers.evaluation.results import CLASSICAL, Candidate, Curve, Ladder, Reply, Rung
-from trainers.methods import METHODS
+from trainers.evaluation.results import Candidate, Curve, Ladder, Reply, Rung
 from trainers.pricing import PriceList
 
 RIGHT_OR_WRONG = ("label", "judge", "calls")  # every score is 1 or 0, as for the stored answers of a run
@@ -143,7 +143,7 @@ def promotion_proof(
     compared = []
     if rung:
         compared = [
-            *_compare_with_untuned(context, run, plan, rung, look),
+            *_compare_with_alternatives(context, run, plan, rung, look),
             *_find_better_models(context, model, plan, rung),
         ]
     labels = (LabelRecall(label.label, label.rows, label.tuned) for label in result.labels) if result else ()
@@ -157,7 +157,13 @@ def promotion_proof(
         limits=limits,
         low=labels_below_floor(labels, limits),
         worse=result.worse_labels if result else (),
+        worse_than=better_name(result) if result else "",
     )
+
+
+def what_answered_before(run: Run) -> Before:
+    """Returns what a run's tuned model was compared with. Its base may be one that can't be asked."""
+    return RunResult.from_json(run.result).before if run.result else "base"
 
 
 def measured_score(context: AppContext, model: Model) -> tuple[Plan, Rung | None]:
@@ -173,22 +179,24 @@ def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
     return run, plan_from_json(run.plan)
 
 
-def _compare_with_untuned(
+def _compare_with_alternatives(
     context: AppContext, run: Run, plan: Plan, tuned: Rung, look: int
 ) -> Iterator[ModelComparison]:
-    """Yields comparisons with the untuned base and with each alternative that answered the same rows and was scored in
-    the same way."""
+    """Yields comparisons with what answered before the training, and with each alternative that answered the same rows
+    and was scored in the same way."""
     base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
     if len(base) != tuned.n:
         base = at((place for place in _judged_rows(context, plan).places if place < len(base)), base)
     usd = request_usd(context, plan.provider, plan.base_model, tuned.usd_per_1000)
     if tuned.scoring in RIGHT_OR_WRONG and len(base) == tuned.n:
         scores = [float(answer.correct) for answer in base]
-        is_encoder = METHODS[plan.method].is_for_encoders
-        base_usd: Decimal | None = Decimal(0)
-        if not is_encoder:
+        before = what_answered_before(run)
+        if before == "base":
+            name = f"the untuned base, {plan.base_model}"
             base_usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, base))
-        name = arm_name(CLASSICAL) if is_encoder else f"the untuned base, {plan.base_model}"
+        else:
+            name = arm_name(Candidate(before))
+            base_usd = Decimal(0)
         yield compare_models(name, tuned.scores, scores, usd, base_usd, look=look)
     dataset = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(dataset)

@@ -355,11 +355,15 @@ def _sealed_plan(
     context: AppContext, model: Model, run: Run, used: Model | None, version: Dataset, report: Report
 ) -> LadderPlan | Refusal:
     """Plans a ladder on the sealed rows with the settings of the one that measured the best alternative. If nothing was
-    measured, the untuned base takes the alternative's place."""
+    measured, what the run compared its model with takes the alternative's place."""
     measured = evidence.load_evidence(context, version, report, None)
     before, best = _best_alternative(context, measured, version, report)
     trained = plan_from_json(run.plan)
-    alternative = best or Candidate("zero", f"{run.provider}/{trained.base_model}")
+    compared_with = evidence.what_answered_before(run)
+    before_training = Candidate("zero", f"{run.provider}/{trained.base_model}")
+    if compared_with != "base":
+        before_training = Candidate(compared_with)
+    alternative = best or before_training
     like = before or LineUp((), (), "").plan(
         version.name,
         version.version,
@@ -372,7 +376,7 @@ def _sealed_plan(
     tuned = [each for each in (used, model) if each and each.gone_at is None]
     models_to_ask = {alternative.model, like.judge}
     prices = [row for row in PriceList.from_json(like.prices).rows if row.model in models_to_ask]
-    if best is None:
+    if best is None and compared_with == "base":
         # the first two prices of a run's plan are the tuned model's and the base model's
         prices.append(replace(PriceList.from_json(trained.prices).rows[1], model=str(alternative.model)))
     for each in tuned:
@@ -391,6 +395,7 @@ def _sealed_plan(
         thinking=tuple(row.model for row in prices if context.settings.thinks(row.model)),
         search=None,
         floor=None,  # it was found on the holdout
+        encoder=like.encoder or context.settings.encoder,
         promotes=model.name,
     )
 

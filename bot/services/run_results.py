@@ -1,6 +1,6 @@
 """Measures a run's result: compares the base model with the tuned model on the holdout, once both have answered, and
-gives the advice that follows. An untrained encoder can't answer, so a tuned one is compared with the classical model,
-which is free.
+gives the advice that follows. An untrained encoder can't answer, so a free model that learnt from the same training
+rows takes its place: the free encoder, or the classical model if the free encoder is what was trained or can't be used.
 
 Questions, their cache, the parsing of labels and the judge of free text are the ladder's, so answers of the base model
 that a ladder has paid for are reused. Without a judge, free text counts as right only if it matches exactly; the result
@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 from bot.cards import advice
 from bot.cards import deployments as deployment_cards
@@ -38,6 +37,7 @@ from bot.services import (
     estimates,
     evaluation_engine,
     evaluation_worker,
+    free_encoder,
     judge_worker,
     judgements,
     looks,
@@ -55,7 +55,7 @@ from bot.services.evaluation_worker import max_tokens
 from bot.services.judgements import ResultStep
 from bot.services.run_worker import JudgedRun, RunComparison, judge_run
 from bot.values.evaluations import ArmProgress
-from bot.values.runs import Advice, Progress, Refusal, RunResult
+from bot.values.runs import Advice, Before, Progress, Refusal, RunResult
 from storage.evaluations import AnswerTotals
 from storage.records import Run
 from trainers.chat_parameters import thinking_tokens
@@ -63,7 +63,7 @@ from trainers.dataset import Example
 from trainers.dataset.rows import has_own_instructions
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
 from trainers.evaluation import prompts
-from trainers.evaluation.results import CLASSICAL, Candidate, Ladder
+from trainers.evaluation.results import CLASSICAL, ENCODER, Candidate, Ladder
 from trainers.methods import METHODS
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
@@ -160,6 +160,12 @@ def _take_step(step: ResultStep) -> None:
     if context.workers.has(_judge_task(run)):
         _judge(step)
         return
+    if _before(step) == "encoder":
+        keys = free_encoder.load_keys(step)
+        if isinstance(keys, Refusal):
+            _use_classical(step, keys)
+        if keys is None or isinstance(keys, Refusal):
+            return
     evaluation = _evaluation(step)
     answers = evaluation_engine.collect(context, evaluation, _arms(evaluation, step.progress))
     if plan.hosting and (answers.all_missing or answers.failed):
@@ -179,6 +185,11 @@ def _take_step(step: ResultStep) -> None:
         if replies is not None:
             keys, now = evaluation.keys[CLASSICAL], context.clock()
             evaluation_engine.store_free_answers(context, CLASSICAL, keys, replies, now, step.owner)
+    if answers.missing.get(ENCODER):
+        refusal = free_encoder.take_answers(step, evaluation.keys[ENCODER])
+        if refusal:
+            _use_classical(step, refusal)
+            return
     cost = _cost_micros(step, *answers.paid.values()) + context.store.deployments.cost_of_run(run.id)
     if answers.failed:
         _handle_failure(step, answers)
@@ -188,6 +199,13 @@ def _take_step(step: ResultStep) -> None:
         _end_once_idle(step, "failed", f"Measuring was stopped because of its cost: {limit}.")
     else:
         _ask_missing(step, evaluation, answers)
+
+
+def _use_classical(step: ResultStep, why: Refusal) -> None:
+    """Stores that the free encoder can't be used, so that the classical model takes its place from now on."""
+    context = step.context
+    progress = replace(step.progress, no_encoder=why.text)
+    context.store.runs.move(step.run, "evaluating", now=context.clock(), progress=progress.to_json())
 
 
 def _handle_failure(step: ResultStep, answers: Answers) -> None:
@@ -257,29 +275,36 @@ def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: U
     return moved
 
 
-def _base_kind(step: ResultStep) -> Literal["base", "classical"]:
-    is_unasked = METHODS[step.plan.method].is_for_encoders or step.progress.is_base_unasked
-    return "classical" if is_unasked else "base"
+def _before(step: ResultStep) -> Before:
+    """Returns what the tuned model is compared with."""
+    progress, method = step.progress, step.plan.method
+    if progress.is_base_unasked:
+        return "classical"
+    if not METHODS[method].is_for_encoders:
+        return "base"
+    if method == "head" or progress.no_encoder:  # what `head` trains is the free encoder
+        return "classical"
+    return "encoder"
 
 
 def _evaluation(step: ResultStep) -> Evaluation:
-    """Returns the evaluation of the base model (or the classical one in its place) and the tuned model, in this
-    order."""
-    run, plan = step.run, step.plan
+    """Returns the evaluation of what answered before the training and of the tuned model, in this order. The free
+    encoder has no keys before they were loaded."""
+    run, plan, before = step.run, step.plan, _before(step)
     tuned = tuned_candidate(run.provider, _tuned_model(step))
-    is_classical = _base_kind(step) == "classical"
-    asked_models = (
-        [tuned] if is_classical else [Candidate("zero", f"{run.provider}/{plan.base_model}"), tuned]
-    )
+    base = Candidate("zero", f"{run.provider}/{plan.base_model}")
+    asked_models = [base, tuned] if before == "base" else [tuned]
     keys, questions = questions_of(
         step.context,
         asked_models,
         labels=plan.labels,
         holdout_sha256=plan.holdout_sha256,
         longest=longest_answer(step.context, run.dataset_id, plan.labels),
-        answer_format="" if is_classical else _answer_format(step),
+        answer_format=_answer_format(step) if before == "base" else "",
     )
-    if is_classical:
+    if before == "encoder":
+        keys = {ENCODER: free_encoder.stored_keys(step), **keys}
+    elif before == "classical":
         rows = len(keys[tuned])
         classical = evaluation_worker.classical_keys(plan.train_sha256, plan.holdout_sha256, rows, SEED)
         keys = {CLASSICAL: classical, **keys}
@@ -297,7 +322,7 @@ def _answer_format(step: ResultStep) -> str:
 
 def _names_fields(step: ResultStep) -> bool:
     """True if the base model's prompt names the fields of the answer where the tuned model's does not."""
-    if _base_kind(step) == "classical" or not _answer_format(step):
+    if _before(step) != "base" or not _answer_format(step):
         return False
     rows = evaluation_worker.examples(step.context.settings.files, step.plan.holdout_sha256)
     return not all(map(has_own_instructions, rows))
@@ -427,6 +452,7 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         hosting_micros=hosting,
         labelled=bool(plan.labels),
         names_fields=_names_fields(step),
+        no_encoder=progress.no_encoder,
         loss_curve=judged.curves.loss,
         beside=judged.beside.to_json(),
         advice=_advice(step, judged.beside),
@@ -436,7 +462,7 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         worse_labels=judged.worse_labels,
         judge=judged.judge,
         judge_checks=evidence_services.judge_checks(context, plan),
-        before=_base_kind(step),
+        before=_before(step),
         vendor_micros=progress.vendor.micros if progress.vendor else None,
         reward=progress.reward,
         preference_accuracy=progress.preference_accuracy,

@@ -22,6 +22,9 @@ Points = tuple[tuple[int, float], ...]
 
 MOST_POINTS = 20
 
+# What answered the held-out rows before the training.
+Before = Literal["base", "classical", "encoder"]
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -57,7 +60,8 @@ class Progress(JsonValue):
     bills them. `vendor` is the vendor's estimate from before the approval.
 
     `declined` are the keys of questions about held-out rows that the provider refuses to answer. `judge` is None until
-    a judge is asked. `is_base_unasked` is True if no provider serves the base model by the token.
+    a judge is asked. `is_base_unasked` is True if no provider serves the base model by the token. `no_encoder` says why
+    the free encoder can't be used, '' if it can.
     """
 
     step: int = 0
@@ -80,6 +84,7 @@ class Progress(JsonValue):
     billed_micros: int | None = None
     succeeded_at: float | None = None
     is_base_unasked: bool = False
+    no_encoder: str = ""
     vendor: VendorEstimate | None = None
     billed_seconds: int | None = None
     reward: float | None = None
@@ -207,8 +212,9 @@ class LabelChange:
 class RunResult(JsonValue):
     """The base model against the tuned one on the same rows, and the actual cost beside the estimate.
 
-    `base` is the untuned model. An encoder can't answer untuned: `before` is then "classical", and `base` is the score
-    of the classical model. `better` and `worse` count rows that only the tuned or only the base model got right.
+    `base` is the score of what answered before the training: the untuned model, or, if that can't answer, a free model
+    that learnt from the same training rows. `before` says which. `better` and `worse` count rows that only the tuned
+    model or only that one got right. `no_encoder` says why it isn't the free encoder, '' if nothing prevented that.
     `p_value` is that of the exact McNemar test; `gain_low` and `gain_high` are 95% bounds of the paired difference of
     shares. The curves have at most 20 points (step, number), each the mean of the steps since the previous one; GRPO's
     has no loss.
@@ -255,7 +261,7 @@ class RunResult(JsonValue):
     margin: float = 0.0
     judge: JudgeProgress | None = None
     agreement: HumanAgreement | None = None
-    before: Literal["base", "classical"] = "base"
+    before: Before = "base"
     vendor_micros: int | None = None
     hosting_micros: int = 0
     is_uncounted: bool = False
@@ -268,6 +274,7 @@ class RunResult(JsonValue):
     reward_curve: Points = ()
     preference_curve: Points = ()
     margin_curve: Points = ()
+    no_encoder: str = ""
 
     @property
     def ladder(self) -> Ladder | None:

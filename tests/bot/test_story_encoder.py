@@ -152,20 +152,38 @@ def multilingual(
 def test_an_encoder_from_the_settings_is_measured_and_trained_as_a_whole(
     multilingual: World, multilingual_encoder_dir: Path
 ) -> None:
+    """It is compared with the free encoder, which answers for the run; a measurement afterwards has its answers."""
     world = multilingual
+    result = train_whole(world)
+    assert json.loads(world.run().plan)["method"] == "full"
+    assert (result.before, result.no_encoder, result.tuned.share) == ("encoder", "", 1)
+    assert "the free encoder" in world.find_message("Result of run 1.")
     world.type("/finetune baseline tickets rungs=encoder")
     ladder = Ladder.from_json(until(world, "done").result or "")
-    assert [rung.arm.rung for rung in ladder.rungs] == ["encoder"]
+    (encoder,) = ladder.rungs
+    assert (encoder.arm.rung, encoder.score) == ("encoder", result.base.share)
+    assert encoder.p50_s == result.base.p50_s, "nothing was computed again"
     assert ladder.weights == (f"{multilingual_encoder_dir}: apache-2.0",)
-    world.start("/finetune start tickets target=local/multilingual method=full epochs=6 learning_rate=2e-3")
-    world.approve()
-    world.tick_until(lambda: world.run().state == "done", "the run to be done", seconds=120)
-    assert json.loads(world.run().plan)["method"] == "full"
-    assert RunResult.from_json(world.run().result or "").tuned.share == 1
     assert world.type("/finetune promote tickets-1 because=it answers in French", user=BEN) == ""
     world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")
     assert "shipping" in world.tick_until_answered()
+
+    # The bot loses the folder that [encoder] names; the trainer still has it.
+    world.rules.more = world.rules.more.replace(str(multilingual_encoder_dir), "/gone")
+    world.restart()
+    result = train_whole(world, 2, epochs=5)
+    assert result.before == "classical" and "/gone" in result.no_encoder
+    assert "the free encoder, which could not answer for this run" in world.find_message("Result of run 2.")
+
+
+def train_whole(world: World, number: int = 1, epochs: int = 6) -> RunResult:
+    start = "/finetune start tickets target=local/multilingual method=full learning_rate=2e-3"
+    world.start(f"{start} epochs={epochs}")
+    world.approve()
+    world.tick_until(lambda: world.run(number).state == "done", "the run to be done", seconds=120)
+    world.send()
+    return RunResult.from_json(world.run(number).result or "")
 
 
 def test_an_encoder_is_estimated_but_refused_work_that_needs_a_chat_model(world: World) -> None:

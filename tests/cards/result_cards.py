@@ -57,13 +57,26 @@ def cards() -> dict[str, Message]:
             builders.plan(predicted=PREDICTED, base_model="minilm-encoder", method="full"),
             builders.result_with(
                 190,
+                base=builders.arm(151, 0.69, 0.81, 0, n=200),
+                gain_low=0.14,
+                gain_high=0.25,
+                better=44,
+                beside=measurements.ladder_beside_encoder(151, 190),
+                advice=GO,
+                before="encoder",
+            ),
+        ),
+        "result-without-the-free-encoder": (
+            builders.plan(base_model="minilm-encoder", method="full", current=None),
+            builders.result_with(
+                190,
                 base=builders.arm(110, 0.48, 0.62, 0, n=200),
                 gain_low=0.33,
                 gain_high=0.47,
                 better=85,
-                beside=measurements.ladder_beside_encoder(151, 190),
-                advice=GO,
+                beside=measurements.ladder_of_tuned_alone(190),
                 before="classical",
+                no_encoder="There is no folder /models/encoder.",
             ),
         ),
         "result-fields": (

@@ -60,6 +60,7 @@ class Candidate:
 
 
 CLASSICAL = Candidate("classical")
+ENCODER = Candidate("encoder")
 
 
 @dataclass(frozen=True)
