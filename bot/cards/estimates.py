@@ -514,8 +514,9 @@ def form(
             "Quality bar",
             "85%",
             hint="The share of right answers to judge by, in this answer only. Empty: the dataset's bar.",
+            initial=typed.get("bar", ""),
         ),
-        forms.task_input("For this answer only. Empty: the dataset's setting."),
+        forms.task_input("For this answer only. Empty: the dataset's setting.", initial=typed.get("task")),
     ]
     private = f"{channel} {before.number}" if before else channel
     return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=private)

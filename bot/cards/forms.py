@@ -79,14 +79,17 @@ def choice_input(
     return _input(name, label, element, optional=False, hint=hint)
 
 
-def task_input(hint: str) -> Block:
+def task_input(hint: str, *, initial: str | None = None) -> Block:
     """An optional select for the kind of task."""
-    element = {
+    element: Block = {
         "type": "static_select",
         "action_id": "value",
         "options": [_option(value, words) for value, words in TASK_KINDS.items()],
         "placeholder": plain("Not specified", 150),
     }
+    chosen = [option for option in element["options"] if option["value"] == initial]
+    if chosen:
+        element["initial_option"] = chosen[0]
     return _input("task", "What should the model get better at?", element, optional=True, hint=hint)
 
 

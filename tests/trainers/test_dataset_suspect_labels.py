@@ -115,6 +115,16 @@ def test_no_label_is_doubted_if_a_classifier_cannot_tell_them_apart() -> None:
     assert "agrees with only 35% of the labels" in finding.message
 
 
+def test_a_classifier_that_only_knows_the_most_frequent_label_is_not_able_to_judge() -> None:
+    """It agrees with 57% of these labels, all of which are right."""
+    chance = np.random.default_rng(3)
+    labels = [NAMES[0 if i % 100 < 57 else 1 + i % 2] for i in range(900)]
+    scores = chance.normal(size=(900, 3), scale=0.05)
+    scores[:, 0] += 0.3
+    estimate = suspect_labels(labels, NAMES, scores)[1]
+    assert estimate.agreed == pytest.approx(0.57, abs=0.01) and not estimate.is_judged
+
+
 def test_no_label_of_a_small_file_is_doubted() -> None:
     """A classifier learns too little from few rows: of 90 clean support tickets it suspected 19."""
     labels, scores = plant_errors(rows=199)

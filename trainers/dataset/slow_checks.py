@@ -140,8 +140,11 @@ def suspect_labels(
     # The share of labels with which a classifier would agree that always answers the most frequent label.
     usual = float(np.bincount(columns).max() / count)
     agreed = float((margins > 0).mean())
-    agreed_of_right = agreed / (1 - min(float(chances.mean()), MOST_WRONG))
-    is_able = agreed_of_right - usual >= LEAST_AGREED * (1 - usual)
+    # Wrong labels count against neither, or else a classifier that always answers the most frequent label could pass.
+    right = 1 - min(float(chances.mean()), MOST_WRONG)
+    agreed_of_right = agreed / right
+    usual_of_right = min(usual / right, 1.0)
+    is_able = agreed_of_right - usual_of_right >= LEAST_AGREED * (1 - usual_of_right)
     is_judged = is_able and count >= FEWEST_ROWS_JUDGED
     expected = sum(suspect.chance for suspect in suspects)
     return suspects, LabelErrors(
