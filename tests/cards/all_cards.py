@@ -200,7 +200,15 @@ def _views() -> dict[str, Json]:
             EstimateChoices(["tickets", "faq"], ["openai/gpt-4.1", TARGET]),
             "faq",
             estimates.AskedEstimate(
-                4, "faq", {"current": "gpt-4o", "volume": "10M tokens", "target": TARGET}
+                4,
+                "faq",
+                {
+                    "current": "gpt-4o",
+                    "volume": "10M tokens",
+                    "target": TARGET,
+                    "bar": "99%",
+                    "task": "latency",
+                },
             ),
         ),
         "estimate-details": estimates.details_form(estimate_cards.estimate_beside_a_rung(), TARGET),
