@@ -38,8 +38,8 @@ def load_keys(step: ResultStep) -> Sequence[str] | Refusal | None:
         keys = workers.poll(work, evaluation_worker.prepare, _plan(step), files, _folder(step), SEED)
     if keys is None:
         return None
-    found = keys[ENCODER]
-    return found.keys if found.failed is None else Refusal(found.failed)
+    of_encoder = keys[ENCODER]
+    return of_encoder.keys if of_encoder.failed is None else Refusal(of_encoder.failed)
 
 
 def take_answers(step: ResultStep, keys: Sequence[str]) -> Refusal | None:
