@@ -309,7 +309,7 @@ def _check_own_trainer(settings: Settings) -> Finding:
         )
     for name, source in settings.trainer.models.items():
         if why := why_no_base(source):
-            return Finding(False, "own trainer", f"can't start: [trainer.models] {name}: {why}")
+            return Finding(False, "own trainer", f"leaves out [trainer.models] {name}: {why}")
     return Finding(True, "own trainer", f"can start, with {', '.join(settings.trainer.models)}")
 
 

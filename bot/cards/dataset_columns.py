@@ -38,7 +38,7 @@ def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) 
     for table in tables:
         if len(tables) > 1:
             blocks.append(Text(f"*{escape(to_printable(table.sheet))}*"))
-        blocks.append(Table(_even_rows(table.records)))
+        blocks.append(Table(even_rows(table.records)))
     if len(report.sheets) > 1:
         blocks.append(_sheet_input(dataset, report))
 
@@ -54,7 +54,7 @@ def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) 
     return modal(_choose_words(report), CHOOSE_COLUMNS, blocks, submit="Check it", private=str(dataset.id))
 
 
-def _even_rows(records: Sequence[Sequence[str]]) -> list[list[str]]:
+def even_rows(records: Sequence[Sequence[str]]) -> list[list[str]]:
     width = max(map(len, records), default=0)
     return [[*record, *[""] * (width - len(record))] for record in records]
 

@@ -96,19 +96,32 @@ def received_card(dataset: Dataset) -> Message:
     return Message(text, (Text(f"{text}, uploaded by <@{dataset.uploaded_by}> …"),))
 
 
-def checked_card(dataset: Dataset, report: Report, *, days: int = 0, may_show_row: bool = False) -> Message:
+def checked_card(
+    dataset: Dataset,
+    report: Report,
+    *,
+    days: int = 0,
+    may_show_row: bool = False,
+    missing_bases: Sequence[str] = (),
+) -> Message:
     """Ready or refused, with the findings and the buttons of the next step. A refused file is deleted after `days`; 0
-    keeps it. `may_show_row`: everybody who can read the card may see the dataset's rows."""
+    keeps it. `may_show_row`: everybody who can read the card may see the dataset's rows. `missing_bases` are base
+    models of this installation whose folder has no model."""
+
+    def card(*, may_show_row: bool) -> Message:
+        if report.is_blocked:
+            return _blocked_card(dataset, report, days, may_show_row=may_show_row)
+        return _ready_card(dataset, report, missing_bases, may_show_row=may_show_row)
+
     if may_show_row and report.example:
-        shown = _checked_card(dataset, report, days, may_show_row=True)
-        without = _checked_card(dataset, report, days, may_show_row=False)
-        return replace(shown, elsewhere=Elsewhere(dataset.channel, without.parts))
-    return _checked_card(dataset, report, days, may_show_row=False)
+        elsewhere = Elsewhere(dataset.channel, card(may_show_row=False).parts)
+        return replace(card(may_show_row=True), elsewhere=elsewhere)
+    return card(may_show_row=False)
 
 
-def _checked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: bool) -> Message:
-    if report.is_blocked:
-        return _blocked_card(dataset, report, days, may_show_row=may_show_row)
+def _ready_card(
+    dataset: Dataset, report: Report, missing_bases: Sequence[str], *, may_show_row: bool
+) -> Message:
     both = f"`/finetune start {dataset.name} method=dpo` trains on both answers." if report.pairs else ""
     measure = button("Measure", MEASURE, dataset.name, style="primary")
     return Message.titled(
@@ -119,9 +132,16 @@ def _checked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: 
         Text(both) if both else None,
         Text(f"*Next*: {_next_step(report)}"),
         actions(measure, *_further_buttons(dataset, report)),
+        Note(_missing_text(missing_bases)) if missing_bases else None,
         Note(_file(dataset, report)),
         notice=_found(report),
     )
+
+
+def _missing_text(names: Sequence[str]) -> str:
+    """Says it before anybody plans a training; the folders themselves are for the log and the plan's refusal."""
+    listed = ", ".join(map(code, names[:3])) + (", …" if len(names) > 3 else "")
+    return f"⚠ {listed} can't be trained or measured: no model is where `[trainer.models]` in finetune.toml says."
 
 
 def _next_step(report: Report) -> str:
@@ -382,14 +402,19 @@ def _left_out(report: Report) -> str:
     return ", ".join(parts)
 
 
+def _rows_set_aside(rows: int, earlier: int) -> str:
+    """Names apart the rows that the file no longer has, since they are none of its rows."""
+    return f"{pluralize(rows, 'row')}{f', {earlier:,} only in an earlier version' if earlier else ''}"
+
+
 def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, str]]:
     pairs = []
     if report.n_train:
         pairs.append(("To train on", pluralize(report.n_train, "row")))
-        earlier = f", {report.n_earlier:,} only in an earlier version" if report.n_earlier else ""
-        pairs.append(("Held out for measuring", f"{pluralize(report.n_holdout, 'row')}{earlier}"))
+        pairs.append(("Held out for measuring", _rows_set_aside(report.n_holdout, report.n_earlier)))
         if report.n_sealed:
-            pairs.append(("Sealed until a promotion", pluralize(report.n_sealed, "row")))
+            sealed = _rows_set_aside(report.n_sealed, report.n_earlier_sealed)
+            pairs.append(("Sealed until a promotion", sealed))
         left_out = _left_out(report)
         if left_out:
             in_file = report.rows + report.n_unlabelled

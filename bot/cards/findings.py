@@ -97,11 +97,19 @@ def line_ranges(lines: Iterable[int]) -> str:
     return f"{'line' if is_one else 'lines'} {text}"
 
 
-def part_sentence(part: Part) -> str:
-    """A sentence without its full stop: 'line 7 holds an e-mail address', 'each of lines 3, 4 holds …'."""
+def part_sentence(part: Part, most: int | None = None) -> str:
+    """A sentence without its full stop: 'line 7 holds an e-mail address', 'each of lines 3, 4 holds …'. Names at most
+    the first `most` lines."""
     if not part.lines:
         return part.text
-    return f"{'each of ' if len(part.lines) > 1 else ''}{line_ranges(part.lines)} {part.text}"
+    each = "each of " if len(part.lines) > 1 else ""
+    return f"{each}{_first_lines(part.lines, most)} {part.text}"
+
+
+def _first_lines(lines: Sequence[int], most: int | None) -> str:
+    if most is None or len(lines) <= most:
+        return line_ranges(lines)
+    return f"{line_ranges(lines[:most])} and {len(lines) - most:,} more"
 
 
 def file_title(stem: str, dataset: str) -> str:
@@ -135,7 +143,8 @@ def _range_text(first: int, last: int) -> str:
 
 
 def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS) -> list[CardBlock]:
-    """All findings, one block per severity. Lists `most` sentences per rule, all if None."""
+    """All findings, one block per severity. Lists `most` sentences per rule with the first lines of each, all if
+    None."""
     groups = group_findings(findings)
     blocks: list[CardBlock] = []
     for severity, words in WORDS.items():
@@ -150,10 +159,9 @@ def _lines(group: Group, most: int | None) -> list[str]:
     shown = group.parts if most is None or len(group.parts) <= most + 1 else group.parts[:most]
     rest = [line for part in group.parts[len(shown) :] for line in part.lines]
     tail = [part.text for part in group.parts[len(shown) :] if not part.lines]
-    lines = [part_sentence(part) for part in shown]
+    lines = [part_sentence(part, LISTED_REST if most else None) for part in shown]
     if rest:
-        more = f" and {len(rest) - LISTED_REST:,} more" if len(rest) > LISTED_REST else ""
-        lines.append(f"and similarly {line_ranges(rest[:LISTED_REST])}{more}")
+        lines.append(f"and similarly {_first_lines(rest, LISTED_REST)}")
     return [f"  {group.title}{rows}", *(f"    {name}" for name in [*lines, *tail]), f"    → {group.cure}"]
 
 

@@ -81,7 +81,6 @@ STATE_TEXTS: dict[RunState, str] = {
     "needs_human": "needs a decision",
 }
 UNDER_WAY: tuple[RunState, ...] = ("approved", "creating", "training", "evaluating")
-TRAINING_SHARE = 0.8
 FRESH_S = 60.0
 
 
@@ -229,12 +228,10 @@ def status_line(summary: RunSummary) -> str:
 
 
 def share_done(run: Run, progress: Progress) -> float:
-    """The share of the run that is done, 0 to 1: training counts four fifths, measuring the rest."""
-    trained = progress.step / progress.total_steps if progress.total_steps else (progress.percent or 0) / 100
+    """The share of the present stage that is done, 0 to 1: what the numbers beside it count, steps or answers."""
     if run.state == "evaluating":
-        measured = progress.evaluated / progress.to_evaluate if progress.to_evaluate else 0.0
-        return TRAINING_SHARE + (1 - TRAINING_SHARE) * measured
-    return TRAINING_SHARE * trained
+        return progress.evaluated / progress.to_evaluate if progress.to_evaluate else 0.0
+    return progress.step / progress.total_steps if progress.total_steps else (progress.percent or 0) / 100
 
 
 def _headline(run: Run, plan: Plan) -> str:

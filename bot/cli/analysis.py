@@ -133,7 +133,7 @@ def check(
         else:
             checked = datasets.check(file, columns, how=how)
     report = value_or_exit(checked)
-    _show_report(report, target, as_json=as_json)
+    _show_report(file, report, target, as_json=as_json)
     if fix and report.pairs is None:
         copy = value_or_exit(datasets.fix(file, columns, fix, holdout))
         click.echo(copy if as_json else f"\n{copy}", err=as_json)
@@ -148,7 +148,7 @@ def _check_new_file(fix: Path) -> None:
         refuse(f"There is no folder {fix.parent} to write {fix.name} into.")
 
 
-def _show_report(report: Report, target: str | None, *, as_json: bool) -> None:
+def _show_report(file: Path, report: Report, target: str | None, *, as_json: bool) -> None:
     from bot.cli import datasets
 
     if report.pairs is not None:
@@ -161,7 +161,7 @@ def _show_report(report: Report, target: str | None, *, as_json: bool) -> None:
     elif as_json:
         click.echo(report.to_json())
     else:
-        show(datasets.report_parts(report, load_if_valid()), datasets.tone_of(report))
+        show(datasets.report_parts(report, load_if_valid(), file), datasets.tone_of(report))
 
 
 def _check_presidio(*, is_quick: bool) -> None:

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards import findings
-from bot.cards.blocks import CardBlock, Text
-from bot.cards.dataset_columns import has_choices
+from bot.cards.blocks import CardBlock, Table, Text
+from bot.cards.dataset_columns import even_rows, has_choices
 from bot.cards.datasets import full_report
 from bot.cards.findings import counts_text, finding_blocks, line_ranges
 from bot.cards.reasons import shortage_text
 from bot.cards.words import duration, duration_range, pluralize
 from bot.cli.output import Tone, text_block
 from bot.rules.budgets import duplicate_cost
-from bot.services.dataset_worker import FULL_LIST, SEED
+from bot.services.dataset_worker import FULL_LIST, SEED, SHOWN_ROWS, shown_cells
 from bot.services.hardware import (
     DEFAULT_ROW_LIMIT,
     MemoryHeadroom,
@@ -55,6 +55,7 @@ from trainers.dataset.checks import Findings
 from trainers.dataset.clean_copy import CleaningRefusal, clean
 from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.preference_pairs import PairsReport
+from trainers.dataset.reader import read_first_rows
 from trainers.dataset.rows import ignore_message, question_keys
 from trainers.dataset.sensitive_data import check_sensitive
 from trainers.dataset.tables import EMPTY_LABEL
@@ -160,17 +161,28 @@ def tone_of(report: Report) -> Tone:
     return "warning" if any(finding.severity == "warns" for finding in report.findings) else "good"
 
 
-def report_parts(report: Report, settings: Settings | None = None) -> tuple[CardBlock, ...]:
-    """Returns the report for a terminal. With `settings` it includes the cost of training on copies, for trainers that
-    charge by the token and whose key is set."""
+def report_parts(
+    report: Report, settings: Settings | None = None, file: Path | None = None
+) -> tuple[CardBlock, ...]:
+    """Returns the report for a terminal. If somebody has to choose columns, the first rows of `file` are shown. With
+    `settings` it includes the cost of training on copies, for trainers that charge by the token and whose key is
+    set."""
     rows = [row for row in (settings.providers if settings else ()) if find_key(os.environ, row.provider)]
     waste = duplicate_cost(report.duplicate_tokens, rows, datetime.now(UTC).date())
     parts = list(full_report(report, waste).parts)
     if any(not sheet.is_read for sheet in report.sheets):
         parts.append(Text("Name another sheet with --sheet."))
     if has_choices(report):
+        parts += _first_rows(report, file) if file else []
         parts.append(Text("Name the columns with --text and --label."))
     return tuple(parts)
+
+
+def _first_rows(report: Report, file: Path) -> list[Table]:
+    """Returns the first rows of the table or, of a workbook, of the first sheet that was read."""
+    names = [sheet.name for sheet in report.sheets if sheet.is_read] or [""]
+    tables = [table for table in read_first_rows(file, SHOWN_ROWS) if table.sheet == names[0]]
+    return [Table(even_rows([shown_cells(record) for record in table.records])) for table in tables]
 
 
 def fix(file: Path, columns: Columns, out: Path, holdout: Path | None = None) -> str | Refusal:

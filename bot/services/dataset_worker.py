@@ -86,14 +86,14 @@ def inspect(
 def _store_first_rows(path: Path, folder: Path) -> None:
     """Stores what the form shows of a table: as few and as short cells as it has room for."""
     lines = [
-        orjson.dumps({"sheet": table.sheet, "records": [_shown_cells(record) for record in table.records]})
+        orjson.dumps({"sheet": table.sheet, "records": [shown_cells(record) for record in table.records]})
         for table in read_first_rows(path, SHOWN_ROWS)
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FIRST_ROWS).write_bytes(b"\n".join(lines))
 
 
-def _shown_cells(record: Sequence[str]) -> list[str]:
+def shown_cells(record: Sequence[str]) -> list[str]:
     return [to_printable(cell, SHOWN_CELL) for cell in record[:SHOWN_COLUMNS]]
 
 

@@ -33,6 +33,7 @@ from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft, Run
+from trainers.base_models import why_no_base
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
 from trainers.dataset.sensitive_data import Scan, scanner_name
 from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_data
@@ -441,6 +442,8 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
     may_show_row = authorization.may_show_rows(context, dataset, dataset.channel)
     days = context.settings.retention.refused
     refusal = views.refusal_sentence(report) if report.is_blocked else None
+    bases = context.settings.trainer.models
+    missing_bases = [name for name, place in bases.items() if why_no_base(place)]
     with context.store.transaction():
         moved = context.store.datasets.move(
             dataset, "refused" if refusal else "ready", now=now, report=report.to_json(), refusal=refusal
@@ -449,7 +452,10 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
             return
         store_scans(context, inspected.scans)
         context.audit("finetune", moved.state, f"dataset {moved.id}")
-        show(context, moved, views.checked_card(moved, report, days=days, may_show_row=may_show_row))
+        card = views.checked_card(
+            moved, report, days=days, may_show_row=may_show_row, missing_bases=missing_bases
+        )
+        show(context, moved, card)
         if report.diff and not report.is_blocked:
             post_in_thread(context, moved, views.version_changes(moved, report.diff, report.n_holdout))
         _post_files(context, moved, (*listed, *inspected.plots))

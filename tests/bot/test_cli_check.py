@@ -74,7 +74,8 @@ def test_a_sheet_can_be_named(tmp_path: Path) -> None:
     rows = [line.rstrip("\n").split(",") for line in ticket_lines(79)]
     tickets = "".join(sheet_row(number, *row) for number, row in enumerate(rows, 1))
     (tmp_path / "a.xlsx").write_bytes(workbook(sheet_row(1, "a", "b") + sheet_row(2, "1", "2"), tickets))
-    assert "Name another sheet with --sheet." in finetune("check", "a.xlsx", "--quick").output
+    printed = finetune("check", "a.xlsx", "--quick").output
+    assert "Name another sheet with --sheet." in printed and "\na  b\n1  2" in printed
     report = finetune_json("check", "a.xlsx", "--quick", "--sheet", "s2")
     assert (report["columns"]["sheet"], report["rows"]) == ("s2", 79)
 

@@ -97,7 +97,7 @@ def test_a_card_shows_progress_and_unknown_states_and_a_cancelled_job_costs_what
         lambda: any(f"Train: {progress}" in str(card.blocks) for card in world.slack.messages(PRIVATE.id)),
         "the progress",
     )
-    assert "40% done" in world.type("/finetune runs")
+    assert "50% done" in world.type("/finetune runs")
     company(world).stages = ("running", "hibernating")
     world.tick_until(lambda: any("hibernating" in text for text in world.texts()), "the unknown state")
     assert "counts as running" in world.find_message("hibernating") and company(world).ledger.live == 1

@@ -59,7 +59,15 @@ def _datasets() -> dict[str, Message]:
         ),
         "dataset-unlabelled": datasets.checked_card(
             builders.dataset(),
-            builders.report(WORTH_A_TRY, builders.UNLABELLED, n_train=311, n_copies=5, n_earlier=10),
+            builders.report(
+                WORTH_A_TRY,
+                builders.UNLABELLED,
+                n_train=281,
+                n_copies=5,
+                n_earlier=10,
+                n_sealed=34,
+                n_earlier_sealed=4,
+            ),
             may_show_row=True,
         ),
         "dataset-combined": datasets.checked_card(
@@ -68,7 +76,7 @@ def _datasets() -> dict[str, Message]:
             may_show_row=True,
         ),
         "dataset-small": datasets.checked_card(
-            builders.dataset(), builders.small_report(), may_show_row=True
+            builders.dataset(), builders.small_report(), may_show_row=True, missing_bases=["toy"]
         ),
         "dataset-doubted": datasets.checked_card(
             builders.dataset(), builders.report(*labelling_cards.LABEL_FINDINGS), may_show_row=True

@@ -121,6 +121,7 @@ def _judged() -> dict[str, Message]:
     plan, judge = measurements.judged_plan(), JUDGED
     requested, running = measurements.measurement("asked"), measurements.measurement()
     progress = measurements.half_way_progress(stage="consulting", judge=replace(judge, of=960, answered=312))
+    progress = replace(progress, arms=progress.arms[2:])  # the plan has no free candidates
     scored = measurements.ladder([replace(rung, scoring="judge", unread=0) for rung in RUNGS[2:5]])
     by_words = measurements.ladder([replace(rung, scoring="f1", unread=0) for rung in RUNGS[2:5]])
     failed = replace(judge, failed="There is no such model.")

@@ -217,12 +217,12 @@ SEARCH = SearchProgress(
     rows=60,
     start="Sort the message.",
     prompt="Sort the customer's message.\nA card that is on its way is `card_arrival`, one that is late `lost_parcel`.",
-    start_share=0.61,
-    share=0.93,
+    start_share=0.6,
+    share=56 / 60,
     spent_micros=430_000,
     is_over=True,
 )
-FOUND_NOTHING = replace(SEARCH, prompt=SEARCH.start, share=0.61, ended="Its budget was used up.")
+FOUND_NOTHING = replace(SEARCH, prompt=SEARCH.start, share=0.6, ended="Its budget was used up.")
 
 
 def search_plan(**other: Any) -> LadderPlan:

@@ -42,8 +42,9 @@ PROVEN = PromotionEvidence(
     "tickets-3",
     ModelComparison("tickets-3", 0.9, 0.05, 0.01, 0.09, 160),
 )
+BARELY_BEHIND = replace(builders.NOT_WORSE, score=0.96)
 NOT_WORSE = PromotionEvidence(
-    RUNG, builders.NOT_WORSE, "tickets-3", replace(builders.NOT_WORSE, other="tickets-3"), worse=LOSSES
+    RUNG, BARELY_BEHIND, "tickets-3", replace(BARELY_BEHIND, other="tickets-3"), worse=LOSSES
 )
 LOW = PromotionEvidence(
     RUNG,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from bot.cards import evaluations, sealed_rows
 from bot.cards.blocks import Message
 from bot.cards.sealed_rows import SealedTest
-from bot.values.evaluations import SealedOutcome
+from bot.values.evaluations import ArmProgress, LadderProgress, SealedOutcome
 from tests.cards import measurements
 from tests.cards.builders import BEN, BUDGET, NO_BUDGET
 from tests.cards.measurements import BIG
@@ -30,7 +30,9 @@ def cards() -> dict[str, Message]:
     tuned = (Candidate("tuned", ID),)
     first = measurements.plan((PROMPT, *tuned), n_holdout=100, promotes="tickets-2")
     both = replace(first, arms=(PROMPT, Candidate("tuned", USED_ID), *tuned))
-    priced, free = measurements.asking_progress(30_000), measurements.asking_progress(0)
+    arms = tuple(ArmProgress(arm, 100) for arm in first.arms)
+    priced = LadderProgress("asking", arms, 30_000)
+    free = LadderProgress("asking", tuple(ArmProgress(arm, 100) for arm in both.arms), 0)
     stopped = replace(measurements.half_way_progress(), note=None)
     deployed, refused = SealedOutcome(is_deployed=True), SealedOutcome(is_deployed=False, why=WORSE)
     return {

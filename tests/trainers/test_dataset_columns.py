@@ -12,6 +12,7 @@ from tests.trainers.document_files import sheet_row, workbook
 from trainers.dataset import Columns, Reading, check_file, read
 from trainers.dataset.reader import FirstRows, read_first_rows
 from trainers.dataset.rows import Choices
+from trainers.dataset.versions import Previous
 
 TEXTS = [f"the printer on floor {number} prints nothing" for number in range(30)]
 TEAMS = [("support", "sales", "repairs")[number % 3] for number in range(30)]
@@ -180,3 +181,28 @@ def test_rows_of_a_report_add_up(tmp_path: Path) -> None:
     report = check_file(tmp_path / "a.csv", "a.csv", Columns(), tmp_path, seed=1, n_sealed=4)
     assert report.n_copies > 0
     assert report.n_train + report.n_holdout + report.n_sealed + report.n_copies == report.rows == 90
+
+
+def test_rows_of_a_next_version_add_up_without_those_that_it_no_longer_has(tmp_path: Path) -> None:
+    rows = [
+        [f"{text} since {day}", team] for day in range(10) for text, team in zip(TEXTS, TEAMS, strict=True)
+    ]
+    (tmp_path / "a.csv").write_text(table(["text", "label"], *rows), encoding="utf-8")
+    first = check_file(tmp_path / "a.csv", "a.csv", Columns(), tmp_path, seed=1, n_sealed=50)
+    unlabelled = [[f"{text} again", ""] for text in TEXTS]
+    later = table(["text", "label"], *rows[:200], *rows[:20], *unlabelled)
+    (tmp_path / "b.csv").write_text(later, encoding="utf-8")
+    train, holdout, sealed = (
+        tmp_path / f"{sha256}.jsonl"
+        for sha256 in (first.train_sha256, first.holdout_sha256, first.sealed_sha256)
+    )
+    previous = Previous(train, holdout, sealed=sealed)
+    report = check_file(
+        tmp_path / "b.csv", "b.csv", Columns(), tmp_path, seed=1, previous=previous, n_sealed=50
+    )
+    assert report.n_earlier and report.n_earlier_sealed and report.n_copies
+    set_aside = report.n_holdout - report.n_earlier + report.n_sealed - report.n_earlier_sealed
+    assert report.n_train + set_aside + report.n_copies == report.rows == 220
+    assert report.rows + report.n_unlabelled == 250
+    assert report.diff and not first.n_copies
+    assert first.rows + report.diff.added - report.diff.removed == report.rows - report.n_copies

@@ -100,9 +100,10 @@ class Report:
     labels were not checked or there are none.
 
     `n_copies` rows ask what a held-out row asks, so they are neither trained nor measured on. `n_earlier` of the
-    held-out rows are in an earlier version's file only. `n_combined` is the number of labels that the `labels` are
-    combinations of, 0 if each is one. `column_names` are those of a table and `sheets` those of a workbook; `example`
-    is the first row without personal data or a secret, which is shown and not stored: to_json leaves it out.
+    held-out and `n_earlier_sealed` of the sealed rows are in an earlier version's file only. `n_combined` is the number
+    of labels that the `labels` are combinations of, 0 if each is one. `column_names` are those of a table and `sheets`
+    those of a workbook; `example` is the first row without personal data or a secret, which is shown and not stored:
+    to_json leaves it out.
 
     The answers of `n_calling` rows call functions, by `n_functions` different names; both are 0 in reports from before
     they were added.
@@ -149,6 +150,7 @@ class Report:
     n_calling: int = 0
     n_functions: int = 0
     sheets: tuple[Sheet, ...] = ()
+    n_earlier_sealed: int = 0
 
     @property
     def has_free_candidates(self) -> bool:
@@ -401,7 +403,9 @@ class _CheckResult:
             n_sealed=0 if self.is_blocked else parts.n_sealed,
             n_copies=0 if self.is_blocked else len(parts.copies),
             n_combined=combined.labels if combined else 0,
-            n_earlier=0 if self.is_blocked else len(parts.earlier),
+            # A holdout of one's own is in a file of its own, and in no earlier version.
+            n_earlier=0 if self.is_blocked or parts.diff is None else len(parts.earlier),
+            n_earlier_sealed=0 if self.is_blocked else len(parts.earlier_sealed),
             column_names=scanned.progress.names,
             example=_find_example(scanned.rows),
             scoring=kind.scoring if kind else None,
