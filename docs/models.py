@@ -52,6 +52,7 @@ HEAD = """\
 #
 #   ends          the first day on which it no longer answers; missing if no end is announced
 #   successor     the model that its maker recommends instead
+#   unconfirmed   true if no page of its maker was read that names both
 #   takes_none    it can be asked not to think first (reasoning_effort "none"); thinks: it always thinks
 #   input, …      USD per 1M tokens, if genai-prices has no price
 #

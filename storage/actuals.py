@@ -64,7 +64,8 @@ class Actuals(Table):
 @dataclass(frozen=True)
 class ModelInUse:
     """A dataset's model, under our name and its provider's, in use since `at`. `expected_micros` is the monthly saving
-    that its plan predicted. `months` are the dataset's, newest first."""
+    that its plan predicted; `plan` and `result` are those of its run as JSON. `months` are the dataset's, newest
+    first."""
 
     dataset: str
     model: str
@@ -72,12 +73,14 @@ class ModelInUse:
     provider_model: str
     at: float
     expected_micros: int | None
+    plan: str
+    result: str | None
     months: tuple[ActualMonth, ...]
 
 
 MODELS_SQL = """
 SELECT promotions.dataset, promotions.model, models.provider, models.provider_model, promotions.at,
-    json_extract(runs.plan, '$.predicted.saving_micros'),
+    json_extract(runs.plan, '$.predicted.saving_micros'), runs.plan, runs.result,
     (SELECT json_group_array(json_array(dataset, model, month, calls, prompt_tokens, completion_tokens, micros,
         alternative, alternative_micros, at)) FROM (SELECT * FROM actual_months AS month
         WHERE month.dataset = promotions.dataset ORDER BY month DESC, model))

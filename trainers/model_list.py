@@ -24,6 +24,7 @@ LOW_EFFORT_SUFFIX = "@low"
 @dataclass(frozen=True)
 class ListedModel:
     """A model of models.toml. `ends` is the first day on which it no longer answers, or None if no end is announced.
+    `unconfirmed`: nobody has read its end and its successor together on a page of its maker.
     `takes_none`: it can be asked not to think (reasoning_effort "none"). `thinks`: it always thinks. Prices are in USD
     per 1M tokens."""
 
@@ -33,6 +34,7 @@ class ListedModel:
     as_of: date
     ends: date | None = None
     successor: str | None = None
+    unconfirmed: bool = False
     takes_none: bool = False
     thinks: bool = False
     input: Decimal | None = None

@@ -36,17 +36,20 @@ OLD_AFTER = timedelta(days=183)
 @dataclass(frozen=True)
 class Retirement:
     """The retirement of a model. `day` is the first day on which it no longer answers. `successor` is None if its maker
-    named none. `said_by` is the source of this, with its date."""
+    named none. `said_by` is the source of this, with its date. `is_confirmed` is False if the successor is doubtful;
+    `said_by` then says why."""
 
     day: date
     successor: str | None = None
     said_by: str = field(default="", compare=False)
+    is_confirmed: bool = field(default=True, compare=False)
 
 
 def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement | None:
     """Returns the retirement of 'gpt-4o', 'openai/gpt-4o' or 'ft:gpt-4o-2024-08-06:acme::x', or None if none is known.
     For a model that is sold by somebody other than its maker ('azure/gpt-4o'), the seller's date counts. A successor
-    that its maker's own list lacks, as it was read last night, is called unconfirmed."""
+    that its maker's own list lacks, as it was read last night, is called unconfirmed, as is one that nobody has read on
+    its maker's page."""
     seller, slash, bare = strip_effort(name.lower()).partition("/")
     seller, bare = (seller, bare) if slash else ("", seller)
     bare = bare.split(":")[1] if bare.startswith("ft:") and bare.count(":") else bare
@@ -54,20 +57,24 @@ def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement |
     rows = [row for row in providers if not slash or row.name == seller]
     successor = listed.successor if listed else None
     doubt = ""
+    if listed and listed.unconfirmed:
+        doubt = "; unconfirmed"
     for row in rows:
         if successor and listed and row.name == listed.seller and row.lacks(successor):
             doubt = f"; unconfirmed, since the list of models of {row.title} has no {successor}"
     for row in rows:
         if bare in row.shutdowns:
-            return Retirement(row.shutdowns[bare], successor, f"the list of models of {row.title}{doubt}")
+            return Retirement(
+                row.shutdowns[bare], successor, f"the list of models of {row.title}{doubt}", not doubt
+            )
     for row in rows:
         model = next((model for model in row.models if bare in model.names), None)
         if model and model.ends:
             said_by = dated_source(model.source or "your settings", model.as_of)
-            return Retirement(model.ends, successor, f"{said_by}{doubt}")
+            return Retirement(model.ends, successor, f"{said_by}{doubt}", not doubt)
     if listed is None or listed.ends is None:
         return None
-    return Retirement(listed.ends, successor, f"{listed.said_by}{doubt}")
+    return Retirement(listed.ends, successor, f"{listed.said_by}{doubt}", not doubt)
 
 
 def dated_source(source: str, as_of: date | None) -> str:
@@ -100,7 +107,8 @@ class PriceRow:
     always costs. `rental` is the price of the machine that trains the model, if that is rented by the minute. `note` is
     a sentence that a buyer should know. `batch_discount` of 0.5 means that batch requests cost half; None means that no
     batch price is listed. `ends` is the first day on which the model no longer answers, or None if none is announced,
-    `successor` the model that its maker recommends instead, and `ends_said_by` the source of both.
+    `successor` the model that its maker recommends instead, and `ends_said_by` the source of both;
+    `is_successor_doubtful` is True if no page of its maker confirms it.
     `prices_from` says where to get a missing price.
     """
 
@@ -115,6 +123,7 @@ class PriceRow:
     ends: date | None = None
     successor: str | None = None
     ends_said_by: str | None = None
+    is_successor_doubtful: bool = False
     is_hosted: bool = False
     hosted_usd_per_hour: Decimal | None = None
     idle_window_s: int | None = None
@@ -217,9 +226,12 @@ def _find_by_name(
     row = row if full_name == name else replace(row, model=full_name)
     if end is None:
         return row
-    source = row.ends_said_by if row.ends else end.said_by
     return replace(
-        row, ends=row.ends or end.day, successor=row.successor or end.successor, ends_said_by=source
+        row,
+        ends=row.ends or end.day,
+        successor=row.successor or end.successor,
+        ends_said_by=row.ends_said_by if row.ends else end.said_by,
+        is_successor_doubtful=row.successor is None and end.successor is not None and not end.is_confirmed,
     )
 
 
@@ -432,6 +444,8 @@ def _row_to_json(row: PriceRow) -> dict[str, object]:
             del values[name]
     if row.rental is None:  # likewise
         del values["rental"]
+    if not row.is_successor_doubtful:  # likewise
+        del values["is_successor_doubtful"]
     del values["prices_from"]  # of no use once a plan has its prices
     for name, value in values.items():
         if isinstance(value, Decimal):

@@ -16,6 +16,7 @@ from bot.cards.blocks import (
     Text,
     actions,
     button,
+    cut,
     escape,
     sentence,
 )
@@ -38,6 +39,7 @@ from bot.cards.forms import modal
 from bot.cards.general import details_modal
 from bot.cards.judge_agreement import trust_text
 from bot.cards.payback import monthly_saving_text, net_value_text, payback_condition
+from bot.cards.prices import doubtful_successors
 from bot.cards.words import SLACK, Spelling, about_usd, percent, shorten, volume_text
 from bot.rules.advice import Verdict
 from bot.rules.facts import TASK_KINDS, Standard, TaskKind
@@ -165,6 +167,7 @@ def card(
         escaped_facts([*_main_numbers(summary), *_speed_facts(summary), *_floor(summary)]),
         Lines(advice.main_reasons(verdict, spelling)),
         *_judge_note(summary),
+        *_successor_note(summary),
     ]
     if next_step and (step is None or "style" not in step):
         parts.append(Text(f"*Next*: {next_step}"))
@@ -186,6 +189,13 @@ def _judge_note(summary: EstimateSummary) -> list[Note]:
         return []
     judge = escape(shorten(evidence.judge))
     return [Note(f"The scores are verdicts of {judge}; {trust_text(evidence.judge_checks)}.")]
+
+
+def _successor_note(summary: EstimateSummary) -> list[Note]:
+    """Names the successors that the money rests on and no vendor's page confirms."""
+    if summary.made_on is None:
+        return []
+    return [Note(escape(cut(line, 300))) for line in doubtful_successors(summary.prices, summary.made_on)]
 
 
 def _floor(summary: EstimateSummary) -> list[tuple[str, str]]:

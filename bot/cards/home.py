@@ -21,10 +21,10 @@ from bot.cards.blocks import (
 )
 from bot.cards.deployments import DeploymentSummary
 from bot.cards.models import ModelEntry
-from bot.cards.plan_money import budget_left
+from bot.cards.plan_money import budget_left, foreseen_text
 from bot.cards.runs import RunSummary
 from bot.cards.status import EvaluationSummary, LadderSummary, list_entry
-from bot.cards.words import at_most
+from bot.cards.words import at_most, capitalize
 from bot.rules.budgets import Budget
 from bot.values.runs import Refusal
 
@@ -104,8 +104,11 @@ def _waiting(overview: HomeOverview) -> list[CardBlock]:
     for run in overview.mine[:WITH_BUTTONS]:
         price = f"for {at_most(run.plan.maximum_micros)}" if run.plan.maximum_micros else "at no charge"
         wish = f"*Run {run.run.id}*: train {escape(plans.plan_title(run.plan))} {price}?"
-        text = f"{_with_link(overview, run, wish)}\n{plans.plan_verdict(run.plan)}"
-        blocks += [Text(text), plans.buttons(run.run, run.plan, run.pending)]
+        lines = [_with_link(overview, run, wish), plans.plan_verdict(run.plan)]
+        foreseen = foreseen_text(run.plan)
+        if foreseen:  # the same money as on the card of the plan
+            lines.append(f"{capitalize(foreseen)}.")
+        blocks += [Text("\n".join(lines)), plans.buttons(run.run, run.plan, run.pending)]
     for summary in overview.to_confirm[:WITH_BUTTONS]:
         blocks.append(Text(_linked(overview, summary)))
         if isinstance(summary, LadderSummary):

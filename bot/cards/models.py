@@ -361,11 +361,12 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
 
 @dataclass(frozen=True)
 class ModelActuals:
-    """How much a dataset's models were used. `months` are newest first. `expected_micros` is the monthly saving that
-    the plan of the model in use expected. `is_counted` is False if its provider doesn't count calls by model."""
+    """How much a dataset's models were used. `months` are newest first. `foreseen` is what the plan of the
+    model in use expected to save, in words, '' if nothing. `is_counted` is False if its provider doesn't count calls by
+    model."""
 
     months: tuple[ActualMonth, ...]
-    expected_micros: int | None
+    foreseen: str
     provider: str
     is_counted: bool
 
@@ -391,8 +392,7 @@ def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
         )
         for each in actuals.months
     ]
-    expected = actuals.expected_micros
-    planned = [] if expected is None else [f"The plan expected to save {money(expected)} a month."]
+    planned = [f"Planned: {actuals.foreseen}."] if actuals.foreseen else []
     others = dict.fromkeys(each.alternative for each in actuals.months if each.alternative)
     instead = [f"Otherwise: the same calls on {escape(shorten(', '.join(others), 80))}."] if others else []
     return [Table([heading, *rows], "Calls by programs"), Note(" ".join([*planned, *instead]) or UPDATED)]
@@ -411,8 +411,7 @@ def latest_month(actuals: ModelActuals) -> str:
     text = f"{pluralize(sum(each.calls for each in months), 'call')} in {month_name(month)}"
     if len(savings) < len(months):
         return text
-    expected = actuals.expected_micros
-    planned = "" if expected is None else f" (planned: {money(expected)} a month)"
+    planned = f" (planned: {actuals.foreseen})" if actuals.foreseen else ""
     return f"{text}, {saving_text(sum(savings))}{planned}"
 
 

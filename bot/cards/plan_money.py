@@ -107,6 +107,19 @@ def _at_volume(plan: Plan) -> str:
     return f"; at {volume_text(volume)}" if volume else ""
 
 
+def foreseen_text(plan: Plan) -> str:
+    """What the approvers saw, for lists: 'over 12 months it loses about $350 ($220 to $450), after $73 a month for its
+    machine'. The monthly saving of plans older than that; '' if no saving was shown."""
+    for name, value in net_value(plan):
+        return f"{name[:1].lower()}{name[1:]} it {value}"
+    saved = plan.predicted.saving_micros if plan.predicted else None
+    if saved is None or plan.withholds_saving:
+        return ""
+    if saved < 0:
+        return f"costs {money(-saved)} more a month"
+    return f"saves {money(saved)} a month"
+
+
 def net_value(plan: Plan) -> list[tuple[str, str]]:
     """What is gained or lost in all, after the costs; the monthly saving alone may hide a later loss."""
     net = plan.advised.net if plan.advised else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 
 from bot.cards.blocks import CardBlock, Figure, Lines, Message, Note, Table, cut, escape
@@ -17,6 +17,8 @@ from trainers.rentals import prices as rentals
 SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES, SHOWN_NOTES = 25, 60, 8, 8
 HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
 OLD_PRICES = "these prices are over half a year old: check the vendor's page"
+# A successor counts only in an estimate that reaches beyond the end, and estimates look a year ahead.
+NEAR_END = timedelta(days=365)
 Row = tuple[str, str, str, str, str, str]
 
 
@@ -116,6 +118,17 @@ def vendor_prices(row: PriceRow, today: date | None, *, asks_vendor: bool) -> st
     elif asks_vendor:
         parts.append("confirmed with the vendor before approval")
     return "; ".join(parts)
+
+
+def doubtful_successors(rows: Sequence[PriceRow], today: date) -> list[str]:
+    """A sentence for each successor that money or a verdict may rest on although its maker doesn't confirm it."""
+    lines = []
+    for row in rows:
+        is_near = row.ends is not None and row.ends - today < NEAR_END
+        if row.is_successor_doubtful and is_near:
+            end = f"{row.model} ends on {row.ends}, then {row.successor}"
+            lines.append(f"Check its successor: {end} ({row.ends_said_by}).")
+    return list(dict.fromkeys(lines))
 
 
 def where_to_add(row: PriceRow) -> str:

@@ -25,6 +25,7 @@ from bot.cards.candidates import bar_text, counted_as_right, meaning, scoring_te
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.judge_agreement import judge_notes, trust_text
 from bot.cards.models import prices_text, promotion_button, try_button, worse_labels_text
+from bot.cards.plan_money import foreseen_text, net_value
 from bot.cards.result_comparison import (
     SAME_MEASURE,
     SIGNIFICANT,
@@ -93,13 +94,14 @@ def card(
         ("Right", right_text(result)),
         *comparison_facts(result),
         *([("Price", prices_text(result.not_worse))] if result.not_worse else []),
-        *([("Planned saving", saves)] if saves else []),
     ]
+    if saves:
+        facts += [("Planned saving", saves), *net_value(plan)]
     about_machine = f"Its machine costs money by the hour; keep or stop it on {machine}."
     if is_stopped:
         about_machine = f"Its machine is stopped; start it again on {machine}."
     return Message(
-        f"Result of run {run.id}. {escape(headline)}{f'. Saves {saves}' if saves else ''}",
+        f"Result of run {run.id}. {escape(headline)}{_saves_in_short(plan, saves)}",
         (
             Headline(headline),
             Note(f"{subject}{scoring_text(result.ladder)}"),
@@ -174,6 +176,13 @@ def _is_worse(result: RunResult, tuned: Rung, other: Rung | None) -> bool:
         (pair,) = ladder.pairs
         return pair.better != tuned.arm and pair.p < SIGNIFICANT
     return result.gain < 0 and result.p_value < SIGNIFICANT
+
+
+def _saves_in_short(plan: Plan, saves: str) -> str:
+    """The planned saving in a notification: over the year, since a monthly saving may hide a later loss."""
+    if not saves:
+        return ""
+    return f". Planned: {foreseen_text(plan)}" if net_value(plan) else f". Saves {saves}"
 
 
 def saving_text(plan: Plan, result: RunResult) -> str:

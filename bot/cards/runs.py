@@ -25,6 +25,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.candidates import looks_sentence
 from bot.cards.general import text_message
+from bot.cards.plan_money import foreseen_text
 from bot.cards.plans import DETAILS as PLAN_DETAILS
 from bot.cards.plans import ONE_APPROVER, Pending, plan_title
 from bot.cards.words import (
@@ -224,6 +225,9 @@ def status_line(summary: RunSummary) -> str:
         done = f"{words}, {percent_done(share_done(summary.run, summary.progress))}% done"
         finish = None if summary.progress.is_paused else summary.progress.estimated_finish
         return f"{done}, {time_left(finish - summary.now)}" if finish else done
+    foreseen = foreseen_text(summary.plan)
+    if summary.run.state == "awaiting_approval" and foreseen:
+        return f"{words}; {foreseen}"
     return words
 
 

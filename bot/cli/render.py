@@ -15,6 +15,7 @@ from typing import Any
 from bot.cards.blocks import INVISIBLE
 from bot.cards.deployments import DeploymentSummary
 from bot.cards.permissions import limits_text, verdict_text
+from bot.cards.plan_money import foreseen_text
 from bot.cards.runs import STATE_WORDS
 from bot.cards.words import capitalize, money, pluralize
 from bot.rules.data_policy import EgressDecision
@@ -29,6 +30,7 @@ from bot.rules.permissions import (
     rule_verdicts,
 )
 from bot.rules.plans import plan_from_json
+from bot.values.runs import RunResult
 from bot.values.sunsets import ModelUse
 from storage.actuals import ActualMonth, ModelInUse
 from storage.audit import BrokenLog, IntactLog
@@ -185,14 +187,20 @@ def models_text(in_use: Sequence[ModelInUse]) -> str:
     """Returns a line for each model in use, and one for each month of its dataset."""
     lines = []
     for model in in_use:
-        expected = (
-            ""
-            if model.expected_micros is None
-            else f", planned to save {money(model.expected_micros)} a month"
-        )
-        lines.append(f"{model.dataset}: {model.model} ({model.provider_model} at {model.provider}){expected}")
+        foreseen = _foreseen(model)
+        planned = f"; planned: {foreseen}" if foreseen else ""
+        lines.append(f"{model.dataset}: {model.model} ({model.provider_model} at {model.provider}){planned}")
         lines += [f"  {_month_text(month)}" for month in model.months] or ["  no calls known"]
     return "\n".join(lines) or "No model is in use: /finetune promote MODEL deploys one."
+
+
+def _foreseen(model: ModelInUse) -> str:
+    """What the plan expected to save; '' if the model turned out not to be good enough for that."""
+    ladder = RunResult.from_json(model.result).ladder if model.result else None
+    tuned = ladder.rung("tuned") if ladder else ()
+    if not tuned or tuned[0].standing == "misses":
+        return ""
+    return foreseen_text(plan_from_json(model.plan))
 
 
 def _month_text(month: ActualMonth) -> str:
@@ -203,11 +211,18 @@ def _month_text(month: ActualMonth) -> str:
 
 
 def models_json(in_use: Sequence[ModelInUse]) -> list[dict[str, Any]]:
-    """Money is in micro-dollars."""
-    return [
-        {**asdict(model), "months": [{**asdict(m), "saving_micros": m.saving_micros} for m in model.months]}
-        for model in in_use
-    ]
+    """Money is in micro-dollars. `net_value` is what the plan expected to gain or lose over its horizon, null if it is
+    older than that."""
+    return [_model_json(model) for model in in_use]
+
+
+def _model_json(model: ModelInUse) -> dict[str, Any]:
+    fields = asdict(model)
+    del fields["plan"], fields["result"]  # all their prices and scores would hide these few figures
+    advised = plan_from_json(model.plan).advised
+    fields["net_value"] = asdict(advised.net) if advised and advised.net else None
+    fields["months"] = [{**asdict(month), "saving_micros": month.saving_micros} for month in model.months]
+    return fields
 
 
 def deployments_json(running: Sequence[DeploymentSummary]) -> list[dict[str, Any]]:

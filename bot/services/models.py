@@ -16,6 +16,7 @@ from bot.cards.blocks import Message as Card
 from bot.cards.candidates import arm_name
 from bot.cards.deployments import stopped_refusal
 from bot.cards.models import ModelActuals, ModelEntry, PromotionSummary, SealedProof
+from bot.cards.plan_money import foreseen_text
 from bot.context import AppContext, CoreContext
 from bot.llm_client import Question, key_of
 from bot.rules import units
@@ -364,16 +365,16 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None, is_sh
 
 
 def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
-    """Returns the monthly use of the model in use for a dataset, with the saving that its plan expected if the model
+    """Returns the monthly use of the model in use for a dataset, with what its plan expected to save if the model
     turned out good enough."""
     run = context.store.runs.get(model.run_id)
     rung = evidence.tuned_rung(context, run) if run else None
-    expected = plan.predicted.saving_micros if plan.predicted and not plan.withholds_saving else None
-    if rung is None or rung.standing == "misses":
-        expected = None
+    foreseen = ""
+    if rung is not None and rung.standing != "misses":
+        foreseen = foreseen_text(plan)
     months = context.store.actuals.of(plan.dataset) if has_alias(context, model) else []
     provider = context.settings.title_of(model.provider)
-    return ModelActuals(tuple(months), expected, provider, is_counted=has_alias(context, model))
+    return ModelActuals(tuple(months), foreseen, provider, is_counted=has_alias(context, model))
 
 
 def model_of(context: AppContext, promotion: Promotion) -> Model:

@@ -17,7 +17,7 @@ from bot.cards import advice, plan_refusals
 from bot.cards import plans as plan_views
 from bot.cards.blocks import code, escape
 from bot.cards.plan_refusals import superseded_by
-from bot.cards.prices import OLD_PRICES, missing_price_text
+from bot.cards.prices import OLD_PRICES, doubtful_successors, missing_price_text
 from bot.cards.reasons import shortage_text
 from bot.cards.words import shorten
 from bot.command_parser import parse_question
@@ -488,7 +488,17 @@ def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     rented = [plan_refusals.rent_text(rental, minutes)] if rental else []
     tuned, day = estimated.prices[0], estimated.made_on
     old = [f"{tuned.model}: {OLD_PRICES}."] if day and tuned.is_old(day) else []
-    return (*rented, *ends, *short, *old, *(half if is_half else []), *judged, *_rare_labels(estimated))
+    doubtful = doubtful_successors(estimated.prices, day) if day else []
+    return (
+        *rented,
+        *ends,
+        *doubtful,
+        *short,
+        *old,
+        *(half if is_half else []),
+        *judged,
+        *_rare_labels(estimated),
+    )
 
 
 def _rare_labels(estimated: EstimateResult) -> list[str]:

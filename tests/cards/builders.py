@@ -537,7 +537,8 @@ def worse_result() -> RunResult:
 
 
 def run_summary(state: RunState = "training", **other: Any) -> RunSummary:
-    summary = RunSummary(run(state), plan(), TRAINING, result() if state == "done" else None, NOW)
+    planned = advised_plan(LOSES_LATER) if state == "awaiting_approval" else plan()
+    summary = RunSummary(run(state), planned, TRAINING, result() if state == "done" else None, NOW)
     return replace(summary, **other)
 
 

@@ -61,7 +61,9 @@ def cards() -> dict[str, Message]:
             tuned=MINI, training=HOSTED, evaluation_usd=Decimal("0.02")
         ),
         "estimate-loss": builders.estimate_summary(tuned=machine, training=paid, volume=10_000_000),
-        "estimate-ending": builders.estimate_summary(now=ENDING, tuned=machine, training=paid),
+        "estimate-ending": _with_doubtful_successor(
+            builders.estimate_summary(now=ENDING, tuned=machine, training=paid)
+        ),
         "estimate-few-rows": builders.estimate_summary(rows=120),
         "estimate-without-volume": builders.estimate_summary(volume=None, missing=MissingPrice("today")),
         "estimate-go": builders.estimate_summary(
@@ -119,6 +121,18 @@ def cards() -> dict[str, Message]:
         ),
         "estimate-without-buttons": estimates.card(builders.estimate_summary(), TARGET),
     }
+
+
+def _with_doubtful_successor(summary: EstimateSummary) -> EstimateSummary:
+    tuned, now = summary.prices
+    doubtful = replace(
+        now,
+        ends=ENDING.ends,
+        successor=ENDING.successor,
+        ends_said_by="a page that names no model, 2026-11-20; unconfirmed",
+        is_successor_doubtful=True,
+    )
+    return replace(summary, prices=(tuned, doubtful), made_on=date(2026, 11, 25))
 
 
 def _at_a_vendor() -> dict[str, EstimateSummary]:

@@ -458,7 +458,13 @@ def price(model: str, **other: Any) -> PriceRow:
 
 
 PRICES: tuple[PriceRow | UnknownPrice, ...] = (
-    price("gpt-4o", ends=date(2027, 1, 14), successor="gpt-6-luna"),
+    price(
+        "gpt-4o",
+        ends=date(2027, 1, 14),
+        successor="gpt-6-luna",
+        ends_said_by="a page that names no model, 2026-11-20; unconfirmed",
+        is_successor_doubtful=True,
+    ),
     price(
         "gpt-4.1-nano",
         price=Price(None, Decimal("0.10"), Decimal("0.025"), Decimal("0.40")),

@@ -108,3 +108,15 @@ def test_a_successor_that_its_makers_own_list_lacks_is_unconfirmed(
     end = find_retirement("gpt-5", [row.with_shutdowns({}, listed)])
     assert end is not None and end.successor == "gpt-6.1-sol"
     assert ("unconfirmed, since the list of models of OpenAI has no gpt-6.1-sol" in end.said_by) is is_doubted
+
+
+@pytest.mark.parametrize(
+    ("model", "is_doubtful"), [("gpt-5", False), ("gpt-5-nano", True), ("o3", True), ("gpt-5-pro", True)]
+)
+def test_a_successor_that_no_page_of_its_maker_confirms_is_doubtful(model: str, is_doubtful: bool) -> None:
+    row = find_prompted_price(f"openai/{model}", PROVIDERS, (), date(2026, 11, 30))
+    assert isinstance(row, PriceRow) and row.ends_said_by is not None
+    assert row.is_successor_doubtful is is_doubtful
+    assert ("unconfirmed" in row.ends_said_by) is is_doubtful
+    stored = PriceList((row,), TODAY).to_json()
+    assert PriceList.from_json(stored).rows == (row,) and ("doubtful" in stored) is is_doubtful
