@@ -109,7 +109,9 @@ class PriceRow:
     batch price is listed. `ends` is the first day on which the model no longer answers, or None if none is announced,
     `successor` the model that its maker recommends instead, and `ends_said_by` the source of both;
     `is_successor_doubtful` is True if no page of its maker confirms it.
-    `prices_from` says where to get a missing price.
+    `prices_from` says where to get a missing price. `closed_since` is the first day on which the provider takes no more
+    jobs, `closed_to_new` the one from which on it takes them only from those who had trained there before, and
+    `closing_said_by` the source of both.
     """
 
     model: str
@@ -129,6 +131,9 @@ class PriceRow:
     idle_window_s: int | None = None
     rental: Rental | None = None
     prices_from: str = ""
+    closed_since: date | None = None
+    closed_to_new: date | None = None
+    closing_said_by: str = ""
 
     @property
     def said_by(self) -> str:
@@ -140,6 +145,10 @@ class PriceRow:
 
     def has_ended(self, today: date) -> bool:
         return self.ends is not None and today >= self.ends
+
+    def is_closed(self, today: date) -> bool:
+        """True if nobody can train the model there any more."""
+        return self.closed_since is not None and today >= self.closed_since
 
 
 @dataclass(frozen=True)
@@ -257,6 +266,9 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
         hosted_usd_per_hour=provider.hourly_price(model.name) if provider.is_hosted else None,
         idle_window_s=provider.idle_stop_s if provider.scales_to_zero else None,
         prices_from=provider.prices_from,
+        closed_since=provider.closes + timedelta(days=1) if provider.closes else None,
+        closed_to_new=provider.closed_to_new,
+        closing_said_by=provider.closing_said_by,
     )
 
 
@@ -446,7 +458,8 @@ def _row_to_json(row: PriceRow) -> dict[str, object]:
         del values["rental"]
     if not row.is_successor_doubtful:  # likewise
         del values["is_successor_doubtful"]
-    del values["prices_from"]  # of no use once a plan has its prices
+    for name in ("prices_from", "closed_since", "closed_to_new", "closing_said_by"):
+        del values[name]  # of no use once a plan has its prices
     for name, value in values.items():
         if isinstance(value, Decimal):
             values[name] = f"{value:f}"

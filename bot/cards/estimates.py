@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as new_field
 
 from bot.cards import advice, forms
 from bot.cards.blocks import (
@@ -487,11 +488,13 @@ class AskedEstimate:
 
 @dataclass(frozen=True)
 class EstimateChoices:
-    """What the form offers. `cheapest` is the cheapest capable model that can be asked here."""
+    """What the form offers. `cheapest` is the cheapest capable model that can be asked here. `marks` are words about
+    the prices of some targets."""
 
     datasets: Sequence[str]
     targets: Sequence[str]
     cheapest: str | None = None
+    marks: Mapping[str, str] = new_field(default_factory=dict)
 
 
 def form(
@@ -512,7 +515,9 @@ def form(
         field("volume", "Requests per month", "20,000", "Or the input tokens of a month: 10M tokens."),
         field("current", "Model that you prompt today", "gpt-4o", cheapest),
         forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
-        forms.select_input("target", "Model to train", choices.targets, initial=typed.get("target")),
+        forms.select_input(
+            "target", "Model to train", choices.targets, initial=typed.get("target"), marks=choices.marks
+        ),
         field("hours", "Hours of staff time, one-off", "16", "Empty: not counted."),
         field("rate", "Dollars per hour of staff time", "75", f"Empty: {usd(USD_PER_HOUR)}."),
         field("labels", "Rows still to be labelled", "500", "Empty: none."),

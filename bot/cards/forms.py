@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from bot.cards.blocks import Block, CardBlock, plain, slack_blocks
 from bot.cards.words import shorten
@@ -11,6 +12,7 @@ from bot.rules.facts import TASK_KINDS
 
 MOST_OPTIONS, MOST_BOXES, MOST_BYTES = 100, 10, 70_000
 LONGEST_TEXT = 3000
+NO_MARKS: Mapping[str, str] = MappingProxyType({})
 
 
 def modal(
@@ -59,9 +61,17 @@ def required_text_input(name: str, label: str, *, most: int, multiline: bool = T
     return _input(name, label, element, optional=False, hint=hint)
 
 
-def select_input(name: str, label: str, options: Sequence[str], *, initial: str | None = None) -> Block:
-    """A select. If there are no options, or only names too long for one, the field takes typed text instead."""
-    entries = _options(options)
+def select_input(
+    name: str,
+    label: str,
+    options: Sequence[str],
+    *,
+    initial: str | None = None,
+    marks: Mapping[str, str] = NO_MARKS,
+) -> Block:
+    """A select. `marks` adds words to some options. If there are no options, or only names too long for one, the field
+    takes typed text instead."""
+    entries = [_marked(entry, marks) for entry in _options(options)]
     if not entries:
         return text_input(name, label, "its name", optional=False)
     chosen = next((values for values in entries if values["value"] == initial), entries[0])
@@ -143,6 +153,14 @@ def _options(names: Sequence[str]) -> list[Block]:
     while sum(len(json.dumps(option)) for option in entries) > MOST_BYTES:
         entries.pop()
     return entries
+
+
+def _marked(option: Block, marks: Mapping[str, str]) -> Block:
+    mark = marks.get(option["value"])
+    if mark is None:
+        return option
+    end = f" ({mark})"
+    return _option(option["value"], f"{shorten(option['value'], 75 - len(end))}{end}")
 
 
 def _option(value: str, words: str) -> Block:

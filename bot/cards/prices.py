@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -13,10 +13,12 @@ from bot.rules.prices import MissingPrice, missing_keys
 from trainers.money import rate, usd
 from trainers.pricing import PriceRow, UnknownPrice
 from trainers.rentals import prices as rentals
+from trainers.types import Price
 
 SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES, SHOWN_NOTES = 25, 60, 8, 8
 HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
 OLD_PRICES = "these prices are over half a year old: check the vendor's page"
+UNKNOWN = Price(None, None, None, None)
 # A successor counts only in an estimate that reaches beyond the end, and estimates look a year ahead.
 NEAR_END = timedelta(days=365)
 Row = tuple[str, str, str, str, str, str]
@@ -50,20 +52,43 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detail
 def _row(row: PriceRow, longest: int, today: date) -> Row:
     price = row.price
     kind = ", tuned" if row.kind == "tuned" else ""
-    training = _amount(price.training)
-    if price.training is None and row.usd_per_hour is not None:
-        training = f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
-    if row.kind == "tuned" and row.model.startswith(f"{rentals.PROVIDER}/"):
-        training = f"{usd(row.rental.usd_per_hour)} an hour" if row.rental else "by the minute"
-    end = "–" if row.ends is None else f"ended {row.ends}" if row.has_ended(today) else f"{row.ends}"
+    name = f"{shorten(row.model, longest)}{kind}"
+    if is_by_the_hour(row):
+        # The tokens are free, which says nothing as long as nobody sees what the machine costs.
+        hourly = row.hosted_usd_per_hour
+        machine = "by the hour" if hourly is None else f"{usd(hourly)} an hour"
+        return (name, "–", "–", machine, _training(row, today), _end(row, today))
     return (
-        f"{shorten(row.model, longest)}{kind}",
+        name,
         _amount(price.input),
         _amount(price.cached_input),
         _amount(price.output),
-        training,
-        end,
+        _training(row, today),
+        _end(row, today),
     )
+
+
+def is_by_the_hour(row: PriceRow) -> bool:
+    """True if a vendor bills the hours of a machine for the tuned model, and not its tokens."""
+    return row.is_hosted and row.price.input == row.price.output == 0
+
+
+def _training(row: PriceRow, today: date) -> str:
+    if row.is_closed(today):
+        return "closed"
+    if row.kind == "tuned" and row.model.startswith(f"{rentals.PROVIDER}/"):
+        return f"{usd(row.rental.usd_per_hour)} an hour" if row.rental else "by the minute"
+    if row.price.training is not None:
+        return _amount(row.price.training)
+    if row.usd_per_hour is not None:
+        return f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
+    return "unknown" if row.kind == "tuned" else "–"
+
+
+def _end(row: PriceRow, today: date) -> str:
+    if row.ends is None:
+        return "–"
+    return f"ended {row.ends}" if row.has_ended(today) else f"{row.ends}"
 
 
 def _amount(amount: Decimal | None) -> str:
@@ -75,15 +100,60 @@ def _amount(amount: Decimal | None) -> str:
 
 
 def _notes(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> list[str]:
-    notes = [(row, row.note) for row in rows if row.note]
+    """What a buyer should know, the roads that can't be taken first. Rows with the same note share a line."""
+    notes: dict[str, list[PriceRow]] = {}
+    alone: dict[str, str] = {}
     for row in rows:
-        if row.successor:
-            source = f" ({row.ends_said_by})" if row.ends_said_by else ""
-            ends = "ended" if row.has_ended(today) else "ends"
-            notes.append((row, f"{ends} on {row.ends}, then {row.successor}{source}"))
-    notes += [(row, f"price unknown: {where_to_add(row)}") for row in rows if missing_keys(row)]
-    lines = [f"• {escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in notes]
+        texts = zip(_notes_on(row, today, is_shared=True), _notes_on(row, today), strict=True)
+        for text, own_text in texts:
+            notes.setdefault(text, []).append(row)
+            alone[text] = own_text
+    lines = []
+    for text, about in sorted(notes.items(), key=lambda note: not note[1][0].is_closed(today)):
+        shown = text if len(about) > 1 else alone[text]
+        lines.append(f"• {escape(_names(about))}: {escape(cut(shown, 300))}")
     return lines if is_detailed else first_lines(lines, SHOWN_NOTES)
+
+
+def _notes_on(row: PriceRow, today: date, *, is_shared: bool = False) -> Iterator[str]:
+    """`is_shared`: in words that fit every model of its provider."""
+    source = f" ({row.closing_said_by})" if row.closing_said_by else ""
+    if row.is_closed(today):
+        # Nobody needs to know the rest about a model that can't be trained.
+        yield f"takes no new training jobs since {row.closed_since}{source}"
+        return
+    limits = []
+    if row.closed_to_new:
+        limits.append(f"trains only for organisations that had trained there before {row.closed_to_new}")
+    if row.closed_since:
+        limits.append(f"takes no new training jobs from {row.closed_since} on")
+    if limits:
+        yield f"{', and '.join(limits)}{source}"
+    if row.note:
+        yield row.note
+    if row.successor:
+        source = f" ({row.ends_said_by})" if row.ends_said_by else ""
+        ends = "ended" if row.has_ended(today) else "ends"
+        yield f"{ends} on {row.ends}, then {row.successor}{source}"
+    if missing_keys(row):
+        yield f"price unknown: {where_to_add(row, is_shared=is_shared)}"
+    if row.is_old(today) and row.price != UNKNOWN:
+        yield f"{OLD_PRICES} ({row.as_of})"
+
+
+def price_mark(row: PriceRow, today: date) -> str:
+    """What is wrong with a price, for a list of models to choose from; '' if nothing is."""
+    if missing_keys(row):
+        return "price unknown"
+    return "old price" if row.is_old(today) and row.price != UNKNOWN else ""
+
+
+def _names(rows: Sequence[PriceRow]) -> str:
+    """The model, or its provider if several of its models share a note."""
+    if len(rows) == 1:
+        return shorten(rows[0].model)
+    providers = dict.fromkeys(row.model.partition("/")[0] for row in rows)
+    return f"{' and '.join(providers)} ({pluralize(len(rows), 'model')})"
 
 
 def _sources(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> str:
@@ -105,11 +175,11 @@ def vendor_prices(row: PriceRow, today: date | None, *, asks_vendor: bool) -> st
         return None
     price, hourly = row.price, row.hosted_usd_per_hour
     tokens = {"input": price.input, "output": price.output}
-    is_by_the_hour = row.is_hosted and price.input == price.output == 0
-    rates = {"training": price.training, **({} if is_by_the_hour else tokens)}
+    by_the_hour = is_by_the_hour(row)
+    rates = {"training": price.training, **({} if by_the_hour else tokens)}
     figures = [f"{name} {rate(amount)}" for name, amount in rates.items() if amount is not None]
     figures += [] if hourly is None else [f"its machine {usd(hourly)} an hour"]
-    figures += ["tokens free"] if is_by_the_hour else []
+    figures += ["tokens free"] if by_the_hour else []
     parts = [f"{', '.join(figures)} ({escape(cut(row.said_by, 120))})"] if figures else []
     if figures and today and row.is_old(today):
         parts.append(OLD_PRICES)
@@ -131,8 +201,9 @@ def doubtful_successors(rows: Sequence[PriceRow], today: date) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def where_to_add(row: PriceRow) -> str:
-    """Which settings to add to finetune.toml for the row's missing prices, and where to get them."""
+def where_to_add(row: PriceRow, *, is_shared: bool = False) -> str:
+    """Which settings to add to finetune.toml for the row's missing prices, and where to get them. `is_shared`: for any
+    model of its provider."""
     *others, last = missing_keys(row)
     keys = f"{', '.join(others)} and {last}" if others else last
     if row.prices_from:
@@ -140,7 +211,8 @@ def where_to_add(row: PriceRow) -> str:
     provider, slash, model = row.model.partition("/")
     if row.kind == "prompted" or not slash:
         return f'add {keys} to finetune.toml under [prices."{row.model}"].'
-    return f'add {keys} to finetune.toml under [providers.{provider}.models."{model}"].'
+    table = "MODEL" if is_shared else model
+    return f'add {keys} to finetune.toml under [providers.{provider}.models."{table}"].'
 
 
 def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str:

@@ -34,6 +34,7 @@ KINDS: dict[UseKind, str] = {
     "planned": "planned",
     "today's": "prompted today",
     "target": "can be trained",
+    "closed target": "can't be trained now",
     "price": "has a price of yours",
 }
 

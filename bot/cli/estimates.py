@@ -367,6 +367,9 @@ def _price(row: PriceRow) -> dict[str, Any]:
         "has_ended": row.has_ended(utc_today()),
         "successor": row.successor,
         "ends_said_by": row.ends_said_by,
+        "is_successor_doubtful": row.is_successor_doubtful,
+        "closed_since": row.closed_since.isoformat() if row.closed_since else None,
+        "is_closed": row.is_closed(utc_today()),
     }
 
 

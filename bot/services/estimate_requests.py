@@ -21,6 +21,7 @@ from bot.cards.candidates import alternative_name
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.estimates import AskedEstimate, EstimateChoices, TriedOut
 from bot.cards.general import text_message
+from bot.cards.prices import price_mark
 from bot.cards.reasons import because_text
 from bot.charts import forecast as drawing
 from bot.command_parser import format_estimate, format_question, parse_estimate, parse_question
@@ -40,6 +41,7 @@ from bot.values.row_labels import USUAL_ROWS
 from bot.values.runs import Refusal
 from storage.records import Draft, StoredEstimate
 from trainers.money import to_micros
+from trainers.pricing import tuned_price
 from trainers.providers import model_verdict
 
 log = logging.getLogger(__name__)
@@ -135,15 +137,19 @@ def adopt(context: AppContext, number: int, person: str) -> str | Refusal:
 def form_choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
     """Returns the choices that the form offers."""
     day = context.today()
-    targets = [
-        f"{row.name}/{model.name}"
-        for row in context.settings.providers
-        for model in row.models
-        if row.trains and model_verdict(row, model, day).may_train
-    ]
+    targets = []
+    marks = {}
+    for row in context.settings.providers:
+        for model in row.models:
+            if not row.trains or not model_verdict(row, model, day).may_train:
+                continue
+            name = f"{row.name}/{model.name}"
+            targets.append(name)
+            if mark := price_mark(tuned_price(row, model), day):
+                marks[name] = mark
     cheapest = candidates.cheapest_capable(context.settings, context.trainers, day)
     names = datasets.usable_names(context, person, channel)
-    return EstimateChoices(names, targets, cheapest.model if cheapest else None)
+    return EstimateChoices(names, targets, cheapest.model if cheapest else None, marks)
 
 
 def share(context: AppContext, number: int, person: str) -> str | Refusal:

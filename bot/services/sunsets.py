@@ -27,14 +27,14 @@ from bot.services.team_questions import last_question
 from bot.settings import Settings, models_listed_before
 from bot.values.requests import Start
 from bot.values.runs import Refusal
-from bot.values.sunsets import ModelUse, due_notice, ending_soon, is_lasting_target, notice_key
+from bot.values.sunsets import ModelUse, UseKind, due_notice, ending_soon, is_lasting_target, notice_key
 from storage.promotions import Promotion
 from storage.records import Run
 from storage.store import Store
 from trainers.client import Trainer
 from trainers.model_list import find_listed_model
 from trainers.pricing import PriceRow, dated_source, find_prompted_price, find_retirement
-from trainers.providers import ProviderRow
+from trainers.providers import ProviderRow, model_verdict
 
 VERDICTS = ("go", "unknown", "no_go")  # the best first
 
@@ -59,12 +59,14 @@ def list_uses(store: Store, settings: Settings, today: date) -> list[ModelUse]:
 
 def list_configured(settings: Settings, today: date) -> list[ModelUse]:
     """Returns the models in the settings: the targets, and those with a price of their own."""
-    rows = [(row, model) for row in settings.providers for model in row.models]
+    targets = []
+    for row in settings.providers:
+        for model in row.models:
+            may_train = model_verdict(row, model, today).may_train
+            kind: UseKind = "target" if may_train else "closed target"
+            targets.append(_with_training_end(settings, ModelUse(kind, "", f"{row.name}/{model.name}")))
     return [
-        *(
-            _with_training_end(settings, ModelUse("target", "", f"{row.name}/{model.name}"))
-            for row, model in rows
-        ),
+        *targets,
         *(_with_answering_end(settings, ModelUse("price", "", row.model), today) for row in settings.prices),
     ]
 

@@ -13,7 +13,7 @@ from trainers.providers import ModelRow, ProviderRow, model_verdict
 NOTICES = (0, 7, 30, 90)
 # A model that is trained now should pay back, and not need a warning of its own soon.
 LASTING = timedelta(days=180)
-UseKind = Literal["in use", "planned", "today's", "target", "price"]
+UseKind = Literal["in use", "planned", "today's", "target", "closed target", "price"]
 
 
 @dataclass(frozen=True)

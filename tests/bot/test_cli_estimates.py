@@ -280,6 +280,23 @@ def test_a_missing_price_says_where_it_can_be_found_and_an_old_one_that_it_is_ol
     assert "2026-05-08 (over half a year old)" in listed and "from Nebius (its console" in listed
 
 
+def test_the_price_list_marks_roads_that_are_closed_and_what_costs_by_the_hour() -> None:
+    lines = finetune("prices").stdout.splitlines()
+    fireworks = next(line for line in lines if line.startswith("fireworks/"))
+    together = next(line for line in lines if line.startswith("together/"))
+    assert fireworks.split()[-2:] == ["closed", "–"]
+    # Its tokens are free, its machine is not.
+    assert "$3.99 an hour" in together and "free" not in together
+    notes = [line for line in lines if line.startswith("•")]
+    assert notes[0].startswith("• fireworks (3 models): takes no new training jobs since 2026-11-15")
+    assert any(
+        note.startswith("• together (3 models): these prices are over half a year old") for note in notes
+    )
+    assert any(note.startswith("• nebius (2 models): price unknown") for note in notes)
+    ends = [line.split() for line in finetune("sunsets").stdout.splitlines() if line.startswith("fireworks/")]
+    assert ends and all(words[1:4] == ["can't", "be", "trained"] for words in ends)
+
+
 def test_a_target_that_has_ended_is_no_go() -> None:
     question = ("--volume", "10B", "--target", "gpt-4.1-nano")
     answer, text = estimate(*question), estimate_text("--current", "gpt-4o", *question, "--why")

@@ -193,7 +193,10 @@ def _views() -> dict[str, Json]:
         "form-all-commands": help_cards.all_commands(help_list()),
         "form-upload-of-a-message": datasets.upload_modal("C0TICKETS", file_id="F1", filename="tickets.csv"),
         "form-estimate": estimates.form(
-            "C0TICKETS", EstimateChoices(["tickets", "faq"], [TARGET, "openai/gpt-4.1"])
+            "C0TICKETS",
+            EstimateChoices(
+                ["tickets", "faq"], [TARGET, "openai/gpt-4.1"], marks={"openai/gpt-4.1": "old price"}
+            ),
         ),
         "form-estimate-before": estimates.form(
             "C0TICKETS",
