@@ -161,6 +161,9 @@ def card(
         step = button(_adopt_label(tried), ADOPT, str(number), style="primary")
     elif tried and number is not None:
         adopt = [button(_adopt_label(tried), ADOPT, str(number))]
+    anyway: list[Block] = []
+    if number is not None and not tried and step and _may_start_anyway(verdict):
+        anyway = [button("Start anyway", START, str(number))]  # takes the place of sharing: three are enough
     by = f", shared by <@{shared_by}>" if shared_by else ""
     parts: list[CardBlock] = [
         Headline(headline),
@@ -175,9 +178,9 @@ def card(
     if tried:
         parts.append(Note(_tried_text(tried, is_private=shared_by is None)))
     if number is not None:
-        share = [] if shared_by else [button("Share in the channel", SHARE, str(number))]
+        share = [] if shared_by or anyway else [button("Share in the channel", SHARE, str(number))]
         details_button = button("Details", DETAILS, str(number))
-        parts.append(actions(*([step] if step else []), *adopt, *share, details_button))
+        parts.append(actions(*([step] if step else []), *anyway, *adopt, *share, details_button))
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
 
 
@@ -256,6 +259,12 @@ def _next_button(summary: EstimateSummary, number: int, encoder: str | None) -> 
         value = summary.name if action == UPLOAD_AGAIN else str(number)
         return button(words, action, value, style="primary")
     return None if verdict.kind == "no_go" or is_trained else button("Start anyway", START, str(number))
+
+
+def _may_start_anyway(verdict: Verdict) -> bool:
+    """True if the next step is to label more rows or else to start: then there is a button for each."""
+    step = verdict.deciding.step
+    return verdict.kind == "unknown" and step is not None and isinstance(step.todo, LabelRows)
 
 
 def encoder_button(dataset: str, encoder: str) -> Block:

@@ -44,7 +44,7 @@ from bot.rules.reasons import (
     answer_step,
     labelling_step,
 )
-from trainers.evaluation.results import FREE_RUNGS, Rung, RungName
+from trainers.evaluation.results import FREE_RUNGS, Rung, RungName, find_best
 
 SHOTS, MOST_NEAREST = 10, 20  # examples in a k-shot prompt, and the most rows that retrieval adds to a prompt
 SHOWN = 3  # models without answers that are listed
@@ -206,9 +206,9 @@ def _all_missed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
     prompted = [rung for rung in evidence.alternatives if not rung.arm.is_free]
     if prompted and all(is_mostly_unreadable(rung) for rung in prompted):
         return ()  # no evidence of what a capable model would do
-    if not readable or any(rung.standing != "misses" for rung in evidence.alternatives):
+    best = find_best(readable)
+    if best is None or any(rung.standing != "misses" for rung in evidence.alternatives):
         return ()
-    best = max(readable, key=lambda rung: rung.score)
     missed = AllMissBar(len(readable), len(evidence.alternatives), best, evidence.bar)
     return (Reason("alternatives", "go", missed), *_far_bar_reasons(best, evidence))
 

@@ -40,6 +40,7 @@ from bot.values.requests import Estimate
 from bot.values.row_labels import USUAL_ROWS
 from bot.values.runs import Refusal
 from storage.records import Draft, StoredEstimate
+from trainers.evaluation.results import find_best
 from trainers.money import to_micros
 from trainers.pricing import tuned_price
 from trainers.providers import model_verdict
@@ -366,7 +367,7 @@ def _unmeasured(result: EstimateResult) -> OtherModel | None:
 
 
 def _best_alternative(evidence: Evidence) -> BestCandidate | None:
-    best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
+    best = find_best(evidence.alternatives)
     if best is None:
         return None
     score, low, high = (round(bound, 6) for bound in (best.score, best.low, best.high))

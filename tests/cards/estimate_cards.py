@@ -77,6 +77,8 @@ def cards() -> dict[str, Message]:
     missed: dict[str, Any] = {"rows": 2_400, "evidence": MISSED, "tuned": machine, "training": paid}
     cases["estimate-start"] = builders.estimate_summary(**missed, people_hours=Decimal(4))
     cases["estimate-hours-unsaid"] = builders.estimate_summary(**missed)
+    some_rows = {**missed, "rows": 600, "evidence": replace(MISSED, task_kind="extraction")}
+    cases["estimate-more-rows-or-start"] = builders.estimate_summary(**some_rows, people_hours=Decimal(4))
     cases["estimate-today-unmeasured"] = builders.estimate_summary(
         **missed, people_hours=Decimal(4), about=TODAY
     )

@@ -249,6 +249,13 @@ def test_the_best_alternative_that_misses_is_named() -> None:
     )
 
 
+def test_a_lead_after_a_second_look_that_may_be_luck_does_not_make_the_best_alternative() -> None:
+    """As in the measurement's own headline: it is ahead by 2 of 200 rows."""
+    later = replace(rung("retrieval", "misses", 152), look=2)
+    text = reason(advise(facts_with(*ALL_MISS[:4], later)), "alternatives").text
+    assert "The best is the prompt with ten examples on openai/gpt-4o-mini: 75.0% right" in text
+
+
 def test_free_text_needs_no_classical_rung() -> None:
     assert advise(facts_with(*ALL_MISS[2:], smallest_label=None)).kind == "go"
     assert advise(facts_with(*ALL_MISS[1:])).kind == "unknown"

@@ -265,9 +265,8 @@ def _doubt_text(errors: LabelErrors) -> str:
     if errors.listed == 1:
         return f"{start} and is probably wrong."
     expected = max(round(errors.expected), 1)
-    return (
-        f"{start}; about {expected:,} of them are probably wrong ({errors.wrong:.1%} of {errors.judged:,})."
-    )
+    share = expected / errors.judged  # of the number that is shown, as the estimate's cards compute it
+    return f"{start}; about {expected:,} of them are probably wrong ({share:.1%} of {errors.judged:,})."
 
 
 def report_unjudged(rows: RowSample, findings: Findings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import pstdev
@@ -222,14 +223,8 @@ class Ladder(JsonValue):
 
     @property
     def best(self) -> Rung | None:
-        """The rung with the highest score. One that was measured in a later look has to be ahead by more than two
-        standard errors: people who start from the best each time otherwise collect luck, not quality."""
-        best: Rung | None = None
-        for look in sorted({rung.look for rung in self.rungs}):
-            leader = max((rung for rung in self.rungs if rung.look == look), key=lambda rung: rung.score)
-            if best is None or _is_clearly_ahead(leader, best):
-                best = leader
-        return best
+        """The best rung (see `find_best`)."""
+        return find_best(self.rungs)
 
     @property
     def unproven_leader(self) -> Rung | None:
@@ -237,6 +232,20 @@ class Ladder(JsonValue):
         highest = max(self.rungs, key=lambda rung: rung.score, default=None)
         best = self.best
         return highest if highest and best and highest.score > best.score else None
+
+
+def find_best(rungs: Iterable[Rung]) -> Rung | None:
+    """Returns the rung with the highest score. One that was measured in a later look has to be ahead by more than two
+    standard errors: people who start from the best each time otherwise collect luck, not quality."""
+    by_look: dict[int, list[Rung]] = {}
+    for rung in rungs:
+        by_look.setdefault(rung.look, []).append(rung)
+    best: Rung | None = None
+    for look in sorted(by_look):
+        leader = max(by_look[look], key=lambda rung: rung.score)
+        if best is None or _is_clearly_ahead(leader, best):
+            best = leader
+    return best
 
 
 def _is_clearly_ahead(later: Rung, best: Rung) -> bool:
