@@ -30,9 +30,9 @@ from bot.command_options import (
 from bot.rules.estimate_inputs import Question
 from bot.rules.permissions import Action
 from bot.rules.plans import format_sweep
-from bot.rules.units import A_MONTH, NUMBER, UNIT
+from bot.rules.units import A_MONTH, NUMBER, UNIT, Volume, parse_volume
 from bot.values.requests import Estimate
-from bot.values.runs import Refusal
+from bot.values.runs import AskedBack, Reading, Refusal
 from trainers.types import Hyperparameter
 
 COMMAND = "/finetune"
@@ -154,13 +154,18 @@ def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
         return _explain_error(command, error)
 
 
-def _offer_readings(command: Command, line: str, error: AmbiguousValueError) -> Refusal:
-    """Asks what was meant, with the whole command once for each reading, so that a person copies one of them."""
+def _offer_readings(command: Command, line: str, error: AmbiguousValueError) -> AskedBack:
+    """Asks what was meant, with the whole command once for each reading, so that a person chooses or copies one."""
     key = option_key(error.param) if isinstance(error.param, click.Option) else ""
     typed = re.compile(rf"{key}\W+{re.escape(error.value)}", re.IGNORECASE)
-    lines = [typed.sub(f"{key}={reading}", line, count=1) for reading in error.readings]
-    commands = [f"`{COMMAND} {command.name} {plain(each)}`" for each in lines]
-    return Refusal("\n".join([f"`{key}=`: {error.message} The whole command:", *commands]), key)
+    readings = []
+    for text in error.readings:
+        volume = parse_volume(text)
+        words = f"{volume.text} a month" if isinstance(volume, Volume) else text
+        readings.append(Reading(words, f"{command.name} {typed.sub(f'{key}={text}', line, count=1)}"))
+    commands = [f"`{COMMAND} {plain(reading.command)}`" for reading in readings]
+    text = "\n".join([f"`{key}=`: {error.message} The whole command:", *commands])
+    return AskedBack(text, key, tuple(readings))
 
 
 def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[str, Any] | Refusal:

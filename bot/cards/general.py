@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,12 @@ from bot.cards.blocks import (
     plain,
     slack_blocks,
 )
-from bot.values.runs import Refusal
+from bot.values.runs import AskedBack, Refusal
 
 MODAL_BLOCKS = 100
+# Buttons for the meanings of a value. Slack wants each in a row to have a name of its own.
+READINGS = ("read_as_0", "read_as_1")
+LONGEST_VALUE = 2000
 
 
 def text_message(text: str) -> Message:
@@ -108,7 +111,19 @@ def rights_card(rights: Sequence[Right]) -> Message:
 
 
 def answer(result: str | Refusal) -> Message:
-    return text_message(result.text if isinstance(result, Refusal) else result)
+    """The answer to a command; to one that can be read in several ways, with a button for each."""
+    if isinstance(result, str):
+        return text_message(result)
+    message = text_message(result.text)
+    if not isinstance(result, AskedBack) or any(
+        len(each.command) > LONGEST_VALUE for each in result.readings
+    ):
+        return message
+    buttons = [
+        button(reading.words, name, reading.command)
+        for name, reading in zip(READINGS, result.readings, strict=False)
+    ]
+    return replace(message, parts=(*message.parts, actions(*buttons)))
 
 
 def notice_modal(title: str, text: str) -> Block:

@@ -87,6 +87,15 @@ class CommandsByTask(click.Group):
         with formatter.section("Then"):
             formatter.write_dl([(task, ", ".join(names)) for task, names in OTHERS.items()])
 
+    def invoke(self, ctx: click.Context) -> object:
+        words = [*ctx._protected_args, *ctx.args]
+        try:
+            return super().invoke(ctx)
+        except click.BadParameter as error:
+            from bot.cli.options import offer_readings
+
+            raise offer_readings(error, words) from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import click
 from dotenv import dotenv_values
 
+from bot.command_options import AmbiguousValueError
 from bot.settings import CONFIG_FILE, Settings, SettingsProblems, load_settings
 from trainers.host import TRAINER_KEYS, TRAINER_SETTINGS
 
@@ -28,6 +30,28 @@ SHEET = click.option(
     "--sheet", help="Sheet of a workbook (by default the first with a table, and those with its columns)."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+
+
+def offer_readings(error: click.BadParameter, words: Sequence[str]) -> click.BadParameter:
+    """Returns an error about a value with several meanings with the whole command once for each, to copy; others as
+    they are. `words` are those that were typed."""
+    if not isinstance(error, AmbiguousValueError) or error.param is None:
+        return error
+    flags = {*error.param.opts, *(flag.removeprefix("--") for flag in error.param.opts)}
+    commands = []
+    for reading in error.readings:
+        with_reading = ["finetune"]
+        for before, word in zip(["", *words], words, strict=False):
+            flag, equals, _ = word.partition("=")
+            if before in error.param.opts and word == error.value:
+                with_reading.append(reading)
+            elif equals and flag in flags:
+                with_reading.append(f"{flag}={reading}")
+            else:
+                with_reading.append(word)
+        commands.append(f"  {shlex.join(with_reading)}")
+    message = "\n".join([error.message, "The whole command:", *commands])
+    return click.BadParameter(message, error.ctx, error.param)
 
 
 def load_dot_env(path: Path) -> None:

@@ -126,7 +126,7 @@ def _unit(word: str | None) -> Unit | None:
 
 def _ask_unit(typed: str, number: Decimal) -> Misread:
     return Misread(
-        f"Is it {number:,} requests a month, or {number:,} tokens? Write `{typed} requests` or `{typed} tokens`.",
+        f"Is it {number:,} requests a month, or {number:,} tokens?",
         readings=(f"{typed}requests", f"{typed}tokens"),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from slack_bolt import Ack, App, Respond
@@ -36,6 +36,7 @@ from bot.cards import evaluation_results as result_cards
 from bot.cards import help as help_cards
 from bot.cards import interventions as intervention_cards
 from bot.cards import tuned_learning_curves as tuned_curve_cards
+from bot.cards.blocks import Message
 from bot.context import AppContext
 from bot.services import (
     approvals,
@@ -61,7 +62,16 @@ from bot.services import plans as plan_services
 from bot.services import row_labels as row_label_services
 from bot.services import runs as run_services
 from bot.services import sunsets as sunset_services
-from bot.slack.commands import Call, Form, baseline_form, estimate_form, help_list, upload_form
+from bot.slack.commands import (
+    AfterAck,
+    Call,
+    Form,
+    baseline_form,
+    estimate_form,
+    help_list,
+    reply_to,
+    upload_form,
+)
 from bot.slack.homes import Homes
 from bot.values.runs import Refusal
 
@@ -190,6 +200,23 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
             form = {**form, "private_metadata": f"{form['private_metadata']} {home.FORM}"}
         client.views_open(trigger_id=trigger, view=form)
         ack()
+
+    @app.action(_one_of(general.READINGS))
+    def run_as_read(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+        """Runs the command with the meaning that the person chose, as if they had typed it."""
+        click = read_click(context, body)
+        thread = (body.get("container") or {}).get("thread_ts")
+        reply = reply_to(replace(click.call, thread=str(thread) if thread else None), click.value)
+        if isinstance(reply, dict):
+            client.views_open(trigger_id=str(body["trigger_id"]), view=reply)
+        ack()
+        wake()
+        if isinstance(reply, str | Refusal):
+            reply = general.answer(reply)
+        if isinstance(reply, Message):
+            respond(**reply.body(), response_type="ephemeral", replace_original=False)
+        if isinstance(reply, AfterAck):
+            reply.work()
 
     @app.action(_one_of(row_labels.ANSWERS))
     def label_row(ack: Ack, body: dict[str, Any], client: WebClient) -> None:

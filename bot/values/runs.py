@@ -35,6 +35,21 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """One meaning of an ambiguous value, in words, and the whole command with it, as a person would type it."""
+
+    words: str
+    command: str
+
+
+@dataclass(frozen=True)
+class AskedBack(Refusal):
+    """A value of a command has several meanings, of which the person has to choose one."""
+
+    readings: tuple[Reading, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelEnded(Refusal):
     """The model that was named has been shut down."""
 

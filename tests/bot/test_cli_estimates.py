@@ -512,3 +512,10 @@ def test_options_can_be_typed_as_in_slack_and_a_value_may_contain_an_equals_sign
     assert in_slack == estimate("--volume", "10M", "--lora-r", "8")
     assert "unexpected extra argument (volum=10M)" in finetune("estimate", FILE, "volum=10M").output
     assert "no column 'label=text'" in finetune("check", FILE, "--text", "label=text").output
+
+
+def test_a_bare_number_is_asked_back_with_two_commands_to_copy() -> None:
+    result = finetune("estimate", FILE, "--current", "gpt-4o", "volume=20000")
+    assert result.exit_code == 2
+    for reading in ("20000requests", "20000tokens"):
+        assert f"  finetune estimate {FILE} --current gpt-4o volume={reading}\n" in result.stderr

@@ -262,7 +262,10 @@ def test_a_bare_number_as_the_volume_is_asked_back(world: World) -> None:
     assert "Is it 20,000 requests a month, or 20,000 tokens?" in answer
     command = f"/finetune estimate tickets current=gpt-4o volume=20000requests target={TARGET}"
     assert command in answer and world.store.estimates.get(1) is None
-    assert "20,000 requests a month (" in world.type(command)
+    before = len(world.slack.ephemerals(ANA.id))
+    world.slack.click(ANA.id, PRIVATE.id, world.slack.ephemerals(ANA.id)[-1].ts, "read_as_0")
+    world.wait_for_answer(ANA, before)
+    assert "20,000 requests a month (" in words_of(card_of(world))
 
 
 def settings_audited(world: World) -> list[tuple[str, str, str]]:

@@ -30,7 +30,9 @@ from bot.cards import help as help_cards
 from bot.cards.blocks import Message
 from bot.cards.estimates import EstimateChoices
 from bot.cards.home import HomeOverview
+from bot.command_parser import parse
 from bot.slack.commands import command_help, finetune, help_list
+from bot.values.runs import Refusal
 from tests.cards import (
     builders,
     curve_cards,
@@ -135,6 +137,7 @@ def _models() -> dict[str, Message]:
             ]
         ),
         "file-hint": general.file_hint(),
+        "command-asked-back": general.answer(_asked_back()),
     }
 
 
@@ -276,3 +279,9 @@ def payloads() -> dict[str, Json]:
 
 def many_labels(count: int, name: str) -> tuple[LabelCount, ...]:
     return tuple(LabelCount(f"{name} {number}", 10_000 // (number + 1)) for number in range(count))
+
+
+def _asked_back() -> Refusal:
+    refusal = parse(finetune, "estimate tickets current=gpt-4o volume=20000")
+    assert isinstance(refusal, Refusal)
+    return refusal
