@@ -126,9 +126,28 @@ def rewrites_answers(template: str) -> bool:
 
 @lru_cache(maxsize=32)
 def drops_answers(template: str) -> bool:
-    """True if the template drops answers that are plain text (as SmolVLM's does)."""
+    """True if the template drops the text of answers."""
     after = render(template, CHAT[:2])
     return after is not None and FIRST not in after
+
+
+@lru_cache(maxsize=32)
+def wants_parts(template: str) -> bool:
+    """True if the template writes text only if it comes as a list of content parts, since its model also takes pictures
+    (SmolVLM, Idefics, LLaVA)."""
+    (question,) = CHAT[:1]
+    words = question["content"]
+    plain = _render(template, [question])
+    if plain is not None and words in plain:
+        return False
+    text = _render(template, [in_parts(question)])
+    # A template that knows no parts may write them as Python does: [{'type': 'text', 'text': 'Who sings?'}].
+    return text is not None and words in text and repr(words) not in text
+
+
+def in_parts(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the message with its text as a list with one content part."""
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
 def describe_tools(template: str, tools: Sequence[Mapping[str, Any]]) -> str:
@@ -147,6 +166,18 @@ def render(
     tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> str | None:
     """Returns the chat as the template writes it, or None if it can't be rendered here."""
+    if wants_parts(template):
+        return _render(template, [in_parts(message) for message in messages], asks=asks, tools=tools)
+    return _render(template, messages, asks=asks, tools=tools)
+
+
+def _render(
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    asks: bool = False,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> str | None:
     try:
         from jinja2 import TemplateError
     except ImportError:

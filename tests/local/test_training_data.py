@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from trainers.dataset.checks import Fault
 from trainers.dataset.jsonl import parse_row
 from trainers.dataset.rows import Limits
 from trainers.local.checks import file_refusal
-from trainers.local.training.data import Row, Template, read_rows, rows_of_line
+from trainers.local.training.data import Row, Template, read_pair, read_rows, rows_of_line
 from trainers.local.training.errors import TrainingFailed
 
 SYSTEM: dict[str, Any] = {"role": "system", "content": "Sort this support ticket."}
@@ -86,6 +87,55 @@ def test_a_turn_of_weight_0_is_read_but_not_learnt(
     row = tokenize_one(tokenizer, weighted)
     assert learnt_texts(tokenizer, row) == expected
     assert row.ids == tokenize_one(tokenizer, CHAT).ids
+
+
+GREETING = {"role": "assistant", "content": "How can I help?"}
+# As Gemma's and Cohere's templates: the user and the assistant take turns, and the user begins.
+ALTERNATING = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_chat_that_begins_with_the_assistant_is_learnt_from_the_first_question_on(tokenizer: Any) -> None:
+    expected = ["\nbilling<|im_end|>", "shipping<|im_end|>"]
+    row = tokenize_one(tokenizer, [GREETING, *CHAT[1:]])
+    assert learnt_texts(tokenizer, row) == expected
+    assert "How can I help?" in tokenizer.decode(row.ids)
+    # After a system message there is a prompt, from which the greeting can be learnt.
+    row = tokenize_one(tokenizer, [SYSTEM, GREETING, *CHAT[1:]])
+    assert learnt_texts(tokenizer, row) == ["How can I help?<|im_end|>", *expected]
+    strict = with_template(tokenizer, ALTERNATING)
+    assert tokenize_one(strict, [GREETING, *CHAT[1:]]).ids == tokenize_one(strict, CHAT[1:]).ids
+    for alone in (tokenizer, strict):
+        assert not tokenize_one(alone, [GREETING]).is_learnable
+
+
+def test_a_pair_whose_chat_begins_with_the_assistant_is_read(tokenizer: Any) -> None:
+    strict = with_template(tokenizer, ALTERNATING)
+    answers = {
+        "preferred_output": [{"role": "assistant", "content": "billing"}],
+        "non_preferred_output": [{"role": "assistant", "content": "shipping"}],
+    }
+    pairs = {}
+    for name, messages in (("greeted", [GREETING, CHAT[1]]), ("plain", [CHAT[1]])):
+        text = json.dumps({"input": {"messages": messages}, **answers})
+        pairs[name] = [read_pair(7, text, Template.of(each), "training_file") for each in (tokenizer, strict)]
+    assert pairs["greeted"][1] == pairs["plain"][1]
+    assert "How can I help?" in tokenizer.decode(pairs["greeted"][0].prompt)
+    assert pairs["greeted"][0].chosen == pairs["plain"][0].chosen
+
+
+def test_text_comes_in_parts_if_the_template_wants_parts(tokenizer: Any) -> None:
+    smolvlm = with_template(tokenizer, (files("trl") / "chat_templates" / "smolvlm.jinja").read_text())
+    smolvlm.add_special_tokens({"extra_special_tokens": ["<end_of_utterance>"]})
+    row = tokenize_one(smolvlm, CHAT[1:])
+    assert [text.strip() for text in learnt_texts(smolvlm, row)] == [
+        "billing<end_of_utterance>",
+        "shipping<end_of_utterance>",
+    ]
+    assert "My card was charged twice" in smolvlm.decode(row.ids)
 
 
 def test_a_special_token_in_a_message_is_text_and_ends_no_turn(tokenizer: Any) -> None:
@@ -239,13 +289,12 @@ def test_an_answer_that_looks_like_template_text_is_learnt_completely(tokenizer:
 
 
 def test_a_template_that_drops_the_answer_is_refused(tokenizer: Any) -> None:
-    """As SmolVLM's does, which takes text for a list of parts."""
-    parts = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}{% for p in m.content %}{{ p.text }}{% endfor %}"
+    dropping = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}{% if m.role != 'assistant' %}{{ m.content }}{% endif %}"
         "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
     )
     with pytest.raises(TrainingFailed, match=r"Line 7: .* leaves the answer out") as caught:
-        tokenize(with_template(tokenizer, parts), CHAT)
+        tokenize(with_template(tokenizer, dropping), CHAT)
     assert (caught.value.code, caught.value.param) == ("answer_not_written", "model")
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from trainers.chat_templates import drops_answers, read_chat_template, rewrites_answers
+from trainers.chat_templates import (
+    CHAT,
+    drops_answers,
+    read_chat_template,
+    render,
+    rewrites_answers,
+    wants_parts,
+)
 
 REWRITING = ("qwen3", "qwen3_5_nothink", "qwen3_6", "gptoss", "deepseekv3", "deepseek_r1_distill", "glm4moe")
 PLAIN = ("qwen2_5", "qwen3_instruct_2507", "llama3_1", "gemma3", "gemma4_v5", "phi3_5", "lfm2", "cohere2")
@@ -31,8 +38,27 @@ def test_a_template_that_keeps_answers_is_recognised(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["smolvlm", "idefics3"])
-def test_a_template_that_drops_answers_is_recognised(family: str) -> None:
-    assert drops_answers(read_published(family))
+def test_a_template_that_takes_text_only_in_parts_gets_it_in_parts(family: str) -> None:
+    template = read_published(family)
+    assert wants_parts(template)
+    assert not drops_answers(template)
+    assert "Otto swims." in (render(template, CHAT) or "")
+
+
+@pytest.mark.parametrize("family", [*REWRITING, *PLAIN, "llama3_2", "qwen2_5_vl"])
+def test_a_template_that_takes_plain_text_gets_plain_text(family: str) -> None:
+    assert not wants_parts(read_published(family))
+
+
+def test_a_template_that_writes_parts_as_python_does_gets_plain_text() -> None:
+    assert not wants_parts(
+        "{% for m in messages %}{% if m.content is not string %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+
+
+def test_a_template_that_drops_answers_is_recognised() -> None:
+    template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    assert drops_answers(template)
 
 
 def test_a_broken_template_is_not_taken_for_one_that_rewrites_answers() -> None:

@@ -17,7 +17,9 @@ from trainers.chat_templates import (
     CALLS_IN_WORDS,
     answer_prefix,
     describe_tools,
+    in_parts,
     template_variables,
+    wants_parts,
     with_fixed_date,
 )
 
@@ -138,6 +140,8 @@ def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options:
     options = {**template_variables(template), **options}
     if isinstance(tokenizer.chat_template, str):
         options["chat_template"] = with_fixed_date(template)
+        if wants_parts(template):
+            messages = [in_parts(message) for message in messages]
     try:
         text = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     except TypeError:

@@ -44,8 +44,11 @@ if TYPE_CHECKING:
 ROW_FEATURES = Features(
     {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}
 )
+# ValueError is transformers' own, for a chat without messages.
+UNRENDERABLE = (TemplateError, TypeError, ValueError)
 VERSION = 4  # of how rows are made from a chat; cached rows of another version are discarded
 L = TypeVar("L", bound="LearnableRow")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,10 @@ class Rows:
     @property
     def longest(self) -> int:
         return max(len(row.ids) for row in self.rows)
+
+    @property
+    def largest_id(self) -> int:
+        return max(max(row.ids) for row in self.rows)
 
 
 def report_rows(logger: MetricsLogger, what: str, rows: Rows, max_length: int) -> None:
@@ -178,8 +185,8 @@ def filter_rows(rows: Iterable[Row], max_length: int, param: str, too_long: TooL
     learnable = [row for row in every if row.is_learnable]
     if not learnable:
         text = (
-            f"No line of the {describe_file(param)} has an assistant's answer to learn from: there are no answers, or "
-            "all have weight 0. Add answers, or set their weight to 1."
+            f"No line of the {describe_file(param)} has an assistant's answer to learn from: there are no answers, "
+            "nobody asks before them, or all have weight 0. Add questions and answers, or set the weight to 1."
         )
         raise TrainingFailed("nothing_to_learn", text, param)
     fitting, left_out, cut = filter_by_length(learnable, "row", max_length, param, too_long)
@@ -243,9 +250,8 @@ def rows_of_line(line: int, text: str, template: Template, param: str) -> list[R
         raw = json.loads(text)
         messages = chat_for_template(raw["messages"])
         learnt = [
-            number
+            messages[number]["role"] == "assistant" and each.get("weight", 1) != 0
             for number, each in enumerate(raw["messages"])
-            if messages[number]["role"] == "assistant" and each.get("weight", 1) != 0
         ]
         chat = Chat.of(template, messages, tools_for_template(raw))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -254,8 +260,12 @@ def rows_of_line(line: int, text: str, template: Template, param: str) -> list[R
         )
         raise TrainingFailed("invalid_row", sentence, param) from error
     with translate_template_errors(line, param):
-        full_text = chat.text(len(messages))
-        answers = [chat.answer(turn) for turn in learnt]
+        if chat.opening and not chat.can_render(len(chat.messages)):
+            chat, learnt = chat.without_opening(learnt)
+            if not any(learnt):
+                return [Row(line, [], [])]
+        full_text = chat.text(len(chat.messages))
+        answers = [chat.answer(turn) for turn in chat.asked_turns if learnt[turn]]
     inside = [each for each in answers if each.is_unchanged_in(full_text)]
     rows = [template.row(line, each.text, [each]) for each in answers if not each.is_unchanged_in(full_text)]
     return rows if rows and not inside else [*rows, template.row(line, full_text, inside)]
@@ -266,7 +276,7 @@ def translate_template_errors(line: int, param: str) -> Iterator[None]:
     """Turns the errors of rendering a line into TrainingFailed."""
     try:
         yield
-    except (TemplateError, TypeError) as error:
+    except UNRENDERABLE as error:
         text = f"This model's chat template can't render line {line}: {error}. Change it, or choose another model."
         raise TrainingFailed("invalid_row", text, param) from error
     except AnswerLost as error:
@@ -364,6 +374,38 @@ class Chat:
         """Renders the first `turns` messages. `asks` adds the generation prompt, after which the model would answer."""
         messages, tokenizer = self.messages[:turns], self.template.tokenizer
         return render_chat(tokenizer, messages, tools=self.tools, add_generation_prompt=asks)
+
+    @property
+    def opening(self) -> list[int]:
+        """The assistant's messages before anybody has asked, as in "Hello, how can I help?"."""
+        roles = [message["role"] for message in self.messages]
+        asked = next((turn for turn, role in enumerate(roles) if role not in ("system", "assistant")), None)
+        return [turn for turn, role in enumerate(roles[:asked]) if role == "assistant"]
+
+    @property
+    def asked_turns(self) -> list[int]:
+        """The turns at which a model can be asked for a message. A chat may begin with the assistant, but most
+        templates write no prompt before the user has said something."""
+        opening = self.opening
+        turns = range(len(self.messages))
+        return [turn for turn in turns if turn not in opening or self.can_render(turn, asks=True)]
+
+    def without_opening(self, values: Sequence[V]) -> tuple[Chat, list[V]]:
+        """Leaves the opening out, for a template that refuses it (Gemma, Cohere): its model never sees a chat with
+        one. `values` are about the messages; those about the rest are returned."""
+        opening = self.opening
+        rest = [turn for turn in range(len(self.messages)) if turn not in opening]
+        shorter = Chat(self.template, [self.messages[turn] for turn in rest], self.tools)
+        return shorter, [values[turn] for turn in rest]
+
+    def can_render(self, turns: int, *, asks: bool = False) -> bool:
+        if not turns:
+            return False
+        try:
+            self.text(turns, asks=asks)
+        except UNRENDERABLE:
+            return False
+        return True
 
     def answer(self, turn: int) -> Answer:
         """Renders the assistant's message `turn` as the last one of the conversation. Raises AnswerLost."""
@@ -480,6 +522,10 @@ class Pairs:
     def tokens(self) -> int:
         return sum(row.tokens for row in self.rows)
 
+    @property
+    def largest_id(self) -> int:
+        return max(max([*row.prompt, *row.chosen, *row.rejected]) for row in self.rows)
+
 
 def read_pairs(
     path: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, param: str, too_long: TooLong
@@ -533,6 +579,9 @@ def read_pair(line: int, text: str, template: Template, param: str) -> PairRow:
         )
         raise TrainingFailed("invalid_row", sentence, param) from error
     with translate_template_errors(line, param):
+        question = Chat.of(template, entries, tools)
+        if question.opening and not question.can_render(len(entries), asks=True):
+            entries = question.without_opening(entries)[1]
         chats = [Chat.of(template, [*entries, answer], tools) for answer in answers]
         written = [chat.answer(len(entries)) for chat in chats]
     (prompt, chosen), (other, rejected) = (
