@@ -27,6 +27,8 @@ from trainers.sizing.architecture import UNPACKED, Architecture, UnknownSize, re
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 # Suffixes of transformers' class names for models that generate text.
 WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+# Families that could be trained, but that transformers' caches can't answer with in our server.
+UNANSWERABLE = ("minimax", "rwkv")
 HUB_TIMEOUT_S = 10
 MOST_CONFIG_BYTES = 2**20
 COUNTER_MODULE, COUNTER_TIMEOUT_S = "trainers.local.architecture", 120
@@ -140,6 +142,8 @@ def why_untrainable(source: str) -> str | None:
     if raw.get("is_encoder_decoder") or (classes and not any(name.endswith(WRITERS) for name in classes)):
         kind = ", ".join(classes) or raw.get("model_type")
         return f"The base model {source} is a {kind}, which does not generate text. Choose a chat model."
+    if family_refusal := refuse_family(source, str(raw.get("model_type"))):
+        return family_refusal
     if not (folder / "tokenizer_config.json").is_file():
         return None
     template = read_chat_template(folder)
@@ -151,6 +155,16 @@ def why_untrainable(source: str) -> str | None:
             "Choose another model."
         )
     return None
+
+
+def refuse_family(source: str, family: str) -> str | None:
+    """Returns why models of this family are not trained here, or None."""
+    if family not in UNANSWERABLE:
+        return None
+    return (
+        f"The base model {source} is of the family {family}, whose tuned models this trainer can't answer with. Choose "
+        "another base model."
+    )
 
 
 def _base(

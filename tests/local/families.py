@@ -369,6 +369,31 @@ HYBRIDS = {
 }
 
 
+# Its attention compresses neighbouring tokens, padding among them.
+ONE_BY_ONE = {
+    "deepseek-v4": Family(
+        lambda: config(
+            "deepseek_v4",
+            layer_types=["heavily_compressed_attention", "compressed_sparse_attention"],
+            mlp_layer_types=["hash_moe", "moe"],
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            n_shared_experts=1,
+            moe_intermediate_size=32,
+            q_lora_rank=16,
+            qk_rope_head_dim=8,
+            index_n_heads=2,
+            index_head_dim=16,
+            index_topk=64,
+            sliding_window=64,
+        ),
+        "DeepseekV4ForCausalLM",
+        CHATML,
+        CHATML_TOKENS,
+    ),
+}
+
+
 def make_family(folder: Path, family: Family) -> Path:
     """The complete model, including vision, as its authors publish it: safetensors, tokenizer, and template."""
     import torch

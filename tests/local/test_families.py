@@ -17,7 +17,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer
 
-from tests.local.families import FAMILIES, HYBRIDS, make_family
+from tests.local.families import FAMILIES, HYBRIDS, ONE_BY_ONE, make_family
 from tests.local.preferences import QUESTIONS
 from tests.local.runs import event_messages, make_job, read_failure, train_losses
 from trainers.local.api_errors import ApiError
@@ -64,7 +64,7 @@ def conversation(label: str) -> dict[str, Any]:
 
 def base_of(bases: Path, name: str) -> Path:
     folder = bases / name
-    return folder if folder.exists() else make_family(folder, (FAMILIES | HYBRIDS)[name])
+    return folder if folder.exists() else make_family(folder, (FAMILIES | HYBRIDS | ONE_BY_ONE)[name])
 
 
 def train(folder: Path, base: Path, rows: Path, settings: Parameters) -> Path:
@@ -144,7 +144,7 @@ def test_a_family_is_trained_and_its_adapter_answers(
         assert not any(message.startswith("Rows are computed one by one") for message in messages)
 
 
-@pytest.mark.parametrize("name", HYBRIDS)
+@pytest.mark.parametrize("name", [*HYBRIDS, *ONE_BY_ONE])
 def test_a_hybrid_answers_a_batch_of_different_lengths_as_transformers_does(
     name: str, bases: Path, generator: Generator
 ) -> None:

@@ -301,6 +301,33 @@ def test_a_request_whose_adapter_is_deleted_while_it_waits_fails_alone(
     assert other.answer()
 
 
+def test_a_damaged_adapter_is_named_and_the_others_answer(
+    generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path], tmp_path: Path
+) -> None:
+    base, folder = str(babbling_model_dir), tmp_path / "ftjob-hurt" / "adapter"
+    shutil.copytree(adapters[0], folder)
+    weights = folder / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    for content, what in (
+        (whole[: len(whole) // 2], "its file adapter_model.safetensors is not complete ("),
+        (b"", "its file adapter_model.safetensors is not complete ("),
+        (None, "its file adapter_model.safetensors is missing. Restore"),
+    ):
+        weights.unlink()
+        if content is not None:
+            weights.write_bytes(content)
+        with pytest.raises(ApiError) as caught:
+            ask(generator, Target(base, folder), TICKETS[1]).answer()
+        assert (caught.value.status, caught.value.code) == (500, "adapter_damaged")
+        assert caught.value.message.startswith(
+            f"The adapter of this model (ftjob-hurt) can't be loaded: {what}"
+        )
+        assert ask(generator, Target(base, adapters[1]), TICKETS[1]).answer()
+    weights.write_bytes(whole)
+    answers = [ask(generator, Target(base, each), TICKETS[1]).answer() for each in (folder, adapters[0])]
+    assert answers[0] == answers[1]
+
+
 def test_more_adapters_than_fit_in_memory_are_answered_in_turn(
     generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path], tmp_path: Path
 ) -> None:

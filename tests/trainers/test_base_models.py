@@ -147,7 +147,7 @@ def test_an_empty_folder_and_a_wrong_name_are_reported(tmp_path: Path) -> None:
 
 
 WRITES = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
-DROPS = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
+DROPS = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}"
 
 
 def write_base(folder: Path, template: str = WRITES, **config: Any) -> str:
@@ -164,6 +164,11 @@ def write_base(folder: Path, template: str = WRITES, **config: Any) -> str:
         (WRITES, {"is_encoder_decoder": True}, "does not generate text"),
         ("", {}, "has no chat template"),
         (DROPS, {}, "drops the text of answers"),
+        (
+            WRITES,
+            {"model_type": "minimax"},
+            "of the family minimax, whose tuned models this trainer can't answer with",
+        ),
     ],
 )
 def test_a_base_that_cannot_be_trained_is_recognised_by_its_files(

@@ -246,6 +246,12 @@ class EngineRun:
     def _record_step(self, line: TrainedStep) -> None:
         self.reading = self.reading.after(line)
         step, plan = self.reading.step, self.prepared.plan
+        if not line.is_finite and step <= 1:
+            text = (
+                f"At the first step, before anything was learnt, the loss became {line.loss} and its gradient "
+                f"{line.gradient_norm}. The base model's files may be damaged: download them again, or choose another."
+            )
+            raise TrainingFailed("base_not_finite", text, "model")
         if not line.is_finite:
             text = (
                 f"At step {step} the loss became {line.loss} and its gradient {line.gradient_norm}. "

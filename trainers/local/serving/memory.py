@@ -20,6 +20,8 @@ from trainers.local.serving.values import Ids, gpu_share
 
 # The cache briefly exists twice when rows leave or join, and attention needs room too.
 CACHE_COPIES = 3
+# DeepSeek V4 compresses neighbouring tokens into one, and transformers counts padding among them.
+COUNTS_PADDING = ("deepseek_v4", "deepseek_v4_text")
 
 
 def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
@@ -89,6 +91,9 @@ def can_join_caches(model: Any) -> bool:
 
 
 def keeps_state(model: Any) -> bool:
-    """Returns True if the model has layers of linear attention, convolutions or state spaces."""
+    """Returns True if the model has layers of linear attention, convolutions or state spaces, or another state that
+    padding changes."""
+    if model.config.get_text_config().model_type in COUNTS_PADDING:
+        return True
     layers = DynamicCache(config=model.config).layers
     return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)

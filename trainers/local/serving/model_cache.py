@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,7 +35,13 @@ from trainers.local.serving.memory import (
     release_memory,
 )
 from trainers.local.serving.sequences import Drafts
-from trainers.local.serving.values import MAX_ADAPTERS, Weights, adapter_gone_error, check_base_unchanged
+from trainers.local.serving.values import (
+    MAX_ADAPTERS,
+    Weights,
+    adapter_damaged_error,
+    adapter_gone_error,
+    check_base_unchanged,
+)
 from trainers.local.serving.vocabulary import Vocabulary, end_tokens
 from trainers.local.training.base_model import load_config, load_model, load_tokenizer, silence_peft_warning
 from trainers.local.training.devices import CpuThreads, best_device, best_dtype
@@ -181,6 +188,7 @@ class Base:
 
     def _load_adapter(self, adapter: Path) -> None:
         check_base_unchanged(self._source, adapter_base_fingerprint(adapter), self._fingerprint)
+        check_adapter_files(adapter)
         self._loaded += 1
         name = f"adapter_{self._loaded}"
         options: dict[str, Any] = {
@@ -195,10 +203,12 @@ class Base:
                     self._model.load_adapter(str(adapter), **options)
                 else:
                     self._model = PeftModel.from_pretrained(self._model, str(adapter), **options)
-        except (OSError, ValueError) as error:
-            if not (adapter / "adapter_model.safetensors").exists():  # deleted while it was read
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            if not adapter.is_dir():  # deleted while it was read
                 raise adapter_gone_error(adapter) from error
-            raise
+            raise adapter_damaged_error(adapter, first_sentence(error)) from error
         # Convert the adapter's matrices to the model's number format, but not quantised weights.
         dtype = next(self._model.parameters()).dtype
         for parameter_name, weight in self._model.named_parameters():
@@ -208,6 +218,25 @@ class Base:
         self._active = ""
         self._activate(name)
         self._adapters[adapter] = name
+
+
+def check_adapter_files(adapter: Path) -> None:
+    """Raises ApiError (500) about a file that is missing or cut off. peft reads it only after it has changed the base's
+    layers."""
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            raise adapter_damaged_error(adapter, f"its file {name} is missing")
+    try:
+        with safe_open(adapter / "adapter_model.safetensors", "pt"):
+            pass
+    except (OSError, SafetensorError) as error:
+        what = f"its file adapter_model.safetensors is not complete ({first_sentence(error)})"
+        raise adapter_damaged_error(adapter, what) from error
+
+
+def first_sentence(error: Exception) -> str:
+    """Returns the beginning of a library's message, without its line breaks."""
+    return " ".join(str(error).split())[:200].rstrip(".")
 
 
 def _runs_of(names: Sequence[str]) -> Runs:

@@ -199,12 +199,23 @@ def gpu_share(is_training: bool) -> float:
 
 
 def adapter_gone_error(adapter: Path) -> ApiError:
-    name = (
-        adapter.parent.name if adapter.name == "adapter" else f"{adapter.parent.parent.name}/{adapter.name}"
-    )
-    problem = not_found("adapter", name, "model_not_found", "model")
+    problem = not_found("adapter", _adapter_name(adapter), "model_not_found", "model")
     problem.message += " It was deleted while the request waited."
     return problem
+
+
+def adapter_damaged_error(adapter: Path, what: str) -> ApiError:
+    text = (
+        f"The adapter of this model ({_adapter_name(adapter)}) can't be loaded: {what}. Restore the trainer's data "
+        "folder from a backup, or train again."
+    )
+    return ApiError(500, text, "adapter_damaged", "model", kind="server_error")
+
+
+def _adapter_name(adapter: Path) -> str:
+    return (
+        adapter.parent.name if adapter.name == "adapter" else f"{adapter.parent.parent.name}/{adapter.name}"
+    )
 
 
 def check_base_unchanged(source: str, trained_on: str | None, fingerprint: str) -> None:

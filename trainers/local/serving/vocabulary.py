@@ -39,14 +39,29 @@ class Vocabulary:
         """Returns the token ids up to where the answer begins. Raises ApiError (400)."""
         if request.prompt is None:
             parts = self._prompt(request, self._turns(request)).split(BREAK)
-            return [
-                token for part in parts for token in self._tokenizer(part, add_special_tokens=False).input_ids
-            ]
+            return self._known(
+                [
+                    token
+                    for part in parts
+                    for token in self._tokenizer(part, add_special_tokens=False).input_ids
+                ]
+            )
         if isinstance(request.prompt, str):
-            return list(self._tokenizer(request.prompt).input_ids)
+            return self._known(list(self._tokenizer(request.prompt).input_ids))
         if any(token >= self._width for token in request.prompt):
             raise invalid(f"'prompt' has a token id beyond this model's {self._width:,} tokens.", "prompt")
         return list(request.prompt)
+
+    def _known(self, tokens: list[int]) -> list[int]:
+        """Raises ApiError (500) if the tokenizer has written a token that the model doesn't know."""
+        unknown = max(tokens, default=0)
+        if unknown >= self._width:
+            text = (
+                f"This model's tokenizer writes the token {unknown:,}, but it knows only {self._width:,} tokens: "
+                "they don't belong together. Put the model's own tokenizer into its folder and restart the trainer."
+            )
+            raise ApiError(500, text, "tokenizer_too_large", "model", kind="server_error")
+        return tokens
 
     def check_bias(self, biases: Mapping[int, float]) -> None:
         """Raises ApiError (400) if a token doesn't exist."""

@@ -4,7 +4,7 @@ get LoRA matrices."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from trainers.base_models import WRITERS
+from trainers.base_models import WRITERS, refuse_family
 from trainers.local.training.errors import TrainingFailed
 
 # Layers that combine several, with the names of these in other models.
@@ -43,6 +43,8 @@ def choose_class(source: str, config: PreTrainedConfig) -> Choice:
     Models that also process images are trained on text only. If transformers has a class for the text part (Llama 4),
     it is loaded alone. Otherwise the whole model is loaded (Mistral Small, Gemma 3), and LoRA is added only to the part
     that get_decoder returns."""
+    if family_refusal := refuse_family(source, str(config.model_type)):
+        raise TrainingFailed("family_not_supported", family_refusal, "model")
     kind, names = type(config), config.architectures or []
     is_writer = not names or any(name.endswith(WRITERS) for name in names)
     if is_writer and not config.is_encoder_decoder:
@@ -165,18 +167,18 @@ def _matches_any(end: str, names: Iterable[str]) -> bool:
 
 
 def _explain_absence(
-    model: Any, absent: list[str], layers: Iterable[str], experts: Iterable[str]
+    model: Any, absent: list[str], layers: Sequence[str], experts: Sequence[str]
 ) -> TrainingFailed:
     names = sorted({_short_name(name) for name in layers})
+    if not layers and not experts:
+        text = (
+            f"This base model's family, {model.config.model_type}, has no plain linear layers, so there is nothing to "
+            "adapt. Choose another base model."
+        )
+        return TrainingFailed("nothing_to_adapt", text, "model")
     fused = sorted({".".join(name.split(".")[-2:]) for name in experts})
     where = " in the part that reads and writes text" if has_vision(model) else ""
-    parts = [
-        f"The base model has no linear layer '{absent[0]}' to adapt{where}."
-        if absent
-        else "There is nothing to adapt."
-    ]
-    parts += [
-        f"Its {name} holds {absent[0]}." for name in names if absent and absent[0] in FUSED.get(name, ())
-    ]
+    parts = [f"The base model has no linear layer '{absent[0]}' to adapt{where}."]
+    parts += [f"Its {name} holds {absent[0]}." for name in names if absent[0] in FUSED.get(name, ())]
     parts.append(f"Set target_modules to all-linear, or to some of {', '.join([*names, *fused])}.")
     return TrainingFailed("target_modules_not_found", " ".join(parts), "target_modules")
