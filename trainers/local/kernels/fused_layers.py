@@ -4,6 +4,8 @@ and the last layer's MLP only at the tokens that the head reads."""
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from trainers.local.peft import Linear, LoraConfig
 
 KEPT_PLACES = "_kept_places"
+TRIAL_TOLERANCE = {torch.float32: 1e-5}  # sums of thousands of squares, in another order; else two roundings
 
 
 def compute_fused(config: LoraConfig) -> None:
@@ -84,16 +87,41 @@ def fuse_norms(model: nn.Module) -> None:
             module.forward = partial(apply_norm, module)
 
 
+@contextmanager
+def unfuse_norms(model: nn.Module) -> Iterator[None]:
+    """Makes the norms that fuse_norms has changed compute as transformers wrote them, as long as the context lasts."""
+    fused = {}
+    for module in model.modules():
+        forward = vars(module).get("forward")
+        if isinstance(forward, partial) and forward.func is apply_norm:
+            fused[module] = vars(module).pop("forward")
+    try:
+        yield
+    finally:
+        for module, forward in fused.items():
+            module.forward = forward
+
+
 def is_plain_norm(module: Any) -> bool:
-    """True if the module computes w · (x / rms) for a few made-up tokens. Gemma's norms, for example, use 1 + w."""
+    """True if the module computes w · (x / rms) for a few made-up tokens. Gemma's norms, for example, use 1 + w, and
+    Cohere's subtract the mean."""
     weight: Tensor = module.weight
     # The gated norms of hybrid models take the gate as a second argument.
-    if weight.is_meta or len(inspect.signature(type(module).forward).parameters) > len(("self", "x")):
+    # Cohere has norms with a weight for each head.
+    if (
+        weight.is_meta
+        or weight.dim() != 1
+        or len(inspect.signature(type(module).forward).parameters) > len(("self", "x"))
+    ):
         return False
     tokens = torch.linspace(-2, 3, 3 * weight.numel(), device=weight.device, dtype=weight.dtype).view(3, -1)
+    # The last token is so short that ε counts.
+    tokens = tokens * torch.tensor([[1.0], [1.0], [1e-3]], device=weight.device, dtype=weight.dtype)
     with torch.no_grad():
-        own, fused = module(tokens), apply_norm(module, tokens)
-    return torch.allclose(own, fused, rtol=2 * torch.finfo(own.dtype).eps)
+        own = type(module).forward(module, tokens)
+        # Not by apply_norm: as long as the weight may be trained, that would compare the module with itself.
+        fused = _Norm.apply(tokens, weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
+    return torch.allclose(own, fused, rtol=TRIAL_TOLERANCE.get(own.dtype, 2 * torch.finfo(own.dtype).eps))
 
 
 def apply_norm(module: Any, x: Tensor) -> Tensor:
@@ -183,3 +211,18 @@ def trim_last_mlp(model: Any) -> KeptPlaces | None:
     part.register_forward_pre_hook(select)
     part.register_forward_hook(spread)
     return kept_places
+
+
+@contextmanager
+def without_kept_places(model: nn.Module) -> Iterator[None]:
+    """Makes the last layer's feed-forward part compute at all positions, as long as the context lasts."""
+    parts = [getattr(module, KEPT_PLACES, None) for module in model.modules()]
+    kept = [part for part in parts if isinstance(part, KeptPlaces)]
+    places = [part.places for part in kept]
+    for part in kept:
+        part.places = None
+    try:
+        yield
+    finally:
+        for part, earlier in zip(kept, places, strict=True):
+            part.places = earlier

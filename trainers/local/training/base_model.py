@@ -22,8 +22,10 @@ from trainers.local.job_directory import read_json
 from trainers.local.kernels.fused_layers import compute_fused, fuse_norms
 from trainers.local.kernels.shared_prefix_attention import BY_ROWS
 from trainers.local.peft import BaseTunerLayer, LoraConfig, PeftModel, get_peft_model
+from trainers.local.training.data import Pairs, Rows
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import choose_class, find_targets, packed_experts
+from trainers.local.training.new_adapter import base_logits, check_new_adapter, is_sharded
 from trainers.local.training.packing import PACKED_FAMILIES
 from trainers.methods import Parameters, Quantization
 from trainers.sizing.architecture import UNPACKED
@@ -166,9 +168,25 @@ def load_model(
             f"{some}. Download its files again."
         )
         raise TrainingFailed("base_incomplete", text, "model")
+    # Frozen here and not only by the first adapter, so that a base computes the same before and after that.
+    model.requires_grad_(False)
     fuse_norms(model)
     model.name_or_path = model.config.name_or_path = source
     return model if options or stay_on_cpu else model.to(device)
+
+
+def check_vocabulary(model: Any, source: str, *files: Rows | Pairs | None) -> None:
+    """Raises TrainingFailed if the rows have a token that the model doesn't know. A tokenizer may have tokens beyond
+    the model's that no text uses: Gemma 3's has one for pictures."""
+    words = model.get_input_embeddings().weight.shape[0]
+    largest = max(file.largest_id for file in files if file is not None)
+    if largest < words:
+        return
+    text = (
+        f"The tokenizer of the base model {source} writes the token {largest:,}, but the model knows only {words:,} "
+        "tokens, so they don't belong together. Put the model's own tokenizer into its folder, or choose another model."
+    )
+    raise TrainingFailed("tokenizer_too_large", text, "model")
 
 
 def best_attention(device: torch.device) -> Literal["rows", "sdpa"]:
@@ -188,8 +206,14 @@ def _loading_failure(source: str, error: Exception) -> TrainingFailed:
 
 def add_lora(model: Any, settings: Parameters) -> PeftModel:
     """Adds float32 LoRA matrices to the frozen base. Raises TrainingFailed if a named module doesn't exist or can't be
-    adapted."""
-    config = lora_config(model, settings)
+    adapted, or if the new adapter changes the model."""
+    return attach_adapter(model, lora_config(model, settings))
+
+
+def attach_adapter(model: Any, config: LoraConfig) -> PeftModel:
+    """Adds a new adapter, and checks that it changes nothing. If the base is divided among processes, that is left to
+    check_sharded_adapter."""
+    expected = None if is_sharded(model) else base_logits(model)
     with silence_peft_warning():
         try:
             adapted: PeftModel = get_peft_model(model, config)
@@ -197,6 +221,8 @@ def add_lora(model: Any, settings: Parameters) -> PeftModel:
             sentence = " ".join(str(error).split())[:300]
             text = f"These target_modules can't be adapted in this model: {sentence} Set target_modules to all-linear."
             raise TrainingFailed("target_modules_not_trainable", text, "target_modules") from error
+    if expected is not None:
+        check_new_adapter(adapted, expected)
     return adapted
 
 

@@ -29,12 +29,11 @@ from trainers.local.kernels.fused_layers import compute_fused
 from trainers.local.peft import (
     LoraConfig,
     PeftModel,
-    get_peft_model,
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
 from trainers.local.training import distributed
-from trainers.local.training.base_model import count_parameters, silence_peft_warning, stored_quantization
+from trainers.local.training.base_model import attach_adapter, count_parameters, stored_quantization
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger, Progress
 from trainers.local.training.schedule import (
@@ -223,8 +222,7 @@ def resume_from_adapter(folder: Path, base: Any, settings: Parameters) -> PeftMo
     if stored_quantization(base.config) is None:
         compute_fused(config)
     weights = load((folder / TUNED_FOLDER / WEIGHTS).read_bytes())
-    with silence_peft_warning():
-        model: PeftModel = get_peft_model(base, config)
+    model = attach_adapter(base, config)
     if get_peft_model_state_dict(model).keys() != weights.keys():
         text = "The tuned model's adapter doesn't fit this base model's layers. Name the base model instead."
         raise TrainingFailed("tuned_model_unfit", text, "model")

@@ -34,6 +34,7 @@ from trainers.local.training.checkpoints import (
 )
 from trainers.local.training.devices import CpuThreads, new_scaler, unscale_gradients
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
+from trainers.local.training.finite_numbers import explain_first_step
 from trainers.local.training.memory import (
     MicroBatcher,
     end_team,
@@ -86,6 +87,10 @@ class TrainingMethod(ABC, Generic[R, P]):
     @abstractmethod
     def width(self, rows: Sequence[R]) -> int:
         """Returns the number of tokens that are computed for these rows together."""
+
+    def line(self, row: R) -> int | None:
+        """Returns the row's line in the training file, or None if it isn't known."""
+        return None
 
     def fill(self, rows: Sequence[R], limit: int) -> list[list[R]]:
         """Groups the rows into parts of at most `limit` tokens. A longer row is a part of its own."""
@@ -369,19 +374,39 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
         undo()
     norm = torch.nn.utils.clip_grad_norm_(learnt, MAX_NORM).item()
     if not math.isfinite(scores.loss) or not math.isfinite(norm):
-        wider = (
-            " Or set FINETUNE_DTYPE=fp32, which allows larger numbers." if state.scaler.is_enabled() else ""
-        )
-        text = (
-            f"At step {step} the loss became {scores.loss} and its gradient {norm}. Set learning_rate lower."
-            f"{wider}"
-        )
-        raise TrainingFailed("loss_not_finite", text, "learning_rate")
+        raise explain_step(state, batch, step, scores.loss, norm)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad()
     return scores
+
+
+def explain_step(
+    state: TrainState[R, P], batch: Sequence[R], step: int, loss: float, norm: float
+) -> TrainingFailed:
+    """Explains a loss or a gradient that isn't finite."""
+    if step == 1:  # nothing has been learnt yet, so the learning rate can't be the reason
+        state.optimizer.zero_grad()
+        return explain_first_step(state.model, find_faulty_line(state, batch))
+    wider = ""
+    if state.scaler.is_enabled():
+        wider = " Or set FINETUNE_DTYPE=fp32, which allows larger numbers."
+    text = f"At step {step} the loss became {loss} and its gradient {norm}. Set learning_rate lower.{wider}"
+    return TrainingFailed("loss_not_finite", text, "learning_rate")
+
+
+def find_faulty_line(state: TrainState[R, P], batch: Sequence[R]) -> int | None:
+    """Returns the line of the first row whose loss alone isn't finite, or None. Doesn't look with several processes,
+    since one can't compute without the others."""
+    if not distributed.is_alone():
+        return None
+    for row in batch:
+        scores = state.method.total(state.method.add_gradients(state, [[row]], [row]))
+        state.optimizer.zero_grad()
+        if not math.isfinite(scores.loss):
+            return state.method.line(row)
+    return None
 
 
 def batches(rows: Sequence[R], size: int, seed: int, epoch: int) -> list[list[R]]:

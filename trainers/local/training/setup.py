@@ -18,7 +18,7 @@ from trainers.local.kernels.block_attention import MAX_MASKED_TOKENS, choose_att
 from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.kernels.liger import Kernels, choose_kernels
 from trainers.local.training import distributed
-from trainers.local.training.base_model import load_config, load_model, load_tokenizer
+from trainers.local.training.base_model import check_vocabulary, load_config, load_model, load_tokenizer
 from trainers.local.training.data import Row, Rows, read_rows, report_rows
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses, TrainingFailed
@@ -70,6 +70,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         raise sharding_refusal("the trials of a sweep")
     with distributed.one_at_a_time() if is_sharded else nullcontext():
         base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
+        check_vocabulary(base, job.base_name, training, validation)
         kernels = choose_kernels(base, device, is_sharded=is_sharded)
         if is_sharded:
             shard_layers(base, device)

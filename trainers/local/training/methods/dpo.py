@@ -106,6 +106,9 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
     def tokens(self, rows: Sequence[PairRow]) -> int:
         return sum(pair.tokens for pair in rows)
 
+    def line(self, row: PairRow) -> int | None:
+        return row.line
+
     def width(self, rows: Sequence[PairRow]) -> int:
         return width(rows)
 
@@ -165,7 +168,7 @@ class PairLoss(LossOnly, DPOTrainer):
             processing_class=setup.tokenizer,
             peft_config=setup.lora,
         )
-        self.finish_setup(setup.dtype)
+        self.finish_setup(setup)
         self._pad = DataCollatorForPreference(pad_token_id=setup.tokenizer.pad_token_id)
 
     def measure(self, pairs: Sequence[PairRow]) -> tuple[Tensor, Part]:

@@ -259,7 +259,7 @@ class GroupLoss(LossOnly, GRPOTrainer):
             processing_class=setup.tokenizer,
             peft_config=setup.lora,
         )
-        self.finish_setup(setup.dtype)
+        self.finish_setup(setup)
         self.current_gradient_accumulation_steps = 1  # TRL's own training loop would set it
         self._pad_id: int = setup.tokenizer.pad_token_id
 

@@ -16,6 +16,7 @@ from trainers.local.training.data import Row
 from trainers.local.training.errors import Pauses
 from trainers.local.training.loop import TrainingMethod, TrainState
 from trainers.local.training.metrics_logger import MetricsLogger, Scores
+from trainers.local.training.new_adapter import check_sharded_adapter
 from trainers.local.training.packing import (
     Abilities,
     Loss,
@@ -48,6 +49,8 @@ def create_method(folder: Path, job: TrainingJob, setup: TrainingSetup) -> Sft:
         model = add_lora(setup.base, job.settings)
     if setup.is_sharded:
         shard_rest(model, setup.device)
+        if not job.continues:
+            check_sharded_adapter(model)
     return Sft(model, setup)
 
 
@@ -67,6 +70,9 @@ class Sft(TrainingMethod[Row, Scores]):
 
     def tokens(self, rows: Sequence[Row]) -> int:
         return sum(len(row.ids) for row in rows)
+
+    def line(self, row: Row) -> int | None:
+        return row.line
 
     def width(self, rows: Sequence[Row]) -> int:
         return width(rows)

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 from accelerate.state import AcceleratorState, PartialState  # type: ignore[import-untyped]
+from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from trl.trainer.utils import disable_dropout_in_model
 
@@ -26,11 +27,19 @@ from trainers.local.job_directory import TrainingJob
 from trainers.local.kernels.liger import choose_kernels
 from trainers.local.peft import LoraConfig, PeftModel
 from trainers.local.training import distributed, loop
-from trainers.local.training.base_model import load_config, load_model, load_tokenizer, lora_config
+from trainers.local.training.base_model import (
+    check_vocabulary,
+    load_config,
+    load_model,
+    load_tokenizer,
+    lora_config,
+)
 from trainers.local.training.checkpoints import resume_from_adapter
+from trainers.local.training.data import Pairs, Rows
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses
 from trainers.local.training.metrics_logger import MetricsLogger
+from trainers.local.training.new_adapter import base_logits, check_new_adapter
 from trainers.local.training.setup import (
     cap_to_context,
     needs_sharding,
@@ -40,7 +49,7 @@ from trainers.local.training.setup import (
 )
 from trainers.methods import METHODS, Parameters
 
-D = TypeVar("D")  # the rows of a file
+D = TypeVar("D", Rows, Pairs)  # the rows of a file
 Read = Callable[
     [Path, Any, Parameters, str], D
 ]  # reads a file with a tokenizer; the text is its API parameter
@@ -58,11 +67,12 @@ def train(
 
 @dataclass
 class TrlBase(Generic[D]):
-    """If an adapter is trained further, `model` has it and `lora` is None. Otherwise `lora` is the adapter to
-    create."""
+    """If an adapter is trained further, `model` has it and `lora` is None. Otherwise `lora` is the adapter that TRL
+    creates, and `expected` are the logits that the model must still have then."""
 
     model: Any
     lora: LoraConfig | None
+    expected: Tensor | None
     tokenizer: Any
     settings: Parameters
     training: D
@@ -91,27 +101,35 @@ def prepare_base(
     if needs_sharding(settings, source, device):
         raise sharding_refusal(f"jobs of the method {job.method}")
     base = load_model(job.base, device, dtype, settings.quantization)
+    check_vocabulary(base, job.base_name, training, validation)
     kernels = choose_kernels(base, device)
     disable_dropout_in_model(base)  # so that the reference is deterministic; the adapter keeps its dropout
-    model = resume_from_adapter(folder, base, settings) if job.continues else base
-    lora = None if job.continues else lora_config(base, settings)
+    if job.continues:
+        model = resume_from_adapter(folder, base, settings)
+        lora = expected = None
+    else:
+        model = base
+        lora = lora_config(base, settings)
+        expected = base_logits(base)
     where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
     logger.log(f"Training {job.base_name} on {METHODS[job.method].examples} {where}, with TRL's loss")
     report_kernels(folder, kernels, logger)
     report_processes(logger, is_sharded=False)
-    return TrlBase(model, lora, tokenizer, settings, training, validation, device, dtype)
+    return TrlBase(model, lora, expected, tokenizer, settings, training, validation, device, dtype)
 
 
 class LossOnly(Trainer):
     """A mixin, to be named before one of TRL's trainers: it adds helpers and turns reporting off."""
 
-    def finish_setup(self, dtype: torch.dtype) -> None:
-        """Must be called at the end of __init__."""
+    def finish_setup(self, setup: TrlBase[Any]) -> None:
+        """Must be called at the end of __init__. Raises TrainingFailed if the new adapter changes the model."""
         self.remove_callback(PrinterCallback)
-        self._dtype = dtype
+        self._dtype = setup.dtype
         for weight in self.peft_model.parameters():
             if weight.requires_grad:  # TRL converts adapters of quantised models to bfloat16
                 weight.data = weight.data.float()
+        if setup.expected is not None:
+            check_new_adapter(self.peft_model, setup.expected)
 
     @property
     def peft_model(self) -> PeftModel:
