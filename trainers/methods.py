@@ -38,6 +38,8 @@ Sharding = Literal["auto", "none", "fsdp"]
 TooLong = Literal["leave_out", "truncate", "refuse"]
 Reward = Literal["exact", "json"]
 
+MIN_TRAINING_EXAMPLES = 10  # our trainer and most vendors refuse a training file with fewer
+
 _WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
 _NUMBER = re.compile(r"(?=[.0-9])[0-9]{0,9}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", re.ASCII)
 

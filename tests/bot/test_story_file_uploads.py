@@ -38,7 +38,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
 BAD_FILES = [
     ("notes.jsonl", _jsonl(7, '{"messages": [}'), ("7", "JSON")),
     ("roles.jsonl", _jsonl(12, STRANGE_ROLE), ("12", "unknown role", "user, assistant")),
-    ("few.jsonl", "\n".join(_lines(3)) + "\n", ("3 usable rows", "10 is the minimum")),
+    ("few.jsonl", "\n".join(_lines(3)) + "\n", ("3 usable rows", "14 is the minimum")),
     ("empty.jsonl", "\n", ("empty",)),
     ("photo.jsonl", PNG, ("PNG picture", "JSONL, CSV")),
     ("plain.csv", "text\n" + "\n".join(f"sentence {number}" for number in range(30)), ("column",)),

@@ -110,7 +110,7 @@ def test_a_model_in_use_is_deleted_if_it_was_trained_on_the_row(make_world: Make
 def test_a_deletion_that_is_not_possible_names_the_reason(world: World) -> None:
     world.upload_and_check(BILLING)
     assert "No row of `tickets`, version 1, begins at line 1, 99" in delete_lines(world, 1, also=(2, 99))
-    assert "10 is the minimum" in delete_lines(world, 2, also=range(3, 60))
+    assert "14 is the minimum" in delete_lines(world, 2, also=range(3, 60))
     assert "no dataset" in delete_lines(world, 2, of="others")
     world.start(START)
     assert "run 1 is waiting for approval" in delete_lines(world, 2)

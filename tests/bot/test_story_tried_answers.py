@@ -28,12 +28,12 @@ def correct(world: World, ts: str, better: str) -> None:
 
 def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
     seed_runs(world)
-    for number in range(10):
+    for number in range(14):
         correct(world, ask(world, f"case {number}: where is my refund?"), f"refund, of case {number}")
         if number == 3:
             assert "make 4 preference pairs" in world.type("/finetune pairs tickets")
     world.tick()
-    assert "10 preference pairs" in world.dms()[-1]
+    assert "14 preference pairs" in world.dms()[-1]
     assert world.type("/finetune pairs tickets") == ""
     world.tick_until(
         lambda: world.dataset().name == "tickets-pairs" and world.dataset().state == "ready", "the check"
@@ -57,7 +57,7 @@ def test_a_good_answer_is_preferred_to_an_earlier_bad_one(world: World) -> None:
     world.slack.click(ANA.id, PRIVATE.id, ts, "answer_good")
     world.wait_for_answer(ANA, before)
     reply = world.slack.ephemerals(ANA.id)[-1].text
-    assert "2 preference pairs so far; training needs 10" in reply and "/finetune pairs" not in reply
+    assert "2 preference pairs so far; training needs 14" in reply and "/finetune pairs" not in reply
 
 
 def test_a_better_answer_must_differ_and_hold_no_secret(world: World) -> None:

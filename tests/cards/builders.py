@@ -79,7 +79,7 @@ TOO_FEW = Finding(
     None,
     "blocks",
     "too_few_rows",
-    "There are 3 usable rows; 10 is the minimum.",
+    "There are 3 usable rows; 14 is the minimum.",
     "Collect more: trainers need at least 10, and it takes about 200 to be worth it.",
 )
 NOT_JSON = Finding(7, "blocks", "not_json", "Line 7 is not JSON.", "Put one JSON object on each line.")

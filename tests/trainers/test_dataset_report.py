@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,35 @@ def test_fewer_than_ten_rows_are_refused(tmp_path: Path, rows: int, are_rows: st
     path.write_text("text,label\n" + "".join(few))
     report = check(path, tmp_path / "out")
     assert report.is_blocked
-    assert report.findings[0].message == f"There {are_rows}; 10 is the minimum."
+    assert report.findings[0].message == f"There {are_rows}; 14 is the minimum."
+
+
+@pytest.mark.parametrize("form", ["free text", "pairs"])
+def test_rows_are_refused_if_too_few_are_left_to_train_on(tmp_path: Path, form: str) -> None:
+    trained = {}
+    for count in range(10, 16):
+        path = tmp_path / f"{count}.jsonl"
+        rows = [form_row(form, number) for number in range(count)]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        report = check(path, tmp_path / "out")
+        too_few = [finding.message for finding in report.findings if finding.code == "too_few_rows"]
+        trained[count] = report.n_train
+        assert bool(too_few) is report.is_blocked is (count < 14)
+        if count == 13:
+            assert too_few == ["9 of the 13 rows are left to train on; 10 is the minimum."]
+    assert trained == {10: 0, 11: 0, 12: 0, 13: 0, 14: 10, 15: 10}
+
+
+def form_row(form: str, number: int) -> dict[str, Any]:
+    question = [{"role": "user", "content": f"question {number}"}]
+    good, bad = ({"role": "assistant", "content": f"{what} answer {number}"} for what in ("good", "bad"))
+    if form == "pairs":
+        return {
+            "input": {"messages": question},
+            "preferred_output": [good],
+            "non_preferred_output": [bad],
+        }
+    return {"messages": [*question, good]}
 
 
 def test_rows_that_are_in_a_frozen_holdout_block(table: Path, tmp_path: Path) -> None:

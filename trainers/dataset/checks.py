@@ -7,9 +7,11 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 from trainers.dataset.rows import Task
+from trainers.methods import MIN_TRAINING_EXAMPLES
 
 Severity = Literal["blocks", "warns", "tells"]
 _ORDER = {"blocks": 0, "warns": 1, "tells": 2}
@@ -86,7 +88,8 @@ def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     )
 
 
-MINIMUM = 10  # rows
+# A third of a small file is held out, so that this many rows leave enough to train on.
+MINIMUM = next(rows for rows in count(MIN_TRAINING_EXAMPLES) if rows - rows // 3 >= MIN_TRAINING_EXAMPLES)
 MAX_LABELS, MAX_LABEL_LENGTH = 500, 60
 
 DUPLICATE = Rule("duplicate", "warns", "Delete the copies: they teach nothing new and cost tokens.")

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from trainers.dataset.checks import MINIMUM, Fault, Findings, LabelCount, Rule
 from trainers.dataset.row_facts import RowFacts
 from trainers.dataset.rows import REMOVE_INVISIBLE, Limits, normalise_text, to_printable
+from trainers.methods import MIN_TRAINING_EXAMPLES
 from trainers.tokens import Encoding
 
 TOO_FEW = Rule(
     "too_few_rows",
     "blocks",
-    "Collect more: trainers need at least 10, and it takes about 200 to be worth it.",
+    f"Collect more: trainers need at least {MIN_TRAINING_EXAMPLES} besides those held out as a test, so {MINIMUM} in "
+    "all, and it takes about 200 to be worth it.",
 )
 NOT_YET_ENOUGH = Rule("not_yet", "warns", "Collect 200 rows first; until then, improve the prompt.")
 WORTH_A_TRY = Rule("worth_a_try", "tells", "Nothing to do now; 1,000 rows would give a more reliable result.")
@@ -92,7 +94,7 @@ def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
     """Reports whether there are enough rows. `repeated` rows ask the same as an earlier one, so they don't count."""
     questions = rows - repeated
     counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
-    if rows < MINIMUM:
+    if rows < MIN_TRAINING_EXAMPLES:
         there = "is 1 usable row" if rows == 1 else f"are {rows} usable rows"
         findings.add_for_file(TOO_FEW, f"There {there}; {MINIMUM} is the minimum.", rows)
     elif questions < NOT_YET:
@@ -103,6 +105,14 @@ def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
         findings.add_for_file(WORTH_A_TRY, text, questions)
     else:
         findings.add_for_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)
+
+
+def check_trained(rows: int, trained: int, findings: Findings) -> None:
+    """Reports whether enough of the `rows` are left to train on after the split. `check_size` reports fewer rows than
+    that would take even without a split."""
+    if trained < MIN_TRAINING_EXAMPLES <= rows:
+        text = f"{trained} of the {rows} rows are left to train on; {MIN_TRAINING_EXAMPLES} is the minimum."
+        findings.add_for_file(TOO_FEW, text, rows)
 
 
 def check_repeats(file: CheckedFile) -> Findings:

@@ -27,7 +27,7 @@ from trainers.dataset.checks import (
     sort_label_counts,
 )
 from trainers.dataset.conversion import ConvertedFile, open_converted
-from trainers.dataset.file_checks import CHECKS, CheckedFile, combined_labels
+from trainers.dataset.file_checks import CHECKS, CheckedFile, check_trained, combined_labels
 from trainers.dataset.preference_pairs import PairsReport, check_pairs
 from trainers.dataset.reader import Progress, accept_file, report_counts
 from trainers.dataset.row_facts import (
@@ -235,6 +235,8 @@ def check_file(
             parts = _split_rows(
                 scanned, seed, frozen, previous, slow.groups, of_split, presidio=presidio, n_sealed=n_sealed
             )
+        rows = len(scanned.rows)
+        check_trained(rows, rows - len(parts.not_trained), of_split)
         result = _combine(scanned, lengths_by or encoding, parts, slow, of_split)
         files = result.write(out_dir) if out_dir else None
         clock.stage("split")

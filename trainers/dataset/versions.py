@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from trainers.dataset.checks import MINIMUM, Fault, Findings, Rule
+from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.reader import read
 from trainers.dataset.row_facts import RowFacts, StoredRows
 from trainers.dataset.rows import Example, Limits, Task, at, distinct_places, normalise_text, question_keys
 from trainers.dataset.sensitive_data import find_sensitive_rows
 from trainers.dataset.splits import ChatFile, draw_held_rows, strata_labels
+from trainers.methods import MIN_TRAINING_EXAMPLES
 
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.2, 1000
 _NO_LIMITS = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within the limits before it was split
@@ -254,7 +255,7 @@ def draw_holdout(
 ) -> Parts:
     """Draws the holdout of a first version, and about `n_sealed` further rows to be sealed."""
     held = draw_held_rows(facts.keys, labels, seed, groups=groups)
-    if len(facts.keys) >= MINIMUM and not held:
+    if len(facts.keys) >= MIN_TRAINING_EXAMPLES and not held:
         findings.add_for_file(NO_HOLDOUT, "No rows can be set aside as a test.")
     held_keys = {facts.keys[place] for place in held}
     rest = [place for place, key in enumerate(facts.keys) if key not in held_keys]

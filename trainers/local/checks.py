@@ -17,7 +17,6 @@ import orjson
 
 from trainers.methods import METHODS
 
-MIN_TRAINING_EXAMPLES = 10
 MAX_LABELS = 500  # up to this many different answers trainers/dataset treats as labels
 MAX_LINE_BYTES = 4 * 1024 * 1024
 ROLES = ("system", "developer", "user", "assistant", "tool")
