@@ -21,6 +21,7 @@ from bot.cards.blocks import (
     actions,
     button,
     confirm,
+    cut,
     escape,
 )
 from bot.cards.candidates import looks_sentence
@@ -160,6 +161,10 @@ def ended_card(run: Run, plan: Plan, why: str) -> Message:
 def ended_notice(run: Run, name: str, why: str) -> str:
     """`name` links to the run's card."""
     return f"Your {name} {STATE_TEXTS[run.state]}. {why}"
+
+
+def trainer_warning(warning: str) -> str:
+    return f"The trainer warns: {escape(cut(warning, 900))}"
 
 
 def listing(summaries: Sequence[RunSummary]) -> Message:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -144,6 +145,14 @@ def show_progress(context: AppContext, run: Run) -> None:
     freeze = freeze_scope.run_freeze(context, run)
     message = freeze_cards.add_freeze_notice(message, freeze) if freeze else message
     _show(context, run, card_of(context, run), message, progress=run.state in OPEN_RUN_STATES)
+
+
+def post_warning(context: AppContext, run: Run, warning: str) -> None:
+    """Posts a warning of the run's trainer in the thread of the run's card, once."""
+    once = f"warning {run.id} {sha256(warning.encode()).hexdigest()[:16]}"
+    body = text_message(views.trainer_warning(warning)).body()
+    card = card_of(context, run)
+    context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=run.requester))
 
 
 def can_pause(context: AppContext, run: Run) -> bool:

@@ -12,7 +12,7 @@ upload is recorded before it starts, so that a kill at any moment leaves no file
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, Protocol, Self
@@ -37,6 +37,8 @@ INTERVALS = ((60.0, POLL_S), (600.0, 4.0), (3600.0, 10.0))  # (age up to, second
 SLOWEST_POLL_S = 20.0
 MAX_CREATES = 5
 MAX_PAUSE_S = 120.0
+NEWEST_EVENTS = 100  # as many as one page has; a warning at the start is followed by an event for each second
+WARNING_LEVELS = ("warn", "warning")
 UNSEEN_START_S, UNSEEN_S = 30.0, 600.0  # after a longer gap between polls, the trainer's events are read
 EVENT_PAGES = 10
 REGISTERED_S = 15 * 60.0  # some vendors name the model only minutes after the job has succeeded
@@ -116,6 +118,10 @@ class JobOwner(Protocol):
 
     def report_doubt(self, why: str) -> None:
         """Handles that a job may exist, but can't be seen now. `why` is a sentence, unescaped."""
+        ...
+
+    def report_warnings(self, warnings: Sequence[str]) -> None:
+        """Tells people what the trainer warns about, each text once. Called with the same texts again and again."""
         ...
 
 
@@ -202,7 +208,9 @@ def follow(
         if not (job.is_final or (is_at_work and (is_shown or job.status != progress.status))):
             return job, _updated_progress(progress, job, (), now)
         busy = _unseen_seconds(trainer, job, progress, now)
-        return job, _updated_progress(progress, job, _newest_events(trainer, job), now, busy)
+        events = _newest_events(trainer, job)
+        owner.report_warnings([event.message for event in reversed(events) if event.level in WARNING_LEVELS])
+        return job, _updated_progress(progress, job, events, now, busy)
     except Refused as refused:
         owner.report_doubt(f"{refused} The job may still cost money; please check at the trainer.")
     except TrainerError as trouble:
@@ -213,7 +221,7 @@ def follow(
 def _newest_events(trainer: Trainer, job: Job) -> tuple[Event, ...]:
     """Returns nothing if the events can't be read: the job's own state is known, which is enough to go on."""
     try:
-        return trainer.events(job.id, 20)
+        return trainer.events(job.id, NEWEST_EVENTS)
     except (Refused, InvalidResponse) as trouble:
         log.warning("%s", trouble)
         return ()

@@ -135,6 +135,10 @@ class RunJob:
     def report_doubt(self, why: str) -> None:
         hand_to_people(self.context, self.run, escape(why))
 
+    def report_warnings(self, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            notifications.post_warning(self.context, self.run, warning)
+
     def delete_uploads(self) -> str:
         """Deletes the run's files at the trainer. Returns a sentence about the outcome, with a space before it."""
         owner = f"run {self.run.id}"

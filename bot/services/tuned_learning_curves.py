@@ -6,6 +6,7 @@ begins with evaluating."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bot.cards.blocks import escape
@@ -141,6 +142,9 @@ class CurveStep:
         file = self.delete_uploads()
         where = f"Training on {pluralize(self.size.rows, 'row')} was refused: {escape(str(refused))}"
         fail(self, f"{where}{file} No job was started for it.")
+
+    def report_warnings(self, warnings: Sequence[str]) -> None:
+        """Does nothing: a curve's card has no thread, and one for each size would say the same again."""
 
     def report_doubt(self, why: str) -> None:
         """Handles a size whose job may or may not exist. Looks for the job again until its existence is clear, a person

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from bot.services.provider_jobs import MAX_CREATES, SETTLE_S
-from tests.bot.world import JOBS, START, Rules, World
+from tests.bot.world import JOBS, PRIVATE, START, Rules, World
 from tests.peers.hosted import (
     BUSY,
     COMMIT_THEN_500,
@@ -188,6 +188,8 @@ def test_a_job_is_followed_without_its_events(world: World, events: Fault) -> No
 
 
 def test_a_missing_result_file_costs_the_plot_but_not_the_result(world: World) -> None:
+    """What the trainer warns about is said once each, in the run's thread."""
+    world.provider.service.warnings = ("Rows left out: 12", "The base's <!channel> is 512 tokens")
     gone = Fault(commit=False, status=404, code="gone")
     world.provider.fail("GET /files/file-results-ftjob-1/content", gone, times=99)
     world.start_approved()
@@ -195,6 +197,13 @@ def test_a_missing_result_file_costs_the_plot_but_not_the_result(world: World) -
     world.tick_until_file("quality.png")
     assert "loss.png" not in world.files()
     assert world.find_message("Result of run 1")
+    replies = [message for message in world.slack.messages(PRIVATE.id) if "The trainer warns" in message.text]
+    assert [message.text for message in replies] == [
+        "The trainer warns: Rows left out: 12",
+        "The trainer warns: The base's &lt;!channel&gt; is 512 tokens",
+    ]
+    (card,) = [message for message in world.slack.messages(PRIVATE.id) if message.ts == replies[0].thread_ts]
+    assert "tickets" in card.text and replies[1].thread_ts == card.ts
 
 
 def test_an_evaluation_continues_after_failed_questions_and_draws_a_base64_result_file(world: World) -> None:

@@ -93,6 +93,8 @@ class Service:
     """Like our own trainer's."""
     deleted_models: set[str] = field(default_factory=set)
     results_csv: str | None = None
+    warnings: Sequence[str] = ()
+    """Warnings among the events of every job."""
     files: dict[str, StoredFile] = field(default_factory=dict)
     jobs: dict[str, StoredJob] = field(default_factory=dict)
     _uploads: int = 0
@@ -330,6 +332,10 @@ class Service:
             }
             for number, message in enumerate(messages)
         ]
+        for number, warning in enumerate(self.warnings):
+            rows.insert(
+                1, {**rows[0], "id": f"ftevent-{job.id}-w{number}", "level": "warn", "message": warning}
+            )
         return rows[::-1]
 
     def _checkpoints(self, job: StoredJob) -> list[dict[str, Any]]:
