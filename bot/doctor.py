@@ -346,7 +346,8 @@ def _check_disk(settings: Settings) -> Finding:
 def _check_private_files(settings: Settings) -> Iterator[Finding]:
     """Checks the permissions of everything that holds customers' data or secrets."""
     trainer = settings.data / "trainer"
-    for path, mode in ((settings.data, 0o700), (Path(".env"), 0o600), (trainer / "trainer.key", 0o600)):
+    keys = [(trainer / name, 0o600) for name in ("trainer.key", "call.key")]
+    for path, mode in ((settings.data, 0o700), (Path(".env"), 0o600), *keys):
         # Path.exists raises PermissionError in a folder that this user can't enter
         if os.access(path.parent, os.X_OK) and path.exists():
             yield _check_permissions(path, mode)

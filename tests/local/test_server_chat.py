@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,13 @@ from tests.local.trainer_server import TrainerServer, check_chunk, serve_in_proc
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory, babbling_model_dir: Path) -> Iterator[TrainerServer]:
-    with serve_in_process(tmp_path_factory.mktemp("trainer"), f"local/tiny={babbling_model_dir}") as served:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trainer")
+
+
+@pytest.fixture(scope="module")
+def trainer(data: Path, babbling_model_dir: Path) -> Iterator[TrainerServer]:
+    with serve_in_process(data, f"local/tiny={babbling_model_dir}") as served:
         yield served
 
 
@@ -157,3 +162,42 @@ def test_a_client_that_hangs_up_leaves_the_server_answering(client: openai.OpenA
     next(iter(stream))
     stream.close()
     assert text_of(ask(client, messages_of(TICKETS[1]), timeout=5))
+
+
+@pytest.fixture(scope="module")
+def caller(trainer: TrainerServer, data: Path) -> Iterator[openai.OpenAI]:
+    """A program that has only the key for calls."""
+    with trainer.client((data / "call.key").read_text().strip()) as caller:
+        yield caller
+
+
+def test_the_key_for_calls_lists_models_and_asks_them(caller: openai.OpenAI, client: openai.OpenAI) -> None:
+    assert [model.id for model in caller.models.list()] == ["local/tiny"]
+    assert caller.models.retrieve("local/tiny").id == "local/tiny"
+    assert text_of(ask(caller, messages_of(TICKETS[1]))) == text_of(ask(client, messages_of(TICKETS[1])))
+    assert caller.completions.create(model="local/tiny", prompt="My card", max_tokens=2).choices
+    assert caller.responses.create(model="local/tiny", input=TICKETS[2], max_output_tokens=16).output
+
+
+FORBIDDEN: dict[str, Callable[[openai.OpenAI], object]] = {
+    "list files": lambda caller: caller.files.list(),
+    "read rows": lambda caller: caller.files.content("file-0123456789abcdef01234567"),
+    "upload": lambda caller: caller.files.create(file=("rows.jsonl", b"{}"), purpose="fine-tune"),
+    "list jobs": lambda caller: caller.fine_tuning.jobs.list(),
+    "train": lambda caller: caller.fine_tuning.jobs.create(model="local/tiny", training_file="file-0"),
+    "read events": lambda caller: caller.fine_tuning.jobs.list_events("ftjob-0"),
+    "cancel": lambda caller: caller.fine_tuning.jobs.cancel("ftjob-0"),
+    "delete a model": lambda caller: caller.models.delete("ft:tiny"),
+    "read aliases": lambda caller: caller.get("/aliases", cast_to=object),
+    "move an alias": lambda caller: caller.put("/aliases/team/x", cast_to=object, body={"model": "tiny"}),
+    "what doesn't exist": lambda caller: caller.post("/elsewhere", cast_to=object, body={}),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_the_key_for_calls_does_nothing_else(what: str, caller: openai.OpenAI) -> None:
+    with pytest.raises(openai.PermissionDeniedError) as caught:
+        FORBIDDEN[what](caller)
+    assert (caught.value.code, caught.value.type) == ("insufficient_permissions", "invalid_request_error")
+    assert "This key is for calling models, so " in caught.value.message
+    assert "takes the trainer's own key (trainer.key in its data folder)" in caught.value.message

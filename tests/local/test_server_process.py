@@ -103,12 +103,14 @@ def test_a_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) ->
         process.terminate()
         assert process.wait(20) == 0
         close(process)
-        file = tmp_path / "trainer.key"
-        assert re.fullmatch(rf"trainer ready on http://127.0.0.1:\d+/v1 · models: none · key in {file}", line)
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        keys.append(file.read_text())
+        files = [tmp_path / name for name in ("trainer.key", "call.key")]
+        found = f"key in {files[0]} · key for calls in {files[1]}"
+        assert re.fullmatch(rf"trainer ready on http://127.0.0.1:\d+/v1 · models: none · {found}", line)
+        assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
+        keys.append([file.read_text().strip() for file in files])
     assert keys[0] == keys[1]
-    assert len(keys[0].strip()) > 40
+    assert keys[0][0] != keys[0][1]
+    assert min(len(key) for key in keys[0]) > 40
 
 
 def test_stored_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ from trainers.local.rentals.machines import RentingOptions
 from trainers.log_lines import JsonLines, Redactor, TextLines
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
+KEY_FILE = "trainer.key"
+CALL_KEY_FILE = "call.key"
 SHUTDOWN_S = 5
 CHILD_SHUTDOWN_S = 1  # as a child of the bot, which closes its connections before it stops us
 RAY_SLOTS = 64  # jobs submitted at a time; Ray queues them for its GPUs
@@ -162,7 +164,8 @@ def main(
     _hold = lock_data(data)
     listener = listen(host, port)
     key, key_place = read_key(data)
-    write_log(key)
+    call_key = read_key_file(data / CALL_KEY_FILE)
+    write_log(key, call_key)
     gpus = visible_gpus()
     job_gpus = nodes_per_job if gpus_per_job is None else gpus_per_job
     check_nodes(nodes_per_job, job_gpus, storage, executor)
@@ -179,6 +182,7 @@ def main(
     config = Config(
         data=data,
         key=key,
+        call_key=call_key,
         models=bases,
         encoders=vector_bases,
         slots=slots or (ray_slots if ray else max(1, len(gpus) // max(1, job_gpus))),
@@ -191,7 +195,8 @@ def main(
     )
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}/v1"
     names = ", ".join([*bases, *vector_bases]) or "none"
-    ready = f"trainer ready on {address} · models: {names} · key in {key_place}"
+    keys = f"key in {key_place} · key for calls in {data / CALL_KEY_FILE}"
+    ready = f"trainer ready on {address} · models: {names} · {keys}"
     serve(config, listener, ready, exit_with_parent=exit_with_parent)
 
 
@@ -227,10 +232,10 @@ def serve(config: Config, listener: socket.socket, ready: str, *, exit_with_pare
     os._exit(0)
 
 
-def write_log(key: str) -> None:
-    """Logs to stderr, as text on a terminal and as JSON elsewhere, without our key. Leaves out the tracebacks of
+def write_log(*keys: str) -> None:
+    """Logs to stderr, as text on a terminal and as JSON elsewhere, without our keys. Leaves out the tracebacks of
     answers that our own shutdown cut off."""
-    blot = Redactor([key])
+    blot = Redactor(keys)
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], CancelledError)))
     handler.addFilter(OpenFilesErrorFilter())
@@ -336,13 +341,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def read_key(data: Path) -> tuple[str, str]:
-    """Returns the key and where a user finds it. Creates one if there is none."""
+    """Returns the key and where a user finds it."""
     text = os.environ.get(KEY_VARIABLE, "").strip()
     if text:
         if not text.isascii() or not text.isprintable() or " " in text:
             refuse(f"{KEY_VARIABLE} holds characters that can't travel in a header. Use letters and digits.")
         return text, f"${KEY_VARIABLE}"
-    path = data / "trainer.key"
+    path = data / KEY_FILE
+    return read_key_file(path), str(path)
+
+
+def read_key_file(path: Path) -> str:
+    """Returns the key in this file, which only this user may read. Creates the file if there is none."""
     if not path.exists():
         temporary = path.with_suffix(".tmp")
         temporary.unlink(missing_ok=True)
@@ -354,7 +364,7 @@ def read_key(data: Path) -> tuple[str, str]:
     key = path.read_text(encoding="ascii").strip()
     if not key:
         refuse(f"{path} is empty. Delete it; the next start makes a new key.")
-    return key, str(path)
+    return key
 
 
 def refuse(sentence: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Checks that come before any endpoint: idle connections, Host header, bearer key and size of the body.
+"""Checks that come before any endpoint: idle connections, Host header, bearer key with its rights, size of the body.
 
 A connection has 10 s to send a request's head, and if there are too many connections, the one that has waited longest
 is closed. uvicorn has no such limits: a client that opened 1,024 connections and sent nothing made the trainer
@@ -24,6 +24,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from trainers.local.api_errors import ApiError
 from trainers.local.jobs.files import MAX_FILE_BYTES, file_too_large
 
+MODELS = "/v1/models"
+CALLS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings")  # what asks a model
 MAX_JSON_BYTES = 2 * 1024 * 1024
 MULTIPART_SLACK_BYTES = 64 * 1024
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -38,12 +40,16 @@ LOG_INTERVAL_S = 60.0
 
 @dataclass(frozen=True)
 class Guard:
-    """`hosts` are the host names that clients may use, besides those of loopback. Others are refused because of DNS
+    """`key` may do everything. `call_key` may only list models and ask them, so that a program that calls `team/NAME`
+    can't read rows or move the name; empty if there is none.
+
+    `hosts` are the host names that clients may use, besides those of loopback. Others are refused because of DNS
     rebinding: a web page whose name was pointed at 127.0.0.1 sends its own name as Host.
     """
 
     app: ASGIApp
     key: str
+    call_key: str
     hosts: frozenset[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +59,7 @@ class Guard:
         is_upload = scope["path"] == "/v1/files" and scope["method"] == "POST"
         limit = MAX_FILE_BYTES + MULTIPART_SLACK_BYTES if is_upload else MAX_JSON_BYTES
         too_large = file_too_large() if is_upload else _body_too_large()
-        problem = self._host_problem(headers) or self._key_problem(headers)
+        problem = self._host_problem(headers) or self._key_problem(scope, headers)
         declared = headers.get("content-length", "0")
         if problem is None and declared.isdigit() and int(declared) > limit:
             problem = too_large
@@ -70,12 +76,34 @@ class Guard:
         text = f"This trainer does not answer to the host name '{name}'. Start it with --allow-host {name}."
         return ApiError(403, text, "host_not_allowed")
 
-    def _key_problem(self, headers: Headers) -> ApiError | None:
+    def _key_problem(self, scope: Scope, headers: Headers) -> ApiError | None:
         scheme, _, value = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(value.strip().encode(), self.key.encode()):
+        sent = value.strip() if scheme.lower() == "bearer" else ""
+        if _is_same(sent, self.key):
             return None
+        if _is_same(sent, self.call_key):
+            return None if may_call(scope["method"], scope["path"]) else _not_for_calls(scope)
         text = "Incorrect API key. Send the trainer's key as 'Authorization: Bearer KEY'."
         return ApiError(401, text, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def _is_same(sent: str, key: str) -> bool:
+    return bool(key) and hmac.compare_digest(sent.encode(), key.encode())
+
+
+def may_call(method: str, path: str) -> bool:
+    """True if the key for calls may do this. What isn't listed here is refused, and so is every new endpoint."""
+    if method == "POST":
+        return path in CALLS
+    return method in ("GET", "HEAD") and (path == MODELS or path.startswith(f"{MODELS}/"))
+
+
+def _not_for_calls(scope: Scope) -> ApiError:
+    text = (
+        f"This key is for calling models, so {scope['method']} {scope['path']} is refused. It may list models, and ask "
+        f"them by {', '.join(CALLS)}. Everything else takes the trainer's own key (trainer.key in its data folder)."
+    )
+    return ApiError(403, text, "insufficient_permissions")
 
 
 class _LimitedBody:

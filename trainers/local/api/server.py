@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Config:
     """`models` maps names of base models to local folders or hub ids, and `encoders` those of encoders, as
-    trainers/encoders names them. `hosts` and `key` are Guard's.
+    trainers/encoders names them. `hosts`, `key` and `call_key` are Guard's.
 
     `gpus` are named as in CUDA_VISIBLE_DEVICES, and each job gets `gpus_per_job` of them. With () the processes see all
     that the machine has. `train_command` replaces the real one in tests. With `ray`, jobs run on that cluster instead
@@ -56,6 +56,7 @@ class Config:
     data: Path
     key: str
     models: Mapping[str, str]
+    call_key: str = ""
     slots: int = 1
     hosts: frozenset[str] = field(default=frozenset())
     train_command: tuple[str, ...] | None = None
@@ -102,7 +103,7 @@ def build_app(config: Config) -> Starlette:
             *ModelEndpoints(models, aliases, engine, usage).routes(),
             *AliasEndpoints(aliases, usage).routes(),
         ],
-        middleware=[Middleware(Guard, key=config.key, hosts=config.hosts)],
+        middleware=[Middleware(Guard, key=config.key, call_key=config.call_key, hosts=config.hosts)],
         exception_handlers={
             ApiError: _answer_problem,
             HTTPException: _answer_http_exception,
