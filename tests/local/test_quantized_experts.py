@@ -12,7 +12,13 @@ from torch import Tensor
 
 from tests.local.families import FAMILIES, make_family
 from trainers.base_models import Base, find_base
-from trainers.local.training.base_model import add_lora, count_parameters, load_model, recompute_if_packed
+from trainers.local.training.base_model import (
+    add_lora,
+    count_parameters,
+    keep_trainable,
+    load_model,
+    recompute_if_packed,
+)
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import packed_experts
 from trainers.methods import Parameters
@@ -30,7 +36,9 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def load_packed(base: Path) -> Any:
-    return load_model(str(base), torch.device("cpu"), torch.float32, "nf4").eval()
+    model = load_model(str(base), torch.device("cpu"), torch.float32, "nf4").eval()
+    keep_trainable(model)  # else a CPU with AVX512-BF16 computes in bfloat16
+    return model
 
 
 def dequantize(model: Any, base: Path) -> Any:
@@ -75,6 +83,22 @@ def test_its_gradients_are_those_of_the_dequantized_base(name: str, bases: dict[
     assert any(gradient.abs().max() > 1e-4 for gradient in expected.values())
     for name, gradient in expected.items():
         assert torch.allclose(ours[name], gradient, atol=1e-4), name
+
+
+def test_a_validation_leaves_the_gradients_of_a_packed_base_as_they_are(bases: dict[str, Path]) -> None:
+    gradients: list[list[Tensor]] = []
+    tuned = add_lora(load_model(str(bases["mixtral"]), torch.device("cpu"), torch.float32, "nf4"), SETTINGS)
+    assert recompute_if_packed(tuned)
+    for _ in range(2):
+        tuned.train()
+        tuned(input_ids=IDS, labels=IDS).loss.backward()
+        gradients.append([weight.grad.clone() for weight in tuned.parameters() if weight.grad is not None])
+        tuned.zero_grad()
+        tuned.eval()
+        with torch.no_grad():
+            tuned(input_ids=IDS)
+    assert any(gradient.any() for gradient in gradients[0])
+    assert all(map(torch.equal, *gradients))
 
 
 def test_unpacked_weights_are_freed_after_a_pass_and_after_an_error(

@@ -213,6 +213,7 @@ def add_lora(model: Any, settings: Parameters) -> PeftModel:
 def attach_adapter(model: Any, config: LoraConfig) -> PeftModel:
     """Adds a new adapter, and checks that it changes nothing. If the base is divided among processes, that is left to
     check_sharded_adapter."""
+    keep_trainable(model)
     expected = None if is_sharded(model) else base_logits(model)
     with silence_peft_warning():
         try:
@@ -224,6 +225,14 @@ def attach_adapter(model: Any, config: LoraConfig) -> PeftModel:
     if expected is not None:
         check_new_adapter(adapted, expected)
     return adapted
+
+
+def keep_trainable(model: Any) -> None:
+    """Keeps bitsandbytes from changing 4-bit layers for inference. On a CPU with AVX512-BF16, a pass without gradients
+    (a validation) would pack their weights into a form through which later no gradient flows."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def lora_config(model: Any, settings: Parameters) -> LoraConfig:

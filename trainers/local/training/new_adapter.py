@@ -18,10 +18,10 @@ from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.finite_numbers import explain_base, number_format
 
 TOKENS = 16
-# Shares of the logits' size. Rounding of toys and of SmolLM2 made 3e-6 in float32 and 0.04 in bfloat16; a layer norm
-# computed as an RMS norm made 0.4 to 1.4.
+# Shares of the logits' spread. On a CPU, rounding makes up to 3e-6 in float32, 0.004 in float16 and nothing in bfloat16
+# (SmolLM2 and the toys of all families); a layer norm computed as an RMS norm makes 0.09 to 0.23 in toys.
 TOLERANCE = 1e-3
-TOLERANCE_NARROW = 0.2  # for bfloat16 and float16
+TOLERANCE_NARROW = 0.05  # for bfloat16 and float16
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -29,6 +29,7 @@ from trainers.local.peft import LoraConfig, PeftModel
 from trainers.local.training import distributed, loop
 from trainers.local.training.base_model import (
     check_vocabulary,
+    keep_trainable,
     load_config,
     load_model,
     load_tokenizer,
@@ -110,6 +111,7 @@ def prepare_base(
     else:
         model = base
         lora = lora_config(base, settings)
+        keep_trainable(base)
         expected = base_logits(base)
     where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
     logger.log(f"Training {job.base_name} on {METHODS[job.method].examples} {where}, with TRL's loss")
