@@ -80,7 +80,8 @@ TOO_FEW = Finding(
     "blocks",
     "too_few_rows",
     "There are 3 usable rows; 14 is the minimum.",
-    "Collect more: trainers need at least 10, and it takes about 200 to be worth it.",
+    "Collect more: trainers need at least 10 besides those held out as a test, so 14 in all, and it takes about 200 to "
+    "be worth it.",
 )
 NOT_JSON = Finding(7, "blocks", "not_json", "Line 7 is not JSON.", "Put one JSON object on each line.")
 HOSTED = Training(tokens=36_200, epochs=3, usd_per_million=Decimal(3))

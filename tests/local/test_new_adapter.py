@@ -165,12 +165,12 @@ def test_a_layer_that_is_computed_wrongly_stops_the_job_before_its_first_step(
 def test_the_check_leaves_a_trimmed_model_as_it_was(bases: dict[str, Path]) -> None:
     """The next trial of a sweep begins with the positions that the last step of the one before has kept."""
     model = load_model(str(bases["cohere2"]), CPU, torch.float32)
-    kept = trim_last_mlp(model)
-    assert isinstance(kept, KeptPlaces)
-    kept.keep(torch.tensor([90]), tokens=100)
+    last_mlp = trim_last_mlp(model)
+    assert isinstance(last_mlp, KeptPlaces)
+    last_mlp.keep(torch.tensor([90]), tokens=100)
     model.train()
     add_lora(model, SETTINGS)
-    assert kept.places is not None and kept.places.tolist() == [90]
+    assert last_mlp.places is not None and last_mlp.places.tolist() == [90]
     assert model.training
 
 

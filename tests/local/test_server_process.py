@@ -104,8 +104,8 @@ def test_a_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) ->
         assert process.wait(20) == 0
         close(process)
         files = [tmp_path / name for name in ("trainer.key", "call.key")]
-        found = f"key in {files[0]} · key for calls in {files[1]}"
-        assert re.fullmatch(rf"trainer ready on http://127.0.0.1:\d+/v1 · models: none · {found}", line)
+        places = f"key in {files[0]} · key for calls in {files[1]}"
+        assert re.fullmatch(rf"trainer ready on http://127.0.0.1:\d+/v1 · models: none · {places}", line)
         assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
         keys.append([file.read_text().strip() for file in files])
     assert keys[0] == keys[1]

@@ -307,9 +307,9 @@ def test_a_damaged_adapter_is_named_and_the_others_answer(
     base, folder = str(babbling_model_dir), tmp_path / "ftjob-hurt" / "adapter"
     shutil.copytree(adapters[0], folder)
     weights = folder / "adapter_model.safetensors"
-    whole = weights.read_bytes()
+    content_before = weights.read_bytes()
     for content, what in (
-        (whole[: len(whole) // 2], "its file adapter_model.safetensors is not complete ("),
+        (content_before[: len(content_before) // 2], "its file adapter_model.safetensors is not complete ("),
         (b"", "its file adapter_model.safetensors is not complete ("),
         (None, "its file adapter_model.safetensors is missing. Restore"),
     ):
@@ -323,7 +323,7 @@ def test_a_damaged_adapter_is_named_and_the_others_answer(
             f"The adapter of this model (ftjob-hurt) can't be loaded: {what}"
         )
         assert ask(generator, Target(base, adapters[1]), TICKETS[1]).answer()
-    weights.write_bytes(whole)
+    weights.write_bytes(content_before)
     answers = [ask(generator, Target(base, each), TICKETS[1]).answer() for each in (folder, adapters[0])]
     assert answers[0] == answers[1]
 

@@ -334,7 +334,8 @@ class Service:
         ]
         for number, warning in enumerate(self.warnings):
             rows.insert(
-                1, {**rows[0], "id": f"ftevent-{job.id}-w{number}", "level": "warn", "message": warning}
+                1 + number,
+                {**rows[0], "id": f"ftevent-{job.id}-w{number}", "level": "warn", "message": warning},
             )
         return rows[::-1]
 

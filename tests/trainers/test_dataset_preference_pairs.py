@@ -113,7 +113,7 @@ def test_a_written_pair_keeps_its_tools_and_drops_keys_that_no_trainer_reads(tmp
     row["input"] |= {"tools": [tool], "quux": 1}
     row["non_preferred_output"][0]["annotator"] = "quux"
     row["reviewer"] = "quux"
-    prompts = [{"messages": [{"role": "user", "content": f"Ask {n}"}]} for n in range(12)]
+    prompts = [{"messages": [{"role": "user", "content": f"Ask {n}"}]} for n in range(15)]
     lines = [json.dumps(row | {"input": row["input"] | prompt}) for prompt in prompts]
     report = report_of(write_pairs(tmp_path, *lines), tmp_path / "out")
     assert "annotator, quux, reviewer" in str([finding.message for finding in report.findings])

@@ -136,4 +136,4 @@ def test_a_file_beyond_a_vendors_limits_is_reported() -> None:
     azure = row("azure")
     assert file_problem(azure, 9) == "needs at least 10 rows, and there are 9"
     assert file_problem(azure, 10, 600_000_000) == "accepts files of at most 512 MB, and this one has 600 MB"
-    assert file_problem(azure, 10, 500_000_000) is file_problem(row("openai"), 1) is None
+    assert file_problem(azure, 10, 500_000_000) is file_problem(row("nebius"), 1) is None

@@ -217,12 +217,12 @@ def trim_last_mlp(model: Any) -> KeptPlaces | None:
 def without_kept_places(model: nn.Module) -> Iterator[None]:
     """Makes the last layer's feed-forward part compute at all positions, as long as the context lasts."""
     parts = [getattr(module, KEPT_PLACES, None) for module in model.modules()]
-    kept = [part for part in parts if isinstance(part, KeptPlaces)]
-    places = [part.places for part in kept]
-    for part in kept:
+    trimmed = [part for part in parts if isinstance(part, KeptPlaces)]
+    places = [part.places for part in trimmed]
+    for part in trimmed:
         part.places = None
     try:
         yield
     finally:
-        for part, earlier in zip(kept, places, strict=True):
+        for part, earlier in zip(trimmed, places, strict=True):
             part.places = earlier

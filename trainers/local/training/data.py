@@ -379,8 +379,10 @@ class Chat:
     def opening(self) -> list[int]:
         """The assistant's messages before anybody has asked, as in "Hello, how can I help?"."""
         roles = [message["role"] for message in self.messages]
-        asked = next((turn for turn, role in enumerate(roles) if role not in ("system", "assistant")), None)
-        return [turn for turn, role in enumerate(roles[:asked]) if role == "assistant"]
+        question = next(
+            (turn for turn, role in enumerate(roles) if role not in ("system", "assistant")), None
+        )
+        return [turn for turn, role in enumerate(roles[:question]) if role == "assistant"]
 
     @property
     def asked_turns(self) -> list[int]:
