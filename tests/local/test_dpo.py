@@ -35,7 +35,7 @@ from trainers.local.job_directory import read_events, read_json
 from trainers.local.train import PAUSED, run_training
 from trainers.local.training.base_model import silence_peft_warning
 from trainers.local.training.checkpoints import checkpoint_folder
-from trainers.local.training.data import read_pairs
+from trainers.local.training.pairs import read_pairs
 from trainers.methods import Parameters
 
 SETTINGS = Parameters(

@@ -11,9 +11,10 @@ from transformers import AutoTokenizer
 
 from tests.local.preferences import pair
 from trainers.local.checks import file_refusal
-from trainers.local.training.data import PairRow, Pairs, Template, filter_pairs, read_pair, read_pairs, width
+from trainers.local.training.data import Template
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.memory import fill_parts
+from trainers.local.training.pairs import PairRow, Pairs, filter_pairs, read_pair, read_pairs, width
 from trainers.methods import TooLong
 
 FORM = '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}'

@@ -47,7 +47,7 @@ def work_of_pairs(base: Path, file: Path, case: Case) -> Work:
 
 def token_ids(base: Path, file: Path) -> Sequence[Any]:
     from trainers.local.training.base_model import load_tokenizer
-    from trainers.local.training.data import read_pairs
+    from trainers.local.training.pairs import read_pairs
 
     return read_pairs(file, load_tokenizer(str(base)), 4096, "training_file", "leave_out").rows
 
@@ -103,8 +103,8 @@ def write_tickets(folder: Path) -> Path:
 
 
 def estimate_seconds(file: Path, machine: Calibration) -> float:
-    from trainers.local.training.data import width
     from trainers.local.training.memory import fill_parts
+    from trainers.local.training.pairs import width
     from trainers.sizing.memory import CPU_TOKENS
 
     base, rows = find_base(str(SMOLLM)), token_ids(SMOLLM, file)
@@ -126,8 +126,8 @@ def test_estimates_use_the_tile_sizes_of_trl() -> None:
 
 
 def test_estimates_compute_as_many_pairs_at_a_time_as_the_engine() -> None:
-    from trainers.local.training.data import PairRow, width
     from trainers.local.training.memory import fill_parts
+    from trainers.local.training.pairs import PairRow, width
     from trainers.sizing.memory import CPU_TOKENS, rows_at_a_time
 
     for length in (10, 50, 100, 192, 193, 400, 900):

@@ -15,8 +15,9 @@ from trainers.dataset.checks import Fault
 from trainers.dataset.jsonl import parse_row
 from trainers.dataset.rows import Limits
 from trainers.local.checks import file_refusal
-from trainers.local.training.data import Row, Template, read_pair, read_rows, rows_of_line
+from trainers.local.training.data import Row, Template, read_rows, rows_of_line
 from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.pairs import read_pair
 
 SYSTEM: dict[str, Any] = {"role": "system", "content": "Sort this support ticket."}
 CHAT: list[dict[str, Any]] = [

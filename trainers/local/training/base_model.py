@@ -22,11 +22,12 @@ from trainers.local.job_directory import read_json
 from trainers.local.kernels.fused_layers import compute_fused, fuse_norms
 from trainers.local.kernels.shared_prefix_attention import BY_ROWS
 from trainers.local.peft import BaseTunerLayer, LoraConfig, PeftModel, get_peft_model
-from trainers.local.training.data import Pairs, Rows
+from trainers.local.training.data import Rows
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import choose_class, find_targets, packed_experts
 from trainers.local.training.new_adapter import base_logits, check_new_adapter, is_sharded
 from trainers.local.training.packing import PACKED_FAMILIES
+from trainers.local.training.pairs import Pairs
 from trainers.methods import Parameters, Quantization
 from trainers.sizing.architecture import UNPACKED
 

@@ -23,7 +23,6 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trainers.local.job_directory import TrainingJob
 from trainers.local.training import distributed
 from trainers.local.training.checkpoints import CHECKPOINT_S
-from trainers.local.training.data import PairRow, Pairs, read_pairs, width
 from trainers.local.training.errors import Pauses
 from trainers.local.training.loop import TrainingMethod, TrainState
 from trainers.local.training.methods import trl_setup
@@ -36,6 +35,7 @@ from trainers.local.training.methods.trl_setup import (
 )
 from trainers.local.training.metrics_logger import MetricsLogger, Scores
 from trainers.local.training.packing import pack_tokens
+from trainers.local.training.pairs import PairRow, Pairs, read_pairs, width
 from trainers.methods import DpoParameters, Parameters
 
 REWARDS = {

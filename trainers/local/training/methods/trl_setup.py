@@ -36,11 +36,12 @@ from trainers.local.training.base_model import (
     lora_config,
 )
 from trainers.local.training.checkpoints import resume_from_adapter
-from trainers.local.training.data import Pairs, Rows
+from trainers.local.training.data import Rows
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses
 from trainers.local.training.metrics_logger import MetricsLogger
 from trainers.local.training.new_adapter import base_logits, check_new_adapter
+from trainers.local.training.pairs import Pairs
 from trainers.local.training.setup import (
     cap_to_context,
     needs_sharding,
