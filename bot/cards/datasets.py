@@ -178,7 +178,7 @@ def is_small(report: Report) -> bool:
 def _further_buttons(dataset: Dataset, report: Report) -> list[Block]:
     """At most two. Fixing rows comes before "Estimate", which needs a measurement first anyway."""
     fixes = []
-    if report.n_unlabelled and report.labels and dataset.origin is None:
+    if report.n_unlabelled and report.labels:
         count = min(report.n_unlabelled, USUAL_ROWS)
         words = f"Label {count:,} of {pluralize(report.n_unlabelled, 'row')} without a label"
         fixes.append(button(words, LABEL_UNLABELLED, str(dataset.id)))

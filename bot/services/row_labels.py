@@ -77,9 +77,13 @@ def begin_doubted(context: AppContext, dataset_id: int, person: str) -> str | Re
 
 def begin_unlabelled(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
     """Handles the button on a dataset's card: begins a batch of the rows of its own file that have no label. The file
-    is fetched again like any file of rows without labels, and the labelled rows in it are left out as known."""
+    is fetched again like any file of rows without labels, and the labelled rows in it are left out as known. Of a
+    version that labels have made, it is the file that was uploaded before."""
     dataset = context.store.datasets.get(dataset_id)
-    request = RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS, dataset.source, dataset.filename)
+    versions = context.store.datasets.versions(dataset.name)
+    uploads = (each for each in versions if each.origin is None and each.version <= dataset.version)
+    upload = next(uploads, dataset)
+    request = RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS, upload.source, upload.filename)
     return begin(context, request)
 
 
@@ -300,7 +304,8 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
     file = None
     if labelling.sha256:
         path = context.settings.files / labelling.sha256
-        file = QuestionFile(path, str(labelling.filename), report.columns.text)
+        columns = _columns_of_questions(context, labelling, report)
+        file = QuestionFile(path, str(labelling.filename), columns.text, columns.sheet)
     try:
         choice = context.workers.poll(
             f"choice {labelling.id}",
@@ -332,6 +337,16 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
         _show(context, moved, views.open_card(moved, outcome_of(context, moved)))
 
 
+def _columns_of_questions(context: AppContext, labelling: Labelling, report: Report) -> Columns:
+    """Returns where a file's texts are: as in the version that was uploaded as this file. In other files they are
+    expected in a column of the same name as the dataset's."""
+    for version in context.store.datasets.versions(labelling.dataset):
+        uploaded = datasets.report_of(version)
+        if uploaded and version.sha256 == labelling.sha256:
+            return uploaded.columns
+    return Columns(report.columns.text)
+
+
 def _close(context: AppContext, labelling: Labelling) -> None:
     """Writes the answers into the newest version. Waits while a version is being checked, whose changes would be lost
     otherwise."""
@@ -352,6 +367,11 @@ def _close(context: AppContext, labelling: Labelling) -> None:
         row.key: outcome.decided[row.place]
         for row in rows
         if row.given is not None and row.place in outcome.decided
+    }
+    changed |= {
+        row.key: None
+        for row in rows
+        if row.given is None and row.place in outcome.decided and outcome.decided[row.place] is None
     }
     new = [
         LabelledText(row.text, label, labelling.teacher)

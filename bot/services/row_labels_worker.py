@@ -39,11 +39,13 @@ TEXT, LABEL = "text", "label"
 
 @dataclass(frozen=True)
 class QuestionFile:
-    """A file of unlabelled rows. `column` is the dataset's text column if it is a table, else None."""
+    """A file of unlabelled rows. `column` is the text column if it is a table, else None. `sheet` is
+    the only sheet of a workbook to read, None if nobody has chosen one."""
 
     path: Path
     name: str
     column: str | None
+    sheet: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def choose(
         if file is None:
             rows = choose_doubted(parts.train, count, SEED, load_encoder(encoder))
             return RowChoice(rows) if rows else Refusal(views.no_doubted_rows(dataset))
-        questions = read_questions(file.path, file.name, file.column)
+        questions = read_questions(file.path, file.name, file.column, file.sheet)
         if isinstance(questions, str):
             return Refusal(questions)
         fresh = exclude_known_questions(questions.examples, parts.train, parts.set_aside)
@@ -199,7 +201,8 @@ def write_version(
     before: VersionFile, decided: Mapping[str, str | None], added: Sequence[LabelledText]
 ) -> WrittenFile:
     """Writes the next version's file: the rows of the version `before` with the `decided` labels, then the `added`
-    rows. `decided` maps a row's question_key, in hexadecimal, to its label, or to None to drop the row.
+    rows. `decided` maps a row's question_key, in hexadecimal, to its label, or to None to drop the row. Rows that
+    still have no label stay in the file, so that they can be labelled later.
 
     A table becomes JSON objects with a text and a label, without the instructions that a check puts before them;
     anything else becomes chats. The same answers give the same bytes.
@@ -210,8 +213,14 @@ def write_version(
     if before.system is not None:
         objects = ({TEXT: _question_text(row), LABEL: row.answer} for row in rows)
         new = (_as_object(row) for row in added)
+        labelled = {
+            *decided,
+            *(_key_of(row.text) for row in added),
+            *(question_key(row).hex() for row in rows),
+        }
+        rest = ({TEXT: text, LABEL: None} for text in reading.unlabelled if _key_of(text) not in labelled)
         return WrittenFile(
-            store_lines(before.files, map(orjson.dumps, (*objects, *new))), Columns(TEXT, LABEL)
+            store_lines(before.files, map(orjson.dumps, (*objects, *new, *rest))), Columns(TEXT, LABEL)
         )
     system = Counter(row.system for row in rows).most_common(1)[0][0] if rows else ""
     chats = (_chat_line(row, system) for row in added)
@@ -232,6 +241,10 @@ def _apply_label(row: Example, decided: Mapping[str, str | None]) -> Example | N
     written = orjson.loads(row.row)
     written["messages"][-1]["content"] = label
     return replace(changed, row=orjson.dumps(written))
+
+
+def _key_of(text: str) -> str:
+    return question_key(_as_chat(LabelledText(text, ""), "")).hex()
 
 
 def _question_text(row: Example) -> str:

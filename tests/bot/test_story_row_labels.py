@@ -304,4 +304,12 @@ def test_rows_without_a_label_become_rows_to_label(world: World) -> None:
     assert label_all(world, DORA) == 20
     make_version(world)
     after = _report(world.dataset())
-    assert after.diff is not None and (after.diff.added, after.rows) == (20, 80)
+    assert after.diff is not None and (after.diff.added, after.rows, after.n_unlabelled) == (20, 80, 10)
+    card = world.find_message("tickets (version 2) is readable", "Label 10 of 10 rows without a label")
+    assert "Left out of 90 rows in the file" in card and "10 unlabelled" in card
+    assert "Choosing up to 20 rows" in world.click_and_read(DORA, "label_unlabelled")
+    open_batch(world)
+    assert label_all(world, DORA) == 10
+    make_version(world)
+    last = _report(world.dataset())
+    assert (last.rows, last.n_unlabelled) == (90, 0)

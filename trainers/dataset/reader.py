@@ -41,7 +41,7 @@ BLANK_LINES = Rule("blank_lines", "tells", "Nothing to do: they are skipped.")
 @dataclass(frozen=True)
 class Reading:
     """A file that was read. `format` is None if the file was refused. `columns` are those that were used, for a
-    table."""
+    table, and `unlabelled` are the texts of its rows without a label."""
 
     name: str
     format: Format | None
@@ -49,6 +49,7 @@ class Reading:
     findings: tuple[Finding, ...]
     columns: Columns = FIND_COLUMNS
     choices: Choices = NO_CHOICES
+    unlabelled: tuple[str, ...] = ()
 
     @property
     def is_refused(self) -> bool:
@@ -58,7 +59,8 @@ class Reading:
 @dataclass
 class Progress:
     """What is known about a file so far. `blank` and `pairs` count blank lines and preference pairs. `names` are the
-    columns of a table, `sheets` those of a workbook."""
+    columns of a table, `sheets` those of a workbook. `unlabelled` collects the texts of rows without a label, None
+    ignores them."""
 
     format: Format | None = None
     blank: int = 0
@@ -67,13 +69,15 @@ class Progress:
     choices: Choices = NO_CHOICES
     names: tuple[str, ...] = ()
     sheets: tuple[Sheet, ...] = ()
+    unlabelled: list[str] | None = None
 
 
 def read(
     path: Path, name: str, *, columns: Columns = FIND_COLUMNS, limits: Limits = DEFAULT_LIMITS
 ) -> Reading:
     """Reads a whole file. `name` is its name for people, never used as a path. Raises OSError as open() does."""
-    findings, progress = Findings(limits.listed), Progress()
+    unlabelled: list[str] = []
+    findings, progress = Findings(limits.listed), Progress(unlabelled=unlabelled)
     examples: tuple[Example, ...] = ()
     with open_converted(path, limits) as source:
         sniffed = accept_file(source, name, findings, limits)
@@ -82,7 +86,13 @@ def read(
             examples = tuple(cap_rows(rows, findings, limits))
     report_counts(findings, progress)
     return Reading(
-        to_printable(name), progress.format, examples, findings.sorted(), progress.columns, progress.choices
+        to_printable(name),
+        progress.format,
+        examples,
+        findings.sorted(),
+        progress.columns,
+        progress.choices,
+        tuple(unlabelled),
     )
 
 
@@ -186,15 +196,16 @@ def _cells(records: list[tables.Record]) -> tuple[tuple[str, ...], ...]:
 
 
 def _table_records(
-    file: BinaryIO, sniffed: Sniffed, findings: Findings, limits: Limits
+    file: BinaryIO, sniffed: Sniffed, findings: Findings, limits: Limits, sheet: str | None = None
 ) -> Iterator[tables.Record]:
-    """Yields the records of an accepted table. Of a workbook, the sheets that are read without asking."""
+    """Yields the records of an accepted table; of a workbook, those of `sheet` or of the sheets that are read without
+    asking."""
     if sniffed.kind == "objects":
         return _object_records(file, findings, limits)
     if sniffed.kind == "parquet":
         return table_files.parquet_records(file, findings, limits)
     if sniffed.kind == "xlsx":
-        sheets = table_files.find_sheets(file, None, findings)
+        sheets = table_files.find_sheets(file, sheet, findings)
         return table_files.records(sheets, findings, limits) if sheets else iter(())
     return tables.csv_records(_text_lines(file, findings, limits), sniffed.separator, findings)
 
@@ -211,11 +222,11 @@ class Questions:
     unread: int
 
 
-def read_questions(path: Path, name: str, column: str | None) -> Questions | str:
+def read_questions(path: Path, name: str, column: str | None, sheet: str | None = None) -> Questions | str:
     """Reads a file of rows without labels. Returns a sentence if that is not possible.
 
-    The file is a table with a column of texts (`column`, or one with a usual name, or the only one), or JSONL with such
-    a key or with the messages of a single question.
+    The file is a table with a column of texts (`column`, or one with a usual name, or the only one; of a workbook only
+    `sheet`, if that is given), or JSONL with such a key or with the messages of a single question.
     """
     limits = DEFAULT_LIMITS
     findings = Findings(limits.listed)
@@ -230,7 +241,7 @@ def read_questions(path: Path, name: str, column: str | None) -> Questions | str
             )
         if sniffed.kind in ("jsonl", "objects"):
             return _questions_of(_asked_texts(source.file, column, findings, limits), name, limits)
-        records = _table_records(source.file, sniffed, findings, limits)
+        records = _table_records(source.file, sniffed, findings, limits, sheet)
         sample = list(islice(records, _HEADER_SAMPLE))
         header = tables.header_place(sample, Columns(column)) if sample else 0
         names = tables.column_names(sample[header].cells) if sample else ()

@@ -321,11 +321,12 @@ _MOST_TITLE_LINES = 10
 
 class LayoutProgress(Protocol):
     """Receives from `examples` the columns that are used, or those that a person can choose from, and the names of
-    all."""
+    all. `unlabelled` receives the texts of rows without a label, unless it is None."""
 
     columns: Columns
     choices: Choices
     names: tuple[str, ...]
+    unlabelled: list[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +394,8 @@ def examples(
         example = _example(record, layout)
         if isinstance(example, Fault):
             findings.add_for_line(record.line, example)
+            if example.rule == EMPTY_LABEL and used.unlabelled is not None:
+                used.unlabelled.append(record.cells[layout.text].strip())
         else:
             yield example
 
