@@ -62,6 +62,7 @@ PLAIN: Mapping[PlainBecause, str] = {
     "any full member": "any full member",
     "named": "named, or in a named group",
 }
+NAME_OTHERS = "The bot's operator can name others in finetune.toml, [people]."
 
 
 def verdict_text(because: Because) -> str:
@@ -137,11 +138,16 @@ def too_few_approvers(needed: int, able: Sequence[str], gone: Sequence[str]) -> 
         there = f"there {'is' if len(able) == 1 else 'are'} only {_mentions(able)}"
     text = f"This takes {pluralize(needed, 'approver')} besides you and the person who uploaded the data, and {there}."
     if gone:
-        why = "is no full member of this workspace any more, or deactivated"
-        if len(gone) > 1:
-            why = "are no full members of this workspace any more, or deactivated"
-        text = f"{text} {_mentions(gone)} {why}."
-    return f"{text} The bot's operator can name others in finetune.toml, [people]."
+        text = f"{text} {gone_text(gone)}"
+    return f"{text} {NAME_OTHERS}"
+
+
+def gone_text(gone: Sequence[str]) -> str:
+    """Who is named as an approver and can't approve any more."""
+    why = "is no full member of this workspace any more, or deactivated"
+    if len(gone) > 1:
+        why = "are no full members of this workspace any more, or deactivated"
+    return f"{_mentions(gone)} {why}."
 
 
 def _mentions(people: Sequence[str]) -> str:

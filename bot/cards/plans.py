@@ -25,6 +25,7 @@ from bot.cards.deployments import hosting_line
 from bot.cards.estimates import verdict_summary
 from bot.cards.forms import modal, required_text_input
 from bot.cards.general import text_message
+from bot.cards.permissions import NAME_OTHERS, gone_text
 from bot.cards.plan_money import budget_left, net_value, short_cost, short_saving, vendor_estimate
 from bot.cards.plan_training import (
     EarlierRun,
@@ -65,9 +66,13 @@ def voided_card(run: Run, plan: Plan, why: str, name: str) -> Message:
     )
 
 
-def reminder(name: str, plan: Plan, still: int, left_s: float, whom: Sequence[str]) -> Message:
-    """`name` links to the run's card. `whom` mentions the people who may approve; `still` of them are needed."""
-    who = f" {', '.join(whom)}: {pluralize(still, 'more approver')} needed." if whom else ""
+def reminder(name: str, plan: Plan, pending: Pending, left_s: float) -> Message:
+    """`name` links to the run's card."""
+    who = ""
+    if pending.is_stuck:
+        who = f" {_stuck_text(pending)}"
+    elif pending.others:
+        who = f" {', '.join(pending.others)}: {pluralize(pending.missing, 'more approver')} needed."
     return text_message(
         f"The plan of {name} ({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}) is waiting for approval "
         f"and expires in {pluralize(max(round(left_s / 3600), 1), 'hour')}.{who}"
@@ -180,13 +185,16 @@ def plan_title(plan: Plan) -> str:
 @dataclass(frozen=True)
 class Pending:
     """What stands between a waiting plan and its training. It takes `quorum` approvers, of whom `approved` have
-    approved; `others` mentions the people who may still approve, and is empty if everybody may. `over_budget` says why
-    the plan doesn't fit into a budget, '' if it does. `freeze` is the current freeze. `before` is the run before it on
-    the same target."""
+    approved; `others` mentions the people who may still approve, and is empty if everybody may. `away` are people who
+    are named and can't approve any more, and `is_stuck` is True if too few are left. `over_budget` says why the plan
+    doesn't fit into a budget, '' if it does. `freeze` is the current freeze. `before` is the run before it on the same
+    target."""
 
     quorum: int = 1
     approved: int = 0
     others: Sequence[str] = ()
+    away: Sequence[str] = ()
+    is_stuck: bool = False
     over_budget: str = ""
     freeze: Freeze | None = None
     before: EarlierRun | None = None
@@ -272,6 +280,8 @@ def _background(plan: Plan, pending: Pending) -> list[CardBlock]:
 def _obstacles(pending: Pending) -> list[CardBlock]:
     """What keeps the plan from starting although people approve."""
     lines = []
+    if pending.is_stuck:
+        lines.append(_stuck_text(pending))
     if pending.over_budget:
         lines.append(f"*It can't be approved now*: {pending.over_budget}")
     if pending.freeze:
@@ -280,6 +290,16 @@ def _obstacles(pending: Pending) -> list[CardBlock]:
             "`/finetune unfreeze`."
         )
     return [Text("\n".join(lines))] if lines else []
+
+
+def _stuck_text(pending: Pending) -> str:
+    """Why the plan can't get its approvals, and who can change that."""
+    left = (
+        "too few people are left who may approve it"
+        if pending.others
+        else "nobody is left who may approve it"
+    )
+    return f"*It can't be approved now*: {left}. {gone_text(pending.away)} {NAME_OTHERS}"
 
 
 def warning_lines(plan: Plan) -> list[CardBlock]:

@@ -178,7 +178,7 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
             ):
                 _hand_over(context, run, plan)
     else:
-        _remind(context, run, plan)
+        run = _remind(context, run, plan)
         if run.tries > 1 or _put_plots(context, run, plan):
             with context.store.transaction():
                 moved = context.store.runs.move(
@@ -219,19 +219,24 @@ def _approval_request(run: Run, plan: Plan) -> Request:
     return replace(plan_requests.approval_request(plan), asked_at=run.state_since)
 
 
-def _remind(context: AppContext, run: Run, plan: Plan) -> None:
-    """Reminds the approvers in the channel some hours before the plan expires, once for each time in the policy."""
+def _remind(context: AppContext, run: Run, plan: Plan) -> Run:
+    """Reminds the approvers in the channel some hours before the plan expires, once for each time in the policy. Active
+    people are named only. Returns the run as it is then."""
     request, policy = _approval_request(run, plan), context.settings.policy
     due = reminder_due(request, context.clock(), policy)
     # A plan whose approvals were voided waits again, with reminders of its own.
     once = f"reminder {run.id} {run.state_since:.0f} {due:.0f}" if due is not None else ""
     if due is None or context.store.outbox.was_put(once):
-        return
+        return run
+    away = plan_requests.find_away(context, plan)
+    with context.store.transaction():
+        run = plan_requests.note_away(context, run, away)
     waiting = plan_requests.pending(context, run, plan)
     left = request.asked_at + policy.expires_s - context.clock()
     name = notifications.link_to(context, run)
-    message = plan_views.reminder(name, plan, waiting.missing, left, waiting.others)
+    message = plan_views.reminder(name, plan, waiting, left)
     context.post(run.channel, message.letter(), dedupe=once)
+    return run
 
 
 def _put_plots(context: AppContext, run: Run, plan: Plan) -> bool:

@@ -3,6 +3,9 @@ in plans.py, deciding on them in approvals.py."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from bot.cards import plans as plan_views
 from bot.cards.blocks import Message
 from bot.cards.permissions import too_few_approvers
@@ -12,7 +15,7 @@ from bot.context import AppContext
 from bot.rules.permissions import Request
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import authorization, budgets, evidence, notifications
-from bot.values.runs import Refusal
+from bot.values.runs import Progress, Refusal
 from storage.records import Draft, Run
 
 
@@ -53,10 +56,13 @@ def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
 def pending(context: AppContext, run: Run, plan: Plan) -> Pending:
     """Returns what stands between a waiting plan and its training."""
     over_budget = budgets.refusal(context, run.channel, run.requester, plan.maximum_micros)
+    away = Progress.from_json(run.progress).away
     return Pending(
         quorum=approvals_needed(context, plan),
         approved=len(context.store.runs.valid_approvals(run.id)),
         others=mention_approvers(context, run, plan),
+        away=away,
+        is_stuck=_is_stuck(context, run, plan, away),
         over_budget=over_budget or "",
         freeze=context.store.freezes.current(),
         before=find_earlier_run(context, plan, run.id),
@@ -65,13 +71,45 @@ def pending(context: AppContext, run: Run, plan: Plan) -> Pending:
 
 def mention_approvers(context: AppContext, run: Run, plan: Plan) -> tuple[str, ...]:
     """Returns mentions of the people and groups who may still approve the plan. Empty if everybody may."""
+    groups = context.settings.policy.named("approve").groups
+    return (
+        *(f"<@{user}>" for user in sorted(_people_left(context, run, plan))),
+        *(f"<!subteam^{group}>" for group in sorted(groups)),
+    )
+
+
+def _people_left(context: AppContext, run: Run, plan: Plan) -> frozenset[str]:
+    """Returns those who are named by id and may still approve the plan."""
     named = context.settings.policy.named("approve")
     decided = (approval.person for approval in context.store.runs.valid_approvals(run.id))
-    people = named.users - {run.requester, plan.uploaded_by, *decided}
-    return (
-        *(f"<@{user}>" for user in sorted(people)),
-        *(f"<!subteam^{group}>" for group in sorted(named.groups)),
-    )
+    away = Progress.from_json(run.progress).away
+    return named.users - {run.requester, plan.uploaded_by, *decided, *away}
+
+
+def _is_stuck(context: AppContext, run: Run, plan: Plan, away: Sequence[str]) -> bool:
+    """True if people have left and too few remain. With groups it is unknown, since nobody is looked up here."""
+    named = context.settings.policy.named("approve")
+    if not away or named.anyone or named.groups:
+        return False
+    approved = len(context.store.runs.valid_approvals(run.id))
+    return len(_people_left(context, run, plan)) < approvals_needed(context, plan) - approved
+
+
+def find_away(context: AppContext, plan: Plan) -> tuple[str, ...]:
+    """Returns the people who are named as approvers of the plan and are no active members any more. This looks them up,
+    so call it outside a transaction."""
+    people = context.settings.policy.named("approve").users - {plan.requester, plan.uploaded_by}
+    accounts = ((person, context.directory.person(person)) for person in sorted(people))
+    return tuple(person for person, account in accounts if account is not None and not account.is_member)
+
+
+def note_away(context: AppContext, run: Run, away: tuple[str, ...]) -> Run:
+    """Stores who can't approve any more, for the plan's card and its messages. Call it in a transaction."""
+    progress = Progress.from_json(run.progress)
+    if progress.away == away:
+        return run
+    noted = replace(progress, away=away).to_json()
+    return context.store.runs.move(run, run.state, now=context.clock(), progress=noted) or run
 
 
 def ping_approvers(context: AppContext, run: Run, plan: Plan) -> None:
@@ -118,14 +156,16 @@ def approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
             "Only you or the person who uploaded the data could approve this, and nobody may approve their own: the "
             "bot's operator has to name approvers in finetune.toml, [people]."
         )
-    gone = set[str]()
+    left = list[str]()
+    gone = list[str]()
     for person in sorted(others):
-        if len(others) - len(gone) < tier.approvers:
-            break
+        if len(left) == tier.approvers:
+            return None
         account = context.directory.person(person)
-        if account is not None and not account.is_member:
-            gone.add(person)
-    left = others - gone
+        if account is None or account.is_member:
+            left.append(person)
+        else:
+            gone.append(person)
     if len(left) >= tier.approvers:
         return None
-    return Refusal(too_few_approvers(tier.approvers, sorted(left), sorted(gone)))
+    return Refusal(too_few_approvers(tier.approvers, left, gone))

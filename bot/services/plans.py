@@ -58,7 +58,9 @@ from bot.services.hardware import Target, find_target
 from bot.services.plan_requests import (
     approval_request,
     approver_refusal,
+    find_away,
     find_earlier_run,
+    note_away,
     ping_approvers,
     show_request,
 )
@@ -517,6 +519,7 @@ def _rare_labels(estimated: EstimateResult) -> list[str]:
 def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Run | Refusal:
     """Adds a run for the plan, posts its card, and supersedes plans for the same dataset and target that wait."""
     now, hash_of_plan = context.clock(), plan_hash(plan)
+    away = find_away(context, plan)
     with context.store.transaction():
         aim, former = (plan.dataset, plan.provider, plan.base_model), []
         for waiting in context.store.runs.open():
@@ -546,6 +549,7 @@ def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Ru
         data_policy.record_egress(context, permission, plan.requester, f"run {run.id}")
         for waiting in former:
             supersede(context, waiting, run, budgets.team_budget(context))
+        run = note_away(context, run, away)
         show_request(context, run, plan)
         ping_approvers(context, run, plan)
     return run

@@ -72,7 +72,8 @@ class Progress(JsonValue):
     trainer's last word for the job. `shown_at` is when the card last got these numbers. `percent` is the progress of
     training if the trainer counts no steps. `succeeded_at` is when the job was first seen to have succeeded.
     `billed_micros` is the cost that the trainer reports; `billed_seconds` are those of a rented machine, as its vendor
-    bills them. `vendor` is the vendor's estimate from before the approval.
+    bills them. `vendor` is the vendor's estimate from before the approval, and `away` are the approvers who were no
+    active members of the workspace when the bot last looked.
 
     `declined` are the keys of questions about held-out rows that the provider refuses to answer. `judge` is None until
     a judge is asked. `is_base_unasked` is True if no provider serves the base model by the token. `no_encoder` says why
@@ -105,6 +106,7 @@ class Progress(JsonValue):
     reward: float | None = None
     preference_accuracy: float | None = None
     reward_margin: float | None = None
+    away: tuple[str, ...] = ()
 
     @property
     def train_seconds(self) -> float:

@@ -93,6 +93,24 @@ def test_approvers_are_pinged_once_in_the_thread_of_the_plan(make_world: MakeWor
     assert pings() == [ping]
 
 
+def test_nobody_who_was_deactivated_is_named_and_a_plan_that_nobody_can_approve_says_so(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(Rules(approvers=(BEN.id, CLEO.id)))
+    world.slack.set_kind(CLEO.id, "deleted")
+    world.start()
+    assert world.find_message("needs 1 approval").startswith(f"<@{BEN.id}>: ")
+    assert "It can't be approved now" not in world.find_message("Needs one approver")
+    world.slack.set_kind(BEN.id, "deleted")
+    world.pass_time(21 * 3600)
+    world.tick(6)
+    reminder = world.find_message("is waiting for approval and expires in")
+    assert "nobody is left who may approve it" in reminder and "more approver" not in reminder
+    assert f"<@{BEN.id}>, <@{CLEO.id}> are no full members" in world.find_message(
+        "*It can't be approved now*: "
+    )
+
+
 def test_a_plan_that_only_deactivated_approvers_could_approve_is_not_posted(make_world: MakeWorld) -> None:
     world = make_world(Rules(approvers=(CLEO.id,)))
     world.seed_dataset()
