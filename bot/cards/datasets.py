@@ -44,10 +44,12 @@ from bot.cards.findings import (
 )
 from bot.cards.forms import modal
 from bot.cards.general import text_message
+from bot.cards.plan_training import version_taught_facts
 from bot.cards.row_labels import LABEL_DOUBTED, LABEL_UNLABELLED
 from bot.cards.words import first_lines, pluralize, shorten
 from bot.rules.budgets import DuplicateCost
 from bot.rules.facts import Looks
+from bot.rules.plans import TaughtRows
 from bot.values.row_labels import USUAL_ROWS
 from storage.records import Dataset
 from trainers.dataset import LabelCount, Report
@@ -103,15 +105,16 @@ def checked_card(
     days: int = 0,
     may_show_row: bool = False,
     missing_bases: Sequence[str] = (),
+    taught: Sequence[TaughtRows] = (),
 ) -> Message:
     """Ready or refused, with the findings and the buttons of the next step. A refused file is deleted after `days`; 0
     keeps it. `may_show_row`: everybody who can read the card may see the dataset's rows. `missing_bases` are base
-    models of this installation whose folder has no model."""
+    models of this installation whose folder has no model, `taught` are training rows that models labelled."""
 
     def card(*, may_show_row: bool) -> Message:
         if report.is_blocked:
             return _blocked_card(dataset, report, days, may_show_row=may_show_row)
-        return _ready_card(dataset, report, missing_bases, may_show_row=may_show_row)
+        return _ready_card(dataset, report, missing_bases, taught, may_show_row=may_show_row)
 
     if may_show_row and report.example:
         elsewhere = Elsewhere(dataset.channel, card(may_show_row=False).parts)
@@ -120,13 +123,18 @@ def checked_card(
 
 
 def _ready_card(
-    dataset: Dataset, report: Report, missing_bases: Sequence[str], *, may_show_row: bool
+    dataset: Dataset,
+    report: Report,
+    missing_bases: Sequence[str],
+    taught: Sequence[TaughtRows],
+    *,
+    may_show_row: bool,
 ) -> Message:
     both = f"`/finetune start {dataset.name} method=dpo` trains on both answers." if report.pairs else ""
     measure = button("Measure", MEASURE, dataset.name, style="primary")
     return Message.titled(
         _headline(dataset.title, report),
-        Facts(_numbers(report)),
+        Facts([*_numbers(report), *version_taught_facts(report.n_train, taught)]),
         _example(dataset, report, may_show_row=may_show_row),
         *_findings(report),
         Text(both) if both else None,

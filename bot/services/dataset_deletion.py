@@ -29,7 +29,7 @@ from bot.context import AppContext, CoreContext
 from bot.rules.permissions import Request
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import alias_for
-from bot.services import authorization, datasets, models, provider_jobs
+from bot.services import authorization, datasets, models, provider_jobs, taught_rows
 from bot.services.dataset_worker import FULL_LIST, SEED, Inspection, inspect
 from bot.services.hardware import default_row_limit
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
@@ -98,7 +98,8 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     rows = f"{pluralize(new.rows, 'row')}, {new.rows_held_out} held out"
     detail = f"{rows}, of version {before.version}: version {added.version} has the others"
     context.audit(person, "take out rows", f"dataset {added.id}", detail)
-    datasets.show(context, added, dataset_views.checked_card(added, report))
+    taught = taught_rows.count_taught_in(context, before.name, report)
+    datasets.show(context, added, dataset_views.checked_card(added, report, taught=taught))
     datasets.post_findings(context, added, report)
     datasets.post_in_thread(
         context, added, views.rows_deleted_notice(before.version, new.rows, new.rows_held_out)

@@ -26,7 +26,7 @@ from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
 from bot.rules.facts import Looks, Standard, TaskKind, task_kind
 from bot.rules.units import Misread
-from bot.services import authorization, looks, notifications
+from bot.services import authorization, looks, notifications, taught_rows
 from bot.services.dataset_worker import SEED, Inspection, inspect
 from bot.services.hardware import default_row_limit
 from bot.values.runs import Refusal
@@ -444,6 +444,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
     refusal = views.refusal_sentence(report) if report.is_blocked else None
     bases = context.settings.trainer.models
     missing_bases = [name for name, place in bases.items() if why_no_base(place)]
+    taught = taught_rows.count_taught_in(context, dataset.name, report)
     with context.store.transaction():
         moved = context.store.datasets.move(
             dataset, "refused" if refusal else "ready", now=now, report=report.to_json(), refusal=refusal
@@ -453,7 +454,12 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
         store_scans(context, inspected.scans)
         context.audit("finetune", moved.state, f"dataset {moved.id}")
         card = views.checked_card(
-            moved, report, days=days, may_show_row=may_show_row, missing_bases=missing_bases
+            moved,
+            report,
+            days=days,
+            may_show_row=may_show_row,
+            missing_bases=missing_bases,
+            taught=taught,
         )
         show(context, moved, card)
         if report.diff and not report.is_blocked:

@@ -20,8 +20,6 @@ from bot.cards import distillations as views
 from bot.cards import row_labels as row_label_views
 from bot.cards.blocks import Block
 from bot.context import AppContext
-from bot.rules.facts import Evidence
-from bot.rules.plans import Plan, TaughtRows
 from bot.services import (
     authorization,
     candidates,
@@ -45,8 +43,6 @@ from bot.worker_pool import WorkerStopped
 from storage.evaluations import NewMeasurement
 from storage.records import Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
-from trainers.dataset import read
-from trainers.dataset.rows import question_key
 from trainers.evaluation.results import Rung
 from trainers.providers import ProviderRow
 
@@ -173,42 +169,6 @@ def conclude(step: LadderStep) -> None:
         )
         context.audit("finetune", "labelled", f"measurement {moved.id}")
         measurements.show(context, moved)
-
-
-def count_taught(context: AppContext, plan: Plan, evidence: Evidence) -> tuple[TaughtRows, ...]:
-    """Returns how many of the plan's training rows have the label that a teacher gave them, with the teacher's best
-    measured score. This reads the training rows if any teacher labelled rows of the dataset."""
-    labels_by_teacher = _labels_by_teacher(context, plan.dataset)
-    path = context.settings.files / f"{plan.train_sha256}.jsonl"
-    if not labels_by_teacher or not path.is_file():
-        return ()
-    rows = [(question_key(row).hex(), row.answer.strip()) for row in read(path, path.name).examples]
-    taught = []
-    for teacher, labels in labels_by_teacher.items():
-        count = sum(labels.get(key) == label for key, label in rows)
-        measured = [rung for rung in evidence.rungs if rung.arm.model == teacher]
-        best = max(measured, key=lambda rung: rung.score, default=None)
-        if count and best:
-            score, low, high = (round(share, 6) for share in (best.score, best.low, best.high))
-            taught.append(TaughtRows(teacher, count, score, low, high))
-        elif count:
-            taught.append(TaughtRows(teacher, count))
-    return tuple(taught)
-
-
-def _labels_by_teacher(context: AppContext, dataset: str) -> dict[str, dict[str, str]]:
-    """Returns each teacher's labels of new rows, by the row's key."""
-    versions = [version.id for version in context.store.datasets.versions(dataset)]
-    labels: dict[str, dict[str, str]] = {}
-    for labelling in context.store.labellings.on(versions):
-        if labelling.teacher is None or labelling.state != "done":
-            continue
-        answers = {answer.place: answer.label for answer in context.store.labellings.labels(labelling)}
-        for row in context.store.labellings.rows(labelling):
-            label = answers.get(row.place)
-            if row.given is None and label is not None:
-                labels.setdefault(labelling.teacher, {})[row.key] = label
-    return labels
 
 
 def contradictions(context: AppContext, number: int, person: str) -> Block | Refusal:

@@ -44,10 +44,10 @@ from bot.services import (
     data_policy,
     datasets,
     deployments,
-    distillations,
     estimate_requests,
     notifications,
     run_states,
+    taught_rows,
 )
 from bot.services.data_policy import EgressPermission
 from bot.services.dataset_worker import SEED
@@ -289,7 +289,7 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
         _without_other_models_verdict(context, checked, plan, estimated),
         warnings=(*plan.warnings, *permission.notes),
         overridden=permission.overridden,
-        taught=distillations.count_taught(context, plan, estimated.evidence),
+        taught=taught_rows.count_taught(context, plan, estimated.evidence),
         retrains=command.retrains,
         continued=command.continued,
     )

@@ -11,6 +11,7 @@ from bot.cards import data_policy, datasets, documents, general, judge_agreement
 from bot.cards.blocks import Message
 from bot.cards.datasets import Best, DatasetEntry
 from bot.rules.facts import Looks
+from bot.rules.plans import TaughtRows
 from storage.records import Waiver
 from tests.cards import builders, labelling_cards, measurements
 from tests.cards.builders import BEN, DUPLICATE, NOT_JSON, NOW, PERSONAL, TOO_FEW, WORTH_A_TRY
@@ -46,7 +47,10 @@ def _datasets() -> dict[str, Message]:
     return {
         "dataset-received": datasets.received_card(builders.dataset(state="received")),
         "dataset-ready": datasets.checked_card(
-            builders.dataset(version=2), builders.report(DUPLICATE, WORTH_A_TRY), may_show_row=True
+            builders.dataset(version=2),
+            builders.report(DUPLICATE, WORTH_A_TRY),
+            may_show_row=True,
+            taught=(TaughtRows("house/big", 119),),
         ),
         "dataset-calls": datasets.checked_card(
             builders.dataset(), builders.report(task="free_text", labels=(), n_calling=383, n_functions=2)
