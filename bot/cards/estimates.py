@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dataclasses import field as new_field
 
 from bot.cards import advice, forms
+from bot.cards.aims import aim_facts
 from bot.cards.blocks import (
     Block,
     CardBlock,
@@ -21,7 +22,7 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
-from bot.cards.candidates import LONG_NAMES, alternative_name, bar_share, candidate_name, seconds_text
+from bot.cards.candidates import LONG_NAMES, alternative_name, bar_share, candidate_name
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimate_details import (
     EstimateSummary,
@@ -44,6 +45,7 @@ from bot.cards.prices import doubtful_successors
 from bot.cards.words import SLACK, Spelling, about_usd, percent, shorten, volume_text
 from bot.rules.advice import Verdict
 from bot.rules.facts import TASK_KINDS, Standard, TaskKind
+from bot.rules.fit import aim_numbers, aim_of
 from bot.rules.forecast import Outlook
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (
@@ -168,7 +170,7 @@ def card(
     parts: list[CardBlock] = [
         Headline(headline),
         Note(f"{_subject(summary, target)}{by}"),
-        escaped_facts([*_main_numbers(summary), *_speed_facts(summary), *_floor(summary)]),
+        escaped_facts([*aim_facts(aim_numbers(verdict.facts)), *_main_numbers(summary), *_floor(summary)]),
         Lines(advice.main_reasons(verdict, spelling)),
         *_judge_note(summary),
         *_successor_note(summary),
@@ -353,6 +355,13 @@ def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:
         is_asked = a_month.expected > 0 or not summary.verdict.facts.is_for_money
         spent = [once] if is_asked else []
         return [saves, *spent, ("Pays back", back), *in_total, *offered, *by_the_hour]
+    if aim_of(summary.verdict.facts.task_kind):
+        return [
+            saves,
+            *(in_total or [once]),
+            *offered,
+            *by_the_hour,
+        ]  # the aim is not money, so that less of it will do
     back += payback_range_text(outlook) if back != "within a day" else ""
     if outlook:
         back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
@@ -376,19 +385,6 @@ def _machine_bill(estimate: Estimate) -> str:
     count = estimate.machines or 1
     what = "its machine" if count == 1 else f"its {count:,} machines"
     return f"{about_usd(bill).removeprefix('about ')} for {what}"
-
-
-def _speed_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
-    """How fast the answers are, if speed is the aim; nothing if no prompt was measured."""
-    evidence = summary.evidence
-    prompted = [rung for rung in evidence.alternatives if not rung.arm.is_free]
-    if evidence.task_kind != "latency" or not prompted:
-        return []
-    fastest = min(prompted, key=lambda rung: rung.p95_s)
-    tuned = "not measured"
-    if evidence.trained:
-        tuned = seconds_text(evidence.trained.p95_s)
-    return [("95% of answers within", f"{seconds_text(fastest.p95_s)} prompted, tuned: {tuned}")]
 
 
 def _until(estimate: Estimate) -> str:
@@ -434,6 +430,8 @@ def _headline(summary: EstimateSummary, target: str) -> str:
     if verdict.kind == "go":
         is_trained = summary.evidence.trained is not None
         go = "use the tuned model" if is_trained else f"train {what}"
+        if aim_of(verdict.facts.task_kind):
+            return f"Go: {go}"  # the aim is not money, and its numbers are the first below
         return f"Go: {go}{_saving_clause(';', estimate, is_good=summary.evidence.is_good)}"
     because = verdict.deciding.because
     if isinstance(because, PriceGap) and because.missing.what == "today":
@@ -443,6 +441,9 @@ def _headline(summary: EstimateSummary, target: str) -> str:
         costs = about_usd(because.monthly_usd, per="a month")
         return f"Undecided: measure {name} first, which would cost {costs}"
     if summary.evidence.ladder is None and summary.evidence.trained is None:
+        aim = aim_of(verdict.facts.task_kind)
+        if aim:
+            return f"Worth measuring, to {TASK_KINDS[aim].lower()}"
         return f"Worth measuring{_saving_clause(':', estimate, is_good=False) or ': the saving is still unknown'}"
     return verdict_summary("unknown", rule)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bot.cards.advice import first_sentence
+from bot.cards.aims import plan_aim_text
 from bot.cards.blocks import (
     Block,
     CardBlock,
@@ -120,7 +121,11 @@ def reject_modal(plan_hash: str) -> Block:
 
 def approve_modal(run: Run, plan: Plan, pending: Pending) -> Block:
     """Asks for a reason, for a plan whose verdict is not go."""
-    about = [*training_facts(plan, pending.before), *taught_facts(plan), *without_training_facts(plan)]
+    about = [
+        *training_facts(plan, pending.before),
+        *taught_facts(plan),
+        *without_training_facts(plan),
+    ]
     effect = _effect(plan, pending, escape(plan_title(plan)))
     blocks: list[CardBlock] = [Text(verdict_text(plan))]
     if about:
@@ -158,10 +163,12 @@ def _short_verdict(plan: Plan) -> str:
 def _best(advised: PlanVerdict) -> str:
     best, bar = advised.best, share_text(advised.bar)
     if best is None:
-        return f"Nothing was measured on these rows. The bar is {bar}."
+        return f"Nothing was measured on these rows. The bar is {bar}.{plan_aim_text(advised)}"
     between = f"{percent(best.score)} ({interval(best.low, best.high)})"
     aim = task_kind(advised.task)
-    for_what = f" The aim: {TASK_KINDS[aim].lower()}." if aim else ""
+    for_what = ""
+    if aim:
+        for_what = f" The aim: {TASK_KINDS[aim].lower()}.{plan_aim_text(advised)}"
     return f"Best measured: {escape(shorten(best.name, 80))}, {between}, {_standing(best, bar)}.{for_what}"
 
 
@@ -346,8 +353,8 @@ def _requester(run: Run, plan: Plan) -> str:
 
 def _approve_button(run: Run, plan: Plan, pending: Pending) -> Block:
     """Approves after a confirmation. If the verdict is not go, a form asks for a reason instead. It is not green while
-    an approval would be refused."""
-    style = None if pending.over_budget else "primary"
+    nobody can approve, or an approval would be refused."""
+    style = None if pending.over_budget or pending.is_stuck else "primary"
     if not plan.is_advised:
         return button("Approve", APPROVE, run.plan_hash, style=style)
     most = at_most(plan.maximum_micros)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
+from bot.cards.aims import result_aim_facts
 from bot.cards.blocks import (
     Block,
     CardBlock,
@@ -26,6 +27,7 @@ from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.judge_agreement import judge_notes, trust_text
 from bot.cards.models import prices_text, promotion_button, try_button, worse_labels_text
 from bot.cards.plan_money import foreseen_text, net_value
+from bot.cards.plan_training import taught_facts
 from bot.cards.result_comparison import (
     SAME_MEASURE,
     SIGNIFICANT,
@@ -91,6 +93,7 @@ def card(
     by = f", judged by {escape(shorten(str(plan.judge)))}" if is_judged else ""
     subject = f"{name or f'Run {run.id}'}: {what}, {rows}{by}"
     facts = [
+        *result_aim_facts(plan, result),
         ("Right", right_text(result)),
         *comparison_facts(result),
         *([("Price", prices_text(result.not_worse))] if result.not_worse else []),
@@ -105,7 +108,7 @@ def card(
         (
             Headline(headline),
             Note(f"{subject}{scoring_text(result.ladder)}"),
-            Facts([*facts, ("Cost", _cost(run, plan, result, is_stopped=is_stopped))]),
+            Facts([*facts, ("Cost", _cost(run, plan, result, is_stopped=is_stopped)), *taught_facts(plan)]),
             *([Text(DELETED)] if is_deleted else _reasons(plan, result)),
             *([] if is_deleted else _next(run, result, may_be_used=may_be_used)),
             *([Note(about_machine)] if machine else []),

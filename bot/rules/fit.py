@@ -1,9 +1,11 @@
-"""The rules on the task and the data. Does the task suit a fine-tune? Are there enough rows, rows per label and
-held-out rows, how many labels look wrong, and would more rows help? Pure."""
+"""The rules on the task and the data. Does the task suit a fine-tune, and which numbers does it put first? Are there
+enough rows, rows per label and held-out rows, how many labels look wrong, and would more rows help? Pure."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from bot.rules.alternatives import exclude_misread, might_meet
@@ -16,6 +18,7 @@ from bot.rules.facts import (
     STYLE_PROMPTED,
     Evidence,
     Facts,
+    TaskKind,
 )
 from bot.rules.reasons import (
     BarUnprovable,
@@ -40,6 +43,20 @@ from bot.rules.reasons import (
 )
 from trainers.evaluation.claims import claim_level
 from trainers.evaluation.results import Rung
+
+Aim = Literal["quality", "style", "latency"]
+
+
+@dataclass(frozen=True)
+class AimNumbers:
+    """`now` is today's model if it was measured (`is_today`), else the best alternative for the aim. `tuned` is the
+    tuned model. Both are None if nobody measured them, for a style also if no judge did: the share of right labels or
+    equal words says nothing about it."""
+
+    aim: Aim
+    now: Rung | None = None
+    is_today: bool = False
+    tuned: Rung | None = None
 
 
 def task_reasons(facts: Facts) -> tuple[Reason, ...]:
@@ -235,3 +252,42 @@ def wrong_label_reasons(facts: Facts) -> tuple[Reason, ...]:
         check = labelling_step(ROWS_TO_CHECK, "check labels")
         return (Reason("wrong labels", "unknown", wrong("misleads"), step=check),)
     return (Reason("wrong labels", "unknown", wrong("misleads"), step=correct),)
+
+
+def aim_of(kind: TaskKind | None) -> Aim | None:
+    """Returns None for an aim whose cards begin with money."""
+    match kind:
+        case "quality" | "style" | "latency":
+            return kind
+        case _:
+            return None
+
+
+def aim_numbers(facts: Facts) -> AimNumbers | None:
+    return numbers_of(facts.evidence, facts.task_kind, (facts.current, facts.full_current))
+
+
+def numbers_of(
+    evidence: Evidence, kind: TaskKind | None, today: Sequence[str | None] = ()
+) -> AimNumbers | None:
+    """Returns the numbers that the aim `kind` puts first. `today` has the names of today's model."""
+    aim = aim_of(kind)
+    if aim is None:
+        return None
+    rungs = evidence.alternatives
+    if aim != "quality":
+        # A free model has no tone, and its answers take no time that anybody waits for.
+        rungs = tuple(rung for rung in rungs if not rung.arm.is_free)
+    tuned = evidence.trained
+    if aim == "style":
+        rungs = tuple(rung for rung in rungs if rung.scoring == "judge")
+        tuned = tuned if tuned and tuned.scoring == "judge" else None
+    todays = tuple(rung for rung in rungs if rung.arm.model is not None and rung.arm.model in today)
+    now = _best_for(aim, todays or rungs)
+    return AimNumbers(aim, now, is_today=bool(todays), tuned=tuned)
+
+
+def _best_for(aim: Aim, rungs: Sequence[Rung]) -> Rung | None:
+    if aim == "latency":
+        return min(rungs, key=lambda rung: rung.p95_s, default=None)
+    return max(rungs, key=lambda rung: rung.score, default=None)

@@ -94,12 +94,13 @@ class Continued:
 @dataclass(frozen=True)
 class PlanVerdict:
     """The verdict that approvers read. `rule` is the rule that decided, `reason` its sentence. `best` is None if
-    nothing was measured, `unmeasured` if no cheaper model is known. `task` is the team's aim, '' if it named none.
-    `people_micros` and `labels_micros` come on top of the cost of the run. `bearable_hours` are
-    the most hours of people's time with which the plan is still likely to pay back in time, '' if the hours were given
-    or not even 0 hours would do. `saves_until` is the first day on which the saving is another one, because the tuned
-    model or the one that it is compared with has ended; '' if none is known. `net` is None for plans older than this
-    field, and if nothing was simulated. `machine_micros` is the monthly bill of the machines that serve the model."""
+    nothing was measured, `unmeasured` if no cheaper model is known. `task` is the team's aim, '' if it named none, and
+    `aim` the numbers that it puts first, in words. `people_micros` and `labels_micros` come on top of the cost of the
+    run. `bearable_hours` are the most hours of people's time with which the plan is still likely to pay back in time,
+    '' if the hours were given or not even 0 hours would do. `saves_until` is the first day on which the saving is
+    another one, because the tuned model or the one that it is compared with has ended; '' if none is known. `net` is
+    None for plans older than this field, and if nothing was simulated. `machine_micros` is the monthly bill of the
+    machines that serve the model."""
 
     kind: VerdictKind
     rule: str
@@ -114,6 +115,7 @@ class PlanVerdict:
     machine_micros: int = 0
     unmeasured: OtherModel | None = None
     task: str = ""
+    aim: str = ""
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,7 @@ def canonical_json(plan: Plan) -> str:
         if not fields[name]:
             del fields[name]
     if plan.advised:
-        for name in ("unmeasured", "task", "net", "machine_micros"):
+        for name in ("unmeasured", "task", "aim", "net", "machine_micros"):
             if not fields["predicted"]["advised"][name]:
                 del fields["predicted"]["advised"][name]
     for name in ("memory", "advised", "volume"):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bot.cards import estimates as views
 from bot.cards import general
+from bot.cards.aims import aim_facts
 from bot.cards.blocks import Message, code
 from bot.cards.candidates import alternative_name
 from bot.cards.candidates import candidate_name as rung_name
@@ -28,6 +29,7 @@ from bot.command_parser import format_estimate, format_question, parse_estimate,
 from bot.context import AppContext
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence, TaskKind
+from bot.rules.fit import aim_numbers
 from bot.rules.forecast import Outlook
 from bot.rules.plans import BestCandidate, NetValue, OtherModel, Plan, PlanVerdict, Prediction
 from bot.services import authorization, candidates, datasets, estimates, notifications, row_labels
@@ -350,6 +352,7 @@ def _verdict(result: EstimateResult) -> PlanVerdict:
         machine_micros=to_micros(sums.monthly_after.hosting) if sums else 0,
         unmeasured=_unmeasured(result),
         task=result.evidence.task_kind or "",
+        aim="".join(text for _, text in aim_facts(aim_numbers(verdict.facts))),
     )
 
 

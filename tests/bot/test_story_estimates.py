@@ -203,11 +203,14 @@ def test_a_measurement_with_another_bar_tells_the_channel(world: World) -> None:
 
 
 def test_the_estimate_and_the_plan_name_the_aim(world: World) -> None:
-    assert "the aim: answer faster" in world.type(f"{ESTIMATE} task=latency")
+    card = world.type(f"{ESTIMATE} task=latency")
+    assert "the aim: answer faster" in card
+    assert card.index("Time per answer") < card.index("Saves")
     measure_classical(world)  # may begin from a copy of a world that has reached this
     world.store.dataset_settings.set("tickets", by=ANA.id, now=world.clock, task_kind="latency")
     world.start()
-    assert world.find_message("Run 1: train", "The aim: answer faster.")
+    plan = world.find_message("Run 1: train", "The aim: answer faster.")
+    assert "*Time per answer*: not known: measure a prompted model" in plan
 
 
 def test_a_guest_gets_no_estimate_and_sets_no_bar(world: World) -> None:

@@ -74,6 +74,7 @@ def cards() -> dict[str, Message]:
             people_hours=Decimal(20), labels=500, usd_per_label=Decimal("0.10"), retrain_months=6
         ),
     }
+    cases |= _for_aims()
     missed: dict[str, Any] = {"rows": 2_400, "evidence": MISSED, "tuned": machine, "training": paid}
     cases["estimate-start"] = builders.estimate_summary(**missed, people_hours=Decimal(4))
     cases["estimate-hours-unsaid"] = builders.estimate_summary(**missed)
@@ -135,6 +136,22 @@ def _with_doubtful_successor(summary: EstimateSummary) -> EstimateSummary:
         is_successor_doubtful=True,
     )
     return replace(summary, prices=(tuned, doubtful), made_on=date(2026, 11, 25))
+
+
+def _for_aims() -> dict[str, EstimateSummary]:
+    """What the task puts first, instead of money."""
+    measured = measurements.ladder_that_none_meets()
+    judged = replace(measured, rungs=tuple(replace(rung, scoring="judge") for rung in measured.rungs))
+    evidence = {
+        "speed": replace(TRAINED, task_kind="latency"),
+        "quality": replace(MISSED, task_kind="quality"),
+        "style": Evidence(ladder=judged, judge="openai/gpt-4.1", task_kind="style"),
+        "style-unjudged": replace(MISSED, task_kind="style"),
+    }
+    return {
+        f"estimate-for-{aim}": builders.estimate_summary(rows=2_400, evidence=each, training=HOSTED)
+        for aim, each in evidence.items()
+    }
 
 
 def _at_a_vendor() -> dict[str, EstimateSummary]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bot.cards import result_details, results
 from bot.cards.blocks import Message
+from bot.rules.plans import TaughtRows
 from bot.values.runs import Advice, RunResult
 from tests.cards import builders, measurements
 from tests.cards.builders import ALONE, CHEAPER, COMPARE, DECIDED_GO, GO, LOSSES, MISSES, NOT_WORSE, PREDICTED
@@ -41,11 +42,18 @@ def cards() -> dict[str, Message]:
             predicted,
             builders.result_with(190, beside=measurements.ladder_of_tuned_alone(190), advice=ALONE),
         ),
-        "result-below-the-bar": (builders.advised_plan(), judged(111, 155, MISSES)),
+        "result-below-the-bar": (
+            builders.advised_plan(taught=(TaughtRows("house/big", 119, 0.96, 0.91, 0.99),)),
+            judged(111, 155, MISSES),
+        ),
         "result-failed": (builders.advised_plan(), judged(90, 0, MISSES, base=unread)),
         "result-silent": (
             builders.advised_plan(),
             builders.result_with(12, beside=measurements.ladder_of_silent_tuned(), advice=MISSES),
+        ),
+        "result-for-speed": (
+            builders.advised_plan(replace(builders.NOT_DECIDED, task="latency")),
+            builders.result_with(184, beside=measurements.ladder_beside_prompted()),
         ),
         "result-over-budget": (plan, replace(builders.result(), actual_micros=310_000)),
         "result-nothing-read": (

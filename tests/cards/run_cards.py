@@ -123,6 +123,8 @@ def _special_plans(waiting: Run) -> dict[str, Message]:
         hyperparameters=(("lora_r", 64), ("n_epochs", 3)),
         retrains=Retraining("openai/gpt-4o", "2027-01-14"),
     )
+    aim = "prompt alone on openai/gpt-4o today: median 410 ms, 95% within 920 ms; tuned: not measured yet"
+    for_speed = builders.advised_plan(replace(builders.NOT_DECIDED, task="latency", aim=aim))
     over = "This run may cost up to $3.49, but only $3.00 of the $3.00 for November is left."
 
     def card(plan: Plan, pending: Pending) -> Message:
@@ -131,6 +133,8 @@ def _special_plans(waiting: Run) -> dict[str, Message]:
     return {
         "plan-asked-dpo-taught": card(dpo, Pending(2)),
         "plan-asked-grpo": card(grpo, ONE_APPROVER),
+        "plan-asked-for-speed": card(for_speed, ONE_APPROVER),
+        "plan-asked-stuck": card(builders.plan(), Pending(away=["U0BEN", "U0CLEO"], is_stuck=True)),
         "plan-asked-retraining": card(rank_64, Pending(before=last)),
         "plan-asked-again": card(last.plan, Pending(before=last)),
         "plan-asked-held-up": card(builders.plan(), Pending(over_budget=over, freeze=FROZEN)),
