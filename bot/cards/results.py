@@ -92,13 +92,17 @@ def card(
     is_judged = plan.judge and result.ladder and result.ladder.scoring == "judge"
     by = f", judged by {escape(shorten(str(plan.judge)))}" if is_judged else ""
     subject = f"{name or f'Run {run.id}'}: {what}, {rows}{by}"
+    aim = result_aim_facts(plan, result)
     facts = [
-        *result_aim_facts(plan, result),
+        *aim,
         ("Right", right_text(result)),
         *comparison_facts(result),
         *([("Price", prices_text(result.not_worse))] if result.not_worse else []),
     ]
-    if saves:
+    if saves and aim:
+        # The aim is not money: the net value says it in one number, the monthly saving would be one too many.
+        facts += net_value(plan) or [("Planned saving", saves)]
+    elif saves:
         facts += [("Planned saving", saves), *net_value(plan)]
     about_machine = f"Its machine costs money by the hour; keep or stop it on {machine}."
     if is_stopped:
