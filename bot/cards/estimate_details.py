@@ -188,7 +188,9 @@ def _one_off_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
 def price_facts(summary: EstimateSummary, *, is_short: bool = False) -> list[tuple[str, str]]:
     row = summary.prices[0] if summary.prices else None
     asks_vendor = summary.asks_vendor and not is_short
-    text = vendor_prices(row, summary.made_on, asks_vendor=asks_vendor) if row else None
+    text = None
+    if row:
+        text = vendor_prices(row, summary.made_on, asks_vendor=asks_vendor, is_short=is_short)
     return [("Prices", text)] if text else []
 
 

@@ -44,6 +44,7 @@ from bot.cards.payback import monthly_saving_text, net_value_text, payback_condi
 from bot.cards.prices import doubtful_successors
 from bot.cards.words import SLACK, Spelling, about_usd, percent, shorten, volume_text
 from bot.rules.advice import Verdict
+from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.facts import TASK_KINDS, Standard, TaskKind
 from bot.rules.fit import aim_numbers, aim_of
 from bot.rules.forecast import Outlook
@@ -444,8 +445,21 @@ def _headline(summary: EstimateSummary, target: str) -> str:
         aim = aim_of(verdict.facts.task_kind)
         if aim:
             return f"Worth measuring, to {TASK_KINDS[aim].lower()}"
+        cheaper = _cheaper_untrained(summary)
+        if cheaper:
+            name = shorten(cheaper.name.rpartition("/")[2], 30)
+            cost = about_usd(cheaper.monthly.total, per="a month")
+            return f"Worth measuring: {name} may do without training, for {cost}"
         return f"Worth measuring{_saving_clause(':', estimate, is_good=False) or ': the saving is still unknown'}"
     return verdict_summary("unknown", rule)
+
+
+def _cheaper_untrained(summary: EstimateSummary) -> UnmeasuredModel | None:
+    """The unmeasured model if it would cost no more than the tuned one: training saves nothing beside it."""
+    offered, estimate = summary.offered, summary.estimate
+    if offered is None or estimate is None:
+        return None
+    return offered if offered.monthly.total <= estimate.monthly_after.total else None
 
 
 def _saving_clause(stop: str, estimate: Estimate | None, *, is_good: bool) -> str:

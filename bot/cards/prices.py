@@ -168,9 +168,12 @@ def _sources(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> str
     return f'{text}A price of yours in finetune.toml, under `[prices."MODEL"]`, overrides these.'
 
 
-def vendor_prices(row: PriceRow, today: date | None, *, asks_vendor: bool) -> str | None:
+def vendor_prices(
+    row: PriceRow, today: date | None, *, asks_vendor: bool, is_short: bool = False
+) -> str | None:
     """The prices of a vendor's tuned model with their source, then missing prices and where to add them. None for a
-    model on our own machine. `asks_vendor` is True if the vendor confirms its price before approval."""
+    model on our own machine. `asks_vendor` is True if the vendor confirms its price before approval. `is_short` names
+    only the day of the source."""
     if row.kind == "prompted" or row.usd_per_hour is not None:
         return None
     price, hourly = row.price, row.hosted_usd_per_hour
@@ -179,10 +182,17 @@ def vendor_prices(row: PriceRow, today: date | None, *, asks_vendor: bool) -> st
     rates = {"training": price.training, **({} if by_the_hour else tokens)}
     figures = [f"{name} {rate(amount)}" for name, amount in rates.items() if amount is not None]
     figures += [] if hourly is None else [f"its machine {usd(hourly)} an hour"]
-    figures += ["tokens free"] if by_the_hour else []
-    parts = [f"{', '.join(figures)} ({escape(cut(row.said_by, 120))})"] if figures else []
-    if figures and today and row.is_old(today):
-        parts.append(OLD_PRICES)
+    is_old = today is not None and row.is_old(today)
+    parts = []
+    if figures and is_short:
+        age = ", over half a year old" if is_old else ""
+        source = f" (of {row.as_of}{age})" if row.as_of else ""
+        parts.append(f"{', '.join(figures)}{source}")
+    elif figures:
+        figures += ["tokens free"] if by_the_hour else []
+        parts.append(f"{', '.join(figures)} ({escape(cut(row.said_by, 120))})")
+        if is_old:
+            parts.append(OLD_PRICES)
     if missing_keys(row):
         parts.append(f"unknown: {escape(where_to_add(row).removesuffix('.'))}")
     elif asks_vendor:

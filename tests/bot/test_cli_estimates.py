@@ -275,7 +275,7 @@ def test_a_missing_price_says_where_it_can_be_found_and_an_old_one_that_it_is_ol
     unpriced = estimate_text("--current", "gpt-4o", "--volume", "10M", "--target", "nebius/llama-3.1-8b")
     assert "add input, output and training from Nebius (its console, or by asking;" in unpriced
     old = estimate_text("--current", "gpt-4o", "--volume", "10M", "--target", "together/qwen3-8b")
-    assert "2026-05-08); these prices are over half a year old" in old
+    assert "$3.99 an hour (of 2026-05-08, over half a year old)" in old
     listed = " ".join(finetune("prices", "together/qwen3-8b", "nebius/llama-3.1-8b").stdout.split())
     assert "2026-05-08 (over half a year old)" in listed and "from Nebius (its console" in listed
 
