@@ -200,10 +200,15 @@ class HumanVerdicts(Table):
         """Records a verdict. Returns False if this person has judged the answer before: the first verdict counts."""
         return self._db.insert_once("human_verdicts", vars(verdict)) is not None
 
-    def has_any_on(self, measurement_id: int) -> bool:
-        """Returns whether a person has judged answers of this measurement, and so read its held-out rows."""
-        sql = "SELECT EXISTS (SELECT 1 FROM human_verdicts WHERE measurement_id = ?)"
-        return bool(self._db.value(sql, (measurement_id,)))
+    def on_measurement(self, measurement_id: int) -> list[HumanVerdict]:
+        """Returns the verdicts on answers that people were shown under this measurement, in the order in which they
+        were given."""
+        return self._db.all(
+            HumanVerdict,
+            "SELECT dataset, judge, measurement_id, answer, judged, person, verdict, at FROM human_verdicts"
+            " WHERE measurement_id = ? ORDER BY id",
+            (measurement_id,),
+        )
 
     def on(self, dataset: str, judge: str) -> list[HumanVerdict]:
         """Returns the verdicts on this judge's answers of a dataset, in the order in which they were given."""

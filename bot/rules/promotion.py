@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import NormalDist, fmean, pstdev, stdev
@@ -14,6 +14,7 @@ from typing import Literal
 from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS, PromotionLimits
 from bot.rules.plans import ascii_name
 from trainers.evaluation.claims import promotion_level
+from trainers.evaluation.quality_threshold import without_read
 from trainers.evaluation.results import Rung
 from trainers.evaluation.statistics import (
     FEWEST_ROWS,
@@ -176,9 +177,11 @@ def compare_models(
     other_usd: Decimal | None = None,
     *,
     look: int = 1,
+    read: Collection[int] = (),
 ) -> ModelComparison:
     """Compares two models row by row; both scores are in the holdout's order. The model is the `look`-th tuned one that
-    was measured on these rows.
+    was measured on these rows. In what decides, the rows at the places `read` count as wrong: people had read them
+    before they made the model's training rows.
 
     The interval is Newcombe's if every row is either right or wrong, one for few rows if there are few, and otherwise
     the normal interval of the mean difference. Raises ValueError if the numbers of rows differ.
@@ -186,7 +189,9 @@ def compare_models(
     pairs = list(zip(scores, other_scores, strict=True))
     differences = [score - other_score for score, other_score in pairs]
     shown = _interval(pairs, differences, TWO_SIDED_95)
-    decisive = _interval(pairs, differences, 1 - 2 * promotion_level(look))
+    counted = list(zip(without_read(scores, read), other_scores, strict=True))
+    counted_differences = [score - other_score for score, other_score in counted]
+    decisive = _interval(counted, counted_differences, 1 - 2 * promotion_level(look))
     return ModelComparison(
         other,
         fmean(other_scores),

@@ -246,7 +246,7 @@ def _price_win_reason(evidence: Evidence) -> Reason | None:
     if (tuned.scoring, tuned.n) != (best.scoring, best.n) or is_shown_better(tuned, best, evidence.ladder):
         return None
     prices = tuned.usd_per_1000, best.usd_per_1000
-    comparison = compare_models("", tuned.scores, best.scores, *prices)
+    comparison = compare_models("", tuned.scores, best.scores, *prices, read=tuned.read)
     if not comparison.is_cheaper or not comparison.is_not_worse(evidence.margin):
         return None
     low, margin = comparison.bound, evidence.margin

@@ -197,7 +197,7 @@ def _compare_with_alternatives(
         else:
             name = arm_name(Candidate(before))
             base_usd = Decimal(0)
-        yield compare_models(name, tuned.scores, scores, usd, base_usd, look=look)
+        yield compare_models(name, tuned.scores, scores, usd, base_usd, look=look, read=tuned.read)
     dataset = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
@@ -208,7 +208,8 @@ def _compare_with_alternatives(
         if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):
             provider, _, name = (rung.arm.model or "").partition("/")
             other_usd = request_usd(context, provider, name, rung.usd_per_1000)
-            yield compare_models(arm_name(rung.arm), tuned.scores, rung.scores, usd, other_usd, look=look)
+            name = arm_name(rung.arm)
+            yield compare_models(name, tuned.scores, rung.scores, usd, other_usd, look=look, read=tuned.read)
 
 
 def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
@@ -259,7 +260,7 @@ def _compare_with_model(
     if other_plan.holdout_sha256 == plan.holdout_sha256:
         if rung.n != other.n:
             return None
-        return compare_models(used.name, rung.scores, other.scores, *prices, look=look)
+        return compare_models(used.name, rung.scores, other.scores, *prices, look=look, read=rung.read)
     mine, theirs = _row_keys(context, plan, rung), _row_keys(context, other_plan, other)
     places = {question: place for place, question in enumerate(theirs)}
     common = [(place, places[question]) for place, question in enumerate(mine) if question in places]
@@ -271,6 +272,7 @@ def _compare_with_model(
         [other.scores[place] for _, place in common],
         *prices,
         look=look,
+        read=[number for number, (place, _) in enumerate(common) if place in rung.read],
     )
 
 

@@ -6,19 +6,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 from bot.rules.plans import plan_from_json
+from bot.services.read_rows import find_read_places, question_keys
 from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.runs import RunResult
 from storage.records import Dataset, Measurement, Run
 from storage.store import Store
-from trainers.dataset import Report, read
-from trainers.dataset.rows import at, distinct_example_places
-from trainers.evaluation.looks import Look, MeasuredCandidate, find_new_looks, find_origin
+from trainers.dataset import Report
+from trainers.evaluation.looks import Look, MeasuredCandidate, Origin, find_new_looks, find_origin
 from trainers.evaluation.results import Candidate, Ladder, Rung
+
+PLAIN_PROMPT = "zero"  # the only candidate of a measurement that learns nothing from training rows
 
 
 def history(store: Store, dataset: str, holdout: str) -> tuple[Look, ...]:
@@ -36,10 +37,11 @@ def history(store: Store, dataset: str, holdout: str) -> tuple[Look, ...]:
 
 
 def rungs_with_looks(
-    ladder: Ladder, plan: LadderPlan, looks: Sequence[Look], files: Path
+    store: Store, files: Path, ladder: Ladder, plan: LadderPlan, looks: Sequence[Look]
 ) -> tuple[Rung, ...]:
     """Returns the rungs of a stored measurement, each with the look that measured it first. `looks` is the history of
     its holdout. The standings are still those of the stored ladder."""
+    read = find_read_places(store, files, plan.dataset, ladder.holdout_sha256, plan.train_sha256)
 
     def with_look(rung: Rung) -> Rung:
         measured = measured_candidate(rung.arm, plan)
@@ -47,9 +49,17 @@ def rungs_with_looks(
         fresh = None
         if origin.seen is not None:
             fresh = find_fresh_places(files, ladder.holdout_sha256, origin.seen)
-        return replace(rung, look=origin.look, choices=origin.choices, fresh=fresh)
+        own_read = read if measured.rows else ()
+        return replace(rung, look=origin.look, choices=origin.choices, fresh=fresh, read=own_read)
 
     return tuple(map(with_look, ladder.rungs))
+
+
+def origin_of_run(store: Store, run: Run) -> Origin:
+    """Returns how the model of a run came about. A run whose result isn't stored yet is the next look."""
+    plan = plan_from_json(run.plan)
+    (measured,) = run_look(run).candidates
+    return find_origin(measured, plan.holdout_sha256, history(store, plan.dataset, plan.holdout_sha256))
 
 
 def next_look(looks: Iterable[Look]) -> int:
@@ -67,19 +77,19 @@ def number_of_tuned(looks: Iterable[Look], run: Run) -> int:
 
 def measured_candidate(candidate: Candidate, plan: LadderPlan) -> MeasuredCandidate:
     """Returns a planned candidate with what distinguishes it from others of the same name."""
-    if candidate.model is None or candidate.rung == "tuned":
+    if candidate.rung == "tuned":
         return MeasuredCandidate(candidate)
+    rows = "" if candidate.rung == PLAIN_PROMPT else plan.train_sha256
+    if candidate.model is None:
+        return MeasuredCandidate(candidate, rows=rows)
     if candidate.rung == "optimised":
-        return MeasuredCandidate(candidate, made_of=_hash([plan.optimised or ""]))
+        return MeasuredCandidate(candidate, made_of=_hash([plan.optimised or ""]), rows=rows)
     chosen = [plan.prompt.strip()] if plan.prompt and plan.prompt.strip() else []
     if candidate.shots is not None and not plan.chooses_shots:
         chosen.append(f"{candidate.shots} examples")
-    documents = plan.documents if candidate.rung == "retrieval" else ()
-    return MeasuredCandidate(
-        candidate,
-        by_people=_hash(chosen) if chosen else "",
-        made_of=_hash(documents) if documents else "",
-    )
+    if candidate.rung == "retrieval":
+        chosen += plan.documents
+    return MeasuredCandidate(candidate, by_people=_hash(chosen) if chosen else "", rows=rows)
 
 
 def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[int, ...]:
@@ -88,7 +98,7 @@ def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[i
     paths = [files / f"{name}.jsonl" for name in (holdout, *seen)]
     if not all(path.is_file() for path in paths):
         return ()
-    own, *others = [_question_keys(path) for path in paths]
+    own, *others = [question_keys(path) for path in paths]
     seen_keys = frozenset().union(*others)
     return tuple(place for place, key in enumerate(own) if key not in seen_keys)
 
@@ -119,8 +129,9 @@ def _ladder_look(store: Store, measurement: Measurement) -> Look:
     failed = {each.arm for each in progress.arms if each.failed is not None}
     candidates = [measured_candidate(arm, plan) for arm in plan.arms if arm not in failed]
     # People who compare or judge answers read held-out questions.
-    has_compared = bool(store.preferences.of(measurement.id))
-    shows_rows = has_compared or store.human_verdicts.has_any_on(measurement.id)
+    compared = store.preferences.of(measurement.id)
+    judged = store.human_verdicts.on_measurement(measurement.id)
+    shows_rows = bool(compared or judged)
     return Look(f"m{measurement.id}", plan.holdout_sha256, tuple(candidates), shows_rows)
 
 
@@ -155,12 +166,3 @@ def run_look(run: Run) -> Look:
 def _hash(texts: Iterable[str]) -> str:
     joined = "\0".join(texts)
     return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-# A file's name is the hash of its content, so it never has to be read again.
-@lru_cache(maxsize=16)
-def _question_keys(holdout: Path) -> tuple[bytes, ...]:
-    rows = read(holdout, holdout.name).examples
-    distinct = at(distinct_example_places(rows), rows)
-    texts = (row.prompt[-1].content.encode("utf-8", "surrogatepass") for row in distinct)
-    return tuple(hashlib.sha256(text).digest() for text in texts)

@@ -81,7 +81,7 @@ def known_ladder(store: Store, files: Path, measurement: Measurement) -> Ladder:
         raise ValueError(f"reading what m{measurement.id} measured: it has no result")
     plan = LadderPlan.from_json(measurement.plan)
     dataset = store.datasets.get(measurement.dataset_id).name
-    own = _read(measurement, history(store, dataset, plan.holdout_sha256), files)
+    own = _read(store, files, measurement, history(store, dataset, plan.holdout_sha256))
     if plan.promotes:
         return own.ladder
     ladders = _find(store, files, dataset, plan.holdout_sha256)
@@ -106,13 +106,13 @@ def _find(store: Store, files: Path, dataset: str, holdout: str) -> list[_Stored
         for measurement in done
         if measurement.result and LadderPlan.from_json(measurement.plan).holdout_sha256 == holdout
     ]
-    return [_read(measurement, looks, files) for measurement in on_these_rows]
+    return [_read(store, files, measurement, looks) for measurement in on_these_rows]
 
 
-def _read(measurement: Measurement, looks: Sequence[Look], files: Path) -> _StoredLadder:
+def _read(store: Store, files: Path, measurement: Measurement, looks: Sequence[Look]) -> _StoredLadder:
     stored = Ladder.from_json(str(measurement.result))
     plan = LadderPlan.from_json(measurement.plan)
-    ladder = replace(stored, rungs=rungs_with_looks(stored, plan, looks, files))
+    ladder = replace(stored, rungs=rungs_with_looks(store, files, stored, plan, looks))
     judge = judge_of(measurement)
     progress = LadderProgress.from_json(measurement.progress)
     left_out = {arm.arm: arm.failed for arm in progress.arms if arm.failed is not None}

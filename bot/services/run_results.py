@@ -53,6 +53,7 @@ from bot.services.estimate_inputs import without_trained_rung
 from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.evaluation_worker import max_tokens
 from bot.services.judgements import ResultStep
+from bot.services.read_rows import find_read_places
 from bot.services.run_worker import JudgedRun, RunComparison, judge_run
 from bot.values.evaluations import ArmProgress
 from bot.values.runs import Advice, Before, Progress, Refusal, RunResult
@@ -415,7 +416,10 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | N
         dataset=plan.dataset,
         version=plan.dataset_version,
         holdout=context.settings.files / f"{plan.holdout_sha256}.jsonl",
-        look=looks.next_look(looks.history(context.store, plan.dataset, plan.holdout_sha256)),
+        origin=looks.origin_of_run(context.store, run),
+        read=find_read_places(
+            context.store, context.settings.files, plan.dataset, plan.holdout_sha256, plan.train_sha256
+        ),
         alternatives=evidence_services.comparable_alternatives(evidence, plan.judge if verdicts else None),
         judge=judge,
         floor=report.floor if report else None,

@@ -15,6 +15,7 @@ from bot.values.runs import ArmScore, ChangedRow, LabelChange, TrainingCurves, t
 from storage.records import AnswerRow, Arm
 from trainers.dataset import Example
 from trainers.dataset.rows import at, distinct_example_places
+from trainers.evaluation.looks import FIRST_LOOK, Origin
 from trainers.evaluation.quality_threshold import rejudge_ladder
 from trainers.evaluation.results import Candidate, Ladder, Reply, Rung
 from trainers.evaluation.scores import label_or_text
@@ -36,7 +37,8 @@ class RunComparison:
     """The replies of the `base` and the `tuned` model to the rows of `holdout`, in its order, and the `alternatives`
     that were measured on the same rows. `arm` is the tuned model under the name that people use; `labels` is empty for
     free text. `floor` is that of the dataset's report. `verdicts` are a judge's verdicts on both models' replies, None
-    if there are none that count. `look` is the number of this look at the rows."""
+    if there are none that count. `origin` says how the tuned model came about, and `read` are the places of the rows
+    that people had read with a wrong answer before they made its training rows."""
 
     run_id: int
     arm: Candidate
@@ -53,7 +55,8 @@ class RunComparison:
     judge: JudgeProgress | None = None
     floor: float | None = None
     verdicts: tuple[Sequence[float], Sequence[float]] | None = None
-    look: int = 1
+    origin: Origin = FIRST_LOOK
+    read: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,9 @@ def _ladder_beside_best(comparison: RunComparison, holdout: Sequence[Example], n
         floor=comparison.floor,
     )
     (only,) = alone.rungs
-    alone = replace(alone, is_bar_set=comparison.is_bar_set, rungs=(replace(only, look=comparison.look),))
+    origin = comparison.origin
+    only = replace(only, look=origin.look, choices=origin.choices, read=comparison.read)
+    alone = replace(alone, is_bar_set=comparison.is_bar_set, rungs=(only,))
     alone = rejudge_ladder(alone, comparison.bar)
     (tuned,) = alone.rungs
     best = max(_comparable(comparison, alone), key=lambda rung: rung.score, default=None)

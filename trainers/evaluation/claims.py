@@ -17,6 +17,7 @@ from statistics import NormalDist
 FIRST_LEVEL = 0.035
 LATER_LEVEL = 0.018  # divided by the number of the look: looks 2 to 10 add up to 3.5%
 PROMISED_LOOKS = 10  # for this many looks, benchmarks/evidence.py checks the promises of docs/deciding.md
+PROMOTION_LEVEL = 0.0175  # of the first tuned model; all later ones together may be wrong as often
 FEWEST_ROWS = 30  # with fewer, the spread of scores between 0 and 1 is too unreliable
 
 
@@ -29,9 +30,13 @@ def claim_level(look: int) -> float:
 
 def promotion_level(look: int) -> float:
     """Returns the one-sided level of the comparisons that decide on a promotion, for the `look`-th tuned model that was
-    measured on these rows. Ten of them add up to 3.5%. A flat 2%/k, though all are compared with the same alternative,
-    let a model pass wrongly in up to 6% of histories with 1,000 rows."""
-    return claim_level(look) / 2
+    measured on these rows. Together they stay below 3.5%, however many there are.
+
+    It falls with the square of their number because people choose the settings of the next training by the scores of
+    the earlier ones, of which there are k - 1. A level that falls only with k, 0.9%/k, lets a model pass wrongly in 4%
+    of such histories (benchmarks/evidence.py simulates them).
+    """
+    return PROMOTION_LEVEL / max(look * (look - 1), 1)
 
 
 def chance_of_scores(scores: Sequence[float], bar: float) -> float:

@@ -17,11 +17,13 @@ from trainers.evaluation.results import Candidate
 class MeasuredCandidate:
     """A candidate with what distinguishes it from others of the same name. `by_people` is a hash of what people chose
     for it (a prompt, a number of examples, documents), '' if they chose nothing. `made_of` names what else differs: a
-    prompt that was searched for on training rows, or a training."""
+    prompt that was searched for on training rows, or a training. `rows` is the hash of the training rows that it
+    learns from, '' if it learns from none."""
 
     candidate: Candidate
     by_people: str = ""
     made_of: str = ""
+    rows: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,16 @@ class Look:
 @dataclass(frozen=True)
 class Origin:
     """How a candidate came about. `look` is the number of the look that measured it first. `choices` is the number of
-    candidates that people could have made in its place, depending on the scores that they had seen. `seen` are the
-    holdouts of which people had seen scores when they made it, if they had been shown wrong rows by then; else None."""
+    candidates that people could have made or chosen in its place, depending on the scores that they had seen. `seen`
+    are the holdouts of which people had seen scores when they made it, if they had been shown wrong rows by then; else
+    None."""
 
     look: int = 1
     choices: int = 1
     seen: tuple[str, ...] | None = None
+
+
+FIRST_LOOK = Origin()
 
 
 def find_new_looks(looks: Iterable[Look]) -> tuple[Look, ...]:
@@ -70,17 +76,41 @@ def find_origin(measured: MeasuredCandidate, holdout: str, looks: Iterable[Look]
         ),
         len(new_looks) + 1,
     )
-    if not measured.by_people:
-        # It is the same whatever the scores were, so nobody can have fitted it to the held-out rows.
-        return Origin(number)
-
     number_before = next(
         (place for place, look in enumerate(new_looks) if measured in look.candidates), len(new_looks)
     )
+    if not measured.by_people:
+        return Origin(number, choices=_count_choices_of_model(measured, new_looks[: number_before + 1]))
     earlier = new_looks[:number_before]
     if any(look.shows_rows for look in earlier):
         return Origin(number, seen=tuple(dict.fromkeys(look.holdout for look in earlier)))
     return Origin(number, choices=_count_choices(measured, new_looks[: number_before + 1]))
+
+
+def _count_choices_of_model(measured: MeasuredCandidate, looks: Sequence[Look]) -> int:
+    """Returns how many candidates that people didn't write could have been measured in this one's place, depending on
+    the scores. The last look measures `measured`, if any.
+
+    Nobody fits such a candidate to the held-out rows, but people measure next what is related to the best so far: the
+    larger model of the same family, ten examples for the best prompt's model, a training with almost the same settings.
+    If m models are known and c new ones are measured, that is a choice of one in m/c. Unlike the choices of rewrites
+    these are not multiplied: a relative of a lucky model shares its luck, but doesn't add to it.
+    """
+    if measured.candidate.is_free:
+        return 1
+    is_tuned = measured.candidate.rung == "tuned"
+
+    def models_of(look: Look) -> set[str | None]:
+        same_kind = [
+            each.candidate for each in look.candidates if (each.candidate.rung == "tuned") == is_tuned
+        ]
+        return {candidate.model for candidate in same_kind if candidate.model}
+
+    is_measured = bool(looks) and measured in looks[-1].candidates
+    earlier = looks[:-1] if is_measured else looks
+    known = set().union(*map(models_of, earlier))
+    measured_now = models_of(looks[-1]) if is_measured else {measured.candidate.model}
+    return max(math.ceil(len(known) / len(measured_now)), 1)
 
 
 def _count_choices(measured: MeasuredCandidate, looks: Sequence[Look]) -> int:

@@ -4,7 +4,7 @@ undecided case. Imports only the standard library, so that the bot's own process
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from statistics import NormalDist
@@ -58,12 +58,21 @@ def judge_all(
 
 def judge_rungs(rungs: Sequence[Rung], bar: float) -> tuple[Rung, ...]:
     """Judges rungs that were measured on the same rows against this bar, each at the level of its own look. If a rung
-    has `choices`, its level is divided by them; if it has `fresh` rows, only these can show that it meets the bar."""
+    has `choices`, its level is divided by them; if it has `fresh` rows, only these can show that it meets the bar; rows
+    that people had `read` count as wrong."""
     cases = [_Case(rung.scores, _counted(rung), rung.look, rung.choices) for rung in rungs]
     return tuple(
         replace(rung, standing=judgement.standing, rows_to_decide=judgement.rows_to_decide)
         for rung, judgement in zip(rungs, _judge(cases, bar), strict=True)
     )
+
+
+def without_read(scores: Sequence[float], read: Collection[int]) -> Sequence[float]:
+    """Returns the scores with 0 for the rows that people had read before they made the training rows."""
+    if not read:
+        return scores
+    places = frozenset(read)
+    return [0.0 if place in places else score for place, score in enumerate(scores)]
 
 
 def cheapest_passing(rungs: Sequence[Rung]) -> Candidate | None:
@@ -87,19 +96,22 @@ def rows_to_decide(
     bar: float,
     spread: float | None = None,
     level: float = claim_level(1),
+    *,
     counted: int | None = None,
+    counted_share: float | None = None,
 ) -> int | None:
     """Returns how many more rows settle whether the bar is met with a probability of 80%, or None if 10,000
     don't. `spread` is the scores' standard deviation, if rows can be partly right. `counted` of the `n` rows can show
-    that the bar is met, by default all.
+    that the bar is met, by default all, and do so with `counted_share`, by default with `share`.
 
     The true share isn't known but lies around `share`, as far away as `n` rows allow. Asking only when the bound at
     today's share would exclude the bar gives half of these rows' number and decides in half of the cases.
     """
     counts = n if counted is None else counted
+    total = counts * (share if counted_share is None else counted_share)
 
     def is_settled(more: int) -> bool:
-        return _chance_to_settle(share, n, counts, more, bar, spread, level) >= POWER
+        return _chance_to_settle(share, n, counts, total, more, bar, spread, level) >= POWER
 
     if not is_settled(MOST_ROWS):
         return None
@@ -144,19 +156,30 @@ def _unmet(case: _Case, bar: float, next_level: float) -> Judgement:
     n, share, spread = len(case.scores), _mean(case.scores), spread_of(case.scores)
     if _high(share, n, spread) < bar:
         return Judgement("misses")
-    return Judgement("undecided", rows_to_decide(share, n, bar, spread, next_level, len(case.counted)))
+    shown = _mean(case.counted) if case.counted else share
+    more = rows_to_decide(share, n, bar, spread, next_level, counted=len(case.counted), counted_share=shown)
+    return Judgement("undecided", more)
 
 
 def _counted(rung: Rung) -> Sequence[float]:
+    scores = without_read(rung.scores, rung.read)
     if rung.fresh is None:
-        return rung.scores
-    return [rung.scores[place] for place in rung.fresh]
+        return scores
+    return [scores[place] for place in rung.fresh]
 
 
 def _chance_to_settle(
-    share: float, n: int, counted: int, more: int, bar: float, spread: float | None, level: float
+    share: float,
+    n: int,
+    counted: int,
+    total: float,
+    more: int,
+    bar: float,
+    spread: float | None,
+    level: float,
 ) -> float:
-    """Returns the probability that `more` rows settle the case, by the normal distribution.
+    """Returns the probability that `more` rows settle the case, by the normal distribution. The `counted` rows have a
+    `total` score.
 
     The score of the rows that count then varies because of the new rows, and because the true share isn't known. That
     one is taken to be within about 5 points of the bar, as most alternatives are that are neither met nor missed: a
@@ -169,7 +192,7 @@ def _chance_to_settle(
     trust = USUAL_DISTANCE**2 / (USUAL_DISTANCE**2 + noise)
     likely = bar + trust * (share - bar)
 
-    mean = (counted * share + more * likely) / rows
+    mean = (total + more * likely) / rows
     varies = more / rows * math.sqrt(at_bar**2 / more + trust * noise)
     meets_from = bar + normal.inv_cdf(1 - level) * at_bar / math.sqrt(rows)
     misses_below = bar - normal.inv_cdf(1 - MISS_LEVEL) * at_bar / math.sqrt(rows)

@@ -111,9 +111,11 @@ class Rung:
     questions that were answered; the price is None if there were none or it is unknown.
 
     `look` is the number of the look at these rows in which it was first measured; claims get harder with each
-    (claims.py). `choices` is greater than 1 for a prompt that people rewrote after they had seen scores on these rows.
-    `fresh` are the places of the rows that people had not seen when they wrote it, if they had been shown wrong rows:
-    only these can show that it meets the bar. None means that all rows can.
+    (claims.py). `choices` is greater than 1 if people rewrote or chose it after they had seen scores on these rows
+    (looks.py). `fresh` are the places of the rows that people had not seen when they wrote it, if they had been shown
+    wrong rows: only these can show that it meets the bar. None means that all rows can. `read` are the places of the
+    rows that people had read with a wrong answer before they made the training rows that it learnt from: to show that
+    it meets the bar, or may replace another, these count as wrong.
 
     `calls` is the number of rows of a mixed set that expect function calls. Those are right or wrong, whatever the
     scoring of its texts, by F1 or by a judge. It is 0 if there are none, for other scorings, and in ladders from before
@@ -140,6 +142,7 @@ class Rung:
     look: int = 1
     choices: int = 1
     fresh: tuple[int, ...] | None = None
+    read: tuple[int, ...] = ()
     calls: int = 0
 
     @property
