@@ -23,6 +23,7 @@ from trainers.evaluation.results import Candidate
 from trainers.evaluation.statistics import wilson_of_share
 
 LOOKS = 10
+BAR = 0.85
 BELOW = 0.001  # the true scores lie this much below the bar, where a claim is false but most likely
 REDRAWN = 0.2  # share of the answers that differ between a prompt and a rewrite of it
 
@@ -107,23 +108,122 @@ def needed_right(rows: int, bar: float, look: int, among: int) -> int:
     return rows + 1 if needed is None else needed
 
 
-def false_promotions(
-    rows: int, score: float, correlation: float, histories: int, seed: int, *, margin: float = 0.0
-) -> float:
-    """Returns the share of histories in which one of ten tuned models passes the gate wrongly: it is no better than the
-    prompted model or, with a `margin`, it is cheaper and worse by just that."""
+def false_meets_when_following_the_best(rows: int, first: int, histories: int, seed: int) -> float:
+    """Returns the share of histories with a false "meets" of a team that measures `first` models and then nine times a
+    relative of the best so far, which gives four of five of its answers."""
     generator = np.random.default_rng(seed)
-    setting = Setting(score + BELOW, rows, correlation, 1)
-    passes = 0
-    for right in _histories(setting, LOOKS + 1, histories, generator, lower=margin):
-        base, tuned = right[:, :, :1], right[:, :, 1:]
-        cells = (base & tuned, ~base & tuned, base & ~tuned)
-        counts = np.stack([cell.sum(axis=1) for cell in cells], axis=2)
-        passes += sum(
-            any(_passes(tuple(of_run), rows, look, margin) for look, of_run in enumerate(history, 1))
-            for history in counts.tolist()
-        )
-    return passes / histories
+    true = BAR - BELOW
+    needed = [needed_right(rows, BAR, 1, first)]
+    needed += [needed_right(rows, BAR, look, choices_of_relative(look - 1, first)) for look in range(2, 11)]
+    wrong = 0
+    for _ in range(histories):
+        families = generator.random((first, rows)) < true
+        best = families.sum(axis=1)
+        is_wrong = best.max() >= needed[0]
+        for look in range(2, LOOKS + 1):
+            family = int(best.argmax())
+            redrawn = generator.random(rows) < REDRAWN
+            relative = np.where(redrawn, generator.random(rows) < true, families[family])
+            count = int(relative.sum())
+            is_wrong |= count >= needed[look - 1]
+            best[family] = max(best[family], count)
+        wrong += is_wrong
+    return wrong / histories
+
+
+@cache
+def choices_of_relative(number: int, first: int) -> int:
+    """Returns the choices that the product finds for the `number`-th relative after a look with `first` models."""
+    models = [MeasuredCandidate(Candidate("zero", f"vendor/model-{place}")) for place in range(first)]
+    looks = [Look("m1", "rows", tuple(models))]
+    for relative in range(1, number + 1):
+        measured = MeasuredCandidate(Candidate("zero", f"vendor/relative-{relative}"))
+        looks.append(Look(f"m{relative + 1}", "rows", (measured,)))
+    return find_origin(looks[-1].candidates[0], "rows", looks).choices
+
+
+@cache
+def choices_of_training(number: int) -> int:
+    """Returns the choices that the product finds for the `number`-th training."""
+    runs = [
+        MeasuredCandidate(Candidate("tuned", f"local/{place}"), made_of=f"{place}") for place in range(number)
+    ]
+    looks = [Look(f"run {place}", "rows", (run,)) for place, run in enumerate(runs)]
+    return find_origin(runs[-1], "rows", looks).choices
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Ten trainings, one after the other, whose models are right in `score` of all cases, less a `margin`; the prompted
+    model in `base`. `redrawn` is the share of rows on which a model's answer does not depend on the best one's before,
+    whose settings people took over. If they read `shown` of the rows that got worse, and as many that got better, the
+    next training rows mend exactly these."""
+
+    rows: int
+    score: float
+    margin: float = 0.0
+    redrawn: float = 1.0
+    shown: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.rows:,} rows, {self.score:.0%}, margin {self.margin:g}"
+
+
+@dataclass(frozen=True)
+class FalseClaims:
+    """Shares of histories. `uncorrected` is that of a false "meets" if the rows that people read counted as right."""
+
+    meets: float
+    promotions: float
+    uncorrected: float
+
+
+def false_claims_of_trainings(trainings: Trainings, histories: int, seed: int) -> FalseClaims:
+    """A "meets" is judged by a bar just above the models' true score, a promotion by the gate: a model passes wrongly
+    if it is no better than the prompted one or, with a `margin`, cheaper and worse by just that."""
+    generator = np.random.default_rng(seed)
+    claims = [_claims_of_history(trainings, generator) for _ in range(histories)]
+    meets, promotions, uncorrected = (sum(each) / histories for each in zip(*claims, strict=True))
+    return FalseClaims(meets, promotions, uncorrected)
+
+
+def _claims_of_history(trainings: Trainings, generator: np.random.Generator) -> tuple[bool, bool, bool]:
+    rows, bar = trainings.rows, trainings.score - trainings.margin + BELOW
+    difficulty = generator.standard_normal(rows, dtype=np.float32)
+    base = _answers(difficulty, generator.standard_normal(rows, dtype=np.float32), trainings.score)
+    read_wrong, read = np.zeros(rows, bool), np.zeros(rows, bool)
+    best_luck, best_count = generator.standard_normal(rows, dtype=np.float32), -1
+    meets = passes = uncorrected = False
+    for number in range(1, LOOKS + 1):
+        redrawn = generator.random(rows, dtype=np.float32) < trainings.redrawn
+        luck = np.where(redrawn, generator.standard_normal(rows, dtype=np.float32), best_luck)
+        right = _answers(difficulty, luck, trainings.score - trainings.margin) | read
+        counted = right & ~read_wrong
+        needed = needed_right(rows, bar, number, choices_of_training(number))
+        meets |= int(counted.sum()) >= needed
+        uncorrected |= int(right.sum()) >= needed
+        passes = passes or _passes_gate(counted, base, number, trainings.margin)
+        if int(right.sum()) > best_count:
+            best_luck, best_count = luck, int(right.sum())
+        worse = np.flatnonzero(base & ~right)[: trainings.shown]
+        better = np.flatnonzero(right & ~base)[: trainings.shown]
+        read_wrong[worse] = True
+        read[worse] = True
+        read[better] = True
+    return meets, passes, uncorrected
+
+
+def _answers(difficulty: NDArray[np.float32], luck: NDArray[np.float32], score: float) -> Bools:
+    """Returns which rows are answered right. Half of the variance is the rows' difficulty, which models share."""
+    right: Bools = math.sqrt(0.5) * (difficulty + luck) < NormalDist().inv_cdf(score)
+    return right
+
+
+def _passes_gate(tuned: Bools, base: Bools, number: int, margin: float) -> bool:
+    gained, lost = int((tuned & ~base).sum()), int((base & ~tuned).sum())
+    if gained - lost <= -margin * len(base):
+        return False  # the bound lies below the difference, so it needs no computing
+    return _passes((int((tuned & base).sum()), gained, lost), len(base), number, margin)
 
 
 @cache
@@ -185,17 +285,14 @@ def _is_settled(right: int, rows: int, bar: float, look: int) -> bool:
 
 
 def _histories(
-    setting: Setting, candidates: int, histories: int, generator: np.random.Generator, lower: float = 0.0
+    setting: Setting, candidates: int, histories: int, generator: np.random.Generator
 ) -> Iterator[Bools]:
-    """Yields the right answers of histories, as histories x rows x candidates. All but the first candidate are worse by
-    `lower`."""
-    true = np.full(candidates, setting.bar - BELOW)
-    true[1:] -= lower
-    limits = np.array([NormalDist().inv_cdf(float(share)) for share in true], dtype=np.float32)
+    """Yields the right answers of histories, as histories x rows x candidates."""
+    limit = NormalDist().inv_cdf(setting.bar - BELOW)
     own, common = math.sqrt(1 - setting.correlation), math.sqrt(setting.correlation)
     at_once = max(2_000_000 // (setting.rows * candidates), 1)
     for start in range(0, histories, at_once):
         count = min(at_once, histories - start)
         difficulty = generator.standard_normal((count, setting.rows, 1), dtype=np.float32)
         luck = generator.standard_normal((count, setting.rows, candidates), dtype=np.float32)
-        yield common * difficulty + own * luck < limits
+        yield common * difficulty + own * luck < limit

@@ -17,6 +17,7 @@ from bot.rules import reasons
 from bot.rules.advice import Verdict
 from bot.rules.payback import is_against_today
 from bot.rules.reasons import PlainTodo, Reason, Todo
+from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.money import usd
 
 MARKS = {"go": "For", "no_go": "Against", "unknown": "Unknown"}
@@ -175,11 +176,10 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
         case reasons.WritePrice():
             return f'Add its price to finetune.toml ([prices."{todo.model}"]) and estimate again.'
         case reasons.HoldOut():
-            if todo.arm is None:
-                return "Hold out more labelled rows; even 10,000 more may not be enough to decide."
             rows = about_rows(todo.rows, "more labelled row")
-            name = candidate_name(todo.arm)
-            return f"Hold out {rows}: in four of five cases that settles whether {name} meets the bar."
+            name, new = candidate_name(todo.arm), about_rows(todo.new, "new one")
+            settles = f"in four of five cases that settles whether {name} meets the bar"
+            return f"Hold out {rows}, a fifth of {new}: {settles}."
         case reasons.HoldOutAtLeast():
             return f"Hold out at least {todo.rows:,} more labelled rows."
         case reasons.LabelFirst():
@@ -235,6 +235,9 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         "say the task": f"Add the kind of task ({option('task')}): a style, a format or your own categories need "
         "fewer rows.",
         "lower the bar": f"Set a lower bar ({option('bar')}).",
+        "decide by the score": f"More than the {HOLDOUT_MOST:,} rows that a dataset may hold out would be needed to "
+        f"settle this. Set a lower bar ({option('bar')}) if the score is good enough, else measure another model "
+        f"({option('models')}).",
         "another judge": f"Measure again with another judge ({option('judge', 'MODEL')}).",
         "check labels": "Have a person check 20 of the rows that the file's check lists. That shows how many "
         "labels are wrong.",

@@ -272,14 +272,21 @@ def looks_sentence(looks: Looks) -> str:
     return f"{text} {cost} {FRESH_ROWS if looks.are_spent else LOWER_COST}"
 
 
+def read_rows_sentence(rung: Rung) -> str:
+    """Which rows count as wrong because people had read them, and what to do. The rung has at least one."""
+    rows = pluralize(len(rung.read), "held-out row")
+    count = "counts" if len(rung.read) == 1 else "count"
+    return f"{rows} that people read before they made these training rows {count} as wrong; sealed rows avoid that."
+
+
 def _cost_of_a_claim(looks: Looks) -> str:
     bar = bar_share(looks.bar)
     if looks.needed_now is None:
         return f"They are too few to show that something new meets {bar}, even with every answer right."
     if looks.needed_now == looks.needed_at_first:
-        return f"Something new needs {looks.needed_now:,} right to show {bar}, as at first."
-    before = f", instead of {looks.needed_at_first:,} at first" if looks.needed_at_first else ""
-    return f"Something new now needs {looks.needed_now:,} right to show {bar}{before}."
+        return f"Something new needs at least {looks.needed_now:,} right to show {bar}, as at first."
+    before = f" ({looks.needed_at_first:,} at first)" if looks.needed_at_first else ""
+    return f"Something new now needs at least {looks.needed_now:,} right to show {bar}{before}."
 
 
 LOWER_COST = "Fresh or sealed rows in the next version lower this."

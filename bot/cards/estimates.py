@@ -98,6 +98,7 @@ ANSWERS: Mapping[Todo, str] = {
     "say what a wrong answer costs": "Add the cost of an error",
     "say the task": "Add the kind of task",
     "lower the bar": "Change the bar",
+    "decide by the score": "Change the bar",
 }
 PINNED = {"volume": "Correct the volume", "staff time": "Add the hours"}
 NOT_NOW = {

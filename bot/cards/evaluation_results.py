@@ -34,6 +34,7 @@ from bot.cards.candidates import (
     price,
     price_in_sentence,
     quality,
+    read_rows_sentence,
     row_name,
     whole_rows_text,
 )
@@ -60,8 +61,10 @@ from bot.cards.words import (
 )
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import find_dominated, is_cheaper, is_mostly_unreadable
+from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.evaluation.claims import FIRST_LEVEL
+from trainers.evaluation.quality_threshold import rows_to_hold_out
 from trainers.evaluation.results import Candidate, Ladder, Pair, Retrieval, Rung, Standing
 
 ESTIMATE, DETAILS = "estimate_after_ladder", "measurement_details"
@@ -184,8 +187,9 @@ def headline(ladder: Ladder) -> str:
     if undecided is None:
         return f"No measured alternative meets {bar}: the best is {_name_and_score(best)}"
     what_would_tell = f"The closest is {_name_and_score(undecided)}"
-    if undecided.rows_to_decide is not None:
-        rows = capitalize(about_rows(undecided.rows_to_decide, "more held-out row"))
+    more = rows_to_hold_out(undecided)
+    if more is not None:
+        rows = capitalize(about_rows(more, "more held-out row"))
         what_would_tell = f"{rows} would tell in four of five cases"
     return f"Undecided: no alternative clearly meets {bar}. {what_would_tell}"
 
@@ -246,10 +250,12 @@ def _buttons(
 ) -> Actions:
     """At most three buttons, the next step first."""
     steps = [button("Estimate", ESTIMATE, ladder.dataset)]
+    nearest = _nearest_to_tell(ladder)
     if encoder and ladder.cheapest and ladder.cheapest.rung == "encoder":
         steps = [encoder_button(ladder.dataset, encoder), *steps]
-    elif ladder.cheapest is None and _nearest_to_tell(ladder):
-        steps = [button("Upload more rows", UPLOAD_AGAIN, ladder.dataset), *steps]
+    elif ladder.cheapest is None and nearest:
+        if rows_to_hold_out(nearest) is not None:
+            steps = [button("Upload more rows", UPLOAD_AGAIN, ladder.dataset), *steps]
     elif _lacks_a_capable_model(ladder):
         steps = [button("Ask a capable model", MEASURE, ladder.dataset), *steps]
     elif not is_searched and _may_improve(ladder):
@@ -301,8 +307,9 @@ def _cheaper_undecided(ladder: Ladder) -> list[str]:
         return []
     text = _name_and_score(maybe)
     to_tell = "it is too close to call"
-    if maybe.rows_to_decide is not None:
-        rows = about_rows(maybe.rows_to_decide, "more held-out row")
+    more = rows_to_hold_out(maybe)
+    if more is not None:
+        rows = about_rows(more, "more held-out row")
         to_tell = f"{rows} would tell in four of five cases"
     return [f"{escape(capitalize(text))}, costs less and may meet the bar as well: {to_tell}."]
 
@@ -314,7 +321,9 @@ def _nearest_to_tell(ladder: Ladder) -> Rung | None:
     if cheapest is not None:
         undecided = [rung for rung in undecided if is_cheaper(rung, cheapest)]
     return min(
-        undecided, key=lambda rung: (rung.rows_to_decide is None, rung.rows_to_decide or 0), default=None
+        undecided,
+        key=lambda rung: (rung.rows_to_decide is None, rung.rows_to_decide or 0, -rung.score),
+        default=None,
     )
 
 
@@ -327,10 +336,14 @@ def _after_several_looks(ladder: Ladder) -> list[str]:
         return [
             f"Written after wrong rows were shown, so only fresh rows can show that it meets the bar: {names}."
         ]
+    taught = [rung for rung in undecided if rung.read]
+    if taught:
+        names = escape(listed([long_name(rung.arm) for rung in taught], SHOWN_ARMS, "; "))
+        return [f"{read_rows_sentence(taught[0])} That concerns {names}."]
     rewritten = [rung for rung in undecided if rung.choices > 1]
     if rewritten:
         names = escape(listed([long_name(rung.arm) for rung in rewritten], SHOWN_ARMS, "; "))
-        return [f"Rewritten after scores on these rows were seen, so it has to show more: {names}."]
+        return [f"Rewritten or chosen after scores on these rows were seen, so it has to show more: {names}."]
     leader, best = ladder.unproven_leader, ladder.best
     if leader is None or best is None:
         return []
@@ -456,8 +469,14 @@ def _next_step(ladder: Ladder, *, is_searched: bool) -> str:
     rung = _rung_of(ladder, ladder.cheapest)
     if rung:
         return "Use it. An estimate shows whether a tuned model would still pay in comparison."
-    if _nearest_to_tell(ladder):
-        return "Upload more labelled rows under the same name and measure again; some of them are held out."
+    nearest = _nearest_to_tell(ladder)
+    if nearest and rows_to_hold_out(nearest) is not None:
+        return "Upload more labelled rows under the same name and measure again; a fifth of them is held out."
+    if nearest:
+        return (
+            "Decide whether that score is good enough, or estimate a tuned model. Settling it would take more than "
+            f"the {HOLDOUT_MOST:,} rows that a dataset may hold out."
+        )
     if _lacks_a_capable_model(ladder):
         return "Ask a capable model: most answers of the models that were asked could not be read."
     if not is_searched and _may_improve(ladder):

@@ -25,7 +25,14 @@ from bot.cards.blocks import (
     escape,
     quote,
 )
-from bot.cards.candidates import FRESH_ROWS, looks_sentence, looks_text, meaning, quality
+from bot.cards.candidates import (
+    FRESH_ROWS,
+    looks_sentence,
+    looks_text,
+    meaning,
+    quality,
+    read_rows_sentence,
+)
 from bot.cards.general import text_message
 from bot.cards.words import (
     about_rows,
@@ -45,6 +52,7 @@ from bot.rules.promotion import ModelComparison, Objection, PromotionEvidence, a
 from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Ask, Measurement, Model
+from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.evaluation.results import Rung
 from trainers.evaluation.statistics import LabelLoss
 from trainers.money import usd
@@ -254,6 +262,8 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
         than = f"*Right less often than {escape(shorten(proof.worse_than, 60))}*"
         lost = [Text(f"{than}: {worse_labels_text(proof.worse)}.")]
     notes = [Note(FRESH_ROWS)] if looks and looks.are_spent else []
+    if proof.rung.read and not summary.sealed:
+        notes.append(Note(read_rows_sentence(proof.rung)))
     if summary.sealed:
         pairs.append(("On sealed rows", escape(sealed_text(summary.sealed))))
         before = summary.sealed.opened_before
@@ -326,19 +336,23 @@ def _objection_text(proof: PromotionEvidence, doubt: Objection) -> str:
         case "nothing_beside":
             return "Nothing else answered the same held-out rows, so there is nothing to compare it with."
         case "not_better":
-            return _not_better(proof.best, proof.limits.margin)
+            return f"{_not_better(proof.best, proof.limits.margin)}{_read_rows(proof)}"
         case "other_rows":
             return (
                 f"{code(proof.used or '')}, the model in use, answered other rows, so they can't be compared."
             )
         case "not_better_than_used":
-            return _not_better(proof.against_used, proof.limits.margin)
+            return f"{_not_better(proof.against_used, proof.limits.margin)}{_read_rows(proof)}"
         case "below_floor":
             labels = ", ".join(
                 f"{escape(shorten(low.label))} {low.right:,} of {low.rows:,}"
                 for low in proof.low[:SHOWN_LABELS]
             )
             return f"Labels clearly below the minimum of {100 * (proof.limits.floor or 0):g}%: {labels}."
+
+
+def _read_rows(proof: PromotionEvidence) -> str:
+    return f" {read_rows_sentence(proof.rung)}" if proof.rung and proof.rung.read else ""
 
 
 def _not_better(comparison: ModelComparison | None, margin: float) -> str:
@@ -351,9 +365,10 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
     needed = comparison.rows_for_margin(margin)
     if needed is not None and not comparison.is_worse:
         most = "1 point" if margin == 0.01 else f"{100 * margin:g} points"
+        beyond = f", more than the {HOLDOUT_MOST:,} that a dataset holds out" if needed > HOLDOUT_MOST else ""
         return (
             f"{text} It costs less, but {pluralize(comparison.rows, 'row')} can't show that it is at most {most} "
-            f"worse: even for an equally good model that takes {about_rows(needed)}."
+            f"worse: even for an equally good model that takes {about_rows(needed)}{beyond}."
         )
     allowed = "1 point that is" if margin == 0.01 else f"{100 * margin:g} points that are"
     return f"{text} It costs less, but may be worse by more than the {allowed} allowed."

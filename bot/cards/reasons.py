@@ -10,6 +10,7 @@ from bot.cards.candidates import (
     LONG_NAMES,
     candidate_name,
     price_in_sentence,
+    read_rows_sentence,
     score_text,
     seconds_text,
 )
@@ -157,7 +158,8 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
                 return f"The tuned model meets the bar of {bar}: {score}, {price_in_sentence(rung.usd_per_1000)}."
             if rung.standing == "misses":
                 return f"The tuned model misses the bar of {bar}: {score}."
-            return f"The tuned model is too close to the bar of {bar} to call: {score}."
+            too_close = f"The tuned model is too close to the bar of {bar} to call: {score}."
+            return f"{too_close} {read_rows_sentence(rung)}" if rung.read else too_close
         case reasons.TunedVersusBest():
             return _beside_best(because)
         case reasons.UnreadableAnswers():

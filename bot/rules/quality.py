@@ -44,6 +44,7 @@ from bot.rules.reasons import (
     answer_step,
     labelling_step,
 )
+from trainers.evaluation.quality_threshold import rows_to_hold_out
 from trainers.evaluation.results import FREE_RUNGS, Rung, RungName, find_best
 
 SHOTS, MOST_NEAREST = 10, 20  # examples in a k-shot prompt, and the most rows that retrieval adds to a prompt
@@ -192,13 +193,15 @@ def _undecided_reasons(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
 
 
 def _hold_out_step(undecided: Sequence[Rung]) -> Step:
-    """Returns the step that settles one of the rungs with the fewest additional rows."""
-    needed = [(rung.rows_to_decide, rung) for rung in undecided if rung.rows_to_decide is not None]
+    """Returns the step that settles one of the rungs with the fewest additional rows. If as many as a dataset may hold
+    out would settle none of them, only the team can."""
+    possible = [(rows_to_hold_out(rung), rung) for rung in undecided]
+    needed = [(rows, rung) for rows, rung in possible if rows is not None]
     if not needed:
-        most = max(rung.n for rung in undecided)
-        return labelling_step(most, HoldOut(most, None))
+        return answer_step("decide by the score")
     rows, rung = min(needed, key=lambda pair: pair[0])
-    return labelling_step(rows, HoldOut(rows, rung.arm))
+    hold_out = HoldOut(rows, rung.arm)
+    return labelling_step(hold_out.new, hold_out)
 
 
 def _all_missed_reasons(evidence: Evidence) -> tuple[Reason, ...]:

@@ -3,6 +3,7 @@ sentences are in bot/cards/reasons.py and bot/cards/advice.py; no decision depen
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -12,6 +13,7 @@ from bot.rules.forecast import Outlook, Swing
 from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import USD_PER_HOUR, Estimate, Succession
+from trainers.dataset.splits import HOLDOUT_SHARE
 from trainers.evaluation.results import Candidate, Prediction, Rung, RungName
 
 # Our own guesses of people's minutes, priced at USD_PER_HOUR. They only serve to rank steps.
@@ -371,6 +373,7 @@ PlainTodo = Literal[
     "collect rows",
     "say the task",
     "lower the bar",
+    "decide by the score",
     "correct rows",
     "check labels",
     "another judge",
@@ -443,10 +446,14 @@ class WritePrice:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """`arm` is the candidate that this many rows would decide on; None if the number is unknown."""
+    """`arm` is the candidate that this many more held-out rows would decide on. They are a fifth of `new` rows."""
 
     rows: int
-    arm: Candidate | None
+    arm: Candidate
+
+    @property
+    def new(self) -> int:
+        return math.ceil(self.rows / HOLDOUT_SHARE)
 
 
 @dataclass(frozen=True)

@@ -90,10 +90,10 @@ def _read_of_measurement(store: Store, files: Path, measurement: Measurement, ma
 
 
 def _keys_of_questions(holdout: Path, questions: Iterable[str | None]) -> Sequence[bytes]:
-    asked = set(questions)
+    wanted = set(questions)
     rows = read(holdout, holdout.name).examples
     keys = _keys_of_all_rows(holdout)
-    return [key for row, key in zip(rows, keys, strict=True) if question_of(row) in asked]
+    return [key for row, key in zip(rows, keys, strict=True) if question_of(row) in wanted]
 
 
 def _key(question: str) -> bytes:

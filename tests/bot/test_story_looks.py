@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import pytest
 
+from bot.cards.results import SHOWN_CHANGES
 from bot.services import datasets, looks
 from bot.services.measured_candidates import load_measured
 from demo.people import BEN
+from storage.datasets import NewDataset
 from storage.records import HumanVerdict
 from tests.bot.measurements import BASELINE, HELD, PRICES, ladder_of, measure, until
 from tests.bot.runs import ENOUGH_ROWS, seed_runs
@@ -65,6 +70,47 @@ def test_a_prompt_written_after_wrong_rows_were_shown_needs_fresh_rows(make_worl
     assert rungs_of(world)["zero"].fresh is None, "nobody wrote this prompt"
     measure(world, f'{ZERO} prompt="Choose one label."', 2)
     assert rungs_of(world)["zero"].fresh == ()
+
+
+def test_rows_that_people_read_count_as_wrong_for_later_training_rows(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    seed_runs(world)
+    _answer_wrongly(world, range(20))
+    world.type("/finetune baseline tickets rungs=classical")
+    until(world, "done")
+    assert rungs_of(world)["classical"].read == (), "these training rows were there before"
+
+    world.clock += 60
+    _relabel_a_training_row(world)
+    measure(world, f"{BASELINE} rungs=classical,zero", 2)
+    rungs = rungs_of(world)
+    assert rungs["classical"].read == tuple(range(SHOWN_CHANGES)), "as many as the thread showed"
+    assert rungs["classical"].look == 3, "what learnt from other rows is something new"
+    assert rungs["zero"].read == (), "a plain prompt learns from no rows"
+
+
+def _answer_wrongly(world: World, rows: range) -> None:
+    """Lets the tuned model of run 1 have answered these rows wrongly, and the base rightly."""
+    wrong = "UPDATE answers SET correct = (arm = 'base') WHERE run_id = 1 AND row = ?"
+    for row in rows:
+        world.store.database.change(wrong, (row,))
+
+
+def _relabel_a_training_row(world: World) -> None:
+    """Adds a version with another label in the training rows; what is held out stays."""
+    before = world.store.datasets.newest("tickets")
+    report = datasets.report_of(before)
+    assert report
+    files = world.service.settings.files
+    lines = (files / f"{report.train_sha256}.jsonl").read_text(encoding="utf-8").splitlines()
+    changed = "\n".join([*lines[1:], lines[1]]).encode() + b"\n"
+    sha256 = hashlib.sha256(changed).hexdigest()
+    (files / f"{sha256}.jsonl").write_bytes(changed)
+    new = NewDataset("tickets", before.channel, before.uploaded_by, "tickets.csv", "F0AGAIN")
+    received = world.store.datasets.receive(new, now=world.clock)
+    relabelled = replace(report, train_sha256=sha256)
+    changes = {"sha256": sha256, "report": relabelled.to_json()}
+    assert world.store.datasets.move(received, "ready", now=world.clock, **changes)
 
 
 def test_rows_of_a_later_version_are_fresh(tickets: World) -> None:

@@ -85,6 +85,12 @@ def cards() -> dict[str, Message]:
         "ladder-written-after-wrong-rows": evaluation_results.card(
             measurements.rewritten_ladder(fresh=()), number=13
         ),
+        "ladder-taught-by-wrong-rows": evaluation_results.card(
+            measurements.rewritten_ladder(choices=1, read=(3, 8, 20)), number=14
+        ),
+        "ladder-beyond-rows": evaluation_results.card(
+            measurements.rewritten_ladder(choices=1, look=1, rows_to_decide=None), number=15
+        ),
         "ladder-silent": evaluation_results.card(measurements.silent_ladder(), number=10),
         "ladder-unreadable": evaluation_results.card(measurements.unreadable_ladder(), number=12),
         "ladder-many": evaluation_results.card(measurements.ladder_of_many(24), number=6),

@@ -121,7 +121,7 @@ def ladder(rungs: Sequence[Rung] = RUNGS, **other: Any) -> Ladder:
 def rewritten_ladder(**other: Any) -> Ladder:
     """In the fourth look a rewritten prompt has two more right answers than the best before."""
     before = rung("kshot", BIG, 174, "0.41", standing="undecided")
-    after = rung("zero", BIG, 176, "0.16", standing="undecided", look=4, choices=3, rows_to_decide=2_662)
+    after = rung("zero", BIG, 176, "0.16", standing="undecided", look=4, choices=3, rows_to_decide=760)
     return ladder([before, replace(after, **other)])
 
 

@@ -331,12 +331,14 @@ def test_the_number_of_rows_that_would_decide_is_shown() -> None:
     verdict = advise(facts_with(*WITH_UNDECIDED_RETRIEVAL))
     assert verdict.kind == "unknown" and "alternatives" not in rules(verdict)
     assert verdict.next_step == (
-        "Hold out about 140 more labelled rows: in four of five cases that settles whether retrieval on "
-        "openai/gpt-4o-mini meets the bar."
+        "Hold out about 140 more labelled rows, a fifth of about 700 new ones: in four of five cases that settles "
+        "whether retrieval on openai/gpt-4o-mini meets the bar."
     )
     assert verdict.headline.startswith("Undecided. Too close to the bar of 85% to call: retrieval on")
     unsaid = advise(facts_with(*ALL_MISS[:4], replace(UNDECIDED, rows_to_decide=None)))
-    assert "even 10,000 more may not be enough" in unsaid.next_step
+    assert unsaid.next_step.startswith("More than the 1,000 rows that a dataset may hold out would be needed")
+    beyond = advise(facts_with(*ALL_MISS[:4], replace(UNDECIDED, rows_to_decide=801)))
+    assert beyond.next_step == unsaid.next_step, "200 are held out already"
 
 
 def test_the_cheapest_step_comes_next_and_the_others_stay_in_the_reasons() -> None:

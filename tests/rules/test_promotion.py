@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from statistics import stdev
 
+import numpy as np
 import pytest
 
 from bot.rules.permissions import PromotionLimits
@@ -21,6 +22,7 @@ from bot.rules.promotion import (
     labels_below_floor,
 )
 from tests.cards import measurements
+from trainers.evaluation.claims import promotion_level
 from trainers.evaluation.statistics import compare
 from trainers.local.models import ALIAS_NAME
 
@@ -91,6 +93,43 @@ def test_two_rows_with_the_same_gain_prove_nothing() -> None:
 def test_answers_to_different_rows_can_t_be_compared() -> None:
     with pytest.raises(ValueError):
         compare_models("retrieval", [1.0, 0.0], [1.0])
+
+
+def test_rows_that_people_had_read_count_as_wrong_in_what_decides() -> None:
+    mine, theirs = [1.0] * 90 + [0.0] * 10, [0.0] * 20 + [1.0] * 55 + [0.0] * 25
+    unread, read = (compare_models("the base", mine, theirs, read=places) for places in ((), range(30)))
+    assert unread.is_better and not read.is_better
+    assert (read.difference, read.low, read.high) == (unread.difference, unread.low, unread.high)
+
+
+def test_the_rows_for_a_margin_show_it_in_four_of_five_cases() -> None:
+    """With equally good models that disagree on a tenth of the rows, and 400 draws: 74% or less is one in 1,000."""
+    few = compare_models(
+        "the base", [1.0] * 185 + [0.0] * 15, [1.0] * 175 + [0.0] * 10 + [1.0] * 10 + [0.0] * 5
+    )
+    needed = few.rows_for_margin(0.03)
+    assert needed and needed > 200
+    shown = 0
+    for gained, lost, _ in np.random.default_rng(0).multinomial(needed, (0.05, 0.05, 0.9), 400).tolist():
+        rest = [1.0] * (needed - gained - lost)
+        mine, theirs = (
+            [*rest, *[1.0] * gained, *[0.0] * lost],
+            [*rest, *[0.0] * gained, *[1.0] * lost],
+        )
+        shown += compare_models("the base", mine, theirs).is_not_worse(0.03)
+    assert 0.74 < shown / 400 < 0.9
+
+
+def test_enough_rows_for_a_margin_ask_for_no_more() -> None:
+    alike = [1.0] * 900 + [0.0] * 100
+    assert compare_models("the base", alike, alike).rows_for_margin(0.03) is None
+    assert compare_models("the base", alike, alike).rows_for_margin(0.0) is None, "no margin, nothing to show"
+    stored = replace(compare_models("the base", [1.0, 0.0], [0.0, 1.0]), spread=None)
+    assert stored.rows_for_margin(0.03) is None, "unknown in comparisons of older versions"
+
+
+def test_the_levels_of_all_promotions_add_up_to_three_and_a_half_percent() -> None:
+    assert 0.034 < sum(promotion_level(look) for look in range(1, 1_000)) < 0.035
 
 
 def test_each_dataset_has_an_alias_of_its_own() -> None:

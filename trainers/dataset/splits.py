@@ -23,6 +23,8 @@ import orjson
 from trainers.dataset.near_duplicates import UnionFind
 from trainers.dataset.rows import Example, Task, at, distinct_places, question_key, question_keys
 
+HOLDOUT_SHARE, HOLDOUT_MOST = 0.2, 1000
+
 _64_BITS = (1 << 64) - 1
 
 
@@ -80,9 +82,9 @@ def draw_held_rows(
     seed: int,
     *,
     groups: Sequence[int] | None = None,
-    share: float = 0.2,
+    share: float = HOLDOUT_SHARE,
     at_least: int = 200,
-    at_most: int = 1000,
+    at_most: int = HOLDOUT_MOST,
     served: Collection[str] = (),
 ) -> frozenset[int]:
     """Returns the numbers, from 0, of the rows to hold out. `keys`, `labels` and `groups` have an entry for each row.

@@ -20,10 +20,9 @@ from trainers.dataset.reader import read
 from trainers.dataset.row_facts import RowFacts, StoredRows
 from trainers.dataset.rows import Example, Limits, Task, at, distinct_places, normalise_text, question_keys
 from trainers.dataset.sensitive_data import find_sensitive_rows
-from trainers.dataset.splits import ChatFile, draw_held_rows, strata_labels
+from trainers.dataset.splits import HOLDOUT_MOST, HOLDOUT_SHARE, ChatFile, draw_held_rows, strata_labels
 from trainers.methods import MIN_TRAINING_EXAMPLES
 
-HOLDOUT_SHARE, HOLDOUT_MOST = 0.2, 1000
 _NO_LIMITS = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within the limits before it was split
 
 

@@ -108,9 +108,9 @@ def _count_choices_of_model(measured: MeasuredCandidate, looks: Sequence[Look]) 
 
     is_measured = bool(looks) and measured in looks[-1].candidates
     earlier = looks[:-1] if is_measured else looks
-    known = set().union(*map(models_of, earlier))
+    models_before = set().union(*map(models_of, earlier))
     measured_now = models_of(looks[-1]) if is_measured else {measured.candidate.model}
-    return max(math.ceil(len(known) / len(measured_now)), 1)
+    return max(math.ceil(len(models_before) / len(measured_now)), 1)
 
 
 def _count_choices(measured: MeasuredCandidate, looks: Sequence[Look]) -> int:

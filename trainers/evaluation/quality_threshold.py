@@ -1,5 +1,5 @@
 """Decides whether a quality bar is met, given the rows and the looks at them, and how many more rows would settle an
-undecided case. Imports only the standard library, so that the bot's own process can use it."""
+undecided case. Imports nothing heavy, so that the bot's own process can use it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from statistics import NormalDist
 
+from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.evaluation.claims import chance_of_scores, claim_level, spread_of
 from trainers.evaluation.results import Candidate, Ladder, Rung, Standing
 from trainers.evaluation.statistics import wilson_of_share
@@ -75,6 +76,13 @@ def without_read(scores: Sequence[float], read: Collection[int]) -> Sequence[flo
     return [0.0 if place in places else score for place, score in enumerate(scores)]
 
 
+def rows_to_hold_out(rung: Rung) -> int | None:
+    """Returns how many more held-out rows would settle whether this rung meets the bar, None if that is unknown or more
+    than a dataset may hold out."""
+    more = rung.rows_to_decide
+    return more if more is not None and rung.n + more <= HOLDOUT_MOST else None
+
+
 def cheapest_passing(rungs: Sequence[Rung]) -> Candidate | None:
     """Returns the cheapest rung that meets the bar, or None. A rung without a price is chosen only if none has one;
     among equally cheap rungs, the lowest wins."""
@@ -101,8 +109,8 @@ def rows_to_decide(
     counted_share: float | None = None,
 ) -> int | None:
     """Returns how many more rows settle whether the bar is met with a probability of 80%, or None if 10,000
-    don't. `spread` is the scores' standard deviation, if rows can be partly right. `counted` of the `n` rows can show
-    that the bar is met, by default all, and do so with `counted_share`, by default with `share`.
+    don't. `spread` is the scores' standard deviation, if rows can be partly right. `counted` of
+    the `n` rows can show that the bar is met, by default all, and do so with `counted_share`, by default with `share`.
 
     The true share isn't known but lies around `share`, as far away as `n` rows allow. Asking only when the bound at
     today's share would exclude the bar gives half of these rows' number and decides in half of the cases.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from trainers.evaluation.looks import Look, MeasuredCandidate, Origin, find_new_looks, find_origin
 from trainers.evaluation.results import CLASSICAL, Candidate
 
@@ -39,6 +41,34 @@ def test_what_people_did_not_change_by_hand_is_not_fitted_to_the_rows() -> None:
     searched = MeasuredCandidate(Candidate("optimised", "vendor/small"), made_of="a prompt")
     shown = look("run 1", MeasuredCandidate(Candidate("tuned", "a/b")), shows_rows=True)
     assert find_origin(searched, "rows", [FIRST, shown]) == Origin(3)
+
+
+def test_a_model_chosen_by_the_scores_of_others_is_one_of_them() -> None:
+    """People measure a relative of the best: one of three could have been. Measuring all of them is no choice."""
+    third = MeasuredCandidate(Candidate("zero", "vendor/third"))
+    first = look("m1", MeasuredCandidate(SMALL), MeasuredCandidate(BIG), third)
+    assert find_origin(EXAMPLES, "rows", [first, look("m2", EXAMPLES)]) == Origin(2, choices=3)
+    all_three = look(
+        "m2", *(MeasuredCandidate(replace(each.candidate, rung="kshot")) for each in first.candidates)
+    )
+    assert find_origin(EXAMPLES, "rows", [first, all_three]) == Origin(2)
+    assert find_origin(FREE, "rows", [first, look("m2", FREE)]) == Origin(2), (
+        "nobody chooses among the free ones"
+    )
+
+
+def test_the_settings_of_a_training_follow_one_of_the_earlier_trainings() -> None:
+    runs = [
+        MeasuredCandidate(Candidate("tuned", f"local/{number}"), made_of=f"run {number}")
+        for number in range(4)
+    ]
+    looks = [FIRST, *(look(f"run {number}", run) for number, run in enumerate(runs))]
+    assert [find_origin(run, "rows", looks).choices for run in runs] == [1, 1, 2, 3]
+
+
+def test_what_learns_from_other_training_rows_is_something_new() -> None:
+    first, second = (MeasuredCandidate(CLASSICAL, rows=rows) for rows in ("a", "b"))
+    assert find_origin(second, "rows", [look("m1", first), look("m2", second)]) == Origin(2)
 
 
 def test_the_first_prompt_of_people_is_a_candidate_like_others() -> None:

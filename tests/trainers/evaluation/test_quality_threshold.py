@@ -12,7 +12,13 @@ from scipy.stats import binom
 
 from tests.rules import builders
 from trainers.evaluation.claims import binomial_tail, chance_of_scores, claim_level
-from trainers.evaluation.quality_threshold import Judgement, judge_all, judge_rungs, rows_to_decide
+from trainers.evaluation.quality_threshold import (
+    Judgement,
+    judge_all,
+    judge_rungs,
+    rows_to_decide,
+    rows_to_hold_out,
+)
 from trainers.evaluation.results import Rung
 
 
@@ -134,6 +140,22 @@ def test_an_alternative_that_clearly_meets_the_bar_makes_it_easier_for_the_next(
 def test_a_later_look_needs_stronger_evidence() -> None:
     first, second = (judge_all([make_scores(181, 200)], 0.85, [look])[0].standing for look in (1, 2))
     assert (first, second) == ("meets", "undecided")
+
+
+def test_rows_that_people_had_read_cannot_help_to_meet_the_bar() -> None:
+    rung = make_rung(make_scores(184, 200))
+    read = replace(rung, read=tuple(range(8)))
+    assert [judged.standing for judged in judge_rungs([rung], 0.85)] == ["meets"]
+    assert [judged.standing for judged in judge_rungs([read], 0.85)] == ["undecided"]
+    read_and_wrong = replace(rung, read=tuple(range(190, 200)))
+    assert [judged.standing for judged in judge_rungs([read_and_wrong], 0.85)] == ["meets"]
+
+
+@pytest.mark.parametrize(("more", "possible"), [(800, 800), (801, None), (None, None)])
+def test_no_more_rows_are_asked_for_than_a_dataset_may_hold_out(
+    more: int | None, possible: int | None
+) -> None:
+    assert rows_to_hold_out(replace(make_rung(make_scores(172, 200)), rows_to_decide=more)) == possible
 
 
 def test_a_claim_of_the_first_look_stands_after_later_looks() -> None:
