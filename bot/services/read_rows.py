@@ -2,8 +2,8 @@
 training rows. Who adds or relabels training rows like those mends exactly these rows, so they count as wrong when a
 claim is made about what learnt from that file. Writes nothing.
 
-A sample of the rows that a training changed is posted in its thread (bot/cards/results.py), and people judge answers of
-a measurement (services/judge_checks.py, human_preferences.py).
+A sample of the rows that a training changed is posted in its thread (bot/cards/result_details.py), and people judge
+answers of a measurement (services/judge_checks.py, human_preferences.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from bot.cards.results import SHOWN_CHANGES
+from bot.cards.result_details import SHOWN_CHANGES
 from bot.rules.plans import plan_from_json
 from bot.services.judge_worker import read_answers
 from bot.values.evaluations import LadderPlan

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.cards.results import SHOWN_CHANGES
+from bot.cards.result_details import SHOWN_CHANGES
 from bot.services import datasets, looks
 from bot.services.measured_candidates import load_measured
 from bot.services.read_rows import find_read_places
