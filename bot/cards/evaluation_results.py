@@ -181,7 +181,7 @@ def headline(ladder: Ladder) -> str:
             return f"A better prompt is enough: with it, {model} meets {bar}: {numbers}"
         return enough
     undecided = _nearest_to_tell(ladder)
-    if _lacks_a_capable_model(ladder) and not best.arm.is_free:
+    if _lacks_a_capable_model(ladder) and is_mostly_unreadable(best):
         count = f"{best.unread + best.empty:,} of {pluralize(best.n, 'answer')}"
         return f"No usable answers: even of the best, {_short_name(best.arm)}, {count} could not be read"
     if undecided is None:
@@ -271,8 +271,9 @@ def _may_improve(ladder: Ladder) -> bool:
 
 
 def _lacks_a_capable_model(ladder: Ladder) -> bool:
-    """True if nothing meets the bar and no model's answers could be read: a better prompt would not help it."""
-    prompted = [rung for rung in ladder.rungs if not rung.arm.is_free]
+    """True if nothing meets the bar, and no model gave answers to the prompt alone that could be read: a better prompt
+    would not help it, even if it repeats a label once it is shown some."""
+    prompted = ladder.rung("zero") or tuple(rung for rung in ladder.rungs if not rung.arm.is_free)
     return ladder.cheapest is None and bool(prompted) and all(map(is_mostly_unreadable, prompted))
 
 
@@ -478,7 +479,8 @@ def _next_step(ladder: Ladder, *, is_searched: bool) -> str:
             f"the {HOLDOUT_MOST:,} rows that a dataset may hold out."
         )
     if _lacks_a_capable_model(ladder):
-        return "Ask a capable model: most answers of the models that were asked could not be read."
+        to_what = "to the prompt alone" if ladder.rung("zero") else "of the models that were asked"
+        return f"Ask a capable model: most answers {to_what} could not be read."
     if not is_searched and _may_improve(ladder):
         return "Optimise the prompt (`optimise=$2`), or estimate the cost and saving of a tuned model."
     return "Estimate the cost and saving of a tuned model."

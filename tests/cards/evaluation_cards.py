@@ -93,6 +93,7 @@ def cards() -> dict[str, Message]:
         ),
         "ladder-silent": evaluation_results.card(measurements.silent_ladder(), number=10),
         "ladder-unreadable": evaluation_results.card(measurements.unreadable_ladder(), number=12),
+        "ladder-babbling": evaluation_results.card(measurements.ladder_of_a_babbling_model(), number=13),
         "ladder-many": evaluation_results.card(measurements.ladder_of_many(24), number=6),
         "ladder-cheaper-undecided": evaluation_results.card(
             measurements.ladder_with_cheaper_undecided(), number=7

@@ -244,6 +244,12 @@ def ladder_that_none_meets() -> Ladder:
     return ladder(rungs, never_answered=("opening hours", "lost_parcel"))
 
 
+def ladder_of_a_babbling_model() -> Ladder:
+    """Without examples it names no label; with them it repeats one."""
+    babble = rung("zero", MODEL, 6, "0.03", unread=192)
+    return ladder((*ladder_that_none_meets().rungs[:2], babble, rung("kshot", MODEL, 28, "0.02")))
+
+
 def ladder_that_encoder_meets() -> Ladder:
     return ladder((rung("classical", None, 120), rung("encoder", None, 187), *RUNGS[2:5]))
 
