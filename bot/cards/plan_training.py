@@ -99,7 +99,7 @@ def version_taught_facts(n_train: int, taught: Sequence[TaughtRows]) -> list[tup
     teachers = listed(
         [f"{each.rows:,} by {escape(shorten(each.teacher, 60))}" for each in taught], SHOWN_SETTINGS
     )
-    return [("Labelled by models", f"{teachers}, of {n_train:,} training rows")]
+    return [("Labelled by models", f"{teachers} ({n_train:,} training rows in all)")]
 
 
 def without_training_facts(plan: Plan) -> list[tuple[str, str]]:
