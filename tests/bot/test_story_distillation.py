@@ -82,7 +82,9 @@ def test_a_models_labels_are_trained_on_and_never_held_out(world: World) -> None
     source = (world.service.settings.files / str(version.sha256)).read_text(encoding="utf-8")
     assert source.count('"teacher":"acme/acme-small"') == 30
     world.find_message("30 rows labelled by acme/acme-small", "tickets (version 2)")
-    world.find_message("*Labelled by models*", f"30 by acme/acme-small ({after.n_train} training rows in all)")
+    world.find_message(
+        "*Labelled by models*", f"30 by acme/acme-small ({after.n_train} training rows in all)"
+    )
     assert world.store.measurements.get(2).actual_micros > 0
 
 
