@@ -59,7 +59,7 @@ def test_savings_stop_at_the_end_date_of_todays_model(world: World) -> None:
     service = world.provider.service
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": day(world, 40)}
     maintain(world.service.context)
-    assert f"a month until {day(world, 40)}" in world.type(estimate)
+    assert f") until {day(world, 40)}" in world.type(estimate)  # after the range of the monthly saving
     world.pass_time(40 * 86_400)
     assert "no longer answers" in world.type(estimate)
 
