@@ -17,7 +17,8 @@ from bot.cards.candidates import (
     measure_title,
     quality,
 )
-from bot.cards.words import duration, p_value, points, share_with_interval
+from bot.cards.result_comparison import partial_meaning
+from bot.cards.words import duration, p_value, points, score_with_interval
 from bot.values.runs import RunResult
 from demo.workspace import PostedMessage, WorkspaceError
 from trainers.dataset import Report
@@ -40,14 +41,15 @@ class Summary:
     def lines(self, timeline: Mapping[str, float]) -> list[str]:
         """Returns the lines to print. `timeline` has the seconds from the start to the end of each stage, in order."""
         result = self.result
-        counted = counted_as_right(result.ladder)
+        change = result.change
+        counted = partial_meaning(result).strip() or counted_as_right(result.ladder)
         rows = [
             (
                 "base, prompted",
-                f"{share_with_interval(result.base)} of {result.base.n} held-out rows {counted}",
+                f"{score_with_interval(change.before)} {counted} on {result.base.n} held-out rows",
             ),
-            ("tuned", f"{share_with_interval(result.tuned)} of them {counted}"),
-            ("difference", f"{points(result.gain)}, {p_value(result.p_value)}"),
+            ("tuned", f"{score_with_interval(change.after)} {counted} on the same"),
+            ("difference", f"{points(change.gain)}, {p_value(change.p)}"),
             ("cost", f"{usd_micros(result.actual_micros)} (estimated {usd_micros(result.estimated_micros)})"),
             ("training", duration(result.train_seconds)),
             ("timeline", ", ".join(f"{name} {_clock(seconds)}" for name, seconds in timeline.items())),

@@ -22,7 +22,8 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
-from bot.cards.candidates import LONG_NAMES, alternative_name, bar_share, candidate_name
+from bot.cards.candidates import LONG_NAMES, alternative_name, bar_share, candidate_name, floor_text
+from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimate_details import (
     EstimateSummary,
@@ -39,15 +40,17 @@ from bot.cards.estimate_details import (
 )
 from bot.cards.forms import modal
 from bot.cards.general import details_modal
-from bot.cards.judge_agreement import trust_text
+from bot.cards.judge_agreement import untrusted_notes
+from bot.cards.judge_checks import REPLACE_JUDGE_WORDS
 from bot.cards.payback import monthly_saving_text, net_value_text, payback_condition
 from bot.cards.prices import doubtful_successors
-from bot.cards.words import SLACK, Spelling, about_usd, percent, shorten, volume_text
+from bot.cards.words import SLACK, Spelling, about_usd, shorten, volume_text
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.facts import TASK_KINDS, Standard, TaskKind
 from bot.rules.fit import aim_numbers, aim_of
 from bot.rules.forecast import Outlook
+from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (
     CheapModelUntried,
@@ -171,8 +174,8 @@ def card(
     by = f", shared by <@{shared_by}>" if shared_by else ""
     parts: list[CardBlock] = [
         Headline(headline),
-        Note(f"{_subject(summary, target)}{by}"),
-        escaped_facts([*aim_facts(aim_numbers(verdict.facts)), *_main_numbers(summary), *_floor(summary)]),
+        Note(f"{_subject(summary, target)}{by}{_floor(summary)}"),
+        escaped_facts([*aim_facts(aim_numbers(verdict.facts)), *_main_numbers(summary)]),
         Lines(advice.main_reasons(verdict, spelling)),
         *_judge_note(summary),
         *_successor_note(summary),
@@ -191,12 +194,10 @@ def card(
 def _judge_note(summary: EstimateSummary) -> list[Note]:
     """Names the judge whose scores the decision rests on while people have not checked it enough."""
     evidence = summary.evidence
-    if evidence.judge is None or not evidence.is_judged:
+    # A distrusted judge is a reason of the verdict, which names it already.
+    if evidence.judge is None or not evidence.is_judged or evidence.is_judge_distrusted:
         return []
-    if evidence.judge_checks.trust not in ("unchecked", "open"):
-        return []
-    judge = escape(shorten(evidence.judge))
-    return [Note(f"The scores are verdicts of {judge}; {trust_text(evidence.judge_checks)}.")]
+    return untrusted_notes(CheckedJudge(evidence.judge, evidence.judge_checks))
 
 
 def _successor_note(summary: EstimateSummary) -> list[Note]:
@@ -206,12 +207,11 @@ def _successor_note(summary: EstimateSummary) -> list[Note]:
     return [Note(escape(cut(line, 300))) for line in doubtful_successors(summary.prices, summary.made_on)]
 
 
-def _floor(summary: EstimateSummary) -> list[tuple[str, str]]:
+def _floor(summary: EstimateSummary) -> str:
     """What the commonest values alone would get, for answers in JSON: much of a score there is no merit."""
     facts = summary.verdict.facts
-    if not facts.has_objects or facts.floor is None:
-        return []
-    return [("Commonest values alone", f"{percent(facts.floor)} of fields right")]
+    floor = floor_text("json", facts.floor) if facts.has_objects else ""
+    return f". {floor}" if floor else ""
 
 
 def _tried_text(tried: TriedOut, *, is_private: bool) -> str:
@@ -260,7 +260,7 @@ def _next_button(summary: EstimateSummary, number: int, encoder: str | None) -> 
     named = _named_step(step.todo) if step else None
     if named:
         words, action = named
-        value = summary.name if action == UPLOAD_AGAIN else str(number)
+        value = summary.name if action in (UPLOAD_AGAIN, MEASURE_DATASET) else str(number)
         return button(words, action, value, style="primary")
     return None if verdict.kind == "no_go" or is_trained else button("Start anyway", START, str(number))
 
@@ -286,6 +286,8 @@ def _named_step(todo: Todo) -> tuple[str, str] | None:
             return "Upload more rows", UPLOAD_AGAIN
         case "check labels":
             return "Check 20 doubtful labels", CHECK_LABELS
+        case "another judge":
+            return REPLACE_JUDGE_WORDS, MEASURE_DATASET
         case "correct rows":
             return "Upload a corrected file", UPLOAD_AGAIN
         case FillGap() if todo.missing.what == "today":

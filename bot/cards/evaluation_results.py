@@ -42,6 +42,7 @@ from bot.cards.datasets import MEASURE, UPLOAD_AGAIN
 from bot.cards.documents import passages_text
 from bot.cards.estimates import encoder_button, verdict_blocks
 from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
+from bot.cards.judge_checks import CHECK_JUDGE_WORDS, judge_button, judge_step_text, uncheckable_notes
 from bot.cards.words import (
     SLACK,
     Spelling,
@@ -61,6 +62,7 @@ from bot.cards.words import (
 )
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import find_dominated, is_cheaper, is_mostly_unreadable
+from bot.rules.judge_agreement import CheckedJudge
 from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.evaluation.claims import FIRST_LEVEL
@@ -73,6 +75,10 @@ LINES_A_BLOCK = 12  # of the details: together they fit into a block
 NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
 # Fewer unreadable answers than this share can't change a decision: they stand in Details alone.
 NOTEWORTHY_UNREAD = 0.03
+FIELDS_METHOD = (
+    "The classical model learns each field on its own: it chooses among the field's values, or copies words out of the "
+    "text, whichever gets more of the training rows right that it has not seen."
+)
 Row = tuple[str, str, str, str, str, str]
 
 
@@ -86,13 +92,14 @@ def card(
     for_people: bool = False,
     is_searched: bool = False,
     encoder: str | None = None,
+    judge: CheckedJudge | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
     """The card. `ladder` has everything that is known on these rows; `own` are the candidates that this measurement
     measured, None if these are all. `number` is the measurement's; without it there are no buttons. `verdict` on a
     fine-tune replaces the next step. `notes` are further sentences that matter to the decision, unescaped. `for_people`
     is True if people may compare answers here. `is_searched` is True after a search for a better prompt. `encoder` is
-    the target to train if the encoder is to be used."""
+    the target to train if the encoder is to be used. `judge` is the model whose verdicts are the scores."""
     result = headline(ladder)
     if not ladder.rungs:
         return Message.titled(result, *_list(escape(note) for note in notes))
@@ -106,7 +113,9 @@ def card(
     notice = f"Best: {escape(best_text)}." if best_text and best_text not in result else ""
     buttons = None
     if number is not None:
-        buttons = _buttons(ladder, number, encoder, for_people=for_people, is_searched=is_searched)
+        buttons = _buttons(
+            ladder, number, encoder, judge=judge, for_people=for_people, is_searched=is_searched
+        )
     bullets = [
         *_measured_before(ladder, measured_now),
         *(_after_several_looks(ladder) or _cheaper_undecided(ladder) or _close_to_best(ladder)),
@@ -114,8 +123,9 @@ def card(
         *_encoder_note(ladder),
         *(_copied_note(ladder) or _unread_note(ladder)),
         *(escape(note) for note in notes),
+        *uncheckable_notes(judge),
     ]
-    next_step = Text(f"*Next*: {_next_step(ladder, is_searched=is_searched)}")
+    next_step = Text(f"*Next*: {_next_step(ladder, judge, is_searched=is_searched)}")
     return Message.titled(
         result,
         Note(subject),
@@ -246,9 +256,16 @@ def _shown(ladder: Ladder, own: Collection[Candidate]) -> list[Rung]:
 
 
 def _buttons(
-    ladder: Ladder, number: int, encoder: str | None, *, for_people: bool, is_searched: bool
+    ladder: Ladder,
+    number: int,
+    encoder: str | None,
+    *,
+    judge: CheckedJudge | None,
+    for_people: bool,
+    is_searched: bool,
 ) -> Actions:
     """At most three buttons, the next step first."""
+    about_judge = judge.next_step if judge else None
     steps = [button("Estimate", ESTIMATE, ladder.dataset)]
     nearest = _nearest_to_tell(ladder)
     if encoder and ladder.cheapest and ladder.cheapest.rung == "encoder":
@@ -260,9 +277,15 @@ def _buttons(
         steps = [button("Ask a capable model", MEASURE, ladder.dataset), *steps]
     elif not is_searched and _may_improve(ladder):
         steps = [button("Optimise the prompt", MEASURE, ladder.dataset), *steps]
+    if judge and about_judge:
+        # Every other step would rest on its scores.
+        first = judge_button(judge, about_judge, ladder.dataset)
+        steps = [first, *(step for step in steps if step["action_id"] != first["action_id"])]
+    elif for_people:
+        words = CHECK_JUDGE_WORDS if judge else JUDGE_SOME_WORDS
+        steps.insert(1, button(words, JUDGE_SOME, str(number)))
     steps[0]["style"] = "primary"
-    judge_some = [button(JUDGE_SOME_WORDS, JUDGE_SOME, str(number))] if for_people else []
-    return actions(*[steps[0], *judge_some, *steps[1:]][:2], button("Details", DETAILS, str(number)))
+    return actions(*steps[:2], button("Details", DETAILS, str(number)))
 
 
 def _may_improve(ladder: Ladder) -> bool:
@@ -466,7 +489,10 @@ def _left_out_of_plot(ladder: Ladder) -> list[str]:
     ]
 
 
-def _next_step(ladder: Ladder, *, is_searched: bool) -> str:
+def _next_step(ladder: Ladder, judge: CheckedJudge | None, *, is_searched: bool) -> str:
+    about_judge = judge.next_step if judge else None
+    if judge and about_judge:
+        return judge_step_text(judge, about_judge)
     rung = _rung_of(ladder, ladder.cheapest)
     if rung:
         return "Use it. An estimate shows whether a tuned model would still pay in comparison."
@@ -513,6 +539,7 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
         if ladder.pairs
         else "",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
+        FIELDS_METHOD if ladder.scoring == "json" and ladder.rung("classical") else "",
         _encoder_method(ladder) if ladder.rung("encoder") else "",
         f"Licences of the weights: {escape(cut('; '.join(ladder.weights), 400))}." if ladder.weights else "",
     )

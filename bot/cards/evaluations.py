@@ -161,6 +161,16 @@ def closed_card(
     )
 
 
+def unknown_kind(plan: LadderPlan) -> list[str]:
+    """Why no free candidate was measured on answers whose kind an older version of the bot has not recorded."""
+    if plan.labels or plan.scoring is not None:
+        return []
+    return [
+        "Free candidates were left out, because this dataset was checked by an older version of the bot. If its "
+        "answers are JSON, upload it again under the same name, and they are measured too."
+    ]
+
+
 def left_out(arms: Sequence[ArmProgress]) -> list[str]:
     """Lines that say which candidates a result leaves out, and why; unescaped."""
     reasons = dict.fromkeys(arm.failed for arm in arms if arm.failed)

@@ -1,18 +1,16 @@
-"""How free text was judged, how far the judge can be trusted, and the questions to people: whether an answer is
-acceptable and, without a judge, which of two anonymous answers is better. Those questions contain customers' words, so
-they are for private channels only."""
+"""How free text was judged, how far people agree with the judge and, without a judge, the question to people which of
+two anonymous answers is better. That question contains customers' words, so it is for private channels only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from bot.cards.blocks import CardBlock, Lines, Message, Note, Text, actions, button, escape, quote
 from bot.cards.candidates import arm_name, calls_text, mix_text
-from bot.cards.words import SLACK, Spelling, pluralize
+from bot.cards.words import SLACK, Spelling, pluralize, shorten
 from bot.cards.words import interval as interval_text
 from bot.rules import judge_agreement
-from bot.rules.judge_agreement import MIN_CHECKED, MOST_CHECKED, TRUSTED_FROM, HumanAgreement, JudgeChecks
+from bot.rules.judge_agreement import CheckedJudge, HumanAgreement, JudgeChecks
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import Candidate, Ladder
@@ -26,16 +24,7 @@ CHOSEN: dict[Choice, str] = {
     "second": "prefers the second",
     "tie": "finds both equally good",
 }
-ACCEPT, REJECT, UNSURE = "accept_answer", "reject_answer", "unsure_about_answer"
-Verdict = Literal["yes", "no", "unsure"]
-VERDICTS: dict[str, Verdict] = {ACCEPT: "yes", REJECT: "no", UNSURE: "unsure"}
-JUDGED: dict[Verdict, str] = {
-    "yes": "finds this acceptable",
-    "no": "finds this not acceptable",
-    "unsure": "can't tell",
-}
 LONGEST = 900
-HOW_TRUSTED = f"Trusted from {MIN_CHECKED} answers on, if the 95% interval is above {TRUSTED_FROM:.0%}."
 
 
 def judge_notes(
@@ -132,6 +121,17 @@ def trust_text(people: JudgeChecks) -> str:
             return f"not known yet whether to trust it: {agreed}"
 
 
+def untrusted_notes(judge: CheckedJudge | None) -> list[Note]:
+    """Says on whose verdicts the scores of a card rest while people have not found that judge to be right."""
+    if judge is None or judge.is_trusted:
+        return []
+    return [Note(f"{untrusted_text(judge)}.")]
+
+
+def untrusted_text(judge: CheckedJudge) -> str:
+    return f"The scores are verdicts of {escape(shorten(judge.name))}; {escape(trust_text(judge.checks))}"
+
+
 def kappa_text(agreement: Agreement) -> str:
     """κ with its 95% interval: 'κ = 0.61 (0.32 to 0.90)'."""
     if agreement.kappa is None or agreement.low is None or agreement.high is None:
@@ -172,66 +172,6 @@ def _compared(pair: JudgedPair) -> str:
     )
 
 
-def answer_card(value: str, question: str, expected: str, answer: str, *, done: int, wanted: int) -> Message:
-    """Asks whether an answer is acceptable, as the judge was asked. `value` comes back with the button."""
-    buttons = actions(
-        button("Acceptable", ACCEPT, value),
-        button("Not acceptable", REJECT, value),
-        button("Can't tell", UNSURE, value),
-    )
-    count = f"{done:,} of {pluralize(wanted, 'answer')} judged. You don't see what the judge said: it is being checked."
-    title = "Is this answer acceptable?"
-    return Message.titled(title, *_answer(question, expected, answer), buttons, Note(count))
-
-
-def verdict_card(question: str, expected: str, answer: str, verdict: Verdict, person: str) -> Message:
-    """The same card with the verdict in place of the buttons."""
-    text = f"<@{person}> {JUDGED[verdict]}."
-    return Message(text, (*_answer(question, expected, answer), Note(text)))
-
-
-def checks_card(number: int, judge: str, checks: JudgeChecks) -> Message:
-    """How far the judge can be trusted, once people have judged enough answers."""
-    interval = checks.interval
-    if interval is None:
-        raise ValueError("the card of a judge that nobody has checked")
-    titles = {"trusted": "You can trust this judge", "distrusted": "Don't trust this judge"}
-    title = titles.get(checks.trust, "Not known yet whether to trust this judge")
-    who = pluralize(checks.people, "person", "people")
-    answers = pluralize(checks.answers, "answer")
-    lines = [
-        f"{escape(judge)} and {who} agree on {checks.agreed:,} of {answers}: "
-        f"{interval_text(interval.low, interval.high)}.",
-        f"Of {checks.accepted:,} that it accepted, people accept {checks.accepted_right:,}; of {checks.rejected:,} "
-        f"that it rejected, people reject {checks.rejected_right:,}.",
-        *_missing(checks),
-    ]
-    between = checks.between
-    if between:
-        lines.append(
-            f"Answers that two people judged: they agree on {between.agreed:,} of {between.n:,}, "
-            f"{escape(kappa_text(between))}."
-        )
-    note = Note(f"m{number} and other measurements of this dataset. {HOW_TRUSTED}")
-    return Message.titled(title, Lines([f"• {line}" for line in lines]), note)
-
-
-def _missing(checks: JudgeChecks) -> list[str]:
-    """What it takes to know whether the judge can be trusted."""
-    if checks.trust == "distrusted":
-        return ["Its scores say little: measure again with another judge."]
-    if checks.trust == "trusted":
-        return []
-    if checks.answers < MIN_CHECKED:
-        return [f"Judge {MIN_CHECKED - checks.answers:,} more: that takes about ten minutes."]
-    if checks.is_lopsided:
-        few = "accepted" if checks.accepted < checks.rejected else "rejected"
-        return [f"It has {few} too few answers to know whether people agree with it there."]
-    if checks.answers < MOST_CHECKED:
-        return ["It is close: judge ten more."]
-    return ["It is too close to tell. Another judge may agree with people more."]
-
-
 def question_card(key: str, question: str, first: str, second: str, *, done: int, wanted: int) -> Message:
     """Asks which answer is better. `key` identifies the pair and comes back with the button."""
     title = "Which answer is better?"
@@ -262,14 +202,6 @@ def agreement_card(number: int, agreement: HumanAgreement, first: Candidate, sec
         lines.append(f"Pairs that two people judged: they agree on {agreed}, {escape(kappa_text(between))}.")
     note = Note(f"Measurement m{number}. κ is agreement beyond chance: 1 is perfect, 0 none.")
     return Message.titled("Which answers people prefer", Lines([f"• {line}" for line in lines]), note)
-
-
-def _answer(question: str, expected: str, answer: str) -> tuple[CardBlock, ...]:
-    return (
-        Text(f"*The text*\n{quote(question, LONGEST)}"),
-        Text(f"*The right answer in your data*\n{quote(expected, LONGEST)}"),
-        Text(f"*The answer to judge*\n{quote(answer, LONGEST)}"),
-    )
 
 
 def _pair(question: str, first: str, second: str) -> tuple[CardBlock, ...]:

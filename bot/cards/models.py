@@ -34,6 +34,7 @@ from bot.cards.candidates import (
     read_rows_sentence,
 )
 from bot.cards.general import text_message
+from bot.cards.judge_agreement import untrusted_notes, untrusted_text
 from bot.cards.words import (
     about_rows,
     capitalize,
@@ -261,7 +262,8 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
     if proof.worse:
         than = f"*Right less often than {escape(shorten(proof.worse_than, 60))}*"
         lost = [Text(f"{than}: {worse_labels_text(proof.worse)}.")]
-    notes = [Note(FRESH_ROWS)] if looks and looks.are_spent else []
+    notes = untrusted_notes(proof.judge)
+    notes += [Note(FRESH_ROWS)] if looks and looks.are_spent else []
     if proof.rung.read and not summary.sealed:
         notes.append(Note(read_rows_sentence(proof.rung)))
     if summary.sealed:
@@ -333,6 +335,8 @@ def _objection_text(proof: PromotionEvidence, doubt: Objection) -> str:
             return "It has not been measured on held-out rows."
         case "no_go":
             return f"The verdict on its run was against it: {escape(proof.no_go or '').rstrip('.')}."
+        case "judge":
+            return f"{untrusted_text(proof.judge)}." if proof.judge else ""
         case "nothing_beside":
             return "Nothing else answered the same held-out rows, so there is nothing to compare it with."
         case "not_better":

@@ -22,10 +22,12 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
+from bot.cards.candidates import SHORT_MEANINGS, floor_text
 from bot.cards.deployments import hosting_line
 from bot.cards.estimates import verdict_summary
 from bot.cards.forms import modal, required_text_input
 from bot.cards.general import text_message
+from bot.cards.judge_agreement import untrusted_notes
 from bot.cards.permissions import NAME_OTHERS, gone_text
 from bot.cards.plan_money import budget_left, net_value, short_cost, short_saving, vendor_estimate
 from bot.cards.plan_training import (
@@ -41,6 +43,7 @@ from bot.cards.plan_training import (
 from bot.cards.words import at_most, charge, interval, listed, percent, pluralize, share_text, shorten
 from bot.rules.budgets import Budget
 from bot.rules.facts import TASK_KINDS, task_kind
+from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict
 from storage.money import Freeze
 from storage.records import Approval, Run, RunState
@@ -130,6 +133,7 @@ def approve_modal(run: Run, plan: Plan, pending: Pending) -> Block:
     blocks: list[CardBlock] = [Text(verdict_text(plan))]
     if about:
         blocks.append(Facts(about))
+    blocks += untrusted_notes(pending.judge)
     blocks += _background(plan, pending)
     hint = "Example: quality matters more than cost here. Shown to the team and kept in the audit log."
     reason = required_text_input("reason", "Why should it be trained anyway?", most=500, hint=hint)
@@ -164,12 +168,16 @@ def _best(advised: PlanVerdict) -> str:
     best, bar = advised.best, share_text(advised.bar)
     if best is None:
         return f"Nothing was measured on these rows. The bar is {bar}.{plan_aim_text(advised)}"
-    between = f"{percent(best.score)} ({interval(best.low, best.high)})"
+    # Right or wrong needs no word; a share of fields or of shared words does.
+    measured = "" if advised.scoring == "label" else f" {SHORT_MEANINGS[advised.scoring]}"
+    between = f"{percent(best.score)}{measured} ({interval(best.low, best.high)})"
     aim = task_kind(advised.task)
     for_what = ""
     if aim:
         for_what = f" The aim: {TASK_KINDS[aim].lower()}.{plan_aim_text(advised)}"
-    return f"Best measured: {escape(shorten(best.name, 80))}, {between}, {_standing(best, bar)}.{for_what}"
+    floor = f" {floor_text('json', advised.floor)}" if advised.floor is not None else ""
+    name = escape(shorten(best.name, 80))
+    return f"Best measured: {name}, {between}, {_standing(best, bar)}.{floor}{for_what}"
 
 
 def _standing(best: BestCandidate, bar: str) -> str:
@@ -195,7 +203,7 @@ class Pending:
     approved; `others` mentions the people who may still approve, and is empty if everybody may. `away` are people who
     are named and can't approve any more, and `is_stuck` is True if too few are left. `over_budget` says why the plan
     doesn't fit into a budget, '' if it does. `freeze` is the current freeze. `before` is the run before it on the same
-    target."""
+    target. `judge` is the model whose verdicts its scores are."""
 
     quorum: int = 1
     approved: int = 0
@@ -205,6 +213,7 @@ class Pending:
     over_budget: str = ""
     freeze: Freeze | None = None
     before: EarlierRun | None = None
+    judge: CheckedJudge | None = None
 
     @property
     def missing(self) -> int:
@@ -240,6 +249,7 @@ def approval_card(
         Text(_short_verdict(plan)),
         Facts(_short_facts(run, plan, budget, pending.before)),
         Note(f"The tuned model: {hosting_line(plan.hosting)}.") if plan.hosting else None,
+        *untrusted_notes(pending.judge),
         *_background(plan, pending),
         *_obstacles(pending),
         so_far if people else None,

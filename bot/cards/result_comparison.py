@@ -41,11 +41,10 @@ def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[
     if is_full and other and is_before(result, other):
         return []  # Details begin with that comparison
     if ladder is None or other is None or not ladder.pairs or (not is_full and is_base_best(result, other)):
-        is_clear = result.p_value < SIGNIFICANT
-        gain_text = _gain(result.gain, result.gain_low, result.gain_high, is_clear=is_clear)
-        return (
-            [] if is_full else [(f"Against {before_name(result)}, {percent(result.base.share)}", gain_text)]
-        )
+        change = result.change
+        gain_text = _gain(change.gain, change.low, change.high, is_clear=change.p < SIGNIFICANT)
+        name = f"Against {before_name(result)}, {before_text(result)}"
+        return [] if is_full else [(name, gain_text)]
     (pair,), (tuned,) = ladder.pairs, ladder.rung("tuned")
     is_better = pair.better == tuned.arm
     low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
@@ -78,9 +77,21 @@ def compared_with_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
 
 
 def compared_with_base(result: RunResult) -> str:
-    return _difference(
-        result.gain, before_name(result), result.base.share, is_clear=result.p_value < SIGNIFICANT
-    )
+    change = result.change
+    return _difference(change.gain, before_name(result), change.before.score, is_clear=change.p < SIGNIFICANT)
+
+
+def before_text(result: RunResult) -> str:
+    """The score before training, by the measure of the quality bar: '12.5% of fields right'."""
+    return f"{percent(result.change.before.score)}{partial_meaning(result)}"
+
+
+def partial_meaning(result: RunResult) -> str:
+    """What the scores of the comparison mean, for the end of a share; '' if a row is right or wrong."""
+    ladder = result.ladder
+    if result.partial is None or ladder is None:
+        return ""
+    return f" {short_meaning(ladder.rung('tuned')[0])}"
 
 
 def _difference(gain: float, name: str, score: float, *, is_clear: bool) -> str:
@@ -100,10 +111,12 @@ def is_base_best(result: RunResult, other: Rung | None) -> bool:
     """True if the prompted base model is the best alternative. It isn't one if most of its answers were no label, or if
     its score is by another measure."""
     base, ladder = result.base, result.ladder
-    is_alike = result.labelled if ladder is None else ladder.scoring in SAME_MEASURE
+    is_alike = result.labelled
+    if ladder is not None:
+        is_alike = ladder.scoring in SAME_MEASURE or result.partial is not None
     if not is_alike or 2 * base.unlisted > base.n:
         return False
-    return other is None or base.share > other.score
+    return other is None or result.change.before.score > other.score
 
 
 def is_before(result: RunResult, other: Rung) -> bool:

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from bot.cards.blocks import CardBlock, Facts, Lines, Message, Note, Text, code, cut, escape, sentence
 from bot.cards.calibration import alternative_bill
 from bot.cards.candidates import counted_as_right, meaning
-from bot.cards.result_comparison import SAME_MEASURE, before_name, better_name, comparison_facts
+from bot.cards.result_comparison import (
+    SAME_MEASURE,
+    before_name,
+    better_name,
+    comparison_facts,
+    partial_meaning,
+)
 from bot.cards.results import notes_on_judge, saving_text
 from bot.cards.words import (
     capitalize,
@@ -20,7 +26,7 @@ from bot.cards.words import (
     pluralize,
     points,
     points_range,
-    share_with_interval,
+    score_with_interval,
     shorten,
 )
 from bot.rules.plans import Plan
@@ -38,16 +44,19 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
             bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
             bills.append(("Planned monthly cost", bill))
         bills += alternative_bill(plan)
-    is_base = result.before == "base"
-    changed = f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
+    change = result.change
+    name_before = capitalize(before_name(result))
+    if result.before == "base":
+        name_before = f"{escape(shorten(plan.base_model))}, prompted"
+    measured = partial_meaning(result) or f", {counted_as_right(result.ladder)}"
+    difference = f"{points(change.gain)} ({points_range(change.low, change.high)})"
+    if result.partial is not None:
+        difference += f", {p_value(change.p)}"
     scores = [
-        (f"Tuned model, {counted_as_right(result.ladder)}", share_with_interval(result.tuned)),
-        (
-            f"{escape(shorten(plan.base_model))}, prompted" if is_base else capitalize(before_name(result)),
-            share_with_interval(result.base),
-        ),
-        ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
-        ("Rows that changed", changed),
+        (f"Tuned model{measured}", score_with_interval(change.after)),
+        (name_before, score_with_interval(change.before)),
+        ("Difference", difference),
+        _changed_fact(result),
         *comparison_facts(result, is_full=True),
     ]
     return (
@@ -57,6 +66,14 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
         *_caveats(plan, result),
         Text(_method(result)),
     )
+
+
+def _changed_fact(result: RunResult) -> tuple[str, str]:
+    changed = f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
+    if result.partial is None:
+        return "Rows that changed", changed
+    shares = f"{percent(result.base.share)} → {percent(result.tuned.share)}"
+    return f"Rows {counted_as_right(result.ladder)}", f"{shares}: {changed}"
 
 
 def changed_rows_card(rows: Sequence[ChangedRow], before: str = "base") -> Message:
@@ -128,7 +145,7 @@ def _got_worse(result: RunResult) -> list[CardBlock]:
 def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
     """What a reader might wrongly conclude from this measurement."""
     lines, ladder = [escape(note) for note in notes_on_judge(plan, result)], result.ladder
-    if ladder and ladder.rungs and ladder.scoring not in SAME_MEASURE:
+    if ladder and ladder.rungs and ladder.scoring not in SAME_MEASURE and result.partial is None:
         (tuned,) = ladder.rung("tuned")
         right = counted_as_right(ladder)
         lines.append(
@@ -151,11 +168,17 @@ def _method(result: RunResult) -> str:
         text = "the base model had the fields of the answer named in its prompt"
     if result.before != "base":
         text = f"{before_name(result)} learnt from the same training rows"
-    right = counted_as_right(result.ladder)
+    counted = f"“Right” means {counted_as_right(result.ladder)}"
+    tests = "Ranges are 95% intervals (Wilson; Newcombe for the difference), p is McNemar's exact test."
+    if result.partial is not None and result.ladder is not None:
+        counted = f"Scores are the share {meaning(result.ladder.rung('tuned')[0])}"
+        tests = (
+            "Ranges are 95% intervals of the mean, p is that of a paired bootstrap, and for whole rows of McNemar's "
+            "exact test."
+        )
     return (
-        f"*How this was measured*: “Right” means {right}. Both answered the same {result.tuned.n:,} rows, "
-        f"which were set aside before training; {text}. Ranges are 95% intervals (Wilson; Newcombe for "
-        "the difference), p is McNemar's exact test."
+        f"*How this was measured*: {counted}. Both answered the same {result.tuned.n:,} rows, "
+        f"which were set aside before training; {text}. {tests}"
     )
 
 

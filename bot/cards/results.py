@@ -25,6 +25,7 @@ from bot.cards.blocks import (
 from bot.cards.candidates import bar_text, counted_as_right, meaning, scoring_text, short_meaning
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.judge_agreement import judge_notes, trust_text
+from bot.cards.judge_checks import judge_button
 from bot.cards.models import prices_text, promotion_button, try_button, worse_labels_text
 from bot.cards.plan_money import foreseen_text, net_value
 from bot.cards.plan_training import taught_facts
@@ -32,6 +33,7 @@ from bot.cards.result_comparison import (
     SAME_MEASURE,
     SIGNIFICANT,
     before_name,
+    before_text,
     best_alternative,
     better_name,
     compared_with_base,
@@ -43,7 +45,7 @@ from bot.cards.result_comparison import (
 )
 from bot.cards.words import about_usd, charge, percent, pluralize, shorten
 from bot.rules.facts import is_silent
-from bot.rules.judge_agreement import UNCHECKED
+from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
 from bot.rules.plans import MONEY_RULES, Plan
 from bot.rules.units import HOURS_PER_MONTH, format_months
 from bot.values.runs import RunResult
@@ -114,7 +116,7 @@ def card(
             Note(f"{subject}{scoring_text(result.ladder)}"),
             Facts([*facts, ("Cost", _cost(run, plan, result, is_stopped=is_stopped)), *taught_facts(plan)]),
             *([Text(DELETED)] if is_deleted else _reasons(plan, result)),
-            *([] if is_deleted else _next(run, result, may_be_used=may_be_used)),
+            *([] if is_deleted else _next(run, plan, result, may_be_used=may_be_used)),
             *([Note(about_machine)] if machine else []),
             actions(*_buttons(run, plan, result, may_be_used=may_be_used, is_deleted=is_deleted)),
         ),
@@ -153,7 +155,7 @@ def _headline(result: RunResult, *, may_be_used: bool) -> str:
 
 
 def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used: bool) -> str:
-    if _is_open(result):
+    if _is_open(result) or _is_judge_distrusted(result):
         return "Undecided"  # the same word as the verdict in Details, so that there is only one answer
     if may_be_used:
         return "Deploy it"
@@ -176,13 +178,30 @@ def _is_open(result: RunResult) -> bool:
     return result.advice is not None and result.advice.kind == "unknown"
 
 
+def _is_judge_distrusted(result: RunResult) -> bool:
+    """True if people disagree with the judge of the scores: then these decide nothing."""
+    checks = result.judge_checks
+    return checks is not None and _is_judged(result) and checks.trust == "distrusted"
+
+
+def _is_judged(result: RunResult) -> bool:
+    return result.ladder is not None and result.ladder.scoring == "judge"
+
+
+def _judge(plan: Plan, result: RunResult) -> CheckedJudge | None:
+    """The model whose verdicts are the scores, None if they were scored without one."""
+    if plan.judge is None or not _is_judged(result):
+        return None
+    return CheckedJudge(plan.judge, result.judge_checks or UNCHECKED, result.checkable)
+
+
 def _is_worse(result: RunResult, tuned: Rung, other: Rung | None) -> bool:
     """True if it is significantly worse than the best alternative, or than its own base."""
     ladder = result.ladder
     if ladder and ladder.pairs and other is not None and not is_base_best(result, other):
         (pair,) = ladder.pairs
         return pair.better != tuned.arm and pair.p < SIGNIFICANT
-    return result.gain < 0 and result.p_value < SIGNIFICANT
+    return result.change.gain < 0 and result.change.p < SIGNIFICANT
 
 
 def _saves_in_short(plan: Plan, saves: str) -> str:
@@ -211,8 +230,10 @@ def _is_usable(result: RunResult) -> bool:
     ladder, advice = result.ladder, result.advice
     if ladder is None or not ladder.rung("tuned") or (advice and advice.kind == "no_go"):
         return False
+    if _is_judge_distrusted(result):
+        return False
     (tuned,) = ladder.rung("tuned")
-    is_better = result.gain > 0 and result.p_value < SIGNIFICANT
+    is_better = result.change.gain > 0 and result.change.p < SIGNIFICANT
     return tuned.standing == "meets" and (is_better or not is_base_best(result, best_alternative(ladder)))
 
 
@@ -264,22 +285,22 @@ def _reasons(plan: Plan, result: RunResult) -> list[CardBlock]:
 def _for(plan: Plan, result: RunResult) -> str:
     """What the training gained. If what answered before is the best alternative, the headline has the difference."""
     ladder = result.ladder
-    if result.gain <= 0 or result.p_value >= SIGNIFICANT:
+    if result.change.gain <= 0 or result.change.p >= SIGNIFICANT:
         return ""
     if plan.method == "head":
-        base = f"{before_name(result)} has {percent(result.base.share)}"
+        base = f"{before_name(result)} has {before_text(result)}"
         return f"It is the free encoder's model, ready to be deployed; {base}."
     other = best_alternative(ladder) if ladder else None
     is_told = other is None or is_base_best(result, other) or is_before(result, other)
-    if ladder is None or not ladder.pairs or is_told:
+    if result.partial is None and (ladder is None or not ladder.pairs or is_told):
         is_one = result.better == 1
         rows = f"{pluralize(result.better, 'row')} that {before_name(result)} got wrong"
         return f"{rows} {'is' if is_one else 'are'} now right."
-    base = f"{before_name(result)} has {percent(result.base.share)}"
+    base = f"{before_name(result)} has {before_text(result)}"
     if result.before != "base":
         # Being ahead of a model that was trained in another way doesn't show what this training gained.
-        return f"It is right more often than {before_name(result)}, which has {percent(result.base.share)}."
-    if ladder.scoring not in SAME_MEASURE:
+        return f"It is right more often than {before_name(result)}, which has {before_text(result)}."
+    if ladder and ladder.scoring not in SAME_MEASURE and result.partial is None:
         shares = (
             f"{percent(result.tuned.share)} {counted_as_right(ladder)} against {percent(result.base.share)}"
         )
@@ -294,7 +315,13 @@ def _against(result: RunResult) -> str:
     if result.worse_labels:
         name = escape(shorten(better_name(result), 60))
         return f"Right less often than {name}: {worse_labels_text(result.worse_labels)}."
-    if result.worse:
+    if result.worse and result.partial is not None and result.ladder and result.ladder.scoring == "json":
+        has = "has" if result.worse == 1 else "have"
+        return (
+            f"{pluralize(result.worse, 'row')} in which {before_name(result)} got every field right now {has} a wrong "
+            "field."
+        )
+    if result.worse and result.partial is None:
         rows = f"{pluralize(result.worse, 'row')} that {before_name(result)} got right"
         return f"{rows} {'is' if result.worse == 1 else 'are'} now wrong."
     return ""
@@ -302,18 +329,25 @@ def _against(result: RunResult) -> str:
 
 def _unknown(plan: Plan, result: RunResult) -> str:
     advice, current = result.advice, escape(shorten(plan.current or ""))
+    judge = _judge(plan, result)
+    about_judge = ""
+    if judge and not judge.is_trusted:
+        about_judge = (
+            f"How far to trust the judge {escape(shorten(judge.name))}: {escape(trust_text(judge.checks))}."
+        )
+    if about_judge and _is_judge_distrusted(result):
+        return about_judge
     if advice and advice.kind == "unknown" and advice.rule != IN_HEADLINE:
         return sentence(advice.reason or advice.headline)
     ladder = result.ladder
-    people = result.judge_checks or UNCHECKED
-    if plan.judge and ladder and ladder.scoring == "judge" and people.trust != "trusted":
-        return f"How far to trust the judge {escape(shorten(plan.judge))}: {escape(trust_text(people))}."
+    if about_judge:
+        return about_judge
     if result.no_encoder:
         why = sentence(result.no_encoder)
         return f"How it compares with the free encoder, which could not answer for this run: {why}"
     if current and saving_text(plan, result):
         return f"Whether it can replace {current}, which was not measured on these rows."
-    if ladder and ladder.rungs and ladder.scoring != "label":
+    if ladder and ladder.rungs and ladder.scoring == "f1":
         (tuned,) = ladder.rung("tuned")
         failed = f" {escape(notes_on_judge(plan, result)[0])}" if plan.judge and result.judge else ""
         return f"Whether the answers are right: {percent(tuned.score)} is {meaning(tuned)}.{failed}"
@@ -328,17 +362,17 @@ def notes_on_judge(plan: Plan, result: RunResult) -> list[str]:
     return judge_notes(plan.judge, models, result.judge, result.ladder, people)
 
 
-def _next(run: Run, result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
+def _next(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
     """The next step; empty if the first button does it."""
-    if _to_measure(result) or (may_be_used and not _is_open(result)):
+    if _about_judge(plan, result) or _to_measure(result) or (may_be_used and not _is_open(result)):
         return []
     text = f"*Next*: {sentence(result.advice.next_step)}" if result.advice and result.advice.next_step else ""
     if result.advice and result.advice.kind == "go" and run.model:
         # It is in use already, or there is an objection that the verdict doesn't consider, such as the model in use.
         text = f"*Next*: {code(f'/finetune promote {run.model}')} explains what speaks against deploying it."
-    elif result.advice is None and result.p_value >= SIGNIFICANT:
+    elif result.advice is None and result.change.p >= SIGNIFICANT:
         text = "*Next*: Stay with what you have, or measure again with more held-out rows."
-    elif result.advice is None and result.gain <= 0:
+    elif result.advice is None and result.change.gain <= 0:
         text = "*Next*: Look at the rows that got worse before you train again."
     return [Text(text)] if text else []
 
@@ -348,14 +382,23 @@ def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool, is_d
     number = str(run.id)
     if is_deleted:
         return [button("Details", DETAILS, number)]
+    may_be_used = may_be_used and not _is_judge_distrusted(result)
     steps = [
+        *_about_judge(plan, result),
         *_to_measure(result, plan.dataset, number),
         *([promotion_button(run.id, run.model)] if may_be_used and run.model else []),
         *([try_button(run.id)] if run.model else []),
     ]
-    if steps and not _next(run, result, may_be_used=may_be_used):
+    if steps and not _next(run, plan, result, may_be_used=may_be_used):
         steps[0]["style"] = "primary"
     return [*steps[:2], button("Details", DETAILS, number)]
+
+
+def _about_judge(plan: Plan, result: RunResult) -> list[Block]:
+    """The button to check the judge or to choose another one, which every other step rests on."""
+    judge = _judge(plan, result)
+    step = judge.next_step if judge else None
+    return [judge_button(judge, step, plan.dataset)] if judge and step else []
 
 
 def _to_measure(result: RunResult, dataset: str = "", number: str = "") -> list[Block]:

@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 
 from bot.rules.units import MonthlyVolume, format_requests, format_tokens
-from bot.values.runs import ArmScore
+from bot.values.runs import ArmScore, MeasuredScore
 from trainers.money import usd, usd_micros
 
 Options = Mapping[str, Sequence[str]]  # an option may have several values, such as several models
@@ -42,6 +42,10 @@ def interval(low: float, high: float) -> str:
 
 def share_with_interval(arm: ArmScore) -> str:
     return f"{percent(arm.share)} ({interval(arm.low, arm.high)})"
+
+
+def score_with_interval(measured: MeasuredScore) -> str:
+    return f"{percent(measured.score)} ({interval(measured.low, measured.high)})"
 
 
 def pluralize(count: int, name: str, many: str | None = None) -> str:

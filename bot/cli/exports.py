@@ -64,24 +64,26 @@ def _facts(model: Model, run: Run) -> Facts:
         "measure": measure,
         "tuned": tuned,
         "against": against,
-        "p_value": result.p_value,
+        "p_value": result.change.p,
     }
 
 
 def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
     """Returns the measure's name, the model's score, and the scores of the alternatives, by the ladder's measure if
-    there is a ladder. The base was scored by right answers, so it is listed only if the ladder is too."""
+    there is a ladder. In older results the base was scored by right answers, and is listed only if the ladder is
+    too."""
     what = before_name(result)
     if result.before == "base":
         what = f"the untuned base, {plan.base_model}"
-    base = _score(what, result.base.share, result.base.low, result.base.high)
+    before = result.change.before
+    base = _score(what, before.score, before.low, before.high)
     ladder = result.ladder
     if ladder is None:
         tuned = _score("this model", result.tuned.share, result.tuned.low, result.tuned.high)
         return "the share of right answers", tuned, [base]
     rung = ladder.rung("tuned")[0]
     tuned = _score("this model", rung.score, rung.low, rung.high)
-    against = [base] if rung.scoring == "label" else []
+    against = [base] if rung.scoring == "label" or result.partial is not None else []
     for other in ladder.rungs:
         if other is not rung and other.arm.rung != result.before:
             against.append(_score(arm_name(other.arm), other.score, other.low, other.high))

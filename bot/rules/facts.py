@@ -176,7 +176,8 @@ class Evidence:
     @property
     def is_judged(self) -> bool:
         """True if the scores are a judge's verdicts."""
-        return self.judge is not None and any(rung.scoring == "judge" for rung in self.rungs)
+        scored = [*self.rungs, *([self.tuned] if self.tuned else [])]
+        return self.judge is not None and any(rung.scoring == "judge" for rung in scored)
 
     @property
     def is_judge_distrusted(self) -> bool:

@@ -150,6 +150,35 @@ class JudgeChecks:
 
 UNCHECKED = JudgeChecks()
 
+JudgeStep = Literal["check", "replace"]
+
+
+@dataclass(frozen=True)
+class CheckedJudge:
+    """The judge whose verdicts are the scores of a card, and what people said about them. `measurement` is the one
+    whose answers people can still check where the card is shown, None if there is none."""
+
+    name: str
+    checks: JudgeChecks = UNCHECKED
+    measurement: int | None = None
+
+    @property
+    def is_trusted(self) -> bool:
+        return self.checks.trust == "trusted"
+
+    @property
+    def next_step(self) -> JudgeStep | None:
+        """What to do before anything rests on the scores: have people check the judge, or replace it. None if it is
+        trusted, or if people can check no more answers here and what they said is not against it."""
+        if self.is_trusted:
+            return None
+        if self.checks.trust == "distrusted":
+            return "replace"
+        if self.measurement is not None and self.checks.answers < MOST_CHECKED:
+            return "check"
+        is_too_close = self.checks.answers >= MOST_CHECKED and not self.checks.is_lopsided
+        return "replace" if is_too_close else None
+
 
 def summarize_verdicts(verdicts: Sequence[HumanVerdict]) -> JudgeChecks:
     """Counts people's verdicts on answers that the same judge had judged. An answer on which people are split, or of

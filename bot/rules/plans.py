@@ -16,7 +16,7 @@ from bot.rules.budgets import Hosting
 from bot.rules.estimate_inputs import Question
 from bot.rules.units import Misread, MonthlyVolume
 from trainers import hyperparameters, methods
-from trainers.evaluation.results import Standing
+from trainers.evaluation.results import Scoring, Standing
 from trainers.hyperparameters import Sweep, Value, combinations, hosted_epochs_for
 from trainers.json_values import from_object
 from trainers.methods import Basis, MethodName, resolve, specs
@@ -100,7 +100,9 @@ class PlanVerdict:
     '' if the hours were given or not even 0 hours would do. `saves_until` is the first day on which the saving is
     another one, because the tuned model or the one that it is compared with has ended; '' if none is known. `net` is
     None for plans older than this field, and if nothing was simulated. `machine_micros` is the monthly bill of the
-    machines that serve the model."""
+    machines that serve the model. `scoring` is how the score of `best` is counted; older plans don't say it. `floor`
+    is what the commonest values alone get, None unless answers are JSON objects. `judge` is the model whose verdicts
+    are the scores."""
 
     kind: VerdictKind
     rule: str
@@ -116,6 +118,9 @@ class PlanVerdict:
     unmeasured: OtherModel | None = None
     task: str = ""
     aim: str = ""
+    scoring: Scoring = "label"
+    floor: float | None = None
+    judge: str = ""
 
 
 @dataclass(frozen=True)
@@ -315,9 +320,14 @@ def canonical_json(plan: Plan) -> str:
         if not fields[name]:
             del fields[name]
     if plan.advised:
-        for name in ("unmeasured", "task", "aim", "net", "machine_micros"):
-            if not fields["predicted"]["advised"][name]:
-                del fields["predicted"]["advised"][name]
+        advised = fields["predicted"]["advised"]
+        for name in ("unmeasured", "task", "aim", "net", "machine_micros", "judge"):
+            if not advised[name]:
+                del advised[name]
+        if advised["scoring"] == "label":
+            del advised["scoring"]
+        if advised["floor"] is None:
+            del advised["floor"]
     for name in ("memory", "advised", "volume"):
         if plan.predicted and fields["predicted"][name] is None:
             del fields["predicted"][name]

@@ -11,6 +11,7 @@ from decimal import Decimal
 from statistics import NormalDist, fmean, pstdev, stdev
 from typing import Literal
 
+from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS, PromotionLimits
 from bot.rules.plans import ascii_name
 from trainers.evaluation.claims import promotion_level
@@ -30,6 +31,7 @@ Objection = Literal[
     "gone",
     "unmeasured",
     "no_go",
+    "judge",
     "nothing_beside",
     "not_better",
     "other_rows",
@@ -126,6 +128,7 @@ class PromotionEvidence:
     - `used` is the model in use now; `against_used` is None if the two did not answer the same rows.
     - `no_go` is the verdict of its run, if that was a no.
     - `is_gone` is true if the model no longer answers.
+    - `judge` is the model whose verdicts are the scores, None if they were scored without one.
     - `low` labels are shown to be below the floor in the policy's `limits`, `worse` labels to be right less often than
       with `worse_than`, the name of the best alternative or of what answered before the training.
     """
@@ -140,6 +143,7 @@ class PromotionEvidence:
     low: tuple[LabelRecall, ...] = ()
     worse: tuple[LabelLoss, ...] = ()
     worse_than: str = "the best alternative"
+    judge: CheckedJudge | None = None
 
 
 def alias_for(dataset: str) -> str:
@@ -229,6 +233,8 @@ def find_objections(proof: PromotionEvidence) -> tuple[Objection, ...]:
         names.append("no_go")
     if proof.rung is None:
         return (*names, "unmeasured")
+    if proof.judge is not None and proof.judge.checks.trust == "distrusted":
+        names.append("judge")
     if proof.best is None:
         names.append("nothing_beside")
     elif not proof.best.is_enough(margin):

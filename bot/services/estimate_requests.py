@@ -28,7 +28,7 @@ from bot.charts import forecast as drawing
 from bot.command_parser import format_estimate, format_question, parse_estimate, parse_question
 from bot.context import AppContext
 from bot.rules.estimate_inputs import Question
-from bot.rules.facts import Evidence, TaskKind
+from bot.rules.facts import TaskKind
 from bot.rules.fit import aim_numbers
 from bot.rules.forecast import Outlook
 from bot.rules.plans import BestCandidate, NetValue, OtherModel, Plan, PlanVerdict, Prediction
@@ -42,7 +42,7 @@ from bot.values.requests import Estimate
 from bot.values.row_labels import USUAL_ROWS
 from bot.values.runs import Refusal
 from storage.records import Draft, StoredEstimate
-from trainers.evaluation.results import find_best
+from trainers.evaluation.results import Rung, find_best
 from trainers.money import to_micros
 from trainers.pricing import tuned_price
 from trainers.providers import model_verdict
@@ -338,12 +338,14 @@ def prediction_of(result: EstimateResult) -> Prediction:
 def _verdict(result: EstimateResult) -> PlanVerdict:
     """Returns the verdict to be frozen in the plan, so that it can't change after approvers have read it."""
     verdict, sums, outlook = result.verdict, result.estimate, result.outlook
+    evidence, facts = result.evidence, result.verdict.facts
+    best = find_best(evidence.alternatives)
     return PlanVerdict(
         kind=verdict.kind,
         rule=verdict.rule,
         reason=because_text(verdict.deciding.because),
         bar=result.evidence.bar,
-        best=_best_alternative(result.evidence),
+        best=_best_candidate(best) if best else None,
         people_micros=to_micros(sums.people_usd) if sums else 0,
         labels_micros=to_micros(sums.labels_usd) if sums else 0,
         bearable_hours=f"{outlook.bearable_hours:f}" if outlook and outlook.bearable_hours else "",
@@ -353,6 +355,9 @@ def _verdict(result: EstimateResult) -> PlanVerdict:
         unmeasured=_unmeasured(result),
         task=result.evidence.task_kind or "",
         aim="".join(text for _, text in aim_facts(aim_numbers(verdict.facts))),
+        scoring=best.scoring if best else "label",
+        floor=round(facts.floor, 6) if facts.has_objects and facts.floor is not None else None,
+        judge=str(evidence.judge) if evidence.is_judged else "",
     )
 
 
@@ -369,10 +374,7 @@ def _unmeasured(result: EstimateResult) -> OtherModel | None:
     return OtherModel(other.name, to_micros(other.monthly.total)) if other else None
 
 
-def _best_alternative(evidence: Evidence) -> BestCandidate | None:
-    best = find_best(evidence.alternatives)
-    if best is None:
-        return None
+def _best_candidate(best: Rung) -> BestCandidate:
     score, low, high = (round(bound, 6) for bound in (best.score, best.low, best.high))
     return BestCandidate(rung_name(best.arm), score, low, high, best.standing)
 

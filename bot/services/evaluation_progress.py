@@ -21,6 +21,7 @@ from bot.services.data_policy import Forbidden, Unsure
 from bot.services.dataset_worker import SEED
 from bot.services.evaluation_engine import Evaluation
 from bot.services.evaluation_worker import ArmKeys
+from bot.services.measured_candidates import folder_of
 from bot.values.evaluations import LadderPlan, LadderProgress
 from storage.records import Measurement
 from trainers.evaluation.results import Candidate
@@ -41,7 +42,7 @@ class LadderStep:
 
     @property
     def folder(self) -> Path:
-        return measurements.folder_of(self.context, self.measurement)
+        return folder_of(self.context, self.measurement)
 
     def with_progress(self, progress: LadderProgress) -> LadderStep:
         return replace(self, progress=progress)

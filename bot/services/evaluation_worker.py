@@ -375,7 +375,7 @@ def _arm_keys(
         rows = len(tools)
         if arm.rung == "encoder":
             return ArmKeys(_encoder_keys(plan, rows, seed), (0,) * rows, work=0.0)
-        kind = "classical by field" if plan.has_objects else "classical"
+        kind = "classical by field or copied" if plan.has_objects else "classical"
         keys = classical_keys(plan.train_sha256, plan.holdout_sha256, rows, seed, kind)
         return ArmKeys(keys, (0,) * rows, work=0.0)
     encoding = encoding_of(arm.model.split("/", 1)[1])

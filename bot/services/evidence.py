@@ -24,7 +24,7 @@ from bot.rules.promotion import (
     compare_models,
     labels_below_floor,
 )
-from bot.services import datasets, looks, measurements, row_labels
+from bot.services import checked_judges, datasets, looks, row_labels
 from bot.services.estimate_inputs import ENCODER_RUNG
 from bot.services.hardware import Target
 from bot.services.measured_candidates import load_measured
@@ -68,21 +68,27 @@ def load_evidence(
         task_kind=task or stored_task,
         ladder=measured.ladder if measured else None,
         judge=measured.judge if measured else None,
-        judge_checks=measurements.checks_of_judge(
-            context, dataset.name, measured.judge if measured else None
-        ),
+        judge_checks=checked_judges.checks_of(context, dataset.name, measured.judge if measured else None),
         failed=measured.failed if measured else (),
         curve=next((curve for curve in curves if curve.holdout_sha256 == holdout), None),
         label_checks=row_labels.count_checks(context, dataset.id, versions),
     )
     run = _newest_run(context, versions, holdout, target)
     beside = RunResult.from_json(run.result).ladder if run and run.result else None
-    return with_run_result(evidence, beside) if beside else evidence
+    if run is None or beside is None:
+        return evidence
+    return with_run_result(context, evidence, plan_from_json(run.plan), beside)
 
 
-def with_run_result(evidence: Evidence, beside: Ladder) -> Evidence:
-    """Adds a run's result. Its comparison of the tuned model with the best alternative is used if the ladder still has
+def with_run_result(context: AppContext, evidence: Evidence, plan: Plan, beside: Ladder) -> Evidence:
+    """Adds the result of a run with this plan, unless another judge scored it than the ladder: their verdicts don't
+    compare. Its comparison of the tuned model with the best alternative is used if the ladder still has
     that alternative with the same scores."""
+    if beside.scoring == "judge":
+        if _has_other_judge(evidence, plan):
+            return evidence
+        checks = checked_judges.checks_of(context, plan.dataset, plan.judge)
+        evidence = replace(evidence, judge=plan.judge, judge_checks=checks)
     ladder, (tuned,) = evidence.ladder, beside.rung("tuned")
     others = [rung for rung in beside.rungs if rung is not tuned]
     same = [(rung.arm, rung.scores) for rung in ladder.rungs] if ladder else []
@@ -94,6 +100,15 @@ def with_run_result(evidence: Evidence, beside: Ladder) -> Evidence:
     return replace(evidence, ladder=ladder, tuned=tuned)
 
 
+def without_other_judge(evidence: Evidence, plan: Plan) -> Evidence:
+    """Leaves out what another judge scored than the plan's, for a verdict on the plan's own run."""
+    return replace(evidence, ladder=None, tuned=None) if _has_other_judge(evidence, plan) else evidence
+
+
+def _has_other_judge(evidence: Evidence, plan: Plan) -> bool:
+    return evidence.is_judged and plan.judge is not None and evidence.judge != plan.judge
+
+
 def best_rung(evidence: Evidence) -> Rung | None:
     """Returns the rung with the highest score, the tuned model's included."""
     tuned = [evidence.tuned] if evidence.tuned else []
@@ -102,7 +117,7 @@ def best_rung(evidence: Evidence) -> Rung | None:
 
 def judge_checks(context: AppContext, plan: Plan) -> JudgeChecks | None:
     """Returns what people said about the plan's judge on this dataset, None without a judge."""
-    return measurements.checks_of_judge(context, plan.dataset, plan.judge) if plan.judge else None
+    return checked_judges.checks_of(context, plan.dataset, plan.judge) if plan.judge else None
 
 
 def comparable_alternatives(evidence: Evidence, judge: str | None) -> tuple[Rung, ...]:
@@ -158,6 +173,7 @@ def promotion_proof(
         low=labels_below_floor(labels, limits),
         worse=result.worse_labels if result else (),
         worse_than=better_name(result) if result else "",
+        judge=checked_judges.judge_of_result(context, plan, result) if result else None,
     )
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bot.cards import judge_agreement as views
+from bot.cards import judge_checks as views
 from bot.cards.words import pluralize
 from bot.context import AppContext
-from bot.services import human_preferences, judge_worker, measurements
+from bot.rules.judge_agreement import UNCHECKED
+from bot.rules.plans import plan_from_json
+from bot.services import checked_judges, human_preferences, judge_worker, measurements, notifications
 from bot.services.human_preferences import AT_ONCE
 from bot.services.judge_worker import AnswerForPeople
-from bot.services.measured_candidates import judge_of
+from bot.services.measured_candidates import folder_of, judge_of
 from bot.values.runs import Refusal
 from storage.records import HumanVerdict, Measurement
 
@@ -46,7 +48,7 @@ def choose(context: AppContext, button: str, value: str, person: str) -> Refusal
     number, key, whose = value.split(" ")
     if whose != person:
         return Refusal(
-            f"This answer is for <@{whose}>. Press “{views.JUDGE_SOME_WORDS}” on the result for answers of your own."
+            f"This answer is for <@{whose}>. Press “{views.CHECK_JUDGE_WORDS}” on the result for answers of your own."
         )
     measurement = human_preferences.measurement_to_judge(context, int(number), person)
     if isinstance(measurement, Refusal):
@@ -79,7 +81,7 @@ def choose(context: AppContext, button: str, value: str, person: str) -> Refusal
 
 
 def _answers(context: AppContext, measurement: Measurement) -> tuple[AnswerForPeople, ...]:
-    return judge_worker.read_answers(measurements.folder_of(context, measurement))
+    return judge_worker.read_answers(folder_of(context, measurement))
 
 
 def _waiting(
@@ -115,7 +117,8 @@ def _post(
 
 def _show_checks(context: AppContext, measurement: Measurement) -> None:
     """From ten answers on, shows how far people agree on a card of its own and on the result's card."""
-    checks = measurements.checks_of(context, measurement)
+    judge = checked_judges.judge_of_measurement(context, measurement, may_show=True)
+    checks = judge.checks if judge else UNCHECKED
     if checks.answers < AT_ONCE or measurement.result is None:
         return
     message = views.checks_card(measurement.id, str(judge_of(measurement)), checks)
@@ -123,6 +126,16 @@ def _show_checks(context: AppContext, measurement: Measurement) -> None:
     context.show(f"agreement {measurement.id}", measurement.channel, message, thread=result_card)
     result = measurements.result_card(context, measurement, measurement.result, for_people=True)
     context.show(result_card, measurement.channel, result)
+    _update_runs(context, measurement)
+
+
+def _update_runs(context: AppContext, measurement: Measurement) -> None:
+    """Shows the new agreement on the results of runs that this judge has scored."""
+    dataset = context.store.datasets.get(measurement.dataset_id).name
+    versions = tuple(version.id for version in context.store.datasets.versions(dataset))
+    for run in context.store.runs.done(versions):
+        if plan_from_json(run.plan).judge == judge_of(measurement):
+            notifications.update_result(context, run)
 
 
 def _card_name(measurement: Measurement, answer: AnswerForPeople, person: str) -> str:

@@ -32,6 +32,7 @@ from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.evaluation_worker import report_max_tokens
 from bot.services.hardware import Target, find_target
+from bot.services.measured_candidates import folder_of
 from bot.services.tuned_learning_curves import CurveStep, save_step, stop
 from bot.values.evaluations import CurvePlan
 from bot.values.learning_curves import (
@@ -99,7 +100,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
         evaluation_worker.judge_curve,
         plan,
         context.settings.files,
-        measurements.folder_of(context, measurement),
+        folder_of(context, measurement),
         SEED,
     )
     if judged is not None:
@@ -382,7 +383,7 @@ def _judge(
         plan,
         texts,
         context.settings.files,
-        measurements.folder_of(context, measurement),
+        folder_of(context, measurement),
         plan.seed,
     )
     if judged is not None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bot.context import CoreContext
 from bot.rules.facts import FailedCandidate
 from bot.services.looks import history, rungs_with_looks
 from bot.values.evaluations import LadderPlan, LadderProgress
@@ -87,6 +88,11 @@ def known_ladder(store: Store, files: Path, measurement: Measurement) -> Ladder:
     ladders = _find(store, files, dataset, plan.holdout_sha256)
     earlier = [each for each in ladders if each.measurement.id < measurement.id]
     return _merge([own, *earlier], own, own.ladder.bar).ladder
+
+
+def folder_of(context: CoreContext, measurement: Measurement) -> Path:
+    """Returns the folder with a measurement's prompts, its plots, and the answers for people."""
+    return context.settings.data / "measurements" / f"m{measurement.id}"
 
 
 def judge_of(measurement: Measurement) -> str | None:

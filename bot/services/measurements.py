@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Literal
 
 from bot import logs
@@ -30,6 +29,7 @@ from bot.services import (
     authorization,
     budgets,
     candidates,
+    checked_judges,
     data_policy,
     datasets,
     freeze_scope,
@@ -39,7 +39,7 @@ from bot.services import (
 from bot.services.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
 from bot.services.judge_worker import PairsForPeople
-from bot.services.measured_candidates import judge_of, known_ladder, load_measured
+from bot.services.measured_candidates import folder_of, known_ladder, load_measured
 from bot.values.evaluations import JudgeProgress, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
@@ -71,18 +71,6 @@ def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreem
         rungs = Ladder.from_json(measurement.result).rungs if measurement.result else ()
         better = judge_worker.best_two(rungs)[0].arm.key if rungs else ""
     return judge_agreement_rules.summarize_labels(labels, better)
-
-
-def checks_of(context: AppContext, measurement: Measurement) -> JudgeChecks:
-    """Returns what people said about this measurement's judge, in all measurements of the dataset."""
-    dataset = context.store.datasets.get(measurement.dataset_id).name
-    return checks_of_judge(context, dataset, judge_of(measurement))
-
-
-def checks_of_judge(context: AppContext, dataset: str, judge: str | None) -> JudgeChecks:
-    if judge is None:
-        return UNCHECKED
-    return judge_agreement_rules.summarize_verdicts(context.store.human_verdicts.on(dataset, judge))
 
 
 def progress_of(measurement: Measurement) -> MeasurementProgress:
@@ -147,11 +135,6 @@ def result_card_of(context: AppContext, measurement: Measurement) -> str:
     second one."""
     second = f"measured {measurement.id}"
     return second if context.store.outbox.card(second) else card_of(measurement)
-
-
-def folder_of(context: AppContext, measurement: Measurement) -> Path:
-    """Returns the folder with its prompts, its plots, and the pairs of answers for people."""
-    return context.settings.data / "measurements" / f"m{measurement.id}"
 
 
 def _message(context: AppContext, measurement: Measurement, why: str) -> Message:
@@ -390,7 +373,8 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         return curve_views.details(Curve.from_json(measurement.result), _label_usd(measurement))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     ladder = known_ladder(context.store, context.settings.files, measurement)
-    people = checks_of(context, measurement)
+    judge = checked_judges.judge_of_measurement(context, measurement, may_show=False)
+    people = judge.checks if judge else UNCHECKED
     earlier = preferences_of(context, measurement) if plan.judge else None
     prompt = prompt_views.details(plan, progress.search)
     dataset = context.store.datasets.get(measurement.dataset_id)
@@ -470,10 +454,11 @@ def result_card(
     ladder = known_ladder(context.store, context.settings.files, measurement)
     pairs = pairs_for_people(context, measurement)
     has_answers = bool(judge_worker.read_answers(folder_of(context, measurement)) or (pairs and pairs.rows))
-    judged = _judge_notes(plan, progress.judge, ladder, checks_of(context, measurement))
     if has_answers and for_people is None:
         dataset = context.store.datasets.get(measurement.dataset_id)
         for_people = authorization.may_show_rows(context, dataset, measurement.channel)
+    judge = checked_judges.judge_of_measurement(context, measurement, may_show=bool(for_people))
+    judged = _judge_notes(plan, progress.judge, ladder, judge.checks if judge else UNCHECKED)
     return ladder_views.card(
         ladder,
         own=[rung.arm for rung in own.rungs],
@@ -482,10 +467,12 @@ def result_card(
             *([prompt_views.outcome(progress.search)] if progress.search else []),
             *judged[:1],
             *views.fewer_examples(plan),
+            *views.unknown_kind(plan),
             *views.left_out(progress.arms),
             *_looks_notes(context, measurement, ladder, from_look=2),
         ],
         for_people=bool(has_answers and for_people),
+        judge=judge,
         is_searched=progress.search is not None,
         encoder=candidates.encoder_target(context.settings, context.trainers) if plan.labels else None,
     )

@@ -24,7 +24,7 @@ from bot.context import AppContext, CoreContext
 from bot.rules.budgets import actual_micros
 from bot.rules.calibration import Actual, RunningError, run_actuals, running_error
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import freeze_scope
+from bot.services import checked_judges, freeze_scope
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import OPEN_RUN_STATES, Draft, OutboxKind, Run
@@ -219,7 +219,7 @@ def post_result(
 
 def update_result(context: AppContext, run: Run) -> None:
     """Edits the card of a result whose machine was started again or has stopped, so that it shows what the machine has
-    cost. The card of a deleted dataset's run is deleted, and stays so."""
+    cost, or whose judge people have checked. The card of a deleted dataset's run is deleted, and stays so."""
     if run.state != "done" or run.result is None:
         return
     result = RunResult.from_json(run.result)
@@ -229,6 +229,7 @@ def update_result(context: AppContext, run: Run) -> None:
 
 
 def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -> None:
+    result = checked_judges.with_current_checks(context, plan, result)
     name = context.link(card_of(context, run), f"Run {run.id}")
     records = context.store.deployments.of_run(run.id) if plan.hosting else []
     machine = context.link(f"deployment {records[0].id}", "its card") if records else None

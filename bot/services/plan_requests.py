@@ -14,7 +14,7 @@ from bot.cards.plans import Pending
 from bot.context import AppContext
 from bot.rules.permissions import Request
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import authorization, budgets, evidence, notifications
+from bot.services import authorization, budgets, checked_judges, evidence, notifications
 from bot.values.runs import Progress, Refusal
 from storage.records import Draft, Run
 
@@ -66,6 +66,7 @@ def pending(context: AppContext, run: Run, plan: Plan) -> Pending:
         over_budget=over_budget or "",
         freeze=context.store.freezes.current(),
         before=find_earlier_run(context, plan, run.id),
+        judge=checked_judges.judge_of_plan(context, plan),
     )
 
 

@@ -22,7 +22,7 @@ from bot.context import AppContext
 from bot.rules.calibration import Actual
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import measurements, notifications, sealed_rows
-from bot.services.measured_candidates import known_ladder, load_measured
+from bot.services.measured_candidates import folder_of, known_ladder, load_measured
 from bot.values.runs import Refusal, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
 from storage.store import Store
@@ -79,7 +79,7 @@ def step(context: AppContext) -> None:
             _post_run(context, run, pages)
     if measurement:
         gather_other = partial(measurement_report, context.store, context.settings.files, measurement.id)
-        folder = measurements.folder_of(context, measurement)
+        folder = folder_of(context, measurement)
         if (pages := _write_page(context, f"m{measurement.id}", gather_other, folder)) is not None:
             _post_measurement(context, measurement, pages)
 
@@ -132,7 +132,7 @@ def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
 
 def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequence[Path]) -> None:
     ladder = known_ladder(context.store, context.settings.files, measurement)
-    plot = measurements.folder_of(context, measurement) / "ladder.png"
+    plot = folder_of(context, measurement) / "ladder.png"
     files = [(plot, evaluation_results.alt_text(ladder.dataset))] if plot.exists() else []
     files += [(path, cards.measurement_title(measurement, ladder)) for path in pages]
     test = sealed_rows.load_test(context.store, measurement)

@@ -30,6 +30,7 @@ from bot.rules.promotion import find_objections
 from bot.rules.reasons import Measure
 from bot.services import (
     authorization,
+    checked_judges,
     data_policy,
     datasets,
     deployments,
@@ -465,7 +466,9 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         labels=judged.labels,
         worse_labels=judged.worse_labels,
         judge=judged.judge,
+        partial=judged.partial,
         judge_checks=evidence_services.judge_checks(context, plan),
+        checkable=checked_judges.find_checkable(context, plan.dataset, plan.judge),
         before=_before(step),
         vendor_micros=progress.vendor.micros if progress.vendor else None,
         reward=progress.reward,
@@ -504,13 +507,14 @@ def _advice(step: ResultStep, beside: Ladder) -> Advice | None:
     report = datasets.report_of(dataset)
     if report is None:
         return None
+    evidence = evidence_services.without_other_judge(_evidence(step), plan)
     estimate = estimates.make_estimate(
         context.settings,
         dataset.name,
         report,
         replace(estimate_requests.question_of(plan), judge=NO_JUDGE),  # judging is done, so it costs no more
         context.today(),
-        evidence_services.with_run_result(_evidence(step), beside),
+        evidence_services.with_run_result(context, evidence, plan, beside),
         is_trained=True,
         reachable=context.trainers,
     )

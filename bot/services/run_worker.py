@@ -11,7 +11,15 @@ from bot.charts import evaluations as evaluation_charts
 from bot.charts.training import draw_training
 from bot.services.evaluation_worker import examples, right_answers
 from bot.values.evaluations import JudgeProgress
-from bot.values.runs import ArmScore, ChangedRow, LabelChange, TrainingCurves, training_curves
+from bot.values.runs import (
+    ArmScore,
+    ChangedRow,
+    LabelChange,
+    MeasuredScore,
+    ScoreChange,
+    TrainingCurves,
+    training_curves,
+)
 from storage.records import AnswerRow, Arm
 from trainers.dataset import Example
 from trainers.dataset.rows import at, distinct_example_places
@@ -30,6 +38,8 @@ from trainers.evaluation.statistics import (
 )
 from trainers.pricing import PriceRow
 from trainers.types import Metric
+
+BEFORE = Candidate("zero")  # what answered before training; its name is nowhere shown
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class JudgedRun:
     labels: tuple[LabelChange, ...]
     worse_labels: tuple[LabelLoss, ...]
     judge: JudgeProgress | None
+    partial: ScoreChange | None
 
 
 def judge_run(
@@ -117,6 +128,38 @@ def judge_run(
         labels=_label_changes(base_matrix, matrix) if base_matrix and matrix else (),
         worse_labels=_worse_labels(expected, base, tuned, beside) if labels else (),
         judge=comparison.judge,
+        partial=_partial_change(comparison, holdout, beside.rung("tuned")[0]),
+    )
+
+
+def _partial_change(comparison: RunComparison, holdout: Sequence[Example], tuned: Rung) -> ScoreChange | None:
+    """Compares both by shares of a row, None if a row is right or wrong."""
+    from trainers.evaluation import ladder
+
+    if tuned.scoring not in ("json", "f1"):
+        return None
+    alone = ladder.build_ladder(
+        {BEFORE: comparison.base},
+        holdout,
+        comparison.labels,
+        comparison.bar,
+        {},
+        dataset=comparison.dataset,
+        version=comparison.version,
+        holdout_sha256=comparison.holdout.stem,
+        measured_at=0.0,
+    )
+    (base,) = alone.rungs
+    is_better = tuned.score >= base.score
+    pair = ladder.compare_rungs(tuned, base) if is_better else ladder.compare_rungs(base, tuned)
+    low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
+    return ScoreChange(
+        before=MeasuredScore(base.score, base.low, base.high),
+        after=MeasuredScore(tuned.score, tuned.low, tuned.high),
+        gain=tuned.score - base.score,
+        low=low,
+        high=high,
+        p=pair.p,
     )
 
 

@@ -14,7 +14,7 @@ from bot.cards.runs import STATE_TEXTS, RunSummary
 from bot.context import AppContext
 from bot.rules.permissions import Action, Request
 from bot.rules.plans import plan_from_json
-from bot.services import authorization, datasets, models, notifications
+from bot.services import authorization, checked_judges, datasets, models, notifications
 from bot.values.runs import Progress, Refusal, RunResult
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
@@ -137,11 +137,12 @@ def _record_wish(context: AppContext, run: Run, wish: Wish, person: str, text: s
 def _summarize(context: AppContext, run: Run) -> RunSummary:
     plan = plan_from_json(run.plan)
     machines = context.store.deployments.of_run(run.id) if plan.hosting else []
+    result = RunResult.from_json(run.result) if run.result else None
     return RunSummary(
         run=run,
         plan=plan,
         progress=Progress.from_json(run.progress),
-        result=RunResult.from_json(run.result) if run.result else None,
+        result=checked_judges.with_current_checks(context, plan, result) if result else None,
         now=context.clock(),
         can_pause=notifications.can_pause(context, run),
         decisions=context.store.interventions.of(run) if run.state == "needs_human" else (),

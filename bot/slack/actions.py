@@ -35,6 +35,7 @@ from bot.cards import dataset_columns as column_cards
 from bot.cards import evaluation_results as result_cards
 from bot.cards import help as help_cards
 from bot.cards import interventions as intervention_cards
+from bot.cards import judge_checks as judge_check_cards
 from bot.cards import tuned_learning_curves as tuned_curve_cards
 from bot.cards.blocks import Message
 from bot.context import AppContext
@@ -160,7 +161,7 @@ SHOWN: Mapping[str, _ByValue] = {
     row_labels.MAKE_VERSION: _with_number(row_label_services.close),
     row_labels.DISCARD: _with_number(row_label_services.discard),
     **{button: _choose_by(button) for button in judge_agreement.CHOICES},
-    **{button: _judge_by(button) for button in judge_agreement.VERDICTS},
+    **{button: _judge_by(button) for button in judge_check_cards.VERDICTS},
 }
 
 

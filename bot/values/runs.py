@@ -203,6 +203,28 @@ class ArmScore:
 
 
 @dataclass(frozen=True)
+class MeasuredScore:
+    """The mean score of the held-out rows, with its 95% interval."""
+
+    score: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ScoreChange:
+    """The score before and after training, as the quality bar counts. `gain` is their difference with its 95% bounds
+    and the p-value of its test."""
+
+    before: MeasuredScore
+    after: MeasuredScore
+    gain: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
 class Advice:
     """The verdict on a result. `rule` is the rule that decided, '' if all agree; `reason` is its reason. `measure` are
     the models to measure next, if that is the next step and they can be asked here."""
@@ -251,7 +273,10 @@ class RunResult(JsonValue):
     under way at a time, on which the latencies depend. `shown_rows` held-out rows were shown in the result's thread.
     `is_offered` is whether the card offers to deploy the model, None in results from before it was stored.
     `reward` is the mean reward of GRPO's last step, `preference_accuracy` the share of its pairs of which DPO preferred
-    the right answer. Fields with a default are missing in results of older versions.
+    the right answer. `checkable` is the measurement whose answers people could check to see whether the judge is right.
+    `partial` compares the two by shares of a row, such as the fields of a JSON object, if that is how the bar counts;
+    `better`, `worse`, `p_value` and both gains count rows that are wholly right. It is None if a row is right or wrong.
+    Fields with a default are missing in results of older versions.
     """
 
     base: ArmScore
@@ -292,6 +317,8 @@ class RunResult(JsonValue):
     preference_curve: Points = ()
     margin_curve: Points = ()
     no_encoder: str = ""
+    checkable: int | None = None
+    partial: ScoreChange | None = None
 
     @property
     def ladder(self) -> Ladder | None:
@@ -304,8 +331,18 @@ class RunResult(JsonValue):
         return ladder.rung("tuned")[0].score if ladder else self.tuned.share
 
     @property
-    def gain(self) -> float:
-        return self.tuned.share - self.base.share
+    def change(self) -> ScoreChange:
+        """What the training changed, by the measure of the quality bar if it is known for both."""
+        if self.partial is not None:
+            return self.partial
+        return ScoreChange(
+            before=MeasuredScore(self.base.share, self.base.low, self.base.high),
+            after=MeasuredScore(self.tuned.share, self.tuned.low, self.tuned.high),
+            gain=self.tuned.share - self.base.share,
+            low=self.gain_low,
+            high=self.gain_high,
+            p=self.p_value,
+        )
 
 
 @dataclass(frozen=True)

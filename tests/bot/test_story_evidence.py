@@ -59,7 +59,7 @@ def answer_riddle(model: str, messages: list[dict[str, Any]]) -> str:
 
 
 def orders() -> str:
-    """Mails with the right JSON: a town that repeats, and a number that no classifier can predict."""
+    """Mails with the right JSON: a town that repeats, and a number that is computed, so that it can't be copied."""
     chance = random.Random(5)
     words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(600)]
     rows = []
@@ -77,7 +77,7 @@ def orders() -> str:
 
 
 def extract(number: int, order: int | None = None) -> str:
-    return json.dumps({"town": TOWNS[number % 3], "order": number if order is None else order})
+    return json.dumps({"town": TOWNS[number % 3], "order": 7 * number + 1 if order is None else order})
 
 
 def answer_order(model: str, messages: list[dict[str, Any]]) -> str:

@@ -108,7 +108,12 @@ def test_a_run_asks_its_base_model_the_same_and_reuses_the_measured_answers(worl
     world.approve()
     run = world.tick_until_state("done")
     assert world.provider.count(CHAT) == 2 * held, "only the tuned model was asked"
-    assert run.result and RunResult.from_json(run.result).names_fields
+    result = RunResult.from_json(str(run.result))
+    assert result.names_fields and result.ladder and result.partial
+    assert result.partial.before.score == 1.0, "by fields, as the bar counts and as it was measured"
+    assert result.partial.after.score == result.ladder.rung("tuned")[0].score == 0.0
+    for command in ("runs", "status", f"results {run.id}"):
+        assert "0.0% of fields right" in world.type(f"/finetune {command}"), command
     assert all(answer.correct for answer in world.store.runs.answers(run.id, "base"))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.cards import evaluations, judge_agreement
+from bot.cards import evaluations, judge_agreement, judge_checks
 from bot.services import datasets
 from bot.services.evidence import load_evidence
 from demo.people import ANA, BEN
@@ -52,11 +52,11 @@ def judge_answer(world: World, user: Person, *, agrees: bool = True) -> None:
     card = next(
         message
         for message in reversed(world.slack.messages(PRIVATE.id))
-        if f'{user.id}"' in (blocks := json.dumps(list(message.blocks))) and judge_agreement.ACCEPT in blocks
+        if f'{user.id}"' in (blocks := json.dumps(list(message.blocks))) and judge_checks.ACCEPT in blocks
     )
     accepts = "goes out" in words_of(card).split("*The answer to judge*")[1]
     before = len(verdicts(world))
-    button = judge_agreement.ACCEPT if accepts == agrees else judge_agreement.REJECT
+    button = judge_checks.ACCEPT if accepts == agrees else judge_checks.REJECT
     world.slack.click(user.id, PRIVATE.id, card.ts, button)
     assert len(verdicts(world)) == before + 1
     world.send()
@@ -68,6 +68,8 @@ def verdicts(world: World) -> list[HumanVerdict]:
 
 def test_people_judge_what_is_scored_and_see_the_right_answer(world: World) -> None:
     seed_judged(world)
+    first = world.find_button(judge_agreement.JUDGE_SOME)
+    assert "*Next*: Check the judge" in words_of(first)
     assert "next answer to judge is in the thread" in start_judging(world, ANA)
     card = world.find_message("Is this answer acceptable?")
     assert "*The right answer in your data*" in card and "leaves the house in" in card
@@ -115,6 +117,7 @@ def test_two_people_judge_different_answers_until_the_judge_is_trusted(world: Wo
             judge_answer(world, user)
     assert len({verdict.answer for verdict in verdicts(world)}) == 20
     card = world.find_message("You can trust this judge")
+    assert "*Next*: Check the judge" not in world.find_message("Measurement m1:")
     assert "2 people agree on 20 of 20 answers" in card
     assert "trusted: people agree with it on 20 of 20" in world.type("/finetune results m1")
     assert len([text for text in world.texts() if "You can trust this judge" in text]) == 1
@@ -127,7 +130,7 @@ def test_verdicts_that_contradict_the_judge_warn_against_it(world: World) -> Non
         for number in range(10):
             judge_answer(world, user, agrees=number % 3 == 0)
     world.find_message("Don't trust this judge", "measure again with another judge")
-    world.find_message("Measurement m1:", f"Judged by acme/{JUDGE}", "don't trust it")
+    world.find_message("Measurement m1:", "don't trust it", "*Next*: Measure again with another judge")
     dataset = world.dataset()
     report = datasets.report_of(dataset)
     assert report is not None
@@ -138,10 +141,10 @@ def test_verdicts_that_contradict_the_judge_warn_against_it(world: World) -> Non
 def test_an_answer_is_judged_once_and_by_the_person_it_is_for(world: World) -> None:
     seed_judged(world)
     start_judging(world, ANA)
-    assert f"This answer is for <@{ANA.id}>" in world.click_and_read(BEN, judge_agreement.ACCEPT)
-    card = world.find_button(judge_agreement.ACCEPT)
-    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.UNSURE)
-    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_agreement.REJECT)
+    assert f"This answer is for <@{ANA.id}>" in world.click_and_read(BEN, judge_checks.ACCEPT)
+    card = world.find_button(judge_checks.ACCEPT)
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_checks.UNSURE)
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, judge_checks.REJECT)
     (verdict,) = verdicts(world)
     assert verdict.verdict == "unsure"
     assert "Only full members" in world.click_and_read(GUS, judge_agreement.JUDGE_SOME)
@@ -156,6 +159,7 @@ def test_a_public_channel_shows_no_answers_to_compare(world: World) -> None:
     assert world.find_message("Measurement m1:", channel=PUBLIC)
     buttons = json.dumps([list(message.blocks) for message in world.slack.messages(PUBLIC.id)])
     assert judge_agreement.JUDGE_SOME not in buttons
+    assert "Nobody can check the judge here" in world.find_message("Measurement m1:", channel=PUBLIC)
     assert "goes out" not in "\n".join(world.texts(PUBLIC))
 
 

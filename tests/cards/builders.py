@@ -30,7 +30,15 @@ from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison
 from bot.rules.roi import Inputs, Range, Training, Usage, estimate, evaluations_usd
 from bot.rules.units import MonthlyVolume, Volume, monthly_volume
-from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
+from bot.values.runs import (
+    Advice,
+    ArmScore,
+    ChangedRow,
+    MeasuredScore,
+    Progress,
+    RunResult,
+    ScoreChange,
+)
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
 from trainers.dataset.rows import NO_CHOICES, Choices, Sheet, ShownRow
@@ -378,6 +386,10 @@ DECIDED_GO = PlanVerdict(
 )
 
 
+DECIDED_FIELDS = replace(DECIDED_GO, scoring="json", floor=0.4651)
+DECIDED_JUDGED = replace(DECIDED_GO, scoring="judge", judge="openai/gpt-4.1")
+
+
 def advised_plan(advised: PlanVerdict = NOT_DECIDED, options: str = PREDICTED.asked, **other: Any) -> Plan:
     return plan(predicted=replace(PREDICTED, advised=advised, asked=options), **other)
 
@@ -465,6 +477,14 @@ def result_with(tuned: int, **other: Any) -> RunResult:
     )
 
 
+FIELDS_GAINED = ScoreChange(
+    before=MeasuredScore(0.412, 0.37, 0.454),
+    after=MeasuredScore(0.841, 0.808, 0.874),
+    gain=0.429,
+    low=0.38,
+    high=0.478,
+    p=0.0001,
+)
 GO = Advice(
     "go",
     "",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bot.cards import evaluation_results, evaluations, judge_agreement, prompt_search
+from bot.cards import evaluation_results, evaluations, judge_agreement, judge_checks, prompt_search
 from bot.cards.blocks import Message
 from bot.cards.candidates import looks_sentence
 from bot.rules.facts import Looks
-from bot.rules.judge_agreement import JudgeChecks
+from bot.rules.judge_agreement import CheckedJudge, JudgeChecks
 from bot.values.evaluations import JudgeProgress, LadderProgress
 from storage.records import Measurement
 from tests.cards import measurements
@@ -143,7 +143,11 @@ def _judged() -> dict[str, Message]:
         notes = judge_agreement.judge_notes(
             ladder_plan.judge, judge_agreement.judged_models(ladder_plan), progress, ladder, people
         )
-        return evaluation_results.card(ladder, number=9, notes=notes[:1], **other)
+        checked = None
+        if ladder.scoring == "judge":
+            number = 9 if other.get("for_people") else None
+            checked = CheckedJudge(str(ladder_plan.judge), people, number)
+        return evaluation_results.card(ladder, number=9, notes=notes[:1], judge=checked, **other)
 
     return {
         "measure-asked-with-judge": evaluations.request_card(
@@ -159,11 +163,11 @@ def _judged() -> dict[str, Message]:
         "ladder-calls-and-words-judged": card(mixed_judged, judge, TRUSTING, for_people=True),
         "ladder-calls-and-words-judge-failed": card(mixed, failed, NOBODY),
         "ladder-judged-and-checked": card(scored, judge, SOME, for_people=True),
-        "judge-trusted": judge_agreement.checks_card(9, str(plan.judge), TRUSTING),
-        "judge-distrusted": judge_agreement.checks_card(9, str(plan.judge), DISTRUSTING),
-        "judge-checked-ten": judge_agreement.checks_card(9, str(plan.judge), SOME),
-        "judge-lopsided": judge_agreement.checks_card(9, str(plan.judge), LOPSIDED),
-        "judge-question": judge_agreement.answer_card(
+        "judge-trusted": judge_checks.checks_card(9, str(plan.judge), TRUSTING),
+        "judge-distrusted": judge_checks.checks_card(9, str(plan.judge), DISTRUSTING),
+        "judge-checked-ten": judge_checks.checks_card(9, str(plan.judge), SOME),
+        "judge-lopsided": judge_checks.checks_card(9, str(plan.judge), LOPSIDED),
+        "judge-question": judge_checks.answer_card(
             "9 a1b2 U2",
             "Where is my parcel?",
             "It leaves the house in two days.",
@@ -171,7 +175,7 @@ def _judged() -> dict[str, Message]:
             done=3,
             wanted=10,
         ),
-        "judge-answered": judge_agreement.verdict_card(
+        "judge-answered": judge_checks.verdict_card(
             "Where is my parcel?", "It leaves the house in two days.", "It is on its way.", "no", "U2"
         ),
         "agreement-without-judge": judge_agreement.agreement_card(9, COMPARED, *arms),

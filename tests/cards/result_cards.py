@@ -89,7 +89,12 @@ def cards() -> dict[str, Message]:
         ),
         "result-fields": (
             predicted,
-            builders.result_with(105, labelled=False, beside=measurements.ladder_of_fields_beside_tuned()),
+            builders.result_with(
+                105,
+                labelled=False,
+                beside=measurements.ladder_of_fields_beside_tuned(),
+                partial=builders.FIELDS_GAINED,
+            ),
         ),
         "result-calls-and-words": (
             predicted,
@@ -105,8 +110,13 @@ def cards() -> dict[str, Message]:
     )
     prompted = builders.plan(predicted=PREDICTED, judge="openai/gpt-4.1")
     judged_text = builders.result_with(
-        184, labelled=False, beside=measurements.ladder_beside_prompted(scoring="judge"), judge=JUDGED
+        184,
+        labelled=False,
+        beside=measurements.ladder_beside_prompted(scoring="judge"),
+        judge=JUDGED,
+        checkable=9,
     )
+    distrusted = replace(judged_text, judge_checks=measurements.DISTRUSTING, advice=GO)
     return {
         **{name: results.card(done, *case) for name, case in cases.items()},
         "result-to-be-used": results.card(done, *cases["result-go"], may_be_used=True),
@@ -116,6 +126,7 @@ def cards() -> dict[str, Message]:
             done, predicted, replace(not_worse, worse_labels=LOSSES), may_be_used=True
         ),
         "result-judged": results.card(done, prompted, judged_text),
+        "result-judge-distrusted": results.card(done, prompted, distrusted, may_be_used=True),
         "result-judge-failed": results.card(
             done,
             prompted,

@@ -12,6 +12,7 @@ from bot.cards.plan_training import EarlierRun
 from bot.cards.plans import ONE_APPROVER, Pending
 from bot.cards.status import CurveSummary, EvaluationSummary, LadderSummary, Status, TunedCurveSummary
 from bot.rules.budgets import Budget
+from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import Continued, OtherModel, Plan, Retraining, TaughtRows
 from bot.values.evaluations import CurvePlan, LadderProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
@@ -25,7 +26,9 @@ from tests.cards.builders import (
     AUDITED,
     BEN,
     BUDGET,
+    DECIDED_FIELDS,
     DECIDED_GO,
+    DECIDED_JUDGED,
     HASH,
     LOSES_LATER,
     MEASURING,
@@ -137,6 +140,10 @@ def _special_plans(waiting: Run) -> dict[str, Message]:
         "plan-asked-stuck": card(builders.plan(), Pending(away=["U0BEN", "U0CLEO"], is_stuck=True)),
         "plan-asked-retraining": card(rank_64, Pending(before=last)),
         "plan-asked-again": card(last.plan, Pending(before=last)),
+        "plan-asked-fields": card(builders.advised_plan(DECIDED_FIELDS), ONE_APPROVER),
+        "plan-asked-judge-unchecked": card(
+            builders.advised_plan(DECIDED_JUDGED), Pending(judge=CheckedJudge("openai/gpt-4.1"))
+        ),
         "plan-asked-held-up": card(builders.plan(), Pending(over_budget=over, freeze=FROZEN)),
         "plan-approvers-pinged": plans.ping(
             "run 7", waiting, builders.plan(), Pending(2, others=["<@U0BEN>", "<@U0CLEO>"]), 24

@@ -22,6 +22,7 @@ from bot.cards import (
     general,
     home,
     judge_agreement,
+    judge_checks,
     learning_curves,
     models,
     plans,
@@ -185,9 +186,9 @@ def _evaluation_cards(text: str) -> dict[str, Any]:
         "agreement": judge_agreement.agreement_card(
             10**9, COMPARED, Candidate("zero", text), Candidate("kshot", text)
         ),
-        "answer to judge": judge_agreement.answer_card("3 a1 U1", text, text, text, done=10**9, wanted=10**9),
-        "answer, judged": judge_agreement.verdict_card(text, text, text, "no", BEN),
-        "judge checked": judge_agreement.checks_card(10**9, text, DISTRUSTING),
+        "answer to judge": judge_checks.answer_card("3 a1 U1", text, text, text, done=10**9, wanted=10**9),
+        "answer, judged": judge_checks.verdict_card(text, text, text, "no", BEN),
+        "judge checked": judge_checks.checks_card(10**9, text, DISTRUSTING),
         "document": documents.document_received(document),
         "document, ready": documents.document_ready(document),
         "document, refused": documents.document_refused(document, text),

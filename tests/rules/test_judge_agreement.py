@@ -11,6 +11,7 @@ import pytest
 
 from bot.rules.judge_agreement import (
     MOST_CHECKED,
+    CheckedJudge,
     JudgeChecks,
     find_relatives,
     is_unreadable,
@@ -187,3 +188,27 @@ def test_values_of_earlier_versions_are_read() -> None:
     }
     read = RunResult.from_json(json.dumps(stored))
     assert read.judge_checks is None and read.agreement and read.agreement.labels == 14
+
+
+OPEN = JudgeChecks(accepted=10, accepted_right=8, rejected=10, rejected_right=8)
+
+
+@pytest.mark.parametrize(
+    ("checks", "can_be_checked", "step"),
+    [
+        (JudgeChecks(), True, "check"),
+        (JudgeChecks(), False, None),
+        (OPEN, True, "check"),
+        (OPEN, False, None),
+        (JudgeChecks(20, 20, 20, 20), True, None),
+        (JudgeChecks(20, 9, 20, 9), True, "replace"),
+        (JudgeChecks(20, 9, 20, 9), False, "replace"),
+        (JudgeChecks(MOST_CHECKED // 2, 22, MOST_CHECKED // 2, 22), True, "replace"),  # too close to tell
+        (JudgeChecks(MOST_CHECKED - 2, MOST_CHECKED - 2, 2, 2), False, None),  # it hardly rejects anything
+    ],
+)
+def test_a_judge_is_checked_or_replaced_before_anything_rests_on_it(
+    checks: JudgeChecks, can_be_checked: bool, step: str | None
+) -> None:
+    judge = CheckedJudge("sage", checks, measurement=3 if can_be_checked else None)
+    assert judge.next_step == step

@@ -9,6 +9,7 @@ from statistics import stdev
 import numpy as np
 import pytest
 
+from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.permissions import PromotionLimits
 from bot.rules.promotion import (
     LabelRecall,
@@ -56,6 +57,8 @@ SOUND = PromotionEvidence(RUNG, BETTER)
         (replace(SOUND, best=CLOSE, limits=PromotionLimits(margin=0.01)), ("not_better",)),
         (replace(SOUND, best=replace(BETTER, low=0.0)), ("not_better",)),  # an interval that touches zero
         (replace(SOUND, low=(LabelRecall("refund", 20, 5),)), ("below_floor",)),
+        (replace(SOUND, judge=CheckedJudge("sage", measurements.DISTRUSTING)), ("judge",)),
+        (replace(SOUND, judge=CheckedJudge("sage")), ()),
         (PromotionEvidence(None, no_go="Not now.", is_gone=True), ("gone", "no_go", "unmeasured")),
     ],
 )

@@ -1,6 +1,6 @@
 """The free candidates of datasets whose answers are JSON objects: a classifier for each field whose values repeat, and
-the commonest value for every other field. Values are never copied out of the text, so numbers and names that are new in
-each row are beyond them. Asks no model.
+the commonest value for every other field. The classical one also copies values out of the text (copied_values.py) where
+that is right more often on training rows. Asks no model.
 
 Fields are those that `json_share` scores: nested fields count individually, a list is one value, and a missing field is
 a value too. Values keep their JSON types. The floor, what the commonest answer gets, is here too.
@@ -18,6 +18,7 @@ from typing import Any
 
 from trainers.dataset.rows import Example, Task
 from trainers.evaluation.answer_format import MOST_ANSWERS, answer_format
+from trainers.evaluation.copied_values import Copier, find_spans, fit_copiers
 from trainers.evaluation.results import Reply, Scoring
 from trainers.evaluation.scores import json_leaves, read_json, score, scoring_of
 from trainers.evaluation.statistics import normalise
@@ -84,22 +85,32 @@ class FieldTable:
 
 @dataclass(frozen=True)
 class FieldClassifier:
-    """Answers new rows. `predict` has a function for each field of the table, None where the commonest value counts."""
+    """Answers new rows. `predict` has a function for each field of the table, None where the commonest value counts.
+    `shares` are the shares of training rows that each field's answer gets right without having seen them."""
 
     table: FieldTable
     predict: tuple[Callable[[Matrix], Values] | None, ...]
+    shares: tuple[float, ...]
 
     def answers(self, inputs: Matrix) -> tuple[str, ...]:
         """Returns an answer for each row of features."""
+        return self.join(self.columns(inputs), inputs.shape[0])
+
+    def join(self, columns: Sequence[Values], rows: int) -> tuple[str, ...]:
+        """Returns an answer for each row, of the values of each field."""
         if not self.predict:
-            return tuple(self.table.without_fields for _ in range(inputs.shape[0]))
+            return tuple(self.table.without_fields for _ in range(rows))
+        return tuple(self.table.answer(values) for values in zip(*columns, strict=True))
+
+    def columns(self, inputs: Matrix) -> list[Values]:
+        """Returns each field's values, one for each row of features."""
         columns: list[Values] = []
         for field, predict in zip(self.table.fields, self.predict, strict=True):
             if predict is None:
                 columns.append([field.usual] * inputs.shape[0])
             else:
                 columns.append([str(value) for value in predict(inputs)])
-        return tuple(self.table.answer(values) for values in zip(*columns, strict=True))
+        return columns
 
 
 def read_fields(rows: Sequence[Example]) -> FieldTable:
@@ -129,10 +140,23 @@ def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed
 
     vectors = features(is_short_enough(texts))
     classifier = fit_fields(table, vectors.fit_transform(texts), fit, seed)
+    copiers = _better_copiers(classifier, texts, seed)
     started = time.perf_counter()
-    answers = classifier.answers(vectors.transform([text_of(example) for example in examples]))
+    questions = [text_of(example) for example in examples]
+    columns = classifier.columns(vectors.transform(questions))
+    spans = [find_spans(question) for question in questions] if copiers else []
+    for place, copier in copiers.items():
+        columns[place] = copier.values(spans, columns[place])
+    answers = classifier.join(columns, len(questions))
     seconds = (time.perf_counter() - started) / max(len(examples), 1)
     return tuple(Reply(answer, 0, 0, seconds) for answer in answers)
+
+
+def _better_copiers(classifier: FieldClassifier, texts: Sequence[str], seed: int) -> dict[int, Copier]:
+    """Returns a copier for each field that it gets right more often than the classifier does."""
+    columns = {place: field.values for place, field in enumerate(classifier.table.fields[:MOST_CLASSIFIED])}
+    copiers = fit_copiers(columns, texts, seed)
+    return {place: copier for place, copier in copiers.items() if copier.share > classifier.shares[place]}
 
 
 def rows_to_learn(train: Sequence[Example], seed: int) -> Sequence[Example]:
@@ -147,12 +171,16 @@ def fit_fields(table: FieldTable, trained: Matrix, fit: Fit, seed: int) -> Field
     often_present = sorted(table.fields, key=lambda field: field.values.count(MISSING))
     classified = {field.path for field in often_present[:MOST_CLASSIFIED]}
     predict = []
+    shares = []
     for field in table.fields:
         rows = list(field.repeating_rows) if field.path in classified else []
         values = [field.values[row] for row in rows]
-        is_better = bool(rows) and _beats_usual(trained[rows], values, fit, seed)
-        predict.append(fit(trained[rows], values) if is_better else None)
-    return FieldClassifier(table, tuple(predict))
+        usual_share = field.values.count(field.usual) / len(field.values)
+        share = _share_beyond_usual(trained[rows], values, fit, seed) if rows else None
+        predict.append(fit(trained[rows], values) if share is not None else None)
+        # a value that no other row has is never guessed
+        shares.append(usual_share if share is None else share * len(rows) / len(field.values))
+    return FieldClassifier(table, tuple(predict), tuple(shares))
 
 
 @dataclass(frozen=True)
@@ -181,9 +209,9 @@ def find_answer_kind(train: Sequence[Example], holdout: Sequence[Example], task:
     return AnswerKind(scoring, sum(scores) / len(scores), instruction)
 
 
-def _beats_usual(inputs: Matrix, values: Values, fit: Fit, seed: int) -> bool:
-    """True if classifiers get more rows right that they have not seen than the commonest value does. Where the text
-    says nothing about a field, they don't."""
+def _share_beyond_usual(inputs: Matrix, values: Values, fit: Fit, seed: int) -> float | None:
+    """Returns the share of rows that classifiers get right without having seen them, None if the commonest value gets
+    as many right, as it does where the text says nothing about a field."""
     order = list(range(len(values)))
     random.Random(seed).shuffle(order)  # noqa: S311
     del order[MOST_CHECKED:]
@@ -193,11 +221,11 @@ def _beats_usual(inputs: Matrix, values: Values, fit: Fit, seed: int) -> bool:
         outside = [row for place, row in enumerate(order) if place % FOLDS != number]
         learned = [values[row] for row in outside]
         if not inside or len(set(learned)) < 2:
-            return False
+            return None
         guesses = fit(inputs[outside], learned)(inputs[inside])
         right += sum(guess == values[row] for guess, row in zip(guesses, inside, strict=True))
     commonest = max(Counter(values[row] for row in order).values())
-    return right > commonest
+    return right / len(order) if right > commonest else None
 
 
 def _column(path: Path, leaves: Sequence[Mapping[Path, Any]]) -> tuple[str, ...]:

@@ -30,17 +30,16 @@ def share(rows: tuple[Example, ...], texts: list[str]) -> float:
     return sum(json_share(row.answer, text) for row, text in zip(rows, texts, strict=True)) / len(rows)
 
 
-def test_fields_are_learned_from_words_and_an_orders_own_number_is_not() -> None:
+def test_fields_are_learned_from_words_and_an_orders_own_number_is_copied() -> None:
     train, held = make_orders(200), make_orders(60, seed=1)
     replies = classify_holdout(train, held, SEED)
     answers = [json.loads(reply.text) for reply in replies]
     wanted = [json.loads(row.answer) for row in held]
-    for name in ("goods", "quantity", "urgent"):
+    for name in ("order", "goods", "quantity", "urgent"):
         right = sum(
             answer.get(name) == right.get(name) for answer, right in zip(answers, wanted, strict=True)
         )
         assert right >= 0.9 * len(held), name
-    assert len({answer["order"] for answer in answers}) == 1, "a value that no other row has is not guessed"
     assert all(reply.prompt_tokens == reply.completion_tokens == 0 for reply in replies)
     floor = share(held, [read_fields(train).usual_answer] * len(held))
     assert floor < 0.5 < share(held, [reply.text for reply in replies])

@@ -1,0 +1,236 @@
+"""Learns to copy a field's value out of the text: an order's number, an e-mail address, a date as it was written. For
+each field a linear classifier tells which run of words is the value, by its shape and the words around it. Values that
+are written otherwise in the answer, such as a date in another format, are beyond it. Asks no model.
+
+scikit-learn, scipy and numpy are imported when needed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from trainers.evaluation.statistics import normalise
+from trainers.evaluation.tfidf import fit_svm
+
+LONGEST_VALUE = 4  # words
+MOST_WORDS = 300  # of a text; what comes later is not looked at
+MOST_TRAINED, MOST_TESTED = 600, 150  # rows: more hardly help, and each has up to four spans a word
+OTHER_SPANS = 25  # of a training row, beside those that are the value of a field
+COLUMNS = 2**18
+LEAST_COPIED = 0.5  # of a field's values; with fewer there is too little to learn from
+_WORD = re.compile(r"\S+")
+_AROUND = " \t\n\"'`*“”‘’«»()[]{}<>,;:!?|."
+Features = Any
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of words of a text, from word `first` to word `last`. `value` has no punctuation around it."""
+
+    value: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The spans of a text that could be a value, with the text's words."""
+
+    words: tuple[str, ...]
+    spans: tuple[Span, ...]
+
+    @cached_property
+    def bare(self) -> tuple[str, ...]:
+        return tuple(word.lower().strip(_AROUND) for word in self.words)
+
+    def describe(self, span: Span) -> dict[str, float]:
+        """The span's features: its shape, its own words, and what stands around it."""
+        shape = _shape(span.value)
+        before, second_before = self._word(span.first - 1), self._word(span.first - 2)
+        after, second_after = self._word(span.last + 1), self._word(span.last + 2)
+        opening = self.words[span.first][:1]
+        closing = self.words[span.last][-1:]
+        names = [
+            f"shape {shape}",
+            f"length {span.last - span.first}",
+            f"before {before}",
+            f"before {second_before} {before}",
+            f"after {after}",
+            f"after {after} {second_after}",
+            f"before {before}, shape {shape}",
+            f"after {after}, shape {shape}",
+            f"shape before {_shape(before)}, shape {shape}",
+            f"shape after {_shape(after)}, shape {shape}",
+            f"opening {opening if opening in _AROUND else ''}",
+            f"closing {closing if closing in _AROUND else ''}",
+        ]
+        names += [f"word {word}" for word in self.bare[span.first : span.last + 1]]
+        return dict.fromkeys(names, 1.0) | {"place": span.first / len(self.words)}
+
+    def _word(self, place: int) -> str:
+        if place < 0:
+            return "<start>"
+        return self.bare[place] if place < len(self.words) else "<end>"
+
+
+def find_spans(text: str) -> Spans:
+    words = _WORD.findall(text)[:MOST_WORDS]
+    spans = []
+    for first in range(len(words)):
+        for last in range(first, min(first + LONGEST_VALUE, len(words))):
+            value = " ".join(words[first : last + 1]).strip(_AROUND)
+            if value:
+                spans.append(Span(value, first, last))
+    return Spans(tuple(words), tuple(spans))
+
+
+@dataclass(frozen=True)
+class Copier:
+    """Copies one field. `absent` is its value, as JSON, where no span is likely to be it; None if it is never absent.
+    `share` is the share of training rows that a copier gets right which has not seen them."""
+
+    machine: Any
+    absent: str | None
+    is_number: bool
+    share: float = 0.0
+
+    def values(self, texts: Sequence[Spans], otherwise: Sequence[str]) -> list[str]:
+        """Returns the field's value in each text, as JSON; `otherwise` where nothing can be copied."""
+        copied_values = []
+        for text, instead in zip(texts, otherwise, strict=True):
+            copied = self._value(text)
+            copied_values.append(instead if copied is None else copied)
+        return copied_values
+
+    def _value(self, text: Spans) -> str | None:
+        if not text.spans:
+            return self.absent
+        scores = self.machine.decision_function(_matrix([text.describe(span) for span in text.spans]))
+        best = int(scores.argmax())
+        if self.absent is not None and scores[best] < 0:
+            return self.absent
+        return _as_json(text.spans[best].value, is_number=self.is_number)
+
+
+def fit_copiers(columns: Mapping[int, Sequence[str]], texts: Sequence[str], seed: int) -> dict[int, Copier]:
+    """Learns to copy those of the `columns`, a field's values as JSON by its place, whose values mostly occur in the
+    texts. A missing value is ''."""
+    order = list(range(len(texts)))
+    random.Random(seed).shuffle(order)  # noqa: S311
+    rows = order[:MOST_TRAINED]
+    spans = [find_spans(texts[row]) for row in rows]
+    occurring = [{normalise(span.value) for span in of_row.spans} for of_row in spans]
+    wanted = {place: [_copyable(values[row]) for row in rows] for place, values in columns.items()}
+    learnt = {}
+    for place, values in wanted.items():
+        occurs = sum(value in of_row for value, of_row in zip(values, occurring, strict=True))
+        if occurs >= LEAST_COPIED * len(rows):
+            learnt[place] = values
+    if not learnt:
+        return {}
+    table = _Table(spans, learnt, seed)
+    return {place: _fit(table, place, [columns[place][row] for row in rows]) for place in learnt}
+
+
+class _Table:
+    """The features of the training rows' spans: those that are the value of some field, and a few others."""
+
+    def __init__(self, spans: Sequence[Spans], wanted: Mapping[int, Sequence[str | None]], seed: int) -> None:
+        chance = random.Random(seed)  # noqa: S311
+        self.spans = spans
+        self.wanted = wanted
+        self.owners: list[int] = []
+        self.values: list[str] = []
+        described = []
+        for row, of_row in enumerate(spans):
+            right = {values[row] for values in wanted.values()}
+            chosen = [span for span in of_row.spans if normalise(span.value) in right]
+            others = [span for span in of_row.spans if normalise(span.value) not in right]
+            chosen += chance.sample(others, min(OTHER_SPANS, len(others)))
+            for span in chosen:
+                self.owners.append(row)
+                self.values.append(normalise(span.value))
+                described.append(of_row.describe(span))
+        self.features = _matrix(described)
+
+    def train(self, place: int, is_used: Callable[[int], bool]) -> Any:
+        """Returns a classifier that has seen the rows that are used, None if it has nothing to tell apart."""
+        used = [at for at, row in enumerate(self.owners) if is_used(row)]
+        right = [self.values[at] == self.wanted[place][self.owners[at]] for at in used]
+        return fit_svm(self.features[used], right, 1.0, 0) if len(set(right)) == 2 else None
+
+
+def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier:
+    """Tests a copier on rows that it has not seen, then learns from all."""
+    absent = _absent(column)
+    is_number = _is_number(column)
+    tested = range(0, min(len(column), 3 * MOST_TESTED), 3)
+    machine = table.train(place, lambda row: row not in tested)
+    share = 0.0
+    if machine is not None:
+        trial = Copier(machine, absent, is_number)
+        guesses = trial.values([table.spans[row] for row in tested], [""] * len(tested))
+        pairs = zip(guesses, tested, strict=True)
+        share = sum(_same(guess, column[row]) for guess, row in pairs) / len(tested)
+    return Copier(table.train(place, lambda row: True), absent, is_number, share)
+
+
+def _matrix(described: Sequence[Mapping[str, float]]) -> Features:
+    from sklearn.feature_extraction import FeatureHasher
+
+    return FeatureHasher(COLUMNS, input_type="dict").transform(described).tocsr()
+
+
+def _shape(text: str) -> str:
+    """'A-0' for 'A-1042', 'a.a@a.a' for an e-mail address."""
+    letters = re.sub(r"[^\W\d_]+", lambda run: "A" if run[0][0].isupper() else "a", text)
+    return re.sub(r"\d+", "0", letters)[:24]
+
+
+def _copyable(value: str) -> str | None:
+    """The text that would be copied for a value, None for one that is no text or number."""
+    if not value:
+        return None
+    read = json.loads(value)
+    if isinstance(read, bool) or not isinstance(read, str | int | float):
+        return None
+    return normalise(str(read))
+
+
+def _absent(column: Sequence[str]) -> str | None:
+    absent = [value for value in column if value in ("", "null")]
+    return max(set(absent), key=absent.count) if absent else None
+
+
+def _is_number(column: Sequence[str]) -> bool:
+    present = [json.loads(value) for value in column if value not in ("", "null")]
+    numbers = sum(isinstance(value, int | float) for value in present)
+    return 2 * numbers > len(present)
+
+
+def _as_json(value: str, *, is_number: bool) -> str | None:
+    """None if the span is not the number that it should be."""
+    if not is_number:
+        return json.dumps(value, ensure_ascii=False)
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    if not abs(number) < 1e15:  # neither infinite nor nan
+        return None
+    return json.dumps(int(number) if number.is_integer() else number)
+
+
+def _same(guess: str, value: str) -> bool:
+    if not guess or not value:
+        return guess == value
+    left, right = json.loads(guess), json.loads(value)
+    if isinstance(left, str) and isinstance(right, str):
+        return normalise(left) == normalise(right)
+    return bool(left == right)
