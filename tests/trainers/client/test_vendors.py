@@ -14,6 +14,7 @@ from tests.peers.hosted import Hosted
 from tests.trainers.client.conftest import digest
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
+from trainers.methods import MIN_TRAINING_EXAMPLES
 from trainers.payloads import job_estimate
 from trainers.providers import file_problem, find_rejected_value, fit_hyperparameters, load_providers
 from trainers.types import Hyperparameter, JobSpec, Message, Provider
@@ -136,4 +137,5 @@ def test_a_file_beyond_a_vendors_limits_is_reported() -> None:
     azure = row("azure")
     assert file_problem(azure, 9) == "needs at least 10 rows, and there are 9"
     assert file_problem(azure, 10, 600_000_000) == "accepts files of at most 512 MB, and this one has 600 MB"
+    assert row("local").min_examples == MIN_TRAINING_EXAMPLES, "a plan refuses what our trainer would refuse"
     assert file_problem(azure, 10, 500_000_000) is file_problem(row("nebius"), 1) is None

@@ -198,9 +198,9 @@ def _loading_failure(source: str, error: Exception) -> TrainingFailed:
     if "trust_remote_code" in str(error):
         text = f"The base model {source} needs its own code, which is never run here. Choose another model."
         return TrainingFailed("base_needs_code", text, "model")
-    sentence = " ".join(str(error).split())[:300]
+    sentence = " ".join(str(error).split())[:300].rstrip(".")
     text = (
-        f"Loading the base model {source}: {sentence} Check that its files are complete and belong together."
+        f"Loading the base model {source}: {sentence}. Check that its files are complete and belong together."
     )
     return TrainingFailed("base_not_loaded", text, "model")
 
