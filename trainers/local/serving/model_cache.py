@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,7 +40,9 @@ from trainers.local.serving.values import (
     Weights,
     adapter_damaged_error,
     adapter_gone_error,
+    check_adapter_files,
     check_base_unchanged,
+    first_words,
 )
 from trainers.local.serving.vocabulary import Vocabulary, end_tokens
 from trainers.local.training.base_model import load_config, load_model, load_tokenizer, silence_peft_warning
@@ -208,7 +210,7 @@ class Base:
                 raise
             if not adapter.is_dir():  # deleted while it was read
                 raise adapter_gone_error(adapter) from error
-            raise adapter_damaged_error(adapter, first_sentence(error)) from error
+            raise adapter_damaged_error(adapter, first_words(error)) from error
         # Convert the adapter's matrices to the model's number format, but not quantised weights.
         dtype = next(self._model.parameters()).dtype
         for parameter_name, weight in self._model.named_parameters():
@@ -218,25 +220,6 @@ class Base:
         self._active = ""
         self._activate(name)
         self._adapters[adapter] = name
-
-
-def check_adapter_files(adapter: Path) -> None:
-    """Raises ApiError (500) about a file that is missing or cut off. peft reads it only after it has changed the base's
-    layers."""
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
-            raise adapter_damaged_error(adapter, f"its file {name} is missing")
-    try:
-        with safe_open(adapter / "adapter_model.safetensors", "pt"):
-            pass
-    except (OSError, SafetensorError) as error:
-        what = f"its file adapter_model.safetensors is not complete ({first_sentence(error)})"
-        raise adapter_damaged_error(adapter, what) from error
-
-
-def first_sentence(error: Exception) -> str:
-    """Returns the beginning of a library's message, without its line breaks."""
-    return " ".join(str(error).split())[:200].rstrip(".")
 
 
 def _runs_of(names: Sequence[str]) -> Runs:

@@ -212,6 +212,30 @@ def adapter_damaged_error(adapter: Path, what: str) -> ApiError:
     return ApiError(500, text, "adapter_damaged", "model", kind="server_error")
 
 
+def check_adapter_files(adapter: Path) -> None:
+    """Raises ApiError (500) about a file that is missing or cut off. An engine reads it only after it has changed the
+    base's layers."""
+    from safetensors import (  # imported late: a server that only trains does without
+        SafetensorError,
+        safe_open,
+    )
+
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            raise adapter_damaged_error(adapter, f"its file {name} is missing")
+    try:
+        with safe_open(adapter / "adapter_model.safetensors", "numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
+        what = f"its file adapter_model.safetensors is not complete ({first_words(error)})"
+        raise adapter_damaged_error(adapter, what) from error
+
+
+def first_words(error: Exception) -> str:
+    """Returns the beginning of a library's message, without its line breaks."""
+    return " ".join(str(error).split())[:200].rstrip(".")
+
+
 def _adapter_name(adapter: Path) -> str:
     return (
         adapter.parent.name if adapter.name == "adapter" else f"{adapter.parent.parent.name}/{adapter.name}"

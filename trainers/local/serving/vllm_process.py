@@ -27,7 +27,7 @@ from trainers.local.api_errors import ApiError
 from trainers.local.engines.catalog import Installation, lock_engine
 from trainers.local.engines.vllm import SERVED_BASE, VllmOptions, serve_command
 from trainers.local.serving.answers import busy_error
-from trainers.local.serving.values import adapter_gone_error
+from trainers.local.serving.values import adapter_gone_error, check_adapter_files
 
 START_S = 1200.0  # two busy cores took 4 minutes, and a large base may be on a slow disk
 POLL_S = 0.5
@@ -149,6 +149,7 @@ class VllmServer:
             idle = [path for path in self._adapters if not self._in_use[path]]
             for path in idle[: max(0, len(self._adapters) + 1 - self.options.adapters)]:
                 await self._unload(path)
+            await asyncio.to_thread(check_adapter_files, adapter)
             self._loaded += 1
             name = f"adapter-{self._loaded}"
             await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(adapter)})
