@@ -16,6 +16,7 @@ from trainers.local.training.base_model import add_lora, load_model, recompute_a
 from trainers.local.training.data import Row
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.memory import MicroBatcher, is_out_of_memory
+from trainers.local.training.new_adapter import TOKENS
 from trainers.local.training.packing import fill_packs, width
 from trainers.methods import Parameters
 
@@ -76,7 +77,7 @@ def test_a_row_that_is_too_large_with_its_activations_is_trained_by_recomputing_
 
 
 def test_a_single_row_that_does_not_fit_fails_the_job_with_its_length(same_job: Path) -> None:
-    with limit_memory(5):
+    with limit_memory(TOKENS):  # enough for the check of the new adapter
         assert run_training(same_job) == 1
     failure = read_failure(same_job)
     assert failure["code"] == "out_of_memory"
