@@ -97,5 +97,6 @@ def test_a_real_grpo_run_ends_with_an_evaluated_model(
         world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
         assert world.run().state == "done", world.run().error
         assert RunResult.from_json(str(world.run().result)).steps > 0
-        assert "reward.png" in world.files() and "loss.png" not in world.files()
+        world.tick_until_file("reward.png")
+        assert "loss.png" not in world.files()
         assert len(RunResult.from_json(str(world.run().result)).reward_curve) > 1
