@@ -39,8 +39,8 @@ COMMAND = "/finetune"
 MARKUP = re.compile(r"<(?P<kind>[@#!]?)(?P<target>[^<>|]+)(?:\|(?P<label>[^<>]*))?>")
 # "volume=20 thousand requests a month": the spaces would end the value, though parse_volume reads such a text.
 _SPACED_VOLUME = re.compile(
-    rf"(\bvolume=)[\"“]?({NUMBER})\s*(thousand|mio|million|bn|billion|trillion|[kmbt])?(?:\s*({UNIT}))?"
-    rf"(?:\s*{A_MONTH})?[\"”]?(?=\s|$)",
+    rf"(\bvolume=)[\"“]?({NUMBER})(?:\s*+(thousand|mio|million|bn|billion|trillion|[kmbt]))?"
+    rf"(?:\s*+({UNIT}))?(?:\s*+{A_MONTH})?[\"”]?(?=\s|$)",
     re.IGNORECASE,
 )
 # Questions that were stored before volumes had a unit are in tokens.
@@ -216,7 +216,8 @@ def _split_pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
     `--key value` too, as in a terminal; Slack turns its two dashes into a long one."""
     line = re.sub(r"(?<!\S)(?:--|—|–)(\w+)\s+(?=[^\s=–—-])", r"\1=", line)
     line = re.sub(r"(?<=\d)\s+(?=%(?:\s|$))", "", line)
-    joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", line))
+    line = "".join(part.strip() for part in re.split("([=,;])", line))
+    joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", line)
     words = _SPACED_VOLUME.sub(r"\1\2\3\4", joined).split()
     halves = [word.partition("=") for word in words]
     pairs = [(name.lower().lstrip("-–—"), strip_quotes(value)) for name, equals, value in halves if equals]

@@ -30,7 +30,7 @@ INVISIBLE = re.compile(
 # a lookalike. An underscore within a word is no marker, so `card_arrival` stays as it is.
 _LOOKS_LIKE = str.maketrans({"*": "∗", "~": "∼", "`": "ˋ"})
 _LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
-_QUOTE = re.compile(r"^(\s*)&gt;", re.MULTILINE)
+_QUOTE = re.compile(r"^([^\S\n]*)&gt;", re.MULTILINE)
 # Our own commands within a sentence, which stay code.
 _COMMAND = re.compile(r"`(/?finetune [^`\n]{0,200})`")
 _HALF = re.compile(r"(<[^<>]*|&[a-z]*)$")

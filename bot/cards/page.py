@@ -28,10 +28,10 @@ from bot.cards.blocks import (
 )
 from bot.resources import read_resource
 
-_DATE = re.compile(r"<!date\^[^|>]*\|([^>]*)>")
-_LINK = re.compile(r"<(https?://[^|>\"]*)\|([^>]*)>")
+_DATE = re.compile(r"<!date\^[^<|>]*\|([^<>]*)>")
+_LINK = re.compile(r"<(https?://[^<|>\"]*)\|([^<>]*)>")
 _PERSON = re.compile(r"<@([A-Z0-9]+)>")
-_CHANNEL = re.compile(r"<#[A-Z0-9]+(?:\|([^>]*))?>")
+_CHANNEL = re.compile(r"<#[A-Z0-9]+(?:\|([^<>]*))?>")
 _CODE = re.compile(r"`([^`\n]+)`")
 _BOLD = re.compile(r"\*([^*\n]+)\*")
 _ITALIC = re.compile(r"(?<![^\W_])_([^_\n]+)_(?![^\W_])")

@@ -23,9 +23,9 @@ from bot.cards.blocks import (
     sentence,
 )
 
-_DATE = re.compile(r"<!date\^[^|>]*\|([^>]*)>")
-_LINK = re.compile(r"<([^@|>][^|>]*)\|([^>]*)>")
-_MENTION = re.compile(r"<([@#][^>]*)>")
+_DATE = re.compile(r"<!date\^[^<|>]*\|([^<>]*)>")
+_LINK = re.compile(r"<([^@<|>][^<|>]*)\|([^<>]*)>")
+_MENTION = re.compile(r"<([@#][^<>]*)>")
 _MARK = re.compile(r"[*`]|(?<![^\W_])_|_(?![^\W_])")
 # Undoes the lookalikes of `escape`; backticks are dropped, since only Slack needs them.
 _ORIGINAL = str.maketrans({"∗": "*", "∼": "~", "ˋ": None, "ˍ": "_", "＞": ">"})

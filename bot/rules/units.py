@@ -38,7 +38,8 @@ A_MONTH = r"(?:(?:/|a\s|per\s)\s*(?:month|mo))"
 # What people count. Not in commands: there a dataset may have such a name.
 _COUNTED = r"(?:reqs?|calls?|questions?|messages?|tickets?|e-?mails?|chats?|documents?)"
 _VOLUME = re.compile(
-    rf"(?P<number>{NUMBER})[\s-]*(?P<scale>[a-z]*?)[\s-]*(?P<unit>{UNIT}|{_COUNTED})?\s*{A_MONTH}?", re.ASCII
+    rf"(?P<number>{NUMBER})[\s-]*+(?P<scale>[a-z]*?)[\s-]*+(?P<unit>{UNIT}|{_COUNTED})?\s*+{A_MONTH}?",
+    re.ASCII,
 )
 
 

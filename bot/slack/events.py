@@ -44,7 +44,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         """Runs a command in a mention. Only the person who typed it sees the answer, as others may not be allowed
         to."""
         person, channel = str(event.get("user") or ""), str(event["channel"])
-        text = re.sub(r"<@[A-Z0-9]+(\|[^>]*)?>", "", str(event.get("text") or ""), count=1)
+        text = re.sub(r"<@[A-Z0-9]+(\|[^<>]*)?>", "", str(event.get("text") or ""), count=1)
         thread = str(event["thread_ts"]) if event.get("thread_ts") else None
         message = _reply(Call(context, person, channel, thread), text)
         if person and message:

@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +45,9 @@ TEXT_ENDING = ".text"
 _CONVERSION = Path(__file__).with_name("conversion.py")
 _OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _HTML = re.compile(
-    rb"\s*(<\?xml[^>]*>|<!--.*?-->|\s)*<(!doctype html|html|head|body|div|p|h[1-6]|section|article|main|table|ul)\b",
+    # Possessive, as a file of comments alone would otherwise be tried in exponentially many ways.
+    rb"(?:\s|<\?xml[^>]*>|<!--.*?-->)*+"
+    rb"<(!doctype html|html|head|body|div|p|h[1-6]|section|article|main|table|ul)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _PARAGRAPHS = re.compile(r"\n\s*\n")
@@ -167,11 +169,16 @@ def _pieces(paragraph: str) -> Iterator[str]:
             yield " ".join(words)
             words = []
         words.extend(more)
-        while len(words) > WORDS_A_PASSAGE:
-            yield " ".join(words[:WORDS_A_PASSAGE])
-            words = words[WORDS_A_PASSAGE:]
+        if len(words) > WORDS_A_PASSAGE:
+            *full, words = _groups(words, WORDS_A_PASSAGE)
+            yield from map(" ".join, full)
     if words:
         yield " ".join(words)
+
+
+def _groups(words: Sequence[str], size: int) -> list[list[str]]:
+    """Returns the words in groups of `size`; the last may be smaller."""
+    return [list(words[start : start + size]) for start in range(0, len(words), size)]
 
 
 def _count_words(text: str) -> int:

@@ -36,7 +36,7 @@ _SENTENCE_END = re.compile(r"[.!?]\s|\n")
 _DRESS = " \t\"'`*“”‘’«»()[]{}<>#.,:;!?。、・「」『』【】《》"
 _AROUND = ("**", "*", "__", "`", '"', "'", "“", "‘", "«", "(", "[")
 _CLOSING = {"“": "”", "‘": "’", "«": "»", "(": ")", "[": "]"}
-_SEPARATORS = re.compile(r"(?:[\s_/]|(?<=[^\s_/])-|-(?!\d))+")
+_SEPARATORS = re.compile(r"(?:[\s_/]|(?<=[^\s_/])-|-(?!\d))++")
 _ENDS = re.compile(r"\s*([.,:;)\]!\-–—。、」』】》]|$)")
 # Scripts without spaces between words, in which two letters may be a complete name
 _UNSPACED_LETTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")

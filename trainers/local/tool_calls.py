@@ -30,6 +30,12 @@ CALL = {"id": "000000000", "type": "function"}  # Mistral's templates require an
 # What parsing a model's text as a call may raise: SyntaxError and MemoryError come from Python's parser, RecursionError
 # from text that is nested too deeply.
 UNREADABLE = (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError)
+FENCE = "```"
+SEPARATORS = tuple("; \n\t,")  # between the calls of one answer
+PARAMETER_END = "</parameter>"
+HARMONY_MESSAGE = "<|message|>"
+_PARAMETER = re.compile(r"<parameter=([^\n<>]+)>")
+_HARMONY_ENDS = re.compile(r"<\|(?:end|call|return)\|>")
 BREAK = "\ufdd0"  # a noncharacter of Unicode: where a rendered chat is cut before it is tokenized
 
 
@@ -283,16 +289,19 @@ def _read_json(text: str, tools: Tools) -> Iterator[ToolCall]:
             if not isinstance(item, dict):
                 raise ValueError("no call")
             yield _parse_call(item)
-        place += len(text[place:]) - len(text[place:].lstrip("; \n\t,"))
+        while text[place : place + 1] in SEPARATORS:
+            place += 1
 
 
 def _read_bare_json(text: str, tools: Tools) -> Iterator[ToolCall]:
     """Reads calls from an answer that is nothing but JSON calling tools of the request, as small models of any family
     write it. Yields nothing for other answers."""
     names = {tool.get("function", tool).get("name") for tool in tools}
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
+    stripped = text.strip()
+    if len(stripped) >= 2 * len(FENCE) and stripped.startswith(FENCE) and stripped.endswith(FENCE):
+        stripped = stripped.removeprefix(FENCE).removesuffix(FENCE).removeprefix("json")
     try:
-        calls = list(_read_json(fenced[1] if fenced else text, tools))
+        calls = list(_read_json(stripped, tools))
     except UNREADABLE:
         return
     if all(call.name in names for call in calls):
@@ -314,9 +323,11 @@ def _read_mistral(text: str, tools: Tools) -> Iterator[ToolCall]:
     yield _parse_call({"name": head.split("[CALL_ID]")[0].strip(), "arguments": json.loads(arguments)})
 
 
-def _xml_reader(call: str, parameter: str) -> Callable[[str, Tools], Iterator[ToolCall]]:
-    """Returns a reader of XML calls, whose values have no types: these come from the tool's schema. `call` and
-    `parameter` are patterns with two groups each."""
+def _xml_reader(
+    call: str, find_parameters: Callable[[str], Iterator[tuple[str, str]]]
+) -> Callable[[str, Tools], Iterator[ToolCall]]:
+    """Returns a reader of XML calls, whose values have no types: these come from the tool's schema. `call` is a pattern
+    with a group for the name and one for the parameters."""
 
     def read(text: str, tools: Tools) -> Iterator[ToolCall]:
         match = re.fullmatch(call, text.strip(), re.DOTALL)
@@ -329,11 +340,32 @@ def _xml_reader(call: str, parameter: str) -> Callable[[str, Tools], Iterator[To
                 properties = (function.get("parameters") or {}).get("properties") or {}
                 break
         types = {key: schema.get("type") for key, schema in properties.items() if isinstance(schema, dict)}
-        entries = re.findall(parameter, match[2], re.DOTALL)
-        arguments = {key.strip(): _parse_value(value, types.get(key.strip())) for key, value in entries}
+        entries = [(key.strip(), value) for key, value in find_parameters(match[2])]
+        arguments = {key: _parse_value(value, types.get(key)) for key, value in entries}
         yield ToolCall(match[1].strip(), _dump_json(arguments))
 
     return read
+
+
+def _find_parameters(text: str) -> Iterator[tuple[str, str]]:
+    """Yields keys and values of <parameter=key>value</parameter>."""
+    start = _PARAMETER.search(text)
+    while start:
+        end = text.find(PARAMETER_END, start.end())
+        if end < 0:
+            return
+        yield start[1], text[start.end() : end].removeprefix("\n").removesuffix("\n")
+        start = _PARAMETER.search(text, end)
+
+
+def _find_arguments(text: str) -> Iterator[tuple[str, str]]:
+    """Yields keys and values of <arg_key>key</arg_key><arg_value>value</arg_value>."""
+    for part in text.split("<arg_key>")[1:]:
+        key, _, rest = part.partition("</arg_key>")
+        opening, start, tail = rest.partition("<arg_value>")
+        value, end, _ = tail.partition("</arg_value>")
+        if start and end and not opening.strip():
+            yield key, value
 
 
 def _parse_value(value: str, kind: object) -> Any:
@@ -389,22 +421,28 @@ def _json_constant(node: ast.expr) -> ast.expr:
 
 def _read_deepseek(text: str, tools: Tools) -> Iterator[ToolCall]:
     """Reads a name and JSON, as V3.1 and later write it, or the type, the name and JSON between ```."""
-    for head, body in re.findall(
-        r"<｜tool▁call▁begin｜>(.*?)<｜tool▁sep｜>(.*?)<｜tool▁call▁end｜>", text, re.DOTALL
-    ):
-        older = re.fullmatch(r"\s*(\S+)\s*```json\s*(.*?)\s*```\s*", body, re.DOTALL)
-        name, arguments = older.groups() if older else (head.strip(), body)
-        yield _parse_call({"name": name, "arguments": json.loads(arguments)})
+    for block in text.split("<｜tool▁call▁begin｜>")[1:]:
+        head, separator, rest = block.partition("<｜tool▁sep｜>")
+        body, end, _ = rest.partition("<｜tool▁call▁end｜>")
+        if not separator or not end:
+            continue
+        name, fence, fenced = body.strip().partition(f"{FENCE}json")
+        if fence and fenced.endswith(FENCE):
+            yield _parse_call({"name": name.strip(), "arguments": json.loads(fenced.removesuffix(FENCE))})
+        else:
+            yield _parse_call({"name": head.strip(), "arguments": json.loads(body)})
 
 
 def _parse_harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
     """Reads gpt-oss's messages, each with a recipient or a channel, and drops those of the channel 'analysis'."""
-    messages = re.findall(r"(.*?)<\|message\|>(.*?)(?:<\|(?:end|call|return)\|>|\Z)", text, re.DOTALL)
-    if not messages:
+    if HARMONY_MESSAGE not in text:
         return text, ()
     lines: list[str] = []
     calls: list[ToolCall] = []
-    for head, body in messages:
+    for message in _HARMONY_ENDS.split(text):
+        head, mark, body = message.partition(HARMONY_MESSAGE)
+        if not mark:
+            continue
         recipient = re.search(r"to=(?:functions\.)?([\w.-]+)", head)
         if recipient:
             try:
@@ -421,44 +459,46 @@ def _dump_json(value: object) -> str:
 
 
 def _block_pattern(start: str, end: str) -> re.Pattern[str]:
-    """Returns a pattern for a block of calls. The last block may lack its end mark, if that token ended the answer."""
-    return re.compile(rf"{start}(.*?)(?:{end}|\Z)", re.DOTALL)
+    """Returns a pattern for a block of calls and the space before it. The last block may lack its end mark, if that
+    token ended the answer."""
+    # The look-behind keeps each place within a long stretch of spaces from being tried as the beginning.
+    return re.compile(rf"(?:(?<!\s)\s++)?{start}(.*?)(?:{end}|\Z)", re.DOTALL)
 
 
-_TOOL_CALL = _block_pattern(r"\s*<tool_call>", "</tool_call>")
+_TOOL_CALL = _block_pattern(r"<tool_call>", "</tool_call>")
 HARMONY = Form(("<|channel|>", "commentary"), re.compile(r"(?!)()"), _read_json)
 # The order matters: templates of earlier forms also contain the marks of later ones.
 FORMS = (
     HARMONY,
-    Form(("<|tool_call>call:",), _block_pattern(r"\s*<\|tool_call>", r"<tool_call\|>"), _read_gemma),
+    Form(("<|tool_call>call:",), _block_pattern(r"<\|tool_call>", r"<tool_call\|>"), _read_gemma),
     Form(
         ("<tool_call>", "<function="),
         _TOOL_CALL,
         _xml_reader(
             r"<function=([^\n>]+)>(.*?)(?:</function>)?",
-            r"<parameter=([^\n>]+)>\n?(.*?)\n?</parameter>",
+            _find_parameters,
         ),
     ),
     Form(
         ("<tool_call>", "<arg_key>"),
         _TOOL_CALL,
-        _xml_reader(r"([^\n<]+)(.*)", r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>"),
+        _xml_reader(r"([^\n<]+)(.*)", _find_arguments),
     ),
     Form(("<tool_call>",), _TOOL_CALL, _read_json),
     Form(
         ("<|tool_call_start|>",),
-        _block_pattern(r"\s*<\|tool_call_start\|>", r"<\|tool_call_end\|>"),
+        _block_pattern(r"<\|tool_call_start\|>", r"<\|tool_call_end\|>"),
         _read_python,
     ),
-    Form(("<function_calls>",), _block_pattern(r"\s*<function_calls>", "</function_calls>"), _read_python),
+    Form(("<function_calls>",), _block_pattern(r"<function_calls>", "</function_calls>"), _read_python),
     Form(
         ("<｜tool▁calls▁begin｜>",),
-        _block_pattern(r"\s*<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        _block_pattern(r"<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
         _read_deepseek,
     ),
-    Form(("[TOOL_CALLS]",), _block_pattern(r"\s*\[TOOL_CALLS\]", r"(?=\[TOOL_CALLS\])"), _read_mistral),
-    Form(("<|START_ACTION|>",), _block_pattern(r"\s*<\|START_ACTION\|>", r"<\|END_ACTION\|>"), _read_json),
-    Form(("<|tool_call|>",), _block_pattern(r"\s*<\|tool_call\|>", r"<\|/tool_call\|>"), _read_json),
+    Form(("[TOOL_CALLS]",), _block_pattern(r"\[TOOL_CALLS\]", r"(?=\[TOOL_CALLS\])"), _read_mistral),
+    Form(("<|START_ACTION|>",), _block_pattern(r"<\|START_ACTION\|>", r"<\|END_ACTION\|>"), _read_json),
+    Form(("<|tool_call|>",), _block_pattern(r"<\|tool_call\|>", r"<\|/tool_call\|>"), _read_json),
     # Llama marks only calls of its interpreter. Its other calls are bare JSON, which is read for any family.
-    Form(("<|python_tag|>",), _block_pattern(r"\s*<\|python_tag\|>", r"<\|eom_id\|>"), _read_llama),
+    Form(("<|python_tag|>",), _block_pattern(r"<\|python_tag\|>", r"<\|eom_id\|>"), _read_llama),
 )

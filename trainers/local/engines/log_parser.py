@@ -14,10 +14,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-RECORD = re.compile(r"\{['\"][a-z_]+['\"]: .*\}")
+RECORD_START = re.compile(r"\{['\"][a-z_]+['\"]: ")
 UNKNOWN_KEY = (
     re.compile(
-        r"Some (?:keys|specified arguments) are not used by the HfArgumentParser: \[(?P<key>[^\]]*)\]"
+        r"Some (?:keys|specified arguments) are not used by the HfArgumentParser: \[(?P<key>[^\[\]]*)\]"
     ),
     re.compile(r"^TypeError: .*unexpected keyword argument '(?P<key>\w+)'"),
 )
@@ -61,8 +61,8 @@ Line = TrainedStep | ValidatedStep | Trouble
 
 def read_line(line: str) -> Line | None:
     """Returns None for a line that says nothing about the job."""
-    record = RECORD.search(line)
-    values = _read_values(record[0]) if record else None
+    record = _find_record(line)
+    values = _read_values(record) if record else None
     if values is None:
         return _find_trouble(line)
 
@@ -72,6 +72,12 @@ def read_line(line: str) -> Line | None:
         return TrainedStep(step if isinstance(step, int) else None, loss, rate, _number(values, "grad_norm"))
     loss = _number(values, "eval_loss")
     return None if loss is None else ValidatedStep(loss, _number(values, "eval_mean_token_accuracy"))
+
+
+def _find_record(line: str) -> str | None:
+    start = RECORD_START.search(line)
+    end = line.rfind("}")
+    return line[start.start() : end + 1] if start and end >= start.end() else None
 
 
 def _read_values(text: str) -> dict[str, Any] | None:
