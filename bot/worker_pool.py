@@ -34,7 +34,12 @@ MEMORY_BYTES = 6 << 30
 
 
 class WorkerStopped(Exception):
-    """A task that was ended. The message completes a sentence like "Checking it …"."""
+    """A task that was ended. The message completes a sentence like "Checking it …". `is_late` if it took too long: then
+    it would take as long again, unlike a task that this machine had too little memory for at that moment."""
+
+    def __init__(self, message: str, *, is_late: bool = False) -> None:
+        super().__init__(message)
+        self.is_late = is_late
 
 
 def limit_memory(most: int = MEMORY_BYTES) -> int:
@@ -133,7 +138,8 @@ class WorkerPool:
         except BrokenProcessPool as error:
             if task.is_late:
                 minutes = round(self._deadline_s / 60)
-                raise WorkerStopped(f"took longer than {minutes} minutes and was ended") from error
+                why = f"took longer than {minutes} minutes and was ended"
+                raise WorkerStopped(why, is_late=True) from error
             raise WorkerStopped("was ended by the system, most likely for lack of memory") from error
 
 

@@ -34,6 +34,7 @@ from trainers.documents import (
 
 DOCUMENT_FORM = "knowledge_form"
 KINDS = ("pdf", "docx", "html", "htm", "md", "txt")
+SPLIT_IT = "Split it into smaller documents."
 OTHER_KIND = "Save it as PDF, Word (.docx), HTML, Markdown (.md) or text (.txt)."
 LISTED = 5
 TROUBLES: Mapping[Trouble, str] = {

@@ -24,6 +24,7 @@ TITLES = {
     "labels": "Rows per label of",
 }
 CLEAN = "post_cleaned"
+SPLIT_IT = "Upload fewer or shorter rows."
 LISTED_PARTS, LISTED_REST, SHOWN_PAIRS = 8, 24, 10
 
 

@@ -397,7 +397,10 @@ def _check(context: AppContext, dataset: Dataset) -> None:
             n_sealed=dataset.sealed,
         )
     except WorkerStopped as stopped:
-        _retry_or_refuse(context, dataset, f"checking it {stopped}", CHECK_TRIES)
+        if stopped.is_late:
+            _refuse(context, dataset, f"Checking it {stopped}. {findings.SPLIT_IT}")
+        else:
+            _retry_or_refuse(context, dataset, f"checking it {stopped}", CHECK_TRIES)
         return
     except Exception as error:
         # a fault of the checker, which must not leave the file in this state forever

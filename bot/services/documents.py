@@ -13,6 +13,7 @@ from bot.cards.blocks import Message, code
 from bot.context import AppContext, FetchLater
 from bot.services import authorization, datasets, evaluation_worker
 from bot.values.runs import Refusal
+from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDocument
 from storage.records import Document
 
@@ -88,11 +89,18 @@ def step(context: AppContext, document: Document) -> None:
             document, "received", now=context.clock(), sha256=file.sha256, tries=0, next_at=0
         )
     else:
-        passages = context.workers.poll(
-            f"document {document.id}",
-            evaluation_worker.read_passages,
-            context.settings.files / document.sha256,
-        )
+        try:
+            passages = context.workers.poll(
+                f"document {document.id}",
+                evaluation_worker.read_passages,
+                context.settings.files / document.sha256,
+            )
+        except WorkerStopped as stopped:
+            if stopped.is_late:
+                _refuse(context, document, f"Reading it {stopped}. {views.SPLIT_IT}")
+            else:
+                _retry_or_refuse(context, document, f"reading it {stopped}")
+            return
         if passages is None:
             return
         if isinstance(passages, Refusal):

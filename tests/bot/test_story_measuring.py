@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 
 import pytest
 
 from bot.cards import evaluation_results
-from bot.services import documents
+from bot.services import documents, evaluation_worker
 from bot.services.documents import DocumentUpload
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
@@ -117,6 +119,22 @@ def test_a_word_document_is_read_and_listed_in_the_form(world: World) -> None:
     assert ready.state == "ready"
     world.type("/finetune knowledge tickets", user=DORA)
     assert f"handbook.docx: {ready.passages} passages" in world.read_form(DORA)
+
+
+def sleep_instead_of_reading(path: Path) -> int:
+    time.sleep(600)
+    return 0
+
+
+def test_a_document_that_takes_too_long_is_not_read_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation_worker, "read_passages", sleep_instead_of_reading)
+    monkeypatch.setattr(world.workers, "_deadline_s", 0.5)
+    refused = add_knowledge(world)
+    assert (refused.state, refused.tries) == ("refused", 0)
+    card = world.find_message("faq.md can't be used")
+    assert "Reading it took longer than" in card and "Split it into smaller documents." in card
 
 
 def test_the_details_show_how_often_retrieval_found_the_right_label(world: World) -> None:

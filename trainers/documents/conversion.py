@@ -1,4 +1,6 @@
-"""Turns one PDF, Word or HTML file into text: `python conversion.py KIND FILE` prints {"text": …} or {"trouble": …}.
+"""Turns one PDF, Word, HTML or text file into text.
+
+`python conversion.py KIND FILE` prints {"text": …} or {"trouble": …}.
 
 reader.py runs it as a script in a separate process with limited memory and time, because the file may be hostile: a
 Word file of 231 KB has unpacked to 6 GB. So that it starts quickly it imports nothing of this project.
@@ -31,6 +33,8 @@ def main(kind: str, path: str) -> None:
                 outcome = _pdf(path)
             case "docx":
                 outcome = _word(path)
+            case "text":
+                outcome = _plain(path)
             case _:
                 outcome = {"text": _markdown(path, ".html")}
         print(json.dumps(outcome))
@@ -66,6 +70,13 @@ def _word(path: str) -> Outcome:
     if all(part.filename != "word/document.xml" for part in parts):
         return {"trouble": "no_word"}
     return {"text": _markdown(path, ".docx")}
+
+
+def _plain(path: str) -> Outcome:
+    try:
+        return {"text": Path(path).read_bytes().decode("utf-8-sig")}
+    except UnicodeDecodeError:
+        return {"trouble": "not_utf8"}
 
 
 def _markdown(path: str, ending: str) -> str:

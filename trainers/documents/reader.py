@@ -1,8 +1,8 @@
 """Reads a document as text, and splits a text into passages.
 
-The first bytes of a file decide its kind, never its name. PDF, Word and HTML are converted in a separate process
-(conversion.py). The text of a usable document is stored beside its file (`store_text`), so that each document is
-converted only once.
+The first bytes of a file decide its kind, never its name. Everything behind them is read in a separate process with
+limited memory and time (conversion.py). The text of a usable document is stored beside its file (`store_text`), so that
+each document is converted only once.
 """
 
 from __future__ import annotations
@@ -71,13 +71,7 @@ def read_document(path: Path) -> str | Unreadable:
     kind = _kind_of(path)
     if isinstance(kind, Unreadable):
         return kind
-    if kind == "text":
-        try:
-            text: str | Unreadable = path.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError:
-            return Unreadable("not_utf8")
-    else:
-        text = _convert(path, kind)
+    text = _convert(path, kind)
     if isinstance(text, Unreadable):
         return text
     if len(text) > MAX_CHARACTERS:
