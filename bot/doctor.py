@@ -33,8 +33,10 @@ from bot.settings import CONFIG_FILE, LEAST_WATCHDOG_S, Blocks, Settings, Settin
 from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
+from storage.deployments import deployment_names
 from trainers.base_models import why_no_base
 from trainers.client import find_key
+from trainers.deployments import open_deployments
 from trainers.dialects import open_trainer
 from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError, multilingual
 from trainers.encoders.embedding import find_encoder, is_hub_id
@@ -79,6 +81,7 @@ def examine() -> list[Finding]:
             *_check_slack(settings),
             *_check_approvers_and_budget(settings),
             *_check_trainers(settings),
+            *_check_machines(settings),
         ]
         findings += [
             *_check_prices(settings, datetime.now(UTC).date()),
@@ -278,6 +281,31 @@ def _check_trainer(settings: Settings, row: ProviderRow) -> Finding | None:
         return Finding(True, row.title, "answers; for asking models only, not for training")
     closing = f"; {row.closes} is the last day on which it accepts new jobs" if row.closes else ""
     return Finding(True, row.title, f"answers, and reports nothing that prevents training there{closing}")
+
+
+def _check_machines(settings: Settings) -> Iterator[Finding]:
+    """Reports machines at vendors that cost money by the hour and are not in the database. That may be a new one."""
+    for row in settings.providers:
+        key = find_key(os.environ, row.provider)
+        vendor = open_deployments(row.provider, key) if key else None
+        if vendor is None:
+            continue
+        try:
+            names = [deployment.name for deployment in vendor.list_running()]
+            known = deployment_names(settings.database, row.name) if settings.database.exists() else set()
+        except (TrainerError, StorageError) as error:
+            yield Finding(False, f"machines at {row.title}", str(error))
+            continue
+        finally:
+            vendor.close()
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            runs = pluralize(len(unknown), "machine runs", "machines run")
+            text = f"{runs} by the hour that the database doesn't know: {', '.join(unknown)}. Stop them there"
+            yield Finding(False, f"machines at {row.title}", text)
+        else:
+            text = f"{pluralize(len(names), 'machine runs', 'machines run')} by the hour, none unknown"
+            yield Finding(True, f"machines at {row.title}", text)
 
 
 def _check_prices(settings: Settings, today: date) -> Iterator[Finding]:

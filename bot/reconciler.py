@@ -34,6 +34,7 @@ from bot.services import (
     learning_curves,
     measurements,
     models,
+    orphan_deployments,
     orphan_jobs,
     plans,
     provider_jobs,
@@ -380,7 +381,7 @@ def maintain(context: AppContext) -> None:
     _run_guarded(partial(announce_model_ends, context), "models that end")
     _run_guarded(partial(apply_retention, context), "the retention")
     _run_guarded(partial(orphan_jobs.sweep, context), "stray jobs")
-    _run_guarded(partial(deployments.sweep, context), "models that run by the hour")
+    _run_guarded(partial(orphan_deployments.sweep, context), "models that run by the hour")
     _run_guarded(partial(provider_jobs.delete_unneeded_uploads, context), "uploaded files")
     _run_guarded(partial(alias_sync.sweep, context), "models in use")
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
+from storage.audit import query_read_only
 from storage.database import Table
 from storage.records import due_sql
 
@@ -27,7 +29,8 @@ class DeploymentRecord:
     `run_id` is None if it belongs to no known run. `sent_at` is when the start was last sent, None if it was not.
     `micros` is its cost until `billed_until`; with `is_billed` the time since then costs money too. `used_at` is its
     latest question. `kept_by` is the person who wants it to keep running without questions. `reason` is a code of
-    rules/budgets.py for its stop; `detail` is a sentence about that, or about what prevents it.
+    rules/budgets.py for its stop; `detail` is a sentence about that, or about what prevents it. `missing_since` is when
+    the vendor's list first lacked it, None while it is listed.
     """
 
     id: int
@@ -55,6 +58,7 @@ class DeploymentRecord:
     next_at: float
     created_at: float
     updated_at: float
+    missing_since: float | None = None
     micros: int = 0
 
 
@@ -80,6 +84,11 @@ class Deployments(Table):
         """Adds a deployment that this bot did not start, so that it will be stopped. Returns None if it is known
         already."""
         return self._add(new, "stopping", now, {"sent_at": now, "reason": reason})
+
+    def take_over(self, new: NewDeployment, *, now: float) -> DeploymentRecord | None:
+        """Adds a run's own deployment that a restored backup doesn't know. Returns None if the run has another one that
+        is not stopped."""
+        return self._add(new, "starting", now, {"sent_at": now})
 
     def _add(
         self, new: NewDeployment, state: DeploymentState, now: float, more: dict[str, Any]
@@ -167,6 +176,13 @@ class Deployments(Table):
         is_over = "EXISTS (SELECT 1 FROM ledger WHERE ledger.run_id = deployments.run_id AND ledger.kind <> 'reserve')"
         sql = f"{TOTAL_SQL} WHERE substr(days.day, 1, 7) = ? AND {is_over}"
         return int(self._db.value(sql, (month,)))
+
+
+def deployment_names(database: Path, provider: str) -> set[str]:
+    """Returns the names of all deployments at a provider that this database knows. Raises StorageError."""
+    sql = "SELECT name FROM deployments WHERE provider = ?"
+    rows = query_read_only(database, sql, (provider,), what="the machines by the hour")
+    return {str(row[0]) for row in rows}
 
 
 def _days(start: float, end: float) -> Iterator[tuple[str, int]]:

@@ -15,6 +15,7 @@ from storage.schemas import (
     HUMAN_VERDICTS,
     IDS_USED_ONCE,
     LABELS,
+    MISSING_DEPLOYMENTS,
     MONEY,
     OUTBOX_THAT_EMPTIES,
     OWNERS,
@@ -27,7 +28,7 @@ from storage.schemas import (
     UPLOADS,
 )
 
-NEWEST = "m023_sheets"  # the last step below
+NEWEST = "m024_missing_deployments"  # the last step below
 migrations = Migrations("finetune")
 
 
@@ -93,4 +94,5 @@ _add(
     ("m021_deployments", DEPLOYMENTS),
     ("m022_human_verdicts", HUMAN_VERDICTS),
     ("m023_sheets", SHEETS),
+    ("m024_missing_deployments", MISSING_DEPLOYMENTS),
 )

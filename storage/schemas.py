@@ -580,3 +580,8 @@ CREATE TABLE human_verdicts (
 SHEETS = """
 ALTER TABLE datasets ADD COLUMN sheet TEXT;
 """
+
+# When the vendor's list first lacked the deployment; NULL while it is listed.
+MISSING_DEPLOYMENTS = """
+ALTER TABLE deployments ADD COLUMN missing_since REAL;
+"""

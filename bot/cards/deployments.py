@@ -35,6 +35,10 @@ UNSEEN_S = 600.0  # a running bot checks every few seconds
 FROZEN = (
     "Its model is not started while spending is frozen. It starts automatically once the freeze is lifted."
 )
+MISSING = (
+    "The vendor's list lacks its machine. Lists may be late, so it counts as gone only if it stays away for twelve "
+    "minutes."
+)
 STATES: Mapping[DeploymentState, str] = {
     "starting": "is being started",
     "ready": "is running",
@@ -182,6 +186,10 @@ def strays_card(title: str, provider: str, strays: Sequence[Deployment], prefix:
 
 def still_running(name: str, title: str) -> str:
     return f"{code(name)} was stopped but still runs at {escape(title)}. It is being stopped again."
+
+
+def found_again(model: str, title: str) -> str:
+    return f"{code(model)} runs at {escape(title)} after all: the vendor lists its machine again."
 
 
 def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:

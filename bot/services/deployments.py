@@ -1,14 +1,15 @@
 """Runs tuned models on vendors' machines by the hour, and owns each from its start to its end.
 
 The intent is committed before a machine is requested, a machine is looked for before a second one is requested, and a
-row stays open until the vendor no longer lists the machine. A step polls the vendor once and bills the time since the
-last poll, so that cards and budgets show what the vendor bills, up to the second of a stop.
+row stays open until the vendor has not listed the machine for a while. A step polls the vendor once and bills the time
+since the last poll, so that cards and budgets show what the vendor bills, up to the second of a stop.
+orphan_deployments.py looks from the other side, at everything that a vendor lists.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -27,7 +28,7 @@ from bot.services.provider_jobs import MAX_PAUSE_S, SETTLE_S
 from bot.services.run_states import lost_key_text
 from bot.settings import Settings
 from bot.values.runs import Refusal
-from storage.deployments import DeploymentRecord, NewDeployment
+from storage.deployments import DeploymentRecord, DeploymentState, NewDeployment
 from storage.records import Run
 from storage.store import Store
 from trainers.deployments.port import Deployment, Deployments
@@ -41,7 +42,6 @@ SHOWN_EVERY_S = 300.0
 MAX_TRIES = 3
 MAX_DOUBTS = 3  # early polls because of refused questions to a model that the vendor lists as running
 LOST_S = 24 * 3600.0
-JUST_STOPPED_S = 600.0
 UNUSABLE_RUN_STATES = ("failed", "cancelled")
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,8 @@ def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -
     records = context.store.deployments.of_run(run.id)
     newest, title = (records[0] if records else None), context.settings.title_of(plan.provider)
     waits = Serving(note=views.waits_text(title, planned.micros_per_hour))
+    if newest and newest.missing_since is not None and newest.state == "ready":
+        return Serving(note=views.MISSING)
     if newest and newest.state == "ready":
         return Serving(is_ready=True)
     if newest and newest.state != "stopped":
@@ -157,11 +159,13 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
         log.error("%s runs twice at %s: %s is stopped", record.name, record.provider, extra.id)
         vendor.stop(extra)
     first, reason = (running[0] if running else None), _find_stop_reason(context, record)
+    was_seen = record.billed_until is not None
+    if first is None and was_seen and record.ended_at is None:
+        _handle_missing(context, record, reason)
+        return
     match record.state:
         case "stopping":
             _stop(context, vendor, record, first)
-        case _ if first is None and record.billed_until is not None:
-            _end(context, record, "gone")
         case _ if first is None:  # a machine that was requested may still appear
             is_settled = record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S
             if not is_settled:
@@ -176,6 +180,27 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
                 _stop(context, vendor, stopping, first)
         case _:
             _take_status(context, record, first)
+
+
+def _handle_missing(context: AppContext, record: DeploymentRecord, reason: StopReason | None) -> None:
+    """Handles a list that lacks a machine which ran before, and which nobody has stopped yet. Lists lag and flap, so
+    the machine is gone only if several in SETTLE_S lack it. It is billed until the first of them, since nobody saw when
+    it ended; if it is listed again, the time between is billed too."""
+    now, since = context.clock(), record.missing_since
+    if since is None:
+        context.waits.since(now)
+        with context.store.transaction():
+            billed = _bill(context, record, None, now)
+            changes = {"missing_since": now, "next_at": now + LOOK_S, "detail": views.MISSING}
+            moved = context.store.deployments.move(billed, record.state, now=now, **changes)
+            if moved:
+                _show(context, moved)
+    elif context.waits.since(since) >= SETTLE_S:
+        _end(context, record, record.reason or "gone")
+    elif reason and record.state != "stopping":
+        _begin_to_stop(context, record, reason)
+    else:
+        _wait(context, record, LOOK_S, views.MISSING)
 
 
 def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) -> None:
@@ -220,6 +245,7 @@ def _take_status(context: AppContext, record: DeploymentRecord, deployment: Depl
         "is_billed": deployment.is_billed,
         "chat_model": deployment.chat_model,
         "detail": None,
+        "missing_since": None,
         "next_at": now + (READY_LOOK_S if is_ready else LOOK_S),
     }
     if is_ready and record.state != "ready":
@@ -229,7 +255,8 @@ def _take_status(context: AppContext, record: DeploymentRecord, deployment: Depl
         moved = context.store.deployments.move(
             billed, "ready" if is_ready else "starting", now=now, **changes
         )
-        is_news = moved and (moved.state != record.state or record.billed_until is None)
+        is_new = record.billed_until is None or record.missing_since is not None
+        is_news = moved and (moved.state != record.state or is_new)
         if moved and (is_news or now // SHOWN_EVERY_S != record.updated_at // SHOWN_EVERY_S):
             _show(context, moved, is_progress=not is_news)
 
@@ -237,14 +264,24 @@ def _take_status(context: AppContext, record: DeploymentRecord, deployment: Depl
 def _bill(
     context: AppContext, record: DeploymentRecord, deployment: Deployment | None, until: float
 ) -> DeploymentRecord:
-    """Bills the time until `until`, starting from the time that the vendor reports. That can't be before we requested
-    it: some vendors report the year 1 for an unknown time."""
+    """Bills the time until `until`, starting from the time that the vendor reports."""
     if record.billed_until is None:
-        began = deployment.started_at if deployment else None
-        since = (record.sent_at or until) if began is None else max(began, record.created_at)
+        since = _find_beginning(context, record, deployment)
         record = replace(record, billed_until=min(since, until))
     context.store.deployments.bill(record, until)
     return record
+
+
+def _find_beginning(context: AppContext, record: DeploymentRecord, deployment: Deployment | None) -> float:
+    """Returns when a machine was started. Some vendors report the year 1 for an unknown time, which is replaced by the
+    time of our request: no machine is older than the run that it is named after. It may be older than the record, if a
+    backup was restored."""
+    run = context.store.runs.get(record.run_id or 0)
+    earliest = run.created_at if run else record.created_at
+    reported = deployment.started_at if deployment else None
+    if reported is None or reported < earliest:
+        return record.sent_at or record.created_at
+    return reported
 
 
 def _begin_to_stop(
@@ -265,8 +302,8 @@ def _stop(
     """Stops the machine and polls until the vendor no longer lists it. A machine that was requested a moment ago may
     still appear."""
     if deployment is None:
-        was_seen = record.billed_until is not None
-        if was_seen or record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S:
+        was_stopped = record.ended_at is not None
+        if was_stopped or record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S:
             _end(context, record, record.reason)
         else:
             _wait(context, record, LOOK_S, record.detail)
@@ -276,21 +313,20 @@ def _stop(
     with context.store.transaction():
         billed = _bill(context, record, deployment, now)
         context.store.deployments.move(
-            billed, "stopping", now=now, ended_at=now, next_at=now + LOOK_S, detail=None
+            billed, "stopping", now=now, ended_at=now, next_at=now + LOOK_S, detail=None, missing_since=None
         )
 
 
 def _end(
     context: AppContext, record: DeploymentRecord, reason: StopReason | str | None, detail: str | None = None
 ) -> None:
-    """Records that the machine is gone. One that ended at the vendor is billed until now, since nobody saw when it
-    ended."""
+    """Records that the machine is gone."""
     now = context.clock()
     with context.store.transaction():
-        ended_at = record.ended_at or now
+        ended_at = record.ended_at or record.missing_since or now
         if record.billed_until is not None:
             context.store.deployments.bill(record, ended_at)
-        changes = {"reason": reason, "detail": detail, "ended_at": ended_at}
+        changes = {"reason": reason, "detail": detail, "ended_at": ended_at, "missing_since": None}
         moved = context.store.deployments.move(record, "stopped", now=now, **changes)
         if moved:
             if record.state != "stopping":
@@ -329,18 +365,8 @@ def _intend(
     context: AppContext, run: Run, plan: Plan, planned: Hosting, person: str
 ) -> DeploymentRecord | None:
     """Records that a machine may exist from now on. Returns None if the run already has an open deployment."""
-    now, count = context.clock(), len(context.store.deployments.of_run(run.id))
-    new = NewDeployment(
-        run_id=run.id,
-        provider=plan.provider,
-        model=str(run.model),
-        name=f"{PREFIX}{run.id}-{run.plan_hash[:8]}-{count + 1}",
-        channel=run.channel,
-        person=person,
-        micros_per_hour=planned.micros_per_hour,
-        idle_stop_s=planned.idle_stop_s,
-        day_micros=planned.day_micros,
-    )
+    now = context.clock()
+    new = _new_deployment(run, planned, _next_name(context, run), person)
     with context.store.transaction():
         record = context.store.deployments.intend(new, now=now)
         if record:
@@ -348,6 +374,80 @@ def _intend(
             _show(context, record)
             _update_result(context, record)
     return record
+
+
+def _next_name(context: AppContext, run: Run) -> str:
+    """Returns a name that no machine of this run has had. After a restore the first known one may be its third."""
+    names = [record.name for record in context.store.deployments.of_run(run.id)]
+    last = max((int(name.rpartition("-")[2]) for name in names), default=0)
+    return f"{PREFIX}{run.id}-{run.plan_hash[:8]}-{last + 1}"
+
+
+def _new_deployment(run: Run, planned: Hosting, name: str, person: str) -> NewDeployment:
+    return NewDeployment(
+        run_id=run.id,
+        provider=run.provider,
+        model=run.model or name,
+        name=name,
+        channel=run.channel,
+        person=person,
+        micros_per_hour=planned.micros_per_hour,
+        idle_stop_s=planned.idle_stop_s,
+        day_micros=planned.day_micros,
+    )
+
+
+def take_over(context: AppContext, run: Run, planned: Hosting, name: str) -> None:
+    """Records a run's own machine that a restored backup doesn't know. The steps then bill it from its start and apply
+    the limits. If the run has ended without a model, nobody needs the machine, and it is stopped."""
+    now = context.clock()
+    new = _new_deployment(run, planned, name, run.requester)
+    with context.store.transaction():
+        if run.model:
+            record = context.store.deployments.take_over(new, now=now)
+        else:
+            record = context.store.deployments.add_orphan(new, reason="run over", now=now)
+        if record:
+            _audit(context, record, "finetune", "hosting taken over", name)
+            _show(context, record)
+            _update_result(context, record)
+
+
+def take_back(context: AppContext, record: DeploymentRecord, deployment: Deployment) -> bool:
+    """Continues with a machine that counted as gone and is listed again, if its run, its keeper and the limits still
+    allow it to run. Returns False if they don't, or if the run has another machine now."""
+    others = [
+        each for each in context.store.deployments.of_run(record.run_id or 0) if each.state != "stopped"
+    ]
+    state: DeploymentState = "starting" if record.ready_at is None else "ready"
+    if others or _find_stop_reason(context, replace(record, state=state)):
+        return False
+    now = context.clock()
+    changes = {"reason": None, "ended_at": None, "detail": None, "chat_model": deployment.chat_model}
+    with context.store.transaction():
+        billed = _bill(context, record, deployment, now)
+        moved = context.store.deployments.move(billed, state, now=now, **changes)
+        if moved:
+            _audit(context, moved, "finetune", "hosting found again", record.name)
+            _show(context, moved)
+            _update_result(context, moved)
+            text = views.found_again(record.model, context.settings.title_of(record.provider))
+            context.post(record.channel, {"text": text}, dedupe=f"found {record.name} {now:.0f}")
+    return moved is not None
+
+
+def stop_again(
+    context: AppContext, vendor: Deployments, record: DeploymentRecord, deployment: Deployment
+) -> None:
+    """Stops a machine that is listed although it should be gone."""
+    vendor.stop(deployment)
+    now = context.clock()
+    with context.store.transaction():
+        _bill(context, record, deployment, now)
+        _update_result(context, record)
+        _audit(context, record, "finetune", "hosting stopped", "again")
+        text = views.still_running(record.name, context.settings.title_of(record.provider))
+        context.post(record.channel, {"text": text}, dedupe=f"again {record.name} {now:.0f}")
 
 
 def keep(context: AppContext, number: int, person: str) -> Refusal | None:
@@ -399,23 +499,6 @@ def start_again(context: AppContext, number: int, person: str) -> Refusal | None
     return None if _intend(context, run, plan, planned, person) else Refusal("It is already running.")
 
 
-def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
-    """Takes over a deployment that nobody here started, so that it gets stopped."""
-    provider, _, name = value.partition(" ")
-    refused = authorization.refusal(context, person, "freeze")
-    if refused:
-        return refused
-    now = context.clock()
-    newest = next(iter(context.store.runs.newest(1)), None)
-    channel = context.settings.slack.fallback_channel or (newest.channel if newest else "")
-    new = NewDeployment(None, provider, name, name, channel, person, 0, 0, 0)
-    with context.store.transaction():
-        record = context.store.deployments.add_orphan(new, reason="asked", now=now)
-        if record:
-            _audit(context, record, person, "hosting stopped", name)
-    return None if record else Refusal("It is already stopped, or is being stopped.")
-
-
 def _refusal(
     context: AppContext, record: DeploymentRecord | None, person: str, action: Action
 ) -> Refusal | None:
@@ -424,49 +507,6 @@ def _refusal(
         return Refusal("There is no such model any more.")
     request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
     return authorization.refusal(context, person, action, request=request)
-
-
-def sweep(context: AppContext) -> None:
-    """Compares each vendor's list with the store: stops machines that should be gone, and reports unknown ones once."""
-    for provider, vendor in context.deployments.items():
-        try:
-            _sweep(context, provider, vendor)
-        except TrainerError as trouble:
-            log.info("looking for models that run at %s: %s", provider, trouble)
-
-
-def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
-    now, strays = context.clock(), list[Deployment]()
-    for deployment in vendor.list_running():
-        record = context.store.deployments.find_by_name(provider, deployment.name)
-        if record is None:
-            strays.append(deployment)
-        elif record.state == "stopped" and now - (record.ended_at or 0.0) > JUST_STOPPED_S:
-            vendor.stop(deployment)
-            with context.store.transaction():
-                _bill(context, record, deployment, now)
-                _update_result(context, record)
-                _audit(context, record, "finetune", "hosting stopped", "again")
-                text = views.still_running(record.name, context.settings.title_of(provider))
-                context.post(record.channel, {"text": text}, dedupe=f"again {record.name} {now:.0f}")
-    _tell_strays(context, provider, strays)
-
-
-def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment]) -> None:
-    """Reports new strays in the fallback channel if one is set, and otherwise in the newest run's channel."""
-    now = context.clock()
-    newest = (run.channel for run in context.store.runs.newest(1))
-    where = context.settings.slack.fallback_channel or next(newest, None)
-    with context.store.transaction():
-        new = [
-            stray
-            for stray in strays
-            if where and context.store.interventions.record_orphan(provider, stray.id, stray.name, now=now)
-        ]
-        if new and where:
-            log.error("running at %s, and started by nobody here: %s", provider, new)
-            message = views.strays_card(context.settings.title_of(provider), provider, new, PREFIX)
-            context.post(where, message.letter(), dedupe=f"strays {provider} {now:.0f}")
 
 
 def running(store: Store, settings: Settings, now: float) -> list[DeploymentSummary]:

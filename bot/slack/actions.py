@@ -50,6 +50,7 @@ from bot.services import (
     interventions,
     judge_checks,
     measurements,
+    orphan_deployments,
     promotions,
     tried_answers,
 )
@@ -155,7 +156,7 @@ SHOWN: Mapping[str, _ByValue] = {
     deployments.KEEP: _with_number(deployment_services.keep),
     deployments.STOP: _with_number(deployment_services.stop),
     deployments.START: _with_number(deployment_services.start_again),
-    deployments.STOP_STRAY: deployment_services.stop_stray,
+    deployments.STOP_STRAY: orphan_deployments.stop_stray,
     results.MEASURE: _with_number(evaluation_services.ask_after_run),
     models.ROLLBACK: _with_number(promotions.roll_back_from),
     row_labels.MAKE_VERSION: _with_number(row_label_services.close),

@@ -11,11 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from bot.cli import main
+from bot.doctor import _check_machines
 from bot.reconciler import maintain
 from bot.rules.budgets import READY_WITHIN_S
-from bot.services.deployments import LOST_S, MAX_TRIES, READY_LOOK_S
+from bot.services.deployments import LOOK_S, LOST_S, MAX_TRIES, READY_LOOK_S
 from bot.services.provider_jobs import SETTLE_S
 from demo.people import ANA, BEN
+from storage.backup import back_up, restore
 from storage.store import read_metrics
 from tests.bot.hosting import IDLE_S, PRICES, company, hosted
 from tests.bot.world import CLEO, PRIVATE, START, MakeWorld, World
@@ -149,6 +151,58 @@ def test_a_kept_machine_runs_until_the_daily_limit(make_world: MakeWorld) -> Non
     assert f"${company(world).bill}" in card
 
 
+def test_a_kept_machine_that_is_listed_again_runs_on(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    run_until_done(world)
+    world.click(BEN, "keep_deployment")
+    company(world).is_listing = False
+    world.pass_time(READY_LOOK_S)
+    world.tick_until(lambda: world.store.deployments.live()[0].missing_since, "a list without it")
+    world.pass_time(SETTLE_S)
+    tick_until_stopped(world)
+    assert "the vendor no longer lists it" in world.find_message("tickets-1 is stopped").lower()
+    company(world).is_listing = True
+    world.pass_time(1000)
+    maintain(world.service.context)
+    world.send()
+    (record,) = world.store.deployments.live()
+    assert (record.state, record.kept_by, len(company(world).running)) == ("ready", BEN.id, 1)
+    assert "runs at Acme Tuning after all" in "\n".join(world.texts())
+    world.click(BEN, "stop_deployment")
+    tick_until_stopped(world)
+    booked = from_micros(world.store.deployments.cost_of_run(1)).quantize(Decimal("0.01"))
+    assert booked == company(world).bill, "the time without a list is billed too"
+
+
+def test_a_restored_backup_takes_over_the_machine_of_its_run(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    company(world).stages = ("running",) * 99
+    world.start_approved()
+    world.tick_until_state("training")
+    settings = world.service.settings
+    backup = back_up(settings.database, world.folder / "backup", now=world.clock, files=settings.files).path
+    company(world).stages = ("succeeded",)
+    world.tick_until_state("done")
+    (machine,) = company(world).running
+    world.stop()
+    restore(backup, settings.database, settings.files, now=world.clock)
+    world.boot()
+    maintain(world.service.context)
+    assert world.store.deployments.of_run(1) == [], "the run looks for it once it has its model"
+    world.pass_time(600)
+    world.tick_until_state("evaluating")
+    maintain(world.service.context)
+    (record,) = world.store.deployments.of_run(1)
+    assert record.name == machine.name
+    world.tick_until_state("done")
+    world.click(ANA, "stop_deployment")
+    tick_until_stopped(world)
+    assert not any("that nobody here started" in text for text in world.cards())
+    assert len(company(world).machines) == 1
+    booked = from_micros(world.store.deployments.cost_of_run(1)).quantize(Decimal("0.01"))
+    assert booked == company(world).bill > 0, "the time before the restore is billed too"
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -235,8 +289,18 @@ def test_a_machine_that_dies_during_the_measurement_is_started_again(make_world:
         lambda: world.store.deployments.live() and world.store.deployments.live()[0].ready_at,
         "the machine to be ready",
     )
+    company(world).is_listing = False
+    world.tick_until(lambda: world.store.deployments.live()[0].missing_since, "a list without it")
+    world.tick(3)
+    company(world).is_listing = True
+    world.pass_time(LOOK_S)
+    world.tick_until(lambda: not world.store.deployments.live()[0].missing_since, "a list with it")
+    assert len(company(world).machines) == 1, "one list without it proves nothing"
     company(world).die()
-    world.tick(10)
+    world.pass_time(READY_LOOK_S)
+    world.tick_until(lambda: world.store.deployments.live()[0].missing_since, "a list without it")
+    assert "Lists may be late" in world.find_message("tickets-1 is running")
+    world.pass_time(SETTLE_S)
     world.tick_until(lambda: len(company(world).machines) == 2, "a second one")
     world.provider.forgive("POST /chat/completions")
     world.tick_until_state("done")
@@ -298,15 +362,22 @@ def test_cancelling_a_run_stops_its_machine(make_world: MakeWorld) -> None:
 
 def test_an_unknown_machine_is_reported_once_and_stopped_by_a_click(make_world: MakeWorld) -> None:
     world = hosted(make_world)
-    world.start()
     company(world)._begin("ft-run7-0ddba11-1", "ftmodel-7", {})
     company(world)._begin("somebody-elses", "ftmodel-8", {})
+    maintain(world.service.context)  # before anybody used a channel that could be told
+    assert "ft-run7-0ddba11-1, somebody-elses" in world.service.context.troubles["machines at acme"]
+    doctor = "\n".join(finding.text for finding in _check_machines(world.service.settings))
+    assert "2 machines run by the hour that the database doesn't know: ft-run7-0ddba11-1" in doctor, doctor
+    world.start()
     for _ in range(2):
         maintain(world.service.context)
         world.send()
+    assert world.service.context.troubles == {}
     assert sum("that nobody here started" in text for text in world.cards()) == 1
     card = world.find_message("2 models at Acme Tuning that nobody here started")
     assert "Stop ft-run7" in card and "Stop somebody" not in card
+    assert "approver" in world.click_and_read(ANA, "stop_stray_deployment")
+    assert world.store.deployments.live() == []
     world.click(CLEO, "stop_stray_deployment")
     tick_until_stopped(world)
     assert [machine.name for machine in company(world).running] == ["somebody-elses"]
@@ -322,7 +393,9 @@ def test_a_machine_without_a_start_time_is_billed_from_its_request_and_stopped_a
     world.click(ANA, "stop_deployment")
     tick_until_stopped(world)
     assert f"${company(world).bill}" in world.find_message("tickets-1 is stopped")
-    company(world).machines[0].ended = None
+    machine = company(world).machines[0]
+    machine.ended = None
+    company(world)._begin(machine.name, machine.model, {})  # a second one of the same name
     world.pass_time(1000)
     maintain(world.service.context)
     world.send()

@@ -29,7 +29,7 @@ from tests.peers.hf_jobs import ACCOUNT, TOKEN, HfPeer, PeerJob, hf_jobs
 from trainers.errors import Refused
 from trainers.local.job_directory import read_job
 from trainers.local.rentals import backend as rented_backend
-from trainers.local.rentals.machines import Machines, RentingOptions
+from trainers.local.rentals.machines import Machine, Machines, RentingOptions
 from trainers.rentals.prices import fetch_rental, hub_api, read_rental
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's
@@ -287,8 +287,9 @@ def test_training_resumes_from_the_checkpoint_of_a_lost_machine(
 
 @pytest.mark.slow  # trains twice
 def test_a_job_whose_repository_or_machine_disappears_fails(
-    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rented_backend, "SETTLE_S", 5.0)
     peer.files, peer.stub_s = DONE, 2.0
     with trainer_here(tmp_path, tiny_model_dir) as client:
         job = create(client)
@@ -298,7 +299,7 @@ def test_a_job_whose_repository_or_machine_disappears_fails(
         assert ended.error.code == "hf_404" and "fetching a job's result" in ended.error.message
         job = create(client)
         wait_for_status(client, job.id, "running")
-        peer.jobs.clear()  # a new machine may stay unlisted for SETTLE_S
+        peer.jobs.clear()
         ended = wait_for_status(client, job.id, "failed", seconds=rented_backend.SETTLE_S + 30)
         assert ended.error.code == "hf_404" and "asking for a machine" in ended.error.message
 
@@ -314,16 +315,24 @@ def test_a_job_whose_hardware_stays_sold_out_fails(
     assert not peer.running
 
 
-def test_a_waiting_machine_is_polled_only_every_few_seconds(
+def test_a_waiting_machine_is_polled_only_every_few_seconds_and_one_404_is_not_its_end(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rented_backend, "SETTLE_S", 1.0)
     peer.schedule_s, polled = 3600.0, []
     get = Machines.get
-    monkeypatch.setattr(Machines, "get", lambda self, id: polled.append(time.monotonic()) or get(self, id))
+
+    def get_with_one_404(machines: Machines, machine_id: str) -> Machine:
+        polled.append(time.monotonic())
+        if len(polled) == 2:
+            raise Refused("asking for a machine: HTTP 404", code=rented_backend.NOT_FOUND, status=404)
+        return get(machines, machine_id)
+
+    monkeypatch.setattr(Machines, "get", get_with_one_404)
     with trainer_here(tmp_path, tiny_model_dir, poll_s=rented_backend.POLL_S) as client:
-        create(client)
+        job = create(client)
         wait_for(lambda: polled, lambda times: times and time.monotonic() - times[0] > 8.0, seconds=30)
+        assert client.fine_tuning.jobs.retrieve(job.id).status != "failed"
     assert 2 <= len(polled) <= 5, [round(at - polled[0], 1) for at in polled]
 
 

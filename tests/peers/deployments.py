@@ -36,7 +36,8 @@ class Machine:
 @dataclass
 class HostingService(Service):
     """A machine is ready after `ready_after` looks, or never if that is None. There are machines for the bases in
-    `hosts`, or for all models. Without `says_when` a machine's row has the year 1 as its creation."""
+    `hosts`, or for all models. Without `says_when` a machine's row has the year 1 as its creation. Without `is_listing`
+    Crusoe's list lacks the machines that run."""
 
     api: Literal["crusoe", "fireworks", "together"] = "crusoe"
     clock: Callable[[], float] = time.time
@@ -46,6 +47,7 @@ class HostingService(Service):
     asks_base: bool = True
     replicas: int = 1
     says_when: bool = True
+    is_listing: bool = True
     machines: list[Machine] = field(default_factory=list)
     endpoints: dict[str, str] = field(default_factory=dict)
     _endpoints_made: int = 0
@@ -118,7 +120,8 @@ class HostingService(Service):
                 machine = self._begin(body["deployment_name"], body["fine_tuned_model"], body)
                 return 202, {"id": machine.id, "status": "creating"}
             case ("GET", "deployments"):
-                return 200, {"deployments": [self._crusoe_row(machine) for machine in self.running]}
+                listed = self.running if self.is_listing else []
+                return 200, {"deployments": [self._crusoe_row(machine) for machine in listed]}
             case ("DELETE", "deployments", number):
                 machine = self._find(number)
                 if machine is None:

@@ -131,6 +131,9 @@ INSERT INTO human_verdicts (id, dataset, judge, measurement_id, answer, judged, 
     "m023_sheets": """
 UPDATE datasets SET sheet = 'Tickets' WHERE id = 1;
 """,
+    "m024_missing_deployments": """
+UPDATE deployments SET missing_since = 1400.0 WHERE id = 1;
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

@@ -163,6 +163,7 @@ class RentedAttempt:
         self._why_ended: Failure | None = None
         self._fetched_at = time.monotonic()
         self._hurried_until = time.monotonic() + SETTLE_S
+        self._unknown_since: float | None = None  # the first of the 404s in a row, on the monotonic clock
         self._is_cancelled = threading.Event()
         self._released = threading.Event()
         self.thread = threading.Thread(target=self._follow, name=f"rented {record.job.id}", daemon=True)
@@ -182,6 +183,7 @@ class RentedAttempt:
             try:
                 is_over = self._step()
                 self._outage.end()
+                self._unknown_since = None
                 if is_over:
                     self.exit = FOLLOWED_TO_END
             except Refused as refused:
@@ -360,9 +362,7 @@ class RentedAttempt:
     def _give_up(self, failure: Failure) -> None:
         """Fails the job after a definite refusal. But if a machine may be running, the request is repeated."""
         rented = self._rented
-        # A machine that was started a moment ago may not be listed yet.
-        is_settled = time.time() - (rented.sent_at or 0.0) >= SETTLE_S
-        is_gone = failure.code == NOT_FOUND and is_settled
+        is_gone = failure.code == NOT_FOUND and self._is_unknown_for_long()
         if rented.id is not None and not rented.has_ended and not is_gone:
             self._outage.record(failure.message.rstrip("."))
             return
@@ -371,6 +371,14 @@ class RentedAttempt:
         elif not has_ended(self.record.folder):
             fail(self.record.folder, failure)
         self.exit = FOLLOWED_TO_END
+
+    def _is_unknown_for_long(self) -> bool:
+        """True if the provider has answered 404 for SETTLE_S. One 404 proves nothing: it also comes from a server that
+        doesn't know a new machine yet, or has forgotten an old one for a moment."""
+        now = time.monotonic()
+        if self._unknown_since is None:
+            self._unknown_since = now
+        return now - self._unknown_since >= SETTLE_S
 
     def _fetch(self, names: tuple[str, ...]) -> None:
         """Copies the files that the machine has uploaded so far into the job's folder, the end mark last."""
