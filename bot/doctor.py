@@ -292,13 +292,13 @@ def _check_machines(settings: Settings) -> Iterator[Finding]:
             continue
         try:
             names = [deployment.name for deployment in vendor.list_running()]
-            known = deployment_names(settings.database, row.name) if settings.database.exists() else set()
+            recorded = deployment_names(settings.database, row.name) if settings.database.exists() else set()
         except (TrainerError, StorageError) as error:
             yield Finding(False, f"machines at {row.title}", str(error))
             continue
         finally:
             vendor.close()
-        unknown = [name for name in names if name not in known]
+        unknown = [name for name in names if name not in recorded]
         if unknown:
             runs = pluralize(len(unknown), "machine runs", "machines run")
             text = f"{runs} by the hour that the database doesn't know: {', '.join(unknown)}. Stop them there"
