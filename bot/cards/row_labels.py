@@ -23,6 +23,7 @@ from bot.cards.blocks import (
     plain,
     quote,
 )
+from bot.cards.findings import line_ranges
 from bot.cards.general import details_modal, text_message
 from bot.cards.judge_agreement import kappa_text
 from bot.cards.words import capitalize, pluralize, shorten, shorten_apart
@@ -51,6 +52,16 @@ class RowToLabel:
     labels: tuple[str, ...]
     done: int
     of: int
+
+
+@dataclass(frozen=True)
+class OvertakenRows:
+    """Rows that `version` no longer has with the label that people were shown: those at `lines` of its file have
+    another label, and `missing` rows are gone."""
+
+    version: Dataset
+    lines: tuple[int, ...]
+    missing: int
 
 
 def started(dataset: str, count: int) -> str:
@@ -91,13 +102,37 @@ def closing_card(labelling: Labelling) -> Message:
     )
 
 
-def done_card(labelling: Labelling, outcome: BatchOutcome, version: Dataset | None) -> Message:
+def done_card(
+    labelling: Labelling,
+    outcome: BatchOutcome,
+    version: Dataset | None,
+    overtaken: OvertakenRows | None = None,
+) -> Message:
     """The batch after the end. `version` is None if the answers changed nothing."""
     headline = f"{labelling.dataset}: {pluralize(outcome.answered, 'row')} labelled by {_people(outcome)}"
-    text = "Nothing changes: every answer equals the row's label."
     if version:
         text = f"They are in {code(version.title)}; its card shows what changed."
-    return Message.titled(headline, *_numbers(outcome), *_outcome(outcome), Text(text))
+    elif overtaken:
+        text = "No new version was made, since no usable answer differs from its row's label."
+    else:
+        text = "Nothing changes: every answer equals the row's label."
+    return Message.titled(
+        headline,
+        *_numbers(outcome),
+        *_outcome(outcome, overtaken),
+        Text(text),
+        Text(_overtaken_text(overtaken)) if overtaken else None,
+    )
+
+
+def _overtaken_text(overtaken: OvertakenRows) -> str:
+    title = code(overtaken.version.title)
+    reasons = []
+    if overtaken.lines:
+        reasons.append(f"has another label in {line_ranges(overtaken.lines)} of its file")
+    if overtaken.missing:
+        reasons.append(f"lacks {pluralize(overtaken.missing, 'row')}")
+    return f"*Not used*: {title}, which is newer than these rows, {' and '.join(reasons)}."
 
 
 def discarded_card(labelling: Labelling) -> Message:
@@ -235,13 +270,15 @@ def _numbers(outcome: BatchOutcome) -> list[CardBlock]:
     return [Facts(pairs)]
 
 
-def _outcome(outcome: BatchOutcome) -> list[CardBlock]:
+def _outcome(outcome: BatchOutcome, overtaken: OvertakenRows | None) -> list[CardBlock]:
+    not_used = len(overtaken.lines) + overtaken.missing if overtaken else 0
     counts = (
         (outcome.changed, "changed"),
         (outcome.added, "added"),
         (outcome.dropped, "dropped"),
         (outcome.stay, "kept as labelled"),
         (outcome.disputed, "skipped, since people disagree"),
+        (not_used, "not used"),
     )
     parts = [f"{count:,} {word}" for count, word in counts if count]
     return [Text(f"{', '.join(parts)}.")] if parts else []

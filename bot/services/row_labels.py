@@ -26,8 +26,14 @@ from bot.context import AppContext, FetchLater
 from bot.rules.facts import NO_CHECKS, LabelChecks
 from bot.services import authorization, datasets, notifications, row_labels_worker
 from bot.services.datasets import CheckedDataset
-from bot.services.row_labels_worker import DatasetParts, LabelledText, QuestionFile, VersionFile
-from bot.values.row_labels import MOST_ROWS, USUAL_ROWS, BatchOutcome, tally_answers
+from bot.services.row_labels_worker import DatasetParts, DecidedRow, QuestionFile, VersionFile, WrittenFile
+from bot.values.row_labels import (
+    MOST_ROWS,
+    USUAL_ROWS,
+    BatchOutcome,
+    outcome_in_version,
+    tally_answers,
+)
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
@@ -51,6 +57,14 @@ class RowsToLabel:
     count: int
     file_id: str | None = None
     filename: str | None = None
+
+
+@dataclass(frozen=True)
+class NextVersion:
+    """The file of the version that follows `before`."""
+
+    before: Dataset
+    written: WrittenFile
 
 
 def ask(
@@ -359,67 +373,65 @@ def _close(context: AppContext, labelling: Labelling) -> None:
     if any(version.state in ("received", "checking") for version in versions):
         return
     outcome = outcome_of(context, labelling)
-    if not outcome.changes:
+    if not outcome.changes and before.id == labelling.dataset_id:
         _finish(context, labelling, outcome, None)
         return
     rows = context.store.labellings.rows(labelling)
-    changed = {
-        row.key: outcome.decided[row.place]
+    decided = [
+        DecidedRow(row.key, row.text, row.given, outcome.decided[row.place], labelling.teacher)
         for row in rows
-        if row.given is not None and row.place in outcome.decided
-    }
-    changed |= {
-        row.key: None
-        for row in rows
-        if row.given is None and row.place in outcome.decided and outcome.decided[row.place] is None
-    }
-    new = [
-        LabelledText(row.text, label, labelling.teacher)
-        for row in rows
-        if row.given is None and (label := outcome.decided.get(row.place)) is not None
+        if row.place in outcome.decided
     ]
     columns = datasets.columns_of(before)
     file = VersionFile(context.settings.files, str(before.sha256), before.filename, columns, report.system)
     try:
         written = context.workers.poll(
-            f"labels {labelling.id} {before.id}", row_labels_worker.write_version, file, changed, new
+            f"labels {labelling.id} {before.id}", row_labels_worker.write_version, file, decided
         )
     except WorkerStopped as stopped:
         retry_or_fail(context, labelling, f"Writing the new version {stopped}.")
         return
     if written is not None:
-        _finish(context, labelling, outcome, (before, written.sha256, written.columns))
+        overtaken = {row.key for row in written.overtaken}
+        outcome = outcome_in_version(outcome, rows, overtaken, written.already)
+        _finish(context, labelling, outcome, NextVersion(before, written))
 
 
 def _finish(
-    context: AppContext,
-    labelling: Labelling,
-    outcome: BatchOutcome,
-    written: tuple[Dataset, str, Columns] | None,
+    context: AppContext, labelling: Labelling, outcome: BatchOutcome, following: NextVersion | None
 ) -> None:
+    """Adds the version that was written and ends the batch. `following` is None if no answer changes anything."""
     with context.store.transaction():
         version = None
-        if written:
-            before, sha256, columns = written
+        if following:
             newest = context.store.datasets.newest(labelling.dataset)
-            if newest is None or newest.id != before.id:
+            if newest is None or newest.id != following.before.id:
                 # A newer version was added meanwhile: the next tick writes the answers into that one.
-                if all(each.sha256 != sha256 for each in context.store.datasets.all()):
-                    (context.settings.files / sha256).unlink(missing_ok=True)
+                _discard(context, following.written)
                 return
-            version = _add_version(context, labelling, outcome, sha256, columns)
+            version = _add_version(context, labelling, outcome, following.written)
         moved = context.store.labellings.move(
             labelling, "done", now=context.clock(), version_id=version.id if version else None
         )
         if moved:
-            _show(context, moved, _done_card(context, moved, outcome, version))
+            _show(context, moved, _done_card(context, moved, outcome, version, following))
+
+
+def _discard(context: AppContext, written: WrittenFile) -> None:
+    sha256 = written.sha256
+    if sha256 and all(each.sha256 != sha256 for each in context.store.datasets.all()):
+        (context.settings.files / sha256).unlink(missing_ok=True)
 
 
 def _done_card(
-    context: AppContext, labelling: Labelling, outcome: BatchOutcome, version: Dataset | None
+    context: AppContext,
+    labelling: Labelling,
+    outcome: BatchOutcome,
+    version: Dataset | None,
+    following: NextVersion | None,
 ) -> Message:
     if labelling.teacher is None:
-        return views.done_card(labelling, outcome, version)
+        return views.done_card(labelling, outcome, version, _overtaken_in(following))
     contradictions = contradictions_of(context, labelling)
     return distillation_views.done_card(labelling, outcome.added, contradictions, version)
 
@@ -434,22 +446,33 @@ def contradictions_of(context: AppContext, labelling: Labelling) -> distillation
     )
 
 
+def _overtaken_in(following: NextVersion | None) -> views.OvertakenRows | None:
+    if following is None or not following.written.overtaken:
+        return None
+    lines = [row.line for row in following.written.overtaken]
+    there = tuple(line for line in lines if line is not None)
+    return views.OvertakenRows(following.before, there, len(lines) - len(there))
+
+
 def _add_version(
-    context: AppContext, labelling: Labelling, outcome: BatchOutcome, sha256: str, columns: Columns
+    context: AppContext, labelling: Labelling, outcome: BatchOutcome, written: WrittenFile
 ) -> Dataset | None:
+    """Returns None if the answers change nothing."""
+    if written.sha256 is None:
+        return None
     new = NewDataset(
         labelling.dataset,
         context.store.datasets.owners()[labelling.dataset],
         str(labelling.closed_by),
         f"{labelling.dataset}-labels-{labelling.id}.jsonl",
         source="",
-        text_column=columns.text,
-        label_column=columns.label,
+        text_column=written.columns.text,
+        label_column=written.columns.label,
         origin="teacher" if labelling.teacher else "people",
     )
     who = labelling.teacher or f"{outcome.people} people"
     detail = f"labels of {who}: {outcome.changes} rows differ"
-    return datasets.add_generated_version(context, new, sha256, action="add labels", detail=detail)
+    return datasets.add_generated_version(context, new, written.sha256, action="add labels", detail=detail)
 
 
 def parts_of(context: AppContext, report: Report) -> DatasetParts:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import orjson
 
@@ -18,7 +19,7 @@ from bot.services.dataset_worker import FULL_LIST, SEED
 from bot.services.evaluation_worker import examples
 from bot.values.runs import Refusal
 from trainers.dataset import Columns, Example, read
-from trainers.dataset.reader import read_questions
+from trainers.dataset.reader import Reading, read_questions
 from trainers.dataset.rows import INSTRUCTION_ROLES, question_key
 from trainers.dataset.sensitive_data import find_sensitive_rows
 from trainers.dataset.splits import chat_row, store_chat
@@ -89,15 +90,43 @@ class VersionFile:
 
 
 @dataclass(frozen=True)
+class DecidedRow:
+    """What a batch decided about a row whose label was `given`, None if it had none: its `label`, or None to drop it.
+    `key` is its question_key in hexadecimal. `teacher` is the model that labelled it, None if people did."""
+
+    key: str
+    text: str
+    given: str | None
+    label: str | None
+    teacher: str | None = None
+
+    @property
+    def changes(self) -> bool:
+        return self.label != self.given
+
+
+@dataclass(frozen=True)
+class OvertakenRow:
+    """A decided row that is left as it is, because its label is no longer the one that was shown. `line` is where it
+    begins in the version's file, None if that version no longer has it."""
+
+    key: str
+    line: int | None
+
+
+@dataclass(frozen=True)
 class WrittenFile:
-    sha256: str
+    """The next version's file. `sha256` is None if no row would differ, so that none was written. `already` are the
+    keys of rows that had the decided label before."""
+
+    sha256: str | None
     columns: Columns
+    overtaken: tuple[OvertakenRow, ...] = ()
+    already: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A new row. `teacher` is the model that labelled it, None if people did."""
-
     text: str
     label: str
     teacher: str | None = None
@@ -197,42 +226,102 @@ def read_teacher(
     )
 
 
-def write_version(
-    before: VersionFile, decided: Mapping[str, str | None], added: Sequence[LabelledText]
-) -> WrittenFile:
-    """Writes the next version's file: the rows of the version `before` with the `decided` labels, then the `added`
-    rows. `decided` maps a row's question_key, in hexadecimal, to its label, or to None to drop the row. Rows that
-    still have no label stay in the file, so that they can be labelled later.
+def write_version(before: VersionFile, decided: Sequence[DecidedRow]) -> WrittenFile:
+    """Writes the next version's file: the rows of the version `before` with the decided labels, then the new rows. Rows
+    that still have no label stay in the file, so that they can be labelled later.
+
+    `before` may be newer than the version that people were shown. A row whose label has changed since is left as it is:
+    the newer label may be a correction.
 
     A table becomes JSON objects with a text and a label, without the instructions that a check puts before them;
     anything else becomes chats. The same answers give the same bytes.
     """
     path = before.files / before.sha256
     reading = read(path, before.name, columns=before.columns, limits=FULL_LIST)
-    rows = [changed for row in reading.examples if (changed := _apply_label(row, decided)) is not None]
+    current = _labelled_rows(reading.examples)
+    standing = {row.key: _standing(row, current.get(row.key)) for row in decided}
+    overtaken = [row for row in decided if standing[row.key] == "overtaken"]
+    already = frozenset(key for key, state in standing.items() if state == "already")
+    applied = [row for row in decided if row.changes and standing[row.key] == "open"]
+
+    named = tuple(OvertakenRow(row.key, _first_line(current.get(row.key))) for row in overtaken)
+    columns = Columns() if before.system is None else Columns(TEXT, LABEL)
+    sha256 = _store_version(before, reading, applied) if applied else None
+    return WrittenFile(sha256, columns, named, already)
+
+
+def _labelled_rows(rows: Iterable[Example]) -> dict[str, list[Example]]:
+    """Returns the rows by their question_key in hexadecimal. Rows with tools are left out: their answer may be a call,
+    so nobody is asked for its label."""
+    rows_by_key: dict[str, list[Example]] = {}
+    for row in rows:
+        if not row.uses_tools:
+            rows_by_key.setdefault(question_key(row).hex(), []).append(row)
+    return rows_by_key
+
+
+def _standing(row: DecidedRow, current: Sequence[Example] | None) -> Literal["open", "already", "overtaken"]:
+    """Compares what was decided with the version's rows of the same question, None if it has none."""
+    labels = {each.answer.strip() for each in current or ()}
+    if row.given is None and not labels:
+        return "open"
+    if row.given is None:
+        return "already" if row.label in labels else "overtaken"
+    if not labels:
+        return "already" if row.label is None else "overtaken"
+    if labels == {row.label}:
+        return "already"
+    # copies of a question may have different labels: it is enough if one has the label that was shown
+    return "overtaken" if labels.isdisjoint({row.given, row.label}) else "open"
+
+
+def _first_line(rows: Sequence[Example] | None) -> int | None:
+    return rows[0].line if rows else None
+
+
+def _store_version(before: VersionFile, reading: Reading, decided: Sequence[DecidedRow]) -> str:
+    labels = {row.key: row.label for row in decided if row.given is not None}
+    added = [
+        LabelledText(row.text, row.label, row.teacher)
+        for row in decided
+        if row.given is None and row.label is not None
+    ]
+    rows = [changed for row in reading.examples if (changed := _apply_label(row, labels)) is not None]
     if before.system is not None:
         objects = ({TEXT: _question_text(row), LABEL: row.answer} for row in rows)
         new = (_as_object(row) for row in added)
         labelled = {
-            *decided,
+            *labels,
             *(_key_of(row.text) for row in added),
             *(question_key(row).hex() for row in rows),
         }
         rest = ({TEXT: text, LABEL: None} for text in reading.unlabelled if _key_of(text) not in labelled)
-        return WrittenFile(
-            store_lines(before.files, map(orjson.dumps, (*objects, *new, *rest))), Columns(TEXT, LABEL)
-        )
+        return store_lines(before.files, map(orjson.dumps, (*objects, *new, *rest)))
     system = Counter(row.system for row in rows).most_common(1)[0][0] if rows else ""
     chats = (_chat_line(row, system) for row in added)
-    return WrittenFile(store_lines(before.files, (*map(chat_row, rows), *chats)), Columns())
+    return store_lines(before.files, (*map(chat_row, rows), *chats))
 
 
-def _apply_label(row: Example, decided: Mapping[str, str | None]) -> Example | None:
+def write_table(
+    name: str, source: Path, columns: Columns, parts: Sequence[Path], without: Collection[bytes], target: Path
+) -> Columns:
+    """Writes the rows of a version's parts as JSON objects with a text and a label, then the rows of its file `source`
+    that have no label, except for the questions in `without`. Returns the columns."""
+    rows = [row for part in parts for row in read(part, part.name, limits=FULL_LIST).examples]
+    not_rest = {question_key(row).hex() for row in rows} | {key.hex() for key in without}
+    reading = read(source, name, columns=columns, limits=FULL_LIST)
+    objects = ({TEXT: _question_text(row), LABEL: row.answer} for row in rows)
+    rest = ({TEXT: text, LABEL: None} for text in reading.unlabelled if _key_of(text) not in not_rest)
+    with target.open("wb") as file:
+        file.writelines(orjson.dumps(row) + b"\n" for row in (*objects, *rest))
+    return Columns(TEXT, LABEL)
+
+
+def _apply_label(row: Example, labels: Mapping[str, str | None]) -> Example | None:
     key = question_key(row).hex()
-    # The answer of a row with tools may be a call, so nobody is asked for its label.
-    if key not in decided or row.uses_tools:
+    if key not in labels or row.uses_tools:
         return row
-    label = decided[key]
+    label = labels[key]
     if label is None:
         return None
     changed = replace(row, messages=(*row.prompt, replace(row.messages[-1], content=label)))

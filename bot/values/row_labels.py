@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -44,20 +44,54 @@ def tally_answers(rows: Sequence[LabellingRow], answers: Sequence[RowLabel]) -> 
     for answer in answers:
         by_row[answer.place].append((answer.person, DROPPED if answer.label is None else answer.label))
     labels = {place: _majority([label for _, label in of_row]) for place, of_row in by_row.items()}
-    decided = {place: label for place, label in labels.items() if label is not None}
-    pairs = [(row.given, decided[row.place]) for row in rows if row.place in decided]
-    return BatchOutcome(
+    decided = {place: label or None for place, label in labels.items() if label is not None}
+    outcome = BatchOutcome(
         rows=len(rows),
         answered=len(by_row),
         people=len({answer.person for answer in answers}),
-        decided={place: label or None for place, label in decided.items()},
+        decided=decided,
         disputed=len(labels) - len(decided),
-        stay=sum(label == before for before, label in pairs),
-        changed=sum(before is not None and label not in (before, DROPPED) for before, label in pairs),
-        added=sum(before is None and label != DROPPED for before, label in pairs),
-        dropped=sum(label == DROPPED for _, label in pairs),
-        changes=sum(label != (before or DROPPED) for before, label in pairs),
+        stay=0,
+        changed=0,
+        added=0,
+        dropped=0,
+        changes=0,
         between=_between(list(by_row.values())),
+    )
+    return _count_decided(outcome, rows, decided)
+
+
+def outcome_in_version(
+    outcome: BatchOutcome, rows: Sequence[LabellingRow], overtaken: Collection[str], already: Collection[str]
+) -> BatchOutcome:
+    """Returns what a batch changes in a version that may be newer than the one its rows were chosen from: rows whose
+    keys are `overtaken` are left alone, and those in `already` had the decided label before."""
+    decided = {row.place: outcome.decided[row.place] for row in rows if row.place in outcome.decided}
+    counted = []
+    for row in rows:
+        if row.key in overtaken:
+            decided.pop(row.place, None)
+        elif row.key in already and decided[row.place] is None:
+            decided.pop(row.place)  # somebody else has dropped it
+        elif row.key in already:
+            counted.append(replace(row, given=decided[row.place]))
+        else:
+            counted.append(row)
+    return _count_decided(outcome, counted, decided)
+
+
+def _count_decided(
+    outcome: BatchOutcome, rows: Sequence[LabellingRow], decided: Mapping[int, str | None]
+) -> BatchOutcome:
+    pairs = [(row.given, decided[row.place]) for row in rows if row.place in decided]
+    return replace(
+        outcome,
+        decided=decided,
+        stay=sum(label is not None and label == before for before, label in pairs),
+        changed=sum(before is not None and label not in (before, None) for before, label in pairs),
+        added=sum(before is None and label is not None for before, label in pairs),
+        dropped=sum(label is None for _, label in pairs),
+        changes=sum(label != before for before, label in pairs),
     )
 
 

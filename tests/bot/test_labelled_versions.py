@@ -9,7 +9,8 @@ from typing import Any
 
 from bot.services.row_labels_worker import (
     DatasetParts,
-    LabelledText,
+    DecidedRow,
+    OvertakenRow,
     QuestionFile,
     TeacherQuestions,
     VersionFile,
@@ -40,22 +41,33 @@ def store_file(folder: Path, content: str, name: str, system: str | None = None)
     return VersionFile(folder, sha256, name, Columns(), system)
 
 
-def keys_by_question(before: VersionFile) -> dict[str, str]:
-    rows = read(before.files / before.sha256, before.name).examples
-    return {row.prompt[-1].content: question_key(row).hex() for row in rows}
+def decide(
+    before: VersionFile, labels: dict[str, str | None], *, shown: str | None = None
+) -> list[DecidedRow]:
+    """Decisions about rows that were shown with the label that they have, or with `shown`."""
+    rows = {row.prompt[-1].content: row for row in read(before.files / before.sha256, before.name).examples}
+    return [
+        DecidedRow(question_key(rows[text]).hex(), text, shown or rows[text].answer, label)
+        for text, label in labels.items()
+    ]
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def add(text: str, label: str, teacher: str | None = None) -> DecidedRow:
+    key = question_key(Example(0, (Message("user", text), Message("assistant", label)))).hex()
+    return DecidedRow(key, text, None, label, teacher)
+
+
+def store_and_read(before: VersionFile, decided: list[DecidedRow]) -> list[dict[str, Any]]:
+    sha256 = write_version(before, decided).sha256
+    assert sha256 is not None
+    return [json.loads(line) for line in (before.files / sha256).read_text(encoding="utf-8").splitlines()]
 
 
 def test_chats_stay_chats_with_their_instructions(tmp_path: Path) -> None:
     before = store_file(tmp_path, "\n".join(map(json.dumps, CHATS)) + "\n", "tickets.jsonl")
-    key = keys_by_question(before)
-    decided = {key["money back"]: "refund", key["one charge"]: None}
-    added = [LabelledText("the tax?", "billing"), LabelledText("a box", "shipping", "openai/gpt-4o-mini")]
-    written = write_version(before, decided, added)
-    lines = read_lines(tmp_path / written.sha256)
+    decided = decide(before, {"money back": "refund", "one charge": None})
+    added = [add("the tax?", "billing"), add("a box", "shipping", "openai/gpt-4o-mini")]
+    lines = store_and_read(before, [*decided, *added])
     assert lines[0] == CHATS[0]
     assert [line["messages"][-1]["content"] for line in lines] == [
         "shipping",
@@ -65,16 +77,13 @@ def test_chats_stay_chats_with_their_instructions(tmp_path: Path) -> None:
     ]
     assert all(line["messages"][0] == {"role": "system", "content": "Sort it."} for line in lines)
     assert [line.get("teacher") for line in lines] == [None, None, None, "openai/gpt-4o-mini"]
-    assert len(read(tmp_path / written.sha256, "next.jsonl").examples) == 4
 
 
 def test_rows_with_other_fields_beside_their_messages_are_relabelled_too(tmp_path: Path) -> None:
     with_ids = [{"id": f"T-{number}", **chat} for number, chat in enumerate(CHATS)]
     before = store_file(tmp_path, "\n".join(map(json.dumps, with_ids)) + "\n", "tickets.jsonl")
-    key = keys_by_question(before)
-    written = write_version(before, {key["money back"]: "refund", key["one charge"]: None}, [])
-    rows = read(tmp_path / written.sha256, "next.jsonl").examples
-    assert [row.answer for row in rows] == ["shipping", "refund"]
+    lines = store_and_read(before, decide(before, {"money back": "refund", "one charge": None}))
+    assert [line["messages"][-1]["content"] for line in lines] == ["shipping", "refund"]
 
 
 def test_rows_with_names_and_weights_are_relabelled_and_keep_them(tmp_path: Path) -> None:
@@ -83,8 +92,7 @@ def test_rows_with_names_and_weights_are_relabelled_and_keep_them(tmp_path: Path
         chat["messages"][1]["name"] = "customer"
         chat["messages"][2]["weight"] = 1
     before = store_file(tmp_path, "\n".join(map(json.dumps, named)) + "\n", "tickets.jsonl")
-    written = write_version(before, {keys_by_question(before)["money back"]: "refund"}, [])
-    lines = read_lines(tmp_path / written.sha256)
+    lines = store_and_read(before, decide(before, {"money back": "refund"}))
     assert lines[1]["messages"][1:] == [
         {"role": "user", "content": "money back", "name": "customer"},
         {"role": "assistant", "content": "refund", "weight": 1},
@@ -95,22 +103,49 @@ def test_a_table_becomes_objects_without_the_instructions_that_a_check_adds(tmp_
     before = store_file(
         tmp_path, 'id,text,label\n1,"a, ""quoted""\nline",billing\n2,second,refund\n', "t.csv", "Classify."
     )
-    written = write_version(
-        before, {keys_by_question(before)["second"]: "billing"}, [LabelledText("third", "refund")]
-    )
-    lines = read_lines(tmp_path / written.sha256)
-    assert lines == [
+    decided = [*decide(before, {"second": "billing"}), add("third", "refund")]
+    assert store_and_read(before, decided) == [
         {"text": 'a, "quoted"\nline', "label": "billing"},
         {"text": "second", "label": "billing"},
         {"text": "third", "label": "refund"},
     ]
-    assert written.columns == Columns("text", "label")
+    assert write_version(before, decided).columns == Columns("text", "label")
 
 
 def test_the_same_answers_give_the_same_file(tmp_path: Path) -> None:
     before = store_file(tmp_path, "text,label\none,billing\ntwo,refund\n", "t.csv", "Classify.")
-    first, second = (write_version(before, {keys_by_question(before)["one"]: None}, []) for _ in range(2))
+    first, second = (write_version(before, decide(before, {"one": None})) for _ in range(2))
     assert first == second and not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_label_that_changed_since_it_was_shown_is_not_overwritten(tmp_path: Path) -> None:
+    """Somebody may have corrected it in the file meanwhile, whether people here kept, changed or dropped the row."""
+    text = "text,label\none,refund\ntwo,refund\nthree,refund\nfour,billing\n"
+    before = store_file(tmp_path, text, "t.csv", "Classify.")
+    answers = {"one": "billing", "two": "shipping", "three": None}
+    overtaken = decide(before, answers, shown="billing")
+    new_but_known = add("four", "shipping")
+    gone = DecidedRow("5" * 64, "five", "billing", "refund")
+    written = write_version(before, [*overtaken, new_but_known, gone])
+    assert written.sha256 is None
+    assert written.overtaken == (
+        *(OvertakenRow(row.key, line) for row, line in zip(overtaken, (2, 3, 4), strict=True)),
+        OvertakenRow(new_but_known.key, 5),
+        OvertakenRow(gone.key, None),
+    )
+
+
+def test_a_label_that_somebody_else_has_set_too_is_no_change(tmp_path: Path) -> None:
+    before = store_file(tmp_path, "text,label\none,refund\ntwo,billing\n", "t.csv", "Classify.")
+    same = [*decide(before, {"one": "refund"}, shown="billing"), add("two", "billing")]
+    written = write_version(before, same)
+    assert (written.sha256, written.overtaken, written.already) == (None, (), {row.key for row in same})
+
+
+def test_copies_with_different_labels_all_get_the_label_that_people_chose(tmp_path: Path) -> None:
+    before = store_file(tmp_path, "text,label\none,refund\none,billing\n", "t.csv", "Classify.")
+    lines = store_and_read(before, decide(before, {"one": "billing"}, shown="refund"))
+    assert [line["label"] for line in lines] == ["billing", "billing"]
 
 
 def test_a_question_mark_may_be_a_label_in_a_distillation(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from bot.cards import distillations, row_labels
 from bot.cards.blocks import Message
 from bot.cards.distillations import Contradictions
-from bot.cards.row_labels import RowToLabel
-from bot.values.row_labels import tally_answers
+from bot.cards.row_labels import OvertakenRows, RowToLabel
+from bot.values.row_labels import outcome_in_version, tally_answers
 from storage.records import Labelling, LabellingRow, RowLabel
 from tests.cards import builders, measurements
 from tests.cards.builders import ANA, BEN, NOW
@@ -85,6 +85,12 @@ def cards() -> dict[str, Message]:
         "labels-done": row_labels.done_card(labelling("done"), complete, next_version),
         "labels-done-disputed": row_labels.done_card(labelling("done"), half, next_version),
         "labels-done-same": row_labels.done_card(labelling("done"), same, None),
+        "labels-done-overtaken": row_labels.done_card(
+            labelling("done"),
+            outcome_in_version(complete, ROWS, {"k0", "k1", "k2", "k3"}, ()),
+            builders.dataset(version=3, state="checking"),
+            OvertakenRows(builders.dataset(version=2), (12, 40, 77), 1),
+        ),
         "labels-discarded": row_labels.discarded_card(labelling("cancelled")),
         "labels-by-a-model": distillations.done_card(
             labelling("done", teacher=BIG, left_out=31, measurement_id=4), 412, CONTRADICTIONS, next_version

@@ -86,7 +86,13 @@ def test_answers_of_people_add_up() -> None:
         if not labelled:
             continue
         seen += 1
-        parts = (r"([\d,]+) changed", r"([\d,]+) kept as labelled", r"([\d,]+) skipped", r"([\d,]+) added")
+        parts = (
+            r"([\d,]+) changed",
+            r"([\d,]+) kept as labelled",
+            r"([\d,]+) skipped",
+            r"([\d,]+) added",
+            r"([\d,]+) not used",
+        )
         assert sum(find(part, text) for part in parts) == labelled == find(r"\*Answered\*: ([\d,]+)", text), (
             name
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bot.values.row_labels import BatchOutcome, tally_answers
+from bot.values.row_labels import BatchOutcome, outcome_in_version, tally_answers
 from storage.records import LabellingRow, RowLabel
 
 ROWS = [
@@ -34,6 +34,13 @@ def test_answers_keep_change_drop_or_add_labels() -> None:
 def test_dropping_an_unlabelled_row_changes_nothing() -> None:
     batch = outcome((2, "U1", None))
     assert (batch.dropped, batch.changes) == (1, 0)
+
+
+def test_answers_that_a_newer_version_overtook_or_holds_already_are_not_counted_as_changes() -> None:
+    batch = outcome((0, "U1", "shipping"), (1, "U1", "refund"), (2, "U1", "billing"))
+    newer = outcome_in_version(batch, ROWS, {"k0"}, {"k1"})
+    assert (newer.changed, newer.stay, newer.added, newer.changes, newer.answered) == (0, 1, 1, 1, 3)
+    assert newer.decided == {1: "refund", 2: "billing"}
 
 
 @pytest.mark.parametrize(
