@@ -50,6 +50,7 @@ from bot.values.learning_curves import provider_of
 from storage import backup
 from storage.audit import BrokenLog
 from storage.database import StorageError
+from storage.dataset_deletion import FILE_NAME
 from storage.deployments import DeploymentRecord
 from storage.promotions import Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Document, Labelling, Measurement, Run, RunState
@@ -162,6 +163,8 @@ def apply_retention(context: AppContext) -> None:
     context.store.tried_answers.drop_unjudged(now - settings.scratch * DAY_S if settings.scratch else 0.0)
     dataset_deletion.tidy_rewrites(context)
     _delete_measurement_files(context)
+    _delete_questions_of_judges(context)
+    _delete_unnamed_files(context)
     for path in context.settings.files.glob("cleaned-*"):  # as 0.1.0 named them; none is sent any more
         path.unlink(missing_ok=True)
     for path in (*context.settings.files.glob("incoming-*"), *context.settings.files.glob("*.tmp")):
@@ -181,6 +184,36 @@ def _delete_measurement_files(context: AppContext) -> None:
         days = context.settings.retention.scratch
         if days and measurement.updated_at < context.clock() - days * DAY_S:
             shutil.rmtree(folder)
+
+
+def _delete_questions_of_judges(context: AppContext) -> None:
+    """Deletes what the judges of finished runs were asked: held-out rows with the answers to them."""
+    for folder in (context.settings.data / "plots").glob("run-*/judge"):
+        run = context.store.runs.get(int(folder.parent.name.removeprefix("run-")))
+        if run is None or run.state not in OPEN_RUN_STATES:
+            shutil.rmtree(folder)
+
+
+def _delete_unnamed_files(context: AppContext) -> None:
+    """Deletes, each night and when the bot starts, files of rows that nothing in the database names, which no deletion
+    of a dataset would find: a worker wrote them for something that was cancelled or overtaken meanwhile."""
+    settings, now = context.settings, context.clock()
+    if not backup.is_night_over(context.checked_at.get("unnamed files", 0.0), now):
+        return
+    if backup.has_replaced(settings.database):  # its files are needed if somebody restores that database
+        return
+    # A worker's file may only be named at a later tick, so younger ones are left alone.
+    old = [
+        path
+        for path in settings.files.iterdir()
+        if FILE_NAME.match(path.name) and path.stat().st_mtime < now - DAY_S
+    ]
+    named = context.store.deletions.named_files() if old else set()
+    for path in old:
+        if path.name[:64] not in named:
+            path.unlink(missing_ok=True)
+            log.info("deleted a file that nothing names any more: %s", path.name)
+    context.checked_at["unnamed files"] = now
 
 
 def reconcile(context: AppContext) -> None:

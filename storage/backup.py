@@ -26,6 +26,7 @@ from storage.store import Store
 
 DAY_S = 24 * 3600
 NIGHTLY_AT_S = 3 * 3600  # seconds into the day, UTC: when most teams sleep
+REPLACED = ".replaced-"
 BACKUP_NAME = re.compile(r"finetune-(\d{8}T\d{6}Z)\.db")
 STAMP = "%Y%m%dT%H%M%SZ"
 KEPT_FILE = re.compile(r"([0-9a-f]{64})(\.jsonl)?")
@@ -111,6 +112,11 @@ def is_due(folder: Path, now: float) -> bool:
 def is_night_over(since: float, now: float) -> bool:
     """Returns True if it has been 3:00 UTC since `since`."""
     return since < (now - NIGHTLY_AT_S) // DAY_S * DAY_S + NIGHTLY_AT_S
+
+
+def has_replaced(database: Path) -> bool:
+    """Returns True if a database that a restore replaced is still beside this one."""
+    return any(database.parent.glob(f"{database.name}{REPLACED}*"))
 
 
 def delete_old_backups(folder: Path, count: int) -> None:
@@ -199,7 +205,7 @@ def restore(
     Raises StorageError, without having changed anything, if a bot is running or the backup is damaged or altered.
     """
     os.umask(0o077)
-    replaced = database.with_name(f"{database.name}.replaced-{_timestamp(now)}")
+    replaced = database.with_name(f"{database.name}{REPLACED}{_timestamp(now)}")
     audit = _verify_backup(backup)
     database.parent.mkdir(parents=True, exist_ok=True)
     lock = acquire_lock(database)

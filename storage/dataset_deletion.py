@@ -27,6 +27,18 @@ UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), coalesce(sha256
 UNION ALL SELECT dataset = ?, coalesce(sha256, '') FROM documents
 """.strip()
 
+# Names in all stored text count, so that a file is rather kept than lost. The hashes in runs and measurements of
+# deleted datasets stay for good, but name no file any more.
+NAMED_FILES_SQL = """
+SELECT coalesce(sha256, '') || coalesce(report, '') AS text FROM datasets
+UNION ALL SELECT plan || coalesce(progress, '') || coalesce(result, '') FROM runs
+    WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL)
+UNION ALL SELECT plan || coalesce(progress, '') || coalesce(result, '') FROM measurements
+    WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL)
+UNION ALL SELECT coalesce(sha256, '') FROM labellings
+UNION ALL SELECT coalesce(sha256, '') FROM documents
+""".strip()
+
 ASKS = """model = :name OR model IN
     (SELECT column_of.value FROM models JOIN runs ON runs.id = run_id, json_each(json_array(name, provider_model))
         AS column_of WHERE dataset_id IN (SELECT value FROM json_each(:ids)))"""
@@ -52,7 +64,8 @@ DELETE FROM tried_answers WHERE model IN (SELECT name FROM models JOIN runs ON r
 UPDATE models SET gone_at = coalesce(gone_at, :now) WHERE run_id IN
     (SELECT id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
 UPDATE runs SET plan = json_replace(plan, '$.labels', json('[]'), '$.system', NULL, '$.warnings', json('[]')),
-    result = json_replace(result, '$.beside', NULL, '$.advice', NULL, '$.labels', json('[]')),
+    result = json_replace(result, '$.beside', NULL, '$.advice', NULL, '$.labels', json('[]'),
+        '$.worse_labels', json('[]')),
     progress = json_replace(progress, '$.note', NULL),
     error = iif(state = 'failed', 'Its dataset was deleted.', error)
     WHERE dataset_id IN (SELECT value FROM json_each(:ids));
@@ -175,6 +188,10 @@ class DatasetDeletions(Table):
         for row in self._db.rows(FILES_SQL, (ids, ids, ids, ids, name)):
             (ours if row["is_ours"] else others).update(FILE_NAME.findall(row["text"]))
         return ours - others
+
+    def named_files(self) -> set[str]:
+        """Returns the sha256 of every file that something in the database still names."""
+        return {name for row in self._db.rows(NAMED_FILES_SQL) for name in FILE_NAME.findall(row["text"])}
 
     def erase(
         self,

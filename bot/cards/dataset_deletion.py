@@ -17,7 +17,9 @@ DELETION_FORM = "delete_dataset"
 
 @dataclass(frozen=True)
 class DeletionScope:
-    """What a deletion includes. `in_use` is the model that programs still call, None if there is none."""
+    """What a deletion includes. `in_use` is the model that programs still call, None if there is none. `answered` rows
+    of an open batch have labels by people, which are in no version yet. `pairs` is the dataset of preference pairs that
+    was made from its models' answers and stays, None if there is none."""
 
     dataset: str
     versions: tuple[int, ...]
@@ -25,6 +27,8 @@ class DeletionScope:
     runs: int
     measurements: int
     in_use: str | None = None
+    answered: int = 0
+    pairs: str | None = None
 
     @property
     def title(self) -> str:
@@ -47,9 +51,45 @@ def deletion_form(scope: DeletionScope, private: str) -> Block:
     )
     if scope.in_use:
         text += f"\n*{escape(scope.in_use)} is in use*: programs that call it will get an error."
+    text += "".join(f"\n{sentence}" for sentence in _further_sentences(scope, "/finetune delete"))
     name = forms.required_text_input("name", "Type the dataset's name to delete it", most=40, multiline=False)
     return modal(
         "Delete data", DELETION_FORM, [Text(text), name], submit="Delete permanently", private=private
+    )
+
+
+def deletion_question(scope: DeletionScope) -> str:
+    """A question in the terminal."""
+    question = f"Delete {scope.title} for good: {scope.with_it}, and everything that was made from it?"
+    return " ".join((question, *_further_sentences(scope, "finetune forget")))
+
+
+def _further_sentences(scope: DeletionScope, command: str) -> list[str]:
+    sentences = []
+    if scope.answered:
+        rows = pluralize(scope.answered, "row")
+        verb = "is" if scope.answered == 1 else "are"
+        sentences.append(f"{rows} that people have labelled in an open batch {verb} deleted too.")
+    if scope.pairs:
+        sentences.append(
+            f"{code(scope.pairs)} stays: its pairs hold questions of the same customers. "
+            f"{code(f'{command} {scope.pairs}')} deletes it."
+        )
+    return sentences
+
+
+def open_answers_obstacle(answered: int) -> str:
+    """Why only a part of a dataset can't be deleted; follows 'can't be deleted now: '."""
+    rows = pluralize(answered, "row")
+    return (
+        f"people have labelled {rows} in an open batch, and these labels would be lost. Press *Make the new version* "
+        "or *Discard* on its card first."
+    )
+
+
+def batch_deleted_card(dataset: str) -> Message:
+    return text_message(
+        f"The rows of {code(dataset)} that were waiting for labels were deleted with their version."
     )
 
 
@@ -64,7 +104,7 @@ def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: in
         text += f" {scope.in_use} is in use and is deleted too: programs that call it will get an error."
     if held:
         text += f" {_held_text(held)}"
-    return text
+    return " ".join((text, *_further_sentences(scope, "finetune forget")))
 
 
 def rows_deleted_notice(before: int, rows: int, held: int) -> Message:

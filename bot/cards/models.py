@@ -502,12 +502,15 @@ def pending_card(ask: Ask) -> Message:
 
 def answer_card(ask: Ask, answer: Answer) -> Message:
     used = pluralize(answer.prompt_tokens + answer.completion_tokens, "token")
+    verdicts = [button("👎 Not good", NOT_GOOD, str(ask.id))]
+    if answer.text.strip():  # an empty answer can't be the better one of a pair
+        verdicts.insert(0, button("👍 Good", GOOD, str(ask.id)))
     return Message(
         f"{code(ask.model)} answers: {escape(cut(answer.text.strip(), 500) or '(nothing)')}",
         (
             Text(f"{code(ask.model)} was asked:\n{quote(ask.text, LONGEST_QUOTE)}"),
             Text(f"It answers:\n{quote(answer.text, LONGEST_QUOTE)}"),
-            actions(button("👍 Good", GOOD, str(ask.id)), button("👎 Not good", NOT_GOOD, str(ask.id))),
+            actions(*verdicts),
             Note(f"{max(answer.seconds, 0.1):.1f} seconds, {used}. Only you see this."),
         ),
     )
@@ -530,11 +533,17 @@ def verdict_noted(dataset: str, pairs: int, least: int) -> str:
     return f"{noted}. {code(f'/finetune pairs {dataset}')} makes a dataset of them."
 
 
-def too_few_pairs(dataset: str, pairs: int, least: int) -> str:
-    return (
-        f"Verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')}; training needs {least}. "
-        f"Ask its model something with {code('/finetune try')}, press 👎 and write a better answer."
-    )
+def too_few_pairs(dataset: str, pairs: int, least: int, empty: int) -> str:
+    """`empty` answers make no pair."""
+    text = f"Verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')}; training needs {least}. "
+    if empty:
+        text += f"{empty_answers(empty)} "
+    return f"{text}Ask its model something with {code('/finetune try')}, press 👎 and write a better answer."
+
+
+def empty_answers(count: int) -> str:
+    verb = "is" if count == 1 else "are"
+    return f"{pluralize(count, 'empty answer')} {verb} left out, as a pair needs two texts."
 
 
 def failure_card(ask: Ask, why: str) -> Message:

@@ -41,9 +41,7 @@ def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str],
         scope = dataset_deletion.find_scope(context, command)
         if isinstance(scope, Refusal):
             return scope
-        if not confirm(
-            f"Delete {scope.title} for good: {scope.with_it}, and everything that was made from it?"
-        ):
+        if not confirm(views.deletion_question(scope)):
             return Refusal("Nothing was deleted.")
         deletion = dataset_deletion.record(context, command, PERSON, None)
         if isinstance(deletion, Refusal):
@@ -59,7 +57,7 @@ def delete_rows(
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
     with _open_context(settings) as context:
-        scope = dataset_deletion.find_scope(context, Delete(dataset))
+        scope = dataset_deletion.find_scope(context, Delete(dataset), keeps_rest=True)
         if isinstance(scope, Refusal):
             return scope
         if context.store.deletions.of(dataset):  # the line numbers belong to a version that is being deleted

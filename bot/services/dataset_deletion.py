@@ -29,9 +29,10 @@ from bot.context import AppContext, CoreContext
 from bot.rules.permissions import Request
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import alias_for
-from bot.services import authorization, datasets, models, provider_jobs, taught_rows
+from bot.services import authorization, datasets, models, provider_jobs, taught_rows, tried_answers
 from bot.services.dataset_worker import FULL_LIST, SEED, Inspection, inspect
 from bot.services.hardware import default_row_limit
+from bot.services.row_labels_worker import write_table
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
@@ -57,12 +58,13 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class RewrittenDataset:
     """The version `before` without `rows` rows, `rows_held_out` of which were held out. `inspected` is the check of the
-    remaining rows."""
+    remaining rows, which are in these `columns` of its file."""
 
     before: Dataset
     inspected: Inspection
     rows: int
     rows_held_out: int
+    columns: Columns
 
 
 def rewrite_without_rows(
@@ -89,7 +91,15 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     """Records the new version as ready, since it is checked already. Call it in the transaction that records the
     deletion."""
     now, before, report = context.clock(), new.before, new.inspected.report
-    values = NewDataset(before.name, before.owner, before.uploaded_by, report.name, source="")
+    values = NewDataset(
+        before.name,
+        before.owner,
+        before.uploaded_by,
+        report.name,
+        source="",
+        text_column=new.columns.text,
+        label_column=new.columns.label,
+    )
     received = context.store.datasets.receive(values, now=now)
     changes = {"sha256": report.source_sha256, "report": report.to_json()}
     added = context.store.datasets.move(received, "ready", now=now, **changes) if received else None
@@ -155,20 +165,14 @@ def _rewrite(
         shutil.copyfile(context.settings.files / f"{sha256}.jsonl", folder / f"{sha256}.jsonl")
         parts.append(folder / f"{store_without_questions(folder, sha256, keys)}.jsonl")
     joined = folder / "joined"
-    with joined.open("wb") as file:
-        if report.pairs:  # the parts lack the rejected answers, so the lines of the original file are copied
-            keys_by_line = _keys_by_line(context, before)
-            with open_converted(context.settings.files / str(before.sha256), FULL_LIST) as source:
-                source.file.seek(0)
-                lines = enumerate(source.file, 1)
-                file.writelines(line for number, line in lines if keys_by_line.get(number) not in keys)
-        else:
-            for part in parts:
-                file.write(part.read_bytes())
+    columns = _join(context, before, report, parts, keys, joined)
     opened_before = datasets.is_opened(context, before.name, report)
     sealed = parts[2] if report.sealed_sha256 else None
     previous = Previous(parts[0], parts[1], sealed=sealed, is_opened=opened_before)
-    inspection = _inspect(context, joined, f"{before.name}.jsonl", previous, report.system)
+    inspection = _inspect(context, joined, f"{before.name}.jsonl", previous, columns)
+    if columns == Columns():
+        # The rows contain their instructions already. The report keeps these for models that are trained on the rows.
+        inspection = replace(inspection, report=replace(inspection.report, system=report.system))
     new = inspection.report
     if new.is_blocked:
         worst = next(finding for finding in new.findings if finding.blocks)
@@ -182,19 +186,42 @@ def _rewrite(
         )
     joined.rename(joined.with_name(new.source_sha256))
     held = report.n_holdout + report.n_sealed - new.n_holdout - new.n_sealed
-    return RewrittenDataset(before, inspection, report.n_train - new.n_train + held, held)
+    return RewrittenDataset(before, inspection, report.n_train - new.n_train + held, held, columns)
 
 
-def _inspect(
-    context: CoreContext, path: Path, name: str, previous: Previous, system: str | None
-) -> Inspection:
-    """Checks the file like an upload. Its rows already contain the instructions `system`; the report keeps them, since
-    models trained on these rows are asked with them."""
+def _join(
+    context: CoreContext,
+    before: Dataset,
+    report: Report,
+    parts: Sequence[Path],
+    keys: Collection[bytes],
+    joined: Path,
+) -> Columns:
+    """Writes the file of the version without the questions in `keys`, and returns its columns. It is made of the parts,
+    except for what they lack: the rejected answers of pairs, and rows without a label."""
+    source = context.settings.files / str(before.sha256)
+    if report.pairs:
+        keys_by_line = _keys_by_line(context, before)
+        with open_converted(source, FULL_LIST) as converted, joined.open("wb") as file:
+            converted.file.seek(0)
+            lines = enumerate(converted.file, 1)
+            file.writelines(line for number, line in lines if keys_by_line.get(number) not in keys)
+        return Columns()
+    if report.n_unlabelled and report.system is not None:
+        return write_table(before.filename, source, datasets.columns_of(before), parts, keys, joined)
+    with joined.open("wb") as file:
+        for part in parts:
+            file.write(part.read_bytes())
+    return Columns()
+
+
+def _inspect(context: CoreContext, path: Path, name: str, previous: Previous, columns: Columns) -> Inspection:
+    """Checks the file like an upload."""
     limit, settings = default_row_limit(context.settings), context.settings
-    inspection = inspect(
+    return inspect(
         path,
         name,
-        Columns(),
+        columns,
         path.parent,
         SEED,
         previous=previous,
@@ -204,7 +231,6 @@ def _inspect(
         presidio=settings.presidio,
         local_models=settings.trainer.folders,
     )
-    return replace(inspection, report=replace(inspection.report, system=system))
 
 
 def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> DeletionScope | Refusal:
@@ -249,7 +275,7 @@ def commit_rewrite(context: CoreContext, new: RewrittenDataset, person: str) -> 
     name = new.before.name
     with context.store.transaction():
         versions = context.store.datasets.versions(name)
-        scope = scope_of(context, name, versions)
+        scope = scope_of(context, name, versions, keeps_rest=True)
         if isinstance(scope, Refusal):
             return scope
         deletion = _record(context, replace(scope, is_whole=False), versions, person, None)
@@ -268,10 +294,13 @@ def expire(context: CoreContext, version: Dataset) -> None:
             _record(context, scope, [version], RETENTION, None)
 
 
-def find_scope(context: CoreContext, command: Delete) -> DeletionScope | Refusal:
-    """Returns what the command would delete, or why that can't be deleted now."""
+def find_scope(context: CoreContext, command: Delete, *, keeps_rest: bool = False) -> DeletionScope | Refusal:
+    """Returns what the command would delete, or why that can't be deleted now. With `keeps_rest` a version with the
+    other rows is added."""
     versions = chosen_versions(context, command)
-    return versions if isinstance(versions, Refusal) else scope_of(context, command.dataset, versions)
+    if isinstance(versions, Refusal):
+        return versions
+    return scope_of(context, command.dataset, versions, keeps_rest=keeps_rest)
 
 
 def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] | Refusal:
@@ -287,14 +316,24 @@ def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] 
 
 
 def scope_of(
-    context: CoreContext, dataset: str, versions: Sequence[Dataset], *, takes_used: bool = False
+    context: CoreContext,
+    dataset: str,
+    versions: Sequence[Dataset],
+    *,
+    takes_used: bool = False,
+    keeps_rest: bool = False,
 ) -> DeletionScope | Refusal:
     """Returns what is deleted with these versions, or why they can't be deleted now and what to do about it. With
-    `takes_used` a model in use that was trained on them may be deleted even though newer versions stay."""
+    `takes_used` a model in use that was trained on them may be deleted even though newer versions stay. `keeps_rest`
+    means that a version with the other rows will be added."""
     ids, standing = {version.id for version in versions}, _standing_promotion(context, versions)
     is_whole = {version.id for version in context.store.datasets.versions(dataset)} <= ids
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
-    why = _find_obstacle(versions, runs, measurements, context.store.labellings.on(ids))
+    labellings = context.store.labellings.on(ids)
+    answered = sum(_count_answered(context, labelling) for labelling in labellings)
+    why = _find_obstacle(versions, runs, measurements, labellings)
+    if answered and (keeps_rest or not is_whole):
+        why = why or views.open_answers_obstacle(answered)
     if is_whole and context.store.documents.has_unread(dataset):
         why = why or "a document is still being read. Try again in a minute."
     if standing and not is_whole and not takes_used:
@@ -303,8 +342,31 @@ def scope_of(
         return Refusal(f"{code(dataset)} can't be deleted now: {why}")
     numbers = tuple(sorted(version.version for version in versions))
     return DeletionScope(
-        dataset, numbers, is_whole, len(runs), len(measurements), standing.model if standing else None
+        dataset,
+        numbers,
+        is_whole,
+        len(runs),
+        len(measurements),
+        in_use=standing.model if standing else None,
+        answered=answered,
+        pairs=_find_pairs(context, versions[0]),
     )
+
+
+def _find_pairs(context: CoreContext, version: Dataset) -> str | None:
+    """Returns the name of the dataset of pairs that was made from verdicts on this dataset's models."""
+    name = tried_answers.pairs_name(version.name)
+    reports = map(datasets.report_of, context.store.datasets.versions(name))
+    has_pairs = any(report is not None and report.pairs for report in reports)
+    is_ours = context.store.datasets.owners().get(name) == version.owner
+    return name if has_pairs and is_ours else None
+
+
+def _count_answered(context: CoreContext, labelling: Labelling) -> int:
+    """Returns how many rows of an open batch people have labelled."""
+    if labelling.state != "open" or labelling.teacher is not None:
+        return 0
+    return len({label.place for label in context.store.labellings.labels(labelling)})
 
 
 def step(context: CoreContext, deletion: DatasetDeletion) -> None:
@@ -348,7 +410,9 @@ def _find_obstacle(
     if any(version.state in ("received", "checking") for version in versions):
         return "a file is still being checked. Try again in a minute."
     # A file that is fetched or written after the deletion would belong to no dataset, and never be deleted.
-    if any(labelling.state in ("received", "choosing", "closing") for labelling in labellings):
+    is_bot_next = (each.state in ("received", "choosing", "closing") for each in labellings)
+    is_taught = (each.state == "open" and each.teacher is not None for each in labellings)
+    if any(is_bot_next) or any(is_taught):
         return "a batch of rows to label is being read or written. Try again in a minute."
     return None
 
@@ -388,7 +452,15 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
         about += [f"{kind} {run.id}" for run in runs for kind in RUN_MESSAGES]
         about += [f"{kind} {measurement.id}" for measurement in measurements for kind in MEASUREMENT_MESSAGES]
         about += [f"estimate {estimate.id}" for estimate in estimates]
-        about += [f"labelling {labelling.id}" for labelling in store.labellings.on(ids)]
+        for labelling in store.labellings.on(ids):
+            name = f"labelling {labelling.id}"
+            if labelling.state == "open":  # its card would keep its buttons
+                card = views.batch_deleted_card(labelling.dataset).letter()
+                store.outbox.show(
+                    name, labelling.channel, card, now=context.clock(), concerns=labelling.person
+                )
+            else:
+                about.append(name)
         store.deletions.erase(
             ids, deletion.dataset, files=files, about=about, is_whole=is_whole, now=context.clock()
         )
@@ -415,8 +487,8 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
         if trouble:
             left.append(f"{copy.model or copy.job_id} at {copy.provider}: {trouble}")
     for trainer in context.trainers.values():
-        provider_jobs.delete_uploads(context, trainer, set(deletion.files), f"forgetting {deletion.id}")
-        if set(deletion.files) & context.store.uploads.at(trainer.provider.name):
+        owner = f"forgetting {deletion.id}"
+        if not provider_jobs.has_deleted_uploads(context, trainer, set(deletion.files), owner):
             left.append(
                 f"uploaded files at {trainer.provider.name}: deleting them is retried until they are gone"
             )

@@ -187,7 +187,8 @@ def settle_cost(context: AppContext, measurement: Measurement, progress: Measure
     with context.store.transaction():  # so that no approval can spend the same money in between
         refusal = _budget_refusal(context, measurement, most)
         if refusal:
-            end(context, measurement, "failed", refusal)
+            # the progress names the files that were written for it, which a deletion has to find
+            end(context, measurement, "failed", refusal, progress=progress)
         elif most or sealed_rows.opens_sealed_rows(measurement):
             moved = context.store.measurements.move(
                 measurement,
@@ -322,13 +323,15 @@ def end(
     why: str,
     *,
     actual_micros: int = 0,
+    progress: MeasurementProgress | None = None,
 ) -> None:
     """Ends a measurement without a result, and releases the reserved money that was not spent. `why` may hold
     mrkdwn."""
     now = context.clock()
+    changes = {} if progress is None else {"progress": progress.to_json()}
     with context.store.transaction():
         moved = context.store.measurements.move(
-            measurement, state, now=now, error=why, actual_micros=actual_micros
+            measurement, state, now=now, error=why, actual_micros=actual_micros, **changes
         )
         if moved is None:
             return

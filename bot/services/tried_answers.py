@@ -6,7 +6,9 @@ was not good with a better one that somebody wrote, or with another answer to th
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -14,9 +16,8 @@ import orjson
 from bot.cards import models as views
 from bot.cards.blocks import code
 from bot.cards.general import text_message
-from bot.command_options import dataset_name
+from bot.command_options import LONGEST_NAME
 from bot.context import AppContext
-from bot.rules.units import Misread
 from bot.services import authorization, data_policy, datasets, models, notifications
 from bot.services.row_labels_worker import store_lines
 from bot.values.runs import Refusal
@@ -26,15 +27,46 @@ from storage.records import Dataset
 from trainers.dataset.checks import MINIMUM
 from trainers.dataset.rows import normalise_text
 
+PAIRS = "-pairs"
+
+
+@dataclass(frozen=True)
+class PreferencePairs:
+    """Rows in OpenAI's format. `empty` answers that were not good are left out: a pair needs two texts."""
+
+    rows: tuple[dict[str, Any], ...]
+    empty: int
+
+
+@dataclass(frozen=True)
+class PairsDataset:
+    """The version that was made of the pairs, without `empty` answers."""
+
+    dataset: Dataset
+    empty: int
+
+
+def pairs_name(dataset: str) -> str:
+    """Returns the name of the dataset of pairs. A long name is shortened, and gets a part of its hash, as two long
+    names may begin alike."""
+    if len(dataset) + len(PAIRS) <= LONGEST_NAME:
+        return f"{dataset}{PAIRS}"
+    mark = f"-{hashlib.sha256(dataset.encode()).hexdigest()[:4]}{PAIRS}"
+    return f"{dataset[: LONGEST_NAME - len(mark)].rstrip('-')}{mark}"
+
 
 def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:
     """Records that an answer was good."""
     tried = may_judge(context, number, person)
     if isinstance(tried, Refusal):
         return tried
+    if not tried.answer.strip():
+        return Refusal(
+            "The answer is empty, so it can't be preferred to another one. Ask again, or press 👎."
+        )
     with context.store.transaction():
         context.store.tried_answers.judge(tried, is_good=True)
-    return views.verdict_noted(tried.dataset, len(_build_pairs(context, tried.dataset)), MINIMUM)
+    return _note_verdict(context, tried)
 
 
 def correct(context: AppContext, number: int, person: str, better: str) -> str | Refusal:
@@ -50,9 +82,17 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
         return refusal
     with context.store.transaction():
         context.store.tried_answers.judge(tried, is_good=False, better=text)
-        noted = views.verdict_noted(tried.dataset, len(_build_pairs(context, tried.dataset)), MINIMUM)
+        noted = _note_verdict(context, tried)
         notifications.tell_person(context, None, person, "", text_message(noted))
     return noted
+
+
+def _note_verdict(context: AppContext, tried: TriedAnswer) -> str:
+    pairs = _build_pairs(context, tried.dataset)
+    noted = views.verdict_noted(tried.dataset, len(pairs.rows), MINIMUM)
+    if tried.answer.strip():
+        return noted
+    return f"{noted} The model's empty answer makes none, as a pair needs two texts."
 
 
 def may_judge(context: AppContext, number: int, person: str) -> TriedAnswer | Refusal:
@@ -66,7 +106,7 @@ def may_judge(context: AppContext, number: int, person: str) -> TriedAnswer | Re
     return tried
 
 
-def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dataset | Refusal:
+def make_pairs(context: AppContext, name: str, person: str, channel: str) -> PairsDataset | Refusal:
     """Makes the pairs a new dataset, or the next version of one; it is checked like an upload."""
     checked = datasets.load_usable(context, name, person, channel)
     if isinstance(checked, Refusal):
@@ -76,35 +116,37 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dat
     if refusal:
         return refusal
     pairs = _build_pairs(context, name)
-    if len(pairs) < MINIMUM:
-        return Refusal(views.too_few_pairs(name, len(pairs), MINIMUM))
-    title = dataset_name(f"{name}-pairs")
-    if isinstance(title, Misread):
-        return Refusal(title.sentence)
+    if len(pairs.rows) < MINIMUM:
+        return Refusal(views.too_few_pairs(name, len(pairs.rows), MINIMUM, pairs.empty))
+    title = pairs_name(name)
     taken = Refusal(f"The pairs would get the name {code(title)}, which is not available here.")
     if context.store.datasets.owners().get(title, owner) != owner:
         return taken
-    sha256 = store_lines(context.settings.files, map(orjson.dumps, pairs))
+    sha256 = store_lines(context.settings.files, map(orjson.dumps, pairs.rows))
     new = NewDataset(title, owner, person, f"{title}.jsonl", source="")
     with context.store.transaction():
-        detail = f"{len(pairs)} pairs of verdicts on models of {name}"
+        detail = f"{len(pairs.rows)} pairs of verdicts on models of {name}"
         added = datasets.add_generated_version(context, new, sha256, action="make pairs", detail=detail)
-    return added or taken
+    return PairsDataset(added, pairs.empty) if added else taken
 
 
-def _build_pairs(context: AppContext, dataset: str) -> list[dict[str, Any]]:
-    """Returns rows in OpenAI's format of preference pairs: each answer that was not good with each better one to the
-    same question."""
+def _build_pairs(context: AppContext, dataset: str) -> PreferencePairs:
+    """Pairs each answer that was not good with each better one to the same question. Answers that differ only in case
+    or spacing are the same, so a good one makes no pair with itself."""
     by_question: dict[str, list[TriedAnswer]] = defaultdict(list)
     for tried in context.store.tried_answers.judged(dataset):
         by_question[normalise_text(tried.question)].append(tried)
-    pairs = []
+    rows: list[dict[str, Any]] = []
+    empty = 0
     for answers in by_question.values():
         texts = ((tried.better, tried.answer if tried.is_good else None) for tried in answers)
-        good = dict.fromkeys(text for both in texts for text in both if text)
-        bad = {tried.answer: tried for tried in answers if not tried.is_good and tried.answer not in good}
-        pairs += [_build_pair(context, tried, text) for tried in bad.values() for text in good]
-    return pairs
+        good = dict.fromkeys(text for both in texts for text in both if text and text.strip())
+        same = {normalise_text(text) for text in good}
+        not_good = [tried for tried in answers if not tried.is_good]
+        bad = {tried.answer: tried for tried in not_good if normalise_text(tried.answer) not in {"", *same}}
+        empty += sum(not tried.answer.strip() for tried in not_good)
+        rows += [_build_pair(context, tried, text) for tried in bad.values() for text in good]
+    return PreferencePairs(tuple(rows), empty)
 
 
 def _build_pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:

@@ -486,7 +486,10 @@ def try_model(call: Call, model: str, text: str) -> Reply:
 )
 @click.argument("dataset", type=DATASET)
 def make_pairs(call: Call, dataset: str) -> Reply:
-    return _refusal_or_none(tried_answers.make_pairs(call.context, dataset, call.person, call.channel))
+    pairs = tried_answers.make_pairs(call.context, dataset, call.person, call.channel)
+    if isinstance(pairs, Refusal) or not pairs.empty:
+        return _refusal_or_none(pairs)
+    return model_cards.empty_answers(pairs.empty)
 
 
 @finetune.command(

@@ -16,6 +16,7 @@ from bot.cards import documents, evaluations
 from bot.cli.deletion import delete_dataset
 from bot.reconciler import maintain
 from bot.services import data_policy, estimate_requests
+from bot.services.row_labels_worker import store_lines
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from demo.people import BEN
@@ -33,6 +34,7 @@ from tests.bot.test_story_promote import WITH_ALIASES, alias_target, promote
 from tests.bot.world import DORA, GUS, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500
 from tests.trainers.document_files import word
+from trainers.dataset import Report, store_chat
 
 MakeWorld = Callable[[Rules], World]
 PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
@@ -96,9 +98,16 @@ def _assert_rows_are_only_where_documented(world: World) -> None:
     assert {name for _, name in matches} == set(ROWS)
     files = {str(Path(path).relative_to(data)) for path, _ in matches}
     assert {"files", "measurements"} <= {file.split("/")[0] for file in files}
-    assert {file for file in files if not any(fnmatch(file, name) for name in documented)} == set()
+    assert {file for file in files if not any(_is_path(file, name) for name in documented)} == set()
     columns = {column for column, _ in canaries.in_database(world.service.settings.database, ROWS)}
     assert {"answers.text", "replies.text", "dataset_settings.prompt"} <= columns <= documented
+
+
+def _is_path(path: str, pattern: str) -> bool:
+    """Segment by segment, as '*' of fnmatch takes slashes too."""
+    segments = path.split("/")
+    patterns = pattern.split("/")
+    return len(segments) == len(patterns) and all(map(fnmatch, segments, patterns))
 
 
 def _assert_scratch_files_of_measurements_expire(world: World) -> None:
@@ -119,6 +128,7 @@ def _assert_nothing_is_left(world: World) -> None:
     assert world.files_at_provider() == [] and alias_target(world) is None
     assert len(world.provider.service.deleted_models) == 1
     notice = world.find_message("was deleted", "1 run", "1 measurement")
+    assert "uploaded files" not in notice, "the provider has none, though it may list one for a while"
     assert "Messages posted in Slack" in notice and "7 nights" in notice
     assert "the record of the job stays there" in notice
     actions = [(entry.who, entry.action) for entry in world.store.audit.entries("dataset 1")]
@@ -277,6 +287,25 @@ def test_old_versions_are_deleted_and_newer_ones_stay(world: World) -> None:
     assert [dataset.version for dataset in world.store.datasets.all()] == [2]
     assert not (world.service.settings.files / old.sha256).exists()
     assert (world.service.settings.files / new.sha256).exists()
+
+
+def test_files_that_nothing_names_are_deleted_after_a_day(world: World) -> None:
+    """A worker wrote them for something that was cancelled or overtaken, and a deletion could not find them."""
+    named = world.seed_dataset()
+    files = world.service.settings.files
+    unnamed = [store_lines(files, [b"quuxnightjar"]), store_chat(files, [])]
+    maintain(world.service.context)
+    assert {path.name[:64] for path in files.iterdir()} >= {*unnamed}, "it may be named at the next tick"
+    world.pass_time(DAY_S + 1)
+    database = world.service.settings.database
+    replaced = database.with_name(f"{database.name}.replaced-20261125T030007Z")
+    replaced.touch()
+    maintain(world.service.context)
+    assert {path.name[:64] for path in files.iterdir()} >= {*unnamed}, "that database may name them"
+    replaced.unlink()
+    maintain(world.service.context)
+    report = Report.from_json(str(named.report))
+    assert {path.name[:64] for path in files.iterdir()} == {*report.stored_files}
 
 
 def test_a_file_that_was_planned_with_uploaded_and_deleted_twice_leaves_nothing(world: World) -> None:

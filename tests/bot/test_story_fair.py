@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bot.cards import results
+from bot.reconciler import apply_retention
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from demo.people import ANA, BEN
@@ -93,6 +94,11 @@ def test_the_judge_of_the_newest_measurement_judges_the_tuned_model(world: World
     assert f"Judged by acme/{JUDGE}; nobody has checked it yet" in shown
     assert "Side by side, the judge prefers" in shown and "acceptable to the judge" in shown
     assert run.actual_micros == world.ledger()["settle"]
+    questions_folder = world.service.settings.data / "plots" / "run-1" / "judge"
+    assert any(questions_folder.iterdir()), "held-out rows, with the answers to them"
+    apply_retention(world.service.context)
+    world.slack.close_modal(BEN.id)
+    assert not questions_folder.exists() and "acceptable to the judge" in read_details(world)
 
 
 def test_the_judges_cost_is_in_the_plan_and_in_the_bill(world: World) -> None:

@@ -69,6 +69,19 @@ def test_a_deletion_from_each_part_leaves_the_other_rows_in_their_order(world: W
     assert "can't be compared" in notice, "a held-out row is gone"
 
 
+def test_rows_without_a_label_stay_in_the_file_to_be_labelled_later(world: World) -> None:
+    unlabelled = "".join(f"a letter about matter {number} that nobody has labelled,\n" for number in range(5))
+    before = world.upload_and_check(BILLING + unlabelled + '"order 0:  quuxnightjar, and 0 more WORDS",\n')
+    held_out = part(world, before, "holdout")
+    assert "is deleted" in delete_lines(world, 2)
+    after = report_of(world.dataset())
+    assert (after.rows, after.n_unlabelled) == (59, 5) and is_erased(world)
+    assert after.system == report_of(before).system is not None
+    left = [row for row in held_out if "nightjar" not in row[0]]
+    assert part(world, world.dataset(), "holdout") == left
+    world.find_message("tickets (version 2) is readable", "Label 5 of 5 rows without a label")
+
+
 def test_a_row_of_an_xlsx_is_deleted(world: World) -> None:
     book = openpyxl.Workbook()
     for row in BILLING.splitlines():

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from datetime import UTC, datetime
 
 import pytest
 
+from bot.cli.deletion import delete_rows
 from bot.rules.facts import LabelChecks
 from bot.services import estimate_requests, row_labels
 from bot.services.evidence import load_evidence
-from bot.services.row_labels_worker import store_lines
+from bot.services.row_labels import NextVersion
+from bot.services.row_labels_worker import WrittenFile, store_lines
+from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import Person, wait_until
 from storage.records import Labelling
@@ -18,7 +22,6 @@ from tests.bot import canaries
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.saved_worlds import reached_once
 from tests.bot.test_story_dataset_versions import _report
-from tests.bot.test_story_deletion import delete
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, World
 from trainers.dataset import Columns, read
 
@@ -190,15 +193,23 @@ def test_people_are_not_asked_about_rows_that_the_dataset_has(world: World) -> N
     assert "There are no new rows in same.csv" in str(world.slack.ephemerals(DORA.id)[-1].text)
 
 
-def test_labels_apply_to_a_version_uploaded_meanwhile(suspicious: World) -> None:
+def test_labels_apply_to_a_version_uploaded_meanwhile_but_not_to_rows_corrected_there(
+    suspicious: World,
+) -> None:
     rows = label_all(suspicious, DORA)
-    header, *lines = suspicious_csv().splitlines()
-    more = [*lines, *(f"An eleventh hour case {n} on billing,billing" for n in range(12))]
-    suspicious.upload_and_check("\n".join([header, *more]) + "\n")
+    batch = suspicious.store.labellings.under_way("tickets")
+    first = suspicious.store.labellings.rows(batch)[0]
+    (third,) = {*LABELS} - {first.given, first.likely}
+    corrected = suspicious_csv().replace(f'"{first.text}",{first.given}', f'"{first.text}",{third}')
+    more = "".join(f"An eleventh hour case {n} on billing,billing\n" for n in range(12))
+    suspicious.upload_and_check(corrected + more)
     make_version(suspicious)
     diff = _report(suspicious.dataset()).diff
     assert suspicious.dataset().version == 3 and diff is not None
-    assert (diff.relabelled, diff.added, diff.removed) == (rows, 0, 0)
+    assert (diff.relabelled, diff.added, diff.removed) == (rows - 1, 0, 0)
+    line = 1 + corrected.splitlines().index(f'"{first.text}",{third}')
+    card = suspicious.find_message("1 not used", "tickets (version 2)")
+    assert f"line {line} of its file" in card and f"{rows - 1} changed" in card
 
 
 def test_labels_overtaken_by_a_newer_version_leave_no_file(suspicious: World) -> None:
@@ -206,9 +217,8 @@ def test_labels_overtaken_by_a_newer_version_leave_no_file(suspicious: World) ->
     suspicious.upload_and_check(suspicious_csv() + "An eleventh hour case on billing,billing\n")
     sha256 = store_lines(context.settings.files, [b"the rows of the version before"])
     labelling = open_batch(suspicious)
-    row_labels._finish(
-        context, labelling, row_labels.outcome_of(context, labelling), (before, sha256, Columns())
-    )
+    written = NextVersion(before, WrittenFile(sha256, Columns()))
+    row_labels._finish(context, labelling, row_labels.outcome_of(context, labelling), written)
     assert not (context.settings.files / sha256).exists()
     assert (context.settings.files / str(before.sha256)).exists()
 
@@ -251,19 +261,32 @@ def test_a_second_batch_waits_for_the_first(suspicious: World) -> None:
     assert len(suspicious.store.labellings.rows(open_batch(suspicious))) == 5
 
 
-def test_rows_to_label_are_deleted_with_their_dataset(world: World) -> None:
+def test_labels_of_an_open_batch_are_only_deleted_with_the_whole_dataset(world: World) -> None:
     word = {"a row's word": "quuxnightjar"}
     world.upload_and_check(suspicious_csv(" quuxnightjar"))
     world.click_and_read(DORA, "label_doubted")
     open_batch(world)
     world.click(DORA, "label_rows")
     press(world, DORA, "label_change")
+    world.pass_time(2 * 24 * 3600)
+    world.upload_and_check(suspicious_csv(" quuxnightjar again"))
+    today = datetime.fromtimestamp(world.clock, UTC).date()
+    refusal = world.type(f"/finetune delete tickets before={today}", user=BEN)
+    assert "people have labelled 1 row in an open batch" in refusal
+    settings = world.service.settings
+    world.stop()
+    refused = delete_rows(settings, "tickets", [50], lambda question: True)
+    assert isinstance(refused, Refusal) and "labelled 1 row" in refused.text
+    world.boot()
     assert canaries.in_database(world.service.settings.database, word)
-    assert delete(world, BEN).accepted
+    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets")
+    assert "1 row that people have labelled in an open batch is deleted too" in world.read_form(BEN)
+    assert world.slack.submit_modal(BEN.id, {"name": "tickets"}).accepted
     world.tick_until(lambda: not world.store.deletions.open(), "the deletion")
     world.send()
     assert canaries.in_database(world.service.settings.database, word) == set()
     assert json.dumps(world.store.labellings.on([1])) == "[]"
+    world.find_message("waiting for labels were deleted with their version")
 
 
 def test_what_people_found_in_doubted_rows_is_evidence_of_the_estimate(suspicious: World) -> None:

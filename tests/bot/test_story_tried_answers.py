@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from bot.command_options import dataset_name
 from bot.reconciler import apply_retention
+from bot.services.tried_answers import pairs_name
 from demo.people import ANA, BEN
 from tests.bot import canaries
 from tests.bot.runs import seed_runs
@@ -28,13 +30,21 @@ def correct(world: World, ts: str, better: str) -> None:
 
 def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
     seed_runs(world)
+    usual, world.provider.service.answer = world.provider.service.answer, lambda model, messages: " "
+    nothing = ask(world, "which answer is empty?")
+    assert "answer_good" not in str(world.slack.ephemerals(ANA.id)[-1].blocks), "it can't be preferred"
+    correct(world, nothing, "not this one")
+    world.tick()
+    assert "empty answer makes none" in world.dms()[-1]
+    world.provider.service.answer = usual
     for number in range(14):
         correct(world, ask(world, f"case {number}: where is my refund?"), f"refund, of case {number}")
         if number == 3:
-            assert "make 4 preference pairs" in world.type("/finetune pairs tickets")
+            reply = world.type("/finetune pairs tickets")
+            assert "make 4 preference pairs" in reply and "1 empty answer is left out" in reply
     world.tick()
     assert "14 preference pairs" in world.dms()[-1]
-    assert world.type("/finetune pairs tickets") == ""
+    assert "1 empty answer is left out" in world.type("/finetune pairs tickets")
     world.tick_until(
         lambda: world.dataset().name == "tickets-pairs" and world.dataset().state == "ready", "the check"
     )
@@ -46,6 +56,18 @@ def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
     assert first["preferred_output"] == [{"role": "assistant", "content": "refund, of case 0"}]
     assert first["non_preferred_output"] == [{"role": "assistant", "content": "refund"}]
     assert "method=dpo" in world.find_message("tickets-pairs is readable")
+    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets")
+    assert "`tickets-pairs` stays" in world.read_form(BEN)
+
+
+def test_a_name_of_any_length_has_one_for_its_pairs() -> None:
+    assert pairs_name("tickets") == "tickets-pairs"
+    longest = "customer-support-tickets-emea-2026-q4-de"
+    assert len(longest) == 40
+    names = {pairs_name(longest), pairs_name(longest.removesuffix("-de")), pairs_name(longest[:-2] + "fr")}
+    assert len(names) == 3
+    for name in names:
+        assert dataset_name(name) == name and name.endswith("-pairs")
 
 
 def test_a_good_answer_is_preferred_to_an_earlier_bad_one(world: World) -> None:

@@ -26,6 +26,7 @@ from bot.worker_pool import WorkerPool
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import SlackEmulator
 from demo.workspace import Channel, Person, PostedMessage, Submission, WorkspaceError, wait_until
+from storage.dataset_deletion import FILE_NAME
 from storage.datasets import NewDataset
 from storage.records import Dataset, Run, RunState
 from tests.bot.blank_pictures import save_blank_pictures
@@ -544,6 +545,7 @@ def world(folder: Path, workers: SharedWorkers, rules: Rules) -> Iterator[World]
         world.boot()
         try:
             yield world
+            assert _unnamed_files(world) == []
         finally:
             world.stop()
         malformed = {"invalid_blocks", "invalid_arguments", "msg_blocks_too_long", "no_text"}
@@ -552,6 +554,15 @@ def world(folder: Path, workers: SharedWorkers, rules: Rules) -> Iterator[World]
         assert not [delivery for delivery in deliveries if delivery.acked and delivery.seconds > 2]
         unacked = [delivery for delivery in deliveries if not delivery.acked]
         assert len(unacked) == world.unacked_deliveries
+
+
+def _unnamed_files(world: World) -> list[str]:
+    """Files of rows that nothing in the database names: the deletion of their dataset would not find them."""
+    if world._service is None or not world.service.settings.files.is_dir():
+        return []
+    names = [path.name for path in world.service.settings.files.iterdir() if FILE_NAME.match(path.name)]
+    named = world.store.deletions.named_files()
+    return [name for name in names if name[:64] not in named]
 
 
 def words_of(message: PostedMessage) -> str:
