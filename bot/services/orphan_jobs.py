@@ -73,12 +73,16 @@ def _sweep(context: AppContext, provider: str, trainer: Trainer) -> None:
 
 def _check_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[Job]) -> None:
     live = _unfinished(jobs)
+    # A job that succeeded is paid, and its model exists; one that failed or was cancelled leaves nothing to take over.
+    paid = [*live, *(job for job in jobs if job.status == "succeeded")]
     if run.state == "needs_human":
         interventions.resolve_with_job(
             context, run, next((job for job in jobs if job.id == run.job_id), jobs[0])
         )
-    elif run.state == "awaiting_approval" and live:
-        _take_over(context, run, live[0])
+    elif run.state == "awaiting_approval" and paid:
+        _take_over(context, run, paid[0])
+    elif run.state in ("rejected", "expired") and run.job_id is None and not live and paid:
+        _take_over(context, run, paid[0])
     elif run.state in ("training", "evaluating"):
         _cancel_others(context, trainer, f"Run {run.id}", run.channel, run.job_id, live)
     elif run.state not in OPEN_RUN_STATES:
@@ -98,7 +102,7 @@ def _check_size(context: AppContext, trainer: Trainer, size: SizeJob, jobs: Sequ
 
 def _take_over(context: AppContext, run: Run, job: Job) -> None:
     """Adopts a job with the key of an unapproved run. Only approved runs get a job, so the database must have been
-    restored from a backup made before the approval."""
+    restored from a backup made before the approval. Whoever has rejected the plan since didn't know about the job."""
     now, plan = context.clock(), plan_from_json(run.plan)
     text = f"It was started before a backup was restored: job {escape(job.id)} was found and is taken over."
     changes = {"job_id": job.id, "reserved_micros": plan.maximum_micros}

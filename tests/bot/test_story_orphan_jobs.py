@@ -78,7 +78,8 @@ def test_a_job_that_no_run_knows_is_reported_once_with_what_to_do(make_world: Ma
     assert "ftjob-2" in notice and "run 8" in notice and "Cancel it there" in notice
 
 
-def test_a_run_that_a_restored_backup_believes_unapproved_adopts_its_job(world: World) -> None:
+@pytest.mark.parametrize("ended", ["", "succeeded", "rejected"])
+def test_a_run_that_a_restored_backup_believes_unapproved_adopts_its_job(world: World, ended: str) -> None:
     world.provider.service.stages = ("running",) * 20 + ("succeeded",)
     world.start()
     settings = world.service.settings
@@ -89,6 +90,10 @@ def test_a_run_that_a_restored_backup_believes_unapproved_adopts_its_job(world: 
     restore(backup, settings.database, settings.files, now=world.clock)
     world.boot()
     assert world.run().state == "awaiting_approval"
+    if ended:
+        world.provider.service.stages = ("succeeded",)
+    if ended == "rejected":
+        world.store.runs.move(world.run(), "rejected", now=world.clock)
     sweep(world)
     assert (world.run().state, world.run().job_id) == ("training", "ftjob-1")
     assert world.ledger()["reserve"] == world.run().reserved_micros > 0
