@@ -54,15 +54,22 @@ def exclude_misread(rungs: Iterable[Rung], bar: float) -> list[Rung]:
     return [rung for rung in rungs if not might_meet(rung, bar) and not is_mostly_unreadable(rung)]
 
 
-def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
+def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None, look: int = 1) -> bool:
     """Uses the paired test if the ladder has one for these two. Two others are compared row by row if they answered the
-    same rows and were scored in the same way; if not, their intervals may not overlap."""
+    same rows and were scored in the same way; if not, their intervals may not overlap.
+
+    A tuned model has to pass the promotion's own comparison as well, at the level of the `look`-th tuned one on these
+    rows: a verdict that is milder would recommend a model that must not be used."""
+    are_alike = (rung.scoring, rung.n) == (other.scoring, other.n)
+    is_passed = False
+    if are_alike:
+        is_passed = compare_models("", rung.scores, other.scores, look=look, read=rung.read).is_better
     for pair in ladder.pairs if ladder else ():
         if {pair.better, pair.worse} == {rung.arm, other.arm}:
-            return pair.is_significant and pair.better == rung.arm
-    if (rung.scoring, rung.n) == (other.scoring, other.n):
-        return compare_models("", rung.scores, other.scores).is_better
-    return rung.low > other.high
+            is_won = pair.is_significant and pair.better == rung.arm
+            has_to_pass = rung.arm.rung == "tuned" and are_alike
+            return is_won and (is_passed or not has_to_pass)
+    return is_passed if are_alike else rung.low > other.high
 
 
 def find_dominated(ladder: Ladder) -> tuple[Rung, ...]:

@@ -155,7 +155,8 @@ class Evidence:
     enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the ladder's scores are.
     `failed` are candidates that a measurement left out, and why; none of them is in the ladder. `own_rung` is the rung
     of the very model to be trained, which is no alternative to it. `label_checks` are people's answers to
-    doubted labels, `judge_checks` what they said about the judge's verdicts."""
+    doubted labels, `judge_checks` what they said about the judge's verdicts. `tuned_look` is which of the tuned models
+    that were measured on these rows the tuned one is: a promotion gets harder with each."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -168,6 +169,7 @@ class Evidence:
     own_rung: str | None = None
     label_checks: LabelChecks = NO_CHECKS
     judge_checks: JudgeChecks = UNCHECKED
+    tuned_look: int = 1
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -375,7 +377,13 @@ class Facts:
     @property
     def is_for_money(self) -> bool:
         """False if better or faster answers are the aim: their cost is then no reason for or against."""
-        return self.task_kind not in ("quality", "latency")
+        return self.task_kind != "latency" and not self.is_for_better
+
+    @property
+    def is_for_better(self) -> bool:
+        """True if the aim is what the answers say or how they sound, so that an alternative that meets the bar is only
+        beaten by a better one. A style is known from a judge only: without one, its cost still decides."""
+        return self.task_kind == "quality" or (self.task_kind == "style" and self.evidence.is_judged)
 
     @property
     def is_today_measured(self) -> bool:

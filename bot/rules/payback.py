@@ -3,14 +3,16 @@ to tell?"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
-from bot.rules.facts import LONGEST_PAYBACK_MONTHS, Facts
+from bot.rules.facts import LONGEST_PAYBACK_MONTHS, Facts, TaskKind
 from bot.rules.forecast import LIKELY, UNKNOWN_HOURS, UNLIKELY, Outlook
 from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
 from bot.rules.reasons import (
+    AimWords,
     CheapModelUntried,
     FillGap,
     Measure,
@@ -29,6 +31,7 @@ from trainers.model_list import strip_effort
 
 # Our own estimate of the least time that somebody spends on reading the verdict, approving and deploying.
 LEAST_HOURS = Decimal("0.25")
+_AIMS: Mapping[TaskKind | None, AimWords] = {"latency": "faster answers", "style": "answers in your tone"}
 
 
 def money_reasons(facts: Facts) -> tuple[Reason, ...]:
@@ -39,7 +42,7 @@ def money_reasons(facts: Facts) -> tuple[Reason, ...]:
         # The cost of better or faster answers doesn't weigh: the people who want them decide whether they are worth it.
         if estimate is None or estimate.months_left == 0:
             return ()
-        aim = PriceOfBetter(estimate, "faster answers" if facts.task_kind == "latency" else "better answers")
+        aim = PriceOfBetter(estimate, _AIMS.get(facts.task_kind, "better answers"))
         return (Reason("price", "unknown", aim, weighs=False),)
     if estimate is None:
         missing = facts.missing or MissingPrice("today")

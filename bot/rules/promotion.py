@@ -211,6 +211,41 @@ def compare_models(
     )
 
 
+def compare_change(
+    other: str,
+    other_score: float,
+    shown: Interval,
+    rung: Rung,
+    usd: Decimal | None = None,
+    other_usd: Decimal | None = None,
+    *,
+    look: int = 1,
+) -> ModelComparison:
+    """Compares a model with one of which only the mean score is known and `shown`, the 95% interval of the difference
+    on the same rows. What decides is read from that interval as `compare_models` reads it from the rows: at the level
+    of the `look`-th tuned model, and with the rows that people had read as wrong."""
+    difference = rung.score - other_score
+    counted = fmean(without_read(rung.scores, rung.read))
+    level = 1 - 2 * promotion_level(look)
+    error = (difference - shown.low) / NormalDist().inv_cdf((1 + TWO_SIDED_95) / 2)
+    least = counted - other_score - NormalDist().inv_cdf((1 + level) / 2) * error
+    if rung.n < FEWEST_ROWS:
+        least = small_sample_interval([other_score] * rung.n, [counted] * rung.n, level).low
+    return ModelComparison(
+        other,
+        other_score,
+        difference,
+        shown.low,
+        shown.high,
+        rung.n,
+        usd,
+        other_usd,
+        least=least,
+        spread=error * math.sqrt(rung.n),
+        look=look,
+    )
+
+
 def _interval(pairs: Sequence[tuple[float, float]], differences: Sequence[float], level: float) -> Interval:
     if all(score in (0.0, 1.0) and other in (0.0, 1.0) for score, other in pairs):
         counts = Counter(pairs)

@@ -98,7 +98,7 @@ def is_worth_replacing(rung: Rung, facts: Facts) -> bool | None:
     tuned, kind, estimate = facts.evidence.trained, facts.task_kind, facts.estimate
     if kind == "latency":
         return tuned.p95_s * FASTER <= rung.p95_s if tuned else None
-    if rung.usd_per_1000 == 0 or kind == "quality":
+    if rung.usd_per_1000 == 0 or facts.is_for_better:
         return False
     if tuned and tuned.usd_per_1000 is not None and rung.usd_per_1000 is not None:
         return is_cheaper(tuned, rung)
@@ -108,12 +108,12 @@ def is_worth_replacing(rung: Rung, facts: Facts) -> bool | None:
 
 
 def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
-    """True if the tuned model is shown to be right more often than `rung`, and that matters: because quality is the
-    aim, or because the wrong answers avoided are worth more than they cost."""
+    """True if the tuned model is shown to be right more often than `rung`, and that matters: because better answers
+    are the aim, or because the wrong answers avoided are worth more than they cost."""
     tuned, estimate = facts.evidence.trained, facts.estimate
-    if tuned is None or not facts.evidence.is_good or not is_shown_better(tuned, rung, facts.evidence.ladder):
+    if tuned is None or not facts.evidence.is_good or not _is_tuned_better(rung, facts.evidence):
         return False
-    return facts.task_kind == "quality" or bool(
+    return facts.is_for_better or bool(
         estimate and estimate.errors_avoided_usd > 0 and estimate.saving_month > 0
     )
 
@@ -121,7 +121,7 @@ def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
 def _bar_met_reason(rung: Rung, facts: Facts) -> Reason:
     bar, is_for_speed = facts.evidence.bar, facts.task_kind == "latency"
     if is_worth_being_better(rung, facts):
-        is_the_aim = facts.task_kind == "quality" or facts.estimate is None
+        is_the_aim = facts.is_for_better or facts.estimate is None
         worth = None if is_the_aim or facts.estimate is None else facts.estimate.errors_avoided_usd
         return Reason("fewer errors", "go", MeetsBar(rung, bar, "is right more often", worth))
     match is_worth_replacing(rung, facts):
@@ -240,16 +240,22 @@ def _tuned_score_reason(tuned: Rung, evidence: Evidence) -> Reason:
             return Reason("tuned", "unknown", stands, step=_hold_out_step([tuned]))
 
 
+def _is_tuned_better(other: Rung, evidence: Evidence) -> bool:
+    tuned = evidence.trained
+    return tuned is not None and is_shown_better(tuned, other, evidence.ladder, evidence.tuned_look)
+
+
 def _price_win_reason(evidence: Evidence) -> Reason | None:
     """Returns a reason if the best alternative meets the bar, and the tuned model is cheaper and shown to be no worse
     within the margin. They are compared row by row, so both have to be scored in the same way on the same rows."""
     best, tuned = max(evidence.alternatives, key=lambda rung: rung.score, default=None), evidence.trained
     if best is None or tuned is None or best.standing != "meets" or tuned.standing == "misses":
         return None
-    if (tuned.scoring, tuned.n) != (best.scoring, best.n) or is_shown_better(tuned, best, evidence.ladder):
+    if (tuned.scoring, tuned.n) != (best.scoring, best.n) or _is_tuned_better(best, evidence):
         return None
     prices = tuned.usd_per_1000, best.usd_per_1000
-    comparison = compare_models("", tuned.scores, best.scores, *prices, read=tuned.read)
+    look = evidence.tuned_look
+    comparison = compare_models("", tuned.scores, best.scores, *prices, look=look, read=tuned.read)
     if not comparison.is_cheaper or not comparison.is_not_worse(evidence.margin):
         return None
     low, margin = comparison.bound, evidence.margin
@@ -262,7 +268,7 @@ def _versus_best_reasons(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
     """Compares the tuned model with the best alternative. Says no if the alternative is better, costs no more and isn't
     much slower."""
     best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
-    if best is None or best.n != tuned.n or is_shown_better(tuned, best, evidence.ladder):
+    if best is None or best.n != tuned.n or _is_tuned_better(best, evidence):
         return ()
     if not is_shown_better(best, tuned, evidence.ladder):
         gap = evidence.ladder.detectable_gap if evidence.ladder else None

@@ -291,6 +291,9 @@ class WrongLabels:
     found: int = 0
 
 
+AimWords = Literal["faster answers", "better answers", "answers in your tone"]
+
+
 @dataclass(frozen=True)
 class PriceGap:
     """`is_free` is true if a run costs nothing but the machine's time."""
@@ -302,7 +305,7 @@ class PriceGap:
 @dataclass(frozen=True)
 class PriceOfBetter:
     estimate: Estimate
-    aim: Literal["faster answers", "better answers"]
+    aim: AimWords
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from bot.rules.promotion import (
     ModelComparison,
     PromotionEvidence,
     best_comparison,
+    compare_change,
     compare_models,
     labels_below_floor,
 )
@@ -35,6 +36,7 @@ from trainers.dataset.rows import at, distinct_example_places
 from trainers.evaluation.ladder import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_rungs
 from trainers.evaluation.results import Candidate, Curve, Ladder, Reply, Rung
+from trainers.evaluation.statistics import Interval
 from trainers.pricing import PriceList
 
 RIGHT_OR_WRONG = ("label", "judge", "calls")  # every score is 1 or 0, as for the stored answers of a run
@@ -77,13 +79,14 @@ def load_evidence(
     beside = RunResult.from_json(run.result).ladder if run and run.result else None
     if run is None or beside is None:
         return evidence
-    return with_run_result(context, evidence, plan_from_json(run.plan), beside)
+    return with_run_result(context, evidence, run, beside)
 
 
-def with_run_result(context: AppContext, evidence: Evidence, plan: Plan, beside: Ladder) -> Evidence:
-    """Adds the result of a run with this plan, unless another judge scored it than the ladder: their verdicts don't
+def with_run_result(context: AppContext, evidence: Evidence, run: Run, beside: Ladder) -> Evidence:
+    """Adds the result of a run, unless another judge scored it than the ladder: their verdicts don't
     compare. Its comparison of the tuned model with the best alternative is used if the ladder still has
     that alternative with the same scores."""
+    plan = plan_from_json(run.plan)
     if beside.scoring == "judge":
         if _has_other_judge(evidence, plan):
             return evidence
@@ -97,7 +100,8 @@ def with_run_result(context: AppContext, evidence: Evidence, plan: Plan, beside:
     if beside.bar != evidence.bar:
         # Judged without a correction for having picked the best of several: it was chosen before it was measured.
         (tuned,) = judge_rungs((tuned,), evidence.bar)
-    return replace(evidence, ladder=ladder, tuned=tuned)
+    look = looks.number_of_tuned(looks.history(context.store, plan.dataset, plan.holdout_sha256), run)
+    return replace(evidence, ladder=ladder, tuned=tuned, tuned_look=look)
 
 
 def without_other_judge(evidence: Evidence, plan: Plan) -> Evidence:
@@ -204,16 +208,15 @@ def _compare_with_alternatives(
     if len(base) != tuned.n:
         base = at((place for place in _judged_rows(context, plan).places if place < len(base)), base)
     usd = request_usd(context, plan.provider, plan.base_model, tuned.usd_per_1000)
-    if tuned.scoring in RIGHT_OR_WRONG and len(base) == tuned.n:
-        scores = [float(answer.correct) for answer in base]
-        before = what_answered_before(run)
-        if before == "base":
-            name = f"the untuned base, {plan.base_model}"
-            base_usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, base))
-        else:
-            name = arm_name(Candidate(before))
-            base_usd = Decimal(0)
-        yield compare_models(name, tuned.scores, scores, usd, base_usd, look=look, read=tuned.read)
+    if len(base) == tuned.n:
+        name, base_usd = _describe_base(context, run, plan, base)
+        change = RunResult.from_json(run.result).partial if run.result else None
+        if tuned.scoring in RIGHT_OR_WRONG:
+            scores = [float(answer.correct) for answer in base]
+            yield compare_models(name, tuned.scores, scores, usd, base_usd, look=look, read=tuned.read)
+        elif change is not None:
+            shown = Interval(change.low, change.high)
+            yield compare_change(name, change.before.score, shown, tuned, usd, base_usd, look=look)
     dataset = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
@@ -226,6 +229,17 @@ def _compare_with_alternatives(
             other_usd = request_usd(context, provider, name, rung.usd_per_1000)
             name = arm_name(rung.arm)
             yield compare_models(name, tuned.scores, rung.scores, usd, other_usd, look=look, read=tuned.read)
+
+
+def _describe_base(
+    context: AppContext, run: Run, plan: Plan, answers: Sequence[AnswerRow]
+) -> tuple[str, Decimal | None]:
+    """Returns the name of what answered before the training, and the USD of 1,000 requests to it."""
+    before = what_answered_before(run)
+    if before != "base":
+        return arm_name(Candidate(before)), Decimal(0)
+    usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, answers))
+    return f"the untuned base, {plan.base_model}", usd
 
 
 def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:

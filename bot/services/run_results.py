@@ -514,7 +514,7 @@ def _advice(step: ResultStep, beside: Ladder) -> Advice | None:
         report,
         replace(estimate_requests.question_of(plan), judge=NO_JUDGE),  # judging is done, so it costs no more
         context.today(),
-        evidence_services.with_run_result(context, evidence, plan, beside),
+        evidence_services.with_run_result(context, evidence, step.run, beside),
         is_trained=True,
         reachable=context.trainers,
     )

@@ -115,6 +115,7 @@ def test_a_run_asks_its_base_model_the_same_and_reuses_the_measured_answers(worl
     for command in ("runs", "status", f"results {run.id}"):
         assert "0.0% of fields right" in world.type(f"/finetune {command}"), command
     assert all(answer.correct for answer in world.store.runs.answers(run.id, "base"))
+    assert "worse than the untuned base" in world.type(f"/finetune promote {run.model}", user=DORA)
 
 
 def test_a_typed_prompt_stays_as_it_is(world: World) -> None:

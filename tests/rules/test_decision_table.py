@@ -56,6 +56,7 @@ SLOW = replace(KSHOT, p95_s=4.0)
 NO_EXAMPLES = replace(ALL_MISS[2], arm=replace(ALL_MISS[2].arm, shots=0))
 UNPRICED = replace(KSHOT, usd_per_1000=None)
 GOOD = rung("tuned", "meets", 190, usd=Decimal("0.03"))
+BETTER = rung("tuned", "meets", 198, usd=Decimal("0.03"))
 TIE = rung("tuned", "meets", 184, usd=Decimal("0.03"))
 CLOSE = rung("tuned", "undecided", 176, rows_to_decide=50, usd=Decimal("0.03"))
 BASE = rung("zero", "undecided", 176, rows_to_decide=50)
@@ -86,6 +87,9 @@ def team(*rungs: Rung, inputs: Inputs | None = HIGH, pairs: tuple[Pair, ...] = (
     if inputs is None:
         return replace(facts, estimate=None, outlook=None)
     return replace(facts, estimate=estimate(inputs), outlook=simulate(inputs, draws=1000))
+
+
+TONE: Mapping[str, Any] = {"task_kind": "style", "judge": "openai/gpt-4.1"}
 
 
 def ending(successor: Rates | None) -> Rates:
@@ -299,6 +303,36 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
     ),
     "better answers are the goal, the classical model meets it": (
         team(*all_miss_but(CLASSICAL), task_kind="quality", inputs=None),
+        "no_go",
+        "cheaper rung",
+    ),
+    "a tone is the goal, a prompted model meets it, the tuned model is better and costs more": (
+        team(*judged(all_miss_but(KSHOT)), **TONE, tuned=judged((BETTER,))[0], inputs=EXPENSIVE),
+        "go",
+        "fewer errors",
+    ),
+    "a tone is the goal, a prompted model meets it, the tuned model ties and costs less": (
+        team(*judged(all_miss_but(KSHOT)), **TONE, tuned=judged((TIE,))[0]),
+        "no_go",
+        "cheaper rung",
+    ),
+    "a tone is the goal, all alternatives miss it, a tuned model costs more": (
+        team(*judged(ALL_MISS), **TONE, inputs=EXPENSIVE),
+        "go",
+        "alternatives",
+    ),
+    "a tone is the goal, no judge has scored, all alternatives miss it, a tuned model costs more": (
+        team(*ALL_MISS, task_kind="style", inputs=EXPENSIVE),
+        "no_go",
+        "cost",
+    ),
+    "better answers are the goal, the classical model meets it, the first tuned model is better": (
+        team(*all_miss_but(CLASSICAL), task_kind="quality", tuned=BETTER),
+        "go",
+        "fewer errors",
+    ),
+    "better answers are the goal, the classical model meets it, the 20th tuned model is as much better": (
+        team(*all_miss_but(CLASSICAL), task_kind="quality", tuned=BETTER, tuned_look=20),
         "no_go",
         "cheaper rung",
     ),

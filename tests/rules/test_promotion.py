@@ -18,13 +18,14 @@ from bot.rules.promotion import (
     PromotionEvidence,
     alias_for,
     best_comparison,
+    compare_change,
     compare_models,
     find_objections,
     labels_below_floor,
 )
 from tests.cards import measurements
 from trainers.evaluation.claims import promotion_level
-from trainers.evaluation.statistics import compare
+from trainers.evaluation.statistics import Interval, compare
 from trainers.local.models import ALIAS_NAME
 
 RUNG = measurements.rung("tuned", "local/tickets-7", 190)
@@ -149,6 +150,22 @@ def test_a_cheaper_model_is_also_compared_with_the_free_one() -> None:
     assert best_comparison([CLOSE], limits.margin) == CLOSE
     assert best_comparison([FREE, replace(BETTER, score=0.96)], limits.margin) == replace(BETTER, score=0.96)
     assert best_comparison([], limits.margin) is None
+
+
+@pytest.mark.parametrize("n", [20, 200])
+@pytest.mark.parametrize("look", [1, 4])
+def test_a_stored_change_of_shares_is_compared_like_the_rows(n: int, look: int) -> None:
+    scores = [(row % 5) / 4 for row in range(n)]
+    others = [max(score - 0.25 * (row % 3), 0.0) for row, score in enumerate(scores)]
+    rung = replace(RUNG, scoring="json", scores=tuple(scores), score=sum(scores) / n)
+    by_rows = compare_models("base", scores, others, look=look)
+    stored = compare_change("base", sum(others) / n, Interval(by_rows.low, by_rows.high), rung, look=look)
+    assert stored.bound == pytest.approx(by_rows.bound, abs=0.001)
+    assert stored.difference == pytest.approx(by_rows.difference)
+    as_wrong = compare_change(
+        "base", sum(others) / n, Interval(by_rows.low, by_rows.high), replace(rung, read=(4, 9)), look=look
+    )
+    assert as_wrong.bound < stored.bound
 
 
 def test_only_a_significantly_low_label_is_below_the_floor() -> None:
