@@ -2,6 +2,7 @@
 
 `python benchmarks/acks.py [REQUESTS] [ROWS] [--model FOLDER]`: 20 callers send `/finetune status` to the real
 `finetune run` over HTTP, signed like Slack's requests; first alone, then while the check runs in its worker process.
+Before that they send them to a Bolt app that only acks, so that a busy machine can be told from a slow bot.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import socket
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.checking import LABELS, ROOT, random_sentences, sentences_of
+from bot.embedded_trainer import free_port
 from demo.people import ANA, TICKETS
 from demo.service import RunningBot
 from demo.slack_emulator import SlackEmulator
@@ -41,6 +47,9 @@ def measure_acks(requests: int, count: int, model: Path) -> None:
         folder = Path(name)
         rows = folder / "rows.jsonl"
         write_short_rows(rows, count)
+        with bare_bolt(slack):
+            measure(slack, CALLERS)
+            print_waits("bare Bolt", measure(slack, requests))
         with RunningBot(folder, slack.access, model) as bot:
             slack.deliver_to(bot.request_url)
             measure(slack, CALLERS)  # warms up
@@ -52,6 +61,28 @@ def measure_acks(requests: int, count: int, model: Path) -> None:
             print_waits(f"while {count:,} rows ({rows.stat().st_size / 1e6:.0f} MB) are checked", waits)
             print("  the check ended before the last request" if done else "  the check ran all the time")
             wait_until(lambda: is_checked(slack), "the check", seconds=120)
+
+
+@contextmanager
+def bare_bolt(slack: SlackEmulator) -> Iterator[None]:
+    port = free_port()
+    access = slack.access
+    program = [sys.executable, str(ROOT / "benchmarks" / "_bare_bolt.py")]
+    values = [access.signing_secret, access.bot_token, access.api_url, str(port)]
+    with subprocess.Popen([*program, *values], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        slack.deliver_to(f"http://127.0.0.1:{port}/slack/events")
+        wait_until(lambda: is_listening(port), "bare Bolt")
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def write_short_rows(path: Path, count: int) -> None:
@@ -96,7 +127,7 @@ def print_waits(when: str, waits: list[float]) -> None:
         return 1000 * waits[min(int(share * len(waits)), len(waits) - 1)]
 
     print(
-        f"ack, {CALLERS} callers, {when}: p50 {at(0.5):.0f} ms, p95 {at(0.95):.0f} ms, "
+        f"ack, {CALLERS} callers, {when}: p50 {at(0.5):.0f} ms, p95 {at(0.95):.0f} ms, p99 {at(0.99):.0f} ms, "
         f"max {1000 * waits[-1]:.0f} ms ({len(waits)} requests)"
     )
 

@@ -2,11 +2,17 @@
 
 The trainer is the real server over HTTP with a folder of JOBS ended jobs (default 10,000), created without training.
 The bot is the real Service with the tests' stand-ins. Takes two to four minutes.
+
+`python benchmarks/scale.py --years [RUNS] [--data FOLDER]` measures a bot with 10,000 runs, 2,000 dataset versions of
+33 channels and a million audit entries, behind Slack's own limits. It fills a data folder first (five minutes), unless
+it gets one.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -21,7 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import httpx2
 
+from benchmarks._old_installation import CHANNELS, PEOPLE, Size, fill
+from benchmarks.checking import ROOT
 from bot.reconciler import reconcile
+from demo.people import ANA, TICKETS
+from demo.service import RunningBot
+from demo.slack_emulator import SlackEmulator
+from demo.slack_emulator.faults import TIERS
+from demo.workspace import NotAnswered, WorkspaceError, wait_until
 from storage.database import Database
 from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
@@ -42,6 +55,9 @@ RUNS = 10
 COMMITS = 1_000
 BASES = ("smollm2-135m", "mistral-7b", "llama-3.3-70b")
 REPEATS = 20
+COMMANDS = ("status", "datasets", "models", "runs", "results 9001", "audit 7", "budget", "help")
+SETTLE_S = 15.0  # after a start, so that its own work isn't counted
+IDLE_S = 20.0
 
 
 def main(jobs: int) -> None:
@@ -126,6 +142,77 @@ def measure_reconcile(world: World) -> None:
     report(f"one look at {RUNS} runs in training: {ms:.0f} ms, {ms / RUNS:.1f} ms a run")
 
 
+def measure_old_bot(runs: int, data: Path | None) -> None:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        SlackEmulator(people=PEOPLE, channels=(*CHANNELS, TICKETS)) as slack,
+    ):
+        folder = Path(name)
+        if data:
+            shutil.copytree(data, folder / "data")
+        else:
+            fill(folder / "data", Size(runs=runs, audit=100 * runs))
+        slack.limit_calls()
+        with RunningBot(folder, slack.access, ROOT / ".cache" / "smollm2-135m") as bot:
+            slack.deliver_to(bot.request_url)
+            time.sleep(SETTLE_S)
+            for command in COMMANDS:
+                measure_command(slack, bot.pid, command)
+            measure_people(slack)
+            before = cpu_seconds(bot.pid)
+            time.sleep(IDLE_S)
+            share = (cpu_seconds(bot.pid) - before) / IDLE_S
+            report(f"idle: {100 * share:.1f}% of a core")
+
+
+def measure_command(slack: SlackEmulator, pid: int, command: str) -> None:
+    """Reports the time until the ack and the answer, and the CPU time and the look-ups that the bot took for it."""
+    n_answers, n_calls, cpu = len(slack.ephemerals(ANA.id)), len(slack.calls()), cpu_seconds(pid)
+    begun = time.monotonic()
+    try:
+        slack.command(ANA.id, CHANNELS[7].id, f"/finetune {command}")
+    except NotAnswered:
+        report(f"{command}: not acked in {time.monotonic() - begun:.1f} s")
+        return
+    acked_s = time.monotonic() - begun
+    wait_until(lambda: len(slack.ephemerals(ANA.id)) > n_answers, f"the answer to {command}", seconds=60)
+    answered_s = time.monotonic() - begun
+    look_ups = [call for call in slack.calls()[n_calls:] if call.method in TIERS]
+    report(
+        f"{command}: acked in {1000 * acked_s:.0f} ms, answered in {answered_s:.2f} s, "
+        f"{cpu_seconds(pid) - cpu:.2f} s of CPU, {len(look_ups)} look-ups: "
+        f"{slack.ephemerals(ANA.id)[-1].text[:60]!r}"
+    )
+
+
+def measure_people(slack: SlackEmulator) -> None:
+    """Ten people type a command a minute, each in a channel of theirs. Reports what Slack refused, and what they
+    read."""
+    n_calls, answers = len(slack.calls()), Counter[str]()
+    for number in range(10):
+        begun, n_answers = time.monotonic(), len(slack.ephemerals(ANA.id))
+        try:
+            slack.command(ANA.id, CHANNELS[number].id, f"/finetune {COMMANDS[number % len(COMMANDS)]}")
+            wait_until(
+                lambda before=n_answers: len(slack.ephemerals(ANA.id)) > before, "an answer", seconds=30
+            )
+            words = str(slack.ephemerals(ANA.id)[-1])
+            answers["partly" if "Slack did" in words else "whole"] += 1
+        except WorkspaceError:
+            answers["none"] += 1
+        time.sleep(max(6 - (time.monotonic() - begun), 0))
+    refused = [call for call in slack.calls()[n_calls:] if call.status == 429]
+    report(
+        f"ten people in a minute: {answers['whole']} whole answers, {answers['partly']} that say what Slack did not "
+        f"answer, {answers['none']} without an answer; {len(refused)} calls refused by Slack"
+    )
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure_disk() -> None:
     """Reports sizes at the default, rank 16 on all linear layers: float32 matrices, with two moments each in
     training."""
@@ -190,4 +277,12 @@ def report(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    parser = argparse.ArgumentParser(description="The capacity of one trainer and one bot.")
+    parser.add_argument("count", type=int, nargs="?", default=10_000, help="ended jobs, or runs with --years")
+    parser.add_argument("--years", action="store_true", help="measure a bot that is a few years old")
+    parser.add_argument("--data", type=Path, help="a data folder of such a bot, which is copied")
+    arguments = parser.parse_args()
+    if arguments.years:
+        measure_old_bot(arguments.count, arguments.data)
+    else:
+        main(arguments.count)

@@ -30,6 +30,8 @@ from bot.slack import register
 from bot.slack.files import SlackFiles
 from bot.slack.homes import Homes
 from bot.slack.inbox import replay
+from bot.slack.limits import LookUpLimits
+from bot.slack.recent_answers import RecentAnswers
 from bot.slack.users import LOOK_UP_TIMEOUT_S, NO_ANSWER, SlackDirectory, is_unavailable
 from bot.worker_pool import WorkerPool
 from storage.store import Store
@@ -42,6 +44,9 @@ GRACE_S = 5.0
 OLD_TASK_S = 3600.0  # a worker's task is ended after half of this
 CONNECT_AGAIN_S = 10.0
 HTTP_STEP = "door"  # its name in /healthz
+URGENT_SHARE = (
+    0.2  # of the look-ups a minute is left to clicks: lists are drawn from answers of the last minutes
+)
 LISTENER_THREADS = 32  # Bolt's default of 5 collapses under a few slow listeners
 
 log = logging.getLogger(__name__)
@@ -63,6 +68,7 @@ class Service:
         steady: Callable[[], float] | None = None,
         workers: WorkerPool | None = None,
         threads: type[ProviderThreads] = ProviderThreads,
+        limits: LookUpLimits | None = None,
     ) -> None:
         self.store = Store(settings.database)  # first: it sets the umask, so later files are private too
         settings.files.mkdir(parents=True, exist_ok=True)
@@ -75,7 +81,9 @@ class Service:
         steps = (RECONCILE, SEND, HTTP_STEP) if slack.mode == "http" else (RECONCILE, SEND)
         self.heartbeat = Heartbeat(settings.data, steps, settings.service.watchdog_s)
         self.threads = threads(self.store, self.heartbeat)
-        self.context = self._build_context(posting, signed_in, clock, steady)
+        steady = steady or (time.monotonic if clock is time.time else clock)
+        limits = limits or LookUpLimits(steady)
+        self.context = self._build_context(posting, signed_in, clock, steady, limits)
         self.llm = self.context.llm
         self.notices = OutboxSender(
             self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock
@@ -114,12 +122,14 @@ class Service:
         posting: WebClient,
         signed_in: SlackResponse | None,
         clock: Callable[[], float],
-        steady: Callable[[], float] | None,
+        steady: Callable[[], float],
+        limits: LookUpLimits,
     ) -> AppContext:
         slack = self.settings.slack
         trainers = build_trainers(self.settings, self.embedded)
-        steady = steady or (time.monotonic if clock is time.time else clock)
         hosts = frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
+        asking = _slack_client(slack, LOOK_UP_TIMEOUT_S)
+        for_reading = SlackDirectory(asking, signed_in, limits, reserve=URGENT_SHARE)
         return AppContext(
             settings=self.settings,
             store=self.store,
@@ -129,9 +139,11 @@ class Service:
             llm=LlmClient(self.store, trainers, self.settings.providers, clock, steady),
             threads=self.threads,
             files=SlackFiles(posting, slack.bot_token, hosts),
-            directory=SlackDirectory(_slack_client(slack, LOOK_UP_TIMEOUT_S), signed_in),
+            directory=SlackDirectory(asking, signed_in, limits),
+            recent=RecentAnswers(for_reading, steady),
             clock=clock,
             waits=WaitClock(clock, steady),
+            started_at=clock(),
         )
 
     def _send(self) -> None:
@@ -168,6 +180,7 @@ class Service:
     def stop(self) -> None:
         """Takes no new work, waits for the ticks under way, then closes everything."""
         self.connection.close()
+        self.threads.begin_no_more()  # first: long work of the ticks ends early then
         self._listener_threads.shutdown()
         self.watcher.stop()
         self.heartbeat.stop()

@@ -77,6 +77,15 @@ class Directory(Protocol):
     def permalink(self, channel: str, ts: str) -> str | None: ...
 
 
+class RecentDirectory(Directory, Protocol):
+    """Answers of the last minutes, for what people read; bot/slack/recent_answers.py. Whatever gives somebody something
+    asks the Directory, which asks Slack."""
+
+    def forget_channel(self, channel: str) -> None: ...
+
+    def forget_group(self, group_id: str) -> None: ...
+
+
 class CoreContext(Protocol):
     """The part of the context that needs no Slack, so that the terminal can provide it too."""
 
@@ -102,7 +111,8 @@ class AppContext:
     `settings` are replaced when a provider announces that models end (reconciler.py) or the price of a machine's hour
     (services/deployments.py), and by nothing else. `trainers` are by provider name, only for providers with a key;
     `deployments` are those that run models by the hour. `troubles` are the installation's current problems by subject,
-    for /healthz; `checked_at` says when each subject was last checked (unix seconds).
+    for /healthz; `started_at` is the process' start and `checked_at` says when each subject was last checked, both in
+    unix seconds.
     """
 
     settings: Settings
@@ -114,8 +124,10 @@ class AppContext:
     threads: ProviderThreads
     files: Files
     directory: Directory
+    recent: RecentDirectory
     clock: Callable[[], float]
     waits: WaitClock
+    started_at: float
     troubles: dict[str, str] = field(default_factory=dict)
     checked_at: dict[str, float] = field(default_factory=dict)
 

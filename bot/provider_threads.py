@@ -42,10 +42,13 @@ class ProviderThreads:
             thread.start()  # before it counts as busy: if this raises, the next tick tries again
             self._busy[provider] = thread
 
+    def begin_no_more(self) -> None:
+        self._closing.set()
+
     def close(self, grace_s: float) -> None:
         """Gives the steps under way `grace_s` seconds to end. A step that waits longer for a provider is abandoned: it
         can't write anything once the store is closed, as if the process had been killed at that line."""
-        self._closing.set()
+        self.begin_no_more()
         until = time.monotonic() + grace_s
         for thread in list(self._busy.values()):
             thread.join(max(until - time.monotonic(), 0.0))

@@ -1,5 +1,5 @@
 """The tick: reads every row whose state is not final and moves it one step, so that a kill at any line loses nothing.
-Also the nightly work and the retention.
+Also the work every few minutes and the retention.
 
 Steps that may talk to a provider run in that provider's own thread (provider_threads.py), and each file is fetched from
 Slack in a thread of its own; the tick itself waits for none of them.
@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
-from bot import logs, process_health
+from bot import logs, nightly, process_health
 from bot.cards.runs import UNDER_WAY
 from bot.context import AppContext
 from bot.services import (
@@ -39,6 +39,7 @@ from bot.services import (
     plans,
     provider_jobs,
     reports,
+    retention,
     row_labels,
     run_results,
     run_states,
@@ -48,8 +49,6 @@ from bot.services import (
 from bot.settings import store_model_ends, with_announced_ends
 from bot.values.learning_curves import provider_of
 from storage import backup
-from storage.audit import BrokenLog
-from storage.database import StorageError
 from storage.dataset_deletion import FILE_NAME
 from storage.deployments import DeploymentRecord
 from storage.promotions import Promotion
@@ -58,54 +57,15 @@ from trainers.errors import TrainerError, Uncertain
 
 log = logging.getLogger(__name__)
 DAY_S = 24 * 3600.0
+EXPIRED_AT_ONCE = (
+    5  # refused files; the next ones follow after five minutes, so that people don't wait for them
+)
 TROUBLE_PAUSE_S = 30.0
 LONGEST_S = 10.0  # a provider's thread begins no further step after this time
 STATES_WITHOUT_PROVIDER: tuple[RunState, ...] = ("awaiting_approval",)
 STATES_AT_PROVIDER: tuple[RunState, ...] = tuple(
     run_state for run_state in OPEN_RUN_STATES if run_state not in STATES_WITHOUT_PROVIDER
 )
-
-
-def check_database(context: AppContext) -> None:
-    """Checks the database each night, and every time while it is damaged. The backup alone would not find a damaged
-    index, as it reads only the tables."""
-    now = context.clock()
-    if "database" not in context.troubles and not backup.is_night_over(
-        context.checked_at.get("database", 0.0), now
-    ):
-        return
-    context.checked_at["database"] = now
-    try:
-        backup.check_integrity(context.settings.database)
-    except StorageError as error:
-        log.error("%s", error)
-        context.troubles["database"] = str(error)
-        return
-    context.troubles.pop("database", None)
-
-
-def back_up(context: AppContext) -> None:
-    """Makes the nightly backup. If that fails, logs it and tries again next time."""
-    settings, now = context.settings, context.clock()
-    n_backups = settings.service.backups_kept
-    if not n_backups or not backup.is_due(settings.backups, now):
-        return
-    try:
-        new_backup = backup.back_up(settings.database, settings.backups, now=now)
-    except StorageError as error:
-        log.error("the nightly backup was not made: %s", error)
-        context.troubles["backup"] = str(error)
-        return
-    context.troubles.pop("backup", None)
-    if isinstance(new_backup.audit, BrokenLog):
-        log.error("the audit log was altered; `finetune audit verify` shows where: %s", new_backup.audit.why)
-    backup.delete_old_backups(settings.backups, n_backups)
-    log.info("the nightly backup is %s", new_backup.path)
-
-
-def shrink_database(context: AppContext) -> None:
-    if context.store.database.shrink():
-        log.info("the database returned free pages to the disk")
 
 
 def fetch_model_ends(context: AppContext) -> None:
@@ -151,10 +111,9 @@ def announce_model_ends(context: AppContext) -> None:
 def apply_retention(context: AppContext) -> None:
     """Deletes what is no longer needed: refused files, files of finished measurements, and files that a kill left."""
     now, settings = context.clock(), context.settings.retention
-    for version in context.store.datasets.all():
-        is_old = version.updated_at < now - settings.refused * DAY_S
-        if settings.refused and is_old and version.state == "refused" and version.sha256:
-            dataset_deletion.expire(context, version)
+    refused = context.store.datasets.refused(now - settings.refused * DAY_S) if settings.refused else ()
+    for version in refused[:EXPIRED_AT_ONCE]:
+        dataset_deletion.expire(context, version)
     expired = context.store.documents.refused(now - settings.refused * DAY_S) if settings.refused else ()
     for document in expired:
         (context.settings.files / str(document.sha256)).unlink(missing_ok=True)
@@ -405,18 +364,29 @@ def _step_deployment(context: AppContext, record: DeploymentRecord) -> None:
     _run_guarded(partial(deployments.step, context, record), f"deployment {record.id}", handle_step_failure)
 
 
+MAINTENANCE: tuple[tuple[Callable[[AppContext], None], str], ...] = (
+    (nightly.check_database, "the check of the database"),
+    (nightly.wipe_database, "wiping what deletions left"),
+    (nightly.back_up, "the backup"),
+    (nightly.shrink_database, "shrinking the database"),
+    (fetch_model_ends, "when models end"),
+    (announce_model_ends, "models that end"),
+    (apply_retention, "the retention"),
+    (retention.expire, "the retention of old runs"),
+    (orphan_jobs.sweep, "stray jobs"),
+    (orphan_deployments.sweep, "models that run by the hour"),
+    (provider_jobs.delete_unneeded_uploads, "uploaded files"),
+    (alias_sync.sweep, "models in use"),
+)
+
+
 def maintain(context: AppContext) -> None:
-    """Does the work that may take long and can wait; called every few minutes."""
-    _run_guarded(partial(check_database, context), "the check of the database")
-    _run_guarded(partial(back_up, context), "the backup")
-    _run_guarded(partial(shrink_database, context), "shrinking the database")
-    _run_guarded(partial(fetch_model_ends, context), "when models end")
-    _run_guarded(partial(announce_model_ends, context), "models that end")
-    _run_guarded(partial(apply_retention, context), "the retention")
-    _run_guarded(partial(orphan_jobs.sweep, context), "stray jobs")
-    _run_guarded(partial(orphan_deployments.sweep, context), "models that run by the hour")
-    _run_guarded(partial(provider_jobs.delete_unneeded_uploads, context), "uploaded files")
-    _run_guarded(partial(alias_sync.sweep, context), "models in use")
+    """Does the work that may take long and can wait; called every few minutes. Begins no more of it once the process
+    stops."""
+    for work, what in MAINTENANCE:
+        if context.threads.is_closing:
+            return
+        _run_guarded(partial(work, context), what)
 
 
 def step(context: AppContext, run: Run) -> None:

@@ -226,10 +226,12 @@ class ServiceSettings:
 @dataclass(frozen=True)
 class RetentionSettings:
     """[retention]: the days after which files are deleted; 0 keeps them. `refused`: files that the check refused.
-    `scratch`: files that a measurement left for people to look at."""
+    `scratch`: files that a measurement left for people to look at. `runs`: the answers of ended runs and measurements,
+    and the jobs of such runs at trainers that keep models on your disk."""
 
     refused: Annotated[int, Limits(ge=0, le=3650), Key("refused_days")] = 1
     scratch: Annotated[int, Limits(ge=0, le=3650), Key("scratch_days")] = 7
+    runs: Annotated[int, Limits(ge=0, le=3650), Key("runs_days")] = 0
 
 
 @dataclass(frozen=True)
@@ -293,6 +295,11 @@ class Settings:
     @property
     def database(self) -> Path:
         return self.data / "finetune.db"
+
+    @property
+    def database_check(self) -> Path:
+        """A file with the time of the last check of the database, in unix seconds."""
+        return self.data / "database-checked"
 
     @property
     def files(self) -> Path:

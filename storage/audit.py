@@ -162,6 +162,6 @@ class Audit(Table):
 
     def entries(self, subject: str | None = None) -> list[AuditEntry]:
         """Returns the entries, only those about `subject` if it is given, oldest first."""
-        return self._db.all(
-            AuditEntry, "SELECT * FROM audit WHERE ? IS NULL OR subject = ? ORDER BY id", (subject, subject)
-        )
+        if subject is None:
+            return self._db.all(AuditEntry, "SELECT * FROM audit ORDER BY id")
+        return self._db.all(AuditEntry, "SELECT * FROM audit WHERE subject = ? ORDER BY id", (subject,))

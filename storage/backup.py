@@ -19,7 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from storage.audit import BrokenLog, IntactLog, open_read_only, verify_log
-from storage.database import BUSY_TIMEOUT_MS, StorageError, acquire_lock, check_schema_version
+from storage.database import (
+    BUSY_TIMEOUT_MS,
+    StorageError,
+    acquire_lock,
+    check_schema_version,
+    never,
+    stopped_by,
+)
 from storage.driver import SqliteUtils, sqlite3
 from storage.records import Measurement, Run
 from storage.store import Store
@@ -59,9 +66,16 @@ class RestoreResult:
     corrupt: tuple[str, ...]
 
 
-def back_up(database: Path, folder: Path, *, now: float, files: Path | None = None) -> Backup:
+def back_up(
+    database: Path,
+    folder: Path,
+    *,
+    now: float,
+    files: Path | None = None,
+    is_stopping: Callable[[], bool] = never,
+) -> Backup:
     """Writes finetune-TIME.db into `folder`, and the files in the folder `files` into its subfolder `files`. Raises
-    StorageError."""
+    StorageError; Stopped once the process `is_stopping`."""
     open_read_only(database).close()  # raises if it is not our database
     path = folder / f"finetune-{_timestamp(now)}.db"
     partial = folder / f".{path.name}.partial"
@@ -70,10 +84,10 @@ def back_up(database: Path, folder: Path, *, now: float, files: Path | None = No
         folder.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
         try:
-            _copy_database(database, partial)
+            _copy_database(database, partial, is_stopping)
         except sqlite3.Error as error:
             raise StorageError(f"Copying {database} to {folder}: {error}.") from error
-        check_integrity(partial)
+        check_integrity(partial, is_stopping)
         sync(partial)
         partial.replace(path)
         sync(folder)
@@ -88,8 +102,11 @@ def back_up(database: Path, folder: Path, *, now: float, files: Path | None = No
     return Backup(path, verify_log(path), *copied)
 
 
-def _copy_database(database: Path, to: Path) -> None:
-    with closing(sqlite3.connect(str(database), timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
+def _copy_database(database: Path, to: Path, is_stopping: Callable[[], bool] = never) -> None:
+    with (
+        closing(sqlite3.connect(str(database), timeout=BUSY_TIMEOUT_MS / 1000)) as connection,
+        stopped_by(is_stopping, connection),
+    ):
         connection.execute("VACUUM INTO ?", (str(to),))
 
 
@@ -139,10 +156,13 @@ def copy_files(source: Path, target: Path) -> tuple[int, int, tuple[str, ...]]:
     return len(names), len(missing) - len(corrupt), corrupt
 
 
-def check_integrity(path: Path) -> None:
-    """Raises StorageError if SQLite finds the file damaged."""
+def check_integrity(path: Path, is_stopping: Callable[[], bool] = never) -> None:
+    """Raises StorageError if SQLite finds the file damaged, Stopped once the process `is_stopping`."""
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with (
+            closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection,
+            stopped_by(is_stopping, connection),
+        ):
             reply = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.OperationalError as error:  # a lock or a missing permission: the file may be undamaged
         raise StorageError(

@@ -21,7 +21,7 @@ from storage.migrations import NEWEST, migrations
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_WAIT_S = 1.0  # a killed bot's child process may hold the lock's file descriptor for a moment longer
-LEAST_FREED_BYTES = 8_000_000
+STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: about a millisecond
 
 Row = TypeVar("Row")
 
@@ -32,6 +32,14 @@ class StorageError(Exception):
 
 class DatabaseInUse(StorageError):
     """Another process has this database open."""
+
+
+class Stopped(StorageError):
+    """Long work was given up because the process stops. It changed nothing."""
+
+
+def never() -> bool:
+    return False
 
 
 class Database:
@@ -88,7 +96,7 @@ class Database:
             connection.rollback()
             raise
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    def rows(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         """Returns the rows of a SELECT, or of an INSERT or UPDATE with RETURNING."""
         cursor = self.utils.conn.execute(sql, parameters)
         names = [column[0] for column in cursor.description]
@@ -139,18 +147,6 @@ class Database:
             (*changes.values(), row_id, state),
         )
 
-    def shrink(self) -> bool:
-        """Returns free pages to the disk if they are a quarter of the file and more than 8 MB. Returns True if it
-        did."""
-        pages, free, size = (
-            int(self.value(f"PRAGMA {name}")) for name in ("page_count", "freelist_count", "page_size")
-        )
-        if free * size < LEAST_FREED_BYTES or free * 4 < pages:
-            return False
-        self.change("VACUUM")
-        self.change("PRAGMA wal_checkpoint(TRUNCATE)")  # in WAL mode the file shrinks only at a checkpoint
-        return True
-
     @property
     def changes(self) -> int:
         """The number of rows that this thread's connection has changed so far."""
@@ -189,6 +185,20 @@ class _ThreadConnection:
         self.utils.conn.close()
 
 
+@contextmanager
+def stopped_by(is_stopping: Callable[[], bool], connection: Any) -> Iterator[None]:
+    """Ends a long statement in the block once the process stops, and raises Stopped then."""
+    connection.set_progress_handler(is_stopping, STEPS_BETWEEN_LOOKS)
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if is_stopping() and "interrupted" in str(error):
+            raise Stopped("The process stops.") from error
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
 def check_schema_version(utils: SqliteUtils, path: Path) -> None:
     """Raises StorageError if a newer version has migrated this database, since this one would not maintain what that
     added."""
@@ -212,6 +222,10 @@ def sqlite_version() -> tuple[int, ...]:
 def _connect(path: Path) -> SqliteUtils:
     # a connection may be closed by another thread than its own, after that has ended
     connection = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
+    if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
+        connection.execute(
+            "PRAGMA auto_vacuum=INCREMENTAL"
+        )  # so that a file can return free pages a few at a time
     journal = "WAL" if wal_is_safe(sqlite_version()) else "DELETE"
     for pragma in (
         f"busy_timeout={BUSY_TIMEOUT_MS}",

@@ -1,4 +1,5 @@
-"""Requests to delete a dataset (asked → deleting → done), and the SQL that erases its text.
+"""Requests to delete a dataset (asked → deleting → done), the SQL that erases its text, and the wipe of what SQLite
+leaves of it.
 
 Rows that money, approvals and the audit log depend on stay, without customers' words: a deleted version is a row with
 `forgotten_at`, and the next upload under its name is the next version. If you add a column with customers' words, add
@@ -9,22 +10,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from storage.database import Table
-from storage.records import due_sql
+from storage.database import Table, never, stopped_by
+from storage.records import Measurement, Run, due_sql
 
 FILES_SQL = """
-SELECT id IN (SELECT value FROM json_each(?)) AS is_ours, coalesce(sha256, '') || coalesce(report, '') AS text
-    FROM datasets
-UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), plan FROM runs
-    WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL)
-UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), plan || coalesce(progress, '') FROM measurements
-    WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL)
-UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), coalesce(sha256, '') FROM labellings
-UNION ALL SELECT dataset = ?, coalesce(sha256, '') FROM documents
+SELECT id IN (SELECT value FROM json_each(:ids)) AS is_ours, coalesce(sha256, '') || coalesce(report, '') AS text
+    FROM datasets WHERE updated_at >= :since
+UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(:ids)), plan FROM runs
+    WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL) AND updated_at >= :since
+UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(:ids)), plan || coalesce(progress, '') FROM measurements
+    WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL) AND updated_at >= :since
+UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(:ids)), coalesce(sha256, '') FROM labellings
+    WHERE updated_at >= :since
+UNION ALL SELECT dataset = :name, coalesce(sha256, '') FROM documents WHERE updated_at >= :since
 """.strip()
 
 # Names in all stored text count, so that a file is rather kept than lost. The hashes in runs and measurements of
@@ -139,6 +141,21 @@ class DatasetDeletion:
     next_at: float
 
 
+@dataclass(frozen=True)
+class FilesInUse:
+    """The sha256 of the files that some versions use, and of those that others use."""
+
+    ours: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+
+    @property
+    def only_ours(self) -> set[str]:
+        return set(self.ours - self.others)
+
+    def with_changes(self, later: FilesInUse) -> FilesInUse:
+        return FilesInUse(self.ours | later.ours, self.others | later.others)
+
+
 class DatasetDeletions(Table):
     def ask(
         self, dataset: str, datasets: Collection[int], *, person: str, channel: str | None, now: float
@@ -180,14 +197,17 @@ class DatasetDeletions(Table):
         sql = "UPDATE forgettings SET state = 'done', paths = '[]' WHERE id = ? AND state <> 'done'"
         return self._db.change(sql, (deletion.id,)) == 1
 
-    def files_of(self, datasets: Collection[int], *, documents_of: str | None) -> set[str]:
-        """Returns the sha256 of every file that only these versions use, their runs, measurements and labellings
-        included; with `documents_of` also the files of that dataset's documents."""
-        ours, ids, name = set[str](), json.dumps(list(datasets)), documents_of or ""
-        others = set[str]()
-        for row in self._db.rows(FILES_SQL, (ids, ids, ids, ids, name)):
+    def files_of(
+        self, datasets: Collection[int], *, documents_of: str | None, since: float = 0.0
+    ) -> FilesInUse:
+        """Returns the files that these versions use, their runs, measurements and labellings included; with
+        `documents_of` also the files of that dataset's documents. Reads only what has changed since `since` (unix
+        seconds)."""
+        values = {"ids": json.dumps(list(datasets)), "name": documents_of or "", "since": since}
+        ours, others = set[str](), set[str]()
+        for row in self._db.rows(FILES_SQL, values):
             (ours if row["is_ours"] else others).update(FILE_NAME.findall(row["text"]))
-        return ours - others
+        return FilesInUse(frozenset(ours), frozenset(others))
 
     def named_files(self) -> set[str]:
         """Returns the sha256 of every file that something in the database still names."""
@@ -223,10 +243,104 @@ class DatasetDeletions(Table):
         """Erases answers that arrived after their dataset was deleted."""
         self._db.change(ERASE_LATE_ANSWERS_SQL)
 
-    def wipe(self) -> bool:
-        """Overwrites deleted rows in the database's files. Returns False if a reader prevents it: try again later."""
-        self._db.change("VACUUM")
+
+class Expiries(Table):
+    """Ended runs and measurements whose answers were deleted because of their age."""
+
+    def runs(self, before: float, limit: int) -> list[Run]:
+        """Returns runs that ended before `before` and were not expired yet, oldest first. Those whose model is in use
+        are left out."""
+        return self._db.all(
+            Run,
+            "SELECT * FROM runs WHERE state IN ('done', 'rejected', 'expired', 'cancelled', 'failed')"
+            " AND updated_at < ? AND NOT EXISTS (SELECT 1 FROM expired WHERE subject = 'run ' || runs.id)"
+            " AND NOT EXISTS (SELECT 1 FROM promotions WHERE promotions.model = runs.model AND ended_at IS NULL)"
+            " ORDER BY id LIMIT ?",
+            (before, limit),
+        )
+
+    def measurements(self, before: float, limit: int) -> list[Measurement]:
+        """Returns measurements that ended before `before` and were not expired yet, oldest first."""
+        return self._db.all(
+            Measurement,
+            "SELECT * FROM measurements WHERE state NOT IN ('asked', 'running') AND updated_at < ?"
+            " AND NOT EXISTS (SELECT 1 FROM expired WHERE subject = 'm' || measurements.id) ORDER BY id LIMIT ?",
+            (before, limit),
+        )
+
+    def forget_run(self, run: Run, *, now: float) -> int:
+        """Deletes the run's answers. Returns how many there were."""
+        n_answers = self._db.change("DELETE FROM answers WHERE run_id = ?", (run.id,))
+        return n_answers + self._forget(f"run {run.id}", now)
+
+    def forget_measurement(self, measurement: Measurement, *, now: float) -> int:
+        """Deletes the measurement's answers. Returns how many there were."""
+        return self._forget(f"m{measurement.id}", now)
+
+    def _forget(self, owner: str, now: float) -> int:
+        self._db.insert_once("expired", {"subject": owner, "at": now})
+        return self._db.change("DELETE FROM replies WHERE owner = ?", (owner,))
+
+
+LEAST_FREED_BYTES = 8_000_000
+PAGES_A_STEP = 500
+
+
+class Wipes(Table):
+    """Requests to wipe the database, which is done in the night, and free pages.
+
+    `secure_delete` overwrites a deleted row at once. But SQLite moves rows between pages as tables grow, and a copy may
+    stay behind in a page's unused space (up to 9 of 1,500 deleted rows, as measured). Only a VACUUM overwrites it, and
+    holds the write lock for seconds.
+    """
+
+    def request(self, *, now: float) -> None:
+        """Requests a VACUUM. Call it in the transaction that erases rows."""
+        self._db.change("INSERT INTO wipe_requests (at) VALUES (?)", (now,))
+
+    def requested_at(self) -> float | None:
+        """Returns when the oldest open request was made, None if there is none."""
+        at: float | None = self._db.value("SELECT min(at) FROM wipe_requests")
+        return at
+
+    def empty_log(self) -> bool:
+        """Moves the write-ahead log into the database and empties it, since it still has the rows as they were.
+        Returns False if a reader prevents it: try again later."""
         return bool(self._db.value("PRAGMA wal_checkpoint(TRUNCATE)") == 0)
+
+    def wipe(self, is_stopping: Callable[[], bool] = never) -> bool:
+        """Rewrites the whole database without any rest of a deleted row. Writers wait meanwhile: about 4 s for each GB.
+        Returns False if a reader keeps the log from being emptied: try again later. Raises Stopped."""
+        newest = self._db.value("SELECT max(id) FROM wipe_requests") or 0
+        self._db.change("PRAGMA auto_vacuum=INCREMENTAL")  # a file of an older version gets it by the VACUUM
+        with stopped_by(is_stopping, self._db.utils.conn):
+            self._db.change("VACUUM")
+        if not self.empty_log():
+            return False
+        self._db.change("DELETE FROM wipe_requests WHERE id <= ?", (newest,))
+        return True
+
+    def return_pages(self, is_stopping: Callable[[], bool] = never) -> bool:
+        """Returns free pages to the disk if they are a quarter of the file and more than 8 MB, a few at a time, so that
+        no writer waits for long. Returns True if it did. A file of an older version can't return them one by one before
+        its first VACUUM: see `needs_conversion`."""
+        if not self._has_much_free() or self.needs_conversion():
+            return False
+        while self._value("freelist_count") and not is_stopping():
+            self._db.value(f"PRAGMA incremental_vacuum({PAGES_A_STEP})")
+        return self.empty_log()  # in WAL mode the file shrinks only at a checkpoint
+
+    def needs_conversion(self) -> bool:
+        """Returns True if the file has much to return, but was made before pages could be returned one by one."""
+        return self._has_much_free() and not self._value("auto_vacuum")
+
+    def _has_much_free(self) -> bool:
+        free = self._value("freelist_count")
+        is_quarter = free * 4 >= self._value("page_count")
+        return is_quarter and free * self._value("page_size") >= LEAST_FREED_BYTES
+
+    def _value(self, pragma: str) -> int:
+        return int(self._db.value(f"PRAGMA {pragma}"))
 
 
 def _dataset_deletion(**row: Any) -> DatasetDeletion:

@@ -3,6 +3,8 @@ copies."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +79,55 @@ class Datasets(Table):
         rows = self._db.rows("SELECT DISTINCT name, owner FROM datasets")
         return {row["name"]: row["owner"] for row in rows}
 
+    def names(self) -> list[str]:
+        """Returns the names of the datasets that have a version which was not deleted, the newest version first."""
+        rows = self._db.rows(
+            "SELECT name FROM datasets WHERE forgotten_at IS NULL GROUP BY name ORDER BY max(id) DESC"
+        )
+        return [row["name"] for row in rows]
+
     def all(self) -> list[Dataset]:
         """Returns every version that was not deleted, newest first."""
         return self._db.all(Dataset, "SELECT * FROM datasets WHERE forgotten_at IS NULL ORDER BY id DESC")
+
+    def newest_of(self, names: Collection[str], limit: int) -> list[Dataset]:
+        """Returns the newest versions of these names that were not deleted, newest first."""
+        return self._db.all(
+            Dataset,
+            "SELECT * FROM datasets WHERE forgotten_at IS NULL AND +name IN (SELECT value FROM json_each(?))"
+            " ORDER BY id DESC LIMIT ?",
+            (json.dumps(list(names)), limit),
+        )
+
+    def count_of(self, names: Collection[str]) -> int:
+        """Returns the number of versions of these names that were not deleted."""
+        sql = (
+            "SELECT count(*) FROM datasets WHERE forgotten_at IS NULL"
+            " AND name IN (SELECT value FROM json_each(?))"
+        )
+        return int(self._db.value(sql, (json.dumps(list(names)),)))
+
+    def usable_names(self) -> list[str]:
+        """Returns the names that have a version that can be used, the most recent version first."""
+        rows = self._db.rows(
+            "SELECT name FROM datasets WHERE forgotten_at IS NULL AND state = 'ready' AND report IS NOT NULL"
+            " GROUP BY name ORDER BY max(id) DESC"
+        )
+        return [row["name"] for row in rows]
+
+    def has_file(self, sha256: str) -> bool:
+        """Returns True if a version that was not deleted has this file."""
+        sql = "SELECT EXISTS (SELECT 1 FROM datasets WHERE sha256 = ? AND forgotten_at IS NULL)"
+        return bool(self._db.value(sql, (sha256,)))
+
+    def refused(self, before: float) -> list[Dataset]:
+        """Returns the versions refused before `before` whose file is still stored, newest first."""
+        return self._db.all(
+            Dataset,
+            "SELECT * FROM datasets WHERE forgotten_at IS NULL AND state = 'refused' AND sha256 IS NOT NULL"
+            " AND updated_at < ? ORDER BY id DESC",
+            (before,),
+        )
 
     def versions(self, name: str) -> list[Dataset]:
         """Returns every version of this name that was not deleted, newest first."""

@@ -128,10 +128,11 @@ class Deployments(Table):
     def record_use(self, full_name: str, *, now: float) -> str | None:
         """Records a question to a model ('provider/model', by the provider's name). Returns the name of its running
         deployment for chat, None if it has none."""
+        provider, _, model = full_name.partition("/")
         row = self._db.row(
             "UPDATE deployments SET used_at = ? WHERE state = 'ready' AND model IN"
-            " (SELECT name FROM models WHERE provider || '/' || provider_model = ?) RETURNING chat_model",
-            (now, full_name),
+            " (SELECT name FROM models WHERE provider = ? AND provider_model = ?) RETURNING chat_model",
+            (now, provider, model),
         )
         return row["chat_model"] if row else None
 

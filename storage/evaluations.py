@@ -62,6 +62,16 @@ class Measurements(Table):
     def newest(self, limit: int = 20) -> list[Measurement]:
         return self._db.all(Measurement, "SELECT * FROM measurements ORDER BY id DESC LIMIT ?", (limit,))
 
+    def newest_results_on(self, datasets: Collection[str], limit: int) -> list[Measurement]:
+        """Returns the newest measurements with a result on datasets of these names, newest first."""
+        return self._db.all(
+            Measurement,
+            "SELECT measurements.* FROM measurements CROSS JOIN datasets ON datasets.id = measurements.dataset_id"
+            " WHERE measurements.result IS NOT NULL AND datasets.name IN (SELECT value FROM json_each(?))"
+            " ORDER BY measurements.id DESC LIMIT ?",
+            (json.dumps(list(datasets)), limit),
+        )
+
     def on(self, datasets: Collection[int]) -> list[Measurement]:
         """Returns every measurement on one of these versions, newest first."""
         marks = ", ".join("?" * len(datasets))
@@ -73,7 +83,7 @@ class Measurements(Table):
         marks = ", ".join("?" * len(dataset_ids))
         return self._db.all(
             Measurement,
-            f"SELECT * FROM measurements WHERE state = 'done' AND kind = ? AND dataset_id IN ({marks})"  # noqa: S608
+            f"SELECT * FROM measurements WHERE +state = 'done' AND kind = ? AND dataset_id IN ({marks})"  # noqa: S608
             " ORDER BY id DESC",
             (kind, *dataset_ids),
         )

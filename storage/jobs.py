@@ -68,7 +68,7 @@ class Interventions(Table):
     def runs_with_open_decisions(self) -> list[int]:
         """Returns the ids of the runs in needs_human with a decision that is not carried out yet."""
         rows = self._db.rows(
-            "SELECT DISTINCT runs.id AS id FROM words_on_doubts word JOIN runs ON runs.id = word.run_id"
+            "SELECT DISTINCT runs.id AS id FROM words_on_doubts word CROSS JOIN runs ON runs.id = word.run_id"
             " WHERE word.outcome IS NULL AND runs.state = 'needs_human' AND word.since = runs.state_since ORDER BY id"
         )
         return [int(row["id"]) for row in rows]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,23 @@ class Delivery:
     tries: int
 
 
+@dataclass(eq=False)
+class _Arrival:
+    """A delivery that waits to be stored. `is_new` says afterwards whether it has to be handled."""
+
+    delivery: str
+    text: str
+    at: float
+    is_new: bool | None = None
+
+
 class Inbox:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._under_way: set[str] = set()
         self._lock = threading.Lock()
+        self._arrivals: list[_Arrival] = []
+        self._storing = threading.Lock()
         self._handled_here = threading.local()
 
     def receive(self, delivery: str, body: Mapping[str, Any], *, now: float) -> bool:
@@ -40,21 +52,53 @@ class Inbox:
         A delivery whose process was killed while handling it is handled when it comes again.
         """
         text = json.dumps({name: value for name, value in body.items() if name != SLACK_TOKEN_FIELD})
+        arrival = _Arrival(delivery, text, now)
+        self._arrivals.append(arrival)
+        try:
+            with self._storing:
+                # One thread stores what has arrived while it waited, for all of them: with a commit each, the last of
+                # twenty people would wait for the disk twenty times.
+                if arrival.is_new is None:
+                    self._store(tuple(self._arrivals))
+        finally:
+            self._arrivals.remove(arrival)
+        return bool(arrival.is_new)
+
+    def _store(self, arrivals: Sequence[_Arrival]) -> None:
+        new: set[str] = set()
         with self._lock, self._db.immediate():
-            self._db.change("DELETE FROM deliveries WHERE at < ?", (now - DELIVERY_KEPT_S,))
-            self._db.change(
-                "INSERT INTO deliveries (id, at, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (delivery, now, text),
-            )
-            is_open = self._db.value("SELECT body IS NOT NULL FROM deliveries WHERE id = ?", (delivery,))
-            if not is_open or delivery in self._under_way:
-                return False
-            self._under_way.add(delivery)
-        return True
+            self._db.change("DELETE FROM deliveries WHERE at < ?", (arrivals[-1].at - DELIVERY_KEPT_S,))
+            for arrival in arrivals:
+                self._db.change(
+                    "INSERT INTO deliveries (id, at, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                    (arrival.delivery, arrival.at, arrival.text),
+                )
+                sql = "SELECT body IS NOT NULL FROM deliveries WHERE id = ?"
+                is_open = bool(self._db.value(sql, (arrival.delivery,)))
+                is_handled = arrival.delivery in self._under_way or arrival.delivery in new
+                if is_open and not is_handled:
+                    new.add(arrival.delivery)
+        with self._lock:
+            self._under_way |= new
+        for arrival in arrivals:
+            arrival.is_new = arrival.delivery in new
+            new.discard(arrival.delivery)
 
     def begin(self, delivery: str) -> None:
         """Notes which delivery the calling thread handles."""
         self._handled_here.delivery = delivery
+        self._handled_here.has_effect = False
+
+    @property
+    def has_effect_here(self) -> bool:
+        """True if the delivery that this thread handles has changed something."""
+        return getattr(self._handled_here, "has_effect", False)
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no delivery is being handled."""
+        with self._lock:
+            return not self._under_way
 
     def end(self, delivery: str) -> None:
         """Marks the delivery as handled, whatever the outcome, and deletes its body."""
@@ -67,6 +111,7 @@ class Inbox:
         """Marks the delivery that this thread handles, if any, as handled. Call it in the transaction of its effect."""
         delivery = getattr(self._handled_here, "delivery", None)
         if delivery:
+            self._handled_here.has_effect = True
             self._done(delivery)
 
     def waiting(self) -> list[Delivery]:
@@ -260,7 +305,9 @@ class Outbox(Table):
     def homes(self, since: float) -> list[str]:
         """Returns the people who have opened their App Home since `since`, most recent first."""
         rows = self._db.rows(
-            "SELECT channel FROM cards WHERE name LIKE 'home %' AND CAST(ts AS REAL) >= ? ORDER BY ts DESC",
+            # A range of names, as LIKE would read every card that was ever posted; '!' comes after the space.
+            "SELECT channel FROM cards WHERE name > 'home ' AND name < 'home!' AND CAST(ts AS REAL) >= ?"
+            " ORDER BY ts DESC",
             (since,),
         )
         return [row["channel"] for row in rows]

@@ -28,8 +28,31 @@ from storage.schemas import (
     UPLOADS,
 )
 
-NEWEST = "m024_missing_deployments"  # the last step below
+NEWEST = "m027_expired"  # the last step below
 migrations = Migrations("finetune")
+
+# So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
+INDICES = """
+CREATE INDEX runs_open ON runs (next_at)
+    WHERE state IN ('awaiting_approval', 'approved', 'creating', 'training', 'evaluating');
+CREATE INDEX runs_by_state ON runs (state, updated_at);
+CREATE INDEX runs_by_holdout ON runs (json_extract(plan, '$.holdout_sha256'));
+CREATE INDEX runs_by_dataset ON runs (dataset_id);
+CREATE INDEX runs_by_provider ON runs (provider, key);
+CREATE INDEX promotions_to_sync ON promotions (dataset) WHERE ended_at IS NULL AND carried_at IS NULL;
+CREATE INDEX models_by_run ON models (run_id);
+CREATE INDEX models_at_provider ON models (provider_model);
+CREATE INDEX measurements_open ON measurements (next_at) WHERE state IN ('asked', 'running');
+CREATE INDEX measurements_by_dataset ON measurements (dataset_id);
+CREATE INDEX measurements_by_month ON measurements (month);
+CREATE INDEX datasets_owners ON datasets (name, owner);
+CREATE INDEX audit_by_subject ON audit (subject);
+CREATE INDEX replies_by_owner ON replies (owner);
+CREATE INDEX replies_by_model ON replies (model, at);
+CREATE INDEX ledger_by_month ON ledger (month, kind);
+CREATE INDEX deliveries_by_age ON deliveries (at);
+CREATE INDEX deliveries_open ON deliveries (at, id) WHERE body IS NOT NULL;
+"""
 
 
 def _execute(db: SqliteUtils, script: str) -> None:
@@ -95,4 +118,10 @@ _add(
     ("m022_human_verdicts", HUMAN_VERDICTS),
     ("m023_sheets", SHEETS),
     ("m024_missing_deployments", MISSING_DEPLOYMENTS),
+    ("m025_indices", INDICES),
+    (
+        "m026_wipe_requests",
+        "CREATE TABLE wipe_requests (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL);",
+    ),
+    ("m027_expired", "CREATE TABLE expired (subject TEXT PRIMARY KEY, at REAL NOT NULL);"),
 )

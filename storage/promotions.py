@@ -12,7 +12,7 @@ from typing import Any
 
 from storage.audit import query_read_only
 from storage.database import Table
-from storage.records import is_due
+from storage.records import due_sql
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,17 @@ class Promotion:
     tries: int
     next_at: float
     trouble: str | None
+
+
+@dataclass(frozen=True)
+class PromotedBase:
+    """A model in use for a dataset, by its `name`, and the base that it was tuned from."""
+
+    dataset: str
+    name: str
+    provider: str
+    provider_model: str
+    base_model: str
 
 
 @dataclass(frozen=True)
@@ -98,11 +109,23 @@ class Promotions(Table):
 
     def to_sync(self, now: float) -> list[Promotion]:
         """Returns the current promotions whose alias has to be set and whose next try is due."""
-        return [
-            promotion
-            for promotion in self.all_current()
-            if promotion.carried_at is None and is_due(promotion.next_at, now)
-        ]
+        return self._db.all(
+            _promotion,
+            "SELECT * FROM promotions WHERE ended_at IS NULL AND carried_at IS NULL"  # noqa: S608 - our names
+            f" AND {due_sql('next_at')} ORDER BY dataset",
+            (now, now),
+        )
+
+    def bases(self) -> list[PromotedBase]:
+        """Returns the base of each model in use, ordered by the dataset's name. It reads no whole plan, as there may be
+        hundreds of models in use."""
+        return self._db.all(
+            PromotedBase,
+            "SELECT promotions.dataset, models.name, models.provider, models.provider_model,"
+            " json_extract(runs.plan, '$.base_model') AS base_model"
+            " FROM promotions JOIN models ON models.name = promotions.model JOIN runs ON runs.id = models.run_id"
+            " WHERE promotions.ended_at IS NULL ORDER BY promotions.dataset",
+        )
 
     def mark_synced(self, promotion: Promotion, *, now: float) -> Promotion | None:
         """Records that the alias was set. Returns None if the promotion has ended or that was recorded before."""

@@ -38,6 +38,8 @@ OPEN_RUN_STATES: tuple[RunState, ...] = (
     "training",
     "evaluating",
 )
+# Word for word as in the index runs_open, which SQLite uses only then.
+OPEN_RUN_SQL = "state IN ('awaiting_approval', 'approved', 'creating', 'training', 'evaluating')"
 
 
 LONGEST_WAIT_S = 900.0

@@ -9,6 +9,7 @@ from typing import Any
 
 from storage.database import Table
 from storage.records import (
+    OPEN_RUN_SQL,
     OPEN_RUN_STATES,
     AnswerRow,
     Approval,
@@ -33,6 +34,19 @@ class NewRun:
     provider: str
 
 
+@dataclass(frozen=True)
+class RunLook:
+    """A run with a result, which showed people its model's score on the holdout with this sha256. With `shows_rows` it
+    also showed them held-out rows."""
+
+    id: int
+    state_since: float
+    provider: str
+    model: str | None
+    holdout: str
+    shows_rows: bool
+
+
 class Runs(Table):
     def add(self, new: NewRun, *, now: float) -> Run | None:
         """Adds a run that waits for approval. Returns None if a run with the same plan exists."""
@@ -47,9 +61,18 @@ class Runs(Table):
     def by_plan(self, plan_hash: str) -> Run | None:
         return self._db.first(Run, "SELECT * FROM runs WHERE plan_hash = ?", (plan_hash,))
 
-    def at_provider(self, provider: str) -> list[Run]:
-        """Returns every run at this provider."""
-        return self._db.all(Run, "SELECT * FROM runs WHERE provider = ?", (provider,))
+    def by_key(self, key: str) -> Run | None:
+        return self._db.first(Run, "SELECT * FROM runs WHERE key = ?", (key,))
+
+    def keys_at(self, provider: str) -> list[str]:
+        """Returns the keys of all runs at this provider. It reads no plans, as there may be thousands of runs."""
+        rows = self._db.rows("SELECT key FROM runs WHERE provider = ?", (provider,))
+        return [row["key"] for row in rows]
+
+    def in_states(self, states: Collection[RunState]) -> list[Run]:
+        """Returns the runs in these states, oldest first."""
+        sql = f"SELECT * FROM runs WHERE state IN ({_marks(states)}) ORDER BY id"  # noqa: S608
+        return self._db.all(Run, sql, tuple(states))
 
     def with_job(self, job_id: str) -> Run | None:
         return self._db.first(Run, "SELECT * FROM runs WHERE job_id = ? ORDER BY id LIMIT 1", (job_id,))
@@ -65,10 +88,46 @@ class Runs(Table):
     def done(self, dataset_ids: tuple[int, ...] | None = None, *, limit: int = -1) -> list[Run]:
         """Returns at most `limit` runs with a result (default: all), newest first; None means on any dataset."""
         condition = "" if dataset_ids is None else f"AND dataset_id IN ({_marks(dataset_ids)})"
+        # `+` keeps SQLite from the index of states: nearly all runs are done, and few are on these datasets.
         return self._db.all(
             Run,
-            f"SELECT * FROM runs WHERE state = 'done' {condition} ORDER BY id DESC LIMIT ?",  # noqa: S608
+            f"SELECT * FROM runs WHERE +state = 'done' {condition} ORDER BY id DESC LIMIT ?",  # noqa: S608
             (*(dataset_ids or ()), limit),
+        )
+
+    def looks_on(self, dataset_ids: Collection[int]) -> list[RunLook]:
+        """Returns what the results on these versions have shown people. It parses no plan and no result: an overview
+        reads the looks of dozens of datasets, each with dozens of runs."""
+        rows = self._db.rows(
+            "SELECT id, state_since, provider, model, json_extract(plan, '$.holdout_sha256') AS holdout,"
+            " coalesce(json_extract(result, '$.shown_rows'), 0) > 0 AS shows_rows"
+            " FROM runs WHERE +state = 'done' AND dataset_id IN (SELECT value FROM json_each(?)) ORDER BY id DESC",
+            (json.dumps(list(dataset_ids)),),
+        )
+        return [RunLook(**{**row, "shows_rows": bool(row["shows_rows"])}) for row in rows]
+
+    def trained_on(self, train_sha256: str) -> list[Run]:
+        """Returns the runs with a result that were trained on this file, newest first."""
+        sql = "SELECT * FROM runs WHERE +state = 'done' AND json_extract(plan, '$.train_sha256') = ? ORDER BY id DESC"
+        return self._db.all(Run, sql, (train_sha256,))
+
+    def newest_on(self, datasets: Collection[str], limit: int) -> list[Run]:
+        """Returns the newest runs on datasets of these names, newest first."""
+        return self._db.all(
+            Run,
+            "SELECT runs.* FROM runs CROSS JOIN datasets ON datasets.id = runs.dataset_id"
+            " WHERE datasets.name IN (SELECT value FROM json_each(?)) ORDER BY runs.id DESC LIMIT ?",
+            (json.dumps(list(datasets)), limit),
+        )
+
+    def newest_results_on(self, datasets: Collection[str], limit: int) -> list[Run]:
+        """Like `newest_on`, but only runs that have a result."""
+        return self._db.all(
+            Run,
+            "SELECT runs.* FROM runs CROSS JOIN datasets ON datasets.id = runs.dataset_id"
+            " WHERE runs.result IS NOT NULL AND datasets.name IN (SELECT value FROM json_each(?))"
+            " ORDER BY runs.id DESC LIMIT ?",
+            (json.dumps(list(datasets)), limit),
         )
 
     def open(self) -> list[Run]:
@@ -76,16 +135,20 @@ class Runs(Table):
         return self.due(float("inf"))
 
     def due(self, now: float, states: tuple[RunState, ...] = OPEN_RUN_STATES) -> list[Run]:
-        """Returns the runs in one of these states whose next step is due, oldest first."""
+        """Returns the runs in one of these open states whose next step is due, oldest first."""
         return self._db.all(
             Run,
-            f"SELECT * FROM runs WHERE state IN ({_marks(states)}) AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
+            f"SELECT * FROM runs WHERE {OPEN_RUN_SQL} AND +state IN ({_marks(states)})"  # noqa: S608
+            f" AND {due_sql('next_at')} ORDER BY id",
             (*states, now, now),
         )
 
     def providers_due(self, now: float, states: tuple[RunState, ...]) -> set[str]:
         """Returns the providers of the runs that `due` returns."""
-        sql = f"SELECT DISTINCT provider FROM runs WHERE state IN ({_marks(states)}) AND {due_sql('next_at')}"  # noqa: S608
+        sql = (
+            f"SELECT DISTINCT provider FROM runs WHERE {OPEN_RUN_SQL} AND +state IN ({_marks(states)})"  # noqa: S608
+            f" AND {due_sql('next_at')}"
+        )
         return {str(row["provider"]) for row in self._db.rows(sql, (*states, now, now))}
 
     def postpone(self, run_ids: Sequence[int], next_at: float) -> None:

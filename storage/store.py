@@ -13,7 +13,7 @@ from typing import get_args
 from storage.actuals import Actuals
 from storage.audit import Audit
 from storage.database import Database
-from storage.dataset_deletion import DatasetDeletions
+from storage.dataset_deletion import DatasetDeletions, Expiries, Wipes
 from storage.datasets import AllDatasetSettings, Cleanings, Datasets, Documents, Scans, Waivers
 from storage.deployments import Deployments
 from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Preferences
@@ -30,9 +30,9 @@ from storage.runs import Replacements, Runs
 LOOKS_SQL = """
 SELECT holdout, count(*) AS looks FROM (
     SELECT json_extract(plan, '$.holdout_sha256') AS holdout FROM measurements
-        WHERE state = 'done' AND kind = 'ladder' AND dataset_id IN (SELECT value FROM json_each(?1))
+        WHERE +state = 'done' AND kind = 'ladder' AND dataset_id IN (SELECT value FROM json_each(?1))
     UNION ALL SELECT json_extract(plan, '$.holdout_sha256') FROM runs
-        WHERE state = 'done' AND dataset_id IN (SELECT value FROM json_each(?1))
+        WHERE +state = 'done' AND dataset_id IN (SELECT value FROM json_each(?1))
     UNION ALL SELECT json_extract(plan, '$.holdout_sha256') FROM measurements, json_each(progress, '$.sizes') AS size
         WHERE state = 'done' AND kind = 'curve' AND json_extract(plan, '$.provider') IS NOT NULL
         AND json_extract(size.value, '$.from_before') IS NULL
@@ -71,6 +71,8 @@ class Store:
         self.scans = Scans(self.database)
         self.deletions = DatasetDeletions(self.database)
         self.labellings = Labellings(self.database)
+        self.wipes = Wipes(self.database)
+        self.expiries = Expiries(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -103,18 +105,24 @@ class Store:
         """Returns every tuned model, newest first."""
         return self.database.all(Model, "SELECT * FROM models ORDER BY created_at DESC, name")
 
-    def models_of(self, datasets: Collection[str]) -> list[Model]:
-        """Returns the models that were trained on these datasets, newest first."""
-        return self.database.all(
-            Model,
-            "SELECT models.* FROM models JOIN runs ON runs.id = models.run_id"
-            " JOIN datasets ON datasets.id = runs.dataset_id"
+    def model_names(self, datasets: Collection[str]) -> list[str]:
+        """Returns the names of the models that were trained on these datasets, newest first. It reads no plans, as
+        there may be thousands of models."""
+        rows = self.database.rows(
+            "SELECT models.name FROM datasets CROSS JOIN runs ON runs.dataset_id = datasets.id"
+            " CROSS JOIN models ON models.run_id = runs.id"
             " WHERE datasets.name IN (SELECT value FROM json_each(?)) ORDER BY models.created_at DESC, models.name",
             (json.dumps(list(datasets)),),
         )
+        return [row["name"] for row in rows]
 
     def model(self, name: str) -> Model | None:
         return self.database.first(Model, "SELECT * FROM models WHERE name = ?", (name,))
+
+    def models_at_provider(self, provider_model: str) -> list[Model]:
+        """Returns the models that their providers call by this name, newest first."""
+        sql = "SELECT * FROM models WHERE provider_model = ? ORDER BY created_at DESC, name"
+        return self.database.all(Model, sql, (provider_model,))
 
     def best_models(self, holdout_sha256: str, limit: int, *, but: str) -> list[Model]:
         """Returns the models except `but` that still exist and were measured on this holdout, best first."""

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, assert_never
+from typing import Any, Generic, Literal, TypeVar, assert_never
 
 Block = dict[str, Any]  # as Slack's JSON has it
 TaskStatus = Literal["pending", "in_progress", "complete", "error"]
@@ -35,6 +35,8 @@ _QUOTE = re.compile(r"^([^\S\n]*)&gt;", re.MULTILINE)
 _COMMAND = re.compile(r"`(/?finetune [^`\n]{0,200})`")
 _HALF = re.compile(r"(<[^<>]*|&[a-z]*)$")
 
+Entry = TypeVar("Entry")
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -53,9 +55,26 @@ class Text:
 
 @dataclass(frozen=True)
 class Lines:
-    """As many whole lines as fit into Slack's limit, then a line that counts the rest."""
+    """As many whole lines as fit into Slack's limit, then a line that counts the rest. `left_out` lines more were not
+    even made, because they would not fit."""
 
     lines: Sequence[str]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Listing(Generic[Entry]):
+    """The first `entries` of a list that has `total` of them. The others were never loaded: a list has thousands after
+    a few years, and a card shows a few dozen. What belongs to datasets of `unchecked` channels is not even counted, as
+    Slack did not say whether the person may know about it."""
+
+    entries: Sequence[Entry] = ()
+    total: int = 0
+    unchecked: int = 0
+
+    @property
+    def left_out(self) -> int:
+        return self.total - len(self.entries)
 
 
 @dataclass(frozen=True)
@@ -293,7 +312,7 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
             section = _section(part.mrkdwn)
             return [{**section, "accessory": part.button} if part.button else section]
         case Lines():
-            return [_section("\n".join(_lines_that_fit(part.lines, MRKDWN - 40)))]
+            return [_section("\n".join(_lines_that_fit(part.lines, MRKDWN - 40, part.left_out)))]
         case Facts():
             fields = [_mrkdwn(f"*{name}*\n{value}", 2000) for name, value in part.pairs]
             starts = range(0, len(fields), MOST_FACTS)
@@ -325,15 +344,21 @@ def _section(mrkdwn: str) -> Block:
     return {"type": "section", "text": _mrkdwn(mrkdwn, MRKDWN)}
 
 
-def _lines_that_fit(lines: Sequence[str], most: int) -> list[str]:
-    """The first lines that have at most `most` characters together, then a line that counts the rest."""
+def _lines_that_fit(lines: Sequence[str], most: int, left_out: int = 0) -> list[str]:
+    """The first lines that have at most `most` characters together, then a line that counts the rest, the lines that
+    were `left_out` before included."""
     shown: list[str] = []
     for line in lines:
         if sum(len(earlier) + 1 for earlier in shown) + len(line) > most:
             break
         shown.append(line)
-    hidden = len(lines) - len(shown)
-    return [*shown, f"… and {hidden:,} more"] if hidden else shown
+    hidden = len(lines) - len(shown) + left_out
+    return [*shown, more_line(hidden)] if hidden else shown
+
+
+def more_line(hidden: int) -> str:
+    """The line that counts what a list doesn't show."""
+    return f"… and {hidden:,} more"
 
 
 def _mrkdwn(text: str, limit: int) -> Block:

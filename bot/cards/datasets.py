@@ -15,6 +15,7 @@ from bot.cards.blocks import (
     Facts,
     Headline,
     Lines,
+    Listing,
     Message,
     Note,
     Table,
@@ -43,7 +44,7 @@ from bot.cards.findings import (
     need_file,
 )
 from bot.cards.forms import modal
-from bot.cards.general import text_message
+from bot.cards.general import text_message, unchecked_notes, unchecked_text
 from bot.cards.plan_training import version_taught_facts
 from bot.cards.row_labels import LABEL_DOUBTED, LABEL_UNLABELLED
 from bot.cards.words import first_lines, pluralize, shorten
@@ -291,13 +292,16 @@ def refusal_sentence(report: Report) -> str:
     return f"{blocking[0].message} {blocking[0].cure}{more}"
 
 
-def listing(datasets: Sequence[DatasetEntry]) -> Message:
-    if not datasets:
+def listing(datasets: Listing[DatasetEntry]) -> Message:
+    if not datasets.total and datasets.unchecked:
+        return text_message(unchecked_text(datasets.unchecked))
+    if not datasets.total:
         return text_message(
             "No datasets yet. Upload one with `/finetune upload`: CSV with a text and a label column, or JSONL."
         )
-    title = pluralize(len(datasets), "dataset")
-    return Message.titled(title, Lines([_line(dataset) for dataset in datasets]))
+    title = pluralize(datasets.total, "dataset")
+    lines = Lines([_line(dataset) for dataset in datasets.entries], datasets.left_out)
+    return Message.titled(title, lines, *unchecked_notes(datasets.unchecked))
 
 
 def no_such_dataset(name: str, names: Sequence[str]) -> str:
@@ -307,6 +311,14 @@ def no_such_dataset(name: str, names: Sequence[str]) -> str:
     others = ", ".join(code(other) for other in list(dict.fromkeys(names))[:10])
     hint = f"There are: {others}." if others else "`/finetune upload` adds the first one."
     return f"There is no dataset {code(name)}. {hint}"
+
+
+def unchecked_dataset(dataset: str) -> str:
+    """Says no more than that: the dataset may be another channel's, or not exist."""
+    return (
+        f"Slack did not say just now which channels you are in, so I can't tell whether you may use {code(dataset)}. "
+        "Try again in a minute."
+    )
 
 
 def upload_modal(

@@ -37,6 +37,19 @@ READINGS = ("read_as_0", "read_as_1")
 LONGEST_VALUE = 2000
 
 
+def unchecked_text(channels: int) -> str:
+    """Says that a list may be shorter than it should be."""
+    which = "a channel" if channels == 1 else f"{channels} channels"
+    return (
+        f"Slack did not answer just now whether you are in {which} with datasets, so what belongs to them is left out. "
+        "Try again in a minute."
+    )
+
+
+def unchecked_notes(channels: int) -> list[CardBlock]:
+    return [Note(unchecked_text(channels))] if channels else []
+
+
 def text_message(text: str) -> Message:
     """A card of one text, which is our own mrkdwn."""
     return Message(text, (Text(text),))

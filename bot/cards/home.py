@@ -12,6 +12,7 @@ from bot.cards.blocks import (
     CardBlock,
     Headline,
     Lines,
+    Listing,
     Note,
     Text,
     actions,
@@ -20,6 +21,7 @@ from bot.cards.blocks import (
     slack_blocks,
 )
 from bot.cards.deployments import DeploymentSummary
+from bot.cards.general import unchecked_notes
 from bot.cards.models import ModelEntry
 from bot.cards.plan_money import budget_left, foreseen_text
 from bot.cards.runs import RunSummary
@@ -35,17 +37,19 @@ FORM = "home"  # the private metadata of a form that was opened here
 @dataclass(frozen=True)
 class HomeOverview:
     """One person's App Home. `mine` wait for their approval; `to_confirm` are their own measurements, whose cost they
-    have to confirm. `links` maps a card's name to its address. `is_new` is True if they can see no dataset yet."""
+    have to confirm. `links` maps a card's name to its address. `is_new` is True if they can see no dataset yet. Those
+    of `unchecked` channels are left out, because Slack did not answer about them."""
 
     mine: Sequence[RunSummary]
     to_confirm: Sequence[EvaluationSummary]
     open: Sequence[RunSummary | EvaluationSummary]
     recent: Sequence[RunSummary | EvaluationSummary]
     budget: Budget
-    in_use: Sequence[ModelEntry] = ()
+    in_use: Listing[ModelEntry] = models.NONE_IN_USE
     links: Mapping[str, str] = field(default_factory=dict)
     is_new: bool = False
     deployments: Sequence[DeploymentSummary] = ()
+    unchecked: int = 0
 
 
 def page(overview: HomeOverview | Refusal) -> Block:
@@ -86,11 +90,12 @@ def _sections(overview: HomeOverview) -> list[CardBlock]:
     if overview.deployments:
         lines = [*map(deployments.line, overview.deployments)]
         blocks += [Headline("Billed by the hour"), Lines(lines)]
-    if overview.in_use:
-        blocks += [Headline("Models in use"), Lines([*map(models.in_use_line, overview.in_use)])]
+    if overview.in_use.total:
+        blocks += [Headline("Models in use"), models.in_use_lines(overview.in_use)]
     if overview.recent:
         blocks += [Headline("Latest results"), Lines([*map(list_entry, overview.recent[:RECENT])])]
     blocks.append(actions(button("Upload", help.UPLOAD, "home"), _commands()))
+    blocks += unchecked_notes(overview.unchecked)
     return [*blocks, Note(f"Budget left: {budget_left(overview.budget)}")]
 
 

@@ -13,6 +13,7 @@ from bot.cards.blocks import (
     CardBlock,
     Facts,
     Lines,
+    Listing,
     Message,
     Note,
     Table,
@@ -33,7 +34,7 @@ from bot.cards.candidates import (
     quality,
     read_rows_sentence,
 )
-from bot.cards.general import text_message
+from bot.cards.general import text_message, unchecked_notes, unchecked_text
 from bot.cards.judge_agreement import untrusted_notes, untrusted_text
 from bot.cards.words import (
     about_rows,
@@ -453,12 +454,22 @@ class ModelEntry:
     actuals: ModelActuals | None = None
 
 
-def listing(entries: Sequence[ModelEntry]) -> Message:
-    if not entries:
+NONE_IN_USE: Listing[ModelEntry] = Listing()
+
+
+def listing(models: Listing[ModelEntry]) -> Message:
+    if not models.total and models.unchecked:
+        return text_message(unchecked_text(models.unchecked))
+    if not models.total:
         return text_message("There are no tuned models yet. `/finetune start DATASET` trains one.")
-    title = pluralize(len(entries), "tuned model")
+    title = pluralize(models.total, "tuned model")
+    lines = Lines([_entry(entry) for entry in models.entries], models.left_out)
     how = "`/finetune promote MODEL` deploys one for its dataset, `/finetune rollback DATASET` undoes that."
-    return Message.titled(title, Lines([_entry(entry) for entry in entries]), Note(how))
+    return Message.titled(title, lines, *unchecked_notes(models.unchecked), Note(how))
+
+
+def in_use_lines(models: Listing[ModelEntry]) -> Lines:
+    return Lines([*map(in_use_line, models.entries)], models.left_out)
 
 
 def in_use_line(entry: ModelEntry) -> str:

@@ -25,7 +25,7 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.candidates import looks_sentence
-from bot.cards.general import text_message
+from bot.cards.general import text_message, unchecked_notes, unchecked_text
 from bot.cards.plan_money import foreseen_text
 from bot.cards.plans import DETAILS as PLAN_DETAILS
 from bot.cards.plans import ONE_APPROVER, Pending, plan_title
@@ -167,12 +167,16 @@ def trainer_warning(warning: str) -> str:
     return f"The trainer warns: {escape(cut(warning, 900))}"
 
 
-def listing(summaries: Sequence[RunSummary]) -> Message:
+def listing(summaries: Sequence[RunSummary], unchecked: int = 0) -> Message:
+    """`unchecked` channels have datasets whose runs are left out, because Slack did not answer about them."""
+    if not summaries and unchecked:
+        return text_message(unchecked_text(unchecked))
     if not summaries:
         return text_message("There are no runs yet. `/finetune start DATASET` asks the team to approve one.")
     return Message.titled(
         "The latest runs",
         Lines([*map(list_entry, summaries)]),
+        *unchecked_notes(unchecked),
         Note("`/finetune status RUN` shows a run."),
     )
 

@@ -18,9 +18,9 @@ from bot.cards import (
     sunsets,
     tuned_learning_curves,
 )
-from bot.cards.blocks import CardBlock, Headline, Lines, Message, Note, Text, escape
+from bot.cards.blocks import CardBlock, Headline, Lines, Listing, Message, Note, Text, escape
 from bot.cards.deployments import DeploymentSummary
-from bot.cards.general import text_message
+from bot.cards.general import text_message, unchecked_notes, unchecked_text
 from bot.cards.models import ModelEntry
 from bot.cards.runs import RunSummary
 from bot.cards.sealed_rows import SealedTest
@@ -71,23 +71,27 @@ EvaluationSummary = LadderSummary | CurveSummary | TunedCurveSummary
 class Status:
     """What the status card shows. `latest` have a result and are newest first. `freeze` is the current freeze,
     `against` the approvers who want to lift it. `ending` are models that end soon, as seen from `today`. `deployments`
-    are models that run and are billed by the hour."""
+    are models that run and are billed by the hour. What belongs to datasets of `unchecked` channels is left out, as
+    Slack did not answer about them."""
 
     runs: Sequence[RunSummary]
     measurements: Sequence[EvaluationSummary]
     latest: Sequence[RunSummary | EvaluationSummary]
     freeze: Freeze | None = None
     against: Sequence[str] = ()
-    in_use: Sequence[ModelEntry] = ()
+    in_use: Listing[ModelEntry] = models.NONE_IN_USE
     ending: Sequence[ModelUse] = ()
     today: date = date.min
     deployments: Sequence[DeploymentSummary] = ()
+    unchecked: int = 0
 
 
 def card(status: Status) -> Message:
     lines = [*map(runs.list_entry, status.runs), *map(evaluation_entry, status.measurements)]
     frozen = [Text(freeze.status_line(status.freeze, status.against))] if status.freeze else []
-    others = frozen or status.in_use or status.ending or status.deployments
+    others = frozen or status.in_use.total or status.ending or status.deployments
+    if not lines and not status.latest and not others and status.unchecked:
+        return text_message(unchecked_text(status.unchecked))
     if not lines and not status.latest and not others:
         return text_message(
             "Nothing is running. `/finetune baseline DATASET` measures alternatives, "
@@ -104,8 +108,8 @@ def card(status: Status) -> Message:
         blocks.append(Lines(lines))
     if status.deployments:
         blocks += [Text("*Billed by the hour*"), Lines([*map(deployments.line, status.deployments)])]
-    if status.in_use:
-        blocks += [Text("*Models in use*"), Lines([*map(models.in_use_line, status.in_use)])]
+    if status.in_use.total:
+        blocks += [Text("*Models in use*"), models.in_use_lines(status.in_use)]
     if status.ending:
         ends = [sunsets.line(use, status.today) for use in status.ending[:SHOWN_ENDS]]
         hidden = len(status.ending) - len(ends)
@@ -113,6 +117,7 @@ def card(status: Status) -> Message:
         blocks += [Text("*Models that end soon*"), Lines([*ends, *more])]
     if status.latest:
         blocks += [Text("*Latest results*"), Lines([*map(list_entry, status.latest)])]
+    blocks += unchecked_notes(status.unchecked)
     blocks.append(Note("`/finetune results 7` shows a run, `/finetune results m3` a measurement."))
     return Message(title, tuple(blocks))
 

@@ -20,6 +20,7 @@ from bot.cards.blocks import (
     Table,
     Text,
     aligned_lines,
+    more_line,
     sentence,
 )
 
@@ -44,7 +45,8 @@ def _lines(part: CardBlock) -> Sequence[str]:
         case Text() | Note():
             return [plain_text(part.mrkdwn)]
         case Lines():
-            return [plain_text(line) for line in part.lines]
+            more = [more_line(part.left_out)] if part.left_out else []
+            return [plain_text(line) for line in (*part.lines, *more)]
         case Facts():
             pairs = [(plain_text(name), plain_text(value)) for name, value in part.pairs]
             width = max((len(name) for name, _ in pairs), default=0) + 1

@@ -92,6 +92,7 @@ def _carry_out(context: DeletionContext, number: int, title: str) -> str:
             )
         dataset_deletion.step(context, waiting[0])
         time.sleep(0.2)
+    context.store.wipes.wipe()  # nobody waits for the database while the bot is stopped
     return f"{title} is deleted. Once the bot runs, it says so in the channel, with anything that is left elsewhere."
 
 
@@ -99,7 +100,7 @@ def _carry_out(context: DeletionContext, number: int, title: str) -> str:
 def _open_context(settings: Settings) -> Iterator[DeletionContext]:
     store = Store(settings.database)
     trainer = settings.trainer
-    has_jobs = any(row.is_started_by_us and store.runs.at_provider(row.name) for row in settings.providers)
+    has_jobs = any(row.is_started_by_us and store.runs.keys_at(row.name) for row in settings.providers)
     embedded = None
     if has_jobs:
         data = settings.data / "trainer"

@@ -34,7 +34,7 @@ def find_model(settings: Settings, name: str) -> ExportSource | Refusal:
     if not settings.database.exists():
         return ExportSource(name, None, None)
     with open_copy(settings.database) as store:
-        model = next((model for model in store.models() if name in (model.name, model.provider_model)), None)
+        model = store.model(name) or next(iter(store.models_at_provider(name)), None)
         if model is None:
             return ExportSource(name, None, None)
         row = settings.provider(model.provider)

@@ -75,6 +75,11 @@ class DatasetChannel:
     is_private: bool | None
     is_member: bool | None
 
+    @property
+    def is_unknown(self) -> bool:
+        """True if Slack's answer could still be that the caller may know about its datasets."""
+        return not may_use(self) and None in (self.is_private, self.is_member)
+
 
 def may_use(home: DatasetChannel) -> bool:
     """True if the caller may know about its datasets: their states, figures and models."""

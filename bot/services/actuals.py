@@ -60,9 +60,11 @@ def _count_calls(
     days = trainer.alias_usage(alias_for(dataset), since)
     if days is None:
         return None
+    called = {day.model for day in days}
     names = {
         model.provider_model: model.name
-        for model in context.store.models()
+        for name in called
+        for model in context.store.models_at_provider(name)
         if model.provider == trainer.provider.name
     }
     uses: defaultdict[tuple[str, str], CallTotals] = defaultdict(CallTotals)

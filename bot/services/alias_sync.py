@@ -78,8 +78,11 @@ def sweep(context: AppContext) -> None:
 def _check_models(context: AppContext, trainer: Trainer, ours: Iterable[Model]) -> None:
     listed = {model.id for model in trainer.models()}
     for model in ours:
-        # A list may be incomplete, so a model that is not in it is looked up by its name.
-        is_there = model.provider_model in listed or trainer.has_model(model.provider_model)
+        # A list may be incomplete, so a model that is not in it is looked up by its name; but not again and again once
+        # it was gone, as there may be thousands of deleted ones.
+        is_there = model.provider_model in listed
+        if not is_there and model.gone_at is None:
+            is_there = trainer.has_model(model.provider_model)
         if is_there == (model.gone_at is not None):
             _record_presence(context, model, None if is_there else context.clock())
 

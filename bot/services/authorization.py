@@ -1,7 +1,9 @@
 """Decides what a person may do, which datasets they may know about, and where rows may be shown.
 
-People and channels are looked up in Slack every time, and nothing is cached; the decisions are in bot/rules. Anyone who
-acts in a channel is a member, so that is not looked up for the datasets of that channel.
+What gives somebody something, such as an approval or rows, is looked up in Slack every time. What people only read
+depends on every channel that owns a dataset, so Slack's answers of the last minutes decide it (`context.recent`). The
+decisions are in bot/rules. Anyone who acts in a channel is a member, so that is not looked up for the datasets of that
+channel.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from bot.cards.blocks import code
-from bot.cards.datasets import no_such_dataset
+from bot.cards.datasets import no_such_dataset, unchecked_dataset
 from bot.cards.permissions import verdict_text
-from bot.context import AppContext
+from bot.context import AppContext, Directory
 from bot.rules import data_policy as rules
 from bot.rules import permissions
 from bot.rules.data_policy import DatasetChannel, NoDelivery, RowDelivery
@@ -63,7 +65,9 @@ def is_certain(caller: Caller) -> bool:
 
 
 def look_up(context: AppContext, person: str, action: Action, channel: str | None = None) -> Caller:
-    return _look_up(context, person, channel, _groups_to_look_up(context.settings.policy, action, person))
+    groups = _groups_to_look_up(context.settings.policy, action, person)
+    directory = context.recent if action == "read" else context.directory
+    return _look_up(context, directory, person, channel, groups)
 
 
 def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rule, str | None]] | Refusal:
@@ -74,7 +78,7 @@ def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rul
     """
     policy = context.settings.policy
     groups = sorted({group for rule in RULES for group in policy.named(rule).groups})
-    caller = _look_up(context, person, channel, groups)
+    caller = _look_up(context, context.recent, person, channel, groups)
     denials = [(rule, permissions.may(caller, rule)) for rule in RULES]
     verdicts = [(rule, verdict_text(denied.because) if denied else None) for rule, denied in denials]
     reasons = {reason for _, reason in verdicts}
@@ -82,12 +86,14 @@ def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rul
     return verdicts if reasons or reason is None else Refusal(reason)
 
 
-def _look_up(context: AppContext, person: str, channel: str | None, groups: Sequence[str]) -> Caller:
-    """Looks everything up in parallel: a look-up may take a second, and the ack has to come within three."""
+def _look_up(
+    context: AppContext, directory: Directory, person: str, channel: str | None, groups: Sequence[str]
+) -> Caller:
+    """Looks everything up in parallel: a look-up may take a second, and a form has to open within three."""
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
-        who = pool.submit(context.directory.person, person)
-        where = pool.submit(_describe_channel, context, channel) if channel else None
-        members = dict(zip(groups, pool.map(context.directory.members, groups), strict=True))
+        who = pool.submit(directory.person, person)
+        where = pool.submit(_describe_channel, directory, channel) if channel else None
+        members = dict(zip(groups, pool.map(directory.members, groups), strict=True))
         rules = Rules(context.settings.policy, members)
         return Caller(who.result(), rules, where.result() if where else None)
 
@@ -105,11 +111,12 @@ def channel_refusal(context: AppContext, channel: str, *, by_others: bool = Fals
     return Refusal("I'm not in this channel, so I can't post here: `/invite @Finetune`, then type it again.")
 
 
-def current_rules(context: AppContext, action: Action) -> Rules:
+def current_rules(context: AppContext, action: Action, directory: Directory | None = None) -> Rules:
     """Returns the rules with the current members of the groups that decide about the action."""
     groups = _groups_to_look_up(context.settings.policy, action)
+    directory = directory or context.directory
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
-        members = dict(zip(groups, pool.map(context.directory.members, groups), strict=True))
+        members = dict(zip(groups, pool.map(directory.members, groups), strict=True))
     return Rules(context.settings.policy, members)
 
 
@@ -120,23 +127,41 @@ def _groups_to_look_up(policy: Policy, action: Action, person: str | None = None
     return [] if is_clear and action not in DEPENDS_ON_OTHERS else sorted(named.groups)
 
 
-def _describe_channel(context: AppContext, channel: str) -> Channel:
+def _describe_channel(directory: Directory, channel: str) -> Channel:
     """Looks up whether the channel is shared. A direct conversation with the bot (D…) never is."""
-    return Channel(channel, False if channel.startswith("D") else context.directory.is_shared(channel))
+    return Channel(channel, False if channel.startswith("D") else directory.is_shared(channel))
 
 
-def visible_datasets(context: AppContext, person: str, here: str | None) -> frozenset[str]:
-    """Returns the names of the datasets that a person may know about. `here` is the channel in which they ask, None if
-    in no channel."""
+class VisibleDatasets(frozenset[str]):
+    """The names of the datasets that a person may know about. Slack said nothing of `unchecked` channels, so their
+    datasets are left out."""
+
+    unchecked: int
+
+    def __new__(cls, names: Iterable[str], unchecked: int = 0) -> VisibleDatasets:
+        visible = super().__new__(cls, names)
+        visible.unchecked = unchecked
+        return visible
+
+
+def visible_datasets(context: AppContext, person: str, here: str | None) -> VisibleDatasets:
+    """Returns the datasets that a person may know about. `here` is the channel in which they ask, None if in no
+    channel."""
     owners = context.store.datasets.owners()
     home_by_owner = dataset_homes(context, set(owners.values()), person, here)
-    return frozenset(name for name, owner in owners.items() if rules.may_use(home_by_owner[owner]))
+    names = (name for name, owner in owners.items() if rules.may_use(home_by_owner[owner]))
+    return VisibleDatasets(names, count_unknown(home_by_owner.values()))
+
+
+def count_unknown(homes: Iterable[DatasetChannel]) -> int:
+    """Returns the number of channels about which Slack could have said that the person may know their datasets."""
+    return sum(home.is_unknown and not _is_direct(home.channel) for home in homes)
 
 
 def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | None) -> bool:
     """True if there is a dataset of this name and the person may know about it."""
     owner = context.store.datasets.owners().get(dataset)
-    return owner is not None and rules.may_use(dataset_home(context, owner, person, here))
+    return owner is not None and rules.may_use(dataset_homes(context, {owner}, person, here)[owner])
 
 
 def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
@@ -153,8 +178,12 @@ def dataset_refusal(
     owner = owners.get(dataset)
     if owner == here:
         return None
-    home_by_owner = dataset_homes(context, set(owners.values()), person, here)
+    home_by_owner = dict(dataset_homes(context, set(owners.values()), person, here))
+    if owner is not None:  # somebody acts on this one, so Slack is asked
+        home_by_owner[owner] = dataset_home(context, owner, person, here)
     if owner is None or not rules.may_use(home_by_owner[owner]):
+        if count_unknown(home_by_owner.values()):
+            return Refusal(unchecked_dataset(dataset))
         names = [name for name, other in owners.items() if rules.may_use(home_by_owner[other])]
         return Refusal(no_such_dataset(dataset, names))
     if is_posted and not rules.may_post(home_by_owner[owner], here):
@@ -166,17 +195,21 @@ def dataset_refusal(
 
 
 def dataset_home(context: AppContext, owner: str, person: str, here: str | None) -> DatasetChannel:
-    return dataset_homes(context, {owner}, person, here)[owner]
+    """Asks Slack about one channel, for somebody who acts on its dataset."""
+    if owner == here or _is_direct(owner):
+        return DatasetChannel(owner, None, owner == here or None)
+    return _look_up_home(context.directory, owner, person)
 
 
 def dataset_homes(
     context: AppContext, owners: Collection[str], person: str, here: str | None
 ) -> Mapping[str, DatasetChannel]:
-    """Looks up all channels in parallel. Without an answer in time, a channel's facts count as unknown."""
+    """Returns what is known of the channels, for somebody who reads about their datasets. What isn't known is looked up
+    in parallel. Without an answer in time, a channel's facts count as unknown."""
     unasked = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
     pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
     wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
-    future_by_owner = {owner: pool.submit(_look_up_home, context, owner, person) for owner in wanted}
+    future_by_owner = {owner: pool.submit(_look_up_home, context.recent, owner, person) for owner in wanted}
     done, _ = wait(future_by_owner.values(), timeout=LOOK_UP_S)
     pool.shutdown(wait=False, cancel_futures=True)
     return unasked | {owner: future.result() for owner, future in future_by_owner.items() if future in done}
@@ -201,11 +234,10 @@ def row_delivery(context: AppContext, dataset: Dataset, person: str) -> RowDeliv
     return rules.choose_row_delivery(home, person, dataset.uploaded_by, in_thread=in_thread)
 
 
-def _look_up_home(context: AppContext, owner: str, person: str) -> DatasetChannel:
-    is_private = context.directory.is_private(owner)
-    return DatasetChannel(
-        owner, is_private, None if is_private is False else context.directory.is_member(person, owner)
-    )
+def _look_up_home(directory: Directory, owner: str, person: str) -> DatasetChannel:
+    is_private = directory.is_private(owner)
+    is_member = None if is_private is False else directory.is_member(person, owner)
+    return DatasetChannel(owner, is_private, is_member)
 
 
 def _is_direct(channel: str) -> bool:

@@ -62,7 +62,7 @@ def choose_columns(context: AppContext, dataset_id: int, chosen: Columns, person
     with context.store.transaction():
         if dataset.state == "ready" and _is_used(context, dataset):
             return Refusal(f"{code(dataset.title)} has come into use. Upload the file under another name.")
-        only_here = context.store.deletions.files_of([dataset.id], documents_of=None)
+        only_here = context.store.deletions.files_of([dataset.id], documents_of=None).only_ours
         moved = context.store.datasets.move(dataset, "checking", now=now, sheet=sheet, **columns, **again)
         if moved is None:
             return Refusal(f"The columns of {code(dataset.title)} were already chosen.")

@@ -36,7 +36,7 @@ from bot.services.row_labels_worker import write_table
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
-from storage.dataset_deletion import DatasetDeletion, RemoteCopy
+from storage.dataset_deletion import DatasetDeletion, FilesInUse, RemoteCopy
 from storage.datasets import NewDataset
 from storage.promotions import Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Draft, Labelling, Measurement, Run
@@ -420,6 +420,11 @@ def _find_obstacle(
 def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool = False) -> None:
     """Erases everything in the database, and lists all files and copies elsewhere for `_delete`."""
     store, ids = context.store, set(deletion.datasets)
+    # Reading every plan takes long, so it is done before the transaction, in which only what has changed is read again.
+    # A minute more allows for a clock that was set.
+    since = context.clock() - 60
+    documents_of = _documents_deleted(context, deletion)
+    in_use = store.deletions.files_of(ids, documents_of=documents_of)
     with store.transaction():
         versions = [store.datasets.get(dataset) for dataset in deletion.datasets]
         scope = scope_of(context, deletion.dataset, versions, takes_used=takes_used)
@@ -430,10 +435,14 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
             return
         runs, measurements = store.runs.on(ids), store.measurements.on(ids)
         standing = _standing_promotion(context, versions)
-        is_whole = scope.is_whole and deletion.person != RETENTION
+        is_whole = _documents_deleted(context, deletion) is not None
         estimates = store.estimates.newest(deletion.dataset) if is_whole else []
 
-        files = store.deletions.files_of(ids, documents_of=deletion.dataset if is_whole else None)
+        if documents_of != _documents_deleted(context, deletion):  # a version came or went meanwhile
+            documents_of, since = _documents_deleted(context, deletion), 0.0
+            in_use = FilesInUse()
+        in_use = in_use.with_changes(store.deletions.files_of(ids, documents_of=documents_of, since=since))
+        files = in_use.only_ours
         paths = [f"files/{file}{ending}" for file in files for ending in ("", ".jsonl", TEXT_ENDING)]
         paths += [f"plots/dataset-{version}" for version in ids]
         paths += [f"plots/estimate-{estimate.id}" for estimate in estimates]
@@ -464,11 +473,21 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
         store.deletions.erase(
             ids, deletion.dataset, files=files, about=about, is_whole=is_whole, now=context.clock()
         )
+        store.wipes.request(now=context.clock())
+
+
+def _documents_deleted(context: CoreContext, deletion: DatasetDeletion) -> str | None:
+    """Returns the dataset whose documents are deleted with its last version, None if they stay."""
+    left = {version.id for version in context.store.datasets.versions(deletion.dataset)} - set(
+        deletion.datasets
+    )
+    return None if left or deletion.person == RETENTION else deletion.dataset
 
 
 def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
-    """Deletes the files and the copies at trainers, wipes the freed bytes, then posts the outcome. If a trainer can't
-    be reached, tries again later."""
+    """Deletes the files and the copies at trainers, empties the database's log, which still has the rows, then
+    posts the outcome. If a trainer can't be reached, tries again later. The night's work wipes what SQLite left of them
+    in unused space."""
     move_rewritten_files(context, deletion.dataset)
     for path in deletion.paths:
         place = context.settings.data / path
@@ -492,7 +511,7 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
             left.append(
                 f"uploaded files at {trainer.provider.name}: deleting them is retried until they are gone"
             )
-    if not context.store.deletions.wipe():
+    if not context.store.wipes.empty_log():
         context.store.deletions.postpone(deletion, next_at=context.clock() + 1)
         return
     ids = set(deletion.datasets)

@@ -226,16 +226,10 @@ def handle_step_failure(context: AppContext, dataset: Dataset) -> None:
     _retry_or_refuse(context, dataset, f"something in the bot went wrong. {logs.sorry()}", CHECK_TRIES)
 
 
-def list_visible(context: AppContext, person: str, here: str | None) -> Sequence[Dataset]:
-    """Returns the datasets that a person may know of, newest first."""
-    names = authorization.visible_datasets(context, person, here)
-    return [dataset for dataset in context.store.datasets.all() if dataset.name in names]
-
-
 def usable_names(context: AppContext, person: str, here: str) -> list[str]:
     """Returns the names that a form offers: the datasets that a person may use, newest first."""
-    usable = (dataset.name for dataset in list_visible(context, person, here) if report_of(dataset))
-    return list(dict.fromkeys(usable))
+    names = authorization.visible_datasets(context, person, here)
+    return [name for name in context.store.datasets.usable_names() if name in names]
 
 
 def load_usable(

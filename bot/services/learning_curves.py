@@ -341,13 +341,13 @@ def _trained_by_run(
     context: AppContext, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
 ) -> tuple[str, str] | None:
     """Returns the provider's name of a model that a run trained in the same way, and the run; None if there is none."""
-    names = {model.name: model.provider_model for model in context.store.models()}
     planned_training = (sha256, plan.provider, plan.base_model, planned.hyperparameters, plan.seed)
-    for run in context.store.runs.done():
+    for run in context.store.runs.trained_on(sha256):
         other = plan_from_json(run.plan)
         trained = (other.train_sha256, other.provider, other.base_model, other.hyperparameters, other.seed)
-        if run.model in names and trained == planned_training and other.validation_split is None:
-            return names[run.model], f"run {run.id}"
+        model = context.store.model(run.model or "")
+        if model and trained == planned_training and other.validation_split is None:
+            return model.provider_model, f"run {run.id}"
     return None
 
 

@@ -12,8 +12,8 @@ from bot.rules.plans import plan_from_json
 from bot.services.read_rows import find_read_places, question_keys
 from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
-from bot.values.runs import RunResult
 from storage.records import Dataset, Measurement, Run
+from storage.runs import RunLook
 from storage.store import Store
 from trainers.dataset import Report
 from trainers.evaluation.looks import Look, MeasuredCandidate, Origin, find_new_looks, find_origin
@@ -58,7 +58,7 @@ def rungs_with_looks(
 def origin_of_run(store: Store, run: Run) -> Origin:
     """Returns how the model of a run came about. A run whose result isn't stored yet is the next look."""
     plan = plan_from_json(run.plan)
-    (measured,) = run_look(run).candidates
+    measured = _tuned(run.id, plan.provider, run.model)
     return find_origin(measured, plan.holdout_sha256, history(store, plan.dataset, plan.holdout_sha256))
 
 
@@ -151,16 +151,16 @@ def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]
 
 
 def _run_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
-    return [(run.state_since, run_look(run)) for run in store.runs.done(ids)]
+    return [(run.state_since, _run_look(run)) for run in store.runs.looks_on(ids)]
 
 
-def run_look(run: Run) -> Look:
-    """Returns the look at a finished run's result."""
-    plan = plan_from_json(run.plan)
-    result = RunResult.from_json(run.result) if run.result else None
-    measured = MeasuredCandidate(Candidate("tuned", f"{plan.provider}/{run.model}"), made_of=f"run {run.id}")
-    shows_rows = bool(result and result.shown_rows)
-    return Look(f"run {run.id}", plan.holdout_sha256, (measured,), shows_rows)
+def _run_look(run: RunLook) -> Look:
+    measured = _tuned(run.id, run.provider, run.model)
+    return Look(f"run {run.id}", run.holdout, (measured,), run.shows_rows)
+
+
+def _tuned(run_id: int, provider: str, model: str | None) -> MeasuredCandidate:
+    return MeasuredCandidate(Candidate("tuned", f"{provider}/{model}"), made_of=f"run {run_id}")
 
 
 def _hash(texts: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 from bot.cards import freeze as freeze_cards
 from bot.cards import models as views
-from bot.cards.blocks import CardBlock
+from bot.cards.blocks import CardBlock, Listing
 from bot.cards.blocks import Message as Card
 from bot.cards.candidates import arm_name
 from bot.cards.deployments import stopped_refusal
@@ -94,11 +94,12 @@ def deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
 def find(context: AppContext, name: str, datasets: Collection[str]) -> Model | Refusal:
     """Finds a model by its name. `datasets` are those that the person may know about; models of others are treated as
     if they didn't exist."""
-    models = context.store.models_of(datasets)
-    existing_model = next((model for model in models if name in (model.name, model.provider_model)), None)
+    by_name = context.store.model(name)
+    candidates = [by_name] if by_name else context.store.models_at_provider(name)
+    existing_model = next((model for model in candidates if _dataset_of(context, model) in datasets), None)
     if existing_model:
         return deleted_refusal(context, existing_model) or existing_model
-    names = [model.name for model in models]
+    names = context.store.model_names(datasets)
     if not names:
         return Refusal("There are no tuned models yet. `/finetune start DATASET` trains one.")
     existing = "There are " + ", ".join(f"`{existing}`" for existing in names[:10]) + "."
@@ -109,6 +110,13 @@ def find(context: AppContext, name: str, datasets: Collection[str]) -> Model | R
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"Did you mean `{near[0]}`?" if near else existing
     return Refusal(f"There is no model of that name. {hint}")
+
+
+def _dataset_of(context: AppContext, model: Model) -> str:
+    run = context.store.runs.get(model.run_id)
+    if run is None:
+        raise KeyError(model.run_id)
+    return context.store.datasets.get(run.dataset_id).name
 
 
 def step(context: AppContext, ask: Ask) -> None:
@@ -238,23 +246,23 @@ def _owner(ask: Ask) -> str:
     return f"ask {ask.id}"
 
 
-def listing(context: AppContext, person: str, channel: str) -> Sequence[ModelEntry]:
+def listing(context: AppContext, person: str, channel: str) -> Listing[ModelEntry]:
     """Returns the tuned models that a person may know about: those in use first, then newest first."""
+    visible = authorization.visible_datasets(context, person, channel)
     standing = {promotion.model: promotion for promotion in context.store.promotions.all_current()}
-    entries = context.store.models_of(authorization.visible_datasets(context, person, channel))
-    models = sorted(entries, key=lambda model: model.name not in standing)
-    return [_entry(context, model, standing.get(model.name), at < SHOWN) for at, model in enumerate(models)]
+    names = sorted(context.store.model_names(visible), key=lambda name: name not in standing)
+    models = [model for name in names[:SHOWN] if (model := context.store.model(name))]
+    entries = [_entry(context, model, standing.get(model.name)) for model in models]
+    return Listing(entries, len(names), visible.unchecked)
 
 
-def all_in_use(context: AppContext, names: Collection[str]) -> Sequence[ModelEntry]:
+def all_in_use(context: AppContext, names: Collection[str]) -> Listing[ModelEntry]:
     """Returns the models in use for these datasets, by dataset."""
     promotions = [
         promotion for promotion in context.store.promotions.all_current() if promotion.dataset in names
     ]
-    return [
-        _entry(context, model_of(context, promotion), promotion, at < SHOWN)
-        for at, promotion in enumerate(promotions)
-    ]
+    entries = [_entry(context, model_of(context, promotion), promotion) for promotion in promotions[:SHOWN]]
+    return Listing(entries, len(promotions))
 
 
 def proof_of(context: AppContext, promotion: Promotion) -> PromotionEvidence:
@@ -348,7 +356,7 @@ def has_alias(context: CoreContext, model: Model) -> bool:
     return row is not None and row.provider.can("aliases")
 
 
-def _entry(context: AppContext, model: Model, promotion: Promotion | None, is_shown: bool) -> ModelEntry:
+def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> ModelEntry:
     plan, rung = evidence.measured_score(context, model)
     row = context.settings.provider(model.provider)
     base = row.model(plan.base_model) if row else None
@@ -357,7 +365,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None, is_sh
         dataset=plan.dataset,
         version=plan.dataset_version,
         base=plan.base_model,
-        rung=rung if is_shown else None,
+        rung=rung,
         promotion=promotion,
         ends=base.ends if base else None,
         actuals=actuals_of(context, model, plan) if promotion else None,

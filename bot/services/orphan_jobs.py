@@ -49,21 +49,18 @@ def sweep(context: AppContext) -> None:
 
 
 def _sweep(context: AppContext, provider: str, trainer: Trainer) -> None:
-    runs = {
-        run.key: run
-        for name in context.settings.beside(provider)
-        for run in context.store.runs.at_provider(name)
-    }
+    run_keys = {key for name in context.settings.beside(provider) for key in context.store.runs.keys_at(name)}
     sizes = {
         size.key: SizeJob(measurement, size.job_id)
         for measurement in context.store.measurements.newest(MEASUREMENTS)
         if measurement.kind == "curve"
         for size in TunedCurveProgress.from_json(measurement.progress).sizes
     }
-    listed = trainer.jobs_by_key([*runs, *sizes], context.clock() - LOOK_BACK_S)
+    listed = trainer.jobs_by_key([*run_keys, *sizes], context.clock() - LOOK_BACK_S)
     for key, jobs in listed.items():
-        if key in runs:
-            _check_run(context, trainer, runs[key], jobs)
+        run = context.store.runs.by_key(key) if key in run_keys else None
+        if run:
+            _check_run(context, trainer, run, jobs)
         elif key in sizes:
             _check_size(context, trainer, sizes[key], jobs)
         else:

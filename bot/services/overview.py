@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from itertools import islice
 
+from bot.cards.blocks import Listing
 from bot.cards.datasets import Best, DatasetEntry
 from bot.cards.home import LINKED, HomeOverview, card_name
 from bot.cards.runs import RunSummary
@@ -34,11 +34,11 @@ from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
 from bot.values.sunsets import ending_soon
-from storage.records import Measurement
+from storage.records import Measurement, Run
 from trainers.evaluation.results import Curve
 
 LATEST_MEASUREMENTS = 15
-LATEST_RESULTS = 6
+SHOWN_RESULTS = 6
 SHOWN_DATASETS = 40  # lines that fit on a card
 
 
@@ -46,9 +46,9 @@ def status(context: AppContext, person: str, channel: str) -> Status:
     names = authorization.visible_datasets(context, person, channel)
     freeze = context.store.freezes.current()
     against = context.store.freezes.lift_requests(freeze) if freeze else ()
-    latest, used = _latest_results(context, names)[:LATEST_RESULTS], models.all_in_use(context, names)
+    latest, used = _latest_results(context, names), models.all_in_use(context, names)
     today = context.today()
-    uses = [use for use in sunsets.list_uses(context.store, context.settings, today) if use.dataset in names]
+    uses = sunsets.list_uses(context.store, context.settings, today, names)
     return Status(
         runs.open_runs(context, names),
         _open_measurements(context, names),
@@ -59,6 +59,7 @@ def status(context: AppContext, person: str, channel: str) -> Status:
         ending_soon(uses, today),
         today,
         deployments.summaries(context, names),
+        names.unchecked,
     )
 
 
@@ -86,8 +87,9 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
         budget=budgets.team_budget(context),
         in_use=models.all_in_use(context, names),
         links=_links(context, [*mine, *to_confirm, *rest][:LINKED]),
-        is_new=not names,
+        is_new=not names and not names.unchecked,
         deployments=deployments.summaries(context, names),
+        unchecked=names.unchecked,
     )
 
 
@@ -100,7 +102,7 @@ def _runs_to_approve(context: AppContext, summaries: Sequence[RunSummary], perso
         and person not in (summary.run.requester, summary.plan.uploaded_by)
         and person not in [decision.person for decision in context.store.runs.decisions(summary.run.id)]
     ]
-    is_named = waiting and authorization.current_rules(context, "approve").filter_entitled(
+    is_named = waiting and authorization.current_rules(context, "approve", context.recent).filter_entitled(
         "approve", [person]
     )
     if not is_named:
@@ -122,21 +124,22 @@ def _links(context: AppContext, summaries: Sequence[RunSummary | EvaluationSumma
     return {name: link for name, link in links.items() if link}
 
 
-def listing(context: AppContext, person: str, channel: str) -> Sequence[DatasetEntry]:
-    """Returns every dataset version that a person may know about, newest first. The newest usable version of a name
+def listing(context: AppContext, person: str, channel: str) -> Listing[DatasetEntry]:
+    """Returns the dataset versions that a person may know about, newest first. The newest usable version of a name
     comes with its best candidate and its looks."""
+    names = authorization.visible_datasets(context, person, channel)
     seen: set[str] = set()
     listed: list[DatasetEntry] = []
-    for dataset in datasets.list_visible(context, person, channel):
+    for dataset in context.store.datasets.newest_of(names, SHOWN_DATASETS):
         report, best, looks = datasets.report_of(dataset), None, None
         is_newest = report is not None and dataset.name not in seen
         seen |= {dataset.name} if is_newest else set()
-        if report and is_newest and len(listed) < SHOWN_DATASETS:
+        if report and is_newest:
             evidence = evidence_services.load_evidence(context, dataset, report, None)
             best = Best(evidence_services.best_rung(evidence), evidence.bar)
             looks = datasets.looks_of(context, dataset.name, report)
         listed.append(DatasetEntry(dataset, report, best, looks))
-    return listed
+    return Listing(listed, context.store.datasets.count_of(names), names.unchecked)
 
 
 def _open_measurements(context: AppContext, names: Collection[str]) -> list[EvaluationSummary]:
@@ -145,22 +148,13 @@ def _open_measurements(context: AppContext, names: Collection[str]) -> list[Eval
 
 
 def _latest_results(context: AppContext, names: Collection[str]) -> list[RunSummary | EvaluationSummary]:
-    """Returns runs and measurements that have a result, newest first."""
-    done = (
-        measurement for measurement in context.store.measurements.newest(runs.SEARCHED) if measurement.result
-    )
-    seen = (
-        _summarize(context, measurement)
-        for measurement in islice(authorization.filter_known(context, done, names), LATEST_MEASUREMENTS)
-    )
-    summaries: list[RunSummary | EvaluationSummary] = [
-        summary for summary in runs.latest(context, names) if summary.result
+    """Returns the newest runs and measurements that have a result, newest first."""
+    measured = context.store.measurements.newest_results_on(names, LATEST_MEASUREMENTS)
+    done: list[Run | Measurement] = [*runs.with_results(context, names), *measured]
+    newest = sorted(done, key=lambda row: row.updated_at, reverse=True)[:SHOWN_RESULTS]
+    return [
+        runs.overview_of(context, row) if isinstance(row, Run) else _summarize(context, row) for row in newest
     ]
-    return sorted([*summaries, *seen], key=_changed_at, reverse=True)
-
-
-def _changed_at(summary: RunSummary | EvaluationSummary) -> float:
-    return summary.run.updated_at if isinstance(summary, RunSummary) else summary.measurement.updated_at
 
 
 def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSummary:

@@ -22,7 +22,7 @@ from bot.rules import budgets
 from bot.rules.plans import Plan, plan_from_json
 from bot.values.learning_curves import TunedCurveProgress, provider_of
 from bot.values.runs import Progress
-from storage.records import Measurement, Run
+from storage.records import Measurement, Run, RunState
 from trainers.client import Trainer
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.money import from_micros
@@ -42,7 +42,7 @@ WARNING_LEVELS = ("warn", "warning")
 UNSEEN_START_S, UNSEEN_S = 30.0, 600.0  # after a longer gap between polls, the trainer's events are read
 EVENT_PAGES = 10
 REGISTERED_S = 15 * 60.0  # some vendors name the model only minutes after the job has succeeded
-BEFORE_THE_JOB_ENDS = ("approved", "creating", "training", "needs_human")
+BEFORE_THE_JOB_ENDS: tuple[RunState, ...] = ("approved", "creating", "training", "needs_human")
 
 Wish = Literal["cancel", "pause", "resume"]
 
@@ -411,9 +411,10 @@ def uploads_of_run(run: Run) -> set[str]:
 def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> int | None:
     """Returns how many files were deleted, None if the trainer could not be asked."""
     needed: set[str] = set()  # files that an unfinished job may still read
+    unfinished = context.store.runs.in_states(BEFORE_THE_JOB_ENDS)
     for name in context.settings.beside(trainer.provider.name):
-        for run in context.store.runs.at_provider(name):
-            if run.state in BEFORE_THE_JOB_ENDS and f"run {run.id}" != owner:
+        for run in unfinished:
+            if run.provider == name and f"run {run.id}" != owner:
                 needed |= uploads_of_run(run)
         for measurement in context.store.measurements.open():
             if f"m{measurement.id}" != owner:

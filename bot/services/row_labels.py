@@ -419,7 +419,7 @@ def _finish(
 
 def _discard(context: AppContext, written: WrittenFile) -> None:
     sha256 = written.sha256
-    if sha256 and all(each.sha256 != sha256 for each in context.store.datasets.all()):
+    if sha256 and not context.store.datasets.has_file(sha256):
         (context.settings.files / sha256).unlink(missing_ok=True)
 
 

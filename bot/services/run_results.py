@@ -536,8 +536,10 @@ def _evidence(step: ResultStep) -> Evidence:
 
 
 def _tuned_model(step: ResultStep) -> str:
-    models = step.context.store.models()
-    return next(model.provider_model for model in models if model.name == step.run.model)
+    model = step.context.store.model(str(step.run.model))
+    if model is None:
+        raise KeyError(step.run.model)
+    return model.provider_model
 
 
 def _end_once_idle(step: ResultStep, state: notifications.EndState, why: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from itertools import islice
 
 from bot.cards import freeze as freeze_cards
 from bot.cards.audits import History
@@ -18,7 +17,7 @@ from bot.services import authorization, checked_judges, datasets, models, notifi
 from bot.values.runs import Progress, Refusal, RunResult
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
-LATEST, SEARCHED = 15, 200
+LATEST = 15
 # A pause asked for before the job exists is carried out once it does.
 PAUSABLE = ("approved", "creating", "training")
 
@@ -26,18 +25,19 @@ PAUSABLE = ("approved", "creating", "training")
 def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
     """Returns the open runs on these datasets."""
     return [
-        _summarize(context, run)
+        overview_of(context, run)
         for run in authorization.filter_known(context, context.store.runs.open(), names)
     ]
 
 
 def latest(context: AppContext, names: Collection[str]) -> list[RunSummary]:
-    runs = authorization.filter_known(context, context.store.runs.newest(SEARCHED), names)
-    return [_summarize(context, run) for run in islice(runs, LATEST)]
+    """Returns the newest runs on these datasets."""
+    return [overview_of(context, run) for run in context.store.runs.newest_on(names, LATEST)]
 
 
-def listing(context: AppContext, person: str, channel: str) -> list[RunSummary]:
-    return latest(context, authorization.visible_datasets(context, person, channel))
+def with_results(context: AppContext, names: Collection[str]) -> list[Run]:
+    """Returns the newest runs on these datasets that have a result."""
+    return context.store.runs.newest_results_on(names, LATEST)
 
 
 def summarize(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
@@ -53,7 +53,7 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
     run = context.store.runs.get(number)
     if run is None or not may_see(context, run, person, channel):
         return no_such_run(number)
-    summary = _summarize(context, run)
+    summary = overview_of(context, run)
     if summary.result is None:
         return summary
     actuals = notifications.actuals_of(run, summary.plan, summary.result)
@@ -134,7 +134,8 @@ def _record_wish(context: AppContext, run: Run, wish: Wish, person: str, text: s
     return text if moved else Refusal(f"Run {run.id} moved on just now; try again.")
 
 
-def _summarize(context: AppContext, run: Run) -> RunSummary:
+def overview_of(context: AppContext, run: Run) -> RunSummary:
+    """Returns what a list shows of the run."""
     plan = plan_from_json(run.plan)
     machines = context.store.deployments.of_run(run.id) if plan.hosting else []
     result = RunResult.from_json(run.result) if run.result else None

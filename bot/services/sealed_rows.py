@@ -46,10 +46,11 @@ def _names_of_tuned(store: Store, plan: LadderPlan) -> dict[str, str]:
     """Returns the names of the tuned models that answer, by 'provider/model'."""
     tuned = {candidate.model for candidate in plan.arms if candidate.rung == "tuned"}
     names: dict[str, str] = {}
-    for model in store.models():
-        full_name = f"{model.provider}/{model.provider_model}"
-        if full_name in tuned:
-            names[full_name] = model.name
+    for full_name in filter(None, tuned):
+        provider, _, own_name = full_name.partition("/")
+        for model in store.models_at_provider(own_name):
+            if model.provider == provider:
+                names[full_name] = model.name
     return names
 
 

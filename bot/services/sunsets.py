@@ -28,7 +28,7 @@ from bot.settings import Settings, models_listed_before
 from bot.values.requests import Start
 from bot.values.runs import Refusal
 from bot.values.sunsets import ModelUse, UseKind, due_notice, ending_soon, is_lasting_target, notice_key
-from storage.promotions import Promotion
+from storage.promotions import PromotedBase
 from storage.records import Run
 from storage.store import Store
 from trainers.client import Trainer
@@ -39,16 +39,20 @@ from trainers.providers import ProviderRow, model_verdict
 VERDICTS = ("go", "unknown", "no_go")  # the best first
 
 
-def list_uses(store: Store, settings: Settings, today: date) -> list[ModelUse]:
-    """Returns every model that a dataset relies on. If a tuned model is in use, the model prompted before is left
-    out."""
-    standing = store.promotions.all_current()
-    names = dict.fromkeys(dataset.name for dataset in store.datasets.all())
-    prompted = [name for name in names if name not in {promotion.dataset for promotion in standing}]
+def list_uses(
+    store: Store, settings: Settings, today: date, names: Collection[str] | None = None
+) -> list[ModelUse]:
+    """Returns every model that one of these datasets relies on; None means any dataset. If a tuned model is in use, the
+    model prompted before is left out."""
+    names = store.datasets.names() if names is None else names
+    standing = [base for base in store.promotions.bases() if base.dataset in names]
+    planned = [_planned_use(settings, run) for run in store.runs.open()]
+    promoted = {base.dataset for base in standing}
+    prompted = [name for name in names if name not in promoted]
     questions = [(name, last_question(store, name)) for name in prompted]
     return [
-        *(_promoted_use(store, settings, promotion) for promotion in standing),
-        *(_planned_use(settings, run) for run in store.runs.open()),
+        *(_promoted_use(settings, base) for base in standing),
+        *(use for use in planned if use.dataset in names),
         *(
             _with_answering_end(settings, ModelUse("today's", name, question.current), today)
             for name, question in questions
@@ -139,15 +143,11 @@ def _find_retraining(context: AppContext, dataset: str) -> Retraining | None:
     return Retraining(ending[0].model, f"{ending[0].ends}") if ending else None
 
 
-def _promoted_use(store: Store, settings: Settings, promotion: Promotion) -> ModelUse:
-    model = store.model(promotion.model)
-    plan = _plan_of(store, promotion.model)
-    if model is None or plan is None:
-        return ModelUse("in use", promotion.dataset, promotion.model, promotion.model)
-    name = f"{model.provider}/{plan.base_model}"
-    use = _with_training_end(settings, ModelUse("in use", promotion.dataset, name, promotion.model))
-    row = settings.provider(model.provider)
-    day = row.shutdowns.get(model.provider_model.lower()) if row else None
+def _promoted_use(settings: Settings, base: PromotedBase) -> ModelUse:
+    name = f"{base.provider}/{base.base_model}"
+    use = _with_training_end(settings, ModelUse("in use", base.dataset, name, base.name))
+    row = settings.provider(base.provider)
+    day = row.shutdowns.get(base.provider_model.lower()) if row else None
     return replace(use, ends=min(day, use.ends or day)) if day else use
 
 

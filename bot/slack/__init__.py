@@ -19,3 +19,4 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     actions.register(app, context, homes, wake)
     modals.register(app, context, homes, wake)
     events.register(app, context, homes, wake)
+    events.forget_changes(app, context)

@@ -1,4 +1,5 @@
-"""Buttons on cards. A click is recorded in one transaction, then acked. Only the person who clicked sees the answer."""
+"""Buttons on cards. A click is stored and acked, then its effect is recorded in one transaction. Only the person who
+clicked sees the answer."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from slack_bolt import Ack, App, Respond
+from slack_bolt import App, Respond
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
@@ -168,50 +169,45 @@ SHOWN: Mapping[str, _ByValue] = {
 
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
     @app.action(_one_of(ANSWERED))
-    def answer(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+    def answer(body: dict[str, Any], respond: Respond) -> None:
         click = read_click(context, body)
         result = ANSWERED[click.action](context, click.number, click.person)
-        ack()
         wake()
         respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
 
-    def show(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+    def show(body: dict[str, Any], respond: Respond, client: WebClient) -> None:
         click = read_click(context, body)
         result = SHOWN[click.action](context, click.value, click.person)
-        ack()
         wake()
         if isinstance(result, Refusal):
             _show_refusal(click, str(body["trigger_id"]), respond, client, result)
         if click.is_on_home:
             homes.draw(click.person)
 
-    def open_form(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+    def open_form(body: dict[str, Any], respond: Respond, client: WebClient) -> None:
         click, trigger = read_click(context, body), str(body["trigger_id"])
         refusal = None
         if click.action in READ:
             refusal = authorization.refusal(context, click.person, "read", click.channel)
         form = refusal or FORMS[click.action](click)
         if form is None:
-            show(ack, body, respond, client)
+            show(body, respond, client)
             return
         if isinstance(form, Refusal):
-            ack()
             _show_refusal(click, trigger, respond, client, form)
             return
         if click.is_on_home and form.get("private_metadata"):
             form = {**form, "private_metadata": f"{form['private_metadata']} {home.FORM}"}
         client.views_open(trigger_id=trigger, view=form)
-        ack()
 
     @app.action(_one_of(general.READINGS))
-    def run_as_read(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+    def run_as_read(body: dict[str, Any], respond: Respond, client: WebClient) -> None:
         """Runs the command with the meaning that the person chose, as if they had typed it."""
         click = read_click(context, body)
         thread = (body.get("container") or {}).get("thread_ts")
         reply = reply_to(replace(click.call, thread=str(thread) if thread else None), click.value)
         if isinstance(reply, dict):
             client.views_open(trigger_id=str(body["trigger_id"]), view=reply)
-        ack()
         wake()
         if isinstance(reply, str | Refusal):
             reply = general.answer(reply)
@@ -221,10 +217,9 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
             reply.work()
 
     @app.action(_one_of(row_labels.ANSWERS))
-    def label_row(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+    def label_row(body: dict[str, Any], client: WebClient) -> None:
         click = read_click(context, body)
         result = row_label_services.answer(context, click.action, click.value, click.person)
-        ack()
         wake()
         form = general.notice_modal("Not done", result.text) if isinstance(result, Refusal) else result
         try:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import click
-from slack_bolt import Ack, App
+from slack_bolt import App, Respond
 from slack_sdk import WebClient
 
 from bot.cards import audits, general, prices, status
@@ -79,6 +79,7 @@ from bot.services import (
     team_questions,
     tried_answers,
 )
+from bot.slack.inbox import answer
 from bot.values.requests import Baseline, Curve, Delete, Estimate, Start
 from bot.values.runs import Refusal
 
@@ -99,7 +100,7 @@ class Call:
 
 @dataclass(frozen=True)
 class AfterAck:
-    """Work that takes longer than Slack waits for an ack. It sends its answer itself."""
+    """Work that sends its answer itself."""
 
     work: Callable[[], None]
 
@@ -112,16 +113,16 @@ finetune = Registry()
 
 def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
     @app.command(COMMAND)
-    def listen(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+    def listen(body: dict[str, Any], client: WebClient, respond: Respond) -> None:
         call = Call(context, str(body["user_id"]), str(body["channel_id"]))
         reply = reply_to(call, unescape(str(body.get("text") or "")))
         if isinstance(reply, dict):
             client.views_open(trigger_id=str(body["trigger_id"]), view=reply)
-            ack()
             return
         if isinstance(reply, str | Refusal):
             reply = general.answer(reply)
-        ack(response_type="ephemeral", **reply.body()) if isinstance(reply, Message) else ack()
+        if isinstance(reply, Message):
+            answer(context, body, respond, reply)
         if isinstance(reply, AfterAck):
             reply.work()
         wake()
@@ -385,7 +386,8 @@ def show_status(call: Call, subject: Subject | None) -> Reply:
     instead="`/finetune status RUN` is about a single run.",
 )
 def list_runs(call: Call) -> Reply:
-    return run_cards.listing(runs.listing(call.context, call.person, call.channel))
+    visible = authorization.visible_datasets(call.context, call.person, call.channel)
+    return run_cards.listing(runs.latest(call.context, visible), visible.unchecked)
 
 
 @finetune.command("pause", help="pause a training; what it has learnt is kept", needs=("pause",))

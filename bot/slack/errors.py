@@ -16,6 +16,7 @@ from bot.context import AppContext
 from bot.slack.inbox import DELIVERY, REFERENCE, tell, typed_command
 from bot.slack.users import is_unavailable
 
+ANSWERED_BY_ACK = frozenset({"view_submission", "block_suggestion"})
 TOO_LATE = frozenset({"expired_trigger_id", "trigger_expired"})
 
 log = logging.getLogger(__name__)
@@ -23,9 +24,10 @@ log = logging.getLogger(__name__)
 
 def register(app: App, context: AppContext) -> None:
     @app.middleware
-    def once(req: BoltRequest, next: Callable[[], BoltResponse]) -> BoltResponse:
-        """Stores a delivery before it is acked. Slack repeats deliveries that it believes lost; a repetition is acked
-        and does nothing."""
+    def once(req: BoltRequest, ack: Ack, next: Callable[[], BoltResponse]) -> BoltResponse:
+        """Stores a delivery, then acks it, unless its ack says whether a form was accepted. What follows may have to
+        ask Slack, or to compute, or to wait for a free thread, and nobody waits for that. Slack repeats deliveries that
+        it believes lost; a repetition is acked and does nothing."""
         delivery = delivery_id(req.body)
         req.context[REFERENCE] = logs.begin()
         if delivery is None:
@@ -33,6 +35,8 @@ def register(app: App, context: AppContext) -> None:
         if not context.store.inbox.receive(delivery, req.body, now=context.clock()):
             return BoltResponse(status=200, body="")
         req.context[DELIVERY] = delivery
+        if req.body.get("type") not in ANSWERED_BY_ACK:
+            ack()
         return next()
 
     @app.error
@@ -42,8 +46,7 @@ def register(app: App, context: AppContext) -> None:
             log.warning("a form was opened too late for Slack: %s", delivery_id(body))
             tell(context, f"late {delivery_id(body)}", body, general.too_late_notice(typed_command(body)))
             return ack()
-        # A request is recorded before its ack, so only a failure before the ack is known to have changed nothing.
-        unchanged = "" if ack.response is not None else ", and nothing was changed"
+        unchanged = "" if context.store.inbox.has_effect_here else ", and nothing was changed"
         if isinstance(error, SlackApiError) and is_unavailable(error):
             log.warning("Slack could not do what a listener asked for: %s", error)
             sentence = f"Slack is having trouble{unchanged}. Try again in a minute."
@@ -55,12 +58,12 @@ def register(app: App, context: AppContext) -> None:
             )
         if body.get("type") == "view_submission" and ack.response is None:
             return ack(response_action="errors", errors={_first_input(body): sentence})
-        if body.get("type") == "block_actions":  # Slack ignores text in the ack of a click
+        if body.get("type") == "block_actions" or "command" in body:  # both were acked before they failed
             if body.get("response_url"):
                 try:
                     respond(text=sentence, response_type="ephemeral", replace_original=False)
                 except (OSError, ValueError):  # an unreachable or malformed address must not prevent the ack
-                    log.warning("the answer to a failed click could not be sent", exc_info=True)
+                    log.warning("the answer to a failed request could not be sent", exc_info=True)
             return ack()
         if ack.response is not None:  # it failed after its ack, and a second ack has no effect
             tell(context, f"failed {delivery_id(body)}", body, general.text_message(sentence))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from slack_bolt import Ack, App
+from slack_bolt import App
 from slack_sdk import WebClient
 
 from bot.cards import general
@@ -22,19 +22,17 @@ from bot.values.runs import Refusal
 
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
     @app.shortcut("use_as_training_data")
-    def use_message(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+    def use_message(body: dict[str, Any], client: WebClient) -> None:
         files = body["message"].get("files") or []
         view: Form | Refusal = Refusal("This message has no file. Choose one that has.")
         if files:
             file_id, filename = str(files[0]["id"]), str(files[0].get("name") or "file")
             view = upload_form(_call(body), file_id=file_id, filename=filename)
         _open(client, body, view)
-        ack()
 
     @app.shortcut("upload_training_data")
-    def upload_anywhere(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+    def upload_anywhere(body: dict[str, Any], client: WebClient) -> None:
         _open(client, body, upload_form(_call(body)))
-        ack()
 
     def _call(body: dict[str, Any]) -> Call:
         return Call(context, str(body["user"]["id"]), str((body.get("channel") or {}).get("id") or ""))
@@ -76,6 +74,30 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     def home_opened(event: dict[str, Any]) -> None:
         if event.get("tab", "home") == "home":
             homes.open(str(event["user"]))
+
+
+CHANNEL_CHANGES = tuple(
+    f"{kind}_{change}"
+    for kind in ("channel", "group")
+    for change in ("archive", "unarchive", "deleted", "left", "rename")
+)
+SHARING_CHANGES = ("channel_shared", "channel_unshared")
+MEMBER_CHANGES = ("member_joined_channel", "member_left_channel")
+
+
+def forget_changes(app: App, context: AppContext) -> None:
+    """Forgets what Slack said of a channel or a group as soon as Slack says that it has changed."""
+
+    def forget_channel(event: dict[str, Any]) -> None:
+        channel = event["channel"]
+        context.recent.forget_channel(str(channel["id"] if isinstance(channel, dict) else channel))
+
+    for change in (*CHANNEL_CHANGES, *SHARING_CHANGES, *MEMBER_CHANGES):
+        app.event(change)(forget_channel)
+
+    @app.event("subteam_members_changed")
+    def forget_group(event: dict[str, Any]) -> None:
+        context.recent.forget_group(str(event["subteam_id"]))
 
 
 def _open(client: WebClient, body: dict[str, Any], view: Form | Refusal) -> None:

@@ -1,4 +1,4 @@
-"""Handles deliveries from Slack that an earlier process did not finish.
+"""Handles deliveries from Slack that an earlier process did not finish, and sends answers to deliveries.
 
 People saw no answer, or an error from Slack; now they get the answer. After an hour a delivery is not carried out any
 more, as the person will have done something else by then; they are told so.
@@ -6,12 +6,15 @@ more, as the person will have done something else by then; they are told so.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
 
-from slack_bolt import App, BoltRequest, BoltResponse
+from slack_bolt import App, BoltRequest, BoltResponse, Respond
 from slack_bolt.listener.listener_completion_handler import ListenerCompletionHandler
 from slack_bolt.listener.listener_start_handler import ListenerStartHandler
 
@@ -22,6 +25,7 @@ from bot.command_parser import unescape
 from bot.context import AppContext
 from bot.services import notifications
 
+REFUSED = re.compile(r'"ok"\s*:\s*false')  # Slack answers `ok`, or JSON with the error
 DELIVERY, REFERENCE = "finetune_delivery", "finetune_reference"
 MOST_TRIES = 3
 STALE_S = 3600.0
@@ -91,6 +95,32 @@ def tell(context: AppContext, delivery: str, body: Mapping[str, Any], message: M
     where = str(body.get("channel_id") or (channel.get("id") if isinstance(channel, Mapping) else "") or "")
     if person:
         notifications.tell_person(context, f"cut off: {delivery}", person, where, message)
+
+
+def answer(context: AppContext, body: Mapping[str, Any], respond: Respond, message: Message) -> None:
+    """Shows the message to the person alone, at the address that came with the command.
+
+    That works in channels without the bot, and takes none of Slack's limits. The address is valid for half an hour; if
+    it is not, as after a long outage, the message goes through the outbox.
+    """
+    if not _is_accepted(respond, message):
+        person, channel = str(body["user_id"]), str(body["channel_id"])
+        command = hashlib.sha256(str(body["trigger_id"]).encode()).hexdigest()
+        notifications.tell_person(context, f"answer {command}", person, channel, message)
+
+
+def _is_accepted(respond: Respond, message: Message) -> bool:
+    if not respond.response_url:
+        return False
+    try:
+        response = respond(**message.body(), response_type="ephemeral", replace_original=False)
+    except (OSError, ValueError, HTTPException) as error:
+        log.info("an answer could not be sent to its address: %s", error)
+        return False
+    is_accepted = response.status_code == 200 and not REFUSED.search(response.body)
+    if not is_accepted:
+        log.info("an answer was not accepted at its address: %s %s", response.status_code, response.body)
+    return is_accepted
 
 
 def typed_command(body: Mapping[str, Any]) -> str | None:

@@ -1,9 +1,11 @@
-"""Looks up people, groups and channels in Slack, without a cache. A look-up that fails returns None, which callers must
-treat as no."""
+"""Looks up people, groups and channels in Slack, without a cache. A look-up that fails, or that Slack's limits leave no
+room for, returns None, which callers must treat as no."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
 from typing import Any
@@ -14,6 +16,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web import SlackResponse
 
 from bot.rules.permissions import Person
+from bot.slack.limits import LookUpLimits
 
 # What the SDK raises if Slack can't be reached or its answer is cut off.
 NO_ANSWER = (SlackClientError, URLError, OSError, HTTPException)
@@ -41,12 +44,37 @@ def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
     return name_of
 
 
-class SlackDirectory:
-    """Looks things up with one client, whose timeout must fit into the three seconds of an ack."""
+@dataclass(frozen=True)
+class ChannelFacts:
+    """What Slack says of a channel. `is_private`: only its members can read it. `is_shared`: people from another
+    organisation are in it or invited to it. `takes_posts`: the bot is in it."""
 
-    def __init__(self, slack: WebClient, signed_in: SlackResponse | None) -> None:
-        """`signed_in` is Slack's answer to auth.test, None if Slack couldn't be reached."""
+    is_private: bool
+    is_shared: bool
+    takes_posts: bool
+
+
+NO_CHANNEL = ChannelFacts(is_private=True, is_shared=False, takes_posts=False)
+"""For a private channel, or other people's direct messages, without the bot: Slack says that there is none."""
+
+
+class SlackDirectory:
+    """Looks things up with one client, whose timeout must fit into the three seconds in which a form has to open.
+    `reserve` is the share of the calls a minute that is left to others."""
+
+    def __init__(
+        self,
+        slack: WebClient,
+        signed_in: SlackResponse | None,
+        limits: LookUpLimits | None = None,
+        *,
+        reserve: float = 0.0,
+    ) -> None:
+        """`signed_in` is Slack's answer to auth.test, None if Slack couldn't be reached. Without `limits` it has its
+        own."""
         self._slack = slack
+        self._limits = limits or LookUpLimits(time.monotonic)
+        self._reserve = reserve
         self._team_id: str | None = None
         self._address = ""
         self._remember_workspace(signed_in)
@@ -54,8 +82,8 @@ class SlackDirectory:
     def person(self, user_id: str) -> Person | None:
         """Returns None if Slack doesn't know the person or doesn't answer."""
         if self._team_id is None:
-            self._remember_workspace(_call_slack(self._slack.auth_test))
-        answer = _call_slack(self._slack.users_info, user=user_id) if self._team_id else None
+            self._remember_workspace(self._ask("auth.test", self._slack.auth_test))
+        answer = self._ask("users.info", self._slack.users_info, user=user_id) if self._team_id else None
         if answer is None:
             return None
         user = answer["user"]
@@ -69,56 +97,102 @@ class SlackDirectory:
 
     def name(self, user_id: str) -> str:
         """Returns the person's name, or the id if Slack doesn't answer."""
-        return _name(self._slack, user_id)
+        return _name_in(self._ask("users.info", self._slack.users_info, user=user_id), user_id)
 
     def members(self, group_id: str) -> frozenset[str] | None:
         """Returns the ids of a user group's members, None if unknown."""
-        answer = _call_slack(self._slack.usergroups_users_list, usergroup=group_id)
+        answer = self._ask("usergroups.users.list", self._slack.usergroups_users_list, usergroup=group_id)
         return None if answer is None else frozenset(str(user) for user in answer.get("users") or ())
+
+    def channel(self, channel: str) -> ChannelFacts | None:
+        """Returns what a channel is, None if unknown."""
+        answer = self._ask("conversations.info", self._slack.conversations_info, channel=channel)
+        if answer is None:
+            return None
+        if not answer.get("ok", True):
+            return NO_CHANNEL if answer.get("error") == "channel_not_found" else None
+        info = answer["channel"]
+        return ChannelFacts(
+            is_private=_has_any(info, "is_private", "is_im", "is_mpim"),
+            is_shared=_has_any(info, "is_ext_shared", "is_pending_ext_shared", "pending_shared"),
+            takes_posts=_has_any(info, "is_im", "is_member"),
+        )
 
     def is_private(self, channel: str) -> bool | None:
         """Returns True if only its members can read a channel, None if unknown."""
-        return self._has_any(channel, "is_private", "is_im", "is_mpim")
-
-    def takes_posts(self, channel: str) -> bool | None:
-        """Returns True if the bot is in a channel, None if unknown."""
-        try:
-            info: Any = self._slack.conversations_info(channel=channel)["channel"]
-        except SlackApiError as error:
-            # a private channel, or other people's direct messages, without the bot
-            return False if error.response.get("error") == "channel_not_found" else None
-        except NO_ANSWER:
-            return None
-        return True if info.get("is_im") else info.get("is_member")
-
-    def is_member(self, person: str, channel: str) -> bool | None:
-        """Returns True if a person is in a channel, None if unknown."""
-        cursor = ""
-        for _ in range(MOST_PAGES):
-            answer = _call_slack(
-                self._slack.conversations_members, channel=channel, limit=MEMBERS_A_PAGE, cursor=cursor
-            )
-            if answer is None:
-                return None
-            if person in (answer.get("members") or ()):
-                return True
-            cursor = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
-            if not cursor:
-                return False
-        return None
+        facts = self._known_channel(channel)
+        return facts.is_private if facts else None
 
     def is_shared(self, channel: str) -> bool | None:
         """Returns True if people from another organisation are in a channel or invited to it, None if unknown."""
-        return self._has_any(channel, "is_ext_shared", "is_pending_ext_shared", "pending_shared")
+        facts = self._known_channel(channel)
+        return facts.is_shared if facts else None
+
+    def takes_posts(self, channel: str) -> bool | None:
+        """Returns True if the bot is in a channel, None if unknown."""
+        facts = self.channel(channel)
+        return facts.takes_posts if facts else None
+
+    def is_member(self, person: str, channel: str) -> bool | None:
+        """Returns True if a person is in a channel, None if unknown. It asks for no more than it needs."""
+        for page in self._pages_of_members(channel):
+            if page is None:
+                return None
+            if person in page:
+                return True
+        return False
+
+    def channel_members(self, channel: str) -> frozenset[str] | None:
+        """Returns the ids of everybody in a channel, None if unknown."""
+        members: set[str] = set()
+        for page in self._pages_of_members(channel):
+            if page is None:
+                return None
+            members |= page
+        return frozenset(members)
 
     def permalink(self, channel: str, ts: str) -> str | None:
         """Returns a message's address for a browser, None while the workspace's address is unknown. Builds the same
         address as chat.getPermalink without asking Slack, so that it can be used in a transaction."""
         return f"{self._address}archives/{channel}/p{ts.replace('.', '')}" if self._address else None
 
-    def _has_any(self, channel: str, *properties: str) -> bool | None:
-        answer = _call_slack(self._slack.conversations_info, channel=channel)
-        return None if answer is None else any(answer["channel"].get(name) for name in properties)
+    def _known_channel(self, channel: str) -> ChannelFacts | None:
+        """Returns None also for a channel that the bot can't see: nothing is known of it."""
+        facts = self.channel(channel)
+        return None if facts is NO_CHANNEL else facts
+
+    def _pages_of_members(self, channel: str) -> Iterator[frozenset[str] | None]:
+        """Yields the members page by page, None at the end if they are not all known."""
+        cursor = ""
+        for _ in range(MOST_PAGES):
+            answer = self._ask(
+                "conversations.members",
+                self._slack.conversations_members,
+                channel=channel,
+                limit=MEMBERS_A_PAGE,
+                cursor=cursor,
+            )
+            if answer is None or not answer.get("ok", True):
+                yield None
+                return
+            yield frozenset(answer.get("members") or ())
+            cursor = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
+            if not cursor:
+                return
+        yield None
+
+    def _ask(self, method: str, call: Callable[..., Any], **arguments: Any) -> Any:
+        """Returns Slack's answer, which may be that there is no such channel; None if there is no other answer."""
+        if not self._limits.take(method, reserve=self._reserve):
+            return None
+        try:
+            return call(**arguments)
+        except SlackApiError as error:
+            if error.response.status_code == 429:
+                self._limits.close(method, _retry_after_s(error))
+            return error.response if error.response.get("error") == "channel_not_found" else None
+        except NO_ANSWER:
+            return None
 
     def _remember_workspace(self, signed_in: Any) -> None:
         if signed_in:
@@ -126,8 +200,22 @@ class SlackDirectory:
             self._address = str(signed_in.get("url") or "")
 
 
+def _has_any(channel: Mapping[str, Any], *properties: str) -> bool:
+    return any(channel.get(name) for name in properties)
+
+
+def _retry_after_s(error: SlackApiError) -> float | None:
+    """Returns the seconds that Slack wants no further call for, None if it names none."""
+    headers = {name.lower(): value for name, value in error.response.headers.items()}
+    value = str(headers.get("retry-after", ""))
+    return float(value) if value.isdecimal() else None
+
+
 def _name(slack: WebClient, user_id: str) -> str:
-    answer = _call_slack(slack.users_info, user=user_id)
+    return _name_in(_call_slack(slack.users_info, user=user_id), user_id)
+
+
+def _name_in(answer: Any, user_id: str) -> str:
     user = answer["user"] if answer else {}
     return str(user.get("real_name") or user.get("name") or user_id)
 

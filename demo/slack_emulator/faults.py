@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import time
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -76,10 +79,23 @@ class FaultTarget:
         )
 
 
+# Slack's tiers of the look-ups that a bot makes, in calls a minute.
+TIERS: Mapping[str, int] = {
+    "conversations.info": 50,
+    "conversations.members": 100,
+    "users.info": 100,
+    "usergroups.users.list": 20,
+}
+WINDOW_S = 60.0
+
+
 @dataclass
 class Faults:
-    """The injected faults. Not thread-safe: the owner holds its own lock."""
+    """The injected faults. Not thread-safe: the owner holds its own lock. `calls_a_minute` limits methods: further
+    calls are refused as Slack refuses them."""
 
+    calls_a_minute: Mapping[str, int] = field(default_factory=dict)
+    _calls: defaultdict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     _queue: list[tuple[FaultTarget, Fault]] = field(default_factory=list)
     _standing: dict[FaultTarget, Fault] = field(default_factory=dict)
 
@@ -100,5 +116,20 @@ class Faults:
             if aim.fits(method, args):
                 del self._queue[index]
                 return fault
+        refusal = self._refuse_by_tier(method)
+        if refusal:
+            return refusal
         standing = sorted(self._standing.items(), key=lambda item: item[0].method == "*")
         return next((fault for aim, fault in standing if aim.fits(method, args)), None)
+
+    def _refuse_by_tier(self, method: str) -> Fault | None:
+        """Counts a call of a limited method, and refuses it if there were too many in the last minute."""
+        if method not in self.calls_a_minute:
+            return None
+        now, calls = time.monotonic(), self._calls[method]
+        while calls and calls[0] <= now - WINDOW_S:
+            calls.popleft()
+        if len(calls) >= self.calls_a_minute[method]:
+            return too_many(math.ceil(calls[0] + WINDOW_S - now))
+        calls.append(now)
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,7 +11,7 @@ from demo.forms import fill_in
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import chat, files, payloads, views
 from demo.slack_emulator.delivery import BotClient, Delivery
-from demo.slack_emulator.faults import Fault, Faults, FaultTarget
+from demo.slack_emulator.faults import TIERS, Fault, Faults, FaultTarget
 from demo.slack_emulator.server import SlackServer
 from demo.slack_emulator.state import ALL_SCOPES, Call, Json, State, Stored
 from demo.workspace import (
@@ -58,6 +58,8 @@ class SlackEmulator:
         self._faults = Faults()
         self._server = SlackServer(self._state, self._faults)
         self._deliveries: list[Delivery] = []
+        # Called after each ack. Tests set it, to wait until the bot has done what was asked.
+        self.settle: Callable[[], None] = lambda: None
         self._client: BotClient | None = None
 
     def __enter__(self) -> Self:
@@ -112,6 +114,11 @@ class SlackEmulator:
         with self._state.lock:
             self._faults.clear()
 
+    def limit_calls(self, calls_a_minute: Mapping[str, int] = TIERS) -> None:
+        """Answers further calls of a method with 429, as Slack does; by default with Slack's own limits."""
+        with self._state.lock:
+            self._faults.calls_a_minute = calls_a_minute
+
     def calls(self, method: str | None = None) -> tuple[Call, ...]:
         """Returns the bot's calls in order, including failed ones."""
         with self._state.lock:
@@ -128,6 +135,7 @@ class SlackEmulator:
 
     def archive(self, channel: str) -> None:
         self._change(channel, archived=True)
+        self._announce({"type": "channel_archive", "channel": channel})
 
     def make_public(self, channel: str) -> None:
         self._change(channel, private=False)
@@ -135,6 +143,7 @@ class SlackEmulator:
     def share(self, channel: str) -> None:
         """Shares the channel with another organisation (Slack Connect)."""
         self._change(channel, shared=True)
+        self._announce({"type": "channel_shared", "channel": channel})
 
     def invite_organisation(self, channel: str) -> None:
         """Invites another organisation, which has not accepted yet."""
@@ -143,6 +152,7 @@ class SlackEmulator:
     def set_group(self, group: str, members: tuple[str, ...]) -> None:
         with self._state.lock:
             self._state.groups = {**self._state.groups, group: members}
+        self._announce({"type": "subteam_members_changed", "subteam_id": group})
 
     def set_kind(self, user: str, kind: Literal["guest", "deleted"]) -> None:
         with self._state.lock:
@@ -154,10 +164,12 @@ class SlackEmulator:
     def remove_bot(self, channel: str) -> None:
         members = tuple(user for user in self._state.channels[channel].members if user != BOT.id)
         self._change(channel, members=members)
+        self._announce({"type": "channel_left", "channel": channel})
 
     def add_bot(self, channel: str) -> None:
         """Adds the bot to the channel, as `/invite` does."""
         self._change(channel, members=(*self._state.channels[channel].members, BOT.id))
+        self._announce({"type": "member_joined_channel", "channel": channel, "user": BOT.id})
 
     def grant(self, *scopes: str) -> None:
         """Grants scopes, as reinstalling the app does."""
@@ -307,6 +319,11 @@ class SlackEmulator:
     def _interact(self, payload: Json) -> Delivery:
         return self._acked(self._bot().payload(payload))
 
+    def _announce(self, what: Json) -> None:
+        """Sends an event about a change in the workspace, if a bot is there."""
+        if self._client is not None:
+            self._event(what)
+
     def _event(self, what: Json) -> Delivery:
         """Sends an event. Nobody sees whether it was acked, except in `deliveries`."""
         with self._state.lock:
@@ -323,6 +340,8 @@ class SlackEmulator:
 
     def _sent(self, sent: Delivery) -> Delivery:
         self._deliveries.append(sent)
+        if sent.acked:
+            self.settle()
         return sent
 
     def _seen(self, channel: str, ts: str, user: str) -> Stored:

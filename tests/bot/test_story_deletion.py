@@ -179,6 +179,25 @@ def test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again(trained: 
     assert "no longer at its provider" in trained.type("/finetune models")
 
 
+def test_what_an_old_run_left_is_deleted_unless_its_model_is_in_use(trained: World) -> None:
+    trained.abilities += ', "job_deletion"'
+    trained.rules.more += "[retention]\nruns_days = 30\n"
+    trained.restart()
+    promote(trained, "tickets-1", why="because=it is good enough")
+    trained.pass_time(31 * DAY_S)
+    maintain(trained.service.context)
+    assert trained.store.runs.answers(1, "tuned") and trained.jobs() == 1, "its model is in use"
+    trained.store.promotions.end(trained.store.promotions.current("tickets"), now=trained.clock)
+    maintain(trained.service.context)
+    assert trained.store.runs.answers(1, "tuned") == [] and trained.jobs() == 0
+    replies = trained.store.database.value("SELECT count(*) FROM replies WHERE owner = 'run 1'")
+    (entry,) = [each for each in trained.store.audit.entries("run 1") if each.action == "expired"]
+    assert replies == 0 and "answers and job" in entry.detail
+    assert trained.store.model("tickets-1").gone_at and trained.run().result
+    maintain(trained.service.context)
+    assert trained.store.audit.newest() == entry.id, "once"
+
+
 def test_the_terminal_deletes_a_dataset_only_while_the_bot_is_stopped(trained: World) -> None:
     trained.abilities += ', "job_deletion"'
     trained.restart()

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bot.cards import estimates, evaluation_results, judge_agreement
+from bot.slack.recent_answers import USABLE_S
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow
 from demo.workspace import Channel, Person, wait_until
@@ -211,8 +212,15 @@ def test_what_belongs_to_a_private_channel_does_not_exist_for_others(world: Worl
 def test_a_channel_whose_members_slack_does_not_name_is_hidden_from_outside(world: World) -> None:
     world.seed_dataset(channel=HR)
     assert "tickets" in world.type("/finetune datasets", user=BEN, channel=PUBLIC)
+    n_calls = len(world.slack.calls())
+    assert "tickets" in world.type("/finetune datasets", user=BEN, channel=PUBLIC)
+    assert len(world.slack.calls("conversations.info")) == 2 and not world.slack.calls("users.info")[2:]
+    assert [call.method for call in world.slack.calls()[n_calls:]] == ["response_url"], "it is remembered"
     world.slack.fail("conversations.members", refused("internal_error"), times=None)
-    assert "No datasets yet" in world.type("/finetune datasets", user=BEN, channel=PUBLIC)
+    world.pass_time(USABLE_S + 1)
+    hidden = world.type("/finetune datasets", user=BEN, channel=PUBLIC)
+    assert "Slack did not answer just now whether you are in a channel with datasets" in hidden
+    assert "tickets" not in hidden
     assert "tickets" in world.type("/finetune datasets", user=BEN, channel=HR), (
         "who types in a channel is in it"
     )

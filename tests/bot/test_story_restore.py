@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bot import reconciler
+from bot import nightly
 from bot.cli import main
 from bot.services.provider_jobs import SETTLE_S
 from bot.services.tuned_learning_curves import curve_in_doubt
@@ -106,9 +106,9 @@ def test_curve_points_that_may_have_a_job_are_looked_for_first() -> None:
 def test_a_backup_is_made_once_a_night(world: World) -> None:
     world.start()
     folder = world.service.settings.backups
-    reconciler.back_up(world.service.context)
-    reconciler.back_up(world.service.context)
+    nightly.back_up(world.service.context)
+    nightly.back_up(world.service.context)
     (first,) = folder.iterdir()
     world.pass_time(24 * 3600)
-    reconciler.back_up(world.service.context)
+    nightly.back_up(world.service.context)
     assert len(list(folder.iterdir())) == 2 and first.exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bot import logs, reconciler
+from bot import logs, nightly
 from bot.cards import evaluations
 from bot.embedded_trainer import free_port
 from demo.people import BEN
@@ -186,7 +186,7 @@ def test_secrets_and_customers_words_are_only_where_they_belong(
         health.start()
         play_every_flow(world, traces.outputs, tmp_path / "trainer")
         traces.outputs |= {path: get(port, path)[1] for path in ("/healthz", "/metrics")}
-        reconciler.back_up(world.service.context)
+        nightly.back_up(world.service.context)
         health.stop()
         world.service.health = None
     traces.outputs["stdout"], traces.outputs["stderr"] = capfd.readouterr()

@@ -22,6 +22,7 @@ from bot.provider_threads import ProviderThreads
 from bot.reconciler import reconcile
 from bot.services import datasets
 from bot.settings import Settings, load_settings
+from bot.slack.limits import LookUpLimits
 from bot.worker_pool import WorkerPool
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import SlackEmulator
@@ -191,9 +192,19 @@ class World:
             steady=lambda: self.clock,
             workers=self.workers,
             threads=self.threads,
+            limits=LookUpLimits(
+                lambda: self.clock, {}
+            ),  # a story's minute holds more clicks than people make
         )
         self._service.connection.open()
         self.slack.deliver_to(self._service.address)
+        self.slack.settle = self.wait_until_idle
+
+    def wait_until_idle(self) -> None:
+        """Wait until the bot has done what it acked: it acks before it looks anything up."""
+        if self._service is not None:
+            inbox = self._service.store.inbox
+            wait_until(lambda: inbox.is_idle, "the end of what was acked", seconds=PATIENCE_S)
 
     def stop(self) -> None:
         if self._service is not None:

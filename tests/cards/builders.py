@@ -9,6 +9,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Literal
 
+from bot.cards.blocks import Entry, Listing
 from bot.cards.estimate_details import EstimateSummary
 from bot.cards.runs import RunSummary
 from bot.rules.advice import advise
@@ -99,6 +100,11 @@ OWN = Training(
 GPT_4O = Rates("gpt-4o", Decimal("2.5"), Decimal(10), "genai-prices 0.2.3")
 MINI = Rates("gpt-4.1-mini", Decimal("0.8"), Decimal("3.2"), "openai.toml, 2026-09-01")
 FREE = Rates("smollm2-135m", Decimal(0), Decimal(0), "finetune.toml")
+
+
+def whole(*entries: Entry) -> Listing[Entry]:
+    """A list that leaves nothing out."""
+    return Listing(entries, len(entries))
 
 
 def dataset(**other: Any) -> Dataset:

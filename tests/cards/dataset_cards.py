@@ -117,8 +117,8 @@ def _datasets() -> dict[str, Message]:
         "dataset-refused": datasets.refused_card(
             builders.dataset(), "The file is a PNG image. Upload CSV or JSONL."
         ),
-        "dataset-list": datasets.listing(entries),
-        "dataset-list-empty": datasets.listing([]),
+        "dataset-list": datasets.listing(builders.whole(*entries)),
+        "dataset-list-empty": datasets.listing(builders.whole()),
         "waiver-asked": data_policy.request_card(builders.dataset(), "Acme Tuning", PERSONAL),
         "waiver-given": data_policy.waiver_recorded_card(
             builders.dataset(), Waiver(1, BEN, "the customers agreed, LEGAL-12", NOW)

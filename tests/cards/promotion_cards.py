@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date
 
 from bot.cards import general, models
-from bot.cards.blocks import Headline, Message
+from bot.cards.blocks import Headline, Listing, Message
 from bot.cards.models import ModelEntry, PromotionSummary
 from bot.rules.facts import Looks
 from bot.rules.permissions import PromotionLimits
@@ -15,7 +15,7 @@ from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Model
 from tests.cards import builders, measurements
-from tests.cards.builders import ANA, BEN, CHEAPER, LOSSES, NOW
+from tests.cards.builders import ANA, BEN, CHEAPER, LOSSES, NOW, whole
 
 MODEL = Model("tickets-7", 7, "local", "ft:smollm2-135m:local:tickets:1a2b3c4d", "promoted", NOW)
 PROMOTION = Promotion(
@@ -134,7 +134,7 @@ def cards() -> dict[str, Message]:
             "tickets", MODEL, "ft:smollm2-135m:local:tickets:99999999", "this machine"
         ),
         "model-list": models.listing(
-            [
+            whole(
                 ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, synced, actuals=ACTUALS),
                 ModelEntry(
                     old,
@@ -147,9 +147,9 @@ def cards() -> dict[str, Message]:
                 ModelEntry(
                     replace(hosted, state="candidate", gone_at=NOW), "faq", 1, "gpt-4.1-mini", None, None
                 ),
-            ]
+            )
         ),
-        "model-list-empty": models.listing([]),
+        "model-list-empty": models.listing(whole()),
     }
 
 
@@ -157,11 +157,11 @@ def _details(actuals: models.ModelActuals, looks: Looks) -> Message:
     return Message("Model in use", (Headline("Model in use"), *models.details(actuals, looks)))
 
 
-def in_use() -> list[ModelEntry]:
+def in_use() -> Listing[ModelEntry]:
     other = replace(PROMOTION, id=3, dataset="faq", person=ANA)
-    return [
+    return whole(
         ModelEntry(replace(MODEL, name="faq-4"), "faq", 1, "smollm2-135m", None, other, actuals=NOT_COUNTED),
         ModelEntry(
             MODEL, "tickets", 2, "smollm2-135m", RUNG, PROMOTION, ends=date(2027, 1, 14), actuals=ACTUALS
         ),
-    ]
+    )

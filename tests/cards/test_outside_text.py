@@ -89,16 +89,20 @@ def _data_cards(text: str) -> dict[str, Any]:
         "ready": datasets.checked_card(dataset, ready),
         "refused": datasets.refused_card(dataset, text),
         "refused for a finding": datasets.refused_card(dataset, datasets.refusal_sentence(report)),
-        "list": datasets.listing([DatasetEntry(builders.dataset(state="refused", refusal=text), None)] * 200),
+        "list": datasets.listing(
+            builders.whole(*[DatasetEntry(builders.dataset(state="refused", refusal=text), None)] * 200)
+        ),
         "list, measured": datasets.listing(
-            [
-                DatasetEntry(
-                    builders.dataset(),
-                    builders.report(rows=10**9),
-                    Best(measurements.rung("kshot", text[:600], 100), 0.855),
-                )
-            ]
-            * 200
+            builders.whole(
+                *[
+                    DatasetEntry(
+                        builders.dataset(),
+                        builders.report(rows=10**9),
+                        Best(measurements.rung("kshot", text[:600], 100), 0.855),
+                    )
+                ]
+                * 200
+            )
         ),
         "audit": audits.card(
             audits.History(
@@ -287,8 +291,8 @@ def _promotion_cards(text: str) -> dict[str, Any]:
         "promoted": models.promotion_card(summary),
         "promoted, hosted": models.promotion_card(replace(summary, has_alias=False)),
         "not promoted": general.text_message(models.promotion_refusal(model, proof, find_objections(proof))),
-        "models": models.listing([entry] * 200),
-        "models in use": status.card(Status([], [], [], in_use=[entry] * 200)),
+        "models": models.listing(builders.whole(*[entry] * 200)),
+        "models in use": status.card(Status([], [], [], in_use=builders.whole(*[entry] * 200))),
         "lost": models.model_lost(model, "tickets", text),
         "strayed": models.alias_mismatch("tickets", model, text[:300], text),
     }

@@ -170,6 +170,7 @@ def test_a_list_says_how_many_lines_it_leaves_out() -> None:
     text = slack_blocks([Lines(["x" * 300] * 20)])[0]["text"]["text"]
     assert text.endswith("… and 11 more") and len(text) < 3_000
     assert slack_blocks([Lines(["a", "b"])])[0]["text"]["text"] == "a\nb"
+    assert slack_blocks([Lines(["a"], left_out=1_041)])[0]["text"]["text"] == "a\n… and 1,041 more"
 
 
 def test_an_empty_plain_text_becomes_a_dash() -> None:

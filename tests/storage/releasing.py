@@ -134,6 +134,12 @@ UPDATE datasets SET sheet = 'Tickets' WHERE id = 1;
     "m024_missing_deployments": """
 UPDATE deployments SET missing_since = 1400.0 WHERE id = 1;
 """,
+    "m026_wipe_requests": """
+INSERT INTO wipe_requests (id, at) VALUES (1, 1400.0);
+""",
+    "m027_expired": """
+INSERT INTO expired (subject, at) VALUES ('run 2', 1500.0);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from storage.backup import check_integrity, restore
-from storage.database import Database, DatabaseInUse, StorageError, sqlite_version, wal_is_safe
+from storage.database import Database, DatabaseInUse, Stopped, StorageError, sqlite_version, wal_is_safe
 from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import NEWEST, migrations
 from storage.store import Store
@@ -267,12 +268,52 @@ def test_the_file_shrinks_once_much_of_it_is_free(store: Store) -> None:
             "INSERT INTO asks (person, channel, model, text, created_at) VALUES ('U1', 'C1', 'm', ?, ?)",
             ("x" * 1_000_000, number),
         )
-    assert not database.shrink()
+    assert not store.wipes.return_pages()
     database.change("PRAGMA wal_checkpoint(TRUNCATE)")
     full = database.path.stat().st_size
     database.change("DELETE FROM asks")
-    assert database.shrink() and database.path.stat().st_size < full / 5
+    assert store.wipes.return_pages() and database.path.stat().st_size < full / 5
     assert database.value("PRAGMA integrity_check") == "ok"
+
+
+def test_a_file_of_an_older_version_can_return_pages_after_its_first_wipe(tmp_path: Path) -> None:
+    path = tmp_path / "finetune.db"
+    older = sqlite3.connect(str(path))
+    older.execute("CREATE TABLE older (word TEXT)")  # without auto_vacuum, as older versions made it
+    older.close()
+    store = Store(path)
+    store.wipes.request(now=1.0)
+    assert store.database.value("PRAGMA auto_vacuum") == 0 and store.wipes.requested_at() == 1.0
+    assert store.wipes.wipe()
+    assert store.database.value("PRAGMA auto_vacuum") == 2 and store.wipes.requested_at() is None
+    store.close()
+
+
+def test_a_wipe_leaves_no_rest_of_a_deleted_row(store: Store) -> None:
+    """Rows that grow are moved between pages, and `secure_delete` doesn't reach the copies that stay behind."""
+    database, chance = store.database, random.Random(2)
+    database.change("CREATE TABLE grows (id INTEGER PRIMARY KEY, word TEXT)")
+    for number in range(1, 1_000):
+        word = f"{chance.choice(('quux', 'kept'))}{'x' * chance.choice((5, 50, 300, 900))}"
+        database.change("INSERT INTO grows VALUES (?, ?)", (number, word))
+        more = "z" * chance.randrange(900)
+        earlier = chance.randrange(1, number + 1)
+        database.change("UPDATE grows SET word = word || ? WHERE id = ?", (more, earlier))
+    database.change("UPDATE grows SET word = '' WHERE word LIKE 'quux%'")
+    assert store.wipes.empty_log()
+    assert b"quux" in database.path.read_bytes()
+    assert store.wipes.wipe()
+    assert b"quux" not in database.path.read_bytes()
+
+
+def test_a_wipe_ends_early_and_changes_nothing_when_the_process_stops(store: Store) -> None:
+    for number in range(3_000):
+        store.database.change("INSERT INTO sent_once VALUES (?)", (f"message {number}",))
+    store.wipes.request(now=1.0)
+    with pytest.raises(Stopped):
+        store.wipes.wipe(is_stopping=lambda: True)
+    assert store.wipes.requested_at() == 1.0
+    assert store.database.value("SELECT count(*) FROM sent_once") == 3_000
 
 
 def test_a_row_cannot_point_at_nothing(store: Store) -> None:

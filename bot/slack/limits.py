@@ -1,0 +1,63 @@
+"""Keeps look-ups within the number of calls a minute that Slack answers, so that none of them is refused in a burst.
+
+Slack counts each method on its own. What it refuses all the same (another program may use the token) is not asked again
+before the time that Slack gives with its refusal. A look-up that there is no room for isn't made and doesn't wait: the
+person who waits for it reads that Slack could not be asked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping
+
+WINDOW_S = 60.0
+# Calls a minute, from Slack's reference of each method: tiers 3, 4, 4 and 2.
+CALLS_A_MINUTE: Mapping[str, int] = {
+    "conversations.info": 50,
+    "conversations.members": 100,
+    "users.info": 100,
+    "usergroups.users.list": 20,
+}
+USUAL_RETRY_S = 30.0  # if Slack's refusal names no time
+
+
+class LookUpLimits:
+    """Counts the calls of the last minute by method. `refused` counts the look-ups that were not made, or not answered
+    because there were too many. `steady` is a monotonic clock in seconds."""
+
+    def __init__(
+        self, steady: Callable[[], float], calls_a_minute: Mapping[str, int] = CALLS_A_MINUTE
+    ) -> None:
+        self._steady = steady
+        self._calls_a_minute = calls_a_minute
+        self._lock = threading.Lock()
+        self._calls: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._closed_until: dict[str, float] = {}
+        self.refused: Counter[str] = Counter()
+
+    def take(self, method: str, *, reserve: float = 0.0) -> bool:
+        """Returns True if a call may be made now, and counts it. `reserve` is the share of the calls that is left to
+        more urgent look-ups."""
+        with self._lock:
+            may_call = self._may_call(method, reserve)
+            if may_call:
+                self._calls[method].append(self._steady())
+            else:
+                self.refused[method] += 1
+            return may_call
+
+    def close(self, method: str, retry_after_s: float | None) -> None:
+        """Records that Slack refused a call, and for how many seconds it wants no other."""
+        wait_s = USUAL_RETRY_S if retry_after_s is None else retry_after_s
+        with self._lock:
+            self._closed_until[method] = self._steady() + wait_s
+            self.refused[method] += 1
+
+    def _may_call(self, method: str, reserve: float) -> bool:
+        now, calls = self._steady(), self._calls[method]
+        while calls and calls[0] <= now - WINDOW_S:
+            calls.popleft()
+        most = self._calls_a_minute.get(method)
+        is_open = now >= self._closed_until.get(method, 0.0)
+        return is_open and (most is None or len(calls) < most * (1 - reserve))
