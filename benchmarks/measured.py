@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bot.reconciler import reconcile
 from bot.values.runs import Progress
 from demo.people import ANA, TICKETS
+from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.runs import add_finished_runs
 from tests.bot.world import START, Rules, SharedWorkers, World, words_of
@@ -88,7 +89,8 @@ def ask(world: World, number: int) -> float:
     before, started = len(world.slack.ephemerals(ANA.id)), time.perf_counter()
     world.slack.command(ANA.id, TICKETS.id, f"/finetune results {number}")
     seconds = time.perf_counter() - started
-    words = words_of(world.slack.ephemerals(ANA.id)[before])
+    answers = wait_until(lambda: world.slack.ephemerals(ANA.id)[before:], "the answer", seconds=30)
+    words = words_of(answers[0])
     assert f"Run {number}" in words, words
     return seconds
 

@@ -40,6 +40,7 @@ SPEED = 240.0
 STAGE_S = 0.15
 QUIET_S, SURELY_QUIET_S = 2.0, 25.0
 NO_CARD_S = 5.0
+FORM_S = 2.0
 PATIENCE_S = 240.0
 LONGEST_LIFE_S = 0.7
 HUNTED = 0.33  # the share of lives that are to end where a peer holds a request
@@ -228,9 +229,18 @@ class Storm:
                 self.slack.close_modal(person.id)
             if self._asks_for_approval(channel, card):
                 self.slack.click(person.id, channel.id, card, "approve_plan")
+                self._wait_for_form(person, channel, card)
             if self.slack.view(person.id) is not None:
                 self.slack.submit_modal(person.id, {"reason": WHY})
         return True
+
+    def _wait_for_form(self, person: Person, channel: Channel, card: str) -> None:
+        """A click is acked before the form opens; none opens if the click was enough, was refused or met an error."""
+        until = time.monotonic() + FORM_S
+        while self.slack.view(person.id) is None and self._asks_for_approval(channel, card):
+            if time.monotonic() > until:
+                return
+            time.sleep(0.02)
 
     def _asks_for_approval(self, channel: Channel, card: str) -> bool:
         blocks = next(message.blocks for message in self.slack.messages(channel.id) if message.ts == card)
