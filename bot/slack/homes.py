@@ -17,7 +17,7 @@ from bot.values.runs import Refusal
 LOOKED_AT_S = 12 * 3600.0
 # How long a redraw waits after a change, so that it includes changes that follow, and the linked card is posted.
 SETTLE_S = 3.0
-# Between two redraws: each looks up the channels of all datasets, and Slack answers fifty such requests a minute.
+# Between two redraws: each reads whatever a list reads, and many people may have their Homes open.
 PAUSE_S, AFTER_TROUBLE_S = 5.0, 60.0
 
 log = logging.getLogger(__name__)
