@@ -159,6 +159,16 @@ def whole_rows_text(rung: Rung) -> str:
     return f"every field right in {percent(sum(score == 1 for score in rung.scores) / rung.n)} of rows"
 
 
+def several_labels_text(n_combined: int) -> str:
+    """Says how answers that name several labels are scored, '' if each answer is one label."""
+    if not n_combined:
+        return ""
+    return (
+        f"Answers combine {pluralize(n_combined, 'label')}, and half of a combination counts as wrong. JSON with a "
+        "field for each label is scored field by field."
+    )
+
+
 def floor_text(scoring: Scoring, floor: float | None) -> str:
     """What an answer that never changes would get, which shows how little a score may mean; '' if nobody knows."""
     if floor is None:

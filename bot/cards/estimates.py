@@ -22,7 +22,14 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
-from bot.cards.candidates import LONG_NAMES, alternative_name, bar_share, candidate_name, floor_text
+from bot.cards.candidates import (
+    LONG_NAMES,
+    alternative_name,
+    bar_share,
+    candidate_name,
+    floor_text,
+    several_labels_text,
+)
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimate_details import (
@@ -177,6 +184,7 @@ def card(
         Note(f"{_subject(summary, target)}{by}{_floor(summary)}"),
         escaped_facts([*aim_facts(aim_numbers(verdict.facts)), *_main_numbers(summary)]),
         Lines(advice.main_reasons(verdict, spelling)),
+        *_several_labels_note(summary),
         *_judge_note(summary),
         *_successor_note(summary),
     ]
@@ -189,6 +197,11 @@ def card(
         details_button = button("Details", DETAILS, str(number))
         parts.append(actions(*([step] if step else []), *anyway, *adopt, *share, details_button))
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
+
+
+def _several_labels_note(summary: EstimateSummary) -> list[Note]:
+    text = several_labels_text(summary.verdict.facts.n_combined)
+    return [Note(text)] if text else []
 
 
 def _judge_note(summary: EstimateSummary) -> list[Note]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bot.cards import evaluation_results, judge_agreement, learning_curves, prompt_search
 from bot.cards.blocks import CardBlock
-from bot.cards.candidates import LONG_NAMES, bar_share
+from bot.cards.candidates import LONG_NAMES, bar_share, several_labels_text
 from bot.cards.evaluations import declined, fewer_examples, left_out
 from bot.cards.words import TerminalSpelling, pluralize
 from bot.cli.datasets import EvaluationRows, holdout_notes
@@ -43,6 +43,7 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
             "key is in .env, or add a base model under [trainer.models] in finetune.toml."
         )
     notes += [*holdout_notes(rows), *judged[:1], *fewer_examples(measured.plan), *left_out(measured.arms)]
+    notes += filter(None, [several_labels_text(rows.report.n_combined)])
     is_labelled = bool(ladder.rungs) and ladder.rungs[0].scoring == "label"
     how_read = HOW_READ if is_labelled else None
     verdict = measured.estimated.verdict

@@ -279,6 +279,7 @@ class Facts:
       today's model and a cheap one of the same provider, as 'provider/model'. These two are known only if one of the
       configured providers offers the model.
     - `has_objects` is true if answers are JSON objects. `floor` is the score of always giving the commonest answer.
+    - `n_combined` is the number of labels that the answers are combinations of, 0 if each answer is one label.
     - `offered` is the cheapest capable model that costs less than today's, None if it was measured or its bill is
       unknown. `model_ends` are the near ends of measured models, by the names in the ladder.
     - `is_vendor_speed_unknown`: a vendor serves the tuned model by the hour, on machines of unknown throughput.
@@ -298,6 +299,7 @@ class Facts:
     outlook: Outlook | None = None
     few_labels: tuple[tuple[str, int], ...] = ()
     n_labels: int | None = None
+    n_combined: int = 0
     current: str | None = None
     full_current: str | None = None
     to_measure: tuple[str, ...] = ()

@@ -471,6 +471,7 @@ def _gather_facts(request: _Request, needs: TrainingNeeds, sums: _Sums, evidence
         outlook=sums.outlook,
         few_labels=tuple((label.label, label.rows) for label in report.labels if label.rows < FEW_PER_LABEL),
         n_labels=len(report.labels) or None,
+        n_combined=report.n_combined,
         has_objects=report.scoring == "json",
         floor=report.floor,
         current=current,

@@ -17,7 +17,7 @@ from bot.cards import prompt_search as prompt_views
 from bot.cards import sealed_rows as sealed_views
 from bot.cards import tuned_learning_curves as tuned_curve_views
 from bot.cards.blocks import CardBlock, Message, escape
-from bot.cards.candidates import looks_sentence
+from bot.cards.candidates import looks_sentence, several_labels_text
 from bot.cards.general import text_message
 from bot.context import AppContext
 from bot.rules import judge_agreement as judge_agreement_rules
@@ -422,6 +422,12 @@ def _looks_notes(
     return [looks_sentence(looks)] if looks.count >= from_look else []
 
 
+def _several_labels_notes(context: AppContext, measurement: Measurement) -> list[str]:
+    report = datasets.report_of(context.store.datasets.get(measurement.dataset_id))
+    text = several_labels_text(report.n_combined) if report else ""
+    return [text] if text else []
+
+
 def _visible_measurement(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
     """Returns the measurement, None if there is none or this person may not know of it."""
     measurement = context.store.measurements.get(number)
@@ -473,6 +479,7 @@ def result_card(
             *views.unknown_kind(plan),
             *views.left_out(progress.arms),
             *_looks_notes(context, measurement, ladder, from_look=2),
+            *_several_labels_notes(context, measurement),
         ],
         for_people=bool(has_answers and for_people),
         judge=judge,

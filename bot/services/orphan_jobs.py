@@ -76,9 +76,7 @@ def _check_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[J
         interventions.resolve_with_job(
             context, run, next((job for job in jobs if job.id == run.job_id), jobs[0])
         )
-    elif run.state == "awaiting_approval" and paid:
-        _take_over(context, run, paid[0])
-    elif run.state in ("rejected", "expired") and run.job_id is None and not live and paid:
+    elif (run.state == "awaiting_approval" and paid) or (run.state in ("rejected", "expired") and run.job_id is None and not live and paid):
         _take_over(context, run, paid[0])
     elif run.state in ("training", "evaluating"):
         _cancel_others(context, trainer, f"Run {run.id}", run.channel, run.job_id, live)

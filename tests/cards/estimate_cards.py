@@ -65,6 +65,7 @@ def cards() -> dict[str, Message]:
             builders.estimate_summary(now=ENDING, tuned=machine, training=paid)
         ),
         "estimate-few-rows": builders.estimate_summary(rows=120),
+        "estimate-combined": _with_combined_labels(builders.estimate_summary(rows=120)),
         "estimate-without-volume": builders.estimate_summary(volume=None, missing=MissingPrice("today")),
         "estimate-go": builders.estimate_summary(
             rows=2_400, evidence=TRAINED, tuned=machine, training=paid, people_hours=Decimal(4)
@@ -136,6 +137,11 @@ def _with_doubtful_successor(summary: EstimateSummary) -> EstimateSummary:
         is_successor_doubtful=True,
     )
     return replace(summary, prices=(tuned, doubtful), made_on=date(2026, 11, 25))
+
+
+def _with_combined_labels(summary: EstimateSummary) -> EstimateSummary:
+    facts = replace(summary.verdict.facts, n_combined=7)
+    return replace(summary, verdict=replace(summary.verdict, facts=facts))
 
 
 def _for_aims() -> dict[str, EstimateSummary]:
