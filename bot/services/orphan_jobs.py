@@ -72,11 +72,12 @@ def _check_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[J
     live = _unfinished(jobs)
     # A job that succeeded is paid, and its model exists; one that failed or was cancelled leaves nothing to take over.
     paid = [*live, *(job for job in jobs if job.status == "succeeded")]
+    was_never_started = run.state in ("rejected", "expired") and run.job_id is None and not live
     if run.state == "needs_human":
         interventions.resolve_with_job(
             context, run, next((job for job in jobs if job.id == run.job_id), jobs[0])
         )
-    elif (run.state == "awaiting_approval" and paid) or (run.state in ("rejected", "expired") and run.job_id is None and not live and paid):
+    elif paid and (run.state == "awaiting_approval" or was_never_started):
         _take_over(context, run, paid[0])
     elif run.state in ("training", "evaluating"):
         _cancel_others(context, trainer, f"Run {run.id}", run.channel, run.job_id, live)
