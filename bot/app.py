@@ -25,6 +25,7 @@ from bot.process_health import Health, Heartbeat
 from bot.provider_threads import ProviderThreads
 from bot.reconciler import maintain, reconcile
 from bot.scheduler import RECONCILE, SEND, Scheduler
+from bot.services import settings_history
 from bot.settings import Settings, SettingsProblems, SlackSettings
 from bot.slack import register
 from bot.slack.files import SlackFiles
@@ -168,6 +169,7 @@ class Service:
         return troubles
 
     def start(self) -> None:
+        settings_history.record_changes(self.store, self.settings, now=self.context.clock())
         if self.embedded:
             self.embedded.start()
         if self.health:

@@ -4,6 +4,10 @@ Every error from Slack has one of five outcomes: try later, wait until a person 
 scope), post the card again, send the message elsewhere, or give up. The last two are reported to somebody another way.
 A failed send never fails the work that it reports on, and doesn't hold up other messages for long.
 
+Who reads a channel is asked when a message is sent, because a message may have waited for a day. Rows are posted only
+while their channel is private, and what belongs to a private channel never goes to the fallback channel: it waits
+until the channel is open again, and the person whom it concerns is told.
+
 Slack has no idempotency key for posts. So each post carries its outbox number as invisible metadata, and after a lost
 answer the sender looks for it before sending again; it recognises a file by name and size. That needs the right to
 read the conversation: manifest.yml asks for `im:history`, but not for `channels:history` and `groups:history`. Without
@@ -15,7 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +31,7 @@ from slack_sdk.errors import SlackApiError
 from bot import process_health
 from bot.cards import general
 from bot.settings import Blocks
-from bot.slack.users import NO_ANSWER, PASSING, UNCLEAR
+from bot.slack.users import NO_ANSWER, PASSING, UNCLEAR, SlackDirectory
 from storage.messages import PATIENT_TRIES, RETRY_S
 from storage.records import Draft, OutboxItem, is_due
 from storage.store import Store
@@ -67,6 +71,10 @@ SCOPES = frozenset(
     }
 )
 PRIVATE_AND_CLOSED = "its private channel is closed"
+NO_LONGER_PRIVATE = "its channel is no longer private"
+LEFT_THE_CHANNEL = "they are no longer in its channel"
+PRIVATE_KINDS = ("is_private", "is_im", "is_mpim")
+SHARED_KINDS = ("is_ext_shared", "is_pending_ext_shared", "pending_shared")
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,18 @@ class _LoneFailures:
     at: float
 
 
+class WrongReaders(Exception):
+    """Others than those whom the message is for would read it; the text says why."""
+
+
+@dataclass(frozen=True)
+class _Readers:
+    """Who may read what a message says: everybody (its channel is public), or at least the person it concerns."""
+
+    is_public: bool
+    may_concerned: bool
+
+
 class MaybePosted(Exception):
     """The message may be posted already; Slack will show it within `seconds`, if ever."""
 
@@ -178,7 +198,9 @@ class OutboxSender:
     _lone_failures: dict[int, _LoneFailures] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._traces, self._started = Traces(self.slack), self.clock()
+        self._traces = Traces(self.slack)
+        self._directory = SlackDirectory(self.slack, None)
+        self._started = self.clock()
         self._inherited = self.store.outbox.waiting_ids()
 
     def note_scopes(self, headers: Mapping[str, str]) -> None:
@@ -208,9 +230,6 @@ class OutboxSender:
 
     def _send(self, item: OutboxItem) -> bool:
         process_health.mark_step()
-        if item.private and self._find_destination(item.channel, item)[0] != item.channel:
-            self._give_up(item, PRIVATE_AND_CLOSED)
-            return False
         now = self.clock()
         if item.kind == "edit":
             least = now + LEAST_BETWEEN_EDITS * self.pace
@@ -220,7 +239,11 @@ class OutboxSender:
         else:
             self._next_allowed[item.lane] = now + SECONDS_BETWEEN_POSTS * self.pace
         try:
+            self._check_readers(item)
             channel, ts = self._deliver_with_fallback(item)
+        except WrongReaders as others:
+            self._refuse_readers(item, str(others))
+            return False
         except MaybePosted as soon:
             self._retry_later(item, str(soon), soon.seconds, counts=False)
             return False
@@ -239,13 +262,61 @@ class OutboxSender:
         self.store.outbox.mark_sent(item, channel=channel, ts=ts)
         return True
 
+    def _check_readers(self, item: OutboxItem) -> None:
+        """Raises WrongReaders if others than those whom the message is for would read it now."""
+        place = self._channel_of(item)
+        if place not in (None, item.channel) and (item.private or not self._is_public(item.channel)):
+            raise WrongReaders(PRIVATE_AND_CLOSED)
+        if not item.private:
+            return
+        if item.person is None:
+            if not self._is_for_members(item.channel):
+                raise WrongReaders(NO_LONGER_PRIVATE)
+        elif not self._is_public(item.channel) and not self._is_member(item.person, item.channel):
+            raise WrongReaders(LEFT_THE_CHANNEL)
+
+    def _refuse_readers(self, item: OutboxItem, why: str) -> None:
+        """Gives the message up. A card that an older version posted in another channel is posted in its own again."""
+        if item.kind == "edit" and not item.private:
+            self.store.outbox.repost(item, now=self.clock())
+        else:
+            self._give_up(item, why)
+
+    def _is_public(self, channel: str) -> bool:
+        """True if everybody in the workspace may read the channel now. Raises what Slack's client raises."""
+        return not _is_direct(channel) and not _has_any(self._channel_info(channel), PRIVATE_KINDS)
+
+    def _is_for_members(self, channel: str) -> bool:
+        """True if only its members, all of this organisation, read the channel now."""
+        if _is_direct(channel):
+            return True
+        info = self._channel_info(channel)
+        return _has_any(info, PRIVATE_KINDS) and not _has_any(info, SHARED_KINDS)
+
+    def _is_known_public(self, channel: str) -> bool:
+        """Like `_is_public`; a channel about which Slack says nothing counts as private."""
+        try:
+            return self._is_public(channel)
+        except NO_ANSWER:
+            return False
+
+    def _is_member(self, person: str, channel: str) -> bool:
+        return _is_direct(channel) or self._directory.is_member(person, channel) is True
+
+    def _channel_info(self, channel: str) -> SlackMessage:
+        # asked each time, without the directory's cache, because the answer lets rows out
+        answer: Any = self.slack.conversations_info(channel=channel)
+        info: SlackMessage = answer["channel"]
+        return info
+
     def _deliver_with_fallback(self, item: OutboxItem) -> tuple[str, str | None]:
         """Sends the newest blocks if they are enabled; if Slack refuses them, which posts nothing, the classic ones. A
-        card with rows goes to another channel than its own without them."""
+        card with rows goes without them to another channel than its own, and to its own if others read there now."""
         body = dict(item.body)
         newest = body.pop("newest", None)
         elsewhere = body.pop("elsewhere", None)
-        if elsewhere and self._channel_of(item) != elsewhere["channel"]:
+        home = elsewhere["channel"] if elsewhere else ""
+        if elsewhere and not (self._channel_of(item) == home and self._is_for_members(home)):
             return self._deliver(replace(item, body={**body, "blocks": elsewhere["blocks"]}))
         if newest and self.blocks == "newest":
             try:
@@ -360,7 +431,7 @@ class OutboxSender:
             self.store.outbox.reroute(item, channel=item.channel, now=self.clock())  # as a direct message
         elif item.private and code in CHANNEL_IS_CLOSED:
             self._give_up(item, PRIVATE_AND_CLOSED)
-        elif code in CHANNEL_IS_CLOSED and self.fallback_channel not in (None, item.channel):
+        elif code in CHANNEL_IS_CLOSED and self._may_be_rerouted(item):
             log.warning(
                 "message %s can't go to %s (%s); sending it to the fallback channel",
                 item.id,
@@ -372,6 +443,9 @@ class OutboxSender:
             self._wait_for_a_person(item, code)
         else:
             self._give_up(item, code)
+
+    def _may_be_rerouted(self, item: OutboxItem) -> bool:
+        return self.fallback_channel not in (None, item.channel) and self._is_known_public(item.channel)
 
     def _retry_later(
         self, item: OutboxItem, error: str, seconds: float, *, counts: bool = True, limited: bool = False
@@ -396,35 +470,52 @@ class OutboxSender:
         if item.tries + 1 >= MAX_TRIES:
             self._give_up(item, code)
             return
+        readers = None if needed else self._readers_of(item)
         with self.store.transaction():
             if needed:
                 self._report_missing_scope(item, needed)
-            else:
-                self._report_failure(item, code)
+            elif readers:
+                self._report_failure(item, code, readers)
             self.store.outbox.postpone(item, due_at=self.clock() + RETRY_S, error=code)
 
     def _give_up(self, item: OutboxItem, error: str) -> None:
         log.error("message %s of kind %s to %s is given up: %s", item.id, item.kind, item.channel, error)
         self._clear_state(item)
+        readers = self._readers_of(item)
         with self.store.transaction():
             self.store.outbox.give_up(item, error=error)
-            self._report_failure(item, error)
+            self._report_failure(item, error, readers)
 
-    def _report_failure(self, item: OutboxItem, error: str) -> None:
-        """Reports the failure once: in the fallback channel if there is one; else a message to a channel is reported to
-        the person whom it concerns, and a message to a person in the channel that it is about."""
+    def _readers_of(self, item: OutboxItem) -> _Readers:
+        """Looks up who may read what a message says, before the transaction that reports its failure."""
+        is_public = self._is_known_public(item.channel)
+        is_concerned = item.concerns is not None and not item.private
+        may_concerned = is_concerned and (is_public or self._is_member(str(item.concerns), item.channel))
+        return _Readers(is_public, may_concerned)
+
+    def _report_failure(self, item: OutboxItem, error: str, readers: _Readers) -> None:
+        """Reports the failure once. What everybody may read is reported in the fallback channel if there is one; else a
+        message to a channel is reported to the person whom it concerns, and a message to a person in the channel that
+        it is about. A report about a private channel that concerns nobody goes to the fallback channel without a word
+        of the message; Slack shows the channel's name to its members only."""
         is_for_a_person = item.person is not None
         about = item.dedupe or item.thread or ""  # deleting a dataset finds its messages by this
         once = f"undelivered {item.card or f'{about} {item.id} {item.created_at}'}"
-        words = None if item.private or is_for_a_person else str(item.body.get("text") or "")
+        has_words = readers.is_public or readers.may_concerned
+        words = (
+            str(item.body.get("text") or "") if has_words and not (item.private or is_for_a_person) else None
+        )
         place = f"<@{item.person}>" if is_for_a_person else f"<#{item.channel}>"
         body = general.undelivered_notice(place, error, words).body()
-        if self.fallback_channel not in (None, item.channel):
+        has_fallback = self.fallback_channel not in (None, item.channel)
+        if has_fallback and (readers.is_public or is_for_a_person):
             self._put(Draft("post", str(self.fallback_channel), body, dedupe=once))
         elif is_for_a_person:
             self._put(Draft("post", item.channel, body, dedupe=once))
         elif item.concerns:
             self._put(Draft("direct", item.channel, body, dedupe=once, person=item.concerns))
+        elif has_fallback:
+            self._put(Draft("post", str(self.fallback_channel), body, dedupe=once))
 
     def _report_missing_scope(self, item: OutboxItem, needed: str) -> None:
         """Reports a missing scope once a day. Slack refuses the method everywhere, so the report names no channel or
@@ -459,3 +550,12 @@ def _backoff(tries: int) -> float:
 def _retry_after(error: SlackApiError) -> float | None:
     value = error.response.headers.get("Retry-After") or error.response.headers.get("retry-after")
     return float(value) if value and str(value).isdigit() else None
+
+
+def _is_direct(channel: str) -> bool:
+    """True for a direct conversation with the bot, about which Slack can't be asked."""
+    return channel.startswith("D")
+
+
+def _has_any(info: SlackMessage, names: Sequence[str]) -> bool:
+    return any(info.get(name) for name in names)

@@ -165,3 +165,10 @@ class Audit(Table):
         if subject is None:
             return self._db.all(AuditEntry, "SELECT * FROM audit ORDER BY id")
         return self._db.all(AuditEntry, "SELECT * FROM audit WHERE subject = ? ORDER BY id", (subject,))
+
+    def entries_below(self, prefix: str) -> list[AuditEntry]:
+        """Returns the entries whose subject begins with `prefix`, oldest first."""
+        end = f"{prefix[:-1]}{chr(ord(prefix[-1]) + 1)}"
+        return self._db.all(
+            AuditEntry, "SELECT * FROM audit WHERE subject >= ? AND subject < ? ORDER BY id", (prefix, end)
+        )

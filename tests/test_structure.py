@@ -117,3 +117,27 @@ def _texts(tree: ast.AST) -> Iterator[tuple[ast.expr, str]]:
             yield node, node.value
         else:
             yield from _texts(node)
+
+
+GATES = {"dataset_refusal", "egress_now", "egress_refusal", "typed_text_refusal"}
+"""Functions that say whether a text may go to a provider; services/data_policy.py has the last word in each."""
+CARRIERS = {
+    "bot/cli/llm_session.py:wait_for_answers": "the terminal's user is asked for a waiver before the session begins",
+    "bot/llm_client.py:_ask": "the threads, which send what they were given",
+    "bot/services/evaluation_engine.py:ask": "its callers ask",
+    "bot/services/judgements.py:ask": "its callers ask",
+}
+"""Functions that hand a text on without asking, each with its reason."""
+
+
+def test_each_text_passes_the_gate_before_it_is_sent(modules: list[Any]) -> None:
+    senders = re.compile(r"(\bllm|evaluation_engine|consulted)\.ask|_trainer\.chat")
+    ungated = set()
+    for module in modules:
+        for function in ast.walk(module.tree):
+            if isinstance(function, ast.FunctionDef) and module.path.parts[0] == "bot":
+                called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
+                asks = {name.rpartition(".")[2] for name in called} & GATES
+                if any(senders.search(name) for name in called) and not asks:
+                    ungated.add(f"{module.path}:{function.name}")
+    assert ungated == set(CARRIERS)

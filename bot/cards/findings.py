@@ -227,12 +227,13 @@ def cleaned_summary(dataset: Dataset, cleaned: CleanedFile) -> str:
 
 def left_out_lines(cleaned: CleanedFile) -> list[str]:
     """A sentence for each reason. Line numbers refer to the uploaded file, which stays unchanged."""
+    kept = [*_contradictions(cleaned), *_formulas(cleaned)]
     if not cleaned.left_out:
-        return ["Nothing had to be left out.", *_contradictions(cleaned)]
+        return ["Nothing had to be left out.", *kept]
     return [
         f"Left out: {pluralize(cleaned.n_left_out, 'line')}.",
         *map(_reason, cleaned.left_out),
-        *_contradictions(cleaned),
+        *kept,
     ]
 
 
@@ -241,6 +242,16 @@ def _reason(reason: LeftOutRows) -> str:
     rest = f" and {more:,} more" if more > 0 else ""
     words = "same question as a held-out row" if reason.code == "overlap" else describe_code(reason.code)
     return f"• {reason.count:,} × {words}: {line_ranges(reason.lines)}{rest}"
+
+
+def _formulas(cleaned: CleanedFile) -> list[str]:
+    if not cleaned.formulas:
+        return []
+    rows = pluralize(cleaned.formulas, "row")
+    return [
+        f"{rows} with a cell that begins like a formula (=, +, -, @), kept as it is because it is training data: in a "
+        "spreadsheet, import all columns as text."
+    ]
 
 
 def _contradictions(cleaned: CleanedFile) -> list[str]:

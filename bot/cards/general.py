@@ -76,6 +76,9 @@ CURES = {
     "not_in_channel": "Invite me there with `/invite @Finetune`, and I will post it within five minutes.",
     "channel_not_found": "Invite me there with `/invite @Finetune`, and I will post it within five minutes.",
     "is_archived": "Unarchive the channel, and I will post it within five minutes.",
+    "its channel is no longer private": (
+        "Others read there now. Ask for it again: it comes to you alone if you may have it."
+    ),
     "restricted_action": "Let apps post in that channel, and I will post it within five minutes.",
 }
 

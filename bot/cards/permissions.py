@@ -42,6 +42,10 @@ DOING: Mapping[Action, str] = {
     "try": "try a model",
     "delete": "delete data",
 }
+NOT_IN_CHANNEL = (
+    "By what Slack says, you are not in the channel that this form was opened in, so nothing was done. If you are, "
+    "`/invite @Finetune` there and try again."
+)
 NO_MEMBER = "Only full members of this workspace may upload data and decide on runs, but this account is"
 PLAIN: Mapping[PlainBecause, str] = {
     "a full member": "a full member",

@@ -56,7 +56,7 @@ from bot.values.evaluations import ArmProgress, CurvePlan, JudgeProgress, Ladder
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from trainers.dataset import Columns
-from trainers.dataset.sensitive_data import scan_file
+from trainers.dataset.sensitive_data import SECRET, faults_in, scan_file
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, FREE_RUNGS, Curve, Ladder, Reply, RungName
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.money import to_micros, usd_micros
@@ -226,16 +226,20 @@ def _check_waiver(
 ) -> Refusal | None:
     """Refuses to send personal data to a vendor without a reason. Records a reason in the audit log."""
     report = rows.report
+    faults = faults_in(wanted.prompt or "")
+    secret = next((fault.text for fault in faults if fault.rule == SECRET), None)
+    if secret:
+        return Refusal(f"The prompt {secret}, so it is not sent to any model. Remove the secret.")
     parts = [rows.files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
     codes = {finding.code for finding in report.findings}.union(
-        *(scan_file(part, presidio=False).codes for part in parts)
+        {fault.rule.code for fault in faults}, *(scan_file(part, presidio=False).codes for part in parts)
     )
     vendors = [model.row.title for model in models if needs_waiver(codes, stays_here=model.row.stays_here)]
     if not vendors:
         return None
     if wanted.waive is None:
         return Refusal(
-            f"{wanted.file} has personal data, which may be sent to {vendors[0]} only with a reason: "
+            f"{wanted.file} or the prompt has personal data, which may be sent to {vendors[0]} only with a reason: "
             '--waive "the customers agreed, ticket LEGAL-12". The reason is recorded with the answers. Models of your '
             "own trainer (local/…) need none."
         )

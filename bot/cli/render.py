@@ -36,11 +36,9 @@ from storage.actuals import ActualMonth, ModelInUse
 from storage.audit import BrokenLog, IntactLog
 from storage.backup import Backup, RestoreResult
 from storage.records import AuditEntry, Run
+from trainers.dataset.clean_copy import FORMULA_STARTS
 from trainers.money import usd_micros
 
-# Beginnings that make a spreadsheet read a cell as a formula or split it (OWASP, CSV injection); the last four are
-# full-width.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 # Control characters, some of which a terminal would obey. The JSON has them all, escaped.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 UNSEEN_BY_IT = (

@@ -106,7 +106,10 @@ def channel_refusal(context: AppContext, channel: str, *, by_others: bool = Fals
             "Nobody else would see the plan here. Type this in a channel that approvers and I are in (`/invite "
             "@Finetune`)."
         )
-    if context.settings.slack.fallback_channel or context.directory.takes_posts(channel) is not False:
+    if context.directory.takes_posts(channel) is not False:
+        return None
+    # what belongs to a private channel never goes to the fallback channel
+    if context.settings.slack.fallback_channel and context.directory.is_private(channel) is False:
         return None
     return Refusal("I'm not in this channel, so I can't post here: `/invite @Finetune`, then type it again.")
 
@@ -192,6 +195,12 @@ def dataset_refusal(
             "members."
         )
     return None
+
+
+def may_act_in(context: AppContext, channel: str, person: str) -> bool:
+    """True if a channel is public or the person is in it now, by Slack. For channels that are named by a form or by the
+    number on a card: only somebody who acts in a channel is a member without being looked up."""
+    return _is_direct(channel) or rules.may_use(dataset_home(context, channel, person, None))
 
 
 def dataset_home(context: AppContext, owner: str, person: str, here: str | None) -> DatasetChannel:

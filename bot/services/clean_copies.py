@@ -1,8 +1,8 @@
 """Writes a cleaned copy of a dataset's file for a person: the click is recorded, and later ticks write and post the
 copy.
 
-The copy holds customers' words, so it is deleted once it is sent. Where it may go is decided again when it is posted,
-because the channel may have become public since.
+The copy holds customers' words, so it is deleted once it is sent. Where it may go is decided again when it is written;
+the sender asks once more who reads there, because the channel may have become public since.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ def _finish(
                 thread=f"dataset {dataset.id}" if to_thread else None,
                 person=None if to_thread else cleaning.person,
                 private=True,
+                concerns=cleaning.person if to_thread else None,
             )
             context.send(draft)
 

@@ -80,20 +80,29 @@ def secret_refusal(text: str, name: str) -> Refusal | None:
     )
 
 
-def question_refusal(
-    context: AppContext, text: str, dataset_id: int, row: ProviderRow | None
+def typed_text_refusal(
+    context: AppContext,
+    text: str,
+    name: str,
+    dataset_id: int,
+    rows: Sequence[ProviderRow | None],
+    cure: str = "Write a placeholder instead.",
 ) -> Refusal | None:
-    """Returns why a question that a person typed may not be sent to the provider of a model trained on this dataset,
-    None if it may."""
-    refusal = secret_refusal(text, "Your question")
+    """Returns why a text that was not read from a scanned file (a question or a prompt) may not be sent to these
+    providers, None if it may. Every such text passes here before it is sent. `name` names it in the sentence, like
+    'Your question'; `dataset_id` is the dataset whose waiver covers it. A row of None is a provider that is no longer
+    configured."""
+    secret = secret_refusal(text, name)
+    if secret:
+        return secret
     personal = next((fault.text for fault in faults_in(text) if fault.rule == PERSONAL), None)
-    stays_here = row is not None and row.stays_here
-    if refusal or personal is None or stays_here or context.store.waivers.of(dataset_id):
-        return refusal
-    vendor = escape(row.title) if row else "this provider"
+    elsewhere = [row for row in rows if row is None or not row.stays_here]
+    if personal is None or not elsewhere or context.store.waivers.of(dataset_id):
+        return None
+    vendor = escape(elsewhere[0].title) if elsewhere[0] else "this provider"
     return Refusal(
-        f"Your question {personal}, and no approver has recorded a waiver that lets personal data of this dataset go "
-        f"to {vendor}. Write a placeholder instead."
+        f"{name} {personal}, and no approver has recorded a waiver that lets personal data of this dataset go to "
+        f"{vendor}. {cure}"
     )
 
 
@@ -104,15 +113,33 @@ def plan_refusal(context: AppContext, plan: Plan) -> str | None:
 
 
 def egress_now(
-    context: AppContext, dataset_id: int, providers: Collection[str], overridden: Collection[str]
+    context: AppContext,
+    dataset_id: int,
+    providers: Collection[str],
+    overridden: Collection[str],
+    prompts: Collection[str] = (),
 ) -> Unsure | Forbidden | None:
     """Returns why a dataset may not be sent to these providers now, by the scans of its files and today's rules; None
-    if it may. `overridden` are the names of rules that a person overrode."""
+    if it may. `overridden` are the names of rules that a person overrode; `prompts` are sent with the rows."""
     waits = unscanned(context, dataset_id, providers)
     if waits:
         return Unsure(waits)
     forbidden = dataset_refusal(context, dataset_id, providers, overridden)
-    return Forbidden(forbidden) if forbidden else None
+    if forbidden:
+        return Forbidden(forbidden)
+    refused = prompts_refusal(context, prompts, dataset_id, providers)
+    return Forbidden(refused.text) if refused else None
+
+
+def prompts_refusal(
+    context: AppContext, prompts: Collection[str], dataset_id: int, providers: Collection[str]
+) -> Refusal | None:
+    """Returns why one of these prompts may not be sent to these providers, None if all may."""
+    rows = [context.settings.provider(name) for name in providers]
+    refusals = (
+        typed_text_refusal(context, prompt, "The prompt", dataset_id, rows) for prompt in prompts if prompt
+    )
+    return next(filter(None, refusals), None)
 
 
 def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:

@@ -213,6 +213,11 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
     permission = data_policy.decide_egress(context, dataset, report, [model.row], None)
     if isinstance(permission, Refusal):
         return permission
+    refusal = data_policy.typed_text_refusal(
+        context, before.prompt or "", "The teacher's prompt", dataset.id, [model.row]
+    )
+    if refusal:
+        return refusal
     if not model.row.stays_here and not model.row.outputs_terms:
         return Refusal(views.unknown_terms(model.row.name))
     now = line_up.plan(dataset.name, dataset.version, report, context.today(), prompt=before.prompt, bar=bar)

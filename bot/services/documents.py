@@ -110,6 +110,7 @@ def step(context: AppContext, document: Document) -> None:
         with context.store.transaction():
             moved = context.store.documents.move(document, "ready", now=now, passages=passages)
             if moved:
+                context.audit("finetune", "document ready", f"document {document.id}")
                 _show(context, moved, views.document_ready(moved))
 
 
@@ -131,6 +132,7 @@ def _refuse(context: AppContext, document: Document, why: str) -> None:
     with context.store.transaction():
         moved = context.store.documents.move(document, "refused", now=now, refusal=why)
         if moved:
+            context.audit("finetune", "document refused", f"document {document.id}")
             _show(context, moved, views.document_refused(moved, why))
 
 

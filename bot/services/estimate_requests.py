@@ -157,18 +157,17 @@ def form_choices(context: AppContext, person: str, channel: str) -> EstimateChoi
 
 def share(context: AppContext, number: int, person: str) -> str | Refusal:
     """Records the request to share; a tick posts the estimate. Returns the text for the person who clicked."""
-    estimate = context.store.estimates.get(number)
-    refusal = authorization.refusal(context, person, "estimate", estimate.channel if estimate else None)
-    if estimate and not refusal:
-        refusal = authorization.dataset_refusal(
-            context, estimate.dataset, person, estimate.channel, is_posted=True
-        )
+    estimate = load_estimate_for(context, number, person)
+    if isinstance(estimate, Refusal):
+        return estimate
+    refusal = authorization.dataset_refusal(
+        context, estimate.dataset, person, estimate.channel, is_posted=True
+    )
     if refusal:
         return refusal
     with context.store.transaction():
         if not context.store.estimates.request_share(number):
-            shared = "This estimate was shared already. `/finetune estimate` makes a new one."
-            return Refusal(shared) if estimate else GONE
+            return Refusal("This estimate was shared already. `/finetune estimate` makes a new one.")
         context.audit(person, "share", f"estimate {number}")
     return "The estimate will appear in the channel in a moment, with its plots in the thread."
 
@@ -182,13 +181,22 @@ def recompute(context: AppContext, number: int, person: str) -> EstimateResult |
 
 
 def load_estimate_for(context: AppContext, number: int, person: str) -> StoredEstimate | Refusal:
-    """Returns the stored question of an estimate, or why this person may not see its answer."""
+    """Returns the stored question of an estimate, or why this person may not see its answer. For somebody outside its
+    channel it doesn't exist: a button carries only its number, and may be pressed elsewhere."""
     estimate = context.store.estimates.get(number)
-    if estimate is None:
+    refusal = authorization.refusal(context, person, "estimate", estimate.channel if estimate else None)
+    if refusal:
+        return refusal
+    if estimate is None or not _may_act_on(context, estimate, person):
         return GONE
-    refusal = authorization.refusal(context, person, "estimate", estimate.channel)
-    refusal = refusal or authorization.dataset_refusal(context, estimate.dataset, person, estimate.channel)
+    refusal = authorization.dataset_refusal(context, estimate.dataset, person, estimate.channel)
     return refusal or estimate
+
+
+def _may_act_on(context: AppContext, estimate: StoredEstimate, person: str) -> bool:
+    if estimate.channel.startswith("D"):  # a direct conversation, which has no other person
+        return estimate.person == person
+    return authorization.may_act_in(context, estimate.channel, person)
 
 
 def outdated_step_refusal(dataset: str) -> Refusal:

@@ -15,6 +15,7 @@ the rest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bot.cards.blocks import escape
@@ -51,10 +52,11 @@ from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Sear
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal, RunResult
 from storage.evaluations import NewMeasurement
-from storage.records import Measurement
+from storage.records import Dataset, Measurement
 from trainers.evaluation.results import FREE_RUNGS
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.money import usd_micros
+from trainers.providers import ProviderRow
 
 FREE = tuple(MeasuredCandidate(rung) for rung in FREE_RUNGS)
 
@@ -372,9 +374,11 @@ def _plan(
         return permission
     settings = context.store.dataset_settings.get(dataset.name)
     prompt = command.prompt or (settings.prompt if settings else None)
-    refusal = data_policy.secret_refusal(prompt or "", "The prompt")
+    uses_optimised = any(arm.rung == "optimised" for arm in line_up.arms)
+    reused = optimised if uses_optimised else None
+    refusal = _prompt_refusal(context, dataset, prompt, reused, [model.row for model in line_up.all_models])
     if refusal:
-        return replace(refusal, about="prompt")
+        return refusal
     texts, waiver = context.store.documents.ready(dataset.name), context.store.waivers.of(dataset.id)
     documents = tuple(str(text.sha256) for text in texts)
     # a waiver can't cover documents that were added after it
@@ -398,3 +402,20 @@ def _plan(
         withheld_from=withheld_from,
     )
     return plan, permission
+
+
+def _prompt_refusal(
+    context: AppContext,
+    dataset: Dataset,
+    prompt: str | None,
+    optimised: str | None,
+    rows: Sequence[ProviderRow],
+) -> Refusal | None:
+    """Returns why the prompt that a person typed, or the one that an earlier measurement found, may not be sent to
+    these providers, None if both may. The earlier one may quote a row that only an older version's waiver covers."""
+    typed = data_policy.typed_text_refusal(context, prompt or "", "The prompt", dataset.id, rows)
+    if typed:
+        return replace(typed, about="prompt")
+    name = "The optimised prompt of an earlier measurement"
+    cure = "`optimise=5` searches for another one, for up to $5."
+    return data_policy.typed_text_refusal(context, optimised or "", name, dataset.id, rows, cure)

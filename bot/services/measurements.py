@@ -551,8 +551,11 @@ def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal
         if refused:
             return refused
     overridden = data_policy.overridden_rules(context, f"measurement {number}")
-    refusal = data_policy.dataset_refusal(context, measurement.dataset_id, providers(measurement), overridden)
-    return Refusal(refusal) if refusal else None
+    receivers = providers(measurement)
+    refusal = data_policy.dataset_refusal(context, measurement.dataset_id, receivers, overridden)
+    if refusal:
+        return Refusal(refusal)
+    return data_policy.prompts_refusal(context, prompts_of(measurement), measurement.dataset_id, receivers)
 
 
 def providers(measurement: Measurement) -> set[str]:
@@ -561,6 +564,17 @@ def providers(measurement: Measurement) -> set[str]:
         return {name.split("/", 1)[0] for name in LadderPlan.from_json(measurement.plan).price_of}
     plan = plan_of(measurement.plan)
     return {plan.provider} if isinstance(plan, TunedCurvePlan) else set()
+
+
+def prompts_of(measurement: Measurement) -> tuple[str, ...]:
+    """Returns the prompts that it was asked with, which were in no file that was scanned: the one that a person typed,
+    and the one that an earlier measurement found."""
+    if measurement.kind != "ladder":
+        return ()
+    plan = LadderPlan.from_json(measurement.plan)
+    # the prompt of its own search was written at these providers, from rows that may go there
+    is_found_earlier = plan.search is None and any(arm.rung == "optimised" for arm in plan.arms)
+    return tuple(filter(None, (plan.prompt, plan.optimised if is_found_earlier else None)))
 
 
 def state_refusal(number: int, measurement: Measurement | None) -> Refusal:
@@ -573,7 +587,9 @@ def state_refusal(number: int, measurement: Measurement | None) -> Refusal:
 
 
 def egress_refusal(context: AppContext, measurement: Measurement) -> Unsure | Forbidden | None:
-    """Returns why the measurement's rows may not go to its providers now, by what was found in them and by today's
-    rules; None if they may."""
+    """Returns why the measurement's rows and prompts may not go to its providers now, by what was found in them and by
+    today's rules; None if they may."""
     overridden = data_policy.overridden_rules(context, f"measurement {measurement.id}")
-    return data_policy.egress_now(context, measurement.dataset_id, providers(measurement), overridden)
+    return data_policy.egress_now(
+        context, measurement.dataset_id, providers(measurement), overridden, prompts_of(measurement)
+    )

@@ -58,7 +58,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     plan, row = _plan(context, model), context.settings.provider(model.provider)
     if plan.hosting and not deployments.is_running(context, model.run_id):
         return Refusal(stopped_refusal(model.name, context.settings.title_of(model.provider)))
-    refusal = data_policy.question_refusal(context, text, plan.dataset_id, row)
+    refusal = data_policy.typed_text_refusal(context, text, "Your question", plan.dataset_id, [row])
     if refusal:
         return refusal
     most = _max_micros(context, model, price, text)
@@ -150,7 +150,15 @@ def step(context: AppContext, ask: Ask) -> None:
 
 def _send(context: AppContext, ask: Ask, question: Question) -> None:
     provider = question.model.partition("/")[0]
-    if freeze_scope.question_freeze(context, ask.most_micros):
+    model = context.store.model(ask.model)
+    row = context.settings.provider(provider)
+    # asked again here, because finetune.toml may have changed since the question was accepted
+    refusal = model and data_policy.typed_text_refusal(
+        context, ask.text, "Your question", _plan(context, model).dataset_id, [row]
+    )
+    if refusal:
+        _fail(context, ask, refusal.text, 0)
+    elif freeze_scope.question_freeze(context, ask.most_micros):
         _fail(context, ask, "it costs money, and new spending is frozen. Ask again later.", 0)
     elif provider not in context.trainers:
         _fail(context, ask, f"there is no key for {provider} where the bot runs.", 0)

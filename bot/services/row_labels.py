@@ -150,8 +150,17 @@ def answer(context: AppContext, button: str, value: str, person: str) -> Block |
         if current is None or current.state != "open":
             return _not_open(current)
         context.store.labellings.answer(RowLabel(number, place, person, label, context.clock()))
+        # which row, but not which label: labels are customers' words, and the log is kept for good
+        detail = f"row {place}, {_verdict(row.given, label)}"
+        context.audit(person, "label row", f"batch {number}", detail)
         _show(context, current, views.open_card(current, outcome_of(context, current)))
     return _next_form(context, labelling, person)
+
+
+def _verdict(given: str | None, label: str | None) -> str:
+    if label is None:
+        return "dropped"
+    return "kept" if label == given else "labelled"
 
 
 def close(context: AppContext, number: int, person: str) -> Labelling | Refusal:

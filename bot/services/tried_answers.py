@@ -66,6 +66,7 @@ def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:
         )
     with context.store.transaction():
         context.store.tried_answers.judge(tried, is_good=True)
+        context.audit(person, "judge answer", f"answer {tried.id} on {tried.dataset}", "good")
     return _note_verdict(context, tried)
 
 
@@ -82,6 +83,7 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
         return refusal
     with context.store.transaction():
         context.store.tried_answers.judge(tried, is_good=False, better=text)
+        context.audit(person, "judge answer", f"answer {tried.id} on {tried.dataset}", "not good")
         noted = _note_verdict(context, tried)
         notifications.tell_person(context, None, person, "", text_message(noted))
     return noted

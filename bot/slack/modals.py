@@ -19,6 +19,7 @@ from bot.cards import estimates, home
 from bot.cards import evaluations as evaluation_cards
 from bot.cards import interventions as intervention_cards
 from bot.cards import models as model_cards
+from bot.cards import permissions as permission_cards
 from bot.cards import plans as plan_cards
 from bot.cards import row_labels as row_label_cards
 from bot.command_options import ASKED_RUNGS, normalize_name, read_count
@@ -27,6 +28,7 @@ from bot.context import AppContext
 from bot.rules.units import Misread, Volume, parse_request_volume
 from bot.services import (
     approvals,
+    authorization,
     data_policy,
     dataset_columns,
     dataset_deletion,
@@ -105,7 +107,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         @app.view(form)
         def listen(ack: Ack, body: dict[str, Any]) -> None:
             answers = read_answers(context, body)
-            errors = record(answers)
+            errors = _channel_errors(form, answers) or record(answers)
             if errors:
                 ack(response_action="errors", errors=errors)
                 return
@@ -268,6 +270,31 @@ FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     distillation_cards.FORM: _distil,
     model_cards.BETTER_FORM: _better,
 }
+
+
+FORMS_OF_A_CHANNEL = frozenset(
+    {
+        dataset_cards.UPLOAD,
+        estimates.ESTIMATE,
+        evaluation_cards.FORM,
+        document_cards.DOCUMENT_FORM,
+        dataset_deletion_cards.DELETION_FORM,
+        model_cards.TRY_FORM,
+        row_label_cards.FORM,
+        distillation_cards.FORM,
+    }
+)
+"""Forms whose metadata begin with the channel that they were opened in."""
+
+
+def _channel_errors(form: str, answers: Answers) -> Errors:
+    """Refuses a form of a private channel that its person has left since it was opened. A form stays open for as long
+    as somebody likes, so that the channel in it is no proof that they are still a member."""
+    if form not in FORMS_OF_A_CHANNEL:
+        return {}
+    if authorization.may_act_in(answers.context, answers.words[0], answers.person):
+        return {}
+    return {next(iter(answers.blocks)): permission_cards.NOT_IN_CHANNEL}
 
 
 def _errors(result: object, field: str) -> Errors:

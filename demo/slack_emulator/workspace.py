@@ -137,6 +137,13 @@ class SlackEmulator:
         self._change(channel, archived=True)
         self._announce({"type": "channel_archive", "channel": channel})
 
+    def remove_member(self, channel: str, person: str) -> None:
+        members = tuple(user for user in self._state.channels[channel].members if user != person)
+        self._change(channel, members=members)
+
+    def unarchive(self, channel: str) -> None:
+        self._change(channel, archived=False)
+
     def make_public(self, channel: str) -> None:
         self._change(channel, private=False)
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bot.cards.blocks import Elsewhere, Headline, Message, Text
 from bot.outbox_sender import MAX_TRIES
-from demo.people import ANA, BEN, TICKETS
+from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, slow, too_many
 from demo.slack_emulator.state import ALL_SCOPES
-from demo.workspace import PostedMessage, wait_until
+from demo.workspace import Channel, PostedMessage, wait_until
 from storage.store import Store
 from tests.bot.outbox_harness import OTHERS, OutboxHarness, outbox, store
 
 __all__ = ["outbox", "store"]
+MEMBERS = Channel("C0HR", "hr", (ANA.id, BOT.id), private=True)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(500)
 
 
 @pytest.fixture
 def slack() -> Iterator[SlackEmulator]:
-    with SlackEmulator(channels=(TICKETS, OTHERS)) as slack:
+    with SlackEmulator(channels=(replace(TICKETS, private=False), OTHERS, MEMBERS)) as slack:
         yield slack
 
 
@@ -401,6 +403,50 @@ def test_a_plot_whose_file_is_gone_is_given_up_with_its_name_in_the_log(
     assert outbox.texts() == ["b"]
 
 
+def test_what_a_private_channel_owns_waits_and_is_not_shown_in_the_fallback_channel(
+    outbox: OutboxHarness, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("salaries")
+    outbox.put(text="queued", card="run 1", channel=MEMBERS.id)
+    outbox.send_after(0)
+    outbox.slack.archive(MEMBERS.id)
+    outbox.put(text="salaries: 90%", card="result 1", channel=MEMBERS.id, concerns=ANA.id)
+    outbox.put(text="a stranger's 90%", card="result 2", channel=MEMBERS.id, concerns=BEN.id)
+    outbox.put("file", channel=MEMBERS.id, thread="run 1", body={"file": str(path), "filename": "r.html"})
+    outbox.show("run 1", "salaries: 10%", channel=MEMBERS.id)
+    outbox.send_times(8, 60)
+
+    public = outbox.texts(OTHERS.id)
+    assert public and all("could not be delivered" in text and "10%" not in text for text in public)
+    assert "salaries: 90%" in outbox.direct_texts(ANA.id)[0]
+    assert "90%" not in outbox.direct_texts(BEN.id)[0], "he is no member"
+
+    outbox.slack.unarchive(MEMBERS.id)
+    outbox.send_times(8, 301)
+    assert "salaries: 90%" in outbox.texts(MEMBERS.id) and outbox.waiting() == 0
+
+
+def test_rows_that_waited_are_not_posted_once_their_channel_is_public(outbox: OutboxHarness) -> None:
+    without = Elsewhere(MEMBERS.id, (Headline("ready"), Text("no row")))
+    card = Message("ready", (Headline("ready"), Text("a customer's words")), without)
+    outbox.put(text="rows", channel=MEMBERS.id, private=True, concerns=ANA.id)
+    outbox.store.outbox.show("dataset 1", MEMBERS.id, card.letter(), now=outbox.now)
+    outbox.slack.make_public(MEMBERS.id)
+
+    outbox.send_times(5, 60)
+
+    (shown,) = outbox.slack.messages(MEMBERS.id)
+    assert "no row" in str(shown.blocks) and "customer" not in str(shown.blocks)
+    assert "no longer private" in str([*outbox.texts(OTHERS.id), *outbox.direct_texts(ANA.id)])
+
+
+def test_rows_for_a_person_who_left_the_channel_are_not_sent(outbox: OutboxHarness) -> None:
+    outbox.put("direct", "rows", person=BEN.id, channel=MEMBERS.id, private=True)
+    outbox.send_times(3, 60)
+    assert outbox.direct_texts(BEN.id) == [] and outbox.waiting() == 0
+
+
 def test_customers_words_never_follow_a_card_into_the_fallback_channel(outbox: OutboxHarness) -> None:
     outbox.slack.archive(TICKETS.id)
     outbox.put(text="result", card="result 1")
@@ -435,10 +481,11 @@ def test_a_card_goes_to_the_fallback_channel_without_its_row(outbox: OutboxHarne
 
 
 def test_a_card_in_its_own_channel_has_its_row(outbox: OutboxHarness) -> None:
-    without = Elsewhere(TICKETS.id, (Headline("ready"), Text("no row")))
-    show_card(outbox, Message("ready", (Headline("ready"), Text("a customer's words")), without))
+    without = Elsewhere(MEMBERS.id, (Headline("ready"), Text("no row")))
+    card = Message("ready", (Headline("ready"), Text("a customer's words")), without)
+    outbox.store.outbox.show("dataset 1", MEMBERS.id, card.letter(), now=outbox.now)
     outbox.send_after(5)
-    (shown,) = outbox.slack.messages(TICKETS.id)
+    (shown,) = outbox.slack.messages(MEMBERS.id)
     assert "a customer's words" in str(shown.blocks)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bot.cards import estimates, evaluation_results, judge_agreement
+from bot.services import estimate_requests
 from bot.slack.recent_answers import USABLE_S
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow
@@ -264,6 +265,26 @@ def test_an_estimate_of_a_private_channel_cannot_be_shared_in_another(world: Wor
     wait_until(lambda: "Ask there" in words_of(world.slack.ephemerals(BEN.id)[-1]), "the answer")
     world.tick(3)
     assert not any("tickets" in text for text in world.texts(OWN))
+
+
+def test_forms_and_estimates_ask_at_the_click_who_is_in_their_channel(world: World) -> None:
+    world.seed_dataset(channel=HR)
+    world.type(f"/finetune estimate tickets target={TARGET} volume=10M", user=DORA, channel=HR)
+    context = world.service.context
+    by_number = (
+        estimate_requests.load_estimate_for,
+        estimate_requests.recompute,
+        estimate_requests.share,
+        estimate_requests.adopt,
+    )
+    assert {answer(context, 1, ANA.id) for answer in by_number} == {estimate_requests.GONE}
+    assert estimate_requests.load_estimate_for(context, 1, BEN.id) != estimate_requests.GONE
+
+    world.slack.command(BEN.id, HR.id, "/finetune baseline")
+    world.slack.remove_member(HR.id, BEN.id)
+    form = world.slack.submit_modal(BEN.id, {"dataset": "tickets", "rungs": ["classical"]})
+    assert "you are not in the channel" in str(form.errors)
+    assert world.store.measurements.newest(1) == []
 
 
 def test_the_estimate_form_offers_only_datasets_that_the_clicker_may_see(world: World) -> None:

@@ -203,14 +203,19 @@ def test_a_question_with_personal_data_or_a_secret_is_not_sent(far: World, promp
     assert "AWS key" in far.type(f"/finetune try tickets-1 key {KEY}"), "a waiver never covers secrets"
 
 
-def test_a_prompt_with_a_secret_is_not_sent(far: World, prompts: list[str]) -> None:
+def test_a_prompt_with_personal_data_or_a_secret_is_not_sent(far: World, prompts: list[str]) -> None:
     far.seed_dataset()
     line = f"/finetune baseline tickets models={TARGET} rungs=zero prompt=Sort it."
 
     refusal = far.type(f"{line} The password: hunter2!")
 
     assert "The prompt holds what looks like a password" in refusal and "hunter2" not in refusal
+    assert "The prompt holds an e-mail address" in far.type(f"{line} If unsure, ask jo@example.com.")
     assert far.store.measurements.newest(1) == [] and prompts == []
+    far.store.dataset_settings.set(
+        "tickets", prompt="Sort it as jo@example.com would.", by=BEN.id, now=far.clock
+    )
+    assert "The prompt holds an e-mail address" in far.type(line.removesuffix(" prompt=Sort it."))
     assert far.type(line) == ""
 
 

@@ -52,7 +52,7 @@ def count_results(world: World, channel: str) -> int:
     return sum("Result of run" in words_of(message) for message in world.slack.messages(channel))
 
 
-def test_the_result_for_a_channel_archived_during_training_goes_to_the_fallback(
+def test_the_result_for_a_private_channel_archived_during_training_waits_for_it(
     make_world: MakeWorld,
 ) -> None:
     world = make_world(Rules(fallback=PUBLIC.id))
@@ -61,7 +61,11 @@ def test_the_result_for_a_channel_archived_during_training_goes_to_the_fallback(
     world.slack.archive(PRIVATE.id)
     world.tick_until_state("done")
     world.send()
-    assert count_results(world, PUBLIC.id) == 1
+    assert not [text for text in world.texts(PUBLIC) if "tickets" in text] and world.files(PUBLIC) == []
+    world.slack.unarchive(PRIVATE.id)
+    world.pass_time(300)
+    world.tick_until(lambda: count_results(world, PRIVATE.id), "the result")
+    assert count_results(world, PRIVATE.id) == 1
 
 
 def test_a_token_revoked_at_the_end_of_a_run_delays_its_result(world: World) -> None:

@@ -63,13 +63,13 @@ def test_a_csv_keeps_its_header_separator_other_columns_and_quotes(tmp_path: Pat
     source = tmp_path / "rows.csv"
     source.write_bytes(
         b'\xef\xbb\xbfid;text;label\n1;"two\nlines; here";a\n2;"two\nlines; here";a\n\n3;x\n4; y ;b\n'
-        b'5;"a ""quoted"" one";b\n6;\xff;b\n7;' + KEY.encode() + b";b\n8;last;a"
+        b'5;"a ""quoted"" one";b\n6;\xff;b\n7;' + KEY.encode() + b";b\n8;=last;a"
     )
 
     cleaned = clean_rows(source)
 
     assert cleaned.out.read_bytes() == (
-        b'id;text;label\n1;"two\nlines; here";a\n4; y ;b\n5;"a ""quoted"" one";b\n8;last;a\n'
+        b'id;text;label\n1;"two\nlines; here";a\n4; y ;b\n5;"a ""quoted"" one";b\n8;=last;a\n'
     )
     assert {(reason.code, reason.lines) for reason in cleaned.left_out} == {
         ("duplicate", (4,)),
@@ -78,7 +78,7 @@ def test_a_csv_keeps_its_header_separator_other_columns_and_quotes(tmp_path: Pat
         ("not_utf8", (10,)),
         ("secret", (11,)),
     }
-    assert (cleaned.rows, cleaned.written_as, cleaned.converted) == (4, "csv", False)
+    assert (cleaned.rows, cleaned.written_as, cleaned.converted, cleaned.formulas) == (4, "csv", False, 1)
 
 
 def test_a_quote_that_is_not_closed_costs_that_record_only(tmp_path: Path) -> None:

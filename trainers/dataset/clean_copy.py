@@ -37,6 +37,9 @@ from trainers.dataset.tables import EMPTY_LABEL, NO_HEADER
 from trainers.dataset.versions import OVERLAP
 
 WrittenAs = Literal["jsonl", "csv"]
+# Beginnings that make a spreadsheet read a cell as a formula or split it (OWASP, CSV injection); the last four are
+# full-width.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _LIST_ALL = 1 << 62
 _ROWS_AT_ONCE = 200
 
@@ -63,6 +66,9 @@ class Contradiction:
 class CleanedFile:
     """The cleaned file, at `out`, with `rows` rows. `converted`: its format differs from that of the uploaded file.
 
+    `formulas` rows of a CSV have a cell that a spreadsheet would take for a formula. They are not escaped, since a
+    model would learn the apostrophes.
+
     `left_out` has the most frequent reason first. `contradictions` has the first of `contradicting` ones. Line numbers
     refer to the uploaded file.
     """
@@ -74,6 +80,7 @@ class CleanedFile:
     left_out: tuple[LeftOutRows, ...]
     contradictions: tuple[Contradiction, ...]
     contradicting: int
+    formulas: int = 0
 
     @property
     def n_left_out(self) -> int:
@@ -125,14 +132,16 @@ def clean(
                 "one: add a first line such as text,label."
             )
         rows = _write(out, _pieces(file, sniffed, columns, limits, progress), verdict)
+    written_as: WrittenAs = "jsonl" if sniffed.kind in ("jsonl", "parquet") else "csv"
     return CleanedFile(
         out=out,
-        written_as="jsonl" if sniffed.kind in ("jsonl", "parquet") else "csv",
+        written_as=written_as,
         converted=bool(source.notes) or sniffed.kind in ("objects", "xlsx", "parquet"),
         rows=rows,
         left_out=verdict.left_out(limits.listed),
         contradictions=tuple(verdict.contradictions[: limits.listed]),
         contradicting=len(verdict.contradictions),
+        formulas=verdict.formulas if written_as == "csv" else 0,
     )
 
 
@@ -148,6 +157,7 @@ class _Verdict:
     rows: set[int] = field(default_factory=set)
     reasons: dict[int, str] = field(default_factory=dict)
     contradictions: list[Contradiction] = field(default_factory=list)
+    formulas: int = 0
 
     def leave_out(self, piece: _Piece) -> None:
         """Records why a piece is not written. All lines swallowed by an open quote get the reason of the first one."""
@@ -180,6 +190,8 @@ def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[byte
             verdict.reasons[example.line] = DUPLICATE.code
         else:
             verdict.rows.add(example.line)
+            is_formula = any(text.startswith(FORMULA_STARTS) for text in _texts(example))
+            verdict.formulas += int(is_formula)
             seen.add(question + answer)
             earlier = first_lines.setdefault(question, example.line)
             if earlier != example.line:

@@ -1,0 +1,91 @@
+"""Records in the audit log what changed in finetune.toml: money, people, and the places that data may go to.
+
+Nobody signs a change of a file, so it is recorded at the next start. The log itself says what was valid before: each
+setting's newest entry has its value as JSON, and a setting without an entry had its default. Keys and tokens are in the
+environment, and never here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+from bot.rules.permissions import Policy
+from bot.settings import BudgetSettings, Settings
+from storage.store import Store
+
+ACTION = "change setting"
+FILE = "finetune.toml"
+SUBJECT = "setting "
+PLACES = frozenset({"where"})  # where a rule stands in the file: moving it changes nothing
+
+
+def record_changes(store: Store, settings: Settings, *, now: float) -> None:
+    """Adds an entry for each setting whose value isn't the one that the log has last."""
+    values = _values_of(settings)
+    known = _known_values(store)
+    for name in sorted({*values, *known}):
+        value = values.get(name)
+        before = known.get(name, DEFAULTS.get(name))
+        if value != before:
+            detail = f"{json.dumps(value)}, before {json.dumps(before)}"
+            store.audit.add(at=now, who=FILE, action=ACTION, subject=f"{SUBJECT}{name}", detail=detail)
+
+
+def _known_values(store: Store) -> dict[str, Any]:
+    """Returns the newest value of each setting in the log. A value is followed by the one before it."""
+    decoder = json.JSONDecoder()
+    entries = store.audit.entries_below(SUBJECT)
+    return {entry.subject.removeprefix(SUBJECT): decoder.raw_decode(entry.detail)[0] for entry in entries}
+
+
+def _values_of(settings: Settings) -> dict[str, Any]:
+    values = {
+        **_fields("budget", settings.budget),
+        **_fields("policy", settings.policy),
+        "slack.fallback_channel": settings.slack.fallback_channel,
+    }
+    for row in settings.providers:
+        values[f"providers.{row.name}"] = {
+            "address": _address(row.provider.base_url),
+            "cluster": _address(row.cluster),
+            "stays_here": row.stays_here,
+            "outputs_terms": row.outputs_terms,
+        }
+    return values
+
+
+def _fields(table: str, value: Any) -> dict[str, Any]:
+    return {f"{table}.{field.name}": _as_json(getattr(value, field.name)) for field in fields(value)}
+
+
+def _as_json(value: Any) -> Any:
+    """Returns a setting as plain JSON. Sets are sorted, so that their order is no change."""
+    if is_dataclass(value):
+        names = [field.name for field in fields(value) if field.name not in PLACES]
+        return {name: _as_json(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(_as_json(item) for item in value)
+    if isinstance(value, (list, tuple)):
+        return [_as_json(item) for item in value]
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else value
+
+
+def _address(url: str | None) -> str | None:
+    """Returns an address without a user name or password that somebody may have written into it, and without the port
+    of the trainer that is started here, which is another one each time."""
+    parts = urlsplit(url or "")
+    host = parts.hostname
+    if not host or host in ("127.0.0.1", "localhost"):
+        return host
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+DEFAULTS = {**_fields("budget", BudgetSettings()), **_fields("policy", Policy())}
