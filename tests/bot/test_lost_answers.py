@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ POST, LOOK, SHARE = "chat.postMessage", "conversations.history", "files.complete
 
 @pytest.fixture
 def slack() -> Iterator[SlackEmulator]:
-    with SlackEmulator(channels=(TICKETS, OTHERS), scopes=ALL_SCOPES | HISTORY) as slack:
+    with SlackEmulator(
+        channels=(replace(TICKETS, private=False), OTHERS), scopes=ALL_SCOPES | HISTORY
+    ) as slack:
         yield slack
 
 

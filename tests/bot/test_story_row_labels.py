@@ -130,6 +130,8 @@ def test_each_label_is_stored_at_once_and_a_restart_loses_none(suspicious: World
     assert [label.label for label in suspicious.store.labellings.labels(labelling)][1] is None
     suspicious.restart()
     assert len(suspicious.store.labellings.labels(labelling)) == 2
+    labels = [entry for entry in suspicious.store.audit.entries() if entry.action == "label row"]
+    assert len(labels) == 2 and labels[1].detail.endswith(", dropped")
     suspicious.click(DORA, "label_rows")
     assert "2 of" in suspicious.read_form(DORA)
     suspicious.slack.close_modal(DORA.id)

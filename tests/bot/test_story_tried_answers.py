@@ -80,6 +80,8 @@ def test_a_good_answer_is_preferred_to_an_earlier_bad_one(world: World) -> None:
     world.wait_for_answer(ANA, before)
     reply = world.slack.ephemerals(ANA.id)[-1].text
     assert "2 preference pairs so far; training needs 14" in reply and "/finetune pairs" not in reply
+    verdicts = [entry.detail for entry in world.store.audit.entries() if entry.action == "judge answer"]
+    assert verdicts == ["not good", "good"]
 
 
 def test_a_better_answer_must_differ_and_hold_no_secret(world: World) -> None:
