@@ -28,12 +28,13 @@ def record_changes(store: Store, settings: Settings, *, now: float) -> None:
     """Adds an entry for each setting whose value isn't the one that the log has last."""
     values = _values_of(settings)
     known = _known_values(store)
-    for name in sorted({*values, *known}):
-        value = values.get(name)
-        before = known.get(name, DEFAULTS.get(name))
-        if value != before:
-            detail = f"{json.dumps(value)}, before {json.dumps(before)}"
-            store.audit.add(at=now, who=FILE, action=ACTION, subject=f"{SUBJECT}{name}", detail=detail)
+    with store.transaction():
+        for name in sorted({*values, *known}):
+            value = values.get(name)
+            before = known.get(name, DEFAULTS.get(name))
+            if value != before:
+                detail = f"{json.dumps(value)}, before {json.dumps(before)}"
+                store.audit.add(at=now, who=FILE, action=ACTION, subject=f"{SUBJECT}{name}", detail=detail)
 
 
 def _known_values(store: Store) -> dict[str, Any]:
