@@ -292,7 +292,10 @@ def _channel_errors(form: str, answers: Answers) -> Errors:
     as somebody likes, so that the channel in it is no proof that they are still a member."""
     if form not in FORMS_OF_A_CHANNEL:
         return {}
-    if authorization.may_act_in(answers.context, answers.words[0], answers.person):
+    channel = answers.words[0]
+    if answers.values.get("channel") not in (None, channel):
+        return {}  # it is for another channel, whose members are looked up when it is received
+    if authorization.may_act_in(answers.context, channel, answers.person):
         return {}
     return {next(iter(answers.blocks)): permission_cards.NOT_IN_CHANNEL}
 
