@@ -227,13 +227,13 @@ def cleaned_summary(dataset: Dataset, cleaned: CleanedFile) -> str:
 
 def left_out_lines(cleaned: CleanedFile) -> list[str]:
     """A sentence for each reason. Line numbers refer to the uploaded file, which stays unchanged."""
-    kept = [*_contradictions(cleaned), *_formulas(cleaned)]
+    remarks = [*_contradictions(cleaned), *_formulas(cleaned)]
     if not cleaned.left_out:
-        return ["Nothing had to be left out.", *kept]
+        return ["Nothing had to be left out.", *remarks]
     return [
         f"Left out: {pluralize(cleaned.n_left_out, 'line')}.",
         *map(_reason, cleaned.left_out),
-        *kept,
+        *remarks,
     ]
 
 

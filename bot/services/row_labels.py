@@ -157,10 +157,10 @@ def answer(context: AppContext, button: str, value: str, person: str) -> Block |
     return _next_form(context, labelling, person)
 
 
-def _verdict(given: str | None, label: str | None) -> str:
+def _verdict(shown: str | None, label: str | None) -> str:
     if label is None:
         return "dropped"
-    return "kept" if label == given else "labelled"
+    return "kept" if label == shown else "labelled"
 
 
 def close(context: AppContext, number: int, person: str) -> Labelling | Refusal:

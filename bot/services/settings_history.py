@@ -27,17 +27,17 @@ PLACES = frozenset({"where"})  # where a rule stands in the file: moving it chan
 def record_changes(store: Store, settings: Settings, *, now: float) -> None:
     """Adds an entry for each setting whose value isn't the one that the log has last."""
     values = _values_of(settings)
-    known = _known_values(store)
+    logged = _logged_values(store)
     with store.transaction():
-        for name in sorted({*values, *known}):
+        for name in sorted({*values, *logged}):
             value = values.get(name)
-            before = known.get(name, DEFAULTS.get(name))
+            before = logged.get(name, DEFAULTS.get(name))
             if value != before:
                 detail = f"{json.dumps(value)}, before {json.dumps(before)}"
                 store.audit.add(at=now, who=FILE, action=ACTION, subject=f"{SUBJECT}{name}", detail=detail)
 
 
-def _known_values(store: Store) -> dict[str, Any]:
+def _logged_values(store: Store) -> dict[str, Any]:
     """Returns the newest value of each setting in the log. A value is followed by the one before it."""
     decoder = json.JSONDecoder()
     entries = store.audit.entries_below(SUBJECT)

@@ -40,11 +40,15 @@ def test_a_command_that_posts_is_refused_in_a_channel_without_the_bot(world: Wor
 
 
 def test_with_a_fallback_channel_the_card_is_posted_there(make_world: MakeWorld) -> None:
-    world = make_world(Rules(fallback=PUBLIC.id))
-    world.seed_dataset(channel=WITHOUT_BOT)
-    assert world.type(START, channel=WITHOUT_BOT) == ""
+    world = make_world(Rules(fallback=PRIVATE.id))
+    world.seed_dataset(channel=WITHOUT_BOT, called="salaries")
+    refusal = world.type(START.replace("tickets", "salaries"), channel=WITHOUT_BOT)
+    assert "/invite @Finetune" in refusal, "what belongs to a private channel goes nowhere else"
+    world.slack.remove_bot(PUBLIC.id)
+    world.seed_dataset(channel=PUBLIC)
+    assert world.type(START, channel=PUBLIC) == ""
     world.tick(2)
-    world.approve(BEN, channel=PUBLIC)
+    world.approve(BEN)
     world.tick_until_state("training")
 
 
