@@ -99,6 +99,10 @@ class Promotions(Table):
         sql = "SELECT * FROM promotions WHERE dataset = ? AND model = ? ORDER BY id"
         return self._db.all(_promotion, sql, (dataset, model))
 
+    def next(self, promotion: Promotion) -> Promotion | None:
+        """Returns the promotion that replaced this one, None while it is current."""
+        return self._db.first(_promotion, "SELECT * FROM promotions WHERE instead_of = ?", (promotion.id,))
+
     def current(self, dataset: str) -> Promotion | None:
         sql = "SELECT * FROM promotions WHERE dataset = ? AND ended_at IS NULL"
         return self._db.first(_promotion, sql, (dataset,))

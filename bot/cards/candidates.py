@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import assert_never
 
 from bot.cards.words import interval, percent, pluralize, share_text, shorten
 from bot.rules.alternatives import Alternative
@@ -70,6 +71,14 @@ MEANINGS: Mapping[Scoring, str] = {
     "f1": "F1, the words shared with the expected answer",
     "judge": "acceptable to the judging model",
 }
+# In front of a share, as the name of a fact.
+FACT_NAMES: Mapping[Scoring, str] = {
+    "label": "Right",
+    "json": "Fields right",
+    "calls": "Right calls",
+    "f1": "F1",
+    "judge": "Acceptable to the judging model",
+}
 
 
 # What counts as right when base and tuned model are compared row by row.
@@ -93,6 +102,11 @@ def measure_title(ladder: Ladder, *, is_full: bool = False) -> str:
 def short_meaning(rung: Rung) -> str:
     """What a share means; follows it."""
     return "right calls and words" if _is_mixed(rung.scoring, rung.calls) else SHORT_MEANINGS[rung.scoring]
+
+
+def fact_name(rung: Rung) -> str:
+    """What a share means, as the name of a fact."""
+    return "Right calls and shared words" if _is_mixed(rung.scoring, rung.calls) else FACT_NAMES[rung.scoring]
 
 
 def meaning(rung: Rung) -> str:
@@ -293,10 +307,31 @@ def _cost_of_a_claim(looks: Looks) -> str:
     bar = bar_share(looks.bar)
     if looks.needed_now is None:
         return f"They are too few to show that something new meets {bar}, even with every answer right."
+    needs = f"needs {_needed_text(looks, looks.needed_now)} to show {bar}"
     if looks.needed_now == looks.needed_at_first:
-        return f"Something new needs at least {looks.needed_now:,} right to show {bar}, as at first."
-    before = f" ({looks.needed_at_first:,} at first)" if looks.needed_at_first else ""
-    return f"Something new now needs at least {looks.needed_now:,} right to show {bar}{before}."
+        return f"Something new {needs}, as at first."
+    before = f" ({_bare_needed(looks, looks.needed_at_first)} at first)" if looks.needed_at_first else ""
+    return f"Something new now {needs}{before}."
+
+
+def _needed_text(looks: Looks, right: int) -> str:
+    """In what is counted: rows that are right or wrong, or a share where rows can be partly right."""
+    needed = _bare_needed(looks, right)
+    match looks.scoring:
+        case "json":
+            return f"up to {needed} of fields"
+        case "f1":
+            return f"a score of up to {needed}"
+        case "label" | "calls" | "judge":
+            return f"at least {needed} right"
+        case _:
+            assert_never(looks.scoring)
+
+
+def _bare_needed(looks: Looks, right: int) -> str:
+    if looks.scoring in ("json", "f1"):
+        return percent(right / looks.rows)
+    return f"{right:,}"
 
 
 LOWER_COST = "Fresh or sealed rows in the next version lower this."

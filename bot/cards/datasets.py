@@ -42,6 +42,7 @@ from bot.cards.findings import (
     group_findings,
     line_ranges,
     need_file,
+    summed_up,
 )
 from bot.cards.forms import modal
 from bot.cards.general import text_message, unchecked_notes, unchecked_text
@@ -482,14 +483,18 @@ def _name(label_or_column: str) -> str:
 
 def _findings(report: Report) -> list[CardBlock]:
     """One line per rule, worst first, with one example each. The file in the thread lists all findings."""
-    met = group_findings(report.findings)
-    lines = first_lines([_finding(group) for group in met], SHOWN_RULES)
+    groups = group_findings(report.findings)
+    examples = summed_up(groups)
+    repeated = [group.code for group in examples.values()]
+    met = [group for group in groups if group.code not in repeated]
+    lines = first_lines([_finding(group, examples.get(group.code)) for group in met], SHOWN_RULES)
     if need_file(report.findings):
         lines.append("The file in the thread lists every line and how to fix it.")
     return [Lines(lines)] if lines else []
 
 
-def _finding(group: Group) -> str:
+def _finding(group: Group, example: Group | None = None) -> str:
+    """`example` is the group of lines that this one sums up, None if it sums up none."""
     first = group.parts[0]
     text = f"{line_ranges(first.lines[:1]).capitalize()} {first.text}." if first.lines else first.text
     have = "has" if group.rows == 2 else "have"
@@ -500,7 +505,13 @@ def _finding(group: Group) -> str:
         part = f"{text[:comma]}, …" if comma > 0 else cut(text, MOST_OF_A_FINDING)
         text = text[: end + 1] if end > 0 else part
     cure = escape(cut(group.cure, MOST_OF_A_FINDING))
-    return f"• *{WORDS[group.severity].capitalize()}*: {escape(text)}{others} {cure}"
+    shown = f" For example: {escape(cut(_example_text(example), MOST_OF_A_FINDING))}" if example else ""
+    return f"• *{WORDS[group.severity].capitalize()}*: {escape(text)}{others}{shown} {cure}"
+
+
+def _example_text(group: Group) -> str:
+    first = group.parts[0]
+    return f"{line_ranges(first.lines[:1])} {first.text}."
 
 
 def _found(report: Report) -> str:

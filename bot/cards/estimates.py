@@ -170,14 +170,8 @@ def card(
     verdict, headline = summary.verdict, _headline(summary, target)
     next_step = sentence(advice.next_step(verdict, spelling))
     step = _next_button(summary, number, encoder) if number is not None else None
-    adopt: list[Block] = []
     if tried and number is not None and step and step["action_id"] in (START, USE_ENCODER):
         step = button(_adopt_label(tried), ADOPT, str(number), style="primary")
-    elif tried and number is not None:
-        adopt = [button(_adopt_label(tried), ADOPT, str(number))]
-    anyway: list[Block] = []
-    if number is not None and not tried and step and _may_start_anyway(verdict):
-        anyway = [button("Start anyway", START, str(number))]  # takes the place of sharing: three are enough
     by = f", shared by <@{shared_by}>" if shared_by else ""
     parts: list[CardBlock] = [
         Headline(headline),
@@ -193,9 +187,7 @@ def card(
     if tried:
         parts.append(Note(_tried_text(tried, is_private=shared_by is None)))
     if number is not None:
-        share = [] if shared_by or anyway else [button("Share in the channel", SHARE, str(number))]
-        details_button = button("Details", DETAILS, str(number))
-        parts.append(actions(*([step] if step else []), *anyway, *adopt, *share, details_button))
+        parts.append(actions(*_buttons(verdict, number, step, tried, is_shared=shared_by is not None)))
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
 
 
@@ -276,6 +268,25 @@ def _next_button(summary: EstimateSummary, number: int, encoder: str | None) -> 
         value = summary.name if action in (UPLOAD_AGAIN, MEASURE_DATASET) else str(number)
         return button(words, action, value, style="primary")
     return None if verdict.kind == "no_go" or is_trained else button("Start anyway", START, str(number))
+
+
+def _buttons(
+    verdict: Verdict, number: int, step: Block | None, tried: TriedOut | None, *, is_shared: bool
+) -> list[Block]:
+    """At most three, the next step first. What somebody tries out becomes the team's before it is shared; where there
+    is no step to take, the channel hears of the answer first."""
+    details_button = button("Details", DETAILS, str(number))
+    share = [] if is_shared else [button("Share in the channel", SHARE, str(number))]
+    if tried and (step is None or step["action_id"] != ADOPT):
+        adopt = button(_adopt_label(tried), ADOPT, str(number))
+        if step:
+            return [step, adopt, details_button]
+        return [*share, adopt, details_button] if share else [details_button, adopt]
+    if step is None:
+        return [*share, details_button]
+    if not tried and _may_start_anyway(verdict):
+        return [step, button("Start anyway", START, str(number)), details_button]
+    return [step, *share, details_button]
 
 
 def _may_start_anyway(verdict: Verdict) -> bool:

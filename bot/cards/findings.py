@@ -15,6 +15,7 @@ from storage.records import Dataset
 from trainers.dataset import Finding, Report, Severity
 from trainers.dataset.checks import MINIMUM
 from trainers.dataset.clean_copy import CleanedFile, CleaningRefusal, LeftOutRows
+from trainers.dataset.slow_checks import ERRORS_UNKNOWN, LABEL_DOUBTED, LABEL_ERRORS
 from trainers.money import usd
 
 WORDS: Mapping[Severity, str] = {"blocks": "must fix", "warns": "worth a look", "tells": "good to know"}
@@ -63,9 +64,24 @@ def group_findings(findings: Sequence[Finding]) -> tuple[Group, ...]:
     return tuple(_group(same) for same in by_code.values())
 
 
+# Findings about the whole file that sum up findings about single lines: cards show one of those lines as an example.
+SUMMARIES: Mapping[str, str] = {
+    LABEL_ERRORS.code: LABEL_DOUBTED.code,
+    ERRORS_UNKNOWN.code: LABEL_DOUBTED.code,
+}
+
+
+def summed_up(groups: Sequence[Group]) -> Mapping[str, Group]:
+    """Returns the groups that another one sums up, by the code of that one."""
+    by_code = {group.code: group for group in groups}
+    return {code: by_code[other] for code, other in SUMMARIES.items() if code in by_code and other in by_code}
+
+
 def count_by_severity(findings: Sequence[Finding]) -> Mapping[Severity, int]:
     """The number of broken rules of each severity, however many lines break them."""
-    totals = Counter(group.severity for group in group_findings(findings))
+    groups = group_findings(findings)
+    repeated = [group.code for group in summed_up(groups).values()]
+    totals = Counter(group.severity for group in groups if group.code not in repeated)
     return {severity: totals[severity] for severity in WORDS if totals[severity]}
 
 

@@ -28,6 +28,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.candidates import (
     FRESH_ROWS,
+    fact_name,
     looks_sentence,
     looks_text,
     meaning,
@@ -38,7 +39,6 @@ from bot.cards.general import text_message, unchecked_notes, unchecked_text
 from bot.cards.judge_agreement import untrusted_notes, untrusted_text
 from bot.cards.words import (
     about_rows,
-    capitalize,
     day,
     listed,
     money,
@@ -250,9 +250,8 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
     proof, looks = summary.proof, summary.looks
     if proof.rung is None:
         return [Text("It has not been measured on held-out rows.")]
-    measure = capitalize(meaning(proof.rung).partition(",")[0])
     rows = pluralize(proof.rung.n, "held-out row") + (f", {looks_text(looks)}" if looks else "")
-    pairs = [(measure, f"{quality(proof.rung)} on {rows}")]
+    pairs = [(fact_name(proof.rung), f"{quality(proof.rung)} on {rows}")]
     for other in filter(None, (proof.best, proof.against_used)):
         on = (
             "" if other.rows == proof.rung.n else f" on the {pluralize(other.rows, 'row')} that both answered"

@@ -275,7 +275,7 @@ def _needed(run: Run, plan: Plan, pending: Pending) -> str:
     requested = f"Requested by {_requester(run, plan)}."
     if not pending.approved:
         needed = "one approver" if pending.quorum == 1 else f"{pending.quorum} approvers"
-        them = "them" if plan.uploaded_by == run.requester else "these two"
+        them = f"<@{run.requester}>" if plan.uploaded_by == run.requester else "these two"
         return f"{requested} Needs {needed} other than {them}{reason}."
     # An edit notifies nobody, so these mentions only name people.
     who = f": {listed(pending.others, SHOWN_PEOPLE)}" if pending.others else ""

@@ -116,7 +116,13 @@ def is_base_best(result: RunResult, other: Rung | None) -> bool:
         is_alike = ladder.scoring in SAME_MEASURE or result.partial is not None
     if not is_alike or 2 * base.unlisted > base.n:
         return False
-    return other is None or result.change.before.score > other.score
+    return other is None or _is_base_ahead(result, other)
+
+
+def _is_base_ahead(result: RunResult, other: Rung) -> bool:
+    if result.is_base_ahead is None:  # a result of an older version, which took the higher score
+        return result.change.before.score > other.score
+    return result.is_base_ahead
 
 
 def is_before(result: RunResult, other: Rung) -> bool:
@@ -128,7 +134,7 @@ def better_name(result: RunResult) -> str:
     """The name of what the labels were compared with: the best alternative, or what answered before if that is better
     (services/run_worker.py)."""
     other = best_alternative(result.ladder) if result.ladder else None
-    return _name(other) if other and other.score >= result.base.share else before_name(result)
+    return _name(other) if other and not _is_base_ahead(result, other) else before_name(result)
 
 
 def _name(rung: Rung) -> str:

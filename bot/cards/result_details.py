@@ -149,8 +149,8 @@ def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
         (tuned,) = ladder.rung("tuned")
         right = counted_as_right(ladder)
         lines.append(
-            f"Two measures are used: base and tuned model are compared by answers that are {right}; tuned "
-            f"model ({percent(tuned.score)}) and alternative by {meaning(tuned)}."
+            f"Two measures are used. Against its base, the tuned model's answers count that are {right}; beside the "
+            f"alternatives its score counts, which is {percent(tuned.score)} {meaning(tuned)}."
         )
     if result.base.unlisted:
         lines.append(

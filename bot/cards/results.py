@@ -43,12 +43,12 @@ from bot.cards.result_comparison import (
     is_before,
     right_text,
 )
-from bot.cards.words import about_usd, charge, percent, pluralize, shorten
+from bot.cards.words import about_usd, charge, day, percent, pluralize, shorten
 from bot.rules.facts import is_silent
 from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
 from bot.rules.plans import MONEY_RULES, Plan
 from bot.rules.units import HOURS_PER_MONTH, format_months
-from bot.values.runs import RunResult
+from bot.values.runs import NOTHING_SINCE, AfterResult, RunResult, TimeInUse
 from storage.records import Run
 from trainers.evaluation.results import Rung, Standing
 from trainers.money import from_micros
@@ -83,12 +83,14 @@ def card(
     name: str | None = None,
     machine: str | None = None,
     is_stopped: bool = False,
+    after: AfterResult = NOTHING_SINCE,
 ) -> Message:
-    """The card. `may_be_used` is True if the model is better than the measured alternatives and not in use yet.
-    `is_deleted` is True if its dataset was deleted. `name` links to the run's card, `machine` to the card of the
-    machine on which its model runs by the hour; `is_stopped` is True once that machine is stopped, and its cost
-    final."""
-    headline, saves = _headline(result, may_be_used=may_be_used), saving_text(plan, result)
+    """The card. `may_be_used` is True if the model is better than the measured alternatives and not in use yet;
+    `after` says what happened to it since. `is_deleted` is True if its dataset was deleted. `name` links to the run's
+    card, `machine` to the card of the machine on which its model runs by the hour; `is_stopped` is True once that
+    machine is stopped, and its cost final."""
+    headline = _headline(result, may_be_used=may_be_used, is_in_use=after.is_in_use)
+    saves = saving_text(plan, result)
     rows = pluralize(result.tuned.n, "held-out row")
     what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
     is_judged = plan.judge and result.ladder and result.ladder.scoring == "judge"
@@ -115,17 +117,18 @@ def card(
             Headline(headline),
             Note(f"{subject}{scoring_text(result.ladder)}"),
             Facts([*facts, ("Cost", _cost(run, plan, result, is_stopped=is_stopped)), *taught_facts(plan)]),
-            *([Text(DELETED)] if is_deleted else _reasons(plan, result)),
-            *([] if is_deleted else _next(run, plan, result, may_be_used=may_be_used)),
+            *([Text(DELETED)] if is_deleted else _reasons(plan, result, after)),
+            *([] if is_deleted else _next(run, plan, result, after, may_be_used=may_be_used)),
             *([Note(about_machine)] if machine else []),
-            actions(*_buttons(run, plan, result, may_be_used=may_be_used, is_deleted=is_deleted)),
+            actions(*_buttons(run, plan, result, after, may_be_used=may_be_used, is_deleted=is_deleted)),
         ),
     )
 
 
-def list_headline(result: RunResult, *, may_be_used: bool) -> str:
+def list_headline(result: RunResult, *, may_be_used: bool, is_in_use: bool = False) -> str:
     """The card's headline with the number of rows, for lists; unescaped."""
-    return f"{_headline(result, may_be_used=may_be_used)}, on {pluralize(result.tuned.n, 'held-out row')}"
+    headline = _headline(result, may_be_used=may_be_used, is_in_use=is_in_use)
+    return f"{headline}, on {pluralize(result.tuned.n, 'held-out row')}"
 
 
 def alt_text(plot: str, plan: Plan) -> str:
@@ -137,7 +140,7 @@ def alt_text(plot: str, plan: Plan) -> str:
     return f"Expected labels against the tuned model's answers, {subject}"
 
 
-def _headline(result: RunResult, *, may_be_used: bool) -> str:
+def _headline(result: RunResult, *, may_be_used: bool, is_in_use: bool) -> str:
     """What to do with the tuned model, then how it compares with the bar and with the best alternative on the same
     rows."""
     ladder = result.ladder
@@ -149,6 +152,8 @@ def _headline(result: RunResult, *, may_be_used: bool) -> str:
     measured = f" {short_meaning(tuned)}"
     by_bar = STANDS[tuned.standing].format(bar=bar_text(ladder.bar, ladder.is_bar_set))
     decision = _decision(result, tuned, other, may_be_used=may_be_used)
+    if is_in_use:
+        decision = "In use"  # the team has decided, whatever the verdict was
     return (
         f"{decision}: {percent(tuned.score)}{measured}, {by_bar}; {compared_with_best(result, ladder, tuned)}"
     )
@@ -271,12 +276,12 @@ def _cost(run: Run, plan: Plan, result: RunResult, *, is_stopped: bool) -> str:
     return f"{actual}, {as_expected}{by_vendor}{over}{uncounted}"
 
 
-def _reasons(plan: Plan, result: RunResult) -> list[CardBlock]:
+def _reasons(plan: Plan, result: RunResult, after: AfterResult) -> list[CardBlock]:
     """At most one reason for the model, one against it, and one unknown."""
     reasons = (
         ("For", _for(plan, result)),
         ("Against", _against(result)),
-        ("Unknown", _unknown(plan, result)),
+        ("Unknown", _unknown(plan, result, after)),
     )
     lines = [f"• *{kind}*: {text}" for kind, text in reasons if text]
     return [Lines(lines)] if lines else []
@@ -327,7 +332,7 @@ def _against(result: RunResult) -> str:
     return ""
 
 
-def _unknown(plan: Plan, result: RunResult) -> str:
+def _unknown(plan: Plan, result: RunResult, after: AfterResult) -> str:
     advice, current = result.advice, escape(shorten(plan.current or ""))
     judge = _judge(plan, result)
     about_judge = ""
@@ -345,7 +350,7 @@ def _unknown(plan: Plan, result: RunResult) -> str:
     if result.no_encoder:
         why = sentence(result.no_encoder)
         return f"How it compares with the free encoder, which could not answer for this run: {why}"
-    if current and saving_text(plan, result):
+    if current and not after.is_current_measured and saving_text(plan, result):
         return f"Whether it can replace {current}, which was not measured on these rows."
     if ladder and ladder.rungs and ladder.scoring == "f1":
         (tuned,) = ladder.rung("tuned")
@@ -362,13 +367,18 @@ def notes_on_judge(plan: Plan, result: RunResult) -> list[str]:
     return judge_notes(plan.judge, models, result.judge, result.ladder, people)
 
 
-def _next(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
-    """The next step; empty if the first button does it."""
+def _next(
+    run: Run, plan: Plan, result: RunResult, after: AfterResult, *, may_be_used: bool
+) -> list[CardBlock]:
+    """What happened since, or the next step; empty if the first button does it."""
+    since = _since(run, after)
+    if since:
+        return [Text(since)]
     if _about_judge(plan, result) or _to_measure(result) or (may_be_used and not _is_open(result)):
         return []
     text = f"*Next*: {sentence(result.advice.next_step)}" if result.advice and result.advice.next_step else ""
     if result.advice and result.advice.kind == "go" and run.model:
-        # It is in use already, or there is an objection that the verdict doesn't consider, such as the model in use.
+        # There is an objection that the verdict doesn't consider, such as the model in use.
         text = f"*Next*: {code(f'/finetune promote {run.model}')} explains what speaks against deploying it."
     elif result.advice is None and result.change.p >= SIGNIFICANT:
         text = "*Next*: Stay with what you have, or measure again with more held-out rows."
@@ -377,19 +387,44 @@ def _next(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool) -> list
     return [Text(text)] if text else []
 
 
-def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool, is_deleted: bool) -> list[Block]:
+def _since(run: Run, after: AfterResult) -> str:
+    """Who deployed the model, what took its place, and whether it is gone; '' if nothing happened."""
+    use = after.use
+    sentences = []
+    if use is not None:
+        sentences.append(f"*Deployed* by <@{use.person}> on {day(use.since)}.")
+    if use is not None and use.until is not None:
+        sentences.append(_ended(use, use.until))
+    if after.is_gone:
+        sentences.append(
+            f"*Gone*: {escape(run.provider)} no longer has the model, so it has to be trained again."
+        )
+    elif use is not None and use.until is not None:
+        sentences.append(f"{code(f'/finetune promote {run.model}')} deploys it again.")
+    return " ".join(sentences)
+
+
+def _ended(use: TimeInUse, until: float) -> str:
+    if use.is_rolled_back:
+        return f"*Rolled back* to {code(use.other)} by <@{use.ended_by}> on {day(until)}."
+    if use.other:
+        return f"*Replaced* by {code(use.other)} on {day(until)}, by <@{use.ended_by}>."
+    return f"In use until {day(until)}."
+
+
+def _buttons(
+    run: Run, plan: Plan, result: RunResult, after: AfterResult, *, may_be_used: bool, is_deleted: bool
+) -> list[Block]:
     """The next step first. Only "Details" if the model was deleted."""
     number = str(run.id)
     if is_deleted:
         return [button("Details", DETAILS, number)]
     may_be_used = may_be_used and not _is_judge_distrusted(result)
-    steps = [
-        *_about_judge(plan, result),
-        *_to_measure(result, plan.dataset, number),
-        *([promotion_button(run.id, run.model)] if may_be_used and run.model else []),
-        *([try_button(run.id)] if run.model else []),
-    ]
-    if steps and not _next(run, plan, result, may_be_used=may_be_used):
+    steps = [*_about_judge(plan, result), *_to_measure(result, plan.dataset, number)]
+    if run.model and not after.is_gone:
+        steps += [promotion_button(run.id, run.model)] if may_be_used else []
+        steps.append(try_button(run.id))
+    if steps and not _next(run, plan, result, after, may_be_used=may_be_used):
         steps[0]["style"] = "primary"
     return [*steps[:2], button("Details", DETAILS, number)]
 

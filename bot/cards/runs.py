@@ -43,7 +43,7 @@ from bot.cards.words import (
 from bot.rules.calibration import Actual, RunningError
 from bot.rules.facts import Looks
 from bot.rules.plans import Plan
-from bot.values.runs import Progress, RunResult
+from bot.values.runs import NOTHING_SINCE, AfterResult, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import Run, RunState
 
@@ -92,7 +92,7 @@ class RunSummary:
     with the actual figures; `running` is the error of our estimates over recent runs. `may_be_used` is True if its
     model is better and not in use yet, `is_deleted` if its dataset was deleted, `is_stopped` if its machine, which is
     billed by the hour, is stopped. `looks` counts the looks at its held-out rows. `pending` is what a plan still needs
-    that waits for the person's approval."""
+    that waits for the person's approval. `after` is what happened to its model since the result."""
 
     run: Run
     plan: Plan
@@ -108,6 +108,7 @@ class RunSummary:
     looks: Looks | None = None
     is_stopped: bool = False
     pending: Pending = ONE_APPROVER
+    after: AfterResult = NOTHING_SINCE
 
 
 def card(
@@ -195,6 +196,7 @@ def details_card(summary: RunSummary) -> Message:
             may_be_used=summary.may_be_used,
             is_deleted=summary.is_deleted,
             is_stopped=summary.is_stopped,
+            after=summary.after,
         )
     if summary.run.state == "needs_human":
         return interventions.card(summary.run, summary.plan, summary.decisions)
@@ -228,7 +230,9 @@ def status_line(summary: RunSummary) -> str:
     """A run's progress or result; follows its name in a list."""
     words = "paused" if summary.progress.is_paused else STATE_WORDS[summary.run.state]
     if summary.result:
-        headline = results.list_headline(summary.result, may_be_used=summary.may_be_used)
+        headline = results.list_headline(
+            summary.result, may_be_used=summary.may_be_used, is_in_use=summary.after.is_in_use
+        )
         return escape(headline[:1].lower() + headline[1:])
     if summary.run.state == "training" and _step_text(summary.progress):
         done = f"{words}, {percent_done(share_done(summary.run, summary.progress))}% done"

@@ -15,6 +15,11 @@ from bot.rules.promotion import compare_models
 from trainers.evaluation.results import Ladder, Rung
 
 
+def is_same_model(name: str, full_name: str) -> bool:
+    """'gpt-4o' also means 'openai/gpt-4o'."""
+    return name in (full_name, full_name.partition("/")[2])
+
+
 def cheapest(rungs: Sequence[Rung]) -> Rung | None:
     """Returns the first of equally cheap ones. A rung without a known price is returned only if none has one."""
     return min(rungs, key=lambda rung: (rung.usd_per_1000 is None, rung.usd_per_1000 or 0), default=None)
@@ -120,7 +125,7 @@ class MeasuredCandidates:
         """Returns the rung of today's model with its prompt alone; 'gpt-4o' also matches 'openai/gpt-4o'."""
         for rung in self.rungs:
             model = rung.arm.model
-            if rung.arm.rung == "zero" and model and current in (model, model.partition("/")[2] or model):
+            if rung.arm.rung == "zero" and model and is_same_model(current, model):
                 return rung
         return None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from bot.rules.alternatives import UnmeasuredModel
+from bot.rules.alternatives import UnmeasuredModel, is_same_model
 from bot.rules.forecast import Outlook
 from bot.rules.judge_agreement import UNCHECKED, JudgeChecks
 from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS
@@ -26,6 +26,7 @@ from trainers.evaluation.results import (
     Ladder,
     Rung,
     RungName,
+    Scoring,
 )
 from trainers.evaluation.statistics import wilson
 from trainers.providers import ModelVerdict
@@ -231,11 +232,13 @@ class Standard:
 @dataclass(frozen=True)
 class Looks:
     """How often people have seen scores of something new on the `rows` of the current holdout. Looks at an earlier
-    version's rows count whole, because these rows are still among them. `bar` is the dataset's."""
+    version's rows count whole, because these rows are still among them. `bar` is the dataset's. `scoring` says what the
+    scores count, as far as the rows alone tell: a judge may have scored free text."""
 
     count: int
     rows: int
     bar: float = DEFAULT_QUALITY_THRESHOLD
+    scoring: Scoring = "label"
 
     @property
     def are_spent(self) -> bool:
@@ -244,7 +247,8 @@ class Looks:
 
     @property
     def needed_now(self) -> int | None:
-        """How many rows a new candidate has to get right to be shown to meet the bar; None if all are too few."""
+        """How many rows a new candidate has to get right to be shown to meet the bar; None if all are too few. Where
+        rows can be partly right, this share of the score is always enough: such scores vary less."""
         return least_right(self.rows, self.bar, self.count + 1)
 
     @property
@@ -324,8 +328,8 @@ class Facts:
 
     def is_measured(self, model: str) -> bool:
         """'gpt-4o' also matches 'openai/gpt-4o'."""
-        models = {rung.arm.model for rung in self.evidence.rungs if rung.arm.model}
-        return model in models | {name.partition("/")[2] for name in models}
+        measured = (rung.arm.model for rung in self.evidence.rungs if rung.arm.model)
+        return any(is_same_model(model, name) for name in measured)
 
     def measure_step(self, measure: Measure, usd: Decimal | None = None) -> Step:
         """Returns the step for a measurement, or a step to set it up first if a key or a model is missing. The new

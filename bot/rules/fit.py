@@ -42,7 +42,7 @@ from bot.rules.reasons import (
     labelling_step,
 )
 from trainers.evaluation.claims import claim_level
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import Rung, find_best
 
 Aim = Literal["quality", "style", "latency"]
 
@@ -71,14 +71,14 @@ def task_reasons(facts: Facts) -> tuple[Reason, ...]:
             stronger = Step(Measure("stronger base", facts.dataset), usd=None)
             return (Reason("reasoning", "no_go", "reasoning is not taught", step=stronger),)
         case "style" | "format" as kind:
-            best = _best(_prompted_rungs(facts.evidence))
+            best = find_best(_prompted_rungs(facts.evidence))
             if best is None:
                 return ()
             is_good = best.score >= STYLE_PROMPTED
             reached = StyleReached(kind, best.score)
             return (Reason("style", "go" if is_good else "unknown", reached, weighs=is_good),)
         case "classification" | "quality" if facts.has_own_classes:
-            best = _best(exclude_misread(_prompted_rungs(facts.evidence), facts.evidence.bar))
+            best = find_best(exclude_misread(_prompted_rungs(facts.evidence), facts.evidence.bar))
             if best is None or best.standing != "misses":
                 return ()
             return (Reason("own classes", "go", OwnClasses(best.score)),)
@@ -90,7 +90,7 @@ def task_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 def _knowledge_reason(facts: Facts) -> Reason:
     retrieval = [rung for rung in facts.evidence.alternatives if rung.arm.rung == "retrieval"]
-    best = _best(retrieval)
+    best = find_best(retrieval)
     missed = best is not None and all(
         rung.standing == "misses" and not might_meet(rung, facts.evidence.bar) for rung in retrieval
     )
@@ -106,17 +106,11 @@ def _speed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
     fastest = min(_prompted_rungs(evidence), key=lambda rung: rung.p95_s, default=None)
     if fastest is None:
         return ()
-    free = max(
-        (rung for rung in evidence.alternatives if rung.arm.is_free), key=lambda r: r.score, default=None
-    )
+    free = find_best(rung for rung in evidence.alternatives if rung.arm.is_free)
     tuned = evidence.trained.p95_s if evidence.trained else None
     is_faster = tuned is not None and tuned * FASTER <= fastest.p95_s
     speeds = Speeds(fastest.p95_s, free, tuned)
     return (Reason("latency", "go" if is_faster else "unknown", speeds, weighs=is_faster),)
-
-
-def _best(rungs: list[Rung]) -> Rung | None:
-    return max(rungs, key=lambda rung: rung.score, default=None)
 
 
 def _prompted_rungs(evidence: Evidence) -> list[Rung]:
@@ -290,4 +284,4 @@ def numbers_of(
 def _best_for(aim: Aim, rungs: Sequence[Rung]) -> Rung | None:
     if aim == "latency":
         return min(rungs, key=lambda rung: rung.p95_s, default=None)
-    return max(rungs, key=lambda rung: rung.score, default=None)
+    return find_best(rungs)

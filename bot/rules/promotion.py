@@ -52,7 +52,8 @@ class ModelComparison:
 
     `least` is the lower bound that decides. It is below `low`, and lower for each further model that was tuned and
     measured on the same rows (claims.py); None in comparisons that were stored before there was one. `spread` is the
-    standard deviation of the difference per row."""
+    standard deviation of the difference per row. `is_best` is True if the other model is the best alternative, as
+    results and plans name it: it needn't have the highest score."""
 
     other: str
     score: float
@@ -65,6 +66,7 @@ class ModelComparison:
     least: float | None = None
     spread: float | None = None
     look: int = 1
+    is_best: bool = False
 
     @property
     def is_better(self) -> bool:
@@ -154,11 +156,14 @@ def alias_for(dataset: str) -> str:
 def best_comparison(comparisons: Iterable[ModelComparison], margin: float) -> ModelComparison | None:
     """Returns the comparison with the best of the other candidates, None without any.
 
-    If the model isn't shown to be better than that one, a comparison in which it can't replace the other goes first: a
-    model that is cheaper than the best candidate may still cost more than the second best.
+    The model has to stand up to the highest score, even if that may be luck. If it isn't shown to be better than that
+    one, a comparison in which it can't replace the other goes first: a model that is cheaper than the best candidate
+    may still cost more than the second best.
     """
     ranked = sorted(comparisons, key=lambda comparison: comparison.score, reverse=True)
-    if ranked and not ranked[0].is_better:
+    if ranked and ranked[0].is_better:
+        ranked.sort(key=lambda comparison: not (comparison.is_best and comparison.is_better))
+    elif ranked:
         ranked.sort(key=lambda comparison: comparison.is_enough(margin))
     return next(iter(ranked), None)
 

@@ -248,7 +248,8 @@ def _is_tuned_better(other: Rung, evidence: Evidence) -> bool:
 def _price_win_reason(evidence: Evidence) -> Reason | None:
     """Returns a reason if the best alternative meets the bar, and the tuned model is cheaper and shown to be no worse
     within the margin. They are compared row by row, so both have to be scored in the same way on the same rows."""
-    best, tuned = max(evidence.alternatives, key=lambda rung: rung.score, default=None), evidence.trained
+    best = find_best(evidence.alternatives)
+    tuned = evidence.trained
     if best is None or tuned is None or best.standing != "meets" or tuned.standing == "misses":
         return None
     if (tuned.scoring, tuned.n) != (best.scoring, best.n) or _is_tuned_better(best, evidence):
@@ -267,7 +268,7 @@ def _price_win_reason(evidence: Evidence) -> Reason | None:
 def _versus_best_reasons(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
     """Compares the tuned model with the best alternative. Says no if the alternative is better, costs no more and isn't
     much slower."""
-    best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
+    best = find_best(evidence.alternatives)
     if best is None or best.n != tuned.n or _is_tuned_better(best, evidence):
         return ()
     if not is_shown_better(best, tuned, evidence.ladder):

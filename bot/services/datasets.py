@@ -357,7 +357,12 @@ def report_of(dataset: Dataset) -> Report | None:
 def looks_of(context: CoreContext, dataset: str, report: Report) -> Looks:
     """Returns how often people have seen scores on the held-out rows of the version with this report."""
     history = looks.history(context.store, dataset, str(report.holdout_sha256))
-    return Looks(len(find_new_looks(history)), report.n_holdout, bar_of(context, dataset))
+    return Looks(
+        count=len(find_new_looks(history)),
+        rows=report.n_holdout,
+        bar=bar_of(context, dataset),
+        scoring=report.scoring or "label",
+    )
 
 
 def looks_at_run(context: CoreContext, run: Run) -> Looks | None:

@@ -35,7 +35,7 @@ from trainers.dataset import Report, read
 from trainers.dataset.rows import at, distinct_example_places
 from trainers.evaluation.ladder import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_rungs
-from trainers.evaluation.results import Candidate, Curve, Ladder, Reply, Rung
+from trainers.evaluation.results import Candidate, Curve, Ladder, Reply, Rung, find_best
 from trainers.evaluation.statistics import Interval
 from trainers.pricing import PriceList
 
@@ -114,9 +114,9 @@ def _has_other_judge(evidence: Evidence, plan: Plan) -> bool:
 
 
 def best_rung(evidence: Evidence) -> Rung | None:
-    """Returns the rung with the highest score, the tuned model's included."""
+    """Returns the best rung, the tuned model's included."""
     tuned = [evidence.tuned] if evidence.tuned else []
-    return max([*evidence.rungs, *tuned], key=lambda rung: rung.score, default=None)
+    return find_best([*evidence.rungs, *tuned])
 
 
 def judge_checks(context: AppContext, plan: Plan) -> JudgeChecks | None:
@@ -186,6 +186,10 @@ def what_answered_before(run: Run) -> Before:
     return RunResult.from_json(run.result).before if run.result else "base"
 
 
+def _is_base_ahead(run: Run) -> bool:
+    return bool(run.result and RunResult.from_json(run.result).is_base_ahead)
+
+
 def measured_score(context: AppContext, model: Model) -> tuple[Plan, Rung | None]:
     """Returns the plan of the model's run, and the model's score, None if there is none."""
     run, plan = _run(context, model)
@@ -221,14 +225,20 @@ def _compare_with_alternatives(
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
         return
-    for rung in comparable_alternatives(load_evidence(context, dataset, report, None), plan.judge):
-        if plan.method == "head" and rung.arm.rung == ENCODER_RUNG:
-            continue  # this rung is the same model as the tuned one
-        if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):
-            provider, _, name = (rung.arm.model or "").partition("/")
-            other_usd = request_usd(context, provider, name, rung.usd_per_1000)
-            name = arm_name(rung.arm)
-            yield compare_models(name, tuned.scores, rung.scores, usd, other_usd, look=look, read=tuned.read)
+    comparable = [
+        rung
+        for rung in comparable_alternatives(load_evidence(context, dataset, report, None), plan.judge)
+        if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)
+        # the free encoder is the same model as one that `head` trained
+        and not (plan.method == "head" and rung.arm.rung == ENCODER_RUNG)
+    ]
+    best = None if _is_base_ahead(run) else find_best(comparable)
+    for rung in comparable:
+        provider, _, name = (rung.arm.model or "").partition("/")
+        other_usd = request_usd(context, provider, name, rung.usd_per_1000)
+        name = arm_name(rung.arm)
+        compared = compare_models(name, tuned.scores, rung.scores, usd, other_usd, look=look, read=tuned.read)
+        yield replace(compared, is_best=rung is best)
 
 
 def _describe_base(

@@ -25,6 +25,7 @@ from bot.rules.budgets import actual_micros
 from bot.rules.calibration import Actual, RunningError, run_actuals, running_error
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import checked_judges, freeze_scope
+from bot.services.model_history import load_after_result
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import OPEN_RUN_STATES, Draft, OutboxKind, Run
@@ -218,8 +219,8 @@ def post_result(
 
 
 def update_result(context: AppContext, run: Run) -> None:
-    """Edits the card of a result whose machine was started again or has stopped, so that it shows what the machine has
-    cost, or whose judge people have checked. The card of a deleted dataset's run is deleted, and stays so."""
+    """Edits the card of a result whose model was deployed or replaced, whose machine was started again or has stopped,
+    or whose judge people have checked. The card of a deleted dataset's run is deleted, and stays so."""
     if run.state != "done" or run.result is None:
         return
     result = RunResult.from_json(run.result)
@@ -233,11 +234,13 @@ def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -
     name = context.link(card_of(context, run), f"Run {run.id}")
     records = context.store.deployments.of_run(run.id) if plan.hosting else []
     machine = context.link(f"deployment {records[0].id}", "its card") if records else None
+    after = load_after_result(context, run, plan, result)
     message = result_views.card(
         run,
         plan,
         result,
-        may_be_used=bool(result.is_offered),
+        may_be_used=bool(result.is_offered) and after.is_nothing,
+        after=after,
         name=name,
         machine=machine,
         is_stopped=bool(records) and records[0].state == "stopped",

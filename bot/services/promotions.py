@@ -34,6 +34,7 @@ from bot.services import (
     looks,
     measurements,
     models,
+    notifications,
     runs,
 )
 from bot.services.candidates import LineUp
@@ -44,7 +45,7 @@ from storage.evaluations import NewMeasurement
 from storage.promotions import NewPromotion, Promotion
 from storage.records import Dataset, Measurement, Model, Run
 from trainers.dataset import Report
-from trainers.evaluation.results import Candidate, Ladder, Rung
+from trainers.evaluation.results import Candidate, Ladder, Rung, find_best
 from trainers.pricing import PriceList
 
 OVERTAKEN = "Another model was deployed just now; `/finetune models` shows which. Try again if you still want this one."
@@ -253,11 +254,20 @@ def _announce(
     seen = models.card_values(context, promotion, proof)
     before = context.store.promotions.get(promotion.instead_of) if promotion.instead_of else None
     _audit(context, seen, before)
+    _update_result(context, seen.model)
     if before and ended:
         models.show_card(context, before, ended)
+        _update_result(context, models.model_of(context, before))
     card = models.card_name(promotion)
     context.show(card, promotion.channel, views.promotion_card(seen), concerns=promotion.person)
     return seen
+
+
+def _update_result(context: AppContext, model: Model) -> None:
+    """Has the card of the model's result say that it was deployed or replaced."""
+    run = context.store.runs.get(model.run_id)
+    if run:
+        notifications.update_result(context, run)
 
 
 def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None) -> None:
@@ -405,7 +415,7 @@ def _best_alternative(
 ) -> tuple[LadderPlan | None, Candidate | None]:
     """Returns the plan that measured the best alternative on this version's holdout, and that alternative; (None, None)
     if nothing was measured."""
-    best = max(measured.alternatives, key=lambda rung: rung.score, default=None)
+    best = find_best(measured.alternatives)
     candidates = load_measured(
         context.store, context.settings.files, version.name, str(report.holdout_sha256), measured.bar
     )

@@ -460,6 +460,7 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         no_encoder=progress.no_encoder,
         loss_curve=judged.curves.loss,
         beside=judged.beside.to_json(),
+        is_base_ahead=judged.is_base_ahead,
         advice=_advice(step, judged.beside),
         arms=arms,
         at_once=(min(row.callers, judged.tuned.n) if row else None),

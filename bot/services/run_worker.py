@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bot.cards.result_comparison import SAME_MEASURE
 from bot.charts import evaluations as evaluation_charts
 from bot.charts.training import draw_training
 from bot.services.evaluation_worker import examples, right_answers
@@ -25,7 +26,7 @@ from trainers.dataset import Example
 from trainers.dataset.rows import at, distinct_example_places
 from trainers.evaluation.looks import FIRST_LOOK, Origin
 from trainers.evaluation.quality_threshold import rejudge_ladder
-from trainers.evaluation.results import Candidate, Ladder, Reply, Rung
+from trainers.evaluation.results import Candidate, Ladder, Reply, Rung, find_best
 from trainers.evaluation.scores import label_or_text
 from trainers.evaluation.statistics import (
     Confusion,
@@ -73,7 +74,8 @@ class RunComparison:
 class JudgedRun:
     """`answers` are both models' answers to all rows; everything else counts copies of a row once. `changed` are the
     rows that only one model got right, the losses first. `beside` is a ladder of the tuned model and the best
-    alternative."""
+    alternative. `is_base_ahead` is True if the base model is shown to be better than that alternative, None if there is
+    no alternative, or if the two are scored differently."""
 
     base: ArmScore
     tuned: ArmScore
@@ -84,6 +86,7 @@ class JudgedRun:
     gain_high: float
     curves: TrainingCurves
     beside: Ladder
+    is_base_ahead: bool | None
     answers: tuple[AnswerRow, ...]
     changed: tuple[ChangedRow, ...]
     labels: tuple[LabelChange, ...]
@@ -110,6 +113,7 @@ def judge_run(
     if matrix:
         evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
     beside = _ladder_beside_best(comparison, holdout, now)
+    is_base_ahead = _is_base_ahead(base, beside)
     all_measured = replace(beside, rungs=(*_comparable(comparison, beside), *beside.rung("tuned")))
     draw_training(metrics, title, folder)
     evaluation_charts.draw_ladder(all_measured, folder / "quality.png")
@@ -123,10 +127,11 @@ def judge_run(
         gain_high=compared.difference_interval.high,
         curves=training_curves(metrics),
         beside=beside,
+        is_base_ahead=is_base_ahead,
         answers=(*base_rows, *tuned_rows),
         changed=_changed_rows(holdout, base_rows, tuned_rows),
         labels=_label_changes(base_matrix, matrix) if base_matrix and matrix else (),
-        worse_labels=_worse_labels(expected, base, tuned, beside) if labels else (),
+        worse_labels=_worse_labels(expected, base, tuned, beside, is_base_ahead) if labels else (),
         judge=comparison.judge,
         partial=_partial_change(comparison, holdout, beside.rung("tuned")[0]),
     )
@@ -194,14 +199,34 @@ def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]
     return tuple(LabelChange(old.label, old.expected, old.correct, new.correct) for old, new in pairs)
 
 
+def _is_base_ahead(base: Sequence[AnswerRow], beside: Ladder) -> bool | None:
+    """Compares the base model with the best alternative by the rule for any later look: what is measured last has to be
+    clearly ahead."""
+    best = _best_alternative(beside)
+    if best is None or best.scoring not in SAME_MEASURE:
+        return None
+    scores = tuple(float(row.correct) for row in base)
+    share = sum(scores) / len(scores)
+    later = replace(best, arm=Candidate("zero"), score=share, scores=scores, look=best.look + 1)
+    return find_best([best, later]) is later
+
+
+def _best_alternative(beside: Ladder) -> Rung | None:
+    return next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
+
+
 def _worse_labels(
-    expected: Sequence[Example], base: Sequence[AnswerRow], tuned: Sequence[AnswerRow], beside: Ladder
+    expected: Sequence[Example],
+    base: Sequence[AnswerRow],
+    tuned: Sequence[AnswerRow],
+    beside: Ladder,
+    is_base_ahead: bool | None,
 ) -> tuple[LabelLoss, ...]:
     """Returns the labels on which the tuned model is worse than the best alternative, or than the base model if that is
     better."""
     before = [row.correct for row in base]
-    best = next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
-    if best and best.score >= sum(before) / len(before):
+    best = _best_alternative(beside)
+    if best and not is_base_ahead:
         before = [score == 1 for score in best.scores]
     return find_worse_labels([row.answer for row in expected], before, [row.correct for row in tuned])
 
@@ -240,7 +265,7 @@ def _ladder_beside_best(comparison: RunComparison, holdout: Sequence[Example], n
     alone = replace(alone, is_bar_set=comparison.is_bar_set, rungs=(only,))
     alone = rejudge_ladder(alone, comparison.bar)
     (tuned,) = alone.rungs
-    best = max(_comparable(comparison, alone), key=lambda rung: rung.score, default=None)
+    best = find_best(_comparable(comparison, alone))
     if best is None:
         return alone
     first, second = (tuned, best) if tuned.score >= best.score else (best, tuned)

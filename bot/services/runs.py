@@ -14,7 +14,8 @@ from bot.context import AppContext
 from bot.rules.permissions import Action, Request
 from bot.rules.plans import plan_from_json
 from bot.services import authorization, checked_judges, datasets, models, notifications
-from bot.values.runs import Progress, Refusal, RunResult
+from bot.services.model_history import load_after_result, load_last_use
+from bot.values.runs import AfterResult, Progress, Refusal, RunResult
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
 LATEST = 15
@@ -58,7 +59,8 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
         return summary
     actuals = notifications.actuals_of(run, summary.plan, summary.result)
     running, looks = notifications.running_errors(context), datasets.looks_at_run(context, run)
-    return replace(summary, actuals=actuals, running=running, looks=looks)
+    after = load_after_result(context, run, summary.plan, summary.result)
+    return replace(summary, actuals=actuals, running=running, looks=looks, after=after)
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
@@ -149,6 +151,7 @@ def overview_of(context: AppContext, run: Run) -> RunSummary:
         decisions=context.store.interventions.of(run) if run.state == "needs_human" else (),
         is_deleted=context.store.datasets.get(run.dataset_id).forgotten_at is not None,
         is_stopped=bool(machines) and machines[0].state == "stopped",
+        after=AfterResult(use=load_last_use(context, run, plan)),
     )
 
 

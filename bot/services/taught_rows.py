@@ -10,6 +10,7 @@ from bot.rules.facts import Evidence
 from bot.rules.plans import Plan, TaughtRows
 from trainers.dataset import Report, read
 from trainers.dataset.rows import question_key
+from trainers.evaluation.results import find_best
 
 
 def count_taught(context: CoreContext, plan: Plan, evidence: Evidence) -> tuple[TaughtRows, ...]:
@@ -18,7 +19,7 @@ def count_taught(context: CoreContext, plan: Plan, evidence: Evidence) -> tuple[
     taught = []
     for teacher, count in _count(context, plan.dataset, plan.train_sha256).items():
         measured = [rung for rung in evidence.rungs if rung.arm.model == teacher]
-        best = max(measured, key=lambda rung: rung.score, default=None)
+        best = find_best(measured)
         if best:
             score, low, high = (round(share, 6) for share in (best.score, best.low, best.high))
             taught.append(TaughtRows(teacher, count, score, low, high))

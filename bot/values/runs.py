@@ -265,10 +265,12 @@ class RunResult(JsonValue):
     `names_fields` is True if the base model's prompt named the fields of answers in JSON.
 
     `beside` is a Ladder as JSON: the tuned model, the best alternative measured on the same rows, and the test of the
-    two. `advice` follows from it. `worse_labels` are significantly less often right than with the best alternative.
-    `not_worse` is the model than which this one is shown to be cheaper and, within `margin`, not worse. `judge` is the
-    outcome of the judge of free text and `judge_checks` what people had said about its verdicts by then; both are None
-    without one. `agreement` is in results of older versions, in which people compared answers.
+    two. `is_base_ahead` is True if `base` is shown to be better than that alternative, None if there is none, if they
+    are scored differently, or in older results. `advice` follows from `beside`. `worse_labels` are significantly less
+    often right than with the best alternative. `not_worse` is the model than which this one is shown to be cheaper and,
+    within `margin`, not worse. `judge` is the outcome of the judge of free text and `judge_checks` what people had said
+    about its verdicts by then; both are None without one. `agreement` is in results of older versions, in which people
+    compared answers.
     `arms` are the trials of a sweep, one of which is the tuned model. `at_once` is the maximum number of questions
     under way at a time, on which the latencies depend. `shown_rows` held-out rows were shown in the result's thread.
     `is_offered` is whether the card offers to deploy the model, None in results from before it was stored.
@@ -319,6 +321,7 @@ class RunResult(JsonValue):
     no_encoder: str = ""
     checkable: int | None = None
     partial: ScoreChange | None = None
+    is_base_ahead: bool | None = None
 
     @property
     def ladder(self) -> Ladder | None:
@@ -343,6 +346,42 @@ class RunResult(JsonValue):
             high=self.gain_high,
             p=self.p_value,
         )
+
+
+@dataclass(frozen=True)
+class TimeInUse:
+    """The last time that a run's model was in use, from when `person` deployed it. `until` is None while it is; then
+    `ended_by` had `other` deployed in its place, which is a rollback if `is_rolled_back`. Times are in unix seconds."""
+
+    person: str
+    since: float
+    until: float | None = None
+    other: str = ""
+    ended_by: str = ""
+    is_rolled_back: bool = False
+
+
+@dataclass(frozen=True)
+class AfterResult:
+    """What is known of a run's model now and was not when its result was computed. `use` is None if it was never in
+    use. `is_gone` is True if its provider has lost it. `is_current_measured` is True if today's model has answered the
+    same held-out rows."""
+
+    use: TimeInUse | None = None
+    is_gone: bool = False
+    is_current_measured: bool = False
+
+    @property
+    def is_in_use(self) -> bool:
+        return self.use is not None and self.use.until is None
+
+    @property
+    def is_nothing(self) -> bool:
+        """True if nothing happened to the model, so that what its result offered still stands."""
+        return self.use is None and not self.is_gone
+
+
+NOTHING_SINCE = AfterResult()
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,9 @@ def test_two_rollbacks_go_back_two_models(world: World) -> None:
             f"{name} is in use again for tickets", f"<@{CLEO.id}> rolled back from", "it answers in French"
         )
     assert "the first model in use" in world.type("/finetune rollback tickets", user=CLEO)
+    answer = world.type("/finetune results 3")
+    assert f"*Rolled back* to `tickets-2` by <@{CLEO.id}>" in answer
+    assert "`/finetune promote tickets-3` deploys it again" in answer
     actions = [entry.action for entry in world.store.audit.entries("run 2")]
     assert actions[-4:] == ["promote", "replaced", "rolled back to", "roll back"]
 
@@ -391,12 +394,16 @@ def test_the_result_offers_a_better_model_and_its_button_promotes_it(world: Worl
     world.click(BEN, "put_to_work")
     world.send()
     assert in_use(world) == "tickets-1"
-    assert "already in use for `tickets`" in world.click_and_read(BEN, "put_to_work")
-    offers = count_offers(world)
+    assert count_offers(world) == 0
+    assert "already in use for `tickets`" in world.type("/finetune promote tickets-1", user=BEN)
+    world.find_message("In use: 100.0%", f"*Deployed* by <@{BEN.id}>")
+    answer = world.type("/finetune results 1")
+    assert "In use: 100.0%" in answer and f"*Deployed* by <@{BEN.id}>" in answer and "promote" not in answer
+    assert "in use: 100.0%" in world.type("/finetune runs")
     world.start(f"{START} epochs=9")
     world.approve()
     world.tick_until_state("done", 2)
-    assert count_offers(world) == offers, "a model no better than the one in use is not offered"
+    assert count_offers(world) == 0, "a model no better than the one in use is not offered"
 
 
 def count_offers(world: World) -> int:

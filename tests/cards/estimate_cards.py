@@ -123,6 +123,18 @@ def cards() -> dict[str, Message]:
             number=4,
             tried=estimates.TriedOut(0.7, "style", Standard(0.85, is_bar_set=False, task=None)),
         ),
+        "estimate-tried-out-to-measure": estimates.card(
+            cases["estimate-today-unmeasured"],
+            TARGET,
+            number=4,
+            tried=estimates.TriedOut(None, "extraction", Standard(0.85, is_bar_set=False, task=None)),
+        ),
+        "estimate-tried-out-in-vain": estimates.card(
+            cases["estimate-cheaper-rung"],
+            TARGET,
+            number=4,
+            tried=estimates.TriedOut(None, "classification", Standard(0.85, is_bar_set=False, task=None)),
+        ),
         "estimate-without-buttons": estimates.card(builders.estimate_summary(), TARGET),
     }
 

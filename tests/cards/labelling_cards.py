@@ -23,7 +23,7 @@ LABEL_FINDINGS = (
         "warns",
         "label_errors",
         "12 labels look different from those of similar rows; about 9 of them are probably wrong (2.3% of 383).",
-        "Have a person check some of the lines below.",
+        "Have a person check some of these lines.",
         12,
     ),
     *(

@@ -36,6 +36,7 @@ PROMOTION = Promotion(
     trouble=None,
 )
 RUNG = measurements.rung("tuned", "local/tickets-7", 190)
+FIELDS = measurements.fields_rung("tuned", "local/orders-7", 168, 105)
 PROVEN = PromotionEvidence(
     RUNG,
     ModelComparison("ten examples, openai/gpt-4o-mini", 0.79, 0.16, 0.1, 0.22, 200),
@@ -101,6 +102,9 @@ def cards() -> dict[str, Message]:
             )
         ),
         "promoted-looked-at": models.promotion_card(replace(SUMMARY, promotion=synced, looks=Looks(27, 200))),
+        "promoted-fields": models.promotion_card(
+            replace(SUMMARY, promotion=synced, proof=PromotionEvidence(FIELDS, PROVEN.best))
+        ),
         "promoted-by-sealed": models.promotion_card(
             replace(SUMMARY, promotion=synced, sealed=models.SealedProof(9, RUNG, PROVEN.best, 1))
         ),

@@ -7,8 +7,9 @@ from typing import Any
 
 from bot.cards import result_details, results
 from bot.cards.blocks import Message
-from bot.rules.plans import TaughtRows
-from bot.values.runs import Advice, RunResult
+from bot.rules.plans import Plan, TaughtRows
+from bot.values.runs import Advice, AfterResult, RunResult, TimeInUse
+from storage.records import Run
 from tests.cards import builders, measurements
 from tests.cards.builders import ALONE, CHEAPER, COMPARE, DECIDED_GO, GO, LOSSES, MISSES, NOT_WORSE, PREDICTED
 from tests.cards.measurements import JUDGED
@@ -137,5 +138,19 @@ def cards() -> dict[str, Message]:
                 judge=replace(JUDGED, failed="There is no such model."),
             ),
         ),
+        **_afterwards(done, *cases["result-go"]),
         "result-changed-rows": result_details.changed_rows_card(builders.changed_rows(6)),
+    }
+
+
+def _afterwards(run: Run, plan: Plan, result: RunResult) -> dict[str, Message]:
+    """The cards of a result whose model was deployed, replaced, rolled back or lost since."""
+    in_use = TimeInUse("U0BEN", builders.NOW)
+    replaced = replace(in_use, until=builders.NOW + 86_400, other="tickets-9", ended_by="U0CLEO")
+    rolled_back = replace(replaced, other="tickets-3", is_rolled_back=True)
+    return {
+        "result-in-use": results.card(run, plan, result, after=AfterResult(in_use, is_current_measured=True)),
+        "result-replaced": results.card(run, plan, result, after=AfterResult(replaced)),
+        "result-rolled-back": results.card(run, plan, result, after=AfterResult(rolled_back)),
+        "result-gone": results.card(run, plan, result, after=AfterResult(rolled_back, is_gone=True)),
     }

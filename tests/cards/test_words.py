@@ -8,8 +8,10 @@ import pytest
 
 from bot.cards import result_details, words
 from bot.cards.blocks import Headline, Lines, cut, cut_mrkdwn, plain, slack_blocks
+from bot.cards.candidates import looks_sentence
 from bot.cards.dataset_deletion import DeletionScope
 from bot.cards.estimate_details import payback_text
+from bot.rules.facts import Looks
 from tests.cards import builders
 
 
@@ -235,3 +237,9 @@ def test_long_names_stay_different_when_they_are_shortened() -> None:
 def test_names_that_differ_at_their_ends_keep_beginning_and_end() -> None:
     names = (f"{'a' * 60} case A", f"{'a' * 60} case B")
     assert words.shorten_apart(names, 40) == [words.shorten(name, 40) for name in names]
+
+
+def test_the_cost_of_a_claim_is_in_what_is_scored() -> None:
+    assert "needs at least 183 right to show 85% (180 at first)" in looks_sentence(Looks(3, 200))
+    fields = looks_sentence(Looks(3, 200, scoring="json"))
+    assert "needs up to 91.5% of fields to show 85% (90.0% at first)" in fields

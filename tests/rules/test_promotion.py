@@ -150,6 +150,11 @@ def test_a_cheaper_model_is_also_compared_with_the_free_one() -> None:
     assert best_comparison([CLOSE], limits.margin) == CLOSE
     assert best_comparison([FREE, replace(BETTER, score=0.96)], limits.margin) == replace(BETTER, score=0.96)
     assert best_comparison([], limits.margin) is None
+    # a lead that may be luck: the model beats both, and is compared with the best alternative of the other cards
+    lucky = replace(BETTER, score=0.505)
+    best = replace(BETTER, is_best=True)
+    assert best_comparison([lucky, best], limits.margin) == best
+    assert best_comparison([replace(EQUAL, score=0.505), best], limits.margin) == replace(EQUAL, score=0.505)
 
 
 @pytest.mark.parametrize("n", [20, 200])

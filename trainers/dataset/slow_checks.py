@@ -44,8 +44,8 @@ MOST_WRONG = 0.3
 # Of a list of which fewer are wrong, the estimated number was up to twice too high.
 LEAST_PRECISION = 0.5
 
-LABEL_ERRORS = Rule("label_errors", "warns", "Have a person check some of the lines below.")
-ERRORS_UNKNOWN = Rule("label_errors_unknown", "tells", "Look at the lines below.")
+LABEL_ERRORS = Rule("label_errors", "warns", "Have a person check some of these lines.")
+ERRORS_UNKNOWN = Rule("label_errors_unknown", "tells", "Look at these lines.")
 LABELS_UNCLEAR = Rule("labels_not_told_apart", "tells", "Have a person check 50 random rows.")
 TOO_FEW_ROWS = Rule("too_few_rows_to_judge", "tells", "Have a person read the labels once.")
 LABEL_DOUBTED = Rule("label_doubted", "warns", "Look at the row, and correct its label if it is wrong.")

@@ -1,0 +1,66 @@
+"""A run's result beside the best alternative: one rule says on every card which one that is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bot.cards.result_comparison import best_alternative
+from bot.services.run_worker import JudgedRun, RunComparison, judge_run
+from tests.cards import measurements
+from tests.trainers.evaluation.builders import WORDS, answer_first, make_price, make_rows
+from trainers.evaluation.results import Candidate
+
+ROWS = make_rows(100)
+TUNED = "acme/tickets-1"
+
+
+@pytest.fixture
+def holdout(tmp_path: Path) -> Path:
+    lines = [
+        json.dumps({"messages": [vars(message) for message in row.messages]}, default=list) for row in ROWS
+    ]
+    content = "\n".join(lines).encode()
+    path = tmp_path / f"{hashlib.sha256(content).hexdigest()}.jsonl"
+    path.write_bytes(content)
+    return path
+
+
+def judge(holdout: Path, *, base_right: int) -> JudgedRun:
+    """The tuned model gets 95 rows right, the base model the first `base_right`, and those that it calls "card" because
+    it calls all the rest so. Before it, the classical model got 65 right, and a prompt that was measured in a later
+    look got 67 others right."""
+    classical = measurements.rung("classical", None, 65, n=100)
+    prompt = measurements.rung("zero", "acme/small", 67, n=100, look=2)
+    comparison = RunComparison(
+        run_id=1,
+        arm=Candidate("tuned", TUNED),
+        base=answer_first(ROWS, base_right, "card"),
+        tuned=answer_first(ROWS, 95, "card"),
+        labels=tuple(WORDS),
+        bar=0.85,
+        is_bar_set=False,
+        price=make_price(TUNED, "1", "1"),
+        dataset="tickets",
+        version=1,
+        holdout=holdout,
+        alternatives=(classical, replace(prompt, scores=prompt.scores[::-1])),
+    )
+    return judge_run(comparison, (), title=TUNED, folder=holdout.parent / "charts", now=0.0)
+
+
+def test_the_best_alternative_is_not_a_later_one_whose_lead_may_be_luck(holdout: Path) -> None:
+    judged = judge(holdout, base_right=20)
+    best = best_alternative(judged.beside)
+    assert best is not None and best.arm.rung == "classical"
+
+
+@pytest.mark.parametrize(("base_right", "is_ahead"), [(20, False), (55, False), (90, True)])
+def test_the_base_model_is_measured_last_and_has_to_be_clearly_ahead(
+    holdout: Path, base_right: int, is_ahead: bool
+) -> None:
+    assert judge(holdout, base_right=base_right).is_base_ahead is is_ahead
