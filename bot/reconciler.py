@@ -362,6 +362,10 @@ def _step_promotion(context: AppContext, promotion: Promotion) -> None:
 def _step_deployment(context: AppContext, record: DeploymentRecord) -> None:
     handle_step_failure = partial(deployments.handle_step_failure, context, record)
     _run_guarded(partial(deployments.step, context, record), f"deployment {record.id}", handle_step_failure)
+    latest = context.store.deployments.get(record.id)
+    if latest and (latest.state, latest.chat_model) != (record.state, record.chat_model):
+        shown = f"the card of {record.model}, which is in use"
+        _run_guarded(partial(models.show_where_used, context, record.model), shown)
 
 
 MAINTENANCE: tuple[tuple[Callable[[AppContext], None], str], ...] = (

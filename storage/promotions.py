@@ -160,12 +160,27 @@ def _promotion(**row: Any) -> Promotion:
 
 
 CURRENT_MODEL_SQL = """
-SELECT models.provider_model FROM promotions JOIN models ON models.name = promotions.model
+SELECT models.name, models.provider_model,
+    (SELECT count(*) FROM deployments WHERE deployments.model = models.name),
+    (SELECT chat_model FROM deployments WHERE deployments.model = models.name AND state = 'ready')
+FROM promotions JOIN models ON models.name = promotions.model
 WHERE promotions.dataset = ? AND promotions.ended_at IS NULL
 """
 
 
-def current_model(database: Path, dataset: str) -> str | None:
-    """Returns the provider's name of the model in use, None if there is none. Raises StorageError."""
+@dataclass(frozen=True)
+class CurrentModel:
+    """The model in use for a dataset: our name, and the one that programs call. That is None if the model answers only
+    on a machine by the hour and none runs."""
+
+    name: str
+    called: str | None
+
+
+def current_model(database: Path, dataset: str) -> CurrentModel | None:
+    """Returns None if no model is in use. Raises StorageError."""
     rows = query_read_only(database, CURRENT_MODEL_SQL, (dataset,), what="the model in use")
-    return str(rows[0][0]) if rows else None
+    if not rows:
+        return None
+    name, provider_model, machines, chat_model = rows[0]
+    return CurrentModel(name, chat_model if machines else provider_model)

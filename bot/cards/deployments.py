@@ -155,10 +155,21 @@ def expired_text(title: str, why: str) -> str:
     )
 
 
-def stopped_refusal(model: str, title: str) -> str:
+def stopped_refusal(model: str, title: str, machine: str = "its card") -> str:
+    """`machine` is the link to the machine's card."""
     return (
-        f"`{model}` is not running at {escape(title)}, where it costs money by the hour. Press *Start again* on its "
-        "card."
+        f"`{model}` is not running at {escape(title)}, where it costs money by the hour. Press *Start again* on "
+        f"{machine}."
+    )
+
+
+def in_use_stopped(summary: DeploymentSummary, dataset: str, machine: str) -> str:
+    """A message about a model in use whose machine has stopped. `machine` is the link to the machine's card."""
+    record = summary.record
+    return (
+        f"{code(record.model)}, in use for {code(dataset)}, is not running at {escape(summary.title)}: "
+        f"{_reason(record)}. Programs that call it get no answer. Press *Start again* on {machine}, and *Keep it "
+        f"running* if programs need it, or go back with `/finetune rollback {dataset}`."
     )
 
 
@@ -219,7 +230,11 @@ def _buttons(summary: DeploymentSummary) -> list[CardBlock]:
     buttons: list[Block] = []
     if record.state in ("starting", "ready"):
         sure = confirm(
-            "Keep it running?", f"It costs {price} until somebody stops it.", "Keep it running", "Not now"
+            "Keep it running?",
+            f"It costs {price} until somebody stops it, or until a day's cost reaches {money(record.day_micros)}, a "
+            "freeze or the end of the budget. Then it has to be started again.",
+            "Keep it running",
+            "Not now",
         )
         buttons += [] if record.kept_by else [button("Keep it running", KEEP, number, confirm=sure)]
         buttons.append(button("Stop it", STOP, number, style="danger"))

@@ -78,11 +78,20 @@ class SealedProof:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """A model's newest machine by the hour: the name that programs call, None if it is not running, and a link to its
+    card."""
+
+    called: str | None
+    card: str
+
+
+@dataclass(frozen=True)
 class PromotionSummary:
     """A promotion with what its card shows. `before` is the model that it replaced, `earlier` the one that a rollback
     restores. `provider` is a title. `has_alias` is True if programs call an alias there. `left` is another provider's
     title and the model that its alias still points to. `looks` counts the looks at the rows that it was measured on.
-    `sealed` is the result on sealed rows."""
+    `sealed` is the result on sealed rows. `machine` is None if the model needs none."""
 
     promotion: Promotion
     model: Model
@@ -94,6 +103,7 @@ class PromotionSummary:
     left: tuple[str, str] | None = None
     looks: Looks | None = None
     sealed: SealedProof | None = None
+    machine: Machine | None = None
 
     @property
     def dataset(self) -> str:
@@ -293,15 +303,32 @@ def _price_win(comparison: ModelComparison, margin: float) -> str:
 
 def _programs(summary: PromotionSummary) -> str:
     """What changes for programs that call the model."""
+    if summary.machine and summary.machine.called is None:
+        return (
+            f"*It is not running* at {escape(shorten(summary.provider))}, so programs get no answer. Press *Start "
+            f"again* on {summary.machine.card}."
+        )
     if not summary.has_alias:
+        called = summary.machine.called if summary.machine else None
         return (
             f"*Change your programs*: {escape(shorten(summary.provider))} has no aliases, so they have to call "
-            f"{code(summary.model.provider_model)}. `finetune current {summary.dataset}` prints this name."
+            f"{code(called or summary.model.provider_model)}. `finetune current {summary.dataset}` prints this name."
+            f"{_stops(summary)}"
         )
     programs = f"Programs that call {code(alias_for(summary.dataset))} at {escape(shorten(summary.provider))}"
     if summary.promotion.carried_at is None:
         return f"{programs} get it as soon as the trainer knows."
     return f"{programs} now get it, without a change."
+
+
+def _stops(summary: PromotionSummary) -> str:
+    """What ends the answers of a model on a machine by the hour."""
+    if summary.machine is None:
+        return ""
+    return (
+        f" It changes whenever the machine is started again. The bot can't see questions from programs and stops the "
+        f"machine as idle: press *Keep it running* on {summary.machine.card}."
+    )
 
 
 def _in_use(summary: PromotionSummary) -> list[CardBlock]:
@@ -441,7 +468,8 @@ def saving_text(micros: int) -> str:
 @dataclass(frozen=True)
 class ModelEntry:
     """A tuned model in a list. `promotion` is None if it is not in use, `rung` if it was not measured. `ends` is the
-    first day on which its provider no longer offers it."""
+    first day on which its provider no longer offers it. `is_stopped` is True if it needs a machine by the hour and none
+    runs."""
 
     model: Model
     dataset: str
@@ -451,6 +479,7 @@ class ModelEntry:
     promotion: Promotion | None
     ends: date | None = None
     actuals: ModelActuals | None = None
+    is_stopped: bool = False
 
 
 NONE_IN_USE: Listing[ModelEntry] = Listing()
@@ -476,7 +505,8 @@ def in_use_line(entry: ModelEntry) -> str:
     ends = f". *Ends {day(entry.ends)}*" if entry.ends else ""
     used = f"; {latest_month(entry.actuals)}" if entry.actuals else ""
     name = f"{code(entry.model.name)} for {code(entry.dataset)}{_since(entry.promotion)}"
-    return f"• {name}: {_measured(entry)}{used}{ends}"
+    stopped = ", *not running*" if entry.is_stopped else ""
+    return f"• {name}{stopped}: {_measured(entry)}{used}{ends}"
 
 
 def _entry(entry: ModelEntry) -> str:
@@ -492,7 +522,8 @@ def _entry(entry: ModelEntry) -> str:
 def _state(entry: ModelEntry) -> str:
     gone = ", *no longer at its provider*" if entry.model.gone_at is not None else ""
     if entry.promotion:
-        return f"*in use for {escape(entry.dataset)}*{_since(entry.promotion)}{gone}"
+        stopped = ", *not running*: `/finetune try` links the card to start it" if entry.is_stopped else ""
+        return f"*in use for {escape(entry.dataset)}*{_since(entry.promotion)}{stopped}{gone}"
     return f"{'no longer in use' if entry.model.state == 'retired' else 'not in use'}{gone}"
 
 

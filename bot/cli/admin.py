@@ -198,7 +198,7 @@ def log(reference: str, as_json: bool) -> None:
 def current(dataset: str, database: Path | None) -> None:
     """Print the provider's id of the model that is in use for DATASET.
 
-    Exits with 1 if there is none.
+    Exits with 1 if there is none, or if its machine at the vendor is not running.
     """
     from bot.command_options import normalize_name
     from storage.promotions import current_model
@@ -208,7 +208,10 @@ def current(dataset: str, database: Path | None) -> None:
     if model is None:
         click.echo(f"No model is in use for {dataset}: /finetune promote MODEL deploys one.", err=True)
         sys.exit(EXIT_BLOCKED)
-    click.echo(model)
+    if model.called is None:
+        click.echo(f"{model.name} is not running: press Start again on its card in Slack.", err=True)
+        sys.exit(EXIT_BLOCKED)
+    click.echo(model.called)
 
 
 @click.command()

@@ -16,6 +16,7 @@ from decimal import Decimal
 from bot.cards import deployments as views
 from bot.cards import freeze as freeze_cards
 from bot.cards.deployments import DeploymentSummary
+from bot.cards.general import text_message
 from bot.context import AppContext
 from bot.rules import budgets as rules
 from bot.rules import units
@@ -333,6 +334,23 @@ def _end(
                 _audit(context, moved, "finetune", "hosting stopped", str(reason))
             _show(context, moved)
             _update_result(context, moved)
+            _tell_users(context, moved)
+
+
+def _tell_users(context: AppContext, record: DeploymentRecord) -> None:
+    """Tells the channel, and the person who deployed it, that a model in use doesn't answer any more. Editing the
+    machine's card notifies nobody."""
+    if record.reason == "deleted":
+        return
+    for promotion in context.store.promotions.all_current():
+        if promotion.model == record.model:
+            machine = context.link(f"deployment {record.id}", "its card")
+            text = views.in_use_stopped(_summary(context, record), promotion.dataset, machine)
+            once = f"not running {record.id} {record.ended_at:.0f}"
+            context.post(promotion.channel, {"text": text}, dedupe=once)
+            notifications.tell_person(
+                context, f"{once} direct", promotion.person, promotion.channel, text_message(text)
+            )
 
 
 def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:

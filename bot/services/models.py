@@ -24,7 +24,16 @@ from bot.rules.budgets import question_micros
 from bot.rules.facts import Looks
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import PromotionEvidence, compare_models, find_objections
-from bot.services import authorization, budgets, data_policy, datasets, deployments, evidence, freeze_scope
+from bot.services import (
+    authorization,
+    budgets,
+    data_policy,
+    datasets,
+    deployments,
+    evidence,
+    freeze_scope,
+    notifications,
+)
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.questions import NewAsk, TriedAnswer
@@ -57,7 +66,9 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
         return price
     plan, row = _plan(context, model), context.settings.provider(model.provider)
     if plan.hosting and not deployments.is_running(context, model.run_id):
-        return Refusal(stopped_refusal(model.name, context.settings.title_of(model.provider)))
+        title = context.settings.title_of(model.provider)
+        machine = notifications.link_to_machine(context, model.run_id)
+        return Refusal(stopped_refusal(model.name, title, machine))
     refusal = data_policy.typed_text_refusal(context, text, "Your question", plan.dataset_id, [row])
     if refusal:
         return refusal
@@ -296,7 +307,16 @@ def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvide
         left=_provider_left(context, promotion, model),
         looks=_looks(context, model),
         sealed=_sealed(context, model),
+        machine=_machine(context, model),
     )
+
+
+def _machine(context: AppContext, model: Model) -> views.Machine | None:
+    records = context.store.deployments.of_run(model.run_id)
+    if not records:
+        return None
+    called = records[0].chat_model if records[0].state == "ready" else None
+    return views.Machine(called, notifications.link_to_machine(context, model.run_id))
 
 
 def _sealed(context: AppContext, model: Model) -> SealedProof | None:
@@ -338,6 +358,15 @@ def show_card(context: AppContext, promotion: Promotion, proof: PromotionEvidenc
     context.show(card_name(promotion), promotion.channel, card, concerns=promotion.person)
 
 
+def show_where_used(context: AppContext, name: str) -> None:
+    """Edits the card of a model in use after its machine was started or stopped, as another name answers now."""
+    for promotion in context.store.promotions.all_current():
+        if promotion.model == name:
+            proof = proof_of(context, promotion)
+            with context.store.transaction():
+                show_card(context, promotion, proof)
+
+
 def card_name(promotion: Promotion) -> str:
     return f"promotion {promotion.id}"
 
@@ -377,6 +406,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
         promotion=promotion,
         ends=base.ends if base else None,
         actuals=actuals_of(context, model, plan) if promotion else None,
+        is_stopped=plan.hosting is not None and not deployments.is_running(context, model.run_id),
     )
 
 

@@ -114,6 +114,12 @@ def link_to(context: AppContext, run: Run) -> str:
     return context.link(card_of(context, run), f"run {run.id}")
 
 
+def link_to_machine(context: AppContext, run_id: int) -> str:
+    """Returns a link to the card of the run's newest machine."""
+    records = context.store.deployments.of_run(run_id)
+    return context.link(f"deployment {records[0].id}", "its card") if records else "its card"
+
+
 def result_card_of(run: Run) -> str:
     return f"result {run.id}"
 
@@ -233,7 +239,7 @@ def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -
     result = checked_judges.with_current_checks(context, plan, result)
     name = context.link(card_of(context, run), f"Run {run.id}")
     records = context.store.deployments.of_run(run.id) if plan.hosting else []
-    machine = context.link(f"deployment {records[0].id}", "its card") if records else None
+    machine = link_to_machine(context, run.id) if records else None
     after = load_after_result(context, run, plan, result)
     message = result_views.card(
         run,

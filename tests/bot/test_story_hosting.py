@@ -63,11 +63,21 @@ def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_
 
     world.type("/finetune try tickets-1 where is my refund?")
     assert "It answers" in world.tick_until_answered()
-    assert world.type("/finetune promote tickets-1 because it was measured and is fine", user=BEN) is not None
+    assert world.type("/finetune promote tickets-1 because=it was measured and is fine", user=BEN) is not None
+    world.tick(2)
+    (called,) = (record.chat_model for record in world.store.deployments.live())
+    assert f"they have to call `{called}`" in world.find_message("tickets-1 is in use for tickets")
+    assert print_current(world) == (0, f"{called}\n")
     world.pass_time(600)
     world.click(ANA, "stop_deployment")
     tick_until_stopped(world)
     assert company(world).running == []
+    assert "so programs get no answer" in world.find_message("tickets-1 is in use for tickets")
+    assert "`tickets-1`, in use for `tickets`, is not running" in "\n".join(world.texts())
+    assert print_current(world)[0] == 1
+    assert "*not running*" in world.type("/finetune models") and "*not running*" in world.type(
+        "/finetune status"
+    )
     card = world.find_message("tickets-1 is stopped at Acme Tuning")
     bill = f"${company(world).bill}"
     assert f"{bill} at {hour} an hour" in card, (bill, card)
@@ -121,6 +131,12 @@ def test_a_machine_is_listed_in_the_terminal_until_it_is_stopped_for_lack_of_use
     assert company(world).running == []
     assert "Nobody used it for 30 minutes" in world.find_message("tickets-1 is stopped")
     assert "Running the model of run 1" in world.type("/finetune budget")
+
+
+def print_current(world: World) -> tuple[int, str]:
+    environment = {"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
+    result = CliRunner().invoke(main, ["current", "tickets"], env=environment)
+    return result.exit_code, result.stdout
 
 
 def list_deployments(world: World, *arguments: str) -> str:
