@@ -15,7 +15,6 @@ from slack_bolt import App
 from slack_bolt.logger.messages import warning_client_prioritized_and_token_skipped
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
-from slack_sdk.web import SlackResponse
 
 from bot.context import AppContext, WaitClock
 from bot.embedded_trainer import EmbeddedTrainer, missing_packages, with_trainer_address
@@ -28,6 +27,7 @@ from bot.scheduler import RECONCILE, SEND, Scheduler
 from bot.services import settings_history
 from bot.settings import Settings, SettingsProblems, SlackSettings
 from bot.slack import register
+from bot.slack.api import SlackAnswers, WatchedClient
 from bot.slack.files import SlackFiles
 from bot.slack.homes import Homes
 from bot.slack.inbox import replay
@@ -77,20 +77,22 @@ class Service:
         self.settings = with_trainer_address(settings, self.embedded) if self.embedded else settings
         self.workers = workers or WorkerPool()
         slack = settings.slack
-        posting = _slack_client(slack)
-        signed_in = _sign_in(posting)
+        self.answers = SlackAnswers(clock)
+        posting = _slack_client(slack, self.answers)
+        self._asking = _slack_client(slack, self.answers, LOOK_UP_TIMEOUT_S)
+        _sign_in(posting, self.answers)
         steps = (RECONCILE, SEND, HTTP_STEP) if slack.mode == "http" else (RECONCILE, SEND)
         self.heartbeat = Heartbeat(settings.data, steps, settings.service.watchdog_s)
         self.threads = threads(self.store, self.heartbeat)
         steady = steady or (time.monotonic if clock is time.time else clock)
         limits = limits or LookUpLimits(steady)
-        self.context = self._build_context(posting, signed_in, clock, steady, limits)
+        self.context = self._build_context(posting, clock, steady, limits)
         self.llm = self.context.llm
         self.notices = OutboxSender(
             self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock
         )
-        if signed_in:
-            self.notices.note_scopes(signed_in.headers)
+        if self.answers.signed_in:
+            self.notices.note_scopes(self.answers.signed_in.headers)
         self.watcher = Scheduler(
             self.heartbeat.watched(RECONCILE, lambda: reconcile(self.context)),
             self.heartbeat.watched(SEND, self._send),
@@ -104,12 +106,13 @@ class Service:
                 lambda: self.connection.is_connected,
                 clock,
                 self._list_troubles,
+                lambda: self.answers.come,
             )
             if settings.service.health_port
             else None
         )
         self._listener_threads = ThreadPoolExecutor(LISTENER_THREADS, "listener")
-        self.app = _build_bolt_app(slack, self._listener_threads, signed_in)
+        self.app = _build_bolt_app(slack, self._listener_threads, self.answers)
         self.homes = Homes(self.context, posting)
         register(self.app, self.context, self.homes, self.watcher.wake)
         self.connection: _Connection = (
@@ -121,7 +124,6 @@ class Service:
     def _build_context(
         self,
         posting: WebClient,
-        signed_in: SlackResponse | None,
         clock: Callable[[], float],
         steady: Callable[[], float],
         limits: LookUpLimits,
@@ -129,7 +131,8 @@ class Service:
         slack = self.settings.slack
         trainers = build_trainers(self.settings, self.embedded)
         hosts = frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
-        asking = _slack_client(slack, LOOK_UP_TIMEOUT_S)
+        asking = self._asking
+        signed_in = self.answers.signed_in
         for_reading = SlackDirectory(asking, signed_in, limits, reserve=URGENT_SHARE)
         return AppContext(
             settings=self.settings,
@@ -149,6 +152,8 @@ class Service:
 
     def _send(self) -> None:
         self.notices.send_due()
+        if self.answers.should_be_asked:  # in a thread: Slack may hang
+            self.threads.begin("Slack", partial(self.answers.ask, self._asking))
         if person := self.homes.next_outdated():  # in a thread, so that its look-ups don't delay messages
             self.threads.begin("App Homes", partial(self.homes.redraw, person))
 
@@ -160,8 +165,8 @@ class Service:
     def _list_troubles(self) -> Mapping[str, str]:
         """Returns problems that the ticks don't show, by subject."""
         troubles = dict(self.context.troubles)
-        if self.notices.locked_out:
-            troubles["token"] = self.notices.locked_out
+        if self.answers.refusal:
+            troubles["token"] = self.answers.refusal
         if self.notices.missing_scopes:
             troubles["scopes"] = f"missing: {', '.join(sorted(self.notices.missing_scopes))}"
         if self.workers.oldest_s > OLD_TASK_S:
@@ -235,31 +240,27 @@ def _open_embedded_trainer(settings: Settings) -> EmbeddedTrainer | None:
     return EmbeddedTrainer(data, trainer.models, trainer.port, trainer.slots, trainer.arguments)
 
 
-def _slack_client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:
-    # retry_handlers=[]: the SDK's own retry of a connection error posts twice
-    return WebClient(token=slack.bot_token, base_url=slack.api_url, timeout=timeout_s, retry_handlers=[])
+def _slack_client(slack: SlackSettings, answers: SlackAnswers, timeout_s: int = 15) -> WebClient:
+    return WatchedClient(slack.bot_token, slack.api_url, timeout_s, answers)
 
 
-def _sign_in(slack: WebClient) -> SlackResponse | None:
-    """Returns Slack's answer to auth.test, None if Slack can't be reached: running jobs are still followed, and Slack
-    is asked again when needed. Raises SlackApiError if Slack refuses the token."""
+def _sign_in(slack: WebClient, answers: SlackAnswers) -> None:
+    """Asks Slack who the app is. If Slack can't be reached, running jobs are followed all the same, and Slack is asked
+    again later. Raises SlackApiError if Slack refuses the token."""
     try:
-        return slack.auth_test()
+        answers.signed_in = slack.auth_test()
+        return
     except SlackApiError as error:
         if not is_unavailable(error):
             raise
     except NO_ANSWER:
         pass
     log.error("signing in to Slack: no answer; starting without it, and trying again later")
-    return None
 
 
-def _build_bolt_app(
-    slack: SlackSettings, listening: ThreadPoolExecutor, signed_in: SlackResponse | None
-) -> App:
-    client, is_known = _slack_client(slack), signed_in is not None
-    if signed_in is not None:  # Bolt would call auth.test again, and end the bot if that call fails
-        client.auth_test = lambda **_: signed_in  # type: ignore[method-assign]
+def _build_bolt_app(slack: SlackSettings, listening: ThreadPoolExecutor, answers: SlackAnswers) -> App:
+    # without a token, with which Bolt would ask Slack itself: `authorize` brings it to each delivery
+    client = WebClient(base_url=slack.api_url, timeout=15, retry_handlers=[])
     bolts = logging.getLogger("slack_bolt")
     bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG every response
     bolts.addFilter(_is_news)
@@ -267,13 +268,17 @@ def _build_bolt_app(
         name="finetune",  # without it Bolt searches for the caller's file, which takes 0.25 s
         logger=bolts,  # without it Bolt's loggers take the root logger's level
         client=client,
-        token_verification_enabled=is_known,  # while Slack is away, Bolt's own check would end the bot
+        authorize=lambda: answers.authorize(slack.bot_token),
         signing_secret=slack.signing_secret or "unused in socket mode",
         request_verification_enabled=False,  # bot/slack/http.py does it before anything is parsed
         ignoring_self_events_enabled=True,
         listener_executor=listening,
         process_before_response=False,
     )
+
+
+def _new_socket_client(slack: SlackSettings) -> WebClient:
+    return WebClient(slack.bot_token, base_url=slack.api_url, timeout=15, retry_handlers=[])
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -304,7 +309,7 @@ class _SocketConnection(_Connection):
         from slack_bolt.adapter.socket_mode.websocket_client import SocketModeHandler
 
         self.address = "Slack over Socket Mode"
-        self._handler = SocketModeHandler(app, slack.app_token, web_client=_slack_client(slack))
+        self._handler = SocketModeHandler(app, slack.app_token, web_client=_new_socket_client(slack))
         self._closing = threading.Event()
 
     @property

@@ -34,7 +34,7 @@ from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
 from storage.deployments import deployment_names
-from trainers.base_models import why_no_base
+from trainers.base_models import why_not_served
 from trainers.client import find_key
 from trainers.deployments import open_deployments
 from trainers.dialects import open_trainer
@@ -335,9 +335,13 @@ def _check_own_trainer(settings: Settings) -> Finding:
         return Finding(
             False, "own trainer", 'no base model: [trainer.models] NAME = "folder or hub id" in finetune.toml'
         )
+    faults = []
     for name, source in settings.trainer.models.items():
-        if why := why_no_base(source):
-            return Finding(False, "own trainer", f"leaves out [trainer.models] {name}: {why}")
+        why = why_not_served(name, source)
+        if why:
+            faults.append(f"[trainer.models] {name}: {why}")
+    if faults:
+        return Finding(False, "own trainer", f"starts, but leaves out {' '.join(faults)}")
     return Finding(True, "own trainer", f"can start, with {', '.join(settings.trainer.models)}")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bot import logs
 from bot.settings import Settings
-from trainers.base_models import why_no_base
+from trainers.base_models import why_not_served
 from trainers.host import trainer_environment
 
 RESTART_PAUSES_S = (1, 2, 5, 15, 60)
@@ -138,9 +138,9 @@ class EmbeddedTrainer:
         return child
 
     def _usable_models(self) -> Iterator[tuple[str, str]]:
-        """Yields the models without those that the trainer would refuse: one wrong folder must not stop the others."""
+        """Yields the models without those that the trainer would refuse: one bad row must not stop the others."""
         for name, where in self.models.items():
-            why = why_no_base(where)
+            why = why_not_served(name, where)
             if why is None:
                 yield name, where
             else:

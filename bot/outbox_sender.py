@@ -31,6 +31,7 @@ from slack_sdk.errors import SlackApiError
 from bot import process_health
 from bot.cards import general
 from bot.settings import Blocks
+from bot.slack.api import APP_IS_LOCKED_OUT
 from bot.slack.users import NO_ANSWER, PASSING, UNCLEAR, SlackDirectory
 from storage.messages import PATIENT_TRIES, RETRY_S
 from storage.records import Draft, OutboxItem, is_due
@@ -50,7 +51,6 @@ MAX_TRIES = 320  # lasts about a day while Slack is away
 ALONE_TRIES = 10  # for a message that fails while others get through: about half an hour
 CARD_IS_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "is_inactive"})
 CHANNEL_IS_CLOSED = frozenset({"is_archived", "channel_not_found", "not_in_channel", "restricted_action"})
-APP_IS_LOCKED_OUT = frozenset({"account_inactive", "token_revoked", "invalid_auth", "not_authed"})
 
 BLOCKS_REFUSED = frozenset(
     {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "unsupported_block"}
@@ -177,8 +177,8 @@ class OutboxSender:
     """Sends what is due in the outbox.
 
     `pace` in (0, 1] scales the pauses between messages; use less than 1 only with a Slack stand-in. `blocks` "newest"
-    sends a message's newest form if it has one, until Slack refuses it once. `locked_out` is Slack's error code if it
-    refuses the app's token; `missing_scopes` are scopes of manifest.yml that the app was not granted.
+    sends a message's newest form if it has one, until Slack refuses it once. `missing_scopes` are scopes
+    of manifest.yml that the app was not granted.
     """
 
     store: Store
@@ -188,7 +188,6 @@ class OutboxSender:
     blocks: Blocks = "classic"
     clock: Callable[[], float] = time.time
     settle_s: float = SETTLE_S
-    locked_out: str | None = None
     missing_scopes: frozenset[str] = frozenset()
     _next_allowed: dict[str, float] = field(default_factory=dict)
     _next_edit: float = 0.0
@@ -256,7 +255,6 @@ class OutboxSender:
         except NO_ANSWER as error:
             self._retry_later(item, f"Slack did not answer: {error}", _backoff(item.tries))
             return False
-        self.locked_out = None
         self._sent_at = self.clock()
         self._clear_state(item)
         self.store.outbox.mark_sent(item, channel=channel, ts=ts)
@@ -423,7 +421,6 @@ class OutboxSender:
         elif item.kind == "edit" and code in CARD_IS_GONE:
             self.store.outbox.repost(item, now=self.clock())
         elif code in APP_IS_LOCKED_OUT:
-            self.locked_out = code
             self._retry_later(item, code, 60.0, counts=False)
         elif code == "missing_scope":
             self._wait_for_a_person(item, code, needed=error.response.get("needed"))

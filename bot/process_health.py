@@ -40,6 +40,7 @@ PROBE = 1 << 18
 HEALTHY: Mapping[str, Any] = {
     "ticks": "come",
     "slack": "reaches us",
+    "slack_api": "answers",
     "database": "answers",
     "messages": "get through",
     "disk": "takes writes",
@@ -170,9 +171,11 @@ class Health:
         is_connected: Callable[[], bool],
         clock: Callable[[], float],
         troubles: Callable[[], Mapping[str, str]] = dict,
+        slack_answers: Callable[[], bool] = lambda: True,
     ) -> None:
         self._settings, self._store, self._heartbeat, self._clock = settings, store, heartbeat, clock
         self._is_connected, self._troubles = is_connected, troubles
+        self._slack_answers = slack_answers
         port = settings.service.health_port
         try:
             self._server = ThreadingHTTPServer((HOST, port), _handler(self))
@@ -192,6 +195,7 @@ class Health:
         values: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_healthy else "hang"}
         values["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
         values["slack"] = "reaches us" if self._is_connected() else "doesn't reach us"
+        values["slack_api"] = "answers" if self._slack_answers() else "doesn't answer"
         try:
             counts = read_metrics(self._store.database, self._clock())
             values["database"] = "answers"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from storage.migrations import NEWEST, migrations
 BUSY_TIMEOUT_MS = 30_000
 LOCK_WAIT_S = 1.0  # a killed bot's child process may hold the lock's file descriptor for a moment longer
 STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: about a millisecond
+FREE_TO_MIGRATE = 2  # times the file's size
 
 Row = TypeVar("Row")
 
@@ -55,6 +57,7 @@ class Database:
         self._is_closed = False
         try:
             check_schema_version(self.utils, path)
+            check_space_to_migrate(self.utils, path)
             migrations.apply(self.utils)
         except StorageError:
             os.close(self._lock)
@@ -207,6 +210,21 @@ def check_schema_version(utils: SqliteUtils, path: Path) -> None:
         raise StorageError(
             f"{path} was opened by a newer version of finetune (its schema is {newest}): start that version again, or "
             "restore a backup from before the upgrade."
+        )
+
+
+def check_space_to_migrate(utils: SqliteUtils, path: Path) -> None:
+    """Raises StorageError if the disk would become full while the database is migrated: the tables that change are
+    copied, and the copies are in the WAL too."""
+    if not migrations.applied(utils) or not migrations.pending(utils):
+        return
+    needed = FREE_TO_MIGRATE * path.stat().st_size
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise StorageError(
+            f"{path} has to be migrated to this version, which takes {needed / 1e9:.1f} GB of free disk space for the "
+            f"time being; {free / 1e9:.1f} GB are free. Nothing was changed. Free the rest, or move the folder `data` "
+            "to a larger disk."
         )
 
 

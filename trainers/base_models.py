@@ -24,6 +24,7 @@ from trainers.host import child_environment
 from trainers.json_values import from_object
 from trainers.sizing.architecture import UNPACKED, Architecture, UnknownSize, read_config
 
+MODEL_NAME = re.compile(r"[\w./-]{1,128}", re.ASCII)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 # Suffixes of transformers' class names for models that generate text.
 WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
@@ -102,10 +103,20 @@ def find_base(name: str, *, ask_the_hub: bool = True) -> Base | UnknownSize:
     return _base(name, _fetch_config(name))
 
 
+def why_not_served(name: str, source: str) -> str | None:
+    """Returns why our trainer would refuse the base model `source` under this name, None if it wouldn't."""
+    if not MODEL_NAME.fullmatch(name):
+        return "a name has at most 128 letters, digits and . _ - /."
+    return why_no_base(source)
+
+
 def why_no_base(source: str) -> str | None:
     """Returns why our trainer can't load a base model from `source`. Returns None for a folder that holds a model and
     for anything shaped like a hub id; the hub itself is not asked."""
-    folder = Path(source).expanduser()
+    try:
+        folder = Path(source).expanduser()
+    except RuntimeError:  # ~somebody, whom this machine doesn't know
+        return f"{source} starts with a user whom this machine doesn't know."
     if folder.is_dir():
         if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
             return None

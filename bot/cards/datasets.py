@@ -149,9 +149,9 @@ def _ready_card(
 
 
 def _missing_text(names: Sequence[str]) -> str:
-    """Says it before anybody plans a training; the folders themselves are for the log and the plan's refusal."""
+    """Says it before anybody plans a training; the reasons are for the log, the doctor and the plan's refusal."""
     listed = ", ".join(map(code, names[:3])) + (", …" if len(names) > 3 else "")
-    return f"⚠ {listed} can't be trained or measured: no model is where `[trainer.models]` in finetune.toml says."
+    return f"⚠ {listed} can't be trained or measured: see `finetune doctor`, and `[trainer.models]` in finetune.toml."
 
 
 def _next_step(report: Report) -> str:

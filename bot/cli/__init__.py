@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -59,6 +60,7 @@ OTHERS = {
     "Trainers": ("trainer", "engines"),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "forget"),
 }
+NEEDS_POSIX = "finetune runs on Linux and macOS. On Windows, run it in WSL (wsl --install) or in a container."
 
 
 class Commands(Mapping[str, click.Command]):
@@ -88,6 +90,9 @@ class CommandsByTask(click.Group):
             formatter.write_dl([(task, ", ".join(names)) for task, names in OTHERS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
+        if find_spec("fcntl") is None:  # before a command's module is imported, which would fail
+            click.echo(NEEDS_POSIX, err=True)
+            ctx.exit(2)
         words = [*ctx._protected_args, *ctx.args]
         try:
             return super().invoke(ctx)

@@ -33,7 +33,7 @@ from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft, Run
-from trainers.base_models import why_no_base
+from trainers.base_models import why_not_served
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
 from trainers.dataset.sensitive_data import Scan, scanner_name
 from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_data
@@ -445,7 +445,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
     days = context.settings.retention.refused
     refusal = views.refusal_sentence(report) if report.is_blocked else None
     bases = context.settings.trainer.models
-    missing_bases = [name for name, place in bases.items() if why_no_base(place)]
+    missing_bases = [name for name, place in bases.items() if why_not_served(name, place)]
     taught = taught_rows.count_taught_in(context, dataset.name, report)
     with context.store.transaction():
         moved = context.store.datasets.move(

@@ -202,7 +202,7 @@ def untrainable_text(settings: Settings, target: Target) -> str | None:
         return None
     place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
     why = base_models.why_untrainable(place or model.base_name or model.name)
-    missing = base_models.why_no_base(place) if place else None
+    missing = base_models.why_not_served(model.name, place) if place else None
     if why or not missing:
         return why
     cure = "Correct it under [trainer.models] in finetune.toml."

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slack_sdk import WebClient
 
 from bot.outbox_sender import OutboxSender
+from bot.slack.api import SlackAnswers, WatchedClient
 from demo.people import ANA, BOT, TICKETS
 from demo.slack_emulator import SlackEmulator
 from demo.workspace import Channel
@@ -25,7 +25,8 @@ class OutboxHarness:
         self.store = store
         self.slack = slack
         access = slack.access
-        client = WebClient(access.bot_token, base_url=access.api_url, timeout=5, retry_handlers=[])
+        self.answers = SlackAnswers(lambda: self.now)
+        client = WatchedClient(access.bot_token, access.api_url, 5, self.answers)
         self.sender = OutboxSender(store, client, fallback, clock=lambda: self.now)
 
     def put(self, kind: OutboxKind = "post", text: str = "x", **rest: Any) -> None:

@@ -217,3 +217,15 @@ def test_bash_completes_commands() -> None:
     assert "complete" in complete(_FINETUNE_COMPLETE="bash_source")
     words = {"_FINETUNE_COMPLETE": "bash_complete", "COMP_WORDS": "finetune pl", "COMP_CWORD": "1"}
     assert complete(**words) == "plain,plan-memory\n"
+
+
+def test_where_the_system_is_not_supported_every_command_says_so_in_a_sentence(tmp_path: Path) -> None:
+    """As on Windows, whose Python has neither of these modules."""
+    hidden = "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None"
+    for command in ("check rows.csv", "doctor", "run", "trainer --data x"):
+        code = f"{hidden}; sys.argv = ['finetune', *{command.split()}]; from bot.cli import main; main()"
+        process = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert process.returncode == 2
+        assert process.stderr.startswith("finetune runs on Linux and macOS."), process.stderr

@@ -267,11 +267,14 @@ def test_without_the_extra_local_hosted_training_works_and_no_trainer_starts(
     assert _open_embedded_trainer(load_settings(os.environ, installation.folder / "finetune.toml")) is None
 
 
-def test_a_missing_base_model_is_reported_in_the_trainers_words(installation: Installation) -> None:
-    installation.write_settings(('"models/tiny"', '".cache/tiny"'))
+def test_every_base_model_that_is_left_out_is_reported_in_the_trainers_words(
+    installation: Installation,
+) -> None:
+    installation.write_settings(('"models/tiny"', '".cache/tiny"\n"my model" = "org/name"'))
     finding = installation["own trainer"]
     assert not finding.is_ok
     assert "[trainer.models] tiny: .cache/tiny is neither a folder here nor a hub id" in finding.text
+    assert "[trainer.models] my model: a name has at most 128 letters" in finding.text
 
 
 def test_only_providers_with_a_key_are_checked(installation: Installation) -> None:

@@ -129,7 +129,7 @@ def test_a_stopped_trainer_stays_down(trainer: EmbeddedTrainer) -> None:
 def test_a_wrong_folder_of_one_model_does_not_stop_the_others(
     tmp_path: Path, base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bases = {"gone": str(tmp_path / "nowhere"), "tiny": str(base)}
+    bases = {"gone": str(tmp_path / "nowhere"), "a name": str(base), "tiny": str(base)}
     trainer = EmbeddedTrainer(tmp_path / "trainer", bases)
     trainer.start()
     try:
@@ -137,16 +137,17 @@ def test_a_wrong_folder_of_one_model_does_not_stop_the_others(
     finally:
         trainer.stop()
     assert re.search(r"base model gone of \[trainer.models\] is left out: \S+nowhere is neither", caplog.text)
+    assert "base model a name of [trainer.models] is left out: a name has at most 128 letters" in caplog.text
 
 
 def test_the_log_says_why_the_trainer_ended(
     tmp_path: Path, base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = EmbeddedTrainer(tmp_path / "trainer", {"a name": str(base)})
+    trainer = EmbeddedTrainer(tmp_path / "trainer", {"tiny": str(base)}, arguments=("--storage", "elsewhere"))
     trainer.start()
     wait_until(lambda: "restarting it in 1 s" in caplog.text, "the message", seconds=START_S)
     trainer.stop()
-    assert re.search(r"ended with code 2: trainer: --model a name=\S+: write it as", caplog.text)
+    assert re.search(r"ended with code 2: trainer: --storage needs --executor ray", caplog.text)
 
 
 def test_the_trainer_ends_when_its_bot_is_killed(tmp_path: Path, base: Path) -> None:

@@ -200,14 +200,14 @@ def test_a_revoked_token_loses_nothing_and_is_shown(outbox: OutboxHarness) -> No
     outbox.put("direct", "b", person=ANA.id, channel=OTHERS.id)
     outbox.set_tries(MAX_TRIES - 2)
     outbox.send_times(3, 61)
-    assert outbox.sender.locked_out == "token_revoked"
+    assert outbox.answers.refusal == "token_revoked"
     assert outbox.waiting() == 2
     outbox.slack.clear_faults()
     outbox.slack.fail("chat.postMessage", broken(500))
     for seconds in (61, 301, 301):
         outbox.send_after(seconds)
     assert (outbox.texts(), outbox.direct_texts()) == (["a"], ["b"])
-    assert outbox.sender.locked_out is None
+    assert outbox.answers.refusal is None
 
 
 def test_a_message_that_slack_refuses_for_good_holds_up_no_other(
@@ -261,7 +261,7 @@ def test_without_im_write_channels_work_and_the_scope_is_named_once_a_day(store:
         assert outbox.texts(OTHERS.id) == ["elsewhere"]
         result, report = outbox.texts()
         assert result == "the result" and "im:write" in report and "manifest.yml" in report
-        assert outbox.sender.locked_out is None, "the token is good"
+        assert outbox.answers.refusal is None, "the token is good"
         slack.grant("im:write")
         outbox.send_times(400, 2)
         assert len(outbox.direct_texts()) == 20

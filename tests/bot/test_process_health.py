@@ -23,7 +23,8 @@ from bot.embedded_trainer import free_port
 from bot.process_health import EXIT_HUNG, PATIENCE, Heartbeat, seconds_since_tick
 from bot.reconciler import maintain, reconcile
 from bot.settings import SettingsProblems, load_settings
-from demo.slack_emulator import refused
+from bot.slack.api import ASK_AGAIN_S, ASK_ANYWAY_S, SILENT_AFTER_S
+from demo.slack_emulator import broken, refused
 from tests.bot.world import Rules, World
 
 HANGS = """
@@ -223,6 +224,29 @@ def test_health_names_a_missing_scope_until_it_is_granted(make_world: MakeWorld)
         assert read_unwell(port)["troubles"] == {"scopes": "missing: files:write, im:write"}
         world.slack.grant("im:write", "files:write")
         world.start()
+        assert get(port, "/healthz")[0] == 200
+
+
+def test_health_sees_that_slack_is_silent_or_refuses_the_token_and_that_it_is_over(
+    make_world: MakeWorld,
+) -> None:
+    with serve_health(make_world) as (world, port):
+        answers, client = world.service.answers, world.service.notices.slack
+        world.pass_time(ASK_ANYWAY_S)
+        assert answers.should_be_asked, "an idle bot asks too"
+        world.slack.fail("auth.test", broken(503), times=None)
+        answers.ask(client)
+        assert get(port, "/healthz")[0] == 200, "one failed request is no outage"
+        world.pass_time(SILENT_AFTER_S)
+        assert answers.should_be_asked
+        assert read_unwell(port)["slack_api"] == "doesn't answer"
+        world.slack.clear_faults()
+        world.slack.fail("auth.test", refused("token_revoked"))
+        answers.ask(client)
+        assert read_unwell(port)["troubles"] == {"token": "token_revoked"}
+        world.pass_time(ASK_AGAIN_S)
+        assert answers.should_be_asked
+        answers.ask(client)
         assert get(port, "/healthz")[0] == 200
 
 

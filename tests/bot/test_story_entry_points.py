@@ -257,8 +257,17 @@ def test_a_bot_that_starts_while_slack_is_away_follows_its_jobs_and_answers_late
     world.slack.fail("auth.test", broken(503), times=None)
     world.slack.fail("chat.postMessage", cut_off(), times=None)
     world.boot()
+    assert not world.service.answers.come
+    before = len(world.slack.calls("auth.test"))
+    assert "reinstall" not in world.type("/finetune help"), (
+        "Bolt's own words while it can't ask who the app is"
+    )
+    assert "/finetune upload" in world.type("/finetune help")
+    assert len(world.slack.calls("auth.test")) == before, "a delivery doesn't wait for Slack"
     world.tick_until(lambda: world.run().state == "done", "the run to be done")
     world.slack.clear_faults()
+    world.service.answers.ask(world.service.notices.slack)
+    assert world.service.answers.come
     assert "Run 1" in world.type("/finetune status")
     world.pass_time(301)
     world.tick_until(lambda: any("Result of run 1" in text for text in world.texts()), "the result")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,7 +16,15 @@ from pathlib import Path
 import pytest
 
 from storage.backup import check_integrity, restore
-from storage.database import Database, DatabaseInUse, Stopped, StorageError, sqlite_version, wal_is_safe
+from storage.database import (
+    FREE_TO_MIGRATE,
+    Database,
+    DatabaseInUse,
+    Stopped,
+    StorageError,
+    sqlite_version,
+    wal_is_safe,
+)
 from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import NEWEST, migrations
 from storage.store import Store
@@ -109,6 +118,25 @@ def test_a_database_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) 
     for mark in ("-wal", "-journal"):
         path.with_name(path.name + mark).rmdir()
     Database(path).close()
+
+
+def test_a_migration_is_refused_on_a_disk_with_less_than_twice_the_files_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "finetune.db"
+    Database(path).close()
+    free = FREE_TO_MIGRATE * path.stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free - 1))
+    Database(path).close()  # it is migrated already
+    utils = SqliteUtils(str(path))
+    utils.conn.execute("DELETE FROM _sqlite_migrations WHERE name = ?", (NEWEST,))
+    utils.conn.commit()
+    utils.close()
+    with pytest.raises(StorageError, match="has to be migrated to this version"):
+        Database(path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free))
+    with pytest.raises(StorageError, match="duplicate column"):  # it begins, on columns that are there
+        Database(path)
 
 
 def test_a_database_of_a_newer_version_is_refused_and_unchanged(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import secrets
 import signal
 import socket
@@ -24,7 +23,7 @@ from typing import IO, Any, Literal, NoReturn
 import click
 import uvicorn
 
-from trainers.base_models import find_preset, why_no_base
+from trainers.base_models import MODEL_NAME, find_preset, why_no_base
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.host import BY_PCI_BUS, ENGINES_FOLDER, GPU_ORDER
 from trainers.local.api.guard import OpenFilesErrorFilter, allow_more_files, server_config
@@ -285,7 +284,7 @@ def parse_encoders(names: Iterable[str], bases: Mapping[str, str]) -> dict[str, 
 def _named_sources(option: str, values: Iterable[str], hint: str) -> Iterator[tuple[str, str]]:
     for each in values:
         name, _, source = each.partition("=")
-        if not re.fullmatch(r"[\w./-]{1,128}", name, re.ASCII) or not source:
+        if not MODEL_NAME.fullmatch(name) or not source:
             refuse(f"{option} {each}: write it as NAME=FOLDER_OR_HUB_ID, {hint}")
         yield name, source
 
