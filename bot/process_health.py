@@ -1,5 +1,5 @@
-"""Shows if the process is healthy: a heartbeat for every step of a tick, a watchdog, and `/healthz` and `/metrics` on
-loopback, which give counts only, no names and no texts.
+"""Shows if the process is healthy: a heartbeat for every step of a tick, a watchdog, and `/healthz` and `/metrics`,
+which give counts only, no names and no texts.
 
 A tick that hangs would leave a process that runs but does nothing. The watchdog ends it, after writing every thread's
 stack to the log, so that a supervisor can start it again. As with a kill at any line, nothing is lost.
@@ -177,10 +177,15 @@ class Health:
         self._is_connected, self._troubles = is_connected, troubles
         self._slack_answers = slack_answers
         port = settings.service.health_port
+        host = settings.service.health_host
+        self.is_on_loopback = host in LOOPBACK_NAMES
         try:
-            self._server = ThreadingHTTPServer((HOST, port), _handler(self))
+            self._server = ThreadingHTTPServer((host, port), _handler(self))
         except OSError as error:
-            taken = f"[service] health_port = {port}: {error.strerror}. Choose another port, or 0 for none."
+            taken = (
+                f"[service] health_host = {host!r}, health_port = {port}: {error.strerror}. Choose others, or port 0 "
+                "for none."
+            )
             raise SettingsProblems((taken,)) from error
 
     def start(self) -> None:
@@ -228,6 +233,9 @@ class Health:
                 ),
                 _gauge("measurements_open", "Measurements under way.", [({}, str(metrics.measurements))]),
                 _gauge("deployments", "Models that run by the hour.", [({}, str(metrics.deployments))]),
+                _gauge(
+                    "slack_answers", "1 while Slack's API answers.", [({}, str(int(self._slack_answers())))]
+                ),
                 _gauge("outbox_waiting", "Messages to Slack that wait.", [({}, str(metrics.waiting))]),
                 _gauge(
                     "outbox_oldest_seconds", "How long the oldest waits.", [({}, f"{metrics.oldest_s:.1f}")]
@@ -293,7 +301,8 @@ def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             # DNS rebinding: a web page whose host name points at this machine sends that name
-            if self.headers.get("Host", HOST).rsplit(":", 1)[0] not in LOOPBACK_NAMES:
+            host = self.headers.get("Host", HOST).rsplit(":", 1)[0]
+            if health.is_on_loopback and host not in LOOPBACK_NAMES:
                 self._send(403, TEXT, "Use 127.0.0.1 or localhost as the host.\n")
                 return
             self._send(*health.answer(self.path.partition("?")[0]))

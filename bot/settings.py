@@ -212,10 +212,12 @@ def _check_watchdog(seconds: int) -> int:
 @dataclass(frozen=True)
 class ServiceSettings:
     """[service]: nightly backups, the port of /healthz and /metrics, and the seconds after which the watchdog ends a
-    process whose ticks take no step. 0 turns each of them off."""
+    process whose ticks take no step. 0 turns each of them off. A `health_host` other than loopback is for probes from
+    outside a container."""
 
     backups_kept: Annotated[int, Limits(ge=0, le=1000)] = 7
     health_port: Port = 0
+    health_host: str = HOST
     watchdog_s: Annotated[
         int,
         Limits(ge=0, le=86_400),

@@ -49,6 +49,16 @@ def test_compose_builds_the_image_and_restarts_it() -> None:
     assert (service["restart"], service["read_only"]) == ("always", True)
 
 
+def test_every_alarm_reads_a_metric_that_exists_and_has_a_line_of_advice() -> None:
+    (group,) = yaml.safe_load((DEPLOY / "alerts.yaml").read_text())["groups"]
+    advice = (ROOT / "docs" / "operations.md").read_text()
+    exported = (ROOT / "bot" / "process_health.py").read_text()
+    for rule in group["rules"]:
+        assert f"| `{rule['alert']}` |" in advice
+        for name in re.findall(r"finetune_(\w+)", rule["expr"]):
+            assert f'"{name}"' in exported, rule["alert"]
+
+
 def test_the_image_has_every_package_and_no_secret() -> None:
     lines = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
     allowed = {line[1:] for line in lines if line.startswith("!")}

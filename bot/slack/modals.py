@@ -290,7 +290,7 @@ FORMS_OF_A_CHANNEL = frozenset(
 def _channel_errors(form: str, answers: Answers) -> Errors:
     """Refuses a form of a private channel that its person has left since it was opened. A form stays open for as long
     as somebody likes, so that the channel in it is no proof that they are still a member."""
-    if form not in FORMS_OF_A_CHANNEL:
+    if form not in FORMS_OF_A_CHANNEL or not answers.words:  # the App Home and the shortcut have no channel
         return {}
     channel = answers.words[0]
     if answers.values.get("channel") not in (None, channel):

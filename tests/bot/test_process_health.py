@@ -179,6 +179,8 @@ def test_health_is_200_while_ticks_come_and_503_when_they_hang(make_world: Calla
         assert (status, json.loads(body)["ticks"]) == (503, "hang")
         assert get(port, "/nothing")[0] == 404
         assert get(port, "/metrics", host="evil.example")[0] == 403
+        world.service.health.is_on_loopback = False  # as with a health_host for probes from outside
+        assert get(port, "/metrics", host="bot.example")[0] == 200
 
 
 def read_unwell(port: int) -> dict[str, Any]:
@@ -240,6 +242,7 @@ def test_health_sees_that_slack_is_silent_or_refuses_the_token_and_that_it_is_ov
         world.pass_time(SILENT_AFTER_S)
         assert answers.should_be_asked
         assert read_unwell(port)["slack_api"] == "doesn't answer"
+        assert "finetune_slack_answers 0\n" in get(port, "/metrics")[1]
         world.slack.clear_faults()
         world.slack.fail("auth.test", refused("token_revoked"))
         answers.ask(client)
