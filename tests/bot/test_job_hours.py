@@ -19,7 +19,10 @@ from trainers.types import Job
 
 def follow_first(trainer: Trainer, job_id: str, now: float) -> tuple[Job, Progress]:
     """Follows the job for the first time."""
-    owner = SimpleNamespace(trainer=trainer, context=SimpleNamespace(clock=lambda: now))
+    warned: list[str] = []
+    owner = SimpleNamespace(
+        trainer=trainer, context=SimpleNamespace(clock=lambda: now), report_warnings=warned.extend
+    )
     followed = follow(cast(JobOwner, owner), job_id, Progress(), None)
     assert followed is not None
     return followed

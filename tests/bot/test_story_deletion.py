@@ -21,7 +21,7 @@ from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from demo.people import BEN
 from demo.slack_emulator import refused, slow, too_many
-from demo.workspace import Person, Submission
+from demo.workspace import Person, Submission, WorkspaceError
 from storage.audit import IntactLog, verify_log
 from storage.database import DatabaseInUse
 from storage.datasets import NewDocument
@@ -141,7 +141,9 @@ def _assert_the_model_is_no_longer_offered(world: World) -> None:
     assert "deleted with the data" in card and "is in use" not in "".join(world.cards())
     results = world.type("/finetune results 1")
     assert "Its dataset was deleted" in results and "Try it" not in results and "*For*" not in results
-    assert "was deleted with its dataset" in world.click_and_read(BEN, "put_to_work"), "on an older card"
+    assert "was deleted" in world.type("/finetune promote tickets-1", user=BEN)
+    with pytest.raises(WorkspaceError, match="no message has the button put_to_work"):
+        world.click(BEN, "put_to_work")
     assert "was deleted with its dataset" in world.type("/finetune try tickets-1 where is it?")
     waiver = data_policy.may_record_waiver(world.service.context, 1, BEN.id)
     assert isinstance(waiver, Refusal) and "was deleted" in waiver.text

@@ -214,7 +214,7 @@ def test_the_estimate_and_the_plan_name_the_aim(world: World) -> None:
 
 
 def test_a_guest_gets_no_estimate_and_sets_no_bar(world: World) -> None:
-    world.type(f"{ESTIMATE} bar=99%")
+    world.type(f"{ESTIMATE.replace('100M', '10k tokens')} bar=99%")  # with a next step it can't be shared
     share(world)
     world.tick_until(lambda: world.cards(), "the card", seconds=30)
     assert "Only full members" in press_and_read(world, cards.ADOPT, GUS)

@@ -58,6 +58,7 @@ def older_version(world: World, *texts: str) -> Dataset:
         report, holdout_sha256=store_chat(files, held_out), n_holdout=len(held_out), findings=()
     )
     seeded = world.seed_dataset()
+    (files / f"{report.holdout_sha256}.jsonl").unlink()  # nothing names it from now on
     world.store.database.change("UPDATE datasets SET report = ? WHERE id = ?", (written.to_json(), seeded.id))
     forget_scans(world)
     dataset: Dataset = world.store.datasets.get(seeded.id)

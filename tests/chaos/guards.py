@@ -506,7 +506,7 @@ GUARDS = (
     ),
     Guard(
         "the SDK sends no post again",
-        "bot/app.py",
+        "bot/slack/api.py",
         "timeout=timeout_s, retry_handlers=[])",
         "timeout=timeout_s)",
         f"{HERE}::test_the_sdk_does_not_repeat_a_post_whose_answer_was_cut_off",
