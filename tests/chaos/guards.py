@@ -528,7 +528,7 @@ GUARDS = (
     Guard(
         "private messages go to no other channel",
         "bot/outbox_sender.py",
-        "        if item.private and self._find_destination(item.channel, item)[0] != item.channel:",
+        "        if place not in (None, item.channel) and (item.private or not self._is_public(item.channel)):",
         "        if False:",
         f"{NOTICES}::test_customers_words_never_follow_a_card_into_the_fallback_channel",
     ),
@@ -706,8 +706,8 @@ GUARDS = (
     Guard(
         "refused files are deleted",
         "bot/reconciler.py",
-        "            dataset_deletion.expire(context, version)",
-        "            pass",
+        "        dataset_deletion.expire(context, version)",
+        "        pass",
         f"{ERASURE}::test_a_refused_file_and_a_refused_document_are_deleted_after_a_day",
     ),
     Guard(
@@ -741,7 +741,7 @@ GUARDS = (
     ),
     Guard(
         "a missing scope affects one method",
-        "bot/outbox_sender.py",
+        "bot/slack/api.py",
         '"invalid_auth", "not_authed"})',
         '"invalid_auth", "not_authed", "missing_scope"})',
         "tests/bot/test_story_undeliverable_messages.py::"
@@ -750,7 +750,8 @@ GUARDS = (
     Guard(
         "a message that is given up is reported",
         "bot/outbox_sender.py",
-        "            self.store.outbox.give_up(item, error=error)\n            self._report_failure(item, error)\n",
+        "            self.store.outbox.give_up(item, error=error)\n"
+        "            self._report_failure(item, error, readers)\n",
         "            self.store.outbox.give_up(item, error=error)\n",
         f"{NOTICES}::test_a_message_that_always_fails_holds_up_no_other_and_is_reported",
     ),

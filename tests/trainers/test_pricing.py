@@ -196,11 +196,11 @@ def test_a_price_list_survives_json() -> None:
         TODAY,
     )
     # Where prices come from and when a provider closes is of no use once a plan has its prices.
-    kept = tuple(
+    stored = tuple(
         replace(row, prices_from="", closed_since=None, closed_to_new=None, closing_said_by="")
         for row in prices.rows
     )
-    assert PriceList.from_json(prices.to_json()) == replace(prices, rows=kept)
+    assert PriceList.from_json(prices.to_json()) == replace(prices, rows=stored)
 
 
 def test_a_price_list_as_json_has_money_as_text_in_one_form() -> None:
