@@ -24,7 +24,7 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.candidates import alternative_name, alternative_text
-from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
+from bot.cards.payback import hours_caveat, payback_condition, payback_text, share_of_draws
 from bot.cards.prices import vendor_prices
 from bot.cards.reasons import unknown_successor
 from bot.cards.words import SLACK, Spelling, enough_text, planned_time, shorten
@@ -35,7 +35,7 @@ from bot.rules.facts import Evidence
 from bot.rules.forecast import LIKELY, Outlook
 from bot.rules.payback import enough_volume
 from bot.rules.roi import Estimate, Inputs, Range, Training
-from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, format_months, format_tokens
+from bot.rules.units import MonthlyVolume, format_months, format_tokens
 from trainers.dataset import Report
 from trainers.money import usd
 from trainers.pricing import PriceRow
@@ -198,16 +198,6 @@ def training_time(summary: EstimateSummary) -> str:
     minutes = summary.minutes
     low, high = (float(minutes.low) * 60, float(minutes.high) * 60) if minutes else (None, None)
     return planned_time(low, high, is_guess=summary.is_guess)
-
-
-def payback_text(months: Decimal | None) -> str:
-    """The value of the fact "Pays back"."""
-    if months is None:
-        return "never at this volume"
-    if not months:
-        return "at once"
-    is_soon = months * HOURS_PER_MONTH < 24
-    return "within a day" if is_soon else f"in {format_months(months)}"
 
 
 def payback_range_text(outlook: Outlook | None) -> str:

@@ -39,7 +39,6 @@ from bot.cards.estimate_details import (
     hides_savings,
     other_bill,
     payback_range_text,
-    payback_text,
     price_facts,
     rests_on_one_machine,
     saving_range,
@@ -49,7 +48,7 @@ from bot.cards.forms import modal
 from bot.cards.general import details_modal
 from bot.cards.judge_agreement import untrusted_notes
 from bot.cards.judge_checks import REPLACE_JUDGE_WORDS
-from bot.cards.payback import monthly_saving_text, net_value_text, payback_condition
+from bot.cards.payback import monthly_saving_text, net_value_text, payback_condition, payback_text
 from bot.cards.prices import doubtful_successors
 from bot.cards.words import SLACK, Spelling, about_usd, shorten, volume_text
 from bot.rules.advice import Verdict

@@ -109,6 +109,16 @@ def _loses_later(estimate: Estimate, outlook: Outlook | None) -> str:
     return f"{loss}. {saves}, less than it costs once."
 
 
+def payback_text(months: Decimal | None) -> str:
+    """The value of the fact "Pays back"."""
+    if months is None:
+        return "never at this volume"
+    if not months:
+        return "at once"
+    is_soon = months * HOURS_PER_MONTH < 24
+    return "within a day" if is_soon else f"in {format_months(months)}"
+
+
 def net_value_text(low: Decimal, middle: Decimal, high: Decimal) -> str:
     """'gains about $2,900 ($480 to $5,900)', 'loses about $350 ($220 to $450)', or, if it may be either, 'gains about
     $100 (a loss of $50 to a gain of $300)'. The amounts are the 5%, 50% and 95% points of the simulations."""
@@ -127,8 +137,7 @@ def _amount(amount: Decimal) -> str:
 
 def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
     if estimate.payback_months is not None:
-        back = f"in {format_months(estimate.payback_months)}" if estimate.payback_months else "at once"
-        return f"It saves {monthly_saving_text(estimate)} and pays back {back}."
+        return f"It saves {monthly_saving_text(estimate)} and pays back {payback_text(estimate.payback_months)}."
     saves = f"It saves {usd(estimate.saving_month)} a month"
     if estimate.saving_month > 0 and estimate.succession:
         model, ends, successor = (

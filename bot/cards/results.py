@@ -27,6 +27,7 @@ from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.judge_agreement import judge_notes, trust_text
 from bot.cards.judge_checks import judge_button
 from bot.cards.models import prices_text, promotion_button, try_button, worse_labels_text
+from bot.cards.payback import payback_text
 from bot.cards.plan_money import foreseen_text, net_value
 from bot.cards.plan_training import taught_facts
 from bot.cards.result_comparison import (
@@ -47,7 +48,6 @@ from bot.cards.words import about_usd, charge, day, percent, pluralize, shorten
 from bot.rules.facts import is_silent
 from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
 from bot.rules.plans import MONEY_RULES, Plan
-from bot.rules.units import HOURS_PER_MONTH, format_months
 from bot.values.runs import NOTHING_SINCE, AfterResult, RunResult, TimeInUse
 from storage.records import Run
 from trainers.evaluation.results import Rung, Standing
@@ -252,8 +252,7 @@ def _back(plan: Plan, result: RunResult, saved: int) -> str:
     ignored = "" if foreseen.is_time_said else ", ignoring staff time"
     if not spent:
         return f"; nothing was spent{ignored}"
-    is_soon = months * HOURS_PER_MONTH < 24
-    return f"; pays back {'within a day' if is_soon else 'in ' + format_months(months)}{ignored}"
+    return f"; pays back {payback_text(months)}{ignored}"
 
 
 def _cost(run: Run, plan: Plan, result: RunResult, *, is_stopped: bool) -> str:

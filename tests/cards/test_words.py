@@ -10,7 +10,7 @@ from bot.cards import result_details, words
 from bot.cards.blocks import Headline, Lines, cut, cut_mrkdwn, plain, slack_blocks
 from bot.cards.candidates import looks_sentence
 from bot.cards.dataset_deletion import DeletionScope
-from bot.cards.estimate_details import payback_text
+from bot.cards.payback import payback_text
 from bot.rules.facts import Looks
 from tests.cards import builders
 
