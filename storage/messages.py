@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,17 +54,20 @@ class Inbox:
         text = json.dumps({name: value for name, value in body.items() if name != SLACK_TOKEN_FIELD})
         arrival = _Arrival(delivery, text, now)
         self._arrivals.append(arrival)
-        try:
-            with self._storing:
+        with self._storing:
+            try:
                 # One thread stores what has arrived while it waited, for all of them: with a commit each, the last of
                 # twenty people would wait for the disk twenty times.
                 if arrival.is_new is None:
-                    self._store(tuple(self._arrivals))
-        finally:
-            self._arrivals.remove(arrival)
+                    self._store_arrivals()
+            finally:
+                self._arrivals.remove(arrival)
         return bool(arrival.is_new)
 
-    def _store(self, arrivals: Sequence[_Arrival]) -> None:
+    def _store_arrivals(self) -> None:
+        # What another thread has stored is left out, although its own thread may still wait to leave: looked at a
+        # second time, it would count as a repetition and never be handled.
+        arrivals = [arrival for arrival in tuple(self._arrivals) if arrival.is_new is None]
         new: set[str] = set()
         with self._lock, self._db.immediate():
             self._db.change("DELETE FROM deliveries WHERE at < ?", (arrivals[-1].at - DELIVERY_KEPT_S,))

@@ -23,6 +23,19 @@ def test_a_delivery_is_handled_once_and_deleted_after_a_day(store: Store) -> Non
     assert store.database.value("SELECT count(*) FROM deliveries") == 1
 
 
+def test_of_many_deliveries_at_once_none_is_taken_for_a_repetition(store: Store) -> None:
+    """Threads that wait for each other's commits once took what was just stored for stored before, and lost it."""
+    accepted: list[bool] = []
+
+    def receive_several(thread: int) -> None:
+        for number in range(20):
+            accepted.append(store.inbox.receive(f"Ev{thread}-{number}", BODY, now=5.0))
+
+    run_at_once(16, receive_several)
+    assert accepted == [True] * 320
+    assert len(store.inbox.waiting()) == 320
+
+
 def test_an_unhandled_delivery_waits_for_the_next_process_without_slacks_token(tmp_path: Path) -> None:
     store = Store(tmp_path / "finetune.db")
     store.inbox.receive("Ev1", BODY, now=5.0)
