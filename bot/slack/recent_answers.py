@@ -73,14 +73,19 @@ class RecentAnswers:
 
     def forget_channel(self, channel: str) -> None:
         """Forgets what a channel is and who is in it."""
-        self._remembered.pop(("channel", channel), None)
-        self._remembered.pop(("members", channel), None)
+        self._forget(("channel", channel))
+        self._forget(("members", channel))
 
     def forget_group(self, group_id: str) -> None:
-        self._remembered.pop(("group", group_id), None)
+        self._forget(("group", group_id))
 
     def _facts(self, channel: str) -> ChannelFacts | None:
         return self._recall(("channel", channel), lambda: self._slack.channel(channel))
+
+    def _forget(self, question: Hashable) -> None:
+        # Waits for a look-up that is under way: its answer may be from before the change.
+        with self._locks[question]:
+            self._remembered.pop(question, None)
 
     def _recall(self, question: Hashable, ask: Callable[[], Answer | None]) -> Answer | None:
         """Returns the remembered answer, or Slack's. Returns None if Slack doesn't answer now and hasn't lately."""

@@ -32,6 +32,13 @@ def is_unavailable(error: SlackApiError) -> bool:
     return error.response.status_code >= 500 or error.response.get("error") in PASSING
 
 
+def retry_after_s(error: SlackApiError) -> float | None:
+    """Returns the seconds that Slack wants no further call for, None if it names none."""
+    headers = {name.lower(): value for name, value in error.response.headers.items()}
+    value = str(headers.get("retry-after", ""))
+    return float(value) if value.isdecimal() else None
+
+
 def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
     """Returns a function that gives a person's name for their id, or the id if there is no token or Slack doesn't
     answer."""
@@ -47,15 +54,24 @@ def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
 @dataclass(frozen=True)
 class ChannelFacts:
     """What Slack says of a channel. `is_private`: only its members can read it. `is_shared`: people from another
-    organisation are in it or invited to it. `takes_posts`: the bot is in it."""
+    organisation are in it or invited to it, None if Slack doesn't say. `takes_posts`: the bot is in it."""
 
     is_private: bool
-    is_shared: bool
+    is_shared: bool | None
     takes_posts: bool
 
 
-NO_CHANNEL = ChannelFacts(is_private=True, is_shared=False, takes_posts=False)
+NO_CHANNEL = ChannelFacts(is_private=True, is_shared=None, takes_posts=False)
 """For a private channel, or other people's direct messages, without the bot: Slack says that there is none."""
+
+
+def read_channel(info: Mapping[str, Any]) -> ChannelFacts:
+    """Reads the channel in an answer to conversations.info."""
+    return ChannelFacts(
+        is_private=_has_any(info, "is_private", "is_im", "is_mpim"),
+        is_shared=_has_any(info, "is_ext_shared", "is_pending_ext_shared", "pending_shared"),
+        takes_posts=_has_any(info, "is_im", "is_member"),
+    )
 
 
 class SlackDirectory:
@@ -111,21 +127,16 @@ class SlackDirectory:
             return None
         if not answer.get("ok", True):
             return NO_CHANNEL if answer.get("error") == "channel_not_found" else None
-        info = answer["channel"]
-        return ChannelFacts(
-            is_private=_has_any(info, "is_private", "is_im", "is_mpim"),
-            is_shared=_has_any(info, "is_ext_shared", "is_pending_ext_shared", "pending_shared"),
-            takes_posts=_has_any(info, "is_im", "is_member"),
-        )
+        return read_channel(answer["channel"])
 
     def is_private(self, channel: str) -> bool | None:
-        """Returns True if only its members can read a channel, None if unknown."""
-        facts = self._known_channel(channel)
-        return facts.is_private if facts else None
+        """Returns True if only its members can read a channel, None if unknown, also if the bot can't see it."""
+        facts = self.channel(channel)
+        return facts.is_private if facts and facts is not NO_CHANNEL else None
 
     def is_shared(self, channel: str) -> bool | None:
         """Returns True if people from another organisation are in a channel or invited to it, None if unknown."""
-        facts = self._known_channel(channel)
+        facts = self.channel(channel)
         return facts.is_shared if facts else None
 
     def takes_posts(self, channel: str) -> bool | None:
@@ -156,11 +167,6 @@ class SlackDirectory:
         address as chat.getPermalink without asking Slack, so that it can be used in a transaction."""
         return f"{self._address}archives/{channel}/p{ts.replace('.', '')}" if self._address else None
 
-    def _known_channel(self, channel: str) -> ChannelFacts | None:
-        """Returns None also for a channel that the bot can't see: nothing is known of it."""
-        facts = self.channel(channel)
-        return None if facts is NO_CHANNEL else facts
-
     def _pages_of_members(self, channel: str) -> Iterator[frozenset[str] | None]:
         """Yields the members page by page, None at the end if they are not all known."""
         cursor = ""
@@ -189,7 +195,7 @@ class SlackDirectory:
             return call(**arguments)
         except SlackApiError as error:
             if error.response.status_code == 429:
-                self._limits.close(method, _retry_after_s(error))
+                self._limits.close(method, retry_after_s(error))
             return error.response if error.response.get("error") == "channel_not_found" else None
         except NO_ANSWER:
             return None
@@ -202,13 +208,6 @@ class SlackDirectory:
 
 def _has_any(channel: Mapping[str, Any], *properties: str) -> bool:
     return any(channel.get(name) for name in properties)
-
-
-def _retry_after_s(error: SlackApiError) -> float | None:
-    """Returns the seconds that Slack wants no further call for, None if it names none."""
-    headers = {name.lower(): value for name, value in error.response.headers.items()}
-    value = str(headers.get("retry-after", ""))
-    return float(value) if value.isdecimal() else None
 
 
 def _name(slack: WebClient, user_id: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from slack_sdk import WebClient
@@ -90,6 +92,47 @@ def test_an_answer_is_remembered_for_minutes_or_until_slack_says_that_it_changed
     slack.share(TICKETS.id)
     steady.seconds += FRESH_S
     assert recent.is_shared(TICKETS.id) is True
+
+
+class LateClient(WebClient):
+    """A client whose answers about channels arrive only once the test lets them."""
+
+    def __init__(self, slack: SlackEmulator) -> None:
+        super().__init__(slack.access.bot_token, base_url=slack.access.api_url, retry_handlers=[])
+        self.has_answered, self.may_arrive = threading.Event(), threading.Event()
+
+    def conversations_info(self, **arguments: Any) -> Any:
+        answer = super().conversations_info(**arguments)
+        self.has_answered.set()
+        assert self.may_arrive.wait(30)
+        return answer
+
+
+def test_an_answer_that_arrives_after_a_change_is_not_remembered(
+    slack: SlackEmulator, steady: Steady, limits: LookUpLimits
+) -> None:
+    client = LateClient(slack)
+    recent = RecentAnswers(SlackDirectory(client, client.auth_test(), limits), steady)
+    asks = threading.Thread(target=recent.is_shared, args=(TICKETS.id,))
+    asks.start()
+    assert client.has_answered.wait(30)
+    slack.share(TICKETS.id)
+    forgets = threading.Thread(target=recent.forget_channel, args=(TICKETS.id,))
+    forgets.start()
+    forgets.join(0.2)
+    client.may_arrive.set()
+    for thread in (asks, forgets):
+        thread.join(30)
+    assert recent.is_shared(TICKETS.id) is True
+
+
+def test_nobody_knows_whether_a_channel_without_the_bot_is_shared(
+    directory: SlackDirectory, recent: RecentAnswers
+) -> None:
+    unseen = "C0UNSEEN"  # Slack says of a private channel without the bot that there is none
+    for answers in (directory, recent):
+        assert answers.is_shared(unseen) is None and answers.takes_posts(unseen) is False
+    assert recent.is_member(ANA.id, unseen) is False, "she can't show that she is in it"
 
 
 def test_an_old_answer_serves_only_while_slack_gives_none(
