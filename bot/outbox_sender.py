@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +32,15 @@ from bot import process_health
 from bot.cards import general
 from bot.settings import Blocks
 from bot.slack.api import APP_IS_LOCKED_OUT
-from bot.slack.users import NO_ANSWER, PASSING, UNCLEAR, SlackDirectory
+from bot.slack.users import (
+    NO_ANSWER,
+    PASSING,
+    UNCLEAR,
+    ChannelFacts,
+    SlackDirectory,
+    read_channel,
+    retry_after_s,
+)
 from storage.messages import PATIENT_TRIES, RETRY_S
 from storage.records import Draft, OutboxItem, is_due
 from storage.store import Store
@@ -73,8 +81,6 @@ SCOPES = frozenset(
 PRIVATE_AND_CLOSED = "its private channel is closed"
 NO_LONGER_PRIVATE = "its channel is no longer private"
 LEFT_THE_CHANNEL = "they are no longer in its channel"
-PRIVATE_KINDS = ("is_private", "is_im", "is_mpim")
-SHARED_KINDS = ("is_ext_shared", "is_pending_ext_shared", "pending_shared")
 
 
 @dataclass(frozen=True)
@@ -156,12 +162,16 @@ class WrongReaders(Exception):
     """Others than those whom the message is for would read it; the text says why."""
 
 
+class UnknownReaders(Exception):
+    """Slack didn't say whether the person whom the message is for may still read it."""
+
+
 @dataclass(frozen=True)
 class _Readers:
     """Who may read what a message says: everybody (its channel is public), or at least the person it concerns."""
 
     is_public: bool
-    may_concerned: bool
+    includes_concerned: bool
 
 
 class MaybePosted(Exception):
@@ -243,6 +253,9 @@ class OutboxSender:
         except WrongReaders as others:
             self._refuse_readers(item, str(others))
             return False
+        except UnknownReaders as unknown:
+            self._retry_later(item, str(unknown), _backoff(item.tries))
+            return False
         except MaybePosted as soon:
             self._retry_later(item, str(soon), soon.seconds, counts=False)
             return False
@@ -261,7 +274,8 @@ class OutboxSender:
         return True
 
     def _check_readers(self, item: OutboxItem) -> None:
-        """Raises WrongReaders if others than those whom the message is for would read it now."""
+        """Raises WrongReaders if others than those whom the message is for would read it now, UnknownReaders if Slack
+        doesn't say."""
         place = self._channel_of(item)
         if place not in (None, item.channel) and (item.private or not self._is_public(item.channel)):
             raise WrongReaders(PRIVATE_AND_CLOSED)
@@ -270,8 +284,12 @@ class OutboxSender:
         if item.person is None:
             if not self._is_for_members(item.channel):
                 raise WrongReaders(NO_LONGER_PRIVATE)
-        elif not self._is_public(item.channel) and not self._is_member(item.person, item.channel):
-            raise WrongReaders(LEFT_THE_CHANNEL)
+        elif not self._is_public(item.channel):
+            is_member = self._is_member(item.person, item.channel)
+            if is_member is None:
+                raise UnknownReaders("Slack did not say who is in its channel")
+            if not is_member:
+                raise WrongReaders(LEFT_THE_CHANNEL)
 
     def _refuse_readers(self, item: OutboxItem, why: str) -> None:
         """Gives the message up. A card that an older version posted in another channel is posted in its own again."""
@@ -282,14 +300,14 @@ class OutboxSender:
 
     def _is_public(self, channel: str) -> bool:
         """True if everybody in the workspace may read the channel now. Raises what Slack's client raises."""
-        return not _is_direct(channel) and not _has_any(self._channel_info(channel), PRIVATE_KINDS)
+        return not _is_direct(channel) and not self._look_up_channel(channel).is_private
 
     def _is_for_members(self, channel: str) -> bool:
         """True if only its members, all of this organisation, read the channel now."""
         if _is_direct(channel):
             return True
-        info = self._channel_info(channel)
-        return _has_any(info, PRIVATE_KINDS) and not _has_any(info, SHARED_KINDS)
+        facts = self._look_up_channel(channel)
+        return facts.is_private and not facts.is_shared
 
     def _is_known_public(self, channel: str) -> bool:
         """Like `_is_public`; a channel about which Slack says nothing counts as private."""
@@ -298,14 +316,14 @@ class OutboxSender:
         except NO_ANSWER:
             return False
 
-    def _is_member(self, person: str, channel: str) -> bool:
-        return _is_direct(channel) or self._directory.is_member(person, channel) is True
+    def _is_member(self, person: str, channel: str) -> bool | None:
+        """True if the person is in the channel now, None if Slack doesn't say."""
+        return True if _is_direct(channel) else self._directory.is_member(person, channel)
 
-    def _channel_info(self, channel: str) -> SlackMessage:
-        # asked each time, without the directory's cache, because the answer lets rows out
+    def _look_up_channel(self, channel: str) -> ChannelFacts:
+        # Not by the directory, which returns None for every error: what is to be done depends on the error.
         answer: Any = self.slack.conversations_info(channel=channel)
-        info: SlackMessage = answer["channel"]
-        return info
+        return read_channel(answer["channel"])
 
     def _deliver_with_fallback(self, item: OutboxItem) -> tuple[str, str | None]:
         """Sends the newest blocks if they are enabled; if Slack refuses them, which posts nothing, the classic ones. A
@@ -410,14 +428,14 @@ class OutboxSender:
         code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
         if error.response.status_code == 429:
             # the whole lane waits; after an edit, all edits wait
-            seconds = _retry_after(error) or _backoff(item.tries)
+            seconds = retry_after_s(error) or _backoff(item.tries)
             if item.kind == "edit":
                 self._next_edit = self.clock() + seconds
             else:
                 self._next_allowed[item.lane] = self.clock() + seconds
             self._retry_later(item, code, seconds, limited=True)
         elif code in PASSING or error.response.status_code >= 500:
-            self._retry_later(item, code, _retry_after(error) or _backoff(item.tries))
+            self._retry_later(item, code, retry_after_s(error) or _backoff(item.tries))
         elif item.kind == "edit" and code in CARD_IS_GONE:
             self.store.outbox.repost(item, now=self.clock())
         elif code in APP_IS_LOCKED_OUT:
@@ -486,9 +504,11 @@ class OutboxSender:
     def _readers_of(self, item: OutboxItem) -> _Readers:
         """Looks up who may read what a message says, before the transaction that reports its failure."""
         is_public = self._is_known_public(item.channel)
-        is_concerned = item.concerns is not None and not item.private
-        may_concerned = is_concerned and (is_public or self._is_member(str(item.concerns), item.channel))
-        return _Readers(is_public, may_concerned)
+        if item.concerns is None or item.private:
+            return _Readers(is_public, includes_concerned=False)
+        # without an answer from Slack the person counts as no member
+        is_reader = is_public or self._is_member(item.concerns, item.channel) is True
+        return _Readers(is_public, includes_concerned=is_reader)
 
     def _report_failure(self, item: OutboxItem, error: str, readers: _Readers) -> None:
         """Reports the failure once. What everybody may read is reported in the fallback channel if there is one; else a
@@ -498,10 +518,9 @@ class OutboxSender:
         is_for_a_person = item.person is not None
         about = item.dedupe or item.thread or ""  # deleting a dataset finds its messages by this
         once = f"undelivered {item.card or f'{about} {item.id} {item.created_at}'}"
-        has_words = readers.is_public or readers.may_concerned
-        words = (
-            str(item.body.get("text") or "") if has_words and not (item.private or is_for_a_person) else None
-        )
+        may_be_read = readers.is_public or readers.includes_concerned
+        is_quoted = may_be_read and not item.private and not is_for_a_person
+        words = str(item.body.get("text") or "") if is_quoted else None
         place = f"<@{item.person}>" if is_for_a_person else f"<#{item.channel}>"
         body = general.undelivered_notice(place, error, words).body()
         has_fallback = self.fallback_channel not in (None, item.channel)
@@ -544,15 +563,6 @@ def _backoff(tries: int) -> float:
     return float(min(2**tries, 300))
 
 
-def _retry_after(error: SlackApiError) -> float | None:
-    value = error.response.headers.get("Retry-After") or error.response.headers.get("retry-after")
-    return float(value) if value and str(value).isdigit() else None
-
-
 def _is_direct(channel: str) -> bool:
     """True for a direct conversation with the bot, about which Slack can't be asked."""
     return channel.startswith("D")
-
-
-def _has_any(info: SlackMessage, names: Sequence[str]) -> bool:
-    return any(info.get(name) for name in names)

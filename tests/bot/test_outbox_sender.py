@@ -447,6 +447,15 @@ def test_rows_for_a_person_who_left_the_channel_are_not_sent(outbox: OutboxHarne
     assert outbox.direct_texts(BEN.id) == [] and outbox.waiting() == 0
 
 
+def test_rows_wait_while_slack_does_not_say_who_is_in_their_channel(outbox: OutboxHarness) -> None:
+    outbox.put("direct", "rows", person=ANA.id, channel=MEMBERS.id, private=True)
+    outbox.slack.fail("conversations.members", refused("internal_error"), times=3)
+    outbox.send_times(3, 60)
+    assert outbox.direct_texts(ANA.id) == [] and outbox.waiting() == 1
+    outbox.send_after(60)
+    assert outbox.direct_texts(ANA.id) == ["rows"] and outbox.waiting() == 0
+
+
 def test_customers_words_never_follow_a_card_into_the_fallback_channel(outbox: OutboxHarness) -> None:
     outbox.slack.archive(TICKETS.id)
     outbox.put(text="result", card="result 1")
