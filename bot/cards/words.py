@@ -4,7 +4,6 @@ where the card is read (Slack or a terminal)."""
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -50,55 +49,72 @@ def score_with_interval(measured: MeasuredScore) -> str:
 
 def pluralize(count: int, name: str, many: str | None = None) -> str:
     """'1 row', '2 rows'."""
-    return f"{count:,} {name if count == 1 else many or name + 's'}"
+    if count == 1:
+        return f"{count:,} {name}"
+    return f"{count:,} {many or name + 's'}"
 
 
 def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
     """The first `most` names, and how many more there are: 'refund, card and 3 more'."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return f"{separator.join(names[:most])}{more}"
+    shown = separator.join(names[:most])
+    hidden = len(names) - most
+    return f"{shown} and {hidden:,} more" if hidden > 0 else shown
 
 
 def first_lines(lines: Sequence[str], most: int) -> list[str]:
     """The first `most` lines, then a line that counts the rest."""
     hidden = len(lines) - most
-    return [*lines[:most], f"… and {hidden:,} more"] if hidden > 0 else list(lines)
+    if hidden <= 0:
+        return list(lines)
+    return [*lines[:most], more_line(hidden)]
+
+
+def more_line(hidden: int) -> str:
+    """The line that counts what a list doesn't show."""
+    return f"… and {hidden:,} more"
 
 
 def shorten(name: str, limit: int = 40) -> str:
     """Shortens a name by cutting its middle, since names differ at the beginning and the end."""
     if len(name) <= limit:
         return name
-    tail = limit // 3
-    return f"{name[: limit - tail - 1]}…{name[-tail:]}"
+    n_end = limit // 3
+    n_beginning = limit - n_end - 1
+    return f"{name[:n_beginning]}…{name[-n_end:]}"
 
 
 def shorten_apart(names: Sequence[str], limit: int) -> list[str]:
     """Shortens different names so that they stay different: of names that would look alike without their middle, the
     part is shown where they begin to differ."""
-    short = [shorten(name, limit) for name in names]
-    alike = {name for name, count in Counter(short).items() if count > 1}
-    if not alike:
-        return short
-    return [
-        _part_that_differs(
-            name, [other for other, its in zip(names, short, strict=True) if its == shown], limit
-        )
-        if shown in alike
-        else shown
-        for name, shown in zip(names, short, strict=True)
-    ]
+    names_by_short: dict[str, list[str]] = {}
+    for name in names:
+        names_by_short.setdefault(shorten(name, limit), []).append(name)
+
+    shown = []
+    for name in names:
+        short = shorten(name, limit)
+        alike = names_by_short[short]
+        if len(alike) > 1:
+            short = _part_that_differs(name, alike, limit)
+        shown.append(short)
+    return shown
 
 
 def _part_that_differs(name: str, alike: Sequence[str], limit: int) -> str:
-    shared = max((_shared_beginning(name, other) for other in alike if other != name), default=0)
+    shared = max((_count_shared(name, other) for other in alike if other != name), default=0)
     start = max(shared - limit // 3, 0)
-    return f"…{name[start : start + limit - 2]}…"
+    end = start + limit - 2  # an ellipsis on each side
+    return f"…{name[start:end]}…"
 
 
-def _shared_beginning(name: str, other: str) -> int:
-    pairs = enumerate(zip(name, other, strict=False))
-    return next((place for place, (letter, its) in pairs if letter != its), min(len(name), len(other)))
+def _count_shared(name: str, other: str) -> int:
+    """The number of letters with which both names begin."""
+    count = 0
+    for letter, other_letter in zip(name, other, strict=False):
+        if letter != other_letter:
+            break
+        count += 1
+    return count
 
 
 def duration(seconds: float) -> str:
@@ -111,25 +127,32 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(minutes, 60)
     if hours >= 48:
         return f"{round(hours / 24)} days"
-    return f"{hours} h {rest:02d} min" if rest else f"{hours} hours"
+    if not rest:
+        return f"{hours} hours"
+    return f"{hours} h {rest:02d} min"
 
 
 def duration_range(low: float, high: float) -> str:
     """'13 minutes to 2 hours'. A unit that both ends share is written once: '6 to 26 minutes'."""
-    early, late = duration(low), duration(high)
+    early = duration(low)
+    late = duration(high)
     if early == late:
         return early
     count, _, unit = early.partition(" ")
     is_shared = late.endswith(" " + unit) and unit.isalpha()
-    return f"{count} to {late}" if is_shared else f"{early} to {late}"
+    if is_shared:
+        return f"{count} to {late}"
+    return f"{early} to {late}"
 
 
 def planned_time(low: float | None, high: float | None, *, is_guess: bool = False) -> str:
     """How long a training takes. The bounds are in seconds, None if unknown."""
     if low is None or high is None:
         return "unknown; set `tokens_per_second` of the model in finetune.toml"
-    guess = ", guessed from the model's size; `finetune calibrate` measures it" if is_guess else ""
-    return f"{duration_range(low, high)}{guess}"
+    expected = duration_range(low, high)
+    if is_guess:
+        return f"{expected}, guessed from the model's size; `finetune calibrate` measures it"
+    return expected
 
 
 def time_left(seconds: float) -> str:
@@ -138,20 +161,24 @@ def time_left(seconds: float) -> str:
 
 def progress_bar(done: float) -> str:
     """A progress bar of twenty characters: '██████████░░░░░░░░░░ 50%'."""
-    filled = percent_done(done) // 5
-    return "█" * filled + "░" * (20 - filled) + f" {percent_done(done)}%"
+    percents = percent_done(done)
+    filled = percents // 5
+    bar = "█" * filled + "░" * (20 - filled)
+    return f"{bar} {percents}%"
 
 
 def percent_done(done: float) -> int:
     """Progress in whole percent. Never 100, since a finished job is shown as done instead."""
-    return min(round(100 * max(done, 0.0)), 99)
+    percents = round(100 * max(done, 0.0))
+    return min(percents, 99)
 
 
 def multiple(factor: Decimal) -> str:
     """A factor of at least 1, with two or three digits: '1.04', '2.3', '19'."""
-    digits = 2 if factor < 2 else 1 if factor < 10 else 0
-    text = f"{factor:,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if digits else text
+    if factor >= 10:
+        return f"{factor:,.0f}"
+    digits = 2 if factor < 2 else 1
+    return f"{factor:,.{digits}f}".rstrip("0").rstrip(".")
 
 
 def ratio_text(ratio: Decimal) -> str:
@@ -167,7 +194,8 @@ def ratio_text(ratio: Decimal) -> str:
 
 def volume_text(volume: MonthlyVolume) -> str:
     """'20,000 requests a month (1.19M input tokens)', with 'about' before a number of requests that is computed."""
-    return f"{requests_text(volume)} a month ({format_tokens(volume.input_tokens)} input tokens)"
+    tokens = format_tokens(volume.input_tokens)
+    return f"{requests_text(volume)} a month ({tokens} input tokens)"
 
 
 def requests_text(volume: MonthlyVolume) -> str:
@@ -180,15 +208,19 @@ def requests_text(volume: MonthlyVolume) -> str:
 def enough_text(input_tokens: int, tokens_per_request: Fraction) -> str:
     """The volume from which on something pays, in the terms of `volume_text`."""
     requests = math.ceil(input_tokens / tokens_per_request)
-    return f"{_about_requests(requests)} a month ({format_tokens(input_tokens)} input tokens)"
+    tokens = format_tokens(input_tokens)
+    return f"{_about_requests(requests)} a month ({tokens} input tokens)"
 
 
 def _about_requests(count: int) -> str:
-    return f"about {format_requests(count)} {'request' if count == 1 else 'requests'}"
+    noun = "request" if count == 1 else "requests"
+    return f"about {format_requests(count)} {noun}"
 
 
 def p_value(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}"
 
 
 def money(micros: int | None) -> str:
@@ -208,22 +240,31 @@ def at_most(micros: int) -> str:
 
 def about_rows(count: int, what: str = "row") -> str:
     """A computed number of rows, rounded up to two digits: 'about 2,700 more rows'."""
-    step = int(10 ** max(len(str(count)) - 2, 0))
-    return f"about {pluralize(math.ceil(count / step) * step, what)}"
+    further_digits = max(len(str(count)) - 2, 0)
+    step = int(10**further_digits)
+    rounded = math.ceil(count / step) * step
+    return f"about {pluralize(rounded, what)}"
 
 
 def about_usd(amount: Decimal, low: Decimal | None = None, high: Decimal | None = None, per: str = "") -> str:
     """A rounded amount: 'about $195', 'about $195 a month ($140 to $260)'. `usd` writes exact amounts."""
-    spoken = _spoken_usd(amount)
-    about = spoken if spoken in ("$0", "under 1 cent") else f"about {spoken}"
-    between = spoken_range(low, high) if low is not None and high is not None else ""
-    return f"{about} {per}".rstrip() + between
+    text = _spoken_usd(amount)
+    if text not in ("$0", "under 1 cent"):
+        text = f"about {text}"
+    if per:
+        text = f"{text} {per}"
+    if low is not None and high is not None:
+        text += spoken_range(low, high)
+    return text
 
 
 def spoken_range(low: Decimal, high: Decimal) -> str:
     """' ($140 to $260)'; '' if both ends round to the same amount."""
-    ends = [_spoken_usd(end, is_end=True) for end in (low, high)]
-    return f" ({' to '.join(ends)})" if ends[0] != ends[1] else ""
+    lowest = _spoken_usd(low, is_end=True)
+    highest = _spoken_usd(high, is_end=True)
+    if lowest == highest:
+        return ""
+    return f" ({lowest} to {highest})"
 
 
 def _spoken_usd(amount: Decimal, *, is_end: bool = False) -> str:
@@ -237,17 +278,20 @@ def _spoken_usd(amount: Decimal, *, is_end: bool = False) -> str:
     rounded = (amount / step).to_integral_value(ROUND_HALF_UP) * step
     if abs(rounded) < 10:
         return usd(rounded)
-    return f"{'minus ' if rounded < 0 else ''}${abs(rounded):,.0f}"
+    sign = "minus " if rounded < 0 else ""
+    return f"{sign}${abs(rounded):,.0f}"
 
 
 def utc_time(at: float) -> str:
     """'2026-11-25 14:03 UTC', for terminals and pages."""
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+    moment = datetime.fromtimestamp(at, UTC)
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def time_of_day(at: float) -> str:
     """A time that Slack shows in the reader's time zone."""
-    return f"<!date^{at:.0f}^{{time}}|{datetime.fromtimestamp(at, UTC):%H:%M} UTC>"
+    elsewhere = f"{datetime.fromtimestamp(at, UTC):%H:%M} UTC"
+    return f"<!date^{at:.0f}^{{time}}|{elsewhere}>"
 
 
 def day_and_time(at: float) -> str:
@@ -260,12 +304,14 @@ def day(at: float | date) -> str:
     """A day that Slack shows in the reader's language: 'Sep 21, 2026', 'today'."""
     if isinstance(at, date):  # noon UTC is the same day in almost every time zone
         at = datetime.combine(at, time(12), UTC).timestamp()
-    return f"<!date^{at:.0f}^{{date_short_pretty}}|{datetime.fromtimestamp(at, UTC):%Y-%m-%d}>"
+    elsewhere = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+    return f"<!date^{at:.0f}^{{date_short_pretty}}|{elsewhere}>"
 
 
 def month_name(month: str) -> str:
     """'November 2026' for '2026-11'."""
-    return datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC).strftime("%B %Y")
+    first_day = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+    return f"{first_day:%B %Y}"
 
 
 def capitalize(text: str) -> str:
@@ -289,8 +335,11 @@ class SlackSpelling:
 
     def command(self, name: str, dataset: str, options: Options = NO_OPTIONS) -> str:
         """The command in backticks: '`/finetune baseline tickets models=openai/gpt-4o,openai/gpt-4o-mini`'."""
-        typed = [self.option(option, ",".join(values)) for option, values in options.items() if values]
-        return f"`{' '.join([f'/finetune {name} {dataset}', *typed])}`"
+        words = ["/finetune", name, dataset]
+        for option, values in options.items():
+            if values:
+                words.append(self.option(option, ",".join(values)))
+        return f"`{' '.join(words)}`"
 
 
 # The commands that the terminal has as well (with a file for the dataset), and options with another name there.
@@ -308,17 +357,21 @@ class TerminalSpelling:
 
     def option(self, name: str, value: str = "") -> str:
         """'--bar', '--task quality'."""
-        return f"--{TERMINAL_NAMES.get(name, name).replace('_', '-')} {value}".rstrip()
+        flag = TERMINAL_NAMES.get(name, name).replace("_", "-")
+        return f"--{flag} {value}".rstrip()
 
     def command(self, name: str, dataset: str, options: Options = NO_OPTIONS) -> str:
         """'finetune baseline t.csv --model openai/gpt-4o'. Commands that only Slack has end in 'in Slack'."""
         if name not in WITH_A_FILE:
-            return f"{SLACK.command(name, dataset, options).strip('`')} in Slack"
-        typed = []
+            in_slack = SLACK.command(name, dataset, options).strip("`")
+            return f"{in_slack} in Slack"
+        words = ["finetune", name, self.file]
         for option, values in options.items():
-            each = values if option in TERMINAL_NAMES else [",".join(values)] if values else []
-            typed += [self.option(option, value) for value in each]
-        return " ".join(["finetune", name, self.file, *typed])
+            if option in TERMINAL_NAMES:
+                words += [self.option(option, value) for value in values]
+            elif values:
+                words.append(self.option(option, ",".join(values)))
+        return " ".join(words)
 
 
 Spelling = SlackSpelling | TerminalSpelling
