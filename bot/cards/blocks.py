@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar, assert_never
 
+from bot.cards.words import more_line
+
 Block = dict[str, Any]  # as Slack's JSON has it
 TaskStatus = Literal["pending", "in_progress", "complete", "error"]
 
@@ -55,11 +57,18 @@ class Text:
 
 @dataclass(frozen=True)
 class Lines:
-    """As many whole lines as fit into Slack's limit, then a line that counts the rest. `left_out` lines more were not
-    even made, because they would not fit."""
+    """As many whole lines as fit into Slack's limit, then a line that counts the rest. The list has `left_out` more
+    entries, for which no line was made."""
 
     lines: Sequence[str]
     left_out: int = 0
+
+    @property
+    def with_rest(self) -> list[str]:
+        """All lines, where there is room for them, then one that counts those left out."""
+        if not self.left_out:
+            return list(self.lines)
+        return [*self.lines, more_line(self.left_out)]
 
 
 @dataclass(frozen=True)
@@ -353,12 +362,10 @@ def _lines_that_fit(lines: Sequence[str], most: int, left_out: int = 0) -> list[
             break
         shown.append(line)
     hidden = len(lines) - len(shown) + left_out
-    return [*shown, more_line(hidden)] if hidden else shown
+    if hidden:
+        shown.append(more_line(hidden))
+    return shown
 
-
-def more_line(hidden: int) -> str:
-    """The line that counts what a list doesn't show."""
-    return f"… and {hidden:,} more"
 
 
 def _mrkdwn(text: str, limit: int) -> Block:

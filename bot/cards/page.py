@@ -25,7 +25,6 @@ from bot.cards.blocks import (
     Steps,
     Table,
     Text,
-    more_line,
 )
 from bot.resources import read_resource
 
@@ -104,10 +103,7 @@ def _block(part: CardBlock, name_of: Callable[[str], str]) -> str:
         case Note():
             return f'<p class="note">{_inline(part.mrkdwn, name_of)}</p>'
         case Lines():
-            more = [more_line(part.left_out)] if part.left_out else []
-            return _paragraphs(
-                [line for lines in (*part.lines, *more) for line in lines.split("\n")], name_of
-            )
+            return _paragraphs("\n".join(part.with_rest).split("\n"), name_of)
         case Facts():
             pairs = (
                 f"<div><dt>{_inline(name, name_of)}</dt><dd>{_inline(value, name_of)}</dd></div>"

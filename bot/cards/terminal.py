@@ -20,7 +20,6 @@ from bot.cards.blocks import (
     Table,
     Text,
     aligned_lines,
-    more_line,
     sentence,
 )
 
@@ -45,8 +44,7 @@ def _lines(part: CardBlock) -> Sequence[str]:
         case Text() | Note():
             return [plain_text(part.mrkdwn)]
         case Lines():
-            more = [more_line(part.left_out)] if part.left_out else []
-            return [plain_text(line) for line in (*part.lines, *more)]
+            return [plain_text(line) for line in part.with_rest]
         case Facts():
             pairs = [(plain_text(name), plain_text(value)) for name, value in part.pairs]
             width = max((len(name) for name, _ in pairs), default=0) + 1

@@ -81,7 +81,7 @@ def _renderable(part: CardBlock, colour: str) -> RenderableType | None:
         case Note():
             return Group(*_lines(part.mrkdwn.split("\n"), "dim"))
         case Lines():
-            return Group(*_lines(part.lines))
+            return Group(*_lines(part.with_rest))
         case Facts():
             return Padding(_facts(part), (0, 0, 0, 2))
         case Table():

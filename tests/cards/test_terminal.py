@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 
 from bot.cards.blocks import (
@@ -18,6 +20,7 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.terminal import plain_text, terminal_text
+from bot.cli.rich_cards import print_card
 
 
 @pytest.mark.parametrize("text", ["*a* _b_ ~c~", "> quoted", "card_arrival, 2 < 3 & 5 > 4"])
@@ -28,6 +31,14 @@ def test_text_escaped_for_slack_is_restored(text: str) -> None:
 def test_our_markup_is_reduced_to_its_words() -> None:
     mrkdwn = "*Next*: ask <@U1>, see <https://a.b|the plan>, by <!date^1^{time}|14:03 UTC>: `finetune check`"
     assert plain_text(mrkdwn) == "Next: ask @U1, see the plan (https://a.b), by 14:03 UTC: finetune check"
+
+
+def test_a_list_says_how_many_lines_it_leaves_out_with_and_without_colours() -> None:
+    card = [Lines(["tickets", "faq"], left_out=1_041)]
+    coloured = StringIO()
+    print_card(card, "good", coloured)
+    assert terminal_text(card) == "tickets\nfaq\n… and 1,041 more"
+    assert coloured.getvalue().split("\n") == ["tickets", "faq", "… and 1,041 more", ""]
 
 
 def test_a_card_becomes_paragraphs_without_buttons() -> None:
