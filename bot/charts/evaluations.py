@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.cards.candidates import short_name
+from bot.cards.candidates import is_mixed, short_name
 from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import (
     BLUE,
@@ -74,12 +74,13 @@ def draw_ladder(ladder: Ladder, path: Path) -> Path | None:
         return None
     scale = _Scale.over(rungs)
     points = _place_points(ladder, rungs, scale)
-    measured = MIXED if ladder.scoring == "f1" and ladder.calls else MEASURED[ladder.scoring]
+    measured = MIXED if is_mixed(ladder) else MEASURED[ladder.scoring]
     title = f"{shorten_name(ladder.dataset)}: quality against price"
     drawn, axes = figure(title, "USD per 1,000 requests", measured, note=_note(ladder), size=(WIDE, TALL))
     for point in points:
         _draw_point(axes, point)
-    _set_up_axes(axes, ladder, rungs, scale)
+    _set_up_price_axis(axes, rungs, scale)
+    _set_up_score_axis(axes, ladder, rungs)
     _label_points(drawn, axes, points)
     return save_figure(drawn, path)
 
@@ -93,10 +94,13 @@ class _Scale:
 
     @staticmethod
     def over(rungs: Sequence[Rung]) -> _Scale:
-        paid = [math.log10(float(r.usd_per_1000)) for r in rungs if r.usd_per_1000]
-        if not paid:
+        exponents = [math.log10(float(rung.usd_per_1000)) for rung in rungs if rung.usd_per_1000]
+        if not exponents:
             return _Scale(0.0, 0.0)
-        middle, half = (min(paid) + max(paid)) / 2, max((max(paid) - min(paid)) / 2, 0.5)
+        low = min(exponents)
+        high = max(exponents)
+        middle = (low + high) / 2
+        half = max((high - low) / 2, 0.5)  # at least a factor of ten, however close the prices are
         return _Scale(middle - half, middle + half)
 
     def at(self, rung: Rung) -> float:
@@ -107,18 +111,24 @@ class _Scale:
         return self.of(math.log10(float(rung.usd_per_1000)))
 
     def of(self, exponent: float) -> float:
-        return PAID_FROM + (PAID_TO - PAID_FROM) * (exponent - self.low) / (self.high - self.low)
+        share = (exponent - self.low) / (self.high - self.low)
+        return PAID_FROM + (PAID_TO - PAID_FROM) * share
 
     def ticks(self) -> list[tuple[float, str]]:
         """Returns the marks at 1, 2 and 5 times a power of ten that fit, five at most."""
-        exponents = range(math.floor(self.low), math.ceil(self.high) + 1)
-        for leading in ((1, 2, 5), (1, 3), (1,)):
-            at = [e + math.log10(digit) for e in exponents for digit in leading]
-            at = [value for value in at if self.low - 0.02 <= value <= self.high + 0.02]
-            if 2 <= len(at) <= 5:
-                return [(self.of(value), dollars(10**value)) for value in at]
-        every = max(-(-(len(exponents)) // 5), 1)
-        return [(self.of(e), dollars(10.0**e)) for e in exponents[::every] if self.low <= e <= self.high]
+        powers = range(math.floor(self.low), math.ceil(self.high) + 1)
+        for digits in ((1, 2, 5), (1, 3), (1,)):
+            exponents = [power + math.log10(digit) for power in powers for digit in digits]
+            fitting = [exponent for exponent in exponents if self.low - 0.02 <= exponent <= self.high + 0.02]
+            if 2 <= len(fitting) <= 5:
+                return self._named(fitting)
+
+        # Prices over so many powers of ten that not even one mark a power fits.
+        step = max(math.ceil(len(powers) / 5), 1)
+        return self._named([power for power in powers[::step] if self.low <= power <= self.high])
+
+    def _named(self, exponents: Sequence[float]) -> list[tuple[float, str]]:
+        return [(self.of(exponent), dollars(10.0**exponent)) for exponent in exponents]
 
 
 def _choose_rungs(ladder: Ladder) -> Sequence[Rung]:
@@ -134,23 +144,28 @@ def _choose_rungs(ladder: Ladder) -> Sequence[Rung]:
 def _place_points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point]:
     """Places rungs with the same price side by side, so that their intervals don't hide each other."""
     points: list[_Point] = []
-    for x in sorted({round(scale.at(rung), 1) for rung in rungs}):
-        here = [rung for rung in rungs if round(scale.at(rung), 1) == x]
+    columns = sorted({round(scale.at(rung), 1) for rung in rungs})
+    for column in columns:
+        here = [rung for rung in rungs if round(scale.at(rung), 1) == column]
         step = BESIDE
-        if x in (FREE_AT, UNKNOWN_AT):
+        if column in (FREE_AT, UNKNOWN_AT):
             step = min(BESIDE_FREE, FREE_COLUMN / max(len(here) - 1, 1))
-        for at, rung in enumerate(here):
-            shift = (at - (len(here) - 1) / 2) * step
-            points.append(_Point(rung, scale.at(rung) + shift, rung.arm == ladder.cheapest))
+        middle = (len(here) - 1) / 2
+        for number, rung in enumerate(here):
+            x = scale.at(rung) + (number - middle) * step
+            points.append(_Point(rung, x, rung.arm == ladder.cheapest))
     return points
 
 
 def _note(ladder: Ladder) -> str:
     worse = len(find_dominated(ladder))
     count = len(ladder.rungs) - worse
-    more = f", the best {MOST_POINTS} of {count}" if count > MOST_POINTS else ""
-    more += f"; {worse} worse at no lower price not shown" if worse else ""
-    return f"{ladder.n:,} held-out rows{more}; lines: 95% intervals"
+    text = f"{ladder.n:,} held-out rows"
+    if count > MOST_POINTS:
+        text += f", the best {MOST_POINTS} of {count}"
+    if worse:
+        text += f"; {worse} worse at no lower price not shown"
+    return f"{text}; lines: 95% intervals"
 
 
 def _draw_point(axes: Axes, point: _Point) -> None:
@@ -167,22 +182,34 @@ def _draw_point(axes: Axes, point: _Point) -> None:
     )
 
 
-def _set_up_axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> None:
-    is_free = any(rung.usd_per_1000 is not None and not rung.usd_per_1000 for rung in rungs)
-    is_paid, is_unknown = any(r.usd_per_1000 for r in rungs), any(r.usd_per_1000 is None for r in rungs)
-    ticks = [
-        *([(FREE_AT, "free")] if is_free else []),
-        *(scale.ticks() if is_paid else []),
-        *([(UNKNOWN_AT, "price\nunknown")] if is_unknown else []),
-    ]
+def _set_up_price_axis(axes: Axes, rungs: Sequence[Rung], scale: _Scale) -> None:
+    """From left to right: the free rungs, those with a price, those whose price is unknown; only the columns in use."""
+    prices = [rung.usd_per_1000 for rung in rungs]
+    is_free = any(price is not None and not price for price in prices)
+    is_paid = any(prices)
+    is_unknown = any(price is None for price in prices)
+    ticks: list[tuple[float, str]] = []
+    edges: list[tuple[float, float]] = []
+    if is_free:
+        ticks.append((FREE_AT, "free"))
+        edges.append((FREE_AT - 0.9, FREE_AT + 0.9))
+    if is_paid:
+        ticks += scale.ticks()
+        edges.append((PAID_FROM - 0.6, PAID_TO + 0.5))
+    if is_unknown:
+        ticks.append((UNKNOWN_AT, "price\nunknown"))
+        edges.append((UNKNOWN_AT - 0.9, UNKNOWN_AT + 0.9))
     axes.set_xticks([at for at, _ in ticks], [text for _, text in ticks])
-    left = FREE_AT - 0.9 if is_free else PAID_FROM - 0.6 if is_paid else UNKNOWN_AT - 0.9
-    right = UNKNOWN_AT + 0.9 if is_unknown else PAID_TO + 0.5 if is_paid else FREE_AT + 0.9
+    left, _ = edges[0]
+    _, right = edges[-1]
     axes.set_xlim(left, right)
     if is_free and is_paid:
         axes.axvline((FREE_AT + PAID_FROM) / 2, color=SOFT, linewidth=0.8, alpha=0.5)
-    lows, highs = [rung.low for rung in rungs], [rung.high for rung in rungs]
-    low, high = min(*lows, ladder.bar), max(*highs, ladder.bar)
+
+
+def _set_up_score_axis(axes: Axes, ladder: Ladder, rungs: Sequence[Rung]) -> None:
+    low = min(ladder.bar, *(rung.low for rung in rungs))
+    high = max(ladder.bar, *(rung.high for rung in rungs))
     room = max((high - low) * 0.12, 0.03)
     axes.set_ylim(max(low - room, -0.04), min(high + room, 1.04))
     axes.axhline(ladder.bar, color=INK, linestyle="--", linewidth=1.2)
@@ -221,9 +248,11 @@ def _label_points(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
         )
         for number, point in enumerate(ranked, 1)
     ]
-    sizes = [text.get_window_extent() for text in texts]
-    at = [axes.transData.transform((point.x, point.rung.score)) for point in ranked]
-    labels = [Label(x, y, s.width, s.height * 1.1) for (x, y), s in zip(at, sizes, strict=True)]
+    labels = []
+    for point, text in zip(ranked, texts, strict=True):
+        x, y = axes.transData.transform((point.x, point.rung.score))
+        size = text.get_window_extent()
+        labels.append(Label(x, y, size.width, size.height * 1.1))
     frame = axes.get_window_extent()
     room = Box(frame.x0, frame.y0, frame.x1, frame.y1)
     placed = place_labels(labels, _obstacles(axes, points, room), room)
@@ -235,7 +264,9 @@ def _label_points(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
 
 def _name(point: _Point, longest: int) -> str:
     arm = point.rung.arm
-    return f"{short_name(arm)}, {shorten_name(arm.model, longest)}" if arm.model else short_name(arm)
+    if not arm.model:
+        return short_name(arm)
+    return f"{short_name(arm)}, {shorten_name(arm.model, longest)}"
 
 
 def _text_colour(point: _Point) -> str:
@@ -245,23 +276,26 @@ def _text_colour(point: _Point) -> str:
 def _draw_legend(drawn: Figure, ranked: Sequence[_Point]) -> None:
     """Lists the names and the meaning of the markers below the plot, in one column or two."""
     columns = 1 if len(ranked) < TWO_COLUMNS_FROM else 2
-    lines = -(-len(ranked) // columns)
-    for at, point in enumerate(ranked):
-        column, line = divmod(at, lines)
-        name = f"{_name(point, 30)}, {100 * point.rung.score:.1f}%" if columns == 1 else _name(point, 18)
+    size = TEXT_SIZE if columns == 1 else TEXT_SIZE - 2.5
+    lines = math.ceil(len(ranked) / columns)
+    for index, point in enumerate(ranked):
+        column, line = divmod(index, lines)
+        name = _name(point, 18)
+        if columns == 1:
+            name = f"{_name(point, 30)}, {100 * point.rung.score:.1f}%"
         drawn.text(
             0.01 + column * 0.52,
             -(line + 0.7) * A_LINE / TALL,
-            f"{at + 1}  {name}",
+            f"{index + 1}  {name}",
             va="center",
             color=_text_colour(point),
-            fontsize=TEXT_SIZE if columns == 1 else TEXT_SIZE - 2.5,
+            fontsize=size,
             fontweight="bold" if point.is_cheapest else "normal",
         )
-    bold = "bold: the cheapest that does"
     shown = {point.rung.standing for point in ranked}
     marks = [mark for standing, mark in MARKS.items() if standing in shown]
-    marks += [bold] if any(point.is_cheapest for point in ranked) else []
+    if any(point.is_cheapest for point in ranked):
+        marks.append("bold: the cheapest that does")
     drawn.text(
         0.01,
         -(lines + 0.7) * A_LINE / TALL,
@@ -282,17 +316,19 @@ def _obstacles(axes: Axes, points: Sequence[_Point], room: Box) -> list[Box]:
         _, low = axes.transData.transform((point.x, point.rung.low))
         _, high = axes.transData.transform((point.x, point.rung.high))
         half = 14 if point.is_cheapest else 10
-        obstacles += [Box(x - half, y - half, x + half, y + half), Box(x - 3, low, x + 3, high)]
+        obstacles.append(Box(x - half, y - half, x + half, y + half))
+        obstacles.append(Box(x - 3, low, x + 3, high))
     return obstacles
 
 
 def _draw_leader(axes: Axes, label: Label, box: Box) -> None:
     """Draws a thin line from a point to its label if they are far apart."""
-    x, y = min(max(label.x, box.left), box.right), box.middle[1]
-    if math.hypot(x - label.x, y - label.y) < 2.2 * label.height:
+    nearest_x = min(max(label.x, box.left), box.right)
+    _, middle_y = box.middle
+    if math.hypot(nearest_x - label.x, middle_y - label.y) < 2.2 * label.height:
         return
     back = axes.transData.inverted()
-    (from_x, from_y), (to_x, to_y) = back.transform([(label.x, label.y), (x, y)])
+    (from_x, from_y), (to_x, to_y) = back.transform([(label.x, label.y), (nearest_x, middle_y)])
     axes.plot([from_x, to_x], [from_y, to_y], color=SOFT, linewidth=0.7, alpha=0.7, zorder=1)
 
 
@@ -302,18 +338,18 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     recall."""
     if len(matrix.labels) > MOST_LABELS:
         return _draw_worst_labels(matrix, compared, title, path)
-    columns = matrix.columns if any(row[-1] for row in matrix.counts) else matrix.labels
+    columns = matrix.columns
+    has_others = any(row[-1] for row in matrix.counts)
+    if not has_others:
+        columns = matrix.labels
     counts = [row[: len(columns)] for row in matrix.counts]
     size = max(4.5, 0.45 * len(columns) + 2.5)
-    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
-    drawn, axes = figure(text, "the tuned model answered", "expected (rows)", size=(size + 0.9, size))
-    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    axes.imshow(
-        [[_cell_colour(x == y, share) for x, share in enumerate(row)] for y, row in enumerate(shares)]
-    )
-    axes.set_xticks(
-        range(len(columns)), [shorten_name(column) for column in columns], rotation=40, ha="right"
-    )
+    heading = _heading(title, compared)
+    drawn, axes = figure(heading, "the tuned model answered", "expected (rows)", size=(size + 0.9, size))
+    _draw_cells(axes, counts)
+
+    names = [shorten_name(column) for column in columns]
+    axes.set_xticks(range(len(columns)), names, rotation=40, ha="right")
     totals = [f"{shorten_name(name)} ({sum(row):,})" for name, row in zip(matrix.labels, counts, strict=True)]
     axes.set_yticks(range(len(matrix.labels)), totals, color=INK)
     axes.grid(visible=False)
@@ -321,30 +357,44 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     axes.set_yticks([y - 0.5 for y in range(len(matrix.labels) + 1)], minor=True)
     axes.grid(which="minor", color=GRID, linewidth=0.8)
     axes.tick_params(which="minor", length=0)
+    return save_figure(drawn, path)
+
+
+def _heading(title: str, compared: Comparison) -> str:
+    return f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+
+
+def _draw_cells(axes: Axes, counts: Sequence[Sequence[int]]) -> None:
+    """Each cell with its number of rows, coloured by its share of the rows with that label."""
+    colours = []
     for y, row in enumerate(counts):
+        total = max(sum(row), 1)
+        shares = [count / total for count in row]
+        colours.append([_cell_colour(x == y, share) for x, share in enumerate(shares)])
         for x, count in enumerate(row):
             if count:
-                ink = "white" if shares[y][x] > 0.55 else INK
+                ink = "white" if shares[x] > 0.55 else INK
                 axes.text(x, y, f"{count:,}", ha="center", va="center", color=ink, fontsize=9)
-    return save_figure(drawn, path)
+    axes.imshow(colours)
 
 
 def _draw_worst_labels(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
     pairs = mistakes(matrix)[:LISTED]
-    scores = sorted(
+    worst_first = sorted(
         label_scores(matrix), key=lambda score: (score.recall or 0.0, -score.expected, score.label)
-    )[:LISTED]
-    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    )
+    scores = worst_first[:LISTED]
     height = 1.6 + 0.28 * max(len(pairs), len(scores), 3)
-    drawn, left = figure(text, "held-out rows", "expected → answered, most frequent first", size=(13, height))
+    drawn, left = figure(
+        _heading(title, compared),
+        "held-out rows",
+        "expected → answered, most frequent first",
+        size=(13, height),
+    )
     halves = drawn.add_gridspec(1, 2)
     left.set_subplotspec(halves[0])
-    _draw_bars(
-        left,
-        [f"{shorten_name(pair.expected)} → {shorten_name(pair.answered)}" for pair in pairs],
-        [pair.rows for pair in pairs],
-        RED,
-    )
+    mistaken = [f"{shorten_name(pair.expected)} → {shorten_name(pair.answered)}" for pair in pairs]
+    _draw_bars(left, mistaken, [pair.rows for pair in pairs], RED)
     left.xaxis.get_major_locator().set_params(integer=True)
     right = drawn.add_subplot(halves[1])
     right.set_xlabel("of its rows right", color=SOFT)
@@ -370,5 +420,8 @@ def _cell_colour(is_right: bool, share: float) -> tuple[float, ...]:
     must be visible."""
     from matplotlib.colors import to_rgb
 
-    depth = share if is_right or not share else min(0.15 + share, 1.0)
-    return tuple(1 - depth * (1 - part) for part in to_rgb(BLUE if is_right else RED))
+    full = BLUE if is_right else RED
+    depth = share
+    if share and not is_right:
+        depth = min(0.15 + share, 1.0)
+    return tuple(1 - depth * (1 - part) for part in to_rgb(full))
