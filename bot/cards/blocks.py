@@ -367,7 +367,6 @@ def _lines_that_fit(lines: Sequence[str], most: int, left_out: int = 0) -> list[
     return shown
 
 
-
 def _mrkdwn(text: str, limit: int) -> Block:
     """`verbatim` keeps Slack from turning plain words into links and mentions."""
     return {"type": "mrkdwn", "text": cut_mrkdwn(text, limit), "verbatim": True}

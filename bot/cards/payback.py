@@ -137,7 +137,9 @@ def _amount(amount: Decimal) -> str:
 
 def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
     if estimate.payback_months is not None:
-        return f"It saves {monthly_saving_text(estimate)} and pays back {payback_text(estimate.payback_months)}."
+        return (
+            f"It saves {monthly_saving_text(estimate)} and pays back {payback_text(estimate.payback_months)}."
+        )
     saves = f"It saves {usd(estimate.saving_month)} a month"
     if estimate.saving_month > 0 and estimate.succession:
         model, ends, successor = (

@@ -7,10 +7,18 @@ from collections.abc import Mapping
 from math import isclose
 
 from bot.cards.blocks import escape
-from bot.cards.candidates import candidate_name as rung_name
-from bot.cards.candidates import short_meaning, whole_rows_text
+from bot.cards.candidates import candidate_name, short_meaning, whole_rows_text
 from bot.cards.models import not_worse_text
-from bot.cards.words import interval, p_value, percent, points, points_range, share_with_interval, shorten
+from bot.cards.words import (
+    interval,
+    p_value,
+    percent,
+    pluralize,
+    points,
+    points_range,
+    share_with_interval,
+    shorten,
+)
 from bot.values.runs import Before, RunResult
 from trainers.evaluation.results import Ladder, Rung
 
@@ -29,41 +37,60 @@ def right_text(result: RunResult) -> str:
     if ladder is None or not ladder.rung("tuned"):
         return share_with_interval(result.tuned)
     (tuned,) = ladder.rung("tuned")
-    measured = "" if tuned.scoring == "label" else f" {short_meaning(tuned)}"
-    rows = f"; {whole_rows_text(tuned)}" if tuned.scoring == "json" else ""
-    return f"{percent(tuned.score)}{measured} ({interval(tuned.low, tuned.high)}){rows}"
+    text = f"{_score_text(tuned)} ({interval(tuned.low, tuned.high)})"
+    if tuned.scoring == "json":
+        return f"{text}; {whole_rows_text(tuned)}"
+    return text
+
+
+def _score_text(rung: Rung) -> str:
+    """The score with its measure, which right or wrong labels don't need."""
+    if rung.scoring == "label":
+        return percent(rung.score)
+    return f"{percent(rung.score)} {short_meaning(rung)}"
 
 
 def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]]:
-    """A fact that compares the tuned model with the best alternative on the same rows."""
+    """A fact that compares the tuned model with the best alternative on the same rows, or with what answered before.
+    With `is_full` there is none if Details begin with that comparison."""
     ladder = result.ladder
     other = best_alternative(ladder) if ladder else None
-    if is_full and other and is_before(result, other):
-        return []  # Details begin with that comparison
-    if ladder is None or other is None or not ladder.pairs or (not is_full and is_base_best(result, other)):
-        change = result.change
-        gain_text = _gain(change.gain, change.low, change.high, is_clear=change.p < SIGNIFICANT)
-        name = f"Against {before_name(result)}, {before_text(result)}"
-        return [] if is_full else [(name, gain_text)]
-    (pair,), (tuned,) = ladder.pairs, ladder.rung("tuned")
-    is_better = pair.better == tuned.arm
-    low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
-    gain = pair.difference if is_better else -pair.difference
-    measured = "" if other.scoring == "label" else f" {short_meaning(other)}"
-    name = f"Against {escape(shorten(_name(other), 60))}, {percent(other.score)}{measured}"
+    if ladder is None or other is None or not ladder.pairs:
+        return [] if is_full else [_fact_about_base(result)]
+    if is_full and is_before(result, other):
+        return []
+    if not is_full and is_base_best(result, other):
+        return [_fact_about_base(result)]
+    gain, low, high = _gain_over_best(ladder)
+    (pair,) = ladder.pairs
+    name = f"Against {escape(shorten(_name(other), 60))}, {_score_text(other)}"
     if is_full:
         return [(name, f"{points(gain)} ({points_range(low, high)}), {p_value(pair.p)}")]
-    return [(name, _gain(gain, low, high, is_clear=pair.p < SIGNIFICANT))]
+    return [(name, _gain_text(gain, low, high, is_clear=pair.p < SIGNIFICANT))]
 
 
-def _gain(gain: float, low: float, high: float, *, is_clear: bool) -> str:
+def _fact_about_base(result: RunResult) -> tuple[str, str]:
+    change = result.change
+    gain = _gain_text(change.gain, change.low, change.high, is_clear=change.p < SIGNIFICANT)
+    return f"Against {before_name(result)}, {before_text(result)}", gain
+
+
+def _gain_over_best(ladder: Ladder) -> tuple[float, float, float]:
+    """The tuned model's score minus that of the best alternative, with the lower and upper end of its interval."""
+    (pair,) = ladder.pairs
+    if pair.better.rung == "tuned":
+        return pair.difference, pair.low, pair.high
+    return -pair.difference, -pair.high, -pair.low
+
+
+def _gain_text(gain: float, low: float, high: float, *, is_clear: bool) -> str:
     between = points_range(low, high)
     if not is_clear:
         return f"no clear difference ({between} points)"
     return f"{points(gain)} ({between})"
 
 
-def compared_with_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
+def compared_with_best(result: RunResult, ladder: Ladder) -> str:
     other = best_alternative(ladder)
     if result.not_worse:
         return not_worse_text(result.not_worse, result.margin, is_named=True)
@@ -72,7 +99,7 @@ def compared_with_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
     if other is None:
         return "nothing else was measured"
     (pair,) = ladder.pairs
-    gain = pair.difference if pair.better == tuned.arm else -pair.difference
+    gain, _, _ = _gain_over_best(ladder)
     return _difference(gain, shorten(_name(other), 50), other.score, is_clear=pair.p < SIGNIFICANT)
 
 
@@ -91,15 +118,17 @@ def partial_meaning(result: RunResult) -> str:
     ladder = result.ladder
     if result.partial is None or ladder is None:
         return ""
-    return f" {short_meaning(ladder.rung('tuned')[0])}"
+    (tuned,) = ladder.rung("tuned")
+    return f" {short_meaning(tuned)}"
 
 
 def _difference(gain: float, name: str, score: float, *, is_clear: bool) -> str:
     if not is_clear:
         return f"no clear difference from {name} ({percent(score)})"
-    count = f"{100 * abs(gain):.0f}"
-    amount = "under 1 point" if count == "0" else f"{count} point{'' if count == '1' else 's'}"
-    return f"{amount} {'above' if gain > 0 else 'below'} {name}"
+    count = round(100 * abs(gain))
+    amount = pluralize(count, "point") if count else "under 1 point"
+    side = "above" if gain > 0 else "below"
+    return f"{amount} {side} {name}"
 
 
 def best_alternative(ladder: Ladder) -> Rung | None:
@@ -110,7 +139,8 @@ def best_alternative(ladder: Ladder) -> Rung | None:
 def is_base_best(result: RunResult, other: Rung | None) -> bool:
     """True if the prompted base model is the best alternative. It isn't one if most of its answers were no label, or if
     its score is by another measure."""
-    base, ladder = result.base, result.ladder
+    base = result.base
+    ladder = result.ladder
     is_alike = result.labelled
     if ladder is not None:
         is_alike = ladder.scoring in SAME_MEASURE or result.partial is not None
@@ -134,12 +164,16 @@ def better_name(result: RunResult) -> str:
     """The name of what the labels were compared with: the best alternative, or what answered before if that is better
     (services/run_worker.py)."""
     other = best_alternative(result.ladder) if result.ladder else None
-    return _name(other) if other and not _is_base_ahead(result, other) else before_name(result)
+    if other is None or _is_base_ahead(result, other):
+        return before_name(result)
+    return _name(other)
 
 
 def _name(rung: Rung) -> str:
-    name = rung_name(rung.arm)
-    return f"the free {name.removeprefix('the ')}" if rung.arm.is_free else name
+    name = candidate_name(rung.arm)
+    if not rung.arm.is_free:
+        return name
+    return f"the free {name.removeprefix('the ')}"
 
 
 def before_name(result: RunResult) -> str:

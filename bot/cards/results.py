@@ -90,39 +90,54 @@ def card(
     card, `machine` to the card of the machine on which its model runs by the hour; `is_stopped` is True once that
     machine is stopped, and its cost final."""
     headline = _headline(result, may_be_used=may_be_used, is_in_use=after.is_in_use)
-    saves = saving_text(plan, result)
-    rows = pluralize(result.tuned.n, "held-out row")
-    what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
-    is_judged = plan.judge and result.ladder and result.ladder.scoring == "judge"
-    by = f", judged by {escape(shorten(str(plan.judge)))}" if is_judged else ""
-    subject = f"{name or f'Run {run.id}'}: {what}, {rows}{by}"
-    aim = result_aim_facts(plan, result)
     facts = [
-        *aim,
-        ("Right", right_text(result)),
-        *comparison_facts(result),
-        *([("Price", prices_text(result.not_worse))] if result.not_worse else []),
+        *_quality_facts(plan, result),
+        ("Cost", _cost(run, plan, result, is_stopped=is_stopped)),
+        *taught_facts(plan),
     ]
-    if saves and aim:
-        # The aim is not money: the net value says it in one number, the monthly saving would be one too many.
-        facts += net_value(plan) or [("Planned saving", saves)]
-    elif saves:
-        facts += [("Planned saving", saves), *net_value(plan)]
-    about_machine = f"Its machine costs money by the hour; keep or stop it on {machine}."
-    if is_stopped:
-        about_machine = f"Its machine is stopped; start it again on {machine}."
-    return Message(
-        f"Result of run {run.id}. {escape(headline)}{_saves_in_short(plan, saves)}",
-        (
-            Headline(headline),
-            Note(f"{subject}{scoring_text(result.ladder)}"),
-            Facts([*facts, ("Cost", _cost(run, plan, result, is_stopped=is_stopped)), *taught_facts(plan)]),
-            *([Text(DELETED)] if is_deleted else _reasons(plan, result, after)),
-            *([] if is_deleted else _next(run, plan, result, after, may_be_used=may_be_used)),
-            *([Note(about_machine)] if machine else []),
-            actions(*_buttons(run, plan, result, after, may_be_used=may_be_used, is_deleted=is_deleted)),
-        ),
-    )
+    parts: list[CardBlock] = [
+        Headline(headline),
+        Note(f"{name or f'Run {run.id}'}: {_subject(plan, result)}"),
+        Facts(facts),
+    ]
+    if is_deleted:
+        parts.append(Text(DELETED))
+    else:
+        parts += _reasons(plan, result, after)
+        parts += _next(run, plan, result, after, may_be_used=may_be_used)
+    if machine and is_stopped:
+        parts.append(Note(f"Its machine is stopped; start it again on {machine}."))
+    elif machine:
+        parts.append(Note(f"Its machine costs money by the hour; keep or stop it on {machine}."))
+    parts.append(actions(*_buttons(run, plan, result, after, may_be_used=may_be_used, is_deleted=is_deleted)))
+    notification = f"Result of run {run.id}. {escape(headline)}{_saves_in_short(plan, result)}"
+    return Message(notification, tuple(parts))
+
+
+def _subject(plan: Plan, result: RunResult) -> str:
+    """What was trained on what, measured on how many rows, and how."""
+    what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
+    rows = pluralize(result.tuned.n, "held-out row")
+    judge = _judge(plan, result)
+    by = f", judged by {escape(shorten(judge.name))}" if judge else ""
+    return f"{what}, {rows}{by}{scoring_text(result.ladder)}"
+
+
+def _quality_facts(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
+    """How good the model is and what it saves, the team's aim first."""
+    aim = result_aim_facts(plan, result)
+    facts = [*aim, ("Right", right_text(result)), *comparison_facts(result)]
+    if result.not_worse:
+        facts.append(("Price", prices_text(result.not_worse)))
+
+    saves = saving_text(plan, result)
+    if not saves:
+        return facts
+    net = net_value(plan)
+    # If the aim is not money, the net value says it in one number, and the monthly saving would be one too many.
+    if not aim or not net:
+        facts.append(("Planned saving", saves))
+    return [*facts, *net]
 
 
 def list_headline(result: RunResult, *, may_be_used: bool, is_in_use: bool = False) -> str:
@@ -146,17 +161,15 @@ def _headline(result: RunResult, *, may_be_used: bool, is_in_use: bool) -> str:
     ladder = result.ladder
     if ladder is None or not ladder.rung("tuned"):  # measured before there was a quality bar
         return f"Tuned model: {percent(result.tuned.share)} right; {compared_with_base(result)}"
-    (tuned,), other = ladder.rung("tuned"), best_alternative(ladder)
+    (tuned,) = ladder.rung("tuned")
     if is_silent(tuned):
         return f"Failed: no answer to {tuned.empty:,} of {tuned.n:,} rows"
-    measured = f" {short_meaning(tuned)}"
-    by_bar = STANDS[tuned.standing].format(bar=bar_text(ladder.bar, ladder.is_bar_set))
-    decision = _decision(result, tuned, other, may_be_used=may_be_used)
+    decision = _decision(result, tuned, best_alternative(ladder), may_be_used=may_be_used)
     if is_in_use:
         decision = "In use"  # the team has decided, whatever the verdict was
-    return (
-        f"{decision}: {percent(tuned.score)}{measured}, {by_bar}; {compared_with_best(result, ladder, tuned)}"
-    )
+    score = f"{percent(tuned.score)} {short_meaning(tuned)}"
+    by_bar = STANDS[tuned.standing].format(bar=bar_text(ladder.bar, ladder.is_bar_set))
+    return f"{decision}: {score}, {by_bar}; {compared_with_best(result, ladder)}"
 
 
 def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used: bool) -> str:
@@ -209,11 +222,14 @@ def _is_worse(result: RunResult, tuned: Rung, other: Rung | None) -> bool:
     return result.change.gain < 0 and result.change.p < SIGNIFICANT
 
 
-def _saves_in_short(plan: Plan, saves: str) -> str:
+def _saves_in_short(plan: Plan, result: RunResult) -> str:
     """The planned saving in a notification: over the year, since a monthly saving may hide a later loss."""
+    saves = saving_text(plan, result)
     if not saves:
         return ""
-    return f". Planned: {foreseen_text(plan)}" if net_value(plan) else f". Saves {saves}"
+    if net_value(plan):
+        return f". Planned: {foreseen_text(plan)}"
+    return f". Saves {saves}"
 
 
 def saving_text(plan: Plan, result: RunResult) -> str:
@@ -260,19 +276,23 @@ def _cost(run: Run, plan: Plan, result: RunResult, *, is_stopped: bool) -> str:
     if plan.hosting and run.actual_micros is not None:
         spent_micros = run.actual_micros  # includes what the machine has cost since the result
     hosting_micros = result.hosting_micros + spent_micros - result.actual_micros
-    actual, estimated = charge(spent_micros), charge(result.estimated_micros)
+    actual = charge(spent_micros)
+    estimated = charge(result.estimated_micros)
+    text = actual
     if hosting_micros:
         so_far = "" if is_stopped else " so far"
-        actual += f", of which {charge(hosting_micros)} for its machine{so_far}"
-    theirs = result.vendor_micros
-    by_vendor = f" ({escape(plan.provider)}'s own estimate: {charge(theirs)})" if theirs is not None else ""
-    is_over = result.actual_micros > plan.maximum_micros
-    over = f"; exceeds the approved {charge(plan.maximum_micros)}" if is_over else ""
-    as_expected = "as estimated" if actual == estimated else f"estimated {estimated}"
-    uncounted = (
-        "; calculated from the planned tokens, since the vendor reports none" if result.is_uncounted else ""
-    )
-    return f"{actual}, {as_expected}{by_vendor}{over}{uncounted}"
+        text += f", of which {charge(hosting_micros)} for its machine{so_far}"
+    if not hosting_micros and actual == estimated:
+        text += ", as estimated"
+    else:
+        text += f", estimated {estimated}"
+    if result.vendor_micros is not None:
+        text += f" ({escape(plan.provider)}'s own estimate: {charge(result.vendor_micros)})"
+    if result.actual_micros > plan.maximum_micros:
+        text += f"; exceeds the approved {charge(plan.maximum_micros)}"
+    if result.is_uncounted:
+        text += "; calculated from the planned tokens, since the vendor reports none"
+    return text
 
 
 def _reasons(plan: Plan, result: RunResult, after: AfterResult) -> list[CardBlock]:
@@ -291,26 +311,24 @@ def _for(plan: Plan, result: RunResult) -> str:
     ladder = result.ladder
     if result.change.gain <= 0 or result.change.p >= SIGNIFICANT:
         return ""
+    base = before_name(result)
     if plan.method == "head":
-        base = f"{before_name(result)} has {before_text(result)}"
-        return f"It is the free encoder's model, ready to be deployed; {base}."
+        return f"It is the free encoder's model, ready to be deployed; {base} has {before_text(result)}."
     other = best_alternative(ladder) if ladder else None
-    is_told = other is None or is_base_best(result, other) or is_before(result, other)
-    if result.partial is None and (ladder is None or not ladder.pairs or is_told):
-        is_one = result.better == 1
-        rows = f"{pluralize(result.better, 'row')} that {before_name(result)} got wrong"
-        return f"{rows} {'is' if is_one else 'are'} now right."
-    base = f"{before_name(result)} has {before_text(result)}"
+    is_in_headline = other is None or is_base_best(result, other) or is_before(result, other)
+    if result.partial is None and (ladder is None or not ladder.pairs or is_in_headline):
+        verb = "is" if result.better == 1 else "are"
+        return f"{pluralize(result.better, 'row')} that {base} got wrong {verb} now right."
     if result.before != "base":
         # Being ahead of a model that was trained in another way doesn't show what this training gained.
-        return f"It is right more often than {before_name(result)}, which has {before_text(result)}."
+        return f"It is right more often than {base}, which has {before_text(result)}."
+    helped = f"{base} has {before_text(result)}"
     if ladder and ladder.scoring not in SAME_MEASURE and result.partial is None:
-        shares = (
-            f"{percent(result.tuned.share)} {counted_as_right(ladder)} against {percent(result.base.share)}"
-        )
-        base = f"{shares} for its base"
-    unread = f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
-    return f"Training helped: {base}{unread if 2 * result.base.unlisted > result.base.n else ''}."
+        right = counted_as_right(ladder)
+        helped = f"{percent(result.tuned.share)} {right} against {percent(result.base.share)} for its base"
+    if 2 * result.base.unlisted > result.base.n:
+        helped += f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
+    return f"Training helped: {helped}."
 
 
 def _against(result: RunResult) -> str:
@@ -326,35 +344,36 @@ def _against(result: RunResult) -> str:
             "field."
         )
     if result.worse and result.partial is None:
-        rows = f"{pluralize(result.worse, 'row')} that {before_name(result)} got right"
-        return f"{rows} {'is' if result.worse == 1 else 'are'} now wrong."
+        verb = "is" if result.worse == 1 else "are"
+        return f"{pluralize(result.worse, 'row')} that {before_name(result)} got right {verb} now wrong."
     return ""
 
 
 def _unknown(plan: Plan, result: RunResult, after: AfterResult) -> str:
-    advice, current = result.advice, escape(shorten(plan.current or ""))
+    advice = result.advice
+    ladder = result.ladder
     judge = _judge(plan, result)
     about_judge = ""
     if judge and not judge.is_trusted:
-        about_judge = (
-            f"How far to trust the judge {escape(shorten(judge.name))}: {escape(trust_text(judge.checks))}."
-        )
+        name = escape(shorten(judge.name))
+        about_judge = f"How far to trust the judge {name}: {escape(trust_text(judge.checks))}."
     if about_judge and _is_judge_distrusted(result):
         return about_judge
     if advice and advice.kind == "unknown" and advice.rule != IN_HEADLINE:
         return sentence(advice.reason or advice.headline)
-    ladder = result.ladder
     if about_judge:
         return about_judge
     if result.no_encoder:
         why = sentence(result.no_encoder)
         return f"How it compares with the free encoder, which could not answer for this run: {why}"
-    if current and not after.is_current_measured and saving_text(plan, result):
+    if plan.current and not after.is_current_measured and saving_text(plan, result):
+        current = escape(shorten(plan.current))
         return f"Whether it can replace {current}, which was not measured on these rows."
     if ladder and ladder.rungs and ladder.scoring == "f1":
         (tuned,) = ladder.rung("tuned")
-        failed = f" {escape(notes_on_judge(plan, result)[0])}" if plan.judge and result.judge else ""
-        return f"Whether the answers are right: {percent(tuned.score)} is {meaning(tuned)}.{failed}"
+        text = f"Whether the answers are right: {percent(tuned.score)} is {meaning(tuned)}."
+        about_failure = notes_on_judge(plan, result)[:1]
+        return " ".join([text, *map(escape, about_failure)])
     return ""
 
 
@@ -375,15 +394,22 @@ def _next(
         return [Text(since)]
     if _about_judge(plan, result) or _to_measure(result) or (may_be_used and not _is_open(result)):
         return []
-    text = f"*Next*: {sentence(result.advice.next_step)}" if result.advice and result.advice.next_step else ""
-    if result.advice and result.advice.kind == "go" and run.model:
+    step = _next_step(run, result)
+    return [Text(f"*Next*: {step}")] if step else []
+
+
+def _next_step(run: Run, result: RunResult) -> str:
+    advice = result.advice
+    if advice is None and result.change.p >= SIGNIFICANT:
+        return "Stay with what you have, or measure again with more held-out rows."
+    if advice is None and result.change.gain <= 0:
+        return "Look at the rows that got worse before you train again."
+    if advice is None:
+        return ""
+    if advice.kind == "go" and run.model:
         # There is an objection that the verdict doesn't consider, such as the model in use.
-        text = f"*Next*: {code(f'/finetune promote {run.model}')} explains what speaks against deploying it."
-    elif result.advice is None and result.change.p >= SIGNIFICANT:
-        text = "*Next*: Stay with what you have, or measure again with more held-out rows."
-    elif result.advice is None and result.change.gain <= 0:
-        text = "*Next*: Look at the rows that got worse before you train again."
-    return [Text(text)] if text else []
+        return f"{code(f'/finetune promote {run.model}')} explains what speaks against deploying it."
+    return sentence(advice.next_step) if advice.next_step else ""
 
 
 def _since(run: Run, after: AfterResult) -> str:
@@ -421,7 +447,8 @@ def _buttons(
     may_be_used = may_be_used and not _is_judge_distrusted(result)
     steps = [*_about_judge(plan, result), *_to_measure(result, plan.dataset, number)]
     if run.model and not after.is_gone:
-        steps += [promotion_button(run.id, run.model)] if may_be_used else []
+        if may_be_used:
+            steps.append(promotion_button(run.id, run.model))
         steps.append(try_button(run.id))
     if steps and not _next(run, plan, result, after, may_be_used=may_be_used):
         steps[0]["style"] = "primary"
@@ -431,15 +458,19 @@ def _buttons(
 def _about_judge(plan: Plan, result: RunResult) -> list[Block]:
     """The button to check the judge or to choose another one, which every other step rests on."""
     judge = _judge(plan, result)
-    step = judge.next_step if judge else None
-    return [judge_button(judge, step, plan.dataset)] if judge and step else []
+    if judge is None or judge.next_step is None:
+        return []
+    return [judge_button(judge, judge.next_step, plan.dataset)]
 
 
 def _to_measure(result: RunResult, dataset: str = "", number: str = "") -> list[Block]:
     """The button for a missing comparison: it measures the named model, or opens the form if none is named."""
-    if result.advice is None or not _is_open(result):
+    advice = result.advice
+    if advice is None or not _is_open(result):
         return []
-    if result.advice.measure:
-        return [button(f"Measure {result.advice.measure[0].partition('/')[2]}", MEASURE, number)]
-    is_lacking = result.advice.rule == NOTHING_MEASURED
-    return [button("Measure alternatives", MEASURE_DATASET, dataset)] if is_lacking else []
+    if advice.measure:
+        _, _, model = advice.measure[0].partition("/")
+        return [button(f"Measure {model}", MEASURE, number)]
+    if advice.rule == NOTHING_MEASURED:
+        return [button("Measure alternatives", MEASURE_DATASET, dataset)]
+    return []
