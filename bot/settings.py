@@ -354,6 +354,7 @@ def load_settings(
         renting=_check_renting(table.hf, file),
     )
     _check_gpus(trainer, file)
+    _check_encoder_name(trainer, file)
     data = path.parent / table.data
     rows = _read_rows(lambda tables: load_providers(tables, environment), table.providers, faults)
     providers = with_announced_ends(_with_own_models(rows, trainer), data)
@@ -427,6 +428,14 @@ def _check_gpus(trainer: TrainerSettings, file: TomlFile) -> None:
             f"can't be divided evenly among {nodes} nodes: it counts all GPUs of a job, which is {gpus} now."
         )
         file.note(f"{text} Set it to {nodes * (gpus // nodes + 1)}.", "trainer", "gpus_per_job")
+
+
+def _check_encoder_name(trainer: TrainerSettings, file: TomlFile) -> None:
+    # The trainer refuses to start with the same name twice. On a cluster it gets no encoder.
+    name = trainer.encoder_name
+    if trainer.cluster is None and name in trainer.models:
+        text = "is the encoder's name. Choose another name for this base model."
+        file.note(text, "trainer", "models", name)
 
 
 def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:

@@ -147,6 +147,18 @@ def test_storage_and_nodes_need_a_cluster_and_each_node_as_many_gpus(
     assert only_problem(tmp_path, f"[trainer]\n{lines}\n") == f"finetune.toml, {problem}"
 
 
+def test_a_base_model_has_another_name_than_the_encoder(tmp_path: Path) -> None:
+    problem = "[trainer.models] {} is the encoder's name. Choose another name for this base model."
+    packaged = only_problem(tmp_path, '[trainer.models]\nminilm-encoder = "models/tiny"\n')
+    assert packaged == "finetune.toml, line 2: " + problem.format("minilm-encoder")
+    own = '[encoder]\nmodel = "models/Small"\n'
+    assert problem.format("small") in only_problem(
+        tmp_path, f'{own}[trainer.models]\nsmall = "models/tiny"\n'
+    )
+    on_cluster = '[trainer]\nexecutor = "ray"\nmodels = { minilm-encoder = "models/tiny" }\n'
+    assert read(tmp_path, on_cluster).trainer.models == {"minilm-encoder": "models/tiny"}
+
+
 def test_our_own_trainer_offers_the_named_models_at_their_price(tmp_path: Path) -> None:
     settings = read(
         tmp_path,
