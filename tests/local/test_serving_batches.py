@@ -33,6 +33,7 @@ from trainers.local.serving.values import (
     Request,
     Sampling,
     Target,
+    check_adapter_files,
     gpu_share,
 )
 
@@ -299,6 +300,14 @@ def test_a_request_whose_adapter_is_deleted_while_it_waits_fails_alone(
     )
     assert busy.answer()
     assert other.answer()
+
+
+def test_an_adapter_that_is_deleted_before_its_files_are_checked_is_not_called_damaged(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        check_adapter_files(tmp_path / "ftjob-doomed" / "adapter")
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
 
 
 def test_a_damaged_adapter_is_named_and_the_others_answer(

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 from asyncio import CancelledError
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal, NoReturn
@@ -173,18 +173,15 @@ def main(
     if executor == "ray":
         options = RayOptions(ray_address, storage, ray_python, gpus=job_gpus, nodes=nodes_per_job)
         ray = check_cluster(options, data, is_shared=ray_shared, relay_url=relay_url)
-    elif gpus and job_gpus > len(gpus):
-        refuse(
-            f"--gpus-per-job {job_gpus} is more than the {len(gpus)} GPUs that this trainer may use. Set it lower."
-        )
-    ray_slots = RAY_SLOTS if nodes_per_job == 1 else TEAM_SLOTS
+    else:
+        check_gpus(job_gpus, gpus)
     config = Config(
         data=data,
         key=key,
         call_key=call_key,
         models=bases,
         encoders=vector_bases,
-        slots=slots or (ray_slots if ray else max(1, len(gpus) // max(1, job_gpus))),
+        slots=slots or usual_slots(gpus, job_gpus, ray),
         hosts=frozenset(name.lower() for name in (host, *allow_host)),
         gpus=gpus,
         gpus_per_job=max(1, job_gpus),
@@ -192,11 +189,33 @@ def main(
         ray=ray,
         rented=RentingOptions(**renting) if renting["image"] else None,
     )
-    address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}/v1"
     names = ", ".join([*bases, *vector_bases]) or "none"
     keys = f"key in {key_place} · key for calls in {data / CALL_KEY_FILE}"
-    ready = f"trainer ready on {address} · models: {names} · {keys}"
+    ready = f"trainer ready on {address_of(host, listener)} · models: {names} · {keys}"
     serve(config, listener, ready, exit_with_parent=exit_with_parent)
+
+
+def usual_slots(gpus: Sequence[str], job_gpus: int, ray: RayOptions | None) -> int:
+    """Returns the number of jobs trained at the same time, if --slots doesn't say."""
+    if ray is None:
+        return max(1, len(gpus) // max(1, job_gpus))
+    if ray.nodes > 1:
+        return TEAM_SLOTS
+    return RAY_SLOTS
+
+
+def address_of(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    if ":" in host:  # IPv6
+        host = f"[{host}]"
+    return f"http://{host}:{port}/v1"
+
+
+def check_gpus(job_gpus: int, gpus: Sequence[str]) -> None:
+    if gpus and job_gpus > len(gpus):
+        refuse(
+            f"--gpus-per-job {job_gpus} is more than the {len(gpus)} GPUs that this trainer may use. Set it lower."
+        )
 
 
 def check_engine(name: str, data: Path) -> None:

@@ -25,7 +25,7 @@ from trainers.local.api_errors import ApiError
 from trainers.local.jobs.files import MAX_FILE_BYTES, file_too_large
 
 MODELS = "/v1/models"
-CALLS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings")  # what asks a model
+CALLS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings")
 MAX_JSON_BYTES = 2 * 1024 * 1024
 MULTIPART_SLACK_BYTES = 64 * 1024
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -78,11 +78,15 @@ class Guard:
 
     def _key_problem(self, scope: Scope, headers: Headers) -> ApiError | None:
         scheme, _, value = headers.get("authorization", "").partition(" ")
-        sent = value.strip() if scheme.lower() == "bearer" else ""
+        sent = ""
+        if scheme.lower() == "bearer":
+            sent = value.strip()
         if _is_same(sent, self.key):
             return None
         if _is_same(sent, self.call_key):
-            return None if may_call(scope["method"], scope["path"]) else _not_for_calls(scope)
+            if may_call(scope["method"], scope["path"]):
+                return None
+            return _not_for_calls(scope)
         text = "Incorrect API key. Send the trainer's key as 'Authorization: Bearer KEY'."
         return ApiError(401, text, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 

@@ -77,7 +77,9 @@ def read_line(line: str) -> Line | None:
 def _find_record(line: str) -> str | None:
     start = RECORD_START.search(line)
     end = line.rfind("}")
-    return line[start.start() : end + 1] if start and end >= start.end() else None
+    if start is None or end < start.end():
+        return None
+    return line[start.start() : end + 1]
 
 
 def _read_values(text: str) -> dict[str, Any] | None:

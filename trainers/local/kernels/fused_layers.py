@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from trainers.local.peft import Linear, LoraConfig
 
 KEPT_PLACES = "_kept_places"
-TRIAL_TOLERANCE = {torch.float32: 1e-5}  # sums of thousands of squares, in another order; else two roundings
+# Thousands of squares are added up in another order. In narrower formats two roundings count for more.
+FLOAT32_TOLERANCE = 1e-5
 
 
 def compute_fused(config: LoraConfig) -> None:
@@ -106,22 +107,21 @@ def is_plain_norm(module: Any) -> bool:
     """True if the module computes w · (x / rms) for a few made-up tokens. Gemma's norms, for example, use 1 + w, and
     Cohere's subtract the mean."""
     weight: Tensor = module.weight
-    # The gated norms of hybrid models take the gate as a second argument.
-    # Cohere has norms with a weight for each head.
-    if (
-        weight.is_meta
-        or weight.dim() != 1
-        or len(inspect.signature(type(module).forward).parameters) > len(("self", "x"))
-    ):
+    parameters = inspect.signature(type(module).forward).parameters
+    takes_gate = len(parameters) > len(("self", "x"))  # in hybrid models
+    has_heads = weight.dim() != 1  # Cohere has norms with a weight for each head
+    if weight.is_meta or takes_gate or has_heads:
         return False
     tokens = torch.linspace(-2, 3, 3 * weight.numel(), device=weight.device, dtype=weight.dtype).view(3, -1)
-    # The last token is so short that ε counts.
-    tokens = tokens * torch.tensor([[1.0], [1.0], [1e-3]], device=weight.device, dtype=weight.dtype)
+    tokens[-1] *= 1e-3  # so short that ε counts
     with torch.no_grad():
         own = type(module).forward(module, tokens)
         # Not by apply_norm: as long as the weight may be trained, that would compare the module with itself.
         fused = _Norm.apply(tokens, weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
-    return torch.allclose(own, fused, rtol=TRIAL_TOLERANCE.get(own.dtype, 2 * torch.finfo(own.dtype).eps))
+    tolerance = 2 * torch.finfo(own.dtype).eps
+    if own.dtype == torch.float32:
+        tolerance = FLOAT32_TOLERANCE
+    return torch.allclose(own, fused, rtol=tolerance)
 
 
 def apply_norm(module: Any, x: Tensor) -> Tensor:

@@ -213,8 +213,8 @@ def adapter_damaged_error(adapter: Path, what: str) -> ApiError:
 
 
 def check_adapter_files(adapter: Path) -> None:
-    """Raises ApiError (500) about a file that is missing or cut off. An engine reads it only after it has changed the
-    base's layers."""
+    """Raises ApiError: 500 about a file that is missing or cut off, 404 if the folder is gone. An engine reads the
+    files only after it has changed the base's layers."""
     from safetensors import (  # imported late: a server that only trains does without
         SafetensorError,
         safe_open,
@@ -222,6 +222,8 @@ def check_adapter_files(adapter: Path) -> None:
 
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (adapter / name).is_file():
+            if not adapter.is_dir():  # deleted since the caller looked
+                raise adapter_gone_error(adapter)
             raise adapter_damaged_error(adapter, f"its file {name} is missing")
     try:
         with safe_open(adapter / "adapter_model.safetensors", "numpy"):

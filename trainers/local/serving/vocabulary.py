@@ -36,23 +36,23 @@ class Vocabulary:
         self._bytes: LLTokenizer | None = None
 
     def encode(self, request: Request) -> list[int]:
-        """Returns the token ids up to where the answer begins. Raises ApiError (400)."""
+        """Returns the token ids up to where the answer begins. Raises ApiError: 400 about the request, 500 about the
+        model's tokenizer."""
         if request.prompt is None:
-            parts = self._prompt(request, self._turns(request)).split(BREAK)
-            return self._known(
-                [
-                    token
-                    for part in parts
-                    for token in self._tokenizer(part, add_special_tokens=False).input_ids
-                ]
-            )
+            tokens: list[int] = []
+            for part in self._prompt(request, self._turns(request)).split(BREAK):
+                tokens += self._tokenizer(part, add_special_tokens=False).input_ids
+            self._check_known(tokens)
+            return tokens
         if isinstance(request.prompt, str):
-            return self._known(list(self._tokenizer(request.prompt).input_ids))
+            tokens = list(self._tokenizer(request.prompt).input_ids)
+            self._check_known(tokens)
+            return tokens
         if any(token >= self._width for token in request.prompt):
             raise invalid(f"'prompt' has a token id beyond this model's {self._width:,} tokens.", "prompt")
         return list(request.prompt)
 
-    def _known(self, tokens: list[int]) -> list[int]:
+    def _check_known(self, tokens: Sequence[int]) -> None:
         """Raises ApiError (500) if the tokenizer has written a token that the model doesn't know."""
         unknown = max(tokens, default=0)
         if unknown >= self._width:
@@ -61,7 +61,6 @@ class Vocabulary:
                 "they don't belong together. Put the model's own tokenizer into its folder and restart the trainer."
             )
             raise ApiError(500, text, "tokenizer_too_large", "model", kind="server_error")
-        return tokens
 
     def check_bias(self, biases: Mapping[int, float]) -> None:
         """Raises ApiError (400) if a token doesn't exist."""

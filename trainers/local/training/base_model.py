@@ -220,8 +220,8 @@ def attach_adapter(model: Any, config: LoraConfig) -> PeftModel:
         try:
             adapted: PeftModel = get_peft_model(model, config)
         except ValueError as error:
-            sentence = " ".join(str(error).split())[:300]
-            text = f"These target_modules can't be adapted in this model: {sentence} Set target_modules to all-linear."
+            sentence = " ".join(str(error).split())[:300].rstrip(".")
+            text = f"These target_modules can't be adapted in this model: {sentence}. Set target_modules to all-linear."
             raise TrainingFailed("target_modules_not_trainable", text, "target_modules") from error
     if expected is not None:
         check_new_adapter(adapted, expected)

@@ -42,7 +42,9 @@ def check_new_adapter(model: PeftModel, expected: Tensor) -> None:
     """Raises TrainingFailed if the model with its new adapter computes something else than `expected`, the logits of
     the base without it."""
     difference = relative_difference(_logits(model), expected)
-    limit = TOLERANCE if number_format(model) == torch.float32 else TOLERANCE_NARROW
+    limit = TOLERANCE
+    if number_format(model) != torch.float32:
+        limit = TOLERANCE_NARROW
     if difference <= limit:  # False for nan
         return
     base: Any = model.get_base_model()
@@ -74,7 +76,8 @@ def relative_difference(logits: Tensor, expected: Tensor) -> float:
 
 
 def _logits(model: Any) -> Tensor:
-    weight, kind = model.get_input_embeddings().weight, number_format(model)
+    weight = model.get_input_embeddings().weight
+    kind = number_format(model)
     words = weight.shape[0]
     # The middle half of the vocabulary: tokens that stand for pictures are near one of its ends.
     ids = torch.linspace(words // 4, 3 * words // 4, TOKENS).long()[None].to(weight.device)

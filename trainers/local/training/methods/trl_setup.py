@@ -108,7 +108,8 @@ def prepare_base(
     disable_dropout_in_model(base)  # so that the reference is deterministic; the adapter keeps its dropout
     if job.continues:
         model = resume_from_adapter(folder, base, settings)
-        lora = expected = None
+        lora = None
+        expected = None
     else:
         model = base
         lora = lora_config(base, settings)
