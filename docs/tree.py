@@ -16,7 +16,10 @@ OTHERS = (
         "Support tickets written for this project: two versions, one with wrong labels, one with faults",
     ),
     ("docs/", "Documentation, its index (docs/README.md), and the scripts that generate parts of it"),
-    ("deploy/", "systemd unit, Dockerfile, compose file, hashed lock files, and the vulnerability audit"),
+    (
+        "deploy/",
+        "systemd unit, Dockerfile, compose file, alarms, hashed lock files, and the vulnerability audit",
+    ),
     ("manifest.yml", "The Slack app's manifest"),
 )
 
