@@ -1,6 +1,6 @@
 """What the bot does once a night: it checks the database, wipes what deletions left in it, and backs it up.
 
-A bot that was stopped at 3:00 UTC does it ten minutes after its start, never during it.
+A bot that was stopped at 3:00 UTC backs up at its next start, and does the rest ten minutes later.
 """
 
 from __future__ import annotations

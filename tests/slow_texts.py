@@ -75,9 +75,8 @@ def _is_slow(read: Read, text: _Text) -> bool:
     first = (text.repeating(TIMES), text.of_length(QUARTIC), text.of_length(CUBIC))
     if any(_seconds(read, each) > AT_ONCE_S for each in first):
         return True
-    growths = (
-        _growth(read, text) for _ in range(3)
-    )  # anything else on this machine only makes it look slower
+    # Three times, since anything else that runs on this machine makes it look slower.
+    growths = (_growth(read, text) for _ in range(3))
     return all(growth > MOST_GROWTH for growth in growths)
 
 
