@@ -21,7 +21,11 @@ MOST_TEXTS = 16
 MOST_SAMPLES = 4
 MANY = 50  # a part that may be repeated as often as this counts as repeated without limit
 TIMES = 20  # after which an exponential pattern is slow
-QUARTIC, CUBIC, SHORT, LONG = 200, 1_000, 1_500, 12_000  # characters
+# Lengths in characters. Up to the first two, a pattern whose time grows with the fourth or third power still ends.
+QUARTIC = 200
+CUBIC = 1_000
+SHORT = 1_500
+LONG = 12_000
 AT_ONCE_S = 0.05
 NOTICED_S = 0.004  # what takes less on the long text isn't worth a comparison
 MOST_GROWTH = 24  # from short to long: 8 if it is linear, 64 if it is quadratic
@@ -60,7 +64,9 @@ class _Text:
 
     def repeating(self, times: int) -> str | bytes:
         text = self.before + self.repeated * times + STOP
-        return text.encode("latin-1", "replace") if self.is_bytes else text
+        if self.is_bytes:
+            return text.encode("latin-1", "replace")
+        return text
 
 
 def _reader(pattern: re.Pattern[Any], method: str) -> Read:
@@ -82,7 +88,9 @@ def _is_slow(read: Read, text: _Text) -> bool:
 
 def _growth(read: Read, text: _Text) -> float:
     long = _seconds(read, text.of_length(LONG))
-    return long / _seconds(read, text.of_length(SHORT)) if long > NOTICED_S else 0.0
+    if long <= NOTICED_S:
+        return 0.0
+    return long / _seconds(read, text.of_length(SHORT))
 
 
 def _seconds(read: Read, text: str | bytes) -> float:
@@ -94,14 +102,13 @@ def _seconds(read: Read, text: str | bytes) -> float:
 
 def _parts(pattern: re.Pattern[Any]) -> list[tuple[str, str]]:
     """Returns pairs of what comes first and what is then repeated."""
-    is_text = isinstance(pattern.pattern, str)
-    flags = pattern.flags if is_text else pattern.flags & ~re.UNICODE
     parts: list[tuple[str, str]] = []
-    for befores, bodies in _repeats(parser.parse(pattern.pattern, flags), ["", "\n"]):
+    for befores, bodies in _repeats(parser.parse(pattern.pattern, pattern.flags), ["", "\n"]):
         for before in befores:
             parts += [(before, body) for body in bodies]
             parts += [("", before + body) for body in bodies]
-            parts += [("", before)] if before else []
+            if before:
+                parts.append(("", before))
     return list(dict.fromkeys(parts))[:MOST_TEXTS]
 
 
@@ -152,7 +159,9 @@ def _samples_of(kind: Any, value: Any) -> list[str]:
     if kind in _REPEATS:
         least, _, body = value
         once = _samples(body)
-        return [sample * least for sample in once] if least else ["", *once[:2]]
+        if least == 0:
+            return ["", *once[:2]]
+        return [sample * least for sample in once]
     if kind in (ops.ASSERT, ops.ASSERT_NOT):
         return [""]
     return [sample for branch in _branches(kind, value) for sample in _samples(branch)[:2]]
