@@ -38,7 +38,7 @@ PARALLEL_LOOKUPS = 8
 DEPENDS_ON_OTHERS: tuple[Action, ...] = ("approve", "resolve", "unfreeze")
 Row = TypeVar("Row", Run, Measurement)
 PARALLEL_MEMBERSHIP_LOOKUPS = 16
-LOOK_UP_S = 1.2  # an ack has to come within three seconds, and the person was looked up before
+LOOK_UP_S = 1.2  # a form has to open within three seconds, and the person was looked up before
 
 
 def refusal(
@@ -165,6 +165,15 @@ def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | 
     """True if there is a dataset of this name and the person may know about it."""
     owner = context.store.datasets.owners().get(dataset)
     return owner is not None and rules.may_use(dataset_homes(context, {owner}, person, here)[owner])
+
+
+def may_act_on(context: AppContext, dataset: str, person: str, here: str | None) -> bool | None:
+    """Like `may_use_dataset`, but asks Slack, for somebody who acts on the dataset. None if Slack doesn't say."""
+    owner = context.store.datasets.owners().get(dataset)
+    if owner is None:
+        return False
+    home = dataset_home(context, owner, person, here)
+    return None if home.is_unknown else rules.may_use(home)
 
 
 def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:

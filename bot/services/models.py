@@ -14,6 +14,7 @@ from bot.cards import models as views
 from bot.cards.blocks import CardBlock, Listing
 from bot.cards.blocks import Message as Card
 from bot.cards.candidates import arm_name
+from bot.cards.datasets import unchecked_dataset
 from bot.cards.deployments import stopped_refusal
 from bot.cards.models import ModelActuals, ModelEntry, PromotionSummary, SealedProof
 from bot.cards.plan_money import foreseen_text
@@ -56,9 +57,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     refusal = authorization.refusal(context, person, "try", channel)
     if refusal:
         return refusal
-    names = authorization.visible_datasets(context, person, channel)
-    standing = context.store.promotions.current(name) if name in names else None
-    model = find(context, standing.model if standing and not context.store.model(name) else name, names)
+    model = find_to_use(context, name, person, channel, or_dataset=True)
     if isinstance(model, Refusal):
         return model
     price = price_of(context, model)
@@ -91,8 +90,7 @@ def find_of_run(context: AppContext, number: int, person: str, channel: str) -> 
     """Returns the model of a run if this person may ask it in this channel."""
     refusal = authorization.refusal(context, person, "try", channel)
     run = context.store.runs.get(number)
-    names = authorization.visible_datasets(context, person, channel)
-    return refusal or find(context, (run and run.model) or f"run {number}", names)
+    return refusal or find_to_use(context, (run and run.model) or f"run {number}", person, channel)
 
 
 def deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
@@ -100,6 +98,26 @@ def deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
     if run is None or context.store.datasets.get(run.dataset_id).forgotten_at is None:
         return None
     return Refusal(f"`{model.name}` was deleted with its dataset. `/finetune models` lists the others.")
+
+
+def find_to_use(
+    context: AppContext, name: str, person: str, channel: str, *, or_dataset: bool = False
+) -> Model | Refusal:
+    """Finds a model for somebody who asks or deploys it. With `or_dataset` the name may be that of a dataset, which
+    means the model in use for it."""
+    visible = authorization.visible_datasets(context, person, channel)
+    if or_dataset and name in visible and not context.store.model(name):
+        standing = context.store.promotions.current(name)
+        name = standing.model if standing else name
+    model = find(context, name, visible)
+    if isinstance(model, Refusal):
+        return model
+    # What is visible may rest on an answer of some minutes ago, which is enough for reading only.
+    dataset = _dataset_of(context, model)
+    may_act = authorization.may_act_on(context, dataset, person, channel)
+    if may_act is None:
+        return Refusal(unchecked_dataset(dataset))
+    return model if may_act else find(context, name, visible - {dataset})
 
 
 def find(context: AppContext, name: str, datasets: Collection[str]) -> Model | Refusal:

@@ -73,7 +73,7 @@ def promote(
     refusal = authorization.refusal(context, person, "promote", channel)
     if refusal:
         return refusal
-    model = models.find(context, name, authorization.visible_datasets(context, person, channel))
+    model = models.find_to_use(context, name, person, channel)
     return model if isinstance(model, Refusal) else _promote(context, model, person, because)
 
 

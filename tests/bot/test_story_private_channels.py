@@ -210,6 +210,24 @@ def test_what_belongs_to_a_private_channel_does_not_exist_for_others(world: Worl
         assert "There is no dataset" in world.type(door, user=ANA, channel=OWN)
 
 
+def test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now(world: World) -> None:
+    """What Slack said minutes ago is enough for lists only."""
+    world.seed_dataset(channel=HR)
+    world.start(user=DORA, channel=HR)
+    world.approve(BEN, channel=HR)
+    world.tick_until_state("done")
+    assert "tickets-1" in world.type("/finetune models", user=BEN, channel=PUBLIC)
+    lines = ("/finetune try tickets-1 hello", "/finetune promote tickets-1 because=the demo is today")
+    world.slack.fail("conversations.members", refused("internal_error"), times=None)
+    for line in lines:
+        assert "Slack did not say just now" in world.type(line, user=BEN, channel=PUBLIC), line
+    world.slack.clear_faults()
+    world.slack.remove_member(HR.id, BEN.id)
+    for line in lines:
+        assert world.type(line, user=BEN, channel=PUBLIC).startswith("There are no tuned models"), line
+    assert world.store.questions.waiting() == [] and world.store.promotions.all_current() == []
+
+
 def test_a_channel_whose_members_slack_does_not_name_is_hidden_from_outside(world: World) -> None:
     world.seed_dataset(channel=HR)
     assert "tickets" in world.type("/finetune datasets", user=BEN, channel=PUBLIC)
