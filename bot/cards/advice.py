@@ -177,8 +177,11 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
             return f'Add its price to finetune.toml ([prices."{todo.model}"]) and estimate again.'
         case reasons.HoldOut():
             rows = about_rows(todo.rows, "more labelled row")
-            name, new = candidate_name(todo.arm), about_rows(todo.new, "new one")
-            settles = f"in four of five cases that settles whether {name} meets the bar"
+            new = about_rows(todo.new, "new one")
+            settles = f"in four of five cases that settles whether {candidate_name(todo.arm)} meets the bar"
+            if todo.beside is not None:
+                other = candidate_name(todo.beside)
+                settles = f"if the tuned model is as good as {other}, that shows it in four of five cases"
             return f"Hold out {rows}, a fifth of {new}: {settles}."
         case reasons.HoldOutAtLeast():
             return f"Hold out at least {todo.rows:,} more labelled rows."
@@ -238,6 +241,8 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         "decide by the score": f"More than the {HOLDOUT_MOST:,} rows that a dataset may hold out would be needed to "
         f"settle this. Set a lower bar ({option('bar')}) if the score is good enough, else measure another model "
         f"({option('models')}).",
+        "decide by the difference": "More held-out rows are unlikely to settle this. Stay with what you have, or "
+        "deploy the tuned model anyway: that asks for your reason.",
         "another judge": f"Measure again with another judge ({option('judge', 'MODEL')}).",
         "check labels": "Have a person check 20 of the rows that the file's check lists. That shows how many "
         "labels are wrong.",

@@ -134,6 +134,7 @@ OPEN = {
     "holdout": "there are too few held-out rows",
     "unread": "too many answers could not be read",
     "tuned": "the tuned model's result is not conclusive",
+    "may be worse": "the tuned model may be worse than the alternative",
     "rows": "there are few rows",
     "wrong labels": "too many labels may be wrong",
     "judge": "people disagree with the judge of the scores",

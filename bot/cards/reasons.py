@@ -229,12 +229,22 @@ def _beside_best(beside: reasons.TunedVersusBest) -> str:
         case "worse and costs as much":
             return f"The tuned model is worse than {name} and costs no less: {scores}."
         case "not worse and cheaper":
-            at_worst = f"{100 * beside.low:+.1f}".replace("-", "−")
-            now, before = (price_in_sentence(rung.usd_per_1000) for rung in (beside.tuned, beside.best))
+            now = price_in_sentence(beside.tuned.usd_per_1000)
+            before = price_in_sentence(beside.best.usd_per_1000)
             return (
-                f"The tuned model is cheaper and not worse than {name}: {scores}, {at_worst} points at worst "
-                f"({100 * beside.margin:g} allowed); {now} instead of {before}."
+                f"The tuned model is cheaper and not worse than {name}: {scores}, {_at_worst(beside)}; {now} instead "
+                f"of {before}."
             )
+        case "cheaper and may be worse":
+            return (
+                f"The tuned model costs less than {name}, but may be worse by more than is allowed: {scores}, "
+                f"{_at_worst(beside)}."
+            )
+
+
+def _at_worst(beside: reasons.TunedVersusBest) -> str:
+    points = f"{100 * beside.low:+.1f}".replace("-", "−")
+    return f"{points} points at worst ({100 * beside.margin:g} allowed)"
 
 
 def _of_task(because: reasons.TaskReason) -> str:

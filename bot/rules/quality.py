@@ -18,7 +18,7 @@ from bot.rules.alternatives import (
     might_meet,
 )
 from bot.rules.facts import FAR_BAR, FASTER, Evidence, Facts, is_silent
-from bot.rules.promotion import compare_models
+from bot.rules.promotion import ModelComparison, compare_models
 from bot.rules.reasons import (
     AllMissBar,
     BarFar,
@@ -44,6 +44,7 @@ from bot.rules.reasons import (
     answer_step,
     labelling_step,
 )
+from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.evaluation.quality_threshold import rows_to_hold_out
 from trainers.evaluation.results import FREE_RUNGS, Rung, RungName, find_best
 
@@ -119,7 +120,17 @@ def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
 
 
 def _bar_met_reason(rung: Rung, facts: Facts) -> Reason:
-    bar, is_for_speed = facts.evidence.bar, facts.task_kind == "latency"
+    """`rung` meets the bar. Says whether a tuned model is worth having beside it."""
+    reason = _worth_reason(rung, facts)
+    if reason.kind != "go":
+        return reason
+    # A promotion also compares the tuned model with the best alternative, which may be another one than the cheapest.
+    return _may_be_worse_reason(facts.evidence) or reason
+
+
+def _worth_reason(rung: Rung, facts: Facts) -> Reason:
+    bar = facts.evidence.bar
+    is_for_speed = facts.task_kind == "latency"
     if is_worth_being_better(rung, facts):
         is_the_aim = facts.is_for_better or facts.estimate is None
         worth = None if is_the_aim or facts.estimate is None else facts.estimate.errors_avoided_usd
@@ -252,17 +263,57 @@ def _price_win_reason(evidence: Evidence) -> Reason | None:
     tuned = evidence.trained
     if best is None or tuned is None or best.standing != "meets" or tuned.standing == "misses":
         return None
+    comparison = _compare_prices(tuned, best, evidence)
+    if comparison is None or not comparison.is_not_worse(evidence.margin):
+        return None
+    not_worse = TunedVersusBest(
+        tuned, best, "not worse and cheaper", low=comparison.bound, margin=evidence.margin
+    )
+    return Reason("not worse", "go", not_worse)
+
+
+def _may_be_worse_reason(evidence: Evidence) -> Reason | None:
+    """Returns a reason if the tuned model meets the bar and is cheaper than the best alternative, but may be worse by
+    more than the margin: its promotion would object, so that the verdict can't be to deploy it."""
+    best = find_best(evidence.alternatives)
+    tuned = evidence.trained
+    if best is None or tuned is None or tuned.standing != "meets":
+        return None
+    comparison = _compare_prices(tuned, best, evidence)
+    if comparison is None or comparison.is_enough(evidence.margin):
+        return None
+    may_be = TunedVersusBest(
+        tuned, best, "cheaper and may be worse", low=comparison.bound, margin=evidence.margin
+    )
+    step = _settle_margin_step(tuned, best, comparison, evidence.margin)
+    return Reason("may be worse", "unknown", may_be, step=step)
+
+
+def _compare_prices(tuned: Rung, best: Rung, evidence: Evidence) -> ModelComparison | None:
+    """Compares a tuned model that is cheaper as its promotion will. None if it is not cheaper, if it is shown to be
+    better, or if the two can't be compared row by row."""
     if (tuned.scoring, tuned.n) != (best.scoring, best.n) or _is_tuned_better(best, evidence):
         return None
-    prices = tuned.usd_per_1000, best.usd_per_1000
-    look = evidence.tuned_look
-    comparison = compare_models("", tuned.scores, best.scores, *prices, look=look, read=tuned.read)
-    if not comparison.is_cheaper or not comparison.is_not_worse(evidence.margin):
-        return None
-    low, margin = comparison.bound, evidence.margin
-    return Reason(
-        "not worse", "go", TunedVersusBest(tuned, best, "not worse and cheaper", low=low, margin=margin)
+    comparison = compare_models(
+        "",
+        tuned.scores,
+        best.scores,
+        tuned.usd_per_1000,
+        best.usd_per_1000,
+        look=evidence.tuned_look,
+        read=tuned.read,
     )
+    return comparison if comparison.is_cheaper else None
+
+
+def _settle_margin_step(tuned: Rung, best: Rung, comparison: ModelComparison, margin: float) -> Step:
+    """Returns the step that would show an equally good model to be not worse. If it is shown to be worse, or if as many
+    rows as a dataset may hold out are too few, only people can decide."""
+    needed = comparison.rows_for_margin(margin)
+    if comparison.is_worse or needed is None or needed > HOLDOUT_MOST:
+        return answer_step("decide by the difference")
+    hold_out = HoldOut(needed - comparison.rows, tuned.arm, beside=best.arm)
+    return labelling_step(hold_out.new, hold_out)
 
 
 def _versus_best_reasons(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:

@@ -173,11 +173,18 @@ class TunedScore:
 @dataclass(frozen=True)
 class TunedVersusBest:
     """The tuned model beside the best alternative. `gap` is the smallest difference that the holdout can show. `low` is
-    the lower end of the difference's interval; it is above -`margin` if the tuned model is "not worse"."""
+    the lower end of the difference's interval, and `margin` how much worse a cheaper model may be: `low` is above
+    -`margin` if the tuned model is "not worse", and not if it "may be worse"."""
 
     tuned: Rung
     best: Rung
-    tuned_is: Literal["not shown to be better", "worse", "worse and costs as much", "not worse and cheaper"]
+    tuned_is: Literal[
+        "not shown to be better",
+        "worse",
+        "worse and costs as much",
+        "not worse and cheaper",
+        "cheaper and may be worse",
+    ]
     gap: float | None = None
     low: float = 0.0
     margin: float = 0.0
@@ -377,6 +384,7 @@ PlainTodo = Literal[
     "say the task",
     "lower the bar",
     "decide by the score",
+    "decide by the difference",
     "correct rows",
     "check labels",
     "another judge",
@@ -449,10 +457,12 @@ class WritePrice:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """`arm` is the candidate that this many more held-out rows would decide on. They are a fifth of `new` rows."""
+    """`arm` is the candidate that this many more held-out rows would decide on: whether it meets the bar or, if
+    `beside` is given, whether it is not worse than that. They are a fifth of `new` rows."""
 
     rows: int
     arm: Candidate
+    beside: Candidate | None = None
 
     @property
     def new(self) -> int:

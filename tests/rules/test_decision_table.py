@@ -21,6 +21,7 @@ from bot.rules.facts import Evidence, Facts, FailedCandidate, OwnMachine, RowFau
 from bot.rules.forecast import simulate
 from bot.rules.judge_agreement import JudgeChecks
 from bot.rules.plans import VerdictKind
+from bot.rules.promotion import best_comparison, compare_models
 from bot.rules.roi import Inputs, Quality, Training, estimate
 from bot.slack import commands
 from bot.values.runs import Refusal
@@ -58,6 +59,11 @@ UNPRICED = replace(KSHOT, usd_per_1000=None)
 GOOD = rung("tuned", "meets", 190, usd=Decimal("0.03"))
 BETTER = rung("tuned", "meets", 198, usd=Decimal("0.03"))
 TIE = rung("tuned", "meets", 184, usd=Decimal("0.03"))
+# Right in as many rows as KSHOT, but in six other ones.
+SWAPPED = replace(
+    rung("tuned", "meets", 182, usd=Decimal("0.03")), scores=(*(0.0,) * 6, *(1.0,) * 182, *(0.0,) * 12)
+)
+CLEARLY_WORSE = rung("tuned", "meets", 178, usd=Decimal("0.03"))
 CLOSE = rung("tuned", "undecided", 176, rows_to_decide=50, usd=Decimal("0.03"))
 BASE = rung("zero", "undecided", 176, rows_to_decide=50)
 WORSE = rung("tuned", "undecided", 164, rows_to_decide=50, usd=Decimal("0.20"))
@@ -265,6 +271,16 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         team(*all_miss_but(KSHOT), tuned=replace(CLOSE, scores=KSHOT.scores)),
         "go",
         "not worse",
+    ),
+    "an expensive prompted model meets it, the tuned model meets it, costs less and may be worse": (
+        team(*all_miss_but(KSHOT), tuned=SWAPPED),
+        "unknown",
+        "may be worse",
+    ),
+    "an expensive prompted model meets it, the tuned model meets it, costs less and is worse": (
+        team(*all_miss_but(rung("kshot", "meets", 196)), tuned=CLEARLY_WORSE),
+        "unknown",
+        "may be worse",
     ),
     "an expensive prompted model meets it, the tuned model is too close to the bar and may be worse": (
         team(*all_miss_but(KSHOT), tuned=CLOSE),
@@ -552,6 +568,39 @@ def test_the_table_in_the_docs_is_the_same() -> None:
         r"^\| (?P<row>[^|]+) \| (?P<word>go|no|not decided) \| [^|]+ \|$", DOCS.read_text(), re.MULTILINE
     )
     assert rows == [(row, WORDS[kind]) for row, (_, kind, _) in TABLE.items()]
+
+
+@pytest.mark.parametrize(
+    ("row", "next_step"),
+    [
+        (
+            "an expensive prompted model meets it, the tuned model meets it, costs less and may be worse",
+            "Hold out about 390 more labelled rows, a fifth of about 2,000 new ones: if the tuned model is as good as "
+            "the prompt with ten examples on openai/gpt-4o-mini, that shows it in four of five cases.",
+        ),
+        (
+            "an expensive prompted model meets it, the tuned model meets it, costs less and is worse",
+            "More held-out rows are unlikely to settle this. Stay with what you have, or deploy the tuned model "
+            "anyway: that asks for your reason.",
+        ),
+    ],
+)
+def test_a_cheaper_model_that_may_be_worse_has_a_next_step(row: str, next_step: str) -> None:
+    assert advise(TABLE[row][0]).next_step == next_step
+
+
+@pytest.mark.parametrize("row", [row for row, (_, kind, _) in TABLE.items() if kind == "go"])
+def test_no_promotion_objects_to_a_tuned_model_with_a_go(row: str) -> None:
+    evidence = TABLE[row][0].evidence
+    tuned = evidence.trained
+    if tuned is None:
+        return
+    comparisons = [
+        compare_models("", tuned.scores, other.scores, tuned.usd_per_1000, other.usd_per_1000)
+        for other in evidence.alternatives
+    ]
+    best = best_comparison(comparisons, evidence.margin)
+    assert best is None or best.is_enough(evidence.margin)
 
 
 def test_an_optimised_prompt_that_meets_the_bar_is_called_enough() -> None:
