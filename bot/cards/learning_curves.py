@@ -35,7 +35,7 @@ from bot.cards.words import (
     shorten,
 )
 from storage.records import Measurement
-from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction, Rung
+from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction, Rung, find_best
 from trainers.money import usd
 
 SHOWN_NEEDS, SHOWN_SIZES = 3, 3  # of the sizes: measured, and as many expected
@@ -182,11 +182,11 @@ def _is_told(curve: Curve) -> bool:
 
 
 def best_free(curve: Curve, free: Sequence[Rung]) -> Rung | None:
-    """The best free candidate other than the curve's own that gets more right today; None if there is none."""
-    if not curve.points:
+    """The best free candidate other than the curve's own, None if it gets no more right today."""
+    best = find_best(rung for rung in free if rung.arm != curve.arm)
+    if best is None or not curve.points or best.score <= curve.points[-1].score:
         return None
-    others = [rung for rung in free if rung.arm != curve.arm and rung.score > curve.points[-1].score]
-    return max(others, key=lambda rung: rung.score, default=None)
+    return best
 
 
 def _is_overtaken(curve: Curve, ahead: Rung | None) -> bool:

@@ -27,6 +27,7 @@ from trainers.evaluation.results import (
     Rung,
     RungName,
     Scoring,
+    find_best,
 )
 from trainers.evaluation.statistics import wilson
 from trainers.providers import ModelVerdict
@@ -206,8 +207,7 @@ class Evidence:
     @property
     def trained(self) -> Rung | None:
         """The measured tuned model, None if there is none. If the ladder has several, the best of them."""
-        own = [rung for rung in self.rungs if rung.arm.rung == "tuned"]
-        return self.tuned or max(own, key=lambda rung: rung.score, default=None)
+        return self.tuned or find_best(rung for rung in self.rungs if rung.arm.rung == "tuned")
 
     @property
     def is_good(self) -> bool:

@@ -43,7 +43,7 @@ from bot.worker_pool import WorkerStopped
 from storage.evaluations import NewMeasurement
 from storage.records import Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import Rung, find_best
 from trainers.providers import ProviderRow
 
 ACCEPT = "accept terms"
@@ -204,9 +204,9 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
         context.store, context.settings.files, dataset.name, str(report.holdout_sha256), bar
     )
     own = [rung for rung in measured.ladder.rungs if rung.arm.model == model.name] if measured else []
-    if measured is None or not own:
+    rung = find_best(own)
+    if measured is None or rung is None:
         return Refusal(views.not_measured(model.name, dataset.name))
-    rung = max(own, key=lambda rung: rung.score)
     before = measured.plan_of(rung.arm)
     if rung.standing != "meets":
         return Refusal(views.below_the_bar(rung, bar))

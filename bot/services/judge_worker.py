@@ -293,6 +293,7 @@ def write_pairs(folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, fi
 
 def best_two(rungs: Sequence[Rung]) -> Sequence[Rung]:
     """Returns the two rungs with the highest scores, whose answers people compare if no judge has compared two."""
+    # not `find_best`, which is about later looks: these are the rungs of one measurement
     return sorted(rungs, key=lambda rung: -rung.score)[:2]
 
 

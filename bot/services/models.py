@@ -349,6 +349,7 @@ def _sealed(context: AppContext, model: Model) -> SealedProof | None:
         return None
     others = [rung for rung in ladder.rungs if rung.arm != own]
     held = [compare_models(arm_name(other.arm), rung.scores, other.scores) for other in others]
+    # not `find_best`: they were measured in one look, and the model has to stand up to the highest score
     best = max(held, key=lambda comparison: comparison.score, default=None)
     opened = context.store.looks([measurement.dataset_id]).get(ladder.holdout_sha256, 1)
     return SealedProof(measurement.id, rung, best, opened - 1)
