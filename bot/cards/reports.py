@@ -23,7 +23,7 @@ from bot.cards.words import charge, pluralize, shorten, utc_time
 from bot.rules.calibration import Actual
 from bot.rules.plans import Plan
 from bot.values.evaluations import LadderProgress
-from bot.values.runs import LabelChange, RunResult
+from bot.values.runs import AfterResult, LabelChange, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
 from trainers.evaluation.results import Ladder
 from trainers.pricing import PriceList
@@ -36,6 +36,8 @@ def run_report(
     plan: Plan,
     result: RunResult,
     *,
+    after: AfterResult,
+    is_stopped: bool,
     ladder: Ladder | None,
     actuals: Sequence[Actual],
     approvals: Sequence[Approval],
@@ -43,12 +45,16 @@ def run_report(
     plots: Sequence[Path],
     name_of: Callable[[str], str],
 ) -> str:
-    """A run's report as one HTML page. `ladder` has everything measured on the same held-out rows, including the tuned
-    model. `plots` are PNG files with the names that the charts give them. `name_of` maps a Slack user id to a name."""
-    headline, _, *summary = results.card(run, plan, result).parts
+    """A run's report as one HTML page. `after` is what happened to the model since its result, and `is_stopped` is True
+    if its machine is stopped. `ladder` has everything measured on the same held-out rows, including the tuned model.
+    `plots` are PNG files with the names that the charts give them. `name_of` maps a Slack user id to a name."""
+    may_be_used = bool(result.is_offered) and after.is_nothing
+    card = results.card(run, plan, result, may_be_used=may_be_used, after=after, is_stopped=is_stopped)
+    headline, _, *summary = card.parts
     assert isinstance(headline, Headline)  # noqa: S101 - a result card begins with a headline
     subject = f"Run {run.id}: {shorten(plan.base_model)} on {shorten(plan.dataset)}, {plan.provider}"
-    price_list, decisions = PriceList.from_json(plan.prices), _decisions(approvals)
+    price_list = PriceList.from_json(plan.prices)
+    decisions = _decisions(approvals)
 
     def charts(*stems: str) -> list[Picture]:
         return _pictures(plots, plan, stems)

@@ -13,13 +13,14 @@ from bot.services import authorization, judge_worker
 from bot.services.measured_candidates import folder_of, judge_of
 from bot.values.runs import RunResult
 from storage.records import HumanVerdict, Measurement
+from storage.store import Store
 
 
-def checks_of(context: AppContext, dataset: str, judge: str | None) -> JudgeChecks:
+def checks_of(store: Store, dataset: str, judge: str | None) -> JudgeChecks:
     """Returns what people said about a judge, in all measurements of the dataset."""
     if judge is None:
         return UNCHECKED
-    return summarize_verdicts(context.store.human_verdicts.on(dataset, judge))
+    return summarize_verdicts(store.human_verdicts.on(dataset, judge))
 
 
 def judge_of_measurement(
@@ -39,14 +40,13 @@ def judge_of_measurement(
 def judge_of_plan(context: AppContext, plan: Plan) -> CheckedJudge | None:
     """Returns the judge on whose verdicts the plan's own verdict rests, with what people say about it by now."""
     judge = plan.advised.judge if plan.advised else ""
-    return CheckedJudge(judge, checks_of(context, plan.dataset, judge)) if judge else None
+    return CheckedJudge(judge, checks_of(context.store, plan.dataset, judge)) if judge else None
 
 
 def judge_of_result(context: AppContext, plan: Plan, result: RunResult) -> CheckedJudge | None:
     """Returns the judge of a run's answers with what people say about it by now, which may differ from what they had
     said when the run ended. None if no judge scored them."""
-    ladder = result.ladder
-    if plan.judge is None or ladder is None or ladder.scoring != "judge":
+    if plan.judge is None or not _is_judged(result):
         return None
     verdicts = context.store.human_verdicts.on(plan.dataset, plan.judge)
     number = result.checkable
@@ -62,6 +62,18 @@ def with_current_checks(context: AppContext, plan: Plan, result: RunResult) -> R
     if judge is None:
         return result
     return replace(result, judge_checks=judge.checks, checkable=judge.measurement)
+
+
+def with_checks_for_page(store: Store, plan: Plan, result: RunResult) -> RunResult:
+    """Returns the result with what people say about its judge by now, for a page, on which nobody can check more."""
+    if plan.judge is None or not _is_judged(result):
+        return result
+    return replace(result, judge_checks=checks_of(store, plan.dataset, plan.judge), checkable=None)
+
+
+def _is_judged(result: RunResult) -> bool:
+    ladder = result.ladder
+    return ladder is not None and ladder.scoring == "judge"
 
 
 def find_checkable(context: AppContext, dataset: str, judge: str | None) -> int | None:

@@ -70,7 +70,9 @@ def load_evidence(
         task_kind=task or stored_task,
         ladder=measured.ladder if measured else None,
         judge=measured.judge if measured else None,
-        judge_checks=checked_judges.checks_of(context, dataset.name, measured.judge if measured else None),
+        judge_checks=checked_judges.checks_of(
+            context.store, dataset.name, measured.judge if measured else None
+        ),
         failed=measured.failed if measured else (),
         curve=next((curve for curve in curves if curve.holdout_sha256 == holdout), None),
         label_checks=row_labels.count_checks(context, dataset.id, versions),
@@ -90,7 +92,7 @@ def with_run_result(context: AppContext, evidence: Evidence, run: Run, beside: L
     if beside.scoring == "judge":
         if _has_other_judge(evidence, plan):
             return evidence
-        checks = checked_judges.checks_of(context, plan.dataset, plan.judge)
+        checks = checked_judges.checks_of(context.store, plan.dataset, plan.judge)
         evidence = replace(evidence, judge=plan.judge, judge_checks=checks)
     ladder, (tuned,) = evidence.ladder, beside.rung("tuned")
     others = [rung for rung in beside.rungs if rung is not tuned]
@@ -121,7 +123,7 @@ def best_rung(evidence: Evidence) -> Rung | None:
 
 def judge_checks(context: AppContext, plan: Plan) -> JudgeChecks | None:
     """Returns what people said about the plan's judge on this dataset, None without a judge."""
-    return checked_judges.checks_of(context, plan.dataset, plan.judge) if plan.judge else None
+    return checked_judges.checks_of(context.store, plan.dataset, plan.judge) if plan.judge else None
 
 
 def comparable_alternatives(evidence: Evidence, judge: str | None) -> tuple[Rung, ...]:

@@ -25,7 +25,7 @@ from bot.rules.budgets import actual_micros
 from bot.rules.calibration import Actual, RunningError, run_actuals, running_error
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import checked_judges, freeze_scope
-from bot.services.model_history import load_after_result
+from bot.services.model_history import is_machine_stopped, load_after_result
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import OPEN_RUN_STATES, Draft, OutboxKind, Run
@@ -238,9 +238,9 @@ def update_result(context: AppContext, run: Run) -> None:
 def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -> None:
     result = checked_judges.with_current_checks(context, plan, result)
     name = context.link(card_of(context, run), f"Run {run.id}")
-    records = context.store.deployments.of_run(run.id) if plan.hosting else []
-    machine = link_to_machine(context, run.id) if records else None
-    after = load_after_result(context, run, plan, result)
+    has_machine = plan.hosting is not None and bool(context.store.deployments.of_run(run.id))
+    machine = link_to_machine(context, run.id) if has_machine else None
+    after = load_after_result(context.store, run, plan, result)
     message = result_views.card(
         run,
         plan,
@@ -249,7 +249,7 @@ def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -
         after=after,
         name=name,
         machine=machine,
-        is_stopped=bool(records) and records[0].state == "stopped",
+        is_stopped=is_machine_stopped(context.store, run, plan),
     )
     _show(context, run, result_card_of(run), message)
 

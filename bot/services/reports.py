@@ -21,9 +21,10 @@ from bot.charts.evaluations import draw_ladder
 from bot.context import AppContext
 from bot.rules.calibration import Actual
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import measurements, notifications, sealed_rows
+from bot.services import checked_judges, measurements, notifications, sealed_rows
 from bot.services.measured_candidates import folder_of, known_ladder, load_measured
-from bot.values.runs import Refusal, RunResult
+from bot.services.model_history import is_machine_stopped, load_after_result
+from bot.values.runs import AfterResult, Refusal, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
 from storage.store import Store
 from trainers.evaluation.quality_threshold import rejudge_ladder
@@ -52,11 +53,14 @@ def run_report(store: Store, files: Path, number: int) -> RunReport | Refusal:
         return Refusal(f"There is no run {number}.")
     if run.result is None:
         return Refusal(f"Run {number} has no result to report: it is {run.state.replace('_', ' ')}.")
-    plan, result = plan_from_json(run.plan), RunResult.from_json(run.result)
+    plan = plan_from_json(run.plan)
+    result = checked_judges.with_checks_for_page(store, plan, RunResult.from_json(run.result))
     return RunReport(
         run,
         plan,
         result,
+        load_after_result(store, run, plan, result),
+        is_machine_stopped(store, run, plan),
         _everything_measured(store, files, run, plan, result),
         notifications.actuals_of(run, plan, result),
         store.runs.valid_approvals(number),
@@ -195,12 +199,15 @@ class MeasurementReport:
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run with its result. `ladder` has everything that was measured on the same held-out rows, with the tuned model
+    """A run with its result, and what happened to its model `after` that. `is_stopped` is True if the machine that
+    serves it is stopped. `ladder` has everything that was measured on the same held-out rows, with the tuned model
     added."""
 
     run: Run
     plan: Plan
     result: RunResult
+    after: AfterResult
+    is_stopped: bool
     ladder: Ladder | None
     actuals: Sequence[Actual]
     approvals: Sequence[Approval]
@@ -229,6 +236,8 @@ class RunReport:
                 self.run,
                 self.plan,
                 self.result,
+                after=self.after,
+                is_stopped=self.is_stopped,
                 ladder=self.ladder,
                 actuals=self.actuals,
                 approvals=self.approvals,

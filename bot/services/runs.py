@@ -14,7 +14,7 @@ from bot.context import AppContext
 from bot.rules.permissions import Action, Request
 from bot.rules.plans import plan_from_json
 from bot.services import authorization, checked_judges, datasets, models, notifications
-from bot.services.model_history import load_after_result, load_last_use
+from bot.services.model_history import is_machine_stopped, load_after_result, load_last_use
 from bot.values.runs import AfterResult, Progress, Refusal, RunResult
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
@@ -59,7 +59,7 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
         return summary
     actuals = notifications.actuals_of(run, summary.plan, summary.result)
     running, looks = notifications.running_errors(context), datasets.looks_at_run(context, run)
-    after = load_after_result(context, run, summary.plan, summary.result)
+    after = load_after_result(context.store, run, summary.plan, summary.result)
     return replace(summary, actuals=actuals, running=running, looks=looks, after=after)
 
 
@@ -139,19 +139,20 @@ def _record_wish(context: AppContext, run: Run, wish: Wish, person: str, text: s
 def overview_of(context: AppContext, run: Run) -> RunSummary:
     """Returns what a list shows of the run."""
     plan = plan_from_json(run.plan)
-    machines = context.store.deployments.of_run(run.id) if plan.hosting else []
-    result = RunResult.from_json(run.result) if run.result else None
+    result = None
+    if run.result:
+        result = checked_judges.with_current_checks(context, plan, RunResult.from_json(run.result))
     return RunSummary(
         run=run,
         plan=plan,
         progress=Progress.from_json(run.progress),
-        result=checked_judges.with_current_checks(context, plan, result) if result else None,
+        result=result,
         now=context.clock(),
         can_pause=notifications.can_pause(context, run),
         decisions=context.store.interventions.of(run) if run.state == "needs_human" else (),
         is_deleted=context.store.datasets.get(run.dataset_id).forgotten_at is not None,
-        is_stopped=bool(machines) and machines[0].state == "stopped",
-        after=AfterResult(use=load_last_use(context, run, plan)),
+        is_stopped=is_machine_stopped(context.store, run, plan),
+        after=AfterResult(use=load_last_use(context.store, run, plan)),
     )
 
 

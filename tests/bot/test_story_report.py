@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from bot.cli import main
 from demo.people import ANA, BEN
 from tests.bot.measurements import until
-from tests.bot.runs import ENOUGH_ROWS
+from tests.bot.runs import ENOUGH_ROWS, seed_runs
+from tests.bot.test_story_promote import WHY, promote
 from tests.bot.world import World
 from tests.cards.test_page import Reader
 
@@ -73,6 +74,23 @@ def test_a_report_has_the_run_on_one_page_and_no_row(world: World, tmp_path: Pat
     assert write_report(world, out, "m1").exit_code == 0
     measurement = Reader(out.read_text(encoding="utf-8"))
     assert "Measurement m1 of tickets" in measurement.text and ANA.real_name in measurement.text
+
+
+def test_a_report_says_what_happened_to_the_model_since(world: World, tmp_path: Path) -> None:
+    def read_report() -> str:
+        assert write_report(world, out).exit_code == 0
+        return Reader(out.read_text(encoding="utf-8")).text
+
+    out = tmp_path / "report.html"
+    seed_runs(world, 2)
+    undeployed = read_report()
+    assert undeployed.startswith("Undecided: ") and "Deployed by" not in undeployed
+    promote(world, "tickets-1", WHY)
+    deployed = read_report()
+    assert deployed.startswith("In use: ") and f"Deployed by {BEN.real_name}" in deployed
+    promote(world, "tickets-2", WHY)
+    replaced = read_report()
+    assert replaced.startswith("Undecided: ") and "Replaced by tickets-2 on 20" in replaced
 
 
 def test_a_run_without_a_result_is_refused(world: World, tmp_path: Path) -> None:

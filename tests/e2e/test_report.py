@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from bot.cards import reports
 from bot.charts import evaluations
-from bot.values.runs import LabelChange
+from bot.values.runs import NOTHING_SINCE, LabelChange
 from tests.cards import builders, measurements
 from tests.peers.browser import find_chromium
 from trainers.pricing import PriceList, PriceRow
@@ -61,6 +61,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         builders.result(
             beside=measurements.ladder_beside_classical(111, 155), advice=builders.CHEAPER, labels=labels
         ),
+        after=NOTHING_SINCE,
+        is_stopped=False,
         ladder=ladder,
         actuals=builders.actuals(0.84),
         approvals=builders.APPROVALS,
