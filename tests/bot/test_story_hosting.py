@@ -4,6 +4,7 @@ then kept or stopped, and never left running. The vendor's own ledger has the la
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 
@@ -132,6 +133,12 @@ def test_a_machine_is_listed_in_the_terminal_until_it_is_stopped_for_lack_of_use
     assert "Nobody used it for 30 minutes" in world.find_message("tickets-1 is stopped")
     assert "Running the model of run 1" in world.type("/finetune budget")
 
+    world.rules = replace(world.rules, budget="1")  # less than a machine costs until it is idle
+    world.restart()
+    refusal = world.click_and_read(BEN, "start_deployment")
+    assert "of this month's $1" in refusal and "Raise `monthly_usd`" in refusal, refusal
+    assert world.store.deployments.live() == []
+
 
 def print_current(world: World) -> tuple[int, str]:
     environment = {"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
@@ -165,6 +172,9 @@ def test_a_kept_machine_runs_until_the_daily_limit(make_world: MakeWorld) -> Non
     assert company(world).running == []
     card = world.find_message("tickets-1 is stopped", "daily limit")
     assert f"${company(world).bill}" in card
+
+    assert "Today's limit for running models is used up" in world.click_and_read(BEN, "start_deployment")
+    assert world.store.deployments.live() == []
 
 
 def test_a_kept_machine_that_is_listed_again_runs_on(make_world: MakeWorld) -> None:
