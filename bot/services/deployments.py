@@ -3,7 +3,8 @@
 The intent is committed before a machine is requested, a machine is looked for before a second one is requested, and a
 row stays open until the vendor has not listed the machine for a while. A step polls the vendor once and bills the time
 since the last poll, so that cards and budgets show what the vendor bills, up to the second of a stop.
-orphan_deployments.py looks from the other side, at everything that a vendor lists.
+deployment_requests.py has what people may ask for; orphan_deployments.py looks from the other side, at everything that
+a vendor lists.
 """
 
 from __future__ import annotations
@@ -11,31 +12,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from decimal import Decimal
 
 from bot.cards import deployments as views
-from bot.cards import freeze as freeze_cards
 from bot.cards.deployments import DeploymentSummary
 from bot.cards.general import text_message
 from bot.context import AppContext
 from bot.rules import budgets as rules
 from bot.rules import units
 from bot.rules.budgets import DeploymentFacts, Hosting, StopReason
-from bot.rules.permissions import Action, Request
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import authorization, budgets, notifications
+from bot.services import budgets, hourly_prices, notifications
 from bot.services.freeze_scope import HOLD_S
 from bot.services.provider_jobs import MAX_PAUSE_S, SETTLE_S
 from bot.services.run_states import lost_key_text
 from bot.settings import Settings
-from bot.values.runs import Refusal
 from storage.deployments import DeploymentRecord, DeploymentState, NewDeployment
 from storage.records import Run
 from storage.store import Store
 from trainers.deployments.port import Deployment, Deployments
 from trainers.errors import Refused, TrainerError, Uncertain
 from trainers.money import to_micros
-from trainers.providers import ProviderRow
 
 PREFIX = "ft-run"  # of our deployments' names, by which the sweep recognises them
 LOOK_S, READY_LOOK_S, TROUBLE_S = 5.0, 20.0, 10.0
@@ -58,62 +54,37 @@ class Serving:
     is_given_up: bool = False
 
 
-def refresh_price(context: AppContext, row: ProviderRow, base_model: str) -> Refusal | None:
-    """Refreshes the vendor's price per hour before anybody approves it. Returns a refusal if models tuned from this
-    base can't be deployed there."""
-    vendor = context.deployments.get(row.name)
-    if vendor is None:
-        return Refusal(
-            f"A model tuned at {row.title} answers only on a machine by the hour, and its row in finetune.toml has no "
-            "`deploy_api` to start one. Choose another target.",
-            "target",
-        )
-    try:
-        price = vendor.usd_per_hour(base_model)
-    except Refused as refused:
-        return Refusal(f"{refused} Choose another target: `/finetune estimate` prices one.", "target")
-    except TrainerError as trouble:
-        log.warning("the hourly price of %s: %s", row.name, trouble)
-        return None
-    _note_price(context, row.name, base_model, price)
-    return None
-
-
-def _note_price(context: AppContext, provider: str, base_model: str, price: Decimal | None) -> None:
-    """Puts the vendor's price into the settings, where all estimates use it until the bot's next start."""
-    if price is not None:
-        rows = tuple(
-            row.with_hourly_price(base_model, price) if row.name == provider else row
-            for row in context.settings.providers
-        )
-        context.settings = replace(context.settings, providers=rows)
-
-
 def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> Serving:
     """Returns whether the model of a run that is being measured answers now. Requests its first machine, and a second
     one if the first died while it was in use."""
     records = context.store.deployments.of_run(run.id)
-    newest, title = (records[0] if records else None), context.settings.title_of(plan.provider)
+    title = context.settings.title_of(plan.provider)
     waits = Serving(note=views.waits_text(title, planned.micros_per_hour))
-    if newest and newest.missing_since is not None and newest.state == "ready":
+    if not records:
+        return _begin_serving(context, run, plan, planned) or waits
+    newest = records[0]
+    if newest.state == "ready" and newest.missing_since is not None:
         return Serving(note=views.MISSING)
-    if newest and newest.state == "ready":
+    if newest.state == "ready":
         return Serving(is_ready=True)
-    if newest and newest.state != "stopped":
+    if newest.state != "stopped":
         return waits
-    ended_under_it = (
-        newest is not None and newest.ready_at is not None and newest.reason in ("gone", "failed")
-    )
-    if newest is None or (ended_under_it and len(records) < rules.MOST_STARTS):
-        if context.store.freezes.current():
-            return Serving(note=views.FROZEN)
-        _intend(context, run, plan, planned, run.requester)
-        return waits
+    died_in_use = newest.ready_at is not None and newest.reason in ("gone", "failed")
+    if died_in_use and len(records) < rules.MOST_STARTS:
+        return _begin_serving(context, run, plan, planned) or waits
     lost = views.lost_text(_summary(context, newest))
     notifications.tell_requester(
         context, run, f"Your {notifications.link_to(context, run)} waits. {lost}", once=f"lost {newest.name}"
     )
     return Serving(note=lost, is_given_up=context.clock() - (newest.ended_at or 0.0) > LOST_S)
+
+
+def _begin_serving(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> Serving | None:
+    """Records the intent to start a machine. Returns why not if spending is frozen."""
+    if context.store.freezes.current():
+        return Serving(note=views.FROZEN)
+    intend(context, run, plan, planned, run.requester)
+    return None
 
 
 def look_soon(context: AppContext, run: Run) -> bool:
@@ -135,7 +106,8 @@ def is_running(context: AppContext, run_id: int) -> bool:
 
 def step(context: AppContext, record: DeploymentRecord) -> None:
     """Polls one deployment and takes its next step, in the vendor's thread."""
-    vendor, latest = context.deployments.get(record.provider), context.store.deployments.get(record.id)
+    vendor = context.deployments.get(record.provider)
+    latest = context.store.deployments.get(record.id)
     if latest is None or latest.state == "stopped":
         return
     if vendor is None:
@@ -159,47 +131,59 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
     for extra in running[1:]:
         log.error("%s runs twice at %s: %s is stopped", record.name, record.provider, extra.id)
         vendor.stop(extra)
-    first, reason = (running[0] if running else None), _find_stop_reason(context, record)
+    first = running[0] if running else None
+    reason = _find_stop_reason(context, record)
     was_seen = record.billed_until is not None
     if first is None and was_seen and record.ended_at is None:
         _handle_missing(context, record, reason)
         return
-    match record.state:
-        case "stopping":
-            _stop(context, vendor, record, first)
-        case _ if first is None:  # a machine that was requested may still appear
-            is_settled = record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S
-            if not is_settled:
-                _wait(context, record, LOOK_S, record.detail)
-            elif reason or record.tries >= MAX_TRIES:
-                _end(context, record, reason or "unknown")
-            else:
-                _send(context, vendor, record)
-        case _ if reason or first.state == "failed":
-            stopping = _begin_to_stop(context, record, reason or "failed")
-            if stopping:
-                _stop(context, vendor, stopping, first)
-        case _:
-            _take_status(context, record, first)
+    if record.state == "stopping":
+        _stop(context, vendor, record, first)
+    elif first is None:
+        _request(context, vendor, record, reason)
+    elif reason or first.state == "failed":
+        stopping = begin_to_stop(context, record, reason or "failed")
+        if stopping:
+            _stop(context, vendor, stopping, first)
+    else:
+        _take_status(context, record, first)
+
+
+def _request(
+    context: AppContext, vendor: Deployments, record: DeploymentRecord, reason: StopReason | None
+) -> None:
+    """Requests a machine that the vendor doesn't list, unless one that was requested may still appear."""
+    if not _is_settled(context, record):
+        _wait(context, record, LOOK_S, record.detail)
+    elif reason or record.tries >= MAX_TRIES:
+        _end(context, record, reason or "unknown")
+    else:
+        _send(context, vendor, record)
+
+
+def _is_settled(context: AppContext, record: DeploymentRecord) -> bool:
+    """True if a machine that was requested would be listed by now."""
+    return record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S
 
 
 def _handle_missing(context: AppContext, record: DeploymentRecord, reason: StopReason | None) -> None:
     """Handles a list that lacks a machine which ran before, and which nobody has stopped yet. Lists lag and flap, so
     the machine is gone only if several in SETTLE_S lack it. It is billed until the first of them, since nobody saw when
     it ended; if it is listed again, the time between is billed too."""
-    now, since = context.clock(), record.missing_since
+    now = context.clock()
+    since = record.missing_since
     if since is None:
-        context.waits.since(now)
+        context.waits.since(now)  # the wait begins
         with context.store.transaction():
             billed = _bill(context, record, None, now)
             changes = {"missing_since": now, "next_at": now + LOOK_S, "detail": views.MISSING}
             moved = context.store.deployments.move(billed, record.state, now=now, **changes)
             if moved:
-                _show(context, moved)
+                show(context, moved)
     elif context.waits.since(since) >= SETTLE_S:
         _end(context, record, record.reason or "gone")
     elif reason and record.state != "stopping":
-        _begin_to_stop(context, record, reason)
+        begin_to_stop(context, record, reason)
     else:
         _wait(context, record, LOOK_S, views.MISSING)
 
@@ -216,9 +200,8 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
         _wait(context, record, HOLD_S, views.FROZEN)
         return
     try:
-        price = vendor.usd_per_hour(base)
-        _note_price(context, record.provider, base, price)
-        hour = record.micros_per_hour if price is None else to_micros(price)
+        price = hourly_prices.ask_vendor(context, vendor, record.provider, base)
+        hour = record.micros_per_hour if price is None else price
         if hour > record.micros_per_hour:
             _end(context, record, "dearer", f"It now costs {views.an_hour(hour)}.")
             return
@@ -226,9 +209,13 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
         with context.store.transaction():  # so that a freeze comes either before or after the intent
             if context.store.freezes.current():
                 return
-            context.waits.since(now)
-            changes = {"sent_at": now, "tries": record.tries + 1, "next_at": now + LOOK_S}
-            changes["micros_per_hour"] = hour
+            context.waits.since(now)  # the wait begins
+            changes = {
+                "sent_at": now,
+                "tries": record.tries + 1,
+                "next_at": now + LOOK_S,
+                "micros_per_hour": hour,
+            }
             sent = context.store.deployments.move(record, "starting", now=now, **changes)
         if sent is None:
             return
@@ -241,7 +228,9 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
 
 def _take_status(context: AppContext, record: DeploymentRecord, deployment: Deployment) -> None:
     """Bills the time since the last poll, stores the vendor's state, and shows it on the card if it is news."""
-    now, is_ready = context.clock(), record.state == "ready" or deployment.state == "ready"
+    now = context.clock()
+    is_ready = record.state == "ready" or deployment.state == "ready"
+    state: DeploymentState = "ready" if is_ready else "starting"
     changes = {
         "is_billed": deployment.is_billed,
         "chat_model": deployment.chat_model,
@@ -253,13 +242,11 @@ def _take_status(context: AppContext, record: DeploymentRecord, deployment: Depl
         changes |= {"ready_at": now, "used_at": now, "tries": 0}
     with context.store.transaction():
         billed = _bill(context, record, deployment, now)
-        moved = context.store.deployments.move(
-            billed, "ready" if is_ready else "starting", now=now, **changes
-        )
+        moved = context.store.deployments.move(billed, state, now=now, **changes)
         is_new = record.billed_until is None or record.missing_since is not None
         is_news = moved and (moved.state != record.state or is_new)
         if moved and (is_news or now // SHOWN_EVERY_S != record.updated_at // SHOWN_EVERY_S):
-            _show(context, moved, is_progress=not is_news)
+            show(context, moved, is_progress=not is_news)
 
 
 def _bill(
@@ -285,15 +272,15 @@ def _find_beginning(context: AppContext, record: DeploymentRecord, deployment: D
     return reported
 
 
-def _begin_to_stop(
+def begin_to_stop(
     context: AppContext, record: DeploymentRecord, reason: StopReason, person: str = "finetune"
 ) -> DeploymentRecord | None:
     now = context.clock()
     with context.store.transaction():
         moved = context.store.deployments.move(record, "stopping", now=now, reason=reason, ended_at=None)
         if moved:
-            _audit(context, moved, person, "hosting stopped", reason)
-            _show(context, moved)
+            audit(context, moved, person, "hosting stopped", reason)
+            show(context, moved)
     return moved
 
 
@@ -304,7 +291,7 @@ def _stop(
     still appear."""
     if deployment is None:
         was_stopped = record.ended_at is not None
-        if was_stopped or record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S:
+        if was_stopped or _is_settled(context, record):
             _end(context, record, record.reason)
         else:
             _wait(context, record, LOOK_S, record.detail)
@@ -331,8 +318,8 @@ def _end(
         moved = context.store.deployments.move(record, "stopped", now=now, **changes)
         if moved:
             if record.state != "stopping":
-                _audit(context, moved, "finetune", "hosting stopped", str(reason))
-            _show(context, moved)
+                audit(context, moved, "finetune", "hosting stopped", str(reason))
+            show(context, moved)
             _update_result(context, moved)
             _tell_users(context, moved)
 
@@ -342,23 +329,27 @@ def _tell_users(context: AppContext, record: DeploymentRecord) -> None:
     machine's card notifies nobody."""
     if record.reason == "deleted":
         return
+    summary = _summary(context, record)
+    machine = context.link(f"deployment {record.id}", "its card")
+    once = f"not running {record.id} {record.ended_at:.0f}"
     for promotion in context.store.promotions.all_current():
-        if promotion.model == record.model:
-            machine = context.link(f"deployment {record.id}", "its card")
-            text = views.in_use_stopped(_summary(context, record), promotion.dataset, machine)
-            once = f"not running {record.id} {record.ended_at:.0f}"
-            context.post(promotion.channel, {"text": text}, dedupe=once)
-            notifications.tell_person(
-                context, f"{once} direct", promotion.person, promotion.channel, text_message(text)
-            )
+        if promotion.model != record.model:
+            continue
+        text = views.in_use_stopped(summary, promotion.dataset, machine)
+        context.post(promotion.channel, {"text": text}, dedupe=once)
+        notifications.tell_person(
+            context, f"{once} direct", promotion.person, promotion.channel, text_message(text)
+        )
 
 
 def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
     """Returns why the deployment has to be stopped now, None if it may continue."""
-    now, run = context.clock(), context.store.runs.get(record.run_id or 0)
+    now = context.clock()
+    store = context.store
+    run = store.runs.get(record.run_id or 0)
     if run is None:
         return "deleted"
-    store, day = context.store, units.day_of(now).isoformat()
+    day = units.day_of(now).isoformat()
     dataset = store.datasets.get(run.dataset_id)
     facts = DeploymentFacts(
         is_ready=record.state == "ready",
@@ -373,13 +364,13 @@ def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReas
         day_micros=store.deployments.cost_of_day(day, record.id),
         day_limit=record.day_micros,
         all_day_micros=store.deployments.cost_of_day(day),
-        all_day_limit=_day_limit(context),
+        all_day_limit=day_limit(context),
         budget_left=budgets.team_budget(context).left_micros,
     )
     return rules.stop_reason(facts)
 
 
-def _intend(
+def intend(
     context: AppContext, run: Run, plan: Plan, planned: Hosting, person: str
 ) -> DeploymentRecord | None:
     """Records that a machine may exist from now on. Returns None if the run already has an open deployment."""
@@ -388,16 +379,18 @@ def _intend(
     with context.store.transaction():
         record = context.store.deployments.intend(new, now=now)
         if record:
-            _audit(context, record, person, "hosting started", record.name)
-            _show(context, record)
+            audit(context, record, person, "hosting started", record.name)
+            show(context, record)
             _update_result(context, record)
     return record
 
 
 def _next_name(context: AppContext, run: Run) -> str:
     """Returns a name that no machine of this run has had. After a restore the first known one may be its third."""
-    names = [record.name for record in context.store.deployments.of_run(run.id)]
-    last = max((int(name.rpartition("-")[2]) for name in names), default=0)
+    last = 0
+    for record in context.store.deployments.of_run(run.id):
+        _, _, number = record.name.rpartition("-")
+        last = max(last, int(number))
     return f"{PREFIX}{run.id}-{run.plan_hash[:8]}-{last + 1}"
 
 
@@ -426,28 +419,32 @@ def take_over(context: AppContext, run: Run, planned: Hosting, name: str) -> Non
         else:
             record = context.store.deployments.add_orphan(new, reason="run over", now=now)
         if record:
-            _audit(context, record, "finetune", "hosting taken over", name)
-            _show(context, record)
+            audit(context, record, "finetune", "hosting taken over", name)
+            show(context, record)
             _update_result(context, record)
 
 
 def take_back(context: AppContext, record: DeploymentRecord, deployment: Deployment) -> bool:
     """Continues with a machine that counted as gone and is listed again, if its run, its keeper and the limits still
     allow it to run. Returns False if they don't, or if the run has another machine now."""
-    others = [
-        each for each in context.store.deployments.of_run(record.run_id or 0) if each.state != "stopped"
-    ]
+    records = context.store.deployments.of_run(record.run_id or 0)
+    has_another = any(each.state != "stopped" for each in records)
     state: DeploymentState = "starting" if record.ready_at is None else "ready"
-    if others or _find_stop_reason(context, replace(record, state=state)):
+    if has_another or _find_stop_reason(context, replace(record, state=state)):
         return False
     now = context.clock()
-    changes = {"reason": None, "ended_at": None, "detail": None, "chat_model": deployment.chat_model}
+    changes = {
+        "reason": None,
+        "ended_at": None,
+        "detail": None,
+        "chat_model": deployment.chat_model,
+    }
     with context.store.transaction():
         billed = _bill(context, record, deployment, now)
         moved = context.store.deployments.move(billed, state, now=now, **changes)
         if moved:
-            _audit(context, moved, "finetune", "hosting found again", record.name)
-            _show(context, moved)
+            audit(context, moved, "finetune", "hosting found again", record.name)
+            show(context, moved)
             _update_result(context, moved)
             text = views.found_again(record.model, context.settings.title_of(record.provider))
             context.post(record.channel, {"text": text}, dedupe=f"found {record.name} {now:.0f}")
@@ -463,68 +460,9 @@ def stop_again(
     with context.store.transaction():
         _bill(context, record, deployment, now)
         _update_result(context, record)
-        _audit(context, record, "finetune", "hosting stopped", "again")
+        audit(context, record, "finetune", "hosting stopped", "again")
         text = views.still_running(record.name, context.settings.title_of(record.provider))
         context.post(record.channel, {"text": text}, dedupe=f"again {record.name} {now:.0f}")
-
-
-def keep(context: AppContext, number: int, person: str) -> Refusal | None:
-    """Keeps the machine running even if nobody asks it anything, until somebody or a limit stops it."""
-    record = context.store.deployments.get(number)
-    refused = _refusal(context, record, person, "promote")
-    if record is None or refused:
-        return refused
-    now = context.clock()
-    with context.store.transaction():
-        if not context.store.deployments.keep_running(record, person, now=now):
-            return Refusal("It is already kept running, or it is being stopped.")
-        _audit(context, record, person, "hosting kept")
-        _show(context, context.store.deployments.get(number) or record)
-    return None
-
-
-def stop(context: AppContext, number: int, person: str) -> Refusal | None:
-    record = context.store.deployments.get(number)
-    refused = _refusal(context, record, person, "cancel")
-    if record is None or refused:
-        return refused
-    if record.state not in ("starting", "ready") or not _begin_to_stop(context, record, "asked", person):
-        return Refusal("It is already stopped, or is being stopped.")
-    return None
-
-
-def start_again(context: AppContext, number: int, person: str) -> Refusal | None:
-    """Starts the model of a run whose deployment has ended, at today's price."""
-    record = context.store.deployments.get(number)
-    refused = _refusal(context, record, person, "promote")
-    run = context.store.runs.get(record.run_id or 0) if record else None
-    if record is None or run is None or refused:
-        return refused
-    freeze, plan = context.store.freezes.current(), plan_from_json(run.plan)
-    if freeze:
-        return Refusal(freeze_cards.refusal(freeze, "It is not started"))
-    if plan.hosting is None or record.reason == "deleted":
-        return Refusal("Its dataset was deleted, and the model with it.")
-    planned = replace(plan.hosting, micros_per_hour=_hour_micros(context, plan) or record.micros_per_hour)
-    day = context.today().isoformat()
-    if context.store.deployments.cost_of_day(day) >= _day_limit(context):
-        return Refusal(
-            "Today's limit for running models is used up: it is `hosting_usd_per_day` under [budget] in finetune.toml."
-        )
-    too_dear = budgets.refusal(context, run.channel, person, planned.expected_micros, "model that runs")
-    if too_dear:
-        return Refusal(too_dear)
-    return None if _intend(context, run, plan, planned, person) else Refusal("It is already running.")
-
-
-def _refusal(
-    context: AppContext, record: DeploymentRecord | None, person: str, action: Action
-) -> Refusal | None:
-    run = context.store.runs.get(record.run_id or 0) if record else None
-    if record is None or run is None:
-        return Refusal("There is no such model any more.")
-    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
-    return authorization.refusal(context, person, action, request=request)
 
 
 def running(store: Store, settings: Settings, now: float) -> list[DeploymentSummary]:
@@ -551,20 +489,19 @@ def summaries(context: AppContext, datasets: Collection[str]) -> list[Deployment
 
 
 def _summary(context: AppContext, record: DeploymentRecord) -> DeploymentSummary:
+    title = context.settings.title_of(record.provider)
     run = context.store.runs.get(record.run_id or 0)
-    is_over = run is not None and run.actual_micros is not None
-    return DeploymentSummary(
-        record,
-        context.settings.title_of(record.provider),
-        run.actual_micros if run and is_over else None,
-        _hour_micros(context, plan_from_json(run.plan)) if run else None,
-    )
+    if run is None:
+        return DeploymentSummary(record, title)
+    hour = hourly_prices.current_price(context, plan_from_json(run.plan))
+    return DeploymentSummary(record, title, run_micros=run.actual_micros, hour_micros=hour)
 
 
-def _show(context: AppContext, record: DeploymentRecord, *, is_progress: bool = False) -> None:
+def show(context: AppContext, record: DeploymentRecord, *, is_progress: bool = False) -> None:
     if not record.channel:
         return
-    card, message = f"deployment {record.id}", views.card(_summary(context, record))
+    card = f"deployment {record.id}"
+    message = views.card(_summary(context, record))
     context.show(card, record.channel, message, concerns=record.person, progress=is_progress)
 
 
@@ -581,19 +518,14 @@ def _wait(context: AppContext, record: DeploymentRecord, seconds: float, detail:
             record, record.state, now=now, next_at=now + seconds, detail=detail
         )
         if moved and detail != record.detail:
-            _show(context, moved)
+            show(context, moved)
 
 
-def _audit(context: AppContext, record: DeploymentRecord, person: str, action: str, detail: str = "") -> None:
+def audit(context: AppContext, record: DeploymentRecord, person: str, action: str, detail: str = "") -> None:
     subject = f"run {record.run_id}" if record.run_id else f"deployment {record.id}"
     context.audit(person, action, subject, detail)
 
 
-def _day_limit(context: AppContext) -> int:
+def day_limit(context: AppContext) -> int:
+    """Returns the most that all machines together may cost in a day, in micro-dollars."""
     return to_micros(context.settings.budget.hosting_usd_per_day)
-
-
-def _hour_micros(context: AppContext, plan: Plan) -> int | None:
-    row = context.settings.provider(plan.provider)
-    price = row.hourly_price(plan.base_model) if row else None
-    return None if price is None else to_micros(price)

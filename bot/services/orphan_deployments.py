@@ -53,8 +53,11 @@ def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
 def _find_run(context: AppContext, provider: str, name: str) -> Run | None:
     """Returns the run that a machine was started for, by its name, which has the run's number and its plan's hash."""
     match = NAME.fullmatch(name)
-    run = context.store.runs.get(int(match[1])) if match else None
-    if match is None or run is None or run.plan_hash[:8] != match[2]:
+    if match is None:
+        return None
+    number, plan_hash = match.groups()
+    run = context.store.runs.get(int(number))
+    if run is None or run.plan_hash[:8] != plan_hash:
         return None
     return run if run.provider in context.settings.beside(provider) else None
 
@@ -80,12 +83,12 @@ def _check_own(context: AppContext, run: Run, deployment: Deployment) -> None:
 
 
 def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment]) -> None:
-    """Reports new strays in the fallback channel if one is set, and otherwise in the newest run's channel. Without
-    either, the log and /healthz name them as long as they run."""
-    now, subject = context.clock(), f"machines at {provider}"
-    newest = (run.channel for run in context.store.runs.newest(1))
-    where = context.settings.slack.fallback_channel or next(newest, None)
-    if strays and not where:
+    """Reports new strays once. While there is no channel to tell, the log and /healthz name them as long as they
+    run."""
+    now = context.clock()
+    subject = f"machines at {provider}"
+    channel = _channel_to_tell(context)
+    if strays and not channel:
         names = ", ".join(stray.name for stray in strays)
         log.warning("running at %s by the hour, and started by nobody here: %s", provider, names)
         context.troubles[subject] = f"started by nobody here, and in no budget: {names}"
@@ -97,10 +100,18 @@ def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment
             for stray in strays
             if context.store.interventions.record_orphan(provider, stray.id, stray.name, now=now)
         ]
-        if new and where:
+        if new and channel:
             log.error("running at %s, and started by nobody here: %s", provider, new)
             message = views.strays_card(context.settings.title_of(provider), provider, new, PREFIX)
-            context.post(where, message.letter(), dedupe=f"strays {provider} {now:.0f}")
+            context.post(channel, message.letter(), dedupe=f"strays {provider} {now:.0f}")
+
+
+def _channel_to_tell(context: AppContext) -> str:
+    """Returns the fallback channel or, without one, the newest run's; '' if there is neither."""
+    if context.settings.slack.fallback_channel:
+        return context.settings.slack.fallback_channel
+    newest = context.store.runs.newest(1)
+    return newest[0].channel if newest else ""
 
 
 def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
@@ -110,9 +121,17 @@ def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
     if refused:
         return refused
     now = context.clock()
-    newest = next(iter(context.store.runs.newest(1)), None)
-    channel = context.settings.slack.fallback_channel or (newest.channel if newest else "")
-    new = NewDeployment(None, provider, name, name, channel, person, 0, 0, 0)
+    new = NewDeployment(
+        run_id=None,
+        provider=provider,
+        model=name,
+        name=name,
+        channel=_channel_to_tell(context),
+        person=person,
+        micros_per_hour=0,
+        idle_stop_s=0,
+        day_micros=0,
+    )
     with context.store.transaction():
         record = context.store.deployments.add_orphan(new, reason="asked", now=now)
         if record:

@@ -43,8 +43,8 @@ from bot.services import (
     budgets,
     data_policy,
     datasets,
-    deployments,
     estimate_requests,
+    hourly_prices,
     notifications,
     run_states,
     taught_rows,
@@ -343,7 +343,7 @@ def _hosting_refusal(context: AppContext, command: Start) -> Refusal | None:
         return None  # the checks that follow in `start` report what is wrong
     if not target.row.is_hosted or not target.row.provider.can("deploy"):
         return None  # people deploy it themselves
-    return deployments.refresh_price(context, target.row, target.model.name)
+    return hourly_prices.refresh_price(context, target.row, target.model.name)
 
 
 def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | None:

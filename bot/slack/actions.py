@@ -46,6 +46,7 @@ from bot.services import (
     budgets,
     clean_copies,
     dataset_columns,
+    deployment_requests,
     estimate_requests,
     human_preferences,
     interventions,
@@ -57,7 +58,6 @@ from bot.services import (
 )
 from bot.services import data_policy as data_policy_services
 from bot.services import datasets as dataset_services
-from bot.services import deployments as deployment_services
 from bot.services import distillations as distillation_services
 from bot.services import evaluations as evaluation_services
 from bot.services import models as model_services
@@ -154,9 +154,9 @@ SHOWN: Mapping[str, _ByValue] = {
     evaluations.MEASURE: _with_number(measurements.agree),
     tuned_curve_cards.TRAIN: _with_number(measurements.agree),
     models.PROMOTE: _with_number(promotions.promote_run),
-    deployments.KEEP: _with_number(deployment_services.keep),
-    deployments.STOP: _with_number(deployment_services.stop),
-    deployments.START: _with_number(deployment_services.start_again),
+    deployments.KEEP: _with_number(deployment_requests.keep),
+    deployments.STOP: _with_number(deployment_requests.stop),
+    deployments.START: _with_number(deployment_requests.start_again),
     deployments.STOP_STRAY: orphan_deployments.stop_stray,
     results.MEASURE: _with_number(evaluation_services.ask_after_run),
     models.ROLLBACK: _with_number(promotions.roll_back_from),

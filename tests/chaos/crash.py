@@ -17,7 +17,7 @@ from typing import Any
 
 from bot.app import Service
 from bot.reconciler import reconcile
-from bot.services import approvals, deployments, promotions, runs
+from bot.services import approvals, deployment_requests, promotions, runs
 from bot.settings import load_settings
 from demo.people import ANA, BEN
 from tests.bot.world import WHY, InlineProviderThreads
@@ -96,7 +96,7 @@ def _promote(service: Service) -> None:
 
 
 def _stop(service: Service) -> None:
-    deployments.stop(service.context, 1, ANA.id)
+    deployment_requests.stop(service.context, 1, ANA.id)
     tick(service)
 
 
