@@ -7,6 +7,7 @@ errors are turned into sentences here. Pure: knows neither Slack nor the store.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -77,12 +78,16 @@ class Command(click.Command):
         super().__init__(
             name, callback=callback, add_help_option=False, context_settings=settings, **click_settings
         )
-        self.needs, self.alone, self.instead = needs, alone, instead
+        self.needs = needs
+        self.alone = alone
+        self.instead = instead
         self.handler = callback
         self.arguments = [param for param in self.params if isinstance(param, click.Argument)]
-        self.options = {option_key(param): param for param in self.params if isinstance(param, click.Option)}
-        shown_arguments = usage if usage is not None else " ".join(map(_metavar, self.arguments))
-        self.usage = f"{COMMAND} {name} {shown_arguments}".strip()
+        options = [param for param in self.params if isinstance(param, click.Option)]
+        self.options = {option_key(option): option for option in options}
+        if usage is None:
+            usage = " ".join(_metavar(argument) for argument in self.arguments)
+        self.usage = f"{COMMAND} {name} {usage}".strip()
 
 
 class Registry:
@@ -134,10 +139,12 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
     word, line = first_word(text)
     command = registry.named(word or "help")
     if command is None:
-        near = did_you_mean(_OTHER_WORDS.get(word.lower(), word.lower()), list(registry.commands))
-        return Refusal(f"I don't know `{shown(word.lower())}`.{near} `{COMMAND} help` lists all commands.")
+        typed = word.lower()
+        near = did_you_mean(_OTHER_WORDS.get(typed, typed), list(registry.commands))
+        return Refusal(f"I don't know `{shown(typed)}`.{near} `{COMMAND} help` lists all commands.")
     if line.lower() in _HELP:  # otherwise `freeze help` would stop all spending
-        command, line = registry.commands["help"], command.name or ""
+        line = command.name or ""
+        command = registry.commands["help"]
     if command.alone and not line:
         return ParsedCommand(command, command.alone, {})
     values = parse_line(command, line)
@@ -159,13 +166,14 @@ def _offer_readings(command: Command, line: str, error: AmbiguousValueError) -> 
     key = option_key(error.param) if isinstance(error.param, click.Option) else ""
     typed = re.compile(rf"{key}\W+{re.escape(error.value)}", re.IGNORECASE)
     readings = []
-    for text in error.readings:
-        volume = parse_volume(text)
-        words = f"{volume.text} a month" if isinstance(volume, Volume) else text
-        readings.append(Reading(words, f"{command.name} {typed.sub(f'{key}={text}', line, count=1)}"))
-    commands = [f"`{COMMAND} {plain(reading.command)}`" for reading in readings]
-    text = "\n".join([f"`{key}=`: {error.message} The whole command:", *commands])
-    return AskedBack(text, key, tuple(readings))
+    for value in error.readings:
+        volume = parse_volume(value)
+        words = f"{volume.text} a month" if isinstance(volume, Volume) else value
+        clear_line = typed.sub(f"{key}={value}", line, count=1)
+        readings.append(Reading(words, f"{command.name} {clear_line}"))
+    lines = [f"`{key}=`: {error.message} The whole command:"]
+    lines += [f"`{COMMAND} {plain(reading.command)}`" for reading in readings]
+    return AskedBack("\n".join(lines), key, tuple(readings))
 
 
 def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[str, Any] | Refusal:
@@ -192,21 +200,26 @@ def _parse_arguments(command: Command, arguments: list[str]) -> Mapping[str, Any
 def _order_arguments(command: Command, line: str) -> list[str]:
     """Turns a line into click's arguments: options first, then `--` and the positional words, which may start with a
     dash."""
-    options = []
+    last_options = []
     for name, option in command.options.items():
-        if _takes_rest(option):
-            line, rest = _split_off(name, line)
-            options += [] if rest is None else [_format_option(command, name, strip_quotes(rest))]
+        if not _takes_rest(option):
+            continue
+        line, rest = _split_off(name, line)
+        if rest is not None:
+            last_options.append(_format_option(command, name, strip_quotes(rest)))
     if not command.params:
         return ["--", *line.split()]
-    before_rest = next((at for at, argument in enumerate(command.arguments) if _takes_rest(argument)), None)
-    if before_rest is not None:
-        return [*options, "--", *line.split(maxsplit=before_rest)]
-    pairs, names = _split_pairs(line)
-    twice = next((name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1), None)
+    for place, argument in enumerate(command.arguments):
+        if _takes_rest(argument):
+            return [*last_options, "--", *line.split(maxsplit=place)]
+
+    pairs, words = _split_pairs(line)
+    counts = Counter(name for name, _ in pairs)
+    twice = next((name for name, count in counts.items() if count > 1), None)
     if twice in command.options:
         raise click.BadOptionUsage(twice, "appears twice. Give it once")
-    return [*(_format_option(command, name, value) for name, value in pairs), *options, "--", *names]
+    options = [_format_option(command, name, value) for name, value in pairs]
+    return [*options, *last_options, "--", *words]
 
 
 def _split_pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
@@ -216,19 +229,30 @@ def _split_pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
     `--key value` too, as in a terminal; Slack turns its two dashes into a long one."""
     line = re.sub(r"(?<!\S)(?:--|—|–)(\w+)\s+(?=[^\s=–—-])", r"\1=", line)
     line = re.sub(r"(?<=\d)\s+(?=%(?:\s|$))", "", line)
+    # A pattern like \s*([=,;]) would take time quadratic in the length of a long run of spaces.
     line = "".join(part.strip() for part in re.split("([=,;])", line))
-    joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", line)
-    words = _SPACED_VOLUME.sub(r"\1\2\3\4", joined).split()
-    halves = [word.partition("=") for word in words]
-    pairs = [(name.lower().lstrip("-–—"), strip_quotes(value)) for name, equals, value in halves if equals]
-    return pairs, [strip_quotes(word) for word, equals, _ in halves if not equals]
+    line = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", line)
+    line = _SPACED_VOLUME.sub(r"\1\2\3\4", line)
+    pairs = []
+    words = []
+    for word in line.split():
+        name, equals, value = word.partition("=")
+        if equals:
+            pairs.append((name.lower().lstrip("-–—"), strip_quotes(value)))
+        else:
+            words.append(strip_quotes(word))
+    return pairs, words
 
 
 def strip_quotes(text: str) -> str:
     """Removes quotation marks if they enclose the whole text."""
-    first, last = text[:1], text[-1:]
-    is_quoted = len(text) > 2 and _QUOTES.get(first) == last and not {first, last} & set(text[1:-1])
-    return text[1:-1] if is_quoted else text
+    first = text[:1]
+    last = text[-1:]
+    inside = text[1:-1]
+    has_more_quotes = first in inside or last in inside
+    if inside and _QUOTES.get(first) == last and not has_more_quotes:
+        return inside
+    return text
 
 
 def _format_option(command: Command, name: str, value: str) -> str:
@@ -261,9 +285,10 @@ def _explain_error(command: Command, error: click.UsageError) -> Refusal:
                 f"`{command.name}` takes nothing after it, but I read `{words}`. {command.instead}"
             )
         case ExtraWordsError():
-            read, extra = shown(error.words[0]), " ".join(map(shown, error.words[1:]))
+            first, *others = map(shown, error.words)
+            extra = " ".join(others)
             what = command.arguments[0].type.name
-            return Refusal(f"I took `{read}` for the {what}, and don't know what `{extra}` means. {like}.")
+            return Refusal(f"I took `{first}` for the {what}, and don't know what `{extra}` means. {like}.")
         case click.NoSuchOption():
             name = error.option_name.removeprefix("--").replace("-", "_")
             near = did_you_mean(name, list(command.options))
@@ -295,19 +320,29 @@ def _metavar(argument: click.Argument) -> str:
 
 def first_word(text: str) -> tuple[str, str]:
     """Returns the first word and the rest, separated by any whitespace."""
-    word, rest = [*text.split(maxsplit=1), "", ""][:2]
-    return word, rest.strip()
+    match text.split(maxsplit=1):
+        case [word, rest]:
+            return word, rest.strip()
+        case [word]:
+            return word, ""
+        case _:
+            return "", ""
 
 
 def format_question(question: Question) -> str:
     """Returns the question as options; `parse_question` reads them back."""
-    fields = {**asdict(question), **question.chosen, "sweep": format_sweep(question.sweep) or None}
+    fields = {**asdict(question), **question.chosen}
+    fields["sweep"] = format_sweep(question.sweep) or None
     if question.volume:
         fields["volume"] = question.volume.word
     if question.method == "supervised":  # the default
         del fields["method"]
-    values = {name: fields.get(option.field) for name, option in QUESTION_OPTIONS.items()}
-    return " ".join(f"{name}={_format_value(value)}" for name, value in values.items() if value is not None)
+    words = []
+    for name, option in QUESTION_OPTIONS.items():
+        value = fields.get(option.field)
+        if value is not None:
+            words.append(f"{name}={_format_value(value)}")
+    return " ".join(words)
 
 
 def _format_value(value: Decimal | Hyperparameter) -> str:
