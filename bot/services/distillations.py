@@ -35,7 +35,7 @@ from bot.services.data_policy import EgressPermission
 from bot.services.datasets import CheckedDataset
 from bot.services.evaluation_progress import LadderStep
 from bot.services.measured_candidates import load_measured
-from bot.services.row_labels_worker import QuestionFile, TeacherQuestions
+from bot.services.row_labels_worker import TeacherQuestions
 from bot.values.evaluations import LadderPlan
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal
@@ -257,9 +257,7 @@ def _prepare(context: AppContext, labelling: Labelling) -> None:
     if isinstance(teacher, Refusal):
         row_labels.fail(context, labelling, teacher.text)
         return
-    file = QuestionFile(
-        context.settings.files / str(labelling.sha256), str(labelling.filename), report.columns.text
-    )
+    file = row_labels.question_file(context, labelling, report)
     try:
         questions = context.workers.poll(
             f"choice {labelling.id}",

@@ -94,9 +94,11 @@ def begin_unlabelled(context: AppContext, dataset_id: int, person: str) -> str |
     is fetched again like any file of rows without labels, and the labelled rows in it are left out as known. Of a
     version that labels have made, it is the file that was uploaded before."""
     dataset = context.store.datasets.get(dataset_id)
-    versions = context.store.datasets.versions(dataset.name)
-    uploads = (each for each in versions if each.origin is None and each.version <= dataset.version)
-    upload = next(uploads, dataset)
+    upload = dataset
+    for version in context.store.datasets.versions(dataset.name):  # newest first
+        if version.origin is None and version.version <= dataset.version:
+            upload = version
+            break
     request = RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS, upload.source, upload.filename)
     return begin(context, request)
 
@@ -140,11 +142,14 @@ def answer(context: AppContext, button: str, value: str, person: str) -> Block |
     labelling = _may_answer(context, number, person)
     if isinstance(labelling, Refusal):
         return labelling
-    row = next((row for row in context.store.labellings.rows(labelling) if row.place == place), None)
+    rows = context.store.labellings.rows(labelling)
+    row = next((row for row in rows if row.place == place), None)
     if row is None:
         return Refusal("This row no longer needs a label.")
-    by_button = {views.KEEP: row.given, views.CHANGE: row.likely, views.DROP: None}
-    label = _label_names(context, labelling)[chosen[0]] if chosen else by_button[button]
+    if chosen:
+        label: str | None = _label_names(context, labelling)[chosen[0]]
+    else:
+        label = {views.KEEP: row.given, views.CHANGE: row.likely, views.DROP: None}[button]
     with context.store.transaction():
         current = context.store.labellings.get(number)
         if current is None or current.state != "open":
@@ -326,9 +331,7 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
         return
     file = None
     if labelling.sha256:
-        path = context.settings.files / labelling.sha256
-        columns = _columns_of_questions(context, labelling, report)
-        file = QuestionFile(path, str(labelling.filename), columns.text, columns.sheet)
+        file = question_file(context, labelling, report)
     try:
         choice = context.workers.poll(
             f"choice {labelling.id}",
@@ -360,12 +363,21 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
         _show(context, moved, views.open_card(moved, outcome_of(context, moved)))
 
 
+def question_file(context: AppContext, labelling: Labelling, report: Report) -> QuestionFile:
+    """Returns a batch's file, with the column and the sheet that have its texts."""
+    columns = _columns_of_questions(context, labelling, report)
+    path = context.settings.files / str(labelling.sha256)
+    return QuestionFile(path, str(labelling.filename), columns.text, columns.sheet)
+
+
 def _columns_of_questions(context: AppContext, labelling: Labelling, report: Report) -> Columns:
     """Returns where a file's texts are: as in the version that was uploaded as this file. In other files they are
     expected in a column of the same name as the dataset's."""
     for version in context.store.datasets.versions(labelling.dataset):
+        if version.sha256 != labelling.sha256:
+            continue
         uploaded = datasets.report_of(version)
-        if uploaded and version.sha256 == labelling.sha256:
+        if uploaded:
             return uploaded.columns
     return Columns(report.columns.text)
 
@@ -391,12 +403,16 @@ def _close(context: AppContext, labelling: Labelling) -> None:
         for row in rows
         if row.place in outcome.decided
     ]
-    columns = datasets.columns_of(before)
-    file = VersionFile(context.settings.files, str(before.sha256), before.filename, columns, report.system)
+    file = VersionFile(
+        files=context.settings.files,
+        sha256=str(before.sha256),
+        name=before.filename,
+        columns=datasets.columns_of(before),
+        system=report.system,
+    )
+    key = f"labels {labelling.id} {before.id}"
     try:
-        written = context.workers.poll(
-            f"labels {labelling.id} {before.id}", row_labels_worker.write_version, file, decided
-        )
+        written = context.workers.poll(key, row_labels_worker.write_version, file, decided)
     except WorkerStopped as stopped:
         retry_or_fail(context, labelling, f"Writing the new version {stopped}.")
         return
@@ -458,9 +474,10 @@ def contradictions_of(context: AppContext, labelling: Labelling) -> distillation
 def _overtaken_in(following: NextVersion | None) -> views.OvertakenRows | None:
     if following is None or not following.written.overtaken:
         return None
-    lines = [row.line for row in following.written.overtaken]
-    there = tuple(line for line in lines if line is not None)
-    return views.OvertakenRows(following.before, there, len(lines) - len(there))
+    overtaken = following.written.overtaken
+    lines = tuple(row.line for row in overtaken if row.line is not None)
+    gone = len(overtaken) - len(lines)
+    return views.OvertakenRows(following.before, lines, gone)
 
 
 def _add_version(

@@ -1,5 +1,5 @@
 """The work of labelling that is done in worker processes: choosing the rows to label, and writing the next version's
-file with the answers."""
+file with the answers. The deletion of rows writes its version's table here too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -40,8 +40,8 @@ TEXT, LABEL = "text", "label"
 
 @dataclass(frozen=True)
 class QuestionFile:
-    """A file of unlabelled rows. `column` is the text column if it is a table, else None. `sheet` is
-    the only sheet of a workbook to read, None if nobody has chosen one."""
+    """A file of unlabelled rows. `column` is the text column if it is a table, else None. `sheet` is the only sheet of
+    a workbook to read, None if nobody has chosen one."""
 
     path: Path
     name: str
@@ -188,7 +188,7 @@ def write_questions(
     """Writes the file's rows as chats for a teacher to answer with one of the labels `names`. New questions can become
     training rows; questions that a training row asks too are included with its label, for comparison. With `leaves` the
     teacher runs elsewhere, so rows with personal data or a secret are left out."""
-    questions = read_questions(file.path, file.name, file.column)
+    questions = read_questions(file.path, file.name, file.column, file.sheet)
     if isinstance(questions, str):
         return Refusal(questions)
     train = parts.train
@@ -238,16 +238,23 @@ def write_version(before: VersionFile, decided: Sequence[DecidedRow]) -> Written
     """
     path = before.files / before.sha256
     reading = read(path, before.name, columns=before.columns, limits=FULL_LIST)
-    current = _labelled_rows(reading.examples)
-    standing = {row.key: _standing(row, current.get(row.key)) for row in decided}
-    overtaken = [row for row in decided if standing[row.key] == "overtaken"]
-    already = frozenset(key for key, state in standing.items() if state == "already")
-    applied = [row for row in decided if row.changes and standing[row.key] == "open"]
-
-    named = tuple(OvertakenRow(row.key, _first_line(current.get(row.key))) for row in overtaken)
+    rows_by_key = _labelled_rows(reading.examples)
+    applied = []
+    already = set()
+    overtaken = []
+    for row in decided:
+        current = rows_by_key.get(row.key, [])
+        standing = _standing(row, current)
+        if standing == "overtaken":
+            line = current[0].line if current else None
+            overtaken.append(OvertakenRow(row.key, line))
+        elif standing == "already":
+            already.add(row.key)
+        elif row.changes:
+            applied.append(row)
     columns = Columns() if before.system is None else Columns(TEXT, LABEL)
     sha256 = _store_version(before, reading, applied) if applied else None
-    return WrittenFile(sha256, columns, named, already)
+    return WrittenFile(sha256, columns, tuple(overtaken), frozenset(already))
 
 
 def _labelled_rows(rows: Iterable[Example]) -> dict[str, list[Example]]:
@@ -260,9 +267,9 @@ def _labelled_rows(rows: Iterable[Example]) -> dict[str, list[Example]]:
     return rows_by_key
 
 
-def _standing(row: DecidedRow, current: Sequence[Example] | None) -> Literal["open", "already", "overtaken"]:
-    """Compares what was decided with the version's rows of the same question, None if it has none."""
-    labels = {each.answer.strip() for each in current or ()}
+def _standing(row: DecidedRow, current: Sequence[Example]) -> Literal["open", "already", "overtaken"]:
+    """Compares what was decided with the version's rows of the same question."""
+    labels = {each.answer.strip() for each in current}
     if row.given is None and not labels:
         return "open"
     if row.given is None:
@@ -272,34 +279,42 @@ def _standing(row: DecidedRow, current: Sequence[Example] | None) -> Literal["op
     if labels == {row.label}:
         return "already"
     # copies of a question may have different labels: it is enough if one has the label that was shown
-    return "overtaken" if labels.isdisjoint({row.given, row.label}) else "open"
-
-
-def _first_line(rows: Sequence[Example] | None) -> int | None:
-    return rows[0].line if rows else None
+    if labels.isdisjoint({row.given, row.label}):
+        return "overtaken"
+    return "open"
 
 
 def _store_version(before: VersionFile, reading: Reading, decided: Sequence[DecidedRow]) -> str:
-    labels = {row.key: row.label for row in decided if row.given is not None}
-    added = [
-        LabelledText(row.text, row.label, row.teacher)
-        for row in decided
-        if row.given is None and row.label is not None
+    """Stores the reading's rows with the decided labels, and then the new rows. Returns the file's sha256."""
+    labels: dict[str, str | None] = {}
+    added = []
+    for decision in decided:
+        if decision.given is not None:
+            labels[decision.key] = decision.label
+        elif decision.label is not None:
+            added.append(LabelledText(decision.text, decision.label, decision.teacher))
+    rows = []
+    for row in reading.examples:
+        changed = _apply_label(row, labels)
+        if changed is not None:
+            rows.append(changed)
+
+    if before.system is None:
+        system = Counter(row.system for row in rows).most_common(1)[0][0] if rows else ""
+        chats = [chat_row(row) for row in rows]
+        new_chats = [_chat_line(row, system) for row in added]
+        return store_lines(before.files, [*chats, *new_chats])
+    labelled = {
+        *labels,
+        *(_key_of(row.text) for row in added),
+        *(question_key(row).hex() for row in rows),
+    }
+    objects = [
+        *map(_row_object, rows),
+        *map(_as_object, added),
+        *_unlabelled_objects(reading, labelled),
     ]
-    rows = [changed for row in reading.examples if (changed := _apply_label(row, labels)) is not None]
-    if before.system is not None:
-        objects = ({TEXT: _question_text(row), LABEL: row.answer} for row in rows)
-        new = (_as_object(row) for row in added)
-        labelled = {
-            *labels,
-            *(_key_of(row.text) for row in added),
-            *(question_key(row).hex() for row in rows),
-        }
-        rest = ({TEXT: text, LABEL: None} for text in reading.unlabelled if _key_of(text) not in labelled)
-        return store_lines(before.files, map(orjson.dumps, (*objects, *new, *rest)))
-    system = Counter(row.system for row in rows).most_common(1)[0][0] if rows else ""
-    chats = (_chat_line(row, system) for row in added)
-    return store_lines(before.files, (*map(chat_row, rows), *chats))
+    return store_lines(before.files, map(orjson.dumps, objects))
 
 
 def write_table(
@@ -307,14 +322,23 @@ def write_table(
 ) -> Columns:
     """Writes the rows of a version's parts as JSON objects with a text and a label, then the rows of its file `source`
     that have no label, except for the questions in `without`. Returns the columns."""
-    rows = [row for part in parts for row in read(part, part.name, limits=FULL_LIST).examples]
-    not_rest = {question_key(row).hex() for row in rows} | {key.hex() for key in without}
+    rows: list[Example] = []
+    for part in parts:
+        rows += read(part, part.name, limits=FULL_LIST).examples
     reading = read(source, name, columns=columns, limits=FULL_LIST)
-    objects = ({TEXT: _question_text(row), LABEL: row.answer} for row in rows)
-    rest = ({TEXT: text, LABEL: None} for text in reading.unlabelled if _key_of(text) not in not_rest)
+    left_out = {key.hex() for key in without}
+    labelled = {question_key(row).hex() for row in rows}
+    objects = [*map(_row_object, rows), *_unlabelled_objects(reading, labelled | left_out)]
     with target.open("wb") as file:
-        file.writelines(orjson.dumps(row) + b"\n" for row in (*objects, *rest))
+        file.writelines(orjson.dumps(row) + b"\n" for row in objects)
     return Columns(TEXT, LABEL)
+
+
+def _unlabelled_objects(reading: Reading, without: Collection[str]) -> Iterator[dict[str, str | None]]:
+    """Yields the reading's rows that have no label, except for the questions whose keys are in `without`."""
+    for text in reading.unlabelled:
+        if _key_of(text) not in without:
+            yield {TEXT: text, LABEL: None}
 
 
 def _apply_label(row: Example, labels: Mapping[str, str | None]) -> Example | None:
@@ -338,6 +362,10 @@ def _key_of(text: str) -> str:
 
 def _question_text(row: Example) -> str:
     return "\n".join(message.content for message in row.prompt if message.role not in INSTRUCTION_ROLES)
+
+
+def _row_object(row: Example) -> dict[str, str]:
+    return {TEXT: _question_text(row), LABEL: row.answer}
 
 
 def _as_object(row: LabelledText) -> dict[str, str]:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bot.services.evaluation_worker import examples
 from bot.services.row_labels_worker import (
     DatasetParts,
     DecidedRow,
@@ -18,7 +19,9 @@ from bot.services.row_labels_worker import (
     write_questions,
     write_version,
 )
+from tests.trainers.document_files import sheet_row, workbook
 from trainers.dataset import Columns, Example, read, store_chat
+from trainers.dataset.reader import read_first_rows
 from trainers.dataset.rows import question_key
 from trainers.evaluation.results import Reply
 from trainers.types import Message
@@ -146,6 +149,24 @@ def test_copies_with_different_labels_all_get_the_label_that_people_chose(tmp_pa
     before = store_file(tmp_path, "text,label\none,refund\none,billing\n", "t.csv", "Classify.")
     lines = store_and_read(before, decide(before, {"one": "billing"}, shown="refund"))
     assert [line["label"] for line in lines] == ["billing", "billing"]
+
+
+def test_a_teacher_is_asked_the_rows_of_the_chosen_sheet_only(tmp_path: Path) -> None:
+    train = [
+        Example(
+            number, (Message("user", f"letter {number}"), Message("assistant", ("yes", "no")[number % 2]))
+        )
+        for number in range(12)
+    ]
+    parts = DatasetParts(tmp_path, store_chat(tmp_path, train[:10]), store_chat(tmp_path, train[10:]), None)
+    sheets = [sheet_row(1, "text") + sheet_row(2, text) for text in ("an old ticket", "a new ticket")]
+    (tmp_path / "a.xlsx").write_bytes(workbook(*sheets))
+    names = [table.sheet for table in read_first_rows(tmp_path / "a.xlsx", 1)]
+    file = QuestionFile(tmp_path / "a.xlsx", "a.xlsx", "text", names[1])
+    questions = write_questions(parts, file, ("yes", "no"), leaves=False, presidio=False)
+    assert isinstance(questions, TeacherQuestions)
+    stored = examples(tmp_path, questions.sha256)
+    assert [row.prompt[-1].content for row in stored] == ["a new ticket"]
 
 
 def test_a_question_mark_may_be_a_label_in_a_distillation(tmp_path: Path) -> None:
