@@ -566,12 +566,17 @@ def better_form(number: int) -> Block:
     return forms.modal("A better answer", BETTER_FORM, [text], submit="Save", private=str(number))
 
 
-def verdict_noted(dataset: str, pairs: int, least: int) -> str:
-    """The answer to a verdict. The dataset's models have `pairs` preference pairs so far; training needs `least`."""
+def verdict_noted(dataset: str, pairs: int, least: int, *, is_empty: bool = False) -> str:
+    """The answer to a verdict. The dataset's models have `pairs` preference pairs so far; training needs `least`.
+    `is_empty` is true if the model's answer was empty."""
     noted = f"Saved. Verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')} so far"
     if pairs < least:
-        return f"{noted}; training needs {least}. A 👎 with a better answer makes one."
-    return f"{noted}. {code(f'/finetune pairs {dataset}')} makes a dataset of them."
+        noted += f"; training needs {least}. A 👎 with a better answer makes one."
+    else:
+        noted += f". {code(f'/finetune pairs {dataset}')} makes a dataset of them."
+    if is_empty:
+        noted += " The model's empty answer makes none, as a pair needs two texts."
+    return noted
 
 
 def too_few_pairs(dataset: str, pairs: int, least: int, empty: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +52,10 @@ def pairs_name(dataset: str) -> str:
     names may begin alike."""
     if len(dataset) + len(PAIRS) <= LONGEST_NAME:
         return f"{dataset}{PAIRS}"
-    mark = f"-{hashlib.sha256(dataset.encode()).hexdigest()[:4]}{PAIRS}"
-    return f"{dataset[: LONGEST_NAME - len(mark)].rstrip('-')}{mark}"
+    digest = hashlib.sha256(dataset.encode()).hexdigest()
+    ending = f"-{digest[:4]}{PAIRS}"
+    beginning = dataset[: LONGEST_NAME - len(ending)].rstrip("-")
+    return f"{beginning}{ending}"
 
 
 def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:
@@ -91,10 +94,8 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
 
 def _note_verdict(context: AppContext, tried: TriedAnswer) -> str:
     pairs = _build_pairs(context, tried.dataset)
-    noted = views.verdict_noted(tried.dataset, len(pairs.rows), MINIMUM)
-    if tried.answer.strip():
-        return noted
-    return f"{noted} The model's empty answer makes none, as a pair needs two texts."
+    is_empty = not tried.answer.strip()
+    return views.verdict_noted(tried.dataset, len(pairs.rows), MINIMUM, is_empty=is_empty)
 
 
 def may_judge(context: AppContext, number: int, person: str) -> TriedAnswer | Refusal:
@@ -141,14 +142,30 @@ def _build_pairs(context: AppContext, dataset: str) -> PreferencePairs:
     rows: list[dict[str, Any]] = []
     empty = 0
     for answers in by_question.values():
-        texts = ((tried.better, tried.answer if tried.is_good else None) for tried in answers)
-        good = dict.fromkeys(text for both in texts for text in both if text and text.strip())
-        same = {normalise_text(text) for text in good}
-        not_good = [tried for tried in answers if not tried.is_good]
-        bad = {tried.answer: tried for tried in not_good if normalise_text(tried.answer) not in {"", *same}}
-        empty += sum(not tried.answer.strip() for tried in not_good)
-        rows += [_build_pair(context, tried, text) for tried in bad.values() for text in good]
+        good_texts = _good_texts(answers)
+        also_good = {normalise_text(text) for text in good_texts}
+        worse: dict[str, TriedAnswer] = {}
+        for tried in answers:
+            if tried.is_good:
+                continue
+            text = normalise_text(tried.answer)
+            if not tried.answer.strip():
+                empty += 1
+            elif text and text not in also_good:
+                worse[tried.answer] = tried
+        for tried in worse.values():
+            rows += [_build_pair(context, tried, text) for text in good_texts]
     return PreferencePairs(tuple(rows), empty)
+
+
+def _good_texts(answers: Sequence[TriedAnswer]) -> Collection[str]:
+    """Returns the good answers and the better ones that people wrote, each once, in their order."""
+    texts: dict[str, None] = {}
+    for tried in answers:
+        for text in (tried.better, tried.answer if tried.is_good else None):
+            if text and text.strip():
+                texts[text] = None
+    return texts
 
 
 def _build_pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:
