@@ -36,8 +36,9 @@ def may_choose_columns(
         )
     if dataset.sha256 is None or not path.exists():
         return Refusal("The file was deleted. Upload it again, and name the columns in the form.")
-    may_see_rows = person == dataset.uploaded_by
-    return dataset, report, load_first_rows(datasets.folder_of(context, dataset)) if may_see_rows else ()
+    if person != dataset.uploaded_by:
+        return dataset, report, ()
+    return dataset, report, load_first_rows(datasets.folder_of(context, dataset))
 
 
 def choose_columns(context: AppContext, dataset_id: int, chosen: Columns, person: str) -> Dataset | Refusal:
@@ -48,22 +49,30 @@ def choose_columns(context: AppContext, dataset_id: int, chosen: Columns, person
     if isinstance(allowed, Refusal):
         return allowed
     dataset, report, _ = allowed
-    now = context.clock()
-    columns = {
-        "text_column": chosen.text or dataset.text_column,
-        "label_column": chosen.label or dataset.label_column,
-    }
+    text = chosen.text or dataset.text_column
+    label = chosen.label or dataset.label_column
     if not _is_same_sheet(dataset, report, chosen.sheet):
-        columns = {"text_column": None, "label_column": None}
-    elif columns["text_column"] == columns["label_column"]:
+        text = None
+        label = None
+    elif text == label:
         return Refusal("The text and the label can't be the same column.")
-    sheet = dataset.sheet if chosen.sheet is None else chosen.sheet or None
-    again = {"tries": 0, "next_at": 0, "report": None, "refusal": None}
+    sheet = dataset.sheet
+    if chosen.sheet is not None:
+        sheet = chosen.sheet or None
+    changes = {
+        "text_column": text,
+        "label_column": label,
+        "sheet": sheet,
+        "tries": 0,
+        "next_at": 0,
+        "report": None,
+        "refusal": None,
+    }
     with context.store.transaction():
         if dataset.state == "ready" and _is_used(context, dataset):
             return Refusal(f"{code(dataset.title)} has come into use. Upload the file under another name.")
         only_here = context.store.deletions.files_of([dataset.id], documents_of=None).only_ours
-        moved = context.store.datasets.move(dataset, "checking", now=now, sheet=sheet, **columns, **again)
+        moved = context.store.datasets.move(dataset, "checking", now=context.clock(), **changes)
         if moved is None:
             return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
         context.audit(person, "choose columns", f"dataset {moved.id}")
@@ -76,19 +85,23 @@ def choose_columns(context: AppContext, dataset_id: int, chosen: Columns, person
 
 def _is_same_sheet(dataset: Dataset, report: Report, sheet: str | None) -> bool:
     """True if this sheet has the columns that were found before."""
+    if sheet is None:
+        return True
     if not sheet:
-        return sheet is None or dataset.sheet is None
+        return dataset.sheet is None
     return any(each.name == sheet and each.is_read for each in report.sheets)
 
 
 def _is_used(context: AppContext, dataset: Dataset) -> bool:
     """True if something depends on how this version was read."""
-    store, ids = context.store, (dataset.id,)
-    later = [each for each in store.datasets.versions(dataset.name) if each.version > dataset.version]
-    if any(each.state != "refused" for each in later) or store.deletions.of(dataset.name):
-        return True
+    store = context.store
+    for other in store.datasets.versions(dataset.name):
+        if other.version > dataset.version and other.state != "refused":
+            return True
+    ids = (dataset.id,)
     return bool(
-        store.runs.on(ids)
+        store.deletions.of(dataset.name)
+        or store.runs.on(ids)
         or store.measurements.on(ids)
         or store.labellings.on(ids)
         or store.waivers.of(dataset.id)
