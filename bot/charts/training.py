@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.charts.style import BLUE, RED, Axes, figure, percent_axis, save_figure, shorten_name
-from bot.values.runs import Points, points
+from bot.values.runs import Points, points, stretch_means
 from trainers.types import Metric
 
 
@@ -86,10 +86,10 @@ def _draw(chart: TrainingChart, title: str, path: Path) -> Path:
     drawn, axes = figure(heading, "training step", chart.axis, note=chart.note)
     steps, numbers = zip(*chart.trained, strict=True)
     axes.plot(steps, numbers, color=BLUE, alpha=0.25, linewidth=1)
-    means = _smooth(numbers)
-    axes.plot(
-        steps, means, color=BLUE, linewidth=2.4, label=f"training, {_number(chart, means[-1])} at the end"
-    )
+    # A last batch of a few rows says little, so the end is that of the result's card: the mean of the last stretch.
+    at_the_end = stretch_means(chart.trained)[-1][1]
+    label = f"training, {_number(chart, at_the_end)} at the end"
+    axes.plot(steps, _smooth(numbers), color=BLUE, linewidth=2.4, label=label)
     if chart.validated:
         label = f"validation, {_number(chart, chart.validated[-1][1])} at the end"
         at = {"marker": "D", "markersize": 6, "linewidth": 1.8, "linestyle": "--", "clip_on": False}

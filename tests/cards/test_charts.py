@@ -7,11 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from bot.cards.results import TRAINING_CHARTS
 from bot.charts import curves as loss_plot
 from bot.charts import datasets, forecast
 from bot.charts import evaluations as confusion_plot
+from bot.charts import training as training_charts
 from bot.charts.forecast import break_even, cash_flow_note, payback_title
 from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import dollars, percent, shorten_name, spread_apart
@@ -74,6 +76,23 @@ def test_a_loss_curve_is_drawn_with_and_without_validation(tmp_path: Path) -> No
     assert drawn_names(METRICS, "ft:" + "x" * 60, tmp_path) == ["loss"]
     assert drawn_names(METRICS[:40], "costs $5 or $10", tmp_path) == ["loss"]
     assert drawn_names(METRICS[:1], "tickets-7", tmp_path) == []
+
+
+def test_the_end_of_a_loss_chart_is_that_of_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last_batch_of_a_single_row = [*(Metric(step, 0.2) for step in range(1, 20)), Metric(20, 0.0)] * 5
+    metrics = [replace(line, step=step) for step, line in enumerate(last_batch_of_a_single_row, 1)]
+    legends = []
+
+    def read_legend(drawn: Figure, path: Path) -> Path:
+        legends.append(drawn.axes[0].get_legend().get_texts()[0].get_text())
+        return path
+
+    monkeypatch.setattr(training_charts, "save_figure", read_legend)
+    draw_training(metrics, "tickets-7", tmp_path)
+    assert legends == [f"training, {training_curves(metrics).loss[-1][1]:.2f} at the end"]
+    assert legends != ["training, 0.00 at the end"]
 
 
 def test_each_number_of_a_method_has_a_chart_of_its_own(tmp_path: Path) -> None:
