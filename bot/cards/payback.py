@@ -102,8 +102,12 @@ def _loses_later(estimate: Estimate, outlook: Outlook | None) -> str:
     if estimate.loss_cause == "successor" and succession and succession.saving_month is not None:
         then = f"{succession.model} ends on {succession.ends} and its successor {succession.successor}"
         if succession.saving_month < 0:
-            return f"{loss}, because {then} costs {usd(-succession.saving_month)} a month less. {saves}."
-        return f"{loss}, because {then} costs only {usd(succession.saving_month)} a month more. {saves}."
+            return (
+                f"{loss}, because {then} costs {about_usd(-succession.saving_month)} a month less. {saves}."
+            )
+        return (
+            f"{loss}, because {then} costs only {about_usd(succession.saving_month)} a month more. {saves}."
+        )
     if estimate.loss_cause == "price fall":
         return f"{loss}, because the price of {alternative_in_short(estimate)} falls. {saves} at first."
     return f"{loss}. {saves}, less than it costs once."

@@ -374,7 +374,7 @@ LOSES_LATER = PlanVerdict(
     kind="no_go",
     rule="net value",
     reason="Over 12 months it loses about $350 ($220 to $450), because gpt-4o ends on 2027-01-14 and its successor "
-    "gpt-6-luna costs $62.07 a month less. It saves about $195 a month until 2027-01-14.",
+    "gpt-6-luna costs about $62 a month less. It saves about $195 a month until 2027-01-14.",
     bar=0.85,
     best=BestCandidate("the encoder", 0.68, 0.61, 0.74, "misses"),
     saves_until="2027-01-14",
