@@ -81,6 +81,17 @@ def test_a_csv_keeps_its_header_separator_other_columns_and_quotes(tmp_path: Pat
     assert (cleaned.rows, cleaned.written_as, cleaned.converted, cleaned.formulas) == (4, "csv", False, 1)
 
 
+def test_a_formula_in_any_column_of_a_csv_counts_and_none_in_jsonl_does(tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("-id,text,label\n1,=a,x\n2,b,+y\n@3,c,x\n4,d,y\n", encoding="utf-8")
+    cleaned = clean_rows(table)
+    assert cleaned.formulas == 3
+    cleaned.out.unlink()
+    lines = tmp_path / "rows.jsonl"
+    lines.write_bytes(chat("=a") + b"\n" + chat("b", "-y") + b"\n")
+    assert clean_rows(lines).formulas == 0
+
+
 def test_a_quote_that_is_not_closed_costs_that_record_only(tmp_path: Path) -> None:
     source = tmp_path / "rows.csv"
     source.write_bytes(b'text,label\none,a\n"two" x,b\nthree,a\nfour,b\n')

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from io import StringIO
@@ -37,7 +37,7 @@ from trainers.dataset.tables import EMPTY_LABEL, NO_HEADER
 from trainers.dataset.versions import OVERLAP
 
 WrittenAs = Literal["jsonl", "csv"]
-# Beginnings that make a spreadsheet read a cell as a formula or split it (OWASP, CSV injection); the last four are
+# A spreadsheet may read a cell with such a beginning as a formula or split it (OWASP, CSV injection). The last four are
 # full-width.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _LIST_ALL = 1 << 62
@@ -66,8 +66,8 @@ class Contradiction:
 class CleanedFile:
     """The cleaned file, at `out`, with `rows` rows. `converted`: its format differs from that of the uploaded file.
 
-    `formulas` rows of a CSV have a cell that a spreadsheet would take for a formula. They are not escaped, since a
-    model would learn the apostrophes.
+    `formulas` rows of a CSV have a cell, in any of its columns, that a spreadsheet would take for a formula. They are
+    not escaped, since a model would learn the apostrophes.
 
     `left_out` has the most frequent reason first. `contradictions` has the first of `contradicting` ones. Line numbers
     refer to the uploaded file.
@@ -131,17 +131,16 @@ def clean(
                 f"Only one row of '{to_printable(name)}' would stay. Without a header it would be mistaken for "
                 "one: add a first line such as text,label."
             )
-        rows = _write(out, _pieces(file, sniffed, columns, limits, progress), verdict)
-    written_as: WrittenAs = "jsonl" if sniffed.kind in ("jsonl", "parquet") else "csv"
+        rows, formulas = _write(out, _pieces(file, sniffed, columns, limits, progress), verdict)
     return CleanedFile(
         out=out,
-        written_as=written_as,
+        written_as="jsonl" if sniffed.kind in ("jsonl", "parquet") else "csv",
         converted=bool(source.notes) or sniffed.kind in ("objects", "xlsx", "parquet"),
         rows=rows,
         left_out=verdict.left_out(limits.listed),
         contradictions=tuple(verdict.contradictions[: limits.listed]),
         contradicting=len(verdict.contradictions),
-        formulas=verdict.formulas if written_as == "csv" else 0,
+        formulas=formulas,
     )
 
 
@@ -157,7 +156,6 @@ class _Verdict:
     rows: set[int] = field(default_factory=set)
     reasons: dict[int, str] = field(default_factory=dict)
     contradictions: list[Contradiction] = field(default_factory=list)
-    formulas: int = 0
 
     def leave_out(self, piece: _Piece) -> None:
         """Records why a piece is not written. All lines swallowed by an open quote get the reason of the first one."""
@@ -190,8 +188,6 @@ def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[byte
             verdict.reasons[example.line] = DUPLICATE.code
         else:
             verdict.rows.add(example.line)
-            is_formula = any(text.startswith(FORMULA_STARTS) for text in _texts(example))
-            verdict.formulas += int(is_formula)
             seen.add(question + answer)
             earlier = first_lines.setdefault(question, example.line)
             if earlier != example.line:
@@ -222,11 +218,17 @@ def _digest(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """The bytes to write for the lines from `first` to `last` of the file; empty for blank lines."""
+    """The bytes to write for the lines from `first` to `last` of the file; empty for blank lines. `cells` are those of
+    a row of a CSV."""
 
     first: int
     last: int
     raw: bytes
+    cells: Sequence[str] = ()
+
+    @property
+    def has_formula(self) -> bool:
+        return any(cell.startswith(FORMULA_STARTS) for cell in self.cells)
 
 
 def _pieces(
@@ -242,14 +244,15 @@ def _pieces(
     else:
         is_sheet = sniffed.kind in ("objects", "xlsx")
         if is_sheet:
-            yield _Piece(0, 0, _csv_row(progress.columns.text or "text", progress.columns.label or "label"))
+            names = (progress.columns.text or "text", progress.columns.label or "label")
+            yield _Piece(0, 0, _csv_row(names))
         for example in stream(file, sniffed, columns, ignored, limits, Progress()):
-            raw = (
-                _csv_row(example.messages[0].content, example.answer)
-                if is_sheet
-                else chat_row(example) + b"\n"
-            )
-            yield _Piece(example.line, example.line, raw)
+            line = example.line
+            if is_sheet:
+                cells = (example.messages[0].content, example.answer)
+                yield _Piece(line, line, _csv_row(cells), cells)
+            else:
+                yield _Piece(line, line, chat_row(example) + b"\n")
 
 
 def _table_pieces(file: BinaryIO, separator: str, ignored: Findings, limits: Limits) -> Iterator[_Piece]:
@@ -267,7 +270,7 @@ def _table_pieces(file: BinaryIO, separator: str, ignored: Findings, limits: Lim
             yield _Piece(first, reader.line_num, b"")  # the first pass recorded a reason for its first line
             continue
         is_filled = any(cell and not cell.isspace() for cell in cells)
-        yield _Piece(first, reader.line_num, b"".join(taken) if is_filled else b"")
+        yield _Piece(first, reader.line_num, b"".join(taken) if is_filled else b"", cells)
 
 
 def _lines_into(taken: list[bytes], file: BinaryIO, ignored: Findings, limits: Limits) -> Iterator[str]:
@@ -285,16 +288,18 @@ def _lines_into(taken: list[bytes], file: BinaryIO, ignored: Findings, limits: L
                 yield "\n"
 
 
-def _csv_row(*cells: str) -> bytes:
+def _csv_row(cells: Sequence[str]) -> bytes:
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()
 
 
-def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> int:
-    """Writes the pieces that are not left out, to a file that only its owner can read. Returns the number of rows."""
+def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> tuple[int, int]:
+    """Writes the pieces that are not left out, to a file that only its owner can read. Returns the number of rows, and
+    of those with a formula."""
     first_row = min(chain(verdict.rows, verdict.reasons))  # a table's header comes before this line
     rows = 0
+    formulas = 0
     with out.open("xb") as file:
         try:
             out.chmod(0o600)
@@ -304,8 +309,10 @@ def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> int:
                     verdict.leave_out(piece)
                 elif not is_left_out:
                     file.write(piece.raw)
-                    rows += piece.first >= first_row
+                    if piece.first >= first_row:
+                        rows += 1
+                        formulas += piece.has_formula
         except BaseException:
             out.unlink()  # a partial file would look like a complete one
             raise
-    return rows
+    return rows, formulas
