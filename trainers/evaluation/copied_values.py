@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,9 @@ from trainers.evaluation.tfidf import fit_svm
 
 LONGEST_VALUE = 4  # words
 MOST_WORDS = 300  # of a text; what comes later is not looked at
-MOST_TRAINED, MOST_TESTED = 600, 150  # rows: more hardly help, and each has up to four spans a word
+MOST_TRAINED = 600  # rows: more hardly help, and each has up to four spans a word
+MOST_TESTED = 150  # of these rows
+TESTED_EACH = 3  # every third row is tested, up to MOST_TESTED
 OTHER_SPANS = 25  # of a training row, beside those that are the value of a field
 COLUMNS = 2**18
 LEAST_COPIED = 0.5  # of a field's values; with fewer there is too little to learn from
@@ -52,10 +55,12 @@ class Spans:
     def describe(self, span: Span) -> dict[str, float]:
         """The span's features: its shape, its own words, and what stands around it."""
         shape = _shape(span.value)
-        before, second_before = self._word(span.first - 1), self._word(span.first - 2)
-        after, second_after = self._word(span.last + 1), self._word(span.last + 2)
-        opening = self.words[span.first][:1]
-        closing = self.words[span.last][-1:]
+        before = self._word(span.first - 1)
+        second_before = self._word(span.first - 2)
+        after = self._word(span.last + 1)
+        second_after = self._word(span.last + 2)
+        opening = _punctuation(self.words[span.first][:1])
+        closing = _punctuation(self.words[span.last][-1:])
         names = [
             f"shape {shape}",
             f"length {span.last - span.first}",
@@ -67,23 +72,28 @@ class Spans:
             f"after {after}, shape {shape}",
             f"shape before {_shape(before)}, shape {shape}",
             f"shape after {_shape(after)}, shape {shape}",
-            f"opening {opening if opening in _AROUND else ''}",
-            f"closing {closing if closing in _AROUND else ''}",
+            f"opening {opening}",
+            f"closing {closing}",
         ]
         names += [f"word {word}" for word in self.bare[span.first : span.last + 1]]
-        return dict.fromkeys(names, 1.0) | {"place": span.first / len(self.words)}
+        described = dict.fromkeys(names, 1.0)
+        described["place"] = span.first / len(self.words)
+        return described
 
     def _word(self, place: int) -> str:
         if place < 0:
             return "<start>"
-        return self.bare[place] if place < len(self.words) else "<end>"
+        if place >= len(self.words):
+            return "<end>"
+        return self.bare[place]
 
 
 def find_spans(text: str) -> Spans:
     words = _WORD.findall(text)[:MOST_WORDS]
     spans = []
     for first in range(len(words)):
-        for last in range(first, min(first + LONGEST_VALUE, len(words))):
+        end = min(first + LONGEST_VALUE, len(words))
+        for last in range(first, end):
             value = " ".join(words[first : last + 1]).strip(_AROUND)
             if value:
                 spans.append(Span(value, first, last))
@@ -93,7 +103,7 @@ def find_spans(text: str) -> Spans:
 @dataclass(frozen=True)
 class Copier:
     """Copies one field. `absent` is its value, as JSON, where no span is likely to be it; None if it is never absent.
-    `share` is the share of training rows that a copier gets right which has not seen them."""
+    `share` is the share of training rows that a copier gets right without having seen them."""
 
     machine: Any
     absent: str | None
@@ -111,7 +121,8 @@ class Copier:
     def _value(self, text: Spans) -> str | None:
         if not text.spans:
             return self.absent
-        scores = self.machine.decision_function(_matrix([text.describe(span) for span in text.spans]))
+        described = [text.describe(span) for span in text.spans]
+        scores = self.machine.decision_function(_matrix(described))
         best = int(scores.argmax())
         if self.absent is not None and scores[best] < 0:
             return self.absent
@@ -120,22 +131,28 @@ class Copier:
 
 def fit_copiers(columns: Mapping[int, Sequence[str]], texts: Sequence[str], seed: int) -> dict[int, Copier]:
     """Learns to copy those of the `columns`, a field's values as JSON by its place, whose values mostly occur in the
-    texts. A missing value is ''."""
+    texts. A missing value is ''. Leaves out a field whose spans can't be told from others."""
     order = list(range(len(texts)))
     random.Random(seed).shuffle(order)  # noqa: S311
     rows = order[:MOST_TRAINED]
     spans = [find_spans(texts[row]) for row in rows]
     occurring = [{normalise(span.value) for span in of_row.spans} for of_row in spans]
-    wanted = {place: [_copyable(values[row]) for row in rows] for place, values in columns.items()}
-    learnt = {}
-    for place, values in wanted.items():
+    wanted = {}
+    for place, column in columns.items():
+        values = [_copyable(column[row]) for row in rows]
         occurs = sum(value in of_row for value, of_row in zip(values, occurring, strict=True))
         if occurs >= LEAST_COPIED * len(rows):
-            learnt[place] = values
-    if not learnt:
+            wanted[place] = values
+    if not wanted:
         return {}
-    table = _Table(spans, learnt, seed)
-    return {place: _fit(table, place, [columns[place][row] for row in rows]) for place in learnt}
+
+    table = _Table(spans, wanted, seed)
+    copiers = {}
+    for place in wanted:
+        copier = _fit(table, place, [columns[place][row] for row in rows])
+        if copier is not None:
+            copiers[place] = copier
+    return copiers
 
 
 class _Table:
@@ -150,8 +167,13 @@ class _Table:
         described = []
         for row, of_row in enumerate(spans):
             right = {values[row] for values in wanted.values()}
-            chosen = [span for span in of_row.spans if normalise(span.value) in right]
-            others = [span for span in of_row.spans if normalise(span.value) not in right]
+            chosen = []
+            others = []
+            for span in of_row.spans:
+                if normalise(span.value) in right:
+                    chosen.append(span)
+                else:
+                    others.append(span)
             chosen += chance.sample(others, min(OTHER_SPANS, len(others)))
             for span in chosen:
                 self.owners.append(row)
@@ -162,29 +184,36 @@ class _Table:
     def train(self, place: int, is_used: Callable[[int], bool]) -> Any:
         """Returns a classifier that has seen the rows that are used, None if it has nothing to tell apart."""
         used = [at for at, row in enumerate(self.owners) if is_used(row)]
-        right = [self.values[at] == self.wanted[place][self.owners[at]] for at in used]
-        return fit_svm(self.features[used], right, 1.0, 0) if len(set(right)) == 2 else None
+        wanted = self.wanted[place]
+        right = [self.values[at] == wanted[self.owners[at]] for at in used]
+        if len(set(right)) < 2:
+            return None
+        return fit_svm(self.features[used], right, 1.0, 0)
 
 
-def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier:
-    """Tests a copier on rows that it has not seen, then learns from all."""
+def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier | None:
+    """Tests a copier on rows that it has not seen, then learns from all. Returns None if there is nothing to tell
+    apart."""
     absent = _absent(column)
     is_number = _is_number(column)
-    tested = range(0, min(len(column), 3 * MOST_TESTED), 3)
+    tested = range(0, min(len(column), TESTED_EACH * MOST_TESTED), TESTED_EACH)
     machine = table.train(place, lambda row: row not in tested)
-    share = 0.0
-    if machine is not None:
-        trial = Copier(machine, absent, is_number)
-        guesses = trial.values([table.spans[row] for row in tested], [""] * len(tested))
-        pairs = zip(guesses, tested, strict=True)
-        share = sum(_same(guess, column[row]) for guess, row in pairs) / len(tested)
-    return Copier(table.train(place, lambda row: True), absent, is_number, share)
+    if machine is None:
+        return None
+    trial = Copier(machine, absent, is_number)
+    guesses = trial.values([table.spans[row] for row in tested], [""] * len(tested))
+    right = sum(_same(guess, column[row]) for guess, row in zip(guesses, tested, strict=True))
+    return Copier(table.train(place, lambda row: True), absent, is_number, right / len(tested))
 
 
 def _matrix(described: Sequence[Mapping[str, float]]) -> Features:
     from sklearn.feature_extraction import FeatureHasher
 
     return FeatureHasher(COLUMNS, input_type="dict").transform(described).tocsr()
+
+
+def _punctuation(character: str) -> str:
+    return character if character in _AROUND else ""
 
 
 def _shape(text: str) -> str:
@@ -204,8 +233,11 @@ def _copyable(value: str) -> str | None:
 
 
 def _absent(column: Sequence[str]) -> str | None:
-    absent = [value for value in column if value in ("", "null")]
-    return max(set(absent), key=absent.count) if absent else None
+    """Returns how the column mostly says that a row has no value, None if each row has one."""
+    absent = Counter(value for value in column if value in ("", "null"))
+    if not absent:
+        return None
+    return absent.most_common(1)[0][0]
 
 
 def _is_number(column: Sequence[str]) -> bool:
@@ -230,7 +262,8 @@ def _as_json(value: str, *, is_number: bool) -> str | None:
 def _same(guess: str, value: str) -> bool:
     if not guess or not value:
         return guess == value
-    left, right = json.loads(guess), json.loads(value)
+    left = json.loads(guess)
+    right = json.loads(value)
     if isinstance(left, str) and isinstance(right, str):
         return normalise(left) == normalise(right)
     return bool(left == right)

@@ -28,12 +28,15 @@ Path = tuple[str, ...]
 Values = Sequence[str]
 # Rows of a text's features, which numpy and scipy index by lists of row numbers.
 Matrix = Any
+# Answers rows.
+Predict = Callable[[Matrix], Values]
 # Learns from rows and their values, and returns a function that answers other rows.
-Fit = Callable[[Matrix, Values], Callable[[Matrix], Values]]
+Fit = Callable[[Matrix, Values], Predict]
 
 MISSING = ""  # the value of a field that an answer lacks; no JSON is empty
-# Fields, in the order of how many rows have them: answers may have keys of their own in each row, like a dictionary.
-MOST_FIELDS, MOST_CLASSIFIED = 300, 30
+# Of the fields, those that most rows have: answers may have keys of their own in each row, like a dictionary.
+MOST_FIELDS = 300
+MOST_LEARNED = 30
 MOST_VALUES = 500  # of one field, as many as a dataset may have labels
 MOST_ROWS = 20_000  # of more rows a fixed sample is learned from
 FOLDS = 3
@@ -59,8 +62,10 @@ class Field:
         counts = Counter(self.values)
         repeated = {value for value, count in counts.items() if count > 1}
         rows = tuple(row for row, value in enumerate(self.values) if value in repeated)
-        can_be_learned = 2 <= len(repeated) <= MOST_VALUES and 2 * len(rows) >= len(self.values)
-        return rows if can_be_learned else ()
+        has_choice = 2 <= len(repeated) <= MOST_VALUES
+        if has_choice and 2 * len(rows) >= len(self.values):
+            return rows
+        return ()
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,20 @@ class FieldTable:
         """The answer in which every field has its commonest value."""
         return self.answer([field.usual for field in self.fields])
 
+    @property
+    def learned(self) -> frozenset[int]:
+        """The places of the fields that are learned, which most answers have."""
+        places = range(len(self.fields))
+        often_present = sorted(places, key=lambda place: self.fields[place].values.count(MISSING))
+        return frozenset(often_present[:MOST_LEARNED])
+
     def answer(self, values: Values) -> str:
         """Returns the answer with these values, one for each field."""
         pairs = zip(self.fields, values, strict=True)
         leaves = {field.path: json.loads(value) for field, value in pairs if value != MISSING}
-        return json.dumps(_nested(leaves), ensure_ascii=False) if leaves else self.without_fields
+        if not leaves:
+            return self.without_fields
+        return json.dumps(_nested(leaves), ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ class FieldClassifier:
     `shares` are the shares of training rows that each field's answer gets right without having seen them."""
 
     table: FieldTable
-    predict: tuple[Callable[[Matrix], Values] | None, ...]
+    predict: tuple[Predict | None, ...]
     shares: tuple[float, ...]
 
     def answers(self, inputs: Matrix) -> tuple[str, ...]:
@@ -97,7 +111,7 @@ class FieldClassifier:
         return self.join(self.columns(inputs), inputs.shape[0])
 
     def join(self, columns: Sequence[Values], rows: int) -> tuple[str, ...]:
-        """Returns an answer for each row, of the values of each field."""
+        """Returns the answers for so many rows. `columns` has each field's values."""
         if not self.predict:
             return tuple(self.table.without_fields for _ in range(rows))
         return tuple(self.table.answer(values) for values in zip(*columns, strict=True))
@@ -134,8 +148,8 @@ def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed
     if not any(texts):  # there is nothing to learn from
         return (Reply(table.usual_answer, 0, 0, 0.0),) * len(examples)
 
-    def fit(inputs: Matrix, values: Values) -> Callable[[Matrix], Values]:
-        predict: Callable[[Matrix], Values] = fit_svm(inputs, values, 1.0, seed).predict
+    def fit(inputs: Matrix, values: Values) -> Predict:
+        predict: Predict = fit_svm(inputs, values, 1.0, seed).predict
         return predict
 
     vectors = features(is_short_enough(texts))
@@ -144,9 +158,10 @@ def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed
     started = time.perf_counter()
     questions = [text_of(example) for example in examples]
     columns = classifier.columns(vectors.transform(questions))
-    spans = [find_spans(question) for question in questions] if copiers else []
-    for place, copier in copiers.items():
-        columns[place] = copier.values(spans, columns[place])
+    if copiers:
+        spans = [find_spans(question) for question in questions]
+        for place, copier in copiers.items():
+            columns[place] = copier.values(spans, columns[place])
     answers = classifier.join(columns, len(questions))
     seconds = (time.perf_counter() - started) / max(len(examples), 1)
     return tuple(Reply(answer, 0, 0, seconds) for answer in answers)
@@ -154,7 +169,8 @@ def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed
 
 def _better_copiers(classifier: FieldClassifier, texts: Sequence[str], seed: int) -> dict[int, Copier]:
     """Returns a copier for each field that it gets right more often than the classifier does."""
-    columns = {place: field.values for place, field in enumerate(classifier.table.fields[:MOST_CLASSIFIED])}
+    table = classifier.table
+    columns = {place: table.fields[place].values for place in sorted(table.learned)}
     copiers = fit_copiers(columns, texts, seed)
     return {place: copier for place, copier in copiers.items() if copier.share > classifier.shares[place]}
 
@@ -163,23 +179,27 @@ def rows_to_learn(train: Sequence[Example], seed: int) -> Sequence[Example]:
     """Returns the training rows, or a fixed sample if there are too many. Raises ValueError if there are none."""
     if not train:
         raise ValueError("training a classifier for each field: there are no rows to train on")
-    return random.Random(seed).sample(train, MOST_ROWS) if len(train) > MOST_ROWS else train  # noqa: S311
+    if len(train) <= MOST_ROWS:
+        return train
+    return random.Random(seed).sample(train, MOST_ROWS)  # noqa: S311
 
 
 def fit_fields(table: FieldTable, trained: Matrix, fit: Fit, seed: int) -> FieldClassifier:
     """Learns each field. `trained` has the features of the table's rows."""
-    often_present = sorted(table.fields, key=lambda field: field.values.count(MISSING))
-    classified = {field.path for field in often_present[:MOST_CLASSIFIED]}
-    predict = []
+    learned = table.learned
+    predict: list[Predict | None] = []
     shares = []
-    for field in table.fields:
-        rows = list(field.repeating_rows) if field.path in classified else []
+    for place, field in enumerate(table.fields):
+        rows = list(field.repeating_rows) if place in learned else []
         values = [field.values[row] for row in rows]
-        usual_share = field.values.count(field.usual) / len(field.values)
         share = _share_beyond_usual(trained[rows], values, fit, seed) if rows else None
-        predict.append(fit(trained[rows], values) if share is not None else None)
-        # a value that no other row has is never guessed
-        shares.append(usual_share if share is None else share * len(rows) / len(field.values))
+        if share is None:
+            predict.append(None)
+            shares.append(field.values.count(field.usual) / len(field.values))
+        else:
+            predict.append(fit(trained[rows], values))
+            # A classifier never guesses the value of a row whose value no other row has.
+            shares.append(share * len(rows) / len(field.values))
     return FieldClassifier(table, tuple(predict), tuple(shares))
 
 
@@ -200,8 +220,9 @@ def find_answer_kind(train: Sequence[Example], holdout: Sequence[Example], task:
     if not holdout:
         return None
     scoring = scoring_of(holdout, task)
-    has_objects = scoring == "json" and task != "labels"
-    instruction = answer_format([row.answer for row in train[:MOST_ANSWERS]]) if has_objects else ""
+    instruction = ""
+    if scoring == "json" and task != "labels":
+        instruction = answer_format(row.answer for row in train[:MOST_ANSWERS])
     usual = _usual_answer(train, scoring, task)
     if usual is None:
         return AnswerKind(scoring, None, instruction)
@@ -225,7 +246,9 @@ def _share_beyond_usual(inputs: Matrix, values: Values, fit: Fit, seed: int) -> 
         guesses = fit(inputs[outside], learned)(inputs[inside])
         right += sum(guess == values[row] for guess, row in zip(guesses, inside, strict=True))
     commonest = max(Counter(values[row] for row in order).values())
-    return right / len(order) if right > commonest else None
+    if right <= commonest:
+        return None
+    return right / len(order)
 
 
 def _column(path: Path, leaves: Sequence[Mapping[Path, Any]]) -> tuple[str, ...]:
@@ -234,8 +257,12 @@ def _column(path: Path, leaves: Sequence[Mapping[Path, Any]]) -> tuple[str, ...]
     spellings: defaultdict[str, Counter[str]] = defaultdict(Counter)
     keys = []
     for of_row in leaves:
-        key = _written(_comparable(of_row[path])) if path in of_row else MISSING
-        spellings[key][_written(of_row[path]) if path in of_row else MISSING] += 1
+        key = MISSING
+        spelling = MISSING
+        if path in of_row:
+            key = _written(_comparable(of_row[path]))
+            spelling = _written(of_row[path])
+        spellings[key][spelling] += 1
         keys.append(key)
     commonest = {key: _commonest(counts) for key, counts in spellings.items()}
     return tuple(commonest[key] for key in keys)
@@ -273,9 +300,11 @@ def _nested(leaves: Mapping[Path, Any]) -> dict[str, Any]:
             if not isinstance(inner.get(key), dict):
                 inner[key] = {}
             inner = inner[key]
-        has_fields = bool(inner.get(path[-1])) and isinstance(inner[path[-1]], dict)
+        last = path[-1]
+        inside = inner.get(last)
+        has_fields = isinstance(inside, dict) and bool(inside)
         if not has_fields:
-            inner[path[-1]] = value
+            inner[last] = value
     return result
 
 
@@ -283,6 +312,7 @@ def _usual_answer(train: Sequence[Example], scoring: Scoring, task: Task) -> str
     if not train:
         return None
     if task == "labels" and scoring in ("label", "json"):
-        counts = Counter(map(label_of, train))
-        return min(counts, key=lambda label: (-counts[label], label))
-    return read_fields(train).usual_answer if scoring == "json" else None
+        return _commonest(Counter(map(label_of, train)))
+    if scoring == "json":
+        return read_fields(train).usual_answer
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import random
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tests.trainers.evaluation.builders import make_example
 from trainers.dataset import Example
 from trainers.evaluation.copied_values import Spans, find_spans, fit_copiers
-from trainers.evaluation.json_fields import classify_holdout
+from trainers.evaluation.json_fields import MOST_LEARNED, classify_holdout
 from trainers.evaluation.scores import json_share
 
 PEOPLE = ("Ana Costa", "Ben Weber", "Cleo Ito", "Dora Silva", "Emil Novak", "Femi Young")
@@ -46,6 +47,17 @@ def test_numbers_addresses_and_days_are_copied_and_other_fields_classified() -> 
     train, held = make_mails(150), make_mails(50, seed=1)
     replies = classify_holdout(train, held, 7)
     assert share(held, [reply.text for reply in replies]) > 0.95
+
+
+def test_a_field_is_copied_though_the_first_answer_has_many_fields_of_its_own() -> None:
+    first, *others = make_mails(150)
+    own = {f"extra {number}": True for number in range(MOST_LEARNED)}
+    first = make_example(first.messages[0].content, json.dumps(own | json.loads(first.answer)))
+    held = make_mails(50, seed=1)
+    replies = classify_holdout((first, *others), held, 7)
+    right = [json.loads(row.answer)["order"] for row in held]
+    copied = [json.loads(reply.text)["order"] for reply in replies]
+    assert sum(map(operator.eq, copied, right)) > 0.9 * len(held)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.trainers.evaluation.builders import make_example, make_orders
 from trainers.dataset import Example
 from trainers.encoders import json_fields as of_encoder
 from trainers.encoders.embedding import TextEncoder, load_encoder
-from trainers.evaluation.json_fields import MOST_CLASSIFIED, classify_holdout, read_fields
+from trainers.evaluation.json_fields import MOST_LEARNED, classify_holdout, read_fields
 from trainers.evaluation.scores import json_share
 
 SEED = 7
@@ -119,7 +119,7 @@ def test_answers_with_a_key_of_their_own_in_each_row_stay_within_bounds() -> Non
         for number in range(80)
     ]
     table = read_fields(rows)
-    assert len(table.fields) > MOST_CLASSIFIED and json.loads(table.usual_answer) == {"kind": "a"}
+    assert len(table.fields) > MOST_LEARNED and json.loads(table.usual_answer) == {"kind": "a"}
     (reply,) = classify_holdout(rows, rows[:1], SEED)
     assert json.loads(reply.text).keys() == {"kind"}
 
