@@ -448,6 +448,14 @@ def test_a_sheet_is_read_alone_if_a_person_names_it(tmp_path: Path) -> None:
     assert wrong.findings[0].message == "There is no sheet 's3' with rows; available: 's1' and 's2'."
 
 
+def test_a_workbook_is_refused_if_a_later_sheet_is_damaged(tmp_path: Path) -> None:
+    tickets = sheet_row(1, "no", "text", "label") + ticket_rows(2, 30)
+    damaged = '<row r="1"><c r="??"><v>1</v></c></row>'
+    reading = read(write_workbook(tmp_path / "a.xlsx", tickets, damaged), "a.xlsx")
+    assert reading.is_refused and not reading.examples
+    assert reading.findings[0].message == "'a.xlsx' is a damaged Excel workbook (.xlsx)."
+
+
 def test_a_file_without_sheets_says_that_none_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\nit is late,a\nagain,b\n")
     reading = read(tmp_path / "a.csv", "a.csv", columns=Columns(sheet="Mails"))

@@ -76,8 +76,9 @@ def read(
     path: Path, name: str, *, columns: Columns = FIND_COLUMNS, limits: Limits = DEFAULT_LIMITS
 ) -> Reading:
     """Reads a whole file. `name` is its name for people, never used as a path. Raises OSError as open() does."""
+    findings = Findings(limits.listed)
     unlabelled: list[str] = []
-    findings, progress = Findings(limits.listed), Progress(unlabelled=unlabelled)
+    progress = Progress(unlabelled=unlabelled)
     examples: tuple[Example, ...] = ()
     with open_converted(path, limits) as source:
         sniffed = accept_file(source, name, findings, limits)
@@ -120,9 +121,8 @@ def stream(
 ) -> Iterator[Example]:
     """Yields all good rows of an accepted file. Faults go to `findings`."""
     if columns.sheet is not None and sniffed.kind != "xlsx":
-        text = (
-            f"The file is no workbook, so there was no sheet '{to_printable(columns.sheet, 40)}' to look for."
-        )
+        sheet = to_printable(columns.sheet, 40)
+        text = f"The file is not a workbook, so the sheet '{sheet}' was not looked for."
         findings.add_for_file(table_files.NO_WORKBOOK, text)
     if sniffed.kind == "jsonl":
         progress.format = None
@@ -164,17 +164,20 @@ class FirstRows:
 def read_first_rows(path: Path, count: int) -> tuple[FirstRows, ...]:
     """Returns the names of the columns and the first `count` rows of a table, and of each sheet of a workbook. Returns
     nothing for a file that is no table. Raises OSError as open() does."""
-    limits, findings = DEFAULT_LIMITS, Findings(0)
+    limits = DEFAULT_LIMITS
+    findings = Findings(0)
     with open_converted(path, limits) as source:
         sniffed = accept_file(source, path.name, findings, limits)
         if sniffed is None or sniffed.kind == "jsonl":
             return ()
         if sniffed.kind == "xlsx":
             return tuple(_first_rows_of_sheets(source.file, count))
-        sample = list(islice(_table_records(source.file, sniffed, findings, limits), _HEADER_SAMPLE))
-        # Titles above the names are for people, so only files that people write have them.
-        records = _from_names_on(sample) if sniffed.kind == "table" else sample
-        return (FirstRows("", _cells(records[: count + 1])),)
+        records = _table_records(source.file, sniffed, findings, limits)
+        sample = list(islice(records, _HEADER_SAMPLE))
+        if sniffed.kind == "table":
+            # Titles above the names are for people, so only files that people write have them.
+            sample = _from_names_on(sample)
+        return (FirstRows("", _cells(sample[: count + 1])),)
 
 
 def _first_rows_of_sheets(file: BinaryIO, count: int) -> Iterator[FirstRows]:
@@ -183,12 +186,15 @@ def _first_rows_of_sheets(file: BinaryIO, count: int) -> Iterator[FirstRows]:
         return
     for sheet in sheets.filled[:_MOST_SHEETS]:
         sample = table_files.first_records(sheets, sheet.name, _HEADER_SAMPLE, DEFAULT_LIMITS)
-        yield FirstRows(sheet.name, _cells(_from_names_on(sample)[: count + 1]))
+        shown = _from_names_on(sample)[: count + 1]
+        yield FirstRows(sheet.name, _cells(shown))
 
 
 def _from_names_on(sample: list[tables.Record]) -> list[tables.Record]:
     """Returns the records without the titles above the columns' names."""
-    return sample[tables.header_place(sample, FIND_COLUMNS) :] if sample else sample
+    if not sample:
+        return sample
+    return sample[tables.header_place(sample, FIND_COLUMNS) :]
 
 
 def _cells(records: list[tables.Record]) -> tuple[tuple[str, ...], ...]:
@@ -206,7 +212,9 @@ def _table_records(
         return table_files.parquet_records(file, findings, limits)
     if sniffed.kind == "xlsx":
         sheets = table_files.find_sheets(file, sheet, findings)
-        return table_files.records(sheets, findings, limits) if sheets else iter(())
+        if sheets is None:
+            return iter(())
+        return table_files.records(sheets, findings, limits)
     return tables.csv_records(_text_lines(file, findings, limits), sniffed.separator, findings)
 
 

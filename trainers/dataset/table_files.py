@@ -193,7 +193,8 @@ MISSING_SHEET = Rule("sheet_missing", "blocks", "Name a sheet that the workbook 
 
 
 def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
-    """Returns why the workbook can't be read, or None. Doesn't read its rows."""
+    """Returns why the workbook can't be read, or None. Opens each sheet, so that a damaged one is found before any rows
+    are read."""
     from python_calamine import CalamineError, PasswordError, ZipError
 
     verdict = check_unpacked_size(file, limits.max_bytes)
@@ -231,6 +232,10 @@ class _Outline:
     def is_table(self) -> bool:
         return self.lines >= 2 and self.width >= 2
 
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        return self.header[1] if self.header else None
+
 
 @dataclass(frozen=True)
 class SheetsToRead:
@@ -247,19 +252,17 @@ def find_sheets(file: BinaryIO, name: str | None, findings: Findings) -> SheetsT
     Returns None if there is no sheet of this name."""
     workbook = _workbook(file)
     outlines = _outlines(workbook)
-    read = _sheets_to_read(outlines) if name is None else [each for each in outlines if each.name == name]
-    if not read:
-        named = _listed(
-            [each.name for each in outlines if each.is_visible] or [each.name for each in outlines]
-        )
-        text = f"There is no sheet '{to_printable(str(name), 40)}' with rows; available: {named}."
-        findings.add_for_file(MISSING_SHEET, text)
-        return None
+    if name is None:
+        read = _sheets_to_read(outlines)
+    else:
+        read = [outline for outline in outlines if outline.name == name]
+        if not read:
+            _report_missing_sheet(name, outlines, findings)
+            return None
     _report_sheets(read, outlines, findings)
-    filled = (
-        Sheet(each.name, each.lines, each in read) for each in outlines if each.is_visible or each in read
-    )
-    return SheetsToRead(workbook, read, tuple(filled))
+    shown = [outline for outline in outlines if outline.is_visible or outline in read]
+    filled = tuple(Sheet(outline.name, outline.lines, outline in read) for outline in shown)
+    return SheetsToRead(workbook, read, filled)
 
 
 def records(sheets: SheetsToRead, findings: Findings, limits: Limits) -> Iterator[Record]:
@@ -296,22 +299,23 @@ def _outlines(workbook: CalamineWorkbook) -> list[_Outline]:
 
     outlines = []
     for meta in workbook.sheets_metadata:
-        if meta.typ == SheetTypeEnum.WorkSheet:
-            sheet = workbook.get_sheet_by_name(meta.name)
+        if meta.typ != SheetTypeEnum.WorkSheet:
+            continue
+        sheet = workbook.get_sheet_by_name(meta.name)
+        if sheet.height:
             is_visible = meta.visible == SheetVisibleEnum.Visible
-            if sheet.height:
-                outlines.append(_Outline(meta.name, is_visible, sheet.height, sheet.width, _header_of(sheet)))
+            outlines.append(_Outline(meta.name, is_visible, sheet.height, sheet.width, _header_of(sheet)))
     return sorted(outlines, key=lambda outline: not outline.is_visible)
 
 
 def _sheets_to_read(outlines: Sequence[_Outline]) -> list[_Outline]:
-    """Returns the first table, and the visible sheets with the same columns."""
+    """Returns the first table, or else the first sheet, and the visible sheets with the same columns."""
     first = next((outline for outline in outlines if outline.is_table), outlines[0])
     if first.header is None:
         return [first]
-    names = first.header[1]
-    alike = [each for each in outlines if each.is_visible and each.header and each.header[1] == names]
-    return [first, *(each for each in alike if each is not first)]
+    others = [outline for outline in outlines if outline.is_visible and outline is not first]
+    alike = [outline for outline in others if outline.names == first.names]
+    return [first, *alike]
 
 
 def _header_of(sheet: CalamineSheet) -> tuple[int, tuple[str, ...]] | None:
@@ -326,6 +330,14 @@ def _header_of(sheet: CalamineSheet) -> tuple[int, tuple[str, ...]] | None:
     return header.line, names[:width]
 
 
+def _report_missing_sheet(name: str, outlines: Sequence[_Outline], findings: Findings) -> None:
+    visible = [outline.name for outline in outlines if outline.is_visible]
+    # Hidden sheets are named only if there are no others.
+    available = _listed(visible or [outline.name for outline in outlines])
+    text = f"There is no sheet {_quoted(name)} with rows; available: {available}."
+    findings.add_for_file(MISSING_SHEET, text)
+
+
 def _report_sheets(read: Sequence[_Outline], outlines: Sequence[_Outline], findings: Findings) -> None:
     """Reports which sheets were read, and which were not."""
     names = [outline.name for outline in read]
@@ -337,16 +349,20 @@ def _report_sheets(read: Sequence[_Outline], outlines: Sequence[_Outline], findi
         findings.add_for_file(SHEETS_JOINED, text, len(names))
     others = [outline.name for outline in outlines if outline not in read]
     if others:
-        more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
-        text = f"Not read: {', '.join(map(_quoted, others[:3]))}{more}."
+        listed = ", ".join(map(_quoted, others[:3]))
+        if len(others) > 3:
+            listed += f" and {len(others) - 3:,} more"
+        text = f"Not read: {listed}."
         if len(names) == 1:
             text = f"Only the sheet {_quoted(names[0])} was read. {text}"
         findings.add_for_file(ONE_SHEET, text, len(others))
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = [_quoted(name) for name in names]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    *before, last = map(_quoted, names)
+    if not before:
+        return last
+    return f"{', '.join(before)} and {last}"
 
 
 def _quoted(name: str) -> str:
