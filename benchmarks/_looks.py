@@ -109,24 +109,26 @@ def needed_right(rows: int, bar: float, look: int, among: int) -> int:
 
 
 def false_meets_when_following_the_best(rows: int, first: int, histories: int, seed: int) -> float:
-    """Returns the share of histories with a false "meets" of a team that measures `first` models and then nine times a
-    relative of the best so far, which gives four of five of its answers."""
+    """Returns the share of histories with a false "meets" of a team that measures the first models of `first` families
+    and then nine times another one of the family with the best score so far, which gives four of five of the answers of
+    its first model."""
     generator = np.random.default_rng(seed)
     true = BAR - BELOW
-    needed = [needed_right(rows, BAR, 1, first)]
-    needed += [needed_right(rows, BAR, look, choices_of_relative(look - 1, first)) for look in range(2, 11)]
+    needed = {1: needed_right(rows, BAR, 1, first)}
+    for look in range(2, LOOKS + 1):
+        needed[look] = needed_right(rows, BAR, look, choices_of_relative(look - 1, first))
     wrong = 0
     for _ in range(histories):
-        families = generator.random((first, rows)) < true
-        best = families.sum(axis=1)
-        is_wrong = best.max() >= needed[0]
+        first_answers = generator.random((first, rows)) < true
+        best_counts = first_answers.sum(axis=1)
+        is_wrong = best_counts.max() >= needed[1]
         for look in range(2, LOOKS + 1):
-            family = int(best.argmax())
+            family = int(best_counts.argmax())
             redrawn = generator.random(rows) < REDRAWN
-            relative = np.where(redrawn, generator.random(rows) < true, families[family])
-            count = int(relative.sum())
-            is_wrong |= count >= needed[look - 1]
-            best[family] = max(best[family], count)
+            answers = np.where(redrawn, generator.random(rows) < true, first_answers[family])
+            count = int(answers.sum())
+            is_wrong |= count >= needed[look]
+            best_counts[family] = max(best_counts[family], count)
         wrong += is_wrong
     return wrong / histories
 
@@ -188,23 +190,32 @@ def false_claims_of_trainings(trainings: Trainings, histories: int, seed: int) -
 
 
 def _claims_of_history(trainings: Trainings, generator: np.random.Generator) -> tuple[bool, bool, bool]:
-    rows, bar = trainings.rows, trainings.score - trainings.margin + BELOW
+    """Returns whether the history has a false "meets", a false promotion, and a false "meets" without the correction
+    for rows that were read."""
+    rows = trainings.rows
+    true = trainings.score - trainings.margin
     difficulty = generator.standard_normal(rows, dtype=np.float32)
     base = _answers(difficulty, generator.standard_normal(rows, dtype=np.float32), trainings.score)
-    read_wrong, read = np.zeros(rows, bool), np.zeros(rows, bool)
-    best_luck, best_count = generator.standard_normal(rows, dtype=np.float32), -1
-    meets = passes = uncorrected = False
+    read = np.zeros(rows, bool)
+    read_wrong = np.zeros(rows, bool)
+    best_luck = generator.standard_normal(rows, dtype=np.float32)
+    best_count = -1
+    meets = False
+    passes = False
+    uncorrected = False
     for number in range(1, LOOKS + 1):
         redrawn = generator.random(rows, dtype=np.float32) < trainings.redrawn
         luck = np.where(redrawn, generator.standard_normal(rows, dtype=np.float32), best_luck)
-        right = _answers(difficulty, luck, trainings.score - trainings.margin) | read
+        right = _answers(difficulty, luck, true) | read
         counted = right & ~read_wrong
-        needed = needed_right(rows, bar, number, choices_of_training(number))
+        count = int(right.sum())
+        needed = needed_right(rows, true + BELOW, number, choices_of_training(number))
         meets |= int(counted.sum()) >= needed
-        uncorrected |= int(right.sum()) >= needed
+        uncorrected |= count >= needed
         passes = passes or _passes_gate(counted, base, number, trainings.margin)
-        if int(right.sum()) > best_count:
-            best_luck, best_count = luck, int(right.sum())
+        if count > best_count:
+            best_luck = luck
+            best_count = count
         worse = np.flatnonzero(base & ~right)[: trainings.shown]
         better = np.flatnonzero(right & ~base)[: trainings.shown]
         read_wrong[worse] = True
@@ -220,10 +231,12 @@ def _answers(difficulty: NDArray[np.float32], luck: NDArray[np.float32], score: 
 
 
 def _passes_gate(tuned: Bools, base: Bools, number: int, margin: float) -> bool:
-    gained, lost = int((tuned & ~base).sum()), int((base & ~tuned).sum())
+    both = int((tuned & base).sum())
+    gained = int((tuned & ~base).sum())
+    lost = int((base & ~tuned).sum())
     if gained - lost <= -margin * len(base):
         return False  # the bound lies below the difference, so it needs no computing
-    return _passes((int((tuned & base).sum()), gained, lost), len(base), number, margin)
+    return _passes((both, gained, lost), len(base), number, margin)
 
 
 @cache

@@ -139,7 +139,8 @@ class _Copies:
         return self._now - YEAR_S * (1 - number / count) - 3600
 
     def _datasets(self) -> Iterator[Row]:
-        count, names = self._size.versions, max(self._size.versions // 3, 1)
+        count = self._size.versions
+        names = max(count // 3, 1)
         for number in range(1, count + 1):
             place = (number - 1) % names
             channel = self._channels[place % len(self._channels)]
@@ -165,7 +166,8 @@ class _Copies:
         plan = json.loads(template["plan"])
         for number in range(1, self._size.runs + 1):
             dataset = self._random.choice(datasets)
-            at, state = self._at(number, self._size.runs), STATES[number % len(STATES)]
+            at = self._at(number, self._size.runs)
+            state = STATES[number % len(STATES)]
             own = {
                 "provider": "local",
                 "base_model": "smollm2-135m",
@@ -178,7 +180,8 @@ class _Copies:
                 "suffix": dataset["name"],
             }
             text = json.dumps({**plan, **own}, separators=(",", ":"), sort_keys=True)
-            is_done, had_job = state == "done", state in HAD_A_JOB
+            is_done = state == "done"
+            had_job = state in HAD_A_JOB
             yield {
                 **template,
                 "id": number,
@@ -231,6 +234,7 @@ class _Copies:
         newest = {run["dataset_id"]: run["model"] for run in runs if run["model"]}
         for run in runs:
             if run["model"]:
+                is_newest = newest[run["dataset_id"]] == run["model"]
                 yield {
                     "name": run["model"],
                     "run_id": run["id"],
@@ -238,7 +242,7 @@ class _Copies:
                     "provider_model": f"ft:smollm2-135m:local:{run['id']}",
                     "state": "candidate",
                     "created_at": run["created_at"],
-                    "gone_at": None if newest[run["dataset_id"]] == run["model"] else run["updated_at"],
+                    "gone_at": None if is_newest else run["updated_at"],
                 }
 
     def _promotions(self, models: list[Row], datasets: list[Row]) -> Iterator[Row]:
@@ -262,9 +266,12 @@ class _Copies:
                     yield {**answer, "run_id": run["id"]}
 
     def _replies(self, runs: list[Row]) -> Iterator[Row]:
-        replies, number = self._templates.rows["replies"], 0
+        replies = self._templates.rows["replies"]
+        number = 0
         for run in runs:
-            for place in range(REPLIES_A_RUN if run["state"] == "done" else 0):
+            if run["state"] != "done":
+                continue
+            for place in range(REPLIES_A_RUN):
                 number += 1
                 yield {
                     **replies[place % len(replies)],
@@ -274,9 +281,11 @@ class _Copies:
                 }
 
     def _measurements(self, datasets: list[Row]) -> Iterator[Row]:
-        template, count = self._templates.one("measurements"), self._size.measurements
+        template = self._templates.one("measurements")
+        count = self._size.measurements
         for number in range(1, count + 1):
             dataset = self._random.choice(datasets)
+            at = self._at(number, count)
             yield {
                 **template,
                 "id": number,
@@ -284,8 +293,8 @@ class _Copies:
                 "channel": dataset["channel"],
                 "requested_by": self._random.choice(self._people),
                 "plan": template["plan"].replace('"tickets"', f'"{dataset["name"]}"'),
-                "created_at": self._at(number, count),
-                "updated_at": self._at(number, count) + 600,
+                "created_at": at,
+                "updated_at": at + 600,
             }
 
     def _cards(self, runs: list[Row]) -> Iterator[Row]:
@@ -300,12 +309,14 @@ class _Copies:
                 yield {"dedupe": f"{kind} {run['id']}"}
 
     def _audit(self) -> Iterator[Row]:
-        previous, count = GENESIS, self._size.audit
+        names = ("previous", "at", "who", "action", "subject", "detail")
+        previous = GENESIS
+        count = self._size.audit
         for number in range(1, count + 1):
             who = self._people[number % len(self._people)]
-            action, subject = AUDITED[number % len(AUDITED)], f"run {number % self._size.runs + 1}"
+            action = AUDITED[number % len(AUDITED)]
+            subject = f"run {number % self._size.runs + 1}"
             entry = (previous, self._at(number, count), who, action, subject, "")
             hashed = entry_hash(*entry)
-            names = ("previous", "at", "who", "action", "subject", "detail")
             yield {"id": number, **dict(zip(names, entry, strict=True)), "hash": hashed}
             previous = hashed

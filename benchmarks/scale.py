@@ -167,7 +167,9 @@ def measure_old_bot(runs: int, data: Path | None) -> None:
 
 def measure_command(slack: SlackEmulator, pid: int, command: str) -> None:
     """Reports the time until the ack and the answer, and the CPU time and the look-ups that the bot took for it."""
-    n_answers, n_calls, cpu = len(slack.ephemerals(ANA.id)), len(slack.calls()), cpu_seconds(pid)
+    n_answers = len(slack.ephemerals(ANA.id))
+    n_calls = len(slack.calls())
+    cpu = cpu_seconds(pid)
     begun = time.monotonic()
     try:
         slack.command(ANA.id, CHANNELS[7].id, f"/finetune {command}")
@@ -178,21 +180,25 @@ def measure_command(slack: SlackEmulator, pid: int, command: str) -> None:
     wait_until(lambda: len(slack.ephemerals(ANA.id)) > n_answers, f"the answer to {command}", seconds=60)
     answered_s = time.monotonic() - begun
     look_ups = [call for call in slack.calls()[n_calls:] if call.method in TIERS]
+    cpu_s = cpu_seconds(pid) - cpu
+    answer = slack.ephemerals(ANA.id)[-1].text
     report(
         f"{command}: acked in {1000 * acked_s:.0f} ms, answered in {answered_s:.2f} s, "
-        f"{cpu_seconds(pid) - cpu:.2f} s of CPU, {len(look_ups)} look-ups: "
-        f"{slack.ephemerals(ANA.id)[-1].text[:60]!r}"
+        f"{cpu_s:.2f} s of CPU, {len(look_ups)} look-ups: {answer[:60]!r}"
     )
 
 
 def measure_people(slack: SlackEmulator) -> None:
-    """Ten people type a command a minute, each in a channel of theirs. Reports what Slack refused, and what they
-    read."""
-    n_calls, answers = len(slack.calls()), Counter[str]()
+    """Sends ten commands within a minute, each in another channel, as ten people would. Ana, who reads the answers,
+    stands for all of them. Reports what Slack refused, and what she read."""
+    n_calls = len(slack.calls())
+    answers = Counter[str]()
     for number in range(10):
-        begun, n_answers = time.monotonic(), len(slack.ephemerals(ANA.id))
+        begun = time.monotonic()
+        n_answers = len(slack.ephemerals(ANA.id))
+        command = COMMANDS[number % len(COMMANDS)]
         try:
-            slack.command(ANA.id, CHANNELS[number].id, f"/finetune {COMMANDS[number % len(COMMANDS)]}")
+            slack.command(ANA.id, CHANNELS[number].id, f"/finetune {command}")
             wait_until(
                 lambda before=n_answers: len(slack.ephemerals(ANA.id)) > before, "an answer", seconds=30
             )
