@@ -224,24 +224,38 @@ def check_file(
         clock.stage("rows")
         slow = NO_SLOW_FINDINGS
         if deep:
-            # Preferred answers are not labels, so they can't be wrong labels.
-            labels = [""] * len(scanned.rows) if scanned.is_pairs else scanned.labels
-            slow = run_slow_checks(
-                scanned.rows, labels, frozen or (), seed, limits.listed, on_progress, presidio=presidio
-            )
+            slow = _check_slowly(scanned, frozen or (), seed, on_progress, presidio=presidio)
         clock.stage("near copies and doubted labels")
         of_split = Findings(limits.listed)
         with _collector_paused():
             parts = _split_rows(
                 scanned, seed, frozen, previous, slow.groups, of_split, presidio=presidio, n_sealed=n_sealed
             )
-        rows = len(scanned.rows)
-        check_trained(rows, rows - len(parts.not_trained), of_split)
+        trained = len(scanned.rows) - len(parts.not_trained)
+        check_trained(len(scanned.rows), trained, of_split)
         result = _combine(scanned, lengths_by or encoding, parts, slow, of_split)
         files = result.write(out_dir) if out_dir else None
         clock.stage("split")
-        tokens = result.count_for(local_models, out_dir / f"{files.train}.jsonl") if out_dir and files else ()
+        tokens: tuple[tuple[str, int], ...] = ()
+        if out_dir and files:
+            tokens = result.count_for(local_models, out_dir / f"{files.train}.jsonl")
         return result.report(to_printable(name), seed, encoding, sha256_of(path), files, tokens, clock)
+
+
+def _check_slowly(
+    scanned: _ScannedFile,
+    holdout: Sequence[Example],
+    seed: int,
+    on_progress: Callable[[str], None],
+    *,
+    presidio: bool,
+) -> SlowFindings:
+    labels = scanned.labels
+    if scanned.is_pairs:
+        # Preferred answers are not labels, so they can't be wrong labels.
+        labels = [""] * len(scanned.rows)
+    listed = scanned.limits.listed
+    return run_slow_checks(scanned.rows, labels, holdout, seed, listed, on_progress, presidio=presidio)
 
 
 def _combine(
@@ -330,12 +344,12 @@ class _CheckResult:
         """Stores the parts, and the pairs of a file of pairs. Returns None if a finding blocks."""
         if self.is_blocked:
             return None
-        rows, parts = self.scanned.rows, self.parts
-        both = store_split(folder, rows, parts.held, parts.earlier, parts.copies | parts.sealed)
+        rows = self.scanned.rows
+        parts = self.parts
+        train, holdout = store_split(folder, rows, parts.held, parts.earlier, parts.copies | parts.sealed)
         sealed = store_sealed(folder, rows, parts.sealed, parts.earlier_sealed)
-        return _StoredParts(
-            *both, store_pairs(folder, rows, parts.not_trained) if self.pairs else None, sealed
-        )
+        pairs = store_pairs(folder, rows, parts.not_trained) if self.pairs else None
+        return _StoredParts(train, holdout, pairs, sealed)
 
     def count_for(self, local_models: Mapping[str, Path], train: Path) -> tuple[tuple[str, int], ...]:
         """Returns the tokens per epoch for each of these models, by its own tokenizer. `train` is the file of training
@@ -370,19 +384,26 @@ class _CheckResult:
         trained_tokens: tuple[tuple[str, int], ...],
         clock: _Clock,
     ) -> Report:
-        scanned, parts, facts = self.scanned, self.parts, self.scanned.rows.facts
+        scanned = self.scanned
+        facts = scanned.rows.facts
+        parts = self.parts
+        # If a finding blocks, nothing is stored, so no row is in a part.
+        stored = Parts(frozenset()) if self.is_blocked else parts
+        n_train = 0 if self.is_blocked else len(facts) - len(parts.not_trained)
+        # Only a version that continues another has a diff. The rows of a frozen holdout are in no earlier version.
+        n_earlier = len(stored.earlier) if stored.diff is not None else 0
+
         labels = [count.label for count in scanned.label_counts]
         combined = combined_labels(labels)
         kind = self.answer_kind(seed)
+        answer_format = kind.answer_format if kind else ""
         return Report(
             name=name,
             format=scanned.progress.format,
             rows=len(facts),
             task=scanned.task,
             labels=scanned.label_counts,
-            tokens=token_report(
-                scanned.rows, labels, parts.not_trained, encoding, kind.answer_format if kind else ""
-            ),
+            tokens=token_report(scanned.rows, labels, parts.not_trained, encoding, answer_format),
             findings=self.findings,
             columns=scanned.progress.columns,
             choices=scanned.progress.choices,
@@ -390,8 +411,8 @@ class _CheckResult:
             source_sha256=source_sha256,
             train_sha256=files.train if files else None,
             holdout_sha256=files.holdout if files else None,
-            n_train=0 if self.is_blocked else len(facts) - len(parts.not_trained),
-            n_holdout=0 if self.is_blocked else len(parts.held) + len(parts.earlier),
+            n_train=n_train,
+            n_holdout=len(stored.held) + len(stored.earlier),
             seed=seed,
             trained_tokens=trained_tokens,
             duplicate_tokens=0 if self.pairs else facts.duplicate_tokens,
@@ -402,12 +423,11 @@ class _CheckResult:
             pairs=self.pairs,
             pairs_sha256=files.pairs if files else None,
             sealed_sha256=files.sealed if files else None,
-            n_sealed=0 if self.is_blocked else parts.n_sealed,
-            n_copies=0 if self.is_blocked else len(parts.copies),
+            n_sealed=stored.n_sealed,
+            n_copies=len(stored.copies),
             n_combined=combined.labels if combined else 0,
-            # A holdout of one's own is in a file of its own, and in no earlier version.
-            n_earlier=0 if self.is_blocked or parts.diff is None else len(parts.earlier),
-            n_earlier_sealed=0 if self.is_blocked else len(parts.earlier_sealed),
+            n_earlier=n_earlier,
+            n_earlier_sealed=len(stored.earlier_sealed),
             column_names=scanned.progress.names,
             example=_find_example(scanned.rows),
             scoring=kind.scoring if kind else None,
@@ -476,11 +496,9 @@ def _scan_file(
     *,
     sketched: bool,
 ) -> _ScannedFile:
-    findings, progress, facts = (
-        Findings(limits.listed),
-        Progress(),
-        RowFacts(encoding, limits, sketched=sketched),
-    )
+    findings = Findings(limits.listed)
+    progress = Progress()
+    facts = RowFacts(encoding, limits, sketched=sketched)
     sniffed = accept_file(source, name, findings, limits)
     if sniffed:
         read_facts(facts, source.file, spool, sniffed, columns, findings, limits, progress, on_progress)

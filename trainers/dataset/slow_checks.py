@@ -123,8 +123,10 @@ def suspect_labels(
     import numpy as np
 
     column = {name: place for place, name in enumerate(names)}
-    columns, rows = np.array([column[label] for label in labels]), np.arange(len(labels))
-    own, others = scores[rows, columns], np.array(scores)
+    columns = np.array([column[label] for label in labels])
+    rows = np.arange(len(labels))
+    own = scores[rows, columns]
+    others = np.array(scores)
     others[rows, columns] = -np.inf
     likely = others.argmax(axis=1)
     margins = own - others[rows, likely]
@@ -265,7 +267,8 @@ def _doubt_text(errors: LabelErrors) -> str:
     if errors.listed == 1:
         return f"{start} and is probably wrong."
     expected = max(round(errors.expected), 1)
-    share = expected / errors.judged  # of the number that is shown, as the estimate's cards compute it
+    # Of the rounded number, so that the two agree, as they do on the estimate's cards.
+    share = expected / errors.judged
     return f"{start}; about {expected:,} of them are probably wrong ({share:.1%} of {errors.judged:,})."
 
 

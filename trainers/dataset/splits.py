@@ -23,7 +23,8 @@ import orjson
 from trainers.dataset.near_duplicates import UnionFind
 from trainers.dataset.rows import Example, Task, at, distinct_places, question_key, question_keys
 
-HOLDOUT_SHARE, HOLDOUT_MOST = 0.2, 1000
+HOLDOUT_SHARE = 0.2
+HOLDOUT_MOST = 1000  # rows
 
 _64_BITS = (1 << 64) - 1
 
@@ -65,15 +66,16 @@ def split(
     labels = strata_labels(examples, task)
     held = draw_held_rows(keys, labels, seed, groups=groups)
     held_keys = {keys[place] for place in held}
-    return Split(
-        train=tuple(e for e, key in zip(examples, keys, strict=True) if key not in held_keys),
-        holdout=tuple(e for i, e in enumerate(examples) if i in held),
-    )
+    train = (example for example, key in zip(examples, keys, strict=True) if key not in held_keys)
+    holdout = (example for place, example in enumerate(examples) if place in held)
+    return Split(tuple(train), tuple(holdout))
 
 
 def strata_labels(examples: Iterable[Example], task: Task) -> list[str]:
     """Returns the label of each row, or "" for free text, which is a single stratum."""
-    return [example.answer.strip() if task == "labels" else "" for example in examples]
+    if task == "labels":
+        return [example.answer.strip() for example in examples]
+    return ["" for _ in examples]
 
 
 def draw_held_rows(
@@ -97,9 +99,11 @@ def draw_held_rows(
     """
     places = distinct_places(keys, labels)
     if len(places) < len(keys):
-        keys, labels = at(places, keys), at(places, labels)
+        keys = at(places, keys)
+        labels = at(places, labels)
         groups = at(places, groups) if groups is not None else None
-    together = _groups(keys if groups is None else _merge_groups(keys, groups))
+    marks = keys if groups is None else _merge_groups(keys, groups)
+    together = _groups(marks)
     strata = _strata(together, keys, labels, seed)
     sizes = {label: together.count(firsts) for label, firsts in strata.items()}
     wanted = min(max(round(share * len(keys)), at_least), at_most)
@@ -140,11 +144,16 @@ def _strata(
     strata: dict[str, list[int]] = defaultdict(list)
     for first in sorted(groups.firsts, key=orders.__getitem__):
         label = labels[first]
-        if first in groups.further:  # its most frequent label; by name if two are equally frequent
-            counts = Counter(labels[row] for row in groups.rows(first))
-            label = min(counts, key=lambda name: (-counts[name], name))
+        if first in groups.further:
+            label = _most_frequent([labels[row] for row in groups.rows(first)])
         strata[label].append(first)
     return strata
+
+
+def _most_frequent(labels: Iterable[str]) -> str:
+    """Returns the most frequent label; of equally frequent ones the first by name."""
+    counts = Counter(labels)
+    return min(counts, key=lambda label: (-counts[label], label))
 
 
 def _merge_groups(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:
@@ -163,11 +172,18 @@ def _quotas(sizes: Mapping[str, int], wanted: int, served: Collection[str]) -> M
     """Returns how many rows to draw of each label: proportionally, by largest remainder, at least 1 (if there are 3
     rows) and at most a third."""
     total = sum(sizes.values())
-    exact = {label: wanted * size / total for label, size in sizes.items()}
-    most = {label: size // 3 for label, size in sizes.items()}
-    least = {label: 0 if label in served else min(1, most[label]) for label in sizes}
-    quotas = {label: min(max(int(exact[label]), least[label]), most[label]) for label in sizes}
-    by_remainder = sorted(sizes, key=lambda label: (int(exact[label]) - exact[label], label))
+    remainders: dict[str, float] = {}
+    most: dict[str, int] = {}
+    least: dict[str, int] = {}
+    quotas: dict[str, int] = {}
+    for label, size in sizes.items():
+        exact = wanted * size / total
+        proportional = int(exact)
+        remainders[label] = exact - proportional
+        most[label] = size // 3
+        least[label] = 0 if label in served else min(1, most[label])
+        quotas[label] = min(max(proportional, least[label]), most[label])
+    by_remainder = sorted(sizes, key=lambda label: (-remainders[label], label))
     by_size = sorted(sizes, key=lambda label: (-sizes[label], label))
     _adjust_quotas(wanted - sum(quotas.values()), 1, quotas, by_remainder, most)
     _adjust_quotas(sum(quotas.values()) - wanted, -1, quotas, by_size, least)
@@ -179,10 +195,13 @@ def _adjust_quotas(
 ) -> None:
     """Adds `step` to quotas `rows` times in all, going round the labels in this order, and skips quotas at their
     bounds."""
-    while rows > 0 and (room := [label for label in order if quotas[label] != bounds[label]][:rows]):
-        for label in room:
+    while rows > 0:
+        free = [label for label in order if quotas[label] != bounds[label]]
+        if not free:
+            return
+        for label in free[:rows]:
             quotas[label] += step
-        rows -= len(room)
+        rows -= len(free)
 
 
 def _draw_groups(groups: _Groups, firsts: Sequence[int], quota: int, one_at_least: bool) -> list[int]:
@@ -230,9 +249,10 @@ def chat_row(example: Example) -> bytes:
     return orjson.dumps({"messages": messages})
 
 
-VALIDATION_LEAST_ROWS = 100
-VALIDATION_SHARE = 10
-VALIDATION_FEWEST, VALIDATION_MOST = 20, 200
+VALIDATION_LEAST_ROWS = 100  # of training rows
+VALIDATION_SHARE = 10  # one row of so many
+VALIDATION_FEWEST = 20
+VALIDATION_MOST = 200
 
 
 @dataclass(frozen=True)
@@ -251,19 +271,27 @@ def split_validation(files: Path, train_sha256: str, seed: int) -> ValidationSpl
         rows = [line.rstrip(b"\n") for line in file if line.strip()]
     if len(rows) < VALIDATION_LEAST_ROWS:
         return None
-    draws, salt = [], b"validation:%d:" % seed
-    for row in rows:
-        content = orjson.loads(row)
-        messages = content.get("input", content)["messages"]  # a preference pair or a chat
-        request = [message for message in messages if message["role"] != "assistant"]
-        draws.append(hashlib.sha256(salt + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest())
+    draws = [_validation_draw(row, seed) for row in rows]
     last = sorted(draws)[validation_rows(len(rows)) - 1]
     validation = [row for row, draw in zip(rows, draws, strict=True) if draw <= last]
     fitted = [row for row, draw in zip(rows, draws, strict=True) if draw > last]
     if len(fitted) < len(rows) // 2:
         return None
-    hashes = _store_rows(files, fitted), _store_rows(files, validation)
-    return ValidationSplit(*hashes, len(fitted), len(validation))
+    return ValidationSplit(
+        fitted_sha256=_store_rows(files, fitted),
+        validation_sha256=_store_rows(files, validation),
+        n_fitted=len(fitted),
+        n_validation=len(validation),
+    )
+
+
+def _validation_draw(row: bytes, seed: int) -> bytes:
+    """Returns a hash of seed and question: the rows with the smallest are drawn."""
+    content = orjson.loads(row)
+    chat = content.get("input", content)  # of a preference pair, or the row itself
+    request = [message for message in chat["messages"] if message["role"] != "assistant"]
+    salt = b"validation:%d:" % seed
+    return hashlib.sha256(salt + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def validation_rows(rows: int) -> int:

@@ -1,7 +1,7 @@
 """Reads a document as text, and splits a text into passages.
 
-The first bytes of a file decide its kind, never its name. Everything behind them is read in a separate process with
-limited memory and time (conversion.py). The text of a usable document is stored beside its file (`store_text`), so that
+The first bytes of a file decide its kind, never its name. Its text is taken out in a separate process with limited
+memory and time (conversion.py). The text of a usable document is stored beside its file (`store_text`), so that
 each document is converted only once.
 """
 
