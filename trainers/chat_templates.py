@@ -135,7 +135,7 @@ def drops_answers(template: str) -> bool:
 def wants_parts(template: str) -> bool:
     """True if the template writes text only if it comes as a list of content parts, since its model also takes pictures
     (SmolVLM, Idefics, LLaVA)."""
-    (question,) = CHAT[:1]
+    question = CHAT[0]
     words = question["content"]
     plain = _render(template, [question])
     if plain is not None and words in plain:

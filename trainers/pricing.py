@@ -62,19 +62,19 @@ def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement |
     for row in rows:
         if successor and listed and row.name == listed.seller and row.lacks(successor):
             doubt = f"; unconfirmed, since the list of models of {row.title} has no {successor}"
+    is_confirmed = not doubt
     for row in rows:
         if bare in row.shutdowns:
-            return Retirement(
-                row.shutdowns[bare], successor, f"the list of models of {row.title}{doubt}", not doubt
-            )
+            said_by = f"the list of models of {row.title}{doubt}"
+            return Retirement(row.shutdowns[bare], successor, said_by, is_confirmed)
     for row in rows:
         model = next((model for model in row.models if bare in model.names), None)
         if model and model.ends:
             said_by = dated_source(model.source or "your settings", model.as_of)
-            return Retirement(model.ends, successor, f"{said_by}{doubt}", not doubt)
+            return Retirement(model.ends, successor, f"{said_by}{doubt}", is_confirmed)
     if listed is None or listed.ends is None:
         return None
-    return Retirement(listed.ends, successor, f"{listed.said_by}{doubt}", not doubt)
+    return Retirement(listed.ends, successor, f"{listed.said_by}{doubt}", is_confirmed)
 
 
 def dated_source(source: str, as_of: date | None) -> str:
@@ -231,16 +231,18 @@ def _find_by_name(
         row = _from_list(name) or row or _unknown(name, names, today)
     if isinstance(row, UnknownPrice):
         return row
+    if full_name != name:
+        row = replace(row, model=full_name)
     end = find_retirement(name, providers)
-    row = row if full_name == name else replace(row, model=full_name)
     if end is None:
         return row
+    takes_successor = row.successor is None and end.successor is not None
     return replace(
         row,
         ends=row.ends or end.day,
         successor=row.successor or end.successor,
         ends_said_by=row.ends_said_by if row.ends else end.said_by,
-        is_successor_doubtful=row.successor is None and end.successor is not None and not end.is_confirmed,
+        is_successor_doubtful=takes_successor and not end.is_confirmed,
     )
 
 

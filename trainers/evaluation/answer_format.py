@@ -44,7 +44,9 @@ def answer_format(answers: Iterable[str]) -> str:
 
 def _object_in(answer: str) -> dict[str, Any] | None:
     """Returns the object that is the answer; a call of a tool is none."""
-    return None if read_calls(answer) is not None else read_json(answer)
+    if read_calls(answer) is not None:
+        return None
+    return read_json(answer)
 
 
 def _fields(objects: Sequence[dict[str, Any]]) -> Fields:

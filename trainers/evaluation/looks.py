@@ -98,19 +98,21 @@ def _count_choices_of_model(measured: MeasuredCandidate, looks: Sequence[Look]) 
     """
     if measured.candidate.is_free:
         return 1
-    is_tuned = measured.candidate.rung == "tuned"
+    if looks and measured in looks[-1].candidates:
+        earlier = looks[:-1]
+        n_now = len(_models_of_kind(measured.candidate, looks[-1:]))
+    else:
+        earlier = looks
+        n_now = 1
+    n_before = len(_models_of_kind(measured.candidate, earlier))
+    return max(math.ceil(n_before / n_now), 1)
 
-    def models_of(look: Look) -> set[str | None]:
-        same_kind = [
-            each.candidate for each in look.candidates if (each.candidate.rung == "tuned") == is_tuned
-        ]
-        return {candidate.model for candidate in same_kind if candidate.model}
 
-    is_measured = bool(looks) and measured in looks[-1].candidates
-    earlier = looks[:-1] if is_measured else looks
-    models_before = set().union(*map(models_of, earlier))
-    measured_now = models_of(looks[-1]) if is_measured else {measured.candidate.model}
-    return max(math.ceil(len(models_before) / len(measured_now)), 1)
+def _models_of_kind(candidate: Candidate, looks: Sequence[Look]) -> set[str]:
+    """Returns the models of these looks: the tuned ones if the candidate is tuned, else the others."""
+    is_tuned = candidate.rung == "tuned"
+    measured = [each.candidate for look in looks for each in look.candidates]
+    return {each.model for each in measured if each.model and (each.rung == "tuned") == is_tuned}
 
 
 def _count_choices(measured: MeasuredCandidate, looks: Sequence[Look]) -> int:

@@ -16,9 +16,8 @@ from trainers.evaluation.statistics import wilson_of_share
 
 MOST_ROWS = 10_000  # nobody labels more: if this many don't decide, the share practically equals the bar
 MISS_LEVEL = 0.05  # probability of "misses" for an alternative that meets the bar
-USUAL_DISTANCE = (
-    0.05  # standard deviation of true scores around the bar, among alternatives that are worth judging
-)
+# Standard deviation of true scores around the bar, among alternatives that are worth judging.
+USUAL_DISTANCE = 0.05
 POWER = 0.8  # probability that the stated number of further rows settles an undecided case
 
 
@@ -80,7 +79,9 @@ def rows_to_hold_out(rung: Rung) -> int | None:
     """Returns how many more held-out rows would settle whether this rung meets the bar, None if that is unknown or more
     than a dataset may hold out."""
     more = rung.rows_to_decide
-    return more if more is not None and rung.n + more <= HOLDOUT_MOST else None
+    if more is None or rung.n + more > HOLDOUT_MOST:
+        return None
+    return more
 
 
 def cheapest_passing(rungs: Sequence[Rung]) -> Candidate | None:
@@ -108,9 +109,9 @@ def rows_to_decide(
     counted: int | None = None,
     counted_share: float | None = None,
 ) -> int | None:
-    """Returns how many more rows settle whether the bar is met with a probability of 80%, or None if 10,000
-    don't. `spread` is the scores' standard deviation, if rows can be partly right. `counted` of
-    the `n` rows can show that the bar is met, by default all, and do so with `counted_share`, by default with `share`.
+    """Returns how many more rows settle, with a probability of 80%, whether the bar is met, or None if 10,000 don't.
+    `spread` is the scores' standard deviation, if rows can be partly right. `counted` of the `n` rows, by default all,
+    can show that the bar is met; their share is `counted_share`, by default `share`.
 
     The true share isn't known but lies around `share`, as far away as `n` rows allow. Asking only when the bound at
     today's share would exclude the bar gives half of these rows' number and decides in half of the cases.
@@ -161,11 +162,14 @@ def _chance(case: _Case, bar: float) -> float:
 
 def _unmet(case: _Case, bar: float, next_level: float) -> Judgement:
     """Judges an alternative that is not shown to meet the bar. Further rows are another look, at `next_level`."""
-    n, share, spread = len(case.scores), _mean(case.scores), spread_of(case.scores)
+    n = len(case.scores)
+    share = _mean(case.scores)
+    spread = spread_of(case.scores)
     if _high(share, n, spread) < bar:
         return Judgement("misses")
-    shown = _mean(case.counted) if case.counted else share
-    more = rows_to_decide(share, n, bar, spread, next_level, counted=len(case.counted), counted_share=shown)
+    counted = len(case.counted)
+    counted_share = _mean(case.counted) if counted else share
+    more = rows_to_decide(share, n, bar, spread, next_level, counted=counted, counted_share=counted_share)
     return Judgement("undecided", more)
 
 
