@@ -26,24 +26,34 @@ def budget_left(budget: Budget) -> str:
 
 
 def short_cost(plan: Plan) -> str:
-    most, advised = plan.maximum_micros, plan.advised
-    run = f"{about_usd(from_micros(plan.expected_micros))}, at most {money(most)}" if most else "no charge"
-    work = advised.people_micros + advised.labels_micros if advised else 0
-    return f"{run}; {about_usd(from_micros(work))} of staff time and labels on top" if work else run
+    text = "no charge"
+    if plan.maximum_micros:
+        text = f"{about_usd(from_micros(plan.expected_micros))}, at most {money(plan.maximum_micros)}"
+    advised = plan.advised
+    work_micros = advised.people_micros + advised.labels_micros if advised else 0
+    if work_micros:
+        text += f"; {about_usd(from_micros(work_micros))} of staff time and labels on top"
+    return text
 
 
 def exact_cost(plan: Plan) -> str:
     """The cost of the run, and of staff time and labels on top of it."""
-    expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
-    run = expected if expected == most else f"{expected} expected, at most {most}"
+    expected = charge(plan.expected_micros)
+    most = charge(plan.maximum_micros)
+    text = expected if expected == most else f"{expected} expected, at most {most}"
     advised = plan.advised
     if plan.predicted is None or advised is None or plan.monthly_before_micros is None:
-        return run
-    parts = [f"staff time {money(advised.people_micros)}"] if advised.people_micros else []
-    parts += [f"labels {money(advised.labels_micros)}"] if advised.labels_micros else []
-    work = f"; {' and '.join(parts)} on top" if parts else ""
-    unknown = "" if plan.predicted.is_time_said else "; staff time was not given"
-    return f"{run}{work}{unknown}"
+        return text
+    work = []
+    if advised.people_micros:
+        work.append(f"staff time {money(advised.people_micros)}")
+    if advised.labels_micros:
+        work.append(f"labels {money(advised.labels_micros)}")
+    if work:
+        text += f"; {' and '.join(work)} on top"
+    if not plan.predicted.is_time_said:
+        text += "; staff time was not given"
+    return text
 
 
 def vendor_estimate(run: Run, plan: Plan) -> str:
@@ -54,15 +64,18 @@ def vendor_estimate(run: Run, plan: Plan) -> str:
     name = escape(cut(run.provider, 40))
     if estimate.micros is None:
         return f"; {name} gives no price: {escape(cut(estimate.why, 160))}"
-    high = ", above this plan's maximum" if estimate.micros > plan.maximum_micros else ""
-    short = "" if estimate.is_affordable else ", more than your account there holds: add credit"
-    return (
-        f"; {name}'s own estimate for the training is {about_usd(from_micros(estimate.micros))}{high}{short}"
-    )
+    text = f"; {name}'s own estimate for the training is {about_usd(from_micros(estimate.micros))}"
+    if estimate.micros > plan.maximum_micros:
+        text += ", above this plan's maximum"
+    if not estimate.is_affordable:
+        text += ", more than your account there holds: add credit"
+    return text
 
 
 def short_saving(plan: Plan) -> tuple[str, str]:
-    before, after, foreseen = plan.monthly_before_micros, plan.monthly_after_micros, plan.predicted
+    before = plan.monthly_before_micros
+    after = plan.monthly_after_micros
+    foreseen = plan.predicted
     if before is None or after is None:
         return "Saves", "unknown: ask again with `current=` and `volume=`"
     today = about_usd(from_micros(before))
@@ -71,12 +84,20 @@ def short_saving(plan: Plan) -> tuple[str, str]:
     if foreseen is None or foreseen.saving_micros is None:
         return "Each month", f"{today} → {about_usd(from_micros(after))}, if it is good enough"
     saved = foreseen.saving_micros
-    if saved <= 0:
-        more = f"{about_usd(from_micros(-saved))} a month"
-        return ("Costs more", f"{more}{_at_requests(plan)}") if saved else ("Saves", "nothing")
-    until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
+    if not saved:
+        return "Saves", "nothing"
+    if saved < 0:
+        return "Costs more", f"{about_usd(from_micros(-saved))} a month{_at_requests(plan)}"
     condition = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
-    return "Saves", f"{about_usd(from_micros(saved))} a month{until}{condition}{_at_requests(plan)}"
+    amount = f"{about_usd(from_micros(saved))} a month{saves_until(plan)}"
+    return "Saves", f"{amount}{condition}{_at_requests(plan)}"
+
+
+def saves_until(plan: Plan) -> str:
+    """' until 2027-01-14', when a saving ends with today's model; '' if it goes on."""
+    if plan.advised is None or not plan.advised.saves_until:
+        return ""
+    return f" until {plan.advised.saves_until}"
 
 
 def monthly_text(plan: Plan) -> str:
@@ -88,29 +109,32 @@ def monthly_text(plan: Plan) -> str:
     saved = plan.predicted.saving_micros if plan.predicted else None
     if saved is None:
         return f"{bills}, if it is good enough"
-    if saved <= 0:
-        loses = f"costs {money(-saved)} more" if saved else "saves nothing"
-        return f"{bills}; {loses}{_at_volume(plan)}"
-    until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
-    return f"{bills}; saves {money(saved)}{until} if it is good enough{_at_volume(plan)}{_in_total(plan)}"
+    if not saved:
+        return f"{bills}; saves nothing{_at_volume(plan)}"
+    if saved < 0:
+        return f"{bills}; costs {money(-saved)} more{_at_volume(plan)}"
+    saves = f"saves {money(saved)}{saves_until(plan)} if it is good enough"
+    return f"{bills}; {saves}{_at_volume(plan)}{_in_total(plan)}"
 
 
 def _at_requests(plan: Plan) -> str:
     """The requests that the amounts are for; '' for plans that don't know them."""
-    volume = plan.predicted.volume if plan.predicted else None
-    return f"; at {requests_text(volume)} a month" if volume else ""
+    if plan.predicted is None or plan.predicted.volume is None:
+        return ""
+    return f"; at {requests_text(plan.predicted.volume)} a month"
 
 
 def _at_volume(plan: Plan) -> str:
     """Like `_at_requests`, with the tokens."""
-    volume = plan.predicted.volume if plan.predicted else None
-    return f"; at {volume_text(volume)}" if volume else ""
+    if plan.predicted is None or plan.predicted.volume is None:
+        return ""
+    return f"; at {volume_text(plan.predicted.volume)}"
 
 
 def foreseen_text(plan: Plan) -> str:
     """What the approvers saw, for lists: 'over 12 months it loses about $350 ($220 to $450), after $73 a month for its
     machine'. The monthly saving of plans older than that; '' if no saving was shown."""
-    for name, value in net_value(plan):
+    for name, value in net_value(plan):  # at most one
         return f"{name[:1].lower()}{name[1:]} it {value}"
     saved = plan.predicted.saving_micros if plan.predicted else None
     if saved is None or plan.withholds_saving:
@@ -137,9 +161,11 @@ def _in_total(plan: Plan) -> str:
 
 def _after_machine(plan: Plan) -> str:
     """The monthly bill of the machines that would serve the model, which the run's own cost doesn't include."""
-    bill = plan.advised.machine_micros if plan.advised else 0
-    a_month = about_usd(from_micros(bill), per="a month").removeprefix("about ")
-    return f", after {a_month} for its machine" if bill else ""
+    if plan.advised is None or not plan.advised.machine_micros:
+        return ""
+    bill = from_micros(plan.advised.machine_micros)
+    a_month = about_usd(bill, per="a month").removeprefix("about ")
+    return f", after {a_month} for its machine"
 
 
 def forecast(plan: Plan) -> list[tuple[str, str]]:
@@ -147,9 +173,9 @@ def forecast(plan: Plan) -> list[tuple[str, str]]:
     foreseen = plan.predicted
     if foreseen is None or foreseen.p_payback is None or foreseen.target_months is None:
         return []
-    months = Decimal(foreseen.target_months)
+    name = f"Pays back within {format_months(Decimal(foreseen.target_months))}"
     rests_on = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
-    hours = foreseen.advised.bearable_hours if foreseen.advised else ""
-    end = hours_caveat(Decimal(hours)) if hours else ""
-    likely = f"in {share_of_draws(foreseen.p_payback)}{rests_on}{end}"
-    return [(f"Pays back within {format_months(months)}", likely), *alternative_bill(plan)]
+    likely = f"in {share_of_draws(foreseen.p_payback)}{rests_on}"
+    if foreseen.advised and foreseen.advised.bearable_hours:
+        likely += hours_caveat(Decimal(foreseen.advised.bearable_hours))
+    return [(name, likely), *alternative_bill(plan)]

@@ -42,30 +42,28 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detail
     if not priced:
         return Message.titled(title, *end)
     shown = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
+    otherwise: list[CardBlock] = [Table(shown)]
     hidden = len(priced) - SHOWN_ROWS
-    more = [Note(f"{hidden:,} more: name one to see it.")] if hidden > 0 else []
-    every = [HEADING, *(_row(row, 60, read_on) for row in priced[: None if is_detailed else TABLE_ROWS])]
-    table = Table(every, "USD per 1M tokens", otherwise=(Table(shown), *more))
+    if hidden > 0:
+        otherwise.append(Note(f"{hidden:,} more: name one to see it."))
+    most = len(priced) if is_detailed else TABLE_ROWS
+    every = [HEADING, *(_row(row, 60, read_on) for row in priced[:most])]
+    table = Table(every, "USD per 1M tokens", otherwise=tuple(otherwise))
     return Message.titled(title, table, *end)
 
 
 def _row(row: PriceRow, longest: int, today: date) -> Row:
     price = row.price
-    kind = ", tuned" if row.kind == "tuned" else ""
-    name = f"{shorten(row.model, longest)}{kind}"
+    name = shorten(row.model, longest)
+    if row.kind == "tuned":
+        name += ", tuned"
+    tokens = (_amount(price.input), _amount(price.cached_input), _amount(price.output))
     if is_by_the_hour(row):
         # The tokens are free, which says nothing as long as nobody sees what the machine costs.
         hourly = row.hosted_usd_per_hour
         machine = "by the hour" if hourly is None else f"{usd(hourly)} an hour"
-        return (name, "–", "–", machine, _training(row, today), _end(row, today))
-    return (
-        name,
-        _amount(price.input),
-        _amount(price.cached_input),
-        _amount(price.output),
-        _training(row, today),
-        _end(row, today),
-    )
+        tokens = ("–", "–", machine)
+    return (name, *tokens, _training(row, today), _end(row, today))
 
 
 def is_by_the_hour(row: PriceRow) -> bool:
@@ -95,32 +93,37 @@ def _amount(amount: Decimal | None) -> str:
     """A price with all its digits, at least two after the point: $0.025."""
     if amount is None:
         return "–"
+    if not amount:
+        return Figure("free", amount)
     digits = max(2, -int(amount.normalize().as_tuple().exponent))
-    return Figure(f"${amount:,.{digits}f}" if amount else "free", amount)
+    return Figure(f"${amount:,.{digits}f}", amount)
 
 
 def _notes(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> list[str]:
-    """What a buyer should know, the roads that can't be taken first. Rows with the same note share a line."""
-    notes: dict[str, list[PriceRow]] = {}
-    alone: dict[str, str] = {}
-    for row in rows:
-        texts = zip(_notes_on(row, today, is_shared=True), _notes_on(row, today), strict=True)
-        for text, own_text in texts:
-            notes.setdefault(text, []).append(row)
-            alone[text] = own_text
+    """What a buyer should know, beginning with the models that can't be trained any more. Rows with the same note share
+    a line."""
+    rows_by_note: dict[str, list[PriceRow]] = {}
+    notes_on_one: dict[str, str] = {}
+    closed_first = sorted(rows, key=lambda row: not row.is_closed(today))
+    for row in closed_first:
+        for_several = _notes_on(row, today, is_shared=True)
+        for note, note_on_one in zip(for_several, _notes_on(row, today), strict=True):
+            rows_by_note.setdefault(note, []).append(row)
+            notes_on_one[note] = note_on_one
+
     lines = []
-    for text, about in sorted(notes.items(), key=lambda note: not note[1][0].is_closed(today)):
-        shown = text if len(about) > 1 else alone[text]
-        lines.append(f"• {escape(_names(about))}: {escape(cut(shown, 300))}")
+    for note, about in rows_by_note.items():
+        text = note if len(about) > 1 else notes_on_one[note]
+        lines.append(f"• {escape(_names(about))}: {escape(cut(text, 300))}")
     return lines if is_detailed else first_lines(lines, SHOWN_NOTES)
 
 
 def _notes_on(row: PriceRow, today: date, *, is_shared: bool = False) -> Iterator[str]:
     """`is_shared`: in words that fit every model of its provider."""
-    source = f" ({row.closing_said_by})" if row.closing_said_by else ""
+    closing_source = f" ({row.closing_said_by})" if row.closing_said_by else ""
     if row.is_closed(today):
         # Nobody needs to know the rest about a model that can't be trained.
-        yield f"takes no new training jobs since {row.closed_since}{source}"
+        yield f"has taken no new training jobs since {row.closed_since}{closing_source}"
         return
     limits = []
     if row.closed_to_new:
@@ -128,7 +131,7 @@ def _notes_on(row: PriceRow, today: date, *, is_shared: bool = False) -> Iterato
     if row.closed_since:
         limits.append(f"takes no new training jobs from {row.closed_since} on")
     if limits:
-        yield f"{', and '.join(limits)}{source}"
+        yield f"{', and '.join(limits)}{closing_source}"
     if row.note:
         yield row.note
     if row.successor:
@@ -158,14 +161,19 @@ def _names(rows: Sequence[PriceRow]) -> str:
 
 def _sources(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> str:
     old_first = sorted(rows, key=lambda row: not row.is_old(today))
-    texts = (
-        f"{escape(cut(row.said_by, 120))}{' (over half a year old)' if row.is_old(today) else ''}"
-        for row in old_first
-    )
-    sources = list(dict.fromkeys(texts))
-    named = listed(sources, len(sources) if is_detailed else SHOWN_SOURCES, "; ")
-    text = f"From {named}. " if named else ""
-    return f'{text}A price of yours in finetune.toml, under `[prices."MODEL"]`, overrides these.'
+    sources = list(dict.fromkeys(_source(row, today) for row in old_first))
+    most = len(sources) if is_detailed else SHOWN_SOURCES
+    own = 'A price of yours in finetune.toml, under `[prices."MODEL"]`, overrides these.'
+    if not sources:
+        return own
+    return f"From {listed(sources, most, '; ')}. {own}"
+
+
+def _source(row: PriceRow, today: date) -> str:
+    source = escape(cut(row.said_by, 120))
+    if row.is_old(today):
+        return f"{source} (over half a year old)"
+    return source
 
 
 def vendor_prices(
@@ -176,12 +184,7 @@ def vendor_prices(
     only the day of the source."""
     if row.kind == "prompted" or row.usd_per_hour is not None:
         return None
-    price, hourly = row.price, row.hosted_usd_per_hour
-    tokens = {"input": price.input, "output": price.output}
-    by_the_hour = is_by_the_hour(row)
-    rates = {"training": price.training, **({} if by_the_hour else tokens)}
-    figures = [f"{name} {rate(amount)}" for name, amount in rates.items() if amount is not None]
-    figures += [] if hourly is None else [f"its machine {usd(hourly)} an hour"]
+    figures = _figures(row)
     is_old = today is not None and row.is_old(today)
     parts = []
     if figures and is_short:
@@ -189,7 +192,8 @@ def vendor_prices(
         source = f" (of {row.as_of}{age})" if row.as_of else ""
         parts.append(f"{', '.join(figures)}{source}")
     elif figures:
-        figures += ["tokens free"] if by_the_hour else []
+        if is_by_the_hour(row):
+            figures.append("tokens free")
         parts.append(f"{', '.join(figures)} ({escape(cut(row.said_by, 120))})")
         if is_old:
             parts.append(OLD_PRICES)
@@ -198,6 +202,18 @@ def vendor_prices(
     elif asks_vendor:
         parts.append("confirmed with the vendor before approval")
     return "; ".join(parts)
+
+
+def _figures(row: PriceRow) -> list[str]:
+    """The known prices of training the model and of using it."""
+    rates = {"training": row.price.training}
+    if not is_by_the_hour(row):
+        rates["input"] = row.price.input
+        rates["output"] = row.price.output
+    figures = [f"{name} {rate(amount)}" for name, amount in rates.items() if amount is not None]
+    if row.hosted_usd_per_hour is not None:
+        figures.append(f"its machine {usd(row.hosted_usd_per_hour)} an hour")
+    return figures
 
 
 def doubtful_successors(rows: Sequence[PriceRow], today: date) -> list[str]:

@@ -28,7 +28,7 @@ from bot.cards.judge_agreement import judge_notes, trust_text
 from bot.cards.judge_checks import judge_button
 from bot.cards.models import prices_text, promotion_button, try_button, worse_labels_text
 from bot.cards.payback import payback_text
-from bot.cards.plan_money import foreseen_text, net_value
+from bot.cards.plan_money import foreseen_text, net_value, saves_until
 from bot.cards.plan_training import taught_facts
 from bot.cards.result_comparison import (
     SAME_MEASURE,
@@ -242,8 +242,8 @@ def saving_text(plan: Plan, result: RunResult) -> str:
         saved = plan.monthly_before_micros - plan.monthly_after_micros
     if saved <= 0 or not _is_usable(result):
         return ""
-    until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
-    return f"{about_usd(from_micros(saved), per='a month')}{until}{_back(plan, result, saved)}"
+    amount = about_usd(from_micros(saved), per="a month")
+    return f"{amount}{saves_until(plan)}{_back(plan, result, saved)}"
 
 
 def _is_usable(result: RunResult) -> bool:

@@ -288,7 +288,7 @@ def test_the_price_list_marks_roads_that_are_closed_and_what_costs_by_the_hour()
     # Its tokens are free, its machine is not.
     assert "$3.99 an hour" in together and "free" not in together
     notes = [line for line in lines if line.startswith("•")]
-    assert notes[0].startswith("• fireworks (3 models): takes no new training jobs since 2026-11-15")
+    assert notes[0].startswith("• fireworks (3 models): has taken no new training jobs since 2026-11-15")
     assert any(
         note.startswith("• together (3 models): these prices are over half a year old") for note in notes
     )
