@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar, assert_never
 
-from bot.cards.words import more_line
+from bot.cards.words import more_line, shorten
 
 Block = dict[str, Any]  # as Slack's JSON has it
 TaskStatus = Literal["pending", "in_progress", "complete", "error"]
@@ -219,6 +219,11 @@ def escape(text: str) -> str:
     clean = _escape_entities(INVISIBLE.sub("", text))
     inert = _LOOSE_UNDERSCORE.sub("ˍ", clean.translate(_LOOKS_LIKE))
     return _QUOTE.sub(r"\1＞", inert)
+
+
+def escaped_name(name: str) -> str:
+    """A label's or column's name from somebody's data, shortened and escaped."""
+    return escape(shorten(name, 60)).strip() or "(empty)"
 
 
 def sentence(text: str) -> str:

@@ -25,10 +25,12 @@ from bot.cards.blocks import (
     code,
     cut,
     escape,
+    escaped_name,
     plain,
 )
 from bot.cards.candidates import arm_name, bar_share, floor_text, looks_suffix, quality
 from bot.cards.dataset_columns import choose_button, has_choices
+from bot.cards.dataset_versions import version_change_blocks
 from bot.cards.findings import (
     CLEAN,
     LISTED_PARTS,
@@ -48,7 +50,7 @@ from bot.cards.forms import modal
 from bot.cards.general import text_message, unchecked_notes, unchecked_text
 from bot.cards.plan_training import version_taught_facts
 from bot.cards.row_labels import LABEL_DOUBTED, LABEL_UNLABELLED
-from bot.cards.words import first_lines, pluralize, shorten
+from bot.cards.words import first_lines, listed, more_line, pluralize, shorten
 from bot.rules.budgets import DuplicateCost
 from bot.rules.facts import Looks
 from bot.rules.plans import TaughtRows
@@ -58,10 +60,9 @@ from trainers.dataset import LabelCount, Report
 from trainers.dataset.file_checks import NOT_YET_ENOUGH
 from trainers.dataset.rows import to_printable
 from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
-from trainers.dataset.versions import Diff
 from trainers.evaluation.results import Rung, Standing
 
-SHOWN_RULES, SHOWN_LABELS, LISTED_LABELS = 4, 10, 30
+SHOWN_RULES, LISTED_LABELS = 4, 30
 MOST_OF_A_FINDING = 160  # characters of its text, and of its cure
 STANDS: dict[Standing, str] = {
     "meets": "meets {bar}",
@@ -150,8 +151,8 @@ def _ready_card(
 
 def _missing_text(names: Sequence[str]) -> str:
     """Says it before anybody plans a training; the reasons are for the log, the doctor and the plan's refusal."""
-    listed = ", ".join(map(code, names[:3])) + (", …" if len(names) > 3 else "")
-    return f"⚠ {listed} can't be trained or measured: see `finetune doctor`, and `[trainer.models]` in finetune.toml."
+    models = listed([code(name) for name in names], 3)
+    return f"⚠ {models} can't be trained or measured: see `finetune doctor`, and `[trainer.models]` in finetune.toml."
 
 
 def _next_step(report: Report) -> str:
@@ -177,7 +178,7 @@ def _example(dataset: Dataset, report: Report, *, may_show_row: bool) -> Text | 
 
 
 def _columns(report: Report) -> str:
-    return f"{_name(report.columns.text or '')} → {_name(report.columns.label or '')}"
+    return f"{escaped_name(report.columns.text or '')} → {escaped_name(report.columns.label or '')}"
 
 
 def is_small(report: Report) -> bool:
@@ -271,7 +272,7 @@ def full_report(
         numbers.append(("Tokens in total", f"{spread.total:,} ({report.tokens.encoding}{assumed})"))
     if waste:
         numbers.append(("Copies", duplicate_cost_text(waste)))
-    changes = _changes(diff, report.n_holdout) if diff and shows_labels else []
+    changes = version_change_blocks(diff, report.n_holdout) if diff and shows_labels else []
     labels = _label_table(report.labels) if shows_labels else []
     findings = [Text(_found(report)), *finding_blocks(report.findings, most)]
     return Message(_found(report), (Headline(headline), Facts(numbers), *changes, *labels, *findings))
@@ -345,12 +346,15 @@ def upload_modal(
         forms.text_input("label", "Column with the label", "label", hint=COLUMN),
         forms.text_input("sheet", "Sheet of a workbook", "Tickets", hint=SHEET, initial=sheet),
         forms.text_input("sealed", "Rows to seal", "200", hint=SEALED, initial=sealed),
-        *([_belongs_to(channel)] if is_asked else []),
+    ]
+    if is_asked:
+        blocks.append(_belongs_to(channel))
+    blocks.append(
         Note(
             "Checked on the machine that runs this bot. A fifth to a third of the rows are held out: no model trains "
             "on them."
-        ),
-    ]
+        )
+    )
     return modal(
         "Use as training data",
         UPLOAD,
@@ -424,8 +428,10 @@ def _left_out(report: Report) -> str:
 
 
 def _rows_set_aside(rows: int, earlier: int) -> str:
-    """Names apart the rows that the file no longer has, since they are none of its rows."""
-    return f"{pluralize(rows, 'row')}{f', {earlier:,} only in an earlier version' if earlier else ''}"
+    """Counts separately the rows that only an earlier version has: the file's own rows don't include them."""
+    if not earlier:
+        return pluralize(rows, "row")
+    return f"{pluralize(rows, 'row')}, {earlier:,} only in an earlier version"
 
 
 def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, str]]:
@@ -459,26 +465,29 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
 def _label_table(counts: Sequence[LabelCount]) -> list[CardBlock]:
     """Rows by label. Labels with a single row are only counted: they may be sentences in the wrong column."""
     shared = [count for count in counts if count.rows > 1][:LISTED_LABELS]
-    hidden, alone = len(counts) - len(shared), sum(count.rows == 1 for count in counts)
-    of_one = f", {'' if alone == hidden else f'{alone:,} of them '}with a single row" if alone else ""
-    more = [Note(f"… and {hidden:,} more{of_one}")] if hidden else []
     rows = [("Label", "Rows"), *((to_printable(count.label), f"{count.rows:,}") for count in shared)]
-    return [*([Table(rows)] if shared else []), *more]
+    blocks: list[CardBlock] = [Table(rows)] if shared else []
+    hidden = len(counts) - len(shared)
+    alone = sum(count.rows == 1 for count in counts)
+    if hidden:
+        more = more_line(hidden)
+        if alone == hidden:
+            more += ", with a single row"
+        elif alone:
+            more += f", {alone:,} of them with a single row"
+        blocks.append(Note(more))
+    return blocks
 
 
 def _per_label(report: Report) -> str:
     most, least = report.labels[0], report.labels[-1]
     if most.label == least.label:
-        return f"{most.rows:,} ({_name(most.label)})"
+        return f"{most.rows:,} ({escaped_name(most.label)})"
     if most.rows == least.rows:
         return f"{most.rows:,} each"
     # A label with a single row may be a customer's sentence in the wrong column.
-    rarest = f" ({_name(least.label)})" if least.rows > 1 else ""
-    return f"{most.rows:,} ({_name(most.label)}) to {least.rows:,}{rarest}"
-
-
-def _name(label_or_column: str) -> str:
-    return escape(shorten(label_or_column, 60)).strip() or "(empty)"
+    rarest = f" ({escaped_name(least.label)})" if least.rows > 1 else ""
+    return f"{most.rows:,} ({escaped_name(most.label)}) to {least.rows:,}{rarest}"
 
 
 def _findings(report: Report) -> list[CardBlock]:
@@ -486,8 +495,8 @@ def _findings(report: Report) -> list[CardBlock]:
     groups = group_findings(report.findings)
     examples = summed_up(groups)
     repeated = [group.code for group in examples.values()]
-    met = [group for group in groups if group.code not in repeated]
-    lines = first_lines([_finding(group, examples.get(group.code)) for group in met], SHOWN_RULES)
+    shown = [group for group in groups if group.code not in repeated]
+    lines = first_lines([_finding(group, examples.get(group.code)) for group in shown], SHOWN_RULES)
     if need_file(report.findings):
         lines.append("The file in the thread lists every line and how to fix it.")
     return [Lines(lines)] if lines else []
@@ -497,9 +506,10 @@ def _finding(group: Group, example: Group | None = None) -> str:
     """`example` is the group of lines that this one sums up, None if it sums up none."""
     first = group.parts[0]
     text = f"{line_ranges(first.lines[:1]).capitalize()} {first.text}." if first.lines else first.text
-    have = "has" if group.rows == 2 else "have"
-    same = f" {pluralize(group.rows - 1, 'more row')} {have} the same problem."
-    others = same if group.rows > 1 and first.lines else ""
+    others = ""
+    if group.rows > 1 and first.lines:
+        have = "has" if group.rows == 2 else "have"
+        others = f" {pluralize(group.rows - 1, 'more row')} {have} the same problem."
     if len(text) > MOST_OF_A_FINDING:  # cut after the last sentence that fits, else after the last list item
         end, comma = (text.rfind(stop, 0, MOST_OF_A_FINDING) for stop in (". ", ", "))
         part = f"{text[:comma]}, …" if comma > 0 else cut(text, MOST_OF_A_FINDING)
@@ -519,12 +529,12 @@ def _found(report: Report) -> str:
     return f"Found: {text}." if text else "Nothing wrong was found."
 
 
-def _line(listed: DatasetEntry) -> str:
-    dataset, report = listed.dataset, listed.report
+def _line(entry: DatasetEntry) -> str:
+    dataset, report = entry.dataset, entry.report
     name = f"• {code(dataset.name)} version {dataset.version}"
     if report:
         rows = f"{pluralize(report.rows, 'row')}{_of_rows(report)}"
-        return f"{name}: {rows}, ready{_measured(listed.best)}{looks_suffix(listed.looks)}"
+        return f"{name}: {rows}, ready{_measured(entry.best)}{looks_suffix(entry.looks)}"
     if dataset.state == "refused":
         return f"{name}: can't be used. {escape(cut(dataset.refusal or '', 200))}".rstrip()
     return f"{name}: being checked"
@@ -537,56 +547,3 @@ def _measured(best: Best | None) -> str:
         return ". Nothing measured yet"
     stands = STANDS[best.rung.standing].format(bar=bar_share(best.bar))
     return f". Best measured: {escape(arm_name(best.rung.arm, 40))}, {quality(best.rung)}, {stands}"
-
-
-def version_changes(dataset: Dataset, diff: Diff, n_holdout: int) -> Message:
-    """What changed since the version before. `n_holdout` rows are held out now."""
-    counts = ((diff.added, "added"), (diff.removed, "removed"), (diff.relabelled, "relabelled"))
-    changes = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "the same rows as before"
-    return Message.titled(f"{dataset.title}: {changes}", *_changes(diff, n_holdout))
-
-
-def _changes(diff: Diff, n_holdout: int) -> list[CardBlock]:
-    stored = f"{pluralize(n_holdout - diff.held_out_added, 'row')} as before"
-    held_out = f"{stored}, {diff.held_out_added:,} new" if diff.held_out_added else stored
-    numbers = [
-        ("Added", pluralize(diff.added, "row")),
-        ("Removed", pluralize(diff.removed, "row")),
-        ("Relabelled", pluralize(diff.relabelled, "row")),
-        ("Held out for measuring", held_out),
-    ]
-    return [Facts(numbers), *_labels(diff), *_comparison(diff)]
-
-
-def _labels(diff: Diff) -> list[CardBlock]:
-    """Labels whose count changed, largest change first. A label that never had two rows is left out: it may be a
-    customer's sentence in the wrong column."""
-    moved = [pair for pair in diff.by_label if pair[1] != pair[2] and max(pair[1:]) > 1]
-    if not moved:
-        return []
-    ordered = sorted(moved, key=lambda pair: -abs(pair[2] - pair[1]))
-    lines = [f"• {_name(label)}: {before:,} → {now:,}" for label, before, now in ordered]
-    return [Text("*Rows per label, before and now*"), Lines(first_lines(lines, SHOWN_LABELS))]
-
-
-def _comparison(diff: Diff) -> list[CardBlock]:
-    """Says whether the results of both versions can be compared."""
-    lines = []
-    if diff.held_out_dropped:
-        were = "row was" if diff.held_out_dropped == 1 else "rows were"
-        lines.append(
-            f"*Measure again*: {diff.held_out_dropped:,} held-out {were} replaced, because of personal data or a "
-            "secret, so the results of the two versions can't be compared."
-        )
-    if diff.held_out_missing:
-        stay = "stays" if diff.held_out_missing == 1 else "stay"
-        missing = pluralize(diff.held_out_missing, "held-out row")
-        lines.append(f"{missing} that the new file no longer has {stay} held out.")
-    if diff.held_out_relabelled:
-        is_one = diff.held_out_relabelled == 1
-        changed = (
-            f"{pluralize(diff.held_out_relabelled, 'held-out row')} {'has' if is_one else 'have'} a new label"
-        )
-        lines.append(f"{changed}, so earlier results on {'it' if is_one else 'them'} can't be compared.")
-    compares = "Results of both versions can be compared, because held-out rows stay held out."
-    return [*([Lines(lines)] if lines else []), *([] if diff.held_out_dropped else [Note(compares)])]

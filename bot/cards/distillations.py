@@ -23,7 +23,7 @@ from bot.cards.blocks import (
 from bot.cards.candidates import bar_share, long_name, quality
 from bot.cards.general import details_modal
 from bot.cards.row_labels import KINDS
-from bot.cards.words import capitalize, pluralize, shorten
+from bot.cards.words import capitalize, more_line, pluralize, shorten
 from storage.records import Dataset, Labelling, LabellingRow
 from trainers.evaluation.results import Rung
 
@@ -96,7 +96,8 @@ def contradictions_form(teacher: str, contradictions: Contradictions) -> Block:
         labels = f"People: *{people}*; {model}: *{escape(shorten(label))}*"
         blocks.append(Text(f"{quote(row.text, 400)}\n{labels}"))
     hidden = len(contradictions.rows) - SHOWN
-    blocks += [Note(f"… and {hidden:,} more")] if hidden > 0 else []
+    if hidden > 0:
+        blocks.append(Note(more_line(hidden)))
     return details_modal("Contradictions", blocks)
 
 

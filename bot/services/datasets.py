@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bot import logs
 from bot.cards import data_policy as waiver_views
+from bot.cards import dataset_versions, findings
 from bot.cards import datasets as views
-from bot.cards import findings
 from bot.cards.blocks import Message, code, escape
 from bot.cards.candidates import bar_share
 from bot.cards.evaluations import new_standard
@@ -465,7 +465,9 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
         )
         show(context, moved, card)
         if report.diff and not report.is_blocked:
-            post_in_thread(context, moved, views.version_changes(moved, report.diff, report.n_holdout))
+            post_in_thread(
+                context, moved, dataset_versions.version_changes(moved, report.diff, report.n_holdout)
+            )
         _post_files(context, moved, (*listed, *inspected.plots))
 
 

@@ -7,7 +7,16 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from bot.cards import data_policy, datasets, documents, general, judge_agreement, learning_curves, prices
+from bot.cards import (
+    data_policy,
+    dataset_versions,
+    datasets,
+    documents,
+    general,
+    judge_agreement,
+    learning_curves,
+    prices,
+)
 from bot.cards.blocks import Message
 from bot.cards.datasets import Best, DatasetEntry
 from bot.rules.facts import Looks
@@ -131,11 +140,11 @@ def _learning() -> dict[str, Message]:
     flat = measurements.curve(points_per_100=0.004, needs=(), predicted=())
     tuned = measurements.curve(arm=Candidate("tuned", MODEL), points_per_100=2.4)
     return {
-        "dataset-dropped": datasets.version_changes(
+        "dataset-dropped": dataset_versions.version_changes(
             builders.dataset(version=2), replace(DIFF, held_out_dropped=18), 121
         ),
-        "dataset-changed": datasets.version_changes(builders.dataset(version=2), DIFF, 121),
-        "dataset-unchanged": datasets.version_changes(builders.dataset(version=3), SAME, 77),
+        "dataset-changed": dataset_versions.version_changes(builders.dataset(version=2), DIFF, 121),
+        "dataset-unchanged": dataset_versions.version_changes(builders.dataset(version=3), SAME, 77),
         "curve-working": learning_curves.progress_card("tickets"),
         "curve-failed": learning_curves.failure_card(
             "tickets", "There are 14 rows; a curve needs 24 at least."

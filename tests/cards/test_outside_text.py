@@ -14,6 +14,7 @@ import pytest
 
 from bot.cards import (
     audits,
+    dataset_versions,
     datasets,
     documents,
     estimates,
@@ -179,7 +180,7 @@ def _evaluation_cards(text: str) -> dict[str, Any]:
             f"Measurement m{10**9}", learning_curves.details(curve, Decimal(10**6))
         ),
         **_tuned_curve_cards(dataset, text),
-        "dataset, changed": datasets.version_changes(
+        "dataset, changed": dataset_versions.version_changes(
             builders.dataset(version=2), replace(DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
         ),
         "curve, working": learning_curves.progress_card(dataset, dataset, text),
