@@ -26,7 +26,7 @@ from bot.rules.promotion import (
     labels_below_floor,
 )
 from bot.services import checked_judges, datasets, looks, row_labels
-from bot.services.estimate_inputs import ENCODER_RUNG
+from bot.services.estimate_inputs import without_trained_rung
 from bot.services.hardware import Target
 from bot.services.measured_candidates import load_measured
 from bot.values.runs import Before, RunResult
@@ -56,54 +56,77 @@ def load_evidence(
     model if `target` is None. `bar` and `task` default to the dataset's settings."""
     dataset_settings = context.store.dataset_settings.get(dataset.name)
     limits = context.settings.policy.promotion
-    bar = bar or (dataset_settings.bar if dataset_settings else None) or limits.bar
+    stored_bar = dataset_settings.bar if dataset_settings else None
     kind = dataset_settings.task_kind if dataset_settings else None
     stored_task = task_kind(kind) if kind else None
     versions = tuple(version.id for version in context.store.datasets.versions(dataset.name))
     holdout = str(report.holdout_sha256)
-    done = context.store.measurements.done(versions, "curve")
-    curves = (Curve.from_json(measurement.result) for measurement in done if measurement.result)
-    measured = load_measured(context.store, context.settings.files, dataset.name, holdout, bar)
     evidence = Evidence(
-        bar=bar,
+        bar=bar or stored_bar or limits.bar,
         margin=limits.margin,
         task_kind=task or stored_task,
-        ladder=measured.ladder if measured else None,
-        judge=measured.judge if measured else None,
-        judge_checks=checked_judges.checks_of(
-            context.store, dataset.name, measured.judge if measured else None
-        ),
-        failed=measured.failed if measured else (),
-        curve=next((curve for curve in curves if curve.holdout_sha256 == holdout), None),
+        curve=_newest_curve(context, versions, holdout),
         label_checks=row_labels.count_checks(context, dataset.id, versions),
     )
+    measured = load_measured(context.store, context.settings.files, dataset.name, holdout, evidence.bar)
+    if measured is not None:
+        evidence = replace(
+            evidence,
+            ladder=measured.ladder,
+            judge=measured.judge,
+            judge_checks=checked_judges.checks_of(context.store, dataset.name, measured.judge),
+            failed=measured.failed,
+        )
     run = _newest_run(context, versions, holdout, target)
-    beside = RunResult.from_json(run.result).ladder if run and run.result else None
-    if run is None or beside is None:
+    if run is None or run.result is None:
+        return evidence
+    beside = RunResult.from_json(run.result).ladder
+    if beside is None:
         return evidence
     return with_run_result(context, evidence, run, beside)
 
 
+def _newest_curve(context: AppContext, versions: tuple[int, ...], holdout: str) -> Curve | None:
+    for measurement in context.store.measurements.done(versions, "curve"):
+        if measurement.result is None:
+            continue
+        curve = Curve.from_json(measurement.result)
+        if curve.holdout_sha256 == holdout:
+            return curve
+    return None
+
+
 def with_run_result(context: AppContext, evidence: Evidence, run: Run, beside: Ladder) -> Evidence:
-    """Adds the result of a run, unless another judge scored it than the ladder: their verdicts don't
-    compare. Its comparison of the tuned model with the best alternative is used if the ladder still has
-    that alternative with the same scores."""
+    """Adds the result of a run, unless another judge scored it than the ladder: their verdicts don't compare."""
     plan = plan_from_json(run.plan)
     if beside.scoring == "judge":
         if _has_other_judge(evidence, plan):
             return evidence
         checks = checked_judges.checks_of(context.store, plan.dataset, plan.judge)
         evidence = replace(evidence, judge=plan.judge, judge_checks=checks)
-    ladder, (tuned,) = evidence.ladder, beside.rung("tuned")
-    others = [rung for rung in beside.rungs if rung is not tuned]
-    same = [(rung.arm, rung.scores) for rung in ladder.rungs] if ladder else []
-    if ladder and others and (others[0].arm, others[0].scores) in same:
-        ladder = replace(ladder, pairs=(*ladder.pairs, *beside.pairs))
+    (tuned,) = beside.rung("tuned")
     if beside.bar != evidence.bar:
         # Judged without a correction for having picked the best of several: it was chosen before it was measured.
         (tuned,) = judge_rungs((tuned,), evidence.bar)
-    look = looks.number_of_tuned(looks.history(context.store, plan.dataset, plan.holdout_sha256), run)
-    return replace(evidence, ladder=ladder, tuned=tuned, tuned_look=look)
+    history = looks.history(context.store, plan.dataset, plan.holdout_sha256)
+    return replace(
+        evidence,
+        ladder=_with_pairs(evidence.ladder, beside),
+        tuned=tuned,
+        tuned_look=looks.number_of_tuned(history, run),
+    )
+
+
+def _with_pairs(ladder: Ladder | None, beside: Ladder) -> Ladder | None:
+    """Adds a result's comparison of the tuned model with the best alternative, if the ladder still has that alternative
+    with the same scores."""
+    best = next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
+    if ladder is None or best is None:
+        return ladder
+    is_unchanged = any((rung.arm, rung.scores) == (best.arm, best.scores) for rung in ladder.rungs)
+    if not is_unchanged:
+        return ladder
+    return replace(ladder, pairs=(*ladder.pairs, *beside.pairs))
 
 
 def without_other_judge(evidence: Evidence, plan: Plan) -> Evidence:
@@ -157,39 +180,44 @@ def promotion_proof(
     model's own run if it is newer than the stored one."""
     stored, plan = _run(context, model)
     run = run or stored
-    result = RunResult.from_json(run.result) if run.result else None
-    advice = result.advice if result else None
-    rung, limits = tuned_rung(context, run), context.settings.policy.promotion
-    look = looks.number_of_tuned(looks.history(context.store, plan.dataset, plan.holdout_sha256), run)
-    compared = []
-    if rung:
-        compared = [
-            *_compare_with_alternatives(context, run, plan, rung, look),
+    rung = tuned_rung(context, run)
+    proof = PromotionEvidence(
+        rung,
+        used=used.name if used else None,
+        is_gone=model.gone_at is not None,
+        limits=context.settings.policy.promotion,
+    )
+    if run.result is None:
+        return proof
+    result = RunResult.from_json(run.result)
+    if rung is not None:
+        look = looks.number_of_tuned(looks.history(context.store, plan.dataset, plan.holdout_sha256), run)
+        comparisons = [
+            *_compare_with_alternatives(context, run, plan, result, rung, look),
             *_find_better_models(context, model, plan, rung),
         ]
-    labels = (LabelRecall(label.label, label.rows, label.tuned) for label in result.labels) if result else ()
-    return PromotionEvidence(
-        rung=rung,
-        best=best_comparison(compared, limits.margin),
-        used=used.name if used else None,
-        against_used=_compare_with_model(context, plan, rung, used, look) if rung and used else None,
-        no_go=advice.headline if advice and advice.kind == "no_go" else None,
-        is_gone=model.gone_at is not None,
-        limits=limits,
-        low=labels_below_floor(labels, limits),
-        worse=result.worse_labels if result else (),
-        worse_than=better_name(result) if result else "",
-        judge=checked_judges.judge_of_result(context, plan, result) if result else None,
+        proof = replace(
+            proof,
+            best=best_comparison(comparisons, proof.limits.margin),
+            against_used=_compare_with_model(context, plan, rung, used, look) if used else None,
+        )
+    no_go = None
+    if result.advice is not None and result.advice.kind == "no_go":
+        no_go = result.advice.headline
+    labels = (LabelRecall(label.label, label.rows, label.tuned) for label in result.labels)
+    return replace(
+        proof,
+        no_go=no_go,
+        low=labels_below_floor(labels, proof.limits),
+        worse=result.worse_labels,
+        worse_than=better_name(result),
+        judge=checked_judges.judge_of_result(context, plan, result),
     )
 
 
 def what_answered_before(run: Run) -> Before:
     """Returns what a run's tuned model was compared with. Its base may be one that can't be asked."""
     return RunResult.from_json(run.result).before if run.result else "base"
-
-
-def _is_base_ahead(run: Run) -> bool:
-    return bool(run.result and RunResult.from_json(run.result).is_base_ahead)
 
 
 def measured_score(context: AppContext, model: Model) -> tuple[Plan, Rung | None]:
@@ -206,48 +234,72 @@ def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
 
 
 def _compare_with_alternatives(
-    context: AppContext, run: Run, plan: Plan, tuned: Rung, look: int
+    context: AppContext, run: Run, plan: Plan, result: RunResult, tuned: Rung, look: int
 ) -> Iterator[ModelComparison]:
     """Yields comparisons with what answered before the training, and with each alternative that answered the same rows
     and was scored in the same way."""
-    base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
-    if len(base) != tuned.n:
-        base = at((place for place in _judged_rows(context, plan).places if place < len(base)), base)
     usd = request_usd(context, plan.provider, plan.base_model, tuned.usd_per_1000)
-    if len(base) == tuned.n:
-        name, base_usd = _describe_base(context, run, plan, base)
-        change = RunResult.from_json(run.result).partial if run.result else None
-        if tuned.scoring in RIGHT_OR_WRONG:
-            scores = [float(answer.correct) for answer in base]
-            yield compare_models(name, tuned.scores, scores, usd, base_usd, look=look, read=tuned.read)
-        elif change is not None:
-            shown = Interval(change.low, change.high)
-            yield compare_change(name, change.before.score, shown, tuned, usd, base_usd, look=look)
+    with_base = _compare_with_base(context, run, plan, result, tuned, usd, look)
+    if with_base is not None:
+        yield with_base
     dataset = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
         return
+    evidence = without_trained_rung(load_evidence(context, dataset, report, None), plan.method)
     comparable = [
         rung
-        for rung in comparable_alternatives(load_evidence(context, dataset, report, None), plan.judge)
+        for rung in comparable_alternatives(evidence, plan.judge)
         if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)
-        # the free encoder is the same model as one that `head` trained
-        and not (plan.method == "head" and rung.arm.rung == ENCODER_RUNG)
     ]
-    best = None if _is_base_ahead(run) else find_best(comparable)
+    best = None if result.is_base_ahead else find_best(comparable)
     for rung in comparable:
-        provider, _, name = (rung.arm.model or "").partition("/")
-        other_usd = request_usd(context, provider, name, rung.usd_per_1000)
-        name = arm_name(rung.arm)
-        compared = compare_models(name, tuned.scores, rung.scores, usd, other_usd, look=look, read=tuned.read)
+        provider, _, model = (rung.arm.model or "").partition("/")
+        compared = compare_models(
+            arm_name(rung.arm),
+            tuned.scores,
+            rung.scores,
+            usd,
+            request_usd(context, provider, model, rung.usd_per_1000),
+            look=look,
+            read=tuned.read,
+        )
         yield replace(compared, is_best=rung is best)
 
 
+def _compare_with_base(
+    context: AppContext,
+    run: Run,
+    plan: Plan,
+    result: RunResult,
+    tuned: Rung,
+    usd: Decimal | None,
+    look: int,
+) -> ModelComparison | None:
+    """Compares with what answered before the training; `usd` is the price of 1,000 requests to the tuned model. Returns
+    None if the two did not answer the same rows, or if older results don't tell how they compare by shares of a row."""
+    base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
+    if len(base) != tuned.n:
+        # All rows were asked, and copies of a row count once in the tuned model's score.
+        places = [place for place in _judged_rows(context, plan).places if place < len(base)]
+        base = at(places, base)
+    if len(base) != tuned.n:
+        return None
+    name, base_usd = _describe_base(context, plan, result.before, base)
+    if tuned.scoring in RIGHT_OR_WRONG:
+        scores = [float(answer.correct) for answer in base]
+        return compare_models(name, tuned.scores, scores, usd, base_usd, look=look, read=tuned.read)
+    change = result.partial
+    if change is None:
+        return None
+    shown = Interval(change.low, change.high)
+    return compare_change(name, change.before.score, shown, tuned, usd, base_usd, look=look)
+
+
 def _describe_base(
-    context: AppContext, run: Run, plan: Plan, answers: Sequence[AnswerRow]
+    context: AppContext, plan: Plan, before: Before, answers: Sequence[AnswerRow]
 ) -> tuple[str, Decimal | None]:
     """Returns the name of what answered before the training, and the USD of 1,000 requests to it."""
-    before = what_answered_before(run)
     if before != "base":
         return arm_name(Candidate(before)), Decimal(0)
     usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, answers))
@@ -303,9 +355,12 @@ def _compare_with_model(
         if rung.n != other.n:
             return None
         return compare_models(used.name, rung.scores, other.scores, *prices, look=look, read=rung.read)
-    mine, theirs = _row_keys(context, plan, rung), _row_keys(context, other_plan, other)
-    places = {question: place for place, question in enumerate(theirs)}
-    common = [(place, places[question]) for place, question in enumerate(mine) if question in places]
+    mine = _row_keys(context, plan, rung)
+    theirs = _row_keys(context, other_plan, other)
+    their_places = {question: place for place, question in enumerate(theirs)}
+    common = [
+        (place, their_places[question]) for place, question in enumerate(mine) if question in their_places
+    ]
     if not common:
         return None
     return compare_models(
