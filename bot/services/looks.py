@@ -33,7 +33,8 @@ def history(store: Store, dataset: str, holdout: str) -> tuple[Look, ...]:
         *_curve_looks(store, ids),
         *_run_looks(store, ids),
     ]
-    return tuple(look for _, look in sorted(looks, key=lambda each: each[0]) if look.holdout in contained)
+    looks.sort(key=lambda timed: timed[0])
+    return tuple(look for _, look in looks if look.holdout in contained)
 
 
 def rungs_with_looks(
@@ -41,25 +42,27 @@ def rungs_with_looks(
 ) -> tuple[Rung, ...]:
     """Returns the rungs of a stored measurement, each with the look that measured it first. `looks` is the history of
     its holdout. The standings are still those of the stored ladder."""
-    read = find_read_places(store, files, plan.dataset, ladder.holdout_sha256, plan.train_sha256)
-
-    def with_look(rung: Rung) -> Rung:
+    holdout = ladder.holdout_sha256
+    read = find_read_places(store, files, plan.dataset, holdout, plan.train_sha256)
+    rungs = []
+    for rung in ladder.rungs:
         measured = measured_candidate(rung.arm, plan)
-        origin = find_origin(measured, ladder.holdout_sha256, looks)
+        origin = find_origin(measured, holdout, looks)
         fresh = None
         if origin.seen is not None:
-            fresh = find_fresh_places(files, ladder.holdout_sha256, origin.seen)
+            fresh = find_fresh_places(files, holdout, origin.seen)
+        # Only what learns from training rows can have learnt from rows that people had read.
         own_read = read if measured.rows else ()
-        return replace(rung, look=origin.look, choices=origin.choices, fresh=fresh, read=own_read)
-
-    return tuple(map(with_look, ladder.rungs))
+        rungs.append(replace(rung, look=origin.look, choices=origin.choices, fresh=fresh, read=own_read))
+    return tuple(rungs)
 
 
 def origin_of_run(store: Store, run: Run) -> Origin:
     """Returns how the model of a run came about. A run whose result isn't stored yet is the next look."""
     plan = plan_from_json(run.plan)
     measured = _tuned(run.id, plan.provider, run.model)
-    return find_origin(measured, plan.holdout_sha256, history(store, plan.dataset, plan.holdout_sha256))
+    looks = history(store, plan.dataset, plan.holdout_sha256)
+    return find_origin(measured, plan.holdout_sha256, looks)
 
 
 def next_look(looks: Iterable[Look]) -> int:
@@ -84,12 +87,16 @@ def measured_candidate(candidate: Candidate, plan: LadderPlan) -> MeasuredCandid
         return MeasuredCandidate(candidate, rows=rows)
     if candidate.rung == "optimised":
         return MeasuredCandidate(candidate, made_of=_hash([plan.optimised or ""]), rows=rows)
-    chosen = [plan.prompt.strip()] if plan.prompt and plan.prompt.strip() else []
+    chosen = []
+    prompt = (plan.prompt or "").strip()
+    if prompt:
+        chosen.append(prompt)
     if candidate.shots is not None and not plan.chooses_shots:
         chosen.append(f"{candidate.shots} examples")
     if candidate.rung == "retrieval":
         chosen += plan.documents
-    return MeasuredCandidate(candidate, by_people=_hash(chosen) if chosen else "", rows=rows)
+    by_people = _hash(chosen) if chosen else ""
+    return MeasuredCandidate(candidate, by_people=by_people, rows=rows)
 
 
 def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[int, ...]:
@@ -98,16 +105,20 @@ def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[i
     paths = [files / f"{name}.jsonl" for name in (holdout, *seen)]
     if not all(path.is_file() for path in paths):
         return ()
-    own, *others = [question_keys(path) for path in paths]
-    seen_keys = frozenset().union(*others)
+    own, *others = map(question_keys, paths)
+    seen_keys = set[bytes]()
+    for keys in others:
+        seen_keys.update(keys)
     return tuple(place for place, key in enumerate(own) if key not in seen_keys)
 
 
 def _contained_holdouts(versions: Sequence[Dataset], holdout: str) -> frozenset[str]:
     """Returns the hashes of the holdouts whose rows this one contains, itself included. `versions` are newest first."""
-    reports = [Report.from_json(each.report) for each in reversed(versions) if each.report]
-    contained: set[str] = set()
-    for report in reports:
+    contained = set[str]()
+    for version in reversed(versions):
+        if not version.report:
+            continue
+        report = Report.from_json(version.report)
         if report.holdout_sha256 == holdout:
             return frozenset({*contained, holdout})
         # Once they were opened, the sealed rows join the next version's holdout.
@@ -116,23 +127,26 @@ def _contained_holdouts(versions: Sequence[Dataset], holdout: str) -> frozenset[
 
 
 def _ladder_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
-    done = store.measurements.done(ids, "ladder")
-    # By the time of its result: a measurement that ends later must not change the number of one that was shown before.
-    return [
-        (Ladder.from_json(each.result).measured_at, _ladder_look(store, each)) for each in done if each.result
-    ]
+    looks = []
+    for measurement in store.measurements.done(ids, "ladder"):
+        if measurement.result is None:
+            continue
+        # By the time of its result: one that ends later must not change the number of one that was shown before.
+        shown_at = Ladder.from_json(measurement.result).measured_at
+        looks.append((shown_at, _ladder_look(store, measurement)))
+    return looks
 
 
 def _ladder_look(store: Store, measurement: Measurement) -> Look:
     plan = LadderPlan.from_json(measurement.plan)
     progress = LadderProgress.from_json(measurement.progress)
-    failed = {each.arm for each in progress.arms if each.failed is not None}
-    candidates = [measured_candidate(arm, plan) for arm in plan.arms if arm not in failed]
+    failed = {arm.arm for arm in progress.arms if arm.failed is not None}
+    candidates = tuple(measured_candidate(arm, plan) for arm in plan.arms if arm not in failed)
     # People who compare or judge answers read held-out questions.
     compared = store.preferences.of(measurement.id)
     judged = store.human_verdicts.on_measurement(measurement.id)
     shows_rows = bool(compared or judged)
-    return Look(f"m{measurement.id}", plan.holdout_sha256, tuple(candidates), shows_rows)
+    return Look(f"m{measurement.id}", plan.holdout_sha256, candidates, shows_rows)
 
 
 def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
@@ -142,11 +156,13 @@ def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]
         plan = plan_of(measurement.plan)
         if not isinstance(plan, TunedCurvePlan):
             continue
+        name = f"m{measurement.id}"
         for size in TunedCurveProgress.from_json(measurement.progress).sizes:
-            if size.from_before is None:
-                measured = MeasuredCandidate(Candidate("tuned", size.model), made_of=f"m{measurement.id}")
-                look = Look(f"m{measurement.id}", plan.holdout_sha256, (measured,))
-                looks.append((measurement.updated_at, look))
+            if size.from_before is not None:
+                continue
+            measured = MeasuredCandidate(Candidate("tuned", size.model), made_of=name)
+            look = Look(name, plan.holdout_sha256, (measured,))
+            looks.append((measurement.updated_at, look))
     return looks
 
 

@@ -57,10 +57,13 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
     summary = overview_of(context, run)
     if summary.result is None:
         return summary
-    actuals = notifications.actuals_of(run, summary.plan, summary.result)
-    running, looks = notifications.running_errors(context), datasets.looks_at_run(context, run)
-    after = load_after_result(context.store, run, summary.plan, summary.result)
-    return replace(summary, actuals=actuals, running=running, looks=looks, after=after)
+    return replace(
+        summary,
+        actuals=notifications.actuals_of(run, summary.plan, summary.result),
+        running=notifications.running_errors(context),
+        looks=datasets.looks_at_run(context, run),
+        after=load_after_result(context.store, run, summary.plan, summary.result),
+    )
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:

@@ -3,6 +3,8 @@ labelling itself is in distillations.py."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from bot.context import CoreContext
@@ -18,13 +20,17 @@ def count_taught(context: CoreContext, plan: Plan, evidence: Evidence) -> tuple[
     measured score."""
     taught = []
     for teacher, count in _count(context, plan.dataset, plan.train_sha256).items():
-        measured = [rung for rung in evidence.rungs if rung.arm.model == teacher]
-        best = find_best(measured)
-        if best:
-            score, low, high = (round(share, 6) for share in (best.score, best.low, best.high))
-            taught.append(TaughtRows(teacher, count, score, low, high))
-        else:
-            taught.append(TaughtRows(teacher, count))
+        best = find_best(rung for rung in evidence.rungs if rung.arm.model == teacher)
+        rows = TaughtRows(teacher, count)
+        if best is not None:
+            # Rounded, since the plan with these numbers is hashed.
+            rows = replace(
+                rows,
+                score=round(best.score, 6),
+                low=round(best.low, 6),
+                high=round(best.high, 6),
+            )
+        taught.append(rows)
     return tuple(taught)
 
 
@@ -40,24 +46,27 @@ def _count(context: CoreContext, dataset: str, train_sha256: str | None) -> dict
     path: Path = context.settings.files / f"{train_sha256}.jsonl"
     if not labels_by_teacher or not path.is_file():
         return {}
-    rows = [(question_key(row).hex(), row.answer.strip()) for row in read(path, path.name).examples]
-    counts = {
-        teacher: sum(labels.get(key) == label for key, label in rows)
-        for teacher, labels in labels_by_teacher.items()
-    }
-    return {teacher: count for teacher, count in counts.items() if count}
+    counts = Counter[str]()
+    for row in read(path, path.name).examples:
+        key = question_key(row).hex()
+        label = row.answer.strip()
+        counts.update(teacher for teacher, labels in labels_by_teacher.items() if labels.get(key) == label)
+    # A plan is hashed with the teachers in their order.
+    return {teacher: counts[teacher] for teacher in labels_by_teacher if counts[teacher]}
 
 
 def _labels_by_teacher(context: CoreContext, dataset: str) -> dict[str, dict[str, str]]:
     """Returns each teacher's labels of new rows, by the row's key."""
-    versions = [version.id for version in context.store.datasets.versions(dataset)]
-    labels: dict[str, dict[str, str]] = {}
-    for labelling in context.store.labellings.on(versions):
+    store = context.store
+    versions = [version.id for version in store.datasets.versions(dataset)]
+    labels_by_teacher: dict[str, dict[str, str]] = {}
+    for labelling in store.labellings.on(versions):
         if labelling.teacher is None or labelling.state not in ("closing", "done"):
             continue
-        answers = {answer.place: answer.label for answer in context.store.labellings.labels(labelling)}
-        for row in context.store.labellings.rows(labelling):
+        labels = labels_by_teacher.setdefault(labelling.teacher, {})
+        answers = {answer.place: answer.label for answer in store.labellings.labels(labelling)}
+        for row in store.labellings.rows(labelling):
             label = answers.get(row.place)
             if row.given is None and label is not None:
-                labels.setdefault(labelling.teacher, {})[row.key] = label
-    return labels
+                labels[row.key] = label
+    return labels_by_teacher
