@@ -10,19 +10,16 @@ card says so.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
 
 from bot.cards import advice
 from bot.cards import deployments as deployment_cards
 from bot.cards.blocks import code, escape
 from bot.cards.reasons import because_text
 from bot.context import AppContext
-from bot.llm_client import Question, key_of
 from bot.rules import units
-from bot.rules.budgets import actual_micros, is_paid_by_token
+from bot.rules.budgets import Hosting, actual_micros, is_paid_by_token
 from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.facts import Evidence
 from bot.rules.plans import plan_from_json
@@ -52,24 +49,21 @@ from bot.services.data_policy import Forbidden, Unsure
 from bot.services.dataset_worker import SEED
 from bot.services.estimate_inputs import without_trained_rung
 from bot.services.evaluation_engine import Answers, Evaluation
-from bot.services.evaluation_worker import max_tokens
 from bot.services.judgements import ResultStep
 from bot.services.read_rows import find_read_places
+from bot.services.run_questions import longest_answer, questions_of, tuned_candidate
 from bot.services.run_worker import JudgedRun, RunComparison, judge_run
 from bot.values.evaluations import ArmProgress
 from bot.values.runs import Advice, Before, Progress, Refusal, RunResult
 from storage.evaluations import AnswerTotals
 from storage.records import Run
-from trainers.chat_parameters import thinking_tokens
-from trainers.dataset import Example
 from trainers.dataset.rows import has_own_instructions
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
-from trainers.evaluation import prompts
 from trainers.evaluation.results import CLASSICAL, ENCODER, Candidate, Ladder
 from trainers.methods import METHODS
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
-from trainers.types import Message, Metric, SweepArm
+from trainers.types import Metric, SweepArm
 
 LOOK_AGAIN_S = 5.0
 
@@ -100,55 +94,10 @@ def evaluate(context: AppContext, run: Run) -> None:
         run_states.end(context, run, "failed", sentence, actual_micros=spent)
 
 
-def tuned_candidate(provider: str, model: str) -> Candidate:
-    """Returns the candidate for a tuned model; `model` is its name at the provider. Its prompts are those of the
-    training, without a list of labels."""
-    return Candidate("tuned", f"{provider}/{model}")
-
-
-def questions_of(
-    context: AppContext,
-    candidates: Sequence[Candidate],
-    *,
-    labels: tuple[str, ...],
-    holdout_sha256: str,
-    longest: int,
-    answer_format: str = "",
-) -> tuple[Mapping[Candidate, Sequence[str]], Callable[[frozenset[str]], Sequence[Question]]]:
-    """Returns the keys of each candidate's answers, in the order of the held-out rows, and a function that builds the
-    questions for given keys. The prompt of a base model ("zero") lists the labels, or has the `answer_format` if the
-    row has no instructions; a tuned model knows them. `longest` is the most tokens of an answer without thinking."""
-    files = context.settings.files
-    most = {  # tokens of an answer, including those for thinking
-        candidate: longest + thinking_tokens(context.settings.thinks(str(candidate.model)))
-        for candidate in candidates
-    }
-    keys = {
-        candidate: _keys(files, holdout_sha256, candidate, labels, most[candidate], answer_format)
-        for candidate in candidates
-    }
-
-    def questions(wanted: frozenset[str]) -> Sequence[Question]:
-        holdout = evaluation_worker.examples(files, holdout_sha256)
-        return [
-            Question(
-                key,
-                str(candidate.model),
-                str(candidate.model).split("/", 1)[1],
-                _prompt(candidate, row, labels, answer_format),
-                most[candidate],
-                tools=prompts.tools_of(row),
-            )
-            for candidate in candidates
-            for key, row in zip(keys[candidate], holdout, strict=True)
-            if key in wanted
-        ]
-
-    return keys, questions
-
-
 def _take_step(step: ResultStep) -> None:
-    context, run, plan = step.context, step.run, step.plan
+    context = step.context
+    run = step.run
+    plan = step.plan
     trainer = context.trainers.get(run.provider)
     if run.cancel_asked_by:
         _end_once_idle(step, "cancelled", f"Measuring was cancelled by <@{run.cancel_asked_by}>.")
@@ -170,23 +119,11 @@ def _take_step(step: ResultStep) -> None:
             return
     evaluation = _evaluation(step)
     answers = evaluation_engine.collect(context, evaluation, _arms(evaluation, step.progress))
-    if plan.hosting and (answers.all_missing or answers.failed):
-        serving = deployments.serving_state(context, run, plan, plan.hosting)
-        if not serving.is_ready:
-            # Its machine is not ready or has ended, so waiting questions would fail.
-            context.llm.drop(step.owner)
-            if serving.is_given_up:
-                _end(step, "failed", "Nobody started the model again, so it could not be measured.")
-            else:
-                run_states.wait(context, run, LOOK_AGAIN_S, note=serving.note)
-            return
+    needs_machine = bool(answers.all_missing or answers.failed)
+    if plan.hosting and needs_machine and _waits_for_machine(step, plan.hosting):
+        return
     if answers.missing.get(CLASSICAL):
-        replies = context.workers.poll(
-            f"classical {step.owner}", evaluation_worker.classical_answers, plan, context.settings.files, SEED
-        )
-        if replies is not None:
-            keys, now = evaluation.keys[CLASSICAL], context.clock()
-            evaluation_engine.store_free_answers(context, CLASSICAL, keys, replies, now, step.owner)
+        _take_classical_answers(step, evaluation.keys[CLASSICAL])
     if answers.missing.get(ENCODER):
         refusal = free_encoder.take_answers(step, evaluation.keys[ENCODER])
         if refusal:
@@ -203,6 +140,31 @@ def _take_step(step: ResultStep) -> None:
         _ask_missing(step, evaluation, answers)
 
 
+def _waits_for_machine(step: ResultStep, hosting: Hosting) -> bool:
+    """True if the machine that serves the model is not ready. Waits for it then, or ends the run if it was given up."""
+    context = step.context
+    serving = deployments.serving_state(context, step.run, step.plan, hosting)
+    if serving.is_ready:
+        return False
+    context.llm.drop(step.owner)  # its machine is not ready or has ended, so waiting questions would fail
+    if serving.is_given_up:
+        _end(step, "failed", "Nobody started the model again, so it could not be measured.")
+    else:
+        run_states.wait(context, step.run, LOOK_AGAIN_S, note=serving.note)
+    return True
+
+
+def _take_classical_answers(step: ResultStep, keys: Sequence[str]) -> None:
+    """Has a worker answer all rows with the classical model, and stores the answers."""
+    context = step.context
+    work = f"classical {step.owner}"
+    replies = context.workers.poll(
+        work, evaluation_worker.classical_answers, step.plan, context.settings.files, SEED
+    )
+    if replies is not None:
+        evaluation_engine.store_free_answers(context, CLASSICAL, keys, replies, context.clock(), step.owner)
+
+
 def _use_classical(step: ResultStep, why: Refusal) -> None:
     """Stores that the free encoder can't be used, so that the classical model takes its place from now on."""
     context = step.context
@@ -213,15 +175,17 @@ def _use_classical(step: ResultStep, why: Refusal) -> None:
 def _handle_failure(step: ResultStep, answers: Answers) -> None:
     """Ends the run, with two exceptions: if the tuned model's machine may be at fault, it is checked first; and if the
     base model can't be asked by the token, the classical model replaces it."""
-    context, run, plan = step.context, step.run, step.plan
+    context = step.context
+    run = step.run
+    plan = step.plan
     context.llm.drop(step.owner)
-    (failed,) = [arm for arm in answers.arms if arm.failed is not None][:1]
-    if plan.hosting and failed.arm.rung == "tuned" and deployments.look_soon(context, run):
+    failed = next(arm.arm for arm in answers.arms if arm.failed is not None)
+    if plan.hosting and failed.rung == "tuned" and deployments.look_soon(context, run):
         run_states.wait(context, run, LOOK_AGAIN_S, note=answers.failed)
-    elif plan.hosting and failed.arm.rung == "zero" and plan.labels:
+    elif plan.hosting and failed.rung == "zero" and plan.labels:
         progress = replace(step.progress, is_base_unasked=True).to_json()
         context.store.runs.move(run, "evaluating", now=context.clock(), progress=progress)
-    elif plan.hosting and failed.arm.rung == "tuned":
+    elif plan.hosting and failed.rung == "tuned":
         title = context.settings.title_of(plan.provider)
         _end(step, "failed", deployment_cards.expired_text(title, str(answers.failed)))
     else:
@@ -279,12 +243,14 @@ def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: U
 
 def _before(step: ResultStep) -> Before:
     """Returns what the tuned model is compared with."""
-    progress, method = step.progress, step.plan.method
-    if progress.is_base_unasked:
+    method = step.plan.method
+    if step.progress.is_base_unasked:
         return "classical"
     if not METHODS[method].is_for_encoders:
         return "base"
-    if method == "head" or progress.no_encoder:  # what `head` trains is the free encoder
+    if method == "head":  # what it trains is the free encoder itself
+        return "classical"
+    if step.progress.no_encoder:
         return "classical"
     return "encoder"
 
@@ -292,17 +258,23 @@ def _before(step: ResultStep) -> Before:
 def _evaluation(step: ResultStep) -> Evaluation:
     """Returns the evaluation of what answered before the training and of the tuned model, in this order. The free
     encoder has no keys before they were loaded."""
-    run, plan, before = step.run, step.plan, _before(step)
+    run = step.run
+    plan = step.plan
+    before = _before(step)
     tuned = tuned_candidate(run.provider, _tuned_model(step))
-    base = Candidate("zero", f"{run.provider}/{plan.base_model}")
-    asked_models = [base, tuned] if before == "base" else [tuned]
+    models_to_ask = [tuned]
+    answer_format = ""
+    if before == "base":
+        base = Candidate("zero", f"{run.provider}/{plan.base_model}")
+        models_to_ask = [base, tuned]
+        answer_format = _answer_format(step)
     keys, questions = questions_of(
         step.context,
-        asked_models,
+        models_to_ask,
         labels=plan.labels,
         holdout_sha256=plan.holdout_sha256,
         longest=longest_answer(step.context, run.dataset_id, plan.labels),
-        answer_format=_answer_format(step) if before == "base" else "",
+        answer_format=answer_format,
     )
     if before == "encoder":
         keys = {ENCODER: free_encoder.stored_keys(step), **keys}
@@ -316,10 +288,11 @@ def _evaluation(step: ResultStep) -> Evaluation:
 def _answer_format(step: ResultStep) -> str:
     """Returns the default instruction of the base model, the same as in a measurement of this version, so that its
     answers are not paid for twice. It is read from the version's own training rows: those of a run may be pairs."""
-    report = datasets.report_of(step.context.store.datasets.get(step.run.dataset_id))
+    context = step.context
+    report = datasets.report_of(context.store.datasets.get(step.run.dataset_id))
     if report is None or report.scoring != "json" or step.plan.labels:
         return ""
-    return read_answer_format(step.context.settings.files, str(report.train_sha256))
+    return read_answer_format(context.settings.files, str(report.train_sha256))
 
 
 def _names_fields(step: ResultStep) -> bool:
@@ -328,14 +301,6 @@ def _names_fields(step: ResultStep) -> bool:
         return False
     rows = evaluation_worker.examples(step.context.settings.files, step.plan.holdout_sha256)
     return not all(map(has_own_instructions, rows))
-
-
-def longest_answer(context: AppContext, dataset_id: int, labels: Sequence[str]) -> int:
-    """Returns the most tokens of an answer without thinking, the same as in a measurement of this version."""
-    report = datasets.report_of(context.store.datasets.get(dataset_id))
-    if report is None:  # it was deleted
-        return max_tokens(labels, 0, None)
-    return max_tokens(labels, report.tokens.answer_most, report.scoring)
 
 
 def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
@@ -348,44 +313,22 @@ def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
     ]
 
 
-@lru_cache(maxsize=64)
-def _keys(
-    files: Path,
-    holdout_sha256: str,
-    candidate: Candidate,
-    labels: tuple[str, ...],
-    most: int,
-    answer_format: str,
-) -> tuple[str, ...]:
-    """Returns the keys of the questions about each held-out row. Cached, since computing them reads all rows."""
-    rows = evaluation_worker.examples(files, holdout_sha256)
-    return tuple(
-        key_of(
-            str(candidate.model), _prompt(candidate, row, labels, answer_format), most, prompts.tools_of(row)
-        )
-        for row in rows
-    )
-
-
-def _prompt(
-    candidate: Candidate, row: Example, labels: Sequence[str], answer_format: str
-) -> tuple[Message, ...]:
-    if candidate.rung == "zero":
-        return prompts.zero_shot(row, labels, None, answer_format)
-    return prompts.trained_prompt(row)
-
-
 def _judge(step: ResultStep) -> None:
     """Has a worker judge the answers. Its arguments are gathered once; later steps only poll for its result."""
-    context, run, plan = step.context, step.run, step.plan
-    is_begun, trainer = context.workers.has(_judge_task(run)), context.trainers[run.provider]
+    context = step.context
+    run = step.run
+    is_begun = context.workers.has(_judge_task(run))
+    trainer = context.trainers[run.provider]
+    metrics: Sequence[Metric] = ()
+    arms: tuple[SweepArm, ...] = ()
     try:
-        job = None if is_begun and not plan.swept else trainer.job(str(run.job_id))
-        metrics = trainer.metrics(job) if job and not is_begun else ()
-        arms = trainer.arms(job) if job and plan.swept else ()
+        if not is_begun or step.plan.swept:
+            job = trainer.job(str(run.job_id))
+            metrics = () if is_begun else trainer.metrics(job)
+            arms = trainer.arms(job) if step.plan.swept else ()
     except (Refused, InvalidResponse) as gone:
         log.warning("run %s: its result has no charts of the training: %s", run.id, gone)
-        metrics, arms = (), ()
+        metrics = ()
     except TrainerError as trouble:
         run_states.wait(context, run, LOOK_AGAIN_S, note=str(trouble))
         return
@@ -395,17 +338,40 @@ def _judge(step: ResultStep) -> None:
 
 
 def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | None:
-    context, run, plan = step.context, step.run, step.plan
-    evaluation, evidence = _evaluation(step), without_trained_rung(_evidence(step), plan.method)
+    comparison = _gather_comparison(step)
+    return step.context.workers.poll(
+        _judge_task(step.run),
+        judge_run,
+        comparison,
+        metrics,
+        title=step.run.model or "",
+        folder=step.folder,
+        now=step.context.clock(),
+    )
+
+
+def _gather_comparison(step: ResultStep) -> RunComparison:
+    context = step.context
+    run = step.run
+    plan = step.plan
+    files = context.settings.files
+    evaluation = _evaluation(step)
     replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, step.progress))
     (base_arm, base), (tuned_arm, tuned) = replies.items()
-    report = datasets.report_of(context.store.datasets.get(run.dataset_id))
-    from_judge, verdicts, judge = judgements.answers_about_run(step), None, None
+    verdicts = None
+    judge = None
+    judge_of_verdicts = None
+    from_judge = judgements.answers_about_run(step)
     if from_judge:
         texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
-        rows = evaluation_worker.examples(context.settings.files, plan.holdout_sha256)
-        verdicts, judge = judge_worker.verdicts_of(texts, from_judge, rows)
-    comparison = RunComparison(
+        rows = evaluation_worker.examples(files, plan.holdout_sha256)
+        by_arm, judge = judge_worker.verdicts_of(texts, from_judge, rows)
+        if by_arm:
+            verdicts = (by_arm[base_arm], by_arm[tuned_arm])
+            judge_of_verdicts = plan.judge
+    evidence = without_trained_rung(_evidence(step), plan.method)
+    report = datasets.report_of(context.store.datasets.get(run.dataset_id))
+    return RunComparison(
         run_id=run.id,
         arm=Candidate("tuned", f"{plan.provider}/{run.model}"),
         base=base,
@@ -416,19 +382,13 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | N
         price=PriceList.from_json(plan.prices).rows[0],
         dataset=plan.dataset,
         version=plan.dataset_version,
-        holdout=context.settings.files / f"{plan.holdout_sha256}.jsonl",
+        holdout=files / f"{plan.holdout_sha256}.jsonl",
         origin=looks.origin_of_run(context.store, run),
-        read=find_read_places(
-            context.store, context.settings.files, plan.dataset, plan.holdout_sha256, plan.train_sha256
-        ),
-        alternatives=evidence_services.comparable_alternatives(evidence, plan.judge if verdicts else None),
+        read=find_read_places(context.store, files, plan.dataset, plan.holdout_sha256, plan.train_sha256),
+        alternatives=evidence_services.comparable_alternatives(evidence, judge_of_verdicts),
         judge=judge,
         floor=report.floor if report else None,
-        verdicts=(verdicts[base_arm], verdicts[tuned_arm]) if verdicts else None,
-    )
-    title, now = run.model or "", context.clock()
-    return context.workers.poll(
-        _judge_task(run), judge_run, comparison, metrics, title=title, folder=step.folder, now=now
+        verdicts=verdicts,
     )
 
 
@@ -437,11 +397,52 @@ def _judge_task(run: Run) -> str:
 
 
 def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> None:
-    context, run, plan, progress = step.context, step.run, step.plan, step.progress
-    settled, hosting = _spent_micros(step), context.store.deployments.cost_of_run(run.id)
-    actual = settled + hosting
+    """Stores the result and posts it. Everything slow is done before the transaction, which holds the write lock."""
+    context = step.context
+    run = step.run
+    settled = _spent_micros(step)
+    hosting = context.store.deployments.cost_of_run(run.id)
+    result = _build_result(step, judged, arms, actual_micros=settled + hosting, hosting_micros=hosting)
+    context.store.runs.keep_answers(judged.answers)  # the model's proof is read from them
+    proof = models.proof_of_run(context, replace(run, result=result.to_json()))
+    may_be_used = proof is not None and not find_objections(proof)
+    if proof and proof.best and proof.best.wins_by_price(proof.limits.margin):
+        # The model is good because it is cheaper and not worse than this one, so the card has to show it.
+        result = replace(result, not_worse=proof.best, margin=proof.limits.margin)
+    dataset = context.store.datasets.get(run.dataset_id)
+    may_show = authorization.may_show_rows(context, dataset, run.channel)
+    changed = judged.changed if may_show else ()
+    result = replace(result, shown_rows=len(changed), is_offered=may_be_used)
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(
+            run, "done", now=now, result=result.to_json(), actual_micros=result.actual_micros
+        )
+        if moved is None:
+            return
+        context.store.runs.book(moved, "settle", settled, month=units.month_of(now), now=now)
+        context.audit("finetune", "done", f"run {run.id}")
+        notifications.show_progress(context, moved)
+        notifications.post_result(context, moved, step.plan, result, changed)
+
+
+def _build_result(
+    step: ResultStep,
+    judged: JudgedRun,
+    arms: tuple[SweepArm, ...],
+    *,
+    actual_micros: int,
+    hosting_micros: int,
+) -> RunResult:
+    """Returns the result without what the model's proof decides, which is computed from it."""
+    context = step.context
+    plan = step.plan
+    progress = step.progress
     row = context.settings.provider(plan.provider)
-    result = RunResult(
+    at_once = min(row.callers, judged.tuned.n) if row else None
+    vendor_micros = progress.vendor.micros if progress.vendor else None
+    is_uncounted = progress.is_uncounted and is_paid_by_token(PriceList.from_json(plan.prices))
+    return RunResult(
         base=judged.base,
         tuned=judged.tuned,
         better=judged.better,
@@ -453,8 +454,8 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         trained_tokens=progress.trained_tokens,
         steps=progress.step,
         estimated_micros=plan.expected_micros,
-        actual_micros=actual,
-        hosting_micros=hosting,
+        actual_micros=actual_micros,
+        hosting_micros=hosting_micros,
         labelled=bool(plan.labels),
         names_fields=_names_fields(step),
         no_encoder=progress.no_encoder,
@@ -463,7 +464,7 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         is_base_ahead=judged.is_base_ahead,
         advice=_advice(step, judged.beside),
         arms=arms,
-        at_once=(min(row.callers, judged.tuned.n) if row else None),
+        at_once=at_once,
         labels=judged.labels,
         worse_labels=judged.worse_labels,
         judge=judged.judge,
@@ -471,33 +472,14 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
         judge_checks=evidence_services.judge_checks(context, plan),
         checkable=checked_judges.find_checkable(context, plan.dataset, plan.judge),
         before=_before(step),
-        vendor_micros=progress.vendor.micros if progress.vendor else None,
+        vendor_micros=vendor_micros,
         reward=progress.reward,
         preference_accuracy=progress.preference_accuracy,
         reward_curve=judged.curves.reward,
         preference_curve=judged.curves.preference_accuracy,
         margin_curve=judged.curves.reward_margin,
-        is_uncounted=progress.is_uncounted and is_paid_by_token(PriceList.from_json(plan.prices)),
+        is_uncounted=is_uncounted,
     )
-    context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
-    # Everything slow is done before the transaction, which holds the write lock.
-    proof = models.proof_of_run(context, replace(run, result=result.to_json()))
-    may_be_used = proof is not None and not find_objections(proof)
-    if proof and proof.best and proof.best.wins_by_price(proof.limits.margin):
-        # The model is good because it is cheaper and not worse than this one, so the card has to show it.
-        result = replace(result, not_worse=proof.best, margin=proof.limits.margin)
-    may_show = authorization.may_show_rows(context, context.store.datasets.get(run.dataset_id), run.channel)
-    changed = judged.changed if may_show else ()
-    result = replace(result, shown_rows=len(changed), is_offered=may_be_used)
-    now = context.clock()
-    with context.store.transaction():
-        moved = context.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
-        if moved is None:
-            return
-        context.store.runs.book(moved, "settle", settled, month=units.month_of(now), now=now)
-        context.audit("finetune", "done", f"run {run.id}")
-        notifications.show_progress(context, moved)
-        notifications.post_result(context, moved, plan, result, changed)
 
 
 def _advice(step: ResultStep, beside: Ladder) -> Advice | None:

@@ -23,7 +23,7 @@ from bot.services import (
     measurements,
     plans,
     provider_jobs,
-    run_results,
+    run_questions,
 )
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.evaluation_engine import Evaluation
@@ -246,13 +246,13 @@ def evaluation_of(
 ) -> Evaluation:
     """Returns the evaluation in which one size's model answers every held-out row, as a run's tuned model does. `model`
     is its name at the provider."""
-    candidate = run_results.tuned_candidate(plan.provider, model)
-    keys, questions = run_results.questions_of(
+    candidate = run_questions.tuned_candidate(plan.provider, model)
+    keys, questions = run_questions.questions_of(
         context,
         [candidate],
         labels=plan.labels,
         holdout_sha256=plan.holdout_sha256,
-        longest=run_results.longest_answer(context, measurement.dataset_id, plan.labels),
+        longest=run_questions.longest_answer(context, measurement.dataset_id, plan.labels),
     )
     return Evaluation(f"m{measurement.id}", keys, questions)
 
