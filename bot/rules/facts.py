@@ -180,8 +180,10 @@ class Evidence:
     @property
     def is_judged(self) -> bool:
         """True if the scores are a judge's verdicts."""
-        scored = [*self.rungs, *([self.tuned] if self.tuned else [])]
-        return self.judge is not None and any(rung.scoring == "judge" for rung in scored)
+        if self.judge is None:
+            return False
+        is_tuned_judged = self.tuned is not None and self.tuned.scoring == "judge"
+        return is_tuned_judged or any(rung.scoring == "judge" for rung in self.rungs)
 
     @property
     def is_judge_distrusted(self) -> bool:

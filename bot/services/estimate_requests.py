@@ -345,14 +345,21 @@ def prediction_of(result: EstimateResult) -> Prediction:
 
 def _verdict(result: EstimateResult) -> PlanVerdict:
     """Returns the verdict to be frozen in the plan, so that it can't change after approvers have read it."""
-    verdict, sums, outlook = result.verdict, result.estimate, result.outlook
-    evidence, facts = result.evidence, result.verdict.facts
+    verdict = result.verdict
+    sums = result.estimate
+    outlook = result.outlook
+    evidence = result.evidence
+    facts = verdict.facts
     best = find_best(evidence.alternatives)
+    floor = None
+    if facts.has_objects and facts.floor is not None:
+        floor = round(facts.floor, 6)
+    aim = "".join(text for _, text in aim_facts(aim_numbers(facts)))
     return PlanVerdict(
         kind=verdict.kind,
         rule=verdict.rule,
         reason=because_text(verdict.deciding.because),
-        bar=result.evidence.bar,
+        bar=evidence.bar,
         best=_best_candidate(best) if best else None,
         people_micros=to_micros(sums.people_usd) if sums else 0,
         labels_micros=to_micros(sums.labels_usd) if sums else 0,
@@ -361,10 +368,10 @@ def _verdict(result: EstimateResult) -> PlanVerdict:
         net=_net_value(outlook),
         machine_micros=to_micros(sums.monthly_after.hosting) if sums else 0,
         unmeasured=_unmeasured(result),
-        task=result.evidence.task_kind or "",
-        aim="".join(text for _, text in aim_facts(aim_numbers(verdict.facts))),
+        task=evidence.task_kind or "",
+        aim=aim,
         scoring=best.scoring if best else "label",
-        floor=round(facts.floor, 6) if facts.has_objects and facts.floor is not None else None,
+        floor=floor,
         judge=str(evidence.judge) if evidence.is_judged else "",
     )
 

@@ -140,8 +140,10 @@ def _has_other_judge(evidence: Evidence, plan: Plan) -> bool:
 
 def best_rung(evidence: Evidence) -> Rung | None:
     """Returns the best rung, the tuned model's included."""
-    tuned = [evidence.tuned] if evidence.tuned else []
-    return find_best([*evidence.rungs, *tuned])
+    rungs = [*evidence.rungs]
+    if evidence.tuned is not None:
+        rungs.append(evidence.tuned)
+    return find_best(rungs)
 
 
 def judge_checks(context: AppContext, plan: Plan) -> JudgeChecks | None:

@@ -422,12 +422,6 @@ def _looks_notes(
     return [looks_sentence(looks)] if looks.count >= from_look else []
 
 
-def _several_labels_notes(context: AppContext, measurement: Measurement) -> list[str]:
-    report = datasets.report_of(context.store.datasets.get(measurement.dataset_id))
-    text = several_labels_text(report.n_combined) if report else ""
-    return [text] if text else []
-
-
 def _visible_measurement(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
     """Returns the measurement, None if there is none or this person may not know of it."""
     measurement = context.store.measurements.get(number)
@@ -443,48 +437,58 @@ def result_card(
     """Returns the card of a result, given as JSON. `for_people` is True if answers may be shown in its channel; None
     looks that up."""
     if measurement.kind == "curve":
-        curve = Curve.from_json(result)
-        settings, beside = context.store.dataset_settings.get(curve.dataset), None
-        if isinstance(plan_of(measurement.plan), TunedCurvePlan):
-            beside = TunedCurveProgress.from_json(measurement.progress).classical
-        return curve_views.card(
-            curve,
-            number=measurement.id,
-            label_usd=_label_usd(measurement),
-            bar=settings.bar if settings else None,
-            beside=beside,
-            free=_free_candidates(context, curve),
-        )
-    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+        return _curve_result_card(context, measurement, Curve.from_json(result))
+    plan = LadderPlan.from_json(measurement.plan)
+    progress = LadderProgress.from_json(measurement.progress)
     own = Ladder.from_json(result)
     test = sealed_rows.load_test(context.store, measurement)
     if test:
         return sealed_views.result_card(own, measurement.id, test, progress.outcome)
     ladder = known_ladder(context.store, context.settings.files, measurement)
+    answers = judge_worker.read_answers(folder_of(context, measurement))
     pairs = pairs_for_people(context, measurement)
-    has_answers = bool(judge_worker.read_answers(folder_of(context, measurement)) or (pairs and pairs.rows))
+    has_answers = bool(answers or (pairs and pairs.rows))
+    dataset = context.store.datasets.get(measurement.dataset_id)
     if has_answers and for_people is None:
-        dataset = context.store.datasets.get(measurement.dataset_id)
         for_people = authorization.may_show_rows(context, dataset, measurement.channel)
     judge = checked_judges.judge_of_measurement(context, measurement, may_show=bool(for_people))
+    notes = []
+    if progress.search:
+        notes.append(prompt_views.outcome(progress.search))
     judged = _judge_notes(plan, progress.judge, ladder, judge.checks if judge else UNCHECKED)
+    notes += judged[:1]
+    notes += [*views.fewer_examples(plan), *views.unknown_kind(plan), *views.left_out(progress.arms)]
+    notes += _looks_notes(context, measurement, ladder, from_look=2)
+    report = datasets.report_of(dataset)
+    if report and report.n_combined:
+        notes.append(several_labels_text(report.n_combined))
+    encoder = None
+    if plan.labels:
+        encoder = candidates.encoder_target(context.settings, context.trainers)
     return ladder_views.card(
         ladder,
         own=[rung.arm for rung in own.rungs],
         number=measurement.id,
-        notes=[
-            *([prompt_views.outcome(progress.search)] if progress.search else []),
-            *judged[:1],
-            *views.fewer_examples(plan),
-            *views.unknown_kind(plan),
-            *views.left_out(progress.arms),
-            *_looks_notes(context, measurement, ladder, from_look=2),
-            *_several_labels_notes(context, measurement),
-        ],
+        notes=notes,
         for_people=bool(has_answers and for_people),
         judge=judge,
         is_searched=progress.search is not None,
-        encoder=candidates.encoder_target(context.settings, context.trainers) if plan.labels else None,
+        encoder=encoder,
+    )
+
+
+def _curve_result_card(context: AppContext, measurement: Measurement, curve: Curve) -> Message:
+    settings = context.store.dataset_settings.get(curve.dataset)
+    beside = None
+    if isinstance(plan_of(measurement.plan), TunedCurvePlan):
+        beside = TunedCurveProgress.from_json(measurement.progress).classical
+    return curve_views.card(
+        curve,
+        number=measurement.id,
+        label_usd=_label_usd(measurement),
+        bar=settings.bar if settings else None,
+        beside=beside,
+        free=_free_candidates(context, curve),
     )
 
 
@@ -572,9 +576,10 @@ def prompts_of(measurement: Measurement) -> tuple[str, ...]:
     if measurement.kind != "ladder":
         return ()
     plan = LadderPlan.from_json(measurement.plan)
-    # the prompt of its own search was written at these providers, from rows that may go there
+    # The prompt of its own search was written at these providers, from rows that may go there.
     is_found_earlier = plan.search is None and any(arm.rung == "optimised" for arm in plan.arms)
-    return tuple(filter(None, (plan.prompt, plan.optimised if is_found_earlier else None)))
+    texts = (plan.prompt, plan.optimised) if is_found_earlier else (plan.prompt,)
+    return tuple(text for text in texts if text)
 
 
 def state_refusal(number: int, measurement: Measurement | None) -> Refusal:

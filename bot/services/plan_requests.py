@@ -72,9 +72,10 @@ def pending(context: AppContext, run: Run, plan: Plan) -> Pending:
 
 def mention_approvers(context: AppContext, run: Run, plan: Plan) -> tuple[str, ...]:
     """Returns mentions of the people and groups who may still approve the plan. Empty if everybody may."""
+    people = _people_left(context, run, plan)
     groups = context.settings.policy.named("approve").groups
     return (
-        *(f"<@{user}>" for user in sorted(_people_left(context, run, plan))),
+        *(f"<@{user}>" for user in sorted(people)),
         *(f"<!subteam^{group}>" for group in sorted(groups)),
     )
 
@@ -93,15 +94,20 @@ def _is_stuck(context: AppContext, run: Run, plan: Plan, away: Sequence[str]) ->
     if not away or named.anyone or named.groups:
         return False
     approved = len(context.store.runs.valid_approvals(run.id))
-    return len(_people_left(context, run, plan)) < approvals_needed(context, plan) - approved
+    missing = approvals_needed(context, plan) - approved
+    return len(_people_left(context, run, plan)) < missing
 
 
 def find_away(context: AppContext, plan: Plan) -> tuple[str, ...]:
     """Returns the people who are named as approvers of the plan and are no active members any more. This looks them up,
     so call it outside a transaction."""
     people = context.settings.policy.named("approve").users - {plan.requester, plan.uploaded_by}
-    accounts = ((person, context.directory.person(person)) for person in sorted(people))
-    return tuple(person for person, account in accounts if account is not None and not account.is_member)
+    away = []
+    for person in sorted(people):
+        account = context.directory.person(person)
+        if account is not None and not account.is_member:
+            away.append(person)
+    return tuple(away)
 
 
 def note_away(context: AppContext, run: Run, away: tuple[str, ...]) -> Run:

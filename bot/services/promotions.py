@@ -329,19 +329,20 @@ def sealed_proof_of(
 ) -> PromotionEvidence:
     """Returns the proof with the scores and comparisons on the sealed rows in place of those on the holdout."""
     rungs = {rung.arm: rung for rung in ladder.rungs}
-    own, theirs = (
-        rungs.pop(_candidate_of(model), None),
-        rungs.pop(_candidate_of(used), None) if used else None,
-    )
+    own = rungs.pop(_candidate_of(model), None)
+    theirs = rungs.pop(_candidate_of(used), None) if used else None
     if own is None:
         return replace(on_holdout, rung=None, best=None, against_used=None)
     opened = looks.next_look(looks.history(context.store, ladder.dataset, ladder.holdout_sha256))
     others = [_compare_rungs(context, arm_name(rung.arm), own, rung, opened) for rung in rungs.values()]
+    against_used = None
+    if used and theirs:
+        against_used = _compare_rungs(context, used.name, own, theirs, opened)
     return replace(
         on_holdout,
         rung=own,
         best=best_comparison(others, on_holdout.limits.margin),
-        against_used=_compare_rungs(context, used.name, own, theirs, opened) if used and theirs else None,
+        against_used=against_used,
     )
 
 
@@ -367,13 +368,15 @@ def _sealed_plan(
     """Plans a ladder on the sealed rows with the settings of the one that measured the best alternative. If nothing was
     measured, what the run compared its model with takes the alternative's place."""
     measured = evidence.load_evidence(context, version, report, None)
-    before, best = _best_alternative(context, measured, version, report)
+    before, alternative = _best_alternative(context, measured, version, report)
     trained = plan_from_json(run.plan)
-    compared_with = evidence.what_answered_before(run)
-    before_training = Candidate("zero", f"{run.provider}/{trained.base_model}")
-    if compared_with != "base":
-        before_training = Candidate(compared_with)
-    alternative = best or before_training
+    is_base_asked = False
+    if alternative is None:
+        compared_with = evidence.what_answered_before(run)
+        is_base_asked = compared_with == "base"
+        alternative = Candidate("zero", f"{run.provider}/{trained.base_model}")
+        if compared_with != "base":
+            alternative = Candidate(compared_with)
     like = before or LineUp((), (), "").plan(
         version.name,
         version.version,
@@ -386,7 +389,7 @@ def _sealed_plan(
     tuned = [each for each in (used, model) if each and each.gone_at is None]
     models_to_ask = {alternative.model, like.judge}
     prices = [row for row in PriceList.from_json(like.prices).rows if row.model in models_to_ask]
-    if best is None and compared_with == "base":
+    if is_base_asked:
         # the first two prices of a run's plan are the tuned model's and the base model's
         prices.append(replace(PriceList.from_json(trained.prices).rows[1], model=str(alternative.model)))
     for each in tuned:

@@ -100,22 +100,31 @@ def judge_run(
 ) -> JudgedRun:
     """Compares both models on the same rows, and draws quality.png, (for labels) confusion.png and the charts of the
     training into `folder`. `now` is in unix seconds."""
-    path, labels = comparison.holdout, comparison.labels
+    path = comparison.holdout
+    labels = comparison.labels
     holdout = examples(path.parent, path.stem)
-    verdicts = comparison.verdicts or (None, None)
-    base_rows = _answer_rows(comparison, "base", comparison.base, holdout, verdicts[0])
-    tuned_rows = _answer_rows(comparison, "tuned", comparison.tuned, holdout, verdicts[1])
+    base_verdicts, tuned_verdicts = comparison.verdicts or (None, None)
+    base_rows = _answer_rows(comparison, "base", comparison.base, holdout, base_verdicts)
+    tuned_rows = _answer_rows(comparison, "tuned", comparison.tuned, holdout, tuned_verdicts)
     places = distinct_example_places(holdout)
-    base, tuned, expected = at(places, base_rows), at(places, tuned_rows), at(places, holdout)
+    base = at(places, base_rows)
+    tuned = at(places, tuned_rows)
+    expected = at(places, holdout)
     compared = compare([row.correct for row in base], [row.correct for row in tuned])
     folder.mkdir(parents=True, exist_ok=True)
-    base_matrix, matrix = (_confusion(labels, expected, rows) for rows in (base, tuned))
-    if matrix:
-        evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
     beside = _ladder_beside_best(comparison, holdout, now)
     is_base_ahead = _is_base_ahead(base, beside)
-    all_measured = replace(beside, rungs=(*_comparable(comparison, beside), *beside.rung("tuned")))
+    (tuned_rung,) = beside.rung("tuned")
+    base_matrix = _confusion(labels, expected, base)
+    matrix = _confusion(labels, expected, tuned)
+    label_changes: tuple[LabelChange, ...] = ()
+    worse_labels: tuple[LabelLoss, ...] = ()
+    if base_matrix and matrix:
+        evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
+        label_changes = _label_changes(base_matrix, matrix)
+        worse_labels = _worse_labels(expected, base, tuned, beside, is_base_ahead)
     draw_training(metrics, title, folder)
+    all_measured = replace(beside, rungs=(*_comparable(comparison, beside), tuned_rung))
     evaluation_charts.draw_ladder(all_measured, folder / "quality.png")
     return JudgedRun(
         base=_arm_score(base, compared.base_correct, compared.base, base_matrix),
@@ -130,10 +139,10 @@ def judge_run(
         is_base_ahead=is_base_ahead,
         answers=(*base_rows, *tuned_rows),
         changed=_changed_rows(holdout, base_rows, tuned_rows),
-        labels=_label_changes(base_matrix, matrix) if base_matrix and matrix else (),
-        worse_labels=_worse_labels(expected, base, tuned, beside, is_base_ahead) if labels else (),
+        labels=label_changes,
+        worse_labels=worse_labels,
         judge=comparison.judge,
-        partial=_partial_change(comparison, holdout, beside.rung("tuned")[0]),
+        partial=_partial_change(comparison, holdout, tuned_rung),
     )
 
 
@@ -155,9 +164,13 @@ def _partial_change(comparison: RunComparison, holdout: Sequence[Example], tuned
         measured_at=0.0,
     )
     (base,) = alone.rungs
-    is_better = tuned.score >= base.score
-    pair = ladder.compare_rungs(tuned, base) if is_better else ladder.compare_rungs(base, tuned)
-    low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
+    # The comparison wants the better of the two first.
+    if tuned.score >= base.score:
+        pair = ladder.compare_rungs(tuned, base)
+        low, high = pair.low, pair.high
+    else:
+        pair = ladder.compare_rungs(base, tuned)
+        low, high = -pair.high, -pair.low
     return ScoreChange(
         before=MeasuredScore(base.score, base.low, base.high),
         after=MeasuredScore(tuned.score, tuned.low, tuned.high),
