@@ -45,9 +45,8 @@ GRACE_S = 5.0
 OLD_TASK_S = 3600.0  # a worker's task is ended after half of this
 CONNECT_AGAIN_S = 10.0
 HTTP_STEP = "door"  # its name in /healthz
-URGENT_SHARE = (
-    0.2  # of the look-ups a minute is left to clicks: lists are drawn from answers of the last minutes
-)
+# Of the look-ups a minute, left to people who act: lists can be drawn from the answers of the last minutes.
+URGENT_SHARE = 0.2
 LISTENER_THREADS = 32  # Bolt's default of 5 collapses under a few slow listeners
 
 log = logging.getLogger(__name__)

@@ -59,9 +59,10 @@ def back_up(context: AppContext) -> None:
 
 
 def wipe_database(context: AppContext) -> None:
-    """In the night after a deletion, overwrites the last rests of the deleted rows. It is the only work for which acks
+    """In the night after a deletion, overwrites what is left of the deleted rows. It is the only work for which acks
     wait: seconds, if the database has gigabytes."""
     wipes = context.store.wipes
+    # The file of an older version can't return its free pages before a VACUUM.
     if wipes.requested_at() is None and wipes.needs_conversion():
         wipes.request(now=context.clock())
     requested_at = wipes.requested_at()

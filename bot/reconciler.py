@@ -57,9 +57,8 @@ from trainers.errors import TrainerError, Uncertain
 
 log = logging.getLogger(__name__)
 DAY_S = 24 * 3600.0
-EXPIRED_AT_ONCE = (
-    5  # refused files; the next ones follow after five minutes, so that people don't wait for them
-)
+# Refused files; the next ones follow after five minutes, so that people don't wait for them.
+EXPIRED_AT_ONCE = 5
 TROUBLE_PAUSE_S = 30.0
 LONGEST_S = 10.0  # a provider's thread begins no further step after this time
 STATES_WITHOUT_PROVIDER: tuple[RunState, ...] = ("awaiting_approval",)

@@ -222,9 +222,9 @@ def check_space_to_migrate(utils: SqliteUtils, path: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise StorageError(
-            f"{path} has to be migrated to this version, which takes {needed / 1e9:.1f} GB of free disk space for the "
-            f"time being; {free / 1e9:.1f} GB are free. Nothing was changed. Free the rest, or move the folder `data` "
-            "to a larger disk."
+            f"{path} has to be migrated to this version, which needs {needed / 1e9:.1f} GB of free disk space while it "
+            f"runs; {free / 1e9:.1f} GB are free. Nothing was changed. Free the rest, or move the folder `data` to a "
+            "larger disk."
         )
 
 
@@ -241,9 +241,8 @@ def _connect(path: Path) -> SqliteUtils:
     # a connection may be closed by another thread than its own, after that has ended
     connection = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
     if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
-        connection.execute(
-            "PRAGMA auto_vacuum=INCREMENTAL"
-        )  # so that a file can return free pages a few at a time
+        # so that the file can return free pages a few at a time
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     journal = "WAL" if wal_is_safe(sqlite_version()) else "DELETE"
     for pragma in (
         f"busy_timeout={BUSY_TIMEOUT_MS}",

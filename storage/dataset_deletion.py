@@ -309,7 +309,7 @@ class Wipes(Table):
         return bool(self._db.value("PRAGMA wal_checkpoint(TRUNCATE)") == 0)
 
     def wipe(self, is_stopping: Callable[[], bool] = never) -> bool:
-        """Rewrites the whole database without any rest of a deleted row. Writers wait meanwhile: about 4 s for each GB.
+        """Rewrites the whole database without any trace of a deleted row. Writers wait meanwhile: about 4 s a GB.
         Returns False if a reader keeps the log from being emptied: try again later. Raises Stopped."""
         newest = self._db.value("SELECT max(id) FROM wipe_requests") or 0
         self._db.change("PRAGMA auto_vacuum=INCREMENTAL")  # a file of an older version gets it by the VACUUM

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from slack_bolt import App, Respond
@@ -66,11 +67,11 @@ from bot.services import row_labels as row_label_services
 from bot.services import runs as run_services
 from bot.services import sunsets as sunset_services
 from bot.slack.commands import (
-    AfterAck,
     Call,
     Form,
     baseline_form,
     estimate_form,
+    give_reply,
     help_list,
     reply_to,
     upload_form,
@@ -168,30 +169,46 @@ SHOWN: Mapping[str, _ByValue] = {
 
 
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
-    @app.action(_one_of(ANSWERED))
-    def answer(body: dict[str, Any], respond: Respond) -> None:
-        click = read_click(context, body)
-        result = ANSWERED[click.action](context, click.number, click.person)
-        wake()
-        respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
+    listeners = _Listeners(context, homes, wake)
+    app.action(_one_of(ANSWERED))(listeners.answer)
+    app.action(_one_of(SHOWN.keys() - FORMS.keys()))(listeners.show)
+    app.action(_one_of(FORMS))(listeners.open_form)
+    app.action(_one_of(general.READINGS))(listeners.run_as_read)
+    app.action(_one_of(row_labels.ANSWERS))(listeners.label_row)
 
-    def show(body: dict[str, Any], respond: Respond, client: WebClient) -> None:
-        click = read_click(context, body)
-        result = SHOWN[click.action](context, click.value, click.person)
-        wake()
+
+@dataclass(frozen=True)
+class _Listeners:
+    """One listener for each kind of button."""
+
+    context: AppContext
+    homes: Homes
+    wake: Callable[[], None]
+
+    def answer(self, body: dict[str, Any], respond: Respond) -> None:
+        click = read_click(self.context, body)
+        result = ANSWERED[click.action](self.context, click.number, click.person)
+        self.wake()
+        _respond_privately(respond, general.answer(result))
+
+    def show(self, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+        click = read_click(self.context, body)
+        result = SHOWN[click.action](self.context, click.value, click.person)
+        self.wake()
         if isinstance(result, Refusal):
             _show_refusal(click, str(body["trigger_id"]), respond, client, result)
         if click.is_on_home:
-            homes.draw(click.person)
+            self.homes.draw(click.person)
 
-    def open_form(body: dict[str, Any], respond: Respond, client: WebClient) -> None:
-        click, trigger = read_click(context, body), str(body["trigger_id"])
+    def open_form(self, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+        click = read_click(self.context, body)
+        trigger = str(body["trigger_id"])
         refusal = None
         if click.action in READ:
-            refusal = authorization.refusal(context, click.person, "read", click.channel)
+            refusal = authorization.refusal(self.context, click.person, "read", click.channel)
         form = refusal or FORMS[click.action](click)
         if form is None:
-            show(body, respond, client)
+            self.show(body, respond, client)
             return
         if isinstance(form, Refusal):
             _show_refusal(click, trigger, respond, client, form)
@@ -200,27 +217,19 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
             form = {**form, "private_metadata": f"{form['private_metadata']} {home.FORM}"}
         client.views_open(trigger_id=trigger, view=form)
 
-    @app.action(_one_of(general.READINGS))
-    def run_as_read(body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+    def run_as_read(self, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
         """Runs the command with the meaning that the person chose, as if they had typed it."""
-        click = read_click(context, body)
+        click = read_click(self.context, body)
         thread = (body.get("container") or {}).get("thread_ts")
-        reply = reply_to(replace(click.call, thread=str(thread) if thread else None), click.value)
-        if isinstance(reply, dict):
-            client.views_open(trigger_id=str(body["trigger_id"]), view=reply)
-        wake()
-        if isinstance(reply, str | Refusal):
-            reply = general.answer(reply)
-        if isinstance(reply, Message):
-            respond(**reply.body(), response_type="ephemeral", replace_original=False)
-        if isinstance(reply, AfterAck):
-            reply.work()
+        call = replace(click.call, thread=str(thread) if thread else None)
+        reply = reply_to(call, click.value)
+        give_reply(reply, str(body["trigger_id"]), client, partial(_respond_privately, respond))
+        self.wake()
 
-    @app.action(_one_of(row_labels.ANSWERS))
-    def label_row(body: dict[str, Any], client: WebClient) -> None:
-        click = read_click(context, body)
-        result = row_label_services.answer(context, click.action, click.value, click.person)
-        wake()
+    def label_row(self, body: dict[str, Any], client: WebClient) -> None:
+        click = read_click(self.context, body)
+        result = row_label_services.answer(self.context, click.action, click.value, click.person)
+        self.wake()
         form = general.notice_modal("Not done", result.text) if isinstance(result, Refusal) else result
         try:
             client.views_update(view_id=str(body["view"]["id"]), view=form)
@@ -228,9 +237,6 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
             if error.response.get("error") != "not_found":
                 raise
             log.info("a form of rows to label was closed before the next row came")
-
-    app.action(_one_of(SHOWN.keys() - FORMS.keys()))(show)
-    app.action(_one_of(FORMS))(open_form)
 
 
 def _approve(click: Click) -> Form | Refusal | None:
@@ -355,7 +361,11 @@ def _show_refusal(click: Click, trigger: str, respond: Respond, client: WebClien
     if click.is_on_home:
         client.views_open(trigger_id=trigger, view=general.notice_modal("Not done", refusal.text))
         return
-    respond(**general.text_message(refusal.text).body(), response_type="ephemeral", replace_original=False)
+    _respond_privately(respond, general.text_message(refusal.text))
+
+
+def _respond_privately(respond: Respond, message: Message) -> None:
+    respond(**message.body(), response_type="ephemeral", replace_original=False)
 
 
 def _one_of(names: Iterable[str]) -> re.Pattern[str]:

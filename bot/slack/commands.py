@@ -116,15 +116,7 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
     def listen(body: dict[str, Any], client: WebClient, respond: Respond) -> None:
         call = Call(context, str(body["user_id"]), str(body["channel_id"]))
         reply = reply_to(call, unescape(str(body.get("text") or "")))
-        if isinstance(reply, dict):
-            client.views_open(trigger_id=str(body["trigger_id"]), view=reply)
-            return
-        if isinstance(reply, str | Refusal):
-            reply = general.answer(reply)
-        if isinstance(reply, Message):
-            answer(context, body, respond, reply)
-        if isinstance(reply, AfterAck):
-            reply.work()
+        give_reply(reply, str(body["trigger_id"]), client, partial(answer, context, body, respond))
         wake()
 
 
@@ -137,6 +129,20 @@ def reply_to(call: Call, text: str) -> Reply:
         refusal = authorization.refusal(call.context, call.person, "read", call.channel)
     reply: Reply = refusal or parsed.handler(call, **parsed.values)
     return reply
+
+
+def give_reply(reply: Reply, trigger: str, client: WebClient, send: Callable[[Message], None]) -> None:
+    """Opens the form, sends the message, or does the work that sends its answer itself."""
+    if isinstance(reply, dict):
+        client.views_open(trigger_id=trigger, view=reply)
+        return
+    if isinstance(reply, AfterAck):
+        reply.work()
+        return
+    if isinstance(reply, str | Refusal):
+        reply = general.answer(reply)
+    if reply is not None:
+        send(reply)
 
 
 def command_help(command: Command) -> CommandHelp:

@@ -16,7 +16,6 @@ from bot.context import AppContext
 from bot.slack.inbox import DELIVERY, REFERENCE, tell, typed_command
 from bot.slack.users import is_unavailable
 
-ANSWERED_BY_ACK = frozenset({"view_submission", "block_suggestion"})
 TOO_LATE = frozenset({"expired_trigger_id", "trigger_expired"})
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def register(app: App, context: AppContext) -> None:
         if not context.store.inbox.receive(delivery, req.body, now=context.clock()):
             return BoltResponse(status=200, body="")
         req.context[DELIVERY] = delivery
-        if req.body.get("type") not in ANSWERED_BY_ACK:
+        if req.body.get("type") != "view_submission":
             ack()
         return next()
 

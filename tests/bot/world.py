@@ -192,9 +192,8 @@ class World:
             steady=lambda: self.clock,
             workers=self.workers,
             threads=self.threads,
-            limits=LookUpLimits(
-                lambda: self.clock, {}
-            ),  # a story's minute holds more clicks than people make
+            # without limits, as a story's minute holds more clicks than people make
+            limits=LookUpLimits(lambda: self.clock, {}),
         )
         self._service.connection.open()
         self.slack.deliver_to(self._service.address)
