@@ -40,6 +40,7 @@ from bot.services import (
     provider_jobs,
     reports,
     retention,
+    row_deletion,
     row_labels,
     run_results,
     run_states,
@@ -119,7 +120,7 @@ def apply_retention(context: AppContext) -> None:
         context.store.documents.move(document, "refused", now=now, sha256=None)
     context.store.deletions.erase_late_answers()
     context.store.tried_answers.drop_unjudged(now - settings.scratch * DAY_S if settings.scratch else 0.0)
-    dataset_deletion.tidy_rewrites(context)
+    row_deletion.tidy_rewrites(context)
     _delete_measurement_files(context)
     _delete_questions_of_judges(context)
     _delete_unnamed_files(context)

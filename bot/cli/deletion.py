@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bot.app import build_trainers
 from bot.cards import dataset_deletion as views
 from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
-from bot.services import dataset_deletion
+from bot.services import dataset_deletion, row_deletion
 from bot.settings import Settings
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
@@ -65,7 +65,7 @@ def delete_rows(
                 f"{dataset} is already being deleted. Start the bot, which finishes that, and try again."
             )
         try:
-            new = dataset_deletion.rewrite_without_rows(context, dataset, lines)
+            new = row_deletion.rewrite_without_rows(context, dataset, lines)
             if isinstance(new, Refusal):
                 return new
             if not confirm(
@@ -78,7 +78,7 @@ def delete_rows(
             return _carry_out(context, deletion.id, f"Each earlier version of {dataset}")
         finally:
             if not context.store.deletions.of(dataset):
-                dataset_deletion.discard_rewrite(context, dataset)
+                row_deletion.discard_rewrite(context, dataset)
 
 
 def _carry_out(context: DeletionContext, number: int, title: str) -> str:

@@ -383,10 +383,12 @@ def delete_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], own
     return " The uploaded file was deleted." if deleted else ""
 
 
-def has_deleted_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> bool:
-    """Deletes the same files. Returns False if the trainer could not be asked, so that some may still be there."""
+def try_to_delete_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> bool:
+    """Deletes those of the files that were sent to the trainer and that no unfinished job needs. Returns False if the
+    trainer could not be asked, so that some may still be there."""
     sent = hashes & context.store.uploads.at(trainer.provider.name)
-    return _delete_unneeded(context, trainer, sent, owner) is not None
+    deleted = _delete_unneeded(context, trainer, sent, owner)
+    return deleted is not None
 
 
 def delete_after_job(context: AppContext, trainer: Trainer, run: Run) -> None:

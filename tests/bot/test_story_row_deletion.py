@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from bot.cli import main
 from bot.cli.deletion import DeletionContext, delete_rows
 from bot.reconciler import maintain
-from bot.services import dataset_deletion
+from bot.services import dataset_deletion, row_deletion
 from bot.values.runs import Refusal
 from demo.people import BEN
 from storage.records import Dataset
@@ -161,8 +161,8 @@ def test_a_kill_after_the_deletion_is_recorded_is_recovered_and_deletes_no_other
     world.stop()
     store = Store(settings.database)
     context = DeletionContext(settings, store, {})
-    rewritten_dataset = dataset_deletion.rewrite_without_rows(context, "tickets", [2])
-    assert isinstance(rewritten_dataset, dataset_deletion.RewrittenDataset)
+    rewritten_dataset = row_deletion.rewrite_without_rows(context, "tickets", [2])
+    assert isinstance(rewritten_dataset, row_deletion.RewrittenDataset)
     assert not isinstance(dataset_deletion.commit_rewrite(context, rewritten_dataset, "terminal"), Refusal)
     store.close()  # and killed here, before a file was moved
     refusal = delete_rows(settings, "tickets", [2], lambda question: True)

@@ -8,8 +8,8 @@ import pytest
 
 from bot.cards import evaluations, findings, models
 from bot.cards.datasets import UPLOAD_AGAIN
-from bot.services import dataset_deletion
-from bot.services.dataset_deletion import RewrittenDataset
+from bot.services import dataset_deletion, row_deletion
+from bot.services.row_deletion import RewrittenDataset
 from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.runs import Refusal
 from demo.people import BEN
@@ -298,7 +298,7 @@ def test_sealed_rows_are_deleted_singly_and_with_their_dataset(world: World) -> 
     deleted = min(sealed)
     rows = tickets_csv(150).splitlines()
     line = next(number for number, row in enumerate(rows, 1) if row.startswith(f'"{deleted}"'))
-    rewritten = dataset_deletion.rewrite_without_rows(world.service.context, "tickets", [line])
+    rewritten = row_deletion.rewrite_without_rows(world.service.context, "tickets", [line])
     assert isinstance(rewritten, RewrittenDataset) and (rewritten.rows, rewritten.rows_held_out) == (1, 1)
     assert not isinstance(dataset_deletion.commit_rewrite(world.service.context, rewritten, DORA.id), Refusal)
     world.tick_until(lambda: not world.store.deletions.open(), "the row to be gone")
