@@ -245,19 +245,10 @@ class EngineRun:
 
     def _record_step(self, line: TrainedStep) -> None:
         self.reading = self.reading.after(line)
-        step, plan = self.reading.step, self.prepared.plan
-        if not line.is_finite and step <= 1:
-            text = (
-                f"At the first step, before anything was learnt, the loss became {line.loss} and its gradient "
-                f"{line.gradient_norm}. The base model's files may be damaged: download them again, or choose another."
-            )
-            raise TrainingFailed("base_not_finite", text, "model")
+        step = self.reading.step
+        plan = self.prepared.plan
         if not line.is_finite:
-            text = (
-                f"At step {step} the loss became {line.loss} and its gradient {line.gradient_norm}. "
-                "Set learning_rate lower."
-            )
-            raise TrainingFailed("loss_not_finite", text, "learning_rate")
+            raise _explain_step(line, step)
         self.position = self._position_at(step)
         self.times.record_step(time.monotonic())
         is_validated = plan.is_validated(step)
@@ -392,3 +383,15 @@ def engine_environment() -> dict[str, str]:
 
 def _failure(refusal: Refusal) -> TrainingFailed:
     return TrainingFailed(refusal.code, refusal.message, refusal.param)
+
+
+def _explain_step(line: TrainedStep, step: int) -> TrainingFailed:
+    """Explains a loss or a gradient that isn't finite."""
+    if step <= 1:  # nothing has been learnt yet, so the learning rate can't be the reason
+        text = (
+            f"At the first step, before anything was learnt, the loss became {line.loss} and its gradient "
+            f"{line.gradient_norm}. The base model's files may be damaged: download them again, or choose another."
+        )
+        return TrainingFailed("base_not_finite", text, "model")
+    text = f"At step {step} the loss became {line.loss} and its gradient {line.gradient_norm}. Set learning_rate lower."
+    return TrainingFailed("loss_not_finite", text, "learning_rate")

@@ -215,10 +215,8 @@ def adapter_damaged_error(adapter: Path, what: str) -> ApiError:
 def check_adapter_files(adapter: Path) -> None:
     """Raises ApiError: 500 about a file that is missing or cut off, 404 if the folder is gone. An engine reads the
     files only after it has changed the base's layers."""
-    from safetensors import (  # imported late: a server that only trains does without
-        SafetensorError,
-        safe_open,
-    )
+    # Imported late: a server that only trains does without.
+    from safetensors import SafetensorError, safe_open
 
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (adapter / name).is_file():

@@ -135,11 +135,11 @@ def read_pair(line: int, text: str, template: Template, param: str) -> PairRow:
             entries = question.without_opening(entries)[1]
         chats = [Chat.of(template, [*entries, answer], tools) for answer in answers]
         written = [chat.answer(len(entries)) for chat in chats]
-    (prompt, chosen), (other, rejected) = (
-        _split(template.row(line, answer.text, [answer])) for answer in written
-    )
+    rows = [template.row(line, answer.text, [answer]) for answer in written]
+    prompt, chosen = _split(rows[0])
+    other_prompt, rejected = _split(rows[1])
     # The last token of a prompt may include the beginning of the answer, so the two prompts may differ.
-    shared = common_prefix_length(prompt, other)
+    shared = common_prefix_length(prompt, other_prompt)
     return PairRow(line, prompt[:shared], chosen[shared:], rejected[shared:])
 
 
