@@ -101,19 +101,24 @@ def measure_title(ladder: Ladder, *, is_full: bool = False) -> str:
 
 def short_meaning(rung: Rung) -> str:
     """What a share means; follows it."""
-    return "right calls and words" if _is_mixed(rung.scoring, rung.calls) else SHORT_MEANINGS[rung.scoring]
+    if _is_mixed(rung.scoring, rung.calls):
+        return "right calls and words"
+    return SHORT_MEANINGS[rung.scoring]
 
 
 def fact_name(rung: Rung) -> str:
     """What a share means, as the name of a fact."""
-    return "Right calls and shared words" if _is_mixed(rung.scoring, rung.calls) else FACT_NAMES[rung.scoring]
+    if _is_mixed(rung.scoring, rung.calls):
+        return "Right calls and shared words"
+    return FACT_NAMES[rung.scoring]
 
 
 def meaning(rung: Rung) -> str:
-    """What a share means, for a sentence; follows it. In front of the first comma it is short."""
+    """What a share means, for a sentence; follows it. The part before the first comma can stand alone."""
     if not _is_mixed(rung.scoring, rung.calls):
         return MEANINGS[rung.scoring]
-    calls, texts = pluralize(rung.calls, "call"), pluralize(rung.n - rung.calls, "text")
+    calls = pluralize(rung.calls, "call")
+    texts = pluralize(rung.n - rung.calls, "text")
     return f"right calls and shared words, with {calls} compared exactly and {texts} by F1"
 
 
@@ -121,7 +126,9 @@ def counted_as_right(ladder: Ladder | None) -> str:
     """What counts as right when a tuned model and its base are compared row by row; follows a share."""
     if ladder is None:
         return COUNTED["label"]
-    return "exactly the expected call or text" if is_mixed(ladder) else COUNTED[ladder.scoring]
+    if is_mixed(ladder):
+        return "exactly the expected call or text"
+    return COUNTED[ladder.scoring]
 
 
 def scoring_text(ladder: Ladder | None) -> str:
@@ -129,7 +136,8 @@ def scoring_text(ladder: Ladder | None) -> str:
     if ladder is None:
         return ""
     if is_mixed(ladder):
-        calls, texts = pluralize(ladder.calls, "call"), pluralize(ladder.n - ladder.calls, "text")
+        calls = pluralize(ladder.calls, "call")
+        texts = pluralize(ladder.n - ladder.calls, "text")
         return f". {calls} compared exactly, {texts} by shared words (F1)"
     floor = floor_text("json", ladder.floor) if ladder.scoring == "json" else ""
     return f". {floor}" if floor else ""

@@ -68,19 +68,22 @@ def passages_text(passages: int) -> str:
 
 def document_form(channel: str, dataset: str, documents: Sequence[Document] = ()) -> Block:
     """The upload form. `documents` are those that the dataset has; a new one replaces the one with the same name."""
-    lines = [
-        f"• {escape(shorten(document.filename))}: {pluralize(document.passages or 0, 'passage')}"
-        for document in reversed(documents)
-    ]
     blocks: list[CardBlock | Block] = [
-        Text(f"For {code(shorten(dataset))}: documents that a person would consult to answer."),
-        *([Lines(first_lines(lines, LISTED))] if documents else []),
-        forms.file_input("file", "Document: PDF, Word, HTML, Markdown or text", KINDS),
+        Text(f"For {code(shorten(dataset))}: documents that a person would consult to answer.")
+    ]
+    if documents:
+        lines = [
+            f"• {escape(shorten(document.filename))}: {pluralize(document.passages or 0, 'passage')}"
+            for document in reversed(documents)
+        ]
+        blocks.append(Lines(first_lines(lines, LISTED)))
+    blocks.append(forms.file_input("file", "Document: PDF, Word, HTML, Markdown or text", KINDS))
+    blocks.append(
         Note(
             "Stored on the machine that runs this bot. Retrieval puts matching passages into prompts, so the models "
             "that you measure see them."
-        ),
-    ]
+        )
+    )
     return modal("Add knowledge", DOCUMENT_FORM, blocks, submit="Add", private=f"{channel} {dataset}")
 
 

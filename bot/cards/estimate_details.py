@@ -126,13 +126,11 @@ def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
         f"Cost a month: {shorten(summary.name)} on {shorten(target, 60)}",
         otherwise=(escaped_facts([*today, tuned]),),
     )
+    saved = [_saving(estimate, summary.outlook), *_succession(estimate), *_machines(estimate)]
     worth = estimate.errors_avoided_usd  # part of the saving, beside the difference between the bills
-    saved = [
-        _saving(estimate, summary.outlook),
-        *_succession(estimate),
-        *_machines(estimate),
-        *([(f"{'Fewer' if worth > 0 else 'More'} wrong answers, a month", usd(abs(worth)))] if worth else []),
-    ]
+    if worth:
+        fewer = "Fewer" if worth > 0 else "More"
+        saved.append((f"{fewer} wrong answers, a month", usd(abs(worth))))
     rest = [*_chances(summary), *_one_off_facts(summary), *_offered(summary)]
     return [escaped_facts(saved), bills, escaped_facts(rest)]
 
@@ -140,8 +138,10 @@ def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
 def _offered(summary: EstimateSummary) -> list[tuple[str, str]]:
     """The bill of a cheaper model without training, which nobody has measured."""
     offered = summary.offered
-    name = shorten(offered.name.rpartition("/")[2], 30) if offered else ""
-    return [(f"Each month, {name}", f"{monthly(offered.monthly)}, not measured")] if offered else []
+    if offered is None:
+        return []
+    _, _, name = offered.name.rpartition("/")
+    return [(f"Each month, {shorten(name, 30)}", f"{monthly(offered.monthly)}, not measured")]
 
 
 def hides_savings(summary: EstimateSummary) -> bool:

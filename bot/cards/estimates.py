@@ -193,7 +193,9 @@ def card(
 
 def _several_labels_note(summary: EstimateSummary) -> list[Note]:
     text = several_labels_text(summary.verdict.facts.n_combined)
-    return [Note(text)] if text else []
+    if not text:
+        return []
+    return [Note(text)]
 
 
 def _judge_note(summary: EstimateSummary) -> list[Note]:
@@ -384,12 +386,8 @@ def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:
         spent = [once] if is_asked else []
         return [saves, *spent, ("Pays back", back), *in_total, *offered, *by_the_hour]
     if aim_of(summary.verdict.facts.task_kind):
-        return [
-            saves,
-            *(in_total or [once]),
-            *offered,
-            *by_the_hour,
-        ]  # the aim is not money, so that less of it will do
+        # The aim is not money, so less about money will do.
+        return [saves, *(in_total or [once]), *offered, *by_the_hour]
     back += payback_range_text(outlook) if back != "within a day" else ""
     if outlook:
         back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)

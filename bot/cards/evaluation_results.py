@@ -126,12 +126,13 @@ def card(
         *uncheckable_notes(judge),
     ]
     next_step = Text(f"*Next*: {_next_step(ladder, judge, is_searched=is_searched)}")
+    conclusion = verdict_blocks(verdict, spelling) if verdict else [next_step]
     return Message.titled(
         result,
         Note(subject),
         replace(table(ladder, shown), otherwise=(narrow_table(ladder, shown),)),
         *_list(bullets),
-        *(verdict_blocks(verdict, spelling) if verdict else [next_step]),
+        *conclusion,
         buttons,
         *_below(ladder, hidden=len(ladder.rungs) - len(shown)),
         notice=notice,
@@ -454,7 +455,9 @@ def _retrieval_notes(ladder: Ladder) -> list[str]:
 def _unfit(rung: Rung) -> str:
     """What was wrong with a candidate's answers, as the end of a sentence."""
     named = {"json": "were not JSON", "calls": "called no function"}.get(rung.scoring, "named no label")
-    return " or ".join([*([named] if rung.unread else []), *(["were empty"] if rung.empty else [])])
+    if rung.unread and rung.empty:
+        return f"{named} or were empty"
+    return named if rung.unread else "were empty"
 
 
 def _reasoning_hint(ladder: Ladder) -> str:

@@ -127,7 +127,7 @@ def progress_card(
     done = f"{progress_bar(_share(progress))}, {_time_left(progress, now)}"
     if progress.stage == "searching":  # nobody knows how many prompts will be tried
         done = _time_left(progress, now)
-    share = (Text(done), Facts(_spent(progress)))
+    share: list[CardBlock] = [Text(done), Facts(_spent(progress))] if progress.arms else []
     stop = confirm(
         f"Cancel measurement m{measurement.id}?",
         "Answers so far are kept, and their cost stays. The same measurement would continue from them.",
@@ -137,7 +137,7 @@ def progress_card(
     return Message.titled(
         headline,
         *_steps(progress),
-        *(share if progress.arms else ()),
+        *share,
         Note(escape(cut(progress.note, 900))) if progress.note else None,
         actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=stop)),
     )
@@ -387,13 +387,15 @@ def _arms(progress: LadderProgress, *, is_over: bool = False) -> list[CardBlock]
     waits = [arm for arm in progress.arms if _status(arm) == "pending"]
     open_ones = [arm for arm in progress.arms if _status(arm) == "in_progress"]
     more = len(open_ones) - SHOWN_OPEN
-    lines = [
-        *([f"✓ {len(done):,} of {pluralize(len(progress.arms), 'alternative')} answered"] if done else []),
-        *(f"• {escape(arm_name(arm.arm))}: {_answered(arm)}" for arm in open_ones[:SHOWN_OPEN]),
-        *([f"• {more:,} more {'started' if is_over else 'in progress'}"] if more > 0 else []),
-        *([f"• {len(waits):,} {'not started' if is_over else 'waiting'}"] if waits else []),
-        *(f"• {escape(cut(text, 300))}" for text in left_out(progress.arms)),
-    ]
+    lines = []
+    if done:
+        lines.append(f"✓ {len(done):,} of {pluralize(len(progress.arms), 'alternative')} answered")
+    lines += [f"• {escape(arm_name(arm.arm))}: {_answered(arm)}" for arm in open_ones[:SHOWN_OPEN]]
+    if more > 0:
+        lines.append(f"• {more:,} more {'started' if is_over else 'in progress'}")
+    if waits:
+        lines.append(f"• {len(waits):,} {'not started' if is_over else 'waiting'}")
+    lines += [f"• {escape(cut(text, 300))}" for text in left_out(progress.arms)]
     return [Lines(lines)] if lines else []
 
 

@@ -32,13 +32,14 @@ def modal(
 def text_input(
     name: str, label: str, example: str, *, optional: bool = True, hint: str = "", initial: str = ""
 ) -> Block:
-    element = {
+    element: Block = {
         "type": "plain_text_input",
         "action_id": "value",
         "placeholder": plain(example, 75),
         "max_length": 80,
-        **({"initial_value": initial[:80]} if initial else {}),
     }
+    if initial:
+        element["initial_value"] = initial[:80]
     return _input(name, label, element, optional=optional, hint=hint)
 
 

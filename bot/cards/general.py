@@ -162,7 +162,10 @@ def files_body(files: Iterable[tuple[Path, str]], comment: str = "") -> dict[str
     uploads = [
         {"file": str(path), "filename": path.name, "title": title, "alt_txt": title} for path, title in files
     ]
-    return {"file_uploads": uploads, **({"initial_comment": comment} if comment else {})}
+    body: dict[str, Any] = {"file_uploads": uploads}
+    if comment:
+        body["initial_comment"] = comment
+    return body
 
 
 def file_hint() -> Message:

@@ -30,6 +30,10 @@ JUDGED: dict[Verdict, str] = {
 }
 MIN_MORE_CHECKED = 10  # answers are shown in tens
 HOW_TRUSTED = f"Trusted from {MIN_CHECKED} answers on, if the 95% interval is above {TRUSTED_FROM:.0%}."
+UNCHECKABLE = (
+    "Nobody can check the judge here: that takes a private channel that the dataset belongs to, and answers of the "
+    "last 30 days."
+)
 
 
 def judge_step_text(judge: CheckedJudge, step: JudgeStep) -> str:
@@ -48,16 +52,11 @@ def judge_step_text(judge: CheckedJudge, step: JudgeStep) -> str:
     )
 
 
-UNCHECKABLE = (
-    "Nobody can check the judge here: that takes a private channel that the dataset belongs to, and answers of the "
-    "last 30 days."
-)
-
-
 def uncheckable_notes(judge: CheckedJudge | None) -> list[str]:
     """Says why nobody can check a judge that nobody has checked."""
-    is_unknown = judge is not None and judge.checks.trust == "unchecked"
-    return [UNCHECKABLE] if judge and is_unknown and judge.next_step is None else []
+    if judge is None or judge.checks.trust != "unchecked" or judge.next_step is not None:
+        return []
+    return [UNCHECKABLE]
 
 
 def judge_button(judge: CheckedJudge, step: JudgeStep, dataset: str) -> Block:

@@ -130,7 +130,10 @@ def deleted_card(model: str, dataset: str) -> Message:
 
 def details(actuals: ModelActuals, looks: Looks | None) -> list[CardBlock]:
     """What a promotion's card has no room for."""
-    return [*actuals_table(actuals), *([Text(looks_sentence(looks))] if looks else [])]
+    blocks = actuals_table(actuals)
+    if looks:
+        blocks.append(Text(looks_sentence(looks)))
+    return blocks
 
 
 def card_location(summary: PromotionSummary) -> str:
@@ -268,19 +271,21 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
         )
         name = f"Against {escape(shorten(other.other, 60))}, {percent(other.score)}"
         pairs.append((name, f"{_gain(other)}{_price_win(other, proof.limits.margin)}{on}"))
-    lost = []
-    if proof.worse:
-        than = f"*Right less often than {escape(shorten(proof.worse_than, 60))}*"
-        lost = [Text(f"{than}: {worse_labels_text(proof.worse)}.")]
-    notes = untrusted_notes(proof.judge)
-    notes += [Note(FRESH_ROWS)] if looks and looks.are_spent else []
-    if proof.rung.read and not summary.sealed:
-        notes.append(Note(read_rows_sentence(proof.rung)))
     if summary.sealed:
         pairs.append(("On sealed rows", escape(sealed_text(summary.sealed))))
-        before = summary.sealed.opened_before
-        notes += [Note(opened_before(before))] if before else []
-    return [Facts(pairs), *lost, *notes]
+
+    blocks: list[CardBlock] = [Facts(pairs)]
+    if proof.worse:
+        than = f"*Right less often than {escape(shorten(proof.worse_than, 60))}*"
+        blocks.append(Text(f"{than}: {worse_labels_text(proof.worse)}."))
+    blocks += untrusted_notes(proof.judge)
+    if looks and looks.are_spent:
+        blocks.append(Note(FRESH_ROWS))
+    if proof.rung.read and not summary.sealed:
+        blocks.append(Note(read_rows_sentence(proof.rung)))
+    if summary.sealed and summary.sealed.opened_before:
+        blocks.append(Note(opened_before(summary.sealed.opened_before)))
+    return blocks
 
 
 def sealed_text(sealed: SealedProof) -> str:
@@ -407,9 +412,8 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
 
 @dataclass(frozen=True)
 class ModelActuals:
-    """How much a dataset's models were used. `months` are newest first. `foreseen` is what the plan of the
-    model in use expected to save, in words, '' if nothing. `is_counted` is False if its provider doesn't count calls by
-    model."""
+    """How much a dataset's models were used. `months` are newest first. `foreseen` is what the plan of the model in use
+    expected to save, in words, '' if nothing. `is_counted` is False if its provider doesn't count calls by model."""
 
     months: tuple[ActualMonth, ...]
     foreseen: str

@@ -86,10 +86,11 @@ def _of_model(because: reasons.ModelReason) -> str:
         case reasons.SpeedUnknown() if because.of_vendor:
             return "How many of the vendor's machines this volume needs is unknown, because nobody knows their speed."
         case reasons.SpeedUnknown():
-            unknown = [
-                *(["the training time is only a guess"] if because.of_training else []),
-                *(["the number of requests that it can answer is unknown"] if because.of_serving else []),
-            ]
+            unknown = []
+            if because.of_training:
+                unknown.append("the training time is only a guess")
+            if because.of_serving:
+                unknown.append("the number of requests that it can answer is unknown")
             return f"The speed of your own machine is not measured, so {' and '.join(unknown)}."
         case reasons.MachinesUnpriced():
             count = f"{because.machines:,}"

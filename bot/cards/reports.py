@@ -59,9 +59,10 @@ def run_report(
     def charts(*stems: str) -> list[Picture]:
         return _pictures(plots, plan, stems)
 
-    sections = [
-        Section("", (*summary, *decisions)),
-        *([_measured(ladder, charts("ladder"))] if ladder else []),
+    sections = [Section("", (*summary, *decisions))]
+    if ladder:
+        sections.append(_measured(ladder, charts("ladder")))
+    sections += [
         Section(
             "What training changed",
             (*result_details.details(plan, result), *_labels(result)),
@@ -106,11 +107,11 @@ def measurement_report(
     )
     request = Text(f"Requested by <@{measurement.requested_by}>. {kind} rows: {code(ladder.holdout_sha256)}")
     details = evaluation_results.details(ladder, spent_micros=measurement.actual_micros)
-    sections = [
-        Section("", [part for part in parts if not isinstance(part, Table | Note | Actions)]),
-        *([_measured(ladder, pictures, f"{kind.lower()} row")] if ladder.rungs else []),
-        Section("Details", (*details, request)),
-    ]
+    summary = [part for part in parts if not isinstance(part, Table | Note | Actions)]
+    sections = [Section("", summary)]
+    if ladder.rungs:
+        sections.append(_measured(ladder, pictures, f"{kind.lower()} row"))
+    sections.append(Section("Details", (*details, request)))
     return page(headline.text, subtitle, sections, name_of)
 
 

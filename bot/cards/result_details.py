@@ -88,22 +88,28 @@ def changed_rows_card(rows: Sequence[ChangedRow], before: str = "base") -> Messa
 
 
 def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
-    low, high = plan.seconds_low, plan.seconds_high
-    planned = "" if low is None or high is None else f", estimated {duration_range(low, high)}"
-    # Simultaneous questions share the trainer, so each answer takes longer.
-    crowd = f"{result.at_once} at a time" if result.at_once and result.at_once > 1 else ""
-    tuned, base = (arm.prompt_tokens / arm.n for arm in (result.tuned, result.base))
-    prompts = f", {tuned:,.0f} prompt tokens instead of {base:,.0f}" if result.before == "base" else ""
-    median = f"{result.tuned.p50_s:.1f} s (median{', ' + crowd if crowd else ''})"
+    took = duration(result.train_seconds)
+    if plan.seconds_low is not None and plan.seconds_high is not None:
+        took += f", estimated {duration_range(plan.seconds_low, plan.seconds_high)}"
+    facts = [("Training took", took)]
     curve = result.loss_curve
-    steps = f" in {result.steps:,} steps" if result.steps else ""
-    loss = [("Training loss", f"{curve[0][1]:.2f} → {curve[-1][1]:.2f}{steps}")] if len(curve) > 1 else []
-    return [
-        ("Training took", f"{duration(result.train_seconds)}{planned}"),
-        *loss,
-        *_learnt(result),
-        ("Time per answer", f"{median}{prompts}"),
-    ]
+    if len(curve) > 1:
+        steps = f" in {result.steps:,} steps" if result.steps else ""
+        facts.append(("Training loss", f"{curve[0][1]:.2f} → {curve[-1][1]:.2f}{steps}"))
+    return [*facts, *_learnt(result), ("Time per answer", _answer_time(result))]
+
+
+def _answer_time(result: RunResult) -> str:
+    median = "median"
+    if result.at_once and result.at_once > 1:
+        # Simultaneous questions share the trainer, so each answer takes longer.
+        median += f", {result.at_once} at a time"
+    text = f"{result.tuned.p50_s:.1f} s ({median})"
+    if result.before == "base":
+        tuned = result.tuned.prompt_tokens / result.tuned.n
+        base = result.base.prompt_tokens / result.base.n
+        text += f", {tuned:,.0f} prompt tokens instead of {base:,.0f}"
+    return text
 
 
 def _learnt(result: RunResult) -> list[tuple[str, str]]:
@@ -144,7 +150,8 @@ def _got_worse(result: RunResult) -> list[CardBlock]:
 
 def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
     """What a reader might wrongly conclude from this measurement."""
-    lines, ladder = [escape(note) for note in notes_on_judge(plan, result)], result.ladder
+    lines = [escape(note) for note in notes_on_judge(plan, result)]
+    ladder = result.ladder
     if ladder and ladder.rungs and ladder.scoring not in SAME_MEASURE and result.partial is None:
         (tuned,) = ladder.rung("tuned")
         right = counted_as_right(ladder)

@@ -345,9 +345,10 @@ def _buttons(run: Run, progress: Progress, can_pause: bool) -> CardBlock:
         "Keep it running",
     )
     number = str(run.id)
-    pause = button("Resume", RESUME, number) if progress.is_paused else button("Pause", PAUSE, number)
-    return actions(
-        button("Details", PLAN_DETAILS, number),
-        *([pause] if can_pause and run.state == "training" else []),
-        button("Cancel", CANCEL, number, style="danger", confirm=sure),
-    )
+    buttons = [button("Details", PLAN_DETAILS, number)]
+    if can_pause and run.state == "training" and progress.is_paused:
+        buttons.append(button("Resume", RESUME, number))
+    elif can_pause and run.state == "training":
+        buttons.append(button("Pause", PAUSE, number))
+    buttons.append(button("Cancel", CANCEL, number, style="danger", confirm=sure))
+    return actions(*buttons)

@@ -90,19 +90,15 @@ def card(status: Status) -> Message:
     lines = [*map(runs.list_entry, status.runs), *map(evaluation_entry, status.measurements)]
     frozen = [Text(freeze.status_line(status.freeze, status.against))] if status.freeze else []
     others = frozen or status.in_use.total or status.ending or status.deployments
-    if not lines and not status.latest and not others and status.unchecked:
+    is_empty = not lines and not status.latest and not others
+    if is_empty and status.unchecked:
         return text_message(unchecked_text(status.unchecked))
-    if not lines and not status.latest and not others:
+    if is_empty:
         return text_message(
             "Nothing is running. `/finetune baseline DATASET` measures alternatives, "
             "`/finetune start DATASET` starts a run."
         )
-    counts = [
-        *([pluralize(len(status.runs), "run")] if status.runs else []),
-        *([pluralize(len(status.measurements), "measurement")] if status.measurements else []),
-    ]
-    idle = "No open runs" if status.deployments else "Nothing is running"
-    title = f"Open: {' and '.join(counts)}" if counts else idle
+    title = _title(status)
     blocks: list[CardBlock] = [Headline(title), *frozen]
     if lines:
         blocks.append(Lines(lines))
@@ -120,6 +116,17 @@ def card(status: Status) -> Message:
     blocks += unchecked_notes(status.unchecked)
     blocks.append(Note("`/finetune results 7` shows a run, `/finetune results m3` a measurement."))
     return Message(title, tuple(blocks))
+
+
+def _title(status: Status) -> str:
+    counts = []
+    if status.runs:
+        counts.append(pluralize(len(status.runs), "run"))
+    if status.measurements:
+        counts.append(pluralize(len(status.measurements), "measurement"))
+    if counts:
+        return f"Open: {' and '.join(counts)}"
+    return "No open runs" if status.deployments else "Nothing is running"
 
 
 def list_entry(summary: RunSummary | EvaluationSummary) -> str:

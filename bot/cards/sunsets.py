@@ -10,9 +10,7 @@ from decimal import Decimal
 from bot.cards import datasets
 from bot.cards.blocks import (
     Block,
-    CardBlock,
     Facts,
-    Headline,
     Lines,
     Message,
     Note,
@@ -59,15 +57,16 @@ class Sunset:
 def card(sunset: Sunset) -> Message:
     """The end date, the costs, and a button that plans a training elsewhere for approval."""
     headline = _headline(sunset)
+    subject = escape(_subject(sunset.use))
     facts = [(escape(name), escape(value)) for name, value in _facts(sunset)]
-    blocks: tuple[CardBlock, ...] = (
-        Headline(headline),
-        Note(escape(_subject(sunset.use))),
-        *([Facts(facts)] if facts else []),
+    return Message.titled(
+        headline,
+        Note(subject),
+        Facts(facts) if facts else None,
         Text(_next(sunset)),
         actions(*_buttons(sunset)),
+        notice=subject,
     )
-    return Message(f"{escape(headline)}. {escape(_subject(sunset.use))}", blocks)
 
 
 def line(use: ModelUse, today: date) -> str:
