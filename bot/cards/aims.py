@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import assert_never
 
 from bot.cards.blocks import escape
-from bot.cards.candidates import candidate_name, seconds_text
-from bot.cards.words import interval, percent, shorten
+from bot.cards.candidates import arm_name, seconds_text
+from bot.cards.words import interval, percent
 from bot.rules.facts import Evidence, task_kind
 from bot.rules.fit import Aim, AimNumbers, aim_of, numbers_of
 from bot.rules.plans import Plan, PlanVerdict
@@ -53,15 +53,16 @@ def result_aim_facts(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
 
 
 def _comparison(numbers: AimNumbers) -> str:
-    tuned = _number(numbers.aim, numbers.tuned) if numbers.tuned else TUNED_UNKNOWN
     if numbers.now is None and numbers.tuned is None:
         return _unmeasured(numbers.aim)
+    tuned = _number(numbers.aim, numbers.tuned) if numbers.tuned else TUNED_UNKNOWN
     if numbers.now is None:
         return f"tuned: {tuned}; nothing to compare it with was measured"
     now = _number(numbers.aim, numbers.now)
-    name = shorten(candidate_name(numbers.now.arm).removeprefix("the "), 40)
-    today = " today" if numbers.is_today else ""
-    return f"{name}{today}: {now}; tuned: {tuned}"
+    name = arm_name(numbers.now.arm, 40)
+    if numbers.is_today:
+        name += " today"
+    return f"{name}: {now}; tuned: {tuned}"
 
 
 def _number(aim: Aim, rung: Rung) -> str:

@@ -306,9 +306,12 @@ def looks_sentence(looks: Looks) -> str:
 
 def read_rows_sentence(rung: Rung) -> str:
     """Which rows count as wrong because people had read them, and what to do. The rung has at least one."""
+    is_one = len(rung.read) == 1
     rows = pluralize(len(rung.read), "held-out row")
-    count = "counts" if len(rung.read) == 1 else "count"
-    return f"{rows} that people read before they made these training rows {count} as wrong; sealed rows avoid that."
+    count = "counts" if is_one else "count"
+    them = "it" if is_one else "them"
+    because = f"because people read {them} before they made the training rows"
+    return f"{rows} {count} as wrong, {because}; sealed rows avoid that."
 
 
 def _cost_of_a_claim(looks: Looks) -> str:

@@ -103,15 +103,21 @@ def unreadable_text(judge: str, unread: int, of: int) -> str:
     return f"{judge} gave no readable verdict on {unread:,} of {of:,} answers of one alternative."
 
 
+def agreement_text(name: str, people: JudgeChecks) -> str:
+    """'people agree with it on 27 of 30 answers (74-97%)'; `name` is 'it' or the judge's."""
+    if people.interval is None:
+        return "nobody has checked it yet"
+    between = interval_text(people.interval.low, people.interval.high)
+    return (
+        f"people agree with {name} on {people.agreed:,} of {pluralize(people.answers, 'answer')} ({between})"
+    )
+
+
 def trust_text(people: JudgeChecks) -> str:
     """'trusted: people agree with it on 27 of 30 answers (74-97%)'."""
-    interval = people.interval
-    if interval is None:
-        return "nobody has checked it yet"
-    agreed = (
-        f"people agree with it on {people.agreed:,} of {pluralize(people.answers, 'answer')} "
-        f"({interval_text(interval.low, interval.high)})"
-    )
+    agreed = agreement_text("it", people)
+    if people.interval is None:
+        return agreed
     match people.trust:
         case "trusted":
             return f"trusted: {agreed}"

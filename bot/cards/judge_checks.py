@@ -39,10 +39,11 @@ UNCHECKABLE = (
 def judge_step_text(judge: CheckedJudge, step: JudgeStep) -> str:
     """The next step of a card whose scores come from a judge that isn't trusted yet."""
     if step == "check":
-        more = max(MIN_CHECKED - judge.checks.answers, MIN_MORE_CHECKED)
+        count = max(MIN_CHECKED - judge.checks.answers, MIN_MORE_CHECKED)
+        answers = f"{count} more of these answers" if judge.checks.answers else f"{count} of these answers"
         return (
-            f"Check the judge: say of {more} of these answers whether they are acceptable. Until people agree with "
-            "it, its scores may mean little."
+            f"Check the judge: say of {answers} whether they are acceptable. Until people agree with it, its scores "
+            "may mean little."
         )
     if judge.checks.trust == "distrusted":
         return "Measure again with another judge: people disagree with this one, so its scores say little."

@@ -136,7 +136,7 @@ def who_may(no: NotNamed) -> str:
 
 def too_few_approvers(needed: int, able: Sequence[str], gone: Sequence[str]) -> str:
     """Why a plan that takes `needed` approvers could never start. `able` can approve it; `gone` are named, but are no
-    full members any more."""
+    longer full members."""
     there = "there is nobody"
     if able:
         there = f"there {'is' if len(able) == 1 else 'are'} only {_mentions(able)}"
@@ -148,9 +148,9 @@ def too_few_approvers(needed: int, able: Sequence[str], gone: Sequence[str]) -> 
 
 def gone_text(gone: Sequence[str]) -> str:
     """Who is named as an approver and can't approve any more."""
-    why = "is no full member of this workspace any more, or deactivated"
+    why = "is deactivated or no longer a full member of this workspace"
     if len(gone) > 1:
-        why = "are no full members of this workspace any more, or deactivated"
+        why = "are deactivated or no longer full members of this workspace"
     return f"{_mentions(gone)} {why}."
 
 

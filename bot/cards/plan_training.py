@@ -120,19 +120,21 @@ def retraining_text(retraining: Retraining) -> str:
 
 def continued_text(plan: Plan, continued: Continued) -> str:
     """What the requester left out, and where it was taken from."""
-    names = list(dict.fromkeys(CONTINUED[name] for name in continued.fields))
-    if "current" in continued.fields:
-        names[0] = f"{names[0]} ({escape(shorten(str(plan.current)))})"
-    what = listed(names, SHOWN_SETTINGS)
+    names = []
+    for field in continued.fields:
+        name = CONTINUED[field]
+        if field == "current":
+            name = f"{name} ({escape(shorten(str(plan.current)))})"
+        names.append(name)
+    what = listed(list(dict.fromkeys(names)), SHOWN_SETTINGS)
     source = f"the estimate of {continued.day} that <@{continued.person}> shared"
     if continued.run is not None:
         source = f"run {continued.run}, planned on {continued.day}"
-    bar = ""
+    text = f"*Taken from {source}*: {what}."
     if continued.bar is not None:
-        bar = (
-            f". That estimate tried out a bar of {share_text(continued.bar)}; plans are judged by the team's"
-        )
-    return f"*Taken from {source}*: {what}{bar}."
+        tried = share_text(continued.bar)
+        text += f" That estimate tried out a bar of {tried}; plans are judged by the team's."
+    return text
 
 
 def earlier_text(plan: Plan, before: EarlierRun) -> str:

@@ -24,7 +24,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.candidates import bar_text, counted_as_right, meaning, scoring_text, short_meaning
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
-from bot.cards.judge_agreement import judge_notes, trust_text
+from bot.cards.judge_agreement import agreement_text, judge_notes, trust_text
 from bot.cards.judge_checks import judge_button
 from bot.cards.models import prices_text, promotion_button, try_button, worse_labels_text
 from bot.cards.payback import payback_text
@@ -340,8 +340,8 @@ def _against(result: RunResult) -> str:
     if result.worse and result.partial is not None and result.ladder and result.ladder.scoring == "json":
         has = "has" if result.worse == 1 else "have"
         return (
-            f"{pluralize(result.worse, 'row')} in which {before_name(result)} got every field right now {has} a wrong "
-            "field."
+            f"{pluralize(result.worse, 'row')} in which {before_name(result)} got every field right {has} a wrong "
+            "field now."
         )
     if result.worse and result.partial is None:
         verb = "is" if result.worse == 1 else "are"
@@ -357,8 +357,9 @@ def _unknown(plan: Plan, result: RunResult, after: AfterResult) -> str:
     if judge and not judge.is_trusted:
         name = escape(shorten(judge.name))
         about_judge = f"How far to trust the judge {name}: {escape(trust_text(judge.checks))}."
-    if about_judge and _is_judge_distrusted(result):
-        return about_judge
+    if judge and _is_judge_distrusted(result):
+        agreed = escape(agreement_text(f"the judge {shorten(judge.name)}", judge.checks))
+        return f"How good the answers are: {agreed}, so its scores say little."
     if advice and advice.kind == "unknown" and advice.rule != IN_HEADLINE:
         return sentence(advice.reason or advice.headline)
     if about_judge:

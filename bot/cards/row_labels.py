@@ -63,6 +63,10 @@ class OvertakenRows:
     lines: tuple[int, ...]
     missing: int
 
+    @property
+    def count(self) -> int:
+        return len(self.lines) + self.missing
+
 
 def started(dataset: str, count: int) -> str:
     return f"Choosing up to {pluralize(count, 'row')} of {code(dataset)}. A card will appear in its channel."
@@ -121,18 +125,18 @@ def done_card(
         *_numbers(outcome),
         *_outcome(outcome, overtaken),
         Text(text),
-        Text(_overtaken_text(overtaken)) if overtaken else None,
+        Text(f"*Not used*: {_overtaken_text(overtaken)}") if overtaken else None,
     )
 
 
 def _overtaken_text(overtaken: OvertakenRows) -> str:
-    title = code(overtaken.version.title)
     reasons = []
     if overtaken.lines:
         reasons.append(f"has another label in {line_ranges(overtaken.lines)} of its file")
     if overtaken.missing:
         reasons.append(f"lacks {pluralize(overtaken.missing, 'row')}")
-    return f"*Not used*: {title}, which is newer than these rows, {' and '.join(reasons)}."
+    answers = pluralize(overtaken.count, "answer")
+    return f"{answers}, because the newer {code(overtaken.version.title)} {' and '.join(reasons)}."
 
 
 def discarded_card(labelling: Labelling) -> Message:
@@ -271,7 +275,7 @@ def _numbers(outcome: BatchOutcome) -> list[CardBlock]:
 
 
 def _outcome(outcome: BatchOutcome, overtaken: OvertakenRows | None) -> list[CardBlock]:
-    not_used = len(overtaken.lines) + overtaken.missing if overtaken else 0
+    not_used = overtaken.count if overtaken else 0
     counts = (
         (outcome.changed, "changed"),
         (outcome.added, "added"),

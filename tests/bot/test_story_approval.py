@@ -117,7 +117,7 @@ def test_a_plan_that_only_deactivated_approvers_could_approve_is_not_posted(make
     world.slack.set_kind(CLEO.id, "deleted")
     answer = world.type(START)
     assert "This takes 1 approver" in answer and "there is nobody" in answer
-    assert f"<@{CLEO.id}> is no full member of this workspace any more, or deactivated" in answer
+    assert f"<@{CLEO.id}> is deactivated or no longer a full member of this workspace" in answer
     assert world.store.runs.newest() == []
 
 

@@ -43,7 +43,7 @@ from bot.values.runs import (
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
 from trainers.dataset.rows import NO_CHOICES, Choices, Sheet, ShownRow
-from trainers.evaluation.statistics import LabelLoss
+from trainers.evaluation.statistics import LabelLoss, wilson
 from trainers.pricing import PriceRow
 from trainers.providers import ModelVerdict
 from trainers.tokens import Spread
@@ -102,7 +102,7 @@ MINI = Rates("gpt-4.1-mini", Decimal("0.8"), Decimal("3.2"), "openai.toml, 2026-
 FREE = Rates("smollm2-135m", Decimal(0), Decimal(0), "finetune.toml")
 
 
-def whole(*entries: Entry) -> Listing[Entry]:
+def full_list(*entries: Entry) -> Listing[Entry]:
     """A list that leaves nothing out."""
     return Listing(entries, len(entries))
 
@@ -476,7 +476,11 @@ def result(**other: Any) -> RunResult:
 def result_with(tuned: int, **other: Any) -> RunResult:
     """The tuned model has `tuned` of 200 rows right, its base 47."""
     gain = (tuned - 47) / 200
-    arms = {"base": arm(47, 0.18, 0.3, 132, n=200), "tuned": arm(tuned, 0.0, 1.0, 104, n=200)}
+    between = wilson(tuned, 200)
+    arms = {
+        "base": arm(47, 0.18, 0.3, 132, n=200),
+        "tuned": arm(tuned, between.low, between.high, 104, n=200),
+    }
     better, worse = (tuned - 42, 5) if gain > 0 else (2, 49 - tuned)
     return replace(
         result(**arms, better=better, worse=worse, gain_low=gain - 0.07, gain_high=gain + 0.06), **other

@@ -126,8 +126,8 @@ def _datasets() -> dict[str, Message]:
         "dataset-refused": datasets.refused_card(
             builders.dataset(), "The file is a PNG image. Upload CSV or JSONL."
         ),
-        "dataset-list": datasets.listing(builders.whole(*entries)),
-        "dataset-list-empty": datasets.listing(builders.whole()),
+        "dataset-list": datasets.listing(builders.full_list(*entries)),
+        "dataset-list-empty": datasets.listing(builders.full_list()),
         "waiver-asked": data_policy.request_card(builders.dataset(), "Acme Tuning", PERSONAL),
         "waiver-given": data_policy.waiver_recorded_card(
             builders.dataset(), Waiver(1, BEN, "the customers agreed, LEGAL-12", NOW)

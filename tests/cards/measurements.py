@@ -308,8 +308,8 @@ def ladder_of_calls_and_texts() -> Ladder:
 
 
 def ladder_of_tuned_calls_and_texts() -> str:
-    prompted = rung("kshot", BIG, 60, n=80, scoring="f1", unread=0, calls=MIXED)
-    tuned = rung("tuned", "local/tickets-7", 75, n=80, scoring="f1", unread=0, calls=MIXED)
+    prompted = rung("kshot", BIG, 150, scoring="f1", unread=0, calls=133)
+    tuned = rung("tuned", "local/tickets-7", 188, scoring="f1", unread=0, calls=133)
     return ladder((prompted, tuned), pairs=(pair(tuned, prompted),)).to_json()
 
 

@@ -15,7 +15,7 @@ from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Model
 from tests.cards import builders, measurements
-from tests.cards.builders import ANA, BEN, CHEAPER, LOSSES, NOW, whole
+from tests.cards.builders import ANA, BEN, CHEAPER, LOSSES, NOW, full_list
 
 MODEL = Model("tickets-7", 7, "local", "ft:smollm2-135m:local:tickets:1a2b3c4d", "promoted", NOW)
 PROMOTION = Promotion(
@@ -36,13 +36,14 @@ PROMOTION = Promotion(
     trouble=None,
 )
 RUNG = measurements.rung("tuned", "local/tickets-7", 190)
-FIELDS = measurements.fields_rung("tuned", "local/orders-7", 168, 105)
+FIELDS = measurements.fields_rung("tuned", "local/tickets-7", 168, 105)
 PROVEN = PromotionEvidence(
     RUNG,
     ModelComparison("ten examples, openai/gpt-4o-mini", 0.79, 0.16, 0.1, 0.22, 200),
     "tickets-3",
     ModelComparison("tickets-3", 0.9, 0.05, 0.01, 0.09, 160),
 )
+AHEAD_IN_FIELDS = ModelComparison("ten examples, openai/gpt-4o-mini", 0.79, 0.05, 0.01, 0.09, 200)
 BARELY_BEHIND = replace(builders.NOT_WORSE, score=0.96)
 NOT_WORSE = PromotionEvidence(
     RUNG, BARELY_BEHIND, "tickets-3", replace(BARELY_BEHIND, other="tickets-3"), worse=LOSSES
@@ -103,7 +104,7 @@ def cards() -> dict[str, Message]:
         ),
         "promoted-looked-at": models.promotion_card(replace(SUMMARY, promotion=synced, looks=Looks(27, 200))),
         "promoted-fields": models.promotion_card(
-            replace(SUMMARY, promotion=synced, proof=PromotionEvidence(FIELDS, PROVEN.best))
+            replace(SUMMARY, promotion=synced, proof=PromotionEvidence(FIELDS, AHEAD_IN_FIELDS))
         ),
         "promoted-by-sealed": models.promotion_card(
             replace(SUMMARY, promotion=synced, sealed=models.SealedProof(9, RUNG, PROVEN.best, 1))
@@ -138,7 +139,7 @@ def cards() -> dict[str, Message]:
             "tickets", MODEL, "ft:smollm2-135m:local:tickets:99999999", "this machine"
         ),
         "model-list": models.listing(
-            whole(
+            full_list(
                 ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, synced, actuals=ACTUALS),
                 ModelEntry(
                     old,
@@ -153,7 +154,7 @@ def cards() -> dict[str, Message]:
                 ),
             )
         ),
-        "model-list-empty": models.listing(whole()),
+        "model-list-empty": models.listing(full_list()),
     }
 
 
@@ -163,7 +164,7 @@ def _details(actuals: models.ModelActuals, looks: Looks) -> Message:
 
 def in_use() -> Listing[ModelEntry]:
     other = replace(PROMOTION, id=3, dataset="faq", person=ANA)
-    return whole(
+    return full_list(
         ModelEntry(replace(MODEL, name="faq-4"), "faq", 1, "smollm2-135m", None, other, actuals=NOT_COUNTED),
         ModelEntry(
             MODEL, "tickets", 2, "smollm2-135m", RUNG, PROMOTION, ends=date(2027, 1, 14), actuals=ACTUALS

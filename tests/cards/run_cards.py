@@ -64,7 +64,7 @@ def _ladder_summary(
     )
 
 
-CONTINUED = Continued(("current", "volume", "target", "people_hours"), ANA, "2026-11-28", bar=0.99)
+CONTINUED = Continued(("current", "volume", "target", "retrain_months"), ANA, "2026-11-28", bar=0.99)
 
 
 def _plans() -> dict[str, Message]:
@@ -126,7 +126,7 @@ def _special_plans(waiting: Run) -> dict[str, Message]:
         hyperparameters=(("lora_r", 64), ("n_epochs", 3)),
         retrains=Retraining("openai/gpt-4o", "2027-01-14"),
     )
-    aim = "prompt alone on openai/gpt-4o today: median 410 ms, 95% within 920 ms; tuned: not measured yet"
+    aim = "prompt alone, openai/gpt-4o-mini: median 410 ms, 95% within 920 ms; tuned: not measured yet"
     for_speed = builders.advised_plan(replace(builders.NOT_DECIDED, task="latency", aim=aim))
     over = "This run may cost up to $3.49, but only $3.00 of the $3.00 for November is left."
 

@@ -91,10 +91,10 @@ def _data_cards(text: str) -> dict[str, Any]:
         "refused": datasets.refused_card(dataset, text),
         "refused for a finding": datasets.refused_card(dataset, datasets.refusal_sentence(report)),
         "list": datasets.listing(
-            builders.whole(*[DatasetEntry(builders.dataset(state="refused", refusal=text), None)] * 200)
+            builders.full_list(*[DatasetEntry(builders.dataset(state="refused", refusal=text), None)] * 200)
         ),
         "list, measured": datasets.listing(
-            builders.whole(
+            builders.full_list(
                 *[
                     DatasetEntry(
                         builders.dataset(),
@@ -292,8 +292,8 @@ def _promotion_cards(text: str) -> dict[str, Any]:
         "promoted": models.promotion_card(summary),
         "promoted, hosted": models.promotion_card(replace(summary, has_alias=False)),
         "not promoted": general.text_message(models.promotion_refusal(model, proof, find_objections(proof))),
-        "models": models.listing(builders.whole(*[entry] * 200)),
-        "models in use": status.card(Status([], [], [], in_use=builders.whole(*[entry] * 200))),
+        "models": models.listing(builders.full_list(*[entry] * 200)),
+        "models in use": status.card(Status([], [], [], in_use=builders.full_list(*[entry] * 200))),
         "lost": models.model_lost(model, "tickets", text),
         "strayed": models.alias_mismatch("tickets", model, text[:300], text),
     }
