@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 
 from bot.cards import freeze as freeze_cards
 from bot.cards import models as views
+from bot.cards import tried_answers as answer_views
 from bot.cards.blocks import CardBlock, Listing
 from bot.cards.blocks import Message as Card
 from bot.cards.candidates import arm_name
@@ -168,7 +169,7 @@ def step(context: AppContext, ask: Ask) -> None:
             context.store.answers.forget(reply.key)
             tried = (ask.id, _plan(context, model).dataset, model.name, ask.person, ask.text, answer.text)
             context.store.tried_answers.add(TriedAnswer(*tried, at=context.clock()))
-            _tell(context, ask, views.answer_card(ask, answer), micros)
+            _tell(context, ask, answer_views.answer_card(ask, answer), micros)
     elif not ask.is_priced:
         _fail(context, ask, "the bot was updated before it was sent. Ask again.", 0)
     elif ask.sent_at is None:
@@ -271,7 +272,7 @@ def _fail(context: AppContext, ask: Ask, why: str, micros: int) -> None:
             "is not sent again automatically."
         )
     with context.store.transaction():
-        _tell(context, ask, views.failure_card(ask, why), micros)
+        _tell(context, ask, answer_views.failure_card(ask, why), micros)
 
 
 def _tell(context: AppContext, ask: Ask, message: Card, micros: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from bot.cards import models as views
+from bot.cards import tried_answers as views
 from bot.cards.blocks import code
 from bot.cards.general import text_message
 from bot.command_options import LONGEST_NAME

@@ -38,6 +38,7 @@ from bot.cards import evaluation_results as result_cards
 from bot.cards import help as help_cards
 from bot.cards import interventions as intervention_cards
 from bot.cards import judge_checks as judge_check_cards
+from bot.cards import tried_answers as answer_cards
 from bot.cards import tuned_learning_curves as tuned_curve_cards
 from bot.cards.blocks import Message
 from bot.context import AppContext
@@ -139,7 +140,7 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     estimates.ADOPT: estimate_requests.adopt,
     estimates.SHARE: estimate_requests.share,
     findings.CLEAN: clean_copies.request,
-    models.GOOD: tried_answers.mark_good,
+    answer_cards.GOOD: tried_answers.mark_good,
     row_labels.LABEL_DOUBTED: row_label_services.begin_doubted,
     row_labels.LABEL_UNLABELLED: row_label_services.begin_unlabelled,
     runs.CANCEL: run_services.ask_cancel,
@@ -299,12 +300,12 @@ def _promotion_details(click: Click) -> Form | Refusal:
 
 def _try(click: Click) -> Form | Refusal:
     model = model_services.find_of_run(click.context, click.number, click.person, click.channel)
-    return _form_or_refusal(model, lambda model: models.try_form(model.name, click.channel))
+    return _form_or_refusal(model, lambda model: answer_cards.try_form(model.name, click.channel))
 
 
 def _better_answer(click: Click) -> Form | Refusal:
     tried = tried_answers.may_judge(click.context, click.number, click.person)
-    return _form_or_refusal(tried, lambda tried: models.better_form(tried.id))
+    return _form_or_refusal(tried, lambda tried: answer_cards.better_form(tried.id))
 
 
 def _decide(click: Click) -> Form | Refusal:
@@ -345,7 +346,7 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     results.DETAILS: _run_details,
     models.DETAILS: _promotion_details,
     models.TRY: _try,
-    models.NOT_GOOD: _better_answer,
+    answer_cards.NOT_GOOD: _better_answer,
     row_labels.LABEL_ROWS: lambda click: row_label_services.next_row(
         click.context, click.number, click.person
     ),

@@ -26,6 +26,7 @@ from bot.cards import evaluations as evaluation_cards
 from bot.cards import help as help_cards
 from bot.cards import models as model_cards
 from bot.cards import runs as run_cards
+from bot.cards import tried_answers as answer_cards
 from bot.cards.blocks import Message
 from bot.cards.estimates import AskedEstimate
 from bot.cards.help import CommandHelp
@@ -483,7 +484,7 @@ def list_models(call: Call) -> Reply:
 @click.argument("text", type=PROMPT)
 def try_model(call: Call, model: str, text: str) -> Reply:
     return _card_or_refusal(
-        models.ask(call.context, model, text, call.person, call.channel), model_cards.pending_card
+        models.ask(call.context, model, text, call.person, call.channel), answer_cards.pending_card
     )
 
 
@@ -497,7 +498,7 @@ def make_pairs(call: Call, dataset: str) -> Reply:
     pairs = tried_answers.make_pairs(call.context, dataset, call.person, call.channel)
     if isinstance(pairs, Refusal) or not pairs.empty:
         return _refusal_or_none(pairs)
-    return model_cards.empty_answers(pairs.empty)
+    return answer_cards.empty_answers(pairs.empty)
 
 
 @finetune.command(

@@ -18,10 +18,10 @@ from bot.cards import documents as document_cards
 from bot.cards import estimates, home
 from bot.cards import evaluations as evaluation_cards
 from bot.cards import interventions as intervention_cards
-from bot.cards import models as model_cards
 from bot.cards import permissions as permission_cards
 from bot.cards import plans as plan_cards
 from bot.cards import row_labels as row_label_cards
+from bot.cards import tried_answers as answer_cards
 from bot.command_options import ASKED_RUNGS, normalize_name, read_count
 from bot.command_parser import parse_form, strip_quotes
 from bot.context import AppContext
@@ -265,10 +265,10 @@ FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     waiver_cards.WAIVER_FORM: _waive,
     dataset_deletion_cards.DELETION_FORM: _delete,
     intervention_cards.FORM: _decide,
-    model_cards.TRY_FORM: _try,
+    answer_cards.TRY_FORM: _try,
     row_label_cards.FORM: _label,
     distillation_cards.FORM: _distil,
-    model_cards.BETTER_FORM: _better,
+    answer_cards.BETTER_FORM: _better,
 }
 
 
@@ -279,7 +279,7 @@ FORMS_OF_A_CHANNEL = frozenset(
         evaluation_cards.FORM,
         document_cards.DOCUMENT_FORM,
         dataset_deletion_cards.DELETION_FORM,
-        model_cards.TRY_FORM,
+        answer_cards.TRY_FORM,
         row_label_cards.FORM,
         distillation_cards.FORM,
     }

@@ -106,7 +106,7 @@ def test_nobody_who_was_deactivated_is_named_and_a_plan_that_nobody_can_approve_
     world.tick(6)
     reminder = world.find_message("is waiting for approval and expires in")
     assert "nobody is left who may approve it" in reminder and "more approver" not in reminder
-    assert f"<@{BEN.id}>, <@{CLEO.id}> are no full members" in world.find_message(
+    assert f"<@{BEN.id}>, <@{CLEO.id}> are deactivated or no longer full members" in world.find_message(
         "*It can't be approved now*: "
     )
 

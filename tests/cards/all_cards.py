@@ -20,11 +20,11 @@ from bot.cards import (
     home,
     judge_agreement,
     learning_curves,
-    models,
     plan_details,
     plans,
     prompt_search,
     runs,
+    tried_answers,
 )
 from bot.cards import help as help_cards
 from bot.cards.blocks import Message
@@ -117,16 +117,18 @@ def _details() -> dict[str, Json]:
         "result-by-words-details": runs.details_form(by_words),
         "result-judged-details": runs.details_form(got_worse),
         "run-training-details": runs.details_form(builders.run_summary("training")),
-        "form-try": models.try_form("tickets-7", "C0TICKETS"),
+        "form-try": tried_answers.try_form("tickets-7", "C0TICKETS"),
         **{name: general.details_modal("Measurement m3", parts) for name, parts in ladders.items()},
     }
 
 
 def _models() -> dict[str, Message]:
     return {
-        "try-thinking": models.pending_card(ASK),
-        "try-answered": models.answer_card(ASK, ANSWER),
-        "try-failed": models.failure_card(ASK, "The trainer is down. It is started with the bot: try again."),
+        "try-thinking": tried_answers.pending_card(ASK),
+        "try-answered": tried_answers.answer_card(ASK, ANSWER),
+        "try-failed": tried_answers.failure_card(
+            ASK, "The trainer is down. It is started with the bot: try again."
+        ),
         "help": help_cards.card(),
         "help-of-one": help_cards.one_command(command_help(finetune.commands["delete"])),
         "rights": general.rights_card(

@@ -32,6 +32,7 @@ from bot.cards import (
     results,
     runs,
     status,
+    tried_answers,
     tuned_learning_curves,
 )
 from bot.cards.blocks import INVISIBLE, code, escape
@@ -257,12 +258,12 @@ def _run_cards(text: str) -> dict[str, Any]:
         "result's details": runs.details_form(
             replace(summary, run=builders.run("done"), result=builders.result(advice=_advice(text)))
         ),
-        "try": models.try_form(text[:60], "C0TICKETS"),
+        "try": tried_answers.try_form(text[:60], "C0TICKETS"),
         **_promotion_cards(text),
         "changed": result_details.changed_rows_card(rows),
-        "asking": models.pending_card(ask),
-        "answered": models.answer_card(ask, Answer(text, 10**9, 10**9, 86_400.0)),
-        "could not be asked": models.failure_card(ask, text),
+        "asking": tried_answers.pending_card(ask),
+        "answered": tried_answers.answer_card(ask, Answer(text, 10**9, 10**9, 86_400.0)),
+        "could not be asked": tried_answers.failure_card(ask, text),
         "home": home.page(
             HomeOverview(
                 [summary] * 100,
