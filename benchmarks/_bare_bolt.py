@@ -21,7 +21,7 @@ def main(secret: str, token: str, api_url: str, port: int) -> None:
         ack()
 
     print("ready", flush=True)
-    serve(SlackRequestHandler(app), host="127.0.0.1", port=port, threads=16, _quiet=True)
+    serve(SlackRequestHandler(app), host="127.0.0.1", port=port, threads=32, _quiet=True)
 
 
 if __name__ == "__main__":

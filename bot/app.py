@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -27,6 +26,7 @@ from bot.scheduler import RECONCILE, SEND, Scheduler
 from bot.services import settings_history
 from bot.settings import Settings, SettingsProblems, SlackSettings
 from bot.slack import register
+from bot.slack.ack_gate import AckGate, GatedApp, ListenerThreads
 from bot.slack.api import SlackAnswers, WatchedClient
 from bot.slack.files import SlackFiles
 from bot.slack.homes import Homes
@@ -92,9 +92,10 @@ class Service:
         )
         if self.answers.signed_in:
             self.notices.note_scopes(self.answers.signed_in.headers)
+        gate = AckGate()
         self.watcher = Scheduler(
-            self.heartbeat.watched(RECONCILE, lambda: reconcile(self.context)),
-            self.heartbeat.watched(SEND, self._send),
+            self.heartbeat.watched(RECONCILE, gate.after_acks(lambda: reconcile(self.context))),
+            self.heartbeat.watched(SEND, gate.after_acks(self._send)),
             lambda: maintain(self.context),
         )
         self.health = (
@@ -110,8 +111,8 @@ class Service:
             if settings.service.health_port
             else None
         )
-        self._listener_threads = ThreadPoolExecutor(LISTENER_THREADS, "listener")
-        self.app = _build_bolt_app(slack, self._listener_threads, self.answers)
+        self._listener_threads = ListenerThreads(LISTENER_THREADS, gate)
+        self.app = _build_bolt_app(slack, self._listener_threads, self.answers, gate)
         self.homes = Homes(self.context, posting)
         register(self.app, self.context, self.homes, self.watcher.wake)
         self.connection: _Connection = (
@@ -257,13 +258,16 @@ def _sign_in(slack: WebClient, answers: SlackAnswers) -> None:
     log.error("signing in to Slack: no answer; starting without it, and trying again later")
 
 
-def _build_bolt_app(slack: SlackSettings, listening: ThreadPoolExecutor, answers: SlackAnswers) -> App:
+def _build_bolt_app(
+    slack: SlackSettings, listening: ListenerThreads, answers: SlackAnswers, gate: AckGate
+) -> App:
     # without a token, with which Bolt would ask Slack itself: `authorize` brings it to each delivery
     client = WebClient(base_url=slack.api_url, timeout=15, retry_handlers=[])
     bolts = logging.getLogger("slack_bolt")
     bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG every response
     bolts.addFilter(_is_news)
-    return App(
+    return GatedApp(
+        gate,
         name="finetune",  # without it Bolt searches for the caller's file, which takes 0.25 s
         logger=bolts,  # without it Bolt's loggers take the root logger's level
         client=client,

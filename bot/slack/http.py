@@ -68,7 +68,7 @@ def new_server(application: Wsgi, host: str, port: int) -> Any:
         application,
         host=host,
         port=port,
-        threads=16,
+        threads=32,  # a burst of people; with fewer, some wait for a thread, and a warning is logged for each
         asyncore_use_poll=True,  # select() raises once the process has 1,024 files open
         max_request_header_size=MAX_HEAD,
         max_request_body_size=MAX_BODY + 1,
