@@ -84,8 +84,9 @@ def promote_run(context: AppContext, number: int, person: str) -> PromotionSumma
     if run is None or model is None:
         return Refusal(f"Run {number} has no model. `/finetune models` lists all models.")
     refusal = authorization.refusal(context, person, "promote", run.channel)
-    if not refusal and not runs.may_see(context, run, person, run.channel):
-        refusal = runs.no_such_run(number)
+    refusal = refusal or _hidden_refusal(
+        context, plan_from_json(run.plan).dataset, person, runs.no_such_run(number)
+    )
     return refusal or models.deleted_refusal(context, model) or _promote(context, model, person, None)
 
 
@@ -111,9 +112,22 @@ def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSu
     if refusal:
         return refusal
     promotion = context.store.promotions.get(number)
+    over = Refusal("This model is not in use any more, so there is nothing to roll back.")
     if promotion is None or promotion.ended_at is not None:
-        return Refusal("This model is not in use any more, so there is nothing to roll back.")
-    return _roll_back(context, promotion, person, None)
+        return over
+    refusal = _hidden_refusal(context, promotion.dataset, person, over)
+    return refusal or _roll_back(context, promotion, person, None)
+
+
+def _hidden_refusal(context: AppContext, dataset: str, person: str, hidden: Refusal) -> Refusal | None:
+    """Asks Slack whether somebody who pressed a button may know about its dataset: a button carries only a number, and
+    may be pressed elsewhere. Returns `hidden` if they may not."""
+    may_act = authorization.may_act_on(context, dataset, person, None)
+    if may_act is None:
+        return Refusal(
+            "Slack did not say just now whether you are in this model's channel. Try again in a minute."
+        )
+    return None if may_act else hidden
 
 
 def decide_by_sealed(

@@ -15,6 +15,7 @@ import pytest
 from bot.cards import documents, evaluations
 from bot.cli.deletion import delete_dataset
 from bot.reconciler import maintain
+from bot.rules.plans import plan_from_json
 from bot.services import data_policy, estimate_requests
 from bot.services.row_labels_worker import store_lines
 from bot.values.requests import Delete
@@ -162,6 +163,8 @@ def _assert_late_answers_are_deleted(world: World) -> None:
 def test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again(trained: World) -> None:
     model = trained.store.model("tickets-1").provider_model
     trained.provider.fail(f"DELETE /models/{model}", NOTHING_BUT_500)
+    path = trained.service.settings.files / f"{plan_from_json(trained.run().plan).train_sha256}.jsonl"
+    trained.service.context.trainers["acme"].upload(path, path.stem)  # as a kill may leave it
     assert delete(trained, BEN).accepted
     trained.restart()
     trained.tick()
@@ -172,6 +175,7 @@ def test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again(trained: 
     trained.pass_time(301)
     wait_for_deletion(trained)
     assert canaries.in_files(trained.service.settings.data.rglob("*"), ROWS) == set()
+    assert trained.files_at_provider() == []
     second = trained.upload_and_check(CANARY_CSV)  # the same bytes, and so the same holdout
     assert (second.version, second.state) == (2, "ready"), "the name still belongs to its channel"
     trained.type("/finetune baseline tickets rungs=classical")

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from bot.cards import evaluations
+from bot.services import distillations
+from bot.services.distillations import RowsToTeach
+from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from storage.records import Labelling
 from tests.bot.measurements import BASELINE, CHAT, PRICES, measure, until, until_asked
@@ -19,7 +22,8 @@ from tests.peers.hosted import Fault
 from trainers.dataset import read
 
 TERMS = "https://acme.example/terms"
-DISTIL = "/finetune distill tickets teacher=acme/acme-small"
+ACME_SMALL = "acme/acme-small"
+DISTIL = f"/finetune distill tickets teacher={ACME_SMALL}"
 
 
 def answer_all(model: str, messages: list[dict[str, Any]]) -> str:
@@ -110,6 +114,8 @@ def test_only_a_measured_model_that_meets_the_bar_may_label(make_world: MakeWorl
     measure(world, f"{BASELINE} rungs=zero")
     assert "would teach its mistakes" in world.type(DISTIL)
     assert "Which model" in world.type("/finetune distill tickets")
+    world.upload_and_check(tickets_csv(150))
+    assert "has not been measured" in world.type(DISTIL), "on the held-out rows of this version"
 
 
 def test_terms_are_shown_and_accepted_once(world: World) -> None:
@@ -118,6 +124,8 @@ def test_terms_are_shown_and_accepted_once(world: World) -> None:
     world.slack.close_modal(ANA.id)
     assert submit_rows(world, unlabelled_csv(), accepts=False)
     world.slack.close_modal(ANA.id)
+    unaccepted = RowsToTeach("tickets", ACME_SMALL, PRIVATE.id, ANA.id, "F0NEW", "new.csv", accepts=False)
+    assert isinstance(distillations.receive(world.service.context, unaccepted), Refusal)
     assert world.store.labellings.under_way("tickets") is None
     assert submit_rows(world, unlabelled_csv()) == {}
     (entry,) = world.store.audit.entries("provider acme")
@@ -223,11 +231,12 @@ def test_a_restart_pays_no_row_twice(world: World, ticks: int) -> None:
 
 def test_nothing_is_asked_before_the_approval_and_cancelling_ends_it(world: World) -> None:
     before = world.provider.count(CHAT)
+    world.rules.more = PRICES.replace('"0.80"', '"80"')  # a hundred times what it was when it was measured
+    world.restart()
     assert submit_rows(world, unlabelled_csv()) == {}
     until_priced(world)
-    assert "Label the rows" in world.find_message(
-        "Let acme/acme-small label 30 rows of tickets for under 1 cent?"
-    )
+    card = world.find_message("Let acme/acme-small label 30 rows of tickets for up to $0.")
+    assert "Label the rows" in card
     world.type("/finetune cancel m2", user=BEN)
     until(world, "cancelled", 2)
     world.tick(2)

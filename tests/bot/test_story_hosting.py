@@ -380,6 +380,11 @@ def test_cancelling_a_run_stops_its_machine(make_world: MakeWorld) -> None:
     company(world).ready_after = None
     world.start_approved()
     world.tick_until(lambda: company(world).running, "a machine")
+    (machine,) = company(world).running
+    company(world)._begin(machine.name, machine.model, {})  # a second one of the same name
+    world.pass_time(LOOK_S)
+    world.tick()
+    assert company(world).running == [machine]
     world.type("/finetune cancel 1")
     world.tick_until_state("cancelled")
     tick_until_stopped(world)

@@ -10,6 +10,7 @@ import pytest
 from bot.cards.evaluations import MEASURE
 from bot.rules.permissions import GOVERNED_BY, RULES
 from bot.services import training
+from bot.services.approvals import LOOK_FOR_EXPIRY_S
 from bot.services.provider_jobs import SETTLE_S
 from bot.slack.commands import finetune
 from bot.slack.users import SlackDirectory
@@ -188,6 +189,27 @@ def test_a_raised_quorum_keeps_approvals_and_waits_for_more(world: World) -> Non
     world.approve(CLEO)
     world.tick_until_state("training")
     assert world.jobs() == 1
+
+
+def test_a_lowered_quorum_starts_a_run_only_within_the_budget_and_the_data_rules(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(Rules(quorum=2))
+    world.start()
+    world.approve()
+
+    def restart_with(budget: str, more: str = "") -> None:
+        world.rules = replace(world.rules, quorum=1, budget=budget, more=more)
+        world.restart()
+        world.pass_time(LOOK_FOR_EXPIRY_S)
+        world.tick(3)
+
+    restart_with("0.01")
+    assert world.run().state == "awaiting_approval" and world.ledger() == {}
+    restart_with("20", rule("hard", "local"))
+    assert world.run().state == "awaiting_approval" and world.ledger() == {}
+    restart_with("20")
+    world.tick_until_state("training")
 
 
 def test_an_approval_by_somebody_no_longer_named_in_the_settings_is_void(world: World) -> None:
@@ -410,7 +432,7 @@ def test_rights_lists_what_a_person_may_do_and_who_may_do_the_rest(world: World)
 ASKED_LATER = ("upload", "knowledge", "pause", "resume")
 
 
-NEEDED = sorted({GOVERNED_BY.get(need, need) for command in finetune for need in command.needs} - {"upload"})
+NEEDED = sorted({GOVERNED_BY.get(need, need) for command in finetune for need in command.needs})
 
 
 def test_every_command_requires_the_rights_that_it_declares(world: World) -> None:

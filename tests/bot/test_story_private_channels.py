@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bot.cards import estimates, evaluation_results, judge_agreement
-from bot.services import estimate_requests
+from bot.services import estimate_requests, promotions
 from bot.slack.recent_answers import USABLE_S
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow
@@ -218,14 +218,22 @@ def test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now(
     world.tick_until_state("done")
     assert "tickets-1" in world.type("/finetune models", user=BEN, channel=PUBLIC)
     lines = ("/finetune try tickets-1 hello", "/finetune promote tickets-1 because=the demo is today")
+    buttons = (promotions.promote_run, promotions.roll_back_from)
     world.slack.fail("conversations.members", refused("internal_error"), times=None)
     for line in lines:
         assert "Slack did not say just now" in world.type(line, user=BEN, channel=PUBLIC), line
+    assert "Slack did not say just now" in str(promotions.promote_run(world.service.context, 1, BEN.id))
     world.slack.clear_faults()
     world.slack.remove_member(HR.id, BEN.id)
     for line in lines:
         assert world.type(line, user=BEN, channel=PUBLIC).startswith("There are no tuned models"), line
-    assert world.store.questions.waiting() == [] and world.store.promotions.all_current() == []
+    assert world.store.questions.waiting() == []
+    world.type(lines[1], user=CLEO, channel=HR)
+    over = ("There is no run 1", "not in use any more")
+    for button, words in zip(buttons, over, strict=True):
+        assert words in str(button(world.service.context, 1, BEN.id))
+    (standing,) = world.store.promotions.all_current()
+    assert standing.person == CLEO.id
 
 
 def test_a_channel_whose_members_slack_does_not_name_is_hidden_from_outside(world: World) -> None:
@@ -357,12 +365,16 @@ def test_a_guessed_number_reveals_nothing_about_a_private_channel(world: World) 
     assert "over already" in world.type("/finetune cancel 1", user=BEN, channel=PUBLIC)
 
 
-def test_an_approver_from_outside_can_cancel_a_run_by_its_number(make_world: MakeWorld) -> None:
+def test_an_approver_from_outside_can_cancel_a_run_by_its_number_and_delete_nothing(
+    make_world: MakeWorld,
+) -> None:
     world = make_world(Rules(approvers=(ANA.id, BEN.id)))
     world.seed_dataset(channel=HR)
     world.type(START, user=DORA, channel=HR)
     assert "There is no run 1" in world.type("/finetune results 1", user=ANA, channel=PUBLIC)
     assert "Cancelling run 1" in world.type("/finetune cancel 1", user=ANA, channel=PUBLIC)
+    world.tick_until_state("cancelled")
+    assert "There is no dataset" in world.type("/finetune delete tickets", user=ANA, channel=PUBLIC)
 
 
 def test_documents_come_only_from_the_datasets_own_channel(world: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bot.cards import evaluations, findings, models
 from bot.cards.datasets import UPLOAD_AGAIN
-from bot.services import dataset_deletion, row_deletion
+from bot.services import dataset_deletion, promotions, row_deletion
 from bot.services.row_deletion import RewrittenDataset
 from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.runs import Refusal
@@ -24,6 +24,7 @@ from tests.bot.test_story_ladder import read_details
 from tests.bot.test_story_promote import in_use
 from tests.bot.world import ANA, DORA, PRIVATE, MakeWorld, Rules, World
 from trainers.dataset import Report
+from trainers.evaluation.results import Ladder
 
 MARGIN = "[policy.promotion]\nmargin_points = 10\n"
 WHY = "because=half the price at the same quality"
@@ -163,7 +164,6 @@ def test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_
     )
     assert "Only an approver" in world.click_and_read(ANA, evaluations.MEASURE)
     assert measurement(world, 2).state == "asked"
-    assert measurement(world, 2).state == "asked"
 
     world.click(BEN, evaluations.CANCEL)
     until(world, "cancelled", 2)
@@ -181,6 +181,14 @@ def test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_
     status = world.type("/finetune status")
     assert f"*Measurement m3*, {len(sealed)} sealed rows of tickets, to decide on tickets-1: " in status
     assert "tickets-1 passed and is in use" in status
+
+    world.rules.approvers = (ANA.id,)
+    world.restart()
+    opened = measurement(world, 3)
+    plan = LadderPlan.from_json(opened.plan)
+    ladder = Ladder.from_json(str(opened.result))
+    decided = promotions.decide_by_sealed(world.service.context, opened, plan, ladder)
+    assert isinstance(decided, Refusal) and "approver" in decided.text, "Ben may not deploy any more"
 
 
 def test_a_model_no_better_on_the_sealed_rows_is_not_deployed(make_world: MakeWorld) -> None:

@@ -6,7 +6,8 @@ import json
 
 from bot.command_options import dataset_name
 from bot.reconciler import apply_retention
-from bot.services.tried_answers import pairs_name
+from bot.services.tried_answers import may_judge, pairs_name
+from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from tests.bot import canaries
 from tests.bot.runs import seed_runs
@@ -84,9 +85,11 @@ def test_a_good_answer_is_preferred_to_an_earlier_bad_one(world: World) -> None:
     assert verdicts == ["not good", "good"]
 
 
-def test_a_better_answer_must_differ_and_hold_no_secret(world: World) -> None:
+def test_a_better_answer_is_its_askers_differs_and_holds_no_secret(world: World) -> None:
     seed_runs(world)
     ts = ask(world, "where is my refund?")
+    assert isinstance(may_judge(world.service.context, 1, BEN.id), Refusal)
+    assert not isinstance(may_judge(world.service.context, 1, ANA.id), Refusal)
     world.slack.click(ANA.id, PRIVATE.id, ts, "answer_not_good")
     assert "differs" in str(world.slack.submit_modal(ANA.id, {"text": " Refund "}).errors)
     secret = "use sk-proj-" + "a1B2" * 12

@@ -49,7 +49,8 @@ FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_outbox_sende
 PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_interventions.py"
 POLICY, LADDER = "tests/bot/test_story_policy.py", "tests/bot/test_story_ladder.py"
 CHANNELS, SCANNING = "tests/bot/test_story_private_channels.py", "tests/bot/test_story_sensitive_data.py"
-ERASURE = "tests/bot/test_story_deletion.py"
+ERASURE, HOSTING = "tests/bot/test_story_deletion.py", "tests/bot/test_story_hosting.py"
+DISTILLING, SEALED = "tests/bot/test_story_distillation.py", "tests/bot/test_story_sealed.py"
 SHARING, SLOW = "bot/rules/data_policy.py", "tests/bot/test_story_slow_provider.py"
 TRYING = "tests/bot/test_story_try_budget.py"
 BOUND = "tests/bot/test_story_plan_integrity.py"
@@ -271,6 +272,13 @@ GUARDS = (
         f"{CURVES}::test_no_size_is_trained_once_the_approver_may_no_longer_measure",
     ),
     Guard(
+        "data rules when the quorum is lowered",
+        APPROVING,
+        "            if not forbidden and not budgets.refusal(",
+        "            if not budgets.refusal(",
+        f"{POLICY}::test_a_lowered_quorum_starts_a_run_only_within_the_budget_and_the_data_rules",
+    ),
+    Guard(
         "expiry",
         "bot/rules/permissions.py",
         "    return now - request.asked_at > policy.expires_s",
@@ -347,6 +355,14 @@ GUARDS = (
         '        "synchronous=FULL",',
         '        "synchronous=OFF",',
         "tests/storage/test_database.py::test_every_threads_connection_has_the_safe_pragmas",
+    ),
+    Guard(
+        "the month's budget when the quorum is lowered",
+        APPROVING,
+        "            if not forbidden and not budgets.refusal(\n"
+        "                context, run.channel, run.requester, plan.maximum_micros\n            ):",
+        "            if not forbidden:",
+        f"{POLICY}::test_a_lowered_quorum_starts_a_run_only_within_the_budget_and_the_data_rules",
     ),
     # Freeze.
     Guard(
@@ -467,6 +483,35 @@ GUARDS = (
         "UNFREEZERS = 2",
         "UNFREEZERS = 1",
         f"{FREEZE}::test_the_first_vote_to_unfreeze_is_posted_and_a_second_persons_lifts_the_freeze",
+    ),
+    # Machines by the hour.
+    Guard(
+        "a second machine of one name is stopped",
+        "bot/services/deployments.py",
+        "    for extra in running[1:]:",
+        "    for extra in running[:0]:",
+        f"{HOSTING}::test_cancelling_a_run_stops_its_machine",
+    ),
+    Guard(
+        "no machine starts again beyond the day's limit",
+        "bot/services/deployment_requests.py",
+        "    if context.store.deployments.cost_of_day(day) >= deployments.day_limit(context):",
+        "    if False:",
+        f"{HOSTING}::test_a_kept_machine_runs_until_the_daily_limit",
+    ),
+    Guard(
+        "no machine starts again beyond the budget",
+        "bot/services/deployment_requests.py",
+        "    if too_dear:",
+        "    if False:",
+        f"{HOSTING}::test_a_machine_is_listed_in_the_terminal_until_it_is_stopped_for_lack_of_use",
+    ),
+    Guard(
+        "only who may freeze stops a machine that nobody here started",
+        "bot/services/orphan_deployments.py",
+        '    refused = authorization.refusal(context, person, "freeze")\n',
+        "    refused = None\n",
+        f"{HOSTING}::test_an_unknown_machine_is_reported_once_and_stopped_by_a_click",
     ),
     # Slack.
     Guard(
@@ -602,6 +647,49 @@ GUARDS = (
         "        freeze = None\n",
         f"{PROMOTE}::test_a_freeze_stops_promotions_but_not_rollbacks",
     ),
+    Guard(
+        "sealed rows promote only for somebody who still may",
+        "bot/services/promotions.py",
+        '    refusal = authorization.refusal(context, person, "promote", measurement.channel)\n    if refusal or model',
+        "    refusal = None\n    if refusal or model",
+        f"{SEALED}::test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_them",
+    ),
+    Guard(
+        "a button deploys only for those who may know of its dataset",
+        "bot/services/promotions.py",
+        "    return None if may_act else hidden",
+        "    return None",
+        f"{CHANNELS}::test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now",
+    ),
+    # A model labels rows.
+    Guard(
+        "a model labels rows only for who may upload",
+        "bot/services/distillations.py",
+        '    refusal = authorization.refusal(context, person, "upload", checked.dataset.owner)\n',
+        "    refusal = None\n",
+        f"{POLICY}::test_every_command_requires_the_rights_that_it_declares",
+    ),
+    Guard(
+        "a model labels rows at today's price",
+        "bot/services/distillations.py",
+        "        prices=now.prices,\n",
+        "",
+        f"{DISTILLING}::test_nothing_is_asked_before_the_approval_and_cancelling_ends_it",
+    ),
+    Guard(
+        "a teacher was measured on this version's held-out rows",
+        "bot/services/measured_candidates.py",
+        "        if measurement.result and LadderPlan.from_json(measurement.plan).holdout_sha256 == holdout",
+        "        if measurement.result",
+        f"{DISTILLING}::test_only_a_measured_model_that_meets_the_bar_may_label",
+    ),
+    Guard(
+        "a teacher's terms are accepted",
+        "bot/services/distillations.py",
+        "    if teacher.terms and not request.accepts:",
+        "    if False:",
+        f"{DISTILLING}::test_terms_are_shown_and_accepted_once",
+    ),
     # A channel's data stays with its members.
     Guard(
         "another channel's file is no version of this dataset",
@@ -630,6 +718,20 @@ GUARDS = (
         "    return home.is_private is False or home.is_member is True",
         "    return True",
         f"{CHANNELS}::test_what_belongs_to_a_private_channel_does_not_exist_for_others",
+    ),
+    Guard(
+        "a private channel's dataset is deleted only by its members",
+        "bot/services/dataset_deletion.py",
+        "    refusal = authorization.dataset_refusal(context, command.dataset, person, channel)\n",
+        "    refusal = None\n",
+        f"{CHANNELS}::test_an_approver_from_outside_can_cancel_a_run_by_its_number_and_delete_nothing",
+    ),
+    Guard(
+        "an answer is judged only by the person who asked",
+        "bot/services/tried_answers.py",
+        "    if tried is None or tried.person != person:",
+        "    if tried is None:",
+        "tests/bot/test_story_tried_answers.py::test_a_better_answer_is_its_askers_differs_and_holds_no_secret",
     ),
     Guard(
         "unknown membership is a no",
@@ -702,6 +804,20 @@ GUARDS = (
         "    is_theirs = all(version.uploaded_by == person for version in versions)",
         "    is_theirs = True",
         f"{ERASURE}::test_only_an_approver_or_the_uploader_deletes_a_dataset_after_typing_its_name",
+    ),
+    Guard(
+        "only who may promote deletes the model in use",
+        "bot/services/dataset_deletion.py",
+        "    if not refusal and _standing_promotion(context, versions):",
+        "    if False:",
+        f"{ERASURE}::test_deleting_a_dataset_erases_its_rows_from_every_documented_place",
+    ),
+    Guard(
+        "uploads at vendors are deleted with their dataset",
+        "bot/services/dataset_deletion.py",
+        "        if not provider_jobs.try_to_delete_uploads(context, trainer, set(deletion.files), owner):",
+        "        if False:",
+        f"{ERASURE}::test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again",
     ),
     Guard(
         "refused files are deleted",
