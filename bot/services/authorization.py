@@ -176,6 +176,17 @@ def may_act_on(context: AppContext, dataset: str, person: str, here: str | None)
     return None if home.is_unknown else rules.may_use(home)
 
 
+def button_refusal(context: AppContext, dataset: str, person: str, hidden: Refusal) -> Refusal | None:
+    """Asks Slack whether somebody who pressed a button may know about its dataset, since a button carries only a name
+    or a number and may be pressed elsewhere. Returns `hidden` if they may not."""
+    may_act = may_act_on(context, dataset, person, None)
+    if may_act is None:
+        return Refusal(
+            "Slack did not say just now whether you are in the dataset's channel. Try again in a minute."
+        )
+    return None if may_act else hidden
+
+
 def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
     """Yields the runs or measurements whose dataset is in `names`."""
     return (row for row in rows if context.store.datasets.get(row.dataset_id).name in names)

@@ -84,9 +84,8 @@ def promote_run(context: AppContext, number: int, person: str) -> PromotionSumma
     if run is None or model is None:
         return Refusal(f"Run {number} has no model. `/finetune models` lists all models.")
     refusal = authorization.refusal(context, person, "promote", run.channel)
-    refusal = refusal or _hidden_refusal(
-        context, plan_from_json(run.plan).dataset, person, runs.no_such_run(number)
-    )
+    dataset = plan_from_json(run.plan).dataset
+    refusal = refusal or authorization.button_refusal(context, dataset, person, runs.no_such_run(number))
     return refusal or models.deleted_refusal(context, model) or _promote(context, model, person, None)
 
 
@@ -115,19 +114,8 @@ def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSu
     over = Refusal("This model is not in use any more, so there is nothing to roll back.")
     if promotion is None or promotion.ended_at is not None:
         return over
-    refusal = _hidden_refusal(context, promotion.dataset, person, over)
+    refusal = authorization.button_refusal(context, promotion.dataset, person, over)
     return refusal or _roll_back(context, promotion, person, None)
-
-
-def _hidden_refusal(context: AppContext, dataset: str, person: str, hidden: Refusal) -> Refusal | None:
-    """Asks Slack whether somebody who pressed a button may know about its dataset: a button carries only a number, and
-    may be pressed elsewhere. Returns `hidden` if they may not."""
-    may_act = authorization.may_act_on(context, dataset, person, None)
-    if may_act is None:
-        return Refusal(
-            "Slack did not say just now whether you are in this model's channel. Try again in a minute."
-        )
-    return None if may_act else hidden
 
 
 def decide_by_sealed(

@@ -19,7 +19,7 @@ from bot.context import AppContext
 from bot.rules.estimate_inputs import Question
 from bot.rules.plans import Plan, Retraining, plan_from_json
 from bot.rules.prices import MissingPrice
-from bot.services import candidates, datasets, estimate_requests, estimates, plans
+from bot.services import authorization, candidates, datasets, estimate_requests, estimates, plans
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.hardware import Target
@@ -127,8 +127,12 @@ def start(context: AppContext, value: str, person: str) -> Run | Refusal:
     the dataset. The plan says which model ends, if one that the dataset relies on does."""
     name, _, target = value.partition(" ")
     dataset = context.store.datasets.newest(name)
+    gone = Refusal(f"There is no dataset {code(name)} any more.")
     if dataset is None:
-        return Refusal(f"There is no dataset {code(name)} any more.")
+        return gone
+    refusal = authorization.button_refusal(context, name, person, gone)
+    if refusal:
+        return refusal
     question = _question_now(context, name)
     retrains = _find_retraining(context, name)
     request = Start(name, replace(question, target=target), retrains=retrains)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bot.cards import estimates, evaluation_results, judge_agreement
-from bot.services import estimate_requests, promotions
+from bot.services import dataset_columns, estimate_requests, promotions, sunsets
 from bot.slack.recent_answers import USABLE_S
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow
@@ -304,6 +304,9 @@ def test_forms_and_estimates_ask_at_the_click_who_is_in_their_channel(world: Wor
         estimate_requests.adopt,
     )
     assert {answer(context, 1, ANA.id) for answer in by_number} == {estimate_requests.GONE}
+    assert "There is no dataset" in str(sunsets.start(context, f"tickets {TARGET}", ANA.id))
+    assert "There is no such dataset" in str(dataset_columns.may_choose_columns(context, 1, ANA.id))
+    assert world.store.runs.newest(1) == []
     assert estimate_requests.load_estimate_for(context, 1, BEN.id) != estimate_requests.GONE
 
     world.slack.command(BEN.id, HR.id, "/finetune baseline")

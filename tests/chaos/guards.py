@@ -655,8 +655,8 @@ GUARDS = (
         f"{SEALED}::test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_them",
     ),
     Guard(
-        "a button deploys only for those who may know of its dataset",
-        "bot/services/promotions.py",
+        "a button acts only for those who may know of its dataset",
+        "bot/services/authorization.py",
         "    return None if may_act else hidden",
         "    return None",
         f"{CHANNELS}::test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now",

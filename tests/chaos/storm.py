@@ -11,7 +11,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -26,15 +26,17 @@ from demo.slack_emulator.state import ALL_SCOPES
 from demo.workspace import Channel, Person, WorkspaceError
 from storage.datasets import NewDataset
 from storage.store import Store
+from tests.bot.measurements import PRICES
 from tests.bot.props import answer, tickets_csv
 from tests.bot.world import CLEO, DORA, EVERYBODY, MODEL, PEOPLE, PRIVATE, TARGET, WHY
 from tests.chaos.fork_host import ForkHost
+from tests.chaos.other_work import LABELLED, TAUGHT, WORD, OtherWork, find_problems
 from tests.chaos.records import Record
 from tests.chaos.stormy_peers import RecordedService, StormyHosted, StormySlack, Weather, record_paths
 from tests.chaos.verdict import IN_THREAD, Verdict, judge, read_approvals
 from tests.local.trainer_server import free_port
 from tests.peers.hosted import KEY
-from trainers.dataset import Columns, check_file
+from trainers.dataset import Columns, Report, check_file
 
 SPEED = 240.0
 STAGE_S = 0.15
@@ -49,6 +51,7 @@ PEOPLE_AT_ONCE = 6
 DAY_S = 86_400.0
 READING_SCOPES = {"channels:history", "groups:history", "im:history"}
 CLOSED, IN_CLOSED = Channel("C0CLOSED", "closed-later", EVERYBODY), 0
+DELETED = 2  # the number of the run whose dataset is deleted if the team has other work
 LOSS = "Loss by training step"
 Seen = TypeVar("Seen")
 POINTS = (
@@ -66,7 +69,8 @@ class Orders:
     """`runs` are requested one after the other, each on its own dataset. `bad_weather` is the share of posts that go
     wrong. `may_read` lets the bot look for messages that it may have posted. `lasting` adds faults that don't end with
     the storm: Slack refuses one message, all direct messages (a scope is missing), and everything for the channel of
-    the first run once that is approved."""
+    the first run once that is approved. With `has_other_work` the team also labels rows, by itself and by a model, and
+    deletes the dataset of one run."""
 
     kills: int
     runs: int
@@ -77,11 +81,13 @@ class Orders:
     budget_usd: str = "20"
     may_read: bool = False
     lasting: bool = False
+    has_other_work: bool = False
 
 
 @dataclass
 class Storm:
-    """`target` is what people request. Without `forks` the storm has a fork host of its own."""
+    """`target` is what people request. Without `forks` the storm has a fork host of its own. `problems` are those of
+    the team's other work."""
 
     folder: Path
     orders: Orders
@@ -90,6 +96,7 @@ class Storm:
     speed: float = SPEED
     quiet_s: float = QUIET_S
     kills: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
     _life: int | None = None
     _deadly_point: str | None = None
     _asked_at: dict[str, float] = field(default_factory=dict)
@@ -114,7 +121,8 @@ class Storm:
             self.slack = stack.enter_context(self._start_slack(slack))
             self._prepare_bot()
             with ThreadPoolExecutor(PEOPLE_AT_ONCE) as people:
-                requests = [
+                requests = [people.submit(work) for work in self._other_work()]
+                requests += [
                     people.submit(self._ask_and_approve, number) for number in range(self.orders.runs)
                 ]
                 self._kill_repeatedly()
@@ -124,6 +132,8 @@ class Storm:
             self._wait_for_quiet()
             self._end_life()
             self._record_machines(provider)
+            if self.orders.has_other_work:
+                self.problems = find_problems(self.folder / "data", name_of(DELETED), self.provider.service)
         return self._judge()
 
     def _judge(self) -> Verdict:
@@ -185,6 +195,12 @@ class Storm:
             self._life = None
 
     # The people.
+
+    def _other_work(self) -> list[Callable[[], None]]:
+        if not self.orders.has_other_work:
+            return []
+        work = OtherWork(self.slack, self.folder / "desktop", name_of(DELETED), self._insist)
+        return [work.label_and_delete, work.distil]
 
     def _ask_and_approve(self, number: int) -> None:
         """Requests are spread over the whole storm, so that there is always work to be killed at. People repeat what
@@ -317,6 +333,8 @@ class Storm:
         self.slack.deliver_to(f"http://127.0.0.1:{port}/slack/events")
         config = self.folder / "finetune.toml"
         text = settings(access.api_url, port, self.orders.budget_usd) + self._provider_row()
+        if self.orders.has_other_work:
+            text += PRICES
         config.write_text(text, encoding="utf-8")
         environment = {
             "SLACK_BOT_TOKEN": access.bot_token,
@@ -331,7 +349,10 @@ class Storm:
             "speed": self.speed,
             "late_s": _late_s(born) if self.orders.may_read else 0.0,
         }
-        seed_datasets(self.folder / "data", self.orders.runs)
+        names = [name_of(number) for number in range(self.orders.runs)]
+        if self.orders.has_other_work:
+            names += [LABELLED, TAUGHT]
+        seed_datasets(self.folder / "data", names)
 
 
 def _late_s(born: float) -> float:
@@ -349,20 +370,32 @@ def channel_of(number: int) -> Channel:
     return CLOSED if number == IN_CLOSED else PRIVATE
 
 
-def seed_datasets(data: Path, count: int) -> None:
-    """Stores datasets as uploads leave them, without the downloads and the workers."""
+def seed_datasets(data: Path, names: Sequence[str]) -> None:
+    """Stores datasets as uploads leave them, without the downloads and the workers. The one that may be deleted has
+    rows of its own, with a word to look for."""
     files = data / "files"
     files.mkdir(parents=True)
-    source = files / "tickets.csv"
-    source.write_text(tickets_csv(), encoding="utf-8")
-    report = check_file(source, source.name, Columns(None, None), files, SEED)
+    (word,) = WORD.values()
+    usual = _check(tickets_csv(), files)
+    marked = _check(tickets_csv().replace("question", f"question of a {word}"), files)
     store = Store(data / "finetune.db")
-    for number in range(count):
-        new = NewDataset(name_of(number), channel_of(number).id, DORA.id, source.name, f"F{number}")
+    for number, name in enumerate(names):
+        channel = CLOSED if name == name_of(IN_CLOSED) else PRIVATE
+        report = marked if name == name_of(DELETED) else usual
+        new = NewDataset(name, channel.id, DORA.id, "tickets.csv", f"F{number}")
         received = store.datasets.receive(new, now=time.time())
         changes = {"sha256": report.source_sha256, "report": report.to_json()}
         assert store.datasets.move(received, "ready", now=time.time(), **changes)
     store.close()
+
+
+def _check(content: str, files: Path) -> Report:
+    """Writes the two parts of a file, and the file itself by its hash."""
+    source = files / "tickets.csv"
+    source.write_text(content, encoding="utf-8")
+    report = check_file(source, source.name, Columns(None, None), files, SEED)
+    source.rename(files / report.source_sha256)
+    return report
 
 
 def settings(slack: str, port: int, budget_usd: str) -> str:
@@ -386,6 +419,7 @@ title = "Acme Tuning"
 base_url = "{url}"
 key_env = "ACME_KEY"
 timeout_s = 0.6
+outputs_terms = "https://acme.example/terms"
 abilities = ["metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"]
 [providers.acme.models."{model}"]
 training = "8.00"

@@ -95,6 +95,12 @@ def models_with_result(slack: Path) -> set[str]:
     return _with_result(posts) | _without_result(posts)
 
 
+def has_whole_result(slack: Path, dataset: str) -> bool:
+    """True if everything about the result of a dataset's run was posted."""
+    posts = [_text(line) for line in read(slack, "called") if not line["error"]]
+    return not _missing_parts(posts, dataset)
+
+
 def _with_result(posts: Sequence[str]) -> set[str]:
     matches = [(DATASET.search(text), RESULT.search(text)) for text in posts]
     return {f"{dataset[1]}-{run[1]}" for dataset, run in matches if dataset and run}
@@ -109,13 +115,15 @@ def _find_unposted(models: set[str], calls: Sequence[Line]) -> list[str]:
     measured = _with_result(posts)
     missing = [f"the result of {model}" for model in models - measured - _without_result(posts)]
     for model in models & measured:
-        dataset = f" on {model.rpartition('-')[0]}"
-        missing += [
-            f"{part}{dataset}"
-            for part in WITH_RESULT
-            if not any(part in post and dataset in post for post in posts)
-        ]
+        missing += _missing_parts(posts, model.rpartition("-")[0])
     return missing
+
+
+def _missing_parts(posts: Sequence[str], dataset: str) -> list[str]:
+    place = f" on {dataset}"
+    return [
+        f"{part}{place}" for part in WITH_RESULT if not any(part in post and place in post for post in posts)
+    ]
 
 
 def _find_due(slack: Path, approvals: Collection[Approval]) -> set[str]:
