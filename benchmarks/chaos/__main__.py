@@ -36,7 +36,7 @@ from trainers.types import Dialect
 HEAD = f"{'':<44}{'kills':>6}{'due':>6}{'duplicates':>12}{'lost':>6}{'unposted':>10}{'over budget':>13}{'twice':>7}"
 LANES = (
     ("hosted", "syncs"),
-    ("sweep",),
+    ("sweep", "team"),
     ("mutants", "own", "real"),
     ("dialects", "rented", "roads"),
 )  # four, because two would sometimes leave a core idle
@@ -47,6 +47,12 @@ LOG = 5_000  # characters of a part's log
 def hosted() -> bool:
     orders = _orders(60, seed=5, budget_usd="2.6", may_read=True, lasting=True)
     return _run("a hosted provider, all faults", lambda folder: Storm(folder, orders))
+
+
+def team() -> bool:
+    """People label rows, a model labels others, and a dataset is deleted with its run."""
+    orders = _orders(20, usual=100, seed=12, may_read=True, has_other_work=True)
+    return _run("labels, distillation and deletion", lambda folder: Storm(folder, orders))
 
 
 def dialects() -> bool:
@@ -74,7 +80,8 @@ def _dialect(dialect: Dialect) -> bool:
 
 
 def roads() -> bool:
-    """Trains and measures on machines by the hour, none of which may be left running."""
+    """Trains and measures on machines by the hour, none of which may be left running. Meanwhile people label rows and
+    delete a dataset."""
     return all([*map(_road, ROADS)])
 
 
@@ -82,7 +89,7 @@ def _road(vendor: RoadVendor) -> bool:
     storms: list[RoadStorm] = []
 
     def storm_in(folder: Path) -> Storm:
-        orders = _orders(40, usual=40, seed=11, budget_usd="1000000", may_read=True)
+        orders = _orders(40, usual=40, seed=11, budget_usd="1000000", may_read=True, has_other_work=True)
         storms.append(RoadStorm(folder, orders, vendor=vendor))
         return storms[-1]
 
@@ -160,6 +167,7 @@ def all_syncs(is_requested: bool = True) -> bool:
 
 PARTS: dict[str, Callable[[], bool]] = {
     "hosted": hosted,
+    "team": team,
     "dialects": dialects,
     "roads": roads,
     "own": own,
@@ -183,7 +191,9 @@ def _run(name: str, storm_in: Callable[[Path], Storm]) -> bool:
     kills = ", ".join(f"{count} {point}" for point, count in sorted(storm.kills.items()))
     may = "with" if verdict.may_read else "without"
     print(f"    killed: {kills}; the bot {may} permission to look for its messages", flush=True)
-    return verdict.is_clean and verdict.due > 0
+    for problem in storm.problems:
+        print(f"    {problem}", flush=True)
+    return verdict.is_clean and verdict.due > 0 and not storm.problems
 
 
 def _sweep(

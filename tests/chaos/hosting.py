@@ -57,6 +57,7 @@ class RoadStorm(Storm):
     vendor: RoadVendor = "crusoe"
     speed: float = SPEED
     quiet_s: float = QUIET_S
+    has_teacher: bool = False
     _restarted: set[str] = field(default_factory=set)
 
     def _start_provider(self, record: Record) -> Any:

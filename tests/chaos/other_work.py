@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -175,10 +175,11 @@ class OtherWork:
         return self.slack.upload(person.id, path)
 
 
-def find_problems(data: Path, deleted: str, service: Service) -> list[str]:
-    """Returns what went wrong, by the bot's data and by the provider's own list of files."""
+def find_problems(data: Path, grown: Sequence[str], deleted: str, service: Service) -> list[str]:
+    """Returns what went wrong, by the bot's data and by the provider's own list of files. `grown` are the datasets to
+    which rows were added."""
     database = data / "finetune.db"
-    problems = [_problem_of_version(database, name) for name in (LABELLED, TAUGHT)]
+    problems = [_problem_of_version(database, name) for name in grown]
     files = [path for path in data.rglob("*") if "backups" not in path.parts]
     left = {*canaries.in_files(files, WORD), *canaries.in_database(database, WORD)}
     problems += [f"{place} has {word}" for place, word in left]
@@ -188,10 +189,10 @@ def find_problems(data: Path, deleted: str, service: Service) -> list[str]:
         if canaries.in_text(file.content.decode(), WORD)
     ]
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        (kept,) = connection.execute(
+        (rest,) = connection.execute(
             "SELECT count(*) FROM datasets WHERE name = ? AND forgotten_at IS NULL", (deleted,)
         ).fetchone()
-    if kept:
+    if rest:
         problems.append(f"{deleted} was not deleted")
     return [problem for problem in problems if problem]
 

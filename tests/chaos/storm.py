@@ -33,7 +33,7 @@ from tests.chaos.fork_host import ForkHost
 from tests.chaos.other_work import LABELLED, TAUGHT, WORD, OtherWork, find_problems
 from tests.chaos.records import Record
 from tests.chaos.stormy_peers import RecordedService, StormyHosted, StormySlack, Weather, record_paths
-from tests.chaos.verdict import IN_THREAD, Verdict, judge, read_approvals
+from tests.chaos.verdict import IN_THREAD, Verdict, judge, read_approvals, read_replaced
 from tests.local.trainer_server import free_port
 from tests.peers.hosted import KEY
 from trainers.dataset import Columns, Report, check_file
@@ -87,7 +87,7 @@ class Orders:
 @dataclass
 class Storm:
     """`target` is what people request. Without `forks` the storm has a fork host of its own. `problems` are those of
-    the team's other work."""
+    the team's other work; without `has_teacher` no base model can be asked, so none labels rows."""
 
     folder: Path
     orders: Orders
@@ -95,11 +95,13 @@ class Storm:
     target: str = f"target={TARGET}"
     speed: float = SPEED
     quiet_s: float = QUIET_S
+    has_teacher: bool = True
     kills: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _life: int | None = None
     _deadly_point: str | None = None
     _asked_at: dict[str, float] = field(default_factory=dict)
+    _retyped: set[str] = field(default_factory=set)
     _killed: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _forms: dict[str, threading.Lock] = field(
@@ -133,7 +135,9 @@ class Storm:
             self._end_life()
             self._record_machines(provider)
             if self.orders.has_other_work:
-                self.problems = find_problems(self.folder / "data", name_of(DELETED), self.provider.service)
+                self.problems = find_problems(
+                    self.folder / "data", self._grown, name_of(DELETED), self.provider.service
+                )
         return self._judge()
 
     def _judge(self) -> Verdict:
@@ -143,6 +147,7 @@ class Storm:
             *record_paths(self.folder),
             float(self.orders.budget_usd),
             approvals=read_approvals(self.folder / "data" / "finetune.db"),
+            replaced=read_replaced(self.folder / "data" / "finetune.db", self._retyped),
             may_read=self.orders.may_read,
             excused=excused,
         )
@@ -199,8 +204,13 @@ class Storm:
     def _other_work(self) -> list[Callable[[], None]]:
         if not self.orders.has_other_work:
             return []
-        work = OtherWork(self.slack, self.folder / "desktop", name_of(DELETED), self._insist)
-        return [work.label_and_delete, work.distil]
+        team = OtherWork(self.slack, self.folder / "desktop", name_of(DELETED), self._insist)
+        return [team.label_and_delete, team.distil] if self.has_teacher else [team.label_and_delete]
+
+    @property
+    def _grown(self) -> tuple[str, ...]:
+        """The datasets to which the team adds rows."""
+        return (LABELLED, TAUGHT) if self.has_teacher else (LABELLED,)
 
     def _ask_and_approve(self, number: int) -> None:
         """Requests are spread over the whole storm, so that there is always work to be killed at. People repeat what
@@ -235,6 +245,8 @@ class Storm:
         card, now = self._find_card(name, channel), time.monotonic()
         is_due = card is None and now > self._asked_at.get(name, 0.0) + NO_CARD_S
         if is_due and not self.slack.answer_to(ANA.id, channel.id, f"/finetune start {name} {self.target}"):
+            if name in self._asked_at:
+                self._retyped.add(name)
             self._asked_at[name] = now
         return card
 
@@ -351,7 +363,7 @@ class Storm:
         }
         names = [name_of(number) for number in range(self.orders.runs)]
         if self.orders.has_other_work:
-            names += [LABELLED, TAUGHT]
+            names += self._grown
         seed_datasets(self.folder / "data", names)
 
 

@@ -38,6 +38,15 @@ def test_kills_of_bot_trainer_and_training_duplicate_and_lose_nothing(
 
 
 @pytest.mark.slow
+def test_kills_leave_labels_whole_and_nothing_of_a_deleted_dataset(tmp_path: Path, forks: ForkHost) -> None:
+    storm = Storm(tmp_path, Orders(kills=10, runs=4, may_read=True, has_other_work=True), forks)
+    verdict = storm.run()
+    assert sum(storm.kills.values()) == 10
+    assert verdict.is_clean, verdict
+    assert not storm.problems
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", VENDORS)
 def test_kills_duplicate_and_lose_nothing_at_a_vendor_with_its_own_api(
     tmp_path: Path, forks: ForkHost, dialect: Dialect
@@ -54,11 +63,12 @@ def test_kills_duplicate_and_lose_nothing_at_a_vendor_with_its_own_api(
 def test_kills_leave_no_machine_running_and_start_none_twice(
     tmp_path: Path, forks: ForkHost, vendor: RoadVendor
 ) -> None:
-    orders = Orders(kills=10, runs=4, budget_usd="1000000", may_read=True)
+    orders = Orders(kills=10, runs=4, budget_usd="1000000", may_read=True, has_other_work=True)
     storm = RoadStorm(tmp_path, orders, forks, vendor=vendor)
     verdict = storm.run()
     assert sum(storm.kills.values()) == 10 and verdict.due >= 2
     assert verdict.is_clean, verdict
+    assert not storm.problems
     service = storm.provider.service
     assert service.machines and not service.running and service.ledger.live == service.ledger.files == 0
 

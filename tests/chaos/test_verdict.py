@@ -46,8 +46,9 @@ class Records:
     def post(self, text: str) -> None:
         self.slack.add("called", method="chat.postMessage", args={"text": text}, ts="1.0", error=None)
 
-    def verdict(self, *excused: str) -> Verdict:
-        return judge(*record_paths(self.folder), 20.0, approvals=self.approvals, excused=excused)
+    def verdict(self, *excused: str, replaced: tuple[str, ...] = ()) -> Verdict:
+        paths = record_paths(self.folder)
+        return judge(*paths, 20.0, approvals=self.approvals, replaced=replaced, excused=excused)
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def test_a_plan_is_lost_if_two_forms_were_acked_and_it_never_started(records: Re
     records.approve(CLEO.id)
     assert (records.verdict().due, records.verdict().lost) == (1, 1)
     assert not records.verdict().is_clean
+    assert records.verdict(replaced=(PLAN,)).due == 0, "its requester made another"
     records.create()
     assert (records.verdict().due, records.verdict().lost) == (1, 0)
 

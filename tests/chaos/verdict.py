@@ -1,7 +1,8 @@
 """The verdict on a storm: what became of everything that was approved, by the records of provider, people and Slack.
 
 due           plans for which two approvers' forms were accepted and nobody was told no; an approver whose form counted
-              without being acked learns it by clicking again, and the stored approvals tell which answers mean that
+              without being acked learns it by clicking again, and the stored approvals tell which answers mean that;
+              a plan is not due if its requester, who saw no card in time, typed the command again and so replaced it
 lost          due, but without a job
 duplicates    jobs beyond a plan's first, machines beyond a start's first
 left running  machines
@@ -57,13 +58,15 @@ def judge(
     budget_usd: float,
     *,
     approvals: Collection[Approval],
+    replaced: Collection[str] = (),
     may_read: bool = False,
     excused: Sequence[str] = (),
 ) -> Verdict:
-    """`approvals` are the stored ones. `excused` is what Slack never accepted, in the words of `_find_unposted`."""
+    """`approvals` are the stored ones. `replaced` are the hashes of plans whose requester made another. `excused` is
+    what Slack never accepted, in the words of `_find_unposted`."""
     created = read(provider, "created")
     calls = [line for line in read(slack, "called") if not line["error"]]
-    due = _find_due(slack, approvals)
+    due = _find_due(slack, approvals) - {plan[:12] for plan in replaced}
     jobs = Counter(line["plan"] for line in created)
     machines = read(provider, "machine")
     starts = Counter(line["name"] for line in machines)
@@ -93,6 +96,17 @@ def models_with_result(slack: Path) -> set[str]:
     """Returns the models whose result was posted, or the reason why there is none."""
     posts = [_text(line) for line in read(slack, "called")]
     return _with_result(posts) | _without_result(posts)
+
+
+def read_replaced(database: Path, datasets: Collection[str]) -> set[str]:
+    """Returns the hashes of the plans on these datasets that a later plan replaced."""
+    query = (
+        "SELECT datasets.name, runs.plan_hash FROM replacements JOIN runs ON runs.id = replacements.run_id"
+        " JOIN datasets ON datasets.id = runs.dataset_id"
+    )
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        rows = connection.execute(query).fetchall()
+    return {plan for name, plan in rows if name in datasets}
 
 
 def has_whole_result(slack: Path, dataset: str) -> bool:
