@@ -58,9 +58,12 @@ def _repeat(work: Callable[[], Any], pause_s: float) -> None:
 
 
 class InlineWorkers(WorkerPool):
-    """Starts no processes, since they would outlive a bot that is killed."""
+    """Starts no processes: they would outlive a bot that is killed, and take seconds to start in each of its lives."""
 
-    def _go_on(self) -> None:
+    def __init__(self) -> None:
+        super().__init__(size=0)
+
+    def _advance(self) -> None:
         for task in self._tasks.values():
             if task.future is None:
                 task.future = _done(task.work)
