@@ -185,15 +185,20 @@ class Service:
         self.connection.open()
 
     def stop(self) -> None:
-        """Takes no new work, waits for the ticks under way, then closes everything."""
-        self.connection.close()
+        """Takes no new work, waits a few seconds for what is under way, then closes everything.
+
+        Whatever takes longer, such as a request that Slack or a vendor doesn't answer, is abandoned. It can't write
+        anything once the store is closed, as if the process had been killed at that line.
+        """
         self.threads.begin_no_more()  # first: long work of the ticks ends early then
-        self._listener_threads.shutdown()
-        self.watcher.stop()
+        self.connection.close()
+        until = time.monotonic() + GRACE_S
+        self._listener_threads.close(_seconds_left(until))
+        self.watcher.stop(_seconds_left(until))
         self.heartbeat.stop()
         if self.health:
             self.health.stop()
-        self.threads.close(GRACE_S)
+        self.threads.close(_seconds_left(until))
         self.llm.close()
         for trainer in self.context.trainers.values():
             trainer.close()
@@ -203,6 +208,10 @@ class Service:
         if self.embedded:
             self.embedded.stop()
         self.store.close()
+
+
+def _seconds_left(until: float) -> float:
+    return max(until - time.monotonic(), 0.0)
 
 
 def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapping[str, Trainer]:

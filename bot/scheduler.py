@@ -20,6 +20,7 @@ MAINTAIN_EVERY_S = 300
 RECONCILE = "reconcile"
 SEND = "send"
 MAINTAIN = "look after"
+STOP_S = 60.0
 STEP_S = 1.0  # between two looks at the clock; a clock that is only slewed changes by less in that time
 
 
@@ -61,12 +62,15 @@ class Scheduler:
     def wake(self) -> None:
         self._run_now(RECONCILE, SEND)
 
-    def stop(self) -> None:
-        """Waits for the ticks under way."""
+    def stop(self, grace_s: float = STOP_S) -> None:
+        """Begins no more ticks, and waits `grace_s` seconds for those under way."""
         self._stopping.set()
         if self._scheduler.running:
             self._clock_watcher.join()
-            self._scheduler.shutdown(wait=True)
+            # In a thread: APScheduler itself would wait for as long as a tick takes.
+            ending = threading.Thread(target=self._scheduler.shutdown, name="end of ticks", daemon=True)
+            ending.start()
+            ending.join(grace_s)
 
     def _run_now(self, *names: str) -> None:
         for name in names:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.database import StorageError, Table
+from storage.database import Stopped, StorageError, Table, never
 from storage.driver import sqlite3
 from storage.records import AuditEntry
 from storage.schemas import FIRST_SCHEMA
@@ -43,11 +43,13 @@ class BrokenLog:
     why: str
 
 
-def verify_log(path: Path, head: str | None = None) -> IntactLog | BrokenLog:
+def verify_log(
+    path: Path, head: str | None = None, is_stopping: Callable[[], bool] = never
+) -> IntactLog | BrokenLog:
     """Checks every entry's hash, and that the triggers against changes exist. With `head`, the last entry's hash at an
     earlier time, it also checks that this entry still exists.
 
-    Raises StorageError if there is no audit log to read.
+    Raises StorageError if there is no audit log to read, Stopped once the process `is_stopping`.
     """
     with closing(open_read_only(path)) as connection:
         rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
@@ -56,7 +58,7 @@ def verify_log(path: Path, head: str | None = None) -> IntactLog | BrokenLog:
             if trigger not in intact:
                 why = f"The log can be altered: its trigger {trigger} is gone or was changed."
                 return BrokenLog(0, None, why)
-        return _follow(connection, head)
+        return _follow(connection, head, is_stopping)
 
 
 def read_entries(path: Path, subject: str | None = None) -> Iterator[AuditEntry]:
@@ -121,10 +123,12 @@ def open_read_only(path: Path) -> Any:
     return connection
 
 
-def _follow(connection: Any, head: str | None) -> IntactLog | BrokenLog:
+def _follow(connection: Any, head: str | None, is_stopping: Callable[[], bool]) -> IntactLog | BrokenLog:
     number, previous, audit_entry = 0, GENESIS, None
     try:
         for entry in _entries(connection):
+            if is_stopping():
+                raise Stopped("The process stops.")
             why = find_mismatch(entry, number + 1, previous)
             if why:
                 return BrokenLog(number, entry, why)

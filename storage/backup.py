@@ -88,6 +88,7 @@ def back_up(
         except sqlite3.Error as error:
             raise StorageError(f"Copying {database} to {folder}: {error}.") from error
         check_integrity(partial, is_stopping)
+        audit = verify_log(partial, is_stopping=is_stopping)
         sync(partial)
         partial.replace(path)
         sync(folder)
@@ -99,7 +100,7 @@ def back_up(
     finally:
         if folder.is_dir():
             partial.unlink(missing_ok=True)
-    return Backup(path, verify_log(path), *copied)
+    return Backup(path, audit, *copied)
 
 
 def _copy_database(database: Path, to: Path, is_stopping: Callable[[], bool] = never) -> None:

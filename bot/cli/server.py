@@ -72,6 +72,10 @@ def run() -> None:
         with suppress(queue.Empty):
             stopped_by = stops.get(timeout=LOOK_FOR_SIGNALS_S)
     service.stop()
+    # Everything is on disk. The interpreter would wait for threads that Slack or a vendor doesn't answer.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _set_up_log(settings: Settings) -> None:

@@ -95,6 +95,15 @@ class ListenerThreads(ThreadPoolExecutor):
     def submit(self, work: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
         return super().submit(self._gate.as_listener(partial(work, *arguments, **options)))
 
+    def close(self, grace_s: float) -> None:
+        """Begins no more listeners, and waits `grace_s` seconds for those under way. The next process handles the
+        deliveries of the others."""
+        # In a thread: the executor itself would wait for as long as a listener takes.
+        options = {"cancel_futures": True}
+        ending = threading.Thread(target=self.shutdown, kwargs=options, name="end of listeners", daemon=True)
+        ending.start()
+        ending.join(grace_s)
+
 
 class GatedApp(App):
     """A Bolt app whose deliveries keep an AckGate closed until they are acked."""

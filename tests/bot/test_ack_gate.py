@@ -30,13 +30,16 @@ def test_a_listener_begins_although_deliveries_keep_coming() -> None:
         assert listeners.submit(str, 7).result(LONG_S) == "7"
 
 
-def test_a_listener_that_hangs_delays_the_others_only_for_a_moment() -> None:
-    gate = AckGate(most_wait_s=0.01)
+def test_listeners_that_hang_delay_neither_the_others_for_long_nor_the_end() -> None:
+    listeners = ListenerThreads(LISTENERS_AT_ONCE + 1, AckGate(most_wait_s=0.01))
     hanging = threading.Event()
-    with ListenerThreads(LISTENERS_AT_ONCE + 1, gate) as listeners:
+    try:
         for _ in range(LISTENERS_AT_ONCE):
             listeners.submit(hanging.wait)
-        try:
-            assert listeners.submit(str, 7).result(LONG_S) == "7"
-        finally:
-            hanging.set()
+        assert listeners.submit(str, 7).result(LONG_S) == "7"
+        listeners.submit(hanging.wait)
+        queued = listeners.submit(str, 8)
+        listeners.close(grace_s=0.01)
+        assert queued.cancelled() and not hanging.is_set()
+    finally:
+        hanging.set()

@@ -40,6 +40,23 @@ def test_both_jobs_tick_immediately_and_repeatedly() -> None:
     scheduler.stop()
 
 
+def test_a_tick_that_hangs_does_not_delay_the_end() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        may_end.wait()
+
+    scheduler = Scheduler(hang, Ticks())
+    scheduler.start()
+    try:
+        assert begun.wait(60)
+        scheduler.stop(grace_s=0.01)
+        assert not may_end.is_set()
+    finally:
+        may_end.set()
+
+
 def test_a_wake_does_not_wait_for_the_next_tick() -> None:
     reconcile, send = Ticks(), Ticks()
     scheduler = Scheduler(reconcile, send, seconds=3600)

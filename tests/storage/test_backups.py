@@ -10,7 +10,7 @@ import pytest
 
 from storage.audit import IntactLog, verify_log
 from storage.backup import MarkUncertain, back_up, delete_old_backups, is_due, restore
-from storage.database import DatabaseInUse, StorageError
+from storage.database import DatabaseInUse, Stopped, StorageError
 from storage.driver import sqlite3
 from storage.evaluations import NewMeasurement
 from storage.store import Store
@@ -70,6 +70,16 @@ def test_files_are_copied_once_and_only_if_they_match_their_name(database: Path,
     assert (backup.files, backup.copied, backup.corrupt) == (3, 2, (names[2],))
     assert sorted(path.name for path in (folder / "files").iterdir()) == sorted(names[:2])
     assert back_up(database, folder, now=NOON + 1, files=files).copied == 0
+
+
+def test_a_backup_ends_early_when_the_process_stops_while_it_checks_the_audit_log(
+    database: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        verify_log(database, is_stopping=lambda: True)
+    with pytest.raises(Stopped):
+        back_up(database, tmp_path / "backups", now=NOON, is_stopping=lambda: True)
+    assert not list((tmp_path / "backups").iterdir())
 
 
 def test_a_backup_that_cannot_be_written_leaves_nothing(database: Path, tmp_path: Path) -> None:

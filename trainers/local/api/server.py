@@ -7,6 +7,7 @@ Training runs in child processes, generation in a thread, and no module imported
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -93,8 +94,8 @@ def build_app(config: Config) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         queue.start()
         yield
-        await run_in_threadpool(queue.stop)
-        await run_in_threadpool(engine.stop)
+        # Together: each may have to wait ten seconds for its processes.
+        await asyncio.gather(run_in_threadpool(queue.stop), run_in_threadpool(engine.stop))
 
     app = Starlette(
         routes=[
