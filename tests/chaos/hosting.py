@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,6 +16,7 @@ from demo.workspace import WorkspaceError
 from tests.bot.hosting import CATALOGUE_ABILITIES, road_row
 from tests.bot.world import ABILITIES, DIALECTS, MODEL, PRIVATE
 from tests.chaos.dialects import RecordedMute, RecordedVendor, StormyFireworks, owner_finder, provider_row
+from tests.chaos.other_work import LABELLED
 from tests.chaos.records import Record
 from tests.chaos.storm import CLOSED, Storm
 from tests.chaos.stormy_peers import StormyHosted
@@ -57,7 +59,6 @@ class RoadStorm(Storm):
     vendor: RoadVendor = "crusoe"
     speed: float = SPEED
     quiet_s: float = QUIET_S
-    has_teacher: bool = False
     _restarted: set[str] = field(default_factory=set)
 
     def _start_provider(self, record: Record) -> Any:
@@ -87,6 +88,16 @@ class RoadStorm(Storm):
     def _points(self) -> tuple[str, ...]:
         start = STARTS[self.vendor]
         return (*super()._points, *4 * (f"{start} arrived", f"{start} done"))
+
+    def _other_work(self) -> list[Callable[[], None]]:
+        """Nobody can ask the base here, so it labels no rows. The machine whose dataset is deleted is kept."""
+        if not self.orders.has_other_work:
+            return []
+        return [self._team.label_and_delete, self._team.keep_machine]
+
+    @property
+    def _grown(self) -> tuple[str, ...]:
+        return (LABELLED,)
 
     def _is_quiet(self) -> bool:
         return not self._restart_machine() and super()._is_quiet()

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from bot.cards import evaluations, row_labels
-from demo.people import ANA
+from bot.cards import deployments, evaluations, row_labels
+from demo.people import ANA, BEN
 from demo.workspace import Person, PostedMessage
 from storage.driver import sqlite3
 from tests.bot import canaries
@@ -30,6 +30,13 @@ WORD = {"a deleted row's word": "quuxnightjar"}
 AGAIN_S = 5.0
 SHOWN_S = 2.0
 MEASURE = f"/finetune baseline {TAUGHT} models={TARGET} rungs=zero bar=5%"
+OTHER_POINTS = (
+    "POST /chat/completions arrived",
+    "POST /chat/completions done",
+    "views.open done",
+    "views.update arrived",
+    "views.update done",
+)
 Seen = TypeVar("Seen")
 
 
@@ -74,20 +81,26 @@ class OtherWork:
         return False
 
     def _label_rows(self) -> bool:
-        card = self._find(LABELLED, row_labels.LABEL_ROWS)
+        """Labels the row that the form shows, or opens the form. A form that doesn't change was of a killed bot."""
         form = self.slack.view(DORA.id)
         if form is None:
-            if card and f"{ROWS} of {ROWS} new rows labelled" in _words(card):
-                return True
-            if card:
-                self.slack.click(DORA.id, PRIVATE.id, card.ts, row_labels.LABEL_ROWS)
-                self._wait_for(lambda: self.slack.view(DORA.id))
-            return False
-        if row_labels.CHANGE in json.dumps(form.blocks):
+            return self._open_rows()
+        has_row = row_labels.CHANGE in json.dumps(form.blocks)
+        if has_row:
             self.slack.press(DORA.id, row_labels.CHANGE)
-            if self._wait_for(lambda: self.slack.view(DORA.id) != form):
-                return False
-        self.slack.close_modal(DORA.id)
+        if not has_row or not self._wait_for(lambda: self.slack.view(DORA.id) != form):
+            self.slack.close_modal(DORA.id)
+        return False
+
+    def _open_rows(self) -> bool:
+        """Returns True if the card counts all rows as labelled; otherwise opens the form."""
+        card = self._find(LABELLED, row_labels.LABEL_ROWS)
+        if card is None:
+            return False
+        if f"{ROWS} of {ROWS} new rows labelled" in _words(card):
+            return True
+        self.slack.click(DORA.id, PRIVATE.id, card.ts, row_labels.LABEL_ROWS)
+        self._wait_for(lambda: self.slack.view(DORA.id))
         return False
 
     def _make_version(self) -> bool:
@@ -127,6 +140,17 @@ class OtherWork:
         return words in self._pressed
 
     # A deletion.
+
+    def keep_machine(self) -> None:
+        """Keeps the machine of the run whose dataset is deleted, unless its result came first."""
+        self.insist(self._keep)
+
+    def _keep(self) -> bool:
+        card = self._find(f"{self.deleted}-", deployments.KEEP)
+        if card:
+            self.slack.click(BEN.id, PRIVATE.id, card.ts, deployments.KEEP)
+        is_kept = self._find(f"{self.deleted}-", f"kept by <@{BEN.id}>") is not None
+        return is_kept or has_whole_result(self.slack.record.path, self.deleted)
 
     def _delete(self) -> bool:
         if self._find(f"`{self.deleted}` was deleted"):

@@ -11,11 +11,12 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ from tests.bot.measurements import PRICES
 from tests.bot.props import answer, tickets_csv
 from tests.bot.world import CLEO, DORA, EVERYBODY, MODEL, PEOPLE, PRIVATE, TARGET, WHY
 from tests.chaos.fork_host import ForkHost
-from tests.chaos.other_work import LABELLED, TAUGHT, WORD, OtherWork, find_problems
+from tests.chaos.other_work import LABELLED, OTHER_POINTS, TAUGHT, WORD, OtherWork, find_problems
 from tests.chaos.records import Record
 from tests.chaos.stormy_peers import RecordedService, StormyHosted, StormySlack, Weather, record_paths
 from tests.chaos.verdict import IN_THREAD, Verdict, judge, read_approvals, read_replaced
@@ -87,7 +88,7 @@ class Orders:
 @dataclass
 class Storm:
     """`target` is what people request. Without `forks` the storm has a fork host of its own. `problems` are those of
-    the team's other work; without `has_teacher` no base model can be asked, so none labels rows."""
+    the team's other work."""
 
     folder: Path
     orders: Orders
@@ -95,13 +96,12 @@ class Storm:
     target: str = f"target={TARGET}"
     speed: float = SPEED
     quiet_s: float = QUIET_S
-    has_teacher: bool = True
     kills: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _life: int | None = None
     _deadly_point: str | None = None
     _asked_at: dict[str, float] = field(default_factory=dict)
-    _retyped: set[str] = field(default_factory=set)
+    _typed: Counter[str] = field(default_factory=Counter)
     _killed: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _forms: dict[str, threading.Lock] = field(
@@ -143,11 +143,12 @@ class Storm:
     def _judge(self) -> Verdict:
         refused_parts = [f"{part} on {name_of(1)}" for part in IN_THREAD]  # they come in one message
         excused = (*refused_parts, name_of(IN_CLOSED)) if self.orders.lasting else ()
+        retyped = {name for name, times in self._typed.items() if times > 1}
         return judge(
             *record_paths(self.folder),
             float(self.orders.budget_usd),
             approvals=read_approvals(self.folder / "data" / "finetune.db"),
-            replaced=read_replaced(self.folder / "data" / "finetune.db", self._retyped),
+            replaced=read_replaced(self.folder / "data" / "finetune.db", retyped),
             may_read=self.orders.may_read,
             excused=excused,
         )
@@ -171,7 +172,8 @@ class Storm:
     def _points(self) -> tuple[str, ...]:
         """A create is listed four times, because it is rare and costs money."""
         create = self.provider.service.create_route
-        return (*4 * (f"{create} arrived", f"{create} done"), *POINTS)
+        others = OTHER_POINTS if self.orders.has_other_work else ()
+        return (*4 * (f"{create} arrived", f"{create} done"), *POINTS, *others)
 
     def _pass_point(self, point: str) -> None:
         """Called by the peers."""
@@ -202,15 +204,19 @@ class Storm:
     # The people.
 
     def _other_work(self) -> list[Callable[[], None]]:
+        """Returns what people do beside the runs, each in a thread of its own."""
         if not self.orders.has_other_work:
             return []
-        team = OtherWork(self.slack, self.folder / "desktop", name_of(DELETED), self._insist)
-        return [team.label_and_delete, team.distil] if self.has_teacher else [team.label_and_delete]
+        return [self._team.label_and_delete, self._team.distil]
 
     @property
     def _grown(self) -> tuple[str, ...]:
         """The datasets to which the team adds rows."""
-        return (LABELLED, TAUGHT) if self.has_teacher else (LABELLED,)
+        return (LABELLED, TAUGHT)
+
+    @cached_property
+    def _team(self) -> OtherWork:
+        return OtherWork(self.slack, self.folder / "desktop", name_of(DELETED), self._insist)
 
     def _ask_and_approve(self, number: int) -> None:
         """Requests are spread over the whole storm, so that there is always work to be killed at. People repeat what
@@ -244,10 +250,10 @@ class Storm:
         was a no, for instance because Slack did not say in time who the person is."""
         card, now = self._find_card(name, channel), time.monotonic()
         is_due = card is None and now > self._asked_at.get(name, 0.0) + NO_CARD_S
-        if is_due and not self.slack.answer_to(ANA.id, channel.id, f"/finetune start {name} {self.target}"):
-            if name in self._asked_at:
-                self._retyped.add(name)
-            self._asked_at[name] = now
+        if is_due:
+            self._typed[name] += 1  # also if a killed bot acks nothing: it may have stored the command
+            if not self.slack.answer_to(ANA.id, channel.id, f"/finetune start {name} {self.target}"):
+                self._asked_at[name] = now
         return card
 
     def _approve(self, person: Person, channel: Channel, card: str) -> bool:
