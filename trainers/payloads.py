@@ -186,7 +186,8 @@ def metric_series(raw: Json, action: str) -> tuple[Metric, ...]:
         points = losses.get(str(row.get("metric_name"))) if isinstance(row, dict) else None
         if points is None:
             continue
-        for number, point in enumerate(row.get("data") or (), start=1):
+        series = row.get("data")
+        for number, point in enumerate(series if isinstance(series, list) else (), start=1):
             value = _number(point, "value") if isinstance(point, dict) else None
             step = _whole(point, "step") if isinstance(point, dict) else None
             if value is not None and (step or row["metric_name"] == "ev_loss"):

@@ -67,6 +67,20 @@ def test_a_base_that_cannot_be_hosted_is_refused(open_vendor: Open, api: str) ->
         deployments.usd_per_hour(BASE)
 
 
+@pytest.mark.parametrize("odd", [-1, "abc", [None]])
+def test_a_list_of_another_type_is_an_unreadable_answer(
+    open_vendor: Open, monkeypatch: pytest.MonkeyPatch, odd: object
+) -> None:
+    _, deployments, _ = open_vendor("together")
+    endpoint = {"id": "e1", "name": f"acme/{NAME}", "deployments": odd}
+    monkeypatch.setattr(deployments, "_list_endpoints", lambda: iter([endpoint]))
+    with pytest.raises(InvalidResponse, match="deployments"):
+        deployments.find(NAME)
+    monkeypatch.setattr(deployments, "_rows", lambda *_: [{"name": BASE, "deploymentProfiles": odd}])
+    with pytest.raises(InvalidResponse, match="deploymentProfiles"):
+        deployments.usd_per_hour(BASE)
+
+
 @pytest.mark.parametrize(
     ("api", "sent"),
     [

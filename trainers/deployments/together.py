@@ -10,6 +10,7 @@ from typing import Any
 
 from trainers.deployments.port import Deployment, Deployments, DeploymentState, unix_seconds
 from trainers.errors import Refused, TrainerError
+from trainers.payloads import rows_under
 
 STATES: Mapping[str, DeploymentState] = {
     "READY": "ready",
@@ -58,11 +59,10 @@ class TogetherDeployments(Deployments):
             raise
 
     def _list_all(self) -> Iterable[Deployment]:
-        return (
-            self._read_deployment(endpoint, row)
-            for endpoint in self._list_endpoints()
-            for row in endpoint.get("deployments") or ()
-        )
+        action = self._action("listing the endpoints")
+        for endpoint in self._list_endpoints():
+            for row in rows_under({"deployments": endpoint.get("deployments") or []}, "deployments", action):
+                yield self._read_deployment(endpoint, row)
 
     def stop(self, deployment: Deployment) -> None:
         """Deletes the deployment and its endpoint, which has no other use."""
@@ -79,10 +79,8 @@ class TogetherDeployments(Deployments):
         """Returns how the vendor serves models of this base. It can train some bases that it doesn't serve."""
         action = f"looking for a machine that serves {base_model!r}"
         for row in self._rows(action, f"{self._root}/supported-models?product=PRODUCT_DEDICATED", "data"):
-            profiles = row.get("deploymentProfiles")
-            if str(row.get("name")).lower() == base_model.lower() and profiles:
-                profile: Mapping[str, Any] = profiles[0]
-                return profile
+            if str(row.get("name")).lower() == base_model.lower() and row.get("deploymentProfiles"):
+                return rows_under(row, "deploymentProfiles", self._action(action))[0]
         text = f"{self._action(action)}: there is none, so a model tuned from it can't be deployed there."
         raise Refused(text, code="not_hosted", status=404)
 

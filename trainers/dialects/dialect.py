@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 from urllib.parse import quote
 
 from trainers import payloads
@@ -77,13 +77,17 @@ def seconds(raw: Json, key: str) -> int | None:
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
 
+def _is_finite(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def read_metrics(rows: Iterable[tuple[object, Json]]) -> tuple[Metric, ...]:
     """Reads losses from pairs of a step and its row. Training and validation at the same step may be two rows."""
     losses: dict[int, dict[str, float]] = defaultdict(dict)
     for step, row in rows:
         for name in ("train", "eval"):
             value = row.get(f"{name}/loss")
-            if isinstance(step, int | float) and isinstance(value, int | float) and math.isfinite(value):
+            if _is_finite(step) and _is_finite(value):
                 losses[int(step)][name] = float(value)
     return tuple(
         Metric(step, losses[step].get("train"), valid_loss=losses[step].get("eval"))

@@ -7,7 +7,7 @@ whether a create arrived. A dataset's id is derived from its content. The vendor
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlencode
@@ -249,7 +249,10 @@ def _dataset_id(sha256: str) -> str:
 
 
 def _usd(money: Json) -> Decimal | None:
-    """Reads the vendor's money: 1 unit and 750000000 nanos are 1.75 dollars."""
+    """Reads the vendor's money: 1 unit and 750000000 nanos are 1.75 dollars. None if it can't be read."""
     if not money or money.get("currencyCode", "USD") != "USD":
         return None
-    return Decimal(str(money.get("units") or 0)) + Decimal(str(money.get("nanos") or 0)).scaleb(-9)
+    try:
+        return Decimal(str(money.get("units") or 0)) + Decimal(str(money.get("nanos") or 0)).scaleb(-9)
+    except InvalidOperation:
+        return None

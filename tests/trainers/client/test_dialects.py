@@ -15,8 +15,11 @@ from tests.peers.fireworks import Fireworks, FireworksHosted
 from tests.peers.hosted import BUSY, COMMIT_THEN_RESET, Fault, Hosted
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor
+from trainers import payloads
 from trainers.client import Trainer
+from trainers.dialects import fireworks as fireworks_dialect
 from trainers.dialects import open_trainer
+from trainers.dialects.dialect import read_metrics
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.providers import load_providers
 from trainers.types import Job, JobSpec, Message
@@ -333,3 +336,9 @@ def test_events_are_read_with_their_levels(together: Site) -> None:
         ("info", "Fine tune request created"),
     ]
     assert together.trainer.events_since(job.id, job.created_at + 1, pages=2)[1]
+
+
+def test_figures_of_another_type_count_as_missing() -> None:
+    assert payloads.metric_series({"metrics": [{"metric_name": "ev_loss", "data": -1}]}, "reading") == ()
+    assert read_metrics([(float("nan"), {"train/loss": 0.5}), (float("inf"), {"train/loss": 0.5})]) == ()
+    assert fireworks_dialect._usd({"currencyCode": "USD", "units": True}) is None
