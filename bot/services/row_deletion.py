@@ -19,7 +19,7 @@ from bot.context import CoreContext
 from bot.services import datasets, taught_rows
 from bot.services.dataset_worker import FULL_LIST, SEED, Inspection, inspect
 from bot.services.hardware import default_row_limit
-from bot.services.row_labels_worker import write_table
+from bot.services.row_labels_worker import key_of_text, write_table
 from bot.values.runs import Refusal
 from storage.datasets import NewDataset
 from storage.records import Dataset
@@ -124,7 +124,8 @@ def _keys_by_line(context: CoreContext, version: Dataset) -> dict[int, bytes]:
     columns = datasets.columns_of(version)
     path = context.settings.files / str(version.sha256)
     reading = read(path, version.filename, columns=columns, limits=FULL_LIST)
-    return {example.line: question_key(example) for example in reading.examples}
+    keys = {example.line: question_key(example) for example in reading.examples}
+    return keys | {row.line: key_of_text(row.text) for row in reading.unlabelled}
 
 
 def _rewrite(
@@ -160,7 +161,9 @@ def _rewrite(
         )
     joined.rename(joined.with_name(new.source_sha256))
     held = report.n_holdout + report.n_sealed - new.n_holdout - new.n_sealed
-    return RewrittenDataset(before, inspection, report.n_train - new.n_train + held, held, columns)
+    unlabelled = report.n_unlabelled - new.n_unlabelled
+    rows = report.n_train - new.n_train + held + unlabelled
+    return RewrittenDataset(before, inspection, rows, held, columns)
 
 
 def _join(

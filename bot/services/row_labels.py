@@ -410,13 +410,17 @@ def _close(context: AppContext, labelling: Labelling) -> None:
         columns=datasets.columns_of(before),
         system=report.system,
     )
-    key = f"labels {labelling.id} {before.id}"
+    work = f"labels {labelling.id}"  # the same for each version, so that no file is forgotten
     try:
-        written = context.workers.poll(key, row_labels_worker.write_version, file, decided)
+        written = context.workers.poll(work, row_labels_worker.write_version, file, decided)
     except WorkerStopped as stopped:
         retry_or_fail(context, labelling, f"Writing the new version {stopped}.")
         return
-    if written is not None:
+    if written is not None and written.before != file.sha256:
+        _discard(
+            context, written
+        )  # a newer version came meanwhile: the next tick writes the answers into that one
+    elif written is not None:
         overtaken = {row.key for row in written.overtaken}
         outcome = outcome_in_version(outcome, rows, overtaken, written.already)
         _finish(context, labelling, outcome, NextVersion(before, written))

@@ -117,12 +117,13 @@ class OvertakenRow:
 @dataclass(frozen=True)
 class WrittenFile:
     """The next version's file. `sha256` is None if no row would differ, so that none was written. `already` are the
-    keys of rows that had the decided label before."""
+    keys of rows that had the decided label before. `before` is the file that it was made from."""
 
     sha256: str | None
     columns: Columns
     overtaken: tuple[OvertakenRow, ...] = ()
     already: frozenset[str] = frozenset()
+    before: str = ""
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def write_version(before: VersionFile, decided: Sequence[DecidedRow]) -> Written
             applied.append(row)
     columns = Columns() if before.system is None else Columns(TEXT, LABEL)
     sha256 = _store_version(before, reading, applied) if applied else None
-    return WrittenFile(sha256, columns, tuple(overtaken), frozenset(already))
+    return WrittenFile(sha256, columns, tuple(overtaken), frozenset(already), before.sha256)
 
 
 def _labelled_rows(rows: Iterable[Example]) -> dict[str, list[Example]]:
@@ -306,7 +307,7 @@ def _store_version(before: VersionFile, reading: Reading, decided: Sequence[Deci
         return store_lines(before.files, [*chats, *new_chats])
     labelled = {
         *labels,
-        *(_key_of(row.text) for row in added),
+        *(key_of_text(row.text).hex() for row in added),
         *(question_key(row).hex() for row in rows),
     }
     objects = [
@@ -336,9 +337,9 @@ def write_table(
 
 def _unlabelled_objects(reading: Reading, without: Collection[str]) -> Iterator[dict[str, str | None]]:
     """Yields the reading's rows that have no label, except for the questions whose keys are in `without`."""
-    for text in reading.unlabelled:
-        if _key_of(text) not in without:
-            yield {TEXT: text, LABEL: None}
+    for row in reading.unlabelled:
+        if key_of_text(row.text).hex() not in without:
+            yield {TEXT: row.text, LABEL: None}
 
 
 def _apply_label(row: Example, labels: Mapping[str, str | None]) -> Example | None:
@@ -356,8 +357,9 @@ def _apply_label(row: Example, labels: Mapping[str, str | None]) -> Example | No
     return replace(changed, row=orjson.dumps(written))
 
 
-def _key_of(text: str) -> str:
-    return question_key(_as_chat(LabelledText(text, ""), "")).hex()
+def key_of_text(text: str) -> bytes:
+    """Returns the question's key of a row without a label, the same as with one."""
+    return question_key(_as_chat(LabelledText(text, ""), ""))
 
 
 def _question_text(row: Example) -> str:

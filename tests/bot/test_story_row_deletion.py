@@ -81,6 +81,15 @@ def test_rows_without_a_label_stay_in_the_file_to_be_labelled_later(world: World
     assert part(world, world.dataset(), "holdout") == left
     world.find_message("tickets (version 2) is readable", "Label 5 of 5 rows without a label")
 
+    questions: list[str] = []
+    assert "is deleted" in delete_lines(world, 62, lambda question: bool(questions.append(question) or True))
+    assert "1 row" in questions[0], "one without a label can be named too"
+    last = report_of(world.dataset())
+    assert (last.rows, last.n_unlabelled) == (59, 4)
+    assert (
+        canaries.in_files(world.service.settings.files.rglob("*"), {"its matter": "about matter 2"}) == set()
+    )
+
 
 def test_a_row_of_an_xlsx_is_deleted(world: World) -> None:
     book = openpyxl.Workbook()

@@ -216,6 +216,24 @@ def test_labels_apply_to_a_version_uploaded_meanwhile_but_not_to_rows_corrected_
 
 def test_labels_overtaken_by_a_newer_version_leave_no_file(suspicious: World) -> None:
     context, before = suspicious.service.context, suspicious.dataset()
+    label_all(suspicious, DORA)
+    suspicious.send()
+    suspicious.click(DORA, "labels_done")
+    labelled = suspicious.store.labellings.under_way("tickets")
+    assert labelled is not None
+    row_labels.step(context, labelled)  # a worker begins to write them into version 1
+    assert context.workers.has(f"labels {labelled.id}")
+    suspicious.upload_and_check(suspicious_csv() + "An eleventh hour case on billing,billing\n")
+    suspicious.tick_until(lambda: suspicious.store.labellings.under_way("tickets") is None, "the version")
+    suspicious.tick_until(lambda: suspicious.dataset().state == "ready", "its check")
+    newest = suspicious.dataset()
+    assert newest.version == 3 and _report(newest).rows == _report(before).rows + 1
+    files = {path.name[:64] for path in context.settings.files.iterdir()}
+    assert files <= suspicious.store.deletions.named_files()
+
+
+def test_a_version_that_was_added_before_the_batch_ends_is_written_again(suspicious: World) -> None:
+    context, before = suspicious.service.context, suspicious.dataset()
     suspicious.upload_and_check(suspicious_csv() + "An eleventh hour case on billing,billing\n")
     sha256 = store_lines(context.settings.files, [b"the rows of the version before"])
     labelling = open_batch(suspicious)

@@ -29,6 +29,7 @@ from trainers.dataset.rows import (
     text_of_content,
     to_printable,
 )
+from trainers.dataset.tables import UnlabelledRow
 from trainers.types import Message
 
 TOO_BIG = Rule(
@@ -41,7 +42,7 @@ BLANK_LINES = Rule("blank_lines", "tells", "Nothing to do: they are skipped.")
 @dataclass(frozen=True)
 class Reading:
     """A file that was read. `format` is None if the file was refused. `columns` are those that were used, for a
-    table, and `unlabelled` are the texts of its rows without a label."""
+    table, and `unlabelled` are its rows without a label."""
 
     name: str
     format: Format | None
@@ -49,7 +50,7 @@ class Reading:
     findings: tuple[Finding, ...]
     columns: Columns = FIND_COLUMNS
     choices: Choices = NO_CHOICES
-    unlabelled: tuple[str, ...] = ()
+    unlabelled: tuple[UnlabelledRow, ...] = ()
 
     @property
     def is_refused(self) -> bool:
@@ -59,8 +60,8 @@ class Reading:
 @dataclass
 class Progress:
     """What is known about a file so far. `blank` and `pairs` count blank lines and preference pairs. `names` are the
-    columns of a table, `sheets` those of a workbook. `unlabelled` collects the texts of rows without a label, None
-    ignores them."""
+    columns of a table, `sheets` those of a workbook. `unlabelled` collects the rows without a label, None ignores
+    them."""
 
     format: Format | None = None
     blank: int = 0
@@ -69,7 +70,7 @@ class Progress:
     choices: Choices = NO_CHOICES
     names: tuple[str, ...] = ()
     sheets: tuple[Sheet, ...] = ()
-    unlabelled: list[str] | None = None
+    unlabelled: list[UnlabelledRow] | None = None
 
 
 def read(
@@ -77,7 +78,7 @@ def read(
 ) -> Reading:
     """Reads a whole file. `name` is its name for people, never used as a path. Raises OSError as open() does."""
     findings = Findings(limits.listed)
-    unlabelled: list[str] = []
+    unlabelled: list[UnlabelledRow] = []
     progress = Progress(unlabelled=unlabelled)
     examples: tuple[Example, ...] = ()
     with open_converted(path, limits) as source:

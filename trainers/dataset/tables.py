@@ -319,14 +319,22 @@ _SAMPLE = 1000
 _MOST_TITLE_LINES = 10
 
 
+@dataclass(frozen=True)
+class UnlabelledRow:
+    """A row with a text and no label, which begins at this `line`."""
+
+    line: int
+    text: str
+
+
 class LayoutProgress(Protocol):
     """Receives from `examples` the columns that are used, or those that a person can choose from, and the names of
-    all. `unlabelled` receives the texts of rows without a label, unless it is None."""
+    all. `unlabelled` receives the rows without a label, unless it is None."""
 
     columns: Columns
     choices: Choices
     names: tuple[str, ...]
-    unlabelled: list[str] | None
+    unlabelled: list[UnlabelledRow] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,7 +403,8 @@ def examples(
         if isinstance(example, Fault):
             findings.add_for_line(record.line, example)
             if example.rule == EMPTY_LABEL and used.unlabelled is not None:
-                used.unlabelled.append(record.cells[layout.text].strip())
+                text = record.cells[layout.text].strip()
+                used.unlabelled.append(UnlabelledRow(record.line, text))
         else:
             yield example
 
