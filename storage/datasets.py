@@ -217,6 +217,10 @@ class Documents(Table):
             (dataset,),
         )
 
+    def of(self, dataset: str) -> list[Document]:
+        """Returns all documents of a dataset, also those that were refused or replaced, oldest first."""
+        return self._db.all(Document, "SELECT * FROM documents WHERE dataset = ? ORDER BY id", (dataset,))
+
     def refused(self, before: float) -> list[Document]:
         """Returns the documents refused before `before` whose file is still stored and has no other use."""
         return self._db.all(

@@ -290,6 +290,10 @@ def _erase_records(
     about += [f"{kind} {run.id}" for run in runs for kind in RUN_MESSAGES]
     about += [f"{kind} {measurement.id}" for measurement in measurements for kind in MEASUREMENT_MESSAGES]
     about += [f"estimate {estimate.id}" for estimate in estimates]
+    for document in store.documents.of(deletion.dataset) if is_whole else ():
+        context.audit(
+            "finetune", "document deleted", f"document {document.id}", f"with dataset {deletion.dataset}"
+        )
     for labelling in store.labellings.on(ids):
         if labelling.state == "open":
             _close_card(context, labelling)

@@ -69,7 +69,7 @@ def receive(context: AppContext, upload: DocumentUpload) -> Document | Refusal:
             NewDocument(upload.dataset, upload.filename, upload.file_id, upload.channel, upload.person),
             now=now,
         )
-        context.audit(upload.person, "knowledge", f"document {document.id}")
+        context.audit(upload.person, "knowledge", f"document {document.id}", f"for dataset {upload.dataset}")
         _show(context, document, views.document_received(document))
     return document
 
@@ -108,10 +108,19 @@ def step(context: AppContext, document: Document) -> None:
             return
         now = context.clock()
         with context.store.transaction():
+            replaced = _replaced_text(context, document)
             moved = context.store.documents.move(document, "ready", now=now, passages=passages)
             if moved:
-                context.audit("finetune", "document ready", f"document {document.id}")
+                context.audit("finetune", "document ready", f"document {document.id}", replaced)
                 _show(context, moved, views.document_ready(moved))
+
+
+def _replaced_text(context: AppContext, document: Document) -> str:
+    """Says in the audit log which document a new one of the same name takes the place of."""
+    older = next(
+        (each for each in list_usable(context, document.dataset) if each.filename == document.filename), None
+    )
+    return f"replaces document {older.id}" if older else ""
 
 
 def handle_step_failure(context: AppContext, document: Document) -> None:

@@ -1,4 +1,4 @@
-"""Records in the audit log what changed in finetune.toml: money, people, and the places that data may go to.
+"""Records in the audit log what changed in finetune.toml: money, prices, people, and the places that data may go to.
 
 Nobody signs a change of a file, so it is recorded at the next start. The log itself says what was valid before: each
 setting's newest entry has its value as JSON, and a setting without an entry had its default. Keys and tokens are in the
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from bot.rules.permissions import Policy
 from bot.settings import BudgetSettings, Settings
 from storage.store import Store
+from trainers.providers import ProviderRow, load_providers
 
 ACTION = "change setting"
 FILE = "finetune.toml"
@@ -57,7 +58,40 @@ def _values_of(settings: Settings) -> dict[str, Any]:
             "stays_here": row.stays_here,
             "outputs_terms": row.outputs_terms,
         }
+    for price in settings.prices:
+        values[f"prices.{price.model}"] = _as_json(price.price)
+    values |= _own_prices(settings)
     return values
+
+
+def _own_prices(settings: Settings) -> dict[str, Any]:
+    """Returns the prices of providers' models that finetune.toml changes or adds; those that are shipped change with
+    the version of the bot."""
+    shipped = {row.name: _prices_of(row) for row in load_providers()}
+    own = {}
+    for row in settings.providers:
+        before = shipped.get(row.name, {})
+        for name, price in _prices_of(row).items():
+            if price != before.get(name) and any(price.values()):
+                own[f"providers.{row.name}.{name}"] = price
+    return own
+
+
+def _prices_of(row: ProviderRow) -> dict[str, dict[str, Any]]:
+    """Returns the prices of the provider's models, and what it charges for the machines of every model."""
+    prices = {
+        model.name: {
+            **_as_json(model.price),
+            "usd_per_hour": _as_json(model.usd_per_hour),
+            "serving_usd_per_hour": _as_json(model.serving_usd_per_hour),
+        }
+        for model in row.models
+    }
+    machines = {
+        "usd_per_hour": _as_json(row.usd_per_hour),
+        "serving_usd_per_hour": _as_json(row.serving_usd_per_hour),
+    }
+    return {**prices, "every model": machines}
 
 
 def _fields(table: str, value: Any) -> dict[str, Any]:

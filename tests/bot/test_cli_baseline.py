@@ -289,6 +289,11 @@ def test_personal_data_goes_to_a_vendor_only_for_a_reason_that_is_recorded(
         assert refused.exit_code == 2 and "--waive" in refused.stderr and "personal data" in refused.stderr
         assert "at least 3 words" in finetune("baseline", file, *ZERO, "--waive", "ok").stderr
         assert baseline(file, "--rungs", "classical")["failed"] == [], "which leaves this machine to nobody"
+        clean = write_rows("rows.csv")
+        typed = finetune("baseline", clean, *ZERO, "--prompt", "Sort it as ana.kovac@example.com would.")
+        assert typed.exit_code == 2 and "or the prompt has personal data" in typed.stderr
+        secret = ("--prompt", "The key is AKIAQUUXNIGHTJARABCD.", "--waive", "the customers agreed to it")
+        assert "Remove the secret" in finetune("baseline", clean, *ZERO, *secret).stderr
         assert company.requests == []
         baseline(file, *ZERO, "--waive", "the customers agreed to it")
     store = Store(Path("data") / "terminal.db")

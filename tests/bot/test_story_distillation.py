@@ -205,14 +205,24 @@ def test_a_teacher_that_refuses_everything_makes_no_version(
     assert len(world.store.datasets.all()) == 1 and world.find_message(*parts)
 
 
-def test_rows_with_personal_data_are_not_sent(world: World) -> None:
-    content = unlabelled_csv(30).replace("New case 7:", "From ana.quux@example.com:")
-    before = world.provider.count(CHAT)
+def test_rows_with_personal_data_or_a_secret_are_not_sent(world: World) -> None:
+    planted = {
+        "New case 7:": "From ana.quux@example.com:",
+        "New case 8:": "Call +49 171 2345678 back:",
+        "New case 9:": "With the key AKIAQUUXNIGHTJARABCD:",
+    }
+    content = unlabelled_csv(30)
+    for before, after in planted.items():
+        assert before in content
+        content = content.replace(before, after)
+    before_asking = world.provider.count(CHAT)
     assert submit_rows(world, content) == {}
     agree_to_cost(world)
-    assert until_over(world).left_out == 1 and world.provider.count(CHAT) == before + 29
+    assert until_over(world).left_out == 3 and world.provider.count(CHAT) == before_asking + 27
     diff = _report(world.dataset()).diff
-    assert diff is not None and diff.added == 29
+    assert diff is not None and diff.added == 27
+    sent = str([request.body for request in world.provider.requests])
+    assert not [word for word in ("ana.quux", "2345678", "AKIAQUUX") if word in sent]
 
 
 @pytest.mark.parametrize(
