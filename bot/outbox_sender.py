@@ -524,7 +524,8 @@ class OutboxSender:
         place = f"<@{item.person}>" if is_for_a_person else f"<#{item.channel}>"
         body = general.undelivered_notice(place, error, words).body()
         has_fallback = self.fallback_channel not in (None, item.channel)
-        if has_fallback and (readers.is_public or is_for_a_person):
+        belongs_to_nobody = not item.channel or _is_direct(item.channel)
+        if has_fallback and (readers.is_public or belongs_to_nobody):
             self._put(Draft("post", str(self.fallback_channel), body, dedupe=once))
         elif is_for_a_person:
             self._put(Draft("post", item.channel, body, dedupe=once))

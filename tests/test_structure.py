@@ -141,3 +141,35 @@ def test_each_text_passes_the_gate_before_it_is_sent(modules: list[Any]) -> None
                 if any(senders.search(name) for name in called) and not asks:
                     ungated.add(f"{module.path}:{function.name}")
     assert ungated == set(CARRIERS)
+
+
+TEAM_NOTICES = {
+    "bot/services/budgets.py:_warning_draft": "the team's sums alone; those of a channel or a person go there",
+    "bot/services/orphan_deployments.py:_tell_strays": "the vendor's names of machines that are nobody's here",
+    "bot/services/orphan_deployments.py:stop_stray": "the same machine, once somebody stops it",
+    "bot/services/orphan_jobs.py:_alert": "the vendor's name of a job that is nobody's here",
+}
+"""Functions that post in the team's channel, which may be public, each with what it says there."""
+CHANNEL_CHOICES = {
+    "bot/app.py": "hands the setting to the sender",
+    "bot/services/authorization.py": "whether cards can be posted at all",
+    "bot/services/notifications.py": "team_channel",
+    "bot/services/settings_history.py": "records a change of the setting",
+}
+"""Files beside the sender that read the fallback channel from the settings."""
+
+
+def test_only_what_belongs_to_no_channel_is_posted_in_the_teams(modules: list[Any]) -> None:
+    notices, choices = set(), set()
+    for module in modules:
+        if module.path.parts[0] != "bot":
+            continue
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.FunctionDef):
+                called = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
+                if "notifications.team_channel" in called:
+                    notices.add(f"{module.path}:{node.name}")
+            elif isinstance(node, ast.Attribute) and ast.unparse(node).endswith("slack.fallback_channel"):
+                choices.add(str(module.path))
+    assert notices == set(TEAM_NOTICES)
+    assert choices == set(CHANNEL_CHOICES)

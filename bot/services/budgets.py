@@ -14,7 +14,7 @@ from bot.context import AppContext
 from bot.rules import budgets as rules
 from bot.rules import units
 from bot.rules.budgets import Budget
-from bot.services import authorization
+from bot.services import authorization, notifications
 from storage.records import Draft, Run
 from trainers.money import to_micros
 
@@ -116,8 +116,8 @@ def warn(context: AppContext) -> None:
 def _warning_draft(
     context: AppContext, month: views.Month, budget: Budget, message: Message, once: str
 ) -> Draft | None:
-    """Returns the warning, addressed to the channel or person whose budget it is. The team's goes to the fallback
-    channel or to the channel of the newest commitment; None if there is neither."""
+    """Returns the warning, addressed to the channel or person whose budget it is. The team's goes to the team's
+    channel, else to that of the newest commitment; None if there is neither."""
     body, newest = message.letter(), next((commitment.channel for commitment in month.commitments), None)
     match budget.kind:
         case "channel":
@@ -126,7 +126,7 @@ def _warning_draft(
             place = newest or budget.id
             return Draft(kind="direct", channel=place, person=budget.id, body=body, dedupe=once)
         case "team":
-            channel = context.settings.slack.fallback_channel or newest
+            channel = notifications.team_channel(context) or newest
             return Draft(kind="post", channel=channel, body=body, dedupe=once) if channel else None
 
 

@@ -145,11 +145,11 @@ def _cancel(trainer: Trainer, job: Job) -> bool:
 def _alert(
     context: AppContext, provider: str, job: Job, about: str, message: Message, channel: str | None
 ) -> None:
-    """Reports a job once: in the fallback channel if one is set, or else in its owner's or the newest run's channel."""
+    """Reports a job once: in the channel of its run or measurement, which may be private, and one that belongs to
+    neither in the team's."""
     now = context.clock()
     account = context.settings.beside(provider)[0]  # two rows of one trainer list the same jobs
-    newest = (run.channel for run in context.store.runs.newest(1))
-    where = context.settings.slack.fallback_channel or channel or next(newest, None)
+    where = channel or notifications.team_channel(context)
     with context.store.transaction():
         if not context.store.interventions.record_orphan(account, job.id, about, now=now):
             return

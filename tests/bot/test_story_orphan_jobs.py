@@ -55,6 +55,19 @@ def test_a_runs_second_job_that_shows_up_late_is_cancelled_and_reported(training
     assert [entry.action for entry in training.store.audit.entries("job ftjob-2")] == ["stray job"]
 
 
+def test_a_private_runs_second_job_is_not_reported_in_the_fallback_channel(make_world: MakeWorld) -> None:
+    world = make_world(Rules(fallback=PUBLIC.id))
+    world.provider.service.stages = ("running",) * 99
+    world.start_approved()
+    world.tick_until_state("training")
+    copy_of_job(world)
+    sweep(world)
+    assert world.find_message("Run 1 had a second job", "ftjob-2", "was cancelled"), (
+        "in the run's own channel"
+    )
+    assert world.texts(PUBLIC) == []
+
+
 def test_the_runs_own_job_is_kept_although_the_other_is_older(training: World) -> None:
     second = copy_of_job(training)
     training.provider.service.jobs[second].created -= 60
