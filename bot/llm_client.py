@@ -2,8 +2,9 @@
 answer is stored as soon as it arrives.
 
 A step hands over questions with `ask` and finds their answers in the store at a later tick; `collect` returns the
-questions that ended without an answer. Nothing here needs to survive a restart: questions without an answer are asked
-again, and at most those that were under way are paid for twice.
+questions that ended without an answer. Questions without an answer are asked again after a restart, and at most those
+that were under way are paid for twice. Each is written down before it is sent, so that what may have been paid for
+without an answer is known, and counts at its highest price.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ MOST_UNREADABLE = 3  # tries of one question: an unreadable answer may have been
 MOST_UNREADABLE_IN_A_ROW = 30  # of one model, after which its other questions are dropped
 FAILING_TOGETHER = 5  # this many questions in trouble pause the whole provider
 LONGEST_PAUSE_S = 60.0
+TEMPLATE_TOKENS = 16  # at most, that a message takes besides its text
 LONGEST_LOOK_S = 5.0
 BUCKET_S = 10  # this many seconds' worth of requests may begin at once
 ROW_STATUSES = frozenset({400, 413, 422, 451})
@@ -44,7 +46,8 @@ GRACE_S = 2.0
 class Question:
     """`key` names the answer in the store. `model` is 'provider/model'; `at_provider` is the provider's name for it.
     `max_tokens` includes thinking tokens. `is_first` puts it before the others, as a person waits for it. `is_once`: if
-    it isn't known to have failed, it is not asked again, as it may have been paid for. `tools` is JSON."""
+    it isn't known to have failed, it is not asked again, as it may have been paid for, and its owner books that.
+    `tools` is JSON. `prompt_tokens` are the most that its prompt may have, None if nobody has counted them."""
 
     key: str
     model: str
@@ -54,6 +57,15 @@ class Question:
     is_first: bool = False
     is_once: bool = False
     tools: str = ""
+    prompt_tokens: int | None = None
+
+    @property
+    def most_prompt_tokens(self) -> int:
+        """The tokens that its prompt may be billed for: a token has at least one byte."""
+        if self.prompt_tokens is not None:
+            return self.prompt_tokens
+        texts = [message.content + message.extra for message in self.messages]
+        return sum(len(text.encode()) + TEMPLATE_TOKENS for text in texts) + len(self.tools.encode())
 
 
 @dataclass(frozen=True)
@@ -219,10 +231,12 @@ class ProviderQueue:
         """Asks one question and stores the outcome. First checks the store, as the question may have been answered
         after the step that asks it looked."""
         question = waiting.question
+        sent = None
         try:
             if self._store.answers.read([question.key]):
                 self._remove(waiting)
                 return
+            sent = self._note_sent(waiting)
             where = (
                 self._store.deployments.record_use(question.model, now=self._clock())
                 if self._row.is_hosted
@@ -240,17 +254,26 @@ class ProviderQueue:
             reply = CachedAnswer(
                 question.key, question.model, answer.text, *tokens, answer.seconds, self._clock()
             )
-            self._store.answers.keep([reply], waiting.owner)
+            with self._store.database.immediate():
+                self._store.answers.keep([reply], waiting.owner)
+                self._forget_sent(sent)
         except Refused as refused:
+            self._forget_sent(sent)
             self._decline_question(waiting, str(refused), of_model=refused.status not in ROW_STATUSES)
         except Uncertain as trouble:
+            if trouble.may_be_billed:
+                self._mark_lost(sent)
+            else:
+                self._forget_sent(sent)
             self._retry_after_trouble(waiting, trouble)
         except (InvalidResponse, TrainerError) as nonsense:
+            self._mark_lost(sent)
             self._retry_unreadable(waiting, str(nonsense))
         except Exception as fault:  # no caller would see it: the question's owner has to be told
             if self._is_closed:  # the store's connection was closed during the call
                 self._remove(waiting)
                 return
+            self._mark_lost(sent)
             with logs.referenced():
                 log.exception("asking %s", question.model)
                 why = f"The bot itself failed ({type(fault).__name__}). {logs.sorry()}"
@@ -263,6 +286,27 @@ class ProviderQueue:
                 if self._steady() >= self._paused_until:
                     self._pauses, self._trouble = 0, None
                     self._failing.clear()
+
+    def _note_sent(self, waiting: _Waiting) -> int | None:
+        """Writes down that a question is about to be sent. Returns the id, None if its owner books it."""
+        question = waiting.question
+        if question.is_once:
+            return None
+        return self._store.sent_questions.add(
+            waiting.owner,
+            question.model,
+            question.most_prompt_tokens,
+            question.max_tokens,
+            now=self._clock(),
+        )
+
+    def _forget_sent(self, sent: int | None) -> None:
+        if sent is not None:
+            self._store.sent_questions.remove(sent)
+
+    def _mark_lost(self, sent: int | None) -> None:
+        if sent is not None:
+            self._store.sent_questions.mark_lost(sent)
 
     def _remove(self, waiting: _Waiting) -> None:
         with self._changed:
@@ -367,6 +411,7 @@ class LlmClient:
             if row.name in trainers
         }
         self._lock = threading.Lock()
+        store.sent_questions.mark_all_lost()
 
     def ask(self, owner: str, provider: str, questions: Sequence[Question]) -> None:
         """Queues the questions that are not already waiting or under way for any owner. Does nothing if the provider

@@ -1,5 +1,6 @@
-"""Evaluations and learning curves (asked → running → done, failed or cancelled), the cache of models' answers, people's
-preferences between two answers, and their verdicts on answers that a judge has judged."""
+"""Evaluations and learning curves (asked → running → done, failed or cancelled), the cache of models' answers, the
+questions whose answers were lost, people's preferences between two answers, and their verdicts on answers that a judge
+has judged."""
 
 from __future__ import annotations
 
@@ -177,6 +178,48 @@ class AnswerCache(Table):
             (model, since),
         )
         return AnswerTotals(**row)
+
+
+class SentQuestions(Table):
+    """Questions that were sent and have no answer yet. One whose answer was lost, by a kill or a broken connection, may
+    have been paid for, and it is sent again as another one. Each counts with the most tokens that it may be billed
+    for. No text is stored."""
+
+    def add(self, owner: str, model: str, prompt_tokens: int, completion_tokens: int, *, now: float) -> int:
+        """Records that `owner` ('m3', 'run 3') is about to send a question. Returns its id."""
+        values = {
+            "owner": owner,
+            "model": model,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "at": now,
+        }
+        return int(self._db.insert("sent_questions", values)["id"])
+
+    def remove(self, sent_id: int) -> None:
+        """Forgets a question that was answered, or surely not billed."""
+        self._db.change("DELETE FROM sent_questions WHERE id = ?", (sent_id,))
+
+    def mark_lost(self, sent_id: int) -> None:
+        self._db.change("UPDATE sent_questions SET is_lost = 1 WHERE id = ?", (sent_id,))
+
+    def mark_all_lost(self) -> None:
+        """Call it when a process begins: whatever an earlier one was waiting for is lost."""
+        self._db.change("UPDATE sent_questions SET is_lost = 1 WHERE is_lost = 0")
+
+    def forget_before(self, at: float) -> None:
+        """Forgets questions that were sent before `at` (unix seconds), whose owners have been booked since."""
+        self._db.change("DELETE FROM sent_questions WHERE at < ?", (at,))
+
+    def lost(self, owner: str) -> Mapping[str, AnswerTotals]:
+        """Returns the questions of `owner` whose answers were lost, by model."""
+        rows = self._db.rows(
+            "SELECT model, count(*) AS answers, sum(prompt_tokens) AS prompt_tokens,"
+            " sum(completion_tokens) AS completion_tokens FROM sent_questions"
+            " WHERE owner = ? AND is_lost = 1 GROUP BY model",
+            (owner,),
+        )
+        return {row.pop("model"): AnswerTotals(**row) for row in rows}
 
 
 class Preferences(Table):

@@ -28,7 +28,7 @@ from storage.schemas import (
     UPLOADS,
 )
 
-NEWEST = "m027_expired"  # the last step below
+NEWEST = "m028_sent_questions"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -52,6 +52,20 @@ CREATE INDEX replies_by_model ON replies (model, at);
 CREATE INDEX ledger_by_month ON ledger (month, kind);
 CREATE INDEX deliveries_by_age ON deliveries (at);
 CREATE INDEX deliveries_open ON deliveries (at, id) WHERE body IS NOT NULL;
+"""
+
+# Questions to models that are under way, and those whose answers were lost.
+SENT_QUESTIONS = """
+CREATE TABLE sent_questions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner TEXT NOT NULL,
+    model TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    is_lost INTEGER NOT NULL DEFAULT 0,
+    at REAL NOT NULL
+);
+CREATE INDEX sent_questions_by_owner ON sent_questions (owner);
 """
 
 
@@ -124,4 +138,5 @@ _add(
         "CREATE TABLE wipe_requests (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL);",
     ),
     ("m027_expired", "CREATE TABLE expired (subject TEXT PRIMARY KEY, at REAL NOT NULL);"),
+    ("m028_sent_questions", SENT_QUESTIONS),
 )

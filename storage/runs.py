@@ -223,6 +223,11 @@ class Runs(Table):
         month: str | None = self._db.value(sql, (run.id,))
         return month
 
+    def raise_reservation(self, run: Run, micros: int) -> None:
+        """Raises the run's reservation to at least this much."""
+        sql = "UPDATE ledger SET micros = max(micros, ?) WHERE run_id = ? AND kind = 'reserve'"
+        self._db.change(sql, (micros, run.id))
+
     def move_reservation(self, run: Run, month: str) -> None:
         """Moves the run's reservation to this month."""
         self._db.change("UPDATE ledger SET month = ? WHERE run_id = ? AND kind = 'reserve'", (month, run.id))

@@ -16,7 +16,7 @@ from storage.database import Database
 from storage.dataset_deletion import DatasetDeletions, Expiries, Wipes
 from storage.datasets import AllDatasetSettings, Cleanings, Datasets, Documents, Scans, Waivers
 from storage.deployments import Deployments
-from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Preferences
+from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Preferences, SentQuestions
 from storage.jobs import Interventions, Uploads
 from storage.messages import PATIENT_TRIES, Inbox, Outbox
 from storage.money import Estimates, Freezes, Ledger
@@ -50,6 +50,7 @@ class Store:
         self.documents = Documents(self.database)
         self.measurements = Measurements(self.database)
         self.answers = AnswerCache(self.database)
+        self.sent_questions = SentQuestions(self.database)
         self.preferences = Preferences(self.database)
         self.human_verdicts = HumanVerdicts(self.database)
         self.runs = Runs(self.database)

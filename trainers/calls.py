@@ -31,11 +31,15 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
 
     if isinstance(error, openai.APITimeoutError):
         return Uncertain(
-            f"{action}: no answer in time. The trainer at {provider.base_url} may be busy or stuck."
+            f"{action}: no answer in time. The trainer at {provider.base_url} may be busy or stuck.",
+            was_sent=_was_sent(error),
         )
     if isinstance(error, openai.APIConnectionError):
         reason = _system_error(error)
-        return Uncertain(f"{action}: {reason}; is the trainer running? It should be at {provider.base_url}.")
+        return Uncertain(
+            f"{action}: {reason}; is the trainer running? It should be at {provider.base_url}.",
+            was_sent=_was_sent(error),
+        )
     if not isinstance(error, openai.APIStatusError):
         return InvalidResponse(f"{action}: the answer can't be read ({error}).")
 
@@ -62,6 +66,13 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
         return Uncertain(message, retry_after=wait, status=status)
     message = f"{action}: refused (HTTP {status}){text}.{_next_step(error, provider)}"
     return Refused(message, code=error.code, status=status, param=error.param)
+
+
+def _was_sent(error: openai.APIConnectionError) -> bool:
+    """False if no connection was made, so that the trainer knows nothing of the request."""
+    import httpx2
+
+    return not isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
 
 
 def _is_transient(error: openai.OpenAIError) -> bool:

@@ -36,16 +36,30 @@ class Refused(TrainerError):
 
 class Uncertain(TrainerError):
     """The request may or may not have had an effect. `retry_after` is in seconds, if the trainer gave it; `status` is
-    the HTTP status, if there was an answer."""
+    the HTTP status, if there was an answer. `was_sent` is false if there was no connection at all."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None, status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        status: int | None = None,
+        was_sent: bool = True,
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.status = status
+        self.was_sent = was_sent
 
     @property
     def is_rate_limit(self) -> bool:
         return self.status == 429
+
+    @property
+    def may_be_billed(self) -> bool:
+        """True if the trainer may have done the work all the same. It answers with an error for what it didn't do,
+        except where somebody between us and it stopped waiting."""
+        return self.was_sent and self.status in (None, 408, 504)
 
 
 class InvalidResponse(TrainerError):

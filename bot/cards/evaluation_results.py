@@ -48,8 +48,8 @@ from bot.cards.words import (
     Spelling,
     about_rows,
     at_most,
+    booked,
     capitalize,
-    charge,
     interval,
     listed,
     p_value,
@@ -154,12 +154,14 @@ def details(
     ladder: Ladder,
     *,
     spent_micros: int | None = None,
+    lost_micros: int = 0,
     estimated_micros: int | None = None,
     how_read: str | None = None,
     notes: Sequence[str] = (),
 ) -> tuple[CardBlock, ...]:
     """Every candidate compared with the best, and the method. `how_read` says how labels were found in answers; it and
-    `notes` are unescaped. `estimated_micros` is the maximum cost that was agreed."""
+    `notes` are unescaped. `estimated_micros` is the maximum cost that was agreed. Of the `spent_micros`, up to
+    `lost_micros` may have been paid for answers that were lost."""
     best = ladder.best
     if best is None:
         return ()
@@ -169,7 +171,7 @@ def details(
         f"• {escape(_in_full(rung))}{_pair(None if rung is best else pairs.get(rung.arm))}" for rung in rungs
     ]
     blocks = [Lines(lines[at : at + LINES_A_BLOCK]) for at in range(0, len(lines), LINES_A_BLOCK)]
-    method = _method(ladder, how_read, _cost(spent_micros, estimated_micros))
+    method = _method(ladder, how_read, _cost(spent_micros, lost_micros, estimated_micros))
     texts = [escape(text) for text in (*_retrieval_notes(ladder), *notes)]
     bullets = _list([*_never_answered(ladder), *_left_out_of_plot(ladder), *texts])
     return (*blocks, *bullets, Text(f"*How this was measured*: {method}"))
@@ -515,13 +517,13 @@ def _next_step(ladder: Ladder, judge: CheckedJudge | None, *, is_searched: bool)
     return "Estimate the cost and saving of a tuned model."
 
 
-def _cost(spent: int | None, most: int | None) -> str:
+def _cost(spent: int | None, lost: int, most: int | None) -> str:
     if spent is None:
         return ""
     if not most and not spent:
         return "Measuring cost only the machine's time."
     agreed = f", {at_most(most)} was agreed" if most else ""
-    return f"Measuring cost {charge(spent) if spent else 'nothing'}{agreed}."
+    return f"Measuring cost {booked(spent, lost) if spent else 'nothing'}{agreed}."
 
 
 def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:

@@ -31,6 +31,7 @@ from bot.cards.judge_agreement import bias_warning, judged_models, max_judge_que
 from bot.cards.plan_money import budget_left
 from bot.cards.words import (
     at_most,
+    booked,
     charge,
     percent,
     percent_done,
@@ -150,7 +151,7 @@ def closed_card(
     again = "Answers so far are kept. Measuring again asks only the remaining questions."
     if plan.promotes:
         again = "Nobody saw a score on the sealed rows. Answers so far are kept."
-    facts = [_answers(progress), ("Cost", charge(measurement.actual_micros or 0))]
+    facts = [_answers(progress), ("Cost", booked(measurement.actual_micros or 0, progress.lost_micros))]
     return Message.titled(
         _headline(measurement, plan, ENDED[measurement.state]),
         Text(why) if why else None,
@@ -459,7 +460,7 @@ def _time_left(progress: LadderProgress, now: float) -> str:
 
 
 def _spent(progress: LadderProgress) -> list[tuple[str, str]]:
-    cost = cost_so_far(progress.spent_micros, progress.most_micros)
+    cost = cost_so_far(progress.booked_micros, progress.most_micros, progress.lost_micros)
     # These stages have counts of their own beside the bar.
     if progress.stage in ("choosing", "searching", "consulting"):
         return [cost]
@@ -470,8 +471,9 @@ def _answers(progress: LadderProgress) -> tuple[str, str]:
     return ("Answers", f"{progress.answered:,} of {progress.of:,}")
 
 
-def cost_so_far(spent_micros: int, most_micros: int) -> tuple[str, str]:
-    """The fact about the cost. `most_micros` is the agreed maximum; 0 means free."""
+def cost_so_far(booked_micros: int, most_micros: int, lost_micros: int) -> tuple[str, str]:
+    """The fact about the cost. `most_micros` is the agreed maximum; 0 means free. `lost_micros` is the part that may
+    have been paid for answers that were lost."""
     if not most_micros:
         return ("Cost", "no charge")
-    return ("Cost so far", f"{charge(spent_micros)}, {at_most(most_micros)} agreed")
+    return ("Cost so far", f"{booked(booked_micros, lost_micros)}, {at_most(most_micros)} agreed")

@@ -106,7 +106,11 @@ def measurement_report(
         f"Measurement m{measurement.id} of {shorten(ladder.dataset)}, ended {utc_time(ladder.measured_at)}"
     )
     request = Text(f"Requested by <@{measurement.requested_by}>. {kind} rows: {code(ladder.holdout_sha256)}")
-    details = evaluation_results.details(ladder, spent_micros=measurement.actual_micros)
+    details = evaluation_results.details(
+        ladder,
+        spent_micros=measurement.actual_micros,
+        lost_micros=LadderProgress.from_json(measurement.progress).lost_micros,
+    )
     summary = [part for part in parts if not isinstance(part, Table | Note | Actions)]
     sections = [Section("", summary)]
     if ladder.rungs:

@@ -44,7 +44,7 @@ from bot.cards.result_comparison import (
     is_before,
     right_text,
 )
-from bot.cards.words import about_usd, charge, day, percent, pluralize, shorten
+from bot.cards.words import about_usd, at_most, charge, day, percent, pluralize, shorten
 from bot.rules.facts import is_silent
 from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
 from bot.rules.plans import MONEY_RULES, Plan
@@ -282,6 +282,8 @@ def _cost(run: Run, plan: Plan, result: RunResult, *, is_stopped: bool) -> str:
     if hosting_micros:
         so_far = "" if is_stopped else " so far"
         text += f", of which {charge(hosting_micros)} for its machine{so_far}"
+    if result.lost_micros:
+        text += f", including {at_most(result.lost_micros)} for lost answers"
     if not hosting_micros and actual == estimated:
         text += ", as estimated"
     else:

@@ -179,4 +179,4 @@ def _share_of(plan: TunedCurvePlan, progress: SizeProgress) -> float:
 def _spent(progress: TunedCurveProgress) -> list[tuple[str, str]]:
     done = sum(size.state == "done" for size in progress.sizes)
     sizes = ("Sizes", f"{done} of {len(progress.sizes)} measured")
-    return [sizes, cost_so_far(progress.spent_micros, progress.most_micros)]
+    return [sizes, cost_so_far(progress.booked_micros, progress.most_micros, progress.lost_micros)]

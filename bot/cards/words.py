@@ -233,6 +233,13 @@ def charge(micros: int | None) -> str:
     return "no charge" if micros == 0 else money(micros)
 
 
+def booked(micros: int, lost_micros: int) -> str:
+    """A cost, with the part of it that may have been paid for answers that never arrived."""
+    if not lost_micros:
+        return charge(micros)
+    return f"{charge(micros)}, including {at_most(lost_micros)} for lost answers"
+
+
 def at_most(micros: int) -> str:
     """A maximum cost: 'up to $0.12', 'no charge'."""
     return charge(micros) if micros < CENT_MICROS else f"up to {usd_micros(micros)}"

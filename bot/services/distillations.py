@@ -151,7 +151,7 @@ def conclude(step: LadderStep) -> None:
     now = context.clock()
     with context.store.transaction():
         moved = context.store.measurements.move(
-            step.measurement, "done", now=now, actual_micros=step.progress.spent_micros
+            step.measurement, "done", now=now, actual_micros=step.progress.booked_micros
         )
         labelling = context.store.labellings.get(plan.teaches or 0)
         if moved is None or labelling is None or labelling.state != "open":

@@ -184,6 +184,13 @@ def spent_micros(
     )
 
 
+def lost_micros(context: EngineContext, prices: Mapping[str, PriceRow], owner: str) -> int:
+    """Returns the highest cost in micro-dollars of the questions whose answers were lost, by a kill or a broken
+    connection. They may have been paid for, and were asked again."""
+    lost = context.store.sent_questions.lost(owner)
+    return budgets.spent_micros(prices, {model: tokens for model, tokens in lost.items() if model in prices})
+
+
 def _provider(model: str) -> str:
     return model.split("/", 1)[0]
 

@@ -74,12 +74,18 @@ class LadderStep:
 
     def save(self) -> None:
         """Stores the progress and the plan, and updates the card, if anything has changed."""
-        stored = load_step(self.context, self.measurement)
-        if (self.plan, self.progress) == (stored.plan, stored.progress):
+        measurement = self.measurement
+        plan, progress = (
+            LadderPlan.from_json(measurement.plan),
+            LadderProgress.from_json(measurement.progress),
+        )
+        if (self.plan, self.progress) == (plan, progress):
             return
-        changes = {"progress": self.progress.to_json()}
-        if self.plan != stored.plan:
+        changes: dict[str, str | int] = {"progress": self.progress.to_json()}
+        if self.plan != plan:
             changes["plan"] = self.plan.to_json()
+        if self.progress.booked_micros > measurement.reserved_micros:
+            changes["reserved_micros"] = self.progress.booked_micros  # budgets never see less than was spent
         now, state = self.context.clock(), self.measurement.state
         with self.context.store.transaction():
             moved = self.context.store.measurements.move(self.measurement, state, now=now, tries=0, **changes)
@@ -88,7 +94,11 @@ class LadderStep:
 
     def fail(self, why: str) -> None:
         """Ends the ladder without a result; questions that were asked are booked."""
-        measurements.end(self.context, self.measurement, "failed", why, actual_micros=self.stop())
+        measurements.end(self.context, self.measurement, "failed", why, actual_micros=self.stop_and_book())
+
+    def stop_and_book(self) -> int:
+        """Stops asking. Returns what counts in the budgets, in micro-dollars."""
+        return self.stop() + self.progress.lost_micros
 
     def stop(self) -> int:
         """Stops asking. Returns the cost in micro-dollars, including questions under way, which will still be
@@ -144,6 +154,7 @@ class LadderStep:
 
 
 def load_step(context: AppContext, measurement: Measurement) -> LadderStep:
-    """Returns the step of a ladder with its stored plan and progress."""
+    """Returns the step of a ladder with its stored plan and progress, and what lost answers may have cost until now."""
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
-    return LadderStep(context, measurement, plan, progress)
+    lost = evaluation_engine.lost_micros(context, plan.price_of, f"m{measurement.id}")
+    return LadderStep(context, measurement, plan, replace(progress, lost_micros=lost))

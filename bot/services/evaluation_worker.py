@@ -199,11 +199,23 @@ def keys_by_candidate(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, t
 
 def read_questions(folder: Path, plan: LadderPlan, keys: frozenset[str]) -> list[Question]:
     """Returns the questions with these keys, candidate by candidate."""
-    return read_questions_file(folder / PROMPTS, plan, keys, plan_max_tokens(plan))
+    tokens = {
+        key: count
+        for its in (read_keys(folder) or {}).values()
+        for key, count in zip(its.keys, its.tokens, strict=True)
+    }
+    return read_questions_file(folder / PROMPTS, plan, keys, plan_max_tokens(plan), tokens)
 
 
-def read_questions_file(path: Path, plan: LadderPlan, keys: frozenset[str], longest: int) -> list[Question]:
-    """Returns questions that `write_prompts` wrote. `longest` is the maximum tokens of an answer without thinking."""
+def read_questions_file(
+    path: Path,
+    plan: LadderPlan,
+    keys: frozenset[str],
+    longest: int,
+    tokens: Mapping[str, int],
+) -> list[Question]:
+    """Returns questions that `write_prompts` wrote. `longest` is the maximum tokens of an answer without thinking,
+    `tokens` are those of the prompts, as far as they were counted."""
     questions = []
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -212,8 +224,17 @@ def read_questions_file(path: Path, plan: LadderPlan, keys: frozenset[str], long
                 prompt = tuple(
                     Message(role, content, extra="".join(extra)) for role, content, *extra in messages
                 )
-                cap, at_provider = longest + plan.room(model), model.split("/", 1)[1]
-                questions.append(Question(key, model, at_provider, prompt, cap, tools="".join(tools)))
+                questions.append(
+                    Question(
+                        key,
+                        model,
+                        at_provider=model.split("/", 1)[1],
+                        messages=prompt,
+                        max_tokens=longest + plan.room(model),
+                        tools="".join(tools),
+                        prompt_tokens=tokens.get(key),
+                    )
+                )
     return questions
 
 

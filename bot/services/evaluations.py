@@ -139,7 +139,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
     """Takes an open ladder one step further."""
     step = load_step(context, measurement)
     if measurement.cancel_asked_by:
-        measurements.cancel(context, measurement, spent_micros=step.stop())
+        measurements.cancel(context, measurement, spent_micros=step.stop_and_book())
         return
     if freeze_scope.measurement_freeze(context, measurement):
         context.llm.drop(step.owner)  # answers to questions under way are still stored
@@ -173,7 +173,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
 
 def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
     """Repeats a step that stopped with an error of the bot; after a few attempts the measurement fails."""
-    measurements.retry_or_fail(context, measurement, load_step(context, measurement).stop)
+    measurements.retry_or_fail(context, measurement, load_step(context, measurement).stop_and_book)
 
 
 def _prepare(step: LadderStep) -> None:
@@ -295,7 +295,7 @@ def _end_measuring(step: LadderStep) -> None:
             step.save()
             return  # questions under way may still be answered and billed, so wait for them
         why = " ".join(dict.fromkeys(escape(str(arm.failed)) for arm in progress.arms))
-        measurements.end(context, step.measurement, "failed", why, actual_micros=progress.spent_micros)
+        measurements.end(context, step.measurement, "failed", why, actual_micros=progress.booked_micros)
         return
     stage: Stage = "consulting" if step.plan.judge else "judging"
     step.with_progress(replace(progress, stage=stage, note=None)).save()
@@ -333,7 +333,7 @@ def _finish(step: LadderStep, concluded: Conclusion) -> None:
         before = progress.judge
         judge = replace(judge, of=before.of, answered=before.answered, declined=before.declined)
         progress = replace(progress, judge=judge)
-    result, spent = concluded.ladder.to_json(), progress.spent_micros
+    result, spent = concluded.ladder.to_json(), progress.booked_micros
     if plan.promotes is None:
         with context.store.transaction():
             measurements.finish(context, measurement, result, spent_micros=spent, progress=progress.to_json())

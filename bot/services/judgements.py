@@ -34,7 +34,7 @@ from bot.values.runs import Progress
 from storage.records import Run
 from trainers.evaluation.results import Candidate
 from trainers.money import usd_micros
-from trainers.pricing import PriceList
+from trainers.pricing import PriceList, PriceRow
 
 
 def judge_maximum(step: LadderStep) -> int | None:
@@ -162,7 +162,15 @@ def cost_problem(plan: LadderPlan, consulted: ConsultationProgress, spent: int, 
 
 def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: Path) -> Evaluation:
     """Returns the evaluation of these questions, whose prompts are in the file `prompts`."""
-    read = partial(evaluation_worker.read_questions_file, prompts, plan, longest=judge_worker.MAX_TOKENS)
+    priced = questions.priced
+    tokens = dict(zip(priced.keys, priced.tokens, strict=True))
+    read = partial(
+        evaluation_worker.read_questions_file,
+        prompts,
+        plan,
+        longest=judge_worker.MAX_TOKENS,
+        tokens=tokens,
+    )
     return Evaluation(owner, {judge_worker.candidate_of(plan): sorted(questions.key_set)}, read)
 
 
@@ -315,11 +323,15 @@ def answers_about_run(step: ResultStep) -> JudgeAnswers | None:
     return read_judge_answers(step.context, _plan_of_run(step, ()), folder, step.judge)
 
 
+def price_of_judge(plan: Plan) -> PriceRow:
+    """Returns the price of the plan's judge, which it must have."""
+    rows = PriceList.from_json(plan.prices).rows
+    return next(row for row in reversed(rows) if row.model == plan.judge)
+
+
 def _plan_of_run(step: ResultStep, arms: tuple[Candidate, ...]) -> LadderPlan:
     """Returns the plan that the judge's questions are made from, as if a measurement compared these candidates."""
     plan, judge = step.plan, str(step.plan.judge)
-    listed = PriceList.from_json(plan.prices)
-    price = next(price for price in reversed(listed.rows) if price.model == judge)
     return LadderPlan(
         dataset=plan.dataset,
         version=plan.dataset_version,
@@ -332,7 +344,7 @@ def _plan_of_run(step: ResultStep, arms: tuple[Candidate, ...]) -> LadderPlan:
         prompt=None,
         bar=0.0,
         documents=(),
-        prices=PriceList((price,), listed.read_on).to_json(),
+        prices=PriceList((price_of_judge(plan),), PriceList.from_json(plan.prices).read_on).to_json(),
         judge=judge,
         thinking=(judge,) if step.context.settings.thinks(judge) else (),
     )

@@ -120,7 +120,7 @@ def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
             measurement, measurement.state, now=now, next_at=now + UNREADABLE_PAUSE_S
         )
         return
-    spent = TunedCurveProgress.from_json(measurement.progress).spent_micros if is_tuned else 0
+    spent = TunedCurveProgress.from_json(measurement.progress).booked_micros if is_tuned else 0
     measurements.retry_or_fail(context, measurement, lambda: spent)
 
 
@@ -281,10 +281,12 @@ def _asking_micros(report: Report, estimate: EstimateResult) -> int:
 
 
 def _step_tuned(context: AppContext, measurement: Measurement, plan: TunedCurvePlan) -> None:
-    progress = TunedCurveProgress.from_json(measurement.progress)
+    stored = TunedCurveProgress.from_json(measurement.progress)
+    lost = tuned_learning_curves.lost_micros(context, measurement, plan, stored)
+    progress = replace(stored, lost_micros=lost)
     match progress.stage:
         case "preparing" | "asking" | "judging" if measurement.cancel_asked_by:
-            measurements.cancel(context, measurement, spent_micros=progress.spent_micros)
+            measurements.cancel(context, measurement, spent_micros=progress.booked_micros)
         case "preparing":
             _prepare(context, measurement, plan)
         case "asking":
@@ -391,7 +393,7 @@ def _judge(
         final = replace(progress, beside=judged.beside.to_json() if judged.beside else None).to_json()
         with context.store.transaction():
             moved = measurements.finish(
-                context, measurement, result, spent_micros=progress.spent_micros, progress=final
+                context, measurement, result, spent_micros=progress.booked_micros, progress=final
             )
             if moved:
                 _put_plot(context, moved, judged.curve, judged.plot)

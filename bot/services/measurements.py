@@ -327,11 +327,10 @@ def end(
 ) -> None:
     """Ends a measurement without a result, and releases the reserved money that was not spent. `why` may hold
     mrkdwn."""
-    now = context.clock()
     changes = {} if progress is None else {"progress": progress.to_json()}
     with context.store.transaction():
         moved = context.store.measurements.move(
-            measurement, state, now=now, error=why, actual_micros=actual_micros, **changes
+            measurement, state, now=context.clock(), error=why, actual_micros=actual_micros, **changes
         )
         if moved is None:
             return
@@ -385,6 +384,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
     blocks = ladder_views.details(
         ladder,
         spent_micros=measurement.actual_micros,
+        lost_micros=progress.lost_micros,
         estimated_micros=progress.most_micros,
         how_read=HOW_READ if plan.labels else None,
         notes=[

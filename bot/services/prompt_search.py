@@ -7,7 +7,6 @@ prompt becomes one more candidate of the ladder.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -128,31 +127,20 @@ def _ask_or_replay(search: _Search, replay: Replay) -> None:
 
 
 def _ask(search: _Search, replay: Replay, evaluation: Evaluation, answers: Answers) -> None:
-    """Asks the unasked questions, if the rows may leave and the budget covers their maximum cost. Questions that a kill
-    may have cut off while they were under way count as spent, because they may have been billed."""
+    """Asks the unasked questions, if the rows may leave and the budget covers their maximum cost. Questions whose
+    answers were lost count as spent, because they may have been billed."""
     egress_problem = measurements.egress_refusal(search.context, search.ladder.measurement)
     if isinstance(egress_problem, Forbidden):
         search.ladder.fail(egress_problem.reason)
         return
-    progress = search.progress
-    if len(replay.all_keys) <= progress.asked:  # these questions were asked once before, and lost
-        lost = _under_way_at_most(search, replay, answers.unasked)
-        progress = replace(progress, lost_micros=progress.lost_micros + lost)
+    lost = evaluation_engine.lost_micros(search.context, search.ladder.plan.price_of, search.ladder.owner)
+    progress = replace(search.progress, lost_micros=lost)
     spent = progress.spent_micros + progress.lost_micros
     if not replay.stays_within(search.budget.most_micros, spent, answers.all_missing):
         _save(search, replace(progress, ended=BUDGET_USED, is_over=True))
     elif egress_problem is None:
-        # stored before asking, so that questions under way count as billed after a kill
-        _save(search, replace(progress, asked=len(replay.all_keys)))
+        _save(search, progress)
         evaluation_engine.ask(search.context, evaluation, answers.unasked)
-
-
-def _under_way_at_most(search: _Search, replay: Replay, unasked: Collection[str]) -> int:
-    """Returns the maximum cost in micro-dollars of the questions that a kill may have cut off. No more than the
-    provider's `callers` are under way at a time."""
-    row = search.context.settings.provider(_provider(replay))
-    dearest = sorted((replay.most_micros({key}) for key in unasked), reverse=True)
-    return sum(dearest[: row.callers if row else None])
 
 
 def _measure(step: LadderStep) -> None:

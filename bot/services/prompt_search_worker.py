@@ -32,7 +32,8 @@ class Replay(JsonValue):
 
     `keys` are the keys of all its questions so far to the model, `written` of those to the model that writes prompts.
     `open` are the ones without an answer, all of them to `model`; if there are none, the search is over. Each may take
-    `max_tokens` (not counting thinking) and cost the `micros` at the same position. `start_share` and `share` are the
+    `max_tokens` (not counting thinking), has a prompt of at most the `tokens` and may cost the `micros` at the same
+    position. `start_share` and `share` are the
     scores, on `rows` training rows, of the prompt at the `start` and of the best `prompt` so far. `holdout_micros` is
     the maximum cost of the held-out rows with the longest prompt so far.
     """
@@ -50,6 +51,7 @@ class Replay(JsonValue):
     tried: int
     rows: int
     holdout_micros: int
+    tokens: tuple[int, ...] = ()
 
     @property
     def is_better(self) -> bool:
@@ -132,12 +134,13 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
         with suppress(Unanswered):  # `model` and `writer` hold the questions that are missing
             search.run(seed)
     waits = writer if writer.open else model
+    tokens = _count_tokens(waits.model, list(waits.open.values()))
     result = Replay(
         keys=tuple(model.keys),
         written=tuple(writer.keys),
         model=waits.model,
         open=tuple(waits.open),
-        micros=_max_micros_each(plan, waits.model, list(waits.open.values()), waits.max_tokens),
+        micros=_max_micros_each(plan, waits.model, tokens, waits.max_tokens),
         max_tokens=waits.max_tokens,
         start=task.start,
         prompt=search.best,
@@ -146,6 +149,7 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
         tried=len(search.tried),
         rows=len(task.judge),
         holdout_micros=_holdout_micros(plan, budget.model, search, files),
+        tokens=tuple(tokens),
     )
     questions = ((key, waits.model, prompt, "") for key, prompt in waits.open.items())
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +167,8 @@ def read_replay(folder: Path) -> Replay | None:
 
 def read_questions(folder: Path, plan: LadderPlan, replay: Replay, keys: frozenset[str]) -> list[Question]:
     """Returns the open questions with these keys."""
-    return evaluation_worker.read_questions_file(folder / QUESTIONS, plan, keys, replay.max_tokens)
+    tokens = dict(zip(replay.open, replay.tokens, strict=False))  # an older version didn't store them
+    return evaluation_worker.read_questions_file(folder / QUESTIONS, plan, keys, replay.max_tokens, tokens)
 
 
 def candidate_of(plan: LadderPlan) -> Candidate:
@@ -201,10 +206,9 @@ def _load_holdout(files: Path, sha256: str) -> tuple[Example, ...]:
     return examples(files, sha256)
 
 
-def _max_micros_each(plan: LadderPlan, model: str, prompts: Sequence[Prompt], most: int) -> tuple[int, ...]:
-    """Returns the maximum cost of each question in micro-dollars."""
+def _max_micros_each(plan: LadderPlan, model: str, counts: Sequence[int], most: int) -> tuple[int, ...]:
+    """Returns the maximum cost in micro-dollars of each question, by the tokens of its prompt."""
     price, cap = plan.price_of[model], most + plan.room(model)
-    counts = _count_tokens(model, prompts)
     return tuple(max_judge_micros(price, ArmKeys(("",), (count,)), (), cap) for count in counts)
 
 
@@ -214,7 +218,7 @@ def _holdout_micros(plan: LadderPlan, model: str, search: PromptSearch, files: P
     lengths = _count_tokens(model, [zero_shot(holdout[0], plan.labels, prompt) for prompt in tried])
     dearest = tried[lengths.index(max(lengths))]
     prompts = [zero_shot(row, plan.labels, dearest) for row in holdout]
-    return sum(_max_micros_each(plan, model, prompts, plan_max_tokens(plan)))
+    return sum(_max_micros_each(plan, model, _count_tokens(model, prompts), plan_max_tokens(plan)))
 
 
 def _count_tokens(model: str, prompts: Sequence[Prompt]) -> list[int]:

@@ -90,7 +90,7 @@ def evaluate(context: AppContext, run: Run) -> None:
         )
         model = code(run.model or "")
         sentence = f"The model was trained and is kept as {model}, but was not judged. {escape(str(changed))}"
-        spent = _cost_micros(step, base, tuned) + judgements.spent_on_run(step)
+        spent = _cost_micros(step, base, tuned) + judgements.spent_on_run(step) + _lost_micros(step)
         run_states.end(context, run, "failed", sentence, actual_micros=spent)
 
 
@@ -227,6 +227,7 @@ def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: U
         to_evaluate=len(evaluation.all_keys) + judge.of,
         note=against.reason if against else waits,
         declined=tuple(key for arm in answers.arms for key in arm.declined),
+        lost_micros=_lost_micros(step),
     )
     now = context.clock()
     if progress == before and against is None:
@@ -236,6 +237,9 @@ def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: U
         moved = context.store.runs.move(
             run, "evaluating", now=now, progress=progress.to_json(), next_at=next_at
         )
+        if moved and progress.lost_micros:  # budgets never see less than was spent
+            spent = _cost_micros(step, *answers.paid.values()) + judgements.spent_on_run(step)
+            context.store.runs.raise_reservation(moved, spent + progress.lost_micros)
         if moved and progress != before:
             notifications.show_progress(context, moved)
     return moved
@@ -456,6 +460,7 @@ def _build_result(
         estimated_micros=plan.expected_micros,
         actual_micros=actual_micros,
         hosting_micros=hosting_micros,
+        lost_micros=_lost_micros(step),
         labelled=bool(plan.labels),
         names_fields=_names_fields(step),
         no_encoder=progress.no_encoder,
@@ -541,7 +546,25 @@ def _spent_micros(step: ResultStep) -> int:
     """Returns the run's cost without its machine's. Answers that were stored before this run asked are free."""
     keys, since = _evaluation(step).keys.values(), step.run.state_since
     base, tuned = (step.context.store.answers.totals(theirs, since=since) for theirs in keys)
-    return _cost_micros(step, base, tuned) + judgements.spent_on_run(step)
+    return _cost_micros(step, base, tuned) + judgements.spent_on_run(step) + _lost_micros(step)
+
+
+def _lost_micros(step: ResultStep) -> int:
+    """Returns the highest cost of the questions whose answers were lost, the judge's included."""
+    plan = step.plan
+    listed = PriceList.from_json(plan.prices)
+    tuned = listed.rows[0]
+    if tuned.usd_per_hour is not None:  # a machine is paid by the hour, however often it is asked
+        prices = {}
+    else:
+        provider = step.run.provider
+        prices = {
+            f"{provider}/{plan.base_model}": listed.rows[1],
+            f"{provider}/{_tuned_model(step)}": tuned,
+        }
+    if plan.judge:
+        prices[plan.judge] = judgements.price_of_judge(plan)
+    return evaluation_engine.lost_micros(step.context, prices, step.owner)
 
 
 def _cost_micros(step: ResultStep, base: AnswerTotals, tuned: AnswerTotals) -> int:

@@ -154,7 +154,7 @@ class CurveStep:
         if self.is_stopped or now - since > DOUBT_S:
             step = self.with_size(replace(self.size, spent_micros=most))
             doubt = "A job may have run there, so the maximum that it could cost counts as spent."
-            text, spent = f"{escape(why)} {doubt}", step.progress.spent_micros
+            text, spent = f"{escape(why)} {doubt}", step.progress.booked_micros
             if self.measurement.cancel_asked_by is None:
                 fail(step, text)
             else:
@@ -198,7 +198,14 @@ def save_step(step: CurveStep, *, seconds: float = 0.0) -> CurveStep | None:
     now = context.clock()
     with context.store.transaction():
         moved = context.store.measurements.move(
-            before, before.state, now=now, progress=step.progress.to_json(), next_at=now + seconds, tries=0
+            before,
+            before.state,
+            now=now,
+            progress=step.progress.to_json(),
+            # budgets never see less than was spent
+            reserved_micros=max(before.reserved_micros, step.progress.booked_micros),
+            next_at=now + seconds,
+            tries=0,
         )
         if moved is None:
             return None
@@ -207,18 +214,29 @@ def save_step(step: CurveStep, *, seconds: float = 0.0) -> CurveStep | None:
     return replace(step, measurement=moved)
 
 
+def lost_micros(
+    context: AppContext, measurement: Measurement, plan: TunedCurvePlan, progress: TunedCurveProgress
+) -> int:
+    """Returns the highest cost in micro-dollars of the questions whose answers were lost."""
+    (tuned,) = PriceList.from_json(plan.prices).rows
+    if tuned.usd_per_hour is not None:
+        return 0
+    prices = {f"{plan.provider}/{size.model}": tuned for size in progress.sizes}
+    return evaluation_engine.lost_micros(context, prices, f"m{measurement.id}")
+
+
 def stop(step: CurveStep) -> None:
     """Ends a stopped curve. Call it once nothing of it is running at the trainer."""
     measurement, progress = step.measurement, step.progress
     if measurement.cancel_asked_by:
-        measurements.cancel(step.context, measurement, spent_micros=progress.spent_micros)
+        measurements.cancel(step.context, measurement, spent_micros=progress.booked_micros)
     else:
         fail(step, f"It has cost more than was agreed ({usd_micros(progress.most_micros)}).")
 
 
 def fail(step: CurveStep, why: str) -> None:
     """Fails the curve. `why` is our own text and may hold mrkdwn."""
-    measurements.end(step.context, step.measurement, "failed", why, actual_micros=step.progress.spent_micros)
+    measurements.end(step.context, step.measurement, "failed", why, actual_micros=step.progress.booked_micros)
 
 
 def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:

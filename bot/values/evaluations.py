@@ -183,9 +183,9 @@ class SearchProgress:
     """How far the search for a better prompt is: `answered` questions, `tried` prompts. `start_share` and `share` are
     the scores of `start` and of `prompt`, the best so far, on `rows` training rows, from 0 to 1.
 
-    `asked` is the number of questions asked so far. If a restart lost questions that were under way, they may have been
-    billed: `lost_micros` is their maximum, and counts against the budget. `declined` are the keys of questions that the
-    provider refuses to answer. `ended` says why the search stopped early.
+    Questions whose answers were lost may have been billed: `lost_micros` is their maximum, and counts against the
+    budget. `declined` are the keys of questions that the provider refuses to answer. `ended` says why the search
+    stopped early. `asked` was stored by older versions.
     """
 
     answered: int = 0
@@ -218,7 +218,8 @@ class SealedOutcome:
 @dataclass(frozen=True)
 class LadderProgress(JsonValue):
     """How far a ladder is. In the stage `asking` it waits for a person to agree to `most_micros`; `agreed_by` is that
-    person. `spent_micros` is the cost of the answers so far. `note` is a sentence about a delay. `judge` is None until
+    person. `spent_micros` is the cost of the answers so far, and `lost_micros` the highest cost of questions whose
+    answers were lost, which may have been paid for too. `note` is a sentence about a delay. `judge` is None until
     a judge is asked.
 
     The pace is measured from `paced_at`, when `paced_work` had been done: the time before the first new answers is
@@ -243,6 +244,12 @@ class LadderProgress(JsonValue):
     agreed_by: str | None = None
     opened_at: float | None = None
     outcome: SealedOutcome | None = None
+    lost_micros: int = 0
+
+    @property
+    def booked_micros(self) -> int:
+        """What counts in the budgets: never less than was spent."""
+        return self.spent_micros + self.lost_micros
 
     @property
     def answered(self) -> int:

@@ -127,7 +127,8 @@ class SizeProgress:
 class TunedCurveProgress(JsonValue):
     """How far a curve is. In the stage `asking` it waits for a person, later `agreed_by`, to agree to `most_micros`.
     Answers from before `started_at` (unix seconds) are free. `note` is a sentence about a delay. `beside` is the
-    classical model's Curve as JSON, None until the curve is judged."""
+    classical model's Curve as JSON, None until the curve is judged. `lost_micros` is the highest cost of questions
+    whose answers were lost, which may have been paid for too."""
 
     stage: Stage = "preparing"
     sizes: tuple[SizeProgress, ...] = ()
@@ -136,6 +137,12 @@ class TunedCurveProgress(JsonValue):
     started_at: float = 0.0
     note: str | None = None
     beside: str | None = None
+    lost_micros: int = 0
+
+    @property
+    def booked_micros(self) -> int:
+        """What counts in the budgets: never less than was spent."""
+        return self.spent_micros + self.lost_micros
 
     @property
     def current_index(self) -> int | None:

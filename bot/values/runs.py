@@ -77,7 +77,8 @@ class Progress(JsonValue):
 
     `declined` are the keys of questions about held-out rows that the provider refuses to answer. `judge` is None until
     a judge is asked. `is_base_unasked` is True if no provider serves the base model by the token. `no_encoder` says why
-    the free encoder can't be used, '' if it can.
+    the free encoder can't be used, '' if it can. `lost_micros` is the highest cost of questions whose answers were
+    lost, which may have been paid for too.
     """
 
     step: int = 0
@@ -107,6 +108,7 @@ class Progress(JsonValue):
     preference_accuracy: float | None = None
     reward_margin: float | None = None
     away: tuple[str, ...] = ()
+    lost_micros: int = 0
 
     @property
     def train_seconds(self) -> float:
@@ -260,7 +262,8 @@ class RunResult(JsonValue):
     `labels` is empty for free text.
 
     Money is in micro-dollars and includes machines that are billed by the hour. `hosting_micros` is the part of the
-    actual cost that the tuned model's machine had caused by then; `vendor_micros` is the vendor's estimate of the
+    actual cost that the tuned model's machine had caused by then, and up to `lost_micros` of it may have been paid for
+    answers that were lost; `vendor_micros` is the vendor's estimate of the
     training. `is_uncounted` is True if the trainer reported no trained tokens: the planned ones are booked instead.
     `names_fields` is True if the base model's prompt named the fields of answers in JSON.
 
@@ -308,6 +311,7 @@ class RunResult(JsonValue):
     before: Before = "base"
     vendor_micros: int | None = None
     hosting_micros: int = 0
+    lost_micros: int = 0
     is_uncounted: bool = False
     shown_rows: int = 0
     judge_checks: JudgeChecks | None = None

@@ -213,6 +213,37 @@ def test_a_question_is_asked_again_after_a_hiccup(client: Client, fault: Fault) 
     assert client.requests() == 8 and client.llm.collect("m1") == []
 
 
+@pytest.mark.parametrize(
+    ("fault", "is_lost"),
+    [
+        (COMMIT_THEN_CUT, True),
+        (HTML, True),
+        (Fault(commit=True, status=504), True),
+        (NOTHING_BUT_500, False),
+        (BUSY, False),
+    ],
+    ids=str,
+)
+def test_a_lost_answer_counts_if_it_may_be_billed(client: Client, fault: Fault, is_lost: bool) -> None:
+    batch = questions(3)
+    client.provider.fail(CHAT, fault, times=2)
+    client.ask(batch)
+    client.wait_for_answers(batch)
+    lost = client.store.sent_questions.lost("m1")
+    assert [tokens.answers for tokens in lost.values()] == ([2] if is_lost else [])
+
+
+def test_a_question_that_reaches_nobody_is_not_billed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "finetune.db")
+    row = row_at("http://127.0.0.1:9/v1")
+    llm = LlmClient(store, {"acme": Trainer(row.provider, KEY)}, (row,), time.time)
+    llm.ask("m1", "acme", questions(1))
+    wait_until(lambda: llm.trouble("acme"), "the refused connection")
+    llm.close()
+    assert not store.sent_questions.lost("m1") and not store.database.rows("SELECT * FROM sent_questions")
+    store.close()
+
+
 def test_an_outage_pauses_all_questions_and_gives_up_none(client: Client) -> None:
     batch = questions(30)
     client.provider.fail(CHAT, NOTHING_BUT_500, times=200)
@@ -339,7 +370,11 @@ def test_a_kill_costs_at_most_the_open_questions(tmp_path: Path) -> None:
         client = Client(store, provider, row_at(provider.url))
         client.ask([question for question in batch if question.key not in stored])
         client.wait_for_answers(batch)
-        assert 40 <= provider.count(CHAT) <= 44
+        lost = store.sent_questions.lost("m1")["acme/small"]
+        assert 40 < provider.count(CHAT) <= 40 + lost.answers <= 44, (
+            "what may have been paid for twice counts"
+        )
+        assert lost.completion_tokens == 24 * lost.answers and lost.prompt_tokens > 2 * lost.answers
         client.llm.close()
     store.close()
 

@@ -140,6 +140,10 @@ INSERT INTO wipe_requests (id, at) VALUES (1, 1400.0);
     "m027_expired": """
 INSERT INTO expired (subject, at) VALUES ('run 2', 1500.0);
 """,
+    "m028_sent_questions": """
+INSERT INTO sent_questions (id, owner, model, prompt_tokens, completion_tokens, is_lost, at)
+    VALUES (1, 'm1', 'openai/gpt', 120, 24, 1, 1600.0);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 
