@@ -58,6 +58,7 @@ from trainers.errors import TrainerError, Uncertain
 
 log = logging.getLogger(__name__)
 DAY_S = 24 * 3600.0
+YEAR_S = 365 * DAY_S  # by then whatever asked a question has ended, and is booked
 # Refused files; the next ones follow after five minutes, so that people don't wait for them.
 EXPIRED_AT_ONCE = 5
 TROUBLE_PAUSE_S = 30.0
@@ -119,6 +120,7 @@ def apply_retention(context: AppContext) -> None:
         (context.settings.files / str(document.sha256)).unlink(missing_ok=True)
         context.store.documents.move(document, "refused", now=now, sha256=None)
     context.store.deletions.erase_late_answers()
+    context.store.sent_questions.forget_before(now - YEAR_S)
     context.store.tried_answers.drop_unjudged(now - settings.scratch * DAY_S if settings.scratch else 0.0)
     row_deletion.tidy_rewrites(context)
     _delete_measurement_files(context)
@@ -379,6 +381,7 @@ MAINTENANCE: tuple[tuple[Callable[[AppContext], None], str], ...] = (
     (retention.expire, "the retention of old runs"),
     (orphan_jobs.sweep, "stray jobs"),
     (orphan_deployments.sweep, "models that run by the hour"),
+    (deployments.tell_unused, "machines that are kept for nothing"),
     (provider_jobs.delete_unneeded_uploads, "uploaded files"),
     (alias_sync.sweep, "models in use"),
 )

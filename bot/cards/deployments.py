@@ -173,6 +173,23 @@ def in_use_stopped(summary: DeploymentSummary, dataset: str, machine: str) -> st
     )
 
 
+def unused_card(summary: DeploymentSummary, successor: str | None) -> Message:
+    """A daily message about a machine that is kept for a model that is not in use. `successor` is the model that
+    replaced it, None if it never was in use."""
+    record = summary.record
+    headline = (
+        f"{shorten(record.model)} is not in use, and its machine costs {an_hour(record.micros_per_hour)}"
+    )
+    replaced = f"{code(successor)} has replaced it. " if successor else ""
+    spent = f"{charge(summary.today_micros)} today and {charge(record.micros)} so far"
+    keeper = f"<@{record.kept_by}> keeps it running at {escape(summary.title)}"
+    return Message.titled(
+        headline,
+        Text(f"{replaced}{keeper}: {spent}. Stop it if no program calls it any more."),
+        actions(button("Stop it", STOP, str(record.id), style="danger")),
+    )
+
+
 def strays_card(title: str, provider: str, strays: Sequence[Deployment], prefix: str) -> Message:
     """Models that run there without this bot. Only those whose name begins with our `prefix` can be stopped here."""
     headline = f"{pluralize(len(strays), 'model')} at {title} that nobody here started"

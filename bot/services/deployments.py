@@ -342,6 +342,30 @@ def _tell_users(context: AppContext, record: DeploymentRecord) -> None:
         )
 
 
+def tell_unused(context: AppContext) -> None:
+    """Says once a day that a machine is kept running for a model that is not in use: at once if another model has
+    replaced it, else from the day after its start."""
+    now = context.clock()
+    today = units.day_of(now)
+    in_use = {promotion.model for promotion in context.store.promotions.all_current()}
+    for record in context.store.deployments.live():
+        run = context.store.runs.get(record.run_id or 0)
+        if run is None or record.kept_by is None or record.state != "ready" or record.model in in_use:
+            continue
+        dataset = plan_from_json(run.plan).dataset
+        uses = context.store.promotions.of(dataset, record.model)
+        successor = context.store.promotions.next(uses[-1]) if uses else None
+        if not uses and units.day_of(record.created_at) == today:
+            continue
+        cost = context.store.deployments.cost_of_day(today.isoformat(), record.id)
+        summary = replace(_summary(context, record), today_micros=cost)
+        message = views.unused_card(summary, successor.model if successor else None)
+        once = f"kept for nothing {record.id} {today.isoformat()}"
+        with context.store.transaction():
+            context.post(record.channel, message.letter(), dedupe=once)
+            notifications.tell_person(context, f"{once} direct", record.kept_by, "", message)
+
+
 def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
     """Returns why the deployment has to be stopped now, None if it may continue."""
     now = context.clock()

@@ -20,7 +20,7 @@ from bot.cards.deployments import stopped_refusal
 from bot.cards.models import ModelActuals, ModelEntry, PromotionSummary, SealedProof
 from bot.cards.plan_money import foreseen_text
 from bot.context import AppContext, CoreContext
-from bot.llm_client import Question, key_of
+from bot.llm_client import TEMPLATE_TOKENS, Question, key_of
 from bot.rules import units
 from bot.rules.budgets import question_micros
 from bot.rules.facts import Looks
@@ -47,7 +47,6 @@ from trainers.pricing import PriceList, PriceRow, tuned_price
 from trainers.types import Answer, Message
 
 MAX_TOKENS = 300
-TEMPLATE_TOKENS = 16  # that a chat template may add to a message
 PATIENCE_S = 15 * 60
 SHOWN = 40  # lines that fit on a card
 
@@ -65,10 +64,9 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     if isinstance(price, Refusal):
         return price
     plan, row = _plan(context, model), context.settings.provider(model.provider)
-    if plan.hosting and not deployments.is_running(context, model.run_id):
-        title = context.settings.title_of(model.provider)
-        machine = notifications.link_to_machine(context, model.run_id)
-        return Refusal(stopped_refusal(model.name, title, machine))
+    stopped = machine_refusal(context, model)
+    if stopped:
+        return stopped
     refusal = data_policy.typed_text_refusal(context, text, "Your question", plan.dataset_id, [row])
     if refusal:
         return refusal
@@ -88,10 +86,24 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
 
 
 def find_of_run(context: AppContext, number: int, person: str, channel: str) -> Model | Refusal:
-    """Returns the model of a run if this person may ask it in this channel."""
+    """Returns the model of a run if this person may ask it in this channel, and it answers."""
     refusal = authorization.refusal(context, person, "try", channel)
+    if refusal:
+        return refusal
     run = context.store.runs.get(number)
-    return refusal or find_to_use(context, (run and run.model) or f"run {number}", person, channel)
+    model = find_to_use(context, (run and run.model) or f"run {number}", person, channel)
+    if isinstance(model, Refusal):
+        return model
+    return machine_refusal(context, model) or model
+
+
+def machine_refusal(context: AppContext, model: Model) -> Refusal | None:
+    """Returns why a model that needs a machine by the hour doesn't answer, None if it does."""
+    if _plan(context, model).hosting is None or deployments.is_running(context, model.run_id):
+        return None
+    title = context.settings.title_of(model.provider)
+    machine = notifications.link_to_machine(context, model.run_id)
+    return Refusal(stopped_refusal(model.name, title, machine))
 
 
 def deleted_refusal(context: AppContext, model: Model) -> Refusal | None:

@@ -15,12 +15,15 @@ from bot.cli import main
 from bot.doctor import _check_machines
 from bot.reconciler import maintain
 from bot.rules.budgets import READY_WITHIN_S
+from bot.services import deployments
 from bot.services.deployments import LOOK_S, LOST_S, MAX_TRIES, READY_LOOK_S
 from bot.services.provider_jobs import SETTLE_S
 from demo.people import ANA, BEN
 from storage.backup import back_up, restore
+from storage.promotions import NewPromotion
 from storage.store import read_metrics
 from tests.bot.hosting import IDLE_S, PRICES, company, hosted
+from tests.bot.test_story_entry_points import open_home
 from tests.bot.world import CLEO, PRIVATE, START, MakeWorld, World
 from tests.peers.hosted import (
     COMMIT_THEN_500,
@@ -88,7 +91,9 @@ def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_
     final = f"{usd_micros(total)}, of which {machine} for its machine, "
     assert final in world.find_message("Result of run 1"), world.find_message("Result of run 1")
     assert f"{bill} for its machine, " in world.type("/finetune status 1")
+    assert "*not running*" in open_home(world, ANA.id)
     assert "is not running at" in world.type("/finetune try tickets-1 where is my refund?")
+    assert "is not running at" in world.click_and_read(ANA, "try_model"), "before a form asks for a text"
     world.click(BEN, "start_deployment")
     world.send()
     assert f"{bill} for its machine so far, " in world.find_message("Result of run 1")
@@ -165,6 +170,7 @@ def test_a_kept_machine_runs_until_the_daily_limit(make_world: MakeWorld) -> Non
     world.tick(10)
     assert company(world).running and f"kept by <@{BEN.id}>" in world.find_message("tickets-1 is running")
     assert world.find_message("Result of run 1") == result, "the machine's own card counts while it runs"
+    assert told_unused(world) == [], "it was kept today, and nothing has replaced it"
     for _ in range(4):
         world.pass_time(3600)
         world.tick(3)
@@ -175,6 +181,24 @@ def test_a_kept_machine_runs_until_the_daily_limit(make_world: MakeWorld) -> Non
 
     assert "Today's limit for running models is used up" in world.click_and_read(BEN, "start_deployment")
     assert world.store.deployments.live() == []
+
+
+def replace_model(world: World) -> None:
+    """Another model is in use instead of tickets-1, whose machine runs on."""
+    model, promotions = world.store.model("tickets-1"), world.store.promotions
+    assert model is not None
+    world.store.add_model(replace(model, name="tickets-2"))
+    first = NewPromotion("tickets", "tickets-1", BEN.id, PRIVATE.id, None, None)
+    with world.store.transaction():
+        before = promotions.add(first, now=world.clock)
+        assert promotions.add(replace(first, model="tickets-2", instead_of=before), now=world.clock)
+
+
+def told_unused(world: World) -> list[str]:
+    """What the channel was told about machines that are kept for nothing."""
+    deployments.tell_unused(world.service.context)
+    world.send()
+    return [text for text in world.texts() if "is not in use, and its machine costs" in text]
 
 
 def test_a_kept_machine_that_is_listed_again_runs_on(make_world: MakeWorld) -> None:
@@ -194,7 +218,14 @@ def test_a_kept_machine_that_is_listed_again_runs_on(make_world: MakeWorld) -> N
     (record,) = world.store.deployments.live()
     assert (record.state, record.kept_by, len(company(world).running)) == ("ready", BEN.id, 1)
     assert "runs at Acme Tuning after all" in "\n".join(world.texts())
-    world.click(BEN, "stop_deployment")
+    replace_model(world)
+    (notice,) = told_unused(world)
+    assert "`tickets-2` has replaced it" in notice and f"<@{BEN.id}> keeps it running" in notice
+    assert f"${PRICES['crusoe']} an hour" in notice and f"{usd_micros(record.micros)} so far" in notice
+    assert told_unused(world) == [notice]
+    world.pass_time(24 * 3600)
+    assert len(told_unused(world)) == 2, "once a day"
+    world.click(BEN, "stop_deployment")  # the message's own button
     tick_until_stopped(world)
     booked = from_micros(world.store.deployments.cost_of_run(1)).quantize(Decimal("0.01"))
     assert booked == company(world).bill, "the time without a list is billed too"
