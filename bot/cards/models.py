@@ -233,6 +233,14 @@ def model_lost(model: Model, dataset: str, provider: str) -> Message:
     )
 
 
+def model_back(model: Model, dataset: str, provider: str) -> Message:
+    """The model was reported as lost. `provider` is its title."""
+    return text_message(
+        f"{code(model.name)}, in use for {code(dataset)}, exists at {escape(shorten(provider))} after all: programs "
+        "that call it get answers again."
+    )
+
+
 def alias_mismatch(dataset: str, model: Model, other: str | None, provider: str) -> Message:
     """The trainer's alias pointed to the `other` model instead of the one in use, or was missing if `other` is None."""
     result = f"pointed to {code(other)}" if other else "was missing"

@@ -119,12 +119,11 @@ def _record_presence(context: AppContext, model: Model, gone_at: float | None) -
             return
         action = "back" if gone_at is None else "gone"
         context.audit("finetune", action, f"run {model.run_id}")
+        card = views.model_back if gone_at is None else views.model_lost
+        once = f"{action} {model.name} {context.clock():.0f}"
         for promotion in context.store.promotions.all_current():
-            if promotion.model == model.name and gone_at is not None:
-                message = views.model_lost(
-                    model, promotion.dataset, context.settings.title_of(model.provider)
-                )
-                once = f"gone {model.name} {gone_at:.0f}"
+            if promotion.model == model.name:
+                message = card(model, promotion.dataset, context.settings.title_of(model.provider))
                 context.post(promotion.channel, message.letter(), dedupe=once)
 
 

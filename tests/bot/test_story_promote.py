@@ -341,6 +341,7 @@ def test_a_missing_model_in_use_is_reported_once_and_none_is_rolled_back_to(
     world: World,
 ) -> None:
     seed_promoted(world, 2)
+    jobs = dict(world.provider.service.jobs)
     lose(world, "tickets-2")
     maintain(world.service.context)
     world.send()
@@ -353,6 +354,10 @@ def test_a_missing_model_in_use_is_reported_once_and_none_is_rolled_back_to(
         "/finetune rollback tickets", user=BEN
     )
     assert in_use(world) == "tickets-2"
+    world.provider.service.jobs.update(jobs)
+    maintain(world.service.context)
+    world.send()
+    assert "`tickets-2`, in use for `tickets`, exists at Acme Tuning after all" in world.texts()[-1]
 
 
 def test_a_refused_alias_is_shown_on_the_card_and_tried_again(world: World) -> None:
