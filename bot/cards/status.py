@@ -64,7 +64,15 @@ class TunedCurveSummary:
     result: Curve | None
 
 
-EvaluationSummary = LadderSummary | CurveSummary | TunedCurveSummary
+@dataclass(frozen=True)
+class UnreadableSummary:
+    """A measurement whose plan a newer version of the bot has stored."""
+
+    measurement: Measurement
+    dataset: str
+
+
+EvaluationSummary = LadderSummary | CurveSummary | TunedCurveSummary | UnreadableSummary
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,11 @@ def list_entry(summary: RunSummary | EvaluationSummary) -> str:
 
 
 def evaluation_entry(summary: EvaluationSummary) -> str:
+    if isinstance(summary, UnreadableSummary):
+        return (
+            f"• *Measurement m{summary.measurement.id}* on {escape(shorten(summary.dataset))}: a newer version of the "
+            "bot stored its plan, which this version can't read. It waits for the newer one."
+        )
     title = shorten(summary.plan.title)
     match summary:
         case LadderSummary():

@@ -348,7 +348,8 @@ def _trained_by_run(
         other = plan_from_json(run.plan)
         trained = (other.train_sha256, other.provider, other.base_model, other.hyperparameters, other.seed)
         model = context.store.model(run.model or "")
-        if model and trained == planned_training and other.validation_split is None:
+        is_usable = model is not None and model.gone_at is None
+        if model and is_usable and trained == planned_training and other.validation_split is None:
             return model.provider_model, f"run {run.id}"
     return None
 
@@ -368,9 +369,14 @@ def _trained_by_curve(
         ):
             is_alike = (size.sha256, other_size.hyperparameters) == (sha256, planned.hyperparameters)
             is_usable = size.answered or measurement.state != "failed"
-            if same and is_alike and size.model and is_usable:
+            if same and is_alike and size.model and is_usable and not _is_gone(context, size.model):
                 return size.model, size.from_before or f"m{measurement.id}"
     return None
+
+
+def _is_gone(context: AppContext, provider_model: str) -> bool:
+    """True if a run's model of this name no longer exists at its provider."""
+    return any(model.gone_at is not None for model in context.store.models_at_provider(provider_model))
 
 
 def _judge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from bot.cards.status import (
     LadderSummary,
     Status,
     TunedCurveSummary,
+    UnreadableSummary,
 )
 from bot.context import AppContext
 from bot.services import (
@@ -40,6 +42,8 @@ from trainers.evaluation.results import Curve
 LATEST_MEASUREMENTS = 15
 SHOWN_RESULTS = 6
 SHOWN_DATASETS = 40  # lines that fit on a card
+
+log = logging.getLogger(__name__)
 
 
 def status(context: AppContext, person: str, channel: str) -> Status:
@@ -114,7 +118,9 @@ def _runs_to_approve(context: AppContext, summaries: Sequence[RunSummary], perso
 
 
 def _awaits_confirmation(summary: EvaluationSummary) -> bool:
-    return not isinstance(summary, CurveSummary) and summary.progress.stage == "asking"
+    if isinstance(summary, CurveSummary | UnreadableSummary):
+        return False
+    return summary.progress.stage == "asking"
 
 
 def _links(context: AppContext, summaries: Sequence[RunSummary | EvaluationSummary]) -> dict[str, str]:
@@ -158,6 +164,15 @@ def _latest_results(context: AppContext, names: Collection[str]) -> list[RunSumm
 
 
 def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSummary:
+    try:
+        return _read_summary(context, measurement)
+    except (TypeError, ValueError) as unreadable:  # one plan must not break the lists of everybody
+        log.warning("the plan of m%s can't be read: %s", measurement.id, unreadable)
+        return UnreadableSummary(measurement, context.store.datasets.get(measurement.dataset_id).name)
+
+
+def _read_summary(context: AppContext, measurement: Measurement) -> EvaluationSummary:
+    """Raises TypeError or ValueError if another version of the bot stored it."""
     result = measurement.result
     if measurement.kind == "ladder":
         plan = LadderPlan.from_json(measurement.plan)

@@ -22,6 +22,7 @@ from demo.slack_emulator import refused
 from storage.records import Measurement
 from tests.bot.measurements import CHAT, HELD, measurement, until, until_asked
 from tests.bot.props import tickets_csv
+from tests.bot.test_story_entry_points import open_home
 from tests.bot.test_story_waivers import with_addresses
 from tests.bot.world import GUS, JOBS, TARGET, MakeWorld, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, COMMIT_THEN_CUT, NOT_AVAILABLE, NOTHING_BUT_500, RESET, Fault
@@ -167,6 +168,10 @@ def test_a_finished_run_counts_as_the_largest_size(world: World) -> None:
     done = until(world, "done")
     assert world.jobs() == jobs + 2 and world.provider.count(CHAT) == questions + 2 * HELD
     assert [point.rows for point in Curve.from_json(str(done.result)).points] == SIZES
+    world.store.mark_model_gone(world.store.model("tickets-1"), world.clock)
+    assert world.type(f"{CURVE} label_usd=0.50") == ""
+    until_asked(world, 2)
+    assert progress(world, 2).to_train == 1, "its provider no longer has it, unlike those of the curve"
 
 
 @pytest.mark.parametrize(
@@ -378,6 +383,8 @@ def test_a_plan_of_a_newer_release_holds_up_only_its_own_curve(world: World) -> 
     world.pass_time(60)
     world.tick_until(lambda: measurement(world).next_at > context.clock() + 500, "the pause")
     assert measurement(world).state == "running"
+    assert "this version can't read" in world.type("/finetune status")
+    assert "this version can't read" in open_home(world, ANA.id)
     assert world.start().state == "awaiting_approval"
 
 
