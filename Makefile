@@ -9,6 +9,7 @@
 #   make fuzz                                                              10,000 things that nobody would send
 #   make audit                                                             known vulnerabilities in the versions that we run
 #   make lock                                                              the hashed locks of deploy/locks, anew
+#   make pin                                                               the base image's digest into deploy/Dockerfile
 #   make e2e                                                               the story in a browser workspace
 #   make screenshots                                                       README's pictures, from the real thing
 
@@ -20,7 +21,7 @@ UV := .cache/uv/bin/uv
 MODEL := .cache/smollm2-135m
 LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
 
-.PHONY: setup demo test clients check chaos fuzz audit bench bench-serving bench-training gpu e2e screenshots lock clean
+.PHONY: setup demo test clients check chaos fuzz audit bench bench-serving bench-training gpu e2e screenshots lock pin clean
 
 # What the demo runs on is in .ready; the tools of tests and checks come on top.
 setup: $(VENV)/.tools $(MODEL)/config.json
@@ -130,6 +131,19 @@ audit: setup $(AUDIT)/bin/pip-audit
 
 lock: setup $(UV)
 	@$(BIN)/python deploy/lock.py $(UV)
+
+# It asks the image's registry, so that what is built tomorrow is what was built today.
+IMAGE := python:3.12-slim
+DIGEST := docker buildx imagetools inspect $(IMAGE) --format '{{.Manifest.Digest}}'
+pin:
+	@if command -v docker >/dev/null; then \
+	  digest=$$($(DIGEST)) && sed -i.old -E "s|^FROM $(IMAGE).*|FROM $(IMAGE)@$$digest|" deploy/Dockerfile \
+	  && rm deploy/Dockerfile.old && grep ^FROM deploy/Dockerfile; \
+	else \
+	  echo "There is no Docker here. Where there is, this prints the digest:"; \
+	  echo "  $(DIGEST)"; \
+	  echo "Write it into deploy/Dockerfile: FROM $(IMAGE)@sha256:…"; \
+	fi
 
 bench-training: setup
 	@$(BIN)/python benchmarks/training.py

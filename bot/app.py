@@ -10,16 +10,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
-from slack_bolt import App
+from slack_bolt import App, BoltRequest, BoltResponse
 from slack_bolt.logger.messages import warning_client_prioritized_and_token_skipped
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from bot.context import AppContext, WaitClock
 from bot.embedded_trainer import EmbeddedTrainer, missing_packages, with_trainer_address
+from bot.health import metrics
+from bot.health.server import Health
 from bot.llm_client import LlmClient
 from bot.outbox_sender import OutboxSender
-from bot.process_health import Health, Heartbeat
+from bot.process_health import Heartbeat
 from bot.provider_threads import ProviderThreads
 from bot.reconciler import maintain, reconcile
 from bot.scheduler import RECONCILE, SEND, Scheduler
@@ -30,7 +32,7 @@ from bot.slack.ack_gate import AckGate, GatedApp, ListenerThreads
 from bot.slack.api import SlackAnswers, WatchedClient
 from bot.slack.files import SlackFiles
 from bot.slack.homes import Homes
-from bot.slack.inbox import replay
+from bot.slack.inbox import ARRIVED, replay
 from bot.slack.limits import LookUpLimits
 from bot.slack.recent_answers import RecentAnswers
 from bot.slack.users import LOOK_UP_TIMEOUT_S, NO_ANSWER, SlackDirectory, is_unavailable
@@ -112,7 +114,7 @@ class Service:
             else None
         )
         self._listener_threads = ListenerThreads(LISTENER_THREADS, gate)
-        self.app = _build_bolt_app(slack, self._listener_threads, self.answers, gate)
+        self.app = _build_bolt_app(posting, slack, self._listener_threads, self.answers, gate)
         self.homes = Homes(self.context, posting)
         register(self.app, self.context, self.homes, self.watcher.wake)
         self.connection: _Connection = (
@@ -222,7 +224,10 @@ def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapp
         if embedded and row.provider.base_url == embedded.base_url:
             key = embedded.key
         if key and row.provider.base_url:
-            trainers[row.name] = open_trainer(row.provider, key)
+            trainer = open_trainer(row.provider, key)
+            trainer.observe = metrics.note_provider_call
+            metrics.watch_provider(row.name)
+            trainers[row.name] = trainer
     return trainers
 
 
@@ -230,7 +235,10 @@ def build_deployments(settings: Settings) -> Mapping[str, Deployments]:
     """Opens a client for every provider that runs models by the hour and whose key is set."""
     keys = ((row, find_key(os.environ, row.provider)) for row in settings.providers)
     opened = {row.name: open_deployments(row.provider, key) for row, key in keys if key}
-    return {name: deployments for name, deployments in opened.items() if deployments}
+    present = {name: deployments for name, deployments in opened.items() if deployments}
+    for deployments in present.values():
+        deployments.observe = metrics.note_provider_call
+    return present
 
 
 def _open_embedded_trainer(settings: Settings) -> EmbeddedTrainer | None:
@@ -267,15 +275,28 @@ def _sign_in(slack: WebClient, answers: SlackAnswers) -> None:
     log.error("signing in to Slack: no answer; starting without it, and trying again later")
 
 
+class _TimedApp(GatedApp):
+    """Measures the time to the ack, and notes when each delivery arrived."""
+
+    def dispatch(self, req: BoltRequest) -> BoltResponse:
+        req.context[ARRIVED] = time.monotonic()
+        with metrics.ACK_S.labels(metrics.delivery_kind(req.body)).time():
+            return super().dispatch(req)
+
+
 def _build_bolt_app(
-    slack: SlackSettings, listening: ListenerThreads, answers: SlackAnswers, gate: AckGate
+    posting: WebClient,
+    slack: SlackSettings,
+    listening: ListenerThreads,
+    answers: SlackAnswers,
+    gate: AckGate,
 ) -> App:
     # without a token, with which Bolt would ask Slack itself: `authorize` brings it to each delivery
     client = WebClient(base_url=slack.api_url, timeout=15, retry_handlers=[])
     bolts = logging.getLogger("slack_bolt")
     bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG every response
     bolts.addFilter(_is_news)
-    return GatedApp(
+    app = _TimedApp(
         gate,
         name="finetune",  # without it Bolt searches for the caller's file, which takes 0.25 s
         logger=bolts,  # without it Bolt's loggers take the root logger's level
@@ -287,6 +308,14 @@ def _build_bolt_app(
         listener_executor=listening,
         process_before_response=False,
     )
+
+    @app.middleware
+    def watch(req: BoltRequest, next: Callable[[], BoltResponse]) -> BoltResponse:
+        """Gives listeners our client, which notes Slack's answers, instead of one that Bolt makes for each delivery."""
+        req.context["client"] = posting
+        return next()
+
+    return app
 
 
 def _new_socket_client(slack: SlackSettings) -> WebClient:

@@ -30,6 +30,7 @@ from slack_sdk.errors import SlackApiError
 
 from bot import process_health
 from bot.cards import general
+from bot.health import metrics
 from bot.settings import Blocks
 from bot.slack.api import APP_IS_LOCKED_OUT
 from bot.slack.users import (
@@ -268,6 +269,7 @@ class OutboxSender:
         except NO_ANSWER as error:
             self._retry_later(item, f"Slack did not answer: {error}", _backoff(item.tries))
             return False
+        metrics.MESSAGES_SENT.labels(item.kind).inc()
         self._sent_at = self.clock()
         self._clear_state(item)
         self.store.outbox.mark_sent(item, channel=channel, ts=ts)
@@ -294,6 +296,7 @@ class OutboxSender:
     def _refuse_readers(self, item: OutboxItem, why: str) -> None:
         """Gives the message up. A card that an older version posted in another channel is posted in its own again."""
         if item.kind == "edit" and not item.private:
+            metrics.MESSAGE_FAILURES.labels("posted_again").inc()
             self.store.outbox.repost(item, now=self.clock())
         else:
             self._give_up(item, why)
@@ -437,12 +440,14 @@ class OutboxSender:
         elif code in PASSING or error.response.status_code >= 500:
             self._retry_later(item, code, retry_after_s(error) or _backoff(item.tries))
         elif item.kind == "edit" and code in CARD_IS_GONE:
+            metrics.MESSAGE_FAILURES.labels("posted_again").inc()
             self.store.outbox.repost(item, now=self.clock())
         elif code in APP_IS_LOCKED_OUT:
             self._retry_later(item, code, 60.0, counts=False)
         elif code == "missing_scope":
             self._wait_for_a_person(item, code, needed=error.response.get("needed"))
         elif item.kind == "ephemeral" and code in {*CHANNEL_IS_CLOSED, "user_not_in_channel"}:
+            metrics.MESSAGE_FAILURES.labels("sent_elsewhere").inc()
             self.store.outbox.reroute(item, channel=item.channel, now=self.clock())  # as a direct message
         elif item.private and code in CHANNEL_IS_CLOSED:
             self._give_up(item, PRIVATE_AND_CLOSED)
@@ -453,6 +458,7 @@ class OutboxSender:
                 item.channel,
                 code,
             )
+            metrics.MESSAGE_FAILURES.labels("sent_elsewhere").inc()
             self.store.outbox.reroute(item, channel=str(self.fallback_channel), now=self.clock())
         elif code in CHANNEL_IS_CLOSED:
             self._wait_for_a_person(item, code)
@@ -471,6 +477,7 @@ class OutboxSender:
             return
         if not counts or tries < PATIENT_TRIES:
             self._next_allowed[item.lane] = self.clock() + seconds
+        metrics.MESSAGE_FAILURES.labels("postponed").inc()
         self.store.outbox.postpone(item, due_at=self.clock() + seconds, error=error, counts=counts)
 
     def _fails_alone(self, item: OutboxItem) -> bool:
@@ -485,6 +492,7 @@ class OutboxSender:
         if item.tries + 1 >= MAX_TRIES:
             self._give_up(item, code)
             return
+        metrics.MESSAGE_FAILURES.labels("waits_for_a_person").inc()
         readers = None if needed else self._readers_of(item)
         with self.store.transaction():
             if needed:
@@ -495,6 +503,7 @@ class OutboxSender:
 
     def _give_up(self, item: OutboxItem, error: str) -> None:
         log.error("message %s of kind %s to %s is given up: %s", item.id, item.kind, item.channel, error)
+        metrics.MESSAGE_FAILURES.labels("given_up").inc()
         self._clear_state(item)
         readers = self._readers_of(item)
         with self.store.transaction():

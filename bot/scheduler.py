@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from bot.health import metrics
+
 MAINTAIN_EVERY_S = 300
 RECONCILE = "reconcile"
 SEND = "send"
@@ -44,7 +46,7 @@ class Scheduler:
             (MAINTAIN, maintain, MAINTAIN_EVERY_S),
         ):
             self._scheduler.add_job(
-                work,
+                _timed(name, work),
                 _IntervalFromNow(seconds=every, timezone=UTC),
                 id=name,
                 max_instances=1,
@@ -92,6 +94,14 @@ class _IntervalFromNow(IntervalTrigger):  # type: ignore[misc]
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
         interval: timedelta = self.interval
         return now + interval
+
+
+def _timed(name: str, tick: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        with metrics.TICK_S.labels(name).time():
+            tick()
+
+    return run
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -22,6 +22,7 @@ import yaml
 from bot.cli import main
 from bot.process_health import EXIT_HUNG, HEARTBEAT_FILE
 from demo.slack_emulator import SlackEmulator
+from tests.prometheus_text import listed_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -31,15 +32,20 @@ SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 
 
 def test_the_unit_always_restarts_the_bot_and_keeps_its_files_private() -> None:
-    unit = configparser.RawConfigParser(strict=False)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(DEPLOY / "finetune.service")
+    unit = read_unit()
     service = unit["Service"]
     assert (service["Restart"], unit["Unit"]["StartLimitIntervalSec"]) == ("always", "0")
     assert (service["UMask"], service["StateDirectoryMode"]) == ("0077", "0700")
     command = service["ExecStart"].split()
     assert Path(command[0]).name == "finetune" and command[1] in main.commands
     assert f"exit code {EXIT_HUNG} is the watchdog's" in (DEPLOY / "finetune.service").read_text()
+
+
+def read_unit() -> configparser.RawConfigParser:
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DEPLOY / "finetune.service")
+    return unit
 
 
 def test_compose_builds_the_image_and_restarts_it() -> None:
@@ -52,11 +58,49 @@ def test_compose_builds_the_image_and_restarts_it() -> None:
 def test_every_alarm_reads_a_metric_that_exists_and_has_a_line_of_advice() -> None:
     (group,) = yaml.safe_load((DEPLOY / "alerts.yaml").read_text())["groups"]
     advice = (ROOT / "docs" / "operations.md").read_text()
-    exported = (ROOT / "bot" / "process_health.py").read_text()
+    alarms = {rule["alert"] for rule in group["rules"]}
+    assert alarms == set(re.findall(r"^\| `(Finetune\w+)` \|", advice, re.MULTILINE))
     for rule in group["rules"]:
-        assert f"| `{rule['alert']}` |" in advice
-        for name in re.findall(r"finetune_(\w+)", rule["expr"]):
-            assert f'"{name}"' in exported, rule["alert"]
+        for name in re.findall(r"finetune_\w+", rule["expr"]):
+            assert re.sub("_(bucket|count)$", "", name) in listed_metrics("bot"), rule["alert"]
+        assert_rates_are_of_counters(rule["expr"])
+
+
+def assert_rates_are_of_counters(expression: str) -> None:
+    for name in re.findall(r"(?:rate|increase)\((\w+)", expression):
+        assert name.endswith(("_total", "_bucket", "_count")), expression
+    assert "delta(" not in expression
+
+
+def test_unit_and_compose_limit_memory_and_processes_alike() -> None:
+    unit = read_unit()["Service"]
+    (service,) = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values()
+    memory, processes = unit["MemoryMax"], unit["TasksMax"]
+    assert (service["mem_limit"].upper(), str(service["pids_limit"])) == (memory, processes)
+    half_of_usual = (unit["CPUWeight"], service["cpu_shares"])
+    assert half_of_usual == ("50", 512)
+    page = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    assert (
+        f"limit the bot to {memory[:-1]} GB, {int(processes):,} processes and threads, and half the" in page
+    )
+
+
+def test_the_base_image_can_be_pinned_with_and_without_docker(tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    for name in ("Makefile", "deploy/Dockerfile"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    make = [shutil.which("make") or "make", "pin", "PYTHON=python3"]
+    alone = {"PATH": str(tmp_path / "nothing")}
+    output = subprocess.run(make, cwd=tmp_path, env=alone, capture_output=True, text=True, check=True).stdout
+    assert "docker buildx imagetools inspect python:3.12-slim" in output
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho sha256:0123\n")
+    docker.chmod(0o755)
+    with_docker = {"PATH": f"{tmp_path}:{SYSTEM}"}
+    for _ in range(2):  # a newer digest replaces an older one
+        subprocess.run(make, cwd=tmp_path, env=with_docker, check=True)
+    lines = (tmp_path / "deploy" / "Dockerfile").read_text().splitlines()
+    assert [line for line in lines if line.startswith("FROM")] == ["FROM python:3.12-slim@sha256:0123"]
 
 
 def test_the_image_has_every_package_and_no_secret() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from trainers.errors import InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.payloads import Json, read_object
@@ -17,13 +18,29 @@ from trainers.types import Provider
 if TYPE_CHECKING:  # imported at the first call, since it takes 0.3 s and 20 MB
     import openai
 
+_T = TypeVar("_T")
+
 NO_KEY = "none"  # sent to providers that need no key, since the SDK insists on one
 _UNCLEAR = frozenset({408, 409, 429})
+_LOOKS = frozenset({"GET", "DELETE"})  # with these, "there is none" is an answer
 NOT_IMPLEMENTED = (
     501  # unlike other answers from 500 on, it is definite: the service doesn't do this (any more)
 )
 _PAUSES_S = (0.2, 0.8)
 MOST_WAIT_S = 3600.0
+
+ErrorKind = Literal["timeout", "connection", "rate_limit", "server", "refused", "unreadable"]
+ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
+
+
+@dataclass(frozen=True)
+class ProviderCall:
+    """One request; a retry is another. `error_kind` is None if it was answered, also by saying that there is nothing of
+    that name (404)."""
+
+    provider: str
+    seconds: float
+    error_kind: ErrorKind | None
 
 
 def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider) -> TrainerError:
@@ -73,6 +90,23 @@ def _was_sent(error: openai.APIConnectionError) -> bool:
     import httpx2
 
     return not isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
+
+
+def _kind_of(error: openai.OpenAIError) -> ErrorKind | None:
+    import openai
+
+    if isinstance(error, openai.APITimeoutError):
+        return "timeout"
+    if isinstance(error, openai.APIConnectionError):
+        return "connection"
+    status = error.status_code if isinstance(error, openai.APIStatusError) else 0
+    if status < 400:
+        return "unreadable"
+    if isinstance(error, openai.NotFoundError) and error.request.method in _LOOKS:
+        return None
+    if status == 429:
+        return "rate_limit"
+    return "server" if status >= 500 or status in _UNCLEAR else "refused"
 
 
 def _is_transient(error: openai.OpenAIError) -> bool:
@@ -144,15 +178,21 @@ def check_key(provider: Provider, key: str) -> str:
     return stripped
 
 
+def _ignore(call: ProviderCall) -> None:
+    pass
+
+
 class ApiClient:
     """Base class for clients of a provider's API. Raises only TrainerErrors.
 
-    Retries are done here and not by the SDK, which would sleep inside a tick for as long as Retry-After says.
+    Retries are done here and not by the SDK, which would sleep inside a tick for as long as Retry-After says. `observe`
+    is told of each request.
     """
 
     def __init__(self, provider: Provider, key: str) -> None:
         self.provider = provider
         self._key = check_key(provider, key)
+        self.observe: Callable[[ProviderCall], None] = _ignore
 
     def close(self) -> None:
         if "_client" in vars(self):
@@ -179,19 +219,19 @@ class ApiClient:
     def _action(self, what: str) -> str:
         return f"{what} on {self.provider.name}"
 
-    def _get(self, action: str, ask: Callable[[], bytes]) -> bytes:
+    def _get(self, action: str, ask: Callable[[], _T]) -> _T:
         import openai
 
         for pause in _PAUSES_S:
             try:
-                return ask()
+                return self._observed(ask)
             except openai.OpenAIError as error:
                 if not _is_transient(error):
                     raise to_trainer_error(error, action, self.provider) from error
             time.sleep(pause)
         return self._send_once(action, ask)
 
-    def _find(self, action: str, ask: Callable[[], bytes]) -> bytes | None:
+    def _find(self, action: str, ask: Callable[[], _T]) -> _T | None:
         """Like `_get`, but returns None if the trainer answers that it doesn't exist."""
         try:
             return self._get(action, ask)
@@ -200,25 +240,41 @@ class ApiClient:
                 raise
             return None
 
-    def _send_once(self, action: str, ask: Callable[[], bytes]) -> bytes:
+    def _send_once(self, action: str, ask: Callable[[], _T]) -> _T:
         import openai
 
         try:
-            return ask()
+            return self._observed(ask)
         except openai.OpenAIError as error:
             raise to_trainer_error(error, action, self.provider) from error
 
+    def _observed(self, ask: Callable[[], _T]) -> _T:
+        """Sends a request, and tells `observe` how long it took and how it failed."""
+        import openai
+
+        kind: ErrorKind | None = None
+        started = time.monotonic()
+        try:
+            return ask()
+        except openai.OpenAIError as error:
+            kind = _kind_of(error)
+            raise
+        except InvalidResponse:  # where `ask` reads the answer too
+            kind = "unreadable"
+            raise
+        finally:
+            self.observe(ProviderCall(self.provider.name, time.monotonic() - started, kind))
+
     def _read(self, action: str, path: str) -> Json:
-        return read_object(self._get(action, lambda: self._client.get(path, cast_to=bytes)), action)
+        return self._get(action, lambda: read_object(self._client.get(path, cast_to=bytes), action))
 
     def _look_up(self, action: str, path: str) -> Json | None:
         """Returns None if the trainer answers that it doesn't exist."""
-        content = self._find(action, lambda: self._client.get(path, cast_to=bytes))
-        return None if content is None else read_object(content, action)
+        return self._find(action, lambda: read_object(self._client.get(path, cast_to=bytes), action))
 
     def _post(self, action: str, path: str, body: Mapping[str, object]) -> Json:
-        content = self._send_once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
-        return read_object(content, action)
+        post = partial(self._client.post, path, body=body, cast_to=bytes)
+        return self._send_once(action, lambda: read_object(post(), action))
 
     def _delete_if_present(self, action: str, delete: Callable[[], bytes]) -> bool:
         """Deletes something. Returns False if it didn't exist (404), which is no error, since it is gone."""

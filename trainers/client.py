@@ -404,24 +404,21 @@ class Trainer(ApiClient):
         completions = client.chat.completions.with_raw_response
         entries = [payloads.chat_message(message) for message in messages]
         started = time.monotonic()
-        content = self._send_once(
-            action,
-            lambda: (
-                completions.create(
-                    model=model,
-                    messages=cast("list[ChatCompletionMessageParam]", entries),
-                    tools=_or_omit(json.loads(tools) if tools else None),
-                    max_tokens=_or_omit(parameters.max_tokens),
-                    max_completion_tokens=_or_omit(parameters.max_completion_tokens),
-                    temperature=_or_omit(parameters.temperature),
-                    reasoning_effort=_or_omit(parameters.reasoning_effort),
-                    extra_body=dict(self.provider.chat_extra) or None,
-                    timeout=timeout_s,
-                ).content
-            ),
+        ask = partial(
+            completions.create,
+            model=model,
+            messages=cast("list[ChatCompletionMessageParam]", entries),
+            tools=_or_omit(json.loads(tools) if tools else None),
+            max_tokens=_or_omit(parameters.max_tokens),
+            max_completion_tokens=_or_omit(parameters.max_completion_tokens),
+            temperature=_or_omit(parameters.temperature),
+            reasoning_effort=_or_omit(parameters.reasoning_effort),
+            extra_body=dict(self.provider.chat_extra) or None,
+            timeout=timeout_s,
         )
+        body = self._send_once(action, lambda: payloads.read_object(ask().content, action))
         seconds = time.monotonic() - started
-        return payloads.chat_answer(payloads.read_object(content, action), action, seconds)
+        return payloads.chat_answer(body, action, seconds)
 
     def _results(self, job: Job) -> tuple[str, list[bytes]]:
         action = self._action(f"reading the results of job {job.id!r}")
@@ -498,7 +495,7 @@ class Trainer(ApiClient):
         after: str | None = None
         seen: set[str] = set()
         while True:
-            rows, more = payloads.read_list(self._get(action, partial(page, after)), action)
+            rows, more = self._get(action, partial(_read_page, page, after, action))
             yield from rows
             if not rows or not more:
                 return
@@ -508,6 +505,12 @@ class Trainer(ApiClient):
                     f"{action}: the list repeats itself or has more than {_MAX_ROWS:,} rows, so it was not read."
                 )
             seen.add(after)
+
+
+def _read_page(
+    page: Callable[[str | None], bytes], after: str | None, action: str
+) -> tuple[tuple[Json, ...], bool]:
+    return payloads.read_list(page(after), action)
 
 
 def _or_omit(value: _T | None) -> _T | openai.Omit:

@@ -42,6 +42,7 @@ from bot.cards import tried_answers as answer_cards
 from bot.cards import tuned_learning_curves as tuned_curve_cards
 from bot.cards.blocks import Message
 from bot.context import AppContext
+from bot.health import metrics
 from bot.services import (
     approvals,
     authorization,
@@ -188,13 +189,15 @@ class _Listeners:
 
     def answer(self, body: dict[str, Any], respond: Respond) -> None:
         click = read_click(self.context, body)
-        result = ANSWERED[click.action](self.context, click.number, click.person)
+        result = self._counted(
+            click, lambda: ANSWERED[click.action](self.context, click.number, click.person)
+        )
         self.wake()
         _respond_privately(respond, general.answer(result))
 
     def show(self, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
         click = read_click(self.context, body)
-        result = SHOWN[click.action](self.context, click.value, click.person)
+        result = self._counted(click, lambda: SHOWN[click.action](self.context, click.value, click.person))
         self.wake()
         if isinstance(result, Refusal):
             _show_refusal(click, str(body["trigger_id"]), respond, client, result)
@@ -204,13 +207,12 @@ class _Listeners:
     def open_form(self, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
         click = read_click(self.context, body)
         trigger = str(body["trigger_id"])
-        refusal = None
-        if click.action in READ:
-            refusal = authorization.refusal(self.context, click.person, "read", click.channel)
-        form = refusal or FORMS[click.action](click)
+        with metrics.counting_failures(metrics.CLICKS, click.action):
+            form = self._form(click)
         if form is None:
-            self.show(body, respond, client)
+            self.show(body, respond, client)  # it counts the click
             return
+        metrics.count(metrics.CLICKS, click.action, form)
         if isinstance(form, Refusal):
             _show_refusal(click, trigger, respond, client, form)
             return
@@ -223,13 +225,16 @@ class _Listeners:
         click = read_click(self.context, body)
         thread = (body.get("container") or {}).get("thread_ts")
         call = replace(click.call, thread=str(thread) if thread else None)
-        reply = reply_to(call, click.value)
+        reply = self._counted(click, lambda: reply_to(call, click.value))
         give_reply(reply, str(body["trigger_id"]), client, partial(_respond_privately, respond))
         self.wake()
 
     def label_row(self, body: dict[str, Any], client: WebClient) -> None:
         click = read_click(self.context, body)
-        result = row_label_services.answer(self.context, click.action, click.value, click.person)
+        result = self._counted(
+            click,
+            lambda: row_label_services.answer(self.context, click.action, click.value, click.person),
+        )
         self.wake()
         form = general.notice_modal("Not done", result.text) if isinstance(result, Refusal) else result
         try:
@@ -238,6 +243,15 @@ class _Listeners:
             if error.response.get("error") != "not_found":
                 raise
             log.info("a form of rows to label was closed before the next row came")
+
+    def _form(self, click: Click) -> Form | Refusal | None:
+        refusal = None
+        if click.action in READ:
+            refusal = authorization.refusal(self.context, click.person, "read", click.channel)
+        return refusal or FORMS[click.action](click)
+
+    def _counted(self, click: Click, act: Callable[[], _Value]) -> _Value:
+        return metrics.counted(metrics.CLICKS, click.action, act)
 
 
 def _approve(click: Click) -> Form | Refusal | None:

@@ -12,6 +12,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
+from bot.health import metrics
 from bot.slack.users import NO_ANSWER, is_unavailable
 
 APP_IS_LOCKED_OUT = frozenset({"account_inactive", "token_revoked", "invalid_auth", "not_authed"})
@@ -86,18 +87,20 @@ class SlackAnswers:
 
 
 class WatchedClient(WebClient):
-    """A client that notes in `answers` how Slack answers each request. It repeats none: the SDK's own retry of a
-    connection error posts twice."""
+    """A client that notes in `answers` how Slack answers each request, and counts those that Slack limits. It repeats
+    none: the SDK's own retry of a connection error posts twice."""
 
     def __init__(self, token: str, api_url: str, timeout_s: int, answers: SlackAnswers) -> None:
         super().__init__(token=token, base_url=api_url, timeout=timeout_s, retry_handlers=[])
         self._answers = answers
 
-    def api_call(self, *arguments: Any, **options: Any) -> Any:
+    def api_call(self, api_method: str, **options: Any) -> Any:
         try:
-            answer = super().api_call(*arguments, **options)
+            answer = super().api_call(api_method, **options)
         except SlackApiError as error:
             self._answers.note_error(error)
+            if error.response.status_code == 429:
+                metrics.RATE_LIMITED.labels(api_method).inc()
             raise
         except NO_ANSWER:
             self._answers.note_silence()

@@ -55,8 +55,9 @@ from bot.command_options import (
     build_question,
     question_options,
 )
-from bot.command_parser import COMMAND, Command, Registry, parse, unescape
+from bot.command_parser import COMMAND, Command, Registry, first_word, parse, unescape
 from bot.context import AppContext
+from bot.health import metrics
 from bot.rules.permissions import GOVERNED_BY, Rule
 from bot.services import (
     authorization,
@@ -124,11 +125,17 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
 def reply_to(call: Call, text: str) -> Reply:
     parsed = parse(finetune, text)
     if isinstance(parsed, Refusal):
+        metrics.count_misread(finetune.named(first_word(text)[0]))
         return parsed
-    refusal = None
-    if "read" in parsed.command.needs:
-        refusal = authorization.refusal(call.context, call.person, "read", call.channel)
-    reply: Reply = refusal or parsed.handler(call, **parsed.values)
+    name = str(parsed.command.name)
+    with metrics.counting_failures(metrics.COMMANDS, name):
+        refusal = None
+        if "read" in parsed.command.needs:
+            refusal = authorization.refusal(call.context, call.person, "read", call.channel)
+        reply: Reply = refusal or parsed.handler(call, **parsed.values)
+    if isinstance(reply, AfterAck):
+        return AfterAck(partial(metrics.counted, metrics.COMMANDS, name, reply.work))
+    metrics.count(metrics.COMMANDS, name, reply)
     return reply
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
@@ -23,10 +24,12 @@ from bot.cards import general as views
 from bot.cards.blocks import Message
 from bot.command_parser import unescape
 from bot.context import AppContext
+from bot.health import metrics
 from bot.services import notifications
 
 REFUSED = re.compile(r'"ok"\s*:\s*false')  # Slack answers `ok`, or JSON with the error
 DELIVERY, REFERENCE = "finetune_delivery", "finetune_reference"
+ARRIVED = "finetune_arrived"  # monotonic seconds
 MOST_TRIES = 3
 STALE_S = 3600.0
 
@@ -74,6 +77,9 @@ class _MarkEnded(ListenerCompletionHandler):
     def handle(self, request: BoltRequest, response: BoltResponse | None) -> None:
         if delivery := request.context.get(DELIVERY):
             self._context.store.inbox.end(delivery)
+        if arrived := request.context.get(ARRIVED):
+            kind = metrics.delivery_kind(request.body)
+            metrics.ANSWER_S.labels(kind).observe(time.monotonic() - arrived)
 
 
 def _message(response: BoltResponse) -> Message | None:

@@ -11,6 +11,8 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 
+from bot.health import metrics
+
 WINDOW_S = 60.0
 # Calls a minute, from Slack's reference of each method: tiers 3, 4, 4 and 2.
 CALLS_A_MINUTE: Mapping[str, int] = {
@@ -20,6 +22,9 @@ CALLS_A_MINUTE: Mapping[str, int] = {
     "usergroups.users.list": 20,
 }
 USUAL_RETRY_S = 30.0  # if Slack's refusal names no time
+
+for _method in CALLS_A_MINUTE:
+    metrics.LOOK_UPS_REFUSED.labels(_method)  # shown from the start
 
 
 class LookUpLimits:
@@ -45,6 +50,7 @@ class LookUpLimits:
                 self._calls[method].append(self._steady())
             else:
                 self.refused[method] += 1
+                metrics.LOOK_UPS_REFUSED.labels(method).inc()
             return may_call
 
     def close(self, method: str, retry_after_s: float | None) -> None:

@@ -25,6 +25,7 @@ from bot.cards import tried_answers as answer_cards
 from bot.command_options import ASKED_RUNGS, normalize_name, read_count
 from bot.command_parser import parse_form, strip_quotes
 from bot.context import AppContext
+from bot.health import metrics
 from bot.rules.units import Misread, Volume, parse_request_volume
 from bot.services import (
     approvals,
@@ -107,7 +108,9 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         @app.view(form)
         def listen(ack: Ack, body: dict[str, Any]) -> None:
             answers = read_answers(context, body)
-            errors = _channel_errors(form, answers) or record(answers)
+            with metrics.counting_failures(metrics.FORMS, form):
+                errors = _channel_errors(form, answers) or record(answers)
+            metrics.FORMS.labels(form, metrics.REFUSED if errors else metrics.ANSWERED).inc()
             if errors:
                 ack(response_action="errors", errors=errors)
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
 from bot import process_health
 from bot.app import OLD_TASK_S
@@ -24,8 +26,11 @@ from bot.process_health import EXIT_HUNG, PATIENCE, Heartbeat, seconds_since_tic
 from bot.reconciler import maintain, reconcile
 from bot.settings import SettingsProblems, load_settings
 from bot.slack.api import ASK_AGAIN_S, ASK_ANYWAY_S, SILENT_AFTER_S
+from demo.people import ANA, BEN
 from demo.slack_emulator import broken, refused
-from tests.bot.world import Rules, World
+from demo.slack_emulator.faults import too_many
+from tests.bot.world import GUS, PRIVATE, Rules, World
+from tests.prometheus_text import complaints, listed_metrics, read_families, read_values
 
 HANGS = """
 import sys, time
@@ -122,8 +127,9 @@ def test_only_a_living_process_has_a_heartbeat(tmp_path: Path) -> None:
     assert not (tmp_path / "heartbeat").exists()
 
 
-def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
+def get(port: int, path: str, host: str = "127.0.0.1", accept: str = "*/*") -> tuple[int, str]:
+    headers = {"Host": host, "Accept": accept}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
             return answer.status, answer.read().decode()
@@ -146,26 +152,54 @@ def serve_health(make_world: Callable[[Rules], World], more: str = "") -> Iterat
         world.service.health = None
 
 
-def test_the_metrics_count_runs_messages_ticks_and_money(make_world: Callable[[Rules], World]) -> None:
+def test_the_metrics_count_runs_messages_money_and_what_people_ask(make_world: MakeWorld) -> None:
+    """Counters go on from one test to the next, so their changes are compared."""
     with serve_health(make_world) as (world, port):
+        before = read_values(get(port, "/metrics")[1])
+        for line in ("/finetune budget", "/finetune budget 7 of what", "/finetune dance"):
+            world.type(line)
+        world.type("/finetune budget", user=GUS)
         world.start_approved()
-        status, body = get(port, "/metrics")
-        lines = dict(line.rsplit(" ", 1) for line in body.splitlines() if not line.startswith("#"))
-        assert status == 200
-        assert (lines['finetune_runs{state="approved"}'], lines['finetune_runs{state="done"}']) == ("1", "0")
-        assert int(lines["finetune_outbox_waiting"]) > 0
-        oldest = float(lines["finetune_outbox_oldest_seconds"])
-        budget = {key.split('kind="')[1][:-2]: value for key, value in lines.items() if "budget" in key}
+        values = read_values(get(port, "/metrics")[1])
+        month = time.strftime("%Y-%m", time.gmtime(world.clock))
+        assert (values["finetune_runs", "approved"], values["finetune_runs", "done"]) == (1, 0)
+        assert values["finetune_outbox_waiting",] > 0
         reserved = world.run().reserved_micros
         assert reserved > 0
-        assert budget == {"limit": "20", "spent": "0", "reserved": f"{reserved / 1e6:.6f}".rstrip("0")}
-        month = time.strftime("%Y-%m", time.gmtime(world.clock))
+        budget = {kind: values["finetune_budget_usd", kind, month] for kind in ("limit", "spent", "reserved")}
+        assert budget == {"limit": 20, "spent": 0, "reserved": reserved / 1e6}
         world.store.runs.book(world.run(), "settle", 1_230_000, month=month, now=world.clock)
+        world.slack.fail("chat.update", too_many())
         world.pass_time(30)
-        body = get(port, "/metrics")[1]
-        assert f"finetune_outbox_oldest_seconds {oldest + 30:.1f}\n" in body
-        assert 'kind="reserved"} 0\n' in body and 'kind="spent"} 1.23\n' in body
-        assert "tickets" not in body
+        world.send()
+        world.tick()
+        status, text = get(port, "/metrics")
+        after = read_values(text)
+        assert status == 200
+        assert after["finetune_budget_usd", "reserved", month] == 0
+        assert after["finetune_budget_usd", "spent", month] == 1.23
+        in_open_metrics = get(port, "/metrics", accept="application/openmetrics-text; version=1.0.0")[1]
+
+    def grown(*name: str) -> float:
+        return after[name] - before.get(name, 0.0)
+
+    assert grown("finetune_commands_total", "budget", "answered") == 1
+    assert grown("finetune_commands_total", "budget", "misread") == 1
+    assert grown("finetune_commands_total", "budget", "refused") == 1
+    assert grown("finetune_commands_total", "unknown", "misread") == 1
+    assert grown("finetune_clicks_total", "approve_plan", "answered") == 1
+    assert grown("finetune_ack_duration_seconds_count", "command") >= 5
+    assert grown("finetune_answer_duration_seconds_count", "command") >= 5
+    assert grown("finetune_slack_rate_limited_total", "chat.update") == 1
+    assert grown("finetune_message_failures_total", "postponed") == 1
+    assert grown("finetune_messages_sent_total", "post") >= 1
+    assert grown("finetune_provider_request_duration_seconds_count", "acme") >= 1
+    people = {person.id for person in (ANA, BEN, GUS)}
+    assert {*people, "tickets", PRIVATE.id}.isdisjoint(re.findall(r"\w+", text))
+    assert complaints(text) == []
+    assert list(openmetrics_families(in_open_metrics)), "Prometheus asks for this format first"
+    shown = {name for name in read_families(text) if name.startswith("finetune_")}
+    assert listed_metrics("bot") == shown
 
 
 def test_health_is_200_while_ticks_come_and_503_when_they_hang(make_world: Callable[[Rules], World]) -> None:
@@ -242,7 +276,7 @@ def test_health_sees_that_slack_is_silent_or_refuses_the_token_and_that_it_is_ov
         world.pass_time(SILENT_AFTER_S)
         assert answers.should_be_asked
         assert read_unwell(port)["slack_api"] == "doesn't answer"
-        assert "finetune_slack_answers 0\n" in get(port, "/metrics")[1]
+        assert read_values(get(port, "/metrics")[1])["finetune_slack_answers",] == 0
         world.slack.clear_faults()
         world.slack.fail("auth.test", refused("token_revoked"))
         answers.ask(client)

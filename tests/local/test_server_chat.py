@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ from openai.types.chat import ChatCompletion
 
 from tests.local.reference import SYSTEM, TICKETS, Reference, load_reference, messages_of
 from tests.local.trainer_server import TrainerServer, check_chunk, serve_in_process
+from tests.prometheus_text import complaints, listed_metrics, read_families, read_values
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +180,38 @@ def test_the_key_for_calls_lists_models_and_asks_them(caller: openai.OpenAI, cli
     assert text_of(ask(caller, messages_of(TICKETS[1]))) == text_of(ask(client, messages_of(TICKETS[1])))
     assert caller.completions.create(model="local/tiny", prompt="My card", max_tokens=2).choices
     assert caller.responses.create(model="local/tiny", input=TICKETS[2], max_output_tokens=16).output
+
+
+def read_metrics(trainer: TrainerServer, key: str) -> str:
+    headers = {"Authorization": f"Bearer {key}"}
+    url = trainer.url.removesuffix("/v1")
+    request = urllib.request.Request(f"{url}/metrics", headers=headers)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        return str(answer.read().decode())
+
+
+def test_the_metrics_count_requests_and_jobs_and_need_a_key(
+    trainer: TrainerServer, caller: openai.OpenAI
+) -> None:
+    before = read_values(read_metrics(trainer, caller.api_key))
+    caller.models.retrieve("local/tiny")
+    with pytest.raises(openai.NotFoundError):
+        caller.models.retrieve("ft:secret-name")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        read_metrics(trainer, "wrong")
+    text = read_metrics(trainer, caller.api_key)
+    after = read_values(text)
+    requests = "finetune_trainer_requests_total"
+
+    def grown(code: str, endpoint: str) -> float:
+        return after.get((requests, code, endpoint), 0.0) - before.get((requests, code, endpoint), 0.0)
+
+    assert (grown("200", "/v1/models"), grown("404", "/v1/models"), grown("401", "/metrics")) == (1, 1, 1)
+    assert after["finetune_trainer_request_duration_seconds_count", "/v1/models"] >= 2
+    assert ("finetune_trainer_jobs", "running") in after
+    assert "secret-name" not in text
+    assert complaints(text) == []
+    assert {name for name in read_families(text) if name.startswith("finetune_")} == listed_metrics("trainer")
 
 
 FORBIDDEN: dict[str, Callable[[openai.OpenAI], object]] = {

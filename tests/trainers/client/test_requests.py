@@ -18,11 +18,12 @@ from tests.peers.hosted import Fault, Hosted
 from tests.peers.service import Service
 from tests.trainers.client.conftest import MODEL, digest, provider, spec
 from trainers import payloads
+from trainers.calls import ProviderCall
 from trainers.client import Trainer
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.payloads import accepted_hyperparameters, job_body, key_mark, suffix_of
 from trainers.providers import load_providers
-from trainers.types import JobSpec
+from trainers.types import JobSpec, Message
 
 CREATE = "POST /fine_tuning/jobs"
 LIST = "GET /fine_tuning/jobs"
@@ -87,6 +88,39 @@ def test_a_fault_of_create_has_its_error_and_only_one_post(
     assert server.count(CREATE) == 1
     assert len(server.service.jobs) == created
     assert len(trainer.find_jobs("run-1")) == created
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault(commit=False, status=404), None),
+        (Fault(commit=False, status=403), "refused"),
+        (peer.BUSY, "rate_limit"),
+        (Fault(commit=False, status=503, headers=(("Retry-After", "9"),)), "server"),
+        (peer.HANG, "timeout"),
+        (Fault(commit=False, status=302, headers=(("Location", "/v1/models"),)), "unreadable"),
+    ],
+    ids=name_fault,
+)
+def test_each_request_is_observed_with_its_kind_of_error(
+    server: Hosted, trainer: Trainer, fault: Fault, kind: str | None
+) -> None:
+    calls: list[ProviderCall] = []
+    trainer.observe = calls.append
+    server.fail("GET /models", fault)
+    with pytest.raises(TrainerError):
+        trainer.models()
+    assert [(call.provider, call.error_kind) for call in calls] == [("openai", kind)]
+    assert calls[0].seconds > 0
+
+
+def test_a_page_instead_of_an_answer_is_observed_as_unreadable(server: Hosted, trainer: Trainer) -> None:
+    calls: list[ProviderCall] = []
+    trainer.observe = calls.append
+    server.fail("POST /chat/completions", peer.HTML)
+    with pytest.raises(InvalidResponse):
+        trainer.chat(MODEL, [Message("user", "hi")], max_tokens=5)
+    assert [call.error_kind for call in calls] == ["unreadable"]
 
 
 def test_a_refusal_of_all_training_suggests_the_local_trainer(

@@ -17,7 +17,7 @@ from trainers.local.api_errors import invalid
 from trainers.local.base_files import rate_of_base
 from trainers.local.job_directory import TrainingJob, read_events
 from trainers.local.jobs.files import StoredFile
-from trainers.local.jobs.records import JobRecord, ResultFile
+from trainers.local.jobs.records import JobRecord, ResultFile, Status
 from trainers.local.jobs.requests import integration_body
 from trainers.methods import METHODS, specs
 from trainers.money import from_micros
@@ -78,9 +78,13 @@ def result_file_body(file: ResultFile) -> Body:
     }
 
 
+def status_of(record: JobRecord, is_running: bool) -> Status:
+    return "running" if is_running and record.status in ("queued", "paused") else record.status
+
+
 def job_body(record: JobRecord, is_running: bool) -> Body:
     job, progress, failure = record.job, record.progress, record.failure
-    status = "running" if is_running and record.status in ("queued", "paused") else record.status
+    status = status_of(record, is_running)
     hyperparameters = _hyperparameters(job, progress.winner if progress else None)
     finish = progress.estimated_finish if progress and status == "running" else None
     if finish and finish < time.time():  # out of date, as while a process is restarting

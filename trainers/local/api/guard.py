@@ -25,6 +25,7 @@ from trainers.local.api_errors import ApiError
 from trainers.local.jobs.files import MAX_FILE_BYTES, file_too_large
 
 MODELS = "/v1/models"
+METRICS = "/metrics"
 CALLS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings")
 MAX_JSON_BYTES = 2 * 1024 * 1024
 MULTIPART_SLACK_BYTES = 64 * 1024
@@ -40,8 +41,8 @@ LOG_INTERVAL_S = 60.0
 
 @dataclass(frozen=True)
 class Guard:
-    """`key` may do everything. `call_key` may only list models and ask them, so that a program that calls `team/NAME`
-    can't read rows or move the name; empty if there is none.
+    """`key` may do everything. `call_key` may only list models, ask them and read the metrics, so that a program that
+    calls `team/NAME` can't read rows or move the name; empty if there is none.
 
     `hosts` are the host names that clients may use, besides those of loopback. Others are refused because of DNS
     rebinding: a web page whose name was pointed at 127.0.0.1 sends its own name as Host.
@@ -99,13 +100,15 @@ def may_call(method: str, path: str) -> bool:
     """True if the key for calls may do this. What isn't listed here is refused, and so is every new endpoint."""
     if method == "POST":
         return path in CALLS
-    return method in ("GET", "HEAD") and (path == MODELS or path.startswith(f"{MODELS}/"))
+    is_readable = path in (MODELS, METRICS) or path.startswith(f"{MODELS}/")
+    return method in ("GET", "HEAD") and is_readable
 
 
 def _not_for_calls(scope: Scope) -> ApiError:
     text = (
-        f"This key is for calling models, so {scope['method']} {scope['path']} is refused. It may list models, and ask "
-        f"them by {', '.join(CALLS)}. Everything else takes the trainer's own key (trainer.key in its data folder)."
+        f"This key is for calling models, so {scope['method']} {scope['path']} is refused. It may list models, ask "
+        f"them by {', '.join(CALLS)}, and read {METRICS}. Everything else takes the trainer's own key (trainer.key in "
+        "its data folder)."
     )
     return ApiError(403, text, "insufficient_permissions")
 

@@ -24,8 +24,10 @@ from starlette.responses import Response
 
 from trainers.host import ENGINES_FOLDER
 from trainers.local.alias_usage import USAGE_FOLDER, AliasCounts
+from trainers.local.api import bodies
 from trainers.local.api.endpoints import AliasEndpoints, FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
+from trainers.local.api.metrics import Counting, Metrics
 from trainers.local.api_errors import ApiError
 from trainers.local.job_directory import is_disk_full
 from trainers.local.jobs.backends import Backend, LocalBackend
@@ -89,6 +91,9 @@ def build_app(config: Config) -> Starlette:
         gpu = config.gpus[0] if config.gpus else None
         engine = VllmEngine(engines, engine, lambda: queue.is_busy, gpu)
     engine = EncoderEngine(engine)
+    metrics = Metrics(
+        lambda: [bodies.status_of(record, queue.is_running(record.job.id)) for record in jobs.all()]
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -103,8 +108,12 @@ def build_app(config: Config) -> Starlette:
             *JobEndpoints(files, jobs, models, queue, aliases, engines).routes(),
             *ModelEndpoints(models, aliases, engine, usage).routes(),
             *AliasEndpoints(aliases, usage).routes(),
+            *metrics.routes(),
         ],
-        middleware=[Middleware(Guard, key=config.key, call_key=config.call_key, hosts=config.hosts)],
+        middleware=[
+            Middleware(Counting, metrics=metrics),
+            Middleware(Guard, key=config.key, call_key=config.call_key, hosts=config.hosts),
+        ],
         exception_handlers={
             ApiError: _answer_problem,
             HTTPException: _answer_http_exception,

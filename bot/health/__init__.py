@@ -1,0 +1,1 @@
+"""What a monitoring system reads: counts and times for Prometheus, and `/healthz`."""
