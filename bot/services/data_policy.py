@@ -205,6 +205,8 @@ def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Data
     dataset = context.store.datasets.get(dataset_id)
     request = Request("", dataset.uploaded_by, dataset.created_at)
     refusal = authorization.refusal(context, person, "waive", dataset.channel, request)
+    gone = Refusal("There is no such dataset any more.")
+    refusal = refusal or authorization.button_refusal(context, dataset.name, person, gone)
     if refusal:
         return refusal
     if dataset.forgotten_at is not None:

@@ -71,8 +71,14 @@ def start_again(context: AppContext, number: int, person: str) -> Refusal | None
 def _refusal(
     context: AppContext, record: DeploymentRecord | None, person: str, action: Action
 ) -> Refusal | None:
+    """Anybody with the right to cancel may stop a machine, also of a channel that they are not in."""
+    gone = Refusal("There is no such model any more.")
     run = context.store.runs.get(record.run_id or 0) if record else None
     if record is None or run is None:
-        return Refusal("There is no such model any more.")
-    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
-    return authorization.refusal(context, person, action, request=request)
+        return gone
+    plan = plan_from_json(run.plan)
+    request = Request(run.requester, plan.uploaded_by, run.created_at)
+    refusal = authorization.refusal(context, person, action, request=request)
+    if refusal or action == "cancel":
+        return refusal
+    return authorization.button_refusal(context, plan.dataset, person, gone)

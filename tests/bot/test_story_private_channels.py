@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bot.cards import estimates, evaluation_results, judge_agreement
-from bot.services import dataset_columns, estimate_requests, promotions, sunsets
+from bot.services import data_policy, dataset_columns, estimate_requests, promotions, sunsets
 from bot.slack.recent_answers import USABLE_S
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow
@@ -229,8 +229,8 @@ def test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now(
         assert world.type(line, user=BEN, channel=PUBLIC).startswith("There are no tuned models"), line
     assert world.store.questions.waiting() == []
     world.type(lines[1], user=CLEO, channel=HR)
-    over = ("There is no run 1", "not in use any more")
-    for button, words in zip(buttons, over, strict=True):
+    over = ("There is no run 1", "not in use any more", "There is no such dataset")
+    for button, words in zip((*buttons, data_policy.may_record_waiver), over, strict=True):
         assert words in str(button(world.service.context, 1, BEN.id))
     (standing,) = world.store.promotions.all_current()
     assert standing.person == CLEO.id
