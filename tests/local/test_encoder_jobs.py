@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.local.encoders import tiny_encoder_dir as tiny_encoder_dir
 from tests.local.labelled_tickets import chats, encoder_job, tickets
@@ -149,6 +151,30 @@ def test_full_training_resumes_where_it_was_paused(
     np.testing.assert_allclose(paused, expected, atol=1e-3)
 
 
+def test_full_training_whose_first_step_is_not_finite_blames_the_encoder_and_a_later_one_the_rate(
+    tiny_encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_encoder_dir, broken)
+    weights = load_file(broken / "model.safetensors")
+    name = next(name for name in weights if name.endswith("query.weight"))
+    weights[name][0, 0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    folder = encoder_job(tmp_path / "nan", "full", base=str(broken), settings=QUICK)
+    assert run_training(folder) == 1
+    failure = read_failure(folder)
+    assert (failure["code"], failure["param"]) == ("base_not_finite", "model")
+    assert failure["message"].startswith(f"The encoder's weight {name} holds values that are not numbers")
+    too_fast = encoder_job(
+        tmp_path / "fast", "full", base=str(tiny_encoder_dir), settings=replace(QUICK, learning_rate=1e30)
+    )
+    monkeypatch.setattr(full, "learning_rate_share", lambda step, total: 1.0)
+    assert run_training(too_fast) == 1
+    failure = read_failure(too_fast)
+    assert (failure["code"], failure["param"]) == ("loss_not_finite", "learning_rate")
+    assert failure["message"].startswith("At step 2 the loss became ")
+
+
 def test_full_training_fails_if_the_gradient_is_not_finite_though_the_loss_is(
     tiny_encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,8 +186,8 @@ def test_full_training_fails_if_the_gradient_is_not_finite_though_the_loss_is(
     folder = encoder_job(tmp_path / "job", "full", base=str(tiny_encoder_dir), settings=QUICK)
     assert run_training(folder) == 1
     failure = read_failure(folder)
-    assert (failure["code"], failure["param"]) == ("loss_not_finite", "learning_rate")
-    assert "and its gradient inf. Set learning_rate lower." in failure["message"]
+    assert (failure["code"], failure["param"]) == ("base_not_finite", "model")
+    assert "although all its weights are finite" in failure["message"]
 
 
 def test_a_missing_encoder_fails_the_job(tmp_path: Path) -> None:

@@ -221,6 +221,16 @@ def test_rows_that_all_have_instructions_or_all_have_none_have_no_finding(
     assert by_code(check_rows(tmp_path, rows), "some_without_instructions") == []
 
 
+def test_rows_that_the_assistant_begins_are_counted(tmp_path: Path) -> None:
+    rows = [make_row(i, f"question {i}", "ab"[i % 2], "Sort it.") for i in range(1, 21)]
+    assert by_code(check_rows(tmp_path, rows), "assistant_first") == []
+    hello = Message("assistant", "How can I help?")
+    greeted = [replace(row, messages=(row.messages[0], hello, *row.messages[1:])) for row in rows[:3]]
+    (finding,) = by_code(check_rows(tmp_path, [*greeted, *rows[3:]]), "assistant_first")
+    assert (finding.line, finding.severity, finding.count) == (None, "tells", 3)
+    assert finding.message.startswith("3 of 20 rows begin with a message of the assistant")
+
+
 def test_every_check_of_a_file_is_in_the_docs() -> None:
     docs = (Path(__file__).parents[2] / "docs" / "checks.md").read_text(encoding="utf-8")
     rules = [value for value in vars(file_checks).values() if isinstance(value, Rule)]

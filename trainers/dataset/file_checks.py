@@ -58,6 +58,12 @@ SOME_WITHOUT_INSTRUCTIONS = Rule(
     "warns",
     "Give all rows a system message or none, since the model will be asked in one way only.",
 )
+ASSISTANT_FIRST = Rule(
+    "assistant_first",
+    "tells",
+    "Keep the first message if the model will see it in use too. Our trainer learns it only where a model's chat "
+    "template can ask for it; elsewhere it is context, or is left out.",
+)
 CUT_OFF = Rule(
     "answers_cut_off",
     "warns",
@@ -249,6 +255,15 @@ def check_instructions(file: CheckedFile) -> Findings:
     return findings
 
 
+def check_beginnings(file: CheckedFile) -> Findings:
+    findings, first = Findings(file.limits.listed), file.facts.n_begun_by_assistant
+    if first:
+        begins = "row begins" if first == 1 else "rows begin"
+        text = f"{first:,} of {len(file.facts):,} {begins} with a message of the assistant, before anybody has asked."
+        findings.add_for_file(ASSISTANT_FIRST, text, first)
+    return findings
+
+
 def check_endings(file: CheckedFile) -> Findings:
     """Finds answers that were probably truncated by a token limit, which leaves many answers of the same, greatest
     length.
@@ -273,5 +288,6 @@ CHECKS: tuple[Callable[[CheckedFile], Findings], ...] = (
     check_sensitive_texts,
     check_lengths,
     check_instructions,
+    check_beginnings,
     check_endings,
 )

@@ -50,7 +50,8 @@ class RowFacts:
     added.
 
     `starts` and `sizes` locate a row in its file, in bytes; the file has `plain` rows in the form that trainers accept.
-    `functions` are the names that the answers of `n_calling` rows call.
+    `functions` are the names that the answers of `n_calling` rows call. In `n_begun_by_assistant` rows the assistant
+    speaks first.
     `total`, `prompt` and `answer` are tokens. `labels` are indices into `answers`, which has only the short answers.
     With `sketched`, questions are sketched for near_duplicates.py on the way, at 400 bytes per row, which saves reading
     all rows again.
@@ -67,6 +68,7 @@ class RowFacts:
         self.answers: list[str] = []
         self.functions: set[str] = set()
         self.n_calling = 0
+        self.n_begun_by_assistant = 0
         self.instructions: Counter[tuple[bytes, ...]] = Counter()
         self.repeats, self.sensitive = Findings(limits.listed), Findings(limits.listed)
         self._copies = array("I")
@@ -147,6 +149,9 @@ class RowFacts:
         """Computes the facts of a group. Consumes its share of all groups' normalised texts (`small`) and token counts
         (`counts`)."""
         columns, roles = group.columns, group.shape.roles
+        first_turn = group.shape.turns[0]
+        if roles[first_turn] == "assistant":
+            self.n_begun_by_assistant += len(group.places)
         smalls = [list(islice(small, len(column.raws))) for column in columns]
         turns = zip(*[columns[i].by_row(smalls[i]) for i in group.shape.turns], strict=True)
         questions = map(group.shape.question.__mod__, turns)

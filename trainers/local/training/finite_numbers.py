@@ -43,6 +43,22 @@ def explain_base(model: Any) -> TrainingFailed:
     return TrainingFailed("base_not_finite", text, "model")
 
 
+def explain_encoder(encoder: nn.Module) -> TrainingFailed:
+    """Explains why an encoder, all of whose weights are trained, isn't finite in the first step."""
+    name = broken_weight(encoder, learnt=True)
+    if name is not None:
+        text = (
+            f"The encoder's weight {name} holds values that are not numbers (nan or infinite), so nothing can be "
+            "learnt on it. Download its files again, or choose another encoder."
+        )
+    else:
+        text = (
+            "Before anything was learnt, the encoder's loss or its gradient was infinite or not a number, although "
+            "all its weights are finite. Use method=head, or choose another encoder."
+        )
+    return TrainingFailed("base_not_finite", text, "model")
+
+
 def explain_first_step(model: Any, line: int | None) -> TrainingFailed:
     """Explains why the first step isn't finite. `line` is that of a row which alone is to blame, if there is one."""
     name = broken_weight(model, learnt=True)

@@ -29,6 +29,7 @@ from trainers.local.base_download import fetch_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, append_event, new_result_folder, replace_json
 from trainers.local.training.devices import best_device
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, pause_on_full_disk
+from trainers.local.training.finite_numbers import explain_encoder
 from trainers.local.training.methods.head import (
     EncoderLog,
     LabelledRows,
@@ -119,7 +120,7 @@ class Learner:
             torch.manual_seed(self.job.seed + step)
             for group in optimizer.param_groups:
                 group["lr"] = group["scale"] * learning_rate_share(step, self.log.total)
-            self.results.append((step, *self._learn(batch, optimizer)))
+            self.results.append((step, *self._learn(step, batch, optimizer)))
             if step % 10 == 0:
                 self.log.write_progress(step)
             if time.monotonic() - saved_at > CHECKPOINT_S:
@@ -140,20 +141,26 @@ class Learner:
             pooled = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
         return torch.nn.functional.normalize(pooled, dim=-1)
 
-    def _learn(self, batch: list[int], optimizer: torch.optim.Optimizer) -> tuple[float, float]:
-        """Trains one step, and returns its loss and accuracy."""
+    def _learn(self, step: int, batch: list[int], optimizer: torch.optim.Optimizer) -> tuple[float, float]:
+        """Trains a step, and returns its loss and accuracy."""
         scores = self.head(self.vectors(batch))
         targets = self.targets[batch]
         loss = torch.nn.functional.cross_entropy(scores, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.weights, MAX_NORM)
         if not torch.isfinite(loss) or not torch.isfinite(norm):
-            text = f"The loss became {loss.item()} and its gradient {norm.item()}. Set learning_rate lower."
-            raise TrainingFailed("loss_not_finite", text, "learning_rate")
+            raise self._explain(step, loss.item(), norm.item())
         optimizer.step()
         optimizer.zero_grad()
         self.log.trained_tokens += sum(len(self.pieces[place]) for place in batch)
         return loss.item(), (scores.argmax(1) == targets).float().mean().item()
+
+    def _explain(self, step: int, loss: float, norm: float) -> TrainingFailed:
+        """Explains a loss or a gradient that isn't finite."""
+        if step == 1:  # nothing has been learnt yet, so the learning rate can't be the reason
+            return explain_encoder(self.encoder)
+        text = f"At step {step} the loss became {loss} and its gradient {norm}. Set learning_rate lower."
+        return TrainingFailed("loss_not_finite", text, "learning_rate")
 
     def _batches(self, begun: int) -> Iterator[tuple[int, list[int]]]:
         """Yields each step after step `begun`, from 1, with the indices of its rows. Seed and epoch determine the order

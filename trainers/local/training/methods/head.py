@@ -164,6 +164,12 @@ def embed_rows(
         parts.append(np.load(path))
         tell(number + 1)
     vectors: Vectors = np.concatenate(parts)
+    if not np.isfinite(vectors).all():
+        text = (
+            f"{encoder.name} gives vectors with values that are not numbers (nan or infinite), so nothing can be "
+            "learnt on them. Download its files again, or choose another encoder."
+        )
+        raise TrainingFailed("base_not_finite", text, "model")
     return vectors
 
 
