@@ -20,7 +20,7 @@ from bot.reconciler import reconcile
 from bot.services import approvals, deployment_requests, promotions, runs
 from bot.settings import load_settings
 from demo.people import ANA, BEN
-from tests.bot.world import WHY, InlineProviderThreads
+from tests.bot.world import PRIVATE, WHY, InlineProviderThreads
 from tests.chaos.bot_process import InlineWorkers
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,10 @@ def _cancel(service: Service) -> None:
 
 
 def _promote(service: Service) -> None:
-    promotions.promote_run(service.context, service.store.runs.newest(1)[0].id, BEN.id)
+    model = service.store.runs.newest(1)[0].model or ""
+    promotions.promote(
+        service.context, model, WHY, BEN.id, PRIVATE.id
+    )  # sixty rows are too few without a reason
     tick(service)
 
 

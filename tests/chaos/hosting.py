@@ -99,6 +99,10 @@ class RoadStorm(Storm):
     def _grown(self) -> tuple[str, ...]:
         return (LABELLED,)
 
+    def _find_unbooked(self) -> list[str]:
+        """The vendors' ledgers count machines too, and test_story_hosting.py compares them with the budgets."""
+        return []
+
     def _is_quiet(self) -> bool:
         return not self._restart_machine() and super()._is_quiet()
 

@@ -50,6 +50,7 @@ HUNTED = 0.33  # the share of lives that are to end where a peer holds a request
 HUNT_S = 1.5  # after which such a life ends anyway
 PEOPLE_AT_ONCE = 6
 DAY_S = 86_400.0
+ROUNDED_MICROS = 20  # of the sums of runs and measurements
 READING_SCOPES = {"channels:history", "groups:history", "im:history"}
 CLOSED, IN_CLOSED = Channel("C0CLOSED", "closed-later", EVERYBODY), 0
 DELETED = 2  # the number of the run whose dataset is deleted if the team has other work
@@ -135,9 +136,9 @@ class Storm:
             self._end_life()
             self._record_machines(provider)
             if self.orders.has_other_work:
-                self.problems = find_problems(
-                    self.folder / "data", self._grown, name_of(DELETED), self.provider.service
-                )
+                data = self.folder / "data"
+                self.problems = find_problems(data, self._grown, name_of(DELETED), self.provider.service)
+                self.problems += self._find_unbooked()
         return self._judge()
 
     def _judge(self) -> Verdict:
@@ -151,6 +152,21 @@ class Storm:
             replaced=read_replaced(self.folder / "data" / "finetune.db", retyped),
             may_read=self.orders.may_read,
             excused=excused,
+        )
+
+    def _find_unbooked(self) -> list[str]:
+        """Returns by how much the provider's bill is above what the budgets say."""
+        billed_micros = self._judge().billed_usd * 1e6
+        store = Store(self.folder / "data" / "finetune.db")
+        months = {
+            row["month"]
+            for row in store.database.rows("SELECT month FROM ledger UNION SELECT month FROM measurements")
+        }
+        booked_micros = sum(store.committed(month) for month in months if month)
+        store.close()
+        lacks = billed_micros - booked_micros
+        return (
+            [f"${lacks / 1e6:.6f} of the provider's bill are in no budget"] if lacks > ROUNDED_MICROS else []
         )
 
     # The killer.
