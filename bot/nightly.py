@@ -59,20 +59,13 @@ def back_up(context: AppContext) -> None:
 
 
 def wipe_database(context: AppContext) -> None:
-    """In the night after a deletion, overwrites what is left of the deleted rows. It is the only work for which acks
-    wait: seconds, if the database has gigabytes."""
+    """In the night after a deletion, overwrites what is left of the deleted rows, a few pages at a time."""
     wipes = context.store.wipes
-    # The file of an older version can't return its free pages before a VACUUM.
-    if wipes.requested_at() is None and wipes.needs_conversion():
-        wipes.request(now=context.clock())
     requested_at = wipes.requested_at()
     if requested_at is None or not _is_due(context, requested_at):
         return
-    try:
-        if wipes.wipe(_stop_of(context)):
-            log.info("what deletions left in the database was overwritten")
-    except Stopped:
-        return
+    if wipes.wipe(_stop_of(context)):
+        log.info("what deletions left in the database was overwritten")
 
 
 def shrink_database(context: AppContext) -> None:

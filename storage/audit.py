@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def entry_hash(previous: str, at: float, who: str, action: str, subject: str, de
 def find_mismatch(entry: AuditEntry, number: int, previous: str) -> str | None:
     """Returns a sentence saying why this can't be the log's entry `number` (from 1) after one with the hash `previous`,
     None if it fits."""
-    if any(type(value) is not kind for value, kind in zip(astuple(entry), ENTRY_TYPES, strict=True)):
+    # `vars`, as `astuple` copies deeply: a million entries take 10 s of CPU instead of 30.
+    if any(type(value) is not kind for value, kind in zip(vars(entry).values(), ENTRY_TYPES, strict=True)):
         return "A value in it has another type than it was written with."
     if entry.id != number:
         return f"Entry {number} should be here: it was removed, or this entry's number was changed."

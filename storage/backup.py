@@ -26,6 +26,7 @@ from storage.database import (
     check_schema_version,
     never,
     stopped_by,
+    sync,
 )
 from storage.driver import SqliteUtils, sqlite3
 from storage.records import Measurement, Run
@@ -176,15 +177,6 @@ def check_integrity(path: Path, is_stopping: Callable[[], bool] = never) -> None
             f"{path} is damaged: {reply}. Use an older backup: `finetune restore BACKUP` replaces the database with "
             "it, and keeps the replaced one."
         )
-
-
-def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's entries, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _copy(source: Path, target: Path) -> bool:

@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,9 +55,13 @@ class Database:
         self._lock = acquire_lock(path)
         self._local = threading.local()
         self._is_closed = False
+        self._descriptor: int | None = None
         try:
             check_schema_version(self.utils, path)
             check_space_to_migrate(self.utils, path)
+            if not _returns_pages(self.utils):
+                self.close_connection()
+                _rewrite(path)
             migrations.apply(self.utils)
         except StorageError:
             os.close(self._lock)
@@ -150,6 +154,24 @@ class Database:
             (*changes.values(), row_id, state),
         )
 
+    def empty_log(self) -> bool:
+        """Moves the write-ahead log into the database and empties it, since it still has the rows as they were.
+        Returns False if somebody reads or writes: try again later."""
+        # Without patience, as it would wait for a reader with the write lock in its hands.
+        self.value("PRAGMA busy_timeout=0")
+        try:
+            return bool(self.value("PRAGMA wal_checkpoint(TRUNCATE)") == 0)
+        finally:
+            self.value(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+
+    @property
+    def descriptor(self) -> int:
+        """The file, for what SQLite can't do. It stays open as long as this object: closing any descriptor of a file
+        releases all locks that the process holds on it, also SQLite's."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDWR)
+        return self._descriptor
+
     @property
     def changes(self) -> int:
         """The number of rows that this thread's connection has changed so far."""
@@ -164,6 +186,8 @@ class Database:
         """Closes this thread's connection and releases the lock, so that another process may open the database."""
         self.close_connection()
         self._is_closed = True
+        if self._descriptor is not None:
+            os.close(self._descriptor)
         os.close(self._lock)
 
 
@@ -214,9 +238,10 @@ def check_schema_version(utils: SqliteUtils, path: Path) -> None:
 
 
 def check_space_to_migrate(utils: SqliteUtils, path: Path) -> None:
-    """Raises StorageError if the disk would become full while the database is migrated: the tables that change are
-    copied, and the copies are in the WAL too."""
-    if not migrations.applied(utils) or not migrations.pending(utils):
+    """Raises StorageError if the disk would become full while the database is migrated or rewritten: the tables that
+    change are copied, and the copies are in the WAL too."""
+    has_to_change = migrations.pending(utils) or not _returns_pages(utils)
+    if not migrations.applied(utils) or not has_to_change:
         return
     needed = FREE_TO_MIGRATE * path.stat().st_size
     free = shutil.disk_usage(path.parent).free
@@ -226,6 +251,36 @@ def check_space_to_migrate(utils: SqliteUtils, path: Path) -> None:
             f"runs; {free / 1e9:.1f} GB are free. Nothing was changed. Free the rest, or move the folder `data` to a "
             "larger disk."
         )
+
+
+def _returns_pages(utils: SqliteUtils) -> bool:
+    """True if the file can return free pages a few at a time. Files that 0.1.0 made can't."""
+    return bool(utils.conn.execute("PRAGMA auto_vacuum").fetchone()[0])
+
+
+def _rewrite(path: Path) -> None:
+    """Rewrites the file of an older version as one that can return free pages. Nobody else has it open. A VACUUM would
+    do it in place, with the whole database in memory."""
+    real = path.resolve()
+    fresh = real.with_name(f"{real.name}.rewritten")
+    fresh.unlink(missing_ok=True)
+    with closing(sqlite3.connect(str(real))) as connection:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        connection.execute("VACUUM INTO ?", (str(fresh),))
+        # The log must be empty, as SQLite would apply it to the new file.
+        connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+    sync(fresh)
+    fresh.replace(real)
+    sync(real.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's entries, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def wal_is_safe(version: tuple[int, ...]) -> bool:

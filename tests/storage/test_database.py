@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from storage import dataset_deletion
 from storage.backup import check_integrity, restore
 from storage.database import (
     FREE_TO_MIGRATE,
     Database,
     DatabaseInUse,
-    Stopped,
     StorageError,
     check_space_to_migrate,
     sqlite_version,
@@ -304,17 +304,20 @@ def test_the_file_shrinks_once_much_of_it_is_free(store: Store) -> None:
     assert database.value("PRAGMA integrity_check") == "ok"
 
 
-def test_a_file_of_an_older_version_can_return_pages_after_its_first_wipe(tmp_path: Path) -> None:
+def test_a_file_of_an_older_version_can_return_pages(tmp_path: Path) -> None:
     path = tmp_path / "finetune.db"
     older = sqlite3.connect(str(path))
+    older.execute("PRAGMA journal_mode=WAL")
     older.execute("CREATE TABLE older (word TEXT)")  # without auto_vacuum, as older versions made it
+    older.execute("INSERT INTO older VALUES ('kept')")
+    older.commit()
     older.close()
     store = Store(path)
-    store.wipes.request(now=1.0)
-    assert store.database.value("PRAGMA auto_vacuum") == 0 and store.wipes.requested_at() == 1.0
-    assert store.wipes.wipe()
-    assert store.database.value("PRAGMA auto_vacuum") == 2 and store.wipes.requested_at() is None
+    assert store.database.value("PRAGMA auto_vacuum") == 2
+    assert store.database.value("PRAGMA journal_mode") == "wal"
+    assert store.database.value("SELECT word FROM older") == "kept"
     store.close()
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "finetune.db.lock"]
 
 
 def test_a_wipe_leaves_no_rest_of_a_deleted_row(store: Store) -> None:
@@ -330,18 +333,32 @@ def test_a_wipe_leaves_no_rest_of_a_deleted_row(store: Store) -> None:
     database.change("UPDATE grows SET word = '' WHERE word LIKE 'quux%'")
     assert store.wipes.empty_log()
     assert b"quux" in database.path.read_bytes()
-    assert store.wipes.wipe()
-    assert b"quux" not in database.path.read_bytes()
-
-
-def test_a_wipe_ends_early_and_changes_nothing_when_the_process_stops(store: Store) -> None:
-    for number in range(3_000):
-        store.database.change("INSERT INTO sent_once VALUES (?)", (f"message {number}",))
+    rows = database.rows("SELECT * FROM grows")
     store.wipes.request(now=1.0)
-    with pytest.raises(Stopped):
-        store.wipes.wipe(is_stopping=lambda: True)
+    assert store.wipes.wipe() and store.wipes.empty_log()
+    assert b"quux" not in database.path.read_bytes()
+    assert database.value("PRAGMA integrity_check") == "ok"
+    assert database.rows("SELECT * FROM grows") == rows
+
+
+def test_a_reader_delays_a_wipe_but_no_write(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset_deletion, "MOST_TRIES", 1)
+    store.wipes.request(now=1.0)
+    reader = sqlite3.connect(str(store.database.path), isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM wipe_requests").fetchall()
+    store.wipes.request(now=2.0)
+    assert not store.wipes.wipe()
     assert store.wipes.requested_at() == 1.0
-    assert store.database.value("SELECT count(*) FROM sent_once") == 3_000
+    reader.close()
+    assert store.wipes.wipe() and store.wipes.requested_at() is None
+
+
+def test_a_wipe_ends_early_and_stays_requested_when_the_process_stops(store: Store) -> None:
+    store.wipes.request(now=1.0)
+    assert not store.wipes.wipe(is_stopping=lambda: True)
+    assert store.wipes.requested_at() == 1.0
+    assert store.wipes.wipe() and store.wipes.requested_at() is None
 
 
 def test_a_row_cannot_point_at_nothing(store: Store) -> None:
