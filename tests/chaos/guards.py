@@ -364,6 +364,20 @@ GUARDS = (
         "            if not forbidden:",
         f"{POLICY}::test_a_lowered_quorum_starts_a_run_only_within_the_budget_and_the_data_rules",
     ),
+    Guard(
+        "a lost answer that may be billed counts",
+        "bot/llm_client.py",
+        "            if trouble.may_be_billed:\n                self._mark_lost(sent)",
+        "            if False:\n                self._mark_lost(sent)",
+        "tests/bot/test_llm_client.py::test_a_lost_answer_counts_if_it_may_be_billed",
+    ),
+    Guard(
+        "what a killed bot was waiting for counts",
+        "storage/evaluations.py",
+        "SET is_lost = 1 WHERE is_lost = 0",
+        "SET is_lost = 1 WHERE is_lost = 2",
+        "tests/bot/test_llm_client.py::test_a_kill_costs_at_most_the_open_questions",
+    ),
     # Freeze.
     Guard(
         "freeze",
