@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
+import torch
 
 from tests.local.encoders import tiny_encoder_dir as tiny_encoder_dir
 from tests.local.labelled_tickets import chats, encoder_job, tickets
@@ -30,8 +31,10 @@ from trainers.encoders.classifier import LinearHead, fit_head, load_classifier
 from trainers.local.checks import file_refusal, labels_refusal
 from trainers.local.job_directory import read_json, replace_json
 from trainers.local.train import PAUSED, run_training
+from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.finite_numbers import explain_encoder_step
 from trainers.local.training.methods import full
-from trainers.local.training.methods.head import ROWS_A_PART
+from trainers.local.training.methods.head import ROWS_A_PART, LabelledRows, embed_rows
 from trainers.methods import Parameters
 
 CALL = (
@@ -151,28 +154,30 @@ def test_full_training_resumes_where_it_was_paused(
     np.testing.assert_allclose(paused, expected, atol=1e-3)
 
 
-def test_full_training_whose_first_step_is_not_finite_blames_the_encoder_and_a_later_one_the_rate(
-    tiny_encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(tiny_encoder_dir, broken)
-    weights = load_file(broken / "model.safetensors")
-    name = next(name for name in weights if name.endswith("query.weight"))
-    weights[name][0, 0] = float("nan")
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    folder = encoder_job(tmp_path / "nan", "full", base=str(broken), settings=QUICK)
-    assert run_training(folder) == 1
-    failure = read_failure(folder)
-    assert (failure["code"], failure["param"]) == ("base_not_finite", "model")
-    assert failure["message"].startswith(f"The encoder's weight {name} holds values that are not numbers")
-    too_fast = encoder_job(
-        tmp_path / "fast", "full", base=str(tiny_encoder_dir), settings=replace(QUICK, learning_rate=1e30)
-    )
-    monkeypatch.setattr(full, "learning_rate_share", lambda step, total: 1.0)
-    assert run_training(too_fast) == 1
-    failure = read_failure(too_fast)
-    assert (failure["code"], failure["param"]) == ("loss_not_finite", "learning_rate")
-    assert failure["message"].startswith("At step 2 the loss became ")
+def test_only_a_later_step_that_is_not_finite_is_blamed_on_the_rate() -> None:
+    encoder = torch.nn.Linear(2, 2)
+    later = explain_encoder_step(encoder, 2, math.nan, math.inf)
+    assert (later.code, later.param) == ("loss_not_finite", "learning_rate")
+    assert str(later) == "At step 2 the loss became nan and its gradient inf. Set learning_rate lower."
+    with torch.no_grad():
+        encoder.bias[0] = math.nan
+    first = explain_encoder_step(encoder, 1, math.nan, math.nan)
+    assert (first.code, first.param) == ("base_not_finite", "model")
+    assert str(first).startswith("The encoder's weight bias holds values that are not numbers")
+
+
+def test_a_head_is_not_fitted_on_vectors_that_are_not_numbers(tmp_path: Path) -> None:
+    class BrokenEncoder:
+        name, sha256 = "broken", "0" * 64
+
+        def embed(self, texts: Sequence[str]) -> Any:
+            return np.full((len(texts), 2), np.nan)
+
+    with pytest.raises(
+        TrainingFailed, match="broken gives vectors with values that are not numbers"
+    ) as failed:
+        embed_rows(tmp_path, BrokenEncoder(), LabelledRows(("a", "b"), ("x", "y")))
+    assert failed.value.code == "base_not_finite"
 
 
 def test_full_training_fails_if_the_gradient_is_not_finite_though_the_loss_is(

@@ -43,8 +43,12 @@ def explain_base(model: Any) -> TrainingFailed:
     return TrainingFailed("base_not_finite", text, "model")
 
 
-def explain_encoder(encoder: nn.Module) -> TrainingFailed:
-    """Explains why an encoder, all of whose weights are trained, isn't finite in the first step."""
+def explain_encoder_step(encoder: nn.Module, step: int, loss: float, norm: float) -> TrainingFailed:
+    """Explains a loss or a gradient that isn't finite while all weights of an encoder are trained."""
+    if step > 1:
+        text = f"At step {step} the loss became {loss} and its gradient {norm}. Set learning_rate lower."
+        return TrainingFailed("loss_not_finite", text, "learning_rate")
+    # Nothing has been learnt yet, so the learning rate can't be the reason.
     name = broken_weight(encoder, learnt=True)
     if name is not None:
         text = (

@@ -29,7 +29,7 @@ from trainers.local.base_download import fetch_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, append_event, new_result_folder, replace_json
 from trainers.local.training.devices import best_device
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, pause_on_full_disk
-from trainers.local.training.finite_numbers import explain_encoder
+from trainers.local.training.finite_numbers import explain_encoder_step
 from trainers.local.training.methods.head import (
     EncoderLog,
     LabelledRows,
@@ -149,18 +149,11 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.weights, MAX_NORM)
         if not torch.isfinite(loss) or not torch.isfinite(norm):
-            raise self._explain(step, loss.item(), norm.item())
+            raise explain_encoder_step(self.encoder, step, loss.item(), norm.item())
         optimizer.step()
         optimizer.zero_grad()
         self.log.trained_tokens += sum(len(self.pieces[place]) for place in batch)
         return loss.item(), (scores.argmax(1) == targets).float().mean().item()
-
-    def _explain(self, step: int, loss: float, norm: float) -> TrainingFailed:
-        """Explains a loss or a gradient that isn't finite."""
-        if step == 1:  # nothing has been learnt yet, so the learning rate can't be the reason
-            return explain_encoder(self.encoder)
-        text = f"At step {step} the loss became {loss} and its gradient {norm}. Set learning_rate lower."
-        return TrainingFailed("loss_not_finite", text, "learning_rate")
 
     def _batches(self, begun: int) -> Iterator[tuple[int, list[int]]]:
         """Yields each step after step `begun`, from 1, with the indices of its rows. Seed and epoch determine the order
