@@ -76,6 +76,7 @@ def open_session(
         raise StorageError(
             f"Another finetune baseline is using {database}: wait until it has finished."
         ) from error
+    store.sent_questions.forget_before(time.time())  # a terminal has no budget to count them in
     llm = LlmClient(store, trainers, settings.providers, time.time)
     try:
         if embedded:

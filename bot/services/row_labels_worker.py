@@ -19,6 +19,7 @@ from bot.services.dataset_worker import FULL_LIST, SEED
 from bot.services.evaluation_worker import examples
 from bot.values.runs import Refusal
 from trainers.dataset import Columns, Example, read
+from trainers.dataset.conversion import open_converted
 from trainers.dataset.reader import Reading, read_questions
 from trainers.dataset.rows import INSTRUCTION_ROLES, question_key
 from trainers.dataset.sensitive_data import find_sensitive_rows
@@ -295,14 +296,18 @@ def _store_version(before: VersionFile, reading: Reading, decided: Sequence[Deci
         elif decision.label is not None:
             added.append(LabelledText(decision.text, decision.label, decision.teacher))
     rows = []
+    unchanged = set()
     for row in reading.examples:
         changed = _apply_label(row, labels)
         if changed is not None:
             rows.append(changed)
+        if changed is row:
+            unchanged.add(row.line)
 
     if before.system is None:
         system = Counter(row.system for row in rows).most_common(1)[0][0] if rows else ""
-        chats = [chat_row(row) for row in rows]
+        written = _chat_lines(before, unchanged)
+        chats = [written.get(row.line) or chat_row(row) for row in rows]
         new_chats = [_chat_line(row, system) for row in added]
         return store_lines(before.files, [*chats, *new_chats])
     labelled = {
@@ -316,6 +321,18 @@ def _store_version(before: VersionFile, reading: Reading, decided: Sequence[Deci
         *_unlabelled_objects(reading, labelled),
     ]
     return store_lines(before.files, map(orjson.dumps, objects))
+
+
+def _chat_lines(before: VersionFile, numbers: Collection[int]) -> dict[int, bytes]:
+    """Returns these lines of the file as they stand there, if they are chats. Written in another way, a held-out row
+    would be another one, and nothing that was measured could be compared any more."""
+    lines = {}
+    with open_converted(before.files / before.sha256, FULL_LIST) as converted:
+        converted.file.seek(0)
+        for number, line in enumerate(converted.file, 1):
+            if number in numbers and line.lstrip().startswith(b"{") and "messages" in orjson.loads(line):
+                lines[number] = line.rstrip()
+    return lines
 
 
 def write_table(

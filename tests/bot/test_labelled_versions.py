@@ -115,6 +115,15 @@ def test_a_table_becomes_objects_without_the_instructions_that_a_check_adds(tmp_
     assert write_version(before, decided).columns == Columns("text", "label")
 
 
+def test_chats_that_nobody_relabels_keep_their_bytes(tmp_path: Path) -> None:
+    """Or the held-out rows would be others, with which nothing that was measured can be compared."""
+    spaced = [json.dumps(chat, indent=None, separators=(" , ", " : ")) for chat in CHATS]
+    before = store_file(tmp_path, "\n".join(spaced) + "\n", "tickets.jsonl")
+    sha256 = write_version(before, decide(before, {"money back": "refund"})).sha256
+    lines = (tmp_path / str(sha256)).read_text(encoding="utf-8").splitlines()
+    assert [lines[0], lines[2]] == [spaced[0], spaced[2]] and "refund" in lines[1]
+
+
 def test_the_same_answers_give_the_same_file(tmp_path: Path) -> None:
     before = store_file(tmp_path, "text,label\none,billing\ntwo,refund\n", "t.csv", "Classify.")
     first, second = (write_version(before, decide(before, {"one": None})) for _ in range(2))
