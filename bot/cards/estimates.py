@@ -336,10 +336,7 @@ def _measured_names(measure: Measure) -> str:
     return " and ".join(names) or "prompts"
 
 
-def alt_text(plot: str, dataset: str) -> str:
-    """`plot` is the stem of the picture's file name."""
-    if plot == "tornado":
-        return f"What moves the net value most, {shorten(dataset)}"
+def alt_text(dataset: str) -> str:
     return f"Savings minus costs, month by month, {shorten(dataset)}"
 
 

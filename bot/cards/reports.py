@@ -71,7 +71,7 @@ def run_report(
         Section(
             "Cost and expected saving",
             calibration.estimate_comparison(plan, result, actuals),
-            charts("cumulative-cost", "tornado"),
+            charts("cumulative-cost"),
         ),
         Section("What was approved", (Facts(_plan_facts(run, plan)), *decisions)),
         Section(
@@ -211,7 +211,7 @@ def _pictures(plots: Sequence[Path], plan: Plan, stems: Sequence[str]) -> list[P
         elif stem in (*results.TRAINING_CHARTS, "confusion"):
             alt = results.alt_text(stem, plan)
         else:
-            alt = estimates.alt_text(stem, plan.dataset)
+            alt = estimates.alt_text(plan.dataset)
         if stem in by_stem:
             pictures.append(Picture(by_stem[stem], alt))
     return pictures

@@ -1,4 +1,4 @@
-"""Charts of an estimate's forecast: net dollars month by month, and which input moves the net value most."""
+"""The chart of an estimate's forecast: net dollars month by month."""
 
 from __future__ import annotations
 
@@ -12,22 +12,17 @@ from bot.charts.style import (
     INK,
     PAPER,
     RED,
-    SOFT,
-    TEXT_SIZE,
-    WIDE,
     Axes,
     dollar_axis,
     dollars,
     figure,
     save_figure,
-    shorten_name,
     spread_apart,
 )
-from bot.rules.forecast import Month, Outlook, Swing
+from bot.rules.forecast import Month, Outlook
 from bot.rules.units import format_months
 
-MOST_BARS = 12
-CASH_FLOW_FILE, SENSITIVITY_FILE = "cumulative-cost.png", "tornado.png"
+CASH_FLOW_FILE = "cumulative-cost.png"
 
 
 def draw_cash_flow(outlook: Outlook, path: Path) -> Path | None:
@@ -122,53 +117,7 @@ def _label_ends(axes: Axes, last: Month) -> None:
         )
 
 
-def draw_sensitivity(outlook: Outlook, path: Path) -> Path | None:
-    """Draws one bar for each input, from the net value at the input's 5th percentile to that at its 95th, the widest on
-    top. Returns None if no input changes the net value."""
-    swings = [swing for swing in outlook.tornado if swing.width][:MOST_BARS]
-    if not swings:
-        return None
-    title = f"What the net value over {format_months(outlook.horizon_months)} depends on"
-    middle = float(outlook.expected) if outlook.expected is not None else None
-    note = f"Line: {dollars(middle)}, if everything is as expected" if middle is not None else ""
-    drawn, axes = figure(title, "net value, USD", "", note=note, size=(WIDE, 0.62 * len(swings) + 1.5))
-    for height, swing in enumerate(swings):
-        _draw_swing(axes, height, swing, middle)
-    axes.set_yticks([])
-    axes.set_ylim(len(swings) - 0.5, -0.75)
-    if middle is not None:
-        axes.axvline(middle, color=INK, linewidth=1.2)
-    dollar_axis(axes.xaxis)
-    axes.xaxis.get_major_locator().set_params(nbins=6)
-    if axes.get_xlim()[0] < 0 < axes.get_xlim()[1]:
-        axes.axvline(0, color=SOFT, linewidth=1.0, linestyle="--", zorder=0.5)
-    return save_figure(drawn, path)
-
-
-def _draw_swing(axes: Axes, height: int, swing: Swing, middle: float | None) -> None:
-    """Draws one bar, hatched red below the expected value and blue above it, with the input's two values above it, the
-    worse one first."""
-    (low, low_said), (high, high_said) = sorted(
-        [(float(swing.at_low), swing.low_value), (float(swing.at_high), swing.high_value)]
-    )
-    split = low if middle is None else min(max(middle, low), high)
-    axes.barh(height, split - low, left=low, color=RED, height=0.4, hatch="///", edgecolor="white")
-    axes.barh(height, high - split, left=split, color=BLUE, height=0.4)
-    text = f"{swing.name}: {shorten_name(low_said, 30)} … {shorten_name(high_said, 30)}"
-    axes.annotate(
-        text,
-        (0, height - 0.24),
-        xycoords=("axes fraction", "data"),
-        va="bottom",
-        color=INK,
-        fontsize=TEXT_SIZE - 0.5,
-        bbox=PAPER,
-    )
-
-
 def draw_forecast(outlook: Outlook, folder: Path) -> tuple[Path, ...]:
-    """Draws both charts into `folder`, in a worker process. Returns the one for the thread; the other is for the report
-    only."""
-    draw_sensitivity(outlook, folder / SENSITIVITY_FILE)
+    """Draws the chart into `folder`, in a worker process. Returns its path, or nothing if there is no chart."""
     cash_flow = draw_cash_flow(outlook, folder / CASH_FLOW_FILE)
     return (cash_flow,) if cash_flow else ()

@@ -276,7 +276,7 @@ def draw_outlook(
 
 def put_plots(context: AppContext, channel: str, card: str, plots: Sequence[Path], dataset: str) -> None:
     """Posts the plots in the card's thread, in one message."""
-    files = [(path, views.alt_text(path.stem, dataset)) for path in plots]
+    files = [(path, views.alt_text(dataset)) for path in plots]
     notifications.put_files(context, card, channel, files, once=f"plots of {card}")
 
 

@@ -166,14 +166,11 @@ def test_every_learning_curve_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", ["0.000001", "90000000000"])
 def test_every_outlook_is_drawn(scale: str, tmp_path: Path) -> None:
     assert_drawn(forecast.draw_cash_flow(measurements.outlook(scale), tmp_path / "costs.png"))
-    assert_drawn(forecast.draw_sensitivity(measurements.outlook(scale), tmp_path / "tornado.png"))
 
 
 def test_an_outlook_with_nothing_to_show_is_not_drawn(tmp_path: Path) -> None:
     one_month = measurements.outlook(months=measurements.outlook().months[:1])
-    flat = tuple(replace(swing, at_high=swing.at_low) for swing in measurements.outlook().tornado)
     assert forecast.draw_cash_flow(one_month, tmp_path / "a.png") is None
-    assert forecast.draw_sensitivity(measurements.outlook(tornado=flat), tmp_path / "b.png") is None
 
 
 def test_chinese_japanese_and_korean_letters_are_not_drawn_as_boxes(tmp_path: Path) -> None:
