@@ -29,7 +29,7 @@ from storage.database import (
     sync,
 )
 from storage.driver import SqliteUtils, sqlite3
-from storage.records import Measurement, Run
+from storage.records import Run
 from storage.store import Store
 
 DAY_S = 24 * 3600
@@ -40,7 +40,6 @@ STAMP = "%Y%m%dT%H%M%SZ"
 KEPT_FILE = re.compile(r"([0-9a-f]{64})(\.jsonl)?")
 CHUNK = 1 << 20
 DATABASE_SUFFIXES = ("", "-wal", "-shm")
-MarkUncertain = Callable[[Measurement, float], str | None]
 
 
 @dataclass(frozen=True)
@@ -210,10 +209,8 @@ def restore(
     files: Path,
     *,
     now: float,
-    mark_uncertain: MarkUncertain = lambda _measurement, _now: None,
 ) -> RestoreResult:
-    """Replaces the database with a backup. `mark_uncertain` returns the new progress of a measurement that may have
-    jobs, None if there is nothing to mark.
+    """Replaces the database with a backup.
 
     Raises StorageError, without having changed anything, if a bot is running or the backup is damaged or altered.
     """
@@ -228,7 +225,7 @@ def restore(
         _delete_database(fresh)
         # Copied by SQLite, not as a file: a database that an earlier restore replaced may have writes in its WAL.
         _copy_database(backup, fresh)
-        open_runs = _mark_uncertain_jobs(fresh, backup, audit, now, mark_uncertain)
+        open_runs = _mark_uncertain_jobs(fresh, backup, audit, now)
         sync(fresh)
         _set_aside(database, replaced)
         fresh.replace(database)
@@ -261,9 +258,7 @@ def _verify_backup(backup: Path) -> IntactLog:
     return audit
 
 
-def _mark_uncertain_jobs(
-    fresh: Path, backup: Path, audit: IntactLog, now: float, mark_uncertain: MarkUncertain
-) -> tuple[Run, ...]:
+def _mark_uncertain_jobs(fresh: Path, backup: Path, audit: IntactLog, now: float) -> tuple[Run, ...]:
     """Migrates the copy, records the restore in its audit log, and marks every create as uncertain. Returns the open
     runs."""
     store = Store(fresh)
@@ -277,10 +272,6 @@ def _mark_uncertain_jobs(
                 store.audit.add(
                     at=now, who="finetune", action="restored", subject=f"run {run.id}", detail=run.state
                 )
-            for measurement in store.measurements.open():
-                progress = mark_uncertain(measurement, now)
-                if progress is not None:
-                    store.measurements.move(measurement, measurement.state, now=now, progress=progress)
         return tuple(store.runs.open())
     finally:
         # Writes everything into the one file, since it is moved without its WAL.

@@ -36,7 +36,7 @@ from bot.cards.words import (
 )
 from storage.records import Measurement
 from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction, Rung, find_best
-from trainers.money import usd
+from trainers.money import usd, usd_micros
 
 SHOWN_NEEDS, SHOWN_SIZES = 3, 3  # of the sizes: measured, and as many expected
 MOST_NEEDS, MOST_SIZES = 8, 20
@@ -44,10 +44,20 @@ MINUS = "\N{MINUS SIGN}"
 HARDLY_PER_100 = 0.1  # points per 100 rows that count as no gain, if no size was asked about
 
 
-def progress_card(dataset: str, target: str | None = None, note: str | None = None) -> Message:
-    whose = f" of {shorten(target)}" if target else ""
-    text = f"Calculating the learning curve{escape(whose)} on {escape(shorten(dataset))} …"
-    return Message(text, (Text(text), *([Note(escape(cut(note, 900)))] if note else [])))
+def progress_card(dataset: str) -> Message:
+    text = f"Calculating the learning curve on {escape(shorten(dataset))} …"
+    return Message(text, (Text(text),))
+
+
+def trained_curve_ended(spent_micros: int) -> str:
+    """Why a tuned model's curve, which an earlier version began, has no result."""
+    why = "This version no longer trains learning curves of tuned models."
+    if spent_micros:
+        why += (
+            f" A job that was under way is cancelled at its trainer; {usd_micros(spent_micros)}, the most that was "
+            "agreed, counts as spent."
+        )
+    return why
 
 
 def failure_card(dataset: str, why: str) -> Message:
@@ -62,11 +72,10 @@ def card(
     number: int | None = None,
     label_usd: Decimal | None = None,
     bar: float | None = None,
-    beside: Curve | None = None,
     free: Sequence[Rung] = (),
 ) -> Message:
     """The card. `number` is the measurement's; without it there are no buttons. `label_usd` is the cost of one labelled
-    row, if the team gave it. `beside` is the classical model's curve on the same rows, `free` are the free candidates
+    row, if the team gave it. `free` are the free candidates
     that were measured on them."""
     ahead = best_free(curve, free)
     text = headline(curve, ahead)
@@ -80,7 +89,6 @@ def card(
             *_ahead(curve, ahead),
             *_dollars(curve, label_usd),
             *_bar(curve, bar),
-            *_beside(curve, beside),
             *_needs(curve),
         ]
     last = curve.predicted[-1] if curve.points and curve.predicted else None
@@ -258,8 +266,7 @@ def _price_unclear(curve: Curve, label_usd: Decimal | None, spelling: Spelling) 
         return [] if label_usd is None else [unclear]
     if label_usd is not None:
         return []
-    target = [curve.arm.model] if curve.arm.model else []
-    command = spelling.command("curve", curve.dataset, {"target": target, "label_usd": ["0.5"]})
+    command = spelling.command("curve", curve.dataset, {"label_usd": ["0.5"]})
     return [f"{sentence(command)} shows what a further point costs, with your own cost of a label."]
 
 
@@ -269,22 +276,6 @@ def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
     if curve.points_per_100 <= 0 or not _is_told(curve):
         return None
     return Decimal(f"{100 * label_usd / Decimal(str(curve.points_per_100)):.1e}")
-
-
-def _beside(curve: Curve, beside: Curve | None) -> list[str]:
-    """The free alternative on the same rows, for comparison."""
-    if beside is None or not beside.points or not curve.points:
-        return []
-    last, farthest = beside.points[-1], beside.farthest
-    more = (
-        f", and should gain about {_points(farthest)} points with {farthest.rows:,}"
-        if farthest and farthest.is_certain
-        else ""
-    )
-    return [
-        f"The classical model, which is free, gets {percent(last.score)} of the same held-out rows right with "
-        f"{last.rows:,} rows{more}."
-    ]
 
 
 def _bar(curve: Curve, bar: float | None) -> list[str]:

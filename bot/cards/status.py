@@ -16,7 +16,6 @@ from bot.cards import (
     runs,
     sealed_rows,
     sunsets,
-    tuned_learning_curves,
 )
 from bot.cards.blocks import CardBlock, Headline, Lines, Listing, Message, Note, Text, escape
 from bot.cards.deployments import DeploymentSummary
@@ -26,7 +25,6 @@ from bot.cards.runs import RunSummary
 from bot.cards.sealed_rows import SealedTest
 from bot.cards.words import pluralize, shorten
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
-from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress
 from bot.values.sunsets import ModelUse
 from storage.money import Freeze
 from storage.records import Measurement
@@ -57,14 +55,6 @@ class CurveSummary:
 
 
 @dataclass(frozen=True)
-class TunedCurveSummary:
-    measurement: Measurement
-    plan: TunedCurvePlan
-    progress: TunedCurveProgress
-    result: Curve | None
-
-
-@dataclass(frozen=True)
 class UnreadableSummary:
     """A measurement whose plan a newer version of the bot has stored."""
 
@@ -72,7 +62,7 @@ class UnreadableSummary:
     dataset: str
 
 
-EvaluationSummary = LadderSummary | CurveSummary | TunedCurveSummary | UnreadableSummary
+EvaluationSummary = LadderSummary | CurveSummary | UnreadableSummary
 
 
 @dataclass(frozen=True)
@@ -155,10 +145,8 @@ def evaluation_entry(summary: EvaluationSummary) -> str:
                 subject = evaluations.sealed_subject(summary.plan, summary.sealed.model)
             state = evaluations.progress_line(summary.progress, summary.now)
         case CurveSummary():
-            subject, state = f"learning curve on {title}", "being calculated"
-        case TunedCurveSummary():
-            subject = f"learning curve of {shorten(summary.plan.target)} on {title}"
-            state = tuned_learning_curves.progress_line(summary.plan, summary.progress)
+            subject = f"learning curve on {title}"
+            state = "being calculated"
     if summary.result:
         state = _result_headline(summary)
     return f"• *Measurement m{summary.measurement.id}*, {escape(subject)}: {escape(state)}"
@@ -173,7 +161,7 @@ def _result_headline(summary: EvaluationSummary) -> str:
             )  # begins with the model's name
         case LadderSummary(result=Ladder() as ladder):
             headline = evaluation_results.headline(ladder)
-        case CurveSummary(result=Curve() as curve) | TunedCurveSummary(result=Curve() as curve):
+        case CurveSummary(result=Curve() as curve):
             headline = learning_curves.headline(curve)
         case _:
             return ""

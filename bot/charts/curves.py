@@ -11,7 +11,6 @@ from bot.charts.style import (
     INK,
     PAPER,
     RED,
-    SOFT,
     Axes,
     figure,
     percent_axis,
@@ -23,9 +22,8 @@ from trainers.evaluation.results import Curve
 STEPS = 120
 
 
-def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -> Path | None:
-    """Draws a learning curve. `beside` is another candidate's curve, drawn paler and without a band. Returns None with
-    fewer than two sizes."""
+def draw_learning_curve(curve: Curve, path: Path) -> Path | None:
+    """Draws a learning curve. Returns None with fewer than two sizes."""
     if len(curve.points) < 2:
         return None
     whose = SHORT_NAMES[curve.arm.rung]
@@ -37,11 +35,9 @@ def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -
     axes.plot([p.rows for p in curve.points], [p.score for p in curve.points], "o", color=BLUE, markersize=7)
     _draw_fit(axes, curve, BLUE)
     _draw_band(axes, curve)
-    if beside:
-        _draw_beside(axes, curve, beside)
     axes.set_xscale("log")
     _set_ticks(axes, curve)
-    axes.set_ylim(*_y_limits(curve, beside))
+    axes.set_ylim(*_y_limits(curve))
     percent_axis(axes.yaxis)
     _label_ends(axes, curve)
     return save_figure(drawn, path)
@@ -49,16 +45,6 @@ def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -
 
 def _fitted_score(curve: Curve, rows: float) -> float:
     return 1 / (1 + curve.b * math.pow(rows, -curve.c))
-
-
-def _draw_beside(axes: Axes, curve: Curve, beside: Curve) -> None:
-    for shown, colour in ((curve, BLUE), (beside, SOFT)):
-        axes.plot([], [], "o-", color=colour, label=SHORT_NAMES[shown.arm.rung])
-    axes.plot(
-        [p.rows for p in beside.points], [p.score for p in beside.points], "o", color=SOFT, markersize=5
-    )
-    _draw_fit(axes, beside, SOFT)
-    axes.legend(loc="lower right", frameon=False)
 
 
 def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
@@ -117,10 +103,8 @@ def _marked_sizes(curve: Curve) -> list[int]:
     return values
 
 
-def _y_limits(curve: Curve, beside: Curve | None) -> tuple[float, float]:
-    points = (*curve.points, *(beside.points if beside else ()))
-    seen = [share for point in points for share in (point.score, *point.draws)]
-    seen += [prediction.score for prediction in beside.predicted] if beside else []
+def _y_limits(curve: Curve) -> tuple[float, float]:
+    seen = [share for point in curve.points for share in (point.score, *point.draws)]
     seen += [share for prediction in curve.predicted for share in (prediction.low, prediction.high)]
     room = max((max(seen) - min(seen)) * 0.14, 0.02)
     return max(min(seen) - room, -0.04), min(max(seen) + room, 1.06)

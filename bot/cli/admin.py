@@ -145,14 +145,11 @@ def backup(dest: Path | None, as_json: bool) -> None:
 def restore(file: Path) -> None:
     """Replace the database by the backup FILE. The bot must be stopped; the old database is kept beside it."""
     from bot.cli.render import restore_summary
-    from bot.services.tuned_learning_curves import curve_in_doubt
     from storage.backup import restore
 
     settings = load()
     with exit_on_storage_error():
-        restored = restore(
-            file, settings.database, settings.files, now=time.time(), mark_uncertain=curve_in_doubt
-        )
+        restored = restore(file, settings.database, settings.files, now=time.time())
     click.echo(restore_summary(restored, file, settings.files))
 
 

@@ -26,7 +26,7 @@ from bot.rules.permissions import Request
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import alias_for
 from bot.services import authorization, datasets, models, provider_jobs, row_deletion, tried_answers
-from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from storage.dataset_deletion import DatasetDeletion, FilesInUse, RemoteCopy
@@ -445,12 +445,11 @@ def _copies_of_runs(
 
 
 def _copies_of_curves(measurements: Sequence[Measurement]) -> list[RemoteCopy]:
-    """Returns the jobs and models that learning curves created at their trainers."""
+    """Returns the jobs and models that learning curves of earlier versions created at their trainers."""
     copies = []
     for measurement in measurements:
-        plan = plan_of(measurement.plan) if measurement.kind == "curve" else None
-        if isinstance(plan, TunedCurvePlan):
-            sizes = TunedCurveProgress.from_json(measurement.progress).sizes
-            own = (size for size in sizes if size.job_id and size.from_before is None)
-            copies += [RemoteCopy(plan.provider, size.job_id, size.model) for size in own]
+        curve = trained_curve(measurement.plan, measurement.progress) if measurement.kind == "curve" else None
+        if curve is not None:
+            own = (size for size in curve.own_sizes if size.job_id)
+            copies += [RemoteCopy(curve.provider, str(size.job_id), size.model) for size in own]
     return copies

@@ -16,11 +16,10 @@ from bot.llm_client import Question, key_of
 from bot.rules.plans import Plan
 from bot.services.candidate_prompts import build_prompts
 from bot.values.evaluations import CurvePlan, LadderPlan
-from bot.values.learning_curves import TunedCurvePlan
 from bot.values.runs import Refusal
 from trainers import payloads
 from trainers.base_models import find_preset
-from trainers.dataset import Example, Report, read, store_chat
+from trainers.dataset import Example, Report, read
 from trainers.dataset.sensitive_data import SECRET, faults_in
 from trainers.documents import Unreadable, read_document, split_passages, store_text
 from trainers.encoders import DEFAULT_ENCODER, EncoderError
@@ -30,7 +29,6 @@ from trainers.evaluation.json_fields import read_fields
 from trainers.evaluation.results import (
     Candidate,
     Curve,
-    CurvePoint,
     EncoderUse,
     Ladder,
     Reply,
@@ -38,7 +36,7 @@ from trainers.evaluation.results import (
     Scoring,
 )
 from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_passages
-from trainers.evaluation.scores import is_right_call, label_or_text, score, scoring_of, strip_thoughts
+from trainers.evaluation.scores import is_right_call, score, scoring_of, strip_thoughts
 from trainers.evaluation.statistics import exact_match
 from trainers.evaluation.tfidf import label_of, text_of
 from trainers.json_values import from_object
@@ -363,7 +361,7 @@ def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> Judged
     return JudgedCurve(curve, drawing.draw_learning_curve(curve, folder / "curve.png"))
 
 
-def classical_curve_of(plan: CurvePlan | TunedCurvePlan, files: Path, seed: int) -> Curve:
+def classical_curve_of(plan: CurvePlan, files: Path, seed: int) -> Curve:
     from trainers.evaluation.learning_curves import classical_curve
 
     return classical_curve(
@@ -479,59 +477,6 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)
     partial.replace(path)
-
-
-def write_sizes(plan: TunedCurvePlan, files: Path) -> tuple[str, ...]:
-    """Writes a training file for each size into `files` and returns their sha256. The same plan gives the same files.
-
-    Each file contains the smaller ones, and has the labels in their original proportions. The largest is the training
-    file itself, so that a run on all rows counts as having trained this size.
-    """
-    from trainers.evaluation.learning_curves import stratified_order
-
-    order = stratified_order(examples(files, plan.train_sha256), plan.seed)
-    return tuple(
-        plan.train_sha256 if size.rows == len(order) else store_chat(files, order[: size.rows])
-        for size in plan.sizes
-    )
-
-
-def judge_tuned_curve(
-    plan: TunedCurvePlan, texts: Sequence[Sequence[str]], files: Path, folder: Path, seed: int
-) -> JudgedCurve:
-    """Scores each size's answers and draws the curve. `texts` are the answers of each size's model to the held-out
-    rows."""
-    from bot.charts import curves as drawing
-    from trainers.evaluation.learning_curves import MOST_ROWS, build_curve, find_label_needs
-
-    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
-    largest = [label_or_text(text, plan.labels) for text in texts[-1]]
-    curve = build_curve(
-        plan.arm,
-        [
-            _curve_point(plan, size.rows, theirs, holdout)
-            for size, theirs in zip(plan.sizes, texts, strict=True)
-        ],
-        plan.predict,
-        rows=len(train),
-        held=len(holdout),
-        seed=seed,
-        needs=find_label_needs(train, holdout, largest),
-        dataset=plan.dataset,
-        version=plan.version,
-        holdout_sha256=plan.holdout_sha256,
-    )
-    beside = classical_curve_of(plan, files, seed) if len(train) <= MOST_ROWS else None
-    folder.mkdir(parents=True, exist_ok=True)
-    return JudgedCurve(curve, drawing.draw_learning_curve(curve, folder / "curve.png", beside), beside)
-
-
-def _curve_point(
-    plan: TunedCurvePlan, rows: int, answers: Sequence[str], holdout: Sequence[Example]
-) -> CurvePoint:
-    right = right_answers(answers, holdout, plan.labels)
-    share = sum(right) / len(right)
-    return CurvePoint(rows, share, (share,))
 
 
 def read_passages(path: Path) -> int | Refusal:

@@ -1,4 +1,4 @@
-"""What a freeze stops: runs without a job, paused runs, the next training of a curve, and questions that cost money.
+"""What a freeze stops: runs without a job, paused runs, and questions that cost money.
 
 A job that trains continues, and so does measuring its result. This is checked in the transaction of an intent to create
 something, and when a card is made. A promotion and a resume wait for any freeze; a rollback never waits, because it
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bot.context import AppContext
 from bot.values.evaluations import LadderProgress
-from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from storage.money import Freeze
 from storage.records import Measurement, Run
 
@@ -22,19 +21,13 @@ def run_freeze(context: AppContext, run: Run) -> Freeze | None:
 
 
 def measurement_freeze(context: AppContext, measurement: Measurement) -> Freeze | None:
-    """Returns the freeze that stops a measurement; None if it costs and trains nothing."""
+    """Returns the freeze that stops a measurement; None if it costs nothing."""
     freeze = context.store.freezes.current()
-    if freeze is None or measurement.state != "running":
+    if freeze is None or measurement.state != "running" or measurement.kind != "ladder":
         return None
-    if measurement.kind == "ladder":
-        ladder = LadderProgress.from_json(measurement.progress)
-        asks = ladder.stage in ("choosing", "searching", "measuring", "consulting")
-        return freeze if asks and ladder.most_micros > 0 else None
-    curve = TunedCurveProgress.from_json(measurement.progress)
-    if not isinstance(plan_of(measurement.plan), TunedCurvePlan) or curve.current_index is None:
-        return None
-    stopped = ("waiting", "creating", "evaluating") if curve.most_micros > 0 else ("waiting", "creating")
-    return freeze if curve.sizes[curve.current_index].state in stopped else None
+    ladder = LadderProgress.from_json(measurement.progress)
+    asks = ladder.stage in ("choosing", "searching", "measuring", "consulting")
+    return freeze if asks and ladder.most_micros > 0 else None
 
 
 def question_freeze(context: AppContext, most_micros: int) -> Freeze | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from bot.rules.plans import plan_from_json
 from bot.services.read_rows import find_read_places, question_keys
 from bot.values.evaluations import LadderPlan, LadderProgress
-from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.values.learning_curves import trained_curve
 from storage.records import Dataset, Measurement, Run
 from storage.runs import RunLook
 from storage.store import Store
@@ -150,18 +150,17 @@ def _ladder_look(store: Store, measurement: Measurement) -> Look:
 
 
 def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
-    """Returns a look for each size of a tuned model's curve that no earlier curve or run has measured."""
+    """Returns a look for each size of a tuned model's curve that no earlier curve or run has measured. Earlier versions
+    trained such curves."""
     looks = []
     for measurement in store.measurements.done(ids, "curve"):
-        plan = plan_of(measurement.plan)
-        if not isinstance(plan, TunedCurvePlan):
+        curve = trained_curve(measurement.plan, measurement.progress)
+        if curve is None:
             continue
         name = f"m{measurement.id}"
-        for size in TunedCurveProgress.from_json(measurement.progress).sizes:
-            if size.from_before is not None:
-                continue
+        for size in curve.own_sizes:
             measured = MeasuredCandidate(Candidate("tuned", size.model), made_of=name)
-            look = Look(name, plan.holdout_sha256, (measured,))
+            look = Look(name, curve.holdout_sha256, (measured,))
             looks.append((measurement.updated_at, look))
     return looks
 

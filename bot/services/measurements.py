@@ -15,7 +15,6 @@ from bot.cards import judge_agreement
 from bot.cards import learning_curves as curve_views
 from bot.cards import prompt_search as prompt_views
 from bot.cards import sealed_rows as sealed_views
-from bot.cards import tuned_learning_curves as tuned_curve_views
 from bot.cards.blocks import CardBlock, Message, escape
 from bot.cards.candidates import looks_sentence, several_labels_text
 from bot.cards.general import text_message
@@ -41,7 +40,7 @@ from bot.services.datasets import CheckedDataset
 from bot.services.judge_worker import PairsForPeople
 from bot.services.measured_candidates import folder_of, known_ladder, load_measured
 from bot.values.evaluations import JudgeProgress, LadderPlan, LadderProgress
-from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
 from storage.records import Draft, Measurement
@@ -52,7 +51,6 @@ from trainers.money import to_micros, usd_micros
 FAULTS = 3
 LOOK_FOR_EXPIRY_S = 60.0
 OPEN = ("asked", "running")
-MeasurementProgress = LadderProgress | TunedCurveProgress
 
 
 def pairs_for_people(context: AppContext, measurement: Measurement) -> PairsForPeople | None:
@@ -71,12 +69,6 @@ def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreem
         rungs = Ladder.from_json(measurement.result).rungs if measurement.result else ()
         better = judge_worker.best_two(rungs)[0].arm.key if rungs else ""
     return judge_agreement_rules.summarize_labels(labels, better)
-
-
-def progress_of(measurement: Measurement) -> MeasurementProgress:
-    """Returns the progress of a ladder or of a tuned model's curve; a classical curve has none."""
-    kind = LadderProgress if measurement.kind == "ladder" else TunedCurveProgress
-    return kind.from_json(measurement.progress)
 
 
 def dataset_to_measure(
@@ -158,18 +150,8 @@ def _card(context: AppContext, measurement: Measurement, why: str) -> Message:
 
 
 def _curve_card(context: AppContext, measurement: Measurement, why: str) -> Message:
-    plan, is_open = plan_of(measurement.plan), measurement.state in OPEN
-    if isinstance(plan, TunedCurvePlan):
-        progress = TunedCurveProgress.from_json(measurement.progress)
-        if not is_open:
-            return tuned_curve_views.closed_card(measurement, plan, progress, why)
-        if progress.stage == "preparing":
-            return curve_views.progress_card(plan.title, plan.target)
-        if progress.stage == "asking":
-            left = _remaining_budget(context, measurement)
-            return tuned_curve_views.request_card(measurement, plan, progress, left)
-        return tuned_curve_views.progress_card(measurement, plan, progress)
-    if is_open:
+    plan = plan_of(measurement.plan)
+    if measurement.state in OPEN:
         return curve_views.progress_card(plan.title)
     if measurement.result is None:
         return curve_views.failure_card(plan.title, why)
@@ -180,7 +162,7 @@ def _remaining_budget(context: AppContext, measurement: Measurement) -> Budget:
     return budgets.tightest(context, measurement.channel, measurement.requested_by)
 
 
-def settle_cost(context: AppContext, measurement: Measurement, progress: MeasurementProgress) -> None:
+def settle_cost(context: AppContext, measurement: Measurement, progress: LadderProgress) -> None:
     """Goes on once the maximum cost is known: a free measurement begins; any other fails if the budget refuses it, else
     reserves the money and waits for a person to agree. Sealed rows wait for a person even if opening them is free."""
     now, most = context.clock(), progress.most_micros
@@ -216,7 +198,7 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
         measurement = context.store.measurements.get(number)
         if measurement is None or measurement.state != "asked":
             return state_refusal(number, measurement)
-        progress = progress_of(measurement)
+        progress = LadderProgress.from_json(measurement.progress)
         if progress.stage != "asking":
             return Refusal(
                 f"The cost of m{number} is still being computed; its card will show it in a moment."
@@ -245,17 +227,15 @@ def _budget_refusal(context: AppContext, measurement: Measurement, most: int) ->
     """Returns why `most` micro-dollars may not be spent on this measurement, and what to do about it."""
     limit = to_micros(context.settings.budget.measurement_usd)
     if most > limit:
-        is_ladder = measurement.kind == "ladder"
-        cheaper = "Name fewer models or rungs (`rungs=zero`)" if is_ladder else "Choose a cheaper model"
         return (
             f"It could cost up to {usd_micros(most)}, and the limit for one measurement is {usd_micros(limit)}. "
-            f"{cheaper}, or raise `measurement_usd` under [budget] in finetune.toml."
+            "Name fewer models or rungs (`rungs=zero`), or raise `measurement_usd` under [budget] in finetune.toml."
         )
     return budgets.refusal(context, measurement.channel, measurement.requested_by, most, "measurement")
 
 
 def _begin(
-    context: AppContext, measurement: Measurement, started: MeasurementProgress, now: float
+    context: AppContext, measurement: Measurement, started: LadderProgress, now: float
 ) -> Measurement | None:
     """Starts a measurement, None if another thread moved it first. Call it inside a transaction."""
     moved = context.store.measurements.move(
@@ -323,7 +303,7 @@ def end(
     why: str,
     *,
     actual_micros: int = 0,
-    progress: MeasurementProgress | None = None,
+    progress: LadderProgress | None = None,
 ) -> None:
     """Ends a measurement without a result, and releases the reserved money that was not spent. `why` may hold
     mrkdwn."""
@@ -479,15 +459,11 @@ def result_card(
 
 def _curve_result_card(context: AppContext, measurement: Measurement, curve: Curve) -> Message:
     settings = context.store.dataset_settings.get(curve.dataset)
-    beside = None
-    if isinstance(plan_of(measurement.plan), TunedCurvePlan):
-        beside = TunedCurveProgress.from_json(measurement.progress).classical
     return curve_views.card(
         curve,
         number=measurement.id,
         label_usd=_label_usd(measurement),
         bar=settings.bar if settings else None,
-        beside=beside,
         free=_free_candidates(context, curve),
     )
 
@@ -564,10 +540,9 @@ def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal
 
 def providers(measurement: Measurement) -> set[str]:
     """Returns the names of the providers that its rows are sent to."""
-    if measurement.kind == "ladder":
-        return {name.split("/", 1)[0] for name in LadderPlan.from_json(measurement.plan).price_of}
-    plan = plan_of(measurement.plan)
-    return {plan.provider} if isinstance(plan, TunedCurvePlan) else set()
+    if measurement.kind != "ladder":
+        return set()
+    return {name.split("/", 1)[0] for name in LadderPlan.from_json(measurement.plan).price_of}
 
 
 def prompts_of(measurement: Measurement) -> tuple[str, ...]:

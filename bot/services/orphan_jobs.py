@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bot.cards import interventions as views
 from bot.cards.blocks import Message, escape
@@ -17,7 +16,7 @@ from bot.context import AppContext
 from bot.rules import units
 from bot.rules.plans import plan_from_json
 from bot.services import approvals, interventions, notifications
-from bot.values.learning_curves import TunedCurveProgress
+from bot.values.learning_curves import trained_curve
 from storage.records import OPEN_RUN_STATES, Measurement, Run
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
@@ -27,14 +26,6 @@ LOOK_BACK_S = 30 * 24 * 3600.0
 MEASUREMENTS = 200
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SizeJob:
-    """One size of a tuned model's learning curve, whose job has a key of its own."""
-
-    measurement: Measurement
-    job_id: str | None
 
 
 def sweep(context: AppContext) -> None:
@@ -50,22 +41,27 @@ def sweep(context: AppContext) -> None:
 
 def _sweep(context: AppContext, provider: str, trainer: Trainer) -> None:
     run_keys = {key for name in context.settings.beside(provider) for key in context.store.runs.keys_at(name)}
-    sizes = {
-        size.key: SizeJob(measurement, size.job_id)
-        for measurement in context.store.measurements.newest(MEASUREMENTS)
-        if measurement.kind == "curve"
-        for size in TunedCurveProgress.from_json(measurement.progress).sizes
-    }
-    listed = trainer.jobs_by_key([*run_keys, *sizes], context.clock() - LOOK_BACK_S)
+    curve_keys = _curve_keys(context)
+    listed = trainer.jobs_by_key([*run_keys, *curve_keys], context.clock() - LOOK_BACK_S)
     for key, jobs in listed.items():
         run = context.store.runs.by_key(key) if key in run_keys else None
         if run:
             _check_run(context, trainer, run, jobs)
-        elif key in sizes:
-            _check_size(context, trainer, sizes[key], jobs)
+        elif key in curve_keys:
+            _check_curve(context, trainer, curve_keys[key], jobs)
         else:
             for job in _unfinished(jobs):
                 _alert(context, provider, job, key, views.unknown_job(provider, job), None)
+
+
+def _curve_keys(context: AppContext) -> dict[str, Measurement]:
+    """Returns the keys of jobs that an earlier version created for tuned models' learning curves."""
+    keys: dict[str, Measurement] = {}
+    for measurement in context.store.measurements.newest(MEASUREMENTS):
+        curve = trained_curve(measurement.plan, measurement.progress) if measurement.kind == "curve" else None
+        if curve is not None:
+            keys |= {size.key: measurement for size in curve.sizes}
+    return keys
 
 
 def _check_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[Job]) -> None:
@@ -86,14 +82,15 @@ def _check_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[J
         _handle_after_end(context, trainer, f"Run {run.id}", run.channel, live, is_unwanted=is_unwanted)
 
 
-def _check_size(context: AppContext, trainer: Trainer, size: SizeJob, jobs: Sequence[Job]) -> None:
-    measurement, live = size.measurement, _unfinished(jobs)
+def _check_curve(
+    context: AppContext, trainer: Trainer, measurement: Measurement, jobs: Sequence[Job]
+) -> None:
+    if measurement.state not in ("done", "failed", "cancelled"):
+        return
     owner = f"Measurement m{measurement.id}"
-    if measurement.state == "running" and size.job_id:
-        _cancel_others(context, trainer, owner, measurement.channel, size.job_id, live)
-    elif measurement.state in ("done", "failed", "cancelled"):
-        is_unwanted = measurement.state == "cancelled"
-        _handle_after_end(context, trainer, owner, measurement.channel, live, is_unwanted=is_unwanted)
+    is_unwanted = measurement.state == "cancelled"
+    live = _unfinished(jobs)
+    _handle_after_end(context, trainer, owner, measurement.channel, live, is_unwanted=is_unwanted)
 
 
 def _take_over(context: AppContext, run: Run, job: Job) -> None:

@@ -15,7 +15,6 @@ from bot.cards.status import (
     EvaluationSummary,
     LadderSummary,
     Status,
-    TunedCurveSummary,
     UnreadableSummary,
 )
 from bot.context import AppContext
@@ -32,8 +31,8 @@ from bot.services import (
 )
 from bot.services import evidence as evidence_services
 from bot.services.measured_candidates import known_ladder
-from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
-from bot.values.learning_curves import TunedCurveProgress, plan_of
+from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal
 from bot.values.sunsets import ending_soon
 from storage.records import Measurement, Run
@@ -180,7 +179,5 @@ def _read_summary(context: AppContext, measurement: Measurement) -> EvaluationSu
         ladder = known_ladder(context.store, context.settings.files, measurement) if result else None
         sealed = sealed_rows.load_test(context.store, measurement)
         return LadderSummary(measurement, plan, progress, ladder, context.clock(), sealed)
-    curve, drawn = Curve.from_json(result) if result else None, plan_of(measurement.plan)
-    if isinstance(drawn, CurvePlan):
-        return CurveSummary(measurement, drawn, curve)
-    return TunedCurveSummary(measurement, drawn, TunedCurveProgress.from_json(measurement.progress), curve)
+    curve = Curve.from_json(result) if result else None
+    return CurveSummary(measurement, plan_of(measurement.plan), curve)

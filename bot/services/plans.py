@@ -66,7 +66,6 @@ from bot.services.plan_requests import (
 )
 from bot.services.provider_jobs import LEAST_SWEEP_USD
 from bot.settings import Settings
-from bot.values.learning_curves import TunedCurvePlan
 from bot.values.requests import Start
 from bot.values.runs import Refusal
 from storage.records import Run
@@ -139,7 +138,7 @@ def current_destination(
     )
 
 
-def destination_change(context: AppContext, plan: Plan | TunedCurvePlan) -> str | None:
+def destination_change(context: AppContext, plan: Plan) -> str | None:
     """Returns a sentence about what differs from the approved destination, None if nothing does. Fields that a plan of
     an older release lacks are not compared."""
     before, row = plan.destination, context.settings.provider(plan.provider)
@@ -452,7 +451,7 @@ def _maximum_micros(cost: RunCost, *, is_rented: bool) -> int:
     return to_micros(most + cost.evaluation_most_usd)
 
 
-def listed_price_rise(context: AppContext, plan: Plan | TunedCurvePlan) -> str | None:
+def listed_price_rise(context: AppContext, plan: Plan) -> str | None:
     """Returns a sentence if a price of the plan's target is higher in the price list now, None if not."""
     target = find_target(context.settings.providers, f"{plan.provider}/{plan.base_model}")
     if isinstance(target, Refusal):

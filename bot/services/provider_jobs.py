@@ -20,9 +20,8 @@ from typing import Literal, Protocol, Self
 from bot.context import AppContext, CoreContext
 from bot.rules import budgets
 from bot.rules.plans import Plan, plan_from_json
-from bot.values.learning_curves import TunedCurveProgress, provider_of
 from bot.values.runs import Progress
-from storage.records import Measurement, Run, RunState
+from storage.records import Run, RunState
 from trainers.client import Trainer
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.money import from_micros
@@ -418,9 +417,6 @@ def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], o
         for run in unfinished:
             if run.provider == name and f"run {run.id}" != owner:
                 needed |= uploads_of_run(run)
-        for measurement in context.store.measurements.open():
-            if f"m{measurement.id}" != owner:
-                needed |= _uploads_of_curve(measurement, name)
     unneeded, now = hashes - needed, context.clock()
     if not unneeded:
         return 0
@@ -433,10 +429,3 @@ def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], o
     if deleted:
         log.info("%s: %s uploaded files were deleted", owner, deleted)
     return deleted
-
-
-def _uploads_of_curve(measurement: Measurement, provider: str) -> set[str]:
-    if measurement.kind != "curve" or provider_of(measurement.plan) != provider:
-        return set()
-    sizes = TunedCurveProgress.from_json(measurement.progress).sizes
-    return {size.sha256 for size in sizes if size.state in ("waiting", "creating", "training")}

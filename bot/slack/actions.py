@@ -39,7 +39,6 @@ from bot.cards import help as help_cards
 from bot.cards import interventions as intervention_cards
 from bot.cards import judge_checks as judge_check_cards
 from bot.cards import tried_answers as answer_cards
-from bot.cards import tuned_learning_curves as tuned_curve_cards
 from bot.cards.blocks import Message
 from bot.context import AppContext
 from bot.health import metrics
@@ -155,7 +154,6 @@ SHOWN: Mapping[str, _ByValue] = {
     estimates.MEASURE: _with_number(evaluation_services.ask_after_estimate),
     **dict.fromkeys((estimates.USE_ENCODER, sunsets.RETUNE), sunset_services.start),
     evaluations.MEASURE: _with_number(measurements.agree),
-    tuned_curve_cards.TRAIN: _with_number(measurements.agree),
     models.PROMOTE: _with_number(promotions.promote_run),
     deployments.KEEP: _with_number(deployment_requests.keep),
     deployments.STOP: _with_number(deployment_requests.stop),

@@ -250,12 +250,11 @@ def measure_baseline(call: Call, **values: Any) -> Reply:
     "curve",
     help="find out whether more labelled rows would help, and which",
     needs=("measure",),
-    usage="DATASET [target=local/smollm2-135m predict=2000,5000 label_usd=0.5]",
+    usage="DATASET [predict=2000,5000 label_usd=0.5]",
 )
 @click.argument("dataset", type=DATASET)
-@question_options("target", "label_usd")
+@question_options("label_usd")
 @click.option("--predict", type=PREDICT, default=(), help="Numbers of rows to extend the curve to.")
-@click.option("--because", type=REASON, help=BECAUSE)
 def draw_curve(call: Call, **values: Any) -> Reply:
     return _refusal_or_none(learning_curves.ask(call.context, Curve(**values), call.person, call.channel))
 

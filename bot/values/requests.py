@@ -59,15 +59,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve of the model `target`, or of the classical model, which is free, if that is None. `predict` are
-    the numbers of rows to extrapolate to; empty means the usual ones. `label_usd` defaults to the last one in a
-    shared estimate."""
+    """A learning curve of the classical model, which is free. `predict` are the numbers of rows to extrapolate to;
+    empty means the usual ones. `label_usd` defaults to the last one in a shared estimate."""
 
     dataset: str
-    target: str | None
     predict: tuple[int, ...] = ()
     label_usd: Decimal | None = None
-    because: str | None = None
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,6 @@ def parse(text: str) -> Parsed | Refusal:
             {"dataset": "tickets", "because": "the customers agreed", "prompt": "Sort it, because=it helps"},
         ),
         ("curve tickets", "curve", {"dataset": "tickets"}),
-        ("curve tickets target=local/tiny", "curve", {"dataset": "tickets", "target": "local/tiny"}),
         (
             "curve tickets predict=5000, 2000 label_usd=$0.50",
             "curve",
@@ -407,6 +406,7 @@ def test_other_text_is_no_run_number(text: str) -> None:
         ("baseline models=a/b", "Which dataset?"),
         ("curve", "Which dataset?"),
         ("curve tickets rows=3", "`curve` has no `rows=`"),
+        ("curve tickets target=local/tiny", "`curve` has no `target=`"),
         ("cancel x3", "is not a run number"),
         ("estimate tickets hours=-1", "`hours=`"),
         ("estimate tickets rate=lots", "`rate=`"),

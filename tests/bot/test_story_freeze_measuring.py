@@ -1,4 +1,4 @@
-"""What a freeze does to measurements: those that cost money wait, a curve before its next training."""
+"""What a freeze does to measurements: those that cost money wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from bot.cards import evaluations
 from demo.people import BEN
 from demo.workspace import wait_until
 from tests.bot.measurements import ACME, CHAT, PRICES, measurement, until, until_asked
-from tests.bot.test_story_curve_tuned import progress, start_curve, until_size, with_short_trainings
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.world import CLEO, Rules, World
 
@@ -20,7 +19,7 @@ MakeWorld = Callable[[Rules], World]
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
-    return with_short_trainings(make_world(Rules(more=PRICES)))
+    return make_world(Rules(more=PRICES))
 
 
 def test_a_ladder_agreed_to_during_a_freeze_asks_nothing_until_it_ends(world: World) -> None:
@@ -78,30 +77,3 @@ def test_a_ladder_under_way_asks_nothing_more_until_the_freeze_ends(world: World
     unfreeze(world, BEN, CLEO)
     until(world, "done")
     assert world.provider.count(CHAT) == 2 * 18, "answers under way are stored and not asked for again"
-
-
-def test_a_curve_ends_its_current_training_and_waits_before_the_next(world: World) -> None:
-    world.seed_dataset()
-    start_curve(world)
-    until_size(world, 0, "training")
-    freeze(world)
-    world.tick_until(lambda: progress(world).sizes[0].state == "evaluating", "the training to end")
-    world.tick(8)
-    assert progress(world).sizes[0].state == "evaluating" and world.provider.count(CHAT) == 0
-    assert world.find_message("m1", f"Waiting: spending was frozen by <@{BEN.id}>")
-    unfreeze(world, BEN, CLEO)
-    world.tick_until(lambda: progress(world).current_index == 1, "the first size to be done")
-    freeze(world)
-    world.tick(8)
-    assert progress(world).sizes[1].state == "waiting" and world.jobs() == 1
-    unfreeze(world, BEN, CLEO)
-    until_size(world, 1, "training")
-
-
-def test_a_curve_that_a_freeze_holds_can_be_cancelled(world: World) -> None:
-    world.seed_dataset()
-    start_curve(world)
-    until_size(world, 0, "evaluating")
-    freeze(world)
-    world.type("/finetune cancel m1", user=BEN)
-    until(world, "cancelled")

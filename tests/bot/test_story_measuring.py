@@ -25,6 +25,7 @@ from tests.bot.measurements import (
     until,
 )
 from tests.bot.props import LABELS
+from tests.bot.test_story_entry_points import open_home
 from tests.bot.world import DORA, PRIVATE, MakeWorld, Rules, World, words_of
 from tests.trainers.document_files import LOCKED, pdf, word
 from trainers.evaluation.results import Curve
@@ -83,8 +84,18 @@ def test_a_classical_curve_is_free_survives_a_restart_and_can_be_cancelled(world
     assert len([text for text in world.texts() if "Learning curve m1: tickets" in text]) == 1
 
 
+def test_a_plan_of_a_newer_release_holds_up_only_its_own_curve(world: World) -> None:
+    world.type("/finetune curve tickets")
+    newer = json.dumps({**json.loads(measurement(world).plan), "unknown": 1})
+    world.store.database.change("UPDATE measurements SET plan = ? WHERE id = 1", (newer,))
+    context = world.service.context
+    world.tick_until(lambda: measurement(world).next_at > context.clock() + 500, "the pause")
+    assert measurement(world).state == "running"
+    assert "this version can't read" in world.type("/finetune status")
+    assert "this version can't read" in open_home(world, ANA.id)
+
+
 def test_an_impossible_curve_says_why(world: World) -> None:
-    assert "I know no model to train" in world.type("/finetune curve tickets target=nonsense")
     assert "There is no dataset" in world.type("/finetune curve nothing")
     assert "Which dataset?" in world.type("/finetune curve")
     assert "“2k” should be numbers of rows" in world.type("/finetune curve tickets predict=2k")

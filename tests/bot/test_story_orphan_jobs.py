@@ -12,7 +12,7 @@ from bot.services import orphan_jobs, provider_jobs
 from storage.backup import back_up, restore
 from tests.bot.test_story_interventions import hidden_job, make_uncertain
 from tests.bot.test_story_slow_provider import BETA
-from tests.bot.world import JOBS, MODEL, PRIVATE, PUBLIC, START, Rules, World
+from tests.bot.world import JOBS, MODEL, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500
 
 MakeWorld = Callable[[Rules], World]
@@ -147,21 +147,6 @@ def test_orphan_jobs_are_found_once_a_provider_that_was_away_is_back(training: W
     copy_of_job(training)
     sweep(training)
     assert live_jobs(training) == ["ftjob-1"]
-
-
-def test_a_curve_points_second_job_is_cancelled(make_world: MakeWorld) -> None:
-    from tests.bot.measurements import PRICES
-    from tests.bot.test_story_curve_tuned import start_curve, until_size, with_short_trainings
-
-    world = with_short_trainings(make_world(Rules(more=PRICES)))
-    world.seed_dataset()
-    start_curve(world)
-    until_size(world, 0, "training")
-    copy_of_job(world)
-    sweep(world)
-    assert live_jobs(world) == ["ftjob-1"] and world.find_message(
-        "Measurement m1 had a second job", channel=PRIVATE
-    )
 
 
 def test_two_providers_of_one_account_leave_each_others_jobs_and_files_alone(

@@ -18,7 +18,7 @@ from demo.people import ANA, BEN
 from demo.slack_emulator import refused
 from tests.bot.measurements import ACME, PRICES, until_asked
 from tests.bot.test_story_freeze import freeze, unfreeze
-from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, GUS, JOBS, PRIVATE, START, TARGET, Rules, World
+from tests.bot.world import APPROVERS_GROUP, CLEO, DORA, GUS, JOBS, PRIVATE, START, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 
 MakeWorld = Callable[[Rules], World]
@@ -318,7 +318,6 @@ def test_a_hard_data_rule_cannot_be_overridden(make_world: MakeWorld) -> None:
     for line in (START, f"{START} because=the customers agreed to it"):
         reply = world.type(line)
         assert "“tickets &lt;stay&gt;” (finetune.toml, line" in reply and "It may go to local." in reply
-    assert "doesn't let this data go to acme" in world.type(f"/finetune curve tickets target={TARGET}")
     assert world.store.runs.newest() == []
 
 

@@ -15,12 +15,9 @@ from click.testing import CliRunner
 from bot import nightly
 from bot.cli import main
 from bot.services.provider_jobs import SETTLE_S
-from bot.services.tuned_learning_curves import curve_in_doubt
-from bot.values.learning_curves import TunedCurveProgress
 from demo.workspace import wait_until
 from storage.backup import back_up, restore
 from tests.bot.world import JOBS, World
-from tests.cards import curve_cards, measurements
 from tests.peers.hosted import KEY
 
 ROOT = Path(__file__).parents[2]
@@ -89,18 +86,6 @@ def test_a_job_list_that_lags_after_a_restore_leads_to_no_second_job(world: Worl
     world.provider.service.list_lag_s = 0
     world.tick_until_state("training")
     assert world.jobs() == 1
-
-
-def test_curve_points_that_may_have_a_job_are_looked_for_first() -> None:
-    progress = curve_cards.progress(curve_cards.DONE, curve_cards.TRAINS, curve_cards.WAITS)
-    running = measurements.measurement(
-        kind="curve", plan=curve_cards.plan().to_json(), progress=progress.to_json(), state="running"
-    )
-    restored = TunedCurveProgress.from_json(curve_in_doubt(running, 500.0))
-    assert [size.state for size in restored.sizes] == ["done", "training", "creating"]
-    assert restored.sizes[2].since == 500.0
-    assert restored.sizes[:2] == progress.sizes[:2]
-    assert curve_in_doubt(measurements.measurement(), 500.0) is None, "a ladder has no jobs"
 
 
 def test_a_backup_is_made_once_a_night(world: World) -> None:

@@ -152,7 +152,7 @@ def _views() -> dict[str, Json]:
                 mine=by_state["awaiting_approval"],
                 to_confirm=run_cards.evaluation_summaries()[1:2],
                 open=[*by_state["training"], *run_cards.evaluation_summaries()[:1]],
-                recent=[*by_state["done"], *run_cards.evaluation_summaries()[7:]],
+                recent=[*by_state["done"], *run_cards.evaluation_summaries()[4:]],
                 budget=BUDGET,
                 in_use=promotion_cards.in_use(),
                 links={

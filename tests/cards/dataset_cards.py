@@ -22,12 +22,12 @@ from bot.cards.datasets import Best, DatasetEntry
 from bot.rules.facts import Looks
 from bot.rules.plans import TaughtRows
 from storage.records import Waiver
-from tests.cards import builders, labelling_cards, measurements
+from tests.cards import builders, curve_cards, labelling_cards, measurements
 from tests.cards.builders import BEN, DUPLICATE, NOT_JSON, NOW, PERSONAL, TOO_FEW, WORTH_A_TRY
-from tests.cards.measurements import BIG, DIFF, MODEL, PRICES, RUNGS, SAME
+from tests.cards.measurements import BIG, DIFF, PRICES, RUNGS, SAME
 from trainers.dataset.rows import Columns, ShownRow
 from trainers.documents import Unreadable
-from trainers.evaluation.results import Candidate, Rung
+from trainers.evaluation.results import Rung
 
 DAY = date(2026, 11, 25)
 
@@ -138,7 +138,6 @@ def _datasets() -> dict[str, Message]:
 
 def _learning() -> dict[str, Message]:
     flat = measurements.curve(points_per_100=0.004, needs=(), predicted=())
-    tuned = measurements.curve(arm=Candidate("tuned", MODEL), points_per_100=2.4)
     return {
         "dataset-dropped": dataset_versions.version_changes(
             builders.dataset(version=2), replace(DIFF, held_out_dropped=18), 121
@@ -154,7 +153,9 @@ def _learning() -> dict[str, Message]:
         "curve-untold": learning_curves.card(
             measurements.inconclusive_curve(), number=5, label_usd=Decimal("0.10")
         ),
-        "curve-tuned": learning_curves.card(tuned, number=5, bar=0.99),
+        "curve-tuned": learning_curves.card(
+            curve_cards.tuned_curve(), number=5, label_usd=Decimal("0.50"), bar=0.9
+        ),
     }
 
 

@@ -10,12 +10,11 @@ from bot.cards.blocks import Message
 from bot.cards.budgets import Month
 from bot.cards.plan_training import EarlierRun
 from bot.cards.plans import ONE_APPROVER, Pending
-from bot.cards.status import CurveSummary, EvaluationSummary, LadderSummary, Status, TunedCurveSummary
+from bot.cards.status import CurveSummary, EvaluationSummary, LadderSummary, Status
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import Continued, OtherModel, Plan, Retraining, TaughtRows
 from bot.values.evaluations import CurvePlan, LadderProgress
-from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
 from storage.money import Commitment, Freeze
 from storage.records import Run
@@ -195,7 +194,7 @@ def _runs() -> dict[str, Message]:
         "run-audit": audits.card(audits.History(7, AUDITED)),
         "run-list-empty": runs.listing([]),
         "status": status.card(
-            Status(summaries[:2], measured[:7], [builders.run_summary("done"), *measured[7:]])
+            Status(summaries[:2], measured[:4], [builders.run_summary("done"), *measured[4:]])
         ),
         "status-of-measurements": status.card(Status([], measured[:1], [])),
         "status-in-use": status.card(Status([], [], [], in_use=promotion_cards.in_use())),
@@ -218,27 +217,13 @@ def _runs() -> dict[str, Message]:
 
 
 def evaluation_summaries() -> list[EvaluationSummary]:
-    """Seven that are open, then two with a result."""
+    """Four that are open, then two with a result."""
     curve = CurvePlan("tickets", 1, HASH, HASH, (600,))
-    sizes = tuple(PlannedSize(rows, (), 40_000, 1_000) for rows in (100, 200, 400))
-    tuned = TunedCurvePlan(
-        "tickets", 2, HASH, HASH, 77, ("a", "b"), "local", "smollm2-135m", sizes, 1, "[]", (800,)
-    )
-    done = SizeProgress(100, HASH, "ft-1", "done")
-    trains = SizeProgress(200, HASH, "ft-2", "training", training=TRAINING)
-    half = TunedCurveProgress("training", (done, trains, SizeProgress(400, HASH, "ft-3")), 123_000)
     return [
         _ladder_summary(),
         _ladder_summary("asked", measurements.asking_progress(), id=4),
         _ladder_summary("asked", LadderProgress(), id=5),
         CurveSummary(measurements.measurement(kind="curve", id=6), curve, None),
-        TunedCurveSummary(measurements.measurement(kind="curve", id=7), tuned, half, None),
-        TunedCurveSummary(
-            measurements.measurement("asked", kind="curve", id=8), tuned, replace(half, stage="asking"), None
-        ),
-        TunedCurveSummary(
-            measurements.measurement(kind="curve", id=9), tuned, replace(half, stage="judging"), None
-        ),
         _ladder_summary("done", id=2),
         CurveSummary(measurements.measurement("done", kind="curve", id=1), curve, measurements.curve()),
     ]

@@ -156,8 +156,8 @@ def test_every_learning_curve_is_drawn(tmp_path: Path) -> None:
     perfect = measurements.curve(
         points=points, a=0.0, b=0.0, c=1.0, predicted=(Prediction(160, 1.0, 1.0, 1.0),)
     )
-    curve, draw = measurements.curve(), loss_plot.draw_learning_curve
-    assert_drawn(draw(curve_cards.tuned_curve(), tmp_path / "a.png", curve))
+    draw = loss_plot.draw_learning_curve
+    assert_drawn(draw(curve_cards.tuned_curve(), tmp_path / "a.png"))
     assert_drawn(draw(measurements.curve(predicted=()), tmp_path / "b.png"))
     assert_drawn(draw(perfect, tmp_path / "c.png"))
     assert draw(measurements.curve(points=points[:1]), tmp_path / "d.png") is None

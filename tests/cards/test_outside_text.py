@@ -33,7 +33,6 @@ from bot.cards import (
     runs,
     status,
     tried_answers,
-    tuned_learning_curves,
 )
 from bot.cards.blocks import INVISIBLE, code, escape
 from bot.cards.datasets import Best, DatasetEntry
@@ -49,7 +48,7 @@ from bot.rules.reasons import FillGap, QuotedSentence, Reason, Step
 from bot.values.evaluations import ArmProgress, LadderProgress
 from bot.values.runs import Advice, ChangedRow
 from storage.records import AuditEntry
-from tests.cards import builders, curve_cards, measurements, promotion_cards
+from tests.cards import builders, measurements, promotion_cards
 from tests.cards.all_cards import many_labels
 from tests.cards.builders import ANA, APPROVALS, ASK, BEN, CLEO, GPT_4O, HOSTED, NOW, TRAINING
 from tests.cards.measurements import COMPARED, DIFF, DISTRUSTING
@@ -124,20 +123,6 @@ def _data_cards(text: str) -> dict[str, Any]:
     }
 
 
-def _tuned_curve_cards(name: str, text: str) -> dict[str, Any]:
-    requested = measurements.measurement("asked", kind="curve", id=10**9)
-    plan = curve_cards.plan(dataset=name, provider=name, base_model=text, version=10**9, n_holdout=10**9)
-    size = replace(curve_cards.ASKS, rows=10**9, from_before=text, declined=("x",) * 9)
-    progress = curve_cards.progress(size, curve_cards.TRAINS, most=10**18, note=text)
-    return {
-        "tuned curve, asked": tuned_learning_curves.request_card(
-            requested, plan, progress, Budget(10**18, 10**17)
-        ),
-        "tuned curve": tuned_learning_curves.progress_card(requested, plan, progress),
-        "tuned curve, over": tuned_learning_curves.closed_card(requested, plan, progress, escape(text[:900])),
-    }
-
-
 def _evaluation_cards(text: str) -> dict[str, Any]:
     dataset = text[:300]
     model = f"{dataset[:100]}/{text[:300]}"
@@ -176,15 +161,14 @@ def _evaluation_cards(text: str) -> dict[str, Any]:
                 worst, spent_micros=10**18, estimated_micros=10**18, how_read=text, notes=[text] * 9
             ),
         ),
-        "curve": learning_curves.card(curve, number=10**9, label_usd=Decimal(10**6), bar=0.999, beside=curve),
+        "curve": learning_curves.card(curve, number=10**9, label_usd=Decimal(10**6), bar=0.999),
         "curve's details": general.details_modal(
             f"Measurement m{10**9}", learning_curves.details(curve, Decimal(10**6))
         ),
-        **_tuned_curve_cards(dataset, text),
         "dataset, changed": dataset_versions.version_changes(
             builders.dataset(version=2), replace(DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
         ),
-        "curve, working": learning_curves.progress_card(dataset, dataset, text),
+        "curve, working": learning_curves.progress_card(dataset),
         "curve, failed": learning_curves.failure_card(dataset, escape(text[:900])),
         "prices": prices.listing([priced, unknown] * 60, date(2026, 11, 25)),
         "preference": judge_agreement.question_card("3 17", text, text, text, done=10**9, wanted=10**9),

@@ -44,7 +44,7 @@ JOBS, TRAINING, APPROVING = (
 RULES, CLIENT, OUTBOX = "bot/rules/permissions.py", "trainers/client.py", "storage/messages.py"
 PROVIDER, APPROVAL = "tests/bot/test_story_provider_faults.py", "tests/bot/test_story_approval.py"
 DECIDING = "tests/rules/test_permissions.py"
-TRACES, CURVES = "tests/bot/test_lost_answers.py", "tests/bot/test_story_curve_tuned.py"
+TRACES = "tests/bot/test_lost_answers.py"
 FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_outbox_sender.py"
 PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_interventions.py"
 POLICY, LADDER = "tests/bot/test_story_policy.py", "tests/bot/test_story_ladder.py"
@@ -264,14 +264,6 @@ GUARDS = (
         f"{POLICY}::test_an_approver_who_left_the_group_before_the_create_voids_the_approval",
     ),
     Guard(
-        "a curve's approval is checked before each create",
-        "bot/services/tuned_learning_curves.py",
-        "            case data_policy.Forbidden(reason):",
-        "            case data_policy.Forbidden(_):\n                return True\n"
-        "            case data_policy.Forbidden(reason):",
-        f"{CURVES}::test_no_size_is_trained_once_the_approver_may_no_longer_measure",
-    ),
-    Guard(
         "data rules when the quorum is lowered",
         APPROVING,
         "            if not forbidden and not budgets.refusal(",
@@ -441,13 +433,6 @@ GUARDS = (
         "    if before.engine is not None and before.engine != now.engine:",
         "    if False:",
         f"{BOUND}::test_a_changed_engine_version_is_noticed",
-    ),
-    Guard(
-        "the destination that a curve's approval names",
-        "bot/services/tuned_learning_curves.py",
-        '        case "waiting" | "creating" if other := plans.destination_change(step.context, step.plan):',
-        '        case "waiting" | "creating" if other := None:',
-        "tests/bot/test_story_curve_tuned.py::test_no_size_is_trained_at_another_address_than_was_agreed",
     ),
     Guard(
         "no plan where training is closed to us",

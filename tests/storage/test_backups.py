@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from storage.audit import IntactLog, verify_log
-from storage.backup import MarkUncertain, back_up, delete_old_backups, is_due, restore
+from storage.backup import back_up, delete_old_backups, is_due, restore
 from storage.database import DatabaseInUse, Stopped, StorageError
 from storage.driver import sqlite3
-from storage.evaluations import NewMeasurement
 from storage.store import Store
 from tests.storage.audit_log import alter_audit_log, fill_audit_log
 from tests.storage.conftest import add_run
@@ -181,18 +180,6 @@ def test_an_approved_run_is_an_uncertain_create_after_a_restore(database: Path, 
     backup = back_up(database, tmp_path / "to", now=NOON)
     (run,) = restore(backup.path, database, tmp_path / "files", now=NOON).open
     assert (run.state, run.state_since) == ("creating", NOON)
-
-
-def test_a_measurements_progress_is_marked_uncertain_by_a_restore(database: Path, tmp_path: Path) -> None:
-    store = Store(database)
-    store.measurements.add(NewMeasurement("curve", 1, "C1", "U1", "{}", "running"), now=1.0)
-    store.close()
-    backup = back_up(database, tmp_path / "to", now=NOON)
-    mark: MarkUncertain = lambda measurement, now: f"{measurement.id} at {now}"  # noqa: E731
-    restore(backup.path, database, tmp_path / "files", now=NOON, mark_uncertain=mark)
-    store = Store(database)
-    assert [row.progress for row in store.measurements.open()] == [f"1 at {NOON}"]
-    store.close()
 
 
 def test_a_restore_is_refused_while_a_bot_runs(database: Path, tmp_path: Path) -> None:

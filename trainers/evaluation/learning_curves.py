@@ -106,8 +106,7 @@ def build_curve(
     holdout_sha256: str,
     is_crossed: bool = False,
 ) -> Curve:
-    """Builds the curve for the points of any arm, including a tuned model. `rows` is the current number of training
-    rows."""
+    """Builds the curve through a candidate's points. `rows` is the current number of training rows."""
     fitted = fit_curve(points, predict, held=held, seed=seed)
     # The gain can't exceed what the last point lacks to 100%, even if the fitted curve is below that point.
     gain = min(fitted.score(rows + 100) - fitted.score(rows), 1 - points[-1].score)
