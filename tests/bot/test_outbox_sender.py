@@ -469,6 +469,11 @@ def test_customers_words_never_follow_a_card_into_the_fallback_channel(outbox: O
     assert not [text for text in reports if "rows that changed" in text or "customers' words" in text]
     assert outbox.waiting() == 0
 
+    outbox.slack._change(TICKETS.id, archived=False, private=True)
+    outbox.put(text="a row of what is private now", thread="result 1", private=True)
+    outbox.send_times(5, 60)
+    assert not [text for text in outbox.texts(OTHERS.id) if "a row of" in text] and outbox.waiting() == 0
+
 
 def show_card(outbox: OutboxHarness, card: Message) -> None:
     outbox.store.outbox.show("dataset 1", TICKETS.id, card.letter(), now=outbox.now)
