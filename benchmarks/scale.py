@@ -35,6 +35,7 @@ from demo.service import RunningBot
 from demo.slack_emulator import SlackEmulator
 from demo.slack_emulator.faults import TIERS
 from demo.workspace import NotAnswered, WorkspaceError, wait_until
+from storage.audit import query_read_only
 from storage.database import Database
 from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
@@ -55,9 +56,24 @@ RUNS = 10
 COMMITS = 1_000
 BASES = ("smollm2-135m", "mistral-7b", "llama-3.3-70b")
 REPEATS = 20
-COMMANDS = ("status", "datasets", "models", "runs", "results 9001", "audit 7", "budget", "help")
-SETTLE_S = 15.0  # after a start, so that its own work isn't counted
-IDLE_S = 20.0
+COMMANDS = (
+    "status",
+    "datasets",
+    "models",
+    "runs",
+    "results 9001",
+    "audit 7",
+    "budget",
+    "help",
+    "help estimate",
+    "prices",
+    "prices gpt-4o-mini",
+    "rights",
+    "estimate ds0007 current=gpt-4o volume=10M target=local/smollm2-135m",
+)
+NIGHTLY_S = 900.0  # for the backup, which a bot without one makes at its start
+SETTLE_S = 15.0  # after it, so that its work isn't counted
+IDLE_S = 30.0
 
 
 def main(jobs: int) -> None:
@@ -155,17 +171,50 @@ def measure_old_bot(runs: int, data: Path | None) -> None:
         slack.limit_calls()
         with RunningBot(folder, slack.access, ROOT / ".cache" / "smollm2-135m") as bot:
             slack.deliver_to(bot.request_url)
+            backups = folder / "data" / "backups"
+            wait_until(lambda: any(backups.glob("finetune-*.db")), "the nightly backup", seconds=NIGHTLY_S)
+            # Its trainer has none of the models, which the bot notices after the backup.
+            wait_until(
+                lambda: not n_models_there(folder / "data" / "finetune.db"),
+                "the check of all models",
+                seconds=NIGHTLY_S,
+            )
             time.sleep(SETTLE_S)
+            measure_idle(bot.pid)
             for command in COMMANDS:
-                measure_command(slack, bot.pid, command)
+                measure_command(slack, bot.pid, command, "first")
+                measure_command(slack, bot.pid, command, "again")
+            measure_home(slack, bot.pid)
             measure_people(slack)
-            before = cpu_seconds(bot.pid)
-            time.sleep(IDLE_S)
-            share = (cpu_seconds(bot.pid) - before) / IDLE_S
-            report(f"idle: {100 * share:.1f}% of a core")
 
 
-def measure_command(slack: SlackEmulator, pid: int, command: str) -> None:
+def n_models_there(database: Path) -> int:
+    ((count,),) = query_read_only(
+        database, "SELECT count(*) FROM models WHERE gone_at IS NULL", what="the models"
+    )
+    return int(count)
+
+
+def measure_idle(pid: int) -> None:
+    before = cpu_seconds(pid)
+    time.sleep(IDLE_S)
+    cpu_s = cpu_seconds(pid) - before
+    report(
+        f"idle: {100 * cpu_s / IDLE_S:.1f}% of a core, so a tick takes at most {1000 * cpu_s / IDLE_S:.0f} ms"
+    )
+
+
+def measure_home(slack: SlackEmulator, pid: int) -> None:
+    """Reports the time until the App Home is there, and the CPU time that the bot took for it."""
+    cpu = cpu_seconds(pid)
+    begun = time.monotonic()
+    slack.open_home(ANA.id)
+    wait_until(lambda: slack.home(ANA.id), "the App Home", seconds=60)
+    drawn_s = time.monotonic() - begun
+    report(f"App Home: drawn in {drawn_s:.2f} s, {cpu_seconds(pid) - cpu:.2f} s of CPU")
+
+
+def measure_command(slack: SlackEmulator, pid: int, command: str, which: str) -> None:
     """Reports the time until the ack and the answer, and the CPU time and the look-ups that the bot took for it."""
     n_answers = len(slack.ephemerals(ANA.id))
     n_calls = len(slack.calls())
@@ -174,7 +223,7 @@ def measure_command(slack: SlackEmulator, pid: int, command: str) -> None:
     try:
         slack.command(ANA.id, CHANNELS[7].id, f"/finetune {command}")
     except NotAnswered:
-        report(f"{command}: not acked in {time.monotonic() - begun:.1f} s")
+        report(f"{command} ({which}): not acked in {time.monotonic() - begun:.1f} s")
         return
     acked_s = time.monotonic() - begun
     wait_until(lambda: len(slack.ephemerals(ANA.id)) > n_answers, f"the answer to {command}", seconds=60)
@@ -183,7 +232,7 @@ def measure_command(slack: SlackEmulator, pid: int, command: str) -> None:
     cpu_s = cpu_seconds(pid) - cpu
     answer = slack.ephemerals(ANA.id)[-1].text
     report(
-        f"{command}: acked in {1000 * acked_s:.0f} ms, answered in {answered_s:.2f} s, "
+        f"{command} ({which}): acked in {1000 * acked_s:.0f} ms, answered in {answered_s:.2f} s, "
         f"{cpu_s:.2f} s of CPU, {len(look_ups)} look-ups: {answer[:60]!r}"
     )
 

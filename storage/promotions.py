@@ -111,6 +111,11 @@ class Promotions(Table):
         """Returns the current promotion of each dataset, ordered by the dataset's name."""
         return self._db.all(_promotion, "SELECT * FROM promotions WHERE ended_at IS NULL ORDER BY dataset")
 
+    def current_of(self, model: str) -> list[Promotion]:
+        """Returns the promotions by which this model is in use, ordered by the dataset's name."""
+        sql = "SELECT * FROM promotions WHERE model = ? AND ended_at IS NULL ORDER BY dataset"
+        return self._db.all(_promotion, sql, (model,))
+
     def to_sync(self, now: float) -> list[Promotion]:
         """Returns the current promotions whose alias has to be set and whose next try is due."""
         return self._db.all(

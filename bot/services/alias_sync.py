@@ -121,10 +121,9 @@ def _record_presence(context: AppContext, model: Model, gone_at: float | None) -
         context.audit("finetune", action, f"run {model.run_id}")
         card = views.model_back if gone_at is None else views.model_lost
         once = f"{action} {model.name} {context.clock():.0f}"
-        for promotion in context.store.promotions.all_current():
-            if promotion.model == model.name:
-                message = card(model, promotion.dataset, context.settings.title_of(model.provider))
-                context.post(promotion.channel, message.letter(), dedupe=once)
+        for promotion in context.store.promotions.current_of(model.name):
+            message = card(model, promotion.dataset, context.settings.title_of(model.provider))
+            context.post(promotion.channel, message.letter(), dedupe=once)
 
 
 def _set_again(context: AppContext, promotion: Promotion, model: Model, target: str | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import TypeVar
 
 from bot.cards.blocks import code
@@ -91,9 +92,10 @@ def _look_up(
 ) -> Caller:
     """Looks everything up in parallel: a look-up may take a second, and a form has to open within three."""
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
-        who = pool.submit(directory.person, person)
-        where = pool.submit(_describe_channel, directory, channel) if channel else None
-        members = dict(zip(groups, pool.map(directory.members, groups), strict=True))
+        # Each with a copy of this thread's context, in which Slack is asked each question once.
+        who = pool.submit(copy_context().run, directory.person, person)
+        where = pool.submit(copy_context().run, _describe_channel, directory, channel) if channel else None
+        members = _look_up_members(pool, directory, groups)
         rules = Rules(context.settings.policy, members)
         return Caller(who.result(), rules, where.result() if where else None)
 
@@ -119,8 +121,15 @@ def current_rules(context: AppContext, action: Action, directory: Directory | No
     groups = _groups_to_look_up(context.settings.policy, action)
     directory = directory or context.directory
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
-        members = dict(zip(groups, pool.map(directory.members, groups), strict=True))
+        members = _look_up_members(pool, directory, groups)
     return Rules(context.settings.policy, members)
+
+
+def _look_up_members(
+    pool: ThreadPoolExecutor, directory: Directory, groups: Sequence[str]
+) -> dict[str, frozenset[str] | None]:
+    future_by_group = {group: pool.submit(copy_context().run, directory.members, group) for group in groups}
+    return {group: future.result() for group, future in future_by_group.items()}
 
 
 def _groups_to_look_up(policy: Policy, action: Action, person: str | None = None) -> list[str]:

@@ -50,7 +50,8 @@ class AckGate:
                 self._n_unacked -= 1
                 settle_s = SETTLE_S if self._had_several else 0.0
                 self._opens_at = time.monotonic() + settle_s
-                self._changed.notify_all()
+                if not self._n_unacked:
+                    self._changed.notify_all()
 
     def after_acks(self, work: Callable[[], None]) -> Callable[[], None]:
         """Returns the work with a wait for the open gate before it."""

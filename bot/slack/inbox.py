@@ -26,6 +26,7 @@ from bot.command_parser import unescape
 from bot.context import AppContext
 from bot.health import metrics
 from bot.services import notifications
+from bot.slack.users import begin_click, end_click
 
 REFUSED = re.compile(r'"ok"\s*:\s*false')  # Slack answers `ok`, or JSON with the error
 DELIVERY, REFERENCE = "finetune_delivery", "finetune_reference"
@@ -66,6 +67,7 @@ class _MarkBegun(ListenerStartHandler):
 
     def handle(self, request: BoltRequest, response: BoltResponse | None) -> None:
         logs.begin(request.context.get(REFERENCE))
+        begin_click()
         if delivery := request.context.get(DELIVERY):
             self._context.store.inbox.begin(delivery)
 
@@ -75,6 +77,7 @@ class _MarkEnded(ListenerCompletionHandler):
         self._context = context
 
     def handle(self, request: BoltRequest, response: BoltResponse | None) -> None:
+        end_click()
         if delivery := request.context.get(DELIVERY):
             self._context.store.inbox.end(delivery)
         if arrived := request.context.get(ARRIVED):

@@ -1,10 +1,11 @@
-"""Looks up people, groups and channels in Slack, without a cache. A look-up that fails, or that Slack's limits leave no
-room for, returns None, which callers must treat as no."""
+"""Looks up people, groups and channels in Slack, without a cache, but each once for a click. A look-up that fails, or
+that Slack's limits leave no room for, returns None, which callers must treat as no."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
@@ -25,6 +26,9 @@ UNCLEAR = frozenset({"internal_error", "fatal_error", "service_unavailable"})
 PASSING = UNCLEAR | {"ratelimited", "rate_limited"}
 LOOK_UP_TIMEOUT_S = 1
 MEMBERS_A_PAGE, MOST_PAGES = 999, 20
+
+# What Slack has answered to the click that is handled, by the question: several rules ask the same.
+_answers_to_click: ContextVar[dict[Hashable, Any] | None] = ContextVar("_answers_to_click", default=None)
 
 
 def is_unavailable(error: SlackApiError) -> bool:
@@ -72,6 +76,15 @@ def read_channel(info: Mapping[str, Any]) -> ChannelFacts:
         is_shared=_has_any(info, "is_ext_shared", "is_pending_ext_shared", "pending_shared"),
         takes_posts=_has_any(info, "is_im", "is_member"),
     )
+
+
+def begin_click() -> None:
+    """From here on, Slack is asked each question once, in this context and in those copied from it."""
+    _answers_to_click.set({})
+
+
+def end_click() -> None:
+    _answers_to_click.set(None)
 
 
 class SlackDirectory:
@@ -189,6 +202,18 @@ class SlackDirectory:
 
     def _ask(self, method: str, call: Callable[..., Any], **arguments: Any) -> Any:
         """Returns Slack's answer, which may be that there is no such channel; None if there is no other answer."""
+        answers = _answers_to_click.get()
+        if answers is None:
+            return self._ask_slack(method, call, arguments)
+        question = (method, *sorted(arguments.items()))
+        if question not in answers:
+            answer = self._ask_slack(method, call, arguments)
+            if answer is None:
+                return None
+            answers[question] = answer
+        return answers[question]
+
+    def _ask_slack(self, method: str, call: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         if not self._limits.take(method, reserve=self._reserve):
             return None
         try:

@@ -14,6 +14,7 @@ from bot.services import estimate_requests, row_labels
 from bot.services.evidence import load_evidence
 from bot.services.row_labels import NextVersion
 from bot.services.row_labels_worker import WrittenFile, store_lines
+from bot.slack.limits import CALLS_A_MINUTE
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import Person, wait_until
@@ -125,7 +126,10 @@ def test_labels_of_suspicious_rows_make_a_version_with_a_diff(suspicious: World)
 def test_each_label_is_stored_at_once_and_a_restart_loses_none(suspicious: World) -> None:
     suspicious.click(DORA, "label_rows")
     press(suspicious, DORA, "label_keep")
+    n_calls = len(suspicious.slack.calls())
     press(suspicious, DORA, "label_drop")
+    methods = [call.method for call in suspicious.slack.calls()[n_calls:] if call.method in CALLS_A_MINUTE]
+    assert len(methods) == len(set(methods)) and "users.info" in methods, "each question once for a click"
     (labelling,) = suspicious.store.labellings.on([1])
     assert [label.label for label in suspicious.store.labellings.labels(labelling)][1] is None
     suspicious.restart()
