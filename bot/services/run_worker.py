@@ -40,6 +40,7 @@ from trainers.evaluation.statistics import (
 from trainers.pricing import PriceRow
 from trainers.types import Metric
 
+SHARES_OF_A_ROW = ("json", "f1")  # scorings by which an answer may be partly right
 BEFORE = Candidate("zero")  # what answered before training; its name is nowhere shown
 
 
@@ -113,8 +114,9 @@ def judge_run(
     compared = compare([row.correct for row in base], [row.correct for row in tuned])
     folder.mkdir(parents=True, exist_ok=True)
     beside = _ladder_beside_best(comparison, holdout, now)
-    is_base_ahead = _is_base_ahead(base, beside)
     (tuned_rung,) = beside.rung("tuned")
+    base_by_shares = _base_by_shares(comparison, holdout, tuned_rung)
+    is_base_ahead = _is_base_ahead(base, base_by_shares, beside)
     base_matrix = _confusion(labels, expected, base)
     matrix = _confusion(labels, expected, tuned)
     label_changes: tuple[LabelChange, ...] = ()
@@ -142,15 +144,15 @@ def judge_run(
         labels=label_changes,
         worse_labels=worse_labels,
         judge=comparison.judge,
-        partial=_partial_change(comparison, holdout, tuned_rung),
+        partial=_partial_change(base_by_shares, tuned_rung),
     )
 
 
-def _partial_change(comparison: RunComparison, holdout: Sequence[Example], tuned: Rung) -> ScoreChange | None:
-    """Compares both by shares of a row, None if a row is right or wrong."""
+def _base_by_shares(comparison: RunComparison, holdout: Sequence[Example], tuned: Rung) -> Rung | None:
+    """Scores the base model by shares of a row like the tuned one, None if a row is right or wrong."""
     from trainers.evaluation import ladder
 
-    if tuned.scoring not in ("json", "f1"):
+    if tuned.scoring not in SHARES_OF_A_ROW:
         return None
     alone = ladder.build_ladder(
         {BEFORE: comparison.base},
@@ -164,6 +166,14 @@ def _partial_change(comparison: RunComparison, holdout: Sequence[Example], tuned
         measured_at=0.0,
     )
     (base,) = alone.rungs
+    return base
+
+
+def _partial_change(base: Rung | None, tuned: Rung) -> ScoreChange | None:
+    from trainers.evaluation import ladder
+
+    if base is None:
+        return None
     # The comparison wants the better of the two first.
     if tuned.score >= base.score:
         pair = ladder.compare_rungs(tuned, base)
@@ -212,15 +222,20 @@ def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]
     return tuple(LabelChange(old.label, old.expected, old.correct, new.correct) for old, new in pairs)
 
 
-def _is_base_ahead(base: Sequence[AnswerRow], beside: Ladder) -> bool | None:
+def _is_base_ahead(base: Sequence[AnswerRow], by_shares: Rung | None, beside: Ladder) -> bool | None:
     """Compares the base model with the best alternative by the rule for any later look: what is measured last has to be
     clearly ahead."""
     best = _best_alternative(beside)
-    if best is None or best.scoring not in SAME_MEASURE:
+    if best is None:
         return None
-    scores = tuple(float(row.correct) for row in base)
+    if by_shares is not None:
+        scores = by_shares.scores
+    elif best.scoring in SAME_MEASURE:
+        scores = tuple(float(row.correct) for row in base)
+    else:
+        return None
     share = sum(scores) / len(scores)
-    later = replace(best, arm=Candidate("zero"), score=share, scores=scores, look=best.look + 1)
+    later = replace(best, arm=BEFORE, score=share, scores=scores, look=best.look + 1)
     return find_best([best, later]) is later
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,15 @@ import pytest
 from bot.cards.result_comparison import best_alternative
 from bot.services.run_worker import JudgedRun, RunComparison, judge_run
 from tests.cards import measurements
-from tests.trainers.evaluation.builders import WORDS, answer_first, make_price, make_rows
+from tests.trainers.evaluation.builders import (
+    WORDS,
+    answer_first,
+    make_orders,
+    make_price,
+    make_replies,
+    make_rows,
+)
+from trainers.dataset import Example
 from trainers.evaluation.results import Candidate
 
 ROWS = make_rows(100)
@@ -21,11 +30,15 @@ TUNED = "acme/tickets-1"
 
 @pytest.fixture
 def holdout(tmp_path: Path) -> Path:
+    return write_holdout(tmp_path, ROWS)
+
+
+def write_holdout(folder: Path, rows: Sequence[Example]) -> Path:
     lines = [
-        json.dumps({"messages": [vars(message) for message in row.messages]}, default=list) for row in ROWS
+        json.dumps({"messages": [vars(message) for message in row.messages]}, default=list) for row in rows
     ]
     content = "\n".join(lines).encode()
-    path = tmp_path / f"{hashlib.sha256(content).hexdigest()}.jsonl"
+    path = folder / f"{hashlib.sha256(content).hexdigest()}.jsonl"
     path.write_bytes(content)
     return path
 
@@ -64,3 +77,37 @@ def test_the_base_model_is_measured_last_and_has_to_be_clearly_ahead(
     holdout: Path, base_right: int, is_ahead: bool
 ) -> None:
     assert judge(holdout, base_right=base_right).is_base_ahead is is_ahead
+
+
+@pytest.mark.parametrize(("fields_right", "is_ahead"), [(0, False), (3, True)])
+def test_with_json_answers_the_base_model_is_compared_by_fields(
+    tmp_path: Path, fields_right: int, is_ahead: bool
+) -> None:
+    """Neither it nor the best alternative, with half of the fields, has a row that is wholly right."""
+    rows = make_orders(60)
+    best = replace(
+        measurements.rung("classical", None, 0, n=60, scoring="json"), score=0.5, scores=(0.5,) * 60
+    )
+    comparison = RunComparison(
+        run_id=1,
+        arm=Candidate("tuned", TUNED),
+        base=make_replies([keep_fields(row.answer, fields_right) for row in rows]),
+        tuned=answer_first(rows, 55, "{}"),
+        labels=(),
+        bar=0.85,
+        is_bar_set=False,
+        price=make_price(TUNED, "1", "1"),
+        dataset="orders",
+        version=1,
+        holdout=write_holdout(tmp_path, rows),
+        alternatives=(best,),
+    )
+    judged = judge_run(comparison, (), title=TUNED, folder=tmp_path / "charts", now=0.0)
+    assert (judged.base.correct, judged.is_base_ahead) == (0, is_ahead)
+
+
+def keep_fields(answer: str, count: int) -> str:
+    """The answer with all but `count` of its fields empty, and always without the order's number."""
+    fields = json.loads(answer)
+    kept = [name for name in fields if name != "order"][:count]
+    return json.dumps({name: fields[name] if name in kept else None for name in fields})
