@@ -200,6 +200,19 @@ def floor_text(scoring: Scoring, floor: float | None) -> str:
     return f"The commonest label alone gets {percent(floor)} right."
 
 
+def limits_of(ladder: Ladder) -> list[str]:
+    """What the commonest answer gets, and the smallest difference that these rows can show."""
+    sentences = []
+    floor = floor_text(ladder.scoring, ladder.floor)
+    if floor:
+        sentences.append(floor)
+    if ladder.detectable_gap is not None:
+        rows = pluralize(ladder.n, "held-out row")
+        gap = f"{100 * ladder.detectable_gap:.0f}"
+        sentences.append(f"With {rows}, differences below about {gap} points may be chance.")
+    return sentences
+
+
 def short_name(arm: Candidate) -> str:
     """The candidate's kind, without its model, for a table or a plot."""
     return pluralize(arm.shots, "example") if arm.shots else SHORT_NAMES[arm.rung]

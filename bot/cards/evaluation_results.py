@@ -26,8 +26,8 @@ from bot.cards.candidates import (
     arm_name,
     bar_share,
     bar_text,
-    floor_text,
     latency_text,
+    limits_of,
     long_name,
     measure_title,
     p95_text,
@@ -304,12 +304,8 @@ def _lacks_a_capable_model(ladder: Ladder) -> bool:
 
 
 def _below(ladder: Ladder, *, hidden: int) -> list[CardBlock]:
-    """A note on hidden candidates, on the commonest answer, and on the smallest difference that these rows can show."""
     parts = [f"{hidden:,} more in Details."] if hidden else []
-    parts += filter(None, [floor_text(ladder.scoring, ladder.floor)])
-    if ladder.detectable_gap is not None:
-        rows, gap = pluralize(ladder.n, "held-out row"), f"{100 * ladder.detectable_gap:.0f}"
-        parts.append(f"With {rows}, differences below about {gap} points may be chance.")
+    parts += limits_of(ladder)
     return [Note(" ".join(parts))] if parts else []
 
 

@@ -16,11 +16,13 @@ from bot.cards import (
     sealed_rows,
 )
 from bot.cards.blocks import Actions, CardBlock, Facts, Headline, Lines, Note, Table, Text, code, escape
+from bot.cards.candidates import limits_of
 from bot.cards.page import Picture, Section, page
 from bot.cards.plans import plan_title, verdict_text
 from bot.cards.sealed_rows import SealedTest
 from bot.cards.words import charge, pluralize, shorten, utc_time
 from bot.rules.calibration import Actual
+from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import Plan
 from bot.values.evaluations import LadderProgress
 from bot.values.runs import AfterResult, LabelChange, RunResult
@@ -88,14 +90,26 @@ def measurement_report(
     ladder: Ladder,
     plot: Path | None,
     name_of: Callable[[str], str],
+    *,
     test: SealedTest | None = None,
+    judge: CheckedJudge | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
     """A measurement's report as one HTML page. `plot` is the PNG of quality against price, None without one. `test` is
-    what it decided if its rows were sealed."""
-    card = evaluation_results.card(ladder)
+    what it decided if its rows were sealed. `judge` is the model whose verdicts are the scores, and `notes` are the
+    sentences of the result's card, unescaped."""
+    progress = LadderProgress.from_json(measurement.progress)
+    own = Ladder.from_json(measurement.result) if measurement.result else ladder
+    card = evaluation_results.card(
+        ladder,
+        own=[rung.arm for rung in own.rungs],
+        notes=notes,
+        judge=judge,
+        is_searched=progress.search is not None,
+    )
     kind = "Held-out"
     if test:
-        outcome = LadderProgress.from_json(measurement.progress).outcome
+        outcome = progress.outcome
         card = sealed_rows.result_card(ladder, measurement.id, test, outcome)
         ladder = sealed_rows.name_models(ladder, test)
         kind = "Sealed"
@@ -121,7 +135,9 @@ def measurement_report(
 
 def _measured(ladder: Ladder, pictures: Sequence[Picture], kind: str = "held-out row") -> Section:
     table = evaluation_results.table(ladder, ladder.rungs, kind)
-    return Section(f"What was measured, on the same {kind}s", [table], pictures)
+    limits = limits_of(ladder)
+    below = [Note(" ".join(limits))] if limits else []
+    return Section(f"What was measured, on the same {kind}s", [table, *below], pictures)
 
 
 def _decisions(approvals: Sequence[Approval]) -> list[CardBlock]:

@@ -37,6 +37,16 @@ def judge_of_measurement(
     return CheckedJudge(judge, summarize_verdicts(verdicts), number)
 
 
+def judge_for_page(store: Store, measurement: Measurement) -> CheckedJudge | None:
+    """Returns the judge of a measurement for a page, on which nobody can check more, None if it was scored without
+    one."""
+    judge = judge_of(measurement)
+    if judge is None:
+        return None
+    dataset = store.datasets.get(measurement.dataset_id).name
+    return CheckedJudge(judge, checks_of(store, dataset, judge), None)
+
+
 def judge_of_plan(context: AppContext, plan: Plan) -> CheckedJudge | None:
     """Returns the judge on whose verdicts the plan's own verdict rests, with what people say about it by now."""
     judge = plan.advised.judge if plan.advised else ""

@@ -16,13 +16,12 @@ from bot.cards import learning_curves as curve_views
 from bot.cards import prompt_search as prompt_views
 from bot.cards import sealed_rows as sealed_views
 from bot.cards.blocks import CardBlock, Message, escape
-from bot.cards.candidates import looks_sentence, several_labels_text
 from bot.cards.general import text_message
 from bot.context import AppContext
 from bot.rules import judge_agreement as judge_agreement_rules
 from bot.rules import units
 from bot.rules.budgets import Budget
-from bot.rules.judge_agreement import UNCHECKED, HumanAgreement, JudgeChecks
+from bot.rules.judge_agreement import UNCHECKED, HumanAgreement
 from bot.rules.permissions import VALID_FOR_S, Request
 from bot.services import (
     authorization,
@@ -33,13 +32,14 @@ from bot.services import (
     datasets,
     freeze_scope,
     judge_worker,
+    measurement_notes,
     sealed_rows,
 )
 from bot.services.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
 from bot.services.judge_worker import PairsForPeople
 from bot.services.measured_candidates import folder_of, known_ladder, load_measured
-from bot.values.evaluations import JudgeProgress, LadderPlan, LadderProgress
+from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
@@ -368,7 +368,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         estimated_micros=progress.most_micros,
         how_read=HOW_READ if plan.labels else None,
         notes=[
-            *_judge_notes(plan, progress.judge, ladder, people),
+            *measurement_notes.judge_notes(plan, progress.judge, ladder, people),
             *(judge_agreement.earlier_choices(earlier) if earlier else []),
             *views.shots_notes(progress.shots),
             *views.fewer_examples(plan),
@@ -376,30 +376,10 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
             *views.declined(progress.arms),
             *_withheld_notes(plan),
             *([] if may_show else [prompt_views.KEPT_FROM_HERE]),
-            *_looks_notes(context, measurement, ladder),
+            *measurement_notes.looks_notes(context.store, measurement, ladder),
         ],
     )
     return (*blocks, *prompt) if may_show else blocks
-
-
-def _judge_notes(
-    plan: LadderPlan, judge: JudgeProgress | None, ladder: Ladder, people: JudgeChecks
-) -> list[str]:
-    models = judge_agreement.judged_models(plan)
-    return judge_agreement.judge_notes(plan.judge, models, judge, ladder, people)
-
-
-def _looks_notes(
-    context: AppContext, measurement: Measurement, ladder: Ladder, from_look: int = 0
-) -> list[str]:
-    """Says how often people have seen scores on these rows, and what a claim costs now. Nothing before `from_look`, and
-    if other rows are held out by now."""
-    version = context.store.datasets.get(measurement.dataset_id)
-    report = datasets.report_of(version)
-    if report is None or report.holdout_sha256 != ladder.holdout_sha256:
-        return []
-    looks = datasets.looks_of(context, version.name, report)
-    return [looks_sentence(looks)] if looks.count >= from_look else []
 
 
 def _visible_measurement(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
@@ -432,16 +412,8 @@ def result_card(
     if has_answers and for_people is None:
         for_people = authorization.may_show_rows(context, dataset, measurement.channel)
     judge = checked_judges.judge_of_measurement(context, measurement, may_show=bool(for_people))
-    notes = []
-    if progress.search:
-        notes.append(prompt_views.outcome(progress.search))
-    judged = _judge_notes(plan, progress.judge, ladder, judge.checks if judge else UNCHECKED)
-    notes += judged[:1]
-    notes += [*views.fewer_examples(plan), *views.unknown_kind(plan), *views.left_out(progress.arms)]
-    notes += _looks_notes(context, measurement, ladder, from_look=2)
-    report = datasets.report_of(dataset)
-    if report and report.n_combined:
-        notes.append(several_labels_text(report.n_combined))
+    people = judge.checks if judge else UNCHECKED
+    notes = measurement_notes.card_notes(context.store, measurement, ladder, people)
     encoder = None
     if plan.labels:
         encoder = candidates.encoder_target(context.settings, context.trainers)

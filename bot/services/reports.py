@@ -20,8 +20,9 @@ from bot.cards.sealed_rows import SealedTest
 from bot.charts.evaluations import draw_ladder
 from bot.context import AppContext
 from bot.rules.calibration import Actual
+from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import checked_judges, measurements, notifications, sealed_rows
+from bot.services import checked_judges, measurement_notes, measurements, notifications, sealed_rows
 from bot.services.measured_candidates import folder_of, known_ladder, load_measured
 from bot.services.model_history import is_machine_stopped, load_after_result
 from bot.values.runs import AfterResult, Refusal, RunResult
@@ -42,8 +43,16 @@ def measurement_report(store: Store, files: Path, number: int) -> MeasurementRep
         return Refusal(f"There is no measurement m{number} of alternatives.")
     if measurement.result is None:
         return Refusal(f"Measurement m{number} has no result to report: it is {measurement.state}.")
-    test = sealed_rows.load_test(store, measurement)
-    return MeasurementReport(measurement, known_ladder(store, files, measurement), test)
+    ladder = known_ladder(store, files, measurement)
+    judge = checked_judges.judge_for_page(store, measurement)
+    people = judge.checks if judge else UNCHECKED
+    return MeasurementReport(
+        measurement,
+        ladder,
+        sealed_rows.load_test(store, measurement),
+        judge,
+        tuple(measurement_notes.card_notes(store, measurement, ladder, people)),
+    )
 
 
 def run_report(store: Store, files: Path, number: int) -> RunReport | Refusal:
@@ -175,11 +184,14 @@ _PERSON = re.compile(r"<@([A-Z0-9]+)>")
 @dataclass(frozen=True)
 class MeasurementReport:
     """A measurement. `ladder` has everything that was known on its held-out rows when it ended, `sealed` is what it
-    decided if its rows were sealed."""
+    decided if its rows were sealed. `judge` is the model whose verdicts are the scores, and `notes` are the sentences
+    of the result's card."""
 
     measurement: Measurement
     ladder: Ladder
     sealed: SealedTest | None = None
+    judge: CheckedJudge | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def people(self) -> frozenset[str]:
@@ -194,7 +206,15 @@ class MeasurementReport:
         """`data` is the bot's data folder; `name_of` gives a person's name by their id in Slack."""
         with tempfile.TemporaryDirectory() as folder:
             drawn = draw_ladder(self.ladder, Path(folder) / "ladder.png")
-            return cards.measurement_report(self.measurement, self.ladder, drawn, name_of, self.sealed)
+            return cards.measurement_report(
+                self.measurement,
+                self.ladder,
+                drawn,
+                name_of,
+                test=self.sealed,
+                judge=self.judge,
+                notes=self.notes,
+            )
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,8 @@ def test_a_report_has_the_run_on_one_page_and_no_row(world: World, tmp_path: Pat
     assert write_report(world, out, "m1").exit_code == 0
     measurement = Reader(out.read_text(encoding="utf-8"))
     assert "Measurement m1 of tickets" in measurement.text and ANA.real_name in measurement.text
+    assert "held-out rows were looked at twice." in measurement.text, "by the measurement and the run"
+    assert "The commonest label alone gets" in measurement.text
 
 
 def test_a_report_says_what_happened_to_the_model_since(world: World, tmp_path: Path) -> None:
