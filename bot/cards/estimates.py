@@ -46,12 +46,12 @@ from bot.cards.estimate_details import (
 )
 from bot.cards.forms import modal
 from bot.cards.general import details_modal
-from bot.cards.judge_agreement import untrusted_notes
-from bot.cards.judge_checks import REPLACE_JUDGE_WORDS
+from bot.cards.judge_agreement import other_judge_text, untrusted_notes
+from bot.cards.judge_checks import REPLACE_JUDGE_WORDS, judge_button
 from bot.cards.payback import monthly_saving_text, net_value_text, payback_condition, payback_text
 from bot.cards.prices import doubtful_successors
 from bot.cards.words import SLACK, Spelling, about_usd, shorten, volume_text
-from bot.rules.advice import Verdict
+from bot.rules.advice import Verdict, rests_on_scores
 from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.facts import TASK_KINDS, Standard, TaskKind
 from bot.rules.fit import aim_numbers, aim_of
@@ -159,17 +159,20 @@ def card(
     number: int | None = None,
     shared_by: str | None = None,
     encoder: str | None = None,
+    judge: CheckedJudge | None = None,
     tried: TriedOut | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
     """The decision, the numbers behind it, the strongest reason on each side, and the next step as a button.
 
     `number` is the estimate's; None leaves out the buttons. `shared_by` is the person who shared it. `encoder` is the
-    target to train if the next step is to use the encoder. `tried` is what this estimate tries out: plans are made by
-    the team's own standard, so making it the team's comes before a start."""
+    target to train if the next step is to use the encoder. `judge` is the model whose verdicts are the scores. `tried`
+    is what this estimate tries out: plans are made by the team's own standard, so making it the team's comes before a
+    start."""
     verdict, headline = summary.verdict, _headline(summary, target)
     next_step = sentence(advice.next_step(verdict, spelling))
-    step = _next_button(summary, number, encoder) if number is not None else None
+    check = judge_button(judge, judge.next_step, summary.name) if judge and judge.next_step else None
+    step = _next_button(summary, number, encoder, check) if number is not None else None
     if tried and number is not None and step and step["action_id"] in (START, USE_ENCODER):
         step = button(_adopt_label(tried), ADOPT, str(number), style="primary")
     by = f", shared by <@{shared_by}>" if shared_by else ""
@@ -179,7 +182,7 @@ def card(
         escaped_facts([*aim_facts(aim_numbers(verdict.facts)), *_main_numbers(summary)]),
         Lines(advice.main_reasons(verdict, spelling)),
         *_several_labels_note(summary),
-        *_judge_note(summary),
+        *_judge_notes(summary),
         *_successor_note(summary),
     ]
     if next_step and (step is None or "style" not in step):
@@ -187,7 +190,8 @@ def card(
     if tried:
         parts.append(Note(_tried_text(tried, is_private=shared_by is None)))
     if number is not None:
-        parts.append(actions(*_buttons(verdict, number, step, tried, is_shared=shared_by is not None)))
+        is_shared = shared_by is not None
+        parts.append(actions(*_buttons(verdict, number, step, tried, check, is_shared=is_shared)))
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
 
 
@@ -198,13 +202,19 @@ def _several_labels_note(summary: EstimateSummary) -> list[Note]:
     return [Note(text)]
 
 
-def _judge_note(summary: EstimateSummary) -> list[Note]:
-    """Names the judge whose scores the decision rests on while people have not checked it enough."""
+def _judge_notes(summary: EstimateSummary) -> list[Note]:
+    """Names the judge whose scores the decision rests on while people have not checked it enough, and a tuned model
+    that another judge scored."""
     evidence = summary.evidence
-    # A distrusted judge is a reason of the verdict, which names it already.
-    if evidence.judge is None or not evidence.is_judged or evidence.is_judge_distrusted:
+    if evidence.judge is None or not evidence.is_judged:
         return []
-    return untrusted_notes(CheckedJudge(evidence.judge, evidence.judge_checks))
+    notes = []
+    # A distrusted judge is a reason of the verdict, which names it already.
+    if not evidence.is_judge_distrusted:
+        notes += untrusted_notes(CheckedJudge(evidence.judge, evidence.judge_checks))
+    if evidence.other_judge:
+        notes.append(Note(other_judge_text(evidence.other_judge, evidence.judge)))
+    return notes
 
 
 def _successor_note(summary: EstimateSummary) -> list[Note]:
@@ -254,14 +264,20 @@ def details_form(summary: EstimateSummary, target: str) -> Block:
     return details_modal("Details of the estimate", details(summary, target))
 
 
-def _next_button(summary: EstimateSummary, number: int, encoder: str | None) -> Block | None:
+def _next_button(
+    summary: EstimateSummary, number: int, encoder: str | None, check: Block | None
+) -> Block | None:
     """The button for the step that the verdict asks for. If there is none, "Start anyway", unless the verdict is
-    against training."""
+    against training. `check` is the button to check the judge, which comes before anything that rests on its scores,
+    except for the last measurements that the verdict lacks."""
     verdict = summary.verdict
     is_trained = summary.evidence.trained is not None
     if verdict.kind == "go":
         return None if is_trained else button("Start", START, str(number), style="primary")
     step = verdict.deciding.step
+    lacks_measurement = step is not None and isinstance(step.todo, Measure)
+    if check and rests_on_scores(verdict) and not lacks_measurement:
+        return {**check, "style": "primary"}
     if step and encoder and isinstance(step.todo, UseCandidate) and step.todo.arm.rung == "encoder":
         return encoder_button(summary.name, encoder)
     named = _named_step(step.todo) if step else None
@@ -273,7 +289,13 @@ def _next_button(summary: EstimateSummary, number: int, encoder: str | None) -> 
 
 
 def _buttons(
-    verdict: Verdict, number: int, step: Block | None, tried: TriedOut | None, *, is_shared: bool
+    verdict: Verdict,
+    number: int,
+    step: Block | None,
+    tried: TriedOut | None,
+    check: Block | None,
+    *,
+    is_shared: bool,
 ) -> list[Block]:
     """At most three, the next step first. What somebody tries out becomes the team's before it is shared; where there
     is no step to take, the channel hears of the answer first."""
@@ -288,6 +310,8 @@ def _buttons(
         return [*share, details_button]
     if not tried and _may_start_anyway(verdict):
         return [step, button("Start anyway", START, str(number)), details_button]
+    if check and step["action_id"] != check["action_id"]:
+        return [step, check, details_button]
     return [step, *share, details_button]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.blocks import CardBlock, Lines, Message, Note, Text, actions, button, escape, quote
+from bot.cards.blocks import CardBlock, Lines, Message, Note, Text, actions, button, code, escape, quote
 from bot.cards.candidates import arm_name, calls_text, mix_text
 from bot.cards.words import SLACK, Spelling, pluralize, shorten
 from bot.cards.words import interval as interval_text
 from bot.rules import judge_agreement
+from bot.rules.facts import OtherJudge
 from bot.rules.judge_agreement import CheckedJudge, HumanAgreement, JudgeChecks
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.evaluation.judge_agreement import Agreement
@@ -132,6 +133,15 @@ def untrusted_notes(judge: CheckedJudge | None) -> list[Note]:
     if judge is None or judge.is_trusted:
         return []
     return [Note(f"{untrusted_text(judge)}.")]
+
+
+def other_judge_text(other: OtherJudge, judge: str) -> str:
+    """Says that a tuned model has no score that counts since the team changed the judge, and what gives it one."""
+    return (
+        f"{code(shorten(other.model, 60))} is not counted: {escape(shorten(other.judge))} judged it, "
+        f"{escape(shorten(judge))} the others, and verdicts of two judges don't compare. Measure it by the new judge: "
+        "start its training again."
+    )
 
 
 def untrusted_text(judge: CheckedJudge) -> str:

@@ -117,6 +117,12 @@ def _measured_reasons(facts: Facts) -> tuple[Reason, ...]:
     )
 
 
+def rests_on_scores(verdict: Verdict) -> bool:
+    """True if the deciding reason is what the measured scores say."""
+    facts = verdict.facts
+    return verdict.deciding in (*alternative_reasons(facts), *tuned_reasons(facts))
+
+
 def _weighing_reasons(reasons: tuple[Reason, ...], kind: VerdictKind) -> list[Reason]:
     return [reason for reason in reasons if reason.weighs and reason.kind == kind]
 

@@ -152,13 +152,22 @@ class FailedCandidate:
 
 
 @dataclass(frozen=True)
+class OtherJudge:
+    """A tuned `model` that doesn't count as evidence, because this `judge` scored it and another one the rest."""
+
+    model: str
+    judge: str
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What was measured on the frozen holdout; None means not yet. `bar` is the share of right answers that is good
     enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the ladder's scores are.
     `failed` are candidates that a measurement left out, and why; none of them is in the ladder. `own_rung` is the rung
     of the very model to be trained, which is no alternative to it. `label_checks` are people's answers to
     doubted labels, `judge_checks` what they said about the judge's verdicts. `tuned_look` is which of the tuned models
-    that were measured on these rows the tuned one is: a promotion gets harder with each."""
+    that were measured on these rows the tuned one is: a promotion gets harder with each. `other_judge` is the tuned
+    model that another judge scored than the ladder, in place of `tuned`."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -172,6 +181,7 @@ class Evidence:
     label_checks: LabelChecks = NO_CHECKS
     judge_checks: JudgeChecks = UNCHECKED
     tuned_look: int = 1
+    other_judge: OtherJudge | None = None
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bot.context import AppContext
+from bot.rules.facts import Evidence
 from bot.rules.judge_agreement import UNCHECKED, CheckedJudge, JudgeChecks, summarize_verdicts
 from bot.rules.plans import Plan
 from bot.services import authorization, judge_worker
@@ -35,6 +36,15 @@ def judge_of_measurement(
     is_checkable = may_show and _has_unchecked(context, measurement, verdicts)
     number = measurement.id if is_checkable else None
     return CheckedJudge(judge, summarize_verdicts(verdicts), number)
+
+
+def judge_of_evidence(context: AppContext, dataset: str, evidence: Evidence) -> CheckedJudge | None:
+    """Returns the judge of what is known on a dataset, None if no judge scored it. Asks Slack about channels, so not in
+    a transaction."""
+    if evidence.judge is None or not evidence.is_judged:
+        return None
+    number = find_checkable(context, dataset, evidence.judge)
+    return CheckedJudge(evidence.judge, evidence.judge_checks, number)
 
 
 def judge_for_page(store: Store, measurement: Measurement) -> CheckedJudge | None:

@@ -31,8 +31,17 @@ from bot.rules.estimate_inputs import Question
 from bot.rules.facts import TaskKind
 from bot.rules.fit import aim_numbers
 from bot.rules.forecast import Outlook
+from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import BestCandidate, NetValue, OtherModel, Plan, PlanVerdict, Prediction
-from bot.services import authorization, candidates, datasets, estimates, notifications, row_labels
+from bot.services import (
+    authorization,
+    candidates,
+    checked_judges,
+    datasets,
+    estimates,
+    notifications,
+    row_labels,
+)
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.evidence import load_evidence
@@ -81,6 +90,7 @@ def answer(
     if isinstance(result, Refusal):
         tell(general.text_message(result.text))
         return
+    judge = checked_judges.judge_of_evidence(context, result.name, result.evidence)
     with context.store.transaction():
         estimate = context.store.estimates.keep(
             checked.dataset.name,
@@ -89,10 +99,12 @@ def answer(
             person=person,
             now=context.clock(),
         )
-        tell(_card(context, result, estimate))
+        tell(_card(context, result, estimate, judge))
 
 
-def _card(context: AppContext, result: EstimateResult, estimate: StoredEstimate) -> Message:
+def _card(
+    context: AppContext, result: EstimateResult, estimate: StoredEstimate, judge: CheckedJudge | None
+) -> Message:
     has_labels = result.verdict.facts.smallest_label is not None  # an encoder can be trained on nothing else
     encoder = candidates.encoder_target(context.settings, context.trainers) if has_labels else None
     return views.card(
@@ -101,6 +113,7 @@ def _card(context: AppContext, result: EstimateResult, estimate: StoredEstimate)
         number=estimate.id,
         shared_by=estimate.person if estimate.state != "shown" else None,
         encoder=encoder,
+        judge=judge,
         tried=_tried_out(context, estimate),
     )
 
@@ -252,7 +265,8 @@ def step(context: AppContext, estimate: StoredEstimate) -> None:
     if plots is None:
         return
     card = f"estimate {estimate.id}"
-    message = _card(context, result, estimate)
+    judge = checked_judges.judge_of_evidence(context, result.name, result.evidence)
+    message = _card(context, result, estimate, judge)
     with context.store.transaction():
         if not context.store.estimates.mark_shared(estimate.id):
             return

@@ -13,7 +13,7 @@ from bot.cards.candidates import arm_name
 from bot.cards.result_comparison import better_name
 from bot.context import AppContext
 from bot.rules.estimate_inputs import DEFAULT_BUSY
-from bot.rules.facts import Evidence, TaskKind, task_kind
+from bot.rules.facts import Evidence, OtherJudge, TaskKind, task_kind
 from bot.rules.judge_agreement import JudgeChecks
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import (
@@ -101,7 +101,7 @@ def with_run_result(context: AppContext, evidence: Evidence, run: Run, beside: L
     plan = plan_from_json(run.plan)
     if beside.scoring == "judge":
         if _has_other_judge(evidence, plan):
-            return evidence
+            return replace(evidence, other_judge=OtherJudge(str(run.model), str(plan.judge)))
         checks = checked_judges.checks_of(context.store, plan.dataset, plan.judge)
         evidence = replace(evidence, judge=plan.judge, judge_checks=checks)
     (tuned,) = beside.rung("tuned")
