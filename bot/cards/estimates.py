@@ -46,7 +46,7 @@ from bot.cards.estimate_details import (
 )
 from bot.cards.forms import modal
 from bot.cards.general import details_modal
-from bot.cards.judge_agreement import other_judge_text, untrusted_notes
+from bot.cards.judge_agreement import notes_on_evidence
 from bot.cards.judge_checks import REPLACE_JUDGE_WORDS, judge_button
 from bot.cards.payback import monthly_saving_text, net_value_text, payback_condition, payback_text
 from bot.cards.prices import doubtful_successors
@@ -182,7 +182,7 @@ def card(
         escaped_facts([*aim_facts(aim_numbers(verdict.facts)), *_main_numbers(summary)]),
         Lines(advice.main_reasons(verdict, spelling)),
         *_several_labels_note(summary),
-        *_judge_notes(summary),
+        *notes_on_evidence(summary.evidence),
         *_successor_note(summary),
     ]
     if next_step and (step is None or "style" not in step):
@@ -200,21 +200,6 @@ def _several_labels_note(summary: EstimateSummary) -> list[Note]:
     if not text:
         return []
     return [Note(text)]
-
-
-def _judge_notes(summary: EstimateSummary) -> list[Note]:
-    """Names the judge whose scores the decision rests on while people have not checked it enough, and a tuned model
-    that another judge scored."""
-    evidence = summary.evidence
-    if evidence.judge is None or not evidence.is_judged:
-        return []
-    notes = []
-    # A distrusted judge is a reason of the verdict, which names it already.
-    if not evidence.is_judge_distrusted:
-        notes += untrusted_notes(CheckedJudge(evidence.judge, evidence.judge_checks))
-    if evidence.other_judge:
-        notes.append(Note(other_judge_text(evidence.other_judge, evidence.judge)))
-    return notes
 
 
 def _successor_note(summary: EstimateSummary) -> list[Note]:

@@ -10,7 +10,7 @@ from bot.cards.candidates import arm_name, calls_text, mix_text
 from bot.cards.words import SLACK, Spelling, pluralize, shorten
 from bot.cards.words import interval as interval_text
 from bot.rules import judge_agreement
-from bot.rules.facts import OtherJudge
+from bot.rules.facts import Evidence, OtherJudge
 from bot.rules.judge_agreement import CheckedJudge, HumanAgreement, JudgeChecks
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.evaluation.judge_agreement import Agreement
@@ -135,7 +135,21 @@ def untrusted_notes(judge: CheckedJudge | None) -> list[Note]:
     return [Note(f"{untrusted_text(judge)}.")]
 
 
-def other_judge_text(other: OtherJudge, judge: str) -> str:
+def notes_on_evidence(evidence: Evidence) -> list[Note]:
+    """Names the judge whose scores a decision rests on while people have not checked it enough, and a tuned model that
+    another judge scored."""
+    if evidence.judge is None or not evidence.is_judged:
+        return []
+    notes = []
+    # A distrusted judge is a reason of the verdict, which names it already.
+    if not evidence.is_judge_distrusted:
+        notes += untrusted_notes(CheckedJudge(evidence.judge, evidence.judge_checks))
+    if evidence.other_judge:
+        notes.append(Note(_other_judge_text(evidence.other_judge, evidence.judge)))
+    return notes
+
+
+def _other_judge_text(other: OtherJudge, judge: str) -> str:
     """Says that a tuned model has no score that counts since the team changed the judge, and what gives it one."""
     return (
         f"{code(shorten(other.model, 60))} is not counted: {escape(shorten(other.judge))} judged it, "

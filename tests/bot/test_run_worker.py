@@ -109,5 +109,5 @@ def test_with_json_answers_the_base_model_is_compared_by_fields(
 def keep_fields(answer: str, count: int) -> str:
     """The answer with all but `count` of its fields empty, and always without the order's number."""
     fields = json.loads(answer)
-    kept = [name for name in fields if name != "order"][:count]
-    return json.dumps({name: fields[name] if name in kept else None for name in fields})
+    names = [name for name in fields if name != "order"][:count]
+    return json.dumps({name: fields[name] if name in names else None for name in fields})

@@ -25,7 +25,7 @@ from tests.bot.faq import (
 )
 from tests.bot.measurements import BASELINE, CHAT, PRICES, measure, until
 from tests.bot.saved_worlds import reached_once
-from tests.bot.world import MODEL, TARGET, MakeWorld, Rules, World
+from tests.bot.world import MODEL, TARGET, MakeWorld, Rules, World, words_of
 from trainers.evaluation.prompts import BETTER
 
 START_FAQ = f"/finetune start faq target={TARGET}"
@@ -99,6 +99,16 @@ def test_the_judge_of_the_newest_measurement_judges_the_tuned_model(world: World
     apply_retention(world.service.context)
     world.slack.close_modal(BEN.id)
     assert not questions_folder.exists() and "acceptable to the judge" in read_details(world)
+    world.slack.close_modal(BEN.id)
+
+    # The team measures again with another judge.
+    replaced = "UPDATE measurements SET plan = replace(plan, ?, 'acme/sage-2')"
+    world.store.database.change(replaced, (f"acme/{JUDGE}",))
+    before = len(world.slack.ephemerals(ANA.id))
+    world.type(f"/finetune estimate faq current=gpt-4o volume=10B target={TARGET}")
+    world.tick_until(lambda: len(world.slack.ephemerals(ANA.id)) > before, "the estimate")
+    estimate = words_of(world.slack.ephemerals(ANA.id)[-1])
+    assert f"is not counted: acme/{JUDGE} judged it, acme/sage-2 the others" in estimate
 
 
 def test_the_judges_cost_is_in_the_plan_and_in_the_bill(world: World) -> None:

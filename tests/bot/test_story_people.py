@@ -15,7 +15,7 @@ from demo.workspace import Person
 from storage.records import HumanVerdict
 from tests.bot.faq import JUDGE, LINE, seed_judged, with_faq
 from tests.bot.measurements import measure, until, until_asked
-from tests.bot.world import GUS, PRIVATE, PUBLIC, MakeWorld, World, words_of
+from tests.bot.world import GUS, PRIVATE, PUBLIC, TARGET, MakeWorld, World, words_of
 
 
 @pytest.fixture
@@ -111,6 +111,7 @@ def test_verdicts_count_for_the_judge_in_all_measurements_of_the_dataset(world: 
 
 def test_two_people_judge_different_answers_until_the_judge_is_trusted(world: World) -> None:
     seed_judged(world)
+    assert judge_agreement.JUDGE_SOME in buttons_of_estimate(world)
     for user in (ANA, BEN):
         start_judging(world, user)
         for _ in range(10):
@@ -121,6 +122,17 @@ def test_two_people_judge_different_answers_until_the_judge_is_trusted(world: Wo
     assert "2 people agree on 20 of 20 answers" in card
     assert "trusted: people agree with it on 20 of 20" in world.type("/finetune results m1")
     assert len([text for text in world.texts() if "You can trust this judge" in text]) == 1
+    assert judge_agreement.JUDGE_SOME not in buttons_of_estimate(world)
+
+
+def buttons_of_estimate(world: World) -> list[str]:
+    """The actions of the buttons on an estimate's card, in their order."""
+    before = len(world.slack.ephemerals(ANA.id))
+    world.type(f"/finetune estimate faq current=gpt-4o volume=10B target={TARGET} hours=8")
+    world.tick_until(lambda: len(world.slack.ephemerals(ANA.id)) > before, "the estimate")
+    card = world.slack.ephemerals(ANA.id)[-1]
+    (row,) = (block for block in card.blocks if block["type"] == "actions")
+    return [element["action_id"] for element in row["elements"]]
 
 
 def test_verdicts_that_contradict_the_judge_warn_against_it(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -180,10 +181,9 @@ def test_ten_looks_at_alternatives_just_below_the_bar_rarely_make_a_false_claim(
 def test_levels_hold_at_every_bar(bar: float) -> None:
     """Exactly: the probability of all numbers of right answers that would meet the bar."""
     for n, look in itertools.product((30, 100, 200, 1000), (1, 2, 10)):
-        least = next(
-            (right for right in range(n + 1) if binomial_tail(right, n, bar) <= claim_level(look)), n + 1
-        )
-        assert sum(binom.pmf(range(least, n + 1), n, bar)) <= claim_level(look) + 1e-9
+        level = claim_level(look)
+        least = bisect_left(range(n + 1), True, key=lambda right: binomial_tail(right, n, bar) <= level)
+        assert sum(binom.pmf(range(least, n + 1), n, bar)) <= level + 1e-9
         if least <= n:
             judged = judge_all([make_scores(least - 1, n), make_scores(least, n)], bar, [look + 1, look])
             assert [judgement.standing for judgement in judged] == ["undecided", "meets"]
