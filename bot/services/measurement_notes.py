@@ -57,3 +57,13 @@ def looks_notes(store: Store, measurement: Measurement, ladder: Ladder, from_loo
         scoring=report.scoring or "label",
     )
     return [looks_sentence(seen)] if seen.count >= from_look else []
+
+
+def withheld_notes(plan: LadderPlan) -> list[str]:
+    if not plan.documents or not plan.withheld_from or not any(arm.rung == "retrieval" for arm in plan.arms):
+        return []
+    whom = ", ".join(plan.withheld_from)
+    return [
+        f"Passages with personal data were kept from {whom}: nobody has recorded a waiver for this dataset since "
+        "its documents were added."
+    ]

@@ -374,7 +374,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
             *views.fewer_examples(plan),
             *views.left_out(progress.arms),
             *views.declined(progress.arms),
-            *_withheld_notes(plan),
+            *measurement_notes.withheld_notes(plan),
             *([] if may_show else [prompt_views.KEPT_FROM_HERE]),
             *measurement_notes.looks_notes(context.store, measurement, ladder),
         ],
@@ -451,16 +451,6 @@ def _free_candidates(context: AppContext, curve: Curve) -> tuple[Rung, ...]:
 def _label_usd(measurement: Measurement) -> Decimal | None:
     plan = plan_of(measurement.plan)
     return Decimal(plan.label_usd) if plan.label_usd else None
-
-
-def _withheld_notes(plan: LadderPlan) -> list[str]:
-    if not plan.documents or not plan.withheld_from or not any(arm.rung == "retrieval" for arm in plan.arms):
-        return []
-    whom = ", ".join(plan.withheld_from)
-    return [
-        f"Passages with personal data were kept from {whom}: nobody has recorded a waiver for this dataset since "
-        "its documents were added."
-    ]
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
