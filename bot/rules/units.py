@@ -41,6 +41,8 @@ _VOLUME = re.compile(
     rf"(?P<number>{NUMBER})[\s-]*+(?P<scale>[a-z]*?)[\s-]*+(?P<unit>{UNIT}|{_COUNTED})?\s*+{A_MONTH}?",
     re.ASCII,
 )
+# 20.000 is twenty in English and twenty thousand in German or Spanish.
+_GROUPED_BY_POINT = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,11 @@ def _parse(text: str, default: Unit | None) -> Volume | Misread:
     match = _VOLUME.fullmatch(text.strip().lower())
     if match is None or match["scale"] not in _SCALES:
         return _misread(f"I can't read {shown} as a volume.")
+    if not match["scale"] and _GROUPED_BY_POINT.fullmatch(match["number"]):
+        plain = match["number"].replace(".", "")
+        return Misread(
+            f"{shown} has a point before three digits. If thousands are meant, write {plain} or {int(plain):,}."
+        )
     unit = _unit(match["unit"]) or default
     number = Decimal(re.sub("[,_]", "", match["number"])) * _SCALES[match["scale"]]
     if unit is None and not match["scale"] and number:

@@ -47,6 +47,14 @@ def test_a_volume_is_read_as_people_write_it(text: str, volume: Volume) -> None:
     assert parse_volume(text) == volume
 
 
+@pytest.mark.parametrize("text", ["20.000 requests", "20.000", "1.500 tickets a month", "500.000 tokens"])
+def test_a_point_that_may_separate_thousands_is_asked_back(text: str) -> None:
+    misread = parse_volume(text)
+    assert isinstance(misread, Misread)
+    plain = text.replace(".", "").split(" ")[0]
+    assert f"If thousands are meant, write {plain} or {int(plain):,}" in misread.sentence
+
+
 @pytest.mark.parametrize("text", ["20000", "20,000", "1_000_000", "10,000,000 a month", "1"])
 def test_a_bare_number_is_asked_back_with_both_readings(text: str) -> None:
     misread = parse_volume(text)
