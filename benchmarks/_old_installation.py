@@ -230,7 +230,8 @@ class _Copies:
                 }
 
     def _models(self, runs: list[Row]) -> Iterator[Row]:
-        """All but the newest of a dataset, which is in use, were deleted at the trainer."""
+        """All but the newest of a dataset, which is in use, were deleted at their provider. It is one whose key isn't
+        set here: our own trainer would have none of them, and the bot would report that for hours."""
         newest = {run["dataset_id"]: run["model"] for run in runs if run["model"]}
         for run in runs:
             if run["model"]:
@@ -238,8 +239,8 @@ class _Copies:
                 yield {
                     "name": run["model"],
                     "run_id": run["id"],
-                    "provider": "local",
-                    "provider_model": f"ft:smollm2-135m:local:{run['id']}",
+                    "provider": "openai",
+                    "provider_model": f"ft:gpt-4o-mini:team::{run['id']}",
                     "state": "candidate",
                     "created_at": run["created_at"],
                     "gone_at": None if is_newest else run["updated_at"],

@@ -35,7 +35,6 @@ from demo.service import RunningBot
 from demo.slack_emulator import SlackEmulator
 from demo.slack_emulator.faults import TIERS
 from demo.workspace import NotAnswered, WorkspaceError, wait_until
-from storage.audit import query_read_only
 from storage.database import Database
 from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
@@ -173,12 +172,6 @@ def measure_old_bot(runs: int, data: Path | None) -> None:
             slack.deliver_to(bot.request_url)
             backups = folder / "data" / "backups"
             wait_until(lambda: any(backups.glob("finetune-*.db")), "the nightly backup", seconds=NIGHTLY_S)
-            # Its trainer has none of the models, which the bot notices after the backup.
-            wait_until(
-                lambda: not n_models_there(folder / "data" / "finetune.db"),
-                "the check of all models",
-                seconds=NIGHTLY_S,
-            )
             time.sleep(SETTLE_S)
             measure_idle(bot.pid)
             for command in COMMANDS:
@@ -186,13 +179,6 @@ def measure_old_bot(runs: int, data: Path | None) -> None:
                 measure_command(slack, bot.pid, command, "again")
             measure_home(slack, bot.pid)
             measure_people(slack)
-
-
-def n_models_there(database: Path) -> int:
-    ((count,),) = query_read_only(
-        database, "SELECT count(*) FROM models WHERE gone_at IS NULL", what="the models"
-    )
-    return int(count)
 
 
 def measure_idle(pid: int) -> None:
