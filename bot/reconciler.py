@@ -37,6 +37,7 @@ from bot.services import (
     orphan_deployments,
     orphan_jobs,
     plans,
+    promotions,
     provider_jobs,
     reports,
     retention,
@@ -338,9 +339,17 @@ def _provider_of_run(context: AppContext, number: int) -> str:
 def _step_measurement(context: AppContext, measurement: Measurement) -> None:
     kind = learning_curves if measurement.kind == "curve" else evaluations
     handle_step_failure = partial(kind.handle_step_failure, context, measurement)
-    _run_guarded(
-        partial(kind.step, context, measurement), f"measurement {measurement.id}", handle_step_failure
-    )
+    step_measurement = partial(_take_measurement_step, context, measurement)
+    _run_guarded(step_measurement, f"measurement {measurement.id}", handle_step_failure)
+
+
+def _take_measurement_step(context: AppContext, measurement: Measurement) -> None:
+    if measurement.kind == "curve":
+        learning_curves.step(context, measurement)
+        return
+    sealed = evaluations.step(context, measurement)
+    if sealed is not None:
+        promotions.finish_sealed_test(context, sealed)
 
 
 def _step_if_unmoved(context: AppContext, run: Run) -> None:

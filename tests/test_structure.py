@@ -153,7 +153,7 @@ TEAM_NOTICES = {
 CHANNEL_CHOICES = {
     "bot/app.py": "hands the setting to the sender",
     "bot/services/authorization.py": "whether cards can be posted at all",
-    "bot/services/notifications.py": "team_channel",
+    "bot/services/messages.py": "team_channel",
     "bot/services/settings_history.py": "records a change of the setting",
 }
 """Files beside the sender that read the fallback channel from the settings."""
@@ -167,7 +167,7 @@ def test_only_what_belongs_to_no_channel_is_posted_in_the_teams(modules: list[An
         for node in ast.walk(module.tree):
             if isinstance(node, ast.FunctionDef):
                 called = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
-                if "notifications.team_channel" in called:
+                if "messages.team_channel" in called:
                     notices.add(f"{module.path}:{node.name}")
             elif isinstance(node, ast.Attribute) and ast.unparse(node).endswith("slack.fallback_channel"):
                 choices.add(str(module.path))

@@ -111,6 +111,10 @@ class RunSummary:
     after: AfterResult = NOTHING_SINCE
 
 
+def no_such_run(number: int) -> str:
+    return f"There is no run {number}. `/finetune runs` lists all runs."
+
+
 def card(
     run: Run,
     plan: Plan,

@@ -3,12 +3,12 @@ sources."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from bot.rules.alternatives import UnmeasuredModel, is_same_model
+from bot.rules.alternatives import UnmeasuredModel, cheapest, is_same_model
 from bot.rules.forecast import Outlook
 from bot.rules.judge_agreement import UNCHECKED, JudgeChecks
 from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS
@@ -30,7 +30,10 @@ from trainers.evaluation.results import (
     find_best,
 )
 from trainers.evaluation.statistics import wilson
+from trainers.methods import MethodName
 from trainers.providers import ModelVerdict
+
+ENCODER_RUNG: RungName = "encoder"  # the rung that is the same model as the method `head` trains
 
 TaskKind = Literal[
     "style", "format", "classification", "extraction", "knowledge", "reasoning", "quality", "latency", "cost"
@@ -423,3 +426,26 @@ class Facts:
 
 def is_silent(rung: Rung) -> bool:
     return rung.n == 0 or rung.empty > SILENT_SHARE * rung.n
+
+
+def without_trained_rung(evidence: Evidence, method: MethodName) -> Evidence:
+    """Removes the rung `encoder` if the method is `head`: both train the same model, which is no alternative to
+    itself."""
+    if method != "head":
+        return evidence
+    evidence = replace(evidence, own_rung=ENCODER_RUNG)
+    if evidence.ladder is None:
+        return evidence
+    return keep_rungs(evidence, [rung for rung in evidence.ladder.rungs if rung.arm.rung != ENCODER_RUNG])
+
+
+def keep_rungs(evidence: Evidence, rungs: Sequence[Rung]) -> Evidence:
+    """Returns the evidence with only these rungs of its ladder, and what follows from them."""
+    ladder = evidence.ladder
+    if ladder is None or len(rungs) == len(ladder.rungs):
+        return evidence
+    arms = {rung.arm for rung in rungs}
+    best = cheapest([rung for rung in rungs if rung.standing == "meets"])
+    pairs = tuple(pair for pair in ladder.pairs if {pair.better, pair.worse} <= arms)
+    left = replace(ladder, rungs=tuple(rungs), pairs=pairs, cheapest=best.arm if best else None)
+    return replace(evidence, ladder=left)

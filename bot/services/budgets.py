@@ -14,7 +14,7 @@ from bot.context import AppContext
 from bot.rules import budgets as rules
 from bot.rules import units
 from bot.rules.budgets import Budget
-from bot.services import authorization, notifications
+from bot.services import authorization, messages
 from storage.records import Draft, Run
 from trainers.money import to_micros
 
@@ -126,7 +126,7 @@ def _warning_draft(
             place = newest or budget.id
             return Draft(kind="direct", channel=place, person=budget.id, body=body, dedupe=once)
         case "team":
-            channel = notifications.team_channel(context) or newest
+            channel = messages.team_channel(context) or newest
             return Draft(kind="post", channel=channel, body=body, dedupe=once) if channel else None
 
 

@@ -1,4 +1,5 @@
-"""Checks a file and draws its charts. Runs in a worker process, the only place where matplotlib is imported."""
+"""Reads and checks files of rows and documents, and draws their charts. Runs in a worker process, the only place where
+matplotlib is imported."""
 
 from __future__ import annotations
 
@@ -8,12 +9,16 @@ from pathlib import Path
 
 import orjson
 
+from bot.cards.documents import why_unreadable
 from bot.charts import datasets
-from trainers.dataset import Columns, Limits, Report, check_file
+from bot.values.runs import Refusal
+from trainers import payloads
+from trainers.dataset import Columns, Example, Limits, Report, check_file, read
 from trainers.dataset.reader import FirstRows, read_first_rows
 from trainers.dataset.rows import to_printable
-from trainers.dataset.sensitive_data import Scan, scan_file
+from trainers.dataset.sensitive_data import SECRET, Scan, faults_in, scan_file
 from trainers.dataset.versions import Previous
+from trainers.documents import Unreadable, read_document, split_passages, store_text
 from trainers.json_values import from_object
 from trainers.tokens import Encoding
 
@@ -28,6 +33,13 @@ class Inspection:
     report: Report
     plots: tuple[Path, ...]
     scans: tuple[Scan, ...] = ()
+
+
+def examples(files: Path, sha256: str) -> tuple[Example, ...]:
+    """Returns the rows of one part of a dataset. Raises FileChanged if the file no longer has this hash."""
+    path = files / f"{sha256}.jsonl"
+    payloads.check_sha256(path, sha256)
+    return read(path, path.name).examples
 
 
 def inspect(
@@ -103,3 +115,17 @@ def load_first_rows(folder: Path) -> tuple[FirstRows, ...]:
     if not path.exists():
         return ()
     return tuple(from_object(FirstRows, orjson.loads(line)) for line in path.read_bytes().splitlines())
+
+
+def read_passages(path: Path) -> int | Refusal:
+    """Returns the number of passages of a document, or why it can't be used. Stores its text if it can."""
+    text = read_document(path)
+    if isinstance(text, Unreadable):
+        return Refusal(why_unreadable(text))
+    passages = split_passages(text)
+    faults = [fault for passage in passages for fault in faults_in(passage)]
+    secret = next((fault for fault in faults if fault.rule == SECRET), None)
+    if secret:
+        return Refusal(f"It {secret.text}. {secret.rule.cure}")
+    store_text(path, text)
+    return len(passages)

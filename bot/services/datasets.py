@@ -24,21 +24,20 @@ from bot.command_options import dataset_name, is_dataset_name, parse_sealed
 from bot.context import AppContext, CoreContext, FetchLater
 from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
-from bot.rules.facts import Looks, Standard, TaskKind, task_kind
+from bot.rules.facts import Standard, TaskKind, task_kind
 from bot.rules.units import Misread
-from bot.services import authorization, looks, notifications, taught_rows
+from bot.services import authorization, messages, taught_rows
 from bot.services.dataset_worker import SEED, Inspection, inspect
 from bot.services.hardware import default_row_limit
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
-from storage.records import Dataset, Draft, Run
+from storage.records import Dataset, Draft
 from trainers.base_models import why_not_served
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
 from trainers.dataset.sensitive_data import Scan, scanner_name
 from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_data
 from trainers.dataset.versions import Previous
-from trainers.evaluation.looks import find_new_looks
 from trainers.providers import ProviderRow
 
 log = logging.getLogger(__name__)
@@ -354,25 +353,6 @@ def report_of(dataset: Dataset) -> Report | None:
     return Report.from_json(dataset.report) if dataset.report and dataset.state == "ready" else None
 
 
-def looks_of(context: CoreContext, dataset: str, report: Report) -> Looks:
-    """Returns how often people have seen scores on the held-out rows of the version with this report."""
-    history = looks.history(context.store, dataset, str(report.holdout_sha256))
-    return Looks(
-        count=len(find_new_looks(history)),
-        rows=report.n_holdout,
-        bar=bar_of(context, dataset),
-        scoring=report.scoring or "label",
-    )
-
-
-def looks_at_run(context: CoreContext, run: Run) -> Looks | None:
-    """Returns how often people have seen scores on the rows that a run was measured on, None if its dataset was
-    deleted."""
-    version = context.store.datasets.get(run.dataset_id)
-    report = report_of(version)
-    return looks_of(context, version.name, report) if report else None
-
-
 def _check(context: AppContext, dataset: Dataset) -> None:
     """Checks a file. A version waits until all earlier ones are ready or refused."""
     if any(earlier.state in ("received", "checking") for earlier in _earlier_versions(context, dataset)):
@@ -517,7 +497,7 @@ def _post_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -
     chosen = " ".join(filter(None, (dataset.text_column, dataset.label_column, dataset.sheet)))
     once = f"files of {card} {chosen}".rstrip()  # other columns give other files
     who = dataset.uploaded_by
-    notifications.put_files(context, card, dataset.channel, titled, once=once, concerns=who)
+    messages.put_files(context, card, dataset.channel, titled, once=once, concerns=who)
 
 
 def _retry_or_refuse(context: AppContext, dataset: Dataset, trouble: str, most: int) -> None:

@@ -21,7 +21,7 @@ from bot.rules import budgets as rules
 from bot.rules import units
 from bot.rules.budgets import DeploymentFacts, Hosting, StopReason
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import budgets, hourly_prices, notifications
+from bot.services import budgets, hourly_prices, messages, notifications
 from bot.services.freeze_scope import HOLD_S
 from bot.services.provider_jobs import MAX_PAUSE_S, SETTLE_S
 from bot.services.run_states import lost_key_text
@@ -337,7 +337,7 @@ def _tell_users(context: AppContext, record: DeploymentRecord) -> None:
             continue
         text = views.in_use_stopped(summary, promotion.dataset, machine)
         context.post(promotion.channel, {"text": text}, dedupe=once)
-        notifications.tell_person(
+        messages.tell_person(
             context, f"{once} direct", promotion.person, promotion.channel, text_message(text)
         )
 
@@ -363,7 +363,7 @@ def tell_unused(context: AppContext) -> None:
         once = f"kept for nothing {record.id} {today.isoformat()}"
         with context.store.transaction():
             context.post(record.channel, message.letter(), dedupe=once)
-            notifications.tell_person(context, f"{once} direct", record.kept_by, "", message)
+            messages.tell_person(context, f"{once} direct", record.kept_by, "", message)
 
 
 def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:

@@ -11,7 +11,7 @@ from bot import logs
 from bot.cards import documents as views
 from bot.cards.blocks import Message, code
 from bot.context import AppContext, FetchLater
-from bot.services import authorization, datasets, evaluation_worker
+from bot.services import authorization, dataset_worker, datasets
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDocument
@@ -92,7 +92,7 @@ def step(context: AppContext, document: Document) -> None:
         try:
             passages = context.workers.poll(
                 f"document {document.id}",
-                evaluation_worker.read_passages,
+                dataset_worker.read_passages,
                 context.settings.files / document.sha256,
             )
         except WorkerStopped as stopped:

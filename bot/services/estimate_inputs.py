@@ -9,11 +9,11 @@ from datetime import date
 from decimal import Decimal
 
 from bot.rules import plans
-from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, cheapest, choose_alternative
+from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, choose_alternative
 from bot.rules.bills import MILLION, ZERO, Rates, Tokens, Traffic
 from bot.rules.budgets import DEFAULT_IDLE_S, Hosting
 from bot.rules.estimate_inputs import Question
-from bot.rules.facts import Evidence
+from bot.rules.facts import Evidence, keep_rungs
 from bot.rules.plans import hyperparameters_for
 from bot.rules.prices import MissingPrice, evaluation_usd, rates_from_row, training_from_row
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
@@ -35,7 +35,7 @@ from bot.services.hardware import (
 from bot.settings import Settings
 from trainers import chat_parameters
 from trainers.dataset import Report
-from trainers.evaluation.results import Ladder, Rung
+from trainers.evaluation.results import Rung
 from trainers.hyperparameters import ENCODER_RATE, Sweep, count_full_trainings, rate_for
 from trainers.methods import METHODS, MethodName
 from trainers.money import from_micros, to_micros
@@ -48,7 +48,6 @@ from trainers.types import Hyperparameter
 OTHER_TOKENIZER = 1.25  # another model's tokenizer may count up to this many times as many tokens as ours
 HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
 JUDGE_INSTRUCTIONS = 150  # tokens of the prompt around the texts that a judge reads
-ENCODER_RUNG: str = "encoder"  # the rung that is the same model as the method `head` trains
 
 
 @dataclass(frozen=True)
@@ -394,40 +393,14 @@ def with_successors(settings: Settings, rates: Rates, today: date, before: Seque
 
 def without_ended_models(settings: Settings, evidence: Evidence, today: date) -> Evidence:
     """Removes rungs of models that were shut down since they were measured: nobody can use them any more."""
-    ladder = evidence.ladder
-    if ladder is None:
+    if evidence.ladder is None:
         return evidence
-    prices = [(rung, rung_price(settings, rung, today)) for rung in ladder.rungs]
-    return _with_rungs(
-        evidence,
-        ladder,
-        [
-            rung
-            for rung, price in prices
-            if rung.arm.rung == "tuned" or price is None or not price.has_ended(today)
-        ],
-    )
-
-
-def without_trained_rung(evidence: Evidence, method: MethodName) -> Evidence:
-    """Removes the rung `encoder` if the method is `head`: both train the same model, which is no alternative to
-    itself."""
-    if method != "head":
-        return evidence
-    evidence, ladder = replace(evidence, own_rung=ENCODER_RUNG), evidence.ladder
-    if ladder is None:
-        return evidence
-    return _with_rungs(evidence, ladder, [rung for rung in ladder.rungs if rung.arm.rung != ENCODER_RUNG])
-
-
-def _with_rungs(evidence: Evidence, ladder: Ladder, rungs: Sequence[Rung]) -> Evidence:
-    if len(rungs) == len(ladder.rungs):
-        return evidence
-    arms = {rung.arm for rung in rungs}
-    best = cheapest([rung for rung in rungs if rung.standing == "meets"])
-    pairs = tuple(pair for pair in ladder.pairs if {pair.better, pair.worse} <= arms)
-    left = replace(ladder, rungs=tuple(rungs), pairs=pairs, cheapest=best.arm if best else None)
-    return replace(evidence, ladder=left)
+    usable = []
+    for rung in evidence.ladder.rungs:
+        price = rung_price(settings, rung, today)
+        if rung.arm.rung == "tuned" or price is None or not price.has_ended(today):
+            usable.append(rung)
+    return keep_rungs(evidence, usable)
 
 
 def rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:

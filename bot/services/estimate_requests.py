@@ -33,13 +33,15 @@ from bot.rules.fit import aim_numbers
 from bot.rules.forecast import Outlook
 from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import BestCandidate, NetValue, OtherModel, Plan, PlanVerdict, Prediction
+from bot.rules.reasons import Measure
 from bot.services import (
     authorization,
     candidates,
     checked_judges,
     datasets,
     estimates,
-    notifications,
+    evaluations,
+    messages,
     row_labels,
 )
 from bot.services.datasets import CheckedDataset
@@ -47,10 +49,10 @@ from bot.services.estimates import EstimateResult
 from bot.services.evidence import load_evidence
 from bot.services.hardware import find_target, with_rental_price
 from bot.services.row_labels import RowsToLabel
-from bot.values.requests import Estimate
+from bot.values.requests import Baseline, Estimate
 from bot.values.row_labels import USUAL_ROWS
 from bot.values.runs import Refusal
-from storage.records import Draft, StoredEstimate
+from storage.records import Draft, Measurement, StoredEstimate
 from trainers.evaluation.results import Rung, find_best
 from trainers.money import to_micros
 from trainers.pricing import tuned_price
@@ -81,7 +83,7 @@ def answer(
 
     Its thousands of draws take over a second at a cold start, so call it after the ack.
     """
-    tell = partial(notifications.tell_person, context, None, person, channel, thread_ts=thread)
+    tell = partial(messages.tell_person, context, None, person, channel, thread_ts=thread)
     checked = datasets.load_usable(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):  # the dataset has changed since `may_ask`
         tell(general.text_message(checked.text))
@@ -212,6 +214,23 @@ def _may_act_on(context: AppContext, estimate: StoredEstimate, person: str) -> b
     return authorization.may_act_in(context, estimate.channel, person)
 
 
+def measure_next(context: AppContext, number: int, person: str) -> Measurement | Refusal:
+    """Handles the button on an estimate's card: measures what the verdict asks for now, since what the card offered may
+    have been measured in the meantime."""
+    estimate = load_estimate_for(context, number, person)
+    if isinstance(estimate, Refusal):
+        return estimate
+    result = recompute(context, number, person)
+    if isinstance(result, Refusal):
+        return result
+    step = result.verdict.deciding.step
+    todo = step.todo if step else None
+    if not isinstance(todo, Measure) or not todo.is_command:
+        return outdated_step_refusal(estimate.dataset)
+    command = Baseline(todo.dataset, todo.models, todo.rungs, judge=todo.judge)
+    return evaluations.ask(context, command, person, estimate.channel)
+
+
 def outdated_step_refusal(dataset: str) -> Refusal:
     """Refuses a button on an estimate's card whose step is out of date."""
     return Refusal(
@@ -291,7 +310,7 @@ def draw_outlook(
 def put_plots(context: AppContext, channel: str, card: str, plots: Sequence[Path], dataset: str) -> None:
     """Posts the plots in the card's thread, in one message."""
     files = [(path, views.alt_text(dataset)) for path in plots]
-    notifications.put_files(context, card, channel, files, once=f"plots of {card}")
+    messages.put_files(context, card, channel, files, once=f"plots of {card}")
 
 
 def estimate_for(

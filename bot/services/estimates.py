@@ -19,7 +19,15 @@ from bot.rules.advice import advise
 from bot.rules.alternatives import UnmeasuredModel
 from bot.rules.bills import ZERO, Capacity, MonthlyCost, Rates, bill
 from bot.rules.estimate_inputs import DEFAULT_BUSY, Question, find_implausible_figure
-from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, count_row_faults
+from bot.rules.facts import (
+    FEW_PER_LABEL,
+    NOTHING_MEASURED,
+    Evidence,
+    Facts,
+    OwnMachine,
+    count_row_faults,
+    without_trained_rung,
+)
 from bot.rules.forecast import Outlook, simulate
 from bot.rules.prices import MissingPrice, rates_from_row
 from bot.rules.reasons import ModelEnd
@@ -47,7 +55,6 @@ from bot.services.estimate_inputs import (
     with_successors,
     without_ended_models,
     without_sunk_costs,
-    without_trained_rung,
 )
 from bot.services.hardware import (
     MemoryHeadroom,

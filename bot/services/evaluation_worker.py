@@ -11,17 +11,16 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from bot.cards.documents import why_unreadable
 from bot.llm_client import Question, key_of
 from bot.rules.plans import Plan
 from bot.services.candidate_prompts import build_prompts
+from bot.services.dataset_worker import examples
 from bot.values.evaluations import CurvePlan, LadderPlan
 from bot.values.runs import Refusal
-from trainers import payloads
 from trainers.base_models import find_preset
-from trainers.dataset import Example, Report, read
+from trainers.dataset import Example, Report
 from trainers.dataset.sensitive_data import SECRET, faults_in
-from trainers.documents import Unreadable, read_document, split_passages, store_text
+from trainers.documents import Unreadable, read_document, split_passages
 from trainers.encoders import DEFAULT_ENCODER, EncoderError
 from trainers.encoders.embedding import StoredVectors, find_encoder, load_encoder
 from trainers.evaluation import prompts
@@ -375,13 +374,6 @@ def classical_curve_of(plan: CurvePlan, files: Path, seed: int) -> Curve:
     )
 
 
-def examples(files: Path, sha256: str) -> tuple[Example, ...]:
-    """Returns the rows of one part of a dataset. Raises FileChanged if the file no longer has this hash."""
-    path = files / f"{sha256}.jsonl"
-    payloads.check_sha256(path, sha256)
-    return read(path, path.name).examples
-
-
 def _arm_keys(
     arm: Candidate,
     plan: LadderPlan,
@@ -477,20 +469,6 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)
     partial.replace(path)
-
-
-def read_passages(path: Path) -> int | Refusal:
-    """Returns the number of passages of a document, or why it can't be used. Stores its text if it can."""
-    text = read_document(path)
-    if isinstance(text, Unreadable):
-        return Refusal(why_unreadable(text))
-    passages = split_passages(text)
-    faults = [fault for passage in passages for fault in faults_in(passage)]
-    secret = next((fault for fault in faults if fault.rule == SECRET), None)
-    if secret:
-        return Refusal(f"It {secret.text}. {secret.rule.cure}")
-    store_text(path, text)
-    return len(passages)
 
 
 def look_up(

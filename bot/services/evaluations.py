@@ -16,19 +16,17 @@ the rest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from bot.cards.blocks import escape
 from bot.cards.evaluations import BaselineChoices
 from bot.context import AppContext
 from bot.rules.budgets import max_evaluation_micros
-from bot.rules.reasons import Measure
 from bot.services import (
     candidates,
     data_policy,
     datasets,
     distillations,
-    estimate_requests,
     evaluation_engine,
     evaluation_worker,
     few_shot,
@@ -36,7 +34,6 @@ from bot.services import (
     judge_worker,
     judgements,
     measurements,
-    promotions,
     prompt_search,
     prompt_search_worker,
     sealed_rows,
@@ -53,12 +50,22 @@ from bot.values.requests import Baseline
 from bot.values.runs import Refusal, RunResult
 from storage.evaluations import NewMeasurement
 from storage.records import Dataset, Measurement
-from trainers.evaluation.results import FREE_RUNGS
+from trainers.evaluation.results import FREE_RUNGS, Ladder
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.money import usd_micros
 from trainers.providers import ProviderRow
 
 FREE = tuple(MeasuredCandidate(rung) for rung in FREE_RUNGS)
+
+
+@dataclass(frozen=True)
+class SealedConclusion:
+    """The result of a test on sealed rows, which decides a promotion. `measurement` is still open."""
+
+    measurement: Measurement
+    plan: LadderPlan
+    progress: LadderProgress
+    ladder: Ladder
 
 
 def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
@@ -96,24 +103,6 @@ def ask_after_run(context: AppContext, number: int, person: str) -> Measurement 
     return ask(context, command, person, run.channel)
 
 
-def ask_after_estimate(context: AppContext, number: int, person: str) -> Measurement | Refusal:
-    """Handles the button on an estimate's card: measures what the verdict asks for now, since what the card offered may
-    have been measured in the meantime."""
-    estimate = estimate_requests.load_estimate_for(context, number, person)
-    if isinstance(estimate, Refusal):
-        return estimate
-    result = estimate_requests.recompute(context, number, person)
-    if isinstance(result, Refusal):
-        return result
-    step = result.verdict.deciding.step
-    todo = step.todo if step else None
-    if not isinstance(todo, Measure) or not todo.is_command:
-        return estimate_requests.outdated_step_refusal(estimate.dataset)
-    return ask(
-        context, Baseline(todo.dataset, todo.models, todo.rungs, judge=todo.judge), person, estimate.channel
-    )
-
-
 def form_choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
     """Returns the choices that the form offers; its models are those of providers with a key."""
     today = context.today()
@@ -135,17 +124,18 @@ def form_choices(context: AppContext, person: str, channel: str) -> BaselineChoi
     return BaselineChoices(datasets.usable_names(context, person, channel), models, may_overrule=may_overrule)
 
 
-def step(context: AppContext, measurement: Measurement) -> None:
-    """Takes an open ladder one step further."""
+def step(context: AppContext, measurement: Measurement) -> SealedConclusion | None:
+    """Takes an open ladder one step further. Returns the result of a test on sealed rows, which the caller has to end
+    (promotions.py)."""
     step = load_step(context, measurement)
     if measurement.cancel_asked_by:
         measurements.cancel(context, measurement, spent_micros=step.stop_and_book())
-        return
+        return None
     if freeze_scope.measurement_freeze(context, measurement):
         context.llm.drop(step.owner)  # answers to questions under way are still stored
         now = context.clock()
         context.store.measurements.move(measurement, measurement.state, now=now, next_at=now + HOLD_S)
-        return
+        return None
     match step.progress.stage:
         case "preparing":
             _prepare(step)
@@ -168,7 +158,8 @@ def step(context: AppContext, measurement: Measurement) -> None:
         case "judging" if step.plan.teaches:
             distillations.conclude(step)
         case "judging":
-            _judge(step)
+            return _judge(step)
+    return None
 
 
 def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
@@ -301,16 +292,16 @@ def _end_measuring(step: LadderStep) -> None:
     step.with_progress(replace(progress, stage=stage, note=None)).save()
 
 
-def _judge(step: LadderStep) -> None:
+def _judge(step: LadderStep) -> SealedConclusion | None:
     context, plan, progress, keys = step.context, step.plan, step.progress, step.load_keys()
     if keys is None:
-        return
+        return None
     from_judge = None
     if progress.judge:
         from_judge = judgements.read_judge_answers(context, plan, step.folder, progress.judge)
     if from_judge and from_judge.acceptable is None and from_judge.failed is None:  # the folder was lost
         step.with_progress(replace(progress, stage="consulting")).save()
-        return
+        return None
     conclusion = context.workers.poll(
         f"judge {step.owner}",
         judge_worker.conclude,
@@ -321,34 +312,28 @@ def _judge(step: LadderStep) -> None:
         step.folder,
         context.clock(),
     )
-    if conclusion is not None:
-        _finish(step, conclusion)
+    return _finish(step, conclusion) if conclusion is not None else None
 
 
-def _finish(step: LadderStep, concluded: Conclusion) -> None:
-    """Ends the measurement with its result; one on sealed rows decides a promotion in the same transaction."""
+def _finish(step: LadderStep, concluded: Conclusion) -> SealedConclusion | None:
+    """Ends the measurement with its result. One on sealed rows ends together with the promotion that it decides."""
     context, measurement, plan, progress = step.context, step.measurement, step.plan, step.progress
     judge = concluded.judge
     if progress.judge and judge:
         before = progress.judge
         judge = replace(judge, of=before.of, answered=before.answered, declined=before.declined)
         progress = replace(progress, judge=judge)
-    result, spent = concluded.ladder.to_json(), progress.booked_micros
-    if plan.promotes is None:
-        with context.store.transaction():
-            measurements.finish(context, measurement, result, spent_micros=spent, progress=progress.to_json())
-        return
-    decided = promotions.decide_by_sealed(context, measurement, plan, concluded.ladder)
+    if plan.promotes is not None:
+        return SealedConclusion(measurement, plan, progress, concluded.ladder)
     with context.store.transaction():
-        moved = measurements.close(context, measurement, result, spent_micros=spent)
-        if moved is None:
-            return
-        outcome = promotions.record_sealed(context, moved, decided)
-        progress = replace(progress, outcome=outcome)
-        closed = context.store.measurements.move(
-            moved, "done", now=context.clock(), progress=progress.to_json()
+        measurements.finish(
+            context,
+            measurement,
+            concluded.ladder.to_json(),
+            spent_micros=progress.booked_micros,
+            progress=progress.to_json(),
         )
-        measurements.show_result(context, closed or moved)
+    return None
 
 
 def _plan(

@@ -13,7 +13,7 @@ from bot.cards.candidates import arm_name
 from bot.cards.result_comparison import better_name
 from bot.context import AppContext
 from bot.rules.estimate_inputs import DEFAULT_BUSY
-from bot.rules.facts import Evidence, OtherJudge, TaskKind, task_kind
+from bot.rules.facts import Evidence, OtherJudge, TaskKind, task_kind, without_trained_rung
 from bot.rules.judge_agreement import JudgeChecks
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import (
@@ -26,7 +26,6 @@ from bot.rules.promotion import (
     labels_below_floor,
 )
 from bot.services import checked_judges, datasets, looks, row_labels
-from bot.services.estimate_inputs import without_trained_rung
 from bot.services.hardware import Target
 from bot.services.measured_candidates import load_measured
 from bot.values.runs import Before, RunResult

@@ -14,10 +14,10 @@ from pathlib import Path
 from bot.rules.budgets import max_evaluation_micros
 from bot.services import evaluation_engine, evaluation_worker
 from bot.services.candidate_prompts import answer_format_of
-from bot.services.dataset_worker import SEED
+from bot.services.dataset_worker import SEED, examples
 from bot.services.evaluation_engine import EngineContext, Evaluation
 from bot.services.evaluation_progress import LadderStep
-from bot.services.evaluation_worker import SHOTS_FOLDER, ArmKeys, examples
+from bot.services.evaluation_worker import SHOTS_FOLDER, ArmKeys
 from bot.values.evaluations import ArmProgress, LadderPlan, ShotsTried
 from trainers.dataset import Example
 from trainers.dataset.rows import question_key

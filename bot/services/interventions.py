@@ -4,11 +4,11 @@ looking at the provider once more."""
 from __future__ import annotations
 
 from bot.cards.blocks import escape
-from bot.cards.runs import STATE_TEXTS
+from bot.cards.runs import STATE_TEXTS, no_such_run
 from bot.context import AppContext
 from bot.rules.permissions import find_deciding_votes
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import authorization, notifications, plan_requests, run_states, runs
+from bot.services import authorization, notifications, plan_requests, run_states
 from bot.services.provider_jobs import trainer_limits
 from bot.values.runs import Progress, Refusal
 from storage.jobs import InterventionChoice, InterventionDecision
@@ -26,7 +26,7 @@ CLOCKS_DIFFER_S = 3600.0
 def may_decide(context: AppContext, number: int, person: str) -> Run | Refusal:
     run = context.store.runs.get(number)
     if run is None:
-        return runs.no_such_run(number)
+        return Refusal(no_such_run(number))
     if run.state != "needs_human":
         return Refusal(f"Run {number} needs no decision any more: it {STATE_TEXTS[run.state]}.")
     request = plan_requests.approval_request(plan_from_json(run.plan))

@@ -19,11 +19,11 @@ from bot.llm_client import key_of
 from bot.rules import judge_agreement
 from bot.rules.budgets import max_judge_micros
 from bot.services import evaluation_worker
+from bot.services.dataset_worker import examples
 from bot.services.evaluation_worker import (
     ASSUMED_SHARE,
     MAX_TOKENS_VERDICT,
     ArmKeys,
-    examples,
     max_tokens,
 )
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan

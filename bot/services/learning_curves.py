@@ -13,7 +13,7 @@ from bot.rules.estimate_inputs import Question
 from bot.services import (
     evaluation_worker,
     measurements,
-    notifications,
+    messages,
     provider_jobs,
 )
 from bot.services.data_policy import EgressPermission
@@ -103,7 +103,7 @@ def _put_plot(context: AppContext, measurement: Measurement, curve: MeasuredCurv
     """Posts the plot in the card's thread, with a comment that notifies the person who asked for the curve."""
     comment = views.finished_notice(measurement, curve)
     plots = [(plot, views.alt_text(curve))] if plot else []
-    notifications.put_files(
+    messages.put_files(
         context,
         measurements.card_of(measurement),
         measurement.channel,

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bot.context import CoreContext
+from bot.rules.facts import Looks
 from bot.rules.plans import plan_from_json
+from bot.services import datasets
 from bot.services.read_rows import find_read_places, question_keys
 from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.learning_curves import trained_curve
@@ -35,6 +38,25 @@ def history(store: Store, dataset: str, holdout: str) -> tuple[Look, ...]:
     ]
     looks.sort(key=lambda timed: timed[0])
     return tuple(look for _, look in looks if look.holdout in contained)
+
+
+def load_looks(context: CoreContext, dataset: str, report: Report) -> Looks:
+    """Returns how often people have seen scores on the held-out rows of the version with this report."""
+    earlier = history(context.store, dataset, str(report.holdout_sha256))
+    return Looks(
+        count=len(find_new_looks(earlier)),
+        rows=report.n_holdout,
+        bar=datasets.bar_of(context, dataset),
+        scoring=report.scoring or "label",
+    )
+
+
+def load_looks_at_run(context: CoreContext, run: Run) -> Looks | None:
+    """Returns how often people have seen scores on the rows that a run was measured on, None if its dataset was
+    deleted."""
+    version = context.store.datasets.get(run.dataset_id)
+    report = datasets.report_of(version)
+    return load_looks(context, version.name, report) if report else None
 
 
 def rungs_with_looks(

@@ -30,12 +30,12 @@ from bot.services import (
     authorization,
     budgets,
     data_policy,
-    datasets,
     deployments,
     evidence,
     freeze_scope,
     notifications,
 )
+from bot.services.looks import load_looks_at_run
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.questions import NewAsk, TriedAnswer
@@ -381,7 +381,7 @@ def promotion_details(
 
 def _looks(context: AppContext, model: Model) -> Looks | None:
     run = context.store.runs.get(model.run_id)
-    return datasets.looks_at_run(context, run) if run else None
+    return load_looks_at_run(context, run) if run else None
 
 
 def show_card(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> None:

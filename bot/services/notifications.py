@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Literal
 
 from bot.cards import freeze as freeze_cards
@@ -19,7 +18,7 @@ from bot.cards import result_details, sweeps
 from bot.cards import results as result_views
 from bot.cards import runs as views
 from bot.cards.blocks import Message
-from bot.cards.general import files_body, text_message
+from bot.cards.general import text_message
 from bot.context import AppContext, CoreContext
 from bot.rules.budgets import actual_micros
 from bot.rules.calibration import Actual, RunningError, run_actuals, running_error
@@ -28,63 +27,13 @@ from bot.services import checked_judges, freeze_scope
 from bot.services.model_history import is_machine_stopped, load_after_result
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
-from storage.records import OPEN_RUN_STATES, Draft, OutboxKind, Run
+from storage.records import OPEN_RUN_STATES, Draft, Run
 from trainers.pricing import PriceList
 
 NEWEST_RUNS = 100  # read for the accuracy of estimates; a limit, since a person waits for the answer
 
 EndState = Literal["failed", "cancelled"]
 ClosedState = Literal["expired", "cancelled"]
-
-
-def tell_person(
-    context: AppContext,
-    once: str | None,
-    person: str,
-    channel: str,
-    message: Message,
-    *,
-    thread_ts: str | None = None,
-) -> None:
-    """Sends a message that only this person sees: in the channel, or directly if `channel` is ''. `thread_ts` is the
-    thread that it belongs to. Another message with the same `once` is not sent."""
-    body = {**message.letter(), "thread_ts": thread_ts} if thread_ts else message.letter()
-    kind: OutboxKind = "ephemeral" if channel else "direct"
-    context.send(Draft(kind, channel, body, dedupe=once, person=person))
-
-
-def team_channel(context: CoreContext) -> str:
-    """Returns the channel for what concerns the whole team: the fallback channel or, without one, that of the newest
-    run; '' if there is neither.
-
-    Its readers are not those of a private channel, so what is posted there names no dataset, run, model or person of
-    ours. What belongs to a run, a measurement or a dataset is posted in its own channel, and the sender decides where
-    that may go if the channel is closed (outbox_sender.py).
-    """
-    if context.settings.slack.fallback_channel:
-        return context.settings.slack.fallback_channel
-    newest = context.store.runs.newest(1)
-    return newest[0].channel if newest else ""
-
-
-def put_files(
-    context: CoreContext,
-    card: str,
-    channel: str,
-    files: Sequence[tuple[Path, str]],
-    *,
-    once: str,
-    comment: str = "",
-    concerns: str | None = None,
-) -> None:
-    """Posts files with their titles in a card's thread, in one message with the comment. Without files it posts the
-    comment alone."""
-    if not files and not comment:
-        return
-    body = files_body(files, comment) if files else text_message(comment).body()
-    kind: OutboxKind = "file" if files else "post"
-    draft = Draft(kind, channel, body, dedupe=once, thread=card, concerns=concerns)
-    context.store.outbox.put(draft, now=context.clock())
 
 
 def running_errors(context: AppContext) -> tuple[RunningError, ...]:

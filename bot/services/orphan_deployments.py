@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from bot.cards import deployments as views
 from bot.context import AppContext
 from bot.rules.plans import plan_from_json
-from bot.services import authorization, deployments, notifications
+from bot.services import authorization, deployments, messages
 from bot.services.deployments import PREFIX
 from bot.values.runs import Refusal
 from storage.deployments import DeploymentRecord, NewDeployment
@@ -87,7 +87,7 @@ def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment
     run."""
     now = context.clock()
     subject = f"machines at {provider}"
-    channel = notifications.team_channel(context)
+    channel = messages.team_channel(context)
     if strays and not channel:
         names = ", ".join(stray.name for stray in strays)
         log.warning("running at %s by the hour, and started by nobody here: %s", provider, names)
@@ -118,7 +118,7 @@ def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
         provider=provider,
         model=name,
         name=name,
-        channel=notifications.team_channel(context),
+        channel=messages.team_channel(context),
         person=person,
         micros_per_hour=0,
         idle_stop_s=0,

@@ -15,7 +15,7 @@ from bot.cards.blocks import Message, escape
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.plans import plan_from_json
-from bot.services import approvals, interventions, notifications
+from bot.services import approvals, interventions, messages, notifications
 from bot.values.learning_curves import trained_curve
 from storage.records import OPEN_RUN_STATES, Measurement, Run
 from trainers.client import Trainer
@@ -146,7 +146,7 @@ def _alert(
     neither in the team's."""
     now = context.clock()
     account = context.settings.beside(provider)[0]  # two rows of one trainer list the same jobs
-    where = channel or notifications.team_channel(context)
+    where = channel or messages.team_channel(context)
     with context.store.transaction():
         if not context.store.interventions.record_orphan(account, job.id, about, now=now):
             return

@@ -30,6 +30,7 @@ from bot.services import (
     sunsets,
 )
 from bot.services import evidence as evidence_services
+from bot.services.looks import load_looks
 from bot.services.measured_candidates import known_ladder
 from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.learning_curves import plan_of
@@ -142,7 +143,7 @@ def listing(context: AppContext, person: str, channel: str) -> Listing[DatasetEn
         if report and is_newest:
             evidence = evidence_services.load_evidence(context, dataset, report, None)
             best = Best(evidence_services.best_rung(evidence), evidence.bar)
-            looks = datasets.looks_of(context, dataset.name, report)
+            looks = load_looks(context, dataset.name, report)
         listed.append(DatasetEntry(dataset, report, best, looks))
     return Listing(listed, context.store.datasets.count_of(names), names.unchecked)
 

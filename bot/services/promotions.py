@@ -19,6 +19,7 @@ from bot.cards.deployments import stopped_refusal
 from bot.cards.general import text_message
 from bot.cards.models import PromotionSummary
 from bot.cards.permissions import too_few_words
+from bot.cards.runs import no_such_run
 from bot.context import AppContext
 from bot.rules import promotion as rules
 from bot.rules.facts import Evidence
@@ -35,9 +36,9 @@ from bot.services import (
     measurements,
     models,
     notifications,
-    runs,
 )
 from bot.services.candidates import LineUp
+from bot.services.evaluations import SealedConclusion
 from bot.services.measured_candidates import load_measured
 from bot.values.evaluations import LadderPlan, SealedOutcome
 from bot.values.runs import Refusal
@@ -85,7 +86,7 @@ def promote_run(context: AppContext, number: int, person: str) -> PromotionSumma
         return Refusal(f"Run {number} has no model. `/finetune models` lists all models.")
     refusal = authorization.refusal(context, person, "promote", run.channel)
     dataset = plan_from_json(run.plan).dataset
-    refusal = refusal or authorization.button_refusal(context, dataset, person, runs.no_such_run(number))
+    refusal = refusal or authorization.button_refusal(context, dataset, person, Refusal(no_such_run(number)))
     return refusal or models.deleted_refusal(context, model) or _promote(context, model, person, None)
 
 
@@ -118,11 +119,32 @@ def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSu
     return refusal or _roll_back(context, promotion, person, None)
 
 
+def finish_sealed_test(context: AppContext, concluded: SealedConclusion) -> None:
+    """Ends a test on sealed rows with its result, and decides the promotion in the same transaction."""
+    measurement = concluded.measurement
+    decided = decide_by_sealed(context, measurement, concluded.plan, concluded.ladder)
+    with context.store.transaction():
+        moved = measurements.close(
+            context,
+            measurement,
+            concluded.ladder.to_json(),
+            spent_micros=concluded.progress.booked_micros,
+        )
+        if moved is None:
+            return
+        outcome = _record_sealed(context, moved, decided)
+        progress = replace(concluded.progress, outcome=outcome)
+        closed = context.store.measurements.move(
+            moved, "done", now=context.clock(), progress=progress.to_json()
+        )
+        measurements.show_result(context, closed or moved)
+
+
 def decide_by_sealed(
     context: AppContext, measurement: Measurement, plan: LadderPlan, ladder: Ladder
 ) -> DecidedPromotion | Refusal:
     """Decides a promotion once its sealed rows are answered. This looks up rights and reads files, so call it before
-    the transaction of `record_sealed`."""
+    the transaction of `_record_sealed`."""
     person, model = measurement.requested_by, context.store.model(plan.promotes or "")
     run = context.store.runs.get(model.run_id) if model else None
     refusal = authorization.refusal(context, person, "promote", measurement.channel)
@@ -139,7 +161,7 @@ def decide_by_sealed(
     return refusal or DecidedPromotion(model, run, person, None, on_holdout, standing, ended)
 
 
-def record_sealed(
+def _record_sealed(
     context: AppContext, measurement: Measurement, decided: DecidedPromotion | Refusal
 ) -> SealedOutcome:
     """Records the promotion, or tells the requester why not. Call this in the transaction that ends the measurement."""

@@ -13,7 +13,8 @@ from bot.llm_client import Question, key_of
 from bot.rules.budgets import max_judge_micros
 from bot.services import evaluation_worker
 from bot.services.candidate_prompts import answer_format_of
-from bot.services.evaluation_worker import ASSUMED_SHARE, ArmKeys, examples, plan_max_tokens
+from bot.services.dataset_worker import examples
+from bot.services.evaluation_worker import ASSUMED_SHARE, ArmKeys, plan_max_tokens
 from bot.values.evaluations import LadderPlan, SearchPlan, SearchProgress
 from trainers.dataset import Example
 from trainers.evaluation.prompt_search import Prompt, PromptSearch, SearchTask, Unanswered, search_task

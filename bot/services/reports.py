@@ -22,7 +22,7 @@ from bot.context import AppContext
 from bot.rules.calibration import Actual
 from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import checked_judges, measurement_notes, measurements, notifications, sealed_rows
+from bot.services import checked_judges, measurement_notes, measurements, messages, notifications, sealed_rows
 from bot.services.measured_candidates import folder_of, known_ladder, load_measured
 from bot.services.model_history import is_machine_stopped, load_after_result
 from bot.values.runs import AfterResult, Refusal, RunResult
@@ -136,7 +136,7 @@ def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
     card = notifications.result_card_of(run)
     with context.store.transaction():
         once = f"report of run {run.id}"
-        notifications.put_files(
+        messages.put_files(
             context, card, run.channel, files, once=once, comment=comment, concerns=run.requester
         )
         # the run's card links to the result, which is posted by now
@@ -150,7 +150,7 @@ def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequ
     files += [(path, cards.measurement_title(measurement, ladder)) for path in pages]
     test = sealed_rows.load_test(context.store, measurement)
     comment = cards.measurement_notice(measurement, ladder, test, has_page=bool(pages))
-    notifications.put_files(
+    messages.put_files(
         context,
         measurements.result_card_of(context, measurement),
         measurement.channel,

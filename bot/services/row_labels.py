@@ -24,7 +24,7 @@ from bot.cards import row_labels as views
 from bot.cards.blocks import Block, Message, code
 from bot.context import AppContext, FetchLater
 from bot.rules.facts import NO_CHECKS, LabelChecks
-from bot.services import authorization, datasets, notifications, row_labels_worker
+from bot.services import authorization, datasets, messages, row_labels_worker
 from bot.services.datasets import CheckedDataset
 from bot.services.row_labels_worker import DatasetParts, DecidedRow, QuestionFile, VersionFile, WrittenFile
 from bot.values.row_labels import (
@@ -536,7 +536,7 @@ def fail(context: AppContext, labelling: Labelling, why: str) -> None:
             _show(context, moved, views.open_card(moved, outcome_of(context, moved)))
         person = labelling.closed_by or labelling.person
         once = f"labelling {moved.id} {moved.state} {now}"
-        notifications.tell_person(context, once, person, moved.channel, views.failed_notice(moved, why))
+        messages.tell_person(context, once, person, moved.channel, views.failed_notice(moved, why))
 
 
 def _show(context: AppContext, labelling: Labelling, message: Message) -> None:

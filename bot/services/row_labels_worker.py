@@ -15,8 +15,7 @@ from typing import Literal
 import orjson
 
 from bot.cards import row_labels as views
-from bot.services.dataset_worker import FULL_LIST, SEED
-from bot.services.evaluation_worker import examples
+from bot.services.dataset_worker import FULL_LIST, SEED, examples
 from bot.values.runs import Refusal
 from trainers.dataset import Columns, Example, read
 from trainers.dataset.conversion import open_converted

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bot.context import AppContext
 from bot.llm_client import Question, key_of
-from bot.services import datasets, evaluation_worker
+from bot.services import dataset_worker, datasets
 from bot.services.evaluation_worker import max_tokens
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Example
@@ -47,7 +47,7 @@ def questions_of(
     }
 
     def questions(wanted: frozenset[str]) -> Sequence[Question]:
-        holdout = evaluation_worker.examples(files, holdout_sha256)
+        holdout = dataset_worker.examples(files, holdout_sha256)
         return [
             Question(
                 key,
@@ -84,7 +84,7 @@ def _keys(
 ) -> tuple[str, ...]:
     """Returns the keys of the questions about each held-out row. Cached, since computing them reads all rows."""
     keys = []
-    for row in evaluation_worker.examples(files, holdout_sha256):
+    for row in dataset_worker.examples(files, holdout_sha256):
         prompt = _prompt(candidate, row, labels, answer_format)
         keys.append(key_of(str(candidate.model), prompt, most, prompts.tools_of(row)))
     return tuple(keys)

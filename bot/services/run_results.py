@@ -21,7 +21,7 @@ from bot.context import AppContext
 from bot.rules import units
 from bot.rules.budgets import Hosting, actual_micros, is_paid_by_token
 from bot.rules.estimate_inputs import NO_JUDGE
-from bot.rules.facts import Evidence
+from bot.rules.facts import Evidence, without_trained_rung
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import find_objections
 from bot.rules.reasons import Measure
@@ -29,6 +29,7 @@ from bot.services import (
     authorization,
     checked_judges,
     data_policy,
+    dataset_worker,
     datasets,
     deployments,
     estimate_requests,
@@ -47,7 +48,6 @@ from bot.services import evidence as evidence_services
 from bot.services.candidate_prompts import read_answer_format
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.dataset_worker import SEED
-from bot.services.estimate_inputs import without_trained_rung
 from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.judgements import ResultStep
 from bot.services.read_rows import find_read_places
@@ -303,7 +303,7 @@ def _names_fields(step: ResultStep) -> bool:
     """True if the base model's prompt names the fields of the answer where the tuned model's does not."""
     if _before(step) != "base" or not _answer_format(step):
         return False
-    rows = evaluation_worker.examples(step.context.settings.files, step.plan.holdout_sha256)
+    rows = dataset_worker.examples(step.context.settings.files, step.plan.holdout_sha256)
     return not all(map(has_own_instructions, rows))
 
 
@@ -368,7 +368,7 @@ def _gather_comparison(step: ResultStep) -> RunComparison:
     from_judge = judgements.answers_about_run(step)
     if from_judge:
         texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
-        rows = evaluation_worker.examples(files, plan.holdout_sha256)
+        rows = dataset_worker.examples(files, plan.holdout_sha256)
         by_arm, judge = judge_worker.verdicts_of(texts, from_judge, rows)
         if by_arm:
             verdicts = (by_arm[base_arm], by_arm[tuned_arm])

@@ -10,7 +10,8 @@ from pathlib import Path
 from bot.cards.result_comparison import SAME_MEASURE
 from bot.charts import evaluations as evaluation_charts
 from bot.charts.training import draw_training
-from bot.services.evaluation_worker import examples, right_answers
+from bot.services.dataset_worker import examples
+from bot.services.evaluation_worker import right_answers
 from bot.values.evaluations import JudgeProgress
 from bot.values.runs import (
     ArmScore,

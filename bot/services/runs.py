@@ -9,11 +9,12 @@ from dataclasses import replace
 from bot.cards import freeze as freeze_cards
 from bot.cards.audits import History
 from bot.cards.blocks import escape
-from bot.cards.runs import STATE_TEXTS, RunSummary
+from bot.cards.runs import STATE_TEXTS, RunSummary, no_such_run
 from bot.context import AppContext
 from bot.rules.permissions import Action, Request
 from bot.rules.plans import plan_from_json
-from bot.services import authorization, checked_judges, datasets, models, notifications
+from bot.services import authorization, checked_judges, models, notifications
+from bot.services.looks import load_looks_at_run
 from bot.services.model_history import is_machine_stopped, load_after_result, load_last_use
 from bot.values.runs import AfterResult, Progress, Refusal, RunResult
 from storage.records import OPEN_RUN_STATES, Run, Wish
@@ -53,7 +54,7 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
     tell whether the model may be promoted."""
     run = context.store.runs.get(number)
     if run is None or not may_see(context, run, person, channel):
-        return no_such_run(number)
+        return Refusal(no_such_run(number))
     summary = overview_of(context, run)
     if summary.result is None:
         return summary
@@ -61,7 +62,7 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
         summary,
         actuals=notifications.actuals_of(run, summary.plan, summary.result),
         running=notifications.running_errors(context),
-        looks=datasets.looks_at_run(context, run),
+        looks=load_looks_at_run(context, run),
         after=load_after_result(context.store, run, summary.plan, summary.result),
     )
 
@@ -70,7 +71,7 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
     """Records the wish; the next tick carries it out at the trainer. `here` is as in `_find_visible`."""
     run = _find_visible(context, number, person, here, "cancel")
     if run is None:
-        return no_such_run(number)
+        return Refusal(no_such_run(number))
     if run.state not in OPEN_RUN_STATES:
         return Refusal(f"Run {number} is over already: it {STATE_TEXTS[run.state]}.")
     plan = plan_from_json(run.plan)
@@ -94,7 +95,7 @@ def ask_pause(context: AppContext, number: int, person: str, here: str | None = 
     """Records the wish; the next poll of the job carries it out."""
     run = _find_visible(context, number, person, here, "pause")
     if run is None:
-        return no_such_run(number)
+        return Refusal(no_such_run(number))
     if run.state in PAUSABLE and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
         return Refusal(f"Run {number} is already paused. `/finetune resume {number}` continues it.")
     denied = _pause_refusal(context, run, person)
@@ -104,7 +105,7 @@ def ask_pause(context: AppContext, number: int, person: str, here: str | None = 
 def ask_resume(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
     run = _find_visible(context, number, person, here, "pause")
     if run is None:
-        return no_such_run(number)
+        return Refusal(no_such_run(number))
     if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
         return Refusal(f"Run {number} is not paused: it {STATE_TEXTS[run.state]}.")
     denied = _pause_refusal(context, run, person)
@@ -179,12 +180,8 @@ def _find_visible(
     return run if may_stop else None
 
 
-def no_such_run(number: int) -> Refusal:
-    return Refusal(f"There is no run {number}. `/finetune runs` lists all runs.")
-
-
 def audit_history(context: AppContext, number: int, person: str, channel: str) -> History | Refusal:
     run = context.store.runs.get(number)
     if run is None or not may_see(context, run, person, channel):
-        return no_such_run(number)
+        return Refusal(no_such_run(number))
     return History(number, context.store.audit.entries(f"run {number}"))

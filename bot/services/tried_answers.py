@@ -19,7 +19,7 @@ from bot.cards.blocks import code
 from bot.cards.general import text_message
 from bot.command_options import LONGEST_NAME
 from bot.context import AppContext
-from bot.services import authorization, data_policy, datasets, models, notifications
+from bot.services import authorization, data_policy, datasets, messages, models
 from bot.services.row_labels_worker import store_lines
 from bot.values.runs import Refusal
 from storage.datasets import NewDataset
@@ -88,7 +88,7 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
         context.store.tried_answers.judge(tried, is_good=False, better=text)
         context.audit(person, "judge answer", f"answer {tried.id} on {tried.dataset}", "not good")
         noted = _note_verdict(context, tried)
-        notifications.tell_person(context, None, person, "", text_message(noted))
+        messages.tell_person(context, None, person, "", text_message(noted))
     return noted
 
 

@@ -151,7 +151,7 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
 SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
     estimates.START: _with_number(plan_services.start_estimated),
-    estimates.MEASURE: _with_number(evaluation_services.ask_after_estimate),
+    estimates.MEASURE: _with_number(estimate_requests.measure_next),
     **dict.fromkeys((estimates.USE_ENCODER, sunsets.RETUNE), sunset_services.start),
     evaluations.MEASURE: _with_number(measurements.agree),
     models.PROMOTE: _with_number(promotions.promote_run),

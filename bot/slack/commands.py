@@ -71,8 +71,8 @@ from bot.services import (
     freeze,
     learning_curves,
     measurements,
+    messages,
     models,
-    notifications,
     overview,
     plans,
     promotions,
@@ -374,9 +374,7 @@ def _start(call: Call, request: Start) -> None:
     result = plans.start(call.context, request, call.person, call.channel)
     if isinstance(result, Refusal):
         message = general.text_message(result.text)
-        notifications.tell_person(
-            call.context, None, call.person, call.channel, message, thread_ts=call.thread
-        )
+        messages.tell_person(call.context, None, call.person, call.channel, message, thread_ts=call.thread)
 
 
 @finetune.command(

@@ -13,7 +13,7 @@ from bot.cards import general
 from bot.cards.blocks import Message
 from bot.command_parser import unescape
 from bot.context import AppContext
-from bot.services import notifications
+from bot.services import messages
 from bot.slack import commands
 from bot.slack.commands import AfterAck, Call, Form, upload_form
 from bot.slack.homes import Homes
@@ -47,7 +47,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         message = _reply(Call(context, person, channel, thread), text)
         if person and message:
             once = f"mention {event['ts']}"
-            notifications.tell_person(context, once, person, channel, message, thread_ts=thread)
+            messages.tell_person(context, once, person, channel, message, thread_ts=thread)
         wake()
 
     @app.event("message")

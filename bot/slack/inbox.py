@@ -25,7 +25,7 @@ from bot.cards.blocks import Message
 from bot.command_parser import unescape
 from bot.context import AppContext
 from bot.health import metrics
-from bot.services import notifications
+from bot.services import messages
 from bot.slack.users import begin_click, end_click
 
 REFUSED = re.compile(r'"ok"\s*:\s*false')  # Slack answers `ok`, or JSON with the error
@@ -103,7 +103,7 @@ def tell(context: AppContext, delivery: str, body: Mapping[str, Any], message: M
     channel = body.get("channel")
     where = str(body.get("channel_id") or (channel.get("id") if isinstance(channel, Mapping) else "") or "")
     if person:
-        notifications.tell_person(context, f"cut off: {delivery}", person, where, message)
+        messages.tell_person(context, f"cut off: {delivery}", person, where, message)
 
 
 def answer(context: AppContext, body: Mapping[str, Any], respond: Respond, message: Message) -> None:
@@ -115,7 +115,7 @@ def answer(context: AppContext, body: Mapping[str, Any], respond: Respond, messa
     if not _is_accepted(respond, message):
         person, channel = str(body["user_id"]), str(body["channel_id"])
         command = hashlib.sha256(str(body["trigger_id"]).encode()).hexdigest()
-        notifications.tell_person(context, f"answer {command}", person, channel, message)
+        messages.tell_person(context, f"answer {command}", person, channel, message)
 
 
 def _is_accepted(respond: Respond, message: Message) -> bool:

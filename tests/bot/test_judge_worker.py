@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bot.llm_client import Declined
-from bot.services import evaluation_engine, evaluation_worker, judge_worker
+from bot.services import dataset_worker, evaluation_engine, judge_worker
 from bot.services.judge_worker import JudgeAnswers
 from bot.values.evaluations import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
 from tests.cards import measurements
@@ -107,7 +107,7 @@ def test_a_judge_that_could_not_be_asked_is_reported_with_the_reason(
 
 def test_people_get_answers_from_both_sides_of_the_judge_every_time(plan: LadderPlan, tmp_path: Path) -> None:
     answers = texts()
-    rows = evaluation_worker.examples(tmp_path, plan.holdout_sha256)
+    rows = dataset_worker.examples(tmp_path, plan.holdout_sha256)
     first = judge_worker.write_acceptable_questions(plan, answers, tmp_path, tmp_path)
     accepted = {key for key in first.keys[SHOTS] if key}
     replies = {key: "YES" if key in accepted else "NO" for key in first.key_set}

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bot.services.evaluation_worker import examples
+from bot.services.dataset_worker import examples
 from bot.services.row_labels_worker import (
     DatasetParts,
     DecidedRow,

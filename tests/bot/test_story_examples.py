@@ -11,7 +11,7 @@ import pytest
 
 from bot.cards import evaluation_results, evaluations
 from bot.reconciler import apply_retention
-from bot.services import evaluation_worker
+from bot.services import dataset_worker
 from bot.values.evaluations import LadderProgress
 from demo.people import ANA, BEN
 from tests.bot.measurements import BASELINE, CHAT, PRICES, ladder_of, measure, measurement, until, until_asked
@@ -58,7 +58,7 @@ def test_the_number_of_examples_is_chosen_on_training_rows(world: World) -> None
     world.tick_until(lambda: progress(world).stage != "choosing", "the choice", seconds=90)
     prompts = [request.body["messages"] for request in world.provider.requests if request.route == CHAT]
     report = Report.from_json(str(world.dataset().report))
-    rows = evaluation_worker.examples(world.service.settings.files, str(report.holdout_sha256))
+    rows = dataset_worker.examples(world.service.settings.files, str(report.holdout_sha256))
     words = " ".join(message["content"] for prompt in prompts for message in prompt)
     assert not [row for row in rows if row.prompt[-1].content in words], "a held-out row was seen"
 

@@ -13,7 +13,7 @@ from bot.cards import evaluation_results, evaluations
 from bot.cards.words import charge
 from bot.rules import units
 from bot.rules.facts import Evidence
-from bot.services import datasets, evaluation_worker, measurements
+from bot.services import dataset_worker, datasets, evaluation_worker, measurements
 from bot.services.data_policy import Forbidden
 from bot.services.datasets import CheckedDataset
 from bot.services.evidence import load_evidence
@@ -147,8 +147,8 @@ def test_a_paid_ladder_is_measured_once_somebody_agrees_and_its_repeat_is_free(w
 def assert_examples_are_training_rows(world: World) -> None:
     report = Report.from_json(str(world.dataset().report))
     files = world.service.settings.files
-    held = {row.prompt[-1].content for row in evaluation_worker.examples(files, str(report.holdout_sha256))}
-    trained = {row.prompt[-1].content for row in evaluation_worker.examples(files, str(report.train_sha256))}
+    held = {row.prompt[-1].content for row in dataset_worker.examples(files, str(report.holdout_sha256))}
+    trained = {row.prompt[-1].content for row in dataset_worker.examples(files, str(report.train_sha256))}
     prompts = [request.body["messages"] for request in world.provider.requests if request.route == CHAT]
     shown = [message["content"] for prompt in prompts for message in prompt[:-1] if message["role"] == "user"]
     assert len(shown) == (10 + 5) * HELD  # ten examples a question, and the five nearest rows

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bot.cards import evaluation_results
-from bot.services import documents, evaluation_worker
+from bot.services import dataset_worker, documents
 from bot.services.documents import DocumentUpload
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
@@ -140,7 +140,7 @@ def sleep_instead_of_reading(path: Path) -> int:
 def test_a_document_that_takes_too_long_is_not_read_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation_worker, "read_passages", sleep_instead_of_reading)
+    monkeypatch.setattr(dataset_worker, "read_passages", sleep_instead_of_reading)
     monkeypatch.setattr(world.workers, "_deadline_s", 0.5)
     refused = add_knowledge(world)
     assert (refused.state, refused.tries) == ("refused", 0)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bot.cards import evaluation_results, evaluations
-from bot.services import datasets, evaluation_worker, prompt_search
+from bot.services import dataset_worker, datasets, prompt_search
 from bot.services.datasets import CheckedDataset
 from bot.services.evidence import load_evidence
 from bot.values.evaluations import LadderPlan, LadderProgress, SearchProgress
@@ -100,7 +100,7 @@ def rung_of(world: World, name: str, number: int = 1) -> Rung:
 
 def held_out(world: World) -> set[str]:
     report = Report.from_json(str(world.dataset().report))
-    rows = evaluation_worker.examples(world.service.settings.files, str(report.holdout_sha256))
+    rows = dataset_worker.examples(world.service.settings.files, str(report.holdout_sha256))
     return {row.prompt[-1].content for row in rows}
 
 

@@ -471,7 +471,7 @@ GUARDS = (
     ),
     Guard(
         "only the approved held-out rows are measured on",
-        "bot/services/evaluation_worker.py",
+        "bot/services/dataset_worker.py",
         "    payloads.check_sha256(path, sha256)\n",
         "",
         f"{BOUND}::test_held_out_rows_that_changed_after_the_approval_evaluate_nothing",
