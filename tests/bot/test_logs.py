@@ -16,6 +16,7 @@ import pytest
 from bot import logs
 from bot.services import overview
 from demo.people import BEN
+from demo.workspace import wait_until
 from tests.bot.cli_runner import finetune, finetune_json
 from tests.bot.test_story_inbox import environment
 from tests.bot.world import World
@@ -182,13 +183,14 @@ def test_a_bot_without_a_terminal_logs_json_to_stderr_and_to_its_file(world: Wor
         text=True,
     ) as bot:
         assert bot.stdout is not None and "is running" in bot.stdout.readline()
+        file = (world.folder / "data") / logs.FILE
+        wait_until(lambda: file.exists() and file.read_text(), "the first line of the log", seconds=30)
         bot.terminate()
         try:
             errors = bot.communicate(timeout=30)[1]
         finally:
             bot.kill()
     assert [json.loads(line)["ref"] for line in errors.splitlines()]
-    file = (world.folder / "data") / logs.FILE
     assert stat.S_IMODE(file.stat().st_mode) == 0o600 and file.read_text() == errors
 
 
