@@ -55,6 +55,7 @@ class Database:
         self._lock = acquire_lock(path)
         self._local = threading.local()
         self._is_closed = False
+        self._writing = threading.Lock()
         self._descriptor: int | None = None
         try:
             check_schema_version(self.utils, path)
@@ -95,13 +96,25 @@ class Database:
         if connection.in_transaction:
             yield
             return
-        connection.execute("BEGIN IMMEDIATE")
+        with self._turn():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                connection.commit()  # inside the try: it may fail too, on a full disk or a deferred constraint
+            except BaseException:
+                connection.rollback()
+                raise
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Lets this process's threads write one after the other. SQLite has no queue: it looks every 25 to 100 ms
+        whether the lock is free, and an ack that has bad luck waits for half a second."""
+        has_turn = self._writing.acquire(timeout=BUSY_TIMEOUT_MS / 1000)
         try:
             yield
-            connection.commit()  # inside the try: it may fail too, on a full disk or a deferred constraint
-        except BaseException:
-            connection.rollback()
-            raise
+        finally:
+            if has_turn:
+                self._writing.release()
 
     def rows(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         """Returns the rows of a SELECT, or of an INSERT or UPDATE with RETURNING."""
@@ -129,7 +142,11 @@ class Database:
 
     def change(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
         """Executes the statement and returns how many rows it changed."""
-        return int(self.utils.conn.execute(sql, parameters).rowcount)
+        connection = self.utils.conn
+        if connection.in_transaction:
+            return int(connection.execute(sql, parameters).rowcount)
+        with self._turn():
+            return int(connection.execute(sql, parameters).rowcount)
 
     def insert(self, table: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the new row. Raises sqlite3.IntegrityError if a constraint forbids it."""
