@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import assert_never
 
-from bot.cards.blocks import CardBlock, Lines, Text, cut, sentence
+from bot.cards.blocks import Block, CardBlock, Lines, Text, button, cut, sentence
 from bot.cards.candidates import LONG_NAMES, candidate_name, cost_text
 from bot.cards.payback import monthly_saving_text, swing_text
 from bot.cards.prices import missing_price_text
@@ -20,6 +20,7 @@ from bot.rules.reasons import PlainTodo, Reason, Todo
 from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.money import usd
 
+USE_ENCODER = "use_encoder"  # its value: the dataset, and the encoder to train
 MARKS = {"go": "For", "no_go": "Against", "unknown": "Unknown"}
 MOST_CHARACTERS = 160  # two lines of a card
 # Rules whose reason is on the card even if another one of its kind is stronger: the end of the model to train, a bar
@@ -324,3 +325,14 @@ def _pin_down(todo: reasons.PinDown, spelling: Spelling) -> str:
     }
     matters = f". It matters most: {swing_text(todo.swing)}" if todo.swing else ""
     return f"{ways.get(todo.name, f'Find out more about the {todo.name}')}{matters}."
+
+
+def encoder_button(dataset: str, encoder: str) -> Block:
+    return button("Use the encoder", USE_ENCODER, f"{dataset} {encoder}", style="primary")
+
+
+def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlock]:
+    """The verdict, for a card with another headline."""
+    title = headline(verdict, spelling)
+    reasons = reason_blocks(verdict, spelling, above=title)
+    return [Text(f"*Verdict*: {sentence(title)}"), *reasons]

@@ -404,3 +404,11 @@ def why_alternative(alternative: Alternative) -> str:
             return "others meet the bar, but their price is unknown"
         case "nothing meets the bar":
             return f"no measured alternative clearly meets the bar of {bar}"
+
+
+def opened_before(times: int) -> str:
+    """A caution about sealed rows that were opened before."""
+    return (
+        f"These rows were already opened {pluralize(times, 'time')}, so they prove less: upload a version with new "
+        "rows to seal."
+    )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from bot.cards.blocks import CardBlock, Facts, Lines, Message, Note, Text, escaped_name
-from bot.cards.words import first_lines, pluralize
+from collections.abc import Sequence
+
+from bot.cards.blocks import CardBlock, Facts, Lines, Message, Note, Text, escape, escaped_name
+from bot.cards.words import first_lines, listed, pluralize, shorten
+from bot.rules.plans import TaughtRows
 from storage.records import Dataset
 from trainers.dataset.versions import Diff
 
 SHOWN_LABELS = 10
+SHOWN_TEACHERS = 4
 
 
 def version_changes(dataset: Dataset, diff: Diff, n_holdout: int) -> Message:
@@ -63,3 +67,13 @@ def _comparison(diff: Diff) -> list[CardBlock]:
     if not diff.held_out_dropped:
         blocks.append(Note("Results of both versions can be compared, because held-out rows stay held out."))
     return blocks
+
+
+def version_taught_facts(n_train: int, taught: Sequence[TaughtRows]) -> list[tuple[str, str]]:
+    """Who labelled the training rows of a version, on which the teachers' accuracy may be measured later."""
+    if not taught:
+        return []
+    teachers = listed(
+        [f"{each.rows:,} by {escape(shorten(each.teacher, 60))}" for each in taught], SHOWN_TEACHERS
+    )
+    return [("Labelled by models", f"{teachers} ({n_train:,} training rows in all)")]

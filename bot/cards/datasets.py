@@ -30,7 +30,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.candidates import arm_name, bar_share, floor_text, looks_suffix, quality
 from bot.cards.dataset_columns import choose_button, has_choices
-from bot.cards.dataset_versions import version_change_blocks
+from bot.cards.dataset_versions import version_change_blocks, version_taught_facts
 from bot.cards.findings import (
     CLEAN,
     LISTED_PARTS,
@@ -48,7 +48,6 @@ from bot.cards.findings import (
 )
 from bot.cards.forms import modal
 from bot.cards.general import text_message, unchecked_notes, unchecked_text
-from bot.cards.plan_training import version_taught_facts
 from bot.cards.row_labels import LABEL_DOUBTED, LABEL_UNLABELLED
 from bot.cards.words import first_lines, listed, more_line, pluralize, shorten
 from bot.rules.budgets import DuplicateCost

@@ -22,11 +22,12 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.general import text_message
+from bot.cards.plan_money import an_hour
 from bot.cards.words import capitalize, charge, duration, money, pluralize, shorten, utc_time
-from bot.rules.budgets import Hosting, StopReason
+from bot.rules.budgets import StopReason
 from storage.deployments import DeploymentRecord, DeploymentState
 from trainers.deployments.port import Deployment
-from trainers.money import usd, usd_micros
+from trainers.money import usd
 
 KEEP, STOP, START = "keep_deployment", "stop_deployment", "start_deployment"
 STOP_STRAY = "stop_stray_deployment"
@@ -72,17 +73,6 @@ class DeploymentSummary:
     run_micros: int | None = None
     hour_micros: int | None = None
     today_micros: int = 0
-
-
-def hosting_line(hosting: Hosting) -> str:
-    """The running costs that approvers agree to."""
-    what = "free" if hosting.scales_to_zero else "stopped"
-    stops = f"{what} after {duration(hosting.idle_stop_s)} without a question"
-    return f"{an_hour(hosting.micros_per_hour)} while it runs, {stops}, at most {money(hosting.day_micros)} a day"
-
-
-def an_hour(micros_per_hour: int) -> str:
-    return f"{usd_micros(micros_per_hour)} an hour"
 
 
 def card(summary: DeploymentSummary) -> Message:

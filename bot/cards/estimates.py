@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dataclasses import field as new_field
 
 from bot.cards import advice, forms
+from bot.cards.advice import USE_ENCODER, encoder_button
 from bot.cards.aims import aim_facts
 from bot.cards.blocks import (
     Block,
@@ -83,7 +84,6 @@ SHARE, ESTIMATE, DETAILS = "share_estimate", "estimate", "estimate_details"
 START, MEASURE, ANSWER = "start_estimate", "measure_next", "answer_estimate"
 CHECK_LABELS = "check_labels"
 ADOPT = "adopt_estimate"  # makes the bar or the kind of task that an estimate tried out the team's
-USE_ENCODER = "use_encoder"  # its value: the dataset, and the encoder to train
 # The form's fields that are also options of the command.
 TYPED = (
     "current",
@@ -306,10 +306,6 @@ def _may_start_anyway(verdict: Verdict) -> bool:
     return verdict.kind == "unknown" and step is not None and isinstance(step.todo, LabelRows)
 
 
-def encoder_button(dataset: str, encoder: str) -> Block:
-    return button("Use the encoder", USE_ENCODER, f"{dataset} {encoder}", style="primary")
-
-
 def _named_step(todo: Todo) -> tuple[str, str] | None:
     """The words and the action of a step's button; None if no button can do the step."""
     match todo:
@@ -347,13 +343,6 @@ def _measured_names(measure: Measure) -> str:
 
 def alt_text(dataset: str) -> str:
     return f"Savings minus costs, month by month, {shorten(dataset)}"
-
-
-def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlock]:
-    """The verdict, for a card with another headline."""
-    headline = advice.headline(verdict, spelling)
-    reasons = advice.reason_blocks(verdict, spelling, above=headline)
-    return [Text(f"*Verdict*: {sentence(headline)}"), *reasons]
 
 
 def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:

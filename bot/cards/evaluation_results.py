@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from bot.cards.advice import encoder_button, verdict_blocks
 from bot.cards.blocks import (
     Actions,
     CardBlock,
@@ -40,7 +41,6 @@ from bot.cards.candidates import (
 )
 from bot.cards.datasets import MEASURE, UPLOAD_AGAIN
 from bot.cards.documents import passages_text
-from bot.cards.estimates import encoder_button, verdict_blocks
 from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.cards.judge_checks import CHECK_JUDGE_WORDS, judge_button, judge_step_text, uncheckable_notes
 from bot.cards.words import (

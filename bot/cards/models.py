@@ -29,6 +29,7 @@ from bot.cards.candidates import (
     looks_sentence,
     looks_text,
     meaning,
+    opened_before,
     quality,
     read_rows_sentence,
 )
@@ -144,14 +145,6 @@ def sealed_test_begun(measurement: Measurement) -> Message:
     return text_message(
         f"The sealed rows decide: measurement m{measurement.id} compares the model with what it would replace. Its "
         f"card in <#{measurement.channel}> asks before they are opened. If the model passes, it is deployed."
-    )
-
-
-def opened_before(times: int) -> str:
-    """A caution about sealed rows that were opened before."""
-    return (
-        f"These rows were already opened {pluralize(times, 'time')}, so they prove less: upload a version with new "
-        "rows to seal."
     )
 
 

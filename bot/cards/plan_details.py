@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from bot.cards.blocks import Block, Facts, Text, code, cut, escape
-from bot.cards.deployments import hosting_line
 from bot.cards.general import details_modal
-from bot.cards.plan_money import budget_left, exact_cost, forecast, monthly_text, vendor_estimate
+from bot.cards.plan_money import (
+    budget_left,
+    exact_cost,
+    forecast,
+    hosting_line,
+    monthly_text,
+    vendor_estimate,
+)
 from bot.cards.plan_training import taught_facts
 from bot.cards.plans import verdict_text, warning_lines
 from bot.cards.words import planned_time, pluralize, shorten

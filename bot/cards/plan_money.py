@@ -8,13 +8,13 @@ from bot.cards.blocks import cut, escape
 from bot.cards.budgets import owner_text
 from bot.cards.calibration import alternative_bill
 from bot.cards.payback import hours_caveat, net_value_text, payback_condition, share_of_draws
-from bot.cards.words import about_usd, charge, money, requests_text, volume_text
-from bot.rules.budgets import Budget
+from bot.cards.words import about_usd, charge, duration, money, requests_text, volume_text
+from bot.rules.budgets import Budget, Hosting
 from bot.rules.plans import Plan
 from bot.rules.units import format_months
 from bot.values.runs import Progress
 from storage.records import Run
-from trainers.money import from_micros
+from trainers.money import from_micros, usd_micros
 
 
 def budget_left(budget: Budget) -> str:
@@ -179,3 +179,14 @@ def forecast(plan: Plan) -> list[tuple[str, str]]:
     if foreseen.advised and foreseen.advised.bearable_hours:
         likely += hours_caveat(Decimal(foreseen.advised.bearable_hours))
     return [(name, likely), *alternative_bill(plan)]
+
+
+def hosting_line(hosting: Hosting) -> str:
+    """The running costs that approvers agree to."""
+    what = "free" if hosting.scales_to_zero else "stopped"
+    stops = f"{what} after {duration(hosting.idle_stop_s)} without a question"
+    return f"{an_hour(hosting.micros_per_hour)} while it runs, {stops}, at most {money(hosting.day_micros)} a day"
+
+
+def an_hour(micros_per_hour: int) -> str:
+    return f"{usd_micros(micros_per_hour)} an hour"

@@ -3,7 +3,6 @@ a model labelled, and why it is trained now. The money and the verdict are in pl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.cards.blocks import code, escape
@@ -90,16 +89,6 @@ def taught_facts(plan: Plan) -> list[tuple[str, str]]:
     if not plan.taught:
         return []
     return [("Training rows", f"{plan.n_train:,}, {'; '.join(map(_taught, plan.taught))}")]
-
-
-def version_taught_facts(n_train: int, taught: Sequence[TaughtRows]) -> list[tuple[str, str]]:
-    """The same for a version of a dataset, on which the teachers' accuracy may be measured later."""
-    if not taught:
-        return []
-    teachers = listed(
-        [f"{each.rows:,} by {escape(shorten(each.teacher, 60))}" for each in taught], SHOWN_SETTINGS
-    )
-    return [("Labelled by models", f"{teachers} ({n_train:,} training rows in all)")]
 
 
 def without_training_facts(plan: Plan) -> list[tuple[str, str]]:

@@ -23,13 +23,19 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.candidates import SHORT_MEANINGS, floor_text
-from bot.cards.deployments import hosting_line
 from bot.cards.estimates import verdict_summary
 from bot.cards.forms import modal, required_text_input
 from bot.cards.general import text_message
 from bot.cards.judge_agreement import untrusted_notes
 from bot.cards.permissions import NAME_OTHERS, gone_text
-from bot.cards.plan_money import budget_left, net_value, short_cost, short_saving, vendor_estimate
+from bot.cards.plan_money import (
+    budget_left,
+    hosting_line,
+    net_value,
+    short_cost,
+    short_saving,
+    vendor_estimate,
+)
 from bot.cards.plan_training import (
     EarlierRun,
     continued_text,

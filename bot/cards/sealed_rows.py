@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from bot.cards.blocks import CardBlock, Facts, Lines, Message, Note, Text, actions, button, code, escape
-from bot.cards.candidates import bar_share, long_name, quality
+from bot.cards.candidates import bar_share, long_name, opened_before, quality
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.evaluation_results import DETAILS, narrow_table, table
 from bot.cards.evaluations import CANCEL, EXPIRY, measure_button
 from bot.cards.judge_agreement import bias_warning, judged_models, max_judge_questions
-from bot.cards.models import opened_before
 from bot.cards.plan_money import budget_left
 from bot.cards.words import at_most, pluralize, shorten
 from bot.rules.budgets import Budget

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from bot.cards import deployments as views
 from bot.cards.deployments import DeploymentSummary
 from bot.cards.general import text_message
+from bot.cards.plan_money import an_hour
 from bot.context import AppContext
 from bot.rules import budgets as rules
 from bot.rules import units
@@ -203,7 +204,7 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
         price = hourly_prices.ask_vendor(context, vendor, record.provider, base)
         hour = record.micros_per_hour if price is None else price
         if hour > record.micros_per_hour:
-            _end(context, record, "dearer", f"It now costs {views.an_hour(hour)}.")
+            _end(context, record, "dearer", f"It now costs {an_hour(hour)}.")
             return
         now = context.clock()
         with context.store.transaction():  # so that a freeze comes either before or after the intent

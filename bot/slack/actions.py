@@ -15,6 +15,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from bot.cards import (
+    advice,
     data_policy,
     datasets,
     deployments,
@@ -152,7 +153,7 @@ SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
     estimates.START: _with_number(plan_services.start_estimated),
     estimates.MEASURE: _with_number(estimate_requests.measure_next),
-    **dict.fromkeys((estimates.USE_ENCODER, sunsets.RETUNE), sunset_services.start),
+    **dict.fromkeys((advice.USE_ENCODER, sunsets.RETUNE), sunset_services.start),
     evaluations.MEASURE: _with_number(measurements.agree),
     models.PROMOTE: _with_number(promotions.promote_run),
     deployments.KEEP: _with_number(deployment_requests.keep),

@@ -12,7 +12,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from bot.cards import datasets, estimates, evaluation_results, results
+from bot.cards import advice, datasets, evaluation_results, results
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from demo.people import ANA, BEN
@@ -118,7 +118,7 @@ def test_buttons_lead_from_a_good_measurement_to_the_encoders_plan(world: World)
     world.upload_and_check(tickets_csv(90))
     world.click(ANA, datasets.MEASURE)
     assert world.slack.submit_modal(ANA.id, {"dataset": "tickets", "models": [], "rungs": ["encoder"]}).closed
-    world.tick_until(lambda: world.has_button(estimates.USE_ENCODER), "the measurement's result")
+    world.tick_until(lambda: world.has_button(advice.USE_ENCODER), "the measurement's result")
     world.find_message("Measurement m1", "The encoder meets the usual bar of 85%", "Use the encoder")
     world.click(ANA, evaluation_results.ESTIMATE)
     answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M tokens", "target": TARGET}
@@ -126,8 +126,8 @@ def test_buttons_lead_from_a_good_measurement_to_the_encoders_plan(world: World)
     world.wait_for_answer(ANA, 0)
     (card,) = world.slack.ephemerals(ANA.id)
     assert "Not now: the encoder is good enough" in words_of(card)
-    for message in (card.ts, world.find_button(estimates.USE_ENCODER).ts):
-        world.slack.click(ANA.id, PRIVATE.id, message, estimates.USE_ENCODER)
+    for message in (card.ts, world.find_button(advice.USE_ENCODER).ts):
+        world.slack.click(ANA.id, PRIVATE.id, message, advice.USE_ENCODER)
         world.send()
     assert len(world.store.runs.newest()) == 1, "the second click found the same plan waiting"
     plan = plan_from_json(world.newest_run().plan)
