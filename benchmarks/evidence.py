@@ -46,8 +46,8 @@ from benchmarks._planted import (  # noqa: E402
     rank_by_margin,
 )
 from benchmarks._promises import Promises, read_promises  # noqa: E402
-from bot.cards.result_details import SHOWN_CHANGES  # noqa: E402
-from bot.services.dataset_worker import SEED  # noqa: E402
+from bot.cards.training.result_details import SHOWN_CHANGES  # noqa: E402
+from bot.services.datasets.dataset_worker import SEED  # noqa: E402
 from trainers.dataset import (  # noqa: E402
     Columns,
     Example,

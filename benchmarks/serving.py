@@ -45,7 +45,7 @@ from trainers.providers import OWN_CALLERS  # noqa: E402
 from trainers.types import Message  # noqa: E402
 
 SEED = 20261124
-SHOTS, MAX_TOKENS = 10, 24  # as bot/services/evaluation_worker.py asks for labels
+SHOTS, MAX_TOKENS = 10, 24  # as bot/services/evidence/evaluation_worker.py asks for labels
 BLOCK = 64  # two batches
 KEY = "sk-benchmark"
 BASE = "smollm2-135m"

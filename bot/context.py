@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
 
-from bot.cards.blocks import Message
+from bot.cards.common.blocks import Message
 from bot.llm_client import LlmClient
 from bot.provider_threads import ProviderThreads
 from bot.rules import units
@@ -109,7 +109,8 @@ class AppContext:
     """Everything that services need.
 
     `settings` are replaced when a provider announces that models end (reconciler.py) or the price of a machine's hour
-    (services/hourly_prices.py), and by nothing else. `trainers` are by provider name, only for providers with a key;
+    (services/common/hourly_prices.py), and by nothing else. `trainers` are by provider name, only for providers with a
+    key;
     `deployments` are those that run models by the hour. `troubles` are the installation's current problems by subject,
     for /healthz; `started_at` is the process' start and `checked_at` says when each subject was last checked, both in
     unix seconds.

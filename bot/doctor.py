@@ -20,10 +20,10 @@ from urllib.error import URLError
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
-from bot.cards.blocks import Block
-from bot.cards.general import sample_card
-from bot.cards.prices import where_to_add
-from bot.cards.words import pluralize
+from bot.cards.common.blocks import Block
+from bot.cards.common.general import sample_card
+from bot.cards.common.prices import where_to_add
+from bot.cards.common.words import pluralize
 from bot.embedded_trainer import missing_packages
 from bot.outbox_sender import SCOPES, granted_scopes
 from bot.process_health import seconds_since_tick

@@ -29,7 +29,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from bot import process_health
-from bot.cards import general
+from bot.cards.common import general
 from bot.health import metrics
 from bot.settings import Blocks
 from bot.slack.api import APP_IS_LOCKED_OUT

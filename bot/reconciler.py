@@ -16,38 +16,16 @@ from functools import partial
 from typing import assert_never
 
 from bot import logs, nightly, process_health
-from bot.cards.runs import UNDER_WAY
+from bot.cards.training.runs import UNDER_WAY
 from bot.context import AppContext
-from bot.services import (
-    alias_sync,
-    approvals,
-    budgets,
-    clean_copies,
-    dataset_deletion,
-    datasets,
-    deployments,
-    distillations,
-    documents,
-    estimate_requests,
-    evaluations,
-    interventions,
-    learning_curves,
-    measurements,
-    models,
-    orphan_deployments,
-    orphan_jobs,
-    plans,
-    promotions,
-    provider_jobs,
-    reports,
-    retention,
-    row_deletion,
-    row_labels,
-    run_results,
-    run_states,
-    sunsets,
-    training,
-)
+from bot.services import dataset_deletion, retention
+from bot.services.common import budgets, provider_jobs
+from bot.services.datasets import clean_copies, datasets, documents, row_deletion, row_labels
+from bot.services.decisions import approvals, estimate_requests, plans
+from bot.services.evidence import run_states
+from bot.services.measurement import distillations, evaluations, learning_curves, measurements
+from bot.services.models import alias_sync, deployments, models, orphan_deployments, promotions, sunsets
+from bot.services.training import interventions, orphan_jobs, reports, run_results, training
 from bot.settings import store_model_ends, with_announced_ends
 from bot.values.learning_curves import provider_of
 from storage import backup

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.cards.candidates import (
+from bot.cards.common.candidates import (
     STANDINGS,
     arm_name,
     bar_share,
@@ -17,8 +17,8 @@ from bot.cards.candidates import (
     measure_title,
     quality,
 )
-from bot.cards.result_comparison import partial_meaning
-from bot.cards.words import duration, p_value, points, score_with_interval
+from bot.cards.common.words import duration, p_value, points, score_with_interval
+from bot.cards.training.result_comparison import partial_meaning
 from bot.values.runs import RunResult
 from demo.workspace import PostedMessage, WorkspaceError
 from trainers.dataset import Report

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOUSE = runpy.run_path(str(ROOT / "docs" / "house.py"))
 SMALL = {
     "bot/__main__.py": "`python -m bot`",
-    "bot/services/freeze_scope.py": "freeze.py notifies people, and notifications ask whether there is a freeze",
+    "bot/services/common/freeze_scope.py": "freeze.py notifies people, and notifications ask whether there is a freeze",
     "storage/driver.py": "which SQLite is used; in database.py it would import in a circle",
     "trainers/money.py": "micro-dollars; in pricing.py it would import in a circle",
     "trainers/local/peft.py": "peft is imported by it alone, so that torch's compiler stays away",
@@ -24,7 +24,6 @@ SMALL = {
 }
 """Files under 60 lines, each with its reason. Packages' `__init__` and the scripts for the engines' own Pythons are
 exempt."""
-CROWDED = {"bot/services", "bot/cards"}
 NAMED_FOLDERS = ("benchmarks", "demo", "deploy", "docs", "tests")
 """Folders beside the product's whose variables are named for what they hold."""
 PROSE = ("anew", "of ours", "whoever", "costs on", "shall")
@@ -55,8 +54,8 @@ def test_modules_are_nouns_or_terms_of_the_field(modules: list[Any]) -> None:
     assert HOUSE["find_gerunds"](modules) == []
 
 
-def test_no_folder_holds_more_than_20_files_but_services_and_cards(modules: list[Any]) -> None:
-    assert set(HOUSE["crowded_folders"](modules)) <= CROWDED
+def test_no_folder_holds_more_than_20_files(modules: list[Any]) -> None:
+    assert HOUSE["crowded_folders"](modules) == {}
 
 
 def test_variables_are_named_for_what_they_hold(modules: list[Any]) -> None:
@@ -88,7 +87,7 @@ def test_rules_hold_no_sentences(modules: list[Any]) -> None:
 
 
 def test_the_terminal_parses_no_command_out_of_a_sentence(modules: list[Any]) -> None:
-    """A card spells commands for the place where it is read (bot/cards/words.py)."""
+    """A card spells commands for the place where it is read (bot/cards/common/words.py)."""
     hits = [
         f"{module.path}:{node.lineno}"
         for module in modules
@@ -120,12 +119,12 @@ def _texts(tree: ast.AST) -> Iterator[tuple[ast.expr, str]]:
 
 
 GATES = {"dataset_refusal", "egress_now", "egress_refusal", "typed_text_refusal"}
-"""Functions that say whether a text may go to a provider; services/data_policy.py has the last word in each."""
+"""Functions that say whether a text may go to a provider; services/datasets/data_policy.py has the last word."""
 CARRIERS = {
     "bot/cli/llm_session.py:wait_for_answers": "the terminal's user is asked for a waiver before the session begins",
     "bot/llm_client.py:_ask": "the threads, which send what they were given",
-    "bot/services/evaluation_engine.py:ask": "its callers ask",
-    "bot/services/judgements.py:ask": "its callers ask",
+    "bot/services/measurement/evaluation_engine.py:ask": "its callers ask",
+    "bot/services/measurement/judgements.py:ask": "its callers ask",
 }
 """Functions that hand a text on without asking, each with its reason."""
 
@@ -144,17 +143,17 @@ def test_each_text_passes_the_gate_before_it_is_sent(modules: list[Any]) -> None
 
 
 TEAM_NOTICES = {
-    "bot/services/budgets.py:_warning_draft": "the team's sums alone; those of a channel or a person go there",
-    "bot/services/orphan_deployments.py:_tell_strays": "the vendor's names of machines that are nobody's here",
-    "bot/services/orphan_deployments.py:stop_stray": "the same machine, once somebody stops it",
-    "bot/services/orphan_jobs.py:_alert": "the vendor's name of a job that is nobody's here",
+    "bot/services/common/budgets.py:_warning_draft": "the team's sums alone; those of a channel or a person go there",
+    "bot/services/models/orphan_deployments.py:_tell_strays": "the vendor's names of machines that are nobody's here",
+    "bot/services/models/orphan_deployments.py:stop_stray": "the same machine, once somebody stops it",
+    "bot/services/training/orphan_jobs.py:_alert": "the vendor's name of a job that is nobody's here",
 }
 """Functions that post in the team's channel, which may be public, each with what it says there."""
 CHANNEL_CHOICES = {
     "bot/app.py": "hands the setting to the sender",
-    "bot/services/authorization.py": "whether cards can be posted at all",
-    "bot/services/messages.py": "team_channel",
-    "bot/services/settings_history.py": "records a change of the setting",
+    "bot/services/common/authorization.py": "whether cards can be posted at all",
+    "bot/services/common/messages.py": "team_channel",
+    "bot/services/common/settings_history.py": "records a change of the setting",
 }
 """Files beside the sender that read the fallback channel from the settings."""
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bot.cards import deployments, evaluations, help, models, plans
-from bot.cards.blocks import (
+from bot.cards.common import help
+from bot.cards.common.blocks import (
     Block,
     CardBlock,
     Headline,
@@ -20,13 +20,16 @@ from bot.cards.blocks import (
     escape,
     slack_blocks,
 )
-from bot.cards.deployments import DeploymentSummary
-from bot.cards.general import unchecked_notes
-from bot.cards.models import ModelEntry
-from bot.cards.plan_money import budget_left, foreseen_text
-from bot.cards.runs import RunSummary
+from bot.cards.common.general import unchecked_notes
+from bot.cards.common.plan_money import budget_left, foreseen_text
+from bot.cards.common.words import at_most, capitalize
+from bot.cards.decisions import plans
+from bot.cards.evidence import evaluations
+from bot.cards.models import deployments, models
+from bot.cards.models.deployments import DeploymentSummary
+from bot.cards.models.models import ModelEntry
 from bot.cards.status import EvaluationSummary, LadderSummary, list_entry
-from bot.cards.words import at_most, capitalize
+from bot.cards.training.runs import RunSummary
 from bot.rules.budgets import Budget
 from bot.values.runs import Refusal
 

@@ -6,24 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from bot.cards import (
-    deployments,
-    evaluation_results,
-    evaluations,
-    freeze,
-    learning_curves,
-    models,
-    runs,
-    sealed_rows,
-    sunsets,
-)
-from bot.cards.blocks import CardBlock, Headline, Lines, Listing, Message, Note, Text, escape
-from bot.cards.deployments import DeploymentSummary
-from bot.cards.general import text_message, unchecked_notes, unchecked_text
-from bot.cards.models import ModelEntry
-from bot.cards.runs import RunSummary
-from bot.cards.sealed_rows import SealedTest
-from bot.cards.words import pluralize, shorten
+from bot.cards.common import freeze
+from bot.cards.common.blocks import CardBlock, Headline, Lines, Listing, Message, Note, Text, escape
+from bot.cards.common.general import text_message, unchecked_notes, unchecked_text
+from bot.cards.common.words import pluralize, shorten
+from bot.cards.evidence import evaluation_results, evaluations, learning_curves, sealed_rows
+from bot.cards.evidence.sealed_rows import SealedTest
+from bot.cards.models import deployments, models, sunsets
+from bot.cards.models.deployments import DeploymentSummary
+from bot.cards.models.models import ModelEntry
+from bot.cards.training import runs
+from bot.cards.training.runs import RunSummary
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
 from bot.values.sunsets import ModelUse
 from storage.money import Freeze

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from bot.cards.candidates import SHORT_NAMES
+from bot.cards.common.candidates import SHORT_NAMES
 from bot.charts.style import (
     BLUE,
     INK,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bot.cards.words import pluralize
+from bot.cards.common.words import pluralize
 from bot.charts.style import BLUE, INK, RED, SOFT, WIDE, figure, save_figure, shorten_name
 from trainers.dataset import LabelCount
 

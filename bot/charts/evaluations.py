@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.cards.candidates import is_mixed, short_name
+from bot.cards.common.candidates import is_mixed, short_name
 from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import (
     BLUE,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from bot.cards.payback import payback_condition, share_of_draws
+from bot.cards.common.payback import payback_condition, share_of_draws
 from bot.charts.style import (
     BLUE,
     INK,

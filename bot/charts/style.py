@@ -18,7 +18,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from bot.cards.blocks import display_width
+from bot.cards.common.blocks import display_width
 
 # Blue and vermilion of Okabe and Ito, which colour-blind people can distinguish; https://jfly.uni-koeln.de/color/
 INK, SOFT, GRID, BLUE, RED = "#1f2933", "#6b7785", "#e3e8ec", "#0072b2", "#d55e00"

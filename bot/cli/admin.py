@@ -93,7 +93,7 @@ def report(subject: str, out: Path) -> None:
 
     The page needs no network and shows no held-out rows. People's names are looked up in Slack if .env has a token.
     """
-    from bot.services import reports
+    from bot.services.training import reports
     from bot.slack.users import display_names
     from bot.values.runs import Refusal
     from storage.backup import open_copy
@@ -216,9 +216,9 @@ def current(dataset: str, database: Path | None) -> None:
 @JSON
 def deployments(database: Path | None, as_json: bool) -> None:
     """List the tuned models that vendors run by the hour: for whom, their cost per hour and today, and idle time."""
-    from bot.cards.deployments import listing
+    from bot.cards.models.deployments import listing
     from bot.cli.render import deployments_json
-    from bot.services.deployments import running
+    from bot.services.models.deployments import running
     from bot.slack.users import display_names
     from storage.backup import open_copy
 

@@ -12,17 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bot.cards import findings
-from bot.cards.blocks import CardBlock, Table, Text
-from bot.cards.dataset_columns import even_rows, has_choices
-from bot.cards.datasets import full_report
-from bot.cards.findings import counts_text, finding_blocks, line_ranges
-from bot.cards.reasons import shortage_text
-from bot.cards.words import duration, duration_range, pluralize
+from bot.cards.common.blocks import CardBlock, Table, Text
+from bot.cards.common.reasons import shortage_text
+from bot.cards.common.words import duration, duration_range, pluralize
+from bot.cards.datasets import findings
+from bot.cards.datasets.dataset_columns import even_rows, has_choices
+from bot.cards.datasets.datasets import full_report
+from bot.cards.datasets.findings import counts_text, finding_blocks, line_ranges
 from bot.cli.output import Tone, text_block
 from bot.rules.budgets import duplicate_cost
-from bot.services.dataset_worker import FULL_LIST, SEED, SHOWN_ROWS, shown_cells
-from bot.services.hardware import (
+from bot.services.common.hardware import (
     DEFAULT_ROW_LIMIT,
     MemoryHeadroom,
     RowLimit,
@@ -34,6 +33,7 @@ from bot.services.hardware import (
     row_limit_of_folder,
     training_time_for_pairs,
 )
+from bot.services.datasets.dataset_worker import FULL_LIST, SEED, SHOWN_ROWS, shown_cells
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.base_models import Base, find_base

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bot.app import build_trainers
-from bot.cards import dataset_deletion as views
+from bot.cards.datasets import dataset_deletion as views
 from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
-from bot.services import dataset_deletion, row_deletion
+from bot.services import dataset_deletion
+from bot.services.datasets import row_deletion
 from bot.settings import Settings
 from bot.values.requests import Delete
 from bot.values.runs import Refusal

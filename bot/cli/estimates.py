@@ -11,14 +11,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from bot.cards import advice, estimates
-from bot.cards.assumptions import assumptions, machines_assumption
-from bot.cards.blocks import CardBlock, Note
-from bot.cards.candidates import alternative_name, alternative_text
-from bot.cards.estimate_details import details
-from bot.cards.prices import listing
-from bot.cards.terminal import terminal_sentence
-from bot.cards.words import TerminalSpelling
+from bot.cards.common import advice
+from bot.cards.common.blocks import CardBlock, Note
+from bot.cards.common.candidates import alternative_name, alternative_text
+from bot.cards.common.prices import listing
+from bot.cards.common.terminal import terminal_sentence
+from bot.cards.common.words import TerminalSpelling
+from bot.cards.decisions import estimates
+from bot.cards.decisions.assumptions import assumptions, machines_assumption
+from bot.cards.decisions.estimate_details import details
 from bot.cli.options import utc_today
 from bot.cli.output import Tone
 from bot.rules.advice import Verdict
@@ -29,8 +30,8 @@ from bot.rules.forecast import Outlook, Quantiles
 from bot.rules.payback import enough_volume
 from bot.rules.plans import VerdictKind
 from bot.rules.roi import Estimate
-from bot.services.estimates import EstimateResult, make_estimate
-from bot.services.hardware import find_target, with_rental_price
+from bot.services.common.hardware import find_target, with_rental_price
+from bot.services.decisions.estimates import EstimateResult, make_estimate
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.client import find_key

@@ -8,11 +8,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from bot.cards import evaluation_results, judge_agreement, learning_curves, prompt_search
-from bot.cards.blocks import CardBlock
-from bot.cards.candidates import LONG_NAMES, bar_share, several_labels_text
-from bot.cards.evaluations import declined, fewer_examples, left_out
-from bot.cards.words import TerminalSpelling, pluralize
+from bot.cards.common import judge_agreement
+from bot.cards.common.blocks import CardBlock
+from bot.cards.common.candidates import LONG_NAMES, bar_share, several_labels_text
+from bot.cards.common.words import TerminalSpelling, pluralize
+from bot.cards.evidence import evaluation_details, evaluation_results, learning_curves, prompt_search
+from bot.cards.evidence.evaluations import declined, fewer_examples, left_out
 from bot.cli.datasets import EvaluationRows, holdout_notes
 from bot.cli.estimates import verdict_json
 from bot.cli.evaluations import EvaluationResult
@@ -48,7 +49,7 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
     how_read = HOW_READ if is_labelled else None
     verdict = measured.estimated.verdict
     card = evaluation_results.card(ladder, verdict=verdict, notes=notes, spelling=spelling)
-    details = evaluation_results.details(
+    details = evaluation_details.details(
         ladder, how_read=how_read, notes=[*judged[1:], *declined(measured.arms)]
     )
     parts = (*card.parts, *details, *prompt_search.details(measured.plan, measured.search))

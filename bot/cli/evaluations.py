@@ -13,10 +13,10 @@ from functools import partial
 from getpass import getuser
 from pathlib import Path
 
-from bot.cards.candidates import LONG_NAMES, answers_name
-from bot.cards.data_policy import reason_too_short
-from bot.cards.prompt_search import progress_text
-from bot.cards.words import TerminalSpelling, capitalize
+from bot.cards.common.candidates import LONG_NAMES, answers_name
+from bot.cards.common.words import TerminalSpelling, capitalize
+from bot.cards.datasets.data_policy import reason_too_short
+from bot.cards.evidence.prompt_search import progress_text
 from bot.cli.datasets import EvaluationRows
 from bot.cli.llm_session import (
     OWNER,
@@ -33,24 +33,18 @@ from bot.rules.data_policy import needs_waiver
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence
 from bot.rules.permissions import has_enough_words
-from bot.services import (
-    candidates,
-    evaluation_engine,
-    evaluation_worker,
-    few_shot,
-    judge_worker,
-    judgements,
-    prompt_search,
-)
-from bot.services import prompt_search_worker as worker
-from bot.services.candidates import Candidate
-from bot.services.dataset_worker import SEED
-from bot.services.estimates import EstimateResult, make_estimate
-from bot.services.evaluation_engine import Evaluation
-from bot.services.evaluation_worker import ArmKeys
-from bot.services.judge_worker import JudgeAnswers, Questions, Texts
-from bot.services.prompt_search import too_few_rows_refusal
-from bot.services.prompt_search_worker import Replay
+from bot.services.common import candidates
+from bot.services.common.candidates import Candidate
+from bot.services.datasets.dataset_worker import SEED
+from bot.services.decisions.estimates import EstimateResult, make_estimate
+from bot.services.evidence import evaluation_worker, judge_worker
+from bot.services.evidence.evaluation_worker import ArmKeys
+from bot.services.evidence.judge_worker import JudgeAnswers, Questions, Texts
+from bot.services.measurement import evaluation_engine, few_shot, judgements, prompt_search
+from bot.services.measurement import prompt_search_worker as worker
+from bot.services.measurement.evaluation_engine import Evaluation
+from bot.services.measurement.prompt_search import too_few_rows_refusal
+from bot.services.measurement.prompt_search_worker import Replay
 from bot.settings import Settings
 from bot.values.evaluations import ArmProgress, CurvePlan, JudgeProgress, LadderPlan, SearchProgress
 from bot.values.requests import Baseline

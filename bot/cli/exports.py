@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bot.cards.candidates import arm_name, meaning
-from bot.cards.result_comparison import before_name
+from bot.cards.common.candidates import arm_name, meaning
+from bot.cards.training.result_comparison import before_name
 from bot.rules.plans import Plan, plan_from_json
 from bot.settings import Settings
 from bot.values.runs import Refusal, RunResult

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bot.cards.words import duration
+from bot.cards.common.words import duration
 from bot.values.runs import Refusal
 from trainers.base_models import Base, find_base, find_preset
 from trainers.host import child_environment

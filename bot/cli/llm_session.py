@@ -13,8 +13,8 @@ from typing import Protocol
 from bot.app import build_trainers
 from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
 from bot.llm_client import LlmClient
-from bot.services import evaluation_engine
-from bot.services.evaluation_engine import Evaluation
+from bot.services.measurement import evaluation_engine
+from bot.services.measurement.evaluation_engine import Evaluation
 from bot.settings import Settings
 from bot.values.evaluations import ArmProgress
 from storage.database import DatabaseInUse, StorageError

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 import click
 
-from bot.cards.blocks import CardBlock, Lines, escape
-from bot.cards.terminal import terminal_text
+from bot.cards.common.blocks import CardBlock, Lines, escape
+from bot.cards.common.terminal import terminal_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -86,7 +86,7 @@ def explain(
 
     Exits with 1 if the answer is no.
     """
-    from bot.cards.data_policy import egress_text
+    from bot.cards.datasets.data_policy import egress_text
     from bot.cli.render import explain_policy, policy_answer_json, policy_answer_text
     from bot.rules.data_policy import decide_egress
     from bot.rules.permissions import Data, Request

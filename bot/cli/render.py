@@ -12,12 +12,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from bot.cards.blocks import INVISIBLE
-from bot.cards.deployments import DeploymentSummary
-from bot.cards.permissions import limits_text, verdict_text
-from bot.cards.plan_money import foreseen_text
-from bot.cards.runs import STATE_WORDS
-from bot.cards.words import capitalize, money, pluralize
+from bot.cards.common.blocks import INVISIBLE
+from bot.cards.common.permissions import limits_text, verdict_text
+from bot.cards.common.plan_money import foreseen_text
+from bot.cards.common.words import capitalize, money, pluralize
+from bot.cards.models.deployments import DeploymentSummary
+from bot.cards.training.runs import STATE_WORDS
 from bot.rules.data_policy import EgressDecision
 from bot.rules.permissions import (
     BUILT_IN,

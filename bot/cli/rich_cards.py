@@ -13,8 +13,8 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text as Styled
 
-from bot.cards.advice import MARKS
-from bot.cards.blocks import (
+from bot.cards.common.advice import MARKS
+from bot.cards.common.blocks import (
     Actions,
     CardBlock,
     Chart,
@@ -27,8 +27,8 @@ from bot.cards.blocks import (
     Table,
     Text,
 )
-from bot.cards.findings import WORDS
-from bot.cards.terminal import plain_text
+from bot.cards.common.terminal import plain_text
+from bot.cards.datasets.findings import WORDS
 from bot.cli.output import Tone
 
 WIDEST = 120  # columns; longer lines are hard to read

@@ -1,8 +1,9 @@
 """How accurate our estimates have been: a run's actual figures beside the estimated ones, and the error over all runs.
 Also what a month's calls to a model in use cost, and what the alternative would have cost for the same calls.
 
-Values only; the sentences are in bot/cards/calibration.py. A ratio of 1 is an exact estimate, a ratio of 2 means that
-the actual was twice the estimate. A factor is the error in either direction: 2 is twice or half the estimate.
+Values only; the sentences are in bot/cards/common/calibration.py. A ratio of 1 is an exact estimate, a ratio of 2
+means that the actual was twice the estimate. A factor is the error in either direction: 2 is twice or half the
+estimate.
 """
 
 from __future__ import annotations

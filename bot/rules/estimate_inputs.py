@@ -18,7 +18,7 @@ NO_JUDGE = "none"
 
 @dataclass(frozen=True)
 class Question:
-    """What a person asked for. None means not given; bot/cards/assumptions.py lists the values used instead.
+    """What a person asked for. None means not given; bot/cards/decisions/assumptions.py lists the values used instead.
 
     - `current` is today's model, `volume` its requests or input tokens per month, `prompt_tokens` the input tokens of
       one request.

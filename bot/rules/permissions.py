@@ -2,7 +2,7 @@
 every command, button, form and shortcut asks. Pure.
 
 Everything is forbidden unless a rule allows it. People, groups and shared channels are looked up before; a failed
-look-up counts as a no. The sentences are in bot/cards/permissions.py.
+look-up counts as a no. The sentences are in bot/cards/common/permissions.py.
 """
 
 from __future__ import annotations

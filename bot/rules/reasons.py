@@ -1,5 +1,5 @@
 """Reasons for and against a fine-tune, and the steps that would settle them, as values with their numbers. The
-sentences are in bot/cards/reasons.py and bot/cards/advice.py; no decision depends on them."""
+sentences are in bot/cards/common/reasons.py and bot/cards/common/advice.py; no decision depends on them."""
 
 from __future__ import annotations
 

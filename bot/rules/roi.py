@@ -1,9 +1,9 @@
 """What a fine-tune costs, what it saves per month, and when it pays back: exact sums over measured tokens.
 
 Volume means *input* tokens per month with today's prompt; output tokens are added in the ratio measured in the data.
-services/estimate_inputs.py turns a number of requests into tokens. The saving is relative to the cheapest alternative
-that is good enough (alternatives.py). Reads no price list (prices.py) and gives no verdict (advice.py). Money is in
-USD, a month has 730 hours."""
+services/decisions/estimate_inputs.py turns a number of requests into tokens. The saving is relative to the cheapest
+alternative that is good enough (alternatives.py). Reads no price list (prices.py) and gives no verdict (advice.py).
+Money is in USD, a month has 730 hours."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that an estimate depends on; bot/cards/assumptions.py lists the fields that have a default.
+    """Everything that an estimate depends on; bot/cards/decisions/assumptions.py lists the fields that have a default.
 
     - `ends` is the first day on which the tuned model is gone.
     - `alternative` is None if the saving is relative to today's model.

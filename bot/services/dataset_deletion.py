@@ -15,17 +15,19 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from bot.cards import dataset_deletion as views
-from bot.cards import models as model_views
-from bot.cards.blocks import Message, code
-from bot.cards.dataset_deletion import DeletionScope
-from bot.cards.datasets import no_such_dataset
-from bot.cards.runs import STATE_TEXTS
+from bot.cards.common.blocks import Message, code
+from bot.cards.datasets import dataset_deletion as views
+from bot.cards.datasets.dataset_deletion import DeletionScope
+from bot.cards.datasets.datasets import no_such_dataset
+from bot.cards.models import models as model_views
+from bot.cards.training.runs import STATE_TEXTS
 from bot.context import AppContext, CoreContext
 from bot.rules.permissions import Request
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import alias_for
-from bot.services import authorization, datasets, models, provider_jobs, row_deletion, tried_answers
+from bot.services.common import authorization, provider_jobs
+from bot.services.datasets import datasets, row_deletion
+from bot.services.models import models, tried_answers
 from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
 from bot.values.runs import Refusal

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from bot.cards.blocks import Listing
-from bot.cards.datasets import Best, DatasetEntry
+from bot.cards.common.blocks import Listing
+from bot.cards.datasets.datasets import Best, DatasetEntry
 from bot.cards.home import LINKED, HomeOverview, card_name
-from bot.cards.runs import RunSummary
 from bot.cards.status import (
     CurveSummary,
     EvaluationSummary,
@@ -17,21 +16,16 @@ from bot.cards.status import (
     Status,
     UnreadableSummary,
 )
+from bot.cards.training.runs import RunSummary
 from bot.context import AppContext
-from bot.services import (
-    authorization,
-    budgets,
-    datasets,
-    deployments,
-    models,
-    plan_requests,
-    runs,
-    sealed_rows,
-    sunsets,
-)
-from bot.services import evidence as evidence_services
-from bot.services.looks import load_looks
-from bot.services.measured_candidates import known_ladder
+from bot.services.common import authorization, budgets
+from bot.services.datasets import datasets, sealed_rows
+from bot.services.decisions import plan_requests
+from bot.services.evidence import evidence as evidence_services
+from bot.services.evidence.looks import load_looks
+from bot.services.evidence.measured_candidates import known_ladder
+from bot.services.models import deployments, models, sunsets
+from bot.services.training import runs
 from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal

@@ -14,60 +14,37 @@ from slack_bolt import App, Respond
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
-from bot.cards import (
-    advice,
-    data_policy,
-    datasets,
-    deployments,
-    distillations,
-    estimates,
-    evaluations,
-    findings,
-    general,
-    home,
-    judge_agreement,
-    models,
-    plan_details,
-    plans,
-    results,
-    row_labels,
-    runs,
-    sunsets,
-)
-from bot.cards import dataset_columns as column_cards
-from bot.cards import evaluation_results as result_cards
-from bot.cards import help as help_cards
-from bot.cards import interventions as intervention_cards
-from bot.cards import judge_checks as judge_check_cards
-from bot.cards import tried_answers as answer_cards
-from bot.cards.blocks import Message
+from bot.cards import home
+from bot.cards.common import advice, general, judge_agreement
+from bot.cards.common import help as help_cards
+from bot.cards.common.blocks import Message
+from bot.cards.datasets import data_policy, datasets, findings, row_labels
+from bot.cards.datasets import dataset_columns as column_cards
+from bot.cards.decisions import estimates, plan_details, plans
+from bot.cards.evidence import distillations, evaluations
+from bot.cards.evidence import evaluation_results as result_cards
+from bot.cards.evidence import judge_checks as judge_check_cards
+from bot.cards.models import deployments, models, sunsets
+from bot.cards.models import tried_answers as answer_cards
+from bot.cards.training import interventions as intervention_cards
+from bot.cards.training import results, runs
 from bot.context import AppContext
 from bot.health import metrics
-from bot.services import (
-    approvals,
-    authorization,
-    budgets,
-    clean_copies,
-    dataset_columns,
-    deployment_requests,
-    estimate_requests,
-    human_preferences,
-    interventions,
-    judge_checks,
-    measurements,
-    orphan_deployments,
-    promotions,
-    tried_answers,
-)
-from bot.services import data_policy as data_policy_services
-from bot.services import datasets as dataset_services
-from bot.services import distillations as distillation_services
-from bot.services import evaluations as evaluation_services
-from bot.services import models as model_services
-from bot.services import plans as plan_services
-from bot.services import row_labels as row_label_services
-from bot.services import runs as run_services
-from bot.services import sunsets as sunset_services
+from bot.services.common import authorization, budgets
+from bot.services.datasets import clean_copies, dataset_columns
+from bot.services.datasets import data_policy as data_policy_services
+from bot.services.datasets import datasets as dataset_services
+from bot.services.datasets import row_labels as row_label_services
+from bot.services.decisions import approvals, estimate_requests
+from bot.services.decisions import plans as plan_services
+from bot.services.measurement import distillations as distillation_services
+from bot.services.measurement import evaluations as evaluation_services
+from bot.services.measurement import human_preferences, judge_checks, measurements
+from bot.services.models import deployment_requests, orphan_deployments, promotions, tried_answers
+from bot.services.models import models as model_services
+from bot.services.models import sunsets as sunset_services
+from bot.services.training import interventions
+from bot.services.training import runs as run_services
 from bot.slack.commands import (
     Call,
     Form,

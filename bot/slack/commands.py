@@ -16,20 +16,22 @@ import click
 from slack_bolt import App, Respond
 from slack_sdk import WebClient
 
-from bot.cards import audits, general, prices, status
-from bot.cards import budgets as budget_cards
-from bot.cards import dataset_deletion as dataset_deletion_cards
-from bot.cards import datasets as dataset_cards
-from bot.cards import documents as document_cards
-from bot.cards import estimates as estimate_cards
-from bot.cards import evaluations as evaluation_cards
-from bot.cards import help as help_cards
-from bot.cards import models as model_cards
-from bot.cards import runs as run_cards
-from bot.cards import tried_answers as answer_cards
-from bot.cards.blocks import Message
-from bot.cards.estimates import AskedEstimate
-from bot.cards.help import CommandHelp
+from bot.cards import status
+from bot.cards.common import budgets as budget_cards
+from bot.cards.common import general, prices
+from bot.cards.common import help as help_cards
+from bot.cards.common.blocks import Message
+from bot.cards.common.help import CommandHelp
+from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
+from bot.cards.datasets import datasets as dataset_cards
+from bot.cards.datasets import documents as document_cards
+from bot.cards.decisions import estimates as estimate_cards
+from bot.cards.decisions.estimates import AskedEstimate
+from bot.cards.evidence import evaluations as evaluation_cards
+from bot.cards.models import models as model_cards
+from bot.cards.models import tried_answers as answer_cards
+from bot.cards.training import audits
+from bot.cards.training import runs as run_cards
 from bot.command_options import (
     BAR,
     COUNT,
@@ -59,28 +61,13 @@ from bot.command_parser import COMMAND, Command, Registry, first_word, parse, un
 from bot.context import AppContext
 from bot.health import metrics
 from bot.rules.permissions import GOVERNED_BY, Rule
-from bot.services import (
-    authorization,
-    budgets,
-    candidates,
-    dataset_deletion,
-    distillations,
-    documents,
-    estimate_requests,
-    evaluations,
-    freeze,
-    learning_curves,
-    measurements,
-    messages,
-    models,
-    overview,
-    plans,
-    promotions,
-    row_labels,
-    runs,
-    team_questions,
-    tried_answers,
-)
+from bot.services import dataset_deletion, overview
+from bot.services.common import authorization, budgets, candidates, messages
+from bot.services.datasets import documents, row_labels
+from bot.services.decisions import estimate_requests, freeze, plans, team_questions
+from bot.services.measurement import distillations, evaluations, learning_curves, measurements
+from bot.services.models import models, promotions, tried_answers
+from bot.services.training import runs
 from bot.slack.inbox import answer
 from bot.values.requests import Baseline, Curve, Delete, Estimate, Start
 from bot.values.runs import Refusal

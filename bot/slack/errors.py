@@ -11,7 +11,7 @@ from slack_bolt import Ack, App, BoltRequest, BoltResponse, Respond
 from slack_sdk.errors import SlackApiError
 
 from bot import logs
-from bot.cards import general
+from bot.cards.common import general
 from bot.context import AppContext
 from bot.slack.inbox import DELIVERY, REFERENCE, tell, typed_command
 from bot.slack.users import is_unavailable

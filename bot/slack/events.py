@@ -9,11 +9,11 @@ from typing import Any
 from slack_bolt import App
 from slack_sdk import WebClient
 
-from bot.cards import general
-from bot.cards.blocks import Message
+from bot.cards.common import general
+from bot.cards.common.blocks import Message
 from bot.command_parser import unescape
 from bot.context import AppContext
-from bot.services import messages
+from bot.services.common import messages
 from bot.slack import commands
 from bot.slack.commands import AfterAck, Call, Form, upload_form
 from bot.slack.homes import Homes

@@ -20,12 +20,12 @@ from slack_bolt.listener.listener_completion_handler import ListenerCompletionHa
 from slack_bolt.listener.listener_start_handler import ListenerStartHandler
 
 from bot import logs
-from bot.cards import general as views
-from bot.cards.blocks import Message
+from bot.cards.common import general as views
+from bot.cards.common.blocks import Message
 from bot.command_parser import unescape
 from bot.context import AppContext
 from bot.health import metrics
-from bot.services import messages
+from bot.services.common import messages
 from bot.slack.users import begin_click, end_click
 
 REFUSED = re.compile(r'"ok"\s*:\s*false')  # Slack answers `ok`, or JSON with the error

@@ -9,44 +9,36 @@ from typing import Any
 
 from slack_bolt import Ack, App
 
-from bot.cards import data_policy as waiver_cards
-from bot.cards import dataset_columns as column_cards
-from bot.cards import dataset_deletion as dataset_deletion_cards
-from bot.cards import datasets as dataset_cards
-from bot.cards import distillations as distillation_cards
-from bot.cards import documents as document_cards
-from bot.cards import estimates, home
-from bot.cards import evaluations as evaluation_cards
-from bot.cards import interventions as intervention_cards
-from bot.cards import permissions as permission_cards
-from bot.cards import plans as plan_cards
-from bot.cards import row_labels as row_label_cards
-from bot.cards import tried_answers as answer_cards
+from bot.cards import home
+from bot.cards.common import permissions as permission_cards
+from bot.cards.datasets import data_policy as waiver_cards
+from bot.cards.datasets import dataset_columns as column_cards
+from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
+from bot.cards.datasets import datasets as dataset_cards
+from bot.cards.datasets import documents as document_cards
+from bot.cards.datasets import row_labels as row_label_cards
+from bot.cards.decisions import estimates
+from bot.cards.decisions import plans as plan_cards
+from bot.cards.evidence import distillations as distillation_cards
+from bot.cards.evidence import evaluations as evaluation_cards
+from bot.cards.models import tried_answers as answer_cards
+from bot.cards.training import interventions as intervention_cards
 from bot.command_options import ASKED_RUNGS, normalize_name, read_count
 from bot.command_parser import parse_form, strip_quotes
 from bot.context import AppContext
 from bot.health import metrics
 from bot.rules.units import Misread, Volume, parse_request_volume
-from bot.services import (
-    approvals,
-    authorization,
-    data_policy,
-    dataset_columns,
-    dataset_deletion,
-    datasets,
-    distillations,
-    documents,
-    estimate_requests,
-    evaluations,
-    interventions,
-    models,
-    row_labels,
-    tried_answers,
-)
-from bot.services.datasets import Upload
-from bot.services.distillations import RowsToTeach
-from bot.services.documents import DocumentUpload
-from bot.services.row_labels import RowsToLabel
+from bot.services import dataset_deletion
+from bot.services.common import authorization
+from bot.services.datasets import data_policy, dataset_columns, datasets, documents, row_labels
+from bot.services.datasets.datasets import Upload
+from bot.services.datasets.documents import DocumentUpload
+from bot.services.datasets.row_labels import RowsToLabel
+from bot.services.decisions import approvals, estimate_requests
+from bot.services.measurement import distillations, evaluations
+from bot.services.measurement.distillations import RowsToTeach
+from bot.services.models import models, tried_answers
+from bot.services.training import interventions
 from bot.slack import commands
 from bot.slack.homes import Homes
 from bot.values.requests import Baseline, Delete, Estimate

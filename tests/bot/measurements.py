@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.cards import evaluations
+from bot.cards.evidence import evaluations
 from demo.people import BEN
 from storage.records import Measurement, MeasurementState
 from tests.bot.saved_worlds import reached_once

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from bot.services.dataset_worker import SEED
+from bot.services.datasets.dataset_worker import SEED
 from trainers.dataset import Columns, Report, check_file
 
 LABELS = ("billing", "shipping", "refund")

@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 from click.testing import Result
 
-from bot.cards.audits import WORDS
+from bot.cards.training.audits import WORDS
 from bot.cli.render import escape_formula
 from demo.people import ANA, BEN
 from storage.records import Wish

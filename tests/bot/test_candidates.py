@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards.words import SLACK
+from bot.cards.common.words import SLACK
 from bot.reconciler import maintain
-from bot.services import evaluations
-from bot.services.candidates import LineUp, line_up, suggest_models
-from bot.services.hardware import find_target
+from bot.services.common.candidates import LineUp, line_up, suggest_models
+from bot.services.common.hardware import find_target
+from bot.services.measurement import evaluations
 from bot.settings import Settings, load_settings
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal

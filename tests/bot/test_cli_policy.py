@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from bot.cards.permissions import DOING
+from bot.cards.common.permissions import DOING
 from bot.cli.policy import ACTIONS
 from demo.people import ANA
 from demo.slack_emulator import SlackEmulator, refused

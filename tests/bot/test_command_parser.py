@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from bot import command_options, command_parser
-from bot.cards import help as help_cards
+from bot.cards.common import help as help_cards
 from bot.command_options import Subject
 from bot.command_parser import parse_form, parse_question, unescape
 from bot.rules.estimate_inputs import Question

@@ -15,8 +15,8 @@ import pytest
 
 from bot import embedded_trainer
 from bot.app import _open_embedded_trainer
-from bot.cards.blocks import CardBlock
-from bot.cards.general import sample_card
+from bot.cards.common.blocks import CardBlock
+from bot.cards.common.general import sample_card
 from bot.doctor import Finding, _check_clock, examine
 from bot.outbox_sender import SCOPES
 from bot.settings import load_settings

@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards import estimate_details, plan_details
-from bot.cards.assumptions import assumptions
-from bot.cards.prices import missing_price_text
-from bot.cards.reasons import because_text
-from bot.cards.terminal import terminal_text
+from bot.cards.common.prices import missing_price_text
+from bot.cards.common.reasons import because_text
+from bot.cards.common.terminal import terminal_text
+from bot.cards.decisions import estimate_details, plan_details
+from bot.cards.decisions.assumptions import assumptions
 from bot.cli import datasets
 from bot.cli.estimates import estimate_json
 from bot.rules.estimate_inputs import Question
 from bot.rules.plans import Prediction, canonical_json, plan_from_json
 from bot.rules.prices import MissingPrice
 from bot.rules.units import Volume
-from bot.services import estimates as estimates_services
-from bot.services import hardware
-from bot.services.estimate_inputs import RunCost
-from bot.services.estimate_requests import prediction_of
-from bot.services.estimates import EstimateResult, make_estimate
-from bot.services.plans import _warnings, untrainable_text
+from bot.services.common import hardware
+from bot.services.decisions import estimates as estimates_services
+from bot.services.decisions.estimate_inputs import RunCost
+from bot.services.decisions.estimate_requests import prediction_of
+from bot.services.decisions.estimates import EstimateResult, make_estimate
+from bot.services.decisions.plans import _warnings, untrainable_text
 from bot.settings import PACKAGED_TARGET, Settings, load_settings
 from bot.values.runs import Refusal
 from tests.cards import builders

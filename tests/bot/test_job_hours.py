@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from bot.services.provider_jobs import JobOwner, follow
+from bot.services.common.provider_jobs import JobOwner, follow
 from bot.values.runs import Progress
 from tests.peers.hosted import Hosted
 from tests.trainers.client.conftest import data, provider, spec  # noqa: F401 - a fixture

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from bot.llm_client import Declined
-from bot.services import dataset_worker, evaluation_engine, judge_worker
-from bot.services.judge_worker import JudgeAnswers
+from bot.services.datasets import dataset_worker
+from bot.services.evidence import judge_worker
+from bot.services.evidence.judge_worker import JudgeAnswers
+from bot.services.measurement import evaluation_engine
 from bot.values.evaluations import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
 from tests.cards import measurements
 from trainers.dataset import Example, store_chat

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bot.services.dataset_worker import examples
-from bot.services.row_labels_worker import (
+from bot.services.datasets.dataset_worker import examples
+from bot.services.datasets.row_labels_worker import (
     DatasetParts,
     DecidedRow,
     OvertakenRow,

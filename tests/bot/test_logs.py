@@ -121,7 +121,7 @@ def test_a_failed_button_shows_the_reference_to_the_person_who_clicked(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.start()
-    monkeypatch.setattr("bot.services.authorization.look_up", _broken)
+    monkeypatch.setattr("bot.services.common.authorization.look_up", _broken)
     text = world.click_and_read(BEN, "approve_plan")
     assert REFERENCE.search(text) and "nothing was changed" in text
 
@@ -131,7 +131,7 @@ def test_a_click_that_fails_after_its_effect_doesnt_claim_that_nothing_changed(
 ) -> None:
     world.start_approved()
     world.tick_until_state("training")
-    monkeypatch.setattr("bot.cards.general.answer", _broken)
+    monkeypatch.setattr("bot.cards.common.general.answer", _broken)
     text = world.click_and_read(BEN, "cancel_run")
     run = world.store.runs.get(1)
     assert run and run.cancel_asked_by == BEN.id
@@ -144,7 +144,7 @@ def test_a_failed_step_is_on_the_card_with_its_reference_and_is_repeated_once_fi
     world.start_approved()
     world.tick_until_state("training")
     with monkeypatch.context() as patch:
-        patch.setattr("bot.services.training.follow", _broken)
+        patch.setattr("bot.services.training.training.follow", _broken)
         world.pass_time(60)
         world.tick(2)
     text = world.find_message("Something in the bot went wrong at this step")

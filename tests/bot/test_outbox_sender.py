@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards.blocks import Elsewhere, Headline, Message, Text
+from bot.cards.common.blocks import Elsewhere, Headline, Message, Text
 from bot.outbox_sender import MAX_TRIES
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, slow, too_many

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards.result_comparison import best_alternative
-from bot.services.run_worker import JudgedRun, RunComparison, judge_run
+from bot.cards.training.result_comparison import best_alternative
+from bot.services.training.run_worker import JudgedRun, RunComparison, judge_run
 from tests.cards import measurements
 from tests.trainers.evaluation.builders import (
     WORDS,

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from bot.rules.permissions import Policy, Tier
-from bot.services.settings_history import record_changes
+from bot.services.common.settings_history import record_changes
 from bot.settings import BudgetSettings, Settings, SlackSettings, TrainerSettings, load_settings
 from storage.store import Store
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from bot.cards.plans import DETAILS
+from bot.cards.decisions.plans import DETAILS
 from bot.rules.plans import VerdictKind, canonical_json, plan_from_json, plan_hash
-from bot.services import approvals, notifications, plan_requests
+from bot.services.decisions import approvals, plan_requests
+from bot.services.evidence import notifications
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.slack_emulator import cut_off, refused

@@ -11,7 +11,8 @@ from bot.context import AppContext, Directory
 from bot.rules import units
 from bot.rules.permissions import Person
 from bot.rules.plans import Plan, canonical_json, plan_from_json, plan_hash, plan_key
-from bot.services import approvals, evaluations, measurements
+from bot.services.decisions import approvals
+from bot.services.measurement import evaluations, measurements
 from bot.values.evaluations import LadderProgress
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal

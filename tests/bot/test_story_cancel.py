@@ -10,8 +10,8 @@ from decimal import Decimal
 import pytest
 
 from bot.rules.plans import plan_from_json
-from bot.services.notifications import cancelled_cost
-from bot.services.provider_jobs import SETTLE_S
+from bot.services.common.provider_jobs import SETTLE_S
+from bot.services.evidence.notifications import cancelled_cost
 from bot.values.runs import Progress
 from demo.people import ANA, BEN
 from tests.bot.world import CLEO, JOBS, World

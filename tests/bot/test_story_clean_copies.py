@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.services import clean_copies
+from bot.services.datasets import clean_copies
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import too_many
 from demo.workspace import PostedMessage, wait_until

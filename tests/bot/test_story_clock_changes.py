@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.services.provider_jobs import MAX_CREATES, SETTLE_S
+from bot.services.common.provider_jobs import MAX_CREATES, SETTLE_S
 from demo.people import BEN
 from tests.bot.test_story_interventions import decide, make_uncertain
 from tests.bot.world import CLEO, JOBS, World

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from bot.cards import documents, evaluations
+from bot.cards.datasets import documents
+from bot.cards.evidence import evaluations
 from bot.cli.deletion import delete_dataset
 from bot.reconciler import maintain
 from bot.rules.plans import plan_from_json
-from bot.services import data_policy, estimate_requests
-from bot.services.row_labels_worker import store_lines
+from bot.services.datasets import data_policy
+from bot.services.datasets.row_labels_worker import store_lines
+from bot.services.decisions import estimate_requests
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from demo.people import BEN

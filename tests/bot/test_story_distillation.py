@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bot.cards import evaluations
-from bot.services import distillations
-from bot.services.distillations import RowsToTeach
+from bot.cards.evidence import evaluations
+from bot.services.measurement import distillations
+from bot.services.measurement.distillations import RowsToTeach
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from storage.records import Labelling

@@ -12,7 +12,10 @@ from pathlib import Path
 import openai
 import pytest
 
-from bot.cards import advice, datasets, evaluation_results, results
+from bot.cards.common import advice
+from bot.cards.datasets import datasets
+from bot.cards.evidence import evaluation_results
+from bot.cards.training import results
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from demo.people import ANA, BEN

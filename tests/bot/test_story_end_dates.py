@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bot.cards import datasets, help
+from bot.cards.common import help
+from bot.cards.datasets import datasets
 from bot.reconciler import maintain
 from bot.rules.plans import plan_from_json
 from demo.people import ANA, BEN

@@ -8,16 +8,16 @@ from decimal import Decimal
 
 import pytest
 
-from bot.cards import estimates as cards
-from bot.cards.estimates import DETAILS, SHARE
+from bot.cards.decisions import estimates as cards
+from bot.cards.decisions.estimates import DETAILS, SHARE
 from bot.command_parser import parse_question
 from bot.rules import forecast
 from bot.rules.forecast import Outlook
 from bot.rules.plans import plan_from_json, plan_hash
 from bot.rules.roi import Inputs
 from bot.rules.units import day_of
-from bot.services import estimate_requests, estimates
-from bot.services import evaluations as evaluations_services
+from bot.services.decisions import estimate_requests, estimates
+from bot.services.measurement import evaluations as evaluations_services
 from bot.values.runs import RunResult
 from demo.people import ANA, BEN
 from demo.workspace import Person, PostedMessage, Submission

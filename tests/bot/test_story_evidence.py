@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from bot.cards import estimates, evaluation_results, evaluations
-from bot.cards.candidates import arm_name
-from bot.services import datasets
-from bot.services.datasets import CheckedDataset
-from bot.services.evidence import load_evidence
+from bot.cards.common.candidates import arm_name
+from bot.cards.decisions import estimates
+from bot.cards.evidence import evaluation_results, evaluations
+from bot.services.datasets import datasets
+from bot.services.datasets.datasets import CheckedDataset
+from bot.services.evidence.evidence import load_evidence
 from bot.values.evaluations import LadderPlan
 from demo.people import ANA, BEN
 from demo.workspace import PostedMessage

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bot.cards import evaluation_results, evaluations
+from bot.cards.evidence import evaluation_results, evaluations
 from bot.reconciler import apply_retention
-from bot.services import dataset_worker
+from bot.services.datasets import dataset_worker
 from bot.values.evaluations import LadderProgress
 from demo.people import ANA, BEN
 from tests.bot.measurements import BASELINE, CHAT, PRICES, ladder_of, measure, measurement, until, until_asked

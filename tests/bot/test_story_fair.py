@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bot.cards import results
+from bot.cards.training import results
 from bot.reconciler import apply_retention
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult

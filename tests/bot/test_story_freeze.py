@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.services import freeze as freeze_services
-from bot.services import training
+from bot.services.decisions import freeze as freeze_services
+from bot.services.training import training
 from bot.values.runs import Progress
 from demo.people import ANA, BEN
 from demo.workspace import Person

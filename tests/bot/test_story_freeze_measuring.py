@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.cards import evaluations
+from bot.cards.evidence import evaluations
 from demo.people import BEN
 from demo.workspace import wait_until
 from tests.bot.measurements import ACME, CHAT, PRICES, measurement, until, until_asked

@@ -15,9 +15,9 @@ from bot.cli import main
 from bot.doctor import _check_machines
 from bot.reconciler import maintain
 from bot.rules.budgets import READY_WITHIN_S
-from bot.services import deployments
-from bot.services.deployments import LOOK_S, LOST_S, MAX_TRIES, READY_LOOK_S
-from bot.services.provider_jobs import SETTLE_S
+from bot.services.common.provider_jobs import SETTLE_S
+from bot.services.models import deployments
+from bot.services.models.deployments import LOOK_S, LOST_S, MAX_TRIES, READY_LOOK_S
 from demo.people import ANA, BEN
 from storage.backup import back_up, restore
 from storage.promotions import NewPromotion

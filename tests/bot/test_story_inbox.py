@@ -54,7 +54,7 @@ run_bolt_app(service.app, SocketModeRequest("slash_commands", "envelope-1", json
 time.sleep(20)  # it is killed while it carries out what it has acked
 """
 SLOW_AFTER = ["before", pytest.param("after", marks=pytest.mark.slow)]
-FREEZE = ("bot.services.freeze", "freeze")
+FREEZE = ("bot.services.decisions.freeze", "freeze")
 
 
 def environment(world: World) -> Mapping[str, str]:
@@ -119,7 +119,7 @@ def test_a_command_whose_bot_is_killed_before_or_after_its_effect_is_done_once(
 
 def test_an_event_that_was_acked_before_the_kill_is_answered(world: World) -> None:
     """Bolt acks events before they are handled, so Slack doesn't repeat them."""
-    with bot_that_dies(world, ("bot.cards.help", "card"), "after the ack"):
+    with bot_that_dies(world, ("bot.cards.common.help", "card"), "after the ack"):
         world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.access.bot_user}> help")
     assert world.slack.deliveries[-1].acked
     boot_again(world)
@@ -155,7 +155,7 @@ def count_helps(world: World) -> int:
 def test_a_form_submitted_as_the_bot_is_killed_makes_one_dataset(world: World, when: str) -> None:
     world.slack.command(DORA.id, TICKETS.id, "/finetune upload")
     file = world.put_file("tickets.csv", tickets_csv())
-    with bot_that_dies(world, ("bot.services.datasets", "receive"), when):
+    with bot_that_dies(world, ("bot.services.datasets.datasets", "receive"), when):
         with suppress(NotAnswered):
             world.fill_upload(DORA, {"file": file, "name": "tickets"})
         world.unacked_deliveries += 1

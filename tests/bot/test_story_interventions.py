@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from bot.rules import plans
-from bot.services import interventions
-from bot.services.provider_jobs import MAX_CREATES, SETTLE_S, UploadedFiles, job_spec
+from bot.services.common.provider_jobs import MAX_CREATES, SETTLE_S, UploadedFiles, job_spec
+from bot.services.training import interventions
 from bot.values.runs import Progress, Refusal, VendorEstimate
 from demo.people import ANA, BEN
 from demo.workspace import Person

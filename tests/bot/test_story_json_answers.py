@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bot.services.dataset_worker import SEED
-from bot.services.evaluation_worker import max_tokens
+from bot.services.datasets.dataset_worker import SEED
+from bot.services.evidence.evaluation_worker import max_tokens
 from bot.values.runs import RunResult
 from storage.datasets import NewDataset
 from tests.bot.measurements import ACME, CHAT, PRICES, ladder_of, measurement, start_measurement, until

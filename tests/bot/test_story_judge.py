@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bot.cards import evaluation_results, evaluations
+from bot.cards.evidence import evaluation_results, evaluations
 from bot.values.evaluations import LadderPlan, LadderProgress
 from demo.people import ANA, BEN
 from tests.bot.faq import (

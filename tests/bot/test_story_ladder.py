@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards import evaluation_results, evaluations
-from bot.cards.words import charge
+from bot.cards.common.words import charge
+from bot.cards.evidence import evaluation_results, evaluations
 from bot.rules import units
 from bot.rules.facts import Evidence
-from bot.services import dataset_worker, datasets, evaluation_worker, measurements
-from bot.services.data_policy import Forbidden
-from bot.services.datasets import CheckedDataset
-from bot.services.evidence import load_evidence
+from bot.services.datasets import dataset_worker, datasets
+from bot.services.datasets.data_policy import Forbidden
+from bot.services.datasets.datasets import CheckedDataset
+from bot.services.evidence import evaluation_worker
+from bot.services.evidence.evidence import load_evidence
+from bot.services.measurement import measurements
 from bot.values.evaluations import LadderProgress
 from demo.people import ANA, BEN
 from tests.bot.measurements import (

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from bot.cards.result_details import SHOWN_CHANGES
-from bot.services import datasets, looks
-from bot.services.measured_candidates import load_measured
-from bot.services.read_rows import find_read_places
+from bot.cards.training.result_details import SHOWN_CHANGES
+from bot.services.datasets import datasets
+from bot.services.evidence import looks
+from bot.services.evidence.measured_candidates import load_measured
+from bot.services.evidence.read_rows import find_read_places
 from demo.people import BEN
 from storage.datasets import NewDataset
 from storage.records import HumanVerdict

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bot.services import evaluation_worker, evidence, runs
+from bot.services.evidence import evaluation_worker, evidence
+from bot.services.training import runs
 from bot.values.runs import Progress
 from demo.people import ANA, BEN, TICKETS
 from tests.bot.runs import add_finished_runs

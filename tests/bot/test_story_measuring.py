@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards import evaluation_results
-from bot.services import dataset_worker, documents
-from bot.services.documents import DocumentUpload
+from bot.cards.evidence import evaluation_results
+from bot.services.datasets import dataset_worker, documents
+from bot.services.datasets.documents import DocumentUpload
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from storage.records import Document

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.cards import evaluations
+from bot.cards.evidence import evaluations
 from demo.people import ANA, BEN
 from demo.workspace import PostedMessage
 from tests.bot.measurements import ACME, PRICES, until, until_asked

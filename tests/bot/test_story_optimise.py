@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from bot.cards import evaluation_results, evaluations
-from bot.services import dataset_worker, datasets, prompt_search
-from bot.services.datasets import CheckedDataset
-from bot.services.evidence import load_evidence
+from bot.cards.evidence import evaluation_results, evaluations
+from bot.services.datasets import dataset_worker, datasets
+from bot.services.datasets.datasets import CheckedDataset
+from bot.services.evidence.evidence import load_evidence
+from bot.services.measurement import prompt_search
 from bot.values.evaluations import LadderPlan, LadderProgress, SearchProgress
 from demo.people import ANA, BEN
 from demo.workspace import wait_until

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from bot.reconciler import maintain
-from bot.services import orphan_jobs, provider_jobs
+from bot.services.common import provider_jobs
+from bot.services.training import orphan_jobs
 from storage.backup import back_up, restore
 from tests.bot.test_story_interventions import hidden_job, make_uncertain
 from tests.bot.test_story_slow_provider import BETA

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from bot.cards import evaluations
+from bot.cards.evidence import evaluations
 from demo.people import ANA
 from demo.workspace import wait_until
 from tests.bot.measurements import BASELINE, PRICES, until, until_asked

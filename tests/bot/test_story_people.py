@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.cards import evaluations, judge_agreement, judge_checks
-from bot.services import datasets
-from bot.services.evidence import load_evidence
+from bot.cards.common import judge_agreement
+from bot.cards.evidence import evaluations, judge_checks
+from bot.services.datasets import datasets
+from bot.services.evidence.evidence import load_evidence
 from demo.people import ANA, BEN
 from demo.workspace import Person
 from storage.records import HumanVerdict

@@ -13,8 +13,8 @@ import pytest
 
 from bot.rules import plans
 from bot.rules.plans import canonical_json
-from bot.services import plans as plans_services
-from bot.services import training
+from bot.services.decisions import plans as plans_services
+from bot.services.training import training
 from demo.people import ANA, BEN
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.world import CLEO, JOBS, START, Rules, World

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from bot.cards.evaluations import MEASURE
+from bot.cards.evidence.evaluations import MEASURE
 from bot.rules.permissions import GOVERNED_BY, RULES
-from bot.services import training
-from bot.services.approvals import LOOK_FOR_EXPIRY_S
-from bot.services.provider_jobs import SETTLE_S
+from bot.services.common.provider_jobs import SETTLE_S
+from bot.services.decisions.approvals import LOOK_FOR_EXPIRY_S
+from bot.services.training import training
 from bot.slack.commands import finetune
 from bot.slack.users import SlackDirectory
 from demo.people import ANA, BEN

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from bot.rules.plans import plan_from_json
-from bot.services import datasets
+from bot.services.datasets import datasets
 from bot.values.runs import RunResult
 from demo.people import BEN
 from tests.bot import canaries

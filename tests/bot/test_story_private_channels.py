@@ -8,8 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from bot.cards import estimates, evaluation_results, judge_agreement
-from bot.services import data_policy, dataset_columns, estimate_requests, promotions, sunsets
+from bot.cards.common import judge_agreement
+from bot.cards.decisions import estimates
+from bot.cards.evidence import evaluation_results
+from bot.services.datasets import data_policy, dataset_columns
+from bot.services.decisions import estimate_requests
+from bot.services.models import promotions, sunsets
 from bot.slack.recent_answers import USABLE_S
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow

@@ -9,7 +9,9 @@ import pytest
 
 from bot.reconciler import maintain
 from bot.rules.plans import plan_from_json
-from bot.services import alias_sync, evaluations, evidence, notifications, promotions
+from bot.services.evidence import evidence, notifications
+from bot.services.measurement import evaluations
+from bot.services.models import alias_sync, promotions
 from bot.values.runs import Advice, Refusal, RunResult
 from demo.people import ANA, BEN
 from demo.workspace import Person

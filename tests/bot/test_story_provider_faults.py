@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.services.provider_jobs import MAX_CREATES, SETTLE_S
+from bot.services.common.provider_jobs import MAX_CREATES, SETTLE_S
 from tests.bot.world import JOBS, PRIVATE, START, Rules, World
 from tests.peers.hosted import (
     BUSY,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.rules.plans import plan_from_json
-from bot.services import provider_jobs
+from bot.services.common import provider_jobs
 from demo.people import BEN
 from storage.jobs import UPLOAD_SETTLE_S
 from tests.bot.world import JOBS, START, World

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.cards import evaluations
+from bot.cards.evidence import evaluations
 from demo.people import BEN
 from storage.records import Measurement
 from tests.bot.world import MODEL, Rules, World

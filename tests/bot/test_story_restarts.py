@@ -7,7 +7,7 @@ import pytest
 from bot.app import Service
 from bot.reconciler import reconcile
 from bot.rules.plans import plan_from_json
-from bot.services.provider_jobs import SETTLE_S
+from bot.services.common.provider_jobs import SETTLE_S
 from demo.people import ANA
 from demo.workspace import wait_until
 from storage.database import DatabaseInUse

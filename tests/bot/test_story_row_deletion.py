@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from bot.cli import main
 from bot.cli.deletion import DeletionContext, delete_rows
 from bot.reconciler import maintain
-from bot.services import dataset_deletion, row_deletion
+from bot.services import dataset_deletion
+from bot.services.datasets import row_deletion
 from bot.values.runs import Refusal
 from demo.people import BEN
 from storage.records import Dataset

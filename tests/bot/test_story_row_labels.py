@@ -10,10 +10,11 @@ import pytest
 
 from bot.cli.deletion import delete_rows
 from bot.rules.facts import LabelChecks
-from bot.services import estimate_requests, row_labels
-from bot.services.evidence import load_evidence
-from bot.services.row_labels import NextVersion
-from bot.services.row_labels_worker import WrittenFile, store_lines
+from bot.services.datasets import row_labels
+from bot.services.datasets.row_labels import NextVersion
+from bot.services.datasets.row_labels_worker import WrittenFile, store_lines
+from bot.services.decisions import estimate_requests
+from bot.services.evidence.evidence import load_evidence
 from bot.slack.limits import CALLS_A_MINUTE
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN

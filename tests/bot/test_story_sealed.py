@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
-from bot.cards import evaluations, findings, models
-from bot.cards.datasets import UPLOAD_AGAIN
-from bot.services import dataset_deletion, promotions, row_deletion
-from bot.services.row_deletion import RewrittenDataset
+from bot.cards.datasets import findings
+from bot.cards.datasets.datasets import UPLOAD_AGAIN
+from bot.cards.evidence import evaluations
+from bot.cards.models import models
+from bot.services import dataset_deletion
+from bot.services.datasets import row_deletion
+from bot.services.datasets.row_deletion import RewrittenDataset
+from bot.services.models import promotions
 from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.runs import Refusal
 from demo.people import BEN

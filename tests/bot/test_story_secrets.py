@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bot import logs, nightly
-from bot.cards import evaluations
+from bot.cards.evidence import evaluations
 from bot.embedded_trainer import free_port
 from demo.people import BEN
 from demo.workspace import wait_until

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bot.cards.evaluations import MEASURE
+from bot.cards.evidence.evaluations import MEASURE
 from demo.people import BEN
 from storage.records import Dataset
 from tests.bot.props import answer, checked_tickets, tickets_csv

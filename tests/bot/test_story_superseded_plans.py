@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.services import approvals
+from bot.services.decisions import approvals
 from demo.people import ANA, BEN
 from demo.slack_emulator import too_many
 from storage.records import Run

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bot.cards import evaluations
+from bot.cards.evidence import evaluations
 from bot.reconciler import maintain
 from demo.people import ANA, BEN
 from tests.bot import canaries

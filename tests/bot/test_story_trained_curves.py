@@ -8,8 +8,8 @@ from typing import Any
 
 from bot.reconciler import maintain
 from bot.rules import units
-from bot.services import looks
-from bot.services.datasets import report_of
+from bot.services.datasets.datasets import report_of
+from bot.services.evidence import looks
 from bot.values.evaluations import CurvePlan
 from demo.people import ANA, BEN
 from storage.evaluations import NewMeasurement

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bot.rules.plans import plan_from_json
-from bot.services.provider_jobs import REGISTERED_S
-from bot.services.vendor_estimates import PATIENCE_S
+from bot.services.common.provider_jobs import REGISTERED_S
+from bot.services.decisions.vendor_estimates import PATIENCE_S
 from demo.people import ANA, BEN
 from tests.bot.hosting import CATALOGUE, CATALOGUE_ABILITIES, road_world
 from tests.bot.props import answer, tickets_csv

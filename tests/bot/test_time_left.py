@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.services import evaluation_worker
+from bot.services.evidence import evaluation_worker
 from bot.values.evaluations import ArmProgress, LadderProgress
 from trainers.evaluation.results import Candidate
 from trainers.types import Message

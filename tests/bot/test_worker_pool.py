@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bot.cli.options import EXIT_UNUSABLE, limited_memory
-from bot.services.dataset_worker import inspect
+from bot.services.datasets.dataset_worker import inspect
 from bot.worker_pool import MEMORY_BYTES, WorkerPool, WorkerStopped
 from demo.workspace import wait_until
 from tests.bot.cli_runner import ROOT

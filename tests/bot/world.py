@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from bot.app import Service
 from bot.provider_threads import ProviderThreads
 from bot.reconciler import reconcile
-from bot.services import datasets
+from bot.services.datasets import datasets
 from bot.settings import Settings, load_settings
 from bot.slack.limits import LookUpLimits
 from bot.worker_pool import WorkerPool

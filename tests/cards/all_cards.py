@@ -8,28 +8,22 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from bot.cards import (
-    data_policy,
-    dataset_columns,
-    datasets,
-    documents,
-    estimates,
-    evaluation_results,
+from bot.cards import home
+from bot.cards.common import general, judge_agreement
+from bot.cards.common import help as help_cards
+from bot.cards.common.blocks import Message
+from bot.cards.datasets import data_policy, dataset_columns, datasets, documents
+from bot.cards.decisions import estimates, plan_details, plans
+from bot.cards.decisions.estimates import EstimateChoices
+from bot.cards.evidence import (
+    evaluation_details,
     evaluations,
-    general,
-    home,
-    judge_agreement,
     learning_curves,
-    plan_details,
-    plans,
     prompt_search,
-    runs,
-    tried_answers,
 )
-from bot.cards import help as help_cards
-from bot.cards.blocks import Message
-from bot.cards.estimates import EstimateChoices
 from bot.cards.home import HomeOverview
+from bot.cards.models import tried_answers
+from bot.cards.training import runs
 from bot.command_parser import parse
 from bot.slack.commands import command_help, finetune, help_list
 from bot.values.runs import Refusal
@@ -92,21 +86,21 @@ def _details() -> dict[str, Json]:
         ),
     )
     ladders = {
-        "ladder-met-details": evaluation_results.details(
+        "ladder-met-details": evaluation_details.details(
             measurements.ladder(),
             spent_micros=590_000,
             estimated_micros=640_000,
             how_read=HOW_READ,
             notes=["Passages with personal data were kept from openai/gpt-4o-mini."],
         ),
-        "ladder-none-meets-details": evaluation_results.details(
+        "ladder-none-meets-details": evaluation_details.details(
             measurements.ladder_that_none_meets(), spent_micros=0, estimated_micros=0
         ),
-        "ladder-documents-details": evaluation_results.details(measurements.ladder_with_documents()),
-        "ladder-many-details": evaluation_results.details(measurements.ladder_of_many(24)),
-        "ladder-judged-details": evaluation_results.details(judged, notes=notes),
+        "ladder-documents-details": evaluation_details.details(measurements.ladder_with_documents()),
+        "ladder-many-details": evaluation_details.details(measurements.ladder_of_many(24)),
+        "ladder-judged-details": evaluation_details.details(judged, notes=notes),
         "optimised-details": (
-            *evaluation_results.details(measurements.optimised_ladder()),
+            *evaluation_details.details(measurements.optimised_ladder()),
             *prompt_search.details(measurements.search_plan(optimised=SEARCH.prompt), SEARCH),
         ),
         "curve-details": learning_curves.details(measurements.curve()),

@@ -9,9 +9,9 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Literal
 
-from bot.cards.blocks import Entry, Listing
-from bot.cards.estimate_details import EstimateSummary
-from bot.cards.runs import RunSummary
+from bot.cards.common.blocks import Entry, Listing
+from bot.cards.decisions.estimate_details import EstimateSummary
+from bot.cards.training.runs import RunSummary
 from bot.rules.advice import advise
 from bot.rules.alternatives import (
     Alternative,

@@ -3,8 +3,8 @@ trained."""
 
 from __future__ import annotations
 
-from bot.cards import learning_curves
-from bot.cards.blocks import Message
+from bot.cards.common.blocks import Message
+from bot.cards.evidence import learning_curves
 from tests.cards import measurements
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Prediction
 

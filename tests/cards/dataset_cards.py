@@ -7,18 +7,11 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from bot.cards import (
-    data_policy,
-    dataset_versions,
-    datasets,
-    documents,
-    general,
-    judge_agreement,
-    learning_curves,
-    prices,
-)
-from bot.cards.blocks import Message
-from bot.cards.datasets import Best, DatasetEntry
+from bot.cards.common import general, judge_agreement, prices
+from bot.cards.common.blocks import Message
+from bot.cards.datasets import data_policy, dataset_versions, datasets, documents
+from bot.cards.datasets.datasets import Best, DatasetEntry
+from bot.cards.evidence import learning_curves
 from bot.rules.facts import Looks
 from bot.rules.plans import TaughtRows
 from storage.records import Waiver

@@ -6,10 +6,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from bot.cards import deployments, plans, results, status
-from bot.cards.blocks import Message
-from bot.cards.deployments import DeploymentSummary
+from bot.cards import status
+from bot.cards.common.blocks import Message
+from bot.cards.decisions import plans
+from bot.cards.models import deployments
+from bot.cards.models.deployments import DeploymentSummary
 from bot.cards.status import Status
+from bot.cards.training import results
 from bot.rules.budgets import Hosting
 from storage.deployments import DeploymentRecord
 from tests.cards import builders

@@ -7,9 +7,9 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from bot.cards import estimates
-from bot.cards.blocks import Message
-from bot.cards.estimate_details import EstimateSummary
+from bot.cards.common.blocks import Message
+from bot.cards.decisions import estimates
+from bot.cards.decisions.estimate_details import EstimateSummary
 from bot.rules.facts import Evidence, RowFaults, Standard
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import Quality

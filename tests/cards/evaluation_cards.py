@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bot.cards import evaluation_results, evaluations, judge_agreement, judge_checks, prompt_search
-from bot.cards.blocks import Message
-from bot.cards.candidates import looks_sentence
+from bot.cards.common import judge_agreement
+from bot.cards.common.blocks import Message
+from bot.cards.common.candidates import looks_sentence
+from bot.cards.evidence import evaluation_results, evaluations, judge_checks, prompt_search
 from bot.rules.facts import Looks
 from bot.rules.judge_agreement import CheckedJudge, JudgeChecks
 from bot.values.evaluations import JudgeProgress, LadderProgress

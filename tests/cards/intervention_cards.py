@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bot.cards import interventions
-from bot.cards.blocks import Message
+from bot.cards.common.blocks import Message
+from bot.cards.training import interventions
 from storage.jobs import InterventionDecision
 from tests.cards import builders
 from tests.cards.builders import BEN, NOW

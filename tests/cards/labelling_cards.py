@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot.cards import distillations, row_labels
-from bot.cards.blocks import Message
-from bot.cards.distillations import Contradictions
-from bot.cards.row_labels import OvertakenRows, RowToLabel
+from bot.cards.common.blocks import Message
+from bot.cards.datasets import row_labels
+from bot.cards.datasets.row_labels import OvertakenRows, RowToLabel
+from bot.cards.evidence import distillations
+from bot.cards.evidence.distillations import Contradictions
 from bot.values.row_labels import outcome_in_version, tally_answers
 from storage.records import Labelling, LabellingRow, RowLabel
 from tests.cards import builders, measurements

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date
 
-from bot.cards import general, models
-from bot.cards.blocks import Headline, Listing, Message
-from bot.cards.models import ModelEntry, PromotionSummary
+from bot.cards.common import general
+from bot.cards.common.blocks import Headline, Listing, Message
+from bot.cards.models import models
+from bot.cards.models.models import ModelEntry, PromotionSummary
 from bot.rules.facts import Looks
 from bot.rules.permissions import PromotionLimits
 from bot.rules.promotion import LabelRecall, ModelComparison, PromotionEvidence, find_objections

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bot.cards import result_details, results
-from bot.cards.blocks import Message
+from bot.cards.common.blocks import Message
+from bot.cards.training import result_details, results
 from bot.rules.plans import Plan, TaughtRows
 from bot.values.runs import Advice, AfterResult, RunResult, TimeInUse
 from storage.records import Run

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bot.cards import audits, budgets, freeze, plan_refusals, plans, runs, status
-from bot.cards.blocks import Message
-from bot.cards.budgets import Month
-from bot.cards.plan_training import EarlierRun
-from bot.cards.plans import ONE_APPROVER, Pending
+from bot.cards import status
+from bot.cards.common import budgets, freeze
+from bot.cards.common.blocks import Message
+from bot.cards.common.budgets import Month
+from bot.cards.decisions import plan_refusals, plans
+from bot.cards.decisions.plan_training import EarlierRun
+from bot.cards.decisions.plans import ONE_APPROVER, Pending
 from bot.cards.status import CurveSummary, EvaluationSummary, LadderSummary, Status
+from bot.cards.training import audits, runs
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import Continued, OtherModel, Plan, Retraining, TaughtRows

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bot.cards import evaluations, sealed_rows
-from bot.cards.blocks import Message
-from bot.cards.sealed_rows import SealedTest
+from bot.cards.common.blocks import Message
+from bot.cards.evidence import evaluations, sealed_rows
+from bot.cards.evidence.sealed_rows import SealedTest
 from bot.values.evaluations import ArmProgress, LadderProgress, SealedOutcome
 from tests.cards import measurements
 from tests.cards.builders import BEN, BUDGET, NO_BUDGET

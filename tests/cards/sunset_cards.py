@@ -6,10 +6,12 @@ from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 
-from bot.cards import estimates, status, sunsets
-from bot.cards.blocks import Message
+from bot.cards import status
+from bot.cards.common.blocks import Message
+from bot.cards.decisions import estimates
+from bot.cards.models import sunsets
+from bot.cards.models.sunsets import Sunset
 from bot.cards.status import Status
-from bot.cards.sunsets import Sunset
 from bot.rules.facts import Evidence
 from bot.values.sunsets import ModelUse
 from tests.cards import builders, measurements

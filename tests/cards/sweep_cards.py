@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bot.cards import estimates, plans, sweeps
-from bot.cards.blocks import Message
+from bot.cards.common.blocks import Message
+from bot.cards.decisions import estimates, plans
+from bot.cards.evidence import sweeps
 from bot.rules.plans import SweepPlan, arm_count_text
 from tests.cards import builders
 from tests.cards.builders import BUDGET, HASH

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
-from bot.cards.assumptions import assumptions
+from bot.cards.decisions.assumptions import assumptions
 from bot.rules.bills import Capacity, Traffic
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage
 from bot.rules.units import MonthlyVolume

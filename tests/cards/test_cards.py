@@ -17,8 +17,11 @@ import pytest
 from slack_sdk.models.blocks import Block
 from slack_sdk.models.views import View
 
-from bot.cards import calibration, datasets, interventions, plans, row_labels
-from bot.cards.row_labels import RowToLabel
+from bot.cards.common import calibration
+from bot.cards.datasets import datasets, row_labels
+from bot.cards.datasets.row_labels import RowToLabel
+from bot.cards.decisions import plans
+from bot.cards.training import interventions
 from bot.slack.commands import help_list
 from demo.slack_emulator.blocks import complaints, view_complaints
 from tests.cards import builders, labelling_cards, measurements

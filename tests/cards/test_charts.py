@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from bot.cards.results import TRAINING_CHARTS
+from bot.cards.training.results import TRAINING_CHARTS
 from bot.charts import curves as loss_plot
 from bot.charts import datasets, forecast
 from bot.charts import evaluations as confusion_plot

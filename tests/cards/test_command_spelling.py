@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bot.cards.advice import todo_text
-from bot.cards.words import SLACK, TerminalSpelling
+from bot.cards.common.advice import todo_text
+from bot.cards.common.words import SLACK, TerminalSpelling
 from bot.rules.reasons import Measure, Todo
 
 TERMINAL = TerminalSpelling("t.csv")

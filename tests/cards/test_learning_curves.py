@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bot.cards.learning_curves import best_free
+from bot.cards.evidence.learning_curves import best_free
 from tests.cards import measurements
 from trainers.evaluation.results import Candidate
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from slack_sdk import WebClient
 
-from bot.cards.blocks import Message
+from bot.cards.common.blocks import Message
 from bot.outbox_sender import OutboxSender
 from bot.settings import Blocks
 from demo.people import ANA, TICKETS

@@ -12,35 +12,26 @@ from typing import Any
 
 import pytest
 
-from bot.cards import (
-    audits,
-    dataset_versions,
-    datasets,
-    documents,
-    estimates,
+from bot.cards import home, status
+from bot.cards.common import general, judge_agreement, prices
+from bot.cards.common.blocks import INVISIBLE, code, escape
+from bot.cards.datasets import dataset_versions, datasets, documents
+from bot.cards.datasets.datasets import Best, DatasetEntry
+from bot.cards.decisions import estimates, plans
+from bot.cards.decisions.estimate_details import EstimateSummary
+from bot.cards.decisions.estimates import EstimateChoices
+from bot.cards.evidence import (
+    evaluation_details,
     evaluation_results,
     evaluations,
-    general,
-    home,
-    judge_agreement,
     judge_checks,
     learning_curves,
-    models,
-    plans,
-    prices,
-    result_details,
-    results,
-    runs,
-    status,
-    tried_answers,
 )
-from bot.cards.blocks import INVISIBLE, code, escape
-from bot.cards.datasets import Best, DatasetEntry
-from bot.cards.estimate_details import EstimateSummary
-from bot.cards.estimates import EstimateChoices
 from bot.cards.home import HomeOverview
-from bot.cards.models import ModelEntry
+from bot.cards.models import models, tried_answers
+from bot.cards.models.models import ModelEntry
 from bot.cards.status import LadderSummary, Status
+from bot.cards.training import audits, result_details, results, runs
 from bot.rules.budgets import Budget
 from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison, PromotionEvidence, find_objections
@@ -157,7 +148,7 @@ def _evaluation_cards(text: str) -> dict[str, Any]:
         "ladder": evaluation_results.card(worst, number=10**9, notes=[text] * 9),
         "ladder's details": general.details_modal(
             f"Measurement m{10**9}",
-            evaluation_results.details(
+            evaluation_details.details(
                 worst, spent_micros=10**18, estimated_micros=10**18, how_read=text, notes=[text] * 9
             ),
         ),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards.blocks import Facts, Headline, Lines, Note, Table, Text, actions, button, code, escape
-from bot.cards.page import Picture, Section, page
+from bot.cards.common.blocks import Facts, Headline, Lines, Note, Table, Text, actions, button, code, escape
+from bot.cards.common.page import Picture, Section, page
 
 VOID = {"meta", "img", "br"}
 HOSTILE = (

@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 
-from bot.cards.blocks import (
+from bot.cards.common.blocks import (
     Chart,
     Divider,
     Facts,
@@ -19,7 +19,7 @@ from bot.cards.blocks import (
     button,
     escape,
 )
-from bot.cards.terminal import plain_text, terminal_text
+from bot.cards.common.terminal import plain_text, terminal_text
 from bot.cli.rich_cards import print_card
 
 

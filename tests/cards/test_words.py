@@ -6,11 +6,12 @@ from decimal import Decimal
 
 import pytest
 
-from bot.cards import result_details, words
-from bot.cards.blocks import Headline, Lines, cut, cut_mrkdwn, plain, slack_blocks
-from bot.cards.candidates import looks_sentence
-from bot.cards.dataset_deletion import DeletionScope
-from bot.cards.payback import payback_text
+from bot.cards.common import words
+from bot.cards.common.blocks import Headline, Lines, cut, cut_mrkdwn, plain, slack_blocks
+from bot.cards.common.candidates import looks_sentence
+from bot.cards.common.payback import payback_text
+from bot.cards.datasets.dataset_deletion import DeletionScope
+from bot.cards.training import result_details
 from bot.rules.facts import Looks
 from tests.cards import builders
 

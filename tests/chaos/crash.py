@@ -17,7 +17,9 @@ from typing import Any
 
 from bot.app import Service
 from bot.reconciler import reconcile
-from bot.services import approvals, deployment_requests, promotions, runs
+from bot.services.decisions import approvals
+from bot.services.models import deployment_requests, promotions
+from bot.services.training import runs
 from bot.settings import load_settings
 from demo.people import ANA, BEN
 from tests.bot.world import PRIVATE, WHY, InlineProviderThreads

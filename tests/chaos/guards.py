@@ -37,9 +37,9 @@ class Guard:
 
 
 JOBS, TRAINING, APPROVING = (
-    "bot/services/provider_jobs.py",
-    "bot/services/training.py",
-    "bot/services/approvals.py",
+    "bot/services/common/provider_jobs.py",
+    "bot/services/training/training.py",
+    "bot/services/decisions/approvals.py",
 )
 RULES, CLIENT, OUTBOX = "bot/rules/permissions.py", "trainers/client.py", "storage/messages.py"
 PROVIDER, APPROVAL = "tests/bot/test_story_provider_faults.py", "tests/bot/test_story_approval.py"
@@ -138,7 +138,7 @@ GUARDS = (
     ),
     Guard(
         "an adopted job is not another run's",
-        "bot/services/interventions.py",
+        "bot/services/training/interventions.py",
         "    if other is not None and other.id != run.id:",
         "    if False:",
         f"{DOUBT}::test_a_job_without_a_key_that_belongs_to_another_run_is_not_adopted",
@@ -293,7 +293,7 @@ GUARDS = (
     ),
     Guard(
         "one live plan",
-        "bot/services/plans.py",
+        "bot/services/decisions/plans.py",
         "        for waiting in context.store.runs.open():",
         "        for waiting in list[Run]():",
         "tests/bot/test_story_superseded_plans.py::test_approving_a_replaced_plan_starts_nothing",
@@ -329,7 +329,7 @@ GUARDS = (
     ),
     Guard(
         "the month's budget when a measurement is confirmed",
-        "bot/services/measurements.py",
+        "bot/services/measurement/measurements.py",
         "        if units.month_of(now) != measurement.month and (",
         "        if False and (",
         f"{LADDER}::test_agreeing_late_is_refused_if_the_new_month_has_no_money_left",
@@ -401,7 +401,7 @@ GUARDS = (
     ),
     Guard(
         "questions cost no more than the budget",
-        "bot/services/models.py",
+        "bot/services/models/models.py",
         "        if too_dear:",
         "        if False:",
         f"{TRYING}::test_no_question_is_asked_beyond_the_teams_a_channels_or_a_persons_budget",
@@ -429,14 +429,14 @@ GUARDS = (
     ),
     Guard(
         "the engine that was approved",
-        "bot/services/plans.py",
+        "bot/services/decisions/plans.py",
         "    if before.engine is not None and before.engine != now.engine:",
         "    if False:",
         f"{BOUND}::test_a_changed_engine_version_is_noticed",
     ),
     Guard(
         "no plan where training is closed to us",
-        "bot/services/plans.py",
+        "bot/services/decisions/plans.py",
         "        if trainer.has_jobs(ELIGIBILITY_TIMEOUT_S):",
         "        if True:",
         f"{BOUND}::test_an_account_that_never_trained_at_a_closed_provider_gets_no_plan",
@@ -450,7 +450,7 @@ GUARDS = (
     ),
     Guard(
         "a job without our key is compared with the plan",
-        "bot/services/interventions.py",
+        "bot/services/training/interventions.py",
         "None if has_key else _difference_from_plan(trainer, run, plan, job)",
         "None",
         f"{DOUBT}::test_a_job_without_our_key_is_adopted_only_with_the_plans_settings_and_file",
@@ -471,7 +471,7 @@ GUARDS = (
     ),
     Guard(
         "only the approved held-out rows are measured on",
-        "bot/services/dataset_worker.py",
+        "bot/services/datasets/dataset_worker.py",
         "    payloads.check_sha256(path, sha256)\n",
         "",
         f"{BOUND}::test_held_out_rows_that_changed_after_the_approval_evaluate_nothing",
@@ -486,28 +486,28 @@ GUARDS = (
     # Machines by the hour.
     Guard(
         "a second machine of one name is stopped",
-        "bot/services/deployments.py",
+        "bot/services/models/deployments.py",
         "    for extra in running[1:]:",
         "    for extra in running[:0]:",
         f"{HOSTING}::test_cancelling_a_run_stops_its_machine",
     ),
     Guard(
         "no machine starts again beyond the day's limit",
-        "bot/services/deployment_requests.py",
+        "bot/services/models/deployment_requests.py",
         "    if context.store.deployments.cost_of_day(day) >= deployments.day_limit(context):",
         "    if False:",
         f"{HOSTING}::test_a_kept_machine_runs_until_the_daily_limit",
     ),
     Guard(
         "no machine starts again beyond the budget",
-        "bot/services/deployment_requests.py",
+        "bot/services/models/deployment_requests.py",
         "    if too_dear:",
         "    if False:",
         f"{HOSTING}::test_a_machine_is_listed_in_the_terminal_until_it_is_stopped_for_lack_of_use",
     ),
     Guard(
         "only who may freeze stops a machine that nobody here started",
-        "bot/services/orphan_deployments.py",
+        "bot/services/models/orphan_deployments.py",
         '    refused = authorization.refusal(context, person, "freeze")\n',
         "    refused = None\n",
         f"{HOSTING}::test_an_unknown_machine_is_reported_once_and_stopped_by_a_click",
@@ -626,7 +626,7 @@ GUARDS = (
     ),
     Guard(
         "a promotion needs the right to promote",
-        "bot/services/promotions.py",
+        "bot/services/models/promotions.py",
         '    refusal = authorization.refusal(context, person, "promote", channel)\n'
         "    if refusal:\n        return refusal\n",
         "",
@@ -634,28 +634,28 @@ GUARDS = (
     ),
     Guard(
         "a model not shown to be better needs a reason",
-        "bot/services/promotions.py",
+        "bot/services/models/promotions.py",
         "    return Refusal(views.promotion_refusal(model, proof, names)) if names and not because else None",
         "    return None",
         f"{PROMOTE}::test_a_model_no_better_than_the_one_in_use_needs_a_reason",
     ),
     Guard(
         "a freeze stops promotions",
-        "bot/services/promotions.py",
+        "bot/services/models/promotions.py",
         "        freeze = context.store.freezes.current()\n",
         "        freeze = None\n",
         f"{PROMOTE}::test_a_freeze_stops_promotions_but_not_rollbacks",
     ),
     Guard(
         "sealed rows promote only for somebody who still may",
-        "bot/services/promotions.py",
+        "bot/services/models/promotions.py",
         '    refusal = authorization.refusal(context, person, "promote", measurement.channel)\n    if refusal or model',
         "    refusal = None\n    if refusal or model",
         f"{SEALED}::test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_them",
     ),
     Guard(
         "a button acts only for those who may know of its dataset",
-        "bot/services/authorization.py",
+        "bot/services/common/authorization.py",
         "    return None if may_act else hidden",
         "    return None",
         f"{CHANNELS}::test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now",
@@ -663,28 +663,28 @@ GUARDS = (
     # A model labels rows.
     Guard(
         "a model labels rows only for who may upload",
-        "bot/services/distillations.py",
+        "bot/services/measurement/distillations.py",
         '    refusal = authorization.refusal(context, person, "upload", checked.dataset.owner)\n',
         "    refusal = None\n",
         f"{POLICY}::test_every_command_requires_the_rights_that_it_declares",
     ),
     Guard(
         "a model labels rows at today's price",
-        "bot/services/distillations.py",
+        "bot/services/measurement/distillations.py",
         "        prices=now.prices,\n",
         "",
         f"{DISTILLING}::test_nothing_is_asked_before_the_approval_and_cancelling_ends_it",
     ),
     Guard(
         "a teacher was measured on this version's held-out rows",
-        "bot/services/measured_candidates.py",
+        "bot/services/evidence/measured_candidates.py",
         "        if measurement.result and LadderPlan.from_json(measurement.plan).holdout_sha256 == holdout",
         "        if measurement.result",
         f"{DISTILLING}::test_only_a_measured_model_that_meets_the_bar_may_label",
     ),
     Guard(
         "a teacher's terms are accepted",
-        "bot/services/distillations.py",
+        "bot/services/measurement/distillations.py",
         "    if teacher.terms and not request.accepts:",
         "    if False:",
         f"{DISTILLING}::test_terms_are_shown_and_accepted_once",
@@ -699,7 +699,7 @@ GUARDS = (
     ),
     Guard(
         "only members put files into a channel",
-        "bot/services/datasets.py",
+        "bot/services/datasets/datasets.py",
         "    if is_in:\n        return None\n    if is_in is None:",
         "    if True:\n        return None\n    if is_in is None:",
         f"{CHANNELS}::test_only_a_channels_members_can_upload_to_it",
@@ -727,7 +727,7 @@ GUARDS = (
     ),
     Guard(
         "an answer is judged only by the person who asked",
-        "bot/services/tried_answers.py",
+        "bot/services/models/tried_answers.py",
         "    if tried is None or tried.person != person:",
         "    if tried is None:",
         "tests/bot/test_story_tried_answers.py::test_a_better_answer_is_its_askers_differs_and_holds_no_secret",
@@ -756,7 +756,7 @@ GUARDS = (
     # Data is scanned before it leaves.
     Guard(
         "both written parts are scanned",
-        "bot/services/datasets.py",
+        "bot/services/datasets/datasets.py",
         "    return names.union(*(scan.codes for scan in scans_of(context, report) or ()))",
         "    return names",
         f"{SCANNING}::test_an_older_version_is_scanned_at_its_next_use",
@@ -770,21 +770,21 @@ GUARDS = (
     ),
     Guard(
         "a secret goes nowhere",
-        "bot/services/datasets.py",
+        "bot/services/datasets/datasets.py",
         "    if data_policy.SECRET in codes:",
         "    if False:",
         f"{SCANNING}::test_a_secret_that_older_patterns_missed_is_not_sent",
     ),
     Guard(
         "scanned before the file is sent",
-        "bot/services/data_policy.py",
+        "bot/services/datasets/data_policy.py",
         "    missing = next(filter(None, waivers), None)\n",
         "    missing = None\n",
         f"{SCANNING}::test_approved_rows_are_scanned_before_they_are_sent",
     ),
     Guard(
         "scanned before questions are asked",
-        "bot/services/run_results.py",
+        "bot/services/training/run_results.py",
         "        against = data_policy.egress_now(context, run.dataset_id, [run.provider], plan.overridden)",
         "        pass",
         f"{SCANNING}::test_held_out_rows_of_a_trained_run_are_scanned_before_the_evaluation",
@@ -872,7 +872,7 @@ GUARDS = (
     ),
     Guard(
         "no plan where its card can't be posted",
-        "bot/services/authorization.py",
+        "bot/services/common/authorization.py",
         "context.directory.takes_posts(channel) is not False:",
         "True:",
         "tests/bot/test_story_unreachable_approvers.py::test_a_command_that_posts_is_refused_in_a_channel_without_the_bot",

@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from bot.cards import deployments, evaluations, row_labels
+from bot.cards.datasets import row_labels
+from bot.cards.evidence import evaluations
+from bot.cards.models import deployments
 from demo.people import ANA, BEN
 from demo.workspace import Person, PostedMessage
 from storage.driver import sqlite3

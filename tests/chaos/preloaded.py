@@ -9,8 +9,8 @@ import openai
 import scipy.stats
 
 import bot.app
-import bot.services.evaluation_worker
-import bot.services.judge_worker
+import bot.services.evidence.evaluation_worker
+import bot.services.evidence.judge_worker
 import bot.settings
 import tests.chaos.bot_process
 import tests.chaos.crash

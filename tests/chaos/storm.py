@@ -20,7 +20,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bot.services.dataset_worker import SEED
+from bot.services.datasets.dataset_worker import SEED
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused
 from demo.slack_emulator.state import ALL_SCOPES

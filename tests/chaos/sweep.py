@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bot.services.provider_jobs import SETTLE_S
+from bot.services.common.provider_jobs import SETTLE_S
 from storage.audit import IntactLog, verify_log
 from storage.driver import sqlite3
 from tests.bot.hosting import company, host, hosting_rules

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.services.provider_jobs import SETTLE_S
+from bot.services.common.provider_jobs import SETTLE_S
 from demo.people import ANA
 from demo.slack_emulator import refused, too_many
 from tests.bot.world import JOBS, PRIVATE, PUBLIC, Rules, World, words_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bot.cards import reports
+from bot.cards.training import reports
 from bot.charts import evaluations
 from bot.values.runs import NOTHING_SINCE, LabelChange
 from tests.cards import builders, measurements

@@ -12,9 +12,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from bot.cards import datasets
-from bot.cards.terminal import terminal_text
-from bot.services.dataset_worker import inspect
+from bot.cards.common.terminal import terminal_text
+from bot.cards.datasets import datasets
+from bot.services.datasets.dataset_worker import inspect
 from storage.records import Dataset, DatasetState
 from tests.cards.slack_limits import limit_violations
 from tests.fuzz.mutations import TEXTS, Json, deep, mutated, odd_texts, raw_json

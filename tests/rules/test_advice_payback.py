@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from bot.cards.advice import todo_text
-from bot.cards.payback import share_of_draws
+from bot.cards.common.advice import todo_text
+from bot.cards.common.payback import share_of_draws
 from bot.rules.bills import Rates
 from bot.rules.forecast import rank_swings, simulate
 from bot.rules.plans import VerdictKind

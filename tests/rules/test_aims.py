@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.cards.aims import aim_facts
+from bot.cards.decisions.aims import aim_facts
 from bot.rules.facts import Evidence, TaskKind
 from bot.rules.fit import numbers_of
 from tests.rules.builders import ladder, rung

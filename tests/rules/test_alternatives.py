@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
-from bot.cards.candidates import alternative_name, alternative_text
+from bot.cards.common.candidates import alternative_name, alternative_text
 from bot.rules.alternatives import (
     CurrentModel,
     MeasuredCandidates,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bot.cards.budgets import budget_refusal
+from bot.cards.common.budgets import budget_refusal
 from bot.rules.budgets import (
     MEASURED_WITHIN_S,
     READY_WITHIN_S,

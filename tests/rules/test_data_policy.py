@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import pytest
 
-from bot.cards.data_policy import egress_text
+from bot.cards.datasets.data_policy import egress_text
 from bot.rules.data_policy import (
     NO_RULE,
     PERSONAL_DATA,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bot.cards import advice
+from bot.cards.common import advice
 from bot.command_parser import parse
 from bot.rules import advice as advice_rules
 from bot.rules.alternatives import UnmeasuredModel

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.cards.permissions import verdict_text
+from bot.cards.common.permissions import verdict_text
 from bot.rules.permissions import (
     RULES,
     Action,

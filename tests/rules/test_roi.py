@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.cards.prices import missing_price_text
+from bot.cards.common.prices import missing_price_text
 from bot.rules.bills import (
     Capacity,
     Rates,

@@ -8,10 +8,10 @@ from decimal import Decimal
 
 import pytest
 
-from bot.cards.advice import todo_text
-from bot.cards.assumptions import assumptions
-from bot.cards.payback import monthly_saving_text
-from bot.cards.reasons import because_text
+from bot.cards.common.advice import todo_text
+from bot.cards.common.payback import monthly_saving_text
+from bot.cards.common.reasons import because_text
+from bot.cards.decisions.assumptions import assumptions
 from bot.rules.advice import _successor_reasons
 from bot.rules.bills import ZERO, Flow, Phase, Rates, payback_months
 from bot.rules.forecast import simulate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bot.cards import advice
+from bot.cards.common import advice
 from bot.rules import advice as advice_rules
 from bot.rules.facts import Facts
 from bot.rules.plans import VerdictKind

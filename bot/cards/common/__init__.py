@@ -1,0 +1,1 @@
+"""What every card may use: blocks and words, and the sentences about candidates, judges, money, reasons and rights."""

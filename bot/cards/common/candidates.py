@@ -1,0 +1,414 @@
+"""How cards write a measured candidate: its name, score, price and speed. Plain text; the card that shows it escapes
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import assert_never
+
+from bot.cards.common.words import interval, percent, pluralize, share_text, shorten
+from bot.rules.alternatives import Alternative
+from bot.rules.facts import Looks
+from trainers.dataset import Report
+from trainers.evaluation.results import Candidate, Ladder, Rung, RungName, Scoring, Standing
+from trainers.money import usd
+
+# In a sentence.
+LONG_NAMES: Mapping[RungName, str] = {
+    "classical": "the classical model",
+    "encoder": "the encoder",
+    "zero": "the prompt alone",
+    "optimised": "the optimised prompt",
+    "kshot": "the prompt with ten examples",
+    "retrieval": "retrieval",
+    "tuned": "the tuned model",
+}
+# In a table or a plot.
+SHORT_NAMES: Mapping[RungName, str] = {
+    "classical": "classical",
+    "encoder": "encoder",
+    "zero": "prompt alone",
+    "optimised": "optimised",
+    "kshot": "ten examples",
+    "retrieval": "retrieval",
+    "tuned": "tuned",
+}
+# For the form in which a person chooses what to measure.
+FORM_NAMES: Mapping[RungName, str] = {
+    "classical": "Classical: word counts and linear classifiers, free",
+    "encoder": "Encoder: a small model's vectors and linear classifiers, free",
+    "zero": "Prompt alone: instructions and labels",
+    "optimised": "Optimised prompt: searched for on your rows",
+    "kshot": "Ten examples: your rows in the prompt",
+    "retrieval": "Retrieval: the most similar rows, or your documents",
+    "tuned": "Tuned",
+}
+# Characters of a model's name in a table, so that a line has at most 72.
+NARROW = 17
+LEAST_PRICE = Decimal("0.01")
+STANDINGS: Mapping[Standing, str] = {"meets": "meets", "misses": "misses", "undecided": "can't tell"}
+MEASURED: Mapping[Scoring, str] = {
+    "label": "Right",
+    "json": "Fields",
+    "calls": "Calls",
+    "f1": "F1",
+    "judge": "Judged",
+}
+# After a share, in short.
+SHORT_MEANINGS: Mapping[Scoring, str] = {
+    "label": "right",
+    "json": "of fields right",
+    "calls": "right calls",
+    "f1": "F1",
+    "judge": "acceptable",
+}
+# After a share, in a sentence.
+MEANINGS: Mapping[Scoring, str] = {
+    "label": "right",
+    "json": "of the JSON fields right",
+    "calls": "right calls, by name and arguments",
+    "f1": "F1, the words shared with the expected answer",
+    "judge": "acceptable to the judging model",
+}
+# In front of a share, as the name of a fact.
+FACT_NAMES: Mapping[Scoring, str] = {
+    "label": "Right",
+    "json": "Fields right",
+    "calls": "Right calls",
+    "f1": "F1",
+    "judge": "Acceptable to the judging model",
+}
+
+
+# What counts as right when base and tuned model are compared row by row.
+COUNTED: Mapping[Scoring, str] = {
+    "label": "exactly right",
+    "json": "right in every field",
+    "calls": "right in name and arguments",
+    "f1": "exactly the expected text",
+    "judge": "acceptable to the judge",
+}
+MIXED, MIXED_NARROW = "Calls and words", "Calls, F1"  # the column of a set that expects calls and texts
+
+
+def measure_title(ladder: Ladder, *, is_full: bool = False) -> str:
+    """The name of the scores' column."""
+    if not is_mixed(ladder):
+        return MEASURED[ladder.scoring]
+    return MIXED if is_full else MIXED_NARROW
+
+
+def short_meaning(rung: Rung) -> str:
+    """What a share means; follows it."""
+    if _is_mixed(rung.scoring, rung.calls):
+        return "right calls and words"
+    return SHORT_MEANINGS[rung.scoring]
+
+
+def fact_name(rung: Rung) -> str:
+    """What a share means, as the name of a fact."""
+    if _is_mixed(rung.scoring, rung.calls):
+        return "Right calls and shared words"
+    return FACT_NAMES[rung.scoring]
+
+
+def meaning(rung: Rung) -> str:
+    """What a share means, for a sentence; follows it. The part before the first comma can stand alone."""
+    if not _is_mixed(rung.scoring, rung.calls):
+        return MEANINGS[rung.scoring]
+    calls = pluralize(rung.calls, "call")
+    texts = pluralize(rung.n - rung.calls, "text")
+    return f"right calls and shared words, with {calls} compared exactly and {texts} by F1"
+
+
+def counted_as_right(ladder: Ladder | None) -> str:
+    """What counts as right when a tuned model and its base are compared row by row; follows a share."""
+    if ladder is None:
+        return COUNTED["label"]
+    if is_mixed(ladder):
+        return "exactly the expected call or text"
+    return COUNTED[ladder.scoring]
+
+
+def scoring_text(ladder: Ladder | None) -> str:
+    """The end of a result's subject: how calls and texts were scored, or what the commonest JSON values alone get."""
+    if ladder is None:
+        return ""
+    if is_mixed(ladder):
+        calls = pluralize(ladder.calls, "call")
+        texts = pluralize(ladder.n - ladder.calls, "text")
+        return f". {calls} compared exactly, {texts} by shared words (F1)"
+    floor = floor_text("json", ladder.floor) if ladder.scoring == "json" else ""
+    return f". {floor}" if floor else ""
+
+
+def mix_text(ladder: Ladder) -> str:
+    """How the answers of a set are scored that expects calls and texts, and how many there are of each."""
+    texts = ladder.n - ladder.calls
+    other = "the other is a text" if texts == 1 else f"the other {texts:,} are texts"
+    calls = f"{calls_text(ladder)}, right only with the same names and arguments"
+    return f"{calls}; {other}, of which F1 counts the words shared with the expected answer."
+
+
+def calls_text(ladder: Ladder) -> str:
+    """'53 of 80 expected answers are function calls'."""
+    are = "is a function call" if ladder.calls == 1 else "are function calls"
+    return f"{ladder.calls:,} of {pluralize(ladder.n, 'expected answer')} {are}"
+
+
+def is_mixed(ladder: Ladder) -> bool:
+    """True if the scores are of calls and of texts by shared words."""
+    return _is_mixed(ladder.scoring, ladder.calls)
+
+
+def _is_mixed(scoring: Scoring, calls: int) -> bool:
+    return scoring == "f1" and calls > 0
+
+
+def answers_name(report: Report) -> str:
+    """What a dataset's answers are, for a sentence."""
+    if report.task == "labels":
+        return "labels"
+    if report.scoring == "f1" and report.n_calling:
+        return "function calls and free text"
+    kinds: Mapping[Scoring | None, str] = {"json": "JSON objects", "calls": "function calls"}
+    return kinds.get(report.scoring, "free text")
+
+
+def whole_rows_text(rung: Rung) -> str:
+    """How many answers need no correction: beside a share of fields, which is higher."""
+    return f"every field right in {percent(sum(score == 1 for score in rung.scores) / rung.n)} of rows"
+
+
+def several_labels_text(n_combined: int) -> str:
+    """Says how answers that name several labels are scored, '' if each answer is one label."""
+    if not n_combined:
+        return ""
+    return (
+        f"Answers combine {pluralize(n_combined, 'label')}, and half of a combination counts as wrong. JSON with a "
+        "field for each label is scored field by field."
+    )
+
+
+def floor_text(scoring: Scoring, floor: float | None) -> str:
+    """What an answer that never changes would get, which shows how little a score may mean; '' if nobody knows."""
+    if floor is None:
+        return ""
+    if scoring == "json":
+        return f"The commonest values alone get {percent(floor)} of fields right."
+    return f"The commonest label alone gets {percent(floor)} right."
+
+
+def limits_of(ladder: Ladder) -> list[str]:
+    """What the commonest answer gets, and the smallest difference that these rows can show."""
+    sentences = []
+    floor = floor_text(ladder.scoring, ladder.floor)
+    if floor:
+        sentences.append(floor)
+    if ladder.detectable_gap is not None:
+        rows = pluralize(ladder.n, "held-out row")
+        gap = f"{100 * ladder.detectable_gap:.0f}"
+        sentences.append(f"With {rows}, differences below about {gap} points may be chance.")
+    return sentences
+
+
+def short_name(arm: Candidate) -> str:
+    """The candidate's kind, without its model, for a table or a plot."""
+    return pluralize(arm.shots, "example") if arm.shots else SHORT_NAMES[arm.rung]
+
+
+def long_name(arm: Candidate) -> str:
+    """The candidate's kind, without its model, for a sentence."""
+    return f"the prompt with {pluralize(arm.shots, 'example')}" if arm.shots else LONG_NAMES[arm.rung]
+
+
+def arm_name(arm: Candidate, longest: int = 60) -> str:
+    """'classical', 'prompt alone, local/smollm2-135m'."""
+    return f"{short_name(arm)}, {shorten(arm.model, longest)}" if arm.model else short_name(arm)
+
+
+def row_name(arm: Candidate) -> str:
+    """For a narrow column: without the provider, and with the end of the model's name, which identifies it."""
+    if arm.model is None:
+        return short_name(arm)
+    return f"{short_name(arm)}, {shorten(arm.model.partition('/')[2] or arm.model, NARROW)}"
+
+
+def quality(rung: Rung) -> str:
+    """The score with its interval: '93.0% (89-97%)'."""
+    return f"{percent(rung.score)} ({interval(rung.low, rung.high)})"
+
+
+def price(amount: Decimal | None) -> str:
+    """The price of 1,000 requests, for a table's cell."""
+    if amount is None:
+        return "unknown"
+    if not amount:
+        return "free"
+    return "<$0.01" if amount < LEAST_PRICE else usd(amount)
+
+
+def price_in_sentence(amount: Decimal | None) -> str:
+    """The price of 1,000 requests, for a sentence."""
+    if amount is None:
+        return "at an unknown price"
+    return "free" if not amount else f"{usd(amount)} per 1,000 requests"
+
+
+def latency_text(rung: Rung) -> str:
+    """p50 and p95 of an answer."""
+    return f"{_seconds(rung.p50_s)} / {_seconds(rung.p95_s)} s"
+
+
+def p95_text(rung: Rung) -> str:
+    """p95 of an answer, for a narrow column."""
+    return f"{_seconds(rung.p95_s)} s"
+
+
+def bar_share(bar: float) -> str:
+    """85%, 92.5%."""
+    return f"{round(100 * bar, 2):g}%"
+
+
+def bar_text(bar: float, is_set: bool | None) -> str:
+    """'your 85% bar', 'the usual bar of 85%' if nobody has set one, 'the bar of 85%' if that is not known."""
+    if is_set is None:
+        return f"the bar of {bar_share(bar)}"
+    return f"your {bar_share(bar)} bar" if is_set else f"the usual bar of {bar_share(bar)}"
+
+
+def _seconds(count: float) -> str:
+    if count < 0.1:
+        return "<0.1"
+    return f"{count:.1f}" if count < 10 else f"{count:,.0f}"
+
+
+def candidate_name(arm: Candidate) -> str:
+    """'the prompt with ten examples on openai/gpt-4o-mini'."""
+    return long_name(arm) if arm.model is None else f"{long_name(arm)} on {arm.model}"
+
+
+def score_text(rung: Rung) -> str:
+    """'91.2% right (90-92%) on 3,080 held-out rows'."""
+    between = interval(rung.low, rung.high)
+    return f"{percent(rung.score)} {short_meaning(rung)} ({between}) on {pluralize(rung.n, 'held-out row')}"
+
+
+def looks_text(looks: Looks) -> str:
+    """How often somebody has seen scores on held-out rows: 'looked at 3 times'."""
+    times = {0: "not looked at yet", 1: "looked at once", 2: "looked at twice"}
+    return times.get(looks.count, f"looked at {looks.count:,} times")
+
+
+def looks_suffix(looks: Looks | None) -> str:
+    """The end of a dataset's line in a list; '' if nobody has looked yet."""
+    if looks is None or not looks.count:
+        return ""
+    return f". Held-out rows {looks_text(looks)}{': upload fresh rows' if looks.are_spent else ''}"
+
+
+def looks_sentence(looks: Looks) -> str:
+    """The looks as a sentence, with what a claim about something new costs now and what to do."""
+    text = f"The {pluralize(looks.rows, 'held-out row')} were {looks_text(looks)}."
+    if not looks.count:
+        return text
+    cost = _cost_of_a_claim(looks)
+    return f"{text} {cost} {FRESH_ROWS if looks.are_spent else LOWER_COST}"
+
+
+def read_rows_sentence(rung: Rung) -> str:
+    """Which rows count as wrong because people had read them, and what to do. The rung has at least one."""
+    is_one = len(rung.read) == 1
+    rows = pluralize(len(rung.read), "held-out row")
+    count = "counts" if is_one else "count"
+    them = "it" if is_one else "them"
+    because = f"because people read {them} before they made the training rows"
+    return f"{rows} {count} as wrong, {because}; sealed rows avoid that."
+
+
+def _cost_of_a_claim(looks: Looks) -> str:
+    bar = bar_share(looks.bar)
+    if looks.needed_now is None:
+        return f"They are too few to show that something new meets {bar}, even with every answer right."
+    needs = f"needs {_needed_text(looks, looks.needed_now)} to show {bar}"
+    if looks.needed_now == looks.needed_at_first:
+        return f"Something new {needs}, as at first."
+    before = f" ({_bare_needed(looks, looks.needed_at_first)} at first)" if looks.needed_at_first else ""
+    return f"Something new now {needs}{before}."
+
+
+def _needed_text(looks: Looks, right: int) -> str:
+    """In what is counted: rows that are right or wrong, or a share where rows can be partly right."""
+    needed = _bare_needed(looks, right)
+    match looks.scoring:
+        case "json":
+            return f"up to {needed} of fields"
+        case "f1":
+            return f"a score of up to {needed}"
+        case "label" | "calls" | "judge":
+            return f"at least {needed} right"
+        case _:
+            assert_never(looks.scoring)
+
+
+def _bare_needed(looks: Looks, right: int) -> str:
+    if looks.scoring in ("json", "f1"):
+        return percent(right / looks.rows)
+    return f"{right:,}"
+
+
+LOWER_COST = "Fresh or sealed rows in the next version lower this."
+FRESH_ROWS = "After this many looks, the best score is probably too high: upload a version with fresh rows."
+
+
+def seconds_text(count: float) -> str:
+    return f"{1000 * count:.0f} ms" if count < 1 else f"{count:.1f} s"
+
+
+def cost_text(price: Decimal | None) -> str:
+    """The cost of a measurement: 'free', 'about $1.20', 'under 1 cent'. None if only the measurement can tell."""
+    if price is None:
+        return "you see the cost before anything is spent"
+    if not price:
+        return "free"
+    text = usd(price)
+    return f"about {text}" if text.startswith("$") else text
+
+
+def alternative_name(alternative: Alternative) -> str:
+    if alternative.why == "cheapest that meets the bar" and alternative.rung:
+        return candidate_name(alternative.rung.arm)
+    return f"today's model, {alternative.rates.model}"
+
+
+def alternative_text(alternative: Alternative) -> str:
+    return f"Compared with {alternative_name(alternative)}: {why_alternative(alternative)}."
+
+
+def why_alternative(alternative: Alternative) -> str:
+    """Why the saving is compared with this alternative; follows its name."""
+    measured, rung = alternative.measured, alternative.rung
+    bar = share_text(measured.bar)
+    match alternative.why:
+        case "cheapest that meets the bar":
+            score = f"{score_text(rung)}, " if rung else ""
+            cost = usd(alternative.monthly_usd)
+            return f"{score}the cheapest measured alternative that meets the bar of {bar}, for {cost} a month"
+        case "today's costs less":
+            name = candidate_name(measured.cheapest.arm) if measured.cheapest else "any"
+            return f"it costs less than {name}, the cheapest measured alternative that meets the bar"
+        case "nothing measured":
+            return "nothing else has been measured; a cheaper model or a better prompt may do as well"
+        case "price unknown":
+            return "others meet the bar, but their price is unknown"
+        case "nothing meets the bar":
+            return f"no measured alternative clearly meets the bar of {bar}"
+
+
+def opened_before(times: int) -> str:
+    """A caution about sealed rows that were opened before."""
+    return (
+        f"These rows were already opened {pluralize(times, 'time')}, so they prove less: upload a version with new "
+        "rows to seal."
+    )

@@ -1,0 +1,204 @@
+"""Cards that belong to no subject: plain messages, rights, dialogs without fields, and notices about delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bot.cards.common.blocks import (
+    Block,
+    CardBlock,
+    Chart,
+    Divider,
+    Facts,
+    Figure,
+    Lines,
+    Message,
+    Note,
+    Steps,
+    Table,
+    Task,
+    Text,
+    actions,
+    button,
+    code,
+    cut,
+    escape,
+    plain,
+    slack_blocks,
+)
+from bot.values.runs import AskedBack, Refusal
+
+MODAL_BLOCKS = 100
+# Buttons for the meanings of a value. Slack wants each in a row to have a name of its own.
+READINGS = ("read_as_0", "read_as_1")
+LONGEST_VALUE = 2000
+
+
+def unchecked_text(channels: int) -> str:
+    """Says that a list may be shorter than it should be."""
+    which = "a channel" if channels == 1 else f"{channels} channels"
+    return (
+        f"Slack did not answer just now whether you are in {which} with datasets, so what belongs to them is left out. "
+        "Try again in a minute."
+    )
+
+
+def unchecked_notes(channels: int) -> list[CardBlock]:
+    return [Note(unchecked_text(channels))] if channels else []
+
+
+def text_message(text: str) -> Message:
+    """A card of one text, which is our own mrkdwn."""
+    return Message(text, (Text(text),))
+
+
+def sample_card() -> Message:
+    """One of each block that cards are made of, for Slack to validate. It is never sent."""
+    rows = [("Model", "Right"), ("small", Figure("70%", 70.0))]
+    return Message.titled(
+        "A sample",
+        Text("*text*"),
+        Lines(["• one", "• two"]),
+        Facts([("Cost", "$1.00")]),
+        Table(rows, "A table"),
+        Chart("A chart", "loss", [("1", 2.5), ("2", 0.5)], "step", "loss", otherwise=(Text("0.5"),)),
+        Steps("Steps", [Task("1", "train", "in_progress")], otherwise=(Text("training"),)),
+        Divider(),
+        actions(button("Details", "sample", "1")),
+        Note("a note"),
+    )
+
+
+CURES = {
+    "not_in_channel": "Invite me there with `/invite @Finetune`, and I will post it within five minutes.",
+    "channel_not_found": "Invite me there with `/invite @Finetune`, and I will post it within five minutes.",
+    "is_archived": "Unarchive the channel, and I will post it within five minutes.",
+    "its channel is no longer private": (
+        "Others read there now. Ask for it again: it comes to you alone if you may have it."
+    ),
+    "restricted_action": "Let apps post in that channel, and I will post it within five minutes.",
+}
+
+
+def undelivered_notice(place: str, error: str, words: str | None) -> Message:
+    """`place` and `words` are mrkdwn; `words` is the text of the message's notification."""
+    cure = CURES.get(error, "It won't be sent again. `/finetune status` shows the current state.")
+    quoted = f"\n>{words.replace(chr(10), chr(10) + '>')}" if words else ""
+    return text_message(f"A message for {place} could not be delivered: {code(error)}. {cure}{quoted}")
+
+
+def missing_scope(needed: str) -> Message:
+    return text_message(
+        f"The app lacks the scope {code(needed)}, so some messages and files can't be delivered. Reinstall the app "
+        "from manifest.yml, and they follow within five minutes."
+    )
+
+
+@dataclass(frozen=True)
+class Right:
+    """A right of the policy, the commands that need it, and why it is denied (None if it is granted)."""
+
+    name: str
+    commands: Sequence[str]
+    denied: str | None
+
+
+def rights_card(rights: Sequence[Right]) -> Message:
+    """One line for each answer, since most rights are denied to a person for the same reason."""
+    names: dict[str | None, list[str]] = {}
+    for right in rights:
+        commands = f" ({', '.join(map(code, right.commands))})" if right.commands else ""
+        names.setdefault(right.denied, []).append(f"{right.name}{commands}")
+    lines = [
+        f"• *No*: {', '.join(each)}. {denied}" if denied else f"• *Yes*: {', '.join(each)}"
+        for denied, each in names.items()
+    ]
+    return Message.titled(
+        "What you may do in this channel",
+        Lines(lines),
+        Note(
+            "The bot's operator sets these in finetune.toml, [people] and [policy]. Nobody can approve what they "
+            "requested or uploaded."
+        ),
+    )
+
+
+def answer(result: str | Refusal) -> Message:
+    """The answer to a command; to one that can be read in several ways, with a button for each."""
+    if isinstance(result, str):
+        return text_message(result)
+    message = text_message(result.text)
+    if not isinstance(result, AskedBack) or any(
+        len(each.command) > LONGEST_VALUE for each in result.readings
+    ):
+        return message
+    buttons = [
+        button(reading.words, name, reading.command)
+        for name, reading in zip(READINGS, result.readings, strict=False)
+    ]
+    return replace(message, parts=(*message.parts, actions(*buttons)))
+
+
+def notice_modal(title: str, text: str) -> Block:
+    """A dialog with one text and no fields."""
+    return details_modal(title, [Text(text)])
+
+
+def details_modal(title: str, parts: Sequence[CardBlock | Block]) -> Block:
+    """A dialog without fields, for what a card shows behind its *Details* button."""
+    return {
+        "type": "modal",
+        "title": plain(title, 24),
+        "close": plain("Close", 24),
+        "blocks": slack_blocks(parts)[:MODAL_BLOCKS],
+    }
+
+
+def files_body(files: Iterable[tuple[Path, str]], comment: str = "") -> dict[str, Any]:
+    """The body of a message with (path, title) files. Titles are plain text; `comment` is our own mrkdwn."""
+    uploads = [
+        {"file": str(path), "filename": path.name, "title": title, "alt_txt": title} for path, title in files
+    ]
+    body: dict[str, Any] = {"file_uploads": uploads}
+    if comment:
+        body["initial_comment"] = comment
+    return body
+
+
+def file_hint() -> Message:
+    return text_message(
+        "To train on this file, open the message's menu (the three dots) and choose “Use as training data”, "
+        "or type `/finetune upload` in the channel that should get the report."
+    )
+
+
+def needs_slash(typed: str) -> Message:
+    """Slack lets an app open a form only after a slash command or a click."""
+    return text_message(
+        f"This command opens a form, so type it with the slash: {code(f'/finetune {cut(typed, 200)}')}"
+    )
+
+
+def interrupted_notice(typed: str | None) -> Message:
+    """A notice that a command (`typed`), or a click or form if None, arrived while the bot was shutting down."""
+    what = code(cut(typed, 200)) if typed else "What you clicked"
+    return text_message(
+        f"{what} arrived while the bot was shutting down, so nothing was done. Try again if you still want it."
+    )
+
+
+def too_late_notice(typed: str | None) -> Message:
+    """A notice that a form could not be opened in time. `typed` is None if the person clicked."""
+    again = f"Type it again: {code(cut(typed, 200))}" if typed else "Click it again."
+    return text_message(f"The form could not open within Slack's limit of three seconds. {again}")
+
+
+def closed_form_refusal(complaints: Sequence[str]) -> Message:
+    """What is wrong with a form that is already closed."""
+    return text_message(
+        "Your form arrived while the bot was shutting down and can't be accepted: "
+        + " ".join(escape(complaint) for complaint in complaints)
+    )

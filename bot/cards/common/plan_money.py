@@ -1,0 +1,192 @@
+"""What a plan costs, saves and leaves in the budget: rounded for its card, exact for its details."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from bot.cards.common.blocks import cut, escape
+from bot.cards.common.budgets import owner_text
+from bot.cards.common.calibration import alternative_bill
+from bot.cards.common.payback import hours_caveat, net_value_text, payback_condition, share_of_draws
+from bot.cards.common.words import about_usd, charge, duration, money, requests_text, volume_text
+from bot.rules.budgets import Budget, Hosting
+from bot.rules.plans import Plan
+from bot.rules.units import format_months
+from bot.values.runs import Progress
+from storage.records import Run
+from trainers.money import from_micros, usd_micros
+
+
+def budget_left(budget: Budget) -> str:
+    if not budget.limit_micros:
+        return "no budget is set, so only free work can start"
+    return (
+        f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month{owner_text(budget)}"
+    )
+
+
+def short_cost(plan: Plan) -> str:
+    text = "no charge"
+    if plan.maximum_micros:
+        text = f"{about_usd(from_micros(plan.expected_micros))}, at most {money(plan.maximum_micros)}"
+    advised = plan.advised
+    work_micros = advised.people_micros + advised.labels_micros if advised else 0
+    if work_micros:
+        text += f"; {about_usd(from_micros(work_micros))} of staff time and labels on top"
+    return text
+
+
+def exact_cost(plan: Plan) -> str:
+    """The cost of the run, and of staff time and labels on top of it."""
+    expected = charge(plan.expected_micros)
+    most = charge(plan.maximum_micros)
+    text = expected if expected == most else f"{expected} expected, at most {most}"
+    advised = plan.advised
+    if plan.predicted is None or advised is None or plan.monthly_before_micros is None:
+        return text
+    work = []
+    if advised.people_micros:
+        work.append(f"staff time {money(advised.people_micros)}")
+    if advised.labels_micros:
+        work.append(f"labels {money(advised.labels_micros)}")
+    if work:
+        text += f"; {' and '.join(work)} on top"
+    if not plan.predicted.is_time_said:
+        text += "; staff time was not given"
+    return text
+
+
+def vendor_estimate(run: Run, plan: Plan) -> str:
+    """The vendor's own estimate of the training's cost; '' if there is none."""
+    estimate = Progress.from_json(run.progress).vendor
+    if estimate is None:
+        return ""
+    name = escape(cut(run.provider, 40))
+    if estimate.micros is None:
+        return f"; {name} gives no price: {escape(cut(estimate.why, 160))}"
+    text = f"; {name}'s own estimate for the training is {about_usd(from_micros(estimate.micros))}"
+    if estimate.micros > plan.maximum_micros:
+        text += ", above this plan's maximum"
+    if not estimate.is_affordable:
+        text += ", more than your account there holds: add credit"
+    return text
+
+
+def short_saving(plan: Plan) -> tuple[str, str]:
+    before = plan.monthly_before_micros
+    after = plan.monthly_after_micros
+    foreseen = plan.predicted
+    if before is None or after is None:
+        return "Saves", "unknown: ask again with `current=` and `volume=`"
+    today = about_usd(from_micros(before))
+    if plan.withholds_saving:
+        return "Each month", f"{today} today. No saving is shown, because the verdict is against training"
+    if foreseen is None or foreseen.saving_micros is None:
+        return "Each month", f"{today} → {about_usd(from_micros(after))}, if it is good enough"
+    saved = foreseen.saving_micros
+    if not saved:
+        return "Saves", "nothing"
+    if saved < 0:
+        return "Costs more", f"{about_usd(from_micros(-saved))} a month{_at_requests(plan)}"
+    condition = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
+    amount = f"{about_usd(from_micros(saved))} a month{saves_until(plan)}"
+    return "Saves", f"{amount}{condition}{_at_requests(plan)}"
+
+
+def saves_until(plan: Plan) -> str:
+    """' until 2027-01-14', when a saving ends with today's model; '' if it goes on."""
+    if plan.advised is None or not plan.advised.saves_until:
+        return ""
+    return f" until {plan.advised.saves_until}"
+
+
+def monthly_text(plan: Plan) -> str:
+    if plan.monthly_before_micros is None:
+        return "unknown: ask again with `current=` and `volume=`"
+    if plan.withholds_saving:
+        return f"{money(plan.monthly_before_micros)} today. No saving is shown, because the verdict is against training"
+    bills = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
+    saved = plan.predicted.saving_micros if plan.predicted else None
+    if saved is None:
+        return f"{bills}, if it is good enough"
+    if not saved:
+        return f"{bills}; saves nothing{_at_volume(plan)}"
+    if saved < 0:
+        return f"{bills}; costs {money(-saved)} more{_at_volume(plan)}"
+    saves = f"saves {money(saved)}{saves_until(plan)} if it is good enough"
+    return f"{bills}; {saves}{_at_volume(plan)}{_in_total(plan)}"
+
+
+def _at_requests(plan: Plan) -> str:
+    """The requests that the amounts are for; '' for plans that don't know them."""
+    if plan.predicted is None or plan.predicted.volume is None:
+        return ""
+    return f"; at {requests_text(plan.predicted.volume)} a month"
+
+
+def _at_volume(plan: Plan) -> str:
+    """Like `_at_requests`, with the tokens."""
+    if plan.predicted is None or plan.predicted.volume is None:
+        return ""
+    return f"; at {volume_text(plan.predicted.volume)}"
+
+
+def foreseen_text(plan: Plan) -> str:
+    """What the approvers saw, for lists: 'over 12 months it loses about $350 ($220 to $450), after $73 a month for its
+    machine'. The monthly saving of plans older than that; '' if no saving was shown."""
+    for name, value in net_value(plan):  # at most one
+        return f"{name[:1].lower()}{name[1:]} it {value}"
+    saved = plan.predicted.saving_micros if plan.predicted else None
+    if saved is None or plan.withholds_saving:
+        return ""
+    if saved < 0:
+        return f"costs {money(-saved)} more a month"
+    return f"saves {money(saved)} a month"
+
+
+def net_value(plan: Plan) -> list[tuple[str, str]]:
+    """What is gained or lost in all, after the costs; the monthly saving alone may hide a later loss."""
+    net = plan.advised.net if plan.advised else None
+    if net is None or plan.withholds_saving:
+        return []
+    points = map(from_micros, (net.low_micros, net.micros, net.high_micros))
+    in_total = f"{net_value_text(*points)}{_after_machine(plan)}"
+    return [(f"Over {format_months(Decimal(net.months))}", in_total)]
+
+
+def _in_total(plan: Plan) -> str:
+    """The net value, beside the monthly saving, since a section has no room for more fields."""
+    return "".join(f". {name} it {value}" for name, value in net_value(plan))
+
+
+def _after_machine(plan: Plan) -> str:
+    """The monthly bill of the machines that would serve the model, which the run's own cost doesn't include."""
+    if plan.advised is None or not plan.advised.machine_micros:
+        return ""
+    bill = from_micros(plan.advised.machine_micros)
+    a_month = about_usd(bill, per="a month").removeprefix("about ")
+    return f", after {a_month} for its machine"
+
+
+def forecast(plan: Plan) -> list[tuple[str, str]]:
+    """How likely it pays back, and the alternative that this is compared with."""
+    foreseen = plan.predicted
+    if foreseen is None or foreseen.p_payback is None or foreseen.target_months is None:
+        return []
+    name = f"Pays back within {format_months(Decimal(foreseen.target_months))}"
+    rests_on = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
+    likely = f"in {share_of_draws(foreseen.p_payback)}{rests_on}"
+    if foreseen.advised and foreseen.advised.bearable_hours:
+        likely += hours_caveat(Decimal(foreseen.advised.bearable_hours))
+    return [(name, likely), *alternative_bill(plan)]
+
+
+def hosting_line(hosting: Hosting) -> str:
+    """The running costs that approvers agree to."""
+    what = "free" if hosting.scales_to_zero else "stopped"
+    stops = f"{what} after {duration(hosting.idle_stop_s)} without a question"
+    return f"{an_hour(hosting.micros_per_hour)} while it runs, {stops}, at most {money(hosting.day_micros)} a day"
+
+
+def an_hour(micros_per_hour: int) -> str:
+    return f"{usd_micros(micros_per_hour)} an hour"

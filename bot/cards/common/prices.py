@@ -1,0 +1,259 @@
+"""What models cost, with the source and date of each price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+
+from bot.cards.common.blocks import CardBlock, Figure, Lines, Message, Note, Table, cut, escape
+from bot.cards.common.general import text_message
+from bot.cards.common.words import SLACK, Spelling, first_lines, listed, pluralize, shorten
+from bot.rules.prices import MissingPrice, missing_keys
+from trainers.money import rate, usd
+from trainers.pricing import PriceRow, UnknownPrice
+from trainers.rentals import prices as rentals
+from trainers.types import Price
+
+SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES, SHOWN_NOTES = 25, 60, 8, 8
+HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
+OLD_PRICES = "these prices are over half a year old: check the vendor's page"
+UNKNOWN = Price(None, None, None, None)
+# A successor counts only in an estimate that reaches beyond the end, and estimates look a year ahead.
+NEAR_END = timedelta(days=365)
+Row = tuple[str, str, str, str, str, str]
+
+
+def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detailed: bool = False) -> Message:
+    """Prices as of the day `read_on`. `is_detailed` lists everything, which Slack has no room for."""
+    priced = [row for row in rows if isinstance(row, PriceRow)]
+    unknown = [row for row in rows if isinstance(row, UnknownPrice)]
+    if not rows:
+        return text_message(
+            "No model is configured. `/finetune prices gpt-4o-mini` shows the price of a model by its name."
+        )
+    title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
+    notes = _notes(priced, read_on, is_detailed=is_detailed)
+    end: list[CardBlock | None] = [
+        Lines(notes) if notes else None,
+        Lines([f"• {escape(cut(name.sentence, 300))}" for name in unknown]) if unknown else None,
+        Note(_sources(priced, read_on, is_detailed=is_detailed)),
+    ]
+    if not priced:
+        return Message.titled(title, *end)
+    shown = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
+    otherwise: list[CardBlock] = [Table(shown)]
+    hidden = len(priced) - SHOWN_ROWS
+    if hidden > 0:
+        otherwise.append(Note(f"{hidden:,} more: name one to see it."))
+    most = len(priced) if is_detailed else TABLE_ROWS
+    every = [HEADING, *(_row(row, 60, read_on) for row in priced[:most])]
+    table = Table(every, "USD per 1M tokens", otherwise=tuple(otherwise))
+    return Message.titled(title, table, *end)
+
+
+def _row(row: PriceRow, longest: int, today: date) -> Row:
+    price = row.price
+    name = shorten(row.model, longest)
+    if row.kind == "tuned":
+        name += ", tuned"
+    tokens = (_amount(price.input), _amount(price.cached_input), _amount(price.output))
+    if is_by_the_hour(row):
+        # The tokens are free, which says nothing as long as nobody sees what the machine costs.
+        hourly = row.hosted_usd_per_hour
+        machine = "by the hour" if hourly is None else f"{usd(hourly)} an hour"
+        tokens = ("–", "–", machine)
+    return (name, *tokens, _training(row, today), _end(row, today))
+
+
+def is_by_the_hour(row: PriceRow) -> bool:
+    """True if a vendor bills the hours of a machine for the tuned model, and not its tokens."""
+    return row.is_hosted and row.price.input == row.price.output == 0
+
+
+def _training(row: PriceRow, today: date) -> str:
+    if row.is_closed(today):
+        return "closed"
+    if row.kind == "tuned" and row.model.startswith(f"{rentals.PROVIDER}/"):
+        return f"{usd(row.rental.usd_per_hour)} an hour" if row.rental else "by the minute"
+    if row.price.training is not None:
+        return _amount(row.price.training)
+    if row.usd_per_hour is not None:
+        return f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
+    return "unknown" if row.kind == "tuned" else "–"
+
+
+def _end(row: PriceRow, today: date) -> str:
+    if row.ends is None:
+        return "–"
+    return f"ended {row.ends}" if row.has_ended(today) else f"{row.ends}"
+
+
+def _amount(amount: Decimal | None) -> str:
+    """A price with all its digits, at least two after the point: $0.025."""
+    if amount is None:
+        return "–"
+    if not amount:
+        return Figure("free", amount)
+    digits = max(2, -int(amount.normalize().as_tuple().exponent))
+    return Figure(f"${amount:,.{digits}f}", amount)
+
+
+def _notes(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> list[str]:
+    """What a buyer should know, beginning with the models that can't be trained any more. Rows with the same note share
+    a line."""
+    rows_by_note: dict[str, list[PriceRow]] = {}
+    notes_on_one: dict[str, str] = {}
+    closed_first = sorted(rows, key=lambda row: not row.is_closed(today))
+    for row in closed_first:
+        for_several = _notes_on(row, today, is_shared=True)
+        for note, note_on_one in zip(for_several, _notes_on(row, today), strict=True):
+            rows_by_note.setdefault(note, []).append(row)
+            notes_on_one[note] = note_on_one
+
+    lines = []
+    for note, about in rows_by_note.items():
+        text = note if len(about) > 1 else notes_on_one[note]
+        lines.append(f"• {escape(_names(about))}: {escape(cut(text, 300))}")
+    return lines if is_detailed else first_lines(lines, SHOWN_NOTES)
+
+
+def _notes_on(row: PriceRow, today: date, *, is_shared: bool = False) -> Iterator[str]:
+    """`is_shared`: in words that fit every model of its provider."""
+    closing_source = f" ({row.closing_said_by})" if row.closing_said_by else ""
+    if row.is_closed(today):
+        # Nobody needs to know the rest about a model that can't be trained.
+        yield f"has taken no new training jobs since {row.closed_since}{closing_source}"
+        return
+    limits = []
+    if row.closed_to_new:
+        limits.append(f"trains only for organisations that had trained there before {row.closed_to_new}")
+    if row.closed_since:
+        limits.append(f"takes no new training jobs from {row.closed_since} on")
+    if limits:
+        yield f"{', and '.join(limits)}{closing_source}"
+    if row.note:
+        yield row.note
+    if row.successor:
+        source = f" ({row.ends_said_by})" if row.ends_said_by else ""
+        ends = "ended" if row.has_ended(today) else "ends"
+        yield f"{ends} on {row.ends}, then {row.successor}{source}"
+    if missing_keys(row):
+        yield f"price unknown: {where_to_add(row, is_shared=is_shared)}"
+    if row.is_old(today) and row.price != UNKNOWN:
+        yield f"{OLD_PRICES} ({row.as_of})"
+
+
+def price_mark(row: PriceRow, today: date) -> str:
+    """What is wrong with a price, for a list of models to choose from; '' if nothing is."""
+    if missing_keys(row):
+        return "price unknown"
+    return "old price" if row.is_old(today) and row.price != UNKNOWN else ""
+
+
+def _names(rows: Sequence[PriceRow]) -> str:
+    """The model, or its provider if several of its models share a note."""
+    if len(rows) == 1:
+        return shorten(rows[0].model)
+    providers = dict.fromkeys(row.model.partition("/")[0] for row in rows)
+    return f"{' and '.join(providers)} ({pluralize(len(rows), 'model')})"
+
+
+def _sources(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> str:
+    old_first = sorted(rows, key=lambda row: not row.is_old(today))
+    sources = list(dict.fromkeys(_source(row, today) for row in old_first))
+    most = len(sources) if is_detailed else SHOWN_SOURCES
+    own = 'A price of yours in finetune.toml, under `[prices."MODEL"]`, overrides these.'
+    if not sources:
+        return own
+    return f"From {listed(sources, most, '; ')}. {own}"
+
+
+def _source(row: PriceRow, today: date) -> str:
+    source = escape(cut(row.said_by, 120))
+    if row.is_old(today):
+        return f"{source} (over half a year old)"
+    return source
+
+
+def vendor_prices(
+    row: PriceRow, today: date | None, *, asks_vendor: bool, is_short: bool = False
+) -> str | None:
+    """The prices of a vendor's tuned model with their source, then missing prices and where to add them. None for a
+    model on our own machine. `asks_vendor` is True if the vendor confirms its price before approval. `is_short` names
+    only the day of the source."""
+    if row.kind == "prompted" or row.usd_per_hour is not None:
+        return None
+    figures = _figures(row)
+    is_old = today is not None and row.is_old(today)
+    parts = []
+    if figures and is_short:
+        age = ", over half a year old" if is_old else ""
+        source = f" (of {row.as_of}{age})" if row.as_of else ""
+        parts.append(f"{', '.join(figures)}{source}")
+    elif figures:
+        if is_by_the_hour(row):
+            figures.append("tokens free")
+        parts.append(f"{', '.join(figures)} ({escape(cut(row.said_by, 120))})")
+        if is_old:
+            parts.append(OLD_PRICES)
+    if missing_keys(row):
+        parts.append(f"unknown: {escape(where_to_add(row).removesuffix('.'))}")
+    elif asks_vendor:
+        parts.append("confirmed with the vendor before approval")
+    return "; ".join(parts)
+
+
+def _figures(row: PriceRow) -> list[str]:
+    """The known prices of training the model and of using it."""
+    rates = {"training": row.price.training}
+    if not is_by_the_hour(row):
+        rates["input"] = row.price.input
+        rates["output"] = row.price.output
+    figures = [f"{name} {rate(amount)}" for name, amount in rates.items() if amount is not None]
+    if row.hosted_usd_per_hour is not None:
+        figures.append(f"its machine {usd(row.hosted_usd_per_hour)} an hour")
+    return figures
+
+
+def doubtful_successors(rows: Sequence[PriceRow], today: date) -> list[str]:
+    """A sentence for each successor that money or a verdict may rest on although its maker doesn't confirm it."""
+    lines = []
+    for row in rows:
+        is_near = row.ends is not None and row.ends - today < NEAR_END
+        if row.is_successor_doubtful and is_near:
+            end = f"{row.model} ends on {row.ends}, then {row.successor}"
+            lines.append(f"Check its successor: {end} ({row.ends_said_by}).")
+    return list(dict.fromkeys(lines))
+
+
+def where_to_add(row: PriceRow, *, is_shared: bool = False) -> str:
+    """Which settings to add to finetune.toml for the row's missing prices, and where to get them. `is_shared`: for any
+    model of its provider."""
+    *others, last = missing_keys(row)
+    keys = f"{', '.join(others)} and {last}" if others else last
+    if row.prices_from:
+        keys = f"{keys} from {row.prices_from}"
+    provider, slash, model = row.model.partition("/")
+    if row.kind == "prompted" or not slash:
+        return f'add {keys} to finetune.toml under [prices."{row.model}"].'
+    table = "MODEL" if is_shared else model
+    return f'add {keys} to finetune.toml under [providers.{provider}.models."{table}"].'
+
+
+def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str:
+    """Which price is missing, and where to add it."""
+    row = missing.row
+    if row is None:
+        current, volume = spelling.option("current"), spelling.option("volume")
+        return f"Whether it saves money is unknown. Add {current} (today's model) and {volume}."
+    if missing.what == "hours":
+        return (
+            f"Training on {row.model} is paid by the hour, but its speed is not measured. `finetune calibrate` "
+            "measures this machine (without quantization); for another machine, set `tokens_per_second` of the model "
+            "in finetune.toml, under [providers.NAME.models.MODEL]."
+        )
+    if missing.what == "hosting":
+        return f"The hourly price of a machine for {row.model} is unknown: {where_to_add(row)}"
+    what = f"training on {row.model}" if missing.what == "training" else f"a token of {row.model}"
+    return f"The price of {what} is unknown: {where_to_add(row)}"

@@ -1,0 +1,391 @@
+"""Reasons for and against a fine-tune as sentences with their numbers: one function for each kind of reason in
+bot/rules/reasons.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import assert_never
+
+from bot.cards.common.candidates import (
+    LONG_NAMES,
+    candidate_name,
+    price_in_sentence,
+    read_rows_sentence,
+    score_text,
+    seconds_text,
+)
+from bot.cards.common.payback import alternative_in_short, pays_text
+from bot.cards.common.prices import missing_price_text
+from bot.cards.common.words import (
+    SLACK,
+    Spelling,
+    about_usd,
+    capitalize,
+    interval,
+    listed,
+    percent,
+    pluralize,
+    share_text,
+)
+from bot.rules import reasons
+from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED
+from bot.rules.fit import MISLEADING
+from bot.rules.reasons import Because, MemoryShortage, PlainReason
+from trainers.money import usd
+
+SHOWN_RUNGS, SHOWN_LABELS = 3, 5
+FACTS_CHANGE = "facts change, and each change would need another training run"
+PLAIN: Mapping[PlainReason, str] = {
+    "nothing measured": "No cheaper alternative (prompts, examples, retrieval) has been measured on your data yet.",
+    "target ended": "The model to train is no longer offered.",
+    "no volume": "At 0 requests a month there is nothing to save.",
+    "facts are looked up": f"Facts should be looked up, not trained: {FACTS_CHANGE}, and a tuned model makes up what "
+    "it was not taught.",
+    "retrieval may serve better": f"Retrieval may work better: {FACTS_CHANGE}.",
+    "reasoning is not taught": "Fine-tuning does not teach a model to reason better; a better base model does.",
+    "reasoning was measured": "Fine-tuning seldom teaches reasoning, but this model was measured to be good enough.",
+}
+
+
+def because_text(because: Because, spelling: Spelling = SLACK) -> str:
+    if isinstance(because, str):
+        return PLAIN[because]
+    if isinstance(because, reasons.ModelReason):
+        return _of_model(because)
+    if isinstance(because, reasons.MeasurementReason):
+        return _of_measurement(because, spelling)
+    if isinstance(because, reasons.TaskReason):
+        return _of_task(because)
+    if isinstance(because, reasons.RowReason):
+        return _of_rows(because)
+    return _of_money(because, spelling)
+
+
+def shortage_text(shortage: MemoryShortage) -> str:
+    cure = ""
+    if shortage.in_4_bits is not None:
+        cure = f" With `quantization=nf4` it needs about {shortage.in_4_bits / 1e9:.1f} GB, which fits."
+    return (
+        f"The memory of {shortage.machine} {'is not' if shortage.is_certain else 'may not be'} enough: the training "
+        f"needs about {shortage.needed / 1e9:.1f} GB. `finetune plan-memory` in a terminal shows what would fit.{cure}"
+    )
+
+
+def unknown_successor(successor: str | None) -> str:
+    """Why no saving is counted after a model's end."""
+    return f"the price of its successor {successor} is unknown" if successor else "no successor is known"
+
+
+def _of_model(because: reasons.ModelReason) -> str:
+    """Reasons about the model to train, today's model, and the machine."""
+    match because:
+        case reasons.QuotedSentence():
+            return because.text
+        case reasons.MemoryShortage():
+            return shortage_text(because)
+        case reasons.SpeedUnknown() if because.of_vendor:
+            return "How many of the vendor's machines this volume needs is unknown, because nobody knows their speed."
+        case reasons.SpeedUnknown():
+            unknown = []
+            if because.of_training:
+                unknown.append("the training time is only a guess")
+            if because.of_serving:
+                unknown.append("the number of requests that it can answer is unknown")
+            return f"The speed of your own machine is not measured, so {' and '.join(unknown)}."
+        case reasons.MachinesUnpriced():
+            count = f"{because.machines:,}"
+            return f"This volume needs about {count} machines like yours, whose price is not given."
+        case reasons.AlternativeEnds():
+            succession = because.succession
+            ends, saving = f"{succession.model} ends on {succession.ends}", succession.saving_month
+            successor = succession.successor
+            if succession.ends_too:
+                both = f"{succession.model} and the model to train both end on {succession.ends}"
+                unmeasured = "" if because.is_measured else ", which is not measured yet"
+                follows = f"The successor of {succession.model} is {successor}{unmeasured}."
+                return f"{both}. {follows}" if successor else f"{both}. No successor is known."
+            if saving is None:
+                return f"{ends}, and {unknown_successor(successor)}, so no saving is counted after that day."
+            compared = f"saves {usd(saving)}" if saving >= 0 else f"costs {usd(-saving)} more"
+            unmeasured = "" if because.is_measured else f" {successor} is not measured yet."
+            return (
+                f"{ends}; against its successor {successor} the tuned model {compared} a month.{unmeasured}"
+            )
+        case reasons.CheapModelUntried():
+            return _cheap_model(because)
+    assert_never(because)
+
+
+def _cheap_model(untried: reasons.CheapModelUntried) -> str:
+    name = untried.model.rpartition("/")[2]
+    costs = f"{name} is not measured, and would cost {about_usd(untried.monthly_usd, per='a month')}."
+    left, saving = (usd(abs(amount)) for amount in (untried.left_month, untried.saving_month))
+    if untried.left_month > 0:
+        return f"{costs} If it is good enough, training saves {left} a month instead of {saving}."
+    more = f"costs {left} a month more" if untried.left_month else "saves nothing"
+    return f"{costs} If it is good enough, a tuned model {more}, instead of saving {saving}."
+
+
+def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> str:
+    match because:
+        case reasons.NotTrainedYet():
+            rows = pluralize(because.n_holdout, "held-out row")
+            return f"How good the tuned model will be is unknown until it answers the {rows}."
+        case reasons.NoAnswer(rung):
+            rows = f"{rung.empty:,} of {rung.n:,} held-out rows" if rung.n else "any row"
+            name = capitalize(candidate_name(rung.arm))
+            return f"{name} gave no answer to {rows}, so its quality is unknown."
+        case reasons.NotMeasurable(candidate, why):
+            return f"{capitalize(candidate_name(candidate))} could not be measured: {why}"
+        case reasons.MeetsBar():
+            return _meets_bar(because)
+        case reasons.NotMeasured():
+            return f"Not measured yet: {', '.join(LONG_NAMES[rung] for rung in because.rungs)}."
+        case reasons.TodayNotMeasured(model):
+            return f"{model}, today's model, was not measured on these rows; it or a cheaper model may be good enough."
+        case reasons.TooCloseToBar():
+            close = [f"{candidate_name(rung.arm)} has {score_text(rung)}" for rung in because.rungs]
+            return f"Too close to the bar of {share_text(because.bar)} to call: {listed(close, SHOWN_RUNGS, '; ')}."
+        case reasons.AllMissBar():
+            return _ways_miss(because)
+        case reasons.BarFar(best):
+            return (
+                f"The bar of {share_text(because.bar)} is far above every alternative: the best gets "
+                f"{share_text(best.score)} right, so a tuned model would have to avoid most of its errors."
+            )
+        case reasons.TunedScore(rung):
+            score, bar = score_text(rung), share_text(because.bar)
+            if rung.standing == "meets":
+                return f"The tuned model meets the bar of {bar}: {score}, {price_in_sentence(rung.usd_per_1000)}."
+            if rung.standing == "misses":
+                return f"The tuned model misses the bar of {bar}: {score}."
+            too_close = f"The tuned model is too close to the bar of {bar} to call: {score}."
+            return f"{too_close} {read_rows_sentence(rung)}" if rung.read else too_close
+        case reasons.TunedVersusBest():
+            return _beside_best(because)
+        case reasons.UnreadableAnswers():
+            unread = [f"{candidate_name(rung.arm)}, {rung.unread:,} of {rung.n:,}" for rung in because.rungs]
+            clearer = f" A clearer prompt ({spelling.option('prompt')}) may help more than training."
+            shown = listed(unread, SHOWN_RUNGS, "; ")
+            return f"Answers that could not be read: {shown}.{clearer if because.is_settled else ''}"
+        case reasons.NeverAnswered(labels):
+            shown = listed([f"“{label[:40]}”" for label in labels], SHOWN_LABELS)
+            return f"No alternative ever answers {shown}: check that these rows are labelled as you intend."
+        case reasons.JudgeDistrusted(judge, agreed, answers):
+            return (
+                f"People agree with {judge} on only {agreed:,} of {pluralize(answers, 'answer')}, so its scores say "
+                "little."
+            )
+    assert_never(because)
+
+
+def _meets_bar(meets: reasons.MeetsBar) -> str:
+    name, bar = candidate_name(meets.rung.arm), share_text(meets.bar)
+    is_enough = meets.rung.arm.rung == "optimised" and meets.tuned == "is not needed"
+    name = f"A better prompt was enough: {name}" if is_enough else capitalize(name)
+    price = price_in_sentence(meets.rung.usd_per_1000)
+    text = f"{name} meets the bar of {bar}: {score_text(meets.rung)}, {price}."
+    match meets.tuned:
+        case "is right more often":
+            why = ", which is your aim"
+            if meets.worth_usd is not None:
+                why = f", worth {usd(meets.worth_usd)} a month at your cost of a wrong answer"
+            return f"{text} The tuned model is right significantly more often{why}."
+        case "is faster":
+            return (
+                f"{text} A tuned model answers faster and can learn from its answers: a good reason to train."
+            )
+        case "is cheaper":
+            return f"{text} A tuned model costs less and can learn from its answers: a good reason to train."
+        case "is not needed":
+            return f"{text} It needs no training."
+        case "may be faster":
+            return f"{text} Whether a tuned model would be faster is unknown."
+        case "may be cheaper":
+            return f"{text} Whether a tuned model would cost less is unknown."
+
+
+def _ways_miss(ways: reasons.AllMissBar) -> str:
+    all_miss = "The only measured alternative misses"
+    if ways.measured > 1:
+        all_miss = f"{'Both' if ways.measured == 2 else f'All {ways.measured}'} measured alternatives miss"
+    miss, hopeful = f"{all_miss} the bar of {share_text(ways.bar)}.", ways.measured - ways.missing
+    price = price_in_sentence(ways.best.usd_per_1000)
+    best = f"{candidate_name(ways.best.arm)}: {score_text(ways.best)}, {price}"
+    if not hopeful:
+        return f"{miss} The best is {best}."
+    return f"{miss} The best of the others is {best}; {hopeful:,} gave too many unreadable answers to count."
+
+
+def _beside_best(beside: reasons.TunedVersusBest) -> str:
+    name = candidate_name(beside.best.arm)
+    scores = f"{share_text(beside.tuned.score)} against {share_text(beside.best.score)}"
+    match beside.tuned_is:
+        case "not shown to be better":
+            gap = beside.gap
+            shows = f" These held-out rows can show differences from {100 * gap:.1f} points." if gap else ""
+            return f"The tuned model is not clearly better than {name}: {scores}.{shows}"
+        case "worse":
+            return f"The tuned model is worse than {name}: {scores}."
+        case "worse and costs as much":
+            return f"The tuned model is worse than {name} and costs no less: {scores}."
+        case "not worse and cheaper":
+            now = price_in_sentence(beside.tuned.usd_per_1000)
+            before = price_in_sentence(beside.best.usd_per_1000)
+            return (
+                f"The tuned model is cheaper and not worse than {name}: {scores}, {_at_worst(beside)}; {now} instead "
+                f"of {before}."
+            )
+        case "cheaper and may be worse":
+            return (
+                f"The tuned model costs less than {name}, but may be worse by more than is allowed: {scores}, "
+                f"{_at_worst(beside)}."
+            )
+
+
+def _at_worst(beside: reasons.TunedVersusBest) -> str:
+    points = f"{100 * beside.low:+.1f}".replace("-", "−")
+    return f"{points} points at worst ({100 * beside.margin:g} allowed)"
+
+
+def _of_task(because: reasons.TaskReason) -> str:
+    """Reasons about what the model should get better at."""
+    match because:
+        case reasons.RetrievalMissed(rung):
+            missed = f"Retrieval was measured and misses the bar: {score_text(rung)}."
+            return f"{missed} Training may help, but {FACTS_CHANGE}."
+        case reasons.StyleReached():
+            reached = f"The best prompt is right {share_text(because.share)} of the time"
+            least = share_text(STYLE_PROMPTED)
+            if because.share >= STYLE_PROMPTED:
+                return f"{reached}; from {least}, making that reliable is a good reason to train."
+            return f"{reached}; from {least}, making that reliable would be a good reason to train."
+        case reasons.OwnClasses():
+            return (
+                "Training suits categories of your own: rows teach them, a prompt can only describe them "
+                f"({share_text(because.share)} at best)."
+            )
+        case reasons.Speeds(prompted, free, tuned):
+            text = f"The fastest prompted model answers within {seconds_text(prompted)} (p95)"
+            if free is not None:
+                text += f", {LONG_NAMES[free.arm.rung]} within {seconds_text(free.p95_s)}"
+            if tuned is None:
+                return f"{text}. The tuned model's speed is not measured."
+            slower = "" if tuned * FASTER <= prompted else f" That is less than {FASTER} times as fast."
+            return f"{text}; the tuned model within {seconds_text(tuned)}.{slower}"
+    assert_never(because)
+
+
+def _of_rows(because: reasons.RowReason) -> str:
+    match because:
+        case reasons.OneLabel():
+            return f"All {because.rows:,} rows have the same label, so there is nothing to learn."
+        case reasons.RowCount():
+            return _row_count(because)
+        case reasons.RareLabels(labels, rarest):
+            if labels is None:
+                return f"The rarest label has {pluralize(rarest or 0, 'row')}: too few to learn it or to measure it."
+            has = "1 label has" if labels == 1 else f"{labels:,} labels have"
+            return f"{has} fewer than {FEW_PER_LABEL} rows: too few to learn or to measure."
+        case reasons.BarUnprovable():
+            return f"No number of rows can show that a model reaches {share_text(because.bar)}."
+        case reasons.HoldoutTooSmall():
+            rows, bar = pluralize(because.rows, "held-out row"), share_text(because.bar)
+            return f"Even {rows}, all answered right, can't show {bar}: that takes {because.needed:,}."
+        case reasons.HoldoutSmall():
+            rows = pluralize(because.rows, "held-out row")
+            return f"With {rows}, only large differences are reliable."
+        case reasons.MoreRows(rung, points_per_100, reached):
+            gain = f"Whether more rows would improve {LONG_NAMES[rung]} is not clear yet."
+            if points_per_100 is not None:
+                points = f"{max(points_per_100, 0):.1g}"
+                gain = f"100 more rows should improve {LONG_NAMES[rung]} by about {points} points."
+            if reached is None:
+                return gain
+            between = interval(reached.low, reached.high)
+            return f"{gain} It should reach {percent(reached.score)} ({between}) with {reached.rows:,} rows."
+        case reasons.WrongLabels():
+            return _wrong_labels(because)
+    assert_never(because)
+
+
+def _row_count(count: reasons.RowCount) -> str:
+    rows = f"{count.rows:,} rows"
+    if count.questions != count.rows:
+        question = "1 question" if count.questions == 1 else f"{count.questions:,} different questions"
+        rows = f"{question} in {count.rows:,} rows"
+    match count.standing:
+        case "enough":
+            return f"{rows} are enough to fine-tune with{_but_not_for(count)}."
+        case "few, and it is good":
+            return f"{rows} are few, but the tuned model was measured to be good enough."
+        case "too few":
+            text = f"{rows} are too few: below {NOT_YET_ROWS}, a better prompt with examples gains more."
+            style = " If the style varies even among a few examples, write clearer instructions first."
+            return f"{text}{style}" if count.is_style else text
+        case "enough for the task":
+            needs = f"which needs {NOT_YET_ROWS} and a good reason"
+            return f"{rows} are enough for this kind of task, {needs}{_but_not_for(count)}."
+        case "worth a try":
+            text = f"{rows} are enough to try; {ENOUGH_ROWS:,} or more are usually recommended."
+            own = f" Categories of your own need fewer, if each has {FEW_PER_LABEL}."
+            return f"{text}{own}" if count.few_of_a_label else text
+
+
+def _but_not_for(count: reasons.RowCount) -> str:
+    """The labels that can't be learnt, so that enough rows in all are not read as enough of each label."""
+    if not count.rare_labels:
+        return ""
+    labels = "the label that has" if count.rare_labels == 1 else f"the {count.rare_labels:,} labels that have"
+    return f", but not for {labels} fewer than {FEW_PER_LABEL}"
+
+
+def _wrong_labels(wrong: reasons.WrongLabels) -> str:
+    counts = []
+    if wrong.doubted or not wrong.contradicting:
+        counts.append(_doubted_text(wrong))
+    if wrong.contradicting:
+        rows = "1 row contradicts" if wrong.contradicting == 1 else f"{wrong.contradicting:,} rows contradict"
+        counts.append(f"{rows} another row that asks the same")
+    text = f"{', and '.join(counts)}: {share_text(wrong.share)} of {wrong.rows:,} rows."
+    if wrong.checked:
+        text += f" People checked {wrong.checked:,} doubted labels and found {wrong.found:,} wrong."
+    elif wrong.doubted:
+        text += " Nobody has checked them yet."
+    match wrong.effect:
+        case "none":
+            return text
+        case "misleads":
+            return (
+                f"{text} From {share_text(MISLEADING)}, the worse of two models can look like the better one."
+            )
+        case "hides the bar":
+            bar = share_text(wrong.bar)
+            return f"{text} Measured on such labels, even a perfect model would miss the bar of {bar}."
+
+
+def _doubted_text(wrong: reasons.WrongLabels) -> str:
+    is_one = wrong.doubted == 1
+    labels = "About 1 label" if is_one else f"About {wrong.doubted:,} labels"
+    if wrong.checked:
+        return f"{labels} {'is' if is_one else 'are'} wrong"
+    return f"{labels} {'looks' if is_one else 'look'} wrong beside similar rows"
+
+
+def _of_money(because: reasons.MoneyReason, spelling: Spelling) -> str:
+    match because:
+        case reasons.PriceGap():
+            free = "A run costs only the machine's time. " if because.is_free else ""
+            return f"{free}{missing_price_text(because.missing, spelling)}"
+        case reasons.PriceOfBetter(estimate, aim):
+            amount, more = usd(abs(estimate.saving_month)), "" if estimate.saving_month >= 0 else " more"
+            return (
+                f"The tuned model {'costs' if more else 'saves'} {amount} a month{more} compared with "
+                f"{alternative_in_short(estimate)}. Your aim is {aim}, so this doesn't decide."
+            )
+        case reasons.Payback():
+            return pays_text(because)
+        case reasons.OnlyWay():
+            only = f"But only the tuned model clearly meets the bar of {share_text(because.bar)}."
+            return f"{pays_text(because.money)} {only}"
+    assert_never(because)

@@ -1,0 +1,1 @@
+"""Cards about datasets: their check, their columns and versions, labels, documents, deletion."""

@@ -1,0 +1,85 @@
+"""The form in which a person chooses the sheet of a workbook and a table's columns, and the button that opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bot.cards.common import forms
+from bot.cards.common.blocks import Block, CardBlock, Table, Text, button, escape
+from bot.cards.common.forms import modal
+from bot.cards.common.words import pluralize
+from storage.records import Dataset
+from trainers.dataset import Report
+from trainers.dataset.reader import FirstRows
+from trainers.dataset.rows import Choices, Columns, Sheet, to_printable
+
+CHOOSE_COLUMNS = "choose_columns"
+# Values of the options for a workbook's sheets; the name of a sheet follows the second.
+ALIKE_SHEETS, ONE_SHEET = "all that are alike", "sheet "
+
+
+def has_choices(report: Report) -> bool:
+    """True if a person has to choose which columns hold the texts or the labels."""
+    return bool(report.choices.text or report.choices.label)
+
+
+def choose_button(dataset: Dataset, report: Report, style: str | None = None) -> Block:
+    return button(_choose_words(report), CHOOSE_COLUMNS, str(dataset.id), style=style)
+
+
+def _choose_words(report: Report) -> str:
+    return "Choose sheet or columns" if len(report.sheets) > 1 else "Choose columns"
+
+
+def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) -> Block:
+    """Asks for the sheet of a workbook that has several, and for each column that is ambiguous or, if none is, for
+    both. `tables` has the first rows for the person who uploaded them, and is empty for others."""
+    blocks: list[CardBlock | Block] = []
+    for table in tables:
+        if len(tables) > 1:
+            blocks.append(Text(f"*{escape(to_printable(table.sheet))}*"))
+        blocks.append(Table(even_rows(table.records)))
+    if len(report.sheets) > 1:
+        blocks.append(_sheet_input(dataset, report))
+
+    choices, columns = report.choices, report.columns
+    if not has_choices(report):
+        choices = Choices(report.column_names, report.column_names)
+    if choices.text:
+        blocks.append(forms.select_input("text", "Column with the text", choices.text, initial=columns.text))
+    if choices.label:
+        blocks.append(
+            forms.select_input("label", "Column with the label", choices.label, initial=columns.label)
+        )
+    return modal(_choose_words(report), CHOOSE_COLUMNS, blocks, submit="Check it", private=str(dataset.id))
+
+
+def even_rows(records: Sequence[Sequence[str]]) -> list[list[str]]:
+    width = max(map(len, records), default=0)
+    return [[*record, *[""] * (width - len(record))] for record in records]
+
+
+def _sheet_input(dataset: Dataset, report: Report) -> Block:
+    options = [(f"{ONE_SHEET}{sheet.name}", f"{sheet.name}: {_lines(sheet)}") for sheet in report.sheets]
+    read = [sheet.name for sheet in report.sheets if sheet.is_read]
+    initial = f"{ONE_SHEET}{read[0]}"
+    if len(read) > 1:
+        initial = ALIKE_SHEETS
+        options.insert(0, (ALIKE_SHEETS, f"{' and '.join(read)}: all rows"))
+    elif dataset.sheet:
+        options.insert(0, (ALIKE_SHEETS, "As found: the first table and all sheets like it"))
+    hint = "If you choose another sheet, its columns are found; you can choose them afterwards."
+    return forms.choice_input("sheet", "Sheet", options, initial=initial, hint=hint)
+
+
+def _lines(sheet: Sheet) -> str:
+    return pluralize(sheet.lines, "line")
+
+
+def chosen_columns(values: Mapping[str, str | None]) -> Columns:
+    """Returns what a person chose in the form, None for each field that it lacked. The sheet is '' for all that are
+    alike."""
+    sheet = values.get("sheet")
+    if sheet is not None:
+        sheet = sheet.removeprefix(ALIKE_SHEETS).removeprefix(ONE_SHEET)
+    return Columns(values.get("text"), values.get("label"), sheet)

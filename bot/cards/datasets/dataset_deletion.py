@@ -1,0 +1,142 @@
+"""Cards and the form about deleting datasets and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards.common import forms
+from bot.cards.common.blocks import Block, Message, Text, code, escape
+from bot.cards.common.forms import modal
+from bot.cards.common.general import text_message
+from bot.cards.common.words import pluralize
+from bot.values.requests import Delete
+
+DELETION_FORM = "delete_dataset"
+
+
+@dataclass(frozen=True)
+class DeletionScope:
+    """What a deletion includes. `in_use` is the model that programs still call, None if there is none. `answered` rows
+    of an open batch have labels by people, which are in no version yet. `pairs` is the dataset of preference pairs that
+    was made from its models' answers and stays, None if there is none."""
+
+    dataset: str
+    versions: tuple[int, ...]
+    is_whole: bool
+    runs: int
+    measurements: int
+    in_use: str | None = None
+    answered: int = 0
+    pairs: str | None = None
+
+    @property
+    def title(self) -> str:
+        if self.is_whole:
+            return self.dataset
+        numbers = ", ".join(map(str, self.versions))
+        return f"{self.dataset}, {'version' if len(self.versions) == 1 else 'versions'} {numbers}"
+
+    @property
+    def with_it(self) -> str:
+        counts = {"version": len(self.versions), "run": self.runs, "measurement": self.measurements}
+        *others, last = [pluralize(count, what) for what, count in counts.items() if count]
+        return f"{', '.join(others)} and {last}" if others else last
+
+
+def deletion_form(scope: DeletionScope, private: str) -> Block:
+    text = (
+        f"This permanently deletes {code(scope.title)}: {scope.with_it}, with all files, answers and tuned models, "
+        "here and at trainers. Costs, approvals and the audit log stay; they contain none of its rows."
+    )
+    if scope.in_use:
+        text += f"\n*{escape(scope.in_use)} is in use*: programs that call it will get an error."
+    text += "".join(f"\n{sentence}" for sentence in _further_sentences(scope, "/finetune delete"))
+    name = forms.required_text_input("name", "Type the dataset's name to delete it", most=40, multiline=False)
+    return modal(
+        "Delete data", DELETION_FORM, [Text(text), name], submit="Delete permanently", private=private
+    )
+
+
+def deletion_question(scope: DeletionScope) -> str:
+    """A question in the terminal."""
+    question = f"Delete {scope.title} for good: {scope.with_it}, and everything that was made from it?"
+    return " ".join((question, *_further_sentences(scope, "finetune forget")))
+
+
+def _further_sentences(scope: DeletionScope, command: str) -> list[str]:
+    sentences = []
+    if scope.answered:
+        rows = pluralize(scope.answered, "row")
+        verb = "is" if scope.answered == 1 else "are"
+        sentences.append(f"{rows} that people have labelled in an open batch {verb} deleted too.")
+    if scope.pairs:
+        sentences.append(
+            f"{code(scope.pairs)} stays: its pairs hold questions of the same customers. "
+            f"{code(f'{command} {scope.pairs}')} deletes it."
+        )
+    return sentences
+
+
+def open_answers_obstacle(answered: int) -> str:
+    """Why only a part of a dataset can't be deleted; follows 'can't be deleted now: '."""
+    rows = pluralize(answered, "row")
+    return (
+        f"people have labelled {rows} in an open batch, and these labels would be lost. Press *Make the new version* "
+        "or *Discard* on its card first."
+    )
+
+
+def batch_deleted_card(dataset: str) -> Message:
+    return text_message(
+        f"The rows of {code(dataset)} that were waiting for labels were deleted with their version."
+    )
+
+
+def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: int) -> str:
+    """A question in the terminal. The next version is version `newest` without the rows."""
+    text = (
+        f"Permanently delete {pluralize(rows, 'row')} of {scope.dataset}, including rows with the same question? "
+        f"Version {newest} without them becomes the next version. Everything older is deleted: {scope.with_it}, with "
+        "files, answers and tuned models."
+    )
+    if scope.in_use:
+        text += f" {scope.in_use} is in use and is deleted too: programs that call it will get an error."
+    if held:
+        text += f" {_held_text(held)}"
+    return " ".join((text, *_further_sentences(scope, "finetune forget")))
+
+
+def rows_deleted_notice(before: int, rows: int, held: int) -> Message:
+    text = (
+        f"{pluralize(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} deleted in the terminal. "
+        "This version has the other rows, with new line numbers."
+    )
+    return text_message(f"{text} {_held_text(held) if held else 'The held-out rows are the same.'}")
+
+
+def _held_text(held: int) -> str:
+    return (
+        f"{pluralize(held, 'held-out row')} {'is' if held == 1 else 'are'} among them, so earlier results can't be "
+        "compared with new ones."
+    )
+
+
+def deletion_metadata(command: Delete, channel: str) -> str:
+    """The form's private metadata."""
+    return f"{channel} {command.dataset} {command.before or ''}".strip()
+
+
+def deleted_card(scope: DeletionScope, by: str, left: Sequence[str], nights: int) -> Message:
+    backups = (
+        f" Older nightly backups contain it for up to {pluralize(nights, 'night')} more." if nights else ""
+    )
+    rest = "\nNot deleted:" + "".join(f"\n• {escape(item)}" for item in left) if left else ""
+    return text_message(
+        f"{code(scope.title)} was deleted, as {by} asked: {scope.with_it}. Messages posted in Slack and copies of "
+        f"backups stay until somebody deletes them.{backups}{rest}"
+    )
+
+
+def not_deleted_card(dataset: str, why: str) -> Message:
+    return text_message(f"{code(dataset)} was not deleted: {why}")

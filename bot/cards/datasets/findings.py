@@ -1,0 +1,281 @@
+"""What a check found, rule by rule, and the cleaned copy that it offers: lines, counts and cures, never words from the
+file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bot.cards.common.blocks import CardBlock, Lines, code, escape
+from bot.cards.common.words import capitalize, pluralize
+from bot.rules.budgets import DuplicateCost
+from bot.rules.data_policy import NoDelivery, RowDelivery
+from storage.records import Dataset
+from trainers.dataset import Finding, Report, Severity
+from trainers.dataset.checks import MINIMUM
+from trainers.dataset.clean_copy import CleanedFile, CleaningRefusal, LeftOutRows
+from trainers.dataset.slow_checks import ERRORS_UNKNOWN, LABEL_DOUBTED, LABEL_ERRORS
+from trainers.money import usd
+
+WORDS: Mapping[Severity, str] = {"blocks": "must fix", "warns": "worth a look", "tells": "good to know"}
+TITLES = {
+    "findings": "All that the check found in",
+    "lengths": "Tokens per row of",
+    "labels": "Rows per label of",
+}
+CLEAN = "post_cleaned"
+SPLIT_IT = "Upload fewer or shorter rows."
+LISTED_PARTS, LISTED_REST, SHOWN_PAIRS = 8, 24, 10
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sentence of a rule. `lines` is empty if it concerns the whole file."""
+
+    text: str
+    lines: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A broken rule. `rows` counts all its lines, including those beyond the listed ones."""
+
+    code: str
+    severity: Severity
+    cure: str
+    parts: tuple[Part, ...]
+    rows: int
+
+    @property
+    def title(self) -> str:
+        return capitalize(describe_code(self.code))
+
+
+def describe_code(code: str) -> str:
+    return code.replace("_", " ").replace("json", "JSON").replace("utf8", "UTF-8")
+
+
+def group_findings(findings: Sequence[Finding]) -> tuple[Group, ...]:
+    """The findings grouped by rule, in the same order, which is worst first."""
+    by_code: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_code.setdefault(finding.code, []).append(finding)
+    return tuple(_group(same) for same in by_code.values())
+
+
+# Findings about the whole file that sum up findings about single lines: cards show one of those lines as an example.
+SUMMARIES: Mapping[str, str] = {
+    LABEL_ERRORS.code: LABEL_DOUBTED.code,
+    ERRORS_UNKNOWN.code: LABEL_DOUBTED.code,
+}
+
+
+def summed_up(groups: Sequence[Group]) -> Mapping[str, Group]:
+    """Returns the groups that another one sums up, by the code of that one."""
+    by_code = {group.code: group for group in groups}
+    return {code: by_code[other] for code, other in SUMMARIES.items() if code in by_code and other in by_code}
+
+
+def count_by_severity(findings: Sequence[Finding]) -> Mapping[Severity, int]:
+    """The number of broken rules of each severity, however many lines break them."""
+    groups = group_findings(findings)
+    repeated = [group.code for group in summed_up(groups).values()]
+    totals = Counter(group.severity for group in groups if group.code not in repeated)
+    return {severity: totals[severity] for severity in WORDS if totals[severity]}
+
+
+def counts_text(findings: Sequence[Finding]) -> str:
+    """'3 problems to fix, 1 worth a look'; '' if nothing was found."""
+    return ", ".join(
+        f"{pluralize(count, 'problem')} to fix" if severity == "blocks" else f"{count:,} {WORDS[severity]}"
+        for severity, count in count_by_severity(findings).items()
+    )
+
+
+def need_file(findings: Sequence[Finding]) -> bool:
+    """True if the findings need a file, because a card shows one example per rule."""
+    listed = [
+        group.rows or len(group.parts) for group in group_findings(findings) if group.severity != "tells"
+    ]
+    return sum(listed) > 1
+
+
+def line_ranges(lines: Iterable[int]) -> str:
+    """'line 3', 'lines 3, 7, 9-12': neighbours become a range."""
+    runs: list[list[int]] = []
+    for line in sorted(set(lines)):
+        if runs and line == runs[-1][1] + 1:
+            runs[-1][1] = line
+        else:
+            runs.append([line, line])
+    text = ", ".join(_range_text(first, last) for first, last in runs)
+    is_one = len(runs) == 1 and runs[0][0] == runs[0][1]
+    return f"{'line' if is_one else 'lines'} {text}"
+
+
+def part_sentence(part: Part, most: int | None = None) -> str:
+    """A sentence without its full stop: 'line 7 holds an e-mail address', 'each of lines 3, 4 holds …'. Names at most
+    the first `most` lines."""
+    if not part.lines:
+        return part.text
+    each = "each of " if len(part.lines) > 1 else ""
+    return f"{each}{_first_lines(part.lines, most)} {part.text}"
+
+
+def _first_lines(lines: Sequence[int], most: int | None) -> str:
+    if most is None or len(lines) <= most:
+        return line_ranges(lines)
+    return f"{line_ranges(lines[:most])} and {len(lines) - most:,} more"
+
+
+def file_title(stem: str, dataset: str) -> str:
+    """The title of a file in the card's thread, which is also a plot's alternative text."""
+    return f"{TITLES[stem]} {dataset}"
+
+
+def duplicate_cost_text(waste: DuplicateCost) -> str:
+    text = f"{waste.tokens:,} tokens per epoch are copies"
+    return text if waste.usd is None else f"{text}, {usd(waste.usd)} on {waste.target}"
+
+
+def _group(same: Sequence[Finding]) -> Group:
+    lines_by_text: dict[str, list[int]] = {}
+    for finding in same:
+        text, lines = finding.message, [] if finding.line is None else [finding.line]
+        if finding.line is not None:
+            text = text.removeprefix(f"Line {finding.line} ").removesuffix(".")
+        lines_by_text.setdefault(text, []).extend(lines)
+    listed = len({finding.line for finding in same if finding.line})
+    unlisted = sum(finding.count for finding in same if not finding.line) if listed else 0
+    first = same[0]
+    parts = tuple(Part(text, tuple(lines)) for text, lines in lines_by_text.items())
+    return Group(first.code, first.severity, first.cure, parts, listed + unlisted)
+
+
+def _range_text(first: int, last: int) -> str:
+    if first == last:
+        return str(first)
+    return f"{first}, {last}" if last == first + 1 else f"{first}–{last}"
+
+
+def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS) -> list[CardBlock]:
+    """All findings, one block per severity. Lists `most` sentences per rule with the first lines of each, all if
+    None."""
+    groups = group_findings(findings)
+    blocks: list[CardBlock] = []
+    for severity, words in WORDS.items():
+        lines = [line for group in groups if group.severity == severity for line in _lines(group, most)]
+        if lines:
+            blocks.append(Lines([words.capitalize(), *map(escape, lines)]))
+    return blocks
+
+
+def _lines(group: Group, most: int | None) -> list[str]:
+    rows = f", {group.rows:,} rows" if group.rows > 1 else ""
+    shown = group.parts if most is None or len(group.parts) <= most + 1 else group.parts[:most]
+    rest = [line for part in group.parts[len(shown) :] for line in part.lines]
+    tail = [part.text for part in group.parts[len(shown) :] if not part.lines]
+    lines = [part_sentence(part, LISTED_REST if most else None) for part in shown]
+    if rest:
+        lines.append(f"and similarly {_first_lines(rest, LISTED_REST)}")
+    return [f"  {group.title}{rows}", *(f"    {name}" for name in [*lines, *tail]), f"    → {group.cure}"]
+
+
+def can_be_cleaned(report: Report) -> bool:
+    """True if a cleaned copy would leave lines out (copies, or rows that can't be used) and still be a usable file."""
+    groups = group_findings(report.findings)
+    blocking = [group for group in groups if group.severity == "blocks"]
+    secret = sum(group.rows for group in blocking if group.code == "secret")
+    if report.pairs:
+        return False
+    has_lines = any(group.rows and (group in blocking or group.code == "duplicate") for group in groups)
+    return has_lines and all(group.rows for group in blocking) and report.rows - secret >= MINIMUM
+
+
+def cleaning_started(dataset: Dataset, place: RowDelivery) -> str:
+    match place:
+        case "thread":
+            return f"Writing a cleaned copy of {code(dataset.title)}; it will appear in the card's thread."
+        case "direct":
+            return (
+                f"Writing a cleaned copy of {code(dataset.title)}. It contains customers' words and everybody can read "
+                "this channel, so you get it as a direct message."
+            )
+
+
+def not_delivered(dataset: Dataset, why: NoDelivery) -> str:
+    if why == "not in the channel":
+        return (
+            "The file contains customers' words from a channel that you are not in, so it is not sent to you."
+        )
+    return (
+        "The file contains customers' words, and people outside the dataset's channel can read here, so it is not "
+        f"posted. <@{dataset.uploaded_by}>, who uploaded it, can press the button to get it as a direct message."
+    )
+
+
+def cleaning_waits(dataset: Dataset) -> str:
+    return f"A cleaned copy of {code(dataset.title)} is already being written for you."
+
+
+def not_cleaned(dataset: Dataset, refused: CleaningRefusal) -> str:
+    return f"There is no cleaned copy of {code(dataset.title)}: {escape(refused.reason)}"
+
+
+def cleaned_title(dataset: Dataset) -> str:
+    return f"{dataset.title}, cleaned"
+
+
+def cleaned_filename(dataset: Dataset, cleaned: CleanedFile) -> str:
+    return f"{dataset.name}-cleaned.{cleaned.written_as}"
+
+
+def cleaned_summary(dataset: Dataset, cleaned: CleanedFile) -> str:
+    """The text beside the file: what was left out and why, what stayed, and what to do with it."""
+    lines = [
+        f"{code(dataset.title)}, cleaned: {pluralize(cleaned.rows, 'row')}.",
+        *map(escape, left_out_lines(cleaned)),
+    ]
+    next_step = f"Review it, then upload it as {code(dataset.name)} with `/finetune upload`."
+    return "\n".join([*lines, next_step])
+
+
+def left_out_lines(cleaned: CleanedFile) -> list[str]:
+    """A sentence for each reason. Line numbers refer to the uploaded file, which stays unchanged."""
+    remarks = [*_contradictions(cleaned), *_formulas(cleaned)]
+    if not cleaned.left_out:
+        return ["Nothing had to be left out.", *remarks]
+    return [
+        f"Left out: {pluralize(cleaned.n_left_out, 'line')}.",
+        *map(_reason, cleaned.left_out),
+        *remarks,
+    ]
+
+
+def _reason(reason: LeftOutRows) -> str:
+    more = reason.count - len(reason.lines)
+    rest = f" and {more:,} more" if more > 0 else ""
+    words = "same question as a held-out row" if reason.code == "overlap" else describe_code(reason.code)
+    return f"• {reason.count:,} × {words}: {line_ranges(reason.lines)}{rest}"
+
+
+def _formulas(cleaned: CleanedFile) -> list[str]:
+    if not cleaned.formulas:
+        return []
+    rows = pluralize(cleaned.formulas, "row")
+    return [
+        f"{rows} with a cell that begins like a formula (=, +, -, @), kept as it is because it is training data: in a "
+        "spreadsheet, import all columns as text."
+    ]
+
+
+def _contradictions(cleaned: CleanedFile) -> list[str]:
+    if not cleaned.contradicting:
+        return []
+    pairs = ", ".join(f"{pair.earlier} and {pair.later}" for pair in cleaned.contradictions[:SHOWN_PAIRS])
+    more = ", …" if cleaned.contradicting > SHOWN_PAIRS else ""
+    return [
+        f"Not removed, since only you can decide: {pluralize(cleaned.contradicting, 'line')} with different answers to "
+        f"the same question (lines {pairs}{more})."
+    ]

@@ -1,0 +1,302 @@
+"""Labelling by people: the card of a batch of rows, the form that shows one row after the other, and the form that asks
+for rows. Only forms show a row's text, since only the person who opened one sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards.common import forms
+from bot.cards.common.blocks import (
+    Actions,
+    Block,
+    CardBlock,
+    Facts,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    code,
+    confirm,
+    escape,
+    plain,
+    quote,
+)
+from bot.cards.common.general import details_modal, text_message
+from bot.cards.common.judge_agreement import kappa_text
+from bot.cards.common.words import capitalize, pluralize, shorten, shorten_apart
+from bot.cards.datasets.findings import line_ranges
+from bot.rules.data_policy import NoDelivery
+from bot.rules.judge_agreement import MIN_LABELS
+from bot.values.row_labels import USUAL_ROWS, BatchOutcome
+from storage.records import Dataset, Labelling, LabellingRow
+
+LABEL_DOUBTED, LABEL_ROWS = "label_doubted", "label_rows"
+LABEL_UNLABELLED = "label_unlabelled"
+MAKE_VERSION, DISCARD = "labels_done", "labels_discard"
+KEEP, CHANGE, CHOOSE, DROP = "label_keep", "label_change", "label_choose", "label_drop"
+ANSWERS = (KEEP, CHANGE, CHOOSE, DROP)
+FORM = "label_form"
+KINDS = ("csv", "tsv", "txt", "jsonl", "xlsx")
+LONGEST_TEXT = 2_500
+LONGEST_OPTION, SHORT_OPTION = 75, 40  # characters of a label
+MANY_LABELS = 200  # from here on options are short, so that a form stays within Slack's size
+
+
+@dataclass(frozen=True)
+class RowToLabel:
+    """The next row for one person, who has answered `done` of `of` rows. `labels` are the choices."""
+
+    row: LabellingRow
+    labels: tuple[str, ...]
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class OvertakenRows:
+    """Rows that `version` no longer has with the label that people were shown: those at `lines` of its file have
+    another label, and `missing` rows are gone."""
+
+    version: Dataset
+    lines: tuple[int, ...]
+    missing: int
+
+    @property
+    def count(self) -> int:
+        return len(self.lines) + self.missing
+
+
+def started(dataset: str, count: int) -> str:
+    return f"Choosing up to {pluralize(count, 'row')} of {code(dataset)}. A card will appear in its channel."
+
+
+def open_card(labelling: Labelling, outcome: BatchOutcome) -> Message:
+    """The open batch: how many rows are answered and, after the first answer, the button for the next version."""
+    what, verb = ("doubtful label", "checked") if labelling.source is None else ("new row", "labelled")
+    headline = f"{labelling.dataset}: {outcome.answered:,} of {pluralize(outcome.rows, what)} {verb}"
+    is_whole = outcome.answered == outcome.rows
+    next_step = "make the new version." if is_whole else "label rows. Only you see the row that opens."
+    lines = pluralize(labelling.left_out, "line")
+    left_out = f"{lines} of the file had no text or a question that the dataset already has."
+    return Message.titled(
+        headline,
+        *_numbers(outcome),
+        Text(f"*Next*: {next_step}"),
+        _open_buttons(str(labelling.id), outcome, is_whole=is_whole),
+        Note(left_out) if labelling.left_out else None,
+    )
+
+
+def _open_buttons(number: str, outcome: BatchOutcome, *, is_whole: bool) -> Actions:
+    sure = confirm("Make the new version?", _confirmation(outcome), "Make it", "Not yet")
+    stop = confirm("Discard these rows?", "The answers so far won't be used.", "Discard", "Keep them")
+    label = button("Label rows", LABEL_ROWS, number, style=None if is_whole else "primary")
+    style = "primary" if is_whole else None
+    make = button("Make the new version", MAKE_VERSION, number, style=style, confirm=sure)
+    discard = button("Discard", DISCARD, number, confirm=stop)
+    return actions(label, make, discard) if outcome.answered else actions(label, discard)
+
+
+def closing_card(labelling: Labelling) -> Message:
+    who = f"<@{labelling.closed_by}>"
+    return text_message(
+        f"Writing the answers into the next version of {code(labelling.dataset)}, as {who} asked …"
+    )
+
+
+def done_card(
+    labelling: Labelling,
+    outcome: BatchOutcome,
+    version: Dataset | None,
+    overtaken: OvertakenRows | None = None,
+) -> Message:
+    """The batch after the end. `version` is None if the answers changed nothing."""
+    headline = f"{labelling.dataset}: {pluralize(outcome.answered, 'row')} labelled by {_people(outcome)}"
+    if version:
+        text = f"They are in {code(version.title)}; its card shows what changed."
+    elif overtaken:
+        text = "No new version was made, since no usable answer differs from its row's label."
+    else:
+        text = "Nothing changes: every answer equals the row's label."
+    return Message.titled(
+        headline,
+        *_numbers(outcome),
+        *_outcome(outcome, overtaken),
+        Text(text),
+        Text(f"*Not used*: {_overtaken_text(overtaken)}") if overtaken else None,
+    )
+
+
+def _overtaken_text(overtaken: OvertakenRows) -> str:
+    reasons = []
+    if overtaken.lines:
+        reasons.append(f"has another label in {line_ranges(overtaken.lines)} of its file")
+    if overtaken.missing:
+        reasons.append(f"lacks {pluralize(overtaken.missing, 'row')}")
+    answers = pluralize(overtaken.count, "answer")
+    return f"{answers}, because the newer {code(overtaken.version.title)} {' and '.join(reasons)}."
+
+
+def discarded_card(labelling: Labelling) -> Message:
+    return text_message(
+        f"<@{labelling.closed_by}> discarded the rows of {code(labelling.dataset)} that were waiting for labels."
+    )
+
+
+def failed_notice(labelling: Labelling, why: str) -> Message:
+    return text_message(f"No rows of {code(labelling.dataset)} can be labelled now. {capitalize(why)}")
+
+
+def under_way(dataset: Dataset) -> str:
+    return (
+        f"Rows of {code(dataset.name)} are already being labelled. Press *Label rows* on their card in "
+        f"<#{dataset.owner}>, or *Discard* or *Cancel* there to start over."
+    )
+
+
+def not_shown(dataset: Dataset, why: NoDelivery) -> str:
+    if why == "not in the channel":
+        return "The rows contain customers' words from a channel that you are not in, so they are not shown to you."
+    return (
+        "The rows contain customers' words, and people outside the dataset's channel can read here, so only "
+        f"<@{dataset.uploaded_by}>, who uploaded them, can label them here."
+    )
+
+
+def no_doubted_rows(dataset: str) -> str:
+    return (
+        f"None of its training rows has a doubtful label. {code(f'/finetune label {dataset}')} also takes a file of "
+        "rows without labels."
+    )
+
+
+def no_new_rows(filename: str, sensitive: int = 0) -> str:
+    """`sensitive` rows were left out because they may not leave this machine."""
+    text = f"There are no new rows in {escape(shorten(filename))}: the dataset has these or very similar questions."
+    if sensitive:
+        text += f" {pluralize(sensitive, 'row')} with personal data or a secret may not be sent to a vendor."
+    return text
+
+
+def row_form(shown: RowToLabel) -> Block:
+    """Shows a row with buttons to keep its label, to take the label of similar rows, or to drop it, and a list of all
+    other labels."""
+    row, key = shown.row, f"{shown.row.labelling_id} {shown.row.place}"
+    progress = f"{shown.done:,} of {pluralize(shown.of, 'row')} answered. Each answer is saved at once."
+    blocks: list[CardBlock | Block] = [
+        Text(quote(row.text, LONGEST_TEXT)),
+        Text(_labels_text(row)),
+        _buttons(row, key),
+        *_other_labels(key, shown.labels),
+        Note(progress),
+    ]
+    return details_modal("Which label is right?", blocks)
+
+
+def finished_form(labelling: Labelling, of: int) -> Block:
+    blocks: list[CardBlock] = [
+        Text(f"You have answered all {pluralize(of, 'row')} of {code(labelling.dataset)}. Thank you."),
+        Text("*Next*: make the new version on the card, or let somebody else label the same rows first."),
+        Note("If two people answer the same rows, the card shows how far they agree."),
+    ]
+    return details_modal("All rows answered", blocks)
+
+
+def choice_form(channel: str, dataset: str) -> Block:
+    hint = "A CSV, XLSX or JSONL file with a column of texts. Empty: training rows with doubtful labels."
+    blocks: list[CardBlock | Block] = [
+        Text(f"For {code(shorten(dataset))}: the rows whose labels would help most, one after the other."),
+        forms.text_input("count", "How many rows", str(USUAL_ROWS), optional=False, initial=str(USUAL_ROWS)),
+        forms.file_input("file", "Rows without labels", KINDS, optional=True, hint=hint),
+        Note("Rows that you label are used for training. The held-out rows stay unchanged."),
+    ]
+    return forms.modal("Label rows", FORM, blocks, submit="Choose rows", private=f"{channel} {dataset}")
+
+
+def _labels_text(row: LabellingRow) -> str:
+    if row.given is None:
+        return f"Similar rows are *{escape(shorten(row.likely, 60))}*."
+    before, likely = map(escape, shorten_apart((row.given, row.likely), 60))
+    return f"Its label is *{before}*; similar rows are *{likely}*."
+
+
+def _buttons(row: LabellingRow, key: str) -> Actions:
+    drop = button("Drop the row", DROP, key)
+    if row.given is None:
+        return actions(button(shorten(row.likely, 40), CHANGE, key), drop)
+    before, likely = shorten_apart((row.given, row.likely), 40)
+    keep = button(f"Keep {before}", KEEP, key)
+    change = button(f"Change to {likely}", CHANGE, key)
+    return actions(keep, change, drop)
+
+
+def _other_labels(key: str, labels: tuple[str, ...]) -> list[Block]:
+    """Selects of all labels. An option's value is the row's key and the label's index in the dataset. More labels than
+    one select can have are divided by the alphabet."""
+    names = shorten_apart(labels, LONGEST_OPTION if len(labels) <= MANY_LABELS else SHORT_OPTION)
+    places = list(range(len(labels)))
+    if len(labels) <= forms.MOST_OPTIONS:
+        return [_label_select(key, places, names, "Or another label:")]
+    places.sort(key=lambda place: labels[place].casefold())
+    selects = []
+    for start in range(0, len(places), forms.MOST_OPTIONS):
+        part = places[start : start + forms.MOST_OPTIONS]
+        first = shorten(labels[part[0]])
+        last = shorten(labels[part[-1]])
+        selects.append(_label_select(key, part, names, f"Or another label, {first} to {last}:"))
+    return selects
+
+
+def _label_select(key: str, places: Sequence[int], names: Sequence[str], title: str) -> Block:
+    """A select of the labels at these indices in the dataset. `names` are all labels, shortened."""
+    options = [{"text": plain(names[place], LONGEST_OPTION), "value": f"{key} {place}"} for place in places]
+    select = {
+        "type": "static_select",
+        "action_id": CHOOSE,
+        "placeholder": plain("Another label", 150),
+        "options": options,
+    }
+    return {"type": "section", "text": plain(title, 150), "accessory": select}
+
+
+def _numbers(outcome: BatchOutcome) -> list[CardBlock]:
+    if not outcome.answered:
+        return []
+    pairs = [("Answered", f"{outcome.answered:,} of {outcome.rows:,} by {_people(outcome)}")]
+    between = outcome.between
+    if between:
+        is_known = between.kappa is not None and between.n >= MIN_LABELS
+        kappa = f", {escape(kappa_text(between))}" if is_known else ""
+        agree = f"{between.agreed:,} of {pluralize(between.n, 'pair')} of answers{kappa}"
+        pairs.append(("Two people agree on", agree))
+    return [Facts(pairs)]
+
+
+def _outcome(outcome: BatchOutcome, overtaken: OvertakenRows | None) -> list[CardBlock]:
+    not_used = overtaken.count if overtaken else 0
+    counts = (
+        (outcome.changed, "changed"),
+        (outcome.added, "added"),
+        (outcome.dropped, "dropped"),
+        (outcome.stay, "kept as labelled"),
+        (outcome.disputed, "skipped, since people disagree"),
+        (not_used, "not used"),
+    )
+    parts = [f"{count:,} {word}" for count, word in counts if count]
+    return [Text(f"{', '.join(parts)}.")] if parts else []
+
+
+def _confirmation(outcome: BatchOutcome) -> str:
+    open_rows = outcome.rows - outcome.answered
+    text = f"{pluralize(outcome.changes, 'row')} will change."
+    if open_rows:
+        text += f" {pluralize(open_rows, 'row')} without an answer will be skipped."
+    if outcome.disputed:
+        text += f" {pluralize(outcome.disputed, 'row')} on which people disagree will be skipped."
+    return text
+
+
+def _people(outcome: BatchOutcome) -> str:
+    return pluralize(outcome.people, "person", "people")

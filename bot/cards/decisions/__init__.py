@@ -1,0 +1,1 @@
+"""Cards of estimates and plans."""

@@ -1,0 +1,346 @@
+"""The details of an estimate: exact figures, monthly bills side by side, what moves the result most, and the
+assumptions. The card with the decision is in estimates.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from bot.cards.common import advice
+from bot.cards.common.blocks import (
+    CardBlock,
+    Facts,
+    Figure,
+    Lines,
+    Note,
+    Table,
+    Text,
+    cut,
+    escape,
+    sentence,
+)
+from bot.cards.common.candidates import alternative_name, alternative_text
+from bot.cards.common.payback import hours_caveat, payback_condition, payback_text, share_of_draws
+from bot.cards.common.prices import vendor_prices
+from bot.cards.common.reasons import unknown_successor
+from bot.cards.common.words import SLACK, Spelling, enough_text, planned_time, shorten
+from bot.cards.decisions.assumptions import assumptions
+from bot.rules.advice import Verdict
+from bot.rules.alternatives import Alternative, UnmeasuredModel
+from bot.rules.bills import MonthlyCost
+from bot.rules.facts import Evidence
+from bot.rules.forecast import LIKELY, Outlook
+from bot.rules.payback import enough_volume
+from bot.rules.roi import Estimate, Inputs, Range, Training
+from bot.rules.units import MonthlyVolume, format_months, format_tokens
+from trainers.dataset import Report
+from trainers.money import usd
+from trainers.pricing import PriceRow
+from trainers.types import Price
+
+ZERO = Decimal(0)
+UNKNOWN = Price(None, None, None, None)
+PER_SECTION = 6  # assumptions in a section, which holds 3,000 characters
+_OPTION = re.compile(r"--([a-z][a-z-]+)")
+PARTS: Mapping[str, Callable[[MonthlyCost], Decimal]] = {
+    "Input": lambda bill: bill.input,
+    "Output": lambda bill: bill.output,
+    "Machine": lambda bill: bill.hosting,
+    "Requests": lambda bill: bill.requests,
+    "Upkeep": lambda bill: bill.upkeep,
+    "Total": lambda bill: bill.total,
+}
+OPTIONAL_PARTS = ("Machine", "Requests", "Upkeep")  # rows left out of the bill if all are zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateSummary:
+    """An estimate as the card needs it. `prices` has the rows of the tuned model, its base, and today's model.
+
+    `estimate`, `outlook`, `alternative` and `inputs` are None if a price is missing or today's bill is unknown.
+    `outlook` is also None if the verdict withholds the saving. `today` is the bill of today's model, which may be known
+    even without an estimate; so may `volume`. `training`, `measuring_usd` (both models' answers to the held-out rows,
+    and the judge's) and `machine_usd` (the part of it for a machine billed by the hour) cover all expected runs.
+    `is_guess` is True if `minutes` is guessed from the model's size. `memory` says in one line whether the training
+    fits. `sweep_note` follows the tokens of a sweep. `offered` is the cheapest capable model, if it costs less than
+    today's and is not measured. `asks_vendor` is True if the vendor confirms its price before approval.
+    `made_on` is the day of the estimate.
+    """
+
+    name: str
+    report: Report
+    training: Training | None
+    minutes: Range | None
+    estimate: Estimate | None
+    outlook: Outlook | None
+    alternative: Alternative | None
+    prices: tuple[PriceRow, ...]
+    evidence: Evidence
+    inputs: Inputs | None
+    verdict: Verdict
+    memory: str | None = None
+    sweep_note: str = ""
+    is_guess: bool = False
+    offered: UnmeasuredModel | None = None
+    measuring_usd: Decimal = ZERO
+    machine_usd: Decimal = ZERO
+    asks_vendor: bool = False
+    today: MonthlyCost | None = None
+    volume: MonthlyVolume | None = None
+    made_on: date | None = None
+
+
+def details(summary: EstimateSummary, target: str, spelling: Spelling = SLACK) -> list[CardBlock]:
+    """Everything behind the verdict: exact figures, all reasons, what moves the result, assumptions, price sources."""
+    alternative = summary.alternative
+    parts = [Text(f"*{escape(advice.headline(summary.verdict, spelling))}*"), *_numbers(summary, target)]
+    if alternative and not hides_savings(summary):
+        parts.append(Text(escape(cut(alternative_text(alternative), 900))))
+    parts += [*advice.reason_blocks(summary.verdict, spelling), *_basis(summary, spelling)]
+    sources = [
+        f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}"
+        for row in summary.prices
+        if row.price != UNKNOWN or row.usd_per_hour is not None or row.hosted_usd_per_hour is not None
+    ]
+    if sources:
+        parts.append(Note(f"Prices: {'; '.join(dict.fromkeys(sources))}."))
+    return parts
+
+
+def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
+    """The figures, the most important first."""
+    estimate = summary.estimate
+    if estimate is None:
+        bill = [("Each month today", monthly(summary.today))] if summary.today else []
+        return [escaped_facts([*bill, *_one_off_facts(summary), *_offered(summary)])]
+    today = [("Each month today", monthly(estimate.monthly_before)), *other_bill(summary)]
+    if hides_savings(summary):
+        return [escaped_facts([*today, *_one_off_facts(summary)])]
+    if_enough = ", if one machine is enough" if rests_on_one_machine(estimate) else ""
+    tuned = ("Each month tuned", f"{monthly(estimate.monthly_after)}{if_enough}")
+    bills = Table(
+        _bills(summary, estimate),
+        f"Cost a month: {shorten(summary.name)} on {shorten(target, 60)}",
+        otherwise=(escaped_facts([*today, tuned]),),
+    )
+    saved = [_saving(estimate, summary.outlook), *_succession(estimate), *_machines(estimate)]
+    worth = estimate.errors_avoided_usd  # part of the saving, beside the difference between the bills
+    if worth:
+        fewer = "Fewer" if worth > 0 else "More"
+        saved.append((f"{fewer} wrong answers, a month", usd(abs(worth))))
+    rest = [*_chances(summary), *_one_off_facts(summary), *_offered(summary)]
+    return [escaped_facts(saved), bills, escaped_facts(rest)]
+
+
+def _offered(summary: EstimateSummary) -> list[tuple[str, str]]:
+    """The bill of a cheaper model without training, which nobody has measured."""
+    offered = summary.offered
+    if offered is None:
+        return []
+    _, _, name = offered.name.rpartition("/")
+    return [(f"Each month, {shorten(name, 30)}", f"{monthly(offered.monthly)}, not measured")]
+
+
+def hides_savings(summary: EstimateSummary) -> bool:
+    """True if no saving is shown, because the tuned model must not or need not be used."""
+    estimate = summary.estimate
+    return summary.verdict.withholds_saving or (estimate is not None and estimate.months_left == 0)
+
+
+def rests_on_one_machine(estimate: Estimate) -> bool:
+    """True if one machine is counted because nobody knows how many the volume needs."""
+    return bool(estimate.monthly_after.hosting) and estimate.machines is None
+
+
+def monthly(bill: MonthlyCost) -> str:
+    if not bill.total:
+        return "no charge"
+    amounts = {name.lower(): part(bill) for name, part in PARTS.items() if name != "Total"}
+    lines = [f"{usd(amount)} {name}" for name, amount in amounts.items() if amount]
+    return f"{usd(bill.total)} ({', '.join(lines)})" if len(lines) > 1 else lines[0]
+
+
+def _one_off_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
+    """One-off costs, times and the payback."""
+    pairs = [("Training, one-off", _training(summary))]
+    if summary.measuring_usd:
+        machine = f", of which {usd(summary.machine_usd)} for its machine" if summary.machine_usd else ""
+        pairs.append(("Measuring, one-off", f"{usd(summary.measuring_usd)}{machine}"))
+    pairs += [*price_facts(summary), ("Training takes", training_time(summary))]
+    if summary.memory:
+        pairs.append(("Memory", summary.memory))
+    estimate = summary.estimate
+    if estimate is None or hides_savings(summary):
+        return pairs
+    pairs.append(("Pays back", payback_text(estimate.payback_months) + payback_range_text(summary.outlook)))
+    enough = enough_volume(estimate, summary.outlook)
+    if enough is None:
+        pairs.append(("Break-even volume", "none: each token costs as much or more"))
+    elif enough:
+        likely = f", in {LIKELY:.0%} of simulations" if summary.outlook else ""
+        pairs.append(("Break-even volume", f"{enough_text(enough, estimate.tokens_per_request)}{likely}"))
+    return pairs
+
+
+def price_facts(summary: EstimateSummary, *, is_short: bool = False) -> list[tuple[str, str]]:
+    row = summary.prices[0] if summary.prices else None
+    asks_vendor = summary.asks_vendor and not is_short
+    text = None
+    if row:
+        text = vendor_prices(row, summary.made_on, asks_vendor=asks_vendor, is_short=is_short)
+    return [("Prices", text)] if text else []
+
+
+def training_time(summary: EstimateSummary) -> str:
+    minutes = summary.minutes
+    low, high = (float(minutes.low) * 60, float(minutes.high) * 60) if minutes else (None, None)
+    return planned_time(low, high, is_guess=summary.is_guess)
+
+
+def payback_range_text(outlook: Outlook | None) -> str:
+    """' (36 days to 3.2 months)', the range of 90% of the simulations; '' without simulations or a range."""
+    if outlook is None or outlook.payback_months.p5 is None:
+        return ""
+    early, late = outlook.payback_months.p5, outlook.payback_months.p95
+    soon = format_months(early) if early else "at once"
+    return f" ({soon} to {'never' if late is None else format_months(late)})" if early != late else ""
+
+
+def _bills(summary: EstimateSummary, estimate: Estimate) -> list[tuple[str, ...]]:
+    """The monthly bills side by side, as rows of a table."""
+    alternative = summary.alternative if other_bill(summary) else None
+    bills = {"Today": estimate.monthly_before, "Tuned": estimate.monthly_after}
+    if alternative:
+        other = shorten(alternative_name(alternative))
+        bills = {
+            "Today": estimate.monthly_before,
+            other: estimate.monthly_alternative,
+            "Tuned": estimate.monthly_after,
+        }
+    rows: list[tuple[str, ...]] = [("A month", *bills)]
+    for name, part in PARTS.items():
+        amounts = [part(bill) for bill in bills.values()]
+        if any(amounts) or name not in OPTIONAL_PARTS:
+            rows.append((name, *(Figure(usd(amount), amount) for amount in amounts)))
+    return rows
+
+
+def _training(summary: EstimateSummary) -> str:
+    training = summary.training
+    if training is None:
+        return "unknown"
+    cost = _range(training.usd) if training.usd.high else "no charge"
+    in_runs = f" in {training.runs} runs" if training.runs > 1 else ""
+    count = f"{'about ' if training.is_estimated else ''}{format_tokens(training.billed_tokens)}"
+    text = f"{cost} for {count} tokens{summary.sweep_note}{in_runs}"
+    estimate = summary.estimate
+    work = estimate.people_usd + estimate.labels_usd if estimate else ZERO
+    return f"{text}; staff time and labels {usd(work)}" if work else text
+
+
+def _saving(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
+    """The monthly saving. A loss is shown as a cost, since "saves minus $48.00" is hard to read."""
+    a_month = saving_range(estimate, outlook)
+    if estimate.saving_month >= 0:
+        return "Saves a month", _range(a_month) if estimate.saving_month else "nothing"
+    return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
+
+
+def saving_range(estimate: Estimate, outlook: Outlook | None) -> Range:
+    if outlook and outlook.saving_month.p5 is not None and outlook.saving_month.p95 is not None:
+        return Range(outlook.saving_month.p5, estimate.saving_month, outlook.saving_month.p95)
+    return estimate.saving_month_range
+
+
+def _machines(estimate: Estimate) -> list[tuple[str, str]]:
+    count = estimate.machines
+    if estimate.machines_range:
+        low, high = estimate.machines_range
+        between = f" ({low:,} to {high:,})" if low != high else ""
+        value = f"about {count:,}{between} of the vendor's, guessed from the model's size"
+        return [("Machines", value)]
+    if not estimate.on_own_machine:
+        return [("Machines", f"{count:,} of the vendor's")] if count else []
+    if count is None:
+        return [("Machines", "number unknown, because the speed of yours is not measured")]
+    return [("Machines", "one like yours is enough" if count == 1 else f"{count:,} like yours")]
+
+
+def _succession(estimate: Estimate) -> list[tuple[str, str]]:
+    """The saving from the day on which the model that it is compared with ends."""
+    succession = estimate.succession
+    if succession is None:
+        return []
+    name, saving = f"From {succession.ends}", succession.saving_month
+    if saving is None:
+        unknown = unknown_successor(succession.successor)
+        return [(name, f"unknown: {succession.model} ends, and {unknown}")]
+    difference = f"saves {usd(saving)} a month" if saving >= 0 else f"costs {usd(-saving)} a month more"
+    successor = f"{succession.successor}, the successor of {succession.model}"
+    return [(name, f"{difference}, compared with {successor}")]
+
+
+def _chances(summary: EstimateSummary) -> list[tuple[str, str]]:
+    """How likely it pays back, and the net value, from the simulations."""
+    outlook = summary.outlook
+    if outlook is None:
+        return []
+    rests_on = payback_condition(is_good=summary.evidence.is_good, is_time_said=outlook.is_time_said)
+    is_free = summary.estimate is not None and not summary.estimate.one_off_usd
+    end = hours_caveat(
+        outlook.bearable_hours, f"paid back within {format_months(outlook.target_months)} " if is_free else ""
+    )
+    within = f"in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{end}"
+    label = "Saves money" if is_free else f"Pays back within {format_months(outlook.target_months)}"
+    pairs = [(label, within)]
+    npv = outlook.npv
+    if npv.p5 is None or npv.p50 is None or npv.p95 is None:
+        return pairs
+    over = format_months(outlook.horizon_months)
+    return [*pairs, (f"Net value over {over}", f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})")]
+
+
+def other_bill(summary: EstimateSummary) -> list[tuple[str, str]]:
+    """The bill of the alternative that the saving is compared with, unless that is today's model."""
+    estimate, other = summary.estimate, summary.alternative
+    if estimate is None or other is None or estimate.monthly_alternative == estimate.monthly_before:
+        return []
+    return [(f"Each month, {shorten(alternative_name(other), 60)}", monthly(estimate.monthly_alternative))]
+
+
+def escaped_facts(pairs: Sequence[tuple[str, str]]) -> Facts:
+    return Facts([(escape(name), sentence(value)) for name, value in pairs])
+
+
+def _range(amounts: Range) -> str:
+    expected, low, high = usd(amounts.expected), usd(amounts.low), usd(amounts.high)
+    return expected if low == high else f"{expected} ({low} to {high})"
+
+
+def _basis(summary: EstimateSummary, spelling: Spelling) -> list[CardBlock]:
+    """What moves the result most, and the assumptions with their reasons."""
+    blocks: list[CardBlock] = []
+    if summary.outlook and summary.outlook.tornado:
+        over = format_months(summary.outlook.horizon_months)
+        swings = [
+            f"• {swing.name}: {usd(swing.at_low)} at {swing.low_value}, {usd(swing.at_high)} at {swing.high_value}"
+            for swing in summary.outlook.tornado
+        ]
+        blocks += [
+            Text(f"*What moves the net value over {over} most, one at a time*"),
+            Lines([*map(escape, swings)]),
+        ]
+    if summary.inputs:
+        lines = []
+        for assumption in assumptions(summary.inputs, summary.volume):
+            # Write options as they are typed where the sentence is read.
+            why = _OPTION.sub(lambda option: spelling.option(option[1].replace("-", "_")), assumption.why)
+            lines.append(f"• {assumption.name}: {assumption.value}. {why}")
+        blocks.append(Text("*Assumptions*"))
+        blocks += [
+            Lines([*map(sentence, lines[at : at + PER_SECTION])]) for at in range(0, len(lines), PER_SECTION)
+        ]
+    return blocks

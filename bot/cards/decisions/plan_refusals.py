@@ -1,0 +1,77 @@
+"""Why a plan is refused or no longer holds: a newer plan, prices that rose, and a sweep that isn't possible. Also what
+a rented machine costs."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from bot.cards.common.blocks import code
+from bot.cards.common.words import pluralize
+from bot.rules.plans import SweepConflict
+from trainers.money import usd
+from trainers.pricing import PriceRow
+from trainers.rentals.prices import WHO, Rental
+
+# share of the rented time; the rest is for loading and uploading (rentals/attempt.py)
+STOPS_AT = Decimal("0.85")
+
+
+def superseded_by(by: int, requester: str, link: str | None = None) -> str:
+    """A sentence for the old plan's card. `link` is the address of the new plan's card."""
+    which = f"<{link}|run {by}>" if link else f"run {by}"
+    return f"Replaced by {which}, requested by <@{requester}>. Earlier approvals no longer count."
+
+
+def superseded_refusal(number: int, by: int) -> str:
+    """For a person who clicks a button on the old plan's card."""
+    return f"Nothing was done: run {number} was replaced by run {by}. Decide on the card of run {by}."
+
+
+def rent_text(rental: Rental, expected_minutes: Decimal | None) -> str:
+    """For approvers: what is rented, at what price, and for how long."""
+    minutes = pluralize(rental.minutes, "minute")
+    text = (
+        f"It rents {rental.hardware} from {WHO} at {usd(rental.usd_per_hour)} an hour for at most {minutes}. Whether "
+        "time spent waiting for the machine is billed is unknown."
+    )
+    if expected_minutes is not None and expected_minutes > STOPS_AT * rental.minutes:
+        text += f" The training may need more than {minutes} and would then stop early: raise [hf] minutes."
+    return text
+
+
+def price_rise_text(approved: Rental, now: Rental) -> str:
+    return (
+        f"{WHO} now charges {usd(now.usd_per_hour)} an hour for {now.hardware}, and {usd(approved.usd_per_hour)} was "
+        "approved."
+    )
+
+
+def listed_price_rise_text(before: PriceRow, now: PriceRow) -> str | None:
+    """Which of the target's prices has risen, None if none has. That of the machine which serves it is compared when it
+    is started, with the vendor's own (services/models/deployments.py)."""
+    prices = (
+        ("1M tokens of training", before.price.training, now.price.training),
+        ("1M tokens of input", before.price.input, now.price.input),
+        ("1M tokens of output", before.price.output, now.price.output),
+        ("an hour of training", before.usd_per_hour, now.usd_per_hour),
+    )
+    for unit, old, new in prices:
+        if old is not None and new is not None and new > old:
+            return f"{code(now.model)} costs ${new:f} for {unit} now, and it was ${old:f} when the plan was made."
+    return None
+
+
+def unswept_text(unswept: SweepConflict, title: str) -> str:
+    """Why a sweep is refused. `title` is the provider's."""
+    match unswept.why:
+        case "one set a job":
+            return (
+                f"`sweep=` needs our own trainer; {title} trains one set of hyperparameters per job. Leave it out, or "
+                "choose a target that starts with `local/`."
+            )
+        case "method" | "engine":
+            return f"`{unswept.why}={unswept.name}` can't be combined with `sweep=`. Leave one of them out."
+        case "given twice":
+            return f"`{unswept.name}=` is given twice: alone and in the sweep. Remove one."
+        case "patience":
+            return "A sweep stops weaker trials itself, so `patience=` can't be combined with `sweep=`. Leave one out."

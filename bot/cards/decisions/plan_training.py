@@ -1,0 +1,176 @@
+"""What a plan trains, in short, for its card and its forms: the method, the settings that somebody chose, the rows that
+a model labelled, and why it is trained now. The money and the verdict are in plans.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bot.cards.common.blocks import code, escape
+from bot.cards.common.candidates import quality, short_meaning
+from bot.cards.common.words import about_usd, interval, listed, percent, pluralize, share_text, shorten
+from bot.rules.plans import (
+    ChangedSetting,
+    Continued,
+    Plan,
+    Retraining,
+    TaughtRows,
+    chosen_settings,
+    describe_sweep,
+    format_value,
+    trains_the_same,
+)
+from trainers.evaluation.results import Rung
+from trainers.methods import option_name
+from trainers.money import from_micros
+
+SHOWN_SETTINGS = 4
+IN_TITLE = {"dpo": "DPO", "grpo": "GRPO", "head": "classifier only", "full": "whole encoder"}
+# What people call the fields of a question that a plan took over.
+CONTINUED = {
+    "current": "today's model",
+    "volume": "the volume",
+    "prompt_tokens": "the tokens of a request",
+    "batch_share": "the share that can wait",
+    "wrong_usd": "the cost of a wrong answer",
+    "target": "the model to train",
+    "people_hours": "the staff time",
+    "people_rate": "the staff time",
+    "label_count": "the labels to pay",
+    "label_usd": "the labels to pay",
+    "retrain_months": "the upkeep",
+    "monitoring_usd": "the upkeep",
+    "judge": "the judge",
+    "hosting_hours": "the serving machine",
+    "serving_speed": "the serving machine",
+    "utilisation": "the serving machine",
+    "runs": "the number of runs",
+    "method": "the training's settings",
+    "hyperparameters": "the training's settings",
+    "sweep": "the training's settings",
+    "patience": "the training's settings",
+}
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """The newest finished run on the same dataset and target. `name` links to its card. `rung` is its model's score on
+    the plan's held-out rows, None if it was measured on others."""
+
+    name: str
+    plan: Plan
+    rung: Rung | None = None
+
+
+def method_suffix(plan: Plan) -> str:
+    """What is special about the method, for headlines: ' (GRPO)', ' (sweep of 3 trials)'; '' for a plain run."""
+    if plan.swept is not None:
+        return f" (sweep of {plan.swept.arms} trials)"
+    return f" ({IN_TITLE[plan.method]})" if plan.method in IN_TITLE else ""
+
+
+def training_facts(plan: Plan, before: EarlierRun | None = None) -> list[tuple[str, str]]:
+    """The method, and the settings that differ from those of the run before; nothing for a plain run."""
+    changed = chosen_settings(plan, before.plan if before else None)
+    told_elsewhere = {name for name, _ in plan.swept.sweep} if plan.swept else set()
+    if before is None:
+        told_elsewhere.add("samples")  # named with the method
+    settings = [_setting(each, before) for each in changed if each.name not in told_elsewhere]
+    is_plain = plan.method == "supervised" and plan.validation_split is None
+    if is_plain and not settings:
+        return []
+    text = _method(plan)
+    if settings:
+        text = f"{text}; {listed(settings, SHOWN_SETTINGS)}"
+    return [("Training", text)]
+
+
+def taught_facts(plan: Plan) -> list[tuple[str, str]]:
+    """How many of the training rows a model labelled, and how many of these labels may be wrong."""
+    if not plan.taught:
+        return []
+    return [("Training rows", f"{plan.n_train:,}, {'; '.join(map(_taught, plan.taught))}")]
+
+
+def without_training_facts(plan: Plan) -> list[tuple[str, str]]:
+    """The cheapest model that could do without training, with which a tuned one has to compete."""
+    other = plan.advised.unmeasured if plan.advised else None
+    if other is None:
+        return []
+    cost = about_usd(from_micros(other.monthly_micros))
+    name = escape(shorten(other.name.rpartition("/")[2], 30))
+    return [("Without training", f"{name}, {cost} a month if it is good enough")]
+
+
+def retraining_text(retraining: Retraining) -> str:
+    return (
+        f"*Why now*: {code(retraining.model)}, which this dataset relies on today, ends on {retraining.ends}."
+    )
+
+
+def continued_text(plan: Plan, continued: Continued) -> str:
+    """What the requester left out, and where it was taken from."""
+    names = []
+    for field in continued.fields:
+        name = CONTINUED[field]
+        if field == "current":
+            name = f"{name} ({escape(shorten(str(plan.current)))})"
+        names.append(name)
+    what = listed(list(dict.fromkeys(names)), SHOWN_SETTINGS)
+    source = f"the estimate of {continued.day} that <@{continued.person}> shared"
+    if continued.run is not None:
+        source = f"run {continued.run}, planned on {continued.day}"
+    text = f"*Taken from {source}*: {what}."
+    if continued.bar is not None:
+        tried = share_text(continued.bar)
+        text += f" That estimate tried out a bar of {tried}; plans are judged by the team's."
+    return text
+
+
+def earlier_text(plan: Plan, before: EarlierRun) -> str:
+    """What the last model on this target reached; the plan's own verdict leaves it out. '' if nobody measured it."""
+    if before.rung is None:
+        return ""
+    score = f"{quality(before.rung)} {short_meaning(before.rung)}"
+    if trains_the_same(plan, before.plan):
+        return f"Exactly this was trained before ({before.name}): {score}."
+    return f"Not in the verdict: the last model on this target ({before.name}) has {score}."
+
+
+def _method(plan: Plan) -> str:
+    if plan.swept is not None:
+        return f"sweep of {plan.swept.arms} trials: {escape(describe_sweep(plan.swept.sweep))}"
+    match plan.method:
+        case "supervised":
+            text = "one run"
+        case "dpo":
+            text = "DPO on preference pairs"
+        case "grpo":
+            text = "GRPO"
+            samples = dict(plan.hyperparameters).get("samples")
+            if samples:
+                text = f"GRPO, {samples} answers sampled per question"
+        case "head":
+            text = "a classifier on the encoder, which stays as it is"
+        case "full":
+            text = "the whole encoder"
+    if plan.stopping:
+        return f"{text}, stopped after {pluralize(plan.stopping.patience, 'validation')} without improvement"
+    return text
+
+
+def _setting(changed: ChangedSetting, before: EarlierRun | None) -> str:
+    value = "default" if changed.value is None else format_value(changed.value)
+    text = escape(f"{option_name(changed.name)} {value}")
+    if before is None:
+        return text
+    then = "default" if changed.before is None else format_value(changed.before)
+    return f"{text} ({escape(then)} in {before.name})"
+
+
+def _taught(taught: TaughtRows) -> str:
+    text = f"{taught.rows:,} of them labelled by {escape(shorten(taught.teacher, 60))}"
+    if taught.score is None or taught.low is None or taught.high is None:
+        return f"{text}, whose accuracy is no longer known"
+    wrong = round(taught.rows * (1 - taught.score))
+    few = f"so about {wrong:,} may be wrong" if wrong else "so hardly any is wrong"
+    return f"{text} ({percent(taught.score)} right, {interval(taught.low, taught.high)}), {few}"

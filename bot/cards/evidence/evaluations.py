@@ -1,0 +1,480 @@
+"""An evaluation before its result: the question about its cost, its progress, its end, and the form to request it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards.common import forms
+from bot.cards.common.blocks import (
+    Block,
+    CardBlock,
+    Facts,
+    Lines,
+    Message,
+    Note,
+    Steps,
+    Task,
+    TaskStatus,
+    Text,
+    actions,
+    button,
+    code,
+    confirm,
+    cut,
+    escape,
+)
+from bot.cards.common.candidates import FORM_NAMES, arm_name, bar_share, short_name
+from bot.cards.common.forms import modal
+from bot.cards.common.general import text_message
+from bot.cards.common.judge_agreement import bias_warning, judged_models, max_judge_questions
+from bot.cards.common.plan_money import budget_left
+from bot.cards.common.words import (
+    at_most,
+    booked,
+    charge,
+    percent,
+    percent_done,
+    pluralize,
+    progress_bar,
+    shorten,
+    time_left,
+)
+from bot.cards.evidence import prompt_search
+from bot.rules.budgets import Budget
+from bot.rules.facts import TASK_KINDS, Standard
+from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, ShotsTried, Stage
+from storage.records import Measurement, MeasurementState
+
+MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
+# form fields under which their own refusals are shown
+ANSWERED_BELOW = (
+    "judge",
+    "because",
+    "prompt",
+    "optimise",
+)
+STAGES: dict[Stage, str] = {
+    "preparing": "is preparing its questions",
+    "pricing": "is preparing its questions",
+    "asking": "is waiting for confirmation",
+    "choosing": "is choosing examples",
+    "searching": "is optimising the prompt",
+    "measuring": "is running",
+    "consulting": "is being judged by a model",
+    "judging": "is being scored",
+}
+ENDED: dict[MeasurementState, str] = {
+    "asked": "is waiting",
+    "running": "is running",
+    "done": "is done",
+    "failed": "failed",
+    "cancelled": "was cancelled",
+}
+# More are only counted: a card has no room for more tasks and lines.
+SHOWN_ARMS, SHOWN_OPEN = 30, 4
+LEAST_SECONDS = 20
+EXPIRY = "Expires in 24 hours if nobody confirms."
+LONGEST_REASON = 300
+
+
+@dataclass(frozen=True)
+class BaselineChoices:
+    """What the form offers. `dataset` is preselected. `may_overrule` is True if the team has data rules that a reason
+    can override."""
+
+    datasets: Sequence[str]
+    models: Sequence[str]
+    dataset: str | None = None
+    may_overrule: bool = False
+
+
+def request_card(
+    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, budget: Budget
+) -> Message:
+    """What will be asked and the maximum cost, before anything is spent."""
+    price = f"for {at_most(progress.most_micros)}" if progress.most_micros else "at no charge"
+    what = f"Measure {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
+    if plan.teaches:
+        rows = pluralize(plan.n_holdout, "row")
+        what = f"Let {shorten(str(plan.arms[0].model))} label {rows} of {shorten(plan.title)}"
+    headline = f"{what} {price}?"
+    warning = bias_warning(plan.judge, judged_models(plan))
+    return Message.titled(
+        headline,
+        Facts(_facts(plan, progress, budget)),
+        Lines(_asked_lines(progress.arms)),
+        Note(f"⚠ {escape(warning)}") if warning else None,
+        actions(measure_button(measurement, plan, progress), button("Cancel", CANCEL, str(measurement.id))),
+        Note(f"Measurement m{measurement.id}, requested by <@{measurement.requested_by}>. {EXPIRY}"),
+    )
+
+
+def measure_button(measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> Block:
+    words = "Measure"
+    sure = _sure(plan, progress)
+    if plan.teaches:
+        words = "Label the rows"
+    elif plan.promotes:
+        words = "Open the rows"
+        sure = _sure_to_open(plan, plan.promotes, progress)
+    return button(words, MEASURE, str(measurement.id), style="primary", confirm=sure)
+
+
+def progress_card(
+    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, now: float
+) -> Message:
+    """The card that is edited in place."""
+    headline = _headline(measurement, plan, STAGES[progress.stage])
+    done = f"{progress_bar(_share(progress))}, {_time_left(progress, now)}"
+    if progress.stage == "searching":  # nobody knows how many prompts will be tried
+        done = _time_left(progress, now)
+    share: list[CardBlock] = [Text(done), Facts(_spent(progress))] if progress.arms else []
+    stop = confirm(
+        f"Cancel measurement m{measurement.id}?",
+        "Answers so far are kept, and their cost stays. The same measurement would continue from them.",
+        "Cancel it",
+        "Keep it running",
+    )
+    return Message.titled(
+        headline,
+        *_steps(progress),
+        *share,
+        Note(escape(cut(progress.note, 900))) if progress.note else None,
+        actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=stop)),
+    )
+
+
+def closed_card(
+    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, why: str = ""
+) -> Message:
+    """The same card after the end, without buttons. `why` is our own mrkdwn."""
+    again = "Answers so far are kept. Measuring again asks only the remaining questions."
+    if plan.promotes:
+        again = "Nobody saw a score on the sealed rows. Answers so far are kept."
+    facts = [_answers(progress), ("Cost", booked(measurement.actual_micros or 0, progress.lost_micros))]
+    return Message.titled(
+        _headline(measurement, plan, ENDED[measurement.state]),
+        Text(why) if why else None,
+        *_arms(progress, is_over=True),
+        Facts(facts) if progress.arms else None,
+        Note(again) if progress.answered else None,
+        notice=why,
+    )
+
+
+def unknown_kind(plan: LadderPlan) -> list[str]:
+    """Why no free candidate was measured on answers whose kind an older version of the bot has not recorded."""
+    if plan.labels or plan.scoring is not None:
+        return []
+    return [
+        "Free candidates were left out, because this dataset was checked by an older version of the bot. If its "
+        "answers are JSON, upload it again under the same name, and they are measured too."
+    ]
+
+
+def left_out(arms: Sequence[ArmProgress]) -> list[str]:
+    """Lines that say which candidates a result leaves out, and why; unescaped."""
+    reasons = dict.fromkeys(arm.failed for arm in arms if arm.failed)
+    return [
+        f"Left out: {'; '.join(arm_name(arm.arm, 40) for arm in arms if arm.failed == reason)}: {reason}"
+        for reason in reasons
+    ]
+
+
+def fewer_examples(plan: LadderPlan) -> list[str]:
+    """A line that says that the prompts hold fewer examples than were asked for; unescaped."""
+    there = max((arm.examples for arm in plan.arms if arm.rung == "kshot"), default=0)
+    if not there or there >= plan.shots_asked:
+        return []
+    rows = f"only {pluralize(there, 'training row')} can be shown as {'an example' if there == 1 else 'examples'}"
+    return [f"{plan.shots_asked} examples were asked for, but {rows}."]
+
+
+def shots_notes(tried: Sequence[ShotsTried]) -> list[str]:
+    """Lines that give the score of each number of examples; unescaped."""
+    return [
+        f"Examples for {model}, on {pluralize(mine[0].rows, 'training row')}: "
+        + ", ".join(f"{each.arm.shots}: {percent(each.share)}" for each in mine)
+        for model in dict.fromkeys(each.arm.model for each in tried)
+        if (mine := [each for each in tried if each.arm.model == model])
+    ]
+
+
+def declined(arms: Sequence[ArmProgress]) -> list[str]:
+    """Lines about candidates whose questions were declined, which their scores include; unescaped."""
+    return [
+        f"{arm_name(arm.arm)}: {len(arm.declined):,} of {arm.of:,} questions got no answer and count as wrong"
+        + (f": {cut(arm.why_declined, 300)}" if arm.why_declined else ".")
+        for arm in arms
+        if arm.declined and not arm.failed
+    ]
+
+
+def progress_line(progress: LadderProgress, now: float) -> str:
+    """The progress of an open measurement; follows its name in a list."""
+    words = STAGES[progress.stage].removeprefix("is ")
+    if progress.stage == "asking":
+        return f"{words}, {at_most(progress.most_micros)}"
+    if progress.stage == "measuring":
+        return f"{words}, {percent_done(_share(progress))}% done, {_time_left(progress, now)}"
+    return words
+
+
+def form(channel: str, choices: BaselineChoices) -> Block:
+    rungs = [(name, words) for name, words in FORM_NAMES.items() if name not in ("optimised", "tuned")]
+    blocks = [
+        forms.select_input("dataset", "Dataset", choices.datasets, initial=choices.dataset),
+        forms.multi_select_input(
+            "models",
+            "Models to ask",
+            choices.models,
+            placeholder="Your own trainer's",
+            hint="Each answers every held-out row, once per alternative. You see the cost before anything is sent.",
+        ),
+        forms.checkbox_input("rungs", "Alternatives to measure", rungs),
+        forms.text_input(
+            "judge",
+            "Judge, if answers are free text",
+            "openai/gpt-4o-mini",
+            hint="A model that decides whether an answer is acceptable. Empty: F1, which counts shared words.",
+        ),
+        forms.text_input(
+            "bar",
+            "Quality bar",
+            "85%",
+            hint="The share of right answers that you need. Empty: the dataset's bar, 85% by default.",
+        ),
+        forms.task_input("The advice depends on it: facts need retrieval, reasoning needs a better model."),
+        forms.long_text_input(
+            "prompt",
+            "Your prompt today",
+            "Sort this message into one of our categories …",
+            hint="The instruction before each text. Empty: a plain one with the labels or the JSON fields.",
+        ),
+        forms.text_input(
+            "shots",
+            "Examples in a prompt",
+            "auto",
+            hint="A number from 1 to 50, or auto: the number that does best on training rows. Empty: ten.",
+        ),
+        forms.text_input(
+            "optimise",
+            "Budget to search for a better prompt",
+            "$2",
+            hint="Searches on training rows, for the first of the models. Empty: your prompt stays as it is.",
+        ),
+    ]
+    if choices.may_overrule:
+        because = forms.long_text_input(
+            "because",
+            "Why override a soft data rule?",
+            "the customers agreed, ticket LEGAL-12",
+            hint="Empty: the team's rules decide where these rows may go. A reason is kept in the audit log.",
+            most=LONGEST_REASON,
+        )
+        blocks.append(because)
+    return modal("Measure alternatives", FORM, blocks, submit="Continue", private=channel)
+
+
+def new_standard(name: str, person: str, before: Standard, after: Standard) -> Message:
+    """A word in the channel that verdicts on a dataset now have another bar, or another aim."""
+    changes = []
+    if after.bar != before.bar:
+        changes.append(f"the bar to {bar_share(after.bar)} ({_was(before)})")
+    if after.task != before.task and after.task:
+        was = f"it was {TASK_KINDS[before.task]}" if before.task else "none was set"
+        aim = TASK_KINDS[after.task]
+        changes.append(f"the kind of task to “{aim}” ({was})")
+    return text_message(
+        f"<@{person}> set {' and '.join(changes)} for {code(shorten(name))}. Its verdicts use that from now on."
+    )
+
+
+def _was(before: Standard) -> str:
+    return f"it was {'' if before.is_bar_set else 'the usual '}{bar_share(before.bar)}"
+
+
+def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
+    what = f"{pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
+    if plan.teaches:
+        what = f"{pluralize(plan.n_holdout, 'row')} of {shorten(plan.title)}, labelled by a model"
+    elif plan.promotes:
+        what = sealed_subject(plan, plan.promotes)
+    return f"Measurement m{measurement.id} {words}: {what}"
+
+
+def sealed_subject(plan: LadderPlan, model: str) -> str:
+    """What a measurement on sealed rows is about, for headlines and lists; unescaped."""
+    rows = pluralize(plan.n_holdout, "sealed row")
+    return f"{rows} of {shorten(plan.title)}, to decide on {shorten(model, 40)}"
+
+
+def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[tuple[str, str]]:
+    rows = "row" if plan.teaches else "held-out row"
+    pairs = [
+        ("Cost", at_most(progress.most_micros)),
+        ("Budget left", budget_left(budget)),
+        ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, rows)}"),
+        ("Quality bar", bar_share(plan.bar)),
+        ("Prompt", _prompt(plan)),
+    ]
+    if plan.documents:
+        pairs.append(("Knowledge", pluralize(len(plan.documents), "document")))
+    if plan.chooses_shots:
+        pairs.append(("Examples", "0, 5, 10 or 20, chosen on training rows"))
+    if plan.search is not None:
+        pairs.append(prompt_search.budget(plan.search))
+    if plan.judge is not None:
+        questions = pluralize(max_judge_questions(plan), "question")
+        pairs.append(("Judge", f"{escape(shorten(plan.judge, 60))}, up to {questions}"))
+    return pairs
+
+
+def _prompt(plan: LadderPlan) -> str:
+    if plan.prompt:
+        return "your own"
+    if plan.labels:
+        return "a plain instruction with the labels"
+    if plan.has_objects:
+        return "a plain instruction with the fields"
+    return "a plain instruction"
+
+
+def _asked_lines(arms: Sequence[ArmProgress]) -> list[str]:
+    """A line for each model with its alternatives."""
+    lines = []
+    for model in dict.fromkeys(arm.arm.model for arm in arms):
+        mine = [arm for arm in arms if arm.arm.model == model]
+        names = ", ".join(short_name(arm.arm) for arm in mine if not arm.failed)
+        if model is None:
+            lines.append(f"• {names}: trained on this machine from your rows, free")
+        elif names:
+            before = sum(arm.answered for arm in mine)
+            earlier = f"; {pluralize(before, 'answer')} already known" if before else ""
+            lines.append(f"• {escape(shorten(model, 60))}: {names}{earlier}")
+    return [*lines, *(f"• {escape(cut(text, 300))}" for text in left_out(arms))]
+
+
+def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
+    most = progress.most_micros
+    spends = "It costs only the machine's time."
+    if most:
+        spends = f"It reserves {charge(most)} of this month's budget; what is not spent becomes free again."
+    missing = progress.of - progress.answered
+    judge = f", and up to {max_judge_questions(plan):,} more by the judge" if plan.judge else ""
+    return confirm(
+        f"Spend {at_most(most)}?" if most else "Measure now?",
+        f"{pluralize(missing, 'question')} will be answered{judge}. {spends}",
+        "Label them" if plan.teaches else "Measure",
+        "Not now",
+    )
+
+
+def _sure_to_open(plan: LadderPlan, model: str, progress: LadderProgress) -> Block:
+    most = progress.most_micros
+    spends = f" It costs {at_most(most)}." if most else ""
+    return confirm(
+        f"Open the {pluralize(plan.n_holdout, 'sealed row')}?",
+        f"They decide on {shorten(model, 40)}: if it passes, it is deployed at once. Opened rows can't be sealed "
+        f"again.{spends}",
+        "Open them",
+        "Not now",
+    )
+
+
+def _arms(progress: LadderProgress, *, is_over: bool = False) -> list[CardBlock]:
+    """A line for each candidate in progress, and counts of those done and waiting. `is_over`: the measurement ended."""
+    done = [arm for arm in progress.arms if not arm.failed and arm.is_complete]
+    waits = [arm for arm in progress.arms if _status(arm) == "pending"]
+    open_ones = [arm for arm in progress.arms if _status(arm) == "in_progress"]
+    more = len(open_ones) - SHOWN_OPEN
+    lines = []
+    if done:
+        lines.append(f"✓ {len(done):,} of {pluralize(len(progress.arms), 'alternative')} answered")
+    lines += [f"• {escape(arm_name(arm.arm))}: {_answered(arm)}" for arm in open_ones[:SHOWN_OPEN]]
+    if more > 0:
+        lines.append(f"• {more:,} more {'started' if is_over else 'in progress'}")
+    if waits:
+        lines.append(f"• {len(waits):,} {'not started' if is_over else 'waiting'}")
+    lines += [f"• {escape(cut(text, 300))}" for text in left_out(progress.arms)]
+    return [Lines(lines)] if lines else []
+
+
+def _answered(progress: ArmProgress) -> str:
+    declined = f", {len(progress.declined):,} without an answer" if progress.declined else ""
+    return f"{progress.answered + len(progress.declined):,} of {progress.of:,}{declined}"
+
+
+def _steps(progress: LadderProgress) -> list[CardBlock]:
+    steps = [
+        Task(
+            f"arm {at}", f"{arm_name(arm.arm)}: {'left out' if arm.failed else _answered(arm)}", _status(arm)
+        )
+        for at, arm in enumerate(progress.arms[:SHOWN_ARMS])
+    ]
+    hidden = len(progress.arms) - len(steps)
+    title = "Alternatives" + (f", {hidden:,} more not shown" if hidden else "")
+    return [Steps(title, steps, otherwise=(*_arms(progress),))] if steps else []
+
+
+def _status(progress: ArmProgress) -> TaskStatus:
+    if progress.failed:
+        return "error"
+    if progress.is_complete:
+        return "complete"
+    return "in_progress" if progress.answered or progress.declined else "pending"
+
+
+def _share(progress: LadderProgress) -> float:
+    judge = progress.judge
+    if progress.stage == "consulting":
+        return judge.answered / judge.of if judge and judge.of else 0.0
+    if progress.stage == "choosing":
+        done, of = _answers_to_choose(progress)
+        return done / of if of else 0.0
+    return progress.share
+
+
+def _answers_to_choose(progress: LadderProgress) -> tuple[int, int]:
+    """The answers that choose the number of examples: how many there are, and how many there will be."""
+    done = sum(arm.answered + len(arm.declined) for arm in progress.shot_arms)
+    return done, sum(arm.of for arm in progress.shot_arms)
+
+
+def _time_left(progress: LadderProgress, now: float) -> str:
+    """The time left at the current pace, or what is being done instead."""
+    judge = progress.judge
+    if progress.stage == "consulting":
+        return f"{judge.answered:,} of about {judge.of:,} verdicts" if judge else "about to be judged"
+    if progress.stage == "choosing":
+        done, of = _answers_to_choose(progress)
+        return f"{done:,} of {of:,} answers to training rows"
+    if progress.stage == "searching":
+        return prompt_search.progress_text(progress.search)
+    if progress.stage != "measuring":
+        is_before = progress.stage in ("preparing", "pricing", "asking")
+        return "about to begin" if is_before else "calculating the result"
+    left = progress.seconds_left(now)
+    passed = now - progress.started_at if progress.started_at is not None else 0.0
+    return "time left unknown yet" if passed < LEAST_SECONDS or left is None else time_left(left)
+
+
+def _spent(progress: LadderProgress) -> list[tuple[str, str]]:
+    cost = cost_so_far(progress.booked_micros, progress.most_micros, progress.lost_micros)
+    # These stages have counts of their own beside the bar.
+    if progress.stage in ("choosing", "searching", "consulting"):
+        return [cost]
+    return [_answers(progress), cost]
+
+
+def _answers(progress: LadderProgress) -> tuple[str, str]:
+    return ("Answers", f"{progress.answered:,} of {progress.of:,}")
+
+
+def cost_so_far(booked_micros: int, most_micros: int, lost_micros: int) -> tuple[str, str]:
+    """The fact about the cost. `most_micros` is the agreed maximum; 0 means free. `lost_micros` is the part that may
+    have been paid for answers that were lost."""
+    if not most_micros:
+        return ("Cost", "no charge")
+    return ("Cost so far", f"{booked(booked_micros, lost_micros)}, {at_most(most_micros)} agreed")

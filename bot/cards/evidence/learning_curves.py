@@ -1,0 +1,348 @@
+"""Is more data worth it? The learning curve: what more rows would gain, what they cost, and which rows to label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from bot.cards.common.blocks import (
+    CardBlock,
+    Chart,
+    Lines,
+    Message,
+    Note,
+    Table,
+    Text,
+    actions,
+    button,
+    code,
+    cut,
+    escape,
+    sentence,
+)
+from bot.cards.common.candidates import arm_name, bar_share, long_name
+from bot.cards.common.words import (
+    SLACK,
+    TERMINAL_AGAIN,
+    Spelling,
+    about_usd,
+    capitalize,
+    first_lines,
+    percent,
+    pluralize,
+    shorten,
+)
+from bot.cards.datasets.datasets import UPLOAD_AGAIN
+from bot.cards.evidence.evaluation_results import DETAILS
+from storage.records import Measurement
+from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction, Rung, find_best
+from trainers.money import usd, usd_micros
+
+SHOWN_NEEDS, SHOWN_SIZES = 3, 3  # of the sizes: measured, and as many expected
+MOST_NEEDS, MOST_SIZES = 8, 20
+MINUS = "\N{MINUS SIGN}"
+HARDLY_PER_100 = 0.1  # points per 100 rows that count as no gain, if no size was asked about
+
+
+def progress_card(dataset: str) -> Message:
+    text = f"Calculating the learning curve on {escape(shorten(dataset))} …"
+    return Message(text, (Text(text),))
+
+
+def trained_curve_ended(spent_micros: int) -> str:
+    """Why a tuned model's curve, which an earlier version began, has no result."""
+    why = "This version no longer trains learning curves of tuned models."
+    if spent_micros:
+        why += (
+            f" A job that was under way is cancelled at its trainer; {usd_micros(spent_micros)}, the most that was "
+            "agreed, counts as spent."
+        )
+    return why
+
+
+def failure_card(dataset: str, why: str) -> Message:
+    """`why` is our own mrkdwn."""
+    headline = f"No learning curve of {shorten(dataset)}"
+    return Message.titled(headline, Text(why), notice=why)
+
+
+def card(
+    curve: Curve,
+    *,
+    number: int | None = None,
+    label_usd: Decimal | None = None,
+    bar: float | None = None,
+    free: Sequence[Rung] = (),
+) -> Message:
+    """The card. `number` is the measurement's; without it there are no buttons. `label_usd` is the cost of one labelled
+    row, if the team gave it. `free` are the free candidates
+    that were measured on them."""
+    ahead = best_free(curve, free)
+    text = headline(curve, ahead)
+    version = f" version {curve.version}" if curve.version > 1 else ""
+    which = "Learning curve: " if number is None else f"Learning curve m{number}: "
+    subject = f"{which}{escape(shorten(curve.dataset))}{version}, {escape(arm_name(curve.arm))}"
+    if _is_overtaken(curve, ahead):
+        bullets = _bar(curve, bar)
+    else:
+        bullets = [
+            *_ahead(curve, ahead),
+            *_dollars(curve, label_usd),
+            *_bar(curve, bar),
+            *_needs(curve),
+        ]
+    last = curve.predicted[-1] if curve.points and curve.predicted else None
+    predicted = f"With {last.rows:,} rows: about {_predicted(curve, last)}" if last else ""
+    buttons = [button("Upload more rows", UPLOAD_AGAIN, curve.dataset, style="primary")]
+    if _is_flat(curve) or not _is_told(curve) or _is_overtaken(curve, ahead):
+        buttons = []
+    caution = "Each size was trained only once, so the variation between trainings was not measured."
+    if curve.arm.rung != "tuned":
+        caution = "A fine-tuned model's curve starts at another level but often has a similar slope."
+    return Message.titled(
+        text,
+        Note(subject),
+        _chart(curve) if curve.points else None,
+        *_list(bullets),
+        Text(f"*Next*: {_next_step(curve, ahead, is_in_slack=number is not None)}"),
+        actions(*buttons, button("Details", DETAILS, str(number))) if number is not None else None,
+        Note(caution) if curve.arm.rung != "tuned" or _is_of_one_sample(curve) else None,
+        notice=escape(predicted),
+    )
+
+
+def details(
+    curve: Curve, label_usd: Decimal | None = None, spelling: Spelling = SLACK
+) -> tuple[CardBlock, ...]:
+    """What the card has no room for."""
+    sizes = [f"• {rows} rows: {right}, {how}" for rows, right, how in _table(curve, MOST_SIZES)[1:]]
+    return (
+        *([Lines(sizes)] if sizes else []),
+        *_all_needs(curve),
+        *_list(_price_unclear(curve, label_usd, spelling)),
+        Text(f"*How this was measured*: {_method(curve)}"),
+    )
+
+
+def finished_notice(measurement: Measurement, curve: Curve) -> str:
+    """A message for the person who asked, since the result is an edit of the card, which notifies nobody."""
+    return f"<@{measurement.requested_by}> m{measurement.id} is done. {escape(headline(curve))}."
+
+
+def alt_text(curve: Curve) -> str:
+    return f"Right answers by rows to train on, {arm_name(curve.arm, 40)}, {shorten(curve.dataset)}"
+
+
+def headline(curve: Curve, ahead: Rung | None = None) -> str:
+    """The answer in one sentence, as plain text. `ahead` is a free candidate that gets more right today."""
+    farthest = curve.farthest
+    if ahead and farthest and _is_overtaken(curve, ahead):
+        expected = percent(max(curve.predicted, key=lambda each: each.rows).score)
+        return (
+            f"{capitalize(long_name(ahead.arm))} gets {percent(ahead.score)} right today; with {farthest.rows:,} rows "
+            f"{long_name(curve.arm)} would get about {expected}"
+        )
+    if _is_flat(curve):
+        size = f", even {farthest.rows:,}" if farthest else ""
+        return f"More rows like these would hardly help{size}"
+    if farthest is None:
+        if curve.points_per_100 < NEGLIGIBLE_GAIN:
+            return "The next 100 rows: no measurable gain expected (under 1 point)"
+        # One significant digit, since there is no interval for it.
+        return f"The next 100 rows should gain about {curve.points_per_100:.1g} points"
+    if not farthest.is_certain:
+        return (
+            f"Growing to {farthest.rows:,} rows: no measurable gain expected ({signed_gain(farthest)} points)"
+        )
+    return f"Growing to {farthest.rows:,} rows should gain about {_points(farthest)} points ({signed_gain(farthest)})"
+
+
+def signed_gain(gain: Gain) -> str:
+    """The interval of a gain in points, with signs: '+0.4 to +2.1'."""
+    ends = (round(end, gain.digits) for end in (gain.low, gain.high))
+    return " to ".join(f"{end:+.{gain.digits}f}".replace("-", MINUS) if end else "0" for end in ends)
+
+
+def next_size(curve: Curve) -> str | None:
+    """Which size would show a gain; None if it is clear already whether more rows help."""
+    farthest = curve.farthest
+    if farthest is None or farthest.is_certain or farthest.is_negligible:
+        return None
+    if curve.next_useful_size is None:
+        return (
+            "These held-out rows can't show a gain from any number of rows like these: hold out more first."
+        )
+    return f"The next size that would show a gain is about {curve.next_useful_size:,} rows."
+
+
+def _points(gain: Gain) -> str:
+    return f"{gain.points:.{gain.digits}f}"
+
+
+def _is_flat(curve: Curve) -> bool:
+    farthest = curve.farthest
+    return farthest.is_negligible if farthest else curve.points_per_100 < HARDLY_PER_100
+
+
+def _is_told(curve: Curve) -> bool:
+    farthest = curve.farthest
+    return farthest is None or farthest.is_certain
+
+
+def best_free(curve: Curve, free: Sequence[Rung]) -> Rung | None:
+    """The best free candidate other than the curve's own, None if it gets no more right today."""
+    best = find_best(rung for rung in free if rung.arm != curve.arm)
+    if best is None or not curve.points or best.score <= curve.points[-1].score:
+        return None
+    return best
+
+
+def _is_overtaken(curve: Curve, ahead: Rung | None) -> bool:
+    """True if a free candidate gets more right today than the curve's would with the most rows asked about."""
+    farthest = max(curve.predicted, key=lambda each: each.rows, default=None)
+    return ahead is not None and farthest is not None and ahead.score >= farthest.score
+
+
+def _ahead(curve: Curve, ahead: Rung | None) -> list[str]:
+    if ahead is not None:
+        name = escape(long_name(ahead.arm))
+        return [
+            f"{capitalize(name)}, free too, gets {percent(ahead.score)} of the held-out rows right today."
+        ]
+    return []
+
+
+def _predicted(curve: Curve, prediction: Prediction) -> str:
+    """The score, and the range of the gain over today's, as in the headline."""
+    gain = next(each for each in curve.gains if each.rows == prediction.rows)
+    return f"{percent(prediction.score)} ({signed_gain(gain)} points)"
+
+
+def _table(curve: Curve, most: int = SHOWN_SIZES) -> list[tuple[str, str, str]]:
+    measured = [
+        (f"{point.rows:,}", percent(point.score), f"measured, {pluralize(len(point.draws), 'sample')}")
+        for point in curve.points
+    ]
+    expected = [
+        (f"{prediction.rows:,}", percent(prediction.score), f"expected, {signed_gain(gain)} points")
+        for prediction, gain in zip(curve.predicted, curve.gains, strict=False)
+    ]
+    return [("Rows", "Right", ""), *measured[-most:], *expected[-most:]]
+
+
+def _chart(curve: Curve) -> CardBlock:
+    table = Table(_table(curve))
+    seen = [(f"{point.rows:,}", round(100 * point.score, 1)) for point in curve.points]
+    seen += [
+        (f"{prediction.rows:,} expected", round(100 * prediction.score, 1)) for prediction in curve.predicted
+    ]
+    shown = list(dict(seen[-MOST_SIZES:]).items())
+    if len(shown) < 2:
+        return table
+    ranges = [f"• With {item.rows:,} rows: about {_predicted(curve, item)}." for item in curve.predicted[-4:]]
+    below = (Lines(ranges),) if ranges else ()
+    return Chart(
+        "Right answers by rows", "right", shown, "rows to train on", "% right", below, otherwise=(table,)
+    )
+
+
+def _list(lines: Sequence[str]) -> list[CardBlock]:
+    return [Lines([f"• {item}" for item in lines])] if lines else []
+
+
+def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
+    a_point = dollars_per_point(curve, label_usd) if label_usd is not None and not _is_flat(curve) else None
+    if label_usd is None or a_point is None:
+        return []
+    return [f"Each further point costs {about_usd(a_point)} in labels, at {usd(label_usd)} a row."]
+
+
+def _price_unclear(curve: Curve, label_usd: Decimal | None, spelling: Spelling) -> list[str]:
+    """Why the card doesn't say what a point costs in labels."""
+    if _is_flat(curve) or not _is_told(curve):
+        unclear = (
+            "The cost of a further point is unknown, because it is not clear that more rows gain anything."
+        )
+        return [] if label_usd is None else [unclear]
+    if label_usd is not None:
+        return []
+    command = spelling.command("curve", curve.dataset, {"label_usd": ["0.5"]})
+    return [f"{sentence(command)} shows what a further point costs, with your own cost of a label."]
+
+
+def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
+    """The cost of a point in labels over the next 100 rows, to two digits; None if it is not clear that rows gain
+    anything."""
+    if curve.points_per_100 <= 0 or not _is_told(curve):
+        return None
+    return Decimal(f"{100 * label_usd / Decimal(str(curve.points_per_100)):.1e}")
+
+
+def _bar(curve: Curve, bar: float | None) -> list[str]:
+    """The first predicted size that reaches the bar."""
+    if bar is None or (curve.points and curve.points[-1].score >= bar):
+        return []
+    reached = next((prediction for prediction in curve.predicted if prediction.score >= bar), None)
+    if reached:
+        return [f"It should reach your {bar_share(bar)} bar with about {reached.rows:,} rows."]
+    return [f"It would not reach your {bar_share(bar)} bar at any of these sizes."] if curve.predicted else []
+
+
+def _needs(curve: Curve) -> list[str]:
+    """The labels that need rows most; none if more rows would hardly help."""
+    if _is_flat(curve) or not _is_told(curve):
+        return []
+    names = [
+        f"{code(cut(need.label, 40) or '(empty)')} ({need.right:,} of {need.held:,} right)"
+        for need in curve.needs[:SHOWN_NEEDS]
+    ]
+    return [f"These labels need rows most: {', '.join(names)}."] if names else []
+
+
+def _all_needs(curve: Curve) -> list[CardBlock]:
+    if not curve.needs:
+        return []
+    lines = [
+        f"• {code(cut(need.label, 60) or '(empty)')}: {pluralize(need.rows, 'row')}, "
+        f"{f'{need.right:,} of {need.held:,} held-out rows right' if need.held else 'no held-out rows'}"
+        for need in curve.needs
+    ]
+    title = Text("*Label these next*: they have few rows, or are often wrong.")
+    return [title, Lines(first_lines(lines, MOST_NEEDS))]
+
+
+def _next_step(curve: Curve, ahead: Rung | None, *, is_in_slack: bool) -> str:
+    name = code(escape(shorten(curve.dataset)))
+    if ahead and _is_overtaken(curve, ahead):
+        return f"Use {escape(long_name(ahead.arm))} instead of labelling rows for {escape(long_name(curve.arm))}."
+    if _is_flat(curve):
+        return "Work on something else: doubtful labels, the prompt, or another model."
+    what_would_tell = next_size(curve)
+    if what_would_tell:
+        return f"Don't decide by this curve. {what_would_tell}"
+    far = curve.farthest
+    if far is None or not curve.points:
+        return f"Label more rows and {f'upload the file again as {name}' if is_in_slack else TERMINAL_AGAIN}."
+    rows = far.rows - curve.points[-1].rows
+    then = f"upload them as {name}" if is_in_slack else TERMINAL_AGAIN
+    return f"If about {_points(far)} points are worth {rows:,} more rows, label them and {then}."
+
+
+def _is_of_one_sample(curve: Curve) -> bool:
+    return bool(curve.points) and max(len(point.draws) for point in curve.points) == 1
+
+
+def _method(curve: Curve) -> str:
+    alone = (
+        " Each size was trained once, so the variation between trainings is assumed to be the chance variation of the "
+        "held-out rows."
+    )
+    how = (
+        "Too few rows are held out for a curve, so each fifth of all rows was classified by models trained on parts of "
+        "the others"
+        if curve.is_crossed
+        else "Trained on parts of the rows, measured on the same held-out rows"
+    )
+    line = "The fitted line assumes that the odds of a wrong answer fall as a power of the number of rows."
+    ranges = "Ranges are 95% bootstrap intervals of the gain; the score itself also depends on which rows are held out."
+    return f"{how}. {line} {ranges}{alone if _is_of_one_sample(curve) else ''}"

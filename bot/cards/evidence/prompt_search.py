@@ -1,0 +1,75 @@
+"""A search for a better prompt: its budget, its progress, its outcome, and what it changed in the prompt."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from bot.cards.common.blocks import CardBlock, Text, code_block, escape
+from bot.cards.common.words import at_most, charge, percent, pluralize, shorten
+from bot.values.evaluations import LadderPlan, SearchPlan, SearchProgress
+
+CHARACTERS_A_BLOCK = 2_400  # leaves room in a block for markers and escapes
+KEPT_FROM_HERE = (
+    "The optimised prompt may quote training rows, so Details shows it only where this dataset's "
+    "rows may be shown."
+)
+
+
+def budget(search: SearchPlan) -> tuple[str, str]:
+    """A fact for the card before the search begins."""
+    writer = "" if search.writer == search.model else f", written by {shorten(search.writer, 40)}"
+    return (
+        "Optimised prompt",
+        f"for {escape(shorten(search.model, 40) + writer)}, {at_most(search.most_micros)} of it",
+    )
+
+
+def progress_text(search: SearchProgress | None) -> str:
+    if search is None or not search.tried:
+        return "about to begin"
+    best = f", the best {_share(search)}" if search.rows and search.share else ""
+    return f"{search.answered:,} answers, {pluralize(search.tried, 'prompt')} tried{best}"
+
+
+def outcome(search: SearchProgress) -> str:
+    """The outcome in sentences; unescaped."""
+    ended = f" {search.ended}" if search.ended else ""
+    if not search.is_better:
+        tried = f"of {pluralize(search.tried, 'prompt')} tried" if search.tried else "nothing could be tried"
+        return f"No better prompt was found: {tried}, none beats yours on {_rows(search)}.{ended}"
+    return (
+        f"The prompt was optimised from {percent(search.start_share)} to {_share(search)}, for "
+        f"{charge(search.spent_micros)}. Details shows it.{ended}"
+    )
+
+
+def details(plan: LadderPlan, search: SearchProgress | None) -> tuple[CardBlock, ...]:
+    """The optimised prompt: what changed, if the original is known, and the full text to copy."""
+    if plan.optimised is None:
+        return ()
+    changed: tuple[CardBlock, ...] = ()
+    if search and search.start:
+        before, after = search.start.splitlines(), plan.optimised.splitlines()
+        lines = [
+            line
+            for line in difflib.unified_diff(before, after, lineterm="", n=2)
+            if not line.startswith(("---", "+++", "@@"))
+        ]
+        changed = (Text("*What the search changed in the prompt*"), *_blocks(lines))
+    return (*changed, Text("*The optimised prompt*"), *_blocks(plan.optimised.splitlines()))
+
+
+def _share(search: SearchProgress) -> str:
+    return f"{percent(search.share)} right on {_rows(search)}"
+
+
+def _rows(search: SearchProgress) -> str:
+    return pluralize(search.rows, "training row")
+
+
+def _blocks(lines: Sequence[str]) -> Iterator[CardBlock]:
+    """Yields the lines as code blocks of limited size."""
+    text = "\n".join(lines)
+    for start in range(0, len(text), CHARACTERS_A_BLOCK):
+        yield Text(code_block(text[start : start + CHARACTERS_A_BLOCK]))

@@ -1,0 +1,180 @@
+"""Opening sealed rows: the question before it, and the result with the decision about the model. The progress in
+between is that of any measurement (evaluations.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from bot.cards.common.blocks import (
+    CardBlock,
+    Facts,
+    Lines,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    code,
+    escape,
+)
+from bot.cards.common.candidates import bar_share, long_name, opened_before, quality
+from bot.cards.common.judge_agreement import bias_warning, judged_models, max_judge_questions
+from bot.cards.common.plan_money import budget_left
+from bot.cards.common.words import at_most, pluralize, shorten
+from bot.cards.datasets.datasets import UPLOAD_AGAIN
+from bot.cards.evidence.evaluation_results import DETAILS, narrow_table, table
+from bot.cards.evidence.evaluations import CANCEL, EXPIRY, measure_button
+from bot.rules.budgets import Budget
+from bot.values.evaluations import LadderPlan, LadderProgress, SealedOutcome
+from storage.records import Measurement
+from trainers.evaluation.results import Candidate, Ladder, Rung
+
+
+@dataclass(frozen=True)
+class SealedTest:
+    """What decides about the tuned model `model`. `names` are the tuned models' names by 'provider/model', `used` is
+    the model in use, and `opened` counts the earlier tests on these rows."""
+
+    model: str
+    names: Mapping[str, str]
+    used: str | None = None
+    opened: int = 0
+
+
+def request_card(
+    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, budget: Budget, test: SealedTest
+) -> Message:
+    """Asks whether the rows may be opened: what they decide, and what happens afterwards."""
+    rows = pluralize(plan.n_holdout, "sealed row")
+    times = "again" if test.opened else "once"
+    price = f"for {at_most(progress.most_micros)}" if progress.most_micros else "at no charge"
+    headline = (
+        f"Open the {rows} of {shorten(plan.title)}, {times}, to decide on {shorten(test.model, 40)}, {price}?"
+    )
+    warning = bias_warning(plan.judge, judged_models(plan))
+    card: list[CardBlock] = [
+        Text(_consequence(test)),
+        Facts(_facts(plan, progress, budget)),
+        Lines([f"• {escape(text)}" for text in _asked(plan, test)]),
+    ]
+    if test.opened:
+        card.append(Note(f"⚠ {opened_before(test.opened)}"))
+    if warning:
+        card.append(Note(f"⚠ {escape(warning)}"))
+    return Message.titled(
+        headline,
+        *card,
+        actions(measure_button(measurement, plan, progress), button("Cancel", CANCEL, str(measurement.id))),
+        Note(
+            f"Measurement m{measurement.id}, requested by <@{measurement.requested_by}>. Only people who may deploy "
+            f"models can open the rows. {EXPIRY}"
+        ),
+    )
+
+
+def result_card(ladder: Ladder, number: int, test: SealedTest, outcome: SealedOutcome | None) -> Message:
+    """The decision, then the scores that it rests on. `outcome` is None if an older version of the bot decided."""
+    named = name_models(ladder, test)
+    rung = next((each for each in named.rungs if each.arm.model == test.model), None)
+    version = f" version {ladder.version}" if ladder.version > 1 else ""
+    rows = pluralize(ladder.n, "sealed row")
+    card: list[CardBlock] = [
+        Note(f"Measurement m{number}: {escape(shorten(ladder.dataset))}{version}, {rows}, now opened"),
+        replace(table(named, named.rungs, "sealed row"), otherwise=(narrow_table(named, named.rungs),)),
+    ]
+    if outcome and outcome.why:
+        card.append(Text(outcome.why))
+    card.append(Text(f"*Next*: {_next_step(ladder, test, outcome)}"))
+    steps = [button("Details", DETAILS, str(number))]
+    if outcome and not outcome.is_deployed:
+        steps = [button("Upload more rows", UPLOAD_AGAIN, ladder.dataset, style="primary"), *steps]
+    return Message.titled(_headline(test.model, rung, ladder, outcome), *card, actions(*steps))
+
+
+def headline(ladder: Ladder, test: SealedTest, outcome: SealedOutcome | None) -> str:
+    """The decision with the model's score, as plain text."""
+    named = name_models(ladder, test)
+    rung = next((each for each in named.rungs if each.arm.model == test.model), None)
+    return _headline(test.model, rung, ladder, outcome)
+
+
+def name_models(ladder: Ladder, test: SealedTest) -> Ladder:
+    """The ladder with the names that people gave to the tuned models, in place of the vendor's ids."""
+
+    def named(candidate: Candidate) -> Candidate:
+        return replace(candidate, model=test.names.get(candidate.model or "", candidate.model))
+
+    def named_rung(rung: Rung) -> Rung:
+        return replace(rung, arm=named(rung.arm))
+
+    pairs = [replace(pair, better=named(pair.better), worse=named(pair.worse)) for pair in ladder.pairs]
+    return replace(
+        ladder,
+        rungs=tuple(map(named_rung, ladder.rungs)),
+        pairs=tuple(pairs),
+        cheapest=named(ladder.cheapest) if ladder.cheapest else None,
+    )
+
+
+def _headline(model: str, rung: Rung | None, ladder: Ladder, outcome: SealedOutcome | None) -> str:
+    score = f": {quality(rung)} on {pluralize(ladder.n, 'sealed row')}" if rung else ""
+    name = shorten(model, 40)
+    if outcome is None:
+        return f"The sealed rows of {shorten(ladder.dataset)} were opened to decide on {name}{score}"
+    if outcome.is_deployed:
+        return f"{name} passed and is in use{score}"
+    return f"{name} was not deployed{score}"
+
+
+def _next_step(ladder: Ladder, test: SealedTest, outcome: SealedOutcome | None) -> str:
+    if outcome is None:
+        return "`/finetune models` shows which model is in use."
+    if outcome.is_deployed and test.used:
+        return f"Nothing is left to do. `/finetune rollback {ladder.dataset}` goes back to {code(test.used)}."
+    if outcome.is_deployed:
+        return "Nothing is left to do. `/finetune models` shows every model in use."
+    return (
+        "Train on more rows, and seal new ones at the upload: from the next version on, the opened rows are held-out "
+        "rows like the others."
+    )
+
+
+def _consequence(test: SealedTest) -> str:
+    instead = f" in place of {code(test.used)}" if test.used else ""
+    return (
+        f"*If {code(test.model)} passes, it is deployed{instead} at once.* If not, nothing changes. Opened rows can't "
+        "be sealed again: from the next version on, they are held-out rows like the others."
+    )
+
+
+def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[tuple[str, str]]:
+    pairs = [
+        ("Cost", at_most(progress.most_micros) if progress.most_micros else "no charge"),
+        ("Budget left", budget_left(budget)),
+        ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, 'sealed row')}"),
+        ("Quality bar", bar_share(plan.bar)),
+    ]
+    if plan.judge is not None:
+        questions = pluralize(max_judge_questions(plan), "question")
+        pairs.append(("Judge", f"{escape(shorten(plan.judge, 60))}, up to {questions}"))
+    return pairs
+
+
+def _asked(plan: LadderPlan, test: SealedTest) -> list[str]:
+    """Who answers the rows, and why; the model to decide on first."""
+
+    def is_compared(candidate: Candidate) -> bool:
+        return test.names.get(candidate.model or "") != test.model
+
+    return [_role(candidate, test) for candidate in sorted(plan.arms, key=is_compared)]
+
+
+def _role(candidate: Candidate, test: SealedTest) -> str:
+    name = test.names.get(candidate.model or "", candidate.model)
+    if name == test.model:
+        return f"{shorten(name, 60)}: the model to decide on"
+    if name and name == test.used:
+        return f"{shorten(name, 60)}: the model in use"
+    on = f" on {shorten(name, 60)}" if name else ""
+    return f"{long_name(candidate)}{on}: what it is compared with"

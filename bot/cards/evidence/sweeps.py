@@ -1,0 +1,60 @@
+"""The trials of a sweep, in the thread of its result: the winner, and how far the others got. The plan's card names the
+values that are tried (plan_training.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.cards.common.blocks import Message, Note, Table, Text, escape
+from bot.cards.common.words import duration, percent, pluralize, shorten
+from bot.rules.plans import Plan, format_value
+from trainers.types import SweepArm
+
+WON = "won"  # the outcome of a sweep's best trial
+
+
+def table(plan: Plan, trials: Sequence[SweepArm]) -> Message:
+    """A line for each trial, the winner first, then by validation loss; trials without a loss are last."""
+    names = [name for name, _ in trials[0].chosen]
+    heading = ["trial", *names, "steps", "loss", "token acc.", "time", "outcome"]
+    title = f"Sweep on {shorten(plan.dataset)}: {pluralize(len(trials), 'trial')}"
+    failures = [Text(f"• Trial {trial.number}: {escape(trial.outcome)}") for trial in trials if trial.is_out]
+    winner = _winner(trials)
+    ranked = sorted(trials, key=_rank)
+    rows = Table([heading, *map(_row, ranked)])
+    return Message.titled(title, Text(winner), rows, *failures, Note(_method(plan)), notice=winner)
+
+
+def _winner(trials: Sequence[SweepArm]) -> str:
+    for trial in trials:
+        if trial.outcome == WON:
+            chosen = ", ".join(f"{name} {format_value(value)}" for name, value in trial.chosen)
+            return f"Trial {trial.number} won: {escape(chosen)}. It is the tuned model of this run."
+    return "No trial has won."
+
+
+def _rank(trial: SweepArm) -> tuple[bool, bool, float]:
+    return trial.outcome != WON, trial.valid_loss is None, trial.valid_loss or 0.0
+
+
+def _method(plan: Plan) -> str:
+    rows = plan.swept.n_validation if plan.swept else 0
+    return (
+        f"Chosen on {rows:,} training rows; the worse half stopped at each rung. Token accuracy is the share of single "
+        "tokens, not of right answers."
+    )
+
+
+def _row(trial: SweepArm) -> list[str]:
+    star = " ★" if trial.outcome == WON else ""
+    loss = "–" if trial.valid_loss is None else f"{trial.valid_loss:.3f}"
+    accuracy = "–" if trial.valid_accuracy is None else percent(trial.valid_accuracy)
+    return [
+        f"{trial.number}{star}",
+        *(format_value(value) for _, value in trial.chosen),
+        f"{trial.step:,}/{trial.total_steps:,}",
+        loss,
+        accuracy,
+        duration(trial.seconds),
+        "out" if trial.is_out else trial.outcome,
+    ]

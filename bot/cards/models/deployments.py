@@ -1,0 +1,252 @@
+"""Tuned models that run on a vendor's machine by the hour: the plan's line about the cost, the card from start to bill,
+a line for status and Home, and machines that nobody here started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bot.cards.common.blocks import (
+    Block,
+    CardBlock,
+    Facts,
+    Headline,
+    Lines,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    code,
+    confirm,
+    escape,
+)
+from bot.cards.common.general import text_message
+from bot.cards.common.plan_money import an_hour
+from bot.cards.common.words import capitalize, charge, duration, money, pluralize, shorten, utc_time
+from bot.rules.budgets import StopReason
+from storage.deployments import DeploymentRecord, DeploymentState
+from trainers.deployments.port import Deployment
+from trainers.money import usd
+
+KEEP, STOP, START = "keep_deployment", "stop_deployment", "start_deployment"
+STOP_STRAY = "stop_stray_deployment"
+MOST_BUTTONS = 3
+UNSEEN_S = 600.0  # a running bot checks every few seconds
+FROZEN = (
+    "Its model is not started while spending is frozen. It starts automatically once the freeze is lifted."
+)
+MISSING = (
+    "The vendor's list lacks its machine. Lists may be late, so it counts as gone only if it stays away for twelve "
+    "minutes."
+)
+STATES: Mapping[DeploymentState, str] = {
+    "starting": "is being started",
+    "ready": "is running",
+    "stopping": "is being stopped",
+    "stopped": "is stopped",
+}
+REASONS: Mapping[StopReason, str] = {
+    "idle": "nobody used it for {idle}",
+    "frozen": "spending is frozen",
+    "day": "the daily limit for running models is used up",
+    "budget": "the month's budget is used up",
+    "not ready": "it was not ready within half an hour",
+    "run over": "its run ended",
+    "measured too long": "measuring took longer than two hours",
+    "deleted": "its dataset was deleted",
+    "dearer": "the vendor now charges more per hour than was approved",
+    "refused": "the vendor refused to start it",
+    "failed": "it failed at the vendor",
+    "gone": "the vendor no longer lists it",
+    "unknown": "the vendor gave no clear answer",
+}
+
+
+@dataclass(frozen=True)
+class DeploymentSummary:
+    """A deployment with what its card shows. `title` is the vendor's. `run_micros` is the total cost of its run, None
+    while the run is open. `hour_micros` is the current price of an hour; `today_micros` the cost since midnight UTC."""
+
+    record: DeploymentRecord
+    title: str
+    run_micros: int | None = None
+    hour_micros: int | None = None
+    today_micros: int = 0
+
+
+def card(summary: DeploymentSummary) -> Message:
+    record = summary.record
+    headline = f"{shorten(record.model)} {STATES[record.state]} at {summary.title}"
+    is_ending = record.state in ("stopping", "stopped") and record.reason is not None
+    why = [Text(f"{capitalize(_reason(record))}.")] if is_ending else []
+    detail = [Note(escape(record.detail))] if record.detail else []
+    return Message(
+        f"{escape(headline)}, {charge(record.micros)} {'in total' if record.state == 'stopped' else 'so far'}",
+        (Headline(headline), Facts(_facts(summary)), *why, *detail, *_buttons(summary)),
+    )
+
+
+def line(summary: DeploymentSummary) -> str:
+    """A line in status and Home."""
+    record = summary.record
+    keeper = f", kept by <@{record.kept_by}>" if record.kept_by else ""
+    return (
+        f"• *{escape(shorten(record.model))}* {STATES[record.state]} at {escape(summary.title)}: "
+        f"{an_hour(record.micros_per_hour)}, {charge(record.micros)} so far{keeper}"
+    )
+
+
+def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str], now: float) -> Message:
+    """Everything that costs money by the hour, for a terminal."""
+    if not running:
+        return text_message("Nothing runs by the hour.")
+    hour = sum(each.record.micros_per_hour for each in running)
+    today = sum(each.today_micros for each in running)
+    headline = f"{pluralize(len(running), 'machine')}: {an_hour(hour)}, {charge(today)} today"
+    lines = [_running_line(each, name_of) for each in running]
+    seen = min(each.record.updated_at for each in running)
+    unseen = (
+        f"Counted until {utc_time(seen)}. No bot has run since, so nothing stops them: run `finetune run`."
+    )
+    notes = [Note(unseen)] if now - seen > UNSEEN_S else []
+    return Message.titled(headline, Lines(lines), *notes)
+
+
+def _running_line(summary: DeploymentSummary, name_of: Callable[[str], str]) -> str:
+    record = summary.record
+    idle = f", idle since {utc_time(record.used_at)}" if record.state == "ready" else ""
+    keeper = f", kept by {escape(name_of(record.kept_by))}" if record.kept_by else ""
+    return (
+        f"• *{escape(record.model)}* {STATES[record.state]} at {escape(summary.title)}, for "
+        f"{escape(name_of(record.person))}: "
+        f"{an_hour(record.micros_per_hour)}, {charge(summary.today_micros)} today{idle}{keeper}"
+    )
+
+
+def waits_text(title: str, micros_per_hour: int) -> str:
+    """A run's note until its model answers."""
+    return f"Its model is starting at {title}, {an_hour(micros_per_hour)}. Measuring begins once it answers."
+
+
+def lost_text(summary: DeploymentSummary) -> str:
+    """A run's note when measuring needs a person to start its model again."""
+    return (
+        f"Its model is not running at {summary.title}: {_reason(summary.record)}. Press Start again on its card to "
+        "continue measuring. Otherwise the run ends after a day, and the model is kept."
+    )
+
+
+def expired_text(title: str, why: str) -> str:
+    """Why a run ends if its machine runs but doesn't answer for the model."""
+    return (
+        f"Its machine at {escape(title)} runs but doesn't answer for the model, which may have expired there. Train it "
+        f"again with `/finetune start`. The vendor's answer: {escape(why)}"
+    )
+
+
+def stopped_refusal(model: str, title: str, machine: str = "its card") -> str:
+    """`machine` is the link to the machine's card."""
+    return (
+        f"`{model}` is not running at {escape(title)}, where it costs money by the hour. Press *Start again* on "
+        f"{machine}."
+    )
+
+
+def in_use_stopped(summary: DeploymentSummary, dataset: str, machine: str) -> str:
+    """A message about a model in use whose machine has stopped. `machine` is the link to the machine's card."""
+    record = summary.record
+    return (
+        f"{code(record.model)}, in use for {code(dataset)}, is not running at {escape(summary.title)}: "
+        f"{_reason(record)}. Programs that call it get no answer. Press *Start again* on {machine}, and *Keep it "
+        f"running* if programs need it, or go back with `/finetune rollback {dataset}`."
+    )
+
+
+def unused_card(summary: DeploymentSummary, successor: str | None) -> Message:
+    """A daily message about a machine that is kept for a model that is not in use. `successor` is the model that
+    replaced it, None if it never was in use."""
+    record = summary.record
+    headline = (
+        f"{shorten(record.model)} is not in use, and its machine costs {an_hour(record.micros_per_hour)}"
+    )
+    replaced = f"{code(successor)} has replaced it. " if successor else ""
+    spent = f"{charge(summary.today_micros)} today and {charge(record.micros)} so far"
+    keeper = f"<@{record.kept_by}> keeps it running at {escape(summary.title)}"
+    return Message.titled(
+        headline,
+        Text(f"{replaced}{keeper}: {spent}. Stop it if no program calls it any more."),
+        actions(button("Stop it", STOP, str(record.id), style="danger")),
+    )
+
+
+def strays_card(title: str, provider: str, strays: Sequence[Deployment], prefix: str) -> Message:
+    """Models that run there without this bot. Only those whose name begins with our `prefix` can be stopped here."""
+    headline = f"{pluralize(len(strays), 'model')} at {title} that nobody here started"
+    ours = [stray.name for stray in strays if stray.name.startswith(prefix)]
+    lines = []
+    for stray in strays:
+        price = f", {usd(stray.usd_per_hour)} an hour" if stray.usd_per_hour else ""
+        whose = "" if stray.name in ours else ": not started by a Finetune bot"
+        lines.append(f"• {code(stray.name)}{price}{whose}")
+    buttons = [
+        button(f"Stop {shorten(name, 30)}", STOP_STRAY, f"{provider} {name}") for name in ours[:MOST_BUTTONS]
+    ]
+    text = "They cost money by the hour and are in no budget here. Stop those you don't know, here or at the vendor."
+    return Message.titled(
+        headline,
+        Lines(lines),
+        Text(text),
+        actions(*buttons) if buttons else None,
+        notice="They cost money by the hour.",
+    )
+
+
+def still_running(name: str, title: str) -> str:
+    return f"{code(name)} was stopped but still runs at {escape(title)}. It is being stopped again."
+
+
+def found_again(model: str, title: str) -> str:
+    return f"{code(model)} runs at {escape(title)} after all: the vendor lists its machine again."
+
+
+def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:
+    record = summary.record
+    is_over = record.state == "stopped"
+    price = "" if is_over and not record.micros else f" at {an_hour(record.micros_per_hour)}"
+    cost = [("Cost" if is_over else "Cost so far", f"{charge(record.micros)}{price}")]
+    if summary.run_micros is not None:
+        cost.append((f"Run {record.run_id} in total", charge(summary.run_micros)))
+    if record.state in ("starting", "ready"):
+        limit = f"at {money(record.day_micros)} a day"
+        stops = f"after {duration(record.idle_stop_s)} without a question, or {limit}"
+        if record.kept_by:
+            stops = f"only {limit}: kept by <@{record.kept_by}>"
+        cost.append(("Stops", stops))
+    return cost
+
+
+def _reason(record: DeploymentRecord) -> str:
+    text = next((text for reason, text in REASONS.items() if reason == record.reason), "somebody stopped it")
+    return text.format(idle=duration(record.idle_stop_s))
+
+
+def _buttons(summary: DeploymentSummary) -> list[CardBlock]:
+    record, number = summary.record, str(summary.record.id)
+    price = an_hour(record.micros_per_hour)
+    buttons: list[Block] = []
+    if record.state in ("starting", "ready"):
+        sure = confirm(
+            "Keep it running?",
+            f"It costs {price} until somebody stops it, or until a day's cost reaches {money(record.day_micros)}, a "
+            "freeze or the end of the budget. Then it has to be started again.",
+            "Keep it running",
+            "Not now",
+        )
+        buttons += [] if record.kept_by else [button("Keep it running", KEEP, number, confirm=sure)]
+        buttons.append(button("Stop it", STOP, number, style="danger"))
+    elif record.state == "stopped" and record.run_id is not None and record.reason != "deleted":
+        costs = f"It costs {an_hour(summary.hour_micros or record.micros_per_hour)} until it is stopped."
+        sure = confirm("Start it again?", costs, "Start it", "Not now")
+        buttons.append(button("Start again", START, number, confirm=sure))
+    return [actions(*buttons)] if buttons else []

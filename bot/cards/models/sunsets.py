@@ -1,0 +1,210 @@
+"""Models that end: the card that warns a team in time and offers to retrain elsewhere, and the list of all models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from bot.cards.common.blocks import (
+    Block,
+    Facts,
+    Lines,
+    Message,
+    Note,
+    Table,
+    Text,
+    actions,
+    button,
+    escape,
+)
+from bot.cards.common.words import about_usd, at_most, pluralize, shorten
+from bot.cards.datasets import datasets
+from bot.cards.decisions.estimate_details import EstimateSummary
+from bot.cards.decisions.estimates import verdict_summary
+from bot.values.sunsets import ModelUse, UseKind, ending_soon
+from trainers.money import to_micros
+
+RETUNE = "retune_elsewhere"
+KINDS: dict[UseKind, str] = {
+    "in use": "in use",
+    "planned": "planned",
+    "today's": "prompted today",
+    "target": "can be trained",
+    "closed target": "can't be trained now",
+    "price": "has a price of yours",
+}
+
+
+@dataclass(frozen=True)
+class Sunset:
+    """A model's end with what its card shows. `costs_usd` and `successor_usd` are monthly costs now and with its
+    successor, None if unknown. `gone_from` is the provider that no longer lists the model. `retuned` is the estimate of
+    training on `target` instead."""
+
+    use: ModelUse
+    today: date
+    version: int
+    n_holdout: int
+    gone_from: str | None = None
+    costs_usd: Decimal | None = None
+    successor_usd: Decimal | None = None
+    retuned: EstimateSummary | None = None
+    target: str | None = None
+
+
+def card(sunset: Sunset) -> Message:
+    """The end date, the costs, and a button that plans a training elsewhere for approval."""
+    headline = _headline(sunset)
+    subject = escape(_subject(sunset.use))
+    facts = [(escape(name), escape(value)) for name, value in _facts(sunset)]
+    return Message.titled(
+        headline,
+        Note(subject),
+        Facts(facts) if facts else None,
+        Text(_next(sunset)),
+        actions(*_buttons(sunset)),
+        notice=subject,
+    )
+
+
+def line(use: ModelUse, today: date) -> str:
+    """A model's end in a list."""
+    then = f", then {use.successor}" if use.successor else ""
+    return f"• {escape(shorten(use.model, 60))}, {_role(use)}: {_when(use, today)}{escape(then)}"
+
+
+def listing(uses: Sequence[ModelUse], today: date) -> Message:
+    """All models that are used or configured, the earliest end first. Those in use are also listed in words."""
+    if not uses:
+        return Message("No models are configured", (Text("No models are in use or configured yet."),))
+    ordered = sorted(uses, key=lambda use: (use.ends or date.max, use.model, use.dataset))
+    rows = [
+        ("Model", "used", "ends", "then", "source"),
+        *(
+            (
+                shorten(use.model, 40),
+                f"{KINDS[use.kind]} {use.dataset}".strip(),
+                f"{use.ends}" if use.ends else "–",
+                use.successor or "–",
+                use.said_by or "not listed",
+            )
+            for use in ordered
+        ),
+    ]
+    with_an_end = [use for use in uses if use.ends]
+    title = f"{len(with_an_end):,} of {pluralize(len(uses), 'model')} have a known end date"
+    soon = [line(use, today) for use in ending_soon((use for use in uses if use.dataset), today)]
+    return Message.titled(title, Lines(soon) if soon else None, Table(rows, "Ends of models"))
+
+
+def _headline(sunset: Sunset) -> str:
+    name = shorten(sunset.use.model.rpartition("/")[2], 40)
+    if sunset.gone_from:
+        return f"{name} is no longer offered by {sunset.gone_from}"
+    return f"{name} {_when(sunset.use, sunset.today)}"
+
+
+def _when(use: ModelUse, today: date) -> str:
+    days = use.days_left(today)
+    if days is None:
+        return "has no known end date"
+    if days <= 0:
+        return f"ended on {use.ends}"
+    return f"ends in {pluralize(days, 'day')}, on {use.ends}"
+
+
+def _role(use: ModelUse) -> str:
+    """How the model is used, as mrkdwn: 'prompted today for tickets'."""
+    name, dataset = escape(use.name or ""), escape(use.dataset)
+    match use.kind:
+        case "in use":
+            return f"the base of {name}, in use for {dataset}"
+        case "planned":
+            return f"which {name} on {dataset} plans to train"
+        case _:
+            return f"{KINDS[use.kind]} for {dataset}"
+
+
+def _subject(use: ModelUse) -> str:
+    name = use.name or ""
+    match use.kind:
+        case "in use":
+            text = f"{name}, in use for {use.dataset}, was trained on it and ends with it"
+        case "planned":
+            text = f"{name[:1].upper()}{name[1:]} on {use.dataset} plans to train it"
+        case _:
+            text = f"Today's model for {use.dataset}"
+    return f"{text}. Source: {use.said_by}" if use.said_by else f"{text}."
+
+
+def _facts(sunset: Sunset) -> list[tuple[str, str]]:
+    """The monthly costs, from the last estimate."""
+    use, estimate = sunset.use, sunset.retuned.estimate if sunset.retuned else None
+    pairs = []
+    if sunset.costs_usd is not None:
+        pairs.append(("Current cost", about_usd(sunset.costs_usd, per="a month")))
+    if use.kind != "today's" and estimate:
+        pairs.append(("Prompted model instead", about_usd(estimate.monthly_before.total, per="a month")))
+    elif use.successor:
+        usd = sunset.successor_usd
+        with_it = about_usd(usd, per="a month") if usd is not None else "monthly cost unknown"
+        pairs.append((f"Its successor, {shorten(use.successor, 30)}", with_it))
+    if sunset.target and sunset.retuned:
+        pairs.append((f"Retrained on {shorten(sunset.target, 40)}", _cost(sunset.retuned)))
+    return pairs
+
+
+def _cost(retuned: EstimateSummary) -> str:
+    training, estimate = retuned.training, retuned.estimate
+    once = "training price unknown"
+    if training:
+        once = f"{at_most(to_micros(training.usd.high))} once" if training.usd.high else "free to train"
+    if estimate is None:
+        return once
+    monthly = estimate.monthly_after.total
+    is_free = not monthly and training is not None and not training.usd.high
+    return "no charge" if is_free else f"{about_usd(monthly, per='a month')}; {once}"
+
+
+def _next(sunset: Sunset) -> str:
+    if sunset.retuned is None or sunset.target is None:
+        return (
+            "*No lasting model can be trained here.* Add a base model under `[trainer.models]` in finetune.toml: "
+            "your own machine trains it, and its weights stay yours."
+        )
+    cheaper = ""
+    if _is_successor_cheaper(sunset):
+        name = escape(shorten(str(sunset.use.successor), 30))
+        cheaper = f"*Next*: measure whether {name} is good enough, since it would cost less.\n"
+    verdict = verdict_summary(sunset.retuned.verdict.kind, sunset.retuned.verdict.rule)
+    return (
+        f"{cheaper}*{_retune(sunset.retuned)}* plans a run on {escape(shorten(sunset.use.dataset))}, version "
+        f"{sunset.version}, with {escape(shorten(sunset.target, 60))}, measured on the same "
+        f"{pluralize(sunset.n_holdout, 'held-out row')}. Nothing is spent before approval. "
+        f"Estimate: “{escape(verdict)}”."
+    )
+
+
+def _is_successor_cheaper(sunset: Sunset) -> bool:
+    estimate, usd = sunset.retuned.estimate if sunset.retuned else None, sunset.successor_usd
+    if sunset.use.successor is None or estimate is None or usd is None:
+        return False
+    return usd < estimate.monthly_after.total
+
+
+def _buttons(sunset: Sunset) -> list[Block]:
+    """The next step first: measuring, if the successor costs less or the verdict is against training."""
+    measure = button("Measure alternatives", datasets.MEASURE, sunset.use.dataset)
+    estimate = button("Estimate", datasets.ESTIMATE, sunset.use.dataset)
+    if sunset.retuned is None or sunset.target is None:
+        return [measure, estimate]
+    value = f"{sunset.use.dataset} {sunset.target}"
+    if sunset.retuned.verdict.kind == "no_go" or _is_successor_cheaper(sunset):
+        return [{**measure, "style": "primary"}, button(_retune(sunset.retuned), RETUNE, value), estimate]
+    return [button(_retune(sunset.retuned), RETUNE, value, style="primary"), measure, estimate]
+
+
+def _retune(retuned: EstimateSummary) -> str:
+    return "Retrain anyway" if retuned.verdict.kind == "no_go" else "Retrain elsewhere"

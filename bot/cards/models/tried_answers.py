@@ -1,0 +1,83 @@
+"""Answers of a tuned model to questions that people try, and people's verdicts on them."""
+
+from __future__ import annotations
+
+from bot.cards.common import forms
+from bot.cards.common.blocks import Block, Message, Note, Text, actions, button, code, cut, escape, quote
+from bot.cards.common.general import text_message
+from bot.cards.common.words import pluralize
+from storage.records import Ask
+from trainers.types import Answer
+
+TRY_FORM = "try_form"
+GOOD = "answer_good"
+NOT_GOOD = "answer_not_good"
+BETTER_FORM = "better_answer"
+LONGEST_QUOTE = 1200
+
+
+def try_form(model: str, channel: str) -> Block:
+    hint = f"Only you see the answer of {model}."
+    text = forms.required_text_input("text", "Ask it something", most=forms.LONGEST_TEXT, hint=hint)
+    return forms.modal("Try the tuned model", TRY_FORM, [text], submit="Ask", private=f"{channel} {model}")
+
+
+def pending_card(ask: Ask) -> Message:
+    return text_message(f"Asking {code(ask.model)} …")
+
+
+def answer_card(ask: Ask, answer: Answer) -> Message:
+    used = pluralize(answer.prompt_tokens + answer.completion_tokens, "token")
+    verdicts = [button("👎 Not good", NOT_GOOD, str(ask.id))]
+    if answer.text.strip():  # an empty answer can't be the better one of a pair
+        verdicts.insert(0, button("👍 Good", GOOD, str(ask.id)))
+    return Message(
+        f"{code(ask.model)} answers: {escape(cut(answer.text.strip(), 500) or '(nothing)')}",
+        (
+            Text(f"{code(ask.model)} was asked:\n{quote(ask.text, LONGEST_QUOTE)}"),
+            Text(f"It answers:\n{quote(answer.text, LONGEST_QUOTE)}"),
+            actions(*verdicts),
+            Note(f"{max(answer.seconds, 0.1):.1f} seconds, {used}. Only you see this."),
+        ),
+    )
+
+
+def better_form(number: int) -> Block:
+    """Asks for a better answer than the one that was not good."""
+    hint = "Your answer and the model's become a preference pair. Don't include names or addresses."
+    text = forms.required_text_input(
+        "text", "What would be a better answer?", most=forms.LONGEST_TEXT, hint=hint
+    )
+    return forms.modal("A better answer", BETTER_FORM, [text], submit="Save", private=str(number))
+
+
+def verdict_noted(dataset: str, pairs: int, least: int, *, is_empty: bool = False) -> str:
+    """The answer to a verdict. The dataset's models have `pairs` preference pairs so far; training needs `least`.
+    `is_empty` is true if the model's answer was empty."""
+    noted = f"Saved. Verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')} so far"
+    if pairs < least:
+        noted += f"; training needs {least}. A 👎 with a better answer makes one."
+    else:
+        noted += f". {code(f'/finetune pairs {dataset}')} makes a dataset of them."
+    if is_empty:
+        noted += " The model's empty answer makes none, as a pair needs two texts."
+    return noted
+
+
+def too_few_pairs(dataset: str, pairs: int, least: int, empty: int) -> str:
+    """`empty` answers make no pair."""
+    text = f"Verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')}; training needs {least}. "
+    if empty:
+        text += f"{empty_answers(empty)} "
+    return f"{text}Ask its model something with {code('/finetune try')}, press 👎 and write a better answer."
+
+
+def empty_answers(count: int) -> str:
+    verb = "is" if count == 1 else "are"
+    return f"{pluralize(count, 'empty answer')} {verb} left out, as a pair needs two texts."
+
+
+def failure_card(ask: Ask, why: str) -> Message:
+    """`why` is any text, with its cure."""
+    text = f"{code(ask.model)} could not be asked: {escape(why)}"
+    return Message(text, (Text(text), Note(f"You asked: {escape(cut(ask.text, 200))}")))

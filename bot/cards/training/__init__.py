@@ -1,0 +1,1 @@
+"""Cards of runs, their results and their reports."""

@@ -1,0 +1,181 @@
+"""How a tuned model compares with the best alternative and with what answered the same rows without training, for the
+result's headline, its facts and its details."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isclose
+
+from bot.cards.common.blocks import escape
+from bot.cards.common.candidates import candidate_name, short_meaning, whole_rows_text
+from bot.cards.common.words import (
+    interval,
+    p_value,
+    percent,
+    pluralize,
+    points,
+    points_range,
+    share_with_interval,
+    shorten,
+)
+from bot.cards.models.models import not_worse_text
+from bot.values.runs import Before, RunResult
+from trainers.evaluation.results import Ladder, Rung
+
+SIGNIFICANT = 0.05
+SAME_MEASURE = ("label", "judge", "calls")  # scorings that base and tuned model share with the alternatives
+NAMES_BEFORE: Mapping[Before, str] = {
+    "base": "the prompted base model",
+    "classical": "the free classical model",
+    "encoder": "the free encoder",
+}
+
+
+def right_text(result: RunResult) -> str:
+    """The tuned model's score, by the measure of the alternatives if there are any."""
+    ladder = result.ladder
+    if ladder is None or not ladder.rung("tuned"):
+        return share_with_interval(result.tuned)
+    (tuned,) = ladder.rung("tuned")
+    text = f"{_score_text(tuned)} ({interval(tuned.low, tuned.high)})"
+    if tuned.scoring == "json":
+        return f"{text}; {whole_rows_text(tuned)}"
+    return text
+
+
+def _score_text(rung: Rung) -> str:
+    """The score with its measure, which right or wrong labels don't need."""
+    if rung.scoring == "label":
+        return percent(rung.score)
+    return f"{percent(rung.score)} {short_meaning(rung)}"
+
+
+def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]]:
+    """A fact that compares the tuned model with the best alternative on the same rows, or with what answered before.
+    With `is_full` there is none if Details begin with that comparison."""
+    ladder = result.ladder
+    other = best_alternative(ladder) if ladder else None
+    if ladder is None or other is None or not ladder.pairs:
+        return [] if is_full else [_fact_about_base(result)]
+    if is_full and is_before(result, other):
+        return []
+    if not is_full and is_base_best(result, other):
+        return [_fact_about_base(result)]
+    gain, low, high = _gain_over_best(ladder)
+    (pair,) = ladder.pairs
+    name = f"Against {escape(shorten(_name(other), 60))}, {_score_text(other)}"
+    if is_full:
+        return [(name, f"{points(gain)} ({points_range(low, high)}), {p_value(pair.p)}")]
+    return [(name, _gain_text(gain, low, high, is_clear=pair.p < SIGNIFICANT))]
+
+
+def _fact_about_base(result: RunResult) -> tuple[str, str]:
+    change = result.change
+    gain = _gain_text(change.gain, change.low, change.high, is_clear=change.p < SIGNIFICANT)
+    return f"Against {before_name(result)}, {before_text(result)}", gain
+
+
+def _gain_over_best(ladder: Ladder) -> tuple[float, float, float]:
+    """The tuned model's score minus that of the best alternative, with the lower and upper end of its interval."""
+    (pair,) = ladder.pairs
+    if pair.better.rung == "tuned":
+        return pair.difference, pair.low, pair.high
+    return -pair.difference, -pair.high, -pair.low
+
+
+def _gain_text(gain: float, low: float, high: float, *, is_clear: bool) -> str:
+    between = points_range(low, high)
+    if not is_clear:
+        return f"no clear difference ({between} points)"
+    return f"{points(gain)} ({between})"
+
+
+def compared_with_best(result: RunResult, ladder: Ladder) -> str:
+    other = best_alternative(ladder)
+    if result.not_worse:
+        return not_worse_text(result.not_worse, result.margin, is_named=True)
+    if is_base_best(result, other):
+        return compared_with_base(result)
+    if other is None:
+        return "nothing else was measured"
+    (pair,) = ladder.pairs
+    gain, _, _ = _gain_over_best(ladder)
+    return _difference(gain, shorten(_name(other), 50), other.score, is_clear=pair.p < SIGNIFICANT)
+
+
+def compared_with_base(result: RunResult) -> str:
+    change = result.change
+    return _difference(change.gain, before_name(result), change.before.score, is_clear=change.p < SIGNIFICANT)
+
+
+def before_text(result: RunResult) -> str:
+    """The score before training, by the measure of the quality bar: '12.5% of fields right'."""
+    return f"{percent(result.change.before.score)}{partial_meaning(result)}"
+
+
+def partial_meaning(result: RunResult) -> str:
+    """What the scores of the comparison mean, for the end of a share; '' if a row is right or wrong."""
+    ladder = result.ladder
+    if result.partial is None or ladder is None:
+        return ""
+    (tuned,) = ladder.rung("tuned")
+    return f" {short_meaning(tuned)}"
+
+
+def _difference(gain: float, name: str, score: float, *, is_clear: bool) -> str:
+    if not is_clear:
+        return f"no clear difference from {name} ({percent(score)})"
+    count = round(100 * abs(gain))
+    amount = pluralize(count, "point") if count else "under 1 point"
+    side = "above" if gain > 0 else "below"
+    return f"{amount} {side} {name}"
+
+
+def best_alternative(ladder: Ladder) -> Rung | None:
+    """The best alternative that answered the same rows."""
+    return next((rung for rung in ladder.rungs if rung.arm.rung != "tuned"), None)
+
+
+def is_base_best(result: RunResult, other: Rung | None) -> bool:
+    """True if the prompted base model is the best alternative. It isn't one if most of its answers were no label, or if
+    its score is by another measure."""
+    base = result.base
+    ladder = result.ladder
+    is_alike = result.labelled
+    if ladder is not None:
+        is_alike = ladder.scoring in SAME_MEASURE or result.partial is not None
+    if not is_alike or 2 * base.unlisted > base.n:
+        return False
+    return other is None or _is_base_ahead(result, other)
+
+
+def _is_base_ahead(result: RunResult, other: Rung) -> bool:
+    if result.is_base_ahead is None:  # a result of an older version, which took the higher score
+        return result.change.before.score > other.score
+    return result.is_base_ahead
+
+
+def is_before(result: RunResult, other: Rung) -> bool:
+    """True if this alternative is the free model that stands for the time before the training."""
+    return other.arm.rung == result.before and isclose(other.score, result.base.share)
+
+
+def better_name(result: RunResult) -> str:
+    """The name of what the labels were compared with: the best alternative, or what answered before if that is better
+    (services/training/run_worker.py)."""
+    other = best_alternative(result.ladder) if result.ladder else None
+    if other is None or _is_base_ahead(result, other):
+        return before_name(result)
+    return _name(other)
+
+
+def _name(rung: Rung) -> str:
+    name = candidate_name(rung.arm)
+    if not rung.arm.is_free:
+        return name
+    return f"the free {name.removeprefix('the ')}"
+
+
+def before_name(result: RunResult) -> str:
+    """The name of what answered the same rows without training."""
+    return NAMES_BEFORE[result.before]

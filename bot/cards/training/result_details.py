@@ -1,0 +1,209 @@
+"""What a result's card has no room for: exact scores, times, labels that got worse, how it was measured, and the rows
+that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.cards.common.blocks import CardBlock, Facts, Lines, Message, Note, Text, code, cut, escape, sentence
+from bot.cards.common.calibration import alternative_bill
+from bot.cards.common.candidates import counted_as_right, meaning
+from bot.cards.common.words import (
+    capitalize,
+    duration,
+    duration_range,
+    money,
+    p_value,
+    percent,
+    pluralize,
+    points,
+    points_range,
+    score_with_interval,
+    shorten,
+)
+from bot.cards.training.result_comparison import (
+    SAME_MEASURE,
+    before_name,
+    better_name,
+    comparison_facts,
+    partial_meaning,
+)
+from bot.cards.training.results import notes_on_judge, saving_text
+from bot.rules.plans import Plan
+from bot.values.runs import ChangedRow, RunResult
+
+SHOWN_CHANGES = 8
+
+
+def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
+    """What the card has no room for, except the comparison with the estimates."""
+    verdict = [Text(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []
+    bills = []
+    if saving_text(plan, result):
+        if plan.monthly_before_micros is not None:
+            bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
+            bills.append(("Planned monthly cost", bill))
+        bills += alternative_bill(plan)
+    change = result.change
+    name_before = capitalize(before_name(result))
+    if result.before == "base":
+        name_before = f"{escape(shorten(plan.base_model))}, prompted"
+    measured = partial_meaning(result) or f", {counted_as_right(result.ladder)}"
+    difference = f"{points(change.gain)} ({points_range(change.low, change.high)})"
+    if result.partial is not None:
+        difference += f", {p_value(change.p)}"
+    scores = [
+        (f"Tuned model{measured}", score_with_interval(change.after)),
+        (name_before, score_with_interval(change.before)),
+        ("Difference", difference),
+        _changed_fact(result),
+        *comparison_facts(result, is_full=True),
+    ]
+    return (
+        *verdict,
+        Facts([*scores, *bills, *_times(plan, result)]),
+        *_got_worse(result),
+        *_caveats(plan, result),
+        Text(_method(result)),
+    )
+
+
+def _changed_fact(result: RunResult) -> tuple[str, str]:
+    changed = f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
+    if result.partial is None:
+        return "Rows that changed", changed
+    shares = f"{percent(result.base.share)} → {percent(result.tuned.share)}"
+    return f"Rows {counted_as_right(result.ladder)}", f"{shares}: {changed}"
+
+
+def changed_rows_card(rows: Sequence[ChangedRow], before: str = "base") -> Message:
+    """Contains customers' words, so it is for private channels only. `before` names what answered before training."""
+    worse = [row for row in rows if not row.is_better]
+    better = [row for row in rows if row.is_better]
+    parts = [_changes("Got worse", worse, before), _changes("Got better", better, before)]
+    return Message(
+        f"{pluralize(len(better), 'row')} got better, {len(worse):,} worse",
+        tuple(block for part in parts for block in part),
+    )
+
+
+def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
+    took = duration(result.train_seconds)
+    if plan.seconds_low is not None and plan.seconds_high is not None:
+        took += f", estimated {duration_range(plan.seconds_low, plan.seconds_high)}"
+    facts = [("Training took", took)]
+    curve = result.loss_curve
+    if len(curve) > 1:
+        steps = f" in {result.steps:,} steps" if result.steps else ""
+        facts.append(("Training loss", f"{curve[0][1]:.2f} → {curve[-1][1]:.2f}{steps}"))
+    return [*facts, *_learnt(result), ("Time per answer", _answer_time(result))]
+
+
+def _answer_time(result: RunResult) -> str:
+    median = "median"
+    if result.at_once and result.at_once > 1:
+        # Simultaneous questions share the trainer, so each answer takes longer.
+        median += f", {result.at_once} at a time"
+    text = f"{result.tuned.p50_s:.1f} s ({median})"
+    if result.before == "base":
+        tuned = result.tuned.prompt_tokens / result.tuned.n
+        base = result.base.prompt_tokens / result.base.n
+        text += f", {tuned:,.0f} prompt tokens instead of {base:,.0f}"
+    return text
+
+
+def _learnt(result: RunResult) -> list[tuple[str, str]]:
+    """What the method improves, besides the loss: the reward of GRPO, the preferred answers of DPO. Results of older
+    versions know the last step only."""
+    pairs = []
+    rewards = result.reward_curve
+    if len(rewards) > 1:
+        pairs.append(("Mean reward", f"{rewards[0][1]:.2f} → {rewards[-1][1]:.2f}, the most is 1"))
+    elif result.reward is not None:
+        pairs.append(("Mean reward", f"{result.reward:.2f} at the last step"))
+    shares = result.preference_curve
+    if len(shares) > 1:
+        pairs.append(("Preference accuracy", f"{percent(shares[0][1])} → {percent(shares[-1][1])} of pairs"))
+    elif result.preference_accuracy is not None:
+        share = percent(result.preference_accuracy)
+        pairs.append(("Preference accuracy", f"{share} of the last step's pairs"))
+    margins = result.margin_curve
+    if len(margins) > 1:
+        pairs.append(("Reward margin", f"{margins[0][1]:.2f} → {margins[-1][1]:.2f}"))
+    return pairs
+
+
+def _got_worse(result: RunResult) -> list[CardBlock]:
+    """The labels that the tuned model gets right significantly less often."""
+    if not result.worse_labels:
+        return []
+    name = better_name(result)
+    lines = [
+        f"• {escape(shorten(loss.label, 60))}: {loss.before:,} → {loss.after:,} of {pluralize(loss.rows, 'row')}, "
+        f"{p_value(loss.p)}"
+        for loss in result.worse_labels
+    ]
+    title = f"*Labels that it gets right less often than {escape(shorten(name, 60))} does*"
+    corrected = Note("McNemar's exact test for each label, corrected for the number of labels (Holm).")
+    return [Text(title), Lines(lines), corrected]
+
+
+def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
+    """What a reader might wrongly conclude from this measurement."""
+    lines = [escape(note) for note in notes_on_judge(plan, result)]
+    ladder = result.ladder
+    if ladder and ladder.rungs and ladder.scoring not in SAME_MEASURE and result.partial is None:
+        (tuned,) = ladder.rung("tuned")
+        right = counted_as_right(ladder)
+        lines.append(
+            f"Two measures are used. Against its base, the tuned model's answers count that are {right}; beside the "
+            f"alternatives its score counts, which is {percent(tuned.score)} {meaning(tuned)}."
+        )
+    if result.base.unlisted:
+        lines.append(
+            f"{result.base.unlisted:,} of the {result.base.n:,} answers of {before_name(result)} and "
+            f"{result.tuned.unlisted:,} of the tuned model's were not one of the labels and count as wrong."
+        )
+    return [Lines([f"• {line}" for line in lines])] if lines else []
+
+
+def _method(result: RunResult) -> str:
+    text = "the base model had the same prompt"
+    if result.labelled:
+        text = "the base model had the labels listed in its prompt"
+    elif result.names_fields:
+        text = "the base model had the fields of the answer named in its prompt"
+    if result.before != "base":
+        text = f"{before_name(result)} learnt from the same training rows"
+    counted = f"“Right” means {counted_as_right(result.ladder)}"
+    tests = "Ranges are 95% intervals (Wilson; Newcombe for the difference), p is McNemar's exact test."
+    if result.partial is not None and result.ladder is not None:
+        counted = f"Scores are the share {meaning(result.ladder.rung('tuned')[0])}"
+        tests = (
+            "Ranges are 95% intervals of the mean, p is that of a paired bootstrap, and for whole rows of McNemar's "
+            "exact test."
+        )
+    return (
+        f"*How this was measured*: {counted}. Both answered the same {result.tuned.n:,} rows, "
+        f"which were set aside before training; {text}. {tests}"
+    )
+
+
+def _changes(title: str, rows: Sequence[ChangedRow], before: str) -> list[CardBlock]:
+    if not rows:
+        return []
+    shown = [_change(row, before) for row in rows[:SHOWN_CHANGES]]
+    more = f" The first {SHOWN_CHANGES} of them:" if len(rows) > SHOWN_CHANGES else ""
+    return [Text(f"*{title}: {pluralize(len(rows), 'row')}.*{more}"), Lines(shown)]
+
+
+def _change(row: ChangedRow, before: str) -> str:
+    return (
+        f"• {escape(cut(' '.join(row.text.split()), 140))}\n"
+        f"      expected {_answer(row.expected)}, {before} said {_answer(row.base)}, tuned {_answer(row.tuned)}"
+    )
+
+
+def _answer(text: str) -> str:
+    one_line = " ".join(text.split())
+    return code(cut(one_line, 40)) if one_line else "nothing"

@@ -1,0 +1,479 @@
+"""A run's result: what to do with the tuned model, what it cost and saves, what speaks for and against it. How it
+compares is in result_comparison.py, its details in result_details.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from bot.cards.common.blocks import (
+    Block,
+    CardBlock,
+    Facts,
+    Headline,
+    Lines,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    code,
+    escape,
+    sentence,
+)
+from bot.cards.common.candidates import bar_text, counted_as_right, meaning, scoring_text, short_meaning
+from bot.cards.common.judge_agreement import agreement_text, judge_notes, trust_text
+from bot.cards.common.payback import payback_text
+from bot.cards.common.plan_money import foreseen_text, net_value, saves_until
+from bot.cards.common.words import about_usd, at_most, charge, day, percent, pluralize, shorten
+from bot.cards.datasets.datasets import MEASURE as MEASURE_DATASET
+from bot.cards.decisions.aims import result_aim_facts
+from bot.cards.decisions.plan_training import taught_facts
+from bot.cards.evidence.judge_checks import judge_button
+from bot.cards.models.models import prices_text, promotion_button, try_button, worse_labels_text
+from bot.cards.training.result_comparison import (
+    SAME_MEASURE,
+    SIGNIFICANT,
+    before_name,
+    before_text,
+    best_alternative,
+    better_name,
+    compared_with_base,
+    compared_with_best,
+    comparison_facts,
+    is_base_best,
+    is_before,
+    right_text,
+)
+from bot.rules.facts import is_silent
+from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
+from bot.rules.plans import MONEY_RULES, Plan
+from bot.values.runs import NOTHING_SINCE, AfterResult, RunResult, TimeInUse
+from storage.records import Run
+from trainers.evaluation.results import Rung, Standing
+from trainers.money import from_micros
+
+DETAILS, MEASURE = "run_details", "measure_after_run"
+STANDS: Mapping[Standing, str] = {
+    "meets": "meets {bar}",
+    "misses": "below {bar}",
+    "undecided": "too close to {bar} to call",
+}
+NOTHING_MEASURED = "measure"  # the rule that asks for the alternatives to be measured first
+IN_HEADLINE = "tuned"  # the rule whose reason is already in the headline
+TRAINING_CHARTS: Mapping[str, str] = {
+    "loss": "Loss by training step, where lower is better",
+    "reward": "Mean reward of answers by training step, where higher is better",
+    "preference-accuracy": "Share of preferred right answers by training step, where higher is better",
+    "reward-margin": "Margin of right over wrong answers by training step, where higher is better",
+}
+DELETED = (
+    "*Its dataset was deleted*, with the model, the verdict and the alternatives' answers. "
+    "Only these numbers are kept."
+)
+
+
+def card(
+    run: Run,
+    plan: Plan,
+    result: RunResult,
+    *,
+    may_be_used: bool = False,
+    is_deleted: bool = False,
+    name: str | None = None,
+    machine: str | None = None,
+    is_stopped: bool = False,
+    after: AfterResult = NOTHING_SINCE,
+) -> Message:
+    """The card. `may_be_used` is True if the model is better than the measured alternatives and not in use yet;
+    `after` says what happened to it since. `is_deleted` is True if its dataset was deleted. `name` links to the run's
+    card, `machine` to the card of the machine on which its model runs by the hour; `is_stopped` is True once that
+    machine is stopped, and its cost final."""
+    headline = _headline(result, may_be_used=may_be_used, is_in_use=after.is_in_use)
+    facts = [
+        *_quality_facts(plan, result),
+        ("Cost", _cost(run, plan, result, is_stopped=is_stopped)),
+        *taught_facts(plan),
+    ]
+    parts: list[CardBlock] = [
+        Headline(headline),
+        Note(f"{name or f'Run {run.id}'}: {_subject(plan, result)}"),
+        Facts(facts),
+    ]
+    if is_deleted:
+        parts.append(Text(DELETED))
+    else:
+        parts += _reasons(plan, result, after)
+        parts += _next(run, plan, result, after, may_be_used=may_be_used)
+    if machine and is_stopped:
+        parts.append(Note(f"Its machine is stopped; start it again on {machine}."))
+    elif machine:
+        parts.append(Note(f"Its machine costs money by the hour; keep or stop it on {machine}."))
+    parts.append(actions(*_buttons(run, plan, result, after, may_be_used=may_be_used, is_deleted=is_deleted)))
+    notification = f"Result of run {run.id}. {escape(headline)}{_saves_in_short(plan, result)}"
+    return Message(notification, tuple(parts))
+
+
+def _subject(plan: Plan, result: RunResult) -> str:
+    """What was trained on what, measured on how many rows, and how."""
+    what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
+    rows = pluralize(result.tuned.n, "held-out row")
+    judge = _judge(plan, result)
+    by = f", judged by {escape(shorten(judge.name))}" if judge else ""
+    return f"{what}, {rows}{by}{scoring_text(result.ladder)}"
+
+
+def _quality_facts(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
+    """How good the model is and what it saves, the team's aim first."""
+    aim = result_aim_facts(plan, result)
+    facts = [*aim, ("Right", right_text(result)), *comparison_facts(result)]
+    if result.not_worse:
+        facts.append(("Price", prices_text(result.not_worse)))
+
+    saves = saving_text(plan, result)
+    if not saves:
+        return facts
+    net = net_value(plan)
+    # If the aim is not money, the net value says it in one number, and the monthly saving would be one too many.
+    if not aim or not net:
+        facts.append(("Planned saving", saves))
+    return [*facts, *net]
+
+
+def list_headline(result: RunResult, *, may_be_used: bool, is_in_use: bool = False) -> str:
+    """The card's headline with the number of rows, for lists; unescaped."""
+    headline = _headline(result, may_be_used=may_be_used, is_in_use=is_in_use)
+    return f"{headline}, on {pluralize(result.tuned.n, 'held-out row')}"
+
+
+def alt_text(plot: str, plan: Plan) -> str:
+    subject = f"{shorten(plan.base_model)} on {shorten(plan.dataset)}"
+    if plot in TRAINING_CHARTS:
+        return f"{TRAINING_CHARTS[plot]}, {subject}"
+    if plot == "quality":
+        return f"Quality against price of the tuned model and its alternatives, {subject}"
+    return f"Expected labels against the tuned model's answers, {subject}"
+
+
+def _headline(result: RunResult, *, may_be_used: bool, is_in_use: bool) -> str:
+    """What to do with the tuned model, then how it compares with the bar and with the best alternative on the same
+    rows."""
+    ladder = result.ladder
+    if ladder is None or not ladder.rung("tuned"):  # measured before there was a quality bar
+        return f"Tuned model: {percent(result.tuned.share)} right; {compared_with_base(result)}"
+    (tuned,) = ladder.rung("tuned")
+    if is_silent(tuned):
+        return f"Failed: no answer to {tuned.empty:,} of {tuned.n:,} rows"
+    decision = _decision(result, tuned, best_alternative(ladder), may_be_used=may_be_used)
+    if is_in_use:
+        decision = "In use"  # the team has decided, whatever the verdict was
+    score = f"{percent(tuned.score)} {short_meaning(tuned)}"
+    by_bar = STANDS[tuned.standing].format(bar=bar_text(ladder.bar, ladder.is_bar_set))
+    return f"{decision}: {score}, {by_bar}; {compared_with_best(result, ladder)}"
+
+
+def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used: bool) -> str:
+    if _is_open(result) or _is_judge_distrusted(result):
+        return "Undecided"  # the same word as the verdict in Details, so that there is only one answer
+    if may_be_used:
+        return "Deploy it"
+    is_no = result.advice is not None and result.advice.kind == "no_go"
+    match tuned.standing:
+        case "undecided":
+            return "Not now" if is_no else "Undecided"
+        case "misses":
+            return "Failed" if _is_worse(result, tuned, other) else "Not good enough"
+        case "meets" if is_no:
+            is_about_money = result.advice is not None and result.advice.rule in MONEY_RULES
+            is_needless = other is not None and other.standing == "meets" and not is_about_money
+            return "Not needed" if is_needless else "Not now"
+        case "meets":
+            return "Good enough"
+
+
+def _is_open(result: RunResult) -> bool:
+    """True if the verdict asks to find something out first."""
+    return result.advice is not None and result.advice.kind == "unknown"
+
+
+def _is_judge_distrusted(result: RunResult) -> bool:
+    """True if people disagree with the judge of the scores: then these decide nothing."""
+    checks = result.judge_checks
+    return checks is not None and _is_judged(result) and checks.trust == "distrusted"
+
+
+def _is_judged(result: RunResult) -> bool:
+    return result.ladder is not None and result.ladder.scoring == "judge"
+
+
+def _judge(plan: Plan, result: RunResult) -> CheckedJudge | None:
+    """The model whose verdicts are the scores, None if they were scored without one."""
+    if plan.judge is None or not _is_judged(result):
+        return None
+    return CheckedJudge(plan.judge, result.judge_checks or UNCHECKED, result.checkable)
+
+
+def _is_worse(result: RunResult, tuned: Rung, other: Rung | None) -> bool:
+    """True if it is significantly worse than the best alternative, or than its own base."""
+    ladder = result.ladder
+    if ladder and ladder.pairs and other is not None and not is_base_best(result, other):
+        (pair,) = ladder.pairs
+        return pair.better != tuned.arm and pair.p < SIGNIFICANT
+    return result.change.gain < 0 and result.change.p < SIGNIFICANT
+
+
+def _saves_in_short(plan: Plan, result: RunResult) -> str:
+    """The planned saving in a notification: over the year, since a monthly saving may hide a later loss."""
+    saves = saving_text(plan, result)
+    if not saves:
+        return ""
+    if net_value(plan):
+        return f". Planned: {foreseen_text(plan)}"
+    return f". Saves {saves}"
+
+
+def saving_text(plan: Plan, result: RunResult) -> str:
+    """The monthly saving that the plan expected, and the payback time including staff time and labels; '' if the model
+    should not be used."""
+    saved = 0  # compared with the cheapest known alternative; older plans knew today's model only
+    if plan.predicted and plan.predicted.saving_micros is not None:
+        saved = plan.predicted.saving_micros
+    elif plan.monthly_before_micros is not None and plan.monthly_after_micros is not None:
+        saved = plan.monthly_before_micros - plan.monthly_after_micros
+    if saved <= 0 or not _is_usable(result):
+        return ""
+    amount = about_usd(from_micros(saved), per="a month")
+    return f"{amount}{saves_until(plan)}{_back(plan, result, saved)}"
+
+
+def _is_usable(result: RunResult) -> bool:
+    """True if it meets the bar, the verdict is not against it, and the prompted base model is not as good."""
+    ladder, advice = result.ladder, result.advice
+    if ladder is None or not ladder.rung("tuned") or (advice and advice.kind == "no_go"):
+        return False
+    if _is_judge_distrusted(result):
+        return False
+    (tuned,) = ladder.rung("tuned")
+    is_better = result.change.gain > 0 and result.change.p < SIGNIFICANT
+    return tuned.standing == "meets" and (is_better or not is_base_best(result, best_alternative(ladder)))
+
+
+def _back(plan: Plan, result: RunResult, saved: int) -> str:
+    """When the cost is paid back; '' for an older plan without the cost of staff time and labels."""
+    advised, foreseen = plan.advised, plan.predicted
+    if advised is None or foreseen is None:
+        return ""
+    spent = result.actual_micros + advised.people_micros + advised.labels_micros
+    months = Decimal(spent) / saved
+    ignored = "" if foreseen.is_time_said else ", ignoring staff time"
+    if not spent:
+        return f"; nothing was spent{ignored}"
+    return f"; pays back {payback_text(months)}{ignored}"
+
+
+def _cost(run: Run, plan: Plan, result: RunResult, *, is_stopped: bool) -> str:
+    spent_micros = result.actual_micros
+    if plan.hosting and run.actual_micros is not None:
+        spent_micros = run.actual_micros  # includes what the machine has cost since the result
+    hosting_micros = result.hosting_micros + spent_micros - result.actual_micros
+    actual = charge(spent_micros)
+    estimated = charge(result.estimated_micros)
+    text = actual
+    if hosting_micros:
+        so_far = "" if is_stopped else " so far"
+        text += f", of which {charge(hosting_micros)} for its machine{so_far}"
+    if result.lost_micros:
+        text += f", including {at_most(result.lost_micros)} for lost answers"
+    if not hosting_micros and actual == estimated:
+        text += ", as estimated"
+    else:
+        text += f", estimated {estimated}"
+    if result.vendor_micros is not None:
+        text += f" ({escape(plan.provider)}'s own estimate: {charge(result.vendor_micros)})"
+    if result.actual_micros > plan.maximum_micros:
+        text += f"; exceeds the approved {charge(plan.maximum_micros)}"
+    if result.is_uncounted:
+        text += "; calculated from the planned tokens, since the vendor reports none"
+    return text
+
+
+def _reasons(plan: Plan, result: RunResult, after: AfterResult) -> list[CardBlock]:
+    """At most one reason for the model, one against it, and one unknown."""
+    reasons = (
+        ("For", _for(plan, result)),
+        ("Against", _against(result)),
+        ("Unknown", _unknown(plan, result, after)),
+    )
+    lines = [f"• *{kind}*: {text}" for kind, text in reasons if text]
+    return [Lines(lines)] if lines else []
+
+
+def _for(plan: Plan, result: RunResult) -> str:
+    """What the training gained. If what answered before is the best alternative, the headline has the difference."""
+    ladder = result.ladder
+    if result.change.gain <= 0 or result.change.p >= SIGNIFICANT:
+        return ""
+    base = before_name(result)
+    if plan.method == "head":
+        return f"It is the free encoder's model, ready to be deployed; {base} has {before_text(result)}."
+    other = best_alternative(ladder) if ladder else None
+    is_in_headline = other is None or is_base_best(result, other) or is_before(result, other)
+    if result.partial is None and (ladder is None or not ladder.pairs or is_in_headline):
+        verb = "is" if result.better == 1 else "are"
+        return f"{pluralize(result.better, 'row')} that {base} got wrong {verb} now right."
+    if result.before != "base":
+        # Being ahead of a model that was trained in another way doesn't show what this training gained.
+        return f"It is right more often than {base}, which has {before_text(result)}."
+    helped = f"{base} has {before_text(result)}"
+    if ladder and ladder.scoring not in SAME_MEASURE and result.partial is None:
+        right = counted_as_right(ladder)
+        helped = f"{percent(result.tuned.share)} {right} against {percent(result.base.share)} for its base"
+    if 2 * result.base.unlisted > result.base.n:
+        helped += f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
+    return f"Training helped: {helped}."
+
+
+def _against(result: RunResult) -> str:
+    if result.advice and result.advice.kind == "no_go" and result.advice.rule != IN_HEADLINE:
+        return sentence(result.advice.reason or result.advice.headline)
+    if result.worse_labels:
+        name = escape(shorten(better_name(result), 60))
+        return f"Right less often than {name}: {worse_labels_text(result.worse_labels)}."
+    if result.worse and result.partial is not None and result.ladder and result.ladder.scoring == "json":
+        has = "has" if result.worse == 1 else "have"
+        return (
+            f"{pluralize(result.worse, 'row')} in which {before_name(result)} got every field right {has} a wrong "
+            "field now."
+        )
+    if result.worse and result.partial is None:
+        verb = "is" if result.worse == 1 else "are"
+        return f"{pluralize(result.worse, 'row')} that {before_name(result)} got right {verb} now wrong."
+    return ""
+
+
+def _unknown(plan: Plan, result: RunResult, after: AfterResult) -> str:
+    advice = result.advice
+    ladder = result.ladder
+    judge = _judge(plan, result)
+    about_judge = ""
+    if judge and not judge.is_trusted:
+        name = escape(shorten(judge.name))
+        about_judge = f"How far to trust the judge {name}: {escape(trust_text(judge.checks))}."
+    if judge and _is_judge_distrusted(result):
+        agreed = escape(agreement_text(f"the judge {shorten(judge.name)}", judge.checks))
+        return f"How good the answers are: {agreed}, so its scores say little."
+    if advice and advice.kind == "unknown" and advice.rule != IN_HEADLINE:
+        return sentence(advice.reason or advice.headline)
+    if about_judge:
+        return about_judge
+    if result.no_encoder:
+        why = sentence(result.no_encoder)
+        return f"How it compares with the free encoder, which could not answer for this run: {why}"
+    if plan.current and not after.is_current_measured and saving_text(plan, result):
+        current = escape(shorten(plan.current))
+        return f"Whether it can replace {current}, which was not measured on these rows."
+    if ladder and ladder.rungs and ladder.scoring == "f1":
+        (tuned,) = ladder.rung("tuned")
+        text = f"Whether the answers are right: {percent(tuned.score)} is {meaning(tuned)}."
+        about_failure = notes_on_judge(plan, result)[:1]
+        return " ".join([text, *map(escape, about_failure)])
+    return ""
+
+
+def notes_on_judge(plan: Plan, result: RunResult) -> list[str]:
+    if plan.judge is None or result.judge is None or result.ladder is None:
+        return []
+    models = [f"{plan.provider}/{plan.base_model}"]
+    people = result.judge_checks or UNCHECKED
+    return judge_notes(plan.judge, models, result.judge, result.ladder, people)
+
+
+def _next(
+    run: Run, plan: Plan, result: RunResult, after: AfterResult, *, may_be_used: bool
+) -> list[CardBlock]:
+    """What happened since, or the next step; empty if the first button does it."""
+    since = _since(run, after)
+    if since:
+        return [Text(since)]
+    if _about_judge(plan, result) or _to_measure(result) or (may_be_used and not _is_open(result)):
+        return []
+    step = _next_step(run, result)
+    return [Text(f"*Next*: {step}")] if step else []
+
+
+def _next_step(run: Run, result: RunResult) -> str:
+    advice = result.advice
+    if advice is None and result.change.p >= SIGNIFICANT:
+        return "Stay with what you have, or measure again with more held-out rows."
+    if advice is None and result.change.gain <= 0:
+        return "Look at the rows that got worse before you train again."
+    if advice is None:
+        return ""
+    if advice.kind == "go" and run.model:
+        # There is an objection that the verdict doesn't consider, such as the model in use.
+        return f"{code(f'/finetune promote {run.model}')} explains what speaks against deploying it."
+    return sentence(advice.next_step) if advice.next_step else ""
+
+
+def _since(run: Run, after: AfterResult) -> str:
+    """Who deployed the model, what took its place, and whether it is gone; '' if nothing happened."""
+    use = after.use
+    sentences = []
+    if use is not None:
+        sentences.append(f"*Deployed* by <@{use.person}> on {day(use.since)}.")
+    if use is not None and use.until is not None:
+        sentences.append(_ended(use, use.until))
+    if after.is_gone:
+        sentences.append(
+            f"*Gone*: {escape(run.provider)} no longer has the model, so it has to be trained again."
+        )
+    elif use is not None and use.until is not None:
+        sentences.append(f"{code(f'/finetune promote {run.model}')} deploys it again.")
+    return " ".join(sentences)
+
+
+def _ended(use: TimeInUse, until: float) -> str:
+    if use.is_rolled_back:
+        return f"*Rolled back* to {code(use.other)} by <@{use.ended_by}> on {day(until)}."
+    if use.other:
+        return f"*Replaced* by {code(use.other)} on {day(until)}, by <@{use.ended_by}>."
+    return f"In use until {day(until)}."
+
+
+def _buttons(
+    run: Run, plan: Plan, result: RunResult, after: AfterResult, *, may_be_used: bool, is_deleted: bool
+) -> list[Block]:
+    """The next step first. Only "Details" if the model was deleted."""
+    number = str(run.id)
+    if is_deleted:
+        return [button("Details", DETAILS, number)]
+    may_be_used = may_be_used and not _is_judge_distrusted(result)
+    steps = [*_about_judge(plan, result), *_to_measure(result, plan.dataset, number)]
+    if run.model and not after.is_gone:
+        if may_be_used:
+            steps.append(promotion_button(run.id, run.model))
+        steps.append(try_button(run.id))
+    if steps and not _next(run, plan, result, after, may_be_used=may_be_used):
+        steps[0]["style"] = "primary"
+    return [*steps[:2], button("Details", DETAILS, number)]
+
+
+def _about_judge(plan: Plan, result: RunResult) -> list[Block]:
+    """The button to check the judge or to choose another one, which every other step rests on."""
+    judge = _judge(plan, result)
+    if judge is None or judge.next_step is None:
+        return []
+    return [judge_button(judge, judge.next_step, plan.dataset)]
+
+
+def _to_measure(result: RunResult, dataset: str = "", number: str = "") -> list[Block]:
+    """The button for a missing comparison: it measures the named model, or opens the form if none is named."""
+    advice = result.advice
+    if advice is None or not _is_open(result):
+        return []
+    if advice.measure:
+        _, _, model = advice.measure[0].partition("/")
+        return [button(f"Measure {model}", MEASURE, number)]
+    if advice.rule == NOTHING_MEASURED:
+        return [button("Measure alternatives", MEASURE_DATASET, dataset)]
+    return []

@@ -1,0 +1,359 @@
+"""A run: the card that is edited in place while it goes on, the card of its end, and lists of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards.common import calibration, general
+from bot.cards.common.blocks import (
+    Actions,
+    Block,
+    CardBlock,
+    Facts,
+    Lines,
+    Message,
+    Note,
+    Steps,
+    Task,
+    TaskStatus,
+    Text,
+    actions,
+    button,
+    confirm,
+    cut,
+    escape,
+)
+from bot.cards.common.candidates import looks_sentence
+from bot.cards.common.general import text_message, unchecked_notes, unchecked_text
+from bot.cards.common.plan_money import foreseen_text
+from bot.cards.common.words import (
+    at_most,
+    charge,
+    duration,
+    percent,
+    percent_done,
+    pluralize,
+    progress_bar,
+    time_left,
+    time_of_day,
+)
+from bot.cards.decisions.plans import DETAILS as PLAN_DETAILS
+from bot.cards.decisions.plans import ONE_APPROVER, Pending, plan_title
+from bot.cards.training import interventions, result_details, results
+from bot.rules.calibration import Actual, RunningError
+from bot.rules.facts import Looks
+from bot.rules.plans import Plan
+from bot.values.runs import NOTHING_SINCE, AfterResult, Progress, RunResult
+from storage.jobs import InterventionDecision
+from storage.records import Run, RunState
+
+CANCEL, PAUSE, RESUME = "cancel_run", "pause_run", "resume_run"
+STAGES: tuple[tuple[str, tuple[RunState, ...]], ...] = (
+    ("approved", ("approved",)),
+    ("sent", ("creating",)),
+    ("training", ("training",)),
+    ("measuring", ("evaluating",)),
+    ("done", ("done",)),
+)
+STATE_WORDS: dict[RunState, str] = {
+    "awaiting_approval": "waiting for approval",
+    "approved": "approved, starting",
+    "creating": "being sent to the trainer",
+    "training": "training",
+    "evaluating": "being measured",
+    "done": "done",
+    "rejected": "rejected",
+    "expired": "expired",
+    "cancelled": "cancelled",
+    "failed": "failed",
+    "needs_human": "needs a decision",
+}
+# The same, as the end of a sentence that begins with the run.
+STATE_TEXTS: dict[RunState, str] = {
+    "awaiting_approval": "is waiting for approval",
+    "approved": "is approved and about to start",
+    "creating": "is being sent to the trainer",
+    "training": "is training",
+    "evaluating": "is being measured",
+    "done": "is done",
+    "rejected": "was rejected",
+    "expired": "has expired",
+    "cancelled": "was cancelled",
+    "failed": "failed",
+    "needs_human": "needs a decision",
+}
+UNDER_WAY: tuple[RunState, ...] = ("approved", "creating", "training", "evaluating")
+FRESH_S = 60.0
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run with everything that its cards show. `result` is None until there is one. `actuals` compares its estimates
+    with the actual figures; `running` is the error of our estimates over recent runs. `may_be_used` is True if its
+    model is better and not in use yet, `is_deleted` if its dataset was deleted, `is_stopped` if its machine, which is
+    billed by the hour, is stopped. `looks` counts the looks at its held-out rows. `pending` is what a plan still needs
+    that waits for the person's approval. `after` is what happened to its model since the result."""
+
+    run: Run
+    plan: Plan
+    progress: Progress
+    result: RunResult | None
+    now: float
+    actuals: Sequence[Actual] = ()
+    running: Sequence[RunningError] = ()
+    can_pause: bool = False
+    decisions: Sequence[InterventionDecision] = ()
+    may_be_used: bool = False
+    is_deleted: bool = False
+    looks: Looks | None = None
+    is_stopped: bool = False
+    pending: Pending = ONE_APPROVER
+    after: AfterResult = NOTHING_SINCE
+
+
+def no_such_run(number: int) -> str:
+    return f"There is no run {number}. `/finetune runs` lists all runs."
+
+
+def card(
+    run: Run,
+    plan: Plan,
+    progress: Progress,
+    now: float,
+    *,
+    spent_micros: int | None = None,
+    can_pause: bool = False,
+    as_of: float | None = None,
+    decided: str = "",
+    result: str = "a message below",
+) -> Message:
+    """Stages, step, loss, time left and cost so far. `as_of` is the time of the numbers, if the card should show it.
+    `decided` says who approved the run, `result` where its result is; both are our own mrkdwn."""
+    headline = f"Run {run.id} is paused: {plan_title(plan)}" if progress.is_paused else _headline(run, plan)
+    below: list[CardBlock] = [Text(decided)] if decided else []
+    if run.state in ("training", "evaluating"):
+        below.append(Text(f"{progress_bar(share_done(run, progress))}, {_time_left(run, progress, now)}"))
+        below.append(Facts(_numbers(plan, progress, spent_micros)))
+    if as_of is not None:
+        below.append(Note(f"Numbers as of {time_of_day(as_of)}."))
+    if progress.is_paused and run.wished_by:
+        below.append(Note(f"Paused by <@{run.wished_by}>."))
+    if progress.note:
+        below.append(Note(escape(progress.note)))
+    if run.state in UNDER_WAY:
+        below.append(_buttons(run, progress, can_pause))
+    elif run.state == "done":
+        answer = f"Ask the model with `/finetune try {run.model} your text`."
+        below.append(Note(f"The result is in {result}. {answer}"))
+    elif run.state == "awaiting_approval":
+        below.append(Note("Its plan is waiting in the channel for approval."))
+    else:
+        below.append(Note("The question is in a message below."))
+    return Message.titled(headline, _steps(run, plan, progress), *below)
+
+
+def ended_card(run: Run, plan: Plan, why: str) -> Message:
+    """The card of a run that ended without a result. `why` is our own mrkdwn."""
+    headline = _headline(run, plan)
+    spent = run.actual_micros or 0
+    cost, rest = (f"It has cost {charge(spent)}. ", "The rest of the") if spent else ("", "The")
+    # nothing is reserved before an approval, and nothing is left after an overrun
+    free = f"{rest} reserved budget is free again. " if run.reserved_micros > spent else ""
+    next_step = f"{cost}{free}`/finetune start` makes a new plan."
+    return Message.titled(headline, Text(why), Note(next_step), notice=why)
+
+
+def ended_notice(run: Run, name: str, why: str) -> str:
+    """`name` links to the run's card."""
+    return f"Your {name} {STATE_TEXTS[run.state]}. {why}"
+
+
+def trainer_warning(warning: str) -> str:
+    return f"The trainer warns: {escape(cut(warning, 900))}"
+
+
+def listing(summaries: Sequence[RunSummary], unchecked: int = 0) -> Message:
+    """`unchecked` channels have datasets whose runs are left out, because Slack did not answer about them."""
+    if not summaries and unchecked:
+        return text_message(unchecked_text(unchecked))
+    if not summaries:
+        return text_message("There are no runs yet. `/finetune start DATASET` asks the team to approve one.")
+    return Message.titled(
+        "The latest runs",
+        Lines([*map(list_entry, summaries)]),
+        *unchecked_notes(unchecked),
+        Note("`/finetune status RUN` shows a run."),
+    )
+
+
+def list_entry(summary: RunSummary) -> str:
+    """One line of a list."""
+    return f"• *Run {summary.run.id}*, {escape(plan_title(summary.plan))}: {status_line(summary)}"
+
+
+def details_card(summary: RunSummary) -> Message:
+    if summary.result:
+        return results.card(
+            summary.run,
+            summary.plan,
+            summary.result,
+            may_be_used=summary.may_be_used,
+            is_deleted=summary.is_deleted,
+            is_stopped=summary.is_stopped,
+            after=summary.after,
+        )
+    if summary.run.state == "needs_human":
+        return interventions.card(summary.run, summary.plan, summary.decisions)
+    if summary.run.error:
+        # A person's reason is stored as typed and needs escaping; the other reasons are our own mrkdwn.
+        why = escape(summary.run.error) if summary.run.state == "rejected" else summary.run.error
+        return ended_card(summary.run, summary.plan, why)
+    # Many jobs are polled in turn, so the numbers may be old.
+    read_at = summary.progress.shown_at
+    is_old = summary.run.state == "training" and 0 < read_at < summary.now - FRESH_S
+    as_of = read_at if is_old else None
+    return card(
+        summary.run, summary.plan, summary.progress, summary.now, can_pause=summary.can_pause, as_of=as_of
+    )
+
+
+def details_form(summary: RunSummary) -> Block:
+    """The dialog behind *Details*: what a result's card has no room for, or the current card without its buttons."""
+    parts: Sequence[CardBlock] = [
+        part for part in details_card(summary).parts if not isinstance(part, Actions)
+    ]
+    if summary.result:
+        compared = calibration.estimate_comparison(summary.plan, summary.result, summary.actuals)
+        recent = calibration.recent_errors(summary.running)
+        looks = [Note(looks_sentence(summary.looks))] if summary.looks else []
+        parts = (*result_details.details(summary.plan, summary.result), *looks, *compared, *recent)
+    return general.details_modal(f"Run {summary.run.id}", parts)
+
+
+def status_line(summary: RunSummary) -> str:
+    """A run's progress or result; follows its name in a list."""
+    words = "paused" if summary.progress.is_paused else STATE_WORDS[summary.run.state]
+    if summary.result:
+        headline = results.list_headline(
+            summary.result, may_be_used=summary.may_be_used, is_in_use=summary.after.is_in_use
+        )
+        return escape(headline[:1].lower() + headline[1:])
+    if summary.run.state == "training" and _step_text(summary.progress):
+        done = f"{words}, {percent_done(share_done(summary.run, summary.progress))}% done"
+        finish = None if summary.progress.is_paused else summary.progress.estimated_finish
+        return f"{done}, {time_left(finish - summary.now)}" if finish else done
+    foreseen = foreseen_text(summary.plan)
+    if summary.run.state == "awaiting_approval" and foreseen:
+        return f"{words}; {foreseen}"
+    return words
+
+
+def share_done(run: Run, progress: Progress) -> float:
+    """The share of the present stage that is done, 0 to 1: what the numbers beside it count, steps or answers."""
+    if run.state == "evaluating":
+        return progress.evaluated / progress.to_evaluate if progress.to_evaluate else 0.0
+    return progress.step / progress.total_steps if progress.total_steps else (progress.percent or 0) / 100
+
+
+def _headline(run: Run, plan: Plan) -> str:
+    return f"Run {run.id} {STATE_TEXTS[run.state]}: {plan_title(plan)}"
+
+
+def _at(run: Run) -> int:
+    """The index of the run's stage; the number of stages if the run is over."""
+    reached = [run.state in states for _, states in STAGES]
+    return reached.index(True) if True in reached else len(STAGES)
+
+
+def _stages(run: Run) -> str:
+    at, words = _at(run), []
+    for number, (name, _) in enumerate(STAGES):
+        is_done = number < at or run.state == "done"
+        words.append(f"✓ {name}" if is_done else f"*{name}*" if number == at else name)
+    return "  ›  ".join(words)
+
+
+def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
+    """The run's steps. A run that ended early shows how far it got."""
+    approve = "Approve" if run.state == "awaiting_approval" else "Approved"
+    titles = (
+        f"{approve}: {at_most(plan.maximum_micros)}",
+        f"Send {pluralize(plan.n_train, 'row')} to the trainer",
+        "Train" + (f": {step}" if (step := _step_text(progress)) else ""),
+        f"Measure on {pluralize(plan.n_holdout, 'held-out row')}",
+    )
+    if run.state in UNDER_WAY:
+        at = max(_at(run), 1)
+    elif run.state in ("awaiting_approval", "rejected", "expired"):
+        at = 0
+    else:
+        at = 3 if progress.to_evaluate else 2 if progress.running_since is not None else 1
+    shown = [Task(f"step {n}", title, _status(run, n, at)) for n, title in enumerate(titles)]
+    stages = (Text(_stages(run)),) if _at(run) < len(STAGES) else ()
+    return Steps(STATE_WORDS[run.state].capitalize(), shown, otherwise=stages)
+
+
+def _step_text(progress: Progress) -> str:
+    if progress.total_steps:
+        return f"step {progress.step:,} of {progress.total_steps:,}"
+    return "" if progress.percent is None else f"{progress.percent}%"
+
+
+def _status(run: Run, number: int, at: int) -> TaskStatus:
+    if number < at or run.state == "done":
+        return "complete"
+    if number > at or run.state == "awaiting_approval":
+        return "pending"
+    return "in_progress" if run.state in UNDER_WAY else "error" if run.state == "failed" else "pending"
+
+
+def _time_left(run: Run, progress: Progress, now: float) -> str:
+    if run.state == "evaluating" and progress.to_evaluate:
+        return f"{progress.evaluated:,} of {progress.to_evaluate:,} answers"
+    if run.state == "evaluating":
+        return "about to measure"
+    if progress.is_paused:
+        return "paused"
+    if progress.estimated_finish:
+        return time_left(progress.estimated_finish - now)
+    return "getting ready"
+
+
+def _numbers(plan: Plan, progress: Progress, spent_micros: int | None) -> list[tuple[str, str]]:
+    pairs = []
+    if progress.total_steps:
+        pairs.append(("Step", f"{progress.step:,} of {progress.total_steps:,}"))
+    if progress.reward is not None:
+        # The loss of GRPO is near 0 by construction.
+        pairs.append(("Mean reward", f"{progress.reward:.2f}"))
+    elif progress.train_loss is not None:
+        pairs.append(("Training loss", f"{progress.train_loss:.2f}"))
+    if progress.preference_accuracy is not None:
+        pairs.append(("Preference accuracy", percent(progress.preference_accuracy)))
+    if progress.reward_margin is not None:
+        pairs.append(("Reward margin", f"{progress.reward_margin:.2f}"))
+    if progress.valid_loss is not None:
+        pairs.append(("Validation loss", f"{progress.valid_loss:.2f}"))
+    if progress.train_seconds:
+        pairs.append(("Training time", duration(progress.train_seconds)))
+    most = at_most(plan.maximum_micros)
+    cost = f"{charge(spent_micros)}, approved {most}" if spent_micros else most
+    return [*pairs, ("Cost so far" if spent_micros else "Cost", cost)]
+
+
+def _buttons(run: Run, progress: Progress, can_pause: bool) -> CardBlock:
+    sure = confirm(
+        f"Cancel run {run.id}?",
+        "The training so far is lost, and its cost stays.",
+        "Cancel the run",
+        "Keep it running",
+    )
+    number = str(run.id)
+    buttons = [button("Details", PLAN_DETAILS, number)]
+    if can_pause and run.state == "training" and progress.is_paused:
+        buttons.append(button("Resume", RESUME, number))
+    elif can_pause and run.state == "training":
+        buttons.append(button("Pause", PAUSE, number))
+    buttons.append(button("Cancel", CANCEL, number, style="danger", confirm=sure))
+    return actions(*buttons)

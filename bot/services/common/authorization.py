@@ -1,0 +1,283 @@
+"""Decides what a person may do, which datasets they may know about, and where rows may be shown.
+
+What gives somebody something, such as an approval or rows, is looked up in Slack every time. What people only read
+depends on every channel that owns a dataset, so Slack's answers of the last minutes decide it (`context.recent`). The
+decisions are in bot/rules. Anyone who acts in a channel is a member, so that is not looked up for the datasets of that
+channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
+from typing import TypeVar
+
+from bot.cards.common.blocks import code
+from bot.cards.common.permissions import verdict_text
+from bot.cards.datasets.datasets import no_such_dataset, unchecked_dataset
+from bot.context import AppContext, Directory
+from bot.rules import data_policy as rules
+from bot.rules import permissions
+from bot.rules.data_policy import DatasetChannel, NoDelivery, RowDelivery
+from bot.rules.permissions import (
+    NO_REQUEST,
+    RULES,
+    Action,
+    Caller,
+    Channel,
+    Policy,
+    Request,
+    Rule,
+    Rules,
+)
+from bot.values.runs import Refusal
+from storage.records import Dataset, Measurement, Run
+
+PARALLEL_LOOKUPS = 8
+# These depend on everybody whom the rule names, so its groups are always looked up.
+DEPENDS_ON_OTHERS: tuple[Action, ...] = ("approve", "resolve", "unfreeze")
+Row = TypeVar("Row", Run, Measurement)
+PARALLEL_MEMBERSHIP_LOOKUPS = 16
+LOOK_UP_S = 1.2  # a form has to open within three seconds, and the person was looked up before
+
+
+def refusal(
+    context: AppContext,
+    person: str,
+    action: Action,
+    channel: str | None = None,
+    request: Request = NO_REQUEST,
+) -> Refusal | None:
+    """Looks the person up in Slack. Returns why they may not do it, None if they may."""
+    return refusal_for(look_up(context, person, action, channel), action, request)
+
+
+def refusal_for(caller: Caller, action: Action, request: Request = NO_REQUEST) -> Refusal | None:
+    """Like `refusal`, for somebody who was already looked up: a transaction must not wait for Slack."""
+    denied = permissions.may(caller, action, request)
+    return Refusal(verdict_text(denied.because)) if denied else None
+
+
+def is_certain(caller: Caller) -> bool:
+    """True if Slack answered every look-up. Only then is a refusal final."""
+    channel_is_known = caller.channel is None or caller.channel.is_shared is not None
+    return caller.person is not None and channel_is_known and None not in caller.rules.members.values()
+
+
+def look_up(context: AppContext, person: str, action: Action, channel: str | None = None) -> Caller:
+    groups = _groups_to_look_up(context.settings.policy, action, person)
+    directory = context.recent if action == "read" else context.directory
+    return _look_up(context, directory, person, channel, groups)
+
+
+def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rule, str | None]] | Refusal:
+    """Returns each right with the reason why it is denied, None if it is granted. Returns a refusal if all are denied
+    for the same reason.
+
+    No particular run or dataset is meant, so rules about the requester and the cost are not considered.
+    """
+    policy = context.settings.policy
+    groups = sorted({group for rule in RULES for group in policy.named(rule).groups})
+    caller = _look_up(context, context.recent, person, channel, groups)
+    denials = [(rule, permissions.may(caller, rule)) for rule in RULES]
+    verdicts = [(rule, verdict_text(denied.because) if denied else None) for rule, denied in denials]
+    reasons = {reason for _, reason in verdicts}
+    reason = reasons.pop()
+    return verdicts if reasons or reason is None else Refusal(reason)
+
+
+def _look_up(
+    context: AppContext, directory: Directory, person: str, channel: str | None, groups: Sequence[str]
+) -> Caller:
+    """Looks everything up in parallel: a look-up may take a second, and a form has to open within three."""
+    with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
+        # Each with a copy of this thread's context, in which Slack is asked each question once.
+        who = pool.submit(copy_context().run, directory.person, person)
+        where = pool.submit(copy_context().run, _describe_channel, directory, channel) if channel else None
+        members = _look_up_members(pool, directory, groups)
+        rules = Rules(context.settings.policy, members)
+        return Caller(who.result(), rules, where.result() if where else None)
+
+
+def channel_refusal(context: AppContext, channel: str, *, by_others: bool = False) -> Refusal | None:
+    """Returns why cards can't be posted in a channel, None if they can. `by_others` says that other people have to see
+    them, too."""
+    if by_others and channel.startswith("D"):
+        return Refusal(
+            "Nobody else would see the plan here. Type this in a channel that approvers and I are in (`/invite "
+            "@Finetune`)."
+        )
+    if context.directory.takes_posts(channel) is not False:
+        return None
+    # what belongs to a private channel never goes to the fallback channel
+    if context.settings.slack.fallback_channel and context.directory.is_private(channel) is False:
+        return None
+    return Refusal("I'm not in this channel, so I can't post here: `/invite @Finetune`, then type it again.")
+
+
+def current_rules(context: AppContext, action: Action, directory: Directory | None = None) -> Rules:
+    """Returns the rules with the current members of the groups that decide about the action."""
+    groups = _groups_to_look_up(context.settings.policy, action)
+    directory = directory or context.directory
+    with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
+        members = _look_up_members(pool, directory, groups)
+    return Rules(context.settings.policy, members)
+
+
+def _look_up_members(
+    pool: ThreadPoolExecutor, directory: Directory, groups: Sequence[str]
+) -> dict[str, frozenset[str] | None]:
+    future_by_group = {group: pool.submit(copy_context().run, directory.members, group) for group in groups}
+    return {group: future.result() for group, future in future_by_group.items()}
+
+
+def _groups_to_look_up(policy: Policy, action: Action, person: str | None = None) -> list[str]:
+    """Returns the groups to look up; none if `person` is allowed without them."""
+    named = policy.named(action)
+    is_clear = person is not None and (named.anyone or person in named.users)
+    return [] if is_clear and action not in DEPENDS_ON_OTHERS else sorted(named.groups)
+
+
+def _describe_channel(directory: Directory, channel: str) -> Channel:
+    """Looks up whether the channel is shared. A direct conversation with the bot (D…) never is."""
+    return Channel(channel, False if channel.startswith("D") else directory.is_shared(channel))
+
+
+class VisibleDatasets(frozenset[str]):
+    """The names of the datasets that a person may know about. Slack said nothing of `unchecked` channels, so their
+    datasets are left out."""
+
+    unchecked: int
+
+    def __new__(cls, names: Iterable[str], unchecked: int = 0) -> VisibleDatasets:
+        visible = super().__new__(cls, names)
+        visible.unchecked = unchecked
+        return visible
+
+
+def visible_datasets(context: AppContext, person: str, here: str | None) -> VisibleDatasets:
+    """Returns the datasets that a person may know about. `here` is the channel in which they ask, None if in no
+    channel."""
+    owners = context.store.datasets.owners()
+    home_by_owner = dataset_homes(context, set(owners.values()), person, here)
+    names = (name for name, owner in owners.items() if rules.may_use(home_by_owner[owner]))
+    return VisibleDatasets(names, count_unknown(home_by_owner.values()))
+
+
+def count_unknown(homes: Iterable[DatasetChannel]) -> int:
+    """Returns the number of channels about which Slack could have said that the person may know their datasets."""
+    return sum(home.is_unknown and not _is_direct(home.channel) for home in homes)
+
+
+def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | None) -> bool:
+    """True if there is a dataset of this name and the person may know about it."""
+    owner = context.store.datasets.owners().get(dataset)
+    return owner is not None and rules.may_use(dataset_homes(context, {owner}, person, here)[owner])
+
+
+def may_act_on(context: AppContext, dataset: str, person: str, here: str | None) -> bool | None:
+    """Like `may_use_dataset`, but asks Slack, for somebody who acts on the dataset. None if Slack doesn't say."""
+    owner = context.store.datasets.owners().get(dataset)
+    if owner is None:
+        return False
+    home = dataset_home(context, owner, person, here)
+    return None if home.is_unknown else rules.may_use(home)
+
+
+def button_refusal(context: AppContext, dataset: str, person: str, hidden: Refusal) -> Refusal | None:
+    """Asks Slack whether somebody who pressed a button may know about its dataset, since a button carries only a name
+    or a number and may be pressed elsewhere. Returns `hidden` if they may not."""
+    may_act = may_act_on(context, dataset, person, None)
+    if may_act is None:
+        return Refusal(
+            "Slack did not say just now whether you are in the dataset's channel. Try again in a minute."
+        )
+    return None if may_act else hidden
+
+
+def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
+    """Yields the runs or measurements whose dataset is in `names`."""
+    return (row for row in rows if context.store.datasets.get(row.dataset_id).name in names)
+
+
+def dataset_refusal(
+    context: AppContext, dataset: str, person: str, here: str, *, is_posted: bool = False
+) -> Refusal | None:
+    """Returns why a person can't use a dataset in the channel `here`, None if they can. The text is the same whether
+    the dataset is hidden from them or doesn't exist. `is_posted` says that the outcome is posted in that channel."""
+    owners = context.store.datasets.owners()
+    owner = owners.get(dataset)
+    if owner == here:
+        return None
+    home_by_owner = dict(dataset_homes(context, set(owners.values()), person, here))
+    if owner is not None:  # somebody acts on this one, so Slack is asked
+        home_by_owner[owner] = dataset_home(context, owner, person, here)
+    if owner is None or not rules.may_use(home_by_owner[owner]):
+        if count_unknown(home_by_owner.values()):
+            return Refusal(unchecked_dataset(dataset))
+        names = [name for name, other in owners.items() if rules.may_use(home_by_owner[other])]
+        return Refusal(no_such_dataset(dataset, names))
+    if is_posted and not rules.may_post(home_by_owner[owner], here):
+        return Refusal(
+            f"{code(dataset)} belongs to <#{owner}>, which is private. Ask there, so that the results stay among its "
+            "members."
+        )
+    return None
+
+
+def may_act_in(context: AppContext, channel: str, person: str) -> bool:
+    """True if a channel is public or the person is in it now, by Slack. For channels that are named by a form or by the
+    number on a card: only somebody who acts in a channel is a member without being looked up."""
+    return _is_direct(channel) or rules.may_use(dataset_home(context, channel, person, None))
+
+
+def dataset_home(context: AppContext, owner: str, person: str, here: str | None) -> DatasetChannel:
+    """Asks Slack about one channel, for somebody who acts on its dataset."""
+    if owner == here or _is_direct(owner):
+        return DatasetChannel(owner, None, owner == here or None)
+    return _look_up_home(context.directory, owner, person)
+
+
+def dataset_homes(
+    context: AppContext, owners: Collection[str], person: str, here: str | None
+) -> Mapping[str, DatasetChannel]:
+    """Returns what is known of the channels, for somebody who reads about their datasets. What isn't known is looked up
+    in parallel. Without an answer in time, a channel's facts count as unknown."""
+    unasked = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
+    pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
+    wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
+    future_by_owner = {owner: pool.submit(_look_up_home, context.recent, owner, person) for owner in wanted}
+    done, _ = wait(future_by_owner.values(), timeout=LOOK_UP_S)
+    pool.shutdown(wait=False, cancel_futures=True)
+    return unasked | {owner: future.result() for owner, future in future_by_owner.items() if future in done}
+
+
+def may_show_rows(context: AppContext, dataset: Dataset, channel: str) -> bool:
+    """True if the dataset's rows, which may quote customers, may be posted in `channel`."""
+    is_direct = _is_direct(channel)
+    return rules.may_show_rows(
+        dataset.owner,
+        dataset.source_channels,
+        channel,
+        is_private=is_direct or context.directory.is_private(channel),
+        is_shared=False if is_direct else context.directory.is_shared(channel),
+    )
+
+
+def row_delivery(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | NoDelivery:
+    """Returns where rows of a dataset may be shown when this person asks for them."""
+    home = dataset_home(context, dataset.owner, person, here=None)
+    in_thread = may_show_rows(context, dataset, dataset.channel)
+    return rules.choose_row_delivery(home, person, dataset.uploaded_by, in_thread=in_thread)
+
+
+def _look_up_home(directory: Directory, owner: str, person: str) -> DatasetChannel:
+    is_private = directory.is_private(owner)
+    is_member = None if is_private is False else directory.is_member(person, owner)
+    return DatasetChannel(owner, is_private, is_member)
+
+
+def _is_direct(channel: str) -> bool:
+    """True for a direct conversation with the bot, which has no other members and about which Slack can't be asked."""
+    return channel.startswith("D")

@@ -1,0 +1,136 @@
+"""The monthly budgets of the team, channels and people: their limits, what is reserved and spent, and warnings as they
+are used up, each once a month."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Literal
+
+from bot.cards.common import budgets as views
+from bot.cards.common.blocks import Message
+from bot.context import AppContext
+from bot.rules import budgets as rules
+from bot.rules import units
+from bot.rules.budgets import Budget
+from bot.services.common import authorization, messages
+from storage.records import Draft, Run
+from trainers.money import to_micros
+
+
+def team_budget(context: AppContext) -> Budget:
+    limit = to_micros(context.settings.budget.monthly_usd)
+    return Budget(limit, context.store.committed(units.month_of(context.clock())))
+
+
+def all_budgets(context: AppContext, channel: str, person: str) -> tuple[Budget, ...]:
+    """Returns every budget that a run or measurement has to fit into, the team's first."""
+    limits = context.settings.budget
+    own = (
+        _own_budget(context, "channel", channel, limits.of_channel(channel)),
+        _own_budget(context, "person", person, limits.of_person(person)),
+    )
+    return (team_budget(context), *(budget for budget in own if budget is not None))
+
+
+def tightest(context: AppContext, channel: str, person: str) -> Budget:
+    return rules.tightest(all_budgets(context, channel, person))
+
+
+def refusal(
+    context: AppContext, channel: str, person: str, asked_micros: int, what: str = "run"
+) -> str | None:
+    """Returns why this amount may not be spent now, None if it fits."""
+    budget = tightest(context, channel, person)  # an amount that fits into this one fits into all
+    return None if budget.fits(asked_micros) else views.budget_refusal(budget, asked_micros, what)
+
+
+def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
+    """Returns why a run that was approved in an earlier month doesn't fit into this month's budget, None if it does."""
+    if context.store.runs.reservation_month(run) in (None, units.month_of(context.clock())):
+        return None
+    why = refusal(context, run.channel, run.requester, run.reserved_micros)
+    return f"It was approved in a month that is over. {why}" if why else None
+
+
+def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
+    """Returns the team's budget and those of every channel and person with a limit that has commitments this month."""
+    limits = context.settings.budget
+    if not limits.has_own:
+        return (team_budget(context),)
+    held = context.store.ledger.commitments(units.month_of(context.clock()))
+    channels = sorted({commitment.channel for commitment in held})
+    people = sorted({commitment.person for commitment in held})
+    own = [_own_budget(context, "channel", channel, limits.of_channel(channel)) for channel in channels]
+    own += [_own_budget(context, "person", person, limits.of_person(person)) for person in people]
+    return (team_budget(context), *(budget for budget in own if budget is not None))
+
+
+def _own_budget(
+    context: AppContext, kind: Literal["channel", "person"], name: str, limit: Decimal | None
+) -> Budget | None:
+    if limit is None:
+        return None
+    month = units.month_of(context.clock())
+    return Budget(to_micros(limit), context.store.ledger.committed(month, kind, name), kind, name)
+
+
+def month_for(context: AppContext, person: str, channel: str) -> views.Month:
+    """Returns this month (UTC) with the limits of the person and the channel. It has all amounts, but not the names of
+    datasets that the person may not know about."""
+    _, *own = all_budgets(context, channel, person)
+    month, names = (
+        _month_summary(context, tuple(own)),
+        authorization.visible_datasets(context, person, channel),
+    )
+    visible = [
+        commitment if commitment.dataset in names else replace(commitment, dataset="")
+        for commitment in month.commitments
+    ]
+    return replace(month, commitments=visible)
+
+
+def warn(context: AppContext) -> None:
+    """Posts a warning for each budget that has passed a threshold. If it passed several at once, only the highest is
+    posted, and the lower ones never are."""
+    now, ledger = context.clock(), context.store.ledger
+    month = units.month_of(now)
+    for budget in budgets_in_use(context):
+        passed = budget.warnings()
+        if set(passed) <= ledger.warned(month, budget.whose):
+            continue
+        with context.store.transaction():
+            new = [percent for percent in passed if ledger.warn(month, percent, budget.whose, now=now)]
+            if new:
+                percent = max(new)
+                figures, subject = _month_summary(context), f"budget {units.month_of(now)}"
+                whose = "" if budget.kind == "team" else f" of {budget.whose}"
+                context.audit("finetune", "budget warning", subject, f"{percent}%{whose}")
+                message, once = views.warning(figures, budget, percent), f"{subject} {percent}{whose}"
+                draft = _warning_draft(context, figures, budget, message, once)
+                if draft:
+                    context.store.outbox.put(draft, now=now)
+
+
+def _warning_draft(
+    context: AppContext, month: views.Month, budget: Budget, message: Message, once: str
+) -> Draft | None:
+    """Returns the warning, addressed to the channel or person whose budget it is. The team's goes to the team's
+    channel, else to that of the newest commitment; None if there is neither."""
+    body, newest = message.letter(), next((commitment.channel for commitment in month.commitments), None)
+    match budget.kind:
+        case "channel":
+            return Draft(kind="post", channel=budget.id, body=body, dedupe=once)
+        case "person":
+            place = newest or budget.id
+            return Draft(kind="direct", channel=place, person=budget.id, body=body, dedupe=once)
+        case "team":
+            channel = messages.team_channel(context) or newest
+            return Draft(kind="post", channel=channel, body=body, dedupe=once) if channel else None
+
+
+def _month_summary(context: AppContext, own: tuple[Budget, ...] = ()) -> views.Month:
+    now = context.clock()
+    name = datetime.fromtimestamp(now, UTC).strftime("%B %Y")
+    return views.Month(name, team_budget(context), context.store.ledger.commitments(units.month_of(now)), own)

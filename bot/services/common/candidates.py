@@ -1,0 +1,438 @@
+"""Finds the models that an evaluation asks, and their prices, by the names that people type."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+
+from bot.cards.common.blocks import code
+from bot.cards.common.candidates import answers_name
+from bot.cards.common.words import SLACK, Spelling
+from bot.command_options import NAMED_RUNGS
+from bot.context import AppContext
+from bot.rules.estimate_inputs import NO_JUDGE, Question
+from bot.settings import Settings
+from bot.values.evaluations import LadderPlan, SearchPlan
+from bot.values.requests import Baseline
+from bot.values.runs import ModelEnded, Refusal
+from trainers.chat_parameters import split_effort
+from trainers.dataset import Report
+from trainers.evaluation.results import FREE_RUNGS, RungName
+from trainers.evaluation.results import Candidate as MeasuredCandidate
+from trainers.model_list import LOW_EFFORT_SUFFIX, available_successors, find_listed_model, strip_effort
+from trainers.money import to_micros
+from trainers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
+from trainers.providers import NEAR_THE_END, ProviderRow
+
+OWN = "local"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to ask, its provider's row and its price. `price.model` is the full name, 'provider/model'."""
+
+    row: ProviderRow
+    price: PriceRow
+
+    @property
+    def name(self) -> str:
+        return self.price.model
+
+    @property
+    def thinks(self) -> bool:
+        """True if it generates thinking tokens before its answer, which are billed too."""
+        return self.row.thinks(self.name.split("/", 1)[1])
+
+
+@dataclass(frozen=True)
+class LineUp:
+    """What a ladder compares: `models`, and in `arms` each way of asking them. `judge` scores free text, `writer`
+    proposes better prompts."""
+
+    models: tuple[Candidate, ...]
+    arms: tuple[MeasuredCandidate, ...]
+    encoder: str
+    judge: Candidate | None = None
+    writer: Candidate | None = None
+
+    @property
+    def all_models(self) -> tuple[Candidate, ...]:
+        """Every model that rows are sent to, once."""
+        models = list(self.models)
+        for model in (self.judge, self.writer):
+            if model and model not in models:
+                models.append(model)
+        return tuple(models)
+
+    def plan(
+        self,
+        dataset: str,
+        version: int,
+        report: Report,
+        today: date,
+        *,
+        prompt: str | None,
+        bar: float,
+        is_bar_set: bool | None = None,
+        documents: tuple[str, ...] = (),
+        withheld_from: tuple[str, ...] = (),
+        optimise: Decimal | None = None,
+        optimised: str | None = None,
+        chooses_shots: bool = False,
+    ) -> LadderPlan:
+        """`optimise` is the budget in USD of a search for a better prompt for the first model; without a `writer` that
+        model also writes the prompts."""
+        first = self.models[0].name if self.models else ""
+        writer = self.writer.name if self.writer else first
+        return LadderPlan(
+            dataset=dataset,
+            version=version,
+            task=report.task,
+            train_sha256=str(report.train_sha256),
+            holdout_sha256=str(report.holdout_sha256),
+            n_holdout=report.n_holdout,
+            labels=tuple(sorted(count.label for count in report.labels)),
+            arms=self.arms,
+            prompt=prompt,
+            bar=bar,
+            is_bar_set=is_bar_set,
+            documents=documents,
+            prices=PriceList(tuple(model.price for model in self.all_models), today).to_json(),
+            withheld_from=withheld_from,
+            judge=self.judge.name if self.judge else None,
+            thinking=tuple(model.name for model in self.all_models if model.thinks),
+            search=SearchPlan(first, writer, to_micros(optimise)) if optimise else None,
+            optimised=optimised,
+            chooses_shots=chooses_shots,
+            encoder=self.encoder if any(arm.rung in ("encoder", "retrieval") for arm in self.arms) else "",
+            longest_answer=report.tokens.answer_most,
+            scoring=report.scoring,
+            floor=report.floor,
+        )
+
+
+def line_up(
+    settings: Settings,
+    reachable: Collection[str],
+    command: Baseline,
+    report: Report,
+    today: date,
+    spelling: Spelling = SLACK,
+    *,
+    has_prompt: bool = False,
+) -> LineUp | Refusal:
+    """Returns the comparison that the command asks for. `reachable` are the names of the providers with a key;
+    `has_prompt` is True if the dataset already has an optimised prompt."""
+    models: tuple[Candidate, ...] | Refusal = ()
+    if not is_free(command.rungs) or command.optimise:
+        models = _find_candidates(settings, reachable, command.models, today)
+    if isinstance(models, Refusal):
+        return models
+    if command.optimise and not models:
+        return _no_model(spelling)
+    rungs = _choose_rungs(command, spelling, has_prompt=has_prompt)
+    if isinstance(rungs, Refusal):
+        return rungs
+    arms = _build_arms(rungs, report, models, spelling, command.shots or None)
+    if isinstance(arms, Refusal):
+        return arms
+    writer = _find_candidate(settings, reachable, command.writer, today) if command.writer else None
+    if isinstance(writer, Refusal):
+        return replace(writer, about="writer")
+    judge = find_judge(settings, reachable, command.judge, report, today, spelling)
+    return judge if isinstance(judge, Refusal) else LineUp(models, arms, settings.encoder, judge, writer)
+
+
+def find_judge(
+    settings: Settings,
+    reachable: Collection[str],
+    wanted: str | None,
+    report: Report,
+    today: date,
+    spelling: Spelling = SLACK,
+) -> Candidate | Refusal | None:
+    """Returns the model that judges free text, None if the person named none."""
+    if wanted is None:
+        return None
+    if report.task == "labels":
+        option = spelling.option("judge")
+        return Refusal(
+            f"Labels need no judge: an answer either is the label or is not. Leave out `{option}`, which is for free "
+            "text.",
+            "judge",
+        )
+    judge = _find_candidate(settings, reachable, wanted, today)
+    return replace(judge, about="judge") if isinstance(judge, Refusal) else judge
+
+
+def find_run_judge(
+    settings: Settings,
+    reachable: Collection[str] | None,
+    question: Question,
+    usual: str | None,
+    report: Report,
+    today: date,
+) -> Candidate | Refusal | None:
+    """Returns the judge of a tuned model's free text: the one that the question names, else the `usual` one if it can
+    still be asked. None: no judge."""
+    if question.judge == NO_JUDGE:
+        return None
+    names = [row.name for row in settings.providers] if reachable is None else reachable
+    if question.judge is not None:
+        return find_judge(settings, names, question.judge, report, today)
+    judge = find_judge(settings, names, usual, report, today)
+    return None if isinstance(judge, Refusal) else judge
+
+
+def is_free(rungs: Collection[RungName]) -> bool:
+    """True if these rungs ask no model. No rungs at all means every rung."""
+    return bool(rungs) and set(rungs) <= set(FREE_RUNGS)
+
+
+def refuse_ended_model(price: PriceRow, wanted: str, about: str | None = None) -> ModelEnded:
+    """Returns the refusal of a model that its vendor has shut down; `price` is its row."""
+    instead = (
+        f"Its maker recommends {code(price.successor)} instead."
+        if price.successor
+        else "Choose another model."
+    )
+    return ModelEnded(
+        f"{code(wanted[:80])} was shut down on {price.ends} and no longer answers. {instead}", about
+    )
+
+
+def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...]:
+    """Returns the full names of the chat models that our own trainer serves."""
+    row = settings.provider(OWN)
+    if row is None or OWN not in reachable:
+        return ()
+    return tuple(f"{OWN}/{model.name}" for model in row.models if not model.is_encoder)
+
+
+def providers_without_key(settings: Settings, reachable: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Returns (provider, environment variables for its key) for each provider that has no key here."""
+    rows = (row for row in settings.providers if row.name not in reachable)
+    return tuple((row.name, row.provider.variables) for row in rows if row.provider.variables)
+
+
+def full_name(settings: Settings, current: str | None) -> str | None:
+    """Returns a model's name as a ladder stores it, 'openai/gpt-4o-2024-08-06' for 'gpt-4o'; None if no provider has
+    it."""
+    place = _find_provider(settings, (), current) if current else None
+    return None if place is None or isinstance(place, Refusal) else f"{place[0].name}/{place[1]}"
+
+
+def suggest_models(
+    settings: Settings, current: str | None, today: date, reachable: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Returns the models to measure next, by their full names, as values for `models=`: today's model and, if it costs
+    less, the cheapest capable one of the same vendor, so that rows go to no vendor that has not seen them. Without a
+    known `current` model: the cheapest capable one of the `reachable` providers."""
+    place = _find_provider(settings, (), current) if current else None
+    if current is None or place is None or isinstance(place, Refusal):
+        cheap = cheapest_capable(settings, reachable, today)
+        return at_each_effort(cheap.model) if cheap else ()
+    row = place[0]
+    # the name as it was typed, not the dated one that an alias stands for: people recognise it
+    provider, _, bare = current.partition("/")
+    todays = bare if provider.lower() == row.name else current
+    paid, cheap = price_of(settings, row, todays, today), cheapest_capable(settings, (row.name,), today)
+    if cheap is None or isinstance(paid, UnknownPrice) or _price_rank(paid) <= _price_rank(cheap):
+        return (f"{row.name}/{todays}",)
+    return (f"{row.name}/{todays}", *at_each_effort(cheap.model))
+
+
+def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) -> PriceRow | None:
+    """Returns the cheapest model of these providers that is capable, and is not shut down soon. A model counts as
+    capable if its maker names it as another one's successor, or if it can be tuned. Models without a price per token,
+    such as those on our own machines, are left out."""
+    rows = [row for row in settings.providers if row.name in sellers and row.name != OWN]
+    named = [(row, model.name) for row in rows for model in available_successors(row.name, today)]
+    tuned = [(row, model.aliases[0] if model.aliases else model.name) for row in rows for model in row.models]
+    prices = [(f"{row.name}/{name}", price_of(settings, row, name, today)) for row, name in (*named, *tuned)]
+    living = [
+        replace(price, model=name)
+        for name, price in prices
+        if isinstance(price, PriceRow) and price.usd_per_hour is None and price.price.input is not None
+        if price.ends is None or price.ends - today > NEAR_THE_END
+    ]
+    return min(living, key=_price_rank, default=None)
+
+
+def _price_rank(price: PriceRow) -> tuple[Decimal, ...]:
+    """Ranks by the price of input first, since prompts are longer than answers here. An unknown price ranks last."""
+    parts = (price.price.input, price.price.output)
+    return tuple(Decimal("Infinity") if part is None else part for part in parts)
+
+
+def at_each_effort(name: str) -> tuple[str, ...]:
+    """Returns the model's name, and its name at low thinking effort too if it can think."""
+    at_low = f"{name}{LOW_EFFORT_SUFFIX}"
+    return (name, at_low) if split_effort(at_low)[1] else (name,)
+
+
+def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
+    """Looks up the price of asking a model. A request to one of our own machines costs nothing."""
+    full, model = f"{row.name}/{name}", row.model(name) or row.unlisted_model(strip_effort(name))
+    if model and (row.name == OWN or model.usd_per_hour is not None):
+        return tuned_price(row, model)
+    return find_prompted_price(full, settings.providers, settings.prices, today)
+
+
+def _find_candidates(
+    settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
+) -> tuple[Candidate, ...] | Refusal:
+    """Returns the models with these names; without names, the base models of our own trainer."""
+    candidates_by_name: dict[str, Candidate] = {}
+    for name in names or own_models(settings, reachable):
+        candidate = _find_candidate(settings, reachable, name, today)
+        if isinstance(candidate, Refusal):
+            return candidate
+        candidates_by_name[candidate.name] = candidate
+    return tuple(candidates_by_name.values())
+
+
+def _choose_rungs(
+    command: Baseline, spelling: Spelling, *, has_prompt: bool
+) -> tuple[RungName, ...] | Refusal:
+    """Returns the rungs to measure. A search for a better prompt compares it with the plain one, so that is included;
+    the search adds the optimised one once it has found it."""
+    rungs = command.rungs or tuple(rung for rung in NAMED_RUNGS if has_prompt or rung != "optimised")
+    if command.optimise:
+        return tuple(rung for rung in NAMED_RUNGS if rung in {*rungs, "zero"} - {"optimised"})
+    if "optimised" in rungs and not has_prompt:
+        option = spelling.option("optimise", "2")
+        return Refusal(
+            f"This dataset has no optimised prompt yet: `{option}` searches for one, for up to $2."
+        )
+    return rungs
+
+
+def _build_arms(
+    rungs: Sequence[RungName],
+    report: Report,
+    models: Sequence[Candidate],
+    spelling: Spelling,
+    shots: int | None,
+) -> tuple[MeasuredCandidate, ...] | Refusal:
+    """Returns the candidates, rung by rung. The free rungs need labels or JSON objects; the others need a model."""
+    if is_free(rungs) and not report.has_free_candidates:
+        return Refusal(
+            f"`{spelling.option('rungs', ','.join(rungs))}` can answer with labels or with JSON objects, and this "
+            f"dataset's answers are {answers_name(report)}. Measure a rung that asks a model, like "
+            "`zero`."
+        )
+    arms: list[MeasuredCandidate] = []
+    for rung in rungs:
+        if rung in FREE_RUNGS:
+            arms += [MeasuredCandidate(rung)] if report.has_free_candidates else []
+        else:
+            count = shots if rung == "kshot" else None
+            arms += [MeasuredCandidate(rung, model.name, count) for model in models]
+    return tuple(arms) or _no_model(spelling)
+
+
+def _no_model(spelling: Spelling) -> Refusal:
+    return Refusal(
+        f"There is no model to ask: name some, like `{spelling.option('models', 'openai/gpt-4o-mini')}`, or put "
+        "models of your own under [trainer.models] in finetune.toml."
+    )
+
+
+def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None:
+    """Returns the full name of the first encoder that can be trained here, None if there is none. It is what to train
+    when the rung `encoder` wins."""
+    rows = [row for row in settings.providers if row.name in reachable]
+    return next(
+        (f"{row.name}/{model.name}" for row in rows for model in row.models if model.is_encoder), None
+    )
+
+
+def _find_candidate(
+    settings: Settings, reachable: Collection[str], wanted: str, today: date
+) -> Candidate | Refusal:
+    place = _find_provider(settings, reachable, wanted)
+    if isinstance(place, Refusal):
+        return place
+    row, name = place
+    if row.name not in reachable:
+        return Refusal(
+            f"There is no key for {row.title}, so {code(wanted[:80])} can't be asked: "
+            f"set {row.provider.variables} where the bot runs."
+        )
+    price, model = price_of(settings, row, name, today), row.model(name)
+    if model and model.is_encoder:
+        return Refusal(
+            f"{code(wanted[:80])} is an encoder, which can't be prompted. Leave it out: the rung `encoder` measures it."
+        )
+    if model and model.has_ended(today) and isinstance(price, UnknownPrice):
+        price = tuned_price(row, model)
+    if isinstance(price, PriceRow) and price.has_ended(today):
+        return refuse_ended_model(price, wanted)
+    if isinstance(price, UnknownPrice):
+        near = f" Did you mean {' or '.join(map(code, price.nearest[:3]))}?" if price.nearest else ""
+        safe = "".join(letter for letter in name if letter.isprintable() and letter not in '`<>&"')[:80]
+        return Refusal(
+            f"I know no price for {code(wanted[:80])}, and I ask no model whose cost is unknown.{near} "
+            f'If the name is right, put its price into finetune.toml under `[prices."{row.name}/{safe}"]`, '
+            'as `input = "…"` and `output = "…"` in USD per 1M tokens.'
+        )
+    return Candidate(row, replace(price, model=f"{row.name}/{name}"))
+
+
+def _find_provider(
+    settings: Settings, reachable: Collection[str], wanted: str
+) -> tuple[ProviderRow, str] | Refusal:
+    """Returns the provider of a model, and the model's name there. A name without a provider goes to a `reachable` one
+    if several have it."""
+    rows = settings.providers
+    provider, slash, bare = wanted.partition("/")
+    row = settings.provider(provider.lower()) if slash else None
+    if row is None:
+        bare = strip_effort(wanted)
+        offers = [(row, model.name) for row in rows if (model := row.model(wanted))]
+        offers += [
+            (row, wanted) for row in rows if find_listed_model(bare, row.name) and not row.model(wanted)
+        ]
+        if not offers:
+            return _unknown_model(rows, wanted)
+        return min(offers, key=lambda offer: offer[0].name not in reachable)
+    model_row = row.model(bare)
+    if model_row is None and (row.name == OWN or not bare):
+        return _unknown_model(rows, wanted)
+    return row, (model_row.name if model_row and bare in model_row.aliases else bare)
+
+
+def _unknown_model(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
+    names = [f"{row.name}/{model.name}" for row in rows for model in row.models if not model.is_encoder]
+    near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.5)
+    either = " or ".join(code(name) for name in near)
+    prefixes = ", ".join(code(f"{row.name}/…") for row in rows)
+    hint = f"Did you mean {either}?" if near else f"Put the provider before the name: {prefixes}."
+    return Refusal(f"I know no model {code(wanted[:80])}. {hint}")
+
+
+def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow | UnknownPrice]:
+    """Returns the prices of asking these models. Without names: the prices from finetune.toml, then each configured
+    model untuned and tuned, those of providers with a key first."""
+    if names:
+        return [_look_up_price(context, name) for name in names]
+    rows: list[PriceRow | UnknownPrice] = list(context.settings.prices)
+    today = context.today()
+    for provider in sorted(context.settings.providers, key=lambda row: row.name not in context.trainers):
+        for model in provider.models:
+            row = price_of(context.settings, provider, model.name, today)
+            tuned = tuned_price(provider, model)
+            rows += [tuned] if isinstance(row, UnknownPrice) or row == tuned else [row, tuned]
+    return rows
+
+
+def _look_up_price(context: AppContext, name: str) -> PriceRow | UnknownPrice:
+    provider, slash, bare = name.partition("/")
+    row = context.settings.provider(provider) if slash else None
+    if row is not None:
+        return price_of(context.settings, row, bare, context.today())
+    return find_prompted_price(name, context.settings.providers, context.settings.prices, context.today())

@@ -1,0 +1,62 @@
+"""Messages to people and channels that belong to no run: words for one person, files in a thread, and the channel for
+what concerns the whole team."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bot.cards.common.blocks import Message
+from bot.cards.common.general import files_body, text_message
+from bot.context import AppContext, CoreContext
+from storage.records import Draft, OutboxKind
+
+
+def tell_person(
+    context: AppContext,
+    once: str | None,
+    person: str,
+    channel: str,
+    message: Message,
+    *,
+    thread_ts: str | None = None,
+) -> None:
+    """Sends a message that only this person sees: in the channel, or directly if `channel` is ''. `thread_ts` is the
+    thread that it belongs to. Another message with the same `once` is not sent."""
+    body = {**message.letter(), "thread_ts": thread_ts} if thread_ts else message.letter()
+    kind: OutboxKind = "ephemeral" if channel else "direct"
+    context.send(Draft(kind, channel, body, dedupe=once, person=person))
+
+
+def team_channel(context: CoreContext) -> str:
+    """Returns the channel for what concerns the whole team: the fallback channel or, without one, that of the newest
+    run; '' if there is neither.
+
+    Its readers are not those of a private channel, so what is posted there names no dataset, run, model or person of
+    ours. What belongs to a run, a measurement or a dataset is posted in its own channel, and the sender decides where
+    that may go if the channel is closed (outbox_sender.py).
+    """
+    if context.settings.slack.fallback_channel:
+        return context.settings.slack.fallback_channel
+    newest = context.store.runs.newest(1)
+    return newest[0].channel if newest else ""
+
+
+def put_files(
+    context: CoreContext,
+    card: str,
+    channel: str,
+    files: Sequence[tuple[Path, str]],
+    *,
+    once: str,
+    comment: str = "",
+    concerns: str | None = None,
+) -> None:
+    """Posts files with their titles in a card's thread, in one message with the comment. Without files it posts the
+    comment alone."""
+    if not files and not comment:
+        return
+    body = files_body(files, comment) if files else text_message(comment).body()
+    kind: OutboxKind = "file" if files else "post"
+    draft = Draft(kind, channel, body, dedupe=once, thread=card, concerns=concerns)
+    context.store.outbox.put(draft, now=context.clock())

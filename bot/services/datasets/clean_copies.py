@@ -1,0 +1,140 @@
+"""Writes a cleaned copy of a dataset's file for a person: the click is recorded, and later ticks write and post the
+copy.
+
+The copy holds customers' words, so it is deleted once it is sent. Where it may go is decided again when it is written;
+the sender asks once more who reads there, because the channel may have become public since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from bot import logs
+from bot.cards.common.general import text_message
+from bot.cards.datasets import findings as views
+from bot.context import AppContext
+from bot.rules.data_policy import RowDelivery
+from bot.services.common import authorization
+from bot.services.datasets import datasets
+from bot.values.runs import Refusal
+from bot.worker_pool import WorkerStopped
+from storage.records import Cleaning, Dataset, Draft
+from trainers.dataset import Columns
+from trainers.dataset.clean_copy import CleanedFile, CleaningRefusal, clean
+
+log = logging.getLogger(__name__)
+
+
+def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
+    """Records the request. Returns the text for the person who clicked."""
+    dataset = context.store.datasets.get(dataset_id)
+    if dataset.sha256 is None:
+        return Refusal("The file was deleted, so it can't be cleaned any more. Upload it again.")
+    place = _place(context, dataset, person)
+    if isinstance(place, Refusal):
+        return place
+    now = context.clock()
+    with context.store.transaction():
+        if context.store.cleanings.ask(dataset.id, person, now=now) is None:
+            return Refusal(views.cleaning_waits(dataset))
+        context.audit(person, "ask cleaned", f"dataset {dataset.id}")
+    return views.cleaning_started(dataset, place)
+
+
+def step(context: AppContext, cleaning: Cleaning) -> None:
+    """Has a worker process write the copy, then posts it or tells the person why not."""
+    dataset = context.store.datasets.get(cleaning.dataset_id)
+    try:
+        written = context.workers.poll(
+            f"clean {cleaning.id}",
+            write,
+            context.settings.files / str(dataset.sha256),
+            dataset.filename,
+            datasets.columns_of(dataset),
+            _folder(context) / f"writing-{cleaning.id}",
+        )
+    except WorkerStopped as stopped:
+        written = CleaningRefusal(f"Writing it {stopped}.")
+    except Exception as error:
+        # a fault of the cleaner, which must not leave the request waiting forever
+        log.exception("cleaning dataset %s", dataset.id)
+        written = CleaningRefusal(f"Writing it stopped with {type(error).__name__}. {logs.sorry()}")
+    if written is not None:
+        _finish(context, cleaning, dataset, written)
+
+
+def write(path: Path, name: str, columns: Columns, out: Path) -> CleanedFile | CleaningRefusal:
+    """Writes the copy at `out`, in a worker, then renames it to its sha256. Deletes a file that a killed worker left
+    half written first."""
+    out.parent.mkdir(exist_ok=True)
+    out.unlink(missing_ok=True)
+    written = clean(path, name, columns, out)
+    if isinstance(written, CleaningRefusal):
+        return written
+    with out.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return replace(written, out=out.replace(out.with_name(digest)))
+
+
+def tidy(context: AppContext) -> None:
+    """Deletes cleaned files that are not waiting to be sent. Does nothing while one is being written."""
+    if context.store.cleanings.waiting():
+        return
+    still_to_send = context.store.outbox.files()
+    for path in _folder(context).glob("*"):
+        if str(path) not in still_to_send:
+            path.unlink(missing_ok=True)
+
+
+def _folder(context: AppContext) -> Path:
+    return context.settings.data / "cleaned"
+
+
+def _finish(
+    context: AppContext, cleaning: Cleaning, dataset: Dataset, written: CleanedFile | CleaningRefusal
+) -> None:
+    place = _place(context, dataset, cleaning.person)
+    with context.store.transaction():
+        if not context.store.cleanings.finish(cleaning):
+            return
+        if isinstance(place, Refusal):
+            _tell(context, cleaning, dataset, place.text)
+        elif isinstance(written, CleaningRefusal):
+            _tell(context, cleaning, dataset, views.not_cleaned(dataset, written))
+        else:
+            body = {
+                "file": str(written.out),
+                "filename": views.cleaned_filename(dataset, written),
+                "title": views.cleaned_title(dataset),
+                "initial_comment": views.cleaned_summary(dataset, written),
+            }
+            to_thread = place == "thread"
+            draft = Draft(
+                kind="file",
+                channel=dataset.channel,
+                body=body,
+                dedupe=f"cleaned {cleaning.id} of dataset {dataset.id}",
+                thread=f"dataset {dataset.id}" if to_thread else None,
+                person=None if to_thread else cleaning.person,
+                private=True,
+                concerns=cleaning.person if to_thread else None,
+            )
+            context.send(draft)
+
+
+def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) -> None:
+    context.send(Draft("direct", dataset.channel, text_message(text).body(), person=cleaning.person))
+
+
+def _place(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | Refusal:
+    """Returns where the copy may be posted, or why it may not be posted at all."""
+    refusal = authorization.refusal(context, person, "read", dataset.channel)
+    if refusal:
+        return refusal
+    place = authorization.row_delivery(context, dataset, person)
+    if place == "thread" or place == "direct":
+        return place
+    return Refusal(views.not_delivered(dataset, place))

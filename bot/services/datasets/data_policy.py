@@ -1,0 +1,241 @@
+"""Decides whether a dataset may be sent to a provider, by the waivers for personal data and the rules of
+[[policy.data]], and records waivers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from bot.cards.common.blocks import code, escape, sentence
+from bot.cards.datasets import data_policy as views
+from bot.context import AppContext
+from bot.rules import data_policy as rules
+from bot.rules.data_policy import PERSONAL_DATA, EgressDecision
+from bot.rules.permissions import Data, Request, has_enough_words
+from bot.rules.plans import Plan
+from bot.services.common import authorization
+from bot.services.datasets import datasets
+from bot.values.runs import Refusal
+from storage.records import Dataset, Waiver
+from trainers.dataset import Report
+from trainers.dataset.sensitive_data import PERSONAL, SECRET, faults_in
+from trainers.providers import ProviderRow
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """Whether it is allowed can't be told yet, because Slack didn't answer or a scan is missing. Nothing is sent until
+    then."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Forbidden:
+    """It is no longer allowed, and no approval can change that: the run or measurement ends."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class EgressPermission:
+    """The dataset may be sent. `notes` are for the card, as plain text; `overridden` are the names of the rules that
+    `reason` overrides."""
+
+    notes: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def decide_egress(
+    context: AppContext, dataset: Dataset, report: Report, rows: Sequence[ProviderRow], reason: str | None
+) -> EgressPermission | Refusal:
+    """Decides whether the dataset may be sent to all providers in `rows`. `reason` is a person's reason to override
+    soft rules."""
+    if reason and not has_enough_words(reason):
+        return Refusal(f"`because=`: {views.reason_too_short()}", "because")
+    notes, overridden = list[str](), list[str]()
+    for row in rows:
+        refusal = datasets.needs_waiver(context, dataset, report, row)
+        decision, data = _decide(context, dataset, report, row, reason)
+        if refusal or decision.refused:
+            return refusal or Refusal(sentence(views.egress_refusal(decision, data, row.name)))
+        notes += views.egress_notes(decision, row.name, reason)
+        if row.cluster and not row.rents:
+            notes.append(f"It trains on {row.title}.")
+        overridden += decision.overridden
+    return EgressPermission(
+        tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(overridden)), " ".join((reason or "").split())
+    )
+
+
+def secret_refusal(text: str, name: str) -> Refusal | None:
+    """Returns why a text that a person typed may not be sent to any model, None if it may. `name` names the text in the
+    sentence, like 'Your question'."""
+    secret = next((fault.text for fault in faults_in(text) if fault.rule == SECRET), None)
+    if secret is None:
+        return None
+    return Refusal(
+        f"{name} {secret}, so it is not sent to any model. Remove the secret, and revoke it where it was issued, "
+        "because Slack has it by now."
+    )
+
+
+def typed_text_refusal(
+    context: AppContext,
+    text: str,
+    name: str,
+    dataset_id: int,
+    rows: Sequence[ProviderRow | None],
+    cure: str = "Write a placeholder instead.",
+) -> Refusal | None:
+    """Returns why a text that was not read from a scanned file (a question or a prompt) may not be sent to these
+    providers, None if it may. Every such text passes here before it is sent. `name` names it in the sentence, like
+    'Your question'; `dataset_id` is the dataset whose waiver covers it. A row of None is a provider that is no longer
+    configured."""
+    secret = secret_refusal(text, name)
+    if secret:
+        return secret
+    personal = next((fault.text for fault in faults_in(text) if fault.rule == PERSONAL), None)
+    elsewhere = [row for row in rows if row is None or not row.stays_here]
+    if personal is None or not elsewhere or context.store.waivers.of(dataset_id):
+        return None
+    vendor = escape(elsewhere[0].title) if elsewhere[0] else "this provider"
+    return Refusal(
+        f"{name} {personal}, and no approver has recorded a waiver that lets personal data of this dataset go to "
+        f"{vendor}. {cure}"
+    )
+
+
+def plan_refusal(context: AppContext, plan: Plan) -> str | None:
+    """Returns why a plan's data may not be sent by today's rules, None if it may. Rules that were overridden when the
+    plan was made stay overridden."""
+    return dataset_refusal(context, plan.dataset_id, [plan.provider], plan.overridden)
+
+
+def egress_now(
+    context: AppContext,
+    dataset_id: int,
+    providers: Collection[str],
+    overridden: Collection[str],
+    prompts: Collection[str] = (),
+) -> Unsure | Forbidden | None:
+    """Returns why a dataset may not be sent to these providers now, by the scans of its files and today's rules; None
+    if it may. `overridden` are the names of rules that a person overrode; `prompts` are sent with the rows."""
+    waits = unscanned(context, dataset_id, providers)
+    if waits:
+        return Unsure(waits)
+    forbidden = dataset_refusal(context, dataset_id, providers, overridden)
+    if forbidden:
+        return Forbidden(forbidden)
+    refused = prompts_refusal(context, prompts, dataset_id, providers)
+    return Forbidden(refused.text) if refused else None
+
+
+def prompts_refusal(
+    context: AppContext, prompts: Collection[str], dataset_id: int, providers: Collection[str]
+) -> Refusal | None:
+    """Returns why one of these prompts may not be sent to these providers, None if all may."""
+    rows = [context.settings.provider(name) for name in providers]
+    refusals = (
+        typed_text_refusal(context, prompt, "The prompt", dataset_id, rows) for prompt in prompts if prompt
+    )
+    return next(filter(None, refusals), None)
+
+
+def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:
+    """Returns why the dataset has to wait for a scan before it may leave, None if it need not wait."""
+    dataset = context.store.datasets.get(dataset_id)
+    report = datasets.report_of(dataset)
+    leaves = any(row.name in providers and not row.stays_here for row in context.settings.providers)
+    if report is None or not leaves or datasets.scans_of(context, report):
+        return None
+    return views.scan_pending_refusal(dataset)
+
+
+def dataset_refusal(
+    context: AppContext, dataset_id: int, providers: Collection[str], overridden: Collection[str]
+) -> str | None:
+    """Returns why a dataset may not be sent to these providers, by what was found in its files and then by the rules;
+    None if it may. `overridden` are the names of rules that a person overrode."""
+    dataset = context.store.datasets.get(dataset_id)
+    report = datasets.report_of(dataset)
+    if report is None:
+        return None  # other checks report that the dataset or a key is missing
+    rows = [row for row in context.settings.providers if row.name in providers]
+    waivers = [datasets.needs_waiver(context, dataset, report, row) for row in rows]
+    missing = next(filter(None, waivers), None)
+    if missing:
+        return missing.text
+    for row in rows:
+        decision, data = _decide(context, dataset, report, row, None)
+        # with a reason, only hard rules refuse, and `overridden` names the soft rules that it would have to override
+        with_reason, _ = _decide(context, dataset, report, row, "as recorded")
+        is_overridden = not with_reason.refused and set(with_reason.overridden) <= set(overridden)
+        if decision.refused and not is_overridden:
+            return sentence(views.egress_refusal(decision, data, row.name))
+    return None
+
+
+def overridden_rules(context: AppContext, subject: str) -> tuple[str, ...]:
+    """Returns the names of the rules that were overridden for a subject of the audit log, like 'measurement 7'."""
+    details = [entry.detail for entry in context.store.audit.entries(subject) if entry.action == "override"]
+    names = [rule.name for rule in context.settings.policy.data]
+    return tuple(name for name in names if any(detail.startswith(f"{name}: ") for detail in details))
+
+
+def record_egress(context: AppContext, permission: EgressPermission, person: str, subject: str) -> None:
+    """Writes the overridden rules into the audit log. Call it in the transaction that records the run or
+    measurement."""
+    for name in permission.overridden:
+        context.audit(person, "override", subject, f"{name}: {permission.reason}")
+
+
+def _decide(
+    context: AppContext, dataset: Dataset, report: Report, row: ProviderRow, reason: str | None
+) -> tuple[EgressDecision, Data]:
+    """Applies the rules about data to one provider. Returns the decision and the data as the rules see it."""
+    is_personal = PERSONAL_DATA in datasets.codes_of(context, report)
+    data = Data(dataset.name, dataset.source_channels, is_personal)
+    here, policy = row.stays_here, context.settings.policy
+    return rules.decide_egress(policy, data, row.name, stays_here=here, reason=reason), data
+
+
+def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Dataset | Refusal:
+    """Returns the dataset that the form is about, or why this person can't record a waiver for it."""
+    dataset = context.store.datasets.get(dataset_id)
+    request = Request("", dataset.uploaded_by, dataset.created_at)
+    refusal = authorization.refusal(context, person, "waive", dataset.channel, request)
+    gone = Refusal("There is no such dataset any more.")
+    refusal = refusal or authorization.button_refusal(context, dataset.name, person, gone)
+    if refusal:
+        return refusal
+    if dataset.forgotten_at is not None:
+        return Refusal(f"{code(dataset.name)} was deleted, so it no longer needs a waiver.")
+    waiver = context.store.waivers.of(dataset.id)
+    return Refusal(_recorded_already(dataset, waiver)) if waiver else dataset
+
+
+def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str) -> Waiver | Refusal:
+    """Records an approver's waiver, which is final for this version, and its audit row. The card then shows who gave it
+    and why."""
+    dataset = may_record_waiver(context, dataset_id, person)
+    if isinstance(dataset, Refusal):
+        return dataset
+    if not has_enough_words(reason):
+        return Refusal(views.reason_too_short())
+    now, why = context.clock(), " ".join(reason.split())
+    with context.store.transaction():
+        waiver = context.store.waivers.add(dataset.id, person, why, now=now)
+        if waiver is None:
+            return Refusal(_recorded_already(dataset, context.store.waivers.of(dataset.id)))
+        context.audit(person, "waive", f"dataset {dataset.id}", why)
+        body = views.waiver_recorded_card(dataset, waiver).body()
+        card = views.card_name(dataset)
+        context.store.outbox.show(card, dataset.channel, body, now=now)
+    return waiver
+
+
+def _recorded_already(dataset: Dataset, waiver: Waiver | None) -> str:
+    by = f" by <@{waiver.person}>" if waiver else ""
+    return f"A waiver for {code(dataset.title)} was already recorded{by}; it can't be changed."

@@ -1,0 +1,61 @@
+"""The opening of sealed rows: which measurements open them, what their cards name, and the audit of the first question.
+The decision that follows is in promotions.py."""
+
+from __future__ import annotations
+
+from bot.cards.common.words import pluralize
+from bot.cards.evidence.sealed_rows import SealedTest
+from bot.context import AppContext
+from bot.values.evaluations import LadderPlan, LadderProgress
+from storage.records import Measurement
+from storage.store import Store
+
+
+def opens_sealed_rows(measurement: Measurement) -> bool:
+    """True if the measurement asks about sealed rows, to decide on a tuned model."""
+    return measurement.kind == "ladder" and LadderPlan.from_json(measurement.plan).promotes is not None
+
+
+def load_test(store: Store, measurement: Measurement) -> SealedTest | None:
+    """Returns what the cards of a measurement on sealed rows name, None for other measurements."""
+    if measurement.kind != "ladder":
+        return None
+    plan = LadderPlan.from_json(measurement.plan)
+    if plan.promotes is None:
+        return None
+    names = _names_of_tuned(store, plan)
+    # The plan, and not the promotions, knows which model was in use when the rows were opened.
+    used = next((name for name in names.values() if name != plan.promotes), None)
+    return SealedTest(plan.promotes, names, used, _times_opened(store, measurement, plan))
+
+
+def record_opening(context: AppContext, measurement: Measurement, progress: LadderProgress) -> None:
+    """Audits that the rows are opened now. Call this in the transaction that stores the time, before the first
+    question is asked: a card that nobody agreed to, or that was cancelled, has opened nothing."""
+    plan = LadderPlan.from_json(measurement.plan)
+    model = context.store.model(plan.promotes or "")
+    before = _times_opened(context.store, measurement, plan)
+    again = f", opened {pluralize(before, 'time')} before" if before else ""
+    detail = f"{plan.n_holdout} sealed rows of {plan.title} for {plan.promotes} by m{measurement.id}{again}"
+    person = progress.agreed_by or measurement.requested_by
+    subject = f"run {model.run_id}" if model else f"measurement {measurement.id}"
+    context.audit(person, "open", subject, detail)
+
+
+def _names_of_tuned(store: Store, plan: LadderPlan) -> dict[str, str]:
+    """Returns the names of the tuned models that answer, by 'provider/model'."""
+    tuned = {candidate.model for candidate in plan.arms if candidate.rung == "tuned"}
+    names: dict[str, str] = {}
+    for full_name in filter(None, tuned):
+        provider, _, own_name = full_name.partition("/")
+        for model in store.models_at_provider(own_name):
+            if model.provider == provider:
+                names[full_name] = model.name
+    return names
+
+
+def _times_opened(store: Store, measurement: Measurement, plan: LadderPlan) -> int:
+    """Returns how many earlier tests showed scores on these rows."""
+    looks = store.looks([measurement.dataset_id]).get(plan.holdout_sha256, 0)
+    is_done = measurement.state == "done"
+    return max(looks - 1, 0) if is_done else looks

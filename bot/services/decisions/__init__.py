@@ -1,0 +1,1 @@
+"""From an estimate to a plan that the team has approved."""

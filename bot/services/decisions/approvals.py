@@ -1,0 +1,405 @@
+"""The team's decision about a plan: approvals, a rejection, or expiry. Also checks that the approvals still count
+before a job is created."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from bot.cards.common.blocks import escape
+from bot.cards.common.permissions import too_few_words, who_may
+from bot.cards.common.words import pluralize
+from bot.cards.decisions import plan_refusals
+from bot.cards.decisions import plans as plan_views
+from bot.cards.decisions.plans import Pending
+from bot.cards.training.runs import STATE_TEXTS
+from bot.context import AppContext
+from bot.rules import units
+from bot.rules.permissions import (
+    BUILT_IN,
+    Caller,
+    Request,
+    Rules,
+    explain_not_named,
+    has_enough_words,
+    has_quorum,
+    is_expired,
+    reminder_due,
+)
+from bot.rules.plans import Plan, plan_from_json, plan_hash
+from bot.services.common import authorization, budgets
+from bot.services.datasets import data_policy, datasets
+from bot.services.datasets.data_policy import Forbidden, Unsure
+from bot.services.datasets.datasets import CheckedDataset
+from bot.services.decisions import estimate_requests, plan_requests, plans, vendor_estimates
+from bot.services.evidence import notifications
+from bot.values.runs import Progress, Refusal
+from storage.records import Run
+from trainers.errors import TrainerError
+from trainers.money import usd_micros
+
+LOOK_FOR_EXPIRY_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+def approve(context: AppContext, hash_in_button: str, person: str, reason: str = "") -> Run | Refusal:
+    """Records a person's approval. The last one needed also reserves the money and moves the run on, in the same
+    transaction."""
+    caller = _look_up_approver(context, hash_in_button, person)
+    with context.store.transaction():
+        waiting = _find_approvable(context, hash_in_button, caller)
+        if isinstance(waiting, Refusal):
+            return waiting
+        run, plan = waiting
+        why = " ".join(reason.split())
+        if not plan.is_advised and not has_enough_words(why):
+            says = too_few_words("it should be trained all the same", "quality counts here, not cost")
+            return Refusal(f"The plan's verdict is not go. {says}")
+        refusal = _uncounted_refusal(context, run, plan, person, caller.rules)
+        if refusal:
+            return refusal
+
+        now, decided = (
+            context.clock(),
+            [approval.person for approval in context.store.runs.valid_approvals(run.id)],
+        )
+        is_last = has_quorum([*decided, person], caller.rules, plan.maximum_micros)
+        context.store.runs.decide(run, person, "approve", reason=why or None, now=now)
+        context.audit(person, "approve", f"run {run.id}", f"{run.plan_hash} {why}".strip())
+        if not is_last:
+            plan_requests.show_request(context, run, plan)
+            return run
+        return _hand_over(context, run, plan) or Refusal(
+            _too_late_text(context, context.store.runs.get(run.id))
+        )
+
+
+def needs_reason(
+    context: AppContext, hash_in_button: str, person: str
+) -> tuple[Run, Plan, Pending] | Refusal | None:
+    """Returns the run, its plan and what it still needs if this person may approve it but has to give a reason, and
+    None if the verdict is go, so that a click is enough."""
+    caller = _look_up_approver(context, hash_in_button, person)
+    waiting = _find_approvable(context, hash_in_button, caller)
+    if isinstance(waiting, Refusal):
+        return waiting
+    run, plan = waiting
+    if plan.is_advised:
+        return None
+    refusal = _uncounted_refusal(context, run, plan, person, caller.rules)
+    return refusal or (run, plan, plan_requests.pending(context, run, plan))
+
+
+def _look_up_approver(context: AppContext, hash_in_button: str, person: str) -> Caller:
+    """Looks the person up in Slack. Call this before a transaction."""
+    run = context.store.runs.by_plan(hash_in_button)
+    return authorization.look_up(context, person, "approve", run.channel if run else None)
+
+
+def _find_approvable(context: AppContext, hash_in_button: str, caller: Caller) -> tuple[Run, Plan] | Refusal:
+    """Returns the run and plan if the caller may approve it now."""
+    now, run = context.clock(), context.store.runs.by_plan(hash_in_button)
+    if run is None or run.state != "awaiting_approval":
+        return Refusal(_too_late_text(context, run))
+    plan = plan_from_json(run.plan)
+    request = _approval_request(run, plan)
+    refusal = authorization.refusal_for(caller, "approve", request)
+    if refusal:
+        return refusal
+    if is_expired(request, now, context.settings.policy):
+        return Refusal("This plan has expired. `/finetune start` makes a new one.")
+    if plan_hash(plan) != hash_in_button:
+        return Refusal(
+            "This plan was changed after it was posted, so it can't be approved. `/finetune start` makes a new one."
+        )
+    forbidden = data_policy.plan_refusal(context, plan)
+    if forbidden:
+        return Refusal(forbidden)
+    other = plans.destination_change(context, plan) or plans.listed_price_rise(context, plan)
+    if other:
+        return Refusal(
+            f"{other} So it can't be approved: `/finetune cancel {run.id}`, then `/finetune start` makes a new plan."
+        )
+    return run, plan
+
+
+def may_reject(context: AppContext, hash_in_button: str, person: str) -> Refusal | None:
+    run = context.store.runs.by_plan(hash_in_button)
+    if run is None or run.state != "awaiting_approval":
+        return Refusal(_too_late_text(context, run))
+    return authorization.refusal(
+        context, person, "reject", request=_approval_request(run, plan_from_json(run.plan))
+    )
+
+
+def reject(context: AppContext, hash_in_button: str, person: str, reason: str) -> Run | Refusal:
+    refusal = may_reject(context, hash_in_button, person)
+    run = context.store.runs.by_plan(hash_in_button)
+    if refusal or run is None:
+        return refusal or Refusal(_too_late_text(context, run))
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(run, "rejected", now=now, error=reason)
+        if moved is None:
+            return Refusal(_too_late_text(context, context.store.runs.get(run.id)))
+        context.store.runs.decide(moved, person, "reject", reason=reason, now=now)
+        context.audit(person, "reject", f"run {run.id}", reason)
+        _show_decision(context, moved, plan_views.rejected_by(person, reason))
+    return moved
+
+
+def expire_or_wait(context: AppContext, run: Run) -> None:
+    """Expires a plan that was not decided on in time, and closes a withdrawn or impossible one at once."""
+    now = context.clock()
+    plan = plan_from_json(run.plan)
+    if run.cancel_asked_by:
+        _close(context, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
+    elif is_expired(_approval_request(run, plan), now, context.settings.policy):
+        hours = pluralize(round(context.settings.policy.expires_s / 3600), "hour")
+        _close(context, run, "expired", f"It was not approved within {hours}.")
+    elif run.tries == 0 and (refusal := _trainer_refusal(context, run)):
+        _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(refusal)}")
+    elif run.tries == 0:
+        _ask_vendor(context, run, plan)
+    elif _has_enough_approvals(context, run, plan):
+        # As after the last approver's click. If the budget or the data rules refuse it, it waits until it expires.
+        with context.store.transaction():
+            forbidden = data_policy.plan_refusal(context, plan)
+            if not forbidden and not budgets.refusal(
+                context, run.channel, run.requester, plan.maximum_micros
+            ):
+                _hand_over(context, run, plan)
+    else:
+        run = _remind(context, run, plan)
+        if run.tries > 1 or _put_plots(context, run, plan):
+            with context.store.transaction():
+                moved = context.store.runs.move(
+                    run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S
+                )
+                if moved:  # the budget may have changed
+                    plan_requests.show_request(context, moved, plan)
+
+
+def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
+    """Adds the vendor's own estimate to the card. A plan that the vendor refuses is withdrawn."""
+    now, answer = context.clock(), vendor_estimates.ask(context, run, plan)
+    if isinstance(answer, str):
+        _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(answer)}")
+    elif answer is None:
+        context.store.runs.move(run, run.state, now=now, next_at=now + vendor_estimates.AGAIN_S)
+    elif answer.micros is None and not answer.why:
+        context.store.runs.move(run, run.state, now=now, tries=1)
+    else:
+        progress = replace(Progress.from_json(run.progress), vendor=answer).to_json()
+        with context.store.transaction():
+            moved = context.store.runs.move(run, run.state, now=now, tries=1, progress=progress)
+            if moved:
+                plan_requests.show_request(context, moved, plan)
+
+
+def _has_enough_approvals(context: AppContext, run: Run, plan: Plan) -> bool:
+    """True if the approvals suffice by now: the rules may ask for fewer people than at the last approval, and nobody
+    can approve again."""
+    approvers = [approval.person for approval in context.store.runs.valid_approvals(run.id)]
+    return bool(approvers) and has_quorum(
+        approvers, authorization.current_rules(context, "approve"), plan.maximum_micros
+    )
+
+
+def _approval_request(run: Run, plan: Plan) -> Request:
+    """Returns the request that the rules decide about. Its time to approve restarts when approvals are voided."""
+    return replace(plan_requests.approval_request(plan), asked_at=run.state_since)
+
+
+def _remind(context: AppContext, run: Run, plan: Plan) -> Run:
+    """Reminds the approvers in the channel some hours before the plan expires, once for each time in the policy. Active
+    people are named only. Returns the run as it is then."""
+    request, policy = _approval_request(run, plan), context.settings.policy
+    due = reminder_due(request, context.clock(), policy)
+    # A plan whose approvals were voided waits again, with reminders of its own.
+    once = f"reminder {run.id} {run.state_since:.0f} {due:.0f}" if due is not None else ""
+    if due is None or context.store.outbox.was_put(once):
+        return run
+    away = plan_requests.find_away(context, plan)
+    with context.store.transaction():
+        run = plan_requests.note_away(context, run, away)
+    waiting = plan_requests.pending(context, run, plan)
+    left = request.asked_at + policy.expires_s - context.clock()
+    name = notifications.link_to(context, run)
+    message = plan_views.reminder(name, plan, waiting, left)
+    context.post(run.channel, message.letter(), dedupe=once)
+    return run
+
+
+def _put_plots(context: AppContext, run: Run, plan: Plan) -> bool:
+    """Posts the estimate's plots in the card's thread. Returns False while a worker still draws them."""
+    dataset = context.store.datasets.get(run.dataset_id)
+    report, outlook = datasets.report_of(dataset), None
+    if report:
+        checked, question = CheckedDataset(dataset, report), estimate_requests.question_of(plan)
+        result = estimate_requests.estimate_for(context, checked, question)
+        outlook = None if isinstance(result, Refusal) else result.outlook
+    plots = estimate_requests.draw_outlook(
+        context, f"plan {run.id}", outlook, context.settings.data / "plots" / f"plan-{run.id}"
+    )
+    if plots is None:
+        return False
+    estimate_requests.put_plots(context, run.channel, f"plan {run.id}", plots, plan.dataset)
+    return True
+
+
+def _trainer_refusal(context: AppContext, run: Run) -> str | None:
+    """Returns why the trainer would refuse the run, as far as can be checked for free. A trainer that is down now may
+    be up again when it is needed."""
+    row, trainer = context.settings.provider(run.provider), context.trainers.get(run.provider)
+    if trainer is None:  # its key has been removed: reported once the plan is approved
+        return None
+    plan = plan_from_json(run.plan)
+    try:
+        refusal: object = trainer.probe()
+        if refusal is None and trainer.provider.can("limits"):
+            refusal = trainer.describe_exceeded_limit(plan.base_model, dict(plan.hyperparameters))
+    except TrainerError as trouble:
+        log.warning("run %s: %s", run.id, trouble)
+        return None
+    if refusal or row is None:
+        return str(refusal) if refusal else None
+    return plans.closed_to_us_text(context, row)
+
+
+def _uncounted_refusal(
+    context: AppContext, run: Run, plan: Plan, person: str, rules: Rules
+) -> Refusal | None:
+    """Returns why this person's approval would not count or could not start the run."""
+    decided = [approval.person for approval in context.store.runs.valid_approvals(run.id)]
+    is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
+    if (
+        not is_last
+        and len({*decided, person}) >= plan_requests.approvals_needed(context, plan)
+        and rules.unknown("approve")
+    ):
+        # Slack didn't return a group's members, so the earlier approvers may not be approvers any more.
+        return Refusal(who_may(explain_not_named("approve", rules)))
+    most = plan.maximum_micros
+    refusal = budgets.refusal(context, run.channel, run.requester, most) if is_last else None
+    if refusal:
+        return Refusal(refusal)
+    if person in decided:
+        return Refusal("You have already approved this plan; it waits for somebody else.")
+    if person in [decision.person for decision in context.store.runs.decisions(run.id)]:
+        return Refusal(
+            "Your approval of this plan was voided for good. Somebody else can approve it, or "
+            f"`/finetune cancel {run.id}` and `/finetune start` make a new plan."
+        )
+    return None
+
+
+def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
+    """Marks the run as approved and reserves its money. Returns None if the run has moved on."""
+    now = context.clock()
+    moved = context.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
+    if moved:
+        context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
+        notifications.show_progress(context, moved)
+        tell_decision(context, moved, plan_views.approved_by(context.store.runs.valid_approvals(run.id)))
+    return moved
+
+
+def _show_decision(context: AppContext, run: Run, sentence: str) -> None:
+    plan = plan_from_json(run.plan)
+    notifications.show_plan(
+        context,
+        run,
+        plan_views.decided_card(run, plan, budgets.tightest(context, run.channel, run.requester), sentence),
+    )
+    tell_decision(context, run, sentence)
+
+
+def tell_decision(context: AppContext, run: Run, sentence: str) -> None:
+    """Tells the requester directly, because editing the card notifies nobody."""
+    title = escape(plan_views.plan_title(plan_from_json(run.plan)))
+    text = f"Your {notifications.link_to(context, run)} ({title}) {STATE_TEXTS[run.state]}. {sentence}"
+    if run.state == "expired":
+        text = f"{text} `/finetune start` makes a new plan."
+    # A plan whose approvals were voided is decided on again, and each decision is told.
+    notifications.tell_requester(context, run, text, once=f"decision {run.id} {run.state_since:.0f}")
+
+
+def _close(context: AppContext, run: Run, state: notifications.ClosedState, text: str) -> None:
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(run, state, now=now, error=text)
+        if moved:
+            context.audit("finetune", state, f"run {run.id}")
+            _show_decision(context, moved, text)
+
+
+def _too_late_text(context: AppContext, run: Run | None) -> str:
+    if run is None:
+        return "There is no such plan any more. `/finetune start` makes a new one."
+    by = context.store.replacements.by(run.id)
+    if by is not None:
+        return plan_refusals.superseded_refusal(run.id, by)
+    return f"Run {run.id} has moved on: it {STATE_TEXTS[run.state]}."
+
+
+@dataclass(frozen=True)
+class LapsedApprovals:
+    """`people` may not approve any more; `reason` says why the remaining approvals are too few."""
+
+    people: tuple[str, ...]
+    reason: str
+
+
+def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forbidden | None:
+    """Looks up people and rules again before a job is created. Returns why the approvals don't cover the run any more,
+    None if they do."""
+    plan = plan_from_json(run.plan)
+    waits = data_policy.unscanned(context, plan.dataset_id, [plan.provider])
+    if waits:
+        return Unsure(waits)
+    forbidden = data_policy.plan_refusal(context, plan)
+    if forbidden:
+        return Forbidden(f"{forbidden} Its approval is void, and nothing was started.")
+    approvers = tuple(approval.person for approval in context.store.runs.valid_approvals(run.id))
+    rules = authorization.current_rules(context, "approve")
+    tier = rules.policy.tier(plan.maximum_micros)
+    if tier is None:
+        most = usd_micros(rules.policy.tiers[-1].up_to_micros or 0)
+        text = f"runs may now cost at most {most} ({rules.policy.tiers[-1].where})"
+        return LapsedApprovals(approvers, text)
+    named = rules.filter_entitled("approve", approvers)
+    members = {name: context.directory.person(name) for name in named}
+    names = [name for name, person in members.items() if person is not None and person.is_member]
+    if len(names) >= tier.approvers:
+        return None
+    if rules.unknown("approve"):
+        return Unsure(who_may(explain_not_named("approve", rules)))
+    if None in members.values():
+        return Unsure("Slack didn't say whether the approvers are still members, so nothing is created yet.")
+    gone = tuple(approver for approver in approvers if approver not in names)
+    if not gone:
+        return LapsedApprovals((), f"it now takes {tier.approvers} approvers, and {len(names)} approved")
+    where = rules.policy.named("approve").where
+    place = "" if where == BUILT_IN else f" ({where})"
+    mentions = ", ".join(f"<@{person}>" for person in gone)
+    return LapsedApprovals(gone, f"{mentions} may not approve any more{place}")
+
+
+def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> None:
+    """Voids lapsed approvals for good, frees the money, and lets the run wait for approval again. Call this only if
+    certainly no job was created."""
+    now, plan = context.clock(), plan_from_json(run.plan)
+    with context.store.transaction():
+        moved = context.store.runs.move(run, "awaiting_approval", now=now, reserved_micros=0, tries=2)
+        if moved is None:
+            return
+        for person in lapsed.people:
+            context.store.runs.void_approval(moved, person, lapsed.reason, now=now)
+        context.store.runs.delete_reservation(moved)
+        context.audit("finetune", "void", f"run {run.id}", lapsed.reason)
+        plan_requests.show_request(context, moved, plan)  # its card asks again
+        message = plan_views.voided_card(moved, plan, lapsed.reason, notifications.link_to(context, moved))
+        context.post(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
+        notifications.tell_requester(context, moved, message.text, once=f"void dm {run.id} {now}")

@@ -1,0 +1,418 @@
+"""Works out the inputs of an estimate from a question, a report, prices and evidence: tokens, the cost and duration of
+training, the prices of today's model and its successors. Asks no trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+
+from bot.rules import plans
+from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, choose_alternative
+from bot.rules.bills import MILLION, ZERO, Rates, Tokens, Traffic
+from bot.rules.budgets import DEFAULT_IDLE_S, Hosting
+from bot.rules.estimate_inputs import Question
+from bot.rules.facts import Evidence, keep_rungs
+from bot.rules.plans import hyperparameters_for
+from bot.rules.prices import MissingPrice, evaluation_usd, rates_from_row, training_from_row
+from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
+from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, Volume, monthly_volume
+from bot.services.common.candidates import Candidate
+from bot.services.common.hardware import (
+    MemoryHeadroom,
+    Target,
+    TrainingTime,
+    encoder_needs,
+    known_base,
+    local_base,
+    memory_headroom,
+    rented_training,
+    stated_training_time,
+    training_time,
+)
+from bot.services.evidence.evaluation_worker import MAX_TOKENS_VERDICT, max_tokens, report_max_tokens
+from bot.settings import Settings
+from trainers import chat_parameters
+from trainers.dataset import Report
+from trainers.evaluation.results import Rung
+from trainers.hyperparameters import ENCODER_RATE, Sweep, count_full_trainings, rate_for
+from trainers.methods import METHODS, MethodName
+from trainers.money import from_micros, to_micros
+from trainers.payloads import accepted_hyperparameters
+from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price, tuned_price
+from trainers.providers import fit_hyperparameters
+from trainers.tokens import encoding_of
+from trainers.types import Hyperparameter
+
+OTHER_TOKENIZER = 1.25  # another model's tokenizer may count up to this many times as many tokens as ours
+HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
+JUDGE_INSTRUCTIONS = 150  # tokens of the prompt around the texts that a judge reads
+
+
+@dataclass(frozen=True)
+class EstimatePrices:
+    """The prices that an estimate needs; `training` is for one run. `cheapest` are the rates of the cheapest measured
+    rung that meets the bar, None if there is none."""
+
+    volume: Volume
+    now: Rates
+    tuned: Rates
+    training: Training
+    evaluation_usd: Decimal
+    cheapest: Rates | None
+
+
+def measured_alternatives(evidence: Evidence) -> MeasuredCandidates:
+    return MeasuredCandidates(evidence.alternatives, evidence.bar)
+
+
+def build_inputs(
+    question: Question,
+    report: Report,
+    evidence: Evidence,
+    priced: EstimatePrices,
+    ends: date | None,
+    today: date,
+) -> Inputs:
+    """Returns the inputs of an estimate. `ends` is the day on which the target's vendor shuts it down, None if no day
+    is known."""
+    prompted = measured_alternatives(evidence).prompted(question.current or "")
+    hours = HOURS_PER_MONTH if question.hosting_hours is None else question.hosting_hours
+    usage = _usage(report, question, prompted)
+    without = Inputs(
+        monthly_input_tokens=monthly_volume(priced.volume, usage.tokens_per_request).input_tokens,
+        usage=usage,
+        now=priced.now,
+        tuned=priced.tuned,
+        training=replace(priced.training, runs=question.runs or 1),
+        today=today,
+        ends=ends,
+        tuned_tokens=_tuned_tokens(report, evidence.trained),
+        traffic=Traffic(batch_share=question.batch_share or ZERO, hosting_hours=hours),
+        evaluation_usd=priced.evaluation_usd,
+        people_hours=question.people_hours,
+        people_usd_per_hour=USD_PER_HOUR if question.people_rate is None else question.people_rate,
+        labels=question.label_count or 0,
+        usd_per_label=question.label_usd or ZERO,
+        retrain_months=question.retrain_months,
+        monitoring_usd=question.monitoring_usd or ZERO,
+    )
+    current = CurrentModel(without.usage.today, without.now, prompted)
+    use = MonthlyUse(without.requests, without.usage.own, without.traffic)
+    alternative = choose_alternative(current, measured_alternatives(evidence), priced.cheapest, use)
+    quality = _quality(evidence.trained, alternative.rung, question.wrong_usd)
+    return replace(without, alternative=alternative, quality=quality)
+
+
+def find_monthly_volume(question: Question, report: Report, evidence: Evidence) -> MonthlyVolume | None:
+    """Returns a month's requests and tokens, None if the question gives no volume. Needs no price."""
+    if question.volume is None:
+        return None
+    prompted = measured_alternatives(evidence).prompted(question.current or "")
+    return monthly_volume(question.volume, _usage(report, question, prompted).tokens_per_request)
+
+
+def without_sunk_costs(inputs: Inputs) -> Inputs:
+    """Returns the inputs for a run that is over: money that is already spent no longer counts, future retrainings
+    do."""
+    again = inputs.monitoring_usd + retraining_usd(inputs)
+    free = Training(inputs.training.tokens, inputs.training.epochs, usd_per_million=ZERO)
+    spent = replace(inputs, training=free, evaluation_usd=ZERO, people_hours=ZERO, labels=0)
+    return replace(spent, retrain_months=None, monitoring_usd=again)
+
+
+def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:
+    """Returns the tokens of today's requests. The length of the prompt is the one that a person stated, else the one
+    measured on the holdout, else the one that the dataset's rows suggest."""
+    counted = report.tokens
+    requests, before, output = report.rows, counted.prompted_mean, counted.answer_mean
+    if prompted is not None:
+        requests = prompted.n
+        before, output = prompted.prompt_tokens / prompted.n, prompted.completion_tokens / prompted.n
+    if question.prompt_tokens is not None:
+        before = float(question.prompt_tokens)
+    return Usage.from_means(requests, max(before, 1.0), counted.prompt_mean, output)
+
+
+def _tuned_tokens(report: Report, trained: Rung | None) -> Tokens:
+    if trained is not None and trained.n:
+        return Tokens(trained.n, trained.prompt_tokens, trained.completion_tokens)
+    rows, counted = report.rows, report.tokens
+    return Tokens(rows, round(counted.prompt_mean * rows), round(counted.answer_mean * rows))
+
+
+def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | None) -> Quality | None:
+    """Compares the answers of the tuned model and the alternative. None unless both answered the same rows and a wrong
+    answer has a price."""
+    if trained is None or other is None or not usd_per_wrong or not 0 < trained.n == other.n:
+        return None
+    gaps = [
+        Decimal(str(ours)) - Decimal(str(theirs))
+        for ours, theirs in zip(trained.scores, other.scores, strict=True)
+    ]
+    gained, lost = sum(max(gap, ZERO) for gap in gaps), sum(max(-gap, ZERO) for gap in gaps)
+    return Quality(trained.n, Decimal(gained), Decimal(lost), usd_per_wrong)
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What one run costs: the training, and the evaluation of base and tuned model on the held-out rows, expected and
+    at most. The evaluation includes `machine_usd`, the expected hours of a machine that serves the tuned model."""
+
+    training: Training
+    evaluation_usd: Decimal
+    evaluation_most_usd: Decimal
+    machine_usd: Decimal = ZERO
+
+
+@dataclass(frozen=True)
+class TrainingNeeds:
+    """What training a target on a dataset takes, and the prices of asking the tuned model and its base. `time` is None
+    if it can't be estimated. `room` is the headroom in the training machine's memory, None at a vendor."""
+
+    hyperparameters: tuple[tuple[str, Hyperparameter], ...]
+    tuned: PriceRow
+    base: PriceRow
+    room: MemoryHeadroom | None
+    time: TrainingTime | None
+    cost: RunCost | MissingPrice
+
+
+def training_needs(
+    settings: Settings,
+    target: Target,
+    report: Report,
+    question: Question,
+    today: date,
+    judge: Candidate | None = None,
+) -> TrainingNeeds:
+    tuned = tuned_price(target.row, target.model)
+    base = _base_price(settings, target, tuned, today)
+    # a vendor's batch discount covers tuned models too
+    tuned = replace(tuned, batch_discount=base.batch_discount)
+    chosen = _hyperparameters(settings, target, report, question)
+    # tokens of one epoch, counted by the model's own tokenizer if it is on this machine
+    is_here = target.row.is_started_by_us or target.row.name == "local"
+    counted_here = dict(report.trained_tokens) if is_here else {}
+    pairs = report.pairs if METHODS[question.method].reads_pairs else None
+    if pairs:  # the prompt is read twice, once with each answer
+        tokens = round(2 * pairs.longer.mean * report.n_train)
+    else:
+        tokens = counted_here.get(target.model.name, report.tokens.train)
+        tokens *= int(dict(chosen).get("samples", 1))  # GRPO learns from this many answers to each question
+    room, time = _memory_and_time(settings, target, report, tokens, chosen, question.sweep)
+    thinks = target.row.thinks(target.model.name)
+    answer = report_max_tokens(report) + chat_parameters.thinking_tokens(thinks)
+    all_tokens = round(tokens * count_full_trainings(question.sweep))
+    cost = _run_cost(report, all_tokens, tuned, base, _epochs(chosen), time, answer)
+    if isinstance(cost, RunCost):
+        # a guess if the model's own tokenizer is neither on this machine nor published by its vendor
+        is_assumed = target.model.name not in counted_here and encoding_of(target.model.name).assumed
+        is_estimated = pairs is not None or is_assumed
+        cost = replace(cost, training=replace(cost.training, is_estimated=is_estimated))
+        cost = _with_judge(cost, report, judge) if judge else cost
+        cost = _with_hosting(cost, find_hosting(settings, target))
+    return TrainingNeeds(chosen, tuned, base, room, time, cost)
+
+
+def find_hosting(settings: Settings, target: Target) -> Hosting | None:
+    """Returns the terms of the machine that serves the tuned model. None if the bot starts no machine for it, or an
+    hour of it has no known price."""
+    row = target.row
+    price = row.hourly_price(target.model.name) if row.is_hosted and row.provider.can("deploy") else None
+    if price is None:
+        return None
+    day = to_micros(settings.budget.hosting_usd_per_day)
+    return Hosting(to_micros(price), row.idle_stop_s or DEFAULT_IDLE_S, day, row.scales_to_zero)
+
+
+def _with_hosting(cost: RunCost, hosting: Hosting | None) -> RunCost:
+    if hosting is None:
+        return cost
+    machine_usd = from_micros(hosting.expected_micros)
+    return replace(
+        cost,
+        machine_usd=machine_usd,
+        evaluation_usd=cost.evaluation_usd + machine_usd,
+        evaluation_most_usd=cost.evaluation_most_usd + from_micros(hosting.most_micros),
+    )
+
+
+def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:
+    counted = report.tokens
+    question = counted.prompt_mean + counted.answer_mean
+    amount = _judge_usd(judge, report.n_holdout, question, counted.answer_mean)
+    longest = (
+        question * OTHER_TOKENIZER,
+        max_tokens((), counted.answer_most, report.scoring) * OTHER_TOKENIZER,
+    )
+    most = _judge_usd(judge, report.n_holdout, *longest)
+    return replace(
+        cost,
+        evaluation_usd=cost.evaluation_usd + amount,
+        evaluation_most_usd=cost.evaluation_most_usd + max(amount, most),
+    )
+
+
+def _judge_usd(judge: Candidate, rows: int, question: float, answer: float) -> Decimal:
+    """Returns the USD for judging both models' answers to `rows` questions: each answer alone, then the two compared in
+    both orders. `question` is the tokens of a question with its right answer, `answer` those of a model's answer."""
+    # four questions a row: two with one answer, two with both
+    read = 4 * (JUDGE_INSTRUCTIONS + question) + 6 * answer
+    written = 4 * (MAX_TOKENS_VERDICT + chat_parameters.thinking_tokens(judge.thinks))
+    price = judge.price.price
+    a_row = (price.input or ZERO) * Decimal(str(read)) + (price.output or ZERO) * written
+    return rows * a_row / MILLION
+
+
+def _learning_rate(settings: Settings, target: Target, method: MethodName) -> float | None:
+    """Returns None if the base isn't known here, or the hosted service chooses the learning rate."""
+    if METHODS[method].is_for_encoders:
+        return ENCODER_RATE
+    is_ours = target.row.provider.can("sweep")
+    base = known_base(settings, target.row, target.model) if is_ours else None
+    if base is None:
+        return None
+    return METHODS[method].rate(rate_for(base.architecture.hidden, base.architecture.model_type))
+
+
+def _hyperparameters(
+    settings: Settings, target: Target, report: Report, question: Question
+) -> tuple[tuple[str, Hyperparameter], ...]:
+    provider = target.row.provider
+    defaults = {} if target.model.is_encoder else target.row.defaults
+    chosen = hyperparameters_for(
+        report.n_train,
+        question.chosen,
+        takes_lora=provider.can("extra_hyperparameters"),
+        defaults=defaults,
+        rate=_learning_rate(settings, target, question.method),
+        method=question.method,
+    )
+    single = plans.drop_swept(dict(chosen), question.sweep, {**defaults, **question.chosen})
+    return tuple(sorted(fit_hyperparameters(provider, accepted_hyperparameters(provider, single)).items()))
+
+
+def _memory_and_time(
+    settings: Settings,
+    target: Target,
+    report: Report,
+    tokens: int,
+    hyperparameters: tuple[tuple[str, Hyperparameter], ...],
+    sweep: Sweep,
+) -> tuple[MemoryHeadroom | None, TrainingTime | None]:
+    """Returns the memory headroom and the duration of a training; `tokens` are one epoch's."""
+    chosen = dict(hyperparameters)
+    if target.model.is_encoder:
+        is_here = target.row.cluster is None and target.row.keeps_models_here
+        room, minutes = encoder_needs(target.model.name, report, tokens, chosen, is_here=is_here)
+        return room, TrainingTime(minutes)
+    if target.row.rental is not None:
+        room, minutes = rented_training(settings, target, report, tokens, chosen, sweep, target.row.rental)
+        return room, TrainingTime(minutes, is_guess=True)
+    base = local_base(settings, target.row, target.model)
+    room = memory_headroom(base, report, chosen, sweep) if base else None
+    if target.model.usd_per_hour is None:
+        return room, TrainingTime(HOSTED_MINUTES)
+    by_size = training_time(settings, base, report, tokens, chosen, sweep) if base else None
+    total = round(tokens * count_full_trainings(sweep)) * _epochs(hyperparameters)
+    return room, stated_training_time(settings, target, total, by_size)
+
+
+def _epochs(hyperparameters: tuple[tuple[str, Hyperparameter], ...]) -> int:
+    """Returns the passes over the rows: one for the method `head`, whose encoder stays frozen."""
+    return int(dict(hyperparameters).get("n_epochs", 1))
+
+
+def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date) -> PriceRow:
+    """Returns the price of asking the untuned model; if no list has one, the tuned model's, which is higher."""
+    if tuned.usd_per_hour is not None:
+        return tuned
+    name = target.model.base_name or target.model.name
+    row = find_prompted_price(name, settings.providers, settings.prices, today)
+    return tuned if isinstance(row, UnknownPrice) else row
+
+
+def _run_cost(
+    report: Report,
+    tokens: int,
+    tuned: PriceRow,
+    base: PriceRow,
+    epochs: int,
+    time: TrainingTime | None,
+    answer: int,
+) -> RunCost | MissingPrice:
+    """Returns the cost of one run. `tokens` are those of one epoch, summed over all trials of a sweep; `answer` is the
+    longest answer's tokens.
+
+    A vendor bills both models' answers. On our own machine they cost nothing beyond its hours of training.
+    """
+    # a guessed duration is too uncertain to turn into dollars, unless the machine is rented
+    is_unpriced = time and time.is_guess and tuned.usd_per_hour and tuned.rental is None
+    training = training_from_row(tuned, tokens, epochs, time.minutes if time and not is_unpriced else None)
+    rates_tuned, rates_base = rates_from_row(tuned), rates_from_row(base)
+    if isinstance(training, MissingPrice):
+        return training
+    if time:
+        training = replace(training, speed_measured=time.measured, is_guess=time.is_guess)
+    if isinstance(rates_tuned, MissingPrice):
+        return rates_tuned
+    if isinstance(rates_base, MissingPrice):
+        return rates_base
+    if tuned.usd_per_hour is not None:
+        return RunCost(training, Decimal(0), Decimal(0))
+    counted, rows = report.tokens, report.n_holdout
+    before, after = counted.prompted_mean, counted.prompt_mean
+    usage = Usage.from_means(rows, before, after, counted.answer_mean)
+    amount = evaluation_usd(usage, rates_base, rates_tuned)
+    # the vendor's tokenizer may count more tokens than ours
+    longest = Usage.from_means(rows, before * OTHER_TOKENIZER, after * OTHER_TOKENIZER, answer)
+    most = evaluation_usd(longest, rates_base, rates_tuned)
+    return RunCost(training, amount, max(amount, most))
+
+
+def rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow | None:
+    """Returns today's list price of the model that a rung asks, None if it asks no model or no list has it."""
+    if rung is None or rung.arm.model is None:
+        return None
+    row = find_prompted_price(rung.arm.model, settings.providers, settings.prices, today)
+    return None if isinstance(row, UnknownPrice) else row
+
+
+def with_successors(settings: Settings, rates: Rates, today: date, before: Sequence[str] = ()) -> Rates:
+    """Adds the price of the model's successor, and of that one's successor, as far as they are known."""
+    if rates.ends is None or rates.successor is None or rates.successor in before:
+        return rates
+    row = find_prompted_price(rates.successor, settings.providers, settings.prices, today)
+    after_end = None if isinstance(row, UnknownPrice) else rates_from_row(row)
+    if not isinstance(after_end, Rates):
+        return rates
+    return replace(rates, after_end=with_successors(settings, after_end, today, (*before, rates.successor)))
+
+
+def without_ended_models(settings: Settings, evidence: Evidence, today: date) -> Evidence:
+    """Removes rungs of models that were shut down since they were measured: nobody can use them any more."""
+    if evidence.ladder is None:
+        return evidence
+    usable = []
+    for rung in evidence.ladder.rungs:
+        price = rung_price(settings, rung, today)
+        if rung.arm.rung == "tuned" or price is None or not price.has_ended(today):
+            usable.append(rung)
+    return keep_rungs(evidence, usable)
+
+
+def rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
+    """Returns a rung's list price; if no list has its model any more, the measured cost of a request."""
+    if rung is None:
+        return None
+    rates = rates_from_row(listed) if listed else None
+    if isinstance(rates, Rates):
+        return rates
+    if rung.arm.model is None:
+        return Rates(
+            rung.arm.rung, ZERO, ZERO, "no vendor: it runs on any machine, and its time is not counted"
+        )
+    a_request = (rung.usd_per_1000 or ZERO) / 1000
+    return Rates(rung.arm.model, ZERO, ZERO, "the measurement", usd_per_request=a_request)

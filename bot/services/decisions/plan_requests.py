@@ -1,0 +1,179 @@
+"""A plan that waits for approval: its card, which is kept true while it waits, and who can approve it. Making plans is
+in plans.py, deciding on them in approvals.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bot.cards.common.blocks import Message
+from bot.cards.common.permissions import too_few_approvers
+from bot.cards.decisions import plans as plan_views
+from bot.cards.decisions.plan_training import EarlierRun
+from bot.cards.decisions.plans import Pending
+from bot.context import AppContext
+from bot.rules.permissions import Request
+from bot.rules.plans import Plan, plan_from_json
+from bot.services.common import authorization, budgets
+from bot.services.evidence import checked_judges, evidence, notifications
+from bot.values.runs import Progress, Refusal
+from storage.records import Draft, Run
+
+
+def approval_request(plan: Plan) -> Request:
+    return Request(plan.requester, plan.uploaded_by, plan.asked_at, plan.maximum_micros)
+
+
+def approvals_needed(context: AppContext, plan: Plan) -> int:
+    """Returns how many people have to approve the plan."""
+    tier = context.settings.policy.tier(plan.maximum_micros)
+    return tier.approvers if tier else 0
+
+
+def show_request(context: AppContext, run: Run, plan: Plan) -> None:
+    """Shows the plan's card with the approvals so far, asking for the missing ones."""
+    notifications.show_plan(context, run, request_card(context, run, plan))
+
+
+def refresh_requests(context: AppContext) -> None:
+    """Updates the cards of all plans that wait for approval. Call this in the transaction of what has changed."""
+    for run in context.store.runs.open():
+        if run.state == "awaiting_approval":
+            show_request(context, run, plan_from_json(run.plan))
+
+
+def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
+    card = plan_views.approval_card(
+        run,
+        plan,
+        budgets.tightest(context, run.channel, run.requester),
+        pending(context, run, plan),
+        context.store.runs.valid_approvals(run.id),
+        context.settings.policy.expires_s / 3600,
+    )
+    return plan_views.add_replacement_note(card, context.store.replacements.of(run.id))
+
+
+def pending(context: AppContext, run: Run, plan: Plan) -> Pending:
+    """Returns what stands between a waiting plan and its training."""
+    over_budget = budgets.refusal(context, run.channel, run.requester, plan.maximum_micros)
+    away = Progress.from_json(run.progress).away
+    return Pending(
+        quorum=approvals_needed(context, plan),
+        approved=len(context.store.runs.valid_approvals(run.id)),
+        others=mention_approvers(context, run, plan),
+        away=away,
+        is_stuck=_is_stuck(context, run, plan, away),
+        over_budget=over_budget or "",
+        freeze=context.store.freezes.current(),
+        before=find_earlier_run(context, plan, run.id),
+        judge=checked_judges.judge_of_plan(context, plan),
+    )
+
+
+def mention_approvers(context: AppContext, run: Run, plan: Plan) -> tuple[str, ...]:
+    """Returns mentions of the people and groups who may still approve the plan. Empty if everybody may."""
+    people = _people_left(context, run, plan)
+    groups = context.settings.policy.named("approve").groups
+    return (
+        *(f"<@{user}>" for user in sorted(people)),
+        *(f"<!subteam^{group}>" for group in sorted(groups)),
+    )
+
+
+def _people_left(context: AppContext, run: Run, plan: Plan) -> frozenset[str]:
+    """Returns those who are named by id and may still approve the plan."""
+    named = context.settings.policy.named("approve")
+    decided = (approval.person for approval in context.store.runs.valid_approvals(run.id))
+    away = Progress.from_json(run.progress).away
+    return named.users - {run.requester, plan.uploaded_by, *decided, *away}
+
+
+def _is_stuck(context: AppContext, run: Run, plan: Plan, away: Sequence[str]) -> bool:
+    """True if people have left and too few remain. With groups it is unknown, since nobody is looked up here."""
+    named = context.settings.policy.named("approve")
+    if not away or named.anyone or named.groups:
+        return False
+    approved = len(context.store.runs.valid_approvals(run.id))
+    missing = approvals_needed(context, plan) - approved
+    return len(_people_left(context, run, plan)) < missing
+
+
+def find_away(context: AppContext, plan: Plan) -> tuple[str, ...]:
+    """Returns the people who are named as approvers of the plan and are no active members any more. This looks them up,
+    so call it outside a transaction."""
+    people = context.settings.policy.named("approve").users - {plan.requester, plan.uploaded_by}
+    away = []
+    for person in sorted(people):
+        account = context.directory.person(person)
+        if account is not None and not account.is_member:
+            away.append(person)
+    return tuple(away)
+
+
+def note_away(context: AppContext, run: Run, away: tuple[str, ...]) -> Run:
+    """Stores who can't approve any more, for the plan's card and its messages. Call it in a transaction."""
+    progress = Progress.from_json(run.progress)
+    if progress.away == away:
+        return run
+    noted = replace(progress, away=away).to_json()
+    return context.store.runs.move(run, run.state, now=context.clock(), progress=noted) or run
+
+
+def ping_approvers(context: AppContext, run: Run, plan: Plan) -> None:
+    """Names the approvers in the card's thread, once: the card itself names nobody until somebody has approved, and
+    Slack notifies nobody of an edit."""
+    waiting = pending(context, run, plan)
+    if not waiting.others:
+        return
+    name = notifications.link_to(context, run)
+    message = plan_views.ping(name, run, plan, waiting, context.settings.policy.expires_s / 3600)
+    once = f"approvers of run {run.id}"
+    card = notifications.card_of(context, run)
+    context.send(Draft("post", run.channel, message.letter(), dedupe=once, thread=card))
+
+
+def find_earlier_run(context: AppContext, plan: Plan, before: int | None = None) -> EarlierRun | None:
+    """Returns the newest finished run on the plan's dataset and target, None if there is none. With `before`, only runs
+    with a lower number count."""
+    versions = tuple(version.id for version in context.store.datasets.versions(plan.dataset))
+    for run in context.store.runs.done(versions):
+        other = plan_from_json(run.plan)
+        is_earlier = before is None or run.id < before
+        if not is_earlier or (other.provider, other.base_model) != (plan.provider, plan.base_model):
+            continue
+        name = context.link(notifications.result_card_of(run), f"run {run.id}")
+        rung = evidence.tuned_rung(context, run)
+        if rung is None or other.holdout_sha256 != plan.holdout_sha256:
+            return EarlierRun(name, other)
+        return EarlierRun(name, other, rung)
+    return None
+
+
+def approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
+    """Refuses a plan that too few people could approve. If Slack doesn't return a group's members or doesn't know a
+    person, the plan is allowed. This looks people up, so call it outside a transaction."""
+    rules = authorization.current_rules(context, "approve")
+    tier = rules.policy.tier(plan.maximum_micros)
+    if tier is None or rules.unknown("approve") or rules.policy.named("approve").anyone:
+        return None
+    excluded = {plan.requester, plan.uploaded_by}
+    others = rules.named("approve") - excluded
+    if not others:
+        return Refusal(
+            "Only you or the person who uploaded the data could approve this, and nobody may approve their own: the "
+            "bot's operator has to name approvers in finetune.toml, [people]."
+        )
+    left = list[str]()
+    gone = list[str]()
+    for person in sorted(others):
+        if len(left) == tier.approvers:
+            return None
+        account = context.directory.person(person)
+        if account is None or account.is_member:
+            left.append(person)
+        else:
+            gone.append(person)
+    if len(left) >= tier.approvers:
+        return None
+    return Refusal(too_few_approvers(tier.approvers, left, gone))

@@ -1,0 +1,563 @@
+"""Makes plans: freezes one from an estimate, with its destination and its validation rows, posts it for the team to
+decide on (approvals.py), and supersedes it by a newer one.
+
+Only one plan is live for a dataset and target: a new plan supersedes those that wait, approved or not. A plan whose job
+may already exist is not superseded. The destination is checked again before a job is created.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from decimal import Decimal
+from importlib.metadata import version
+
+from bot.cards.common import advice
+from bot.cards.common.blocks import code, escape
+from bot.cards.common.prices import OLD_PRICES, doubtful_successors, missing_price_text
+from bot.cards.common.reasons import shortage_text
+from bot.cards.common.words import shorten
+from bot.cards.decisions import plan_refusals
+from bot.cards.decisions import plans as plan_views
+from bot.cards.decisions.plan_refusals import superseded_by
+from bot.command_parser import parse_question
+from bot.context import AppContext
+from bot.rules.budgets import Budget
+from bot.rules.estimate_inputs import NO_JUDGE
+from bot.rules.permissions import Caller
+from bot.rules.plans import (
+    Destination,
+    EarlyStopping,
+    Plan,
+    SweepPlan,
+    ascii_name,
+    canonical_json,
+    plan_from_json,
+    plan_hash,
+    plan_key,
+    trains_the_same,
+)
+from bot.rules.prices import MissingPrice
+from bot.services.common import authorization, budgets, hourly_prices
+from bot.services.common.hardware import Target, find_target
+from bot.services.common.provider_jobs import LEAST_SWEEP_USD
+from bot.services.datasets import data_policy, datasets, taught_rows
+from bot.services.datasets.data_policy import EgressPermission
+from bot.services.datasets.dataset_worker import SEED
+from bot.services.datasets.datasets import CheckedDataset
+from bot.services.decisions import estimate_requests
+from bot.services.decisions.estimate_inputs import OTHER_TOKENIZER, RunCost, find_hosting
+from bot.services.decisions.estimates import EstimateResult
+from bot.services.decisions.plan_requests import (
+    approval_request,
+    approver_refusal,
+    find_away,
+    find_earlier_run,
+    note_away,
+    ping_approvers,
+    show_request,
+)
+from bot.services.evidence import notifications, run_states
+from bot.settings import Settings
+from bot.values.requests import Start
+from bot.values.runs import Refusal
+from storage.records import Run
+from storage.runs import NewRun
+from trainers import base_models
+from trainers.dataset.splits import VALIDATION_LEAST_ROWS, split_validation
+from trainers.errors import TrainerError
+from trainers.host import ENGINES_FOLDER, installed_version, weights_fingerprint
+from trainers.hyperparameters import combinations, halving_steps
+from trainers.methods import BUILTIN, METHODS
+from trainers.money import to_micros
+from trainers.pricing import PriceList, tuned_price
+from trainers.providers import ProviderRow, file_problem
+from trainers.rentals.prices import fetch_rental
+
+ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
+log = logging.getLogger(__name__)
+LEAST_MAXIMUM_USD = Decimal("0.10")
+LOOK_FOR_CARDS_S = 3600.0
+RARE_LABEL_ROWS = 2  # an encoder hardly learns a label with this many rows or fewer
+
+
+def split_off_validation(context: AppContext, plan: Plan, estimated: EstimateResult) -> Plan | Refusal:
+    """Sets a part of the training rows aside for validation if the question asks for a sweep or for early stopping.
+    Both parts are written into the folder of files; the holdout is not touched."""
+    sweep, patience = estimated.question.sweep, estimated.question.patience
+    if not sweep and patience is None:
+        return plan
+    row, option = estimated.target.row, "sweep" if sweep else "patience"
+    if not sweep and not row.provider.can("early_stopping"):
+        return Refusal(
+            f"`patience=` needs a trainer that can stop early, and {row.title} can't. Leave it out, or choose a "
+            "target that starts with `local/`.",
+            option,
+        )
+    carved = split_validation(context.settings.files, plan.train_sha256, plan.seed)
+    if carved is None:
+        return Refusal(
+            f"`{option}=` sets a tenth of the training rows aside for validation, so it needs at least "
+            f"{VALIDATION_LEAST_ROWS} different ones; `{plan.dataset}` has {plan.n_train}. Leave it out, or add rows.",
+            option,
+        )
+    parts = (carved.fitted_sha256, carved.validation_sha256, carved.n_fitted, carved.n_validation)
+    if patience is not None:
+        return replace(plan, stopping=EarlyStopping(patience, *parts))
+    single = dict(plan.hyperparameters)
+    trials = [{**single, **chosen} for chosen in combinations(sweep)]
+    courses = [  # the number of steps of each trial's full training
+        math.ceil(carved.n_fitted / int(trial["batch_size"])) * int(trial["n_epochs"]) for trial in trials
+    ]
+    price = round((estimated.training.usd_per_hour if estimated.training else None) or Decimal(0), 6)
+    usd_per_hour = f"{price.normalize():f}" if price >= LEAST_SWEEP_USD else None
+    return replace(plan, swept=SweepPlan(sweep, *parts, halving_steps(courses), usd_per_hour))
+
+
+def current_destination(
+    context: AppContext, row: ProviderRow, base_model: str, engine: str = BUILTIN
+) -> Destination:
+    """Returns where the plan would be carried out now. The trainer that we start has another port each time, so the
+    cluster, or '' for this machine, takes the place of its address."""
+    trainer = context.trainers.get(row.name)
+    own = context.settings.trainer
+    places = {**own.models, own.encoder_name: own.encoder} if row.is_started_by_us else {}
+    place = places.get(base_model)
+    return Destination(
+        base_url=(row.cluster or "") if row.is_started_by_us else row.provider.base_url,
+        account=trainer.account if trainer else None,
+        weights=weights_fingerprint(place) if place else None,
+        engine=_engine(context, engine) if row.is_started_by_us and row.cluster is None else None,
+    )
+
+
+def destination_change(context: AppContext, plan: Plan) -> str | None:
+    """Returns a sentence about what differs from the approved destination, None if nothing does. Fields that a plan of
+    an older release lacks are not compared."""
+    before, row = plan.destination, context.settings.provider(plan.provider)
+    if before is None or row is None:
+        return None
+    now = current_destination(context, row, plan.base_model, (before.engine or BUILTIN).split()[0])
+    name = escape(row.title)
+    if before.base_url != now.base_url:
+        there, here = (code(name or "this machine") for name in (before.base_url, now.base_url))
+        return f"The trainer of {name} was at {there} when the plan was made, and is at {here} now."
+    if None not in (before.account, now.account) and before.account != now.account:
+        return f"The key for {name} has changed since the plan was made, so it may belong to another account."
+    if before.weights is not None and before.weights != now.weights:
+        return f"The files of {code(plan.base_model)} have changed since the plan was made."
+    if before.engine is not None and before.engine != now.engine:
+        here = code(now.engine) if now.engine else "not installed"
+        return f"The training engine was {code(before.engine)} when the plan was made, and is {here} now."
+    return None
+
+
+def _engine(context: AppContext, name: str) -> str | None:
+    """Returns the engine's name and version, None if it is not installed."""
+    if name == BUILTIN:
+        return f"{BUILTIN} {version('finetune-bot')}"
+    result = installed_version(context.settings.data / "trainer" / ENGINES_FOLDER / name / "env", name)
+    return f"{name} {result}" if result else None
+
+
+def no_key_refusal(row: ProviderRow) -> Refusal:
+    return Refusal(f"There is no key for {row.title}: set {row.provider.variables} where the bot runs.")
+
+
+def closed_to_us_text(context: AppContext, row: ProviderRow) -> str | None:
+    """Returns why this account can't train there any more, None if it can or if that can't be checked now.
+
+    A service that has closed training to newcomers still lists jobs and takes uploads, and refuses only to create the
+    job, which is after the approvals. An empty list of jobs shows it earlier.
+    """
+    trainer, since = context.trainers.get(row.name), row.closed_to_new
+    if trainer is None or since is None or context.today() < since:
+        return None
+    try:
+        if trainer.has_jobs(ELIGIBILITY_TIMEOUT_S):
+            return None
+    except TrainerError as trouble:
+        log.warning("checking whether %s trains for this account: %s", row.name, trouble)
+        return None
+    return (
+        f"Since {since}, {row.title} trains only for organisations that have trained there before, and the account of "
+        f"{row.provider.key_env} has no job there. Choose a target that starts with `local/`, or open weights like "
+        "`crusoe/llama-3.1-8b`."
+    )
+
+
+def untrainable_text(settings: Settings, target: Target) -> str | None:
+    """Returns why our trainer can't train the target's base model on this machine, None if it can or is not asked
+    to."""
+    row, model = target.row, target.model
+    if model.is_encoder or row.cluster or not row.keeps_models_here:
+        return None
+    place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
+    why = base_models.why_untrainable(place or model.base_name or model.name)
+    missing = base_models.why_not_served(model.name, place) if place else None
+    if why or not missing:
+        return why
+    cure = "Correct it under [trainer.models] in finetune.toml."
+    return f"{code(target.name)} can't be trained: {escape(missing)} {cure}"
+
+
+def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None:
+    """Cancels the former run in favour of the new one. Call this in the transaction that found the former run waiting
+    and added the new run."""
+    now, sentence = context.clock(), superseded_by(new.id, new.requester)
+    if former.state == "approved":
+        run_states.end(context, former, "cancelled", sentence)
+    else:
+        context.store.runs.move(former, "cancelled", now=now, error=sentence)
+        what = escape(plan_views.plan_title(plan_from_json(former.plan)))
+        text = f"Your {notifications.link_to(context, former)} ({what}) was cancelled. {sentence}"
+        notifications.tell_requester(context, former, text, once=f"decision {former.id}")
+    context.store.replacements.add(former.id, new.id)
+    context.audit(new.requester, "replace", f"run {former.id}", f"run {new.id}")
+    show_superseded(context, former.id, sentence, money)
+
+
+def show_superseded(context: AppContext, number: int, text: str, money: Budget) -> None:
+    """Edits the former plan's card: it gets the text and loses its buttons."""
+    former = context.store.runs.get(number)
+    if former is not None:
+        card = plan_views.decided_card(former, plan_from_json(former.plan), money, text)
+        notifications.show_plan(context, former, card)
+
+
+def may_start(
+    context: AppContext, command: Start, person: str, channel: str
+) -> tuple[Caller, CheckedDataset] | Refusal:
+    """Returns who asks and the dataset, or a refusal. Makes only the checks that fit into Slack's three seconds."""
+    caller = authorization.look_up(context, person, "start", channel)
+    refusal = authorization.refusal_for(caller, "start") or authorization.channel_refusal(
+        context, channel, by_others=True
+    )
+    if refusal:
+        return refusal
+    checked = datasets.load_usable(context, command.dataset, person, channel, is_posted=True)
+    return checked if isinstance(checked, Refusal) else (caller, checked)
+
+
+def start(context: AppContext, command: Start, person: str, channel: str) -> Run | Refusal:
+    """Freezes a plan and asks the channel to approve it. This simulates thousands of outcomes, so call it after the
+    ack."""
+    allowed = may_start(context, command, person, channel)
+    if isinstance(allowed, Refusal):
+        return allowed
+    caller, checked = allowed
+    unhosted = _hosting_refusal(context, command)
+    if unhosted:
+        return unhosted
+    estimated = _estimate(context, checked, command)
+    if isinstance(estimated, Refusal):
+        return estimated
+    row, judge = estimated.target.row, estimated.judge
+    refusal = _start_refusal(context, estimated)
+    if refusal:
+        return refusal
+    readers = [row] if judge is None or judge.row == row else [row, judge.row]
+    permission = data_policy.decide_egress(
+        context, checked.dataset, estimated.report, readers, command.because
+    )
+    if isinstance(permission, Refusal):
+        return permission
+    if isinstance(estimated.cost, MissingPrice):
+        return Refusal(f"A run with an unknown cost can't be approved. {missing_price_text(estimated.cost)}")
+    plan = _with_catalogue_id(
+        context, _build_plan(context, checked, estimated, estimated.cost, person, channel), estimated.target
+    )
+    if isinstance(plan, Refusal):
+        return plan
+    refusal = authorization.refusal_for(caller, "start", approval_request(plan)) or approver_refusal(
+        context, plan
+    )
+    if refusal:
+        return refusal
+    plan = split_off_validation(context, plan, estimated)
+    if isinstance(plan, Refusal):
+        return plan
+    plan = replace(
+        _without_other_models_verdict(context, checked, plan, estimated),
+        warnings=(*plan.warnings, *permission.notes),
+        overridden=permission.overridden,
+        taught=taught_rows.count_taught(context, plan, estimated.evidence),
+        retrains=command.retrains,
+        continued=command.continued,
+    )
+    return _submit(context, plan, permission)
+
+
+def start_estimated(context: AppContext, number: int, person: str) -> Run | Refusal:
+    """Handles the button on an estimate: starts a run from its question, in the channel where it was asked."""
+    estimate = estimate_requests.load_estimate_for(context, number, person)
+    if isinstance(estimate, Refusal):
+        return estimate
+    question = parse_question(estimate.asked)
+    if isinstance(question, Refusal):
+        return estimate_requests.outdated_step_refusal(estimate.dataset)
+    return start(context, Start(estimate.dataset, question), person, estimate.channel)
+
+
+def _estimate(context: AppContext, checked: CheckedDataset, command: Start) -> EstimateResult | Refusal:
+    """Estimates the run. A judge that nobody named is left out if the rows may not be sent to it."""
+    estimated = estimate_requests.estimate_for(context, checked, command.question)
+    if isinstance(estimated, Refusal) or estimated.judge is None or command.question.judge:
+        return estimated
+    permission = data_policy.decide_egress(
+        context, checked.dataset, estimated.report, [estimated.judge.row], command.because
+    )
+    if not isinstance(permission, Refusal):
+        return estimated
+    return estimate_requests.estimate_for(context, checked, replace(command.question, judge=NO_JUDGE))
+
+
+def _without_other_models_verdict(
+    context: AppContext, checked: CheckedDataset, plan: Plan, estimated: EstimateResult
+) -> Plan:
+    """Returns the plan with a verdict that leaves the last tuned model out: with other rows or settings, its score is
+    not this model's. The card shows that score beside the verdict."""
+    before = find_earlier_run(context, plan)
+    if estimated.evidence.tuned is None or before is None or trains_the_same(plan, before.plan):
+        return plan
+    fresh = estimate_requests.estimate_for(context, checked, estimated.question, is_new_model=True)
+    if isinstance(fresh, Refusal) or plan.predicted is None:
+        return plan
+    predicted = estimate_requests.prediction_of(fresh)
+    return replace(plan, predicted=replace(predicted, quality=plan.predicted.quality))
+
+
+def _hosting_refusal(context: AppContext, command: Start) -> Refusal | None:
+    """Checks with the vendor, before anybody approves, whether the tuned model can be deployed there, and refreshes the
+    price per hour."""
+    target = find_target(context.settings.providers, command.question.target)
+    if isinstance(target, Refusal) or target.row.name not in context.trainers:
+        return None  # the checks that follow in `start` report what is wrong
+    if not target.row.is_hosted or not target.row.provider.can("deploy"):
+        return None  # people deploy it themselves
+    return hourly_prices.refresh_price(context, target.row, target.model.name)
+
+
+def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | None:
+    verdict = estimated.verdict
+    ended = next(
+        (
+            reason
+            for reason in verdict.reasons
+            if reason.rule in ("closed", "end date") and reason.kind == "no_go"
+        ),
+        None,
+    )
+    if ended:
+        return Refusal(f"{advice.reason_text(verdict, ended)} {advice.next_step(verdict)}")
+    row = estimated.target.row
+    if row.name not in context.trainers:
+        return no_key_refusal(row)
+    closed = closed_to_us_text(context, row) or untrainable_text(context.settings, estimated.target)
+    return Refusal(closed) if closed else None
+
+
+def _build_plan(
+    context: AppContext,
+    checked: CheckedDataset,
+    estimated: EstimateResult,
+    cost: RunCost,
+    person: str,
+    channel: str,
+) -> Plan:
+    dataset, report, estimate = checked.dataset, estimated.report, estimated.estimate
+    reads_pairs = METHODS[estimated.question.method].reads_pairs
+    prices = (*estimated.prices, estimated.judge.price) if estimated.judge else estimated.prices
+    return Plan(
+        dataset=dataset.name,
+        dataset_version=dataset.version,
+        dataset_id=dataset.id,
+        uploaded_by=dataset.uploaded_by,
+        source_sha256=report.source_sha256,
+        train_sha256=str(report.pairs_sha256 if reads_pairs else report.train_sha256),
+        holdout_sha256=str(report.holdout_sha256),
+        n_train=report.n_train,
+        n_holdout=report.n_holdout,
+        labels=tuple(sorted(count.label for count in report.labels)),
+        system=report.system,
+        provider=estimated.target.row.name,
+        base_model=estimated.target.model.name,
+        current=estimated.question.current,
+        method=estimated.question.method,
+        hyperparameters=estimated.hyperparameters,
+        seed=SEED,
+        suffix=ascii_name(dataset.name),
+        prices=PriceList(prices, context.today()).to_json(),
+        training_tokens=cost.training.billed_tokens,
+        expected_micros=to_micros(cost.training.usd.expected + cost.evaluation_usd),
+        maximum_micros=_maximum_micros(cost, is_rented=estimated.target.row.rents),
+        seconds_low=round(estimated.minutes.low * 60) if estimated.minutes else None,
+        seconds_high=round(estimated.minutes.high * 60) if estimated.minutes else None,
+        warnings=_warnings(estimated),
+        monthly_before_micros=to_micros(estimate.monthly_before.total) if estimate else None,
+        monthly_after_micros=to_micros(estimate.monthly_after.total) if estimate else None,
+        requester=person,
+        channel=channel,
+        asked_at=context.clock(),
+        predicted=estimate_requests.prediction_of(estimated),
+        destination=current_destination(
+            context,
+            estimated.target.row,
+            estimated.target.model.name,
+            str(estimated.question.chosen.get("engine", BUILTIN)),
+        ),
+        judge=estimated.judge.name if estimated.judge else None,
+        hosting=find_hosting(context.settings, estimated.target),
+    )
+
+
+def _with_catalogue_id(context: AppContext, plan: Plan, target: Target) -> Plan | Refusal:
+    """Adds the trainer's id of the base model to the plan, and checks that the trainer accepts the file."""
+    provider, file = target.row.provider, context.settings.files / f"{plan.train_sha256}.jsonl"
+    if problem := file_problem(provider, plan.n_train, file.stat().st_size if file.exists() else None):
+        return Refusal(
+            f"{target.row.title} {problem}. Train on a part of the rows, or choose another target."
+        )
+    try:
+        catalogue_id = context.trainers[plan.provider].catalogue_id(
+            (target.model.name, *target.model.aliases)
+        )
+    except TrainerError as trouble:
+        return Refusal(escape(str(trouble)))
+    if plan.destination is None or catalogue_id is None:
+        return plan
+    return replace(plan, destination=replace(plan.destination, catalogue_id=catalogue_id))
+
+
+def _maximum_micros(cost: RunCost, *, is_rented: bool) -> int:
+    """Returns the cost in micro-dollars at which a run is stopped while it trains or is measured.
+
+    It leaves some room, since nobody wants a run to be stopped for a few cents. Training by the hour may cost at least
+    ten cents, because its time is known only roughly; training by the token may use as many tokens as another tokenizer
+    would count. Answers count with their maximum length. A rented machine is stopped in time by its vendor.
+    """
+    most = cost.training.usd.high
+    if cost.training.usd_per_hour and not is_rented:
+        most = max(most, LEAST_MAXIMUM_USD)
+    elif cost.training.usd_per_million:
+        most *= Decimal(str(OTHER_TOKENIZER))
+    return to_micros(most + cost.evaluation_most_usd)
+
+
+def listed_price_rise(context: AppContext, plan: Plan) -> str | None:
+    """Returns a sentence if a price of the plan's target is higher in the price list now, None if not."""
+    target = find_target(context.settings.providers, f"{plan.provider}/{plan.base_model}")
+    if isinstance(target, Refusal):
+        return None
+    now = tuned_price(target.row, target.model)
+    return plan_refusals.listed_price_rise_text(PriceList.from_json(plan.prices).rows[0], now)
+
+
+def price_rise(context: AppContext, plan: Plan) -> str | None:
+    """Returns a sentence if the plan costs more now than when it was approved, None if not. Raises TrainerError if the
+    price of a rented machine can't be read."""
+    approved = PriceList.from_json(plan.prices).rows[0].rental
+    if approved is None:
+        return listed_price_rise(context, plan)
+    now = fetch_rental(approved.hardware, approved.minutes)
+    return (
+        plan_refusals.price_rise_text(approved, now) if now.usd_per_minute > approved.usd_per_minute else None
+    )
+
+
+def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
+    """Returns the sentences that approvers read besides the figures."""
+    shortage = estimated.room.shortage if estimated.room else None
+    verdict = estimated.verdict
+    ends = [advice.reason_text(verdict, reason) for reason in verdict.reasons if reason.rule == "end date"]
+    is_half = estimated.report.pairs and not METHODS[estimated.question.method].reads_pairs
+    half = [
+        "Its rows are preference pairs: this trains only on the preferred answers, `method=dpo` would use both."
+    ]
+    judge = estimated.judge
+    judged = [f"{judge.name} judges its free text, for which it reads the held-out rows."] if judge else []
+    short = [shortage_text(shortage)] if shortage else []
+    rental = estimated.target.row.rental
+    minutes = estimated.minutes.expected if estimated.minutes else None
+    rented = [plan_refusals.rent_text(rental, minutes)] if rental else []
+    tuned, day = estimated.prices[0], estimated.made_on
+    old = [f"{tuned.model}: {OLD_PRICES}."] if day and tuned.is_old(day) else []
+    doubtful = doubtful_successors(estimated.prices, day) if day else []
+    return (
+        *rented,
+        *ends,
+        *doubtful,
+        *short,
+        *old,
+        *(half if is_half else []),
+        *judged,
+        *_rare_labels(estimated),
+    )
+
+
+def _rare_labels(estimated: EstimateResult) -> list[str]:
+    """Returns a sentence about labels that an encoder will hardly learn, if there are any."""
+    if not estimated.target.model.is_encoder:
+        return []
+    rare = [count.label for count in estimated.report.labels if count.rows <= RARE_LABEL_ROWS]
+    if not rare:
+        return []
+    named = ", ".join(shorten(label) for label in rare[:3])
+    more = f" and {len(rare) - 3:,} more" if len(rare) > 3 else ""
+    have = "has" if len(rare) == 1 else "have"
+    return [f"{named}{more} {have} {RARE_LABEL_ROWS} rows or fewer and will hardly be learnt."]
+
+
+def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Run | Refusal:
+    """Adds a run for the plan, posts its card, and supersedes plans for the same dataset and target that wait."""
+    now, hash_of_plan = context.clock(), plan_hash(plan)
+    away = find_away(context, plan)
+    with context.store.transaction():
+        aim, former = (plan.dataset, plan.provider, plan.base_model), []
+        for waiting in context.store.runs.open():
+            other = plan_from_json(waiting.plan)
+            has_job = waiting.state not in ("awaiting_approval", "approved")  # or is about to have one
+            if has_job or (other.dataset, other.provider, other.base_model) != aim:
+                continue
+            former.append(waiting)
+            same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
+            if waiting.state == "awaiting_approval" and same == plan:
+                return Refusal(f"The same plan is already waiting for approval: it is run {waiting.id}.")
+        run = context.store.runs.add(
+            NewRun(
+                plan_hash=hash_of_plan,
+                plan=canonical_json(plan),
+                key=plan_key(hash_of_plan),
+                dataset_id=plan.dataset_id,
+                requester=plan.requester,
+                channel=plan.channel,
+                provider=plan.provider,
+            ),
+            now=now,
+        )
+        if run is None:
+            return Refusal("This same plan was posted before; `/finetune runs` shows its state.")
+        context.audit(plan.requester, "ask", f"run {run.id}", hash_of_plan)
+        data_policy.record_egress(context, permission, plan.requester, f"run {run.id}")
+        for waiting in former:
+            supersede(context, waiting, run, budgets.team_budget(context))
+        run = note_away(context, run, away)
+        show_request(context, run, plan)
+        ping_approvers(context, run, plan)
+    return run
+
+
+def link_superseded(context: AppContext) -> None:
+    """Adds links from superseded plans' cards to the new cards, which have an address only once they are posted. Tries
+    for an hour."""
+    now = context.clock()
+    for replacement in context.store.replacements.unlinked(now - LOOK_FOR_CARDS_S):
+        where = context.directory.permalink(replacement.channel, replacement.ts)
+        new = context.store.runs.get(replacement.by_run_id)
+        if where is None or new is None:
+            continue
+        with context.store.transaction():
+            if context.store.replacements.mark_linked(replacement.run_id, now=now):
+                text = superseded_by(new.id, new.requester, where)
+                show_superseded(context, replacement.run_id, text, budgets.team_budget(context))

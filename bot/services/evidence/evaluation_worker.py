@@ -1,0 +1,513 @@
+"""The work of evaluations, runs and learning curves that is done in worker processes: prompts, the answers of free
+rungs, scores, plots. Heavy libraries are imported at use; no model is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from bot.llm_client import Question, key_of
+from bot.rules.plans import Plan
+from bot.services.datasets.dataset_worker import examples
+from bot.services.evidence.candidate_prompts import build_prompts
+from bot.values.evaluations import CurvePlan, LadderPlan
+from bot.values.runs import Refusal
+from trainers.base_models import find_preset
+from trainers.dataset import Example, Report
+from trainers.dataset.sensitive_data import SECRET, faults_in
+from trainers.documents import Unreadable, read_document, split_passages
+from trainers.encoders import DEFAULT_ENCODER, EncoderError
+from trainers.encoders.embedding import StoredVectors, find_encoder, load_encoder
+from trainers.evaluation import prompts
+from trainers.evaluation.json_fields import read_fields
+from trainers.evaluation.results import (
+    Candidate,
+    Curve,
+    EncoderUse,
+    Ladder,
+    Reply,
+    Retrieval,
+    Scoring,
+)
+from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_passages
+from trainers.evaluation.scores import is_right_call, score, scoring_of, strip_thoughts
+from trainers.evaluation.statistics import exact_match
+from trainers.evaluation.tfidf import label_of, text_of
+from trainers.json_values import from_object
+from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
+from trainers.types import Message
+
+NOTHING_TO_SHOW = (
+    "none of the training rows can be shown as an example, because all of them offer or call functions, which not "
+    "every model can read in a prompt."
+)
+MAX_TOKENS_VERDICT = 24
+LEAST_TOKENS_TEXT, MOST_TOKENS_TEXT = 256, 2_048
+LEAST_TOKENS_JSON = 64  # room for a code fence and for indentation around a few short fields
+LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL = 16, 8
+ASSUMED_SHARE = 0.15  # how far off a token count may be if it is not made by the model's own tokenizer
+VENDORS_WORK = 100.0  # as much as a short prompt to our own model
+KEYS, PROMPTS, VECTORS = "keys.json", "prompts.jsonl", "vectors.npz"
+READ_BY_ENCODER = ("encoder", "retrieval")  # candidates that need an encoder
+SHOTS_FOLDER = "shots"  # in a measurement's folder: the questions that choose the number of examples
+
+
+@dataclass(frozen=True)
+class ArmKeys:
+    """One candidate's questions in the order of the holdout: the keys of their answers, and the tokens of their
+    prompts, which are rounded up if the model's tokenizer is unknown, and 0 if no model is asked. `work` is how long an
+    answer takes relative to other candidates' (see `_work`). `retrieval` describes what the prompts retrieve, and
+    `encoder` the model that reads the texts. `failed` says why there are no questions."""
+
+    keys: tuple[str, ...]
+    tokens: tuple[int, ...]
+    work: float = 1.0
+    retrieval: Retrieval | None = None
+    failed: str | None = None
+    encoder: EncoderUse | None = None
+
+
+@dataclass(frozen=True)
+class JudgedCurve:
+    """A curve and its plot. `beside` is the classical model's curve on the same rows, drawn beside a tuned model's;
+    None for other curves, and if there are too many rows to compute it quickly."""
+
+    curve: Curve
+    plot: Path | None
+    beside: Curve | None = None
+
+
+def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
+    """Writes each candidate's questions into `folder`. The same plan gives the same questions.
+
+    Examples and passages come from the training rows and the team's documents, never from the holdout. If there are
+    fewer examples than a candidate asks for, it is named by their number (`LadderPlan.built_as`); if there are none, it
+    fails.
+    """
+    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
+    plan = replace(plan, arms=tuple(dict.fromkeys(_as_built(arm, train, seed) for arm in plan.arms)))
+    nearest: Mapping[Candidate, Nearest] = {}
+    failures: dict[Candidate, str] = {}
+    encoder: EncoderUse | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        encoder = choose_encoder_for(plan, train, folder / VECTORS)
+        plan = replace(plan, encoder=encoder.name) if encoder else plan
+        nearest = look_up(plan, train, holdout, files, folder / VECTORS)
+    except EncoderError as error:
+        failures = {arm: str(error) for arm in plan.arms if arm.rung in READ_BY_ENCODER}
+    without = {arm for arm, its in nearest.items() if its.retrieval.k == 0}
+    if not prompts.can_be_shown(train):
+        without.update(arm for arm in plan.arms if arm.rung == "kshot" and arm.shots != 0)
+    failures |= dict.fromkeys(without, NOTHING_TO_SHOW)
+    keys = {arm: ArmKeys((), (), failed=why) for arm, why in failures.items()}
+    messages = {
+        arm: build_prompts(arm, plan, files, train, holdout, nearest.get(arm), seed)
+        for arm in plan.arms
+        if arm.model and arm not in keys
+    }
+    tools = [prompts.tools_of(row) for row in holdout]
+    keys |= keys_of_arms(plan, [arm for arm in plan.arms if arm not in keys], messages, tools, seed)
+    keys |= {
+        arm: replace(keys[arm], retrieval=its.retrieval)
+        for arm, its in nearest.items()
+        if arm not in failures
+    }
+    keys |= {arm: replace(keys[arm], encoder=encoder) for arm in keys if arm.rung in READ_BY_ENCODER}
+    return write_arms(plan, keys, messages, tools, folder)
+
+
+def choose_encoder_for(plan: LadderPlan, train: Sequence[Example], vectors: Path) -> EncoderUse | None:
+    """Returns the encoder for the plan's candidates, None if no candidate needs one. The vectors of the rows that
+    choose are stored in the file `vectors`. Raises EncoderError."""
+    from trainers.encoders.choice import choose_encoder
+
+    if not any(arm.rung in READ_BY_ENCODER for arm in plan.arms):
+        return None
+    targets: list[Sequence[str]] = []
+    if plan.labels:
+        targets = [[label_of(row) for row in train]]
+    elif plan.has_objects:
+        targets = [field.values for field in read_fields(train).fields if field.repeating_rows]
+    texts = [text_of(row) for row in train]
+    return choose_encoder(
+        plan.encoder or DEFAULT_ENCODER, texts, targets, lambda encoder: StoredVectors(encoder, vectors)
+    )
+
+
+def _as_built(arm: Candidate, train: Sequence[Example], seed: int) -> Candidate:
+    """Returns the candidate with the number of examples that the training rows have for it."""
+    if arm.rung != "kshot":
+        return arm
+    drawn = len(prompts.balanced_shots(train, arm.examples, seed))
+    return arm if drawn in (0, arm.examples) else replace(arm, shots=drawn)
+
+
+def keys_of_arms(
+    plan: LadderPlan,
+    arms: Sequence[Candidate],
+    messages: Mapping[Candidate, Sequence[tuple[Message, ...]]],
+    tools: Sequence[str],
+    seed: int,
+) -> dict[Candidate, ArmKeys]:
+    """Returns the keys of these candidates' answers. `tools` are the tools that each row offers."""
+    return {arm: _arm_keys(arm, plan, messages.get(arm), tools, seed) for arm in arms}
+
+
+def write_arms(
+    plan: LadderPlan,
+    keys: Mapping[Candidate, ArmKeys],
+    messages: Mapping[Candidate, Sequence[tuple[Message, ...]]],
+    tools: Sequence[str],
+    folder: Path,
+) -> Mapping[Candidate, ArmKeys]:
+    """Writes the prompts of candidates and the keys of their answers for `read_keys` and `read_questions`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_prompts(folder / PROMPTS, _with_keys(plan, messages, tools))
+    lines = [{"arm": asdict(arm), **asdict(keys)} for arm, keys in keys.items()]
+    # last: its presence means all is written
+    replace_lines(folder / KEYS, [json.dumps(line) for line in lines])
+    return keys
+
+
+def read_keys(folder: Path) -> Mapping[Candidate, ArmKeys] | None:
+    """Returns the keys that `prepare` wrote, None if it has not finished."""
+    path = folder / KEYS
+    return _read_keys(path, path.stat().st_mtime_ns) if path.exists() else None
+
+
+@lru_cache(maxsize=16)  # an open ladder needs its keys at each tick
+def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {
+        Candidate(**line["arm"]): from_object(ArmKeys, {name: line[name] for name in line if name != "arm"})
+        for line in lines
+    }
+
+
+def keys_by_candidate(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, tuple[str, ...]]:
+    return {candidate: keys.keys for candidate, keys in keys.items()}
+
+
+def read_questions(folder: Path, plan: LadderPlan, keys: frozenset[str]) -> list[Question]:
+    """Returns the questions with these keys, candidate by candidate."""
+    tokens = {
+        key: count
+        for its in (read_keys(folder) or {}).values()
+        for key, count in zip(its.keys, its.tokens, strict=True)
+    }
+    return read_questions_file(folder / PROMPTS, plan, keys, plan_max_tokens(plan), tokens)
+
+
+def read_questions_file(
+    path: Path,
+    plan: LadderPlan,
+    keys: frozenset[str],
+    longest: int,
+    tokens: Mapping[str, int],
+) -> list[Question]:
+    """Returns questions that `write_prompts` wrote. `longest` is the maximum tokens of an answer without thinking,
+    `tokens` are those of the prompts, as far as they were counted."""
+    questions = []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            key, model, messages, *tools = json.loads(line)
+            if key in keys:
+                prompt = tuple(
+                    Message(role, content, extra="".join(extra)) for role, content, *extra in messages
+                )
+                questions.append(
+                    Question(
+                        key,
+                        model,
+                        at_provider=model.split("/", 1)[1],
+                        messages=prompt,
+                        max_tokens=longest + plan.room(model),
+                        tools="".join(tools),
+                        prompt_tokens=tokens.get(key),
+                    )
+                )
+    return questions
+
+
+def plan_max_tokens(plan: LadderPlan) -> int:
+    return max_tokens(plan.labels, plan.longest_answer, plan.scoring)
+
+
+def report_max_tokens(report: Report) -> int:
+    labels = [count.label for count in report.labels]
+    return max_tokens(labels, report.tokens.answer_most, report.scoring)
+
+
+def max_tokens(labels: Sequence[str], longest: int, scoring: Scoring | None) -> int:
+    """Returns the cap on an answer's tokens without thinking, because a model that never stops is billed and waited for
+    until the cap.
+
+    Labels get room for the longest one, at two bytes per token, with a few words around it. Free text gets the tokens
+    of the dataset's `longest` answer, plus a quarter for other tokenizers. JSON gets twice as many, since a model may
+    indent it, and JSON that is cut off is worthless; but no room to talk on after it, which an untrained model does.
+    """
+    if not labels and scoring == "json" and longest:
+        return min(max(LEAST_TOKENS_JSON, 2 * longest), MOST_TOKENS_TEXT)
+    if not labels:
+        return min(max(LEAST_TOKENS_TEXT, longest * 5 // 4), MOST_TOKENS_TEXT)
+    longest_bytes = max(len(label.encode()) for label in labels)
+    return max(LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL + longest_bytes // 2)
+
+
+def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[Reply, ...]:
+    """Returns the classical model's answers to the holdout: labels, or JSON objects field by field."""
+    from trainers.evaluation import json_fields, tfidf
+
+    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
+    if plan.labels:
+        return tfidf.classify_holdout(train, holdout, seed)
+    return json_fields.classify_holdout(train, holdout, seed)
+
+
+def free_answers(
+    arm: Candidate, plan: LadderPlan, files: Path, folder: Path, seed: int
+) -> tuple[Reply, ...] | Refusal:
+    """Returns a free rung's answers to the holdout, or why its encoder can't be used. `folder` is the one that
+    `prepare` wrote into."""
+    from trainers.encoders import classifier, json_fields
+
+    if arm.rung == "classical":
+        return classical_answers(plan, files, seed)
+    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
+    try:
+        use = (read_keys(folder) or {})[arm].encoder
+        encoder = load_encoder(use.name if use else plan.encoder)
+        vectors = folder / VECTORS
+        stored = StoredVectors(encoder, vectors) if vectors.exists() else None
+        classify = classifier.classify_holdout if plan.labels else json_fields.classify_holdout
+        replies = classify(encoder, train, holdout, seed, stored)
+        vectors.unlink(missing_ok=True)
+        return replies
+    except EncoderError as error:
+        return Refusal(str(error))
+
+
+def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
+    """Returns for each answer whether it is completely right: every field of JSON, every tool call, or the exact text
+    for answers that are otherwise scored by shared words."""
+    rows, scoring = zip(holdout, texts, strict=True), scoring_of(holdout, "labels" if labels else "free_text")
+    if scoring == "f1":
+        return [
+            exact_match(strip_thoughts(row.answer), text) or is_right_call(row.answer, text)
+            for row, text in rows
+        ]
+    return [score(scoring, row.answer, text, labels) == 1 for row, text in rows]
+
+
+def judge_ladder(
+    plan: LadderPlan,
+    replies: Mapping[Candidate, Sequence[Reply]],
+    files: Path,
+    folder: Path,
+    now: float,
+    verdicts: Mapping[Candidate, Sequence[float]] | None = None,
+) -> Ladder:
+    """Scores the replies to the questions in `folder`. `now` is in unix seconds; `verdicts` are a judge's scores of
+    each answer, from 0 to 1."""
+    from trainers.evaluation.ladder import build_ladder
+
+    keys = read_keys(folder) or {}
+    judged = build_ladder(
+        replies,
+        examples(files, plan.holdout_sha256),
+        plan.labels,
+        plan.bar,
+        plan.price_of,
+        dataset=plan.dataset,
+        version=plan.version,
+        holdout_sha256=plan.holdout_sha256,
+        measured_at=now,
+        verdicts=verdicts,
+        floor=plan.floor,
+    )
+    looked_up = {arm: its.retrieval for arm, its in keys.items()}
+    judged = replace(
+        judged, rungs=tuple(replace(rung, retrieval=looked_up.get(rung.arm)) for rung in judged.rungs)
+    )
+    arms = [rung.arm for rung in judged.rungs]
+    uses = [its.encoder for arm, its in keys.items() if arm in arms and its.encoder]
+    encoder = uses[0] if uses else None
+    names = {encoder.name} if encoder else set()
+    return replace(judged, weights=_local_weights(arms, names), encoder=encoder, is_bar_set=plan.is_bar_set)
+
+
+def _local_weights(arms: Sequence[Candidate], encoders: Collection[str]) -> tuple[str, ...]:
+    """Returns 'name: licence' for each model whose weights are on this machine; hosted models have terms of use
+    instead."""
+    licences = {name: find_encoder(name).licence for name in encoders}
+    for name in {arm.model.partition("/")[2] for arm in arms if arm.model and arm.model.startswith("local/")}:
+        preset = find_preset(name)
+        licences[name] = preset.licence if preset else None
+    return tuple(f"{name}: {licence or 'not stated'}" for name, licence in sorted(licences.items()))
+
+
+def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> JudgedCurve:
+    from bot.charts import curves as drawing
+
+    curve = classical_curve_of(plan, files, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    return JudgedCurve(curve, drawing.draw_learning_curve(curve, folder / "curve.png"))
+
+
+def classical_curve_of(plan: CurvePlan, files: Path, seed: int) -> Curve:
+    from trainers.evaluation.learning_curves import classical_curve
+
+    return classical_curve(
+        examples(files, plan.train_sha256),
+        examples(files, plan.holdout_sha256),
+        seed,
+        plan.predict,
+        dataset=plan.dataset,
+        version=plan.version,
+        holdout_sha256=plan.holdout_sha256,
+    )
+
+
+def _arm_keys(
+    arm: Candidate,
+    plan: LadderPlan,
+    messages: Sequence[tuple[Message, ...]] | None,
+    tools: Sequence[str],
+    seed: int,
+) -> ArmKeys:
+    """Returns one candidate's keys. `tools` are the tools that each held-out row offers."""
+    if messages is None or arm.model is None:
+        rows = len(tools)
+        if arm.rung == "encoder":
+            return ArmKeys(_encoder_keys(plan, rows, seed), (0,) * rows, work=0.0)
+        kind = "classical by field or copied" if plan.has_objects else "classical"
+        keys = classical_keys(plan.train_sha256, plan.holdout_sha256, rows, seed, kind)
+        return ArmKeys(keys, (0,) * rows, work=0.0)
+    encoding = encoding_of(arm.model.split("/", 1)[1])
+    more = 1 + ASSUMED_SHARE * encoding.assumed
+    counts = zip(count_prompts(messages, encoding), _count_beside(messages, tools, encoding), strict=True)
+    tokens = tuple(int((count + beside) * more) + 1 for count, beside in counts)
+    cap = plan_max_tokens(plan) + plan.room(arm.model)
+    keys = tuple(key_of(arm.model, prompt, cap, offer) for prompt, offer in zip(messages, tools, strict=True))
+    return ArmKeys(keys, tokens, _work(arm.model, messages, tokens, cap))
+
+
+def _count_beside(
+    messages: Sequence[tuple[Message, ...]], tools: Sequence[str], encoding: Encoding
+) -> list[int]:
+    """Returns for each question the tokens that are not in its texts: the tools, and earlier tool calls."""
+    rows = zip(messages, tools, strict=True)
+    beside = [offer + "".join(turn.extra for turn in prompt) for prompt, offer in rows]
+    return count_texts(beside, encoding) if any(beside) else [0] * len(beside)
+
+
+def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[int], cap: int) -> float:
+    """Returns how long our own model takes for an answer, in tokens that it reads; writing one takes as long as reading
+    two. The beginning that all prompts share is read only once. A vendor answers long prompts as fast as short ones."""
+    if not model.startswith("local/"):
+        return VENDORS_WORK
+    texts = ["\n".join(message.content for message in prompt) for prompt in messages]
+    first, last = min(texts), max(texts)
+    pairs = enumerate(zip(first, last, strict=False))
+    shared = next((place for place, (letter, other) in pairs if letter != other), len(first))
+    own = sum(map(len, texts)) - shared * len(texts)
+    return sum(tokens) * own / max(sum(map(len, texts)), 1) / len(texts) + 2 * cap
+
+
+@lru_cache(maxsize=16)
+def classical_keys(
+    train_sha256: str, holdout_sha256: str, rows: int, seed: int, kind: str = "classical"
+) -> tuple[str, ...]:
+    """Returns the keys of the classical candidate's answers, which need no model."""
+    texts = [json.dumps([kind, train_sha256, holdout_sha256, row, seed]) for row in range(rows)]
+    return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
+
+
+def _encoder_keys(plan: LadderPlan, rows: int, seed: int) -> tuple[str, ...]:
+    """Returns the keys of the encoder's answers. An encoder that can't be found still gets keys, from its name: the
+    reason is reported when it is asked to answer."""
+    try:
+        name = find_encoder(plan.encoder).sha256
+    except EncoderError:
+        name = plan.encoder
+    kind = "encoder by field" if plan.has_objects else "encoder and words"
+    parts = (plan.train_sha256, plan.holdout_sha256)
+    texts = [json.dumps([kind, name, *parts, row, seed]) for row in range(rows)]
+    return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
+
+
+def _with_keys(
+    plan: LadderPlan, messages_of: Mapping[Candidate, Sequence[tuple[Message, ...]]], tools: Sequence[str]
+) -> Iterable[tuple[str, str, tuple[Message, ...], str]]:
+    for arm, messages in messages_of.items():
+        model = str(arm.model)
+        cap = plan_max_tokens(plan) + plan.room(model)
+        for prompt, offer in zip(messages, tools, strict=True):
+            yield key_of(model, prompt, cap, offer), model, prompt, offer
+
+
+def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message, ...], str]]) -> None:
+    """Writes questions, each as (key of its answer, 'provider/model', messages, tools)."""
+    replace_lines(
+        path,
+        (
+            json.dumps([key, model, [[m.role, m.content, m.extra] for m in messages], tools])
+            for key, model, messages, tools in questions
+        ),
+    )
+
+
+def replace_lines(path: Path, lines: Iterable[str]) -> None:
+    """Replaces the file's content atomically."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
+    partial.replace(path)
+
+
+def look_up(
+    plan: LadderPlan, train: Sequence[Example], holdout: Sequence[Example], files: Path, vectors: Path
+) -> Mapping[Candidate, Nearest]:
+    """Returns the passages or examples that each retrieval candidate is shown; they are looked up once for all
+    candidates that may see the same. The texts' vectors are stored in the file `vectors`, for the rung `encoder` and
+    for later calls, as when a candidate is added to the plan. Raises EncoderError if the encoder can't be used."""
+    arms = [arm for arm in plan.arms if arm.rung == "retrieval"]
+    if not arms:
+        return {}
+    passages = [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
+    visible = {arm: _visible(arm, plan, passages) for arm in arms}
+    encoder = StoredVectors(load_encoder(plan.encoder or DEFAULT_ENCODER), vectors)
+    has_labels = bool(plan.labels)
+    nearest: dict[tuple[str, ...], Nearest] = {}
+    for texts in set(visible.values()):
+        if texts:
+            looked_up = nearest_passages(texts, train, holdout, encoder, has_labels=has_labels)
+            about = replace(looked_up.retrieval, documents=len(plan.documents))
+            nearest[texts] = replace(looked_up, retrieval=about)
+        else:
+            nearest[texts] = nearest_examples(train, holdout, encoder, has_labels=has_labels)
+    return {arm: nearest[texts] for arm, texts in visible.items()}
+
+
+def _passages_in(path: Path) -> tuple[str, ...]:
+    text = read_document(path)
+    if isinstance(text, Unreadable):  # impossible, since it was readable when it was uploaded
+        raise ValueError(f"reading the document {path.name}: {text.trouble}")
+    return split_passages(text)
+
+
+def _visible(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> tuple[str, ...]:
+    """Returns the passages that a candidate may be shown: none with a secret, which newer patterns may recognise in an
+    old document, and none with personal data if the model is in `withheld_from`."""
+    withheld = arm.model in plan.withheld_from
+    return tuple(
+        passage
+        for passage in passages
+        if not any(withheld or fault.rule == SECRET for fault in faults_in(passage))
+    )

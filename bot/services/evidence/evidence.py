@@ -1,0 +1,405 @@
+"""Loads what was measured on a dataset and of a tuned model, for estimates, advice and promotions. Writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+
+from bot.cards.common.candidates import arm_name
+from bot.cards.training.result_comparison import better_name
+from bot.context import AppContext
+from bot.rules.estimate_inputs import DEFAULT_BUSY
+from bot.rules.facts import Evidence, OtherJudge, TaskKind, task_kind, without_trained_rung
+from bot.rules.judge_agreement import JudgeChecks
+from bot.rules.plans import Plan, plan_from_json
+from bot.rules.promotion import (
+    LabelRecall,
+    ModelComparison,
+    PromotionEvidence,
+    best_comparison,
+    compare_change,
+    compare_models,
+    labels_below_floor,
+)
+from bot.services.common.hardware import Target
+from bot.services.datasets import datasets, row_labels
+from bot.services.evidence import checked_judges, looks
+from bot.services.evidence.measured_candidates import load_measured
+from bot.values.runs import Before, RunResult
+from storage.records import AnswerRow, Dataset, Model, Run
+from trainers.dataset import Report, read
+from trainers.dataset.rows import at, distinct_example_places
+from trainers.evaluation.ladder import usd_per_1000
+from trainers.evaluation.quality_threshold import judge_rungs
+from trainers.evaluation.results import Candidate, Curve, Ladder, Reply, Rung, find_best
+from trainers.evaluation.statistics import Interval
+from trainers.pricing import PriceList
+
+RIGHT_OR_WRONG = ("label", "judge", "calls")  # every score is 1 or 0, as for the stored answers of a run
+SIBLINGS = 10  # only the best other models are compared: a worse one can't be the strongest rival
+
+
+def load_evidence(
+    context: AppContext,
+    dataset: Dataset,
+    report: Report,
+    target: Target | None,
+    *,
+    bar: float | None = None,
+    task: TaskKind | None = None,
+) -> Evidence:
+    """Returns the evidence on a dataset. The tuned model is the newest one that was trained on `target`, or on any base
+    model if `target` is None. `bar` and `task` default to the dataset's settings."""
+    dataset_settings = context.store.dataset_settings.get(dataset.name)
+    limits = context.settings.policy.promotion
+    stored_bar = dataset_settings.bar if dataset_settings else None
+    kind = dataset_settings.task_kind if dataset_settings else None
+    stored_task = task_kind(kind) if kind else None
+    versions = tuple(version.id for version in context.store.datasets.versions(dataset.name))
+    holdout = str(report.holdout_sha256)
+    evidence = Evidence(
+        bar=bar or stored_bar or limits.bar,
+        margin=limits.margin,
+        task_kind=task or stored_task,
+        curve=_newest_curve(context, versions, holdout),
+        label_checks=row_labels.count_checks(context, dataset.id, versions),
+    )
+    measured = load_measured(context.store, context.settings.files, dataset.name, holdout, evidence.bar)
+    if measured is not None:
+        evidence = replace(
+            evidence,
+            ladder=measured.ladder,
+            judge=measured.judge,
+            judge_checks=checked_judges.checks_of(context.store, dataset.name, measured.judge),
+            failed=measured.failed,
+        )
+    run = _newest_run(context, versions, holdout, target)
+    if run is None or run.result is None:
+        return evidence
+    beside = RunResult.from_json(run.result).ladder
+    if beside is None:
+        return evidence
+    return with_run_result(context, evidence, run, beside)
+
+
+def _newest_curve(context: AppContext, versions: tuple[int, ...], holdout: str) -> Curve | None:
+    for measurement in context.store.measurements.done(versions, "curve"):
+        if measurement.result is None:
+            continue
+        curve = Curve.from_json(measurement.result)
+        if curve.holdout_sha256 == holdout:
+            return curve
+    return None
+
+
+def with_run_result(context: AppContext, evidence: Evidence, run: Run, beside: Ladder) -> Evidence:
+    """Adds the result of a run, unless another judge scored it than the ladder: their verdicts don't compare."""
+    plan = plan_from_json(run.plan)
+    if beside.scoring == "judge":
+        if _has_other_judge(evidence, plan):
+            return replace(evidence, other_judge=OtherJudge(str(run.model), str(plan.judge)))
+        checks = checked_judges.checks_of(context.store, plan.dataset, plan.judge)
+        evidence = replace(evidence, judge=plan.judge, judge_checks=checks)
+    (tuned,) = beside.rung("tuned")
+    if beside.bar != evidence.bar:
+        # Judged without a correction for having picked the best of several: it was chosen before it was measured.
+        (tuned,) = judge_rungs((tuned,), evidence.bar)
+    history = looks.history(context.store, plan.dataset, plan.holdout_sha256)
+    return replace(
+        evidence,
+        ladder=_with_pairs(evidence.ladder, beside),
+        tuned=tuned,
+        tuned_look=looks.number_of_tuned(history, run),
+    )
+
+
+def _with_pairs(ladder: Ladder | None, beside: Ladder) -> Ladder | None:
+    """Adds a result's comparison of the tuned model with the best alternative, if the ladder still has that alternative
+    with the same scores."""
+    best = next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
+    if ladder is None or best is None:
+        return ladder
+    is_unchanged = any((rung.arm, rung.scores) == (best.arm, best.scores) for rung in ladder.rungs)
+    if not is_unchanged:
+        return ladder
+    return replace(ladder, pairs=(*ladder.pairs, *beside.pairs))
+
+
+def without_other_judge(evidence: Evidence, plan: Plan) -> Evidence:
+    """Leaves out what another judge scored than the plan's, for a verdict on the plan's own run."""
+    return replace(evidence, ladder=None, tuned=None) if _has_other_judge(evidence, plan) else evidence
+
+
+def _has_other_judge(evidence: Evidence, plan: Plan) -> bool:
+    return evidence.is_judged and plan.judge is not None and evidence.judge != plan.judge
+
+
+def best_rung(evidence: Evidence) -> Rung | None:
+    """Returns the best rung, the tuned model's included."""
+    rungs = [*evidence.rungs]
+    if evidence.tuned is not None:
+        rungs.append(evidence.tuned)
+    return find_best(rungs)
+
+
+def judge_checks(context: AppContext, plan: Plan) -> JudgeChecks | None:
+    """Returns what people said about the plan's judge on this dataset, None without a judge."""
+    return checked_judges.checks_of(context.store, plan.dataset, plan.judge) if plan.judge else None
+
+
+def comparable_alternatives(evidence: Evidence, judge: str | None) -> tuple[Rung, ...]:
+    """Returns the alternatives whose scores can be compared with those of a model that `judge` scored."""
+    return evidence.alternatives if evidence.judge in (None, judge) else ()
+
+
+def _newest_run(
+    context: AppContext, versions: tuple[int, ...], holdout: str, target: Target | None
+) -> Run | None:
+    for run in context.store.runs.done(versions):
+        plan = plan_from_json(run.plan)
+        is_target = target is None or (plan.provider, plan.base_model) == (target.row.name, target.model.name)
+        if plan.holdout_sha256 == holdout and is_target:
+            return run
+    return None
+
+
+def tuned_rung(context: AppContext, run: Run) -> Rung | None:
+    """Returns the score of a run's model, None if the run has no result or its dataset was deleted."""
+    if run.result is None or context.store.datasets.get(run.dataset_id).forgotten_at is not None:
+        return None
+    beside = RunResult.from_json(run.result).ladder
+    return beside.rung("tuned")[0] if beside else None
+
+
+def promotion_proof(
+    context: AppContext, model: Model, used: Model | None, run: Run | None = None
+) -> PromotionEvidence:
+    """Returns what speaks for and against using a model. `used` is the model that it would replace. `run` is the
+    model's own run if it is newer than the stored one."""
+    stored, plan = _run(context, model)
+    run = run or stored
+    rung = tuned_rung(context, run)
+    proof = PromotionEvidence(
+        rung,
+        used=used.name if used else None,
+        is_gone=model.gone_at is not None,
+        limits=context.settings.policy.promotion,
+    )
+    if run.result is None:
+        return proof
+    result = RunResult.from_json(run.result)
+    if rung is not None:
+        look = looks.number_of_tuned(looks.history(context.store, plan.dataset, plan.holdout_sha256), run)
+        comparisons = [
+            *_compare_with_alternatives(context, run, plan, result, rung, look),
+            *_find_better_models(context, model, plan, rung),
+        ]
+        proof = replace(
+            proof,
+            best=best_comparison(comparisons, proof.limits.margin),
+            against_used=_compare_with_model(context, plan, rung, used, look) if used else None,
+        )
+    no_go = None
+    if result.advice is not None and result.advice.kind == "no_go":
+        no_go = result.advice.headline
+    labels = (LabelRecall(label.label, label.rows, label.tuned) for label in result.labels)
+    return replace(
+        proof,
+        no_go=no_go,
+        low=labels_below_floor(labels, proof.limits),
+        worse=result.worse_labels,
+        worse_than=better_name(result),
+        judge=checked_judges.judge_of_result(context, plan, result),
+    )
+
+
+def what_answered_before(run: Run) -> Before:
+    """Returns what a run's tuned model was compared with. Its base may be one that can't be asked."""
+    return RunResult.from_json(run.result).before if run.result else "base"
+
+
+def measured_score(context: AppContext, model: Model) -> tuple[Plan, Rung | None]:
+    """Returns the plan of the model's run, and the model's score, None if there is none."""
+    run, plan = _run(context, model)
+    return plan, tuned_rung(context, run)
+
+
+def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
+    run = context.store.runs.get(model.run_id)
+    if run is None:
+        raise KeyError(model.run_id)
+    return run, plan_from_json(run.plan)
+
+
+def _compare_with_alternatives(
+    context: AppContext, run: Run, plan: Plan, result: RunResult, tuned: Rung, look: int
+) -> Iterator[ModelComparison]:
+    """Yields comparisons with what answered before the training, and with each alternative that answered the same rows
+    and was scored in the same way."""
+    usd = request_usd(context, plan.provider, plan.base_model, tuned.usd_per_1000)
+    with_base = _compare_with_base(context, run, plan, result, tuned, usd, look)
+    if with_base is not None:
+        yield with_base
+    dataset = context.store.datasets.get(run.dataset_id)
+    report = datasets.report_of(dataset)
+    if report is None or report.holdout_sha256 != plan.holdout_sha256:
+        return
+    evidence = without_trained_rung(load_evidence(context, dataset, report, None), plan.method)
+    comparable = [
+        rung
+        for rung in comparable_alternatives(evidence, plan.judge)
+        if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)
+    ]
+    best = None if result.is_base_ahead else find_best(comparable)
+    for rung in comparable:
+        provider, _, model = (rung.arm.model or "").partition("/")
+        compared = compare_models(
+            arm_name(rung.arm),
+            tuned.scores,
+            rung.scores,
+            usd,
+            request_usd(context, provider, model, rung.usd_per_1000),
+            look=look,
+            read=tuned.read,
+        )
+        yield replace(compared, is_best=rung is best)
+
+
+def _compare_with_base(
+    context: AppContext,
+    run: Run,
+    plan: Plan,
+    result: RunResult,
+    tuned: Rung,
+    usd: Decimal | None,
+    look: int,
+) -> ModelComparison | None:
+    """Compares with what answered before the training; `usd` is the price of 1,000 requests to the tuned model. Returns
+    None if the two did not answer the same rows, or if older results don't tell how they compare by shares of a row."""
+    base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
+    if len(base) != tuned.n:
+        # All rows were asked, and copies of a row count once in the tuned model's score.
+        places = [place for place in _judged_rows(context, plan).places if place < len(base)]
+        base = at(places, base)
+    if len(base) != tuned.n:
+        return None
+    name, base_usd = _describe_base(context, plan, result.before, base)
+    if tuned.scoring in RIGHT_OR_WRONG:
+        scores = [float(answer.correct) for answer in base]
+        return compare_models(name, tuned.scores, scores, usd, base_usd, look=look, read=tuned.read)
+    change = result.partial
+    if change is None:
+        return None
+    shown = Interval(change.low, change.high)
+    return compare_change(name, change.before.score, shown, tuned, usd, base_usd, look=look)
+
+
+def _describe_base(
+    context: AppContext, plan: Plan, before: Before, answers: Sequence[AnswerRow]
+) -> tuple[str, Decimal | None]:
+    """Returns the name of what answered before the training, and the USD of 1,000 requests to it."""
+    if before != "base":
+        return arm_name(Candidate(before)), Decimal(0)
+    usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, answers))
+    return f"the untuned base, {plan.base_model}", usd
+
+
+def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
+    """Returns the USD of 1,000 requests to the untuned base, computed from its answers."""
+    arm = Candidate("zero", f"{plan.provider}/{plan.base_model}")
+    replies = [
+        Reply(answer.text, answer.prompt_tokens, answer.completion_tokens, answer.seconds, answer.came_at)
+        for answer in answers
+    ]
+    return usd_per_1000(arm, replies, {str(arm.model): PriceList.from_json(plan.prices).rows[1]})
+
+
+def request_usd(context: AppContext, provider: str, model: str, usd: Decimal | None) -> Decimal | None:
+    """Returns the USD of 1,000 requests in production, given `usd` as it was measured. A machine that is billed by the
+    hour is busy during a measurement, but in production it idles for part of the hours that it costs."""
+    row = context.settings.provider(provider)
+    model_row = row.model(model) if row else None
+    if usd is None or model_row is None or model_row.usd_per_hour is None:
+        return usd
+    return usd / DEFAULT_BUSY
+
+
+def _find_better_models(
+    context: AppContext, model: Model, plan: Plan, rung: Rung
+) -> Iterator[ModelComparison]:
+    """Yields comparisons with the tuned models that are shown to be better than this one."""
+    for other in context.store.best_models(plan.holdout_sha256, SIBLINGS, but=model.name):
+        compared = _compare_with_model(context, plan, rung, other)
+        if compared and compared.is_worse:
+            yield compared
+
+
+def _compare_with_model(
+    context: AppContext, plan: Plan, rung: Rung, used: Model, look: int = 1
+) -> ModelComparison | None:
+    """Compares two tuned models on the rows that both answered; the holdout of a later version contains the earlier
+    one's. `look` is the number of the first of them among the tuned models measured on its rows. Returns None if they
+    have no rows in common or were scored differently."""
+    other_plan, other = measured_score(context, used)
+    if other is None or other.scoring != rung.scoring:
+        return None
+    if rung.scoring == "judge" and other_plan.judge != plan.judge:
+        return None
+    prices = (
+        request_usd(context, plan.provider, plan.base_model, rung.usd_per_1000),
+        request_usd(context, other_plan.provider, other_plan.base_model, other.usd_per_1000),
+    )
+    if other_plan.holdout_sha256 == plan.holdout_sha256:
+        if rung.n != other.n:
+            return None
+        return compare_models(used.name, rung.scores, other.scores, *prices, look=look, read=rung.read)
+    mine = _row_keys(context, plan, rung)
+    theirs = _row_keys(context, other_plan, other)
+    their_places = {question: place for place, question in enumerate(theirs)}
+    common = [
+        (place, their_places[question]) for place, question in enumerate(mine) if question in their_places
+    ]
+    if not common:
+        return None
+    return compare_models(
+        used.name,
+        [rung.scores[place] for place, _ in common],
+        [other.scores[place] for _, place in common],
+        *prices,
+        look=look,
+        read=[number for number, (place, _) in enumerate(common) if place in rung.read],
+    )
+
+
+def _row_keys(context: AppContext, plan: Plan, rung: Rung) -> tuple[bytes, ...]:
+    """Returns a hash of each held-out row, in the order of the scores. Empty if the file is gone."""
+    keys = _judged_rows(context, plan).keys
+    return keys if len(keys) == rung.n else ()
+
+
+@dataclass(frozen=True)
+class _JudgedRows:
+    """The held-out rows without copies: their positions in the file, and a hash of each question with its answer."""
+
+    places: tuple[int, ...] = ()
+    keys: tuple[bytes, ...] = ()
+
+
+def _judged_rows(context: AppContext, plan: Plan) -> _JudgedRows:
+    path = context.settings.files / f"{plan.holdout_sha256}.jsonl"
+    return _read_judged_rows(path) if path.is_file() else _JudgedRows()
+
+
+# A file's name is the hash of its content, so it never has to be read again. Only hashes of its rows are cached, so
+# that no customer's words stay in memory.
+@lru_cache(maxsize=16)
+def _read_judged_rows(holdout: Path) -> _JudgedRows:
+    rows = read(holdout, holdout.name).examples
+    places = tuple(distinct_example_places(rows))
+    texts = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(places, rows))
+    keys = tuple(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
+    return _JudgedRows(places, keys)

@@ -1,0 +1,398 @@
+"""A model as judge of free text: writes its questions, and turns its answers into scores. Runs in worker processes and
+in the terminal; asks no model.
+
+First each answer is judged alone: is it acceptable, given the right answer in the data? Then the answers of the two
+best candidates are compared, in both orders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from bot.cards.common.judge_agreement import unreadable_text
+from bot.llm_client import key_of
+from bot.rules import judge_agreement
+from bot.rules.budgets import max_judge_micros
+from bot.services.datasets.dataset_worker import examples
+from bot.services.evidence import evaluation_worker
+from bot.services.evidence.evaluation_worker import (
+    ASSUMED_SHARE,
+    MAX_TOKENS_VERDICT,
+    ArmKeys,
+    max_tokens,
+)
+from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
+from trainers.dataset import Example
+from trainers.evaluation import prompts
+from trainers.evaluation.judge_agreement import consolidate
+from trainers.evaluation.results import Candidate, Ladder, Reply, Rung
+from trainers.evaluation.scores import Choice, is_right_call, read_calls, read_choice, read_yes
+from trainers.json_values import JsonValue
+from trainers.tokens import count_prompts, encoding_of
+from trainers.types import Message
+
+MAX_TOKENS = MAX_TOKENS_VERDICT  # a verdict is one word, with some politeness around it
+ACCEPTABLE, BETTER = "acceptable", "better"
+FOR_PEOPLE = "pairs.json"
+MOST_PAIRS = 30
+ANSWERS_FOR_PEOPLE = "answers.json"
+BLOCK = 10  # answers that people judge before they rest; half of each block is from either side if there are enough
+FREE_TEXT = ("f1", "judge")
+
+Texts = Mapping[Candidate, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The keys of the judge's questions in the order of the holdout, for each candidate, or for both orders of a
+    `pair`. A key is None if the answer is obvious: an empty answer is not acceptable, and two equal answers are a tie.
+
+    `priced` are the distinct questions with their tokens.
+    """
+
+    keys: Mapping[Candidate, tuple[str | None, ...]]
+    priced: ArmKeys
+
+    @property
+    def pair(self) -> tuple[Candidate, Candidate] | None:
+        return tuple(self.keys) if len(self.keys) == 2 else None  # type: ignore[return-value]  # of length two
+
+    @property
+    def key_set(self) -> frozenset[str]:
+        return frozenset(self.priced.keys)
+
+
+@dataclass(frozen=True)
+class JudgeAnswers:
+    """The answers of the judge `model`: `texts` by the keys of its questions. `failed` says why it can't be asked at
+    all, `unpaired` why the best two candidates were not compared."""
+
+    model: str
+    texts: Mapping[str, str]
+    acceptable: Questions | None
+    better: Questions | None
+    failed: str | None = None
+    unpaired: str | None = None
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """The scored ladder, and the outcome of its judge, None without one."""
+
+    ladder: Ladder
+    judge: JudgeProgress | None = None
+
+
+@dataclass(frozen=True)
+class AnswerForPeople:
+    """An answer that the judge has judged, and its verdict, which people don't see. `key` is a hash of the question,
+    the right answer and this one, so that an answer is judged once however often it is measured."""
+
+    key: str
+    question: str
+    expected: str
+    answer: str
+    judged: Literal["yes", "no"]
+
+
+@dataclass(frozen=True)
+class AnswersForPeople(JsonValue):
+    answers: tuple[AnswerForPeople, ...]
+
+
+@dataclass(frozen=True)
+class PairForPeople:
+    """Two candidates' answers to one row, the better candidate's first; people see them in random order."""
+
+    row: int
+    question: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class PairsForPeople(JsonValue):
+    first_arm: Candidate
+    second_arm: Candidate
+    rows: tuple[PairForPeople, ...]
+
+
+def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
+    """Returns the sizes of all questions in the worst case, before any answer is known: every answer is as long as the
+    cap allows, and no two are equal. The keys are placeholders."""
+    rows, longest = examples(files, plan.holdout_sha256), max_tokens((), plan.longest_answer, plan.scoring)
+    alone = _count_tokens(plan, [prompts.acceptable_prompt(row, "") for row in rows], longest)
+    arms = len(plan.arms) + (plan.search is not None)  # a search adds a candidate
+    tokens = [*alone] * arms
+    if arms > 1:
+        pairs = _count_tokens(plan, [prompts.better_prompt(row, "", "") for row in rows], 2 * longest)
+        tokens += [*pairs, *pairs]  # in both orders
+    return ArmKeys(tuple(f"verdict {number}" for number in range(len(tokens))), tuple(tokens))
+
+
+def candidate_of(plan: LadderPlan) -> Candidate:
+    """Returns the judge as a candidate of the evaluation engine, asked without examples."""
+    return Candidate("zero", plan.judge)
+
+
+def max_micros(plan: LadderPlan, priced: ArmKeys, names: Collection[str]) -> int:
+    """Returns the maximum cost in micro-dollars of the questions that are not in `names`, with thinking before each
+    verdict."""
+    return max_judge_micros(plan.price_of[str(plan.judge)], priced, names, _max_tokens(plan))
+
+
+def _max_tokens(plan: LadderPlan) -> int:
+    return MAX_TOKENS + plan.room(str(plan.judge))
+
+
+def write_acceptable_questions(plan: LadderPlan, texts: Texts, files: Path, folder: Path) -> Questions:
+    """Writes a question about each answer that isn't empty into `folder`. Tool calls need no judge: they are compared
+    with the right ones."""
+    rows = examples(files, plan.holdout_sha256)
+    prompts_of = {
+        arm: [
+            prompts.acceptable_prompt(row, text) if text.strip() and read_calls(row.answer) is None else None
+            for row, text in zip(rows, answers, strict=True)
+        ]
+        for arm, answers in texts.items()
+    }
+    return _write_questions(folder, ACCEPTABLE, plan, prompts_of)
+
+
+def write_better_questions(
+    plan: LadderPlan, texts: Texts, from_judge: JudgeAnswers, files: Path, folder: Path
+) -> Questions:
+    """Writes the comparisons of the two candidates with the most acceptable answers, row by row and in both orders.
+    Writes none if the verdicts so far don't count."""
+    holdout = examples(files, plan.holdout_sha256)
+    values, judged = _score_answers(texts, from_judge, holdout)
+    best = sorted(values, key=lambda arm: -sum(values[arm]))[:2]
+    if judged.failed or len(best) < 2:
+        return _write_questions(folder, BETTER, plan, {})
+    first, second = best
+    prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {first: [], second: []}
+    for row, first_text, second_text in zip(holdout, texts[first], texts[second], strict=True):
+        is_open = _obvious_choice(row, first_text, second_text) is None
+        prompts_of[first].append(prompts.better_prompt(row, first_text, second_text) if is_open else None)
+        prompts_of[second].append(prompts.better_prompt(row, second_text, first_text) if is_open else None)
+    return _write_questions(folder, BETTER, plan, prompts_of)
+
+
+def read_questions(folder: Path, name: str) -> Questions | None:
+    """Returns the questions that were written, None if they are not all written yet."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        return None
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    keys = {Candidate(**line["arm"]): tuple(line["keys"]) for line in raw["keys"]}
+    names, tokens = map(tuple, raw["priced"])
+    return Questions(keys, ArmKeys(names, tokens))
+
+
+def conclude(
+    plan: LadderPlan,
+    replies: Mapping[Candidate, Sequence[Reply]],
+    from_judge: JudgeAnswers | None,
+    files: Path,
+    folder: Path,
+    now: float,
+) -> Conclusion:
+    """Returns the ladder, scored by the judge's verdicts if they count. For free text, also writes answers for people
+    to judge into `folder`, or without a judge pairs of answers to compare. `now` is in unix seconds."""
+    texts = {arm: [reply.text for reply in its_replies] for arm, its_replies in replies.items()}
+    rows = examples(files, plan.holdout_sha256)
+    verdicts, judged = verdicts_of(texts, from_judge, rows) if from_judge else (None, None)
+    ladder = evaluation_worker.judge_ladder(plan, replies, files, folder, now, verdicts)
+    if from_judge and verdicts is not None:
+        write_answers(folder, texts, from_judge, rows)
+    else:
+        write_pairs(folder, plan, ladder, texts, files)
+    return Conclusion(ladder, judged)
+
+
+def verdicts_of(
+    texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]
+) -> tuple[Mapping[Candidate, Sequence[float]] | None, JudgeProgress]:
+    """Returns a verdict from 0 to 1 on each answer, None if the verdicts don't count, and the outcome of the judge."""
+    values, judged = _score_answers(texts, from_judge, rows)
+    if judged.failed:
+        return None, judged
+    return values, replace(judged, pair=_compare_best(texts, from_judge, rows), unpaired=from_judge.unpaired)
+
+
+def write_answers(folder: Path, texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]) -> None:
+    """Writes answers of all candidates for people to judge, half of them accepted by the judge if there are enough.
+    They are drawn by a hash, so the same way each time, and their order says nothing about the verdicts."""
+    questions = from_judge.acceptable
+    if questions is None:
+        return
+    by_key: dict[str, AnswerForPeople] = {}
+    for candidate, answers in texts.items():
+        for row, text, key in zip(rows, answers, questions.keys[candidate], strict=True):
+            accepts = read_yes(from_judge.texts.get(key, "")) if key else None
+            if accepts is not None:
+                answer = _answer_for_people(row, text, accepts=accepts)
+                by_key[answer.key] = answer
+    drawn = [by_key[key] for key in sorted(by_key)]
+    accepted = [answer for answer in drawn if answer.judged == "yes"]
+    rejected = [answer for answer in drawn if answer.judged == "no"]
+    shown: list[AnswerForPeople] = []
+    while (accepted or rejected) and len(shown) < judge_agreement.MOST_CHECKED:
+        of_rejected = min(max(BLOCK // 2, BLOCK - len(accepted)), len(rejected))
+        of_accepted = min(BLOCK - of_rejected, len(accepted))
+        block = [*rejected[:of_rejected], *accepted[:of_accepted]]
+        del rejected[:of_rejected]
+        del accepted[:of_accepted]
+        shown += sorted(block, key=lambda answer: answer.key)
+    evaluation_worker.replace_lines(folder / ANSWERS_FOR_PEOPLE, [AnswersForPeople(tuple(shown)).to_json()])
+
+
+def _answer_for_people(row: Example, text: str, *, accepts: bool) -> AnswerForPeople:
+    question = prompts.question_of(row)
+    hashed = "\0".join((question, row.answer, text)).encode("utf-8", "surrogatepass")
+    return AnswerForPeople(
+        key=hashlib.sha256(hashed).hexdigest(),
+        question=question,
+        expected=row.answer,
+        answer=text,
+        judged="yes" if accepts else "no",
+    )
+
+
+def read_answers(folder: Path) -> tuple[AnswerForPeople, ...]:
+    """Returns the answers for people to judge; none if there was no judge, or the folder was lost."""
+    path = folder / ANSWERS_FOR_PEOPLE
+    return AnswersForPeople.from_json(path.read_text(encoding="utf-8")).answers if path.exists() else ()
+
+
+def write_pairs(folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, files: Path) -> None:
+    """Writes rows on which the two best candidates' answers differ. They are drawn at random, but the same way each
+    time."""
+    best = best_two(ladder.rungs)
+    if len(best) < 2 or best[0].scoring not in FREE_TEXT:
+        return
+    first, second = best[0].arm, best[1].arm
+    rows = examples(files, plan.holdout_sha256)
+    differ = [
+        at for at, row in enumerate(rows) if _obvious_choice(row, texts[first][at], texts[second][at]) is None
+    ]
+    drawn = sorted(differ, key=lambda at: _row_hash(plan, at))
+    shown = [
+        PairForPeople(at, prompts.question_of(rows[at]), texts[first][at], texts[second][at])
+        for at in drawn[:MOST_PAIRS]
+    ]
+    evaluation_worker.replace_lines(
+        folder / FOR_PEOPLE, [PairsForPeople(first, second, tuple(shown)).to_json()]
+    )
+
+
+def best_two(rungs: Sequence[Rung]) -> Sequence[Rung]:
+    """Returns the two rungs with the highest scores, whose answers people compare if no judge has compared two."""
+    # not `find_best`, which is about later looks: these are the rungs of one measurement
+    return sorted(rungs, key=lambda rung: -rung.score)[:2]
+
+
+def read_for_people(folder: Path) -> PairsForPeople | None:
+    path = folder / FOR_PEOPLE
+    if not path.exists():
+        return None
+    return PairsForPeople.from_json(path.read_text(encoding="utf-8"))
+
+
+def _score_answers(
+    texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]
+) -> tuple[dict[Candidate, list[float]], JudgeProgress]:
+    """Returns a value for each answer: 1 if it is acceptable, 0 if it is not or has no readable verdict. The progress
+    says why the verdicts don't count if too many are missing."""
+    if from_judge.failed or from_judge.acceptable is None:
+        return {}, JudgeProgress(failed=from_judge.failed or "It was never asked.")
+    values: dict[Candidate, list[float]] = {}
+    judged, unread, doubt = 0, 0, None
+    for arm in texts:
+        keys = from_judge.acceptable.keys[arm]
+        verdicts = [read_yes(from_judge.texts.get(key, "")) for key in keys if key]
+        missing = verdicts.count(None)
+        values[arm] = [
+            float(
+                is_right_call(row.answer, text)
+                or (key is not None and bool(read_yes(from_judge.texts.get(key, ""))))
+            )
+            for row, text, key in zip(rows, texts[arm], keys, strict=True)
+        ]
+        judged, unread = judged + len(verdicts), unread + missing
+        if doubt is None and judge_agreement.is_unreadable(missing, len(verdicts)):
+            doubt = unreadable_text(from_judge.model, missing, len(verdicts))
+    return values, JudgeProgress(failed=doubt, judged=judged, unread=unread)
+
+
+def _compare_best(texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]) -> JudgedPair | None:
+    questions = from_judge.better
+    if questions is None or questions.pair is None or from_judge.unpaired:
+        return None
+    first, second = questions.pair
+    choices: list[Choice | None] = []
+    answers = zip(rows, texts[first], texts[second], strict=True)
+    for at, (row, first_text, second_text) in enumerate(answers):
+        keys = questions.keys[first][at], questions.keys[second][at]
+        choice, swapped = (read_choice(from_judge.texts.get(key, "")) if key else None for key in keys)
+        choices.append(_obvious_choice(row, first_text, second_text) or consolidate(choice, swapped))
+    return JudgedPair(first, second, tuple(choices))
+
+
+def _obvious_choice(row: Example, first: str, second: str) -> Choice | None:
+    """Returns the better of two answers if no judge is needed: for tool calls, equal answers and empty ones."""
+    first_text, second_text = first.strip(), second.strip()
+    if read_calls(row.answer) is not None:
+        is_first, is_second = (is_right_call(row.answer, text) for text in (first, second))
+        return "tie" if is_first == is_second else "first" if is_first else "second"
+    if first_text == second_text:
+        return "tie"
+    return None if first_text and second_text else "first" if first_text else "second"
+
+
+def _row_hash(plan: LadderPlan, row: int) -> str:
+    return hashlib.sha256(f"{plan.holdout_sha256} {row}".encode()).hexdigest()
+
+
+def _write_questions(
+    folder: Path,
+    name: str,
+    plan: LadderPlan,
+    questions_by_candidate: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
+) -> Questions:
+    """Writes the questions. The same answers give the same questions; one that two candidates share is asked only
+    once."""
+    judge = str(plan.judge)
+    keys = {
+        arm: tuple(key_of(judge, prompt, _max_tokens(plan)) if prompt else None for prompt in its_prompts)
+        for arm, its_prompts in questions_by_candidate.items()
+    }
+    each = {
+        key: prompt
+        for arm, its_prompts in questions_by_candidate.items()
+        for key, prompt in zip(keys[arm], its_prompts, strict=True)
+        if key and prompt
+    }
+    priced = ArmKeys(tuple(each), _count_tokens(plan, list(each.values()), 0))
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluation_worker.write_prompts(
+        folder / f"{name}.jsonl", ((key, judge, prompt, "") for key, prompt in each.items())
+    )
+    named = [{"arm": asdict(arm), "keys": its_keys} for arm, its_keys in keys.items()]
+    record = {"keys": named, "priced": [priced.keys, priced.tokens]}
+    # last: its presence means that all is written
+    evaluation_worker.replace_lines(folder / f"{name}.json", [json.dumps(record)])
+    return Questions(keys, priced)
+
+
+def _count_tokens(plan: LadderPlan, messages: Sequence[tuple[Message, ...]], more: int) -> tuple[int, ...]:
+    """Returns each prompt's tokens, including `more` tokens of answers; rounded up if the judge's tokenizer is
+    unknown."""
+    encoding = encoding_of(str(plan.judge).split("/", 1)[1])
+    factor = 1 + ASSUMED_SHARE * encoding.assumed
+    return tuple(int((count + more) * factor) + 1 for count in count_prompts(messages, encoding))

@@ -1,0 +1,205 @@
+"""Loads the history of looks at held-out rows, and gives stored candidates the look and the origin that decide how
+strong a claim about them has to be. Writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bot.context import CoreContext
+from bot.rules.facts import Looks
+from bot.rules.plans import plan_from_json
+from bot.services.datasets import datasets
+from bot.services.evidence.read_rows import find_read_places, question_keys
+from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.learning_curves import trained_curve
+from storage.records import Dataset, Measurement, Run
+from storage.runs import RunLook
+from storage.store import Store
+from trainers.dataset import Report
+from trainers.evaluation.looks import Look, MeasuredCandidate, Origin, find_new_looks, find_origin
+from trainers.evaluation.results import Candidate, Ladder, Rung
+
+PLAIN_PROMPT = "zero"  # the only candidate of a measurement that learns nothing from training rows
+
+
+def history(store: Store, dataset: str, holdout: str) -> tuple[Look, ...]:
+    """Returns the looks at this holdout of a dataset, the oldest first, including those at the holdouts of earlier
+    versions: their rows are still among these. A sealed part has only its own looks until it has joined a holdout."""
+    versions = store.datasets.versions(dataset)
+    ids = tuple(version.id for version in versions)
+    contained = _contained_holdouts(versions, holdout)
+    looks = [
+        *_ladder_looks(store, ids),
+        *_curve_looks(store, ids),
+        *_run_looks(store, ids),
+    ]
+    looks.sort(key=lambda timed: timed[0])
+    return tuple(look for _, look in looks if look.holdout in contained)
+
+
+def load_looks(context: CoreContext, dataset: str, report: Report) -> Looks:
+    """Returns how often people have seen scores on the held-out rows of the version with this report."""
+    earlier = history(context.store, dataset, str(report.holdout_sha256))
+    return Looks(
+        count=len(find_new_looks(earlier)),
+        rows=report.n_holdout,
+        bar=datasets.bar_of(context, dataset),
+        scoring=report.scoring or "label",
+    )
+
+
+def load_looks_at_run(context: CoreContext, run: Run) -> Looks | None:
+    """Returns how often people have seen scores on the rows that a run was measured on, None if its dataset was
+    deleted."""
+    version = context.store.datasets.get(run.dataset_id)
+    report = datasets.report_of(version)
+    return load_looks(context, version.name, report) if report else None
+
+
+def rungs_with_looks(
+    store: Store, files: Path, ladder: Ladder, plan: LadderPlan, looks: Sequence[Look]
+) -> tuple[Rung, ...]:
+    """Returns the rungs of a stored measurement, each with the look that measured it first. `looks` is the history of
+    its holdout. The standings are still those of the stored ladder."""
+    holdout = ladder.holdout_sha256
+    read = find_read_places(store, files, plan.dataset, holdout, plan.train_sha256)
+    rungs = []
+    for rung in ladder.rungs:
+        measured = measured_candidate(rung.arm, plan)
+        origin = find_origin(measured, holdout, looks)
+        fresh = None
+        if origin.seen is not None:
+            fresh = find_fresh_places(files, holdout, origin.seen)
+        # Only what learns from training rows can have learnt from rows that people had read.
+        own_read = read if measured.rows else ()
+        rungs.append(replace(rung, look=origin.look, choices=origin.choices, fresh=fresh, read=own_read))
+    return tuple(rungs)
+
+
+def origin_of_run(store: Store, run: Run) -> Origin:
+    """Returns how the model of a run came about. A run whose result isn't stored yet is the next look."""
+    plan = plan_from_json(run.plan)
+    measured = _tuned(run.id, plan.provider, run.model)
+    looks = history(store, plan.dataset, plan.holdout_sha256)
+    return find_origin(measured, plan.holdout_sha256, looks)
+
+
+def next_look(looks: Iterable[Look]) -> int:
+    """Returns the number of the look that something new would be."""
+    return len(find_new_looks(looks)) + 1
+
+
+def number_of_tuned(looks: Iterable[Look], run: Run) -> int:
+    """Returns which of the tuned models that were measured on these rows the run's is: 1 for the first. A run whose
+    result isn't stored yet is the next one."""
+    tuned = [look.name for look in looks if any(each.candidate.rung == "tuned" for each in look.candidates)]
+    name = f"run {run.id}"
+    return tuned.index(name) + 1 if name in tuned else len(tuned) + 1
+
+
+def measured_candidate(candidate: Candidate, plan: LadderPlan) -> MeasuredCandidate:
+    """Returns a planned candidate with what distinguishes it from others of the same name."""
+    if candidate.rung == "tuned":
+        return MeasuredCandidate(candidate)
+    rows = "" if candidate.rung == PLAIN_PROMPT else plan.train_sha256
+    if candidate.model is None:
+        return MeasuredCandidate(candidate, rows=rows)
+    if candidate.rung == "optimised":
+        return MeasuredCandidate(candidate, made_of=_hash([plan.optimised or ""]), rows=rows)
+    chosen = []
+    prompt = (plan.prompt or "").strip()
+    if prompt:
+        chosen.append(prompt)
+    if candidate.shots is not None and not plan.chooses_shots:
+        chosen.append(f"{candidate.shots} examples")
+    if candidate.rung == "retrieval":
+        chosen += plan.documents
+    by_people = _hash(chosen) if chosen else ""
+    return MeasuredCandidate(candidate, by_people=by_people, rows=rows)
+
+
+def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[int, ...]:
+    """Returns the places, among a holdout's scores, of the rows that none of the holdouts in `seen` has. None of them
+    is fresh if a file is gone."""
+    paths = [files / f"{name}.jsonl" for name in (holdout, *seen)]
+    if not all(path.is_file() for path in paths):
+        return ()
+    own, *others = map(question_keys, paths)
+    seen_keys = set[bytes]()
+    for keys in others:
+        seen_keys.update(keys)
+    return tuple(place for place, key in enumerate(own) if key not in seen_keys)
+
+
+def _contained_holdouts(versions: Sequence[Dataset], holdout: str) -> frozenset[str]:
+    """Returns the hashes of the holdouts whose rows this one contains, itself included. `versions` are newest first."""
+    contained = set[str]()
+    for version in reversed(versions):
+        if not version.report:
+            continue
+        report = Report.from_json(version.report)
+        if report.holdout_sha256 == holdout:
+            return frozenset({*contained, holdout})
+        # Once they were opened, the sealed rows join the next version's holdout.
+        contained |= {str(report.holdout_sha256), str(report.sealed_sha256)}
+    return frozenset({holdout})
+
+
+def _ladder_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+    looks = []
+    for measurement in store.measurements.done(ids, "ladder"):
+        if measurement.result is None:
+            continue
+        # By the time of its result: one that ends later must not change the number of one that was shown before.
+        shown_at = Ladder.from_json(measurement.result).measured_at
+        looks.append((shown_at, _ladder_look(store, measurement)))
+    return looks
+
+
+def _ladder_look(store: Store, measurement: Measurement) -> Look:
+    plan = LadderPlan.from_json(measurement.plan)
+    progress = LadderProgress.from_json(measurement.progress)
+    failed = {arm.arm for arm in progress.arms if arm.failed is not None}
+    candidates = tuple(measured_candidate(arm, plan) for arm in plan.arms if arm not in failed)
+    # People who compare or judge answers read held-out questions.
+    compared = store.preferences.of(measurement.id)
+    judged = store.human_verdicts.on_measurement(measurement.id)
+    shows_rows = bool(compared or judged)
+    return Look(f"m{measurement.id}", plan.holdout_sha256, candidates, shows_rows)
+
+
+def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+    """Returns a look for each size of a tuned model's curve that no earlier curve or run has measured. Earlier versions
+    trained such curves."""
+    looks = []
+    for measurement in store.measurements.done(ids, "curve"):
+        curve = trained_curve(measurement.plan, measurement.progress)
+        if curve is None:
+            continue
+        name = f"m{measurement.id}"
+        for size in curve.own_sizes:
+            measured = MeasuredCandidate(Candidate("tuned", size.model), made_of=name)
+            look = Look(name, curve.holdout_sha256, (measured,))
+            looks.append((measurement.updated_at, look))
+    return looks
+
+
+def _run_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+    return [(run.state_since, _run_look(run)) for run in store.runs.looks_on(ids)]
+
+
+def _run_look(run: RunLook) -> Look:
+    measured = _tuned(run.id, run.provider, run.model)
+    return Look(f"run {run.id}", run.holdout, (measured,), run.shows_rows)
+
+
+def _tuned(run_id: int, provider: str, model: str | None) -> MeasuredCandidate:
+    return MeasuredCandidate(Candidate("tuned", f"{provider}/{model}"), made_of=f"run {run_id}")
+
+
+def _hash(texts: Iterable[str]) -> str:
+    joined = "\0".join(texts)
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()

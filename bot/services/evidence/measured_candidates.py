@@ -1,0 +1,147 @@
+"""Everything that was measured on one holdout, each candidate by its newest measurement. Estimates, cards, plans,
+results and promotions all read stored ladders here, so that none of them forgets what another one knows. Writes
+nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bot.context import CoreContext
+from bot.rules.facts import FailedCandidate
+from bot.services.evidence.looks import history, rungs_with_looks
+from bot.values.evaluations import LadderPlan, LadderProgress
+from storage.records import Measurement
+from storage.store import Store
+from trainers.evaluation.ladder import merge_ladders
+from trainers.evaluation.looks import Look
+from trainers.evaluation.results import Candidate, Ladder, Scoring
+
+JUDGE_FAILED = "The judge failed, so its answers were scored without one."
+
+
+@dataclass(frozen=True)
+class MeasuredHoldout:
+    """`ladder` has every candidate that was measured, judged by one bar. `judge` is the model whose verdicts are its
+    scores, None if it was scored without one. `measured_by` is the newest measurement of each candidate. `failed` are
+    candidates that were left out of a measurement and have no other."""
+
+    ladder: Ladder
+    judge: str | None
+    measured_by: Mapping[Candidate, Measurement]
+    failed: tuple[FailedCandidate, ...] = ()
+
+    def plan_of(self, candidate: Candidate) -> LadderPlan:
+        """Returns the plan by which this candidate was measured: its prompt, its examples, its documents."""
+        return LadderPlan.from_json(self.measured_by[candidate].plan)
+
+
+@dataclass(frozen=True)
+class _StoredLadder:
+    """A finished measurement with its ladder. Scores of different kinds, or of different judges, can't be compared.
+    `left_out` are the candidates that it could not measure, with the reason. `judge` is None if the planned judge
+    failed, or if there was none."""
+
+    measurement: Measurement
+    ladder: Ladder
+    planned_judge: str | None
+    judge: str | None
+    left_out: Mapping[Candidate, str]
+
+    @property
+    def scored_by(self) -> tuple[Scoring, str | None]:
+        return self.ladder.scoring, self.judge
+
+
+def load_measured(
+    store: Store, files: Path, dataset: str, holdout: str, bar: float | None = None
+) -> MeasuredHoldout | None:
+    """Returns what was measured on this holdout of a dataset, None if nothing was. `bar` defaults to that of the newest
+    measurement.
+
+    Only scores that can be compared count: if a judge has scored any, those of the newest judge, since scores without
+    a judge only count shared words; otherwise those of the newest measurement.
+
+    Each candidate is judged at the level of the look that measured it first, so a claim stays when others are measured
+    later. `files` is the folder with the held-out rows.
+    """
+    ladders = _find(store, files, dataset, holdout)
+    judged = [each for each in ladders if each.ladder.scoring == "judge"]
+    newest = next(iter(judged or ladders), None)
+    if newest is None:
+        return None
+    return _merge(ladders, newest, newest.ladder.bar if bar is None else bar)
+
+
+def known_ladder(store: Store, files: Path, measurement: Measurement) -> Ladder:
+    """Returns what was known when this measurement ended: its own candidates and those of earlier measurements whose
+    scores can be compared with them, judged by its own bar. Sealed rows are opened to decide on one model, so only the
+    measurement's own candidates count there. Raises ValueError if it has no result."""
+    if measurement.result is None:
+        raise ValueError(f"reading what m{measurement.id} measured: it has no result")
+    plan = LadderPlan.from_json(measurement.plan)
+    dataset = store.datasets.get(measurement.dataset_id).name
+    own = _read(store, files, measurement, history(store, dataset, plan.holdout_sha256))
+    if plan.promotes:
+        return own.ladder
+    ladders = _find(store, files, dataset, plan.holdout_sha256)
+    earlier = [each for each in ladders if each.measurement.id < measurement.id]
+    return _merge([own, *earlier], own, own.ladder.bar).ladder
+
+
+def folder_of(context: CoreContext, measurement: Measurement) -> Path:
+    """Returns the folder with a measurement's prompts, its plots, and the answers for people."""
+    return context.settings.data / "measurements" / f"m{measurement.id}"
+
+
+def judge_of(measurement: Measurement) -> str | None:
+    """Returns the model whose verdicts are the scores of this ladder, None if it was scored without a judge."""
+    judge = LadderProgress.from_json(measurement.progress).judge
+    has_verdicts = judge is not None and judge.failed is None
+    return LadderPlan.from_json(measurement.plan).judge if has_verdicts else None
+
+
+def _find(store: Store, files: Path, dataset: str, holdout: str) -> list[_StoredLadder]:
+    """Returns the finished measurements on this holdout, by any version of the dataset, the newest first."""
+    versions = tuple(version.id for version in store.datasets.versions(dataset))
+    done = store.measurements.done(versions, "ladder")
+    looks = history(store, dataset, holdout)
+    on_these_rows = [
+        measurement
+        for measurement in done
+        if measurement.result and LadderPlan.from_json(measurement.plan).holdout_sha256 == holdout
+    ]
+    return [_read(store, files, measurement, looks) for measurement in on_these_rows]
+
+
+def _read(store: Store, files: Path, measurement: Measurement, looks: Sequence[Look]) -> _StoredLadder:
+    stored = Ladder.from_json(str(measurement.result))
+    plan = LadderPlan.from_json(measurement.plan)
+    ladder = replace(stored, rungs=rungs_with_looks(store, files, stored, plan, looks))
+    judge = judge_of(measurement)
+    progress = LadderProgress.from_json(measurement.progress)
+    left_out = {arm.arm: arm.failed for arm in progress.arms if arm.failed is not None}
+    return _StoredLadder(measurement, ladder, plan.judge, judge, left_out)
+
+
+def _merge(ladders: Sequence[_StoredLadder], newest: _StoredLadder, bar: float) -> MeasuredHoldout:
+    comparable = [
+        each for each in ladders if each.scored_by == newest.scored_by and each.ladder.n == newest.ladder.n
+    ]
+    ladder = merge_ladders([each.ladder for each in comparable], bar)
+    measured_by: dict[Candidate, Measurement] = {}
+    for each in reversed(comparable):
+        measured_by |= {rung.arm: each.measurement for rung in each.ladder.rungs}
+    failed = tuple(each for each in _failed(ladders, newest.judge) if each.candidate not in measured_by)
+    return MeasuredHoldout(ladder, newest.judge, measured_by, failed)
+
+
+def _failed(ladders: Sequence[_StoredLadder], judge: str | None) -> list[FailedCandidate]:
+    """Returns the candidates that some measurement could not measure by this judge, with its newest reason."""
+    why: dict[Candidate, str] = {}
+    for each in reversed(ladders):
+        why |= each.left_out
+        if judge is not None and each.planned_judge == judge and each.judge is None:
+            why |= {rung.arm: JUDGE_FAILED for rung in each.ladder.rungs}
+    return [FailedCandidate(candidate, text) for candidate, text in why.items()]

@@ -1,0 +1,245 @@
+"""Writes a run's messages into the outbox, in the transaction of the change that they report.
+
+A run has one card from its plan to its end, which is edited in place. An edit notifies nobody, so the result is a
+message of its own, and a decision or an end without a result is also sent to the requester directly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Literal
+
+from bot.cards.common import freeze as freeze_cards
+from bot.cards.common.blocks import Message
+from bot.cards.common.general import text_message
+from bot.cards.decisions import plans as plan_views
+from bot.cards.evidence import sweeps
+from bot.cards.training import interventions as doubt_views
+from bot.cards.training import result_details
+from bot.cards.training import results as result_views
+from bot.cards.training import runs as views
+from bot.context import AppContext, CoreContext
+from bot.rules.budgets import actual_micros
+from bot.rules.calibration import Actual, RunningError, run_actuals, running_error
+from bot.rules.plans import Plan, plan_from_json
+from bot.services.common import freeze_scope
+from bot.services.common.model_history import is_machine_stopped, load_after_result
+from bot.services.evidence import checked_judges
+from bot.values.runs import ChangedRow, Progress, RunResult
+from storage.jobs import InterventionDecision
+from storage.records import OPEN_RUN_STATES, Draft, Run
+from trainers.pricing import PriceList
+
+NEWEST_RUNS = 100  # read for the accuracy of estimates; a limit, since a person waits for the answer
+
+EndState = Literal["failed", "cancelled"]
+ClosedState = Literal["expired", "cancelled"]
+
+
+def running_errors(context: AppContext) -> tuple[RunningError, ...]:
+    """Returns how accurate the estimates of the newest runs have been."""
+    done = ((run, run.result) for run in context.store.runs.done(limit=NEWEST_RUNS))
+    results = ((run, RunResult.from_json(result)) for run, result in done if result)
+    return running_error(
+        pair for run, result in results for pair in actuals_of(run, plan_from_json(run.plan), result)
+    )
+
+
+def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
+    """Returns a run's actual figures with the estimated ones; quality only if the plan predicted it."""
+    foreseen, seconds = plan.predicted.quality if plan.predicted else None, _expected_seconds(plan)
+    return run_actuals(
+        run.id,
+        tokens=(plan.training_tokens, result.trained_tokens) if result.trained_tokens else None,
+        micros=(plan.expected_micros, result.actual_micros),
+        seconds=None if seconds is None else (seconds, result.train_seconds),
+        quality=None if foreseen is None else (foreseen, result.quality),
+    )
+
+
+def _expected_seconds(plan: Plan) -> float | None:
+    """Returns the expected seconds, None if unknown. An older plan has only a range, from half to twice the expected
+    time, so the geometric mean is its middle."""
+    if plan.predicted and plan.predicted.seconds is not None:
+        return plan.predicted.seconds
+    if plan.seconds_low is None or plan.seconds_high is None:
+        return None
+    return math.sqrt(max(plan.seconds_low, 0) * max(plan.seconds_high, 0))
+
+
+def card_of(context: CoreContext, run: Run) -> str:
+    """Returns the name of the run's card. Older versions posted a second one at the approval."""
+    second = f"run {run.id}"
+    return second if context.store.outbox.card(second) else f"plan {run.id}"
+
+
+def link_to(context: AppContext, run: Run) -> str:
+    return context.link(card_of(context, run), f"run {run.id}")
+
+
+def link_to_machine(context: AppContext, run_id: int) -> str:
+    """Returns a link to the card of the run's newest machine."""
+    records = context.store.deployments.of_run(run_id)
+    return context.link(f"deployment {records[0].id}", "its card") if records else "its card"
+
+
+def result_card_of(run: Run) -> str:
+    return f"result {run.id}"
+
+
+def show_plan(context: AppContext, run: Run, message: Message) -> None:
+    """Posts or edits the card with the plan. Once the plan is decided on, the card shows the decision in place of its
+    buttons."""
+    _show(context, run, f"plan {run.id}", message)
+
+
+def tell_requester(context: AppContext, run: Run, text: str, *, once: str) -> None:
+    body = Message(text).body()
+    context.send(Draft("direct", run.channel, body, dedupe=once, person=run.requester))
+
+
+def show_progress(context: AppContext, run: Run) -> None:
+    """Edits the run's card, which shows the progress from the approval on."""
+    plan, approvals = plan_from_json(run.plan), context.store.runs.valid_approvals(run.id)
+    known_so_far = Progress.from_json(run.progress)
+    message = views.card(
+        run,
+        plan,
+        known_so_far,
+        context.clock(),
+        spent_micros=training_cost(plan, known_so_far),
+        can_pause=can_pause(context, run),
+        decided=plan_views.approved_by(approvals) if approvals else "",
+        result=context.link(result_card_of(run), "a message below"),
+    )
+    freeze = freeze_scope.run_freeze(context, run)
+    message = freeze_cards.add_freeze_notice(message, freeze) if freeze else message
+    _show(context, run, card_of(context, run), message, progress=run.state in OPEN_RUN_STATES)
+
+
+def post_warning(context: AppContext, run: Run, warning: str) -> None:
+    """Posts a warning of the run's trainer in the thread of the run's card, once."""
+    once = f"warning {run.id} {sha256(warning.encode()).hexdigest()[:16]}"
+    body = text_message(views.trainer_warning(warning)).body()
+    card = card_of(context, run)
+    context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=run.requester))
+
+
+def can_pause(context: AppContext, run: Run) -> bool:
+    trainer = context.trainers.get(run.provider)
+    return trainer is not None and trainer.provider.can("pause")
+
+
+def post_intervention(context: AppContext, run: Run, why: str) -> None:
+    """Asks for people's decision on a separate card with buttons."""
+    show_progress(context, run)
+    show_intervention(context, run, ())
+    text = views.ended_notice(run, link_to(context, run), why)
+    tell_requester(context, run, text, once=f"dm of {_intervention_card(run)}")
+
+
+def show_intervention(
+    context: AppContext, run: Run, words: Sequence[InterventionDecision], *, note: str | None = None
+) -> None:
+    """Posts or edits the card of the run's uncertain create."""
+    _show(context, run, _intervention_card(run), doubt_views.card(run, plan_from_json(run.plan), words, note))
+
+
+def close_intervention(
+    context: AppContext, run: Run, words: Sequence[InterventionDecision], outcome: str
+) -> None:
+    """Closes that card if it was posted. `run` is the run as it was while it needed a decision."""
+    card = _intervention_card(run)
+    if context.store.outbox.card(card) or context.store.outbox.is_waiting(card):
+        message = doubt_views.settled_card(run, plan_from_json(run.plan), words, outcome)
+        _show(context, run, card, message)
+
+
+def _intervention_card(run: Run) -> str:
+    return f"doubt {run.id} {run.state_since:.0f}"
+
+
+def show_end(context: AppContext, run: Run, why: str) -> None:
+    """Shows on the card that the run failed or was cancelled, and tells the requester directly."""
+    _show(context, run, card_of(context, run), views.ended_card(run, plan_from_json(run.plan), why))
+    tell_requester(context, run, views.ended_notice(run, link_to(context, run), why), once=f"end dm {run.id}")
+
+
+def post_result(
+    context: AppContext,
+    run: Run,
+    plan: Plan,
+    result: RunResult,
+    changed: Sequence[ChangedRow],
+) -> None:
+    """Posts the result card, and in its thread the trials of a sweep and the changed rows."""
+    card = result_card_of(run)
+    _show_result(context, run, plan, result)
+    concerns = run.requester
+    if result.arms:
+        body = sweeps.table(plan, result.arms).letter()
+        once = f"arms of {card}"
+        context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=concerns))
+    if changed:
+        body = result_details.changed_rows_card(changed, result.before).letter()
+        once = f"changed {run.id}"
+        rows = Draft("post", run.channel, body, dedupe=once, thread=card, private=True, concerns=concerns)
+        context.send(rows)
+
+
+def update_result(context: AppContext, run: Run) -> None:
+    """Edits the card of a result whose model was deployed or replaced, whose machine was started again or has stopped,
+    or whose judge people have checked. The card of a deleted dataset's run is deleted, and stays so."""
+    if run.state != "done" or run.result is None:
+        return
+    result = RunResult.from_json(run.result)
+    is_deleted = context.store.datasets.get(run.dataset_id).forgotten_at is not None
+    if result.is_offered is not None and not is_deleted:
+        _show_result(context, run, plan_from_json(run.plan), result)
+
+
+def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -> None:
+    result = checked_judges.with_current_checks(context, plan, result)
+    name = context.link(card_of(context, run), f"Run {run.id}")
+    has_machine = plan.hosting is not None and bool(context.store.deployments.of_run(run.id))
+    machine = link_to_machine(context, run.id) if has_machine else None
+    after = load_after_result(context.store, run, plan, result)
+    message = result_views.card(
+        run,
+        plan,
+        result,
+        may_be_used=bool(result.is_offered) and after.is_nothing,
+        after=after,
+        name=name,
+        machine=machine,
+        is_stopped=is_machine_stopped(context.store, run, plan),
+    )
+    _show(context, run, result_card_of(run), message)
+
+
+def training_cost(plan: Plan, progress: Progress) -> int:
+    """Returns the cost of a training in micro-dollars, without measuring."""
+    return actual_micros(*trained_amounts(plan, progress), billed_micros=progress.billed_micros)
+
+
+def trained_amounts(plan: Plan, progress: Progress) -> tuple[PriceList, float, int]:
+    """Returns the prices, seconds and tokens of a run's training. If nobody counted the tokens of a training that
+    succeeded, the plan's are used, so that it doesn't count as free."""
+    tokens = plan.training_tokens if progress.is_uncounted else progress.trained_tokens
+    return PriceList.from_json(plan.prices), progress.train_seconds, tokens
+
+
+def cancelled_cost(plan: Plan, progress: Progress) -> int:
+    """Returns the cost in micro-dollars of a training that was cancelled while it ran. If the vendor reports neither
+    tokens nor a bill, the plan's tokens count by the share that was done, or in full if that is unknown too:
+    overcharging the budget is safer than undercharging."""
+    if progress.trained_tokens:
+        return training_cost(plan, progress)
+    tokens = round(plan.training_tokens * progress.share_trained)
+    return training_cost(plan, replace(progress, trained_tokens=tokens))
+
+
+def _show(context: AppContext, run: Run, card: str, message: Message, *, progress: bool = False) -> None:
+    context.show(card, run.channel, message, concerns=run.requester, progress=progress)

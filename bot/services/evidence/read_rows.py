@@ -1,0 +1,100 @@
+"""Finds the held-out rows that people had read, with a wrong answer beside the right one, before they made a file of
+training rows. Who adds or relabels training rows like those mends exactly these rows, so they count as wrong when a
+claim is made about what learnt from that file. Writes nothing.
+
+A sample of the rows that a training changed is posted in its thread (bot/cards/training/result_details.py), and people
+judge answers of a measurement (services/measurement/judge_checks.py, human_preferences.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from bot.cards.training.result_details import SHOWN_CHANGES
+from bot.rules.plans import plan_from_json
+from bot.services.evidence.judge_worker import read_answers
+from bot.values.evaluations import LadderPlan
+from bot.values.runs import RunResult
+from storage.records import Dataset, Measurement, Run
+from storage.store import Store
+from trainers.dataset import Report, read
+from trainers.dataset.rows import at, distinct_example_places
+from trainers.evaluation.prompts import question_of
+
+
+def find_read_places(store: Store, files: Path, dataset: str, holdout: str, train: str) -> tuple[int, ...]:
+    """Returns the places, among a holdout's scores, of the rows that people had read with a wrong answer before the
+    training rows `train` were uploaded or made."""
+    versions = store.datasets.versions(dataset)
+    made_at = min((each.created_at for each in versions if _has_rows(each, train)), default=None)
+    if made_at is None or not (files / f"{holdout}.jsonl").is_file():
+        return ()
+    ids = tuple(version.id for version in versions)
+    keys: set[bytes] = set()
+    for run in store.runs.done(ids):
+        if run.state_since < made_at:
+            keys |= _read_of_run(store, files, run)
+    for measurement in store.measurements.done(ids, "ladder"):
+        keys |= _read_of_measurement(store, files, measurement, made_at)
+    own = question_keys(files / f"{holdout}.jsonl")
+    return tuple(place for place, key in enumerate(own) if key in keys)
+
+
+# A file's name is the hash of its content, so it never has to be read again.
+@lru_cache(maxsize=16)
+def question_keys(holdout: Path) -> tuple[bytes, ...]:
+    """Returns a hash of the question of each row that is scored."""
+    rows = read(holdout, holdout.name).examples
+    return tuple(at(distinct_example_places(rows), _keys_of_all_rows(holdout)))
+
+
+@lru_cache(maxsize=16)
+def _keys_of_all_rows(holdout: Path) -> tuple[bytes, ...]:
+    rows = read(holdout, holdout.name).examples
+    return tuple(_key(row.prompt[-1].content) for row in rows)
+
+
+def _has_rows(version: Dataset, train: str) -> bool:
+    return version.report is not None and Report.from_json(version.report).train_sha256 == train
+
+
+def _read_of_run(store: Store, files: Path, run: Run) -> set[bytes]:
+    """Returns the rows in a result's thread that the tuned model got wrong, and the untuned one right."""
+    result = RunResult.from_json(run.result) if run.result else None
+    path = files / f"{plan_from_json(run.plan).holdout_sha256}.jsonl"
+    if result is None or not result.shown_rows or not path.is_file():
+        return set()
+    keys = _keys_of_all_rows(path)
+    answers = zip(store.runs.answers(run.id, "base"), store.runs.answers(run.id, "tuned"), strict=True)
+    worse = [before.row for before, after in answers if before.correct and not after.correct]
+    return set(at(worse[:SHOWN_CHANGES], keys))
+
+
+def _read_of_measurement(store: Store, files: Path, measurement: Measurement, made_at: float) -> set[bytes]:
+    """Returns the rows of answers that the judge or a person found wrong, and those of compared answers. Of answers
+    that are no longer stored it isn't known which these were: then all rows of the holdout were."""
+    path = files / f"{LadderPlan.from_json(measurement.plan).holdout_sha256}.jsonl"
+    compared = [each.row for each in store.preferences.of(measurement.id) if each.at < made_at]
+    verdicts = [each for each in store.human_verdicts.on_measurement(measurement.id) if each.at < made_at]
+    rejected = {each.answer for each in verdicts if "no" in (each.judged, each.verdict)}
+    if not (compared or rejected) or not path.is_file():
+        return set()
+    folder = files.parent / "measurements" / f"m{measurement.id}"
+    questions = {answer.key: answer.question for answer in read_answers(folder)}
+    if not rejected <= questions.keys():
+        return set(_keys_of_all_rows(path))
+    return {*at(compared, _keys_of_all_rows(path)), *_keys_of_questions(path, map(questions.get, rejected))}
+
+
+def _keys_of_questions(holdout: Path, questions: Iterable[str | None]) -> Sequence[bytes]:
+    wanted = set(questions)
+    rows = read(holdout, holdout.name).examples
+    keys = _keys_of_all_rows(holdout)
+    return [key for row, key in zip(rows, keys, strict=True) if question_of(row) in wanted]
+
+
+def _key(question: str) -> bytes:
+    return hashlib.sha256(question.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,155 @@
+"""One step of a ladder: writing the questions in a worker, asking them through the engine, adding up their cost,
+storing and showing the progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from bot.context import AppContext
+from bot.rules.budgets import max_evaluation_micros
+from bot.services.datasets.data_policy import Forbidden, Unsure
+from bot.services.datasets.dataset_worker import SEED
+from bot.services.evidence import evaluation_worker, judge_worker
+from bot.services.evidence.evaluation_worker import ArmKeys
+from bot.services.evidence.measured_candidates import folder_of
+from bot.services.measurement import evaluation_engine, measurements, prompt_search_worker
+from bot.services.measurement.evaluation_engine import Evaluation
+from bot.values.evaluations import LadderPlan, LadderProgress
+from storage.records import Measurement
+from trainers.evaluation.results import Candidate
+
+
+@dataclass(frozen=True)
+class LadderStep:
+    """An open ladder at a tick. `measurement` is the stored row; `plan` and `progress` are up to date."""
+
+    context: AppContext
+    measurement: Measurement
+    plan: LadderPlan
+    progress: LadderProgress
+
+    @property
+    def owner(self) -> str:
+        return f"m{self.measurement.id}"
+
+    @property
+    def folder(self) -> Path:
+        return folder_of(self.context, self.measurement)
+
+    def with_progress(self, progress: LadderProgress) -> LadderStep:
+        return replace(self, progress=progress)
+
+    def load_keys(self) -> Mapping[Candidate, ArmKeys] | None:
+        """Returns the keys of each candidate's questions, None while a worker writes them. If the folder was lost they
+        are written again: the same plan gives the same questions."""
+        is_at_work = self.context.workers.has(f"prepare {self.owner}")
+        keys = None if is_at_work else evaluation_worker.read_keys(self.folder)
+        return keys or self._write_questions(f"prepare {self.owner}")
+
+    def rewrite_keys(self) -> Mapping[Candidate, ArmKeys] | None:
+        """Writes the questions of a plan that has changed. Returns their keys, None while a worker writes them."""
+        return self._write_questions(f"prepare {self.owner} again")
+
+    def evaluation(self, keys: Mapping[Candidate, ArmKeys]) -> Evaluation:
+        questions = partial(evaluation_worker.read_questions, self.folder, self.plan)
+        return Evaluation(self.owner, evaluation_worker.keys_by_candidate(keys), questions)
+
+    def ask(self, evaluation: Evaluation, keys: frozenset[str]) -> None:
+        """Asks these questions if the rows may leave. If that is unknown, as before a scan, asks nothing for now."""
+        match measurements.egress_refusal(self.context, self.measurement):
+            case None:
+                evaluation_engine.ask(self.context, evaluation, keys)
+            case Forbidden(reason):
+                self.fail(reason)
+            case Unsure():
+                pass
+
+    def save(self) -> None:
+        """Stores the progress and the plan, and updates the card, if anything has changed."""
+        measurement = self.measurement
+        plan, progress = (
+            LadderPlan.from_json(measurement.plan),
+            LadderProgress.from_json(measurement.progress),
+        )
+        if (self.plan, self.progress) == (plan, progress):
+            return
+        changes: dict[str, str | int] = {"progress": self.progress.to_json()}
+        if self.plan != plan:
+            changes["plan"] = self.plan.to_json()
+        if self.progress.booked_micros > measurement.reserved_micros:
+            changes["reserved_micros"] = self.progress.booked_micros  # budgets never see less than was spent
+        now, state = self.context.clock(), self.measurement.state
+        with self.context.store.transaction():
+            moved = self.context.store.measurements.move(self.measurement, state, now=now, tries=0, **changes)
+            if moved:
+                measurements.show(self.context, moved)
+
+    def fail(self, why: str) -> None:
+        """Ends the ladder without a result; questions that were asked are booked."""
+        measurements.end(self.context, self.measurement, "failed", why, actual_micros=self.stop_and_book())
+
+    def stop_and_book(self) -> int:
+        """Stops asking. Returns what counts in the budgets, in micro-dollars."""
+        return self.stop() + self.progress.lost_micros
+
+    def stop(self) -> int:
+        """Stops asking. Returns the cost in micro-dollars, including questions under way, which will still be
+        billed."""
+        return self.spent_micros(self.context.llm.drop(self.owner))
+
+    def spent_micros(self, under_way: frozenset[str] = frozenset()) -> int:
+        """Returns the cost in micro-dollars, including the judge's answers and those of a search. Questions that are
+        `under_way` will still be billed, so they count with their maximum."""
+        context, plan, progress = self.context, self.plan, self.progress
+        keys, since = evaluation_worker.read_keys(self.folder), progress.started_at
+        if since is None:
+            return 0
+        if keys is None:  # the folder was lost, as on a machine that a backup was restored on
+            return progress.spent_micros
+        unanswered = under_way - context.store.answers.answered(sorted(under_way))
+        micros = self._spent_on(keys, since, unanswered)
+        replay = prompt_search_worker.read_replay(self.folder)
+        if plan.search and replay:
+            searched = replay.keys_of(plan.search)
+            micros += evaluation_engine.spent_micros(context, plan.price_of, searched, since)
+            micros += replay.most_micros(unanswered)
+        elif progress.search:
+            micros += progress.search.spent_micros
+        tried = (
+            evaluation_worker.read_keys(self.folder / evaluation_worker.SHOTS_FOLDER)
+            if progress.shot_arms
+            else None
+        )
+        if tried:
+            micros += self._spent_on(tried, since, unanswered)
+        for name in (judge_worker.ACCEPTABLE, judge_worker.BETTER) if plan.judge else ():
+            questions = judge_worker.read_questions(self.folder, name)
+            if questions is None:
+                continue
+            judge = judge_worker.candidate_of(plan)
+            micros += evaluation_engine.spent_micros(
+                context, plan.price_of, {judge: questions.priced.keys}, since
+            )
+            micros += judge_worker.max_micros(plan, questions.priced, questions.key_set - unanswered)
+        return micros
+
+    def _spent_on(self, keys: Mapping[Candidate, ArmKeys], since: float, unanswered: frozenset[str]) -> int:
+        prices, names = self.plan.price_of, evaluation_worker.keys_by_candidate(keys)
+        settled = frozenset(key for arm in names.values() for key in arm) - unanswered
+        most = evaluation_worker.plan_max_tokens(self.plan)
+        micros = evaluation_engine.spent_micros(self.context, prices, names, since)
+        return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
+
+    def _write_questions(self, work: str) -> Mapping[Candidate, ArmKeys] | None:
+        files = self.context.settings.files
+        return self.context.workers.poll(work, evaluation_worker.prepare, self.plan, files, self.folder, SEED)
+
+
+def load_step(context: AppContext, measurement: Measurement) -> LadderStep:
+    """Returns the step of a ladder with its stored plan and progress, and what lost answers may have cost until now."""
+    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    lost = evaluation_engine.lost_micros(context, plan.price_of, f"m{measurement.id}")
+    return LadderStep(context, measurement, plan, replace(progress, lost_micros=lost))

@@ -1,0 +1,402 @@
+"""Measures alternatives to fine-tuning on the frozen holdout: a person asks and agrees to the cost, and the ticks do
+the rest.
+
+| state, stage | what happens |
+| --- | --- |
+| asked, preparing | a worker writes the prompts, which determine the cost |
+| asked, pricing | for free text: the judge's cost is added (judgements.py) |
+| asked, asking | a card waits for a person to agree to the cost |
+| running, choosing | the number of examples in a prompt is chosen, if requested (few_shot.py) |
+| running, searching | a better prompt is searched for, if requested (prompt_search.py) |
+| running, measuring | the engine asks every question that has no stored answer |
+| running, consulting | the judge is asked in the same way |
+| running, judging | a worker scores the answers and draws the chart |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bot.cards.common.blocks import escape
+from bot.cards.evidence.evaluations import BaselineChoices
+from bot.context import AppContext
+from bot.rules.budgets import max_evaluation_micros
+from bot.services.common import candidates, freeze_scope
+from bot.services.common.freeze_scope import HOLD_S
+from bot.services.datasets import data_policy, datasets, sealed_rows
+from bot.services.datasets.data_policy import EgressPermission, Forbidden, Unsure
+from bot.services.datasets.dataset_worker import SEED
+from bot.services.datasets.datasets import CheckedDataset
+from bot.services.evidence import evaluation_worker, judge_worker
+from bot.services.evidence.judge_worker import Conclusion
+from bot.services.measurement import (
+    distillations,
+    evaluation_engine,
+    few_shot,
+    judgements,
+    measurements,
+    prompt_search,
+    prompt_search_worker,
+)
+from bot.services.measurement.evaluation_engine import Answers, Evaluation
+from bot.services.measurement.evaluation_progress import LadderStep, load_step
+from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, SearchProgress, Stage
+from bot.values.requests import Baseline
+from bot.values.runs import Refusal, RunResult
+from storage.evaluations import NewMeasurement
+from storage.records import Dataset, Measurement
+from trainers.evaluation.results import FREE_RUNGS, Ladder
+from trainers.evaluation.results import Candidate as MeasuredCandidate
+from trainers.money import usd_micros
+from trainers.providers import ProviderRow
+
+FREE = tuple(MeasuredCandidate(rung) for rung in FREE_RUNGS)
+
+
+@dataclass(frozen=True)
+class SealedConclusion:
+    """The result of a test on sealed rows, which decides a promotion. `measurement` is still open."""
+
+    measurement: Measurement
+    plan: LadderPlan
+    progress: LadderProgress
+    ladder: Ladder
+
+
+def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
+    """Records what to measure and posts its card in the channel; the ticks do the rest."""
+    checked = measurements.dataset_to_measure(context, command.dataset, person, channel)
+    if isinstance(checked, Refusal):
+        return checked
+    refusal = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
+    if refusal:
+        return refusal
+    planned = _plan(context, checked, command)
+    if isinstance(planned, Refusal):
+        return planned
+    plan, permission = planned
+    with context.store.transaction():
+        if same := measurements.find_open_duplicate(context, plan.to_json()):
+            return Refusal(f"The same measurement is under way already: m{same.id}.")
+        datasets.change_settings(
+            context, checked.dataset, person, bar=command.bar, task=command.task, prompt=command.prompt
+        )
+        new = NewMeasurement("ladder", checked.dataset.id, channel, person, plan.to_json())
+        return measurements.add(context, new, permission, action="measure")
+
+
+def ask_after_run(context: AppContext, number: int, person: str) -> Measurement | Refusal:
+    """Handles the button on a run's result: measures the models that its own should be compared with."""
+    run = context.store.runs.get(number)
+    result = RunResult.from_json(run.result) if run and run.result else None
+    models = result.advice.measure if result and result.advice else ()
+    if run is None or not models:
+        return Refusal(
+            f"No comparison is missing for run {number}. `/finetune baseline DATASET` measures the models you name."
+        )
+    command = Baseline(context.store.datasets.get(run.dataset_id).name, models=models)
+    return ask(context, command, person, run.channel)
+
+
+def form_choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
+    """Returns the choices that the form offers; its models are those of providers with a key."""
+    today = context.today()
+    rows = [row for row in context.settings.providers if row.name in context.trainers]
+    names = [
+        f"{row.name}/{model.name}"
+        for row in rows
+        for model in row.models
+        if not (model.is_encoder or model.has_ended(today))
+    ]
+    untuned = (
+        cheap.model
+        for row in rows
+        if (cheap := candidates.cheapest_capable(context.settings, (row.name,), today))
+        and row.model(cheap.model.partition("/")[2]) is None
+    )
+    models = [*names, *(name for model in untuned for name in candidates.at_each_effort(model))]
+    may_overrule = any(rule.level == "soft" for rule in context.settings.policy.data)
+    return BaselineChoices(datasets.usable_names(context, person, channel), models, may_overrule=may_overrule)
+
+
+def step(context: AppContext, measurement: Measurement) -> SealedConclusion | None:
+    """Takes an open ladder one step further. Returns the result of a test on sealed rows, which the caller has to end
+    (promotions.py)."""
+    step = load_step(context, measurement)
+    if measurement.cancel_asked_by:
+        measurements.cancel(context, measurement, spent_micros=step.stop_and_book())
+        return None
+    if freeze_scope.measurement_freeze(context, measurement):
+        context.llm.drop(step.owner)  # answers to questions under way are still stored
+        now = context.clock()
+        context.store.measurements.move(measurement, measurement.state, now=now, next_at=now + HOLD_S)
+        return None
+    match step.progress.stage:
+        case "preparing":
+            _prepare(step)
+        case "pricing":
+            most = judgements.judge_maximum(step)
+            if most is not None:
+                progress = step.progress
+                priced = replace(progress, stage="asking", most_micros=progress.most_micros + most)
+                measurements.settle_cost(context, measurement, priced)
+        case "asking":
+            measurements.expire_or_wait(context, measurement)
+        case "choosing":
+            few_shot.take_step(step)
+        case "searching":
+            prompt_search.take_step(step)
+        case "measuring":
+            _measure(step)
+        case "consulting":
+            judgements.take_step(step)
+        case "judging" if step.plan.teaches:
+            distillations.conclude(step)
+        case "judging":
+            return _judge(step)
+    return None
+
+
+def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
+    """Repeats a step that stopped with an error of the bot; after a few attempts the measurement fails."""
+    measurements.retry_or_fail(context, measurement, load_step(context, measurement).stop_and_book)
+
+
+def _prepare(step: LadderStep) -> None:
+    """Writes the prompts, computes the maximum cost of those without a stored answer, and asks people to agree to
+    it."""
+    context, plan, keys = step.context, step.plan, step.load_keys()
+    if keys is None:
+        return
+    if plan.built_as(keys) is not plan:
+        replace(step, plan=plan.built_as(keys)).save()
+        return
+    evaluation = step.evaluation(keys)
+    arms = [
+        ArmProgress(candidate, len(its.keys), failed=its.failed, work=its.work)
+        for candidate, its in keys.items()
+    ]
+    answers = evaluation_engine.collect(context, evaluation, arms)
+    answered = frozenset(evaluation.all_keys) - answers.all_missing
+    most = max_evaluation_micros(
+        plan.price_of,
+        keys,
+        answered,
+        evaluation_worker.plan_max_tokens(plan),
+        plan.thinking,
+    )
+    progress = LadderProgress("asking", answers.arms, most)
+    if plan.search:
+        replay = prompt_search.first_replay(step)
+        if replay is None:
+            return
+        if too_little := prompt_search.budget_refusal(plan.search, replay):
+            measurements.end(context, step.measurement, "failed", too_little)
+            return
+        most += prompt_search_worker.max_micros(plan)
+        progress = replace(progress, most_micros=most, search=SearchProgress())
+    if plan.chooses_shots:
+        tried = few_shot.load_keys(step)
+        if tried is None:
+            return
+        most += few_shot.most_micros(context, plan, tried)
+        shot_arms = tuple(ArmProgress(arm, len(each.keys), work=each.work) for arm, each in tried.items())
+        progress = replace(progress, most_micros=most, shot_arms=shot_arms)
+    if plan.judge:
+        step.with_progress(replace(progress, stage="pricing")).save()
+    else:
+        measurements.settle_cost(context, step.measurement, progress)
+
+
+def _measure(step: LadderStep) -> None:
+    """Asks the questions without an answer; once every candidate is done or has failed, the ladder is judged."""
+    context, progress, keys = step.context, step.progress, step.load_keys()
+    if keys is None:
+        return
+    if step.plan.promotes and progress.opened_at is None:
+        _open_sealed_rows(step)
+        return
+    evaluation = step.evaluation(keys)
+    answers = evaluation_engine.collect(context, evaluation, progress.arms)
+    spent = evaluation_engine.spent_micros(
+        context, step.plan.price_of, evaluation.keys, progress.started_at or 0.0
+    )
+    models = [str(arm.model) for arm, keys in answers.missing.items() if arm.model and keys]
+    updated = replace(
+        progress,
+        arms=answers.arms,
+        spent_micros=spent + progress.before_measuring_micros,
+        note=evaluation_engine.waiting_note(context, models),
+    ).start_pace(context.clock())
+    step = step.with_progress(updated)
+    if updated.spent_micros > updated.most_micros:
+        agreed = usd_micros(updated.most_micros)
+        step.fail(f"It was stopped because its answers cost more than was agreed ({agreed}).")
+    elif not answers.all_missing:
+        _end_measuring(step)
+    else:
+        step = _store_free_answers(step, evaluation, answers)
+        step.save()
+        step.ask(evaluation, answers.unasked)
+
+
+def _open_sealed_rows(step: LadderStep) -> None:
+    """Records that the sealed rows are opened now; the next tick asks. Waits if the rows may not leave yet."""
+    match measurements.egress_refusal(step.context, step.measurement):
+        case Forbidden(reason):
+            step.fail(reason)
+        case Unsure():
+            step.save()
+        case None:
+            with step.context.store.transaction():
+                sealed_rows.record_opening(step.context, step.measurement, step.progress)
+                step.with_progress(replace(step.progress, opened_at=step.context.clock())).save()
+
+
+def _store_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answers) -> LadderStep:
+    """Has workers compute the answers of the free candidates, and stores them. One that can't answer is left out with
+    the reason."""
+    context, plan = step.context, step.plan
+    failed: dict[MeasuredCandidate, str] = {}
+    for candidate in (candidate for candidate in FREE if answers.missing.get(candidate)):
+        work, files = f"{candidate.rung} {step.owner}", context.settings.files
+        replies = context.workers.poll(
+            work, evaluation_worker.free_answers, candidate, plan, files, step.folder, SEED
+        )
+        if isinstance(replies, Refusal):
+            failed[candidate] = replies.text
+        elif replies is not None:
+            keys = evaluation.keys[candidate]
+            evaluation_engine.store_free_answers(
+                context, candidate, keys, replies, context.clock(), evaluation.owner
+            )
+    arms = (replace(arm, failed=failed.get(arm.arm, arm.failed)) for arm in step.progress.arms)
+    return step.with_progress(replace(step.progress, arms=tuple(arms)))
+
+
+def _end_measuring(step: LadderStep) -> None:
+    context, progress = step.context, step.progress
+    if all(arm.failed is not None for arm in progress.arms):
+        if context.llm.drop(step.owner):
+            step.save()
+            return  # questions under way may still be answered and billed, so wait for them
+        why = " ".join(dict.fromkeys(escape(str(arm.failed)) for arm in progress.arms))
+        measurements.end(context, step.measurement, "failed", why, actual_micros=progress.booked_micros)
+        return
+    stage: Stage = "consulting" if step.plan.judge else "judging"
+    step.with_progress(replace(progress, stage=stage, note=None)).save()
+
+
+def _judge(step: LadderStep) -> SealedConclusion | None:
+    context, plan, progress, keys = step.context, step.plan, step.progress, step.load_keys()
+    if keys is None:
+        return None
+    from_judge = None
+    if progress.judge:
+        from_judge = judgements.read_judge_answers(context, plan, step.folder, progress.judge)
+    if from_judge and from_judge.acceptable is None and from_judge.failed is None:  # the folder was lost
+        step.with_progress(replace(progress, stage="consulting")).save()
+        return None
+    conclusion = context.workers.poll(
+        f"judge {step.owner}",
+        judge_worker.conclude,
+        plan,
+        evaluation_engine.replies(context, evaluation_worker.keys_by_candidate(keys), progress.arms),
+        from_judge,
+        context.settings.files,
+        step.folder,
+        context.clock(),
+    )
+    return _finish(step, conclusion) if conclusion is not None else None
+
+
+def _finish(step: LadderStep, concluded: Conclusion) -> SealedConclusion | None:
+    """Ends the measurement with its result. One on sealed rows ends together with the promotion that it decides."""
+    context, measurement, plan, progress = step.context, step.measurement, step.plan, step.progress
+    judge = concluded.judge
+    if progress.judge and judge:
+        before = progress.judge
+        judge = replace(judge, of=before.of, answered=before.answered, declined=before.declined)
+        progress = replace(progress, judge=judge)
+    if plan.promotes is not None:
+        return SealedConclusion(measurement, plan, progress, concluded.ladder)
+    with context.store.transaction():
+        measurements.finish(
+            context,
+            measurement,
+            concluded.ladder.to_json(),
+            spent_micros=progress.booked_micros,
+            progress=progress.to_json(),
+        )
+    return None
+
+
+def _plan(
+    context: AppContext, checked: CheckedDataset, command: Baseline
+) -> tuple[LadderPlan, EgressPermission] | Refusal:
+    dataset, report = checked.dataset, checked.report
+    if not report.n_holdout:
+        return Refusal(f"`{dataset.name}` has no held-out rows, so nothing can be measured on it.")
+    today = context.today()
+    optimised = None if command.optimise else prompt_search.latest_prompt(context, dataset.name)
+    line_up = candidates.line_up(
+        context.settings, context.trainers, command, report, today, has_prompt=optimised is not None
+    )
+    if isinstance(line_up, Refusal):
+        return line_up
+    few = prompt_search.too_few_rows_refusal(report.n_train) if command.optimise else None
+    if few:
+        return few
+    permission = data_policy.decide_egress(
+        context, dataset, report, [model.row for model in line_up.all_models], command.because
+    )
+    if isinstance(permission, Refusal):
+        return permission
+    settings = context.store.dataset_settings.get(dataset.name)
+    prompt = command.prompt or (settings.prompt if settings else None)
+    uses_optimised = any(arm.rung == "optimised" for arm in line_up.arms)
+    reused = optimised if uses_optimised else None
+    refusal = _prompt_refusal(context, dataset, prompt, reused, [model.row for model in line_up.all_models])
+    if refusal:
+        return refusal
+    texts, waiver = context.store.documents.ready(dataset.name), context.store.waivers.of(dataset.id)
+    documents = tuple(str(text.sha256) for text in texts)
+    # a waiver can't cover documents that were added after it
+    may_leave = not texts or (waiver is not None and all(text.created_at <= waiver.at for text in texts))
+    # a judge elsewhere reads the answers, and even a model on this machine may repeat a passage in its answer
+    is_judged_elsewhere = line_up.judge is not None and not line_up.judge.row.stays_here
+    leaking = (model.name for model in line_up.models if is_judged_elsewhere or not model.row.stays_here)
+    withheld_from = () if may_leave else tuple(leaking)
+    plan = line_up.plan(
+        dataset.name,
+        dataset.version,
+        report,
+        today,
+        prompt=prompt,
+        bar=command.bar or datasets.bar_of(context, dataset.name),
+        is_bar_set=command.bar is not None or datasets.is_bar_set(context, dataset.name),
+        documents=documents,
+        optimise=command.optimise,
+        chooses_shots=command.shots == 0 and any(arm.rung == "kshot" for arm in line_up.arms),
+        optimised=optimised,
+        withheld_from=withheld_from,
+    )
+    return plan, permission
+
+
+def _prompt_refusal(
+    context: AppContext,
+    dataset: Dataset,
+    prompt: str | None,
+    optimised: str | None,
+    rows: Sequence[ProviderRow],
+) -> Refusal | None:
+    """Returns why the prompt that a person typed, or the one that an earlier measurement found, may not be sent to
+    these providers, None if both may. The earlier one may quote a row that only an older version's waiver covers."""
+    typed = data_policy.typed_text_refusal(context, prompt or "", "The prompt", dataset.id, rows)
+    if typed:
+        return replace(typed, about="prompt")
+    name = "The optimised prompt of an earlier measurement"
+    cure = "`optimise=5` searches for another one, for up to $5."
+    return data_policy.typed_text_refusal(context, optimised or "", name, dataset.id, rows, cure)

@@ -1,0 +1,152 @@
+"""Chooses how many examples a prompt gets, before a ladder is measured: the engine tries each number on training rows,
+and the best one becomes the ladder's candidate. A kill loses nothing, because all answers are stored.
+
+The questions are written, and the answers scored, in a worker process or in the terminal."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from bot.rules.budgets import max_evaluation_micros
+from bot.services.datasets.dataset_worker import SEED, examples
+from bot.services.evidence import evaluation_worker
+from bot.services.evidence.candidate_prompts import answer_format_of
+from bot.services.evidence.evaluation_worker import SHOTS_FOLDER, ArmKeys
+from bot.services.measurement import evaluation_engine
+from bot.services.measurement.evaluation_engine import EngineContext, Evaluation
+from bot.services.measurement.evaluation_progress import LadderStep
+from bot.values.evaluations import ArmProgress, LadderPlan, ShotsTried
+from trainers.dataset import Example
+from trainers.dataset.rows import question_key
+from trainers.evaluation import prompts
+from trainers.evaluation.results import Candidate, Reply
+from trainers.evaluation.scores import score, scoring_of
+
+
+def load_keys(step: LadderStep) -> Mapping[Candidate, ArmKeys] | None:
+    """Returns the keys of the questions with each number of examples, None while a worker writes them."""
+    work, workers, files = f"shots {step.owner}", step.context.workers, step.context.settings.files
+    keys = None if workers.has(work) else evaluation_worker.read_keys(step.folder / SHOTS_FOLDER)
+    return keys or workers.poll(work, prepare, step.plan, files, step.folder, SEED)
+
+
+def most_micros(context: EngineContext, plan: LadderPlan, keys: Mapping[Candidate, ArmKeys]) -> int:
+    """Returns the maximum cost in micro-dollars of the questions without an answer."""
+    answered = context.store.answers.answered([key for each in keys.values() for key in each.keys])
+    most = evaluation_worker.plan_max_tokens(plan)
+    return max_evaluation_micros(plan.price_of, keys, answered, most, plan.thinking)
+
+
+def take_step(step: LadderStep) -> None:
+    """Asks the questions without an answer; once there are none, the best number of examples goes into the ladder."""
+    context, plan, progress, keys = step.context, step.plan, step.progress, load_keys(step)
+    if keys is None:
+        return
+    names = evaluation_worker.keys_by_candidate(keys)
+    questions = partial(evaluation_worker.read_questions, step.folder / SHOTS_FOLDER, plan)
+    evaluation = Evaluation(step.owner, names, questions)
+    answers = evaluation_engine.collect(context, evaluation, progress.shot_arms)
+    spent = evaluation_engine.spent_micros(context, plan.price_of, names, progress.started_at or 0.0)
+    models = [str(arm.model) for arm, missing in answers.missing.items() if missing]
+    note = evaluation_engine.waiting_note(context, models)
+    step = step.with_progress(
+        replace(progress, shot_arms=answers.arms, shots_micros=spent, spent_micros=spent, note=note)
+    )
+    if not answers.all_missing:
+        _choose(step, names)
+        return
+    step.save()
+    step.ask(evaluation, answers.unasked)
+
+
+def _choose(step: LadderStep, names: Mapping[Candidate, tuple[str, ...]]) -> None:
+    context, plan, progress = step.context, step.plan, step.progress
+    replies = evaluation_engine.replies(context, names, progress.shot_arms)
+    shots = context.workers.poll(
+        f"choose {step.owner}", score_shots, plan, replies, context.settings.files, SEED
+    )
+    if shots is None:
+        return
+    chosen = replace(step, plan=with_shots(plan, shots))
+    keys = chosen.rewrite_keys()
+    if keys is None:
+        return
+    before = {arm.arm: arm for arm in progress.arms}
+    arms = tuple(
+        before.get(arm) or ArmProgress(arm, len(each.keys), work=each.work) for arm, each in keys.items()
+    )
+    chosen.with_progress(replace(progress, arms=arms, shots=shots, note=None).after_shots()).save()
+
+
+TRIED = (0, 5, 10, 20)
+MOST_ROWS = 40
+
+
+def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
+    """Writes questions about some training rows into a folder of their own, with examples from the other rows."""
+    rows, others = _split_rows(examples(files, plan.train_sha256), seed)
+    drawn = [prompts.balanced_shots(others, count, seed) for count in TRIED]
+    shots_of = {len(shots): shots for shots in drawn}  # fewer rows than asked for are tried once
+    fields = answer_format_of(plan, files)
+    messages = {
+        replace(arm, shots=count): [
+            prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in rows
+        ]
+        for arm in plan.arms
+        if arm.rung == "kshot"
+        for count, shots in shots_of.items()
+    }
+    tools = [prompts.tools_of(row) for row in rows]
+    keys = evaluation_worker.keys_of_arms(plan, tuple(messages), messages, tools, seed)
+    return evaluation_worker.write_arms(plan, keys, messages, tools, folder / SHOTS_FOLDER)
+
+
+def score_shots(
+    plan: LadderPlan, replies: Mapping[Candidate, Sequence[Reply]], files: Path, seed: int
+) -> tuple[ShotsTried, ...]:
+    """Returns the score of each number of examples, computed as the ladder does without a judge."""
+    rows, _ = _split_rows(examples(files, plan.train_sha256), seed)
+    scoring = scoring_of(rows, plan.task)
+    return tuple(
+        ShotsTried(
+            arm,
+            sum(
+                score(scoring, row.answer, reply.text, plan.labels)
+                for row, reply in zip(rows, theirs, strict=True)
+            )
+            / len(rows),
+            len(rows),
+        )
+        for arm, theirs in replies.items()
+    )
+
+
+def with_shots(plan: LadderPlan, tried: Sequence[ShotsTried]) -> LadderPlan:
+    """Returns the plan with the best number of examples for each model, the smallest of equally good ones. If no
+    examples are best, the prompt alone replaces both candidates. A model that could not be asked keeps the usual
+    ten."""
+    best: dict[str | None, ShotsTried] = {}
+    for each in tried:
+        before = best.get(each.arm.model)
+        if before is None or each.share > before.share:
+            best[each.arm.model] = each
+
+    def chosen(arm: Candidate) -> Candidate:
+        tried = best.get(arm.model)
+        if tried and tried.arm.shots == 0 and arm.rung in ("zero", "kshot"):
+            return replace(tried.arm, rung="zero")
+        return tried.arm if tried and arm.rung == "kshot" else arm
+
+    return replace(plan, arms=tuple(dict.fromkeys(map(chosen, plan.arms))), chooses_shots=False)
+
+
+def _split_rows(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Returns the rows to ask about and the rows to draw examples from. No question is in both."""
+    drawn = list({question_key(row): row for row in train}.values())
+    random.Random(seed).shuffle(drawn)  # noqa: S311
+    count = min(MOST_ROWS, len(drawn) // 2)
+    return tuple(drawn[:count]), tuple(drawn[count:])

@@ -1,0 +1,157 @@
+"""Lets people compare the answers of the two best candidates, pair by pair, in the thread of the result, without seeing
+which candidate gave which answer. For results without a judge; where a model judged, people check it (judge_checks.py).
+
+The answers hold customers' words, so they are shown only in the dataset's own channel, if that is private. Each person
+gets their own cards, so that nobody sees somebody else's choice, or the order of their answers, before choosing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from bot.cards.common import judge_agreement as views
+from bot.cards.common.words import pluralize
+from bot.context import AppContext
+from bot.rules.judge_agreement import MIN_LABELS
+from bot.services.common import authorization
+from bot.services.evidence.judge_worker import PairForPeople, PairsForPeople
+from bot.services.measurement import measurements
+from bot.values.runs import Refusal
+from storage.records import Measurement, Preference
+from trainers.evaluation.scores import Choice
+
+AT_ONCE = 10
+
+
+def ask(context: AppContext, number: int, person: str) -> str | Refusal:
+    """Posts this person's next pair in the thread of the result, unless it is there already."""
+    opened = _load_pairs(context, number, person)
+    if isinstance(opened, Refusal):
+        return opened
+    measurement, pairs = opened
+    with context.store.transaction():
+        rows = _remaining_pairs(context, measurement, pairs, person)
+        if not rows:
+            return f"You have judged all {pluralize(len(pairs.rows), 'pair')} of m{number}. Thank you."
+        _post(context, measurement, pairs, rows, person)
+    return f"Your next pair is in the thread under the result of m{number}."
+
+
+def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusal | None:
+    """Records a choice, once, and shows it on the card. The next pair follows, with a pause after every ten. `key` is
+    'measurement row person'."""
+    number, row, whose = key.split(" ")
+    if whose != person:
+        return Refusal(
+            f"This pair is for <@{whose}>. Press “{views.JUDGE_SOME_WORDS}” on the result for pairs of your own."
+        )
+    opened = _load_pairs(context, int(number), person)
+    if isinstance(opened, Refusal):
+        return opened
+    measurement, pairs = opened
+    pair = next((people for people in pairs.rows if people.row == int(row)), None)
+    if pair is None:
+        return Refusal("This pair no longer belongs to the measurement.")
+    with context.store.transaction():
+        now, arms = context.clock(), (pairs.first_arm.key, pairs.second_arm.key)
+        first, second = arms[::-1] if _is_swapped(measurement, pair, person) else arms
+        preference = Preference(measurement.id, pair.row, first, second, person, choice, now)
+        if not context.store.preferences.add(preference):
+            return Refusal("You have judged this pair already; your first choice stands.")
+        message = views.choice_card(pair.question, *_ordered_texts(measurement, pair, person), choice, person)
+        card = _card_name(measurement, pair, person)
+        context.show(card, measurement.channel, message, private=True)
+        rows = _remaining_pairs(context, measurement, pairs, person)
+        if rows and (len(pairs.rows) - len(rows)) % AT_ONCE:
+            _post(context, measurement, pairs, rows, person)
+        _show_agreement(context, measurement, pairs)
+    return None
+
+
+def measurement_to_judge(context: AppContext, number: int, person: str) -> Measurement | Refusal:
+    """Returns the measurement if its answers may be shown in its channel, to be judged by this person."""
+    measurement = context.store.measurements.get(number)
+    refusal = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
+    if refusal:
+        return refusal
+    if measurement is None or measurement.state != "done":
+        return measurements.state_refusal(number, measurement)
+    if not authorization.may_show_rows(
+        context, context.store.datasets.get(measurement.dataset_id), measurement.channel
+    ):
+        return Refusal(
+            "The answers may hold customers' words, so they are shown only in the channel that the dataset belongs to, "
+            "and only if that is private."
+        )
+    return measurement
+
+
+def _load_pairs(
+    context: AppContext, number: int, person: str
+) -> tuple[Measurement, PairsForPeople] | Refusal:
+    measurement = measurement_to_judge(context, number, person)
+    if isinstance(measurement, Refusal):
+        return measurement
+    pairs = measurements.pairs_for_people(context, measurement)
+    if pairs is None or not pairs.rows:
+        return Refusal(
+            f"The answers of m{number} are no longer on this machine, or no two of them differ. Measure again: stored "
+            "answers cost nothing."
+        )
+    return measurement, pairs
+
+
+def _remaining_pairs(
+    context: AppContext, measurement: Measurement, pairs: PairsForPeople, person: str
+) -> list[PairForPeople]:
+    done = {
+        preference.row
+        for preference in context.store.preferences.of(measurement.id)
+        if preference.person == person
+    }
+    return [pair for pair in pairs.rows if pair.row not in done]
+
+
+def _post(
+    context: AppContext,
+    measurement: Measurement,
+    pairs: PairsForPeople,
+    rows: list[PairForPeople],
+    person: str,
+) -> None:
+    done, pair = len(pairs.rows) - len(rows), rows[0]
+    wanted = min((done // AT_ONCE + 1) * AT_ONCE, len(pairs.rows))
+    key = f"{measurement.id} {pair.row} {person}"
+    message = views.question_card(
+        key, pair.question, *_ordered_texts(measurement, pair, person), done=done, wanted=wanted
+    )
+    card, thread = _card_name(measurement, pair, person), measurements.result_card_of(context, measurement)
+    context.show(card, measurement.channel, message, thread=thread, private=True)
+
+
+def _show_agreement(context: AppContext, measurement: Measurement, pairs: PairsForPeople) -> None:
+    """From ten choices on, shows the agreement on a card of its own and on the result's card."""
+    agreement = measurements.preferences_of(context, measurement)
+    if agreement.labels < MIN_LABELS or measurement.result is None:
+        return
+    message = views.agreement_card(measurement.id, agreement, pairs.first_arm, pairs.second_arm)
+    result_card = measurements.result_card_of(context, measurement)
+    channel, card = measurement.channel, f"agreement {measurement.id}"
+    context.show(card, channel, message, thread=result_card)
+    result = measurements.result_card(context, measurement, measurement.result, for_people=True)
+    context.show(result_card, channel, result)
+
+
+def _ordered_texts(measurement: Measurement, pair: PairForPeople, person: str) -> tuple[str, str]:
+    turned = _is_swapped(measurement, pair, person)
+    return (pair.second, pair.first) if turned else (pair.first, pair.second)
+
+
+def _is_swapped(measurement: Measurement, pair: PairForPeople, person: str) -> bool:
+    """True if this person sees the better candidate's answer second. A hash decides, so that it stays the same."""
+    drawn = hashlib.sha256(f"{measurement.id} {pair.row} {person}".encode()).digest()
+    return drawn[0] % 2 == 1
+
+
+def _card_name(measurement: Measurement, pair: PairForPeople, person: str) -> str:
+    return f"pair {measurement.id} {pair.row} {person}"

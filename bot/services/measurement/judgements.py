@@ -1,0 +1,345 @@
+"""Has a model judge free text. Its questions go through the evaluation engine, like the candidates'.
+
+The judge is asked first whether each answer is acceptable, then which of the best two candidates' answers is better, in
+both orders. If it can't be asked, or would cost more than was agreed, the answers are scored without a judge.
+
+A run's judge, which compares the tuned model with its base, is the same: same questions and engine. It may also not be
+allowed to read the rows, or cost more than the plan allows; the result then says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from bot.context import AppContext
+from bot.rules.plans import Plan
+from bot.services.datasets import data_policy
+from bot.services.datasets.data_policy import Forbidden
+from bot.services.evidence import evaluation_worker, judge_worker, notifications
+from bot.services.evidence.evaluation_worker import ArmKeys
+from bot.services.evidence.judge_worker import ACCEPTABLE, BETTER, JudgeAnswers, Questions
+from bot.services.measurement import evaluation_engine, measurements
+from bot.services.measurement.evaluation_engine import Answers, EngineContext, Evaluation
+from bot.services.measurement.evaluation_progress import LadderStep
+from bot.values.evaluations import ArmProgress, JudgeProgress, LadderPlan
+from bot.values.runs import Progress
+from storage.records import Run
+from trainers.evaluation.results import Candidate
+from trainers.money import usd_micros
+from trainers.pricing import PriceList, PriceRow
+
+
+def judge_maximum(step: LadderStep) -> int | None:
+    """Returns the judge's maximum cost in micro-dollars, None while a worker computes it. If all answers are stored
+    already, the real questions are priced, and those with a stored verdict are free. Otherwise every answer counts as
+    long as the cap allows."""
+    context, plan = step.context, step.plan
+    is_final = plan.search is None and not plan.chooses_shots
+    if is_final and all(arm.answered == arm.of for arm in step.progress.arms):
+        consultation = _consultation(step, JudgeProgress())
+        questions = _open_questions(context, consultation) if consultation else None
+        if questions is None:
+            return None
+        if len(questions) == 2:
+            priced = questions[1].priced
+            return judge_worker.max_micros(plan, priced, context.store.answers.answered(priced.keys))
+    worst: ArmKeys | None = context.workers.poll(
+        f"verdicts {step.owner}", judge_worker.longest_questions, plan, context.settings.files
+    )
+    return None if worst is None else judge_worker.max_micros(plan, worst, ())
+
+
+def take_step(step: LadderStep) -> None:
+    """Asks the judge the questions without an answer; once there are none, the ladder can be judged."""
+    context, plan, progress = step.context, step.plan, step.progress
+    consultation = _consultation(step, progress.judge or JudgeProgress())
+    consulted = consult(context, consultation) if consultation else None
+    if consultation is None or consulted is None:
+        return
+    missing, spent = consulted.answers.all_missing, step.spent_micros()
+    problem = consulted.answers.failed or cost_problem(plan, consulted, spent, progress.most_micros)
+    egress_problem = measurements.egress_refusal(context, step.measurement) if missing else None
+    if isinstance(egress_problem, Forbidden):
+        problem = egress_problem.reason
+    judge = count_progress(consulted, plan, has_pair=sum(arm.failed is None for arm in progress.arms) > 1)
+    note = evaluation_engine.waiting_note(context, [str(plan.judge)]) if missing else None
+    updated = replace(progress, judge=judge, spent_micros=spent, note=note)
+    if problem:
+        # Without the verdicts on single answers nothing counts; later only the comparison of the best two is lost.
+        judge = replace(judge, failed=problem) if consulted.is_first else replace(judge, unpaired=problem)
+        spent = step.with_progress(updated).stop()
+        ended = replace(updated, stage="judging", judge=judge, spent_micros=spent, note=None)
+        step.with_progress(ended).save()
+    elif consulted.is_complete:
+        step.with_progress(replace(updated, stage="judging")).save()
+    else:
+        step.with_progress(updated).save()
+        if egress_problem is None:
+            consulted.ask(context)
+
+
+@dataclass(frozen=True)
+class Consultation:
+    """What a judge has to judge: the answers of the `arms`, stored under `keys`. `owner` is 'm3' or 'run 3'. The
+    judge's questions are written into `folder`. `judge` is its progress so far."""
+
+    owner: str
+    plan: LadderPlan
+    folder: Path
+    keys: Mapping[Candidate, Sequence[str]]
+    arms: Sequence[ArmProgress]
+    judge: JudgeProgress
+
+
+@dataclass(frozen=True)
+class ConsultationProgress:
+    """How far the judge is. `questions` has the questions about single answers and, once those are answered, the
+    comparisons of the best two candidates."""
+
+    judge: JudgeProgress
+    questions: Sequence[Questions]
+    evaluation: Evaluation
+    answers: Answers
+
+    @property
+    def is_first(self) -> bool:
+        """True while single answers are judged."""
+        return len(self.questions) == 1
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.answers.all_missing and not self.is_first
+
+    def ask(self, context: EngineContext) -> None:
+        evaluation_engine.ask(context, self.evaluation, self.answers.unasked)
+
+
+def consult(context: AppContext, consultation: Consultation) -> ConsultationProgress | None:
+    """Counts the judge's answers. Returns None while a worker writes its questions."""
+    plan, judge = consultation.plan, consultation.judge
+    questions = _open_questions(context, consultation)
+    if questions is None:
+        return None
+    prompts = consultation.folder / f"{ACCEPTABLE if len(questions) == 1 else BETTER}.jsonl"
+    evaluation = evaluation_of(consultation.owner, plan, questions[-1], prompts)
+    wanted, candidate = questions[-1].key_set, judge_worker.candidate_of(plan)
+    declined = tuple(key for key in judge.declined if key in wanted)
+    before = ArmProgress(candidate, len(wanted), declined=declined)
+    answers = evaluation_engine.collect(context, evaluation, [before])
+    (arm,) = answers.arms
+    declined = tuple(dict.fromkeys((*judge.declined, *arm.declined)))
+    judge = replace(judge, answered=arm.answered + len(arm.declined), declined=declined)
+    return ConsultationProgress(judge, questions, evaluation, answers)
+
+
+def spent_micros(context: EngineContext, plan: LadderPlan, folder: Path, since: float) -> int:
+    """Returns the cost in micro-dollars of the judge's answers that arrived `since` then."""
+    judge = judge_worker.candidate_of(plan)
+    questions = filter(None, (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER)))
+    keys = sorted({key for each in questions for key in each.priced.keys})
+    return evaluation_engine.spent_micros(context, plan.price_of, {judge: keys}, since)
+
+
+def cost_problem(plan: LadderPlan, consulted: ConsultationProgress, spent: int, most: int) -> str | None:
+    """Returns a sentence if the judge could cost more than `most` micro-dollars, of which `spent` are spent, else None.
+    It can happen despite the agreed maximum, because answers may have more tokens by the judge's tokenizer than by
+    their model's."""
+    questions, missing = consulted.questions[-1], consulted.answers.all_missing
+    if not missing:
+        return None
+    if spent + judge_worker.max_micros(plan, questions.priced, questions.key_set - missing) <= most:
+        return None
+    return f"Asking {plan.judge} could cost more than was agreed ({usd_micros(most)})."
+
+
+def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: Path) -> Evaluation:
+    """Returns the evaluation of these questions, whose prompts are in the file `prompts`."""
+    priced = questions.priced
+    tokens = dict(zip(priced.keys, priced.tokens, strict=True))
+    read = partial(
+        evaluation_worker.read_questions_file,
+        prompts,
+        plan,
+        longest=judge_worker.MAX_TOKENS,
+        tokens=tokens,
+    )
+    return Evaluation(owner, {judge_worker.candidate_of(plan): sorted(questions.key_set)}, read)
+
+
+def judge_answers(
+    context: EngineContext,
+    plan: LadderPlan,
+    acceptable: Questions | None,
+    better: Questions | None,
+    judge: JudgeProgress,
+) -> JudgeAnswers:
+    """Returns all of the judge's answers so far."""
+    keys = [key for questions in (acceptable, better) if questions for key in questions.priced.keys]
+    texts = {key: answer.text for key, answer in context.store.answers.read(keys).items()}
+    return JudgeAnswers(str(plan.judge), texts, acceptable, better, judge.failed, judge.unpaired)
+
+
+def read_judge_answers(
+    context: EngineContext, plan: LadderPlan, folder: Path, judge: JudgeProgress
+) -> JudgeAnswers:
+    """Returns the same as `judge_answers`, for the questions in `folder`."""
+    acceptable, better = (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER))
+    return judge_answers(context, plan, acceptable, better, judge)
+
+
+def _consultation(step: LadderStep, judge: JudgeProgress) -> Consultation | None:
+    """Returns None while a worker writes the candidates' questions."""
+    keys = step.load_keys()
+    if keys is None:
+        return None
+    names = evaluation_worker.keys_by_candidate(keys)
+    return Consultation(step.owner, step.plan, step.folder, names, step.progress.arms, judge)
+
+
+def _open_questions(context: AppContext, consultation: Consultation) -> Sequence[Questions] | None:
+    """Returns the judge's questions so far: those about single answers and, once all of them are answered or declined,
+    the comparisons. Returns None while a worker writes them."""
+    plan, folder, judge = consultation.plan, consultation.folder, consultation.judge
+
+    def read_or_write(name: str, write: Callable[..., Questions]) -> Questions | None:
+        work = f"{name} {consultation.owner}"
+        questions = None if context.workers.has(work) else judge_worker.read_questions(folder, name)
+        if questions:
+            return questions
+        replies_by_candidate = evaluation_engine.replies(context, consultation.keys, consultation.arms)
+        texts = {arm: [reply.text for reply in replies] for arm, replies in replies_by_candidate.items()}
+        so_far = (read_judge_answers(context, plan, folder, judge),) if name == BETTER else ()
+        return context.workers.poll(work, write, plan, texts, *so_far, context.settings.files, folder)
+
+    first = read_or_write(ACCEPTABLE, judge_worker.write_acceptable_questions)
+    if first is None:
+        return None
+    if first.key_set - context.store.answers.answered(first.priced.keys) - set(judge.declined):
+        return [first]
+    second = read_or_write(BETTER, judge_worker.write_better_questions)
+    return None if second is None else [first, second]
+
+
+def count_progress(consulted: ConsultationProgress, plan: LadderPlan, *, has_pair: bool) -> JudgeProgress:
+    """Returns the judge's progress. `has_pair` is True if two candidates will be compared; how many comparisons that
+    takes is at first only known as a maximum."""
+    judge, first = consulted.judge, len(consulted.questions[0].key_set)
+    if consulted.is_first:
+        return replace(judge, of=first + 2 * plan.n_holdout * has_pair)
+    return replace(judge, of=first + len(consulted.questions[1].key_set), answered=first + judge.answered)
+
+
+@dataclass(frozen=True)
+class ResultStep:
+    """A run whose tuned model is being evaluated, at a tick."""
+
+    context: AppContext
+    run: Run
+    plan: Plan
+
+    @property
+    def owner(self) -> str:
+        return f"run {self.run.id}"
+
+    @property
+    def progress(self) -> Progress:
+        return Progress.from_json(self.run.progress)
+
+    @property
+    def judge(self) -> JudgeProgress:
+        return self.progress.judge or JudgeProgress()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run's plots and of the judge's questions. It is deleted with the dataset."""
+        return self.context.settings.data / "plots" / f"run-{self.run.id}"
+
+
+def take_run_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress], run_micros: int) -> bool:
+    """Asks the judge the questions without a verdict, once both models have answered. Returns True once nothing is left
+    to ask. `run_micros` is the cost of the training and of both models' answers."""
+    context, run, plan, judge = step.context, step.run, step.plan, step.judge
+    if plan.judge is None:
+        return True
+    if judge.failed or judge.unpaired:
+        return not context.llm.drop(step.owner)  # questions under way will be billed, so wait for them
+    ladder_plan = _plan_of_run(step, tuple(evaluation.keys))
+    consultation = Consultation(step.owner, ladder_plan, step.folder / "judge", evaluation.keys, arms, judge)
+    consulted = consult(context, consultation)
+    if consulted is None or consulted.is_complete:
+        return consulted is not None
+    provider = plan.judge.partition("/")[0]
+    # The rows must be scanned before it is known whether the judge may read them.
+    scan_missing = data_policy.unscanned(context, run.dataset_id, [provider])
+    so_far = run_micros + spent_on_run(step)
+    problem = consulted.answers.failed or cost_problem(ladder_plan, consulted, so_far, plan.maximum_micros)
+    if problem is None and scan_missing is None:
+        problem = data_policy.dataset_refusal(context, run.dataset_id, [provider], plan.overridden)
+    judge = count_progress(consulted, ladder_plan, has_pair=True)
+    if problem:
+        judge = replace(judge, failed=problem) if consulted.is_first else replace(judge, unpaired=problem)
+    note = scan_missing or (None if problem else evaluation_engine.waiting_note(context, [plan.judge]))
+    answers, now = len(evaluation.all_keys), context.clock()
+    progress = replace(
+        step.progress,
+        judge=judge,
+        evaluated=answers + judge.answered,
+        to_evaluate=answers + judge.of,
+        note=note,
+    )
+    if progress != step.progress:
+        with context.store.transaction():
+            moved = context.store.runs.move(
+                run, "evaluating", now=now, progress=progress.to_json(), next_at=now
+            )
+            if moved:
+                notifications.show_progress(context, moved)
+    if problem is None and scan_missing is None:
+        consulted.ask(context)
+    return False
+
+
+def spent_on_run(step: ResultStep) -> int:
+    """Returns the judge's cost in micro-dollars."""
+    if step.plan.judge is None:
+        return 0
+    folder, since = step.folder / "judge", step.run.state_since
+    return spent_micros(step.context, _plan_of_run(step, ()), folder, since)
+
+
+def answers_about_run(step: ResultStep) -> JudgeAnswers | None:
+    """Returns the judge's answers, None if there is no judge."""
+    if step.plan.judge is None:
+        return None
+    folder = step.folder / "judge"
+    return read_judge_answers(step.context, _plan_of_run(step, ()), folder, step.judge)
+
+
+def price_of_judge(plan: Plan) -> PriceRow:
+    """Returns the price of the plan's judge, which it must have."""
+    rows = PriceList.from_json(plan.prices).rows
+    return next(row for row in reversed(rows) if row.model == plan.judge)
+
+
+def _plan_of_run(step: ResultStep, arms: tuple[Candidate, ...]) -> LadderPlan:
+    """Returns the plan that the judge's questions are made from, as if a measurement compared these candidates."""
+    plan, judge = step.plan, str(step.plan.judge)
+    return LadderPlan(
+        dataset=plan.dataset,
+        version=plan.dataset_version,
+        task="free_text",
+        train_sha256=plan.train_sha256,
+        holdout_sha256=plan.holdout_sha256,
+        n_holdout=plan.n_holdout,
+        labels=(),
+        arms=arms,
+        prompt=None,
+        bar=0.0,
+        documents=(),
+        prices=PriceList((price_of_judge(plan),), PriceList.from_json(plan.prices).read_on).to_json(),
+        judge=judge,
+        thinking=(judge,) if step.context.settings.thinks(judge) else (),
+    )

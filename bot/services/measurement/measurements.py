@@ -1,0 +1,529 @@
+"""What evaluations and learning curves have in common: agreeing to the cost, cards, cancelling and ending, and answers
+to people's questions about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Literal
+
+from bot import logs
+from bot.cards.common import freeze as freeze_cards
+from bot.cards.common import judge_agreement
+from bot.cards.common.blocks import CardBlock, Message, escape
+from bot.cards.common.general import text_message
+from bot.cards.evidence import evaluation_details
+from bot.cards.evidence import evaluation_results as ladder_views
+from bot.cards.evidence import evaluations as views
+from bot.cards.evidence import learning_curves as curve_views
+from bot.cards.evidence import prompt_search as prompt_views
+from bot.cards.evidence import sealed_rows as sealed_views
+from bot.context import AppContext
+from bot.rules import judge_agreement as judge_agreement_rules
+from bot.rules import units
+from bot.rules.budgets import Budget
+from bot.rules.judge_agreement import UNCHECKED, HumanAgreement
+from bot.rules.permissions import VALID_FOR_S, Request
+from bot.services.common import authorization, budgets, candidates, freeze_scope
+from bot.services.datasets import data_policy, datasets, sealed_rows
+from bot.services.datasets.data_policy import EgressPermission, Forbidden, Unsure
+from bot.services.datasets.datasets import CheckedDataset
+from bot.services.evidence import checked_judges, judge_worker, measurement_notes
+from bot.services.evidence.judge_worker import PairsForPeople
+from bot.services.evidence.measured_candidates import folder_of, known_ladder, load_measured
+from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.learning_curves import plan_of
+from bot.values.runs import Refusal
+from storage.evaluations import NewMeasurement
+from storage.records import Draft, Measurement
+from trainers.evaluation.results import Curve, Ladder, Rung
+from trainers.evaluation.scores import HOW_READ
+from trainers.money import to_micros, usd_micros
+
+FAULTS = 3
+LOOK_FOR_EXPIRY_S = 60.0
+OPEN = ("asked", "running")
+
+
+def pairs_for_people(context: AppContext, measurement: Measurement) -> PairsForPeople | None:
+    """Returns the pairs of answers that people can compare, None if there are none or their folder was lost."""
+    return judge_worker.read_for_people(folder_of(context, measurement))
+
+
+def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreement:
+    """Returns how people chose between the answers of the two best candidates."""
+    labels = context.store.preferences.of(measurement.id)
+    judge = LadderProgress.from_json(measurement.progress).judge
+    pair = judge.pair if judge else None
+    if pair:
+        better = pair.first.key
+    else:  # each person sees the two in an order of their own, so the first label says nothing about which is better
+        rungs = Ladder.from_json(measurement.result).rungs if measurement.result else ()
+        better = judge_worker.best_two(rungs)[0].arm.key if rungs else ""
+    return judge_agreement_rules.summarize_labels(labels, better)
+
+
+def dataset_to_measure(
+    context: AppContext, dataset: str, person: str, channel: str
+) -> CheckedDataset | Refusal:
+    """Returns the dataset if this person may have it measured, with the result posted in this channel."""
+    refusal = authorization.refusal(context, person, "measure", channel)
+    refusal = refusal or authorization.channel_refusal(context, channel)
+    return refusal or datasets.load_usable(context, dataset, person, channel, is_posted=True)
+
+
+def find_open_duplicate(context: AppContext, plan: str) -> Measurement | None:
+    """Returns an open measurement with the same plan (as JSON). Call it in the transaction that adds the new one."""
+    return next((other for other in context.store.measurements.open() if other.plan == plan), None)
+
+
+def add(
+    context: AppContext,
+    new: NewMeasurement,
+    permission: EgressPermission,
+    *,
+    action: Literal["measure", "curve"],
+) -> Measurement:
+    """Records a measurement and posts its card, with notes about data rules that were overridden or advise against it;
+    the ticks do the rest."""
+    now = context.clock()
+    with context.store.transaction():
+        measurement = context.store.measurements.add(new, now=now)
+        subject = f"measurement {measurement.id}"
+        context.audit(new.requested_by, action, subject)
+        show(context, measurement)
+        data_policy.record_egress(context, permission, new.requested_by, subject)
+        if permission.notes:
+            notes = text_message(f"m{measurement.id}: {escape(' '.join(permission.notes))}")
+            context.post(new.channel, notes.letter(), dedupe=f"rules of {subject}")
+    return measurement
+
+
+def show(context: AppContext, measurement: Measurement, why: str = "") -> None:
+    """Posts the card with the measurement's progress, or edits it. `why` is our own text and may hold mrkdwn."""
+    context.show(
+        card_of(measurement),
+        measurement.channel,
+        _message(context, measurement, why),
+        concerns=measurement.requested_by,
+        progress=measurement.state in OPEN,
+    )
+
+
+def card_of(measurement: Measurement) -> str:
+    return f"measurement {measurement.id}"
+
+
+def result_card_of(context: AppContext, measurement: Measurement) -> str:
+    """Returns the name of the card with the result: the measurement's own, unless an older version of the bot posted a
+    second one."""
+    second = f"measured {measurement.id}"
+    return second if context.store.outbox.card(second) else card_of(measurement)
+
+
+def _message(context: AppContext, measurement: Measurement, why: str) -> Message:
+    message, freeze = _card(context, measurement, why), freeze_scope.measurement_freeze(context, measurement)
+    return freeze_cards.add_freeze_notice(message, freeze) if freeze else message
+
+
+def _card(context: AppContext, measurement: Measurement, why: str) -> Message:
+    if measurement.kind == "curve":
+        return _curve_card(context, measurement, why)
+    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    if measurement.state not in OPEN:
+        return views.closed_card(measurement, plan, progress, why)
+    if progress.stage == "asking":
+        left = _remaining_budget(context, measurement)
+        test = sealed_rows.load_test(context.store, measurement)
+        if test:
+            return sealed_views.request_card(measurement, plan, progress, left, test)
+        return views.request_card(measurement, plan, progress, left)
+    return views.progress_card(measurement, plan, progress, context.clock())
+
+
+def _curve_card(context: AppContext, measurement: Measurement, why: str) -> Message:
+    plan = plan_of(measurement.plan)
+    if measurement.state in OPEN:
+        return curve_views.progress_card(plan.title)
+    if measurement.result is None:
+        return curve_views.failure_card(plan.title, why)
+    return result_card(context, measurement, measurement.result)
+
+
+def _remaining_budget(context: AppContext, measurement: Measurement) -> Budget:
+    return budgets.tightest(context, measurement.channel, measurement.requested_by)
+
+
+def settle_cost(context: AppContext, measurement: Measurement, progress: LadderProgress) -> None:
+    """Goes on once the maximum cost is known: a free measurement begins; any other fails if the budget refuses it, else
+    reserves the money and waits for a person to agree. Sealed rows wait for a person even if opening them is free."""
+    now, most = context.clock(), progress.most_micros
+    with context.store.transaction():  # so that no approval can spend the same money in between
+        refusal = _budget_refusal(context, measurement, most)
+        if refusal:
+            # the progress names the files that were written for it, which a deletion has to find
+            end(context, measurement, "failed", refusal, progress=progress)
+        elif most or sealed_rows.opens_sealed_rows(measurement):
+            moved = context.store.measurements.move(
+                measurement,
+                "asked",
+                now=now,
+                progress=progress.to_json(),
+                reserved_micros=most,
+                month=units.month_of(now),
+                next_at=now + LOOK_FOR_EXPIRY_S,
+                tries=0,
+            )
+            if moved:
+                show(context, moved)
+        else:
+            _begin(context, measurement, progress.start(now), now)
+
+
+def agree(context: AppContext, number: int, person: str) -> Measurement | Refusal:
+    """Begins a measurement after a person agreed to its cost, which was reserved when the card asked."""
+    refusal = _agreement_refusal(context, number, person)
+    if refusal:
+        return refusal
+    now, subject = context.clock(), f"measurement {number}"
+    with context.store.transaction():
+        measurement = context.store.measurements.get(number)
+        if measurement is None or measurement.state != "asked":
+            return state_refusal(number, measurement)
+        progress = LadderProgress.from_json(measurement.progress)
+        if progress.stage != "asking":
+            return Refusal(
+                f"The cost of m{number} is still being computed; its card will show it in a moment."
+            )
+        if units.month_of(now) != measurement.month and (  # it was reserved in a month that is over
+            over_budget := _budget_refusal(context, measurement, progress.most_micros)
+        ):
+            return Refusal(over_budget)
+        moved = _begin(context, measurement, progress.start(now, person), now)
+        if moved is None:
+            return state_refusal(number, context.store.measurements.get(number))
+        context.audit(person, "agree", subject, f"up to {usd_micros(progress.most_micros)}")
+    return moved
+
+
+def expire_or_wait(context: AppContext, measurement: Measurement) -> None:
+    """Waits for somebody to agree to the cost, for 24 hours."""
+    now = context.clock()
+    if now - measurement.created_at > VALID_FOR_S:
+        end(context, measurement, "cancelled", "Nobody agreed to its cost within 24 hours.")
+    else:
+        context.store.measurements.move(measurement, "asked", now=now, next_at=now + LOOK_FOR_EXPIRY_S)
+
+
+def _budget_refusal(context: AppContext, measurement: Measurement, most: int) -> str | None:
+    """Returns why `most` micro-dollars may not be spent on this measurement, and what to do about it."""
+    limit = to_micros(context.settings.budget.measurement_usd)
+    if most > limit:
+        return (
+            f"It could cost up to {usd_micros(most)}, and the limit for one measurement is {usd_micros(limit)}. "
+            "Name fewer models or rungs (`rungs=zero`), or raise `measurement_usd` under [budget] in finetune.toml."
+        )
+    return budgets.refusal(context, measurement.channel, measurement.requested_by, most, "measurement")
+
+
+def _begin(
+    context: AppContext, measurement: Measurement, started: LadderProgress, now: float
+) -> Measurement | None:
+    """Starts a measurement, None if another thread moved it first. Call it inside a transaction."""
+    moved = context.store.measurements.move(
+        measurement,
+        "running",
+        now=now,
+        progress=started.to_json(),
+        reserved_micros=started.most_micros,
+        month=units.month_of(now),
+    )
+    if moved:
+        show(context, moved)
+    return moved
+
+
+def cancel(context: AppContext, measurement: Measurement, *, spent_micros: int = 0, reason: str = "") -> None:
+    """Ends a measurement that a person asked to cancel. `reason` may hold mrkdwn."""
+    by = f"Cancelled by <@{measurement.cancel_asked_by}>."
+    end(context, measurement, "cancelled", f"{by} {reason}".strip(), actual_micros=spent_micros)
+
+
+def finish(
+    context: AppContext,
+    measurement: Measurement,
+    result: str,
+    *,
+    spent_micros: int,
+    progress: str | None = None,
+) -> Measurement | None:
+    """Ends a measurement with a result, which replaces its card; `result` and `progress` are JSON. Returns None if
+    another thread ended it first. Call it inside a transaction."""
+    moved = close(context, measurement, result, spent_micros=spent_micros, progress=progress)
+    if moved:
+        show_result(context, moved)
+    return moved
+
+
+def close(
+    context: AppContext,
+    measurement: Measurement,
+    result: str,
+    *,
+    spent_micros: int,
+    progress: str | None = None,
+) -> Measurement | None:
+    """Like `finish`, but leaves the card as it is."""
+    changes = {} if progress is None else {"progress": progress}
+    moved = context.store.measurements.move(
+        measurement, "done", now=context.clock(), result=result, actual_micros=spent_micros, **changes
+    )
+    if moved:
+        context.audit("finetune", "measured", f"measurement {moved.id}")
+    return moved
+
+
+def show_result(context: AppContext, measurement: Measurement) -> None:
+    message = result_card(context, measurement, measurement.result or "")
+    context.show(card_of(measurement), measurement.channel, message, concerns=measurement.requested_by)
+
+
+def end(
+    context: AppContext,
+    measurement: Measurement,
+    state: Literal["failed", "cancelled"],
+    why: str,
+    *,
+    actual_micros: int = 0,
+    progress: LadderProgress | None = None,
+) -> None:
+    """Ends a measurement without a result, and releases the reserved money that was not spent. `why` may hold
+    mrkdwn."""
+    changes = {} if progress is None else {"progress": progress.to_json()}
+    with context.store.transaction():
+        moved = context.store.measurements.move(
+            measurement, state, now=context.clock(), error=why, actual_micros=actual_micros, **changes
+        )
+        if moved is None:
+            return
+        subject = f"measurement {moved.id}"
+        context.audit("finetune", state, subject, why)
+        show(context, moved, why)
+        if state == "failed":  # Slack notifies nobody of an edited card
+            name = context.link(card_of(moved), f"measurement m{moved.id}")
+            body, who = text_message(f"Your {name} failed. {why}").body(), moved.requested_by
+            context.send(Draft("direct", moved.channel, body, dedupe=f"end of {subject}", person=who))
+
+
+def retry_or_fail(context: AppContext, measurement: Measurement, spent_micros: Callable[[], int]) -> None:
+    """Repeats a step that stopped with an error of the bot. After a few attempts the measurement fails, with
+    `spent_micros()` as its cost."""
+    now = context.clock()
+    if measurement.tries + 1 >= FAULTS:
+        why = f"The bot ran into an error while measuring, {FAULTS} times in a row. {logs.sorry()}"
+        end(context, measurement, "failed", why, actual_micros=spent_micros())
+        return
+    context.store.measurements.move(
+        measurement, measurement.state, now=now, tries=measurement.tries + 1, next_at=now + 5
+    )
+
+
+def current_card(context: AppContext, number: int, person: str, channel: str) -> Message | Refusal:
+    """Returns the card of a measurement's result, or of its progress."""
+    measurement = _visible_measurement(context, number, person, channel)
+    if measurement is None:
+        return state_refusal(number, None)
+    if measurement.result is None:
+        return _message(context, measurement, measurement.error or "")
+    return result_card(context, measurement, measurement.result)
+
+
+def details(context: AppContext, number: int, person: str, channel: str) -> Sequence[CardBlock] | Refusal:
+    """Returns the details that the card of a result has no room for."""
+    measurement = _visible_measurement(context, number, person, channel)
+    if measurement is None or measurement.result is None:
+        return state_refusal(number, measurement)
+    if measurement.kind == "curve":
+        return curve_views.details(Curve.from_json(measurement.result), _label_usd(measurement))
+    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    ladder = known_ladder(context.store, context.settings.files, measurement)
+    judge = checked_judges.judge_of_measurement(context, measurement, may_show=False)
+    people = judge.checks if judge else UNCHECKED
+    earlier = preferences_of(context, measurement) if plan.judge else None
+    prompt = prompt_views.details(plan, progress.search)
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    may_show = not prompt or authorization.may_show_rows(context, dataset, channel)
+    blocks = evaluation_details.details(
+        ladder,
+        spent_micros=measurement.actual_micros,
+        lost_micros=progress.lost_micros,
+        estimated_micros=progress.most_micros,
+        how_read=HOW_READ if plan.labels else None,
+        notes=[
+            *measurement_notes.judge_notes(plan, progress.judge, ladder, people),
+            *(judge_agreement.earlier_choices(earlier) if earlier else []),
+            *views.shots_notes(progress.shots),
+            *views.fewer_examples(plan),
+            *views.left_out(progress.arms),
+            *views.declined(progress.arms),
+            *measurement_notes.withheld_notes(plan),
+            *([] if may_show else [prompt_views.KEPT_FROM_HERE]),
+            *measurement_notes.looks_notes(context.store, measurement, ladder),
+        ],
+    )
+    return (*blocks, *prompt) if may_show else blocks
+
+
+def _visible_measurement(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
+    """Returns the measurement, None if there is none or this person may not know of it."""
+    measurement = context.store.measurements.get(number)
+    if measurement is None:
+        return None
+    dataset = context.store.datasets.get(measurement.dataset_id).name
+    return measurement if authorization.may_use_dataset(context, dataset, person, channel) else None
+
+
+def result_card(
+    context: AppContext, measurement: Measurement, result: str, *, for_people: bool | None = None
+) -> Message:
+    """Returns the card of a result, given as JSON. `for_people` is True if answers may be shown in its channel; None
+    looks that up."""
+    if measurement.kind == "curve":
+        return _curve_result_card(context, measurement, Curve.from_json(result))
+    plan = LadderPlan.from_json(measurement.plan)
+    progress = LadderProgress.from_json(measurement.progress)
+    own = Ladder.from_json(result)
+    test = sealed_rows.load_test(context.store, measurement)
+    if test:
+        return sealed_views.result_card(own, measurement.id, test, progress.outcome)
+    ladder = known_ladder(context.store, context.settings.files, measurement)
+    answers = judge_worker.read_answers(folder_of(context, measurement))
+    pairs = pairs_for_people(context, measurement)
+    has_answers = bool(answers or (pairs and pairs.rows))
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    if has_answers and for_people is None:
+        for_people = authorization.may_show_rows(context, dataset, measurement.channel)
+    judge = checked_judges.judge_of_measurement(context, measurement, may_show=bool(for_people))
+    people = judge.checks if judge else UNCHECKED
+    notes = measurement_notes.card_notes(context.store, measurement, ladder, people)
+    encoder = None
+    if plan.labels:
+        encoder = candidates.encoder_target(context.settings, context.trainers)
+    return ladder_views.card(
+        ladder,
+        own=[rung.arm for rung in own.rungs],
+        number=measurement.id,
+        notes=notes,
+        for_people=bool(has_answers and for_people),
+        judge=judge,
+        is_searched=progress.search is not None,
+        encoder=encoder,
+    )
+
+
+def _curve_result_card(context: AppContext, measurement: Measurement, curve: Curve) -> Message:
+    settings = context.store.dataset_settings.get(curve.dataset)
+    return curve_views.card(
+        curve,
+        number=measurement.id,
+        label_usd=_label_usd(measurement),
+        bar=settings.bar if settings else None,
+        free=_free_candidates(context, curve),
+    )
+
+
+def _free_candidates(context: AppContext, curve: Curve) -> tuple[Rung, ...]:
+    """Returns the free candidates that were measured on the curve's held-out rows."""
+    files = context.settings.files
+    measured = load_measured(context.store, files, curve.dataset, curve.holdout_sha256)
+    rungs = measured.ladder.rungs if measured else ()
+    return tuple(rung for rung in rungs if rung.arm.is_free)
+
+
+def _label_usd(measurement: Measurement) -> Decimal | None:
+    plan = plan_of(measurement.plan)
+    return Decimal(plan.label_usd) if plan.label_usd else None
+
+
+def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
+    """Records the request to cancel; the next tick carries it out. `here` is the channel where the person typed the
+    number, None if they pressed a button on the card."""
+    measurement = context.store.measurements.get(number)
+    if measurement is None:
+        return state_refusal(number, None)
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    is_known = here in (None, measurement.channel) or authorization.may_use_dataset(
+        context, dataset.name, person, here
+    )
+    if measurement.state not in OPEN:
+        return state_refusal(number, measurement if is_known else None)
+    request = Request(measurement.requested_by, dataset.uploaded_by, measurement.created_at)
+    refusal = authorization.refusal(context, person, "cancel", request=request)
+    if refusal:
+        return refusal if is_known else state_refusal(number, None)
+    if measurement.cancel_asked_by:
+        first = measurement.cancel_asked_by
+        return Refusal(f"m{number} is already being cancelled, as <@{first}> asked.")
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.measurements.move(
+            measurement, measurement.state, now=now, cancel_asked_by=person, next_at=now
+        )
+        if moved:
+            context.audit(person, "cancel", f"measurement {number}")
+    return f"Cancelling m{number} …" if moved else Refusal(f"m{number} changed just now; try again.")
+
+
+def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal | None:
+    """Returns why this person can't agree to the cost, None if they can."""
+    measurement = context.store.measurements.get(number)
+    refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
+    if refused or measurement is None:
+        return refused
+    if sealed_rows.opens_sealed_rows(measurement):  # if the model passes, it is deployed
+        refused = authorization.refusal(context, person, "promote", measurement.channel)
+        if refused:
+            return refused
+    overridden = data_policy.overridden_rules(context, f"measurement {number}")
+    receivers = providers(measurement)
+    refusal = data_policy.dataset_refusal(context, measurement.dataset_id, receivers, overridden)
+    if refusal:
+        return Refusal(refusal)
+    return data_policy.prompts_refusal(context, prompts_of(measurement), measurement.dataset_id, receivers)
+
+
+def providers(measurement: Measurement) -> set[str]:
+    """Returns the names of the providers that its rows are sent to."""
+    if measurement.kind != "ladder":
+        return set()
+    return {name.split("/", 1)[0] for name in LadderPlan.from_json(measurement.plan).price_of}
+
+
+def prompts_of(measurement: Measurement) -> tuple[str, ...]:
+    """Returns the prompts that it was asked with, which were in no file that was scanned: the one that a person typed,
+    and the one that an earlier measurement found."""
+    if measurement.kind != "ladder":
+        return ()
+    plan = LadderPlan.from_json(measurement.plan)
+    # The prompt of its own search was written at these providers, from rows that may go there.
+    is_found_earlier = plan.search is None and any(arm.rung == "optimised" for arm in plan.arms)
+    texts = (plan.prompt, plan.optimised) if is_found_earlier else (plan.prompt,)
+    return tuple(text for text in texts if text)
+
+
+def state_refusal(number: int, measurement: Measurement | None) -> Refusal:
+    """Refuses a request that does not fit the measurement's state. None: there is no such measurement."""
+    if measurement is None:
+        return Refusal(f"There is no measurement m{number}. `/finetune baseline DATASET` makes one.")
+    states = {"asked": "has not begun", "running": "is under way", "done": "is done", "failed": "failed"}
+    why = f": {measurement.error}" if measurement.error else "."
+    return Refusal(f"m{number} {states.get(measurement.state, 'was cancelled')}{why}")
+
+
+def egress_refusal(context: AppContext, measurement: Measurement) -> Unsure | Forbidden | None:
+    """Returns why the measurement's rows and prompts may not go to its providers now, by what was found in them and by
+    today's rules; None if they may."""
+    overridden = data_policy.overridden_rules(context, f"measurement {measurement.id}")
+    return data_policy.egress_now(
+        context, measurement.dataset_id, providers(measurement), overridden, prompts_of(measurement)
+    )

@@ -1,0 +1,134 @@
+"""Counts the calls to models in use, month by month, as their trainers report them, with their cost and saving.
+
+The counts of this month and the last are read every few minutes. A month's dollars are computed again if its calls or
+the day have changed, with the prices and the evidence of that moment.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date, timedelta
+from functools import partial
+
+from bot.cards.common.candidates import alternative_name
+from bot.context import AppContext
+from bot.rules import calibration as rules
+from bot.rules import units
+from bot.rules.bills import Rates, Traffic
+from bot.rules.calibration import CallTotals
+from bot.rules.plans import plan_from_json
+from bot.rules.prices import rates_from_row
+from bot.rules.promotion import alias_for
+from bot.rules.units import Volume
+from bot.services.datasets import datasets
+from bot.services.decisions import estimate_requests, estimates
+from bot.services.decisions.estimate_inputs import measured_alternatives
+from bot.services.decisions.estimates import EstimateResult
+from bot.services.evidence import evidence
+from bot.values.runs import ModelEnded, Refusal
+from storage.actuals import ActualMonth
+from storage.promotions import Promotion
+from storage.records import Model
+from trainers.client import Trainer
+from trainers.money import to_micros
+
+# For plans without a volume; it doesn't matter, since the counted calls replace it.
+ANY_VOLUME = Volume(1_000_000, "tokens")
+
+
+def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: Model) -> None:
+    """Updates the months of a dataset. `promotion` is current, and its `model` is at this trainer. Raises
+    TrainerError."""
+    today = context.today()
+    since = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
+    uses = _count_calls(context, trainer, promotion.dataset, since)
+    if uses is None:
+        return
+    this_month = (model.name, units.month_of(context.clock()))
+    for (name, month), use in {this_month: CallTotals(), **uses}.items():
+        before = context.store.actuals.get(promotion.dataset, name, month)
+        counted = (before.calls, before.prompt_tokens, before.completion_tokens) if before else None
+        is_of_today = before is not None and units.day_of(before.at) == today
+        if counted != (use.calls, use.prompt_tokens, use.completion_tokens) or not is_of_today:
+            context.store.actuals.keep(_actual_month(context, promotion.dataset, name, month, use))
+
+
+def _count_calls(
+    context: AppContext, trainer: Trainer, dataset: str, since: date
+) -> Mapping[tuple[str, str], CallTotals] | None:
+    """Returns the calls by our model's name and month; None if the trainer doesn't count them."""
+    days = trainer.alias_usage(alias_for(dataset), since)
+    if days is None:
+        return None
+    called = {day.model for day in days}
+    names = {
+        model.provider_model: model.name
+        for name in called
+        for model in context.store.models_at_provider(name)
+        if model.provider == trainer.provider.name
+    }
+    uses: defaultdict[tuple[str, str], CallTotals] = defaultdict(CallTotals)
+    for day in days:
+        if day.model in names:
+            place = names[day.model], day.day[:7]
+            uses[place] = uses[place].plus(day.calls, day.prompt_tokens, day.completion_tokens)
+    return uses
+
+
+def _actual_month(context: AppContext, dataset: str, name: str, month: str, use: CallTotals) -> ActualMonth:
+    now = context.clock()
+    counted = ActualMonth(
+        dataset=dataset,
+        model=name,
+        month=month,
+        calls=use.calls,
+        prompt_tokens=use.prompt_tokens,
+        completion_tokens=use.completion_tokens,
+        micros=None,
+        alternative=None,
+        alternative_micros=None,
+        at=now,
+    )
+    result = _estimate_again(context, name)
+    if isinstance(result, Refusal):
+        return counted
+    spans = [(each.at, each.ended_at or now) for each in context.store.promotions.of(dataset, name)]
+    share, inputs = rules.share_of_month(month, spans), result.inputs
+    tuned: Rates | object = inputs.tuned if inputs else rates_from_row(result.prices[0])
+    if isinstance(tuned, Rates):
+        usd = rules.tuned_calls_usd(use, tuned, inputs.traffic if inputs else Traffic(), share)
+        counted = replace(counted, micros=to_micros(usd))
+    if inputs and result.alternative:
+        usd = rules.alternative_usd(use, inputs, share)
+        other = alternative_name(result.alternative)
+        counted = replace(counted, alternative=other, alternative_micros=to_micros(usd))
+    return counted
+
+
+def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
+    """Estimates the model's plan again, with the dataset's current evidence and prices."""
+    model = context.store.model(name)
+    run = context.store.runs.get(model.run_id) if model else None
+    version = context.store.datasets.get(run.dataset_id) if run else None
+    report = datasets.report_of(version) if version else None
+    if run is None or version is None or report is None:
+        return Refusal("Its dataset was deleted.")
+    question = estimate_requests.question_of(plan_from_json(run.plan))
+    measured = evidence.load_evidence(context, version, report, None)
+    estimate = partial(
+        estimates.make_estimate,
+        context.settings,
+        version.name,
+        report,
+        today=context.today(),
+        is_trained=True,
+    )
+    has_volume = question.volume is not None and question.volume.amount
+    question = replace(question, volume=question.volume if has_volume else ANY_VOLUME)
+    result, best = estimate(question, evidence=measured), measured_alternatives(measured).cheapest
+    if isinstance(result, ModelEnded) and best and best.arm.model:
+        # The model that was in use at the time of the plan has ended, so the best living alternative replaces it.
+        return estimate(replace(question, current=best.arm.model), evidence=measured)
+    return result

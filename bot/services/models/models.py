@@ -1,0 +1,476 @@
+"""Tuned models by the names that people use: finds and lists them, shows their promotion cards, and answers `try`.
+
+A question from a person is sent by the same threads as those of measurements, but before them, because a person waits.
+Its maximum cost is reserved first. Without a clear answer it counts as spent, and the question is not sent again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+
+from bot.cards.common import freeze as freeze_cards
+from bot.cards.common.blocks import CardBlock, Listing
+from bot.cards.common.blocks import Message as Card
+from bot.cards.common.candidates import arm_name
+from bot.cards.common.plan_money import foreseen_text
+from bot.cards.datasets.datasets import unchecked_dataset
+from bot.cards.models import models as views
+from bot.cards.models import tried_answers as answer_views
+from bot.cards.models.deployments import stopped_refusal
+from bot.cards.models.models import ModelActuals, ModelEntry, PromotionSummary, SealedProof
+from bot.context import AppContext, CoreContext
+from bot.llm_client import TEMPLATE_TOKENS, Question, key_of
+from bot.rules import units
+from bot.rules.budgets import question_micros
+from bot.rules.facts import Looks
+from bot.rules.plans import Plan, plan_from_json
+from bot.rules.promotion import PromotionEvidence, compare_models, find_objections
+from bot.services.common import authorization, budgets, freeze_scope
+from bot.services.datasets import data_policy
+from bot.services.evidence import evidence, notifications
+from bot.services.evidence.looks import load_looks_at_run
+from bot.services.models import deployments
+from bot.values.runs import Refusal
+from storage.promotions import Promotion
+from storage.questions import NewAsk, TriedAnswer
+from storage.records import Ask, Draft, Model, Run
+from trainers.chat_parameters import thinking_tokens
+from trainers.evaluation.results import Candidate, Ladder
+from trainers.money import usd_micros
+from trainers.pricing import PriceList, PriceRow, tuned_price
+from trainers.types import Answer, Message
+
+MAX_TOKENS = 300
+PATIENCE_S = 15 * 60
+SHOWN = 40  # lines that fit on a card
+
+
+def ask(context: AppContext, name: str, text: str, person: str, channel: str) -> Ask | Refusal:
+    """Records a question and reserves its maximum cost; later ticks answer it. `name` is that of a model, or of a
+    dataset, which means the model in use for it."""
+    refusal = authorization.refusal(context, person, "try", channel)
+    if refusal:
+        return refusal
+    model = find_to_use(context, name, person, channel, or_dataset=True)
+    if isinstance(model, Refusal):
+        return model
+    price = price_of(context, model)
+    if isinstance(price, Refusal):
+        return price
+    plan, row = _plan(context, model), context.settings.provider(model.provider)
+    stopped = machine_refusal(context, model)
+    if stopped:
+        return stopped
+    refusal = data_policy.typed_text_refusal(context, text, "Your question", plan.dataset_id, [row])
+    if refusal:
+        return refusal
+    most = _max_micros(context, model, price, text)
+    freeze = freeze_scope.question_freeze(context, most)
+    if freeze:
+        return Refusal(freeze_cards.refusal(freeze, "Models that cost money can't be asked now"))
+    now = context.clock()
+    with context.store.transaction():
+        too_dear = budgets.refusal(context, channel, person, most, "question")
+        if too_dear:
+            return Refusal(too_dear)
+        new = NewAsk(person, channel, model.name, plan.dataset, text, units.month_of(now), most)
+        ask = context.store.questions.add(new, now=now)
+        context.audit(person, "try", f"model {model.name}", f"up to {usd_micros(most)}" if most else "")
+    return ask
+
+
+def find_of_run(context: AppContext, number: int, person: str, channel: str) -> Model | Refusal:
+    """Returns the model of a run if this person may ask it in this channel, and it answers."""
+    refusal = authorization.refusal(context, person, "try", channel)
+    if refusal:
+        return refusal
+    run = context.store.runs.get(number)
+    model = find_to_use(context, (run and run.model) or f"run {number}", person, channel)
+    if isinstance(model, Refusal):
+        return model
+    return machine_refusal(context, model) or model
+
+
+def machine_refusal(context: AppContext, model: Model) -> Refusal | None:
+    """Returns why a model that needs a machine by the hour doesn't answer, None if it does."""
+    if _plan(context, model).hosting is None or deployments.is_running(context, model.run_id):
+        return None
+    title = context.settings.title_of(model.provider)
+    machine = notifications.link_to_machine(context, model.run_id)
+    return Refusal(stopped_refusal(model.name, title, machine))
+
+
+def deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
+    run = context.store.runs.get(model.run_id)
+    if run is None or context.store.datasets.get(run.dataset_id).forgotten_at is None:
+        return None
+    return Refusal(f"`{model.name}` was deleted with its dataset. `/finetune models` lists the others.")
+
+
+def find_to_use(
+    context: AppContext, name: str, person: str, channel: str, *, or_dataset: bool = False
+) -> Model | Refusal:
+    """Finds a model for somebody who asks or deploys it. With `or_dataset` the name may be that of a dataset, which
+    means the model in use for it."""
+    visible = authorization.visible_datasets(context, person, channel)
+    if or_dataset and name in visible and not context.store.model(name):
+        standing = context.store.promotions.current(name)
+        name = standing.model if standing else name
+    model = find(context, name, visible)
+    if isinstance(model, Refusal):
+        return model
+    # What is visible may rest on an answer of some minutes ago, which is enough for reading only.
+    dataset = _dataset_of(context, model)
+    may_act = authorization.may_act_on(context, dataset, person, channel)
+    if may_act is None:
+        return Refusal(unchecked_dataset(dataset))
+    return model if may_act else find(context, name, visible - {dataset})
+
+
+def find(context: AppContext, name: str, datasets: Collection[str]) -> Model | Refusal:
+    """Finds a model by its name. `datasets` are those that the person may know about; models of others are treated as
+    if they didn't exist."""
+    by_name = context.store.model(name)
+    candidates = [by_name] if by_name else context.store.models_at_provider(name)
+    existing_model = next((model for model in candidates if _dataset_of(context, model) in datasets), None)
+    if existing_model:
+        return deleted_refusal(context, existing_model) or existing_model
+    names = context.store.model_names(datasets)
+    if not names:
+        return Refusal("There are no tuned models yet. `/finetune start DATASET` trains one.")
+    existing = "There are " + ", ".join(f"`{existing}`" for existing in names[:10]) + "."
+    if name in datasets:
+        return Refusal(
+            f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` deploys one. {existing}"
+        )
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean `{near[0]}`?" if near else existing
+    return Refusal(f"There is no model of that name. {hint}")
+
+
+def _dataset_of(context: AppContext, model: Model) -> str:
+    run = context.store.runs.get(model.run_id)
+    if run is None:
+        raise KeyError(model.run_id)
+    return context.store.datasets.get(run.dataset_id).name
+
+
+def step(context: AppContext, ask: Ask) -> None:
+    """Takes one step: sends the question once, and on a later tick gives the person the answer."""
+    model = context.store.model(ask.model)
+    may_be_owed = ask.most_micros if ask.sent_at else 0
+    if model is None:
+        _fail(context, ask, "there is no model of that name any more.", may_be_owed)
+        return
+    price = price_of(context, model)
+    if isinstance(price, Refusal):
+        _fail(context, ask, price.text, may_be_owed)
+        return
+    question = _question(context, model, ask)
+    reply = context.store.answers.read([question.key]).get(question.key)
+    if reply:
+        answer = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
+        micros = question_micros(price, answer.prompt_tokens, answer.completion_tokens)
+        with context.store.transaction():
+            context.store.answers.forget(reply.key)
+            tried = (ask.id, _plan(context, model).dataset, model.name, ask.person, ask.text, answer.text)
+            context.store.tried_answers.add(TriedAnswer(*tried, at=context.clock()))
+            _tell(context, ask, answer_views.answer_card(ask, answer), micros)
+    elif not ask.is_priced:
+        _fail(context, ask, "the bot was updated before it was sent. Ask again.", 0)
+    elif ask.sent_at is None:
+        _send(context, ask, question)
+    else:
+        _wait(context, ask, question)
+
+
+def _send(context: AppContext, ask: Ask, question: Question) -> None:
+    provider = question.model.partition("/")[0]
+    model = context.store.model(ask.model)
+    row = context.settings.provider(provider)
+    # asked again here, because finetune.toml may have changed since the question was accepted
+    refusal = model and data_policy.typed_text_refusal(
+        context, ask.text, "Your question", _plan(context, model).dataset_id, [row]
+    )
+    if refusal:
+        _fail(context, ask, refusal.text, 0)
+    elif freeze_scope.question_freeze(context, ask.most_micros):
+        _fail(context, ask, "it costs money, and new spending is frozen. Ask again later.", 0)
+    elif provider not in context.trainers:
+        _fail(context, ask, f"there is no key for {provider} where the bot runs.", 0)
+    else:
+        context.store.questions.mark_sent(ask, now=context.clock())
+        context.llm.ask(_owner(ask), provider, [question])
+
+
+def _wait(context: AppContext, ask: Ask, question: Question) -> None:
+    """Handles a question that was sent by this process or by one that has ended since."""
+    owner, is_waiting = _owner(ask), context.llm.waiting(_owner(ask)) > 0
+    declined = next(iter(context.llm.collect(owner)), None)
+    if declined:
+        _fail(context, ask, declined.why, ask.most_micros if declined.is_unclear else 0)
+    elif is_waiting and context.clock() - ask.created_at > PATIENCE_S and not context.llm.drop(owner):
+        why = context.llm.trouble(question.model.partition("/")[0]) or "other questions come first."
+        _fail(context, ask, f"{why} It was not sent within 15 minutes. Ask again later.", 0)
+    elif is_waiting or context.store.answers.read([question.key]):
+        context.llm.wake()
+    elif ask.most_micros:
+        _fail(context, ask, "the bot was stopped in the meantime.", ask.most_micros)
+    else:
+        _send(context, ask, question)
+
+
+def _question(context: AppContext, model: Model, ask: Ask) -> Question:
+    """Builds the question. Its key includes the ask's id, so that its answer is never shared with another question."""
+    name, messages = f"{model.provider}/{model.provider_model}", messages_for(context, model, ask.text)
+    most = _max_tokens(context, model)
+    key = key_of(f"ask {ask.id} {name}", messages, most)
+    return Question(
+        key, name, model.provider_model, messages, most, is_first=True, is_once=ask.most_micros > 0
+    )
+
+
+def _max_tokens(context: AppContext, model: Model) -> int:
+    return MAX_TOKENS + thinking_tokens(context.settings.thinks(f"{model.provider}/{model.provider_model}"))
+
+
+def messages_for(context: AppContext, model: Model, text: str) -> tuple[Message, ...]:
+    """Returns the instructions that the model was trained with, followed by the person's text."""
+    plan = _plan(context, model)
+    instructions = [Message("system", plan.system)] if plan.system else []
+    return (*instructions, Message("user", text))
+
+
+def _plan(context: AppContext, model: Model) -> Plan:
+    run = context.store.runs.get(model.run_id)
+    if run is None:
+        raise ValueError(f"{model.name} has no run")
+    return plan_from_json(run.plan)
+
+
+def _max_micros(context: AppContext, model: Model, price: PriceRow, text: str) -> int:
+    """Returns the maximum cost in micro-dollars: a token has at least one byte, and a template adds a few to each
+    message."""
+    messages = messages_for(context, model, text)
+    sent = sum(len(message.content.encode()) + TEMPLATE_TOKENS for message in messages)
+    return question_micros(price, sent, _max_tokens(context, model))
+
+
+def price_of(context: AppContext, model: Model) -> PriceRow | Refusal:
+    """Returns the current price from the provider's row, or the plan's price if the row is gone."""
+    plan, row = _plan(context, model), context.settings.provider(model.provider)
+    base = row.model(plan.base_model) if row else None
+    price = tuned_price(row, base) if row and base else PriceList.from_json(plan.prices).rows[0]
+    if price.usd_per_hour is None and None in (price.price.input, price.price.output):
+        return Refusal(
+            f"The price of a question to {model.name} is unknown: the bot's operator can set `input` and `output` of "
+            f"{plan.base_model} under [providers.{model.provider}.models] in finetune.toml."
+        )
+    return price
+
+
+def _fail(context: AppContext, ask: Ask, why: str, micros: int) -> None:
+    """Tells the person why there is no answer. `micros` counts as spent, because the question may have been answered
+    all the same."""
+    if micros:
+        why = (
+            f"{why} It may have been answered there, so its maximum cost counts as spent ({usd_micros(micros)}). It "
+            "is not sent again automatically."
+        )
+    with context.store.transaction():
+        _tell(context, ask, answer_views.failure_card(ask, why), micros)
+
+
+def _tell(context: AppContext, ask: Ask, message: Card, micros: int) -> None:
+    if context.store.questions.end(ask, micros):
+        context.send(Draft("ephemeral", ask.channel, message.body(), person=ask.person))
+
+
+def _owner(ask: Ask) -> str:
+    return f"ask {ask.id}"
+
+
+def listing(context: AppContext, person: str, channel: str) -> Listing[ModelEntry]:
+    """Returns the tuned models that a person may know about: those in use first, then newest first."""
+    visible = authorization.visible_datasets(context, person, channel)
+    standing = {promotion.model: promotion for promotion in context.store.promotions.all_current()}
+    names = sorted(context.store.model_names(visible), key=lambda name: name not in standing)
+    models = [model for name in names[:SHOWN] if (model := context.store.model(name))]
+    entries = [_entry(context, model, standing.get(model.name)) for model in models]
+    return Listing(entries, len(names), visible.unchecked)
+
+
+def all_in_use(context: AppContext, names: Collection[str]) -> Listing[ModelEntry]:
+    """Returns the models in use for these datasets, by dataset."""
+    promotions = [
+        promotion for promotion in context.store.promotions.all_current() if promotion.dataset in names
+    ]
+    entries = [_entry(context, model_of(context, promotion), promotion) for promotion in promotions[:SHOWN]]
+    return Listing(entries, len(promotions))
+
+
+def proof_of(context: AppContext, promotion: Promotion) -> PromotionEvidence:
+    """Returns the comparison of a promoted model with the one it replaced. This may read two files of held-out rows, so
+    call it before a transaction."""
+    before = _name(context, promotion.instead_of)
+    return evidence.promotion_proof(
+        context, model_of(context, promotion), context.store.model(before) if before else None
+    )
+
+
+def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> PromotionSummary:
+    model = model_of(context, promotion)
+    before, earlier = (_name(context, number) for number in (promotion.instead_of, promotion.returns_to))
+    return PromotionSummary(
+        promotion=promotion,
+        model=model,
+        proof=proof,
+        before=before,
+        earlier=earlier,
+        provider=context.settings.title_of(model.provider),
+        has_alias=has_alias(context, model),
+        left=_provider_left(context, promotion, model),
+        looks=_looks(context, model),
+        sealed=_sealed(context, model),
+        machine=_machine(context, model),
+    )
+
+
+def _machine(context: AppContext, model: Model) -> views.Machine | None:
+    records = context.store.deployments.of_run(model.run_id)
+    if not records:
+        return None
+    called = records[0].chat_model if records[0].state == "ready" else None
+    return views.Machine(called, notifications.link_to_machine(context, model.run_id))
+
+
+def _sealed(context: AppContext, model: Model) -> SealedProof | None:
+    """Returns the result of the newest test of a model on sealed rows, None if there is none."""
+    measurement = context.store.measurements.for_promotion(model.name)
+    if measurement is None or measurement.result is None:
+        return None
+    ladder = Ladder.from_json(measurement.result)
+    own = Candidate("tuned", f"{model.provider}/{model.provider_model}")
+    rung = next((rung for rung in ladder.rungs if rung.arm == own), None)
+    if rung is None:
+        return None
+    others = [rung for rung in ladder.rungs if rung.arm != own]
+    held = [compare_models(arm_name(other.arm), rung.scores, other.scores) for other in others]
+    # not `find_best`: they were measured in one look, and the model has to stand up to the highest score
+    best = max(held, key=lambda comparison: comparison.score, default=None)
+    opened = context.store.looks([measurement.dataset_id]).get(ladder.holdout_sha256, 1)
+    return SealedProof(measurement.id, rung, best, opened - 1)
+
+
+def promotion_details(
+    context: AppContext, number: int, person: str, channel: str
+) -> Sequence[CardBlock] | Refusal:
+    """Returns the details of a promotion that don't fit on its card."""
+    promotion = context.store.promotions.get(number)
+    if promotion is None or not authorization.may_use_dataset(context, promotion.dataset, person, channel):
+        return Refusal("There is no such promotion. `/finetune models` lists what is in use.")
+    model = model_of(context, promotion)
+    return views.details(actuals_of(context, model, _plan(context, model)), _looks(context, model))
+
+
+def _looks(context: AppContext, model: Model) -> Looks | None:
+    run = context.store.runs.get(model.run_id)
+    return load_looks_at_run(context, run) if run else None
+
+
+def show_card(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> None:
+    """Posts or edits the promotion's card."""
+    card = views.promotion_card(card_values(context, promotion, proof))
+    context.show(card_name(promotion), promotion.channel, card, concerns=promotion.person)
+
+
+def show_where_used(context: AppContext, name: str) -> None:
+    """Edits the card of a model in use after its machine was started or stopped, as another name answers now."""
+    for promotion in context.store.promotions.all_current():
+        if promotion.model == name:
+            proof = proof_of(context, promotion)
+            with context.store.transaction():
+                show_card(context, promotion, proof)
+
+
+def card_name(promotion: Promotion) -> str:
+    return f"promotion {promotion.id}"
+
+
+def may_be_offered(context: AppContext, run: Run) -> bool:
+    """True if the run's model is not in use and there are no objections to using it."""
+    proof = proof_of_run(context, run)
+    return proof is not None and not find_objections(proof)
+
+
+def proof_of_run(context: AppContext, run: Run) -> PromotionEvidence | None:
+    """Returns the evidence for promoting the run's model; None if there is no model, or if it is already in use."""
+    model = context.store.model(run.model or "")
+    if run.result is None or model is None or model.state == "promoted":
+        return None
+    standing = context.store.promotions.current(plan_from_json(run.plan).dataset)
+    used = context.store.model(standing.model) if standing else None
+    return evidence.promotion_proof(context, model, used, run)
+
+
+def has_alias(context: CoreContext, model: Model) -> bool:
+    """True if the model's provider supports aliases."""
+    row = context.settings.provider(model.provider)
+    return row is not None and row.provider.can("aliases")
+
+
+def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> ModelEntry:
+    plan, rung = evidence.measured_score(context, model)
+    row = context.settings.provider(model.provider)
+    base = row.model(plan.base_model) if row else None
+    return ModelEntry(
+        model=model,
+        dataset=plan.dataset,
+        version=plan.dataset_version,
+        base=plan.base_model,
+        rung=rung,
+        promotion=promotion,
+        ends=base.ends if base else None,
+        actuals=actuals_of(context, model, plan) if promotion else None,
+        is_stopped=plan.hosting is not None and not deployments.is_running(context, model.run_id),
+    )
+
+
+def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
+    """Returns the monthly use of the model in use for a dataset, with what its plan expected to save if the model
+    turned out good enough."""
+    run = context.store.runs.get(model.run_id)
+    rung = evidence.tuned_rung(context, run) if run else None
+    foreseen = ""
+    if rung is not None and rung.standing != "misses":
+        foreseen = foreseen_text(plan)
+    months = context.store.actuals.of(plan.dataset) if has_alias(context, model) else []
+    provider = context.settings.title_of(model.provider)
+    return ModelActuals(tuple(months), foreseen, provider, is_counted=has_alias(context, model))
+
+
+def model_of(context: AppContext, promotion: Promotion) -> Model:
+    model = context.store.model(promotion.model)
+    if model is None:
+        raise KeyError(promotion.model)
+    return model
+
+
+def _provider_left(context: AppContext, promotion: Promotion, model: Model) -> tuple[str, str] | None:
+    """Returns the newest earlier model at another provider whose alias still points to it, as (provider, model)."""
+    number = promotion.instead_of
+    while number is not None:
+        earlier = context.store.promotions.get(number)
+        if earlier is None:
+            return None
+        other = model_of(context, earlier)
+        if other.provider != model.provider and earlier.carried_at is not None and has_alias(context, other):
+            return context.settings.title_of(other.provider), other.name
+        number = earlier.instead_of
+    return None
+
+
+def _name(context: AppContext, number: int | None) -> str | None:
+    promotion = context.store.promotions.get(number) if number else None
+    return promotion.model if promotion else None

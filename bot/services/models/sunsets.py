@@ -1,0 +1,261 @@
+"""Warns a team in time that a model which it relies on will be shut down: what that means in dollars, and the best
+target to train the same dataset on instead, with a button that asks the team to approve a plan.
+
+The models in use, planned or prompted are read from the store each time, and a sent warning is known by its key in the
+outbox. So a kill, or a week without the bot, neither repeats a warning nor loses one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+
+from bot.cards.common.blocks import code
+from bot.cards.models import sunsets as views
+from bot.cards.models.sunsets import Sunset
+from bot.context import AppContext
+from bot.rules.estimate_inputs import Question
+from bot.rules.plans import Plan, Retraining, plan_from_json
+from bot.rules.prices import MissingPrice
+from bot.services.common import authorization, candidates
+from bot.services.common.hardware import Target
+from bot.services.datasets import datasets
+from bot.services.datasets.datasets import CheckedDataset
+from bot.services.decisions import estimate_requests, estimates, plans
+from bot.services.decisions.estimates import EstimateResult
+from bot.services.decisions.team_questions import last_question
+from bot.settings import Settings, models_listed_before
+from bot.values.requests import Start
+from bot.values.runs import Refusal
+from bot.values.sunsets import ModelUse, UseKind, due_notice, ending_soon, is_lasting_target, notice_key
+from storage.promotions import PromotedBase
+from storage.records import Run
+from storage.store import Store
+from trainers.client import Trainer
+from trainers.model_list import find_listed_model
+from trainers.pricing import PriceRow, dated_source, find_prompted_price, find_retirement
+from trainers.providers import ProviderRow, model_verdict
+
+VERDICTS = ("go", "unknown", "no_go")  # the best first
+
+
+def list_uses(
+    store: Store, settings: Settings, today: date, names: Collection[str] | None = None
+) -> list[ModelUse]:
+    """Returns every model that one of these datasets relies on; None means any dataset. If a tuned model is in use, the
+    model prompted before is left out."""
+    names = store.datasets.names() if names is None else names
+    standing = [base for base in store.promotions.bases() if base.dataset in names]
+    planned = [_planned_use(settings, run) for run in store.runs.open()]
+    promoted = {base.dataset for base in standing}
+    prompted = [name for name in names if name not in promoted]
+    questions = [(name, last_question(store, name)) for name in prompted]
+    return [
+        *(_promoted_use(settings, base) for base in standing),
+        *(use for use in planned if use.dataset in names),
+        *(
+            _with_answering_end(settings, ModelUse("today's", name, question.current), today)
+            for name, question in questions
+            if question and question.current
+        ),
+    ]
+
+
+def list_configured(settings: Settings, today: date) -> list[ModelUse]:
+    """Returns the models in the settings: the targets, and those with a price of their own."""
+    targets = []
+    for row in settings.providers:
+        for model in row.models:
+            may_train = model_verdict(row, model, today).may_train
+            kind: UseKind = "target" if may_train else "closed target"
+            targets.append(_with_training_end(settings, ModelUse(kind, "", f"{row.name}/{model.name}")))
+    return [
+        *targets,
+        *(_with_answering_end(settings, ModelUse("price", "", row.model), today) for row in settings.prices),
+    ]
+
+
+def find_due(context: AppContext) -> Iterator[tuple[ModelUse, str]]:
+    """Yields the models whose end has to be announced now, each with the key of its message."""
+    today = context.today()
+    for use in ending_soon(list_uses(context.store, context.settings, today), today):
+        notice = due_notice(use, today)
+        once = notice_key(use, notice) if notice is not None else ""
+        if once and not context.store.outbox.was_put(once):
+            yield use, once
+
+
+def tell(context: AppContext, use: ModelUse, once: str, gone_from: str | None = None) -> None:
+    """Posts the warning in the dataset's channel. `gone_from` is the provider that doesn't list the model any more."""
+    dataset = context.store.datasets.newest(use.dataset)
+    report = datasets.report_of(dataset) if dataset else None
+    if dataset is None or report is None or context.store.deletions.of(use.dataset):
+        return
+    retuned = _best_retraining(context, CheckedDataset(dataset, report), use)
+    sunset = Sunset(
+        use=use,
+        today=context.today(),
+        version=dataset.version,
+        n_holdout=report.n_holdout,
+        gone_from=gone_from,
+        costs_usd=_monthly_usd(context.store, use, retuned),
+        successor_usd=_successor_monthly_usd(context, use, retuned),
+        retuned=retuned,
+        target=retuned.target.name if retuned else None,
+    )
+    context.post(dataset.channel, views.card(sunset).letter(), dedupe=once)
+
+
+def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, listed: Collection[str]) -> None:
+    """Warns about models that the provider listed last time and doesn't have any more. Models in use are left to
+    alias_sync, which checks more often. Call this before `listed` is stored."""
+    names = models_listed_before(context.settings.data, row.name) - set(listed)
+    if not names:
+        return
+    today = context.today()
+    for use in list_uses(context.store, context.settings, today):
+        full_name = candidates.full_name(context.settings, use.model) or use.model
+        seller, _, name = full_name.partition("/")
+        known_as = {name, use.model.removeprefix(f"{seller}/")} & names
+        is_missed = use.kind != "in use" and seller == row.name and known_as
+        if is_missed and not any(trainer.has_model(each) for each in known_as):
+            tell(context, use, f"vanished {use.kind} {use.dataset} {use.model} {today}", row.title)
+
+
+def start(context: AppContext, value: str, person: str) -> Run | Refusal:
+    """Handles a card's button, whose value is the dataset and the target: freezes a plan from the last question about
+    the dataset. The plan says which model ends, if one that the dataset relies on does."""
+    name, _, target = value.partition(" ")
+    dataset = context.store.datasets.newest(name)
+    gone = Refusal(f"There is no dataset {code(name)} any more.")
+    if dataset is None:
+        return gone
+    refusal = authorization.button_refusal(context, name, person, gone)
+    if refusal:
+        return refusal
+    question = _question_now(context, name)
+    retrains = _find_retraining(context, name)
+    request = Start(name, replace(question, target=target), retrains=retrains)
+    return plans.start(context, request, person, dataset.channel)
+
+
+def _find_retraining(context: AppContext, dataset: str) -> Retraining | None:
+    """Returns the model that ends first of those that answer for the dataset today, None if none ends soon."""
+    today = context.today()
+    uses = list_uses(context.store, context.settings, today)
+    ending = [use for use in ending_soon(uses, today) if use.dataset == dataset and use.kind != "planned"]
+    return Retraining(ending[0].model, f"{ending[0].ends}") if ending else None
+
+
+def _promoted_use(settings: Settings, base: PromotedBase) -> ModelUse:
+    name = f"{base.provider}/{base.base_model}"
+    use = _with_training_end(settings, ModelUse("in use", base.dataset, name, base.name))
+    row = settings.provider(base.provider)
+    day = row.shutdowns.get(base.provider_model.lower()) if row else None
+    return replace(use, ends=min(day, use.ends or day)) if day else use
+
+
+def _planned_use(settings: Settings, run: Run) -> ModelUse:
+    plan = plan_from_json(run.plan)
+    use = ModelUse("planned", plan.dataset, f"{plan.provider}/{plan.base_model}", f"run {run.id}")
+    return _with_training_end(settings, use)
+
+
+def _with_training_end(settings: Settings, use: ModelUse) -> ModelUse:
+    provider, _, name = use.model.partition("/")
+    row = settings.provider(provider)
+    model = row.model(name) if row else None
+    if row is None or model is None:
+        return use
+    end = find_retirement(use.model, settings.providers)
+    if end:
+        return replace(use, ends=end.day, successor=end.successor, said_by=end.said_by)
+    if row.is_started_by_us:
+        return replace(use, said_by="the weights are on your own machine")
+    return replace(
+        use, said_by=f"{dated_source(model.source, model.as_of)}: none is announced" if model.source else None
+    )
+
+
+def _with_answering_end(settings: Settings, use: ModelUse, today: date) -> ModelUse:
+    price = find_prompted_price(use.model, settings.providers, settings.prices, today)
+    if isinstance(price, PriceRow) and price.ends:
+        return replace(use, ends=price.ends, successor=price.successor, said_by=price.ends_said_by)
+    listed = find_listed_model(use.model.rpartition("/")[2])
+    return replace(use, said_by=f"{listed.said_by}: none is announced" if listed else None)
+
+
+def _plan_of(store: Store, name: str | None) -> Plan | None:
+    """Returns the plan of a tuned model."""
+    model = store.model(name) if name else None
+    run = store.runs.get(model.run_id) if model else None
+    return plan_from_json(run.plan) if run else None
+
+
+def _question_now(context: AppContext, dataset: str) -> Question:
+    """Returns the last question without the options that depend on its target. A model that has ended by now is
+    replaced by its successor."""
+    question = last_question(context.store, dataset) or Question()
+    plain = replace(question, method="supervised", hyperparameters=(), sweep=(), patience=None)
+    return replace(plain, current=_surviving_model(context, question.current))
+
+
+def _surviving_model(context: AppContext, current: str | None) -> str | None:
+    settings, today, seen = context.settings, context.today(), set[str]()
+    while current and current not in seen:
+        seen.add(current)
+        price = find_prompted_price(current, settings.providers, settings.prices, today)
+        if not isinstance(price, PriceRow):
+            return None
+        if not price.has_ended(today):
+            return current
+        current = price.successor
+    return None
+
+
+def _best_retraining(context: AppContext, checked: CheckedDataset, use: ModelUse) -> EstimateResult | None:
+    """Returns the estimate for the best target that isn't going to be shut down: by its verdict, then by the saving,
+    then by the cost of training."""
+    settings, question = context.settings, _question_now(context, use.dataset)
+    targets = [
+        Target(row, model)
+        for row in settings.providers
+        if row.name in context.trainers
+        for model in row.models
+        if is_lasting_target(row, model, context.today()) and use.model != f"{row.name}/{model.name}"
+    ]
+    results = [
+        estimate_requests.estimate_for(context, checked, replace(question, target=target.name))
+        for target in targets
+        if plans.untrainable_text(settings, target) is None
+    ]
+    priced = [result for result in results if isinstance(result, EstimateResult) and result.training]
+    return min(priced, key=_rank, default=None)
+
+
+def _rank(result: EstimateResult) -> tuple[int, Decimal, Decimal]:
+    saving = result.estimate.saving_month if result.estimate else Decimal(0)
+    once = Decimal(0) if isinstance(result.cost, MissingPrice) else result.cost.training.usd.expected
+    return VERDICTS.index(result.verdict.kind), -saving, once
+
+
+def _monthly_usd(store: Store, use: ModelUse, retuned: EstimateResult | None) -> Decimal | None:
+    """Returns what the model costs per month, according to the last estimate; None if unknown."""
+    if use.kind == "today's":
+        return retuned.estimate.monthly_before.total if retuned and retuned.estimate else None
+    plan = _plan_of(store, use.name)
+    micros = plan.monthly_after_micros if plan else None
+    return None if micros is None else Decimal(micros) / 1_000_000
+
+
+def _successor_monthly_usd(
+    context: AppContext, use: ModelUse, retuned: EstimateResult | None
+) -> Decimal | None:
+    """Returns what today's requests would cost per month with the successor; None if unknown."""
+    inputs = retuned.inputs if retuned else None
+    if inputs is None or use.successor is None:
+        return None
+    monthly = estimates.monthly_cost(context.settings, inputs, use.successor, context.today())
+    return monthly.total if monthly else None

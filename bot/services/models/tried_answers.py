@@ -1,0 +1,181 @@
+"""Verdicts on answers to `/finetune try`, and the preference pairs made from them.
+
+The person who asked says whether the answer was good or, if it was not, writes a better one. A pair is an answer that
+was not good with a better one that somebody wrote, or with another answer to the same question that was good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from bot.cards.common.blocks import code
+from bot.cards.common.general import text_message
+from bot.cards.models import tried_answers as views
+from bot.command_options import LONGEST_NAME
+from bot.context import AppContext
+from bot.services.common import authorization, messages
+from bot.services.datasets import data_policy, datasets
+from bot.services.datasets.row_labels_worker import store_lines
+from bot.services.models import models
+from bot.values.runs import Refusal
+from storage.datasets import NewDataset
+from storage.questions import TriedAnswer
+from storage.records import Dataset
+from trainers.dataset.checks import MINIMUM
+from trainers.dataset.rows import normalise_text
+
+PAIRS = "-pairs"
+
+
+@dataclass(frozen=True)
+class PreferencePairs:
+    """Rows in OpenAI's format. `empty` answers that were not good are left out: a pair needs two texts."""
+
+    rows: tuple[dict[str, Any], ...]
+    empty: int
+
+
+@dataclass(frozen=True)
+class PairsDataset:
+    """The version that was made of the pairs, without `empty` answers."""
+
+    dataset: Dataset
+    empty: int
+
+
+def pairs_name(dataset: str) -> str:
+    """Returns the name of the dataset of pairs. A long name is shortened, and gets a part of its hash, as two long
+    names may begin alike."""
+    if len(dataset) + len(PAIRS) <= LONGEST_NAME:
+        return f"{dataset}{PAIRS}"
+    digest = hashlib.sha256(dataset.encode()).hexdigest()
+    ending = f"-{digest[:4]}{PAIRS}"
+    beginning = dataset[: LONGEST_NAME - len(ending)].rstrip("-")
+    return f"{beginning}{ending}"
+
+
+def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:
+    """Records that an answer was good."""
+    tried = may_judge(context, number, person)
+    if isinstance(tried, Refusal):
+        return tried
+    if not tried.answer.strip():
+        return Refusal(
+            "The answer is empty, so it can't be preferred to another one. Ask again, or press 👎."
+        )
+    with context.store.transaction():
+        context.store.tried_answers.judge(tried, is_good=True)
+        context.audit(person, "judge answer", f"answer {tried.id} on {tried.dataset}", "good")
+    return _note_verdict(context, tried)
+
+
+def correct(context: AppContext, number: int, person: str, better: str) -> str | Refusal:
+    """Records that an answer was not good, and the better one that the person wrote."""
+    tried = may_judge(context, number, person)
+    if isinstance(tried, Refusal):
+        return tried
+    text = better.strip()
+    if normalise_text(text) in ("", normalise_text(tried.answer)):
+        return Refusal("Write an answer that differs from the model's.")
+    refusal = data_policy.secret_refusal(text, "Your answer")
+    if refusal:
+        return refusal
+    with context.store.transaction():
+        context.store.tried_answers.judge(tried, is_good=False, better=text)
+        context.audit(person, "judge answer", f"answer {tried.id} on {tried.dataset}", "not good")
+        noted = _note_verdict(context, tried)
+        messages.tell_person(context, None, person, "", text_message(noted))
+    return noted
+
+
+def _note_verdict(context: AppContext, tried: TriedAnswer) -> str:
+    pairs = _build_pairs(context, tried.dataset)
+    is_empty = not tried.answer.strip()
+    return views.verdict_noted(tried.dataset, len(pairs.rows), MINIMUM, is_empty=is_empty)
+
+
+def may_judge(context: AppContext, number: int, person: str) -> TriedAnswer | Refusal:
+    """Returns the answer, or why this person can't judge it."""
+    refusal = authorization.refusal(context, person, "try")
+    tried = context.store.tried_answers.get(number)
+    if refusal:
+        return refusal
+    if tried is None or tried.person != person:
+        return Refusal("This answer is no longer stored. Ask the model again, and judge its new answer.")
+    return tried
+
+
+def make_pairs(context: AppContext, name: str, person: str, channel: str) -> PairsDataset | Refusal:
+    """Makes the pairs a new dataset, or the next version of one; it is checked like an upload."""
+    checked = datasets.load_usable(context, name, person, channel)
+    if isinstance(checked, Refusal):
+        return checked
+    owner = checked.dataset.owner
+    refusal = authorization.refusal(context, person, "upload", owner)
+    if refusal:
+        return refusal
+    pairs = _build_pairs(context, name)
+    if len(pairs.rows) < MINIMUM:
+        return Refusal(views.too_few_pairs(name, len(pairs.rows), MINIMUM, pairs.empty))
+    title = pairs_name(name)
+    taken = Refusal(f"The pairs would get the name {code(title)}, which is not available here.")
+    if context.store.datasets.owners().get(title, owner) != owner:
+        return taken
+    sha256 = store_lines(context.settings.files, map(orjson.dumps, pairs.rows))
+    new = NewDataset(title, owner, person, f"{title}.jsonl", source="")
+    with context.store.transaction():
+        detail = f"{len(pairs.rows)} pairs of verdicts on models of {name}"
+        added = datasets.add_generated_version(context, new, sha256, action="make pairs", detail=detail)
+    return PairsDataset(added, pairs.empty) if added else taken
+
+
+def _build_pairs(context: AppContext, dataset: str) -> PreferencePairs:
+    """Pairs each answer that was not good with each better one to the same question. Answers that differ only in case
+    or spacing are the same, so a good one makes no pair with itself."""
+    by_question: dict[str, list[TriedAnswer]] = defaultdict(list)
+    for tried in context.store.tried_answers.judged(dataset):
+        by_question[normalise_text(tried.question)].append(tried)
+    rows: list[dict[str, Any]] = []
+    empty = 0
+    for answers in by_question.values():
+        good_texts = _good_texts(answers)
+        also_good = {normalise_text(text) for text in good_texts}
+        worse: dict[str, TriedAnswer] = {}
+        for tried in answers:
+            if tried.is_good:
+                continue
+            text = normalise_text(tried.answer)
+            if not tried.answer.strip():
+                empty += 1
+            elif text and text not in also_good:
+                worse[tried.answer] = tried
+        for tried in worse.values():
+            rows += [_build_pair(context, tried, text) for text in good_texts]
+    return PreferencePairs(tuple(rows), empty)
+
+
+def _good_texts(answers: Sequence[TriedAnswer]) -> Collection[str]:
+    """Returns the good answers and the better ones that people wrote, each once, in their order."""
+    texts: dict[str, None] = {}
+    for tried in answers:
+        for text in (tried.better, tried.answer if tried.is_good else None):
+            if text and text.strip():
+                texts[text] = None
+    return texts
+
+
+def _build_pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:
+    model = context.store.model(tried.model)
+    prompt = models.messages_for(context, model, tried.question) if model else ()
+    messages = [{"role": message.role, "content": message.content} for message in prompt]
+    return {
+        "input": {"messages": messages or [{"role": "user", "content": tried.question}]},
+        "preferred_output": [{"role": "assistant", "content": good}],
+        "non_preferred_output": [{"role": "assistant", "content": tried.answer}],
+    }

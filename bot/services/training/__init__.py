@@ -1,0 +1,1 @@
+"""Runs from the approval to the result: created once, followed, measured and reported."""

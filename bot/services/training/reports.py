@@ -1,0 +1,291 @@
+"""The report of a run or a measurement: gathered from the store, written in a worker process as one HTML page for
+people outside the channel, and posted once, with the charts, in the thread of the result. A page never shows held-out
+rows."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from bot.cards.evidence import evaluation_results
+from bot.cards.evidence.sealed_rows import SealedTest
+from bot.cards.training import reports as cards
+from bot.cards.training import results as result_cards
+from bot.charts.evaluations import draw_ladder
+from bot.context import AppContext
+from bot.rules.calibration import Actual
+from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
+from bot.rules.plans import Plan, plan_from_json
+from bot.services.common import messages
+from bot.services.common.model_history import is_machine_stopped, load_after_result
+from bot.services.datasets import sealed_rows
+from bot.services.evidence import checked_judges, measurement_notes, notifications
+from bot.services.evidence.measured_candidates import folder_of, known_ladder, load_measured
+from bot.services.measurement import measurements
+from bot.values.runs import AfterResult, Refusal, RunResult
+from storage.records import Approval, AuditEntry, Measurement, Run
+from storage.store import Store
+from trainers.evaluation.quality_threshold import rejudge_ladder
+from trainers.evaluation.results import Ladder
+
+DAY_S = 24 * 3600.0
+
+log = logging.getLogger(__name__)
+
+
+def measurement_report(store: Store, files: Path, number: int) -> MeasurementReport | Refusal:
+    """Gathers the report of a measurement of alternatives; a learning curve has none."""
+    measurement = store.measurements.get(number)
+    if measurement is None or measurement.kind != "ladder":
+        return Refusal(f"There is no measurement m{number} of alternatives.")
+    if measurement.result is None:
+        return Refusal(f"Measurement m{number} has no result to report: it is {measurement.state}.")
+    ladder = known_ladder(store, files, measurement)
+    judge = checked_judges.judge_for_page(store, measurement)
+    people = judge.checks if judge else UNCHECKED
+    return MeasurementReport(
+        measurement,
+        ladder,
+        sealed_rows.load_test(store, measurement),
+        judge,
+        tuple(measurement_notes.card_notes(store, measurement, ladder, people)),
+    )
+
+
+def run_report(store: Store, files: Path, number: int) -> RunReport | Refusal:
+    """Gathers the report of a run."""
+    run = store.runs.get(number)
+    if run is None:
+        return Refusal(f"There is no run {number}.")
+    if run.result is None:
+        return Refusal(f"Run {number} has no result to report: it is {run.state.replace('_', ' ')}.")
+    plan = plan_from_json(run.plan)
+    result = checked_judges.with_checks_for_page(store, plan, RunResult.from_json(run.result))
+    return RunReport(
+        run,
+        plan,
+        result,
+        load_after_result(store, run, plan, result),
+        is_machine_stopped(store, run, plan),
+        _everything_measured(store, files, run, plan, result),
+        notifications.actuals_of(run, plan, result),
+        store.runs.valid_approvals(number),
+        store.audit.entries(f"run {number}"),
+    )
+
+
+def find_unreported(context: AppContext) -> tuple[Run | None, Measurement | None]:
+    """Returns the oldest run and the oldest measurement of the last day that have a result and no report yet."""
+    since = context.clock() - DAY_S
+    return context.store.runs.unreported(since), context.store.measurements.unreported(since)
+
+
+def step(context: AppContext) -> None:
+    """Has a worker write the reports that are missing, and posts them once they are written."""
+    run, measurement = find_unreported(context)
+    if run:
+        gather = partial(run_report, context.store, context.settings.files, run.id)
+        if (pages := _write_page(context, f"run-{run.id}", gather, _folder(context, run))) is not None:
+            _post_run(context, run, pages)
+    if measurement:
+        gather_other = partial(measurement_report, context.store, context.settings.files, measurement.id)
+        folder = folder_of(context, measurement)
+        if (pages := _write_page(context, f"m{measurement.id}", gather_other, folder)) is not None:
+            _post_measurement(context, measurement, pages)
+
+
+def _write_page(
+    context: AppContext,
+    name: str,
+    gather: Callable[[], RunReport | MeasurementReport | Refusal],
+    folder: Path,
+) -> list[Path] | None:
+    """Returns the page that a worker wrote, None while it is at work. Returns no page if writing it failed, so that the
+    message with the charts is posted without it."""
+    key = f"report {name}"
+    try:
+        if context.workers.has(key):
+            path: Path | None = context.workers.take(key)
+        else:
+            report = gather()
+            if isinstance(report, Refusal):
+                return []
+            names = {person: context.directory.name(person) for person in report.people}
+            out = folder / f"report-{name}.html"
+            path = context.workers.poll(key, write_page, report, context.settings.data, names, out)
+    except Exception:
+        # `finetune report` in a terminal shows the same error again
+        log.exception("writing the report of %s", name)
+        return []
+    return None if path is None else [path]
+
+
+def _folder(context: AppContext, run: Run) -> Path:
+    return context.settings.data / "plots" / f"run-{run.id}"
+
+
+def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
+    plan = plan_from_json(run.plan)
+    plots = (_folder(context, run) / f"{stem}.png" for stem in (*result_cards.TRAINING_CHARTS, "quality"))
+    files = [(path, result_cards.alt_text(path.stem, plan)) for path in plots if path.exists()]
+    files += [(path, cards.run_title(run, plan)) for path in pages]
+    comment = cards.run_notice(run, has_page=bool(pages))
+    card = notifications.result_card_of(run)
+    with context.store.transaction():
+        once = f"report of run {run.id}"
+        messages.put_files(
+            context, card, run.channel, files, once=once, comment=comment, concerns=run.requester
+        )
+        # the run's card links to the result, which is posted by now
+        notifications.show_progress(context, run)
+
+
+def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequence[Path]) -> None:
+    ladder = known_ladder(context.store, context.settings.files, measurement)
+    plot = folder_of(context, measurement) / "ladder.png"
+    files = [(plot, evaluation_results.alt_text(ladder.dataset))] if plot.exists() else []
+    files += [(path, cards.measurement_title(measurement, ladder)) for path in pages]
+    test = sealed_rows.load_test(context.store, measurement)
+    comment = cards.measurement_notice(measurement, ladder, test, has_page=bool(pages))
+    messages.put_files(
+        context,
+        measurements.result_card_of(context, measurement),
+        measurement.channel,
+        files,
+        once=f"report of measurement {measurement.id}",
+        comment=comment,
+        concerns=measurement.requested_by,
+    )
+
+
+def _everything_measured(store: Store, files: Path, run: Run, plan: Plan, result: RunResult) -> Ladder | None:
+    """Returns all that was measured on the same held-out rows with the tuned model added, judged by the result's bar.
+    Without a measurement: the result's own ladder, None if it has none."""
+    beside = result.ladder
+    if beside is None:
+        return None
+    measured = load_measured(store, files, plan.dataset, plan.holdout_sha256, beside.bar)
+    tuned = beside.rung("tuned")
+    is_comparable = measured is not None and all(
+        rung.scoring == measured.ladder.scoring and rung.n == measured.ladder.n for rung in tuned
+    )
+    if measured is None or not is_comparable:
+        return beside
+    ladder = measured.ladder
+    return rejudge_ladder(replace(ladder, rungs=(*ladder.rungs, *tuned)), beside.bar)
+
+
+_PERSON = re.compile(r"<@([A-Z0-9]+)>")
+
+
+@dataclass(frozen=True)
+class MeasurementReport:
+    """A measurement. `ladder` has everything that was known on its held-out rows when it ended, `sealed` is what it
+    decided if its rows were sealed. `judge` is the model whose verdicts are the scores, and `notes` are the sentences
+    of the result's card."""
+
+    measurement: Measurement
+    ladder: Ladder
+    sealed: SealedTest | None = None
+    judge: CheckedJudge | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def people(self) -> frozenset[str]:
+        """The Slack ids of the people on the page."""
+        return frozenset({self.measurement.requested_by})
+
+    def draw(self, folder: Path) -> None:
+        """Draws the chart that is posted beside the page."""
+        draw_ladder(self.ladder, folder / "ladder.png")
+
+    def html(self, data: Path, name_of: Callable[[str], str]) -> str:
+        """`data` is the bot's data folder; `name_of` gives a person's name by their id in Slack."""
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = draw_ladder(self.ladder, Path(folder) / "ladder.png")
+            return cards.measurement_report(
+                self.measurement,
+                self.ladder,
+                drawn,
+                name_of,
+                test=self.sealed,
+                judge=self.judge,
+                notes=self.notes,
+            )
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run with its result, and what happened to its model `after` that. `is_stopped` is True if the machine that
+    serves it is stopped. `ladder` has everything that was measured on the same held-out rows, with the tuned model
+    added."""
+
+    run: Run
+    plan: Plan
+    result: RunResult
+    after: AfterResult
+    is_stopped: bool
+    ladder: Ladder | None
+    actuals: Sequence[Actual]
+    approvals: Sequence[Approval]
+    history: Sequence[AuditEntry]
+
+    @property
+    def people(self) -> frozenset[str]:
+        """The Slack ids of the people on the page."""
+        texts = [entry.detail or "" for entry in self.history]
+        people = {self.run.requester, self.plan.uploaded_by, *_PERSON.findall(" ".join(texts))}
+        return frozenset(
+            people | {each.person for each in self.approvals} | {entry.who for entry in self.history}
+        )
+
+    def draw(self, folder: Path) -> None:
+        """Draws nothing: the charts of a run were drawn with its result."""
+
+    def html(self, data: Path, name_of: Callable[[str], str]) -> str:
+        """`data` is the bot's data folder; `name_of` gives a person's name by their id in Slack."""
+        plots = data / "plots"
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = self._draw_ladder(plots, Path(folder) / "ladder.png")
+            folders = (plots / f"run-{self.run.id}", plots / f"plan-{self.run.id}")
+            drawn_before = [path for place in folders for path in sorted(place.glob("*.png"))]
+            return cards.run_report(
+                self.run,
+                self.plan,
+                self.result,
+                after=self.after,
+                is_stopped=self.is_stopped,
+                ladder=self.ladder,
+                actuals=self.actuals,
+                approvals=self.approvals,
+                history=self.history,
+                plots=[*drawn_before, *([drawn] if drawn else [])],
+                name_of=name_of,
+            )
+
+    def _draw_ladder(self, plots: Path, path: Path) -> Path | None:
+        """Returns the result's own chart if nothing else was measured, else a new one. None without a ladder."""
+        before = plots / f"run-{self.run.id}" / "quality.png"
+        if self.ladder is None:
+            return None
+        if self.ladder == self.result.ladder and before.exists():
+            return Path(shutil.copy(before, path))
+        return draw_ladder(self.ladder, path)
+
+
+def write_page(
+    report: RunReport | MeasurementReport, data: Path, names: Mapping[str, str], out: Path
+) -> Path:
+    """Writes the page and its charts, in a worker process. `data` is the bot's data folder, `names` are people's names
+    by their Slack ids."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    report.draw(out.parent)
+    new = out.with_suffix(".new")  # replaced atomically: an earlier page may be on its way to Slack
+    new.write_text(report.html(data, lambda person: names.get(person, person)), encoding="utf-8")
+    return new.replace(out)

@@ -1,0 +1,326 @@
+"""Computes a run's result in a worker process once both models have answered: the base model against the tuned one, row
+by row and label by label, the tuned model as a rung beside the best alternative, and the plots. Asks no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bot.cards.training.result_comparison import SAME_MEASURE
+from bot.charts import evaluations as evaluation_charts
+from bot.charts.training import draw_training
+from bot.services.datasets.dataset_worker import examples
+from bot.services.evidence.evaluation_worker import right_answers
+from bot.values.evaluations import JudgeProgress
+from bot.values.runs import (
+    ArmScore,
+    ChangedRow,
+    LabelChange,
+    MeasuredScore,
+    ScoreChange,
+    TrainingCurves,
+    training_curves,
+)
+from storage.records import AnswerRow, Arm
+from trainers.dataset import Example
+from trainers.dataset.rows import at, distinct_example_places
+from trainers.evaluation.looks import FIRST_LOOK, Origin
+from trainers.evaluation.quality_threshold import rejudge_ladder
+from trainers.evaluation.results import Candidate, Ladder, Reply, Rung, find_best
+from trainers.evaluation.scores import label_or_text
+from trainers.evaluation.statistics import (
+    Confusion,
+    Interval,
+    LabelLoss,
+    compare,
+    confusion,
+    find_worse_labels,
+    label_scores,
+)
+from trainers.pricing import PriceRow
+from trainers.types import Metric
+
+SHARES_OF_A_ROW = ("json", "f1")  # scorings by which an answer may be partly right
+BEFORE = Candidate("zero")  # what answered before training; its name is nowhere shown
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """The replies of the `base` and the `tuned` model to the rows of `holdout`, in its order, and the `alternatives`
+    that were measured on the same rows. `arm` is the tuned model under the name that people use; `labels` is empty for
+    free text. `floor` is that of the dataset's report. `verdicts` are a judge's verdicts on both models' replies, None
+    if there are none that count. `origin` says how the tuned model came about, and `read` are the places of the rows
+    that people had read with a wrong answer before they made its training rows."""
+
+    run_id: int
+    arm: Candidate
+    base: Sequence[Reply]
+    tuned: Sequence[Reply]
+    labels: tuple[str, ...]
+    bar: float
+    is_bar_set: bool
+    price: PriceRow
+    dataset: str
+    version: int
+    holdout: Path
+    alternatives: tuple[Rung, ...]
+    judge: JudgeProgress | None = None
+    floor: float | None = None
+    verdicts: tuple[Sequence[float], Sequence[float]] | None = None
+    origin: Origin = FIRST_LOOK
+    read: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """`answers` are both models' answers to all rows; everything else counts copies of a row once. `changed` are the
+    rows that only one model got right, the losses first. `beside` is a ladder of the tuned model and the best
+    alternative. `is_base_ahead` is True if the base model is shown to be better than that alternative, None if there is
+    no alternative, or if the two are scored differently."""
+
+    base: ArmScore
+    tuned: ArmScore
+    better: int
+    worse: int
+    p_value: float
+    gain_low: float
+    gain_high: float
+    curves: TrainingCurves
+    beside: Ladder
+    is_base_ahead: bool | None
+    answers: tuple[AnswerRow, ...]
+    changed: tuple[ChangedRow, ...]
+    labels: tuple[LabelChange, ...]
+    worse_labels: tuple[LabelLoss, ...]
+    judge: JudgeProgress | None
+    partial: ScoreChange | None
+
+
+def judge_run(
+    comparison: RunComparison, metrics: Sequence[Metric], *, title: str, folder: Path, now: float
+) -> JudgedRun:
+    """Compares both models on the same rows, and draws quality.png, (for labels) confusion.png and the charts of the
+    training into `folder`. `now` is in unix seconds."""
+    path = comparison.holdout
+    labels = comparison.labels
+    holdout = examples(path.parent, path.stem)
+    base_verdicts, tuned_verdicts = comparison.verdicts or (None, None)
+    base_rows = _answer_rows(comparison, "base", comparison.base, holdout, base_verdicts)
+    tuned_rows = _answer_rows(comparison, "tuned", comparison.tuned, holdout, tuned_verdicts)
+    places = distinct_example_places(holdout)
+    base = at(places, base_rows)
+    tuned = at(places, tuned_rows)
+    expected = at(places, holdout)
+    compared = compare([row.correct for row in base], [row.correct for row in tuned])
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = _ladder_beside_best(comparison, holdout, now)
+    (tuned_rung,) = beside.rung("tuned")
+    base_by_shares = _base_by_shares(comparison, holdout, tuned_rung)
+    is_base_ahead = _is_base_ahead(base, base_by_shares, beside)
+    base_matrix = _confusion(labels, expected, base)
+    matrix = _confusion(labels, expected, tuned)
+    label_changes: tuple[LabelChange, ...] = ()
+    worse_labels: tuple[LabelLoss, ...] = ()
+    if base_matrix and matrix:
+        evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
+        label_changes = _label_changes(base_matrix, matrix)
+        worse_labels = _worse_labels(expected, base, tuned, beside, is_base_ahead)
+    draw_training(metrics, title, folder)
+    all_measured = replace(beside, rungs=(*_comparable(comparison, beside), tuned_rung))
+    evaluation_charts.draw_ladder(all_measured, folder / "quality.png")
+    return JudgedRun(
+        base=_arm_score(base, compared.base_correct, compared.base, base_matrix),
+        tuned=_arm_score(tuned, compared.tuned_correct, compared.tuned, matrix),
+        better=compared.gained,
+        worse=compared.lost,
+        p_value=compared.p,
+        gain_low=compared.difference_interval.low,
+        gain_high=compared.difference_interval.high,
+        curves=training_curves(metrics),
+        beside=beside,
+        is_base_ahead=is_base_ahead,
+        answers=(*base_rows, *tuned_rows),
+        changed=_changed_rows(holdout, base_rows, tuned_rows),
+        labels=label_changes,
+        worse_labels=worse_labels,
+        judge=comparison.judge,
+        partial=_partial_change(base_by_shares, tuned_rung),
+    )
+
+
+def _base_by_shares(comparison: RunComparison, holdout: Sequence[Example], tuned: Rung) -> Rung | None:
+    """Scores the base model by shares of a row like the tuned one, None if a row is right or wrong."""
+    from trainers.evaluation import ladder
+
+    if tuned.scoring not in SHARES_OF_A_ROW:
+        return None
+    alone = ladder.build_ladder(
+        {BEFORE: comparison.base},
+        holdout,
+        comparison.labels,
+        comparison.bar,
+        {},
+        dataset=comparison.dataset,
+        version=comparison.version,
+        holdout_sha256=comparison.holdout.stem,
+        measured_at=0.0,
+    )
+    (base,) = alone.rungs
+    return base
+
+
+def _partial_change(base: Rung | None, tuned: Rung) -> ScoreChange | None:
+    from trainers.evaluation import ladder
+
+    if base is None:
+        return None
+    # The comparison wants the better of the two first.
+    if tuned.score >= base.score:
+        pair = ladder.compare_rungs(tuned, base)
+        low, high = pair.low, pair.high
+    else:
+        pair = ladder.compare_rungs(base, tuned)
+        low, high = -pair.high, -pair.low
+    return ScoreChange(
+        before=MeasuredScore(base.score, base.low, base.high),
+        after=MeasuredScore(tuned.score, tuned.low, tuned.high),
+        gain=tuned.score - base.score,
+        low=low,
+        high=high,
+        p=pair.p,
+    )
+
+
+def _answer_rows(
+    comparison: RunComparison,
+    arm: Arm,
+    replies: Sequence[Reply],
+    holdout: Sequence[Example],
+    verdicts: Sequence[float] | None,
+) -> list[AnswerRow]:
+    texts = [reply.text for reply in replies]
+    right = (
+        right_answers(texts, holdout, comparison.labels) if verdicts is None else [v == 1 for v in verdicts]
+    )
+    return [
+        AnswerRow(run_id=comparison.run_id, arm=arm, row=number, correct=is_right, **vars(reply))
+        for number, (reply, is_right) in enumerate(zip(replies, right, strict=True))
+    ]
+
+
+def _confusion(
+    labels: Sequence[str], holdout: Sequence[Example], rows: Sequence[AnswerRow]
+) -> Confusion | None:
+    """Returns the confusion matrix of the answers, None for free text."""
+    if not labels:
+        return None
+    return confusion([row.answer for row in holdout], [label_or_text(row.text, labels) for row in rows])
+
+
+def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]:
+    pairs = zip(label_scores(base), label_scores(tuned), strict=True)
+    return tuple(LabelChange(old.label, old.expected, old.correct, new.correct) for old, new in pairs)
+
+
+def _is_base_ahead(base: Sequence[AnswerRow], by_shares: Rung | None, beside: Ladder) -> bool | None:
+    """Compares the base model with the best alternative by the rule for any later look: what is measured last has to be
+    clearly ahead."""
+    best = _best_alternative(beside)
+    if best is None:
+        return None
+    if by_shares is not None:
+        scores = by_shares.scores
+    elif best.scoring in SAME_MEASURE:
+        scores = tuple(float(row.correct) for row in base)
+    else:
+        return None
+    share = sum(scores) / len(scores)
+    later = replace(best, arm=BEFORE, score=share, scores=scores, look=best.look + 1)
+    return find_best([best, later]) is later
+
+
+def _best_alternative(beside: Ladder) -> Rung | None:
+    return next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
+
+
+def _worse_labels(
+    expected: Sequence[Example],
+    base: Sequence[AnswerRow],
+    tuned: Sequence[AnswerRow],
+    beside: Ladder,
+    is_base_ahead: bool | None,
+) -> tuple[LabelLoss, ...]:
+    """Returns the labels on which the tuned model is worse than the best alternative, or than the base model if that is
+    better."""
+    before = [row.correct for row in base]
+    best = _best_alternative(beside)
+    if best and not is_base_ahead:
+        before = [score == 1 for score in best.scores]
+    return find_worse_labels([row.answer for row in expected], before, [row.correct for row in tuned])
+
+
+def _changed_rows(
+    holdout: Sequence[Example], base: Sequence[AnswerRow], tuned: Sequence[AnswerRow]
+) -> tuple[ChangedRow, ...]:
+    changed = [
+        ChangedRow(example.prompt[-1].content, example.answer, before.text, after.text, after.correct)
+        for example, before, after in zip(holdout, base, tuned, strict=True)
+        if before.correct != after.correct
+    ]
+    return tuple(sorted(changed, key=lambda row: row.is_better))
+
+
+def _ladder_beside_best(comparison: RunComparison, holdout: Sequence[Example], now: float) -> Ladder:
+    """Returns a ladder of the best comparable alternative and the tuned model, with the paired test of the two."""
+    from trainers.evaluation import ladder
+
+    alone = ladder.build_ladder(
+        {comparison.arm: comparison.tuned},
+        holdout,
+        comparison.labels,
+        comparison.bar,
+        {str(comparison.arm.model): comparison.price},
+        dataset=comparison.dataset,
+        version=comparison.version,
+        holdout_sha256=comparison.holdout.stem,
+        measured_at=now,
+        verdicts={comparison.arm: comparison.verdicts[1]} if comparison.verdicts else None,
+        floor=comparison.floor,
+    )
+    (only,) = alone.rungs
+    origin = comparison.origin
+    only = replace(only, look=origin.look, choices=origin.choices, read=comparison.read)
+    alone = replace(alone, is_bar_set=comparison.is_bar_set, rungs=(only,))
+    alone = rejudge_ladder(alone, comparison.bar)
+    (tuned,) = alone.rungs
+    best = find_best(_comparable(comparison, alone))
+    if best is None:
+        return alone
+    first, second = (tuned, best) if tuned.score >= best.score else (best, tuned)
+    return replace(alone, rungs=(best, tuned), pairs=(ladder.compare_rungs(first, second),))
+
+
+def _comparable(comparison: RunComparison, ladder: Ladder) -> list[Rung]:
+    """Returns the alternatives that were scored in the same way as the tuned model, on the same number of rows."""
+    (tuned,) = ladder.rung("tuned")
+    return [rung for rung in comparison.alternatives if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)]
+
+
+def _arm_score(
+    rows: Sequence[AnswerRow], correct: int, likely: Interval, matrix: Confusion | None
+) -> ArmScore:
+    from trainers.evaluation.ladder import percentiles
+
+    p50_s, p95_s = percentiles([row.seconds for row in rows])
+    return ArmScore(
+        correct=correct,
+        n=len(rows),
+        low=likely.low,
+        high=likely.high,
+        prompt_tokens=sum(row.prompt_tokens for row in rows),
+        completion_tokens=sum(row.completion_tokens for row in rows),
+        p50_s=p50_s,
+        p95_s=p95_s,
+        unlisted=sum(row[-1] for row in matrix.counts) if matrix else 0,
+    )

@@ -1,0 +1,189 @@
+"""Answers people's questions about runs (lists, one run, its audit history), and records their wishes to cancel, pause
+or resume."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from bot.cards.common import freeze as freeze_cards
+from bot.cards.common.blocks import escape
+from bot.cards.training.audits import History
+from bot.cards.training.runs import STATE_TEXTS, RunSummary, no_such_run
+from bot.context import AppContext
+from bot.rules.permissions import Action, Request
+from bot.rules.plans import plan_from_json
+from bot.services.common import authorization
+from bot.services.common.model_history import is_machine_stopped, load_after_result, load_last_use
+from bot.services.evidence import checked_judges, notifications
+from bot.services.evidence.looks import load_looks_at_run
+from bot.services.models import models
+from bot.values.runs import AfterResult, Progress, Refusal, RunResult
+from storage.records import OPEN_RUN_STATES, Run, Wish
+
+LATEST = 15
+# A pause asked for before the job exists is carried out once it does.
+PAUSABLE = ("approved", "creating", "training")
+
+
+def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
+    """Returns the open runs on these datasets."""
+    return [
+        overview_of(context, run)
+        for run in authorization.filter_known(context, context.store.runs.open(), names)
+    ]
+
+
+def latest(context: AppContext, names: Collection[str]) -> list[RunSummary]:
+    """Returns the newest runs on these datasets."""
+    return [overview_of(context, run) for run in context.store.runs.newest_on(names, LATEST)]
+
+
+def with_results(context: AppContext, names: Collection[str]) -> list[Run]:
+    """Returns the newest runs on these datasets that have a result."""
+    return context.store.runs.newest_results_on(names, LATEST)
+
+
+def summarize(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
+    summary = details(context, number, person, channel)
+    if isinstance(summary, Refusal):
+        return summary
+    return replace(summary, may_be_used=models.may_be_offered(context, summary.run))
+
+
+def details(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
+    """Returns the run with the accuracy of its estimates. Unlike `summarize` it reads no files, which are needed to
+    tell whether the model may be promoted."""
+    run = context.store.runs.get(number)
+    if run is None or not may_see(context, run, person, channel):
+        return Refusal(no_such_run(number))
+    summary = overview_of(context, run)
+    if summary.result is None:
+        return summary
+    return replace(
+        summary,
+        actuals=notifications.actuals_of(run, summary.plan, summary.result),
+        running=notifications.running_errors(context),
+        looks=load_looks_at_run(context, run),
+        after=load_after_result(context.store, run, summary.plan, summary.result),
+    )
+
+
+def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
+    """Records the wish; the next tick carries it out at the trainer. `here` is as in `_find_visible`."""
+    run = _find_visible(context, number, person, here, "cancel")
+    if run is None:
+        return Refusal(no_such_run(number))
+    if run.state not in OPEN_RUN_STATES:
+        return Refusal(f"Run {number} is over already: it {STATE_TEXTS[run.state]}.")
+    plan = plan_from_json(run.plan)
+    request = Request(run.requester, plan.uploaded_by, run.created_at)
+    refusal = authorization.refusal(context, person, "cancel", request=request)
+    if refusal:
+        return refusal
+    if run.cancel_asked_by:
+        return Refusal(
+            f"<@{run.cancel_asked_by}> has already asked for that: run {number} is being cancelled."
+        )
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(run, run.state, now=now, cancel_asked_by=person, next_at=now)
+        if moved:
+            context.audit(person, "cancel", f"run {run.id}")
+    return f"Cancelling run {number} …" if moved else Refusal(f"Run {number} moved on just now; try again.")
+
+
+def ask_pause(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
+    """Records the wish; the next poll of the job carries it out."""
+    run = _find_visible(context, number, person, here, "pause")
+    if run is None:
+        return Refusal(no_such_run(number))
+    if run.state in PAUSABLE and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
+        return Refusal(f"Run {number} is already paused. `/finetune resume {number}` continues it.")
+    denied = _pause_refusal(context, run, person)
+    return denied or _record_wish(context, run, "pause", person, f"Pausing run {number} …")
+
+
+def ask_resume(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
+    run = _find_visible(context, number, person, here, "pause")
+    if run is None:
+        return Refusal(no_such_run(number))
+    if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
+        return Refusal(f"Run {number} is not paused: it {STATE_TEXTS[run.state]}.")
+    denied = _pause_refusal(context, run, person)
+    freeze = context.store.freezes.current()
+    if freeze and not denied:
+        return Refusal(freeze_cards.refusal(freeze, f"Run {number} stays paused"))
+    return denied or _record_wish(context, run, "resume", person, f"Run {number} goes on …")
+
+
+def is_paused(run: Run) -> bool:
+    return run.state == "training" and Progress.from_json(run.progress).is_paused
+
+
+def _pause_refusal(context: AppContext, run: Run, person: str) -> Refusal | None:
+    if run.state not in OPEN_RUN_STATES:
+        return Refusal(f"Run {run.id} is over already: it {STATE_TEXTS[run.state]}.")
+    if run.state not in PAUSABLE:
+        return Refusal(f"Only training can be paused, and run {run.id} {STATE_TEXTS[run.state]}.")
+    if not notifications.can_pause(context, run):
+        title = escape(context.settings.title_of(run.provider))
+        return Refusal(f"{title} can't pause a training. `/finetune cancel {run.id}` would end it.")
+    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
+    return authorization.refusal(context, person, "pause", request=request)
+
+
+def _record_wish(context: AppContext, run: Run, wish: Wish, person: str, text: str) -> str | Refusal:
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(run, run.state, now=now, wish=wish, wished_by=person, next_at=now)
+        if moved:
+            context.audit(person, wish, f"run {run.id}")
+    return text if moved else Refusal(f"Run {run.id} moved on just now; try again.")
+
+
+def overview_of(context: AppContext, run: Run) -> RunSummary:
+    """Returns what a list shows of the run."""
+    plan = plan_from_json(run.plan)
+    result = None
+    if run.result:
+        result = checked_judges.with_current_checks(context, plan, RunResult.from_json(run.result))
+    return RunSummary(
+        run=run,
+        plan=plan,
+        progress=Progress.from_json(run.progress),
+        result=result,
+        now=context.clock(),
+        can_pause=notifications.can_pause(context, run),
+        decisions=context.store.interventions.of(run) if run.state == "needs_human" else (),
+        is_deleted=context.store.datasets.get(run.dataset_id).forgotten_at is not None,
+        is_stopped=is_machine_stopped(context.store, run, plan),
+        after=AfterResult(use=load_last_use(context.store, run, plan)),
+    )
+
+
+def may_see(context: AppContext, run: Run, person: str, channel: str | None) -> bool:
+    return authorization.may_use_dataset(context, plan_from_json(run.plan).dataset, person, channel)
+
+
+def _find_visible(
+    context: AppContext, number: int, person: str, here: str | None, action: Action
+) -> Run | None:
+    """Returns the run if the person may know about it, or if it is open and they may stop it. `here` is the channel in
+    which they typed its number, None if they pressed a button on its card."""
+    run = context.store.runs.get(number)
+    if run is None or here in (None, run.channel) or may_see(context, run, person, here):
+        return run
+    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
+    may_stop = (
+        run.state in OPEN_RUN_STATES
+        and authorization.refusal(context, person, action, request=request) is None
+    )
+    return run if may_stop else None
+
+
+def audit_history(context: AppContext, number: int, person: str, channel: str) -> History | Refusal:
+    run = context.store.runs.get(number)
+    if run is None or not may_see(context, run, person, channel):
+        return Refusal(no_such_run(number))
+    return History(number, context.store.audit.entries(f"run {number}"))
