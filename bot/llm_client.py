@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bot import logs
+from storage.database import StorageError
 from storage.records import CachedAnswer
 from storage.store import Store
 from trainers.client import Trainer
@@ -302,11 +303,19 @@ class ProviderQueue:
 
     def _forget_sent(self, sent: int | None) -> None:
         if sent is not None:
-            self._store.sent_questions.remove(sent)
+            self._settle(self._store.sent_questions.remove, sent)
 
     def _mark_lost(self, sent: int | None) -> None:
         if sent is not None:
-            self._store.sent_questions.mark_lost(sent)
+            self._settle(self._store.sent_questions.mark_lost, sent)
+
+    def _settle(self, record: Callable[[int], None], sent: int) -> None:
+        """Records what became of a question that was sent. One that is open when the bot stops counts as lost."""
+        try:
+            record(sent)
+        except StorageError:
+            if not self._is_closed:  # then the store was closed during the call, too
+                raise
 
     def _remove(self, waiting: _Waiting) -> None:
         with self._changed:
