@@ -17,6 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bot import logs
 from storage.database import StorageError
@@ -397,8 +398,15 @@ class ProviderQueue:
 def key_of(model: str, messages: Sequence[Message], max_tokens: int, tools: str = "") -> str:
     """Returns the sha256 of the canonical JSON of a question to a model. Without tools the key is the same as before
     tools were added, so that stored answers stay valid."""
-    turns = [[each.role, each.content, *([each.extra] if each.extra else [])] for each in messages]
-    request = [model, turns, max_tokens, *([tools] if tools else [])]
+    turns = []
+    for message in messages:
+        turn = [message.role, message.content]
+        if message.extra:
+            turn.append(message.extra)
+        turns.append(turn)
+    request: list[Any] = [model, turns, max_tokens]
+    if tools:
+        request.append(tools)
     return hashlib.sha256(json.dumps(request, ensure_ascii=True).encode()).hexdigest()
 
 

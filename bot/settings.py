@@ -165,8 +165,11 @@ class TrainerSettings:
     @property
     def slots(self) -> int:
         """Jobs at a time. The defaults on a cluster are those of trainers.local."""
-        usual = 1 if self.executor != "ray" else 64 if self.nodes_per_job == 1 else 8
-        return self.wanted_slots or usual
+        if self.wanted_slots:
+            return self.wanted_slots
+        if self.executor != "ray":
+            return 1
+        return 64 if self.nodes_per_job == 1 else 8
 
     @property
     def gpus(self) -> int:

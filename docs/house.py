@@ -1,21 +1,29 @@
 """Prints measures of the code's structure: `python docs/house.py`. Counted with ast over bot, trainers and storage.
 
-`tests/test_structure.py` has the limits.
+`tests/test_structure.py` has the limits. Lines and files are printed, not judged. The table at the end shows how much a
+reader meets on each line, as a thermometer: a habit that makes it high (two values assigned in one line, a branch
+inside a literal) is worth mending, a line unfolded for the figure's sake is not.
 """
 
 from __future__ import annotations
 
 import ast
+import io
 import re
 import statistics
+import tokenize
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bot", "trainers", "storage")
-FEW_LINES, MANY_LINES, MANY_FILES = 60, 600, 20
+FEW_LINES = 60
+MANY_LINES = 600
+MANY_FILES = 20
+DENSEST = 10  # of the files, printed one by one
+LONG_FILE = 100  # code lines: a shorter file says little about its density
 # Gerunds and participles that are nouns of the field.
 TERMS = frozenset(
     {"training", "serving", "scheduling", "pricing", "sizing", "packing", "sharding", "decoding", "embedding"}
@@ -25,15 +33,59 @@ TERMS = frozenset(
 BANNED_NAMES = frozenset({"one", "said", "found", "whole", "made", "kept", "asked", "known", "told", "given"})
 
 
+HEADING = "  lines  nodes  packed  ternaries  nested  splatted  comments"
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Density:
+    """What one file or several hold. `code_lines` leaves out blanks, comments and docstrings; `nodes` are those of the
+    syntax trees. `packed` are assignments such as `a, b = x, y`; `ternaries` are `x if c else y`, of which `nested` are
+    in another one, and `splatted` are unpacked by a star."""
+
+    code_lines: int = 0
+    nodes: int = 0
+    packed: int = 0
+    ternaries: int = 0
+    nested: int = 0
+    splatted: int = 0
+    comment_lines: int = 0
+
+    def __add__(self, other: Density) -> Density:
+        return Density(
+            code_lines=self.code_lines + other.code_lines,
+            nodes=self.nodes + other.nodes,
+            packed=self.packed + other.packed,
+            ternaries=self.ternaries + other.ternaries,
+            nested=self.nested + other.nested,
+            splatted=self.splatted + other.splatted,
+            comment_lines=self.comment_lines + other.comment_lines,
+        )
+
+    @property
+    def nodes_a_line(self) -> float:
+        return self.nodes / max(self.code_lines, 1)
+
+    @property
+    def comment_share(self) -> float:
+        return self.comment_lines / max(self.code_lines + self.comment_lines, 1)
+
+    def per_1000(self, count: int) -> float:
+        return 1000 * count / max(self.code_lines, 1)
+
+
 @dataclass(frozen=True)
 class Module:
-    """A file: its dotted name, its syntax tree, and the names of our own modules that it imports at its top level."""
+    """A file: its dotted name, its syntax tree, its density, and the names of our own modules that it imports, together
+    with it (`imports`) or in any of its functions too (`all_imports`)."""
 
     name: str
     path: Path
     tree: ast.Module
     lines: int
     imports: frozenset[str] = field(default_factory=frozenset)
+    all_imports: frozenset[str] = field(default_factory=frozenset)
+    density: Density = field(default_factory=Density)
 
     @property
     def header_lines(self) -> int:
@@ -57,8 +109,9 @@ def read_modules(root: Path = ROOT, packages: Sequence[str] = PACKAGES) -> list[
 
 
 def find_circles(modules: Sequence[Module]) -> list[list[str]]:
-    """Returns groups of modules that import each other at their top level (Tarjan's strongly connected components)."""
-    graph = {module.name: sorted(module.imports) for module in modules}
+    """Returns groups of modules that import each other (Tarjan's strongly connected components), imports inside
+    functions included."""
+    graph = {module.name: sorted(module.all_imports) for module in modules}
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -104,6 +157,68 @@ def crowded_folders(modules: Sequence[Module]) -> dict[str, int]:
     return {folder: count for folder, count in counts.items() if count > MANY_FILES}
 
 
+def measure(text: str, tree: ast.Module) -> Density:
+    """Measures one file. `tree` is the syntax tree of `text`."""
+    docstring_lines = {line for lines in _docstrings(tree) for line in lines}
+    comment_lines = _comment_lines(text)
+    code_lines = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        is_comment = line.lstrip().startswith("#")
+        if line.strip() and not is_comment and number not in docstring_lines:
+            code_lines += 1
+    nodes = list(ast.walk(tree))
+    ternaries = [node for node in nodes if isinstance(node, ast.IfExp)]
+    return Density(
+        code_lines=code_lines,
+        nodes=len(nodes),
+        packed=sum(map(_is_packed, nodes)),
+        ternaries=len(ternaries),
+        nested=sum(map(_holds_another, ternaries)),
+        splatted=sum(isinstance(node, ast.Starred) and isinstance(node.value, ast.IfExp) for node in nodes),
+        comment_lines=len(comment_lines),
+    )
+
+
+def total(densities: Iterable[Density]) -> Density:
+    return sum(densities, Density())
+
+
+def describe(density: Density) -> str:
+    """One line of the table that `python docs/house.py` prints."""
+    return (
+        f"{density.code_lines:7,} {density.nodes_a_line:6.1f} {density.per_1000(density.packed):7.1f} "
+        f"{density.per_1000(density.ternaries):10.1f} {density.nested:7} {density.splatted:9} "
+        f"{density.comment_share:9.1%}"
+    )
+
+
+def _docstrings(tree: ast.Module) -> Iterator[range]:
+    """Yields the lines of each docstring."""
+    for node in ast.walk(tree):
+        if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:
+            text = node.body[0]
+            yield range(text.lineno, (text.end_lineno or text.lineno) + 1)
+
+
+def _comment_lines(text: str) -> set[int]:
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
+
+
+def _is_packed(node: ast.AST) -> bool:
+    """True for `a, b = x, y`; a pair that a call returns is one thought."""
+    return (
+        isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Tuple)
+        and isinstance(node.value, ast.Tuple)
+    )
+
+
+def _holds_another(ternary: ast.IfExp) -> bool:
+    parts = (ternary.test, ternary.body, ternary.orelse)
+    return any(isinstance(node, ast.IfExp) for part in parts for node in ast.walk(part))
+
+
 def main() -> None:
     modules = read_modules()
     lines = [module.lines for module in modules]
@@ -129,6 +244,23 @@ def main() -> None:
         f"module headers           {sum(module.header_lines for module in modules) / total:.1%} of all lines"
     )
     print(f"names that say nothing   {sum(count_banned_names(modules).values())}")
+    print(f"\n{'':34}{HEADING}")
+    for folder, density in _densities(modules):
+        print(f"{folder:34}{describe(density)}")
+    print("\nthe densest files")
+    long_files = [module for module in modules if module.density.code_lines > LONG_FILE]
+    long_files.sort(key=lambda module: module.density.nodes_a_line, reverse=True)
+    for module in long_files[:DENSEST]:
+        print(f"    {module.density.nodes_a_line:.1f} nodes a line: {module.path}")
+
+
+def _densities(modules: Sequence[Module]) -> Iterator[tuple[str, Density]]:
+    """Yields the density of the product, and of each folder with the files directly in it."""
+    yield "the product", total(module.density for module in modules)
+    folders = sorted({module.path.parent for module in modules})
+    for folder in folders:
+        inside = [module.density for module in modules if module.path.parent == folder]
+        yield str(folder), total(inside)
 
 
 def _dotted(path: Path) -> str:
@@ -140,13 +272,32 @@ def _read(root: Path, path: Path, names: set[str]) -> Module:
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     name = _dotted(path.relative_to(root))
-    imports = frozenset(target for target in _imported(tree, names) if target != name)
-    return Module(name, path.relative_to(root), tree, len(text.splitlines()), imports)
+    return Module(
+        name=name,
+        path=path.relative_to(root),
+        tree=tree,
+        lines=len(text.splitlines()),
+        imports=frozenset(_imported(tree.body, names)) - {name},
+        all_imports=frozenset(_imported(_running(tree), names)) - {name},
+        density=measure(text, tree),
+    )
 
 
-def _imported(tree: ast.Module, names: set[str]) -> Iterator[str]:
-    """Yields the modules imported together with this one, not those in functions or under TYPE_CHECKING."""
-    for node in tree.body:
+def _running(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Yields every statement that may run, hence none under TYPE_CHECKING."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.stmt):
+            yield node
+        waiting.extend(ast.iter_child_nodes(node))
+
+
+def _imported(statements: Iterable[ast.stmt], names: set[str]) -> Iterator[str]:
+    """Yields those of the modules `names` that these statements import."""
+    for node in statements:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -51,7 +51,9 @@ class Datasets(Table):
             )
             if last and (last["owner"] != new.channel or not new.may_add):
                 return None
-            sources = {new.channel, *(last["sources"].split() if last else ())}
+            sources = {new.channel}
+            if last:
+                sources |= set(last["sources"].split())
             values = {**vars(new), "state": "received", "created_at": now, "updated_at": now}
             del values["may_add"]
             values["version"] = last["version"] + 1 if last else 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bot.cards.common.terminal import Tone
 from bot.cli.options import (
     EXIT_BLOCKED,
     FILE,
@@ -30,7 +31,7 @@ from bot.cli.options import (
     utc_today,
     value_or_exit,
 )
-from bot.cli.output import Ticker, Tone, show, show_json, show_text
+from bot.cli.output import Ticker, show, show_json, show_text
 from bot.command_options import (
     BAR,
     ESTIMATE_KEYS,

@@ -14,12 +14,13 @@ from typing import Any
 
 from bot.cards.common.blocks import CardBlock, Table, Text
 from bot.cards.common.reasons import shortage_text
+from bot.cards.common.terminal import Tone
 from bot.cards.common.words import duration, duration_range, pluralize
 from bot.cards.datasets import findings
 from bot.cards.datasets.dataset_columns import even_rows, has_choices
 from bot.cards.datasets.datasets import full_report
 from bot.cards.datasets.findings import counts_text, finding_blocks, line_ranges
-from bot.cli.output import Tone, text_block
+from bot.cli.output import text_block
 from bot.rules.budgets import duplicate_cost
 from bot.services.common.hardware import (
     DEFAULT_ROW_LIMIT,

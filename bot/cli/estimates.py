@@ -15,13 +15,12 @@ from bot.cards.common import advice
 from bot.cards.common.blocks import CardBlock, Note
 from bot.cards.common.candidates import alternative_name, alternative_text
 from bot.cards.common.prices import listing
-from bot.cards.common.terminal import terminal_sentence
+from bot.cards.common.terminal import Tone, terminal_sentence
 from bot.cards.common.words import TerminalSpelling
 from bot.cards.decisions import estimates
 from bot.cards.decisions.assumptions import assumptions, machines_assumption
 from bot.cards.decisions.estimate_details import details
 from bot.cli.options import utc_today
-from bot.cli.output import Tone
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative
 from bot.rules.estimate_inputs import Question

@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import click
 
 from bot.cards.common.blocks import CardBlock, Lines, escape
-from bot.cards.common.terminal import terminal_text
+from bot.cards.common.terminal import Tone, terminal_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 A_LINE_EVERY_S = 30.0
 REDRAWN_EVERY_S = 0.25
 _SHARE = re.compile(r"([0-9][0-9,]*) of ([0-9][0-9,]*) ")
-Tone = Literal["good", "warning", "bad", "plain"]
 
 
 def is_styled(stream: TextIO) -> bool:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bot.cards.common.terminal import Tone
 from bot.cli.options import EXIT_BLOCKED, JSON, load, refuse
-from bot.cli.output import Tone, show_json, show_text
+from bot.cli.output import show_json, show_text
 
 if TYPE_CHECKING:
     from bot.rules.permissions import Action, Caller

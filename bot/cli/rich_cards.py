@@ -27,9 +27,8 @@ from bot.cards.common.blocks import (
     Table,
     Text,
 )
-from bot.cards.common.terminal import plain_text
+from bot.cards.common.terminal import Tone, plain_text
 from bot.cards.datasets.findings import WORDS
-from bot.cli.output import Tone
 
 WIDEST = 120  # columns; longer lines are hard to read
 COLOURS: Mapping[Tone, str] = {"good": "green", "warning": "yellow", "bad": "red", "plain": ""}

@@ -69,8 +69,12 @@ class EncoderFiles:
         """Returns a hash of everything that a vector depends on."""
         digest = hashlib.sha256(b"mean" if self.is_mean else b"first")
         digest.update(self.recipe.encode())
+        paths = [self.model]
         external_data = self.model.with_name(f"{self.model.name}_data")  # holds the weights of large models
-        for path in (self.model, *([external_data] if external_data.is_file() else []), self.tokenizer):
+        if external_data.is_file():
+            paths.append(external_data)
+        paths.append(self.tokenizer)
+        for path in paths:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()

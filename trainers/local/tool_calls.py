@@ -175,9 +175,11 @@ def _describe_tools(messages: Sequence[dict[str, Any]], tools: Tools, template: 
     description = describe_tools("" if template == CALLS_IN_WORDS else "tool", tools)
     if template == CALLS_IN_WORDS:
         messages = [*map(_message_in_words, messages)]
-    first = messages[0] if messages and messages[0]["role"] == "system" else None
-    system = {"role": "system", "content": f"{first['content']}\n\n{description}" if first else description}
-    return [system, *(messages[1:] if first else messages)]
+    if messages and messages[0]["role"] == "system":
+        own_system, *rest = messages
+        content = f"{own_system['content']}\n\n{description}"
+        return [{"role": "system", "content": content}, *rest]
+    return [{"role": "system", "content": description}, *messages]
 
 
 def _message_in_words(message: dict[str, Any]) -> dict[str, Any]:

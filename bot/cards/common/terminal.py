@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
-from typing import assert_never
+from typing import Literal, assert_never
 
 from bot.cards.common.blocks import (
     Actions,
@@ -23,6 +23,7 @@ from bot.cards.common.blocks import (
     sentence,
 )
 
+Tone = Literal["good", "warning", "bad", "plain"]
 _DATE = re.compile(r"<!date\^[^<|>]*\|([^<>]*)>")
 _LINK = re.compile(r"<([^@<|>][^<|>]*)\|([^<>]*)>")
 _MENTION = re.compile(r"<([@#][^<>]*)>")

@@ -254,7 +254,9 @@ class RunReport:
         with tempfile.TemporaryDirectory() as folder:
             drawn = self._draw_ladder(plots, Path(folder) / "ladder.png")
             folders = (plots / f"run-{self.run.id}", plots / f"plan-{self.run.id}")
-            drawn_before = [path for place in folders for path in sorted(place.glob("*.png"))]
+            pictures = [path for place in folders for path in sorted(place.glob("*.png"))]
+            if drawn is not None:
+                pictures.append(drawn)
             return cards.run_report(
                 self.run,
                 self.plan,
@@ -265,7 +267,7 @@ class RunReport:
                 actuals=self.actuals,
                 approvals=self.approvals,
                 history=self.history,
-                plots=[*drawn_before, *([drawn] if drawn else [])],
+                plots=pictures,
                 name_of=name_of,
             )
 

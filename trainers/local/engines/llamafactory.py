@@ -65,7 +65,9 @@ def build_config(plan: EnginePlan, env: Path) -> EngineConfig:
             "eval_steps": plan.steps_an_epoch,
             "per_device_eval_batch_size": plan.settings.batch_size,
         }
-    rows = [plan.train_file, *([plan.valid_file] if plan.valid_file else [])]
+    rows = [plan.train_file]
+    if plan.valid_file:
+        rows.append(plan.valid_file)
     return EngineConfig(
         files={"config.yml": yaml(config), **read_scripts(rows="llama_rows", train="llama_train")},
         commands=(

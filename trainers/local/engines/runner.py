@@ -174,7 +174,11 @@ class EngineRun:
         if self.stop:
             return
 
-        number = "bf16" if plan.is_bf16 else "fp16" if plan.is_fp16 else "fp32"
+        number = "fp32"
+        if plan.is_bf16:
+            number = "bf16"
+        elif plan.is_fp16:
+            number = "fp16"
         kind = plan.settings.quantization
         base = "" if kind == "none" else f", the base in {kind}"
         trainer = f"Training {self.job.base_name} with {self.engine.name} {self.installation.version}"

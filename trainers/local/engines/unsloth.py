@@ -20,10 +20,15 @@ ENVIRONMENT = {"UNSLOTH_DISABLE_STATISTICS": "1"}  # otherwise it downloads a fi
 
 def build_config(plan: EnginePlan, env: Path) -> EngineConfig:
     """`env` is the virtual environment."""
+    dtype = "float32"
+    if plan.is_bf16:
+        dtype = "bfloat16"
+    elif plan.is_fp16:
+        dtype = "float16"
     parts: dict[str, dict[str, Any]] = {
         "model": {
             "model_name": plan.base,
-            "dtype": "bfloat16" if plan.is_bf16 else "float16" if plan.is_fp16 else "float32",
+            "dtype": dtype,
             "load_in_4bit": plan.settings.quantization == "nf4",
             "load_in_8bit": plan.settings.quantization == "int8",
             "trust_remote_code": False,

@@ -145,7 +145,11 @@ def compare_with_script(folder: Path, served: Classifier, texts: Sequence[str]) 
 
 def _base(order: ExportOrder, source: Source, files: EncoderFiles) -> Base:
     job = source.job
-    hub_id = DEFAULT_ID if job.base == DEFAULT_ENCODER else job.base if HUB_ID.fullmatch(job.base) else None
+    hub_id = None
+    if job.base == DEFAULT_ENCODER:
+        hub_id = DEFAULT_ID
+    elif HUB_ID.fullmatch(job.base):
+        hub_id = job.base
     try:
         licence = find_encoder(job.base).licence
     except EncoderError:  # an encoder trained as a whole doesn't need its base

@@ -273,7 +273,10 @@ class Publisher:
         records = {name: content for name, content in contents.items() if content is not None}
 
         checkpoints = complete_folders(self._folder)
-        for folder in [*checkpoints, *(["adapter"] if "DONE" in records else [])]:
+        finished_folders = list(checkpoints)
+        if "DONE" in records:
+            finished_folders.append("adapter")
+        for folder in finished_folders:
             names = sorted(path.name for path in (self._folder / folder).glob("[!.]*"))
             self._store([f"{folder}/{name}" for name in names if f"{folder}/{name}" not in self._files])
         positions = [f"{folder}/{POSITION}" for folder in checkpoints]

@@ -96,7 +96,9 @@ def open_attempt(folder: Path) -> AttemptRecord:
     number = before.attempt + 1 if before else 1
     # The number alone is not unique: a job may be created again with the same id while old files still exist.
     key = f"{number}-{secrets.token_hex(4)}"
-    after = "" if before is None else before.key if before.is_submitted else before.after
+    after = ""
+    if before is not None:
+        after = before.key if before.is_submitted else before.after
     record = AttemptRecord(f"{folder.name}-{number}", number, key, after=after)
     replace_json(folder / ATTEMPT_FILE, asdict(record))
     return record

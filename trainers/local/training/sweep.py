@@ -450,14 +450,13 @@ def describe_round(
     lines = [f"Rung {over.number}/{len(last)} is over, {share} of the course"]
     data: list[dict[str, object]] = []
     for score in over.ranking:
-        arm, loss = arms[score.number - 1], score.loss_at(over.rung)
-        fate = (
-            "has finished its course"
-            if over.number == len(last)
-            else "continues"
-            if score in going_on
-            else "stopped"
-        )
+        arm = arms[score.number - 1]
+        loss = score.loss_at(over.rung)
+        fate = "stopped"
+        if over.number == len(last):
+            fate = "has finished its course"
+        elif score in going_on:
+            fate = "continues"
         lines.append(f"{arm}: step {score.step}/{score.course}, validation loss {loss:.4f}, {fate}")
         data.append(
             {"arm": arm.number, **arm.chosen, "step": score.step, "valid_loss": loss, "outcome": fate}
