@@ -35,7 +35,7 @@ from bot.cards.common.general import details_modal
 from bot.cards.common.judge_agreement import notes_on_evidence
 from bot.cards.common.payback import monthly_saving_text, net_value_text, payback_condition, payback_text
 from bot.cards.common.prices import doubtful_successors
-from bot.cards.common.words import SLACK, Spelling, about_usd, shorten, volume_text
+from bot.cards.common.words import SLACK, Spelling, about_usd, share_text, shorten, volume_text
 from bot.cards.datasets.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.datasets.datasets import UPLOAD_AGAIN
 from bot.cards.decisions.aims import aim_facts
@@ -76,6 +76,7 @@ from bot.rules.reasons import (
 from bot.rules.roi import USD_PER_HOUR, Estimate
 from bot.rules.units import format_months
 from bot.values.runs import Refusal
+from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 from trainers.model_list import strip_effort
 from trainers.money import usd
 
@@ -571,7 +572,7 @@ def form(
         forms.text_input(
             "bar",
             "Quality bar",
-            "85%",
+            share_text(DEFAULT_QUALITY_THRESHOLD),
             hint="The share of right answers to judge by, in this answer only. Empty: the dataset's bar.",
             initial=typed.get("bar", ""),
         ),

@@ -37,6 +37,7 @@ from bot.cards.common.words import (
     percent_done,
     pluralize,
     progress_bar,
+    share_text,
     shorten,
     time_left,
 )
@@ -45,6 +46,7 @@ from bot.rules.budgets import Budget
 from bot.rules.facts import TASK_KINDS, Standard
 from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, ShotsTried, Stage
 from storage.records import Measurement, MeasurementState
+from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 
 MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
 # form fields under which their own refusals are shown
@@ -242,8 +244,8 @@ def form(channel: str, choices: BaselineChoices) -> Block:
         forms.text_input(
             "bar",
             "Quality bar",
-            "85%",
-            hint="The share of right answers that you need. Empty: the dataset's bar, 85% by default.",
+            share_text(DEFAULT_QUALITY_THRESHOLD),
+            hint="The share of right answers that you need. Empty: the dataset's bar.",
         ),
         forms.task_input("The advice depends on it: facts need retrieval, reasoning needs a better model."),
         forms.long_text_input(
