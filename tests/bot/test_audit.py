@@ -63,7 +63,7 @@ def test_the_newest_of_very_many_entries_are_shown(world: World) -> None:
 
 def test_every_action_on_a_run_has_words() -> None:
     """The services write these by name; states and wishes are listed in records.py."""
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bot" / "services").glob("*.py"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bot" / "services").rglob("*.py"))
     acts = set(re.findall(r'\.audit\(\s*[^,()]+,\s*"([a-z ]+)",\s*f"run ', sources))
     assert {"ask", "replace", "over maximum"} <= acts <= set(WORDS)
     assert {*get_args(Wish), "cancelled", "failed", "expired"} <= set(WORDS)
