@@ -28,7 +28,7 @@ from storage.schemas import (
     UPLOADS,
 )
 
-NEWEST = "m028_sent_questions"  # the last step below
+NEWEST = "m029_jobs_of_runs"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -139,4 +139,5 @@ _add(
     ),
     ("m027_expired", "CREATE TABLE expired (subject TEXT PRIMARY KEY, at REAL NOT NULL);"),
     ("m028_sent_questions", SENT_QUESTIONS),
+    ("m029_jobs_of_runs", "CREATE INDEX runs_by_job ON runs (job_id);"),
 )

@@ -21,6 +21,7 @@ QUERIES: dict[str, Callable[[Store], Any]] = {
     "results on a dataset": lambda store: store.runs.done((1, 2)),
     "looks of runs": lambda store: store.runs.looks_on([1, 2]),
     "a key's run": lambda store: store.runs.by_key("key"),
+    "a job's run": lambda store: store.runs.with_job("ftjob-1"),
     "keys at a provider": lambda store: store.runs.keys_at("local"),
     "open decisions": lambda store: store.interventions.runs_with_open_decisions(),
     "unlinked plans": lambda store: store.replacements.unlinked(5.0),
