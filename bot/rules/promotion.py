@@ -32,6 +32,7 @@ Objection = Literal[
     "unmeasured",
     "no_go",
     "judge",
+    "other_judge",
     "nothing_beside",
     "not_better",
     "other_rows",
@@ -130,7 +131,8 @@ class PromotionEvidence:
     - `used` is the model in use now; `against_used` is None if the two did not answer the same rows.
     - `no_go` is the verdict of its run, if that was a no.
     - `is_gone` is true if the model no longer answers.
-    - `judge` is the model whose verdicts are the scores, None if they were scored without one.
+    - `judge` is the model whose verdicts are the scores, None if they were scored without one. `others_judge` is the
+      one that judged the alternatives since, None if it is the same: verdicts of two judges don't compare.
     - `low` labels are shown to be below the floor in the policy's `limits`, `worse` labels to be right less often than
       with `worse_than`, the name of the best alternative or of what answered before the training.
     """
@@ -146,6 +148,7 @@ class PromotionEvidence:
     worse: tuple[LabelLoss, ...] = ()
     worse_than: str = "the best alternative"
     judge: CheckedJudge | None = None
+    others_judge: str | None = None
 
 
 def alias_for(dataset: str) -> str:
@@ -275,9 +278,11 @@ def find_objections(proof: PromotionEvidence) -> tuple[Objection, ...]:
         return (*names, "unmeasured")
     if proof.judge is not None and proof.judge.checks.trust == "distrusted":
         names.append("judge")
-    if proof.best is None:
+    if proof.others_judge is not None:
+        names.append("other_judge")
+    elif proof.best is None:
         names.append("nothing_beside")
-    elif not proof.best.is_enough(margin):
+    if proof.best is not None and not proof.best.is_enough(margin):
         names.append("not_better")
     if proof.used is not None and proof.against_used is None:
         names.append("other_rows")

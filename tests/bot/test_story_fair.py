@@ -109,6 +109,11 @@ def test_the_judge_of_the_newest_measurement_judges_the_tuned_model(world: World
     world.tick_until(lambda: len(world.slack.ephemerals(ANA.id)) > before, "the estimate")
     estimate = words_of(world.slack.ephemerals(ANA.id)[-1])
     assert f"is not counted: acme/{JUDGE} judged it, acme/sage-2 the others" in estimate
+    refusal = world.type("/finetune promote faq-1", user=BEN)
+    assert f"not compared with the alternatives: acme/{JUDGE} judged it, acme/sage-2 the others" in refusal
+    world.type("/finetune promote faq-1 because=the new judge is being tried out", user=BEN)
+    world.send()
+    assert "verdicts of two judges don't compare" in world.find_message("faq-1 is in use for faq")
 
 
 def test_the_judges_cost_is_in_the_plan_and_in_the_bill(world: World) -> None:
@@ -339,6 +344,14 @@ def test_tool_calls_are_scored_by_name_and_arguments(make_world: MakeWorld) -> N
     base, tuned = ladder.rungs
     assert tuned.score == 1.0 and 0.1 < base.score < 0.6
     assert "100.0% right calls" in world.find_message("Result of run 1")
+
+    # Version 0.1.0 scored calls as texts.
+    as_texts = 'UPDATE measurements SET result = replace(result, \'"scoring": "calls"\', \'"scoring": "f1"\')'
+    world.store.database.change(as_texts)
+    older = world.type("/finetune results m1")
+    assert (
+        "are compared by name and arguments since: measure again" in older and "F1 only counts" not in older
+    )
 
 
 def test_calls_among_texts_are_named_as_what_they_are(make_world: MakeWorld) -> None:

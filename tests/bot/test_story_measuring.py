@@ -93,6 +93,10 @@ def test_a_plan_of_a_newer_release_holds_up_only_its_own_curve(world: World) -> 
     assert measurement(world).state == "running"
     assert "this version can't read" in world.type("/finetune status")
     assert "this version can't read" in open_home(world, ANA.id)
+    for command in ("status m1", "results m1", "cancel m1"):
+        assert "stored by a newer version of the bot, which this version can't read" in world.type(
+            f"/finetune {command}"
+        )
 
 
 def test_an_impossible_curve_says_why(world: World) -> None:

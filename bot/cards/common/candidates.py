@@ -176,6 +176,26 @@ def answers_name(report: Report) -> str:
     return kinds.get(report.scoring, "free text")
 
 
+def older_scoring_text(report: Report) -> str | None:
+    """Says that a score by F1 is an older version's, as such answers are compared in another way since; None if they
+    are texts, which still have that score."""
+    if report.scoring == "json":
+        answers = "The expected answers are JSON objects"
+        compared = "compared field by field"
+    elif report.scoring == "calls":
+        answers = "The expected answers are function calls"
+        compared = "compared by name and arguments"
+    elif report.n_calling:
+        answers = "Some of the expected answers are function calls"
+        compared = "compared by name and arguments"
+    else:
+        return None
+    return (
+        f"{answers}, and an older version of the bot scored them as texts (F1). They are {compared} since: measure "
+        "again for that."
+    )
+
+
 def whole_rows_text(rung: Rung) -> str:
     """How many answers need no correction: beside a share of fields, which is higher."""
     return f"every field right in {percent(sum(score == 1 for score in rung.scores) / rung.n)} of rows"

@@ -213,6 +213,14 @@ def declined(arms: Sequence[ArmProgress]) -> list[str]:
     ]
 
 
+def unreadable_text(number: int) -> str:
+    """Answers who asks about a measurement that a newer version of the bot stored, or wants to change it."""
+    return (
+        f"m{number} was stored by a newer version of the bot, which this version can't read. Start the newer version "
+        "to see it or to cancel it."
+    )
+
+
 def progress_line(progress: LadderProgress, now: float) -> str:
     """The progress of an open measurement; follows its name in a list."""
     words = STAGES[progress.stage].removeprefix("is ")

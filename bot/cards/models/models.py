@@ -271,6 +271,8 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
         than = f"*Right less often than {escape(shorten(proof.worse_than, 60))}*"
         blocks.append(Text(f"{than}: {worse_labels_text(proof.worse)}."))
     blocks += untrusted_notes(proof.judge)
+    if proof.others_judge and not summary.sealed:
+        blocks.append(Note(_other_judge(proof)))
     if looks and looks.are_spent:
         blocks.append(Note(FRESH_ROWS))
     if proof.rung.read and not summary.sealed:
@@ -361,13 +363,16 @@ def _objection_text(proof: PromotionEvidence, doubt: Objection) -> str:
             return f"The verdict on its run was against it: {escape(proof.no_go or '').rstrip('.')}."
         case "judge":
             return f"{untrusted_text(proof.judge)}." if proof.judge else ""
+        case "other_judge":
+            return f"{_other_judge(proof)} Start its training again to have it judged by the new one."
         case "nothing_beside":
             return "Nothing else answered the same held-out rows, so there is nothing to compare it with."
         case "not_better":
             return f"{_not_better(proof.best, proof.limits.margin)}{_read_rows(proof)}"
         case "other_rows":
             return (
-                f"{code(proof.used or '')}, the model in use, answered other rows, so they can't be compared."
+                f"{code(proof.used or '')}, the model in use, answered other rows or was judged by another model, "
+                "so they can't be compared."
             )
         case "not_better_than_used":
             return f"{_not_better(proof.against_used, proof.limits.margin)}{_read_rows(proof)}"
@@ -377,6 +382,16 @@ def _objection_text(proof: PromotionEvidence, doubt: Objection) -> str:
                 for low in proof.low[:SHOWN_LABELS]
             )
             return f"Labels clearly below the minimum of {100 * (proof.limits.floor or 0):g}%: {labels}."
+
+
+def _other_judge(proof: PromotionEvidence) -> str:
+    """Says that the alternatives have scores of another judge than the model, and so were not compared with it."""
+    own = escape(shorten(proof.judge.name)) if proof.judge else "another model"
+    others = escape(shorten(proof.others_judge or ""))
+    return (
+        f"It is not compared with the alternatives: {own} judged it, {others} the others since, and verdicts of two "
+        "judges don't compare."
+    )
 
 
 def _read_rows(proof: PromotionEvidence) -> str:

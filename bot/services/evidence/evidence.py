@@ -202,6 +202,7 @@ def promotion_proof(
             proof,
             best=best_comparison(comparisons, proof.limits.margin),
             against_used=_compare_with_model(context, plan, rung, used, look) if used else None,
+            others_judge=_others_judge(context, plan, rung),
         )
     no_go = None
     if result.advice is not None and result.advice.kind == "no_go":
@@ -215,6 +216,17 @@ def promotion_proof(
         worse_than=better_name(result),
         judge=checked_judges.judge_of_result(context, plan, result),
     )
+
+
+def _others_judge(context: AppContext, plan: Plan, rung: Rung) -> str | None:
+    """Returns the judge that scored the alternatives since, None if no other judge did than the model's own."""
+    if rung.scoring != "judge":
+        return None
+    files = context.settings.files
+    measured = load_measured(context.store, files, plan.dataset, plan.holdout_sha256)
+    if measured is None or measured.judge in (None, plan.judge):
+        return None
+    return measured.judge
 
 
 def what_answered_before(run: Run) -> Before:

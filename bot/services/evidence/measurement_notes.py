@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bot.cards.common import judge_agreement
-from bot.cards.common.candidates import looks_sentence, several_labels_text
+from bot.cards.common.candidates import looks_sentence, older_scoring_text, several_labels_text
 from bot.cards.evidence import evaluations as views
 from bot.cards.evidence import prompt_search as prompt_views
 from bot.rules.facts import Looks
 from bot.rules.judge_agreement import JudgeChecks
 from bot.services.datasets import datasets
 from bot.services.evidence import looks
-from bot.values.evaluations import JudgeProgress, LadderPlan, LadderProgress
+from bot.values.evaluations import LadderPlan, LadderProgress
 from storage.records import Measurement
 from storage.store import Store
 from trainers.evaluation.looks import find_new_looks
@@ -27,7 +27,7 @@ def card_notes(store: Store, measurement: Measurement, ladder: Ladder, people: J
     notes = []
     if progress.search:
         notes.append(prompt_views.outcome(progress.search))
-    notes += judge_notes(plan, progress.judge, ladder, people)[:1]
+    notes += judge_notes(store, measurement, ladder, people)[:1]
     notes += [*views.fewer_examples(plan), *views.unknown_kind(plan), *views.left_out(progress.arms)]
     notes += looks_notes(store, measurement, ladder, from_look=LOOKS_ON_CARD)
     report = datasets.report_of(store.datasets.get(measurement.dataset_id))
@@ -36,11 +36,28 @@ def card_notes(store: Store, measurement: Measurement, ladder: Ladder, people: J
     return notes
 
 
-def judge_notes(
-    plan: LadderPlan, judge: JudgeProgress | None, ladder: Ladder, people: JudgeChecks
-) -> list[str]:
+def judge_notes(store: Store, measurement: Measurement, ladder: Ladder, people: JudgeChecks) -> list[str]:
+    """Says who or what decided which answers are right, and what that is worth."""
+    older = _older_scoring(store, measurement, ladder)
+    if older:
+        return [older]
+    plan = LadderPlan.from_json(measurement.plan)
+    judge = LadderProgress.from_json(measurement.progress).judge
     models = judge_agreement.judged_models(plan)
     return judge_agreement.judge_notes(plan.judge, models, judge, ladder, people)
+
+
+def _older_scoring(store: Store, measurement: Measurement, ladder: Ladder) -> str | None:
+    """Says that an older version scored these answers as texts, None if they are texts."""
+    if ladder.scoring != "f1" or ladder.calls:
+        return None
+    own = store.datasets.get(measurement.dataset_id)
+    # What kind of answers a version has is known only if it was checked since; the rows may be the same.
+    for version in (own, store.datasets.newest(own.name)):
+        report = datasets.report_of(version) if version else None
+        if report and report.holdout_sha256 == ladder.holdout_sha256 and report.scoring:
+            return older_scoring_text(report)
+    return None
 
 
 def looks_notes(store: Store, measurement: Measurement, ladder: Ladder, from_look: int = 0) -> list[str]:
@@ -55,7 +72,7 @@ def looks_notes(store: Store, measurement: Measurement, ladder: Ladder, from_loo
         count=len(find_new_looks(history)),
         rows=report.n_holdout,
         bar=ladder.bar,
-        scoring=report.scoring or "label",
+        scoring=report.scoring or ladder.scoring,
     )
     return [looks_sentence(seen)] if seen.count >= from_look else []
 

@@ -160,7 +160,7 @@ def step(context: AppContext, measurement: Measurement) -> SealedConclusion | No
 
 def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
     """Repeats a step that stopped with an error of the bot; after a few attempts the measurement fails."""
-    measurements.retry_or_fail(context, measurement, load_step(context, measurement).stop_and_book)
+    measurements.retry_or_fail(context, measurement, lambda: load_step(context, measurement).stop_and_book())
 
 
 def _prepare(step: LadderStep) -> None:

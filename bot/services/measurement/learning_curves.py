@@ -28,7 +28,6 @@ from trainers.evaluation.results import Curve as MeasuredCurve
 # The rows of a part may be longer than average, and the model's own tokenizer may count more tokens than ours.
 TOKEN_MARGIN = Decimal("1.25")
 FEWEST_ROWS = 12
-UNREADABLE_PAUSE_S = 600.0
 
 
 def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measurement | Refusal:
@@ -71,16 +70,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
 
 
 def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
-    """Repeats a step that stopped with an error of the bot; after a few attempts the measurement fails. A plan that
-    can't be read waits, because the newer version that stored it can go on with it."""
-    try:
-        plan_of(measurement.plan)
-    except (TypeError, ValueError):
-        now = context.clock()
-        context.store.measurements.move(
-            measurement, measurement.state, now=now, next_at=now + UNREADABLE_PAUSE_S
-        )
-        return
+    """Repeats a step that stopped with an error of the bot; after a few attempts the measurement fails."""
     measurements.retry_or_fail(context, measurement, lambda: 0)
 
 

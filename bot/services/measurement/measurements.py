@@ -42,6 +42,7 @@ from trainers.money import to_micros, usd_micros
 
 FAULTS = 3
 LOOK_FOR_EXPIRY_S = 60.0
+UNREADABLE_PAUSE_S = 600.0  # a tick can't go on with a plan that a newer version stored
 OPEN = ("asked", "running")
 
 
@@ -317,8 +318,14 @@ def end(
 
 def retry_or_fail(context: AppContext, measurement: Measurement, spent_micros: Callable[[], int]) -> None:
     """Repeats a step that stopped with an error of the bot. After a few attempts the measurement fails, with
-    `spent_micros()` as its cost."""
+    `spent_micros()` as its cost. One that can't be read waits, because the newer version that stored it can go on with
+    it."""
     now = context.clock()
+    if _unreadable_refusal(measurement):
+        context.store.measurements.move(
+            measurement, measurement.state, now=now, next_at=now + UNREADABLE_PAUSE_S
+        )
+        return
     if measurement.tries + 1 >= FAULTS:
         why = f"The bot ran into an error while measuring, {FAULTS} times in a row. {logs.sorry()}"
         end(context, measurement, "failed", why, actual_micros=spent_micros())
@@ -333,6 +340,9 @@ def current_card(context: AppContext, number: int, person: str, channel: str) ->
     measurement = _visible_measurement(context, number, person, channel)
     if measurement is None:
         return state_refusal(number, None)
+    unreadable = _unreadable_refusal(measurement)
+    if unreadable:
+        return unreadable
     if measurement.result is None:
         return _message(context, measurement, measurement.error or "")
     return result_card(context, measurement, measurement.result)
@@ -343,6 +353,9 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
     measurement = _visible_measurement(context, number, person, channel)
     if measurement is None or measurement.result is None:
         return state_refusal(number, measurement)
+    unreadable = _unreadable_refusal(measurement)
+    if unreadable:
+        return unreadable
     if measurement.kind == "curve":
         return curve_views.details(Curve.from_json(measurement.result), _label_usd(measurement))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
@@ -360,7 +373,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         estimated_micros=progress.most_micros,
         how_read=HOW_READ if plan.labels else None,
         notes=[
-            *measurement_notes.judge_notes(plan, progress.judge, ladder, people),
+            *measurement_notes.judge_notes(context.store, measurement, ladder, people),
             *(judge_agreement.earlier_choices(earlier) if earlier else []),
             *views.shots_notes(progress.shots),
             *views.fewer_examples(plan),
@@ -461,6 +474,9 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
     refusal = authorization.refusal(context, person, "cancel", request=request)
     if refusal:
         return refusal if is_known else state_refusal(number, None)
+    unreadable = _unreadable_refusal(measurement)
+    if unreadable:  # what it has cost until now can't be read either
+        return unreadable
     if measurement.cancel_asked_by:
         first = measurement.cancel_asked_by
         return Refusal(f"m{number} is already being cancelled, as <@{first}> asked.")
@@ -480,6 +496,9 @@ def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal
     refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
     if refused or measurement is None:
         return refused
+    unreadable = _unreadable_refusal(measurement)
+    if unreadable:
+        return unreadable
     if sealed_rows.opens_sealed_rows(measurement):  # if the model passes, it is deployed
         refused = authorization.refusal(context, person, "promote", measurement.channel)
         if refused:
@@ -509,6 +528,22 @@ def prompts_of(measurement: Measurement) -> tuple[str, ...]:
     is_found_earlier = plan.search is None and any(arm.rung == "optimised" for arm in plan.arms)
     texts = (plan.prompt, plan.optimised) if is_found_earlier else (plan.prompt,)
     return tuple(text for text in texts if text)
+
+
+def _unreadable_refusal(measurement: Measurement) -> Refusal | None:
+    """Refuses what needs a measurement that a newer version of the bot stored; None if this version can read it."""
+    try:
+        if measurement.kind == "curve":
+            plan_of(measurement.plan)
+        else:
+            LadderPlan.from_json(measurement.plan)
+            LadderProgress.from_json(measurement.progress)
+        if measurement.result:
+            result_kind = Curve if measurement.kind == "curve" else Ladder
+            result_kind.from_json(measurement.result)
+    except (TypeError, ValueError):
+        return Refusal(views.unreadable_text(measurement.id))
+    return None
 
 
 def state_refusal(number: int, measurement: Measurement | None) -> Refusal:

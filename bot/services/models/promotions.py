@@ -181,10 +181,13 @@ def _promote(
         return Refusal(f"{code(model.name)} is already in use for {code(dataset)}, by <@{standing.person}>.")
     used = _model(context, standing)
     proof = evidence.promotion_proof(context, model, used)
-    refusal = _promotion_refusal(context, model, proof, because)
+    has_sealed = has_sealed_rows(context, run)
+    # All that answers sealed rows is judged by one judge, so the test settles what two judges can't.
+    to_object_to = replace(proof, others_judge=None) if has_sealed else proof
+    refusal = _promotion_refusal(context, model, to_object_to, because)
     if refusal:
         return refusal
-    if not because and has_sealed_rows(context, run):
+    if not because and has_sealed:
         return ask_sealed_test(context, model, run, used, person)
     ended = models.proof_of(context, standing) if standing else None
     return _record(context, DecidedPromotion(model, run, person, because, proof, standing, ended))
@@ -361,6 +364,7 @@ def sealed_proof_of(
         rung=own,
         best=best_comparison(others, on_holdout.limits.margin),
         against_used=against_used,
+        others_judge=None,
     )
 
 
