@@ -25,8 +25,8 @@ from bot.cards.common.help import CommandHelp
 from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
 from bot.cards.datasets import datasets as dataset_cards
 from bot.cards.datasets import documents as document_cards
-from bot.cards.decisions import estimates as estimate_cards
-from bot.cards.decisions.estimates import AskedEstimate
+from bot.cards.decisions import estimate_form as estimate_cards
+from bot.cards.decisions.estimate_form import AskedEstimate
 from bot.cards.evidence import evaluations as evaluation_cards
 from bot.cards.models import models as model_cards
 from bot.cards.models import tried_answers as answer_cards

@@ -17,7 +17,7 @@ from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
 from bot.cards.datasets import datasets as dataset_cards
 from bot.cards.datasets import documents as document_cards
 from bot.cards.datasets import row_labels as row_label_cards
-from bot.cards.decisions import estimates
+from bot.cards.decisions import estimate_form
 from bot.cards.decisions import plans as plan_cards
 from bot.cards.evidence import distillations as distillation_cards
 from bot.cards.evidence import evaluations as evaluation_cards
@@ -107,7 +107,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
                 ack(response_action="errors", errors=errors)
                 return
             ack()
-            if form == estimates.ESTIMATE:
+            if form == estimate_form.ESTIMATE:
                 # takes longer than Slack waits for an ack, so it is done after the form has closed
                 request = _estimate_request(answers)
                 if isinstance(request, Estimate):
@@ -149,9 +149,9 @@ def _choose_columns(answers: Answers) -> Errors:
 def _estimate(answers: Answers) -> Errors:
     request = _estimate_request(answers)
     if isinstance(request, Refusal):
-        return {estimates.refused_field(request): request.text}
+        return {estimate_form.refused_field(request): request.text}
     refusal = estimate_requests.may_ask(answers.context, request, answers.person, answers.words[0])
-    return {estimates.refused_field(refusal): refusal.text} if refusal else {}
+    return {estimate_form.refused_field(refusal): refusal.text} if refusal else {}
 
 
 def _estimate_request(answers: Answers) -> Estimate | Refusal:
@@ -162,7 +162,7 @@ def _estimate_request(answers: Answers) -> Estimate | Refusal:
         before = estimate_requests.load_asked_estimate(answers.context, int(number), answers.person)
         if isinstance(before, Refusal):
             return before
-        others = {name: value for name, value in before.typed.items() if name not in estimates.FIELDS}
+        others = {name: value for name, value in before.typed.items() if name not in estimate_form.FIELDS}
     fields = {**others, **answers.values}
     volume = parse_request_volume(answers.text("volume"))
     if isinstance(volume, Volume):
@@ -251,7 +251,7 @@ def _decide(answers: Answers) -> Errors:
 # Each function records what a form asks for, or returns errors, which Slack shows below their fields.
 FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     dataset_cards.UPLOAD: _receive,
-    estimates.ESTIMATE: _estimate,
+    estimate_form.ESTIMATE: _estimate,
     evaluation_cards.FORM: _measure,
     column_cards.CHOOSE_COLUMNS: _choose_columns,
     document_cards.DOCUMENT_FORM: _add_knowledge,
@@ -270,7 +270,7 @@ FORMS: Mapping[str, Callable[[Answers], Errors]] = {
 FORMS_OF_A_CHANNEL = frozenset(
     {
         dataset_cards.UPLOAD,
-        estimates.ESTIMATE,
+        estimate_form.ESTIMATE,
         evaluation_cards.FORM,
         document_cards.DOCUMENT_FORM,
         dataset_deletion_cards.DELETION_FORM,

@@ -13,8 +13,8 @@ from bot.cards.common import general, judge_agreement
 from bot.cards.common import help as help_cards
 from bot.cards.common.blocks import Message
 from bot.cards.datasets import data_policy, dataset_columns, datasets, documents
-from bot.cards.decisions import estimates, plan_details, plans
-from bot.cards.decisions.estimates import EstimateChoices
+from bot.cards.decisions import estimate_form, estimates, plan_details, plans
+from bot.cards.decisions.estimate_form import EstimateChoices
 from bot.cards.evidence import (
     evaluation_details,
     evaluations,
@@ -191,17 +191,17 @@ def _views() -> dict[str, Json]:
         "form-upload-again": datasets.upload_modal("C0TICKETS", name="tickets"),
         "form-all-commands": help_cards.all_commands(help_list()),
         "form-upload-of-a-message": datasets.upload_modal("C0TICKETS", file_id="F1", filename="tickets.csv"),
-        "form-estimate": estimates.form(
+        "form-estimate": estimate_form.form(
             "C0TICKETS",
             EstimateChoices(
                 ["tickets", "faq"], [TARGET, "openai/gpt-4.1"], marks={"openai/gpt-4.1": "old price"}
             ),
         ),
-        "form-estimate-before": estimates.form(
+        "form-estimate-before": estimate_form.form(
             "C0TICKETS",
             EstimateChoices(["tickets", "faq"], ["openai/gpt-4.1", TARGET]),
             "faq",
-            estimates.AskedEstimate(
+            estimate_form.AskedEstimate(
                 4,
                 "faq",
                 {
@@ -215,7 +215,7 @@ def _views() -> dict[str, Json]:
         ),
         "estimate-details": estimates.details_form(estimate_cards.estimate_beside_a_rung(), TARGET),
         "estimate-details-free": estimates.details_form(builders.estimate_summary(), TARGET),
-        "form-estimate-of-one": estimates.form(
+        "form-estimate-of-one": estimate_form.form(
             "C0TICKETS", EstimateChoices(["tickets", "faq"], [TARGET]), "faq"
         ),
         "form-baseline": evaluations.form(

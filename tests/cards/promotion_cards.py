@@ -8,6 +8,7 @@ from datetime import date
 from bot.cards.common import general
 from bot.cards.common.blocks import Headline, Listing, Message
 from bot.cards.models import models
+from bot.cards.models.actuals import ModelActuals
 from bot.cards.models.models import ModelEntry, PromotionSummary
 from bot.rules.facts import Looks
 from bot.rules.permissions import PromotionLimits
@@ -64,7 +65,7 @@ DOUBTFUL = PromotionEvidence(
 )
 SUMMARY = PromotionSummary(PROMOTION, MODEL, PROVEN, "tickets-3", "tickets-3", "this machine", has_alias=True)
 OTHER = "today's model, gpt-4o"
-ACTUALS = models.ModelActuals(
+ACTUALS = ModelActuals(
     (
         ActualMonth(
             "tickets", "tickets-7", "2026-11", 12_480, 1_300_000, 62_000, 3_100_000, OTHER, 41_200_000, NOW
@@ -76,7 +77,7 @@ ACTUALS = models.ModelActuals(
     "this machine",
     is_counted=True,
 )
-NOT_COUNTED = models.ModelActuals((), "", "OpenAI", is_counted=False)
+NOT_COUNTED = ModelActuals((), "", "OpenAI", is_counted=False)
 
 
 def cards() -> dict[str, Message]:
@@ -159,7 +160,7 @@ def cards() -> dict[str, Message]:
     }
 
 
-def _details(actuals: models.ModelActuals, looks: Looks) -> Message:
+def _details(actuals: ModelActuals, looks: Looks) -> Message:
     return Message("Model in use", (Headline("Model in use"), *models.details(actuals, looks)))
 
 

@@ -17,9 +17,9 @@ from bot.cards.common import general, judge_agreement, prices
 from bot.cards.common.blocks import INVISIBLE, code, escape
 from bot.cards.datasets import dataset_versions, datasets, documents
 from bot.cards.datasets.datasets import Best, DatasetEntry
-from bot.cards.decisions import estimates, plans
+from bot.cards.decisions import estimate_form, estimates, plans
 from bot.cards.decisions.estimate_details import EstimateSummary
-from bot.cards.decisions.estimates import EstimateChoices
+from bot.cards.decisions.estimate_form import EstimateChoices
 from bot.cards.evidence import (
     evaluation_details,
     evaluation_results,
@@ -283,8 +283,8 @@ def _forms(text: str) -> dict[str, Any]:
             "C0TICKETS", text[:300], [measurements.document(filename=text)] * 200
         ),
         "upload": datasets.upload_modal("C0TICKETS", file_id="F1", filename=text),
-        "estimate form": estimates.form("C0TICKETS", EstimateChoices(names, names)),
-        "estimate form, nothing to choose": estimates.form("C0TICKETS", EstimateChoices(["tickets"], [])),
+        "estimate form": estimate_form.form("C0TICKETS", EstimateChoices(names, names)),
+        "estimate form, nothing to choose": estimate_form.form("C0TICKETS", EstimateChoices(["tickets"], [])),
     }
 
 

@@ -14,14 +14,12 @@ from bot.cards.common.blocks import (
     CardBlock,
     Facts,
     Figure,
-    Lines,
-    Note,
     Table,
-    Text,
     cut,
     escape,
     sentence,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import alternative_name, alternative_text
 from bot.cards.common.payback import hours_caveat, payback_condition, payback_text, share_of_draws
 from bot.cards.common.prices import vendor_prices
@@ -96,17 +94,24 @@ class EstimateSummary:
 def details(summary: EstimateSummary, target: str, spelling: Spelling = SLACK) -> list[CardBlock]:
     """Everything behind the verdict: exact figures, all reasons, what moves the result, assumptions, price sources."""
     alternative = summary.alternative
-    parts = [Text(f"*{escape(advice.headline(summary.verdict, spelling))}*"), *_numbers(summary, target)]
+    headline = advice.headline(summary.verdict, spelling)
+
+    parts = Parts()
+    parts.text(f"*{escape(headline)}*")
+    parts.add(*_numbers(summary, target))
     if alternative and not hides_savings(summary):
-        parts.append(Text(escape(cut(alternative_text(alternative), 900))))
-    parts += [*advice.reason_blocks(summary.verdict, spelling), *_basis(summary, spelling)]
+        parts.text(escape(cut(alternative_text(alternative), 900)))
+    parts.add(*advice.reason_blocks(summary.verdict, spelling))
+    parts.add(*_basis(summary, spelling))
+
+    # A row without any price has nothing that its source could have said.
     sources = [
         f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}"
         for row in summary.prices
         if row.price != UNKNOWN or row.usd_per_hour is not None or row.hosted_usd_per_hour is not None
     ]
     if sources:
-        parts.append(Note(f"Prices: {'; '.join(dict.fromkeys(sources))}."))
+        parts.note(f"Prices: {'; '.join(dict.fromkeys(sources))}.")
     return parts
 
 
@@ -114,13 +119,19 @@ def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
     """The figures, the most important first."""
     estimate = summary.estimate
     if estimate is None:
-        bill = [("Each month today", monthly(summary.today))] if summary.today else []
-        return [escaped_facts([*bill, *_one_off_facts(summary), *_offered(summary)])]
+        known = []
+        if summary.today:
+            known.append(("Each month today", monthly(summary.today)))
+        return [escaped_facts([*known, *_one_off_facts(summary), *_offered(summary)])]
+
     today = [("Each month today", monthly(estimate.monthly_before)), *other_bill(summary)]
     if hides_savings(summary):
         return [escaped_facts([*today, *_one_off_facts(summary)])]
-    if_enough = ", if one machine is enough" if rests_on_one_machine(estimate) else ""
-    tuned = ("Each month tuned", f"{monthly(estimate.monthly_after)}{if_enough}")
+
+    bill_tuned = monthly(estimate.monthly_after)
+    if rests_on_one_machine(estimate):
+        bill_tuned += ", if one machine is enough"
+    tuned = ("Each month tuned", bill_tuned)
     bills = Table(
         _bills(summary, estimate),
         f"Cost a month: {shorten(summary.name)} on {shorten(target, 60)}",
@@ -128,9 +139,10 @@ def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
     )
     saved = [_saving(estimate, summary.outlook), *_succession(estimate), *_machines(estimate)]
     worth = estimate.errors_avoided_usd  # part of the saving, beside the difference between the bills
-    if worth:
-        fewer = "Fewer" if worth > 0 else "More"
-        saved.append((f"{fewer} wrong answers, a month", usd(abs(worth))))
+    if worth > 0:
+        saved.append(("Fewer wrong answers, a month", usd(worth)))
+    elif worth < 0:
+        saved.append(("More wrong answers, a month", usd(-worth)))
     rest = [*_chances(summary), *_one_off_facts(summary), *_offered(summary)]
     return [escaped_facts(saved), bills, escaped_facts(rest)]
 
@@ -160,66 +172,81 @@ def monthly(bill: MonthlyCost) -> str:
         return "no charge"
     amounts = {name.lower(): part(bill) for name, part in PARTS.items() if name != "Total"}
     lines = [f"{usd(amount)} {name}" for name, amount in amounts.items() if amount]
-    return f"{usd(bill.total)} ({', '.join(lines)})" if len(lines) > 1 else lines[0]
+    if len(lines) == 1:
+        return lines[0]
+    return f"{usd(bill.total)} ({', '.join(lines)})"
 
 
 def _one_off_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
     """One-off costs, times and the payback."""
     pairs = [("Training, one-off", _training(summary))]
     if summary.measuring_usd:
-        machine = f", of which {usd(summary.machine_usd)} for its machine" if summary.machine_usd else ""
-        pairs.append(("Measuring, one-off", f"{usd(summary.measuring_usd)}{machine}"))
-    pairs += [*price_facts(summary), ("Training takes", training_time(summary))]
+        measuring = usd(summary.measuring_usd)
+        if summary.machine_usd:
+            measuring += f", of which {usd(summary.machine_usd)} for its machine"
+        pairs.append(("Measuring, one-off", measuring))
+    pairs += price_facts(summary)
+    pairs.append(("Training takes", training_time(summary)))
     if summary.memory:
         pairs.append(("Memory", summary.memory))
+
     estimate = summary.estimate
     if estimate is None or hides_savings(summary):
         return pairs
-    pairs.append(("Pays back", payback_text(estimate.payback_months) + payback_range_text(summary.outlook)))
+    pays_back = payback_text(estimate.payback_months)
+    pairs.append(("Pays back", f"{pays_back}{payback_range_text(summary.outlook)}"))
+
     enough = enough_volume(estimate, summary.outlook)
     if enough is None:
         pairs.append(("Break-even volume", "none: each token costs as much or more"))
     elif enough:
-        likely = f", in {LIKELY:.0%} of simulations" if summary.outlook else ""
-        pairs.append(("Break-even volume", f"{enough_text(enough, estimate.tokens_per_request)}{likely}"))
+        # 0 would say that it pays at any volume, which the saving above says already.
+        volume = enough_text(enough, estimate.tokens_per_request)
+        if summary.outlook:
+            volume += f", in {LIKELY:.0%} of simulations"
+        pairs.append(("Break-even volume", volume))
     return pairs
 
 
 def price_facts(summary: EstimateSummary, *, is_short: bool = False) -> list[tuple[str, str]]:
-    row = summary.prices[0] if summary.prices else None
+    """The vendor's prices of the tuned model, whose row is the first."""
+    if not summary.prices:
+        return []
     asks_vendor = summary.asks_vendor and not is_short
-    text = None
-    if row:
-        text = vendor_prices(row, summary.made_on, asks_vendor=asks_vendor, is_short=is_short)
-    return [("Prices", text)] if text else []
+    text = vendor_prices(summary.prices[0], summary.made_on, asks_vendor=asks_vendor, is_short=is_short)
+    if not text:
+        return []
+    return [("Prices", text)]
 
 
 def training_time(summary: EstimateSummary) -> str:
     minutes = summary.minutes
-    low, high = (float(minutes.low) * 60, float(minutes.high) * 60) if minutes else (None, None)
-    return planned_time(low, high, is_guess=summary.is_guess)
+    if minutes is None:
+        return planned_time(None, None, is_guess=summary.is_guess)
+    return planned_time(float(minutes.low) * 60, float(minutes.high) * 60, is_guess=summary.is_guess)
 
 
 def payback_range_text(outlook: Outlook | None) -> str:
     """' (36 days to 3.2 months)', the range of 90% of the simulations; '' without simulations or a range."""
     if outlook is None or outlook.payback_months.p5 is None:
         return ""
-    early, late = outlook.payback_months.p5, outlook.payback_months.p95
-    soon = format_months(early) if early else "at once"
-    return f" ({soon} to {'never' if late is None else format_months(late)})" if early != late else ""
+    early = outlook.payback_months.p5
+    late = outlook.payback_months.p95
+    if early == late:
+        return ""
+    soonest = format_months(early) if early else "at once"
+    latest = "never" if late is None else format_months(late)
+    return f" ({soonest} to {latest})"
 
 
 def _bills(summary: EstimateSummary, estimate: Estimate) -> list[tuple[str, ...]]:
     """The monthly bills side by side, as rows of a table."""
-    alternative = summary.alternative if other_bill(summary) else None
-    bills = {"Today": estimate.monthly_before, "Tuned": estimate.monthly_after}
-    if alternative:
-        other = shorten(alternative_name(alternative))
-        bills = {
-            "Today": estimate.monthly_before,
-            other: estimate.monthly_alternative,
-            "Tuned": estimate.monthly_after,
-        }
+    bills = {"Today": estimate.monthly_before}
+    if summary.alternative and other_bill(summary):
+        other = shorten(alternative_name(summary.alternative))
+        bills[other] = estimate.monthly_alternative
+    bills["Tuned"] = estimate.monthly_after
+
     rows: list[tuple[str, ...]] = [("A month", *bills)]
     for name, part in PARTS.items():
         amounts = [part(bill) for bill in bills.values()]
@@ -233,20 +260,31 @@ def _training(summary: EstimateSummary) -> str:
     if training is None:
         return "unknown"
     cost = _range(training.usd) if training.usd.high else "no charge"
-    in_runs = f" in {training.runs} runs" if training.runs > 1 else ""
-    count = f"{'about ' if training.is_estimated else ''}{format_tokens(training.billed_tokens)}"
-    text = f"{cost} for {count} tokens{summary.sweep_note}{in_runs}"
+    tokens = format_tokens(training.billed_tokens)
+    if training.is_estimated:
+        tokens = f"about {tokens}"
+    text = f"{cost} for {tokens} tokens{summary.sweep_note}"
+    if training.runs > 1:
+        text += f" in {training.runs} runs"
+
     estimate = summary.estimate
-    work = estimate.people_usd + estimate.labels_usd if estimate else ZERO
-    return f"{text}; staff time and labels {usd(work)}" if work else text
+    if estimate is None:
+        return text
+    work = estimate.people_usd + estimate.labels_usd
+    if work:
+        text += f"; staff time and labels {usd(work)}"
+    return text
 
 
 def _saving(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
     """The monthly saving. A loss is shown as a cost, since "saves minus $48.00" is hard to read."""
     a_month = saving_range(estimate, outlook)
-    if estimate.saving_month >= 0:
-        return "Saves a month", _range(a_month) if estimate.saving_month else "nothing"
-    return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
+    if estimate.saving_month > 0:
+        return "Saves a month", _range(a_month)
+    if estimate.saving_month == 0:
+        return "Saves a month", "nothing"
+    loss = Range(-a_month.high, -a_month.expected, -a_month.low)
+    return "Costs more a month", _range(loss)
 
 
 def saving_range(estimate: Estimate, outlook: Outlook | None) -> Range:
@@ -259,14 +297,19 @@ def _machines(estimate: Estimate) -> list[tuple[str, str]]:
     count = estimate.machines
     if estimate.machines_range:
         low, high = estimate.machines_range
-        between = f" ({low:,} to {high:,})" if low != high else ""
-        value = f"about {count:,}{between} of the vendor's, guessed from the model's size"
-        return [("Machines", value)]
+        about = f"about {count:,}"
+        if low != high:
+            about += f" ({low:,} to {high:,})"
+        return [("Machines", f"{about} of the vendor's, guessed from the model's size")]
     if not estimate.on_own_machine:
-        return [("Machines", f"{count:,} of the vendor's")] if count else []
+        if not count:
+            return []
+        return [("Machines", f"{count:,} of the vendor's")]
     if count is None:
         return [("Machines", "number unknown, because the speed of yours is not measured")]
-    return [("Machines", "one like yours is enough" if count == 1 else f"{count:,} like yours")]
+    if count == 1:
+        return [("Machines", "one like yours is enough")]
+    return [("Machines", f"{count:,} like yours")]
 
 
 def _succession(estimate: Estimate) -> list[tuple[str, str]]:
@@ -274,11 +317,14 @@ def _succession(estimate: Estimate) -> list[tuple[str, str]]:
     succession = estimate.succession
     if succession is None:
         return []
-    name, saving = f"From {succession.ends}", succession.saving_month
+    name = f"From {succession.ends}"
+    saving = succession.saving_month
     if saving is None:
         unknown = unknown_successor(succession.successor)
         return [(name, f"unknown: {succession.model} ends, and {unknown}")]
-    difference = f"saves {usd(saving)} a month" if saving >= 0 else f"costs {usd(-saving)} a month more"
+    difference = f"saves {usd(saving)} a month"
+    if saving < 0:
+        difference = f"costs {usd(-saving)} a month more"
     successor = f"{succession.successor}, the successor of {succession.model}"
     return [(name, f"{difference}, compared with {successor}")]
 
@@ -289,13 +335,16 @@ def _chances(summary: EstimateSummary) -> list[tuple[str, str]]:
     if outlook is None:
         return []
     rests_on = payback_condition(is_good=summary.evidence.is_good, is_time_said=outlook.is_time_said)
-    is_free = summary.estimate is not None and not summary.estimate.one_off_usd
-    end = hours_caveat(
-        outlook.bearable_hours, f"paid back within {format_months(outlook.target_months)} " if is_free else ""
-    )
-    within = f"in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{end}"
-    label = "Saves money" if is_free else f"Pays back within {format_months(outlook.target_months)}"
-    pairs = [(label, within)]
+    within = format_months(outlook.target_months)
+    label = f"Pays back within {within}"
+    caveat_of = ""
+    if summary.estimate is not None and not summary.estimate.one_off_usd:
+        # Nothing has to be paid back, unless staff time is counted.
+        label = "Saves money"
+        caveat_of = f"paid back within {within} "
+    end = hours_caveat(outlook.bearable_hours, caveat_of)
+    share = share_of_draws(outlook.p_payback, outlook.draws)
+    pairs = [(label, f"in {share}{rests_on}{end}")]
     npv = outlook.npv
     if npv.p5 is None or npv.p50 is None or npv.p95 is None:
         return pairs
@@ -305,7 +354,8 @@ def _chances(summary: EstimateSummary) -> list[tuple[str, str]]:
 
 def other_bill(summary: EstimateSummary) -> list[tuple[str, str]]:
     """The bill of the alternative that the saving is compared with, unless that is today's model."""
-    estimate, other = summary.estimate, summary.alternative
+    estimate = summary.estimate
+    other = summary.alternative
     if estimate is None or other is None or estimate.monthly_alternative == estimate.monthly_before:
         return []
     return [(f"Each month, {shorten(alternative_name(other), 60)}", monthly(estimate.monthly_alternative))]
@@ -316,31 +366,32 @@ def escaped_facts(pairs: Sequence[tuple[str, str]]) -> Facts:
 
 
 def _range(amounts: Range) -> str:
-    expected, low, high = usd(amounts.expected), usd(amounts.low), usd(amounts.high)
-    return expected if low == high else f"{expected} ({low} to {high})"
+    expected = usd(amounts.expected)
+    low = usd(amounts.low)
+    high = usd(amounts.high)
+    if low == high:
+        return expected
+    return f"{expected} ({low} to {high})"
 
 
 def _basis(summary: EstimateSummary, spelling: Spelling) -> list[CardBlock]:
     """What moves the result most, and the assumptions with their reasons."""
-    blocks: list[CardBlock] = []
+    parts = Parts()
     if summary.outlook and summary.outlook.tornado:
         over = format_months(summary.outlook.horizon_months)
         swings = [
             f"• {swing.name}: {usd(swing.at_low)} at {swing.low_value}, {usd(swing.at_high)} at {swing.high_value}"
             for swing in summary.outlook.tornado
         ]
-        blocks += [
-            Text(f"*What moves the net value over {over} most, one at a time*"),
-            Lines([*map(escape, swings)]),
-        ]
+        parts.text(f"*What moves the net value over {over} most, one at a time*")
+        parts.lines([escape(swing) for swing in swings])
     if summary.inputs:
         lines = []
         for assumption in assumptions(summary.inputs, summary.volume):
             # Write options as they are typed where the sentence is read.
             why = _OPTION.sub(lambda option: spelling.option(option[1].replace("-", "_")), assumption.why)
             lines.append(f"• {assumption.name}: {assumption.value}. {why}")
-        blocks.append(Text("*Assumptions*"))
-        blocks += [
-            Lines([*map(sentence, lines[at : at + PER_SECTION])]) for at in range(0, len(lines), PER_SECTION)
-        ]
-    return blocks
+        parts.text("*Assumptions*")
+        for start in range(0, len(lines), PER_SECTION):
+            parts.lines([sentence(line) for line in lines[start : start + PER_SECTION]])
+    return parts

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field as new_field
 
-from bot.cards.common import advice, forms
+from bot.cards.common import advice
 from bot.cards.common.advice import USE_ENCODER, encoder_button
 from bot.cards.common.blocks import (
     Block,
-    CardBlock,
     Headline,
     Lines,
     Message,
     Note,
-    Text,
-    actions,
     button,
     cut,
     escape,
     sentence,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import (
     LONG_NAMES,
     alternative_name,
@@ -30,12 +27,11 @@ from bot.cards.common.candidates import (
     floor_text,
     several_labels_text,
 )
-from bot.cards.common.forms import modal
 from bot.cards.common.general import details_modal
 from bot.cards.common.judge_agreement import notes_on_evidence
 from bot.cards.common.payback import monthly_saving_text, net_value_text, payback_condition, payback_text
 from bot.cards.common.prices import doubtful_successors
-from bot.cards.common.words import SLACK, Spelling, about_usd, share_text, shorten, volume_text
+from bot.cards.common.words import SLACK, Spelling, about_usd, shorten, volume_text
 from bot.cards.datasets.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.datasets.datasets import UPLOAD_AGAIN
 from bot.cards.decisions.aims import aim_facts
@@ -73,33 +69,19 @@ from bot.rules.reasons import (
     Todo,
     UseCandidate,
 )
-from bot.rules.roi import USD_PER_HOUR, Estimate
+from bot.rules.roi import Estimate
 from bot.rules.units import format_months
-from bot.values.runs import Refusal
-from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 from trainers.model_list import strip_effort
 from trainers.money import usd
 
-SHARE, ESTIMATE, DETAILS = "share_estimate", "estimate", "estimate_details"
+SHARE = "share_estimate"
+DETAILS = "estimate_details"
 # Buttons for the next step; their value is the estimate's number. Uploading has its own button, with the dataset.
-START, MEASURE, ANSWER = "start_estimate", "measure_next", "answer_estimate"
+START = "start_estimate"
+MEASURE = "measure_next"
+ANSWER = "answer_estimate"
 CHECK_LABELS = "check_labels"
 ADOPT = "adopt_estimate"  # makes the bar or the kind of task that an estimate tried out the team's
-# The form's fields that are also options of the command.
-TYPED = (
-    "current",
-    "volume",
-    "target",
-    "hours",
-    "rate",
-    "labels",
-    "label_usd",
-    "wrong_usd",
-    "retrain",
-    "bar",
-    "task",
-)
-FIELDS = ("dataset", *TYPED)
 # What a person can add in the form, and the button's words for it.
 ANSWERS: Mapping[Todo, str] = {
     "say model and volume": "Add model and volume",
@@ -170,51 +152,60 @@ def card(
     target to train if the next step is to use the encoder. `judge` is the model whose verdicts are the scores. `tried`
     is what this estimate tries out: plans are made by the team's own standard, so making it the team's comes before a
     start."""
-    verdict, headline = summary.verdict, _headline(summary, target)
+    verdict = summary.verdict
+    headline = _headline(summary, target)
     next_step = sentence(advice.next_step(verdict, spelling))
-    check = judge_button(judge, judge.next_step, summary.name) if judge and judge.next_step else None
-    step = _next_button(summary, number, encoder, check) if number is not None else None
-    if tried and number is not None and step and step["action_id"] in (START, USE_ENCODER):
-        step = button(_adopt_label(tried), ADOPT, str(number), style="primary")
-    by = f", shared by <@{shared_by}>" if shared_by else ""
-    parts: list[CardBlock] = [
-        Headline(headline),
-        Note(f"{_subject(summary, target)}{by}{_floor(summary)}"),
-        escaped_facts([*aim_facts(aim_numbers(verdict.facts)), *_main_numbers(summary)]),
-        Lines(advice.main_reasons(verdict, spelling)),
-        *_several_labels_note(summary),
-        *notes_on_evidence(summary.evidence),
-        *_successor_note(summary),
-    ]
+    check = None
+    if judge and judge.next_step:
+        check = judge_button(judge, judge.next_step, summary.name)
+    step = None
+    if number is not None:
+        step = _next_button(summary, number, encoder, check)
+        if tried and step and step["action_id"] in (START, USE_ENCODER):
+            step = button(_adopt_label(tried), ADOPT, str(number), style="primary")
+
+    parts = Parts([Headline(headline)])
+    parts.note(_subject_line(summary, target, shared_by))
+    parts.add(escaped_facts([*aim_facts(aim_numbers(verdict.facts)), *_main_numbers(summary)]))
+    parts.add(Lines(advice.main_reasons(verdict, spelling)))
+    parts.note(several_labels_text(verdict.facts.n_combined))
+    parts.add(*notes_on_evidence(summary.evidence))
+    parts.add(*_successor_notes(summary))
+    # A green button says the next step already.
     if next_step and (step is None or "style" not in step):
-        parts.append(Text(f"*Next*: {next_step}"))
+        parts.text(f"*Next*: {next_step}")
     if tried:
-        parts.append(Note(_tried_text(tried, is_private=shared_by is None)))
+        parts.note(_tried_text(tried, is_private=shared_by is None))
     if number is not None:
         is_shared = shared_by is not None
-        parts.append(actions(*_buttons(verdict, number, step, tried, check, is_shared=is_shared)))
+        parts.buttons(*_buttons(verdict, number, step, tried, check, is_shared=is_shared))
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
 
 
-def _several_labels_note(summary: EstimateSummary) -> list[Note]:
-    text = several_labels_text(summary.verdict.facts.n_combined)
-    if not text:
-        return []
-    return [Note(text)]
+def _subject_line(summary: EstimateSummary, target: str, shared_by: str | None) -> str:
+    line = _subject(summary, target)
+    if shared_by:
+        line += f", shared by <@{shared_by}>"
+    return f"{line}{_floor(summary)}"
 
 
-def _successor_note(summary: EstimateSummary) -> list[Note]:
+def _successor_notes(summary: EstimateSummary) -> list[Note]:
     """Names the successors that the money rests on and no vendor's page confirms."""
     if summary.made_on is None:
         return []
-    return [Note(escape(cut(line, 300))) for line in doubtful_successors(summary.prices, summary.made_on)]
+    lines = doubtful_successors(summary.prices, summary.made_on)
+    return [Note(escape(cut(line, 300))) for line in lines]
 
 
 def _floor(summary: EstimateSummary) -> str:
     """What the commonest values alone would get, for answers in JSON: much of a score there is no merit."""
     facts = summary.verdict.facts
-    floor = floor_text("json", facts.floor) if facts.has_objects else ""
-    return f". {floor}" if floor else ""
+    if not facts.has_objects:
+        return ""
+    floor = floor_text("json", facts.floor)
+    if not floor:
+        return ""
+    return f". {floor}"
 
 
 def _tried_text(tried: TriedOut, *, is_private: bool) -> str:
@@ -225,10 +216,14 @@ def _tried_text(tried: TriedOut, *, is_private: bool) -> str:
         whose = "the team's" if standard.is_bar_set else "the usual"
         what.append(f"a bar of {bar_share(tried.bar)} instead of {whose} {bar_share(standard.bar)}")
     if tried.task is not None:
-        before = f" instead of {standard.task}" if standard.task else ""
-        what.append(f"the task {tried.task}{before}")
-    others = " Nothing changes for others." if is_private else ""
-    return f"Tried out: {' and '.join(what)}.{others}"
+        task = f"the task {tried.task}"
+        if standard.task:
+            task += f" instead of {standard.task}"
+        what.append(task)
+    text = f"Tried out: {' and '.join(what)}."
+    if is_private:
+        text += " Nothing changes for others."
+    return text
 
 
 def _adopt_label(tried: TriedOut) -> str:
@@ -241,9 +236,13 @@ def _adopt_label(tried: TriedOut) -> str:
 
 def adopted_text(tried: TriedOut, channel: str, again: str) -> str:
     """The answer to the person who made it the team's. `again` is the command that asks the same question again."""
-    bar = f"The bar is now {bar_share(tried.bar)}. " if tried.bar is not None else ""
-    task = f"The kind of task is now {tried.task}. " if tried.task is not None else ""
-    return f"{bar}{task}<#{channel}> has been told. Ask again to go on from here: `{again.strip()}`"
+    sentences = []
+    if tried.bar is not None:
+        sentences.append(f"The bar is now {bar_share(tried.bar)}.")
+    if tried.task is not None:
+        sentences.append(f"The kind of task is now {tried.task}.")
+    sentences.append(f"<#{channel}> has been told. Ask again to go on from here: `{again.strip()}`")
+    return " ".join(sentences)
 
 
 def details_form(summary: EstimateSummary, target: str) -> Block:
@@ -259,7 +258,10 @@ def _next_button(
     verdict = summary.verdict
     is_trained = summary.evidence.trained is not None
     if verdict.kind == "go":
-        return None if is_trained else button("Start", START, str(number), style="primary")
+        if is_trained:
+            return None
+        return button("Start", START, str(number), style="primary")
+
     step = verdict.deciding.step
     lacks_measurement = step is not None and isinstance(step.todo, Measure)
     if check and rests_on_scores(verdict) and not lacks_measurement:
@@ -269,9 +271,12 @@ def _next_button(
     named = _named_step(step.todo) if step else None
     if named:
         words, action = named
+        # These two begin with the dataset, the others with the estimate's question.
         value = summary.name if action in (UPLOAD_AGAIN, MEASURE_DATASET) else str(number)
         return button(words, action, value, style="primary")
-    return None if verdict.kind == "no_go" or is_trained else button("Start anyway", START, str(number))
+    if verdict.kind == "no_go" or is_trained:
+        return None
+    return button("Start anyway", START, str(number))
 
 
 def _buttons(
@@ -286,12 +291,17 @@ def _buttons(
     """At most three, the next step first. What somebody tries out becomes the team's before it is shared; where there
     is no step to take, the channel hears of the answer first."""
     details_button = button("Details", DETAILS, str(number))
-    share = [] if is_shared else [button("Share in the channel", SHARE, str(number))]
+    share = []
+    if not is_shared:
+        share.append(button("Share in the channel", SHARE, str(number)))
+
     if tried and (step is None or step["action_id"] != ADOPT):
         adopt = button(_adopt_label(tried), ADOPT, str(number))
         if step:
             return [step, adopt, details_button]
-        return [*share, adopt, details_button] if share else [details_button, adopt]
+        if is_shared:
+            return [details_button, adopt]
+        return [*share, adopt, details_button]
     if step is None:
         return [*share, details_button]
     if not tried and _may_start_anyway(verdict):
@@ -348,54 +358,83 @@ def alt_text(dataset: str) -> str:
 
 def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:
     """The few numbers that the decision depends on, rounded."""
-    estimate, outlook = summary.estimate, summary.outlook
+    estimate = summary.estimate
     if estimate is not None and hides_savings(summary):
         return [("Today", about_usd(estimate.monthly_before.total, per="a month"))]
-    once = ("One-off cost", _one_off_cost(summary))
-    offered = []  # the cost of a cheaper model without training, with which a tuned one has to compete
-    if summary.offered:
-        cost = about_usd(summary.offered.monthly.total)
-        name = shorten(summary.offered.name.rpartition("/")[2], 30)
-        offered = [("Without training", f"{name}, {cost} a month if it is good enough")]
     if estimate is None:
-        bill = [("Today", about_usd(summary.today.total, per="a month"))] if summary.today else []
-        takes = ("Training takes", training_time(summary))
-        return [*bill, once, *price_facts(summary), takes, *offered]
-    by_the_hour = price_facts(summary, is_short=True) if summary.prices[0].is_hosted else []
-    a_month = saving_range(estimate, outlook)
+        return _numbers_without_saving(summary)
+
+    outlook = summary.outlook
+    once = ("One-off cost", _one_off_cost(summary))
+    saves = _saves(estimate, outlook)
     back = payback_text(estimate.payback_months)
-    unsure = ", if one machine is enough" if rests_on_one_machine(estimate) else ""
-    less = about_usd(a_month.expected, a_month.low, a_month.high, per="a month")
-    machine = _machine_bill(estimate)
-    after = f", after {machine}" if machine else ""
-    saves = ("Saves", f"{less}{_until(estimate)}{after}{unsure}")
-    if a_month.expected < 0:
-        more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
-        of_it = f", with {machine}" if machine else ""
-        saves = ("Costs more", f"{more}{of_it}")
-    elif not a_month.expected:
-        saves = ("Saves", "nothing")
     in_total = net_value_fact(outlook)
+    others = _without_training(summary)
+    if summary.prices[0].is_hosted:
+        others += price_facts(summary, is_short=True)
+
     if estimate.payback_months is None:
-        # If the loss alone decides, the one-off cost would be one number too many.
-        is_asked = a_month.expected > 0 or not summary.verdict.facts.is_for_money
-        spent = [once] if is_asked else []
-        return [saves, *spent, ("Pays back", back), *in_total, *offered, *by_the_hour]
+        is_loss_alone = estimate.saving_month <= 0 and summary.verdict.facts.is_for_money
+        if is_loss_alone:
+            # The one-off cost would be one number too many.
+            return [saves, ("Pays back", back), *in_total, *others]
+        return [saves, once, ("Pays back", back), *in_total, *others]
     if aim_of(summary.verdict.facts.task_kind):
         # The aim is not money, so less about money will do.
-        return [saves, *(in_total or [once]), *offered, *by_the_hour]
-    back += payback_range_text(outlook) if back != "within a day" else ""
+        return [saves, *(in_total or [once]), *others]
+    if back != "within a day":
+        back += payback_range_text(outlook)
     if outlook:
         back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
-    return [saves, once, ("Pays back", back), *in_total, *offered, *by_the_hour]
+    return [saves, once, ("Pays back", back), *in_total, *others]
+
+
+def _numbers_without_saving(summary: EstimateSummary) -> list[tuple[str, str]]:
+    """The numbers that are known although a price or today's bill is missing."""
+    pairs = []
+    if summary.today:
+        pairs.append(("Today", about_usd(summary.today.total, per="a month")))
+    pairs.append(("One-off cost", _one_off_cost(summary)))
+    pairs += price_facts(summary)
+    pairs.append(("Training takes", training_time(summary)))
+    return [*pairs, *_without_training(summary)]
+
+
+def _without_training(summary: EstimateSummary) -> list[tuple[str, str]]:
+    """The cost of a cheaper model without training, with which a tuned one has to compete."""
+    if summary.offered is None:
+        return []
+    cost = about_usd(summary.offered.monthly.total)
+    name = shorten(summary.offered.name.rpartition("/")[2], 30)
+    return [("Without training", f"{name}, {cost} a month if it is good enough")]
+
+
+def _saves(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
+    """The monthly saving with what it rests on, or the loss."""
+    a_month = saving_range(estimate, outlook)
+    machine = _machine_bill(estimate)
+    if a_month.expected == 0:
+        return "Saves", "nothing"
+    if a_month.expected < 0:
+        more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
+        if machine:
+            more += f", with {machine}"
+        return "Costs more", more
+
+    less = about_usd(a_month.expected, a_month.low, a_month.high, per="a month")
+    less += _until(estimate)
+    if machine:
+        less += f", after {machine}"
+    if rests_on_one_machine(estimate):
+        less += ", if one machine is enough"
+    return "Saves", less
 
 
 def net_value_fact(outlook: Outlook | None) -> list[tuple[str, str]]:
     """What is gained or lost over the horizon, after all costs."""
-    points = outlook.net_points if outlook else None
-    if outlook is None or points is None:
+    if outlook is None or outlook.net_points is None:
         return []
-    return [(f"Over {format_months(outlook.horizon_months)}", net_value_text(*points))]
+    return [(f"Over {format_months(outlook.horizon_months)}", net_value_text(*outlook.net_points))]
 
 
 def _machine_bill(estimate: Estimate) -> str:
@@ -404,57 +443,59 @@ def _machine_bill(estimate: Estimate) -> str:
     bill = estimate.monthly_after.hosting
     if not bill:
         return ""
+    amount = about_usd(bill).removeprefix("about ")
     count = estimate.machines or 1
-    what = "its machine" if count == 1 else f"its {count:,} machines"
-    return f"{about_usd(bill).removeprefix('about ')} for {what}"
+    if count == 1:
+        return f"{amount} for its machine"
+    return f"{amount} for its {count:,} machines"
 
 
 def _until(estimate: Estimate) -> str:
     """Until when it saves that, and what follows, since a saving that ends in weeks is no reason to train."""
     succession = estimate.succession
+    if succession is None and estimate.ends:
+        return f" until {estimate.ends}, when the model to train ends"
     if succession is None:
-        return f" until {estimate.ends}, when the model to train ends" if estimate.ends else ""
+        return ""
     until = f" until {succession.ends}"
     saving = succession.saving_month
     if succession.ends_too:
         return f"{until}, when both models end"
     if saving is None:
         return f"{until}, then unknown"
-    then = "saves" if saving >= 0 else "costs"
-    more = "" if saving >= 0 else " more"
-    return f"{until}, then {then} {about_usd(abs(saving))}{more}"
+    if saving < 0:
+        return f"{until}, then costs {about_usd(-saving)} more"
+    return f"{until}, then saves {about_usd(saving)}"
 
 
 def _one_off_cost(summary: EstimateSummary) -> str:
-    training, estimate, measuring = summary.training, summary.estimate, summary.measuring_usd
+    training = summary.training
+    estimate = summary.estimate
     if training is None:
         return "unknown"
     if estimate is not None and estimate.people_usd + estimate.labels_usd:
         return f"{about_usd(estimate.one_off_usd)}, including staff time and labels"
-    low, expected, high = (
-        end + measuring for end in (training.usd.low, training.usd.expected, training.usd.high)
-    )
+
+    measuring = summary.measuring_usd
+    high = training.usd.high + measuring
     if not high:
         return "only the machine's time"
-    machine = summary.machine_usd
-    of_it = f", of which {usd(machine)} for its machine during measuring" if machine else ""
-    return f"{about_usd(expected, low, high)}{of_it}"
+    cost = about_usd(training.usd.expected + measuring, training.usd.low + measuring, high)
+    if summary.machine_usd:
+        cost += f", of which {usd(summary.machine_usd)} for its machine during measuring"
+    return cost
 
 
 def _headline(summary: EstimateSummary, target: str) -> str:
-    verdict, estimate, rule = summary.verdict, summary.estimate, summary.verdict.rule
+    verdict = summary.verdict
     if verdict.kind == "no_go":
-        todo = verdict.deciding.step.todo if verdict.deciding.step else None
-        if rule == "cheaper rung" and isinstance(todo, UseCandidate):
-            return f"Not now: {shorten(candidate_name(todo.arm), 80)} is good enough"
-        return verdict_summary("no_go", rule)
-    what = f"{shorten(target.partition('/')[2] or target, 30)} on {shorten(summary.name, 30)}"
+        step = verdict.deciding.step
+        if verdict.rule == "cheaper rung" and step and isinstance(step.todo, UseCandidate):
+            return f"Not now: {shorten(candidate_name(step.todo.arm), 80)} is good enough"
+        return verdict_summary("no_go", verdict.rule)
     if verdict.kind == "go":
-        is_trained = summary.evidence.trained is not None
-        go = "use the tuned model" if is_trained else f"train {what}"
-        if aim_of(verdict.facts.task_kind):
-            return f"Go: {go}"  # the aim is not money, and its numbers are the first below
-        return f"Go: {go}{_saving_clause(';', estimate, is_good=summary.evidence.is_good)}"
+        return _go_headline(summary, target)
+
     because = verdict.deciding.because
     if isinstance(because, PriceGap) and because.missing.what == "today":
         return "Undecided: add today's model and the monthly volume"
@@ -463,24 +504,43 @@ def _headline(summary: EstimateSummary, target: str) -> str:
         costs = about_usd(because.monthly_usd, per="a month")
         return f"Undecided: measure {name} first, which would cost {costs}"
     if summary.evidence.ladder is None and summary.evidence.trained is None:
-        aim = aim_of(verdict.facts.task_kind)
-        if aim:
-            return f"Worth measuring, to {TASK_KINDS[aim].lower()}"
-        cheaper = _cheaper_untrained(summary)
-        if cheaper:
-            name = shorten(cheaper.name.rpartition("/")[2], 30)
-            cost = about_usd(cheaper.monthly.total, per="a month")
-            return f"Worth measuring: {name} may do without training, for {cost}"
-        return f"Worth measuring{_saving_clause(':', estimate, is_good=False) or ': the saving is still unknown'}"
-    return verdict_summary("unknown", rule)
+        return _unmeasured_headline(summary)
+    return verdict_summary("unknown", verdict.rule)
+
+
+def _go_headline(summary: EstimateSummary, target: str) -> str:
+    model = shorten(target.partition("/")[2] or target, 30)
+    go = f"Go: train {model} on {shorten(summary.name, 30)}"
+    if summary.evidence.trained is not None:
+        go = "Go: use the tuned model"
+    if aim_of(summary.verdict.facts.task_kind):
+        return go  # the aim is not money, and its numbers are the first below
+    return f"{go}{_saving_clause(';', summary.estimate, is_good=summary.evidence.is_good)}"
+
+
+def _unmeasured_headline(summary: EstimateSummary) -> str:
+    """Why a measurement is worth its cost, as long as there is none."""
+    aim = aim_of(summary.verdict.facts.task_kind)
+    if aim:
+        return f"Worth measuring, to {TASK_KINDS[aim].lower()}"
+    cheaper = _cheaper_untrained(summary)
+    if cheaper:
+        name = shorten(cheaper.name.rpartition("/")[2], 30)
+        cost = about_usd(cheaper.monthly.total, per="a month")
+        return f"Worth measuring: {name} may do without training, for {cost}"
+    saving = _saving_clause(":", summary.estimate, is_good=False)
+    return f"Worth measuring{saving or ': the saving is still unknown'}"
 
 
 def _cheaper_untrained(summary: EstimateSummary) -> UnmeasuredModel | None:
     """The unmeasured model if it would cost no more than the tuned one: training saves nothing beside it."""
-    offered, estimate = summary.offered, summary.estimate
+    offered = summary.offered
+    estimate = summary.estimate
     if offered is None or estimate is None:
         return None
-    return offered if offered.monthly.total <= estimate.monthly_after.total else None
+    if offered.monthly.total > estimate.monthly_after.total:
+        return None
+    return offered
 
 
 def _saving_clause(stop: str, estimate: Estimate | None, *, is_good: bool) -> str:
@@ -504,12 +564,16 @@ def verdict_summary(kind: VerdictKind, rule: str) -> str:
 
 
 def _subject(summary: EstimateSummary, target: str) -> str:
-    volume = f", {volume_text(summary.volume)}" if summary.volume else ""
-    other = summary.alternative if other_bill(summary) and not hides_savings(summary) else None
-    against = f", compared with {escape(shorten(alternative_name(other), 60))}" if other else ""
+    subject = f"{escape(shorten(summary.name))} on {escape(shorten(target, 60))}"
+    if summary.volume:
+        subject += f", {volume_text(summary.volume)}"
+    if summary.alternative and other_bill(summary) and not hides_savings(summary):
+        other = shorten(alternative_name(summary.alternative), 60)
+        subject += f", compared with {escape(other)}"
     aim = summary.evidence.task_kind
-    for_what = f"; the aim: {TASK_KINDS[aim].lower()}" if aim else ""
-    return f"{escape(shorten(summary.name))} on {escape(shorten(target, 60))}{volume}{against}{for_what}"
+    if aim:
+        subject += f"; the aim: {TASK_KINDS[aim].lower()}"
+    return subject
 
 
 @dataclass(frozen=True)
@@ -520,69 +584,3 @@ class TriedOut:
     bar: float | None
     task: TaskKind | None
     standard: Standard
-
-
-@dataclass(frozen=True)
-class AskedEstimate:
-    """An earlier estimate's question. `typed` maps its options to the text that the person typed."""
-
-    number: int
-    dataset: str
-    typed: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class EstimateChoices:
-    """What the form offers. `cheapest` is the cheapest capable model that can be asked here. `marks` are words about
-    the prices of some targets."""
-
-    datasets: Sequence[str]
-    targets: Sequence[str]
-    cheapest: str | None = None
-    marks: Mapping[str, str] = new_field(default_factory=dict)
-
-
-def form(
-    channel: str,
-    choices: EstimateChoices,
-    dataset: str | None = None,
-    before: AskedEstimate | None = None,
-) -> Block:
-    """`dataset` is preselected. `before` is the estimate that this one changes."""
-    typed = before.typed if before else {}
-    cheapest = f"None yet? {choices.cheapest} is the cheapest likely candidate." if choices.cheapest else ""
-
-    def field(name: str, label: str, example: str, hint: str = "") -> Block:
-        return forms.text_input(name, label, example, hint=hint, initial=typed.get(name, ""))
-
-    blocks = [
-        # A manager knows this number, so the form begins with it.
-        field("volume", "Requests per month", "20,000", "Or the input tokens of a month: 10M tokens."),
-        field("current", "Model that you prompt today", "gpt-4o", cheapest),
-        forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
-        forms.select_input(
-            "target", "Model to train", choices.targets, initial=typed.get("target"), marks=choices.marks
-        ),
-        field("hours", "Hours of staff time, one-off", "16", "Empty: not counted."),
-        field("rate", "Dollars per hour of staff time", "75", f"Empty: {usd(USD_PER_HOUR)}."),
-        field("labels", "Rows still to be labelled", "500", "Empty: none."),
-        field("label_usd", "Dollars per label", "0.10", "Empty: nothing on top of the hours."),
-        field("wrong_usd", "Dollars that a wrong answer costs", "0.50", "Empty: not counted."),
-        field("retrain", "Retrain every how many months", "6", "Empty: never."),
-        forms.text_input(
-            "bar",
-            "Quality bar",
-            share_text(DEFAULT_QUALITY_THRESHOLD),
-            hint="The share of right answers to judge by, in this answer only. Empty: the dataset's bar.",
-            initial=typed.get("bar", ""),
-        ),
-        forms.task_input("For this answer only. Empty: the dataset's setting.", initial=typed.get("task")),
-    ]
-    private = f"{channel} {before.number}" if before else channel
-    return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=private)
-
-
-def refused_field(refused: object) -> str:
-    """The form field under which a refusal is shown."""
-    about = refused.about if isinstance(refused, Refusal) else None
-    return about if about in FIELDS else "dataset"

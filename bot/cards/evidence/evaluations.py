@@ -9,21 +9,18 @@ from bot.cards.common import forms
 from bot.cards.common.blocks import (
     Block,
     CardBlock,
-    Facts,
     Lines,
     Message,
-    Note,
     Steps,
     Task,
     TaskStatus,
-    Text,
-    actions,
     button,
     code,
     confirm,
     cut,
     escape,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import FORM_NAMES, arm_name, bar_share, short_name
 from bot.cards.common.forms import modal
 from bot.cards.common.general import text_message
@@ -48,7 +45,9 @@ from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Shot
 from storage.records import Measurement, MeasurementState
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 
-MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
+MEASURE = "measure"
+CANCEL = "cancel_measurement"
+FORM = "baseline_form"
 # form fields under which their own refusals are shown
 ANSWERED_BELOW = (
     "judge",
@@ -74,7 +73,8 @@ ENDED: dict[MeasurementState, str] = {
     "cancelled": "was cancelled",
 }
 # More are only counted: a card has no room for more tasks and lines.
-SHOWN_ARMS, SHOWN_OPEN = 30, 4
+SHOWN_ARMS = 30
+SHOWN_OPEN = 4
 LEAST_SECONDS = 20
 EXPIRY = "Expires in 24 hours if nobody confirms."
 LONGEST_REASON = 300
@@ -100,16 +100,19 @@ def request_card(
     if plan.teaches:
         rows = pluralize(plan.n_holdout, "row")
         what = f"Let {shorten(str(plan.arms[0].model))} label {rows} of {shorten(plan.title)}"
-    headline = f"{what} {price}?"
+
+    parts = Parts()
+    parts.facts(_facts(plan, progress, budget))
+    parts.add(Lines(_asked_lines(progress.arms)))
     warning = bias_warning(plan.judge, judged_models(plan))
-    return Message.titled(
-        headline,
-        Facts(_facts(plan, progress, budget)),
-        Lines(_asked_lines(progress.arms)),
-        Note(f"⚠ {escape(warning)}") if warning else None,
-        actions(measure_button(measurement, plan, progress), button("Cancel", CANCEL, str(measurement.id))),
-        Note(f"Measurement m{measurement.id}, requested by <@{measurement.requested_by}>. {EXPIRY}"),
+    if warning:
+        parts.note(f"⚠ {escape(warning)}")
+    parts.buttons(
+        measure_button(measurement, plan, progress),
+        button("Cancel", CANCEL, str(measurement.id)),
     )
+    parts.note(f"Measurement m{measurement.id}, requested by <@{measurement.requested_by}>. {EXPIRY}")
+    return parts.titled(f"{what} {price}?")
 
 
 def measure_button(measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> Block:
@@ -131,20 +134,21 @@ def progress_card(
     done = f"{progress_bar(_share(progress))}, {_time_left(progress, now)}"
     if progress.stage == "searching":  # nobody knows how many prompts will be tried
         done = _time_left(progress, now)
-    share: list[CardBlock] = [Text(done), Facts(_spent(progress))] if progress.arms else []
     stop = confirm(
         f"Cancel measurement m{measurement.id}?",
         "Answers so far are kept, and their cost stays. The same measurement would continue from them.",
         "Cancel it",
         "Keep it running",
     )
-    return Message.titled(
-        headline,
-        *_steps(progress),
-        *share,
-        Note(escape(cut(progress.note, 900))) if progress.note else None,
-        actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=stop)),
-    )
+
+    parts = Parts(_steps(progress))
+    if progress.arms:
+        parts.text(done)
+        parts.facts(_spent(progress))
+    if progress.note:
+        parts.note(escape(cut(progress.note, 900)))
+    parts.buttons(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=stop))
+    return parts.titled(headline)
 
 
 def closed_card(
@@ -154,15 +158,16 @@ def closed_card(
     again = "Answers so far are kept. Measuring again asks only the remaining questions."
     if plan.promotes:
         again = "Nobody saw a score on the sealed rows. Answers so far are kept."
-    facts = [_answers(progress), ("Cost", booked(measurement.actual_micros or 0, progress.lost_micros))]
-    return Message.titled(
-        _headline(measurement, plan, ENDED[measurement.state]),
-        Text(why) if why else None,
-        *_arms(progress, is_over=True),
-        Facts(facts) if progress.arms else None,
-        Note(again) if progress.answered else None,
-        notice=why,
-    )
+    cost = booked(measurement.actual_micros or 0, progress.lost_micros)
+
+    parts = Parts()
+    parts.text(why)
+    parts.add(*_arms(progress, is_over=True))
+    if progress.arms:
+        parts.facts([_answers(progress), ("Cost", cost)])
+    if progress.answered:
+        parts.note(again)
+    return parts.titled(_headline(measurement, plan, ENDED[measurement.state]), notice=why)
 
 
 def unknown_kind(plan: LadderPlan) -> list[str]:
@@ -177,11 +182,11 @@ def unknown_kind(plan: LadderPlan) -> list[str]:
 
 def left_out(arms: Sequence[ArmProgress]) -> list[str]:
     """Lines that say which candidates a result leaves out, and why; unescaped."""
-    reasons = dict.fromkeys(arm.failed for arm in arms if arm.failed)
-    return [
-        f"Left out: {'; '.join(arm_name(arm.arm, 40) for arm in arms if arm.failed == reason)}: {reason}"
-        for reason in reasons
-    ]
+    names_by_reason: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.failed:
+            names_by_reason.setdefault(arm.failed, []).append(arm_name(arm.arm, 40))
+    return [f"Left out: {'; '.join(names)}: {reason}" for reason, names in names_by_reason.items()]
 
 
 def fewer_examples(plan: LadderPlan) -> list[str]:
@@ -189,28 +194,31 @@ def fewer_examples(plan: LadderPlan) -> list[str]:
     there = max((arm.examples for arm in plan.arms if arm.rung == "kshot"), default=0)
     if not there or there >= plan.shots_asked:
         return []
-    rows = f"only {pluralize(there, 'training row')} can be shown as {'an example' if there == 1 else 'examples'}"
-    return [f"{plan.shots_asked} examples were asked for, but {rows}."]
+    shown = "an example" if there == 1 else "examples"
+    rows = pluralize(there, "training row")
+    return [f"{plan.shots_asked} examples were asked for, but only {rows} can be shown as {shown}."]
 
 
 def shots_notes(tried: Sequence[ShotsTried]) -> list[str]:
     """Lines that give the score of each number of examples; unescaped."""
-    return [
-        f"Examples for {model}, on {pluralize(mine[0].rows, 'training row')}: "
-        + ", ".join(f"{each.arm.shots}: {percent(each.share)}" for each in mine)
-        for model in dict.fromkeys(each.arm.model for each in tried)
-        if (mine := [each for each in tried if each.arm.model == model])
-    ]
+    lines = []
+    for model in dict.fromkeys(each.arm.model for each in tried):
+        mine = [each for each in tried if each.arm.model == model]
+        shares = ", ".join(f"{each.arm.shots}: {percent(each.share)}" for each in mine)
+        lines.append(f"Examples for {model}, on {pluralize(mine[0].rows, 'training row')}: {shares}")
+    return lines
 
 
 def declined(arms: Sequence[ArmProgress]) -> list[str]:
     """Lines about candidates whose questions were declined, which their scores include; unescaped."""
-    return [
-        f"{arm_name(arm.arm)}: {len(arm.declined):,} of {arm.of:,} questions got no answer and count as wrong"
-        + (f": {cut(arm.why_declined, 300)}" if arm.why_declined else ".")
-        for arm in arms
-        if arm.declined and not arm.failed
-    ]
+    lines = []
+    for arm in arms:
+        if arm.failed or not arm.declined:
+            continue
+        count = f"{len(arm.declined):,} of {arm.of:,} questions"
+        why = f": {cut(arm.why_declined, 300)}" if arm.why_declined else "."
+        lines.append(f"{arm_name(arm.arm)}: {count} got no answer and count as wrong{why}")
+    return lines
 
 
 def unreadable_text(number: int) -> str:
@@ -302,7 +310,9 @@ def new_standard(name: str, person: str, before: Standard, after: Standard) -> M
 
 
 def _was(before: Standard) -> str:
-    return f"it was {'' if before.is_bar_set else 'the usual '}{bar_share(before.bar)}"
+    if before.is_bar_set:
+        return f"it was {bar_share(before.bar)}"
+    return f"it was the usual {bar_share(before.bar)}"
 
 
 def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
@@ -360,10 +370,13 @@ def _asked_lines(arms: Sequence[ArmProgress]) -> list[str]:
         if model is None:
             lines.append(f"• {names}: trained on this machine from your rows, free")
         elif names:
-            before = sum(arm.answered for arm in mine)
-            earlier = f"; {pluralize(before, 'answer')} already known" if before else ""
-            lines.append(f"• {escape(shorten(model, 60))}: {names}{earlier}")
-    return [*lines, *(f"• {escape(cut(text, 300))}" for text in left_out(arms))]
+            line = f"• {escape(shorten(model, 60))}: {names}"
+            known = sum(arm.answered for arm in mine)
+            if known:
+                line += f"; {pluralize(known, 'answer')} already known"
+            lines.append(line)
+    lines += [f"• {escape(cut(text, 300))}" for text in left_out(arms)]
+    return lines
 
 
 def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
@@ -371,14 +384,12 @@ def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
     spends = "It costs only the machine's time."
     if most:
         spends = f"It reserves {charge(most)} of this month's budget; what is not spent becomes free again."
-    missing = progress.of - progress.answered
-    judge = f", and up to {max_judge_questions(plan):,} more by the judge" if plan.judge else ""
-    return confirm(
-        f"Spend {at_most(most)}?" if most else "Measure now?",
-        f"{pluralize(missing, 'question')} will be answered{judge}. {spends}",
-        "Label them" if plan.teaches else "Measure",
-        "Not now",
-    )
+    questions = f"{pluralize(progress.of - progress.answered, 'question')} will be answered"
+    if plan.judge:
+        questions += f", and up to {max_judge_questions(plan):,} more by the judge"
+    title = f"Spend {at_most(most)}?" if most else "Measure now?"
+    yes = "Label them" if plan.teaches else "Measure"
+    return confirm(title, f"{questions}. {spends}", yes, "Not now")
 
 
 def _sure_to_open(plan: LadderPlan, model: str, progress: LadderProgress) -> Block:
@@ -404,28 +415,37 @@ def _arms(progress: LadderProgress, *, is_over: bool = False) -> list[CardBlock]
         lines.append(f"✓ {len(done):,} of {pluralize(len(progress.arms), 'alternative')} answered")
     lines += [f"• {escape(arm_name(arm.arm))}: {_answered(arm)}" for arm in open_ones[:SHOWN_OPEN]]
     if more > 0:
-        lines.append(f"• {more:,} more {'started' if is_over else 'in progress'}")
+        begun = "started" if is_over else "in progress"
+        lines.append(f"• {more:,} more {begun}")
     if waits:
-        lines.append(f"• {len(waits):,} {'not started' if is_over else 'waiting'}")
+        not_begun = "not started" if is_over else "waiting"
+        lines.append(f"• {len(waits):,} {not_begun}")
     lines += [f"• {escape(cut(text, 300))}" for text in left_out(progress.arms)]
-    return [Lines(lines)] if lines else []
+    parts = Parts()
+    parts.lines(lines)
+    return parts
 
 
 def _answered(progress: ArmProgress) -> str:
-    declined = f", {len(progress.declined):,} without an answer" if progress.declined else ""
-    return f"{progress.answered + len(progress.declined):,} of {progress.of:,}{declined}"
+    declined = len(progress.declined)
+    text = f"{progress.answered + declined:,} of {progress.of:,}"
+    if declined:
+        text += f", {declined:,} without an answer"
+    return text
 
 
 def _steps(progress: LadderProgress) -> list[CardBlock]:
-    steps = [
-        Task(
-            f"arm {at}", f"{arm_name(arm.arm)}: {'left out' if arm.failed else _answered(arm)}", _status(arm)
-        )
-        for at, arm in enumerate(progress.arms[:SHOWN_ARMS])
-    ]
-    hidden = len(progress.arms) - len(steps)
-    title = "Alternatives" + (f", {hidden:,} more not shown" if hidden else "")
-    return [Steps(title, steps, otherwise=(*_arms(progress),))] if steps else []
+    if not progress.arms:
+        return []
+    tasks = []
+    for number, arm in enumerate(progress.arms[:SHOWN_ARMS]):
+        reached = "left out" if arm.failed else _answered(arm)
+        tasks.append(Task(f"arm {number}", f"{arm_name(arm.arm)}: {reached}", _status(arm)))
+    title = "Alternatives"
+    hidden = len(progress.arms) - len(tasks)
+    if hidden:
+        title += f", {hidden:,} more not shown"
+    return [Steps(title, tasks, otherwise=tuple(_arms(progress)))]
 
 
 def _status(progress: ArmProgress) -> TaskStatus:
@@ -433,17 +453,23 @@ def _status(progress: ArmProgress) -> TaskStatus:
         return "error"
     if progress.is_complete:
         return "complete"
-    return "in_progress" if progress.answered or progress.declined else "pending"
+    if progress.answered or progress.declined:
+        return "in_progress"
+    return "pending"
 
 
 def _share(progress: LadderProgress) -> float:
-    judge = progress.judge
-    if progress.stage == "consulting":
-        return judge.answered / judge.of if judge and judge.of else 0.0
     if progress.stage == "choosing":
-        done, of = _answers_to_choose(progress)
-        return done / of if of else 0.0
-    return progress.share
+        return _ratio(*_answers_to_choose(progress))
+    if progress.stage != "consulting":
+        return progress.share
+    if progress.judge is None:
+        return 0.0
+    return _ratio(progress.judge.answered, progress.judge.of)
+
+
+def _ratio(done: int, of: int) -> float:
+    return done / of if of else 0.0
 
 
 def _answers_to_choose(progress: LadderProgress) -> tuple[int, int]:
@@ -455,19 +481,25 @@ def _answers_to_choose(progress: LadderProgress) -> tuple[int, int]:
 def _time_left(progress: LadderProgress, now: float) -> str:
     """The time left at the current pace, or what is being done instead."""
     judge = progress.judge
+    if progress.stage == "consulting" and judge:
+        return f"{judge.answered:,} of about {judge.of:,} verdicts"
     if progress.stage == "consulting":
-        return f"{judge.answered:,} of about {judge.of:,} verdicts" if judge else "about to be judged"
+        return "about to be judged"
     if progress.stage == "choosing":
         done, of = _answers_to_choose(progress)
         return f"{done:,} of {of:,} answers to training rows"
     if progress.stage == "searching":
         return prompt_search.progress_text(progress.search)
+    if progress.stage in ("preparing", "pricing", "asking"):
+        return "about to begin"
     if progress.stage != "measuring":
-        is_before = progress.stage in ("preparing", "pricing", "asking")
-        return "about to begin" if is_before else "calculating the result"
+        return "calculating the result"
     left = progress.seconds_left(now)
-    passed = now - progress.started_at if progress.started_at is not None else 0.0
-    return "time left unknown yet" if passed < LEAST_SECONDS or left is None else time_left(left)
+    passed = 0.0 if progress.started_at is None else now - progress.started_at
+    # The answers of so few seconds say little about the pace.
+    if left is None or passed < LEAST_SECONDS:
+        return "time left unknown yet"
+    return time_left(left)
 
 
 def _spent(progress: LadderProgress) -> list[tuple[str, str]]:

@@ -10,16 +10,15 @@ from bot.cards.common.blocks import (
     Chart,
     Lines,
     Message,
-    Note,
     Table,
     Text,
-    actions,
     button,
     code,
     cut,
     escape,
     sentence,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import arm_name, bar_share, long_name
 from bot.cards.common.words import (
     SLACK,
@@ -38,8 +37,10 @@ from storage.records import Measurement
 from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction, Rung, find_best
 from trainers.money import usd, usd_micros
 
-SHOWN_NEEDS, SHOWN_SIZES = 3, 3  # of the sizes: measured, and as many expected
-MOST_NEEDS, MOST_SIZES = 8, 20
+SHOWN_NEEDS = 3
+SHOWN_SIZES = 3  # measured, and as many expected
+MOST_NEEDS = 8
+MOST_SIZES = 20
 MINUS = "\N{MINUS SIGN}"
 HARDLY_PER_100 = 0.1  # points per 100 rows that count as no gain, if no size was asked about
 
@@ -78,50 +79,60 @@ def card(
     row, if the team gave it. `free` are the free candidates
     that were measured on them."""
     ahead = best_free(curve, free)
-    text = headline(curve, ahead)
-    version = f" version {curve.version}" if curve.version > 1 else ""
-    which = "Learning curve: " if number is None else f"Learning curve m{number}: "
-    subject = f"{which}{escape(shorten(curve.dataset))}{version}, {escape(arm_name(curve.arm))}"
-    if _is_overtaken(curve, ahead):
-        bullets = _bar(curve, bar)
+    is_overtaken = _is_overtaken(curve, ahead)
+
+    parts = Parts()
+    parts.note(_subject(curve, number))
+    if curve.points:
+        parts.add(_chart(curve))
+    if is_overtaken:
+        parts.bullets(_bar(curve, bar))
     else:
-        bullets = [
-            *_ahead(curve, ahead),
-            *_dollars(curve, label_usd),
-            *_bar(curve, bar),
-            *_needs(curve),
-        ]
-    last = curve.predicted[-1] if curve.points and curve.predicted else None
-    predicted = f"With {last.rows:,} rows: about {_predicted(curve, last)}" if last else ""
-    buttons = [button("Upload more rows", UPLOAD_AGAIN, curve.dataset, style="primary")]
-    if _is_flat(curve) or not _is_told(curve) or _is_overtaken(curve, ahead):
-        buttons = []
-    caution = "Each size was trained only once, so the variation between trainings was not measured."
+        parts.bullets(
+            [
+                *_ahead(curve, ahead),
+                *_dollars(curve, label_usd),
+                *_bar(curve, bar),
+                *_needs(curve),
+            ]
+        )
+    parts.text(f"*Next*: {_next_step(curve, ahead, is_in_slack=number is not None)}")
+    if number is not None:
+        buttons = [button("Details", DETAILS, str(number))]
+        # More rows are offered only where they are known to help.
+        if _is_told(curve) and not _is_flat(curve) and not is_overtaken:
+            buttons.insert(0, button("Upload more rows", UPLOAD_AGAIN, curve.dataset, style="primary"))
+        parts.buttons(*buttons)
     if curve.arm.rung != "tuned":
-        caution = "A fine-tuned model's curve starts at another level but often has a similar slope."
-    return Message.titled(
-        text,
-        Note(subject),
-        _chart(curve) if curve.points else None,
-        *_list(bullets),
-        Text(f"*Next*: {_next_step(curve, ahead, is_in_slack=number is not None)}"),
-        actions(*buttons, button("Details", DETAILS, str(number))) if number is not None else None,
-        Note(caution) if curve.arm.rung != "tuned" or _is_of_one_sample(curve) else None,
-        notice=escape(predicted),
-    )
+        parts.note("A fine-tuned model's curve starts at another level but often has a similar slope.")
+    elif _is_of_one_sample(curve):
+        parts.note("Each size was trained only once, so the variation between trainings was not measured.")
+
+    notice = ""
+    if curve.points and curve.predicted:
+        last = curve.predicted[-1]
+        notice = f"With {last.rows:,} rows: about {_predicted(curve, last)}"
+    return parts.titled(headline(curve, ahead), notice=escape(notice))
+
+
+def _subject(curve: Curve, number: int | None) -> str:
+    which = "Learning curve" if number is None else f"Learning curve m{number}"
+    dataset = escape(shorten(curve.dataset))
+    if curve.version > 1:
+        dataset += f" version {curve.version}"
+    return f"{which}: {dataset}, {escape(arm_name(curve.arm))}"
 
 
 def details(
     curve: Curve, label_usd: Decimal | None = None, spelling: Spelling = SLACK
 ) -> tuple[CardBlock, ...]:
     """What the card has no room for."""
-    sizes = [f"• {rows} rows: {right}, {how}" for rows, right, how in _table(curve, MOST_SIZES)[1:]]
-    return (
-        *([Lines(sizes)] if sizes else []),
-        *_all_needs(curve),
-        *_list(_price_unclear(curve, label_usd, spelling)),
-        Text(f"*How this was measured*: {_method(curve)}"),
-    )
+    parts = Parts()
+    parts.lines([f"• {rows} rows: {right}, {how}" for rows, right, how in _table(curve, MOST_SIZES)[1:]])
+    parts.add(*_all_needs(curve))
+    parts.bullets(_price_unclear(curve, label_usd, spelling))
+    parts.text(f"*How this was measured*: {_method(curve)}")
+    return tuple(parts)
 
 
 def finished_notice(measurement: Measurement, curve: Curve) -> str:
@@ -142,9 +153,10 @@ def headline(curve: Curve, ahead: Rung | None = None) -> str:
             f"{capitalize(long_name(ahead.arm))} gets {percent(ahead.score)} right today; with {farthest.rows:,} rows "
             f"{long_name(curve.arm)} would get about {expected}"
         )
+    if _is_flat(curve) and farthest:
+        return f"More rows like these would hardly help, even {farthest.rows:,}"
     if _is_flat(curve):
-        size = f", even {farthest.rows:,}" if farthest else ""
-        return f"More rows like these would hardly help{size}"
+        return "More rows like these would hardly help"
     if farthest is None:
         if curve.points_per_100 < NEGLIGIBLE_GAIN:
             return "The next 100 rows: no measurable gain expected (under 1 point)"
@@ -159,8 +171,15 @@ def headline(curve: Curve, ahead: Rung | None = None) -> str:
 
 def signed_gain(gain: Gain) -> str:
     """The interval of a gain in points, with signs: '+0.4 to +2.1'."""
-    ends = (round(end, gain.digits) for end in (gain.low, gain.high))
-    return " to ".join(f"{end:+.{gain.digits}f}".replace("-", MINUS) if end else "0" for end in ends)
+    return f"{_signed(gain.low, gain.digits)} to {_signed(gain.high, gain.digits)}"
+
+
+def _signed(points: float, digits: int) -> str:
+    """A rounded number with its sign; 0 has none, also if it was rounded from below."""
+    rounded = round(points, digits)
+    if not rounded:
+        return "0"
+    return f"{rounded:+.{digits}f}".replace("-", MINUS)
 
 
 def next_size(curve: Curve) -> str | None:
@@ -181,7 +200,9 @@ def _points(gain: Gain) -> str:
 
 def _is_flat(curve: Curve) -> bool:
     farthest = curve.farthest
-    return farthest.is_negligible if farthest else curve.points_per_100 < HARDLY_PER_100
+    if farthest is None:
+        return curve.points_per_100 < HARDLY_PER_100
+    return farthest.is_negligible
 
 
 def _is_told(curve: Curve) -> bool:
@@ -204,12 +225,10 @@ def _is_overtaken(curve: Curve, ahead: Rung | None) -> bool:
 
 
 def _ahead(curve: Curve, ahead: Rung | None) -> list[str]:
-    if ahead is not None:
-        name = escape(long_name(ahead.arm))
-        return [
-            f"{capitalize(name)}, free too, gets {percent(ahead.score)} of the held-out rows right today."
-        ]
-    return []
+    if ahead is None:
+        return []
+    name = capitalize(escape(long_name(ahead.arm)))
+    return [f"{name}, free too, gets {percent(ahead.score)} of the held-out rows right today."]
 
 
 def _predicted(curve: Curve, prediction: Prediction) -> str:
@@ -232,39 +251,48 @@ def _table(curve: Curve, most: int = SHOWN_SIZES) -> list[tuple[str, str, str]]:
 
 def _chart(curve: Curve) -> CardBlock:
     table = Table(_table(curve))
-    seen = [(f"{point.rows:,}", round(100 * point.score, 1)) for point in curve.points]
-    seen += [
-        (f"{prediction.rows:,} expected", round(100 * prediction.score, 1)) for prediction in curve.predicted
-    ]
+    seen = [(f"{point.rows:,}", _chart_points(point.score)) for point in curve.points]
+    seen += [(f"{item.rows:,} expected", _chart_points(item.score)) for item in curve.predicted]
+    # Each point of a chart needs a label of its own, so of two with the same one the later stays.
     shown = list(dict(seen[-MOST_SIZES:]).items())
     if len(shown) < 2:
         return table
-    ranges = [f"• With {item.rows:,} rows: about {_predicted(curve, item)}." for item in curve.predicted[-4:]]
-    below = (Lines(ranges),) if ranges else ()
+    below = Parts()
+    below.lines(
+        [f"• With {item.rows:,} rows: about {_predicted(curve, item)}." for item in curve.predicted[-4:]]
+    )
     return Chart(
-        "Right answers by rows", "right", shown, "rows to train on", "% right", below, otherwise=(table,)
+        "Right answers by rows",
+        "right",
+        shown,
+        "rows to train on",
+        "% right",
+        below=tuple(below),
+        otherwise=(table,),
     )
 
 
-def _list(lines: Sequence[str]) -> list[CardBlock]:
-    return [Lines([f"• {item}" for item in lines])] if lines else []
+def _chart_points(score: float) -> float:
+    return round(100 * score, 1)
 
 
 def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
-    a_point = dollars_per_point(curve, label_usd) if label_usd is not None and not _is_flat(curve) else None
-    if label_usd is None or a_point is None:
+    if label_usd is None or _is_flat(curve):
+        return []
+    a_point = dollars_per_point(curve, label_usd)
+    if a_point is None:
         return []
     return [f"Each further point costs {about_usd(a_point)} in labels, at {usd(label_usd)} a row."]
 
 
 def _price_unclear(curve: Curve, label_usd: Decimal | None, spelling: Spelling) -> list[str]:
     """Why the card doesn't say what a point costs in labels."""
-    if _is_flat(curve) or not _is_told(curve):
-        unclear = (
+    is_unclear = _is_flat(curve) or not _is_told(curve)
+    if is_unclear and label_usd is not None:
+        return [
             "The cost of a further point is unknown, because it is not clear that more rows gain anything."
-        )
-        return [] if label_usd is None else [unclear]
-    if label_usd is not None:
+        ]
+    if is_unclear or label_usd is not None:
         return []
     command = spelling.command("curve", curve.dataset, {"label_usd": ["0.5"]})
     return [f"{sentence(command)} shows what a further point costs, with your own cost of a label."]
@@ -285,7 +313,9 @@ def _bar(curve: Curve, bar: float | None) -> list[str]:
     reached = next((prediction for prediction in curve.predicted if prediction.score >= bar), None)
     if reached:
         return [f"It should reach your {bar_share(bar)} bar with about {reached.rows:,} rows."]
-    return [f"It would not reach your {bar_share(bar)} bar at any of these sizes."] if curve.predicted else []
+    if curve.predicted:
+        return [f"It would not reach your {bar_share(bar)} bar at any of these sizes."]
+    return []
 
 
 def _needs(curve: Curve) -> list[str]:
@@ -296,17 +326,21 @@ def _needs(curve: Curve) -> list[str]:
         f"{code(cut(need.label, 40) or '(empty)')} ({need.right:,} of {need.held:,} right)"
         for need in curve.needs[:SHOWN_NEEDS]
     ]
-    return [f"These labels need rows most: {', '.join(names)}."] if names else []
+    if not names:
+        return []
+    return [f"These labels need rows most: {', '.join(names)}."]
 
 
 def _all_needs(curve: Curve) -> list[CardBlock]:
     if not curve.needs:
         return []
-    lines = [
-        f"• {code(cut(need.label, 60) or '(empty)')}: {pluralize(need.rows, 'row')}, "
-        f"{f'{need.right:,} of {need.held:,} held-out rows right' if need.held else 'no held-out rows'}"
-        for need in curve.needs
-    ]
+    lines = []
+    for need in curve.needs:
+        name = code(cut(need.label, 60) or "(empty)")
+        right = "no held-out rows"
+        if need.held:
+            right = f"{need.right:,} of {need.held:,} held-out rows right"
+        lines.append(f"• {name}: {pluralize(need.rows, 'row')}, {right}")
     title = Text("*Label these next*: they have few rows, or are often wrong.")
     return [title, Lines(first_lines(lines, MOST_NEEDS))]
 
@@ -320,12 +354,13 @@ def _next_step(curve: Curve, ahead: Rung | None, *, is_in_slack: bool) -> str:
     what_would_tell = next_size(curve)
     if what_would_tell:
         return f"Don't decide by this curve. {what_would_tell}"
-    far = curve.farthest
-    if far is None or not curve.points:
-        return f"Label more rows and {f'upload the file again as {name}' if is_in_slack else TERMINAL_AGAIN}."
-    rows = far.rows - curve.points[-1].rows
+    farthest = curve.farthest
+    if farthest is None or not curve.points:
+        then = f"upload the file again as {name}" if is_in_slack else TERMINAL_AGAIN
+        return f"Label more rows and {then}."
+    rows = farthest.rows - curve.points[-1].rows
     then = f"upload them as {name}" if is_in_slack else TERMINAL_AGAIN
-    return f"If about {_points(far)} points are worth {rows:,} more rows, label them and {then}."
+    return f"If about {_points(farthest)} points are worth {rows:,} more rows, label them and {then}."
 
 
 def _is_of_one_sample(curve: Curve) -> bool:
@@ -333,16 +368,20 @@ def _is_of_one_sample(curve: Curve) -> bool:
 
 
 def _method(curve: Curve) -> str:
-    alone = (
-        " Each size was trained once, so the variation between trainings is assumed to be the chance variation of the "
-        "held-out rows."
-    )
-    how = (
-        "Too few rows are held out for a curve, so each fifth of all rows was classified by models trained on parts of "
-        "the others"
-        if curve.is_crossed
-        else "Trained on parts of the rows, measured on the same held-out rows"
-    )
-    line = "The fitted line assumes that the odds of a wrong answer fall as a power of the number of rows."
-    ranges = "Ranges are 95% bootstrap intervals of the gain; the score itself also depends on which rows are held out."
-    return f"{how}. {line} {ranges}{alone if _is_of_one_sample(curve) else ''}"
+    how = "Trained on parts of the rows, measured on the same held-out rows."
+    if curve.is_crossed:
+        how = (
+            "Too few rows are held out for a curve, so each fifth of all rows was classified by models trained on "
+            "parts of the others."
+        )
+    sentences = [
+        how,
+        "The fitted line assumes that the odds of a wrong answer fall as a power of the number of rows.",
+        "Ranges are 95% bootstrap intervals of the gain; the score itself also depends on which rows are held out.",
+    ]
+    if _is_of_one_sample(curve):
+        sentences.append(
+            "Each size was trained once, so the variation between trainings is assumed to be the chance variation of "
+            "the held-out rows."
+        )
+    return " ".join(sentences)

@@ -9,20 +9,18 @@ from datetime import date
 from bot.cards.common.blocks import (
     Block,
     CardBlock,
-    Facts,
     Lines,
     Listing,
     Message,
     Note,
-    Table,
     Text,
-    actions,
     button,
     code,
     confirm,
     cut,
     escape,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import (
     FRESH_ROWS,
     fact_name,
@@ -39,17 +37,15 @@ from bot.cards.common.words import (
     about_rows,
     day,
     listed,
-    money,
-    month_name,
     percent,
     pluralize,
     points,
     points_range,
     shorten,
 )
+from bot.cards.models.actuals import ModelActuals, actuals_table, latest_month
 from bot.rules.facts import Looks
 from bot.rules.promotion import ModelComparison, Objection, PromotionEvidence, alias_for
-from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Measurement, Model
 from trainers.dataset.splits import HOLDOUT_MOST
@@ -110,14 +106,22 @@ class PromotionSummary:
 
 def promotion_card(summary: PromotionSummary) -> Message:
     """Posted once, then edited when the trainer's alias is updated and when another model replaces it."""
-    stands = summary.promotion.ended_at is None
-    state = f"is in use{' again' if summary.promotion.is_rollback else ''}" if stands else "was in use"
-    headline = f"{summary.model.name} {state} for {summary.dataset}"
-    why = [Text(f"*Why*: {escape(summary.promotion.reason)}")] if summary.promotion.reason else []
-    below = _in_use(summary) if stands else []
-    return Message.titled(
-        headline, Text(_who(summary)), *_numbers(summary), *why, *below, notice=_who(summary)
-    )
+    promotion = summary.promotion
+    is_in_use = promotion.ended_at is None
+    state = "was in use"
+    if is_in_use and promotion.is_rollback:
+        state = "is in use again"
+    elif is_in_use:
+        state = "is in use"
+
+    parts = Parts()
+    parts.text(_who(summary))
+    parts.add(*_numbers(summary))
+    if promotion.reason:
+        parts.text(f"*Why*: {escape(promotion.reason)}")
+    if is_in_use:
+        parts.add(*_in_use(summary))
+    return parts.titled(f"{summary.model.name} {state} for {summary.dataset}", notice=_who(summary))
 
 
 def deleted_card(model: str, dataset: str) -> Message:
@@ -174,15 +178,18 @@ def proof_in_numbers(proof: PromotionEvidence) -> str:
 def not_worse_text(comparison: ModelComparison, margin: float, *, is_named: bool = False) -> str:
     """The lower end of the interval and the margin that the policy allows. `is_named` adds the other's name,
     unescaped."""
-    than = f" than {shorten(comparison.other, 34)}" if is_named else ""
-    return f"cheaper and not worse{than} ({points(comparison.bound)} at worst, {100 * margin:g} allowed)"
+    win = "cheaper and not worse"
+    if is_named:
+        win += f" than {shorten(comparison.other, 34)}"
+    return f"{win} ({points(comparison.bound)} at worst, {100 * margin:g} allowed)"
 
 
 def prices_text(comparison: ModelComparison) -> str:
     """'$0.03 instead of $0.12 per 1,000 requests'; '' if a price is unknown."""
     if comparison.usd is None or comparison.other_usd is None:
         return ""
-    now, before = (usd(amount) if amount else "nothing" for amount in (comparison.usd, comparison.other_usd))
+    now = usd(comparison.usd) if comparison.usd else "nothing"
+    before = usd(comparison.other_usd) if comparison.other_usd else "nothing"
     return f"{now} instead of {before} per 1,000 requests"
 
 
@@ -248,38 +255,53 @@ def _who(summary: PromotionSummary) -> str:
     person = f"<@{summary.promotion.person}>"
     if summary.promotion.is_rollback:
         return f"{person} rolled back from {code(summary.before or '')}."
-    return f"{person} deployed it{f' in place of {code(summary.before)}' if summary.before else ''}."
+    if summary.before:
+        return f"{person} deployed it in place of {code(summary.before)}."
+    return f"{person} deployed it."
 
 
 def _numbers(summary: PromotionSummary) -> list[CardBlock]:
-    proof, looks = summary.proof, summary.looks
+    proof = summary.proof
+    looks = summary.looks
     if proof.rung is None:
         return [Text("It has not been measured on held-out rows.")]
-    rows = pluralize(proof.rung.n, "held-out row") + (f", {looks_text(looks)}" if looks else "")
-    pairs = [(fact_name(proof.rung), f"{quality(proof.rung)} on {rows}")]
-    for other in filter(None, (proof.best, proof.against_used)):
-        on = (
-            "" if other.rows == proof.rung.n else f" on the {pluralize(other.rows, 'row')} that both answered"
-        )
-        name = f"Against {escape(shorten(other.other, 60))}, {percent(other.score)}"
-        pairs.append((name, f"{_gain(other)}{_price_win(other, proof.limits.margin)}{on}"))
-    if summary.sealed:
-        pairs.append(("On sealed rows", escape(sealed_text(summary.sealed))))
 
-    blocks: list[CardBlock] = [Facts(pairs)]
+    parts = Parts()
+    parts.facts(_scores(summary, proof.rung))
     if proof.worse:
         than = f"*Right less often than {escape(shorten(proof.worse_than, 60))}*"
-        blocks.append(Text(f"{than}: {worse_labels_text(proof.worse)}."))
-    blocks += untrusted_notes(proof.judge)
+        parts.text(f"{than}: {worse_labels_text(proof.worse)}.")
+    parts.add(*untrusted_notes(proof.judge))
     if proof.others_judge and not summary.sealed:
-        blocks.append(Note(_other_judge(proof)))
+        parts.note(_other_judge(proof))
     if looks and looks.are_spent:
-        blocks.append(Note(FRESH_ROWS))
+        parts.note(FRESH_ROWS)
     if proof.rung.read and not summary.sealed:
-        blocks.append(Note(read_rows_sentence(proof.rung)))
+        parts.note(read_rows_sentence(proof.rung))
     if summary.sealed and summary.sealed.opened_before:
-        blocks.append(Note(opened_before(summary.sealed.opened_before)))
-    return blocks
+        parts.note(opened_before(summary.sealed.opened_before))
+    return parts
+
+
+def _scores(summary: PromotionSummary, rung: Rung) -> list[tuple[str, str]]:
+    """The model's score, and the difference from each model that it was compared with."""
+    rows = pluralize(rung.n, "held-out row")
+    if summary.looks:
+        rows += f", {looks_text(summary.looks)}"
+    pairs = [(fact_name(rung), f"{quality(rung)} on {rows}")]
+
+    proof = summary.proof
+    for other in (proof.best, proof.against_used):
+        if other is None:
+            continue
+        name = f"Against {escape(shorten(other.other, 60))}, {percent(other.score)}"
+        difference = f"{_gain(other)}{_price_win(other, proof.limits.margin)}"
+        if other.rows != rung.n:
+            difference += f" on the {pluralize(other.rows, 'row')} that both answered"
+        pairs.append((name, difference))
+    if summary.sealed:
+        pairs.append(("On sealed rows", escape(sealed_text(summary.sealed))))
+    return pairs
 
 
 def sealed_text(sealed: SealedProof) -> str:
@@ -308,11 +330,12 @@ def _programs(summary: PromotionSummary) -> str:
             f"again* on {summary.machine.card}."
         )
     if not summary.has_alias:
-        called = summary.machine.called if summary.machine else None
+        called = summary.model.provider_model
+        if summary.machine and summary.machine.called:
+            called = summary.machine.called
         return (
             f"*Change your programs*: {escape(shorten(summary.provider))} has no aliases, so they have to call "
-            f"{code(called or summary.model.provider_model)}. `finetune current {summary.dataset}` prints this name."
-            f"{_stops(summary)}"
+            f"{code(called)}. `finetune current {summary.dataset}` prints this name.{_stops(summary)}"
         )
     programs = f"Programs that call {code(alias_for(summary.dataset))} at {escape(shorten(summary.provider))}"
     if summary.promotion.carried_at is None:
@@ -332,25 +355,30 @@ def _stops(summary: PromotionSummary) -> str:
 
 def _in_use(summary: PromotionSummary) -> list[CardBlock]:
     """What changes for programs, whether the trainer knows, and the button to roll back."""
-    blocks: list[CardBlock] = [Text(_programs(summary))]
+    parts = Parts()
+    parts.text(_programs(summary))
     if summary.promotion.trouble and summary.promotion.carried_at is None:
         trouble = escape(cut(summary.promotion.trouble, 300))
-        blocks.append(Note(f"The trainer can't be reached yet; trying again: {trouble}"))
+        parts.note(f"The trainer can't be reached yet; trying again: {trouble}")
     if summary.left:
         provider, model = summary.left
         name = code(alias_for(summary.dataset))
-        blocks.append(Note(f"{name} at {escape(shorten(provider))} still points to {code(model)}."))
-    details = button("Details", DETAILS, str(summary.promotion.id))
-    if summary.earlier is None:
-        return [*blocks, actions(details)]
+        parts.note(f"{name} at {escape(shorten(provider))} still points to {code(model)}.")
+    buttons = [button("Details", DETAILS, str(summary.promotion.id))]
+    if summary.earlier is not None:
+        buttons.insert(0, _rollback_button(summary, summary.earlier))
+    parts.buttons(*buttons)
+    return parts
+
+
+def _rollback_button(summary: PromotionSummary, earlier: str) -> Block:
     sure = confirm(
-        f"Roll back to {summary.earlier}?",
+        f"Roll back to {earlier}?",
         f"{summary.model.name} is kept and can be deployed again.",
         "Roll back",
         "Keep it",
     )
-    back = button("Roll back", ROLLBACK, str(summary.promotion.id), style="danger", confirm=sure)
-    return [*blocks, actions(back, details)]
+    return button("Roll back", ROLLBACK, str(summary.promotion.id), style="danger", confirm=sure)
 
 
 def _objection_text(proof: PromotionEvidence, doubt: Objection) -> str:
@@ -362,7 +390,9 @@ def _objection_text(proof: PromotionEvidence, doubt: Objection) -> str:
         case "no_go":
             return f"The verdict on its run was against it: {escape(proof.no_go or '').rstrip('.')}."
         case "judge":
-            return f"{untrusted_text(proof.judge)}." if proof.judge else ""
+            if proof.judge is None:
+                return ""
+            return f"{untrusted_text(proof.judge)}."
         case "other_judge":
             return f"{_other_judge(proof)} Start its training again to have it judged by the new one."
         case "nothing_beside":
@@ -395,7 +425,9 @@ def _other_judge(proof: PromotionEvidence) -> str:
 
 
 def _read_rows(proof: PromotionEvidence) -> str:
-    return f" {read_rows_sentence(proof.rung)}" if proof.rung and proof.rung.read else ""
+    if proof.rung is None or not proof.rung.read:
+        return ""
+    return f" {read_rows_sentence(proof.rung)}"
 
 
 def _not_better(comparison: ModelComparison | None, margin: float) -> str:
@@ -405,75 +437,21 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
     text = f"{what} {escape(shorten(comparison.other, 60))}: {_gain(comparison)}."
     if not comparison.is_cheaper or not margin:
         return text
+
+    is_one_point = margin == 0.01
     needed = comparison.rows_for_margin(margin)
-    if needed is not None and not comparison.is_worse:
-        most = "1 point" if margin == 0.01 else f"{100 * margin:g} points"
-        beyond = f", more than the {HOLDOUT_MOST:,} that a dataset holds out" if needed > HOLDOUT_MOST else ""
-        return (
-            f"{text} It costs less, but {pluralize(comparison.rows, 'row')} can't show that it is at most {most} "
-            f"worse: even for an equally good model that takes {about_rows(needed)}{beyond}."
-        )
-    allowed = "1 point that is" if margin == 0.01 else f"{100 * margin:g} points that are"
-    return f"{text} It costs less, but may be worse by more than the {allowed} allowed."
+    if needed is None or comparison.is_worse:
+        allowed = "1 point that is" if is_one_point else f"{100 * margin:g} points that are"
+        return f"{text} It costs less, but may be worse by more than the {allowed} allowed."
 
-
-@dataclass(frozen=True)
-class ModelActuals:
-    """How much a dataset's models were used. `months` are newest first. `foreseen` is what the plan of the model in use
-    expected to save, in words, '' if nothing. `is_counted` is False if its provider doesn't count calls by model."""
-
-    months: tuple[ActualMonth, ...]
-    foreseen: str
-    provider: str
-    is_counted: bool
-
-
-def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
-    """Calls, cost and saving by month and model."""
-    if not actuals.months:
-        provider = escape(shorten(actuals.provider))
-        unknown = f"The number of calls is unknown: {provider} has reported nothing yet."
-        if not actuals.is_counted:
-            unknown = f"The number of calls is unknown: {provider} doesn't count calls by model."
-        return [Text(unknown)]
-    heading = ("Month", "Model", "Calls", "Tokens", "Cost", "Otherwise", "Saved")
-    rows = [
-        (
-            month_name(each.month),
-            each.model,
-            f"{each.calls:,}",
-            f"{each.tokens:,}",
-            money(each.micros),
-            money(each.alternative_micros),
-            money(each.saving_micros),
-        )
-        for each in actuals.months
-    ]
-    planned = [f"Planned: {actuals.foreseen}."] if actuals.foreseen else []
-    others = dict.fromkeys(each.alternative for each in actuals.months if each.alternative)
-    instead = [f"Otherwise: the same calls on {escape(shorten(', '.join(others), 80))}."] if others else []
-    return [Table([heading, *rows], "Calls by programs"), Note(" ".join([*planned, *instead]) or UPDATED)]
-
-
-UPDATED = "Updated every five minutes."
-
-
-def latest_month(actuals: ModelActuals) -> str:
-    """The newest month in a few words, for all models that were in use in it."""
-    if not actuals.months:
-        return "calls unknown" if not actuals.is_counted else "no calls counted yet"
-    month = actuals.months[0].month
-    months = [each for each in actuals.months if each.month == month]
-    savings = [each.saving_micros for each in months if each.saving_micros is not None]
-    text = f"{pluralize(sum(each.calls for each in months), 'call')} in {month_name(month)}"
-    if len(savings) < len(months):
-        return text
-    planned = f" (planned: {actuals.foreseen})" if actuals.foreseen else ""
-    return f"{text}, {saving_text(sum(savings))}{planned}"
-
-
-def saving_text(micros: int) -> str:
-    return f"saved {money(micros)}" if micros >= 0 else f"cost {money(-micros)} more than the alternative"
+    most = "1 point" if is_one_point else f"{100 * margin:g} points"
+    takes = about_rows(needed)
+    if needed > HOLDOUT_MOST:
+        takes += f", more than the {HOLDOUT_MOST:,} that a dataset holds out"
+    return (
+        f"{text} It costs less, but {pluralize(comparison.rows, 'row')} can't show that it is at most {most} "
+        f"worse: even for an equally good model that takes {takes}."
+    )
 
 
 @dataclass(frozen=True)
@@ -513,29 +491,42 @@ def in_use_lines(models: Listing[ModelEntry]) -> Lines:
 
 def in_use_line(entry: ModelEntry) -> str:
     """A line in status and Home."""
-    ends = f". *Ends {day(entry.ends)}*" if entry.ends else ""
-    used = f"; {latest_month(entry.actuals)}" if entry.actuals else ""
-    name = f"{code(entry.model.name)} for {code(entry.dataset)}{_since(entry.promotion)}"
-    stopped = ", *not running*" if entry.is_stopped else ""
-    return f"• {name}{stopped}: {_measured(entry)}{used}{ends}"
+    line = f"• {code(entry.model.name)} for {code(entry.dataset)}{_since(entry.promotion)}"
+    if entry.is_stopped:
+        line += ", *not running*"
+    line += f": {_measured(entry)}"
+    if entry.actuals:
+        line += f"; {latest_month(entry.actuals)}"
+    if entry.ends:
+        line += f". *Ends {day(entry.ends)}*"
+    return line
 
 
 def _entry(entry: ModelEntry) -> str:
-    version = "" if entry.version == 1 else f", version {entry.version}"
-    result = (
-        f"{escape(shorten(entry.base))} at {escape(entry.model.provider)} "
-        f"on {escape(shorten(entry.dataset))}{version}"
-    )
-    used = f"\n      {latest_month(entry.actuals)}" if entry.actuals else ""
-    return f"• {code(entry.model.name)}, {_state(entry)}\n      {result}: {_measured(entry)}{used}"
+    dataset = escape(shorten(entry.dataset))
+    if entry.version != 1:
+        dataset += f", version {entry.version}"
+    trained = f"{escape(shorten(entry.base))} at {escape(entry.model.provider)} on {dataset}"
+    lines = [
+        f"• {code(entry.model.name)}, {_state(entry)}",
+        f"      {trained}: {_measured(entry)}",
+    ]
+    if entry.actuals:
+        lines.append(f"      {latest_month(entry.actuals)}")
+    return "\n".join(lines)
 
 
 def _state(entry: ModelEntry) -> str:
-    gone = ", *no longer at its provider*" if entry.model.gone_at is not None else ""
+    state = "not in use"
     if entry.promotion:
-        stopped = ", *not running*: `/finetune try` links the card to start it" if entry.is_stopped else ""
-        return f"*in use for {escape(entry.dataset)}*{_since(entry.promotion)}{stopped}{gone}"
-    return f"{'no longer in use' if entry.model.state == 'retired' else 'not in use'}{gone}"
+        state = f"*in use for {escape(entry.dataset)}*{_since(entry.promotion)}"
+        if entry.is_stopped:
+            state += ", *not running*: `/finetune try` links the card to start it"
+    elif entry.model.state == "retired":
+        state = "no longer in use"
+    if entry.model.gone_at is not None:
+        state += ", *no longer at its provider*"
+    return state
 
 
 def _since(promotion: Promotion | None) -> str:
@@ -545,4 +536,6 @@ def _since(promotion: Promotion | None) -> str:
 
 
 def _measured(entry: ModelEntry) -> str:
-    return score_text(entry.rung) if entry.rung else "not measured"
+    if entry.rung is None:
+        return "not measured"
+    return score_text(entry.rung)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.common.blocks import Block, Message, Note, Text, actions, button, code, escape
+from bot.cards.common.blocks import Block, CardBlock, Message, Text, button, code, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.forms import modal, required_text_input
 from bot.cards.common.general import text_message
 from bot.cards.common.words import at_most, capitalize
@@ -44,25 +45,21 @@ MEANS: dict[InterventionChoice, str] = {
 
 def card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision], note: str | None = None) -> Message:
     """The question with its buttons. The run's `error` is our own mrkdwn."""
-    headline = f"Run {run.id} needs a decision: {plan_title(plan)}"
     why = run.error or ""
-    reserved = f"{capitalize(at_most(plan.maximum_micros))} stays reserved. " if plan.maximum_micros else ""
-    return Message.titled(
-        headline,
-        Text(why),
-        Text(
-            f"{reserved}Check {escape(run.provider)}'s list of jobs "
-            f"for one with `finetune_key` {run.key}, then decide."
-        ),
-        Text("\n".join(map(_line, decisions))) if decisions else None,
-        Note(escape(note)) if note else None,
-        actions(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items())),
-        Note(
-            "Needs approvers who neither requested the run nor uploaded its data. Decisions and reasons are kept in "
-            "the audit log."
-        ),
-        notice=why,
+    check = f"Check {escape(run.provider)}'s list of jobs for one with `finetune_key` {run.key}, then decide."
+    if plan.maximum_micros:
+        check = f"{capitalize(at_most(plan.maximum_micros))} stays reserved. {check}"
+
+    parts = Parts([Text(why), Text(check)])
+    parts.text("\n".join(map(_line, decisions)))
+    if note:
+        parts.note(escape(note))
+    parts.buttons(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items()))
+    parts.note(
+        "Needs approvers who neither requested the run nor uploaded its data. Decisions and reasons are kept in the "
+        "audit log."
     )
+    return parts.titled(f"Run {run.id} needs a decision: {plan_title(plan)}", notice=why)
 
 
 def settled_card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision], outcome: str) -> Message:
@@ -73,15 +70,11 @@ def settled_card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision]
 
 
 def form(choice: InterventionChoice, run: Run) -> Block:
-    job_id = required_text_input("job", "Job id at the provider", most=200, multiline=False)
-    reason = required_text_input("reason", "How do you know?", most=300)
-    return modal(
-        TITLES[choice],
-        FORM,
-        [Text(MEANS[choice]), *([job_id] if choice == "adopt" else []), reason],
-        submit="Decide",
-        private=f"{choice} {run.id}",
-    )
+    fields: list[CardBlock | Block] = [Text(MEANS[choice])]
+    if choice == "adopt":
+        fields.append(required_text_input("job", "Job id at the provider", most=200, multiline=False))
+    fields.append(required_text_input("reason", "How do you know?", most=300))
+    return modal(TITLES[choice], FORM, fields, submit="Decide", private=f"{choice} {run.id}")
 
 
 def parse_metadata(private: str) -> tuple[InterventionChoice, int]:
@@ -91,11 +84,15 @@ def parse_metadata(private: str) -> tuple[InterventionChoice, int]:
 
 
 def _line(decision: InterventionDecision, *, waits: bool = True) -> str:
-    job = f" {escape(decision.job_id)}" if decision.job_id else ""
-    is_first = waits and decision.outcome is None and VOTES_NEEDED[decision.choice] > 1
-    wants = " One more approver has to confirm this." if is_first else ""
-    void = f" Not done: {decision.outcome}" if decision.outcome else ""
-    return f"• <@{decision.person}> {SAYS[decision.choice]}{job}: {escape(decision.reason)}.{wants}{void}"
+    says = SAYS[decision.choice]
+    if decision.job_id:
+        says += f" {escape(decision.job_id)}"
+    line = f"• <@{decision.person}> {says}: {escape(decision.reason)}."
+    if decision.outcome:
+        line += f" Not done: {decision.outcome}"
+    elif waits and decision.outcome is None and VOTES_NEEDED[decision.choice] > 1:
+        line += " One more approver has to confirm this."
+    return line
 
 
 def duplicate_job(owner: str, provider: str, extra: Job) -> Message:
@@ -125,12 +122,14 @@ def job_still_running(owner: str, provider: str, job: Job) -> Message:
 
 def unknown_job(provider: str, job: Job) -> Message:
     """A job that belongs to no run here. Nothing was done about it, since it may be another bot's."""
-    about = ", ".join(
+    labels = [
         f"{name} {value}" for name, value in sorted(job.metadata.items()) if name in ("run", "measurement")
-    )
+    ]
+    about = f"{code(job.id)}, {escape(job.model)}, {escape(job.status)}"
+    if labels:
+        about += f" (labelled {escape(', '.join(labels))})"
     return text_message(
-        f"*A job at {escape(provider)} has a Finetune key but belongs to no run here*: {code(job.id)}, "
-        f"{escape(job.model)}, {escape(job.status)}{f' (labelled {escape(about)})' if about else ''}. If another "
+        f"*A job at {escape(provider)} has a Finetune key but belongs to no run here*: {about}. If another "
         "Finetune uses this account, the job is probably its own. If you restored a backup, the job started after the "
         "backup was made: it costs money that is in no budget here. Cancel it there, or let it end and take its model "
         "from there."

@@ -10,7 +10,6 @@ from bot.cards.common.blocks import (
     Actions,
     Block,
     CardBlock,
-    Facts,
     Lines,
     Message,
     Note,
@@ -24,6 +23,7 @@ from bot.cards.common.blocks import (
     cut,
     escape,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import looks_sentence
 from bot.cards.common.general import text_message, unchecked_notes, unchecked_text
 from bot.cards.common.plan_money import foreseen_text
@@ -48,7 +48,9 @@ from bot.values.runs import NOTHING_SINCE, AfterResult, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import Run, RunState
 
-CANCEL, PAUSE, RESUME = "cancel_run", "pause_run", "resume_run"
+CANCEL = "cancel_run"
+PAUSE = "pause_run"
+RESUME = "resume_run"
 STAGES: tuple[tuple[str, tuple[RunState, ...]], ...] = (
     ("approved", ("approved",)),
     ("sent", ("creating",)),
@@ -130,38 +132,46 @@ def card(
 ) -> Message:
     """Stages, step, loss, time left and cost so far. `as_of` is the time of the numbers, if the card should show it.
     `decided` says who approved the run, `result` where its result is; both are our own mrkdwn."""
-    headline = f"Run {run.id} is paused: {plan_title(plan)}" if progress.is_paused else _headline(run, plan)
-    below: list[CardBlock] = [Text(decided)] if decided else []
+    headline = _headline(run, plan)
+    if progress.is_paused:
+        headline = f"Run {run.id} is paused: {plan_title(plan)}"
+
+    parts = Parts([_steps(run, plan, progress)])
+    parts.text(decided)
     if run.state in ("training", "evaluating"):
-        below.append(Text(f"{progress_bar(share_done(run, progress))}, {_time_left(run, progress, now)}"))
-        below.append(Facts(_numbers(plan, progress, spent_micros)))
+        parts.text(f"{progress_bar(share_done(run, progress))}, {_time_left(run, progress, now)}")
+        parts.facts(_numbers(plan, progress, spent_micros))
     if as_of is not None:
-        below.append(Note(f"Numbers as of {time_of_day(as_of)}."))
+        parts.note(f"Numbers as of {time_of_day(as_of)}.")
     if progress.is_paused and run.wished_by:
-        below.append(Note(f"Paused by <@{run.wished_by}>."))
+        parts.note(f"Paused by <@{run.wished_by}>.")
     if progress.note:
-        below.append(Note(escape(progress.note)))
+        parts.note(escape(progress.note))
     if run.state in UNDER_WAY:
-        below.append(_buttons(run, progress, can_pause))
+        parts.add(_buttons(run, progress, can_pause))
     elif run.state == "done":
         answer = f"Ask the model with `/finetune try {run.model} your text`."
-        below.append(Note(f"The result is in {result}. {answer}"))
+        parts.note(f"The result is in {result}. {answer}")
     elif run.state == "awaiting_approval":
-        below.append(Note("Its plan is waiting in the channel for approval."))
+        parts.note("Its plan is waiting in the channel for approval.")
     else:
-        below.append(Note("The question is in a message below."))
-    return Message.titled(headline, _steps(run, plan, progress), *below)
+        parts.note("The question is in a message below.")
+    return parts.titled(headline)
 
 
 def ended_card(run: Run, plan: Plan, why: str) -> Message:
     """The card of a run that ended without a result. `why` is our own mrkdwn."""
-    headline = _headline(run, plan)
     spent = run.actual_micros or 0
-    cost, rest = (f"It has cost {charge(spent)}. ", "The rest of the") if spent else ("", "The")
-    # nothing is reserved before an approval, and nothing is left after an overrun
-    free = f"{rest} reserved budget is free again. " if run.reserved_micros > spent else ""
-    next_step = f"{cost}{free}`/finetune start` makes a new plan."
-    return Message.titled(headline, Text(why), Note(next_step), notice=why)
+    rest = "The reserved budget"
+    sentences = []
+    if spent:
+        sentences.append(f"It has cost {charge(spent)}.")
+        rest = "The rest of the reserved budget"
+    # Nothing is reserved before an approval, and nothing is left after an overrun.
+    if run.reserved_micros > spent:
+        sentences.append(f"{rest} is free again.")
+    sentences.append("`/finetune start` makes a new plan.")
+    return Message.titled(_headline(run, plan), Text(why), Note(" ".join(sentences)), notice=why)
 
 
 def ended_notice(run: Run, name: str, why: str) -> str:
@@ -206,8 +216,10 @@ def details_card(summary: RunSummary) -> Message:
     if summary.run.state == "needs_human":
         return interventions.card(summary.run, summary.plan, summary.decisions)
     if summary.run.error:
-        # A person's reason is stored as typed and needs escaping; the other reasons are our own mrkdwn.
-        why = escape(summary.run.error) if summary.run.state == "rejected" else summary.run.error
+        why = summary.run.error
+        if summary.run.state == "rejected":
+            # A person's reason is stored as typed; the other reasons are our own mrkdwn.
+            why = escape(why)
         return ended_card(summary.run, summary.plan, why)
     # Many jobs are polled in turn, so the numbers may be old.
     read_at = summary.progress.shown_at
@@ -224,11 +236,17 @@ def details_form(summary: RunSummary) -> Block:
         part for part in details_card(summary).parts if not isinstance(part, Actions)
     ]
     if summary.result:
-        compared = calibration.estimate_comparison(summary.plan, summary.result, summary.actuals)
-        recent = calibration.recent_errors(summary.running)
-        looks = [Note(looks_sentence(summary.looks))] if summary.looks else []
-        parts = (*result_details.details(summary.plan, summary.result), *looks, *compared, *recent)
+        parts = _result_details(summary, summary.result)
     return general.details_modal(f"Run {summary.run.id}", parts)
+
+
+def _result_details(summary: RunSummary, result: RunResult) -> Parts:
+    parts = Parts(result_details.details(summary.plan, result))
+    if summary.looks:
+        parts.note(looks_sentence(summary.looks))
+    parts.add(*calibration.estimate_comparison(summary.plan, result, summary.actuals))
+    parts.add(*calibration.recent_errors(summary.running))
+    return parts
 
 
 def status_line(summary: RunSummary) -> str:
@@ -241,8 +259,11 @@ def status_line(summary: RunSummary) -> str:
         return escape(headline[:1].lower() + headline[1:])
     if summary.run.state == "training" and _step_text(summary.progress):
         done = f"{words}, {percent_done(share_done(summary.run, summary.progress))}% done"
-        finish = None if summary.progress.is_paused else summary.progress.estimated_finish
-        return f"{done}, {time_left(finish - summary.now)}" if finish else done
+        finish = summary.progress.estimated_finish
+        # The estimated finish supposes that it runs.
+        if summary.progress.is_paused or not finish:
+            return done
+        return f"{done}, {time_left(finish - summary.now)}"
     foreseen = foreseen_text(summary.plan)
     if summary.run.state == "awaiting_approval" and foreseen:
         return f"{words}; {foreseen}"
@@ -251,9 +272,13 @@ def status_line(summary: RunSummary) -> str:
 
 def share_done(run: Run, progress: Progress) -> float:
     """The share of the present stage that is done, 0 to 1: what the numbers beside it count, steps or answers."""
+    if run.state == "evaluating" and not progress.to_evaluate:
+        return 0.0
     if run.state == "evaluating":
-        return progress.evaluated / progress.to_evaluate if progress.to_evaluate else 0.0
-    return progress.step / progress.total_steps if progress.total_steps else (progress.percent or 0) / 100
+        return progress.evaluated / progress.to_evaluate
+    if progress.total_steps:
+        return progress.step / progress.total_steps
+    return (progress.percent or 0) / 100
 
 
 def _headline(run: Run, plan: Plan) -> str:
@@ -267,45 +292,72 @@ def _at(run: Run) -> int:
 
 
 def _stages(run: Run) -> str:
-    at, words = _at(run), []
+    current = _at(run)
+    words = []
     for number, (name, _) in enumerate(STAGES):
-        is_done = number < at or run.state == "done"
-        words.append(f"✓ {name}" if is_done else f"*{name}*" if number == at else name)
+        if number < current or run.state == "done":
+            words.append(f"✓ {name}")
+        elif number == current:
+            words.append(f"*{name}*")
+        else:
+            words.append(name)
     return "  ›  ".join(words)
 
 
 def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
     """The run's steps. A run that ended early shows how far it got."""
     approve = "Approve" if run.state == "awaiting_approval" else "Approved"
+    train = "Train"
+    step = _step_text(progress)
+    if step:
+        train = f"Train: {step}"
     titles = (
         f"{approve}: {at_most(plan.maximum_micros)}",
         f"Send {pluralize(plan.n_train, 'row')} to the trainer",
-        "Train" + (f": {step}" if (step := _step_text(progress)) else ""),
+        train,
         f"Measure on {pluralize(plan.n_holdout, 'held-out row')}",
     )
+    reached = _reached(run, progress)
+    tasks = [Task(f"step {n}", title, _status(run, n, reached)) for n, title in enumerate(titles)]
+    # The line of stages has no place for a run that ended early.
+    stages = Parts()
+    if _at(run) < len(STAGES):
+        stages.text(_stages(run))
+    return Steps(STATE_WORDS[run.state].capitalize(), tasks, otherwise=tuple(stages))
+
+
+def _reached(run: Run, progress: Progress) -> int:
+    """The index of the step that the run has come to."""
     if run.state in UNDER_WAY:
-        at = max(_at(run), 1)
-    elif run.state in ("awaiting_approval", "rejected", "expired"):
-        at = 0
-    else:
-        at = 3 if progress.to_evaluate else 2 if progress.running_since is not None else 1
-    shown = [Task(f"step {n}", title, _status(run, n, at)) for n, title in enumerate(titles)]
-    stages = (Text(_stages(run)),) if _at(run) < len(STAGES) else ()
-    return Steps(STATE_WORDS[run.state].capitalize(), shown, otherwise=stages)
+        return max(_at(run), 1)
+    if run.state in ("awaiting_approval", "rejected", "expired"):
+        return 0
+    # It ended, and only its progress tells how far it got.
+    if progress.to_evaluate:
+        return 3
+    if progress.running_since is not None:
+        return 2
+    return 1
 
 
 def _step_text(progress: Progress) -> str:
     if progress.total_steps:
         return f"step {progress.step:,} of {progress.total_steps:,}"
-    return "" if progress.percent is None else f"{progress.percent}%"
+    if progress.percent is not None:
+        return f"{progress.percent}%"
+    return ""
 
 
-def _status(run: Run, number: int, at: int) -> TaskStatus:
-    if number < at or run.state == "done":
+def _status(run: Run, number: int, reached: int) -> TaskStatus:
+    if number < reached or run.state == "done":
         return "complete"
-    if number > at or run.state == "awaiting_approval":
+    if number > reached:
         return "pending"
-    return "in_progress" if run.state in UNDER_WAY else "error" if run.state == "failed" else "pending"
+    if run.state in UNDER_WAY:
+        return "in_progress"
+    if run.state == "failed":
+        return "error"
+    return "pending"
 
 
 def _time_left(run: Run, progress: Progress, now: float) -> str:
@@ -338,8 +390,11 @@ def _numbers(plan: Plan, progress: Progress, spent_micros: int | None) -> list[t
     if progress.train_seconds:
         pairs.append(("Training time", duration(progress.train_seconds)))
     most = at_most(plan.maximum_micros)
-    cost = f"{charge(spent_micros)}, approved {most}" if spent_micros else most
-    return [*pairs, ("Cost so far" if spent_micros else "Cost", cost)]
+    if spent_micros:
+        pairs.append(("Cost so far", f"{charge(spent_micros)}, approved {most}"))
+    else:
+        pairs.append(("Cost", most))
+    return pairs
 
 
 def _buttons(run: Run, progress: Progress, can_pause: bool) -> CardBlock:

@@ -23,7 +23,8 @@ from bot.cards.common.prices import price_mark
 from bot.cards.common.reasons import because_text
 from bot.cards.decisions import estimates as views
 from bot.cards.decisions.aims import aim_facts
-from bot.cards.decisions.estimates import AskedEstimate, EstimateChoices, TriedOut
+from bot.cards.decisions.estimate_form import AskedEstimate, EstimateChoices
+from bot.cards.decisions.estimates import TriedOut
 from bot.charts import forecast as drawing
 from bot.command_parser import format_estimate, format_question, parse_estimate, parse_question
 from bot.context import AppContext

@@ -17,8 +17,9 @@ from bot.cards.common.plan_money import foreseen_text
 from bot.cards.datasets.datasets import unchecked_dataset
 from bot.cards.models import models as views
 from bot.cards.models import tried_answers as answer_views
+from bot.cards.models.actuals import ModelActuals
 from bot.cards.models.deployments import stopped_refusal
-from bot.cards.models.models import ModelActuals, ModelEntry, PromotionSummary, SealedProof
+from bot.cards.models.models import ModelEntry, PromotionSummary, SealedProof
 from bot.context import AppContext, CoreContext
 from bot.llm_client import TEMPLATE_TOKENS, Question, key_of
 from bot.rules import units
