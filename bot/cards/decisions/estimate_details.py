@@ -119,10 +119,12 @@ def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
     """The figures, the most important first."""
     estimate = summary.estimate
     if estimate is None:
-        known = []
+        pairs = []
         if summary.today:
-            known.append(("Each month today", monthly(summary.today)))
-        return [escaped_facts([*known, *_one_off_facts(summary), *_offered(summary)])]
+            pairs.append(("Each month today", monthly(summary.today)))
+        pairs += _one_off_facts(summary)
+        pairs += _offered(summary)
+        return [escaped_facts(pairs)]
 
     today = [("Each month today", monthly(estimate.monthly_before)), *other_bill(summary)]
     if hides_savings(summary):

@@ -371,9 +371,9 @@ def _asked_lines(arms: Sequence[ArmProgress]) -> list[str]:
             lines.append(f"• {names}: trained on this machine from your rows, free")
         elif names:
             line = f"• {escape(shorten(model, 60))}: {names}"
-            known = sum(arm.answered for arm in mine)
-            if known:
-                line += f"; {pluralize(known, 'answer')} already known"
+            answers = sum(arm.answered for arm in mine)
+            if answers:
+                line += f"; {pluralize(answers, 'answer')} already known"
             lines.append(line)
     lines += [f"• {escape(cut(text, 300))}" for text in left_out(arms)]
     return lines
