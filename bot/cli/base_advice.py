@@ -71,13 +71,18 @@ def advise(task: Task, gpu: str | None, *, free: bool) -> Advice | Refusal:
     offers = [
         _offer(preset, WORK[task], machine) for preset in sorted(listed, key=lambda each: each.parameters)
     ]
-    most = min(MOST[task], MOST_ON_A_CPU) if machine.place.kind == "cpu" else MOST[task]
+    most = MOST[task]
+    if machine.place.kind == "cpu":
+        most = min(most, MOST_ON_A_CPU)
     able = [each for each in offers if each.method and FEWEST[task] <= each.preset.parameters <= most]
     # stable: by size among equals
     open_first = sorted(able, key=lambda each: each.preset.licence not in FREE)
     best = [each for each in open_first if each.preset.licence == open_first[0].preset.licence]
-    first = best[0 if task == "labels" else -1] if best else None
-    return Advice(task, machine, offers, first)
+    if not best:
+        return Advice(task, machine, offers, None)
+    smallest = best[0]
+    largest = best[-1]
+    return Advice(task, machine, offers, smallest if task == "labels" else largest)
 
 
 def _offer(preset: Preset, work: Work, machine: Machine) -> Offer:
@@ -91,41 +96,57 @@ def _offer(preset: Preset, work: Work, machine: Machine) -> Offer:
 
 
 def advice_text(advice: Advice) -> str:
-    first, kind = advice.first, advice.machine.place.kind
-    shown = [offer for offer in advice.offers if offer.method]
-    n_larger = len(advice.offers) - len(shown)
-    begin = (
-        f"For {advice.task} on {advice.machine.name}, start with {first.preset.aliases[0]} ({_size(first.preset)}, "
-        f"{first.preset.licence}){' in 4 bits (quantization=nf4)' if first.method == 'qlora' else ''}."
-        if first
-        else f"No model is recommended for {advice.task} on {advice.machine.name}: {NONE[kind]}."
-    )
+    # If nothing fits, all are listed: their memory shows how far away they are.
+    fitting = [offer for offer in advice.offers if offer.method]
     rows: list[tuple[str, ...]] = [("model", "size", "licence", "context", "LoRA", "QLoRA", "")]
-    rows += [_row(offer) for offer in shown or advice.offers]
+    rows += [_row(offer) for offer in fitting or advice.offers]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+
     notes = []
-    if first:
-        name, bits = first.preset.aliases[0], " quantization=nf4" if first.method == "qlora" else ""
-        notes.append(
-            f'• Next: add "{name}" = "{first.preset.hub_id}" under [trainer.models] in finetune.toml, and type '
-            f"/finetune estimate DATASET target=local/{name}{bits}"
-        )
-    notes += ["• Without a GPU, models larger than 2B take days, even if they fit."] if kind == "cpu" else []
-    notes += [f"• {n_larger} others need more memory; --json lists them too."] if n_larger and shown else []
+    if advice.first:
+        notes.append(_next_step(advice.first))
+    if advice.machine.place.kind == "cpu":
+        notes.append("• Without a GPU, models larger than 2B take days, even if they fit.")
+    n_larger = len(advice.offers) - len(fitting)
+    if fitting and n_larger:
+        notes.append(f"• {n_larger} others need more memory; --json lists them too.")
     notes += [
         "• LoRA and QLoRA: peak memory in GB, with checkpointing; `finetune plan-memory MODEL` shows its parts.",
         "• Sizes and licences: from https://huggingface.co/MODEL. Gated models: accept their terms there first.",
         "• Only a measurement shows how good a model is on your rows: one run each, on the same held-out rows.",
     ]
-    return "\n".join([begin, REASONS[advice.task], "", *lines, "", *notes])
+    return "\n".join([_recommendation(advice), REASONS[advice.task], "", *lines, "", *notes])
+
+
+def _recommendation(advice: Advice) -> str:
+    first = advice.first
+    purpose = f"{advice.task} on {advice.machine.name}"
+    if first is None:
+        return f"No model is recommended for {purpose}: {NONE[advice.machine.place.kind]}."
+    about = f"{_size(first.preset)}, {first.preset.licence}"
+    start = f"For {purpose}, start with {first.preset.aliases[0]} ({about})"
+    if first.method == "qlora":
+        start += " in 4 bits (quantization=nf4)"
+    return f"{start}."
+
+
+def _next_step(first: Offer) -> str:
+    name = first.preset.aliases[0]
+    command = f"/finetune estimate DATASET target=local/{name}"
+    if first.method == "qlora":
+        command += " quantization=nf4"
+    return f'• Next: add "{name}" = "{first.preset.hub_id}" under [trainer.models] in finetune.toml, and type {command}'
 
 
 def _row(offer: Offer) -> tuple[str, ...]:
     preset = offer.preset
-    licence = f"{preset.licence}{', gated' if preset.is_gated else ''}"
+    licence = preset.licence
+    if preset.is_gated:
+        licence += ", gated"
     needs = (f"{each.needed / 1e9:,.1f}" for each in offer.fits.values())
     fits = {"lora": "fits", "qlora": "fits in 4 bits", None: ""}[offer.method]
     return (preset.hub_id, _size(preset), licence, f"{preset.context:,}", *needs, fits)

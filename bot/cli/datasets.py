@@ -108,7 +108,9 @@ def find_row_limit(wanted: str | None, settings: Callable[[], Settings]) -> RowL
     newest models."""
     if wanted is None:
         return DEFAULT_ROW_LIMIT
-    return row_limit_of_folder(Path(wanted)) if Path(wanted).is_dir() else row_limit_of(settings(), wanted)
+    if Path(wanted).is_dir():
+        return row_limit_of_folder(Path(wanted))
+    return row_limit_of(settings(), wanted)
 
 
 def check(
@@ -131,14 +133,17 @@ def check_against(previous: Path, file: Path, columns: Columns, how: CheckOption
         if before.is_blocked:
             worst = f"{before.findings[0].message} {before.findings[0].cure}"
             return Refusal(f"{previous} can't be used, so there is nothing to compare with. {worst}")
-        train, holdout = (folder / f"{sha}.jsonl" for sha in (before.train_sha256, before.holdout_sha256))
+        train = folder / f"{before.train_sha256}.jsonl"
+        holdout = folder / f"{before.holdout_sha256}.jsonl"
         return how.check(file, columns, previous=Previous(train, holdout))
 
 
 def check_with_holdout(holdout: Path, file: Path, columns: Columns, how: CheckOptions) -> Report | Refusal:
     """Checks `file` with all its rows for training and all rows of `holdout` for testing, and finds what they share."""
     test = _test_rows(holdout, columns)
-    return test if isinstance(test, Refusal) else how.check(file, columns, holdout=test)
+    if isinstance(test, Refusal):
+        return test
+    return how.check(file, columns, holdout=test)
 
 
 def without_sheet(columns: Columns) -> Columns:
@@ -151,7 +156,9 @@ def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal
     # A test without some of its answers would be another test.
     has_gaps = any(finding.code == EMPTY_LABEL.code for finding in test.findings)
     if test.is_refused or has_gaps or not test.examples:
-        why = f"{test.findings[0].message} {test.findings[0].cure}" if test.findings else "It has no rows."
+        why = "It has no rows."
+        if test.findings:
+            why = f"{test.findings[0].message} {test.findings[0].cure}"
         return Refusal(f"{holdout} can't be used as the test. {why}")
     return test.examples
 
@@ -159,7 +166,9 @@ def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal
 def tone_of(report: Report) -> Tone:
     if report.is_blocked:
         return "bad"
-    return "warning" if any(finding.severity == "warns" for finding in report.findings) else "good"
+    if any(finding.severity == "warns" for finding in report.findings):
+        return "warning"
+    return "good"
 
 
 def report_parts(
@@ -168,13 +177,15 @@ def report_parts(
     """Returns the report for a terminal. If somebody has to choose columns, the first rows of `file` are shown. With
     `settings` it includes the cost of training on copies, for trainers that charge by the token and whose key is
     set."""
-    rows = [row for row in (settings.providers if settings else ()) if find_key(os.environ, row.provider)]
+    providers = settings.providers if settings else ()
+    rows = [row for row in providers if find_key(os.environ, row.provider)]
     waste = duplicate_cost(report.duplicate_tokens, rows, datetime.now(UTC).date())
     parts = list(full_report(report, waste).parts)
     if any(not sheet.is_read for sheet in report.sheets):
         parts.append(Text("Name another sheet with --sheet."))
     if has_choices(report):
-        parts += _first_rows(report, file) if file else []
+        if file:
+            parts += _first_rows(report, file)
         parts.append(Text("Name the columns with --text and --label."))
     return tuple(parts)
 
@@ -245,8 +256,12 @@ def pairs_parts(
     report: Report, pairs: PairsReport, needs: TrainingNeeds | None = None
 ) -> tuple[CardBlock, ...]:
     findings = pair_findings(report)
-    last = "They can't be used until this is fixed." if report.is_blocked else "They can be used."
-    lines = [f"{last} {TRAIN_ON_PAIRS}", *([_needs_text(needs)] if needs else [])]
+    may_be_used = "They can be used."
+    if report.is_blocked:
+        may_be_used = "They can't be used until this is fixed."
+    lines = [f"{may_be_used} {TRAIN_ON_PAIRS}"]
+    if needs:
+        lines.append(_needs_text(needs))
     return (
         text_block(_summarize_pairs(report, pairs, findings)),
         *finding_blocks(findings),
@@ -258,11 +273,12 @@ def _needs_text(needs: TrainingNeeds) -> str:
     time = "time unknown: run finetune calibrate to measure how fast this machine is"
     if needs.time is not None:
         minutes = needs.time.minutes
-        least, most = float(minutes.low) * 60, float(minutes.high) * 60
-        time = f"{duration_range(least, most)}, {duration(float(minutes.expected) * 60)} if nothing else runs"
-    shortage = needs.room.shortage
-    warning = f" {shortage_text(shortage).replace('`', '')}" if shortage else ""
-    return f"Training them on {needs.model} here: {needs.room.line}; {time}.{warning}"
+        between = duration_range(float(minutes.low) * 60, float(minutes.high) * 60)
+        time = f"{between}, {duration(float(minutes.expected) * 60)} if nothing else runs"
+    text = f"Training them on {needs.model} here: {needs.room.line}; {time}."
+    if needs.room.shortage:
+        text += f" {shortage_text(needs.room.shortage).replace('`', '')}"
+    return text
 
 
 def pairs_json(report: Report, pairs: PairsReport, needs: TrainingNeeds | None = None) -> Mapping[str, Any]:
@@ -275,7 +291,9 @@ def pairs_json(report: Report, pairs: PairsReport, needs: TrainingNeeds | None =
 
 
 def _summarize_pairs(report: Report, pairs: PairsReport, findings: tuple[Finding, ...]) -> str:
-    prompt, longer, assumed = pairs.prompt, pairs.longer, ", assumed" if report.tokens.assumed else ""
+    prompt = pairs.prompt
+    longer = pairs.longer
+    assumed = ", assumed" if report.tokens.assumed else ""
     return "\n".join(
         [
             f"{report.name}: {pluralize(pairs.pairs, 'preference pair')}, {pluralize(pairs.prompts, 'prompt')}",
@@ -340,8 +358,10 @@ def _split_by_holdout(
     findings = (*test.findings, *sensitive.sorted())
     faults = [finding for finding in findings if finding.blocks]
     if faults:
-        more = f" And {len(faults) - 1:,} more." if len(faults) > 1 else ""
-        return Refusal(f"{holdout} can't be measured on. {faults[0].message} {faults[0].cure}{more}")
+        why = f"{faults[0].message} {faults[0].cure}"
+        if len(faults) > 1:
+            why += f" And {len(faults) - 1:,} more."
+        return Refusal(f"{holdout} can't be measured on. {why}")
     if not test.examples:
         return Refusal(f"{holdout} can't be measured on: there are no rows in it.")
     train = read(file, file.name, columns=columns).examples
@@ -387,12 +407,15 @@ def holdout_notes(rows: EvaluationRows) -> list[str]:
         )
     if rows.near:
         were = "was" if len(rows.near) == 1 else "were"
-        more = f" and {len(rows.near) - SHOWN_LINES:,} more" if len(rows.near) > SHOWN_LINES else ""
+        places = line_ranges(rows.near[:SHOWN_LINES])
+        if len(rows.near) > SHOWN_LINES:
+            places += f" and {len(rows.near) - SHOWN_LINES:,} more"
         lines.append(
             f"{pluralize(len(rows.near), 'row')} asked nearly the same as the holdout, and {were} learnt from, so "
-            f"the scores may be too good: {line_ranges(rows.near[:SHOWN_LINES])}{more}."
+            f"the scores may be too good: {places}."
         )
     if rows.foreign:
-        foreign, have = pluralize(rows.foreign, "held-out row"), "has" if rows.foreign == 1 else "have"
+        foreign = pluralize(rows.foreign, "held-out row")
+        have = "has" if rows.foreign == 1 else "have"
         lines.append(f"{foreign} {have} a label that the file does not have, so no answer can be right.")
     return lines

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,13 @@ from bot.cards.decisions.assumptions import assumptions, machines_assumption
 from bot.cards.decisions.estimate_details import details
 from bot.cli.options import utc_today
 from bot.rules.advice import Verdict
-from bot.rules.alternatives import Alternative
+from bot.rules.alternatives import Alternative, UnmeasuredModel
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
 from bot.rules.forecast import Outlook, Quantiles
 from bot.rules.payback import enough_volume
 from bot.rules.plans import VerdictKind
-from bot.rules.roi import Estimate
+from bot.rules.roi import Estimate, Range
 from bot.services.common.hardware import find_target, with_rental_price
 from bot.services.decisions.estimates import EstimateResult, make_estimate
 from bot.settings import Settings
@@ -46,7 +47,9 @@ def estimate(
     settings: Settings, name: str, report: Report, question: Question, evidence: Evidence = NOTHING_MEASURED
 ) -> EstimateResult | Refusal:
     target = find_target(settings.providers, question.target)
-    rented = target if isinstance(target, Refusal) else with_rental_price(settings, target)
+    if isinstance(target, Refusal):
+        return target
+    rented = with_rental_price(settings, target)
     if isinstance(rented, Refusal):
         return rented
     reachable = {row.name for row in settings.providers if find_key(os.environ, row.provider)}
@@ -129,30 +132,24 @@ def estimate_parts(
 
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
     """Money is in dollars. `monthly_before_usd` is the bill for input tokens; output and total have their own keys."""
-    estimate, training, minutes = estimated.estimate, estimated.training, estimated.minutes
-    current, offered = estimated.current, estimated.offered
+    estimate = estimated.estimate
+    current = estimated.current
+    asked_volume = estimated.question.volume
     volume = estimated.volume
     listed = assumptions(estimated.inputs, volume) if estimated.inputs else ()
     return {
         "dataset": estimated.name,
         "target": estimated.target.name,
         "current": estimated.question.current,
-        "current_ends": current.ends.isoformat() if current and current.ends else None,
+        "current_ends": _day(current.ends) if current else None,
         "successor": current.successor if current else None,
         "rows": estimated.report.rows,
         "sweep": sweep_to_lists(estimated.question.sweep) or None,
-        "training_tokens": training.billed_tokens if training else None,
-        "training_tokens_estimated": training.is_estimated if training else None,
-        "training_usd": _number(training.usd.expected) if training else None,
-        "measuring_machine_usd": _number(estimated.machine_usd) if training else None,
-        "training_minutes": [
-            float(round(amount, 1)) for amount in (minutes.low, minutes.expected, minutes.high)
-        ]
-        if minutes
-        else None,
+        **_training(estimated),
+        "training_minutes": _minutes(estimated.minutes),
         "training_minutes_guessed": estimated.is_guess,
         "memory": estimated.memory,
-        "volume": estimated.question.volume.text if estimated.question.volume else None,
+        "volume": asked_volume.text if asked_volume else None,
         "monthly_requests": volume.requests if volume else None,
         "monthly_input_tokens": volume.input_tokens if volume else None,
         **_sums(estimate),
@@ -161,9 +158,7 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
         "verdict": verdict_json(estimated.verdict, str(file)),
         "bar": estimated.evidence.bar,
         "alternative": _alternative(estimated.alternative, estimate),
-        "offered": {"model": offered.name, "monthly_usd": _number(offered.monthly.total)}
-        if offered
-        else None,
+        "offered": _offered(estimated.offered),
         "outlook": _outlook(estimated.outlook),
         "prices": prices_json(estimated.prices),
         "assumptions": [
@@ -224,61 +219,108 @@ def prices_parts(rows: Sequence[PriceRow | UnknownPrice]) -> tuple[CardBlock, ..
 def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]:
     """Prices are in USD per 1M tokens. `as_of` is the date of our own list; null for prices from a library, whose
     version is in `source`."""
-    return [
-        {"model": row.name, "unknown": row.sentence, "nearest": list(row.nearest)}
-        if isinstance(row, UnknownPrice)
-        else _price(row)
-        for row in rows
-    ]
+    return [_price(row) for row in rows]
 
 
-def _sums(estimate: Estimate | None) -> dict[str, Any]:
+def _training(estimated: EstimateResult) -> dict[str, Any]:
+    training = estimated.training
+    if training is None:
+        # Scripts read the keys without asking whether they are there.
+        return {
+            "training_tokens": None,
+            "training_tokens_estimated": None,
+            "training_usd": None,
+            "measuring_machine_usd": None,
+        }
     return {
-        "monthly_before_usd": _number(estimate.monthly_before.input) if estimate else None,
-        "monthly_before_output_usd": _number(estimate.monthly_before.output) if estimate else None,
-        "monthly_before_total_usd": _number(estimate.monthly_before.total) if estimate else None,
-        "monthly_alternative_total_usd": _number(estimate.monthly_alternative.total) if estimate else None,
-        "monthly_after_usd": _number(estimate.monthly_after.input) if estimate else None,
-        "monthly_after_output_usd": _number(estimate.monthly_after.output) if estimate else None,
-        "monthly_after_hosting_usd": _number(estimate.monthly_after.hosting) if estimate else None,
-        "monthly_after_upkeep_usd": _number(estimate.monthly_after.upkeep) if estimate else None,
-        "monthly_after_total_usd": _number(estimate.monthly_after.total) if estimate else None,
-        "people_usd": _number(estimate.people_usd) if estimate else None,
-        "labels_usd": _number(estimate.labels_usd) if estimate else None,
-        "evaluation_usd": _number(estimate.evaluation_usd) if estimate else None,
-        "one_off_usd": _number(estimate.one_off_usd) if estimate else None,
-        "horizon_months": _number(estimate.horizon_months) if estimate else None,
-        "months_left": _or_none(estimate.months_left) if estimate else None,
-        "saving_then_month_usd": _or_none(estimate.succession.saving_month)
-        if estimate and estimate.succession
-        else None,
+        "training_tokens": training.billed_tokens,
+        "training_tokens_estimated": training.is_estimated,
+        "training_usd": _number(training.usd.expected),
+        "measuring_machine_usd": _number(estimated.machine_usd),
     }
+
+
+def _minutes(minutes: Range | None) -> list[float] | None:
+    if minutes is None:
+        return None
+    return [float(round(amount, 1)) for amount in (minutes.low, minutes.expected, minutes.high)]
+
+
+def _offered(offered: UnmeasuredModel | None) -> dict[str, Any] | None:
+    if offered is None:
+        return None
+    return {"model": offered.name, "monthly_usd": _number(offered.monthly.total)}
+
+
+def _saving_then(estimate: Estimate) -> Decimal | None:
+    """The saving after the model that it is compared with has ended."""
+    if estimate.succession is None:
+        return None
+    return estimate.succession.saving_month
+
+
+SUMS: Mapping[str, Callable[[Estimate], Decimal | None]] = {
+    "monthly_before_usd": lambda estimate: estimate.monthly_before.input,
+    "monthly_before_output_usd": lambda estimate: estimate.monthly_before.output,
+    "monthly_before_total_usd": lambda estimate: estimate.monthly_before.total,
+    "monthly_alternative_total_usd": lambda estimate: estimate.monthly_alternative.total,
+    "monthly_after_usd": lambda estimate: estimate.monthly_after.input,
+    "monthly_after_output_usd": lambda estimate: estimate.monthly_after.output,
+    "monthly_after_hosting_usd": lambda estimate: estimate.monthly_after.hosting,
+    "monthly_after_upkeep_usd": lambda estimate: estimate.monthly_after.upkeep,
+    "monthly_after_total_usd": lambda estimate: estimate.monthly_after.total,
+    "people_usd": lambda estimate: estimate.people_usd,
+    "labels_usd": lambda estimate: estimate.labels_usd,
+    "evaluation_usd": lambda estimate: estimate.evaluation_usd,
+    "one_off_usd": lambda estimate: estimate.one_off_usd,
+    "horizon_months": lambda estimate: estimate.horizon_months,
+    "months_left": lambda estimate: estimate.months_left,
+    "saving_then_month_usd": _saving_then,
+}
+
+
+def _sums(estimate: Estimate | None) -> dict[str, float | None]:
+    if estimate is None:
+        return dict.fromkeys(SUMS)
+    return {name: _or_none(amount(estimate)) for name, amount in SUMS.items()}
 
 
 def _savings(estimated: EstimateResult) -> dict[str, Any]:
     """`savings_withheld` says why the savings are null: the verdict is against the model, whatever it would save."""
-    withheld = advice.NO_SAVING if estimated.verdict.withholds_saving else None
-    estimate = None if withheld else estimated.estimate
-    enough = enough_volume(estimate, estimated.outlook) if estimate else None
+    estimate = estimated.estimate
+    withheld = None
+    if estimated.verdict.withholds_saving:
+        withheld = advice.NO_SAVING
+    if withheld or estimate is None:
+        return {
+            "savings_withheld": withheld,
+            "errors_avoided_month_usd": None,
+            "saving_month_usd": None,
+            "payback_months": None,
+            "break_even_requests_per_month": None,
+            "break_even_tokens_per_month": None,
+            "npv_usd": None,
+        }
+    enough = enough_volume(estimate, estimated.outlook)
     return {
-        "savings_withheld": withheld,
-        "errors_avoided_month_usd": _number(estimate.errors_avoided_usd) if estimate else None,
-        "saving_month_usd": _number(estimate.saving_month) if estimate else None,
-        "payback_months": _or_none(estimate.payback_months) if estimate else None,
+        "savings_withheld": None,
+        "errors_avoided_month_usd": _number(estimate.errors_avoided_usd),
+        "saving_month_usd": _number(estimate.saving_month),
+        "payback_months": _or_none(estimate.payback_months),
         "break_even_requests_per_month": _requests(estimate, enough),
         "break_even_tokens_per_month": enough,
-        "npv_usd": _number(estimate.npv_usd) if estimate else None,
+        "npv_usd": _number(estimate.npv_usd),
     }
 
 
-def _requests(estimate: Estimate | None, input_tokens: int | None) -> int | None:
-    if estimate is None or input_tokens is None:
+def _requests(estimate: Estimate, input_tokens: int | None) -> int | None:
+    if input_tokens is None:
         return None
     return math.ceil(input_tokens / estimate.tokens_per_request)
 
 
 def _machines(estimated: EstimateResult) -> dict[str, Any]:
-    estimate, target = estimated.estimate, estimated.target
+    target = estimated.target
     machines = machines_assumption(estimated.inputs) if estimated.inputs else None
     if machines:
         reason = terminal_sentence(machines.why)
@@ -286,7 +328,8 @@ def _machines(estimated: EstimateResult) -> dict[str, Any]:
         reason = f"{target.row.title} serves it."
     else:
         reason = "The volume is unknown: give --current and --volume."
-    return {"machines_needed": estimate.machines if estimate else None, "machines_reason": reason}
+    needed = estimated.estimate.machines if estimated.estimate else None
+    return {"machines_needed": needed, "machines_reason": reason}
 
 
 def _alternative(alternative: Alternative | None, estimate: Estimate | None) -> dict[str, Any] | None:
@@ -345,8 +388,13 @@ def _quantiles(quantiles: Quantiles) -> dict[str, float | None]:
     return {"p5": _or_none(quantiles.p5), "p50": _or_none(quantiles.p50), "p95": _or_none(quantiles.p95)}
 
 
-def _price(row: PriceRow) -> dict[str, Any]:
+def _price(row: PriceRow | UnknownPrice) -> dict[str, Any]:
+    if isinstance(row, UnknownPrice):
+        return {"model": row.name, "unknown": row.sentence, "nearest": list(row.nearest)}
     price = row.price
+    usd_per_hour = row.hosted_usd_per_hour
+    if usd_per_hour is None:
+        usd_per_hour = row.usd_per_hour
     return {
         "model": row.model,
         "kind": row.kind,
@@ -354,27 +402,33 @@ def _price(row: PriceRow) -> dict[str, Any]:
         "cached_input": _or_none(price.cached_input),
         "output": _or_none(price.output),
         "training": _or_none(price.training),
-        "usd_per_hour": _or_none(
-            row.usd_per_hour if row.hosted_usd_per_hour is None else row.hosted_usd_per_hour
-        ),
+        "usd_per_hour": _or_none(usd_per_hour),
         "batch_discount": _or_none(row.batch_discount),
         "source": row.source,
-        "as_of": row.as_of.isoformat() if row.as_of else None,
+        "as_of": _day(row.as_of),
         "is_old": row.is_old(utc_today()),
         "prices_from": row.prices_from or None,
         "note": row.note,
-        "ends": row.ends.isoformat() if row.ends else None,
+        "ends": _day(row.ends),
         "has_ended": row.has_ended(utc_today()),
         "successor": row.successor,
         "ends_said_by": row.ends_said_by,
         "is_successor_doubtful": row.is_successor_doubtful,
-        "closed_since": row.closed_since.isoformat() if row.closed_since else None,
+        "closed_since": _day(row.closed_since),
         "is_closed": row.is_closed(utc_today()),
     }
 
 
+def _day(day: date | None) -> str | None:
+    if day is None:
+        return None
+    return day.isoformat()
+
+
 def _or_none(amount: Decimal | None) -> float | None:
-    return None if amount is None else _number(amount)
+    if amount is None:
+        return None
+    return _number(amount)
 
 
 def _number(amount: Decimal) -> float:

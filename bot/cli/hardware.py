@@ -64,7 +64,9 @@ class MemoryPlan:
     @property
     def measures_taken(self) -> str:
         """What the trainer changes by itself so that the training fits; '' if nothing."""
-        lines = ["checkpointing"] if self.work.checkpoints and not self.asked.checkpoints else []
+        lines = []
+        if self.work.checkpoints and not self.asked.checkpoints:
+            lines.append("checkpointing")
         if self.work.batch < self.asked.batch:
             lines.append(f"{self.work.batch} of the {self.asked.batch} rows of a step at a time")
         return " and ".join(lines)
@@ -107,24 +109,30 @@ def plan_memory(name: str, work: Work, gpu: str | None) -> MemoryPlan | Refusal:
 def headline(planned: MemoryPlan) -> str:
     """Returns a sentence that says if the training fits."""
     fit = planned.fit
-    has, needs = _gb(fit.machine.memory), _gb(fit.needed)
-    by_itself = (
-        f", with {planned.measures_taken}, which the trainer does by itself" if planned.measures_taken else ""
-    )
+    machine = fit.machine.name
+    has = _gb(fit.machine.memory)
+    needs = _gb(fit.needed)
+    measures = planned.measures_taken
+    if fit.standing == "too large":
+        takes = f"it takes about {needs} GB, and there are {has}"
+        if measures:
+            takes = f"even with {measures} {takes}"
+        return f"It does not fit on {machine}: {takes}."
+
+    needed = f"about {needs} of {has} GB"
+    if measures:
+        needed += f", with {measures}, which the trainer does by itself"
     if fit.standing == "fits":
-        return f"It fits on {fit.machine.name}: about {needs} of {has} GB{by_itself}."
-    if fit.standing == "tight":
-        could_be = "The estimate may be 15% too low."
-        return f"It may just fit on {fit.machine.name}: about {needs} of {has} GB{by_itself}. {could_be}"
-    even = f"even with {planned.measures_taken} " if planned.measures_taken else ""
-    return f"It does not fit on {fit.machine.name}: {even}it takes about {needs} GB, and there are {has}."
+        return f"It fits on {machine}: {needed}."
+    return f"It may just fit on {machine}: {needed}. The estimate may be 15% too low."
 
 
 def memory_text(planned: MemoryPlan) -> str:
     model = planned.base.architecture
-    at_work = f", {_billions(model.active_parameters)} active per token" if model.experts else ""
-    trained = _billions(trainable_parameters(model, planned.work))
-    parameters = f"{_billions(loaded_parameters(model))} parameters{at_work}; {trained} are trained"
+    parameters = f"{_billions(loaded_parameters(model))} parameters"
+    if model.experts:
+        parameters += f", {_billions(model.active_parameters)} active per token"
+    parameters += f"; {_billions(trainable_parameters(model, planned.work))} are trained"
     parts = [subject(planned), "", headline(planned), "", f"  {parameters}", ""]
     parts += [f"  {name:<14} {amount:>10}  {why}" for name, amount, why in _table(planned)]
     cures = list_cures(planned)
@@ -136,8 +144,12 @@ def memory_text(planned: MemoryPlan) -> str:
 
 def memory_json(planned: MemoryPlan) -> dict[str, Any]:
     """Sizes are in bytes, or in GB of 10^9 bytes if the key says so."""
-    model, fit = planned.base.architecture, planned.fit
+    model = planned.base.architecture
+    fit = planned.fit
     preset = planned.base.preset
+    reference_pass = None
+    if planned.work.pairs:
+        reference_pass = reference_logit_bytes(model, planned.work, fit.machine.place)
     return {
         "model": planned.base.name,
         "class": preset.model_class if preset else None,
@@ -153,9 +165,7 @@ def memory_json(planned: MemoryPlan) -> dict[str, Any]:
             "trainable": trainable_parameters(model, planned.work),
         },
         "bytes": {**asdict(fit.memory), "total": fit.needed},
-        "reference_pass_bytes": reference_logit_bytes(model, planned.work, fit.machine.place)
-        if planned.work.pairs
-        else None,
+        "reference_pass_bytes": reference_pass,
         "total_gb": round(fit.needed / 1e9, 2),
         "fits": fit.standing,
         "headline": headline(planned),
@@ -169,15 +179,16 @@ def memory_json(planned: MemoryPlan) -> dict[str, Any]:
 
 def subject(planned: MemoryPlan) -> str:
     work = planned.asked
-    rank = "" if work.method == "full" else f" of rank {work.rank}"
-    checkpoints = ", gradient checkpointing" if work.checkpoints else ""
+    method = METHOD_NAMES[work.method]
+    if work.method != "full":
+        method += f" of rank {work.rank}"
     rows = "preference pairs" if work.pairs else "rows"
     if work.samples:
         rows = f"questions with {work.samples} sampled answers each,"
-    return (
-        f"{planned.base.name}: {METHOD_NAMES[work.method]}{rank}, {rows} of {work.length:,} tokens, "
-        f"{work.batch} a step{checkpoints}"
-    )
+    text = f"{planned.base.name}: {method}, {rows} of {work.length:,} tokens, {work.batch} a step"
+    if work.checkpoints:
+        text += ", gradient checkpointing"
+    return text
 
 
 def list_cures(planned: MemoryPlan) -> list[str]:
@@ -188,11 +199,15 @@ def list_cures(planned: MemoryPlan) -> list[str]:
     lines = [
         f"{_change(planned.work, cure)}: about {_gb(_needed_bytes(planned, cure))} GB" for cure in fit.cures
     ]
-    if not lines:
-        least = f"It takes at least {_gb(fit.least)} GB (QLoRA, checkpointing, one short row at a time)."
-        lines = [least if planned.work.method != "full" else "LoRA, which takes a fraction of this"]
+    if not lines and planned.work.method == "full":
+        lines.append("LoRA, which takes a fraction of this")
+    elif not lines:
+        lines.append(
+            f"It takes at least {_gb(fit.least)} GB (QLoRA, checkpointing, one short row at a time)."
+        )
     enough = smallest_gpu(fit.needed)
-    return [*lines, f"unchanged: {'the ' + enough if enough else 'no single GPU that I know; several'}"]
+    unchanged = f"the {enough}" if enough else "no single GPU that I know; several"
+    return [*lines, f"unchanged: {unchanged}"]
 
 
 def _change(before: Work, after: Work) -> str:
@@ -214,7 +229,9 @@ def _needed_bytes(planned: MemoryPlan, work: Work) -> int:
 
 
 def _table(planned: MemoryPlan) -> list[tuple[str, str, str]]:
-    work, memory, place = planned.work, planned.fit.memory, planned.fit.machine.place
+    work = planned.work
+    memory = planned.fit.memory
+    place = planned.fit.machine.place
     has_experts = planned.base.architecture.experts is not None
     tokens = tokens_at_a_time(work, place)
     rows = [
@@ -236,39 +253,46 @@ def _table(planned: MemoryPlan) -> list[tuple[str, str, str]]:
 
 
 def _weights_why(work: Work, number_bytes: int, *, has_experts: bool) -> str:
-    plain = f"{number_bytes} bytes each ({'bfloat16' if number_bytes == 2 else 'float32'})"
+    number = "bfloat16" if number_bytes == 2 else "float32"
+    plain = f"{number_bytes} bytes each ({number})"
     if work.method == "qlora":
-        experts = " and experts" if has_experts else ""
-        return f"linear layers{experts} at 4.13 bits each (nf4, double quantisation), the rest at {plain}"
-    return f"linear layers at 1 byte each, the rest at {plain}" if work.method == "8bit" else plain
+        layers = "linear layers and experts" if has_experts else "linear layers"
+        return f"{layers} at 4.13 bits each (nf4, double quantisation), the rest at {plain}"
+    if work.method == "8bit":
+        return f"linear layers at 1 byte each, the rest at {plain}"
+    return plain
 
 
 def _activations_why(work: Work, tokens: int) -> str:
-    tensors = (
-        "each layer's input, and one whole layer"
-        if work.checkpoints
-        else "the tensors that every layer keeps"
-    )
-    answers = (
-        ", both answers of a pair" if work.pairs else ", all answers to a question" if work.samples else ""
-    )
-    return f"{tensors}, for {tokens:,} tokens at a time{answers}"
+    tensors = "the tensors that every layer keeps"
+    if work.checkpoints:
+        tensors = "each layer's input, and one whole layer"
+    why = f"{tensors}, for {tokens:,} tokens at a time"
+    if work.pairs:
+        why += ", both answers of a pair"
+    elif work.samples:
+        why += ", all answers to a question"
+    return why
 
 
 def _logits_why(planned: MemoryPlan) -> str:
-    work, words = planned.work, planned.base.architecture.vocab
+    work = planned.work
+    words = planned.base.architecture.vocab
     if not work.padded:
         return f"{min(work.answer, work.length)} learnt tokens per row × {words:,} words"
     answers = "both answers" if work.pairs else "all answers"
     where = f"every token of {answers}"
     if planned.fit.machine.place.kind == "gpu":
         where = f"{answers}' tokens"
-    tile = f", {TILE_WORDS:,} at a time" if words > TILE_WORDS else ""
-    return f"{where} × {words:,} words{tile}, and their gradients"
+    vocabulary = f"{words:,} words"
+    if words > TILE_WORDS:
+        vocabulary += f", {TILE_WORDS:,} at a time"
+    return f"{where} × {vocabulary}, and their gradients"
 
 
 def _notes(planned: MemoryPlan) -> list[str]:
-    model, preset = planned.base.architecture, planned.base.preset
+    model = planned.base.architecture
+    preset = planned.base.preset
     notes = []
     if preset and preset.is_gated:
         notes.append(f"{preset.hub_id} is gated ({preset.licence}): accept its terms on the hub first.")
@@ -329,11 +353,15 @@ def _notes(planned: MemoryPlan) -> list[str]:
 
 def _gb(amount: int) -> str:
     billions = amount / 1e9
-    return f"{billions:,.0f}" if billions >= 100 else f"{billions:.1f}"
+    if billions >= 100:
+        return f"{billions:,.0f}"
+    return f"{billions:.1f}"
 
 
 def _billions(count: int) -> str:
-    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} billion"
+    return f"{count / 1e6:.1f} million"
 
 
 def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -> Calibration | Refusal:
@@ -420,4 +448,6 @@ def _example_architecture(name: str) -> Architecture:
 
 
 def _rate(speed: float) -> str:
-    return f"{speed / 1e9:,.0f} GFLOP/s" if speed < 1e12 else f"{speed / 1e12:,.1f} TFLOP/s"
+    if speed < 1e12:
+        return f"{speed / 1e9:,.0f} GFLOP/s"
+    return f"{speed / 1e12:,.1f} TFLOP/s"

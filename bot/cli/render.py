@@ -363,12 +363,12 @@ def policy_json(policy: Policy) -> dict[str, Any]:
 
 
 def _people(named: NamedPeople) -> list[str]:
-    return [
-        *(["any full member"] if named.anyone else []),
-        *(["who asked for it"] if named.requester else []),
-        *sorted(named.users),
-        *sorted(named.groups),
-    ]
+    people = []
+    if named.anyone:
+        people.append("any full member")
+    if named.requester:
+        people.append("who asked for it")
+    return [*people, *sorted(named.users), *sorted(named.groups)]
 
 
 def _plain(text: str) -> str:

@@ -16,26 +16,37 @@ from trainers.money import usd
 def payback_condition(*, is_good: bool, is_time_said: bool) -> str:
     """What a saving depends on: ', if it is good enough, ignoring staff time'. '' if the model is measured to be good
     enough and staff time is counted."""
-    return f"{'' if is_good else ', if it is good enough'}{'' if is_time_said else ', ignoring staff time'}"
+    condition = ""
+    if not is_good:
+        condition += ", if it is good enough"
+    if not is_time_said:
+        condition += ", ignoring staff time"
+    return condition
 
 
 def hours_caveat(hours: Decimal | None, back: str = "") -> str:
     """The hours of staff time with which it is no longer likely to pay back; '' if `hours` is None. `back` says what
     the chance is of, if the sentence before gave the chance of something else."""
-    return f"; with more than {hours_text(hours)} of staff time, {back}in under {LIKELY:.0%}" if hours else ""
+    if not hours:
+        return ""
+    return f"; with more than {hours_text(hours)} of staff time, {back}in under {LIKELY:.0%}"
 
 
 def hours_text(hours: Decimal) -> str:
     """'4.2 hours', '35 minutes'."""
     if hours >= 10:
         return f"{hours:,.0f} hours"
-    return f"{hours:.2g} hours" if hours >= 2 else format_months(hours / HOURS_PER_MONTH)
+    if hours >= 2:
+        return f"{hours:.2g} hours"
+    return format_months(hours / HOURS_PER_MONTH)
 
 
 def monthly_saving_text(estimate: Estimate) -> str:
     """'about $23 a month', with 'until DATE' if the tuned model or the one that it is compared with ends."""
-    until = f" until {estimate.saving_ends}" if estimate.saving_ends else ""
-    return f"{about_usd(estimate.saving_month, per='a month')}{until}"
+    saving = about_usd(estimate.saving_month, per="a month")
+    if estimate.saving_ends:
+        saving += f" until {estimate.saving_ends}"
+    return saving
 
 
 def share_of_draws(p: float, draws: int | None = None) -> str:
@@ -43,11 +54,16 @@ def share_of_draws(p: float, draws: int | None = None) -> str:
     drawn = f"{draws:,} simulations" if draws else "simulations"
     if p == 1:
         return f"all {drawn}"
+    if p == 0 and not draws:
+        return "no simulation"
     if p == 0:
-        return f"none of {drawn}" if draws else "no simulation"
+        return f"none of {drawn}"
+    # From here on, rounding alone would give 0% or 100%.
     if p < 0.005:
         return f"under 1% of {drawn}"
-    return f"over 99% of {drawn}" if p >= 0.995 else f"{p:.0%} of {drawn}"
+    if p >= 0.995:
+        return f"over 99% of {drawn}"
+    return f"{p:.0%} of {drawn}"
 
 
 def swing_text(swing: Swing) -> str:
@@ -58,22 +74,20 @@ def swing_text(swing: Swing) -> str:
 
 
 def pays_text(pays: Payback) -> str:
-    estimate, outlook = pays.estimate, pays.outlook
-    chance = "" if outlook is None else f" {_chance(pays, outlook)}"
-    text = f"{_expected(estimate, outlook)}{chance}"
+    estimate = pays.estimate
+    outlook = pays.outlook
+    text = _expected(estimate, outlook)
+    if outlook:
+        text += f" {_chance(pays, outlook)}"
     target = format_months(estimate.payback_target_months)
     match pays.caveat:
         case "":
             return text
+        case "unlikely" if estimate.payback_months is None:
+            # A loss has said already which volume would do.
+            return text
         case "unlikely":
-            # Where a larger volume would do; a loss has said so already.
-            enough = enough_volume(estimate, outlook)
-            is_more = enough is not None and enough > estimate.monthly_input_tokens
-            if estimate.payback_months is None:
-                return text
-            late = f"It pays back in {format_months(estimate.payback_months)}; the target is {target}."
-            late = f"{late} It saves {monthly_saving_text(estimate)}.{chance}"
-            return f"{late} {_needed(estimate, outlook)}" if is_more else late
+            return _too_late(pays, target)
         case "loses later":
             return _loses_later(estimate, outlook)
         case "too little at stake":
@@ -92,11 +106,27 @@ def pays_text(pays: Payback) -> str:
             return f"{text} That is longer than {target}."
 
 
+def _too_late(pays: Payback, target: str) -> str:
+    """When it pays back, how likely that is in time, and which volume would be enough, if a larger one is."""
+    estimate = pays.estimate
+    sentences = [
+        f"It pays back in {format_months(estimate.payback_months or Decimal(0))}; the target is {target}.",
+        f"It saves {monthly_saving_text(estimate)}.",
+    ]
+    if pays.outlook:
+        sentences.append(_chance(pays, pays.outlook))
+    enough = enough_volume(estimate, pays.outlook)
+    if enough is not None and enough > estimate.monthly_input_tokens:
+        sentences.append(_needed(estimate, pays.outlook))
+    return " ".join(sentences)
+
+
 def _loses_later(estimate: Estimate, outlook: Outlook | None) -> str:
     """The loss over the horizon, its cause, and what is saved until then."""
     over = format_months(estimate.horizon_months)
-    points = outlook.net_points if outlook else None
-    loss = f"Over {over} it {net_value_text(*points) if points else 'loses money'}"
+    loss = f"Over {over} it loses money"
+    if outlook and outlook.net_points:
+        loss = f"Over {over} it {net_value_text(*outlook.net_points)}"
     saves = f"It saves {monthly_saving_text(estimate)}"
     succession = estimate.succession
     if estimate.loss_cause == "successor" and succession and succession.saving_month is not None:
@@ -119,8 +149,9 @@ def payback_text(months: Decimal | None) -> str:
         return "never at this volume"
     if not months:
         return "at once"
-    is_soon = months * HOURS_PER_MONTH < 24
-    return "within a day" if is_soon else f"in {format_months(months)}"
+    if months * HOURS_PER_MONTH < 24:
+        return "within a day"
+    return f"in {format_months(months)}"
 
 
 def net_value_text(low: Decimal, middle: Decimal, high: Decimal) -> str:
@@ -145,64 +176,79 @@ def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
             f"It saves {monthly_saving_text(estimate)} and pays back {payback_text(estimate.payback_months)}."
         )
     saves = f"It saves {usd(estimate.saving_month)} a month"
-    if estimate.saving_month > 0 and estimate.succession:
-        model, ends, successor = (
-            estimate.succession.model,
-            estimate.succession.ends,
-            estimate.succession.successor,
+    once = usd(estimate.one_off_usd)
+    succession = estimate.succession
+    if estimate.saving_month > 0 and succession and succession.ends_too:
+        late = (
+            f"{saves}, which does not pay back the one-off {once} before both models end on {succession.ends}"
         )
-        if estimate.succession.ends_too:
-            once = usd(estimate.one_off_usd)
-            late = f"{saves}, which does not pay back the one-off {once} before both models end on {ends}"
-            return f"{late}. {_needed(estimate, outlook)}"
-        takes_over = "" if estimate.succession.saving_month is None else f" and {successor} replaces it"
-        return f"{saves}, too little to pay back before {model} ends on {ends}{takes_over}."
+        return f"{late}. {_needed(estimate, outlook)}"
+    if estimate.saving_month > 0 and succession:
+        end = f"{succession.model} ends on {succession.ends}"
+        if succession.saving_month is not None:
+            end += f" and {succession.successor} replaces it"
+        return f"{saves}, too little to pay back before {end}."
     if estimate.saving_month > 0 and estimate.months_left is not None:
-        once, left = usd(estimate.one_off_usd), format_months(estimate.months_left)
+        left = format_months(estimate.months_left)
         return (
             f"{saves}, which does not pay back the one-off {once} in the {left} that the model has left. "
             f"{_needed(estimate, outlook)}"
         )
-    # A loss is measured against the same alternative as a saving.
-    which, errors = alternative_in_short(estimate), estimate.errors_avoided_usd
-    before, after = estimate.monthly_alternative.total, estimate.monthly_after.total
+    return _loss(estimate, outlook)
+
+
+def _loss(estimate: Estimate, outlook: Outlook | None) -> str:
+    """Both bills, measured against the same alternative as a saving would be."""
+    other = alternative_in_short(estimate)
+    errors = estimate.errors_avoided_usd
+    before = estimate.monthly_alternative.total
+    after = estimate.monthly_after.total
+    other_costs = usd(before) if before else "nothing"
     if before == after and not errors:
-        both = usd(after) if after else "nothing"
-        return f"It saves nothing: {which} costs {both} a month, and so would the tuned model."
-    worse = f" and {usd(-errors)} in wrong answers" if errors < 0 else ""
-    return (
-        f"{capitalize(which)} costs {usd(before) if before else 'nothing'} a month, "
-        f"the tuned model would cost {usd(after)}{worse}. {_needed(estimate, outlook)}"
-    )
+        return f"It saves nothing: {other} costs {other_costs} a month, and so would the tuned model."
+    tuned_costs = usd(after)
+    if errors < 0:
+        tuned_costs += f" and {usd(-errors)} in wrong answers"
+    bills = f"{capitalize(other)} costs {other_costs} a month, the tuned model would cost {tuned_costs}"
+    return f"{bills}. {_needed(estimate, outlook)}"
 
 
 def _chance(pays: Payback, outlook: Outlook) -> str:
     """How likely it pays back; for a run that costs nothing, how likely it saves money at all."""
     rests_on = payback_condition(is_good=pays.is_good, is_time_said=outlook.is_time_said)
-    happens = "saves money"
-    if pays.estimate.one_off_usd:
-        happens = f"pays back within {format_months(outlook.target_months)}"
-    spread = _spread(outlook) if pays.estimate.one_off_usd else ""
-    return f"It {happens} in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{spread}."
+    share = f"{share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}"
+    if not pays.estimate.one_off_usd:
+        return f"It saves money in {share}."
+    return f"It pays back within {format_months(outlook.target_months)} in {share}{_spread(outlook)}."
 
 
 def _spread(outlook: Outlook) -> str:
-    early, late = outlook.payback_months.p5, outlook.payback_months.p95
+    early = outlook.payback_months.p5
+    late = outlook.payback_months.p95
     if early is None or early == late:
         return ""
-    if not early:
-        return "" if late is None else f"; 95% pay back within {format_months(late)}"
-    return f"; 90% lie between {format_months(early)} and {'never' if late is None else format_months(late)}"
+    latest = "never" if late is None else format_months(late)
+    if early:
+        return f"; 90% lie between {format_months(early)} and {latest}"
+    if late is None:
+        # From "at once" to "never" says nothing.
+        return ""
+    return f"; 95% pay back within {latest}"
 
 
 def alternative_in_short(estimate: Estimate) -> str:
-    return "today's model" if is_against_today(estimate) else "the cheapest alternative that is good enough"
+    if is_against_today(estimate):
+        return "today's model"
+    return "the cheapest alternative that is good enough"
 
 
 def _needed(estimate: Estimate, outlook: Outlook | None) -> str:
     enough = enough_volume(estimate, outlook)
     if enough is None:
         return "No volume changes that."
-    likely = f" in {LIKELY:.0%} of simulations" if outlook else ""
+    volume = enough_text(enough, estimate.tokens_per_request)
     target = format_months(estimate.payback_target_months)
-    return f"From {enough_text(enough, estimate.tokens_per_request)} on, it would pay back within {target}{likely}."
+    pays = f"From {volume} on, it would pay back within {target}"
+    if outlook:
+        pays += f" in {LIKELY:.0%} of simulations"
+    return f"{pays}."

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 
-from bot.cards.common.blocks import CardBlock, Figure, Lines, Message, Note, Table, cut, escape
+from bot.cards.common.blocks import Figure, Message, Table, cut, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message
 from bot.cards.common.words import SLACK, Spelling, first_lines, listed, pluralize, shorten
 from bot.rules.prices import MissingPrice, missing_keys
@@ -15,7 +16,10 @@ from trainers.pricing import PriceRow, UnknownPrice
 from trainers.rentals import prices as rentals
 from trainers.types import Price
 
-SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES, SHOWN_NOTES = 25, 60, 8, 8
+SHOWN_ROWS = 25
+TABLE_ROWS = 60
+SHOWN_SOURCES = 8
+SHOWN_NOTES = 8
 HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
 OLD_PRICES = "these prices are over half a year old: check the vendor's page"
 UNKNOWN = Price(None, None, None, None)
@@ -32,24 +36,26 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detail
         return text_message(
             "No model is configured. `/finetune prices gpt-4o-mini` shows the price of a model by its name."
         )
-    title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
-    notes = _notes(priced, read_on, is_detailed=is_detailed)
-    end: list[CardBlock | None] = [
-        Lines(notes) if notes else None,
-        Lines([f"• {escape(cut(name.sentence, 300))}" for name in unknown]) if unknown else None,
-        Note(_sources(priced, read_on, is_detailed=is_detailed)),
-    ]
-    if not priced:
-        return Message.titled(title, *end)
-    shown = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
-    otherwise: list[CardBlock] = [Table(shown)]
+    title = "No price by that name"
+    parts = Parts()
+    if priced:
+        title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}"
+        parts.add(_table(priced, read_on, is_detailed=is_detailed))
+    parts.lines(_notes(priced, read_on, is_detailed=is_detailed))
+    parts.lines([f"• {escape(cut(name.sentence, 300))}" for name in unknown])
+    parts.note(_sources(priced, read_on, is_detailed=is_detailed))
+    return parts.titled(title)
+
+
+def _table(priced: Sequence[PriceRow], read_on: date, *, is_detailed: bool) -> Table:
+    """The table of Slack's newest blocks, which has room for more rows than the one for other clients."""
+    narrow = Parts([Table([HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])])])
     hidden = len(priced) - SHOWN_ROWS
     if hidden > 0:
-        otherwise.append(Note(f"{hidden:,} more: name one to see it."))
+        narrow.note(f"{hidden:,} more: name one to see it.")
     most = len(priced) if is_detailed else TABLE_ROWS
-    every = [HEADING, *(_row(row, 60, read_on) for row in priced[:most])]
-    table = Table(every, "USD per 1M tokens", otherwise=tuple(otherwise))
-    return Message.titled(title, table, *end)
+    rows = [HEADING, *(_row(row, 60, read_on) for row in priced[:most])]
+    return Table(rows, "USD per 1M tokens", otherwise=tuple(narrow))
 
 
 def _row(row: PriceRow, longest: int, today: date) -> Row:
@@ -75,18 +81,26 @@ def _training(row: PriceRow, today: date) -> str:
     if row.is_closed(today):
         return "closed"
     if row.kind == "tuned" and row.model.startswith(f"{rentals.PROVIDER}/"):
-        return f"{usd(row.rental.usd_per_hour)} an hour" if row.rental else "by the minute"
+        if row.rental is None:
+            return "by the minute"
+        return f"{usd(row.rental.usd_per_hour)} an hour"
     if row.price.training is not None:
         return _amount(row.price.training)
+    if row.usd_per_hour:
+        return f"{usd(row.usd_per_hour)} an hour"
     if row.usd_per_hour is not None:
-        return f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
-    return "unknown" if row.kind == "tuned" else "–"
+        return "free"
+    if row.kind == "tuned":
+        return "unknown"
+    return "–"
 
 
 def _end(row: PriceRow, today: date) -> str:
     if row.ends is None:
         return "–"
-    return f"ended {row.ends}" if row.has_ended(today) else f"{row.ends}"
+    if row.has_ended(today):
+        return f"ended {row.ends}"
+    return f"{row.ends}"
 
 
 def _amount(amount: Decimal | None) -> str:
@@ -115,7 +129,9 @@ def _notes(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> list[
     for note, about in rows_by_note.items():
         text = note if len(about) > 1 else notes_on_one[note]
         lines.append(f"• {escape(_names(about))}: {escape(cut(text, 300))}")
-    return lines if is_detailed else first_lines(lines, SHOWN_NOTES)
+    if is_detailed:
+        return lines
+    return first_lines(lines, SHOWN_NOTES)
 
 
 def _notes_on(row: PriceRow, today: date, *, is_shared: bool = False) -> Iterator[str]:
@@ -135,9 +151,11 @@ def _notes_on(row: PriceRow, today: date, *, is_shared: bool = False) -> Iterato
     if row.note:
         yield row.note
     if row.successor:
-        source = f" ({row.ends_said_by})" if row.ends_said_by else ""
         ends = "ended" if row.has_ended(today) else "ends"
-        yield f"{ends} on {row.ends}, then {row.successor}{source}"
+        succession = f"{ends} on {row.ends}, then {row.successor}"
+        if row.ends_said_by:
+            succession += f" ({row.ends_said_by})"
+        yield succession
     if missing_keys(row):
         yield f"price unknown: {where_to_add(row, is_shared=is_shared)}"
     if row.is_old(today) and row.price != UNKNOWN:
@@ -148,7 +166,9 @@ def price_mark(row: PriceRow, today: date) -> str:
     """What is wrong with a price, for a list of models to choose from; '' if nothing is."""
     if missing_keys(row):
         return "price unknown"
-    return "old price" if row.is_old(today) and row.price != UNKNOWN else ""
+    if row.is_old(today) and row.price != UNKNOWN:
+        return "old price"
+    return ""
 
 
 def _names(rows: Sequence[PriceRow]) -> str:
@@ -188,9 +208,12 @@ def vendor_prices(
     is_old = today is not None and row.is_old(today)
     parts = []
     if figures and is_short:
-        age = ", over half a year old" if is_old else ""
-        source = f" (of {row.as_of}{age})" if row.as_of else ""
-        parts.append(f"{', '.join(figures)}{source}")
+        short = ", ".join(figures)
+        if row.as_of and is_old:
+            short += f" (of {row.as_of}, over half a year old)"
+        elif row.as_of:
+            short += f" (of {row.as_of})"
+        parts.append(short)
     elif figures:
         if is_by_the_hour(row):
             figures.append("tokens free")
@@ -231,7 +254,9 @@ def where_to_add(row: PriceRow, *, is_shared: bool = False) -> str:
     """Which settings to add to finetune.toml for the row's missing prices, and where to get them. `is_shared`: for any
     model of its provider."""
     *others, last = missing_keys(row)
-    keys = f"{', '.join(others)} and {last}" if others else last
+    keys = last
+    if others:
+        keys = f"{', '.join(others)} and {last}"
     if row.prices_from:
         keys = f"{keys} from {row.prices_from}"
     provider, slash, model = row.model.partition("/")
@@ -245,7 +270,8 @@ def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str
     """Which price is missing, and where to add it."""
     row = missing.row
     if row is None:
-        current, volume = spelling.option("current"), spelling.option("volume")
+        current = spelling.option("current")
+        volume = spelling.option("volume")
         return f"Whether it saves money is unknown. Add {current} (today's model) and {volume}."
     if missing.what == "hours":
         return (

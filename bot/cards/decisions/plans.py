@@ -12,7 +12,6 @@ from bot.cards.common.blocks import (
     CardBlock,
     Facts,
     Message,
-    Note,
     Text,
     actions,
     button,
@@ -21,6 +20,7 @@ from bot.cards.common.blocks import (
     escape,
     sentence,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import SHORT_MEANINGS, floor_text
 from bot.cards.common.forms import modal, required_text_input
 from bot.cards.common.general import text_message
@@ -54,8 +54,10 @@ from bot.rules.plans import BestCandidate, Plan, PlanVerdict
 from storage.money import Freeze
 from storage.records import Approval, Run, RunState
 
-APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
-REJECT, REJECT_FORM = "reject_plan", "reject_form"
+APPROVE = "approve_plan"
+APPROVE_FORM = "approve_form"
+REJECT = "reject_plan"
+REJECT_FORM = "reject_form"
 DETAILS = "plan_details"
 SHOWN_REASONS = 3
 SHOWN_PEOPLE = 10
@@ -69,9 +71,11 @@ DECIDED: dict[RunState, str] = {
 def voided_card(run: Run, plan: Plan, why: str, name: str) -> Message:
     """A message for the channel, since editing the card notifies nobody. `why` is our own mrkdwn; `name` links to the
     run's card."""
-    budget = f", and {charge(plan.maximum_micros)} of the budget is free again" if plan.maximum_micros else ""
+    outcome = "Nothing was started"
+    if plan.maximum_micros:
+        outcome += f", and {charge(plan.maximum_micros)} of the budget is free again"
     return text_message(
-        f"*The approval of run {run.id} no longer counts*: {why}. Nothing was started{budget}. "
+        f"*The approval of run {run.id} no longer counts*: {why}. {outcome}. "
         f"The card of {name} asks for approval again."
     )
 
@@ -105,8 +109,10 @@ def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
 def approved_by(decisions: Sequence[Approval]) -> str:
     """'Approved by @Ben: “it is a test”'; if several approved, all names first, then their reasons."""
     reasons = _reasons(decisions)
-    is_single = len([decision for decision in decisions if decision.decision == "approve"]) == 1
-    return f"Approved by{reasons}" if is_single and reasons else f"Approved by {_people(decisions)}.{reasons}"
+    approvals = [decision for decision in decisions if decision.decision == "approve"]
+    if len(approvals) == 1 and reasons:
+        return f"Approved by{reasons}"
+    return f"Approved by {_people(decisions)}.{reasons}"
 
 
 def _reasons(decisions: Sequence[Approval]) -> str:
@@ -130,27 +136,34 @@ def reject_modal(plan_hash: str) -> Block:
 
 def approve_modal(run: Run, plan: Plan, pending: Pending) -> Block:
     """Asks for a reason, for a plan whose verdict is not go."""
-    about = [
-        *training_facts(plan, pending.before),
-        *taught_facts(plan),
-        *without_training_facts(plan),
-    ]
-    effect = _effect(plan, pending, escape(plan_title(plan)))
-    blocks: list[CardBlock] = [Text(verdict_text(plan))]
-    if about:
-        blocks.append(Facts(about))
-    blocks += untrusted_notes(pending.judge)
-    blocks += _background(plan, pending)
+    parts = Parts()
+    parts.text(verdict_text(plan))
+    parts.facts(
+        [
+            *training_facts(plan, pending.before),
+            *taught_facts(plan),
+            *without_training_facts(plan),
+        ]
+    )
+    parts.add(*untrusted_notes(pending.judge))
+    parts.add(*_background(plan, pending))
+    parts.text(_effect(plan, pending, escape(plan_title(plan))))
     hint = "Example: quality matters more than cost here. Shown to the team and kept in the audit log."
     reason = required_text_input("reason", "Why should it be trained anyway?", most=500, hint=hint)
-    submit = f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve"
     return modal(
         "Approve this plan",
         APPROVE_FORM,
-        [*blocks, Text(effect), reason],
-        submit=submit,
+        [*parts, reason],
+        submit=_approve_words(plan),
         private=run.plan_hash,
     )
+
+
+def _approve_words(plan: Plan) -> str:
+    """The button's words, with the money that it releases."""
+    if not plan.maximum_micros:
+        return "Approve"
+    return f"Approve {charge(plan.maximum_micros)}"
 
 
 def verdict_text(plan: Plan) -> str:
@@ -166,24 +179,30 @@ def _short_verdict(plan: Plan) -> str:
     advised = plan.advised
     if advised is None:
         return verdict_text(plan)
-    because = "" if advised.kind == "unknown" else f" {sentence(first_sentence(advised.reason))}"
-    return f"*{verdict_summary(advised.kind, advised.rule)}*.{because}\n{_best(advised)}"
+    verdict = f"*{verdict_summary(advised.kind, advised.rule)}*."
+    if advised.kind != "unknown":
+        verdict += f" {sentence(first_sentence(advised.reason))}"
+    return f"{verdict}\n{_best(advised)}"
 
 
 def _best(advised: PlanVerdict) -> str:
-    best, bar = advised.best, share_text(advised.bar)
+    best = advised.best
+    bar = share_text(advised.bar)
     if best is None:
         return f"Nothing was measured on these rows. The bar is {bar}.{plan_aim_text(advised)}"
+    score = percent(best.score)
     # Right or wrong needs no word; a share of fields or of shared words does.
-    measured = "" if advised.scoring == "label" else f" {SHORT_MEANINGS[advised.scoring]}"
-    between = f"{percent(best.score)}{measured} ({interval(best.low, best.high)})"
-    aim = task_kind(advised.task)
-    for_what = ""
-    if aim:
-        for_what = f" The aim: {TASK_KINDS[aim].lower()}.{plan_aim_text(advised)}"
-    floor = f" {floor_text('json', advised.floor)}" if advised.floor is not None else ""
+    if advised.scoring != "label":
+        score += f" {SHORT_MEANINGS[advised.scoring]}"
+    between = interval(best.low, best.high)
     name = escape(shorten(best.name, 80))
-    return f"Best measured: {name}, {between}, {_standing(best, bar)}.{floor}{for_what}"
+    text = f"Best measured: {name}, {score} ({between}), {_standing(best, bar)}."
+    if advised.floor is not None:
+        text += f" {floor_text('json', advised.floor)}"
+    aim = task_kind(advised.task)
+    if aim:
+        text += f" The aim: {TASK_KINDS[aim].lower()}.{plan_aim_text(advised)}"
+    return text
 
 
 def _standing(best: BestCandidate, bar: str) -> str:
@@ -246,24 +265,23 @@ def approval_card(
     expires after `hours`."""
     price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
     headline = f"Run {run.id}: train {plan_title(plan)} {price}?"
+
+    parts = Parts()
+    parts.text(_short_verdict(plan))
+    parts.facts(_short_facts(run, plan, budget, pending.before))
+    if plan.hosting:
+        parts.note(f"The tuned model: {hosting_line(plan.hosting)}.")
+    parts.add(*untrusted_notes(pending.judge))
+    parts.add(*_background(plan, pending))
+    parts.add(*_obstacles(pending))
     people = _people(decisions)
-    so_far = Text(f"Approved so far by {people}.{_reasons(decisions)}")
-    until = pluralize(round(hours), "hour")
-    rules = f"{_needed(run, plan, pending)} Expires after {until}."
-    return Message.titled(
-        headline,
-        Text(_short_verdict(plan)),
-        Facts(_short_facts(run, plan, budget, pending.before)),
-        Note(f"The tuned model: {hosting_line(plan.hosting)}.") if plan.hosting else None,
-        *untrusted_notes(pending.judge),
-        *_background(plan, pending),
-        *_obstacles(pending),
-        so_far if people else None,
-        *warning_lines(plan),
-        actions(*_decisions(run, plan, pending), _details_button(run)),
-        Note(rules),
-        notice=plan_verdict(plan),
-    )
+    if people:
+        parts.text(f"Approved so far by {people}.{_reasons(decisions)}")
+    parts.add(*warning_lines(plan))
+    # add_replacement_note relies on the buttons and the note being the last two.
+    parts.buttons(*_decisions(run, plan, pending), _details_button(run))
+    parts.note(f"{_needed(run, plan, pending)} Expires after {pluralize(round(hours), 'hour')}.")
+    return parts.titled(headline, notice=plan_verdict(plan))
 
 
 def ping(name: str, run: Run, plan: Plan, pending: Pending, hours: float) -> Message:
@@ -283,13 +301,16 @@ def _needed(run: Run, plan: Plan, pending: Pending) -> str:
         needed = "one approver" if pending.quorum == 1 else f"{pending.quorum} approvers"
         them = f"<@{run.requester}>" if plan.uploaded_by == run.requester else "these two"
         return f"{requested} Needs {needed} other than {them}{reason}."
-    # An edit notifies nobody, so these mentions only name people.
-    who = f": {listed(pending.others, SHOWN_PEOPLE)}" if pending.others else ""
-    return f"{requested} Needs {pluralize(pending.missing, 'more approver')}{who}{reason}."
+    approvers = pluralize(pending.missing, "more approver")
+    if pending.others:
+        # An edit notifies nobody, so these mentions only name people.
+        approvers += f": {listed(pending.others, SHOWN_PEOPLE)}"
+    return f"{requested} Needs {approvers}{reason}."
 
 
 def _background(plan: Plan, pending: Pending) -> list[CardBlock]:
     """Where its figures come from, why it is trained again, and what the last model on this target reached."""
+    parts = Parts()
     lines = []
     if plan.continued:
         lines.append(continued_text(plan, plan.continued))
@@ -297,7 +318,8 @@ def _background(plan: Plan, pending: Pending) -> list[CardBlock]:
         lines.append(retraining_text(plan.retrains))
     if pending.before:
         lines.append(earlier_text(plan, pending.before))
-    return [Text("\n".join(filter(None, lines)))] if any(lines) else []
+    parts.text("\n".join(filter(None, lines)))
+    return parts
 
 
 def _obstacles(pending: Pending) -> list[CardBlock]:
@@ -312,27 +334,31 @@ def _obstacles(pending: Pending) -> list[CardBlock]:
             f"*Spending is frozen by <@{pending.freeze.person}>*: it can be approved, and starts after "
             "`/finetune unfreeze`."
         )
-    return [Text("\n".join(lines))] if lines else []
+    parts = Parts()
+    parts.text("\n".join(lines))
+    return parts
 
 
 def _stuck_text(pending: Pending) -> str:
     """Why the plan can't get its approvals, and who can change that."""
-    left = (
-        "too few people are left who may approve it"
-        if pending.others
-        else "nobody is left who may approve it"
-    )
+    left = "nobody is left who may approve it"
+    if pending.others:
+        left = "too few people are left who may approve it"
     return f"*It can't be approved now*: {left}. {gone_text(pending.away)} {NAME_OTHERS}"
 
 
 def warning_lines(plan: Plan) -> list[CardBlock]:
-    return [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
+    parts = Parts()
+    parts.text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))
+    return parts
 
 
 def plan_verdict(plan: Plan) -> str:
     """The verdict without its reason, as a sentence."""
     advised = plan.advised
-    return f"{verdict_summary(advised.kind, advised.rule)}." if advised else "No verdict."
+    if advised is None:
+        return "No verdict."
+    return f"{verdict_summary(advised.kind, advised.rule)}."
 
 
 def buttons(run: Run, plan: Plan, pending: Pending) -> CardBlock:
@@ -363,8 +389,9 @@ def _short_facts(
 
 
 def _requester(run: Run, plan: Plan) -> str:
-    uploaded = f"; data uploaded by <@{plan.uploaded_by}>" if plan.uploaded_by != run.requester else ""
-    return f"<@{run.requester}>{uploaded}"
+    if plan.uploaded_by == run.requester:
+        return f"<@{run.requester}>"
+    return f"<@{run.requester}>; data uploaded by <@{plan.uploaded_by}>"
 
 
 def _approve_button(run: Run, plan: Plan, pending: Pending) -> Block:
@@ -373,23 +400,22 @@ def _approve_button(run: Run, plan: Plan, pending: Pending) -> Block:
     style = None if pending.over_budget or pending.is_stuck else "primary"
     if not plan.is_advised:
         return button("Approve", APPROVE, run.plan_hash, style=style)
-    most = at_most(plan.maximum_micros)
-    values = confirm(
-        f"Spend {most}?" if plan.maximum_micros else "Start this training?",
-        _effect(plan, pending, plan_title(plan)),
-        f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve",
-        "Not now",
-    )
-    return button("Approve", APPROVE, run.plan_hash, style=style, confirm=values)
+    question = "Start this training?"
+    if plan.maximum_micros:
+        question = f"Spend {at_most(plan.maximum_micros)}?"
+    sure = confirm(question, _effect(plan, pending, plan_title(plan)), _approve_words(plan), "Not now")
+    return button("Approve", APPROVE, run.plan_hash, style=style, confirm=sure)
 
 
 def _effect(plan: Plan, pending: Pending, title: str) -> str:
     """What one more approval does. `title` is the plan's."""
     most = charge(plan.maximum_micros)
     if not pending.is_last:
-        reserved = f" and {most} is reserved" if plan.maximum_micros else ""
+        starts = f"The training of {title} starts"
+        if plan.maximum_micros:
+            starts += f" and {most} is reserved"
         after = pluralize(pending.missing - 1, "more approval")
-        return f"This is one of {pending.quorum} approvals. The training of {title} starts{reserved} after {after}."
+        return f"This is one of {pending.quorum} approvals. {starts} after {after}."
     spends = f"It reserves {most} of this month's budget."
     if not plan.maximum_micros:
         spends = "It costs only the machine's time."

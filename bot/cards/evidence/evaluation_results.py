@@ -10,17 +10,14 @@ from bot.cards.common.blocks import (
     Actions,
     CardBlock,
     Figure,
-    Lines,
     Message,
-    Note,
     Table,
-    Text,
     actions,
     button,
     code,
-    cut_mrkdwn,
     escape,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import (
     STANDINGS,
     arm_name,
@@ -95,19 +92,8 @@ def card(
     result = headline(ladder)
     if not ladder.rungs:
         return Message.titled(result, *bullet_list(escape(note) for note in notes))
-    version = f" version {ladder.version}" if ladder.version > 1 else ""
-    which = f"Measurement m{number}: " if number is not None else ""
-    subject = f"{which}{escape(shorten(ladder.dataset))}{version}, {pluralize(ladder.n, 'held-out row')}"
     measured_now = {rung.arm for rung in ladder.rungs} if own is None else set(own)
     shown = _shown(ladder, measured_now)
-    best = ladder.best
-    best_text = "" if best is None or best.arm == ladder.cheapest else _name_and_score(best)
-    notice = f"Best: {escape(best_text)}." if best_text and best_text not in result else ""
-    buttons = None
-    if number is not None:
-        buttons = _buttons(
-            ladder, number, encoder, judge=judge, for_people=for_people, is_searched=is_searched
-        )
     bullets = [
         *_measured_before(ladder, measured_now),
         *(_after_several_looks(ladder) or _cheaper_undecided(ladder) or _close_to_best(ladder)),
@@ -117,18 +103,43 @@ def card(
         *(escape(note) for note in notes),
         *uncheckable_notes(judge),
     ]
-    next_step = Text(f"*Next*: {_next_step(ladder, judge, is_searched=is_searched)}")
-    conclusion = verdict_blocks(verdict, spelling) if verdict else [next_step]
-    return Message.titled(
-        result,
-        Note(subject),
-        replace(table(ladder, shown), otherwise=(narrow_table(ladder, shown),)),
-        *bullet_list(bullets),
-        *conclusion,
-        buttons,
-        *_below(ladder, hidden=len(ladder.rungs) - len(shown)),
-        notice=notice,
-    )
+
+    parts = Parts()
+    parts.note(_subject(ladder, number))
+    parts.add(replace(table(ladder, shown), otherwise=(narrow_table(ladder, shown),)))
+    parts.bullets(bullets)
+    if verdict:
+        parts.add(*verdict_blocks(verdict, spelling))
+    else:
+        parts.text(f"*Next*: {_next_step(ladder, judge, is_searched=is_searched)}")
+    if number is not None:
+        buttons = _buttons(
+            ladder, number, encoder, judge=judge, for_people=for_people, is_searched=is_searched
+        )
+        parts.add(buttons)
+    parts.note(_limits(ladder, hidden=len(ladder.rungs) - len(shown)))
+    return parts.titled(result, notice=_notice(ladder, result))
+
+
+def _subject(ladder: Ladder, number: int | None) -> str:
+    subject = escape(shorten(ladder.dataset))
+    if ladder.version > 1:
+        subject += f" version {ladder.version}"
+    subject += f", {pluralize(ladder.n, 'held-out row')}"
+    if number is None:
+        return subject
+    return f"Measurement m{number}: {subject}"
+
+
+def _notice(ladder: Ladder, result: str) -> str:
+    """The best candidate for a notification, unless the headline names it already."""
+    best = ladder.best
+    if best is None or best.arm == ladder.cheapest:
+        return ""
+    text = _name_and_score(best)
+    if text in result:
+        return ""
+    return f"Best: {escape(text)}."
 
 
 def table(ladder: Ladder, rungs: Sequence[Rung], kind: str = "held-out row") -> Table:
@@ -144,20 +155,13 @@ def narrow_table(ladder: Ladder, rungs: Sequence[Rung]) -> Table:
 
 def headline(ladder: Ladder) -> str:
     """The verdict in one sentence, as plain text."""
-    bar, best = bar_text(ladder.bar, ladder.is_bar_set), ladder.best
+    bar = bar_text(ladder.bar, ladder.is_bar_set)
+    best = ladder.best
     if best is None:
         return "Nothing was measured"
     rung = _rung_of(ladder, ladder.cheapest)
     if rung:
-        is_only = sum(other.standing == "meets" for other in ladder.rungs) == 1
-        untrained = "" if rung.arm.rung == "tuned" else " without training"
-        meets = f"meets {bar}{untrained}" if is_only else f"is the cheapest that meets {bar}"
-        numbers = f"{quality(rung)}, {price_in_sentence(rung.usd_per_1000)}"
-        enough = f"{capitalize(short_arm_name(rung.arm))} {meets}: {numbers}"
-        if rung.arm.rung == "optimised":
-            model = shorten(str(rung.arm.model), 40)
-            return f"A better prompt is enough: with it, {model} meets {bar}: {numbers}"
-        return enough
+        return _enough(ladder, rung, bar)
     undecided = _nearest_to_tell(ladder)
     if _lacks_a_capable_model(ladder) and is_mostly_unreadable(best):
         count = f"{best.unread + best.empty:,} of {pluralize(best.n, 'answer')}"
@@ -172,6 +176,21 @@ def headline(ladder: Ladder) -> str:
     return f"Undecided: no alternative clearly meets {bar}. {what_would_tell}"
 
 
+def _enough(ladder: Ladder, rung: Rung, bar: str) -> str:
+    """That the cheapest candidate which meets the bar is good enough."""
+    numbers = f"{quality(rung)}, {price_in_sentence(rung.usd_per_1000)}"
+    if rung.arm.rung == "optimised":
+        model = shorten(str(rung.arm.model), 40)
+        return f"A better prompt is enough: with it, {model} meets {bar}: {numbers}"
+    name = capitalize(short_arm_name(rung.arm))
+    is_only = sum(other.standing == "meets" for other in ladder.rungs) == 1
+    if not is_only:
+        return f"{name} is the cheapest that meets {bar}: {numbers}"
+    if rung.arm.rung == "tuned":
+        return f"{name} meets {bar}: {numbers}"
+    return f"{name} meets {bar} without training: {numbers}"
+
+
 def alt_text(dataset: str) -> str:
     return f"Quality against price of each alternative, {shorten(dataset)}"
 
@@ -182,23 +201,28 @@ def _name_and_score(rung: Rung) -> str:
 
 def short_arm_name(arm: Candidate, longest: int = 40) -> str:
     name = long_name(arm)
-    return name if arm.model is None else f"{name} on {shorten(arm.model, longest)}"
+    if arm.model is None:
+        return name
+    return f"{name} on {shorten(arm.model, longest)}"
 
 
 def _heading(ladder: Ladder, *, is_full: bool = False) -> Row:
-    measured, bar = measure_title(ladder, is_full=is_full), f"{bar_share(ladder.bar)}?"
+    measured = measure_title(ladder, is_full=is_full)
+    bar = f"{bar_share(ladder.bar)}?"
     if is_full:
         return "", measured, "95%", bar, "$ per 1,000", "p50 / p95"
     return "", measured, "95%", bar, "$/1k", "p95"
 
 
 def _row(rung: Rung, *, is_full: bool = False) -> Row:
-    right, between = Figure(percent(rung.score), rung.score), interval(rung.low, rung.high)
+    right = Figure(percent(rung.score), rung.score)
+    between = interval(rung.low, rung.high)
     cost = price(rung.usd_per_1000)
     if rung.usd_per_1000 is not None:
         cost = Figure(cost, rung.usd_per_1000)
     if is_full:
-        standing, times = STANDINGS[rung.standing], Figure(latency_text(rung), rung.p50_s)
+        standing = STANDINGS[rung.standing]
+        times = Figure(latency_text(rung), rung.p50_s)
         return arm_name(rung.arm), right, between, standing, cost, times
     standing = NARROW_STANDINGS[rung.standing]
     return row_name(rung.arm), right, between, standing, cost, p95_text(rung)
@@ -268,15 +292,17 @@ def _lacks_a_capable_model(ladder: Ladder) -> bool:
     return ladder.cheapest is None and bool(prompted) and all(map(is_mostly_unreadable, prompted))
 
 
-def _below(ladder: Ladder, *, hidden: int) -> list[CardBlock]:
-    parts = [f"{hidden:,} more in Details."] if hidden else []
-    parts += limits_of(ladder)
-    return [Note(" ".join(parts))] if parts else []
+def _limits(ladder: Ladder, *, hidden: int) -> str:
+    sentences = limits_of(ladder)
+    if hidden:
+        sentences = [f"{hidden:,} more in Details.", *sentences]
+    return " ".join(sentences)
 
 
 def bullet_list(sentences: Iterable[str]) -> list[CardBlock]:
-    lines = [f"• {cut_mrkdwn(sentence, 900)}" for sentence in sentences]
-    return [Lines(lines)] if lines else []
+    parts = Parts()
+    parts.bullets(sentences)
+    return parts
 
 
 def _measured_before(ladder: Ladder, own: Collection[Candidate]) -> list[str]:
@@ -290,8 +316,8 @@ def _measured_before(ladder: Ladder, own: Collection[Candidate]) -> list[str]:
 
 def _cheaper_undecided(ladder: Ladder) -> list[str]:
     """A cheaper candidate that may meet the bar as well, which would change the verdict."""
-    rung, maybe = _rung_of(ladder, ladder.cheapest), _nearest_to_tell(ladder)
-    if rung is None or maybe is None:
+    maybe = _nearest_to_tell(ladder)
+    if maybe is None or _rung_of(ladder, ladder.cheapest) is None:
         return []
     text = _name_and_score(maybe)
     to_tell = "it is too close to call"
@@ -332,7 +358,8 @@ def _after_several_looks(ladder: Ladder) -> list[str]:
     if rewritten:
         names = escape(listed([long_name(rung.arm) for rung in rewritten], SHOWN_ARMS, "; "))
         return [f"Rewritten or chosen after scores on these rows were seen, so it has to show more: {names}."]
-    leader, best = ladder.unproven_leader, ladder.best
+    leader = ladder.unproven_leader
+    best = ladder.best
     if leader is None or best is None:
         return []
     names = f"{capitalize(long_name(leader.arm))} is not shown to be better than {long_name(best.arm)}"
@@ -351,8 +378,10 @@ def _close_to_best(ladder: Ladder) -> list[str]:
 
 def _without_examples(ladder: Ladder) -> list[str]:
     models = [shorten(rung.arm.model, 40) for rung in ladder.rungs if rung.arm.shots == 0 and rung.arm.model]
-    text = f"Examples did not help {escape(', '.join(models))}: on training rows the prompt alone did at least as well."
-    return [text] if models else []
+    if not models:
+        return []
+    names = escape(", ".join(models))
+    return [f"Examples did not help {names}: on training rows the prompt alone did at least as well."]
 
 
 def _encoder_note(ladder: Ladder) -> list[str]:
@@ -380,23 +409,28 @@ def _unread_note(ladder: Ladder) -> list[str]:
     def share(rung: Rung) -> float:
         return (rung.unread + rung.empty) / rung.n if rung.n else 0.0
 
-    rungs = sorted(ladder.rungs, key=lambda rung: -(rung.unread + rung.empty))
-    count = rungs[0].unread + rungs[0].empty
-    if share(rungs[0]) < NOTEWORTHY_UNREAD:
+    worst, *others = sorted(ladder.rungs, key=lambda rung: -(rung.unread + rung.empty))
+    if share(worst) < NOTEWORTHY_UNREAD:
         return []
-    others = sum(share(rung) >= NOTEWORTHY_UNREAD for rung in rungs[1:])
-    have = "has" if others == 1 else "have"
-    more = f" {pluralize(others, 'more alternative')} {have} such answers." if others else ""
-    of = f"{count:,} of {pluralize(rungs[0].n, 'answer')}"
-    text = f"{of} ({escape(arm_name(rungs[0].arm, 40))}) {unfit_text(rungs[0])} and count as wrong."
-    return [f"{text}{_reasoning_hint(ladder) or more}"]
+    count = f"{worst.unread + worst.empty:,} of {pluralize(worst.n, 'answer')}"
+    text = f"{count} ({escape(arm_name(worst.arm, 40))}) {unfit_text(worst)} and count as wrong."
+    hint = _reasoning_hint(ladder)
+    if hint:
+        return [f"{text}{hint}"]
+    more = sum(share(rung) >= NOTEWORTHY_UNREAD for rung in others)
+    if not more:
+        return [text]
+    have = "has" if more == 1 else "have"
+    return [f"{text} {pluralize(more, 'more alternative')} {have} such answers."]
 
 
 def _copied_note(ladder: Ladder) -> list[str]:
     """Retrieval looks better than it is if the documents contain the held-out questions."""
     copied = max((rung.retrieval.copied for rung in ladder.rungs if rung.retrieval), default=0)
-    text = f"The documents contain {pluralize(copied, 'held-out question')} word for word"
-    return [f"{text}, so retrieval may do worse on new questions."] if copied else []
+    if not copied:
+        return []
+    questions = pluralize(copied, "held-out question")
+    return [f"The documents contain {questions} word for word, so retrieval may do worse on new questions."]
 
 
 def unfit_text(rung: Rung) -> str:
@@ -404,7 +438,9 @@ def unfit_text(rung: Rung) -> str:
     named = {"json": "were not JSON", "calls": "called no function"}.get(rung.scoring, "named no label")
     if rung.unread and rung.empty:
         return f"{named} or were empty"
-    return named if rung.unread else "were empty"
+    if rung.unread:
+        return named
+    return "were empty"
 
 
 def _reasoning_hint(ladder: Ladder) -> str:
