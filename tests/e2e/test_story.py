@@ -90,7 +90,7 @@ def measure_by_the_form(scene: Scene) -> None:
     page.fill({"Quality bar": "80%", "What should the model get better at?": CLASSIFICATION})
     page.submit()
     page.wait_for_no_modal()
-    page.wait_for("Measurement m2 is running")
+    page.wait_for("Measurement m2 is running", seconds=60)
     scene.shot("measurement-progress")
     page.wait_for(MEASURED, seconds=300)
     scene.shot("ladder-card")
