@@ -25,7 +25,8 @@ from trainers.money import from_micros
 
 
 def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> tuple[CardBlock, ...]:
-    ladder, spelling = measured.ladder, TerminalSpelling(str(file))
+    ladder = measured.ladder
+    spelling = TerminalSpelling(str(file))
     judged = judge_agreement.judge_notes(
         measured.plan.judge,
         judge_agreement.judged_models(measured.plan),

@@ -182,7 +182,8 @@ def _needs_own_trainer(wanted: EvaluationRequest) -> bool:
 
 
 def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> LadderPlan | Refusal:
-    report, today = rows.report, utc_today()
+    report = rows.report
+    today = utc_today()
     command = Baseline(
         wanted.file.stem,
         wanted.models,
@@ -364,7 +365,8 @@ def _search_prompt(session: LlmSession, plan: LadderPlan) -> _SearchedPlan:
     if plan.search is None:
         return _SearchedPlan(plan)
     since, declined = time.time(), dict[str, str]()
-    files, folder = session.files, session.folder
+    files = session.files
+    folder = session.folder
     replay = worker.replay(plan, {}, files, folder, SEED)
     while True:
         spent = evaluation_engine.spent_micros(session, plan.price_of, replay.keys_of(plan.search), since)

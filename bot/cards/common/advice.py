@@ -50,7 +50,8 @@ def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
 
 def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
     """The step of the deciding reason; if it has none, the step after a go."""
-    step, facts = verdict.deciding.step, verdict.facts
+    step = verdict.deciding.step
+    facts = verdict.facts
     if step:
         estimate = facts.estimate
         if step.todo == "stay" and estimate and estimate.succession and is_against_today(estimate):
@@ -214,7 +215,8 @@ def _quality_hint(spelling: Spelling) -> str:
 
 
 def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
-    option, quality = spelling.option, _quality_hint(spelling)
+    option = spelling.option
+    quality = _quality_hint(spelling)
     sentences: Mapping[PlainTodo, str] = {
         "calibrate": "Run `finetune calibrate` on it; it takes half a minute, best while nothing else runs.",
         "train something smaller": "Choose a smaller model, 4-bit weights "

@@ -20,7 +20,8 @@ Block = dict[str, Any]  # as Slack's JSON has it
 TaskStatus = Literal["pending", "in_progress", "complete", "error"]
 
 MRKDWN = 3000
-TABLE_ROWS, TABLE_CELL = 100, 200
+TABLE_ROWS = 100
+TABLE_CELL = 200
 CHART_POINTS = 20
 MOST_FACTS = 10  # in a section
 NOTHING = "–"

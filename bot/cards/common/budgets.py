@@ -12,7 +12,8 @@ from bot.rules.budgets import Budget
 from storage.money import Commitment
 from trainers.money import usd_micros
 
-SHOWN, SHOWN_TOTALS = 12, 8
+SHOWN = 12
+SHOWN_TOTALS = 8
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def _line(commitment: Commitment) -> str:
             name = f"Running the model of run {commitment.number}"
         case "questions":
             name = pluralize(commitment.number, "question to a model", "questions to models")
-    reserved, spent = commitment.reserved_micros, commitment.spent_micros
+    reserved = commitment.reserved_micros
+    spent = commitment.spent_micros
     amount = f"{money(reserved)} reserved" if reserved else f"{money(spent)} spent"
     what = f" on {escape(shorten(commitment.dataset))}" if commitment.dataset else ""
     return f"• *{name}*{what}: {amount}, for <@{commitment.person}> in <#{commitment.channel}>"

@@ -408,7 +408,8 @@ def alternative_text(alternative: Alternative) -> str:
 
 def why_alternative(alternative: Alternative) -> str:
     """Why the saving is compared with this alternative; follows its name."""
-    measured, rung = alternative.measured, alternative.rung
+    measured = alternative.measured
+    rung = alternative.rung
     bar = share_text(measured.bar)
     match alternative.why:
         case "cheapest that meets the bar":

@@ -29,7 +29,8 @@ from trainers.evaluation.results import Candidate, Ladder
 from trainers.evaluation.scores import Choice
 
 FIRST, SECOND, SAME = "prefer_first", "prefer_second", "prefer_same"
-JUDGE_SOME, JUDGE_SOME_WORDS = "judge_some", "Judge a few yourself"
+JUDGE_SOME = "judge_some"
+JUDGE_SOME_WORDS = "Judge a few yourself"
 CHOICES: dict[str, Choice] = {FIRST: "first", SECOND: "second", SAME: "tie"}
 CHOSEN: dict[Choice, str] = {
     "first": "prefers the first",
@@ -71,7 +72,9 @@ def judge_notes(
     if judge.unpaired:
         lines.append(f"The best two were not compared side by side: {judge.unpaired}")
     warning = bias_warning(model, judged)
-    return [*lines, warning] if warning else lines
+    if warning:
+        lines.append(warning)
+    return lines
 
 
 def _unjudged_notes(ladder: Ladder, spelling: Spelling) -> list[str]:
@@ -104,11 +107,12 @@ def bias_warning(judge: str | None, models: Sequence[str]) -> str | None:
     kin = judge_agreement.find_relatives(judge, models)
     if judge in kin:
         return f"{judge} also judges its own answers, which models tend to prefer. Another judge would be fairer."
-    family = (
+    if not kin:
+        return None
+    return (
         f"The judge {judge} is from the same family as {', '.join(kin[:3])}, and models tend to prefer their own "
         "family. Another judge would be fairer."
     )
-    return family if kin else None
 
 
 def unreadable_text(judge: str, unread: int, of: int) -> str:
@@ -200,17 +204,18 @@ def _signed(value: float) -> str:
 
 
 def _compared(pair: JudgedPair) -> str:
-    first, second = arm_name(pair.first, 40), arm_name(pair.second, 40)
-    unsure = pair.count(None)
-    left = (
-        f" On {pluralize(unsure, 'row')} its verdict changed with the order, which counts for neither."
-        if unsure
-        else ""
-    )
-    return (
+    first = arm_name(pair.first, 40)
+    second = arm_name(pair.second, 40)
+    text = (
         f"Side by side, the judge prefers {first} on {pluralize(pair.count('first'), 'row')} and {second} on "
-        f"{pair.count('second'):,}; on {pair.count('tie'):,} it finds both equal.{left}"
+        f"{pair.count('second'):,}; on {pair.count('tie'):,} it finds both equal."
     )
+    unsure = pair.count(None)
+    if unsure:
+        text += (
+            f" On {pluralize(unsure, 'row')} its verdict changed with the order, which counts for neither."
+        )
+    return text
 
 
 def question_card(key: str, question: str, first: str, second: str, *, done: int, wanted: int) -> Message:
@@ -230,7 +235,8 @@ def choice_card(question: str, first: str, second: str, choice: Choice, person: 
 def agreement_card(number: int, agreement: HumanAgreement, first: Candidate, second: Candidate) -> Message:
     """Which answers people prefer, once they judged enough pairs. `first` is the candidate that was measured to be the
     better one."""
-    name, other = escape(arm_name(first, 40)), escape(arm_name(second, 40))
+    name = escape(arm_name(first, 40))
+    other = escape(arm_name(second, 40))
     who = pluralize(agreement.people, "person", "people")
     lines = [
         f"{pluralize(agreement.labels, 'choice')} of {who}: {agreement.first:,} for {name}, "

@@ -33,7 +33,8 @@ from bot.rules.fit import MISLEADING
 from bot.rules.reasons import Because, MemoryShortage, PlainReason
 from trainers.money import usd
 
-SHOWN_RUNGS, SHOWN_LABELS = 3, 5
+SHOWN_RUNGS = 3
+SHOWN_LABELS = 5
 FACTS_CHANGE = "facts change, and each change would need another training run"
 PLAIN: Mapping[PlainReason, str] = {
     "nothing measured": "No cheaper alternative (prompts, examples, retrieval) has been measured on your data yet.",
@@ -154,20 +155,24 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
                 f"{share_text(best.score)} right, so a tuned model would have to avoid most of its errors."
             )
         case reasons.TunedScore(rung):
-            score, bar = score_text(rung), share_text(because.bar)
+            score = score_text(rung)
+            bar = share_text(because.bar)
             if rung.standing == "meets":
                 return f"The tuned model meets the bar of {bar}: {score}, {price_in_sentence(rung.usd_per_1000)}."
             if rung.standing == "misses":
                 return f"The tuned model misses the bar of {bar}: {score}."
             too_close = f"The tuned model is too close to the bar of {bar} to call: {score}."
-            return f"{too_close} {read_rows_sentence(rung)}" if rung.read else too_close
+            if rung.read:
+                return f"{too_close} {read_rows_sentence(rung)}"
+            return too_close
         case reasons.TunedVersusBest():
             return _beside_best(because)
         case reasons.UnreadableAnswers():
             unread = [f"{candidate_name(rung.arm)}, {rung.unread:,} of {rung.n:,}" for rung in because.rungs]
-            clearer = f" A clearer prompt ({spelling.option('prompt')}) may help more than training."
-            shown = listed(unread, SHOWN_RUNGS, "; ")
-            return f"Answers that could not be read: {shown}.{clearer if because.is_settled else ''}"
+            text = f"Answers that could not be read: {listed(unread, SHOWN_RUNGS, '; ')}."
+            if because.is_settled:
+                text += f" A clearer prompt ({spelling.option('prompt')}) may help more than training."
+            return text
         case reasons.NeverAnswered(labels):
             shown = listed([f"“{label[:40]}”" for label in labels], SHOWN_LABELS)
             return f"No alternative ever answers {shown}: check that these rows are labelled as you intend."
@@ -180,9 +185,10 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
 
 
 def _meets_bar(meets: reasons.MeetsBar) -> str:
-    name, bar = candidate_name(meets.rung.arm), share_text(meets.bar)
-    is_enough = meets.rung.arm.rung == "optimised" and meets.tuned == "is not needed"
-    name = f"A better prompt was enough: {name}" if is_enough else capitalize(name)
+    bar = share_text(meets.bar)
+    name = capitalize(candidate_name(meets.rung.arm))
+    if meets.rung.arm.rung == "optimised" and meets.tuned == "is not needed":
+        name = f"A better prompt was enough: {candidate_name(meets.rung.arm)}"
     price = price_in_sentence(meets.rung.usd_per_1000)
     text = f"{name} meets the bar of {bar}: {score_text(meets.rung)}, {price}."
     match meets.tuned:
@@ -206,10 +212,13 @@ def _meets_bar(meets: reasons.MeetsBar) -> str:
 
 
 def _ways_miss(ways: reasons.AllMissBar) -> str:
-    all_miss = "The only measured alternative misses"
-    if ways.measured > 1:
-        all_miss = f"{'Both' if ways.measured == 2 else f'All {ways.measured}'} measured alternatives miss"
-    miss, hopeful = f"{all_miss} the bar of {share_text(ways.bar)}.", ways.measured - ways.missing
+    all_miss = f"All {ways.measured} measured alternatives miss"
+    if ways.measured == 2:
+        all_miss = "Both measured alternatives miss"
+    elif ways.measured == 1:
+        all_miss = "The only measured alternative misses"
+    miss = f"{all_miss} the bar of {share_text(ways.bar)}."
+    hopeful = ways.measured - ways.missing
     price = price_in_sentence(ways.best.usd_per_1000)
     best = f"{candidate_name(ways.best.arm)}: {score_text(ways.best)}, {price}"
     if not hopeful:
@@ -222,9 +231,10 @@ def _beside_best(beside: reasons.TunedVersusBest) -> str:
     scores = f"{share_text(beside.tuned.score)} against {share_text(beside.best.score)}"
     match beside.tuned_is:
         case "not shown to be better":
-            gap = beside.gap
-            shows = f" These held-out rows can show differences from {100 * gap:.1f} points." if gap else ""
-            return f"The tuned model is not clearly better than {name}: {scores}.{shows}"
+            text = f"The tuned model is not clearly better than {name}: {scores}."
+            if beside.gap:
+                text += f" These held-out rows can show differences from {100 * beside.gap:.1f} points."
+            return text
         case "worse":
             return f"The tuned model is worse than {name}: {scores}."
         case "worse and costs as much":
@@ -290,7 +300,8 @@ def _of_rows(because: reasons.RowReason) -> str:
         case reasons.BarUnprovable():
             return f"No number of rows can show that a model reaches {share_text(because.bar)}."
         case reasons.HoldoutTooSmall():
-            rows, bar = pluralize(because.rows, "held-out row"), share_text(because.bar)
+            rows = pluralize(because.rows, "held-out row")
+            bar = share_text(because.bar)
             return f"Even {rows}, all answered right, can't show {bar}: that takes {because.needed:,}."
         case reasons.HoldoutSmall():
             rows = pluralize(because.rows, "held-out row")
@@ -321,15 +332,17 @@ def _row_count(count: reasons.RowCount) -> str:
             return f"{rows} are few, but the tuned model was measured to be good enough."
         case "too few":
             text = f"{rows} are too few: below {NOT_YET_ROWS}, a better prompt with examples gains more."
-            style = " If the style varies even among a few examples, write clearer instructions first."
-            return f"{text}{style}" if count.is_style else text
+            if count.is_style:
+                text += " If the style varies even among a few examples, write clearer instructions first."
+            return text
         case "enough for the task":
             needs = f"which needs {NOT_YET_ROWS} and a good reason"
             return f"{rows} are enough for this kind of task, {needs}{_but_not_for(count)}."
         case "worth a try":
             text = f"{rows} are enough to try; {ENOUGH_ROWS:,} or more are usually recommended."
-            own = f" Categories of your own need fewer, if each has {FEW_PER_LABEL}."
-            return f"{text}{own}" if count.few_of_a_label else text
+            if count.few_of_a_label:
+                text += f" Categories of your own need fewer, if each has {FEW_PER_LABEL}."
+            return text
 
 
 def _but_not_for(count: reasons.RowCount) -> str:
@@ -366,22 +379,29 @@ def _wrong_labels(wrong: reasons.WrongLabels) -> str:
 
 def _doubted_text(wrong: reasons.WrongLabels) -> str:
     is_one = wrong.doubted == 1
-    labels = "About 1 label" if is_one else f"About {wrong.doubted:,} labels"
+    if wrong.checked and is_one:
+        return "About 1 label is wrong"
     if wrong.checked:
-        return f"{labels} {'is' if is_one else 'are'} wrong"
-    return f"{labels} {'looks' if is_one else 'look'} wrong beside similar rows"
+        return f"About {wrong.doubted:,} labels are wrong"
+    if is_one:
+        return "About 1 label looks wrong beside similar rows"
+    return f"About {wrong.doubted:,} labels look wrong beside similar rows"
 
 
 def _of_money(because: reasons.MoneyReason, spelling: Spelling) -> str:
     match because:
         case reasons.PriceGap():
-            free = "A run costs only the machine's time. " if because.is_free else ""
-            return f"{free}{missing_price_text(because.missing, spelling)}"
+            missing = missing_price_text(because.missing, spelling)
+            if because.is_free:
+                return f"A run costs only the machine's time. {missing}"
+            return missing
         case reasons.PriceOfBetter(estimate, aim):
-            amount, more = usd(abs(estimate.saving_month)), "" if estimate.saving_month >= 0 else " more"
+            difference = f"saves {usd(estimate.saving_month)} a month"
+            if estimate.saving_month < 0:
+                difference = f"costs {usd(-estimate.saving_month)} a month more"
             return (
-                f"The tuned model {'costs' if more else 'saves'} {amount} a month{more} compared with "
-                f"{alternative_in_short(estimate)}. Your aim is {aim}, so this doesn't decide."
+                f"The tuned model {difference} compared with {alternative_in_short(estimate)}. Your aim is {aim}, so "
+                "this doesn't decide."
             )
         case reasons.Payback():
             return pays_text(because)

@@ -17,7 +17,8 @@ from storage.records import Dataset, Waiver
 from trainers.dataset import Finding
 from trainers.dataset.sensitive_data import Scan
 
-WAIVE, WAIVER_FORM = "record_waiver", "waiver_form"
+WAIVE = "record_waiver"
+WAIVER_FORM = "waiver_form"
 MOST_REASON = 500
 EXAMPLE_REASON = "the customers agreed, ticket LEGAL-12"
 

@@ -15,7 +15,8 @@ from trainers.dataset.rows import Choices, Columns, Sheet, to_printable
 
 CHOOSE_COLUMNS = "choose_columns"
 # Values of the options for a workbook's sheets; the name of a sheet follows the second.
-ALIKE_SHEETS, ONE_SHEET = "all that are alike", "sheet "
+ALIKE_SHEETS = "all that are alike"
+ONE_SHEET = "sheet "
 
 
 def has_choices(report: Report) -> bool:
@@ -42,7 +43,8 @@ def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) 
     if len(report.sheets) > 1:
         blocks.append(_sheet_input(dataset, report))
 
-    choices, columns = report.choices, report.columns
+    choices = report.choices
+    columns = report.columns
     if not has_choices(report):
         choices = Choices(report.column_names, report.column_names)
     if choices.text:

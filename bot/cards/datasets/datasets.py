@@ -28,6 +28,7 @@ from bot.cards.common.blocks import (
     escaped_name,
     plain,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import arm_name, bar_share, floor_text, looks_suffix, quality
 from bot.cards.common.forms import modal
 from bot.cards.common.general import text_message, unchecked_notes, unchecked_text
@@ -61,7 +62,8 @@ from trainers.dataset.rows import to_printable
 from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
 from trainers.evaluation.results import Rung, Standing
 
-SHOWN_RULES, LISTED_LABELS = 4, 30
+SHOWN_RULES = 4
+LISTED_LABELS = 30
 MOST_OF_A_FINDING = 160  # characters of its text, and of its cure
 STANDS: dict[Standing, str] = {
     "meets": "meets {bar}",
@@ -69,7 +71,9 @@ STANDS: dict[Standing, str] = {
     "undecided": "too few held-out rows to tell whether it meets {bar}",
 }
 UPLOAD = "upload"
-MEASURE, ESTIMATE, UPLOAD_AGAIN = "measure_dataset", "estimate_dataset", "upload_again"
+MEASURE = "measure_dataset"
+ESTIMATE = "estimate_dataset"
+UPLOAD_AGAIN = "upload_again"
 COLUMN = "For a table only. Empty: found by its name."
 SHEET = "Empty: the first with a table, and all with the same columns."
 SEALED = "More held-out rows, used once: before a promotion. Empty: as in the policy, else none."
@@ -132,20 +136,21 @@ def _ready_card(
     *,
     may_show_row: bool,
 ) -> Message:
-    both = f"`/finetune start {dataset.name} method=dpo` trains on both answers." if report.pairs else ""
+    parts = Parts()
+    parts.facts([*_numbers(report), *version_taught_facts(report.n_train, taught)])
+    example = _example(dataset, report, may_show_row=may_show_row)
+    if example:
+        parts.add(example)
+    parts.add(*_findings(report))
+    if report.pairs:
+        parts.text(f"`/finetune start {dataset.name} method=dpo` trains on both answers.")
+    parts.text(f"*Next*: {_next_step(report)}")
     measure = button("Measure", MEASURE, dataset.name, style="primary")
-    return Message.titled(
-        _headline(dataset.title, report),
-        Facts([*_numbers(report), *version_taught_facts(report.n_train, taught)]),
-        _example(dataset, report, may_show_row=may_show_row),
-        *_findings(report),
-        Text(both) if both else None,
-        Text(f"*Next*: {_next_step(report)}"),
-        actions(measure, *_further_buttons(dataset, report)),
-        Note(_missing_text(missing_bases)) if missing_bases else None,
-        Note(_file(dataset, report)),
-        notice=_found(report),
-    )
+    parts.buttons(measure, *_further_buttons(dataset, report))
+    if missing_bases:
+        parts.note(_missing_text(missing_bases))
+    parts.note(_file(dataset, report))
+    return parts.titled(_headline(dataset.title, report), notice=_found(report))
 
 
 def _missing_text(names: Sequence[str]) -> str:
@@ -213,17 +218,23 @@ def _blocked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: 
         buttons = [button("Post a cleaned file", CLEAN, str(dataset.id), style="primary"), again]
     else:
         buttons = [{**again, "style": "primary"}]
-    readable = f"{pluralize(report.rows, 'row')} can be read. " if report.rows else ""
-    deleted = f" The file is deleted here after {pluralize(days, 'day')}." if days else ""
-    return Message.titled(
-        headline,
-        None if has_choices(report) else _example(dataset, report, may_show_row=may_show_row),
-        *_findings(report),
-        Text(f"*Next*: {_cure(report)}"),
-        actions(*buttons),
-        Note(f"{_file(dataset, report)}. {readable}Nothing was sent to a vendor.{deleted}"),
-        notice=escape(refusal_sentence(report)),
-    )
+
+    about = [f"{_file(dataset, report)}."]
+    if report.rows:
+        about.append(f"{pluralize(report.rows, 'row')} can be read.")
+    about.append("Nothing was sent to a vendor.")
+    if days:
+        about.append(f"The file is deleted here after {pluralize(days, 'day')}.")
+
+    parts = Parts()
+    example = _example(dataset, report, may_show_row=may_show_row)
+    if example and not has_choices(report):
+        parts.add(example)
+    parts.add(*_findings(report))
+    parts.text(f"*Next*: {_cure(report)}")
+    parts.buttons(*buttons)
+    parts.note(" ".join(about))
+    return parts.titled(headline, notice=escape(refusal_sentence(report)))
 
 
 def _may_be_another_sheet(report: Report) -> bool:
@@ -240,15 +251,18 @@ def _cure(report: Report) -> str:
     if can_be_cleaned(report):
         return f"post a copy without these lines, or fix them and {again}."
     has_lines = all(group.rows for group in group_findings(report.findings) if group.severity == "blocks")
-    return f"fix {'these lines' if has_lines else 'this'} and {again}."
+    if has_lines:
+        return f"fix these lines and {again}."
+    return f"fix this and {again}."
 
 
 def _file(dataset: Dataset, report: Report) -> str:
     """The file's name, its columns if it is a table, and who uploaded it, as mrkdwn."""
     columns = report.columns
-    is_table = report.format in TABLES and columns.text and columns.label
-    read = f", {_columns(report)}" if is_table else ""
-    return f"{escape(cut(dataset.filename, 120))}{read}, from <@{dataset.uploaded_by}>"
+    name = escape(cut(dataset.filename, 120))
+    if report.format in TABLES and columns.text and columns.label:
+        name += f", {_columns(report)}"
+    return f"{name}, from <@{dataset.uploaded_by}>"
 
 
 def full_report(
@@ -260,21 +274,26 @@ def full_report(
 ) -> Message:
     """Everything that a check found, for a terminal or a file. Lists `most` sentences per rule, all if None. Readers
     who may not see rows get no labels (`shows_labels`), since a rare label may be a sentence in the wrong column."""
-    headline, diff, spread = _headline(report.name, report), report.diff, report.tokens.rows
-    assumed = ", assumed" if report.tokens.assumed else ""
     numbers = _numbers(report, shows_labels=shows_labels)
     if report.format in TABLES and report.columns.text and report.columns.label:
         numbers.append(("Columns", _columns(report)))
     if report.example and shows_labels:
         numbers.append(("For example", f"“{escape(report.example.text)}” → {escape(report.example.label)}"))
     if report.rows:
-        numbers.append(("Tokens in total", f"{spread.total:,} ({report.tokens.encoding}{assumed})"))
+        assumed = ", assumed" if report.tokens.assumed else ""
+        total = f"{report.tokens.rows.total:,} ({report.tokens.encoding}{assumed})"
+        numbers.append(("Tokens in total", total))
     if waste:
         numbers.append(("Copies", duplicate_cost_text(waste)))
-    changes = version_change_blocks(diff, report.n_holdout) if diff and shows_labels else []
-    labels = _label_table(report.labels) if shows_labels else []
-    findings = [Text(_found(report)), *finding_blocks(report.findings, most)]
-    return Message(_found(report), (Headline(headline), Facts(numbers), *changes, *labels, *findings))
+
+    parts = Parts([Headline(_headline(report.name, report)), Facts(numbers)])
+    if report.diff and shows_labels:
+        parts.add(*version_change_blocks(report.diff, report.n_holdout))
+    if shows_labels:
+        parts.add(*_label_table(report.labels))
+    parts.text(_found(report))
+    parts.add(*finding_blocks(report.findings, most))
+    return Message(_found(report), tuple(parts))
 
 
 def refused_card(dataset: Dataset, why: str) -> Message:
@@ -289,8 +308,10 @@ def refused_card(dataset: Dataset, why: str) -> Message:
 def refusal_sentence(report: Report) -> str:
     """The first blocking problem with its cure, and how many more there are."""
     blocking = [finding for finding in report.findings if finding.blocks]
-    more = f" ({pluralize(len(blocking) - 1, 'more problem')} to fix.)" if len(blocking) > 1 else ""
-    return f"{blocking[0].message} {blocking[0].cure}{more}"
+    first = f"{blocking[0].message} {blocking[0].cure}"
+    if len(blocking) == 1:
+        return first
+    return f"{first} ({pluralize(len(blocking) - 1, 'more problem')} to fix.)"
 
 
 def listing(datasets: Listing[DatasetEntry]) -> Message:
@@ -310,8 +331,9 @@ def no_such_dataset(name: str, names: Sequence[str]) -> str:
     if near:
         return f"There is no dataset {code(name)}. Did you mean {code(near[0])}?"
     others = ", ".join(code(other) for other in list(dict.fromkeys(names))[:10])
-    hint = f"There are: {others}." if others else "`/finetune upload` adds the first one."
-    return f"There is no dataset {code(name)}. {hint}"
+    if others:
+        return f"There is no dataset {code(name)}. There are: {others}."
+    return f"There is no dataset {code(name)}. `/finetune upload` adds the first one."
 
 
 def unchecked_dataset(dataset: str) -> str:
@@ -402,7 +424,9 @@ def _of_labels(report: Report) -> str:
         return f", {len(report.labels):,} combinations of {pluralize(report.n_combined, 'label')}"
     if report.labels:
         return f", {pluralize(len(report.labels), 'label')}"
-    return ", answers in JSON" if report.scoring == "json" else ""
+    if report.scoring == "json":
+        return ", answers in JSON"
+    return ""
 
 
 def _of_calls(report: Report) -> str:
@@ -464,8 +488,10 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
 def _label_table(counts: Sequence[LabelCount]) -> list[CardBlock]:
     """Rows by label. Labels with a single row are only counted: they may be sentences in the wrong column."""
     shared = [count for count in counts if count.rows > 1][:LISTED_LABELS]
-    rows = [("Label", "Rows"), *((to_printable(count.label), f"{count.rows:,}") for count in shared)]
-    blocks: list[CardBlock] = [Table(rows)] if shared else []
+    parts = Parts()
+    if shared:
+        rows = [(to_printable(count.label), f"{count.rows:,}") for count in shared]
+        parts.add(Table([("Label", "Rows"), *rows]))
     hidden = len(counts) - len(shared)
     alone = sum(count.rows == 1 for count in counts)
     if hidden:
@@ -474,19 +500,22 @@ def _label_table(counts: Sequence[LabelCount]) -> list[CardBlock]:
             more += ", with a single row"
         elif alone:
             more += f", {alone:,} of them with a single row"
-        blocks.append(Note(more))
-    return blocks
+        parts.note(more)
+    return parts
 
 
 def _per_label(report: Report) -> str:
-    most, least = report.labels[0], report.labels[-1]
+    most = report.labels[0]
+    least = report.labels[-1]
     if most.label == least.label:
         return f"{most.rows:,} ({escaped_name(most.label)})"
     if most.rows == least.rows:
         return f"{most.rows:,} each"
     # A label with a single row may be a customer's sentence in the wrong column.
-    rarest = f" ({escaped_name(least.label)})" if least.rows > 1 else ""
-    return f"{most.rows:,} ({escaped_name(most.label)}) to {least.rows:,}{rarest}"
+    rarest = f"{least.rows:,}"
+    if least.rows > 1:
+        rarest += f" ({escaped_name(least.label)})"
+    return f"{most.rows:,} ({escaped_name(most.label)}) to {rarest}"
 
 
 def _findings(report: Report) -> list[CardBlock]:
@@ -498,24 +527,38 @@ def _findings(report: Report) -> list[CardBlock]:
     lines = first_lines([_finding(group, examples.get(group.code)) for group in shown], SHOWN_RULES)
     if need_file(report.findings):
         lines.append("The file in the thread lists every line and how to fix it.")
-    return [Lines(lines)] if lines else []
+    parts = Parts()
+    parts.lines(lines)
+    return parts
 
 
 def _finding(group: Group, example: Group | None = None) -> str:
     """`example` is the group of lines that this one sums up, None if it sums up none."""
     first = group.parts[0]
-    text = f"{line_ranges(first.lines[:1]).capitalize()} {first.text}." if first.lines else first.text
-    others = ""
+    text = first.text
+    if first.lines:
+        text = f"{line_ranges(first.lines[:1]).capitalize()} {first.text}."
+    sentences = [escape(_shortened(text))]
     if group.rows > 1 and first.lines:
         have = "has" if group.rows == 2 else "have"
-        others = f" {pluralize(group.rows - 1, 'more row')} {have} the same problem."
-    if len(text) > MOST_OF_A_FINDING:  # cut after the last sentence that fits, else after the last list item
-        end, comma = (text.rfind(stop, 0, MOST_OF_A_FINDING) for stop in (". ", ", "))
-        part = f"{text[:comma]}, …" if comma > 0 else cut(text, MOST_OF_A_FINDING)
-        text = text[: end + 1] if end > 0 else part
-    cure = escape(cut(group.cure, MOST_OF_A_FINDING))
-    shown = f" For example: {escape(cut(_example_text(example), MOST_OF_A_FINDING))}" if example else ""
-    return f"• *{WORDS[group.severity].capitalize()}*: {escape(text)}{others}{shown} {cure}"
+        sentences.append(f"{pluralize(group.rows - 1, 'more row')} {have} the same problem.")
+    if example:
+        sentences.append(f"For example: {escape(cut(_example_text(example), MOST_OF_A_FINDING))}")
+    sentences.append(escape(cut(group.cure, MOST_OF_A_FINDING)))
+    return f"• *{WORDS[group.severity].capitalize()}*: {' '.join(sentences)}"
+
+
+def _shortened(text: str) -> str:
+    """The text up to the last sentence that fits, else up to the last item of a list."""
+    if len(text) <= MOST_OF_A_FINDING:
+        return text
+    stop = text.rfind(". ", 0, MOST_OF_A_FINDING)
+    if stop > 0:
+        return text[: stop + 1]
+    comma = text.rfind(", ", 0, MOST_OF_A_FINDING)
+    if comma > 0:
+        return f"{text[:comma]}, …"
+    return cut(text, MOST_OF_A_FINDING)
 
 
 def _example_text(group: Group) -> str:
@@ -525,11 +568,14 @@ def _example_text(group: Group) -> str:
 
 def _found(report: Report) -> str:
     text = counts_text(report.findings)
-    return f"Found: {text}." if text else "Nothing wrong was found."
+    if not text:
+        return "Nothing wrong was found."
+    return f"Found: {text}."
 
 
 def _line(entry: DatasetEntry) -> str:
-    dataset, report = entry.dataset, entry.report
+    dataset = entry.dataset
+    report = entry.report
     name = f"• {code(dataset.name)} version {dataset.version}"
     if report:
         rows = f"{pluralize(report.rows, 'row')}{_of_rows(report)}"

@@ -87,10 +87,13 @@ def count_by_severity(findings: Sequence[Finding]) -> Mapping[Severity, int]:
 
 def counts_text(findings: Sequence[Finding]) -> str:
     """'3 problems to fix, 1 worth a look'; '' if nothing was found."""
-    return ", ".join(
-        f"{pluralize(count, 'problem')} to fix" if severity == "blocks" else f"{count:,} {WORDS[severity]}"
-        for severity, count in count_by_severity(findings).items()
-    )
+    counts = []
+    for severity, count in count_by_severity(findings).items():
+        if severity == "blocks":
+            counts.append(f"{pluralize(count, 'problem')} to fix")
+        else:
+            counts.append(f"{count:,} {WORDS[severity]}")
+    return ", ".join(counts)
 
 
 def need_file(findings: Sequence[Finding]) -> bool:
@@ -111,7 +114,9 @@ def line_ranges(lines: Iterable[int]) -> str:
             runs.append([line, line])
     text = ", ".join(_range_text(first, last) for first, last in runs)
     is_one = len(runs) == 1 and runs[0][0] == runs[0][1]
-    return f"{'line' if is_one else 'lines'} {text}"
+    if is_one:
+        return f"line {text}"
+    return f"lines {text}"
 
 
 def part_sentence(part: Part, most: int | None = None) -> str:
@@ -119,8 +124,10 @@ def part_sentence(part: Part, most: int | None = None) -> str:
     the first `most` lines."""
     if not part.lines:
         return part.text
-    each = "each of " if len(part.lines) > 1 else ""
-    return f"{each}{_first_lines(part.lines, most)} {part.text}"
+    lines = _first_lines(part.lines, most)
+    if len(part.lines) > 1:
+        return f"each of {lines} {part.text}"
+    return f"{lines} {part.text}"
 
 
 def _first_lines(lines: Sequence[int], most: int | None) -> str:
@@ -136,18 +143,24 @@ def file_title(stem: str, dataset: str) -> str:
 
 def duplicate_cost_text(waste: DuplicateCost) -> str:
     text = f"{waste.tokens:,} tokens per epoch are copies"
-    return text if waste.usd is None else f"{text}, {usd(waste.usd)} on {waste.target}"
+    if waste.usd is None:
+        return text
+    return f"{text}, {usd(waste.usd)} on {waste.target}"
 
 
 def _group(same: Sequence[Finding]) -> Group:
     lines_by_text: dict[str, list[int]] = {}
     for finding in same:
-        text, lines = finding.message, [] if finding.line is None else [finding.line]
-        if finding.line is not None:
-            text = text.removeprefix(f"Line {finding.line} ").removesuffix(".")
-        lines_by_text.setdefault(text, []).extend(lines)
+        if finding.line is None:
+            lines_by_text.setdefault(finding.message, [])
+        else:
+            text = finding.message.removeprefix(f"Line {finding.line} ").removesuffix(".")
+            lines_by_text.setdefault(text, []).append(finding.line)
     listed = len({finding.line for finding in same if finding.line})
-    unlisted = sum(finding.count for finding in same if not finding.line) if listed else 0
+    unlisted = 0
+    if listed:
+        # A finding without a line counts those beyond the listed ones; alone, it concerns the whole file.
+        unlisted = sum(finding.count for finding in same if not finding.line)
     first = same[0]
     parts = tuple(Part(text, tuple(lines)) for text, lines in lines_by_text.items())
     return Group(first.code, first.severity, first.cure, parts, listed + unlisted)
@@ -156,7 +169,9 @@ def _group(same: Sequence[Finding]) -> Group:
 def _range_text(first: int, last: int) -> str:
     if first == last:
         return str(first)
-    return f"{first}, {last}" if last == first + 1 else f"{first}–{last}"
+    if last == first + 1:
+        return f"{first}, {last}"
+    return f"{first}–{last}"
 
 
 def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS) -> list[CardBlock]:
@@ -172,14 +187,20 @@ def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS)
 
 
 def _lines(group: Group, most: int | None) -> list[str]:
-    rows = f", {group.rows:,} rows" if group.rows > 1 else ""
-    shown = group.parts if most is None or len(group.parts) <= most + 1 else group.parts[:most]
-    rest = [line for part in group.parts[len(shown) :] for line in part.lines]
-    tail = [part.text for part in group.parts[len(shown) :] if not part.lines]
-    lines = [part_sentence(part, LISTED_REST if most else None) for part in shown]
+    title = group.title
+    if group.rows > 1:
+        title += f", {group.rows:,} rows"
+    shown = group.parts
+    # A single part more is shown: a line that counts it would be as long.
+    if most is not None and len(group.parts) > most + 1:
+        shown = group.parts[:most]
+    hidden = group.parts[len(shown) :]
+    sentences = [part_sentence(part, LISTED_REST if most else None) for part in shown]
+    rest = [line for part in hidden for line in part.lines]
     if rest:
-        lines.append(f"and similarly {_first_lines(rest, LISTED_REST)}")
-    return [f"  {group.title}{rows}", *(f"    {name}" for name in [*lines, *tail]), f"    → {group.cure}"]
+        sentences.append(f"and similarly {_first_lines(rest, LISTED_REST)}")
+    sentences += [part.text for part in hidden if not part.lines]
+    return [f"  {title}", *(f"    {text}" for text in sentences), f"    → {group.cure}"]
 
 
 def can_be_cleaned(report: Report) -> bool:
@@ -254,10 +275,14 @@ def left_out_lines(cleaned: CleanedFile) -> list[str]:
 
 
 def _reason(reason: LeftOutRows) -> str:
+    words = describe_code(reason.code)
+    if reason.code == "overlap":
+        words = "same question as a held-out row"
+    line = f"• {reason.count:,} × {words}: {line_ranges(reason.lines)}"
     more = reason.count - len(reason.lines)
-    rest = f" and {more:,} more" if more > 0 else ""
-    words = "same question as a held-out row" if reason.code == "overlap" else describe_code(reason.code)
-    return f"• {reason.count:,} × {words}: {line_ranges(reason.lines)}{rest}"
+    if more > 0:
+        line += f" and {more:,} more"
+    return line
 
 
 def _formulas(cleaned: CleanedFile) -> list[str]:
@@ -274,8 +299,9 @@ def _contradictions(cleaned: CleanedFile) -> list[str]:
     if not cleaned.contradicting:
         return []
     pairs = ", ".join(f"{pair.earlier} and {pair.later}" for pair in cleaned.contradictions[:SHOWN_PAIRS])
-    more = ", …" if cleaned.contradicting > SHOWN_PAIRS else ""
+    if cleaned.contradicting > SHOWN_PAIRS:
+        pairs += ", …"
     return [
         f"Not removed, since only you can decide: {pluralize(cleaned.contradicting, 'line')} with different answers to "
-        f"the same question (lines {pairs}{more})."
+        f"the same question (lines {pairs})."
     ]

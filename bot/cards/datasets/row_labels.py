@@ -32,9 +32,11 @@ from bot.rules.judge_agreement import MIN_LABELS
 from bot.values.row_labels import USUAL_ROWS, BatchOutcome
 from storage.records import Dataset, Labelling, LabellingRow
 
-LABEL_DOUBTED, LABEL_ROWS = "label_doubted", "label_rows"
+LABEL_DOUBTED = "label_doubted"
+LABEL_ROWS = "label_rows"
 LABEL_UNLABELLED = "label_unlabelled"
-MAKE_VERSION, DISCARD = "labels_done", "labels_discard"
+MAKE_VERSION = "labels_done"
+DISCARD = "labels_discard"
 KEEP, CHANGE, CHOOSE, DROP = "label_keep", "label_change", "label_choose", "label_drop"
 ANSWERS = (KEEP, CHANGE, CHOOSE, DROP)
 FORM = "label_form"
@@ -183,7 +185,8 @@ def no_new_rows(filename: str, sensitive: int = 0) -> str:
 def row_form(shown: RowToLabel) -> Block:
     """Shows a row with buttons to keep its label, to take the label of similar rows, or to drop it, and a list of all
     other labels."""
-    row, key = shown.row, f"{shown.row.labelling_id} {shown.row.place}"
+    row = shown.row
+    key = f"{row.labelling_id} {row.place}"
     progress = f"{shown.done:,} of {pluralize(shown.of, 'row')} answered. Each answer is saved at once."
     blocks: list[CardBlock | Block] = [
         Text(quote(row.text, LONGEST_TEXT)),

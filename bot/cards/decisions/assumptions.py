@@ -90,7 +90,8 @@ def _output(inputs: Inputs) -> Assumption:
     usage, tuned = inputs.usage, inputs.tuned_tokens or inputs.usage.tuned
     ratio = Decimal(usage.output) / usage.prompt_before
     today, after = Decimal(usage.output) / usage.requests, Decimal(tuned.output) / tuned.requests
-    value, why = f"{1000 * ratio:,.0f} output tokens per 1,000 of input", "assumed to be as long once tuned"
+    value = f"{1000 * ratio:,.0f} output tokens per 1,000 of input"
+    why = "assumed to be as long once tuned"
     if f"{today:.3g}" != f"{after:.3g}":
         value += f"; {today:.3g} a request today, {after:.3g} once tuned"
         why = "with each model's own answer length"
@@ -221,7 +222,8 @@ def _is_hosted(inputs: Inputs) -> bool:
 
 
 def _hosting(inputs: Inputs) -> Assumption | None:
-    hourly, traffic = inputs.tuned.usd_per_hour, inputs.traffic
+    hourly = inputs.tuned.usd_per_hour
+    traffic = inputs.traffic
     capacity = inputs.tuned.capacity
     is_given = capacity is not None and capacity.basis == "given"
     if hourly and inputs.tuned.idle_window_s is not None:

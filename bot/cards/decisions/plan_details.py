@@ -80,7 +80,8 @@ def _unusual_settings(plan: Plan) -> str:
 
 
 def _rows(plan: Plan) -> str:
-    swept, stop = plan.swept, plan.stopping
+    swept = plan.swept
+    stop = plan.stopping
     if swept is not None:
         return (
             f"{swept.n_fitted:,} to train on, {swept.n_validation:,} training rows to choose the best trial, "

@@ -27,7 +27,8 @@ from bot.cards.datasets.row_labels import KINDS
 from storage.records import Dataset, Labelling, LabellingRow
 from trainers.evaluation.results import Rung
 
-FORM, CONTRADICTIONS = "distil_form", "contradictions"
+FORM = "distil_form"
+CONTRADICTIONS = "contradictions"
 SHOWN = 20
 
 
@@ -71,7 +72,8 @@ def done_card(
     pairs = []
     if labelling.left_out:
         pairs.append(("Left out", pluralize(labelling.left_out, "row")))
-    compared, differ = contradictions.compared, len(contradictions.rows)
+    compared = contradictions.compared
+    differ = len(contradictions.rows)
     if compared:
         agrees = f"on {compared - differ:,} of {pluralize(compared, 'question')} labelled by both"
         pairs.append(("Agrees with people", agrees))

@@ -30,7 +30,8 @@ from bot.rules.judge_agreement import (
     JudgeStep,
 )
 
-CHECK_JUDGE_WORDS, REPLACE_JUDGE_WORDS = "Check the judge", "Choose another judge"
+CHECK_JUDGE_WORDS = "Check the judge"
+REPLACE_JUDGE_WORDS = "Choose another judge"
 ACCEPT, REJECT, UNSURE = "accept_answer", "reject_answer", "unsure_about_answer"
 Verdict = Literal["yes", "no", "unsure"]
 VERDICTS: dict[str, Verdict] = {ACCEPT: "yes", REJECT: "no", UNSURE: "unsure"}

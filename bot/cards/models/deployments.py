@@ -232,7 +232,8 @@ def _reason(record: DeploymentRecord) -> str:
 
 
 def _buttons(summary: DeploymentSummary) -> list[CardBlock]:
-    record, number = summary.record, str(summary.record.id)
+    record = summary.record
+    number = str(record.id)
     price = an_hour(record.micros_per_hour)
     buttons: list[Block] = []
     if record.state in ("starting", "ready"):

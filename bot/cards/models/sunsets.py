@@ -9,16 +9,13 @@ from decimal import Decimal
 
 from bot.cards.common.blocks import (
     Block,
-    Facts,
-    Lines,
     Message,
-    Note,
     Table,
     Text,
-    actions,
     button,
     escape,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.words import about_usd, at_most, pluralize, shorten
 from bot.cards.datasets import datasets
 from bot.cards.decisions.estimate_details import EstimateSummary
@@ -56,23 +53,21 @@ class Sunset:
 
 def card(sunset: Sunset) -> Message:
     """The end date, the costs, and a button that plans a training elsewhere for approval."""
-    headline = _headline(sunset)
     subject = escape(_subject(sunset.use))
-    facts = [(escape(name), escape(value)) for name, value in _facts(sunset)]
-    return Message.titled(
-        headline,
-        Note(subject),
-        Facts(facts) if facts else None,
-        Text(_next(sunset)),
-        actions(*_buttons(sunset)),
-        notice=subject,
-    )
+    parts = Parts()
+    parts.note(subject)
+    parts.facts([(escape(name), escape(value)) for name, value in _facts(sunset)])
+    parts.text(_next(sunset))
+    parts.buttons(*_buttons(sunset))
+    return parts.titled(_headline(sunset), notice=subject)
 
 
 def line(use: ModelUse, today: date) -> str:
     """A model's end in a list."""
-    then = f", then {use.successor}" if use.successor else ""
-    return f"• {escape(shorten(use.model, 60))}, {_role(use)}: {_when(use, today)}{escape(then)}"
+    text = f"• {escape(shorten(use.model, 60))}, {_role(use)}: {_when(use, today)}"
+    if use.successor:
+        text += f", then {escape(use.successor)}"
+    return text
 
 
 def listing(uses: Sequence[ModelUse], today: date) -> Message:
@@ -81,22 +76,23 @@ def listing(uses: Sequence[ModelUse], today: date) -> Message:
         return Message("No models are configured", (Text("No models are in use or configured yet."),))
     ordered = sorted(uses, key=lambda use: (use.ends or date.max, use.model, use.dataset))
     rows = [
-        ("Model", "used", "ends", "then", "source"),
-        *(
-            (
-                shorten(use.model, 40),
-                f"{KINDS[use.kind]} {use.dataset}".strip(),
-                f"{use.ends}" if use.ends else "–",
-                use.successor or "–",
-                use.said_by or "not listed",
-            )
-            for use in ordered
-        ),
+        (
+            shorten(use.model, 40),
+            f"{KINDS[use.kind]} {use.dataset}".strip(),
+            str(use.ends or "–"),
+            use.successor or "–",
+            use.said_by or "not listed",
+        )
+        for use in ordered
     ]
     with_an_end = [use for use in uses if use.ends]
     title = f"{len(with_an_end):,} of {pluralize(len(uses), 'model')} have a known end date"
-    soon = [line(use, today) for use in ending_soon((use for use in uses if use.dataset), today)]
-    return Message.titled(title, Lines(soon) if soon else None, Table(rows, "Ends of models"))
+    in_use = [use for use in uses if use.dataset]
+
+    parts = Parts()
+    parts.lines([line(use, today) for use in ending_soon(in_use, today)])
+    parts.add(Table([("Model", "used", "ends", "then", "source"), *rows], "Ends of models"))
+    return parts.titled(title)
 
 
 def _headline(sunset: Sunset) -> str:
@@ -117,7 +113,8 @@ def _when(use: ModelUse, today: date) -> str:
 
 def _role(use: ModelUse) -> str:
     """How the model is used, as mrkdwn: 'prompted today for tickets'."""
-    name, dataset = escape(use.name or ""), escape(use.dataset)
+    name = escape(use.name or "")
+    dataset = escape(use.dataset)
     match use.kind:
         case "in use":
             return f"the base of {name}, in use for {dataset}"
@@ -136,20 +133,24 @@ def _subject(use: ModelUse) -> str:
             text = f"{name[:1].upper()}{name[1:]} on {use.dataset} plans to train it"
         case _:
             text = f"Today's model for {use.dataset}"
-    return f"{text}. Source: {use.said_by}" if use.said_by else f"{text}."
+    if use.said_by:
+        return f"{text}. Source: {use.said_by}"
+    return f"{text}."
 
 
 def _facts(sunset: Sunset) -> list[tuple[str, str]]:
     """The monthly costs, from the last estimate."""
-    use, estimate = sunset.use, sunset.retuned.estimate if sunset.retuned else None
+    use = sunset.use
+    estimate = sunset.retuned.estimate if sunset.retuned else None
     pairs = []
     if sunset.costs_usd is not None:
         pairs.append(("Current cost", about_usd(sunset.costs_usd, per="a month")))
     if use.kind != "today's" and estimate:
         pairs.append(("Prompted model instead", about_usd(estimate.monthly_before.total, per="a month")))
     elif use.successor:
-        usd = sunset.successor_usd
-        with_it = about_usd(usd, per="a month") if usd is not None else "monthly cost unknown"
+        with_it = "monthly cost unknown"
+        if sunset.successor_usd is not None:
+            with_it = about_usd(sunset.successor_usd, per="a month")
         pairs.append((f"Its successor, {shorten(use.successor, 30)}", with_it))
     if sunset.target and sunset.retuned:
         pairs.append((f"Retrained on {shorten(sunset.target, 40)}", _cost(sunset.retuned)))
@@ -157,15 +158,21 @@ def _facts(sunset: Sunset) -> list[tuple[str, str]]:
 
 
 def _cost(retuned: EstimateSummary) -> str:
-    training, estimate = retuned.training, retuned.estimate
-    once = "training price unknown"
-    if training:
-        once = f"{at_most(to_micros(training.usd.high))} once" if training.usd.high else "free to train"
-    if estimate is None:
+    training = retuned.training
+    is_free_to_train = training is not None and not training.usd.high
+    if training is None:
+        once = "training price unknown"
+    elif is_free_to_train:
+        once = "free to train"
+    else:
+        once = f"{at_most(to_micros(training.usd.high))} once"
+
+    if retuned.estimate is None:
         return once
-    monthly = estimate.monthly_after.total
-    is_free = not monthly and training is not None and not training.usd.high
-    return "no charge" if is_free else f"{about_usd(monthly, per='a month')}; {once}"
+    monthly = retuned.estimate.monthly_after.total
+    if not monthly and is_free_to_train:
+        return "no charge"
+    return f"{about_usd(monthly, per='a month')}; {once}"
 
 
 def _next(sunset: Sunset) -> str:
@@ -188,10 +195,11 @@ def _next(sunset: Sunset) -> str:
 
 
 def _is_successor_cheaper(sunset: Sunset) -> bool:
-    estimate, usd = sunset.retuned.estimate if sunset.retuned else None, sunset.successor_usd
-    if sunset.use.successor is None or estimate is None or usd is None:
+    if sunset.use.successor is None or sunset.successor_usd is None:
         return False
-    return usd < estimate.monthly_after.total
+    if sunset.retuned is None or sunset.retuned.estimate is None:
+        return False
+    return sunset.successor_usd < sunset.retuned.estimate.monthly_after.total
 
 
 def _buttons(sunset: Sunset) -> list[Block]:
@@ -207,4 +215,6 @@ def _buttons(sunset: Sunset) -> list[Block]:
 
 
 def _retune(retuned: EstimateSummary) -> str:
-    return "Retrain anyway" if retuned.verdict.kind == "no_go" else "Retrain elsewhere"
+    if retuned.verdict.kind == "no_go":
+        return "Retrain anyway"
+    return "Retrain elsewhere"

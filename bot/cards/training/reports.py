@@ -225,7 +225,8 @@ def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:
 
 
 def _pictures(plots: Sequence[Path], plan: Plan, stems: Sequence[str]) -> list[Picture]:
-    by_stem, pictures = {path.stem: path for path in plots}, []
+    by_stem = {path.stem: path for path in plots}
+    pictures = []
     for stem in stems:
         if stem == "ladder":
             alt = evaluation_results.alt_text(plan.dataset)

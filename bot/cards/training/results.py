@@ -53,7 +53,8 @@ from storage.records import Run
 from trainers.evaluation.results import Rung, Standing
 from trainers.money import from_micros
 
-DETAILS, MEASURE = "run_details", "measure_after_run"
+DETAILS = "run_details"
+MEASURE = "measure_after_run"
 STANDS: Mapping[Standing, str] = {
     "meets": "meets {bar}",
     "misses": "below {bar}",
@@ -248,7 +249,8 @@ def saving_text(plan: Plan, result: RunResult) -> str:
 
 def _is_usable(result: RunResult) -> bool:
     """True if it meets the bar, the verdict is not against it, and the prompted base model is not as good."""
-    ladder, advice = result.ladder, result.advice
+    ladder = result.ladder
+    advice = result.advice
     if ladder is None or not ladder.rung("tuned") or (advice and advice.kind == "no_go"):
         return False
     if _is_judge_distrusted(result):
@@ -260,7 +262,8 @@ def _is_usable(result: RunResult) -> bool:
 
 def _back(plan: Plan, result: RunResult, saved: int) -> str:
     """When the cost is paid back; '' for an older plan without the cost of staff time and labels."""
-    advised, foreseen = plan.advised, plan.predicted
+    advised = plan.advised
+    foreseen = plan.predicted
     if advised is None or foreseen is None:
         return ""
     spent = result.actual_micros + advised.people_micros + advised.labels_micros
