@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from bot.cards.common import freeze
-from bot.cards.common.blocks import CardBlock, Headline, Lines, Listing, Message, Note, Text, escape
+from bot.cards.common.blocks import Headline, Listing, Message, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message, unchecked_notes, unchecked_text
 from bot.cards.common.words import pluralize, shorten
 from bot.cards.evidence import evaluation_results, evaluations, learning_curves, sealed_rows
@@ -79,8 +80,7 @@ class Status:
 
 def card(status: Status) -> Message:
     lines = [*map(runs.list_entry, status.runs), *map(evaluation_entry, status.measurements)]
-    frozen = [Text(freeze.status_line(status.freeze, status.against))] if status.freeze else []
-    others = frozen or status.in_use.total or status.ending or status.deployments
+    others = status.freeze or status.in_use.total or status.ending or status.deployments
     is_empty = not lines and not status.latest and not others
     if is_empty and status.unchecked:
         return text_message(unchecked_text(status.unchecked))
@@ -90,23 +90,29 @@ def card(status: Status) -> Message:
             "`/finetune start DATASET` starts a run."
         )
     title = _title(status)
-    blocks: list[CardBlock] = [Headline(title), *frozen]
-    if lines:
-        blocks.append(Lines(lines))
+    parts = Parts([Headline(title)])
+    if status.freeze:
+        parts.text(freeze.status_line(status.freeze, status.against))
+    parts.lines(lines)
     if status.deployments:
-        blocks += [Text("*Billed by the hour*"), Lines([*map(deployments.line, status.deployments)])]
+        parts.text("*Billed by the hour*")
+        parts.lines([deployments.line(summary) for summary in status.deployments])
     if status.in_use.total:
-        blocks += [Text("*Models in use*"), models.in_use_lines(status.in_use)]
+        parts.text("*Models in use*")
+        parts.add(models.in_use_lines(status.in_use))
     if status.ending:
         ends = [sunsets.line(use, status.today) for use in status.ending[:SHOWN_ENDS]]
         hidden = len(status.ending) - len(ends)
-        more = [f"• and {hidden:,} more: `finetune sunsets` lists all"] if hidden else []
-        blocks += [Text("*Models that end soon*"), Lines([*ends, *more])]
+        if hidden:
+            ends.append(f"• and {hidden:,} more: `finetune sunsets` lists all")
+        parts.text("*Models that end soon*")
+        parts.lines(ends)
     if status.latest:
-        blocks += [Text("*Latest results*"), Lines([*map(list_entry, status.latest)])]
-    blocks += unchecked_notes(status.unchecked)
-    blocks.append(Note("`/finetune results 7` shows a run, `/finetune results m3` a measurement."))
-    return Message(title, tuple(blocks))
+        parts.text("*Latest results*")
+        parts.lines([list_entry(summary) for summary in status.latest])
+    parts.add(*unchecked_notes(status.unchecked))
+    parts.note("`/finetune results 7` shows a run, `/finetune results m3` a measurement.")
+    return Message(title, tuple(parts))
 
 
 def _title(status: Status) -> str:
@@ -117,11 +123,15 @@ def _title(status: Status) -> str:
         counts.append(pluralize(len(status.measurements), "measurement"))
     if counts:
         return f"Open: {' and '.join(counts)}"
-    return "No open runs" if status.deployments else "Nothing is running"
+    if status.deployments:
+        return "No open runs"
+    return "Nothing is running"
 
 
 def list_entry(summary: RunSummary | EvaluationSummary) -> str:
-    return runs.list_entry(summary) if isinstance(summary, RunSummary) else evaluation_entry(summary)
+    if isinstance(summary, RunSummary):
+        return runs.list_entry(summary)
+    return evaluation_entry(summary)
 
 
 def evaluation_entry(summary: EvaluationSummary) -> str:

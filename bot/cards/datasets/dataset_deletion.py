@@ -41,7 +41,9 @@ class DeletionScope:
     def with_it(self) -> str:
         counts = {"version": len(self.versions), "run": self.runs, "measurement": self.measurements}
         *others, last = [pluralize(count, what) for what, count in counts.items() if count]
-        return f"{', '.join(others)} and {last}" if others else last
+        if not others:
+            return last
+        return f"{', '.join(others)} and {last}"
 
 
 def deletion_form(scope: DeletionScope, private: str) -> Block:
@@ -108,18 +110,19 @@ def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: in
 
 
 def rows_deleted_notice(before: int, rows: int, held: int) -> Message:
+    were = "was" if rows == 1 else "were"
     text = (
-        f"{pluralize(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} deleted in the terminal. "
-        "This version has the other rows, with new line numbers."
+        f"{pluralize(rows, 'row')} of version {before} {were} deleted in the terminal. This version has the other "
+        "rows, with new line numbers."
     )
-    return text_message(f"{text} {_held_text(held) if held else 'The held-out rows are the same.'}")
+    if held:
+        return text_message(f"{text} {_held_text(held)}")
+    return text_message(f"{text} The held-out rows are the same.")
 
 
 def _held_text(held: int) -> str:
-    return (
-        f"{pluralize(held, 'held-out row')} {'is' if held == 1 else 'are'} among them, so earlier results can't be "
-        "compared with new ones."
-    )
+    are = "is" if held == 1 else "are"
+    return f"{pluralize(held, 'held-out row')} {are} among them, so earlier results can't be compared with new ones."
 
 
 def deletion_metadata(command: Delete, channel: str) -> str:
@@ -128,14 +131,16 @@ def deletion_metadata(command: Delete, channel: str) -> str:
 
 
 def deleted_card(scope: DeletionScope, by: str, left: Sequence[str], nights: int) -> Message:
-    backups = (
-        f" Older nightly backups contain it for up to {pluralize(nights, 'night')} more." if nights else ""
-    )
-    rest = "\nNot deleted:" + "".join(f"\n• {escape(item)}" for item in left) if left else ""
-    return text_message(
+    text = (
         f"{code(scope.title)} was deleted, as {by} asked: {scope.with_it}. Messages posted in Slack and copies of "
-        f"backups stay until somebody deletes them.{backups}{rest}"
+        "backups stay until somebody deletes them."
     )
+    if nights:
+        text += f" Older nightly backups contain it for up to {pluralize(nights, 'night')} more."
+    if left:
+        items = [f"• {escape(item)}" for item in left]
+        text = "\n".join([text, "Not deleted:", *items])
+    return text_message(text)
 
 
 def not_deleted_card(dataset: str, why: str) -> Message:

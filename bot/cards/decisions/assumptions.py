@@ -87,9 +87,11 @@ def _volume(inputs: Inputs, volume: MonthlyVolume) -> Assumption:
 
 
 def _output(inputs: Inputs) -> Assumption:
-    usage, tuned = inputs.usage, inputs.tuned_tokens or inputs.usage.tuned
+    usage = inputs.usage
+    tuned = inputs.tuned_tokens or usage.tuned
     ratio = Decimal(usage.output) / usage.prompt_before
-    today, after = Decimal(usage.output) / usage.requests, Decimal(tuned.output) / tuned.requests
+    today = Decimal(usage.output) / usage.requests
+    after = Decimal(tuned.output) / tuned.requests
     value = f"{1000 * ratio:,.0f} output tokens per 1,000 of input"
     why = "assumed to be as long once tuned"
     if f"{today:.3g}" != f"{after:.3g}":
@@ -103,8 +105,10 @@ def _output(inputs: Inputs) -> Assumption:
 
 
 def _prompt(inputs: Inputs) -> Assumption:
-    usage, tuned = inputs.usage, inputs.tuned_tokens or inputs.usage.tuned
-    before, after = Decimal(usage.prompt_before) / usage.requests, Decimal(tuned.prompt) / tuned.requests
+    usage = inputs.usage
+    tuned = inputs.tuned_tokens or usage.tuned
+    before = Decimal(usage.prompt_before) / usage.requests
+    after = Decimal(tuned.prompt) / tuned.requests
     if before == after:
         return Assumption(
             "prompt",
@@ -127,7 +131,9 @@ def _price(name: str, rates: Rates) -> Assumption:
     if rates.usd_per_hour:
         value += f", {usd(rates.usd_per_hour)} an hour"
     why = f"From {rates.said_by}. A price in your finetune.toml overrides it."
-    return Assumption(name, value, f"{why} {rates.note}" if rates.note else why)
+    if rates.note:
+        why = f"{why} {rates.note}"
+    return Assumption(name, value, why)
 
 
 def _alternative(inputs: Inputs) -> Assumption:
@@ -235,9 +241,11 @@ def _hosting(inputs: Inputs) -> Assumption | None:
         )
     elif hourly:
         value = f"{usd(hourly)} an hour for {traffic.hosting_hours:.0f} hours a month"
-        machine, setting = "A running machine", "usd_per_hour"
+        machine = "A running machine"
+        setting = "usd_per_hour"
         if _is_hosted(inputs):
-            machine, setting = "The vendor's machine", "serving_usd_per_hour"
+            machine = "The vendor's machine"
+            setting = "serving_usd_per_hour"
         why = (
             f"{machine} costs the same whether it is used or not. Change {setting} of the model in "
             "finetune.toml, and the hours with --hosting-hours."

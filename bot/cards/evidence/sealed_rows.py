@@ -7,17 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from bot.cards.common.blocks import (
-    CardBlock,
-    Facts,
-    Lines,
     Message,
-    Note,
-    Text,
-    actions,
     button,
     code,
     escape,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import bar_share, long_name, opened_before, quality
 from bot.cards.common.judge_agreement import bias_warning, judged_models, max_judge_questions
 from bot.cards.common.plan_money import budget_left
@@ -52,44 +47,46 @@ def request_card(
     headline = (
         f"Open the {rows} of {shorten(plan.title)}, {times}, to decide on {shorten(test.model, 40)}, {price}?"
     )
-    warning = bias_warning(plan.judge, judged_models(plan))
-    card: list[CardBlock] = [
-        Text(_consequence(test)),
-        Facts(_facts(plan, progress, budget)),
-        Lines([f"• {escape(text)}" for text in _asked(plan, test)]),
-    ]
+    parts = Parts()
+    parts.text(_consequence(test))
+    parts.facts(_facts(plan, progress, budget))
+    parts.lines([f"• {escape(text)}" for text in _asked(plan, test)])
     if test.opened:
-        card.append(Note(f"⚠ {opened_before(test.opened)}"))
+        parts.note(f"⚠ {opened_before(test.opened)}")
+    warning = bias_warning(plan.judge, judged_models(plan))
     if warning:
-        card.append(Note(f"⚠ {escape(warning)}"))
-    return Message.titled(
-        headline,
-        *card,
-        actions(measure_button(measurement, plan, progress), button("Cancel", CANCEL, str(measurement.id))),
-        Note(
-            f"Measurement m{measurement.id}, requested by <@{measurement.requested_by}>. Only people who may deploy "
-            f"models can open the rows. {EXPIRY}"
-        ),
+        parts.note(f"⚠ {escape(warning)}")
+    parts.buttons(
+        measure_button(measurement, plan, progress),
+        button("Cancel", CANCEL, str(measurement.id)),
     )
+    parts.note(
+        f"Measurement m{measurement.id}, requested by <@{measurement.requested_by}>. Only people who may deploy "
+        f"models can open the rows. {EXPIRY}"
+    )
+    return parts.titled(headline)
 
 
 def result_card(ladder: Ladder, number: int, test: SealedTest, outcome: SealedOutcome | None) -> Message:
     """The decision, then the scores that it rests on. `outcome` is None if an older version of the bot decided."""
     named = name_models(ladder, test)
     rung = next((each for each in named.rungs if each.arm.model == test.model), None)
-    version = f" version {ladder.version}" if ladder.version > 1 else ""
-    rows = pluralize(ladder.n, "sealed row")
-    card: list[CardBlock] = [
-        Note(f"Measurement m{number}: {escape(shorten(ladder.dataset))}{version}, {rows}, now opened"),
-        replace(table(named, named.rungs, "sealed row"), otherwise=(narrow_table(named, named.rungs),)),
-    ]
+    dataset = escape(shorten(ladder.dataset))
+    if ladder.version > 1:
+        dataset += f" version {ladder.version}"
+
+    parts = Parts()
+    parts.note(f"Measurement m{number}: {dataset}, {pluralize(ladder.n, 'sealed row')}, now opened")
+    wide = table(named, named.rungs, "sealed row")
+    parts.add(replace(wide, otherwise=(narrow_table(named, named.rungs),)))
     if outcome and outcome.why:
-        card.append(Text(outcome.why))
-    card.append(Text(f"*Next*: {_next_step(ladder, test, outcome)}"))
-    steps = [button("Details", DETAILS, str(number))]
+        parts.text(outcome.why)
+    parts.text(f"*Next*: {_next_step(ladder, test, outcome)}")
+    buttons = [button("Details", DETAILS, str(number))]
     if outcome and not outcome.is_deployed:
-        steps = [button("Upload more rows", UPLOAD_AGAIN, ladder.dataset, style="primary"), *steps]
-    return Message.titled(_headline(test.model, rung, ladder, outcome), *card, actions(*steps))
+        buttons.insert(0, button("Upload more rows", UPLOAD_AGAIN, ladder.dataset, style="primary"))
+    parts.buttons(*buttons)
+    return parts.titled(_headline(test.model, rung, ladder, outcome))
 
 
 def headline(ladder: Ladder, test: SealedTest, outcome: SealedOutcome | None) -> str:
@@ -141,10 +138,12 @@ def _next_step(ladder: Ladder, test: SealedTest, outcome: SealedOutcome | None) 
 
 
 def _consequence(test: SealedTest) -> str:
-    instead = f" in place of {code(test.used)}" if test.used else ""
+    deployed = "deployed"
+    if test.used:
+        deployed = f"deployed in place of {code(test.used)}"
     return (
-        f"*If {code(test.model)} passes, it is deployed{instead} at once.* If not, nothing changes. Opened rows can't "
-        "be sealed again: from the next version on, they are held-out rows like the others."
+        f"*If {code(test.model)} passes, it is {deployed} at once.* If not, nothing changes. Opened rows can't be "
+        "sealed again: from the next version on, they are held-out rows like the others."
     )
 
 
@@ -176,5 +175,7 @@ def _role(candidate: Candidate, test: SealedTest) -> str:
         return f"{shorten(name, 60)}: the model to decide on"
     if name and name == test.used:
         return f"{shorten(name, 60)}: the model in use"
-    on = f" on {shorten(name, 60)}" if name else ""
-    return f"{long_name(candidate)}{on}: what it is compared with"
+    other = long_name(candidate)
+    if name:
+        other += f" on {shorten(name, 60)}"
+    return f"{other}: what it is compared with"

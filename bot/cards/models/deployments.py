@@ -11,9 +11,7 @@ from bot.cards.common.blocks import (
     CardBlock,
     Facts,
     Headline,
-    Lines,
     Message,
-    Note,
     Text,
     actions,
     button,
@@ -21,6 +19,7 @@ from bot.cards.common.blocks import (
     confirm,
     escape,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message
 from bot.cards.common.plan_money import an_hour
 from bot.cards.common.words import capitalize, charge, duration, money, pluralize, shorten, utc_time
@@ -78,23 +77,29 @@ class DeploymentSummary:
 def card(summary: DeploymentSummary) -> Message:
     record = summary.record
     headline = f"{shorten(record.model)} {STATES[record.state]} at {summary.title}"
-    is_ending = record.state in ("stopping", "stopped") and record.reason is not None
-    why = [Text(f"{capitalize(_reason(record))}.")] if is_ending else []
-    detail = [Note(escape(record.detail))] if record.detail else []
-    return Message(
-        f"{escape(headline)}, {charge(record.micros)} {'in total' if record.state == 'stopped' else 'so far'}",
-        (Headline(headline), Facts(_facts(summary)), *why, *detail, *_buttons(summary)),
-    )
+    parts = Parts([Headline(headline), Facts(_facts(summary))])
+    if record.state in ("stopping", "stopped") and record.reason is not None:
+        parts.text(f"{capitalize(_reason(record))}.")
+    if record.detail:
+        parts.note(escape(record.detail))
+    parts.add(*_buttons(summary))
+
+    cost = f"{charge(record.micros)} so far"
+    if record.state == "stopped":
+        cost = f"{charge(record.micros)} in total"
+    return Message(f"{escape(headline)}, {cost}", tuple(parts))
 
 
 def line(summary: DeploymentSummary) -> str:
     """A line in status and Home."""
     record = summary.record
-    keeper = f", kept by <@{record.kept_by}>" if record.kept_by else ""
-    return (
+    text = (
         f"• *{escape(shorten(record.model))}* {STATES[record.state]} at {escape(summary.title)}: "
-        f"{an_hour(record.micros_per_hour)}, {charge(record.micros)} so far{keeper}"
+        f"{an_hour(record.micros_per_hour)}, {charge(record.micros)} so far"
     )
+    if record.kept_by:
+        text += f", kept by <@{record.kept_by}>"
+    return text
 
 
 def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str], now: float) -> Message:
@@ -104,24 +109,28 @@ def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str],
     hour = sum(each.record.micros_per_hour for each in running)
     today = sum(each.today_micros for each in running)
     headline = f"{pluralize(len(running), 'machine')}: {an_hour(hour)}, {charge(today)} today"
-    lines = [_running_line(each, name_of) for each in running]
+    parts = Parts()
+    parts.lines([_running_line(each, name_of) for each in running])
     seen = min(each.record.updated_at for each in running)
-    unseen = (
-        f"Counted until {utc_time(seen)}. No bot has run since, so nothing stops them: run `finetune run`."
-    )
-    notes = [Note(unseen)] if now - seen > UNSEEN_S else []
-    return Message.titled(headline, Lines(lines), *notes)
+    if now - seen > UNSEEN_S:
+        parts.note(
+            f"Counted until {utc_time(seen)}. No bot has run since, so nothing stops them: run `finetune run`."
+        )
+    return parts.titled(headline)
 
 
 def _running_line(summary: DeploymentSummary, name_of: Callable[[str], str]) -> str:
     record = summary.record
-    idle = f", idle since {utc_time(record.used_at)}" if record.state == "ready" else ""
-    keeper = f", kept by {escape(name_of(record.kept_by))}" if record.kept_by else ""
-    return (
+    text = (
         f"• *{escape(record.model)}* {STATES[record.state]} at {escape(summary.title)}, for "
         f"{escape(name_of(record.person))}: "
-        f"{an_hour(record.micros_per_hour)}, {charge(summary.today_micros)} today{idle}{keeper}"
+        f"{an_hour(record.micros_per_hour)}, {charge(summary.today_micros)} today"
     )
+    if record.state == "ready":
+        text += f", idle since {utc_time(record.used_at)}"
+    if record.kept_by:
+        text += f", kept by {escape(name_of(record.kept_by))}"
+    return text
 
 
 def waits_text(title: str, micros_per_hour: int) -> str:
@@ -170,13 +179,13 @@ def unused_card(summary: DeploymentSummary, successor: str | None) -> Message:
     headline = (
         f"{shorten(record.model)} is not in use, and its machine costs {an_hour(record.micros_per_hour)}"
     )
-    replaced = f"{code(successor)} has replaced it. " if successor else ""
     spent = f"{charge(summary.today_micros)} today and {charge(record.micros)} so far"
     keeper = f"<@{record.kept_by}> keeps it running at {escape(summary.title)}"
+    text = f"{keeper}: {spent}. Stop it if no program calls it any more."
+    if successor:
+        text = f"{code(successor)} has replaced it. {text}"
     return Message.titled(
-        headline,
-        Text(f"{replaced}{keeper}: {spent}. Stop it if no program calls it any more."),
-        actions(button("Stop it", STOP, str(record.id), style="danger")),
+        headline, Text(text), actions(button("Stop it", STOP, str(record.id), style="danger"))
     )
 
 
@@ -186,20 +195,23 @@ def strays_card(title: str, provider: str, strays: Sequence[Deployment], prefix:
     ours = [stray.name for stray in strays if stray.name.startswith(prefix)]
     lines = []
     for stray in strays:
-        price = f", {usd(stray.usd_per_hour)} an hour" if stray.usd_per_hour else ""
-        whose = "" if stray.name in ours else ": not started by a Finetune bot"
-        lines.append(f"• {code(stray.name)}{price}{whose}")
+        text = f"• {code(stray.name)}"
+        if stray.usd_per_hour:
+            text += f", {usd(stray.usd_per_hour)} an hour"
+        if stray.name not in ours:
+            text += ": not started by a Finetune bot"
+        lines.append(text)
     buttons = [
         button(f"Stop {shorten(name, 30)}", STOP_STRAY, f"{provider} {name}") for name in ours[:MOST_BUTTONS]
     ]
-    text = "They cost money by the hour and are in no budget here. Stop those you don't know, here or at the vendor."
-    return Message.titled(
-        headline,
-        Lines(lines),
-        Text(text),
-        actions(*buttons) if buttons else None,
-        notice="They cost money by the hour.",
+
+    parts = Parts()
+    parts.lines(lines)
+    parts.text(
+        "They cost money by the hour and are in no budget here. Stop those you don't know, here or at the vendor."
     )
+    parts.buttons(*buttons)
+    return parts.titled(headline, notice="They cost money by the hour.")
 
 
 def still_running(name: str, title: str) -> str:
@@ -213,8 +225,12 @@ def found_again(model: str, title: str) -> str:
 def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:
     record = summary.record
     is_over = record.state == "stopped"
-    price = "" if is_over and not record.micros else f" at {an_hour(record.micros_per_hour)}"
-    cost = [("Cost" if is_over else "Cost so far", f"{charge(record.micros)}{price}")]
+    name = "Cost" if is_over else "Cost so far"
+    amount = charge(record.micros)
+    # One that never ran had no price that anybody paid.
+    if record.micros or not is_over:
+        amount += f" at {an_hour(record.micros_per_hour)}"
+    cost = [(name, amount)]
     if summary.run_micros is not None:
         cost.append((f"Run {record.run_id} in total", charge(summary.run_micros)))
     if record.state in ("starting", "ready"):
@@ -244,10 +260,13 @@ def _buttons(summary: DeploymentSummary) -> list[CardBlock]:
             "Keep it running",
             "Not now",
         )
-        buttons += [] if record.kept_by else [button("Keep it running", KEEP, number, confirm=sure)]
+        if not record.kept_by:
+            buttons.append(button("Keep it running", KEEP, number, confirm=sure))
         buttons.append(button("Stop it", STOP, number, style="danger"))
     elif record.state == "stopped" and record.run_id is not None and record.reason != "deleted":
         costs = f"It costs {an_hour(summary.hour_micros or record.micros_per_hour)} until it is stopped."
         sure = confirm("Start it again?", costs, "Start it", "Not now")
         buttons.append(button("Start again", START, number, confirm=sure))
-    return [actions(*buttons)] if buttons else []
+    parts = Parts()
+    parts.buttons(*buttons)
+    return parts
