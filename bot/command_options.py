@@ -140,9 +140,10 @@ def read_day(text: str) -> date | Misread:
 
 
 def read_bar(text: str) -> float | Misread:
-    """Reads a share in (0, 1): '90%', '90' and '0.9' are all 0.9; '0.5%' is 0.005."""
-    match = re.fullmatch(r"([0-9]{0,2}(?:\.[0-9]{1,4})?)\s*(%?)", text)
-    number = float(match[1] or 0) if match else 0.0
+    """Reads a share in (0, 1): '90%', '90' and '0.9' are all 0.9; '0.5%' is 0.005. A comma is a decimal one, as a share
+    has no thousands: '92,5%' is 0.925."""
+    match = re.fullmatch(r"([0-9]{0,2}(?:[.,][0-9]{1,4})?)\s*(%?)", text)
+    number = float(match[1].replace(",", ".") or 0) if match else 0.0
     share = number / 100 if match and (match[2] or number > 1) else number
     if 0 < share < 1:
         return round(share, 6)

@@ -32,7 +32,7 @@ _SCALES = {
     "trillion": 10**12,
 }
 # These parts are also used by the parser of commands, whose values end at a space.
-NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d{1,18}(?:\.\d{1,18})?)"
+NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d{1,18}(?:\.\d{1,18}|,\d{1,2}(?!\d))?)"
 UNIT = r"(?:(?:input\s+)?tokens?|requests?)"
 A_MONTH = r"(?:(?:/|a\s|per\s)\s*(?:month|mo))"
 # What people count. Not in commands: there a dataset may have such a name.
@@ -41,6 +41,8 @@ _VOLUME = re.compile(
     rf"(?P<number>{NUMBER})[\s-]*+(?P<scale>[a-z]*?)[\s-]*+(?P<unit>{UNIT}|{_COUNTED})?\s*+{A_MONTH}?",
     re.ASCII,
 )
+# A comma before one or two digits can't be between thousands: 2,5M is two and a half million.
+_DECIMAL_COMMA = re.compile(r"[0-9]+,[0-9]{1,2}", re.ASCII)
 # 20.000 is twenty in English and twenty thousand in German or Spanish.
 _GROUPED_BY_POINT = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}", re.ASCII)
 
@@ -114,7 +116,7 @@ def _parse(text: str, default: Unit | None) -> Volume | Misread:
             f"{shown} has a point before three digits. If thousands are meant, write {plain} or {int(plain):,}."
         )
     unit = _unit(match["unit"]) or default
-    number = Decimal(re.sub("[,_]", "", match["number"])) * _SCALES[match["scale"]]
+    number = _number(match["number"]) * _SCALES[match["scale"]]
     if unit is None and not match["scale"] and number:
         return _ask_unit(match["number"], number)
     # K, M and B have always meant tokens; 0 is the same in both.
@@ -124,6 +126,12 @@ def _parse(text: str, default: Unit | None) -> Volume | Misread:
     if number > LARGEST[unit]:
         return Misread(f"{shown} is too much: write at most {format_tokens(LARGEST[unit])} {unit} a month.")
     return Volume(int(number), unit)
+
+
+def _number(text: str) -> Decimal:
+    if _DECIMAL_COMMA.fullmatch(text):
+        return Decimal(text.replace(",", "."))
+    return Decimal(re.sub("[,_]", "", text))
 
 
 def _unit(word: str | None) -> Unit | None:

@@ -441,7 +441,16 @@ def test_slacks_escapes_are_undone(sent: str, typed: str) -> None:
 
 @pytest.mark.parametrize(
     ("bar", "share"),
-    [("0.5%", 0.005), ("1%", 0.01), ("0.5", 0.5), (".9", 0.9), ("90", 0.9), ("87.5 %", 0.875)],
+    [
+        ("0.5%", 0.005),
+        ("1%", 0.01),
+        ("0.5", 0.5),
+        (".9", 0.9),
+        ("90", 0.9),
+        ("87.5 %", 0.875),
+        ("92,5%", 0.925),
+        ("0,925", 0.925),
+    ],
 )
 def test_a_bar_in_percent_is_percent_however_small(bar: str, share: float) -> None:
     assert command_options.read_bar(bar) == share

@@ -33,6 +33,8 @@ from bot.rules.units import (
         ("10m tokens", Volume(10_000_000, "tokens")),
         (" 10 M ", Volume(10_000_000, "tokens")),
         ("2.5B", Volume(2_500_000_000, "tokens")),
+        ("2,5M requests", Volume(2_500_000, "requests")),
+        ("1,250M", Volume(1_250_000_000, "tokens")),
         ("300k", Volume(300_000, "tokens")),
         ("1_000_000 tokens", Volume(1_000_000, "tokens")),
         ("10,000,000 input tokens", Volume(10_000_000, "tokens")),
@@ -81,7 +83,7 @@ def test_in_a_field_for_requests_a_number_means_requests(text: str, volume: Volu
 @pytest.mark.parametrize(
     "text",
     [
-        *("lots", "", "M", "-5M", "$25", "10Q", "2,5M", "1,00,000", "10.000.000", "1e9", "nan", "10M 20M"),
+        *("lots", "", "M", "-5M", "$25", "10Q", "2,5555M", "1,00,000", "10.000.000", "1e9", "nan", "10M 20M"),
         *("٣M", "20k bananas", "20 mo", "requests", "20 requests a day", "tokens 10M"),
     ],
 )
