@@ -74,23 +74,32 @@ class Findings:
         unlisted = []
         for rule, lines in self._lines.items():
             rest = lines - self._listed
-            if rest > 0:
-                message = f"{rest:,} more {'line has' if rest == 1 else 'lines have'} the same problem."
-                unlisted.append(Finding(None, rule.severity, rule.code, message, rule.cure, rest))
+            if rest <= 0:
+                continue
+            message = f"{rest:,} more lines have the same problem."
+            if rest == 1:
+                message = "1 more line has the same problem."
+            unlisted.append(Finding(None, rule.severity, rule.code, message, rule.cure, rest))
         return sort_findings([*self._findings, *unlisted])
 
 
 def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Sorts by severity, then by code in order of first occurrence, then by line; findings without a line come last."""
-    first = {code: i for i, code in reversed(list(enumerate(f.code for f in findings)))}
-    return tuple(
-        sorted(findings, key=lambda f: (_ORDER[f.severity], first[f.code], f.line is None, f.line or 0))
-    )
+    first: dict[str, int] = {}
+    for place, finding in enumerate(findings):
+        first.setdefault(finding.code, place)
+
+    def order(finding: Finding) -> tuple[int, int, bool, int]:
+        has_no_line = finding.line is None
+        return (_ORDER[finding.severity], first[finding.code], has_no_line, finding.line or 0)
+
+    return tuple(sorted(findings, key=order))
 
 
 # A third of a small file is held out, so that this many rows leave enough to train on.
 MINIMUM = next(rows for rows in count(MIN_TRAINING_EXAMPLES) if rows - rows // 3 >= MIN_TRAINING_EXAMPLES)
-MAX_LABELS, MAX_LABEL_LENGTH = 500, 60
+MAX_LABELS = 500
+MAX_LABEL_LENGTH = 60
 
 DUPLICATE = Rule("duplicate", "warns", "Delete the copies: they teach nothing new and cost tokens.")
 CONTRADICTION = Rule("contradiction", "warns", "Decide which answer is right, and correct the other line.")
@@ -107,7 +116,9 @@ def task_of_counts(counts: Counter[str], rows: int) -> Task:
     500 different ones; else 'free_text'. `counts` counts the short answers."""
     shared = [count for count in counts.values() if count > 1]
     enough = sum(shared) >= 0.9 * rows
-    return "labels" if rows and enough and len(shared) <= MAX_LABELS else "free_text"
+    if rows and enough and len(shared) <= MAX_LABELS:
+        return "labels"
+    return "free_text"
 
 
 def may_be_label(answer: str) -> bool:
@@ -117,7 +128,9 @@ def may_be_label(answer: str) -> bool:
 
 def sort_label_counts(counts: Counter[str]) -> tuple[LabelCount, ...]:
     """Returns the labels and their numbers of rows, the most frequent first."""
-    return tuple(LabelCount(label, n) for label, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
+    labels = [LabelCount(label, rows) for label, rows in counts.items()]
+    labels.sort(key=lambda label: (-label.rows, label.label))
+    return tuple(labels)
 
 
 class RepeatFinder:
@@ -130,7 +143,8 @@ class RepeatFinder:
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
         self._first: dict[int, dict[bytes, int]] = defaultdict(dict)
-        self._lines, self._answers = array("I"), array("q")
+        self._lines = array("I")
+        self._answers = array("q")
         self._lines_by_answer: dict[tuple[int, bytes], dict[int, int]] = {}
 
     def add_all(
@@ -140,14 +154,12 @@ class RepeatFinder:
         begin = len(self._lines)
         self._lines.extend(lines)
         self._answers.extend(answers)
-        return [
-            row - begin
-            for row in self._repeating(systems, keys, begin)
-            if self._report(row, systems[row - begin], keys[row - begin])
-        ]
+        repeating = [row - begin for row in self._repeating(systems, keys, begin)]
+        return [place for place in repeating if self._report(begin + place, systems[place], keys[place])]
 
     def _repeating(self, systems: Sequence[int], keys: Sequence[bytes], begin: int) -> list[int]:
         """Returns the rows from `begin` on that have the instructions and question of an earlier row."""
+        # In most files all rows have the same instructions and few repeat a question; then one update is fastest.
         if systems and systems.count(systems[0]) == len(systems):
             first = self._first[systems[0]]
             if len(set(keys)) == len(keys) and first.keys().isdisjoint(keys):
@@ -161,12 +173,16 @@ class RepeatFinder:
 
     def _report(self, row: int, system: int, key: bytes) -> bool:
         """Reports a repeating row and returns whether it is a duplicate."""
-        first, line, answer = self._first[system][key], self._lines[row], self._answers[row]
-        lines = self._lines_by_answer.setdefault((system, key), {self._answers[first]: self._lines[first]})
+        line = self._lines[row]
+        answer = self._answers[row]
+        first = self._first[system][key]
+        first_line = self._lines[first]
+        lines = self._lines_by_answer.setdefault((system, key), {self._answers[first]: first_line})
         if answer in lines:
-            self._findings.add_for_line(line, Fault(DUPLICATE, f"repeats line {lines[answer]}"))
+            repeats = Fault(DUPLICATE, f"repeats line {lines[answer]}")
+            self._findings.add_for_line(line, repeats)
             return True
-        text = f"asks the same as line {self._lines[first]} but has another answer"
-        self._findings.add_for_line(line, Fault(CONTRADICTION, text))
+        contradicts = Fault(CONTRADICTION, f"asks the same as line {first_line} but has another answer")
+        self._findings.add_for_line(line, contradicts)
         lines[answer] = line
         return False

@@ -29,7 +29,8 @@ Roles = tuple[Role, ...]
 _KEY = re.compile(rb'"[ \t\r]*:')
 _BRACE = b"{"[0]
 _CONTROLS = bytes(1 if byte < 32 else 0 for byte in range(256))
-_UNSEEN, _FIRST = frozenset(INVISIBLE), itemgetter(0)
+_UNSEEN = frozenset(INVISIBLE)
+_FIRST = itemgetter(0)
 
 
 class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -59,12 +60,9 @@ class Shape:
 def shape_of(roles: Roles) -> Shape:
     """Returns the shape of chats with these roles, whose last message is the answer."""
     turns = tuple(i for i, role in enumerate(roles[:-1]) if role not in INSTRUCTION_ROLES)
-    return Shape(
-        roles=roles,
-        turns=turns,
-        system=tuple(i for i, role in enumerate(roles) if role in INSTRUCTION_ROLES),
-        question=b"\x1e".join(roles[i].encode() + b"\x1f%b" for i in turns),
-    )
+    system = tuple(i for i, role in enumerate(roles) if role in INSTRUCTION_ROLES)
+    question = b"\x1e".join(roles[i].encode() + b"\x1f%b" for i in turns)
+    return Shape(roles, turns, system, question)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +108,9 @@ class Chunk:
 
     def groups(self) -> list[Group]:
         """Returns all rows grouped by shape."""
-        places, examples = [place for place, _ in self.examples], [example for _, example in self.examples]
-        return [*self.plain_groups, *_groups([example.messages for example in examples], places)]
+        places = [place for place, _ in self.examples]
+        messages = [example.messages for _, example in self.examples]
+        return [*self.plain_groups, *_groups(messages, places)]
 
     def cut(self, rows: int) -> None:
         """Keeps the first `rows` rows."""
@@ -125,12 +124,15 @@ def scan(file: BinaryIO, findings: Findings, limits: Limits, progress: Progress)
     """Yields the good rows in chunks. Never raises because of the file's content: faults go to `findings`, in the same
     words as those of `reader.stream`."""
     for block in blocks(file, findings, limits):
-        chunk, first, start = Chunk(), 0, block.start
+        chunk = Chunk()
+        first = 0
+        start = block.start
         # The first good row decides the format.
         while progress.format is None and first < len(block.lines):
             raw = block.lines[first]
             _parse_into(chunk, block.first + first, start, raw, findings, limits, progress)
-            first, start = first + 1, start + len(raw) + 1
+            first += 1
+            start += len(raw) + 1
         lines = block.lines[first:]
         if lines and progress.format == "chat":
             _add_chats(chunk, lines, block.first + first, start, findings, limits, progress)
@@ -156,36 +158,47 @@ def _add_chats(
     groups = [
         group
         for group in _groups(chats, range(len(chats)))
-        if "user" in (roles := group.shape.roles)
-        and roles[-1] == "assistant"
-        and len(roles) <= limits.max_messages
+        if _is_trainable(group.shape.roles, limits.max_messages)
     ]
     if any(_has_blank(column.texts) for group in groups for column in group.columns):
         groups = []  # parse line by line, which reports what is wrong
     starts = list(accumulate([len(raw) + 1 for raw in lines[:-1]], initial=start))
 
-    if not chunk.lines and sum(len(group.places) for group in groups) == len(lines):
-        chunk.lines, chunk.starts = list(range(first, first + len(lines))), starts
-        chunk.sizes, chunk.plain = [len(raw.rstrip()) for raw in lines], bytearray(b"\x01") * len(lines)
+    n_grouped = sum(len(group.places) for group in groups)
+    if not chunk.lines and n_grouped == len(lines):
+        chunk.lines = list(range(first, first + len(lines)))
+        chunk.starts = starts
+        chunk.sizes = [len(raw.rstrip()) for raw in lines]
+        chunk.plain = bytearray(b"\x01") * len(lines)
         chunk.plain_groups = groups
         # JSON can write a control character only as an escape.
-        chunk.one_line_texts = b"\\" not in joined or not any(
-            b"\x01" in b"".join(column.raws).translate(_CONTROLS)
-            for group in groups
-            for column in group.columns
-        )
+        chunk.one_line_texts = b"\\" not in joined or not _has_control(groups)
         return
 
-    plain, places = {place for group in groups for place in group.places}, list[int]()
+    plain = {place for group in groups for place in group.places}
+    places: list[int] = []
     for number, (raw, at) in enumerate(zip(lines, starts, strict=True)):
         places.append(len(chunk.lines))
         if number in plain:
             chunk.add(first + number, at, len(raw.rstrip()), plain=True)
         else:
             _parse_into(chunk, first + number, at, raw, findings, limits, progress)
-    chunk.plain_groups = [
-        Group(group.shape, [places[number] for number in group.places], group.columns) for group in groups
-    ]
+    plain_groups: list[Group] = []
+    for group in groups:
+        # A faulty line is no row, so the rows behind it move forward.
+        moved = [places[number] for number in group.places]
+        plain_groups.append(Group(group.shape, moved, group.columns))
+    chunk.plain_groups = plain_groups
+
+
+def _is_trainable(roles: Roles, max_messages: int) -> bool:
+    return "user" in roles and roles[-1] == "assistant" and len(roles) <= max_messages
+
+
+def _has_control(groups: Sequence[Group]) -> bool:
+    """True if any text has a control character, such as a line break."""
+    columns = (column for group in groups for column in group.columns)
+    return any(b"\x01" in b"".join(column.raws).translate(_CONTROLS) for column in columns)
 
 
 def _plain_chats(lines: Sequence[bytes], joined: bytes) -> list[list[_PlainMessage]]:
@@ -198,16 +211,22 @@ def _plain_chats(lines: Sequence[bytes], joined: bytes) -> list[list[_PlainMessa
         chats = []
     if len(chats) != len(lines) or b"" in lines or set(map(_FIRST, lines)) != {_BRACE}:
         chats = list(map(_decode_line, lines))
-    if not _has_each_key_once(joined, chats):
-        for number, (line, chat) in enumerate(zip(lines, chats, strict=True)):
-            if chat and len(_KEY.findall(line)) != 1 + 2 * len(chat):
-                chats[number] = []
+    if _has_each_key_once(joined, chats):
+        return chats
+
+    for number, (line, chat) in enumerate(zip(lines, chats, strict=True)):
+        # `messages`, and `role` and `content` of each message
+        expected_keys = 1 + 2 * len(chat)
+        if chat and len(_KEY.findall(line)) != expected_keys:
+            chats[number] = []
     return chats
 
 
 def _decode_line(line: bytes) -> list[_PlainMessage]:
+    if not line.startswith(b"{"):
+        return []
     try:
-        return _DECODER.decode(line).messages if line.startswith(b"{") else []
+        return _DECODER.decode(line).messages
     except ValueError:
         return []
 
@@ -217,17 +236,22 @@ def _has_each_key_once(joined: bytes, chats: Sequence[list[_PlainMessage]]) -> b
     extra quotes; quotes within texts are escaped by a backslash."""
     quotes = joined.count(b'"')
     if b"\\" in joined:
+        # After an escaped backslash, a quote ends the text; counting can't tell that from an escaped quote.
         if b"\\\\" in joined:
             return False
         quotes -= joined.count(b'\\"')
-    return quotes == 2 * len(chats) + 8 * sum(map(len, chats))
+    # Two around "messages"; a message has two keys and two texts.
+    expected = 2 * len(chats) + 8 * sum(map(len, chats))
+    return quotes == expected
 
 
 def _has_blank(texts: Sequence[str]) -> bool:
     """True if any text is blank. Blank texts begin with an invisible character, which few other texts do."""
     if not all(texts):
         return True
-    return not _UNSEEN.isdisjoint(map(_FIRST, texts)) and "" in [text.strip(INVISIBLE) for text in texts]
+    if _UNSEEN.isdisjoint(map(_FIRST, texts)):
+        return False
+    return "" in [text.strip(INVISIBLE) for text in texts]
 
 
 def _groups(chats: Sequence[Sequence[_PlainMessage | Message]], places: Sequence[int]) -> list[Group]:
@@ -235,19 +259,24 @@ def _groups(chats: Sequence[Sequence[_PlainMessage | Message]], places: Sequence
     for roles, rows in _rows_by_roles(chats).items():
         texts = [message.content for row in rows for message in chats[row]]
         columns = [column_of(texts[number :: len(roles)]) for number in range(len(roles))]
-        groups.append(Group(shape_of(roles), [places[row] for row in rows], columns))
+        places_of_rows = [places[row] for row in rows]
+        groups.append(Group(shape_of(roles), places_of_rows, columns))
     return groups
 
 
 def _rows_by_roles(chats: Sequence[Sequence[_PlainMessage | Message]]) -> Mapping[Roles, Sequence[int]]:
     sizes = set(map(len, chats))
-    if len(sizes) == 1 and sizes != {0}:  # fast path for rows that all have the same roles, as in most files
-        roles, size = [message.role for chat in chats for message in chat], sizes.pop()
+    # Fast path for rows that all have the same roles, as in most files.
+    if len(sizes) == 1 and sizes != {0}:
+        size = sizes.pop()
+        roles = [message.role for chat in chats for message in chat]
         if all(roles[number::size].count(roles[number]) == len(chats) for number in range(size)):
             return {tuple(roles[:size]): range(len(chats))}
+
     rows: dict[Roles, list[int]] = defaultdict(list)
     for row, chat in enumerate(chats):
-        rows[tuple([message.role for message in chat])].append(row)
+        roles_of_row = tuple([message.role for message in chat])
+        rows[roles_of_row].append(row)
     return rows
 
 

@@ -34,6 +34,7 @@ SHINGLE_LENGTH = 4  # UTF-16 units, or 8 bytes: a shingle is a 64-bit number, wi
 SKETCH_SIZE = 96
 NO_SHINGLE = (1 << 32) - 1
 _SEED = 20_240_229
+_MIXER = 0x9E37_79B9_7F4A_7C15  # 2^64 / the golden ratio, which spreads neighbouring numbers (Knuth, volume 3, 6.4)
 _BATCH_BYTES = 200_000  # fits into a core's cache, which is a third faster than 2 MB
 _UNSEEN = frozenset({"P", "Z", "C"})
 
@@ -62,7 +63,8 @@ def sketch_into(places: array[int], texts: Iterable[str]) -> None:
         size += len(batch[-1])
         if size > _BATCH_BYTES:
             sketch(batch)
-            batch, size = [], 0
+            batch = []
+            size = 0
     if batch:
         sketch(batch)
 
@@ -84,7 +86,10 @@ def shingles(texts: Sequence[str]) -> list[frozenset[int]]:
 def similarity(shingles: frozenset[int], other: frozenset[int]) -> float:
     """Returns the Jaccard similarity, from 0 to 1. It is 0 if a text has no shingles."""
     common = len(shingles & other)
-    return common / (len(shingles) + len(other) - common) if common else 0.0
+    if common == 0:
+        return 0.0
+    either = len(shingles) + len(other) - common
+    return common / either
 
 
 def _to_utf16(text: str) -> bytes:
@@ -104,18 +109,25 @@ def _hashes(batch: list[bytes]) -> tuple[Hashes, Hashes]:
     units = _small_letters()[np.frombuffer(b"".join(batch), dtype="<u2")]
     stored = units != 32
     stored[1:] |= units[:-1] != 32
-    stored[np.concatenate(([0], ends[:-1]))] = True  # keep the space in front of each text
-    units, ends = units[stored], np.cumsum(stored)[ends - 1]
+    begins = np.concatenate(([0], ends[:-1]))
+    stored[begins] = True  # keep the space in front of each text
+    units = units[stored]
+    ends = np.cumsum(stored)[ends - 1]
 
     starts = np.ones(len(units), dtype=bool)
     for before in range(1, SHINGLE_LENGTH):
         starts[np.maximum(ends - before, 0)] = False  # shingles must not reach into the next text
     count = max(len(units) - SHINGLE_LENGTH + 1, 0)
-    hashes = np.ndarray(count, "<u8", units.tobytes(), strides=(2,))[starts[:count]]
-    hashes *= np.uint64(0x9E37_79B9_7F4A_7C15)
+
+    # With a stride of one unit, the same bytes read as overlapping numbers of four units: every shingle at once.
+    overlapping = np.ndarray(count, "<u8", units.tobytes(), strides=(2,))
+    hashes = overlapping[starts[:count]]
+    hashes *= np.uint64(_MIXER)
     hashes ^= hashes >> np.uint64(32)
+
     lengths = np.maximum(np.diff(ends, prepend=0) - SHINGLE_LENGTH + 1, 0)
-    return hashes, np.concatenate(([0], np.cumsum(lengths))).astype(np.uint64)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    return hashes, offsets.astype(np.uint64)
 
 
 @cache
@@ -128,9 +140,11 @@ def _small_letters() -> Units:
     for unit in range(1 << 16):
         if 0xD800 <= unit < 0xE000:
             continue  # half of a character
-        if unicodedata.category(chr(unit))[0] in _UNSEEN:
+        character = chr(unit)
+        small = character.casefold()
+        if unicodedata.category(character)[0] in _UNSEEN:
             table[unit] = 32
-        elif len(small := chr(unit).casefold()) == 1:
+        elif len(small) == 1:
             table[unit] = ord(small)
     return table
 
@@ -160,9 +174,11 @@ NEAR_SIMILARITY = 0.8
 _BANDS = 24
 _NEIGHBOURS = 4  # rows that each row is compared with in a band, besides the first of the band
 _LIKELY = 62  # of 96 places; near copies have fewer equal ones only once in 10,000
-_COMPARED_PER_ROW, _COMPARED_AT_LEAST = 2, 20_000  # 20,000 covers all pairs of 200 rows, in 0.1 s
+_COMPARED_PER_ROW = 2
+_COMPARED_AT_LEAST = 20_000  # covers all pairs of 200 rows, in 0.1 s
 _TRIED = 8
 _AT_ONCE = 4_096
+_PAIRS_AT_ONCE = 10_000
 
 NEAR_DUPLICATE = Rule(
     "near_duplicate",
@@ -222,16 +238,21 @@ def find_near_copies(
     first: dict[bytes, int] = {}
     for row, key in enumerate(keys):
         first.setdefault(key, row)
-    rows = [first[key] for key in sorted(first)]
+    rows = [first[key] for key in sorted(first)]  # by key, so that the order of the file has no influence
+    if sketched is None:
+        sketched = [compute_sketches(texts[row] for row in range(len(texts)))]
+
     search = _Search(texts, rows)
-    parts = [compute_sketches(texts[row] for row in range(len(texts)))] if sketched is None else sketched
-    for pairs in _candidates(_bands(parts, rows)):
+    for pairs in _candidates(_bands(sketched, rows)):
         search.compare(pairs)
     groups = search.groups()
-    firsts = {row: group[0] for group in groups for row in group}
+    pairs_by_row = search.pairs(groups)
+
+    group_of = {row: group[0] for group in groups for row in group}
+    group_of_key = {key: group_of[row] for key, row in first.items()}
     return NearCopies(
-        groups=tuple(firsts[first[key]] for key in keys),
-        pairs=tuple(search.pairs(groups)),
+        groups=tuple(group_of_key[key] for key in keys),
+        pairs=tuple(pairs_by_row),
         all_compared=search.left > 0,
     )
 
@@ -278,23 +299,34 @@ def _bands(parts: Sequence[Sketches], rows: Sequence[int]) -> _Bands:
     much memory."""
     import numpy as np
 
-    full = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    full = parts[0]
+    if len(parts) > 1:  # concatenating a single part would copy it
+        full = np.concatenate(parts)
     places = np.array(rows, dtype=np.int64)
     numbers = np.empty((len(rows), _BANDS), dtype=np.uint64)
-    low, filled = np.empty((len(rows), SKETCH_SIZE), dtype=np.uint8), np.empty(len(rows), dtype=bool)
+    low = np.empty((len(rows), SKETCH_SIZE), dtype=np.uint8)
+    filled = np.empty(len(rows), dtype=bool)
     for begin in range(0, len(rows), _AT_ONCE):
         part = slice(begin, begin + _AT_ONCE)
         sketched = full[places[part]]
-        low[part], filled[part] = sketched, (sketched != NO_SHINGLE).any(axis=1)
-
-        # Different bands rarely get the same hash, and a collision only costs a comparison.
-        by_band = sketched.reshape(len(sketched), _BANDS, SKETCH_SIZE // _BANDS)
-        mixed = np.zeros(by_band.shape[:2], dtype=np.uint64)
-        for place in range(by_band.shape[2]):
-            mixed = (mixed ^ by_band[:, :, place]) * np.uint64(0x9E37_79B9_7F4A_7C15)
-            mixed ^= mixed >> np.uint64(29)
-        numbers[part] = mixed
+        low[part] = sketched
+        filled[part] = (sketched != NO_SHINGLE).any(axis=1)
+        numbers[part] = _band_hashes(sketched)
     return _Bands(numbers, low, np.flatnonzero(filled))
+
+
+def _band_hashes(sketched: Sketches) -> NDArray[np.uint64]:
+    """Returns a hash of each band, rows x _BANDS. Different bands rarely get the same one, and a collision only costs a
+    comparison."""
+    import numpy as np
+
+    mixer = np.uint64(_MIXER)
+    by_band = sketched.reshape(len(sketched), _BANDS, SKETCH_SIZE // _BANDS)
+    mixed = np.zeros(by_band.shape[:2], dtype=np.uint64)
+    for place in range(by_band.shape[2]):
+        mixed = (mixed ^ by_band[:, :, place]) * mixer
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
 
 
 def _candidates(bands: _Bands) -> Iterator[Numbers]:
@@ -303,18 +335,32 @@ def _candidates(bands: _Bands) -> Iterator[Numbers]:
 
     for number in range(_BANDS):
         # Keep only rows that share their hash with another one: few, unless many rows are alike.
-        ordered = np.sort(bands.numbers[bands.filled, number])
-        shared = ordered[1:][ordered[1:] == ordered[:-1]]
-        rows = bands.filled[np.isin(bands.numbers[bands.filled, number], shared)]
-        band, beside = bands.numbers[rows, number], bands.numbers[rows, (number + 1) % _BANDS]
+        hashes = bands.numbers[bands.filled, number]
+        ordered = np.sort(hashes)
+        later = ordered[1:]
+        shared = later[later == ordered[:-1]]
+        rows = bands.filled[np.isin(hashes, shared)]
+
+        # Among rows with the same hash, those that are also equal in the next band become neighbours.
+        band = bands.numbers[rows, number]
+        beside = bands.numbers[rows, (number + 1) % _BANDS]
         order = np.lexsort((beside, band))
         for neighbours in _neighbours(rows[order], band[order]):
             pairs = np.sort(neighbours, axis=1)
-            parts = [pairs[begin : begin + 10_000] for begin in range(0, len(pairs), 10_000)]
-            equal = [
-                np.count_nonzero(bands.low[part[:, 0]] == bands.low[part[:, 1]], axis=1) for part in parts
-            ]
-            yield pairs[np.concatenate(equal) >= _LIKELY] if parts else pairs
+            yield pairs[_equal_places(bands, pairs) >= _LIKELY]
+
+
+def _equal_places(bands: _Bands, pairs: Numbers) -> Numbers:
+    """Counts the equal places of the sketches of each pair, some at a time to keep memory small."""
+    import numpy as np
+
+    equal = np.empty(len(pairs), dtype=np.int64)
+    for begin in range(0, len(pairs), _PAIRS_AT_ONCE):
+        part = slice(begin, begin + _PAIRS_AT_ONCE)
+        earlier = bands.low[pairs[part, 0]]
+        later = bands.low[pairs[part, 1]]
+        equal[part] = np.count_nonzero(earlier == later, axis=1)
+    return equal
 
 
 def _neighbours(rows: Numbers, band: NDArray[np.uint64]) -> Iterator[Numbers]:
@@ -322,12 +368,17 @@ def _neighbours(rows: Numbers, band: NDArray[np.uint64]) -> Iterator[Numbers]:
     are sorted by the band's hashes."""
     import numpy as np
 
+    # The complement of the first hash differs from it, so the first row counts as a start too.
     starts = np.flatnonzero(np.diff(band, prepend=~band[:1]))
-    firsts = np.repeat(rows[starts], np.diff(starts, append=len(rows)))
+    lengths = np.diff(starts, append=len(rows))
+    firsts = np.repeat(rows[starts], lengths)
     yield np.stack((firsts, rows), axis=1)[firsts != rows]
+
     for step in range(1, min(_NEIGHBOURS + 1, len(rows))):
         same = band[step:] == band[:-step]
-        yield np.stack((rows[:-step][same], rows[step:][same]), axis=1)
+        earlier = rows[:-step][same]
+        later = rows[step:][same]
+        yield np.stack((earlier, later), axis=1)
 
 
 class _Search:
@@ -335,7 +386,8 @@ class _Search:
     `rows`."""
 
     def __init__(self, texts: Sequence[str], rows: Sequence[int]) -> None:
-        self._texts, self._rows = texts, rows
+        self._texts = texts
+        self._rows = rows
         self._number = {row: number for number, row in enumerate(rows)}
         self._sets = UnionFind(len(rows))
         self._compared: set[tuple[int, int]] = set()
@@ -349,7 +401,8 @@ class _Search:
         # If many rows are alike, most pairs are already joined; drop these at once.
         if len(candidates) >= 1_000:
             firsts = np.array([self._sets.first(number) for number in range(len(self._rows))])
-            candidates = candidates[firsts[candidates[:, 0]] != firsts[candidates[:, 1]]]
+            is_apart = firsts[candidates[:, 0]] != firsts[candidates[:, 1]]
+            candidates = candidates[is_apart]
         for pair in self._compare_pairs(self._pending(candidates)):
             if pair.similarity >= NEAR_SIMILARITY:
                 self._sets.join(self._number[pair.earlier], self._number[pair.later])
@@ -359,10 +412,12 @@ class _Search:
         for number, other in candidates.tolist():
             if self.left == 0:
                 return
-            if self._sets.first(number) != self._sets.first(other) and (number, other) not in self._compared:
-                self.left -= 1
-                self._compared.add((number, other))
-                yield self._rows[number], self._rows[other]
+            is_joined = self._sets.first(number) == self._sets.first(other)
+            if is_joined or (number, other) in self._compared:
+                continue
+            self.left -= 1
+            self._compared.add((number, other))
+            yield self._rows[number], self._rows[other]
 
     def groups(self) -> list[list[int]]:
         """Returns the groups as sorted positions in `texts`, ordered by their first row."""
@@ -378,20 +433,27 @@ class _Search:
         paired: dict[int, NearPair] = {}
         for place in range(_TRIED):
             tried = [
-                (g[place], later) for later, g in unpaired.items() if len(g) > place and g[place] < later
+                (group[place], later)
+                for later, group in unpaired.items()
+                if len(group) > place and group[place] < later
             ]
-            paired |= {
-                pair.later: pair for pair in self._compare_pairs(tried) if pair.similarity >= NEAR_SIMILARITY
-            }
+            for pair in self._compare_pairs(tried):
+                if pair.similarity >= NEAR_SIMILARITY:
+                    paired[pair.later] = pair
             unpaired = {later: group for later, group in unpaired.items() if later not in paired}
-        paired |= {later: self._joined[later] for later in unpaired if later in self._joined}
+
+        # The others are named with the row through which they came into the group.
+        for later in unpaired:
+            if later in self._joined:
+                paired[later] = self._joined[later]
         return [paired[later] for later in sorted(paired)]
 
     def _compare_pairs(self, pairs: Iterable[tuple[int, int]]) -> Iterator[NearPair]:
         """Compares pairs of positions in `texts`, in batches that keep numpy busy and memory small."""
         for batch in self._batches(pairs):
             rows = list({row for pair in batch for row in pair})
-            shingles_by_row = dict(zip(rows, shingles([self._texts[row] for row in rows]), strict=True))
+            texts = [self._texts[row] for row in rows]
+            shingles_by_row = dict(zip(rows, shingles(texts), strict=True))
             for row, other in batch:
                 share = similarity(shingles_by_row[row], shingles_by_row[other])
                 yield NearPair(min(row, other), max(row, other), share)
@@ -404,6 +466,7 @@ class _Search:
             size += len(self._texts[row]) + len(self._texts[other])
             if size > 100_000:
                 yield batch
-                batch, size = [], 0
+                batch = []
+                size = 0
         if batch:
             yield batch

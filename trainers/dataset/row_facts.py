@@ -59,10 +59,13 @@ class RowFacts:
 
     def __init__(self, encoding: Encoding, limits: Limits, *, sketched: bool = False) -> None:
         self.encoding = encoding
-        self.lines, self.sizes = array("I"), array("I")
+        self.lines = array("I")
+        self.sizes = array("I")
         self.starts = array("Q")
         self.plain = bytearray()
-        self.total, self.prompt, self.answer = array("I"), array("I"), array("I")
+        self.total = array("I")
+        self.prompt = array("I")
+        self.answer = array("I")
         self.keys: list[bytes] = []
         self.labels = array("I")
         self.answers: list[str] = []
@@ -70,12 +73,15 @@ class RowFacts:
         self.n_calling = 0
         self.n_begun_by_assistant = 0
         self.instructions: Counter[tuple[bytes, ...]] = Counter()
-        self.repeats, self.sensitive = Findings(limits.listed), Findings(limits.listed)
+        self.repeats = Findings(limits.listed)
+        self.sensitive = Findings(limits.listed)
         self._copies = array("I")
         self._counter = RowCounter(encoding)
         self._repeats = RepeatFinder(self.repeats)
         self._answer_places: dict[bytes, int] = {}
-        self._sketches = array("I") if sketched else None
+        self._sketches: array[int] | None = None
+        if sketched:
+            self._sketches = array("I")
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -97,21 +103,20 @@ class RowFacts:
         raw_rows = [(place, example.row) for place, example in chunk.examples if example.row is not None]
         self._add_called([example for _, example in chunk.examples])
         self._add_sensitive(chunk, groups, faults_of_texts(joined, texts), raw_rows)
-        small = iter(normalise_all(joined, texts, chunk.one_line_texts and not chunk.examples))
-        counts = iter([] if self._counter.by_rows else count_texts(texts, self.encoding))
-        self._add_rows(chunk, [self._measure(group, small, counts) for group in groups])
+
+        one_line = chunk.one_line_texts and not chunk.examples
+        small = iter(normalise_all(joined, texts, one_line))
+        counts: Iterator[int] = iter(())
+        if not self._counter.by_rows:
+            counts = iter(count_texts(texts, self.encoding))
+        measured = [self._measure(group, small, counts) for group in groups]
+        self._add_rows(chunk, measured)
 
         if self._sketches is not None:
             order = _Order([group.places for group in groups])
-            sketch_into(self._sketches, order.sorted([list(_questions(group)) for group in groups]))
-
-        # Tool definitions are part of the prompt, so their tokens count too.
-        definitions = [(first + place, text) for place, raw in raw_rows if (text := definitions_text(raw))]
-        different = list({text for _, text in definitions})
-        tokens = dict(zip(different, count_tools(different, self.encoding), strict=True)) if different else {}
-        for row, text in definitions:
-            self.total[row] += tokens[text]
-            self.prompt[row] += tokens[text]
+            questions = order.sorted([list(_questions(group)) for group in groups])
+            sketch_into(self._sketches, questions)
+        self._add_definitions(first, raw_rows)
 
     def close(self) -> None:
         """Frees the data for finding copies, a third of the memory, once all rows are added."""
@@ -119,9 +124,10 @@ class RowFacts:
 
     def take_sketches(self) -> Sketches:
         """Returns the sketches of all rows and releases them. Raises ValueError if there are none."""
-        sketched, self._sketches = self._sketches, None
-        if sketched is None:
+        if self._sketches is None:
             raise ValueError("there are no sketches, or they were taken already")
+        sketched = self._sketches
+        self._sketches = None
         return to_sketch_array(sketched)
 
     @property
@@ -148,19 +154,17 @@ class RowFacts:
     def _measure(self, group: Group, small: Iterator[bytes], counts: Iterator[int]) -> _Measured:
         """Computes the facts of a group. Consumes its share of all groups' normalised texts (`small`) and token counts
         (`counts`)."""
-        columns, roles = group.columns, group.shape.roles
+        columns = group.columns
+        roles = group.shape.roles
         first_turn = group.shape.turns[0]
         if roles[first_turn] == "assistant":
             self.n_begun_by_assistant += len(group.places)
+
         smalls = [list(islice(small, len(column.raws))) for column in columns]
         turns = zip(*[columns[i].by_row(smalls[i]) for i in group.shape.turns], strict=True)
         questions = map(group.shape.question.__mod__, turns)
-        if self._counter.by_rows:
-            rows = zip(*[column.by_row(column.texts) for column in columns], strict=True)
-            tokens = self._counter.rows(roles, rows)
-        else:
-            by_row = [column.by_row(list(islice(counts, len(column.raws)))) for column in columns]
-            tokens = self._counter.sums(roles, by_row)
+        keys = [blake2b(question, digest_size=16).digest() for question in questions]
+        tokens = self._count_tokens(group, counts)
 
         instructions, systems = _instructions(group, smalls)
         for texts, count in instructions.items():
@@ -168,14 +172,42 @@ class RowFacts:
                 self.instructions[texts] += count
 
         answer = columns[-1]
+        labels = list(map(self._label_of, answer.raws, answer.texts))
+        hashes = list(map(hash, smalls[-1]))
         return _Measured(
             places=group.places,
             tokens=tokens,
-            labels=answer.by_row(list(map(self._label_of, answer.raws, answer.texts))),
-            keys=[blake2b(question, digest_size=16).digest() for question in questions],
+            labels=answer.by_row(labels),
+            keys=keys,
             systems=systems,
-            answers=answer.by_row(list(map(hash, smalls[-1]))),
+            answers=answer.by_row(hashes),
         )
+
+    def _count_tokens(self, group: Group, counts: Iterator[int]) -> ChatTokens:
+        """Counts the tokens of a group's rows. Consumes its share of `counts`, if texts are counted one by one."""
+        roles = group.shape.roles
+        if self._counter.by_rows:
+            rows = zip(*[column.by_row(column.texts) for column in group.columns], strict=True)
+            return self._counter.rows(roles, rows)
+        by_row = [column.by_row(list(islice(counts, len(column.raws)))) for column in group.columns]
+        return self._counter.sums(roles, by_row)
+
+    def _add_definitions(self, first: int, raw_rows: Sequence[tuple[int, bytes]]) -> None:
+        """Adds the tokens of tool definitions, which are part of the prompt. `raw_rows` are positions in a chunk, whose
+        first row has the number `first`."""
+        definitions: list[tuple[int, str]] = []
+        for place, raw in raw_rows:
+            text = definitions_text(raw)
+            if text:
+                definitions.append((first + place, text))
+        if not definitions:
+            return
+        # In most files all rows offer the same tools, so each definition is counted once.
+        different = list({text for _, text in definitions})
+        tokens = dict(zip(different, count_tools(different, self.encoding), strict=True))
+        for row, text in definitions:
+            self.total[row] += tokens[text]
+            self.prompt[row] += tokens[text]
 
     def _add_called(self, examples: Iterable[Example]) -> None:
         for example in examples:
@@ -205,10 +237,10 @@ class RowFacts:
         self.answer.extend(order.sorted([group.tokens.answer for group in groups]))
         self.labels.extend(order.sorted([group.labels for group in groups]))
         keys = order.sorted([group.keys for group in groups])
-        first = len(self.keys)
-        self.keys += keys
         systems = order.sorted([group.systems for group in groups])
         answers = order.sorted([group.answers for group in groups])
+        first = len(self.keys)
+        self.keys += keys
         copies = self._repeats.add_all(chunk.lines, systems, keys, answers)
         self._copies.extend([first + copy for copy in copies])
 
@@ -221,20 +253,28 @@ class RowFacts:
     ) -> None:
         """Reports each kind of fault once per row. `raw_rows` are the rows, with their positions, that have more than
         texts: their tools and names are searched too."""
-        by_row = {}
+        by_raw_row: Mapping[int, list[Fault]] = {}
         if raw_rows:
             raws = [raw for _, raw in raw_rows]
-            by_row = faults_of_texts(JoinedTexts(raws), [raw.decode() for raw in raws])
-        if not faults_by_text and not by_row:
+            by_raw_row = faults_of_texts(JoinedTexts(raws), [raw.decode() for raw in raws])
+        if not faults_by_text and not by_raw_row:
             return
-        entries = [(raw_rows[number][0], _AFTER_MESSAGES, faults) for number, faults in by_row.items()]
-        columns = [(group, number) for group in groups for number in range(len(group.columns))]
-        firsts = list(accumulate([len(group.columns[number].raws) for group, number in columns], initial=0))
+
+        entries: list[tuple[int, int, list[Fault]]] = []
+        for number, faults in by_raw_row.items():
+            place, _ = raw_rows[number]
+            entries.append((place, _AFTER_MESSAGES, faults))
+
+        # The texts of all columns were searched one after another: find the column, and in it the rows, of each.
+        columns = [(group, message) for group in groups for message in range(len(group.columns))]
+        sizes = [len(group.columns[message].raws) for group, message in columns]
+        firsts = list(accumulate(sizes, initial=0))
         for text, faults in faults_by_text.items():
-            column = bisect_right(firsts, text) - 1
-            group, message = columns[column]
-            for row in group.columns[message].rows_of(text - firsts[column]):
+            number = bisect_right(firsts, text) - 1
+            group, message = columns[number]
+            for row in group.columns[message].rows_of(text - firsts[number]):
                 entries.append((group.places[row], message, faults))
+
         entries.sort(key=itemgetter(0, 1))
         for place, fault in deduplicate_by_row([(place, faults) for place, _, faults in entries]):
             self.sensitive.add_for_line(chunk.lines[place], fault)
@@ -273,9 +313,10 @@ class _Order:
 def _questions(group: Group) -> Iterator[str]:
     """Yields the question of each row, as near_duplicates.question_text returns it for an Example."""
     columns = [group.columns[place] for place in group.shape.turns]
-    if len(columns) == 1:
-        return iter(columns[0].by_row(columns[0].texts))
-    return map("\n".join, zip(*[column.by_row(column.texts) for column in columns], strict=True))
+    by_row = [column.by_row(column.texts) for column in columns]
+    if len(by_row) == 1:
+        return iter(by_row[0])
+    return map("\n".join, zip(*by_row, strict=True))
 
 
 def _instructions(
@@ -285,11 +326,15 @@ def _instructions(
     columns = [group.columns[place] for place in group.shape.system]
     rows = len(group.places)
     if all(len(column.raws) == 1 for column in columns):
-        same = hash(b"\n".join([smalls[place][0] for place in group.shape.system]))
-        return Counter({tuple([column.raws[0] for column in columns]): rows}), [same] * rows
+        # All rows have the same instructions, or none.
+        raw = tuple([column.raws[0] for column in columns])
+        small = [smalls[place][0] for place in group.shape.system]
+        same = hash(b"\n".join(small))
+        return Counter({raw: rows}), [same] * rows
     raws = zip(*[column.by_row(column.raws) for column in columns], strict=True)
-    small = zip(*[group.columns[i].by_row(smalls[i]) for i in group.shape.system], strict=True)
-    return Counter(raws), [hash(b"\n".join(texts)) for texts in small]
+    smalls_by_row = zip(*[group.columns[i].by_row(smalls[i]) for i in group.shape.system], strict=True)
+    hashes = [hash(b"\n".join(texts)) for texts in smalls_by_row]
+    return Counter(raws), hashes
 
 
 def histogram(counts: Sequence[int], most: int = 600) -> tuple[tuple[int, int], ...]:
@@ -297,11 +342,13 @@ def histogram(counts: Sequence[int], most: int = 600) -> tuple[tuple[int, int], 
     if not counts:
         return ()
     least = min(counts)
-    width = -(-(max(counts) - least + 1) // most)
+    span = max(counts) - least + 1
+    width = -(-span // most)  # rounded up
     bars: dict[int, tuple[int, int]] = {}
     for tokens, rows in sorted(Counter(counts).items()):
         bar = (tokens - least) // width
-        bars[bar] = (tokens, bars.get(bar, (0, 0))[1] + rows)
+        _, rows_before = bars.get(bar, (0, 0))
+        bars[bar] = (tokens, rows_before + rows)
     return tuple(bars.values())
 
 
@@ -339,7 +386,8 @@ def read_facts(
 
 def _spool_rows(examples: Iterator[Example], spool: BinaryIO) -> Iterator[Chunk]:
     """Writes the rows to `spool` as chat JSONL and yields them in chunks."""
-    chunk, start = Chunk(), 0
+    chunk = Chunk()
+    start = 0
     for example in examples:
         row = chat_row(example)
         spool.write(row + b"\n")
@@ -359,7 +407,10 @@ class StoredRows(Sequence[Example]):
     """
 
     def __init__(self, file: BinaryIO, facts: RowFacts, limits: Limits, system: str | None) -> None:
-        self.file, self.facts, self._limits, self.system = file, facts, limits, system
+        self.file = file
+        self.facts = facts
+        self.system = system
+        self._limits = limits
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -374,7 +425,10 @@ class StoredRows(Sequence[Example]):
         parsed = parse_row(self.facts.lines[row], self.raw(row), self._limits)
         if isinstance(parsed, Fault):
             raise ValueError(f"reading row {row + 1} again: the file has changed since it was checked")
-        return with_system([parsed[1]], self.system)[0] if self.system else parsed[1]
+        _, example = parsed
+        if self.system:
+            return with_system([example], self.system)[0]
+        return example
 
     def raw(self, row: int) -> bytes:
         """Returns the original bytes of the row, without the added system prompt."""
@@ -404,20 +458,29 @@ def store_split(
     with ChatFile(folder) as train, ChatFile(folder) as holdout:
         first = 0
         for end in _run_ends(facts, (*held, *left_out), needs_system=rows.system is not None):
-            file = holdout if first in held else train
             if first in left_out:
                 pass
+            elif first in held:
+                holdout.write(rows.trained_row(first))
             elif end - first == 1:
-                file.write(rows.trained_row(first))
-            else:  # consecutive rows are copied together, in pieces
-                start, stop = facts.starts[first], facts.starts[end - 1] + facts.sizes[end - 1]
-                for piece in range(start, stop, _PIECE):
-                    file.write_part(rows.span(piece, min(_PIECE, stop - piece)))
-                file.write_part(b"\n")
+                train.write(rows.trained_row(first))
+            else:
+                _copy_run(train, rows, first, end)
             first = end
         for example in examples:
             holdout.write(chat_row(example))
         return train.close(), holdout.close()
+
+
+def _copy_run(file: ChatFile, rows: StoredRows, first: int, end: int) -> None:
+    """Copies rows that follow each other in the file, in pieces, without parsing them."""
+    facts = rows.facts
+    start = facts.starts[first]
+    stop = facts.starts[end - 1] + facts.sizes[end - 1]
+    for piece in range(start, stop, _PIECE):
+        size = min(_PIECE, stop - piece)
+        file.write_part(rows.span(piece, size))
+    file.write_part(b"\n")
 
 
 def store_sealed(
@@ -453,7 +516,11 @@ def _run_ends(facts: RowFacts, apart: Collection[int], *, needs_system: bool) ->
     if needs_system:
         return range(1, len(facts) + 1)
     alone = [row for row, is_plain in enumerate(facts.plain) if not is_plain]
-    ends = {end for row in (*apart, *alone) for end in (row, row + 1)}
-    following = zip(facts.starts[1:], map(add, facts.starts, facts.sizes), strict=False)
+    ends = {len(facts)}
+    for row in (*apart, *alone):
+        ends.update((row, row + 1))
+    # A gap of more than a line break: a blank or faulty line is between two rows.
+    row_ends = map(add, facts.starts, facts.sizes)
+    following = zip(facts.starts[1:], row_ends, strict=False)
     ends.update(row for row, (start, end) in enumerate(following, 1) if start != end + 1)
-    return sorted((ends | {len(facts)}) - {0})
+    return sorted(ends - {0})

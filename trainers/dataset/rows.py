@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeVar
 from trainers.types import Message
 
 Value = TypeVar("Value")
-LONGEST_SHOWN_TEXT, LONGEST_SHOWN_LABEL = 140, 60
+LONGEST_SHOWN_TEXT = 140
+LONGEST_SHOWN_LABEL = 60
 INSTRUCTION_ROLES = frozenset({"system", "developer"})
 _SAMPLE = 32
 
@@ -57,14 +58,17 @@ def column_of(texts: Sequence[str]) -> Column:
     if len(set(first)) == len(first):
         return Column(list(map(str.encode, texts)), texts, None)
     place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    return Column(list(map(str.encode, place)), list(place), list(map(place.__getitem__, texts)))
+    raws = list(map(str.encode, place))
+    numbers = list(map(place.__getitem__, texts))
+    return Column(raws, list(place), numbers)
 
 
 class JoinedTexts:
     """Texts joined into one, `data`, with zero bytes between them."""
 
     def __init__(self, raws: Sequence[bytes]) -> None:
-        self.raws, self.data = raws, b"\0".join(raws)
+        self.raws = raws
+        self.data = b"\0".join(raws)
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -78,7 +82,9 @@ class JoinedTexts:
         while position >= 0:
             place = bisect_right(self._starts, position) - 1
             places.append(place)
-            position = find(self._starts[place + 1]) if place + 1 < len(self._starts) else -1
+            if place + 1 == len(self._starts):
+                break
+            position = find(self._starts[place + 1])
         return places
 
 
@@ -172,10 +178,10 @@ class ShownRow:
 
 
 def shown_row(example: Example) -> ShownRow:
-    question = [message.content for message in example.prompt if message.role not in INSTRUCTION_ROLES][-1]
-    return ShownRow(
-        to_printable(question, LONGEST_SHOWN_TEXT), to_printable(example.answer, LONGEST_SHOWN_LABEL)
-    )
+    turns = [message.content for message in example.prompt if message.role not in INSTRUCTION_ROLES]
+    text = to_printable(turns[-1], LONGEST_SHOWN_TEXT)
+    label = to_printable(example.answer, LONGEST_SHOWN_LABEL)
+    return ShownRow(text, label)
 
 
 MESSAGE_KEYS = (
@@ -206,7 +212,9 @@ def text_of_content(content: object) -> str | None:
         return None
     parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-    return "\n".join(texts) if len(texts) == len(content) else None
+    if len(texts) < len(content):
+        return None
+    return "\n".join(texts)
 
 
 def written_message(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,7 +267,9 @@ def normalise_all(joined: JoinedTexts, texts: Sequence[str], one_line: bool = Fa
 
 def _oddly_spaced(joined: JoinedTexts, one_line: bool) -> Iterator[int]:
     """Yields the indices of texts that have ASCII white space other than single spaces between words."""
-    raws, data = joined.raws, joined.data
+    raws = joined.raws
+    data = joined.data
+    # An empty text has no first byte, so it is looked for before the edges.
     if not all(raws) or not _EDGES.isdisjoint({*map(_FIRST, raws), *map(_LAST, raws)}):
         yield from [place for place, raw in enumerate(raws) if raw.strip() != raw]
     # Usually there is no double space, which rfind finds out in two thirds of the time that find takes.
@@ -276,9 +286,10 @@ def _changed_beyond_ascii(joined: JoinedTexts) -> list[int]:
         return []
     raws = joined.raws
     rest = [place for place, is_ascii in enumerate(map(bytes.isascii, raws)) if not is_ascii]
-    characters = set(b"".join([raws[place] for place in rest]).translate(None, _ASCII).decode())
+    beyond_ascii = b"".join([raws[place] for place in rest]).translate(None, _ASCII)
+    characters = set(beyond_ascii.decode())
     changed = [char.encode() for char in characters if char not in _INERT and not _is_inert(char)]
-    if len(changed) > _FEW:
+    if len(changed) > _FEW:  # then searching for each takes longer than normalising all
         return rest
     return [place for place in rest if any(char in raws[place] for char in changed)]
 
@@ -300,7 +311,8 @@ _ASCII = bytes(range(128))
 _FEW = 12
 _WHITE = bytes(10 if 0 < byte < 32 else 0 for byte in range(256))
 _EDGES = frozenset(b" \t\n\r\v\f")
-_FIRST, _LAST = itemgetter(0), itemgetter(-1)
+_FIRST = itemgetter(0)
+_LAST = itemgetter(-1)
 
 
 def question_key(example: Example) -> bytes:
@@ -342,9 +354,11 @@ def at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
 def to_printable(text: str, longest: int = 80) -> str:
     """Makes text from outside safe to quote in a sentence: without control and bidirectional characters, on one line,
     and shortened to `longest` characters."""
-    clean = "".join(" " if unicodedata.category(c) in _UNSHOWN else c for c in text)
-    clean = " ".join(clean.split())
-    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+    shown = [" " if unicodedata.category(c) in _UNSHOWN else c for c in text]
+    clean = " ".join("".join(shown).split())
+    if len(clean) <= longest:
+        return clean
+    return clean[: longest - 1] + "…"
 
 
 _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -359,16 +373,21 @@ REPLY = "Answer the customer's message."
 
 
 def default_system(task: Task) -> str:
-    return CLASSIFY if task == "labels" else REPLY
+    if task == "labels":
+        return CLASSIFY
+    return REPLY
 
 
 def with_system(examples: Iterable[Example], system: str) -> tuple[Example, ...]:
     """Puts `system` before rows that have no instructions. Rows with instructions or with JSON of their own are left
     unchanged."""
     first = Message("system", system)
-    return tuple(
-        e if e.system or e.row is not None else replace(e, messages=(first, *e.messages)) for e in examples
-    )
+    completed: list[Example] = []
+    for example in examples:
+        if not example.system and example.row is None:
+            example = replace(example, messages=(first, *example.messages))
+        completed.append(example)
+    return tuple(completed)
 
 
 def has_own_instructions(example: Example) -> bool:
@@ -397,4 +416,9 @@ def prompt_with_labels(
 def lists_labels(system: str, labels: Sequence[str]) -> bool:
     """True if `system` contains each label as a separate word, and also if there are no labels."""
     text = normalise_text(system)
-    return all(re.search(rf"(?<!\w){re.escape(normalise_text(label))}(?!\w)", text) for label in labels)
+    for label in labels:
+        name = re.escape(normalise_text(label))
+        # \b would never match beside a label like "C#", which ends in no letter.
+        if not re.search(rf"(?<!\w){name}(?!\w)", text):
+            return False
+    return True

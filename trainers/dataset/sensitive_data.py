@@ -51,9 +51,8 @@ def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
         lines = [example.line for example in chunk for _ in example.messages]
         texts = [message.content for example in chunk for message in example.messages]
         faults_by_text = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
-        for line, fault in deduplicate_by_row(
-            [(lines[place], faults) for place, faults in sorted(faults_by_text.items())]
-        ):
+        faults_by_line = [(lines[place], faults) for place, faults in sorted(faults_by_text.items())]
+        for line, fault in deduplicate_by_row(faults_by_line):
             findings.add_for_line(line, fault)
 
 
@@ -64,11 +63,15 @@ def faults_of_texts(joined: JoinedTexts, texts: Sequence[str]) -> dict[int, list
     views = {"as it is": joined.data, "kinds": joined.data.translate(_KINDS)}
     for hint in _HINTS:
         view = views[hint.view]
-        for place in joined.places_with(partial(hint.next_in, view)) if hint.may_be_in(view) else ():
+        if not hint.may_be_in(view):
+            continue
+        for place in joined.places_with(partial(hint.next_in, view)):
             hints_by_place[place].append(hint)
+
     faults_by_place = {}
     for place, hints in hints_by_place.items():
-        faults = _faults(texts[place], [pattern for pattern in _PATTERNS if pattern.hint in hints])
+        patterns = [pattern for pattern in _PATTERNS if pattern.hint in hints]
+        faults = _faults(texts[place], patterns)
         if faults:
             faults_by_place[place] = faults
     return faults_by_place
@@ -77,7 +80,8 @@ def faults_of_texts(joined: JoinedTexts, texts: Sequence[str]) -> dict[int, list
 def deduplicate_by_row(faults_by_text: Iterable[tuple[int, list[Fault]]]) -> Iterator[tuple[int, Fault]]:
     """Yields each kind of fault once per row. The input has the row of each text, in the order of the rows."""
     for row, texts in groupby(faults_by_text, itemgetter(0)):
-        for fault in {fault.text: fault for _, faults in texts for fault in faults}.values():
+        by_kind = {fault.text: fault for _, faults in texts for fault in faults}
+        for fault in by_kind.values():
             yield row, fault
 
 
@@ -109,7 +113,9 @@ class _Hint:
     def next_in(self, text: bytes, start: int) -> int:
         """Returns the position of the next match, or -1."""
         match = self.shape.search(text, start)
-        return match.start() if match else -1
+        if match is None:
+            return -1
+        return match.start()
 
 
 @dataclass(frozen=True)
@@ -146,8 +152,11 @@ def _is_card(match: re.Match[str]) -> bool:
     digits = match[0].replace(" ", "").replace("-", "")
     if not _CARD.fullmatch(digits):
         return False
-    doubled = [int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(reversed(digits))]
-    return sum(doubled) % 10 == 0
+    backwards = [int(digit) for digit in reversed(digits)]
+    # Of the digits that are doubled, a result of two digits counts as their sum.
+    doubled = [sum(divmod(2 * digit, 10)) for digit in backwards[1::2]]
+    total = sum(backwards[::2]) + sum(doubled)
+    return total % 10 == 0
 
 
 def _is_password(match: re.Match[str]) -> bool:
@@ -168,7 +177,9 @@ def _is_iban(match: re.Match[str]) -> bool:
     if length is None or len(compact) < length:
         return False
     account = compact[:length]
-    return int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1
+    moved = account[4:] + account[:4]  # country and check digits go to the end
+    digits = "".join(str(int(character, 36)) for character in moved)  # A is 10, Z is 35
+    return int(digits) % 97 == 1
 
 
 # The start of a token: not inside a word of ASCII letters. \b is not used because it finds no boundary in scripts
@@ -201,10 +212,21 @@ _CREDENTIAL = (
 )
 _JSON_WEB = rf"(?:(?<![0-9A-Za-z_-])|{_ESCAPED})eyJ[\w-]{{10,2000}}\.eyJ[\w-]{{10,4000}}\.[\w-]{{10}}"
 _API_KEY = rf"{_STARTS}sk-(?=[A-Za-z_-]{{0,40}}[0-9])[A-Za-z0-9_-]{{20}}"
-_KINDS = bytes(
-    48 if chr(b) in "0123456789" else 65 if 65 <= b <= 90 else 45 if chr(b) in " -" else 97
-    for b in range(256)
-)
+
+
+def _kind_of(byte: int) -> str:
+    """Returns the letter for a byte in the view "kinds"."""
+    character = chr(byte)
+    if character in "0123456789":
+        return "0"
+    if "A" <= character <= "Z":
+        return "A"
+    if character in " -":
+        return "-"
+    return "a"
+
+
+_KINDS = "".join(map(_kind_of, range(256))).encode()
 _CAPITAL = _Hint("as it is", (b"A",), re.compile(rb"A(?:KIA|SIA|Iza)"))
 _DASH = _Hint(
     "as it is",
@@ -244,18 +266,23 @@ _HINTS = (
     _DIGITS,
 )  # fmt: skip
 
-_AWS, _SLACK, _GITHUB = (
-    "what looks like an AWS key",
-    "what looks like a Slack token",
-    "what looks like a GitHub token",
-)
-_STRIPE, _GOOGLE = "what looks like a Stripe key", "what looks like a Google API key"
-_HUB, _GITLAB = "what looks like a Hugging Face token", "what looks like a GitLab token"
-_PACKAGES, _TOKEN = "what looks like a package registry's token", "what looks like a JSON web token"
-_WORD, _KEY = "what looks like a password", "what looks like a key or token"
-_OPENAI, _MARK = "what looks like an API key (sk-…)", "the text of a special token"
-_CARD_NUMBER, _BANK = "what looks like a payment card", "what looks like a bank account (IBAN)"
-_TELEPHONE, _SSN = "what looks like a phone number", "what looks like a US social security number"
+_AWS = "what looks like an AWS key"
+_SLACK = "what looks like a Slack token"
+_GITHUB = "what looks like a GitHub token"
+_STRIPE = "what looks like a Stripe key"
+_GOOGLE = "what looks like a Google API key"
+_HUB = "what looks like a Hugging Face token"
+_GITLAB = "what looks like a GitLab token"
+_PACKAGES = "what looks like a package registry's token"
+_TOKEN = "what looks like a JSON web token"  # noqa: S105 - a description
+_WORD = "what looks like a password"
+_KEY = "what looks like a key or token"
+_OPENAI = "what looks like an API key (sk-…)"
+_MARK = "the text of a special token"
+_CARD_NUMBER = "what looks like a payment card"
+_BANK = "what looks like a bank account (IBAN)"
+_TELEPHONE = "what looks like a phone number"
+_SSN = "what looks like a US social security number"
 _PATTERNS = (
     _Pattern(SECRET, _AWS, _CAPITAL, "AKIA", re.compile(rf"{_STARTS}AKIA[0-9A-Z]{{16}}(?![0-9A-Za-z])")),
     _Pattern(SECRET, _AWS, _CAPITAL, "ASIA", re.compile(rf"{_STARTS}ASIA[0-9A-Z]{{16}}(?![0-9A-Za-z])")),
@@ -307,7 +334,9 @@ if TYPE_CHECKING:
     from presidio_analyzer import PatternRecognizer
 
 PRESIDIO_MIN_SCORE = 0.5
-PRESIDIO_MOST_ROWS, PRESIDIO_MOST_SECONDS, PRESIDIO_MOST_LETTERS = 20_000, 60.0, 10_000
+PRESIDIO_MOST_ROWS = 20_000
+PRESIDIO_MOST_SECONDS = 60.0
+PRESIDIO_MOST_LETTERS = 10_000  # of a text
 PRESIDIO_CHECKED = Rule("presidio_looked", "tells", "Nothing to do. Names and places were not searched for.")
 
 _LANGUAGES = ("en", "es", "it", "pl")  # the languages for which presidio enables own recognisers by default
@@ -331,15 +360,17 @@ def check_presidio(
 
     def texts_of(row: int) -> list[str]:
         example = rows[row]
-        more = [] if example.row is None else [example.row.decode()]
-        return [message.content for message in example.messages] + more
+        texts = [message.content for message in example.messages]
+        if example.row is not None:
+            texts.append(example.row.decode())
+        return texts
 
     faults = _presidio_faults(texts_of, len(rows), seed, most_rows, seconds)
     for row in sorted(faults):
         for fault in faults[row]:
             findings.add_for_line(lines[row], fault)
 
-    searched = f"{len(faults):,} row{'' if len(faults) == 1 else 's'}"
+    searched = "1 row" if len(faults) == 1 else f"{len(faults):,} rows"
     if len(faults) < len(rows):
         searched = f"{len(faults):,} of {len(rows):,} rows, drawn at random within the limit of {seconds:.0f} seconds"
     text = f"presidio searched {searched}; matches of which it is less than {PRESIDIO_MIN_SCORE:.0%} sure don't count."
@@ -357,11 +388,14 @@ def _presidio_faults(
     recognisers = _recognisers()
     kinds_in = lru_cache(2000)(lambda text: _kinds_in(text, recognisers))
     sample = random.Random(seed).sample(range(rows), min(rows, most_rows))  # noqa: S311 - no secret
-    deadline, faults = time.monotonic() + seconds, dict[int, list[Fault]]()
+    deadline = time.monotonic() + seconds
+    faults: dict[int, list[Fault]] = {}
     for row in sample:
         if time.monotonic() > deadline:
             break
-        kinds = {kind for text in texts_of(row) for kind in kinds_in(text[:PRESIDIO_MOST_LETTERS])}
+        kinds: set[str] = set()
+        for text in texts_of(row):
+            kinds |= kinds_in(text[:PRESIDIO_MOST_LETTERS])
         faults[row] = [Fault(PERSONAL, f"holds what presidio calls {kind}") for kind in sorted(kinds)]
     return faults
 
@@ -388,8 +422,10 @@ def _kinds_in(text: str, recognisers: Sequence[PatternRecognizer]) -> frozenset[
         for result in recogniser.analyze(text, recogniser.supported_entities)
     ]
     kinds = {result.entity_type for result in results if result.score >= PRESIDIO_MIN_SCORE}
-    sentence = " ".join(fault.text for fault in faults_in(text)) if kinds & _OWN_KINDS.keys() else ""
-    return frozenset(kind for kind in kinds if kind not in _OWN_KINDS or _OWN_KINDS[kind] not in sentence)
+    if kinds & _OWN_KINDS.keys():
+        found = " ".join(fault.text for fault in faults_in(text))
+        kinds -= {kind for kind, name in _OWN_KINDS.items() if name in found}
+    return frozenset(kinds)
 
 
 # Increase this with each change of the patterns, so that files are scanned again.
@@ -409,26 +445,36 @@ class Scan(JsonValue):
     @property
     def codes(self) -> frozenset[str]:
         """The codes of the findings that a check would report."""
-        return frozenset(
-            rule.code for rule, kinds in ((PERSONAL, self.personal), (SECRET, self.secret)) if kinds
-        )
+        codes: set[str] = set()
+        if self.personal:
+            codes.add(PERSONAL.code)
+        if self.secret:
+            codes.add(SECRET.code)
+        return frozenset(codes)
 
 
 def scanner_name(*, presidio: bool) -> str:
     """Returns the version of the patterns that `scan_file` uses."""
-    return f"{_PATTERNS_VERSION} and presidio" if presidio else str(_PATTERNS_VERSION)
+    if presidio:
+        return f"{_PATTERNS_VERSION} and presidio"
+    return str(_PATTERNS_VERSION)
 
 
 def scan_file(path: Path, *, presidio: bool) -> Scan:
     """Scans a file of JSON lines."""
     raw = path.read_bytes()
     rows = [row for row in raw.split(b"\n") if row]
-    kinds: dict[str, Counter[str]] = {PERSONAL.code: Counter(), SECRET.code: Counter()}
+    personal: Counter[str] = Counter()
+    secret: Counter[str] = Counter()
     for faults in _faults_of_rows(rows, presidio=presidio):
-        for code, text in {(fault.rule.code, fault.text) for fault in faults}:
-            kinds[code][text.removeprefix("holds ")] += 1
-    personal, secret = (tuple(kinds[rule.code].most_common()) for rule in (PERSONAL, SECRET))
-    return Scan(hashlib.sha256(raw).hexdigest(), personal, secret)
+        for fault in set(faults):  # a kind counts once a row
+            kind = fault.text.removeprefix("holds ")
+            if fault.rule == SECRET:
+                secret[kind] += 1
+            else:
+                personal[kind] += 1
+    sha256 = hashlib.sha256(raw).hexdigest()
+    return Scan(sha256, tuple(personal.most_common()), tuple(secret.most_common()))
 
 
 def find_sensitive_rows(examples: Sequence[Example], *, presidio: bool) -> frozenset[int]:
@@ -441,7 +487,9 @@ def _faults_of_rows(rows: Sequence[bytes], *, presidio: bool) -> Iterator[list[F
     """Yields the secrets and personal data of each row. Its parsed strings are searched, since JSON may escape
     characters."""
     texts = ["\n".join(_strings(orjson.loads(row))) for row in rows]
-    presidio_faults = _presidio_faults(lambda row: [texts[row]], len(texts), _SEED) if presidio else {}
+    presidio_faults: dict[int, list[Fault]] = {}
+    if presidio:
+        presidio_faults = _presidio_faults(lambda row: [texts[row]], len(texts), _SEED)
     for start in range(0, len(texts), _ROWS_AT_ONCE):
         batch = texts[start : start + _ROWS_AT_ONCE]
         own_faults = faults_of_texts(JoinedTexts([text.encode() for text in batch]), batch)

@@ -109,10 +109,13 @@ def sample_rows(
     if len(rows) <= most:
         return RowSample(tuple(rows), rare, None)
     salt = str(seed).encode()[:64]
-    drawn = sorted(rows, key=lambda row: hashlib.blake2b(keys[row], key=salt, digest_size=16).digest())[:most]
+    shuffled = sorted(rows, key=lambda row: hashlib.blake2b(keys[row], key=salt, digest_size=16).digest())
+    drawn = shuffled[:most]
+    # A label may have enough rows in the file, but not in the sample.
     counts = Counter(labels[row] for row in drawn)
-    sample = tuple(sorted(row for row in drawn if counts[labels[row]] >= FEWEST_ROWS_OF_LABEL))
-    return RowSample(sample, rare + most - len(sample), len(rows))
+    sample = sorted(row for row in drawn if counts[labels[row]] >= FEWEST_ROWS_OF_LABEL)
+    rare += most - len(sample)
+    return RowSample(tuple(sample), rare, len(rows))
 
 
 def suspect_labels(
@@ -131,12 +134,13 @@ def suspect_labels(
     likely = others.argmax(axis=1)
     margins = own - others[rows, likely]
     chances = _chances(own, others)
-    worst = np.argsort(margins, kind="stable")[: round(float(chances.sum()))]
-    suspects = tuple(
-        SuspectLabel(int(row), names[columns[row]], names[likely[row]], float(chances[row]))
-        for row in worst
-        if margins[row] < 0
-    )
+    expected_wrong = round(float(chances.sum()))
+    worst = np.argsort(margins, kind="stable")[:expected_wrong]
+    suspects: list[SuspectLabel] = []
+    for row in worst:
+        if margins[row] < 0:
+            given = names[columns[row]]
+            suspects.append(SuspectLabel(int(row), given, names[likely[row]], float(chances[row])))
 
     count = len(columns)
     # The share of labels with which a classifier would agree that always answers the most frequent label.
@@ -149,7 +153,7 @@ def suspect_labels(
     is_able = agreed_of_right - usual_of_right >= LEAST_AGREED * (1 - usual_of_right)
     is_judged = is_able and count >= FEWEST_ROWS_JUDGED
     expected = sum(suspect.chance for suspect in suspects)
-    return suspects, LabelErrors(
+    return tuple(suspects), LabelErrors(
         judged=count,
         listed=len(suspects),
         expected=expected,
@@ -168,28 +172,39 @@ def _chances(own: Numbers, others: Numbers) -> Numbers:
     """
     import numpy as np
 
-    labels, judged = others.shape[1], np.isfinite(own)
+    labels = others.shape[1]
+    judged = np.isfinite(own)
     chances = np.zeros(len(own))
     if labels < 2 or not judged.any():
         return chances
+
     ranked = np.sort(others[judged], axis=1)[:, 1:]  # without the label's own -inf
-    rest, rivals = ranked[:, :-RIVALS], ranked[:, -RIVALS:]
+    rivals = ranked[:, -RIVALS:]
+    times = np.ones(rivals.shape[1])  # how many labels each column stands for
+    rest = ranked[:, :-RIVALS]
     if rest.shape[1]:
         rivals = np.column_stack([rivals, rest.mean(axis=1)])
-    times = np.array([1.0] * min(RIVALS, labels - 1) + [float(rest.shape[1])] * (rest.shape[1] > 0))
+        times = np.append(times, float(rest.shape[1]))
     behind = (rivals - own[judged, None]).astype(np.float64)
     scale = max(float(np.abs(behind).mean()), 1e-9)
 
     def parts(guess: Numbers) -> tuple[Numbers, Numbers]:
-        right = 1 / (1 + np.exp(np.minimum(behind / (scale * np.exp(guess[0])), 500)) @ times)
+        """Returns the likelihood of each label together with its being right, and with its being wrong. A guess is the
+        logarithms of the temperature and of the odds of w."""
+        temperature = scale * np.exp(guess[0])
+        exponents = np.minimum(behind / temperature, 500)  # exp would overflow at 710
+        right = 1 / (1 + np.exp(exponents) @ times)
         wrong = 1 / (1 + np.exp(-guess[1]))
         return (1 - wrong) * right, wrong * (1 - right) / (labels - 1)
 
     def loss(guess: Numbers) -> float:
-        return float(-np.log(sum(parts(guess)) + 1e-12).mean() + 1e-4 * (guess**2).sum())
+        right, wrong = parts(guess)
+        penalty = 1e-4 * (guess**2).sum()  # keeps a guess finite that the data doesn't determine
+        return float(-np.log(right + wrong + 1e-12).mean() + penalty)
 
-    starts = [np.array([-1.5, wrong]) for wrong in (-4.0, -1.5)]
-    right, wrong = parts(min((_descend(loss, start) for start in starts), key=loss))
+    # Two starts, since the search may end in a local minimum.
+    found = [_descend(loss, np.array([-1.5, wrong])) for wrong in (-4.0, -1.5)]
+    right, wrong = parts(min(found, key=loss))
     chances[judged] = wrong / np.maximum(right + wrong, 1e-300)
     return chances
 
@@ -199,7 +214,9 @@ def _descend(loss: Callable[[Numbers], float], start: Numbers) -> Numbers:
     importing it takes longer than checking a small file."""
     import numpy as np
 
-    at, least, step = start, loss(start), 1.0
+    at = start
+    least = loss(start)
+    step = 1.0
     while step >= SMALLEST_STEP:
         tried = [at + step * move for axis in np.eye(len(at)) for move in (axis, -axis)]
         losses = list(map(loss, tried))
@@ -234,7 +251,9 @@ def check_suspect_labels(
 def report_suspects(
     suspects: Sequence[SuspectLabel], errors: LabelErrors, lines: Sequence[int], findings: Findings
 ) -> None:
-    rule = LABEL_ERRORS if errors.is_told else ERRORS_UNKNOWN
+    rule = ERRORS_UNKNOWN
+    if errors.is_told:
+        rule = LABEL_ERRORS
     findings.add_for_file(rule, _doubt_text(errors), errors.listed)
     for suspect in suspects:
         label = to_printable(suspect.given, 40)
@@ -310,42 +329,68 @@ def run_slow_checks(
     `holdout` are reported too."""
     if not len(rows):
         return NO_SLOW_FINDINGS
-    from trainers.evaluation.tfidf import out_of_fold
-
-    facts = rows.facts
-    near_findings, label_findings, personal = Findings(listed), Findings(listed), Findings(listed)
+    near_findings = Findings(listed)
+    label_findings = Findings(listed)
+    personal = Findings(listed)
     on_progress(f"Looking for near copies among {len(rows):,} rows")
-    sketched = [compute_sketches(map(question_text, holdout))] if holdout else []
-    sketched.append(facts.take_sketches())
-    near = find_near_copies(_Questions(holdout, rows), [*question_keys(holdout), *facts.keys], sketched)
-    answers = [*(example.answer.strip() for example in holdout), *labels] if any(labels) else None
-    lines = [*(example.line for example in holdout), *facts.lines]
-    report_near_pairs(near, lines, answers, near_findings, held=len(holdout))
-    groups = tuple(group - len(holdout) for group in near.groups[len(holdout) :])
+    groups = _check_near_copies(rows, labels, holdout, near_findings)
 
     on_progress("Looking for labels that are probably wrong")
     errors = None
     if len(set(labels)) > 1:
-        sample = sample_rows(labels, facts.keys, seed)
-        judged = [labels[row] for row in sample.rows]
-        if len(set(judged)) > 1:
-            names, scores = out_of_fold([rows[row] for row in sample.rows], seed)
-            lines = [facts.lines[row] for row in sample.rows]
-            errors = check_suspect_labels(lines, judged, sample, names, scores, label_findings)
-        else:
-            report_unjudged(sample, label_findings)
+        errors = _check_labels(rows, labels, seed, label_findings)
 
     if presidio:
         on_progress("Searching for personal data with presidio")
-        check_presidio(rows, facts.lines, seed, personal)
+        check_presidio(rows, rows.facts.lines, seed, personal)
     return SlowFindings((near_findings, label_findings, personal), groups, errors)
+
+
+def _check_near_copies(
+    rows: StoredRows, labels: Sequence[str], holdout: Sequence[Example], findings: Findings
+) -> tuple[int, ...]:
+    """Reports near copies among the rows and of rows of the holdout, and returns the rows' groups."""
+    facts = rows.facts
+    held = len(holdout)
+    sketched = []
+    if held:
+        sketched.append(compute_sketches(map(question_text, holdout)))
+    sketched.append(facts.take_sketches())
+    keys = [*question_keys(holdout), *facts.keys]
+    near = find_near_copies(_Questions(holdout, rows), keys, sketched)
+
+    answers: list[str] | None = None  # of free text, two right answers may differ
+    if any(labels):
+        answers = [example.answer.strip() for example in holdout]
+        answers += labels
+    lines = [example.line for example in holdout]
+    lines += facts.lines
+    report_near_pairs(near, lines, answers, findings, held=held)
+    return tuple(group - held for group in near.groups[held:])
+
+
+def _check_labels(
+    rows: StoredRows, labels: Sequence[str], seed: int, findings: Findings
+) -> LabelErrors | None:
+    from trainers.evaluation.tfidf import out_of_fold
+
+    facts = rows.facts
+    sample = sample_rows(labels, facts.keys, seed)
+    judged = [labels[row] for row in sample.rows]
+    if len(set(judged)) < 2:  # a classifier needs two labels
+        report_unjudged(sample, findings)
+        return None
+    names, scores = out_of_fold([rows[row] for row in sample.rows], seed)
+    lines = [facts.lines[row] for row in sample.rows]
+    return check_suspect_labels(lines, judged, sample, names, scores, findings)
 
 
 class _Questions(Sequence[str]):
     """The question of each row, read when needed: first the held-out rows, then the file's rows."""
 
     def __init__(self, held: Sequence[Example], rows: StoredRows) -> None:
-        self._held, self._rows = held, rows
+        self._held = held
+        self._rows = rows
 
     def __len__(self) -> int:
         return len(self._held) + len(self._rows)
@@ -358,4 +403,6 @@ class _Questions(Sequence[str]):
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
         row = place - len(self._held)
-        return question_text(self._rows[row] if row >= 0 else self._held[place])
+        if row < 0:
+            return question_text(self._held[place])
+        return question_text(self._rows[row])

@@ -50,7 +50,8 @@ class _Groups:
 
     def count(self, firsts: Sequence[int]) -> int:
         """Returns the number of rows of these groups."""
-        return len(firsts) + sum([len(self.further[first]) for first in firsts if first in self.further])
+        further = [len(self.further[first]) for first in firsts if first in self.further]
+        return len(firsts) + sum(further)
 
 
 def split(
@@ -101,18 +102,24 @@ def draw_held_rows(
     if len(places) < len(keys):
         keys = at(places, keys)
         labels = at(places, labels)
-        groups = at(places, groups) if groups is not None else None
-    marks = keys if groups is None else _merge_groups(keys, groups)
+        if groups is not None:
+            groups = at(places, groups)
+
+    marks: Sequence[bytes | int] = keys
+    if groups is not None:
+        marks = _merge_groups(keys, groups)
     together = _groups(marks)
     strata = _strata(together, keys, labels, seed)
     sizes = {label: together.count(firsts) for label, firsts in strata.items()}
-    wanted = min(max(round(share * len(keys)), at_least), at_most)
+    wanted = round(share * len(keys))
+    wanted = min(max(wanted, at_least), at_most)
     quotas = _quotas(sizes, wanted, served)
-    return frozenset(
-        places[row]
-        for label, firsts in strata.items()
-        for row in _draw_groups(together, firsts, quotas[label], label not in served)
-    )
+
+    held: set[int] = set()
+    for label, firsts in strata.items():
+        drawn = _draw_groups(together, firsts, quotas[label], label not in served)
+        held.update(places[row] for row in drawn)
+    return frozenset(held)
 
 
 def _groups(marks: Sequence[bytes | int]) -> _Groups:
@@ -136,10 +143,12 @@ def _strata(
     # Multiplying 64-bit hashes by an odd number that depends on the seed gives each seed another order.
     salt = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()
     factor = int.from_bytes(salt, "little") | 1
+    # A key is two numbers of 64 bits; the first of them is enough.
     hashes = struct.unpack(f"<{2 * len(keys)}Q", b"".join(keys))[::2]
     orders = [number * factor & _64_BITS for number in hashes]
     for first in groups.further:
-        orders[first] = min([(keys[row], orders[row]) for row in groups.rows(first)])[1]
+        smallest = min(groups.rows(first), key=keys.__getitem__)
+        orders[first] = orders[smallest]
 
     strata: dict[str, list[int]] = defaultdict(list)
     for first in sorted(groups.firsts, key=orders.__getitem__):
@@ -181,7 +190,9 @@ def _quotas(sizes: Mapping[str, int], wanted: int, served: Collection[str]) -> M
         proportional = int(exact)
         remainders[label] = exact - proportional
         most[label] = size // 3
-        least[label] = 0 if label in served else min(1, most[label])
+        least[label] = 0
+        if label not in served:
+            least[label] = min(1, most[label])
         quotas[label] = min(max(proportional, least[label]), most[label])
     by_remainder = sorted(sizes, key=lambda label: (-remainders[label], label))
     by_size = sorted(sizes, key=lambda label: (-sizes[label], label))
@@ -308,7 +319,8 @@ class ChatFile:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         prefix = f"unnamed-{os.getpid()}-{threading.get_ident()}-"
         descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".tmp")
-        self._file, self._path = os.fdopen(descriptor, "wb"), Path(name)
+        self._file = os.fdopen(descriptor, "wb")
+        self._path = Path(name)
         self._digest = hashlib.sha256()
         self._is_closed = False
 

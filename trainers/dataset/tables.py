@@ -57,7 +57,9 @@ def cell_text(value: object, booleans: tuple[str, str]) -> str:
         return booleans[value]
     if isinstance(value, float) and math.isnan(value):
         return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,17 @@ def find_layout(
 ) -> ColumnLayout | UnclearColumns:
     """Finds the columns. `sample` has the first records of the file, at least one, including any header. `header` says
     whether there is a header; None detects it."""
-    header = _has_header(sample, columns) if header is None else header
+    if header is None:
+        header = _has_header(sample, columns)
     width = len(sample[0])
-    names = column_names(sample[0] if header else [""] * width)
-    body = [record for record in (sample[1:] if header else sample) if len(record) == width]
+    if header:
+        names = column_names(sample[0])
+        records = sample[1:]
+    else:
+        names = column_names([""] * width)
+        records = sample
+    body = [record for record in records if len(record) == width]
+
     for name in (columns.text, columns.label):
         if name is not None and name not in names:
             text = f"There is no column '{to_printable(name)}'; available: {_listed(names)}."
@@ -103,9 +112,12 @@ def find_layout(
         return UnclearColumns(IN_A_TABLE, "The rows are preference pairs, which can't be read from a table.")
 
     fitting = _fitting_columns(names, body, columns)
-    return _unclear(names, fitting) or ColumnLayout(
-        header, names, names.index(fitting.texts[0]), names.index(fitting.labels[0])
-    )
+    unclear = _unclear(names, fitting)
+    if unclear is not None:
+        return unclear
+    text_place = names.index(fitting.texts[0])
+    label_place = names.index(fitting.labels[0])
+    return ColumnLayout(header, names, text_place, label_place)
 
 
 @dataclass(frozen=True)
@@ -120,48 +132,73 @@ class _FittingColumns:
 def _fitting_columns(names: Sequence[str], body: Sequence[Cells], columns: Columns) -> _FittingColumns:
     """Judges columns by their names, or else by their contents. What a person has named is taken as it is."""
     codes = [name for name in names if name != columns.text and _are_codes(_values(name, names, body))]
-    labels = [columns.label] if columns.label else _columns_named(names, _LABEL_NAMES)
-    texts = [columns.text] if columns.text else _columns_named(names, _TEXT_NAMES)
+    labels = _columns_named(names, _LABEL_NAMES)
+    if columns.label:
+        labels = [columns.label]
+    texts = _columns_named(names, _TEXT_NAMES)
+    if columns.text:
+        texts = [columns.text]
     texts = [name for name in texts if name not in codes]
+
     if not labels:
-        labels = _label_columns([name for name in names if name not in texts], names, body)
+        others = [name for name in names if name not in texts]
+        labels = _label_columns(others, names, body)
     if not texts:
-        rest = [name for name in names if name not in labels[:1] and name not in codes]
-        texts = _text_columns(rest, names, body)
-    return _FittingColumns(texts, [name for name in labels if [name] != texts], codes)
+        others = [name for name in names if name not in labels[:1] and name not in codes]
+        texts = _text_columns(others, names, body)
+    # The only text can't be the label as well.
+    labels = [name for name in labels if [name] != texts]
+    return _FittingColumns(texts, labels, codes)
 
 
 def _unclear(names: tuple[str, ...], fitting: _FittingColumns) -> UnclearColumns | None:
     """Returns why a person has to choose or rename columns, None if exactly one fits for each role."""
-    texts, labels, codes = fitting.texts, fitting.labels, fitting.codes
+    texts = fitting.texts
+    labels = fitting.labels
     if not texts or not labels:
-        others = tuple(name for name in names if name not in labels[:1])
-        every = Choices(
-            text=others if len(texts) != 1 else (),
-            label=tuple(name for name in names if [name] != texts) if len(labels) != 1 else (),
-        )
-        choices = every if len(names) > 1 else NO_CHOICES
-        if not texts and codes:
-            have = "has" if len(codes) == 1 else "have"
-            text = f"No column looks like a text: {_listed(codes)} {have} only numbers, dates or ids."
-            return UnclearColumns(NOT_A_TEXT, text, choices, names)
-        if not labels:
-            return UnclearColumns(NO_LABELS, "No column has labels.", choices, names)
-        return UnclearColumns(NO_TEXT, "No column has texts.", choices, names)
-
+        return _lacking(names, fitting)
     repeated = [name for name in (*texts, *labels) if names.count(name) > 1]
     if repeated:
         text = f"{names.count(repeated[0])} columns are called '{repeated[0]}'."
         return UnclearColumns(DUPLICATE_COLUMN, text)
     if len(texts) == len(labels) == 1:
         return None
-    parts = [
-        f"{_listed(several)} could {'all' if len(several) > 2 else 'both'} be the {role}"
-        for role, several in (("text", texts), ("label", labels))
-        if len(several) > 1
-    ]
-    choices = Choices(tuple(texts) if len(texts) > 1 else (), tuple(labels) if len(labels) > 1 else ())
+
+    parts: list[str] = []
+    choices = NO_CHOICES
+    if len(texts) > 1:
+        parts.append(_could_be(texts, "text"))
+        choices = replace(choices, text=tuple(texts))
+    if len(labels) > 1:
+        parts.append(_could_be(labels, "label"))
+        choices = replace(choices, label=tuple(labels))
     return UnclearColumns(UNCLEAR_COLUMNS, f"The columns {'; '.join(parts)}.", choices, names)
+
+
+def _lacking(names: tuple[str, ...], fitting: _FittingColumns) -> UnclearColumns:
+    """Says which column is missing. A role that no column fits may be given to any column but that of the other
+    role."""
+    choices = NO_CHOICES
+    if len(names) > 1 and len(fitting.texts) != 1:
+        others = tuple(name for name in names if name not in fitting.labels[:1])
+        choices = replace(choices, text=others)
+    if len(names) > 1 and len(fitting.labels) != 1:
+        others = tuple(name for name in names if [name] != fitting.texts)
+        choices = replace(choices, label=others)
+
+    codes = fitting.codes
+    if not fitting.texts and codes:
+        have = "has" if len(codes) == 1 else "have"
+        text = f"No column looks like a text: {_listed(codes)} {have} only numbers, dates or ids."
+        return UnclearColumns(NOT_A_TEXT, text, choices, names)
+    if not fitting.labels:
+        return UnclearColumns(NO_LABELS, "No column has labels.", choices, names)
+    return UnclearColumns(NO_TEXT, "No column has texts.", choices, names)
+
+
+def _could_be(several: Sequence[str], role: str) -> str:
+    every = "all" if len(several) > 2 else "both"
+    return f"{_listed(several)} could {every} be the {role}"
 
 
 def column_names(header: Cells) -> tuple[str, ...]:
@@ -173,10 +210,14 @@ def find_text_column(names: Cells, column: str | None) -> int | None:
     """Returns the position of the text column in a table without labels, or None: the column of that name, or else the
     first with a usual name, or else the only one."""
     clean = [to_printable(name) for name in names]
-    wanted = [column] if column in clean else _columns_named(clean, _TEXT_NAMES)
-    if wanted:
-        return clean.index(str(wanted[0]))
-    return 0 if len(clean) == 1 else None
+    if column is not None and column in clean:
+        return clean.index(column)
+    usual = _columns_named(clean, _TEXT_NAMES)
+    if usual:
+        return clean.index(usual[0])
+    if len(clean) == 1:
+        return 0
+    return None
 
 
 def is_text_name(name: str) -> bool:
@@ -185,7 +226,9 @@ def is_text_name(name: str) -> bool:
 
 def _listed(names: Sequence[str]) -> str:
     quoted = [f"'{name}'" for name in names[:20]]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    if len(quoted) == 1:
+        return quoted[0]
+    return f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
 def _has_header(sample: Sequence[Cells], columns: Columns) -> bool:
@@ -204,23 +247,27 @@ def _has_known_name(cells: Cells, columns: Columns) -> bool:
 def _are_names(cells: Cells, below: Sequence[Cells]) -> bool:
     """True if at least two cells are filled, and all of these are short, different, and don't occur in their columns
     below. A column may have no name, as the numbers that pandas writes before each row."""
-    width = len(cells)
-    filled = [(place, name) for place, cell in enumerate(cells) if (name := to_printable(cell))]
-    names = [name for _, name in filled]
+    printable = [to_printable(cell) for cell in cells]
+    filled = [place for place, name in enumerate(printable) if name]
+    names = [printable[place] for place in filled]
     are_short = all(len(name) <= 40 and len(name.split()) <= 3 for name in names)
-    if len(names) < 2 or not are_short or len(set(names)) < len(names) or _are_codes(names):
+    are_different = len(set(names)) == len(names)
+    if len(names) < 2 or not are_short or not are_different or _are_codes(names):
         return False
-    rows = [record for record in below if len(record) == width]
-    return bool(rows) and not any(record[place] == cells[place] for record in rows for place, _ in filled)
+    rows = [record for record in below if len(record) == len(cells)]
+    recur = any(record[place] == cells[place] for record in rows for place in filled)
+    return bool(rows) and not recur
 
 
 def _columns_named(names: Sequence[str], vocabulary: tuple[str, ...]) -> list[str]:
     """Returns the columns whose name is in the vocabulary or, if there are none, those whose last word is."""
     exact = [name for name in names if name.strip().casefold() in vocabulary]
-    if exact:
-        first = [name for name in exact if name.strip().casefold() == vocabulary[0]]
-        return first if len(first) == 1 else exact
-    return [name for name in names if _words(name)[-1:] and _words(name)[-1] in vocabulary]
+    if not exact:
+        return [name for name in names if _words(name)[-1:] and _words(name)[-1] in vocabulary]
+    first = [name for name in exact if name.strip().casefold() == vocabulary[0]]
+    if len(first) == 1:
+        return first
+    return exact
 
 
 def _words(name: str) -> list[str]:
@@ -237,20 +284,22 @@ def _values(name: str, names: Sequence[str], body: Sequence[Cells]) -> list[str]
 def _label_columns(candidates: list[str], names: Sequence[str], body: Sequence[Cells]) -> list[str]:
     """Returns the columns whose values are short, not numeric, and occur at least twice on average. A single candidate
     may be anything but many numbers, or a column with a name such as id."""
-    values = {name: _values(name, names, body) for name in candidates}
     if len(candidates) == 1:
         name = candidates[0]
-        if _NOT_LABELS.intersection(_words(name)):
+        values = _values(name, names, body)
+        is_named_otherwise = bool(_NOT_LABELS.intersection(_words(name)))
+        may_be_labels = _are_grades(values) or not _are_numbers(values)
+        if is_named_otherwise or not may_be_labels:
             return []
-        return [name] if _are_grades(values[name]) or not _are_numbers(values[name]) else []
-    return [
-        name
-        for name in candidates
-        if values[name]
-        and 2 * len(set(values[name])) <= len(values[name])
-        and max(map(len, values[name])) <= 60
-        and not _are_numbers(values[name])
-    ]
+        return [name]
+
+    columns = []
+    for name in candidates:
+        values = _values(name, names, body)
+        occur_twice = 2 * len(set(values)) <= len(values)
+        if values and occur_twice and max(map(len, values)) <= 60 and not _are_numbers(values):
+            columns.append(name)
+    return columns
 
 
 def _text_columns(candidates: list[str], names: Sequence[str], body: Sequence[Cells]) -> list[str]:
@@ -285,10 +334,9 @@ def _are_grades(values: Sequence[str]) -> bool:
 def _are_codes(values: Sequence[str]) -> bool:
     """True if nearly all values are numbers, dates or ids, and there are any. An id is one word of ASCII characters
     with a digit; other scripts may write a sentence without spaces."""
-    codes = sum(
-        bool(_NUMBER.fullmatch(value) or _DATE.fullmatch(value) or _ID.fullmatch(value)) for value in values
-    )
-    return bool(values) and codes >= _NEARLY_ALL * len(values)
+    forms = (_NUMBER, _DATE, _ID)
+    codes = [value for value in values if any(form.fullmatch(value) for form in forms)]
+    return bool(values) and len(codes) >= _NEARLY_ALL * len(values)
 
 
 _NEARLY_ALL = 0.9
@@ -362,10 +410,10 @@ def csv_records(lines: Iterable[str], separator: str, findings: Findings) -> Ite
                 findings.add_for_line(line, Fault(LONG_CELL, text))
                 continue
             last = reader.line_num
-            swallowed = f", so that lines {line} to {last} can't be separated" if last > line else ""
-            findings.add_for_line(
-                line, Fault(BROKEN_QUOTES, f"begins a row whose quotes don't match{swallowed}")
-            )
+            text = "begins a row whose quotes don't match"
+            if last > line:
+                text += f", so that lines {line} to {last} can't be separated"
+            findings.add_for_line(line, Fault(BROKEN_QUOTES, text))
             continue
         if any(cell and not cell.isspace() for cell in cells):
             yield Record(line, cells)
@@ -382,12 +430,14 @@ def examples(
     sample = list(islice(records, _SAMPLE))
     if not sample:
         return
-    titles = 0 if header else header_place(sample, columns)
-    if titles:
-        text = f"The header is in line {sample[titles].line}; what is above it was skipped."
-        findings.add_for_file(TITLE_LINES, text, titles)
-        sample = sample[titles:]
-        header = True
+    if not header:
+        titles = header_place(sample, columns)
+        if titles:
+            text = f"The header is in line {sample[titles].line}; what is above it was skipped."
+            findings.add_for_file(TITLE_LINES, text, titles)
+            sample = sample[titles:]
+            header = True
+
     layout = find_layout([record.cells for record in sample], columns, header)
     used.names = layout.names
     if isinstance(layout, UnclearColumns):
@@ -395,10 +445,13 @@ def examples(
         findings.add_for_file(layout.rule, layout.text)
         return
     used.columns = replace(columns, text=layout.columns.text, label=layout.columns.label)
-    if not layout.header:
+    if layout.header:
+        sample = sample[1:]
+    else:
         text = f"{layout.columns.text} was used as the text and {layout.columns.label} as the label"
         findings.add_for_file(NO_HEADER, f"There is no header, so {text}.")
-    for record in chain(sample[layout.header :], records):
+
+    for record in chain(sample, records):
         example = _example(record, layout)
         if isinstance(example, Fault):
             findings.add_for_line(record.line, example)
@@ -414,8 +467,9 @@ def find_header(sample: Sequence[Record]) -> Record | None:
     place = header_place(sample, Columns())
     header = sample[place]
     below = [record.cells for record in sample[place + 1 :]]
-    is_header = _has_known_name(header.cells, Columns()) or _are_names(header.cells, below)
-    return header if is_header else None
+    if _has_known_name(header.cells, Columns()) or _are_names(header.cells, below):
+        return header
+    return None
 
 
 def header_place(sample: Sequence[Record], columns: Columns) -> int:
@@ -427,28 +481,27 @@ def header_place(sample: Sequence[Record], columns: Columns) -> int:
     first = sample[: _MOST_TITLE_LINES + 1]
     columns_in_use = _columns_in_use(sample)
     complete = [all(_is_filled(record, place) for place in columns_in_use) for record in first]
-    place = complete.index(True) if True in complete else 0
-    if not place:
+    if True not in complete or complete[0]:
         return 0
+    place = complete.index(True)
     below = [record.cells for record in sample[place + 1 :]]
     are_names = _are_names(first[place].cells, below)
     if are_names and _has_known_name(first[place].cells, columns):
         return place
     for above, record in enumerate(first[:place]):
-        filled = sum(bool(cell.strip()) for cell in record.cells)
-        if filled > 1 and _has_known_name(record.cells, columns):
+        filled = [cell for cell in record.cells if cell.strip()]
+        if len(filled) > 1 and _has_known_name(record.cells, columns):
             return above
-    return place if are_names else 0
+    if are_names:
+        return place
+    return 0
 
 
 def _columns_in_use(sample: Sequence[Record]) -> list[int]:
     """Returns the columns that are filled in at least half of the records."""
     width = max(len(record.cells) for record in sample)
-    return [
-        place
-        for place in range(width)
-        if 2 * sum(_is_filled(record, place) for record in sample) >= len(sample)
-    ]
+    filled = {place: sum(_is_filled(record, place) for record in sample) for place in range(width)}
+    return [place for place, records in filled.items() if 2 * records >= len(sample)]
 
 
 def _is_filled(record: Record, place: int) -> bool:
@@ -456,12 +509,15 @@ def _is_filled(record: Record, place: int) -> bool:
 
 
 def _example(record: Record, layout: ColumnLayout) -> Example | Fault:
-    width, wanted = len(record.cells), len(layout.names)
+    width = len(record.cells)
+    wanted = len(layout.names)
     if width < wanted or any(cell.strip() for cell in record.cells[wanted:]):
-        columns = f"{width} column{'' if width == 1 else 's'}"
+        columns = "1 column" if width == 1 else f"{width} columns"
         return Fault(WRONG_WIDTH, f"has {columns}, but the first line has {wanted}")
-    text, label = record.cells[layout.text].strip(), record.cells[layout.label].strip()
-    if layout.header and (text, label) == (layout.names[layout.text], layout.names[layout.label]):
+    text = record.cells[layout.text].strip()
+    label = record.cells[layout.label].strip()
+    names = layout.columns
+    if layout.header and text == names.text and label == names.label:
         return Fault(HEADER_AGAIN, "repeats the header")
     if is_blank(text):
         return Fault(EMPTY_TEXT, "has no text")

@@ -113,10 +113,11 @@ def to_version_rows(
     examples: Sequence[Example], task: Task, keys: Sequence[bytes] | None = None
 ) -> tuple[VersionRow, ...]:
     labels = strata_labels(examples, task)
-    row_keys = question_keys(examples) if keys is None else keys
+    if keys is None:
+        keys = question_keys(examples)
     return tuple(
         VersionRow(key, label, normalise_text(example.answer))
-        for example, key, label in zip(examples, row_keys, labels, strict=True)
+        for example, key, label in zip(examples, keys, labels, strict=True)
     )
 
 
@@ -144,26 +145,35 @@ def continue_held_rows(
 
     held: set[int] = set()
     fresh: list[int] = []
-    for i in distinct_places([row.key for row in rows], [row.answer for row in rows]):
-        is_near_held = old_groups.get(groups[i]) if groups else None
-        if rows[i].key in before.held or (rows[i].key not in before.trained and is_near_held):
-            held.add(i)
-        elif rows[i].key not in before.trained and is_near_held is None:
-            fresh.append(i)
+    for place in distinct_places([row.key for row in rows], [row.answer for row in rows]):
+        key = rows[place].key
+        is_near_held: bool | None = None  # None: near no old question
+        if groups:
+            is_near_held = old_groups.get(groups[place])
+        if key in before.held or (key not in before.trained and is_near_held):
+            held.add(place)
+        elif key not in before.trained and is_near_held is None:
+            fresh.append(place)
     if not draws_more:
         return frozenset(place for place in held if rows[place].key in before.held)
+
     room = max(HOLDOUT_MOST, len(before.holdout)) - len(held) - before.count_missing(rows)
+    fresh_rows = at(fresh, rows)
+    fresh_groups: Sequence[int] | None = None
+    if groups:
+        fresh_groups = at(fresh, groups)
     drawn = draw_held_rows(
-        [rows[i].key for i in fresh],
-        [rows[i].label for i in fresh],
+        [row.key for row in fresh_rows],
+        [row.label for row in fresh_rows],
         seed,
-        groups=[groups[i] for i in fresh] if groups else None,
+        groups=fresh_groups,
         share=HOLDOUT_SHARE,
         at_least=instead_of,
         at_most=max(room, 0),
         served={row.label for row in before.holdout},
     )
-    return frozenset(held | {fresh[place] for place in drawn})
+    held.update(fresh[place] for place in drawn)
+    return frozenset(held)
 
 
 def diff(
@@ -173,35 +183,47 @@ def diff(
     are no longer held out."""
     # Rows with a held-out question count only if they are held out now; the others are copies.
     in_use = [row for place, row in enumerate(rows) if place in held or row.key not in before.held]
-    old: defaultdict[bytes, Counter[str]] = defaultdict(Counter)
-    new: defaultdict[bytes, Counter[str]] = defaultdict(Counter)
-    for answers, version_rows in ((old, (*before.train, *before.holdout)), (new, in_use)):
-        for row in version_rows:
-            answers[row.key][row.answer] += 1
+    old = _answers_by_key([*before.train, *before.holdout])
+    new = _answers_by_key(in_use)
 
     # Among rows of the same question, each removed answer and each added one make a relabelled row.
     added = removed = relabelled = held_relabelled = 0
     for key in old.keys() | new.keys():
-        if old[key] == new[key]:
+        if old[key] == new[key]:  # nearly always
             continue
-        gone, come = (old[key] - new[key]).total(), (new[key] - old[key]).total()
+        gone = (old[key] - new[key]).total()
+        come = (new[key] - old[key]).total()
         both = min(gone, come)
-        added, removed, relabelled = added + come - both, removed + gone - both, relabelled + both
-        held_relabelled += both if key in before.held else 0
+        added += come - both
+        removed += gone - both
+        relabelled += both
+        if key in before.held:
+            held_relabelled += both
 
-    labels = Counter(row.label for row in in_use)
-    names = sorted(before.labels.keys() | labels.keys()) if task == "labels" else ()
+    by_label: list[tuple[str, int, int]] = []
+    if task == "labels":
+        labels = Counter(row.label for row in in_use)
+        for name in sorted(before.labels.keys() | labels.keys()):
+            by_label.append((name, before.labels[name], labels[name]))
     asked_before = before.held | before.trained
     return Diff(
         added=added,
         removed=removed,
         relabelled=relabelled,
-        held_out_added=sum(rows[i].key not in asked_before for i in held),
+        held_out_added=sum(rows[place].key not in asked_before for place in held),
         held_out_relabelled=held_relabelled,
         held_out_missing=before.count_missing(rows) - dropped,
-        by_label=tuple((name, before.labels[name], labels[name]) for name in names),
+        by_label=tuple(by_label),
         held_out_dropped=dropped,
     )
+
+
+def _answers_by_key(rows: Sequence[VersionRow]) -> defaultdict[bytes, Counter[str]]:
+    """Counts the rows with each answer to each question. A question that is not asked has no answers."""
+    answers: defaultdict[bytes, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        answers[row.key][row.answer] += 1
+    return answers
 
 
 OVERLAP = Rule("overlap", "blocks", "Delete the line: a test whose questions were trained on proves nothing.")
@@ -239,9 +261,12 @@ def labels_by_row(facts: RowFacts, rows: StoredRows, task: Task) -> list[str]:
     """Returns the label of each row, or "" for free text."""
     if task != "labels":
         return [""] * len(facts)
-    return [
-        rows[i].answer.strip() if label is None else label for i, label in enumerate(facts.given_labels())
-    ]
+    labels: list[str] = []
+    for row, label in enumerate(facts.given_labels()):
+        if label is None:  # a long answer, which the first pass did not keep
+            label = rows[row].answer.strip()
+        labels.append(label)
+    return labels
 
 
 def draw_holdout(
@@ -259,7 +284,8 @@ def draw_holdout(
     held_keys = {facts.keys[place] for place in held}
     rest = [place for place, key in enumerate(facts.keys) if key not in held_keys]
     sealed = _draw_sealed(n_sealed, rest, facts.keys, labels, seed, groups)
-    return Parts(held, copies=_find_copies(held | sealed, facts.keys), sealed=sealed)
+    copies = _find_copies(held | sealed, facts.keys)
+    return Parts(held, copies=copies, sealed=sealed)
 
 
 def _draw_sealed(
@@ -273,11 +299,13 @@ def _draw_sealed(
     """Draws about `wanted` of the rows at these places, by the same rule as the holdout: at most a third of them."""
     if wanted <= 0:
         return frozenset()
+    if groups is not None:
+        groups = at(places, groups)
     drawn = draw_held_rows(
         at(places, keys),
         at(places, labels),
         seed,
-        groups=at(places, groups) if groups is not None else None,
+        groups=groups,
         share=0.0,
         at_least=wanted,
         at_most=wanted,
@@ -292,10 +320,12 @@ def _find_copies(held: frozenset[int], keys: Sequence[bytes]) -> frozenset[int]:
 
 def split_against(frozen: Sequence[Example], facts: RowFacts, findings: Findings) -> Parts:
     """Keeps `frozen` as the holdout. All rows of the file are for training, and none may have one of its questions."""
-    held = dict(zip(question_keys(frozen), (example.line for example in frozen), strict=True))
+    frozen_lines = [example.line for example in frozen]
+    held = dict(zip(question_keys(frozen), frozen_lines, strict=True))
     for line, key in zip(facts.lines, facts.keys, strict=True):
         if key in held:
-            findings.add_for_line(line, Fault(OVERLAP, f"asks what the holdout asks in line {held[key]}"))
+            fault = Fault(OVERLAP, f"asks what the holdout asks in line {held[key]}")
+            findings.add_for_line(line, fault)
     return Parts(frozenset(), tuple(frozen))
 
 
@@ -317,45 +347,57 @@ def continue_holdout(
     Raises ValueError if a stored file of the previous version has changed.
     """
     action = "reading the previous version"
-    train, holdout = (
-        to_version_rows(read_stored(previous.train, action), task),
-        read_stored(previous.holdout, action),
-    )
-    sealed_before = read_stored(previous.sealed, action) if previous.sealed else ()
-    sealed_keys = frozenset(question_keys(() if previous.is_opened else sealed_before))
-    holdout = (*holdout, *sealed_before)
+    train = to_version_rows(read_stored(previous.train, action), task)
+    holdout = read_stored(previous.holdout, action)
+    sealed_keys: frozenset[bytes] = frozenset()
+    if previous.sealed:
+        sealed_before = read_stored(previous.sealed, action)
+        holdout = (*holdout, *sealed_before)
+        if not previous.is_opened:  # once opened, its rows are held out like all others
+            sealed_keys = frozenset(question_keys(sealed_before))
     before = PreviousRows(train, to_version_rows(holdout, task))
+
+    # Of the rows that were set aside and are no longer in the file, those with personal data go.
     current_keys = set(keys)
     missing = [place for place, row in enumerate(before.holdout) if row.key not in current_keys]
     sensitive = find_sensitive_rows([holdout[place] for place in missing], presidio=presidio)
     dropped = {missing[place] for place in sensitive}
-    rest = PreviousRows(train, tuple(row for place, row in enumerate(before.holdout) if place not in dropped))
+    kept = tuple(row for place, row in enumerate(before.holdout) if place not in dropped)
+    rest = PreviousRows(train, kept)
 
     current = to_version_rows(rows, task, keys)
-    more = previous.draws_more
-    held = continue_held_rows(current, rest, seed, groups, instead_of=len(dropped), draws_more=more)
+    held = continue_held_rows(
+        current, rest, seed, groups, instead_of=len(dropped), draws_more=previous.draws_more
+    )
+
+    # The others stay set aside, once each: on which side, their question decides.
     stay = [place for place in missing if place not in dropped]
     stay_rows = at(stay, before.holdout)
     distinct = distinct_places([row.key for row in stay_rows], [row.answer for row in stay_rows])
-    sides: dict[bool, list[Example]] = {True: [], False: []}
+    earlier: list[Example] = []
+    earlier_sealed: list[Example] = []
     for place in at(distinct, stay):
-        sides[before.holdout[place].key in sealed_keys].append(holdout[place])
+        if before.holdout[place].key in sealed_keys:
+            earlier_sealed.append(holdout[place])
+        else:
+            earlier.append(holdout[place])
 
     sealed = _find_sealed_rows(held, keys, sealed_keys, groups, before)
     fresh = _find_new_rows(current, before, groups, held)
-    lacking = n_sealed - len(sealed) - len(sides[True])
-    sealed |= _draw_sealed(lacking, fresh, keys, [row.label for row in current], seed, groups)
+    lacking = n_sealed - len(sealed) - len(earlier_sealed)
+    labels = [row.label for row in current]
+    sealed |= _draw_sealed(lacking, fresh, keys, labels, seed, groups)
     aside = held | sealed
     changes = diff(current, before, aside, task, len(dropped))
     asked_before = before.held | before.trained
     added = sum(keys[place] not in asked_before for place in held - sealed)
     return Parts(
         held=held - sealed,
-        earlier=tuple(sides[False]),
+        earlier=tuple(earlier),
         diff=replace(changes, held_out_added=added),
         copies=_find_copies(aside, keys),
         sealed=frozenset(sealed),
-        earlier_sealed=tuple(sides[True]),
+        earlier_sealed=tuple(earlier_sealed),
     )
 
 
@@ -368,12 +410,12 @@ def _find_sealed_rows(
 ) -> set[int]:
     """Returns the rows whose questions were sealed, and new rows that are near copies of these and were set aside with
     them."""
-    near = {groups[place] for place, key in enumerate(keys) if key in sealed_keys} if groups else set()
-    return {
-        place
-        for place in held
-        if keys[place] in sealed_keys or (groups and groups[place] in near and keys[place] not in before.held)
-    }
+    sealed = {place for place in held if keys[place] in sealed_keys}
+    if groups:
+        near = {groups[place] for place, key in enumerate(keys) if key in sealed_keys}
+        new = [place for place in held if keys[place] not in before.held]
+        sealed.update(place for place in new if groups[place] in near)
+    return sealed
 
 
 def _find_new_rows(
@@ -381,13 +423,12 @@ def _find_new_rows(
 ) -> list[int]:
     """Returns the rows that are for training and whose questions are new, as are all their near copies."""
     is_old = [row.key in before.held or row.key in before.trained for row in rows]
-    old_groups = {group for group, old in zip(groups, is_old, strict=True) if old} if groups else set()
     held_keys = {rows[place].key for place in held}
-    return [
-        place
-        for place, old in enumerate(is_old)
-        if not old and rows[place].key not in held_keys and not (groups and groups[place] in old_groups)
-    ]
+    fresh = [place for place, row in enumerate(rows) if not is_old[place] and row.key not in held_keys]
+    if not groups:
+        return fresh
+    old_groups = {group for group, old in zip(groups, is_old, strict=True) if old}
+    return [place for place in fresh if groups[place] not in old_groups]
 
 
 def store_without_questions(folder: Path, sha256: str, keys: Collection[bytes]) -> str:
@@ -397,7 +438,8 @@ def store_without_questions(folder: Path, sha256: str, keys: Collection[bytes]) 
     """
     path = folder / f"{sha256}.jsonl"
     rows = read_stored(path, "removing rows from")
-    keys_by_line = dict(zip((row.line for row in rows), question_keys(rows), strict=True))
+    lines = [row.line for row in rows]
+    keys_by_line = dict(zip(lines, question_keys(rows), strict=True))
     with path.open("rb") as old, ChatFile(folder) as new:
         for number, line in enumerate(old, 1):
             if keys_by_line.get(number) not in keys:
