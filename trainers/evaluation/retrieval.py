@@ -26,16 +26,22 @@ if TYPE_CHECKING:
 
 Order = tuple[int, ...]
 
-EXAMPLE_COUNTS, PASSAGE_COUNTS = (5, 10, 20), (2, 4, 8)
-USUAL_EXAMPLES, USUAL_PASSAGES = 10, 4  # used if the rows don't show which number is best
+EXAMPLE_COUNTS = (5, 10, 20)
+PASSAGE_COUNTS = (2, 4, 8)
+# Used if the rows don't show which number is best.
+USUAL_EXAMPLES = 10
+USUAL_PASSAGES = 4
 FEWEST_WORDS = 5  # of a question that counts as copied; "where is my parcel" may occur anywhere
-FEWEST_ASKED, MOST_ASKED = 20, 500  # training rows used to choose the number of texts
+# Training rows used to choose the number of texts.
+FEWEST_ASKED = 20
+MOST_ASKED = 500
 NEGLIGIBLE = 0.01  # share of hits that doesn't justify more texts, which cost tokens in every prompt
 DEPTH = 100  # ranks of each order that count
 # Measured on our support tickets. With the usual constant of 60 and equal weights, common words outweigh meaning: of
 # paraphrased tickets, 12% are among the ten nearest, and 65% with these values; of tickets with a rare word, 69% and
 # 76%.
-FUSION, WORDS_WEIGHT = 5, 0.7
+FUSION = 5
+WORDS_WEIGHT = 0.7
 MOST_LETTERS = 3_000_000  # embedded by an encoder, which takes a few minutes of one core
 _AT_ONCE = 5_000_000  # similarities held in memory at a time: 20 MB
 # These scripts have no spaces between words, or attach endings to them, so every two adjacent letters count as a word.
@@ -70,25 +76,28 @@ class Library:
 
     def search_own(self, places: Sequence[int], texts: Sequence[str]) -> list[Order]:
         """Like `search`, for texts of the library itself, which must be among those `read`. Each finds itself too."""
-        row = {place: row for row, place in enumerate(self.read)}
+        row_of = {place: row for row, place in enumerate(self.read)}
+        rows = [row_of[place] for place in places]
         queries = [texts[place] for place in places]
-        return self._combine(queries, self.vectors[[row[place] for place in places]])
+        return self._combine(queries, self.vectors[rows])
 
     def _combine(self, queries: Sequence[str], vectors: Vectors) -> list[Order]:
-        orders = zip(self._by_words(queries), self._by_meaning(vectors), strict=True)
-        return [_fuse(*both) for both in orders]
+        by_words = self._by_words(queries)
+        by_meaning = self._by_meaning(vectors)
+        return [_fuse(*both) for both in zip(by_words, by_meaning, strict=True)]
 
     def _by_words(self, queries: Sequence[str]) -> list[Order]:
         if self.words is None or not queries:
             return [()] * len(queries)
         tokens = [_words_of(query) for query in queries]
         depth = min(DEPTH, self.size)
-        places, scores = self.words.retrieve(tokens, k=depth, show_progress=False)
-        # texts without a word of the query have a score of 0
-        return [
-            tuple(int(place) for place, score in zip(*both, strict=True) if score > 0)
-            for both in zip(places, scores, strict=True)
-        ]
+        found = self.words.retrieve(tokens, k=depth, show_progress=False)
+        orders: list[Order] = []
+        for places, scores in zip(*found, strict=True):
+            # Texts without a word of the query have a score of 0.
+            nearest = [int(place) for place, score in zip(places, scores, strict=True) if score > 0]
+            orders.append(tuple(nearest))
+        return orders
 
     def _by_meaning(self, vectors: Vectors) -> list[Order]:
         import numpy as np
@@ -97,8 +106,10 @@ class Library:
         orders: list[Order] = []
         for start in range(0, len(vectors), at_once):
             likeness = vectors[start : start + at_once] @ self.vectors.T
+            # Stable, so that equal texts keep the library's order on every machine.
             best = np.argsort(-likeness, axis=1, kind="stable")[:, :DEPTH]
-            orders.extend(tuple(self.read[row] for row in of_query) for of_query in best)
+            for rows in best:
+                orders.append(tuple(self.read[row] for row in rows))
         return orders
 
 
@@ -108,8 +119,9 @@ def open_library(texts: Sequence[str], encoder: Encoder) -> Library:
         raise ValueError("indexing texts for retrieval: there are none")
     import bm25s
 
-    tokens, words = [_words_of(text) for text in texts], None
-    if any(tokens):
+    tokens = [_words_of(text) for text in texts]
+    words = None
+    if any(tokens):  # an index needs at least one word
         words = bm25s.BM25()
         words.index(tokens, show_progress=False)
     read = _readable(texts)
@@ -127,13 +139,18 @@ def nearest_examples(
         return Nearest(Retrieval("examples", 0, 0, 0), ((),) * len(holdout))
     texts = [text_of(row) for row in rows]
     library = open_library(texts, encoder)
-    k = _example_count(library, rows, texts) if has_labels else USUAL_EXAMPLES
+    k = USUAL_EXAMPLES
+    if has_labels:
+        k = _example_count(library, rows, texts)
     orders = library.search([text_of(row) for row in holdout])
     shown = tuple(tuple(rows[place] for place in order[:k]) for order in orders)
+
     about = Retrieval("examples", min(k, len(rows)), len(rows), len(library.read))
     if has_labels:
-        labels = ({label_of(near) for near in near_row} for near_row in shown)
-        hits = sum(label_of(row) in theirs for row, theirs in zip(holdout, labels, strict=True))
+        hits = 0
+        for row, nearest in zip(holdout, shown, strict=True):
+            labels = {label_of(near) for near in nearest}
+            hits += label_of(row) in labels
         about = replace(about, hits=hits, asked=len(holdout))
     return Nearest(about, shown)
 
@@ -150,13 +167,25 @@ def nearest_passages(
     only if answers are not labels. Raises ValueError if there are no passages."""
     library = open_library(passages, encoder)
     plain = [_plain(passage) for passage in passages]
-    k = USUAL_PASSAGES if has_labels else _passage_count(library, train, plain)
-    orders = library.search([text_of(row) for row in holdout])
-    located = {} if has_labels else _located(holdout, plain)
-    hits = sum(not answers.isdisjoint(orders[row][:k]) for row, answers in located.items())
-    about = Retrieval("passages", min(k, len(passages)), len(passages), len(library.read), hits, len(located))
-    about = replace(about, copied=_copied(holdout, passages))
-    return Nearest(about, passages=tuple(tuple(passages[p] for p in order[:k]) for order in orders))
+    k = USUAL_PASSAGES
+    located: dict[int, frozenset[int]] = {}
+    if not has_labels:
+        k = _passage_count(library, train, plain)
+        located = _located(holdout, plain)
+    orders = [order[:k] for order in library.search([text_of(row) for row in holdout])]
+
+    hits = sum(not answers.isdisjoint(orders[row]) for row, answers in located.items())
+    about = Retrieval(
+        "passages",
+        min(k, len(passages)),
+        len(passages),
+        len(library.read),
+        hits,
+        asked=len(located),
+        copied=_copied(holdout, passages),
+    )
+    shown = tuple(tuple(passages[place] for place in order) for order in orders)
+    return Nearest(about, passages=shown)
 
 
 def _example_count(library: Library, rows: Sequence[Example], texts: Sequence[str]) -> int:
@@ -167,17 +196,20 @@ def _example_count(library: Library, rows: Sequence[Example], texts: Sequence[st
     firsts = []
     for place, order in zip(drawn, library.search_own(drawn, texts), strict=True):
         others = (near for near in order if keys[near] != keys[place])
-        firsts.append(_first(label_of(rows[near]) == label_of(rows[place]) for near in others))
+        label = label_of(rows[place])
+        firsts.append(_first(label_of(rows[near]) == label for near in others))
     return _fewest(firsts, EXAMPLE_COUNTS, USUAL_EXAMPLES)
 
 
 def _passage_count(library: Library, train: Sequence[Example], plain: Sequence[str]) -> int:
     """Chooses the number of passages to show, by training rows whose answer is in a passage."""
-    rows = [train[place] for place in _drawn(tuple(range(len(train))))]
+    drawn = _drawn(tuple(range(len(train))))
+    rows = [train[place] for place in drawn]
     located = _located(rows, plain)
     orders = library.search([text_of(rows[place]) for place in located])
-    answers = zip(orders, located.values(), strict=True)
-    firsts = [_first(place in theirs for place in order) for order, theirs in answers]
+    firsts = []
+    for order, answers in zip(orders, located.values(), strict=True):
+        firsts.append(_first(place in answers for place in order))
     return _fewest(firsts, PASSAGE_COUNTS, USUAL_PASSAGES)
 
 
@@ -206,8 +238,10 @@ def _located(rows: Sequence[Example], plain: Sequence[str]) -> dict[int, frozens
 
 def _copied(rows: Sequence[Example], passages: Sequence[str]) -> int:
     """Counts the rows whose question occurs word for word in the passages, which makes them an unfair test."""
-    text, questions = _plain("\n".join(passages)), (_plain(text_of(row)) for row in rows)
-    return sum(len(question.split()) >= FEWEST_WORDS and question in text for question in questions)
+    text = _plain("\n".join(passages))
+    questions = [_plain(text_of(row)) for row in rows]
+    telling = [question for question in questions if len(question.split()) >= FEWEST_WORDS]
+    return sum(question in text for question in telling)
 
 
 def _plain(text: str) -> str:
@@ -231,7 +265,8 @@ def _readable(texts: Sequence[str]) -> Order:
     if sum(map(len, texts)) <= MOST_LETTERS:
         return tuple(range(len(texts)))
     order = random.Random(0).sample(range(len(texts)), len(texts))  # noqa: S311
-    letters, read = 0, []
+    letters = 0
+    read = []
     for place in order:
         letters += len(texts[place])
         if letters > MOST_LETTERS:
@@ -243,15 +278,19 @@ def _readable(texts: Sequence[str]) -> Order:
 def _words_of(text: str) -> list[str]:
     words: list[str] = []
     for unspaced, word in _WORDS.findall(text.casefold()):
-        pairs = [unspaced[at : at + 2] for at in range(max(len(unspaced) - 1, 1))] if unspaced else []
-        words.extend(pairs or [word])
+        if not unspaced:
+            words.append(word)
+            continue
+        count = max(len(unspaced) - 1, 1)  # a single letter is a word too
+        words.extend(unspaced[at : at + 2] for at in range(count))
     return words
 
 
 def _fuse(by_words: Order, by_meaning: Order) -> Order:
     """Combines two rankings by reciprocal rank fusion. Ties are broken by the order in the library."""
     scores: dict[int, float] = defaultdict(float)
-    for order, weight in ((by_words, WORDS_WEIGHT), (by_meaning, 1.0)):
-        for rank, place in enumerate(order, 1):
-            scores[place] += weight / (FUSION + rank)
+    for rank, place in enumerate(by_words, 1):
+        scores[place] += WORDS_WEIGHT / (FUSION + rank)
+    for rank, place in enumerate(by_meaning, 1):
+        scores[place] += 1 / (FUSION + rank)
     return tuple(sorted(scores, key=lambda place: (-scores[place], place)))

@@ -66,7 +66,9 @@ class _Names:
 
 def strip_thoughts(text: str) -> str:
     """Returns a model's text without its thoughts, or "" if the text ends within them."""
-    return _THOUGHTS.sub("", text).strip() if "think>" in text.lower() else text
+    if "think>" not in text.lower():
+        return text
+    return _THOUGHTS.sub("", text).strip()
 
 
 def read_label(text: str, labels: Sequence[str]) -> str | None:
@@ -75,27 +77,36 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
     if answer in labels:
         return answer
     written = answer.splitlines()
+    first_line = written[0] if written else ""
     names = _names(tuple(labels))
-    lines = [_folded(line) for line in written if line.strip()]
     # First with all symbols, which may be all that a label has: C# is not C, and "-" is a label too.
-    for form in (*_verbatim_forms(answer), *_verbatim_forms(written[0] if written else "")):
+    for form in (*_verbatim_forms(answer), *_verbatim_forms(first_line)):
         if form in names.verbatim:
             return names.verbatim[form]
+
+    lines = [_folded(line) for line in written if line.strip()]
     if not lines:
         return None
-    for form in (" ".join(lines), lines[0], _LEAD.sub("", lines[0], count=1).strip(_DRESS)):
+    without_lead = _LEAD.sub("", lines[0], count=1).strip(_DRESS)
+    for form in (" ".join(lines), lines[0], without_lead):
         if form in names.folded:
             return names.folded[form]
+
     label = _only_one_named(lines[0], names) or _only_one_named("\n".join(lines), names)
-    return None if label is None or _names_another(_verbatim(answer), label, names) else label
+    if label is None or _names_another(_verbatim(answer), label, names):
+        return None
+    return label
 
 
 def read_json(text: str) -> dict[str, Any] | None:
     """Returns the JSON object in an answer, or None: the first one in fenced code, or else the first one anywhere."""
     answer = strip_thoughts(text)
     fenced = _FENCED.search(answer)
-    body = _first_object(fenced[1]) if fenced else None
-    return _first_object(answer) if body is None else body
+    if fenced:
+        body = _first_object(fenced[1])
+        if body is not None:
+            return body
+    return _first_object(answer)
 
 
 def read_calls(text: str) -> tuple[tuple[str, Any], ...] | None:
@@ -108,9 +119,9 @@ def read_calls(text: str) -> tuple[tuple[str, Any], ...] | None:
         raw = json.loads(last)
     except (ValueError, RecursionError):
         return None
-    calls = (
-        [call.get("function") for call in raw if isinstance(call, dict)] if isinstance(raw, list) else [raw]
-    )
+    calls = [raw]  # an older function_call is a single function
+    if isinstance(raw, list):
+        calls = [call.get("function") for call in raw if isinstance(call, dict)]
     functions = [call for call in calls if isinstance(call, dict) and {"name", "arguments"} <= call.keys()]
     if not functions or not all(isinstance(call["arguments"], str) for call in functions):
         return None
@@ -130,7 +141,9 @@ def read_yes(text: str) -> bool | None:
     if {"YES", "NO"} <= set(re.findall(r"\b[A-Z]+\b", verdict[:LONGEST_READ])):
         return None
     label = read_label(verdict, ("YES", "NO"))
-    return None if label is None else label == "YES"
+    if label is None:
+        return None
+    return label == "YES"
 
 
 @lru_cache(32)
@@ -141,20 +154,26 @@ def _names(labels: tuple[str, ...]) -> _Names:
         verbatim.setdefault(_verbatim(label), label)
         name = _folded(label)
         same = folded.get(name, label)
-        folded[name] = same if same is not None and same.casefold() == label.casefold() else None
+        if same is not None and same.casefold() != label.casefold():
+            same = None  # two labels share the name, so it means neither
+        folded[name] = same
     folded.pop("", None)
     verbatim.pop("", None)
-    names = "|".join(re.escape(name) for name in sorted(folded, key=len, reverse=True))
+
+    pattern = r"(?!)"  # matches nothing
+    if folded:
+        longest_first = sorted(folded, key=len, reverse=True)
+        names = "|".join(re.escape(name) for name in longest_first)
+        pattern = rf"(?<![\w-])(?:{names})(?!\w)"
     unspaced = tuple(name for name in folded if _UNSPACED_LETTER.search(name))
     marked = tuple(name for name in verbatim if name.strip(_DRESS) != name)
-    return _Names(
-        verbatim, marked, folded, re.compile(rf"(?<![\w-])(?:{names})(?!\w)" if names else r"(?!)"), unspaced
-    )
+    return _Names(verbatim, marked, folded, re.compile(pattern), unspaced)
 
 
 def _verbatim(text: str) -> str:
     """Returns the text in lower case, with all its symbols."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).replace("−", "-")
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(folded.split()).replace("−", "-")
 
 
 def _verbatim_forms(text: str) -> Iterator[str]:
@@ -166,11 +185,8 @@ def _verbatim_forms(text: str) -> Iterator[str]:
         ended = form.removesuffix(".").rstrip()
         yield ended
         for mark in _AROUND:
-            if (
-                len(ended) > 2 * len(mark)
-                and ended.startswith(mark)
-                and ended.endswith(_CLOSING.get(mark, mark))
-            ):
+            closing = _CLOSING.get(mark, mark)
+            if len(ended) > 2 * len(mark) and ended.startswith(mark) and ended.endswith(closing):
                 yield ended[len(mark) : -len(mark)].strip()
 
 
@@ -200,7 +216,9 @@ def _only_one_named(text: str, names: _Names) -> str | None:
     if any(name in text and name not in first[0] for name in names.unspaced):
         return None
     sentence = _SENTENCE_END.split(text[: first.start()])[-1]
-    return None if _DENIAL.search(sentence) else names.folded[first[0]]
+    if _DENIAL.search(sentence):
+        return None
+    return names.folded[first[0]]
 
 
 def _names_another(text: str, label: str, names: _Names) -> bool:
@@ -223,26 +241,33 @@ def _first_object(text: str) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             start = text.find("{", start + 1)
         else:
-            return result if isinstance(result, dict) else None
+            is_object = isinstance(result, dict)
+            return result if is_object else None
     return None
 
 
 def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
     """Returns 'calls' if at least 90% of the answers call tools, 'json' if as many are JSON objects, 'label' for
     labels, and otherwise 'f1'."""
-    objects, calls = 0, count_calls(examples)
-    if examples and calls >= MOSTLY * len(examples):
-        return "calls"
-    for example in examples:
-        try:
-            objects += example.answer.lstrip().startswith("{") and isinstance(
-                json.loads(example.answer), dict
-            )
-        except (ValueError, RecursionError):
-            continue
-    if examples and objects >= MOSTLY * len(examples):
-        return "json"
-    return "label" if task == "labels" else "f1"
+    if examples:
+        needed = MOSTLY * len(examples)
+        if count_calls(examples) >= needed:
+            return "calls"
+        if sum(_is_object(example.answer) for example in examples) >= needed:
+            return "json"
+    if task == "labels":
+        return "label"
+    return "f1"
+
+
+def _is_object(answer: str) -> bool:
+    """True if the whole answer is a JSON object."""
+    if not answer.lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(answer), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def count_calls(examples: Iterable[Example]) -> int:
@@ -271,9 +296,11 @@ def score(scoring: Scoring, expected: str, text: str, labels: Sequence[str]) -> 
 def is_same_call(expected: str, text: str) -> bool:
     """True if an answer calls the same tools with the same arguments, in any order, as in the AST check of the Berkeley
     Function-Calling Leaderboard. Ids are ignored. If no call is expected, an answer without calls is right."""
-    wanted, left = read_calls(expected) or (), list(read_calls(text) or ())
+    wanted = read_calls(expected) or ()
+    left = list(read_calls(text) or ())
     for name, arguments in wanted:
-        match = next((call for call in left if call[0] == name and _same(arguments, call[1])), None)
+        matches = (call for call in left if call[0] == name and _same(arguments, call[1]))
+        match = next(matches, None)
         if match is None:
             return False
         left.remove(match)
@@ -300,15 +327,20 @@ def json_share(expected: str, text: str) -> float:
     Nested fields count individually, a list as one value. Texts may differ in case and spacing, and 1 equals 1.0. The
     share is 0 if the answer has no object. If no object is expected ("none"), the text must be the same.
     """
-    right, body = read_json(expected), read_json(text)
+    right = read_json(expected)
     if right is None:
         return float(exact_match(expected, strip_thoughts(text)))
+    body = read_json(text)
     if body is None:
         return 0.0
-    wanted, answered = dict(json_leaves(right)), dict(json_leaves(body))
+    wanted = dict(json_leaves(right))
+    answered = dict(json_leaves(body))
     fields = wanted.keys() | answered.keys()
-    same = sum(key in wanted and key in answered and _same(wanted[key], answered[key]) for key in fields)
-    return same / len(fields) if fields else 1.0
+    if not fields:  # {} was expected and answered
+        return 1.0
+    shared = wanted.keys() & answered.keys()
+    same = sum(_same(wanted[key], answered[key]) for key in shared)
+    return same / len(fields)
 
 
 def json_leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -326,7 +358,8 @@ def json_leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple
 def token_f1(expected: str, text: str) -> float:
     """Returns the F1 score of the answer's words, the harmonic mean of precision and recall, as in SQuAD's evaluation
     (Rajpurkar and others 2016). Ignores case, punctuation and articles. Returns 1 if both texts have no words."""
-    wanted, answered = _tokens(expected), _tokens(text)
+    wanted = _tokens(expected)
+    answered = _tokens(text)
     if not wanted or not answered:
         return float(wanted == answered)
     shared = (Counter(wanted) & Counter(answered)).total()

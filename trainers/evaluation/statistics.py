@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
-ALPHA, POWER = 0.05, 0.8
+ALPHA = 0.05
+POWER = 0.8
 OTHER = "(something else)"
 DRAWS = 2_000
 FEWEST_ROWS = 30
@@ -37,7 +38,7 @@ class Interval:
 
 def wilson(correct: int, n: int, level: float = 0.95) -> Interval:
     """Returns the two-sided score interval (Wilson 1927) without continuity correction. Raises ValueError if n is 0."""
-    return wilson_of_share(correct / n if n else 0.0, n, level)
+    return wilson_of_share(correct / max(n, 1), n, level)
 
 
 def wilson_of_share(share: float, n: float, level: float = 0.95) -> Interval:
@@ -46,8 +47,10 @@ def wilson_of_share(share: float, n: float, level: float = 0.95) -> Interval:
     if n == 0:
         raise ValueError("computing the interval of a share of 0 rows: there is none")
     z = NormalDist().inv_cdf((1 + level) / 2)
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    shrink = 1 + z * z / n
+    middle = (share + z * z / (2 * n)) / shrink
+    variance = share * (1 - share) / n + z * z / (4 * n * n)
+    half = z * math.sqrt(variance) / shrink
     return Interval(max(middle - half, 0.0), min(middle + half, 1.0))
 
 
@@ -86,18 +89,23 @@ def compare(base: Sequence[bool], tuned: Sequence[bool]) -> Comparison:
     differ or are 0."""
     _check_rows(len(base), len(tuned))
     pairs = Counter(zip(map(bool, base), map(bool, tuned), strict=True))
-    both, gained, lost = pairs[True, True], pairs[False, True], pairs[True, False]
+    both = pairs[True, True]
+    gained = pairs[False, True]
+    lost = pairs[True, False]
+    neither = pairs[False, False]
     n = len(base)
+    base_correct = both + lost
+    tuned_correct = both + gained
     return Comparison(
         n=n,
-        base_correct=both + lost,
-        tuned_correct=both + gained,
+        base_correct=base_correct,
+        tuned_correct=tuned_correct,
         gained=gained,
         lost=lost,
-        base=wilson(both + lost, n),
-        tuned=wilson(both + gained, n),
+        base=wilson(base_correct, n),
+        tuned=wilson(tuned_correct, n),
         difference=(gained - lost) / n,
-        difference_interval=paired_interval(both, gained, lost, pairs[False, False]),
+        difference_interval=paired_interval(both, gained, lost, neither),
         p=mcnemar_exact(gained, lost),
         detectable_gap=detectable_gap(n, (gained + lost) / n),
     )
@@ -125,27 +133,33 @@ def paired_interval(both: int, gained: int, lost: int, neither: int, level: floa
     R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
     Statistics in Medicine 17 (1998) 2635-2650, method 10.
     """
-
     n = both + gained + lost + neither
+    base = (both + lost) / n
+    tuned = (both + gained) / n
     phi = _correlation(both, gained, lost, neither)
-    return _square_and_add((both + lost) / n, (both + gained) / n, n, phi, level)
+    return _square_and_add(base, tuned, n, phi, level)
 
 
 def small_sample_interval(base: Sequence[float], tuned: Sequence[float], level: float = 0.95) -> Interval:
     """Returns an interval for the difference of the means of a few scores between 0 and 1: Newcombe's, without the
     correlation. It is rather too wide, on purpose: two rows with equal gains have no spread, but prove nothing."""
     n = len(base)
-    return _square_and_add(math.fsum(base) / n, math.fsum(tuned) / n, n, 0.0, level)
+    base_mean = math.fsum(base) / n
+    tuned_mean = math.fsum(tuned) / n
+    return _square_and_add(base_mean, tuned_mean, n, 0.0, level)
 
 
 def _square_and_add(base: float, tuned: float, n: int, phi: float, level: float) -> Interval:
     def root(x: float, y: float) -> float:
-        return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
+        square = x * x - 2 * phi * x * y + y * y
+        return math.sqrt(max(square, 0.0))  # rounding may make it slightly negative
 
-    t = wilson_of_share(tuned, n, level)
-    b = wilson_of_share(base, n, level)
-    below, above = root(tuned - t.low, b.high - base), root(t.high - tuned, base - b.low)
-    return Interval(tuned - base - below, tuned - base + above)
+    of_tuned = wilson_of_share(tuned, n, level)
+    of_base = wilson_of_share(base, n, level)
+    below = root(tuned - of_tuned.low, of_base.high - base)
+    above = root(of_tuned.high - tuned, base - of_base.low)
+    difference = tuned - base
+    return Interval(difference - below, difference + above)
 
 
 def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
@@ -197,8 +211,10 @@ def holm(ps: Sequence[float]) -> tuple[float, ...]:
     """
     corrected = [1.0] * len(ps)
     least = 0.0
-    for rank, place in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        least = max(least, min((len(ps) - rank) * ps[place], 1.0))
+    ascending = sorted(range(len(ps)), key=lambda place: ps[place])
+    for rank, place in enumerate(ascending):
+        own = (len(ps) - rank) * ps[place]
+        least = max(least, min(own, 1.0))  # never below that of a smaller p
         corrected[place] = least
     return tuple(corrected)
 
@@ -214,12 +230,16 @@ class LabelScore:
 
     @property
     def recall(self) -> float | None:
-        return self.correct / self.expected if self.expected else None
+        if self.expected == 0:
+            return None
+        return self.correct / self.expected
 
     @property
     def f1(self) -> float:
         both = self.expected + self.answered
-        return 2 * self.correct / both if both else 0.0
+        if both == 0:
+            return 0.0
+        return 2 * self.correct / both
 
 
 @dataclass(frozen=True)
@@ -241,12 +261,14 @@ def find_worse_labels(
     pairs: dict[str, list[tuple[bool, bool]]] = {}
     for label, was, now in zip(expected, before, after, strict=True):
         pairs.setdefault(normalise(label), []).append((bool(was), bool(now)))
-    names = {normalise(label): label for label in reversed(expected)}
+    names = {normalise(label): label for label in reversed(expected)}  # the first spelling of each
     counted = {key: Counter(of_label) for key, of_label in pairs.items()}
     corrected = holm([mcnemar_exact(each[True, False], each[False, True]) for each in counted.values()])
     losses = []
     for (key, each), p in zip(counted.items(), corrected, strict=True):
-        both, lost, gained = each[True, True], each[True, False], each[False, True]
+        both = each[True, True]
+        lost = each[True, False]
+        gained = each[False, True]
         if lost > gained and p < ALPHA:
             losses.append(LabelLoss(names[key], each.total(), both + lost, both + gained, p))
     return tuple(sorted(losses, key=lambda loss: (loss.after - loss.before, loss.label)))
@@ -284,7 +306,9 @@ def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:
     place = {normalise(label): i for i, label in enumerate(labels)}
     counts = [[0] * (len(labels) + 1) for _ in labels]
     for right, answer in zip(expected, answers, strict=True):
-        counts[place[normalise(right)]][place.get(normalise(answer), len(labels))] += 1
+        row = place[normalise(right)]
+        column = place.get(normalise(answer), len(labels))  # the last one is OTHER
+        counts[row][column] += 1
     return Confusion(labels, (*labels, OTHER), tuple(map(tuple, counts)))
 
 
@@ -351,7 +375,10 @@ def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
 
     values = np.asarray(scores, dtype=np.float64)
     if len(values) < FEWEST_ROWS or values.min() == values.max():
-        return wilson_of_share(float(values.mean()) if len(values) else 0.0, len(values), level)
+        mean = 0.0
+        if len(values):
+            mean = float(values.mean())
+        return wilson_of_share(mean, len(values), level)
     low, high = np.quantile(_bootstrap_means(values), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
@@ -367,18 +394,23 @@ def paired_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
     differences = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
     means = _bootstrap_means(differences)
     low, high = np.quantile(means, [0.025, 0.975])
-    # the observed sample counts as a draw, so that p is never 0: Davison and Hinkley 1997, section 4.2.5
-    sides = (int((means <= 0).sum()) + 1, int((means >= 0).sum()) + 1)
-    p = min(2 * min(sides) / (len(means) + 1), 1.0)
+    # The observed sample counts as a draw, so that p is never 0: Davison and Hinkley 1997, section 4.2.5.
+    not_above = int((means <= 0).sum()) + 1
+    not_below = int((means >= 0).sum()) + 1
+    p = min(2 * min(not_above, not_below) / (len(means) + 1), 1.0)
     return Difference(float(differences.mean()), float(low), float(high), p)
 
 
 def _few_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
     """Compares the means of a few rows. p is chosen so that it is below 0.05 exactly if the interval excludes 0."""
-    likely, value = small_sample_interval(base, tuned), (math.fsum(tuned) - math.fsum(base)) / len(base)
-    reach = value - likely.low if value > 0 else likely.high - value
+    likely = small_sample_interval(base, tuned)
+    value = (math.fsum(tuned) - math.fsum(base)) / len(base)
+    reach = likely.high - value
+    if value > 0:
+        reach = value - likely.low
     normal = NormalDist()
-    p = 2 * normal.cdf(-abs(value) / reach * normal.inv_cdf(0.975))
+    deviations = abs(value) / reach * normal.inv_cdf(0.975)
+    p = 2 * normal.cdf(-deviations)
     return Difference(value, likely.low, likely.high, p)
 
 
@@ -386,7 +418,12 @@ def _bootstrap_means(values: Numbers) -> Numbers:
     """Returns the means of DRAWS bootstrap samples, which are drawn with a fixed seed."""
     import numpy as np
 
-    generator, n = np.random.default_rng(0), len(values)
+    generator = np.random.default_rng(0)
+    n = len(values)
     at_once = max(_AT_ONCE // n, 1)
-    sizes = [min(at_once, DRAWS - start) for start in range(0, DRAWS, at_once)]
-    return np.concatenate([values[generator.integers(0, n, size=(size, n))].mean(axis=1) for size in sizes])
+    means = []
+    for start in range(0, DRAWS, at_once):
+        size = min(at_once, DRAWS - start)
+        drawn = generator.integers(0, n, size=(size, n))
+        means.append(values[drawn].mean(axis=1))
+    return np.concatenate(means)

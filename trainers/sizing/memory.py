@@ -75,12 +75,16 @@ BACKWARD_SCORES = 18  # bytes per pair of tokens and head in the backward pass o
 PROCESS_CPU = 520 * MIB  # torch, transformers, peft and datasets, imported
 GPU_FIXED = 1024 * MIB  # CUDA's context, cuBLAS's workspace
 GPU_ALLOCATOR = 0.10
-# computed at a time; the same as pack_tokens() in trainers/local/training/packing.py
-CPU_TOKENS, GPU_TOKENS = (768, 8192)
+# Tokens computed at a time; the same as pack_tokens() in trainers/local/training/packing.py.
+CPU_TOKENS = 768
+GPU_TOKENS = 8192
 
-
-TILE_TOKENS, TILE_WORDS = 4096, 32768  # TRL's TOKEN_CHUNK_SIZE and _CHUNKED_LOGPROB_CHUNK_SIZE
-FORWARD_CPU, BACKWARD_CPU, PRODUCT_CPU = 13, 29, 4
+TILE_TOKENS = 4096  # TRL's TOKEN_CHUNK_SIZE
+TILE_WORDS = 32768  # TRL's _CHUNKED_LOGPROB_CHUNK_SIZE
+# Bytes per token and word of a tile on a CPU, besides the logits themselves (see the table above).
+FORWARD_CPU = 13
+BACKWARD_CPU = 29
+PRODUCT_CPU = 4
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,16 @@ class Device:
 
     @property
     def tokens_at_a_time(self) -> int:
-        return CPU_TOKENS if self.kind == "cpu" else GPU_TOKENS
+        if self.kind == "cpu":
+            return CPU_TOKENS
+        return GPU_TOKENS
+
+    @property
+    def narrow_copy(self) -> int:
+        """The bytes per number of a copy in the device's format beside one in float32; 0 if it computes in float32."""
+        if self.number_bytes == FLOAT32:
+            return 0
+        return self.number_bytes
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,9 @@ class Work:
     def padded(self) -> int:
         """The number of answers to a prompt that are padded alike and computed together. 0 for chats, whose rows are
         packed one after the other without padding."""
-        return 2 if self.pairs else self.samples
+        if self.pairs:
+            return 2
+        return self.samples
 
     @property
     def modules(self) -> tuple[str, ...] | None:
@@ -157,25 +172,38 @@ def with_forced_checkpoints(model: Architecture, work: Work) -> Work:
     """Turns gradient checkpointing on if the engine always uses it for this model
     (trainers/local/training/base_model.py, recompute_if_packed)."""
     is_packed = model.experts is not None and work.method == "qlora"
-    return replace(work, checkpoints=True) if is_packed else work
+    if is_packed:
+        return replace(work, checkpoints=True)
+    return work
 
 
 def estimate_memory(model: Architecture, work: Work, place: Device) -> Memory:
-    work, e = with_forced_checkpoints(model, work), place.number_bytes
-    is_narrow = e < FLOAT32
+    work = with_forced_checkpoints(model, work)
+    e = place.number_bytes
     trainable = trainable_parameters(model, work)
     if work.method == "full":
-        # With 2-byte weights the optimizer also keeps a float32 copy (Rajbhandari et al. 2020, ZeRO, §3.1).
-        adapter, gradient, optimizer = 0, e, ADAM + (FLOAT32 if is_narrow else 0)
+        adapter = 0
+        gradient = e
+        optimizer = ADAM
+        if place.narrow_copy:
+            # The optimizer also keeps a float32 copy (Rajbhandari et al. 2020, ZeRO, §3.1).
+            optimizer += FLOAT32
     else:
         # The adapter is stored in float32, and a step computes with a narrow copy.
-        adapter, gradient, optimizer = FLOAT32 + (e if is_narrow else 0), FLOAT32, ADAM
+        adapter = FLOAT32 + place.narrow_copy
+        gradient = FLOAT32
+        optimizer = ADAM
 
     tokens = tokens_at_a_time(work, place)
     layer = tokens * _bytes_per_token(model, work, place)
     activations = model.layers * layer
     if work.checkpoints:
-        activations = model.layers * tokens * e * model.hidden + layer
+        inputs = model.layers * tokens * e * model.hidden
+        activations = inputs + layer
+
+    process = 0
+    if place.kind == "cpu":
+        process = PROCESS_CPU
     return Memory(
         weights=base_bytes(model, work.method, e),
         adapter=trainable * adapter,
@@ -184,7 +212,7 @@ def estimate_memory(model: Architecture, work: Work, place: Device) -> Memory:
         activations=activations,
         logits=_logit_bytes(model, work, place),
         overhead=_overhead_bytes(model, work, place, activations),
-        process=PROCESS_CPU if place.kind == "cpu" else 0,
+        process=process,
     )
 
 
@@ -193,22 +221,33 @@ def tokens_at_a_time(work: Work, place: Device) -> int:
     longer row is computed alone. For a preference pair both answers are computed, and for a GRPO question all samples,
     each after the prompt and padded to the longest."""
     rows = rows_at_a_time(work, place)
-    return work.padded * rows * work.length if work.padded else rows * work.length - (rows - 1) * work.shared
+    if work.padded:
+        return work.padded * rows * work.length
+    repeated = (rows - 1) * work.shared
+    return rows * work.length - repeated
 
 
 def rows_at_a_time(work: Work, place: Device) -> int:
     """Returns how many rows (for DPO pairs, for GRPO questions) are computed at a time."""
     if work.padded:
-        return max(1, min(work.batch, place.tokens_at_a_time // (work.padded * work.length)))
-    return max(1, min(work.batch, (place.tokens_at_a_time - work.shared) // (work.length - work.shared)))
+        room = place.tokens_at_a_time // (work.padded * work.length)
+    else:
+        own = work.length - work.shared
+        room = (place.tokens_at_a_time - work.shared) // own
+    return max(1, min(work.batch, room))
 
 
 def reference_logit_bytes(model: Architecture, work: Work, place: Device) -> int:
     """Returns the bytes of logits in the reference model's pass. They are freed before the backward pass, so they are
     not part of the peak."""
-    positions, e = _head_positions(work, place), place.number_bytes
-    per_logit = e if place.kind == "gpu" else e + FORWARD_CPU
-    return _tile_size(model, positions) * per_logit + positions * model.hidden * e
+    positions = _head_positions(work, place)
+    e = place.number_bytes
+    per_logit = e
+    if place.kind == "cpu":
+        per_logit += FORWARD_CPU
+    tile = _tile_size(model, positions) * per_logit
+    inputs = positions * model.hidden * e
+    return tile + inputs
 
 
 def trainable_parameters(model: Architecture, work: Work) -> int:
@@ -221,7 +260,9 @@ def trainable_parameters(model: Architecture, work: Work) -> int:
 def loaded_parameters(model: Architecture) -> int:
     """Returns the number of loaded parameters. Llama 4 is loaded without its vision part, since transformers has a
     class for the text part alone."""
-    return model.text_parameters if model.model_type == "llama4_text" else model.parameters
+    if model.model_type == "llama4_text":
+        return model.text_parameters
+    return model.parameters
 
 
 def base_bytes(model: Architecture, method: Method, number_bytes: int) -> int:
@@ -235,37 +276,65 @@ def base_bytes(model: Architecture, method: Method, number_bytes: int) -> int:
         replaced += model.experts.layers * model.expert_parameters_per_layer
     if model.vision and total < model.parameters:  # the vision part is not loaded
         replaced -= model.vision.in_linear
-    return round(replaced * (NF4 if method == "qlora" else INT8)) + (total - replaced) * number_bytes
+    quantised = INT8
+    if method == "qlora":
+        quantised = NF4
+    rest = total - replaced
+    return round(replaced * quantised) + rest * number_bytes
 
 
 def _bytes_per_token(model: Architecture, work: Work, place: Device) -> int:
     """Returns the bytes that one layer keeps per token, by the table in the module's docstring."""
     e = place.number_bytes
-    norms = model.norms * (e + max(e, 4 if model.model_type in FLOAT_NORMS else 0)) * model.hidden
-    matrices = 4 if model.fused else 7
+    stream = e
+    if model.model_type in FLOAT_NORMS:
+        stream = FLOAT32
+    norms = model.norms * (e + stream) * model.hidden
+
+    lora = 0
+    if work.method != "full":
+        lora = e * work.rank * _adapted_matrices(model, work)
+    return norms + _feed_forward_bytes(model, e) + _attention_bytes(model, work, place) + lora
+
+
+def _adapted_matrices(model: Architecture, work: Work) -> int:
+    """Returns the number of matrices per layer that LoRA adapts."""
+    matrices = 7  # of a Llama: queries, keys, values, output, gate, up, down
+    if model.fused:
+        matrices = 4  # queries, keys and values are one matrix, and so are gate and up
     if model.counted:
         matrices = math.ceil(sum(times for _, times in model.matrices) / model.layers)
-    targets = matrices if work.modules is None else min(matrices, len(set(work.modules)))
-    lora = 0 if work.method == "full" else e * work.rank * targets
-    return norms + _feed_forward_bytes(model, e) + _attention_bytes(model, work, place) + lora
+    if work.modules is None:
+        return matrices
+    return min(matrices, len(set(work.modules)))
 
 
 def _feed_forward_bytes(model: Architecture, e: int) -> int:
     """Returns the bytes of a dense layer or of a layer with experts, whichever is larger. The inputs of fused experts
     are not kept, since their weights are frozen."""
-    dense = 4 * e * model.dense_intermediate if model.dense_layers else 0
-    if model.experts is None:
+    dense = 0
+    if model.dense_layers:
+        dense = 4 * e * model.dense_intermediate
+    experts = model.experts
+    if experts is None:
         return dense
-    computed = model.experts.count if model.experts.computes_all else model.experts.active
-    routed = e * computed * (model.hidden + 3 * model.experts.intermediate)
-    return max(dense, routed + 4 * e * model.experts.shared)
+    computed = experts.active
+    if experts.computes_all:
+        computed = experts.count
+    routed = e * computed * (model.hidden + 3 * experts.intermediate)
+    shared = 4 * e * experts.shared
+    return max(dense, routed + shared)
 
 
 def _attention_bytes(model: Architecture, work: Work, place: Device) -> int:
     e = place.number_bytes
     if model.counted:
-        pairs = work.length if work.padded or _attends_by_rows(work, place) else 0
-        return _counted_layer_bytes(model, e) + model.heads * (4 + e * pairs)
+        linear = _counted_layer_bytes(model, e)
+        sums = FLOAT32 * model.heads
+        pairs = 0
+        if work.padded or _attends_by_rows(work, place):
+            pairs = e * model.heads * work.length
+        return linear + sums + pairs
     if work.padded:
         return 4 * e * model.queries + 4 * model.heads + e * work.length
     if not _attends_by_rows(work, place):
@@ -279,10 +348,11 @@ def _counted_layer_bytes(model: Architecture, e: int) -> int:
 
     Counted are the outputs of layers that read the residual stream, and the inputs of those that write to it. In a
     gated network these are 3 of the 4 kept tensors (see the module's docstring), so a third is added."""
-    wide = sum(
-        times * (matrix.outputs if matrix.inputs == model.hidden else matrix.inputs)
-        for matrix, times in model.matrices
-    )
+    wide = 0
+    for matrix, times in model.matrices:
+        reads_stream = matrix.inputs == model.hidden
+        kept = matrix.outputs if reads_stream else matrix.inputs
+        wide += times * kept
     return 4 * e * wide // (3 * model.layers)
 
 
@@ -298,22 +368,28 @@ def _logit_bytes(model: Architecture, work: Work, place: Device) -> int:
     e = place.number_bytes
     if not work.padded:
         learnt = rows_at_a_time(work, place) * min(work.answer, work.length)
-        return learnt * model.vocab * ((e if e < FLOAT32 else 0) + 2 * FLOAT32)
+        per_logit = place.narrow_copy + 2 * FLOAT32
+        return learnt * model.vocab * per_logit
     # The peak is in the backward pass.
     positions = _head_positions(work, place)
     around = positions * model.hidden * (e + FLOAT32)  # the head's input and its gradient
     tile = _tile_size(model, positions)
     if place.kind == "gpu":
         return tile * e + around
-    copies = PRODUCT_CPU + e if e < FLOAT32 else e
-    weights = FLOAT32 * model.hidden * min(model.vocab, TILE_WORDS) if e < FLOAT32 else 0
-    return max(tile * (e + BACKWARD_CPU), tile * copies + weights) + around
+    product = tile * e
+    if place.narrow_copy:
+        columns = min(model.vocab, TILE_WORDS)
+        product += tile * PRODUCT_CPU + FLOAT32 * model.hidden * columns
+    backward = tile * (e + BACKWARD_CPU)
+    return max(backward, product) + around
 
 
 def _head_positions(work: Work, place: Device) -> int:
     """Returns the number of tokens to which TRL applies the head."""
     rows = work.padded * rows_at_a_time(work, place)
-    return rows * (min(work.answer, work.length) if place.kind == "gpu" else work.length - 1)
+    if place.kind == "gpu":
+        return rows * min(work.answer, work.length)
+    return rows * (work.length - 1)
 
 
 def _overhead_bytes(model: Architecture, work: Work, place: Device, activations: int) -> int:
@@ -328,9 +404,11 @@ def _overhead_bytes(model: Architecture, work: Work, place: Device, activations:
     if place.kind == "gpu":
         return GPU_FIXED + round(GPU_ALLOCATOR * activations) + unpacked
     scores = 0
-    if _attends_by_rows(work, place) and place.number_bytes < FLOAT32:
-        scores = BACKWARD_SCORES * model.heads * tokens_at_a_time(work, place) * work.length
-    return FIXED_CPU + round(KEPT_BY_ALLOCATOR * activations) + scores + unpacked
+    if _attends_by_rows(work, place) and place.narrow_copy:
+        pairs = tokens_at_a_time(work, place) * work.length
+        scores = BACKWARD_SCORES * model.heads * pairs
+    gaps = round(KEPT_BY_ALLOCATOR * activations)
+    return FIXED_CPU + gaps + scores + unpacked
 
 
 def _tile_size(model: Architecture, tokens: int) -> int:
