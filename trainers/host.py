@@ -31,7 +31,8 @@ _ALLOWED_PREFIXES = (
     "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "MALLOC_", "MPL", "RAY_", "SLURM_",
 )
 # fmt: on
-GPU_ORDER, BY_PCI_BUS = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"  # as nvidia-smi counts; CUDA's default is by speed
+GPU_ORDER = "CUDA_DEVICE_ORDER"
+BY_PCI_BUS = "PCI_BUS_ID"  # as nvidia-smi counts; CUDA's default is by speed
 _IS_KEY = re.compile(r"(KEY|KEY_ID|TOKEN|PASSWORD|SECRET|CREDENTIALS)$", re.IGNORECASE)
 
 
@@ -42,20 +43,26 @@ def child_environment(*more: str) -> dict[str, str]:
     environment says otherwise, GPUs are numbered as nvidia-smi numbers them.
     """
 
+    prefixes = tuple(wanted for wanted in more if wanted.endswith("_"))
+
     def is_allowed(name: str) -> bool:
-        if any(name == wanted or (wanted.endswith("_") and name.startswith(wanted)) for wanted in more):
+        if name in more or name.startswith(prefixes):
             return True
         is_listed = name.upper() in _ALLOWED_NAMES or name.startswith(_ALLOWED_PREFIXES)
         return is_listed and not _IS_KEY.search(name)
 
-    return {GPU_ORDER: BY_PCI_BUS} | {name: value for name, value in os.environ.items() if is_allowed(name)}
+    environment = {GPU_ORDER: BY_PCI_BUS}
+    environment |= {name: value for name, value in os.environ.items() if is_allowed(name)}
+    return environment
 
 
 def trainer_environment(arguments: Sequence[str], *more: str) -> dict[str, str]:
     """Returns the environment for our trainer with these command line arguments. It has the keys of a cluster's storage
     only if the arguments name one."""
-    has_storage = any(argument.partition("=")[0] == "--storage" for argument in arguments)
-    return child_environment(*TRAINER_KEYS, *(STORAGE_KEYS if has_storage else ()), *more)
+    allowed = [*TRAINER_KEYS, *more]
+    if any(argument.partition("=")[0] == "--storage" for argument in arguments):
+        allowed += STORAGE_KEYS
+    return child_environment(*allowed)
 
 
 def restrict_environment(environment: dict[str, str]) -> None:
@@ -75,7 +82,9 @@ def free_memory() -> tuple[int, int] | None:
         return None
     lines = (line.split() for line in MEMINFO.read_text(encoding="ascii").splitlines())
     kilobytes = {words[0]: int(words[1]) for words in lines if len(words) > 1}
-    return kilobytes["MemAvailable:"] * 1024, kilobytes["MemTotal:"] * 1024
+    available = kilobytes["MemAvailable:"] * 1024
+    total = kilobytes["MemTotal:"] * 1024
+    return available, total
 
 
 ENGINES_FOLDER = "engines"
@@ -89,7 +98,8 @@ def installed_version(env: Path, package: str) -> str | None:
     return next((name[1] for name in names if name), None)
 
 
-PROBES, PROBE_BYTES = 64, 16 * 1024
+PROBES = 64
+PROBE_BYTES = 16 * 1024
 FINGERPRINTED_FILES = ("*.safetensors", "*.json", "*.model", "*.jinja")
 
 
@@ -102,16 +112,26 @@ def weights_fingerprint(place: str) -> str | None:
     """
     folder = Path(place)
     if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(place, "config.json") if place.count("/") == 1 else None
-        return Path(cached).parent.name[:16] if isinstance(cached, str) else None
+        return _cached_revision(place)
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in FINGERPRINTED_FILES for path in folder.glob(pattern)}):
+    paths = {path for pattern in FINGERPRINTED_FILES for path in folder.glob(pattern)}
+    for path in sorted(paths):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
+        last = max(size - PROBE_BYTES, 0)
         with path.open("rb") as file:
             for number in range(PROBES):
-                file.seek(max(size - PROBE_BYTES, 0) * number // (PROBES - 1))
+                file.seek(last * number // (PROBES - 1))
                 digest.update(file.read(PROBE_BYTES))
     return digest.hexdigest()[:16]
+
+
+def _cached_revision(place: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    if place.count("/") != 1:  # neither a folder nor a hub id
+        return None
+    cached = try_to_load_from_cache(place, "config.json")
+    if not isinstance(cached, str):
+        return None
+    return Path(cached).parent.name[:16]  # the cache has a folder for each revision

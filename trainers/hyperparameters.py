@@ -41,8 +41,12 @@ RATE_POWERS = {"qwen": 0.0775}
 RATE_POWER = 0.781
 PAIRS_SHARE = 40
 BETA = 0.1
-ENCODER_RATE, ENCODER_BATCH, ENCODER_ROWS_SEEN, ENCODER_PASSES = 5e-5, 16, 6_000, (3, 20)
-FEWEST_ARMS, MOST_ARMS = 2, 16
+ENCODER_RATE = 5e-5
+ENCODER_BATCH = 16
+ENCODER_ROWS_SEEN = 6_000
+ENCODER_PASSES = (3, 20)  # at least and at most
+FEWEST_ARMS = 2
+MOST_ARMS = 16
 
 Value = int | float | str
 # Hyperparameters with several values each, in the given order. Every combination is an arm of the sweep. Which
@@ -52,7 +56,8 @@ Sweep = tuple[tuple[str, tuple[Value, ...]], ...]
 
 def epochs_for(rows: int) -> int:
     """Returns the number of passes that our own trainer makes over `rows` chats."""
-    return max(hosted_epochs_for(rows), min(MOST_PASSES_OVER_FEW, _passes(FEW_ROWS_SEEN, rows)))
+    over_few = min(MOST_PASSES_OVER_FEW, _passes(FEW_ROWS_SEEN, rows))
+    return max(hosted_epochs_for(rows), over_few)
 
 
 def hosted_epochs_for(rows: int) -> int:
@@ -64,24 +69,32 @@ def hosted_epochs_for(rows: int) -> int:
 def encoder_epochs_for(rows: int) -> int:
     """Returns the number of passes when all of an encoder is trained."""
     least, most = ENCODER_PASSES
-    return max(least, min(most, _passes(ENCODER_ROWS_SEEN, rows)))
+    passes = _passes(ENCODER_ROWS_SEEN, rows)
+    return max(least, min(most, passes))
 
 
 def batch_for(rows: int) -> int:
     """Returns the number of rows per training step."""
-    return next((batch for below, batch in BATCH_SIZES if rows < below), LARGEST_BATCH_SIZE)
+    for below, batch in BATCH_SIZES:
+        if rows < below:
+            return batch
+    return LARGEST_BATCH_SIZE
 
 
 def rate_for(hidden_size: int | None, family: str = "") -> float:
     """Returns LoRA's learning rate for a base with this hidden size. `family` is the model_type in its config."""
     if hidden_size is None:
         return RATE_OF_UNKNOWN
-    power = next((power for name, power in RATE_POWERS.items() if family.startswith(name)), RATE_POWER)
-    return float(f"{min(HIGHEST_RATE, RATE_AT_2000 * (2000 / hidden_size) ** power):.2g}")
+    power = RATE_POWER
+    for name, of_family in RATE_POWERS.items():
+        if family.startswith(name):
+            power = of_family
+    rate = RATE_AT_2000 * (2000 / hidden_size) ** power
+    return float(f"{min(HIGHEST_RATE, rate):.2g}")
 
 
 def _passes(seen: int, rows: int) -> int:
-    return -(-seen // max(rows, 1))
+    return -(-seen // max(rows, 1))  # rounded up
 
 
 @dataclass(frozen=True)
@@ -112,25 +125,33 @@ def halving_rungs(arms: int) -> tuple[HalvingRung, ...]:
     divide is rounded up to whole steps at each rung.
     """
     halvings = (arms - 1).bit_length()
-    return tuple(
-        HalvingRung(-(-arms // 2**done), Fraction(1, 2 ** (halvings - done))) for done in range(halvings + 1)
-    )
+    rungs = []
+    for done in range(halvings + 1):
+        left = -(-arms // 2**done)  # rounded up
+        share = Fraction(1, 2 ** (halvings - done))
+        rungs.append(HalvingRung(left, share))
+    return tuple(rungs)
 
 
 def halving_steps(courses: Sequence[int]) -> int:
     """Returns the steps of all arms together. If courses differ, as with several batch sizes, this is an upper
     bound."""
-    before, total = [0] * len(courses), 0
+    before = [0] * len(courses)
+    total = 0
     for rung in halving_rungs(len(courses)):
         after = [rung.steps(course) for course in courses]
-        total += sum(sorted((b - a for a, b in zip(before, after, strict=True)), reverse=True)[: rung.arms])
+        added = [later - earlier for earlier, later in zip(before, after, strict=True)]
+        # Which arms are left is unknown: assume those with the most steps.
+        added.sort(reverse=True)
+        total += sum(added[: rung.arms])
         before = after
     return total
 
 
 def halving_total(courses: Sequence[float]) -> float:
     """Like `halving_steps`, for amounts that are not whole steps: the seconds or tokens of each arm's full course."""
-    before, total = Fraction(0), 0.0
+    before = Fraction(0)
+    total = 0.0
     for rung in halving_rungs(len(courses)):
         dearest = sorted(courses, reverse=True)[: rung.arms]
         total += float(rung.share - before) * sum(dearest)
@@ -147,7 +168,9 @@ def combinations(sweep: Sweep) -> tuple[Mapping[str, Value], ...]:
 
 def count_full_trainings(sweep: Sweep) -> float:
     """Returns how many full trainings all arms amount to under successive halving; 1 without a sweep."""
-    return halving_total([1.0] * len(combinations(sweep))) if sweep else 1.0
+    if not sweep:
+        return 1.0
+    return halving_total([1.0] * len(combinations(sweep)))
 
 
 def sweep_to_lists(sweep: Sweep) -> dict[str, list[Value]]:
@@ -161,9 +184,13 @@ def sweep_from_lists(raw: Sequence[Sequence[Any]]) -> Sweep:
 
 def sweep_size_problem(sweep: Sweep) -> str | None:
     """Returns a sentence if a sweep has too few or too many arms, else None."""
-    arms = math.prod(len(values) for _, values in sweep) if sweep else 0
+    arms = 0
+    size = "The sweep is empty"
+    if sweep:
+        arms = math.prod(len(values) for _, values in sweep)
+        trials = "1 trial" if arms == 1 else f"{arms} trials"
+        size = f"The sweep has {trials}"
     if FEWEST_ARMS <= arms <= MOST_ARMS:
         return None
-    size = f"The sweep has {arms} trial{'s' if arms != 1 else ''}" if sweep else "The sweep is empty"
     cure = "Give more values" if arms < FEWEST_ARMS else "Leave some values out"
     return f"{size}; it takes {FEWEST_ARMS} to {MOST_ARMS}, one for each combination of values. {cure}."

@@ -80,13 +80,10 @@ def read_job(content: bytes, action: str) -> Job:
 def job(raw: Json, action: str) -> Job:
     """Reads a job. Its error is read only if its status is "failed"."""
     status = required(raw, "status", action)
-    error = raw.get("error") if status == "failed" else None
-    details = error if isinstance(error, dict) else {"message": error}
-    # Hyperparameters are nested in the method; some trainers have them at the top level only.
-    method = raw.get("method")
-    own = method.get(str(method.get("type", "supervised"))) if isinstance(method, dict) else None
-    hyperparameters = own.get("hyperparameters") if isinstance(own, dict) else None
-    hyperparameters = hyperparameters or raw.get("hyperparameters")
+    details: Json = {}
+    if status == "failed":
+        error = raw.get("error")
+        details = error if isinstance(error, dict) else {"message": error}
     billed = raw.get("billed_usd")  # a Decimal, added by a dialect; not part of any JSON
     return Job(
         id=required(raw, "id", action),
@@ -105,34 +102,43 @@ def job(raw: Json, action: str) -> Job:
         metadata=metadata_of(raw),
         suffix=suffix_of(raw),
         training_file=_text(raw, "training_file"),
-        hyperparameters=hyperparameters if isinstance(hyperparameters, dict) else {},
+        hyperparameters=_hyperparameters(raw),
         percent=_whole(raw, "percent"),
         billed_usd=billed if isinstance(billed, Decimal) else None,
         billed_seconds=_whole(raw, "billed_seconds"),
     )
 
 
+def _hyperparameters(raw: Json) -> Json:
+    """Returns a job's hyperparameters. They are nested in its method; some trainers have them at the top level only."""
+    method = _object(raw, "method")
+    own = _object(method, str(method.get("type", "supervised")))
+    return _object(own, "hyperparameters") or _object(raw, "hyperparameters")
+
+
 def metadata_of(raw: Json) -> Mapping[str, str]:
-    values = raw.get("metadata")
-    return {key: str(value) for key, value in values.items()} if isinstance(values, dict) else {}
+    return {key: str(value) for key, value in _object(raw, "metadata").items()}
 
 
 def suffix_of(raw: Json) -> str | None:
     """Returns a job's suffix. OpenAI returns it under another name than the request has, or only in the model's
     name."""
+    suffix = _text(raw, "user_provided_suffix") or _text(raw, "suffix")
+    if suffix:
+        return suffix
     tuned = (_text(raw, "fine_tuned_model") or "").split(":")
-    in_name = tuned[3] if tuned[0] == "ft" and len(tuned) == 5 else None
-    return _text(raw, "user_provided_suffix") or _text(raw, "suffix") or in_name or None
+    if tuned[0] == "ft" and len(tuned) == 5:  # ft:BASE:ORGANISATION:SUFFIX:ID
+        return tuned[3] or None
+    return None
 
 
 def event(raw: Json, action: str) -> Event:
-    data = raw.get("data")
     return Event(
         id=_text(raw, "id") or "",
         created_at=_whole(raw, "created_at") or 0,
         level=_text(raw, "level") or "info",
         message=required(raw, "message", action),
-        data=data if isinstance(data, dict) else {},
+        data=_object(raw, "data"),
     )
 
 
@@ -150,7 +156,8 @@ def newest_first(events: Iterable[Event]) -> tuple[Event, ...]:
 def model_info(raw: Json, action: str) -> ModelInfo:
     """Reads a model. Its shutdown is an ISO date or unix seconds, and OpenRouter calls it expiration_date."""
     key = "shutdown_date" if raw.get("shutdown_date") else "expiration_date"
-    text, seconds = _text(raw, key), _whole(raw, key)
+    text = _text(raw, key)
+    seconds = _whole(raw, key)
     end: date | None = None
     try:
         if text is not None:
@@ -180,35 +187,31 @@ def job_estimate(raw: Json, action: str) -> JobEstimate:
 
 def metric_series(raw: Json, action: str) -> tuple[Metric, ...]:
     """Reads losses that come as one series each. A point without a step counts by its position in the series."""
-    losses = {"ev_loss": dict[int, float](), "ev_eval_loss": dict[int, float]()}
-    rows = raw.get("metrics")
-    for row in rows if isinstance(rows, list) else ():
-        points = losses.get(str(row.get("metric_name"))) if isinstance(row, dict) else None
-        if points is None:
-            continue
-        series = row.get("data")
-        for number, point in enumerate(series if isinstance(series, list) else (), start=1):
-            value = _number(point, "value") if isinstance(point, dict) else None
-            step = _whole(point, "step") if isinstance(point, dict) else None
-            if value is not None and (step or row["metric_name"] == "ev_loss"):
-                points[step or number] = value
-    steps = sorted({step for points in losses.values() for step in points})
-    return tuple(
-        Metric(step, losses["ev_loss"].get(step), valid_loss=losses["ev_eval_loss"].get(step))
-        for step in steps
-    )
+    train: dict[int, float] = {}
+    valid: dict[int, float] = {}
+    for row in _objects(raw, "metrics"):
+        name = row.get("metric_name")
+        for number, point in enumerate(_objects(row, "data"), start=1):
+            value = _number(point, "value")
+            step = _whole(point, "step")
+            if value is None:
+                continue
+            if name == "ev_loss":
+                train[step or number] = value
+            elif name == "ev_eval_loss" and step:  # measured every few steps, so its position says nothing
+                valid[step] = value
+    steps = sorted(train.keys() | valid.keys())
+    return tuple(Metric(step, train.get(step), valid_loss=valid.get(step)) for step in steps)
 
 
 def chat_message(message: Message) -> dict[str, object]:
     """Returns a message in OpenAI's form. The text of a message that only calls tools is null, because some vendors
     refuse an empty text."""
     extra = json.loads(message.extra) if message.extra else {}
-    is_call = "tool_calls" in extra or "function_call" in extra
-    return {
-        "role": message.role,
-        "content": None if is_call and not message.content else message.content,
-        **extra,
-    }
+    content: str | None = message.content
+    if not content and ("tool_calls" in extra or "function_call" in extra):
+        content = None
+    return {"role": message.role, "content": content, **extra}
 
 
 def alias_usage(raw: Json, action: str) -> AliasUsage:
@@ -233,8 +236,11 @@ def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
     usage = raw.get("usage")
     if not isinstance(message, dict) or not isinstance(usage, dict):
         raise InvalidResponse(f"{action}: the answer lacks 'choices' with a message, or 'usage'. {_CURE}")
-    text = message.get("content") if message.get("content") is not None else message.get("refusal") or ""
-    prompt, completion = _whole(usage, "prompt_tokens"), _whole(usage, "completion_tokens")
+    text = message.get("content")
+    if text is None:
+        text = message.get("refusal") or ""
+    prompt = _whole(usage, "prompt_tokens")
+    completion = _whole(usage, "completion_tokens")
     if not isinstance(text, str) or prompt is None or completion is None:
         raise InvalidResponse(
             f"{action}: the answer has no text, or does not say how many tokens it used. {_CURE}"
@@ -313,7 +319,9 @@ def excerpt(content: bytes) -> str:
     shown = "".join(char for char in text if char.isprintable())[:80]
     if shown.lower().startswith(("<!doctype", "<html")):
         return "a web page"
-    return repr(shown) if shown else "empty"
+    if not shown:
+        return "empty"
+    return repr(shown)
 
 
 def _decode_csv(content: bytes, action: str) -> str:
@@ -345,34 +353,60 @@ def _arm(row: Mapping[str, str], swept: Sequence[str], action: str) -> SweepArm:
 
 def _either(row: Mapping[str, str], first: str, second: str, action: str) -> float | None:
     value = _cell(row, first, action)
-    return _cell(row, second, action) if value is None else value
+    if value is None:
+        return _cell(row, second, action)
+    return value
 
 
 def _cell(row: Mapping[str, str], column: str, action: str) -> float | None:
     """Returns a cell's number, or None if it is empty or NaN because nothing was measured at that step."""
     text = row.get(column, "").strip()
+    if not text:
+        return None
     try:
-        value = float(text) if text else math.nan
+        value = float(text)
     except ValueError as error:
         raise InvalidResponse(
             f"{action}: {text[:40]!r} under {column!r} in the result file is not a number."
         ) from error
-    return value if math.isfinite(value) else None
+    if not math.isfinite(value):
+        return None
+    return value
 
 
 def _text(raw: Json, key: str) -> str | None:
     value = raw.get(key)
-    return value if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not value:
+        return None
+    return value
 
 
 def _texts(raw: Json, key: str) -> tuple[str, ...]:
     values = raw.get(key)
-    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
+    if not isinstance(values, list):
+        return ()
+    return tuple(value for value in values if isinstance(value, str))
+
+
+def _object(raw: Json, key: str) -> Json:
+    """Returns the object under this key, or an empty one if there is none."""
+    value = raw.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(raw: Json, key: str) -> tuple[Json, ...]:
+    """Returns the list of objects under this key. What is no object counts as an empty one, so that positions stay."""
+    values = raw.get(key)
+    if not isinstance(values, list):
+        return ()
+    return tuple(value if isinstance(value, dict) else {} for value in values)
 
 
 def _whole(raw: Json, key: str) -> int | None:
     value = _number(raw, key)
-    return None if value is None else int(value)
+    if value is None:
+        return None
+    return int(value)
 
 
 def _number(raw: Json, key: str) -> float | None:
@@ -388,11 +422,13 @@ def accepted_hyperparameters(
     """Returns the hyperparameters that this provider accepts. A plan freezes these, so people approve exactly what is
     sent."""
     takes_all = provider.can("extra_hyperparameters")
-    return {
-        key: value
-        for key, value in chosen.items()
-        if (takes_all or key in PLAIN_HYPERPARAMETERS) and provider.hyperparameter_limits.get(key) != ()
-    }
+    accepted: dict[str, Hyperparameter] = {}
+    for key, value in chosen.items():
+        is_known = takes_all or key in PLAIN_HYPERPARAMETERS
+        is_refused = provider.hyperparameter_limits.get(key) == ()  # no value is allowed
+        if is_known and not is_refused:
+            accepted[key] = value
+    return accepted
 
 
 def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
@@ -421,7 +457,8 @@ def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
 def fit_suffix(provider: Provider, suffix: str, key: str) -> str:
     """Shortens a suffix to what the provider accepts. If it keeps no metadata, the suffix ends in the mark of our
     key."""
-    length, more = provider.suffix_length, provider.suffix_characters
+    length = provider.suffix_length
+    more = provider.suffix_characters
     if more is not None:
         suffix = re.sub(f"[^A-Za-z0-9{re.escape(more)}]", "-", suffix)
     if provider.can("metadata"):
@@ -436,7 +473,9 @@ def key_mark(key: str) -> str:
 
 def upload_name(sha256: str, key: str | None = None) -> str:
     """Returns the name under which a file is uploaded. With a `key`, it names the copy for this job alone."""
-    return f"{sha256}-{key_mark(key)}.jsonl" if key else f"{sha256}.jsonl"
+    if key:
+        return f"{sha256}-{key_mark(key)}.jsonl"
+    return f"{sha256}.jsonl"
 
 
 def is_upload_of(name: object, hashes: Collection[str]) -> bool:
@@ -447,8 +486,12 @@ def is_upload_of(name: object, hashes: Collection[str]) -> bool:
 def file_marks(rows: Iterable[Json]) -> dict[str, str]:
     """Returns the key marks of listed files that were uploaded for one job alone, by file id."""
     pattern = re.compile(rf"[0-9a-f]{{64}}-([0-9a-f]{{{MARK_LENGTH}}})\.jsonl")
-    names = ((str(row.get("id")), pattern.fullmatch(str(row.get("filename")))) for row in rows)
-    return {file_id: name[1] for file_id, name in names if name}
+    marks: dict[str, str] = {}
+    for row in rows:
+        name = pattern.fullmatch(str(row.get("filename")))
+        if name:
+            marks[str(row.get("id"))] = name[1]
+    return marks
 
 
 def key_reader(
@@ -461,9 +504,11 @@ def key_reader(
 
     def read(row: Json) -> str | None:
         key = metadata_of(row).get(METADATA_KEY)
+        if key:
+            return key
         in_suffix = (suffix_of(row) or "").rpartition("-")[2]
-        marks = in_suffix, by_file.get(str(row.get("training_file")), "")
-        return key or next((keys_by_mark[mark] for mark in marks if mark in keys_by_mark), None)
+        on_file = by_file.get(str(row.get("training_file")), "")
+        return keys_by_mark.get(in_suffix) or keys_by_mark.get(on_file)
 
     return read
 
@@ -478,7 +523,9 @@ def is_upload_usable(row: Json, name: str, size: int) -> bool:
     expires = row.get("expires_at")
     lasts = not isinstance(expires, int) or expires > time.time() + EXPIRY_MARGIN_S
     is_named_so = row.get("filename") == name and row.get("purpose") == "fine-tune"
-    return is_named_so and lasts and row.get("bytes") in (size, None) and row.get("status") != "error"
+    may_have_size = row.get("bytes") in (size, None)  # some vendors don't say
+    is_sound = row.get("status") != "error"
+    return is_named_so and lasts and may_have_size and is_sound
 
 
 def file_size(path: Path, action: str) -> int:

@@ -115,12 +115,15 @@ def count_split(
     """Returns the tokens that each chat is trained on if `splits_chats`: for each answer to learn, the chat up to and
     including it, plus the chat's `before` tokens in front."""
     assert encoding.folder is not None  # noqa: S101
-    counter, rows = _LocalCounter.load(encoding.folder), list(rows)
+    counter = _LocalCounter.load(encoding.folder)
+    rows = list(rows)
     wrapped = iter(counter.wrapped([message for row in rows for message in row]))
     totals: list[int] = []
-    added = cache(counter.added)
+    added = cache(counter.added)  # rendering is slow, and most chats have the same roles
     for row, in_front in zip(rows, before, strict=True):
-        so_far, total, roles = in_front, 0, tuple([message.role for message in row])
+        so_far = in_front
+        total = 0
+        roles = tuple([message.role for message in row])
         for place, message in enumerate(row, 1):
             so_far += next(wrapped)
             if message.role == "assistant" and message.weight != 0:
@@ -147,8 +150,12 @@ class RowCounter:
 
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
-        self._local = _LocalCounter.load(encoding.folder) if encoding.folder else None
-        self._roles = {} if encoding.folder else _role_tokens(encoding)
+        self._local: _LocalCounter | None = None
+        self._roles: dict[str, int] = {}
+        if encoding.folder:
+            self._local = _LocalCounter.load(encoding.folder)
+        else:
+            self._roles = _role_tokens(encoding)
 
     @property
     def by_rows(self) -> bool:
@@ -157,7 +164,9 @@ class RowCounter:
     def rows(self, roles: Sequence[Role], texts: Iterable[Sequence[str]]) -> ChatTokens:
         """Counts rows, given the texts of each."""
         messages = [[Message(*message) for message in zip(roles, row, strict=True)] for row in texts]
-        return _count_local(messages, self._local) if self._local else count_chat(messages, self._encoding)
+        if self._local:
+            return _count_local(messages, self._local)
+        return count_chat(messages, self._encoding)
 
     def sums(self, roles: Sequence[Role], counts: Sequence[Sequence[int]]) -> ChatTokens:
         """Counts rows, given the token counts of their texts: one list for each message."""
@@ -165,7 +174,8 @@ class RowCounter:
         last = _PER_MESSAGE + self._roles["assistant"]
         total = tuple([beside + count for count in map(sum, zip(*counts, strict=True))])
         answer = tuple(counts[-1])
-        return ChatTokens(total, tuple([t - a - last for t, a in zip(total, answer, strict=True)]), answer)
+        prompt = tuple([t - a - last for t, a in zip(total, answer, strict=True)])
+        return ChatTokens(total, prompt, answer)
 
 
 def training_limit(model: str) -> int:
@@ -200,9 +210,15 @@ def count_texts(texts: Sequence[str], encoding: Encoding = O200K) -> list[int]:
 def spread(counts: Sequence[int]) -> Spread:
     if not counts:
         return Spread(0, 0.0, 0, 0, 0)
-    ordered, n = sorted(counts), len(counts)
-    p50, p95 = (ordered[max(0, -(-percent * n // 100) - 1)] for percent in (50, 95))
-    return Spread(sum(ordered), sum(ordered) / n, p50, p95, ordered[-1])
+    n = len(counts)
+    ordered = sorted(counts)
+    total = sum(ordered)
+
+    def percentile(percent: int) -> int:
+        rank = -(-percent * n // 100)  # rounded up
+        return ordered[max(0, rank - 1)]
+
+    return Spread(total, total / n, percentile(50), percentile(95), ordered[-1])
 
 
 def _role_tokens(encoding: Encoding) -> dict[str, int]:
@@ -227,15 +243,16 @@ class _LocalCounter:
     def load(folder: Path) -> _LocalCounter:
         from tokenizers import Tokenizer
 
-        template, tokenizer = read_chat_template(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return _LocalCounter(tokenizer, "<|im_start|>" in template, template)
+        template = read_chat_template(folder)
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        is_chatml = "<|im_start|>" in template
+        return _LocalCounter(tokenizer, is_chatml, template)
 
     def texts(self, texts: Sequence[str]) -> list[int]:
         counts: list[int] = []
         for start in range(0, len(texts), 1000):
-            encoded = self.tokenizer.encode_batch_fast(
-                list(texts[start : start + 1000]), add_special_tokens=False
-            )
+            batch = list(texts[start : start + 1000])
+            encoded = self.tokenizer.encode_batch_fast(batch, add_special_tokens=False)
             counts += [len(encoding.ids) for encoding in encoded]
         return counts
 
@@ -249,11 +266,14 @@ class _LocalCounter:
         answer."""
         chat = [Message(role, "text") for role in roles]
         entries = [{"role": message.role, "content": message.content} for message in chat]
-        text, question = render(self.template, entries), render(self.template, entries[:-1], asks=True)
+        text = render(self.template, entries)
+        question = render(self.template, entries[:-1], asks=True)
         if not self.template or text is None or question is None:
             return 0, 0
         counts = self.wrapped(chat)
-        return self._rendered(text) - sum(counts), self._rendered(question) - sum(counts[:-1]) - self.reply
+        in_all = self._rendered(text) - sum(counts)
+        before = self._rendered(question) - sum(counts[:-1]) - self.reply
+        return in_all, before
 
     def tools(self, text: str) -> int:
         """Counts tool definitions as the template writes them, or as JSON if it can't be rendered here."""
@@ -266,17 +286,21 @@ class _LocalCounter:
         if self.template and words:
             return self.texts([f"\n\n{words}"])[0]
         chat = [{"role": "system", "content": "text"}, {"role": "user", "content": "text"}]
-        without, with_tools = render(self.template, chat), render(self.template, chat, tools=tools)
+        without = render(self.template, chat)
+        with_tools = render(self.template, chat, tools=tools)
         if not self.template or without is None or with_tools is None:
             return self.texts([text])[0]
         return self._rendered(with_tools) - self._rendered(without)
 
     def _rendered(self, text: str) -> int:
+        # EOS stands for the model's own end, which is one token whatever its text is.
         return self.texts([text.replace(EOS, "")])[0] + text.count(EOS)
 
     @property
     def reply(self) -> int:
-        return self.texts(["<|im_start|>assistant\n"])[0] if self.is_chatml else 4
+        if not self.is_chatml:
+            return 4
+        return self.texts(["<|im_start|>assistant\n"])[0]
 
 
 def _count_local(rows: Sequence[Sequence[Message]], counter: _LocalCounter) -> ChatTokens:

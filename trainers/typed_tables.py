@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, astuple, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
@@ -89,24 +89,36 @@ class Fault:
             case "missing":
                 return f"is missing: {self.wants}."
             case "item":
-                hint = f"; {_nearest(str(self.value), self.names)}" if self.names else "."
-                return f"should be {self.wants}, but {self.value!r} is not one{hint}"
+                text = f"should be {self.wants}, but {self.value!r} is not one"
+                if not self.names:
+                    return f"{text}."
+                return f"{text}; {_nearest(str(self.value), self.names)}"
             case "key":
                 return f"should be {self.wants}."
             case "conflict":
                 return self.wants
-        return f"should be {self.wants}" + ("." if self.value is INVALID else f", not {self.value!r}.")
+        if self.value is INVALID:  # a secret, which is not repeated
+            return f"should be {self.wants}."
+        return f"should be {self.wants}, not {self.value!r}."
 
 
 def title_of(path: KeyPath) -> str:
     """Returns a path as a TOML header writes it: 'policy.data', 'prices."acme/gpt-x"'."""
-    names = (part for part in path if isinstance(part, str))
-    return ".".join(name if re.fullmatch(r"[\w-]+", name, re.ASCII) else f'"{name}"' for name in names)
+    names = [part for part in path if isinstance(part, str)]
+    return ".".join(map(_quoted, names))
+
+
+def _quoted(name: str) -> str:
+    """Returns a key as TOML writes it: in quotes, unless it is a bare key."""
+    is_bare = re.fullmatch(r"[\w-]+", name, re.ASCII)
+    return name if is_bare else f'"{name}"'
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"valid names are {', '.join(names)}."
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"valid names are {', '.join(names)}."
 
 
 def read_table(kind: type[T], table: object, faults: list[Fault], at: KeyPath = (), **own: object) -> T:
@@ -117,7 +129,8 @@ def read_table(kind: type[T], table: object, faults: list[Fault], at: KeyPath = 
     """
     if not isinstance(table, Mapping):
         faults.append(Fault(at, "value", f"a section of its own, [{title_of(at)}]", table))
-        table, faults = {}, []  # its missing keys need not be reported as well
+        table = {}
+        faults = []  # its missing keys need not be reported as well
     value, keys = _read_fields(kind, table, faults, at, own)
     for key in table:
         if key not in keys:
@@ -129,7 +142,8 @@ def _read_fields(
     kind: type[T], table: Mapping[str, Any], faults: list[Fault], at: KeyPath, own: Mapping[str, object]
 ) -> tuple[T, list[str]]:
     """Returns the instance and the keys that it can be read from."""
-    values, keys = dict(own), list[str]()
+    values = dict(own)
+    keys: list[str] = []
     for name, has_default, reader in _fields(kind):  # type: ignore[arg-type]  # a class, which can be hashed
         if reader.section and reader.key.is_inline:
             values[name], more = _read_fields(reader.section, table, faults, at, {})
@@ -137,14 +151,23 @@ def _read_fields(
             continue
         key = reader.key.name or name
         keys.append(key)
-        raw, path = table.get(key), (*at, key)
-        if raw is None and reader.key.required:
+        path = (*at, key)
+        raw = table.get(key)
+        value = INVALID
+        if raw is not None:
+            value = reader.read(raw, path, faults)
+        elif reader.key.required:
             faults.append(Fault(path, "missing", reader.key.required))
-        value = INVALID if raw is None else reader.read(raw, path, faults)
+
         if value is not INVALID:
             values[name] = value
-        elif not has_default:
-            values[name] = read_table(reader.section, {}, faults, path) if reader.section else None
+        elif has_default:
+            pass
+        elif reader.section:
+            # An empty table reports the keys that the section requires.
+            values[name] = read_table(reader.section, {}, faults, path)
+        else:
+            values[name] = None
     return kind(**values), keys
 
 
@@ -152,12 +175,13 @@ def _read_fields(
 def _fields(kind: type[Any]) -> tuple[tuple[str, bool, Reader], ...]:
     """Returns the fields that are read from a table: name, whether it has a default, and reader."""
     hints = get_type_hints(kind, include_extras=True)
-    readers = {field.name: reader_of(hints[field.name]) for field in fields(kind)}
-    return tuple(
-        (field.name, (field.default, field.default_factory) != (MISSING, MISSING), readers[field.name])
-        for field in fields(kind)
-        if not readers[field.name].key.is_set_by_caller
-    )
+    read: list[tuple[str, bool, Reader]] = []
+    for field in fields(kind):
+        reader = reader_of(hints[field.name])
+        has_default = field.default is not MISSING or field.default_factory is not MISSING
+        if not reader.key.is_set_by_caller:
+            read.append((field.name, has_default, reader))
+    return tuple(read)
 
 
 @cache
@@ -181,9 +205,14 @@ class Reader:
         self.notes = tuple(notes)
         self.key = next((note for note in reversed(notes) if isinstance(note, Key)), Key())
         self.kind = self.key.input_type or hint
-        self.origin, self.arguments = get_origin(self.kind), get_args(self.kind)
-        self.section = self.kind if isinstance(self.kind, type) and is_dataclass(self.kind) else None
-        self.choices: tuple[str, ...] = self.arguments if self.origin is Literal else ()
+        self.origin = get_origin(self.kind)
+        self.arguments = get_args(self.kind)
+        self.section: type[Any] | None = None
+        if isinstance(self.kind, type) and is_dataclass(self.kind):
+            self.section = self.kind
+        self.choices: tuple[str, ...] = ()
+        if self.origin is Literal:
+            self.choices = self.arguments
         self.limits = next((note for note in notes if isinstance(note, Limits)), None)
         self.pattern = next((note for note in notes if isinstance(note, re.Pattern)), None)
 
@@ -198,48 +227,65 @@ class Reader:
             result = self._rows(value, path, faults)
         else:
             result = self._scalar(value)
-        try:
-            result = self.key.convert(result) if self.key.convert and result is not INVALID else result
-        except ValueError:
-            result = INVALID
+        if self.key.convert and result is not INVALID:
+            try:
+                result = self.key.convert(result)
+            except ValueError:
+                result = INVALID
         if result is INVALID:
-            faults.append(Fault(path, "value", self.wants(path), INVALID if self.key.is_secret else value))
+            shown = INVALID if self.key.is_secret else value
+            faults.append(Fault(path, "value", self.wants(path), shown))
         return result
 
     def _items(self, values: list[Any], path: KeyPath, faults: list[Fault]) -> list[Any]:
         """Reads a list. An invalid scalar is reported as a fault of the list, which describes what is expected."""
-        reader, items = reader_of(self.arguments[0]), []
+        reader = reader_of(self.arguments[0])
+        items = []
         for number, value in enumerate(values):
             own: list[Fault] = []
-            items.append(reader.read(value, (*path, number), own))
-            is_item = items[-1] is INVALID
-            faults += [Fault(path, "item", self.wants(path), value, reader.choices)] if is_item else own
-        return [item for item in items if item is not INVALID]
+            item = reader.read(value, (*path, number), own)
+            if item is INVALID:
+                faults.append(Fault(path, "item", self.wants(path), value, reader.choices))
+            else:
+                items.append(item)
+                faults += own  # of the keys inside a table
+        return items
 
     def _rows(self, table: Mapping[str, Any], path: KeyPath, faults: list[Fault]) -> dict[str, Any]:
-        names, rows, result = reader_of(self.arguments[0]), reader_of(self.arguments[1]), {}
-        for name, row in table.items():
-            place, own = (*path, str(name)), list[Fault]()
+        names = reader_of(self.arguments[0])
+        rows = reader_of(self.arguments[1])
+        result = {}
+        for name, raw in table.items():
+            place = (*path, str(name))
+            own: list[Fault] = []
             if names.read(name, place, own) is not INVALID:
-                result[name] = rows.read(row, place, faults)
+                row = rows.read(raw, place, faults)
+                if row is not INVALID:
+                    result[name] = row
             elif names.choices:
                 faults.append(Fault(place, "unknown", names=names.choices))
             else:
                 faults.append(Fault(place, "key", own[0].wants))
-        return {name: row for name, row in result.items() if row is not INVALID}
+        return result
 
     def _scalar(self, value: Any) -> Any:
         if self.choices:
-            return value if isinstance(value, str) and value in self.choices else INVALID
-        types, convert, _ = _SCALARS.get(self.kind, ((type(value),) if self.kind is Any else (), None, ""))
-        if type(value) not in types:
+            is_choice = isinstance(value, str) and value in self.choices
+            return value if is_choice else INVALID
+        result = value
+        if self.kind is not Any:
+            types, convert, _ = _SCALARS.get(self.kind, ((), None, ""))
+            if type(value) not in types:
+                return INVALID
+            try:
+                result = convert(value) if convert else value
+            except (ValueError, ArithmeticError):
+                return INVALID
+        if self.limits is not None and not self.limits.allow(result):
             return INVALID
-        try:
-            result = convert(value) if convert else value
-        except (ValueError, ArithmeticError):
+        if self.pattern is not None and not self.pattern.fullmatch(result):
             return INVALID
-        is_within = self.limits is None or self.limits.allow(result)
-        return result if is_within and (self.pattern is None or self.pattern.fullmatch(result)) else INVALID
+        return result
 
     def wants(self, path: KeyPath = ()) -> str:
         """Describes valid values; completes "should be"."""
@@ -247,20 +293,25 @@ class Reader:
             return self.key.wants
         if self.section or self.origin is Mapping:
             return f"a section of its own, [{title_of(path)}]"
-        if self.arguments and self.origin is not Literal:
-            is_section = reader_of(self.arguments[0]).section
-            return (
-                f"a table [[{title_of(path)}]] for each"
-                if is_section
-                else 'a list of texts, like ["abc", "def"]'
-            )
-        noun = f"one of {', '.join(self.choices)}" if self.choices else _SCALARS[self.kind][2]
-        if self.limits is None:
+        if self.choices:
+            noun = f"one of {', '.join(self.choices)}"
+        elif self.arguments and reader_of(self.arguments[0]).section:
+            return f"a table [[{title_of(path)}]] for each"
+        elif self.arguments:
+            return 'a list of texts, like ["abc", "def"]'
+        else:
+            noun = _SCALARS[self.kind][2]
+
+        limits = self.limits
+        if limits is None:
             return noun
-        low, above, most, below = astuple(self.limits)
-        if above is None:
-            return f"{noun} from {low} to {most if below is None else f'below {below}'}"
-        return f"{noun} above {above}" + ("" if most is None else f", at most {most}")
+        if limits.gt is None and limits.lt is None:
+            return f"{noun} from {limits.ge} to {limits.le}"
+        if limits.gt is None:
+            return f"{noun} from {limits.ge} to below {limits.lt}"
+        if limits.le is None:
+            return f"{noun} above {limits.gt}"
+        return f"{noun} above {limits.gt}, at most {limits.le}"
 
 
 def _dollars(value: Any) -> Decimal:

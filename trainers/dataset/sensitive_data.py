@@ -423,8 +423,8 @@ def _kinds_in(text: str, recognisers: Sequence[PatternRecognizer]) -> frozenset[
     ]
     kinds = {result.entity_type for result in results if result.score >= PRESIDIO_MIN_SCORE}
     if kinds & _OWN_KINDS.keys():
-        found = " ".join(fault.text for fault in faults_in(text))
-        kinds -= {kind for kind, name in _OWN_KINDS.items() if name in found}
+        own_faults = " ".join(fault.text for fault in faults_in(text))
+        kinds -= {kind for kind, name in _OWN_KINDS.items() if name in own_faults}
     return frozenset(kinds)
 
 

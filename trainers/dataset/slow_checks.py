@@ -139,8 +139,8 @@ def suspect_labels(
     suspects: list[SuspectLabel] = []
     for row in worst:
         if margins[row] < 0:
-            given = names[columns[row]]
-            suspects.append(SuspectLabel(int(row), given, names[likely[row]], float(chances[row])))
+            label = names[columns[row]]
+            suspects.append(SuspectLabel(int(row), label, names[likely[row]], float(chances[row])))
 
     count = len(columns)
     # The share of labels with which a classifier would agree that always answers the most frequent label.
@@ -203,8 +203,8 @@ def _chances(own: Numbers, others: Numbers) -> Numbers:
         return float(-np.log(right + wrong + 1e-12).mean() + penalty)
 
     # Two starts, since the search may end in a local minimum.
-    found = [_descend(loss, np.array([-1.5, wrong])) for wrong in (-4.0, -1.5)]
-    right, wrong = parts(min(found, key=loss))
+    guesses = [_descend(loss, np.array([-1.5, wrong])) for wrong in (-4.0, -1.5)]
+    right, wrong = parts(min(guesses, key=loss))
     chances[judged] = wrong / np.maximum(right + wrong, 1e-300)
     return chances
 

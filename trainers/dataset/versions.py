@@ -362,8 +362,8 @@ def continue_holdout(
     missing = [place for place, row in enumerate(before.holdout) if row.key not in current_keys]
     sensitive = find_sensitive_rows([holdout[place] for place in missing], presidio=presidio)
     dropped = {missing[place] for place in sensitive}
-    kept = tuple(row for place, row in enumerate(before.holdout) if place not in dropped)
-    rest = PreviousRows(train, kept)
+    remaining = tuple(row for place, row in enumerate(before.holdout) if place not in dropped)
+    rest = PreviousRows(train, remaining)
 
     current = to_version_rows(rows, task, keys)
     held = continue_held_rows(

@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 FEWEST_ROWS = 12
 MOST_ROWS = 20_000  # half a minute of training; larger sizes are predicted
 SEEDS = 3
-FEW_HELD, CROSS_DRAWS = 250, 2
+FEW_HELD = 250
+CROSS_DRAWS = 2
 FEW_ROWS = 10
 MOST_NEEDS = 10
 BOOTSTRAPS = 1_000
-C_LOW, C_HIGH, C_STEPS = 0.05, 2.0, 79
+# The exponents that are tried: 0.05 to 2 in steps of 0.025.
+C_LOW = 0.05
+C_HIGH = 2.0
+C_STEPS = 79
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,13 @@ def classical_curve(
             f"it needs at least {FEWEST_ROWS} and 1"
         )
     is_crossed = len(holdout) < FEW_HELD
-    questions = [*train, *holdout] if is_crossed else holdout
-    points, answers = (
-        _cross_validate(train, questions, seed) if is_crossed else _measure(train, holdout, seed)
-    )
+    questions: Sequence[Example]
+    if is_crossed:
+        questions = [*train, *holdout]
+        points, answers = _cross_validate(train, questions, seed)
+    else:
+        questions = holdout
+        points, answers = _measure(train, holdout, seed)
     return build_curve(
         Candidate("classical"),
         points,
@@ -148,12 +155,16 @@ def fit_curve(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int
     draws = np.array([len(point.draws) for point in points])
     own_error = _spread_of_draws(points, held, sizes) / np.sqrt(draws)
     own = generator.standard_normal((BOOTSTRAPS, len(points))) * own_error
-    shared = generator.standard_normal((BOOTSTRAPS, 1)) * np.sqrt(errors * (1 - errors) / held)
-    samples = np.vstack([errors, np.clip(errors + own + shared, 0.0, 1.0)])
+    shared_error = np.sqrt(errors * (1 - errors) / held)
+    shared = generator.standard_normal((BOOTSTRAPS, 1)) * shared_error
+    moved = np.clip(errors + own + shared, 0.0, 1.0)
+    samples = np.vstack([errors, moved])  # the first row are the points themselves
 
-    odds, flatter = _odds(sizes, samples, held), _least_squares(sizes, samples)
+    odds = _odds(sizes, samples, held)
+    flatter = _least_squares(sizes, samples)
+    now = 1 - samples[:, -1]
+    predictions = _predictions(odds, flatter, now, points, predict, held, seed)
     log_b, minus_c = (float(value) for value in odds[0])
-    predictions = _predictions(odds, flatter, 1 - samples[:, -1], points, predict, held, seed)
     return Fit(float(np.exp(log_b)), -minus_c, predictions)
 
 
@@ -170,14 +181,18 @@ def find_label_needs(
 
     rows = Counter(map(label_of, train))
     held = Counter(map(label_of, holdout))
-    right = Counter(
-        label_of(example)
-        for example, answer in zip(holdout, answers, strict=True)
-        if exact_match(example.answer, answer)
-    )
-    needs = [LabelNeed(label, rows[label], held[label], right[label]) for label in rows.keys() | held.keys()]
-    needs = [need for need in needs if need.right < need.held or need.rows < FEW_ROWS]
-    return tuple(sorted(needs, key=lambda need: (-errors_a_row(need), need.label))[:MOST_NEEDS])
+    right: Counter[str] = Counter()
+    for example, answer in zip(holdout, answers, strict=True):
+        if exact_match(example.answer, answer):
+            right[label_of(example)] += 1
+
+    needs = []
+    for label in rows.keys() | held.keys():
+        need = LabelNeed(label, rows[label], held[label], right[label])
+        if need.right < need.held or need.rows < FEW_ROWS:
+            needs.append(need)
+    needs.sort(key=lambda need: (-errors_a_row(need), need.label))
+    return tuple(needs[:MOST_NEEDS])
 
 
 def _measure(
@@ -186,13 +201,17 @@ def _measure(
     """Returns the points, and the answers to the holdout at the largest size."""
     most = min(len(train), MOST_ROWS)
     orders = [stratified_order(train, seed + number) for number in range(SEEDS)]
-    # use the same features for all sizes
+    # Use the same features for all sizes.
     in_pieces = is_short_enough(text_of(example) for example in orders[0][:most])
-    points, answers = list[CurvePoint](), list[Sequence[str]]()
+    points: list[CurvePoint] = []
+    answers: list[Sequence[str]] = []
     for rows in (most // 4, most // 2, most):
-        # with all rows, the draws don't differ
-        draws = [order[:rows] for order in (orders[:1] if rows == len(train) else orders)]
-        answers = [classify(fit_classifier(draw, seed, in_pieces=in_pieces), holdout) for draw in draws]
+        if rows == len(train):
+            orders = orders[:1]  # with all rows, the draws don't differ
+        answers = []
+        for order in orders:
+            classifier = fit_classifier(order[:rows], seed, in_pieces=in_pieces)
+            answers.append(classify(classifier, holdout))
         points.append(_point(rows, holdout, answers))
     return points, answers[0]
 
@@ -206,12 +225,14 @@ def _cross_validate(
     texts = [question_text(example) for example in examples]
     groups = find_near_copies(texts, question_keys(examples)).groups
     folds = [_deal_at_random(groups, seed + draw) for draw in range(CROSS_DRAWS)]
-    most = min(len(train), *(len(examples) - max(Counter(fold).values()) for fold in folds))
-    points, answers = list[CurvePoint](), list[Sequence[str]]()
+    largest_folds = [max(Counter(fold).values()) for fold in folds]
+    most = min(len(train), len(examples) - max(largest_folds))
+    points: list[CurvePoint] = []
+    answers: list[Sequence[str]] = []
     for rows in (most // 4, most // 2, most):
-        answers = [
-            _cross_answers(examples, fold, rows, seed + draw, in_pieces) for draw, fold in enumerate(folds)
-        ]
+        answers = []
+        for draw, fold in enumerate(folds):
+            answers.append(_cross_answers(examples, fold, rows, seed + draw, in_pieces))
         points.append(_point(rows, examples, answers))
     return points, answers[0]
 
@@ -235,7 +256,8 @@ def _cross_answers(
     for number in set(fold):
         inside = [place for place, of_row in enumerate(fold) if of_row == number]
         outside = [example for example, of_row in zip(examples, fold, strict=True) if of_row != number]
-        classifier = fit_classifier(stratified_order(outside, seed)[:rows], seed, in_pieces=in_pieces)
+        drawn = stratified_order(outside, seed)[:rows]
+        classifier = fit_classifier(drawn, seed, in_pieces=in_pieces)
         labels = classify(classifier, [examples[place] for place in inside])
         for place, answer in zip(inside, labels, strict=True):
             answers[place] = answer
@@ -252,8 +274,11 @@ def stratified_order(train: Sequence[Example], seed: int) -> list[Example]:
     for label in sorted(by_label):
         same = by_label[label]
         generator.shuffle(same)
-        placed += [((rank + 0.5) / len(same), label, example) for rank, example in enumerate(same)]
-    return [example for _, _, example in sorted(placed, key=lambda place: place[:2])]
+        for rank, example in enumerate(same):
+            share = (rank + 0.5) / len(same)  # spreads a label's rows evenly over the whole order
+            placed.append((share, label, example))
+    placed.sort(key=lambda place: place[:2])
+    return [example for _, _, example in placed]
 
 
 def _point(rows: int, examples: Sequence[Example], answers: Sequence[Sequence[str]]) -> CurvePoint:
@@ -270,10 +295,13 @@ def _odds(sizes: Numbers, errors: Numbers, held: int) -> Numbers:
     import numpy as np
 
     inside = np.clip(errors, 0.5 / held, 1 - 0.5 / held)
-    x, y = np.log(sizes), np.log(inside / (1 - inside))
+    x = np.log(sizes)
+    y = np.log(inside / (1 - inside))
     centred = x - x.mean()
-    slopes = np.minimum((y @ centred) / (centred @ centred), 0.0)
-    return np.column_stack([y.mean(axis=1) - slopes * x.mean(), slopes])
+    slopes = (y @ centred) / (centred @ centred)
+    slopes = np.minimum(slopes, 0.0)  # more rows never make answers worse
+    intercepts = y.mean(axis=1) - slopes * x.mean()
+    return np.column_stack([intercepts, slopes])
 
 
 def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
@@ -286,10 +314,12 @@ def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
     for c in np.linspace(C_LOW, C_HIGH, C_STEPS):
         x = (sizes / scale) ** -c
         a, b = _line(x, errors)
-        squares = ((a[:, None] + b[:, None] * x - errors) ** 2).sum(axis=1)
+        residuals = a[:, None] + b[:, None] * x - errors
+        squares = (residuals**2).sum(axis=1)
         closer = squares < best
         best = np.where(closer, squares, best)
-        fitted[closer] = np.column_stack([a, b * scale**c, np.full(len(errors), c)])[closer]
+        parameters = np.column_stack([a, b * scale**c, np.full(len(errors), c)])
+        fitted[closer] = parameters[closer]
     return fitted
 
 
@@ -298,12 +328,17 @@ def _line(x: Numbers, errors: Numbers) -> tuple[Numbers, Numbers]:
     alone."""
     import numpy as np
 
-    middle, mean = x.mean(), errors.mean(axis=1)
-    b = ((errors - mean[:, None]) @ (x - middle)) / ((x - middle) ** 2).sum()
+    middle = x.mean()
+    mean = errors.mean(axis=1)
+    centred = x - middle
+    b = ((errors - mean[:, None]) @ centred) / (centred**2).sum()
     a = mean - b * middle
-    alone = np.maximum(errors @ x / (x @ x), 0.0)
-    a_free, b_free = np.where(b < 0, np.maximum(mean, 0.0), a), np.maximum(b, 0.0)
-    return np.where(a_free < 0, 0.0, a_free), np.where(a_free < 0, alone, b_free)
+    a_alone = np.maximum(mean, 0.0)
+    b_alone = np.maximum(errors @ x / (x @ x), 0.0)
+    a = np.where(b < 0, a_alone, a)
+    b = np.maximum(b, 0.0)
+    b = np.where(a < 0, b_alone, b)
+    return np.maximum(a, 0.0), b
 
 
 def _predictions(
@@ -325,15 +360,26 @@ def _predictions(
     predictions = []
     for rows in predict:
         scores = 1 / (1 + np.exp(odds[:, 0] + odds[:, 1] * np.log(rows)))
+        flatter_scores = np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)
+        score = float(scores[0])
+        gain = float(scores[0] - now[0])
+
         # The band covers 95% of both laws' scores together, since both are considered equally likely.
-        laws = np.column_stack([scores, np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)])[1:]
+        laws = np.column_stack([scores, flatter_scores])[1:]
         noise = generator.standard_normal(len(laws)) * _spread_of_draws(points, held, rows)
         noisy = laws + noise[:, None]
         low, high = (float(value) for value in np.quantile(noisy, [0.025, 0.975]))
         least, most = (float(value) for value in np.quantile(noisy - now[1:, None], [0.025, 0.975]))
-        score, gain = float(scores[0]), float(scores[0] - now[0])
-        low, high = min(max(low, 0.0), score), max(min(high, 1.0), score)
-        predictions.append(Prediction(rows, score, low, high, min(least, gain), max(most, gain)))
+        # The prediction itself is always inside its band.
+        prediction = Prediction(
+            rows,
+            score,
+            low=min(max(low, 0.0), score),
+            high=max(min(high, 1.0), score),
+            least=min(least, gain),
+            most=max(most, gain),
+        )
+        predictions.append(prediction)
     return tuple(predictions)
 
 
@@ -346,7 +392,8 @@ def _spread_of_draws(points: Sequence[CurvePoint], held: int, rows: Numbers | fl
     freedom = sum(len(point.draws) - 1 for point in points)
     # If no size was drawn twice, held-out rows are assumed to err independently: the mean of e(1-e)/held over all
     # sizes. Real draws err on the same hard rows, so this is too wide rather than too narrow.
-    single = sum(point.score * (1 - point.score) for point in points) / len(points) / held
-    variance = squares / freedom / rows if freedom else single
+    variance: Numbers | float = sum(point.score * (1 - point.score) for point in points) / len(points) / held
+    if freedom:
+        variance = squares / freedom / rows
     spread: Numbers = np.maximum(np.sqrt(variance), 0.5 / held)
     return spread

@@ -91,9 +91,9 @@ class Library:
             return [()] * len(queries)
         tokens = [_words_of(query) for query in queries]
         depth = min(DEPTH, self.size)
-        found = self.words.retrieve(tokens, k=depth, show_progress=False)
+        results = self.words.retrieve(tokens, k=depth, show_progress=False)
         orders: list[Order] = []
-        for places, scores in zip(*found, strict=True):
+        for places, scores in zip(*results, strict=True):
             # Texts without a word of the query have a score of 0.
             nearest = [int(place) for place, score in zip(places, scores, strict=True) if score > 0]
             orders.append(tuple(nearest))

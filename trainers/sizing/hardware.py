@@ -49,7 +49,8 @@ MAX_GB = 10_000
 SUSTAINED = 0.3  # the share of a GPU's peak speed that a training reaches, by a rule of thumb
 # Operations per second of one core: 800 tickets through SmolLM2-135M in 147 s on 2 cores (docs/scale.md) are 7e10 in
 # bfloat16.
-CORE_BF16, CORE_FLOAT32 = 6e10, 2.5e10
+CORE_BF16 = 6e10
+CORE_FLOAT32 = 2.5e10
 MAX_CORES = 32  # a pack of CPU_TOKENS is too small to keep more cores busy
 MEMORY_MARGIN = 1.15  # tests hold the estimate within 15% of measured peaks
 MAX_SHORTENING = 4  # never suggest cutting rows to less than a quarter of their length
@@ -72,9 +73,12 @@ def read_gpu(text: str) -> Machine | None:
     text is neither."""
     word = re.sub(r"^(nvidia|amd)-?|[\s_]", "", text.lower().strip())
     size = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(?:gb|g)?", word)
-    if size and word not in GPU_ALIASES and 0 < float(size[1]) <= MAX_GB:
-        return Machine(f"a GPU of {float(size[1]):g} GB", round(float(size[1]) * 1e9), Device("gpu", 2))
-    if (gpu := GPUS.get(GPU_ALIASES.get(word, word))) is None:
+    if size and word not in GPU_ALIASES:  # "3090" is a name
+        gigabytes = float(size[1])
+        if 0 < gigabytes <= MAX_GB:
+            return Machine(f"a GPU of {gigabytes:g} GB", round(gigabytes * 1e9), Device("gpu", 2))
+    gpu = GPUS.get(GPU_ALIASES.get(word, word))
+    if gpu is None:
         return None
     name, mebibytes, peak = gpu
     return Machine(f"the {name}", mebibytes * MIB, Device("gpu", 2), peak * 1e12 * SUSTAINED)
@@ -82,13 +86,19 @@ def read_gpu(text: str) -> Machine | None:
 
 def gpu_speed(name: str) -> float | None:
     """Returns the speed of a GPU by its name in nvidia-smi, like "NVIDIA A100-SXM4-80GB", or None if GPUS lacks it."""
-    words = re.findall(r"[a-z0-9]+", name.lower())
-    keys = (GPU_ALIASES.get(word, word) for word in words)
-    return next((GPUS[key][2] * 1e12 * SUSTAINED for key in keys if key in GPUS), None)
+    for word in re.findall(r"[a-z0-9]+", name.lower()):
+        gpu = GPUS.get(GPU_ALIASES.get(word, word))
+        if gpu is not None:
+            _, _, peak = gpu
+            return peak * 1e12 * SUSTAINED
+    return None
 
 
 def cpu_speed(cores: int, number_bytes: int) -> float:
-    return min(cores, MAX_CORES) * (CORE_BF16 if number_bytes == 2 else CORE_FLOAT32)
+    core = CORE_FLOAT32
+    if number_bytes == 2:
+        core = CORE_BF16
+    return min(cores, MAX_CORES) * core
 
 
 @cache
@@ -97,7 +107,8 @@ def this_machine() -> Machine:
     gpu = _nvidia_gpu()
     if gpu:
         return gpu
-    place = Device("cpu", 2 if has_fast_bf16(Path("/proc/cpuinfo")) else 4)
+    number_bytes = 2 if has_fast_bf16(Path("/proc/cpuinfo")) else 4
+    place = Device("cpu", number_bytes)
     speed = cpu_speed(os.cpu_count() or 1, place.number_bytes)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(f"this machine ({memory / 1e9:.0f} GB, no GPU)", memory, place, speed)
@@ -148,13 +159,16 @@ def check_fit(model: Architecture, work: Work, machine: Machine) -> Fit:
     needed = memory.total + memory.process
     if needed * MEMORY_MARGIN <= machine.memory:
         return Fit("fits", memory, machine, (), needed)
-    cures, least = [], needed
-    for ladder in () if work.method == "full" else _candidate_changes(work):
-        sizes = [(smaller, _needed_bytes(model, smaller, machine.place)) for smaller in ladder]
-        cures += [smaller for smaller, size in sizes if size * MEMORY_MARGIN <= machine.memory][:1]
+    cures: list[Work] = []
+    least = needed
+    for changes in _candidate_changes(work):
+        sizes = [(smaller, _needed_bytes(model, smaller, machine.place)) for smaller in changes]
+        fitting = [smaller for smaller, size in sizes if size * MEMORY_MARGIN <= machine.memory]
+        cures += fitting[:1]  # the smallest change that is enough
         least = min([least, *(size for _, size in sizes)])
+    different = tuple(dict.fromkeys(cures))
     standing: Literal["tight", "too large"] = "tight" if needed <= machine.memory else "too large"
-    return Fit(standing, memory, machine, tuple(dict.fromkeys(cures))[:MAX_CURES], least)
+    return Fit(standing, memory, machine, different[:MAX_CURES], least)
 
 
 def adapt_to_memory(model: Architecture, work: Work, machine: Machine) -> Work:
@@ -165,18 +179,21 @@ def adapt_to_memory(model: Architecture, work: Work, machine: Machine) -> Work:
         return work
     again = replace(work, checkpoints=True)
     tried = [work, again, *(replace(again, batch=batch) for batch in _halve_down_to(work.batch, 1))]
-    fitting = (
-        work for work in tried if _needed_bytes(model, work, machine.place) * MEMORY_MARGIN <= machine.memory
-    )
-    return next(fitting, tried[-1])
+    for settings in tried:
+        needed = _needed_bytes(model, settings, machine.place)
+        if needed * MEMORY_MARGIN <= machine.memory:
+            return settings
+    return tried[-1]
 
 
 def smallest_gpu(needed: int) -> str | None:
     """Returns the name of the smallest of GPUS that holds this many bytes with room to spare, or None."""
-    large = [
-        (mebibytes, name) for name, mebibytes, _ in GPUS.values() if needed * MEMORY_MARGIN <= mebibytes * MIB
-    ]
-    return min(large)[1] if large else None
+    with_margin = needed * MEMORY_MARGIN
+    large = [(mebibytes, name) for name, mebibytes, _ in GPUS.values() if mebibytes * MIB >= with_margin]
+    if not large:
+        return None
+    _, name = min(large)
+    return name
 
 
 def _needed_bytes(model: Architecture, work: Work, place: Device) -> int:
@@ -185,23 +202,22 @@ def _needed_bytes(model: Architecture, work: Work, place: Device) -> int:
 
 
 def _candidate_changes(work: Work) -> Iterator[list[Work]]:
-    """Yields a list for each kind of change, in which the smallest change comes first."""
+    """Yields a list for each kind of change, in which the smallest change comes first; none for a full
+    training."""
+    if work.method == "full":
+        return
+    batches = list(_halve_down_to(work.batch, 1))
+    lengths = list(_halve_down_to(work.length, max(1, work.length // MAX_SHORTENING)))
     small = replace(work, method="qlora", checkpoints=True)
     smallest = replace(small, batch=1)
     if not work.checkpoints:
         yield [replace(work, checkpoints=True)]
-    yield [replace(work, batch=batch) for batch in _halve_down_to(work.batch, 1)]
+    yield [replace(work, batch=batch) for batch in batches]
     if work.method != "qlora":
         yield [replace(work, method="qlora")]
-    yield [
-        _shorten(work, length)
-        for length in _halve_down_to(work.length, max(1, work.length // MAX_SHORTENING))
-    ]
-    yield [small, *(replace(small, batch=batch) for batch in _halve_down_to(work.batch, 1))]
-    yield [
-        _shorten(smallest, length)
-        for length in _halve_down_to(work.length, max(1, work.length // MAX_SHORTENING))
-    ]
+    yield [_shorten(work, length) for length in lengths]
+    yield [small, *(replace(small, batch=batch) for batch in batches)]
+    yield [_shorten(smallest, length) for length in lengths]
 
 
 def _shorten(work: Work, length: int) -> Work:

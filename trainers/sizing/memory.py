@@ -351,8 +351,8 @@ def _counted_layer_bytes(model: Architecture, e: int) -> int:
     wide = 0
     for matrix, times in model.matrices:
         reads_stream = matrix.inputs == model.hidden
-        kept = matrix.outputs if reads_stream else matrix.inputs
-        wide += times * kept
+        width = matrix.outputs if reads_stream else matrix.inputs
+        wide += times * width
     return 4 * e * wide // (3 * model.layers)
 
 

@@ -46,10 +46,13 @@ RECOMPUTE_SHARE = 1 / 3  # additional time if activations are recomputed in the 
 FORWARD_SHARE = 0.5  # of forward and backward together, with frozen weights
 WRITE_FACTOR = 5.0  # writing one token takes as long as reading this many
 # The GPU that vendors rent out by the hour for a tuned model, its memory, and the room for a cache beside the weights.
-VENDOR_GPU, VENDOR_GPU_GB, VENDOR_CACHE = "NVIDIA H100", 80, 1.3
+VENDOR_GPU = "NVIDIA H100"
+VENDOR_GPU_GB = 80
+VENDOR_CACHE = 1.3
 MASK_FACTOR = 2.0  # attention with a mask also computes the hidden half of the pairs of tokens
-# Guesses: seconds per layer and pack (to launch kernels), operations per head and pair of tokens, seconds for a start.
-GUESSED_LAYER_S, GUESSED_PAIR, GUESSED_STARTUP_S = 0.002, 1000, 20
+GUESSED_LAYER_S = 0.002  # seconds per layer and pack, to launch kernels
+GUESSED_PAIR = 1000  # operations per head and pair of tokens
+GUESSED_STARTUP_S = 20
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,9 @@ def serving_speed(model: Architecture, machine: Calibration) -> tuple[float, flo
     if not (machine.reads and machine.writes and machine.served_weights):
         return None
     scale = machine.served_weights / weights_at_work(model)
-    return machine.reads * scale, machine.writes * scale
+    reads = machine.reads * scale
+    writes = machine.writes * scale
+    return reads, writes
 
 
 def guess_serving_speed(at_work: float, loaded: float) -> tuple[float, float]:
@@ -182,8 +187,9 @@ def guess_calibration(machine: Machine) -> Calibration | None:
     if machine.speed is None:
         return None
     number = "bfloat16" if machine.place.number_bytes == 2 else "float32"
+    device = "cpu" if machine.place.kind == "cpu" else "cuda"
     return Calibration(
-        device="cpu" if machine.place.kind == "cpu" else "cuda",
+        device=device,
         number=number,
         threads=0,
         speed=machine.speed,
@@ -204,12 +210,15 @@ def training_seconds(model: Architecture, rows: RowLengths, machine: Calibration
     steps = math.ceil(rows.count / rows.batch) * rows.epochs
     rows_per_step = rows.count * rows.epochs / steps
     # Rows fill packs up to the engine's limit. Their shared beginning is computed once per pack.
-    room = (_tokens_at_a_time(machine) - rows.shared) // max(rows.tokens - rows.shared, 1)
-    packs = math.ceil(rows_per_step / max(1.0, min(rows_per_step, room)) - 1e-9)
+    own = rows.tokens - rows.shared
+    room = (_tokens_at_a_time(machine) - rows.shared) // max(own, 1)
+    packs = _parts(rows_per_step, room)
     rows_per_pack = rows_per_step / packs
-    tokens = rows_per_pack * (rows.tokens - rows.shared) + rows.shared
-    pack = pack_seconds(model, tokens, rows.tokens, rows_per_pack * rows.answer, rows.rank, machine)
-    pack *= 1 + (RECOMPUTE_SHARE if rows.recomputes else 0)
+    tokens = rows_per_pack * own + rows.shared
+    learnt = rows_per_pack * rows.answer
+    pack = pack_seconds(model, tokens, rows.tokens, learnt, rows.rank, machine)
+    if rows.recomputes:
+        pack *= 1 + RECOMPUTE_SHARE
     step = packs * pack + model.lora_parameters(rows.rank) * machine.parameter_s
     return machine.startup_s + steps * step
 
@@ -221,20 +230,31 @@ def pair_seconds(model: Architecture, rows: PairLengths, machine: Calibration) -
         return None
     steps = math.ceil(rows.count / rows.batch) * rows.epochs
     pairs_per_step = rows.count * rows.epochs / steps
-    room = max(1.0, min(pairs_per_step, _tokens_at_a_time(machine) // (rows.rows * rows.longer)))
-    parts = math.ceil(pairs_per_step / room - 1e-9)
+    room = _tokens_at_a_time(machine) // (rows.rows * rows.longer)
+    parts = _parts(pairs_per_step, room)
     part = _part_seconds(model, rows, pairs_per_step / parts, machine, machine.word_s)
     step = parts * part + model.lora_parameters(rows.rank) * machine.parameter_s
-    # Samples are written before a step. If serving was not measured, their time is derived from the training speed.
-    question, answer = (rows.samples * tokens for tokens in (rows.longer - rows.answer, rows.answer))
-    if speeds := serving_speed(model, machine):
-        writing = question / speeds[0] + answer / speeds[1]
-    else:
-        writing = (
-            FORWARD_SHARE * operations(model, rows.rank) / machine.speed * (question + WRITE_FACTOR * answer)
-        )
-    step += pairs_per_step * writing
+    step += pairs_per_step * _sampling_seconds(model, rows, machine)  # before the step itself
     return machine.startup_s + machine.trl_s + steps * step
+
+
+def _parts(rows: float, room: float) -> int:
+    """Returns into how many equal parts a step's rows are divided, if `room` of them fit into one."""
+    at_once = max(1.0, min(rows, room))
+    return math.ceil(rows / at_once - 1e-9)  # 3.0000000001 parts are 3
+
+
+def _sampling_seconds(model: Architecture, rows: PairLengths, machine: Calibration) -> float:
+    """Returns the seconds to read a question and write its samples; 0 if none are sampled. If serving was not measured,
+    they are derived from the training speed."""
+    question = rows.samples * (rows.longer - rows.answer)
+    answer = rows.samples * rows.answer
+    speeds = serving_speed(model, machine)
+    if speeds is not None:
+        reads, writes = speeds
+        return question / reads + answer / writes
+    forward = FORWARD_SHARE * operations(model, rows.rank) / machine.speed
+    return forward * (question + WRITE_FACTOR * answer)
 
 
 def _part_seconds(
@@ -242,19 +262,29 @@ def _part_seconds(
 ) -> float:
     """Returns the seconds for `count` pairs: the policy forward and backward, the reference forward, and TRL's head at
     every token on a CPU or only at the answers' tokens on a GPU."""
-    tokens = rows.rows * count * rows.padded
-    reference = FORWARD_SHARE if rows.has_reference else 0
+    answers = rows.rows * count
+    tokens = answers * rows.padded
+    reference = 0.0
+    if rows.has_reference:
+        reference = FORWARD_SHARE
     pairs = MASK_FACTOR * tokens * rows.padded * machine.long_pair_s
     layers = model.layers * (machine.layer_s + model.heads * pairs) * (1 + reference)
-    work = tokens * (operations(model, rows.rank) + reference * operations(model, 0)) / machine.speed
-    positions = tokens if machine.device == "cpu" else rows.rows * count * rows.answer
-    return layers + work + positions * model.vocab * (word_s + head_products_s(model.hidden, machine))
+    per_token = operations(model, rows.rank) + reference * operations(model, 0)
+    work = tokens * per_token / machine.speed
+
+    positions = answers * rows.answer
+    if machine.device == "cpu":
+        positions = tokens
+    per_word = word_s + head_products_s(model.hidden, machine)
+    head = positions * model.vocab * per_word
+    return layers + work + head
 
 
 def head_products_s(hidden: int, machine: Calibration) -> float:
     """Returns the seconds of the head's products per token and word."""
     fast = machine.peaks[machine.number]
-    return hidden * (6 / fast + 2 / machine.peaks.get("float32", fast))  # a guess has only one peak
+    full = machine.peaks.get("float32", fast)  # a guess has only one peak
+    return hidden * (6 / fast + 2 / full)
 
 
 def pack_seconds(
@@ -274,12 +304,18 @@ def pack_seconds(
 
 def operations(model: Architecture, rank: int) -> float:
     """Returns the operations per token, forward and backward, in all layers."""
-    experts = 0
-    if model.experts:
-        at_work = model.experts.count if model.experts.computes_all else model.experts.active
-        experts = model.experts.layers * at_work * 3 * model.hidden * model.experts.intermediate
-    return 4 * (model.matrix_parameters + experts) + 6 * model.lora_parameters(rank)
+    weights = model.matrix_parameters
+    experts = model.experts
+    if experts:
+        at_work = experts.active
+        if experts.computes_all:
+            at_work = experts.count
+        per_expert = 3 * model.hidden * experts.intermediate  # gate, up and down
+        weights += experts.layers * at_work * per_expert
+    return 4 * weights + 6 * model.lora_parameters(rank)
 
 
 def _tokens_at_a_time(machine: Calibration) -> int:
-    return CPU_TOKENS if machine.device == "cpu" else GPU_TOKENS
+    if machine.device == "cpu":
+        return CPU_TOKENS
+    return GPU_TOKENS
