@@ -51,11 +51,15 @@ def thinks(model: str) -> bool:
 def split_effort(model: str) -> tuple[str, bool]:
     """'gpt-6-luna@low' → 'gpt-6-luna', True. For a model that always thinks, the suffix is part of the name."""
     base = model.removesuffix(LOW_EFFORT_SUFFIX)
-    return (base, True) if base != model and _takes_none(base) else (model, False)
+    if base != model and _takes_none(base):
+        return base, True
+    return model, False
 
 
 def thinking_tokens(is_thinking: bool) -> int:
-    return THINKING_TOKENS if is_thinking else 0
+    if is_thinking:
+        return THINKING_TOKENS
+    return 0
 
 
 def parameters_for(
@@ -92,8 +96,11 @@ def parameters_for(
 def _takes_none(model: str) -> bool:
     name = _base(model)
     listed = find_listed_model(name)
-    takes = listed.takes_none if listed else bool(_TAKES_NONE.match(name))
-    return takes and not _FIXED_EFFORT.search(name) and "codex" not in name
+    if _FIXED_EFFORT.search(name) or "codex" in name:
+        return False
+    if listed:
+        return listed.takes_none
+    return _TAKES_NONE.match(name) is not None
 
 
 def refused_parameters(
@@ -110,7 +117,9 @@ def refused_parameters(
         return None
 
     def is_named(name: str) -> bool:
-        return refusal.param == name if refusal.param else re.search(rf"\b{name}\b", text) is not None
+        if refusal.param:
+            return refusal.param == name
+        return re.search(rf"\b{name}\b", text) is not None
 
     name = next(filter(is_named, parameters.sent), None)
     if name is None or refused | {name} >= TOKEN_LIMITS:
@@ -125,4 +134,6 @@ def refused_parameters(
 def _base(model: str) -> str:
     """'ft:o4-mini-2025-04-16:org::a1' → 'o4-mini-2025-04-16', 'openai/gpt-5-mini' → 'gpt-5-mini'."""
     name = model.lower()
-    return (name.split(":")[1] if name.startswith("ft:") else name).rsplit("/", 1)[-1]
+    if name.startswith("ft:"):
+        name = name.split(":")[1]
+    return name.rsplit("/", 1)[-1]

@@ -37,7 +37,8 @@ def from_object(kind: type[T], raw: Any) -> T:
     if not isinstance(raw, Mapping):
         raise ValueError(f"a {kind.__name__} is an object of JSON, not {raw!r}")
     converters: Mapping[str, Converter | None] = _converters(kind)  # type: ignore[arg-type]
-    return kind(**{name: _converted(converters.get(name), value) for name, value in raw.items()})
+    values = {name: _converted(converters.get(name), value) for name, value in raw.items()}
+    return kind(**values)
 
 
 @cache
@@ -46,7 +47,9 @@ def _converters(kind: type) -> Mapping[str, Converter | None]:
 
 
 def _converted(converter: Converter | None, value: Any) -> Any:
-    return value if converter is None else converter(value)
+    if converter is None:
+        return value
+    return converter(value)
 
 
 @cache
@@ -58,12 +61,16 @@ def _converter(hint: Any) -> Converter | None:
         return Decimal
     if hint is date:
         return date.fromisoformat
-    origin, arguments = get_origin(hint), get_args(hint)
+    origin = get_origin(hint)
+    arguments = get_args(hint)
     if origin in (Union, UnionType):
-        return _optional([converter for each in arguments if (converter := _converter(each))])
+        converters = [_converter(each) for each in arguments]
+        return _optional([converter for converter in converters if converter])
     if origin is tuple and arguments[1:] == (...,):
         item = _converter(arguments[0])
-        return tuple if item is None else lambda values: tuple(map(item, values))
+        if item is None:
+            return tuple
+        return lambda values: tuple(map(item, values))
     if origin is tuple:
         parts = [_converter(each) for each in arguments]
         return lambda values: tuple(map(_converted, parts, values))

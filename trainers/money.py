@@ -6,7 +6,8 @@ from decimal import ROUND_CEILING, Decimal
 
 MICROS = 1_000_000
 # No real price is outside these bounds. Beyond them sums could overflow, and amounts would not fit on a line.
-MOST_USD, FINEST_USD = Decimal(10) ** 9, Decimal("1e-12")
+MOST_USD = Decimal(10) ** 9
+FINEST_USD = Decimal("1e-12")
 
 
 def is_payable(amount: Decimal) -> bool:

@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from trainers.json_values import from_object
-from trainers.model_list import RELEASE_SUFFIX, find_listed_model, strip_effort
+from trainers.model_list import RELEASE_SUFFIX, ListedModel, find_listed_model, strip_effort
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow
 from trainers.rentals.prices import Rental
 from trainers.typed_tables import Fault, Key, read_table
@@ -51,17 +51,15 @@ def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement |
     that its maker's own list lacks, as it was read last night, is called unconfirmed, as is one that nobody has read on
     its maker's page."""
     seller, slash, bare = strip_effort(name.lower()).partition("/")
-    seller, bare = (seller, bare) if slash else ("", seller)
-    bare = bare.split(":")[1] if bare.startswith("ft:") and bare.count(":") else bare
+    if not slash:
+        bare = seller
+        seller = ""
+    if bare.startswith("ft:"):
+        bare = bare.split(":")[1]
     listed = find_listed_model(bare, seller or None)
     rows = [row for row in providers if not slash or row.name == seller]
     successor = listed.successor if listed else None
-    doubt = ""
-    if listed and listed.unconfirmed:
-        doubt = "; unconfirmed"
-    for row in rows:
-        if successor and listed and row.name == listed.seller and row.lacks(successor):
-            doubt = f"; unconfirmed, since the list of models of {row.title} has no {successor}"
+    doubt = _doubt(listed, rows)
     is_confirmed = not doubt
     for row in rows:
         if bare in row.shutdowns:
@@ -77,8 +75,22 @@ def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement |
     return Retirement(listed.ends, successor, f"{listed.said_by}{doubt}", is_confirmed)
 
 
+def _doubt(listed: ListedModel | None, rows: Sequence[ProviderRow]) -> str:
+    """Returns why the successor of a listed model is unconfirmed, as the end of a sentence; "" if it is confirmed."""
+    if listed is None:
+        return ""
+    for row in rows:
+        if listed.successor and row.name == listed.seller and row.lacks(listed.successor):
+            return f"; unconfirmed, since the list of models of {row.title} has no {listed.successor}"
+    if listed.unconfirmed:
+        return "; unconfirmed"
+    return ""
+
+
 def dated_source(source: str, as_of: date | None) -> str:
-    return f"{source}, {as_of}" if as_of else source
+    if as_of is None:
+        return source
+    return f"{source}, {as_of}"
 
 
 UNIT = 'USD per 1M tokens in quotes, like "2.50"'
@@ -202,7 +214,9 @@ def find_prompted_price(
         return row
     others = (_find_by_name(other, providers, own, today) for other in _other_names(name, providers, own))
     listed = next((other for other in others if isinstance(other, PriceRow)), None)
-    return replace(listed, model=name.strip()) if listed else row
+    if listed is None:
+        return row
+    return replace(listed, model=name.strip())
 
 
 def _other_names(name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow]) -> Iterator[str]:
@@ -222,7 +236,8 @@ def _other_names(name: str, providers: Sequence[ProviderRow], own: Sequence[Pric
 def _find_by_name(
     name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow], today: date
 ) -> PriceRow | UnknownPrice:
-    full_name, name = name.strip(), strip_effort(name.strip())
+    full_name = name.strip()
+    name = strip_effort(full_name)
     own_row = next((row for row in own if row.model.lower() == name.lower()), None)
     machines = (f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
     names = (*(row.model for row in own), *machines)
@@ -236,12 +251,13 @@ def _find_by_name(
     end = find_retirement(name, providers)
     if end is None:
         return row
+    # What the row itself says comes first.
+    if not row.ends:
+        row = replace(row, ends=end.day, ends_said_by=end.said_by)
     takes_successor = row.successor is None and end.successor is not None
     return replace(
         row,
-        ends=row.ends or end.day,
         successor=row.successor or end.successor,
-        ends_said_by=row.ends_said_by if row.ends else end.said_by,
         is_successor_doubtful=takes_successor and not end.is_confirmed,
     )
 
@@ -254,21 +270,34 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
     elif provider.is_hosted and provider.provider.can("deploy"):
         # Only the machine's hours are billed, not the tokens.
         price = replace(price, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
+    source = model.source or "your settings"
+    ends_said_by: str | None = None
+    if model.ends:
+        ends_said_by = dated_source(source, model.as_of)
+    hourly_price: Decimal | None = None
+    if provider.is_hosted:
+        hourly_price = provider.hourly_price(model.name)
+    closed_since: date | None = None
+    if provider.closes:
+        closed_since = provider.closes + timedelta(days=1)
+    idle_window_s: int | None = None
+    if provider.scales_to_zero:
+        idle_window_s = provider.idle_stop_s
     return PriceRow(
         model=f"{provider.name}/{model.name}",
         kind="tuned",
         price=price,
-        source=model.source or "your settings",
+        source=source,
         as_of=model.as_of,
         usd_per_hour=model.usd_per_hour,
         rental=provider.rental,
         ends=model.ends,
-        ends_said_by=dated_source(model.source or "your settings", model.as_of) if model.ends else None,
+        ends_said_by=ends_said_by,
         is_hosted=provider.is_hosted,
-        hosted_usd_per_hour=provider.hourly_price(model.name) if provider.is_hosted else None,
-        idle_window_s=provider.idle_stop_s if provider.scales_to_zero else None,
+        hosted_usd_per_hour=hourly_price,
+        idle_window_s=idle_window_s,
         prices_from=provider.prices_from,
-        closed_since=provider.closes + timedelta(days=1) if provider.closes else None,
+        closed_since=closed_since,
         closed_to_new=provider.closed_to_new,
         closing_said_by=provider.closing_said_by,
     )
@@ -282,20 +311,14 @@ def read_own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
     faults: list[Fault] = []
     rows = []
     for name, table in tables.items():
-        row = read_table(PriceTable, table, faults, ("prices", name))
-        price = Price(None, row.input, row.cached_input, row.output)
-        rows.append(
-            PriceRow(
-                name,
-                "prompted",
-                price,
-                row.source,
-                row.as_of,
-                ends=row.ends,
-                successor=row.successor,
-                ends_said_by=dated_source(row.source, row.as_of) if row.ends else None,
-            )
+        table_row = read_table(PriceTable, table, faults, ("prices", name))
+        price = Price(None, table_row.input, table_row.cached_input, table_row.output)
+        row = PriceRow(
+            name, "prompted", price, table_row.source, table_row.as_of, successor=table_row.successor
         )
+        if table_row.ends:
+            row = replace(row, ends=table_row.ends, ends_said_by=row.said_by)
+        rows.append(row)
     if faults:
         raise ProviderProblems(faults)
     return tuple(rows)
@@ -305,8 +328,14 @@ def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
     """Returns the price of a fine-tuned model (ft:…) or of a model on a machine of our own, or None."""
     for provider in providers:
         bare = name.removeprefix(provider.name + "/")
-        model = provider.model(bare) or (provider.unlisted_model(bare) if bare != name else None)
-        if model and (bare.startswith("ft:") or (bare != name and model.usd_per_hour is not None)):
+        is_here = bare != name
+        model = provider.model(bare)
+        if model is None and is_here:
+            model = provider.unlisted_model(bare)
+        if model is None:
+            continue
+        is_on_our_machine = is_here and model.usd_per_hour is not None
+        if bare.startswith("ft:") or is_on_our_machine:
             return tuned_price(provider, model)
     return None
 
@@ -326,9 +355,10 @@ def library_price(name: str, today: date) -> PriceRow | UnknownPrice | None:
     """Returns the price in genai-prices, or None if it doesn't know this very model."""
     result = _library_match(name, today)
     _, ref = _seller_and_model(name)
-    if result is None or not (
-        result.model.id.lower() == ref.lower() or _is_named(result.model.match, ref.lower())
-    ):
+    if result is None:
+        return None
+    is_same = result.model.id.lower() == ref.lower()
+    if not is_same and not _is_named(result.model.match, ref.lower()):
         return None
     return _listed_row(name, result, today)
 
@@ -351,8 +381,9 @@ def _seller_and_model(name: str) -> tuple[str | None, str]:
     from genai_prices.data_snapshot import get_snapshot
 
     seller, slash, model = name.partition("/")
-    is_sold = bool(slash) and seller.lower() in {provider.id for provider in get_snapshot().providers}
-    return (seller.lower(), model) if is_sold else (None, name)
+    if slash and seller.lower() in {provider.id for provider in get_snapshot().providers}:
+        return seller.lower(), model
+    return None, name
 
 
 def _is_named(match: MatchLogic, name: str) -> bool:
@@ -379,7 +410,11 @@ def _listed_row(name: str, result: PriceCalculation, today: date) -> PriceRow | 
         return UnknownPrice(
             name, (), f"{name} is not a chat model: it has no price for both text input and output."
         )
-    input_price, discount = _base(listed.input_mtok), None
+    input_price = _base(listed.input_mtok)
+    cached_price: Decimal | None = None
+    if listed.cache_read_mtok is not None:
+        cached_price = _base(listed.cache_read_mtok)
+    discount: Decimal | None = None
     # The discount on input in batches; the discount on output is the same.
     batch = result.model.get_prices(_noon(today), {"processing": "batch"}).input_mtok
     if batch is not None and 0 < _base(batch) < input_price:
@@ -390,7 +425,7 @@ def _listed_row(name: str, result: PriceCalculation, today: date) -> PriceRow | 
         price=Price(
             training=None,
             input=input_price,
-            cached_input=_base(listed.cache_read_mtok) if listed.cache_read_mtok is not None else None,
+            cached_input=cached_price,
             output=_base(listed.output_mtok),
         ),
         source=f"{LIBRARY} {metadata.version(LIBRARY)} ({result.provider.name})",

@@ -90,8 +90,12 @@ class ModelRow:
     @property
     def size(self) -> float | None:
         """Billions of parameters, or None if unknown."""
+        if self.billions:
+            return self.billions
         in_name = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z])", self.name.lower())
-        return self.billions or (float(in_name[1]) if in_name else None)
+        if in_name is None:
+            return None
+        return float(in_name[1])
 
     def has_ended(self, today: date) -> bool:
         return self.ends is not None and today >= self.ends
@@ -190,15 +194,17 @@ class ProviderRow:
     def hourly_price(self, base_model: str) -> Decimal | None:
         """Returns the price of an hour in which a model tuned from this base is deployed; None if unknown."""
         model = self.model(base_model)
-        own = model.serving_usd_per_hour if model else None
-        return self.serving_usd_per_hour if own is None else own
+        if model is None or model.serving_usd_per_hour is None:
+            return self.serving_usd_per_hour
+        return model.serving_usd_per_hour
 
     def with_hourly_price(self, base_model: str, price: Decimal) -> ProviderRow:
-        models = tuple(
-            replace(model, serving_usd_per_hour=price) if model.name == base_model else model
-            for model in self.models
-        )
-        return replace(self, models=models)
+        models = []
+        for model in self.models:
+            if model.name == base_model:
+                model = replace(model, serving_usd_per_hour=price)
+            models.append(model)
+        return replace(self, models=tuple(models))
 
     @property
     def trains(self) -> bool:
@@ -224,22 +230,26 @@ class ProviderRow:
         """Returns the row with the provider's own shutdown dates instead of the configured ones, and with the models
         that it `listed`. A model's name is looked up before its aliases."""
         days_by_name = {name.lower(): day for name, day in days_by_name.items()}
-        models = tuple(
-            replace(model, ends=next((days_by_name[n] for n in model.names if n in days_by_name), model.ends))
-            for model in self.models
-        )
+        models = []
+        for model in self.models:
+            days = [days_by_name[name] for name in model.names if name in days_by_name]
+            if days:
+                model = replace(model, ends=days[0])
+            models.append(model)
         names = frozenset(name.lower() for name in listed)
-        return replace(self, shutdowns=days_by_name, listed=names, models=models)
+        return replace(self, shutdowns=days_by_name, listed=names, models=tuple(models))
 
     def lacks(self, name: str) -> bool:
         """True if the provider's own list has no such model. False if the list was never read."""
-        return bool(self.listed) and not any(
-            name in (model, RELEASE_SUFFIX.sub("", model)) for model in self.listed
-        )
+        if not self.listed:
+            return False
+        return not any(name in (model, RELEASE_SUFFIX.sub("", model)) for model in self.listed)
 
     def model(self, name: str) -> ModelRow | None:
         """Finds a model by its name, an alias, or the name of a fine-tune of it (ft:BASE:…)."""
-        base = strip_effort(name.split(":")[1] if name.startswith("ft:") else name)
+        if name.startswith("ft:"):
+            name = name.split(":")[1]
+        base = strip_effort(name)
         return next((row for row in self.models if base == row.name or base in row.aliases), None)
 
     def unlisted_model(self, name: str) -> ModelRow | None:
@@ -255,8 +265,11 @@ class ProviderRow:
         row = self.model(name)
         if row is not None and row.reasoning is not None:
             return row.reasoning
-        listed = find_listed_model(name, self.name) or find_listed_model(name.rpartition("/")[2])
-        return thinks(name) or (listed is not None and listed.thinks)
+        if thinks(name):
+            return True
+        bare = name.rpartition("/")[2]
+        listed = find_listed_model(name, self.name) or find_listed_model(bare)
+        return listed is not None and listed.thinks
 
 
 @dataclass(frozen=True)
@@ -329,7 +342,9 @@ def model_verdict(
             f"Since {row.closed_to_idle}, {row.title} takes jobs only from organisations that have asked a tuned model "
             f"there within {row.idle_days} days{source}; if yours has not, it refuses the job, at no cost.",
         )
-    return ModelVerdict("warn", warnings, way_out) if warnings else ModelVerdict("ok")
+    if not warnings:
+        return ModelVerdict("ok")
+    return ModelVerdict("warn", warnings, way_out)
 
 
 FEWEST_CHOICES = 3  # this many allowed values are a list of choices; two are a range
@@ -364,18 +379,22 @@ def fit_hyperparameters(
     provider: Provider, values: Mapping[str, Hyperparameter]
 ) -> dict[str, Hyperparameter]:
     """Returns the nearest values that the vendor accepts, without hyperparameters that it doesn't accept at all."""
-    limits = provider.hyperparameter_limits
-    return {
-        name: _nearest_allowed(value, limits[name]) if name in limits and is_number(value) else value
-        for name, value in values.items()
-        if limits.get(name) != ()
-    }
+    fitted: dict[str, Hyperparameter] = {}
+    for name, value in values.items():
+        allowed = provider.hyperparameter_limits.get(name)
+        if allowed == ():
+            continue
+        if allowed is not None and is_number(value):
+            value = _nearest_allowed(value, allowed)
+        fitted[name] = value
+    return fitted
 
 
 def file_problem(provider: Provider, rows: int, size: int | None = None) -> str | None:
     """Returns why the vendor would not accept a training file with this many rows and bytes, or None. The text
     completes a sentence that begins with the vendor's name."""
-    least, most = provider.min_examples, provider.max_file_bytes
+    least = provider.min_examples
+    most = provider.max_file_bytes
     if least is not None and rows < least:
         return f"needs at least {least} rows, and there are {rows}"
     if most is not None and size is not None and size > most:
@@ -394,7 +413,9 @@ def _nearest_allowed(value: Hyperparameter, allowed: tuple[float, ...]) -> Hyper
         nearest = min(allowed, key=lambda each: (abs(each - number), each))
     else:
         nearest = min(max(number, allowed[0]), allowed[-1])
-    return value if nearest == number else type(value)(nearest)
+    if nearest == number:
+        return value
+    return type(value)(nearest)
 
 
 def _end_warnings(model: ModelRow, today: date, payback_days: float | None) -> tuple[str, ...]:
@@ -419,7 +440,8 @@ def _merge_rows(shipped: Table, own: Table, faults: list[Fault]) -> dict[str, Ta
     """Returns the tables by provider. Keys of `own` replace those of `shipped` one by one, in models too."""
     merged = _tables(("providers",), shipped, faults)
     for name, table in _tables(("providers",), own, faults).items():
-        before, path = merged.get(name, {}), ("providers", name, "models")
+        before = merged.get(name, {})
+        path = ("providers", name, "models")
         models = _tables(path, before.get("models", {}), faults)
         for model, changes in _tables(path, table.get("models", {}), faults).items():
             models[model] = {**models.get(model, {}), **changes}
@@ -432,13 +454,14 @@ def _tables(path: KeyPath, value: object, faults: list[Fault]) -> dict[str, Tabl
     if not isinstance(value, Mapping):
         faults.append(Fault(path, "value", "a table with one row per name", value))
         return {}
-    rows = {str(name): row for name, row in value.items()}
-    faults += [
-        Fault((*path, name), "value", "a table of keys", row)
-        for name, row in rows.items()
-        if not isinstance(row, Mapping)
-    ]
-    return {name: row for name, row in rows.items() if isinstance(row, Mapping)}
+    tables: dict[str, Table] = {}
+    for key, row in value.items():
+        name = str(key)
+        if isinstance(row, Mapping):
+            tables[name] = row
+        else:
+            faults.append(Fault((*path, name), "value", "a table of keys", row))
+    return tables
 
 
 def _provider_row(
@@ -447,13 +470,15 @@ def _provider_row(
     """Reads a provider's row. `own` is the part of `table` that the user wrote. If the account is not set, {account}
     stays in the addresses."""
     path = ("providers", name)
-    is_ours = name == "local" or not table.get("base_url")
-    defaults = {
+    has_address = bool(table.get("base_url"))
+    defaults: dict[str, object] = {
         "title": name,
-        "callers": OWN_CALLERS if is_ours else CALLERS,
-        "requests_per_minute": None if is_ours else REQUESTS_PER_MINUTE,
-        "stays_here": not table.get("base_url"),
+        "callers": CALLERS,
+        "requests_per_minute": REQUESTS_PER_MINUTE,
+        "stays_here": not has_address,
     }
+    if name == "local" or not has_address:  # our own machine has no limit of its own
+        defaults |= {"callers": OWN_CALLERS, "requests_per_minute": None}
     row = read_table(ProviderRow, {**defaults, **table}, faults, path)
     provider = row.provider
     account = environment.get(provider.account_env or "", "").strip()
@@ -465,20 +490,18 @@ def _provider_row(
     if row.stays_here and provider.base_url and not is_loopback(provider.base_url):
         text = f"is true, but {provider.base_url} is not on this machine. Remove it."
         faults.append(Fault((*path, "stays_here"), "conflict", text))
-    models = (
-        _with_price_by_size(
-            read_table(
-                ModelRow,
-                values,
-                faults,
-                (*path, "models", model),
-                name=model,
-                is_hourly_price_set="usd_per_hour" in own.get("models", {}).get(model, {}),
-            ),
-            row.training_by_size,
+    models = []
+    for model_name, values in table.get("models", {}).items():
+        own_values = own.get("models", {}).get(model_name, {})
+        model = read_table(
+            ModelRow,
+            values,
+            faults,
+            (*path, "models", model_name),
+            name=model_name,
+            is_hourly_price_set="usd_per_hour" in own_values,
         )
-        for model, values in table.get("models", {}).items()
-    )
+        models.append(_with_price_by_size(model, row.training_by_size))
     return replace(row, provider=provider, models=tuple(models))
 
 

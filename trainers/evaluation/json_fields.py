@@ -129,8 +129,10 @@ class FieldClassifier:
 
 def read_fields(rows: Sequence[Example]) -> FieldTable:
     """Collects the fields that most of the rows' answers have. An answer that is no object has none."""
-    answers = [read_json(row.answer) for row in rows]
-    leaves = [dict(json_leaves(answer)) if answer else {} for answer in answers]
+    leaves: list[Mapping[Path, Any]] = []
+    for row in rows:
+        answer = read_json(row.answer) or {}
+        leaves.append(dict(json_leaves(answer)))
     counts = Counter(path for of_row in leaves for path in of_row)
     frequent = {path for path, _ in counts.most_common(MOST_FIELDS)}
     paths = [path for path in counts if path in frequent]
@@ -190,9 +192,13 @@ def fit_fields(table: FieldTable, trained: Matrix, fit: Fit, seed: int) -> Field
     predict: list[Predict | None] = []
     shares = []
     for place, field in enumerate(table.fields):
-        rows = list(field.repeating_rows) if place in learned else []
+        rows: list[int] = []
+        if place in learned:
+            rows = list(field.repeating_rows)
         values = [field.values[row] for row in rows]
-        share = _share_beyond_usual(trained[rows], values, fit, seed) if rows else None
+        share: float | None = None
+        if rows:
+            share = _share_beyond_usual(trained[rows], values, fit, seed)
         if share is None:
             predict.append(None)
             shares.append(field.values.count(field.usual) / len(field.values))

@@ -13,6 +13,7 @@ from trainers.evaluation.quality_threshold import cheapest_passing, judge_rungs
 from trainers.evaluation.results import NO_ANSWER, RUNG_NAMES, Candidate, Ladder, Pair, Reply, Rung, Scoring
 from trainers.evaluation.scores import count_calls, is_unread, label_or_text, score, scoring_of
 from trainers.evaluation.statistics import (
+    Interval,
     compare,
     confusion,
     detectable_gap,
@@ -61,19 +62,27 @@ def build_ladder(
     if len(places) < len(examples):
         examples = at(places, examples)
         replies = {arm: at(places, of_arm) for arm, of_arm in replies.items()}
-        verdicts = {arm: at(places, of_arm) for arm, of_arm in verdicts.items()} if verdicts else None
+        if verdicts:
+            verdicts = {arm: at(places, of_arm) for arm, of_arm in verdicts.items()}
 
-    scoring = "judge" if verdicts else scoring_of(examples, "labels" if labels else "free_text")
-    arms = sorted(replies, key=lambda arm: RUNG_NAMES.index(arm.rung))
-    rungs = judge_rungs(
-        [
-            _build_rung(arm, replies[arm], examples, labels, prices, scoring, (verdicts or {}).get(arm))
-            for arm in arms
-        ],
-        bar,
-    )
+    scoring: Scoring
+    if verdicts:
+        scoring = "judge"
+        floor = None  # it was not scored by the judge
+    else:
+        verdicts = {}
+        scoring = scoring_of(examples, "labels" if labels else "free_text")
+    measured = []
+    for arm in sorted(replies, key=lambda arm: RUNG_NAMES.index(arm.rung)):
+        measured.append(_build_rung(arm, replies[arm], examples, labels, prices, scoring, verdicts.get(arm)))
+    rungs = judge_rungs(measured, bar)
     pairs, gap = _compare_all(rungs)
-    rows = (prices.get(rung.arm.model) for rung in rungs if rung.arm.model is not None)
+
+    never_answered: tuple[str, ...] = ()
+    if scoring == "label":
+        never_answered = _never_answered(replies, examples, labels)
+    rows = [prices.get(rung.arm.model) for rung in rungs if rung.arm.model is not None]
+    sources = {row.said_by for row in rows if isinstance(row, PriceRow)}
     return Ladder(
         dataset=dataset,
         version=version,
@@ -83,10 +92,10 @@ def build_ladder(
         cheapest=cheapest_passing(rungs),
         pairs=pairs,
         detectable_gap=gap,
-        never_answered=_never_answered(replies, examples, labels) if scoring == "label" else (),
-        prices_said_by=tuple(sorted({row.said_by for row in rows if isinstance(row, PriceRow)})),
+        never_answered=never_answered,
+        prices_said_by=tuple(sorted(sources)),
         measured_at=measured_at,
-        floor=None if verdicts else floor,
+        floor=floor,
     )
 
 
@@ -156,12 +165,18 @@ def _round_usd(usd: Decimal) -> Decimal:
 def _busy_seconds(replies: Sequence[Reply]) -> float:
     """Returns the seconds in which a machine was busy. Time in which several requests ran in parallel counts once.
     Replies without the time of their arrival count as if they ran one after the other."""
-    times = sorted(
-        (reply.came_at - reply.seconds, reply.came_at) for reply in replies if reply.came_at is not None
-    )
-    busy, until = sum(reply.seconds for reply in replies if reply.came_at is None), float("-inf")
-    for began, came in times:
-        busy += max(came - max(began, until), 0.0)
+    times: list[tuple[float, float]] = []
+    busy = 0.0
+    for reply in replies:
+        if reply.came_at is None:
+            busy += reply.seconds
+        else:
+            times.append((reply.came_at - reply.seconds, reply.came_at))
+
+    until = float("-inf")
+    for began, came in sorted(times):
+        alone_from = max(began, until)
+        busy += max(came - alone_from, 0.0)
         until = max(until, came)
     return busy
 
@@ -184,15 +199,16 @@ def _build_rung(
     else:
         rows = zip(examples, texts, strict=True)
         scores = tuple(score(scoring, example.answer, text, labels) for example, text in rows)
-    interval = (
-        wilson(round(sum(scores)), len(scores)) if _is_right_or_wrong(scores) else mean_interval(scores)
-    )
+    interval = _interval(scores)
     f1 = None
     if scoring == "label":
         answers = [label_or_text(text, labels) for text in texts]
         f1 = macro_f1(confusion([example.answer for example in examples], answers))
 
-    may_be_mixed = scoring in ("f1", "judge")
+    calls = 0
+    if scoring in ("f1", "judge"):  # the other kinds are all calls, or none
+        calls = count_calls(examples)
+    wrong = [text for value, text in zip(scores, texts, strict=True) if not value]
     answered = [reply for reply in replies if reply != NO_ANSWER]
     p50, p95 = percentiles([reply.seconds for reply in answered or replies])
     return Rung(
@@ -205,17 +221,21 @@ def _build_rung(
         standing="undecided",  # until judge_rungs compares all rungs with the bar
         rows_to_decide=None,
         macro_f1=f1,
-        unread=sum(
-            not value and is_unread(scoring, text, labels) for value, text in zip(scores, texts, strict=True)
-        ),
+        unread=sum(is_unread(scoring, text, labels) for text in wrong),
         empty=sum(not text.strip() for text in texts),
         prompt_tokens=sum(reply.prompt_tokens for reply in replies),
         completion_tokens=sum(reply.completion_tokens for reply in replies),
         p50_s=p50,
         p95_s=p95,
         usd_per_1000=usd_per_1000(arm, answered, prices),
-        calls=count_calls(examples) if may_be_mixed else 0,
+        calls=calls,
     )
+
+
+def _interval(scores: Sequence[float]) -> Interval:
+    if _is_right_or_wrong(scores):
+        return wilson(round(sum(scores)), len(scores))
+    return mean_interval(scores)
 
 
 def _is_right_or_wrong(scores: Sequence[float]) -> bool:
@@ -225,8 +245,10 @@ def _is_right_or_wrong(scores: Sequence[float]) -> bool:
 def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
     """Returns the median and the 95th percentile, without interpolating between measured times."""
     ordered = sorted(seconds)
-    middle, late = (ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in (0.5, 0.95))
-    return middle, late
+    count = len(ordered)
+    middle = int(0.5 * count)
+    late = min(int(0.95 * count), count - 1)
+    return ordered[middle], ordered[late]
 
 
 def _compare_all(rungs: Sequence[Rung]) -> tuple[tuple[Pair, ...], float | None]:
@@ -270,8 +292,11 @@ def _detectable_gap(best: Rung, others: Sequence[Rung]) -> float | None:
     if _is_right_or_wrong(best.scores) and _is_right_or_wrong(second.scores):
         return detectable_gap(n, sum(map(abs, differences)) / n)
     mean = sum(differences) / n
-    variance = sum((difference - mean) ** 2 for difference in differences) / max(n - 1, 1)
-    return _DETECTABLE_Z * (variance / n) ** 0.5 if variance else None
+    squares = sum((difference - mean) ** 2 for difference in differences)
+    variance = squares / max(n - 1, 1)
+    if not variance:
+        return None
+    return _DETECTABLE_Z * (variance / n) ** 0.5
 
 
 def _never_answered(

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from gepa.core.adapter import EvaluationBatch
 
 LEAST_ROWS = 20  # different questions; with fewer, prompts would be fitted to single rows
-MOST_JUDGED, MOST_LEARNT = 60, 240
+MOST_JUDGED = 60
+MOST_LEARNT = 240
 MINIBATCH = 5  # rows per reflection
 MOST_ANSWERS = 1_500  # per search, whatever its budget: our own models are free but take time
 PATIENCE = 15  # stop after this many prompts in a row without improvement
@@ -118,21 +119,22 @@ class PromptSearch:
         ]
         if tuple(batch) == self.task.judge:
             self.shares[prompt] = sum(scores) / len(scores)
-        traces = list(zip(batch, texts, scores, strict=True)) if capture_traces else None
+        traces = None
+        if capture_traces:
+            traces = list(zip(batch, texts, scores, strict=True))
         return EvaluationBatch(outputs=list(texts), scores=scores, trajectories=traces)
 
     def make_reflective_dataset(
         self, candidate: Mapping[str, str], answered: EvaluationBatch[Any, Any], components: list[str]
     ) -> Mapping[str, Sequence[Mapping[str, str]]]:
         """Returns the answers with the right ones, for reflection. gepa requires this name and signature."""
-        lessons = [
-            {
-                "Inputs": _cut(question_of(row)),
-                "Generated Outputs": _cut(text),
-                "Feedback": "Right." if right >= 1 else f"The right answer is: {_cut(row.answer)}",
-            }
-            for row, text, right in answered.trajectories or ()
-        ]
+        lessons = []
+        for row, text, right in answered.trajectories or ():
+            feedback = "Right."
+            if right < 1:
+                feedback = f"The right answer is: {_cut(row.answer)}"
+            lesson = {"Inputs": _cut(question_of(row)), "Generated Outputs": _cut(text), "Feedback": feedback}
+            lessons.append(lesson)
         return dict.fromkeys(components, lessons)
 
 
@@ -149,7 +151,8 @@ def search_task(
     """Draws the rows of a search. They have different questions and no tools, which not every model supports.
     `answer_format` is our default instruction for answers in JSON, "" for others."""
     task: Task = "labels" if labels else "free_text"
-    drawn = list({question_key(row): row for row in train if not row.uses_tools}.values())
+    by_question = {question_key(row): row for row in train if not row.uses_tools}
+    drawn = list(by_question.values())
     random.Random(seed).shuffle(drawn)  # noqa: S311
     judged = min(MOST_JUDGED, len(drawn) // 2)
     return SearchTask(
@@ -170,4 +173,6 @@ def starting_prompt(prompt: str | None, train: Sequence[Example], ours: str) -> 
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_SHOT else f"{text[: LONGEST_SHOT - 1]}…"
+    if len(text) <= LONGEST_SHOT:
+        return text
+    return f"{text[: LONGEST_SHOT - 1]}…"

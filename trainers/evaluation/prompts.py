@@ -55,7 +55,9 @@ def trained_prompt(example: Example) -> tuple[Message, ...]:
 
 def tools_of(example: Example) -> str:
     """Returns the tools that are offered with the question, as JSON, or "" if there are none."""
-    return "" if example.row is None else jsonl.tools_of(example.row)
+    if example.row is None:
+        return ""
+    return jsonl.tools_of(example.row)
 
 
 def k_shot(
@@ -90,10 +92,10 @@ def with_passages(
     messages = zero_shot(example, labels, prompt, answer_format)
     if not passages:
         return messages
-    numbered = "\n\n".join(
-        f"--- passage {number} ---\n{_contained(passage)}" for number, passage in enumerate(passages, 1)
-    )
-    instruction = f"{PASSAGES}\n\n{numbered}\n--- end of passages ---"
+    parts = [PASSAGES]
+    for number, passage in enumerate(passages, 1):
+        parts.append(f"--- passage {number} ---\n{_contained(passage)}")
+    instruction = "\n\n".join(parts) + "\n--- end of passages ---"
     return (*_with_instruction(messages, instruction), *_turns(messages))
 
 

@@ -61,9 +61,10 @@ def judge_rungs(rungs: Sequence[Rung], bar: float) -> tuple[Rung, ...]:
     has `choices`, its level is divided by them; if it has `fresh` rows, only these can show that it meets the bar; rows
     that people had `read` count as wrong."""
     cases = [_Case(rung.scores, _counted(rung), rung.look, rung.choices) for rung in rungs]
+    judgements = _judge(cases, bar)
     return tuple(
         replace(rung, standing=judgement.standing, rows_to_decide=judgement.rows_to_decide)
-        for rung, judgement in zip(rungs, _judge(cases, bar), strict=True)
+        for rung, judgement in zip(rungs, judgements, strict=True)
     )
 
 
@@ -87,10 +88,16 @@ def rows_to_hold_out(rung: Rung) -> int | None:
 def cheapest_passing(rungs: Sequence[Rung]) -> Candidate | None:
     """Returns the cheapest rung that meets the bar, or None. A rung without a price is chosen only if none has one;
     among equally cheap rungs, the lowest wins."""
+
+    def price(rung: Rung) -> Decimal:
+        if rung.usd_per_1000 is None:
+            return Decimal("Infinity")
+        return rung.usd_per_1000
+
     met = [rung for rung in rungs if rung.standing == "meets"]
-    unknown = Decimal("Infinity")
-    cheapest = min(met, key=lambda r: unknown if r.usd_per_1000 is None else r.usd_per_1000, default=None)
-    return cheapest.arm if cheapest else None
+    if not met:
+        return None
+    return min(met, key=price).arm
 
 
 def rejudge_ladder(ladder: Ladder, bar: float) -> Ladder:
@@ -116,15 +123,20 @@ def rows_to_decide(
     The true share isn't known but lies around `share`, as far away as `n` rows allow. Asking only when the bound at
     today's share would exclude the bar gives half of these rows' number and decides in half of the cases.
     """
-    counts = n if counted is None else counted
-    total = counts * (share if counted_share is None else counted_share)
+    counts = n
+    if counted is not None:
+        counts = counted
+    total = counts * share
+    if counted_share is not None:
+        total = counts * counted_share
 
     def is_settled(more: int) -> bool:
         return _chance_to_settle(share, n, counts, total, more, bar, spread, level) >= POWER
 
     if not is_settled(MOST_ROWS):
         return None
-    low, high = 0, MOST_ROWS
+    low = 0
+    high = MOST_ROWS
     while high - low > 1:
         middle = (low + high) // 2
         if is_settled(middle):
@@ -168,7 +180,9 @@ def _unmet(case: _Case, bar: float, next_level: float) -> Judgement:
     if _high(share, n, spread) < bar:
         return Judgement("misses")
     counted = len(case.counted)
-    counted_share = _mean(case.counted) if counted else share
+    counted_share = share
+    if counted:
+        counted_share = _mean(case.counted)
     more = rows_to_decide(share, n, bar, spread, next_level, counted=counted, counted_share=counted_share)
     return Judgement("undecided", more)
 
@@ -199,17 +213,21 @@ def _chance_to_settle(
     """
     normal = NormalDist()
     rows = counted + more
-    at_bar = math.sqrt(bar * (1 - bar)) if spread is None else spread
+    at_bar = spread
+    if at_bar is None:
+        at_bar = math.sqrt(bar * (1 - bar))
     noise = at_bar**2 / n
     trust = USUAL_DISTANCE**2 / (USUAL_DISTANCE**2 + noise)
     likely = bar + trust * (share - bar)
 
     mean = (total + more * likely) / rows
     varies = more / rows * math.sqrt(at_bar**2 / more + trust * noise)
-    meets_from = bar + normal.inv_cdf(1 - level) * at_bar / math.sqrt(rows)
-    misses_below = bar - normal.inv_cdf(1 - MISS_LEVEL) * at_bar / math.sqrt(rows)
+    error = at_bar / math.sqrt(rows)
+    meets_from = bar + normal.inv_cdf(1 - level) * error
+    misses_below = bar - normal.inv_cdf(1 - MISS_LEVEL) * error
     meets = 1 - normal.cdf((meets_from - mean) / varies)
-    return meets + normal.cdf((misses_below - mean) / varies)
+    misses = normal.cdf((misses_below - mean) / varies)
+    return meets + misses
 
 
 def _mean(scores: Sequence[float]) -> float:

@@ -74,7 +74,9 @@ def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | Non
     usual = min(counts, key=lambda label: (-counts[label], label))
     if len(counts) == 1 or not any(texts):
         return Classifier(tuple(sorted(counts)), usual, None, None)
-    vectors = features(is_short_enough(texts) if in_pieces is None else in_pieces)
+    if in_pieces is None:
+        in_pieces = is_short_enough(texts)
+    vectors = features(in_pieces)
     machine = fit_svm(vectors.fit_transform(texts), labels, 1.0, seed)
     return Classifier(tuple(map(str, machine.classes_)), usual, vectors, machine)
 
@@ -113,8 +115,10 @@ def _distances(machine: Any, rows: Any) -> Any:
     import numpy as np
 
     distances = machine.decision_function(rows)
-    # for two labels scikit-learn returns one column: the distance on the side of the second
-    return np.column_stack([-distances, distances]) if distances.ndim == 1 else distances
+    if distances.ndim == 1:
+        # For two labels scikit-learn returns one column: the distance on the side of the second.
+        return np.column_stack([-distances, distances])
+    return distances
 
 
 def label_of(example: Example) -> str:
@@ -152,14 +156,17 @@ LETTERS = 2_500_000  # of all rows: a second of work
 LETTERS_IN_PIECES = 1_000_000
 # Up to these sizes a ridge regression with only numpy finds more errors than the SVM, and saves the import of
 # scikit-learn, which takes longer than the rest of a check.
-FEW_ROWS, FEW_LETTERS = 150, 60_000
+FEW_ROWS = 150
+FEW_LETTERS = 60_000
 MOST_FOR_SVM = 65_000  # rows x labels: three seconds
 # Rows that span the space of the ridge regression. On 8,000 rows of banking77, 1,000 of them find 75% of planted
 # errors, and 2,000 find 78%.
 SPAN = 1_500
 AT_ONCE = 1_000
 # More regularised than the classical rung: a classifier that fits wrong labels closely can't doubt them.
-SVM_C, RIDGE, FEW_RIDGE = 0.1, 10.0, 1.0
+SVM_C = 0.1
+RIDGE = 10.0
+FEW_RIDGE = 1.0
 
 
 @contextmanager
@@ -205,9 +212,12 @@ def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...]
         scores = _by_svm(_features(texts), own, fold, len(labels), seed)
     else:
         scores = _by_ridge(_features(texts), own, fold, len(labels), seed)
+
+    # A label that occurs in no other fold was unknown to the classifier.
     inside = np.zeros((fold.max() + 1, len(labels)))
     np.add.at(inside, (fold, own), 1)
-    alone = inside[fold, own] == inside.sum(axis=0)[own]
+    in_all = inside.sum(axis=0)
+    alone = inside[fold, own] == in_all[own]
     scores[alone, own[alone]] = np.inf
     return labels, scores
 
@@ -261,30 +271,37 @@ def _products(texts: Sequence[str]) -> Scores:
     products = np.zeros((len(texts), len(texts)), np.float32)
     for terms_of in (_words_and_pairs, _pieces_of_words):
         counts = [Counter(terms_of(text.lower())) for text in texts]
-        column = {term: place for place, term in enumerate({term for count in counts for term in count})}
+        terms = {term for count in counts for term in count}
+        column = {term: place for place, term in enumerate(terms)}
         matrix = np.zeros((len(texts), len(column)), np.float32)
         for row, count in enumerate(counts):
-            matrix[row, [column[term] for term in count]] = 1 + np.log(list(count.values()))
-        matrix *= 1 + np.log((1 + len(texts)) / (1 + (matrix > 0).sum(axis=0, dtype=np.float32)))
-        matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), np.float32(1e-9))
+            columns = [column[term] for term in count]
+            matrix[row, columns] = 1 + np.log(list(count.values()))
+
+        # Rare terms weigh more, and all rows have the length 1, as TfidfVectorizer does it.
+        rows_with_term = (matrix > 0).sum(axis=0, dtype=np.float32)
+        matrix *= 1 + np.log((1 + len(texts)) / (1 + rows_with_term))
+        lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+        matrix /= np.maximum(lengths, np.float32(1e-9))
         products += matrix @ matrix.T
     return products
 
 
 def _words_and_pairs(text: str) -> list[str]:
     words = re.findall(WORDS, text)
-    return [*words, *(f"{word} {after}" for word, after in pairwise(words))]
+    pairs = [f"{word} {after}" for word, after in pairwise(words)]
+    return words + pairs
 
 
 def _pieces_of_words(text: str) -> list[str]:
     """Returns the pieces of 3 and 4 characters of each word, including the spaces around it."""
+    pieces: list[str] = []
     words = [f" {word} " for word in text.split()]
-    return [
-        word[at : at + size]
-        for size in (3, 4)
-        for word in words
-        for at in range(max(len(word) - size, 0) + 1)
-    ]
+    for size in (3, 4):
+        for word in words:
+            last = max(len(word) - size, 0)
+            pieces += [word[at : at + size] for at in range(last + 1)]
+    return pieces
 
 
 def _label_targets(own: NDArray[np.intp], labels: int) -> Scores:
@@ -302,7 +319,8 @@ def _leave_out(inside: NDArray[np.intp], hat: Scores, wanted: Scores, scores: Sc
     import numpy as np
 
     left = np.eye(len(inside), dtype=np.float32) - hat
-    scores[inside] = wanted[inside] - np.linalg.solve(left, wanted[inside] - scores[inside])
+    residuals = wanted[inside] - scores[inside]
+    scores[inside] = wanted[inside] - np.linalg.solve(left, residuals)
 
 
 def _by_svm(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: int, seed: int) -> Scores:
@@ -324,7 +342,8 @@ def _by_ridge(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: 
     import numpy as np
     from scipy.linalg import cho_factor, cho_solve
 
-    spanned, wanted = _nystroem_features(rows, seed), _label_targets(own, labels)
+    spanned = _nystroem_features(rows, seed)
+    wanted = _label_targets(own, labels)
     squares = spanned.T @ spanned
     squares[np.diag_indices_from(squares)] += RIDGE
     factor = cho_factor(squares, overwrite_a=True, check_finite=False)
@@ -332,7 +351,8 @@ def _by_ridge(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: 
     for number in np.unique(fold):
         inside = np.flatnonzero(fold == number)
         part = spanned[inside]
-        _leave_out(inside, part @ cho_solve(factor, part.T, check_finite=False), wanted, scores)
+        hat = part @ cho_solve(factor, part.T, check_finite=False)
+        _leave_out(inside, hat, wanted, scores)
     return scores
 
 
@@ -354,6 +374,7 @@ def _nystroem_features(rows: Any, seed: int) -> Scores:
     lower = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
     spanned = np.empty((rows.shape[0], len(drawn)), np.float32)
     for begin in range(0, len(spanned), AT_ONCE):
-        part = products(rows[begin : begin + AT_ONCE])
-        spanned[begin : begin + AT_ONCE] = solve_triangular(lower, part.T, lower=True, check_finite=False).T
+        end = begin + AT_ONCE
+        part = products(rows[begin:end])
+        spanned[begin:end] = solve_triangular(lower, part.T, lower=True, check_finite=False).T
     return spanned

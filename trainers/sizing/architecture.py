@@ -22,7 +22,10 @@ class Matrix:
 
     @property
     def parameters(self) -> int:
-        return self.inputs * self.outputs + (self.outputs if self.has_bias else 0)
+        weights = self.inputs * self.outputs
+        if self.has_bias:
+            return weights + self.outputs
+        return weights
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,9 @@ class Architecture:
 
     @property
     def dense_layers(self) -> int:
-        return self.layers - (self.experts.layers if self.experts else 0)
+        if self.experts is None:
+            return self.layers
+        return self.layers - self.experts.layers
 
     @property
     def attention(self) -> tuple[Matrix, ...]:
@@ -153,38 +158,49 @@ class Architecture:
     @property
     def expert_parameters_per_layer(self) -> int:
         """The number of parameters of all routed experts of one layer."""
-        return self.experts.count * self._parameters_per_expert if self.experts else 0
+        if self.experts is None:
+            return 0
+        return self.experts.count * self._parameters_per_expert
 
     @property
     def text_parameters(self) -> int:
         if self.counted:
             return self.counted.parameters
-        head_norms = 2 * self.head_dim if self.has_head_norms else 0
-        head_norms += self.queries + self.keys if self.has_wide_head_norms else 0
-        norms = self.layers * (self.norms * self.hidden + head_norms) + self.hidden
-        # With tied embeddings one matrix both reads and writes tokens.
-        embeddings = self.vocab * self.hidden * (1 if self.is_tied else 2)
+        per_layer = self.norms * self.hidden
+        if self.has_head_norms:
+            per_layer += 2 * self.head_dim
+        if self.has_wide_head_norms:
+            per_layer += self.queries + self.keys
+        norms = self.layers * per_layer + self.hidden  # and one after the last layer
+        embeddings = self.vocab * self.hidden
+        if not self.is_tied:  # with tied embeddings one matrix both reads and writes tokens
+            embeddings *= 2
         return self.matrix_parameters + self.expert_parameters + norms + embeddings
 
     @property
     def parameters(self) -> int:
-        return self.text_parameters + (self.vision.parameters if self.vision else 0)
+        if self.vision is None:
+            return self.text_parameters
+        return self.text_parameters + self.vision.parameters
 
     @property
     def active_parameters(self) -> int:
         """The number of parameters that one token of text uses, without vision and unused experts."""
         if self.experts is None:
             return self.text_parameters
-        idle = self.experts.count - self.experts.active
-        return self.text_parameters - self.experts.layers * idle * self._parameters_per_expert
+        idle = self.experts.layers * (self.experts.count - self.experts.active)
+        return self.text_parameters - idle * self._parameters_per_expert
 
     @property
     def quantisable_weights(self) -> int:
         """The number of weights that bitsandbytes quantises: those in Linear layers except the head (transformers,
         `integrations/bitsandbytes.py`: `type(module) is nn.Linear`, `get_keys_to_not_convert`)."""
-        text = sum(matrix.inputs * matrix.outputs * times for matrix, times in self.matrices)
-        text = self.counted.in_linear if self.counted else text
-        return text + (self.vision.in_linear if self.vision else 0)
+        weights = sum(matrix.inputs * matrix.outputs * times for matrix, times in self.matrices)
+        if self.counted:
+            weights = self.counted.in_linear
+        if self.vision:
+            weights += self.vision.in_linear
+        return weights
 
     def lora_parameters(self, rank: int, targets: tuple[str, ...] | None = None) -> int:
         """Returns the sum of rank * (inputs + outputs) over the matrices (Hu et al. 2021, LoRA, §4.1). With `targets`
@@ -198,7 +214,9 @@ class Architecture:
     @property
     def _parameters_per_expert(self) -> int:
         """Parameters of one routed expert."""
-        return 3 * self.hidden * self.experts.intermediate if self.experts else 0
+        if self.experts is None:
+            return 0
+        return 3 * self.hidden * self.experts.intermediate  # gate, up and down
 
 
 FAMILIES = (
@@ -250,7 +268,9 @@ def read_config(raw: Mapping[str, Any], name: str) -> Architecture | UnknownSize
 
 
 def _describe(error: Exception) -> str:
-    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError):  # whose text is only the key
+        return f"it has no {error}"
+    return str(error)
 
 
 def _read_with_vision(raw: Mapping[str, Any], name: str) -> Architecture | UnknownSize:
@@ -271,7 +291,8 @@ def _read_with_vision(raw: Mapping[str, Any], name: str) -> Architecture | Unkno
 
 
 def _read_decoder(raw: Mapping[str, Any], family: str) -> Architecture:
-    hidden, heads = _read_whole_number(raw, "hidden_size"), _read_whole_number(raw, "num_attention_heads")
+    hidden = _read_whole_number(raw, "hidden_size")
+    heads = _read_whole_number(raw, "num_attention_heads")
     dense = "intermediate_size_mlp" if family == "llama4_text" else "intermediate_size"
     return Architecture(
         model_type=family,
@@ -296,16 +317,16 @@ def _read_decoder(raw: Mapping[str, Any], family: str) -> Architecture:
 def _read_experts(raw: Mapping[str, Any], family: str) -> Experts | None:
     if family not in ("llama4_text", "mixtral", "qwen3_moe"):
         return None
-    layers, active = (
-        _read_whole_number(raw, "num_hidden_layers"),
-        _read_whole_number(raw, "num_experts_per_tok"),
-    )
+    layers = _read_whole_number(raw, "num_hidden_layers")
+    active = _read_whole_number(raw, "num_experts_per_tok")
     if family == "qwen3_moe":
         if raw.get("mlp_only_layers") or raw.get("decoder_sparse_step", 1) != 1:
             raise ValueError("only some of its layers have experts, and I can't tell which")
         count = _read_whole_number(raw, "num_experts", raw.get("num_local_experts"))
-        return Experts(layers, count, active, _read_whole_number(raw, "moe_intermediate_size"))
-    count, width = _read_whole_number(raw, "num_local_experts"), _read_whole_number(raw, "intermediate_size")
+        width = _read_whole_number(raw, "moe_intermediate_size")
+        return Experts(layers, count, active, width)
+    count = _read_whole_number(raw, "num_local_experts")
+    width = _read_whole_number(raw, "intermediate_size")
     if family == "mixtral":
         return Experts(layers, count, active, width)
     step = _read_whole_number(raw, "interleave_moe_layer_step", 1)
