@@ -58,7 +58,9 @@ def find_key(environment: Mapping[str, str], provider: Provider) -> str | None:
     account is not set."""
     if provider.account_env and not provider.account:
         return None
-    return NO_KEY if provider.key_env is None else environment.get(provider.key_env) or None
+    if provider.key_env is None:
+        return NO_KEY
+    return environment.get(provider.key_env) or None
 
 
 class Trainer(ApiClient):
@@ -166,7 +168,8 @@ class Trainer(ApiClient):
 
     def has_model(self, name: str) -> bool:
         """Asks for the model by name, because lists of models may be incomplete."""
-        action, models = self._action(f"looking for the model {name!r}"), self._client.models
+        action = self._action(f"looking for the model {name!r}")
+        models = self._client.models
         return self._find(action, lambda: models.with_raw_response.retrieve(name).content) is not None
 
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
@@ -177,9 +180,10 @@ class Trainer(ApiClient):
         """
         action = self._action(f"uploading {path.name!r}")
         size = payloads.file_size(path, action)
+        if self.provider.bom:
+            size += len(BOM_UTF8)
         name = upload_name(sha256, key if self.provider.sends_copies else None)
-        result = self._find_file(name, sha256, size + (len(BOM_UTF8) if self.provider.bom else 0))
-        return result or self._send_file(path, name, sha256, action)
+        return self._find_file(name, sha256, size) or self._send_file(path, name, sha256, action)
 
     def delete_file(self, file_id: str) -> None:
         """Deletes a file. It is no error if it doesn't exist."""
@@ -224,8 +228,10 @@ class Trainer(ApiClient):
         """Returns the jobs that carry our key, oldest first. An empty result proves nothing, since lists may lag
         behind."""
         action = self._action(f"looking for the job with key {key!r}")
-        use_filter = self.provider.can("metadata") and self.provider.can("metadata_filter")
-        rows = self._jobs(action, {METADATA_KEY: key} if use_filter else None)
+        filter_by: dict[str, str] | None = None
+        if self.provider.can("metadata") and self.provider.can("metadata_filter"):
+            filter_by = {METADATA_KEY: key}
+        rows = self._jobs(action, filter_by)
         read_key = key_reader([key], self._file_marks(action))
         return _oldest_first([payloads.job(row, action) for row in rows if read_key(row) == key])
 
@@ -234,20 +240,23 @@ class Trainer(ApiClient):
 
         A provider that keeps no metadata can only be searched for `keys`; elsewhere jobs with other keys are included.
         """
-        action, jobs_by_key = self._action("listing the jobs"), defaultdict[str, list[Job]](list)
+        action = self._action("listing the jobs")
+        jobs_by_key: dict[str, list[Job]] = defaultdict(list)
         read_key = key_reader(keys, self._file_marks(action))
         for row in self._jobs(action, None):
             job = payloads.job(row, action)
             if 0 < job.created_at < since:  # the list has the newest first; 0 means unknown
                 break
-            if (key := read_key(row)) is not None:
+            key = read_key(row)
+            if key is not None:
                 jobs_by_key[key].append(job)
         return {key: _oldest_first(jobs) for key, jobs in jobs_by_key.items()}
 
     def newest_jobs(self, wanted: Collection[str], since: float, pages: int) -> dict[str, Job]:
         """Returns those of the `wanted` job ids that are on the first `pages` of the list and not older than `since`
         (unix seconds), by id. Some may be missing, since lists may lag behind."""
-        action, jobs_by_id = self._action("listing the jobs"), dict[str, Job]()
+        action = self._action("listing the jobs")
+        jobs_by_id: dict[str, Job] = {}
         for row in islice(self._jobs(action, None), pages * _PAGE):
             job = payloads.job(row, action)
             if job.id in wanted:
@@ -376,7 +385,9 @@ class Trainer(ApiClient):
         its name. `tools` are the tools that it may call, as JSON. A parameter that the model refuses is left out from
         then on; a refusal costs nothing.
         """
-        is_thinking = chat_parameters.thinks(model) if thinks is None else thinks
+        is_thinking = thinks
+        if is_thinking is None:
+            is_thinking = chat_parameters.thinks(model)
         model, _ = chat_parameters.split_effort(model)
         while True:
             refused = self._refused.get(model, frozenset())
@@ -440,7 +451,9 @@ class Trainer(ApiClient):
     def _file_marks(self, action: str) -> dict[str, str]:
         """Returns the key mark of the job that each file was sent for, by file id. Empty unless jobs have own
         copies."""
-        return payloads.file_marks(self._files(action)) if self.provider.sends_copies else {}
+        if not self.provider.sends_copies:
+            return {}
+        return payloads.file_marks(self._files(action))
 
     def _files(self, action: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response
@@ -465,8 +478,9 @@ class Trainer(ApiClient):
         return file_id
 
     def _post_file(self, name: str, file: BinaryIO) -> bytes:
-        expiry = {"expires_after": {"anchor": "created_at", "seconds": UPLOAD_LIFE_S}}
-        extra = expiry if self.provider.can("expires_after") else None
+        extra: dict[str, object] | None = None
+        if self.provider.can("expires_after"):
+            extra = {"expires_after": {"anchor": "created_at", "seconds": UPLOAD_LIFE_S}}
         files = self._client.files.with_raw_response
         return files.create(file=(name, file), purpose="fine-tune", extra_body=extra).content
 

@@ -113,9 +113,11 @@ def clean(
         return CleaningRefusal(
             f"'{to_printable(out.name)}' exists already; choose another name for the cleaned file."
         )
-    findings, progress = Findings(_LIST_ALL), Progress()
+    findings = Findings(_LIST_ALL)
+    progress = Progress()
     with open_converted(path, limits) as source:
-        file, sniffed = source.file, accept_file(source, name, findings, limits)
+        file = source.file
+        sniffed = accept_file(source, name, findings, limits)
         if sniffed is None:
             return CleaningRefusal(_worst(findings))
         examples = stream(file, sniffed, columns, findings, limits, progress)
@@ -146,7 +148,9 @@ def clean(
 
 def _worst(findings: Findings) -> str:
     blocking = [finding for finding in findings.sorted() if finding.blocks]
-    return blocking[0].message if blocking else "No row would be left."
+    if not blocking:
+        return "No row would be left."
+    return blocking[0].message
 
 
 @dataclass
@@ -160,7 +164,8 @@ class _Verdict:
     def leave_out(self, piece: _Piece) -> None:
         """Records why a piece is not written. All lines swallowed by an open quote get the reason of the first one."""
         reason = self.reasons.get(piece.first, BLANK_LINES.code)
-        self.reasons |= {line: self.reasons.get(line, reason) for line in range(piece.first, piece.last + 1)}
+        for line in range(piece.first, piece.last + 1):
+            self.reasons.setdefault(line, reason)
 
     def left_out(self, listed: int) -> tuple[LeftOutRows, ...]:
         lines_by_code: dict[str, list[int]] = defaultdict(list)
@@ -179,16 +184,18 @@ def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[byte
     seen: set[bytes] = set()
     for example, has_secret in _with_secrets(iter(examples)):
         # Like the checks, this takes rows for copies if their instructions, question and answer are the same.
-        question, answer = _digest(example.system) + question_key(example), _digest(example.answer)
+        key = question_key(example)
+        question = _digest(example.system) + key
+        row = question + _digest(example.answer)
         if has_secret:
             verdict.reasons[example.line] = SECRET.code
-        elif held and question_key(example) in held:
+        elif key in held:
             verdict.reasons[example.line] = OVERLAP.code
-        elif question + answer in seen:
+        elif row in seen:
             verdict.reasons[example.line] = DUPLICATE.code
         else:
             verdict.rows.add(example.line)
-            seen.add(question + answer)
+            seen.add(row)
             earlier = first_lines.setdefault(question, example.line)
             if earlier != example.line:
                 verdict.contradictions.append(Contradiction(earlier, example.line))
@@ -208,8 +215,10 @@ def _with_secrets(examples: Iterator[Example]) -> Iterator[tuple[Example, bool]]
 
 
 def _texts(example: Example) -> list[str]:
-    names = [] if example.row is None else [example.row.decode()]
-    return [message.content for message in example.messages] + names
+    texts = [message.content for message in example.messages]
+    if example.row is not None:
+        texts.append(example.row.decode())
+    return texts
 
 
 def _digest(text: str) -> bytes:

@@ -77,7 +77,8 @@ class ConvertedFile:
 def open_converted(path: Path, limits: Limits) -> Iterator[ConvertedFile]:
     """Opens a file and converts it if necessary, unless it exceeds the size limit. Raises OSError as open() does."""
     with path.open("rb") as file, tempfile.TemporaryFile() as text, tempfile.TemporaryFile() as rows:
-        size, notes = path.stat().st_size, []
+        size = path.stat().st_size
+        notes: list[str] = []
         current: BinaryIO = file
         if size <= limits.max_bytes and is_text(file.read(HEAD_BYTES)):
             encoding = _other_encoding(file)
@@ -104,7 +105,8 @@ def _other_encoding(file: BinaryIO) -> str | None:
     if order:
         return order
     file.seek(0)
-    is_utf8, has_characters = True, False
+    is_utf8 = True
+    has_characters = False
     for line in file:
         if line.isascii():
             continue
@@ -115,7 +117,9 @@ def _other_encoding(file: BinaryIO) -> str | None:
             is_utf8 = False
         if has_characters and not is_utf8:
             return None
-    return None if is_utf8 else "cp1252"
+    if is_utf8:
+        return None
+    return "cp1252"
 
 
 def _transcode(file: BinaryIO, encoding: str, out: BinaryIO) -> bool:
@@ -155,8 +159,10 @@ def _as_json_lines(file: BinaryIO, out: BinaryIO) -> str | None:
 def _split_array(file: BinaryIO, out: BinaryIO) -> str | None:
     file.seek(0)
     raw = file.read(_MOST_JSON + 1).removeprefix(BOM)
+    if len(raw) > _MOST_JSON:
+        return None
     try:
-        array = _STRICT.decode(raw.decode()) if len(raw) <= _MOST_JSON else None
+        array = _STRICT.decode(raw.decode())
         if not isinstance(array, list) or not array or not all(isinstance(row, dict) for row in array):
             return None
         for row in array:
@@ -173,10 +179,13 @@ def _join_lines(file: BinaryIO, out: BinaryIO) -> str | None:
         return None
     count = 0
     try:
-        text, at = raw.decode(), 0
+        text = raw.decode()
+        at = 0
         while (at := _end_of(_SPACE, text, at)) < len(text):
             row, at = _STRICT.raw_decode(text, at)
-            out.write(orjson.dumps(_as_chat(row) if isinstance(row, dict) else row) + b"\n")
+            if isinstance(row, dict):
+                row = _as_chat(row)
+            out.write(orjson.dumps(row) + b"\n")
             count += 1
     except (ValueError, TypeError, RecursionError):
         return None
@@ -186,19 +195,24 @@ def _join_lines(file: BinaryIO, out: BinaryIO) -> str | None:
 
 def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
     match = pattern.match(text, at)
-    return match.end() if match else at
+    if match is None:
+        return at
+    return match.end()
 
 
 def _rewrite(file: BinaryIO, out: BinaryIO, name: str) -> None:
     """Writes each line's row as a chat. Lines in another format are written unchanged."""
     file.seek(0)
     for raw in file:
+        written = raw
         try:
             row = _STRICT.decode(raw.removeprefix(BOM).decode())
             chat = _SHAPES[name](row) if isinstance(row, dict) else None
-            out.write(raw if chat is None else orjson.dumps(chat) + b"\n")
+            if chat is not None:
+                written = orjson.dumps(chat) + b"\n"
         except (ValueError, TypeError, RecursionError):
-            out.write(raw)
+            written = raw
+        out.write(written)
 
 
 def _as_chat(row: dict[str, Any]) -> Mapping[str, Any]:
@@ -208,14 +222,24 @@ def _as_chat(row: dict[str, Any]) -> Mapping[str, Any]:
 
 def _alpaca(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """Converts Stanford Alpaca's {"instruction", "input", "output"}, where the input may be empty or missing."""
-    instruction, data, answer = row.get("instruction"), row.get("input") or "", row.get("output")
+    instruction = row.get("instruction")
+    data = row.get("input") or ""
+    answer = row.get("output")
     if not (isinstance(instruction, str) and isinstance(data, str) and isinstance(answer, str)):
         return None
-    question = f"{instruction}\n\n{data}" if data.strip() else instruction
+
+    used = ["instruction", "input", "output"]
+    messages: list[dict[str, Any]] = []
     system = row.get("system")
-    start = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
-    messages = [*start, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return _chat(row, messages, "instruction", "input", "output", *(["system"] if start else []))
+    if isinstance(system, str) and system.strip():
+        used.append("system")
+        messages.append({"role": "system", "content": system})
+    question = instruction
+    if data.strip():
+        question = f"{instruction}\n\n{data}"
+    messages.append({"role": "user", "content": question})
+    messages.append({"role": "assistant", "content": answer})
+    return _chat(row, messages, *used)
 
 
 def _sharegpt(row: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -234,7 +258,8 @@ def _sharegpt(row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _chat(row: Mapping[str, Any], messages: list[dict[str, Any]], *used: str) -> dict[str, Any]:
     """Returns a chat row that keeps the unused keys, so that the reader can report which of them it drops."""
-    return {"messages": messages, **{name: value for name, value in row.items() if name not in used}}
+    unused = {name: value for name, value in row.items() if name not in used}
+    return {"messages": messages, **unused}
 
 
 _SHAPES = {"Alpaca": _alpaca, "ShareGPT": _sharegpt}

@@ -70,9 +70,13 @@ CUT_OFF = Rule(
     "Look at how these answers end. If a token limit cut them off, complete them or remove the rows: otherwise the "
     "model learns to stop in the middle.",
 )
-NOT_YET, ENOUGH = 200, 1000
-FEW_PER_LABEL, UNEVEN = 10, 10
-CUT_OFF_ROWS, CUT_OFF_TOKENS, CUT_OFF_TIMES = 5, 64, 3
+NOT_YET = 200
+ENOUGH = 1000
+FEW_PER_LABEL = 10
+UNEVEN = 10
+CUT_OFF_ROWS = 5
+CUT_OFF_TOKENS = 64
+CUT_OFF_TIMES = 3
 # What programs write for a missing value.
 _NULLS = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>", "nat", "undefined", "(null)", "#value!"})
 
@@ -99,7 +103,9 @@ def check_amount(file: CheckedFile) -> Findings:
 def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
     """Reports whether there are enough rows. `repeated` rows ask the same as an earlier one, so they don't count."""
     questions = rows - repeated
-    counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
+    counted = f"{rows:,} rows"
+    if repeated:
+        counted = f"{questions:,} different questions in {rows:,} rows"
     if rows < MIN_TRAINING_EXAMPLES:
         there = "is 1 usable row" if rows == 1 else f"are {rows} usable rows"
         findings.add_for_file(TOO_FEW, f"There {there}; {MINIMUM} is the minimum.", rows)
@@ -133,7 +139,9 @@ def check_label_counts(file: CheckedFile) -> Findings:
         return findings
     _check_spread(file.labels, len(file.facts), findings)
     empty = {place for place, answer in enumerate(file.facts.answers) if normalise_text(answer) in _NULLS}
-    for line, place in zip(file.facts.lines, file.facts.labels, strict=True) if empty else ():
+    if not empty:
+        return findings
+    for line, place in zip(file.facts.lines, file.facts.labels, strict=True):
         if place in empty:
             findings.add_for_line(line, Fault(NULL_LABEL, "has a label that stands for a missing value"))
     return findings
@@ -147,9 +155,10 @@ def _check_combinations(facts: RowFacts, findings: Findings) -> None:
     if not combined:
         return
     count = sum(rows[combination] for combination in combined.combinations)
-    # A combination of a single row may be a customer's sentence, so it is not shown.
     most = max(combined.combinations, key=lambda combination: rows[combination])
-    example = f", such as '{to_printable(most, 40)}'" if rows[most] > 1 else ""
+    example = ""
+    if rows[most] > 1:  # that of a single row may be a customer's sentence
+        example = f", such as '{to_printable(most, 40)}'"
     text = (
         f"{count:,} of {len(facts):,} rows have several labels in one answer{example}: {len(rows):,} combinations of "
         f"{combined.labels:,} labels. Each combination counts as a label of its own, so half of one counts as wrong."
@@ -214,7 +223,8 @@ def _check_spread(counts: Sequence[LabelCount], rows: int, findings: Findings) -
         text = f"{len(rare)} of {len(counts)} labels {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
         findings.add_for_file(FEW_ROWS_OF_LABEL, text, len(rare))
 
-    most, least = counts[0], counts[-1]
+    most = counts[0]
+    least = counts[-1]
     if most.rows >= UNEVEN * least.rows:
         text = f"The most frequent label has {most.rows:,} rows, the rarest {least.rows:,}."
         findings.add_for_file(IMBALANCE, text, len(counts))
@@ -224,8 +234,11 @@ def _named(counts: Sequence[LabelCount]) -> str:
     """Lists up to ten labels. Labels of a single row are left out: such a "label" may be a customer's sentence in the
     wrong column."""
     names = [f"{to_printable(c.label, 40)} ({c.rows})" for c in counts if c.rows > 1]
-    more = ", …" if len(names) > 10 else ""
-    return f": {', '.join(names[:10])}{more}" if names else ""
+    if not names:
+        return ""
+    if len(names) > 10:
+        names = [*names[:10], "…"]
+    return f": {', '.join(names)}"
 
 
 def check_sensitive_texts(file: CheckedFile) -> Findings:
@@ -234,19 +247,21 @@ def check_sensitive_texts(file: CheckedFile) -> Findings:
 
 
 def check_lengths(file: CheckedFile) -> Findings:
-    findings, limit = Findings(file.limits.listed), file.limits.max_row_tokens
+    findings = Findings(file.limits.listed)
+    limit = file.limits.max_row_tokens
+    if max(file.lengths, default=0) <= limit:
+        return findings
     unit = f" of {file.encoding.name}" if file.encoding.folder else ""
-    if max(file.lengths, default=0) > limit:
-        for line, tokens in zip(file.facts.lines, file.lengths, strict=True):
-            if tokens > limit:
-                findings.add_for_line(
-                    line, Fault(LONG_ROW, f"has {tokens:,} tokens{unit}, more than the limit of {limit:,}")
-                )
+    for line, tokens in zip(file.facts.lines, file.lengths, strict=True):
+        if tokens > limit:
+            text = f"has {tokens:,} tokens{unit}, more than the limit of {limit:,}"
+            findings.add_for_line(line, Fault(LONG_ROW, text))
     return findings
 
 
 def check_instructions(file: CheckedFile) -> Findings:
-    findings, rows = Findings(file.limits.listed), len(file.facts)
+    findings = Findings(file.limits.listed)
+    rows = len(file.facts)
     without = file.facts.instructions[()]
     if 0 < without < rows:
         have = "row has" if without == 1 else "rows have"
@@ -256,7 +271,8 @@ def check_instructions(file: CheckedFile) -> Findings:
 
 
 def check_beginnings(file: CheckedFile) -> Findings:
-    findings, first = Findings(file.limits.listed), file.facts.n_begun_by_assistant
+    findings = Findings(file.limits.listed)
+    first = file.facts.n_begun_by_assistant
     if first:
         begins = "row begins" if first == 1 else "rows begin"
         text = f"{first:,} of {len(file.facts):,} {begins} with a message of the assistant, before anybody has asked."
@@ -271,11 +287,13 @@ def check_endings(file: CheckedFile) -> Findings:
     That length must be far more frequent than any other down to half of it, so that a long answer that simply occurs
     often is not reported.
     """
-    findings, answers = Findings(file.limits.listed), Counter(file.facts.answer)
+    findings = Findings(file.limits.listed)
+    answers = Counter(file.facts.answer)
     longest = max(answers, default=0)
-    others = max((rows for tokens, rows in answers.items() if longest / 2 <= tokens < longest), default=0)
     rows = answers[longest]
-    if not file.labels and longest >= CUT_OFF_TOKENS and rows >= max(CUT_OFF_ROWS, CUT_OFF_TIMES * others):
+    nearly_as_long = [rows for tokens, rows in answers.items() if longest / 2 <= tokens < longest]
+    suspicious = max(CUT_OFF_ROWS, CUT_OFF_TIMES * max(nearly_as_long, default=0))
+    if not file.labels and longest >= CUT_OFF_TOKENS and rows >= suspicious:
         text = f"{rows:,} answers have exactly the greatest length, {longest:,} tokens, and may be cut off."
         findings.add_for_file(CUT_OFF, text, rows)
     return findings

@@ -113,12 +113,15 @@ def is_text(head: bytes) -> bool:
 def utf16_order(head: bytes) -> Literal["utf-16-le", "utf-16-be"] | None:
     """Returns the UTF-16 encoding of a text, or None if it isn't UTF-16. It is recognised by its byte order mark or,
     for Latin text, by every second byte being zero."""
-    even, odd = head[0:2000:2].count(0), head[1:2000:2].count(0)
+    even = head[0:2000:2].count(0)
+    odd = head[1:2000:2].count(0)
     half = min(len(head), 2000) // 2
     looks_so = half >= 4 and max(even, odd) > 0.6 * half and min(even, odd) < 0.1 * half
     if head.startswith(b"\xff\xfe") or (looks_so and odd > even):
         return "utf-16-le"
-    return "utf-16-be" if head.startswith(b"\xfe\xff") or looks_so else None
+    if head.startswith(b"\xfe\xff") or looks_so:
+        return "utf-16-be"
+    return None
 
 
 def _sniff_text(head: bytes) -> Sniffed | Refusal:
@@ -173,7 +176,9 @@ def _even_share(text: str, separator: str) -> float:
     if not filled:
         return 0.0
     width, count = Counter(filled).most_common(1)[0]
-    return count / len(filled) if width >= 2 else 0.0
+    if width < 2:
+        return 0.0
+    return count / len(filled)
 
 
 LONG_LINE = Rule("line_too_long", "blocks", "Shorten the row, or delete the line.")
@@ -196,7 +201,8 @@ def blocks(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Block
     file.seek(0)
     start = len(BOM) if file.read(len(BOM)) == BOM else 0
     file.seek(start)
-    first, rest = 1, b""
+    first = 1
+    rest = b""
     while read := file.read(_BLOCK):
         lines = (rest + read).split(b"\n")
         rest = lines.pop()
@@ -209,7 +215,8 @@ def blocks(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Block
             while rest and not rest.endswith(b"\n"):  # read in parts, never as a whole
                 rest = file.readline(1 << 20)
                 start += len(rest)
-            first, rest = first + 1, b""
+            first += 1
+            rest = b""
     if rest:
         yield from _within_cap(Block(first, start, [rest]), findings, limits)
 
@@ -219,7 +226,9 @@ def too_long(limits: Limits) -> Fault:
 
 
 def megabytes(size: int) -> str:
-    return f"{size:,} bytes" if size < 100_000 else f"{size / 1e6:,.1f} MB"
+    if size < 100_000:
+        return f"{size:,} bytes"
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _within_cap(block: Block, findings: Findings, limits: Limits) -> Iterator[Block]:
@@ -230,15 +239,19 @@ def _within_cap(block: Block, findings: Findings, limits: Limits) -> Iterator[Bl
         yield block
         return
     lines: list[bytes] = []
-    first, start = block.first, block.start
+    first = block.first
+    start = block.start
     for line in block.lines:
         if len(line) <= limits.max_line_bytes:
             lines.append(line)
             continue
         if lines:
             yield Block(first, start, lines)
-        first, start = first + len(lines), start + sum(map(len, lines)) + len(lines)
+        first += len(lines)
+        start += sum(map(len, lines)) + len(lines)
         findings.add_for_line(first, too_long(limits))
-        first, start, lines = first + 1, start + len(line) + 1, []
+        first += 1
+        start += len(line) + 1
+        lines = []
     if lines:
         yield Block(first, start, lines)

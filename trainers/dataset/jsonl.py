@@ -135,14 +135,17 @@ def _twice_fault(raw: bytes, keys: int) -> Fault | None:
         return None
     equal: list[bool] = []
     json.loads(raw, object_pairs_hook=lambda items: equal.append(len(dict(items)) != len(items)))
-    return Fault(DUPLICATE_KEY, "has the same key twice in one object") if any(equal) else None
+    if not any(equal):
+        return None
+    return Fault(DUPLICATE_KEY, "has the same key twice in one object")
 
 
 def _syntax_fault(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> Fault:
     """Returns why orjson refused the line, in words that don't depend on its version."""
 
     def finite(digits: str) -> float:
-        if abs(number := float(digits)) == float("inf"):
+        number = float(digits)
+        if abs(number) == float("inf"):
             raise ValueError
         return number
 
@@ -175,42 +178,42 @@ def guessed_encoding(raw: bytes) -> str:
 
 
 def _depth(value: object) -> int:
-    depth, level = 0, [value]
+    depth = 0
+    level = [value]
     while level:
         depth += 1
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
+        children: list[object] = []
+        for parent in level:
+            if isinstance(parent, dict):
+                children += parent.values()
+            elif isinstance(parent, list):
+                children += parent
+        level = children
     return depth - 1
 
 
 def _key_count(value: object) -> int:
     """Counts the keys at all levels."""
     if type(value) is dict:
-        return len(value) + sum(
-            [_key_count(child) for child in value.values() if type(child) in (dict, list)]
-        )
+        inner = [_key_count(child) for child in value.values() if type(child) in (dict, list)]
+        return len(value) + sum(inner)
     if type(value) is list:
         return sum([_key_count(child) for child in value])
     return 0
 
 
 def _parse_completion(line: int, row: dict[str, Any]) -> tuple[Format, Example] | Fault:
-    prompt, completion = row["prompt"], row["completion"]
+    prompt = row["prompt"]
+    completion = row["completion"]
     for name, text in (("prompt", prompt), ("completion", completion)):
         if type(text) is not str:
             return Fault(NOT_TEXT, f"has a {name} that is not text")
         if is_blank(text):
             return Fault(EMPTY_CONTENT, f"has an empty {name}")
-    # older files pad completions with a space and end both texts with separators of their own
-    return "completion", Example(
-        line,
-        (Message("user", prompt.strip()), Message("assistant", completion.strip())),
-        dropped=() if len(row) == 2 else tuple(row.keys() - {"prompt", "completion"}),
-    )
+    # Older files pad completions with a space and end both texts with separators of their own.
+    messages = (Message("user", prompt.strip()), Message("assistant", completion.strip()))
+    dropped = tuple(row.keys() - {"prompt", "completion"})
+    return "completion", Example(line, messages, dropped=dropped)
 
 
 def _parse_preference(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
@@ -231,17 +234,18 @@ def _parse_preference(line: int, row: dict[str, Any], limits: Limits) -> tuple[F
 @lru_cache(1024)
 def dropped_fault(names: tuple[str, ...]) -> Fault:
     """Reports the ignored keys of a usable row. Names that are long or look like somebody's data are not shown."""
-    harmless = sorted(
-        name for name in names if to_printable(name) and len(name) <= 40 and not faults_in(name)
-    )[:5]
-    named = ", ".join(map(to_printable, harmless))
-    more = len(names) - len(harmless)
-    rest = f" and {more:,} more" if named and more else ""
-    what = "a key" if len(names) == 1 else "keys"
-    was = "it was" if len(names) == 1 else "they were"
-    return Fault(
-        DROPPED_KEYS, f"has {what} that no trainer reads, so {was} dropped{named and ': '}{named}{rest}"
-    )
+    harmless = [name for name in names if to_printable(name) and len(name) <= 40 and not faults_in(name)]
+    shown = sorted(harmless)[:5]
+    if len(names) == 1:
+        text = "has a key that no trainer reads, so it was dropped"
+    else:
+        text = "has keys that no trainer reads, so they were dropped"
+    if shown:
+        text += ": " + ", ".join(map(to_printable, shown))
+        more = len(names) - len(shown)
+        if more:
+            text += f" and {more:,} more"
+    return Fault(DROPPED_KEYS, text)
 
 
 def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
@@ -257,7 +261,8 @@ def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format
     for number, raw in enumerate(raw_messages, 1):
         message = _plain_message(raw)
         if message is None:
-            is_plain, parsed = False, _parse_message(number, raw)
+            is_plain = False
+            parsed = _parse_message(number, raw)
             if isinstance(parsed, Fault):
                 return parsed
             message = parsed
@@ -277,12 +282,17 @@ def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format
     if fault:
         return fault
     written = _written_row(row, raw_messages)
-    dropped = _dropped_keys(row, ROW_KEYS).union(
-        *[_dropped_keys(message, MESSAGE_KEYS) for message in raw_messages]
+    dropped = _dropped_keys(row, ROW_KEYS)
+    for message_keys in raw_messages:
+        dropped |= _dropped_keys(message_keys, MESSAGE_KEYS)
+    example = Example(
+        line,
+        tuple(messages),
+        row=orjson.dumps(written),
+        dropped=tuple(dropped),
+        uses_tools=_uses_tools(written),
     )
-    return "chat", Example(
-        line, tuple(messages), orjson.dumps(written), tuple(dropped), uses_tools=_uses_tools(written)
-    )
+    return "chat", example
 
 
 def _written_row(row: dict[str, Any], messages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -311,7 +321,8 @@ def _plain_message(raw: Any) -> Message | None:
     other message."""
     if type(raw) is not dict or len(raw) != 2:
         return None
-    role, content = raw.get("role"), raw.get("content")
+    role = raw.get("role")
+    content = raw.get("content")
     if type(role) is not str or role not in _PLAIN_ROLES or type(content) is not str or is_blank(content):
         return None
     return Message(cast(Role, role), content)
@@ -321,7 +332,8 @@ def _parse_message(number: int, raw: Any) -> Message | Fault:
     """Parses any message, including one with parts, a weight, tool calls or a name."""
     if type(raw) is not dict:
         return Fault(BAD_MESSAGES, f"has a message that is not an object, number {number}")
-    role, weight = raw.get("role"), raw.get("weight")
+    role = raw.get("role")
+    weight = raw.get("weight")
     if type(role) is not str or role not in _ROLES:
         return Fault(UNKNOWN_ROLE, f"has an unknown role in message {number}")
     if weight is not None and (type(weight) is not int or weight not in (0, 1) or role != "assistant"):
@@ -346,7 +358,9 @@ def definitions_text(row: bytes) -> str:
     if not any(b'"%b"' % name.encode() in row for name in _LISTS):
         return ""
     tools = _definitions(orjson.loads(row))
-    return orjson.dumps(tools).decode() if tools else ""
+    if not tools:
+        return ""
+    return orjson.dumps(tools).decode()
 
 
 def tools_of(row: bytes) -> str:
@@ -395,7 +409,8 @@ def _tools_fault(row: dict[str, Any]) -> Fault | None:
 
 def _call_fault(number: int, message: dict[str, Any]) -> Fault | None:
     """Returns a fault if the tool calls in a message are malformed."""
-    calls, function_call = message.get("tool_calls"), message.get("function_call")
+    calls = message.get("tool_calls")
+    function_call = message.get("function_call")
     if not calls and not function_call:
         return None
     if message.get("role") != "assistant":
@@ -407,8 +422,9 @@ def _call_fault(number: int, message: dict[str, Any]) -> Fault | None:
         )
     else:
         is_sound = _has_arguments(function_call)
-    text = f"has a malformed tool call, in message {number}"
-    return None if is_sound else Fault(BAD_CALL, text)
+    if is_sound:
+        return None
+    return Fault(BAD_CALL, f"has a malformed tool call, in message {number}")
 
 
 def _order_fault(messages: list[Any]) -> Fault | None:

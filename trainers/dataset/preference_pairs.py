@@ -59,9 +59,9 @@ class Pair:
 
     def row(self) -> bytes:
         """Returns the pair as a line in OpenAI's format, without keys that no trainer reads."""
-        prompt, preferred, other = map(_written, (self.prompt, self.preferred, self.other))
-        request = {"messages": prompt, **self.tools}
-        return orjson.dumps(dict(zip(_OPENAI, (request, preferred, other), strict=True)))
+        request = {"messages": _written(self.prompt), **self.tools}
+        values = (request, _written(self.preferred), _written(self.other))
+        return orjson.dumps(dict(zip(_OPENAI, values, strict=True)))
 
 
 def is_pair(row: dict[str, Any]) -> bool:
@@ -85,8 +85,11 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
         parts.append(value)
     prompt, preferred, other = parts
     size = len(prompt)
-    if names == _PLAIN and preferred[:size] == prompt == other[:size] and len(preferred) > size < len(other):
-        preferred, other = preferred[size:], other[size:]  # some files repeat the prompt before each answer
+    repeats_prompt = preferred[:size] == prompt == other[:size]
+    if names == _PLAIN and repeats_prompt and len(preferred) > size and len(other) > size:
+        # Some files repeat the prompt before each answer.
+        preferred = preferred[size:]
+        other = other[size:]
 
     for kind, answer in (("preferred", preferred), ("other", other)):
         last = answer[-1]
@@ -101,11 +104,13 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
         return Fault(NOT_ONE_ANSWER, "has an answer of more than one message")
     if _written(preferred) == _written(other):
         return Fault(SAME_ANSWERS, "has the same answer twice")
-    request = row["input"] if names == _OPENAI and type(row["input"]) is dict else row
+    request = row
+    if names == _OPENAI and type(row["input"]) is dict:
+        request = row["input"]
     tools = {key: request[key] for key in _TOOLS if request.get(key)}
-    beside = {key: row[key] for key in row.keys() - {*names, *_TOOLS}}
-    inside = {key: request[key] for key in request.keys() - {*names, *_TOOLS, "messages"}}
-    dropped = [key for extra in (beside, inside) for key, value in extra.items() if not is_empty(value)]
+    dropped = {key for key in row.keys() - {*names, *_TOOLS} if not is_empty(row[key])}
+    inside = request.keys() - {*names, *_TOOLS, "messages"}
+    dropped |= {key for key in inside if not is_empty(request[key])}
     return Pair(prompt, preferred, other, tools, frozenset(dropped))
 
 
@@ -163,32 +168,29 @@ def check_pairs(
     earlier = _EarlierPairs()
     lengths: list[tuple[int, int, int]] = []
     plain = 0
-    pairs = ((line, pair, b'"chosen"' in raw) for line, raw in rows if isinstance(pair := _pair(raw), Pair))
+    parsed = ((line, raw, _pair(raw)) for line, raw in rows)
+    pairs = ((line, raw, pair) for line, raw, pair in parsed if isinstance(pair, Pair))
     while chunk := list(islice(pairs, _PAIRS_AT_ONCE)):
-        for line, pair, is_plain in chunk:
-            plain += is_plain
+        for line, raw, pair in chunk:
+            plain += b'"chosen"' in raw
             fault = earlier.compare(line, pair)
             if fault is not None:
                 findings.add_for_line(line, fault)
-        # Only texts are counted, not what a template adds.
-        parts = [part for _, pair, _ in chunk for part in (pair.prompt, pair.preferred, pair.other)]
-        texts = list(map(_text, parts))
+        # Only texts are counted, not what a template adds. Each pair has three, one after the other.
+        texts: list[str] = []
+        for _, _, pair in chunk:
+            texts += [_text(pair.prompt), _text(pair.preferred), _text(pair.other)]
         counts = count_texts(texts, encoding)
         lengths += zip(counts[::3], counts[1::3], counts[2::3], strict=True)
-        faults = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
-        for place, (line, _, _) in enumerate(chunk):
-            shared = {fault.text for part in (0, 1) for fault in faults.get(3 * place + part, ())}
-            for fault in faults.get(3 * place + 2, ()):
-                if fault.text not in shared:
-                    findings.add_for_line(line, fault)
+        lines = [line for line, _, _ in chunk]
+        _report_rejected(lines, texts, findings)
     if not lengths:
         return None
 
     if plain:
         are = "pair is" if plain == 1 else "pairs are"
-        findings.add_for_file(
-            OTHER_FORM, f"{plain:,} {are} in TRL's format (prompt, chosen, rejected).", plain
-        )
+        text = f"{plain:,} {are} in TRL's format (prompt, chosen, rejected)."
+        findings.add_for_file(OTHER_FORM, text, plain)
     share = sum(preferred > other for _, preferred, other in lengths) / len(lengths)
     if share > LONGER_SHARE and len(lengths) >= FEW_TO_TELL:
         findings.add_for_file(LONGER, f"The preferred answer is the longer one in {share:.0%} of the pairs.")
@@ -199,6 +201,18 @@ def check_pairs(
         longer=spread([prompt + max(preferred, other) for prompt, preferred, other in lengths]),
         preferred_longer=share,
     )
+
+
+def _report_rejected(lines: Sequence[int], texts: Sequence[str], findings: Findings) -> None:
+    """Reports sensitive data that only the rejected answer has. `texts` are prompt, preferred and other answer of each
+    line's pair."""
+    faults = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
+    for number, line in enumerate(lines):
+        prompt, preferred, other = (faults.get(3 * number + part, []) for part in range(3))
+        shared = {fault.text for fault in (*prompt, *preferred)}
+        for fault in other:
+            if fault.text not in shared:
+                findings.add_for_line(line, fault)
 
 
 def _pair(raw: bytes) -> Pair | Fault:
@@ -225,11 +239,14 @@ class _EarlierPairs:
         self.prompts.add(_digest(pair.prompt))
         own = _digest([pair.prompt, pair.preferred, pair.other])
         swapped = _digest([pair.prompt, pair.other, pair.preferred])
-        copied, contrary = self._lines.get(own), self._lines.get(swapped)
+        copied = self._lines.get(own)
+        contrary = self._lines.get(swapped)
         self._lines.setdefault(own, line)
         if contrary is not None:
             return Fault(SWAPPED, f"prefers the answer that line {contrary} rejects for the same prompt")
-        return None if copied is None else Fault(COPIED, f"repeats line {copied}")
+        if copied is not None:
+            return Fault(COPIED, f"repeats line {copied}")
+        return None
 
 
 def _digest(value: object) -> bytes:
@@ -237,7 +254,11 @@ def _digest(value: object) -> bytes:
 
 
 def _text(messages: Sequence[Any]) -> str:
-    parts = [
-        part for message in messages for part in (message.get("content"), message.get("tool_calls")) if part
-    ]
-    return "\n".join(part if type(part) is str else orjson.dumps(part).decode() for part in parts)
+    parts: list[str] = []
+    for message in messages:
+        for part in (message.get("content"), message.get("tool_calls")):
+            if type(part) is str and part:
+                parts.append(part)
+            elif part:
+                parts.append(orjson.dumps(part).decode())
+    return "\n".join(parts)

@@ -100,7 +100,8 @@ def read(
 
 def accept_file(source: ConvertedFile, name: str, findings: Findings, limits: Limits) -> Sniffed | None:
     """Returns the file's format, or None if it is refused, with the reason in `findings`."""
-    file, size = source.file, source.size
+    file = source.file
+    size = source.size
     if size > limits.max_bytes:
         text = f"'{to_printable(name)}' has {megabytes(size)}; the limit is {megabytes(limits.max_bytes)}."
         findings.add_for_file(TOO_BIG, text)
@@ -266,17 +267,19 @@ def read_questions(path: Path, name: str, column: str | None, sheet: str | None 
 
 
 def _questions_of(texts: Iterator[tuple[int, str]], name: str, limits: Limits) -> Questions | str:
-    examples, unread = list[Example](), 0
+    examples: list[Example] = []
+    unread = 0
     for line, text in texts:
         if is_blank(text):
             unread += 1
         elif len(examples) == limits.max_rows:
             return f"'{to_printable(name)}' has more than {limits.max_rows:,} rows. {TOO_MANY_ROWS.cure}"
         else:
-            examples.append(Example(line, (Message("user", text), Message("assistant", ""))))
-    return (
-        Questions(tuple(examples), unread) if examples else f"'{to_printable(name)}' has no row with a text."
-    )
+            messages = (Message("user", text), Message("assistant", ""))
+            examples.append(Example(line, messages))
+    if not examples:
+        return f"'{to_printable(name)}' has no row with a text."
+    return Questions(tuple(examples), unread)
 
 
 def _asked_texts(
@@ -285,11 +288,13 @@ def _asked_texts(
     """Yields each line's number and text. The text is empty if there is none, or if the chat has several turns."""
     for block in blocks(file, findings, limits):
         for line, raw in enumerate(block.lines, block.first):
-            row = jsonl.parse_object(raw.strip(), limits) if raw.strip() else None
-            if isinstance(row, dict):
-                yield line, _asked_text(row, column)
-            elif row is not None:
+            if not raw.strip():
+                continue
+            row = jsonl.parse_object(raw.strip(), limits)
+            if isinstance(row, Fault):
                 yield line, ""
+            else:
+                yield line, _asked_text(row, column)
 
 
 def _asked_text(row: dict[str, Any], column: str | None) -> str:
@@ -298,11 +303,14 @@ def _asked_text(row: dict[str, Any], column: str | None) -> str:
         turns = [
             turn for turn in messages if isinstance(turn, dict) and turn.get("role") not in INSTRUCTION_ROLES
         ]
-        is_question = [turn.get("role") for turn in turns] == ["user"]
-        return (text_of_content(turns[0].get("content")) or "") if is_question else ""
+        if [turn.get("role") for turn in turns] != ["user"]:
+            return ""
+        return text_of_content(turns[0].get("content")) or ""
     names = list(row)
     place = tables.find_text_column(names, column)
-    return "" if place is None else tables.cell_text(row[names[place]], tables.JSON_BOOLEANS)
+    if place is None:
+        return ""
+    return tables.cell_text(row[names[place]], tables.JSON_BOOLEANS)
 
 
 def cap_rows(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:

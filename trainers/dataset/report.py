@@ -264,9 +264,13 @@ def _combine(
     """Combines and sorts the findings of all checks. `counted_by` counts the lengths of rows; `of_split` has the
     findings of the split."""
     facts = scanned.rows.facts
-    lengths = facts.total if counted_by == facts.encoding else row_lengths(scanned.rows, counted_by)
+    lengths: Sequence[int] = facts.total
+    if counted_by != facts.encoding:
+        lengths = row_lengths(scanned.rows, counted_by)
     of_pairs = Findings(scanned.limits.listed)
-    pairs = check_pairs(scanned.raw_rows(), of_pairs, counted_by) if scanned.is_pairs else None
+    pairs: PairsReport | None = None
+    if scanned.is_pairs:
+        pairs = check_pairs(scanned.raw_rows(), of_pairs, counted_by)
     every = (*scanned.findings(lengths, counted_by), of_split, *slow.findings, of_pairs)
     findings = [finding for part in every for finding in part.sorted()]
     if pairs:
@@ -303,7 +307,9 @@ class _ScannedFile:
 
     @cached_property
     def label_counts(self) -> tuple[LabelCount, ...]:
-        return sort_label_counts(Counter(self.labels)) if self.task == "labels" else ()
+        if self.task != "labels":
+            return ()
+        return sort_label_counts(Counter(self.labels))
 
     def findings(self, lengths: Sequence[int], encoding: Encoding) -> tuple[Findings, ...]:
         """Returns the faults and, unless the file was refused, the findings of all checks. `lengths` are the tokens of
@@ -367,7 +373,8 @@ class _CheckResult:
 
         if self.is_blocked:
             return None
-        rows, parts = self.scanned.rows, self.parts
+        rows = self.scanned.rows
+        parts = self.parts
         trained = [row for row in range(len(rows)) if row not in parts.not_trained]
         if len(trained) > MOST_READ:
             trained = sorted(random.Random(seed).sample(trained, MOST_READ))  # noqa: S311
@@ -460,7 +467,8 @@ class _Clock:
 
     def stage(self, name: str) -> None:
         now = time.monotonic()
-        self.stages, self._last = (*self.stages, (name, now - self._last)), now
+        self.stages = (*self.stages, (name, now - self._last))
+        self._last = now
 
     @property
     def seconds(self) -> float:

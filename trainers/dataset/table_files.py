@@ -62,13 +62,17 @@ def check_unpacked_size(file: BinaryIO, max_bytes: int) -> SizeVerdict:
                 return "open_document"
             if "xl/workbook.xml" not in names:
                 return "no_workbook"
-            budget, texts = _Budget(max_bytes), _SharedTexts()
-            if _STRINGS in names:
+            budget = _Budget(max_bytes)
+            texts = _SharedTexts()
+            if _STRINGS in names:  # first, since the sheets refer to these texts
                 _unpack(archive, _STRINGS, budget, texts.parser())
             for name in names:
-                if name != _STRINGS:
-                    sheet = _Sheet(texts.lengths, max_bytes) if _SHEET.fullmatch(name) else None
-                    _unpack(archive, name, budget, sheet.parser() if sheet else None)
+                if name == _STRINGS:
+                    continue
+                parser: expat.XMLParserType | None = None
+                if _SHEET.fullmatch(name):
+                    parser = _Sheet(texts.lengths, max_bytes).parser()
+                _unpack(archive, name, budget, parser)
             return "fits"
     except _TooBig:
         return "too_big"
@@ -164,12 +168,17 @@ class _Sheet:
             self.column += 1  # a cell without a reference follows the previous one
             match = _REFERENCE.fullmatch(attributes.get("r") or "")
             if match:
-                self.row, self.column = int(match[2]), 0
+                self.row = int(match[2])
+                self.column = 0
                 for letter in match[1]:
                     self.column = 26 * self.column + ord(letter) - 64
-            self.top, self.bottom = min(self.top, self.row), max(self.bottom, self.row)
-            self.left, self.right = min(self.left, self.column), max(self.right, self.column)
-            if (self.bottom - self.top + 1) * (self.right - self.left + 1) > MAX_CELLS:
+            self.top = min(self.top, self.row)
+            self.bottom = max(self.bottom, self.row)
+            self.left = min(self.left, self.column)
+            self.right = max(self.right, self.column)
+            height = self.bottom - self.top + 1
+            width = self.right - self.left + 1
+            if height * width > MAX_CELLS:
                 raise _TooBig
 
     def _end(self, tag: str) -> None:
@@ -214,7 +223,9 @@ def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
         return Refusal(ENCRYPTED, "is protected by a password")
     except (CalamineError, ZipError, OSError, ValueError):
         return Refusal(NOT_TEXT, "is a damaged Excel workbook (.xlsx)")
-    return None if outlines else Refusal(NO_ROWS, "is a workbook without rows")
+    if not outlines:
+        return Refusal(NO_ROWS, "is a workbook without rows")
+    return None
 
 
 @dataclass(frozen=True)
@@ -234,7 +245,10 @@ class _Outline:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        return self.header[1] if self.header else None
+        if self.header is None:
+            return None
+        _, names = self.header
+        return names
 
 
 @dataclass(frozen=True)
@@ -270,7 +284,9 @@ def records(sheets: SheetsToRead, findings: Findings, limits: Limits) -> Iterato
     counted on, without their headers."""
     above = 0
     for outline in sheets.read:
-        header = outline.header[0] if above and outline.header else 0
+        header = 0
+        if above and outline.header:
+            header, _ = outline.header
         sheet = sheets.workbook.get_sheet_by_name(outline.name)
         rows = _sheet_records(sheet, above, findings, limits)
         yield from (record for record in rows if record.line > above + header)
@@ -322,7 +338,9 @@ def _header_of(sheet: CalamineSheet) -> tuple[int, tuple[str, ...]] | None:
     """Returns the row number of a sheet's header and the names in it, None if it has no header."""
     records = _sheet_records(sheet, 0, Findings(0), Limits())
     sample = list(islice(records, _HEADER_SAMPLE))
-    header = tables.find_header(sample) if sample else None
+    if not sample:
+        return None
+    header = tables.find_header(sample)
     if header is None:
         return None
     names = tables.column_names(header.cells)
@@ -408,18 +426,20 @@ def examples(
     """Yields the good rows of an accepted Parquet file. A row's line is its row number, from 1."""
     schema = _open_parquet(file).schema
     # Reading these as dictionaries unpacks a text that many rows share only once.
-    texts = [
-        column.path
-        for column in (schema.column(i) for i in range(len(schema)))
-        if column.physical_type == "BYTE_ARRAY" and column.path == column.name
-    ]
+    texts = []
+    for place in range(len(schema)):
+        column = schema.column(place)
+        is_nested = column.path != column.name
+        if column.physical_type == "BYTE_ARRAY" and not is_nested:
+            texts.append(column.path)
     opened = _open_parquet(file, texts)
     names = opened.schema_arrow.names
     if _MESSAGES not in names or columns.text is not None:
         rows = _parquet_records(opened, findings, limits)
         yield from tables.examples(rows, columns, findings, used, header=True)
         return
-    for line, row in _rows(opened, [name for name in jsonl.ROW_KEYS if name in names], findings, limits):
+    wanted = [name for name in jsonl.ROW_KEYS if name in names]
+    for line, row in _rows(opened, wanted, findings, limits):
         example = _chat(line, row, limits)
         if isinstance(example, Fault):
             findings.add_for_line(line, example)
@@ -448,7 +468,8 @@ def _rows(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    line, size = 0, 0
+    line = 0
+    size = 0
     batches = opened.iter_batches(batch_size=_ROWS_AT_ONCE, columns=names, use_threads=False)
     while True:
         try:
@@ -462,18 +483,15 @@ def _rows(
                 findings.add_for_line(line + 1, Fault(BOMB, text))
                 return
             short = pc.less_equal(lengths, limits.max_line_bytes)
-            rows = iter(_unpacked(batch if pc.all(short).as_py() else batch.filter(short)))
+            if not pc.all(short).as_py():
+                batch = batch.filter(short)
+            rows = iter(_unpacked(batch))
         except MemoryError:
-            findings.add_for_line(
-                line + 1, Fault(BOMB, "begins a part that needs more memory than is available")
-            )
+            fault = Fault(BOMB, "begins a part that needs more memory than is available")
+            findings.add_for_line(line + 1, fault)
             return
-        except (
-            pa.ArrowException,
-            OSError,
-            ValueError,
-            OverflowError,
-        ):  # such as a date that Python can't represent
+        except (pa.ArrowException, OSError, ValueError, OverflowError):
+            # Such as a date that Python can't represent.
             findings.add_for_line(line + 1, Fault(DAMAGED, "begins a part of the file that is damaged"))
             return
         for line, is_short in enumerate(short.to_pylist(), line + 1):  # noqa: B020 (numbers go on from batch to batch)
@@ -488,7 +506,11 @@ def _unpacked(batch: RecordBatch) -> list[dict[str, Any]]:
     """Returns the rows as Python objects. Dictionaries are decoded first, because converting them is far slower."""
     import pyarrow as pa
 
-    plain = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+    plain = []
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        plain.append(column)
     rows: list[dict[str, Any]] = pa.RecordBatch.from_arrays(plain, names=batch.schema.names).to_pylist()
     return rows
 
@@ -502,7 +524,8 @@ def _lengths(batch: RecordBatch) -> Int64Array:
     total = pa.repeat(pa.scalar(nested // max(batch.num_rows, 1), pa.int64()), batch.num_rows)
     for column in batch.columns:
         lengths = _texts_lengths(column)
-        total = total if lengths is None else pc.add(total, pc.fill_null(lengths, 0))
+        if lengths is not None:
+            total = pc.add(total, pc.fill_null(lengths, 0))
     return total
 
 
@@ -513,9 +536,12 @@ def _texts_lengths(column: Array) -> Array | None:
 
     if pa.types.is_dictionary(column.type):
         lengths = _texts_lengths(column.dictionary)
-        return None if lengths is None else lengths.take(column.indices)
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    return pc.binary_length(column).cast(pa.int64()) if is_text else None
+        if lengths is None:
+            return None
+        return lengths.take(column.indices)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return pc.binary_length(column).cast(pa.int64())
+    return None
 
 
 def _chat(line: int, row: dict[str, Any], limits: Limits) -> Example | Fault:
@@ -531,14 +557,19 @@ def _chat(line: int, row: dict[str, Any], limits: Limits) -> Example | Fault:
         else:
             chat[name] = _without_nulls(value)
     parsed = jsonl.chat_example(line, chat, limits)
-    return parsed if isinstance(parsed, Fault) else parsed[1]
+    if isinstance(parsed, Fault):
+        return parsed
+    _, example = parsed
+    return example
 
 
 def _without_nulls(value: Any) -> Any:
     """Removes null values from objects, because Parquet gives every object all keys."""
     if isinstance(value, dict):
         return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    return value
 
 
 def _parquet_records(opened: ParquetFile, findings: Findings, limits: Limits) -> Iterator[Record]:

@@ -66,12 +66,14 @@ def token_report(
     """Counts tokens. `labels` are the distinct labels, none for free text; `held` are the rows that are not trained
     on. `answer_format` is the plain instruction for answers in JSON, "" for others."""
     facts = rows.facts
-    prompt_mean, answers = spread(facts.prompt).mean, spread(facts.answer)
+    prompt_mean = spread(facts.prompt).mean
+    answers = spread(facts.answer)
+    not_trained = sum([facts.total[row] for row in held])
     return TokenReport(
         encoding=encoding.name,
         assumed=encoding.assumed,
         rows=spread(facts.total),
-        train=sum(facts.total) - sum([facts.total[row] for row in held]),
+        train=sum(facts.total) - not_trained,
         prompt_mean=prompt_mean,
         prompted_mean=prompt_mean + _mean_added(rows, labels, answer_format, encoding),
         answer_mean=answers.mean,
@@ -87,7 +89,9 @@ def _mean_added(rows: StoredRows, labels: Sequence[str], answer_format: str, enc
     counts = rows.facts.instructions
     examples = []
     for texts in counts:
-        instructions = [text.decode() for text in texts] or ([rows.system] if rows.system else [])
+        instructions = [text.decode() for text in texts]
+        if not instructions and rows.system:
+            instructions = [rows.system]
         messages = [Message("system", text) for text in instructions]
         examples.append(Example(1, (*messages, Message("user", ""), Message("assistant", ""))))
     short = count_prompts([example.prompt for example in examples], encoding)
