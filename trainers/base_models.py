@@ -32,7 +32,8 @@ WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 UNANSWERABLE = ("minimax", "rwkv")
 HUB_TIMEOUT_S = 10
 MOST_CONFIG_BYTES = 2**20
-COUNTER_MODULE, COUNTER_TIMEOUT_S = "trainers.local.architecture", 120
+COUNTER_MODULE = "trainers.local.architecture"
+COUNTER_TIMEOUT_S = 120
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,15 @@ def why_untrainable(source: str) -> str | None:
     """Returns why our trainer can't train this base, judging by its folder or its cached files from the hub. Returns
     None if nothing rules it out, or if none of its files are on this machine."""
     preset = find_preset(source)
-    source = preset.hub_id if preset else source
+    if preset:
+        source = preset.hub_id
     folder = Path(source).expanduser()
     if not (folder / "config.json").is_file():
         from huggingface_hub import try_to_load_from_cache
 
-        cached = try_to_load_from_cache(source, "config.json") if HUB_ID.fullmatch(source) else None
+        if not HUB_ID.fullmatch(source):
+            return None
+        cached = try_to_load_from_cache(source, "config.json")
         if not isinstance(cached, str):
             return None
         folder = Path(cached).parent
@@ -186,7 +190,9 @@ def _base(
     architecture = (preset and preset.shape) or read_config(raw, name)
     if isinstance(architecture, UnknownSize) and architecture.is_unknown:
         architecture = _count(json.dumps(raw, sort_keys=True), name) or architecture
-    return architecture if isinstance(architecture, UnknownSize) else Base(name, architecture, preset)
+    if isinstance(architecture, UnknownSize):
+        return architecture
+    return Base(name, architecture, preset)
 
 
 @cache

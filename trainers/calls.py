@@ -106,7 +106,9 @@ def _kind_of(error: openai.OpenAIError) -> ErrorKind | None:
         return None
     if status == 429:
         return "rate_limit"
-    return "server" if status >= 500 or status in _UNCLEAR else "refused"
+    if status >= 500 or status in _UNCLEAR:
+        return "server"
+    return "refused"
 
 
 def _is_transient(error: openai.OpenAIError) -> bool:
@@ -163,7 +165,9 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
             seconds = parsedate_to_datetime(text).timestamp() - time.time()
         except ValueError:
             return None
-    return min(seconds, MOST_WAIT_S) if seconds > 0 else None
+    if not seconds > 0:  # NaN too
+        return None
+    return min(seconds, MOST_WAIT_S)
 
 
 def check_key(provider: Provider, key: str) -> str:
@@ -206,7 +210,8 @@ class ApiClient:
     def _client(self) -> openai.OpenAI:
         import openai
 
-        seconds, url = self.provider.timeout_s, self._url
+        seconds = self.provider.timeout_s
+        url = self._url
         return openai.OpenAI(
             api_key=self._key,
             base_url=url,

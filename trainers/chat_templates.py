@@ -18,7 +18,8 @@ from typing import Any
 OPTIONS: dict[str, Any] = {"enable_thinking": False, "thinking": False, "date_string": "26 Jul 2024"}
 FINAL = "<|channel|>final<|message|>"
 EOS = "<eos>"
-FIRST, SECOND = "Anna sings.", "Otto swims."
+FIRST = "Anna sings."
+SECOND = "Otto swims."
 CHAT = (
     {"role": "user", "content": "Who sings?"},
     {"role": "assistant", "content": FIRST},
@@ -74,17 +75,22 @@ def template_variables(template: str) -> dict[str, Any]:
     """
     if "reasoning_effort" not in template:
         return OPTIONS
-    return OPTIONS | {"reasoning_effort": "none" if NO_EFFORT.search(template) else "low"}
+    effort = "none" if NO_EFFORT.search(template) else "low"
+    return OPTIONS | {"reasoning_effort": effort}
 
 
 def with_fixed_date(template: str) -> str:
-    return STRFTIME_NOW + template if "strftime_now" in template else template
+    if "strftime_now" not in template:
+        return template
+    return STRFTIME_NOW + template
 
 
 def answer_prefix(template: str, tools: object) -> str:
     """Returns the text to put after a question so that gpt-oss, which has no switch, answers at once without thoughts.
     Empty if tools are offered, because the model must then choose its channel itself."""
-    return FINAL if FINAL in template and not tools else ""
+    if tools or FINAL not in template:
+        return ""
+    return FINAL
 
 
 def thinking_switches(template: str) -> dict[str, Any]:
@@ -116,7 +122,8 @@ def rewrites_answers(template: str) -> bool:
     That is so if the template changes an earlier answer once the chat goes on, starts it differently than the prompt
     for it ends, or does not end it. The trainer decides the same with its tokenizer.
     """
-    question, after = render(template, CHAT[:1], asks=True), render(template, CHAT[:2])
+    question = render(template, CHAT[:1], asks=True)
+    after = render(template, CHAT[:2])
     text = render(template, CHAT)
     if question is None or after is None or text is None or FIRST not in after:
         return False
@@ -155,7 +162,10 @@ def describe_tools(template: str, tools: Sequence[Mapping[str, Any]]) -> str:
     if "tools" in template:
         return ""
     listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
-    return TOOLS_IN_WORDS.format(listed) + ("" if "tool" in template else CALLS_IN_WORDS)
+    described = TOOLS_IN_WORDS.format(listed)
+    if "tool" in template:  # it writes calls, though it doesn't list tools
+        return described
+    return described + CALLS_IN_WORDS
 
 
 def render(
@@ -188,7 +198,9 @@ def _render(
     try:
         loaded = environment.from_string(_without_generation_tags(template))
         text = str(loaded.render(**names, add_generation_prompt=asks, **template_variables(template)))
-        return text + (answer_prefix(template, tools) if asks else "")
+        if asks:
+            text += answer_prefix(template, tools)
+        return text
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
         return None
 

@@ -337,10 +337,11 @@ def _read_siglip(raw: Mapping[str, Any], text: Architecture) -> Vision:
     """Counts Gemma 3's vision part: SigLIP without its head, a projection and a norm (transformers,
     `Gemma3MultiModalProjector`)."""
     vision = raw["vision_config"]
-    width, layers, inner = (
-        _read_whole_number(vision, key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
-    )
-    patch, image = _read_whole_number(vision, "patch_size"), _read_whole_number(vision, "image_size")
+    width = _read_whole_number(vision, "hidden_size")
+    layers = _read_whole_number(vision, "num_hidden_layers")
+    inner = _read_whole_number(vision, "intermediate_size")
+    patch = _read_whole_number(vision, "patch_size")
+    image = _read_whole_number(vision, "image_size")
     linear = layers * (4 * width * width + 2 * width * inner)
     biases = layers * (4 * width + inner + width)
     norms = layers * 4 * width + 2 * width
@@ -352,14 +353,13 @@ def _read_siglip(raw: Mapping[str, Any], text: Architecture) -> Vision:
 def _read_llama4_vision(raw: Mapping[str, Any], text: Architecture) -> Vision:
     """Counts Llama 4's vision part (transformers, `Llama4VisionModel` and `Llama4MultiModalProjector`)."""
     vision = raw["vision_config"]
-    width, layers, inner = (
-        _read_whole_number(vision, key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
-    )
-    patch, image = _read_whole_number(vision, "patch_size"), _read_whole_number(vision, "image_size")
-    projected, output = (
-        _read_whole_number(vision, "projector_input_dim"),
-        _read_whole_number(vision, "projector_output_dim"),
-    )
+    width = _read_whole_number(vision, "hidden_size")
+    layers = _read_whole_number(vision, "num_hidden_layers")
+    inner = _read_whole_number(vision, "intermediate_size")
+    patch = _read_whole_number(vision, "patch_size")
+    image = _read_whole_number(vision, "image_size")
+    projected = _read_whole_number(vision, "projector_input_dim")
+    output = _read_whole_number(vision, "projector_output_dim")
     adapter = inner * projected + projected * output
     linear = layers * (4 * width * width + 2 * width * inner) + adapter + 3 * patch * patch * width
     biases = layers * (4 * width + inner + width)
