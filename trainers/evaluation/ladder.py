@@ -296,7 +296,8 @@ def _detectable_gap(best: Rung, others: Sequence[Rung]) -> float | None:
     variance = squares / max(n - 1, 1)
     if not variance:
         return None
-    return _DETECTABLE_Z * (variance / n) ** 0.5
+    standard_error: float = (variance / n) ** 0.5
+    return _DETECTABLE_Z * standard_error
 
 
 def _never_answered(
