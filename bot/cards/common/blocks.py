@@ -179,8 +179,11 @@ class Message:
     def titled(cls, headline: str, *parts: CardBlock | None, notice: str = "") -> Message:
         """A card with a plain-text headline; parts that are None are left out. `notice` is mrkdwn that a notification
         shows after the headline."""
-        stop = "" if headline.endswith("?") else "."
-        text = f"{escape(headline)}{stop} {notice}" if notice else escape(headline)
+        text = escape(headline)
+        if notice and not headline.endswith("?"):
+            text += "."
+        if notice:
+            text += f" {notice}"
         return cls(text, (Headline(headline), *(part for part in parts if part)))
 
     @property
@@ -192,7 +195,9 @@ class Message:
     def newest(self) -> tuple[Block, ...]:
         """The same in Slack's newest block types; empty if that makes no difference. The sender chooses."""
         newest = tuple(slack_blocks(self.parts, is_newest=True))
-        return newest if newest != self.blocks else ()
+        if newest == self.blocks:
+            return ()
+        return newest
 
     def body(self) -> Block:
         """The arguments of chat.postMessage and chat.update, without channel and ts."""
@@ -249,7 +254,9 @@ def quote(text: str, limit: int) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    if len(text) <= limit:
+        return text
+    return text[: limit - 1] + "…"
 
 
 def cut_mrkdwn(text: str, limit: int) -> str:
@@ -325,7 +332,9 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
             return [{"type": "header", "text": plain(part.text, 150)}]
         case Text():
             section = _section(part.mrkdwn)
-            return [{**section, "accessory": part.button} if part.button else section]
+            if part.button:
+                section["accessory"] = part.button
+            return [section]
         case Lines():
             return [_section("\n".join(_lines_that_fit(part.lines, MRKDWN - 40, part.left_out)))]
         case Facts():
@@ -346,12 +355,12 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
             # Every client shows a code block in a monospaced font, and never reads markup inside it.
             lines = [_escape_entities(line) for line in aligned_lines(part.rows)]
             return [_section("\n".join(["```", *_lines_that_fit(lines, MRKDWN - 60), "```"]))]
-        case Chart():
-            return (
-                [_line_chart(part), *slack_blocks(part.below)] if is_newest else slack_blocks(part.otherwise)
-            )
-        case Steps():
-            return [_plan(part)] if is_newest else slack_blocks(part.otherwise)
+        case Chart() if is_newest:
+            return [_line_chart(part), *slack_blocks(part.below)]
+        case Steps() if is_newest:
+            return [_plan(part)]
+        case Chart() | Steps():
+            return slack_blocks(part.otherwise)
     assert_never(part)
 
 

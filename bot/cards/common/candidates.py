@@ -139,8 +139,12 @@ def scoring_text(ladder: Ladder | None) -> str:
         calls = pluralize(ladder.calls, "call")
         texts = pluralize(ladder.n - ladder.calls, "text")
         return f". {calls} compared exactly, {texts} by shared words (F1)"
-    floor = floor_text("json", ladder.floor) if ladder.scoring == "json" else ""
-    return f". {floor}" if floor else ""
+    if ladder.scoring != "json":
+        return ""
+    floor = floor_text("json", ladder.floor)
+    if not floor:
+        return ""
+    return f". {floor}"
 
 
 def mix_text(ladder: Ladder) -> str:
@@ -235,17 +239,23 @@ def limits_of(ladder: Ladder) -> list[str]:
 
 def short_name(arm: Candidate) -> str:
     """The candidate's kind, without its model, for a table or a plot."""
-    return pluralize(arm.shots, "example") if arm.shots else SHORT_NAMES[arm.rung]
+    if arm.shots:
+        return pluralize(arm.shots, "example")
+    return SHORT_NAMES[arm.rung]
 
 
 def long_name(arm: Candidate) -> str:
     """The candidate's kind, without its model, for a sentence."""
-    return f"the prompt with {pluralize(arm.shots, 'example')}" if arm.shots else LONG_NAMES[arm.rung]
+    if arm.shots:
+        return f"the prompt with {pluralize(arm.shots, 'example')}"
+    return LONG_NAMES[arm.rung]
 
 
 def arm_name(arm: Candidate, longest: int = 60) -> str:
     """'classical', 'prompt alone, local/smollm2-135m'."""
-    return f"{short_name(arm)}, {shorten(arm.model, longest)}" if arm.model else short_name(arm)
+    if not arm.model:
+        return short_name(arm)
+    return f"{short_name(arm)}, {shorten(arm.model, longest)}"
 
 
 def row_name(arm: Candidate) -> str:
@@ -273,7 +283,9 @@ def price_in_sentence(amount: Decimal | None) -> str:
     """The price of 1,000 requests, for a sentence."""
     if amount is None:
         return "at an unknown price"
-    return "free" if not amount else f"{usd(amount)} per 1,000 requests"
+    if not amount:
+        return "free"
+    return f"{usd(amount)} per 1,000 requests"
 
 
 def latency_text(rung: Rung) -> str:
@@ -295,18 +307,24 @@ def bar_text(bar: float, is_set: bool | None) -> str:
     """'your 85% bar', 'the usual bar of 85%' if nobody has set one, 'the bar of 85%' if that is not known."""
     if is_set is None:
         return f"the bar of {bar_share(bar)}"
-    return f"your {bar_share(bar)} bar" if is_set else f"the usual bar of {bar_share(bar)}"
+    if is_set:
+        return f"your {bar_share(bar)} bar"
+    return f"the usual bar of {bar_share(bar)}"
 
 
 def _seconds(count: float) -> str:
     if count < 0.1:
         return "<0.1"
-    return f"{count:.1f}" if count < 10 else f"{count:,.0f}"
+    if count < 10:
+        return f"{count:.1f}"
+    return f"{count:,.0f}"
 
 
 def candidate_name(arm: Candidate) -> str:
     """'the prompt with ten examples on openai/gpt-4o-mini'."""
-    return long_name(arm) if arm.model is None else f"{long_name(arm)} on {arm.model}"
+    if arm.model is None:
+        return long_name(arm)
+    return f"{long_name(arm)} on {arm.model}"
 
 
 def score_text(rung: Rung) -> str:
@@ -325,7 +343,10 @@ def looks_suffix(looks: Looks | None) -> str:
     """The end of a dataset's line in a list; '' if nobody has looked yet."""
     if looks is None or not looks.count:
         return ""
-    return f". Held-out rows {looks_text(looks)}{': upload fresh rows' if looks.are_spent else ''}"
+    suffix = f". Held-out rows {looks_text(looks)}"
+    if looks.are_spent:
+        suffix += ": upload fresh rows"
+    return suffix
 
 
 def looks_sentence(looks: Looks) -> str:
@@ -383,7 +404,9 @@ FRESH_ROWS = "After this many looks, the best score is probably too high: upload
 
 
 def seconds_text(count: float) -> str:
-    return f"{1000 * count:.0f} ms" if count < 1 else f"{count:.1f} s"
+    if count < 1:
+        return f"{1000 * count:.0f} ms"
+    return f"{count:.1f} s"
 
 
 def cost_text(price: Decimal | None) -> str:
@@ -393,7 +416,9 @@ def cost_text(price: Decimal | None) -> str:
     if not price:
         return "free"
     text = usd(price)
-    return f"about {text}" if text.startswith("$") else text
+    if not text.startswith("$"):
+        return text
+    return f"about {text}"
 
 
 def alternative_name(alternative: Alternative) -> str:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from bot.cards.common.blocks import (
     CardBlock,
-    Lines,
-    Text,
     code,
     cut,
     escape,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import (
     STANDINGS,
     arm_name,
@@ -32,7 +31,7 @@ from bot.cards.common.words import (
     shorten,
 )
 from bot.cards.datasets.documents import passages_text
-from bot.cards.evidence.evaluation_results import bullet_list, short_arm_name, unfit_text
+from bot.cards.evidence.evaluation_results import short_arm_name, unfit_text
 from bot.rules.alternatives import find_dominated
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.evaluation.claims import FIRST_LEVEL
@@ -63,14 +62,21 @@ def details(
         return ()
     pairs = {pair.worse: pair for pair in ladder.pairs}
     rungs = sorted(ladder.rungs, key=lambda rung: -rung.score)
-    lines = [
-        f"• {escape(_in_full(rung))}{_pair(None if rung is best else pairs.get(rung.arm))}" for rung in rungs
-    ]
-    blocks = [Lines(lines[at : at + LINES_A_BLOCK]) for at in range(0, len(lines), LINES_A_BLOCK)]
-    method = _method(ladder, how_read, _cost(spent_micros, lost_micros, estimated_micros))
+    lines = []
+    for rung in rungs:
+        line = f"• {escape(_in_full(rung))}"
+        if rung is not best:
+            line += _pair(pairs.get(rung.arm))
+        lines.append(line)
     texts = [escape(text) for text in (*_retrieval_notes(ladder), *notes)]
-    bullets = bullet_list([*_never_answered(ladder), *_left_out_of_plot(ladder), *texts])
-    return (*blocks, *bullets, Text(f"*How this was measured*: {method}"))
+
+    parts = Parts()
+    for start in range(0, len(lines), LINES_A_BLOCK):
+        parts.lines(lines[start : start + LINES_A_BLOCK])
+    parts.bullets([*_never_answered(ladder), *_left_out_of_plot(ladder), *texts])
+    cost = _cost(spent_micros, lost_micros, estimated_micros)
+    parts.text(f"*How this was measured*: {_method(ladder, how_read, cost)}")
+    return tuple(parts)
 
 
 def _in_full(rung: Rung) -> str:
@@ -80,8 +86,10 @@ def _in_full(rung: Rung) -> str:
     )
     if rung.scoring == "json" and rung.n:
         text += f"; {whole_rows_text(rung)}"
-    unfit = f"; {rung.unread + rung.empty:,} {unfit_text(rung)}" if rung.unread or rung.empty else ""
-    return f"{text}{_hit_rate(rung.retrieval)}{unfit}"
+    text += _hit_rate(rung.retrieval)
+    if rung.unread or rung.empty:
+        text += f"; {rung.unread + rung.empty:,} {unfit_text(rung)}"
+    return text
 
 
 def _hit_rate(about: Retrieval | None) -> str:
@@ -96,7 +104,7 @@ def _hit_rate(about: Retrieval | None) -> str:
 
 
 def _pair(pair: Pair | None) -> str:
-    """The difference from the best candidate; '' for the best itself."""
+    """The difference from the best candidate; '' if the two were not compared."""
     if pair is None:
         return ""
     apart = "clearly worse than the best" if pair.is_significant else "no clear difference from the best"
@@ -109,39 +117,51 @@ def _cost(spent: int | None, lost: int, most: int | None) -> str:
         return ""
     if not most and not spent:
         return "Measuring cost only the machine's time."
-    agreed = f", {at_most(most)} was agreed" if most else ""
-    return f"Measuring cost {booked(spent, lost) if spent else 'nothing'}{agreed}."
+    cost = booked(spent, lost) if spent else "nothing"
+    if most:
+        cost += f", {at_most(most)} was agreed"
+    return f"Measuring cost {cost}."
 
 
 def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
-    prices = "; ".join(dict.fromkeys(ladder.prices_said_by))
-    is_right_or_wrong = ladder.rungs[0].scoring in ("label", "judge")
-    test = "McNemar's exact test" if is_right_or_wrong else "a paired bootstrap"
-    sentences = (
-        cost,
-        escape(how_read) if how_read else "",
+    sentences = []
+    if cost:
+        sentences.append(cost)
+    if how_read:
+        sentences.append(escape(how_read))
+    sentences.append(
         "Each alternative has its own 95% interval. It “meets” the bar if one just below the bar would get so many "
         f"rows right in at most {share_text(FIRST_LEVEL)} of cases. The alternatives of one look share these, and "
         "later looks at the same rows get fewer. It “misses” the bar if its one-sided 95% bound is below it. "
         "Otherwise the table says “can't tell” or “unsure”, and only more held-out rows can settle it. Prices are per "
         "1,000 requests. Half of the answers took at most p50, 95% at most p95, with several requests at a time "
-        "(`callers` in finetune.toml).",
-        f"Each alternative is compared with the best by {test} on the same rows, corrected for "
-        f"{pluralize(len(ladder.pairs), 'comparison')} (Holm)."
-        if ladder.pairs
-        else "",
-        f"Prices: {escape(cut(prices, 400))}." if prices else "",
-        FIELDS_METHOD if ladder.scoring == "json" and ladder.rung("classical") else "",
-        _encoder_method(ladder) if ladder.rung("encoder") else "",
-        f"Licences of the weights: {escape(cut('; '.join(ladder.weights), 400))}." if ladder.weights else "",
+        "(`callers` in finetune.toml)."
     )
-    return " ".join(filter(None, sentences))
+    if ladder.pairs:
+        is_right_or_wrong = ladder.rungs[0].scoring in ("label", "judge")
+        test = "McNemar's exact test" if is_right_or_wrong else "a paired bootstrap"
+        sentences.append(
+            f"Each alternative is compared with the best by {test} on the same rows, corrected for "
+            f"{pluralize(len(ladder.pairs), 'comparison')} (Holm)."
+        )
+    prices = "; ".join(dict.fromkeys(ladder.prices_said_by))
+    if prices:
+        sentences.append(f"Prices: {escape(cut(prices, 400))}.")
+    if ladder.scoring == "json" and ladder.rung("classical"):
+        sentences.append(FIELDS_METHOD)
+    if ladder.rung("encoder"):
+        sentences.append(_encoder_method(ladder))
+    if ladder.weights:
+        sentences.append(f"Licences of the weights: {escape(cut('; '.join(ladder.weights), 400))}.")
+    return " ".join(sentences)
 
 
 def _encoder_method(ladder: Ladder) -> str:
-    name = f" {escape(shorten(ladder.encoder.name))}" if ladder.encoder else ""
+    encoder = "encoder"
+    if ladder.encoder:
+        encoder = f"encoder {escape(shorten(ladder.encoder.name))}"
     text = (
-        f"The encoder{name} reads the first 128 tokens of a text. A linear classifier on its vectors (and on the "
+        f"The {encoder} reads the first 128 tokens of a text. A linear classifier on its vectors (and on the "
         "words, if cross-validation favours that) is trained on the training rows."
     )
     if ladder.encoder and ladder.encoder.name == DEFAULT_ENCODER and not ladder.encoder.rows:
@@ -156,11 +176,12 @@ def _retrieval_notes(ladder: Ladder) -> list[str]:
     """What retrieval searched, and how much of it each question got; once for all models."""
     texts = []
     for about in dict.fromkeys(rung.retrieval for rung in ladder.rungs if rung.retrieval):
-        rows = pluralize(about.texts, "training row")
-        documents = f"{passages_text(about.texts)} from {pluralize(about.documents, 'document')}"
+        searched = f"{passages_text(about.texts)} from {pluralize(about.documents, 'document')}"
+        if about.kind == "examples":
+            searched = pluralize(about.texts, "training row")
         text = (
-            f"Retrieval added {about.k} of {rows if about.kind == 'examples' else documents} to each question: the "
-            "most similar by words (BM25) and by meaning (an encoder). The number was chosen on training rows."
+            f"Retrieval added {about.k} of {searched} to each question: the most similar by words (BM25) and by "
+            "meaning (an encoder). The number was chosen on training rows."
         )
         if about.read < about.texts:
             text += f" Only {about.read:,} of them could be compared by meaning in time."
