@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
-from bot.rules.bills import Flow, MachineTime, least_lasting_volume, month_weights, months_to
+from bot.rules.bills import Capacity, Flow, MachineTime, least_lasting_volume, month_weights, months_to
 from bot.rules.roi import (
     Inputs,
     Quality,
@@ -47,7 +47,9 @@ class Swing:
 
 
 MAX_SWINGS = 8
-LOW, HIGH = Decimal("0.05"), Decimal("0.95")
+# The points at which each input of the tornado is tried.
+LOW = Decimal("0.05")
+HIGH = Decimal("0.95")
 # Work takes people 0.75 to 2 times as long as planned (our assumption, not a measurement).
 LABOUR = Range(Decimal("0.75"), Decimal(1), Decimal(2))
 # If nobody said how many hours people will spend: anything from none to a week.
@@ -72,36 +74,44 @@ def rank_swings(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> tuple[S
 
 def quantile(between: Range, p: Decimal) -> Decimal:
     """Returns the value below which a share `p` of the triangular distribution lies."""
-    width, rise = between.high - between.low, between.expected - between.low
+    width = between.high - between.low
+    rise = between.expected - between.low
+    fall = between.high - between.expected
     if not width:
         return between.expected
     if p * width <= rise:
         return between.low + (p * width * rise).sqrt()
-    return between.high - ((1 - p) * width * (between.high - between.expected)).sqrt()
+    return between.high - ((1 - p) * width * fall).sqrt()
 
 
 def _volume_swing(inputs: Inputs) -> Swing:
     """Uses the points of a lognormal distribution whose median is the given volume."""
     up = 1 + inputs.volume_spread
-    low, high = (
-        replace(inputs, monthly_input_tokens=round(inputs.monthly_input_tokens * factor))
-        for factor in (1 / up, up)
+    low = replace(inputs, monthly_input_tokens=round(inputs.monthly_input_tokens / up))
+    high = replace(inputs, monthly_input_tokens=round(inputs.monthly_input_tokens * up))
+    return _make_swing(
+        "volume",
+        f"{format_requests(low.requests)} requests a month",
+        f"{format_requests(high.requests)} requests a month",
+        low,
+        high,
     )
-    least, most = (f"{format_requests(inputs.requests)} requests a month" for inputs in (low, high))
-    return _make_swing("volume", least, most, low, high)
 
 
 def _people_swing(inputs: Inputs) -> Swing:
     hours = inputs.people_hours
     if hours is None:
-        low_hours, high_hours, unsaid = Decimal(0), UNKNOWN_HOURS, " (not given)"
+        low_hours = Decimal(0)
+        high_hours = UNKNOWN_HOURS
+        low_text = f"{low_hours:.3g} hours (not given)"
     else:
-        low_hours, high_hours, unsaid = (*(hours * quantile(LABOUR, p) for p in (LOW, HIGH)), "")
-    an_hour = usd(inputs.people_usd_per_hour)
+        low_hours = hours * quantile(LABOUR, LOW)
+        high_hours = hours * quantile(LABOUR, HIGH)
+        low_text = f"{low_hours:.3g} hours"
     return _make_swing(
         "staff time",
-        f"{low_hours:.3g} hours{unsaid}",
-        f"{high_hours:.3g} hours at {an_hour}",
+        low_text,
+        f"{high_hours:.3g} hours at {usd(inputs.people_usd_per_hour)}",
         replace(inputs, people_hours=low_hours),
         replace(inputs, people_hours=high_hours),
     )
@@ -121,16 +131,23 @@ def _price_fall_swing(inputs: Inputs) -> Swing:
 def _runs_swing(inputs: Inputs) -> Swing:
     """From the planned number of runs to that plus the 95% point of repeated ones."""
     planned = inputs.training.runs
-    more = extra_runs(planned, min(inputs.run_fails, Decimal("0.99")), HIGH)
-    again = replace(inputs, training=replace(inputs.training, runs=planned + more))
-    few, many = (f"{count} run{'' if count == 1 else 's'}" for count in (planned, planned + more))
-    return _make_swing("training runs", few, many, inputs, again)
+    fails = min(inputs.run_fails, Decimal("0.99"))  # at 1 no number of runs would ever be enough
+    most = planned + extra_runs(planned, fails, HIGH)
+    again = replace(inputs, training=replace(inputs.training, runs=most))
+    return _make_swing("training runs", _runs_text(planned), _runs_text(most), inputs, again)
+
+
+def _runs_text(count: int) -> str:
+    if count == 1:
+        return "1 run"
+    return f"{count} runs"
 
 
 def extra_runs(planned: int, fails: Decimal, p: Decimal) -> int:
     """Returns the number of failures before `planned` runs have succeeded that a share `p` of all cases doesn't exceed
     (a quantile of the negative binomial distribution)."""
-    more, chance = 0, (1 - fails) ** planned
+    more = 0
+    chance = (1 - fails) ** planned  # of exactly `more` failures
     so_far = chance
     while so_far < p:
         more += 1
@@ -156,12 +173,20 @@ def _training_time_swing(inputs: Inputs) -> Swing | None:
 def _quality_swing(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> Swing | None:
     if inputs.quality is None or gaps is None:
         return None
-    rows, ends = inputs.quality.rows, []
-    for gap in gaps:
-        gained, lost = max(gap, Decimal(0)) * rows, max(-gap, Decimal(0)) * rows
-        ends.append(replace(inputs, quality=replace(inputs.quality, gained=gained, lost=lost)))
-    worst, best = (f"{gap * 100:+.1f} points" for gap in gaps)
-    return _make_swing("quality", worst, best, ends[0], ends[1])
+    low, high = gaps
+    return _make_swing(
+        "quality",
+        f"{low * 100:+.1f} points",
+        f"{high * 100:+.1f} points",
+        replace(inputs, quality=_quality_with_gap(inputs.quality, low)),
+        replace(inputs, quality=_quality_with_gap(inputs.quality, high)),
+    )
+
+
+def _quality_with_gap(quality: Quality, gap: Decimal) -> Quality:
+    gained = max(gap, Decimal(0)) * quality.rows
+    lost = max(-gap, Decimal(0)) * quality.rows
+    return replace(quality, gained=gained, lost=lost)
 
 
 def _speed_swing(inputs: Inputs) -> Swing | None:
@@ -170,13 +195,19 @@ def _speed_swing(inputs: Inputs) -> Swing | None:
     if capacity is None or capacity.spread <= 1:
         return None
 
-    def at(factor: Decimal) -> Inputs:
-        other = replace(capacity, reads=capacity.reads * factor, writes=capacity.writes * factor)
-        return replace(inputs, tuned=replace(inputs.tuned, capacity=other))
+    slow = _times(capacity, 1 / capacity.spread)
+    fast = _times(capacity, capacity.spread)
+    return _make_swing(
+        "serving speed",
+        f"{slow.reads:,.0f} tokens read a second",
+        f"{fast.reads:,.0f} tokens read a second",
+        replace(inputs, tuned=replace(inputs.tuned, capacity=slow)),
+        replace(inputs, tuned=replace(inputs.tuned, capacity=fast)),
+    )
 
-    low, high = 1 / capacity.spread, capacity.spread
-    slow, fast = (f"{capacity.reads * factor:,.0f} tokens read a second" for factor in (low, high))
-    return _make_swing("serving speed", slow, fast, at(low), at(high))
+
+def _times(capacity: Capacity, factor: Decimal) -> Capacity:
+    return replace(capacity, reads=capacity.reads * factor, writes=capacity.writes * factor)
 
 
 def _make_swing(name: str, low_value: str, high_value: str, low: Inputs, high: Inputs) -> Swing:
@@ -184,7 +215,8 @@ def _make_swing(name: str, low_value: str, high_value: str, low: Inputs, high: I
 
 
 # Go if the chance of paying back in time is at least 0.8, no-go if it is 0.2 or less.
-LIKELY, UNLIKELY = 0.8, 0.2
+LIKELY = 0.8
+UNLIKELY = 0.2
 
 
 @dataclass(frozen=True)
@@ -240,10 +272,10 @@ class Outlook:
     @property
     def net_points(self) -> tuple[Decimal, Decimal, Decimal] | None:
         """The 5%, 50% and 95% points of the net value; None if the model has ended, so that there is no horizon."""
-        low, middle, high = self.npv.p5, self.npv.p50, self.npv.p95
-        if not self.horizon_months or low is None or middle is None or high is None:
+        npv = self.npv
+        if not self.horizon_months or npv.p5 is None or npv.p50 is None or npv.p95 is None:
             return None
-        return low, middle, high
+        return npv.p5, npv.p50, npv.p95
 
 
 if TYPE_CHECKING:
@@ -252,7 +284,8 @@ if TYPE_CHECKING:
 
     Draws: TypeAlias = npt.NDArray[np.float64]
 
-SEED, DRAWS = 20261124, 10_000
+SEED = 20261124
+DRAWS = 10_000
 # A longer payback counts as never.
 LOOKS_AHEAD_MONTHS = 60
 A_MILLION = 1_000_000  # tokens per month
@@ -278,44 +311,71 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
     """Returns the outlook for the inputs; the same seed gives the same result."""
     import numpy as np
 
-    drawn, target = _draw_inputs(inputs, seed, draws), target_months(inputs)
+    drawn = _draw_inputs(inputs, seed, draws)
+    target = target_months(inputs)
+    spent = _spent_usd(inputs, drawn)
 
-    # A repeated run is paid for and evaluated again.
-    planned = float(inputs.labels * inputs.usd_per_label + evaluations_usd(inputs)) + drawn.training
-    again = drawn.training / inputs.training.runs + float(inputs.evaluation_usd)
-    spent = planned + again * drawn.runs + float(people_usd(inputs)) * drawn.labour
-
-    savings = _monthly_savings(inputs, drawn, Decimal(max(LOOKS_AHEAD_MONTHS, inputs.horizon_months)))
+    # Payback is looked for beyond the horizon: "after 40 months" says more than "not within 24".
+    looks_ahead = Decimal(max(LOOKS_AHEAD_MONTHS, inputs.horizon_months))
+    savings = _monthly_savings(inputs, drawn, looks_ahead)
     payback = _payback_months(spent, savings, inputs.months_known)
-    counted = _monthly_savings(inputs, drawn, inputs.horizon)
-    discount = (1 + float(inputs.discount)) ** (np.arange(1, counted.shape[1] + 1) / 12)
+    p_payback = 0.0
+    if target:
+        p_payback = float(np.mean(payback <= float(target)))
 
+    counted = _monthly_savings(inputs, drawn, inputs.horizon)
+    years = np.arange(1, counted.shape[1] + 1) / 12
+    discount = (1 + float(inputs.discount)) ** years
     net = (counted / discount).sum(axis=1) - spent
 
-    first = saving_phases(inputs)[0].flow  # one month at today's prices
-    by_volume = float(first.falling + first.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
+    tornado: tuple[Swing, ...] = ()
+    if inputs.horizon:
+        tornado = rank_swings(inputs, _gap_range(inputs, drawn))
 
-    gaps = None
-    if inputs.quality is not None:
-        low, high = np.quantile(drawn.gap, (0.05, 0.95))
-        gaps = _decimal(low, 6), _decimal(high, 6)
     return Outlook(
         draws=draws,
         seed=seed,
         target_months=target,
         horizon_months=inputs.horizon,
-        p_payback=float(np.mean(payback <= float(target))) if target else 0.0,
+        p_payback=p_payback,
         p_gain=float(np.mean(net >= 0)),
         payback_months=_quantiles(payback, digits=4),
-        saving_month=_quantiles(drawn.volume * by_volume + float(first.fixed) + _machines_usd(first, drawn)),
+        saving_month=_quantiles(_first_saving(inputs, drawn)),
         npv=_quantiles(net),
-        tornado=rank_swings(inputs, gaps) if inputs.horizon else (),
+        tornado=tornado,
         months=_cumulative_band(spent, counted, inputs.horizon),
         expected=round(net_value(inputs), 2),
         is_time_said=inputs.people_hours is not None,
         bearable_hours=_bearable_hours(inputs, drawn, spent, savings, target),
         likely_from=_likely_volume(inputs, drawn, spent, target),
     )
+
+
+def _spent_usd(inputs: Inputs, drawn: InputDraws) -> Draws:
+    """Returns what each draw spends before the tuned model is in use. A repeated run is paid for and evaluated
+    again."""
+    labels_usd = inputs.labels * inputs.usd_per_label
+    planned = float(labels_usd + evaluations_usd(inputs)) + drawn.training
+    one_run_again = drawn.training / inputs.training.runs + float(inputs.evaluation_usd)
+    people = float(people_usd(inputs)) * drawn.labour
+    return planned + one_run_again * drawn.runs + people
+
+
+def _first_saving(inputs: Inputs, drawn: InputDraws) -> Draws:
+    """Returns the savings of one month at today's prices."""
+    first = saving_phases(inputs)[0].flow
+    by_volume = float(first.falling + first.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
+    return drawn.volume * by_volume + float(first.fixed) + _machines_usd(first, drawn)
+
+
+def _gap_range(inputs: Inputs, drawn: InputDraws) -> tuple[Decimal, Decimal] | None:
+    """Returns the 5% and 95% points of the difference in quality, None if it is not counted."""
+    import numpy as np
+
+    if inputs.quality is None:
+        return None
+    low, high = np.quantile(drawn.gap, (0.05, 0.95))
+    return _decimal(low, 6), _decimal(high, 6)
 
 
 def _draw_inputs(inputs: Inputs, seed: int, draws: int) -> InputDraws:
@@ -326,11 +386,12 @@ def _draw_inputs(inputs: Inputs, seed: int, draws: int) -> InputDraws:
     )
     spread = math.log(1 + float(inputs.volume_spread)) / Z95
     fails = min(float(inputs.run_fails), 0.99)
+    tries = runs.geometric(1 - fails, (inputs.training.runs, draws))  # until each planned run has succeeded
     return InputDraws(
         volume=volume.lognormal(0.0, spread, draws),
         labour=_triangular(labour, LABOUR, draws),
         fall=_triangular(fall, inputs.price_fall, draws),
-        runs=(runs.geometric(1 - fails, (inputs.training.runs, draws)) - 1.0).sum(axis=0),
+        runs=(tries - 1.0).sum(axis=0),
         training=_triangular(training, inputs.training.usd, draws),
         gap=_draw_gap(inputs.quality, share, better, draws),
         speed=speed.normal(0.0, 1 / Z95, draws),
@@ -340,8 +401,12 @@ def _draw_inputs(inputs: Inputs, seed: int, draws: int) -> InputDraws:
 def _triangular(rng: np.random.Generator, between: Range, draws: int) -> Draws:
     import numpy as np
 
-    low, expected, high = (float(end) for end in (between.low, between.expected, between.high))
-    return rng.triangular(low, expected, high, draws) if low < high else np.full(draws, expected)
+    low = float(between.low)
+    expected = float(between.expected)
+    high = float(between.high)
+    if low >= high:  # numpy draws from no triangle without a width
+        return np.full(draws, expected)
+    return rng.triangular(low, expected, high, draws)
 
 
 def _draw_gap(
@@ -354,9 +419,12 @@ def _draw_gap(
 
     if quality is None:
         return np.zeros(draws)
-    gained, lost = float(quality.gained), float(quality.lost)
-    split = share.beta(gained + lost + 0.5, max(quality.rows - gained - lost, 0.0) + 0.5, draws)
-    return split * (2 * better.beta(gained + 0.5, lost + 0.5, draws) - 1)
+    gained = float(quality.gained)
+    lost = float(quality.lost)
+    same = max(quality.rows - gained - lost, 0.0)
+    share_that_differs = share.beta(gained + lost + 0.5, same + 0.5, draws)
+    share_that_gained = better.beta(gained + 0.5, lost + 0.5, draws)
+    return share_that_differs * (2 * share_that_gained - 1)
 
 
 def _monthly_savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
@@ -391,16 +459,20 @@ def _savings_by_volume(
     import numpy as np
 
     spans = months_to(horizon)
-    stored = np.exp(np.log(np.maximum(1 - drawn.fall, 1e-12))[:, None] * (np.arange(1, len(spans) + 1) / 12))
-    saved = np.zeros_like(stored)
+    years = np.arange(1, len(spans) + 1) / 12
+    yearly = np.maximum(1 - drawn.fall, 1e-12)  # the logarithm of 0 would be infinite
+    price = np.exp(np.log(yearly)[:, None] * years)  # as a share of today's, by draw and month
+    error_usd = float(wrong_answers_usd(inputs))
+    saved = np.zeros_like(price)
     phases = []
-    for place, phase in enumerate(saving_phases(inputs)):
+    for number, phase in enumerate(saving_phases(inputs)):
         share = np.array([float(phase.within(begin, end)) for begin, end in spans])
+        rest = np.full_like(drawn.volume, float(phase.flow.steady))
         # As in roi.py: nobody measured the successor, so the difference in errors counts only if it costs money.
-        counts_errors = inputs.quality is not None and (place == 0 or inputs.quality.gap < 0)
-        errors = drawn.gap * float(wrong_answers_usd(inputs)) if counts_errors else 0.0
-        rest = np.broadcast_to(float(phase.flow.steady) + errors, drawn.volume.shape)
-        saved += share * (drawn.volume[:, None] * (float(phase.flow.falling) * stored + rest[:, None]))
+        if inputs.quality is not None and (number == 0 or inputs.quality.gap < 0):
+            rest += drawn.gap * error_usd
+        by_request = float(phase.flow.falling) * price + rest[:, None]
+        saved += share * (drawn.volume[:, None] * by_request)
         phases.append(_FixedSavings(phase.flow, share))
     return saved, tuple(phases)
 
@@ -419,14 +491,16 @@ def _machine_usd(machines: MachineTime | None, drawn: InputDraws) -> Draws:
     if machines is None or not machines.usd_per_hour or not machines.hours:
         return np.zeros_like(drawn.volume)
     hours = float(machines.hours)
+    seconds = hours * 3600
     work_s = np.zeros_like(drawn.volume)
     if machines.work_s is not None:
         work_s = float(machines.work_s) * drawn.volume / float(machines.spread) ** drawn.speed
-    count = np.maximum(1.0, np.ceil(work_s / (hours * 3600 * float(machines.busy))))
+    count = np.maximum(1.0, np.ceil(work_s / (seconds * float(machines.busy))))
     hours_up = np.full_like(drawn.volume, hours)
     if machines.idle_window_s is not None:
+        # The machine stops after a quiet window, so requests at random times keep it up for this share of the hours.
         waited_s = float(machines.requests) * drawn.volume * machines.idle_window_s
-        hours_up = hours * -np.expm1(-(waited_s + work_s) / (hours * 3600))
+        hours_up = hours * -np.expm1(-(waited_s + work_s) / seconds)
     cost: Draws = float(machines.usd_per_hour) * hours_up * count
     return cost
 
@@ -438,13 +512,16 @@ def _payback_months(spent: Draws, savings: Draws, months_known: Decimal | None) 
 
     so_far = np.cumsum(savings, axis=1)
     is_back = so_far >= spent[:, None]
-    month, row = is_back.argmax(axis=1), np.arange(len(spent))
+    month = is_back.argmax(axis=1)
+    row = np.arange(len(spent))
     before = np.where(month > 0, so_far[row, month - 1], 0.0)
     rising = savings[row, month]
     pays = is_back.any(axis=1) & (rising > 0)
     share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=pays)
     payback = np.where(pays, month + np.clip(share, 0.0, 1.0), np.inf)
-    return payback if months_known is None else np.where(payback <= float(months_known), payback, np.inf)
+    if months_known is None:
+        return payback
+    return np.where(payback <= float(months_known), payback, np.inf)
 
 
 def _bearable_hours(
@@ -459,7 +536,9 @@ def _bearable_hours(
     left = _most_saved_by(savings, float(target)) - spent
     hours = left / (float(inputs.people_usd_per_hour) * drawn.labour)
     value = float(np.quantile(hours, 1 - LIKELY, method="inverted_cdf"))
-    return _decimal(value, 2) if value > 0 else None
+    if value <= 0:
+        return None
+    return _decimal(value, 2)
 
 
 def _most_saved_by(savings: Draws, months: float) -> Draws:
@@ -471,7 +550,8 @@ def _most_saved_by(savings: Draws, months: float) -> Draws:
     most: Draws = so_far[:, : full_months + 1].max(axis=1)
     if full_months >= savings.shape[1]:
         return most
-    return np.maximum(most, so_far[:, full_months] + (months - full_months) * savings[:, full_months])
+    part_of_month = (months - full_months) * savings[:, full_months]
+    return np.maximum(most, so_far[:, full_months] + part_of_month)
 
 
 def _likely_volume(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Decimal) -> int | None:
@@ -525,8 +605,18 @@ def _quantiles(values: Draws, digits: int = 2) -> Quantiles:
     make no sense."""
     import numpy as np
 
-    result = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")
-    return Quantiles(*(_decimal(item, digits) if math.isfinite(item) else None for item in result))
+    p5, p50, p95 = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")
+    return Quantiles(
+        _finite_decimal(p5, digits),
+        _finite_decimal(p50, digits),
+        _finite_decimal(p95, digits),
+    )
+
+
+def _finite_decimal(value: float, digits: int) -> Decimal | None:
+    if not math.isfinite(value):
+        return None
+    return _decimal(value, digits)
 
 
 def _decimal(value: float, digits: int) -> Decimal:

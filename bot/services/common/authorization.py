@@ -56,7 +56,9 @@ def refusal(
 def refusal_for(caller: Caller, action: Action, request: Request = NO_REQUEST) -> Refusal | None:
     """Like `refusal`, for somebody who was already looked up: a transaction must not wait for Slack."""
     denied = permissions.may(caller, action, request)
-    return Refusal(verdict_text(denied.because)) if denied else None
+    if denied is None:
+        return None
+    return Refusal(verdict_text(denied.because))
 
 
 def is_certain(caller: Caller) -> bool:
@@ -80,11 +82,15 @@ def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rul
     policy = context.settings.policy
     groups = sorted({group for rule in RULES for group in policy.named(rule).groups})
     caller = _look_up(context, context.recent, person, channel, groups)
-    denials = [(rule, permissions.may(caller, rule)) for rule in RULES]
-    verdicts = [(rule, verdict_text(denied.because) if denied else None) for rule, denied in denials]
+    verdicts: list[tuple[Rule, str | None]] = []
+    for rule in RULES:
+        denied = permissions.may(caller, rule)
+        verdicts.append((rule, verdict_text(denied.because) if denied else None))
     reasons = {reason for _, reason in verdicts}
-    reason = reasons.pop()
-    return verdicts if reasons or reason is None else Refusal(reason)
+    (first, *others) = reasons
+    if others or first is None:
+        return verdicts
+    return Refusal(first)
 
 
 def _look_up(
@@ -94,7 +100,9 @@ def _look_up(
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
         # Each with a copy of this thread's context, in which Slack is asked each question once.
         who = pool.submit(copy_context().run, directory.person, person)
-        where = pool.submit(copy_context().run, _describe_channel, directory, channel) if channel else None
+        where = None
+        if channel:
+            where = pool.submit(copy_context().run, _describe_channel, directory, channel)
         members = _look_up_members(pool, directory, groups)
         rules = Rules(context.settings.policy, members)
         return Caller(who.result(), rules, where.result() if where else None)
@@ -136,12 +144,16 @@ def _groups_to_look_up(policy: Policy, action: Action, person: str | None = None
     """Returns the groups to look up; none if `person` is allowed without them."""
     named = policy.named(action)
     is_clear = person is not None and (named.anyone or person in named.users)
-    return [] if is_clear and action not in DEPENDS_ON_OTHERS else sorted(named.groups)
+    if is_clear and action not in DEPENDS_ON_OTHERS:
+        return []
+    return sorted(named.groups)
 
 
 def _describe_channel(directory: Directory, channel: str) -> Channel:
     """Looks up whether the channel is shared. A direct conversation with the bot (D…) never is."""
-    return Channel(channel, False if channel.startswith("D") else directory.is_shared(channel))
+    if _is_direct(channel):
+        return Channel(channel, False)
+    return Channel(channel, directory.is_shared(channel))
 
 
 class VisibleDatasets(frozenset[str]):
@@ -173,7 +185,10 @@ def count_unknown(homes: Iterable[DatasetChannel]) -> int:
 def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | None) -> bool:
     """True if there is a dataset of this name and the person may know about it."""
     owner = context.store.datasets.owners().get(dataset)
-    return owner is not None and rules.may_use(dataset_homes(context, {owner}, person, here)[owner])
+    if owner is None:
+        return False
+    homes = dataset_homes(context, {owner}, person, here)
+    return rules.may_use(homes[owner])
 
 
 def may_act_on(context: AppContext, dataset: str, person: str, here: str | None) -> bool | None:
@@ -182,7 +197,9 @@ def may_act_on(context: AppContext, dataset: str, person: str, here: str | None)
     if owner is None:
         return False
     home = dataset_home(context, owner, person, here)
-    return None if home.is_unknown else rules.may_use(home)
+    if home.is_unknown:
+        return None
+    return rules.may_use(home)
 
 
 def button_refusal(context: AppContext, dataset: str, person: str, hidden: Refusal) -> Refusal | None:
@@ -193,7 +210,9 @@ def button_refusal(context: AppContext, dataset: str, person: str, hidden: Refus
         return Refusal(
             "Slack did not say just now whether you are in the dataset's channel. Try again in a minute."
         )
-    return None if may_act else hidden
+    if not may_act:
+        return hidden
+    return None
 
 
 def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
@@ -216,8 +235,8 @@ def dataset_refusal(
     if owner is None or not rules.may_use(home_by_owner[owner]):
         if count_unknown(home_by_owner.values()):
             return Refusal(unchecked_dataset(dataset))
-        names = [name for name, other in owners.items() if rules.may_use(home_by_owner[other])]
-        return Refusal(no_such_dataset(dataset, names))
+        visible = [name for name, other in owners.items() if rules.may_use(home_by_owner[other])]
+        return Refusal(no_such_dataset(dataset, visible))
     if is_posted and not rules.may_post(home_by_owner[owner], here):
         return Refusal(
             f"{code(dataset)} belongs to <#{owner}>, which is private. Ask there, so that the results stay among its "
@@ -244,24 +263,28 @@ def dataset_homes(
 ) -> Mapping[str, DatasetChannel]:
     """Returns what is known of the channels, for somebody who reads about their datasets. What isn't known is looked up
     in parallel. Without an answer in time, a channel's facts count as unknown."""
-    unasked = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
-    pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
+    homes = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
     wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
+    # Not a `with`: that would wait for the look-ups which take too long.
+    pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
     future_by_owner = {owner: pool.submit(_look_up_home, context.recent, owner, person) for owner in wanted}
     done, _ = wait(future_by_owner.values(), timeout=LOOK_UP_S)
     pool.shutdown(wait=False, cancel_futures=True)
-    return unasked | {owner: future.result() for owner, future in future_by_owner.items() if future in done}
+    for owner, future in future_by_owner.items():
+        if future in done:
+            homes[owner] = future.result()
+    return homes
 
 
 def may_show_rows(context: AppContext, dataset: Dataset, channel: str) -> bool:
     """True if the dataset's rows, which may quote customers, may be posted in `channel`."""
-    is_direct = _is_direct(channel)
+    is_private: bool | None = True
+    is_shared: bool | None = False
+    if not _is_direct(channel):
+        is_private = context.directory.is_private(channel)
+        is_shared = context.directory.is_shared(channel)
     return rules.may_show_rows(
-        dataset.owner,
-        dataset.source_channels,
-        channel,
-        is_private=is_direct or context.directory.is_private(channel),
-        is_shared=False if is_direct else context.directory.is_shared(channel),
+        dataset.owner, dataset.source_channels, channel, is_private=is_private, is_shared=is_shared
     )
 
 
@@ -274,7 +297,9 @@ def row_delivery(context: AppContext, dataset: Dataset, person: str) -> RowDeliv
 
 def _look_up_home(directory: Directory, owner: str, person: str) -> DatasetChannel:
     is_private = directory.is_private(owner)
-    is_member = None if is_private is False else directory.is_member(person, owner)
+    is_member = None
+    if is_private is not False:  # of a public channel it doesn't matter, and Slack is asked once less
+        is_member = directory.is_member(person, owner)
     return DatasetChannel(owner, is_private, is_member)
 
 

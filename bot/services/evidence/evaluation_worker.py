@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -47,12 +47,17 @@ NOTHING_TO_SHOW = (
     "every model can read in a prompt."
 )
 MAX_TOKENS_VERDICT = 24
-LEAST_TOKENS_TEXT, MOST_TOKENS_TEXT = 256, 2_048
+LEAST_TOKENS_TEXT = 256
+MOST_TOKENS_TEXT = 2_048
 LEAST_TOKENS_JSON = 64  # room for a code fence and for indentation around a few short fields
-LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL = 16, 8
+LEAST_TOKENS_LABEL = 16
+ROOM_AROUND_LABEL = 8
 ASSUMED_SHARE = 0.15  # how far off a token count may be if it is not made by the model's own tokenizer
 VENDORS_WORK = 100.0  # as much as a short prompt to our own model
-KEYS, PROMPTS, VECTORS = "keys.json", "prompts.jsonl", "vectors.npz"
+# The files in a measurement's folder.
+KEYS = "keys.json"
+PROMPTS = "prompts.jsonl"
+VECTORS = "vectors.npz"
 READ_BY_ENCODER = ("encoder", "retrieval")  # candidates that need an encoder
 SHOTS_FOLDER = "shots"  # in a measurement's folder: the questions that choose the number of examples
 
@@ -89,37 +94,52 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     fewer examples than a candidate asks for, it is named by their number (`LadderPlan.built_as`); if there are none, it
     fails.
     """
-    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
-    plan = replace(plan, arms=tuple(dict.fromkeys(_as_built(arm, train, seed) for arm in plan.arms)))
+    train = examples(files, plan.train_sha256)
+    holdout = examples(files, plan.holdout_sha256)
+    built = dict.fromkeys(_as_built(arm, train, seed) for arm in plan.arms)  # each once, in order
+    plan = replace(plan, arms=tuple(built))
+
     nearest: Mapping[Candidate, Nearest] = {}
     failures: dict[Candidate, str] = {}
     encoder: EncoderUse | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         encoder = choose_encoder_for(plan, train, folder / VECTORS)
-        plan = replace(plan, encoder=encoder.name) if encoder else plan
+        if encoder:
+            plan = replace(plan, encoder=encoder.name)
         nearest = look_up(plan, train, holdout, files, folder / VECTORS)
     except EncoderError as error:
+        # The other candidates are measured all the same.
         failures = {arm: str(error) for arm in plan.arms if arm.rung in READ_BY_ENCODER}
+    failures |= _without_examples(plan, train, nearest)
+
+    asked = [arm for arm in plan.arms if arm not in failures]
+    messages = {
+        arm: build_prompts(arm, plan, files, train, holdout, nearest.get(arm), seed)
+        for arm in asked
+        if arm.model
+    }
+    tools = [prompts.tools_of(row) for row in holdout]
+
+    keys = {arm: ArmKeys((), (), failed=why) for arm, why in failures.items()}
+    keys |= keys_of_arms(plan, asked, messages, tools, seed)
+    for arm, its in nearest.items():
+        if arm not in failures:
+            keys[arm] = replace(keys[arm], retrieval=its.retrieval)
+    for arm in keys:
+        if arm.rung in READ_BY_ENCODER:
+            keys[arm] = replace(keys[arm], encoder=encoder)
+    return write_arms(plan, keys, messages, tools, folder)
+
+
+def _without_examples(
+    plan: LadderPlan, train: Sequence[Example], nearest: Mapping[Candidate, Nearest]
+) -> dict[Candidate, str]:
+    """Returns the candidates that need examples for which there are none, each with the reason."""
     without = {arm for arm, its in nearest.items() if its.retrieval.k == 0}
     if not prompts.can_be_shown(train):
         without.update(arm for arm in plan.arms if arm.rung == "kshot" and arm.shots != 0)
-    failures |= dict.fromkeys(without, NOTHING_TO_SHOW)
-    keys = {arm: ArmKeys((), (), failed=why) for arm, why in failures.items()}
-    messages = {
-        arm: build_prompts(arm, plan, files, train, holdout, nearest.get(arm), seed)
-        for arm in plan.arms
-        if arm.model and arm not in keys
-    }
-    tools = [prompts.tools_of(row) for row in holdout]
-    keys |= keys_of_arms(plan, [arm for arm in plan.arms if arm not in keys], messages, tools, seed)
-    keys |= {
-        arm: replace(keys[arm], retrieval=its.retrieval)
-        for arm, its in nearest.items()
-        if arm not in failures
-    }
-    keys |= {arm: replace(keys[arm], encoder=encoder) for arm in keys if arm.rung in READ_BY_ENCODER}
-    return write_arms(plan, keys, messages, tools, folder)
+    return dict.fromkeys(without, NOTHING_TO_SHOW)
 
 
 def choose_encoder_for(plan: LadderPlan, train: Sequence[Example], vectors: Path) -> EncoderUse | None:
@@ -145,7 +165,9 @@ def _as_built(arm: Candidate, train: Sequence[Example], seed: int) -> Candidate:
     if arm.rung != "kshot":
         return arm
     drawn = len(prompts.balanced_shots(train, arm.examples, seed))
-    return arm if drawn in (0, arm.examples) else replace(arm, shots=drawn)
+    if drawn in (0, arm.examples):
+        return arm
+    return replace(arm, shots=drawn)
 
 
 def keys_of_arms(
@@ -178,16 +200,19 @@ def write_arms(
 def read_keys(folder: Path) -> Mapping[Candidate, ArmKeys] | None:
     """Returns the keys that `prepare` wrote, None if it has not finished."""
     path = folder / KEYS
-    return _read_keys(path, path.stat().st_mtime_ns) if path.exists() else None
+    if not path.exists():
+        return None
+    return _read_keys(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=16)  # an open ladder needs its keys at each tick
 def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {
-        Candidate(**line["arm"]): from_object(ArmKeys, {name: line[name] for name in line if name != "arm"})
-        for line in lines
-    }
+    keys = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        its_keys = json.loads(line)
+        candidate = Candidate(**its_keys.pop("arm"))
+        keys[candidate] = from_object(ArmKeys, its_keys)
+    return keys
 
 
 def keys_by_candidate(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, tuple[str, ...]]:
@@ -196,11 +221,9 @@ def keys_by_candidate(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, t
 
 def read_questions(folder: Path, plan: LadderPlan, keys: frozenset[str]) -> list[Question]:
     """Returns the questions with these keys, candidate by candidate."""
-    tokens = {
-        key: count
-        for its in (read_keys(folder) or {}).values()
-        for key, count in zip(its.keys, its.tokens, strict=True)
-    }
+    tokens: dict[str, int] = {}
+    for its in (read_keys(folder) or {}).values():
+        tokens.update(zip(its.keys, its.tokens, strict=True))
     return read_questions_file(folder / PROMPTS, plan, keys, plan_max_tokens(plan), tokens)
 
 
@@ -216,22 +239,21 @@ def read_questions_file(
     questions = []
     with path.open(encoding="utf-8") as file:
         for line in file:
+            # files of older versions have no tools, and no `extra` in a message
             key, model, messages, *tools = json.loads(line)
-            if key in keys:
-                prompt = tuple(
-                    Message(role, content, extra="".join(extra)) for role, content, *extra in messages
-                )
-                questions.append(
-                    Question(
-                        key,
-                        model,
-                        at_provider=model.split("/", 1)[1],
-                        messages=prompt,
-                        max_tokens=longest + plan.room(model),
-                        tools="".join(tools),
-                        prompt_tokens=tokens.get(key),
-                    )
-                )
+            if key not in keys:
+                continue
+            prompt = [Message(role, content, extra="".join(extra)) for role, content, *extra in messages]
+            question = Question(
+                key,
+                model,
+                at_provider=model.split("/", 1)[1],
+                messages=tuple(prompt),
+                max_tokens=longest + plan.room(model),
+                tools="".join(tools),
+                prompt_tokens=tokens.get(key),
+            )
+            questions.append(question)
     return questions
 
 
@@ -264,7 +286,8 @@ def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[
     """Returns the classical model's answers to the holdout: labels, or JSON objects field by field."""
     from trainers.evaluation import json_fields, tfidf
 
-    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
+    train = examples(files, plan.train_sha256)
+    holdout = examples(files, plan.holdout_sha256)
     if plan.labels:
         return tfidf.classify_holdout(train, holdout, seed)
     return json_fields.classify_holdout(train, holdout, seed)
@@ -279,30 +302,38 @@ def free_answers(
 
     if arm.rung == "classical":
         return classical_answers(plan, files, seed)
-    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
+    train = examples(files, plan.train_sha256)
+    holdout = examples(files, plan.holdout_sha256)
+    classify = json_fields.classify_holdout
+    if plan.labels:
+        classify = classifier.classify_holdout
+    use = (read_keys(folder) or {})[arm].encoder
+    name = plan.encoder
+    if use:
+        name = use.name
+    vectors = folder / VECTORS
+    stored = None
     try:
-        use = (read_keys(folder) or {})[arm].encoder
-        encoder = load_encoder(use.name if use else plan.encoder)
-        vectors = folder / VECTORS
-        stored = StoredVectors(encoder, vectors) if vectors.exists() else None
-        classify = classifier.classify_holdout if plan.labels else json_fields.classify_holdout
+        encoder = load_encoder(name)
+        if vectors.exists():
+            stored = StoredVectors(encoder, vectors)
         replies = classify(encoder, train, holdout, seed, stored)
-        vectors.unlink(missing_ok=True)
-        return replies
     except EncoderError as error:
         return Refusal(str(error))
+    vectors.unlink(missing_ok=True)
+    return replies
 
 
 def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
     """Returns for each answer whether it is completely right: every field of JSON, every tool call, or the exact text
     for answers that are otherwise scored by shared words."""
-    rows, scoring = zip(holdout, texts, strict=True), scoring_of(holdout, "labels" if labels else "free_text")
-    if scoring == "f1":
-        return [
-            exact_match(strip_thoughts(row.answer), text) or is_right_call(row.answer, text)
-            for row, text in rows
-        ]
-    return [score(scoring, row.answer, text, labels) == 1 for row, text in rows]
+    rows = zip(holdout, texts, strict=True)
+    scoring = scoring_of(holdout, "labels" if labels else "free_text")
+    if scoring != "f1":
+        return [score(scoring, row.answer, text, labels) == 1 for row, text in rows]
+    return [
+        exact_match(strip_thoughts(row.answer), text) or is_right_call(row.answer, text) for row, text in rows
+    ]
 
 
 def judge_ladder(
@@ -332,23 +363,31 @@ def judge_ladder(
         floor=plan.floor,
     )
     looked_up = {arm: its.retrieval for arm, its in keys.items()}
-    judged = replace(
-        judged, rungs=tuple(replace(rung, retrieval=looked_up.get(rung.arm)) for rung in judged.rungs)
+    rungs = [replace(rung, retrieval=looked_up.get(rung.arm)) for rung in judged.rungs]
+    arms = [rung.arm for rung in rungs]
+    # One encoder was chosen for all candidates that need one.
+    uses = (its.encoder for arm, its in keys.items() if arm in arms and its.encoder)
+    encoder = next(uses, None)
+    return replace(
+        judged,
+        rungs=tuple(rungs),
+        weights=_local_weights(arms, encoder),
+        encoder=encoder,
+        is_bar_set=plan.is_bar_set,
     )
-    arms = [rung.arm for rung in judged.rungs]
-    uses = [its.encoder for arm, its in keys.items() if arm in arms and its.encoder]
-    encoder = uses[0] if uses else None
-    names = {encoder.name} if encoder else set()
-    return replace(judged, weights=_local_weights(arms, names), encoder=encoder, is_bar_set=plan.is_bar_set)
 
 
-def _local_weights(arms: Sequence[Candidate], encoders: Collection[str]) -> tuple[str, ...]:
+def _local_weights(arms: Sequence[Candidate], encoder: EncoderUse | None) -> tuple[str, ...]:
     """Returns 'name: licence' for each model whose weights are on this machine; hosted models have terms of use
     instead."""
-    licences = {name: find_encoder(name).licence for name in encoders}
-    for name in {arm.model.partition("/")[2] for arm in arms if arm.model and arm.model.startswith("local/")}:
-        preset = find_preset(name)
-        licences[name] = preset.licence if preset else None
+    licences: dict[str, str | None] = {}
+    if encoder:
+        licences[encoder.name] = find_encoder(encoder.name).licence
+    for arm in arms:
+        provider, _, name = (arm.model or "").partition("/")
+        if provider == "local":
+            preset = find_preset(name)
+            licences[name] = preset.licence if preset else None
     return tuple(f"{name}: {licence or 'not stated'}" for name, licence in sorted(licences.items()))
 
 
@@ -391,11 +430,14 @@ def _arm_keys(
         return ArmKeys(keys, (0,) * rows, work=0.0)
     encoding = encoding_of(arm.model.split("/", 1)[1])
     more = 1 + ASSUMED_SHARE * encoding.assumed
-    counts = zip(count_prompts(messages, encoding), _count_beside(messages, tools, encoding), strict=True)
-    tokens = tuple(int((count + beside) * more) + 1 for count, beside in counts)
+    in_texts = count_prompts(messages, encoding)
+    in_tools = _count_beside(messages, tools, encoding)
+    tokens = [int((count + beside) * more) + 1 for count, beside in zip(in_texts, in_tools, strict=True)]
     cap = plan_max_tokens(plan) + plan.room(arm.model)
-    keys = tuple(key_of(arm.model, prompt, cap, offer) for prompt, offer in zip(messages, tools, strict=True))
-    return ArmKeys(keys, tokens, _work(arm.model, messages, tokens, cap))
+    answer_keys = [
+        key_of(arm.model, prompt, cap, offer) for prompt, offer in zip(messages, tools, strict=True)
+    ]
+    return ArmKeys(tuple(answer_keys), tuple(tokens), _work(arm.model, messages, tokens, cap))
 
 
 def _count_beside(
@@ -404,7 +446,9 @@ def _count_beside(
     """Returns for each question the tokens that are not in its texts: the tools, and earlier tool calls."""
     rows = zip(messages, tools, strict=True)
     beside = [offer + "".join(turn.extra for turn in prompt) for prompt, offer in rows]
-    return count_texts(beside, encoding) if any(beside) else [0] * len(beside)
+    if not any(beside):
+        return [0] * len(beside)
+    return count_texts(beside, encoding)
 
 
 def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[int], cap: int) -> float:
@@ -413,11 +457,20 @@ def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[
     if not model.startswith("local/"):
         return VENDORS_WORK
     texts = ["\n".join(message.content for message in prompt) for prompt in messages]
-    first, last = min(texts), max(texts)
-    pairs = enumerate(zip(first, last, strict=False))
-    shared = next((place for place, (letter, other) in pairs if letter != other), len(first))
-    own = sum(map(len, texts)) - shared * len(texts)
-    return sum(tokens) * own / max(sum(map(len, texts)), 1) / len(texts) + 2 * cap
+    letters = sum(map(len, texts))
+    # What the first and the last one in order share, all texts between them share too.
+    shared = _count_shared_letters(min(texts), max(texts))
+    own_letters = letters - shared * len(texts)
+    own_tokens = sum(tokens) * own_letters / max(letters, 1)
+    return own_tokens / len(texts) + 2 * cap
+
+
+def _count_shared_letters(first: str, last: str) -> int:
+    """Returns how many letters two texts have in common at the beginning; `first` is the first in order."""
+    for number, (letter, other) in enumerate(zip(first, last, strict=False)):
+        if letter != other:
+            return number
+    return len(first)
 
 
 @lru_cache(maxsize=16)
@@ -437,8 +490,8 @@ def _encoder_keys(plan: LadderPlan, rows: int, seed: int) -> tuple[str, ...]:
     except EncoderError:
         name = plan.encoder
     kind = "encoder by field" if plan.has_objects else "encoder and words"
-    parts = (plan.train_sha256, plan.holdout_sha256)
-    texts = [json.dumps([kind, name, *parts, row, seed]) for row in range(rows)]
+    files = (plan.train_sha256, plan.holdout_sha256)
+    texts = [json.dumps([kind, name, *files, row, seed]) for row in range(rows)]
     return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
 
 
@@ -454,13 +507,13 @@ def _with_keys(
 
 def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message, ...], str]]) -> None:
     """Writes questions, each as (key of its answer, 'provider/model', messages, tools)."""
-    replace_lines(
-        path,
-        (
-            json.dumps([key, model, [[m.role, m.content, m.extra] for m in messages], tools])
-            for key, model, messages, tools in questions
-        ),
-    )
+    replace_lines(path, map(_question_line, questions))
+
+
+def _question_line(question: tuple[str, str, tuple[Message, ...], str]) -> str:
+    key, model, messages, tools = question
+    turns = [[message.role, message.content, message.extra] for message in messages]
+    return json.dumps([key, model, turns, tools])
 
 
 def replace_lines(path: Path, lines: Iterable[str]) -> None:

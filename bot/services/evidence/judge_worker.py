@@ -37,7 +37,9 @@ from trainers.tokens import count_prompts, encoding_of
 from trainers.types import Message
 
 MAX_TOKENS = MAX_TOKENS_VERDICT  # a verdict is one word, with some politeness around it
-ACCEPTABLE, BETTER = "acceptable", "better"
+# The files of the two kinds of questions.
+ACCEPTABLE = "acceptable"
+BETTER = "better"
 FOR_PEOPLE = "pairs.json"
 MOST_PAIRS = 30
 ANSWERS_FOR_PEOPLE = "answers.json"
@@ -60,7 +62,10 @@ class Questions:
 
     @property
     def pair(self) -> tuple[Candidate, Candidate] | None:
-        return tuple(self.keys) if len(self.keys) == 2 else None  # type: ignore[return-value]  # of length two
+        if len(self.keys) != 2:
+            return None
+        first, second = self.keys
+        return first, second
 
     @property
     def key_set(self) -> frozenset[str]:
@@ -125,14 +130,21 @@ class PairsForPeople(JsonValue):
 def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
     """Returns the sizes of all questions in the worst case, before any answer is known: every answer is as long as the
     cap allows, and no two are equal. The keys are placeholders."""
-    rows, longest = examples(files, plan.holdout_sha256), max_tokens((), plan.longest_answer, plan.scoring)
-    alone = _count_tokens(plan, [prompts.acceptable_prompt(row, "") for row in rows], longest)
-    arms = len(plan.arms) + (plan.search is not None)  # a search adds a candidate
-    tokens = [*alone] * arms
-    if arms > 1:
-        pairs = _count_tokens(plan, [prompts.better_prompt(row, "", "") for row in rows], 2 * longest)
+    rows = examples(files, plan.holdout_sha256)
+    longest = max_tokens((), plan.longest_answer, plan.scoring)
+    candidates = len(plan.arms)
+    if plan.search is not None:
+        candidates += 1  # the optimised prompt that it may find
+
+    without_answers = [prompts.acceptable_prompt(row, "") for row in rows]
+    tokens = [*_count_tokens(plan, without_answers, longest)] * candidates
+    if candidates > 1:
+        without_answers = [prompts.better_prompt(row, "", "") for row in rows]
+        pairs = _count_tokens(plan, without_answers, 2 * longest)
         tokens += [*pairs, *pairs]  # in both orders
-    return ArmKeys(tuple(f"verdict {number}" for number in range(len(tokens))), tuple(tokens))
+
+    keys = tuple(f"verdict {number}" for number in range(len(tokens)))
+    return ArmKeys(keys, tuple(tokens))
 
 
 def candidate_of(plan: LadderPlan) -> Candidate:
@@ -154,14 +166,18 @@ def write_acceptable_questions(plan: LadderPlan, texts: Texts, files: Path, fold
     """Writes a question about each answer that isn't empty into `folder`. Tool calls need no judge: they are compared
     with the right ones."""
     rows = examples(files, plan.holdout_sha256)
-    prompts_of = {
-        arm: [
-            prompts.acceptable_prompt(row, text) if text.strip() and read_calls(row.answer) is None else None
-            for row, text in zip(rows, answers, strict=True)
-        ]
-        for arm, answers in texts.items()
-    }
+    prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {}
+    for arm, answers in texts.items():
+        prompts_of[arm] = [_acceptable_prompt(row, text) for row, text in zip(rows, answers, strict=True)]
     return _write_questions(folder, ACCEPTABLE, plan, prompts_of)
+
+
+def _acceptable_prompt(row: Example, text: str) -> tuple[Message, ...] | None:
+    is_empty = not text.strip()
+    is_about_call = read_calls(row.answer) is not None
+    if is_empty or is_about_call:
+        return None
+    return prompts.acceptable_prompt(row, text)
 
 
 def write_better_questions(
@@ -177,9 +193,12 @@ def write_better_questions(
     first, second = best
     prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {first: [], second: []}
     for row, first_text, second_text in zip(holdout, texts[first], texts[second], strict=True):
-        is_open = _obvious_choice(row, first_text, second_text) is None
-        prompts_of[first].append(prompts.better_prompt(row, first_text, second_text) if is_open else None)
-        prompts_of[second].append(prompts.better_prompt(row, second_text, first_text) if is_open else None)
+        if _obvious_choice(row, first_text, second_text) is None:
+            prompts_of[first].append(prompts.better_prompt(row, first_text, second_text))
+            prompts_of[second].append(prompts.better_prompt(row, second_text, first_text))
+        else:
+            prompts_of[first].append(None)
+            prompts_of[second].append(None)
     return _write_questions(folder, BETTER, plan, prompts_of)
 
 
@@ -206,7 +225,10 @@ def conclude(
     to judge into `folder`, or without a judge pairs of answers to compare. `now` is in unix seconds."""
     texts = {arm: [reply.text for reply in its_replies] for arm, its_replies in replies.items()}
     rows = examples(files, plan.holdout_sha256)
-    verdicts, judged = verdicts_of(texts, from_judge, rows) if from_judge else (None, None)
+    verdicts: Mapping[Candidate, Sequence[float]] | None = None
+    judged: JudgeProgress | None = None
+    if from_judge:
+        verdicts, judged = verdicts_of(texts, from_judge, rows)
     ladder = evaluation_worker.judge_ladder(plan, replies, files, folder, now, verdicts)
     if from_judge and verdicts is not None:
         write_answers(folder, texts, from_judge, rows)
@@ -222,7 +244,8 @@ def verdicts_of(
     values, judged = _score_answers(texts, from_judge, rows)
     if judged.failed:
         return None, judged
-    return values, replace(judged, pair=_compare_best(texts, from_judge, rows), unpaired=from_judge.unpaired)
+    pair = _compare_best(texts, from_judge, rows)
+    return values, replace(judged, pair=pair, unpaired=from_judge.unpaired)
 
 
 def write_answers(folder: Path, texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]) -> None:
@@ -234,22 +257,37 @@ def write_answers(folder: Path, texts: Texts, from_judge: JudgeAnswers, rows: Se
     by_key: dict[str, AnswerForPeople] = {}
     for candidate, answers in texts.items():
         for row, text, key in zip(rows, answers, questions.keys[candidate], strict=True):
-            accepts = read_yes(from_judge.texts.get(key, "")) if key else None
+            accepts = _read_verdict(from_judge, key)
             if accepts is not None:
                 answer = _answer_for_people(row, text, accepts=accepts)
                 by_key[answer.key] = answer
     drawn = [by_key[key] for key in sorted(by_key)]
+    shown = AnswersForPeople(tuple(_mix_verdicts(drawn)))
+    evaluation_worker.replace_lines(folder / ANSWERS_FOR_PEOPLE, [shown.to_json()])
+
+
+def _read_verdict(from_judge: JudgeAnswers, key: str | None) -> bool | None:
+    """Returns whether the judge accepts an answer, None if it was not asked about it or said nothing readable."""
+    if key is None:
+        return None
+    return read_yes(from_judge.texts.get(key, ""))
+
+
+def _mix_verdicts(drawn: Sequence[AnswerForPeople]) -> list[AnswerForPeople]:
+    """Returns the answers block by block, each block with as many accepted as rejected ones as long as there are both:
+    people may stop after any block."""
     accepted = [answer for answer in drawn if answer.judged == "yes"]
     rejected = [answer for answer in drawn if answer.judged == "no"]
     shown: list[AnswerForPeople] = []
     while (accepted or rejected) and len(shown) < judge_agreement.MOST_CHECKED:
-        of_rejected = min(max(BLOCK // 2, BLOCK - len(accepted)), len(rejected))
+        wanted = max(BLOCK // 2, BLOCK - len(accepted))
+        of_rejected = min(wanted, len(rejected))
         of_accepted = min(BLOCK - of_rejected, len(accepted))
         block = [*rejected[:of_rejected], *accepted[:of_accepted]]
         del rejected[:of_rejected]
         del accepted[:of_accepted]
         shown += sorted(block, key=lambda answer: answer.key)
-    evaluation_worker.replace_lines(folder / ANSWERS_FOR_PEOPLE, [AnswersForPeople(tuple(shown)).to_json()])
+    return shown
 
 
 def _answer_for_people(row: Example, text: str, *, accepts: bool) -> AnswerForPeople:
@@ -267,7 +305,9 @@ def _answer_for_people(row: Example, text: str, *, accepts: bool) -> AnswerForPe
 def read_answers(folder: Path) -> tuple[AnswerForPeople, ...]:
     """Returns the answers for people to judge; none if there was no judge, or the folder was lost."""
     path = folder / ANSWERS_FOR_PEOPLE
-    return AnswersForPeople.from_json(path.read_text(encoding="utf-8")).answers if path.exists() else ()
+    if not path.exists():
+        return ()
+    return AnswersForPeople.from_json(path.read_text(encoding="utf-8")).answers
 
 
 def write_pairs(folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, files: Path) -> None:
@@ -278,17 +318,15 @@ def write_pairs(folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, fi
         return
     first, second = best[0].arm, best[1].arm
     rows = examples(files, plan.holdout_sha256)
-    differ = [
-        at for at, row in enumerate(rows) if _obvious_choice(row, texts[first][at], texts[second][at]) is None
-    ]
-    drawn = sorted(differ, key=lambda at: _row_hash(plan, at))
-    shown = [
-        PairForPeople(at, prompts.question_of(rows[at]), texts[first][at], texts[second][at])
-        for at in drawn[:MOST_PAIRS]
-    ]
-    evaluation_worker.replace_lines(
-        folder / FOR_PEOPLE, [PairsForPeople(first, second, tuple(shown)).to_json()]
-    )
+    pairs = []
+    answers = zip(rows, texts[first], texts[second], strict=True)
+    for number, (row, first_text, second_text) in enumerate(answers):
+        if _obvious_choice(row, first_text, second_text) is None:
+            question = prompts.question_of(row)
+            pairs.append(PairForPeople(number, question, first_text, second_text))
+    pairs.sort(key=lambda pair: _row_hash(plan, pair.row))
+    shown = PairsForPeople(first, second, tuple(pairs[:MOST_PAIRS]))
+    evaluation_worker.replace_lines(folder / FOR_PEOPLE, [shown.to_json()])
 
 
 def best_two(rungs: Sequence[Rung]) -> Sequence[Rung]:
@@ -312,21 +350,22 @@ def _score_answers(
     if from_judge.failed or from_judge.acceptable is None:
         return {}, JudgeProgress(failed=from_judge.failed or "It was never asked.")
     values: dict[Candidate, list[float]] = {}
-    judged, unread, doubt = 0, 0, None
-    for arm in texts:
+    judged = 0
+    unread = 0
+    doubt = None
+    for arm, answers in texts.items():
         keys = from_judge.acceptable.keys[arm]
-        verdicts = [read_yes(from_judge.texts.get(key, "")) for key in keys if key]
-        missing = verdicts.count(None)
+        verdicts = [_read_verdict(from_judge, key) for key in keys]
         values[arm] = [
-            float(
-                is_right_call(row.answer, text)
-                or (key is not None and bool(read_yes(from_judge.texts.get(key, ""))))
-            )
-            for row, text, key in zip(rows, texts[arm], keys, strict=True)
+            float(bool(verdict) or is_right_call(row.answer, text))
+            for row, text, verdict in zip(rows, answers, verdicts, strict=True)
         ]
-        judged, unread = judged + len(verdicts), unread + missing
-        if doubt is None and judge_agreement.is_unreadable(missing, len(verdicts)):
-            doubt = unreadable_text(from_judge.model, missing, len(verdicts))
+        asked = sum(key is not None for key in keys)
+        missing = asked - sum(verdict is not None for verdict in verdicts)
+        judged += asked
+        unread += missing
+        if doubt is None and judge_agreement.is_unreadable(missing, asked):
+            doubt = unreadable_text(from_judge.model, missing, asked)
     return values, JudgeProgress(failed=doubt, judged=judged, unread=unread)
 
 
@@ -337,22 +376,41 @@ def _compare_best(texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example
     first, second = questions.pair
     choices: list[Choice | None] = []
     answers = zip(rows, texts[first], texts[second], strict=True)
-    for at, (row, first_text, second_text) in enumerate(answers):
-        keys = questions.keys[first][at], questions.keys[second][at]
-        choice, swapped = (read_choice(from_judge.texts.get(key, "")) if key else None for key in keys)
-        choices.append(_obvious_choice(row, first_text, second_text) or consolidate(choice, swapped))
+    keys = zip(questions.keys[first], questions.keys[second], strict=True)
+    for (row, first_text, second_text), (key, swapped_key) in zip(answers, keys, strict=True):
+        choice = _obvious_choice(row, first_text, second_text)
+        if choice is None:
+            in_order = _read_choice(from_judge, key)
+            swapped = _read_choice(from_judge, swapped_key)
+            choice = consolidate(in_order, swapped)
+        choices.append(choice)
     return JudgedPair(first, second, tuple(choices))
+
+
+def _read_choice(from_judge: JudgeAnswers, key: str | None) -> Choice | None:
+    if key is None:
+        return None
+    return read_choice(from_judge.texts.get(key, ""))
 
 
 def _obvious_choice(row: Example, first: str, second: str) -> Choice | None:
     """Returns the better of two answers if no judge is needed: for tool calls, equal answers and empty ones."""
-    first_text, second_text = first.strip(), second.strip()
     if read_calls(row.answer) is not None:
-        is_first, is_second = (is_right_call(row.answer, text) for text in (first, second))
-        return "tie" if is_first == is_second else "first" if is_first else "second"
-    if first_text == second_text:
+        is_first_good = is_right_call(row.answer, first)
+        is_second_good = is_right_call(row.answer, second)
+    elif first.strip() == second.strip():
         return "tie"
-    return None if first_text and second_text else "first" if first_text else "second"
+    else:
+        is_first_good = bool(first.strip())
+        is_second_good = bool(second.strip())
+        if is_first_good and is_second_good:
+            return None  # two different texts: the judge has to read them
+
+    if is_first_good == is_second_good:
+        return "tie"
+    if is_first_good:
+        return "first"
+    return "second"
 
 
 def _row_hash(plan: LadderPlan, row: int) -> str:
@@ -368,21 +426,23 @@ def _write_questions(
     """Writes the questions. The same answers give the same questions; one that two candidates share is asked only
     once."""
     judge = str(plan.judge)
-    keys = {
-        arm: tuple(key_of(judge, prompt, _max_tokens(plan)) if prompt else None for prompt in its_prompts)
-        for arm, its_prompts in questions_by_candidate.items()
-    }
-    each = {
-        key: prompt
-        for arm, its_prompts in questions_by_candidate.items()
-        for key, prompt in zip(keys[arm], its_prompts, strict=True)
-        if key and prompt
-    }
-    priced = ArmKeys(tuple(each), _count_tokens(plan, list(each.values()), 0))
+    most = _max_tokens(plan)
+    keys: dict[Candidate, tuple[str | None, ...]] = {}
+    prompt_by_key: dict[str, tuple[Message, ...]] = {}
+    for arm, its_prompts in questions_by_candidate.items():
+        its_keys: list[str | None] = []
+        for prompt in its_prompts:
+            key = None
+            if prompt:
+                key = key_of(judge, prompt, most)
+                prompt_by_key[key] = prompt
+            its_keys.append(key)
+        keys[arm] = tuple(its_keys)
+    priced = ArmKeys(tuple(prompt_by_key), _count_tokens(plan, list(prompt_by_key.values()), 0))
+
     folder.mkdir(parents=True, exist_ok=True)
-    evaluation_worker.write_prompts(
-        folder / f"{name}.jsonl", ((key, judge, prompt, "") for key, prompt in each.items())
-    )
+    questions = ((key, judge, prompt, "") for key, prompt in prompt_by_key.items())
+    evaluation_worker.write_prompts(folder / f"{name}.jsonl", questions)
     named = [{"arm": asdict(arm), "keys": its_keys} for arm, its_keys in keys.items()]
     record = {"keys": named, "priced": [priced.keys, priced.tokens]}
     # last: its presence means that all is written

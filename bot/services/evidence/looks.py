@@ -56,7 +56,9 @@ def load_looks_at_run(context: CoreContext, run: Run) -> Looks | None:
     deleted."""
     version = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(version)
-    return load_looks(context, version.name, report) if report else None
+    if report is None:
+        return None
+    return load_looks(context, version.name, report)
 
 
 def rungs_with_looks(
@@ -95,16 +97,24 @@ def next_look(looks: Iterable[Look]) -> int:
 def number_of_tuned(looks: Iterable[Look], run: Run) -> int:
     """Returns which of the tuned models that were measured on these rows the run's is: 1 for the first. A run whose
     result isn't stored yet is the next one."""
-    tuned = [look.name for look in looks if any(each.candidate.rung == "tuned" for each in look.candidates)]
+    tuned = [look.name for look in looks if _shows_tuned_model(look)]
     name = f"run {run.id}"
-    return tuned.index(name) + 1 if name in tuned else len(tuned) + 1
+    if name not in tuned:
+        return len(tuned) + 1
+    return tuned.index(name) + 1
+
+
+def _shows_tuned_model(look: Look) -> bool:
+    return any(measured.candidate.rung == "tuned" for measured in look.candidates)
 
 
 def measured_candidate(candidate: Candidate, plan: LadderPlan) -> MeasuredCandidate:
     """Returns a planned candidate with what distinguishes it from others of the same name."""
     if candidate.rung == "tuned":
         return MeasuredCandidate(candidate)
-    rows = "" if candidate.rung == PLAIN_PROMPT else plan.train_sha256
+    rows = plan.train_sha256
+    if candidate.rung == PLAIN_PROMPT:
+        rows = ""
     if candidate.model is None:
         return MeasuredCandidate(candidate, rows=rows)
     if candidate.rung == "optimised":
@@ -117,8 +127,9 @@ def measured_candidate(candidate: Candidate, plan: LadderPlan) -> MeasuredCandid
         chosen.append(f"{candidate.shots} examples")
     if candidate.rung == "retrieval":
         chosen += plan.documents
-    by_people = _hash(chosen) if chosen else ""
-    return MeasuredCandidate(candidate, by_people=by_people, rows=rows)
+    if not chosen:
+        return MeasuredCandidate(candidate, rows=rows)
+    return MeasuredCandidate(candidate, by_people=_hash(chosen), rows=rows)
 
 
 def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[int, ...]:

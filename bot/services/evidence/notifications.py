@@ -40,22 +40,32 @@ ClosedState = Literal["expired", "cancelled"]
 
 def running_errors(context: AppContext) -> tuple[RunningError, ...]:
     """Returns how accurate the estimates of the newest runs have been."""
-    done = ((run, run.result) for run in context.store.runs.done(limit=NEWEST_RUNS))
-    results = ((run, RunResult.from_json(result)) for run, result in done if result)
-    return running_error(
-        pair for run, result in results for pair in actuals_of(run, plan_from_json(run.plan), result)
-    )
+    actuals: list[Actual] = []
+    for run in context.store.runs.done(limit=NEWEST_RUNS):
+        if run.result:
+            result = RunResult.from_json(run.result)
+            actuals += actuals_of(run, plan_from_json(run.plan), result)
+    return running_error(actuals)
 
 
 def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
     """Returns a run's actual figures with the estimated ones; quality only if the plan predicted it."""
-    foreseen, seconds = plan.predicted.quality if plan.predicted else None, _expected_seconds(plan)
+    tokens = None
+    if result.trained_tokens:
+        tokens = (plan.training_tokens, result.trained_tokens)
+    expected_s = _expected_seconds(plan)
+    seconds = None
+    if expected_s is not None:
+        seconds = (expected_s, result.train_seconds)
+    quality = None
+    if plan.predicted and plan.predicted.quality is not None:
+        quality = (plan.predicted.quality, result.quality)
     return run_actuals(
         run.id,
-        tokens=(plan.training_tokens, result.trained_tokens) if result.trained_tokens else None,
+        tokens=tokens,
         micros=(plan.expected_micros, result.actual_micros),
-        seconds=None if seconds is None else (seconds, result.train_seconds),
-        quality=None if foreseen is None else (foreseen, result.quality),
+        seconds=seconds,
+        quality=quality,
     )
 
 
@@ -72,7 +82,9 @@ def _expected_seconds(plan: Plan) -> float | None:
 def card_of(context: CoreContext, run: Run) -> str:
     """Returns the name of the run's card. Older versions posted a second one at the approval."""
     second = f"run {run.id}"
-    return second if context.store.outbox.card(second) else f"plan {run.id}"
+    if context.store.outbox.card(second):
+        return second
+    return f"plan {run.id}"
 
 
 def link_to(context: AppContext, run: Run) -> str:
@@ -82,7 +94,9 @@ def link_to(context: AppContext, run: Run) -> str:
 def link_to_machine(context: AppContext, run_id: int) -> str:
     """Returns a link to the card of the run's newest machine."""
     records = context.store.deployments.of_run(run_id)
-    return context.link(f"deployment {records[0].id}", "its card") if records else "its card"
+    if not records:
+        return "its card"
+    return context.link(f"deployment {records[0].id}", "its card")
 
 
 def result_card_of(run: Run) -> str:
@@ -102,8 +116,9 @@ def tell_requester(context: AppContext, run: Run, text: str, *, once: str) -> No
 
 def show_progress(context: AppContext, run: Run) -> None:
     """Edits the run's card, which shows the progress from the approval on."""
-    plan, approvals = plan_from_json(run.plan), context.store.runs.valid_approvals(run.id)
+    plan = plan_from_json(run.plan)
     known_so_far = Progress.from_json(run.progress)
+    approvals = context.store.runs.valid_approvals(run.id)
     message = views.card(
         run,
         plan,
@@ -115,7 +130,8 @@ def show_progress(context: AppContext, run: Run) -> None:
         result=context.link(result_card_of(run), "a message below"),
     )
     freeze = freeze_scope.run_freeze(context, run)
-    message = freeze_cards.add_freeze_notice(message, freeze) if freeze else message
+    if freeze:
+        message = freeze_cards.add_freeze_notice(message, freeze)
     _show(context, run, card_of(context, run), message, progress=run.state in OPEN_RUN_STATES)
 
 
@@ -144,7 +160,8 @@ def show_intervention(
     context: AppContext, run: Run, words: Sequence[InterventionDecision], *, note: str | None = None
 ) -> None:
     """Posts or edits the card of the run's uncertain create."""
-    _show(context, run, _intervention_card(run), doubt_views.card(run, plan_from_json(run.plan), words, note))
+    message = doubt_views.card(run, plan_from_json(run.plan), words, note)
+    _show(context, run, _intervention_card(run), message)
 
 
 def close_intervention(
@@ -163,8 +180,10 @@ def _intervention_card(run: Run) -> str:
 
 def show_end(context: AppContext, run: Run, why: str) -> None:
     """Shows on the card that the run failed or was cancelled, and tells the requester directly."""
-    _show(context, run, card_of(context, run), views.ended_card(run, plan_from_json(run.plan), why))
-    tell_requester(context, run, views.ended_notice(run, link_to(context, run), why), once=f"end dm {run.id}")
+    message = views.ended_card(run, plan_from_json(run.plan), why)
+    _show(context, run, card_of(context, run), message)
+    text = views.ended_notice(run, link_to(context, run), why)
+    tell_requester(context, run, text, once=f"end dm {run.id}")
 
 
 def post_result(
@@ -203,8 +222,9 @@ def update_result(context: AppContext, run: Run) -> None:
 def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -> None:
     result = checked_judges.with_current_checks(context, plan, result)
     name = context.link(card_of(context, run), f"Run {run.id}")
-    has_machine = plan.hosting is not None and bool(context.store.deployments.of_run(run.id))
-    machine = link_to_machine(context, run.id) if has_machine else None
+    machine = None
+    if plan.hosting is not None and context.store.deployments.of_run(run.id):
+        machine = link_to_machine(context, run.id)
     after = load_after_result(context.store, run, plan, result)
     message = result_views.card(
         run,
@@ -227,7 +247,9 @@ def training_cost(plan: Plan, progress: Progress) -> int:
 def trained_amounts(plan: Plan, progress: Progress) -> tuple[PriceList, float, int]:
     """Returns the prices, seconds and tokens of a run's training. If nobody counted the tokens of a training that
     succeeded, the plan's are used, so that it doesn't count as free."""
-    tokens = plan.training_tokens if progress.is_uncounted else progress.trained_tokens
+    tokens = progress.trained_tokens
+    if progress.is_uncounted:
+        tokens = plan.training_tokens
     return PriceList.from_json(plan.prices), progress.train_seconds, tokens
 
 

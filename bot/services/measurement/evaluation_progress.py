@@ -45,9 +45,12 @@ class LadderStep:
     def load_keys(self) -> Mapping[Candidate, ArmKeys] | None:
         """Returns the keys of each candidate's questions, None while a worker writes them. If the folder was lost they
         are written again: the same plan gives the same questions."""
-        is_at_work = self.context.workers.has(f"prepare {self.owner}")
-        keys = None if is_at_work else evaluation_worker.read_keys(self.folder)
-        return keys or self._write_questions(f"prepare {self.owner}")
+        work = f"prepare {self.owner}"
+        if not self.context.workers.has(work):  # what a worker is still writing is not read
+            keys = evaluation_worker.read_keys(self.folder)
+            if keys:
+                return keys
+        return self._write_questions(work)
 
     def rewrite_keys(self) -> Mapping[Candidate, ArmKeys] | None:
         """Writes the questions of a plan that has changed. Returns their keys, None while a worker writes them."""
@@ -70,20 +73,20 @@ class LadderStep:
     def save(self) -> None:
         """Stores the progress and the plan, and updates the card, if anything has changed."""
         measurement = self.measurement
-        plan, progress = (
-            LadderPlan.from_json(measurement.plan),
-            LadderProgress.from_json(measurement.progress),
-        )
-        if (self.plan, self.progress) == (plan, progress):
+        plan = LadderPlan.from_json(measurement.plan)
+        progress = LadderProgress.from_json(measurement.progress)
+        if self.plan == plan and self.progress == progress:
             return
         changes: dict[str, str | int] = {"progress": self.progress.to_json()}
         if self.plan != plan:
             changes["plan"] = self.plan.to_json()
         if self.progress.booked_micros > measurement.reserved_micros:
             changes["reserved_micros"] = self.progress.booked_micros  # budgets never see less than was spent
-        now, state = self.context.clock(), self.measurement.state
+        now = self.context.clock()
         with self.context.store.transaction():
-            moved = self.context.store.measurements.move(self.measurement, state, now=now, tries=0, **changes)
+            moved = self.context.store.measurements.move(
+                measurement, measurement.state, now=now, tries=0, **changes
+            )
             if moved:
                 measurements.show(self.context, moved)
 
@@ -103,45 +106,54 @@ class LadderStep:
     def spent_micros(self, under_way: frozenset[str] = frozenset()) -> int:
         """Returns the cost in micro-dollars, including the judge's answers and those of a search. Questions that are
         `under_way` will still be billed, so they count with their maximum."""
-        context, plan, progress = self.context, self.plan, self.progress
-        keys, since = evaluation_worker.read_keys(self.folder), progress.started_at
+        since = self.progress.started_at
         if since is None:
             return 0
+        keys = evaluation_worker.read_keys(self.folder)
         if keys is None:  # the folder was lost, as on a machine that a backup was restored on
-            return progress.spent_micros
-        unanswered = under_way - context.store.answers.answered(sorted(under_way))
+            return self.progress.spent_micros
+        answered = self.context.store.answers.answered(sorted(under_way))
+        unanswered = under_way - answered
         micros = self._spent_on(keys, since, unanswered)
-        replay = prompt_search_worker.read_replay(self.folder)
-        if plan.search and replay:
-            searched = replay.keys_of(plan.search)
-            micros += evaluation_engine.spent_micros(context, plan.price_of, searched, since)
-            micros += replay.most_micros(unanswered)
-        elif progress.search:
-            micros += progress.search.spent_micros
-        tried = (
-            evaluation_worker.read_keys(self.folder / evaluation_worker.SHOTS_FOLDER)
-            if progress.shot_arms
-            else None
-        )
-        if tried:
-            micros += self._spent_on(tried, since, unanswered)
-        for name in (judge_worker.ACCEPTABLE, judge_worker.BETTER) if plan.judge else ():
-            questions = judge_worker.read_questions(self.folder, name)
-            if questions is None:
-                continue
-            judge = judge_worker.candidate_of(plan)
-            micros += evaluation_engine.spent_micros(
-                context, plan.price_of, {judge: questions.priced.keys}, since
-            )
-            micros += judge_worker.max_micros(plan, questions.priced, questions.key_set - unanswered)
+        micros += self._spent_on_search(since, unanswered)
+        if self.progress.shot_arms:
+            tried = evaluation_worker.read_keys(self.folder / evaluation_worker.SHOTS_FOLDER)
+            if tried:
+                micros += self._spent_on(tried, since, unanswered)
+        if self.plan.judge:
+            micros += self._spent_on_judge(since, unanswered)
         return micros
 
     def _spent_on(self, keys: Mapping[Candidate, ArmKeys], since: float, unanswered: frozenset[str]) -> int:
-        prices, names = self.plan.price_of, evaluation_worker.keys_by_candidate(keys)
+        prices = self.plan.price_of
+        names = evaluation_worker.keys_by_candidate(keys)
         settled = frozenset(key for arm in names.values() for key in arm) - unanswered
         most = evaluation_worker.plan_max_tokens(self.plan)
         micros = evaluation_engine.spent_micros(self.context, prices, names, since)
         return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
+
+    def _spent_on_search(self, since: float, unanswered: frozenset[str]) -> int:
+        replay = prompt_search_worker.read_replay(self.folder)
+        if self.plan.search and replay:
+            searched = replay.keys_of(self.plan.search)
+            micros = evaluation_engine.spent_micros(self.context, self.plan.price_of, searched, since)
+            return micros + replay.most_micros(unanswered)
+        if self.progress.search:
+            return self.progress.search.spent_micros
+        return 0
+
+    def _spent_on_judge(self, since: float, unanswered: frozenset[str]) -> int:
+        judge = judge_worker.candidate_of(self.plan)
+        micros = 0
+        for name in (judge_worker.ACCEPTABLE, judge_worker.BETTER):
+            questions = judge_worker.read_questions(self.folder, name)
+            if questions is None:
+                continue
+            keys = {judge: questions.priced.keys}
+            settled = questions.key_set - unanswered
+            micros += evaluation_engine.spent_micros(self.context, self.plan.price_of, keys, since)
+            micros += judge_worker.max_micros(self.plan, questions.priced, settled)
+        return micros
 
     def _write_questions(self, work: str) -> Mapping[Candidate, ArmKeys] | None:
         files = self.context.settings.files
@@ -150,6 +162,7 @@ class LadderStep:
 
 def load_step(context: AppContext, measurement: Measurement) -> LadderStep:
     """Returns the step of a ladder with its stored plan and progress, and what lost answers may have cost until now."""
-    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    plan = LadderPlan.from_json(measurement.plan)
     lost = evaluation_engine.lost_micros(context, plan.price_of, f"m{measurement.id}")
-    return LadderStep(context, measurement, plan, replace(progress, lost_micros=lost))
+    progress = replace(LadderProgress.from_json(measurement.progress), lost_micros=lost)
+    return LadderStep(context, measurement, plan, progress)

@@ -25,31 +25,42 @@ from trainers.dataset.rows import question_key
 from trainers.evaluation import prompts
 from trainers.evaluation.results import Candidate, Reply
 from trainers.evaluation.scores import score, scoring_of
+from trainers.types import Message
 
 
 def load_keys(step: LadderStep) -> Mapping[Candidate, ArmKeys] | None:
     """Returns the keys of the questions with each number of examples, None while a worker writes them."""
-    work, workers, files = f"shots {step.owner}", step.context.workers, step.context.settings.files
-    keys = None if workers.has(work) else evaluation_worker.read_keys(step.folder / SHOTS_FOLDER)
-    return keys or workers.poll(work, prepare, step.plan, files, step.folder, SEED)
+    work = f"shots {step.owner}"
+    workers = step.context.workers
+    if not workers.has(work):  # a worker that is at work may have written a part of them
+        keys = evaluation_worker.read_keys(step.folder / SHOTS_FOLDER)
+        if keys:
+            return keys
+    return workers.poll(work, prepare, step.plan, step.context.settings.files, step.folder, SEED)
 
 
 def most_micros(context: EngineContext, plan: LadderPlan, keys: Mapping[Candidate, ArmKeys]) -> int:
     """Returns the maximum cost in micro-dollars of the questions without an answer."""
-    answered = context.store.answers.answered([key for each in keys.values() for key in each.keys])
+    all_keys = [key for each in keys.values() for key in each.keys]
+    answered = context.store.answers.answered(all_keys)
     most = evaluation_worker.plan_max_tokens(plan)
     return max_evaluation_micros(plan.price_of, keys, answered, most, plan.thinking)
 
 
 def take_step(step: LadderStep) -> None:
     """Asks the questions without an answer; once there are none, the best number of examples goes into the ladder."""
-    context, plan, progress, keys = step.context, step.plan, step.progress, load_keys(step)
+    context = step.context
+    plan = step.plan
+    progress = step.progress
+
+    keys = load_keys(step)
     if keys is None:
         return
     names = evaluation_worker.keys_by_candidate(keys)
     questions = partial(evaluation_worker.read_questions, step.folder / SHOTS_FOLDER, plan)
     evaluation = Evaluation(step.owner, names, questions)
     answers = evaluation_engine.collect(context, evaluation, progress.shot_arms)
+
     spent = evaluation_engine.spent_micros(context, plan.price_of, names, progress.started_at or 0.0)
     models = [str(arm.model) for arm, missing in answers.missing.items() if missing]
     note = evaluation_engine.waiting_note(context, models)
@@ -64,22 +75,25 @@ def take_step(step: LadderStep) -> None:
 
 
 def _choose(step: LadderStep, names: Mapping[Candidate, tuple[str, ...]]) -> None:
-    context, plan, progress = step.context, step.plan, step.progress
+    context = step.context
+    progress = step.progress
     replies = evaluation_engine.replies(context, names, progress.shot_arms)
     shots = context.workers.poll(
-        f"choose {step.owner}", score_shots, plan, replies, context.settings.files, SEED
+        f"choose {step.owner}", score_shots, step.plan, replies, context.settings.files, SEED
     )
     if shots is None:
         return
-    chosen = replace(step, plan=with_shots(plan, shots))
+    chosen = replace(step, plan=with_shots(step.plan, shots))
     keys = chosen.rewrite_keys()
     if keys is None:
         return
     before = {arm.arm: arm for arm in progress.arms}
-    arms = tuple(
-        before.get(arm) or ArmProgress(arm, len(each.keys), work=each.work) for arm, each in keys.items()
-    )
-    chosen.with_progress(replace(progress, arms=arms, shots=shots, note=None).after_shots()).save()
+    arms = []
+    for arm, its in keys.items():
+        # a candidate that stays as it was keeps the answers that it has
+        arms.append(before.get(arm) or ArmProgress(arm, len(its.keys), work=its.work))
+    after = replace(progress, arms=tuple(arms), shots=shots, note=None).after_shots()
+    chosen.with_progress(after).save()
 
 
 TRIED = (0, 5, 10, 20)
@@ -92,14 +106,14 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     drawn = [prompts.balanced_shots(others, count, seed) for count in TRIED]
     shots_of = {len(shots): shots for shots in drawn}  # fewer rows than asked for are tried once
     fields = answer_format_of(plan, files)
-    messages = {
-        replace(arm, shots=count): [
-            prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in rows
-        ]
-        for arm in plan.arms
-        if arm.rung == "kshot"
-        for count, shots in shots_of.items()
-    }
+    messages: dict[Candidate, list[tuple[Message, ...]]] = {}
+    for arm in plan.arms:
+        if arm.rung != "kshot":
+            continue
+        for count, shots in shots_of.items():
+            messages[replace(arm, shots=count)] = [
+                prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in rows
+            ]
     tools = [prompts.tools_of(row) for row in rows]
     keys = evaluation_worker.keys_of_arms(plan, tuple(messages), messages, tools, seed)
     return evaluation_worker.write_arms(plan, keys, messages, tools, folder / SHOTS_FOLDER)
@@ -111,18 +125,14 @@ def score_shots(
     """Returns the score of each number of examples, computed as the ladder does without a judge."""
     rows, _ = _split_rows(examples(files, plan.train_sha256), seed)
     scoring = scoring_of(rows, plan.task)
-    return tuple(
-        ShotsTried(
-            arm,
-            sum(
-                score(scoring, row.answer, reply.text, plan.labels)
-                for row, reply in zip(rows, theirs, strict=True)
-            )
-            / len(rows),
-            len(rows),
-        )
-        for arm, theirs in replies.items()
-    )
+    tried = []
+    for arm, its_replies in replies.items():
+        scores = [
+            score(scoring, row.answer, reply.text, plan.labels)
+            for row, reply in zip(rows, its_replies, strict=True)
+        ]
+        tried.append(ShotsTried(arm, sum(scores) / len(rows), len(rows)))
+    return tuple(tried)
 
 
 def with_shots(plan: LadderPlan, tried: Sequence[ShotsTried]) -> LadderPlan:
@@ -137,11 +147,16 @@ def with_shots(plan: LadderPlan, tried: Sequence[ShotsTried]) -> LadderPlan:
 
     def chosen(arm: Candidate) -> Candidate:
         tried = best.get(arm.model)
-        if tried and tried.arm.shots == 0 and arm.rung in ("zero", "kshot"):
+        if tried is None:
+            return arm
+        if tried.arm.shots == 0 and arm.rung in ("zero", "kshot"):
             return replace(tried.arm, rung="zero")
-        return tried.arm if tried and arm.rung == "kshot" else arm
+        if arm.rung == "kshot":
+            return tried.arm
+        return arm
 
-    return replace(plan, arms=tuple(dict.fromkeys(map(chosen, plan.arms))), chooses_shots=False)
+    arms = dict.fromkeys(chosen(arm) for arm in plan.arms)  # each once, in order
+    return replace(plan, arms=tuple(arms), chooses_shots=False)
 
 
 def _split_rows(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:

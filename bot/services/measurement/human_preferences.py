@@ -53,12 +53,16 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
     if pair is None:
         return Refusal("This pair no longer belongs to the measurement.")
     with context.store.transaction():
-        now, arms = context.clock(), (pairs.first_arm.key, pairs.second_arm.key)
-        first, second = arms[::-1] if _is_swapped(measurement, pair, person) else arms
+        now = context.clock()
+        first = pairs.first_arm.key
+        second = pairs.second_arm.key
+        if _is_swapped(measurement, pair, person):
+            first, second = second, first
         preference = Preference(measurement.id, pair.row, first, second, person, choice, now)
         if not context.store.preferences.add(preference):
             return Refusal("You have judged this pair already; your first choice stands.")
-        message = views.choice_card(pair.question, *_ordered_texts(measurement, pair, person), choice, person)
+        texts = _ordered_texts(measurement, pair, person)
+        message = views.choice_card(pair.question, *texts, choice, person)
         card = _card_name(measurement, pair, person)
         context.show(card, measurement.channel, message, private=True)
         rows = _remaining_pairs(context, measurement, pairs, person)
@@ -76,9 +80,8 @@ def measurement_to_judge(context: AppContext, number: int, person: str) -> Measu
         return refusal
     if measurement is None or measurement.state != "done":
         return measurements.state_refusal(number, measurement)
-    if not authorization.may_show_rows(
-        context, context.store.datasets.get(measurement.dataset_id), measurement.channel
-    ):
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    if not authorization.may_show_rows(context, dataset, measurement.channel):
         return Refusal(
             "The answers may hold customers' words, so they are shown only in the channel that the dataset belongs to, "
             "and only if that is private."
@@ -104,11 +107,8 @@ def _load_pairs(
 def _remaining_pairs(
     context: AppContext, measurement: Measurement, pairs: PairsForPeople, person: str
 ) -> list[PairForPeople]:
-    done = {
-        preference.row
-        for preference in context.store.preferences.of(measurement.id)
-        if preference.person == person
-    }
+    choices = context.store.preferences.of(measurement.id)
+    done = {choice.row for choice in choices if choice.person == person}
     return [pair for pair in pairs.rows if pair.row not in done]
 
 
@@ -119,13 +119,15 @@ def _post(
     rows: list[PairForPeople],
     person: str,
 ) -> None:
-    done, pair = len(pairs.rows) - len(rows), rows[0]
-    wanted = min((done // AT_ONCE + 1) * AT_ONCE, len(pairs.rows))
+    pair = rows[0]
+    done = len(pairs.rows) - len(rows)
+    next_pause = (done // AT_ONCE + 1) * AT_ONCE
+    wanted = min(next_pause, len(pairs.rows))
     key = f"{measurement.id} {pair.row} {person}"
-    message = views.question_card(
-        key, pair.question, *_ordered_texts(measurement, pair, person), done=done, wanted=wanted
-    )
-    card, thread = _card_name(measurement, pair, person), measurements.result_card_of(context, measurement)
+    texts = _ordered_texts(measurement, pair, person)
+    message = views.question_card(key, pair.question, *texts, done=done, wanted=wanted)
+    card = _card_name(measurement, pair, person)
+    thread = measurements.result_card_of(context, measurement)
     context.show(card, measurement.channel, message, thread=thread, private=True)
 
 
@@ -136,15 +138,16 @@ def _show_agreement(context: AppContext, measurement: Measurement, pairs: PairsF
         return
     message = views.agreement_card(measurement.id, agreement, pairs.first_arm, pairs.second_arm)
     result_card = measurements.result_card_of(context, measurement)
-    channel, card = measurement.channel, f"agreement {measurement.id}"
-    context.show(card, channel, message, thread=result_card)
+    channel = measurement.channel
+    context.show(f"agreement {measurement.id}", channel, message, thread=result_card)
     result = measurements.result_card(context, measurement, measurement.result, for_people=True)
     context.show(result_card, channel, result)
 
 
 def _ordered_texts(measurement: Measurement, pair: PairForPeople, person: str) -> tuple[str, str]:
-    turned = _is_swapped(measurement, pair, person)
-    return (pair.second, pair.first) if turned else (pair.first, pair.second)
+    if _is_swapped(measurement, pair, person):
+        return pair.second, pair.first
+    return pair.first, pair.second
 
 
 def _is_swapped(measurement: Measurement, pair: PairForPeople, person: str) -> bool:

@@ -36,40 +36,56 @@ def judge_maximum(step: LadderStep) -> int | None:
     """Returns the judge's maximum cost in micro-dollars, None while a worker computes it. If all answers are stored
     already, the real questions are priced, and those with a stored verdict are free. Otherwise every answer counts as
     long as the cap allows."""
-    context, plan = step.context, step.plan
+    context = step.context
+    plan = step.plan
+    # A search, or a choice of the number of examples, brings answers that nobody has stored yet.
     is_final = plan.search is None and not plan.chooses_shots
     if is_final and all(arm.answered == arm.of for arm in step.progress.arms):
         consultation = _consultation(step, JudgeProgress())
-        questions = _open_questions(context, consultation) if consultation else None
+        if consultation is None:
+            return None
+        questions = _open_questions(context, consultation)
         if questions is None:
             return None
         if len(questions) == 2:
             priced = questions[1].priced
-            return judge_worker.max_micros(plan, priced, context.store.answers.answered(priced.keys))
+            answered = context.store.answers.answered(priced.keys)
+            return judge_worker.max_micros(plan, priced, answered)
     worst: ArmKeys | None = context.workers.poll(
         f"verdicts {step.owner}", judge_worker.longest_questions, plan, context.settings.files
     )
-    return None if worst is None else judge_worker.max_micros(plan, worst, ())
+    if worst is None:
+        return None
+    return judge_worker.max_micros(plan, worst, ())
 
 
 def take_step(step: LadderStep) -> None:
     """Asks the judge the questions without an answer; once there are none, the ladder can be judged."""
-    context, plan, progress = step.context, step.plan, step.progress
+    context = step.context
+    plan = step.plan
+    progress = step.progress
+
     consultation = _consultation(step, progress.judge or JudgeProgress())
-    consulted = consult(context, consultation) if consultation else None
-    if consultation is None or consulted is None:
+    if consultation is None:
         return
-    missing, spent = consulted.answers.all_missing, step.spent_micros()
+    consulted = consult(context, consultation)
+    if consulted is None:
+        return
+    spent = step.spent_micros()
     problem = consulted.answers.failed or cost_problem(plan, consulted, spent, progress.most_micros)
-    egress_problem = measurements.egress_refusal(context, step.measurement) if missing else None
+    egress_problem = None
+    note = None
+    if consulted.answers.all_missing:
+        egress_problem = measurements.egress_refusal(context, step.measurement)
+        note = evaluation_engine.waiting_note(context, [str(plan.judge)])
     if isinstance(egress_problem, Forbidden):
         problem = egress_problem.reason
-    judge = count_progress(consulted, plan, has_pair=sum(arm.failed is None for arm in progress.arms) > 1)
-    note = evaluation_engine.waiting_note(context, [str(plan.judge)]) if missing else None
+
+    answered = [arm for arm in progress.arms if arm.failed is None]
+    judge = count_progress(consulted, plan, has_pair=len(answered) > 1)
     updated = replace(progress, judge=judge, spent_micros=spent, note=note)
     if problem:
-        # Without the verdicts on single answers nothing counts; later only the comparison of the best two is lost.
-        judge = replace(judge, failed=problem) if consulted.is_first else replace(judge, unpaired=problem)
+        judge = _with_problem(judge, consulted, problem)
         spent = step.with_progress(updated).stop()
         ended = replace(updated, stage="judging", judge=judge, spent_micros=spent, note=None)
         step.with_progress(ended).save()
@@ -79,6 +95,13 @@ def take_step(step: LadderStep) -> None:
         step.with_progress(updated).save()
         if egress_problem is None:
             consulted.ask(context)
+
+
+def _with_problem(judge: JudgeProgress, consulted: ConsultationProgress, problem: str) -> JudgeProgress:
+    """Without the verdicts on single answers nothing counts; later only the comparison of the best two is lost."""
+    if consulted.is_first:
+        return replace(judge, failed=problem)
+    return replace(judge, unpaired=problem)
 
 
 @dataclass(frozen=True)
@@ -119,38 +142,47 @@ class ConsultationProgress:
 
 def consult(context: AppContext, consultation: Consultation) -> ConsultationProgress | None:
     """Counts the judge's answers. Returns None while a worker writes its questions."""
-    plan, judge = consultation.plan, consultation.judge
+    plan = consultation.plan
+    judge = consultation.judge
     questions = _open_questions(context, consultation)
     if questions is None:
         return None
-    prompts = consultation.folder / f"{ACCEPTABLE if len(questions) == 1 else BETTER}.jsonl"
+    name = BETTER
+    if len(questions) == 1:
+        name = ACCEPTABLE
+    prompts = consultation.folder / f"{name}.jsonl"
     evaluation = evaluation_of(consultation.owner, plan, questions[-1], prompts)
-    wanted, candidate = questions[-1].key_set, judge_worker.candidate_of(plan)
+    wanted = questions[-1].key_set
     declined = tuple(key for key in judge.declined if key in wanted)
-    before = ArmProgress(candidate, len(wanted), declined=declined)
+    before = ArmProgress(judge_worker.candidate_of(plan), len(wanted), declined=declined)
     answers = evaluation_engine.collect(context, evaluation, [before])
     (arm,) = answers.arms
-    declined = tuple(dict.fromkeys((*judge.declined, *arm.declined)))
-    judge = replace(judge, answered=arm.answered + len(arm.declined), declined=declined)
+    all_declined = dict.fromkeys((*judge.declined, *arm.declined))
+    judge = replace(judge, answered=arm.answered + len(arm.declined), declined=tuple(all_declined))
     return ConsultationProgress(judge, questions, evaluation, answers)
 
 
 def spent_micros(context: EngineContext, plan: LadderPlan, folder: Path, since: float) -> int:
     """Returns the cost in micro-dollars of the judge's answers that arrived `since` then."""
     judge = judge_worker.candidate_of(plan)
-    questions = filter(None, (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER)))
-    keys = sorted({key for each in questions for key in each.priced.keys})
-    return evaluation_engine.spent_micros(context, plan.price_of, {judge: keys}, since)
+    keys: set[str] = set()
+    for name in (ACCEPTABLE, BETTER):
+        questions = judge_worker.read_questions(folder, name)
+        if questions:
+            keys.update(questions.priced.keys)
+    return evaluation_engine.spent_micros(context, plan.price_of, {judge: sorted(keys)}, since)
 
 
 def cost_problem(plan: LadderPlan, consulted: ConsultationProgress, spent: int, most: int) -> str | None:
     """Returns a sentence if the judge could cost more than `most` micro-dollars, of which `spent` are spent, else None.
     It can happen despite the agreed maximum, because answers may have more tokens by the judge's tokenizer than by
     their model's."""
-    questions, missing = consulted.questions[-1], consulted.answers.all_missing
+    missing = consulted.answers.all_missing
     if not missing:
         return None
-    if spent + judge_worker.max_micros(plan, questions.priced, questions.key_set - missing) <= most:
+    questions = consulted.questions[-1]
+    answered = questions.key_set - missing
+    if spent + judge_worker.max_micros(plan, questions.priced, answered) <= most:
         return None
     return f"Asking {plan.judge} could cost more than was agreed ({usd_micros(most)})."
 
@@ -186,7 +218,8 @@ def read_judge_answers(
     context: EngineContext, plan: LadderPlan, folder: Path, judge: JudgeProgress
 ) -> JudgeAnswers:
     """Returns the same as `judge_answers`, for the questions in `folder`."""
-    acceptable, better = (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER))
+    acceptable = judge_worker.read_questions(folder, ACCEPTABLE)
+    better = judge_worker.read_questions(folder, BETTER)
     return judge_answers(context, plan, acceptable, better, judge)
 
 
@@ -202,34 +235,47 @@ def _consultation(step: LadderStep, judge: JudgeProgress) -> Consultation | None
 def _open_questions(context: AppContext, consultation: Consultation) -> Sequence[Questions] | None:
     """Returns the judge's questions so far: those about single answers and, once all of them are answered or declined,
     the comparisons. Returns None while a worker writes them."""
-    plan, folder, judge = consultation.plan, consultation.folder, consultation.judge
+    plan = consultation.plan
+    folder = consultation.folder
+    judge = consultation.judge
 
     def read_or_write(name: str, write: Callable[..., Questions]) -> Questions | None:
         work = f"{name} {consultation.owner}"
-        questions = None if context.workers.has(work) else judge_worker.read_questions(folder, name)
-        if questions:
-            return questions
+        if not context.workers.has(work):  # what a worker is still writing is not read
+            questions = judge_worker.read_questions(folder, name)
+            if questions:
+                return questions
         replies_by_candidate = evaluation_engine.replies(context, consultation.keys, consultation.arms)
         texts = {arm: [reply.text for reply in replies] for arm, replies in replies_by_candidate.items()}
-        so_far = (read_judge_answers(context, plan, folder, judge),) if name == BETTER else ()
-        return context.workers.poll(work, write, plan, texts, *so_far, context.settings.files, folder)
+        verdicts = []
+        if name == BETTER:  # the best two are chosen by the verdicts on single answers
+            verdicts.append(read_judge_answers(context, plan, folder, judge))
+        return context.workers.poll(work, write, plan, texts, *verdicts, context.settings.files, folder)
 
     first = read_or_write(ACCEPTABLE, judge_worker.write_acceptable_questions)
     if first is None:
         return None
-    if first.key_set - context.store.answers.answered(first.priced.keys) - set(judge.declined):
+    answered = context.store.answers.answered(first.priced.keys)
+    if first.key_set - answered - set(judge.declined):
         return [first]
     second = read_or_write(BETTER, judge_worker.write_better_questions)
-    return None if second is None else [first, second]
+    if second is None:
+        return None
+    return [first, second]
 
 
 def count_progress(consulted: ConsultationProgress, plan: LadderPlan, *, has_pair: bool) -> JudgeProgress:
     """Returns the judge's progress. `has_pair` is True if two candidates will be compared; how many comparisons that
     takes is at first only known as a maximum."""
-    judge, first = consulted.judge, len(consulted.questions[0].key_set)
+    judge = consulted.judge
+    single = len(consulted.questions[0].key_set)
     if consulted.is_first:
-        return replace(judge, of=first + 2 * plan.n_holdout * has_pair)
-    return replace(judge, of=first + len(consulted.questions[1].key_set), answered=first + judge.answered)
+        comparisons = 0
+        if has_pair:
+            comparisons = 2 * plan.n_holdout  # each row in both orders
+        return replace(judge, of=single + comparisons)
+    comparisons = len(consulted.questions[1].key_set)
+    return replace(judge, of=single + comparisons, answered=single + judge.answered)
 
 
 @dataclass(frozen=True)
@@ -261,16 +307,23 @@ class ResultStep:
 def take_run_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress], run_micros: int) -> bool:
     """Asks the judge the questions without a verdict, once both models have answered. Returns True once nothing is left
     to ask. `run_micros` is the cost of the training and of both models' answers."""
-    context, run, plan, judge = step.context, step.run, step.plan, step.judge
+    context = step.context
+    run = step.run
+    plan = step.plan
+    judge = step.judge
     if plan.judge is None:
         return True
     if judge.failed or judge.unpaired:
         return not context.llm.drop(step.owner)  # questions under way will be billed, so wait for them
+
     ladder_plan = _plan_of_run(step, tuple(evaluation.keys))
     consultation = Consultation(step.owner, ladder_plan, step.folder / "judge", evaluation.keys, arms, judge)
     consulted = consult(context, consultation)
-    if consulted is None or consulted.is_complete:
-        return consulted is not None
+    if consulted is None:
+        return False
+    if consulted.is_complete:
+        return True
+
     provider = plan.judge.partition("/")[0]
     # The rows must be scanned before it is known whether the judge may read them.
     scan_missing = data_policy.unscanned(context, run.dataset_id, [provider])
@@ -278,11 +331,14 @@ def take_run_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgre
     problem = consulted.answers.failed or cost_problem(ladder_plan, consulted, so_far, plan.maximum_micros)
     if problem is None and scan_missing is None:
         problem = data_policy.dataset_refusal(context, run.dataset_id, [provider], plan.overridden)
+
     judge = count_progress(consulted, ladder_plan, has_pair=True)
+    note = scan_missing
     if problem:
-        judge = replace(judge, failed=problem) if consulted.is_first else replace(judge, unpaired=problem)
-    note = scan_missing or (None if problem else evaluation_engine.waiting_note(context, [plan.judge]))
-    answers, now = len(evaluation.all_keys), context.clock()
+        judge = _with_problem(judge, consulted, problem)
+    elif note is None:
+        note = evaluation_engine.waiting_note(context, [plan.judge])
+    answers = len(evaluation.all_keys)
     progress = replace(
         step.progress,
         judge=judge,
@@ -290,24 +346,31 @@ def take_run_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgre
         to_evaluate=answers + judge.of,
         note=note,
     )
-    if progress != step.progress:
-        with context.store.transaction():
-            moved = context.store.runs.move(
-                run, "evaluating", now=now, progress=progress.to_json(), next_at=now
-            )
-            if moved:
-                notifications.show_progress(context, moved)
+    _save_run_progress(step, progress)
     if problem is None and scan_missing is None:
         consulted.ask(context)
     return False
+
+
+def _save_run_progress(step: ResultStep, progress: Progress) -> None:
+    if progress == step.progress:
+        return
+    context = step.context
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.runs.move(
+            step.run, "evaluating", now=now, progress=progress.to_json(), next_at=now
+        )
+        if moved:
+            notifications.show_progress(context, moved)
 
 
 def spent_on_run(step: ResultStep) -> int:
     """Returns the judge's cost in micro-dollars."""
     if step.plan.judge is None:
         return 0
-    folder, since = step.folder / "judge", step.run.state_since
-    return spent_micros(step.context, _plan_of_run(step, ()), folder, since)
+    plan = _plan_of_run(step, ())
+    return spent_micros(step.context, plan, step.folder / "judge", step.run.state_since)
 
 
 def answers_about_run(step: ResultStep) -> JudgeAnswers | None:
@@ -326,7 +389,12 @@ def price_of_judge(plan: Plan) -> PriceRow:
 
 def _plan_of_run(step: ResultStep, arms: tuple[Candidate, ...]) -> LadderPlan:
     """Returns the plan that the judge's questions are made from, as if a measurement compared these candidates."""
-    plan, judge = step.plan, str(step.plan.judge)
+    plan = step.plan
+    judge = str(plan.judge)
+    prices = PriceList((price_of_judge(plan),), PriceList.from_json(plan.prices).read_on)
+    thinking: tuple[str, ...] = ()
+    if step.context.settings.thinks(judge):
+        thinking = (judge,)
     return LadderPlan(
         dataset=plan.dataset,
         version=plan.dataset_version,
@@ -339,7 +407,7 @@ def _plan_of_run(step: ResultStep, arms: tuple[Candidate, ...]) -> LadderPlan:
         prompt=None,
         bar=0.0,
         documents=(),
-        prices=PriceList((price_of_judge(plan),), PriceList.from_json(plan.prices).read_on).to_json(),
+        prices=prices.to_json(),
         judge=judge,
-        thinking=(judge,) if step.context.settings.thinks(judge) else (),
+        thinking=thinking,
     )

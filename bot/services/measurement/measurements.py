@@ -54,14 +54,21 @@ def pairs_for_people(context: AppContext, measurement: Measurement) -> PairsForP
 def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreement:
     """Returns how people chose between the answers of the two best candidates."""
     labels = context.store.preferences.of(measurement.id)
+    return judge_agreement_rules.summarize_labels(labels, _better_key(measurement))
+
+
+def _better_key(measurement: Measurement) -> str:
+    """Returns the key of the better one of the two candidates that people compare, '' if there are no two. The labels
+    don't tell: each person sees the two in an order of their own."""
     judge = LadderProgress.from_json(measurement.progress).judge
-    pair = judge.pair if judge else None
-    if pair:
-        better = pair.first.key
-    else:  # each person sees the two in an order of their own, so the first label says nothing about which is better
-        rungs = Ladder.from_json(measurement.result).rungs if measurement.result else ()
-        better = judge_worker.best_two(rungs)[0].arm.key if rungs else ""
-    return judge_agreement_rules.summarize_labels(labels, better)
+    if judge and judge.pair:
+        return judge.pair.first.key
+    if measurement.result is None:
+        return ""
+    best = judge_worker.best_two(Ladder.from_json(measurement.result).rungs)
+    if not best:
+        return ""
+    return best[0].arm.key
 
 
 def dataset_to_measure(
@@ -119,18 +126,24 @@ def result_card_of(context: AppContext, measurement: Measurement) -> str:
     """Returns the name of the card with the result: the measurement's own, unless an older version of the bot posted a
     second one."""
     second = f"measured {measurement.id}"
-    return second if context.store.outbox.card(second) else card_of(measurement)
+    if context.store.outbox.card(second):
+        return second
+    return card_of(measurement)
 
 
 def _message(context: AppContext, measurement: Measurement, why: str) -> Message:
-    message, freeze = _card(context, measurement, why), freeze_scope.measurement_freeze(context, measurement)
-    return freeze_cards.add_freeze_notice(message, freeze) if freeze else message
+    message = _card(context, measurement, why)
+    freeze = freeze_scope.measurement_freeze(context, measurement)
+    if freeze is None:
+        return message
+    return freeze_cards.add_freeze_notice(message, freeze)
 
 
 def _card(context: AppContext, measurement: Measurement, why: str) -> Message:
     if measurement.kind == "curve":
         return _curve_card(context, measurement, why)
-    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    plan = LadderPlan.from_json(measurement.plan)
+    progress = LadderProgress.from_json(measurement.progress)
     if measurement.state not in OPEN:
         return views.closed_card(measurement, plan, progress, why)
     if progress.stage == "asking":
@@ -158,7 +171,8 @@ def _remaining_budget(context: AppContext, measurement: Measurement) -> Budget:
 def settle_cost(context: AppContext, measurement: Measurement, progress: LadderProgress) -> None:
     """Goes on once the maximum cost is known: a free measurement begins; any other fails if the budget refuses it, else
     reserves the money and waits for a person to agree. Sealed rows wait for a person even if opening them is free."""
-    now, most = context.clock(), progress.most_micros
+    now = context.clock()
+    most = progress.most_micros
     with context.store.transaction():  # so that no approval can spend the same money in between
         refusal = _budget_refusal(context, measurement, most)
         if refusal:
@@ -186,7 +200,7 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
     refusal = _agreement_refusal(context, number, person)
     if refusal:
         return refusal
-    now, subject = context.clock(), f"measurement {number}"
+    now = context.clock()
     with context.store.transaction():
         measurement = context.store.measurements.get(number)
         if measurement is None or measurement.state != "asked":
@@ -196,14 +210,15 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
             return Refusal(
                 f"The cost of m{number} is still being computed; its card will show it in a moment."
             )
-        if units.month_of(now) != measurement.month and (  # it was reserved in a month that is over
-            over_budget := _budget_refusal(context, measurement, progress.most_micros)
-        ):
-            return Refusal(over_budget)
+        if units.month_of(now) != measurement.month:  # the money was reserved in a month that is over
+            over_budget = _budget_refusal(context, measurement, progress.most_micros)
+            if over_budget:
+                return Refusal(over_budget)
         moved = _begin(context, measurement, progress.start(now, person), now)
         if moved is None:
             return state_refusal(number, context.store.measurements.get(number))
-        context.audit(person, "agree", subject, f"up to {usd_micros(progress.most_micros)}")
+        most = usd_micros(progress.most_micros)
+        context.audit(person, "agree", f"measurement {number}", f"up to {most}")
     return moved
 
 
@@ -275,7 +290,9 @@ def close(
     progress: str | None = None,
 ) -> Measurement | None:
     """Like `finish`, but leaves the card as it is."""
-    changes = {} if progress is None else {"progress": progress}
+    changes = {}
+    if progress is not None:
+        changes["progress"] = progress
     moved = context.store.measurements.move(
         measurement, "done", now=context.clock(), result=result, actual_micros=spent_micros, **changes
     )
@@ -300,7 +317,9 @@ def end(
 ) -> None:
     """Ends a measurement without a result, and releases the reserved money that was not spent. `why` may hold
     mrkdwn."""
-    changes = {} if progress is None else {"progress": progress.to_json()}
+    changes = {}
+    if progress is not None:
+        changes["progress"] = progress.to_json()
     with context.store.transaction():
         moved = context.store.measurements.move(
             measurement, state, now=context.clock(), error=why, actual_micros=actual_micros, **changes
@@ -312,8 +331,15 @@ def end(
         show(context, moved, why)
         if state == "failed":  # Slack notifies nobody of an edited card
             name = context.link(card_of(moved), f"measurement m{moved.id}")
-            body, who = text_message(f"Your {name} failed. {why}").body(), moved.requested_by
-            context.send(Draft("direct", moved.channel, body, dedupe=f"end of {subject}", person=who))
+            message = text_message(f"Your {name} failed. {why}")
+            letter = Draft(
+                "direct",
+                moved.channel,
+                message.body(),
+                dedupe=f"end of {subject}",
+                person=moved.requested_by,
+            )
+            context.send(letter)
 
 
 def retry_or_fail(context: AppContext, measurement: Measurement, spent_micros: Callable[[], int]) -> None:
@@ -358,33 +384,39 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         return unreadable
     if measurement.kind == "curve":
         return curve_views.details(Curve.from_json(measurement.result), _label_usd(measurement))
-    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    plan = LadderPlan.from_json(measurement.plan)
+    progress = LadderProgress.from_json(measurement.progress)
     ladder = known_ladder(context.store, context.settings.files, measurement)
     judge = checked_judges.judge_of_measurement(context, measurement, may_show=False)
-    people = judge.checks if judge else UNCHECKED
-    earlier = preferences_of(context, measurement) if plan.judge else None
     prompt = prompt_views.details(plan, progress.search)
     dataset = context.store.datasets.get(measurement.dataset_id)
+    # A prompt that was written from rows may quote them.
     may_show = not prompt or authorization.may_show_rows(context, dataset, channel)
+
+    people = judge.checks if judge else UNCHECKED
+    notes = [*measurement_notes.judge_notes(context.store, measurement, ladder, people)]
+    if plan.judge:
+        notes += judge_agreement.earlier_choices(preferences_of(context, measurement))
+    notes += views.shots_notes(progress.shots)
+    notes += views.fewer_examples(plan)
+    notes += views.left_out(progress.arms)
+    notes += views.declined(progress.arms)
+    notes += measurement_notes.withheld_notes(plan)
+    if not may_show:
+        notes.append(prompt_views.KEPT_FROM_HERE)
+    notes += measurement_notes.looks_notes(context.store, measurement, ladder)
+
     blocks = evaluation_details.details(
         ladder,
         spent_micros=measurement.actual_micros,
         lost_micros=progress.lost_micros,
         estimated_micros=progress.most_micros,
         how_read=HOW_READ if plan.labels else None,
-        notes=[
-            *measurement_notes.judge_notes(context.store, measurement, ladder, people),
-            *(judge_agreement.earlier_choices(earlier) if earlier else []),
-            *views.shots_notes(progress.shots),
-            *views.fewer_examples(plan),
-            *views.left_out(progress.arms),
-            *views.declined(progress.arms),
-            *measurement_notes.withheld_notes(plan),
-            *([] if may_show else [prompt_views.KEPT_FROM_HERE]),
-            *measurement_notes.looks_notes(context.store, measurement, ladder),
-        ],
+        notes=notes,
     )
-    return (*blocks, *prompt) if may_show else blocks
+    if not may_show:
+        return blocks
+    return (*blocks, *prompt)
 
 
 def _visible_measurement(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
@@ -393,7 +425,9 @@ def _visible_measurement(context: AppContext, number: int, person: str, channel:
     if measurement is None:
         return None
     dataset = context.store.datasets.get(measurement.dataset_id).name
-    return measurement if authorization.may_use_dataset(context, dataset, person, channel) else None
+    if not authorization.may_use_dataset(context, dataset, person, channel):
+        return None
+    return measurement
 
 
 def result_card(
@@ -449,13 +483,16 @@ def _free_candidates(context: AppContext, curve: Curve) -> tuple[Rung, ...]:
     """Returns the free candidates that were measured on the curve's held-out rows."""
     files = context.settings.files
     measured = load_measured(context.store, files, curve.dataset, curve.holdout_sha256)
-    rungs = measured.ladder.rungs if measured else ()
-    return tuple(rung for rung in rungs if rung.arm.is_free)
+    if measured is None:
+        return ()
+    return tuple(rung for rung in measured.ladder.rungs if rung.arm.is_free)
 
 
 def _label_usd(measurement: Measurement) -> Decimal | None:
     plan = plan_of(measurement.plan)
-    return Decimal(plan.label_usd) if plan.label_usd else None
+    if not plan.label_usd:
+        return None
+    return Decimal(plan.label_usd)
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
@@ -465,15 +502,17 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
     if measurement is None:
         return state_refusal(number, None)
     dataset = context.store.datasets.get(measurement.dataset_id)
-    is_known = here in (None, measurement.channel) or authorization.may_use_dataset(
-        context, dataset.name, person, here
-    )
-    if measurement.state not in OPEN:
-        return state_refusal(number, measurement if is_known else None)
-    request = Request(measurement.requested_by, dataset.uploaded_by, measurement.created_at)
-    refusal = authorization.refusal(context, person, "cancel", request=request)
+    is_seen_here = here in (None, measurement.channel)
+    is_known = is_seen_here or authorization.may_use_dataset(context, dataset.name, person, here)
+    if measurement.state in OPEN:
+        request = Request(measurement.requested_by, dataset.uploaded_by, measurement.created_at)
+        refusal = authorization.refusal(context, person, "cancel", request=request)
+    else:
+        refusal = state_refusal(number, measurement)
+    if refusal and not is_known:  # a refusal must not tell that there is such a measurement
+        return state_refusal(number, None)
     if refusal:
-        return refusal if is_known else state_refusal(number, None)
+        return refusal
     unreadable = _unreadable_refusal(measurement)
     if unreadable:  # what it has cost until now can't be read either
         return unreadable
@@ -487,7 +526,9 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
         )
         if moved:
             context.audit(person, "cancel", f"measurement {number}")
-    return f"Cancelling m{number} …" if moved else Refusal(f"m{number} changed just now; try again.")
+    if moved is None:
+        return Refusal(f"m{number} changed just now; try again.")
+    return f"Cancelling m{number} …"
 
 
 def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal | None:
@@ -526,8 +567,12 @@ def prompts_of(measurement: Measurement) -> tuple[str, ...]:
     plan = LadderPlan.from_json(measurement.plan)
     # The prompt of its own search was written at these providers, from rows that may go there.
     is_found_earlier = plan.search is None and any(arm.rung == "optimised" for arm in plan.arms)
-    texts = (plan.prompt, plan.optimised) if is_found_earlier else (plan.prompt,)
-    return tuple(text for text in texts if text)
+    texts = []
+    if plan.prompt:
+        texts.append(plan.prompt)
+    if plan.optimised and is_found_earlier:
+        texts.append(plan.optimised)
+    return tuple(texts)
 
 
 def _unreadable_refusal(measurement: Measurement) -> Refusal | None:
@@ -551,8 +596,10 @@ def state_refusal(number: int, measurement: Measurement | None) -> Refusal:
     if measurement is None:
         return Refusal(f"There is no measurement m{number}. `/finetune baseline DATASET` makes one.")
     states = {"asked": "has not begun", "running": "is under way", "done": "is done", "failed": "failed"}
-    why = f": {measurement.error}" if measurement.error else "."
-    return Refusal(f"m{number} {states.get(measurement.state, 'was cancelled')}{why}")
+    sentence = f"m{number} {states.get(measurement.state, 'was cancelled')}"
+    if measurement.error:
+        return Refusal(f"{sentence}: {measurement.error}")
+    return Refusal(f"{sentence}.")
 
 
 def egress_refusal(context: AppContext, measurement: Measurement) -> Unsure | Forbidden | None:

@@ -57,8 +57,11 @@ def first_replay(step: LadderStep) -> Replay | None:
     search = _load_search(step.with_progress(LadderProgress()))
     if search is None:
         return None
-    replay = None if step.context.workers.has(search.work) else worker.read_replay(step.folder)
-    return replay or _replay(search, ())
+    if not step.context.workers.has(search.work):  # what a worker is still writing is not read
+        replay = worker.read_replay(step.folder)
+        if replay:
+            return replay
+    return _replay(search, ())
 
 
 def budget_refusal(budget: SearchPlan, replay: Replay) -> str | None:
@@ -89,7 +92,8 @@ def latest_prompt(context: AppContext, dataset: str) -> str | None:
 def take_step(step: LadderStep) -> None:
     """Asks the questions that the search needs next; once it is over, the ladder is measured with the prompt it
     found."""
-    search, workers = _load_search(step), step.context.workers
+    search = _load_search(step)
+    workers = step.context.workers
     if search is None or search.progress.is_over:
         _measure(step)
     elif workers.has(search.work):
@@ -147,35 +151,42 @@ def _measure(step: LadderStep) -> None:
     """Adds a candidate with the new prompt to the ladder, if the prompt is better, and starts measuring."""
     if step.context.llm.drop(step.owner):
         return  # questions under way will be billed, so wait for them
-    search, arms, candidate = step.progress.search, step.progress.arms, worker.candidate_of(step.plan)
+    search = step.progress.search
+    arms = step.progress.arms
     if search and search.is_better:
+        candidate = worker.candidate_of(step.plan)
         step = replace(step, plan=worker.with_prompt(step.plan, search.prompt))
         keys = step.rewrite_keys()
         if keys is None:
             return
-        arms = (*arms, ArmProgress(candidate, len(keys[candidate].keys), work=keys[candidate].work))
+        its = keys[candidate]
+        arms = (*arms, ArmProgress(candidate, len(its.keys), work=its.work))
     step.with_progress(replace(step.progress, stage="measuring", arms=arms, note=None)).save()
 
 
 def _replay(search: _Search, keys: tuple[str, ...]) -> Replay | None:
     """Has a worker replay the search with the answers to these questions, None while it is at work. A declined question
     has an empty answer."""
-    answers, ladder = search.context.store.answers.read(keys), search.ladder
-    texts = dict.fromkeys(search.progress.declined, "") | {
-        key: answer.text for key, answer in answers.items()
-    }
-    files, workers = search.context.settings.files, search.context.workers
-    return workers.poll(search.work, worker.replay, ladder.plan, texts, files, ladder.folder, SEED)
+    context = search.context
+    ladder = search.ladder
+    texts = dict.fromkeys(search.progress.declined, "")
+    for key, answer in context.store.answers.read(keys).items():
+        texts[key] = answer.text
+    files = context.settings.files
+    return context.workers.poll(search.work, worker.replay, ladder.plan, texts, files, ladder.folder, SEED)
 
 
 def _update_progress(search: _Search, replay: Replay, answers: Answers) -> SearchProgress:
     (arm,) = answers.arms
-    since, keys = search.ladder.progress.started_at or 0.0, replay.keys_of(search.budget)
+    since = search.ladder.progress.started_at or 0.0
+    keys = replay.keys_of(search.budget)
+    spent = evaluation_engine.spent_micros(search.context, search.ladder.plan.price_of, keys, since)
+    declined = dict.fromkeys((*search.progress.declined, *arm.declined))
     return replace(
         replay.progress(search.progress),
         answered=len(replay.all_keys) - len(answers.all_missing),
-        spent_micros=evaluation_engine.spent_micros(search.context, search.ladder.plan.price_of, keys, since),
-        declined=tuple(dict.fromkeys((*search.progress.declined, *arm.declined))),
+        spent_micros=spent,
+        declined=tuple(declined),
     )
 
 
@@ -184,7 +195,9 @@ def _provider(replay: Replay) -> str:
 
 
 def _save(search: _Search, counted: SearchProgress) -> None:
-    models = [] if counted.is_over else [search.budget.model, search.budget.writer]
+    models = []
+    if not counted.is_over:
+        models = [search.budget.model, search.budget.writer]
     note = evaluation_engine.waiting_note(search.context, models)
     progress = replace(search.ladder.progress, search=counted, note=note)
     progress = replace(progress, spent_micros=progress.before_measuring_micros)
