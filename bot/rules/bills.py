@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
@@ -56,6 +56,9 @@ class Capacity:
     busy: Decimal
     basis: Literal["measured", "given", "guessed"] = "measured"
     spread: Decimal = ONE
+
+    def times(self, factor: Decimal) -> Capacity:
+        return replace(self, reads=self.reads * factor, writes=self.writes * factor)
 
 
 @dataclass(frozen=True)

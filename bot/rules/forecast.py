@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
-from bot.rules.bills import Capacity, Flow, MachineTime, least_lasting_volume, month_weights, months_to
+from bot.rules.bills import Flow, MachineTime, least_lasting_volume, month_weights, months_to
 from bot.rules.roi import (
     Inputs,
     Quality,
@@ -26,7 +26,7 @@ from bot.rules.roi import (
     target_months,
     wrong_answers_usd,
 )
-from bot.rules.units import format_requests
+from bot.rules.units import format_requests, format_runs
 from trainers.money import usd
 
 
@@ -72,18 +72,6 @@ def rank_swings(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> tuple[S
     return tuple(sorted(moving, key=lambda swing: -swing.width)[:MAX_SWINGS])
 
 
-def quantile(between: Range, p: Decimal) -> Decimal:
-    """Returns the value below which a share `p` of the triangular distribution lies."""
-    width = between.high - between.low
-    rise = between.expected - between.low
-    fall = between.high - between.expected
-    if not width:
-        return between.expected
-    if p * width <= rise:
-        return between.low + (p * width * rise).sqrt()
-    return between.high - ((1 - p) * width * fall).sqrt()
-
-
 def _volume_swing(inputs: Inputs) -> Swing:
     """Uses the points of a lognormal distribution whose median is the given volume."""
     up = 1 + inputs.volume_spread
@@ -105,8 +93,8 @@ def _people_swing(inputs: Inputs) -> Swing:
         high_hours = UNKNOWN_HOURS
         low_text = f"{low_hours:.3g} hours (not given)"
     else:
-        low_hours = hours * quantile(LABOUR, LOW)
-        high_hours = hours * quantile(LABOUR, HIGH)
+        low_hours = hours * LABOUR.quantile(LOW)
+        high_hours = hours * LABOUR.quantile(HIGH)
         low_text = f"{low_hours:.3g} hours"
     return _make_swing(
         "staff time",
@@ -118,7 +106,7 @@ def _people_swing(inputs: Inputs) -> Swing:
 
 
 def _price_fall_swing(inputs: Inputs) -> Swing:
-    low, high = (quantile(inputs.price_fall, p) for p in (LOW, HIGH))
+    low, high = (inputs.price_fall.quantile(p) for p in (LOW, HIGH))
     return _make_swing(
         "price of the alternative",
         f"{low:.0%} cheaper a year",
@@ -134,13 +122,7 @@ def _runs_swing(inputs: Inputs) -> Swing:
     fails = min(inputs.run_fails, Decimal("0.99"))  # at 1 no number of runs would ever be enough
     most = planned + extra_runs(planned, fails, HIGH)
     again = replace(inputs, training=replace(inputs.training, runs=most))
-    return _make_swing("training runs", _runs_text(planned), _runs_text(most), inputs, again)
-
-
-def _runs_text(count: int) -> str:
-    if count == 1:
-        return "1 run"
-    return f"{count} runs"
+    return _make_swing("training runs", format_runs(planned), format_runs(most), inputs, again)
 
 
 def extra_runs(planned: int, fails: Decimal, p: Decimal) -> int:
@@ -160,7 +142,7 @@ def _training_time_swing(inputs: Inputs) -> Swing | None:
     minutes = inputs.training.minutes
     if minutes is None or not inputs.training.usd_per_hour:
         return None
-    low, high = (quantile(minutes, p) for p in (LOW, HIGH))
+    low, high = (minutes.quantile(p) for p in (LOW, HIGH))
     return _make_swing(
         "training time",
         f"{low:.0f} minutes",
@@ -195,8 +177,8 @@ def _speed_swing(inputs: Inputs) -> Swing | None:
     if capacity is None or capacity.spread <= 1:
         return None
 
-    slow = _times(capacity, 1 / capacity.spread)
-    fast = _times(capacity, capacity.spread)
+    slow = capacity.times(1 / capacity.spread)
+    fast = capacity.times(capacity.spread)
     return _make_swing(
         "serving speed",
         f"{slow.reads:,.0f} tokens read a second",
@@ -204,10 +186,6 @@ def _speed_swing(inputs: Inputs) -> Swing | None:
         replace(inputs, tuned=replace(inputs.tuned, capacity=slow)),
         replace(inputs, tuned=replace(inputs.tuned, capacity=fast)),
     )
-
-
-def _times(capacity: Capacity, factor: Decimal) -> Capacity:
-    return replace(capacity, reads=capacity.reads * factor, writes=capacity.writes * factor)
 
 
 def _make_swing(name: str, low_value: str, high_value: str, low: Inputs, high: Inputs) -> Swing:
@@ -605,12 +583,8 @@ def _quantiles(values: Draws, digits: int = 2) -> Quantiles:
     make no sense."""
     import numpy as np
 
-    p5, p50, p95 = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")
-    return Quantiles(
-        _finite_decimal(p5, digits),
-        _finite_decimal(p50, digits),
-        _finite_decimal(p95, digits),
-    )
+    ends = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")
+    return Quantiles(*(_finite_decimal(end, digits) for end in ends))
 
 
 def _finite_decimal(value: float, digits: int) -> Decimal | None:

@@ -56,6 +56,17 @@ class Range:
     def over(self, divisor: int) -> Range:
         return Range(self.low / divisor, self.expected / divisor, self.high / divisor)
 
+    def quantile(self, p: Decimal) -> Decimal:
+        """Returns the value below which a share `p` of the triangular distribution lies."""
+        width = self.high - self.low
+        rise = self.expected - self.low
+        fall = self.high - self.expected
+        if not width:
+            return self.expected
+        if p * width <= rise:
+            return self.low + (p * width * rise).sqrt()
+        return self.high - ((1 - p) * width * fall).sqrt()
+
 
 @dataclass(frozen=True)
 class Usage:

@@ -170,6 +170,12 @@ def format_requests(requests: Fraction | int) -> str:
     return f"{rounded:,}" if rounded < _A_MILLION else format_tokens(rounded)
 
 
+def format_runs(count: int) -> str:
+    if count == 1:
+        return "1 run"
+    return f"{count} runs"
+
+
 def format_tokens(count: int) -> str:
     """Formats a number of tokens with about three digits: 950, 12.3k, 3.62M, 10M, 728M, 2.5B."""
     if abs(count) < 1000:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.rules.bills import Rates
-from bot.rules.forecast import LABOUR, LIKELY, Outlook, extra_runs, quantile, simulate
+from bot.rules.forecast import LABOUR, LIKELY, Outlook, extra_runs, simulate
 from bot.rules.roi import Inputs, Quality, Range, Training, estimate, net_value
 from tests.rules.builders import ARTICLE, WITH_PEOPLE, WITHOUT_HOURS
 from tests.rules.test_roi import NANO, TEN_BILLION
@@ -221,10 +221,10 @@ def test_a_paid_machine_swings_by_its_training_time() -> None:
 
 
 def test_quantiles_of_the_triangular_distribution() -> None:
-    assert quantile(LABOUR, Decimal(0)) == Decimal("0.75")
-    assert quantile(LABOUR, Decimal("0.2")) == 1  # a fifth of its area lies below the top
-    assert quantile(LABOUR, Decimal(1)) == 2
-    assert quantile(Range.exactly(Decimal(3)), Decimal("0.05")) == 3
+    assert LABOUR.quantile(Decimal(0)) == Decimal("0.75")
+    assert LABOUR.quantile(Decimal("0.2")) == 1  # a fifth of its area lies below the top
+    assert LABOUR.quantile(Decimal(1)) == 2
+    assert Range.exactly(Decimal(3)).quantile(Decimal("0.05")) == 3
 
 
 def test_each_month_s_quantiles_are_in_order() -> None:

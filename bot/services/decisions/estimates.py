@@ -128,11 +128,15 @@ class _Sums:
 
     @cached_property
     def estimate(self) -> Estimate | None:
-        return estimate(self.known) if self.known else None
+        if self.known is None:
+            return None
+        return estimate(self.known)
 
     @cached_property
     def outlook(self) -> Outlook | None:
-        return _simulate(self.known) if self.known else None
+        if self.known is None:
+            return None
+        return _simulate(self.known)
 
 
 def make_estimate(
@@ -172,13 +176,24 @@ def make_estimate(
 def _result(
     request: _Request, needs: TrainingNeeds, evidence: Evidence, judge: Candidate | None
 ) -> EstimateResult:
-    question, now = request.question, request.current
+    question = request.question
+    now = request.current
     sums = _calculate(request, needs, evidence)
     inputs = sums.known or _inputs_at_current_price(question, request.report, evidence, now, request.today)
     facts = _gather_facts(request, needs, sums, evidence)
     facts = replace(facts, offered=_unmeasured_model(request.settings, facts, inputs, request.today))
     verdict = advise(facts)
-    cost, runs = (needs.cost if isinstance(needs.cost, RunCost) else None), question.runs or 1
+    training = None
+    measuring_usd = ZERO
+    machine_usd = ZERO
+    if isinstance(needs.cost, RunCost):
+        runs = question.runs or 1
+        training = replace(needs.cost.training, runs=runs)
+        measuring_usd = needs.cost.evaluation_usd * runs
+        machine_usd = needs.cost.machine_usd * runs
+    outlook = sums.outlook
+    if verdict.withholds_saving:
+        outlook = None
     return EstimateResult(
         name=request.name,
         report=request.report,
@@ -188,9 +203,9 @@ def _result(
         prices=tuple(row for row in (needs.tuned, needs.base, now, sums.listed) if row),
         current=now,
         cost=needs.cost,
-        training=replace(cost.training, runs=runs) if cost else None,
-        measuring_usd=cost.evaluation_usd * runs if cost else ZERO,
-        machine_usd=cost.machine_usd * runs if cost else ZERO,
+        training=training,
+        measuring_usd=measuring_usd,
+        machine_usd=machine_usd,
         minutes=needs.time.minutes if needs.time else None,
         is_guess=needs.time is not None and needs.time.is_guess,
         room=needs.room,
@@ -199,7 +214,7 @@ def _result(
         asks_vendor=request.target.row.provider.can("estimate"),
         made_on=request.today,
         estimate=sums.estimate,
-        outlook=None if verdict.withholds_saving else sums.outlook,
+        outlook=outlook,
         alternative=sums.known.alternative if sums.known else None,
         evidence=evidence,
         inputs=sums.known,
@@ -236,7 +251,8 @@ def _unsuitable_rows(name: str, report: Report, question: Question, target: Targ
             '"non_preferred_output": […]}`, or leave out `method=`.',
             "method",
         )
-    if problem := file_problem(target.row.provider, report.n_train):
+    problem = file_problem(target.row.provider, report.n_train)
+    if problem:
         return Refusal(
             f"{target.row.title} {problem} of {code(name)} once a part is held out. Add rows, or train elsewhere.",
             "target",
@@ -260,10 +276,12 @@ def monthly_cost(settings: Settings, inputs: Inputs, model: str, today: date) ->
     """Returns what today's requests would cost with `model` at the same number of tokens, None if its price is
     unknown."""
     row = find_prompted_price(model, settings.providers, settings.prices, today)
-    rates = None if isinstance(row, UnknownPrice) or row.has_ended(today) else rates_from_row(row)
-    return (
-        bill(inputs.usage.today, rates, inputs.requests, inputs.traffic) if isinstance(rates, Rates) else None
-    )
+    if isinstance(row, UnknownPrice) or row.has_ended(today):
+        return None
+    rates = rates_from_row(row)
+    if isinstance(rates, MissingPrice):
+        return None
+    return bill(inputs.usage.today, rates, inputs.requests, inputs.traffic)
 
 
 def _unmeasured_model(
@@ -271,27 +289,33 @@ def _unmeasured_model(
 ) -> UnmeasuredModel | None:
     """Returns the cheapest capable model other than today's with its monthly bill, None if it was measured already or
     its bill is unknown."""
-    others = facts.to_measure[1:] if facts.full_current else facts.to_measure
+    others = facts.to_measure
+    if facts.full_current:
+        others = others[1:]  # the first is today's model
     if inputs is None or facts.current is None or not others:
         return None
-    is_measured = any(rung.arm.model == others[0] for rung in facts.evidence.rungs)
-    monthly = None if is_measured else monthly_cost(settings, inputs, others[0], today)
+    cheapest = others[0]
+    if any(rung.arm.model == cheapest for rung in facts.evidence.rungs):
+        return None
+    monthly = monthly_cost(settings, inputs, cheapest, today)
     if monthly is None:
         return None
+    measuring_usd = None
     requests = Decimal(inputs.requests.numerator) / inputs.requests.denominator
-    measuring_usd = monthly.total * facts.n_holdout / requests if requests else None
-    return UnmeasuredModel(others[0], monthly, measuring_usd)
+    if requests:
+        measuring_usd = monthly.total * facts.n_holdout / requests
+    return UnmeasuredModel(cheapest, monthly, measuring_usd)
 
 
 def _near_ends(settings: Settings, evidence: Evidence, today: date) -> tuple[tuple[str, ModelEnd], ...]:
     """Returns the ends of measured models within the year, by their names in the ladder."""
     models = dict.fromkeys(rung.arm.model for rung in evidence.rungs if rung.arm.model)
-    ends = [(model, find_retirement(model, settings.providers)) for model in models]
-    return tuple(
-        (model, ModelEnd(end.day, model, end.successor))
-        for model, end in ends
-        if end and end.day - today < NEAR_END
-    )
+    ends = []
+    for model in models:
+        end = find_retirement(model, settings.providers)
+        if end and end.day - today < NEAR_END:
+            ends.append((model, ModelEnd(end.day, model, end.successor)))
+    return tuple(ends)
 
 
 def question_refusal(settings: Settings, question: Question, today: date) -> Refusal | None:
@@ -300,7 +324,9 @@ def question_refusal(settings: Settings, question: Question, today: date) -> Ref
     if isinstance(target, Refusal):
         return target
     price = _current_price(settings, question, today)
-    return price if isinstance(price, Refusal) else None
+    if isinstance(price, Refusal):
+        return price
+    return None
 
 
 def _find_target(settings: Settings, question: Question) -> Target | Refusal:
@@ -324,18 +350,26 @@ def _find_target(settings: Settings, question: Question) -> Target | Refusal:
 def with_target_defaults(question: Question, target: Target) -> Question:
     """Returns the question with the target's default method: an encoder is trained by `head` unless a method is
     named."""
-    is_default = target.model.is_encoder and question.method == "supervised"
-    return replace(question, method="head") if is_default else question
+    if target.model.is_encoder and question.method == "supervised":
+        return replace(question, method="head")
+    return question
 
 
 def _wrong_kind_of_model(question: Question, target: Target) -> Refusal | None:
     """Refuses to train an encoder as a chat model, or the other way round."""
-    method, name = METHODS[question.method], code(target.name)
-    if method.is_for_encoders != target.model.is_encoder:
-        kind, cure = "is not an encoder", "Leave it out, or choose an encoder as the target"
-        if target.model.is_encoder:
-            kind, cure = "is an encoder, which learns labels", "Leave out `method=`"
-        return Refusal(f"{name} {kind}: `method={method.name}` can't train it. {cure}.", "method")
+    method = METHODS[question.method]
+    name = code(target.name)
+    if target.model.is_encoder and not method.is_for_encoders:
+        return Refusal(
+            f"{name} is an encoder, which learns labels: `method={method.name}` can't train it. Leave out `method=`.",
+            "method",
+        )
+    if method.is_for_encoders and not target.model.is_encoder:
+        return Refusal(
+            f"{name} is not an encoder: `method={method.name}` can't train it. Leave it out, or choose an encoder as "
+            "the target.",
+            "method",
+        )
     if not method.is_for_encoders:
         return None
     others = [option_name(option) for option in question.chosen if option not in specs(method.name)]
@@ -382,9 +416,11 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
     misfit = find_rejected_value(row.provider, question.chosen)
     if misfit:
         name = option_name(misfit.name)
-        takes = f"takes {misfit.allowed} for `{name}=`" if misfit.allowed else f"doesn't take `{name}=`"
-        cure = "choose one of those, or leave it out" if misfit.allowed else "leave it out"
-        return Refusal(f"{row.title} {takes}: {cure}.", name)
+        if not misfit.allowed:
+            return Refusal(f"{row.title} doesn't take `{name}=`: leave it out.", name)
+        return Refusal(
+            f"{row.title} takes {misfit.allowed} for `{name}=`: choose one of those, or leave it out.", name
+        )
     quantization = question.chosen.get("quantization", "none")
     if quantization != "none" and row.is_started_by_us and find_spec("bitsandbytes") is None:
         return Refusal(
@@ -403,21 +439,28 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
 
 
 def _calculate(request: _Request, needs: TrainingNeeds, evidence: Evidence) -> _Sums:
-    settings, question, today = request.settings, request.question, request.today
+    settings = request.settings
+    question = request.question
+    today = request.today
     rung = measured_alternatives(evidence).cheapest
     listed = rung_price(settings, rung, today)
     priced = _gather_prices(question, needs.cost, request.current, needs.tuned, rung_rates(rung, listed))
     if isinstance(priced, MissingPrice):
         return _Sums(priced, listed)
-    other = with_successors(settings, priced.cheapest, today) if priced.cheapest else None
+    cheapest = priced.cheapest
+    if cheapest:
+        cheapest = with_successors(settings, cheapest, today)
+        cheapest = _with_own_capacity(settings, question, cheapest)
     priced = replace(
         priced,
         now=with_successors(settings, priced.now, today),
         tuned=_with_tuned_capacity(request, priced.tuned),
-        cheapest=_with_own_capacity(settings, question, other) if other else None,
+        cheapest=cheapest,
     )
     inputs = build_inputs(question, request.report, evidence, priced, request.target.model.ends, today)
-    return _Sums(without_sunk_costs(inputs) if request.is_trained else inputs, listed)
+    if request.is_trained:
+        inputs = without_sunk_costs(inputs)
+    return _Sums(inputs, listed)
 
 
 def _with_tuned_capacity(request: _Request, rates: Rates) -> Rates:
@@ -446,34 +489,55 @@ def _own_machine(request: _Request, needs: TrainingNeeds, sums: _Sums) -> OwnMac
     """Returns what is known of our own machine for this model, None if a vendor trains and serves it."""
     if needs.tuned.usd_per_hour is None:
         return None
-    training = None if isinstance(needs.cost, MissingPrice) else needs.cost.training
-    capacity = capacity_of(request.settings, request.target.name, DEFAULT_BUSY)
-    estimate, room = sums.estimate, needs.room
+    too_large = None
+    if needs.room and needs.room.shortage and needs.room.shortage.is_certain:
+        too_large = needs.room.shortage
+    knows_training_time = False
+    if isinstance(needs.cost, RunCost):
+        training = needs.cost.training
+        knows_training_time = training.minutes is not None and not training.is_guess
     is_given = request.question.serving_speed or request.target.model.serving_tokens_per_second
+    capacity = capacity_of(request.settings, request.target.name, DEFAULT_BUSY)
     return OwnMachine(
-        too_large=room.shortage if room and room.shortage and room.shortage.is_certain else None,
-        knows_training_time=bool(training and training.minutes and not training.is_guess),
+        too_large=too_large,
+        knows_training_time=knows_training_time,
         knows_serving_speed=bool(is_given) or capacity is not None,
-        machines=estimate.machines if estimate else None,
+        machines=sums.estimate.machines if sums.estimate else None,
         has_price=request.target.model.is_hourly_price_set,
         is_free=not needs.tuned.usd_per_hour,
     )
 
 
 def _gather_facts(request: _Request, needs: TrainingNeeds, sums: _Sums, evidence: Evidence) -> Facts:
-    settings, report, target, reachable = request.settings, request.report, request.target, request.reachable
-    current, today, cost = request.question.current, request.today, needs.cost
-    months = sums.estimate.payback_months if sums.estimate else None
-    days = float(months * HOURS_PER_MONTH / 24) if months is not None else None
+    settings = request.settings
+    report = request.report
+    target = request.target
+    reachable = request.reachable
+    current = request.question.current
+    today = request.today
+    payback_days = None
+    if sums.estimate and sums.estimate.payback_months is not None:
+        payback_days = float(sums.estimate.payback_months * HOURS_PER_MONTH / 24)
+    run_usd = None
+    if isinstance(needs.cost, RunCost):
+        run_usd = needs.cost.training.usd.expected + needs.cost.evaluation_usd
+    missing = None
+    if isinstance(sums.inputs, MissingPrice):
+        missing = sums.inputs
+    without_key: tuple[tuple[str, str], ...] = ()
+    has_models = True  # as far as is known: without `reachable`, nobody said which providers have a key
+    if reachable is not None:
+        without_key = providers_without_key(settings, reachable)
+        has_models = bool(own_models(settings, reachable))
     return Facts(
         dataset=request.name,
         rows=report.rows,
         n_holdout=report.n_holdout,
         smallest_label=report.labels[-1].rows if report.labels else None,
-        target=model_verdict(target.row, target.model, today, days),
-        run_usd=None if isinstance(cost, MissingPrice) else cost.training.usd.expected + cost.evaluation_usd,
+        target=model_verdict(target.row, target.model, today, payback_days),
+        run_usd=run_usd,
         estimate=sums.estimate,
-        missing=sums.inputs if isinstance(sums.inputs, MissingPrice) else None,
+        missing=missing,
         evidence=evidence,
         outlook=sums.outlook,
         few_labels=tuple((label.label, label.rows) for label in report.labels if label.rows < FEW_PER_LABEL),
@@ -486,8 +550,8 @@ def _gather_facts(request: _Request, needs: TrainingNeeds, sums: _Sums, evidence
         full_current=full_name(settings, current),
         to_measure=suggest_models(settings, current, today, reachable or ()),
         machine=_own_machine(request, needs, sums),
-        providers_without_key=() if reachable is None else providers_without_key(settings, reachable),
-        has_models=reachable is None or bool(own_models(settings, reachable)),
+        providers_without_key=without_key,
+        has_models=has_models,
         model_ends=_near_ends(settings, evidence, today),
         is_vendor_speed_unknown=_is_vendor_speed_unknown(sums.known),
     )
@@ -507,7 +571,9 @@ def _current_price(settings: Settings, question: Question, today: date) -> Price
     row = find_prompted_price(question.current, settings.providers, settings.prices, today)
     if isinstance(row, UnknownPrice):
         return Refusal(row.sentence, "current")
-    return refuse_ended_model(row, question.current, "current") if row.has_ended(today) else row
+    if row.has_ended(today):
+        return refuse_ended_model(row, question.current, "current")
+    return row
 
 
 def _gather_prices(
@@ -522,9 +588,10 @@ def _gather_prices(
         return cost
     if now is None or question.volume is None:
         return MissingPrice("today")
-    rates_now, rates_tuned = rates_from_row(now), rates_from_row(tuned)
+    rates_now = rates_from_row(now)
     if isinstance(rates_now, MissingPrice):
         return rates_now
+    rates_tuned = rates_from_row(tuned)
     if isinstance(rates_tuned, MissingPrice):
         return rates_tuned
     return EstimatePrices(

@@ -88,7 +88,8 @@ def split_off_validation(context: AppContext, plan: Plan, estimated: EstimateRes
     sweep, patience = estimated.question.sweep, estimated.question.patience
     if not sweep and patience is None:
         return plan
-    row, option = estimated.target.row, "sweep" if sweep else "patience"
+    row = estimated.target.row
+    option = "sweep" if sweep else "patience"
     if not sweep and not row.provider.can("early_stopping"):
         return Refusal(
             f"`patience=` needs a trainer that can stop early, and {row.title} can't. Leave it out, or choose a "
@@ -106,13 +107,23 @@ def split_off_validation(context: AppContext, plan: Plan, estimated: EstimateRes
     if patience is not None:
         return replace(plan, stopping=EarlyStopping(patience, *parts))
     single = dict(plan.hyperparameters)
-    trials = [{**single, **chosen} for chosen in combinations(sweep)]
-    courses = [  # the number of steps of each trial's full training
-        math.ceil(carved.n_fitted / int(trial["batch_size"])) * int(trial["n_epochs"]) for trial in trials
-    ]
-    price = round((estimated.training.usd_per_hour if estimated.training else None) or Decimal(0), 6)
-    usd_per_hour = f"{price.normalize():f}" if price >= LEAST_SWEEP_USD else None
+    courses = []  # the number of steps of each trial's full training
+    for chosen in combinations(sweep):
+        trial = {**single, **chosen}
+        steps = math.ceil(carved.n_fitted / int(trial["batch_size"]))
+        courses.append(steps * int(trial["n_epochs"]))
+    usd_per_hour = _sweep_price(estimated)
     return replace(plan, swept=SweepPlan(sweep, *parts, halving_steps(courses), usd_per_hour))
+
+
+def _sweep_price(estimated: EstimateResult) -> str | None:
+    """Returns the USD per hour with which our trainer limits a sweep, None if the machine costs nothing."""
+    if estimated.training is None or estimated.training.usd_per_hour is None:
+        return None
+    price = round(estimated.training.usd_per_hour, 6)
+    if price < LEAST_SWEEP_USD:
+        return None
+    return f"{price.normalize():f}"
 
 
 def current_destination(
@@ -121,27 +132,33 @@ def current_destination(
     """Returns where the plan would be carried out now. The trainer that we start has another port each time, so the
     cluster, or '' for this machine, takes the place of its address."""
     trainer = context.trainers.get(row.name)
+    account = trainer.account if trainer else None
+    if not row.is_started_by_us:
+        return Destination(row.provider.base_url, account, weights=None, engine=None)
     own = context.settings.trainer
-    places = {**own.models, own.encoder_name: own.encoder} if row.is_started_by_us else {}
-    place = places.get(base_model)
+    folders = {**own.models, own.encoder_name: own.encoder}
+    folder = folders.get(base_model)
     return Destination(
-        base_url=(row.cluster or "") if row.is_started_by_us else row.provider.base_url,
-        account=trainer.account if trainer else None,
-        weights=weights_fingerprint(place) if place else None,
-        engine=_engine(context, engine) if row.is_started_by_us and row.cluster is None else None,
+        base_url=row.cluster or "",
+        account=account,
+        weights=weights_fingerprint(folder) if folder else None,
+        engine=_engine(context, engine) if row.cluster is None else None,
     )
 
 
 def destination_change(context: AppContext, plan: Plan) -> str | None:
     """Returns a sentence about what differs from the approved destination, None if nothing does. Fields that a plan of
     an older release lacks are not compared."""
-    before, row = plan.destination, context.settings.provider(plan.provider)
+    before = plan.destination
+    row = context.settings.provider(plan.provider)
     if before is None or row is None:
         return None
-    now = current_destination(context, row, plan.base_model, (before.engine or BUILTIN).split()[0])
+    engine, *_version = (before.engine or BUILTIN).split()
+    now = current_destination(context, row, plan.base_model, engine)
     name = escape(row.title)
     if before.base_url != now.base_url:
-        there, here = (code(name or "this machine") for name in (before.base_url, now.base_url))
+        there = code(before.base_url or "this machine")
+        here = code(now.base_url or "this machine")
         return f"The trainer of {name} was at {there} when the plan was made, and is at {here} now."
     if None not in (before.account, now.account) and before.account != now.account:
         return f"The key for {name} has changed since the plan was made, so it may belong to another account."
@@ -157,8 +174,11 @@ def _engine(context: AppContext, name: str) -> str | None:
     """Returns the engine's name and version, None if it is not installed."""
     if name == BUILTIN:
         return f"{BUILTIN} {version('finetune-bot')}"
-    result = installed_version(context.settings.data / "trainer" / ENGINES_FOLDER / name / "env", name)
-    return f"{name} {result}" if result else None
+    environment = context.settings.data / "trainer" / ENGINES_FOLDER / name / "env"
+    result = installed_version(environment, name)
+    if result is None:
+        return None
+    return f"{name} {result}"
 
 
 def no_key_refusal(row: ProviderRow) -> Refusal:
@@ -171,7 +191,8 @@ def closed_to_us_text(context: AppContext, row: ProviderRow) -> str | None:
     A service that has closed training to newcomers still lists jobs and takes uploads, and refuses only to create the
     job, which is after the approvals. An empty list of jobs shows it earlier.
     """
-    trainer, since = context.trainers.get(row.name), row.closed_to_new
+    trainer = context.trainers.get(row.name)
+    since = row.closed_to_new
     if trainer is None or since is None or context.today() < since:
         return None
     try:
@@ -190,14 +211,19 @@ def closed_to_us_text(context: AppContext, row: ProviderRow) -> str | None:
 def untrainable_text(settings: Settings, target: Target) -> str | None:
     """Returns why our trainer can't train the target's base model on this machine, None if it can or is not asked
     to."""
-    row, model = target.row, target.model
+    row = target.row
+    model = target.model
     if model.is_encoder or row.cluster or not row.keeps_models_here:
         return None
-    place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
+    place = None
+    if row.is_started_by_us:
+        place = settings.trainer.models.get(model.name)
     why = base_models.why_untrainable(place or model.base_name or model.name)
-    missing = base_models.why_not_served(model.name, place) if place else None
-    if why or not missing:
+    if why or place is None:
         return why
+    missing = base_models.why_not_served(model.name, place)
+    if not missing:
+        return None
     cure = "Correct it under [trainer.models] in finetune.toml."
     return f"{code(target.name)} can't be trained: {escape(missing)} {cure}"
 
@@ -205,11 +231,11 @@ def untrainable_text(settings: Settings, target: Target) -> str | None:
 def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None:
     """Cancels the former run in favour of the new one. Call this in the transaction that found the former run waiting
     and added the new run."""
-    now, sentence = context.clock(), superseded_by(new.id, new.requester)
+    sentence = superseded_by(new.id, new.requester)
     if former.state == "approved":
         run_states.end(context, former, "cancelled", sentence)
     else:
-        context.store.runs.move(former, "cancelled", now=now, error=sentence)
+        context.store.runs.move(former, "cancelled", now=context.clock(), error=sentence)
         what = escape(plan_views.plan_title(plan_from_json(former.plan)))
         text = f"Your {notifications.link_to(context, former)} ({what}) was cancelled. {sentence}"
         notifications.tell_requester(context, former, text, once=f"decision {former.id}")
@@ -231,13 +257,14 @@ def may_start(
 ) -> tuple[Caller, CheckedDataset] | Refusal:
     """Returns who asks and the dataset, or a refusal. Makes only the checks that fit into Slack's three seconds."""
     caller = authorization.look_up(context, person, "start", channel)
-    refusal = authorization.refusal_for(caller, "start") or authorization.channel_refusal(
-        context, channel, by_others=True
-    )
+    refusal = authorization.refusal_for(caller, "start")
+    refusal = refusal or authorization.channel_refusal(context, channel, by_others=True)
     if refusal:
         return refusal
     checked = datasets.load_usable(context, command.dataset, person, channel, is_posted=True)
-    return checked if isinstance(checked, Refusal) else (caller, checked)
+    if isinstance(checked, Refusal):
+        return checked
+    return caller, checked
 
 
 def start(context: AppContext, command: Start, person: str, channel: str) -> Run | Refusal:
@@ -253,11 +280,13 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     estimated = _estimate(context, checked, command)
     if isinstance(estimated, Refusal):
         return estimated
-    row, judge = estimated.target.row, estimated.judge
     refusal = _start_refusal(context, estimated)
     if refusal:
         return refusal
-    readers = [row] if judge is None or judge.row == row else [row, judge.row]
+
+    readers = [estimated.target.row]
+    if estimated.judge and estimated.judge.row not in readers:
+        readers.append(estimated.judge.row)
     permission = data_policy.decide_egress(
         context, checked.dataset, estimated.report, readers, command.because
     )
@@ -265,24 +294,23 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
         return permission
     if isinstance(estimated.cost, MissingPrice):
         return Refusal(f"A run with an unknown cost can't be approved. {missing_price_text(estimated.cost)}")
-    plan = _with_catalogue_id(
-        context, _build_plan(context, checked, estimated, estimated.cost, person, channel), estimated.target
-    )
-    if isinstance(plan, Refusal):
-        return plan
-    refusal = authorization.refusal_for(caller, "start", approval_request(plan)) or approver_refusal(
-        context, plan
-    )
+
+    plan = _build_plan(context, checked, estimated, estimated.cost, person, channel)
+    known = _with_catalogue_id(context, plan, estimated.target)
+    if isinstance(known, Refusal):
+        return known
+    refusal = authorization.refusal_for(caller, "start", approval_request(known))
+    refusal = refusal or approver_refusal(context, known)
     if refusal:
         return refusal
-    plan = split_off_validation(context, plan, estimated)
-    if isinstance(plan, Refusal):
-        return plan
+    split = split_off_validation(context, known, estimated)
+    if isinstance(split, Refusal):
+        return split
     plan = replace(
-        _without_other_models_verdict(context, checked, plan, estimated),
-        warnings=(*plan.warnings, *permission.notes),
+        _without_other_models_verdict(context, checked, split, estimated),
+        warnings=(*split.warnings, *permission.notes),
         overridden=permission.overridden,
-        taught=taught_rows.count_taught(context, plan, estimated.evidence),
+        taught=taught_rows.count_taught(context, split, estimated.evidence),
         retrains=command.retrains,
         continued=command.continued,
     )
@@ -341,21 +369,16 @@ def _hosting_refusal(context: AppContext, command: Start) -> Refusal | None:
 
 def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | None:
     verdict = estimated.verdict
-    ended = next(
-        (
-            reason
-            for reason in verdict.reasons
-            if reason.rule in ("closed", "end date") and reason.kind == "no_go"
-        ),
-        None,
-    )
-    if ended:
-        return Refusal(f"{advice.reason_text(verdict, ended)} {advice.next_step(verdict)}")
+    for reason in verdict.reasons:
+        if reason.rule in ("closed", "end date") and reason.kind == "no_go":
+            return Refusal(f"{advice.reason_text(verdict, reason)} {advice.next_step(verdict)}")
     row = estimated.target.row
     if row.name not in context.trainers:
         return no_key_refusal(row)
-    closed = closed_to_us_text(context, row) or untrainable_text(context.settings, estimated.target)
-    return Refusal(closed) if closed else None
+    why = closed_to_us_text(context, row) or untrainable_text(context.settings, estimated.target)
+    if why is None:
+        return None
+    return Refusal(why)
 
 
 def _build_plan(
@@ -366,16 +389,26 @@ def _build_plan(
     person: str,
     channel: str,
 ) -> Plan:
-    dataset, report, estimate = checked.dataset, estimated.report, estimated.estimate
-    reads_pairs = METHODS[estimated.question.method].reads_pairs
-    prices = (*estimated.prices, estimated.judge.price) if estimated.judge else estimated.prices
+    dataset = checked.dataset
+    report = estimated.report
+    estimate = estimated.estimate
+    minutes = estimated.minutes
+    judge = estimated.judge
+    train_sha256 = report.train_sha256
+    if METHODS[estimated.question.method].reads_pairs:
+        train_sha256 = report.pairs_sha256
+    prices = estimated.prices
+    if judge:
+        prices = (*prices, judge.price)
+    engine = str(estimated.question.chosen.get("engine", BUILTIN))
+    destination = current_destination(context, estimated.target.row, estimated.target.model.name, engine)
     return Plan(
         dataset=dataset.name,
         dataset_version=dataset.version,
         dataset_id=dataset.id,
         uploaded_by=dataset.uploaded_by,
         source_sha256=report.source_sha256,
-        train_sha256=str(report.pairs_sha256 if reads_pairs else report.train_sha256),
+        train_sha256=str(train_sha256),
         holdout_sha256=str(report.holdout_sha256),
         n_train=report.n_train,
         n_holdout=report.n_holdout,
@@ -392,8 +425,8 @@ def _build_plan(
         training_tokens=cost.training.billed_tokens,
         expected_micros=to_micros(cost.training.usd.expected + cost.evaluation_usd),
         maximum_micros=_maximum_micros(cost, is_rented=estimated.target.row.rents),
-        seconds_low=round(estimated.minutes.low * 60) if estimated.minutes else None,
-        seconds_high=round(estimated.minutes.high * 60) if estimated.minutes else None,
+        seconds_low=round(minutes.low * 60) if minutes else None,
+        seconds_high=round(minutes.high * 60) if minutes else None,
         warnings=_warnings(estimated),
         monthly_before_micros=to_micros(estimate.monthly_before.total) if estimate else None,
         monthly_after_micros=to_micros(estimate.monthly_after.total) if estimate else None,
@@ -401,28 +434,26 @@ def _build_plan(
         channel=channel,
         asked_at=context.clock(),
         predicted=estimate_requests.prediction_of(estimated),
-        destination=current_destination(
-            context,
-            estimated.target.row,
-            estimated.target.model.name,
-            str(estimated.question.chosen.get("engine", BUILTIN)),
-        ),
-        judge=estimated.judge.name if estimated.judge else None,
+        destination=destination,
+        judge=judge.name if judge else None,
         hosting=find_hosting(context.settings, estimated.target),
     )
 
 
 def _with_catalogue_id(context: AppContext, plan: Plan, target: Target) -> Plan | Refusal:
     """Adds the trainer's id of the base model to the plan, and checks that the trainer accepts the file."""
-    provider, file = target.row.provider, context.settings.files / f"{plan.train_sha256}.jsonl"
-    if problem := file_problem(provider, plan.n_train, file.stat().st_size if file.exists() else None):
+    file = context.settings.files / f"{plan.train_sha256}.jsonl"
+    size = None
+    if file.exists():
+        size = file.stat().st_size
+    problem = file_problem(target.row.provider, plan.n_train, size)
+    if problem:
         return Refusal(
             f"{target.row.title} {problem}. Train on a part of the rows, or choose another target."
         )
+    names = (target.model.name, *target.model.aliases)
     try:
-        catalogue_id = context.trainers[plan.provider].catalogue_id(
-            (target.model.name, *target.model.aliases)
-        )
+        catalogue_id = context.trainers[plan.provider].catalogue_id(names)
     except TrainerError as trouble:
         return Refusal(escape(str(trouble)))
     if plan.destination is None or catalogue_id is None:
@@ -461,39 +492,41 @@ def price_rise(context: AppContext, plan: Plan) -> str | None:
     if approved is None:
         return listed_price_rise(context, plan)
     now = fetch_rental(approved.hardware, approved.minutes)
-    return (
-        plan_refusals.price_rise_text(approved, now) if now.usd_per_minute > approved.usd_per_minute else None
-    )
+    if now.usd_per_minute <= approved.usd_per_minute:
+        return None
+    return plan_refusals.price_rise_text(approved, now)
 
 
 def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     """Returns the sentences that approvers read besides the figures."""
-    shortage = estimated.room.shortage if estimated.room else None
-    verdict = estimated.verdict
-    ends = [advice.reason_text(verdict, reason) for reason in verdict.reasons if reason.rule == "end date"]
-    is_half = estimated.report.pairs and not METHODS[estimated.question.method].reads_pairs
-    half = [
-        "Its rows are preference pairs: this trains only on the preferred answers, `method=dpo` would use both."
-    ]
-    judge = estimated.judge
-    judged = [f"{judge.name} judges its free text, for which it reads the held-out rows."] if judge else []
-    short = [shortage_text(shortage)] if shortage else []
+    warnings: list[str] = []
     rental = estimated.target.row.rental
-    minutes = estimated.minutes.expected if estimated.minutes else None
-    rented = [plan_refusals.rent_text(rental, minutes)] if rental else []
-    tuned, day = estimated.prices[0], estimated.made_on
-    old = [f"{tuned.model}: {OLD_PRICES}."] if day and tuned.is_old(day) else []
-    doubtful = doubtful_successors(estimated.prices, day) if day else []
-    return (
-        *rented,
-        *ends,
-        *doubtful,
-        *short,
-        *old,
-        *(half if is_half else []),
-        *judged,
-        *_rare_labels(estimated),
-    )
+    if rental:
+        minutes = estimated.minutes.expected if estimated.minutes else None
+        warnings.append(plan_refusals.rent_text(rental, minutes))
+
+    verdict = estimated.verdict
+    for reason in verdict.reasons:
+        if reason.rule == "end date":
+            warnings.append(advice.reason_text(verdict, reason))
+
+    day = estimated.made_on
+    if day:
+        warnings += doubtful_successors(estimated.prices, day)
+    if estimated.room and estimated.room.shortage:
+        warnings.append(shortage_text(estimated.room.shortage))
+    tuned = estimated.prices[0]
+    if day and tuned.is_old(day):
+        warnings.append(f"{tuned.model}: {OLD_PRICES}.")
+    if estimated.report.pairs and not METHODS[estimated.question.method].reads_pairs:
+        warnings.append(
+            "Its rows are preference pairs: this trains only on the preferred answers, `method=dpo` would use both."
+        )
+    if estimated.judge:
+        name = estimated.judge.name
+        warnings.append(f"{name} judges its free text, for which it reads the held-out rows.")
+    warnings += _rare_labels(estimated)
+    return tuple(warnings)
 
 
 def _rare_labels(estimated: EstimateResult) -> list[str]:
@@ -504,23 +537,21 @@ def _rare_labels(estimated: EstimateResult) -> list[str]:
     if not rare:
         return []
     named = ", ".join(shorten(label) for label in rare[:3])
-    more = f" and {len(rare) - 3:,} more" if len(rare) > 3 else ""
+    if len(rare) > 3:
+        named += f" and {len(rare) - 3:,} more"
     have = "has" if len(rare) == 1 else "have"
-    return [f"{named}{more} {have} {RARE_LABEL_ROWS} rows or fewer and will hardly be learnt."]
+    return [f"{named} {have} {RARE_LABEL_ROWS} rows or fewer and will hardly be learnt."]
 
 
 def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Run | Refusal:
     """Adds a run for the plan, posts its card, and supersedes plans for the same dataset and target that wait."""
-    now, hash_of_plan = context.clock(), plan_hash(plan)
+    now = context.clock()
+    hash_of_plan = plan_hash(plan)
     away = find_away(context, plan)
     with context.store.transaction():
-        aim, former = (plan.dataset, plan.provider, plan.base_model), []
-        for waiting in context.store.runs.open():
+        former = _waiting_runs(context, plan)
+        for waiting in former:
             other = plan_from_json(waiting.plan)
-            has_job = waiting.state not in ("awaiting_approval", "approved")  # or is about to have one
-            if has_job or (other.dataset, other.provider, other.base_model) != aim:
-                continue
-            former.append(waiting)
             same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
             if waiting.state == "awaiting_approval" and same == plan:
                 return Refusal(f"The same plan is already waiting for approval: it is run {waiting.id}.")
@@ -546,6 +577,22 @@ def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Ru
         show_request(context, run, plan)
         ping_approvers(context, run, plan)
     return run
+
+
+def _waiting_runs(context: AppContext, plan: Plan) -> list[Run]:
+    """Returns the runs for the plan's dataset and target that have no job yet, and are not about to have one."""
+    waiting = []
+    for run in context.store.runs.open():
+        other = plan_from_json(run.plan)
+        has_job = run.state not in ("awaiting_approval", "approved")
+        is_same_aim = (
+            other.dataset == plan.dataset
+            and other.provider == plan.provider
+            and other.base_model == plan.base_model
+        )
+        if is_same_aim and not has_job:
+            waiting.append(run)
+    return waiting
 
 
 def link_superseded(context: AppContext) -> None:
