@@ -85,8 +85,15 @@ class LineUp:
     ) -> LadderPlan:
         """`optimise` is the budget in USD of a search for a better prompt for the first model; without a `writer` that
         model also writes the prompts."""
-        first = self.models[0].name if self.models else ""
-        writer = self.writer.name if self.writer else first
+        search = None
+        if optimise:
+            first = self.models[0].name
+            writer = self.writer.name if self.writer else first
+            search = SearchPlan(first, writer, to_micros(optimise))
+        encoder = ""
+        if any(arm.rung in ("encoder", "retrieval") for arm in self.arms):
+            encoder = self.encoder
+        prices = PriceList(tuple(model.price for model in self.all_models), today)
         return LadderPlan(
             dataset=dataset,
             version=version,
@@ -100,14 +107,14 @@ class LineUp:
             bar=bar,
             is_bar_set=is_bar_set,
             documents=documents,
-            prices=PriceList(tuple(model.price for model in self.all_models), today).to_json(),
+            prices=prices.to_json(),
             withheld_from=withheld_from,
             judge=self.judge.name if self.judge else None,
             thinking=tuple(model.name for model in self.all_models if model.thinks),
-            search=SearchPlan(first, writer, to_micros(optimise)) if optimise else None,
+            search=search,
             optimised=optimised,
             chooses_shots=chooses_shots,
-            encoder=self.encoder if any(arm.rung in ("encoder", "retrieval") for arm in self.arms) else "",
+            encoder=encoder,
             longest_answer=report.tokens.answer_most,
             scoring=report.scoring,
             floor=report.floor,
@@ -139,11 +146,15 @@ def line_up(
     arms = _build_arms(rungs, report, models, spelling, command.shots or None)
     if isinstance(arms, Refusal):
         return arms
-    writer = _find_candidate(settings, reachable, command.writer, today) if command.writer else None
+    writer: Candidate | Refusal | None = None
+    if command.writer:
+        writer = _find_candidate(settings, reachable, command.writer, today)
     if isinstance(writer, Refusal):
         return replace(writer, about="writer")
     judge = find_judge(settings, reachable, command.judge, report, today, spelling)
-    return judge if isinstance(judge, Refusal) else LineUp(models, arms, settings.encoder, judge, writer)
+    if isinstance(judge, Refusal):
+        return judge
+    return LineUp(models, arms, settings.encoder, judge, writer)
 
 
 def find_judge(
@@ -165,7 +176,9 @@ def find_judge(
             "judge",
         )
     judge = _find_candidate(settings, reachable, wanted, today)
-    return replace(judge, about="judge") if isinstance(judge, Refusal) else judge
+    if isinstance(judge, Refusal):
+        return replace(judge, about="judge")
+    return judge
 
 
 def find_run_judge(
@@ -180,11 +193,14 @@ def find_run_judge(
     still be asked. None: no judge."""
     if question.judge == NO_JUDGE:
         return None
-    names = [row.name for row in settings.providers] if reachable is None else reachable
+    if reachable is None:
+        reachable = [row.name for row in settings.providers]
     if question.judge is not None:
-        return find_judge(settings, names, question.judge, report, today)
-    judge = find_judge(settings, names, usual, report, today)
-    return None if isinstance(judge, Refusal) else judge
+        return find_judge(settings, reachable, question.judge, report, today)
+    judge = find_judge(settings, reachable, usual, report, today)
+    if isinstance(judge, Refusal):  # nobody asked for it by name, so there is nobody to refuse
+        return None
+    return judge
 
 
 def is_free(rungs: Collection[RungName]) -> bool:
@@ -194,11 +210,9 @@ def is_free(rungs: Collection[RungName]) -> bool:
 
 def refuse_ended_model(price: PriceRow, wanted: str, about: str | None = None) -> ModelEnded:
     """Returns the refusal of a model that its vendor has shut down; `price` is its row."""
-    instead = (
-        f"Its maker recommends {code(price.successor)} instead."
-        if price.successor
-        else "Choose another model."
-    )
+    instead = "Choose another model."
+    if price.successor:
+        instead = f"Its maker recommends {code(price.successor)} instead."
     return ModelEnded(
         f"{code(wanted[:80])} was shut down on {price.ends} and no longer answers. {instead}", about
     )
@@ -221,8 +235,13 @@ def providers_without_key(settings: Settings, reachable: Collection[str]) -> tup
 def full_name(settings: Settings, current: str | None) -> str | None:
     """Returns a model's name as a ladder stores it, 'openai/gpt-4o-2024-08-06' for 'gpt-4o'; None if no provider has
     it."""
-    place = _find_provider(settings, (), current) if current else None
-    return None if place is None or isinstance(place, Refusal) else f"{place[0].name}/{place[1]}"
+    if not current:
+        return None
+    seller = _find_provider(settings, (), current)
+    if isinstance(seller, Refusal):
+        return None
+    row, name = seller
+    return f"{row.name}/{name}"
 
 
 def suggest_models(
@@ -231,15 +250,21 @@ def suggest_models(
     """Returns the models to measure next, by their full names, as values for `models=`: today's model and, if it costs
     less, the cheapest capable one of the same vendor, so that rows go to no vendor that has not seen them. Without a
     known `current` model: the cheapest capable one of the `reachable` providers."""
-    place = _find_provider(settings, (), current) if current else None
-    if current is None or place is None or isinstance(place, Refusal):
+    seller = None
+    if current:
+        seller = _find_provider(settings, (), current)
+    if not current or seller is None or isinstance(seller, Refusal):
         cheap = cheapest_capable(settings, reachable, today)
-        return at_each_effort(cheap.model) if cheap else ()
-    row = place[0]
+        if cheap is None:
+            return ()
+        return at_each_effort(cheap.model)
+
+    row, _ = seller
     # the name as it was typed, not the dated one that an alias stands for: people recognise it
     provider, _, bare = current.partition("/")
     todays = bare if provider.lower() == row.name else current
-    paid, cheap = price_of(settings, row, todays, today), cheapest_capable(settings, (row.name,), today)
+    paid = price_of(settings, row, todays, today)
+    cheap = cheapest_capable(settings, (row.name,), today)
     if cheap is None or isinstance(paid, UnknownPrice) or _price_rank(paid) <= _price_rank(cheap):
         return (f"{row.name}/{todays}",)
     return (f"{row.name}/{todays}", *at_each_effort(cheap.model))
@@ -250,15 +275,18 @@ def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) 
     capable if its maker names it as another one's successor, or if it can be tuned. Models without a price per token,
     such as those on our own machines, are left out."""
     rows = [row for row in settings.providers if row.name in sellers and row.name != OWN]
-    named = [(row, model.name) for row in rows for model in available_successors(row.name, today)]
-    tuned = [(row, model.aliases[0] if model.aliases else model.name) for row in rows for model in row.models]
-    prices = [(f"{row.name}/{name}", price_of(settings, row, name, today)) for row, name in (*named, *tuned)]
-    living = [
-        replace(price, model=name)
-        for name, price in prices
-        if isinstance(price, PriceRow) and price.usd_per_hour is None and price.price.input is not None
-        if price.ends is None or price.ends - today > NEAR_THE_END
-    ]
+    capable = [(row, model.name) for row in rows for model in available_successors(row.name, today)]
+    for row in rows:
+        for model in row.models:
+            name = model.aliases[0] if model.aliases else model.name
+            capable.append((row, name))
+    living = []
+    for row, name in capable:
+        price = price_of(settings, row, name, today)
+        if isinstance(price, UnknownPrice) or price.usd_per_hour is not None or price.price.input is None:
+            continue
+        if price.ends is None or price.ends - today > NEAR_THE_END:
+            living.append(replace(price, model=f"{row.name}/{name}"))
     return min(living, key=_price_rank, default=None)
 
 
@@ -271,15 +299,18 @@ def _price_rank(price: PriceRow) -> tuple[Decimal, ...]:
 def at_each_effort(name: str) -> tuple[str, ...]:
     """Returns the model's name, and its name at low thinking effort too if it can think."""
     at_low = f"{name}{LOW_EFFORT_SUFFIX}"
-    return (name, at_low) if split_effort(at_low)[1] else (name,)
+    _, effort = split_effort(at_low)
+    if not effort:
+        return (name,)
+    return name, at_low
 
 
 def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
     """Looks up the price of asking a model. A request to one of our own machines costs nothing."""
-    full, model = f"{row.name}/{name}", row.model(name) or row.unlisted_model(strip_effort(name))
+    model = row.model(name) or row.unlisted_model(strip_effort(name))
     if model and (row.name == OWN or model.usd_per_hour is not None):
         return tuned_price(row, model)
-    return find_prompted_price(full, settings.providers, settings.prices, today)
+    return find_prompted_price(f"{row.name}/{name}", settings.providers, settings.prices, today)
 
 
 def _find_candidates(
@@ -302,7 +333,8 @@ def _choose_rungs(
     the search adds the optimised one once it has found it."""
     rungs = command.rungs or tuple(rung for rung in NAMED_RUNGS if has_prompt or rung != "optimised")
     if command.optimise:
-        return tuple(rung for rung in NAMED_RUNGS if rung in {*rungs, "zero"} - {"optimised"})
+        compared = {*rungs, "zero"} - {"optimised"}
+        return tuple(rung for rung in NAMED_RUNGS if rung in compared)
     if "optimised" in rungs and not has_prompt:
         option = spelling.option("optimise", "2")
         return Refusal(
@@ -327,11 +359,11 @@ def _build_arms(
         )
     arms: list[MeasuredCandidate] = []
     for rung in rungs:
-        if rung in FREE_RUNGS:
-            arms += [MeasuredCandidate(rung)] if report.has_free_candidates else []
-        else:
+        if rung not in FREE_RUNGS:
             count = shots if rung == "kshot" else None
             arms += [MeasuredCandidate(rung, model.name, count) for model in models]
+        elif report.has_free_candidates:
+            arms.append(MeasuredCandidate(rung))
     return tuple(arms) or _no_model(spelling)
 
 
@@ -345,25 +377,29 @@ def _no_model(spelling: Spelling) -> Refusal:
 def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None:
     """Returns the full name of the first encoder that can be trained here, None if there is none. It is what to train
     when the rung `encoder` wins."""
-    rows = [row for row in settings.providers if row.name in reachable]
-    return next(
-        (f"{row.name}/{model.name}" for row in rows for model in row.models if model.is_encoder), None
-    )
+    for row in settings.providers:
+        if row.name not in reachable:
+            continue
+        for model in row.models:
+            if model.is_encoder:
+                return f"{row.name}/{model.name}"
+    return None
 
 
 def _find_candidate(
     settings: Settings, reachable: Collection[str], wanted: str, today: date
 ) -> Candidate | Refusal:
-    place = _find_provider(settings, reachable, wanted)
-    if isinstance(place, Refusal):
-        return place
-    row, name = place
+    seller = _find_provider(settings, reachable, wanted)
+    if isinstance(seller, Refusal):
+        return seller
+    row, name = seller
     if row.name not in reachable:
         return Refusal(
             f"There is no key for {row.title}, so {code(wanted[:80])} can't be asked: "
             f"set {row.provider.variables} where the bot runs."
         )
-    price, model = price_of(settings, row, name, today), row.model(name)
+    price = price_of(settings, row, name, today)
+    model = row.model(name)
     if model and model.is_encoder:
         return Refusal(
             f"{code(wanted[:80])} is an encoder, which can't be prompted. Leave it out: the rung `encoder` measures it."
@@ -373,14 +409,22 @@ def _find_candidate(
     if isinstance(price, PriceRow) and price.has_ended(today):
         return refuse_ended_model(price, wanted)
     if isinstance(price, UnknownPrice):
-        near = f" Did you mean {' or '.join(map(code, price.nearest[:3]))}?" if price.nearest else ""
-        safe = "".join(letter for letter in name if letter.isprintable() and letter not in '`<>&"')[:80]
-        return Refusal(
-            f"I know no price for {code(wanted[:80])}, and I ask no model whose cost is unknown.{near} "
-            f'If the name is right, put its price into finetune.toml under `[prices."{row.name}/{safe}"]`, '
-            'as `input = "…"` and `output = "…"` in USD per 1M tokens.'
-        )
+        return _unknown_price(row, name, wanted, price.nearest)
     return Candidate(row, replace(price, model=f"{row.name}/{name}"))
+
+
+def _unknown_price(row: ProviderRow, name: str, wanted: str, nearest: Sequence[str]) -> Refusal:
+    near = ""
+    if nearest:
+        names = " or ".join(map(code, nearest[:3]))
+        near = f" Did you mean {names}?"
+    # the name stands in code that people copy, so nothing in it may end the code
+    safe = "".join(letter for letter in name if letter.isprintable() and letter not in '`<>&"')
+    return Refusal(
+        f"I know no price for {code(wanted[:80])}, and I ask no model whose cost is unknown.{near} "
+        f'If the name is right, put its price into finetune.toml under `[prices."{row.name}/{safe[:80]}"]`, '
+        'as `input = "…"` and `output = "…"` in USD per 1M tokens.'
+    )
 
 
 def _find_provider(
@@ -388,31 +432,46 @@ def _find_provider(
 ) -> tuple[ProviderRow, str] | Refusal:
     """Returns the provider of a model, and the model's name there. A name without a provider goes to a `reachable` one
     if several have it."""
-    rows = settings.providers
     provider, slash, bare = wanted.partition("/")
-    row = settings.provider(provider.lower()) if slash else None
+    row = None
+    if slash:
+        row = settings.provider(provider.lower())
     if row is None:
-        bare = strip_effort(wanted)
-        offers = [(row, model.name) for row in rows if (model := row.model(wanted))]
-        offers += [
-            (row, wanted) for row in rows if find_listed_model(bare, row.name) and not row.model(wanted)
-        ]
-        if not offers:
-            return _unknown_model(rows, wanted)
-        return min(offers, key=lambda offer: offer[0].name not in reachable)
-    model_row = row.model(bare)
-    if model_row is None and (row.name == OWN or not bare):
+        return _find_seller(settings.providers, reachable, wanted)
+    model = row.model(bare)
+    if model is None and (row.name == OWN or not bare):
+        return _unknown_model(settings.providers, wanted)
+    if model and bare in model.aliases:
+        return row, model.name
+    return row, bare
+
+
+def _find_seller(
+    rows: Sequence[ProviderRow], reachable: Collection[str], wanted: str
+) -> tuple[ProviderRow, str] | Refusal:
+    """Like `_find_provider`, for a name without a provider."""
+    configured: list[tuple[ProviderRow, str]] = []
+    listed: list[tuple[ProviderRow, str]] = []
+    for row in rows:
+        model = row.model(wanted)
+        if model:
+            configured.append((row, model.name))
+        elif find_listed_model(strip_effort(wanted), row.name):
+            listed.append((row, wanted))
+    offers = configured + listed
+    if not offers:
         return _unknown_model(rows, wanted)
-    return row, (model_row.name if model_row and bare in model_row.aliases else bare)
+    return min(offers, key=lambda offer: offer[0].name not in reachable)  # the first one with a key
 
 
 def _unknown_model(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
     names = [f"{row.name}/{model.name}" for row in rows for model in row.models if not model.is_encoder]
     near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.5)
-    either = " or ".join(code(name) for name in near)
+    if near:
+        either = " or ".join(code(name) for name in near)
+        return Refusal(f"I know no model {code(wanted[:80])}. Did you mean {either}?")
     prefixes = ", ".join(code(f"{row.name}/…") for row in rows)
-    hint = f"Did you mean {either}?" if near else f"Put the provider before the name: {prefixes}."
-    return Refusal(f"I know no model {code(wanted[:80])}. {hint}")
+    return Refusal(f"I know no model {code(wanted[:80])}. Put the provider before the name: {prefixes}.")
 
 
 def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow | UnknownPrice]:
@@ -424,15 +483,18 @@ def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow |
     today = context.today()
     for provider in sorted(context.settings.providers, key=lambda row: row.name not in context.trainers):
         for model in provider.models:
-            row = price_of(context.settings, provider, model.name, today)
+            untuned = price_of(context.settings, provider, model.name, today)
             tuned = tuned_price(provider, model)
-            rows += [tuned] if isinstance(row, UnknownPrice) or row == tuned else [row, tuned]
+            if isinstance(untuned, PriceRow) and untuned != tuned:
+                rows.append(untuned)
+            rows.append(tuned)
     return rows
 
 
 def _look_up_price(context: AppContext, name: str) -> PriceRow | UnknownPrice:
     provider, slash, bare = name.partition("/")
-    row = context.settings.provider(provider) if slash else None
-    if row is not None:
-        return price_of(context.settings, row, bare, context.today())
+    if slash:
+        row = context.settings.provider(provider)
+        if row is not None:
+            return price_of(context.settings, row, bare, context.today())
     return find_prompted_price(name, context.settings.providers, context.settings.prices, context.today())

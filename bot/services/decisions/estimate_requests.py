@@ -103,8 +103,9 @@ def answer(
 def _card(
     context: AppContext, result: EstimateResult, estimate: StoredEstimate, judge: CheckedJudge | None
 ) -> Message:
-    has_labels = result.verdict.facts.smallest_label is not None  # an encoder can be trained on nothing else
-    encoder = candidates.encoder_target(context.settings, context.trainers) if has_labels else None
+    encoder = None
+    if result.verdict.facts.smallest_label is not None:  # an encoder can be trained on nothing but labels
+        encoder = candidates.encoder_target(context.settings, context.trainers)
     return views.card(
         result,
         result.target.name,
@@ -122,9 +123,15 @@ def _tried_out(context: AppContext, estimate: StoredEstimate) -> TriedOut | None
     if isinstance(request, Refusal):
         return None
     standard = datasets.standard_of(context, estimate.dataset)
-    bar = None if request.bar == standard.bar else request.bar
-    task = None if request.task == standard.task else request.task
-    return TriedOut(bar, task, standard) if bar is not None or task is not None else None
+    bar = request.bar
+    if bar == standard.bar:
+        bar = None
+    task = request.task
+    if task == standard.task:
+        task = None
+    if bar is None and task is None:
+        return None
+    return TriedOut(bar, task, standard)
 
 
 def adopt(context: AppContext, number: int, person: str) -> str | Refusal:
@@ -143,9 +150,11 @@ def adopt(context: AppContext, number: int, person: str) -> str | Refusal:
         return Refusal(f"That is what the team requires of {code(estimate.dataset)} already.")
     with context.store.transaction():
         datasets.change_settings(context, dataset, person, bar=tried.bar, task=tried.task)
+    again = f"/finetune estimate {estimate.dataset} "
     question = parse_question(estimate.asked)
-    again = format_question(question) if isinstance(question, Question) else ""
-    return views.adopted_text(tried, dataset.channel, f"/finetune estimate {estimate.dataset} {again}")
+    if isinstance(question, Question):
+        again += format_question(question)
+    return views.adopted_text(tried, dataset.channel, again)
 
 
 def form_choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
@@ -159,7 +168,8 @@ def form_choices(context: AppContext, person: str, channel: str) -> EstimateChoi
                 continue
             name = f"{row.name}/{model.name}"
             targets.append(name)
-            if mark := price_mark(tuned_price(row, model), day):
+            mark = price_mark(tuned_price(row, model), day)
+            if mark:
                 marks[name] = mark
     cheapest = candidates.cheapest_capable(context.settings, context.trainers, day)
     names = datasets.usable_names(context, person, channel)
@@ -186,9 +196,9 @@ def share(context: AppContext, number: int, person: str) -> str | Refusal:
 def recompute(context: AppContext, number: int, person: str) -> EstimateResult | Refusal:
     """Computes a stored estimate again for the person who clicked on its card."""
     estimate = load_estimate_for(context, number, person)
-    return (
-        estimate if isinstance(estimate, Refusal) else _recompute(context, replace(estimate, person=person))
-    )
+    if isinstance(estimate, Refusal):
+        return estimate
+    return _recompute(context, replace(estimate, person=person))
 
 
 def load_estimate_for(context: AppContext, number: int, person: str) -> StoredEstimate | Refusal:
@@ -238,15 +248,18 @@ def outdated_step_refusal(dataset: str) -> Refusal:
 def load_asked_estimate(context: AppContext, number: int, person: str) -> AskedEstimate | Refusal:
     """Returns the values of a stored question, to fill in a form that changes them."""
     estimate = load_estimate_for(context, number, person)
-    return estimate if isinstance(estimate, Refusal) else _asked(estimate)
+    if isinstance(estimate, Refusal):
+        return estimate
+    return _asked(estimate)
 
 
 def newest_question(context: AppContext, dataset: str, person: str) -> AskedEstimate | None:
     """Returns this person's newest question about a dataset, to fill in the form of the next one; None if there is
     none."""
-    own = (each for each in context.store.estimates.newest(dataset) if each.person == person)
-    newest = next(own, None)
-    return _asked(newest) if newest else None
+    for estimate in context.store.estimates.newest(dataset):
+        if estimate.person == person:
+            return _asked(estimate)
+    return None
 
 
 def _asked(estimate: StoredEstimate) -> AskedEstimate:
@@ -344,9 +357,10 @@ def estimate_for(
 def question_of(plan: Plan) -> Question:
     """Returns the question of the estimate that a plan was made from. A plan without one gives a question with its
     target and epochs."""
-    question = parse_question(plan.predicted.asked) if plan.predicted else None
-    if isinstance(question, Question):
-        return question
+    if plan.predicted:
+        question = parse_question(plan.predicted.asked)
+        if isinstance(question, Question):
+            return question
     target = f"{plan.provider}/{plan.base_model}"
     epochs = dict(plan.hyperparameters)["n_epochs"]
     return Question(current=plan.current, target=target, hyperparameters=(("n_epochs", epochs),))
@@ -354,68 +368,85 @@ def question_of(plan: Plan) -> Question:
 
 def prediction_of(result: EstimateResult) -> Prediction:
     """Returns the predictions that a plan stores, to be compared with the actual outcome."""
-    sums, outlook, other, tuned = result.estimate, result.outlook, result.alternative, result.evidence.tuned
-    return Prediction(
+    measured = [(rung_name(rung.arm), round(rung.score, 6)) for rung in result.evidence.rungs]
+    prediction = Prediction(
         asked=format_question(result.question),
-        quality=tuned.score if tuned else None,
-        p_payback=outlook.p_payback if outlook else None,
-        target_months=f"{outlook.target_months:.4g}" if outlook else None,
-        alternative=alternative_name(other) if other else None,
-        alternative_micros=to_micros(sums.monthly_alternative.total) if sums else None,
-        saving_micros=to_micros(sums.saving_month) if sums else None,
-        seconds=round(result.minutes.expected * 60) if result.minutes else None,
         is_speed_guessed=result.is_guess,
         memory=result.memory,
-        measured=tuple((rung_name(rung.arm), round(rung.score, 6)) for rung in result.evidence.rungs),
+        measured=tuple(measured),
         advised=_verdict(result),
         volume=result.volume,
     )
+    if result.evidence.tuned:
+        prediction = replace(prediction, quality=result.evidence.tuned.score)
+    if result.alternative:
+        prediction = replace(prediction, alternative=alternative_name(result.alternative))
+    if result.minutes:
+        prediction = replace(prediction, seconds=round(result.minutes.expected * 60))
+    outlook = result.outlook
+    if outlook:
+        target = f"{outlook.target_months:.4g}"
+        prediction = replace(prediction, p_payback=outlook.p_payback, target_months=target)
+    sums = result.estimate
+    if sums:
+        prediction = replace(
+            prediction,
+            alternative_micros=to_micros(sums.monthly_alternative.total),
+            saving_micros=to_micros(sums.saving_month),
+        )
+    return prediction
 
 
 def _verdict(result: EstimateResult) -> PlanVerdict:
     """Returns the verdict to be frozen in the plan, so that it can't change after approvers have read it."""
-    verdict = result.verdict
-    sums = result.estimate
-    outlook = result.outlook
+    decided = result.verdict
     evidence = result.evidence
-    facts = verdict.facts
-    best = find_best(evidence.alternatives)
-    floor = None
-    if facts.has_objects and facts.floor is not None:
-        floor = round(facts.floor, 6)
-    aim = "".join(text for _, text in aim_facts(aim_numbers(facts)))
-    return PlanVerdict(
-        kind=verdict.kind,
-        rule=verdict.rule,
-        reason=because_text(verdict.deciding.because),
+    facts = decided.facts
+    verdict = PlanVerdict(
+        kind=decided.kind,
+        rule=decided.rule,
+        reason=because_text(decided.deciding.because),
         bar=evidence.bar,
-        best=_best_candidate(best) if best else None,
-        people_micros=to_micros(sums.people_usd) if sums else 0,
-        labels_micros=to_micros(sums.labels_usd) if sums else 0,
-        bearable_hours=f"{outlook.bearable_hours:f}" if outlook and outlook.bearable_hours else "",
-        saves_until=f"{sums.saving_ends or ''}" if sums else "",
-        net=_net_value(outlook),
-        machine_micros=to_micros(sums.monthly_after.hosting) if sums else 0,
         unmeasured=_unmeasured(result),
         task=evidence.task_kind or "",
-        aim=aim,
-        scoring=best.scoring if best else "label",
-        floor=floor,
-        judge=str(evidence.judge) if evidence.is_judged else "",
+        aim="".join(text for _, text in aim_facts(aim_numbers(facts))),
     )
+    best = find_best(evidence.alternatives)
+    if best:
+        verdict = replace(verdict, best=_best_candidate(best), scoring=best.scoring)
+    if facts.has_objects and facts.floor is not None:
+        verdict = replace(verdict, floor=round(facts.floor, 6))
+    if evidence.is_judged:
+        verdict = replace(verdict, judge=str(evidence.judge))
+    if result.outlook:
+        verdict = _with_outlook(verdict, result.outlook)
+    sums = result.estimate
+    if sums:
+        verdict = replace(
+            verdict,
+            people_micros=to_micros(sums.people_usd),
+            labels_micros=to_micros(sums.labels_usd),
+            machine_micros=to_micros(sums.monthly_after.hosting),
+            saves_until=str(sums.saving_ends or ""),
+        )
+    return verdict
 
 
-def _net_value(outlook: Outlook | None) -> NetValue | None:
-    points = outlook.net_points if outlook else None
-    if outlook is None or points is None:
-        return None
+def _with_outlook(verdict: PlanVerdict, outlook: Outlook) -> PlanVerdict:
+    if outlook.bearable_hours:
+        verdict = replace(verdict, bearable_hours=f"{outlook.bearable_hours:f}")
+    points = outlook.net_points
+    if points is None:
+        return verdict
     low, middle, high = map(to_micros, points)
-    return NetValue(f"{outlook.horizon_months:.4g}", low, middle, high)
+    return replace(verdict, net=NetValue(f"{outlook.horizon_months:.4g}", low, middle, high))
 
 
 def _unmeasured(result: EstimateResult) -> OtherModel | None:
     other = result.offered
-    return OtherModel(other.name, to_micros(other.monthly.total)) if other else None
+    if other is None:
+        return None
+    return OtherModel(other.name, to_micros(other.monthly.total))
 
 
 def _best_candidate(best: Rung) -> BestCandidate:
