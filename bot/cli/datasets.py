@@ -23,16 +23,18 @@ from bot.cards.datasets.findings import counts_text, finding_blocks, line_ranges
 from bot.cli.output import text_block
 from bot.rules.budgets import duplicate_cost
 from bot.services.common.hardware import (
-    DEFAULT_ROW_LIMIT,
     MemoryHeadroom,
-    RowLimit,
     TrainingTime,
-    find_target,
     local_base,
     memory_headroom_for_pairs,
+    training_time_for_pairs,
+)
+from bot.services.common.targets import (
+    DEFAULT_ROW_LIMIT,
+    RowLimit,
+    find_target,
     row_limit_of,
     row_limit_of_folder,
-    training_time_for_pairs,
 )
 from bot.services.datasets.dataset_worker import FULL_LIST, SEED, SHOWN_ROWS, shown_cells
 from bot.settings import Settings

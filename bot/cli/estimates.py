@@ -30,7 +30,7 @@ from bot.rules.forecast import Outlook, Quantiles
 from bot.rules.payback import enough_volume
 from bot.rules.plans import VerdictKind
 from bot.rules.roi import Estimate, Range
-from bot.services.common.hardware import find_target, with_rental_price
+from bot.services.common.targets import find_target, with_rental_price
 from bot.services.decisions.estimates import EstimateResult, make_estimate
 from bot.settings import Settings
 from bot.values.runs import Refusal

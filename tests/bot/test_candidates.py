@@ -14,7 +14,7 @@ import pytest
 from bot.cards.common.words import SLACK
 from bot.reconciler import maintain
 from bot.services.common.candidates import LineUp, line_up, suggest_models
-from bot.services.common.hardware import find_target
+from bot.services.common.targets import find_target
 from bot.services.measurement import evaluations
 from bot.settings import Settings, load_settings
 from bot.values.requests import Baseline

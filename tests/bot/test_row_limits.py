@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from bot.services.common.hardware import RowLimit, default_row_limit, row_limit_of, row_limit_of_folder
+from bot.services.common.targets import (
+    RowLimit,
+    default_row_limit,
+    row_limit_of,
+    row_limit_of_folder,
+)
 from bot.settings import Settings, load_settings
 from bot.values.runs import Refusal
 from tests.bot.cli_runner import finetune

@@ -1,33 +1,28 @@
-"""Finds the target model that a person names, its longest row, and the memory and time that its training takes on this
-machine or on a rented one. Times come from the measured speed (`finetune calibrate`) or are guessed.
+"""The memory and time that training a target takes on this machine or on a rented one, and how fast it answers. Times
+come from the measured speed (`finetune calibrate`) or are guessed.
 
 Sizes are known only for models that train here and whose dimensions are known without asking a service.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 
-from bot.cards.common.blocks import code
 from bot.rules.bills import Capacity
 from bot.rules.reasons import MemoryShortage
 from bot.rules.roi import Range
+from bot.services.common.targets import Target
 from bot.settings import PACKAGED_TARGET, Settings
-from bot.values.runs import Refusal
 from trainers.base_models import Base, find_base
-from trainers.dataset import DEFAULT_LIMITS, Report
+from trainers.dataset import Report
 from trainers.dataset.preference_pairs import PairsReport
 from trainers.dataset.splits import validation_rows
 from trainers.dataset.token_counts import tokens_of_system
 from trainers.encoders import multilingual
-from trainers.errors import TrainerError
 from trainers.hyperparameters import (
     Sweep,
     batch_for,
@@ -37,8 +32,7 @@ from trainers.hyperparameters import (
     hosted_epochs_for,
 )
 from trainers.providers import ModelRow, ProviderRow
-from trainers.rentals.prices import PROVIDER as RENTED
-from trainers.rentals.prices import Rental, fetch_rental
+from trainers.rentals.prices import Rental
 from trainers.sizing.architecture import UnknownSize
 from trainers.sizing.encoders import PARAMETERS, READS_A_SECOND, WRITES_A_SECOND, EncoderWork
 from trainers.sizing.hardware import Fit, Machine, adapt_to_memory, check_fit, read_gpu, this_machine
@@ -63,20 +57,20 @@ from trainers.sizing.training_time import (
     training_seconds,
     weights_at_work,
 )
-from trainers.tokens import O200K, OUR_ROW_TOKENS, Encoding, encoding_of, local_encoding, training_limit
+from trainers.tokens import O200K
 from trainers.types import Hyperparameter
 
 MAX_LENGTH = 1024  # of a row at our own trainer, unless the plan sets it
 METHOD_BY_QUANTIZATION: Mapping[Hyperparameter, Method] = {"none": "lora", "nf4": "qlora", "int8": "8bit"}
 TURN_TOKENS = 7  # that a chat template puts around the instructions
 # A measured time is accurate within 20%, but training takes twice as long beside another busy program.
-SHORTEST, LONGEST = Decimal("0.8"), Decimal(2)
+SHORTEST = Decimal("0.8")
+LONGEST = Decimal(2)
 LOADING_MINUTES = 5  # of a rented machine before the first step; a rule of thumb
 GUESS_FACTOR = 3  # a guess is right within this factor in either direction
 START_UP_S = 20
-# Weights of the chat model that comes with our trainer, SmolLM2-135M, and how many times as large a model may be to
-# train at about the same speed.
-PACKAGED_WEIGHTS, LIKE_PACKAGED = 134_515_008, 2
+PACKAGED_WEIGHTS = 134_515_008  # of the chat model that comes with our trainer, SmolLM2-135M
+LIKE_PACKAGED = 2  # how many times as large a model may be to train at about the same speed
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +95,9 @@ class TrainingTime:
 
 def local_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
     """Returns the base model, None if it trains elsewhere or its dimensions are not on this machine."""
-    return None if row.cluster or not row.keeps_models_here else known_base(settings, row, model)
+    if row.cluster or not row.keeps_models_here:
+        return None
+    return known_base(settings, row, model)
 
 
 def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
@@ -109,9 +105,13 @@ def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | 
     computed differently."""
     if model.is_encoder:
         return None
-    place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
-    base = find_base(place or model.base_name or model.name, ask_the_hub=False)
-    return None if isinstance(base, UnknownSize) else base
+    folder = None
+    if row.is_started_by_us:
+        folder = settings.trainer.models.get(model.name)
+    base = find_base(folder or model.base_name or model.name, ask_the_hub=False)
+    if isinstance(base, UnknownSize):
+        return None
+    return base
 
 
 def memory_headroom(
@@ -123,12 +123,16 @@ def memory_headroom(
 ) -> MemoryHeadroom:
     """Returns whether training fits, sized with the longest row and the largest values of a sweep, whose trials train
     one at a time. `machine` is this one by default."""
-    work, machine = _work(base, report, chosen, sweep), machine or this_machine()
-    done = adapt_to_memory(base.architecture, work, machine)
-    memory_fit = check_fit(base.architecture, done, machine)
+    machine = machine or this_machine()
+    work = _work(base, report, chosen, sweep)
+    adapted = adapt_to_memory(base.architecture, work, machine)
+    memory_fit = check_fit(base.architecture, adapted, machine)
+    by_itself = ""
+    if adapted.checkpoints and not work.checkpoints:
+        by_itself = " with checkpointing"
+    loaded = loaded_parameters(base.architecture)
     trained = trainable_parameters(base.architecture, work)
-    sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
-    by_itself = " with checkpointing" if done.checkpoints and not work.checkpoints else ""
+    sizes = f"{_count(loaded)} parameters, {_count(trained)} trained"
     shortage = _shortage(memory_fit, _in_4_bits(base, work, machine))
     return MemoryHeadroom(f"{_memory_text(memory_fit, by_itself)}; {sizes}", shortage)
 
@@ -147,14 +151,16 @@ def encoder_needs(
     if not is_here:
         return None, minutes
     machine = this_machine()
-    fits = work.bytes < machine.memory
-    about = f"about {work.bytes / 1e9:.1f} of {machine.memory / 1e9:.0f} GB"
-    most = "up to " if work.can_use_words else ""
-    sizes = f"; {_count(PARAMETERS)} parameters, {most}{work.trained:,} trained"
-    if model != PACKAGED_TARGET:
-        sizes = ""  # those of other encoders are unknown here
-    shortage = None if fits else MemoryShortage(machine.name, work.bytes, True, None)
-    return MemoryHeadroom(f"{'fits' if fits else 'does not fit'}, {about}{sizes}", shortage), minutes
+    verdict = "fits"
+    shortage = None
+    if work.bytes >= machine.memory:
+        verdict = "does not fit"
+        shortage = MemoryShortage(machine.name, work.bytes, True, None)
+    line = f"{verdict}, about {work.bytes / 1e9:.1f} of {machine.memory / 1e9:.0f} GB"
+    if model == PACKAGED_TARGET:  # the sizes of other encoders are unknown here
+        most = "up to " if work.can_use_words else ""
+        line += f"; {_count(PARAMETERS)} parameters, {most}{work.trained:,} trained"
+    return MemoryHeadroom(line, shortage), minutes
 
 
 def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None:
@@ -162,12 +168,20 @@ def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None
     model runs elsewhere."""
     provider, _, model = name.partition("/")
     row = settings.provider(provider)
-    model_row = row.model(model) if row else None
-    if model_row and model_row.is_encoder:
+    if row is None:
+        return None
+    model_row = row.model(model)
+    if model_row is None:
+        return None
+    if model_row.is_encoder:
         return Capacity(READS_A_SECOND, WRITES_A_SECOND, busy)
-    base = local_base(settings, row, model_row) if row and model_row else None
-    machine = _calibration(settings) if base else None
-    speed = serving_speed(base.architecture, machine) if base and machine else None
+    base = local_base(settings, row, model_row)
+    if base is None:
+        return None
+    machine = _calibration(settings)
+    if machine is None:
+        return None
+    speed = serving_speed(base.architecture, machine)
     if speed is None:
         return None
     reads, writes = (Decimal(str(round(value, 3))) for value in speed)
@@ -189,24 +203,39 @@ def guess_vendor_capacity(settings: Settings, target: Target, busy: Decimal) -> 
 
 
 def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep) -> Work:
-    if pairs := _pairs_of(report, chosen):
+    pairs = _pairs_of(report, chosen)
+    if pairs:
         return _work_on_pairs(base, pairs, chosen)
-    numbers = {name: [value for value in values if not isinstance(value, str)] for name, values in sweep}
-    chosen = {**chosen, **{name: max(values) for name, values in numbers.items() if values}}
-    length = min(
-        report.tokens.rows.max, _whole_number(chosen, "max_length", MAX_LENGTH), base.architecture.context
-    )
-    answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
+    chosen = {**chosen, **_largest_values(sweep)}
+    context = base.architecture.context
+    most = _whole_number(chosen, "max_length", MAX_LENGTH)
+    length = min(report.tokens.rows.max, most, context)
+    answer = max(1, round(report.tokens.answer_mean))
+    answer = min(answer, max(length, 1))
     samples = _whole_number(chosen, "samples", 0)
     if samples:  # a sampled answer may be as long as allowed, however short the right one is
-        most = _whole_number(chosen, "max_new_tokens", answer)
-        length, answer = min(length - answer + most, base.architecture.context), most
-    rank, targets = (
-        _whole_number(chosen, "lora_r", Work.rank),
-        str(chosen.get("target_modules", Work.targets)),
+        prompt = length - answer
+        answer = _whole_number(chosen, "max_new_tokens", answer)
+        length = min(prompt + answer, context)
+    return Work(
+        _method(chosen),
+        max(length, 1),
+        batch=_whole_number(chosen, "batch_size", 8),
+        rank=_whole_number(chosen, "lora_r", Work.rank),
+        answer=answer,
+        samples=samples,
+        targets=str(chosen.get("target_modules", Work.targets)),
     )
-    batch = _whole_number(chosen, "batch_size", 8)
-    return Work(_method(chosen), max(length, 1), batch, rank, answer, samples=samples, targets=targets)
+
+
+def _largest_values(sweep: Sweep) -> dict[str, Hyperparameter]:
+    """Returns the largest value of each number that is swept: the trial that takes the most memory."""
+    largest: dict[str, Hyperparameter] = {}
+    for name, values in sweep:
+        numbers = [value for value in values if not isinstance(value, str)]
+        if numbers:
+            largest[name] = max(numbers)
+    return largest
 
 
 def _pairs_of(report: Report, chosen: Mapping[str, Hyperparameter]) -> PairsReport | None:
@@ -240,8 +269,10 @@ def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) 
     machine = _calibration(settings)
     if machine is None:
         return None
-    taken = pair_seconds(base.architecture, _pair_lengths(base, pairs, pairs.pairs, {}), machine)
-    return None if taken is None else _measured_time(taken, machine)
+    taken_s = pair_seconds(base.architecture, _pair_lengths(base, pairs, pairs.pairs, {}), machine)
+    if taken_s is None:
+        return None
+    return _measured_time(taken_s, machine)
 
 
 def _pair_lengths(
@@ -249,22 +280,33 @@ def _pair_lengths(
 ) -> PairLengths:
     """Describes `count` of the pairs. Each is padded to the longest of its batch, which is assumed to be midway between
     the mean and the 95th percentile."""
-    work, longer = _work_on_pairs(base, pairs, chosen), pairs.longer
-    mean, padded = (min(value, work.length) for value in (longer.mean, (longer.mean + longer.p95) / 2))
-    epochs = _whole_number(chosen, "n_epochs", hosted_epochs_for(count))
-    return PairLengths(count, mean, padded, work.batch, epochs, work.answer, work.rank)
+    work = _work_on_pairs(base, pairs, chosen)
+    mean = pairs.longer.mean
+    midway = (mean + pairs.longer.p95) / 2
+    return PairLengths(
+        count,
+        longer=min(mean, work.length),
+        padded=min(midway, work.length),
+        batch=work.batch,
+        epochs=_whole_number(chosen, "n_epochs", hosted_epochs_for(count)),
+        answer=work.answer,
+        rank=work.rank,
+    )
 
 
 def _work_on_pairs(base: Base, pairs: PairsReport, chosen: Mapping[str, Hyperparameter]) -> Work:
     most = _whole_number(chosen, "max_length", MAX_LENGTH)
     length = max(1, min(pairs.longer.max, most, base.architecture.context))
-    answer = min(max(1, round(pairs.longer.mean - pairs.prompt.mean)), length)
-    rank, targets = (
-        _whole_number(chosen, "lora_r", Work.rank),
-        str(chosen.get("target_modules", Work.targets)),
+    answer = max(1, round(pairs.longer.mean - pairs.prompt.mean))
+    return Work(
+        _method(chosen),
+        length,
+        batch=_whole_number(chosen, "batch_size", batch_for(pairs.pairs)),
+        rank=_whole_number(chosen, "lora_r", Work.rank),
+        answer=min(answer, length),
+        pairs=True,
+        targets=str(chosen.get("target_modules", Work.targets)),
     )
-    batch = _whole_number(chosen, "batch_size", batch_for(pairs.pairs))
-    return Work(_method(chosen), length, batch, rank, answer, pairs=True, targets=targets)
 
 
 def training_time(
@@ -282,41 +324,67 @@ def training_time(
     It is a guess if the machine's speed was not measured, or if the base model is loaded in 4 or 8 bits. The time of a
     sweep is that of all trials in the rungs of trainers/hyperparameters.py, with the validations of each rung.
     """
-    measured, place = None if rented else _calibration(settings), rented or this_machine()
-    machine = measured or guess_calibration(place)
-    if machine is None or not report.n_train:
+    measured = None
+    if rented is None:
+        measured = _calibration(settings)
+    trains_on = rented or this_machine()
+    speed = measured or guess_calibration(trains_on)
+    if speed is None or not report.n_train:
         return None
-    is_guess = measured is None or _method(chosen) != "lora"
+
     pairs = _pairs_of(report, chosen)
-    if pairs or "samples" in chosen:
-        lengths = (
-            _pair_lengths(base, pairs, report.n_train, chosen)
-            if pairs
-            else _sample_lengths(report, tokens, chosen)
-        )
-        # TRL's passes over the logits count as 0 if they were not measured.
-        timed = replace(machine, word_s=machine.word_s or 0.0, trl_s=machine.trl_s or 0.0)
-        taken_s = pair_seconds(base.architecture, lengths, timed)
-        assert taken_s is not None  # noqa: S101 - word_s and trl_s are set
-        return (
-            _guessed_time(taken_s) if is_guess or machine.word_s is None else _measured_time(taken_s, machine)
-        )
-    done = adapt_to_memory(base.architecture, _work(base, report, chosen, sweep), place)
-    recomputes = with_forced_checkpoints(base.architecture, done).checkpoints
-    arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
-    rows = [
-        replace(_row_lengths(report, tokens / report.n_train, arm), recomputes=recomputes) for arm in arms
-    ]
-    courses = [training_seconds(base.architecture, each, machine) - machine.startup_s for each in rows]
-    in_all = sum(courses)
+    is_guess = measured is None or _method(chosen) != "lora"
+    if pairs:
+        taken_s = _trl_seconds(base, _pair_lengths(base, pairs, report.n_train, chosen), speed)
+        is_guess = is_guess or speed.word_s is None
+    elif "samples" in chosen:
+        taken_s = _trl_seconds(base, _sample_lengths(report, tokens, chosen), speed)
+        is_guess = is_guess or speed.word_s is None
+    else:
+        adapted = adapt_to_memory(base.architecture, _work(base, report, chosen, sweep), trains_on)
+        recomputes = with_forced_checkpoints(base.architecture, adapted).checkpoints
+        taken_s = _row_seconds(base, report, tokens, chosen, sweep, speed, recomputes=recomputes)
+
+    if is_guess:
+        return _guessed_time(taken_s)
+    return _measured_time(taken_s, speed)
+
+
+def _trl_seconds(base: Base, lengths: PairLengths, speed: Calibration) -> float:
+    """Returns the seconds to train on pairs or on samples. TRL's passes over the logits count as 0 if they were not
+    measured."""
+    timed = replace(speed, word_s=speed.word_s or 0.0, trl_s=speed.trl_s or 0.0)
+    taken_s = pair_seconds(base.architecture, lengths, timed)
+    assert taken_s is not None  # noqa: S101 - word_s and trl_s are set
+    return taken_s
+
+
+def _row_seconds(
+    base: Base,
+    report: Report,
+    tokens: int,
+    chosen: Mapping[str, Hyperparameter],
+    sweep: Sweep,
+    speed: Calibration,
+    *,
+    recomputes: bool,
+) -> float:
+    """Returns the seconds to train on the rows, by one set of hyperparameters or by each of a sweep."""
+    trials: list[Mapping[str, Hyperparameter]] = [chosen]
     if sweep:
-        epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
-        # Each rung ends with a validation of all its trials. A forward pass takes a third of the time of training.
-        validations = sum(rung.arms for rung in halving_rungs(len(arms)))
-        validation_epochs = validations * validation_rows(report.n_train) / report.n_train / 3
-        in_all = halving_total(courses) + validation_epochs * epoch_s
-    taken_s = machine.startup_s + in_all
-    return _guessed_time(taken_s) if is_guess else _measured_time(taken_s, machine)
+        trials = [{**chosen, **trial} for trial in combinations(sweep)]
+    mean = tokens / report.n_train
+    rows = [replace(_row_lengths(report, mean, trial), recomputes=recomputes) for trial in trials]
+    courses = [training_seconds(base.architecture, each, speed) - speed.startup_s for each in rows]
+    if not sweep:
+        return speed.startup_s + sum(courses)
+
+    epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
+    # Each rung ends with a validation of all its trials. A forward pass takes a third of the time of training.
+    validations = sum(rung.arms for rung in halving_rungs(len(trials)))
+    validation_epochs = validations * validation_rows(report.n_train) / report.n_train / 3
+    in_all = halving_total(courses) + validation_epochs * epoch_s
+    return speed.startup_s + in_all
 
 
 def stated_training_time(
@@ -347,9 +415,12 @@ def _weights(settings: Settings, target: Target) -> int | None:
     base = known_base(settings, target.row, target.model)
     if base is not None:
         return loaded_parameters(base.architecture)
-    place = settings.trainer.models.get(target.model.name) or target.model.base_name or target.model.name
-    size = target.model.size or replace(target.model, name=place).size
-    return round(size * 1e9) if size else None
+    model = target.model
+    name = settings.trainer.models.get(model.name) or model.base_name or model.name
+    size = model.size or replace(model, name=name).size  # many a name says the size, like 'llama-3.1-8b'
+    if not size:
+        return None
+    return round(size * 1e9)
 
 
 def _stated_time(tokens: int, speed: Decimal, by_size: TrainingTime | None) -> TrainingTime:
@@ -388,7 +459,9 @@ def _measured_time(taken_s: float, machine: Calibration) -> TrainingTime:
 
 
 def _row_lengths(report: Report, mean: float, chosen: Mapping[str, Hyperparameter]) -> RowLengths:
-    shared = tokens_of_system(report.system, O200K) + TURN_TOKENS if report.system else 0
+    shared = 0
+    if report.system:
+        shared = tokens_of_system(report.system, O200K) + TURN_TOKENS
     return RowLengths(
         count=report.n_train,
         tokens=mean,
@@ -412,7 +485,9 @@ def _memory_text(fit: Fit, by_itself: str = "") -> str:
     about = f"about {fit.needed / 1e9:.1f} of {fit.machine.memory / 1e9:.0f} GB"
     if fit.standing == "fits":
         return f"fits{by_itself}, {about}"
-    return f"may just fit, {about}" if fit.standing == "tight" else f"does not fit, {about}"
+    if fit.standing == "tight":
+        return f"may just fit, {about}"
+    return f"does not fit, {about}"
 
 
 def _shortage(fit: Fit, in_4_bits: int | None = None) -> MemoryShortage | None:
@@ -422,70 +497,16 @@ def _shortage(fit: Fit, in_4_bits: int | None = None) -> MemoryShortage | None:
 
 
 def _count(parameters: int) -> str:
-    return f"{parameters / 1e9:.2f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
+    if parameters >= 1e9:
+        return f"{parameters / 1e9:.2f}B"
+    return f"{parameters / 1e6:.1f}M"
 
 
 def _whole_number(chosen: Mapping[str, Hyperparameter], name: str, default: int) -> int:
     value = chosen.get(name, default)
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
-
-
-@dataclass(frozen=True)
-class Target:
-    row: ProviderRow
-    model: ModelRow
-
-    @property
-    def name(self) -> str:
-        return f"{self.row.name}/{self.model.name}"
-
-
-def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target | Refusal:
-    """Finds a target by a name like 'local/smollm2-135m', or by a bare model name. Without a name it is the first model
-    that can be trained."""
-    targets = [Target(row, model) for row in providers if row.trains for model in row.models]
-    if wanted is None:
-        return targets[0] if targets else Refusal("No model to train is configured.", "target")
-    provider, slash, _ = wanted.partition("/")
-    for target in targets:
-        bare = wanted.removeprefix(f"{target.row.name}/")
-        is_meant = not slash or provider == target.row.name or wanted == target.model.name
-        if is_meant and bare in (target.model.name, *target.model.aliases):
-            return target
-    chats = (
-        next((row for row in providers if row.name == provider and not row.trains), None) if slash else None
-    )
-    if chats:
-        return Refusal(
-            f"{chats.title} can be asked, but doesn't train models. {_targets_hint(targets)}", "target"
-        )
-    if slash and provider == RENTED and all(row.name != RENTED for row in providers):
-        return Refusal(
-            "Renting a GPU by the minute is not set up here. Add `hardware` and `image` under `[hf]` in finetune.toml, "
-            "and `HF_TOKEN` (docs/rented-gpu.md).",
-            "target",
-        )
-    names = [target.name for target in targets]
-    near = difflib.get_close_matches(wanted, [*names, *(t.model.name for t in targets)], n=1, cutoff=0.5)
-    hint = f"Did you mean `{near[0]}`?" if near else _targets_hint(targets)
-    return Refusal(f"I know no model to train named {code(wanted[:60])}. {hint}", "target")
-
-
-def _targets_hint(targets: Sequence[Target]) -> str:
-    return "There are " + ", ".join(f"`{target.name}`" for target in targets) + "."
-
-
-def with_rental_price(settings: Settings, target: Target) -> Settings | Refusal:
-    """Returns the settings with the current price of the machine that the target rents, if it rents one."""
-    renting = settings.trainer.renting
-    if not target.row.rents or renting is None:
-        return settings
-    try:
-        rental = fetch_rental(renting.hardware, renting.minutes)
-    except TrainerError as trouble:
-        return Refusal(f"{trouble} Nothing can be planned without the machine's price.", "target")
-    rows = (replace(row, rental=rental) if row.rents else row for row in settings.providers)
-    return replace(settings, providers=tuple(rows))
+    if isinstance(value, bool) or not isinstance(value, int):
+        return default
+    return value
 
 
 def rented_training(
@@ -499,7 +520,8 @@ def rented_training(
 ) -> tuple[MemoryHeadroom | None, Range]:
     """Returns whether the training fits into the rented machine's GPU (None if unknown), and its minutes, which are
     guessed and end with the rental."""
-    limit, base = Decimal(rental.minutes), known_base(settings, target.row, target.model)
+    base = known_base(settings, target.row, target.model)
+    limit = Decimal(rental.minutes)
     loading = min(limit, Decimal(LOADING_MINUTES))
     unknown = Range(loading, (loading + limit) / 2, limit)
     machine = read_gpu(rental.gpu) or read_gpu(rental.memory)
@@ -509,57 +531,6 @@ def rented_training(
     timed = training_time(settings, base, report, tokens, chosen, sweep, machine)
     if timed is None:
         return room, unknown
-    low, expected = (min(limit, loading + minutes) for minutes in (timed.minutes.low, timed.minutes.expected))
+    low = min(limit, loading + timed.minutes.low)
+    expected = min(limit, loading + timed.minutes.expected)
     return room, Range(low, expected, limit)
-
-
-@dataclass(frozen=True)
-class RowLimit:
-    """A row may have at most `tokens`, as counted by `encoding`."""
-
-    tokens: int
-    encoding: Encoding
-
-    @property
-    def own(self) -> Encoding | None:
-        """The encoding if its tokenizer is on this machine, otherwise None."""
-        return self.encoding if self.encoding.folder else None
-
-
-DEFAULT_ROW_LIMIT = RowLimit(DEFAULT_LIMITS.max_row_tokens, O200K)
-
-
-def default_row_limit(settings: Settings) -> RowLimit | None:
-    """Returns the row limit of the default target, None if there is no target."""
-    target = find_target(settings.providers, None)
-    return None if isinstance(target, Refusal) else _limit_of(target, settings.trainer.folders)
-
-
-def row_limit_of(settings: Settings, wanted: str) -> RowLimit | Refusal:
-    """Returns the row limit of a model, named as in `finetune estimate --target`."""
-    target = find_target(settings.providers, wanted)
-    return target if isinstance(target, Refusal) else _limit_of(target, settings.trainer.folders)
-
-
-def row_limit_of_folder(folder: Path) -> RowLimit | Refusal:
-    """Returns the row limit of a model in a folder on this machine, which need not be configured."""
-    encoding, config = local_encoding(folder), folder / "config.json"
-    if encoding.folder is None:
-        return Refusal(f"{folder} has no tokenizer.json, so the model's tokens can't be counted.")
-    try:
-        existing = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError):
-        existing = None  # the folder may have only a tokenizer; our trainer's own limit applies in any case
-    takes = existing if isinstance(existing, int) and existing > 0 else OUR_ROW_TOKENS
-    return RowLimit(min(takes, OUR_ROW_TOKENS), encoding)
-
-
-def _limit_of(target: Target, folders: Mapping[str, Path]) -> RowLimit:
-    model = target.model
-    if not target.row.is_started_by_us:
-        return RowLimit(model.context or training_limit(model.name), encoding_of(model.name))
-    takes = target.row.defaults.get("max_length")
-    most = takes if isinstance(takes, int) else OUR_ROW_TOKENS
-    folder = folders.get(model.name)
-    encoding = local_encoding(folder) if folder else encoding_of(model.name)
-    return RowLimit(min(most, model.context or most), encoding)

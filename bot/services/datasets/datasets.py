@@ -27,7 +27,7 @@ from bot.rules.budgets import duplicate_cost
 from bot.rules.facts import Standard, TaskKind, task_kind
 from bot.rules.units import Misread
 from bot.services.common import authorization, messages
-from bot.services.common.hardware import default_row_limit
+from bot.services.common.targets import default_row_limit
 from bot.services.datasets import taught_rows
 from bot.services.datasets.dataset_worker import SEED, Inspection, inspect
 from bot.values.runs import Refusal

@@ -16,7 +16,7 @@ from bot.cards.common.words import pluralize
 from bot.cards.datasets import dataset_deletion as views
 from bot.cards.datasets import datasets as dataset_views
 from bot.context import CoreContext
-from bot.services.common.hardware import default_row_limit
+from bot.services.common.targets import default_row_limit
 from bot.services.datasets import datasets, taught_rows
 from bot.services.datasets.dataset_worker import FULL_LIST, SEED, Inspection, inspect
 from bot.services.datasets.row_labels_worker import key_of_text, write_table

@@ -21,7 +21,6 @@ from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, Volume, monthly_volu
 from bot.services.common.candidates import Candidate
 from bot.services.common.hardware import (
     MemoryHeadroom,
-    Target,
     TrainingTime,
     encoder_needs,
     known_base,
@@ -31,6 +30,7 @@ from bot.services.common.hardware import (
     stated_training_time,
     training_time,
 )
+from bot.services.common.targets import Target
 from bot.services.evidence.evaluation_worker import MAX_TOKENS_VERDICT, max_tokens, report_max_tokens
 from bot.settings import Settings
 from trainers import chat_parameters

@@ -36,7 +36,7 @@ from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import BestCandidate, NetValue, OtherModel, Plan, PlanVerdict, Prediction
 from bot.rules.reasons import Measure
 from bot.services.common import authorization, candidates, messages
-from bot.services.common.hardware import find_target, with_rental_price
+from bot.services.common.targets import find_target, with_rental_price
 from bot.services.datasets import datasets, row_labels
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.datasets.row_labels import RowsToLabel

@@ -44,11 +44,10 @@ from bot.services.common.candidates import (
 )
 from bot.services.common.hardware import (
     MemoryHeadroom,
-    Target,
     capacity_of,
-    find_target,
     guess_vendor_capacity,
 )
+from bot.services.common.targets import Target, find_target
 from bot.services.decisions.estimate_inputs import (
     EstimatePrices,
     RunCost,

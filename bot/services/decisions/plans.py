@@ -40,8 +40,8 @@ from bot.rules.plans import (
 )
 from bot.rules.prices import MissingPrice
 from bot.services.common import authorization, budgets, hourly_prices
-from bot.services.common.hardware import Target, find_target
 from bot.services.common.provider_jobs import LEAST_SWEEP_USD
+from bot.services.common.targets import Target, find_target
 from bot.services.datasets import data_policy, datasets, taught_rows
 from bot.services.datasets.data_policy import EgressPermission
 from bot.services.datasets.dataset_worker import SEED

@@ -25,7 +25,7 @@ from bot.rules.promotion import (
     compare_models,
     labels_below_floor,
 )
-from bot.services.common.hardware import Target
+from bot.services.common.targets import Target
 from bot.services.datasets import datasets, row_labels
 from bot.services.evidence import checked_judges, looks
 from bot.services.evidence.measured_candidates import load_measured

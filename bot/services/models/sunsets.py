@@ -20,7 +20,7 @@ from bot.rules.estimate_inputs import Question
 from bot.rules.plans import Plan, Retraining, plan_from_json
 from bot.rules.prices import MissingPrice
 from bot.services.common import authorization, candidates
-from bot.services.common.hardware import Target
+from bot.services.common.targets import Target
 from bot.services.datasets import datasets
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.decisions import estimate_requests, estimates, plans
