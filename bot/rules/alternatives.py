@@ -27,24 +27,30 @@ def cheapest(rungs: Sequence[Rung]) -> Rung | None:
 
 def is_cheaper(rung: Rung, other: Rung) -> bool:
     """False if either price is unknown."""
-    price, other_price = rung.usd_per_1000, other.usd_per_1000
-    return price is not None and other_price is not None and price < other_price
+    if rung.usd_per_1000 is None or other.usd_per_1000 is None:
+        return False
+    return rung.usd_per_1000 < other.usd_per_1000
 
 
 def cost_to_repeat_usd(rung: Rung, times: int = 1) -> Decimal | None:
     """Returns the USD to measure a rung again on the same rows, with prompts `times` as long; None if unknown."""
-    return None if rung.usd_per_1000 is None else rung.usd_per_1000 * rung.n * times / 1000
+    if rung.usd_per_1000 is None:
+        return None
+    return rung.usd_per_1000 * rung.n * times / 1000
 
 
 def costs_no_more(rung: Rung, other: Rung) -> bool:
     """False if either price is unknown."""
-    price, other_price = rung.usd_per_1000, other.usd_per_1000
-    return price is not None and other_price is not None and price <= other_price
+    if rung.usd_per_1000 is None or other.usd_per_1000 is None:
+        return False
+    return rung.usd_per_1000 <= other.usd_per_1000
 
 
 def might_meet(rung: Rung, bar: float) -> bool:
     """True if the rung misses the bar, but would reach it if all its unreadable answers were right."""
-    return bool(rung.standing == "misses" and rung.unread and rung.score + rung.unread / rung.n >= bar)
+    if rung.standing != "misses" or not rung.unread:
+        return False
+    return rung.score + rung.unread / rung.n >= bar
 
 
 def is_mostly_unreadable(rung: Rung) -> bool:
@@ -69,12 +75,15 @@ def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None, look: int = 
     is_passed = False
     if are_alike:
         is_passed = compare_models("", rung.scores, other.scores, look=look, read=rung.read).is_better
-    for pair in ladder.pairs if ladder else ():
+    pairs = ladder.pairs if ladder else ()
+    for pair in pairs:
         if {pair.better, pair.worse} == {rung.arm, other.arm}:
             is_won = pair.is_significant and pair.better == rung.arm
             has_to_pass = rung.arm.rung == "tuned" and are_alike
             return is_won and (is_passed or not has_to_pass)
-    return is_passed if are_alike else rung.low > other.high
+    if are_alike:
+        return is_passed
+    return rung.low > other.high
 
 
 def find_dominated(ladder: Ladder) -> tuple[Rung, ...]:
@@ -167,17 +176,22 @@ def choose_alternative(
 ) -> Alternative:
     """`rates` are those of `measured.cheapest`. Today's model stays the alternative if it costs less and was not shown
     to miss the bar: compared with something dearer, the saving would not be real."""
-    rung, todays_usd = measured.cheapest, _monthly_usd(today.tokens, today.rates, use)
-    why: Why = "price unknown" if measured.good else "nothing meets the bar"
-    if not measured.rungs:
-        why = "nothing measured"
+    rung = measured.cheapest
+    todays_usd = _monthly_usd(today.tokens, today.rates, use)
+    why: Why
     if rung is not None and rates is not None:
         tokens = measured_tokens(rung, use.own)
         usd = _monthly_usd(tokens, rates, use)
-        misses = today.rung is not None and today.rung.standing == "misses"
-        if misses or usd <= todays_usd:
+        todays_misses = today.rung is not None and today.rung.standing == "misses"
+        if todays_misses or usd <= todays_usd:
             return Alternative(tokens, rates, "cheapest that meets the bar", usd, measured, rung)
         why = "today's costs less"
+    elif not measured.rungs:
+        why = "nothing measured"
+    elif measured.good:
+        why = "price unknown"
+    else:
+        why = "nothing meets the bar"
     return Alternative(today.tokens, today.rates, why, todays_usd, measured, today.rung)
 
 

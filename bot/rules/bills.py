@@ -133,10 +133,14 @@ def bill(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> 
     """Returns the cost of `requests` per month, each with the measured mean number of tokens."""
     sent = requests * (1 + Fraction(traffic.retries))
     times_measured = sent / tokens.requests
-    batched = Fraction(traffic.batch_share) if rates.batch_discount else Fraction(0)
+    batched = Fraction(0)
+    if rates.batch_discount:
+        batched = Fraction(traffic.batch_share)
+    at_once = 1 - batched
     later = batched * (1 - Fraction(rates.batch_discount))
-    prompts = later * tokens.prompt * Fraction(rates.input) + (1 - batched) * _prompt_price(tokens, rates)
-    answers = (later + 1 - batched) * tokens.output * Fraction(rates.output)
+    # The cached price holds only for requests at once: a batch has its own discount.
+    prompts = later * tokens.prompt * Fraction(rates.input) + at_once * _prompt_price(tokens, rates)
+    answers = (later + at_once) * tokens.output * Fraction(rates.output)
     return MonthlyCost(
         input=_usd(times_measured * prompts / 1_000_000),
         output=_usd(times_measured * answers / 1_000_000),
@@ -153,7 +157,8 @@ def _prompt_price(tokens: Tokens, rates: Rates) -> Fraction:
     """Returns the prompt tokens times their price per 1M tokens, with the shared beginning at the cached price."""
     if rates.cached_input is None or not is_cached(tokens, rates):
         return tokens.prompt * Fraction(rates.input)
-    full, cached = Fraction(rates.input), Fraction(rates.cached_input)
+    full = Fraction(rates.input)
+    cached = Fraction(rates.cached_input)
     return (tokens.prompt - tokens.shared) * full + tokens.shared * cached
 
 
@@ -230,12 +235,16 @@ def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, traffic: T
     """Returns how many machines it takes to answer `requests` per month; None if the model is paid by the token alone,
     or if no speed is known."""
     machines = machine_time(tokens, rates, requests, traffic)
-    return None if machines is None or machines.work_s is None else machines.count()
+    if machines is None or machines.work_s is None:
+        return None
+    return machines.count()
 
 
 def _hosting_usd(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> Decimal:
     machines = machine_time(tokens, rates, requests, traffic)
-    return machines.usd() if machines else ZERO
+    if machines is None:
+        return ZERO
+    return machines.usd()
 
 
 def _usd(amount: Fraction) -> Decimal:
@@ -285,7 +294,6 @@ class Phase:
 
 # More tokens a month than any vendor serves today.
 MOST_TOKENS = 10**15
-_STEP = 4, 5  # each volume is four fifths of the one before
 
 
 def least_lasting_volume(pays: Callable[[int], bool]) -> int | None:
@@ -297,16 +305,23 @@ def least_lasting_volume(pays: Callable[[int], bool]) -> int | None:
     enough = MOST_TOKENS
     if not pays(enough):
         return None
-    less = enough * _STEP[0] // _STEP[1]
+    less = _four_fifths(enough)
     while less and pays(less):
-        enough, less = less, less * _STEP[0] // _STEP[1]
+        enough = less
+        less = _four_fifths(less)
     while enough - less > 1:
         middle = (enough + less) // 2
         if pays(middle):
             enough = middle
         else:
             less = middle
-    return 0 if enough <= 1 else enough
+    if enough <= 1:
+        return 0
+    return enough
+
+
+def _four_fifths(volume: int) -> int:
+    return volume * 4 // 5
 
 
 def month_weights(horizon: Decimal) -> tuple[Decimal, ...]:
@@ -322,16 +337,14 @@ def months_to(horizon: Decimal) -> tuple[tuple[Decimal, Decimal], ...]:
 
 def monthly_savings(phases: Sequence[Phase], fall_a_year: Decimal, horizon: Decimal) -> tuple[Decimal, ...]:
     """Returns the savings of months 1, 2, …, while the alternative's price falls by `fall_a_year` (0 to 1) per year."""
-    return tuple(
-        sum(
-            (
-                phase.within(begin, end) * phase.flow.saving(compound(1 - fall_a_year, month))
-                for phase in phases
-            ),
-            Decimal(0),
-        )
-        for month, (begin, end) in enumerate(months_to(horizon), start=1)
-    )
+    savings = []
+    for month, (begin, end) in enumerate(months_to(horizon), start=1):
+        price = compound(1 - fall_a_year, month)
+        saving = Decimal(0)
+        for phase in phases:
+            saving += phase.within(begin, end) * phase.flow.saving(price)
+        savings.append(saving)
+    return tuple(savings)
 
 
 def payback_months(one_off: Decimal, phases: Sequence[Phase]) -> Decimal | None:

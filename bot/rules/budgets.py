@@ -84,19 +84,18 @@ def actual_micros(
     that it ran, and the team's own machine for the hours that it trained. A vendor is paid for trained tokens (or
     `billed_micros`, if it reported what it charged) and for both models' answers to the holdout.
     """
-    tuned_row, base_row = prices.rows[0], prices.rows[1]
+    tuned_row, base_row = prices.rows[:2]
     if tuned_row.rental is not None:
         return to_micros(tuned_row.rental.usd(round(seconds)))
     if tuned_row.usd_per_hour is not None:
         return to_micros(tuned_row.usd_per_hour * Decimal(round(seconds)) / 3600)
-    trained = (tuned_row.price.training or Decimal(0)) * trained_tokens / MILLION
+    dollars = (tuned_row.price.training or Decimal(0)) * trained_tokens / MILLION
     if billed_micros is not None:
-        trained = from_micros(billed_micros)
-    answered = ((base_row, base), (tuned_row, tuned))
-    amounts = (
-        _tokens_usd(row, tokens.prompt_tokens, tokens.completion_tokens) for row, tokens in answered if tokens
-    )
-    return to_micros(trained + sum(amounts, Decimal(0)))
+        dollars = from_micros(billed_micros)
+    for row, tokens in ((base_row, base), (tuned_row, tuned)):
+        if tokens:
+            dollars += _tokens_usd(row, tokens.prompt_tokens, tokens.completion_tokens)
+    return to_micros(dollars)
 
 
 def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) -> float:
@@ -107,14 +106,20 @@ def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) 
     is safer than undercharging. A job that was stopped while it was queued has trained for 0 seconds.
     """
     # All times are by the trainer's clock, which may differ from ours.
-    end = float(job.finished_at or max([job.created_at, *(event.created_at for event in events)]))
-    start = _training_start(events) if are_all else None
-    has_queued = any(event.announces("queued") for event in events)
-    if start is None and are_all and has_queued and job.status != "succeeded":
-        return 0.0
-    if start is None:
-        start = job.created_at if job.is_final else min([end, *(event.created_at for event in events)])
-    return max(0.0, end - start - _paused_seconds(events, start, end, was_paused=False))
+    times = [event.created_at for event in events]
+    end = float(job.finished_at or max([job.created_at, *times]))
+    start = None
+    if are_all:
+        start = _training_start(events)
+        has_queued = any(event.announces("queued") for event in events)
+        if start is None and has_queued and job.status != "succeeded":
+            return 0.0
+    if start is None and job.is_final:
+        start = job.created_at
+    elif start is None:
+        start = min([end, *times])
+    paused = _paused_seconds(events, start, end, was_paused=False)
+    return max(0.0, end - start - paused)
 
 
 def seconds_since_poll(
@@ -126,27 +131,39 @@ def seconds_since_poll(
     if job.status == "paused" and was_paused and not is_resumed:
         return 0.0
     end = min(float(job.finished_at or now), now)
-    return max(0.0, end - looked - _paused_seconds(events, looked, end, was_paused=was_paused and is_resumed))
+    paused = _paused_seconds(events, looked, end, was_paused=was_paused and is_resumed)
+    return max(0.0, end - looked - paused)
 
 
 def _training_start(events: Sequence[Event]) -> float | None:
     """Returns when the job left the queue: the time of the first event after the last "queued" one. None if there is
     no such event."""
-    oldest_first = list(reversed(events))
-    waited = [place for place, event in enumerate(oldest_first) if event.announces("queued")]
-    begun = oldest_first[waited[-1] + 1 :] if waited else []
-    return float(begun[0].created_at) if begun else None
+    newer = None
+    for event in events:  # the newest first
+        if not event.announces("queued"):
+            newer = event
+        elif newer is None:
+            return None
+        else:
+            return float(newer.created_at)
+    return None
 
 
 def _paused_seconds(events: Sequence[Event], start: float, end: float, *, was_paused: bool) -> float:
-    seconds, since = 0.0, start if was_paused else None
+    seconds = 0.0
+    since = None
+    if was_paused:
+        since = start
     for event in reversed(events):
         at = min(max(float(event.created_at), start), end)
         if event.announces("resumed") and since is not None:
-            seconds, since = seconds + at - since, None
+            seconds += at - since
+            since = None
         elif event.announces("paused") and since is None and event.created_at >= start:
             since = at
-    return seconds if since is None else seconds + end - since
+    if since is not None:  # it is still paused
+        seconds += end - since
+    return seconds
 
 
 class ArmQuestions(Protocol):
@@ -169,13 +186,13 @@ def max_evaluation_micros(
     """Returns the maximum cost of the questions that have no stored answer yet. `names` are the keys of the answers in
     the store. Each answer is counted with `max_tokens`, plus the most that a model in `thinking` may reason before it.
     A question that two candidates share is asked and counted once."""
-    dollars, counted = Decimal(0), set(names)
+    dollars = Decimal(0)
+    counted = set(names)
     for arm, questions in arms.items():
         price = prices.get(arm.model or "")
         if price is not None:
-            dollars += _max_usd(
-                price, questions, counted, max_tokens + thinking_tokens(arm.model in thinking)
-            )
+            most = max_tokens + thinking_tokens(arm.model in thinking)
+            dollars += _max_usd(price, questions, counted, most)
     return to_micros(dollars)
 
 
@@ -208,7 +225,9 @@ def max_judge_micros(
 
 def question_micros(price: PriceRow, sent: int, answered: int) -> int:
     """Returns the price of one question by its prompt and answer tokens; 0 if the machine is paid by the hour."""
-    return 0 if price.usd_per_hour is not None else to_micros(_tokens_usd(price, sent, answered))
+    if price.usd_per_hour is not None:
+        return 0
+    return to_micros(_tokens_usd(price, sent, answered))
 
 
 def _max_usd(price: PriceRow, questions: ArmQuestions, counted: set[str], max_tokens: int) -> Decimal:
@@ -221,9 +240,9 @@ def _max_usd(price: PriceRow, questions: ArmQuestions, counted: set[str], max_to
 
 
 def _tokens_usd(price: PriceRow, sent: int, answered: int) -> Decimal:
-    return (
-        (price.price.input or Decimal(0)) * sent + (price.price.output or Decimal(0)) * answered
-    ) / MILLION
+    read = (price.price.input or Decimal(0)) * sent
+    written = (price.price.output or Decimal(0)) * answered
+    return (read + written) / MILLION
 
 
 @dataclass(frozen=True)
@@ -338,12 +357,16 @@ def stop_reason(facts: DeploymentFacts) -> StopReason | None:
         return "day"
     if not facts.is_ready and facts.age_s >= READY_WITHIN_S:
         return "not ready"
+    if facts.is_measuring and facts.age_s >= MEASURED_WITHIN_S:
+        return "measured too long"
     if facts.is_measuring:
-        return "measured too long" if facts.age_s >= MEASURED_WITHIN_S else None
+        return None
     if facts.is_run_over:
         return "run over"
     if facts.is_frozen:
         return "frozen"
     if facts.budget_left < 0:
         return "budget"
-    return None if facts.is_kept or facts.idle_s < facts.idle_stop_s else "idle"
+    if facts.is_kept or facts.idle_s < facts.idle_stop_s:
+        return None
+    return "idle"

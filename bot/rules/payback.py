@@ -62,7 +62,8 @@ def money_reasons(facts: Facts) -> tuple[Reason, ...]:
 def _excuse_only_way(by_money: Reason, facts: Facts) -> Reason:
     """Turns a no because of money into an open question if only the tuned model is shown to meet the bar. Its cost is
     no reason against it until somebody has said what a wrong answer costs."""
-    evidence, estimate = facts.evidence, facts.estimate
+    evidence = facts.evidence
+    estimate = facts.estimate
     others_meet = any(rung.standing == "meets" for rung in evidence.alternatives)
     is_priced = estimate is not None and estimate.errors_avoided_usd != 0
     if by_money.kind != "no_go" or not evidence.is_good or others_meet or is_priced:
@@ -79,7 +80,9 @@ def _excuse_only_way(by_money: Reason, facts: Facts) -> Reason:
 
 def _rule(estimate: Estimate) -> str:
     """'cost' if it would cost more than it saves, 'payback' if it saves too little to pay back in time."""
-    return "payback" if estimate.saving_month > 0 else "cost"
+    if estimate.saving_month > 0:
+        return "payback"
+    return "cost"
 
 
 def _reason_by_chance(estimate: Estimate, outlook: Outlook, facts: Facts) -> Reason:
@@ -102,7 +105,9 @@ def _reason_by_chance(estimate: Estimate, outlook: Outlook, facts: Facts) -> Rea
 
 def _later_loss_reason(pays: Payback, outlook: Outlook, facts: Facts) -> Reason:
     """Returns the reason if the fine-tune may pay back in time, and loses money over the horizon all the same."""
-    kind: VerdictKind = "no_go" if outlook.p_gain <= UNLIKELY else "unknown"
+    kind: VerdictKind = "unknown"
+    if outlook.p_gain <= UNLIKELY:
+        kind = "no_go"
     step = answer_step(PinDown("price of the alternative", facts.dataset))
     if pays.estimate.loss_cause == "successor" or kind == "no_go":
         step = stay_step(facts)
@@ -112,8 +117,9 @@ def _later_loss_reason(pays: Payback, outlook: Outlook, facts: Facts) -> Reason:
 def _reason_if_likely(rule: str, pays: Payback, outlook: Outlook) -> Reason:
     """Returns the reason if the fine-tune is likely to pay back in time. It is still open if a week of uncounted work
     would change the answer."""
-    estimate = pays.estimate
-    hours = estimate.bearable_hours if outlook.bearable_hours is None else outlook.bearable_hours
+    hours = outlook.bearable_hours
+    if hours is None:
+        hours = pays.estimate.bearable_hours
     if hours is None or hours >= UNKNOWN_HOURS:
         return Reason(rule, "go", pays)
     unsaid = replace(pays, caveat="hours are not said", hours=hours)
@@ -140,8 +146,9 @@ def stay_step(facts: Facts) -> Step:
     measure = successor_step(facts)
     if measure is not None:
         return measure
-    is_today = facts.estimate is not None and is_against_today(facts.estimate)
-    return Step("stay" if is_today else "use what is cheaper")
+    if facts.estimate is not None and is_against_today(facts.estimate):
+        return Step("stay")
+    return Step("use what is cheaper")
 
 
 def successor_step(facts: Facts) -> Step | None:
@@ -150,22 +157,27 @@ def successor_step(facts: Facts) -> Step | None:
     succession = facts.estimate.succession if facts.estimate else None
     if succession is None or succession.successor is None or facts.is_measured(succession.successor):
         return None
-    seller = facts.full_current.partition("/")[0] if facts.full_current else None
-    name = f"{seller}/{succession.successor}" if seller else succession.successor
+    name = succession.successor
+    if facts.full_current:
+        seller, _, _ = facts.full_current.partition("/")
+        name = f"{seller}/{name}"
     follows = ModelEnd(succession.ends, succession.model)
     return facts.measure_step(Measure("successor", facts.dataset, models=(name,), follows=follows))
 
 
 def is_successor(name: str, succession: Succession | None) -> bool:
-    successor = succession.successor if succession else None
-    return successor is not None and successor in (name, name.partition("/")[2])
+    if succession is None or succession.successor is None:
+        return False
+    _, _, bare = name.partition("/")
+    return succession.successor in (name, bare)
 
 
 def cheap_model_reasons(facts: Facts) -> tuple[Reason, ...]:
     """A model that nobody measured costs so little that it would take more than half of the saving, if it is good
     enough. It is measured before anything is trained; once the tuned model is there, only if keeping it would lose
     that much."""
-    estimate, offered = facts.estimate, facts.offered
+    estimate = facts.estimate
+    offered = facts.offered
     if estimate is None or offered is None or not facts.is_for_money or estimate.saving_month <= 0:
         return ()
     if is_successor(offered.name, estimate.succession):
@@ -191,4 +203,6 @@ def is_against_today(estimate: Estimate) -> bool:
 def enough_volume(estimate: Estimate, outlook: Outlook | None) -> int | None:
     """Returns the input tokens per month that are likely to pay back in time, or without a simulation those that are
     expected to; None if no volume is enough."""
-    return outlook.likely_from if outlook else estimate.break_even_tokens_per_month
+    if outlook:
+        return outlook.likely_from
+    return estimate.break_even_tokens_per_month

@@ -48,7 +48,8 @@ from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.evaluation.quality_threshold import rows_to_hold_out
 from trainers.evaluation.results import FREE_RUNGS, Rung, RungName, find_best
 
-SHOTS, MOST_NEAREST = 10, 20  # examples in a k-shot prompt, and the most rows that retrieval adds to a prompt
+SHOTS = 10  # examples in a k-shot prompt
+MOST_NEAREST = 20  # the most rows that retrieval adds to a prompt
 SHOWN = 3  # models without answers that are listed
 PROMPTED: tuple[RungName, ...] = ("zero", "kshot", "retrieval")
 
@@ -78,7 +79,8 @@ def alternative_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def tuned_reasons(facts: Facts) -> tuple[Reason, ...]:
-    evidence, tuned = facts.evidence, facts.evidence.trained
+    evidence = facts.evidence
+    tuned = evidence.trained
     if tuned is None:
         return (Reason("quality", "unknown", NotTrainedYet(facts.n_holdout), weighs=False),)
     if is_silent(tuned):
@@ -96,27 +98,31 @@ def is_worth_replacing(rung: Rung, facts: Facts) -> bool | None:
     speed is the aim. None if unknown. A free rung can't be undercut, nor outrun, since it answers at once."""
     if rung.arm.is_free:
         return False
-    tuned, kind, estimate = facts.evidence.trained, facts.task_kind, facts.estimate
-    if kind == "latency":
-        return tuned.p95_s * FASTER <= rung.p95_s if tuned else None
+    tuned = facts.evidence.trained
+    if facts.task_kind == "latency":
+        if tuned is None:
+            return None
+        return tuned.p95_s * FASTER <= rung.p95_s
     if rung.usd_per_1000 == 0 or facts.is_for_better:
         return False
     if tuned and tuned.usd_per_1000 is not None and rung.usd_per_1000 is not None:
         return is_cheaper(tuned, rung)
-    if estimate is None:
-        return None if kind == "cost" else False
-    return None if rung.usd_per_1000 is None else estimate.saving_month > 0
+    if facts.estimate is None and facts.task_kind != "cost":
+        return False  # nobody has said that money is the aim
+    if facts.estimate is None or rung.usd_per_1000 is None:
+        return None
+    return facts.estimate.saving_month > 0
 
 
 def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
     """True if the tuned model is shown to be right more often than `rung`, and that matters: because better answers
     are the aim, or because the wrong answers avoided are worth more than they cost."""
-    tuned, estimate = facts.evidence.trained, facts.estimate
-    if tuned is None or not facts.evidence.is_good or not _is_tuned_better(rung, facts.evidence):
+    if not facts.evidence.is_good or not _is_tuned_better(rung, facts.evidence):
         return False
-    return facts.is_for_better or bool(
-        estimate and estimate.errors_avoided_usd > 0 and estimate.saving_month > 0
-    )
+    if facts.is_for_better:
+        return True
+    estimate = facts.estimate
+    return estimate is not None and estimate.errors_avoided_usd > 0 and estimate.saving_month > 0
 
 
 def _bar_met_reason(rung: Rung, facts: Facts) -> Reason:
@@ -132,8 +138,9 @@ def _worth_reason(rung: Rung, facts: Facts) -> Reason:
     bar = facts.evidence.bar
     is_for_speed = facts.task_kind == "latency"
     if is_worth_being_better(rung, facts):
-        is_the_aim = facts.is_for_better or facts.estimate is None
-        worth = None if is_the_aim or facts.estimate is None else facts.estimate.errors_avoided_usd
+        worth = None  # better answers that are the aim need no price
+        if facts.estimate and not facts.is_for_better:
+            worth = facts.estimate.errors_avoided_usd
         return Reason("fewer errors", "go", MeetsBar(rung, bar, "is right more often", worth))
     match is_worth_replacing(rung, facts):
         case True if is_for_speed:
@@ -149,7 +156,9 @@ def _worth_reason(rung: Rung, facts: Facts) -> Reason:
             start = Step("measure speed by a run", facts.run_usd)
             return Reason("latency", "unknown", MeetsBar(rung, bar, "may be faster"), step=start)
         case None:
-            todo: Todo = WritePrice(rung.arm.model) if rung.usd_per_1000 is None else "say model and volume"
+            todo: Todo = "say model and volume"
+            if rung.usd_per_1000 is None:
+                todo = WritePrice(rung.arm.model)
             may_be = MeetsBar(rung, bar, "may be cheaper")
             return Reason("cheaper rung", "unknown", may_be, step=answer_step(todo))
 
@@ -157,25 +166,38 @@ def _worth_reason(rung: Rung, facts: Facts) -> Reason:
 def _unmeasured_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Lists the rungs that nobody measured: a fine-tune is never advised before they are."""
     tried = {*facts.evidence.tried, facts.evidence.own_rung}
-    free = FREE_RUNGS if facts.has_free_candidates else ()
-    missing = tuple(rung for rung in (*free, *PROMPTED) if rung not in tried)
+    candidates: tuple[RungName, ...] = PROMPTED
+    if facts.has_free_candidates:
+        candidates = (*FREE_RUNGS, *PROMPTED)
+    missing = tuple(rung for rung in candidates if rung not in tried)
     if not missing:
         return ()
-    first, models, usd = missing[:1], facts.to_measure, None
-    prompted = cheapest([rung for rung in facts.evidence.alternatives if not rung.arm.is_free])
     if missing[:2] == FREE_RUNGS:
         free_ones = Measure("free", facts.dataset, FREE_RUNGS)
         return (Reason("measure", "unknown", NotMeasured(missing), step=Step(free_ones, Decimal(0))),)
-    if first[0] in FREE_RUNGS:
-        models, usd = (), Decimal(0)
+    first = missing[0]
+    models = facts.to_measure
+    usd = None
+    prompted = cheapest([rung for rung in facts.evidence.alternatives if not rung.arm.is_free])
+    if first in FREE_RUNGS:
+        models = ()
+        usd = Decimal(0)
     elif prompted is not None:
-        # With ten examples, a prompt is at most eleven times as long.
-        more = MOST_NEAREST if first == ("retrieval",) else SHOTS
-        is_longer = prompted.arm.rung == "zero" and first != ("zero",)
-        usd = cost_to_repeat_usd(prompted, more + 1 if is_longer else 1)
-        models = (prompted.arm.model,) if prompted.arm.model else models
-    measure = Measure("rung", facts.dataset, first, models, usd)
+        usd = cost_to_repeat_usd(prompted, _times_as_long(first, prompted))
+        if prompted.arm.model:
+            models = (prompted.arm.model,)
+    measure = Measure("rung", facts.dataset, (first,), models, usd)
     return (Reason("measure", "unknown", NotMeasured(missing), step=facts.measure_step(measure, usd)),)
+
+
+def _times_as_long(rung: RungName, measured: Rung) -> int:
+    """Returns how many times as long as the measured prompts the rung's are at most: with ten examples, a prompt is at
+    most eleven times as long."""
+    if measured.arm.rung != "zero" or rung == "zero":
+        return 1
+    if rung == "retrieval":
+        return 1 + MOST_NEAREST
+    return 1 + SHOTS
 
 
 def _today_reasons(facts: Facts) -> tuple[Reason, ...]:
@@ -190,7 +212,8 @@ def _today_reasons(facts: Facts) -> tuple[Reason, ...]:
 def _undecided_reasons(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
     """Lists rungs that may still be shown to meet the bar for less than `enough` costs. This doesn't weigh once the
     tuned model meets the bar and costs no more than they do."""
-    evidence, tuned = facts.evidence, facts.evidence.trained
+    evidence = facts.evidence
+    tuned = evidence.trained
     undecided = tuple(
         rung
         for rung in evidence.alternatives
@@ -198,9 +221,11 @@ def _undecided_reasons(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
     )
     if not undecided:
         return ()
-    is_settled = bool(tuned and evidence.is_good and all(costs_no_more(tuned, rung) for rung in undecided))
+    weighs = True
+    if tuned and evidence.is_good and all(costs_no_more(tuned, rung) for rung in undecided):
+        weighs = False
     close = TooCloseToBar(undecided, evidence.bar)
-    return (Reason("undecided", "unknown", close, not is_settled, _hold_out_step(undecided)),)
+    return (Reason("undecided", "unknown", close, weighs, _hold_out_step(undecided)),)
 
 
 def _hold_out_step(undecided: Sequence[Rung]) -> Step:
@@ -303,7 +328,9 @@ def _compare_prices(tuned: Rung, best: Rung, evidence: Evidence) -> ModelCompari
         look=evidence.tuned_look,
         read=tuned.read,
     )
-    return comparison if comparison.is_cheaper else None
+    if not comparison.is_cheaper:
+        return None
+    return comparison
 
 
 def _settle_margin_step(tuned: Rung, best: Rung, comparison: ModelComparison, margin: float) -> Step:

@@ -15,6 +15,7 @@ from bot.cards.decisions.plans import Pending
 from bot.cards.training.runs import STATE_TEXTS
 from bot.context import AppContext
 from bot.rules import units
+from bot.rules.forecast import Outlook
 from bot.rules.permissions import (
     BUILT_IN,
     Caller,
@@ -60,19 +61,17 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         if refusal:
             return refusal
 
-        now, decided = (
-            context.clock(),
-            [approval.person for approval in context.store.runs.valid_approvals(run.id)],
-        )
+        decided = [approval.person for approval in context.store.runs.valid_approvals(run.id)]
         is_last = has_quorum([*decided, person], caller.rules, plan.maximum_micros)
-        context.store.runs.decide(run, person, "approve", reason=why or None, now=now)
+        context.store.runs.decide(run, person, "approve", reason=why or None, now=context.clock())
         context.audit(person, "approve", f"run {run.id}", f"{run.plan_hash} {why}".strip())
         if not is_last:
             plan_requests.show_request(context, run, plan)
             return run
-        return _hand_over(context, run, plan) or Refusal(
-            _too_late_text(context, context.store.runs.get(run.id))
-        )
+        approved = _hand_over(context, run, plan)
+        if approved is None:
+            return Refusal(_too_late_text(context, context.store.runs.get(run.id)))
+        return approved
 
 
 def needs_reason(
@@ -99,7 +98,7 @@ def _look_up_approver(context: AppContext, hash_in_button: str, person: str) -> 
 
 def _find_approvable(context: AppContext, hash_in_button: str, caller: Caller) -> tuple[Run, Plan] | Refusal:
     """Returns the run and plan if the caller may approve it now."""
-    now, run = context.clock(), context.store.runs.by_plan(hash_in_button)
+    run = context.store.runs.by_plan(hash_in_button)
     if run is None or run.state != "awaiting_approval":
         return Refusal(_too_late_text(context, run))
     plan = plan_from_json(run.plan)
@@ -107,7 +106,7 @@ def _find_approvable(context: AppContext, hash_in_button: str, caller: Caller) -
     refusal = authorization.refusal_for(caller, "approve", request)
     if refusal:
         return refusal
-    if is_expired(request, now, context.settings.policy):
+    if is_expired(request, context.clock(), context.settings.policy):
         return Refusal("This plan has expired. `/finetune start` makes a new one.")
     if plan_hash(plan) != hash_in_button:
         return Refusal(
@@ -128,9 +127,8 @@ def may_reject(context: AppContext, hash_in_button: str, person: str) -> Refusal
     run = context.store.runs.by_plan(hash_in_button)
     if run is None or run.state != "awaiting_approval":
         return Refusal(_too_late_text(context, run))
-    return authorization.refusal(
-        context, person, "reject", request=_approval_request(run, plan_from_json(run.plan))
-    )
+    request = _approval_request(run, plan_from_json(run.plan))
+    return authorization.refusal(context, person, "reject", request=request)
 
 
 def reject(context: AppContext, hash_in_button: str, person: str, reason: str) -> Run | Refusal:
@@ -163,27 +161,37 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
     elif run.tries == 0:
         _ask_vendor(context, run, plan)
     elif _has_enough_approvals(context, run, plan):
-        # As after the last approver's click. If the budget or the data rules refuse it, it waits until it expires.
-        with context.store.transaction():
-            forbidden = data_policy.plan_refusal(context, plan)
-            if not forbidden and not budgets.refusal(
-                context, run.channel, run.requester, plan.maximum_micros
-            ):
-                _hand_over(context, run, plan)
+        _hand_over_if_allowed(context, run, plan)
     else:
-        run = _remind(context, run, plan)
-        if run.tries > 1 or _put_plots(context, run, plan):
-            with context.store.transaction():
-                moved = context.store.runs.move(
-                    run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S
-                )
-                if moved:  # the budget may have changed
-                    plan_requests.show_request(context, moved, plan)
+        _wait(context, run, plan)
+
+
+def _hand_over_if_allowed(context: AppContext, run: Run, plan: Plan) -> None:
+    """Does what the last approver's click does. If the budget or the data rules refuse it, the plan waits until it
+    expires."""
+    with context.store.transaction():
+        forbidden = data_policy.plan_refusal(context, plan)
+        over_budget = budgets.refusal(context, run.channel, run.requester, plan.maximum_micros)
+        if not forbidden and not over_budget:
+            _hand_over(context, run, plan)
+
+
+def _wait(context: AppContext, run: Run, plan: Plan) -> None:
+    """Waits for approvals, with reminders. The card shows the budget as it is then."""
+    now = context.clock()
+    run = _remind(context, run, plan)
+    if run.tries <= 1 and not _put_plots(context, run, plan):
+        return
+    with context.store.transaction():
+        moved = context.store.runs.move(run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S)
+        if moved:
+            plan_requests.show_request(context, moved, plan)
 
 
 def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
     """Adds the vendor's own estimate to the card. A plan that the vendor refuses is withdrawn."""
-    now, answer = context.clock(), vendor_estimates.ask(context, run, plan)
+    now = context.clock()
+    answer = vendor_estimates.ask(context, run, plan)
     if isinstance(answer, str):
         _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(answer)}")
     elif answer is None:
@@ -202,9 +210,10 @@ def _has_enough_approvals(context: AppContext, run: Run, plan: Plan) -> bool:
     """True if the approvals suffice by now: the rules may ask for fewer people than at the last approval, and nobody
     can approve again."""
     approvers = [approval.person for approval in context.store.runs.valid_approvals(run.id)]
-    return bool(approvers) and has_quorum(
-        approvers, authorization.current_rules(context, "approve"), plan.maximum_micros
-    )
+    if not approvers:
+        return False
+    rules = authorization.current_rules(context, "approve")
+    return has_quorum(approvers, rules, plan.maximum_micros)
 
 
 def _approval_request(run: Run, plan: Plan) -> Request:
@@ -215,11 +224,14 @@ def _approval_request(run: Run, plan: Plan) -> Request:
 def _remind(context: AppContext, run: Run, plan: Plan) -> Run:
     """Reminds the approvers in the channel some hours before the plan expires, once for each time in the policy. Active
     people are named only. Returns the run as it is then."""
-    request, policy = _approval_request(run, plan), context.settings.policy
+    request = _approval_request(run, plan)
+    policy = context.settings.policy
     due = reminder_due(request, context.clock(), policy)
+    if due is None:
+        return run
     # A plan whose approvals were voided waits again, with reminders of its own.
-    once = f"reminder {run.id} {run.state_since:.0f} {due:.0f}" if due is not None else ""
-    if due is None or context.store.outbox.was_put(once):
+    once = f"reminder {run.id} {run.state_since:.0f} {due:.0f}"
+    if context.store.outbox.was_put(once):
         return run
     away = plan_requests.find_away(context, plan)
     with context.store.transaction():
@@ -234,25 +246,32 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> Run:
 
 def _put_plots(context: AppContext, run: Run, plan: Plan) -> bool:
     """Posts the estimate's plots in the card's thread. Returns False while a worker still draws them."""
-    dataset = context.store.datasets.get(run.dataset_id)
-    report, outlook = datasets.report_of(dataset), None
-    if report:
-        checked, question = CheckedDataset(dataset, report), estimate_requests.question_of(plan)
-        result = estimate_requests.estimate_for(context, checked, question)
-        outlook = None if isinstance(result, Refusal) else result.outlook
-    plots = estimate_requests.draw_outlook(
-        context, f"plan {run.id}", outlook, context.settings.data / "plots" / f"plan-{run.id}"
-    )
+    card = f"plan {run.id}"
+    folder = context.settings.data / "plots" / f"plan-{run.id}"
+    plots = estimate_requests.draw_outlook(context, card, _outlook_of(context, run, plan), folder)
     if plots is None:
         return False
-    estimate_requests.put_plots(context, run.channel, f"plan {run.id}", plots, plan.dataset)
+    estimate_requests.put_plots(context, run.channel, card, plots, plan.dataset)
     return True
+
+
+def _outlook_of(context: AppContext, run: Run, plan: Plan) -> Outlook | None:
+    """Returns the outlook of the plan's estimate, None if its dataset was deleted or it can't be estimated any more."""
+    dataset = context.store.datasets.get(run.dataset_id)
+    report = datasets.report_of(dataset)
+    if report is None:
+        return None
+    question = estimate_requests.question_of(plan)
+    result = estimate_requests.estimate_for(context, CheckedDataset(dataset, report), question)
+    if isinstance(result, Refusal):
+        return None
+    return result.outlook
 
 
 def _trainer_refusal(context: AppContext, run: Run) -> str | None:
     """Returns why the trainer would refuse the run, as far as can be checked for free. A trainer that is down now may
     be up again when it is needed."""
-    row, trainer = context.settings.provider(run.provider), context.trainers.get(run.provider)
+    trainer = context.trainers.get(run.provider)
     if trainer is None:  # its key has been removed: reported once the plan is approved
         return None
     plan = plan_from_json(run.plan)
@@ -263,8 +282,11 @@ def _trainer_refusal(context: AppContext, run: Run) -> str | None:
     except TrainerError as trouble:
         log.warning("run %s: %s", run.id, trouble)
         return None
-    if refusal or row is None:
-        return str(refusal) if refusal else None
+    if refusal:
+        return str(refusal)
+    row = context.settings.provider(run.provider)
+    if row is None:
+        return None
     return plans.closed_to_us_text(context, row)
 
 
@@ -273,21 +295,18 @@ def _uncounted_refusal(
 ) -> Refusal | None:
     """Returns why this person's approval would not count or could not start the run."""
     decided = [approval.person for approval in context.store.runs.valid_approvals(run.id)]
-    is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
-    if (
-        not is_last
-        and len({*decided, person}) >= plan_requests.approvals_needed(context, plan)
-        and rules.unknown("approve")
-    ):
-        # Slack didn't return a group's members, so the earlier approvers may not be approvers any more.
-        return Refusal(who_may(explain_not_named("approve", rules)))
-    most = plan.maximum_micros
-    refusal = budgets.refusal(context, run.channel, run.requester, most) if is_last else None
-    if refusal:
-        return Refusal(refusal)
+    if has_quorum([*decided, person], rules, plan.maximum_micros):
+        over_budget = budgets.refusal(context, run.channel, run.requester, plan.maximum_micros)
+        if over_budget:
+            return Refusal(over_budget)
+    else:
+        are_enough = len({*decided, person}) >= plan_requests.approvals_needed(context, plan)
+        if are_enough and rules.unknown("approve"):
+            # Slack didn't return a group's members, so the earlier approvers may not be approvers any more.
+            return Refusal(who_may(explain_not_named("approve", rules)))
     if person in decided:
         return Refusal("You have already approved this plan; it waits for somebody else.")
-    if person in [decision.person for decision in context.store.runs.decisions(run.id)]:
+    if any(decision.person == person for decision in context.store.runs.decisions(run.id)):
         return Refusal(
             "Your approval of this plan was voided for good. Somebody else can approve it, or "
             f"`/finetune cancel {run.id}` and `/finetune start` make a new plan."
@@ -302,17 +321,15 @@ def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
     if moved:
         context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
         notifications.show_progress(context, moved)
-        tell_decision(context, moved, plan_views.approved_by(context.store.runs.valid_approvals(run.id)))
+        approvals = context.store.runs.valid_approvals(run.id)
+        tell_decision(context, moved, plan_views.approved_by(approvals))
     return moved
 
 
 def _show_decision(context: AppContext, run: Run, sentence: str) -> None:
-    plan = plan_from_json(run.plan)
-    notifications.show_plan(
-        context,
-        run,
-        plan_views.decided_card(run, plan, budgets.tightest(context, run.channel, run.requester), sentence),
-    )
+    money = budgets.tightest(context, run.channel, run.requester)
+    card = plan_views.decided_card(run, plan_from_json(run.plan), money, sentence)
+    notifications.show_plan(context, run, card)
     tell_decision(context, run, sentence)
 
 
@@ -381,16 +398,19 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
     gone = tuple(approver for approver in approvers if approver not in names)
     if not gone:
         return LapsedApprovals((), f"it now takes {tier.approvers} approvers, and {len(names)} approved")
-    where = rules.policy.named("approve").where
-    place = "" if where == BUILT_IN else f" ({where})"
     mentions = ", ".join(f"<@{person}>" for person in gone)
-    return LapsedApprovals(gone, f"{mentions} may not approve any more{place}")
+    reason = f"{mentions} may not approve any more"
+    where = rules.policy.named("approve").where
+    if where != BUILT_IN:
+        reason += f" ({where})"
+    return LapsedApprovals(gone, reason)
 
 
 def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> None:
     """Voids lapsed approvals for good, frees the money, and lets the run wait for approval again. Call this only if
     certainly no job was created."""
-    now, plan = context.clock(), plan_from_json(run.plan)
+    now = context.clock()
+    plan = plan_from_json(run.plan)
     with context.store.transaction():
         moved = context.store.runs.move(run, "awaiting_approval", now=now, reserved_micros=0, tries=2)
         if moved is None:

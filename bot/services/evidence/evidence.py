@@ -54,17 +54,18 @@ def load_evidence(
 ) -> Evidence:
     """Returns the evidence on a dataset. The tuned model is the newest one that was trained on `target`, or on any base
     model if `target` is None. `bar` and `task` default to the dataset's settings."""
-    dataset_settings = context.store.dataset_settings.get(dataset.name)
     limits = context.settings.policy.promotion
-    stored_bar = dataset_settings.bar if dataset_settings else None
-    kind = dataset_settings.task_kind if dataset_settings else None
-    stored_task = task_kind(kind) if kind else None
+    stored = context.store.dataset_settings.get(dataset.name)
+    if stored and not bar:
+        bar = stored.bar
+    if stored and not task and stored.task_kind:
+        task = task_kind(stored.task_kind)
     versions = tuple(version.id for version in context.store.datasets.versions(dataset.name))
     holdout = str(report.holdout_sha256)
     evidence = Evidence(
-        bar=bar or stored_bar or limits.bar,
+        bar=bar or limits.bar,
         margin=limits.margin,
-        task_kind=task or stored_task,
+        task_kind=task,
         curve=_newest_curve(context, versions, holdout),
         label_checks=row_labels.count_checks(context, dataset.id, versions),
     )
@@ -131,7 +132,9 @@ def _with_pairs(ladder: Ladder | None, beside: Ladder) -> Ladder | None:
 
 def without_other_judge(evidence: Evidence, plan: Plan) -> Evidence:
     """Leaves out what another judge scored than the plan's, for a verdict on the plan's own run."""
-    return replace(evidence, ladder=None, tuned=None) if _has_other_judge(evidence, plan) else evidence
+    if not _has_other_judge(evidence, plan):
+        return evidence
+    return replace(evidence, ladder=None, tuned=None)
 
 
 def _has_other_judge(evidence: Evidence, plan: Plan) -> bool:
@@ -148,12 +151,16 @@ def best_rung(evidence: Evidence) -> Rung | None:
 
 def judge_checks(context: AppContext, plan: Plan) -> JudgeChecks | None:
     """Returns what people said about the plan's judge on this dataset, None without a judge."""
-    return checked_judges.checks_of(context.store, plan.dataset, plan.judge) if plan.judge else None
+    if plan.judge is None:
+        return None
+    return checked_judges.checks_of(context.store, plan.dataset, plan.judge)
 
 
 def comparable_alternatives(evidence: Evidence, judge: str | None) -> tuple[Rung, ...]:
     """Returns the alternatives whose scores can be compared with those of a model that `judge` scored."""
-    return evidence.alternatives if evidence.judge in (None, judge) else ()
+    if evidence.judge not in (None, judge):
+        return ()
+    return evidence.alternatives
 
 
 def _newest_run(
@@ -172,7 +179,10 @@ def tuned_rung(context: AppContext, run: Run) -> Rung | None:
     if run.result is None or context.store.datasets.get(run.dataset_id).forgotten_at is not None:
         return None
     beside = RunResult.from_json(run.result).ladder
-    return beside.rung("tuned")[0] if beside else None
+    if beside is None:
+        return None
+    (tuned,) = beside.rung("tuned")
+    return tuned
 
 
 def promotion_proof(
@@ -193,7 +203,8 @@ def promotion_proof(
         return proof
     result = RunResult.from_json(run.result)
     if rung is not None:
-        look = looks.number_of_tuned(looks.history(context.store, plan.dataset, plan.holdout_sha256), run)
+        history = looks.history(context.store, plan.dataset, plan.holdout_sha256)
+        look = looks.number_of_tuned(history, run)
         comparisons = [
             *_compare_with_alternatives(context, run, plan, result, rung, look),
             *_find_better_models(context, model, plan, rung),
@@ -201,9 +212,10 @@ def promotion_proof(
         proof = replace(
             proof,
             best=best_comparison(comparisons, proof.limits.margin),
-            against_used=_compare_with_model(context, plan, rung, used, look) if used else None,
             others_judge=_others_judge(context, plan, rung),
         )
+        if used:
+            proof = replace(proof, against_used=_compare_with_model(context, plan, rung, used, look))
     no_go = None
     if result.advice is not None and result.advice.kind == "no_go":
         no_go = result.advice.headline
@@ -231,7 +243,9 @@ def _others_judge(context: AppContext, plan: Plan, rung: Rung) -> str | None:
 
 def what_answered_before(run: Run) -> Before:
     """Returns what a run's tuned model was compared with. Its base may be one that can't be asked."""
-    return RunResult.from_json(run.result).before if run.result else "base"
+    if run.result is None:
+        return "base"
+    return RunResult.from_json(run.result).before
 
 
 def measured_score(context: AppContext, model: Model) -> tuple[Plan, Rung | None]:
@@ -372,25 +386,27 @@ def _compare_with_model(
     mine = _row_keys(context, plan, rung)
     theirs = _row_keys(context, other_plan, other)
     their_places = {question: place for place, question in enumerate(theirs)}
-    common = [
-        (place, their_places[question]) for place, question in enumerate(mine) if question in their_places
-    ]
-    if not common:
+    scores = []
+    their_scores = []
+    read = []  # the numbers, among the common rows, of those that people had read
+    for place, question in enumerate(mine):
+        if question not in their_places:
+            continue
+        if place in rung.read:
+            read.append(len(scores))
+        scores.append(rung.scores[place])
+        their_scores.append(other.scores[their_places[question]])
+    if not scores:
         return None
-    return compare_models(
-        used.name,
-        [rung.scores[place] for place, _ in common],
-        [other.scores[place] for _, place in common],
-        *prices,
-        look=look,
-        read=[number for number, (place, _) in enumerate(common) if place in rung.read],
-    )
+    return compare_models(used.name, scores, their_scores, *prices, look=look, read=read)
 
 
 def _row_keys(context: AppContext, plan: Plan, rung: Rung) -> tuple[bytes, ...]:
     """Returns a hash of each held-out row, in the order of the scores. Empty if the file is gone."""
     keys = _judged_rows(context, plan).keys
-    return keys if len(keys) == rung.n else ()
+    if len(keys) != rung.n:
+        return ()
+    return keys
 
 
 @dataclass(frozen=True)
@@ -403,7 +419,9 @@ class _JudgedRows:
 
 def _judged_rows(context: AppContext, plan: Plan) -> _JudgedRows:
     path = context.settings.files / f"{plan.holdout_sha256}.jsonl"
-    return _read_judged_rows(path) if path.is_file() else _JudgedRows()
+    if not path.is_file():
+        return _JudgedRows()
+    return _read_judged_rows(path)
 
 
 # A file's name is the hash of its content, so it never has to be read again. Only hashes of its rows are cached, so
