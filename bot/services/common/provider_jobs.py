@@ -38,7 +38,9 @@ MAX_CREATES = 5
 MAX_PAUSE_S = 120.0
 NEWEST_EVENTS = 100  # as many as one page has; a warning at the start is followed by an event for each second
 WARNING_LEVELS = ("warn", "warning")
-UNSEEN_START_S, UNSEEN_S = 30.0, 600.0  # after a longer gap between polls, the trainer's events are read
+# After a longer gap between polls, the trainer's events are read.
+UNSEEN_START_S = 30.0
+UNSEEN_S = 600.0
 EVENT_PAGES = 10
 REGISTERED_S = 15 * 60.0  # some vendors name the model only minutes after the job has succeeded
 BEFORE_THE_JOB_ENDS: tuple[RunState, ...] = ("approved", "creating", "training", "needs_human")
@@ -68,7 +70,9 @@ class JobFiles:
 
     @property
     def hashes(self) -> set[str]:
-        return {self.training} if self.validation is None else {self.training, self.validation}
+        if self.validation is None:
+            return {self.training}
+        return {self.training, self.validation}
 
 
 @dataclass(frozen=True)
@@ -134,18 +138,17 @@ class RetryLater:
 
 def create(owner: JobOwner) -> None:
     """Takes one step: looks for the job and, if there is certainly none, uploads its files and creates it."""
-    trainer, attempt = owner.trainer, owner.attempt
+    trainer = owner.trainer
+    attempt = owner.attempt
     # A create is safe if the trainer honours our key, or if an earlier create would be listed by now.
     is_settled = not attempt.is_sent or attempt.waited_s >= SETTLE_S
-    ready, may_create = None, is_settled or trainer.provider.can("idempotency")
+    may_create = is_settled or trainer.provider.can("idempotency")
+    ready = None
     record_uploads(owner.context, trainer.provider.name, owner.files.hashes)
     try:
         job = _find_job(trainer, attempt.key)
         if job is None and may_create and attempt.tries < MAX_CREATES:
-            folder, files = owner.context.settings.files, owner.files
-            training, held = files.training, files.validation
-            sent = trainer.upload(folder / f"{training}.jsonl", training, attempt.key)
-            ready = UploadedFiles(sent, trainer.upload(folder / f"{held}.jsonl", held) if held else None)
+            ready = _upload(owner)
     except (Refused, FileChanged) as refused:
         if attempt.is_sent:  # the trainer refused the look, but may have accepted the create before it
             owner.report_doubt(f"{refused} A job may have been created; please check at the trainer.")
@@ -165,6 +168,17 @@ def create(owner: JobOwner) -> None:
         owner.report_doubt(
             f"The trainer was asked {attempt.tries} times to create the job and gave no clear answer."
         )
+
+
+def _upload(owner: JobOwner) -> UploadedFiles:
+    folder = owner.context.settings.files
+    training = owner.files.training
+    validation = owner.files.validation
+    file_id = owner.trainer.upload(folder / f"{training}.jsonl", training, owner.attempt.key)
+    if validation is None:
+        return UploadedFiles(file_id)
+    validation_id = owner.trainer.upload(folder / f"{validation}.jsonl", validation)
+    return UploadedFiles(file_id, validation_id)
 
 
 def look_without_creating(owner: JobOwner, seconds: float, note: str | None = None) -> None:
@@ -198,7 +212,8 @@ def follow(
     The newest events take another call, so they are read only if the card is going to be updated (`is_shown`), if the
     status changed, or if the job has ended.
     """
-    trainer, now = owner.trainer, owner.context.clock()
+    trainer = owner.trainer
+    now = owner.context.clock()
     try:
         job = trainer.job(job_id)
         if wish is not None and not job.is_final:
@@ -237,9 +252,8 @@ def _send(owner: JobOwner, ready: UploadedFiles) -> None:
     """Sends the create once, after the intent is committed."""
     if not owner.is_agreed():  # uploading the files may have taken minutes
         return
-    with (
-        owner.context.store.transaction()
-    ):  # so that a freeze or a cancel comes either before or after the intent
+    # A freeze or a cancel comes either before or after the intent.
+    with owner.context.store.transaction():
         intent = owner.intend(ready)
     if intent is None:
         return
@@ -261,8 +275,9 @@ def _look_for_lost_job(owner: JobOwner) -> Job | RetryLater | None:
         job = _find_job(owner.trainer, attempt.key)
     except TrainerError as trouble:
         return RetryLater(_pause(attempt, trouble), str(trouble))
-    is_settled = attempt.waited_s >= SETTLE_S
-    return job or (None if is_settled else RetryLater(LOOK_AGAIN_S))
+    if job is None and attempt.waited_s < SETTLE_S:  # it may not be listed yet
+        return RetryLater(LOOK_AGAIN_S)
+    return job
 
 
 def _find_job(trainer: Trainer, key: str) -> Job | None:
@@ -275,12 +290,16 @@ def _find_job(trainer: Trainer, key: str) -> Job | None:
                 trainer.cancel(extra.id)
             except Refused as refused:
                 log.warning("job %s: %s", extra.id, refused)
-    return jobs[0] if jobs else None
+    if not jobs:
+        return None
+    return jobs[0]
 
 
 def _pause(attempt: Attempt, trouble: TrainerError) -> float:
-    seconds = trouble.retry_after if isinstance(trouble, Uncertain) else None
-    return min(seconds or 2.0 ** min(attempt.tries + 1, 7), MAX_PAUSE_S)
+    seconds = 2.0 ** min(attempt.tries + 1, 7)
+    if isinstance(trouble, Uncertain) and trouble.retry_after:
+        seconds = trouble.retry_after
+    return min(seconds, MAX_PAUSE_S)
 
 
 def _unseen_seconds(trainer: Trainer, job: Job, progress: Progress, now: float) -> float | None:
@@ -329,9 +348,8 @@ def _updated_progress(
     elif job.status == "paused" and progress.is_paused and not events:
         note = progress.note
     elif job.status == "paused":
-        why = next(
-            (event.message for event in events if event.announces("paused")), "It was paused on the trainer."
-        )
+        reasons = (event.message for event in events if event.announces("paused"))
+        why = next(reasons, "It was paused on the trainer.")
         note = f"{why} It continues from there once somebody resumes it."
     elif job.status == "succeeded" and job.fine_tuned_model is None:
         note = "Training is done. The trainer is registering the model, which may take a few minutes."
@@ -341,7 +359,10 @@ def _updated_progress(
 
 
 def job_spec(run: Run, plan: Plan, ready: UploadedFiles) -> JobSpec:
+    metadata = {"run": str(run.id), "plan": run.plan_hash[:12]}
     rental = PriceList.from_json(plan.prices).rows[0].rental
+    if rental:
+        metadata |= rental.metadata
     return JobSpec(
         key=run.key,
         model=plan.model_id,
@@ -351,7 +372,7 @@ def job_spec(run: Run, plan: Plan, ready: UploadedFiles) -> JobSpec:
         sweep=plan.swept.sweep if plan.swept else (),
         seed=plan.seed,
         suffix=plan.suffix,
-        metadata={"run": str(run.id), "plan": run.plan_hash[:12], **(rental.metadata if rental else {})},
+        metadata=metadata,
         method=plan.method,
     )
 
@@ -379,7 +400,9 @@ def delete_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], own
     deleted = _delete_unneeded(context, trainer, sent, owner)
     if deleted is None:
         return " The uploaded file could not be deleted there yet; the bot will try again."
-    return " The uploaded file was deleted." if deleted else ""
+    if not deleted:
+        return ""
+    return " The uploaded file was deleted."
 
 
 def try_to_delete_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> bool:
@@ -406,7 +429,9 @@ def uploads_of_run(run: Run) -> set[str]:
     """Returns the sha256 of the files that the run's job reads."""
     plan = plan_from_json(run.plan)
     split = plan.validation_split
-    return {split.fitted_sha256, split.validation_sha256} if split else {plan.train_sha256}
+    if split is None:
+        return {plan.train_sha256}
+    return {split.fitted_sha256, split.validation_sha256}
 
 
 def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> int | None:
@@ -417,7 +442,8 @@ def _delete_unneeded(context: CoreContext, trainer: Trainer, hashes: set[str], o
         for run in unfinished:
             if run.provider == name and f"run {run.id}" != owner:
                 needed |= uploads_of_run(run)
-    unneeded, now = hashes - needed, context.clock()
+    now = context.clock()
+    unneeded = hashes - needed
     if not unneeded:
         return 0
     try:

@@ -3,7 +3,7 @@ training, the prices of today's model and its successors. Asks no trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -126,10 +126,14 @@ def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:
     """Returns the tokens of today's requests. The length of the prompt is the one that a person stated, else the one
     measured on the holdout, else the one that the dataset's rows suggest."""
     counted = report.tokens
-    requests, before, output = report.rows, counted.prompted_mean, counted.answer_mean
-    if prompted is not None:
+    if prompted is None:
+        requests = report.rows
+        before = counted.prompted_mean
+        output = counted.answer_mean
+    else:
         requests = prompted.n
-        before, output = prompted.prompt_tokens / prompted.n, prompted.completion_tokens / prompted.n
+        before = prompted.prompt_tokens / prompted.n
+        output = prompted.completion_tokens / prompted.n
     if question.prompt_tokens is not None:
         before = float(question.prompt_tokens)
     return Usage.from_means(requests, max(before, 1.0), counted.prompt_mean, output)
@@ -138,8 +142,10 @@ def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:
 def _tuned_tokens(report: Report, trained: Rung | None) -> Tokens:
     if trained is not None and trained.n:
         return Tokens(trained.n, trained.prompt_tokens, trained.completion_tokens)
-    rows, counted = report.rows, report.tokens
-    return Tokens(rows, round(counted.prompt_mean * rows), round(counted.answer_mean * rows))
+    rows = report.rows
+    prompts = round(report.tokens.prompt_mean * rows)
+    answers = round(report.tokens.answer_mean * rows)
+    return Tokens(rows, prompts, answers)
 
 
 def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | None) -> Quality | None:
@@ -147,12 +153,13 @@ def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | 
     answer has a price."""
     if trained is None or other is None or not usd_per_wrong or not 0 < trained.n == other.n:
         return None
-    gaps = [
-        Decimal(str(ours)) - Decimal(str(theirs))
-        for ours, theirs in zip(trained.scores, other.scores, strict=True)
-    ]
-    gained, lost = sum(max(gap, ZERO) for gap in gaps), sum(max(-gap, ZERO) for gap in gaps)
-    return Quality(trained.n, Decimal(gained), Decimal(lost), usd_per_wrong)
+    gained = ZERO
+    lost = ZERO
+    for ours, theirs in zip(trained.scores, other.scores, strict=True):
+        gap = Decimal(str(ours)) - Decimal(str(theirs))
+        gained += max(gap, ZERO)
+        lost += max(-gap, ZERO)
+    return Quality(trained.n, gained, lost, usd_per_wrong)
 
 
 @dataclass(frozen=True)
@@ -193,9 +200,12 @@ def training_needs(
     tuned = replace(tuned, batch_discount=base.batch_discount)
     chosen = _hyperparameters(settings, target, report, question)
     # tokens of one epoch, counted by the model's own tokenizer if it is on this machine
-    is_here = target.row.is_started_by_us or target.row.name == "local"
-    counted_here = dict(report.trained_tokens) if is_here else {}
-    pairs = report.pairs if METHODS[question.method].reads_pairs else None
+    counted_here: dict[str, int] = {}
+    if target.row.is_started_by_us or target.row.name == "local":
+        counted_here = dict(report.trained_tokens)
+    pairs = None
+    if METHODS[question.method].reads_pairs:
+        pairs = report.pairs
     if pairs:  # the prompt is read twice, once with each answer
         tokens = round(2 * pairs.longer.mean * report.n_train)
     else:
@@ -211,8 +221,11 @@ def training_needs(
         is_assumed = target.model.name not in counted_here and encoding_of(target.model.name).assumed
         is_estimated = pairs is not None or is_assumed
         cost = replace(cost, training=replace(cost.training, is_estimated=is_estimated))
-        cost = _with_judge(cost, report, judge) if judge else cost
-        cost = _with_hosting(cost, find_hosting(settings, target))
+        if judge:
+            cost = _with_judge(cost, report, judge)
+        hosting = find_hosting(settings, target)
+        if hosting:
+            cost = _with_hosting(cost, hosting)
     return TrainingNeeds(chosen, tuned, base, room, time, cost)
 
 
@@ -220,16 +233,16 @@ def find_hosting(settings: Settings, target: Target) -> Hosting | None:
     """Returns the terms of the machine that serves the tuned model. None if the bot starts no machine for it, or an
     hour of it has no known price."""
     row = target.row
-    price = row.hourly_price(target.model.name) if row.is_hosted and row.provider.can("deploy") else None
+    if not row.is_hosted or not row.provider.can("deploy"):
+        return None
+    price = row.hourly_price(target.model.name)
     if price is None:
         return None
     day = to_micros(settings.budget.hosting_usd_per_day)
     return Hosting(to_micros(price), row.idle_stop_s or DEFAULT_IDLE_S, day, row.scales_to_zero)
 
 
-def _with_hosting(cost: RunCost, hosting: Hosting | None) -> RunCost:
-    if hosting is None:
-        return cost
+def _with_hosting(cost: RunCost, hosting: Hosting) -> RunCost:
     machine_usd = from_micros(hosting.expected_micros)
     return replace(
         cost,
@@ -240,14 +253,13 @@ def _with_hosting(cost: RunCost, hosting: Hosting | None) -> RunCost:
 
 
 def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:
-    counted = report.tokens
-    question = counted.prompt_mean + counted.answer_mean
-    amount = _judge_usd(judge, report.n_holdout, question, counted.answer_mean)
-    longest = (
-        question * OTHER_TOKENIZER,
-        max_tokens((), counted.answer_most, report.scoring) * OTHER_TOKENIZER,
-    )
-    most = _judge_usd(judge, report.n_holdout, *longest)
+    rows = report.n_holdout
+    answer = report.tokens.answer_mean
+    question = report.tokens.prompt_mean + answer
+    amount = _judge_usd(judge, rows, question, answer)
+    # the judge's tokenizer may count more tokens than ours
+    longest = max_tokens((), report.tokens.answer_most, report.scoring)
+    most = _judge_usd(judge, rows, question * OTHER_TOKENIZER, longest * OTHER_TOKENIZER)
     return replace(
         cost,
         evaluation_usd=cost.evaluation_usd + amount,
@@ -270,8 +282,9 @@ def _learning_rate(settings: Settings, target: Target, method: MethodName) -> fl
     """Returns None if the base isn't known here, or the hosted service chooses the learning rate."""
     if METHODS[method].is_for_encoders:
         return ENCODER_RATE
-    is_ours = target.row.provider.can("sweep")
-    base = known_base(settings, target.row, target.model) if is_ours else None
+    if not target.row.provider.can("sweep"):  # not our own trainer
+        return None
+    base = known_base(settings, target.row, target.model)
     if base is None:
         return None
     return METHODS[method].rate(rate_for(base.architecture.hidden, base.architecture.model_type))
@@ -281,7 +294,9 @@ def _hyperparameters(
     settings: Settings, target: Target, report: Report, question: Question
 ) -> tuple[tuple[str, Hyperparameter], ...]:
     provider = target.row.provider
-    defaults = {} if target.model.is_encoder else target.row.defaults
+    defaults: Mapping[str, Hyperparameter] = {}
+    if not target.model.is_encoder:
+        defaults = target.row.defaults
     chosen = hyperparameters_for(
         report.n_train,
         question.chosen,
@@ -291,7 +306,8 @@ def _hyperparameters(
         method=question.method,
     )
     single = plans.drop_swept(dict(chosen), question.sweep, {**defaults, **question.chosen})
-    return tuple(sorted(fit_hyperparameters(provider, accepted_hyperparameters(provider, single)).items()))
+    accepted = accepted_hyperparameters(provider, single)
+    return tuple(sorted(fit_hyperparameters(provider, accepted).items()))
 
 
 def _memory_and_time(
@@ -312,10 +328,14 @@ def _memory_and_time(
         room, minutes = rented_training(settings, target, report, tokens, chosen, sweep, target.row.rental)
         return room, TrainingTime(minutes, is_guess=True)
     base = local_base(settings, target.row, target.model)
-    room = memory_headroom(base, report, chosen, sweep) if base else None
+    room = None
+    if base:
+        room = memory_headroom(base, report, chosen, sweep)
     if target.model.usd_per_hour is None:
         return room, TrainingTime(HOSTED_MINUTES)
-    by_size = training_time(settings, base, report, tokens, chosen, sweep) if base else None
+    by_size = None
+    if base:
+        by_size = training_time(settings, base, report, tokens, chosen, sweep)
     total = round(tokens * count_full_trainings(sweep)) * _epochs(hyperparameters)
     return room, stated_training_time(settings, target, total, by_size)
 
@@ -331,7 +351,9 @@ def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date
         return tuned
     name = target.model.base_name or target.model.name
     row = find_prompted_price(name, settings.providers, settings.prices, today)
-    return tuned if isinstance(row, UnknownPrice) else row
+    if isinstance(row, UnknownPrice):
+        return tuned
+    return row
 
 
 def _run_cost(
@@ -348,23 +370,26 @@ def _run_cost(
 
     A vendor bills both models' answers. On our own machine they cost nothing beyond its hours of training.
     """
-    # a guessed duration is too uncertain to turn into dollars, unless the machine is rented
-    is_unpriced = time and time.is_guess and tuned.usd_per_hour and tuned.rental is None
-    training = training_from_row(tuned, tokens, epochs, time.minutes if time and not is_unpriced else None)
-    rates_tuned, rates_base = rates_from_row(tuned), rates_from_row(base)
+    minutes = time.minutes if time else None
+    if time and time.is_guess and tuned.usd_per_hour and tuned.rental is None:
+        minutes = None  # too uncertain to turn into dollars, unless the machine is rented
+    training = training_from_row(tuned, tokens, epochs, minutes)
     if isinstance(training, MissingPrice):
         return training
     if time:
         training = replace(training, speed_measured=time.measured, is_guess=time.is_guess)
+    rates_tuned = rates_from_row(tuned)
     if isinstance(rates_tuned, MissingPrice):
         return rates_tuned
+    rates_base = rates_from_row(base)
     if isinstance(rates_base, MissingPrice):
         return rates_base
     if tuned.usd_per_hour is not None:
         return RunCost(training, Decimal(0), Decimal(0))
-    counted, rows = report.tokens, report.n_holdout
-    before, after = counted.prompted_mean, counted.prompt_mean
-    usage = Usage.from_means(rows, before, after, counted.answer_mean)
+    rows = report.n_holdout
+    before = report.tokens.prompted_mean
+    after = report.tokens.prompt_mean
+    usage = Usage.from_means(rows, before, after, report.tokens.answer_mean)
     amount = evaluation_usd(usage, rates_base, rates_tuned)
     # the vendor's tokenizer may count more tokens than ours
     longest = Usage.from_means(rows, before * OTHER_TOKENIZER, after * OTHER_TOKENIZER, answer)
@@ -377,7 +402,9 @@ def rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow |
     if rung is None or rung.arm.model is None:
         return None
     row = find_prompted_price(rung.arm.model, settings.providers, settings.prices, today)
-    return None if isinstance(row, UnknownPrice) else row
+    if isinstance(row, UnknownPrice):
+        return None
+    return row
 
 
 def with_successors(settings: Settings, rates: Rates, today: date, before: Sequence[str] = ()) -> Rates:
@@ -385,10 +412,13 @@ def with_successors(settings: Settings, rates: Rates, today: date, before: Seque
     if rates.ends is None or rates.successor is None or rates.successor in before:
         return rates
     row = find_prompted_price(rates.successor, settings.providers, settings.prices, today)
-    after_end = None if isinstance(row, UnknownPrice) else rates_from_row(row)
-    if not isinstance(after_end, Rates):
+    if isinstance(row, UnknownPrice):
         return rates
-    return replace(rates, after_end=with_successors(settings, after_end, today, (*before, rates.successor)))
+    successor = rates_from_row(row)
+    if isinstance(successor, MissingPrice):
+        return rates
+    after_end = with_successors(settings, successor, today, (*before, rates.successor))
+    return replace(rates, after_end=after_end)
 
 
 def without_ended_models(settings: Settings, evidence: Evidence, today: date) -> Evidence:
@@ -407,9 +437,10 @@ def rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
     """Returns a rung's list price; if no list has its model any more, the measured cost of a request."""
     if rung is None:
         return None
-    rates = rates_from_row(listed) if listed else None
-    if isinstance(rates, Rates):
-        return rates
+    if listed:
+        rates = rates_from_row(listed)
+        if isinstance(rates, Rates):
+            return rates
     if rung.arm.model is None:
         return Rates(
             rung.arm.rung, ZERO, ZERO, "no vendor: it runs on any machine, and its time is not counted"

@@ -23,6 +23,7 @@ from bot.cards.evidence.evaluations import BaselineChoices
 from bot.context import AppContext
 from bot.rules.budgets import max_evaluation_micros
 from bot.services.common import candidates, freeze_scope
+from bot.services.common.candidates import LineUp
 from bot.services.common.freeze_scope import HOLD_S
 from bot.services.datasets import data_policy, datasets, sealed_rows
 from bot.services.datasets.data_policy import EgressPermission, Forbidden, Unsure
@@ -45,7 +46,7 @@ from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Sear
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal, RunResult
 from storage.evaluations import NewMeasurement
-from storage.records import Dataset, Measurement
+from storage.records import Dataset, Document, Measurement
 from trainers.evaluation.results import FREE_RUNGS, Ladder
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.money import usd_micros
@@ -89,8 +90,11 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
 def ask_after_run(context: AppContext, number: int, person: str) -> Measurement | Refusal:
     """Handles the button on a run's result: measures the models that its own should be compared with."""
     run = context.store.runs.get(number)
-    result = RunResult.from_json(run.result) if run and run.result else None
-    models = result.advice.measure if result and result.advice else ()
+    models: tuple[str, ...] = ()
+    if run and run.result:
+        advice = RunResult.from_json(run.result).advice
+        if advice:
+            models = advice.measure
     if run is None or not models:
         return Refusal(
             f"No comparison is missing for run {number}. `/finetune baseline DATASET` measures the models you name."
@@ -103,19 +107,20 @@ def form_choices(context: AppContext, person: str, channel: str) -> BaselineChoi
     """Returns the choices that the form offers; its models are those of providers with a key."""
     today = context.today()
     rows = [row for row in context.settings.providers if row.name in context.trainers]
-    names = [
+    models = [
         f"{row.name}/{model.name}"
         for row in rows
         for model in row.models
         if not (model.is_encoder or model.has_ended(today))
     ]
-    untuned = (
-        cheap.model
-        for row in rows
-        if (cheap := candidates.cheapest_capable(context.settings, (row.name,), today))
-        and row.model(cheap.model.partition("/")[2]) is None
-    )
-    models = [*names, *(name for model in untuned for name in candidates.at_each_effort(model))]
+    # The cheapest capable model of a vendor is offered even if it can't be tuned.
+    for row in rows:
+        cheap = candidates.cheapest_capable(context.settings, (row.name,), today)
+        if cheap is None:
+            continue
+        _, _, name = cheap.model.partition("/")
+        if row.model(name) is None:
+            models += candidates.at_each_effort(cheap.model)
     may_overrule = any(rule.level == "soft" for rule in context.settings.policy.data)
     return BaselineChoices(datasets.usable_names(context, person, channel), models, may_overrule=may_overrule)
 
@@ -166,11 +171,14 @@ def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
 def _prepare(step: LadderStep) -> None:
     """Writes the prompts, computes the maximum cost of those without a stored answer, and asks people to agree to
     it."""
-    context, plan, keys = step.context, step.plan, step.load_keys()
+    context = step.context
+    plan = step.plan
+    keys = step.load_keys()
     if keys is None:
         return
-    if plan.built_as(keys) is not plan:
-        replace(step, plan=plan.built_as(keys)).save()
+    built = plan.built_as(keys)
+    if built is not plan:  # some candidates have fewer examples than they asked for
+        replace(step, plan=built).save()
         return
     evaluation = step.evaluation(keys)
     arms = [
@@ -211,7 +219,9 @@ def _prepare(step: LadderStep) -> None:
 
 def _measure(step: LadderStep) -> None:
     """Asks the questions without an answer; once every candidate is done or has failed, the ladder is judged."""
-    context, progress, keys = step.context, step.progress, step.load_keys()
+    context = step.context
+    progress = step.progress
+    keys = step.load_keys()
     if keys is None:
         return
     if step.plan.promotes and progress.opened_at is None:
@@ -257,12 +267,15 @@ def _open_sealed_rows(step: LadderStep) -> None:
 def _store_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answers) -> LadderStep:
     """Has workers compute the answers of the free candidates, and stores them. One that can't answer is left out with
     the reason."""
-    context, plan = step.context, step.plan
+    context = step.context
+    files = context.settings.files
     failed: dict[MeasuredCandidate, str] = {}
-    for candidate in (candidate for candidate in FREE if answers.missing.get(candidate)):
-        work, files = f"{candidate.rung} {step.owner}", context.settings.files
+    for candidate in FREE:
+        if not answers.missing.get(candidate):
+            continue
+        work = f"{candidate.rung} {step.owner}"
         replies = context.workers.poll(
-            work, evaluation_worker.free_answers, candidate, plan, files, step.folder, SEED
+            work, evaluation_worker.free_answers, candidate, step.plan, files, step.folder, SEED
         )
         if isinstance(replies, Refusal):
             failed[candidate] = replies.text
@@ -276,7 +289,8 @@ def _store_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answe
 
 
 def _end_measuring(step: LadderStep) -> None:
-    context, progress = step.context, step.progress
+    context = step.context
+    progress = step.progress
     if all(arm.failed is not None for arm in progress.arms):
         if context.llm.drop(step.owner):
             step.save()
@@ -284,12 +298,17 @@ def _end_measuring(step: LadderStep) -> None:
         why = " ".join(dict.fromkeys(escape(str(arm.failed)) for arm in progress.arms))
         measurements.end(context, step.measurement, "failed", why, actual_micros=progress.booked_micros)
         return
-    stage: Stage = "consulting" if step.plan.judge else "judging"
+    stage: Stage = "judging"
+    if step.plan.judge:
+        stage = "consulting"
     step.with_progress(replace(progress, stage=stage, note=None)).save()
 
 
 def _judge(step: LadderStep) -> SealedConclusion | None:
-    context, plan, progress, keys = step.context, step.plan, step.progress, step.load_keys()
+    context = step.context
+    plan = step.plan
+    progress = step.progress
+    keys = step.load_keys()
     if keys is None:
         return None
     from_judge = None
@@ -298,33 +317,36 @@ def _judge(step: LadderStep) -> SealedConclusion | None:
     if from_judge and from_judge.acceptable is None and from_judge.failed is None:  # the folder was lost
         step.with_progress(replace(progress, stage="consulting")).save()
         return None
+    names = evaluation_worker.keys_by_candidate(keys)
     conclusion = context.workers.poll(
         f"judge {step.owner}",
         judge_worker.conclude,
         plan,
-        evaluation_engine.replies(context, evaluation_worker.keys_by_candidate(keys), progress.arms),
+        evaluation_engine.replies(context, names, progress.arms),
         from_judge,
         context.settings.files,
         step.folder,
         context.clock(),
     )
-    return _finish(step, conclusion) if conclusion is not None else None
+    if conclusion is None:
+        return None
+    return _finish(step, conclusion)
 
 
 def _finish(step: LadderStep, concluded: Conclusion) -> SealedConclusion | None:
     """Ends the measurement with its result. One on sealed rows ends together with the promotion that it decides."""
-    context, measurement, plan, progress = step.context, step.measurement, step.plan, step.progress
+    progress = step.progress
     judge = concluded.judge
     if progress.judge and judge:
         before = progress.judge
         judge = replace(judge, of=before.of, answered=before.answered, declined=before.declined)
         progress = replace(progress, judge=judge)
-    if plan.promotes is not None:
-        return SealedConclusion(measurement, plan, progress, concluded.ladder)
-    with context.store.transaction():
+    if step.plan.promotes is not None:
+        return SealedConclusion(step.measurement, step.plan, progress, concluded.ladder)
+    with step.context.store.transaction():
         measurements.finish(
-            context,
-            measurement,
+            step.context,
+            step.measurement,
             concluded.ladder.to_json(),
             spent_micros=progress.booked_micros,
             progress=progress.to_json(),
@@ -335,39 +357,40 @@ def _finish(step: LadderStep, concluded: Conclusion) -> SealedConclusion | None:
 def _plan(
     context: AppContext, checked: CheckedDataset, command: Baseline
 ) -> tuple[LadderPlan, EgressPermission] | Refusal:
-    dataset, report = checked.dataset, checked.report
+    dataset = checked.dataset
+    report = checked.report
     if not report.n_holdout:
         return Refusal(f"`{dataset.name}` has no held-out rows, so nothing can be measured on it.")
     today = context.today()
-    optimised = None if command.optimise else prompt_search.latest_prompt(context, dataset.name)
+    optimised = None
+    if not command.optimise:
+        optimised = prompt_search.latest_prompt(context, dataset.name)
     line_up = candidates.line_up(
         context.settings, context.trainers, command, report, today, has_prompt=optimised is not None
     )
     if isinstance(line_up, Refusal):
         return line_up
-    few = prompt_search.too_few_rows_refusal(report.n_train) if command.optimise else None
-    if few:
-        return few
-    permission = data_policy.decide_egress(
-        context, dataset, report, [model.row for model in line_up.all_models], command.because
-    )
+    if command.optimise:
+        few = prompt_search.too_few_rows_refusal(report.n_train)
+        if few:
+            return few
+    receivers = [model.row for model in line_up.all_models]
+    permission = data_policy.decide_egress(context, dataset, report, receivers, command.because)
     if isinstance(permission, Refusal):
         return permission
+
+    prompt = command.prompt
     settings = context.store.dataset_settings.get(dataset.name)
-    prompt = command.prompt or (settings.prompt if settings else None)
-    uses_optimised = any(arm.rung == "optimised" for arm in line_up.arms)
-    reused = optimised if uses_optimised else None
-    refusal = _prompt_refusal(context, dataset, prompt, reused, [model.row for model in line_up.all_models])
+    if settings and not prompt:
+        prompt = settings.prompt
+    reused = None
+    if any(arm.rung == "optimised" for arm in line_up.arms):
+        reused = optimised
+    refusal = _prompt_refusal(context, dataset, prompt, reused, receivers)
     if refusal:
         return refusal
-    texts, waiver = context.store.documents.ready(dataset.name), context.store.waivers.of(dataset.id)
-    documents = tuple(str(text.sha256) for text in texts)
-    # a waiver can't cover documents that were added after it
-    may_leave = not texts or (waiver is not None and all(text.created_at <= waiver.at for text in texts))
-    # a judge elsewhere reads the answers, and even a model on this machine may repeat a passage in its answer
-    is_judged_elsewhere = line_up.judge is not None and not line_up.judge.row.stays_here
-    leaking = (model.name for model in line_up.models if is_judged_elsewhere or not model.row.stays_here)
-    withheld_from = () if may_leave else tuple(leaking)
+
+    documents = context.store.documents.ready(dataset.name)
     plan = line_up.plan(
         dataset.name,
         dataset.version,
@@ -376,13 +399,29 @@ def _plan(
         prompt=prompt,
         bar=command.bar or datasets.bar_of(context, dataset.name),
         is_bar_set=command.bar is not None or datasets.is_bar_set(context, dataset.name),
-        documents=documents,
+        documents=tuple(str(document.sha256) for document in documents),
         optimise=command.optimise,
         chooses_shots=command.shots == 0 and any(arm.rung == "kshot" for arm in line_up.arms),
         optimised=optimised,
-        withheld_from=withheld_from,
+        withheld_from=_withheld_from(context, dataset, documents, line_up),
     )
     return plan, permission
+
+
+def _withheld_from(
+    context: AppContext, dataset: Dataset, documents: Sequence[Document], line_up: LineUp
+) -> tuple[str, ...]:
+    """Returns the models that may be shown no passage with personal data: all through which it could leave this
+    machine, unless a waiver covers the documents. It can't cover those that were added after it."""
+    waiver = context.store.waivers.of(dataset.id)
+    if waiver and all(document.created_at <= waiver.at for document in documents):
+        return ()
+    if not documents:
+        return ()
+    # A judge elsewhere reads the answers, and even a model on this machine may repeat a passage in its answer.
+    if line_up.judge and not line_up.judge.row.stays_here:
+        return tuple(model.name for model in line_up.models)
+    return tuple(model.name for model in line_up.models if not model.row.stays_here)
 
 
 def _prompt_refusal(
