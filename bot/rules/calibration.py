@@ -148,7 +148,9 @@ def alternative_usd(use: CallTotals, inputs: Inputs, share: Decimal) -> Decimal:
     """Returns what the best alternative would have cost for the same calls. Token counts are scaled by the ratio
     between the two models that was measured on the held-out rows."""
     tuned = inputs.tuned_tokens or inputs.usage.tuned
-    other = inputs.alternative.tokens if inputs.alternative else inputs.usage.today
+    other = inputs.usage.today
+    if inputs.alternative:
+        other = inputs.alternative.tokens
     prompt = round(use.prompt_tokens * _ratio(other.prompt, other.requests, tuned.prompt, tuned.requests))
     tokens = Tokens(
         requests=max(use.calls, 1),

@@ -110,7 +110,9 @@ def _speed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
     tuned = evidence.trained.p95_s if evidence.trained else None
     is_faster = tuned is not None and tuned * FASTER <= fastest.p95_s
     speeds = Speeds(fastest.p95_s, free, tuned)
-    return (Reason("latency", "go" if is_faster else "unknown", speeds, weighs=is_faster),)
+    if not is_faster:
+        return (Reason("latency", "unknown", speeds, weighs=False),)
+    return (Reason("latency", "go", speeds),)
 
 
 def _prompted_rungs(evidence: Evidence) -> list[Rung]:

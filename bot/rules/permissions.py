@@ -50,8 +50,10 @@ GOVERNED_BY: Mapping[Action, Rule] = {
     "rollback": "promote",
 }
 BUILT_IN = "built in"
-USER, GROUP = re.compile(r"[UW][A-Z0-9]{1,20}"), re.compile(r"S[A-Z0-9]{1,20}")
-CHANNEL, WORDS = re.compile(r"[CGD][A-Z0-9]{1,20}"), re.compile(r"(?s).*\S.*")
+USER = re.compile(r"[UW][A-Z0-9]{1,20}")
+GROUP = re.compile(r"S[A-Z0-9]{1,20}")
+CHANNEL = re.compile(r"[CGD][A-Z0-9]{1,20}")
+WORDS = re.compile(r"(?s).*\S.*")
 ChannelId = Annotated[str, CHANNEL]
 Approvers = Annotated[int, Limits(ge=1, le=20)]
 DEFAULT_EXPIRY_S = 24 * 3600.0
@@ -59,7 +61,9 @@ DEFAULT_REMINDERS_S = (4 * 3600.0,)
 
 
 def _any_to_none(providers: frozenset[str]) -> frozenset[str] | None:
-    return None if "any" in providers else providers
+    if "any" in providers:
+        return None
+    return providers
 
 
 @dataclass(frozen=True)
@@ -423,9 +427,11 @@ def rule_verdicts(caller: Caller, action: Action, request: Request = NO_REQUEST)
     if caller.person:
         yield _named_verdict(caller.person, action, request, caller.rules)
     if action in ("start", "approve"):
-        policy, maximum = caller.rules.policy, request.maximum_micros
-        tier, dearest = policy.tier(maximum), policy.tiers[-1]
+        policy = caller.rules.policy
+        maximum = request.maximum_micros
+        tier = policy.tier(maximum)
         if tier is None:
+            dearest = policy.tiers[-1]
             yield RuleVerdict(False, dearest.where, TooDear(maximum, dearest.up_to_micros or 0))
         else:
             yield RuleVerdict(True, tier.where, NeedsApprovers(tier.approvers, maximum))
@@ -464,14 +470,21 @@ def _named_verdict(person: Person, action: Action, request: Request, rules: Rule
         return RuleVerdict(True, named.where, "any full member")
     if person.id in rules.named(action):
         return RuleVerdict(True, named.where, "named")
-    excluded = {request.uploader} if action == "waive" else ()
+    excluded = []
+    if action == "waive":
+        excluded.append(request.uploader)
     return RuleVerdict(False, named.where, explain_not_named(action, rules, excluded=excluded))
 
 
 def explain_not_named(action: Action, rules: Rules, *, excluded: Collection[str] = ()) -> NotNamed:
     """Returns the refusal for people whom the rule doesn't name. `excluded` are named people who may not for another
     reason."""
-    named, others = rules.policy.named(action), sorted(rules.named(action) - set(excluded))
+    named = rules.policy.named(action)
+    others = sorted(rules.named(action) - set(excluded))
     return NotNamed(
-        action, named, tuple(others), rules.unknown(action), is_one_out=bool(named.users and excluded)
+        action,
+        named,
+        tuple(others),
+        rules.unknown(action),
+        is_one_out=bool(named.users and excluded),
     )

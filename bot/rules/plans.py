@@ -408,8 +408,10 @@ def chosen_settings(plan: Plan, before: Plan | None) -> tuple[ChangedSetting, ..
     chosen = dict(unusual_hyperparameters(plan))
     if before is None:
         return tuple(ChangedSetting(name, value, None) for name, value in chosen.items())
-    now, then = dict(plan.hyperparameters), dict(before.hyperparameters)
-    names = dict.fromkeys((*chosen, *dict(unusual_hyperparameters(before))))
+    now = dict(plan.hyperparameters)
+    then = dict(before.hyperparameters)
+    chosen_before = dict(unusual_hyperparameters(before))
+    names = dict.fromkeys((*chosen, *chosen_before))  # each once, in order
     return tuple(
         ChangedSetting(name, now.get(name), then.get(name))
         for name in names
@@ -460,9 +462,7 @@ def parse_sweep(text: str) -> Sweep | Misread:
             return unreadable
         known_name = SWEEP_ALIASES.get(name, name)
         if known_name not in SWEEP_NAMES:
-            near = difflib.get_close_matches(name, [*SWEEP_NAMES, *SWEEP_ALIASES], n=1, cutoff=0.6)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            return Misread(f"“{name[:40]}” can't be swept.{hint} These can: {', '.join(SWEEP_NAMES)}.")
+            return _unswept(name)
         numbers = [methods.parse_number(number) for number in filter(None, values.split(","))]
         if any(number is None for number in numbers):
             return unreadable
@@ -472,7 +472,17 @@ def parse_sweep(text: str) -> Sweep | Misread:
             )
         entries.append((known_name, tuple(number for number in numbers if number is not None)))
     problem = methods.sweep_problem(tuple(entries))
-    return Misread(problem[0]) if problem else tuple(entries)
+    if problem:
+        return Misread(problem[0])
+    return tuple(entries)
+
+
+def _unswept(name: str) -> Misread:
+    hint = ""
+    near = difflib.get_close_matches(name, [*SWEEP_NAMES, *SWEEP_ALIASES], n=1, cutoff=0.6)
+    if near:
+        hint = f" Did you mean {near[0]}?"
+    return Misread(f"“{name[:40]}” can't be swept.{hint} These can: {', '.join(SWEEP_NAMES)}.")
 
 
 def format_sweep(sweep: Sweep) -> str:
@@ -499,7 +509,9 @@ def format_value(value: Value) -> str:
 
 
 def arm_count_text(sweep: Sweep) -> str:
-    return f" of {len(hyperparameters.combinations(sweep))} trials, stopped by halving" if sweep else ""
+    if not sweep:
+        return ""
+    return f" of {len(hyperparameters.combinations(sweep))} trials, stopped by halving"
 
 
 @dataclass(frozen=True)
@@ -525,7 +537,9 @@ def find_sweep_conflict(question: Question, *, can_sweep: bool) -> SweepConflict
     twice = next((name for name, _ in question.sweep if name in question.chosen), None)
     if twice:
         return SweepConflict("given twice", methods.option_name(twice))
-    return SweepConflict("patience") if question.patience is not None else None
+    if question.patience is not None:
+        return SweepConflict("patience")
+    return None
 
 
 def drop_swept(

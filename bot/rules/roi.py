@@ -219,14 +219,18 @@ class Inputs:
     @property
     def months_left(self) -> Decimal | None:
         """Months until the tuned model is gone; None if it has no known end."""
-        return None if self.ends is None else self.months_to(self.ends)
+        if self.ends is None:
+            return None
+        return self.months_to(self.ends)
 
     def months_to(self, day: date) -> Decimal:
         return Decimal(max(0, (day - self.today).days) * 24) / HOURS_PER_MONTH
 
     @property
     def alternative_rates(self) -> Rates:
-        return self.alternative.rates if self.alternative else self.now
+        if self.alternative is None:
+            return self.now
+        return self.alternative.rates
 
     @property
     def months_known(self) -> Decimal | None:
@@ -235,13 +239,19 @@ class Inputs:
         rates = self.alternative_rates
         while rates.ends and rates.after_end:
             rates = rates.after_end
-        ends = (self.months_left, None if rates.ends is None else self.months_to(rates.ends))
-        return min((end for end in ends if end is not None), default=None)
+        if rates.ends is None:
+            return self.months_left
+        months = self.months_to(rates.ends)
+        if self.months_left is None:
+            return months
+        return min(self.months_left, months)
 
     @property
     def horizon(self) -> Decimal:
-        ahead, amount = Decimal(self.horizon_months), self.months_known
-        return ahead if amount is None else min(ahead, amount)
+        ahead = Decimal(self.horizon_months)
+        if self.months_known is None:
+            return ahead
+        return min(ahead, self.months_known)
 
 
 @dataclass(frozen=True)
@@ -313,8 +323,11 @@ class Estimate:
     @property
     def saving_ends(self) -> date | None:
         """The first day on which the saving is another one, or none at all, because a model has ended."""
-        days = (self.ends, self.succession.ends if self.succession else None)
-        return min((day for day in days if day), default=None)
+        if self.succession is None:
+            return self.ends
+        if self.ends is None:
+            return self.succession.ends
+        return min(self.ends, self.succession.ends)
 
 
 def estimate(inputs: Inputs) -> Estimate:
@@ -362,7 +375,9 @@ def estimate(inputs: Inputs) -> Estimate:
 
 
 def _machines_range(machines: MachineTime | None) -> tuple[int, int] | None:
-    return machines.count_range if machines and machines.spread > 1 else None
+    if machines is None or machines.spread <= 1:
+        return None
+    return machines.count_range
 
 
 def _payback_while_known(inputs: Inputs, one_off: Decimal, stages: Sequence[Phase]) -> Decimal | None:
@@ -396,7 +411,9 @@ def _cause_of_loss(inputs: Inputs, net: Decimal) -> LossCause | None:
     by_price = net_value(replace(inputs, price_fall=Range.exactly(ZERO))) - net
     if max(by_successor, by_price) <= 0:
         return None
-    return "successor" if by_successor >= by_price else "price fall"
+    if by_successor >= by_price:
+        return "successor"
+    return "price fall"
 
 
 def _compared_with(inputs: Inputs, rates: Rates) -> Inputs:
@@ -424,8 +441,10 @@ def people_usd(inputs: Inputs) -> Decimal:
 def target_months(inputs: Inputs) -> Decimal:
     """Returns the months within which the fine-tune has to pay back: the target, or less if the model or the knowledge
     of the saving ends before."""
-    amount, target = inputs.months_known, inputs.payback_target_months
-    return target if amount is None else min(target, amount)
+    target = inputs.payback_target_months
+    if inputs.months_known is None:
+        return target
+    return min(target, inputs.months_known)
 
 
 def net_value(inputs: Inputs) -> Decimal:
@@ -439,16 +458,20 @@ def saving_phases(inputs: Inputs) -> tuple[Phase, ...]:
     has measured a successor's quality, so from then on an advantage in quality no longer counts, but a disadvantage
     does."""
     phases: list[Phase] = []
-    start, rates = ZERO, inputs.alternative_rates
+    start = ZERO
+    rates = inputs.alternative_rates
     while True:
         saved = monthly_flow(inputs, rates)
         if phases:
             saved = replace(saved, errors=min(saved.errors, ZERO))
-        end = None if rates.ends is None else max(start, inputs.months_to(rates.ends))
+        end = None
+        if rates.ends is not None:
+            end = max(start, inputs.months_to(rates.ends))
         phases.append(Phase(start, end, saved))
         if end is None or rates.after_end is None:
             return tuple(phases)
-        start, rates = end, rates.after_end
+        start = end
+        rates = rates.after_end
 
 
 def monthly_flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
@@ -470,7 +493,9 @@ def monthly_flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
 
 
 def _alternative_tokens(inputs: Inputs) -> Tokens:
-    return inputs.alternative.tokens if inputs.alternative else inputs.usage.today
+    if inputs.alternative is None:
+        return inputs.usage.today
+    return inputs.alternative.tokens
 
 
 def _alternative_bill(inputs: Inputs, rates: Rates) -> MonthlyCost:
@@ -495,7 +520,9 @@ def retraining_usd(inputs: Inputs) -> Decimal:
 
 def _errors_avoided_usd(inputs: Inputs) -> Decimal:
     """Returns the USD per month that avoided errors are worth; negative if the tuned model is worse."""
-    return inputs.quality.gap * wrong_answers_usd(inputs) if inputs.quality else ZERO
+    if inputs.quality is None:
+        return ZERO
+    return inputs.quality.gap * wrong_answers_usd(inputs)
 
 
 def wrong_answers_usd(inputs: Inputs) -> Decimal:

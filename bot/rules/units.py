@@ -167,7 +167,9 @@ def format_requests(requests: Fraction | int) -> str:
     if count < 1000:
         return f"{count}"
     rounded = int(Decimal(f"{Decimal(count):.2e}"))
-    return f"{rounded:,}" if rounded < _A_MILLION else format_tokens(rounded)
+    if rounded >= _A_MILLION:
+        return format_tokens(rounded)
+    return f"{rounded:,}"
 
 
 def format_runs(count: int) -> str:
@@ -205,13 +207,17 @@ def _counted(count: Decimal, unit: str) -> str:
     if 0 < count < Decimal("0.5"):
         return f"under 1 {unit}"
     amount = count.quantize(Decimal(1))
-    return f"{amount:,} {unit}" if amount == 1 else f"{amount:,} {unit}s"
+    if amount != 1:
+        unit += "s"
+    return f"{amount:,} {unit}"
 
 
 def _quoted(text: str) -> str:
     """Quotes what a person typed, shortened to 40 characters and without unprintable ones."""
     clean = "".join(letter if letter.isprintable() else " " for letter in text.strip())
-    return f"“{clean[:40]}…”" if len(clean) > 40 else f"“{clean}”"
+    if len(clean) > 40:
+        clean = f"{clean[:40]}…"
+    return f"“{clean}”"
 
 
 def month_of(now: float) -> str:

@@ -43,7 +43,9 @@ def refusal(
 ) -> str | None:
     """Returns why this amount may not be spent now, None if it fits."""
     budget = tightest(context, channel, person)  # an amount that fits into this one fits into all
-    return None if budget.fits(asked_micros) else views.budget_refusal(budget, asked_micros, what)
+    if budget.fits(asked_micros):
+        return None
+    return views.budget_refusal(budget, asked_micros, what)
 
 
 def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
@@ -51,7 +53,9 @@ def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
     if context.store.runs.reservation_month(run) in (None, units.month_of(context.clock())):
         return None
     why = refusal(context, run.channel, run.requester, run.reserved_micros)
-    return f"It was approved in a month that is over. {why}" if why else None
+    if why is None:
+        return None
+    return f"It was approved in a month that is over. {why}"
 
 
 def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
@@ -80,21 +84,21 @@ def month_for(context: AppContext, person: str, channel: str) -> views.Month:
     """Returns this month (UTC) with the limits of the person and the channel. It has all amounts, but not the names of
     datasets that the person may not know about."""
     _, *own = all_budgets(context, channel, person)
-    month, names = (
-        _month_summary(context, tuple(own)),
-        authorization.visible_datasets(context, person, channel),
-    )
-    visible = [
-        commitment if commitment.dataset in names else replace(commitment, dataset="")
-        for commitment in month.commitments
-    ]
+    month = _month_summary(context, tuple(own))
+    names = authorization.visible_datasets(context, person, channel)
+    visible = []
+    for commitment in month.commitments:
+        if commitment.dataset not in names:
+            commitment = replace(commitment, dataset="")
+        visible.append(commitment)
     return replace(month, commitments=visible)
 
 
 def warn(context: AppContext) -> None:
     """Posts a warning for each budget that has passed a threshold. If it passed several at once, only the highest is
     posted, and the lower ones never are."""
-    now, ledger = context.clock(), context.store.ledger
+    now = context.clock()
+    ledger = context.store.ledger
     month = units.month_of(now)
     for budget in budgets_in_use(context):
         passed = budget.warnings()
@@ -103,14 +107,20 @@ def warn(context: AppContext) -> None:
         with context.store.transaction():
             new = [percent for percent in passed if ledger.warn(month, percent, budget.whose, now=now)]
             if new:
-                percent = max(new)
-                figures, subject = _month_summary(context), f"budget {units.month_of(now)}"
-                whose = "" if budget.kind == "team" else f" of {budget.whose}"
-                context.audit("finetune", "budget warning", subject, f"{percent}%{whose}")
-                message, once = views.warning(figures, budget, percent), f"{subject} {percent}{whose}"
-                draft = _warning_draft(context, figures, budget, message, once)
-                if draft:
-                    context.store.outbox.put(draft, now=now)
+                _post_warning(context, budget, max(new), month)
+
+
+def _post_warning(context: AppContext, budget: Budget, percent: int, month: str) -> None:
+    figures = _month_summary(context)
+    subject = f"budget {month}"
+    whose = ""
+    if budget.kind != "team":
+        whose = f" of {budget.whose}"
+    context.audit("finetune", "budget warning", subject, f"{percent}%{whose}")
+    message = views.warning(figures, budget, percent)
+    draft = _warning_draft(context, figures, budget, message, f"{subject} {percent}{whose}")
+    if draft:
+        context.store.outbox.put(draft, now=context.clock())
 
 
 def _warning_draft(
@@ -118,16 +128,19 @@ def _warning_draft(
 ) -> Draft | None:
     """Returns the warning, addressed to the channel or person whose budget it is. The team's goes to the team's
     channel, else to that of the newest commitment; None if there is neither."""
-    body, newest = message.letter(), next((commitment.channel for commitment in month.commitments), None)
+    body = message.letter()
+    newest = month.commitments[0].channel if month.commitments else None
     match budget.kind:
         case "channel":
             return Draft(kind="post", channel=budget.id, body=body, dedupe=once)
         case "person":
-            place = newest or budget.id
-            return Draft(kind="direct", channel=place, person=budget.id, body=body, dedupe=once)
+            channel = newest or budget.id
+            return Draft(kind="direct", channel=channel, person=budget.id, body=body, dedupe=once)
         case "team":
-            channel = messages.team_channel(context) or newest
-            return Draft(kind="post", channel=channel, body=body, dedupe=once) if channel else None
+            team_channel = messages.team_channel(context) or newest
+            if not team_channel:
+                return None
+            return Draft(kind="post", channel=team_channel, body=body, dedupe=once)
 
 
 def _month_summary(context: AppContext, own: tuple[Budget, ...] = ()) -> views.Month:

@@ -17,7 +17,9 @@ HOLD_S = 10.0
 
 def run_freeze(context: AppContext, run: Run) -> Freeze | None:
     """Returns the freeze that stops a run; None once its job exists."""
-    return context.store.freezes.current() if run.state in ("approved", "creating") else None
+    if run.state not in ("approved", "creating"):
+        return None
+    return context.store.freezes.current()
 
 
 def measurement_freeze(context: AppContext, measurement: Measurement) -> Freeze | None:
@@ -27,9 +29,13 @@ def measurement_freeze(context: AppContext, measurement: Measurement) -> Freeze 
         return None
     ladder = LadderProgress.from_json(measurement.progress)
     asks = ladder.stage in ("choosing", "searching", "measuring", "consulting")
-    return freeze if asks and ladder.most_micros > 0 else None
+    if not asks or ladder.most_micros <= 0:
+        return None
+    return freeze
 
 
 def question_freeze(context: AppContext, most_micros: int) -> Freeze | None:
     """Returns the freeze that stops a question to a model; None if the question is free."""
-    return context.store.freezes.current() if most_micros else None
+    if not most_micros:
+        return None
+    return context.store.freezes.current()

@@ -23,7 +23,9 @@ def tell_person(
 ) -> None:
     """Sends a message that only this person sees: in the channel, or directly if `channel` is ''. `thread_ts` is the
     thread that it belongs to. Another message with the same `once` is not sent."""
-    body = {**message.letter(), "thread_ts": thread_ts} if thread_ts else message.letter()
+    body = message.letter()
+    if thread_ts:
+        body = {**body, "thread_ts": thread_ts}
     kind: OutboxKind = "ephemeral" if channel else "direct"
     context.send(Draft(kind, channel, body, dedupe=once, person=person))
 
@@ -39,7 +41,9 @@ def team_channel(context: CoreContext) -> str:
     if context.settings.slack.fallback_channel:
         return context.settings.slack.fallback_channel
     newest = context.store.runs.newest(1)
-    return newest[0].channel if newest else ""
+    if not newest:
+        return ""
+    return newest[0].channel
 
 
 def put_files(
@@ -56,7 +60,12 @@ def put_files(
     comment alone."""
     if not files and not comment:
         return
-    body = files_body(files, comment) if files else text_message(comment).body()
-    kind: OutboxKind = "file" if files else "post"
+    kind: OutboxKind
+    if files:
+        kind = "file"
+        body = files_body(files, comment)
+    else:
+        kind = "post"
+        body = text_message(comment).body()
     draft = Draft(kind, channel, body, dedupe=once, thread=card, concerns=concerns)
     context.store.outbox.put(draft, now=context.clock())

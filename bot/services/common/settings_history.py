@@ -109,7 +109,9 @@ def _as_json(value: Any) -> Any:
         return sorted(_as_json(item) for item in value)
     if isinstance(value, (list, tuple)):
         return [_as_json(item) for item in value]
-    return f"{value.normalize():f}" if isinstance(value, Decimal) else value
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    return value
 
 
 def _address(url: str | None) -> str | None:

@@ -60,8 +60,10 @@ def judge_for_page(store: Store, measurement: Measurement) -> CheckedJudge | Non
 
 def judge_of_plan(context: AppContext, plan: Plan) -> CheckedJudge | None:
     """Returns the judge on whose verdicts the plan's own verdict rests, with what people say about it by now."""
-    judge = plan.advised.judge if plan.advised else ""
-    return CheckedJudge(judge, checks_of(context.store, plan.dataset, judge)) if judge else None
+    if plan.advised is None or not plan.advised.judge:
+        return None
+    judge = plan.advised.judge
+    return CheckedJudge(judge, checks_of(context.store, plan.dataset, judge))
 
 
 def judge_of_result(context: AppContext, plan: Plan, result: RunResult) -> CheckedJudge | None:

@@ -18,8 +18,10 @@ def wait_for_key(context: AppContext, run: Run) -> None:
 def lost_key_text(context: AppContext, provider: str) -> str:
     """Returns a sentence about a missing key, with where to set it."""
     row = context.settings.provider(provider)
-    where = f"Set {row.provider.variables} where the bot runs" if row else "Put it back into finetune.toml"
-    return f"There is no key for {provider} any more. {where}."
+    cure = "Put it back into finetune.toml"
+    if row:
+        cure = f"Set {row.provider.variables} where the bot runs"
+    return f"There is no key for {provider} any more. {cure}."
 
 
 def end(
@@ -27,9 +29,9 @@ def end(
 ) -> None:
     """Ends a run without a result, and settles the reservation with what was spent. The hourly cost of its model is not
     part of `actual_micros`, because deployments have rows of their own in the ledger."""
-    now, hosting = context.clock(), context.store.deployments.cost_of_run(run.id)
+    now = context.clock()
+    in_all = actual_micros + context.store.deployments.cost_of_run(run.id)
     with context.store.transaction():
-        in_all = actual_micros + hosting
         moved = context.store.runs.move(run, state, now=now, error=why, actual_micros=in_all)
         if moved is None:
             return
@@ -52,7 +54,8 @@ def hand_to_people(context: AppContext, run: Run, why: str) -> None:
 
 def wait(context: AppContext, run: Run, seconds: float, *, note: str | None = None) -> None:
     before = Progress.from_json(run.progress)
-    now, progress = context.clock(), before.with_unseen_job(note).to_json()
+    progress = before.with_unseen_job(note).to_json()
+    now = context.clock()
     with context.store.transaction():
         next_at = due_unless_wished(context, run, now + seconds)
         moved = context.store.runs.move(run, run.state, now=now, next_at=next_at, progress=progress)
@@ -63,4 +66,6 @@ def wait(context: AppContext, run: Run, seconds: float, *, note: str | None = No
 def due_unless_wished(context: AppContext, run: Run, next_at: float) -> float:
     """Returns `next_at`, or the run's own due time if somebody changed it (by a wish) while the provider was asked."""
     latest = context.store.runs.get(run.id)
-    return next_at if latest is None or latest.next_at == run.next_at else latest.next_at
+    if latest is None or latest.next_at == run.next_at:
+        return next_at
+    return latest.next_at

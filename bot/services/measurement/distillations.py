@@ -89,7 +89,8 @@ def receive(context: AppContext, request: RowsToTeach) -> Labelling | Refusal:
         return teacher
     if teacher.terms and not request.accepts:
         return Refusal(views.terms_not_accepted(teacher.row.title), "terms")
-    now, dataset = context.clock(), checked.dataset
+    now = context.clock()
+    dataset = checked.dataset
     new = NewLabelling(
         dataset.name,
         dataset.id,
@@ -125,12 +126,13 @@ def step(context: AppContext, labelling: Labelling) -> None:
 
 def conclude(step: LadderStep) -> None:
     """Ends the measurement once the teacher has answered. Later ticks write its labels into the next version."""
-    context, plan, keys = step.context, step.plan, step.load_keys()
+    context = step.context
+    plan = step.plan
+    keys = step.load_keys()
     if keys is None:
         return
-    answers = evaluation_engine.replies(
-        context, evaluation_worker.keys_by_candidate(keys), step.progress.arms
-    )
+    names = evaluation_worker.keys_by_candidate(keys)
+    answers = evaluation_engine.replies(context, names, step.progress.arms)
     rows = context.workers.poll(
         f"taught {step.owner}",
         row_labels_worker.read_teacher,
@@ -186,7 +188,8 @@ def _may_distil(context: AppContext, dataset: str, person: str, channel: str) ->
 def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher | Refusal:
     """Returns the model with its best rung on this holdout, or why it may not label: it was not measured, misses the
     bar, may not see the rows, or its provider's terms forbid it."""
-    dataset, report = checked.dataset, checked.report
+    dataset = checked.dataset
+    report = checked.report
     command = Baseline(dataset.name, models=(name,))
     line_up = candidates.line_up(context.settings, context.trainers, command, report, context.today())
     if isinstance(line_up, Refusal):
@@ -196,9 +199,10 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
     measured = load_measured(
         context.store, context.settings.files, dataset.name, str(report.holdout_sha256), bar
     )
-    own = [rung for rung in measured.ladder.rungs if rung.arm.model == model.name] if measured else []
-    rung = find_best(own)
-    if measured is None or rung is None:
+    if measured is None:
+        return Refusal(views.not_measured(model.name, dataset.name))
+    rung = find_best([rung for rung in measured.ladder.rungs if rung.arm.model == model.name])
+    if rung is None:
         return Refusal(views.not_measured(model.name, dataset.name))
     before = measured.plan_of(rung.arm)
     if rung.standing != "meets":
@@ -229,10 +233,12 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
 
 def _open_terms(context: AppContext, row: ProviderRow) -> str | None:
     """Returns the address of the provider's terms if nobody has accepted these yet, else None."""
-    accepted = {
-        entry.detail for entry in context.store.audit.entries(_subject(row)) if entry.action == ACCEPT
-    }
-    return None if row.stays_here or row.outputs_terms in accepted else row.outputs_terms
+    if row.stays_here:
+        return None
+    for entry in context.store.audit.entries(_subject(row)):
+        if entry.action == ACCEPT and entry.detail == row.outputs_terms:
+            return None
+    return row.outputs_terms
 
 
 def _subject(row: ProviderRow) -> str:
