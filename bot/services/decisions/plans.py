@@ -15,9 +15,7 @@ from importlib.metadata import version
 
 from bot.cards.common import advice
 from bot.cards.common.blocks import code, escape
-from bot.cards.common.prices import OLD_PRICES, doubtful_successors, missing_price_text
-from bot.cards.common.reasons import shortage_text
-from bot.cards.common.words import shorten
+from bot.cards.common.prices import missing_price_text
 from bot.cards.decisions import plan_refusals
 from bot.cards.decisions import plans as plan_views
 from bot.cards.decisions.plan_refusals import superseded_by
@@ -58,6 +56,7 @@ from bot.services.decisions.plan_requests import (
     ping_approvers,
     show_request,
 )
+from bot.services.decisions.plan_warnings import plan_warnings
 from bot.services.evidence import notifications, run_states
 from bot.settings import Settings
 from bot.values.requests import Start
@@ -79,7 +78,6 @@ ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
 log = logging.getLogger(__name__)
 LEAST_MAXIMUM_USD = Decimal("0.10")
 LOOK_FOR_CARDS_S = 3600.0
-RARE_LABEL_ROWS = 2  # an encoder hardly learns a label with this many rows or fewer
 
 
 def split_off_validation(context: AppContext, plan: Plan, estimated: EstimateResult) -> Plan | Refusal:
@@ -296,14 +294,14 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
         return Refusal(f"A run with an unknown cost can't be approved. {missing_price_text(estimated.cost)}")
 
     plan = _build_plan(context, checked, estimated, estimated.cost, person, channel)
-    known = _with_catalogue_id(context, plan, estimated.target)
-    if isinstance(known, Refusal):
-        return known
-    refusal = authorization.refusal_for(caller, "start", approval_request(known))
-    refusal = refusal or approver_refusal(context, known)
+    identified = _with_catalogue_id(context, plan, estimated.target)
+    if isinstance(identified, Refusal):
+        return identified
+    refusal = authorization.refusal_for(caller, "start", approval_request(identified))
+    refusal = refusal or approver_refusal(context, identified)
     if refusal:
         return refusal
-    split = split_off_validation(context, known, estimated)
+    split = split_off_validation(context, identified, estimated)
     if isinstance(split, Refusal):
         return split
     plan = replace(
@@ -427,7 +425,7 @@ def _build_plan(
         maximum_micros=_maximum_micros(cost, is_rented=estimated.target.row.rents),
         seconds_low=round(minutes.low * 60) if minutes else None,
         seconds_high=round(minutes.high * 60) if minutes else None,
-        warnings=_warnings(estimated),
+        warnings=plan_warnings(estimated),
         monthly_before_micros=to_micros(estimate.monthly_before.total) if estimate else None,
         monthly_after_micros=to_micros(estimate.monthly_after.total) if estimate else None,
         requester=person,
@@ -495,52 +493,6 @@ def price_rise(context: AppContext, plan: Plan) -> str | None:
     if now.usd_per_minute <= approved.usd_per_minute:
         return None
     return plan_refusals.price_rise_text(approved, now)
-
-
-def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
-    """Returns the sentences that approvers read besides the figures."""
-    warnings: list[str] = []
-    rental = estimated.target.row.rental
-    if rental:
-        minutes = estimated.minutes.expected if estimated.minutes else None
-        warnings.append(plan_refusals.rent_text(rental, minutes))
-
-    verdict = estimated.verdict
-    for reason in verdict.reasons:
-        if reason.rule == "end date":
-            warnings.append(advice.reason_text(verdict, reason))
-
-    day = estimated.made_on
-    if day:
-        warnings += doubtful_successors(estimated.prices, day)
-    if estimated.room and estimated.room.shortage:
-        warnings.append(shortage_text(estimated.room.shortage))
-    tuned = estimated.prices[0]
-    if day and tuned.is_old(day):
-        warnings.append(f"{tuned.model}: {OLD_PRICES}.")
-    if estimated.report.pairs and not METHODS[estimated.question.method].reads_pairs:
-        warnings.append(
-            "Its rows are preference pairs: this trains only on the preferred answers, `method=dpo` would use both."
-        )
-    if estimated.judge:
-        name = estimated.judge.name
-        warnings.append(f"{name} judges its free text, for which it reads the held-out rows.")
-    warnings += _rare_labels(estimated)
-    return tuple(warnings)
-
-
-def _rare_labels(estimated: EstimateResult) -> list[str]:
-    """Returns a sentence about labels that an encoder will hardly learn, if there are any."""
-    if not estimated.target.model.is_encoder:
-        return []
-    rare = [count.label for count in estimated.report.labels if count.rows <= RARE_LABEL_ROWS]
-    if not rare:
-        return []
-    named = ", ".join(shorten(label) for label in rare[:3])
-    if len(rare) > 3:
-        named += f" and {len(rare) - 3:,} more"
-    have = "has" if len(rare) == 1 else "have"
-    return [f"{named} {have} {RARE_LABEL_ROWS} rows or fewer and will hardly be learnt."]
 
 
 def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Run | Refusal:

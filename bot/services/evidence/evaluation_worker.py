@@ -113,16 +113,16 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
         failures = {arm: str(error) for arm in plan.arms if arm.rung in READ_BY_ENCODER}
     failures |= _without_examples(plan, train, nearest)
 
-    asked = [arm for arm in plan.arms if arm not in failures]
+    to_ask = [arm for arm in plan.arms if arm not in failures]
     messages = {
         arm: build_prompts(arm, plan, files, train, holdout, nearest.get(arm), seed)
-        for arm in asked
+        for arm in to_ask
         if arm.model
     }
     tools = [prompts.tools_of(row) for row in holdout]
 
     keys = {arm: ArmKeys((), (), failed=why) for arm, why in failures.items()}
-    keys |= keys_of_arms(plan, asked, messages, tools, seed)
+    keys |= keys_of_arms(plan, to_ask, messages, tools, seed)
     for arm, its in nearest.items():
         if arm not in failures:
             keys[arm] = replace(keys[arm], retrieval=its.retrieval)

@@ -386,9 +386,9 @@ def _compare_with_model(
     mine = _row_keys(context, plan, rung)
     theirs = _row_keys(context, other_plan, other)
     their_places = {question: place for place, question in enumerate(theirs)}
-    scores = []
-    their_scores = []
-    read = []  # the numbers, among the common rows, of those that people had read
+    scores: list[float] = []
+    their_scores: list[float] = []
+    read: list[int] = []  # the numbers, among the common rows, of those that people had read
     for place, question in enumerate(mine):
         if question not in their_places:
             continue

@@ -360,12 +360,12 @@ def _score_answers(
             float(bool(verdict) or is_right_call(row.answer, text))
             for row, text, verdict in zip(rows, answers, verdicts, strict=True)
         ]
-        asked = sum(key is not None for key in keys)
-        missing = asked - sum(verdict is not None for verdict in verdicts)
-        judged += asked
+        questions = sum(key is not None for key in keys)
+        missing = questions - sum(verdict is not None for verdict in verdicts)
+        judged += questions
         unread += missing
-        if doubt is None and judge_agreement.is_unreadable(missing, asked):
-            doubt = unreadable_text(from_judge.model, missing, asked)
+        if doubt is None and judge_agreement.is_unreadable(missing, questions):
+            doubt = unreadable_text(from_judge.model, missing, questions)
     return values, JudgeProgress(failed=doubt, judged=judged, unread=unread)
 
 
