@@ -1,5 +1,5 @@
-"""The sentences that approvers read besides a plan's figures: about prices, the end of a model, memory, the rows and the
-judge. They are frozen in the plan, so that they can't change after somebody has read them."""
+"""The sentences that approvers read besides a plan's figures: about prices, the end of a model, memory, the rows and
+the judge. They are frozen in the plan, so that they can't change after somebody has read them."""
 
 from __future__ import annotations
 
