@@ -1,5 +1,6 @@
-"""What people said about the judge of a dataset's answers, and where they can check more of them. Writes nothing;
-judge_checks.py asks people and records what they say."""
+"""What people said about the judge of a dataset's answers, where they can check more of them, and how they chose
+between answers that no judge compared. Writes nothing: judge_checks.py and human_preferences.py ask people and record
+what they say."""
 
 from __future__ import annotations
 
@@ -8,14 +9,23 @@ from dataclasses import replace
 
 from bot.context import AppContext
 from bot.rules.facts import Evidence
-from bot.rules.judge_agreement import UNCHECKED, CheckedJudge, JudgeChecks, summarize_verdicts
+from bot.rules.judge_agreement import (
+    UNCHECKED,
+    CheckedJudge,
+    HumanAgreement,
+    JudgeChecks,
+    summarize_labels,
+    summarize_verdicts,
+)
 from bot.rules.plans import Plan
 from bot.services.common import authorization
 from bot.services.evidence import judge_worker
 from bot.services.evidence.measured_candidates import folder_of, judge_of
+from bot.values.evaluations import LadderProgress
 from bot.values.runs import RunResult
 from storage.records import HumanVerdict, Measurement
 from storage.store import Store
+from trainers.evaluation.results import Ladder
 
 
 def checks_of(store: Store, dataset: str, judge: str | None) -> JudgeChecks:
@@ -125,3 +135,23 @@ def _has_unchecked(context: AppContext, measurement: Measurement, verdicts: Sequ
     judged = {verdict.answer for verdict in verdicts}
     answers = judge_worker.read_answers(folder_of(context, measurement))
     return any(answer.key not in judged for answer in answers)
+
+
+def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreement:
+    """Returns how people chose between the answers of the two best candidates."""
+    labels = context.store.preferences.of(measurement.id)
+    return summarize_labels(labels, _better_key(measurement))
+
+
+def _better_key(measurement: Measurement) -> str:
+    """Returns the key of the better one of the two candidates that people compare, '' if there are no two. The labels
+    don't tell: each person sees the two in an order of their own."""
+    judge = LadderProgress.from_json(measurement.progress).judge
+    if judge and judge.pair:
+        return judge.pair.first.key
+    if measurement.result is None:
+        return ""
+    best = judge_worker.best_two(Ladder.from_json(measurement.result).rungs)
+    if not best:
+        return ""
+    return best[0].arm.key

@@ -14,6 +14,7 @@ from bot.cards.common.words import pluralize
 from bot.context import AppContext
 from bot.rules.judge_agreement import MIN_LABELS
 from bot.services.common import authorization
+from bot.services.evidence import checked_judges
 from bot.services.evidence.judge_worker import PairForPeople, PairsForPeople
 from bot.services.measurement import measurements
 from bot.values.runs import Refusal
@@ -133,7 +134,7 @@ def _post(
 
 def _show_agreement(context: AppContext, measurement: Measurement, pairs: PairsForPeople) -> None:
     """From ten choices on, shows the agreement on a card of its own and on the result's card."""
-    agreement = measurements.preferences_of(context, measurement)
+    agreement = checked_judges.preferences_of(context, measurement)
     if agreement.labels < MIN_LABELS or measurement.result is None:
         return
     message = views.agreement_card(measurement.id, agreement, pairs.first_arm, pairs.second_arm)

@@ -19,10 +19,9 @@ from bot.cards.evidence import learning_curves as curve_views
 from bot.cards.evidence import prompt_search as prompt_views
 from bot.cards.evidence import sealed_rows as sealed_views
 from bot.context import AppContext
-from bot.rules import judge_agreement as judge_agreement_rules
 from bot.rules import units
 from bot.rules.budgets import Budget
-from bot.rules.judge_agreement import UNCHECKED, HumanAgreement
+from bot.rules.judge_agreement import UNCHECKED
 from bot.rules.permissions import VALID_FOR_S, Request
 from bot.services.common import authorization, budgets, candidates, freeze_scope
 from bot.services.datasets import data_policy, datasets, sealed_rows
@@ -49,26 +48,6 @@ OPEN = ("asked", "running")
 def pairs_for_people(context: AppContext, measurement: Measurement) -> PairsForPeople | None:
     """Returns the pairs of answers that people can compare, None if there are none or their folder was lost."""
     return judge_worker.read_for_people(folder_of(context, measurement))
-
-
-def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreement:
-    """Returns how people chose between the answers of the two best candidates."""
-    labels = context.store.preferences.of(measurement.id)
-    return judge_agreement_rules.summarize_labels(labels, _better_key(measurement))
-
-
-def _better_key(measurement: Measurement) -> str:
-    """Returns the key of the better one of the two candidates that people compare, '' if there are no two. The labels
-    don't tell: each person sees the two in an order of their own."""
-    judge = LadderProgress.from_json(measurement.progress).judge
-    if judge and judge.pair:
-        return judge.pair.first.key
-    if measurement.result is None:
-        return ""
-    best = judge_worker.best_two(Ladder.from_json(measurement.result).rungs)
-    if not best:
-        return ""
-    return best[0].arm.key
 
 
 def dataset_to_measure(
@@ -396,7 +375,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
     people = judge.checks if judge else UNCHECKED
     notes = [*measurement_notes.judge_notes(context.store, measurement, ladder, people)]
     if plan.judge:
-        notes += judge_agreement.earlier_choices(preferences_of(context, measurement))
+        notes += judge_agreement.earlier_choices(checked_judges.preferences_of(context, measurement))
     notes += views.shots_notes(progress.shots)
     notes += views.fewer_examples(plan)
     notes += views.left_out(progress.arms)
