@@ -27,7 +27,8 @@ from bot.services.decisions import estimates as estimates_services
 from bot.services.decisions.estimate_inputs import RunCost
 from bot.services.decisions.estimate_requests import prediction_of
 from bot.services.decisions.estimates import EstimateResult, make_estimate
-from bot.services.decisions.plans import _warnings, untrainable_text
+from bot.services.decisions.plan_warnings import plan_warnings
+from bot.services.decisions.plans import untrainable_text
 from bot.settings import PACKAGED_TARGET, Settings, load_settings
 from bot.values.runs import Refusal
 from tests.cards import builders
@@ -121,7 +122,7 @@ def test_an_untrainable_base_is_refused_before_there_is_a_plan(tmp_path: Path, r
 def test_a_training_that_does_not_fit_is_a_warning_for_approvers(tmp_path: Path, report: Report) -> None:
     scout = estimate(settings(tmp_path, "meta-llama/Llama-4-Scout-17B-16E-Instruct"), report)
     assert str(scout.memory).startswith("does not fit, about ")
-    (warning,) = _warnings(scout)
+    (warning,) = plan_warnings(scout)
     assert "is not enough: the training needs about " in warning
 
 
@@ -130,13 +131,13 @@ def test_a_warning_suggests_4_bits_if_they_fit_and_they_do(
 ) -> None:
     monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("16"))
     small = settings(tmp_path, MISTRAL)
-    (warning,) = _warnings(estimate(small, report))
+    (warning,) = plan_warnings(estimate(small, report))
     need = re.search(r"With `quantization=nf4` it needs about ([0-9.]+) GB, which fits\.$", warning)
     assert need is not None, warning
     packed = estimate(small, report, quantization="nf4")
     assert str(packed.memory).startswith(f"fits, about {need[1]} of 16 GB")
     assert ("quantization", "nf4") in packed.hyperparameters
-    assert _warnings(packed) == ()
+    assert plan_warnings(packed) == ()
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_memory_counts_what_the_trainer_does_by_itself(
     monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("24"))
     result = estimate(settings(tmp_path, MISTRAL), report)
     assert str(result.memory).startswith("fits with checkpointing, about "), result.memory
-    assert _warnings(result) == ()
+    assert plan_warnings(result) == ()
 
 
 def test_automatic_quantization_needs_the_memory_of_the_base(tmp_path: Path, report: Report) -> None:
