@@ -58,6 +58,11 @@ def test_no_folder_holds_more_than_20_files(modules: list[Any]) -> None:
     assert HOUSE["crowded_folders"](modules) == {}
 
 
+def test_no_ternary_is_nested_or_unpacked_by_a_star(modules: list[Any]) -> None:
+    hits = [str(module.path) for module in modules if module.density.nested or module.density.splatted]
+    assert hits == []
+
+
 def test_variables_are_named_for_what_they_hold(modules: list[Any]) -> None:
     others = HOUSE["read_modules"](packages=NAMED_FOLDERS)
     counts = HOUSE["count_banned_names"]([*modules, *others])

@@ -77,7 +77,9 @@ def read_document(path: Path) -> str | Unreadable:
     if len(text) > MAX_CHARACTERS:
         return Unreadable("too_long")
     clean = "".join(map(_printable, text))
-    return clean if clean.strip() else Unreadable("empty" if kind == "text" else "no_text")
+    if clean.strip():
+        return clean
+    return Unreadable("empty" if kind == "text" else "no_text")
 
 
 def store_text(path: Path, text: str) -> None:
