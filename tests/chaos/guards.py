@@ -76,8 +76,8 @@ GUARDS = (
     Guard(
         "SETTLE before a cancelled run is free",
         JOBS,
-        "    is_settled = attempt.waited_s >= SETTLE_S",
-        "    is_settled = True",
+        "    if job is None and attempt.waited_s < SETTLE_S:  # it may not be listed yet",
+        "    if False:",
         "tests/bot/test_story_cancel.py::test_a_lost_create_is_not_repeated_for_a_cancelled_run",
     ),
     Guard(
@@ -167,7 +167,7 @@ GUARDS = (
     Guard(
         "a file is looked for before it is sent",
         CLIENT,
-        "        return result or self._send_file(path, name, sha256, action)",
+        "        return self._find_file(name, sha256, size) or self._send_file(path, name, sha256, action)",
         "        return self._send_file(path, name, sha256, action)",
         f"{REQUESTS}::test_an_upload_that_ended_unclearly_is_found_again",
     ),
@@ -266,8 +266,8 @@ GUARDS = (
     Guard(
         "data rules when the quorum is lowered",
         APPROVING,
-        "            if not forbidden and not budgets.refusal(",
-        "            if not budgets.refusal(",
+        "        if not forbidden and not over_budget:",
+        "        if not over_budget:",
         f"{POLICY}::test_a_lowered_quorum_starts_a_run_only_within_the_budget_and_the_data_rules",
     ),
     Guard(
@@ -280,7 +280,7 @@ GUARDS = (
     Guard(
         "expiry at the click",
         APPROVING,
-        "    if is_expired(request, now, context.settings.policy):",
+        "    if is_expired(request, context.clock(), context.settings.policy):",
         "    if False:",
         f"{HERE}::test_a_plan_that_expired_since_the_last_tick_cannot_be_approved",
     ),
@@ -294,16 +294,16 @@ GUARDS = (
     Guard(
         "one live plan",
         "bot/services/decisions/plans.py",
-        "        for waiting in context.store.runs.open():",
-        "        for waiting in list[Run]():",
+        "    for run in context.store.runs.open():",
+        "    for run in list[Run]():",
         "tests/bot/test_story_superseded_plans.py::test_approving_a_replaced_plan_starts_nothing",
     ),
     # Money.
     Guard(
         "the month's budget",
         APPROVING,
-        "    refusal = budgets.refusal(context, run.channel, run.requester, most) if is_last else None",
-        "    refusal = None",
+        "        if over_budget:\n            return Refusal(over_budget)",
+        "",
         f"{APPROVAL}::test_two_plans_cannot_spend_the_same_money",
     ),
     Guard(
@@ -330,8 +330,8 @@ GUARDS = (
     Guard(
         "the month's budget when a measurement is confirmed",
         "bot/services/measurement/measurements.py",
-        "        if units.month_of(now) != measurement.month and (",
-        "        if False and (",
+        "        if units.month_of(now) != measurement.month:",
+        "        if False:",
         f"{LADDER}::test_agreeing_late_is_refused_if_the_new_month_has_no_money_left",
     ),
     Guard(
@@ -351,9 +351,8 @@ GUARDS = (
     Guard(
         "the month's budget when the quorum is lowered",
         APPROVING,
-        "            if not forbidden and not budgets.refusal(\n"
-        "                context, run.channel, run.requester, plan.maximum_micros\n            ):",
-        "            if not forbidden:",
+        "        if not forbidden and not over_budget:",
+        "        if not forbidden:",
         f"{POLICY}::test_a_lowered_quorum_starts_a_run_only_within_the_budget_and_the_data_rules",
     ),
     Guard(
@@ -656,8 +655,8 @@ GUARDS = (
     Guard(
         "a button acts only for those who may know of its dataset",
         "bot/services/common/authorization.py",
-        "    return None if may_act else hidden",
-        "    return None",
+        "    if not may_act:\n        return hidden",
+        "",
         f"{CHANNELS}::test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now",
     ),
     # A model labels rows.
@@ -792,7 +791,7 @@ GUARDS = (
     Guard(
         "another machine is not this one",
         "trainers/providers.py",
-        '        "stays_here": not table.get("base_url"),',
+        '        "stays_here": not has_address,',
         '        "stays_here": is_loopback(table.get("base_url") or "http://127.0.0.1"),',
         "tests/trainers/test_addresses.py::test_behind_a_loopback_address_may_be_a_proxy",
     ),

@@ -334,8 +334,9 @@ def _are_grades(values: Sequence[str]) -> bool:
 def _are_codes(values: Sequence[str]) -> bool:
     """True if nearly all values are numbers, dates or ids, and there are any. An id is one word of ASCII characters
     with a digit; other scripts may write a sentence without spaces."""
-    forms = (_NUMBER, _DATE, _ID)
-    codes = [value for value in values if any(form.fullmatch(value) for form in forms)]
+    codes = [
+        value for value in values if _NUMBER.fullmatch(value) or _DATE.fullmatch(value) or _ID.fullmatch(value)
+    ]
     return bool(values) and len(codes) >= _NEARLY_ALL * len(values)
 
 
