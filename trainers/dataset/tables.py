@@ -335,7 +335,9 @@ def _are_codes(values: Sequence[str]) -> bool:
     """True if nearly all values are numbers, dates or ids, and there are any. An id is one word of ASCII characters
     with a digit; other scripts may write a sentence without spaces."""
     codes = [
-        value for value in values if _NUMBER.fullmatch(value) or _DATE.fullmatch(value) or _ID.fullmatch(value)
+        value
+        for value in values
+        if _NUMBER.fullmatch(value) or _DATE.fullmatch(value) or _ID.fullmatch(value)
     ]
     return bool(values) and len(codes) >= _NEARLY_ALL * len(values)
 
