@@ -1,13 +1,14 @@
-"""`python -m tests.storage.releasing`: writes the SQL dump of each schema but the newest that has none, with rows.
+"""`python -m tests.storage.releasing VERSION`: writes the database of that release as an SQL dump with rows.
 
-A dump that is there is never written again: it is what a user of that release has on disk. Anyone who adds a migration
-adds rows for its tables to ROWS, runs this, and commits the dump of the schema that was the newest until then.
+A release runs this with the version that CHANGELOG.md gives it. A dump is never written again: it is what users of the
+release have on disk. Anyone who adds a migration adds rows for its tables to ROWS; the next release's dump has them.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3 as plain_sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -153,29 +154,29 @@ def names() -> list[str]:
     return [migration.name for migration in migrations.pending(SqliteUtils(memory=True))]
 
 
-def path_of(name: str) -> Path:
-    return RELEASED / f"{name}.sql"
+def path_of(version: str) -> Path:
+    return RELEASED / f"{version}.sql"
 
 
-def dump(name: str) -> str:
-    """Returns a database of that release as SQL text. Each migration ran on the rows of the ones before."""
+def dump() -> str:
+    """Returns a database of the newest schema as SQL text. Each migration ran on the rows of the ones before."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "finetune.db"
-        _fill(SqliteUtils(sqlite3.connect(str(path), isolation_level=None)), name)
+        _fill(SqliteUtils(sqlite3.connect(str(path), isolation_level=None)))
         with closing(plain_sqlite3.connect(path)) as connection:  # ours has no iterdump
             return "\n".join(connection.iterdump()) + "\n"
 
 
-def _fill(database: SqliteUtils, name: str) -> None:
-    for number, step in enumerate(names()):
-        later = names()[number + 1 :]
+def _fill(database: SqliteUtils) -> None:
+    all_names = names()
+    for number, name in enumerate(all_names):
+        later = all_names[number + 1 :]
         migrations.apply(database, stop_before=later or None)
-        for statement in _statements(ROWS.get(step, "")):
+        for statement in _statements(ROWS.get(name, "")):
             database.execute(statement)
         if number == 0:
             _write_log(database)
-        if step == name:
-            break
+    # So that the same schema and rows give the same dump.
     database.execute("UPDATE _sqlite_migrations SET applied_at = '2026-11-25 00:00:00+00:00'")
     database.conn.close()
 
@@ -202,7 +203,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for name in names()[:-1]:
-        if not path_of(name).exists():
-            path_of(name).write_text(dump(name), encoding="utf-8")
-            print(f"wrote {path_of(name)}")
+    path = path_of(sys.argv[1])
+    with path.open("x", encoding="utf-8") as file:
+        file.write(dump())
+    print(f"wrote {path}")

@@ -11,17 +11,25 @@ import pytest
 from storage.audit import IntactLog, verify_log
 from storage.driver import sqlite3
 from storage.store import Store
-from tests.storage.releasing import load, names, path_of
+from tests.storage.releasing import dump, load, path_of
 
-RELEASES = [path.stem for path in sorted(path_of("x").parent.glob("*.sql"))]
+CHANGELOG = Path(__file__).parents[2] / "CHANGELOG.md"
+RELEASES = re.findall(r"^## \[(\d[^\]]*)\]", CHANGELOG.read_text(encoding="utf-8"), flags=re.MULTILINE)
 Tables = dict[str, list[dict[str, Any]]]
 
 
-def test_every_schema_but_the_newest_has_a_dump() -> None:
-    missing = set(names()[:-1]) - set(RELEASES)
-    assert not missing, (
-        f"`python -m tests.storage.releasing` writes the dump of {missing}; add rows for it first"
-    )
+def test_every_release_and_nothing_else_has_a_dump() -> None:
+    dumps = {path.stem for path in path_of("x").parent.iterdir()}
+    assert dumps == set(RELEASES), "`python -m tests.storage.releasing VERSION` writes the dump of a release"
+
+
+def test_the_next_dump_has_rows_in_every_table_and_opens(tmp_path: Path) -> None:
+    path = tmp_path / "newest.db"
+    load(dump(), path)
+    empty = [name for name, rows in read_tables(path).items() if not rows]
+    assert empty == [], "add rows for a new table to ROWS in tests/storage/releasing.py"
+    Store(path).close()
+    assert isinstance(verify_log(path), IntactLog)
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -47,7 +55,7 @@ def test_a_released_database_migrates_keeps_its_rows_and_stays_usable(
 
 def test_a_name_that_several_channels_shared_belongs_to_the_first_of_them(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
-    load(path_of("m007_promotions").read_text(), path)
+    load(path_of("0.1.0").read_text(), path)
     connection = sqlite3.connect(str(path))
     for version, channel, state in ((2, "C9", "ready"), (3, "C1", "ready"), (4, "C9", "checking")):
         connection.execute(
