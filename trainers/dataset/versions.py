@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -177,12 +177,18 @@ def continue_held_rows(
 
 
 def diff(
-    rows: Sequence[VersionRow], before: PreviousRows, held: frozenset[int], task: Task, dropped: int = 0
+    rows: Sequence[VersionRow],
+    before: PreviousRows,
+    held: frozenset[int],
+    sealed: frozenset[int],
+    task: Task,
+    dropped: int,
 ) -> Diff:
-    """Compares the previous version with this one. `held` are the held-out rows; `dropped` is the number of rows that
-    are no longer held out."""
-    # Rows with a held-out question count only if they are held out now; the others are copies.
-    in_use = [row for place, row in enumerate(rows) if place in held or row.key not in before.held]
+    """Compares the previous version with this one. `held` and `sealed` are the rows that are set aside now; `dropped`
+    is the number of rows that no longer are."""
+    # Rows with a question that was set aside count only if they are set aside now; the others are copies.
+    aside = held | sealed
+    in_use = [row for place, row in enumerate(rows) if place in aside or row.key not in before.held]
     old = _answers_by_key([*before.train, *before.holdout])
     new = _answers_by_key(in_use)
 
@@ -346,59 +352,76 @@ def continue_holdout(
 
     Raises ValueError if a stored file of the previous version has changed.
     """
-    action = "reading the previous version"
-    train = to_version_rows(read_stored(previous.train, action), task)
-    holdout = read_stored(previous.holdout, action)
-    sealed_keys: frozenset[bytes] = frozenset()
-    if previous.sealed:
-        sealed_before = read_stored(previous.sealed, action)
-        holdout = (*holdout, *sealed_before)
-        if not previous.is_opened:  # once opened, its rows are held out like all others
-            sealed_keys = frozenset(question_keys(sealed_before))
-    before = PreviousRows(train, to_version_rows(holdout, task))
-
-    # Of the rows that were set aside and are no longer in the file, those with personal data go.
-    current_keys = set(keys)
-    missing = [place for place, row in enumerate(before.holdout) if row.key not in current_keys]
-    sensitive = find_sensitive_rows([holdout[place] for place in missing], presidio=presidio)
+    stored = _read_previous(previous, task)
+    missing = stored.find_missing(keys)
+    sensitive = find_sensitive_rows(at(missing, stored.aside), presidio=presidio)
     dropped = {missing[place] for place in sensitive}
-    remaining = tuple(row for place, row in enumerate(before.holdout) if place not in dropped)
-    rest = PreviousRows(train, remaining)
 
+    before = stored.rows
+    remaining = tuple(row for place, row in enumerate(before.holdout) if place not in dropped)
+    rest = PreviousRows(before.train, remaining)
     current = to_version_rows(rows, task, keys)
-    held = continue_held_rows(
+    aside = continue_held_rows(
         current, rest, seed, groups, instead_of=len(dropped), draws_more=previous.draws_more
     )
+    earlier, earlier_sealed = stored.divide([place for place in missing if place not in dropped])
 
-    # The others stay set aside, once each: on which side, their question decides.
-    stay = [place for place in missing if place not in dropped]
-    stay_rows = at(stay, before.holdout)
-    distinct = distinct_places([row.key for row in stay_rows], [row.answer for row in stay_rows])
-    earlier: list[Example] = []
-    earlier_sealed: list[Example] = []
-    for place in at(distinct, stay):
-        if before.holdout[place].key in sealed_keys:
-            earlier_sealed.append(holdout[place])
-        else:
-            earlier.append(holdout[place])
-
-    sealed = _find_sealed_rows(held, keys, sealed_keys, groups, before)
-    fresh = _find_new_rows(current, before, groups, held)
-    lacking = n_sealed - len(sealed) - len(earlier_sealed)
+    continued = _find_sealed_rows(aside, keys, stored.sealed_keys, groups, before)
+    fresh = _find_new_rows(current, before, groups, aside)
+    lacking = n_sealed - len(continued) - len(earlier_sealed)
     labels = [row.label for row in current]
-    sealed |= _draw_sealed(lacking, fresh, keys, labels, seed, groups)
-    aside = held | sealed
-    changes = diff(current, before, aside, task, len(dropped))
-    asked_before = before.held | before.trained
-    added = sum(keys[place] not in asked_before for place in held - sealed)
+    drawn = _draw_sealed(lacking, fresh, keys, labels, seed, groups)
+    held = aside - continued
+    sealed = continued | drawn
     return Parts(
-        held=held - sealed,
-        earlier=tuple(earlier),
-        diff=replace(changes, held_out_added=added),
-        copies=_find_copies(aside, keys),
-        sealed=frozenset(sealed),
-        earlier_sealed=tuple(earlier_sealed),
+        held=held,
+        earlier=earlier,
+        diff=diff(current, before, held, sealed, task, len(dropped)),
+        copies=_find_copies(held | sealed, keys),
+        sealed=sealed,
+        earlier_sealed=earlier_sealed,
     )
+
+
+@dataclass(frozen=True)
+class _StoredVersion:
+    """The previous version as it is stored. `aside` are the rows that it set aside, held out or sealed, in the order of
+    `rows.holdout`. `sealed_keys` are the questions that stay sealed."""
+
+    rows: PreviousRows
+    aside: tuple[Example, ...]
+    sealed_keys: frozenset[bytes]
+
+    def find_missing(self, keys: Iterable[bytes]) -> list[int]:
+        """Returns the rows in `aside` whose questions are not among these."""
+        current = set(keys)
+        return [place for place, row in enumerate(self.rows.holdout) if row.key not in current]
+
+    def divide(self, places: Sequence[int]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        """Returns these rows of `aside` without copies: those to hold out, and those that stay sealed."""
+        rows = at(places, self.rows.holdout)
+        distinct = distinct_places([row.key for row in rows], [row.answer for row in rows])
+        held: list[Example] = []
+        sealed: list[Example] = []
+        for place in at(distinct, places):
+            if self.rows.holdout[place].key in self.sealed_keys:
+                sealed.append(self.aside[place])
+            else:
+                held.append(self.aside[place])
+        return tuple(held), tuple(sealed)
+
+
+def _read_previous(previous: Previous, task: Task) -> _StoredVersion:
+    action = "reading the previous version"
+    train = to_version_rows(read_stored(previous.train, action), task)
+    aside = read_stored(previous.holdout, action)
+    sealed_keys: frozenset[bytes] = frozenset()
+    if previous.sealed:
+        sealed = read_stored(previous.sealed, action)
+        aside = (*aside, *sealed)
+        if not previous.is_opened:  # once opened, its rows are held out like all others
+            sealed_keys = frozenset(question_keys(sealed))
+    return _StoredVersion(PreviousRows(train, to_version_rows(aside, task)), aside, sealed_keys)
 
 
 def _find_sealed_rows(
@@ -407,7 +430,7 @@ def _find_sealed_rows(
     sealed_keys: Collection[bytes],
     groups: Sequence[int] | None,
     before: PreviousRows,
-) -> set[int]:
+) -> frozenset[int]:
     """Returns the rows whose questions were sealed, and new rows that are near copies of these and were set aside with
     them."""
     sealed = {place for place in held if keys[place] in sealed_keys}
@@ -415,7 +438,7 @@ def _find_sealed_rows(
         near = {groups[place] for place, key in enumerate(keys) if key in sealed_keys}
         new = [place for place in held if keys[place] not in before.held]
         sealed.update(place for place in new if groups[place] in near)
-    return sealed
+    return frozenset(sealed)
 
 
 def _find_new_rows(
