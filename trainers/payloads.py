@@ -73,6 +73,13 @@ def rows_under(page: Json, key: str, action: str) -> tuple[Json, ...]:
     return tuple(rows)
 
 
+def optional_rows(page: Json, key: str, action: str) -> tuple[Json, ...]:
+    """Like `rows_under`, for vendors that leave out an empty list."""
+    if not page.get(key):
+        return ()
+    return rows_under(page, key, action)
+
+
 def read_job(content: bytes, action: str) -> Job:
     return job(read_object(content, action), action)
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from trainers.calls import ApiClient
 from trainers.errors import InvalidResponse
-from trainers.payloads import required, rows_under
+from trainers.payloads import optional_rows, required
 
 DeploymentState = Literal["starting", "ready", "failed", "stopped"]
 MAX_PAGES = 50
@@ -72,19 +72,20 @@ class Deployments(ApiClient):
         return self.provider.deploy_base_url or self.provider.base_url
 
     def _rows(self, what: str, path: str, key: str) -> list[Mapping[str, Any]]:
-        """Returns the objects under `key` of an answer. Some vendors leave out the key of an empty list."""
+        """Returns the objects under `key` of an answer."""
         action = self._action(what)
-        return list(rows_under({key: self._read(action, path).get(key) or []}, key, action))
+        return list(optional_rows(self._read(action, path), key, action))
 
     def _pages(
         self, what: str, path: str, key: str, cursor: str, next_cursor: str
     ) -> Iterator[Mapping[str, Any]]:
         """Yields the objects under `key` of every page. `cursor` is the query parameter that selects a page, and
         `next_cursor` the key of its next value in an answer."""
-        action, at = self._action(what), ""
+        action = self._action(what)
+        at = ""
         for _ in range(MAX_PAGES):
             page = self._read(action, f"{path}&{urlencode({cursor: at})}" if at else path)
-            yield from rows_under({key: page.get(key) or []}, key, action)
+            yield from optional_rows(page, key, action)
             at = str(page.get(next_cursor) or "")
             if not at:
                 return

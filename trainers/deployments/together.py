@@ -10,7 +10,7 @@ from typing import Any
 
 from trainers.deployments.port import Deployment, Deployments, DeploymentState, unix_seconds
 from trainers.errors import Refused, TrainerError
-from trainers.payloads import rows_under
+from trainers.payloads import optional_rows, rows_under
 
 STATES: Mapping[str, DeploymentState] = {
     "READY": "ready",
@@ -61,7 +61,7 @@ class TogetherDeployments(Deployments):
     def _list_all(self) -> Iterable[Deployment]:
         action = self._action("listing the endpoints")
         for endpoint in self._list_endpoints():
-            for row in rows_under({"deployments": endpoint.get("deployments") or []}, "deployments", action):
+            for row in optional_rows(endpoint, "deployments", action):
                 yield self._read_deployment(endpoint, row)
 
     def stop(self, deployment: Deployment) -> None:

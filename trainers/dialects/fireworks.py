@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from trainers import payloads
 from trainers.dialects.dialect import Dialect, object_under, read_metrics, seconds
 from trainers.errors import InvalidResponse, TrainerError, Uncertain
+from trainers.money import is_payable
 from trainers.payloads import Json
 from trainers.types import Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
 
@@ -210,12 +211,12 @@ class Fireworks(Dialect):
         return self._delete_if_present(action, lambda: self._client.delete(path, cast_to=bytes))
 
     def _pages(self, key: str, path: str, action: str) -> Iterator[Json]:
-        """Yields every row of every page. The vendor leaves out an empty list."""
+        """Yields every row of every page."""
         token = ""
         for _ in range(MAX_PAGES):
             parameters = urlencode({"pageSize": PAGE_SIZE, **({"pageToken": token} if token else {})})
             page = self._read(action, f"{path}?{parameters}")
-            yield from payloads.rows_under({key: [], **page}, key, action)
+            yield from payloads.optional_rows(page, key, action)
             token = str(page.get("nextPageToken") or "")
             if not token:
                 return
@@ -253,6 +254,9 @@ def _usd(money: Json) -> Decimal | None:
     if not money or money.get("currencyCode", "USD") != "USD":
         return None
     try:
-        return Decimal(str(money.get("units") or 0)) + Decimal(str(money.get("nanos") or 0)).scaleb(-9)
+        amount = Decimal(str(money.get("units") or 0)) + Decimal(str(money.get("nanos") or 0)).scaleb(-9)
     except InvalidOperation:
         return None
+    if not is_payable(amount):
+        return None
+    return amount

@@ -342,3 +342,4 @@ def test_figures_of_another_type_count_as_missing() -> None:
     assert payloads.metric_series({"metrics": [{"metric_name": "ev_loss", "data": -1}]}, "reading") == ()
     assert read_metrics([(float("nan"), {"train/loss": 0.5}), (float("inf"), {"train/loss": 0.5})]) == ()
     assert fireworks_dialect._usd({"currencyCode": "USD", "units": True}) is None
+    assert fireworks_dialect._usd({"currencyCode": "USD", "units": "NaN"}) is None
