@@ -1,4 +1,4 @@
-"""Counts the trainer's requests for Prometheus, and serves `/metrics`; docs/operations.md lists what it says.
+"""Counts the trainer's requests for Prometheus, and serves `/metrics`; docs/operations.md lists the metrics.
 
 No label names a model, a file or a job. What a job itself reports (its loss, its steps) is not here but in its events
 and result files.
@@ -6,9 +6,9 @@ and result files.
 
 from __future__ import annotations
 
+import collections
 import platform
 import time
-from collections import Counter as Numbers
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -44,7 +44,7 @@ class Metrics:
     """One server's numbers. `statuses` gives the status of each job."""
 
     def __init__(self, statuses: Callable[[], Iterable[Status]]) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # a second series for each counter, which nobody reads
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -80,7 +80,7 @@ class _Jobs(Collector):
         self._statuses = statuses
 
     def collect(self) -> Iterator[Metric]:
-        counts = Numbers(self._statuses())
+        counts = collections.Counter(self._statuses())
         family = GaugeMetricFamily("finetune_trainer_jobs", "Jobs, by status.", labels=["status"])
         for status in get_args(Status):
             family.add_metric([status], counts[status])
@@ -88,8 +88,8 @@ class _Jobs(Collector):
 
 
 @dataclass(frozen=True)
-class Counting:
-    """Outermost, so that it also sees what the guard refuses."""
+class RequestMetrics:
+    """Middleware that counts and times each request. It is outermost, so that it also sees what the guard refuses."""
 
     app: ASGIApp
     metrics: Metrics

@@ -27,7 +27,7 @@ from trainers.local.alias_usage import USAGE_FOLDER, AliasCounts
 from trainers.local.api import bodies
 from trainers.local.api.endpoints import AliasEndpoints, FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
-from trainers.local.api.metrics import Counting, Metrics
+from trainers.local.api.metrics import Metrics, RequestMetrics
 from trainers.local.api_errors import ApiError
 from trainers.local.job_directory import is_disk_full
 from trainers.local.jobs.backends import Backend, LocalBackend
@@ -111,7 +111,7 @@ def build_app(config: Config) -> Starlette:
             *metrics.routes(),
         ],
         middleware=[
-            Middleware(Counting, metrics=metrics),
+            Middleware(RequestMetrics, metrics=metrics),
             Middleware(Guard, key=config.key, call_key=config.call_key, hosts=config.hosts),
         ],
         exception_handlers={
