@@ -234,10 +234,12 @@ def check_file(
         trained = len(scanned.rows) - len(parts.not_trained)
         check_trained(len(scanned.rows), trained, of_split)
         result = _combine(scanned, lengths_by or encoding, parts, slow, of_split)
-        files = result.write(out_dir) if out_dir else None
+        files = _NOT_STORED
+        if out_dir and not result.is_blocked:
+            files = result.write(out_dir)
         clock.stage("split")
         tokens: tuple[tuple[str, int], ...] = ()
-        if out_dir and files:
+        if out_dir and files.train:
             tokens = result.count_for(local_models, out_dir / f"{files.train}.jsonl")
         return result.report(to_printable(name), seed, encoding, sha256_of(path), files, tokens, clock)
 
@@ -324,10 +326,15 @@ class _ScannedFile:
 
 @dataclass(frozen=True)
 class _StoredParts:
-    train: str
-    holdout: str
-    pairs: str | None
-    sealed: str | None
+    """The sha256 of each stored file, None for what is not stored."""
+
+    train: str | None = None
+    holdout: str | None = None
+    pairs: str | None = None
+    sealed: str | None = None
+
+
+_NOT_STORED = _StoredParts()
 
 
 @dataclass(frozen=True)
@@ -346,10 +353,21 @@ class _CheckResult:
     def is_blocked(self) -> bool:
         return any(finding.blocks for finding in self.findings)
 
-    def write(self, folder: Path) -> _StoredParts | None:
-        """Stores the parts, and the pairs of a file of pairs. Returns None if a finding blocks."""
+    @property
+    def usable_parts(self) -> Parts:
+        """The parts, empty if a finding blocks: then nothing is stored, so no row is in a part."""
         if self.is_blocked:
-            return None
+            return Parts(frozenset())
+        return self.parts
+
+    @property
+    def n_train(self) -> int:
+        if self.is_blocked:
+            return 0
+        return len(self.scanned.rows) - len(self.parts.not_trained)
+
+    def write(self, folder: Path) -> _StoredParts:
+        """Stores the parts, and the pairs of a file of pairs."""
         rows = self.scanned.rows
         parts = self.parts
         train, holdout = store_split(folder, rows, parts.held, parts.earlier, parts.copies | parts.sealed)
@@ -387,18 +405,16 @@ class _CheckResult:
         seed: int,
         encoding: Encoding,
         source_sha256: str,
-        files: _StoredParts | None,
+        files: _StoredParts,
         trained_tokens: tuple[tuple[str, int], ...],
         clock: _Clock,
     ) -> Report:
         scanned = self.scanned
         facts = scanned.rows.facts
         parts = self.parts
-        # If a finding blocks, nothing is stored, so no row is in a part.
-        stored = Parts(frozenset()) if self.is_blocked else parts
-        n_train = 0 if self.is_blocked else len(facts) - len(parts.not_trained)
+        usable = self.usable_parts
         # Only a version that continues another has a diff. The rows of a frozen holdout are in no earlier version.
-        n_earlier = len(stored.earlier) if stored.diff is not None else 0
+        n_earlier = len(usable.earlier) if usable.diff is not None else 0
 
         labels = [count.label for count in scanned.label_counts]
         combined = combined_labels(labels)
@@ -416,10 +432,10 @@ class _CheckResult:
             choices=scanned.progress.choices,
             system=scanned.rows.system,
             source_sha256=source_sha256,
-            train_sha256=files.train if files else None,
-            holdout_sha256=files.holdout if files else None,
-            n_train=n_train,
-            n_holdout=len(stored.held) + len(stored.earlier),
+            train_sha256=files.train,
+            holdout_sha256=files.holdout,
+            n_train=self.n_train,
+            n_holdout=len(usable.held) + len(usable.earlier),
             seed=seed,
             trained_tokens=trained_tokens,
             duplicate_tokens=0 if self.pairs else facts.duplicate_tokens,
@@ -428,13 +444,13 @@ class _CheckResult:
             diff=parts.diff,
             label_errors=self.label_errors,
             pairs=self.pairs,
-            pairs_sha256=files.pairs if files else None,
-            sealed_sha256=files.sealed if files else None,
-            n_sealed=stored.n_sealed,
-            n_copies=len(stored.copies),
+            pairs_sha256=files.pairs,
+            sealed_sha256=files.sealed,
+            n_sealed=usable.n_sealed,
+            n_copies=len(usable.copies),
             n_combined=combined.labels if combined else 0,
             n_earlier=n_earlier,
-            n_earlier_sealed=len(stored.earlier_sealed),
+            n_earlier_sealed=len(usable.earlier_sealed),
             column_names=scanned.progress.names,
             example=_find_example(scanned.rows),
             scoring=kind.scoring if kind else None,
