@@ -51,13 +51,7 @@ def build_ladder(
     Copies of a question count once, so 200 rows with 20 questions give at most 20 right ones. The same answers always
     give the same ladder. Raises ValueError if there are no rows or an arm has not answered all of them.
     """
-    if not examples:
-        raise ValueError("judging answers to 0 held-out rows: there is nothing to judge")
-    for arm, of_arm in replies.items():
-        if len(of_arm) != len(examples):
-            raise ValueError(
-                f"judging '{arm.key}': it has {len(of_arm)} answers to {len(examples)} held-out rows"
-            )
+    _check_complete(replies, examples)
     places = distinct_example_places(examples)
     if len(places) < len(examples):
         examples = at(places, examples)
@@ -81,8 +75,6 @@ def build_ladder(
     never_answered: tuple[str, ...] = ()
     if scoring == "label":
         never_answered = _never_answered(replies, examples, labels)
-    rows = [prices.get(rung.arm.model) for rung in rungs if rung.arm.model is not None]
-    sources = {row.said_by for row in rows if isinstance(row, PriceRow)}
     return Ladder(
         dataset=dataset,
         version=version,
@@ -93,10 +85,26 @@ def build_ladder(
         pairs=pairs,
         detectable_gap=gap,
         never_answered=never_answered,
-        prices_said_by=tuple(sorted(sources)),
+        prices_said_by=_price_sources(rungs, prices),
         measured_at=measured_at,
         floor=floor,
     )
+
+
+def _check_complete(replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example]) -> None:
+    if not examples:
+        raise ValueError("judging answers to 0 held-out rows: there is nothing to judge")
+    for arm, of_arm in replies.items():
+        if len(of_arm) != len(examples):
+            raise ValueError(
+                f"judging '{arm.key}': it has {len(of_arm)} answers to {len(examples)} held-out rows"
+            )
+
+
+def _price_sources(rungs: Sequence[Rung], prices: Prices) -> tuple[str, ...]:
+    rows = [prices.get(rung.arm.model) for rung in rungs if rung.arm.model is not None]
+    sources = {row.said_by for row in rows if isinstance(row, PriceRow)}
+    return tuple(sorted(sources))
 
 
 def merge_ladders(ladders: Sequence[Ladder], bar: float) -> Ladder:
