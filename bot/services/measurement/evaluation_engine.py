@@ -2,8 +2,8 @@
 are cached.
 
 An evaluation can be stopped and resumed anywhere. An answer is stored under its question's key, so a step counts the
-stored answers, asks the missing ones that are not under way, and books what they cost. The ladder, its judge, a run's
-result, a tuned model's curve and the terminal all use it.
+stored answers, asks the missing ones that are not under way, and books what they cost. The ladder, its judge, the
+choice of examples, the search for a prompt, a run's result and the terminal all use it.
 """
 
 from __future__ import annotations
@@ -79,29 +79,38 @@ def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[Arm
     Answers are counted, not read: reading a thousand rows took most of a tick.
     """
     declined = context.llm.collect(evaluation.owner)
+    # Before the answers are counted: one that arrives in between must not be asked for again.
+    idle = _idle_keys(context, evaluation)
+    answered: dict[Candidate, frozenset[str]] = {}
+    paid: dict[Candidate, AnswerTotals] = {}
+    for candidate, keys in evaluation.keys.items():
+        answered[candidate], paid[candidate] = context.store.answers.count(keys, since=evaluation.since)
+
+    arms = []
+    missing: dict[Candidate, frozenset[str]] = {}
+    for last in before:
+        candidate = last.arm
+        keys = evaluation.keys[candidate]
+        arm = update_progress(last, keys, answered[candidate], declined)
+        arms.append(arm)
+        if arm.failed is None:
+            missing[candidate] = frozenset(keys) - answered[candidate] - set(arm.declined)
+
+    for_models = (unanswered for candidate, unanswered in missing.items() if candidate.model)
+    unasked = idle & frozenset[str]().union(*for_models)
+    return Answers(tuple(arms), paid, missing, unasked)
+
+
+def _idle_keys(context: EngineContext, evaluation: Evaluation) -> frozenset[str]:
+    """Returns the keys of the questions to models that are neither queued nor under way."""
     by_provider: dict[str, set[str]] = {}
     for candidate, keys in evaluation.keys.items():
         if candidate.model:
             by_provider.setdefault(_provider(candidate.model), set()).update(keys)
-    # before counting the answers: one that arrives in between must not be asked for again
-    idle = frozenset[str]().union(
-        *(context.llm.idle(name, frozenset(keys)) for name, keys in by_provider.items())
-    )
-    counted = {
-        candidate: context.store.answers.count(keys, since=evaluation.since)
-        for candidate, keys in evaluation.keys.items()
-    }
-    arms = tuple(
-        update_progress(arm, evaluation.keys[arm.arm], counted[arm.arm][0], declined) for arm in before
-    )
-    missing = {
-        arm.arm: frozenset(evaluation.keys[arm.arm]) - counted[arm.arm][0] - set(arm.declined)
-        for arm in arms
-        if arm.failed is None
-    }
-    of_models = (keys for candidate, keys in missing.items() if candidate.model)
-    unasked = idle & frozenset[str]().union(*of_models)
-    return Answers(arms, {candidate: paid for candidate, (_, paid) in counted.items()}, missing, unasked)
+    idle = frozenset[str]()
+    for name, its_keys in by_provider.items():
+        idle |= context.llm.idle(name, frozenset(its_keys))
+    return idle
 
 
 def update_progress(
@@ -112,15 +121,38 @@ def update_progress(
         return arm
     refusals = [refusal for refusal in declined if refusal.model == arm.arm.model]
     refused = {refusal.key for refusal in refusals if not refusal.of_model} & set(keys)
-    silent = tuple(key for key in dict.fromkeys((*arm.declined, *sorted(refused))) if key not in answered)
-    there = sum(key in answered for key in keys)
-    failed = next((refusal.why for refusal in refusals if refusal.of_model), None)
-    if there and set(keys) - set(silent) <= answered:
-        failed = None  # every answer is there, so it doesn't matter that the model can't be asked any more
-    if failed is None and silent and not there and len(silent) >= min(SURELY_DECLINED, len(set(keys))):
-        failed = next((refusal.why for refusal in refusals), "It declined every question.")
-    why = arm.why_declined or next((refusal.why for refusal in refusals if refusal.key in silent), None)
-    return replace(arm, answered=there, declined=silent, failed=failed, why_declined=why)
+    ever_declined = dict.fromkeys((*arm.declined, *sorted(refused)))  # each once, in order
+    silent = tuple(key for key in ever_declined if key not in answered)
+    why = arm.why_declined
+    if why is None:
+        why = next((refusal.why for refusal in refusals if refusal.key in silent), None)
+    return replace(
+        arm,
+        answered=sum(key in answered for key in keys),
+        declined=silent,
+        failed=_failure(set(keys), answered, set(silent), refusals),
+        why_declined=why,
+    )
+
+
+def _failure(
+    keys: AbstractSet[str],
+    answered: AbstractSet[str],
+    silent: AbstractSet[str],
+    refusals: Sequence[Declined],
+) -> str | None:
+    """Returns why a candidate can't be asked, None if it can be, or if nothing is left to ask."""
+    has_answers = not keys.isdisjoint(answered)
+    if has_answers and keys - silent <= answered:
+        return None
+    for refusal in refusals:
+        if refusal.of_model:
+            return refusal.why
+    if has_answers or not silent or len(silent) < min(SURELY_DECLINED, len(keys)):
+        return None
+    if not refusals:  # they were declined before this step
+        return "It declined every question."
+    return refusals[0].why
 
 
 def store_free_answers(
@@ -157,7 +189,9 @@ def waiting_reasons(context: EngineContext, models: Iterable[str]) -> str | None
 def waiting_note(context: EngineContext, models: Iterable[str]) -> str | None:
     """Returns the note for a card while questions to these models are waiting, None if they are not."""
     sentences = waiting_reasons(context, models)
-    return f"{sentences} Measuring resumes automatically." if sentences else None
+    if sentences is None:
+        return None
+    return f"{sentences} Measuring resumes automatically."
 
 
 def replies(
@@ -177,11 +211,10 @@ def spent_micros(
 ) -> int:
     """Returns the cost in micro-dollars of the answers that arrived `since` then. A question that two candidates share
     is counted once."""
-    totals = context.store.answers.totals
-    by_model = budgets.paid_questions(prices, keys)
-    return budgets.spent_micros(
-        prices, {model: totals(sorted(its_keys), since=since) for model, its_keys in by_model.items()}
-    )
+    paid = {}
+    for model, its_keys in budgets.paid_questions(prices, keys).items():
+        paid[model] = context.store.answers.totals(sorted(its_keys), since=since)
+    return budgets.spent_micros(prices, paid)
 
 
 def lost_micros(context: EngineContext, prices: Mapping[str, PriceRow], owner: str) -> int:
