@@ -505,6 +505,18 @@ def test_sharing_survives_a_restart(world: World) -> None:
     assert len(world.cards()) == 1 and len(world.files()) == 1
 
 
+def test_the_thread_of_an_estimate_says_that_its_plots_could_not_be_drawn(world: World) -> None:
+    folder = world.service.settings.data / "plots" / "estimate-1"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("not a folder", encoding="utf-8")
+    world.type(ESTIMATE)
+    share(world)
+    world.tick_until(lambda: len(world.texts()) == 2, "the card and a sentence in its thread", seconds=30)
+    assert world.find_message("shared by") and world.files() == []
+    assert "Reference: " in world.find_message("could not be drawn")
+    assert len(world.cards()) == 1
+
+
 def test_an_estimate_without_costs_is_shared_without_plots(world: World) -> None:
     world.type(f"/finetune estimate tickets target={TARGET}")
     share(world)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from bot import logs
 from bot.cards.common import general
 from bot.cards.common.blocks import Message, code
 from bot.cards.common.candidates import alternative_name
@@ -226,7 +227,7 @@ def measure_next(context: AppContext, number: int, person: str) -> Measurement |
     estimate = load_estimate_for(context, number, person)
     if isinstance(estimate, Refusal):
         return estimate
-    result = recompute(context, number, person)
+    result = _recompute(context, replace(estimate, person=person))
     if isinstance(result, Refusal):
         return result
     step = result.verdict.deciding.step
@@ -304,22 +305,31 @@ def step(context: AppContext, estimate: StoredEstimate) -> None:
 
 def draw_outlook(
     context: AppContext, key: str, outlook: Outlook | None, folder: Path
-) -> Sequence[Path] | None:
-    """Returns the plots, None while a worker draws them."""
+) -> Sequence[Path] | Refusal | None:
+    """Returns the plots, none if there is no outlook. Returns None while a worker draws them, a refusal if it can't."""
     if outlook is None:
         return ()
     try:
         return context.workers.poll(f"draw {key}", drawing.draw_forecast, outlook, folder)
     except Exception:
-        # the card says in words what the plots would show, so it is posted without them
+        # Whatever went wrong, the card says in words what the plots would show, so it is posted without them.
         log.exception("drawing the plots of %s", key)
-        return ()
+        return Refusal(
+            "The plots could not be drawn because of an error of the bot. The card's numbers are complete without "
+            f"them. {logs.sorry()}"
+        )
 
 
-def put_plots(context: AppContext, channel: str, card: str, plots: Sequence[Path], dataset: str) -> None:
-    """Posts the plots in the card's thread, in one message."""
+def put_plots(
+    context: AppContext, channel: str, card: str, plots: Sequence[Path] | Refusal, dataset: str
+) -> None:
+    """Posts the plots in the card's thread, in one message, or why they are missing."""
+    once = f"plots of {card}"
+    if isinstance(plots, Refusal):
+        messages.put_files(context, card, channel, (), once=once, comment=plots.text)
+        return
     files = [(path, views.alt_text(dataset)) for path in plots]
-    messages.put_files(context, card, channel, files, once=f"plots of {card}")
+    messages.put_files(context, card, channel, files, once=once)
 
 
 def estimate_for(
