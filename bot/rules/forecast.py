@@ -382,7 +382,7 @@ def _triangular(rng: np.random.Generator, between: Range, draws: int) -> Draws:
     low = float(between.low)
     expected = float(between.expected)
     high = float(between.high)
-    if low >= high:  # numpy draws from no triangle without a width
+    if low >= high:  # numpy refuses a triangle without a width
         return np.full(draws, expected)
     return rng.triangular(low, expected, high, draws)
 
@@ -407,8 +407,7 @@ def _draw_gap(
 
 def _monthly_savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
     """Returns the savings with one row per draw and one column per month, at the alternative's price in that month."""
-    by_volume, phases = _savings_by_volume(inputs, drawn, horizon)
-    saved = by_volume.copy()
+    saved, phases = _savings_by_volume(inputs, drawn, horizon)
     for phase in phases:
         saved += phase.share * phase.fixed_usd(drawn)[:, None]
     return saved

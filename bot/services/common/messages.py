@@ -34,9 +34,9 @@ def team_channel(context: CoreContext) -> str:
     """Returns the channel for what concerns the whole team: the fallback channel or, without one, that of the newest
     run; '' if there is neither.
 
-    Its readers are not those of a private channel, so what is posted there names no dataset, run, model or person of
-    ours. What belongs to a run, a measurement or a dataset is posted in its own channel, and the sender decides where
-    that may go if the channel is closed (outbox_sender.py).
+    Its readers need not be in a private channel that a dataset belongs to, so what is posted there names no dataset,
+    run, tuned model or person. What belongs to a run, a measurement or a dataset is posted in its own channel, and the
+    sender decides where that may go if the channel is closed (outbox_sender.py).
     """
     if context.settings.slack.fallback_channel:
         return context.settings.slack.fallback_channel

@@ -413,10 +413,10 @@ def _withheld_from(
 ) -> tuple[str, ...]:
     """Returns the models that may be shown no passage with personal data: all through which it could leave this
     machine, unless a waiver covers the documents. It can't cover those that were added after it."""
+    if not documents:
+        return ()
     waiver = context.store.waivers.of(dataset.id)
     if waiver and all(document.created_at <= waiver.at for document in documents):
-        return ()
-    if not documents:
         return ()
     # A judge elsewhere reads the answers, and even a model on this machine may repeat a passage in its answer.
     if line_up.judge and not line_up.judge.row.stays_here:

@@ -25,8 +25,6 @@ from storage.evaluations import NewMeasurement
 from storage.records import Measurement
 from trainers.evaluation.results import Curve as MeasuredCurve
 
-# The rows of a part may be longer than average, and the model's own tokenizer may count more tokens than ours.
-TOKEN_MARGIN = Decimal("1.25")
 FEWEST_ROWS = 12
 
 
@@ -40,7 +38,8 @@ def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measu
         return plan
     new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), "running")
     with context.store.transaction():
-        if same := measurements.find_open_duplicate(context, new.plan):
+        same = measurements.find_open_duplicate(context, new.plan)
+        if same:
             return Refusal(f"The same curve is being measured already: m{same.id}.")
         return measurements.add(context, new, EgressPermission(), action="curve")
 
@@ -102,16 +101,20 @@ def _put_plot(context: AppContext, measurement: Measurement, curve: MeasuredCurv
 
 
 def _plan(context: AppContext, checked: CheckedDataset, command: Curve) -> CurvePlan | Refusal:
-    dataset, report = checked.dataset, checked.report
+    dataset = checked.dataset
+    report = checked.report
     if report.task != "labels":
         return Refusal(f"Learning curves need labels, and this dataset's answers are {answers_name(report)}.")
     if report.n_train < FEWEST_ROWS or not report.n_holdout:
         return Refusal(
             f"`{dataset.name}` has {report.n_train} rows to train on; a curve needs at least {FEWEST_ROWS}."
         )
-    usual = (round(1.5 * report.n_train), 2 * report.n_train, 4 * report.n_train)
-    predict = command.predict or usual
-    label_usd = _label_usd(context, dataset.name) if command.label_usd is None else command.label_usd
+    predict = command.predict
+    if not predict:
+        predict = (round(1.5 * report.n_train), 2 * report.n_train, 4 * report.n_train)
+    label_usd = command.label_usd
+    if label_usd is None:
+        label_usd = _label_usd(context, dataset.name)
     return CurvePlan(
         dataset=dataset.name,
         version=dataset.version,

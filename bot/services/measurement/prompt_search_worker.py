@@ -34,9 +34,8 @@ class Replay(JsonValue):
     `keys` are the keys of all its questions so far to the model, `written` of those to the model that writes prompts.
     `open` are the ones without an answer, all of them to `model`; if there are none, the search is over. Each may take
     `max_tokens` (not counting thinking), has a prompt of at most the `tokens` and may cost the `micros` at the same
-    position. `start_share` and `share` are the
-    scores, on `rows` training rows, of the prompt at the `start` and of the best `prompt` so far. `holdout_micros` is
-    the maximum cost of the held-out rows with the longest prompt so far.
+    position. `start_share` and `share` are the scores, on `rows` training rows, of the prompt at the `start` and of the
+    best `prompt` so far. `holdout_micros` is the maximum cost of the held-out rows with the longest prompt so far.
     """
 
     keys: tuple[str, ...]
