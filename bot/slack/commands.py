@@ -89,9 +89,9 @@ class Call:
 
 @dataclass(frozen=True)
 class AfterAck:
-    """Work that sends its answer itself."""
+    """Work that sends its answer itself. It returns a refusal that it sent, so that the refusal can be counted."""
 
-    work: Callable[[], None]
+    work: Callable[[], Refusal | None]
 
 
 # A dict is a form to open. None means that a message in the channel is the answer.
@@ -357,11 +357,13 @@ def start(call: Call, dataset: str, because: str | None, **question: Any) -> Rep
     return allowed if isinstance(allowed, Refusal) else AfterAck(partial(_start, call, request))
 
 
-def _start(call: Call, request: Start) -> None:
+def _start(call: Call, request: Start) -> Refusal | None:
     result = plans.start(call.context, request, call.person, call.channel)
-    if isinstance(result, Refusal):
-        message = general.text_message(result.text)
-        messages.tell_person(call.context, None, call.person, call.channel, message, thread_ts=call.thread)
+    if not isinstance(result, Refusal):
+        return None
+    message = general.text_message(result.text)
+    messages.tell_person(call.context, None, call.person, call.channel, message, thread_ts=call.thread)
+    return result
 
 
 @finetune.command(

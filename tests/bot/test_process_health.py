@@ -173,6 +173,7 @@ def test_the_metrics_count_runs_messages_money_and_what_people_ask(make_world: M
         world.pass_time(30)
         world.send()
         world.tick()
+        world.type("/finetune start tickets target=acme/no-such-model")  # is refused only after the ack
         status, text = get(port, "/metrics")
         after = read_values(text)
         assert status == 200
@@ -187,6 +188,8 @@ def test_the_metrics_count_runs_messages_money_and_what_people_ask(make_world: M
     assert grown("finetune_commands_total", "budget", "misread") == 1
     assert grown("finetune_commands_total", "budget", "refused") == 1
     assert grown("finetune_commands_total", "unknown", "misread") == 1
+    assert grown("finetune_commands_total", "start", "answered") == 1
+    assert grown("finetune_commands_total", "start", "refused") == 1
     assert grown("finetune_clicks_total", "approve_plan", "answered") == 1
     assert grown("finetune_ack_duration_seconds_count", "command") >= 5
     assert grown("finetune_answer_duration_seconds_count", "command") >= 5

@@ -75,8 +75,9 @@ def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -
 
 def answer(
     context: AppContext, command: Estimate, person: str, channel: str, thread: str | None = None
-) -> None:
-    """Computes what training would cost and save, and sends it to the person, in the thread if there is one.
+) -> Refusal | None:
+    """Computes what training would cost and save, and sends it to the person, in the thread if there is one. Returns a
+    refusal if it sent that instead.
 
     Its thousands of draws take over a second at a cold start, so call it after the ack.
     """
@@ -84,11 +85,11 @@ def answer(
     checked = datasets.load_usable(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):  # the dataset has changed since `may_ask`
         tell(general.text_message(checked.text))
-        return
+        return checked
     result = estimate_for(context, checked, command.question, bar=command.bar, task=command.task)
     if isinstance(result, Refusal):
         tell(general.text_message(result.text))
-        return
+        return result
     judge = checked_judges.judge_of_evidence(context, result.name, result.evidence)
     with context.store.transaction():
         estimate = context.store.estimates.keep(
@@ -99,6 +100,7 @@ def answer(
             now=context.clock(),
         )
         tell(_card(context, result, estimate, judge))
+    return None
 
 
 def _card(
