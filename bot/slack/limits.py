@@ -8,7 +8,7 @@ person who waits for it reads that Slack could not be asked.
 from __future__ import annotations
 
 import threading
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 
 from bot.health import metrics
@@ -28,8 +28,7 @@ for _method in CALLS_A_MINUTE:
 
 
 class LookUpLimits:
-    """Counts the calls of the last minute by method. `refused` counts the look-ups that were not made, or not answered
-    because there were too many. `steady` is a monotonic clock in seconds."""
+    """Counts the calls of the last minute by method. `steady` is a monotonic clock in seconds."""
 
     def __init__(
         self, steady: Callable[[], float], calls_a_minute: Mapping[str, int] = CALLS_A_MINUTE
@@ -39,7 +38,6 @@ class LookUpLimits:
         self._lock = threading.Lock()
         self._calls: defaultdict[str, deque[float]] = defaultdict(deque)
         self._closed_until: dict[str, float] = {}
-        self.refused: Counter[str] = Counter()
 
     def take(self, method: str, *, reserve: float = 0.0) -> bool:
         """Returns True if a call may be made now, and counts it. `reserve` is the share of the calls that is left to
@@ -49,7 +47,6 @@ class LookUpLimits:
             if may_call:
                 self._calls[method].append(self._steady())
             else:
-                self.refused[method] += 1
                 metrics.LOOK_UPS_REFUSED.labels(method).inc()
             return may_call
 
@@ -58,7 +55,6 @@ class LookUpLimits:
         wait_s = USUAL_RETRY_S if retry_after_s is None else retry_after_s
         with self._lock:
             self._closed_until[method] = self._steady() + wait_s
-            self.refused[method] += 1
 
     def _may_call(self, method: str, reserve: float) -> bool:
         now, calls = self._steady(), self._calls[method]
