@@ -1,5 +1,5 @@
-"""Shows if the process is healthy: a heartbeat for every step of a tick, and a watchdog. health/server.py has what
-others read of it over HTTP.
+"""Shows if the process is healthy: a heartbeat for every step of a tick, and a watchdog. health/server.py serves
+this over HTTP.
 
 A tick that hangs would leave a process that runs but does nothing. The watchdog ends it, after writing every thread's
 stack to the log, so that a supervisor can start it again. As with a kill at any line, nothing is lost.

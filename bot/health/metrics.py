@@ -139,9 +139,10 @@ def counted(counter: Counter, name: str, act: Callable[[], Result]) -> Result:
 
 @contextmanager
 def counting_failures(counter: Counter, name: str) -> Iterator[None]:
+    """Counts an exception, and passes it on."""
     try:
         yield
-    except Exception:
+    except Exception:  # of any kind: whatever ends the block is a failure to the person who asked
         counter.labels(name, FAILED).inc()
         raise
 

@@ -54,8 +54,12 @@ class Health(Collector):
         troubles: Callable[[], Mapping[str, str]] = dict,
         slack_answers: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._settings, self._store, self._heartbeat, self._clock = settings, store, heartbeat, clock
-        self._is_connected, self._troubles = is_connected, troubles
+        self._settings = settings
+        self._store = store
+        self._heartbeat = heartbeat
+        self._is_connected = is_connected
+        self._clock = clock
+        self._troubles = troubles
         self._slack_answers = slack_answers
         port = settings.service.health_port
         host = settings.service.health_host
@@ -92,10 +96,9 @@ class Health(Collector):
             values["database"] = str(error)
         values["disk"] = _probe_disk(self._settings.data)
         values["troubles"] = dict(self._troubles())
-        is_healthy = HEALTHY.items() <= values.items()
-        return (200 if is_healthy else 503), json.dumps(
-            {"status": "ok" if is_healthy else "unwell", **values}
-        ) + "\n"
+        if HEALTHY.items() <= values.items():
+            return 200, _json_line({"status": "ok", **values})
+        return 503, _json_line({"status": "unwell", **values})
 
     def collect(self) -> Iterator[Metric]:
         """Yields what the process counted, then what the database says now."""
@@ -147,6 +150,10 @@ class Health(Collector):
             self._store.database.close_connection()
 
 
+def _json_line(values: Mapping[str, Any]) -> str:
+    return json.dumps(values) + "\n"
+
+
 def _probe_disk(folder: Path) -> str:
     """Writes a file to see if that works: free space doesn't show a quota or a read-only file system."""
     try:
@@ -175,7 +182,8 @@ def _gauge(
 def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
-        server_version, sys_version = "finetune", ""
+        server_version = "finetune"
+        sys_version = ""  # by default the answers' head names Python's version
 
         def do_GET(self) -> None:
             # DNS rebinding: a web page whose host name points at this machine sends that name
@@ -190,10 +198,11 @@ def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
             pass
 
         def _send(self, status: int, kind: str, body: str) -> None:
+            content = body.encode()
             self.send_response(status)
-            for name, value in (("Content-Type", kind), ("Content-Length", str(len(body.encode())))):
-                self.send_header(name, value)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(body.encode())
+            self.wfile.write(content)
 
     return Handler

@@ -20,7 +20,7 @@ from slack_bolt import App, BoltRequest, BoltResponse
 MOST_WAIT_S = 0.5
 # After several at once more may follow: the web server has connections that Bolt doesn't know of yet.
 SETTLE_S = 0.01
-# Those that compute delay the acks that come in meanwhile. Some of them only wait for Slack.
+# Few, because those that compute delay the acks of what comes in meanwhile; not one, because some only wait for Slack.
 LISTENERS_AT_ONCE = 4
 
 Result = TypeVar("Result")
