@@ -1,8 +1,8 @@
 """Prints measures of the code's structure: `python docs/house.py`. Counted with ast over bot, trainers and storage.
 
 `tests/test_structure.py` has the limits. Lines and files are printed, not judged. The table at the end shows how much a
-reader meets on each line, as a thermometer: a habit that makes it high (two values assigned in one line, a branch
-inside a literal) is worth mending, a line unfolded for the figure's sake is not.
+reader meets on each line. A habit that makes it high (two values assigned in one line, a branch inside a literal) is
+worth changing, but no line is unfolded only to lower the figure.
 """
 
 from __future__ import annotations
@@ -224,8 +224,8 @@ def main() -> None:
     lines = [module.lines for module in modules]
     sizes = [module.lines for module in modules if module.path.stem != "__init__"]
     functions = [_length(function) for module in modules for function in module.functions]
-    total = sum(lines)
-    print(f"product lines            {total:,}")
+    n_lines = sum(lines)
+    print(f"product lines            {n_lines:,}")
     print(f"files                    {len(modules)}")
     print(f"lines a file             median {statistics.median(sizes):.0f}, p90 {_p90(sizes)}")
     print(f"files under {FEW_LINES} lines     {sum(size < FEW_LINES for size in sizes)}")
@@ -240,9 +240,8 @@ def main() -> None:
     print(f"gerunds as modules       {len(find_gerunds(modules))}")
     for name in find_gerunds(modules):
         print(f"    {name}")
-    print(
-        f"module headers           {sum(module.header_lines for module in modules) / total:.1%} of all lines"
-    )
+    header_share = sum(module.header_lines for module in modules) / n_lines
+    print(f"module headers           {header_share:.1%} of all lines")
     print(f"names that say nothing   {sum(count_banned_names(modules).values())}")
     print(f"\n{'':34}{HEADING}")
     for folder, density in _densities(modules):
