@@ -132,7 +132,7 @@ audit: setup $(AUDIT)/bin/pip-audit
 lock: setup $(UV)
 	@$(BIN)/python deploy/lock.py $(UV)
 
-# It asks the image's registry, so that what is built tomorrow is what was built today.
+# An image built tomorrow is then made from the same base as today's.
 IMAGE := python:3.12-slim
 DIGEST := docker buildx imagetools inspect $(IMAGE) --format '{{.Manifest.Digest}}'
 pin:
