@@ -145,7 +145,7 @@ def test_intervals_shares_and_p_values() -> None:
     assert words.points_range(-0.001, 0.05) == "+0 to +5"
     assert words.share_with_interval(builders.result().tuned) == "85.7% (76–92%)"
     assert words.percent(1) == "100.0%"
-    assert (words.p_value(4e-13), words.p_value(0.754)) == ("p < 0.001", "p = 0.754")
+    assert (words.p_value(4e-13), words.p_value(0.754)) == ("p &lt; 0.001", "p = 0.754")
 
 
 @pytest.mark.parametrize(

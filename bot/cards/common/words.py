@@ -218,8 +218,9 @@ def _about_requests(count: int) -> str:
 
 
 def p_value(p: float) -> str:
+    """As mrkdwn, in which Slack wants every < escaped."""
     if p < 0.001:
-        return "p < 0.001"
+        return "p &lt; 0.001"
     return f"p = {p:.3f}"
 
 

@@ -202,6 +202,5 @@ def _left_out_of_plot(ladder: Ladder) -> list[str]:
     if not worse:
         return []
     names = escape(listed(worse, SHOWN_LABELS, "; "))
-    return [
-        f"Left out of the plot: {names}. For each, another is clearly better, at most as expensive and as fast."
-    ]
+    another = "Another" if len(worse) == 1 else "For each, another"
+    return [f"Left out of the plot: {names}. {another} is clearly better, costs no more and is no slower."]
