@@ -149,9 +149,13 @@ def payback_text(months: Decimal | None) -> str:
         return "never at this volume"
     if not months:
         return "at once"
-    if months * HOURS_PER_MONTH < 24:
+    if _is_within_a_day(months):
         return "within a day"
     return f"in {format_months(months)}"
+
+
+def _is_within_a_day(months: Decimal) -> bool:
+    return months * HOURS_PER_MONTH < 24
 
 
 def net_value_text(low: Decimal, middle: Decimal, high: Decimal) -> str:
@@ -227,6 +231,8 @@ def _spread(outlook: Outlook) -> str:
     late = outlook.payback_months.p95
     if early is None or early == late:
         return ""
+    if late is not None and _is_within_a_day(late):
+        return "; 95% pay back within a day"
     latest = "never" if late is None else format_months(late)
     if early:
         return f"; 90% lie between {format_months(early)} and {latest}"
