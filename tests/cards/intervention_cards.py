@@ -24,6 +24,7 @@ def cards() -> dict[str, Message]:
     run, plan = replace(builders.run("needs_human"), error=WHY), builders.plan()
     return {
         "doubt": interventions.card(run, plan, ()),
+        "doubt-unexplained": interventions.card(replace(run, error=None), plan, ()),
         "doubt-with-words": interventions.card(run, plan, [VOID, YES], "No answer in time. Looking again."),
         "doubt-settled": interventions.settled_card(
             run, plan, [YES], "Job ftjob-1 was found there and is taken over, not created again."

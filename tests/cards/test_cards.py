@@ -128,7 +128,7 @@ def test_fixes_of_the_rows_are_offered_before_an_estimate() -> None:
 
 def test_an_intervention_on_a_free_run_does_not_mention_money() -> None:
     run, plan = builders.run("needs_human"), builders.free_plan()
-    assert "charge" not in interventions.card(run, plan, ()).body()["blocks"][2]["text"]["text"]
+    assert "charge" not in interventions.card(run, plan, ()).body()["blocks"][1]["text"]["text"]
     assert "charge" not in plans.voided_card(run, plan, "a rule changed", "run 7").text
 
 

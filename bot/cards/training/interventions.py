@@ -50,7 +50,9 @@ def card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision], note: 
     if plan.maximum_micros:
         check = f"{capitalize(at_most(plan.maximum_micros))} stays reserved. {check}"
 
-    parts = Parts([Text(why), Text(check)])
+    parts = Parts()
+    parts.text(why)
+    parts.text(check)
     parts.text("\n".join(map(_line, decisions)))
     if note:
         parts.note(escape(note))
@@ -65,8 +67,10 @@ def card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision], note: 
 def settled_card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision], outcome: str) -> Message:
     """The same card with the outcome in place of the buttons. `outcome` is our own mrkdwn."""
     headline = f"Run {run.id} was decided: {plan_title(plan)}"
-    text = "\n".join([*(_line(decision, waits=False) for decision in decisions), outcome])
-    return Message.titled(headline, Text(run.error or ""), Text(text), notice=outcome)
+    parts = Parts()
+    parts.text(run.error or "")
+    parts.text("\n".join([*(_line(decision, waits=False) for decision in decisions), outcome]))
+    return parts.titled(headline, notice=outcome)
 
 
 def form(choice: InterventionChoice, run: Run) -> Block:
