@@ -39,7 +39,7 @@ A_MONTH = r"(?:(?:/|a\s|per\s)\s*(?:month|mo))"
 _COUNTED = r"(?:reqs?|calls?|questions?|messages?|tickets?|e-?mails?|chats?|documents?)"
 _VOLUME = re.compile(
     rf"(?P<number>{NUMBER})[\s-]*+(?P<scale>[a-z]*?)[\s-]*+(?P<unit>{UNIT}|{_COUNTED})?\s*+{A_MONTH}?",
-    re.ASCII,
+    re.ASCII | re.IGNORECASE,
 )
 # A comma before one or two digits can't be between thousands: 2,5M is two and a half million.
 _DECIMAL_COMMA = re.compile(r"[0-9]+,[0-9]{1,2}", re.ASCII)
@@ -106,18 +106,20 @@ def parse_request_volume(text: str) -> Volume | Misread:
 
 
 def _parse(text: str, default: Unit | None) -> Volume | Misread:
-    shown = _quoted(text)
-    match = _VOLUME.fullmatch(text.strip().lower())
-    if match is None or match["scale"] not in _SCALES:
-        return _misread(f"I can't read {shown} as a volume.")
-    if not match["scale"] and _GROUPED_BY_POINT.fullmatch(match["number"]):
+    match = _VOLUME.fullmatch(text.strip())
+    scale = match["scale"].lower() if match else ""
+    if match is None or scale not in _SCALES:
+        return _misread(f"I can't read {_quoted(text)} as a volume.")
+    # Without the unit: the parser of commands has removed the space before it.
+    shown = _quoted(f"{match['number']}{match['scale']}")
+    if not scale and _GROUPED_BY_POINT.fullmatch(match["number"]):
         plain = match["number"].replace(".", "")
         return Misread(
             f"{shown} has a point before three digits. If thousands are meant, write {plain} or {int(plain):,}."
         )
     unit = _unit(match["unit"]) or default
-    number = _number(match["number"]) * _SCALES[match["scale"]]
-    if unit is None and not match["scale"] and number:
+    number = _number(match["number"]) * _SCALES[scale]
+    if unit is None and not scale and number:
         return _ask_unit(match["number"], number)
     # K, M and B have always meant tokens; 0 is the same in both.
     unit = unit or "tokens"
@@ -137,7 +139,7 @@ def _number(text: str) -> Decimal:
 def _unit(word: str | None) -> Unit | None:
     if word is None:
         return None
-    return "tokens" if "token" in word else "requests"
+    return "tokens" if "token" in word.lower() else "requests"
 
 
 def _ask_unit(typed: str, number: Decimal) -> Misread:

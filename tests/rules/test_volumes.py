@@ -57,6 +57,15 @@ def test_a_point_that_may_separate_thousands_is_asked_back(text: str) -> None:
     assert f"If thousands are meant, write {plain} or {int(plain):,}" in misread.sentence
 
 
+def test_a_refusal_quotes_the_number_as_it_was_typed() -> None:
+    misread = parse_volume("20.000requests")  # as the parser of commands hands on "volume=20.000 requests"
+    assert isinstance(misread, Misread)
+    assert misread.sentence.startswith("“20.000” has a point")
+    too_much = parse_volume("2000T tokens")
+    assert isinstance(too_much, Misread)
+    assert too_much.sentence.startswith("“2000T” is too much")
+
+
 @pytest.mark.parametrize("text", ["20000", "20,000", "1_000_000", "10,000,000 a month", "1"])
 def test_a_bare_number_is_asked_back_with_both_readings(text: str) -> None:
     misread = parse_volume(text)
