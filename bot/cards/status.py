@@ -137,8 +137,9 @@ def list_entry(summary: RunSummary | EvaluationSummary) -> str:
 def evaluation_entry(summary: EvaluationSummary) -> str:
     if isinstance(summary, UnreadableSummary):
         return (
-            f"• *Measurement m{summary.measurement.id}* on {escape(shorten(summary.dataset))}: a newer version of the "
-            "bot stored its plan, which this version can't read. It waits for the newer one."
+            f"• *Measurement m{summary.measurement.id}* on {escape(shorten(summary.dataset))}: stored by a newer "
+            "version of the bot, which this version can't read. Start the newer version to go on with it or to cancel "
+            "it."
         )
     title = shorten(summary.plan.title)
     match summary:

@@ -12,7 +12,13 @@ from bot.cards.common.budgets import Month
 from bot.cards.decisions import plan_refusals, plans
 from bot.cards.decisions.plan_training import EarlierRun
 from bot.cards.decisions.plans import ONE_APPROVER, Pending
-from bot.cards.status import CurveSummary, EvaluationSummary, LadderSummary, Status
+from bot.cards.status import (
+    CurveSummary,
+    EvaluationSummary,
+    LadderSummary,
+    Status,
+    UnreadableSummary,
+)
 from bot.cards.training import audits, runs
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import CheckedJudge
@@ -201,6 +207,9 @@ def _runs() -> dict[str, Message]:
         ),
         "status-of-measurements": status.card(Status([], measured[:1], [])),
         "status-in-use": status.card(Status([], [], [], in_use=promotion_cards.in_use())),
+        "status-unreadable": status.card(
+            Status([], [UnreadableSummary(measurements.measurement(id=7), "tickets")], [])
+        ),
         "status-nothing-open": status.card(Status([], [], [builders.run_summary("done")])),
         "status-frozen": status.card(Status(summaries[:1], [], [], FROZEN, ["U2"])),
         "budget": budgets.card(MONTH),

@@ -221,8 +221,8 @@ def declined(arms: Sequence[ArmProgress]) -> list[str]:
     return lines
 
 
-def unreadable_text(number: int) -> str:
-    """Answers who asks about a measurement that a newer version of the bot stored, or wants to change it."""
+def stored_by_newer_version(number: int) -> str:
+    """The answer to a question about a measurement that this version can't read, or to a wish to change it."""
     return (
         f"m{number} was stored by a newer version of the bot, which this version can't read. Start the newer version "
         "to see it or to cancel it."

@@ -566,7 +566,7 @@ def _unreadable_refusal(measurement: Measurement) -> Refusal | None:
             result_kind = Curve if measurement.kind == "curve" else Ladder
             result_kind.from_json(measurement.result)
     except (TypeError, ValueError):
-        return Refusal(views.unreadable_text(measurement.id))
+        return Refusal(views.stored_by_newer_version(measurement.id))
     return None
 
 
