@@ -82,6 +82,9 @@ def cards() -> dict[str, Message]:
         "deployment-dearer": deployments.card(
             replace(summary("stopped", 0, **dearer), run_micros=None, hour_micros=7_250_000)
         ),
+        "deployment-unused": deployments.unused_card(
+            replace(summary(kept_by=BEN), today_micros=880_000), "tickets-8"
+        ),
         "deployments-strays": deployments.strays_card("Acme & Sons", "acme", orphans, "ft-run"),
         "status-running": status.card(Status([], [], [], deployments=[summary(), summary(kept_by=BEN)])),
     }

@@ -137,6 +137,7 @@ def cards() -> dict[str, Message]:
         ),
         "promotion-elsewhere": general.text_message(models.card_location(SUMMARY)),
         "promoted-lost": models.model_lost(MODEL, "tickets", "OpenAI"),
+        "promoted-back": models.model_back(MODEL, "tickets", "OpenAI"),
         "promoted-strayed": models.alias_mismatch(
             "tickets", MODEL, "ft:smollm2-135m:local:tickets:99999999", "this machine"
         ),
