@@ -72,7 +72,7 @@ def run() -> None:
         with suppress(queue.Empty):
             stopped_by = stops.get(timeout=LOOK_FOR_SIGNALS_S)
     service.stop()
-    # Everything is on disk. The interpreter would wait for threads that Slack or a vendor doesn't answer.
+    # Everything is on disk. A normal exit would wait for each thread whose request Slack or a vendor never answers.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

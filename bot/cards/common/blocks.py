@@ -66,7 +66,7 @@ class Lines:
 
     @property
     def with_rest(self) -> list[str]:
-        """All lines, where there is room for them, then one that counts those left out."""
+        """All lines, for a page or a terminal, which have room for them, then one that counts those left out."""
         if not self.left_out:
             return list(self.lines)
         return [*self.lines, more_line(self.left_out)]

@@ -76,8 +76,7 @@ def card(
     free: Sequence[Rung] = (),
 ) -> Message:
     """The card. `number` is the measurement's; without it there are no buttons. `label_usd` is the cost of one labelled
-    row, if the team gave it. `free` are the free candidates
-    that were measured on them."""
+    row, if the team gave it. `free` are the free candidates that were measured on the same rows."""
     ahead = best_free(curve, free)
     is_overtaken = _is_overtaken(curve, ahead)
 

@@ -66,13 +66,13 @@ def latest_month(actuals: ModelActuals) -> str:
     if len(savings) < len(months):
         # A sum of some models' savings would read as that of all.
         return text
-    text += f", {saving_text(sum(savings))}"
+    text += f", {_saved_text(sum(savings))}"
     if actuals.foreseen:
         text += f" (planned: {actuals.foreseen})"
     return text
 
 
-def saving_text(micros: int) -> str:
+def _saved_text(micros: int) -> str:
     if micros < 0:
         return f"cost {money(-micros)} more than the alternative"
     return f"saved {money(micros)}"

@@ -128,7 +128,7 @@ def measurement_report(
     details = evaluation_details.details(
         ladder,
         spent_micros=measurement.actual_micros,
-        lost_micros=LadderProgress.from_json(measurement.progress).lost_micros,
+        lost_micros=progress.lost_micros,
     )
     summary = [part for part in parts if not isinstance(part, Table | Note | Actions)]
     sections = [Section("", summary)]
