@@ -239,23 +239,7 @@ class ProviderQueue:
                 self._remove(waiting)
                 return
             sent = self._note_sent(waiting)
-            where = (
-                self._store.deployments.record_use(question.model, now=self._clock())
-                if self._row.is_hosted
-                else None
-            )
-            answer = self._trainer.chat(
-                where or question.at_provider,
-                question.messages,
-                max_tokens=question.max_tokens,
-                thinks=self._row.thinks(question.at_provider),
-                timeout_s=TIMEOUT_S * max(1.0, self._row.callers / ALONGSIDE),
-                tools=question.tools,
-            )
-            tokens = answer.prompt_tokens, answer.completion_tokens
-            reply = CachedAnswer(
-                question.key, question.model, answer.text, *tokens, answer.seconds, self._clock()
-            )
+            reply = self._send(question)
             with self._store.database.immediate():
                 self._store.answers.keep([reply], waiting.owner)
                 self._forget_sent(sent)
@@ -288,6 +272,28 @@ class ProviderQueue:
                 if self._steady() >= self._paused_until:
                     self._pauses, self._trouble = 0, None
                     self._failing.clear()
+
+    def _send(self, question: Question) -> CachedAnswer:
+        machine = None
+        if self._row.is_hosted:
+            machine = self._store.deployments.record_use(question.model, now=self._clock())
+        answer = self._trainer.chat(
+            machine or question.at_provider,
+            question.messages,
+            max_tokens=question.max_tokens,
+            thinks=self._row.thinks(question.at_provider),
+            timeout_s=TIMEOUT_S * max(1.0, self._row.callers / ALONGSIDE),
+            tools=question.tools,
+        )
+        return CachedAnswer(
+            key=question.key,
+            model=question.model,
+            text=answer.text,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            seconds=answer.seconds,
+            at=self._clock(),
+        )
 
     def _note_sent(self, waiting: _Waiting) -> int | None:
         """Writes down that a question is about to be sent. Returns the id, None if its owner books it."""

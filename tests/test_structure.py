@@ -127,7 +127,7 @@ GATES = {"dataset_refusal", "egress_now", "egress_refusal", "typed_text_refusal"
 """Functions that say whether a text may go to a provider; services/datasets/data_policy.py has the last word."""
 CARRIERS = {
     "bot/cli/llm_session.py:wait_for_answers": "the terminal's user is asked for a waiver before the session begins",
-    "bot/llm_client.py:_ask": "the threads, which send what they were given",
+    "bot/llm_client.py:_send": "the threads, which send what they were given",
     "bot/services/measurement/evaluation_engine.py:ask": "its callers ask",
     "bot/services/measurement/judgements.py:ask": "its callers ask",
 }
