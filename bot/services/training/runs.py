@@ -69,6 +69,13 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
     )
 
 
+def audit_history(context: AppContext, number: int, person: str, channel: str) -> History | Refusal:
+    run = context.store.runs.get(number)
+    if run is None or not may_see(context, run, person, channel):
+        return Refusal(no_such_run(number))
+    return History(number, context.store.audit.entries(f"run {number}"))
+
+
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
     """Records the wish; the next tick carries it out at the trainer. `here` is as in `_find_visible`."""
     run = _find_visible(context, number, person, here, "cancel")
@@ -90,7 +97,9 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
         moved = context.store.runs.move(run, run.state, now=now, cancel_asked_by=person, next_at=now)
         if moved:
             context.audit(person, "cancel", f"run {run.id}")
-    return f"Cancelling run {number} …" if moved else Refusal(f"Run {number} moved on just now; try again.")
+    if not moved:
+        return Refusal(f"Run {number} moved on just now; try again.")
+    return f"Cancelling run {number} …"
 
 
 def ask_pause(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
@@ -98,27 +107,38 @@ def ask_pause(context: AppContext, number: int, person: str, here: str | None = 
     run = _find_visible(context, number, person, here, "pause")
     if run is None:
         return Refusal(no_such_run(number))
-    if run.state in PAUSABLE and (run.wish == "pause" or (is_paused(run) and run.wish is None)):
+    if run.state in PAUSABLE and _will_be_paused(run):
         return Refusal(f"Run {number} is already paused. `/finetune resume {number}` continues it.")
-    denied = _pause_refusal(context, run, person)
-    return denied or _record_wish(context, run, "pause", person, f"Pausing run {number} …")
+    refusal = _pause_refusal(context, run, person)
+    if refusal:
+        return refusal
+    return _record_wish(context, run, "pause", person, f"Pausing run {number} …")
 
 
 def ask_resume(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
     run = _find_visible(context, number, person, here, "pause")
     if run is None:
         return Refusal(no_such_run(number))
-    if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
+    if run.state in OPEN_RUN_STATES and not _will_be_paused(run):
         return Refusal(f"Run {number} is not paused: it {STATE_TEXTS[run.state]}.")
-    denied = _pause_refusal(context, run, person)
+    refusal = _pause_refusal(context, run, person)
+    if refusal:
+        return refusal
     freeze = context.store.freezes.current()
-    if freeze and not denied:
+    if freeze:
         return Refusal(freeze_cards.refusal(freeze, f"Run {number} stays paused"))
-    return denied or _record_wish(context, run, "resume", person, f"Run {number} goes on …")
+    return _record_wish(context, run, "resume", person, f"Run {number} goes on …")
 
 
 def is_paused(run: Run) -> bool:
     return run.state == "training" and Progress.from_json(run.progress).is_paused
+
+
+def _will_be_paused(run: Run) -> bool:
+    """True if the run is paused once the newest wish is carried out."""
+    if run.wish is None:
+        return is_paused(run)
+    return run.wish == "pause"
 
 
 def _pause_refusal(context: AppContext, run: Run, person: str) -> Refusal | None:
@@ -139,7 +159,9 @@ def _record_wish(context: AppContext, run: Run, wish: Wish, person: str, text: s
         moved = context.store.runs.move(run, run.state, now=now, wish=wish, wished_by=person, next_at=now)
         if moved:
             context.audit(person, wish, f"run {run.id}")
-    return text if moved else Refusal(f"Run {run.id} moved on just now; try again.")
+    if not moved:
+        return Refusal(f"Run {run.id} moved on just now; try again.")
+    return text
 
 
 def overview_of(context: AppContext, run: Run) -> RunSummary:
@@ -180,10 +202,3 @@ def _find_visible(
         and authorization.refusal(context, person, action, request=request) is None
     )
     return run if may_stop else None
-
-
-def audit_history(context: AppContext, number: int, person: str, channel: str) -> History | Refusal:
-    run = context.store.runs.get(number)
-    if run is None or not may_see(context, run, person, channel):
-        return Refusal(no_such_run(number))
-    return History(number, context.store.audit.entries(f"run {number}"))
