@@ -93,12 +93,15 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
 
 def move_rewritten_files(context: CoreContext, dataset: str) -> None:
     """Moves the files of a new version that is recorded to those of the other datasets."""
-    folder, newest = _folder(context, dataset), context.store.datasets.newest(dataset)
+    folder = _folder(context, dataset)
+    newest = context.store.datasets.newest(dataset)
     report = datasets.report_of(newest) if newest else None
-    parts = [f"{sha256}.jsonl" for sha256 in report.stored_files] if report else []
-    for name in (report.source_sha256, *parts) if report else ():
-        if (folder / name).exists():
-            (folder / name).replace(context.settings.files / name)
+    if report:
+        parts = [f"{sha256}.jsonl" for sha256 in report.stored_files]
+        for name in (report.source_sha256, *parts):
+            # An attempt before a kill may have moved some already.
+            if (folder / name).exists():
+                (folder / name).replace(context.settings.files / name)
     discard_rewrite(context, dataset)
 
 
@@ -135,10 +138,7 @@ def _rewrite(
     discard_rewrite(context, before.name)
     folder = _folder(context, before.name)
     folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for sha256 in filter(None, (report.train_sha256, report.holdout_sha256, report.sealed_sha256)):
-        shutil.copyfile(context.settings.files / f"{sha256}.jsonl", folder / f"{sha256}.jsonl")
-        parts.append(folder / f"{store_without_questions(folder, sha256, keys)}.jsonl")
+    parts = _write_parts(context, report, folder, keys)
     joined = folder / "joined"
     columns = _join(context, before, report, parts, keys, joined)
     opened_before = datasets.is_opened(context, before.name, report)
@@ -149,21 +149,38 @@ def _rewrite(
         # The rows contain their instructions already. The report keeps these for models that are trained on the rows.
         inspection = replace(inspection, report=replace(inspection.report, system=report.system))
     new = inspection.report
-    if new.is_blocked:
-        worst = next(finding for finding in new.findings if finding.blocks)
-        return Refusal(
-            f"Without these rows {code(before.name)} can't be used: {worst.message} Delete the whole dataset, or "
-            "upload a file without them first."
-        )
-    if not new.n_holdout:
-        return Refusal(
-            f"Without these rows {code(before.name)} has no test rows left. Upload more rows first."
-        )
+    refusal = _why_unusable(before.name, new)
+    if refusal:
+        return refusal
     joined.rename(joined.with_name(new.source_sha256))
     held = report.n_holdout + report.n_sealed - new.n_holdout - new.n_sealed
     unlabelled = report.n_unlabelled - new.n_unlabelled
     rows = report.n_train - new.n_train + held + unlabelled
     return RewrittenDataset(before, inspection, rows, held, columns)
+
+
+def _write_parts(
+    context: CoreContext, report: Report, folder: Path, keys: frozenset[bytes]
+) -> Sequence[Path]:
+    """Writes the training rows, the held-out rows and, if there are any, the sealed ones without the questions in
+    `keys`."""
+    parts = []
+    for sha256 in filter(None, (report.train_sha256, report.holdout_sha256, report.sealed_sha256)):
+        shutil.copyfile(context.settings.files / f"{sha256}.jsonl", folder / f"{sha256}.jsonl")
+        parts.append(folder / f"{store_without_questions(folder, sha256, keys)}.jsonl")
+    return parts
+
+
+def _why_unusable(dataset: str, remaining: Report) -> Refusal | None:
+    if remaining.is_blocked:
+        worst = next(finding for finding in remaining.findings if finding.blocks)
+        return Refusal(
+            f"Without these rows {code(dataset)} can't be used: {worst.message} Delete the whole dataset, or "
+            "upload a file without them first."
+        )
+    if not remaining.n_holdout:
+        return Refusal(f"Without these rows {code(dataset)} has no test rows left. Upload more rows first.")
+    return None
 
 
 def _join(
