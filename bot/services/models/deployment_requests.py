@@ -57,7 +57,8 @@ def start_again(context: AppContext, number: int, person: str) -> Refusal | None
     day = context.today().isoformat()
     if context.store.deployments.cost_of_day(day) >= deployments.day_limit(context):
         return Refusal(
-            "Today's limit for running models is used up: it is `hosting_usd_per_day` under [budget] in finetune.toml."
+            "Today's limit for running models is used up. Start it tomorrow, or raise `hosting_usd_per_day` under "
+            "[budget] in finetune.toml."
         )
     hour = hourly_prices.current_price(context, plan) or record.micros_per_hour
     planned = replace(plan.hosting, micros_per_hour=hour)
