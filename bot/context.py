@@ -110,10 +110,9 @@ class AppContext:
 
     `settings` are replaced when a provider announces that models end (reconciler.py) or the price of a machine's hour
     (services/common/hourly_prices.py), and by nothing else. `trainers` are by provider name, only for providers with a
-    key;
-    `deployments` are those that run models by the hour. `troubles` are the installation's current problems by subject,
-    for /healthz; `started_at` is the process' start and `checked_at` says when each subject was last checked, both in
-    unix seconds.
+    key; `deployments` are those that run models by the hour. `troubles` are the installation's current problems by
+    subject, for /healthz; `started_at` is the process' start and `checked_at` says when each subject was last checked,
+    both in unix seconds.
     """
 
     settings: Settings

@@ -79,9 +79,8 @@ class Heartbeat:
         self._last[name] = now = self._clock()
         if now - self._touched >= TOUCHED_EVERY_S:
             self._touched = now
-            with suppress(
-                OSError
-            ):  # the watchdog reads memory, not the file: a full disk must not stop the ticks
+            # The watchdog reads memory, not the file: a full disk must not stop the ticks.
+            with suppress(OSError):
                 os.utime(self._file)
 
     def ages(self) -> dict[str, float]:

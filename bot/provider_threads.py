@@ -57,9 +57,9 @@ class ProviderThreads:
         try:
             self._heartbeat.watch_while_running(f"provider {provider}", work)
         except Exception:
-            if (
-                not self.is_closing
-            ):  # an abandoned step fails on the closed store; the next process repeats it
+            # No caller would see it, and the next tick begins what is due again. While the bot stops, an abandoned step
+            # fails on the closed store, which is no fault.
+            if not self.is_closing:
                 log.exception("working at %s", provider)
         finally:
             self._store.database.close_connection()

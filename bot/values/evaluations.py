@@ -219,8 +219,8 @@ class SealedOutcome:
 class LadderProgress(JsonValue):
     """How far a ladder is. In the stage `asking` it waits for a person to agree to `most_micros`; `agreed_by` is that
     person. `spent_micros` is the cost of the answers so far, and `lost_micros` the highest cost of questions whose
-    answers were lost, which may have been paid for too. `note` is a sentence about a delay. `judge` is None until
-    a judge is asked.
+    answers were lost, which may have been paid for too. `note` is a sentence about a delay. `judge` is None until a
+    judge is asked.
 
     The pace is measured from `paced_at`, when `paced_work` had been done: the time before the first new answers is
     left out, since a model loads then, and answers from earlier measurements take no time. `shots_micros` is the cost

@@ -263,9 +263,9 @@ class RunResult(JsonValue):
 
     Money is in micro-dollars and includes machines that are billed by the hour. `hosting_micros` is the part of the
     actual cost that the tuned model's machine had caused by then, and up to `lost_micros` of it may have been paid for
-    answers that were lost; `vendor_micros` is the vendor's estimate of the
-    training. `is_uncounted` is True if the trainer reported no trained tokens: the planned ones are booked instead.
-    `names_fields` is True if the base model's prompt named the fields of answers in JSON.
+    answers that were lost; `vendor_micros` is the vendor's estimate of the training. `is_uncounted` is True if the
+    trainer reported no trained tokens: the planned ones are booked instead. `names_fields` is True if the base model's
+    prompt named the fields of answers in JSON.
 
     `beside` is a Ladder as JSON: the tuned model, the best alternative measured on the same rows, and the test of the
     two. `is_base_ahead` is True if `base` is shown to be better than that alternative, None if there is none, if they

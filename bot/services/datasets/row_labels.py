@@ -424,9 +424,8 @@ def _close(context: AppContext, labelling: Labelling) -> None:
         retry_or_fail(context, labelling, f"Writing the new version {stopped}.")
         return
     if written is not None and written.before != file.sha256:
-        _discard(
-            context, written
-        )  # a newer version came meanwhile: the next tick writes the answers into that one
+        # A newer version came meanwhile: the next tick writes the answers into that one.
+        _discard(context, written)
     elif written is not None:
         overtaken = {row.key for row in written.overtaken}
         outcome = outcome_in_version(outcome, rows, overtaken, written.already)
