@@ -87,7 +87,10 @@ def find_of_run(context: AppContext, number: int, person: str, channel: str) -> 
     if refusal:
         return refusal
     run = context.store.runs.get(number)
-    model = find_to_use(context, (run and run.model) or f"run {number}", person, channel)
+    name = f"run {number}"
+    if run and run.model:
+        name = run.model
+    model = find_to_use(context, name, person, channel)
     if isinstance(model, Refusal):
         return model
     return machine_refusal(context, model) or model

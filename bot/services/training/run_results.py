@@ -538,7 +538,8 @@ def _end(step: ResultStep, state: notifications.EndState, why: str) -> None:
 
 def _spent_micros(step: ResultStep) -> int:
     """Returns the run's cost without its machine's. Answers that were stored before this run asked are free."""
-    keys, since = _evaluation(step).keys.values(), step.run.state_since
+    since = step.run.state_since
+    keys = _evaluation(step).keys.values()
     base, tuned = (step.context.store.answers.totals(theirs, since=since) for theirs in keys)
     return _cost_micros(step, base, tuned) + judgements.spent_on_run(step) + _lost_micros(step)
 
