@@ -89,7 +89,7 @@ class EmbeddedTrainer:
             self._child.wait()
         _close_input(self._child)
         if self._reader is not None:
-            self._reader.join(GRACE_S)
+            self._reader.join(READ_S)
         self._log.close()
 
     def _keep_alive(self) -> None:
