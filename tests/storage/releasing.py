@@ -204,6 +204,7 @@ def _statements(script: str) -> Iterator[str]:
 
 if __name__ == "__main__":
     path = path_of(sys.argv[1])
+    text = dump()
     with path.open("x", encoding="utf-8") as file:
-        file.write(dump())
+        file.write(text)
     print(f"wrote {path}")
