@@ -7,6 +7,7 @@ import hashlib
 import re
 import unicodedata
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -349,6 +350,11 @@ def distinct_example_places(examples: Sequence[Example]) -> list[int]:
 def at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
     """Returns the values at these indices."""
     return tuple(values[place] for place in places)
+
+
+def most_frequent(counts: Counter[str]) -> str:
+    """Returns the most frequent text; of equally frequent ones the first in the alphabet."""
+    return min(counts, key=lambda text: (-counts[text], text))
 
 
 def to_printable(text: str, longest: int = 80) -> str:

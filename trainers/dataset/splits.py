@@ -21,7 +21,15 @@ from pathlib import Path
 import orjson
 
 from trainers.dataset.near_duplicates import UnionFind
-from trainers.dataset.rows import Example, Task, at, distinct_places, question_key, question_keys
+from trainers.dataset.rows import (
+    Example,
+    Task,
+    at,
+    distinct_places,
+    most_frequent,
+    question_key,
+    question_keys,
+)
 
 HOLDOUT_SHARE = 0.2
 HOLDOUT_MOST = 1000  # rows
@@ -154,15 +162,9 @@ def _strata(
     for first in sorted(groups.firsts, key=orders.__getitem__):
         label = labels[first]
         if first in groups.further:
-            label = _most_frequent([labels[row] for row in groups.rows(first)])
+            label = most_frequent(Counter(labels[row] for row in groups.rows(first)))
         strata[label].append(first)
     return strata
-
-
-def _most_frequent(labels: Iterable[str]) -> str:
-    """Returns the most frequent label; of equally frequent ones the first by name."""
-    counts = Counter(labels)
-    return min(counts, key=lambda label: (-counts[label], label))
 
 
 def _merge_groups(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:

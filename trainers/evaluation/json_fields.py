@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.dataset.rows import Example, Task
+from trainers.dataset.rows import Example, Task, most_frequent
 from trainers.evaluation.answer_format import MOST_ANSWERS, answer_format
 from trainers.evaluation.copied_values import Copier, find_spans, fit_copiers
 from trainers.evaluation.results import Reply, Scoring
@@ -53,7 +53,7 @@ class Field:
 
     @property
     def usual(self) -> str:
-        return _commonest(Counter(self.values))
+        return most_frequent(Counter(self.values))
 
     @property
     def repeating_rows(self) -> tuple[int, ...]:
@@ -138,7 +138,7 @@ def read_fields(rows: Sequence[Example]) -> FieldTable:
     paths = [path for path in counts if path in frequent]
     fields = tuple(Field(path, _column(path, leaves)) for path in paths)
     bare = Counter(row.answer.strip() for row, of_row in zip(rows, leaves, strict=True) if not of_row)
-    return FieldTable(fields, _commonest(bare) if bare else "{}")
+    return FieldTable(fields, most_frequent(bare) if bare else "{}")
 
 
 def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed: int) -> tuple[Reply, ...]:
@@ -270,7 +270,7 @@ def _column(path: Path, leaves: Sequence[Mapping[Path, Any]]) -> tuple[str, ...]
             spelling = _written(of_row[path])
         spellings[key][spelling] += 1
         keys.append(key)
-    commonest = {key: _commonest(counts) for key, counts in spellings.items()}
+    commonest = {key: most_frequent(counts) for key, counts in spellings.items()}
     return tuple(commonest[key] for key in keys)
 
 
@@ -289,11 +289,6 @@ def _comparable(value: Any) -> Any:
 
 def _written(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def _commonest(counts: Counter[str]) -> str:
-    """Returns the commonest text; of equally common ones the first in the alphabet."""
-    return min(counts, key=lambda text: (-counts[text], text))
 
 
 def _nested(leaves: Mapping[Path, Any]) -> dict[str, Any]:
@@ -318,7 +313,7 @@ def _usual_answer(train: Sequence[Example], scoring: Scoring, task: Task) -> str
     if not train:
         return None
     if task == "labels" and scoring in ("label", "json"):
-        return _commonest(Counter(map(label_of, train)))
+        return most_frequent(Counter(map(label_of, train)))
     if scoring == "json":
         return read_fields(train).usual_answer
     return None

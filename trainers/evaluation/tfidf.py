@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from trainers.dataset.near_duplicates import question_text
-from trainers.dataset.rows import Example, question_keys
+from trainers.dataset.rows import Example, most_frequent, question_keys
 from trainers.evaluation.results import Reply
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | Non
     labels = [label_of(example) for example in train]
     texts = [text_of(example) for example in train]
     counts = Counter(labels)
-    usual = min(counts, key=lambda label: (-counts[label], label))
+    usual = most_frequent(counts)
     if len(counts) == 1 or not any(texts):
         return Classifier(tuple(sorted(counts)), usual, None, None)
     if in_pieces is None:
