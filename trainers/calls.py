@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 NO_KEY = "none"  # sent to providers that need no key, since the SDK insists on one
 _UNCLEAR = frozenset({408, 409, 429})
-_LOOKS = frozenset({"GET", "DELETE"})  # with these, "there is none" is an answer
+_ABSENCE_IS_AN_ANSWER = frozenset({"GET", "DELETE"})  # to POST, a 404 is a refusal
 NOT_IMPLEMENTED = (
     501  # unlike other answers from 500 on, it is definite: the service doesn't do this (any more)
 )
@@ -99,10 +99,10 @@ def _kind_of(error: openai.OpenAIError) -> ErrorKind | None:
         return "timeout"
     if isinstance(error, openai.APIConnectionError):
         return "connection"
-    status = error.status_code if isinstance(error, openai.APIStatusError) else 0
-    if status < 400:
+    if not isinstance(error, openai.APIStatusError) or error.status_code < 400:  # a redirect is no answer
         return "unreadable"
-    if isinstance(error, openai.NotFoundError) and error.request.method in _LOOKS:
+    status = error.status_code
+    if status == 404 and error.request.method in _ABSENCE_IS_AN_ANSWER:
         return None
     if status == 429:
         return "rate_limit"

@@ -79,11 +79,16 @@ def result_file_body(file: ResultFile) -> Body:
 
 
 def status_of(record: JobRecord, is_running: bool) -> Status:
-    return "running" if is_running and record.status in ("queued", "paused") else record.status
+    """Returns the status that clients see: a job runs before its record says so."""
+    if is_running and record.status in ("queued", "paused"):
+        return "running"
+    return record.status
 
 
 def job_body(record: JobRecord, is_running: bool) -> Body:
-    job, progress, failure = record.job, record.progress, record.failure
+    job = record.job
+    progress = record.progress
+    failure = record.failure
     status = status_of(record, is_running)
     hyperparameters = _hyperparameters(job, progress.winner if progress else None)
     finish = progress.estimated_finish if progress and status == "running" else None
