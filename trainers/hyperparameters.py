@@ -86,9 +86,9 @@ def rate_for(hidden_size: int | None, family: str = "") -> float:
     if hidden_size is None:
         return RATE_OF_UNKNOWN
     power = RATE_POWER
-    for name, of_family in RATE_POWERS.items():
+    for name, family_power in RATE_POWERS.items():
         if family.startswith(name):
-            power = of_family
+            power = family_power
     rate = RATE_AT_2000 * (2000 / hidden_size) ** power
     return float(f"{min(HIGHEST_RATE, rate):.2g}")
 

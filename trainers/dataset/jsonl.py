@@ -283,8 +283,8 @@ def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format
         return fault
     written = _written_row(row, raw_messages)
     dropped = _dropped_keys(row, ROW_KEYS)
-    for message_keys in raw_messages:
-        dropped |= _dropped_keys(message_keys, MESSAGE_KEYS)
+    for raw in raw_messages:
+        dropped |= _dropped_keys(raw, MESSAGE_KEYS)
     example = Example(
         line,
         tuple(messages),
