@@ -51,14 +51,14 @@ def progress_card(dataset: str) -> Message:
 
 
 def trained_curve_ended(spent_micros: int) -> str:
-    """Why a tuned model's curve, which an earlier version began, has no result."""
+    """Why a tuned model's curve, which an earlier version began, has no result, and what there is instead."""
     why = "This version no longer trains learning curves of tuned models."
     if spent_micros:
         why += (
             f" A job that was under way is cancelled at its trainer; {usd_micros(spent_micros)}, the most that was "
             "agreed, counts as spent."
         )
-    return why
+    return f"{why} `/finetune curve` still draws the free classical model's."
 
 
 def failure_card(dataset: str, why: str) -> Message:
