@@ -61,12 +61,6 @@ def refusal_for(caller: Caller, action: Action, request: Request = NO_REQUEST) -
     return Refusal(verdict_text(denied.because))
 
 
-def is_certain(caller: Caller) -> bool:
-    """True if Slack answered every look-up. Only then is a refusal final."""
-    channel_is_known = caller.channel is None or caller.channel.is_shared is not None
-    return caller.person is not None and channel_is_known and None not in caller.rules.members.values()
-
-
 def look_up(context: AppContext, person: str, action: Action, channel: str | None = None) -> Caller:
     groups = _groups_to_look_up(context.settings.policy, action, person)
     directory = context.recent if action == "read" else context.directory
