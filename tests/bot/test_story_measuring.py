@@ -24,9 +24,9 @@ from tests.bot.measurements import (
     measurement,
     until,
 )
-from tests.bot.props import LABELS
+from tests.bot.props import LABELS, tickets_csv
 from tests.bot.test_story_entry_points import open_home
-from tests.bot.world import DORA, PRIVATE, MakeWorld, Rules, World, words_of
+from tests.bot.world import DORA, PRIVATE, TARGET, MakeWorld, Rules, World, words_of
 from tests.trainers.document_files import LOCKED, pdf, word
 from trainers.evaluation.results import Curve
 
@@ -107,12 +107,29 @@ def test_an_impossible_curve_says_why(world: World) -> None:
     assert world.store.measurements.newest() == []
 
 
+def test_a_curve_of_few_rows_is_refused(make_world: MakeWorld) -> None:
+    world = make_world(Rules())
+    assert world.upload_and_check(tickets_csv(14)).state == "ready"
+    refusal = world.type("/finetune curve tickets")
+    assert "`tickets` has 11 rows to train on; a curve needs at least 12." in refusal
+
+
 def test_a_curve_predicts_the_given_numbers_of_rows(world: World) -> None:
     assert world.type("/finetune curve tickets predict=5000,300 label_usd=0.10") == ""
     done = until(world, "done")
     curve = Curve.from_json(str(done.result))
     assert [prediction.rows for prediction in curve.predicted] == [300, 5000]
     assert json.loads(done.plan)["label_usd"] == "0.10"
+
+
+def test_a_curve_takes_the_price_of_a_label_from_a_shared_estimate(world: World) -> None:
+    estimate = f"/finetune estimate tickets current=gpt-4o volume=1M target={TARGET} label_usd=0.25 labels=10"
+    world.type(estimate)
+    world.share_estimate()
+    world.type("/finetune curve tickets")
+    assert json.loads(until(world, "done").plan)["label_usd"] == "0.25"
+    world.type("/finetune curve tickets label_usd=2")
+    assert json.loads(measurement(world, 2).plan)["label_usd"] == "2"
 
 
 def test_retrieval_reads_the_uploaded_documents(world: World) -> None:
