@@ -28,9 +28,7 @@ def store_curve(
     world: World, state: str, sizes: list[dict[str, Any]], result: str | None = None
 ) -> Measurement:
     """Stores a curve with a plan and a progress such as 0.1.0 wrote."""
-    dataset = world.store.datasets.newest("tickets")
-    report = report_of(dataset)
-    assert dataset and report
+    report = rows_of(world)
     plan = {
         **json.loads(_plan(report).to_json()),
         "n_holdout": report.n_holdout,
@@ -51,7 +49,7 @@ def store_curve(
         "note": None,
         "beside": None,
     }
-    new = NewMeasurement("curve", dataset.id, PRIVATE.id, ANA.id, json.dumps(plan), "running")
+    new = NewMeasurement("curve", world.dataset().id, PRIVATE.id, ANA.id, json.dumps(plan), "running")
     with world.store.transaction():
         added = world.store.measurements.add(new, now=world.clock)
         changes: dict[str, Any] = {
@@ -66,14 +64,24 @@ def store_curve(
     return moved
 
 
+def rows_of(world: World) -> Report:
+    report = report_of(world.dataset())
+    assert report
+    return report
+
+
 def _plan(report: Report) -> CurvePlan:
     return CurvePlan("tickets", 1, str(report.train_sha256), str(report.holdout_sha256), (84,), "0.5")
 
 
 def size(key: str, **more: Any) -> dict[str, Any]:
-    fields = {"rows": 42, "sha256": "a" * 64, "key": key, "state": "training", "since": 1.0, "tries": 1}
     return {
-        **fields,
+        "rows": 42,
+        "sha256": "a" * 64,
+        "key": key,
+        "state": "training",
+        "since": 1.0,
+        "tries": 1,
         "file_id": "file-1",
         "spent_micros": 0,
         "training": {},
@@ -84,13 +92,13 @@ def size(key: str, **more: Any) -> dict[str, Any]:
 
 
 def create_job(world: World, key: str) -> str:
-    """Returns the id of a job that an earlier version has created at the provider."""
-    dataset = world.store.datasets.newest("tickets")
-    report = report_of(dataset)
-    assert report
+    """Returns the id of a job that an earlier version created at the provider, with a file that it uploaded."""
+    report = rows_of(world)
     trainer = world.service.context.trainers["acme"]
     path = world.service.settings.files / f"{report.train_sha256}.jsonl"
-    file_id = trainer.upload(path, str(report.train_sha256))
+    sha256 = str(report.train_sha256)
+    world.store.uploads.intend("acme", {sha256}, now=world.clock)
+    file_id = trainer.upload(path, sha256)
     spec = JobSpec(key, MODEL, file_id, {}, 1, "tickets-42", metadata={"measurement": "m1"})
     return trainer.create(spec).id
 
@@ -99,14 +107,24 @@ def test_a_curve_that_was_under_way_ends_and_its_job_is_cancelled(world: World) 
     world.provider.service.stages = ("running",) * 99 + ("succeeded",)
     world.seed_dataset()
     job_id = create_job(world, "ft-old")
-    store_curve(world, "running", [size("ft-old", job_id=job_id)])
+    assert world.files_at_provider() != []
+    store_curve(world, "running", [size("ft-old", job_id=job_id, sha256=rows_of(world).train_sha256)])
     ended = until(world, "cancelled")
+    assert world.files_at_provider() == []
     assert ended.actual_micros == AGREED_MICROS, "what it may have cost at most counts as spent"
     assert world.store.committed(ended.month) == AGREED_MICROS
     assert "no longer trains learning curves of tuned models" in world.type("/finetune results m1")
     maintain(world.service.context)
     world.send()
     assert world.provider.service.jobs[job_id].is_cancelled
+
+
+def test_a_curve_that_nobody_agreed_to_ends_and_costs_nothing(world: World) -> None:
+    world.seed_dataset()
+    store_curve(world, "asked", [size("ft-old", state="waiting")])
+    ended = until(world, "cancelled")
+    assert ended.actual_micros == 0 and world.store.committed(ended.month) == 0
+    assert "counts as spent" not in world.type("/finetune results m1")
 
 
 def test_a_result_stays_readable_counts_as_a_look_and_goes_with_its_dataset(world: World) -> None:
@@ -118,12 +136,10 @@ def test_a_result_stays_readable_counts_as_a_look_and_goes_with_its_dataset(worl
     store_curve(world, "done", [reused, trained], curve.to_json())
     assert "Learning curve m1: tickets" in world.type("/finetune results m1")
     assert "Measurement m1" in world.type("/finetune status")
-    report = report_of(world.store.datasets.newest("tickets"))
-    assert report
-    history = looks.history(world.store, "tickets", str(report.holdout_sha256))
+    history = looks.history(world.store, "tickets", str(rows_of(world).holdout_sha256))
     assert [look.name for look in history] == ["m1"]
     delete_and_wait(world, BEN)
-    assert world.store.measurements.get(1) is None or measurement(world).result is None
+    assert measurement(world).result is None
     assert world.provider.count("DELETE /models/ft:acme-small:tickets-42") == 1
     assert world.provider.count("DELETE /models/ft:acme-small:tickets-21") == 0, (
         "run 7's model is not the curve's"
