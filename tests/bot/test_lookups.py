@@ -106,7 +106,8 @@ class LateClient(WebClient):
 
     def __init__(self, slack: SlackEmulator) -> None:
         super().__init__(slack.access.bot_token, base_url=slack.access.api_url, retry_handlers=[])
-        self.has_answered, self.may_arrive = threading.Event(), threading.Event()
+        self.has_answered = threading.Event()
+        self.may_arrive = threading.Event()
 
     def conversations_info(self, **arguments: Any) -> Any:
         answer = super().conversations_info(**arguments)

@@ -106,7 +106,7 @@ def test_the_judge_of_the_newest_measurement_judges_the_tuned_model(world: World
     world.store.database.change(replaced, (f"acme/{JUDGE}",))
     before = len(world.slack.ephemerals(ANA.id))
     world.type(f"/finetune estimate faq current=gpt-4o volume=10B target={TARGET}")
-    world.tick_until(lambda: len(world.slack.ephemerals(ANA.id)) > before, "the estimate")
+    world.wait_for_answer(ANA, before)
     estimate = words_of(world.slack.ephemerals(ANA.id)[-1])
     assert f"is not counted: acme/{JUDGE} judged it, acme/sage-2 the others" in estimate
     refusal = world.type("/finetune promote faq-1", user=BEN)

@@ -170,7 +170,7 @@ def test_a_kept_machine_runs_until_the_daily_limit(make_world: MakeWorld) -> Non
     world.tick(10)
     assert company(world).running and f"kept by <@{BEN.id}>" in world.find_message("tickets-1 is running")
     assert world.find_message("Result of run 1") == result, "the machine's own card counts while it runs"
-    assert told_unused(world) == [], "it was kept today, and nothing has replaced it"
+    assert tell_unused(world) == [], "it was kept today, and nothing has replaced it"
     for _ in range(4):
         world.pass_time(3600)
         world.tick(3)
@@ -194,8 +194,8 @@ def replace_model(world: World) -> None:
         assert promotions.add(replace(first, model="tickets-2", instead_of=before), now=world.clock)
 
 
-def told_unused(world: World) -> list[str]:
-    """What the channel was told about machines that are kept for nothing."""
+def tell_unused(world: World) -> list[str]:
+    """Has the bot tell of machines that are kept for nothing, and returns all that it ever said of them."""
     deployments.tell_unused(world.service.context)
     world.send()
     return [text for text in world.texts() if "is not in use, and its machine costs" in text]
@@ -219,12 +219,12 @@ def test_a_kept_machine_that_is_listed_again_runs_on(make_world: MakeWorld) -> N
     assert (record.state, record.kept_by, len(company(world).running)) == ("ready", BEN.id, 1)
     assert "runs at Acme Tuning after all" in "\n".join(world.texts())
     replace_model(world)
-    (notice,) = told_unused(world)
+    (notice,) = tell_unused(world)
     assert "`tickets-2` has replaced it" in notice and f"<@{BEN.id}> keeps it running" in notice
     assert f"${PRICES['crusoe']} an hour" in notice and f"{usd_micros(record.micros)} so far" in notice
-    assert told_unused(world) == [notice]
+    assert tell_unused(world) == [notice]
     world.pass_time(24 * 3600)
-    assert len(told_unused(world)) == 2, "once a day"
+    assert len(tell_unused(world)) == 2, "once a day"
     world.click(BEN, "stop_deployment")  # the message's own button
     tick_until_stopped(world)
     booked = from_micros(world.store.deployments.cost_of_run(1)).quantize(Decimal("0.01"))

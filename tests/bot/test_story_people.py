@@ -130,7 +130,7 @@ def buttons_of_estimate(world: World) -> list[str]:
     """The actions of the buttons on an estimate's card, in their order."""
     before = len(world.slack.ephemerals(ANA.id))
     world.type(f"/finetune estimate faq current=gpt-4o volume=10B target={TARGET} hours=8")
-    world.tick_until(lambda: len(world.slack.ephemerals(ANA.id)) > before, "the estimate")
+    world.wait_for_answer(ANA, before)
     card = world.slack.ephemerals(ANA.id)[-1]
     (row,) = (block for block in card.blocks if block["type"] == "actions")
     return [element["action_id"] for element in row["elements"]]

@@ -233,8 +233,8 @@ def test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now(
         assert world.type(line, user=BEN, channel=PUBLIC).startswith("There are no tuned models"), line
     assert world.store.questions.waiting() == []
     world.type(lines[1], user=CLEO, channel=HR)
-    over = ("There is no run 1", "not in use any more", "There is no such dataset")
-    for button, words in zip((*buttons, data_policy.may_record_waiver), over, strict=True):
+    refusals = ("There is no run 1", "not in use any more", "There is no such dataset")
+    for button, words in zip((*buttons, data_policy.may_record_waiver), refusals, strict=True):
         assert words in str(button(world.service.context, 1, BEN.id))
     (standing,) = world.store.promotions.all_current()
     assert standing.person == CLEO.id

@@ -43,11 +43,12 @@ MARKS = {
     "a row to label": "quuxlark",
     "a row for the teacher": "quuxmartin",
 }
-KEPT = {"a reason": "quuxraven"}
-"""What people say why they decided so stays in the audit log, as the forms and docs/security.md say."""
+STAYING_MARKS = {"a reason": "quuxraven"}
+"""The reasons that people give for a decision stay in the audit log, as the forms and docs/security.md say."""
 REASONS = {"audit.detail", "promotions.reason"}
-USUAL, OF_JUDGE = (Decimal("0.80"), Decimal("3.20")), (Decimal("1.00"), Decimal("4.00"))
-"""What the company charges for a million tokens, read and written."""
+# What the company charges for a million tokens, read and written.
+USUAL = (Decimal("0.80"), Decimal("3.20"))
+OF_JUDGE = (Decimal("1.00"), Decimal("4.00"))
 CHAT = "POST /chat/completions"
 DAY_S = 24 * 3600
 FINCH = f"refund {MARKS['a label']}"
@@ -237,7 +238,7 @@ def _train_and_deploy(world: World, company: Company) -> None:
     company.loses_answers()
     done = world.tick_until_state("done", 1)
     company.assert_booked(before, done.actual_micros, "run")
-    promote(world, why=f"because={KEPT['a reason']} told us to")
+    promote(world, why=f"because={STAYING_MARKS['a reason']} told us to")
     world.tick(2)
     assert alias_target(world)
     correct(
@@ -270,8 +271,10 @@ def _csv(texts: Iterable[str]) -> str:
 
 def _assert_each_mark_is_there(world: World) -> None:
     data = world.service.settings.data
-    there = canaries.in_files(data.rglob("*"), MARKS | KEPT)
-    assert {name for _, name in there} == set(MARKS | KEPT), "a mark that nothing stores proves nothing"
+    stored = canaries.in_files(data.rglob("*"), MARKS | STAYING_MARKS)
+    assert {name for _, name in stored} == set(MARKS | STAYING_MARKS), (
+        "a mark that nothing stores proves nothing"
+    )
 
 
 def _delete(world: World, name: str) -> None:
@@ -285,7 +288,7 @@ def _assert_nothing_is_left(world: World, log: str) -> None:
     settings = world.service.settings
     assert canaries.in_database(settings.database, MARKS) == set()
     assert canaries.in_files(settings.data.rglob("*"), MARKS) == set(), "bytes of the file and its log"
-    assert {column for column, _ in canaries.in_database(settings.database, KEPT)} <= REASONS
+    assert {column for column, _ in canaries.in_database(settings.database, STAYING_MARKS)} <= REASONS
     assert canaries.in_text(log, MARKS) == set()
     assert world.files_at_provider() == [] and alias_target(world) is None
     assert len(world.provider.service.deleted_models) == 2
