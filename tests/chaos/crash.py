@@ -93,10 +93,10 @@ def _cancel(service: Service) -> None:
 
 
 def _promote(service: Service) -> None:
-    model = service.store.runs.newest(1)[0].model or ""
-    promotions.promote(
-        service.context, model, WHY, BEN.id, PRIVATE.id
-    )  # sixty rows are too few without a reason
+    model = service.store.runs.newest(1)[0].model
+    assert model
+    # With a reason, since sixty rows are too few without one.
+    promotions.promote(service.context, model, WHY, BEN.id, PRIVATE.id)
     tick(service)
 
 

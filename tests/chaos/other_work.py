@@ -73,12 +73,16 @@ class OtherWork:
         self.insist(partial(self._agree, f"rows of {TAUGHT}"))
         self.insist(lambda: self._find(f"{TAUGHT}: {ROWS} rows labelled by {TARGET}"))
 
+    def keep_machine(self) -> None:
+        """Keeps the machine of the run whose dataset is deleted, unless its result came first."""
+        self.insist(self._keep)
+
     # Labels by people.
 
     def _open_batch(self) -> bool:
         if self._find(LABELLED, row_labels.LABEL_ROWS):
             return True
-        answers = {"count": str(ROWS), "file": self._file(LABELLED)}
+        answers = {"count": str(ROWS), "file": self._upload_rows(LABELLED)}
         self._fill_in(DORA, f"/finetune label {LABELLED}", answers)
         return False
 
@@ -114,7 +118,7 @@ class OtherWork:
     # Labels by a model.
 
     def _measure_teacher(self) -> bool:
-        """Somebody agrees to the cost, unless the answers are there already, as a run on the same rows asked."""
+        """Has the teacher measured. Nobody is asked about the cost if a run on the same rows stored all answers."""
         if self._find(f": {TAUGHT}, ", "held-out rows"):
             return True
         is_asked = self._find(f" on {TAUGHT}") or self._find(f" of {TAUGHT}")
@@ -128,7 +132,7 @@ class OtherWork:
         """The form opens only once the teacher's result is there."""
         if self._find(f"rows of {TAUGHT}", evaluations.MEASURE):
             return True
-        answers = {"file": self._file(TAUGHT), "terms": ["yes"]}
+        answers = {"file": self._upload_rows(TAUGHT), "terms": ["yes"]}
         self._fill_in(ANA, f"/finetune distill {TAUGHT} teacher={TARGET}", answers)
         return False
 
@@ -141,11 +145,7 @@ class OtherWork:
             return False
         return words in self._pressed
 
-    # A deletion.
-
-    def keep_machine(self) -> None:
-        """Keeps the machine of the run whose dataset is deleted, unless its result came first."""
-        self.insist(self._keep)
+    # A machine and a deletion.
 
     def _keep(self) -> bool:
         card = self._find(f"{self.deleted}-", deployments.KEEP)
@@ -193,7 +193,7 @@ class OtherWork:
             time.sleep(0.02)
         return seen
 
-    def _file(self, name: str) -> str:
+    def _upload_rows(self, name: str) -> str:
         self.desktop.mkdir(exist_ok=True)
         path = self.desktop / f"{name}.csv"
         path.write_text(new_rows(name), encoding="utf-8")
@@ -215,10 +215,10 @@ def find_problems(data: Path, grown: Sequence[str], deleted: str, service: Servi
         if canaries.in_text(file.content.decode(), WORD)
     ]
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        (rest,) = connection.execute(
+        (undeleted,) = connection.execute(
             "SELECT count(*) FROM datasets WHERE name = ? AND forgotten_at IS NULL", (deleted,)
         ).fetchone()
-    if rest:
+    if undeleted:
         problems.append(f"{deleted} was not deleted")
     return [problem for problem in problems if problem]
 

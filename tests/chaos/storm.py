@@ -50,7 +50,8 @@ HUNTED = 0.33  # the share of lives that are to end where a peer holds a request
 HUNT_S = 1.5  # after which such a life ends anyway
 PEOPLE_AT_ONCE = 6
 DAY_S = 86_400.0
-ROUNDED_MICROS = 20  # of the sums of runs and measurements
+# The sum of each run and measurement is rounded, so the bill may exceed the budgets by this much.
+ROUNDED_MICROS = 20
 READING_SCOPES = {"channels:history", "groups:history", "im:history"}
 CLOSED, IN_CLOSED = Channel("C0CLOSED", "closed-later", EVERYBODY), 0
 DELETED = 2  # the number of the run whose dataset is deleted if the team has other work
@@ -155,7 +156,7 @@ class Storm:
         )
 
     def _find_unbooked(self) -> list[str]:
-        """Returns by how much the provider's bill is above what the budgets say."""
+        """Returns, as a problem, by how much the provider's bill is above what the budgets say."""
         billed_micros = self._judge().billed_usd * 1e6
         store = Store(self.folder / "data" / "finetune.db")
         months = {
@@ -164,10 +165,10 @@ class Storm:
         }
         booked_micros = sum(store.committed(month) for month in months if month)
         store.close()
-        lacks = billed_micros - booked_micros
-        return (
-            [f"${lacks / 1e6:.6f} of the provider's bill are in no budget"] if lacks > ROUNDED_MICROS else []
-        )
+        unbooked_micros = billed_micros - booked_micros
+        if unbooked_micros <= ROUNDED_MICROS:
+            return []
+        return [f"${unbooked_micros / 1e6:.6f} of the provider's bill are in no budget"]
 
     # The killer.
 
@@ -414,9 +415,8 @@ def seed_datasets(data: Path, names: Sequence[str]) -> None:
     marked = _check(tickets_csv().replace("question", f"question of a {word}"), files)
     store = Store(data / "finetune.db")
     for number, name in enumerate(names):
-        channel = CLOSED if name == name_of(IN_CLOSED) else PRIVATE
         report = marked if name == name_of(DELETED) else usual
-        new = NewDataset(name, channel.id, DORA.id, "tickets.csv", f"F{number}")
+        new = NewDataset(name, channel_of(number).id, DORA.id, "tickets.csv", f"F{number}")
         received = store.datasets.receive(new, now=time.time())
         changes = {"sha256": report.source_sha256, "report": report.to_json()}
         assert store.datasets.move(received, "ready", now=time.time(), **changes)
