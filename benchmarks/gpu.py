@@ -225,8 +225,8 @@ def vllm(options: CheckOptions) -> Result:
     """Compares a tuned model's answers by the built-in engine and by vLLM, which loads the adapter while serving."""
     import openai
 
-    from tests.local.exports import MODEL, tune
-    from tests.local.fake_vllm import BY_VLLM, answer_of
+    from tests.local.export.exports import MODEL, tune
+    from tests.local.serving.fake_vllm import BY_VLLM, answer_of
     from tests.local.trainer_server import serve_in_process
 
     began = time.monotonic()

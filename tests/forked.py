@@ -36,9 +36,9 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 FORKED = (
-    "tests.bot.debugging_trainer",
+    "tests.bot.operations.debugging_trainer",
     "tests.bot.quick_calibrate",
-    "tests.local.peaks",
+    "tests.local.sizing.peaks",
     "tests.local.runs",
     "trainers.local",
     "trainers.local.architecture",

@@ -27,26 +27,15 @@ from bot.cards.training import runs
 from bot.command_parser import parse
 from bot.slack.commands import command_help, finetune, help_list
 from bot.values.runs import Refusal
-from tests.cards import (
-    builders,
-    curve_cards,
-    dataset_cards,
-    deployment_cards,
-    estimate_cards,
-    evaluation_cards,
-    intervention_cards,
-    labelling_cards,
-    measurements,
-    promotion_cards,
-    result_cards,
-    run_cards,
-    sealed_cards,
-    sunset_cards,
-    sweep_cards,
-)
+from tests.cards import builders, measurements
 from tests.cards.builders import ANSWER, ASK, BUDGET, GO, HASH, LOSSES, NO_BUDGET, PREDICTED
-from tests.cards.estimate_cards import TARGET
+from tests.cards.datasets import dataset_cards, labelling_cards
+from tests.cards.decisions import estimate_cards
+from tests.cards.decisions.estimate_cards import TARGET
+from tests.cards.evidence import curve_cards, evaluation_cards, sealed_cards, sweep_cards
 from tests.cards.measurements import DISTRUSTING, JUDGED, MANY_ERRORS, RUNGS, SEARCH
+from tests.cards.models import deployment_cards, promotion_cards, sunset_cards
+from tests.cards.training import intervention_cards, result_cards, run_cards
 from trainers.dataset import LabelCount
 from trainers.dataset.reader import FirstRows
 from trainers.evaluation.scores import HOW_READ

@@ -24,8 +24,9 @@ from bot.cards.decisions import plans
 from bot.cards.training import interventions
 from bot.slack.commands import help_list
 from demo.slack_emulator.blocks import complaints, view_complaints
-from tests.cards import builders, labelling_cards, measurements
+from tests.cards import builders, measurements
 from tests.cards.all_cards import messages, payloads, views
+from tests.cards.datasets import labelling_cards
 from tests.cards.golden_text import readable
 from tests.cards.slack_limits import SDK_DROPS, limit_violations
 from tests.cards.style_rules import length_faults, style_faults, texts

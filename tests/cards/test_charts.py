@@ -19,7 +19,8 @@ from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import dollars, percent, shorten_name, spread_apart
 from bot.charts.training import charts, draw_training
 from bot.values.runs import RunResult, points, stretch_means, training_curves
-from tests.cards import builders, curve_cards, measurements
+from tests.cards import builders, measurements
+from tests.cards.evidence import curve_cards
 from trainers.dataset import LabelCount
 from trainers.evaluation.results import RUNG_NAMES, CurvePoint, Prediction
 from trainers.evaluation.statistics import compare, confusion

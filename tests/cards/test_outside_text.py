@@ -39,10 +39,11 @@ from bot.rules.reasons import FillGap, QuotedSentence, Reason, Step
 from bot.values.evaluations import ArmProgress, LadderProgress
 from bot.values.runs import Advice, ChangedRow
 from storage.records import AuditEntry
-from tests.cards import builders, measurements, promotion_cards
+from tests.cards import builders, measurements
 from tests.cards.all_cards import many_labels
 from tests.cards.builders import ANA, APPROVALS, ASK, BEN, CLEO, GPT_4O, HOSTED, NOW, TRAINING
 from tests.cards.measurements import COMPARED, DIFF, DISTRUSTING
+from tests.cards.models import promotion_cards
 from tests.cards.slack_limits import limit_violations
 from tests.cards.style_rules import mrkdwn, texts
 from trainers.dataset import Columns, Finding

@@ -36,26 +36,35 @@ class Guard:
         return content.replace(self.text, self.mutant)
 
 
-JOBS, TRAINING, APPROVING = (
-    "bot/services/common/provider_jobs.py",
-    "bot/services/training/training.py",
-    "bot/services/decisions/approvals.py",
-)
-RULES, CLIENT, OUTBOX = "bot/rules/permissions.py", "trainers/client.py", "storage/messages.py"
-PROVIDER, APPROVAL = "tests/bot/test_story_provider_faults.py", "tests/bot/test_story_approval.py"
+JOBS = "bot/services/common/provider_jobs.py"
+TRAINING = "bot/services/training/training.py"
+APPROVING = "bot/services/decisions/approvals.py"
+RULES = "bot/rules/permissions.py"
+CLIENT = "trainers/client.py"
+OUTBOX = "storage/messages.py"
+PROVIDER = "tests/bot/training/test_story_provider_faults.py"
+APPROVAL = "tests/bot/decisions/test_story_approval.py"
 DECIDING = "tests/rules/test_permissions.py"
-TRACES = "tests/bot/test_lost_answers.py"
-FREEZE, NOTICES = "tests/bot/test_story_freeze.py", "tests/bot/test_outbox_sender.py"
-PROMOTE, DOUBT = "tests/bot/test_story_promote.py", "tests/bot/test_story_interventions.py"
-POLICY, LADDER = "tests/bot/test_story_policy.py", "tests/bot/test_story_ladder.py"
-CHANNELS, SCANNING = "tests/bot/test_story_private_channels.py", "tests/bot/test_story_sensitive_data.py"
-ERASURE, HOSTING = "tests/bot/test_story_deletion.py", "tests/bot/test_story_hosting.py"
-DISTILLING, SEALED = "tests/bot/test_story_distillation.py", "tests/bot/test_story_sealed.py"
-SHARING, SLOW = "bot/rules/data_policy.py", "tests/bot/test_story_slow_provider.py"
-TRYING = "tests/bot/test_story_try_budget.py"
-BOUND = "tests/bot/test_story_plan_integrity.py"
+TRACES = "tests/bot/slack/test_lost_answers.py"
+FREEZE = "tests/bot/decisions/test_story_freeze.py"
+NOTICES = "tests/bot/slack/test_outbox_sender.py"
+PROMOTE = "tests/bot/models/test_story_promote.py"
+DOUBT = "tests/bot/training/test_story_interventions.py"
+POLICY = "tests/bot/decisions/test_story_policy.py"
+LADDER = "tests/bot/measurement/test_story_ladder.py"
+CHANNELS = "tests/bot/datasets/test_story_private_channels.py"
+SCANNING = "tests/bot/datasets/test_story_sensitive_data.py"
+ERASURE = "tests/bot/datasets/test_story_deletion.py"
+HOSTING = "tests/bot/models/test_story_hosting.py"
+DISTILLING = "tests/bot/measurement/test_story_distillation.py"
+SEALED = "tests/bot/datasets/test_story_sealed.py"
+SHARING = "bot/rules/data_policy.py"
+SLOW = "tests/bot/training/test_story_slow_provider.py"
+TRYING = "tests/bot/models/test_story_try_budget.py"
+BOUND = "tests/bot/decisions/test_story_plan_integrity.py"
 DIALECTS = "tests/trainers/client/test_dialects.py"
-REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
+REQUESTS = "tests/trainers/client/test_requests.py"
+HERE = "tests/chaos/test_guards.py"
 
 GUARDS = (
     # A job is created once.
@@ -78,14 +87,14 @@ GUARDS = (
         JOBS,
         "    if job is None and attempt.waited_s < SETTLE_S:  # it may not be listed yet",
         "    if False:",
-        "tests/bot/test_story_cancel.py::test_a_lost_create_is_not_repeated_for_a_cancelled_run",
+        "tests/bot/training/test_story_cancel.py::test_a_lost_create_is_not_repeated_for_a_cancelled_run",
     ),
     Guard(
         "intent before create",
         TRAINING,
         '        intent = context.store.runs.move(run, "creating", now=now, **changes)',
         "        intent = run",
-        "tests/bot/test_story_restarts.py::test_a_restart_during_an_uncertain_create_makes_no_second_job",
+        "tests/bot/training/test_story_restarts.py::test_a_restart_during_an_uncertain_create_makes_no_second_job",
     ),
     Guard(
         "max_retries=0",
@@ -296,7 +305,7 @@ GUARDS = (
         "bot/services/decisions/plans.py",
         "    for run in context.store.runs.open():",
         "    for run in list[Run]():",
-        "tests/bot/test_story_superseded_plans.py::test_approving_a_replaced_plan_starts_nothing",
+        "tests/bot/decisions/test_story_superseded_plans.py::test_approving_a_replaced_plan_starts_nothing",
     ),
     # Money.
     Guard(
@@ -311,7 +320,7 @@ GUARDS = (
         APPROVING,
         "    with context.store.transaction():\n        waiting = _find_approvable(context, hash_in_button, caller)",
         "    if True:\n        waiting = _find_approvable(context, hash_in_button, caller)",
-        "tests/bot/test_story_budget_race.py::test_64_approvals_at_once_never_exceed_the_budget_of_team_channel_or_person",
+        "tests/bot/decisions/test_story_budget_race.py::test_64_approvals_at_once_never_exceed_the_budget_of_team_channel_or_person",
     ),
     Guard(
         "BEGIN IMMEDIATE",
@@ -339,7 +348,7 @@ GUARDS = (
         TRAINING,
         '        "cancel" if run.cancel_asked_by or overrun_text(run) else run.wish,',
         '        "cancel" if run.cancel_asked_by else run.wish,',
-        "tests/bot/test_story_cost_overrun.py::test_a_job_beyond_its_maximum_is_cancelled_reported_and_settled",
+        "tests/bot/training/test_story_cost_overrun.py::test_a_job_beyond_its_maximum_is_cancelled_reported_and_settled",
     ),
     Guard(
         "synchronous=FULL",
@@ -360,14 +369,14 @@ GUARDS = (
         "bot/llm_client.py",
         "            if trouble.may_be_billed:\n                self._mark_lost(sent)",
         "            if False:\n                self._mark_lost(sent)",
-        "tests/bot/test_llm_client.py::test_a_lost_answer_counts_if_it_may_be_billed",
+        "tests/bot/measurement/test_llm_client.py::test_a_lost_answer_counts_if_it_may_be_billed",
     ),
     Guard(
         "what a killed bot was waiting for counts",
         "storage/evaluations.py",
         "SET is_lost = 1 WHERE is_lost = 0",
         "SET is_lost = 1 WHERE is_lost = 2",
-        "tests/bot/test_llm_client.py::test_a_kill_costs_at_most_the_open_questions",
+        "tests/bot/measurement/test_llm_client.py::test_a_kill_costs_at_most_the_open_questions",
     ),
     # Freeze.
     Guard(
@@ -417,7 +426,7 @@ GUARDS = (
         "bot/context.py",
         "        return before + now - known_at",
         "        return self._clock() - at",
-        "tests/bot/test_story_clock_changes.py::test_a_clock_set_forward_during_an_uncertain_create_makes_no_second_job",
+        "tests/bot/training/test_story_clock_changes.py::test_a_clock_set_forward_during_an_uncertain_create_makes_no_second_job",
     ),
     Guard(
         "the destination that was approved",
@@ -606,14 +615,14 @@ GUARDS = (
         "trainers/local/jobs/records.py",
         '        job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)',
         '        job_id = "ftjob-" + secrets.token_hex(12)',
-        "tests/local/test_server_jobs.py::test_many_callers_with_one_idempotency_key_create_one_job",
+        "tests/local/jobs/test_server_jobs.py::test_many_callers_with_one_idempotency_key_create_one_job",
     ),
     Guard(
         "the training process holds its job's lock",
         "trainers/local/job_directory.py",
         "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            pass\n",
-        "tests/local/test_server_jobs.py::test_a_process_that_outlived_its_server_is_awaited_and_not_doubled",
+        "tests/local/jobs/test_server_jobs.py::test_a_process_that_outlived_its_server_is_awaited_and_not_doubled",
     ),
     # Only one model is in use for a dataset.
     Guard(
@@ -729,7 +738,7 @@ GUARDS = (
         "bot/services/models/tried_answers.py",
         "    if tried is None or tried.person != person:",
         "    if tried is None:",
-        "tests/bot/test_story_tried_answers.py::test_a_better_answer_is_its_askers_differs_and_holds_no_secret",
+        "tests/bot/models/test_story_tried_answers.py::test_a_better_answer_is_its_askers_differs_and_holds_no_secret",
     ),
     Guard(
         "unknown membership is a no",
@@ -750,7 +759,7 @@ GUARDS = (
         "trainers/host.py",
         "        return is_listed and not _IS_KEY.search(name)",
         "        return bool(name)",
-        "tests/bot/test_child_environment.py::test_no_key_of_slack_or_a_vendor_is_in_a_childs_environment",
+        "tests/bot/operations/test_child_environment.py::test_no_key_of_slack_or_a_vendor_is_in_a_childs_environment",
     ),
     # Data is scanned before it leaves.
     Guard(
@@ -793,7 +802,7 @@ GUARDS = (
         "trainers/providers.py",
         '        "stays_here": not has_address,',
         '        "stays_here": is_loopback(table.get("base_url") or "http://127.0.0.1"),',
-        "tests/trainers/test_addresses.py::test_behind_a_loopback_address_may_be_a_proxy",
+        "tests/trainers/providers/test_addresses.py::test_behind_a_loopback_address_may_be_a_proxy",
     ),
     # Deleted data is gone.
     Guard(
@@ -837,7 +846,7 @@ GUARDS = (
         "storage/store.py",
         "            if self.database.changes > before:",
         "            if True:",
-        "tests/bot/test_story_inbox.py::test_a_refusal_reaches_the_clicker_although_the_bot_was_killed_after_the_ack",
+        "tests/bot/slack/test_story_inbox.py::test_a_refusal_reaches_the_clicker_although_the_bot_was_killed_after_the_ack",
     ),
     Guard(
         "the first message of each lane",
@@ -858,7 +867,7 @@ GUARDS = (
         "bot/slack/api.py",
         '"invalid_auth", "not_authed"})',
         '"invalid_auth", "not_authed", "missing_scope"})',
-        "tests/bot/test_story_undeliverable_messages.py::"
+        "tests/bot/slack/test_story_undeliverable_messages.py::"
         "test_without_two_scopes_results_and_approval_cards_appear_and_each_scope_is_named_once",
     ),
     Guard(
@@ -874,7 +883,7 @@ GUARDS = (
         "bot/services/common/authorization.py",
         "context.directory.takes_posts(channel) is not False:",
         "True:",
-        "tests/bot/test_story_unreachable_approvers.py::test_a_command_that_posts_is_refused_in_a_channel_without_the_bot",
+        "tests/bot/decisions/test_story_unreachable_approvers.py::test_a_command_that_posts_is_refused_in_a_channel_without_the_bot",
     ),
     Guard(
         "a hung provider delays no other",
@@ -895,27 +904,27 @@ GUARDS = (
         "bot/worker_pool.py",
         "now - child.task.begun > self._deadline_s:",
         "False:",
-        "tests/bot/test_worker_pool.py::test_a_task_past_its_deadline_is_ended_and_no_other_is_affected",
+        "tests/bot/operations/test_worker_pool.py::test_a_task_past_its_deadline_is_ended_and_no_other_is_affected",
     ),
     Guard(
         "Parquet is measured before it is unpacked",
         "trainers/dataset/table_files.py",
         "            if size > 2 * limits.max_bytes:",
         "            if False:",
-        "tests/trainers/test_dataset_formats.py::test_a_parquet_footer_that_lies_is_not_believed",
+        "tests/trainers/dataset/test_formats.py::test_a_parquet_footer_that_lies_is_not_believed",
     ),
     Guard(
         "a large body is refused by its headers",
         "bot/slack/http.py",
         "        max_request_body_size=MAX_BODY + 1,\n",
         "",
-        "tests/bot/test_slack_http.py::test_an_unacceptable_body_is_refused_by_its_headers",
+        "tests/bot/slack/test_slack_http.py::test_an_unacceptable_body_is_refused_by_its_headers",
     ),
     Guard(
         "the trainer closes silent connections",
         "trainers/local/api/guard.py",
         "        if waited >= HEAD_S:",
         "        if False:",
-        "tests/local/test_connections.py::test_a_connection_without_a_complete_head_is_closed",
+        "tests/local/api/test_connections.py::test_a_connection_without_a_complete_head_is_closed",
     ),
 )

@@ -1,6 +1,6 @@
 """Races for one run over HTTP, as Slack delivers them, checked by the provider's jobs and the ledger.
 
-Sixty-four threads for one budget are in tests/bot/test_story_budget_race.py.
+Sixty-four threads for one budget are in tests/bot/decisions/test_story_budget_race.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The report's page in Chromium on a phone, on a desktop and printed (its content: tests/bot/test_story_report.py)."""
+"""The report's page in Chromium on a phone, on a desktop and printed.
+
+Its content is tested in tests/bot/training/test_story_report.py.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from bot.rules.bills import ZERO, Flow, Phase, Rates, payback_months
 from bot.rules.forecast import simulate
 from bot.rules.reasons import ModelEnd
 from bot.rules.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
+from tests.rules.advice.worded_verdict import advise
 from tests.rules.builders import ALL_MISS, FACTS, OK, facts_with, ladder, rung
-from tests.rules.worded_verdict import advise
 from trainers.evaluation.results import Candidate, Rung
 
 TODAY, GONE = date(2026, 11, 27), date(2027, 1, 14)

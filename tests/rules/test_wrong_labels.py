@@ -11,8 +11,8 @@ import pytest
 
 from bot.rules.facts import Evidence, LabelChecks, RowFaults, count_row_faults
 from bot.rules.plans import VerdictKind
+from tests.rules.advice.worded_verdict import advise, reason, rules
 from tests.rules.builders import ALL_MISS, FACTS, ladder, outlook, rung
-from tests.rules.worded_verdict import advise, reason, rules
 from trainers.dataset import Columns, check_file, read
 from trainers.dataset.slow_checks import LabelErrors
 

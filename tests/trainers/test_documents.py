@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainers.document_files import LOCKED, pdf, word
+from tests.trainers.dataset.document_files import LOCKED, pdf, word
 from trainers.documents import (
     MAX_PAGES,
     MAX_UNPACKED_BYTES,

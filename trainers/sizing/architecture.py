@@ -1,7 +1,7 @@
 """A decoder's dimensions and parameter counts, read from the config.json that transformers writes.
 
 Supported are the families whose parameter counts are compared with those of transformers' own classes in
-tests/local/test_presets.py and test_sizing_configs.py. Other families are refused.
+tests/local/sizing/test_presets.py and test_configs.py. Other families are refused.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.trainers.builders import chat_line
+from tests.trainers.dataset.builders import chat_line
 from trainers.dataset import Example
 from trainers.dataset.reader import Questions, read_questions
 from trainers.evaluation.row_choice import choose_diverse, exclude_known_questions

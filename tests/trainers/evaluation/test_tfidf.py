@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.trainers.builders import needs_banking77, read_banking77
+from tests.trainers.dataset.builders import needs_banking77, read_banking77
 from tests.trainers.evaluation.builders import make_example, make_rows
 from trainers.dataset import Example
 from trainers.evaluation import tfidf

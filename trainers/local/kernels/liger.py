@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Families of dense models; each is compared with transformers' own modules in tests/local/test_liger.py.
+# Families of dense models; each is compared with transformers' own modules in tests/local/kernels/test_liger.py.
 LIGER_FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma"),
     *("gemma3_text", "gemma3", "smollm3", "olmo2"),

@@ -30,7 +30,7 @@ from trainers.local.training.data import Row
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Families whose attention uses the given mask and positions unchanged; tested in tests/local/test_packing.py.
+# Families whose attention uses the given mask and positions unchanged; tested in tests/local/training/test_packing.py.
 PACKED_FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "olmo2", "smollm3"),
     *("gemma3_text", "gemma3", "mistral3", "ministral3", "llama4_text"),

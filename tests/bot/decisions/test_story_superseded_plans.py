@@ -1,0 +1,117 @@
+"""One live plan for a dataset and target: a new one replaces the old, voids its approvals, and is linked from it."""
+
+from __future__ import annotations
+
+from bot.services.decisions import approvals
+from demo.people import ANA, BEN
+from demo.slack_emulator import too_many
+from storage.records import Run
+from tests.bot.decisions.test_story_freeze import freeze, unfreeze
+from tests.bot.world import CLEO, DORA, START, WHY, MakeWorld, Rules, World
+
+AGAIN = f"{START} epochs=2"
+LETTERS = START.replace("tickets", "letters")
+
+
+def approve(world: World, run: Run) -> str:
+    answer = approvals.approve(world.service.context, run.plan_hash, BEN.id, WHY)
+    return "" if isinstance(answer, Run) else answer.text
+
+
+def test_a_new_plan_replaces_the_waiting_one_and_is_linked_from_its_card(world: World) -> None:
+    world.start()
+    world.start(AGAIN, user=CLEO)
+    assert [run.state for run in world.store.runs.newest()] == ["awaiting_approval", "cancelled"]
+    assert world.find_message("Run 1 withdrawn", "Replaced by run 2", f"requested by <@{CLEO.id}>")
+    assert world.find_message("Run 2: train", "It replaces run 1", "Earlier approvals no longer count")
+    assert any("Replaced by run 2" in text for text in world.dms(ANA))
+    world.tick(2)
+    ts = world.find_button("approve_plan").ts.replace(".", "")
+    assert f"/p{ts}|run 2>" in world.find_message("Run 1 withdrawn")
+    actions = [(entry.who, entry.action, entry.detail) for entry in world.store.audit.entries("run 1")]
+    assert actions[-1] == (CLEO.id, "replace", "run 2")
+
+
+def test_a_quorum_counts_only_those_who_approved_the_new_plan(make_world: MakeWorld) -> None:
+    world = make_world(Rules(quorum=2))
+    world.start()
+    world.approve()
+    world.start(AGAIN)
+    world.approve(CLEO)
+    world.send()
+    assert world.run(2).state == "awaiting_approval"
+    assert world.find_message("Approved so far", "It replaces run 1")
+    world.approve()
+    world.tick_until_state("training", 2)
+    assert world.jobs() == 1
+
+
+def test_approving_one_plan_never_starts_another(world: World) -> None:
+    first = world.start()
+    world.seed_dataset(called="letters")
+    second = world.start(LETTERS)
+    assert approve(world, first) == ""
+    world.tick_until_state("training")
+    world.tick(3)
+    (job,) = world.provider.service.jobs.values()
+    assert job.request["metadata"]["finetune_key"] == first.key
+    assert world.run(second.id).state == "awaiting_approval" and world.store.runs.decisions(second.id) == []
+
+
+def test_approving_a_replaced_plan_starts_nothing(world: World) -> None:
+    first = world.start()
+    second = world.start(AGAIN)
+    assert "was replaced by run 2" in approve(world, first)
+    world.tick(3)
+    assert world.jobs() == 0 and world.run(second.id).state == "awaiting_approval"
+    assert world.store.runs.decisions(first.id) == [] and world.ledger() == {}
+    assert approve(world, second) == ""
+    world.tick_until_state("training", 2)
+    (job,) = world.provider.service.jobs.values()
+    assert job.request["metadata"]["finetune_key"] == second.key
+
+
+def test_a_replaced_plan_that_was_approved_but_not_started_frees_its_money(world: World) -> None:
+    freeze(world)
+    world.start_approved()
+    world.tick(2)
+    world.start(AGAIN)
+    assert world.run().state == "cancelled" and world.ledger()["settle"] == 0
+    assert world.find_message("Run 1 withdrawn", "Replaced by")
+    assert any("was cancelled. Replaced by run 2" in text for text in world.dms())
+    unfreeze(world, BEN, CLEO)
+    world.tick(8)
+    assert world.jobs() == 0 and world.run(2).state == "awaiting_approval"
+
+
+def test_a_run_in_training_continues_beside_a_new_plan(world: World) -> None:
+    world.start_approved()
+    world.tick_until_state("training")
+    world.start(AGAIN)
+    world.tick_until_state("evaluating")
+    assert world.run(2).state == "awaiting_approval"
+
+
+def test_a_plan_for_another_dataset_stays(world: World) -> None:
+    world.start()
+    world.seed_dataset(called="letters")
+    world.start(LETTERS, user=DORA)
+    assert {run.state for run in world.store.runs.newest()} == {"awaiting_approval"}
+
+
+def test_the_link_to_a_card_that_is_not_posted_yet_follows_later(world: World) -> None:
+    world.start()
+    world.slack.fail("chat.postMessage", too_many(30), times=1, text="Run 2: train")
+    world.start(AGAIN)
+    world.tick()
+    assert "|run 2>" not in world.find_message("Run 1 withdrawn")
+    world.tick(15)
+    assert "|run 2>" in world.find_message("Run 1 withdrawn")
+
+
+def test_of_several_plans_only_the_last_is_live(world: World) -> None:
+    world.start()
+    for epochs in (2, 3, 4):
+        world.start(f"{START} epochs={epochs}")
+    states = [run.state for run in world.store.runs.newest()]
+    assert states == ["awaiting_approval", *["cancelled"] * 3]

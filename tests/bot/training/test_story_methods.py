@@ -1,0 +1,102 @@
+"""Runs by methods other than supervised: what is sent, what people read, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openai
+import pytest
+
+from bot.rules.plans import plan_from_json
+from bot.values.runs import RunResult
+from tests.bot.props import tickets_csv
+from tests.bot.training.test_story_sweeps import own
+from tests.bot.world import START, MakeWorld, Rules, World
+from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
+from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
+
+OWN = "/finetune start tickets target=local/smollm2-135m method=grpo"
+GRPO = "/finetune start tickets target=local/tiny method=grpo epochs=1"
+OPTIONS = "samples=4 max_new_tokens=6 lora_r=8 lora_alpha=8 dropout=0.1 learning_rate=5e-4 target_modules=q_proj,v_proj"
+
+
+def test_a_grpo_run_is_planned_and_sent_with_its_method(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    sleeping = ("/bin/sleep", "600")
+    with (
+        serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
+        openai.OpenAI(base_url=served.url, api_key=KEY) as client,
+    ):
+        world = make_world(Rules(more=own(served.url, "0")))
+        world.seed_dataset(rows=240)
+        assert world.type(f"{GRPO} {OPTIONS}") == ""
+        world.send()
+        assert "method grpo, learning rate 0.0005" in world.plan_details()
+        card = world.find_message("train tiny on tickets (GRPO)", "GRPO, 4 answers sampled per question")
+        assert "lora_r 8" in card
+        plan = plan_from_json(world.run().plan)
+        assert plan.method == "grpo"
+        world.approve()
+        world.tick_until_state("training")
+        job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
+        sent = job.hyperparameters.model_extra or {}
+        wanted = {
+            "samples": 4,
+            "reward": "exact",
+            "beta": 0.0,
+            "lora_r": 8,
+            "lora_alpha": 8,
+            "lora_dropout": 0.1,
+        }
+        assert wanted.items() <= sent.items()
+        assert (sent["learning_rate"], sent["target_modules"]) == (5e-4, "q_proj,v_proj")
+        assert job.method is not None
+        assert str(job.method.type) == "grpo"
+        client.fine_tuning.jobs.cancel(job.id)
+        world.tick_until_state("cancelled")
+
+
+def test_an_estimate_for_grpo_counts_its_sampled_tokens(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=own("http://127.0.0.1:9/v1", "2")))
+    world.seed_dataset()
+    estimate = "/finetune estimate tickets target=local/tiny epochs=1"
+    once, four = (thousand_tokens(world, line) for line in (estimate, f"{estimate} method=grpo samples=4"))
+    assert four == pytest.approx(4 * once, abs=0.2)
+
+
+def thousand_tokens(world: World, line: str) -> float:
+    world.type(line)
+    return float(world.estimate_details().partition("k tokens")[0].rsplit(" ", 1)[1])
+
+
+def test_what_a_method_cannot_do_is_refused_before_there_is_a_plan(world: World) -> None:
+    world.seed_dataset()
+    assert "`method=grpo` needs our own trainer, and Acme Tuning" in world.type(f"{START} method=grpo")
+    assert "`method=dpo` learns from preference pairs" in world.type(OWN.replace("grpo", "dpo"))
+    assert "can't be combined with `sweep=`" in world.type(f"{OWN} sweep=lora_r:2,4")
+    assert "`engine=unsloth` can't train with `method=grpo`" in world.type(f"{OWN} engine=unsloth")
+    assert world.store.runs.newest(1) == []
+
+
+@pytest.mark.slow
+def test_a_real_grpo_run_ends_with_an_evaluated_model(
+    make_world: MakeWorld,
+    tmp_path: Path,
+    tiny_model_dir: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+        world = make_world(Rules(more=own(served.url, "0")))
+        world.upload_and_check(tickets_csv(400))
+        assert world.type(f"{GRPO} samples=4 max_new_tokens=4") == ""
+        world.send()
+        world.approve()
+        world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
+        assert world.run().state == "done", world.run().error
+        assert RunResult.from_json(str(world.run().result)).steps > 0
+        world.tick_until_file("reward.png")
+        assert "loss.png" not in world.files()
+        assert len(RunResult.from_json(str(world.run().result)).reward_curve) > 1

@@ -1,0 +1,131 @@
+"""Sweeps on our own trainer: what is sent, what people read, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bot.rules.plans import plan_from_json
+from bot.values.runs import RunResult
+from tests.bot.props import tickets_csv
+from tests.bot.training.test_story_early_stopping import sha256
+from tests.bot.world import START, MakeWorld, Rules, World
+from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
+from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
+from trainers.errors import InvalidResponse
+from trainers.hyperparameters import halving_steps
+from trainers.payloads import is_sweep_table, sweep_arms
+
+SWEEP = "sweep=lora_r:2,4;learning_rate:0.001,0.01"
+LOCAL = f"/finetune start tickets target=local/tiny epochs=1 {SWEEP}"
+
+
+def own(url: str, usd_per_hour: str) -> str:
+    """The settings of our trainer at that address, with a known speed, so that runs have a maximum."""
+    price = f'[providers.local.models.tiny]\nusd_per_hour = "{usd_per_hour}"\ntokens_per_second = 450\n'
+    return f'[providers.local]\nbase_url = "{url}"\n{price}'
+
+
+def test_a_sweep_is_one_plan_one_budget_and_one_job(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    sleeping = ("/bin/sleep", "600")
+    with (
+        serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
+        served.client() as client,
+    ):
+        world = make_world(Rules(more=own(served.url, "2")))
+        world.seed_dataset(rows=400)
+        assert world.type(LOCAL) == ""
+        world.send()
+        world.find_message("train tiny on tickets (sweep of 4 trials)", "sweep of 4 trials: lora_r 2 or 4")
+        card = world.plan_details()
+        plan = plan_from_json(world.run().plan)
+        swept = plan.swept
+        assert swept is not None
+        assert (swept.arms, swept.usd_per_hour) == (4, "2")
+        assert (
+            f"{swept.n_fitted} to train on, {swept.n_validation} training rows to choose the best trial"
+            in card
+        )
+        assert (
+            f"lora_r 2 or 4, learning_rate 1e-3 or 0.01: 4 trials, at most {swept.steps} steps in total"
+            in card
+        )
+        assert swept.steps == halving_steps([-(-swept.n_fitted // 8)] * 4)
+        assert not {"lora_r", "learning_rate", "lora_alpha"} & set(dict(plan.hyperparameters))
+        world.approve()
+        world.tick_until_state("training")
+        job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
+        sent = job.hyperparameters.model_extra or {}
+        assert sent["sweep"] == {"lora_r": [2, 4], "learning_rate": [0.001, 0.01]}
+        assert float(sent["max_usd"]) == pytest.approx(plan.maximum_micros / 1e6)
+        assert "lora_r" not in sent
+        assert sha256(client.files.content(job.training_file).read()) == swept.fitted_sha256
+        assert sha256(client.files.content(job.validation_file or "").read()) == swept.validation_sha256
+        client.fine_tuning.jobs.cancel(job.id)
+        world.tick_until_state("cancelled")
+
+
+def test_an_estimate_for_a_sweep_counts_the_trainings_of_its_formula(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=own("http://127.0.0.1:9/v1", "2")))
+    world.seed_dataset()
+    estimate = "/finetune estimate tickets target=local/tiny"
+    single, swept = (details_of(world, line) for line in (estimate, f"{estimate} {SWEEP}"))
+    once, four = (float(text.partition("k tokens")[0].rsplit(" ", 1)[1]) for text in (single, swept))
+    assert four == pytest.approx(2 * once, abs=0.2)
+    assert "tokens of 4 trials, stopped by halving" in swept
+
+
+def details_of(world: World, line: str) -> str:
+    world.type(line)
+    return world.estimate_details()
+
+
+def test_a_sweep_is_refused_by_a_provider_that_cannot_before_there_is_a_plan(world: World) -> None:
+    world.seed_dataset()
+    assert "`sweep=` needs our own trainer; Acme Tuning trains one set" in world.type(f"{START} {SWEEP}")
+    assert "can't be swept" in world.type(f"{START} sweep=colour:1,2")
+    assert world.store.runs.newest(1) == []
+
+
+def test_a_table_of_trials_is_distinguished_from_a_file_of_steps() -> None:
+    csv = (
+        b"arm,lora_r,step,total_steps,best_step,valid_loss,valid_mean_token_accuracy,trained_tokens,seconds,outcome\r\n"
+        b'1,8,10,40,10,0.5,0.75,970,1.5,stopped after rung 1\r\n2,16,3,40,,,,290,0.4,"out after step 3: a, b"\r\n'
+    )
+    first, second = sweep_arms(csv, "reading")
+    assert is_sweep_table(csv) and not is_sweep_table(b"step,train_loss\r\n")
+    assert (first.chosen, first.step, first.total_steps) == ((("lora_r", "8"),), 10, 40)
+    assert (first.valid_loss, first.valid_accuracy, first.outcome) == (0.5, 0.75, "stopped after rung 1")
+    assert (second.valid_loss, second.outcome) == (None, "out after step 3: a, b")
+    with pytest.raises(InvalidResponse, match="unknown format"):
+        sweep_arms(b"arm,colour\r\n1,red\r\n", "reading")
+
+
+@pytest.mark.slow
+def test_a_real_sweep_ends_with_its_table_in_the_results_thread(
+    make_world: MakeWorld,
+    tmp_path: Path,
+    tiny_model_dir: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+        world = make_world(Rules(more=own(served.url, "0")))
+        world.upload_and_check(tickets_csv(400))
+        assert world.type(LOCAL) == ""
+        world.send()
+        world.approve()
+        world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
+        world.send()
+        assert world.run().state == "done", world.run().error
+        result = RunResult.from_json(str(world.run().result))
+        assert len(result.arms) == 4
+        assert [arm.outcome for arm in result.arms].count("won") == 1
+        plan = plan_from_json(world.run().plan)
+        assert plan.swept is not None and result.steps == plan.swept.steps
+        table = world.find_message("Sweep on tickets: 4 trials")
+        assert "★" in table and "stopped after rung 1" in table

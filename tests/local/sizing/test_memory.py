@@ -1,0 +1,142 @@
+"""Memory estimates compared with measured peaks of our own engine, in processes of their own: within 15%."""
+
+from __future__ import annotations
+
+import json
+import os
+import string
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.local.conftest import make_tokenizer
+from tests.local.runs import make_job
+from trainers.base_models import Base, find_base
+from trainers.methods import Parameters
+from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS, Device, Work, estimate_memory
+
+ROOT = Path(__file__).parents[3]
+TOLERANCE = 0.15
+STEPS = 3
+SMOLLM = ROOT / ".cache" / "smollm2-135m"
+MAKE_SMOLLM = "make it with: python -m trainers.local.demo_model .cache/smollm2-135m"
+
+
+@dataclass(frozen=True)
+class Case:
+    """`words` per row or prompt, and `batch` rows or pairs per step."""
+
+    words: int
+    batch: int
+    number: str = "bf16"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+def make_toy(folder: Path) -> Path:
+    """A Llama of 8 layers, hidden size 256, with random weights: 8 million parameters."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    make_tokenizer(folder)
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=8192,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def write_chats(folder: Path, base: Path, case: Case) -> Path:
+    """Returns the folder of a job on chats."""
+    folder.mkdir()
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": letter + " x" * case.words},
+                {"role": "assistant", "content": "y"},
+            ]
+        }
+        for letter in string.ascii_lowercase[: case.batch * STEPS]
+    ]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = Parameters(n_epochs=1, batch_size=case.batch, max_length=4096)
+    return make_job(folder, base, folder / "train.jsonl", settings)
+
+
+def measure_peaks(folders: Sequence[Path], number: str) -> list[int]:
+    """Returns by how many bytes each training grew."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.local.sizing.peaks", *map(str, folders)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "FINETUNE_DTYPE": number},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line)["grown"] for line in done.stdout.splitlines()]
+
+
+def work_of_chats(base: Path, file: Path, case: Case) -> Work:
+    """With rows as long as the model's own tokenizer makes them."""
+    from trainers.local.training.base_model import load_tokenizer
+    from trainers.local.training.data import read_rows
+    from trainers.local.training.packing import shared_prefix_length
+
+    rows = read_rows(file, load_tokenizer(str(base)), 4096, "training_file").rows
+    answer = sum(rows[0].supervised)
+    return Work("lora", len(rows[0].ids), case.batch, answer=answer, shared=shared_prefix_length(rows))
+
+
+def compare_with_peaks(
+    base: Path,
+    cases: Sequence[Case],
+    folder: Path,
+    write: Callable[[Path, Path, Case], Path] = write_chats,
+    work_of: Callable[[Path, Path, Case], Work] = work_of_chats,
+) -> None:
+    model = find_base(str(base))
+    assert isinstance(model, Base)
+    folders = [write(folder / f"{case.words}x{case.batch}", base, case) for case in cases]
+    for case, job, peak in zip(cases, folders, measure_peaks(folders, cases[0].number), strict=True):
+        device = Device("cpu", 2 if case.number == "bf16" else 4)
+        work = work_of(base, job / "train.jsonl", case)
+        estimate = estimate_memory(model.architecture, work, device).total
+        print(f"{case}: estimated {estimate / 2**20:,.0f} MiB, measured {peak / 2**20:,.0f} MiB")
+        assert estimate == pytest.approx(peak, rel=TOLERANCE), case
+
+
+@pytest.mark.parametrize("number", [pytest.param("bf16", marks=pytest.mark.slow), "fp32"])
+def test_toy_trainings_take_the_estimated_memory(toy: Path, tmp_path: Path, number: str) -> None:
+    compare_with_peaks(toy, [Case(90, 4, number), Case(450, 1, number)], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_processes")
+@pytest.mark.parametrize("number", ["bf16", "fp32"])
+def test_smollm2_135m_takes_the_estimated_memory(tmp_path: Path, number: str) -> None:
+    assert SMOLLM.exists(), MAKE_SMOLLM
+    compare_with_peaks(SMOLLM, [Case(80, 3, number), Case(280, 1, number)], tmp_path)
+
+
+def test_estimates_use_the_engines_tokens_per_pack() -> None:
+    import torch
+
+    from trainers.local.training.packing import pack_tokens
+
+    assert pack_tokens(torch.device("cpu")) == CPU_TOKENS
+    assert pack_tokens(torch.device("cuda")) == GPU_TOKENS
