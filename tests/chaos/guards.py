@@ -643,8 +643,8 @@ GUARDS = (
     Guard(
         "a model not shown to be better needs a reason",
         "bot/services/models/promotions.py",
-        "    return Refusal(views.promotion_refusal(model, proof, names)) if names and not because else None",
-        "    return None",
+        "    if objections and not because:",
+        "    if False:",
         f"{PROMOTE}::test_a_model_no_better_than_the_one_in_use_needs_a_reason",
     ),
     Guard(
@@ -657,8 +657,8 @@ GUARDS = (
     Guard(
         "sealed rows promote only for somebody who still may",
         "bot/services/models/promotions.py",
-        '    refusal = authorization.refusal(context, person, "promote", measurement.channel)\n    if refusal or model',
-        "    refusal = None\n    if refusal or model",
+        '    refusal = authorization.refusal(context, person, "promote", measurement.channel)\n    if refusal:',
+        "    refusal = None\n    if refusal:",
         f"{SEALED}::test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_them",
     ),
     Guard(

@@ -7,7 +7,6 @@ the day have changed, with the prices and the evidence of that moment.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
@@ -19,7 +18,7 @@ from bot.rules import units
 from bot.rules.bills import Rates, Traffic
 from bot.rules.calibration import CallTotals
 from bot.rules.plans import plan_from_json
-from bot.rules.prices import rates_from_row
+from bot.rules.prices import MissingPrice, rates_from_row
 from bot.rules.promotion import alias_for
 from bot.rules.units import Volume
 from bot.services.datasets import datasets
@@ -42,22 +41,28 @@ def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: M
     """Updates the months of a dataset. `promotion` is current, and its `model` is at this trainer. Raises
     TrainerError."""
     today = context.today()
-    since = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
-    uses = _count_calls(context, trainer, promotion.dataset, since)
+    last_month = today.replace(day=1) - timedelta(days=1)
+    uses = _count_calls(context, trainer, promotion.dataset, last_month.replace(day=1))
     if uses is None:
         return
+    # This month's row exists from the first day on, so that the card says "no calls" rather than nothing.
     this_month = (model.name, units.month_of(context.clock()))
-    for (name, month), use in {this_month: CallTotals(), **uses}.items():
+    uses.setdefault(this_month, CallTotals())
+    for (name, month), use in uses.items():
         before = context.store.actuals.get(promotion.dataset, name, month)
-        counted = (before.calls, before.prompt_tokens, before.completion_tokens) if before else None
-        is_of_today = before is not None and units.day_of(before.at) == today
-        if counted != (use.calls, use.prompt_tokens, use.completion_tokens) or not is_of_today:
-            context.store.actuals.keep(_actual_month(context, promotion.dataset, name, month, use))
+        if before is None or not _is_current(before, use, today):
+            actual = _actual_month(context, promotion.dataset, name, month, use)
+            context.store.actuals.keep(actual)
+
+
+def _is_current(stored: ActualMonth, use: CallTotals, today: date) -> bool:
+    counted = CallTotals(stored.calls, stored.prompt_tokens, stored.completion_tokens)
+    return counted == use and units.day_of(stored.at) == today
 
 
 def _count_calls(
     context: AppContext, trainer: Trainer, dataset: str, since: date
-) -> Mapping[tuple[str, str], CallTotals] | None:
+) -> dict[tuple[str, str], CallTotals] | None:
     """Returns the calls by our model's name and month; None if the trainer doesn't count them."""
     days = trainer.alias_usage(alias_for(dataset), since)
     if days is None:
@@ -95,10 +100,16 @@ def _actual_month(context: AppContext, dataset: str, name: str, month: str, use:
     if isinstance(result, Refusal):
         return counted
     spans = [(each.at, each.ended_at or now) for each in context.store.promotions.of(dataset, name)]
-    share, inputs = rules.share_of_month(month, spans), result.inputs
-    tuned: Rates | object = inputs.tuned if inputs else rates_from_row(result.prices[0])
+    share = rules.share_of_month(month, spans)
+    inputs = result.inputs
+    if inputs:
+        tuned: Rates | MissingPrice = inputs.tuned
+        traffic = inputs.traffic
+    else:
+        tuned = rates_from_row(result.prices[0])
+        traffic = Traffic()
     if isinstance(tuned, Rates):
-        usd = rules.tuned_calls_usd(use, tuned, inputs.traffic if inputs else Traffic(), share)
+        usd = rules.tuned_calls_usd(use, tuned, traffic, share)
         counted = replace(counted, micros=to_micros(usd))
     if inputs and result.alternative:
         usd = rules.alternative_usd(use, inputs, share)
@@ -125,9 +136,10 @@ def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
         today=context.today(),
         is_trained=True,
     )
-    has_volume = question.volume is not None and question.volume.amount
-    question = replace(question, volume=question.volume if has_volume else ANY_VOLUME)
-    result, best = estimate(question, evidence=measured), measured_alternatives(measured).cheapest
+    if question.volume is None or not question.volume.amount:
+        question = replace(question, volume=ANY_VOLUME)
+    result = estimate(question, evidence=measured)
+    best = measured_alternatives(measured).cheapest
     if isinstance(result, ModelEnded) and best and best.arm.model:
         # The model that was in use at the time of the plan has ended, so the best living alternative replaces it.
         return estimate(replace(question, current=best.arm.model), evidence=measured)

@@ -37,16 +37,23 @@ def step(context: AppContext, promotion: Promotion) -> None:
     except Refused as refused:
         _put_off(context, promotion, REFUSED_S, str(refused))
     except TrainerError as trouble:
-        _put_off(context, promotion, min(2.0 ** min(promotion.tries + 1, 7), MAX_PAUSE_S), str(trouble))
+        pause = min(2.0 ** min(promotion.tries + 1, 7), MAX_PAUSE_S)
+        _put_off(context, promotion, pause, str(trouble))
     else:
-        now, proof = context.clock(), models.proof_of(context, promotion)
-        with context.store.transaction():
-            noted = context.store.promotions.mark_synced(promotion, now=now)
-            if noted:
-                alias, subject = alias_for(promotion.dataset), f"run {model.run_id}"
-                detail = f"{alias} stands for {model.provider_model} at {model.provider}"
-                context.audit("finetune", "alias", subject, detail)
-                models.show_card(context, noted, proof)
+        _record_set(context, promotion, model)
+
+
+def _record_set(context: AppContext, promotion: Promotion, model: Model) -> None:
+    now = context.clock()
+    proof = models.proof_of(context, promotion)  # reads files, so before the transaction
+    with context.store.transaction():
+        noted = context.store.promotions.mark_synced(promotion, now=now)
+        if noted is None:
+            return
+        alias = alias_for(promotion.dataset)
+        detail = f"{alias} stands for {model.provider_model} at {model.provider}"
+        context.audit("finetune", "alias", f"run {model.run_id}", detail)
+        models.show_card(context, noted, proof)
 
 
 def provider_of(context: AppContext, promotion: Promotion) -> str:
@@ -54,9 +61,8 @@ def provider_of(context: AppContext, promotion: Promotion) -> str:
 
 
 def handle_step_failure(context: AppContext, promotion: Promotion) -> None:
-    context.store.promotions.postpone(
-        promotion, context.clock() + MAX_PAUSE_S, "something went wrong in the bot."
-    )
+    until = context.clock() + MAX_PAUSE_S
+    context.store.promotions.postpone(promotion, until, "something went wrong in the bot.")
 
 
 def sweep(context: AppContext) -> None:
@@ -80,20 +86,24 @@ def _check_models(context: AppContext, trainer: Trainer, ours: Iterable[Model]) 
     for model in ours:
         # A list may be incomplete, so a model that is not in it is looked up by its name; but not again and again once
         # it was gone, as there may be thousands of deleted ones.
+        was_gone = model.gone_at is not None
         is_there = model.provider_model in listed
-        if not is_there and model.gone_at is None:
+        if not is_there and not was_gone:
             is_there = trainer.has_model(model.provider_model)
-        if is_there == (model.gone_at is not None):
-            _record_presence(context, model, None if is_there else context.clock())
+        if is_there and was_gone:
+            _record_presence(context, model, None)
+        elif not is_there and not was_gone:
+            _record_presence(context, model, context.clock())
 
 
 def _check_aliases(context: AppContext, trainer: Trainer, ours: Mapping[str, Model]) -> None:
-    there = trainer.aliases()
+    targets = trainer.aliases()
     for promotion in context.store.promotions.all_current():
         used = ours.get(promotion.model)
+        # An alias that was not set yet is step's work, and none can be set to a model that is gone.
         if used is None or promotion.carried_at is None or used.gone_at is not None:
             continue
-        target = there.get(alias_for(promotion.dataset))
+        target = targets.get(alias_for(promotion.dataset))
         if target != used.provider_model:
             _set_again(context, promotion, used, target)
 
@@ -107,36 +117,43 @@ def _count_calls(context: AppContext, trainer: Trainer, ours: Mapping[str, Model
 def _put_off(context: AppContext, promotion: Promotion, seconds: float, trouble: str) -> None:
     """Postpones setting the alias. The promotion's card shows the reason."""
     proof = models.proof_of(context, promotion)
+    until = context.clock() + seconds
     with context.store.transaction():
-        noted = context.store.promotions.postpone(promotion, context.clock() + seconds, trouble)
+        noted = context.store.promotions.postpone(promotion, until, trouble)
         if noted and trouble != promotion.trouble:
             models.show_card(context, noted, proof)
 
 
 def _record_presence(context: AppContext, model: Model, gone_at: float | None) -> None:
+    """Records that a model is gone, or is listed again if `gone_at` is None, and tells those who use it."""
+    if gone_at is None:
+        action = "back"
+        card = views.model_back
+    else:
+        action = "gone"
+        card = views.model_lost
+    provider = context.settings.title_of(model.provider)
+    once = f"{action} {model.name} {context.clock():.0f}"
     with context.store.transaction():
         if not context.store.mark_model_gone(model, gone_at):
             return
-        action = "back" if gone_at is None else "gone"
         context.audit("finetune", action, f"run {model.run_id}")
-        card = views.model_back if gone_at is None else views.model_lost
-        once = f"{action} {model.name} {context.clock():.0f}"
         for promotion in context.store.promotions.current_of(model.name):
-            message = card(model, promotion.dataset, context.settings.title_of(model.provider))
+            message = card(model, promotion.dataset, provider)
             context.post(promotion.channel, message.letter(), dedupe=once)
 
 
 def _set_again(context: AppContext, promotion: Promotion, model: Model, target: str | None) -> None:
+    """Has the alias set again by the next step, and says in the channel where it pointed."""
     proof = models.proof_of(context, promotion)
+    provider = context.settings.title_of(model.provider)
     with context.store.transaction():
         noted = context.store.promotions.mark_unsynced(promotion)
         if noted is None:
             return
         detail = f"{alias_for(promotion.dataset)} stood for {target or 'nothing'}"
         context.audit("finetune", "strayed", f"run {model.run_id}", detail)
-        message = views.alias_mismatch(
-            promotion.dataset, model, target, context.settings.title_of(model.provider)
-        )
+        message = views.alias_mismatch(promotion.dataset, model, target, provider)
         once = f"strayed {promotion.id} {context.clock():.0f}"
         context.post(promotion.channel, message.letter(), dedupe=once)
         models.show_card(context, noted, proof)

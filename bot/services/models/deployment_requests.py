@@ -60,6 +60,7 @@ def start_again(context: AppContext, number: int, person: str) -> Refusal | None
             "Today's limit for running models is used up. Start it tomorrow, or raise `hosting_usd_per_day` under "
             "[budget] in finetune.toml."
         )
+    # The plan's price may be months old, and the budget has to have room for today's.
     hour = hourly_prices.current_price(context, plan) or record.micros_per_hour
     planned = replace(plan.hosting, micros_per_hour=hour)
     too_dear = budgets.refusal(context, run.channel, person, planned.expected_micros, "model that runs")

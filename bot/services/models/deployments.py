@@ -10,8 +10,9 @@ a vendor lists.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 
 from bot.cards.common.general import text_message
 from bot.cards.common.plan_money import an_hour
@@ -29,6 +30,7 @@ from bot.services.evidence import notifications
 from bot.services.evidence.run_states import lost_key_text
 from bot.settings import Settings
 from storage.deployments import DeploymentRecord, DeploymentState, NewDeployment
+from storage.promotions import Promotion
 from storage.records import Run
 from storage.store import Store
 from trainers.deployments.port import Deployment, Deployments
@@ -36,7 +38,9 @@ from trainers.errors import Refused, TrainerError, Uncertain
 from trainers.money import to_micros
 
 PREFIX = "ft-run"  # of our deployments' names, by which the sweep recognises them
-LOOK_S, READY_LOOK_S, TROUBLE_S = 5.0, 20.0, 10.0
+LOOK_S = 5.0
+READY_LOOK_S = 20.0
+TROUBLE_S = 10.0
 SHOWN_EVERY_S = 300.0
 MAX_TRIES = 3
 MAX_DOUBTS = 3  # early polls because of refused questions to a model that the vendor lists as running
@@ -71,14 +75,15 @@ def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -
         return Serving(is_ready=True)
     if newest.state != "stopped":
         return waits
+    # A machine that never became ready, or that a person or a limit stopped, is not started again on our own account.
     died_in_use = newest.ready_at is not None and newest.reason in ("gone", "failed")
     if died_in_use and len(records) < rules.MOST_STARTS:
         return _begin_serving(context, run, plan, planned) or waits
     lost = views.lost_text(_summary(context, newest))
-    notifications.tell_requester(
-        context, run, f"Your {notifications.link_to(context, run)} waits. {lost}", once=f"lost {newest.name}"
-    )
-    return Serving(note=lost, is_given_up=context.clock() - (newest.ended_at or 0.0) > LOST_S)
+    text = f"Your {notifications.link_to(context, run)} waits. {lost}"
+    notifications.tell_requester(context, run, text, once=f"lost {newest.name}")
+    lost_for_s = context.clock() - (newest.ended_at or 0.0)
+    return Serving(note=lost, is_given_up=lost_for_s > LOST_S)
 
 
 def _begin_serving(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> Serving | None:
@@ -118,9 +123,11 @@ def step(context: AppContext, record: DeploymentRecord) -> None:
     try:
         _step(context, vendor, latest)
     except TrainerError as trouble:
-        seconds = trouble.retry_after if isinstance(trouble, Uncertain) else None
-        # Even if the vendor asks for a longer pause: the machine costs money meanwhile.
-        seconds = min(max(seconds or 0.0, TROUBLE_S), MAX_PAUSE_S)
+        wished_s = 0.0
+        if isinstance(trouble, Uncertain) and trouble.retry_after is not None:
+            wished_s = trouble.retry_after
+        # Not longer, even if the vendor asks for it: the machine costs money meanwhile.
+        seconds = min(max(wished_s, TROUBLE_S), MAX_PAUSE_S)
         _wait(context, latest, seconds, f"{trouble} Trying again.")
 
 
@@ -130,6 +137,7 @@ def handle_step_failure(context: AppContext, record: DeploymentRecord) -> None:
 
 def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) -> None:
     running = vendor.find(record.name)
+    # A request whose answer was lost may have started a machine all the same; then a second one was requested.
     for extra in running[1:]:
         log.error("%s runs twice at %s: %s is stopped", record.name, record.provider, extra.id)
         vendor.stop(extra)
@@ -204,6 +212,7 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
     try:
         price = hourly_prices.ask_vendor(context, vendor, record.provider, base)
         hour = record.micros_per_hour if price is None else price
+        # People agreed to the price of the record. A cheaper hour is billed as such, a dearer one needs their yes.
         if hour > record.micros_per_hour:
             _end(context, record, "dearer", f"It now costs {an_hour(hour)}.")
             return
@@ -231,23 +240,28 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
 def _take_status(context: AppContext, record: DeploymentRecord, deployment: Deployment) -> None:
     """Bills the time since the last poll, stores the vendor's state, and shows it on the card if it is news."""
     now = context.clock()
-    is_ready = record.state == "ready" or deployment.state == "ready"
+    was_ready = record.state == "ready"
+
+    is_ready = was_ready or deployment.state == "ready"
     state: DeploymentState = "ready" if is_ready else "starting"
+    pause = READY_LOOK_S if is_ready else LOOK_S
     changes = {
         "is_billed": deployment.is_billed,
         "chat_model": deployment.chat_model,
         "detail": None,
         "missing_since": None,
-        "next_at": now + (READY_LOOK_S if is_ready else LOOK_S),
+        "next_at": now + pause,
     }
-    if is_ready and record.state != "ready":
+    if is_ready and not was_ready:
         changes |= {"ready_at": now, "used_at": now, "tries": 0}
+    is_new = record.billed_until is None or record.missing_since is not None
+    is_news = is_new or state != record.state
+    # Without news the card still follows the growing cost, but not at each poll.
+    is_due = now // SHOWN_EVERY_S != record.updated_at // SHOWN_EVERY_S
     with context.store.transaction():
         billed = _bill(context, record, deployment, now)
         moved = context.store.deployments.move(billed, state, now=now, **changes)
-        is_new = record.billed_until is None or record.missing_since is not None
-        is_news = moved and (moved.state != record.state or is_new)
-        if moved and (is_news or now // SHOWN_EVERY_S != record.updated_at // SHOWN_EVERY_S):
+        if moved and (is_news or is_due):
             show(context, moved, is_progress=not is_news)
 
 
@@ -300,11 +314,10 @@ def _stop(
         return
     vendor.stop(deployment)
     now = context.clock()
+    changes = {"ended_at": now, "next_at": now + LOOK_S, "detail": None, "missing_since": None}
     with context.store.transaction():
         billed = _bill(context, record, deployment, now)
-        context.store.deployments.move(
-            billed, "stopping", now=now, ended_at=now, next_at=now + LOOK_S, detail=None, missing_since=None
-        )
+        context.store.deployments.move(billed, "stopping", now=now, **changes)
 
 
 def _end(
@@ -338,10 +351,9 @@ def _tell_users(context: AppContext, record: DeploymentRecord) -> None:
         if promotion.model != record.model:
             continue
         text = views.in_use_stopped(summary, promotion.dataset, machine)
+        message = text_message(text)
         context.post(promotion.channel, {"text": text}, dedupe=once)
-        messages.tell_person(
-            context, f"{once} direct", promotion.person, promotion.channel, text_message(text)
-        )
+        messages.tell_person(context, f"{once} direct", promotion.person, promotion.channel, message)
 
 
 def tell_unused(context: AppContext) -> None:
@@ -352,20 +364,32 @@ def tell_unused(context: AppContext) -> None:
     in_use = {promotion.model for promotion in context.store.promotions.all_current()}
     for record in context.store.deployments.live():
         run = context.store.runs.get(record.run_id or 0)
-        if run is None or record.kept_by is None or record.state != "ready" or record.model in in_use:
+        # A machine that nobody keeps stops by itself when nobody asks it anything.
+        if run is None or record.kept_by is None or record.state != "ready":
+            continue
+        if record.model in in_use:
             continue
         dataset = plan_from_json(run.plan).dataset
         uses = context.store.promotions.of(dataset, record.model)
-        successor = context.store.promotions.next(uses[-1]) if uses else None
+        # On its first day somebody may still be about to deploy it.
         if not uses and units.day_of(record.created_at) == today:
             continue
-        cost = context.store.deployments.cost_of_day(today.isoformat(), record.id)
-        summary = replace(_summary(context, record), today_micros=cost)
-        message = views.unused_card(summary, successor.model if successor else None)
-        once = f"kept for nothing {record.id} {today.isoformat()}"
-        with context.store.transaction():
-            context.post(record.channel, message.letter(), dedupe=once)
-            messages.tell_person(context, f"{once} direct", record.kept_by, "", message)
+        _say_unused(context, record, record.kept_by, uses, today)
+
+
+def _say_unused(
+    context: AppContext, record: DeploymentRecord, keeper: str, uses: Sequence[Promotion], today: date
+) -> None:
+    day = today.isoformat()
+    successor = context.store.promotions.next(uses[-1]) if uses else None
+    successor_name = successor.model if successor else None
+    cost = context.store.deployments.cost_of_day(day, record.id)
+    summary = replace(_summary(context, record), today_micros=cost)
+    message = views.unused_card(summary, successor_name)
+    once = f"kept for nothing {record.id} {day}"
+    with context.store.transaction():
+        context.post(record.channel, message.letter(), dedupe=once)
+        messages.tell_person(context, f"{once} direct", keeper, "", message)
 
 
 def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
@@ -494,14 +518,12 @@ def stop_again(
 def running(store: Store, settings: Settings, now: float) -> list[DeploymentSummary]:
     """Returns all deployments that are not certainly gone, with today's cost."""
     day = units.day_of(now).isoformat()
-    return [
-        DeploymentSummary(
-            record,
-            settings.title_of(record.provider),
-            today_micros=store.deployments.cost_of_day(day, record.id),
-        )
-        for record in store.deployments.live()
-    ]
+    summaries = []
+    for record in store.deployments.live():
+        title = settings.title_of(record.provider)
+        cost = store.deployments.cost_of_day(day, record.id)
+        summaries.append(DeploymentSummary(record, title, today_micros=cost))
+    return summaries
 
 
 def summaries(context: AppContext, datasets: Collection[str]) -> list[DeploymentSummary]:
@@ -539,10 +561,9 @@ def _update_result(context: AppContext, record: DeploymentRecord) -> None:
 
 def _wait(context: AppContext, record: DeploymentRecord, seconds: float, detail: str | None) -> None:
     now = context.clock()
+    changes = {"next_at": now + seconds, "detail": detail}
     with context.store.transaction():
-        moved = context.store.deployments.move(
-            record, record.state, now=now, next_at=now + seconds, detail=detail
-        )
+        moved = context.store.deployments.move(record, record.state, now=now, **changes)
         if moved and detail != record.detail:
             show(context, moved)
 

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Collection, Sequence
 
 from bot.cards.common import freeze as freeze_cards
-from bot.cards.common.blocks import CardBlock, Listing
+from bot.cards.common.blocks import CardBlock, Listing, code
 from bot.cards.common.blocks import Message as Card
 from bot.cards.common.candidates import arm_name
 from bot.cards.common.plan_money import foreseen_text
@@ -35,7 +35,7 @@ from bot.services.models import deployments
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.questions import NewAsk, TriedAnswer
-from storage.records import Ask, Draft, Model, Run
+from storage.records import Ask, CachedAnswer, Draft, Model, Run
 from trainers.chat_parameters import thinking_tokens
 from trainers.evaluation.results import Candidate, Ladder
 from trainers.money import usd_micros
@@ -59,10 +59,11 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     price = price_of(context, model)
     if isinstance(price, Refusal):
         return price
-    plan, row = _plan(context, model), context.settings.provider(model.provider)
     stopped = machine_refusal(context, model)
     if stopped:
         return stopped
+    plan = _plan(context, model)
+    row = context.settings.provider(model.provider)
     refusal = data_policy.typed_text_refusal(context, text, "Your question", plan.dataset_id, [row])
     if refusal:
         return refusal
@@ -71,13 +72,15 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     if freeze:
         return Refusal(freeze_cards.refusal(freeze, "Models that cost money can't be asked now"))
     now = context.clock()
+    detail = f"up to {usd_micros(most)}" if most else ""
+    new = NewAsk(person, channel, model.name, plan.dataset, text, units.month_of(now), most)
+    # The budget is read in the transaction that reserves the cost, so that two questions can't both take the rest.
     with context.store.transaction():
         too_dear = budgets.refusal(context, channel, person, most, "question")
         if too_dear:
             return Refusal(too_dear)
-        new = NewAsk(person, channel, model.name, plan.dataset, text, units.month_of(now), most)
         ask = context.store.questions.add(new, now=now)
-        context.audit(person, "try", f"model {model.name}", f"up to {usd_micros(most)}" if most else "")
+        context.audit(person, "try", f"model {model.name}", detail)
     return ask
 
 
@@ -120,7 +123,8 @@ def find_to_use(
     visible = authorization.visible_datasets(context, person, channel)
     if or_dataset and name in visible and not context.store.model(name):
         standing = context.store.promotions.current(name)
-        name = standing.model if standing else name
+        if standing:
+            name = standing.model
     model = find(context, name, visible)
     if isinstance(model, Refusal):
         return model
@@ -129,21 +133,25 @@ def find_to_use(
     may_act = authorization.may_act_on(context, dataset, person, channel)
     if may_act is None:
         return Refusal(unchecked_dataset(dataset))
-    return model if may_act else find(context, name, visible - {dataset})
+    if not may_act:
+        # The same answer as for a name that doesn't exist, so that nobody learns of it.
+        return find(context, name, visible - {dataset})
+    return model
 
 
 def find(context: AppContext, name: str, datasets: Collection[str]) -> Model | Refusal:
     """Finds a model by its name. `datasets` are those that the person may know about; models of others are treated as
     if they didn't exist."""
     by_name = context.store.model(name)
-    candidates = [by_name] if by_name else context.store.models_at_provider(name)
-    existing_model = next((model for model in candidates if _dataset_of(context, model) in datasets), None)
-    if existing_model:
-        return deleted_refusal(context, existing_model) or existing_model
+    matches = [by_name] if by_name else context.store.models_at_provider(name)
+    for model in matches:
+        if _dataset_of(context, model) in datasets:
+            return deleted_refusal(context, model) or model
     names = context.store.model_names(datasets)
     if not names:
         return Refusal("There are no tuned models yet. `/finetune start DATASET` trains one.")
-    existing = "There are " + ", ".join(f"`{existing}`" for existing in names[:10]) + "."
+    listed = ", ".join(code(other) for other in names[:10])
+    existing = f"There are {listed}."
     if name in datasets:
         return Refusal(
             f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` deploys one. {existing}"
@@ -174,29 +182,40 @@ def step(context: AppContext, ask: Ask) -> None:
     question = _question(context, model, ask)
     reply = context.store.answers.read([question.key]).get(question.key)
     if reply:
-        answer = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
-        micros = question_micros(price, answer.prompt_tokens, answer.completion_tokens)
-        with context.store.transaction():
-            context.store.answers.forget(reply.key)
-            tried = (ask.id, _plan(context, model).dataset, model.name, ask.person, ask.text, answer.text)
-            context.store.tried_answers.add(TriedAnswer(*tried, at=context.clock()))
-            _tell(context, ask, answer_views.answer_card(ask, answer), micros)
+        _pass_on(context, ask, model, price, reply)
     elif not ask.is_priced:
         _fail(context, ask, "the bot was updated before it was sent. Ask again.", 0)
     elif ask.sent_at is None:
-        _send(context, ask, question)
+        _send(context, ask, model, question)
     else:
-        _wait(context, ask, question)
+        _wait(context, ask, model, question)
 
 
-def _send(context: AppContext, ask: Ask, question: Question) -> None:
-    provider = question.model.partition("/")[0]
-    model = context.store.model(ask.model)
-    row = context.settings.provider(provider)
-    # asked again here, because finetune.toml may have changed since the question was accepted
-    refusal = model and data_policy.typed_text_refusal(
-        context, ask.text, "Your question", _plan(context, model).dataset_id, [row]
+def _pass_on(context: AppContext, ask: Ask, model: Model, price: PriceRow, reply: CachedAnswer) -> None:
+    """Gives the person the answer, and books what it cost."""
+    answer = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
+    micros = question_micros(price, answer.prompt_tokens, answer.completion_tokens)
+    tried = TriedAnswer(
+        id=ask.id,
+        dataset=_plan(context, model).dataset,
+        model=model.name,
+        person=ask.person,
+        question=ask.text,
+        answer=answer.text,
+        at=context.clock(),
     )
+    with context.store.transaction():
+        context.store.answers.forget(reply.key)
+        context.store.tried_answers.add(tried)
+        _tell(context, ask, answer_views.answer_card(ask, answer), micros)
+
+
+def _send(context: AppContext, ask: Ask, model: Model, question: Question) -> None:
+    provider = model.provider
+    row = context.settings.provider(provider)
+    dataset = _plan(context, model).dataset_id
+    # Checked again here, because finetune.toml may have changed since the question was accepted.
+    refusal = data_policy.typed_text_refusal(context, ask.text, "Your question", dataset, [row])
     if refusal:
         _fail(context, ask, refusal.text, 0)
     elif freeze_scope.question_freeze(context, ask.most_micros):
@@ -204,34 +223,46 @@ def _send(context: AppContext, ask: Ask, question: Question) -> None:
     elif provider not in context.trainers:
         _fail(context, ask, f"there is no key for {provider} where the bot runs.", 0)
     else:
+        # Marked before it is sent: after a kill in between it counts as sent, and what costs money is not sent twice.
         context.store.questions.mark_sent(ask, now=context.clock())
         context.llm.ask(_owner(ask), provider, [question])
 
 
-def _wait(context: AppContext, ask: Ask, question: Question) -> None:
+def _wait(context: AppContext, ask: Ask, model: Model, question: Question) -> None:
     """Handles a question that was sent by this process or by one that has ended since."""
-    owner, is_waiting = _owner(ask), context.llm.waiting(_owner(ask)) > 0
+    owner = _owner(ask)
+    # Read before the outcomes are collected. A thread declines a question, or stores its answer, before the question
+    # stops waiting, so none falls between the two looks and seems lost.
+    is_waiting = context.llm.waiting(owner) > 0
+    is_overdue = context.clock() - ask.created_at > PATIENCE_S
     declined = next(iter(context.llm.collect(owner)), None)
     if declined:
-        _fail(context, ask, declined.why, ask.most_micros if declined.is_unclear else 0)
-    elif is_waiting and context.clock() - ask.created_at > PATIENCE_S and not context.llm.drop(owner):
-        why = context.llm.trouble(question.model.partition("/")[0]) or "other questions come first."
+        micros = ask.most_micros if declined.is_unclear else 0
+        _fail(context, ask, declined.why, micros)
+    elif is_waiting and is_overdue and not context.llm.drop(owner):
+        why = context.llm.trouble(model.provider) or "other questions come first."
         _fail(context, ask, f"{why} It was not sent within 15 minutes. Ask again later.", 0)
     elif is_waiting or context.store.answers.read([question.key]):
         context.llm.wake()
     elif ask.most_micros:
         _fail(context, ask, "the bot was stopped in the meantime.", ask.most_micros)
     else:
-        _send(context, ask, question)
+        _send(context, ask, model, question)
 
 
 def _question(context: AppContext, model: Model, ask: Ask) -> Question:
     """Builds the question. Its key includes the ask's id, so that its answer is never shared with another question."""
-    name, messages = f"{model.provider}/{model.provider_model}", messages_for(context, model, ask.text)
+    name = f"{model.provider}/{model.provider_model}"
+    messages = messages_for(context, model, ask.text)
     most = _max_tokens(context, model)
-    key = key_of(f"ask {ask.id} {name}", messages, most)
     return Question(
-        key, name, model.provider_model, messages, most, is_first=True, is_once=ask.most_micros > 0
+        key=key_of(f"ask {ask.id} {name}", messages, most),
+        model=name,
+        at_provider=model.provider_model,
+        messages=messages,
+        max_tokens=most,
+        is_first=True,
+        is_once=ask.most_micros > 0,
     )
 
 
@@ -263,10 +294,15 @@ def _max_micros(context: AppContext, model: Model, price: PriceRow, text: str) -
 
 def price_of(context: AppContext, model: Model) -> PriceRow | Refusal:
     """Returns the current price from the provider's row, or the plan's price if the row is gone."""
-    plan, row = _plan(context, model), context.settings.provider(model.provider)
+    plan = _plan(context, model)
+    row = context.settings.provider(model.provider)
     base = row.model(plan.base_model) if row else None
-    price = tuned_price(row, base) if row and base else PriceList.from_json(plan.prices).rows[0]
-    if price.usd_per_hour is None and None in (price.price.input, price.price.output):
+    if row and base:
+        price = tuned_price(row, base)
+    else:
+        price = PriceList.from_json(plan.prices).rows[0]
+    is_unknown = None in (price.price.input, price.price.output)
+    if is_unknown and price.usd_per_hour is None:
         return Refusal(
             f"The price of a question to {model.name} is unknown: the bot's operator can set `input` and `output` of "
             f"{plan.base_model} under [providers.{model.provider}.models] in finetune.toml."
@@ -318,20 +354,18 @@ def proof_of(context: AppContext, promotion: Promotion) -> PromotionEvidence:
     """Returns the comparison of a promoted model with the one it replaced. This may read two files of held-out rows, so
     call it before a transaction."""
     before = _name(context, promotion.instead_of)
-    return evidence.promotion_proof(
-        context, model_of(context, promotion), context.store.model(before) if before else None
-    )
+    replaced = context.store.model(before) if before else None
+    return evidence.promotion_proof(context, model_of(context, promotion), replaced)
 
 
 def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> PromotionSummary:
     model = model_of(context, promotion)
-    before, earlier = (_name(context, number) for number in (promotion.instead_of, promotion.returns_to))
     return PromotionSummary(
         promotion=promotion,
         model=model,
         proof=proof,
-        before=before,
-        earlier=earlier,
+        before=_name(context, promotion.instead_of),
+        earlier=_name(context, promotion.returns_to),
         provider=context.settings.title_of(model.provider),
         has_alias=has_alias(context, model),
         left=_provider_left(context, promotion, model),
@@ -375,7 +409,8 @@ def promotion_details(
     if promotion is None or not authorization.may_use_dataset(context, promotion.dataset, person, channel):
         return Refusal("There is no such promotion. `/finetune models` lists what is in use.")
     model = model_of(context, promotion)
-    return views.details(actuals_of(context, model, _plan(context, model)), _looks(context, model))
+    actuals = actuals_of(context, model, _plan(context, model))
+    return views.details(actuals, _looks(context, model))
 
 
 def _looks(context: AppContext, model: Model) -> Looks | None:
@@ -449,9 +484,11 @@ def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
     foreseen = ""
     if rung is not None and rung.standing != "misses":
         foreseen = foreseen_text(plan)
-    months = context.store.actuals.of(plan.dataset) if has_alias(context, model) else []
+    # Only calls through an alias are counted.
+    is_counted = has_alias(context, model)
+    months = context.store.actuals.of(plan.dataset) if is_counted else []
     provider = context.settings.title_of(model.provider)
-    return ModelActuals(tuple(months), foreseen, provider, is_counted=has_alias(context, model))
+    return ModelActuals(tuple(months), foreseen, provider, is_counted=is_counted)
 
 
 def model_of(context: AppContext, promotion: Promotion) -> Model:
@@ -469,12 +506,16 @@ def _provider_left(context: AppContext, promotion: Promotion, model: Model) -> t
         if earlier is None:
             return None
         other = model_of(context, earlier)
-        if other.provider != model.provider and earlier.carried_at is not None and has_alias(context, other):
+        was_set = earlier.carried_at is not None and has_alias(context, other)
+        if was_set and other.provider != model.provider:
             return context.settings.title_of(other.provider), other.name
         number = earlier.instead_of
     return None
 
 
 def _name(context: AppContext, number: int | None) -> str | None:
-    promotion = context.store.promotions.get(number) if number else None
+    """Returns the name of the model that was promoted under this number."""
+    if number is None:
+        return None
+    promotion = context.store.promotions.get(number)
     return promotion.model if promotion else None

@@ -60,7 +60,10 @@ def _find_run(context: AppContext, provider: str, name: str) -> Run | None:
     run = context.store.runs.get(int(number))
     if run is None or run.plan_hash[:8] != plan_hash:
         return None
-    return run if run.provider in context.settings.beside(provider) else None
+    # Several providers in the settings may share one account, whose machines each of them lists.
+    if run.provider not in context.settings.beside(provider):
+        return None
+    return run
 
 
 def _check_known(
@@ -95,21 +98,22 @@ def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment
         context.troubles[subject] = f"started by nobody here, and in no budget: {names}"
         return
     context.troubles.pop(subject, None)
+    title = context.settings.title_of(provider)
     with context.store.transaction():
-        new = [
-            stray
-            for stray in strays
-            if context.store.interventions.record_orphan(provider, stray.id, stray.name, now=now)
-        ]
+        new = []
+        for stray in strays:
+            if context.store.interventions.record_orphan(provider, stray.id, stray.name, now=now):
+                new.append(stray)
         if new and channel:
             log.error("running at %s, and started by nobody here: %s", provider, new)
-            message = views.strays_card(context.settings.title_of(provider), provider, new, PREFIX)
+            message = views.strays_card(title, provider, new, PREFIX)
             context.post(channel, message.letter(), dedupe=f"strays {provider} {now:.0f}")
 
 
 def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
     """Takes over a deployment that nobody here started, so that it gets stopped."""
     provider, _, name = value.partition(" ")
+    # Anyone who may freeze spending may end it: the machine belongs to no dataset that could be asked for a right.
     refused = authorization.refusal(context, person, "freeze")
     if refused:
         return refused
@@ -129,4 +133,6 @@ def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
         record = context.store.deployments.add_orphan(new, reason="asked", now=now)
         if record:
             context.audit(person, "hosting stopped", f"deployment {record.id}", name)
-    return None if record else Refusal("It is already stopped, or is being stopped.")
+    if record is None:
+        return Refusal("It is already stopped, or is being stopped.")
+    return None

@@ -69,7 +69,9 @@ def promote(
     if refusal:
         return refusal
     model = models.find_to_use(context, name, person, channel)
-    return model if isinstance(model, Refusal) else _promote(context, model, person, because)
+    if isinstance(model, Refusal):
+        return model
+    return _promote(context, model, person, because)
 
 
 def promote_run(context: AppContext, number: int, person: str) -> PromotionSummary | Measurement | Refusal:
@@ -78,10 +80,15 @@ def promote_run(context: AppContext, number: int, person: str) -> PromotionSumma
     model = context.store.model(run.model or "") if run else None
     if run is None or model is None:
         return Refusal(f"Run {number} has no model. `/finetune models` lists all models.")
-    refusal = authorization.refusal(context, person, "promote", run.channel)
     dataset = plan_from_json(run.plan).dataset
-    refusal = refusal or authorization.button_refusal(context, dataset, person, Refusal(no_such_run(number)))
-    return refusal or models.deleted_refusal(context, model) or _promote(context, model, person, None)
+    refusal = (
+        authorization.refusal(context, person, "promote", run.channel)
+        or authorization.button_refusal(context, dataset, person, Refusal(no_such_run(number)))
+        or models.deleted_refusal(context, model)
+    )
+    if refusal:
+        return refusal
+    return _promote(context, model, person, None)
 
 
 def roll_back(
@@ -110,7 +117,9 @@ def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSu
     if promotion is None or promotion.ended_at is not None:
         return over
     refusal = authorization.button_refusal(context, promotion.dataset, person, over)
-    return refusal or _roll_back(context, promotion, person, None)
+    if refusal:
+        return refusal
+    return _roll_back(context, promotion, person, None)
 
 
 def finish_sealed_test(context: AppContext, concluded: SealedConclusion) -> None:
@@ -139,11 +148,15 @@ def decide_by_sealed(
 ) -> DecidedPromotion | Refusal:
     """Decides a promotion once its sealed rows are answered. This looks up rights and reads files, so call it before
     the transaction of `_record_sealed`."""
-    person, model = measurement.requested_by, context.store.model(plan.promotes or "")
-    run = context.store.runs.get(model.run_id) if model else None
+    person = measurement.requested_by
+    # Whether the person still has the right is asked again: answering the sealed rows may have taken days.
     refusal = authorization.refusal(context, person, "promote", measurement.channel)
-    if refusal or model is None or run is None:
-        return refusal or Refusal(f"{plan.promotes} is gone.")
+    if refusal:
+        return refusal
+    model = context.store.model(plan.promotes or "")
+    run = context.store.runs.get(model.run_id) if model else None
+    if model is None or run is None:
+        return Refusal(f"{plan.promotes} is gone.")
     standing = context.store.promotions.current(plan.dataset)
     used = _model(context, standing)
     if used and used.name == model.name:
@@ -151,22 +164,28 @@ def decide_by_sealed(
     on_holdout = evidence.promotion_proof(context, model, used)
     proof = sealed_proof_of(context, model, used, ladder, on_holdout)
     refusal = _promotion_refusal(context, model, proof, None)
+    if refusal:
+        return refusal
     ended = models.proof_of(context, standing) if standing else None
-    return refusal or DecidedPromotion(model, run, person, None, on_holdout, standing, ended)
+    return DecidedPromotion(model, run, person, None, on_holdout, standing, ended)
 
 
 def _record_sealed(
     context: AppContext, measurement: Measurement, decided: DecidedPromotion | Refusal
 ) -> SealedOutcome:
     """Records the promotion, or tells the requester why not. Call this in the transaction that ends the measurement."""
-    result = decided if isinstance(decided, Refusal) else _record(context, decided)
-    if not isinstance(result, Refusal):
-        return SealedOutcome(is_deployed=True)
+    if isinstance(decided, Refusal):
+        refusal = decided
+    else:
+        result = _record(context, decided)
+        if not isinstance(result, Refusal):
+            return SealedOutcome(is_deployed=True)
+        refusal = result
     link = context.link(f"measurement {measurement.id}", f"m{measurement.id}")
-    text = f"<@{measurement.requested_by}>: the sealed rows were opened ({link}). {result.text}"
+    text = f"<@{measurement.requested_by}>: the sealed rows were opened ({link}). {refusal.text}"
     once = f"sealed {measurement.id}"
     context.post(measurement.channel, text_message(text).letter(), dedupe=once)
-    return SealedOutcome(is_deployed=False, why=result.text)
+    return SealedOutcome(is_deployed=False, why=refusal.text)
 
 
 def _promote(
@@ -194,7 +213,7 @@ def _promote(
 
 
 def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary | Refusal:
-    standing, because = decided.instead_of, decided.because
+    standing = decided.instead_of
     new = NewPromotion(
         dataset=plan_from_json(decided.run.plan).dataset,
         model=decided.model.name,
@@ -202,7 +221,7 @@ def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary 
         channel=decided.run.channel,
         instead_of=standing,
         returns_to=standing.id if standing else None,
-        reason=" ".join(because.split()) if because else None,
+        reason=_on_one_line(decided.because),
         is_synced=not models.has_alias(context, decided.model),
     )
     with context.store.transaction():
@@ -213,6 +232,10 @@ def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary 
         if promotion is None:
             return Refusal(OVERTAKEN)
         return _announce(context, promotion, decided.proof, decided.ended)
+
+
+def _on_one_line(reason: str | None) -> str | None:
+    return " ".join(reason.split()) if reason else None
 
 
 def _promotion_refusal(
@@ -229,8 +252,10 @@ def _promotion_refusal(
     if because is not None and not has_enough_words(because):
         why = too_few_words("this model should be used", "half the price at the same quality")
         return Refusal(f"`because=`: {why}", "because")
-    names = rules.find_objections(proof)
-    return Refusal(views.promotion_refusal(model, proof, names)) if names and not because else None
+    objections = rules.find_objections(proof)
+    if objections and not because:
+        return Refusal(views.promotion_refusal(model, proof, objections))
+    return None
 
 
 def _roll_back(
@@ -255,8 +280,8 @@ def _roll_back(
         person=person,
         channel=target.channel,
         instead_of=standing,
-        returns_to=target.returns_to,
-        reason=" ".join(because.split()) if because else None,
+        returns_to=target.returns_to,  # so that the next rollback goes one further back, not to and fro
+        reason=_on_one_line(because),
         is_rollback=True,
         is_synced=not models.has_alias(context, model),
     )
@@ -264,7 +289,9 @@ def _roll_back(
     ended = models.proof_of(context, standing)
     with context.store.transaction():
         promotion = context.store.promotions.add(new, now=context.clock())
-        return Refusal(OVERTAKEN) if promotion is None else _announce(context, promotion, proof, ended)
+        if promotion is None:
+            return Refusal(OVERTAKEN)
+        return _announce(context, promotion, proof, ended)
 
 
 def _announce(
@@ -301,15 +328,17 @@ def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None
     detail = f"{promotion.model} for {promotion.dataset}{instead}: {numbers}{sealed}{reason}"
     action = "rolled back to" if promotion.is_rollback else "promote"
     context.audit(promotion.person, action, f"run {seen.model.run_id}", detail)
-    went = _model(context, before)
-    if went:
+    replaced = _model(context, before)
+    if replaced:
         action = "roll back" if promotion.is_rollback else "replaced"
-        detail = f"{went.name} for {promotion.dataset}: {promotion.model} is in use{reason}"
-        context.audit(promotion.person, action, f"run {went.run_id}", detail)
+        detail = f"{replaced.name} for {promotion.dataset}: {promotion.model} is in use{reason}"
+        context.audit(promotion.person, action, f"run {replaced.run_id}", detail)
 
 
 def _model(context: AppContext, promotion: Promotion | None) -> Model | None:
-    return context.store.model(promotion.model) if promotion else None
+    if promotion is None:
+        return None
+    return context.store.model(promotion.model)
 
 
 def has_sealed_rows(context: AppContext, run: Run) -> bool:
@@ -334,13 +363,18 @@ def ask_sealed_test(
     plan = _sealed_plan(context, model, run, used, version, report)
     if isinstance(plan, Refusal):
         return plan
-    rows = [context.settings.provider(name.partition("/")[0]) for name in plan.price_of]
-    permission = data_policy.decide_egress(context, version, report, [row for row in rows if row], None)
+    rows = []
+    for name in plan.price_of:
+        row = context.settings.provider(name.partition("/")[0])
+        if row:
+            rows.append(row)
+    permission = data_policy.decide_egress(context, version, report, rows, None)
     if isinstance(permission, Refusal):
         return permission
     new = NewMeasurement("ladder", version.id, run.channel, person, plan.to_json())
     with context.store.transaction():
-        if same := measurements.find_open_duplicate(context, new.plan):
+        same = measurements.find_open_duplicate(context, new.plan)
+        if same:
             return Refusal(f"The sealed rows are being measured already: m{same.id} decides.")
         return measurements.add(context, new, permission, action="measure")
 

@@ -46,44 +46,48 @@ def list_uses(
 ) -> list[ModelUse]:
     """Returns every model that one of these datasets relies on; None means any dataset. If a tuned model is in use, the
     model prompted before is left out."""
-    names = store.datasets.names() if names is None else names
+    if names is None:
+        names = store.datasets.names()
     standing = [base for base in store.promotions.bases() if base.dataset in names]
-    planned = [_planned_use(settings, run) for run in store.runs.open()]
+    uses = [_promoted_use(settings, base) for base in standing]
+    for run in store.runs.open():
+        planned = _planned_use(settings, run)
+        if planned.dataset in names:
+            uses.append(planned)
     promoted = {base.dataset for base in standing}
-    prompted = [name for name in names if name not in promoted]
-    questions = [(name, last_question(store, name)) for name in prompted]
-    return [
-        *(_promoted_use(settings, base) for base in standing),
-        *(use for use in planned if use.dataset in names),
-        *(
-            _with_answering_end(settings, ModelUse("today's", name, question.current), today)
-            for name, question in questions
-            if question and question.current
-        ),
-    ]
+    for name in names:
+        if name in promoted:
+            continue
+        question = last_question(store, name)
+        if question and question.current:
+            use = ModelUse("today's", name, question.current)
+            uses.append(_with_answering_end(settings, use, today))
+    return uses
 
 
 def list_configured(settings: Settings, today: date) -> list[ModelUse]:
     """Returns the models in the settings: the targets, and those with a price of their own."""
-    targets = []
+    uses = []
     for row in settings.providers:
         for model in row.models:
             may_train = model_verdict(row, model, today).may_train
             kind: UseKind = "target" if may_train else "closed target"
-            targets.append(_with_training_end(settings, ModelUse(kind, "", f"{row.name}/{model.name}")))
-    return [
-        *targets,
-        *(_with_answering_end(settings, ModelUse("price", "", row.model), today) for row in settings.prices),
-    ]
+            uses.append(_with_training_end(settings, ModelUse(kind, "", f"{row.name}/{model.name}")))
+    for price in settings.prices:
+        uses.append(_with_answering_end(settings, ModelUse("price", "", price.model), today))
+    return uses
 
 
 def find_due(context: AppContext) -> Iterator[tuple[ModelUse, str]]:
     """Yields the models whose end has to be announced now, each with the key of its message."""
     today = context.today()
-    for use in ending_soon(list_uses(context.store, context.settings, today), today):
+    uses = list_uses(context.store, context.settings, today)
+    for use in ending_soon(uses, today):
         notice = due_notice(use, today)
-        once = notice_key(use, notice) if notice is not None else ""
-        if once and not context.store.outbox.was_put(once):
+        if notice is None:
+            continue
+        once = notice_key(use, notice)
+        if not context.store.outbox.was_put(once):
             yield use, once
 
 
@@ -119,9 +123,12 @@ def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, liste
         full_name = candidates.full_name(context.settings, use.model) or use.model
         seller, _, name = full_name.partition("/")
         known_as = {name, use.model.removeprefix(f"{seller}/")} & names
-        is_missed = use.kind != "in use" and seller == row.name and known_as
-        if is_missed and not any(trainer.has_model(each) for each in known_as):
-            tell(context, use, f"vanished {use.kind} {use.dataset} {use.model} {today}", row.title)
+        if use.kind == "in use" or seller != row.name or not known_as:
+            continue
+        # A list may be incomplete, so the model is also looked up by each of its names.
+        if not any(trainer.has_model(each) for each in known_as):
+            once = f"vanished {use.kind} {use.dataset} {use.model} {today}"
+            tell(context, use, once, gone_from=row.title)
 
 
 def start(context: AppContext, value: str, person: str) -> Run | Refusal:
@@ -145,16 +152,21 @@ def _find_retraining(context: AppContext, dataset: str) -> Retraining | None:
     """Returns the model that ends first of those that answer for the dataset today, None if none ends soon."""
     today = context.today()
     uses = list_uses(context.store, context.settings, today)
-    ending = [use for use in ending_soon(uses, today) if use.dataset == dataset and use.kind != "planned"]
-    return Retraining(ending[0].model, f"{ending[0].ends}") if ending else None
+    for use in ending_soon(uses, today):
+        if use.dataset == dataset and use.kind != "planned":
+            return Retraining(use.model, f"{use.ends}")
+    return None
 
 
 def _promoted_use(settings: Settings, base: PromotedBase) -> ModelUse:
     name = f"{base.provider}/{base.base_model}"
     use = _with_training_end(settings, ModelUse("in use", base.dataset, name, base.name))
     row = settings.provider(base.provider)
+    # A provider may also shut down a tuned model before the model that it was tuned from.
     day = row.shutdowns.get(base.provider_model.lower()) if row else None
-    return replace(use, ends=min(day, use.ends or day)) if day else use
+    if day is None:
+        return use
+    return replace(use, ends=min(day, use.ends or day))
 
 
 def _planned_use(settings: Settings, run: Run) -> ModelUse:
@@ -174,9 +186,9 @@ def _with_training_end(settings: Settings, use: ModelUse) -> ModelUse:
         return replace(use, ends=end.day, successor=end.successor, said_by=end.said_by)
     if row.is_started_by_us:
         return replace(use, said_by="the weights are on your own machine")
-    return replace(
-        use, said_by=f"{dated_source(model.source, model.as_of)}: none is announced" if model.source else None
-    )
+    if model.source:
+        return replace(use, said_by=f"{dated_source(model.source, model.as_of)}: none is announced")
+    return use
 
 
 def _with_answering_end(settings: Settings, use: ModelUse, today: date) -> ModelUse:
@@ -184,12 +196,14 @@ def _with_answering_end(settings: Settings, use: ModelUse, today: date) -> Model
     if isinstance(price, PriceRow) and price.ends:
         return replace(use, ends=price.ends, successor=price.successor, said_by=price.ends_said_by)
     listed = find_listed_model(use.model.rpartition("/")[2])
-    return replace(use, said_by=f"{listed.said_by}: none is announced" if listed else None)
+    if listed:
+        return replace(use, said_by=f"{listed.said_by}: none is announced")
+    return use
 
 
-def _plan_of(store: Store, name: str | None) -> Plan | None:
+def _plan_of(store: Store, name: str) -> Plan | None:
     """Returns the plan of a tuned model."""
-    model = store.model(name) if name else None
+    model = store.model(name)
     run = store.runs.get(model.run_id) if model else None
     return plan_from_json(run.plan) if run else None
 
@@ -203,7 +217,10 @@ def _question_now(context: AppContext, dataset: str) -> Question:
 
 
 def _surviving_model(context: AppContext, current: str | None) -> str | None:
-    settings, today, seen = context.settings, context.today(), set[str]()
+    """Returns the first successor that hasn't ended; None if there is none, or if its price is unknown."""
+    settings = context.settings
+    today = context.today()
+    seen: set[str] = set()  # the operator's prices may name successors in a circle
     while current and current not in seen:
         seen.add(current)
         price = find_prompted_price(current, settings.providers, settings.prices, today)
@@ -218,36 +235,50 @@ def _surviving_model(context: AppContext, current: str | None) -> str | None:
 def _best_retraining(context: AppContext, checked: CheckedDataset, use: ModelUse) -> EstimateResult | None:
     """Returns the estimate for the best target that isn't going to be shut down: by its verdict, then by the saving,
     then by the cost of training."""
-    settings, question = context.settings, _question_now(context, use.dataset)
-    targets = [
-        Target(row, model)
-        for row in settings.providers
-        if row.name in context.trainers
-        for model in row.models
-        if is_lasting_target(row, model, context.today()) and use.model != f"{row.name}/{model.name}"
-    ]
-    results = [
-        estimate_requests.estimate_for(context, checked, replace(question, target=target.name))
-        for target in targets
-        if plans.untrainable_text(settings, target) is None
-    ]
-    priced = [result for result in results if isinstance(result, EstimateResult) and result.training]
+    question = _question_now(context, use.dataset)
+    priced = []
+    for target in _lasting_targets(context, use):
+        result = estimate_requests.estimate_for(context, checked, replace(question, target=target.name))
+        if isinstance(result, EstimateResult) and result.training:
+            priced.append(result)
     return min(priced, key=_rank, default=None)
 
 
+def _lasting_targets(context: AppContext, use: ModelUse) -> Iterator[Target]:
+    """Yields the targets that can be trained now and aren't going to be shut down, except the model in use itself."""
+    today = context.today()
+    for row in context.settings.providers:
+        if row.name not in context.trainers:
+            continue
+        for model in row.models:
+            target = Target(row, model)
+            if use.model == target.name or not is_lasting_target(row, model, today):
+                continue
+            if plans.untrainable_text(context.settings, target) is None:
+                yield target
+
+
 def _rank(result: EstimateResult) -> tuple[int, Decimal, Decimal]:
-    saving = result.estimate.saving_month if result.estimate else Decimal(0)
-    once = Decimal(0) if isinstance(result.cost, MissingPrice) else result.cost.training.usd.expected
+    """A sort key, the best first. What is unknown counts as nothing: the verdict comes first, and says so."""
+    saving = Decimal(0)
+    if result.estimate:
+        saving = result.estimate.saving_month
+    once = Decimal(0)
+    if not isinstance(result.cost, MissingPrice):
+        once = result.cost.training.usd.expected
     return VERDICTS.index(result.verdict.kind), -saving, once
 
 
 def _monthly_usd(store: Store, use: ModelUse, retuned: EstimateResult | None) -> Decimal | None:
     """Returns what the model costs per month, according to the last estimate; None if unknown."""
     if use.kind == "today's":
-        return retuned.estimate.monthly_before.total if retuned and retuned.estimate else None
-    plan = _plan_of(store, use.name)
-    micros = plan.monthly_after_micros if plan else None
-    return None if micros is None else Decimal(micros) / 1_000_000
+        if retuned is None or retuned.estimate is None:
+            return None
+        return retuned.estimate.monthly_before.total
+    plan = _plan_of(store, use.name) if use.name else None
+    if plan is None or plan.monthly_after_micros is None:
+        return None
+    return Decimal(plan.monthly_after_micros) / 1_000_000
 
 
 def _successor_monthly_usd(

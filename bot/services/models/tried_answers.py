@@ -29,6 +29,7 @@ from storage.questions import TriedAnswer
 from storage.records import Dataset
 from trainers.dataset.checks import MINIMUM
 from trainers.dataset.rows import normalise_text
+from trainers.types import Message
 
 PAIRS = "-pairs"
 
@@ -121,18 +122,22 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Pai
     if refusal:
         return refusal
     pairs = _build_pairs(context, name)
-    if len(pairs.rows) < MINIMUM:
-        return Refusal(views.too_few_pairs(name, len(pairs.rows), MINIMUM, pairs.empty))
+    n_pairs = len(pairs.rows)
+    if n_pairs < MINIMUM:
+        return Refusal(views.too_few_pairs(name, n_pairs, MINIMUM, pairs.empty))
     title = pairs_name(name)
     taken = Refusal(f"The pairs would get the name {code(title)}, which is not available here.")
     if context.store.datasets.owners().get(title, owner) != owner:
         return taken
+    # The file is written first: a version in the database without its file could never be checked.
     sha256 = store_lines(context.settings.files, map(orjson.dumps, pairs.rows))
     new = NewDataset(title, owner, person, f"{title}.jsonl", source="")
+    detail = f"{n_pairs} pairs of verdicts on models of {name}"
     with context.store.transaction():
-        detail = f"{len(pairs.rows)} pairs of verdicts on models of {name}"
         added = datasets.add_generated_version(context, new, sha256, action="make pairs", detail=detail)
-    return PairsDataset(added, pairs.empty) if added else taken
+    if added is None:
+        return taken
+    return PairsDataset(added, pairs.empty)
 
 
 def _build_pairs(context: AppContext, dataset: str) -> PreferencePairs:
@@ -146,7 +151,7 @@ def _build_pairs(context: AppContext, dataset: str) -> PreferencePairs:
     for answers in by_question.values():
         good_texts = _good_texts(answers)
         also_good = {normalise_text(text) for text in good_texts}
-        worse: dict[str, TriedAnswer] = {}
+        worse: dict[str, TriedAnswer] = {}  # by text, so that an answer which came twice makes no pair twice
         for tried in answers:
             if tried.is_good:
                 continue
@@ -164,18 +169,21 @@ def _good_texts(answers: Sequence[TriedAnswer]) -> Collection[str]:
     """Returns the good answers and the better ones that people wrote, each once, in their order."""
     texts: dict[str, None] = {}
     for tried in answers:
-        for text in (tried.better, tried.answer if tried.is_good else None):
-            if text and text.strip():
-                texts[text] = None
+        text = tried.answer if tried.is_good else tried.better
+        if text and text.strip():
+            texts[text] = None
     return texts
 
 
 def _build_pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:
     model = context.store.model(tried.model)
-    prompt = models.messages_for(context, model, tried.question) if model else ()
+    if model:
+        prompt = models.messages_for(context, model, tried.question)
+    else:
+        prompt = (Message("user", tried.question),)
     messages = [{"role": message.role, "content": message.content} for message in prompt]
     return {
-        "input": {"messages": messages or [{"role": "user", "content": tried.question}]},
+        "input": {"messages": messages},
         "preferred_output": [{"role": "assistant", "content": good}],
         "non_preferred_output": [{"role": "assistant", "content": tried.answer}],
     }
