@@ -36,7 +36,7 @@ from trainers.types import (
     Metric,
     ModelInfo,
     Provider,
-    SweepArm,
+    SweepTrial,
 )
 
 if TYPE_CHECKING:  # imported at the first call, since it takes 0.3 s and 20 MB
@@ -358,14 +358,14 @@ class Trainer(ApiClient):
             for line in payloads.metrics(file, action)
         )
 
-    def arms(self, job: Job) -> tuple[SweepArm, ...]:
-        """Returns the arms of a sweep; empty if the job was not a sweep."""
+    def trials(self, job: Job) -> tuple[SweepTrial, ...]:
+        """Returns the trials of a sweep; empty if the job was not a sweep."""
         action, files = self._results(job)
         return tuple(
-            arm
+            trial
             for file in files
             if payloads.is_sweep_table(file)
-            for arm in payloads.sweep_arms(file, action)
+            for trial in payloads.sweep_trials(file, action)
         )
 
     def chat(

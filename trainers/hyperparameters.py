@@ -45,11 +45,11 @@ ENCODER_RATE = 5e-5
 ENCODER_BATCH = 16
 ENCODER_ROWS_SEEN = 6_000
 ENCODER_PASSES = (3, 20)  # at least and at most
-FEWEST_ARMS = 2
-MOST_ARMS = 16
+FEWEST_TRIALS = 2
+MOST_TRIALS = 16
 
 Value = int | float | str
-# Hyperparameters with several values each, in the given order. Every combination is an arm of the sweep. Which
+# Hyperparameters with several values each, in the given order. Every combination is a trial of the sweep. Which
 # hyperparameters may be swept, and within which limits, is declared in trainers/methods.py.
 Sweep = tuple[tuple[str, tuple[Value, ...]], ...]
 
@@ -98,76 +98,77 @@ def _passes(seen: int, rows: int) -> int:
 
 
 @dataclass(frozen=True)
-class HalvingRung:
-    """One rung of successive halving: `arms` arms train until `share` of their full course is done."""
+class PlannedRound:
+    """One round of successive halving: `trials` trials train until `share` of their full course is done."""
 
-    arms: int
+    trials: int
     share: Fraction
 
     def steps(self, course: int) -> int:
-        """Returns the steps that an arm with `course` steps in all has done at the end of this rung."""
+        """Returns the steps that a trial with `course` steps in all has done at the end of this round."""
         return math.ceil(course * self.share)
 
 
-def halving_rungs(arms: int) -> tuple[HalvingRung, ...]:
-    """Returns the rungs of successive halving, from the first, in which all arms train, to the last, in which one does.
+def halving_rounds(trials: int) -> tuple[PlannedRound, ...]:
+    """Returns the rounds of successive halving, from the first, in which all trials train, to the last, in which one
+    does.
 
-    All n arms train to the first rung; of each rung the better half (rounded up) goes on to twice the share of its
-    course, until one arm is left, which trains to the end:
+    All n trials train to the first round; of each round the better half (rounded up) goes on to twice the share of its
+    course, until one trial is left, which trains to the end:
 
-        rungs       ceil(log2 n) + 1
-        arms        ceil(n / 2^(k - 1)) in rung k, counted from 1
-        share       2^(k - rungs) of an arm's course at the end of rung k
-        all arms    course * (1 + log2(n) / 2) for n = 2, 4, 8, 16: twice a single course for 4 arms, not 4 times
+        rounds      ceil(log2 n) + 1
+        trials      ceil(n / 2^(k - 1)) in round k, counted from 1
+        share       2^(k - rounds) of a trial's course at the end of round k
+        all trials  course * (1 + log2(n) / 2) for n = 2, 4, 8, 16: twice a single course for 4 trials, not 4 times
 
-    Jamieson & Talwalkar 2016, Non-stochastic Best Arm Identification (arXiv 1502.07943), algorithm 1; that the last arm
-    alone trains to the end is Hyperband's (Li et al. 2018, arXiv 1603.06560, section 3). A course that 2^k doesn't
-    divide is rounded up to whole steps at each rung.
+    Jamieson & Talwalkar 2016, Non-stochastic Best Arm Identification (arXiv 1502.07943), algorithm 1; that the last
+    trial alone trains to the end is Hyperband's (Li et al. 2018, arXiv 1603.06560, section 3). A course that 2^k
+    doesn't divide is rounded up to whole steps at each round.
     """
-    halvings = (arms - 1).bit_length()
-    rungs = []
+    halvings = (trials - 1).bit_length()
+    rounds = []
     for done in range(halvings + 1):
-        left = -(-arms // 2**done)  # rounded up
+        left = -(-trials // 2**done)  # rounded up
         share = Fraction(1, 2 ** (halvings - done))
-        rungs.append(HalvingRung(left, share))
-    return tuple(rungs)
+        rounds.append(PlannedRound(left, share))
+    return tuple(rounds)
 
 
 def halving_steps(courses: Sequence[int]) -> int:
-    """Returns the steps of all arms together. If courses differ, as with several batch sizes, this is an upper
+    """Returns the steps of all trials together. If courses differ, as with several batch sizes, this is an upper
     bound."""
     before = [0] * len(courses)
     total = 0
-    for rung in halving_rungs(len(courses)):
-        after = [rung.steps(course) for course in courses]
+    for planned in halving_rounds(len(courses)):
+        after = [planned.steps(course) for course in courses]
         added = [later - earlier for earlier, later in zip(before, after, strict=True)]
-        # Which arms are left is unknown: assume those with the most steps.
+        # Which trials are left is unknown: assume those with the most steps.
         added.sort(reverse=True)
-        total += sum(added[: rung.arms])
+        total += sum(added[: planned.trials])
         before = after
     return total
 
 
 def halving_total(courses: Sequence[float]) -> float:
-    """Like `halving_steps`, for amounts that are not whole steps: the seconds or tokens of each arm's full course."""
+    """Like `halving_steps`, for amounts that are not whole steps: the seconds or tokens of each trial's full course."""
     before = Fraction(0)
     total = 0.0
-    for rung in halving_rungs(len(courses)):
-        dearest = sorted(courses, reverse=True)[: rung.arms]
-        total += float(rung.share - before) * sum(dearest)
-        before = rung.share
+    for planned in halving_rounds(len(courses)):
+        dearest = sorted(courses, reverse=True)[: planned.trials]
+        total += float(planned.share - before) * sum(dearest)
+        before = planned.share
     return total
 
 
 def combinations(sweep: Sweep) -> tuple[Mapping[str, Value], ...]:
-    """Returns the swept values of each arm, in order. The values of the last hyperparameter change fastest."""
+    """Returns the swept values of each trial, in order. The values of the last hyperparameter change fastest."""
     names = [name for name, _ in sweep]
     products = itertools.product(*(values for _, values in sweep))
     return tuple(dict(zip(names, values, strict=True)) for values in products)
 
 
 def count_full_trainings(sweep: Sweep) -> float:
-    """Returns how many full trainings all arms amount to under successive halving; 1 without a sweep."""
+    """Returns how many full trainings all trials amount to under successive halving; 1 without a sweep."""
     if not sweep:
         return 1.0
     return halving_total([1.0] * len(combinations(sweep)))
@@ -183,14 +184,14 @@ def sweep_from_lists(raw: Sequence[Sequence[Any]]) -> Sweep:
 
 
 def sweep_size_problem(sweep: Sweep) -> str | None:
-    """Returns a sentence if a sweep has too few or too many arms, else None."""
-    arms = 0
-    size = "The sweep is empty"
-    if sweep:
-        arms = math.prod(len(values) for _, values in sweep)
-        trials = "1 trial" if arms == 1 else f"{arms} trials"
-        size = f"The sweep has {trials}"
-    if FEWEST_ARMS <= arms <= MOST_ARMS:
+    """Returns a sentence if a sweep has too few or too many trials, else None."""
+    if not sweep:
+        trials = 0
+        size = "The sweep is empty"
+    else:
+        trials = math.prod(len(values) for _, values in sweep)
+        size = "The sweep has 1 trial" if trials == 1 else f"The sweep has {trials} trials"
+    if FEWEST_TRIALS <= trials <= MOST_TRIALS:
         return None
-    cure = "Give more values" if arms < FEWEST_ARMS else "Leave some values out"
-    return f"{size}; it takes {FEWEST_ARMS} to {MOST_ARMS}, one for each combination of values. {cure}."
+    cure = "Give more values" if trials < FEWEST_TRIALS else "Leave some values out"
+    return f"{size}; it takes {FEWEST_TRIALS} to {MOST_TRIALS}, one for each combination of values. {cure}."

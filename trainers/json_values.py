@@ -2,13 +2,15 @@
 
 Numbers, texts and booleans are kept exactly as JSON has them. A validating library could turn a stored 0 into 0.0 and
 true into 1, but plan hashes and job keys are computed from these bytes.
+
+A field can be renamed in code while its stored name stays, with `field(metadata=stored_as("old_name"))`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import date
 from decimal import Decimal
 from functools import cache, partial
@@ -18,13 +20,20 @@ from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hin
 T = TypeVar("T")
 Converter = Callable[[Any], Any]
 
+_STORED_NAME = "stored name"
+
+
+def stored_as(name: str) -> Mapping[str, str]:
+    """Returns the metadata of a dataclass field whose name in stored JSON is `name`."""
+    return {_STORED_NAME: name}
+
 
 class JsonValue:
     """Base class for frozen dataclasses that are stored. Fields with defaults may be missing in stored JSON."""
 
     def to_json(self) -> str:
         """Returns JSON in which decimals and dates are strings."""
-        return json.dumps(asdict(self), default=str)  # type: ignore[call-overload]
+        return json.dumps(to_object(self), default=str)
 
     @classmethod
     def from_json(cls, text: str | bytes | None) -> Self:
@@ -32,13 +41,35 @@ class JsonValue:
         return from_object(cls, json.loads(text) if text else {})
 
 
+def to_object(value: Any) -> Any:
+    """Returns a dataclass as a dict with its stored names, and what it contains likewise. Tuples become lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        names = _stored_names(type(value))
+        return {stored: to_object(getattr(value, name)) for stored, name in names.items()}
+    if isinstance(value, list | tuple):
+        return [to_object(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_object(item) for key, item in value.items()}
+    return value
+
+
 def from_object(kind: type[T], raw: Any) -> T:
     """Makes an instance of the dataclass `kind` from a parsed JSON object."""
     if not isinstance(raw, Mapping):
         raise ValueError(f"a {kind.__name__} is an object of JSON, not {raw!r}")
     converters: Mapping[str, Converter | None] = _converters(kind)  # type: ignore[arg-type]
-    values = {name: _converted(converters.get(name), value) for name, value in raw.items()}
+    names = _stored_names(kind)  # type: ignore[arg-type]
+    values = {}
+    for stored, value in raw.items():
+        name = names.get(stored, stored)
+        values[name] = _converted(converters.get(name), value)
     return kind(**values)
+
+
+@cache
+def _stored_names(kind: type) -> Mapping[str, str]:
+    """Returns the names of a dataclass's fields, by the names under which they are stored."""
+    return {field.metadata.get(_STORED_NAME, field.name): field.name for field in fields(kind)}
 
 
 @cache

@@ -38,7 +38,7 @@ from trainers.types import (
     Metric,
     ModelInfo,
     Provider,
-    SweepArm,
+    SweepTrial,
 )
 
 Json = Mapping[str, object]
@@ -298,11 +298,11 @@ def metrics(content: bytes, action: str) -> tuple[Metric, ...]:
 
 
 def is_sweep_table(content: bytes) -> bool:
-    """True if a result file lists the arms of a sweep instead of steps."""
+    """True if a result file lists the trials of a sweep instead of steps."""
     return content.startswith(b"arm,")
 
 
-def sweep_arms(content: bytes, action: str) -> tuple[SweepArm, ...]:
+def sweep_trials(content: bytes, action: str) -> tuple[SweepTrial, ...]:
     """Reads the table of a sweep. The columns between 'arm' and 'step' are the swept hyperparameters."""
     head, *rows = list(csv.reader(content.decode("utf-8-sig", "replace").splitlines()))
     if "step" not in head or any(len(row) != len(head) for row in rows):
@@ -310,7 +310,7 @@ def sweep_arms(content: bytes, action: str) -> tuple[SweepArm, ...]:
             f"{action}: the sweep's table has an unknown format; it begins with {excerpt(content)}."
         )
     swept = head[1 : head.index("step")]
-    return tuple(_arm(dict(zip(head, row, strict=True)), swept, action) for row in rows)
+    return tuple(_trial(dict(zip(head, row, strict=True)), swept, action) for row in rows)
 
 
 def required(raw: Json, key: str, action: str) -> str:
@@ -345,8 +345,8 @@ def _decode_csv(content: bytes, action: str) -> str:
         ) from error
 
 
-def _arm(row: Mapping[str, str], swept: Sequence[str], action: str) -> SweepArm:
-    return SweepArm(
+def _trial(row: Mapping[str, str], swept: Sequence[str], action: str) -> SweepTrial:
+    return SweepTrial(
         number=int(_cell(row, "arm", action) or 0),
         chosen=tuple((name, row[name]) for name in swept),
         step=int(_cell(row, "step", action) or 0),

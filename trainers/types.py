@@ -24,7 +24,7 @@ Ability = Literal[
     "progress",  # jobs have trained_steps, total_steps and estimated_finish
     "pause",  # jobs can be paused, and continue from there when resumed
     "early_stopping",  # accepts `patience` with a validation file, and serves the best checkpoint
-    "sweep",  # accepts a grid of hyperparameters as one job, and a validation file to choose between its arms
+    "sweep",  # accepts a grid of hyperparameters as one job, and a validation file to choose between its trials
     "chat",  # serves the tuned model at /chat/completions; if it is the only ability, nothing can be trained
     "aliases",  # a name of our choice can stand for a model, and later for another one: /aliases
     "job_deletion",  # ended jobs can be deleted with their rows and models
@@ -222,9 +222,9 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class SweepArm:
-    """One line of a sweep's table. `chosen` are the arm's own hyperparameters, as written. Loss and accuracy are those
-    of its best validation. `outcome` is a phrase of the trainer's, such as "won" or "stopped after rung 1"."""
+class SweepTrial:
+    """One line of a sweep's table. `chosen` are the trial's own hyperparameters, as written. Loss and accuracy are
+    those of its best validation. `outcome` is a phrase of the trainer's, such as "won" or "stopped after round 1"."""
 
     number: int
     chosen: tuple[tuple[str, str], ...]
@@ -237,7 +237,8 @@ class SweepArm:
 
     @property
     def is_out(self) -> bool:
-        """True if the arm failed. The table describes how an arm ended only by a phrase, which is recognised here."""
+        """True if the trial failed. The table describes how a trial ended only by a phrase, which is recognised
+        here."""
         return self.outcome.startswith("out after ")
 
 

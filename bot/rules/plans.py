@@ -171,9 +171,9 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """Each combination in `sweep` is an arm; the one with the lowest loss on `n_validation` of the training rows wins.
-    All arms together take at most `steps`. `usd_per_hour` is a decimal as text, with which the trainer stops before it
-    exceeds the plan's maximum cost; None on a free machine."""
+    """Each combination in `sweep` is a trial; the one with the lowest loss on `n_validation` of the training rows wins.
+    All trials together take at most `steps`. `usd_per_hour` is a decimal as text, with which the trainer stops before
+    it exceeds the plan's maximum cost; None on a free machine."""
 
     sweep: Sweep
     fitted_sha256: str
@@ -184,7 +184,7 @@ class SweepPlan:
     usd_per_hour: str | None = None
 
     @property
-    def arms(self) -> int:
+    def trials(self) -> int:
         return len(combinations(self.sweep))
 
 
@@ -508,7 +508,7 @@ def format_value(value: Value) -> str:
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
 
 
-def arm_count_text(sweep: Sweep) -> str:
+def trial_count_text(sweep: Sweep) -> str:
     if not sweep:
         return ""
     return f" of {len(hyperparameters.combinations(sweep))} trials, stopped by halving"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -13,9 +13,9 @@ from bot.rules.promotion import ModelComparison
 from bot.values.evaluations import JudgeProgress
 from trainers.evaluation.results import Ladder
 from trainers.evaluation.statistics import LabelLoss
-from trainers.json_values import JsonValue
+from trainers.json_values import JsonValue, stored_as
 from trainers.money import to_micros
-from trainers.types import Event, Job, Metric, SweepArm
+from trainers.types import Event, Job, Metric, SweepTrial
 
 Points = tuple[tuple[int, float], ...]
 """Steps with their numbers, in order."""
@@ -300,7 +300,7 @@ class RunResult(JsonValue):
     loss_curve: Points = ()
     beside: str | None = None
     advice: Advice | None = None
-    arms: tuple[SweepArm, ...] = ()
+    trials: tuple[SweepTrial, ...] = field(default=(), metadata=stored_as("arms"))
     at_once: int | None = None
     labels: tuple[LabelChange, ...] = ()
     worse_labels: tuple[LabelLoss, ...] = ()

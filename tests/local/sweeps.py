@@ -17,8 +17,8 @@ def make_sweep(
     folder: Path, base: Path, training: Path, validation: Path, settings: Parameters, sweep: Sweep
 ) -> Path:
     make_job(folder, base, training, replace(settings, sweep=sweep), validation=validation)
-    arms = tuple(replace(settings, **chosen) for chosen in combinations(sweep))  # type: ignore[arg-type]
-    write_job(folder, replace(read_job(folder), arms=arms))
+    trials = tuple(replace(settings, **chosen) for chosen in combinations(sweep))  # type: ignore[arg-type]
+    write_job(folder, replace(read_job(folder), trials=trials))
     return folder
 
 
@@ -36,7 +36,7 @@ def kill_after_steps(folder: Path, steps: int) -> None:
 
 
 def count_trial_steps(folder: Path) -> int:
-    return sum(count_steps(arm) for arm in folder.glob("arms/*"))
+    return sum(count_steps(trial) for trial in folder.glob("arms/*"))
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:

@@ -13,13 +13,13 @@ jobs/ID/
   adapter/          the result, by rename; for an encoder a classifier's folder (trainers/encoders/classifier.py)
   results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy, and the method's own columns
   DONE              written last: {"trained_tokens", "seconds", "trainable_parameters", "step", "result_step",
-                    "stopped"}; for a sweep also "winner", the number of the arm that result_step belongs to
+                    "stopped"}; for a sweep also "winner", the number of the trial that result_step belongs to
   FAILED            instead of DONE: {"code", "message", "param"}
   engine/           if another engine trains: its config, run.sh, log.txt, output/
   CANCELLED         written by the server, once the training process has ended
   PAUSED            written by the server, removed to resume; the process saves a checkpoint and ends when it sees it
-  sweep.csv         for a sweep: a line per arm
-  arms/01/          for a sweep: an arm's folder, with the same layout; the winner's checkpoints become the job's
+  sweep.csv         for a sweep: a line per trial
+  arms/01/          for a sweep: a trial's folder, with the same layout; the winner's checkpoints become the job's
   tensorboard/      the same curves as events, for `tensorboard --logdir`"""
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from trainers.hyperparameters import sweep_from_lists
+from trainers.json_values import stored_as, to_object
 from trainers.methods import METHODS, MethodName, Parameters
 from trainers.types import JobState
 
@@ -63,8 +64,8 @@ class TrainingJob:
     dpo. `created_at` is in unix seconds. `continues` names the tuned model whose adapter, in tuned/, is trained
     further.
 
-    `arms` has the resolved settings of each arm of a sweep, in the order of sweeps.combinations; without a sweep it is
-    empty.
+    `trials` has the resolved settings of each trial of a sweep, in the order of sweeps.combinations; without a sweep it
+    is empty.
     """
 
     id: str
@@ -78,7 +79,7 @@ class TrainingJob:
     metadata: Mapping[str, str]
     created_at: int
     integrations: tuple[Integration, ...] = ()
-    arms: tuple[Parameters, ...] = ()
+    trials: tuple[Parameters, ...] = field(default=(), metadata=stored_as("arms"))
     method: MethodName = "supervised"
     continues: str | None = None
 
@@ -89,7 +90,7 @@ def is_disk_full(error: OSError) -> bool:
 
 def write_job(folder: Path, job: TrainingJob) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    replace_json(folder / "job.json", asdict(job))
+    replace_json(folder / "job.json", to_object(job))
 
 
 def read_job(folder: Path) -> TrainingJob:
@@ -97,7 +98,7 @@ def read_job(folder: Path) -> TrainingJob:
     kind = METHODS[raw.get("method", "supervised")].parameters
     values = {
         "settings": _parameters(raw["settings"], kind),
-        "arms": tuple(_parameters(arm, kind) for arm in raw.get("arms", ())),
+        "trials": tuple(_parameters(trial, kind) for trial in raw.pop("arms", ())),
         "integrations": tuple(
             Integration(**{**integration, "tags": tuple(integration["tags"])})
             for integration in raw.get("integrations", ())
@@ -114,9 +115,9 @@ def _parameters(raw: Mapping[str, Any], kind: type[Parameters]) -> Parameters:
 
 
 def with_winning_settings(folder: Path, job: TrainingJob) -> TrainingJob:
-    """Returns the job with the settings of the winning arm if it is a finished sweep, else the job as it is."""
+    """Returns the job with the settings of the winning trial if it is a finished sweep, else the job as it is."""
     winner = (read_json(folder / "DONE") or {}).get("winner")
-    return replace(job, settings=job.arms[winner - 1], arms=()) if winner else job
+    return replace(job, settings=job.trials[winner - 1], trials=()) if winner else job
 
 
 def replace_json(path: Path, value: object) -> None:

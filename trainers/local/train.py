@@ -92,7 +92,7 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
         from trainers.local.training.sweep import train_sweep
 
         module = import_module(f"trainers.local.training.methods.{method.module}")
-    train = train_sweep if job.arms else module.train
+    train = train_sweep if job.trials else module.train
     train(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
 
 

@@ -55,7 +55,7 @@ def _model(plan: Plan) -> str:
     if swept is None:
         return model
     return (
-        f"{model}. Sweep: {escape(describe_sweep(swept.sweep))}: {swept.arms} trials, at most "
+        f"{model}. Sweep: {escape(describe_sweep(swept.sweep))}: {swept.trials} trials, at most "
         f"{swept.steps:,} steps in total"
     )
 

@@ -64,7 +64,7 @@ class EarlierRun:
 def method_suffix(plan: Plan) -> str:
     """What is special about the method, for headlines: ' (GRPO)', ' (sweep of 3 trials)'; '' for a plain run."""
     if plan.swept is not None:
-        return f" (sweep of {plan.swept.arms} trials)"
+        return f" (sweep of {plan.swept.trials} trials)"
     return f" ({IN_TITLE[plan.method]})" if plan.method in IN_TITLE else ""
 
 
@@ -138,7 +138,7 @@ def earlier_text(plan: Plan, before: EarlierRun) -> str:
 
 def _method(plan: Plan) -> str:
     if plan.swept is not None:
-        return f"sweep of {plan.swept.arms} trials: {escape(describe_sweep(plan.swept.sweep))}"
+        return f"sweep of {plan.swept.trials} trials: {escape(describe_sweep(plan.swept.sweep))}"
     match plan.method:
         case "supervised":
             text = "one run"

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from bot.cards.common.blocks import Message, Note, Table, Text, escape
 from bot.cards.common.words import duration, percent, pluralize, shorten
 from bot.rules.plans import Plan, format_value
-from trainers.types import SweepArm
+from trainers.types import SweepTrial
 
 WON = "won"  # the outcome of a sweep's best trial
 
 
-def table(plan: Plan, trials: Sequence[SweepArm]) -> Message:
+def table(plan: Plan, trials: Sequence[SweepTrial]) -> Message:
     """A line for each trial, the winner first, then by validation loss; trials without a loss are last."""
     names = [name for name, _ in trials[0].chosen]
     heading = ["trial", *names, "steps", "loss", "token acc.", "time", "outcome"]
@@ -25,7 +25,7 @@ def table(plan: Plan, trials: Sequence[SweepArm]) -> Message:
     return Message.titled(title, Text(winner), rows, *failures, Note(_method(plan)), notice=winner)
 
 
-def _winner(trials: Sequence[SweepArm]) -> str:
+def _winner(trials: Sequence[SweepTrial]) -> str:
     for trial in trials:
         if trial.outcome == WON:
             chosen = ", ".join(f"{name} {format_value(value)}" for name, value in trial.chosen)
@@ -33,19 +33,19 @@ def _winner(trials: Sequence[SweepArm]) -> str:
     return "No trial has won."
 
 
-def _rank(trial: SweepArm) -> tuple[bool, bool, float]:
+def _rank(trial: SweepTrial) -> tuple[bool, bool, float]:
     return trial.outcome != WON, trial.valid_loss is None, trial.valid_loss or 0.0
 
 
 def _method(plan: Plan) -> str:
     rows = plan.swept.n_validation if plan.swept else 0
     return (
-        f"Chosen on {rows:,} training rows; the worse half stopped at each rung. Token accuracy is the share of single "
-        "tokens, not of right answers."
+        f"Chosen on {rows:,} training rows; the worse half stopped at each round. Token accuracy is the share of "
+        "single tokens, not of right answers."
     )
 
 
-def _row(trial: SweepArm) -> list[str]:
+def _row(trial: SweepTrial) -> list[str]:
     star = " ★" if trial.outcome == WON else ""
     loss = "–" if trial.valid_loss is None else f"{trial.valid_loss:.3f}"
     accuracy = "–" if trial.valid_accuracy is None else percent(trial.valid_accuracy)

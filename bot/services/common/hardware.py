@@ -27,7 +27,7 @@ from trainers.hyperparameters import (
     Sweep,
     batch_for,
     combinations,
-    halving_rungs,
+    halving_rounds,
     halving_total,
     hosted_epochs_for,
 )
@@ -381,7 +381,7 @@ def _row_seconds(
 
     epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
     # Each rung ends with a validation of all its trials. A forward pass takes a third of the time of training.
-    validations = sum(rung.arms for rung in halving_rungs(len(trials)))
+    validations = sum(planned.trials for planned in halving_rounds(len(trials)))
     validation_epochs = validations * validation_rows(report.n_train) / report.n_train / 3
     in_all = halving_total(courses) + validation_epochs * epoch_s
     return speed.startup_s + in_all

@@ -209,7 +209,7 @@ def _result(
         is_guess=needs.time is not None and needs.time.is_guess,
         room=needs.room,
         memory=needs.room.line if needs.room else None,
-        sweep_note=plans.arm_count_text(question.sweep),
+        sweep_note=plans.trial_count_text(question.sweep),
         asks_vendor=request.target.row.provider.can("estimate"),
         made_on=request.today,
         estimate=sums.estimate,

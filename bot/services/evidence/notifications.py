@@ -197,8 +197,8 @@ def post_result(
     card = result_card_of(run)
     _show_result(context, run, plan, result)
     concerns = run.requester
-    if result.arms:
-        body = sweeps.table(plan, result.arms).letter()
+    if result.trials:
+        body = sweeps.table(plan, result.trials).letter()
         once = f"arms of {card}"
         context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=concerns))
     if changed:

@@ -57,7 +57,7 @@ from trainers.evaluation.results import CLASSICAL, ENCODER, Candidate, Ladder
 from trainers.methods import METHODS
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
-from trainers.types import Metric, SweepArm
+from trainers.types import Metric, SweepTrial
 
 LOOK_AGAIN_S = 5.0
 
@@ -318,12 +318,12 @@ def _judge(step: ResultStep) -> None:
     is_begun = context.workers.has(_judge_task(run))
     trainer = context.trainers[run.provider]
     metrics: Sequence[Metric] = ()
-    arms: tuple[SweepArm, ...] = ()
+    trials: tuple[SweepTrial, ...] = ()
     try:
         if not is_begun or step.plan.swept:
             job = trainer.job(str(run.job_id))
             metrics = () if is_begun else trainer.metrics(job)
-            arms = trainer.arms(job) if step.plan.swept else ()
+            trials = trainer.trials(job) if step.plan.swept else ()
     except (Refused, InvalidResponse) as gone:
         log.warning("run %s: its result has no charts of the training: %s", run.id, gone)
         metrics = ()
@@ -332,7 +332,7 @@ def _judge(step: ResultStep) -> None:
         return
     judged = context.workers.take(_judge_task(run)) if is_begun else _begin_judging(step, metrics)
     if judged is not None:
-        _finish(step, judged, arms)
+        _finish(step, judged, trials)
 
 
 def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | None:
@@ -394,13 +394,13 @@ def _judge_task(run: Run) -> str:
     return f"judge {run.id}"
 
 
-def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> None:
+def _finish(step: ResultStep, judged: JudgedRun, trials: tuple[SweepTrial, ...]) -> None:
     """Stores the result and posts it. Everything slow is done before the transaction, which holds the write lock."""
     context = step.context
     run = step.run
     settled = _spent_micros(step)
     hosting = context.store.deployments.cost_of_run(run.id)
-    result = _build_result(step, judged, arms, actual_micros=settled + hosting, hosting_micros=hosting)
+    result = _build_result(step, judged, trials, actual_micros=settled + hosting, hosting_micros=hosting)
     context.store.runs.keep_answers(judged.answers)  # the model's proof is read from them
     proof = models.proof_of_run(context, replace(run, result=result.to_json()))
     may_be_used = proof is not None and not find_objections(proof)
@@ -427,7 +427,7 @@ def _finish(step: ResultStep, judged: JudgedRun, arms: tuple[SweepArm, ...]) -> 
 def _build_result(
     step: ResultStep,
     judged: JudgedRun,
-    arms: tuple[SweepArm, ...],
+    trials: tuple[SweepTrial, ...],
     *,
     actual_micros: int,
     hosting_micros: int,
@@ -462,7 +462,7 @@ def _build_result(
         beside=judged.beside.to_json(),
         is_base_ahead=judged.is_base_ahead,
         advice=_advice(step, judged.beside),
-        arms=arms,
+        trials=trials,
         at_once=at_once,
         labels=judged.labels,
         worse_labels=judged.worse_labels,

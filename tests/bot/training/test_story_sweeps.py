@@ -15,7 +15,7 @@ from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
 from trainers.errors import InvalidResponse
 from trainers.hyperparameters import halving_steps
-from trainers.payloads import is_sweep_table, sweep_arms
+from trainers.payloads import is_sweep_table, sweep_trials
 
 SWEEP = "sweep=lora_r:2,4;learning_rate:0.001,0.01"
 LOCAL = f"/finetune start tickets target=local/tiny epochs=1 {SWEEP}"
@@ -45,7 +45,7 @@ def test_a_sweep_is_one_plan_one_budget_and_one_job(
         plan = plan_from_json(world.run().plan)
         swept = plan.swept
         assert swept is not None
-        assert (swept.arms, swept.usd_per_hour) == (4, "2")
+        assert (swept.trials, swept.usd_per_hour) == (4, "2")
         assert (
             f"{swept.n_fitted} to train on, {swept.n_validation} training rows to choose the best trial"
             in card
@@ -94,15 +94,15 @@ def test_a_sweep_is_refused_by_a_provider_that_cannot_before_there_is_a_plan(wor
 def test_a_table_of_trials_is_distinguished_from_a_file_of_steps() -> None:
     csv = (
         b"arm,lora_r,step,total_steps,best_step,valid_loss,valid_mean_token_accuracy,trained_tokens,seconds,outcome\r\n"
-        b'1,8,10,40,10,0.5,0.75,970,1.5,stopped after rung 1\r\n2,16,3,40,,,,290,0.4,"out after step 3: a, b"\r\n'
+        b'1,8,10,40,10,0.5,0.75,970,1.5,stopped after round 1\r\n2,16,3,40,,,,290,0.4,"out after step 3: a, b"\r\n'
     )
-    first, second = sweep_arms(csv, "reading")
+    first, second = sweep_trials(csv, "reading")
     assert is_sweep_table(csv) and not is_sweep_table(b"step,train_loss\r\n")
     assert (first.chosen, first.step, first.total_steps) == ((("lora_r", "8"),), 10, 40)
-    assert (first.valid_loss, first.valid_accuracy, first.outcome) == (0.5, 0.75, "stopped after rung 1")
+    assert (first.valid_loss, first.valid_accuracy, first.outcome) == (0.5, 0.75, "stopped after round 1")
     assert (second.valid_loss, second.outcome) == (None, "out after step 3: a, b")
     with pytest.raises(InvalidResponse, match="unknown format"):
-        sweep_arms(b"arm,colour\r\n1,red\r\n", "reading")
+        sweep_trials(b"arm,colour\r\n1,red\r\n", "reading")
 
 
 @pytest.mark.slow
@@ -123,9 +123,9 @@ def test_a_real_sweep_ends_with_its_table_in_the_results_thread(
         world.send()
         assert world.run().state == "done", world.run().error
         result = RunResult.from_json(str(world.run().result))
-        assert len(result.arms) == 4
-        assert [arm.outcome for arm in result.arms].count("won") == 1
+        assert len(result.trials) == 4
+        assert [trial.outcome for trial in result.trials].count("won") == 1
         plan = plan_from_json(world.run().plan)
         assert plan.swept is not None and result.steps == plan.swept.steps
         table = world.find_message("Sweep on tickets: 4 trials")
-        assert "★" in table and "stopped after rung 1" in table
+        assert "★" in table and "stopped after round 1" in table

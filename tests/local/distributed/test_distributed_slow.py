@@ -109,7 +109,7 @@ def test_a_killed_process_ends_all_and_the_next_start_resumes(
 
 
 def start_sweep(root: Path, base: Path) -> Path:
-    """40 rows in batches of 5, 8 times: 64 steps for an arm, 128 for all four, with a dropout of their own."""
+    """40 rows in batches of 5, 8 times: 64 steps for a trial, 128 for all four, with a dropout of their own."""
     training, validation = (
         write_ticket_rows(root / "train.jsonl", 40),
         write_ticket_rows(root / "valid.jsonl", 8),

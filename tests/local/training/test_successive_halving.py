@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trainers.hyperparameters import halving_rungs, halving_steps, halving_total
+from trainers.hyperparameters import halving_rounds, halving_steps, halving_total
 from trainers.local.api_errors import ApiError
 from trainers.local.engines.catalog import UNSLOTH
 from trainers.local.engines.compatibility import refuse_unsupported
@@ -24,7 +24,7 @@ from trainers.methods import Parameters
 
 
 @pytest.mark.parametrize(
-    ("trials", "rungs"),
+    ("trials", "rounds"),
     [
         (2, [(2, "1/2"), (1, "1")]),
         (3, [(3, "1/4"), (2, "1/2"), (1, "1")]),
@@ -33,16 +33,16 @@ from trainers.methods import Parameters
         (16, [(16, "1/16"), (8, "1/8"), (4, "1/4"), (2, "1/2"), (1, "1")]),
     ],
 )
-def test_the_better_half_continues_to_twice_the_share_of_its_steps(trials: int, rungs: list[Any]) -> None:
-    assert [(rung.arms, rung.share) for rung in halving_rungs(trials)] == [
-        (count, Fraction(share)) for count, share in rungs
+def test_the_better_half_continues_to_twice_the_share_of_its_steps(trials: int, rounds: list[Any]) -> None:
+    assert [(planned.trials, planned.share) for planned in halving_rounds(trials)] == [
+        (count, Fraction(share)) for count, share in rounds
     ]
 
 
-@pytest.mark.parametrize(("arms", "times"), [(2, 1.5), (4, 2), (8, 2.5), (16, 3)])
-def test_all_trials_together_cost_1_plus_half_log2_of_their_number(arms: int, times: float) -> None:
-    assert halving_steps([160] * arms) == 160 * times
-    assert halving_total([7.0] * arms) == pytest.approx(7 * times)
+@pytest.mark.parametrize(("trials", "times"), [(2, 1.5), (4, 2), (8, 2.5), (16, 3)])
+def test_all_trials_together_cost_1_plus_half_log2_of_their_number(trials: int, times: float) -> None:
+    assert halving_steps([160] * trials) == 160 * times
+    assert halving_total([7.0] * trials) == pytest.approx(7 * times)
 
 
 def test_if_lengths_differ_the_longest_trials_are_assumed_to_continue() -> None:
@@ -53,7 +53,7 @@ def test_if_lengths_differ_the_longest_trials_are_assumed_to_continue() -> None:
 def play(
     trials: int, course: int, losses: dict[int, float], fails: dict[int, int] | None = None
 ) -> list[TrialScore]:
-    """`losses` by trial are the same at every rung. A trial in `fails` is out when it should train in that round."""
+    """`losses` by trial are the same at every round. A trial in `fails` is out when it should train in that round."""
     trial_scores = [TrialScore(number, course) for number in range(1, trials + 1)]
     while move := next_decision(trial_scores):
         trial = trial_scores[move.number - 1]
@@ -76,7 +76,11 @@ def test_the_losses_alone_decide_which_trials_continue_and_win() -> None:
     assert best is not None
     assert best.number == 2
     assert steps_left(scores) == 0
-    assert [[arm.number for arm in each.arms] for each in list_rounds(scores)] == [[1, 2, 3, 4], [2, 4], [2]]
+    assert [[trial.number for trial in each.trials] for each in list_rounds(scores)] == [
+        [1, 2, 3, 4],
+        [2, 4],
+        [2],
+    ]
 
 
 def test_of_equal_losses_the_first_trial_continues() -> None:
@@ -109,15 +113,15 @@ def test_trials_are_all_combinations_with_the_rules_of_single_values() -> None:
     hyperparameters = parse(
         sweep={"lora_r": [4, 64], "learning_rate": [1e-3, 2e-3]}, n_epochs=2
     ).hyperparameters
-    arms = hyperparameters.arms(1000, 5e-4)
-    assert [(arm.lora_r, arm.lora_alpha, arm.learning_rate) for arm in arms] == [
+    trials = hyperparameters.trials(1000, 5e-4)
+    assert [(trial.lora_r, trial.lora_alpha, trial.learning_rate) for trial in trials] == [
         (4, 8, 1e-3),
         (4, 8, 2e-3),
         (64, 128, 1e-3),
         (64, 128, 2e-3),
     ]
-    assert {(arm.n_epochs, arm.batch_size, arm.sweep) for arm in arms} == {(2, 8, ())}
-    assert parse().hyperparameters.arms(1000, 5e-4) == ()
+    assert {(trial.n_epochs, trial.batch_size, trial.sweep) for trial in trials} == {(2, 8, ())}
+    assert parse().hyperparameters.trials(1000, 5e-4) == ()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_winner_has_the_bytes_of_a_single_job_at_twice_its_steps_and_tokens(
     undisturbed: Path, tiny_model_dir: Path, rows_file: Path, valid_file: Path, tmp_path: Path
 ) -> None:
     done, job = read_done(undisturbed), read_job(undisturbed)
-    winner = job.arms[done["winner"] - 1]
+    winner = job.trials[done["winner"] - 1]
     settings = replace(winner, eval_steps=4)
     single = make_job(tmp_path, tiny_model_dir, rows_file, settings, validation=valid_file)
     assert run_training(single) == 0
@@ -80,7 +80,7 @@ def test_the_winner_has_the_bytes_of_a_single_job_at_twice_its_steps_and_tokens(
     expected = read_done(single)
     assert done["step"] == 2 * COURSE == 2 * expected["step"]
     tokens = 2 * expected["trained_tokens"]
-    assert done["trained_tokens"] == pytest.approx(tokens, rel=0.01)  # a rung may end within an epoch
+    assert done["trained_tokens"] == pytest.approx(tokens, rel=0.01)  # a round may end within an epoch
     assert done["trainable_parameters"] == expected["trainable_parameters"]
     progress = read_json(undisturbed / "progress.json") or {}
     assert progress["step"] == progress["total_steps"] == 2 * COURSE
@@ -99,16 +99,16 @@ def test_the_table_has_each_trials_steps_and_outcome(undisturbed: Path) -> None:
     assert (won["outcome"], won["step"], won["best_step"]) == ("won", "16", str(done["result_step"]))
     assert float(won["valid_loss"]) == min(float(row["valid_loss"]) for row in rows)
     outcomes = sorted(row["outcome"] + " at " + row["step"] for row in rows if row is not won)
-    assert outcomes == ["stopped after rung 1 at 4"] * 2 + ["stopped after rung 2 at 8"]
+    assert outcomes == ["stopped after round 1 at 4"] * 2 + ["stopped after round 2 at 8"]
 
 
 def test_each_rung_is_reported_once_with_its_trials_from_best_to_worst(undisturbed: Path) -> None:
-    rungs = [event for event in read_events(undisturbed) if event["message"].startswith("Rung ")]
-    assert [event["data"]["rung"] for event in rungs] == [1, 2, 3]
-    assert [len(event["data"]["arms"]) for event in rungs] == [4, 2, 1]
-    losses = [arm["valid_loss"] for arm in rungs[0]["data"]["arms"]]
+    rounds = [event for event in read_events(undisturbed) if event["message"].startswith("Round ")]
+    assert [event["data"]["rung"] for event in rounds] == [1, 2, 3]
+    assert [len(event["data"]["arms"]) for event in rounds] == [4, 2, 1]
+    losses = [trial["valid_loss"] for trial in rounds[0]["data"]["arms"]]
     assert losses == sorted(losses)
-    first, *_, last = rungs[0]["message"].splitlines()[1:]
+    first, *_, last = rounds[0]["message"].splitlines()[1:]
     assert first.endswith("continues")
     assert last.endswith("stopped")
     assert "step 4/16, validation loss" in last
@@ -148,7 +148,7 @@ def assert_same_sweep(folder: Path, undisturbed: Path) -> None:
 
 
 def rung_messages(folder: Path) -> list[str]:
-    return [message for message in event_messages(folder) if message.startswith("Rung ")]
+    return [message for message in event_messages(folder) if message.startswith("Round ")]
 
 
 def test_a_kill_between_choosing_and_publishing_the_winner_only_repeats_publishing(undisturbed: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_trial_whose_loss_is_not_finite_is_out_and_the_others_go_on(
     assert any(warning.startswith("Trial 2: drops out: ") for warning in warnings)
     done = read_done(folder)
     assert done["winner"] == 3
-    assert done["step"] == 4 + 1 + 16 + 4  # rung 2 is for two, so trial 1 goes on too
+    assert done["step"] == 4 + 1 + 16 + 4  # round 2 is for two, so trial 1 goes on too
 
 
 def test_a_sweep_whose_trials_all_fail_fails_with_their_reasons(

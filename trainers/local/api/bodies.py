@@ -125,10 +125,10 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
 
 def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
     """Returns the resolved hyperparameters that have a value, with money in dollars as text. For a sweep these are the
-    ones that all arms share; once `winner`, an arm's number, is known, those of that arm."""
+    ones that all trials share; once `winner`, a trial's number, is known, those of that trial."""
     if METHODS[job.method].is_for_encoders:
         return {name: getattr(job.settings, spec.field) for name, spec in specs(job.method).items()}
-    settings = job.settings if winner is None else job.arms[winner - 1]
+    settings = job.settings if winner is None else job.trials[winner - 1]
     values = asdict(settings)
     for name in ("max_usd", "usd_per_hour"):
         micros = values.pop(f"{name}_micros")
@@ -137,8 +137,8 @@ def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
     values["sweep"] = sweep_to_lists(job.settings.sweep) or None
     differing: set[str] = set()
     if winner is None:
-        arms = [asdict(arm) for arm in job.arms]
-        differing = {name for arm in arms for name in arm if arm[name] != arms[0][name]}
+        trials = [asdict(trial) for trial in job.trials]
+        differing = {name for trial in trials for name in trial if trial[name] != trials[0][name]}
         if "learning_rate" in differing:
             differing.add("learning_rate_multiplier")
     return {name: value for name, value in values.items() if value is not None and name not in differing}

@@ -181,8 +181,8 @@ class JobEndpoints:
             raise invalid(refusal.message, f"hyperparameters.{refusal.param}", refusal.code)
         if shortage := backend.shortage():
             raise invalid(shortage, None, "too_few_nodes")
-        arms = job_request.hyperparameters.arms(examples, rate)
-        return self.jobs.create(job_request, start, settings, training, validation, key=key, arms=arms)
+        trials = job_request.hyperparameters.trials(examples, rate)
+        return self.jobs.create(job_request, start, settings, training, validation, key=key, trials=trials)
 
     def _backend_for(self, metadata: Mapping[str, str]) -> Backend:
         """Returns where a job with this metadata trains. Raises ApiError (400) if it asks for a machine that can't be

@@ -282,7 +282,7 @@ def _file_failure(record: JobRecord) -> Failure | None:
 
 
 def steps_in_checkpoints(folder: Path) -> int:
-    """Returns the newest checkpoint's step, or 0 if there is none. For a sweep, returns the sum over its arms."""
+    """Returns the newest checkpoint's step, or 0 if there is none. For a sweep, returns the sum over its trials."""
     newest: dict[Path, int] = defaultdict(int)
     for path in _checkpoints(folder):
         newest[path.parent] = max(newest[path.parent], int(path.name.removeprefix("step-")))

@@ -65,7 +65,7 @@ class Failure:
 @dataclass(frozen=True)
 class Progress:
     """`stopped_early` is a sentence that says why the job ended before its last step. `result_step` is the step whose
-    checkpoint is the result, and `winner` the number of the sweep's arm that it belongs to."""
+    checkpoint is the result, and `winner` the number of the sweep's trial that it belongs to."""
 
     step: int
     total_steps: int | None
@@ -111,7 +111,7 @@ class JobRecord:
 
     @property
     def result_files(self) -> tuple[ResultFile, ...]:
-        """The metrics of each step and a sweep's table of arms, once the job has ended."""
+        """The metrics of each step and a sweep's table of trials, once the job has ended."""
         short = self.job.id.removeprefix("ftjob-")
         files = (
             ResultFile(f"file-results-{short}", self.folder / "results.csv", "step_metrics.csv"),
@@ -218,7 +218,7 @@ class Jobs:
         validation: Path | None = None,
         *,
         key: str | None = None,
-        arms: tuple[Parameters, ...] = (),
+        trials: tuple[Parameters, ...] = (),
     ) -> JobRecord:
         """Creates a job, which is durable when this returns. A second call with the same `key` returns the same job.
         `training` and `validation` are the files behind the request's ids."""
@@ -245,7 +245,7 @@ class Jobs:
                 metadata=job_request.metadata,
                 created_at=int(time.time()),
                 integrations=job_request.integrations,
-                arms=arms,
+                trials=trials,
                 method=job_request.method,
                 continues=start.continues,
             )

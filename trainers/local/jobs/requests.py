@@ -205,11 +205,13 @@ class Hyperparameters:
         resolved = methods.resolve(self.method, self.values, Basis(examples, rate, self.method))
         return replace(resolved, sweep=self.sweep)
 
-    def arms(self, examples: int, rate: float) -> tuple[Parameters, ...]:
-        """Returns the resolved settings of each arm of a sweep; none without a sweep."""
-        arms = combinations(self.sweep) if self.sweep else ()
+    def trials(self, examples: int, rate: float) -> tuple[Parameters, ...]:
+        """Returns the resolved settings of each trial of a sweep; none without a sweep."""
+        trials = combinations(self.sweep) if self.sweep else ()
         alone = replace(self, sweep=())
-        return tuple(replace(alone, values={**self.values, **arm}).resolve(examples, rate) for arm in arms)
+        return tuple(
+            replace(alone, values={**self.values, **trial}).resolve(examples, rate) for trial in trials
+        )
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ def changing_files(folder: Path) -> list[str]:
 
 
 def complete_folders(folder: Path) -> list[str]:
-    """Returns the folders of checkpoints, including those of a sweep's arms."""
+    """Returns the folders of checkpoints, including those of a sweep's trials."""
     paths = (path.relative_to(folder).as_posix() for path in folder.rglob("checkpoints/step-*"))
     return sorted(path for path in paths if FOLDER.fullmatch(path))
 

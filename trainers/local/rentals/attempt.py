@@ -93,7 +93,7 @@ def _smoke_failure(folder: Path, job: TrainingJob) -> Failure | None:
     if (folder / "tuned").exists():
         shutil.copytree(folder / "tuned", smoke / "tuned")
     few = replace(job.settings, n_epochs=1, sweep=())
-    trial = replace(job, settings=few, arms=(), integrations=(), training_file=str(smoke / "train.jsonl"))
+    trial = replace(job, settings=few, trials=(), integrations=(), training_file=str(smoke / "train.jsonl"))
     if job.validation_file:
         trial = replace(trial, validation_file=str(smoke / "valid.jsonl"))
     write_job(smoke, trial)
@@ -109,8 +109,8 @@ def _train(folder: Path, job: TrainingJob, limit_s: float, began: float) -> None
     # max_seconds counts the whole job's training, so earlier machines' seconds come on top.
     left_s += int((read_json(folder / "progress.json") or {}).get("seconds") or 0)
     ceiling = min(left_s, job.settings.max_seconds or left_s)
-    arms = tuple(replace(arm, max_seconds=ceiling) for arm in job.arms)
-    write_job(folder, replace(job, settings=replace(job.settings, max_seconds=ceiling), arms=arms))
+    trials = tuple(replace(trial, max_seconds=ceiling) for trial in job.trials)
+    write_job(folder, replace(job, settings=replace(job.settings, max_seconds=ceiling), trials=trials))
     code = _run(folder, None)
     if not has_ended(folder):
         fail(folder, Failure("training_crashed", _reason(folder, code), None))

@@ -223,11 +223,11 @@ def format_number(value: float | None) -> str:
 
 
 def create_logger(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> MetricsLogger:
-    """Returns a logger that writes in the first process only. A sweep writes no curves itself, since its arms do.
+    """Returns a logger that writes in the first process only. A sweep writes no curves itself, since its trials do.
     `more` are the names of Scores.more."""
     if not distributed.is_first():
         return NullLogger(folder)
-    return MetricsLogger(folder, () if job.arms else job.integrations, job.settings.ceiling_s, more)
+    return MetricsLogger(folder, () if job.trials else job.integrations, job.settings.ceiling_s, more)
 
 
 class NullLogger(MetricsLogger):

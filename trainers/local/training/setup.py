@@ -66,7 +66,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     longest = max(training.longest, validation.longest if validation else 0)
 
     is_sharded = needs_sharding(settings, source, device)
-    if is_sharded and job.arms:
+    if is_sharded and job.trials:
         raise sharding_refusal("the trials of a sweep")
     with distributed.one_at_a_time() if is_sharded else nullcontext():
         base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
@@ -98,8 +98,8 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
 
 
 def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:
-    """Returns the largest number of tokens that one step of the job, or of a sweep's arm, may have."""
-    count = max(settings.batch_size for settings in (job.settings, *job.arms))
+    """Returns the largest number of tokens that one step of the job, or of a sweep's trial, may have."""
+    count = max(settings.batch_size for settings in (job.settings, *job.trials))
     return sum(heapq.nlargest(count, (len(row.ids) for row in rows)))
 
 

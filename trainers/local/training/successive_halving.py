@@ -1,20 +1,20 @@
-"""Decides which arm of a sweep trains next and how far, and which one wins. Pure.
+"""Decides which trial of a sweep trains next and how far, and which one wins. Pure.
 
-The decisions depend only on the arms' progress, so nothing else has to survive a kill. If an arm drops out, the others
-continue through the rungs that were planned for all arms."""
+The decisions depend only on the trials' progress, so nothing else has to survive a kill. If a trial drops out, the
+others continue through the rounds that were planned for all trials."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trainers.hyperparameters import HalvingRung, halving_rungs
+from trainers.hyperparameters import PlannedRound, halving_rounds
 
 
 @dataclass(frozen=True)
 class TrialScore:
-    """The progress of arm `number` (from 1). `course` is its total number of steps, `losses` are its validation losses
-    by step, and `out` explains why it dropped out, if it did."""
+    """The progress of trial `number` (from 1). `course` is its total number of steps, `losses` are its validation
+    losses by step, and `out` explains why it dropped out, if it did."""
 
     number: int
     course: int
@@ -22,9 +22,9 @@ class TrialScore:
     losses: Mapping[int, float] | None = None
     out: str | None = None
 
-    def loss_at(self, rung: HalvingRung) -> float | None:
-        """Returns None if the arm hasn't finished the rung."""
-        return (self.losses or {}).get(rung.steps(self.course))
+    def loss_at(self, planned: PlannedRound) -> float | None:
+        """Returns None if the trial hasn't finished the round."""
+        return (self.losses or {}).get(planned.steps(self.course))
 
     @property
     def lowest(self) -> tuple[float, int] | None:
@@ -34,22 +34,22 @@ class TrialScore:
 
 @dataclass(frozen=True)
 class Round:
-    """A rung (from 1) and the arms that train in it, ordered by their results in the rung before."""
+    """A round (from 1) and the trials that train in it, ordered by their results in the round before."""
 
     number: int
-    rung: HalvingRung
-    arms: tuple[TrialScore, ...]
+    planned: PlannedRound
+    trials: tuple[TrialScore, ...]
 
     @property
     def waiting(self) -> TrialScore | None:
-        """The first arm that hasn't finished the rung."""
-        return next((arm for arm in self.arms if arm.loss_at(self.rung) is None), None)
+        """The first trial that hasn't finished the round."""
+        return next((trial for trial in self.trials if trial.loss_at(self.planned) is None), None)
 
     @property
     def ranking(self) -> list[TrialScore]:
-        """The arms from best to worst, once the rung is over. Of equal losses the arm with the lower number is
+        """The trials from best to worst, once the round is over. Of equal losses the trial with the lower number is
         better."""
-        return sorted(self.arms, key=lambda arm: (arm.loss_at(self.rung), arm.number))
+        return sorted(self.trials, key=lambda trial: (trial.loss_at(self.planned), trial.number))
 
 
 @dataclass(frozen=True)
@@ -63,37 +63,41 @@ class Decision:
 
 def list_rounds(trial_scores: Sequence[TrialScore]) -> tuple[Round, ...]:
     """Returns the rounds up to the first one that isn't over."""
-    arms = [arm for arm in trial_scores if arm.out is None]
+    trials = [trial for trial in trial_scores if trial.out is None]
     rounds: list[Round] = []
-    for number, rung in enumerate(halving_rungs(len(trial_scores)), start=1):
-        current = Round(number, rung, tuple(arms[: rung.arms]))
+    for number, planned in enumerate(halving_rounds(len(trial_scores)), start=1):
+        current = Round(number, planned, tuple(trials[: planned.trials]))
         rounds.append(current)
         if current.waiting:
             break
-        arms = current.ranking
+        trials = current.ranking
     return tuple(rounds)
 
 
 def next_decision(trial_scores: Sequence[TrialScore]) -> Decision | None:
-    """Returns None if all rungs are over, or if no arm is left."""
+    """Returns None if all rounds are over, or if no trial is left."""
     last = list_rounds(trial_scores)[-1]
-    arm = last.waiting
-    return Decision(arm.number, last.rung.steps(arm.course), last.number) if arm else None
+    trial = last.waiting
+    return Decision(trial.number, last.planned.steps(trial.course), last.number) if trial else None
 
 
 def steps_left(trial_scores: Sequence[TrialScore]) -> int:
-    """Returns the maximum number of steps that all arms together may still train."""
+    """Returns the maximum number of steps that all trials together may still train."""
     *_, now = list_rounds(trial_scores)
-    left = sum(max(0, now.rung.steps(arm.course) - arm.step) for arm in now.arms)
-    done = now.rung
-    for rung in halving_rungs(len(trial_scores))[now.number :]:
-        further = sorted((rung.steps(arm.course) - done.steps(arm.course) for arm in now.arms), reverse=True)
-        left += sum(further[: rung.arms])
-        done = rung
+    left = sum(max(0, now.planned.steps(trial.course) - trial.step) for trial in now.trials)
+    done = now.planned
+    for planned in halving_rounds(len(trial_scores))[now.number :]:
+        further = sorted(
+            (planned.steps(trial.course) - done.steps(trial.course) for trial in now.trials), reverse=True
+        )
+        left += sum(further[: planned.trials])
+        done = planned
     return left
 
 
 def find_winner(trial_scores: Sequence[TrialScore]) -> TrialScore | None:
-    """Returns the arm with the lowest validation loss at any step, or None if nothing was validated."""
-    measured = [(arm.lowest, arm.number, arm) for arm in trial_scores if arm.out is None and arm.lowest]
+    """Returns the trial with the lowest validation loss at any step, or None if nothing was validated."""
+    measured = [
+        (trial.lowest, trial.number, trial) for trial in trial_scores if trial.out is None and trial.lowest
+    ]
     return min(measured, key=lambda pair: (pair[0][0], pair[1]))[2] if measured else None

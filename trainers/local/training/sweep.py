@@ -1,17 +1,20 @@
-"""Trains a sweep in a job's folder: its arms share one base and compete by successive halving, with one ceiling and one
-result.
+"""Trains a sweep in a job's folder: its trials share one base and compete by successive halving, with one ceiling and
+one result.
 
-Each arm uses the learning rate schedule of its own full course and the same seed. So at every step it equals a single
-job with its settings, byte for byte on machines where jobs are reproducible. The arms' folders determine which arm
+Each trial uses the learning rate schedule of its own full course and the same seed. So at every step it equals a single
+job with its settings, byte for byte on machines where jobs are reproducible. The trials' folders determine which trial
 trains next (successive_halving.py), so a kill loses only the steps since the last checkpoint. Several processes train
-each arm together, like a job; only the first one reads and writes the arms' folders and decides which arm is next.
+each trial together, like a job; only the first one reads and writes the trials' folders and decides which trial is
+next.
 
-Each arm has a job's folder inside the sweep's folder, and sweep.csv lists all:
+Each trial has a job's folder inside the sweep's folder, and sweep.csv lists all:
 
-arms/01/job.json      TrainingJob with the arm's own settings and an id that ends in -arm-01
+arms/01/job.json      TrainingJob with the trial's own settings and an id that ends in -arm-01
 arms/01/checkpoints/  like a job's, until the sweep is over
-arms/01/OUT           {"message", "step", "trained_tokens", "seconds"}: the arm has dropped out
+arms/01/OUT           {"message", "step", "trained_tokens", "seconds"}: the trial has dropped out
 arms/WINNER           {"arm", "step", "stopped", …}: the winner is chosen but not yet published
+
+In files, a trial's name is still `arm`: a job may be continued by a newer version.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from typing import Literal
 from safetensors.torch import load
 from torch import OutOfMemoryError
 
-from trainers.hyperparameters import Value, combinations, halving_rungs, halving_steps
+from trainers.hyperparameters import Value, combinations, halving_rounds, halving_steps
 from trainers.local.job_directory import (
     TrainingJob,
     append_event,
@@ -88,12 +91,12 @@ from trainers.local.training.successive_halving import (
 
 @dataclass
 class Sweep:
-    """A sweep as one process sees it. All arms share `setup`. `started` is a time of time.monotonic, moved forward by
-    all breaks. `pace` is that of the arm trained last."""
+    """A sweep as one process sees it. All trials share `setup`. `started` is a time of time.monotonic, moved forward by
+    all breaks. `pace` is that of the trial trained last."""
 
     folder: Path
     job: TrainingJob
-    arms: tuple[Trial, ...]
+    trials: tuple[Trial, ...]
     setup: TrainingSetup
     logger: MetricsLogger
     pauses: Pauses
@@ -103,128 +106,128 @@ class Sweep:
 
     @property
     def trial_scores(self) -> list[TrialScore]:
-        return [read_trial_score(arm, self.course(arm)) for arm in self.arms]
+        return [read_trial_score(trial, self.course(trial)) for trial in self.trials]
 
-    def course(self, arm: Trial) -> int:
-        settings = arm.job.settings
+    def course(self, trial: Trial) -> int:
+        settings = trial.job.settings
         return steps_an_epoch(len(self.setup.training.rows), settings) * settings.n_epochs
 
 
 def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
-    """Trains the sweep and ends with adapter/, sweep.csv and DONE. Raises TrainingFailed if no arm can be trained, and
-    TrainingPaused."""
+    """Trains the sweep and ends with adapter/, sweep.csv and DONE. Raises TrainingFailed if no trial can be trained,
+    and TrainingPaused."""
     distributed.join(job.seed)
     try:
         with map_machine_errors(folder):
             logger = create_logger(folder, job)
             started = time.monotonic() - logger.seconds_known
-            arms = create_trials(folder, job)
-            if not distributed.run_in_first((folder / ARMS / WINNER).exists):
+            trials = create_trials(folder, job)
+            if not distributed.run_in_first((folder / TRIALS / WINNER).exists):
                 pauses = Pauses(folder)
                 setup = prepare_training(folder, job, logger, pauses)
-                run_rounds(Sweep(folder, job, arms, setup, logger, pauses, started, checkpoint_s))
+                run_rounds(Sweep(folder, job, trials, setup, logger, pauses, started, checkpoint_s))
             if distributed.is_first():
-                publish_winner(folder, arms, logger, time.monotonic() - started)
+                publish_winner(folder, trials, logger, time.monotonic() - started)
     finally:
         distributed.leave()
 
 
 def run_rounds(sweep: Sweep) -> None:
-    """Trains the arms, and stores the winner."""
+    """Trains the trials, and stores the winner."""
     logger, stop = sweep.logger, None
-    courses = [sweep.course(arm) for arm in sweep.arms]
+    courses = [sweep.course(trial) for trial in sweep.trials]
     logger.log(
-        f"Sweep of {len(sweep.arms)} trials by successive halving: at most {halving_steps(courses):,} steps instead "
+        f"Sweep of {len(sweep.trials)} trials by successive halving: at most {halving_steps(courses):,} steps instead "
         f"of {sum(courses):,} for training every trial to its end"
     )
     report_rounds(sweep)
     while stop is None and (move := distributed.run_in_first(lambda: next_decision(sweep.trial_scores))):
         distributed.check_pause(sweep.pauses)
-        stop = train_arm(sweep, sweep.arms[move.number - 1], move)
+        stop = train_trial(sweep, sweep.trials[move.number - 1], move)
         report_rounds(sweep)
     if distributed.is_first():
         choose_winner(sweep, stop)
 
 
-def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
-    """Trains an arm to the end of its rung, or until it drops out. Leaves the base as it was."""
-    logger, is_done = create_arm_logger(sweep, arm), False
+def train_trial(sweep: Sweep, trial: Trial, move: Decision) -> Stop | None:
+    """Trains a trial to the end of its round, or until it drops out. Leaves the base as it was."""
+    logger, is_done = create_trial_logger(sweep, trial), False
     try:
-        method = sft.create_method(arm.folder, arm.job, sweep.setup)
-        course = start_loop(arm.folder, arm.job, method, logger, sweep.pauses)
+        method = sft.create_method(trial.folder, trial.job, sweep.setup)
+        course = start_loop(trial.folder, trial.job, method, logger, sweep.pauses)
         begun = time.monotonic() - max(course.position.seconds, logger.seconds_known)
         course.pace = sweep.pace
-        course.settings = replace(course.settings, max_seconds=arm_ceiling_s(sweep, begun))
-        logger.log(f"trains to step {move.until}/{course.total} in rung {move.round}: {arm.values}")
+        course.settings = replace(course.settings, max_seconds=trial_ceiling_s(sweep, begun))
+        logger.log(f"trains to step {move.until}/{course.total} in round {move.round}: {trial.values}")
         stop = course.train_until(begun, sweep.checkpoint_s, move.until)
         sweep.pace = course.pace
-        save_arm(arm, course, time.monotonic() - begun, is_last=move.until == course.total)
+        save_trial(trial, course, time.monotonic() - begun, is_last=move.until == course.total)
         is_done = True
         return stop
     except (TrainingFailed, OutOfMemoryError) as error:
         if isinstance(error, OutOfMemoryError) and not distributed.is_alone():
             raise  # the other processes may have enough memory and wait for this one
         if isinstance(logger, TrialLogger):
-            drop_arm(arm, logger, error)
+            drop_trial(trial, logger, error)
         return None
     finally:
         logger.end(is_done=is_done)
         remove_lora(sweep.setup.base)
 
 
-def create_arm_logger(sweep: Sweep, arm: Trial) -> MetricsLogger:
+def create_trial_logger(sweep: Sweep, trial: Trial) -> MetricsLogger:
     if not distributed.is_first():
-        return NullLogger(arm.folder)
-    positions = [read_trial_position(other) for other in sweep.arms]
+        return NullLogger(trial.folder)
+    positions = [read_trial_position(other) for other in sweep.trials]
     steps = sum(position.step for position in positions)
     tokens = sum(position.trained_tokens for position in positions)
-    own = positions[arm.number - 1]
+    own = positions[trial.number - 1]
     total = steps + steps_left(sweep.trial_scores)
     others = OtherTrials(steps - own.step, tokens - own.trained_tokens, total, sweep.started)
-    return TrialLogger(sweep.logger, sweep.folder, arm, others)
+    return TrialLogger(sweep.logger, sweep.folder, trial, others)
 
 
-def arm_ceiling_s(sweep: Sweep, begun: float) -> int | None:
-    """Returns the arm's ceiling: the seconds that it has taken plus those left of the sweep's ceiling."""
+def trial_ceiling_s(sweep: Sweep, begun: float) -> int | None:
+    """Returns the trial's ceiling: the seconds that it has taken plus those left of the sweep's ceiling."""
     ceiling_s, now = sweep.job.settings.ceiling_s, time.monotonic()
     return None if ceiling_s is None else math.floor(now - begun + ceiling_s - (now - sweep.started))
 
 
-def save_arm(arm: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_last: bool) -> None:
-    """Saves a checkpoint for the arm's next rung and deletes older ones. At the end of the course its last checkpoints
-    are kept, like those of a job."""
+def save_trial(trial: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_last: bool) -> None:
+    """Saves a checkpoint for the trial's next round and deletes older ones. At the end of the course its last
+    checkpoints are kept, like those of a job."""
     course.position = replace(course.position, seconds=seconds)
     if course.position.step:
         course.save()
     if not is_last and distributed.is_first():
-        # The arm may continue from its newest checkpoint, and its best one is needed if it wins.
-        delete_old_checkpoints(arm.folder, read_trial_position(arm), keep=1)
+        # The trial may continue from its newest checkpoint, and its best one is needed if it wins.
+        delete_old_checkpoints(trial.folder, read_trial_position(trial), keep=1)
 
 
-def drop_arm(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
-    """Stores why the arm dropped out, and how far it had come."""
+def drop_trial(trial: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
+    """Stores why the trial dropped out, and how far it had come."""
     message = error.message if isinstance(error, TrainingFailed) else f"Memory is full: {error}"
-    last, reached = logger.last, read_trial_position(arm)
+    last, reached = logger.last, read_trial_position(trial)
     if last and last.number > reached.step:
         reached = replace(reached, step=last.number, trained_tokens=last.trained_tokens, seconds=last.seconds)
     values = {"message": message, "step": reached.step, "trained_tokens": reached.trained_tokens}
-    replace_json(arm.folder / OUT, {**values, "seconds": reached.seconds})
+    replace_json(trial.folder / OUT, {**values, "seconds": reached.seconds})
     logger.warn(f"drops out: {message}")
 
 
 def report_rounds(sweep: Sweep) -> None:
-    """Writes one event for each rung that is over, and the table, in the first process only."""
+    """Writes one event for each round that is over, and the table, in the first process only."""
     if not distributed.is_first():
         return
     trial_scores = sweep.trial_scores
     played = list_rounds(trial_scores)
     reported = {(event.get("data") or {}).get("rung") for event in read_events(sweep.folder)}
     for number, each in enumerate(played, start=1):
-        if each.arms and each.waiting is None and number not in reported:
-            going_on = played[number].arms if number < len(played) else ()
-            message, rows = describe_round(each, sweep.arms, going_on)
+        if each.trials and each.waiting is None and number not in reported:
+            going_on = played[number].trials if number < len(played) else ()
+            message, rows = describe_round(each, sweep.trials, going_on)
             sweep.logger.log(message, data={"rung": number, "arms": rows})
-    write_table(sweep.folder, sweep.arms, trial_scores, played, None)
+    write_table(sweep.folder, sweep.trials, trial_scores, played, None)
 
 
 def choose_winner(sweep: Sweep, stop: Stop | None) -> None:
@@ -233,7 +236,7 @@ def choose_winner(sweep: Sweep, stop: Stop | None) -> None:
     score = find_winner(trial_scores)
     if score is None or score.lowest is None:
         raise explain_no_winner(sweep, trial_scores)
-    positions = [read_trial_position(arm) for arm in sweep.arms]
+    positions = [read_trial_position(trial) for trial in sweep.trials]
     validations = positions[score.number - 1].validations
     seconds = time.monotonic() - sweep.started
     steps = sum(position.step for position in positions)
@@ -243,14 +246,16 @@ def choose_winner(sweep: Sweep, stop: Stop | None) -> None:
     if stopped:
         sweep.logger.warn(stopped)
     sweep.logger.write_progress(Progress(steps, total, tokens, seconds, sweep.logger.step_s), is_over=True)
-    write_table(sweep.folder, sweep.arms, trial_scores, list_rounds(trial_scores), score.number)
+    write_table(sweep.folder, sweep.trials, trial_scores, list_rounds(trial_scores), score.number)
     loss, step = score.lowest
     choice = {"arm": score.number, "step": step, "loss": loss, "stopped": stopped}
-    replace_json(sweep.folder / ARMS / WINNER, {**choice, "steps": steps, "trained_tokens": tokens})
+    replace_json(sweep.folder / TRIALS / WINNER, {**choice, "steps": steps, "trained_tokens": tokens})
 
 
 def explain_no_winner(sweep: Sweep, trial_scores: Sequence[TrialScore]) -> TrainingFailed:
-    lines = [f"{arm}: {score.out}" for arm, score in zip(sweep.arms, trial_scores, strict=True) if score.out]
+    lines = [
+        f"{trial}: {score.out}" for trial, score in zip(sweep.trials, trial_scores, strict=True) if score.out
+    ]
     if len(lines) == len(trial_scores):
         text = f"All {len(lines)} trials of the sweep failed. {' '.join(lines)}"
         return TrainingFailed("all_arms_out", text, "sweep")
@@ -261,23 +266,23 @@ def explain_no_winner(sweep: Sweep, trial_scores: Sequence[TrialScore]) -> Train
     return TrainingFailed("ceiling_reached", text, "max_seconds")
 
 
-def publish_winner(folder: Path, arms: Sequence[Trial], logger: MetricsLogger, seconds: float) -> None:
+def publish_winner(folder: Path, trials: Sequence[Trial], logger: MetricsLogger, seconds: float) -> None:
     """Copies the winner's checkpoints, curve and adapter to the job's folder and writes DONE. Can be repeated after a
     kill."""
-    values = read_json(folder / ARMS / WINNER) or {}
-    arm, step, tokens = arms[values["arm"] - 1], int(values["step"]), int(values["trained_tokens"])
+    values = read_json(folder / TRIALS / WINNER) or {}
+    trial, step, tokens = trials[values["arm"] - 1], int(values["step"]), int(values["trained_tokens"])
     (folder / "checkpoints").mkdir(exist_ok=True)
-    for checkpoint in list_checkpoints(arm.folder):
+    for checkpoint in list_checkpoints(trial.folder):
         target = folder / "checkpoints" / checkpoint.name
         if not target.exists():
             with atomic_folder(target) as temporary:
                 for file in checkpoint.iterdir():
                     os.link(file, temporary / file.name)
-    shutil.copyfile(arm.folder / "results.csv", folder / "results.csv")
+    shutil.copyfile(trial.folder / "results.csv", folder / "results.csv")
     save_checkpoint_as_result(folder, step)
-    for each in arms:
+    for each in trials:
         shutil.rmtree(each.folder / "checkpoints", ignore_errors=True)
-    logger.log(f"{arm} won: its validation loss of {values['loss']:.4f} at step {step} is the lowest")
+    logger.log(f"{trial} won: its validation loss of {values['loss']:.4f} at step {step} is the lowest")
     logger.log(f"All trials trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
     weights = load((folder / "adapter" / WEIGHTS).read_bytes())
     done = {
@@ -287,12 +292,12 @@ def publish_winner(folder: Path, arms: Sequence[Trial], logger: MetricsLogger, s
         "step": values["steps"],
         "result_step": step,
         "stopped": values["stopped"],
-        "winner": arm.number,
+        "winner": trial.number,
     }
     replace_json(folder / "DONE", done)
 
 
-ARMS, OUT, WINNER = "arms", "OUT", "WINNER"
+TRIALS, OUT, WINNER = "arms", "OUT", "WINNER"
 TABLE_FILE = "sweep.csv"
 MEASURED = (
     *("step", "total_steps", "best_step", "valid_loss", "valid_mean_token_accuracy"),
@@ -302,8 +307,8 @@ MEASURED = (
 
 @dataclass(frozen=True)
 class Trial:
-    """One arm of a sweep. `chosen` are the values of the swept hyperparameters. `job` has the arm's settings without
-    ceilings, which apply to the whole sweep."""
+    """One trial of a sweep. `chosen` are the values of the swept hyperparameters. `job` has the trial's settings
+    without ceilings, which apply to the whole sweep."""
 
     number: int
     chosen: Mapping[str, Value]
@@ -328,37 +333,37 @@ def create_trials(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
             for integration in job.integrations
         )
         settings = replace(
-            job.arms[number - 1], max_seconds=None, max_usd_micros=None, usd_per_hour_micros=None
+            job.trials[number - 1], max_seconds=None, max_usd_micros=None, usd_per_hour_micros=None
         )
-        own = replace(job, id=f"{job.id}-{name}", settings=settings, arms=(), integrations=named)
-        arm = Trial(number, chosen, own, folder / ARMS / f"{number:02d}")
-        if distributed.is_first() and not (arm.folder / "job.json").exists():
-            write_job(arm.folder, own)
-        trials.append(arm)
+        own = replace(job, id=f"{job.id}-{name}", settings=settings, trials=(), integrations=named)
+        trial = Trial(number, chosen, own, folder / TRIALS / f"{number:02d}")
+        if distributed.is_first() and not (trial.folder / "job.json").exists():
+            write_job(trial.folder, own)
+        trials.append(trial)
     return tuple(trials)
 
 
-def read_trial_position(arm: Trial) -> Position:
+def read_trial_position(trial: Trial) -> Position:
     """Returns the position of the newest checkpoint, or of the last step if the trial has dropped out."""
-    paths = list_checkpoints(arm.folder)
+    paths = list_checkpoints(trial.folder)
     position = read_position(paths[-1]) if paths else START
-    out = read_json(arm.folder / OUT)
+    out = read_json(trial.folder / OUT)
     if out is None:
         return position
     return replace(position, step=out["step"], trained_tokens=out["trained_tokens"], seconds=out["seconds"])
 
 
-def read_trial_score(arm: Trial, course: int) -> TrialScore:
+def read_trial_score(trial: Trial, course: int) -> TrialScore:
     """Reads a trial's progress. `course` is its total number of steps."""
-    position, out = read_trial_position(arm), read_json(arm.folder / OUT)
+    position, out = read_trial_position(trial), read_json(trial.folder / OUT)
     losses = {each.step: each.loss for each in position.validations}
-    return TrialScore(arm.number, course, position.step, losses, out["message"] if out else None)
+    return TrialScore(trial.number, course, position.step, losses, out["message"] if out else None)
 
 
 @dataclass(frozen=True)
 class OtherTrials:
-    """The progress of all other arms together. `total` is the maximum number of steps of the whole sweep. `started` is
-    the sweep's start by time.monotonic, moved forward by all breaks."""
+    """The progress of all other trials together. `total` is the maximum number of steps of the whole sweep. `started`
+    is the sweep's start by time.monotonic, moved forward by all breaks."""
 
     step: int
     trained_tokens: int
@@ -367,14 +372,14 @@ class OtherTrials:
 
 
 class TrialLogger(MetricsLogger):
-    """Writes curves and progress to the arm's folder, and events and the progress of the whole sweep to the job's.
+    """Writes curves and progress to the trial's folder, and events and the progress of the whole sweep to the job's.
     `sweep` is the job's logger, and `folder` the job's folder."""
 
-    def __init__(self, sweep: MetricsLogger, folder: Path, arm: Trial, others: OtherTrials) -> None:
-        super().__init__(arm.folder, arm.job.integrations)
+    def __init__(self, sweep: MetricsLogger, folder: Path, trial: Trial, others: OtherTrials) -> None:
+        super().__init__(trial.folder, trial.job.integrations)
         self._sweep = sweep
         self._job_folder = folder
-        self._arm = arm
+        self._trial = trial
         self._others = others
         self.last: Step | None = None
         self.step_s = self.step_s or sweep.step_s
@@ -382,8 +387,8 @@ class TrialLogger(MetricsLogger):
     def log(
         self, message: str, level: Literal["info", "warn"] = "info", data: Mapping[str, object] | None = None
     ) -> None:
-        of_arm = {**data, "arm": self._arm.number} if data else None
-        append_event(self._job_folder, f"Trial {self._arm.number}: {message}", level=level, data=of_arm)
+        of_trial = {**data, "arm": self._trial.number} if data else None
+        append_event(self._job_folder, f"Trial {self._trial.number}: {message}", level=level, data=of_trial)
 
     def record(self, step: Step, *, is_validated_next: bool = False) -> None:
         self.last = step
@@ -405,18 +410,18 @@ class TrialLogger(MetricsLogger):
 
 def write_table(
     folder: Path,
-    arms: Sequence[Trial],
+    trials: Sequence[Trial],
     trial_scores: Sequence[TrialScore],
     played: Sequence[Round],
     winner: int | None,
 ) -> None:
-    """Writes sweep.csv atomically. Column `valid_loss` is an arm's lowest loss, at its `best_step`. `winner` is None
-    until an arm has won."""
+    """Writes sweep.csv atomically. Column `valid_loss` is a trial's lowest loss, at its `best_step`. `winner` is None
+    until a trial has won."""
     text = io.StringIO(newline="")
     rows = csv.writer(text)
-    rows.writerow(["arm", *arms[0].chosen, *MEASURED])
-    for arm, score in zip(arms, trial_scores, strict=True):
-        position = read_trial_position(arm)
+    rows.writerow(["arm", *trials[0].chosen, *MEASURED])
+    for trial, score in zip(trials, trial_scores, strict=True):
+        position = read_trial_position(trial)
         lowest = best_validation(position.validations)
         scores = (
             ("", "", "")
@@ -424,7 +429,7 @@ def write_table(
             else (lowest.step, format_number(lowest.loss), format_number(lowest.accuracy))
         )
         taken = position.trained_tokens, round(position.seconds, 1), describe_outcome(score, played, winner)
-        rows.writerow([arm.number, *arm.chosen.values(), position.step, score.course, *scores, *taken])
+        rows.writerow([trial.number, *trial.chosen.values(), position.step, score.course, *scores, *taken])
     temporary = folder / (TABLE_FILE + ".tmp")
     temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     temporary.replace(folder / TABLE_FILE)
@@ -435,30 +440,34 @@ def describe_outcome(score: TrialScore, played: Sequence[Round], winner: int | N
         return f"out after step {score.step}: {score.out}"
     if score.number == winner:
         return "won"
-    reached = [each.number for each in played if score in each.arms]
+    reached = [each.number for each in played if score in each.trials]
     if reached and reached[-1] < played[-1].number:
-        return f"stopped after rung {reached[-1]}"
+        return f"stopped after round {reached[-1]}"
     return "not finished"
 
 
 def describe_round(
-    over: Round, arms: Sequence[Trial], going_on: Sequence[TrialScore]
+    over: Round, trials: Sequence[Trial], going_on: Sequence[TrialScore]
 ) -> tuple[str, list[dict[str, object]]]:
-    """Returns an event's message, with a line for each arm from best to worst, and the same facts as data."""
-    last = halving_rungs(len(arms))
-    share = f"{over.rung.share.numerator}/{over.rung.share.denominator}" if over.rung.share < 1 else "all"
-    lines = [f"Rung {over.number}/{len(last)} is over, {share} of the course"]
+    """Returns an event's message, with a line for each trial from best to worst, and the same facts as data."""
+    last = halving_rounds(len(trials))
+    share = (
+        f"{over.planned.share.numerator}/{over.planned.share.denominator}"
+        if over.planned.share < 1
+        else "all"
+    )
+    lines = [f"Round {over.number}/{len(last)} is over, {share} of the course"]
     data: list[dict[str, object]] = []
     for score in over.ranking:
-        arm = arms[score.number - 1]
-        loss = score.loss_at(over.rung)
+        trial = trials[score.number - 1]
+        loss = score.loss_at(over.planned)
         fate = "stopped"
         if over.number == len(last):
             fate = "has finished its course"
         elif score in going_on:
             fate = "continues"
-        lines.append(f"{arm}: step {score.step}/{score.course}, validation loss {loss:.4f}, {fate}")
+        lines.append(f"{trial}: step {score.step}/{score.course}, validation loss {loss:.4f}, {fate}")
         data.append(
-            {"arm": arm.number, **arm.chosen, "step": score.step, "valid_loss": loss, "outcome": fate}
+            {"arm": trial.number, **trial.chosen, "step": score.step, "valid_loss": loss, "outcome": fate}
         )
     return "\n".join(lines), data

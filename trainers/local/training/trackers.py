@@ -116,7 +116,7 @@ class Wandb:
 
         self._errors = (wandb.Error, OSError)
         job = read_json(folder / "job.json") or {}
-        # not the folder's name, which is 01 for an arm of every sweep
+        # not the folder's name, which is 01 for a trial of every sweep
         identity = str(job.get("id", folder.name))
         with translate_errors(self._errors):
             self._run = wandb.init(
