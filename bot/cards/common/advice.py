@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import assert_never
 
-from bot.cards.common.blocks import Block, CardBlock, Lines, Text, button, cut, sentence
+from bot.cards.common.blocks import Block, CardBlock, Text, button, cut, sentence
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import LONG_NAMES, candidate_name, cost_text
 from bot.cards.common.payback import monthly_saving_text, swing_text
 from bot.cards.common.prices import missing_price_text
@@ -38,8 +39,10 @@ def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
         case "unknown":
             return _undecided(verdict, spelling)
         case "go" if verdict.facts.evidence.trained is not None:
-            pays = verdict.facts.estimate is not None and verdict.facts.estimate.saving_month > 0
-            return f"Go: the tuned model is good enough{', and it pays' if pays else ''}."
+            estimate = verdict.facts.estimate
+            if estimate is not None and estimate.saving_month > 0:
+                return "Go: the tuned model is good enough, and it pays."
+            return "Go: the tuned model is good enough."
         case "go":
             rows = pluralize(verdict.facts.n_holdout, "held-out row")
             return (
@@ -50,25 +53,31 @@ def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
 
 def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
     """The step of the deciding reason; if it has none, the step after a go."""
-    step = verdict.deciding.step
     facts = verdict.facts
-    if step:
-        estimate = facts.estimate
-        if step.todo == "stay" and estimate and estimate.succession and is_against_today(estimate):
-            succession = estimate.succession
-            until = f"Stay with today's model until it ends on {succession.ends}"
-            if succession.successor and facts.is_measured(succession.successor):
-                return f"{until}, and use its successor {succession.successor} from then on."
-            return f"{until}, and measure its possible successors before then. {_quality_hint(spelling)}"
-        stays = _until_the_end(step.todo, spelling) if verdict.kind == "no_go" else None
-        if stays:
-            return f"{stays} {_quality_hint(spelling)}"
-        return todo_text(step.todo, spelling)
+    if verdict.deciding.step:
+        return _deciding_step(verdict, verdict.deciding.step.todo, spelling)
     if verdict.kind != "go":
         return ""
     if facts.evidence.trained is not None:
         return "Deploy the tuned model, and keep today's available until it has proved itself."
     return f"Start a run ({spelling.command('start', facts.dataset)})."
+
+
+def _deciding_step(verdict: Verdict, todo: Todo, spelling: Spelling) -> str:
+    """The step, except that nobody can simply stay with a model that will be shut down."""
+    hint = _quality_hint(spelling)
+    estimate = verdict.facts.estimate
+    if todo == "stay" and estimate and estimate.succession and is_against_today(estimate):
+        succession = estimate.succession
+        until = f"Stay with today's model until it ends on {succession.ends}"
+        if succession.successor and verdict.facts.is_measured(succession.successor):
+            return f"{until}, and use its successor {succession.successor} from then on."
+        return f"{until}, and measure its possible successors before then. {hint}"
+    if verdict.kind == "no_go":
+        stays = _until_the_end(todo, spelling)
+        if stays:
+            return f"{stays} {hint}"
+    return todo_text(todo, spelling)
 
 
 def _until_the_end(todo: Todo, spelling: Spelling) -> str | None:
@@ -81,7 +90,8 @@ def _until_the_end(todo: Todo, spelling: Spelling) -> str | None:
     if not isinstance(measure, reasons.Measure) or measure.follows is None:
         return None
     end = measure.follows
-    old, new = (name.rpartition("/")[2] for name in (end.model, measure.models[0]))
+    old = end.model.rpartition("/")[2]
+    new = measure.models[0].rpartition("/")[2]
     how = _measuring_command(measure, spelling)
     if keys:
         how = f"{how}, once {' and '.join(keys)} is set where the bot runs"
@@ -104,8 +114,10 @@ def reason_blocks(verdict: Verdict, spelling: Spelling = SLACK, *, above: str = 
         for reason in verdict.reasons
         if because_text(reason.because, spelling) not in above
     ]
-    next_line = Text(f"*Next*: {sentence(next_step(verdict, spelling))}")
-    return [Lines(lines), next_line] if lines else [next_line]
+    parts = Parts()
+    parts.lines(lines)
+    parts.text(f"*Next*: {sentence(next_step(verdict, spelling))}")
+    return parts
 
 
 def main_reasons(verdict: Verdict, spelling: Spelling = SLACK) -> list[str]:
@@ -113,11 +125,8 @@ def main_reasons(verdict: Verdict, spelling: Spelling = SLACK) -> list[str]:
     reader should know besides. Details has all reasons."""
     lines = []
     for reason in verdict.main_reasons:
-        same = sum(other.kind == reason.kind and other.weighs for other in verdict.reasons)
-        more = f" (1 of {same})" if reason.weighs and same > 1 else ""
         text = first_sentence(because_text(reason.because, spelling))
-        mark = "Note" if reason.rule in NOTES and not reason.weighs else MARKS[reason.kind]
-        lines.append(f"• *{mark}*{more}: {sentence(text)}")
+        lines.append(f"• {_mark(verdict, reason)}: {sentence(text)}")
     for rule in NOTES:
         others = (other for other in verdict.reasons if other.rule == rule)
         note = next((other for other in others if other not in verdict.main_reasons), None)
@@ -127,10 +136,23 @@ def main_reasons(verdict: Verdict, spelling: Spelling = SLACK) -> list[str]:
     return lines
 
 
+def _mark(verdict: Verdict, reason: Reason) -> str:
+    """'*For*', with how many more there are of a kind of which the card shows only the strongest: '*For* (1 of 3)'."""
+    if reason.rule in NOTES and not reason.weighs:
+        return "*Note*"
+    mark = f"*{MARKS[reason.kind]}*"
+    same = sum(other.kind == reason.kind and other.weighs for other in verdict.reasons)
+    if reason.weighs and same > 1:
+        mark += f" (1 of {same})"
+    return mark
+
+
 def first_sentence(text: str) -> str:
     """The first sentence, cut to two lines of a card. A full stop inside quotation marks doesn't end a sentence."""
     first = _FIRST_SENTENCE.match(text)
-    return cut(first[0] if first else text, MOST_CHARACTERS)
+    if first:
+        text = first[0]
+    return cut(text, MOST_CHARACTERS)
 
 
 def _undecided(verdict: Verdict, spelling: Spelling) -> str:
@@ -152,7 +174,10 @@ def _cost(amount: Decimal | None) -> str:
     if not amount:
         return "only the machine's time"
     cost = usd(amount)
-    return f"about {cost}" if cost.startswith("$") else cost
+    # "under 1 cent" is no amount that could be rounded.
+    if not cost.startswith("$"):
+        return cost
+    return f"about {cost}"
 
 
 def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
@@ -164,27 +189,11 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
         case reasons.SetUp():
             return _set_up(todo, spelling)
         case reasons.UseCandidate():
-            name = candidate_name(todo.arm)
-            if todo.instead_of_worse:
-                return f"Use {name}, and look at the rows that the tuned model got wrong."
-            bar = spelling.option("bar")
-            if todo.end:
-                follow = f" and measure its successor {todo.end.successor}" if todo.end.successor else ""
-                follow = follow or " and measure what could follow it"
-                return f"Use {name} until its model ends on {todo.end.day},{follow} before then."
-            return (
-                f"Use {name}. If that is not good enough for you, raise the bar ({bar}) and estimate again."
-            )
+            return _use_candidate(todo, spelling)
         case reasons.WritePrice():
             return f'Add its price to finetune.toml ([prices."{todo.model}"]) and estimate again.'
         case reasons.HoldOut():
-            rows = about_rows(todo.rows, "more labelled row")
-            new = about_rows(todo.new, "new one")
-            settles = f"in four of five cases that settles whether {candidate_name(todo.arm)} meets the bar"
-            if todo.beside is not None:
-                other = candidate_name(todo.beside)
-                settles = f"if the tuned model is as good as {other}, that shows it in four of five cases"
-            return f"Hold out {rows}, a fifth of {new}: {settles}."
+            return _hold_out(todo)
         case reasons.HoldOutAtLeast():
             return f"Hold out at least {todo.rows:,} more labelled rows."
         case reasons.LabelFirst():
@@ -196,18 +205,46 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
             rows = pluralize(todo.rows, "more row")
             return f"Label {rows}, or start a run anyway if it costs little."
         case reasons.LabelMore():
-            if not todo.lacking:
-                return f"Label at least {pluralize(todo.rarest, 'more row')} of the rarest label."
-            shown = ", ".join(
-                f"“{label[:40]}” ({lacks} more)" for label, lacks in todo.lacking[:SHOWN_LABELS]
-            )
-            hidden = len(todo.lacking) - SHOWN_LABELS
-            return f"Label more rows for {shown}{f' and {hidden:,} other labels' if hidden > 0 else ''}."
+            return _label_more(todo)
         case reasons.PinDown():
             return _pin_down(todo, spelling)
         case reasons.FillGap():
             return missing_price_text(todo.missing, spelling)
     assert_never(todo)
+
+
+def _use_candidate(todo: reasons.UseCandidate, spelling: Spelling) -> str:
+    name = candidate_name(todo.arm)
+    if todo.instead_of_worse:
+        return f"Use {name}, and look at the rows that the tuned model got wrong."
+    if todo.end:
+        follows = "what could follow it"
+        if todo.end.successor:
+            follows = f"its successor {todo.end.successor}"
+        return f"Use {name} until its model ends on {todo.end.day}, and measure {follows} before then."
+    bar = spelling.option("bar")
+    return f"Use {name}. If that is not good enough for you, raise the bar ({bar}) and estimate again."
+
+
+def _hold_out(todo: reasons.HoldOut) -> str:
+    """How many rows settle the question. Of new rows, an upload holds out only a fifth, hence both numbers."""
+    rows = about_rows(todo.rows, "more labelled row")
+    new = about_rows(todo.new, "new one")
+    settles = f"in four of five cases that settles whether {candidate_name(todo.arm)} meets the bar"
+    if todo.beside is not None:
+        other = candidate_name(todo.beside)
+        settles = f"if the tuned model is as good as {other}, that shows it in four of five cases"
+    return f"Hold out {rows}, a fifth of {new}: {settles}."
+
+
+def _label_more(todo: reasons.LabelMore) -> str:
+    if not todo.lacking:
+        return f"Label at least {pluralize(todo.rarest, 'more row')} of the rarest label."
+    shown = ", ".join(f"“{label[:40]}” ({lacks} more)" for label, lacks in todo.lacking[:SHOWN_LABELS])
+    hidden = len(todo.lacking) - SHOWN_LABELS
+    if hidden > 0:
+        shown += f" and {hidden:,} other labels"
+    return f"Label more rows for {shown}."
 
 
 def _quality_hint(spelling: Spelling) -> str:
@@ -260,11 +297,9 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
 
 
 def _measuring_command(measure: reasons.Measure, spelling: Spelling) -> str:
-    options = {
-        "rungs": measure.rungs,
-        "models": measure.models,
-        "judge": (measure.judge,) if measure.judge else (),
-    }
+    options: dict[str, Sequence[str]] = {"rungs": measure.rungs, "models": measure.models}
+    if measure.judge:
+        options["judge"] = (measure.judge,)
     return spelling.command("baseline", measure.dataset, options)
 
 
@@ -285,14 +320,20 @@ def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
             names = " and ".join(LONG_NAMES[rung] for rung in measure.rungs) or "all alternatives"
             return f"Measure {names} ({command}): {cost_text(measure.usd)}."
         case "today":
-            beside = " and a cheap model beside it" if len(measure.models) != 1 else ""
-            named = "" if measure.models else f" with {models}"
-            return f"Measure {measure.today}{beside}: {command}{named}."
+            what = measure.today
+            if len(measure.models) != 1:
+                what = f"{what} and a cheap model beside it"
+            if not measure.models:
+                # Nothing here tells which models can be asked, so the reader completes the option.
+                command = f"{command} with {models}"
+            return f"Measure {what}: {command}."
         case "today alone":
             return f"Measure today's model: {command}."
         case "knowledge":
-            what = "better or more documents" if measure.has_knowledge else "the documents"
-            return f"Upload {what} as knowledge and measure retrieval ({command})."
+            documents = "the documents"
+            if measure.has_knowledge:
+                documents = "better or more documents"
+            return f"Upload {documents} as knowledge and measure retrieval ({command})."
         case "stronger base":
             return f"Measure a stronger base model: {command} with it as {models}."
 
@@ -325,8 +366,10 @@ def _pin_down(todo: reasons.PinDown, spelling: Spelling) -> str:
         "serving speed": "Ask the vendor how many tokens a second its machine handles, and add that "
         f"({spelling.option('serving_speed')})",
     }
-    matters = f". It matters most: {swing_text(todo.swing)}" if todo.swing else ""
-    return f"{ways.get(todo.name, f'Find out more about the {todo.name}')}{matters}."
+    way = ways.get(todo.name, f"Find out more about the {todo.name}")
+    if todo.swing is None:
+        return f"{way}."
+    return f"{way}. It matters most: {swing_text(todo.swing)}."
 
 
 def encoder_button(dataset: str, encoder: str) -> Block:

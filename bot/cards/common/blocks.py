@@ -19,13 +19,17 @@ from bot.cards.common.words import more_line, shorten
 Block = dict[str, Any]  # as Slack's JSON has it
 TaskStatus = Literal["pending", "in_progress", "complete", "error"]
 
-MRKDWN = 3000
-TABLE_ROWS = 100
+# Slack refuses a message in which anything is longer than these.
+MRKDWN = 3000  # characters of a section
+SMALL_MRKDWN = 2000  # of a field of a section, and of a context
+TABLE_ROWS = 100  # below the heading
 TABLE_CELL = 200
 CHART_POINTS = 20
 MOST_FACTS = 10  # in a section
 NOTHING = "–"
 
+# Control characters, and those that nobody sees: zero-width ones would split a word that somebody searches for, and
+# those that turn the direction of writing can make a text read differently from what it is.
 INVISIBLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
@@ -36,6 +40,7 @@ _LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 _QUOTE = re.compile(r"^([^\S\n]*)&gt;", re.MULTILINE)
 # Our own commands within a sentence, which stay code.
 _COMMAND = re.compile(r"`(/?finetune [^`\n]{0,200})`")
+# A mention or an entity whose end was cut off.
 _HALF = re.compile(r"(<[^<>]*|&[a-z]*)$")
 
 Entry = TypeVar("Entry")
@@ -223,8 +228,8 @@ class Message:
 def escape(text: str) -> str:
     """Makes any text inert inside mrkdwn: no mentions, links, styles, quotes, control or direction characters."""
     clean = _escape_entities(INVISIBLE.sub("", text))
-    inert = _LOOSE_UNDERSCORE.sub("ˍ", clean.translate(_LOOKS_LIKE))
-    return _QUOTE.sub(r"\1＞", inert)
+    unstyled = _LOOSE_UNDERSCORE.sub("ˍ", clean.translate(_LOOKS_LIKE))
+    return _QUOTE.sub(r"\1＞", unstyled)
 
 
 def escaped_name(name: str) -> str:
@@ -234,8 +239,11 @@ def escaped_name(name: str) -> str:
 
 def sentence(text: str) -> str:
     """Escapes a sentence that may hold data, except that our own commands in backticks stay code."""
-    parts = _COMMAND.split(text)
-    return "".join(code(part) if at % 2 else escape(part) for at, part in enumerate(parts))
+    escaped = []
+    for at, part in enumerate(_COMMAND.split(text)):
+        is_command = at % 2 == 1
+        escaped.append(code(part) if is_command else escape(part))
+    return "".join(escaped)
 
 
 def code(text: str) -> str:
@@ -245,12 +253,16 @@ def code(text: str) -> str:
 
 def code_block(text: str) -> str:
     """Text in a code block, so that it can be copied unchanged."""
-    return f"```\n{_escape_entities(INVISIBLE.sub('', text)).replace('```', 'ˋˋˋ')}\n```"
+    visible = _escape_entities(INVISIBLE.sub("", text))
+    inert = visible.replace("```", "ˋˋˋ")
+    return f"```\n{inert}\n```"
 
 
 def quote(text: str, limit: int) -> str:
     """Any text as a quotation, escaped and cut to `limit` characters."""
-    return f">{escape(cut(text.strip(), limit) or '(nothing)')}".replace("\n", "\n>")
+    shown = cut(text.strip(), limit) or "(nothing)"
+    # Slack quotes a single line, so each line gets a mark of its own.
+    return f">{escape(shown)}".replace("\n", "\n>")
 
 
 def cut(text: str, limit: int) -> str:
@@ -261,10 +273,15 @@ def cut(text: str, limit: int) -> str:
 
 def cut_mrkdwn(text: str, limit: int) -> str:
     """Cuts without leaving half a mention, entity or code span. Empty text becomes a dash, since Slack refuses it."""
+    if not text.strip():
+        return NOTHING
     if len(text) <= limit:
-        return text if text.strip() else NOTHING
+        return text
     beginning = _HALF.sub("", text[: limit - 2])
-    return beginning + ("`" if beginning.count("`") % 2 else "") + "…"
+    is_code_open = beginning.count("`") % 2 == 1
+    if is_code_open:
+        beginning += "`"
+    return f"{beginning}…"
 
 
 def _escape_entities(text: str) -> str:
@@ -338,11 +355,9 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
         case Lines():
             return [_section("\n".join(_lines_that_fit(part.lines, MRKDWN - 40, part.left_out)))]
         case Facts():
-            fields = [_mrkdwn(f"*{name}*\n{value}", 2000) for name, value in part.pairs]
-            starts = range(0, len(fields), MOST_FACTS)
-            return [{"type": "section", "fields": fields[start : start + MOST_FACTS]} for start in starts]
+            return _fields(part)
         case Note():
-            return [{"type": "context", "elements": [_mrkdwn(part.mrkdwn, 2000)]}]
+            return [{"type": "context", "elements": [_mrkdwn(part.mrkdwn, SMALL_MRKDWN)]}]
         case Divider():
             return [{"type": "divider"}]
         case Actions():
@@ -352,9 +367,7 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
                 return [_data_table(part)]
             if part.otherwise:
                 return slack_blocks(part.otherwise)
-            # Every client shows a code block in a monospaced font, and never reads markup inside it.
-            lines = [_escape_entities(line) for line in aligned_lines(part.rows)]
-            return [_section("\n".join(["```", *_lines_that_fit(lines, MRKDWN - 60), "```"]))]
+            return [_code_table(part)]
         case Chart() if is_newest:
             return [_line_chart(part), *slack_blocks(part.below)]
         case Steps() if is_newest:
@@ -366,6 +379,20 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
 
 def _section(mrkdwn: str) -> Block:
     return {"type": "section", "text": _mrkdwn(mrkdwn, MRKDWN)}
+
+
+def _fields(facts: Facts) -> list[Block]:
+    """One section, or several if there are more facts than a section holds."""
+    fields = [_mrkdwn(f"*{name}*\n{value}", SMALL_MRKDWN) for name, value in facts.pairs]
+    starts = range(0, len(fields), MOST_FACTS)
+    return [{"type": "section", "fields": fields[start : start + MOST_FACTS]} for start in starts]
+
+
+def _code_table(table: Table) -> Block:
+    """Every client shows a code block in a monospaced font, and never reads markup inside it."""
+    lines = [_escape_entities(line) for line in aligned_lines(table.rows)]
+    shown = _lines_that_fit(lines, MRKDWN - 60)
+    return _section("\n".join(["```", *shown, "```"]))
 
 
 def _lines_that_fit(lines: Sequence[str], most: int, left_out: int = 0) -> list[str]:
@@ -389,9 +416,13 @@ def _mrkdwn(text: str, limit: int) -> Block:
 
 def _data_table(table: Table) -> Block:
     rows = [[_cell(cell) for cell in row] for row in table.rows[: TABLE_ROWS + 1]]
-    # By default Slack shows five rows, which would hide a total in the sixth.
-    page = {"page_size": max(len(rows) - 1, 1)}
-    return {"type": "data_table", "caption": plain(table.caption, 150)["text"], "rows": rows, **page}
+    return {
+        "type": "data_table",
+        "caption": plain(table.caption, 150)["text"],
+        "rows": rows,
+        # By default Slack shows five rows, which would hide a total in the sixth.
+        "page_size": max(len(rows) - 1, 1),
+    }
 
 
 def _cell(cell: str) -> Block:
@@ -403,8 +434,12 @@ def _cell(cell: str) -> Block:
 
 def _line_chart(chart: Chart) -> Block:
     shown = [{"label": cut(label, 20), "value": value} for label, value in chart.points[:CHART_POINTS]]
-    axis = {"categories": [point["label"] for point in shown], "x_label": chart.x, "y_label": chart.y}
-    line = {"type": "line", "series": [{"name": cut(chart.name, 20), "data": shown}], "axis_config": axis}
+    categories = [point["label"] for point in shown]
+    line = {
+        "type": "line",
+        "series": [{"name": cut(chart.name, 20), "data": shown}],
+        "axis_config": {"categories": categories, "x_label": chart.x, "y_label": chart.y},
+    }
     return {"type": "data_visualization", "title": plain(chart.title, 50)["text"], "chart": line}
 
 
@@ -422,13 +457,23 @@ def aligned_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(display_width, column)) for column in zip(*clean, strict=True)]
     lines = []
     for row in clean:
-        spaces = [" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=True)]
-        others = [space + cell for cell, space in zip(row[1:], spaces[1:], strict=True)]
-        lines.append("  ".join([row[0] + spaces[0], *others]).rstrip())
+        name, *others = row
+        cells = [_padding(name, widths[0], after=True)]
+        cells += [_padding(cell, width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def _padding(cell: str, width: int, *, after: bool = False) -> str:
+    """The cell with spaces in front of it or `after` it. str.ljust and rjust count letters, not columns."""
+    spaces = " " * (width - display_width(cell))
+    if after:
+        return cell + spaces
+    return spaces + cell
 
 
 def display_width(text: str) -> int:
     """How many monospaced columns a text takes: East Asian letters and emoji take two, combining marks none."""
-    wide = sum(1 for letter in text if unicodedata.east_asian_width(letter) in "WF")
-    return len(text) + wide - sum(1 for letter in text if unicodedata.combining(letter))
+    n_wide = sum(1 for letter in text if unicodedata.east_asian_width(letter) in "WF")
+    n_combining = sum(1 for letter in text if unicodedata.combining(letter))
+    return len(text) + n_wide - n_combining

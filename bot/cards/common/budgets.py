@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bot.cards.common.blocks import CardBlock, Facts, Lines, Message, Note, Text, escape
+from bot.cards.common.blocks import CardBlock, Message, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message
 from bot.cards.common.words import at_most, first_lines, money, pluralize, shorten
 from bot.rules.budgets import Budget
@@ -29,41 +31,59 @@ class Month:
 
 def budget_refusal(budget: Budget, asked_micros: int, what: str = "run") -> str:
     """A refusal with its cure, as mrkdwn."""
-    cost, left = usd_micros(asked_micros), usd_micros(max(budget.left_micros, 0))
+    cost = usd_micros(asked_micros)
+    left = usd_micros(max(budget.left_micros, 0))
     month = f"of this month's {usd_micros(budget.limit_micros)}{owner_text(budget)}"
-    # The two may round to the same amount.
-    remains = f"slightly less than that is left {month}" if cost == left else f"only {left} {month} is left"
+    remains = f"only {left} {month} is left"
+    if cost == left:
+        # They differ by less than a cent, and 'may cost $1.20, but only $1.20 is left' would look like a fault.
+        remains = f"slightly less than that is left {month}"
     cure = f"Raise {_setting(budget)} in finetune.toml, or wait for next month."
     return f"This {what} may cost {at_most(asked_micros)}, but {remains}. {cure}"
 
 
 def owner_text(budget: Budget) -> str:
     """' for #channel' or ' for @person', as mrkdwn; '' for the team's budget."""
-    return {"team": "", "channel": f" for <#{budget.id}>", "person": f" for <@{budget.id}>"}[budget.kind]
+    match budget.kind:
+        case "team":
+            return ""
+        case "channel":
+            return f" for <#{budget.id}>"
+        case "person":
+            return f" for <@{budget.id}>"
 
 
 def _setting(budget: Budget) -> str:
-    return {
-        "team": "`monthly_usd` under [budget]",
-        "channel": f"{budget.id} under [budget.channels], or `per_channel_usd` under [budget],",
-        "person": f"{budget.id} under [budget.people], or `per_person_usd` under [budget],",
-    }[budget.kind]
+    match budget.kind:
+        case "team":
+            return "`monthly_usd` under [budget]"
+        case "channel":
+            return f"{budget.id} under [budget.channels], or `per_channel_usd` under [budget],"
+        case "person":
+            return f"{budget.id} under [budget.people], or `per_person_usd` under [budget],"
 
 
 def card(month: Month) -> Message:
     budget = month.budget
+    parts = Parts()
     if not budget.limit_micros:
         text = "No budget is set, so only free work can start. Set `monthly_usd` under [budget] in finetune.toml."
-        return Message(text, (Text(text), *_own(month), *_details(month)))
-    title = f"{month.name}: {_left(budget)}"
-    facts = [
-        ("Limit", money(budget.limit_micros)),
-        ("Spent", money(sum(commitment.spent_micros for commitment in month.commitments))),
-        ("Reserved", money(sum(commitment.reserved_micros for commitment in month.commitments))),
-        ("Left", money(max(budget.left_micros, 0))),
-    ]
-    how = "Each item reserves its maximum cost; once it ends, only the actual cost counts."
-    return Message.titled(title, Facts(facts), *_own(month), *_details(month), Note(how))
+        parts.text(text)
+        parts.add(*_own(month), *_details(month))
+        return Message(text, tuple(parts))
+    spent = sum(commitment.spent_micros for commitment in month.commitments)
+    reserved = sum(commitment.reserved_micros for commitment in month.commitments)
+    parts.facts(
+        [
+            ("Limit", money(budget.limit_micros)),
+            ("Spent", money(spent)),
+            ("Reserved", money(reserved)),
+            ("Left", money(max(budget.left_micros, 0))),
+        ]
+    )
+    parts.add(*_own(month), *_details(month))
+    parts.note("Each item reserves its maximum cost; once it ends, only the actual cost counts.")
+    return parts.titled(f"{month.name}: {_left(budget)}")
 
 
 def warning(month: Month, budget: Budget, percent: int) -> Message:
@@ -84,19 +104,26 @@ def _left(budget: Budget) -> str:
 
 def _own(month: Month) -> list[CardBlock]:
     """The limits of the channel and the person. The tightest of all limits counts."""
-    lines = [f"• This month{owner_text(budget)}: {_left(budget)}" for budget in month.own]
-    return [Text("*Your limits; the tightest counts*"), Lines(lines)] if lines else []
+    if not month.own:
+        return []
+    parts = Parts()
+    parts.text("*Your limits; the tightest counts*")
+    parts.lines([f"• This month{owner_text(budget)}: {_left(budget)}" for budget in month.own])
+    return parts
 
 
 def _details(month: Month) -> list[CardBlock]:
     commitments = month.commitments
     if not commitments:
         return []
-    return [
-        *(Text("*Newest first*"), Lines(first_lines([*map(_line, commitments)], SHOWN))),
-        *(Text("*By person*"), Lines(_totals(commitments, lambda commitment: f"<@{commitment.person}>"))),
-        *(Text("*By channel*"), Lines(_totals(commitments, lambda commitment: f"<#{commitment.channel}>"))),
-    ]
+    parts = Parts()
+    parts.text("*Newest first*")
+    parts.lines(first_lines([*map(_line, commitments)], SHOWN))
+    parts.text("*By person*")
+    parts.lines(_totals(commitments, lambda commitment: f"<@{commitment.person}>"))
+    parts.text("*By channel*")
+    parts.lines(_totals(commitments, lambda commitment: f"<#{commitment.channel}>"))
+    return parts
 
 
 def _line(commitment: Commitment) -> str:
@@ -109,17 +136,20 @@ def _line(commitment: Commitment) -> str:
             name = f"Running the model of run {commitment.number}"
         case "questions":
             name = pluralize(commitment.number, "question to a model", "questions to models")
-    reserved = commitment.reserved_micros
-    spent = commitment.spent_micros
-    amount = f"{money(reserved)} reserved" if reserved else f"{money(spent)} spent"
-    what = f" on {escape(shorten(commitment.dataset))}" if commitment.dataset else ""
-    return f"• *{name}*{what}: {amount}, for <@{commitment.person}> in <#{commitment.channel}>"
+    what = f"*{name}*"
+    if commitment.dataset:
+        what += f" on {escape(shorten(commitment.dataset))}"
+    amount = f"{money(commitment.spent_micros)} spent"
+    if commitment.reserved_micros:
+        amount = f"{money(commitment.reserved_micros)} reserved"
+    return f"• {what}: {amount}, for <@{commitment.person}> in <#{commitment.channel}>"
 
 
 def _totals(commitments: Sequence[Commitment], whose: Callable[[Commitment], str]) -> list[str]:
     """A line for each person or channel, the largest sum first."""
-    sums: dict[str, int] = {}
+    sums: Counter[str] = Counter()
     for commitment in commitments:
-        sums[whose(commitment)] = sums.get(whose(commitment), 0) + commitment.micros
+        sums[whose(commitment)] += commitment.micros
     ranked = sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))
-    return first_lines([f"• {name}: {money(micros)}" for name, micros in ranked], SHOWN_TOTALS)
+    lines = [f"• {name}: {money(micros)}" for name, micros in ranked]
+    return first_lines(lines, SHOWN_TOTALS)

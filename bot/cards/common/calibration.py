@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from bot.cards.common.blocks import CardBlock, Text, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import meaning
 from bot.cards.common.payback import payback_condition, share_of_draws
 from bot.cards.common.words import duration, money, multiple, percent, pluralize, ratio_text, shorten
@@ -37,12 +38,9 @@ def alternative_bill(plan: Plan) -> list[tuple[str, str]]:
     foreseen = plan.predicted
     if foreseen is None or foreseen.alternative is None or foreseen.alternative.startswith("today's model"):
         return []
-    return [
-        (
-            "Compared with",
-            f"{escape(shorten(foreseen.alternative, 60))}: {money(foreseen.alternative_micros)} a month",
-        )
-    ]
+    name = escape(shorten(foreseen.alternative, 60))
+    bill = money(foreseen.alternative_micros)
+    return [("Compared with", f"{name}: {bill} a month")]
 
 
 def recent_errors(errors: Sequence[RunningError]) -> list[CardBlock]:
@@ -55,7 +53,9 @@ def recent_errors(errors: Sequence[RunningError]) -> list[CardBlock]:
         if error.typical_factor < Decimal("1.01"):
             typically = "typically within 1% of the estimate"
         lines.append(f"• {QUANTITIES[error.quantity]}: {typically} ({pluralize(error.runs, 'run')})")
-    return [Text("\n".join(["*Our estimates over the latest runs*", *lines]))] if lines else []
+    if not lines:
+        return []
+    return [Text("\n".join(["*Our estimates over the latest runs*", *lines]))]
 
 
 def _pair(compared: Actual) -> str:
@@ -63,10 +63,14 @@ def _pair(compared: Actual) -> str:
     estimated = _amount(compared.quantity, compared.estimated)
     if actual == estimated:
         return f"{actual}, as estimated"
-    off = f" ({ratio_text(compared.ratio)})" if compared.ratio else ""
+    text = f"{actual}, estimated {estimated}"
     if compared.quantity == "quality":
-        off = f" ({100 * abs(compared.actual - compared.estimated):.1f} points off)"
-    return f"{actual}, estimated {estimated}{off}"
+        # A ratio of two shares says little: 90% is only 1.06 times 85%.
+        off = 100 * abs(compared.actual - compared.estimated)
+        return f"{text} ({off:.1f} points off)"
+    if compared.ratio:
+        return f"{text} ({ratio_text(compared.ratio)})"
+    return text
 
 
 def _amount(quantity: Quantity, amount: Decimal) -> str:
@@ -74,7 +78,9 @@ def _amount(quantity: Quantity, amount: Decimal) -> str:
         case "tokens":
             return f"{amount:,.0f}"
         case "dollars":
-            return usd(amount) if amount else "no charge"
+            if not amount:
+                return "no charge"
+            return usd(amount)
         case "minutes":
             return duration(float(amount) * 60)
         case "quality":
@@ -84,10 +90,17 @@ def _amount(quantity: Quantity, amount: Decimal) -> str:
 def _quality(result: RunResult, but: str = "") -> str:
     """The tuned model's score. If alternatives were measured, it uses their measure, which for free text is not exact
     equality."""
-    tuned = result.ladder.rung("tuned")[0] if result.ladder else None
-    measured = "" if tuned is None or tuned.scoring == "label" else meaning(tuned)
-    about = "; ".join(filter(None, [measured, but]))
-    return f"{percent(result.quality)} ({about})" if about else percent(result.quality)
+    about = []
+    if result.ladder:
+        tuned = result.ladder.rung("tuned")[0]
+        if tuned.scoring != "label":
+            about.append(meaning(tuned))
+    if but:
+        about.append(but)
+    quality = percent(result.quality)
+    if not about:
+        return quality
+    return f"{quality} ({'; '.join(about)})"
 
 
 def _forecast(plan: Plan, result: RunResult) -> list[CardBlock]:
@@ -95,16 +108,16 @@ def _forecast(plan: Plan, result: RunResult) -> list[CardBlock]:
     foreseen = plan.predicted
     if foreseen is None:
         return []
-    lines = []
+    sentences = []
     if foreseen.p_payback is not None and foreseen.target_months is not None:
         within = format_months(Decimal(foreseen.target_months))
         rests_on = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
-        lines.append(
-            f"Expected: pays back within {within} in {share_of_draws(foreseen.p_payback)}{rests_on}."
-        )
+        likely = share_of_draws(foreseen.p_payback)
+        sentences.append(f"Expected: pays back within {within} in {likely}{rests_on}.")
     if foreseen.measured:
-        scores = "; ".join(
-            f"{escape(shorten(name, 60))} {percent(score)}" for name, score in foreseen.measured[:MOST_RUNGS]
-        )
-        lines.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
-    return [Text(" ".join(lines))] if lines else []
+        shown = foreseen.measured[:MOST_RUNGS]
+        scores = "; ".join(f"{escape(shorten(name, 60))} {percent(score)}" for name, score in shown)
+        sentences.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
+    parts = Parts()
+    parts.text(" ".join(sentences))
+    return parts

@@ -79,8 +79,6 @@ FACT_NAMES: Mapping[Scoring, str] = {
     "f1": "F1",
     "judge": "Acceptable to the judging model",
 }
-
-
 # What counts as right when base and tuned model are compared row by row.
 COUNTED: Mapping[Scoring, str] = {
     "label": "exactly right",
@@ -89,14 +87,20 @@ COUNTED: Mapping[Scoring, str] = {
     "f1": "exactly the expected text",
     "judge": "acceptable to the judge",
 }
-MIXED, MIXED_NARROW = "Calls and words", "Calls, F1"  # the column of a set that expects calls and texts
+# The heading of the scores of a set that expects calls and texts.
+MIXED = "Calls and words"
+MIXED_NARROW = "Calls, F1"
+LOWER_COST = "Fresh or sealed rows in the next version lower this."
+FRESH_ROWS = "After this many looks, the best score is probably too high: upload a version with fresh rows."
 
 
 def measure_title(ladder: Ladder, *, is_full: bool = False) -> str:
     """The name of the scores' column."""
     if not is_mixed(ladder):
         return MEASURED[ladder.scoring]
-    return MIXED if is_full else MIXED_NARROW
+    if is_full:
+        return MIXED
+    return MIXED_NARROW
 
 
 def short_meaning(rung: Rung) -> str:
@@ -149,16 +153,20 @@ def scoring_text(ladder: Ladder | None) -> str:
 
 def mix_text(ladder: Ladder) -> str:
     """How the answers of a set are scored that expects calls and texts, and how many there are of each."""
-    texts = ladder.n - ladder.calls
-    other = "the other is a text" if texts == 1 else f"the other {texts:,} are texts"
     calls = f"{calls_text(ladder)}, right only with the same names and arguments"
-    return f"{calls}; {other}, of which F1 counts the words shared with the expected answer."
+    n_texts = ladder.n - ladder.calls
+    texts = f"the other {n_texts:,} are texts"
+    if n_texts == 1:
+        texts = "the other is a text"
+    return f"{calls}; {texts}, of which F1 counts the words shared with the expected answer."
 
 
 def calls_text(ladder: Ladder) -> str:
     """'53 of 80 expected answers are function calls'."""
-    are = "is a function call" if ladder.calls == 1 else "are function calls"
-    return f"{ladder.calls:,} of {pluralize(ladder.n, 'expected answer')} {are}"
+    answers = pluralize(ladder.n, "expected answer")
+    if ladder.calls == 1:
+        return f"1 of {answers} is a function call"
+    return f"{ladder.calls:,} of {answers} are function calls"
 
 
 def is_mixed(ladder: Ladder) -> bool:
@@ -174,10 +182,13 @@ def answers_name(report: Report) -> str:
     """What a dataset's answers are, for a sentence."""
     if report.task == "labels":
         return "labels"
+    if report.scoring == "json":
+        return "JSON objects"
+    if report.scoring == "calls":
+        return "function calls"
     if report.scoring == "f1" and report.n_calling:
         return "function calls and free text"
-    kinds: Mapping[Scoring | None, str] = {"json": "JSON objects", "calls": "function calls"}
-    return kinds.get(report.scoring, "free text")
+    return "free text"
 
 
 def older_scoring_text(report: Report) -> str | None:
@@ -202,7 +213,8 @@ def older_scoring_text(report: Report) -> str | None:
 
 def whole_rows_text(rung: Rung) -> str:
     """How many answers need no correction: beside a share of fields, which is higher."""
-    return f"every field right in {percent(sum(score == 1 for score in rung.scores) / rung.n)} of rows"
+    n_right = sum(score == 1 for score in rung.scores)
+    return f"every field right in {percent(n_right / rung.n)} of rows"
 
 
 def several_labels_text(n_combined: int) -> str:
@@ -262,7 +274,8 @@ def row_name(arm: Candidate) -> str:
     """For a narrow column: without the provider, and with the end of the model's name, which identifies it."""
     if arm.model is None:
         return short_name(arm)
-    return f"{short_name(arm)}, {shorten(arm.model.partition('/')[2] or arm.model, NARROW)}"
+    model = arm.model.partition("/")[2] or arm.model
+    return f"{short_name(arm)}, {shorten(model, NARROW)}"
 
 
 def quality(rung: Rung) -> str:
@@ -276,7 +289,9 @@ def price(amount: Decimal | None) -> str:
         return "unknown"
     if not amount:
         return "free"
-    return "<$0.01" if amount < LEAST_PRICE else usd(amount)
+    if amount < LEAST_PRICE:
+        return "<$0.01"
+    return usd(amount)
 
 
 def price_in_sentence(amount: Decimal | None) -> str:
@@ -354,18 +369,18 @@ def looks_sentence(looks: Looks) -> str:
     text = f"The {pluralize(looks.rows, 'held-out row')} were {looks_text(looks)}."
     if not looks.count:
         return text
-    cost = _cost_of_a_claim(looks)
-    return f"{text} {cost} {FRESH_ROWS if looks.are_spent else LOWER_COST}"
+    cure = LOWER_COST
+    if looks.are_spent:
+        cure = FRESH_ROWS
+    return f"{text} {_cost_of_a_claim(looks)} {cure}"
 
 
 def read_rows_sentence(rung: Rung) -> str:
     """Which rows count as wrong because people had read them, and what to do. The rung has at least one."""
-    is_one = len(rung.read) == 1
-    rows = pluralize(len(rung.read), "held-out row")
-    count = "counts" if is_one else "count"
-    them = "it" if is_one else "them"
-    because = f"because people read {them} before they made the training rows"
-    return f"{rows} {count} as wrong, {because}; sealed rows avoid that."
+    rows = f"{len(rung.read):,} held-out rows count as wrong, because people read them"
+    if len(rung.read) == 1:
+        rows = "1 held-out row counts as wrong, because people read it"
+    return f"{rows} before they made the training rows; sealed rows avoid that."
 
 
 def _cost_of_a_claim(looks: Looks) -> str:
@@ -373,10 +388,13 @@ def _cost_of_a_claim(looks: Looks) -> str:
     if looks.needed_now is None:
         return f"They are too few to show that something new meets {bar}, even with every answer right."
     needs = f"needs {_needed_text(looks, looks.needed_now)} to show {bar}"
+    # Each look is another chance to find a high score by luck, so the bar for a claim rises with them.
     if looks.needed_now == looks.needed_at_first:
         return f"Something new {needs}, as at first."
-    before = f" ({_bare_needed(looks, looks.needed_at_first)} at first)" if looks.needed_at_first else ""
-    return f"Something new now {needs}{before}."
+    if not looks.needed_at_first:
+        return f"Something new now {needs}."
+    at_first = _bare_needed(looks, looks.needed_at_first)
+    return f"Something new now {needs} ({at_first} at first)."
 
 
 def _needed_text(looks: Looks, right: int) -> str:
@@ -399,10 +417,6 @@ def _bare_needed(looks: Looks, right: int) -> str:
     return f"{right:,}"
 
 
-LOWER_COST = "Fresh or sealed rows in the next version lower this."
-FRESH_ROWS = "After this many looks, the best score is probably too high: upload a version with fresh rows."
-
-
 def seconds_text(count: float) -> str:
     if count < 1:
         return f"{1000 * count:.0f} ms"
@@ -416,6 +430,7 @@ def cost_text(price: Decimal | None) -> str:
     if not price:
         return "free"
     text = usd(price)
+    # "under 1 cent" is no amount that could be rounded.
     if not text.startswith("$"):
         return text
     return f"about {text}"
@@ -438,11 +453,15 @@ def why_alternative(alternative: Alternative) -> str:
     bar = share_text(measured.bar)
     match alternative.why:
         case "cheapest that meets the bar":
-            score = f"{score_text(rung)}, " if rung else ""
             cost = usd(alternative.monthly_usd)
-            return f"{score}the cheapest measured alternative that meets the bar of {bar}, for {cost} a month"
+            cheapest = f"the cheapest measured alternative that meets the bar of {bar}, for {cost} a month"
+            if rung is None:
+                return cheapest
+            return f"{score_text(rung)}, {cheapest}"
         case "today's costs less":
-            name = candidate_name(measured.cheapest.arm) if measured.cheapest else "any"
+            name = "any"
+            if measured.cheapest:
+                name = candidate_name(measured.cheapest.arm)
             return f"it costs less than {name}, the cheapest measured alternative that meets the bar"
         case "nothing measured":
             return "nothing else has been measured; a cheaper model or a better prompt may do as well"

@@ -10,8 +10,14 @@ from bot.cards.common.blocks import Block, CardBlock, plain, slack_blocks
 from bot.cards.common.words import shorten
 from bot.rules.facts import TASK_KINDS
 
-MOST_OPTIONS, MOST_BOXES, MOST_BYTES = 100, 10, 70_000
+# Slack refuses a form with more than these.
+MOST_OPTIONS = 100
+MOST_BOXES = 10
 LONGEST_TEXT = 3000
+LONGEST_OPTION = 75
+LONGEST_VALUE = 150
+# Of the options of one select: a form has up to three, and Slack takes 250 kB for all of it.
+MOST_BYTES = 70_000
 NO_MARKS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -74,33 +80,42 @@ def select_input(
     takes typed text instead."""
     entries = [_marked(entry, marks) for entry in _options(options)]
     if not entries:
+        # Slack refuses a select without options.
         return text_input(name, label, "its name", optional=False)
-    chosen = next((values for values in entries if values["value"] == initial), entries[0])
-    element = {"type": "static_select", "action_id": "value", "options": entries, "initial_option": chosen}
-    return _input(name, label, element, optional=False)
+    return _input(name, label, _select(entries, initial), optional=False)
 
 
 def choice_input(
     name: str, label: str, options: Sequence[tuple[str, str]], *, initial: str, hint: str = ""
 ) -> Block:
     """A select of (value, words), with one of the values chosen."""
-    entries = [_option(value, shorten(words, 75)) for value, words in options[:MOST_OPTIONS]]
+    entries = [_option(value, shorten(words, LONGEST_OPTION)) for value, words in options[:MOST_OPTIONS]]
+    return _input(name, label, _select(entries, initial), optional=False, hint=hint)
+
+
+def _select(entries: Sequence[Block], initial: str | None) -> Block:
+    """A select with the option whose value is `initial` chosen, else the first."""
     chosen = next((entry for entry in entries if entry["value"] == initial), entries[0])
-    element = {"type": "static_select", "action_id": "value", "options": entries, "initial_option": chosen}
-    return _input(name, label, element, optional=False, hint=hint)
+    return {
+        "type": "static_select",
+        "action_id": "value",
+        "options": entries,
+        "initial_option": chosen,
+    }
 
 
 def task_input(hint: str, *, initial: str | None = None) -> Block:
     """An optional select for the kind of task."""
+    options = [_option(value, words) for value, words in TASK_KINDS.items()]
     element: Block = {
         "type": "static_select",
         "action_id": "value",
-        "options": [_option(value, words) for value, words in TASK_KINDS.items()],
+        "options": options,
         "placeholder": plain("Not specified", 150),
     }
-    chosen = [option for option in element["options"] if option["value"] == initial]
-    if chosen:
-        element["initial_option"] = chosen[0]
+    for option in options:
+        if option["value"] == initial:
+            element["initial_option"] = option
     return _input("task", "What should the model get better at?", element, optional=True, hint=hint)
 
 
@@ -149,9 +164,9 @@ def _input(name: str, label: str, element: Block, *, optional: bool, hint: str =
 
 def _options(names: Sequence[str]) -> list[Block]:
     """As many options as a select takes, within a third of the size that Slack allows for a view."""
-    texts = [name for name in dict.fromkeys(names) if 0 < len(name) <= 150]
-    entries = [_option(name, shorten(name, 75)) for name in texts[:MOST_OPTIONS]]
-    while sum(len(json.dumps(option)) for option in entries) > MOST_BYTES:
+    values = [name for name in dict.fromkeys(names) if 0 < len(name) <= LONGEST_VALUE]
+    entries = [_option(value, shorten(value, LONGEST_OPTION)) for value in values[:MOST_OPTIONS]]
+    while sum(len(json.dumps(entry)) for entry in entries) > MOST_BYTES:
         entries.pop()
     return entries
 
@@ -161,8 +176,9 @@ def _marked(option: Block, marks: Mapping[str, str]) -> Block:
     if mark is None:
         return option
     end = f" ({mark})"
-    return _option(option["value"], f"{shorten(option['value'], 75 - len(end))}{end}")
+    name = shorten(option["value"], LONGEST_OPTION - len(end))
+    return _option(option["value"], name + end)
 
 
 def _option(value: str, words: str) -> Block:
-    return {"text": plain(words, 75), "value": value}
+    return {"text": plain(words, LONGEST_OPTION), "value": value}

@@ -13,7 +13,11 @@ from storage.money import Freeze
 
 def frozen_card(freeze: Freeze, held_runs: int) -> Message:
     """Posted in the channel at once."""
-    waits = {0: "", 1: " One run is waiting."}.get(held_runs, f" {held_runs} runs are waiting.")
+    waits = ""
+    if held_runs == 1:
+        waits = " One run is waiting."
+    elif held_runs:
+        waits = f" {held_runs} runs are waiting."
     return text_message(
         f"*Spending frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts, and models that run by the "
         f"hour are stopped. Trainings in progress continue, and nothing is lost.{waits} {UNFREEZERS} approvers can "
@@ -23,10 +27,10 @@ def frozen_card(freeze: Freeze, held_runs: int) -> Message:
 
 def status_line(freeze: Freeze, against: Sequence[str]) -> str:
     """A line of the status card."""
-    so_far = (
-        f" <@{against[-1]}> has typed `/finetune unfreeze`; one more approver is needed." if against else ""
-    )
-    return f"*Spending frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts.{so_far}"
+    text = f"*Spending frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts."
+    if against:
+        text += f" <@{against[-1]}> has typed `/finetune unfreeze`; one more approver is needed."
+    return text
 
 
 def unfreeze_requested(person: str, others: Collection[str] | None) -> Message:
@@ -37,9 +41,11 @@ def unfreeze_requested(person: str, others: Collection[str] | None) -> Message:
 def one_more_vote_text(others: Collection[str] | None) -> str:
     if others is None:
         return "One more person has to type `/finetune unfreeze`: every full member may."
-    whom = ", ".join(f"<@{name}>" for name in sorted(others)[:10])
-    who = f": {whom}." if whom else ", but there is none. Add one under [people] in finetune.toml."
-    return f"One more approver has to type `/finetune unfreeze`{who}"
+    vote = "One more approver has to type `/finetune unfreeze`"
+    if not others:
+        return f"{vote}, but there is none. Add one under [people] in finetune.toml."
+    people = ", ".join(f"<@{name}>" for name in sorted(others)[:10])
+    return f"{vote}: {people}."
 
 
 def unfrozen_card(freeze: Freeze, by: Sequence[str]) -> Message:
@@ -55,6 +61,7 @@ def add_freeze_notice(card: Message, freeze: Freeze) -> Message:
         f"*Waiting: spending was frozen by <@{freeze.person}>*{_because(freeze)} It continues after "
         "`/finetune unfreeze`."
     )
+    # Above the last part, which has the buttons or the note that cards end with.
     return replace(card, parts=(*card.parts[:-1], why, *card.parts[-1:]))
 
 
@@ -65,4 +72,6 @@ def refusal(freeze: Freeze, what: str) -> str:
 
 def _because(freeze: Freeze) -> str:
     reason = escape(freeze.reason.strip()).rstrip(".")
-    return f": {reason}." if reason else "."
+    if not reason:
+        return "."
+    return f": {reason}."

@@ -29,25 +29,30 @@ from bot.cards.common.blocks import (
     plain,
     slack_blocks,
 )
+from bot.cards.common.builder import Parts
 from bot.values.runs import AskedBack, Refusal
 
-MODAL_BLOCKS = 100
+MODAL_BLOCKS = 100  # Slack refuses a dialog with more
 # Buttons for the meanings of a value. Slack wants each in a row to have a name of its own.
 READINGS = ("read_as_0", "read_as_1")
-LONGEST_VALUE = 2000
+LONGEST_VALUE = 2000  # characters of a button's value that Slack takes
 
 
 def unchecked_text(channels: int) -> str:
     """Says that a list may be shorter than it should be."""
-    which = "a channel" if channels == 1 else f"{channels} channels"
+    in_channels = f"in {channels} channels"
+    if channels == 1:
+        in_channels = "in a channel"
     return (
-        f"Slack did not answer just now whether you are in {which} with datasets, so what belongs to them is left out. "
-        "Try again in a minute."
+        f"Slack did not answer just now whether you are {in_channels} with datasets, so what belongs to them is left "
+        "out. Try again in a minute."
     )
 
 
 def unchecked_notes(channels: int) -> list[CardBlock]:
-    return [Note(unchecked_text(channels))] if channels else []
+    if not channels:
+        return []
+    return [Note(unchecked_text(channels))]
 
 
 def text_message(text: str) -> Message:
@@ -86,8 +91,12 @@ CURES = {
 def undelivered_notice(place: str, error: str, words: str | None) -> Message:
     """`place` and `words` are mrkdwn; `words` is the text of the message's notification."""
     cure = CURES.get(error, "It won't be sent again. `/finetune status` shows the current state.")
-    quoted = f"\n>{words.replace(chr(10), chr(10) + '>')}" if words else ""
-    return text_message(f"A message for {place} could not be delivered: {code(error)}. {cure}{quoted}")
+    text = f"A message for {place} could not be delivered: {code(error)}. {cure}"
+    if words:
+        # Slack quotes a single line, so each line gets a mark of its own.
+        quoted = words.replace("\n", "\n>")
+        text = f"{text}\n>{quoted}"
+    return text_message(text)
 
 
 def missing_scope(needed: str) -> Message:
@@ -108,22 +117,27 @@ class Right:
 
 def rights_card(rights: Sequence[Right]) -> Message:
     """One line for each answer, since most rights are denied to a person for the same reason."""
-    names: dict[str | None, list[str]] = {}
+    names_by_answer: dict[str | None, list[str]] = {}
     for right in rights:
-        commands = f" ({', '.join(map(code, right.commands))})" if right.commands else ""
-        names.setdefault(right.denied, []).append(f"{right.name}{commands}")
-    lines = [
-        f"• *No*: {', '.join(each)}. {denied}" if denied else f"• *Yes*: {', '.join(each)}"
-        for denied, each in names.items()
-    ]
-    return Message.titled(
-        "What you may do in this channel",
-        Lines(lines),
-        Note(
-            "The bot's operator sets these in finetune.toml, [people] and [policy]. Nobody can approve what they "
-            "requested or uploaded."
-        ),
+        name = right.name
+        if right.commands:
+            name += f" ({', '.join(map(code, right.commands))})"
+        names_by_answer.setdefault(right.denied, []).append(name)
+
+    lines = []
+    for denied, names in names_by_answer.items():
+        listed = ", ".join(names)
+        if denied:
+            lines.append(f"• *No*: {listed}. {denied}")
+        else:
+            lines.append(f"• *Yes*: {listed}")
+    parts = Parts()
+    parts.lines(lines)
+    parts.note(
+        "The bot's operator sets these in finetune.toml, [people] and [policy]. Nobody can approve what they requested "
+        "or uploaded."
     )
+    return parts.titled("What you may do in this channel")
 
 
 def answer(result: str | Refusal) -> Message:
@@ -131,9 +145,10 @@ def answer(result: str | Refusal) -> Message:
     if isinstance(result, str):
         return text_message(result)
     message = text_message(result.text)
-    if not isinstance(result, AskedBack) or any(
-        len(each.command) > LONGEST_VALUE for each in result.readings
-    ):
+    if not isinstance(result, AskedBack):
+        return message
+    # Half a command would do something else, so a long one has to be typed again.
+    if any(len(reading.command) > LONGEST_VALUE for reading in result.readings):
         return message
     buttons = [
         button(reading.words, name, reading.command)
@@ -159,9 +174,10 @@ def details_modal(title: str, parts: Sequence[CardBlock | Block]) -> Block:
 
 def files_body(files: Iterable[tuple[Path, str]], comment: str = "") -> dict[str, Any]:
     """The body of a message with (path, title) files. Titles are plain text; `comment` is our own mrkdwn."""
-    uploads = [
-        {"file": str(path), "filename": path.name, "title": title, "alt_txt": title} for path, title in files
-    ]
+    uploads = []
+    for path, title in files:
+        upload = {"file": str(path), "filename": path.name, "title": title}
+        uploads.append({**upload, "alt_txt": title})
     body: dict[str, Any] = {"file_uploads": uploads}
     if comment:
         body["initial_comment"] = comment
@@ -184,7 +200,9 @@ def needs_slash(typed: str) -> Message:
 
 def interrupted_notice(typed: str | None) -> Message:
     """A notice that a command (`typed`), or a click or form if None, arrived while the bot was shutting down."""
-    what = code(cut(typed, 200)) if typed else "What you clicked"
+    what = "What you clicked"
+    if typed:
+        what = code(cut(typed, 200))
     return text_message(
         f"{what} arrived while the bot was shutting down, so nothing was done. Try again if you still want it."
     )
@@ -192,7 +210,9 @@ def interrupted_notice(typed: str | None) -> Message:
 
 def too_late_notice(typed: str | None) -> Message:
     """A notice that a form could not be opened in time. `typed` is None if the person clicked."""
-    again = f"Type it again: {code(cut(typed, 200))}" if typed else "Click it again."
+    again = "Click it again."
+    if typed:
+        again = f"Type it again: {code(cut(typed, 200))}"
     return text_message(f"The form could not open within Slack's limit of three seconds. {again}")
 
 

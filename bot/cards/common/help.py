@@ -6,23 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards.common.blocks import (
-    Actions,
-    Block,
-    CardBlock,
-    Headline,
-    Lines,
-    Message,
-    Note,
-    Text,
-    actions,
-    button,
-    code,
-    escape,
-)
+from bot.cards.common.blocks import Actions, Block, Headline, Message, Text, actions, button, code, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.general import details_modal
 
-UPLOAD, ESTIMATE, ALL_COMMANDS = "begin_upload", "begin_estimate", "all_commands"
+UPLOAD = "begin_upload"
+ESTIMATE = "begin_estimate"
+ALL_COMMANDS = "all_commands"
 LINES_OF_A_TEXT = 20
 TITLE = "Find out in five steps whether fine-tuning pays"
 STEPS = (
@@ -53,16 +43,14 @@ class CommandHelp:
 
 
 def card() -> Message:
-    others = [f"*{title}*: {' '.join(map(code, names))}" for title, names in OTHERS]
-    return Message.titled(
-        TITLE,
-        Lines(first_steps()),
-        Lines(others),
-        begin_buttons(),
-        Note(
-            "Nothing costs money until somebody has agreed to it. `/finetune help COMMAND` shows its options."
-        ),
+    parts = Parts()
+    parts.lines(first_steps())
+    parts.lines([f"*{title}*: {' '.join(map(code, names))}" for title, names in OTHERS])
+    parts.add(begin_buttons())
+    parts.note(
+        "Nothing costs money until somebody has agreed to it. `/finetune help COMMAND` shows its options."
     )
+    return parts.titled(TITLE)
 
 
 def first_steps() -> list[str]:
@@ -80,11 +68,13 @@ def begin_buttons() -> Actions:
 def all_commands(commands: Sequence[CommandHelp]) -> Block:
     """A dialog with all commands, grouped by task."""
     by_name = {command.name: command for command in commands}
-    steps = ("The five steps", [typed.split()[0] for typed, _ in STEPS])
-    parts: list[CardBlock] = []
-    for title, names in (steps, *OTHERS):
-        texts = [f"`{by_name[name].usage}`\n{by_name[name].what}" for name in names]
-        parts += [Headline(title), *map(Text, texts)]
+    first = ("The five steps", [typed.split()[0] for typed, _ in STEPS])
+    parts = Parts()
+    for title, names in (first, *OTHERS):
+        parts.add(Headline(title))
+        for name in names:
+            command = by_name[name]
+            parts.text(f"`{command.usage}`\n{command.what}")
     return details_modal("All commands", parts)
 
 

@@ -5,20 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.common.blocks import (
-    CardBlock,
-    Lines,
-    Message,
-    Note,
-    Text,
-    actions,
-    button,
-    code,
-    escape,
-    quote,
-)
+from bot.cards.common.blocks import CardBlock, Message, Note, Text, button, code, escape, quote
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import arm_name, calls_text, mix_text
-from bot.cards.common.words import SLACK, Spelling, pluralize, shorten
+from bot.cards.common.words import SLACK, Spelling, pluralize, shorten, signed
 from bot.cards.common.words import interval as interval_text
 from bot.rules import judge_agreement
 from bot.rules.facts import Evidence, OtherJudge
@@ -28,7 +18,9 @@ from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import Candidate, Ladder
 from trainers.evaluation.scores import Choice
 
-FIRST, SECOND, SAME = "prefer_first", "prefer_second", "prefer_same"
+FIRST = "prefer_first"
+SECOND = "prefer_second"
+SAME = "prefer_same"
 JUDGE_SOME = "judge_some"
 JUDGE_SOME_WORDS = "Judge a few yourself"
 CHOICES: dict[str, Choice] = {FIRST: "first", SECOND: "second", SAME: "tie"}
@@ -53,11 +45,7 @@ def judge_notes(
     if model is None or judge is None:
         return _unjudged_notes(ladder, spelling)
     if judge.failed:
-        instead = "Fields were compared instead."
-        if ladder.scoring == "f1":
-            instead = _score_instead(ladder)
-        end = "" if judge.failed.endswith((".", "!", "?")) else "."
-        return [f"The verdicts of {model} were not used: {judge.failed}{end} {instead}"]
+        return [_failed_judge(model, judge.failed, ladder)]
     by_judge = f"Judged by {model}; {trust_text(people)}."
     if ladder.calls:
         by_judge += f" {calls_text(ladder)}, compared exactly instead."
@@ -75,6 +63,16 @@ def judge_notes(
     if warning:
         lines.append(warning)
     return lines
+
+
+def _failed_judge(model: str, why: str, ladder: Ladder) -> str:
+    """Says that the judge's verdicts don't count, and what does. `why` may be the words of a vendor."""
+    if not why.endswith((".", "!", "?")):
+        why += "."
+    instead = "Fields were compared instead."
+    if ladder.scoring == "f1":
+        instead = _score_instead(ladder)
+    return f"The verdicts of {model} were not used: {why} {instead}"
 
 
 def _unjudged_notes(ladder: Ladder, spelling: Spelling) -> list[str]:
@@ -124,9 +122,8 @@ def agreement_text(name: str, people: JudgeChecks) -> str:
     if people.interval is None:
         return "nobody has checked it yet"
     between = interval_text(people.interval.low, people.interval.high)
-    return (
-        f"people agree with {name} on {people.agreed:,} of {pluralize(people.answers, 'answer')} ({between})"
-    )
+    answers = pluralize(people.answers, "answer")
+    return f"people agree with {name} on {people.agreed:,} of {answers} ({between})"
 
 
 def trust_text(people: JudgeChecks) -> str:
@@ -181,7 +178,10 @@ def kappa_text(agreement: Agreement) -> str:
     """κ with its 95% interval: 'κ = 0.61 (0.32 to 0.90)'."""
     if agreement.kappa is None or agreement.low is None or agreement.high is None:
         return "κ = –"
-    return f"κ = {_signed(agreement.kappa)} ({_signed(agreement.low)} to {_signed(agreement.high)})"
+    kappa = signed(agreement.kappa, ".2f")
+    low = signed(agreement.low, ".2f")
+    high = signed(agreement.high, ".2f")
+    return f"κ = {kappa} ({low} to {high})"
 
 
 def earlier_choices(people: HumanAgreement) -> list[str]:
@@ -196,34 +196,35 @@ def earlier_choices(people: HumanAgreement) -> list[str]:
 
 def max_judge_questions(plan: LadderPlan) -> int:
     """The most questions that the judge may get: each answer once, and the best two side by side in both orders."""
-    return plan.n_holdout * (len(plan.arms) + 2 * (len(plan.arms) > 1))
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    times_judged = len(plan.arms)
+    if len(plan.arms) > 1:
+        times_judged += 2
+    return plan.n_holdout * times_judged
 
 
 def _compared(pair: JudgedPair) -> str:
     first = arm_name(pair.first, 40)
     second = arm_name(pair.second, 40)
+    first_rows = pluralize(pair.count("first"), "row")
     text = (
-        f"Side by side, the judge prefers {first} on {pluralize(pair.count('first'), 'row')} and {second} on "
-        f"{pair.count('second'):,}; on {pair.count('tie'):,} it finds both equal."
+        f"Side by side, the judge prefers {first} on {first_rows} and {second} on {pair.count('second'):,}; on "
+        f"{pair.count('tie'):,} it finds both equal."
     )
     unsure = pair.count(None)
     if unsure:
-        text += (
-            f" On {pluralize(unsure, 'row')} its verdict changed with the order, which counts for neither."
-        )
+        rows = pluralize(unsure, "row")
+        text += f" On {rows} its verdict changed with the order, which counts for neither."
     return text
 
 
 def question_card(key: str, question: str, first: str, second: str, *, done: int, wanted: int) -> Message:
     """Asks which answer is better. `key` identifies the pair and comes back with the button."""
-    title = "Which answer is better?"
-    buttons = actions(button("First", FIRST, key), button("Second", SECOND, key), button("Same", SAME, key))
-    count = f"{done:,} of {pluralize(wanted, 'pair')} judged. Your choices show which answers people prefer."
-    return Message.titled(title, *_pair(question, first, second), buttons, Note(count))
+    parts = Parts()
+    parts.add(*_pair(question, first, second))
+    parts.buttons(button("First", FIRST, key), button("Second", SECOND, key), button("Same", SAME, key))
+    pairs = pluralize(wanted, "pair")
+    parts.note(f"{done:,} of {pairs} judged. Your choices show which answers people prefer.")
+    return parts.titled("Which answer is better?")
 
 
 def choice_card(question: str, first: str, second: str, choice: Choice, person: str) -> Message:
@@ -237,18 +238,21 @@ def agreement_card(number: int, agreement: HumanAgreement, first: Candidate, sec
     better one."""
     name = escape(arm_name(first, 40))
     other = escape(arm_name(second, 40))
-    who = pluralize(agreement.people, "person", "people")
-    lines = [
-        f"{pluralize(agreement.labels, 'choice')} of {who}: {agreement.first:,} for {name}, "
-        f"{agreement.second:,} for {other}, "
+    choices = pluralize(agreement.labels, "choice")
+    people = pluralize(agreement.people, "person", "people")
+    sentences = [
+        f"{choices} of {people}: {agreement.first:,} for {name}, {agreement.second:,} for {other}, "
         f"{agreement.same:,} for neither."
     ]
     between = agreement.between
     if between:
         agreed = f"{between.agreed:,} of {between.n:,}"
-        lines.append(f"Pairs that two people judged: they agree on {agreed}, {escape(kappa_text(between))}.")
-    note = Note(f"Measurement m{number}. κ is agreement beyond chance: 1 is perfect, 0 none.")
-    return Message.titled("Which answers people prefer", Lines([f"• {line}" for line in lines]), note)
+        kappa = escape(kappa_text(between))
+        sentences.append(f"Pairs that two people judged: they agree on {agreed}, {kappa}.")
+    parts = Parts()
+    parts.bullets(sentences)
+    parts.note(f"Measurement m{number}. κ is agreement beyond chance: 1 is perfect, 0 none.")
+    return parts.titled("Which answers people prefer")
 
 
 def _pair(question: str, first: str, second: str) -> tuple[CardBlock, ...]:

@@ -77,15 +77,20 @@ def page(title: str, subtitle: str, sections: Iterable[Section], name_of: Callab
 
 
 def _section(section: Section, name_of: Callable[[str], str]) -> str:
-    kind = "" if section.title else ' class="lead"'
-    heading = f"<h2>{escape(section.title)}</h2>" if section.title else ""
-    pictures = "\n".join(_figure(picture) for picture in section.pictures)
-    figures = f'<div class="figures">\n{pictures}\n</div>' if pictures else ""
-    return f"<section{kind}>\n{heading}\n{_html(section.parts, name_of)}\n{figures}\n</section>"
+    opening = '<section class="lead">\n'
+    if section.title:
+        opening = f"<section>\n<h2>{escape(section.title)}</h2>"
+    figures = ""
+    if section.pictures:
+        pictures = "\n".join(_figure(picture) for picture in section.pictures)
+        figures = f'<div class="figures">\n{pictures}\n</div>'
+    return f"{opening}\n{_html(section.parts, name_of)}\n{figures}\n</section>"
 
 
 def _figure(picture: Picture) -> str:
-    data, alt = base64.b64encode(picture.path.read_bytes()).decode("ascii"), escape(picture.alt)
+    # The page is mailed and archived as one file, so its pictures can't be links.
+    data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
+    alt = escape(picture.alt)
     image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}<figcaption>{alt}</figcaption></figure>"
 
@@ -105,25 +110,40 @@ def _block(part: CardBlock, name_of: Callable[[str], str]) -> str:
         case Lines():
             return _paragraphs("\n".join(part.with_rest).split("\n"), name_of)
         case Facts():
-            pairs = (
-                f"<div><dt>{_inline(name, name_of)}</dt><dd>{_inline(value, name_of)}</dd></div>"
-                for name, value in part.pairs
-            )
-            return f"<dl>{''.join(pairs)}</dl>"
+            return _facts(part, name_of)
         case Table():
-            head, *body = part.rows
-            caption = f"<caption>{escape(part.caption)}</caption>" if part.caption else ""
-            heading = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-            rows = "".join(
-                f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in body
-            )
-            table = f"<table>{caption}<thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
-            return f'<div class="scroll">{table}</div>'
+            return _table(part)
         case Chart() | Steps():
             return _html(part.otherwise, name_of)
         case Divider() | Actions():
             return ""
     assert_never(part)
+
+
+def _facts(facts: Facts, name_of: Callable[[str], str]) -> str:
+    pairs = []
+    for name, value in facts.pairs:
+        term = f"<dt>{_inline(name, name_of)}</dt>"
+        details = f"<dd>{_inline(value, name_of)}</dd>"
+        pairs.append(f"<div>{term}{details}</div>")
+    return f"<dl>{''.join(pairs)}</dl>"
+
+
+def _table(table: Table) -> str:
+    head, *body = table.rows
+    caption = ""
+    if table.caption:
+        caption = f"<caption>{escape(table.caption)}</caption>"
+    heading = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    rows = []
+    for row in body:
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        rows.append(f"<tr>{cells}</tr>")
+    # Only the table scrolls sideways on a phone, not the page.
+    return (
+        f'<div class="scroll"><table>{caption}<thead><tr>{heading}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _paragraphs(lines: Iterable[str], name_of: Callable[[str], str]) -> str:
@@ -132,9 +152,11 @@ def _paragraphs(lines: Iterable[str], name_of: Callable[[str], str]) -> str:
     for is_list, together in groupby(lines, lambda line: line.startswith(BULLET)):
         texts = [_inline(line.removeprefix(BULLET), name_of) for line in together]
         if is_list:
-            parts.append(f"<ul>{''.join(f'<li>{text}</li>' for text in texts)}</ul>")
+            entries = "".join(f"<li>{text}</li>" for text in texts)
+            parts.append(f"<ul>{entries}</ul>")
         else:
-            parts.append(f"<p>{'<br>'.join(texts)}</p>")
+            paragraph = "<br>".join(texts)
+            parts.append(f"<p>{paragraph}</p>")
     return "\n".join(parts)
 
 
@@ -145,5 +167,9 @@ def _inline(mrkdwn: str, name_of: Callable[[str], str]) -> str:
     text = _PERSON.sub(lambda match: escape(name_of(match[1])), text)
     text = _CHANNEL.sub(lambda match: f"#{match[1] or 'channel'}", text)
     text = _LINK.sub(r'<a href="\1">\2</a>', text)
-    text = _ITALIC.sub(r"<em>\1</em>", _BOLD.sub(r"<strong>\1</strong>", _CODE.sub(r"<code>\1</code>", text)))
-    return text.translate(_ORIGINAL).replace("\n", "<br>\n")
+    text = _CODE.sub(r"<code>\1</code>", text)
+    text = _BOLD.sub(r"<strong>\1</strong>", text)
+    text = _ITALIC.sub(r"<em>\1</em>", text)
+    # Last, so that what stood in somebody's text is never read as markup.
+    text = text.translate(_ORIGINAL)
+    return text.replace("\n", "<br>\n")

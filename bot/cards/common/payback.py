@@ -34,6 +34,7 @@ def hours_caveat(hours: Decimal | None, back: str = "") -> str:
 
 def hours_text(hours: Decimal) -> str:
     """'4.2 hours', '35 minutes'."""
+    # Two significant digits; more would feign a precision that no plan for staff time has.
     if hours >= 10:
         return f"{hours:,.0f} hours"
     if hours >= 2:
@@ -51,7 +52,9 @@ def monthly_saving_text(estimate: Estimate) -> str:
 
 def share_of_draws(p: float, draws: int | None = None) -> str:
     """'87% of 10,000 simulations', 'all simulations'. Never 0% or 100%, which sound like certainty."""
-    drawn = f"{draws:,} simulations" if draws else "simulations"
+    drawn = "simulations"
+    if draws:
+        drawn = f"{draws:,} simulations"
     if p == 1:
         return f"all {drawn}"
     if p == 0 and not draws:
@@ -126,6 +129,7 @@ def _loses_later(estimate: Estimate, outlook: Outlook | None) -> str:
     over = format_months(estimate.horizon_months)
     loss = f"Over {over} it loses money"
     if outlook and outlook.net_points:
+        # Some simulations may end in a gain, which the range then shows.
         loss = f"Over {over} it {net_value_text(*outlook.net_points)}"
     saves = f"It saves {monthly_saving_text(estimate)}"
     succession = estimate.succession
@@ -165,9 +169,10 @@ def net_value_text(low: Decimal, middle: Decimal, high: Decimal) -> str:
         return f"gains {about_usd(middle, low, high)}"
     if high <= 0:
         return f"loses {about_usd(-middle, -high, -low)}"
-    verb = "gains" if middle >= 0 else "loses"
     between = f"a loss of {_amount(-low)} to a gain of {_amount(high)}"
-    return f"{verb} {about_usd(abs(middle))} ({between})"
+    if middle >= 0:
+        return f"gains {about_usd(middle)} ({between})"
+    return f"loses {about_usd(-middle)} ({between})"
 
 
 def _amount(amount: Decimal) -> str:
@@ -207,7 +212,9 @@ def _loss(estimate: Estimate, outlook: Outlook | None) -> str:
     errors = estimate.errors_avoided_usd
     before = estimate.monthly_alternative.total
     after = estimate.monthly_after.total
-    other_costs = usd(before) if before else "nothing"
+    other_costs = "nothing"
+    if before:
+        other_costs = usd(before)
     if before == after and not errors:
         return f"It saves nothing: {other} costs {other_costs} a month, and so would the tuned model."
     tuned_costs = usd(after)
@@ -231,15 +238,16 @@ def _spread(outlook: Outlook) -> str:
     late = outlook.payback_months.p95
     if early is None or early == late:
         return ""
-    if late is not None and _is_within_a_day(late):
-        return "; 95% pay back within a day"
-    latest = "never" if late is None else format_months(late)
-    if early:
-        return f"; 90% lie between {format_months(early)} and {latest}"
     if late is None:
-        # From "at once" to "never" says nothing.
-        return ""
-    return f"; 95% pay back within {latest}"
+        if not early:
+            # From "at once" to "never" says nothing.
+            return ""
+        return f"; 90% lie between {format_months(early)} and never"
+    if _is_within_a_day(late):
+        return "; 95% pay back within a day"
+    if early:
+        return f"; 90% lie between {format_months(early)} and {format_months(late)}"
+    return f"; 95% pay back within {format_months(late)}"
 
 
 def alternative_in_short(estimate: Estimate) -> str:

@@ -77,13 +77,20 @@ def verdict_text(because: Because) -> str:
         case OwnRequest(action="waive", was="uploaded"):
             return "You uploaded this data, so another approver has to record why it may leave."
         case OwnRequest():
-            subject = "requested this run" if because.was == "asked for" else "uploaded this data"
-            to_do = "decide on it" if because.action == "resolve" else "approve it"
-            return f"You {subject}, so somebody else has to {to_do}."
+            # The cards say who asked and who uploaded, so the sentence says which of the two it is.
+            did = "uploaded this data"
+            if because.was == "asked for":
+                did = "requested this run"
+            to_do = "approve it"
+            if because.action == "resolve":
+                to_do = "decide on it"
+            return f"You {did}, so somebody else has to {to_do}."
         case NotNamed():
             return who_may(because)
         case NeedsApprovers():
-            people = "one approver" if because.count == 1 else f"{because.count} approvers"
+            people = f"{because.count} approvers"
+            if because.count == 1:
+                people = "one approver"
             return f"needs {people} for up to {usd_micros(because.maximum_micros)}"
         case TooDear():
             return (
@@ -111,19 +118,22 @@ def limits_text(limits: PromotionLimits) -> str:
 def who_may(no: NotNamed) -> str:
     """For a person who may not: who may, or how the operator can change that."""
     if no.unknown:
+        # The person may be in that group, so this is not a refusal for good.
         return (
             f"Slack didn't say who is in the group {', '.join(no.unknown)}, so nothing was done. Try again in a "
             "minute. If that doesn't help, the app lacks usergroups:read or the group no longer exists."
         )
     rule = governing_rule(no.action)
-    requester = (
-        "the person who uploaded all of it" if no.action == "delete" else "the person who requested it"
-    )
+    requester = "the person who requested it"
+    if no.action == "delete":
+        requester = "the person who uploaded all of it"
     if no.others:
-        names = listed([f"<@{name}>" for name in no.others], SHOWN_NAMES)
-        is_approvers = rule in ("approve", "freeze", "waive", "cancel", "promote", "delete")
-        kind = "an approver" if is_approvers else "a named person"
-        return f"Only {kind}{f' or {requester}' if no.rule.requester else ''} may do that: {names}."
+        kinds = "a named person"
+        if rule in ("approve", "freeze", "waive", "cancel", "promote", "delete"):
+            kinds = "an approver"
+        if no.rule.requester:
+            kinds += f" or {requester}"
+        return f"Only {kinds} may do that: {_mentions(no.others)}."
     doing = DOING[no.action]
     if no.is_one_out:
         return f"Nobody else may {doing}. The bot's operator can add approvers in finetune.toml, [people]."
@@ -137,10 +147,13 @@ def who_may(no: NotNamed) -> str:
 def too_few_approvers(needed: int, able: Sequence[str], gone: Sequence[str]) -> str:
     """Why a plan that takes `needed` approvers could never start. `able` can approve it; `gone` are named, but are no
     longer full members."""
-    there = "there is nobody"
-    if able:
-        there = f"there {'is' if len(able) == 1 else 'are'} only {_mentions(able)}"
-    text = f"This takes {pluralize(needed, 'approver')} besides you and the person who uploaded the data, and {there}."
+    there = f"there are only {_mentions(able)}"
+    if not able:
+        there = "there is nobody"
+    elif len(able) == 1:
+        there = f"there is only {_mentions(able)}"
+    approvers = pluralize(needed, "approver")
+    text = f"This takes {approvers} besides you and the person who uploaded the data, and {there}."
     if gone:
         text = f"{text} {gone_text(gone)}"
     return f"{text} {NAME_OTHERS}"

@@ -16,31 +16,40 @@ from bot.values.runs import Progress
 from storage.records import Run
 from trainers.money import from_micros, usd_micros
 
+UNKNOWN_BILLS = "unknown: ask again with `current=` and `volume=`"
+# People who approve against the verdict must not do so for an amount that the verdict doesn't expect.
+NO_SAVING = "No saving is shown, because the verdict is against training"
+
 
 def budget_left(budget: Budget) -> str:
     if not budget.limit_micros:
         return "no budget is set, so only free work can start"
-    return (
-        f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month{owner_text(budget)}"
-    )
+    # A budget that was lowered can be overdrawn, and nothing more is left of it than of a budget that is used up.
+    left = money(max(budget.left_micros, 0))
+    return f"{left} of {money(budget.limit_micros)} this month{owner_text(budget)}"
 
 
 def short_cost(plan: Plan) -> str:
     text = "no charge"
     if plan.maximum_micros:
-        text = f"{about_usd(from_micros(plan.expected_micros))}, at most {money(plan.maximum_micros)}"
+        expected = about_usd(from_micros(plan.expected_micros))
+        text = f"{expected}, at most {money(plan.maximum_micros)}"
     advised = plan.advised
-    work_micros = advised.people_micros + advised.labels_micros if advised else 0
+    if advised is None:
+        return text
+    work_micros = advised.people_micros + advised.labels_micros
     if work_micros:
-        text += f"; {about_usd(from_micros(work_micros))} of staff time and labels on top"
+        work = about_usd(from_micros(work_micros))
+        text += f"; {work} of staff time and labels on top"
     return text
 
 
 def exact_cost(plan: Plan) -> str:
     """The cost of the run, and of staff time and labels on top of it."""
-    expected = charge(plan.expected_micros)
+    text = charge(plan.expected_micros)
     most = charge(plan.maximum_micros)
-    text = expected if expected == most else f"{expected} expected, at most {most}"
+    if text != most:
+        text += f" expected, at most {most}"
     advised = plan.advised
     if plan.predicted is None or advised is None or plan.monthly_before_micros is None:
         return text
@@ -63,8 +72,10 @@ def vendor_estimate(run: Run, plan: Plan) -> str:
         return ""
     name = escape(cut(run.provider, 40))
     if estimate.micros is None:
-        return f"; {name} gives no price: {escape(cut(estimate.why, 160))}"
-    text = f"; {name}'s own estimate for the training is {about_usd(from_micros(estimate.micros))}"
+        why = escape(cut(estimate.why, 160))
+        return f"; {name} gives no price: {why}"
+    amount = about_usd(from_micros(estimate.micros))
+    text = f"; {name}'s own estimate for the training is {amount}"
     if estimate.micros > plan.maximum_micros:
         text += ", above this plan's maximum"
     if not estimate.is_affordable:
@@ -77,20 +88,21 @@ def short_saving(plan: Plan) -> tuple[str, str]:
     after = plan.monthly_after_micros
     foreseen = plan.predicted
     if before is None or after is None:
-        return "Saves", "unknown: ask again with `current=` and `volume=`"
+        return "Saves", UNKNOWN_BILLS
     today = about_usd(from_micros(before))
     if plan.withholds_saving:
-        return "Each month", f"{today} today. No saving is shown, because the verdict is against training"
+        return "Each month", f"{today} today. {NO_SAVING}"
     if foreseen is None or foreseen.saving_micros is None:
-        return "Each month", f"{today} → {about_usd(from_micros(after))}, if it is good enough"
+        then = about_usd(from_micros(after))
+        return "Each month", f"{today} → {then}, if it is good enough"
     saved = foreseen.saving_micros
     if not saved:
         return "Saves", "nothing"
+    amount = about_usd(from_micros(abs(saved)), per="a month")
     if saved < 0:
-        return "Costs more", f"{about_usd(from_micros(-saved))} a month{_at_requests(plan)}"
+        return "Costs more", f"{amount}{_at_requests(plan)}"
     condition = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
-    amount = f"{about_usd(from_micros(saved))} a month{saves_until(plan)}"
-    return "Saves", f"{amount}{condition}{_at_requests(plan)}"
+    return "Saves", f"{amount}{saves_until(plan)}{condition}{_at_requests(plan)}"
 
 
 def saves_until(plan: Plan) -> str:
@@ -102,11 +114,12 @@ def saves_until(plan: Plan) -> str:
 
 def monthly_text(plan: Plan) -> str:
     if plan.monthly_before_micros is None:
-        return "unknown: ask again with `current=` and `volume=`"
+        return UNKNOWN_BILLS
+    today = money(plan.monthly_before_micros)
     if plan.withholds_saving:
-        return f"{money(plan.monthly_before_micros)} today. No saving is shown, because the verdict is against training"
-    bills = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
-    saved = plan.predicted.saving_micros if plan.predicted else None
+        return f"{today} today. {NO_SAVING}"
+    bills = f"{today} → {money(plan.monthly_after_micros)}"
+    saved = _saved_micros(plan)
     if saved is None:
         return f"{bills}, if it is good enough"
     if not saved:
@@ -115,6 +128,13 @@ def monthly_text(plan: Plan) -> str:
         return f"{bills}; costs {money(-saved)} more{_at_volume(plan)}"
     saves = f"saves {money(saved)}{saves_until(plan)} if it is good enough"
     return f"{bills}; {saves}{_at_volume(plan)}{_in_total(plan)}"
+
+
+def _saved_micros(plan: Plan) -> int | None:
+    """What was expected to be saved a month; None in plans that don't know it."""
+    if plan.predicted is None:
+        return None
+    return plan.predicted.saving_micros
 
 
 def _at_requests(plan: Plan) -> str:
@@ -136,7 +156,7 @@ def foreseen_text(plan: Plan) -> str:
     machine'. The monthly saving of plans older than that; '' if no saving was shown."""
     for name, value in net_value(plan):  # at most one
         return f"{name[:1].lower()}{name[1:]} it {value}"
-    saved = plan.predicted.saving_micros if plan.predicted else None
+    saved = _saved_micros(plan)
     if saved is None or plan.withholds_saving:
         return ""
     if saved < 0:
@@ -146,12 +166,12 @@ def foreseen_text(plan: Plan) -> str:
 
 def net_value(plan: Plan) -> list[tuple[str, str]]:
     """What is gained or lost in all, after the costs; the monthly saving alone may hide a later loss."""
-    net = plan.advised.net if plan.advised else None
-    if net is None or plan.withholds_saving:
+    if plan.advised is None or plan.advised.net is None or plan.withholds_saving:
         return []
-    points = map(from_micros, (net.low_micros, net.micros, net.high_micros))
-    in_total = f"{net_value_text(*points)}{_after_machine(plan)}"
-    return [(f"Over {format_months(Decimal(net.months))}", in_total)]
+    net = plan.advised.net
+    name = f"Over {format_months(Decimal(net.months))}"
+    low, middle, high = map(from_micros, (net.low_micros, net.micros, net.high_micros))
+    return [(name, f"{net_value_text(low, middle, high)}{_after_machine(plan)}")]
 
 
 def _in_total(plan: Plan) -> str:
@@ -183,9 +203,14 @@ def forecast(plan: Plan) -> list[tuple[str, str]]:
 
 def hosting_line(hosting: Hosting) -> str:
     """The running costs that approvers agree to."""
-    what = "free" if hosting.scales_to_zero else "stopped"
-    stops = f"{what} after {duration(hosting.idle_stop_s)} without a question"
-    return f"{an_hour(hosting.micros_per_hour)} while it runs, {stops}, at most {money(hosting.day_micros)} a day"
+    price = an_hour(hosting.micros_per_hour)
+    idle = duration(hosting.idle_stop_s)
+    most = money(hosting.day_micros)
+    stops = f"stopped after {idle} without a question"
+    if hosting.scales_to_zero:
+        # The vendor takes such a machine away while it is idle, and starts it again for the next question.
+        stops = f"free after {idle} without a question"
+    return f"{price} while it runs, {stops}, at most {most} a day"
 
 
 def an_hour(micros_per_hour: int) -> str:

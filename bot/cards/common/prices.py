@@ -21,6 +21,7 @@ TABLE_ROWS = 60
 SHOWN_SOURCES = 8
 SHOWN_NOTES = 8
 HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
+UNIT = HEADING[0]
 OLD_PRICES = "these prices are over half a year old: check the vendor's page"
 UNKNOWN = Price(None, None, None, None)
 # A successor counts only in an estimate that reaches beyond the end, and estimates look a year ahead.
@@ -49,13 +50,18 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detail
 
 def _table(priced: Sequence[PriceRow], read_on: date, *, is_detailed: bool) -> Table:
     """The table of Slack's newest blocks, which has room for more rows than the one for other clients."""
-    narrow = Parts([Table([HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])])])
+    shown = priced
+    if not is_detailed:
+        shown = priced[:TABLE_ROWS]
+    wide_rows = [HEADING, *(_row(row, 60, read_on) for row in shown)]
+    # Other clients get a code block, and about 25 rows fit into the 3,000 characters that Slack allows for it.
+    narrow_rows = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
+    otherwise = Parts()
+    otherwise.add(Table(narrow_rows))
     hidden = len(priced) - SHOWN_ROWS
     if hidden > 0:
-        narrow.note(f"{hidden:,} more: name one to see it.")
-    most = len(priced) if is_detailed else TABLE_ROWS
-    rows = [HEADING, *(_row(row, 60, read_on) for row in priced[:most])]
-    return Table(rows, "USD per 1M tokens", otherwise=tuple(narrow))
+        otherwise.note(f"{hidden:,} more: name one to see it.")
+    return Table(wide_rows, UNIT, otherwise=tuple(otherwise))
 
 
 def _row(row: PriceRow, longest: int, today: date) -> Row:
@@ -66,8 +72,9 @@ def _row(row: PriceRow, longest: int, today: date) -> Row:
     tokens = (_amount(price.input), _amount(price.cached_input), _amount(price.output))
     if is_by_the_hour(row):
         # The tokens are free, which says nothing as long as nobody sees what the machine costs.
-        hourly = row.hosted_usd_per_hour
-        machine = "by the hour" if hourly is None else f"{usd(hourly)} an hour"
+        machine = "by the hour"
+        if row.hosted_usd_per_hour is not None:
+            machine = f"{usd(row.hosted_usd_per_hour)} an hour"
         tokens = ("–", "–", machine)
     return (name, *tokens, _training(row, today), _end(row, today))
 
@@ -127,7 +134,8 @@ def _notes(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> list[
 
     lines = []
     for note, about in rows_by_note.items():
-        text = note if len(about) > 1 else notes_on_one[note]
+        is_shared = len(about) > 1
+        text = note if is_shared else notes_on_one[note]
         lines.append(f"• {escape(_names(about))}: {escape(cut(text, 300))}")
     if is_detailed:
         return lines
@@ -136,7 +144,9 @@ def _notes(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> list[
 
 def _notes_on(row: PriceRow, today: date, *, is_shared: bool = False) -> Iterator[str]:
     """`is_shared`: in words that fit every model of its provider."""
-    closing_source = f" ({row.closing_said_by})" if row.closing_said_by else ""
+    closing_source = ""
+    if row.closing_said_by:
+        closing_source = f" ({row.closing_said_by})"
     if row.is_closed(today):
         # Nobody needs to know the rest about a model that can't be trained.
         yield f"has taken no new training jobs since {row.closed_since}{closing_source}"
@@ -180,12 +190,15 @@ def _names(rows: Sequence[PriceRow]) -> str:
 
 
 def _sources(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> str:
+    own = 'A price of yours in finetune.toml, under `[prices."MODEL"]`, overrides these.'
+    # Old prices are the ones to check, so their sources must not be among those left out.
     old_first = sorted(rows, key=lambda row: not row.is_old(today))
     sources = list(dict.fromkeys(_source(row, today) for row in old_first))
-    most = len(sources) if is_detailed else SHOWN_SOURCES
-    own = 'A price of yours in finetune.toml, under `[prices."MODEL"]`, overrides these.'
     if not sources:
         return own
+    most = SHOWN_SOURCES
+    if is_detailed:
+        most = len(sources)
     return f"From {listed(sources, most, '; ')}. {own}"
 
 
@@ -281,5 +294,7 @@ def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str
         )
     if missing.what == "hosting":
         return f"The hourly price of a machine for {row.model} is unknown: {where_to_add(row)}"
-    what = f"training on {row.model}" if missing.what == "training" else f"a token of {row.model}"
+    what = f"a token of {row.model}"
+    if missing.what == "training":
+        what = f"training on {row.model}"
     return f"The price of {what} is unknown: {where_to_add(row)}"

@@ -26,6 +26,7 @@ from bot.cards.common.words import (
     percent,
     pluralize,
     share_text,
+    signed,
 )
 from bot.rules import reasons
 from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED
@@ -33,6 +34,7 @@ from bot.rules.fit import MISLEADING
 from bot.rules.reasons import Because, MemoryShortage, PlainReason
 from trainers.money import usd
 
+# A reason is a sentence, which nobody reads to the end if it lists more than that.
 SHOWN_RUNGS = 3
 SHOWN_LABELS = 5
 FACTS_CHANGE = "facts change, and each change would need another training run"
@@ -63,18 +65,27 @@ def because_text(because: Because, spelling: Spelling = SLACK) -> str:
 
 
 def shortage_text(shortage: MemoryShortage) -> str:
-    cure = ""
-    if shortage.in_4_bits is not None:
-        cure = f" With `quantization=nf4` it needs about {shortage.in_4_bits / 1e9:.1f} GB, which fits."
-    return (
-        f"The memory of {shortage.machine} {'is not' if shortage.is_certain else 'may not be'} enough: the training "
-        f"needs about {shortage.needed / 1e9:.1f} GB. `finetune plan-memory` in a terminal shows what would fit.{cure}"
+    is_short = "may not be"
+    if shortage.is_certain:
+        is_short = "is not"
+    text = (
+        f"The memory of {shortage.machine} {is_short} enough: the training needs about {_gigabytes(shortage.needed)}. "
+        "`finetune plan-memory` in a terminal shows what would fit."
     )
+    if shortage.in_4_bits is not None:
+        text += f" With `quantization=nf4` it needs about {_gigabytes(shortage.in_4_bits)}, which fits."
+    return text
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
 
 
 def unknown_successor(successor: str | None) -> str:
     """Why no saving is counted after a model's end."""
-    return f"the price of its successor {successor} is unknown" if successor else "no successor is known"
+    if successor:
+        return f"the price of its successor {successor} is unknown"
+    return "no successor is known"
 
 
 def _of_model(because: reasons.ModelReason) -> str:
@@ -97,34 +108,53 @@ def _of_model(because: reasons.ModelReason) -> str:
             count = f"{because.machines:,}"
             return f"This volume needs about {count} machines like yours, whose price is not given."
         case reasons.AlternativeEnds():
-            succession = because.succession
-            ends, saving = f"{succession.model} ends on {succession.ends}", succession.saving_month
-            successor = succession.successor
-            if succession.ends_too:
-                both = f"{succession.model} and the model to train both end on {succession.ends}"
-                unmeasured = "" if because.is_measured else ", which is not measured yet"
-                follows = f"The successor of {succession.model} is {successor}{unmeasured}."
-                return f"{both}. {follows}" if successor else f"{both}. No successor is known."
-            if saving is None:
-                return f"{ends}, and {unknown_successor(successor)}, so no saving is counted after that day."
-            compared = f"saves {usd(saving)}" if saving >= 0 else f"costs {usd(-saving)} more"
-            unmeasured = "" if because.is_measured else f" {successor} is not measured yet."
-            return (
-                f"{ends}; against its successor {successor} the tuned model {compared} a month.{unmeasured}"
-            )
+            if because.succession.ends_too:
+                return _both_end(because)
+            return _alternative_ends(because)
         case reasons.CheapModelUntried():
             return _cheap_model(because)
     assert_never(because)
 
 
+def _both_end(end: reasons.AlternativeEnds) -> str:
+    succession = end.succession
+    both = f"{succession.model} and the model to train both end on {succession.ends}"
+    if not succession.successor:
+        return f"{both}. No successor is known."
+    follows = f"The successor of {succession.model} is {succession.successor}"
+    if not end.is_measured:
+        follows += ", which is not measured yet"
+    return f"{both}. {follows}."
+
+
+def _alternative_ends(end: reasons.AlternativeEnds) -> str:
+    """What the tuned model saves after the day on which the successor's price takes over."""
+    succession = end.succession
+    successor = succession.successor
+    saving = succession.saving_month
+    ends = f"{succession.model} ends on {succession.ends}"
+    if saving is None:
+        return f"{ends}, and {unknown_successor(successor)}, so no saving is counted after that day."
+    compared = f"saves {usd(saving)}"
+    if saving < 0:
+        compared = f"costs {usd(-saving)} more"
+    text = f"{ends}; against its successor {successor} the tuned model {compared} a month."
+    if not end.is_measured:
+        text += f" {successor} is not measured yet."
+    return text
+
+
 def _cheap_model(untried: reasons.CheapModelUntried) -> str:
     name = untried.model.rpartition("/")[2]
     costs = f"{name} is not measured, and would cost {about_usd(untried.monthly_usd, per='a month')}."
-    left, saving = (usd(abs(amount)) for amount in (untried.left_month, untried.saving_month))
+    saving = usd(abs(untried.saving_month))
+    left = usd(abs(untried.left_month))
     if untried.left_month > 0:
         return f"{costs} If it is good enough, training saves {left} a month instead of {saving}."
-    more = f"costs {left} a month more" if untried.left_month else "saves nothing"
-    return f"{costs} If it is good enough, a tuned model {more}, instead of saving {saving}."
+    instead = "saves nothing"
+    if untried.left_month:
+        instead = f"costs {left} a month more"
+    return f"{costs} If it is good enough, a tuned model {instead}, instead of saving {saving}."
 
 
 def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> str:
@@ -133,8 +163,10 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
             rows = pluralize(because.n_holdout, "held-out row")
             return f"How good the tuned model will be is unknown until it answers the {rows}."
         case reasons.NoAnswer(rung):
-            rows = f"{rung.empty:,} of {rung.n:,} held-out rows" if rung.n else "any row"
             name = capitalize(candidate_name(rung.arm))
+            rows = "any row"
+            if rung.n:
+                rows = f"{rung.empty:,} of {rung.n:,} held-out rows"
             return f"{name} gave no answer to {rows}, so its quality is unknown."
         case reasons.NotMeasurable(candidate, why):
             return f"{capitalize(candidate_name(candidate))} could not be measured: {why}"
@@ -154,17 +186,8 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
                 f"The bar of {share_text(because.bar)} is far above every alternative: the best gets "
                 f"{share_text(best.score)} right, so a tuned model would have to avoid most of its errors."
             )
-        case reasons.TunedScore(rung):
-            score = score_text(rung)
-            bar = share_text(because.bar)
-            if rung.standing == "meets":
-                return f"The tuned model meets the bar of {bar}: {score}, {price_in_sentence(rung.usd_per_1000)}."
-            if rung.standing == "misses":
-                return f"The tuned model misses the bar of {bar}: {score}."
-            too_close = f"The tuned model is too close to the bar of {bar} to call: {score}."
-            if rung.read:
-                return f"{too_close} {read_rows_sentence(rung)}"
-            return too_close
+        case reasons.TunedScore():
+            return _tuned_score(because)
         case reasons.TunedVersusBest():
             return _beside_best(because)
         case reasons.UnreadableAnswers():
@@ -184,13 +207,28 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
     assert_never(because)
 
 
+def _tuned_score(tuned: reasons.TunedScore) -> str:
+    rung = tuned.rung
+    score = score_text(rung)
+    bar = share_text(tuned.bar)
+    if rung.standing == "meets":
+        return f"The tuned model meets the bar of {bar}: {score}, {price_in_sentence(rung.usd_per_1000)}."
+    if rung.standing == "misses":
+        return f"The tuned model misses the bar of {bar}: {score}."
+    too_close = f"The tuned model is too close to the bar of {bar} to call: {score}."
+    if rung.read:
+        return f"{too_close} {read_rows_sentence(rung)}"
+    return too_close
+
+
 def _meets_bar(meets: reasons.MeetsBar) -> str:
+    rung = meets.rung
+    name = capitalize(candidate_name(rung.arm))
+    if rung.arm.rung == "optimised" and meets.tuned == "is not needed":
+        name = f"A better prompt was enough: {candidate_name(rung.arm)}"
     bar = share_text(meets.bar)
-    name = capitalize(candidate_name(meets.rung.arm))
-    if meets.rung.arm.rung == "optimised" and meets.tuned == "is not needed":
-        name = f"A better prompt was enough: {candidate_name(meets.rung.arm)}"
-    price = price_in_sentence(meets.rung.usd_per_1000)
-    text = f"{name} meets the bar of {bar}: {score_text(meets.rung)}, {price}."
+    price = price_in_sentence(rung.usd_per_1000)
+    text = f"{name} meets the bar of {bar}: {score_text(rung)}, {price}."
     match meets.tuned:
         case "is right more often":
             why = ", which is your aim"
@@ -254,8 +292,9 @@ def _beside_best(beside: reasons.TunedVersusBest) -> str:
 
 
 def _at_worst(beside: reasons.TunedVersusBest) -> str:
-    points = f"{100 * beside.low:+.1f}".replace("-", "−")
-    return f"{points} points at worst ({100 * beside.margin:g} allowed)"
+    points = signed(100 * beside.low, "+.1f")
+    allowed = f"{100 * beside.margin:g}"
+    return f"{points} points at worst ({allowed} allowed)"
 
 
 def _of_task(because: reasons.TaskReason) -> str:
@@ -275,15 +314,22 @@ def _of_task(because: reasons.TaskReason) -> str:
                 "Training suits categories of your own: rows teach them, a prompt can only describe them "
                 f"({share_text(because.share)} at best)."
             )
-        case reasons.Speeds(prompted, free, tuned):
-            text = f"The fastest prompted model answers within {seconds_text(prompted)} (p95)"
-            if free is not None:
-                text += f", {LONG_NAMES[free.arm.rung]} within {seconds_text(free.p95_s)}"
-            if tuned is None:
-                return f"{text}. The tuned model's speed is not measured."
-            slower = "" if tuned * FASTER <= prompted else f" That is less than {FASTER} times as fast."
-            return f"{text}; the tuned model within {seconds_text(tuned)}.{slower}"
+        case reasons.Speeds():
+            return _speeds(because)
     assert_never(because)
+
+
+def _speeds(speeds: reasons.Speeds) -> str:
+    text = f"The fastest prompted model answers within {seconds_text(speeds.prompted)} (p95)"
+    if speeds.free is not None:
+        name = LONG_NAMES[speeds.free.arm.rung]
+        text += f", {name} within {seconds_text(speeds.free.p95_s)}"
+    if speeds.tuned is None:
+        return f"{text}. The tuned model's speed is not measured."
+    text += f"; the tuned model within {seconds_text(speeds.tuned)}."
+    if speeds.tuned * FASTER > speeds.prompted:
+        text += f" That is less than {FASTER} times as fast."
+    return text
 
 
 def _of_rows(because: reasons.RowReason) -> str:
@@ -295,8 +341,10 @@ def _of_rows(because: reasons.RowReason) -> str:
         case reasons.RareLabels(labels, rarest):
             if labels is None:
                 return f"The rarest label has {pluralize(rarest or 0, 'row')}: too few to learn it or to measure it."
-            has = "1 label has" if labels == 1 else f"{labels:,} labels have"
-            return f"{has} fewer than {FEW_PER_LABEL} rows: too few to learn or to measure."
+            have = f"{labels:,} labels have"
+            if labels == 1:
+                have = "1 label has"
+            return f"{have} fewer than {FEW_PER_LABEL} rows: too few to learn or to measure."
         case reasons.BarUnprovable():
             return f"No number of rows can show that a model reaches {share_text(because.bar)}."
         case reasons.HoldoutTooSmall():
@@ -306,25 +354,35 @@ def _of_rows(because: reasons.RowReason) -> str:
         case reasons.HoldoutSmall():
             rows = pluralize(because.rows, "held-out row")
             return f"With {rows}, only large differences are reliable."
-        case reasons.MoreRows(rung, points_per_100, reached):
-            gain = f"Whether more rows would improve {LONG_NAMES[rung]} is not clear yet."
-            if points_per_100 is not None:
-                points = f"{max(points_per_100, 0):.1g}"
-                gain = f"100 more rows should improve {LONG_NAMES[rung]} by about {points} points."
-            if reached is None:
-                return gain
-            between = interval(reached.low, reached.high)
-            return f"{gain} It should reach {percent(reached.score)} ({between}) with {reached.rows:,} rows."
+        case reasons.MoreRows():
+            return _more_rows(because)
         case reasons.WrongLabels():
             return _wrong_labels(because)
     assert_never(because)
 
 
+def _more_rows(more: reasons.MoreRows) -> str:
+    name = LONG_NAMES[more.rung]
+    gain = f"Whether more rows would improve {name} is not clear yet."
+    if more.points_per_100 is not None:
+        # More rows don't make a model worse: a slope below zero is noise.
+        points = f"{max(more.points_per_100, 0):.1g}"
+        gain = f"100 more rows should improve {name} by about {points} points."
+    reached = more.reached
+    if reached is None:
+        return gain
+    between = interval(reached.low, reached.high)
+    return f"{gain} It should reach {percent(reached.score)} ({between}) with {reached.rows:,} rows."
+
+
 def _row_count(count: reasons.RowCount) -> str:
     rows = f"{count.rows:,} rows"
-    if count.questions != count.rows:
-        question = "1 question" if count.questions == 1 else f"{count.questions:,} different questions"
-        rows = f"{question} in {count.rows:,} rows"
+    # A question that is asked again teaches little more than the first time, so both numbers are told apart.
+    is_repeated = count.questions != count.rows
+    if is_repeated and count.questions == 1:
+        rows = f"1 question in {count.rows:,} rows"
+    elif is_repeated:
+        rows = f"{count.questions:,} different questions in {count.rows:,} rows"
     match count.standing:
         case "enough":
             return f"{rows} are enough to fine-tune with{_but_not_for(count)}."
@@ -349,7 +407,9 @@ def _but_not_for(count: reasons.RowCount) -> str:
     """The labels that can't be learnt, so that enough rows in all are not read as enough of each label."""
     if not count.rare_labels:
         return ""
-    labels = "the label that has" if count.rare_labels == 1 else f"the {count.rare_labels:,} labels that have"
+    labels = f"the {count.rare_labels:,} labels that have"
+    if count.rare_labels == 1:
+        labels = "the label that has"
     return f", but not for {labels} fewer than {FEW_PER_LABEL}"
 
 
@@ -357,9 +417,10 @@ def _wrong_labels(wrong: reasons.WrongLabels) -> str:
     counts = []
     if wrong.doubted or not wrong.contradicting:
         counts.append(_doubted_text(wrong))
-    if wrong.contradicting:
-        rows = "1 row contradicts" if wrong.contradicting == 1 else f"{wrong.contradicting:,} rows contradict"
-        counts.append(f"{rows} another row that asks the same")
+    if wrong.contradicting == 1:
+        counts.append("1 row contradicts another row that asks the same")
+    elif wrong.contradicting:
+        counts.append(f"{wrong.contradicting:,} rows contradict another row that asks the same")
     text = f"{', and '.join(counts)}: {share_text(wrong.share)} of {wrong.rows:,} rows."
     if wrong.checked:
         text += f" People checked {wrong.checked:,} doubted labels and found {wrong.found:,} wrong."

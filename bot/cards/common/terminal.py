@@ -66,5 +66,9 @@ def terminal_sentence(text: str) -> str:
 
 def plain_text(mrkdwn: str) -> str:
     """The text without Slack's markup."""
-    linked = _LINK.sub(r"\2 (\1)", _DATE.sub(r"\1", mrkdwn))
-    return html.unescape(_MARK.sub("", _MENTION.sub(r"\1", linked))).translate(_ORIGINAL)
+    text = _DATE.sub(r"\1", mrkdwn)
+    text = _LINK.sub(r"\2 (\1)", text)
+    text = _MENTION.sub(r"\1", text)
+    text = _MARK.sub("", text)
+    # Last, so that what stood in somebody's text is never read as markup.
+    return html.unescape(text).translate(_ORIGINAL)

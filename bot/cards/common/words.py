@@ -18,20 +18,30 @@ Options = Mapping[str, Sequence[str]]  # an option may have several values, such
 NO_OPTIONS: Options = {}
 CENT_MICROS = 10_000
 CENT = Decimal("0.01")
+MINUS = "−"
 
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
+def signed(number: float, form: str) -> str:
+    """The number in a format such as '+.1f'. A hyphen is shorter than a plus and easily overlooked, so a negative
+    number gets a minus sign."""
+    return format(number, form).replace("-", MINUS)
+
+
 def points(gain: float) -> str:
     """A difference between two shares, in percentage points: '+14.0 points'."""
-    return f"{100 * gain:+z.1f} points".replace("-", "−")
+    # `z` drops the sign of a loss that rounds to 0.0.
+    return f"{signed(100 * gain, '+z.1f')} points"
 
 
 def points_range(low: float, high: float) -> str:
     """The interval of a difference, in percentage points: '+5 to +23'."""
-    return f"{100 * low:+z.0f} to {100 * high:+z.0f}".replace("-", "−")
+    lowest = signed(100 * low, "+z.0f")
+    highest = signed(100 * high, "+z.0f")
+    return f"{lowest} to {highest}"
 
 
 def interval(low: float, high: float) -> str:
@@ -58,7 +68,16 @@ def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
     """The first `most` names, and how many more there are: 'refund, card and 3 more'."""
     shown = separator.join(names[:most])
     hidden = len(names) - most
-    return f"{shown} and {hidden:,} more" if hidden > 0 else shown
+    if hidden <= 0:
+        return shown
+    return f"{shown} and {hidden:,} more"
+
+
+def versioned(dataset: str, version: int) -> str:
+    """'tickets version 2'. Most datasets have a single version, which needs no number."""
+    if version == 1:
+        return dataset
+    return f"{dataset} version {version}"
 
 
 def first_lines(lines: Sequence[str], most: int) -> list[str]:
@@ -119,6 +138,7 @@ def _count_shared(name: str, other: str) -> int:
 
 def duration(seconds: float) -> str:
     """'40 seconds', '4 minutes', '2 hours', '1 h 20 min', '3 days'."""
+    # Each unit goes on to 90, since '1 minute' for 70 seconds would be too coarse.
     if seconds < 90:
         return pluralize(max(round(seconds), 1), "second")
     minutes = round(seconds / 60)
@@ -156,7 +176,10 @@ def planned_time(low: float | None, high: float | None, *, is_guess: bool = Fals
 
 
 def time_left(seconds: float) -> str:
-    return "almost done" if seconds < 5 else f"about {duration(seconds)} left"
+    # A countdown of the last seconds would be over before Slack shows it.
+    if seconds < 5:
+        return "almost done"
+    return f"about {duration(seconds)} left"
 
 
 def progress_bar(done: float) -> str:
@@ -178,7 +201,8 @@ def multiple(factor: Decimal) -> str:
     if factor >= 10:
         return f"{factor:,.0f}"
     digits = 2 if factor < 2 else 1
-    return f"{factor:,.{digits}f}".rstrip("0").rstrip(".")
+    rounded = f"{factor:,.{digits}f}"
+    return rounded.rstrip("0").rstrip(".")
 
 
 def ratio_text(ratio: Decimal) -> str:
@@ -187,6 +211,7 @@ def ratio_text(ratio: Decimal) -> str:
         return "within 1% of the estimate"
     if ratio > 1:
         return f"{multiple(ratio)} times the estimate"
+    # From a third downwards, a fraction shows the size of the error better than a percentage.
     if ratio > Decimal("0.34"):
         return f"{100 * ratio:.0f}% of the estimate"
     return f"1/{1 / ratio:,.0f} of the estimate"
@@ -226,12 +251,16 @@ def p_value(p: float) -> str:
 
 def money(micros: int | None) -> str:
     """An amount that may be zero, such as what is left of a budget. None is 'unknown'."""
-    return "unknown" if micros is None else usd_micros(micros)
+    if micros is None:
+        return "unknown"
+    return usd_micros(micros)
 
 
 def charge(micros: int | None) -> str:
     """A cost: 'no charge' if it is free."""
-    return "no charge" if micros == 0 else money(micros)
+    if micros == 0:
+        return "no charge"
+    return money(micros)
 
 
 def booked(micros: int, lost_micros: int) -> str:
@@ -243,7 +272,10 @@ def booked(micros: int, lost_micros: int) -> str:
 
 def at_most(micros: int) -> str:
     """A maximum cost: 'up to $0.12', 'no charge'."""
-    return charge(micros) if micros < CENT_MICROS else f"up to {usd_micros(micros)}"
+    # Less than that is 'under 1 cent', which is a maximum already.
+    if micros < CENT_MICROS:
+        return charge(micros)
+    return f"up to {usd_micros(micros)}"
 
 
 def about_rows(count: int, what: str = "row") -> str:
@@ -257,6 +289,7 @@ def about_rows(count: int, what: str = "row") -> str:
 def about_usd(amount: Decimal, low: Decimal | None = None, high: Decimal | None = None, per: str = "") -> str:
     """A rounded amount: 'about $195', 'about $195 a month ($140 to $260)'. `usd` writes exact amounts."""
     text = _spoken_usd(amount)
+    # Neither of these two is a rounded amount.
     if text not in ("$0", "under 1 cent"):
         text = f"about {text}"
     if per:
@@ -280,6 +313,7 @@ def _spoken_usd(amount: Decimal, *, is_end: bool = False) -> str:
     except at the ends of a range."""
     if not amount or 0 < abs(amount) < CENT:
         return usd(amount).removesuffix(".00")
+    # The value of the second digit: 10 for $195, 0.1 for $1.95.
     step = Decimal(1).scaleb(amount.adjusted() - 1)
     if amount.adjusted() >= 2 and not is_end:
         step /= 2
@@ -298,22 +332,26 @@ def utc_time(at: float) -> str:
 
 def time_of_day(at: float) -> str:
     """A time that Slack shows in the reader's time zone."""
-    elsewhere = f"{datetime.fromtimestamp(at, UTC):%H:%M} UTC"
-    return f"<!date^{at:.0f}^{{time}}|{elsewhere}>"
+    return _slack_date(at, "{time}", "%H:%M UTC")
 
 
 def day_and_time(at: float) -> str:
     """Like `time_of_day`, with the day: 'Today at 14:18:20'."""
-    elsewhere = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return f"<!date^{at:.0f}^{{date_short_pretty}} {{time_secs}}|{elsewhere}>"
+    return _slack_date(at, "{date_short_pretty} {time_secs}", "%Y-%m-%d %H:%M:%S UTC")
 
 
 def day(at: float | date) -> str:
     """A day that Slack shows in the reader's language: 'Sep 21, 2026', 'today'."""
-    if isinstance(at, date):  # noon UTC is the same day in almost every time zone
+    if isinstance(at, date):
+        # Noon UTC is the same day in almost every time zone.
         at = datetime.combine(at, time(12), UTC).timestamp()
-    elsewhere = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
-    return f"<!date^{at:.0f}^{{date_short_pretty}}|{elsewhere}>"
+    return _slack_date(at, "{date_short_pretty}", "%Y-%m-%d")
+
+
+def _slack_date(at: float, form: str, form_elsewhere: str) -> str:
+    """Slack replaces the tokens of `form`. Notifications, the terminal and the page show the text after the bar."""
+    elsewhere = datetime.fromtimestamp(at, UTC).strftime(form_elsewhere)
+    return f"<!date^{at:.0f}^{form}|{elsewhere}>"
 
 
 def month_name(month: str) -> str:
