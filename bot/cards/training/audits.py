@@ -6,12 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards.common.blocks import Lines, Message, Note, cut_mrkdwn, escape
+from bot.cards.common.blocks import Message, cut_mrkdwn, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.words import day_and_time, pluralize
 from storage.records import AuditEntry
 
 OURS = "finetune"
-DETAIL = 300
+DETAIL = 300  # characters of a reason; the log itself has all of it
+PERSON = re.compile(r"[UW][A-Z0-9]{2,20}")
+# What an approval is logged with: the plan's hash, of which twelve digits are enough to tell plans apart, and a reason.
+PLAN = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}(?: |$)")
 WORDS = {
     "ask": "asked for it",
     "approve": "approved it",
@@ -66,22 +70,38 @@ class History:
 
 
 def card(history: History) -> Message:
-    title = f"Run {history.run}: {pluralize(len(history.entries), 'entry', 'entries')} in the audit log"
-    checked = "Newest first. `finetune audit verify` in a terminal checks the log for tampering."
-    lines = [_line(entry) for entry in reversed(history.entries)]
-    return Message.titled(title, Lines(lines), Note(checked))
+    parts = Parts()
+    parts.lines([_line(entry) for entry in reversed(history.entries)])
+    parts.note("Newest first. `finetune audit verify` in a terminal checks the log for tampering.")
+    entries = pluralize(len(history.entries), "entry", "entries")
+    return parts.titled(f"Run {history.run}: {entries} in the audit log")
 
 
 def _line(entry: AuditEntry) -> str:
-    who = "Finetune" if entry.who == OURS else escape(entry.who)
-    if re.fullmatch(r"[UW][A-Z0-9]{2,20}", entry.who):
-        who = f"<@{entry.who}>"
-    detail = entry.detail
-    if plan := re.match(r"([0-9a-f]{12})[0-9a-f]{52}(?: |$)", detail):
-        reason = escape(detail[plan.end() :])
-        detail = cut_mrkdwn(f"plan `{plan[1]}`{f', because {reason}' if reason else ''}", DETAIL)
-    elif detail:
-        is_ours = entry.who == OURS and entry.action in SENTENCES
-        detail = cut_mrkdwn(detail if is_ours else escape(detail), DETAIL)
     what = WORDS.get(entry.action, escape(entry.action))
-    return f"• {day_and_time(entry.at)} {who} {what}{f': {detail}' if detail else ''}"
+    line = f"• {day_and_time(entry.at)} {_who(entry.who)} {what}"
+    if not entry.detail:
+        return line
+    return f"{line}: {cut_mrkdwn(_detail(entry), DETAIL)}"
+
+
+def _who(name: str) -> str:
+    """A person, us, or a user of the terminal on the machine of the bot."""
+    if name == OURS:
+        return "Finetune"
+    if PERSON.fullmatch(name):
+        return f"<@{name}>"
+    return escape(name)
+
+
+def _detail(entry: AuditEntry) -> str:
+    plan = PLAN.match(entry.detail)
+    if plan:
+        text = f"plan `{plan[1]}`"
+        reason = escape(entry.detail[plan.end() :])
+        if reason:
+            text += f", because {reason}"
+        return text
+    if entry.who == OURS and entry.action in SENTENCES:
+        return entry.detail
+    return escape(entry.detail)

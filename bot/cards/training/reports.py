@@ -11,16 +11,16 @@ from bot.cards.common.blocks import (
     CardBlock,
     Facts,
     Headline,
-    Lines,
     Note,
     Table,
     Text,
     code,
     escape,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import limits_of
 from bot.cards.common.page import Picture, Section, page
-from bot.cards.common.words import charge, pluralize, shorten, utc_time
+from bot.cards.common.words import charge, pluralize, shorten, signed, utc_time
 from bot.cards.decisions import estimates
 from bot.cards.decisions.plans import plan_title, verdict_text
 from bot.cards.evidence import evaluation_details, evaluation_results, sealed_rows
@@ -66,26 +66,21 @@ def run_report(
     def charts(*stems: str) -> list[Picture]:
         return _pictures(plots, plan, stems)
 
+    changes = (*result_details.details(plan, result), *_labels(result))
+    money = calibration.estimate_comparison(plan, result, actuals)
+    # The first part of a card is its headline, which the section's title replaces.
+    price_rows = prices.listing(price_list.rows, price_list.read_on).parts[1:]
+    entries = audits.card(audits.History(run.id, history)).parts[1:]
+
     sections = [Section("", (*summary, *decisions))]
     if ladder:
         sections.append(_measured(ladder, charts("ladder")))
     sections += [
-        Section(
-            "What training changed",
-            (*result_details.details(plan, result), *_labels(result)),
-            charts(*results.TRAINING_CHARTS, "confusion"),
-        ),
-        Section(
-            "Cost and expected saving",
-            calibration.estimate_comparison(plan, result, actuals),
-            charts("cumulative-cost"),
-        ),
+        Section("What training changed", changes, charts(*results.TRAINING_CHARTS, "confusion")),
+        Section("Cost and expected saving", money, charts("cumulative-cost")),
         Section("What was approved", (Facts(_plan_facts(run, plan)), *decisions)),
-        Section(
-            f"Prices, read on {price_list.read_on}",
-            prices.listing(price_list.rows, price_list.read_on).parts[1:],
-        ),
-        Section("Who did what", audits.card(audits.History(run.id, history)).parts[1:]),
+        Section(f"Prices, read on {price_list.read_on}", price_rows),
+        Section("Who did what", entries),
     ]
     return page(headline.text, f"{subject}, ended {utc_time(run.updated_at)}", sections, name_of)
 
@@ -104,77 +99,88 @@ def measurement_report(
     what it decided if its rows were sealed. `judge` is the model whose verdicts are the scores, and `notes` are the
     sentences of the result's card, unescaped."""
     progress = LadderProgress.from_json(measurement.progress)
-    own = Ladder.from_json(measurement.result) if measurement.result else ladder
-    card = evaluation_results.card(
-        ladder,
-        own=[rung.arm for rung in own.rungs],
-        notes=notes,
-        judge=judge,
-        is_searched=progress.search is not None,
-    )
-    kind = "Held-out"
     if test:
-        outcome = progress.outcome
-        card = sealed_rows.result_card(ladder, measurement.id, test, outcome)
+        card = sealed_rows.result_card(ladder, measurement.id, test, progress.outcome)
         ladder = sealed_rows.name_models(ladder, test)
         kind = "Sealed"
+    else:
+        own = ladder
+        if measurement.result:
+            own = Ladder.from_json(measurement.result)
+        card = evaluation_results.card(
+            ladder,
+            own=[rung.arm for rung in own.rungs],
+            notes=notes,
+            judge=judge,
+            is_searched=progress.search is not None,
+        )
+        kind = "Held-out"
     headline, *parts = card.parts
     assert isinstance(headline, Headline)  # noqa: S101 - a measurement's card begins with a headline
-    pictures = [Picture(plot, evaluation_results.alt_text(ladder.dataset))] if plot else []
-    subtitle = (
-        f"Measurement m{measurement.id} of {shorten(ladder.dataset)}, ended {utc_time(ladder.measured_at)}"
-    )
-    request = Text(f"Requested by <@{measurement.requested_by}>. {kind} rows: {code(ladder.holdout_sha256)}")
+    # The page has a wider table with its own note, and no buttons.
+    summary = [part for part in parts if not isinstance(part, Table | Note | Actions)]
+    pictures = []
+    if plot:
+        pictures.append(Picture(plot, evaluation_results.alt_text(ladder.dataset)))
     details = evaluation_details.details(
         ladder,
         spent_micros=measurement.actual_micros,
         lost_micros=progress.lost_micros,
     )
-    summary = [part for part in parts if not isinstance(part, Table | Note | Actions)]
+    request = Text(f"Requested by <@{measurement.requested_by}>. {kind} rows: {code(ladder.holdout_sha256)}")
+
     sections = [Section("", summary)]
     if ladder.rungs:
         sections.append(_measured(ladder, pictures, f"{kind.lower()} row"))
     sections.append(Section("Details", (*details, request)))
-    return page(headline.text, subtitle, sections, name_of)
+    subject = f"Measurement m{measurement.id} of {shorten(ladder.dataset)}"
+    return page(headline.text, f"{subject}, ended {utc_time(ladder.measured_at)}", sections, name_of)
 
 
 def _measured(ladder: Ladder, pictures: Sequence[Picture], kind: str = "held-out row") -> Section:
-    table = evaluation_results.table(ladder, ladder.rungs, kind)
-    limits = limits_of(ladder)
-    below = [Note(" ".join(limits))] if limits else []
-    return Section(f"What was measured, on the same {kind}s", [table, *below], pictures)
+    parts = Parts()
+    parts.add(evaluation_results.table(ladder, ladder.rungs, kind))
+    parts.note(" ".join(limits_of(ladder)))
+    return Section(f"What was measured, on the same {kind}s", parts, pictures)
 
 
 def _decisions(approvals: Sequence[Approval]) -> list[CardBlock]:
     lines = []
     for approval in approvals:
-        reason = f": “{escape(approval.reason)}”" if approval.reason else ""
-        verb = "approved" if approval.decision == "approve" else "rejected"
-        lines.append(f"• <@{approval.person}> {verb} it, {utc_time(approval.at)}{reason}")
-    return [Lines(lines)] if lines else []
+        verb = "rejected"
+        if approval.decision == "approve":
+            verb = "approved"
+        line = f"• <@{approval.person}> {verb} it, {utc_time(approval.at)}"
+        if approval.reason:
+            line += f": “{escape(approval.reason)}”"
+        lines.append(line)
+    parts = Parts()
+    parts.lines(lines)
+    return parts
 
 
 def _labels(result: RunResult) -> list[CardBlock]:
     """Right answers by label, the largest loss first; empty for free text."""
     if not result.labels:
         return []
-    ordered = sorted(result.labels, key=lambda each: ((each.tuned - each.base) / each.rows, -each.rows))
-    rows = [
-        (shorten(each.label, 60), f"{each.rows:,}", f"{each.base:,}", f"{each.tuned:,}", _gain(each))
-        for each in ordered[:SHOWN_LABELS]
-    ]
     heading = ("Label", "Held-out rows", f"{result.before.capitalize()} right", "Tuned right", "Change")
+    ordered = sorted(result.labels, key=lambda label: ((label.tuned - label.base) / label.rows, -label.rows))
+    rows = [_label_row(label) for label in ordered[:SHOWN_LABELS]]
+    parts = Parts()
+    parts.add(Table([heading, *rows], "By label, on the same held-out rows; the largest loss first"))
     hidden = len(ordered) - len(rows)
-    more = [Note(f"And {pluralize(hidden, 'more label')}, none with a larger loss.")] if hidden else []
-    return [
-        Table([heading, *rows], "By label, on the same held-out rows; the largest loss first"),
-        *more,
-    ]
+    if hidden:
+        parts.note(f"And {pluralize(hidden, 'more label')}, none with a larger loss.")
+    return parts
 
 
-def _gain(label: LabelChange) -> str:
+def _label_row(label: LabelChange) -> tuple[str, ...]:
+    name = shorten(label.label, 60)
     gain = label.tuned - label.base
-    return f"{gain:+,}".replace("-", "−") if gain else "–"
+    change = "–"
+    if gain:
+        change = signed(gain, "+,")
+    return name, f"{label.rows:,}", f"{label.base:,}", f"{label.tuned:,}", change
 
 
 def run_title(run: Run, plan: Plan) -> str:
@@ -187,7 +193,9 @@ def measurement_title(measurement: Measurement, ladder: Ladder) -> str:
 
 def run_notice(run: Run, *, has_page: bool) -> str:
     """The message to the requester, beside the files in the result's thread. `has_page`: the report is one of them."""
-    page = f"The report of run {run.id}; open it in a browser." if has_page else _page_missing(str(run.id))
+    page = _page_missing(str(run.id))
+    if has_page:
+        page = f"The report of run {run.id}; open it in a browser."
     return f"<@{run.requester}> {page}"
 
 
@@ -196,10 +204,13 @@ def measurement_notice(
 ) -> str:
     """The message to the person who asked, since the result is an edit of the card, which notifies nobody."""
     number = f"m{measurement.id}"
-    more = "Open the report in a browser." if has_page else _page_missing(number)
+    more = _page_missing(number)
+    if has_page:
+        more = "Open the report in a browser."
     headline = evaluation_results.headline(ladder)
     if test:
-        headline = sealed_rows.headline(ladder, test, LadderProgress.from_json(measurement.progress).outcome)
+        outcome = LadderProgress.from_json(measurement.progress).outcome
+        headline = sealed_rows.headline(ladder, test, outcome)
     return f"<@{measurement.requested_by}> {number} is done. {escape(headline)}. {more}"
 
 
@@ -209,7 +220,8 @@ def _page_missing(subject: str) -> str:
 
 def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:
     chosen = ", ".join(f"{name} {value}" for name, value in plan.hyperparameters)
-    expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
+    expected = charge(plan.expected_micros)
+    most = charge(plan.maximum_micros)
     return [
         ("Verdict at approval", verdict_text(plan)),
         ("Cost", f"{expected} expected, at most {most}; actual {charge(run.actual_micros)}"),
@@ -228,12 +240,15 @@ def _pictures(plots: Sequence[Path], plan: Plan, stems: Sequence[str]) -> list[P
     by_stem = {path.stem: path for path in plots}
     pictures = []
     for stem in stems:
-        if stem == "ladder":
-            alt = evaluation_results.alt_text(plan.dataset)
-        elif stem in (*results.TRAINING_CHARTS, "confusion"):
-            alt = results.alt_text(stem, plan)
-        else:
-            alt = estimates.alt_text(plan.dataset)
+        # Whether there is a chart depends on the method and on what was measured.
         if stem in by_stem:
-            pictures.append(Picture(by_stem[stem], alt))
+            pictures.append(Picture(by_stem[stem], _alt_text(stem, plan)))
     return pictures
+
+
+def _alt_text(stem: str, plan: Plan) -> str:
+    if stem == "ladder":
+        return evaluation_results.alt_text(plan.dataset)
+    if stem == "cumulative-cost":
+        return estimates.alt_text(plan.dataset)
+    return results.alt_text(stem, plan)

@@ -56,7 +56,9 @@ def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[
     ladder = result.ladder
     other = best_alternative(ladder) if ladder else None
     if ladder is None or other is None or not ladder.pairs:
-        return [] if is_full else [_fact_about_base(result)]
+        if is_full:
+            return []
+        return [_fact_about_base(result)]
     if is_full and is_before(result, other):
         return []
     if not is_full and is_base_best(result, other):
@@ -71,7 +73,8 @@ def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[
 
 def _fact_about_base(result: RunResult) -> tuple[str, str]:
     change = result.change
-    gain = _gain_text(change.gain, change.low, change.high, is_clear=change.p < SIGNIFICANT)
+    is_clear = change.p < SIGNIFICANT
+    gain = _gain_text(change.gain, change.low, change.high, is_clear=is_clear)
     return f"Against {before_name(result)}, {before_text(result)}", gain
 
 
@@ -80,12 +83,14 @@ def _gain_over_best(ladder: Ladder) -> tuple[float, float, float]:
     (pair,) = ladder.pairs
     if pair.better.rung == "tuned":
         return pair.difference, pair.low, pair.high
+    # The pair counts for the better of the two, so the signs turn, and the ends of the interval change places.
     return -pair.difference, -pair.high, -pair.low
 
 
 def _gain_text(gain: float, low: float, high: float, *, is_clear: bool) -> str:
     between = points_range(low, high)
     if not is_clear:
+        # A number in front would be read as a gain or a loss.
         return f"no clear difference ({between} points)"
     return f"{points(gain)} ({between})"
 
@@ -126,9 +131,12 @@ def _difference(gain: float, name: str, score: float, *, is_clear: bool) -> str:
     if not is_clear:
         return f"no clear difference from {name} ({percent(score)})"
     count = round(100 * abs(gain))
-    amount = pluralize(count, "point") if count else "under 1 point"
-    side = "above" if gain > 0 else "below"
-    return f"{amount} {side} {name}"
+    amount = "under 1 point"
+    if count:
+        amount = pluralize(count, "point")
+    if gain > 0:
+        return f"{amount} above {name}"
+    return f"{amount} below {name}"
 
 
 def best_alternative(ladder: Ladder) -> Rung | None:

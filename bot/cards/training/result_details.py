@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.common.blocks import CardBlock, Facts, Lines, Message, Note, Text, code, cut, escape, sentence
+from bot.cards.common.blocks import CardBlock, Message, code, cut, escape, sentence
+from bot.cards.common.builder import Parts
 from bot.cards.common.calibration import alternative_bill
 from bot.cards.common.candidates import counted_as_right, meaning
 from bot.cards.common.words import (
@@ -37,35 +38,45 @@ SHOWN_CHANGES = 8
 
 def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
     """What the card has no room for, except the comparison with the estimates."""
-    verdict = [Text(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []
-    bills = []
-    if saving_text(plan, result):
-        if plan.monthly_before_micros is not None:
-            bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
-            bills.append(("Planned monthly cost", bill))
-        bills += alternative_bill(plan)
+    parts = Parts()
+    if result.advice:
+        parts.text(f"*Verdict*: {sentence(result.advice.headline)}")
+    parts.facts([*_scores(plan, result), *_bills(plan, result), *_times(plan, result)])
+    parts.add(*_got_worse(result))
+    parts.add(*_caveats(plan, result))
+    parts.text(_method(result))
+    return tuple(parts)
+
+
+def _scores(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
+    """The scores before and after training, and how the tuned model compares with the best alternative."""
     change = result.change
+    measured = partial_meaning(result) or f", {counted_as_right(result.ladder)}"
     name_before = capitalize(before_name(result))
     if result.before == "base":
         name_before = f"{escape(shorten(plan.base_model))}, prompted"
-    measured = partial_meaning(result) or f", {counted_as_right(result.ladder)}"
     difference = f"{points(change.gain)} ({points_range(change.low, change.high)})"
     if result.partial is not None:
+        # If rows are right or wrong, the rows that changed have this p.
         difference += f", {p_value(change.p)}"
-    scores = [
+    return [
         (f"Tuned model{measured}", score_with_interval(change.after)),
         (name_before, score_with_interval(change.before)),
         ("Difference", difference),
         _changed_fact(result),
         *comparison_facts(result, is_full=True),
     ]
-    return (
-        *verdict,
-        Facts([*scores, *bills, *_times(plan, result)]),
-        *_got_worse(result),
-        *_caveats(plan, result),
-        Text(_method(result)),
-    )
+
+
+def _bills(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
+    """The planned bills, exactly; empty where the card shows no saving either."""
+    if not saving_text(plan, result):
+        return []
+    facts = []
+    if plan.monthly_before_micros is not None:
+        bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
+        facts.append(("Planned monthly cost", bill))
+    return [*facts, *alternative_bill(plan)]
 
 
 def _changed_fact(result: RunResult) -> tuple[str, str]:
@@ -80,11 +91,11 @@ def changed_rows_card(rows: Sequence[ChangedRow], before: str = "base") -> Messa
     """Contains customers' words, so it is for private channels only. `before` names what answered before training."""
     worse = [row for row in rows if not row.is_better]
     better = [row for row in rows if row.is_better]
-    parts = [_changes("Got worse", worse, before), _changes("Got better", better, before)]
-    return Message(
-        f"{pluralize(len(better), 'row')} got better, {len(worse):,} worse",
-        tuple(block for part in parts for block in part),
-    )
+    parts = Parts()
+    # Those that got worse decide whether the model can be used.
+    parts.add(*_changes("Got worse", worse, before))
+    parts.add(*_changes("Got better", better, before))
+    return Message(f"{pluralize(len(better), 'row')} got better, {len(worse):,} worse", tuple(parts))
 
 
 def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
@@ -94,9 +105,18 @@ def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     facts = [("Training took", took)]
     curve = result.loss_curve
     if len(curve) > 1:
-        steps = f" in {result.steps:,} steps" if result.steps else ""
-        facts.append(("Training loss", f"{curve[0][1]:.2f} → {curve[-1][1]:.2f}{steps}"))
+        loss = _from_first_to_last(curve)
+        if result.steps:
+            loss += f" in {result.steps:,} steps"
+        facts.append(("Training loss", loss))
     return [*facts, *_learnt(result), ("Time per answer", _answer_time(result))]
+
+
+def _from_first_to_last(curve: Sequence[tuple[int, float]]) -> str:
+    """'2.31 → 0.42'. `curve` has pairs of a step and a value."""
+    _, first = curve[0]
+    _, last = curve[-1]
+    return f"{first:.2f} → {last:.2f}"
 
 
 def _answer_time(result: RunResult) -> str:
@@ -118,18 +138,20 @@ def _learnt(result: RunResult) -> list[tuple[str, str]]:
     pairs = []
     rewards = result.reward_curve
     if len(rewards) > 1:
-        pairs.append(("Mean reward", f"{rewards[0][1]:.2f} → {rewards[-1][1]:.2f}, the most is 1"))
+        pairs.append(("Mean reward", f"{_from_first_to_last(rewards)}, the most is 1"))
     elif result.reward is not None:
         pairs.append(("Mean reward", f"{result.reward:.2f} at the last step"))
     shares = result.preference_curve
     if len(shares) > 1:
-        pairs.append(("Preference accuracy", f"{percent(shares[0][1])} → {percent(shares[-1][1])} of pairs"))
+        _, first = shares[0]
+        _, last = shares[-1]
+        pairs.append(("Preference accuracy", f"{percent(first)} → {percent(last)} of pairs"))
     elif result.preference_accuracy is not None:
         share = percent(result.preference_accuracy)
         pairs.append(("Preference accuracy", f"{share} of the last step's pairs"))
     margins = result.margin_curve
     if len(margins) > 1:
-        pairs.append(("Reward margin", f"{margins[0][1]:.2f} → {margins[-1][1]:.2f}"))
+        pairs.append(("Reward margin", _from_first_to_last(margins)))
     return pairs
 
 
@@ -137,34 +159,38 @@ def _got_worse(result: RunResult) -> list[CardBlock]:
     """The labels that the tuned model gets right significantly less often."""
     if not result.worse_labels:
         return []
-    name = better_name(result)
-    lines = [
-        f"• {escape(shorten(loss.label, 60))}: {loss.before:,} → {loss.after:,} of {pluralize(loss.rows, 'row')}, "
-        f"{p_value(loss.p)}"
-        for loss in result.worse_labels
-    ]
-    title = f"*Labels that it gets right less often than {escape(shorten(name, 60))} does*"
-    corrected = Note("McNemar's exact test for each label, corrected for the number of labels (Holm).")
-    return [Text(title), Lines(lines), corrected]
+    lines = []
+    for loss in result.worse_labels:
+        label = escape(shorten(loss.label, 60))
+        rows = pluralize(loss.rows, "row")
+        lines.append(f"• {label}: {loss.before:,} → {loss.after:,} of {rows}, {p_value(loss.p)}")
+    name = escape(shorten(better_name(result), 60))
+    parts = Parts()
+    parts.text(f"*Labels that it gets right less often than {name} does*")
+    parts.lines(lines)
+    parts.note("McNemar's exact test for each label, corrected for the number of labels (Holm).")
+    return parts
 
 
 def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
     """What a reader might wrongly conclude from this measurement."""
-    lines = [escape(note) for note in notes_on_judge(plan, result)]
+    sentences = [escape(note) for note in notes_on_judge(plan, result)]
     ladder = result.ladder
     if ladder and ladder.rungs and ladder.scoring not in SAME_MEASURE and result.partial is None:
         (tuned,) = ladder.rung("tuned")
         right = counted_as_right(ladder)
-        lines.append(
+        sentences.append(
             f"Two measures are used. Against its base, the tuned model's answers count that are {right}; beside the "
             f"alternatives its score counts, which is {percent(tuned.score)} {meaning(tuned)}."
         )
     if result.base.unlisted:
-        lines.append(
+        sentences.append(
             f"{result.base.unlisted:,} of the {result.base.n:,} answers of {before_name(result)} and "
             f"{result.tuned.unlisted:,} of the tuned model's were not one of the labels and count as wrong."
         )
-    return [Lines([f"• {line}" for line in lines])] if lines else []
+    parts = Parts()
+    parts.bullets(sentences)
+    return parts
 
 
 def _method(result: RunResult) -> str:
@@ -192,18 +218,29 @@ def _method(result: RunResult) -> str:
 def _changes(title: str, rows: Sequence[ChangedRow], before: str) -> list[CardBlock]:
     if not rows:
         return []
-    shown = [_change(row, before) for row in rows[:SHOWN_CHANGES]]
-    more = f" The first {SHOWN_CHANGES} of them:" if len(rows) > SHOWN_CHANGES else ""
-    return [Text(f"*{title}: {pluralize(len(rows), 'row')}.*{more}"), Lines(shown)]
+    heading = f"*{title}: {pluralize(len(rows), 'row')}.*"
+    if len(rows) > SHOWN_CHANGES:
+        heading += f" The first {SHOWN_CHANGES} of them:"
+    parts = Parts()
+    parts.text(heading)
+    parts.lines([_change(row, before) for row in rows[:SHOWN_CHANGES]])
+    return parts
 
 
 def _change(row: ChangedRow, before: str) -> str:
-    return (
-        f"• {escape(cut(' '.join(row.text.split()), 140))}\n"
-        f"      expected {_answer(row.expected)}, {before} said {_answer(row.base)}, tuned {_answer(row.tuned)}"
+    question = escape(cut(_on_one_line(row.text), 140))
+    answers = (
+        f"expected {_answer(row.expected)}, {before} said {_answer(row.base)}, tuned {_answer(row.tuned)}"
     )
+    return f"• {question}\n      {answers}"
 
 
 def _answer(text: str) -> str:
-    one_line = " ".join(text.split())
-    return code(cut(one_line, 40)) if one_line else "nothing"
+    answer = _on_one_line(text)
+    if not answer:
+        return "nothing"
+    return code(cut(answer, 40))
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -9,18 +9,15 @@ from decimal import Decimal
 from bot.cards.common.blocks import (
     Block,
     CardBlock,
-    Facts,
     Headline,
-    Lines,
     Message,
-    Note,
     Text,
-    actions,
     button,
     code,
     escape,
     sentence,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import bar_text, counted_as_right, meaning, scoring_text, short_meaning
 from bot.cards.common.judge_agreement import agreement_text, judge_notes, trust_text
 from bot.cards.common.payback import payback_text
@@ -91,37 +88,43 @@ def card(
     card, `machine` to the card of the machine on which its model runs by the hour; `is_stopped` is True once that
     machine is stopped, and its cost final."""
     headline = _headline(result, may_be_used=may_be_used, is_in_use=after.is_in_use)
-    facts = [
-        *_quality_facts(plan, result),
-        ("Cost", _cost(run, plan, result, is_stopped=is_stopped)),
-        *taught_facts(plan),
-    ]
-    parts: list[CardBlock] = [
-        Headline(headline),
-        Note(f"{name or f'Run {run.id}'}: {_subject(plan, result)}"),
-        Facts(facts),
-    ]
+    name = name or f"Run {run.id}"
+
+    parts = Parts()
+    parts.add(Headline(headline))
+    parts.note(f"{name}: {_subject(plan, result)}")
+    parts.facts(
+        [
+            *_quality_facts(plan, result),
+            ("Cost", _cost(run, plan, result, is_stopped=is_stopped)),
+            *taught_facts(plan),
+        ]
+    )
     if is_deleted:
-        parts.append(Text(DELETED))
+        # The verdict and the alternatives' answers went with the dataset.
+        parts.text(DELETED)
     else:
-        parts += _reasons(plan, result, after)
-        parts += _next(run, plan, result, after, may_be_used=may_be_used)
+        parts.add(*_reasons(plan, result, after))
+        parts.add(*_next(run, plan, result, after, may_be_used=may_be_used))
     if machine and is_stopped:
-        parts.append(Note(f"Its machine is stopped; start it again on {machine}."))
+        parts.note(f"Its machine is stopped; start it again on {machine}.")
     elif machine:
-        parts.append(Note(f"Its machine costs money by the hour; keep or stop it on {machine}."))
-    parts.append(actions(*_buttons(run, plan, result, after, may_be_used=may_be_used, is_deleted=is_deleted)))
+        parts.note(f"Its machine costs money by the hour; keep or stop it on {machine}.")
+    parts.buttons(*_buttons(run, plan, result, after, may_be_used=may_be_used, is_deleted=is_deleted))
     notification = f"Result of run {run.id}. {escape(headline)}{_saves_in_short(plan, result)}"
     return Message(notification, tuple(parts))
 
 
 def _subject(plan: Plan, result: RunResult) -> str:
     """What was trained on what, measured on how many rows, and how."""
-    what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
+    model = escape(shorten(plan.base_model, 60))
+    dataset = escape(shorten(plan.dataset))
     rows = pluralize(result.tuned.n, "held-out row")
+    subject = f"{model} on {dataset}, {rows}"
     judge = _judge(plan, result)
-    by = f", judged by {escape(shorten(judge.name))}" if judge else ""
-    return f"{what}, {rows}{by}{scoring_text(result.ladder)}"
+    if judge:
+        subject += f", judged by {escape(shorten(judge.name))}"
+    return subject + scoring_text(result.ladder)
 
 
 def _quality_facts(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
@@ -267,24 +270,28 @@ def _back(plan: Plan, result: RunResult, saved: int) -> str:
     if advised is None or foreseen is None:
         return ""
     spent = result.actual_micros + advised.people_micros + advised.labels_micros
-    months = Decimal(spent) / saved
-    ignored = "" if foreseen.is_time_said else ", ignoring staff time"
+    ignored = ""
+    if not foreseen.is_time_said:
+        ignored = ", ignoring staff time"
     if not spent:
         return f"; nothing was spent{ignored}"
+    months = Decimal(spent) / saved
     return f"; pays back {payback_text(months)}{ignored}"
 
 
 def _cost(run: Run, plan: Plan, result: RunResult, *, is_stopped: bool) -> str:
     spent_micros = result.actual_micros
     if plan.hosting and run.actual_micros is not None:
-        spent_micros = run.actual_micros  # includes what the machine has cost since the result
+        # Includes what the machine has cost since the result.
+        spent_micros = run.actual_micros
     hosting_micros = result.hosting_micros + spent_micros - result.actual_micros
     actual = charge(spent_micros)
     estimated = charge(result.estimated_micros)
     text = actual
     if hosting_micros:
-        so_far = "" if is_stopped else " so far"
-        text += f", of which {charge(hosting_micros)} for its machine{so_far}"
+        text += f", of which {charge(hosting_micros)} for its machine"
+        if not is_stopped:
+            text += " so far"
     if result.lost_micros:
         text += f", including {at_most(result.lost_micros)} for lost answers"
     if not hosting_micros and actual == estimated:
@@ -307,8 +314,9 @@ def _reasons(plan: Plan, result: RunResult, after: AfterResult) -> list[CardBloc
         ("Against", _against(result)),
         ("Unknown", _unknown(plan, result, after)),
     )
-    lines = [f"• *{kind}*: {text}" for kind, text in reasons if text]
-    return [Lines(lines)] if lines else []
+    parts = Parts()
+    parts.lines([f"• *{kind}*: {text}" for kind, text in reasons if text])
+    return parts
 
 
 def _for(plan: Plan, result: RunResult) -> str:
@@ -322,15 +330,17 @@ def _for(plan: Plan, result: RunResult) -> str:
     other = best_alternative(ladder) if ladder else None
     is_in_headline = other is None or is_base_best(result, other) or is_before(result, other)
     if result.partial is None and (ladder is None or not ladder.pairs or is_in_headline):
-        verb = "is" if result.better == 1 else "are"
-        return f"{pluralize(result.better, 'row')} that {base} got wrong {verb} now right."
+        if result.better == 1:
+            return f"1 row that {base} got wrong is now right."
+        return f"{result.better:,} rows that {base} got wrong are now right."
     if result.before != "base":
         # Being ahead of a model that was trained in another way doesn't show what this training gained.
         return f"It is right more often than {base}, which has {before_text(result)}."
     helped = f"{base} has {before_text(result)}"
     if ladder and ladder.scoring not in SAME_MEASURE and result.partial is None:
-        right = counted_as_right(ladder)
-        helped = f"{percent(result.tuned.share)} {right} against {percent(result.base.share)} for its base"
+        # The headline's score is by another measure, so the two can't be read side by side.
+        tuned = f"{percent(result.tuned.share)} {counted_as_right(ladder)}"
+        helped = f"{tuned} against {percent(result.base.share)} for its base"
     if 2 * result.base.unlisted > result.base.n:
         helped += f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
     return f"Training helped: {helped}."
@@ -342,15 +352,18 @@ def _against(result: RunResult) -> str:
     if result.worse_labels:
         name = escape(shorten(better_name(result), 60))
         return f"Right less often than {name}: {worse_labels_text(result.worse_labels)}."
-    if result.worse and result.partial is not None and result.ladder and result.ladder.scoring == "json":
-        has = "has" if result.worse == 1 else "have"
-        return (
-            f"{pluralize(result.worse, 'row')} in which {before_name(result)} got every field right {has} a wrong "
-            "field now."
-        )
-    if result.worse and result.partial is None:
-        verb = "is" if result.worse == 1 else "are"
-        return f"{pluralize(result.worse, 'row')} that {before_name(result)} got right {verb} now wrong."
+    if not result.worse:
+        return ""
+    before = before_name(result)
+    if result.partial is None:
+        if result.worse == 1:
+            return f"1 row that {before} got right is now wrong."
+        return f"{result.worse:,} rows that {before} got right are now wrong."
+    if result.ladder and result.ladder.scoring == "json":
+        if result.worse == 1:
+            return f"1 row in which {before} got every field right has a wrong field now."
+        return f"{result.worse:,} rows in which {before} got every field right have a wrong field now."
+    # A text that shares a few words fewer with the expected one is not a row that got worse.
     return ""
 
 
@@ -358,17 +371,15 @@ def _unknown(plan: Plan, result: RunResult, after: AfterResult) -> str:
     advice = result.advice
     ladder = result.ladder
     judge = _judge(plan, result)
-    about_judge = ""
-    if judge and not judge.is_trusted:
-        name = escape(shorten(judge.name))
-        about_judge = f"How far to trust the judge {name}: {escape(trust_text(judge.checks))}."
+    # The scores rest on the judge, so doubts about it come before all others.
     if judge and _is_judge_distrusted(result):
         agreed = escape(agreement_text(f"the judge {shorten(judge.name)}", judge.checks))
         return f"How good the answers are: {agreed}, so its scores say little."
     if advice and advice.kind == "unknown" and advice.rule != IN_HEADLINE:
         return sentence(advice.reason or advice.headline)
-    if about_judge:
-        return about_judge
+    if judge and not judge.is_trusted:
+        name = escape(shorten(judge.name))
+        return f"How far to trust the judge {name}: {escape(trust_text(judge.checks))}."
     if result.no_encoder:
         why = sentence(result.no_encoder)
         return f"How it compares with the free encoder, which could not answer for this run: {why}"
@@ -401,7 +412,9 @@ def _next(
     if _about_judge(plan, result) or _to_measure(result) or (may_be_used and not _is_open(result)):
         return []
     step = _next_step(run, result)
-    return [Text(f"*Next*: {step}")] if step else []
+    if not step:
+        return []
+    return [Text(f"*Next*: {step}")]
 
 
 def _next_step(run: Run, result: RunResult) -> str:
@@ -415,7 +428,7 @@ def _next_step(run: Run, result: RunResult) -> str:
     if advice.kind == "go" and run.model:
         # There is an objection that the verdict doesn't consider, such as the model in use.
         return f"{code(f'/finetune promote {run.model}')} explains what speaks against deploying it."
-    return sentence(advice.next_step) if advice.next_step else ""
+    return sentence(advice.next_step)
 
 
 def _since(run: Run, after: AfterResult) -> str:
@@ -457,6 +470,7 @@ def _buttons(
             steps.append(promotion_button(run.id, run.model))
         steps.append(try_button(run.id))
     if steps and not _next(run, plan, result, after, may_be_used=may_be_used):
+        # Only a button that is the next step stands out.
         steps[0]["style"] = "primary"
     return [*steps[:2], button("Details", DETAILS, number)]
 

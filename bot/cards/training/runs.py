@@ -223,8 +223,9 @@ def details_card(summary: RunSummary) -> Message:
         return ended_card(summary.run, summary.plan, why)
     # Many jobs are polled in turn, so the numbers may be old.
     read_at = summary.progress.shown_at
-    is_old = summary.run.state == "training" and 0 < read_at < summary.now - FRESH_S
-    as_of = read_at if is_old else None
+    as_of = None
+    if summary.run.state == "training" and 0 < read_at < summary.now - FRESH_S:
+        as_of = read_at
     return card(
         summary.run, summary.plan, summary.progress, summary.now, can_pause=summary.can_pause, as_of=as_of
     )
@@ -251,12 +252,14 @@ def _result_details(summary: RunSummary, result: RunResult) -> Parts:
 
 def status_line(summary: RunSummary) -> str:
     """A run's progress or result; follows its name in a list."""
-    words = "paused" if summary.progress.is_paused else STATE_WORDS[summary.run.state]
     if summary.result:
         headline = results.list_headline(
             summary.result, may_be_used=summary.may_be_used, is_in_use=summary.after.is_in_use
         )
         return escape(headline[:1].lower() + headline[1:])
+    words = STATE_WORDS[summary.run.state]
+    if summary.progress.is_paused:
+        words = "paused"
     if summary.run.state == "training" and _step_text(summary.progress):
         done = f"{words}, {percent_done(share_done(summary.run, summary.progress))}% done"
         finish = summary.progress.estimated_finish
@@ -287,8 +290,10 @@ def _headline(run: Run, plan: Plan) -> str:
 
 def _at(run: Run) -> int:
     """The index of the run's stage; the number of stages if the run is over."""
-    reached = [run.state in states for _, states in STAGES]
-    return reached.index(True) if True in reached else len(STAGES)
+    for index, (_, states) in enumerate(STAGES):
+        if run.state in states:
+            return index
+    return len(STAGES)
 
 
 def _stages(run: Run) -> str:
@@ -306,7 +311,9 @@ def _stages(run: Run) -> str:
 
 def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
     """The run's steps. A run that ended early shows how far it got."""
-    approve = "Approve" if run.state == "awaiting_approval" else "Approved"
+    approve = "Approved"
+    if run.state == "awaiting_approval":
+        approve = "Approve"
     train = "Train"
     step = _step_text(progress)
     if step:
