@@ -11,6 +11,10 @@ from bot.slack.commands import finetune
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")), *DOCS]
+FOLDERS = ("benchmarks", "bot", "demo", "deploy", "docs", "examples", "storage", "tests", "trainers")
+FILE = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)(?:::(\w+))?`")
+QUOTED_TEST = re.compile(r"`(tests/[\w/]+\.py)`[^`\n]*:\n\n```python\n(.*?)```", re.DOTALL)
 
 
 def test_the_tree_in_readme_is_up_to_date() -> None:
@@ -40,3 +44,21 @@ def test_every_command_in_the_docs_exists(page: Path) -> None:
     words = re.findall(r"`/finetune ([a-z]+)", page.read_text(encoding="utf-8"))
 
     assert [word for word in words if finetune.named(word) is None] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_test_that_the_docs_name_exists(page: Path) -> None:
+    missing = []
+    for name, test in FILE.findall(page.read_text(encoding="utf-8")):
+        path = ROOT / name
+        if not path.exists() or (test and f"def {test}(" not in path.read_text(encoding="utf-8")):
+            missing.append(f"{name}::{test}")
+    assert missing == []
+
+
+def test_the_stories_that_docs_quote_stand_in_the_tests() -> None:
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    quotes = QUOTED_TEST.findall(page)
+    assert len(quotes) == page.count("```python") > 0
+    for name, story in quotes:
+        assert story in (ROOT / name).read_text(encoding="utf-8"), f"{name} has it differently now"
