@@ -55,10 +55,10 @@ class Measurements(Table):
             (now, now),
         )
 
-    def unreported(self, since: float) -> Measurement | None:
-        """Returns the oldest ladder with a result since `since` (unix seconds) that has no report yet."""
-        sql = f"{unreported_sql('measurements', 'measurement')} AND kind = 'ladder' ORDER BY measurements.id LIMIT 1"
-        return self._db.first(Measurement, sql, (since,))
+    def unreported(self, since: float) -> list[Measurement]:
+        """Returns the ladders with a result since `since` (unix seconds) that have no report yet, oldest first."""
+        sql = f"{unreported_sql('measurements', 'measurement')} AND kind = 'ladder' ORDER BY measurements.id"
+        return self._db.all(Measurement, sql, (since,))
 
     def newest(self, limit: int = 20) -> list[Measurement]:
         return self._db.all(Measurement, "SELECT * FROM measurements ORDER BY id DESC LIMIT ?", (limit,))

@@ -50,7 +50,7 @@ class CurveSummary:
 
 @dataclass(frozen=True)
 class UnreadableSummary:
-    """A measurement whose plan a newer version of the bot has stored."""
+    """A measurement that a newer version of the bot has stored."""
 
     measurement: Measurement
     dataset: str
@@ -134,13 +134,19 @@ def list_entry(summary: RunSummary | EvaluationSummary) -> str:
     return evaluation_entry(summary)
 
 
+def _unreadable_entry(summary: UnreadableSummary) -> str:
+    remedy = "go on with it or to cancel it"
+    if summary.measurement.result is not None:
+        remedy = "see it and to have it counted"
+    return (
+        f"• *Measurement m{summary.measurement.id}* on {escape(shorten(summary.dataset))}: stored by a newer version "
+        f"of the bot, which this version can't read. Start the newer version to {remedy}."
+    )
+
+
 def evaluation_entry(summary: EvaluationSummary) -> str:
     if isinstance(summary, UnreadableSummary):
-        return (
-            f"• *Measurement m{summary.measurement.id}* on {escape(shorten(summary.dataset))}: stored by a newer "
-            "version of the bot, which this version can't read. Start the newer version to go on with it or to cancel "
-            "it."
-        )
+        return _unreadable_entry(summary)
     title = shorten(summary.plan.title)
     match summary:
         case LadderSummary():

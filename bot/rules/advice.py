@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from bot.rules.facts import NOT_YET_ROWS, Facts
+from bot.rules.facts import NOT_YET_ROWS, Evidence, Facts
 from bot.rules.fit import (
     holdout_reasons,
     label_reasons,
@@ -33,6 +33,7 @@ from bot.rules.reasons import (
     SetUp,
     SpeedUnknown,
     Step,
+    StoredByNewerVersion,
     answer_step,
     labelling_step,
 )
@@ -83,6 +84,7 @@ def advise(facts: Facts) -> Verdict:
         *one_label,
         *wrong_label_reasons(facts),
         *_measured_reasons(facts),
+        *_left_out_reasons(facts.evidence),
         *task_reasons(facts),
         *row_reasons(facts),
         *label_reasons(facts),
@@ -115,6 +117,14 @@ def _measured_reasons(facts: Facts) -> tuple[Reason, ...]:
         Reason("judge", "unknown", distrusted, step=answer_step("another judge")),
         *(replace(reason, weighs=False) for reason in measured),
     )
+
+
+def _left_out_reasons(evidence: Evidence) -> tuple[Reason, ...]:
+    """Names the measurements that a newer version stored. That doesn't weigh, or a team that stays with this version
+    could never decide anything on these rows."""
+    if not evidence.left_out:
+        return ()
+    return (Reason("newer version", "unknown", StoredByNewerVersion(evidence.left_out), weighs=False),)
 
 
 def rests_on_scores(verdict: Verdict) -> bool:

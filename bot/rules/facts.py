@@ -170,7 +170,8 @@ class Evidence:
     of the very model to be trained, which is no alternative to it. `label_checks` are people's answers to
     doubted labels, `judge_checks` what they said about the judge's verdicts. `tuned_look` is which of the tuned models
     that were measured on these rows the tuned one is: a promotion gets harder with each. `other_judge` is the tuned
-    model that another judge scored than the ladder, in place of `tuned`."""
+    model that another judge scored than the ladder, in place of `tuned`. `left_out` are the numbers of measurements
+    that a newer version of the bot stored, and this one can't read."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -185,6 +186,7 @@ class Evidence:
     judge_checks: JudgeChecks = UNCHECKED
     tuned_look: int = 1
     other_judge: OtherJudge | None = None
+    left_out: tuple[int, ...] = ()
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

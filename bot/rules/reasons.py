@@ -204,6 +204,13 @@ class NeverAnswered:
 
 
 @dataclass(frozen=True)
+class StoredByNewerVersion:
+    """Measurements that this version of the bot can't read, so that nothing they measured counts."""
+
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class RetrievalMissed:
     rung: Rung
 
@@ -358,6 +365,7 @@ MeasurementReason = (
     | TunedVersusBest
     | UnreadableAnswers
     | NeverAnswered
+    | StoredByNewerVersion
     | JudgeDistrusted
 )
 TaskReason = RetrievalMissed | StyleReached | OwnClasses | Speeds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ from bot.cards.status import (
 )
 from bot.cards.training.runs import RunSummary
 from bot.context import AppContext
-from bot.services.common import authorization, budgets
+from bot.services.common import authorization, budgets, finished_measurements
 from bot.services.datasets import datasets, sealed_rows
 from bot.services.decisions import plan_requests
 from bot.services.evidence import evidence as evidence_services
@@ -36,8 +35,6 @@ from trainers.evaluation.results import Curve
 LATEST_MEASUREMENTS = 15
 SHOWN_RESULTS = 6
 SHOWN_DATASETS = 40  # lines that fit on a card
-
-log = logging.getLogger(__name__)
 
 
 def status(context: AppContext, person: str, channel: str) -> Status:
@@ -158,15 +155,8 @@ def _latest_results(context: AppContext, names: Collection[str]) -> list[RunSumm
 
 
 def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSummary:
-    try:
-        return _read_summary(context, measurement)
-    except (TypeError, ValueError) as unreadable:  # one plan must not break the lists of everybody
-        log.warning("the plan of m%s can't be read: %s", measurement.id, unreadable)
+    if not finished_measurements.is_readable(measurement):
         return UnreadableSummary(measurement, context.store.datasets.get(measurement.dataset_id).name)
-
-
-def _read_summary(context: AppContext, measurement: Measurement) -> EvaluationSummary:
-    """Raises TypeError or ValueError if another version of the bot stored it."""
     result = measurement.result
     if measurement.kind == "ladder":
         plan = LadderPlan.from_json(measurement.plan)

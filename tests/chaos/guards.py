@@ -686,8 +686,8 @@ GUARDS = (
     Guard(
         "a teacher was measured on this version's held-out rows",
         "bot/services/evidence/measured_candidates.py",
-        "        if measurement.result and LadderPlan.from_json(measurement.plan).holdout_sha256 == holdout",
-        "        if measurement.result",
+        "    on_these_rows = [evaluation for evaluation in done if evaluation.plan.holdout_sha256 == holdout]",
+        "    on_these_rows = list(done)",
         f"{DISTILLING}::test_only_a_measured_model_that_meets_the_bar_may_label",
     ),
     Guard(

@@ -25,8 +25,8 @@ USE_ENCODER = "use_encoder"  # its value: the dataset, and the encoder to train
 MARKS = {"go": "For", "no_go": "Against", "unknown": "Unknown"}
 MOST_CHARACTERS = 160  # two lines of a card
 # Rules whose reason is on the card even if another one of its kind is stronger: the end of the model to train, a bar
-# that hardly any model reaches, and labels that can't be learnt.
-NOTES = ("end date", "far bar", "labels")
+# that hardly any model reaches, labels that can't be learnt, and measurements that couldn't be read.
+NOTES = ("end date", "far bar", "labels", "newer version")
 _FIRST_SENTENCE = re.compile(r"(?:“[^”]*”|[^“])*?\.(?=\s+[A-Z“`])")
 NO_SAVING = "No saving is shown, because the verdict is against the tuned model whatever it would save."
 

@@ -199,6 +199,8 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
         case reasons.NeverAnswered(labels):
             shown = listed([f"“{label[:40]}”" for label in labels], SHOWN_LABELS)
             return f"No alternative ever answers {shown}: check that these rows are labelled as you intend."
+        case reasons.StoredByNewerVersion(numbers):
+            return _left_out(numbers)
         case reasons.JudgeDistrusted(judge, agreed, answers):
             return (
                 f"People agree with {judge} on only {agreed:,} of {pluralize(answers, 'answer')}, so its scores say "
@@ -219,6 +221,15 @@ def _tuned_score(tuned: reasons.TunedScore) -> str:
     if rung.read:
         return f"{too_close} {read_rows_sentence(rung)}"
     return too_close
+
+
+def _left_out(numbers: tuple[int, ...]) -> str:
+    names = listed([f"m{number}" for number in numbers], SHOWN_RUNGS)
+    if len(numbers) == 1:
+        return (
+            f"{names} isn't counted, as a newer version of the bot stored it: start that version to count it."
+        )
+    return f"{names} aren't counted, as a newer version of the bot stored them: start that version to count them."
 
 
 def _meets_bar(meets: reasons.MeetsBar) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from bot.rules.alternatives import is_same_model
 from bot.rules.plans import Plan
-from bot.values.evaluations import LadderPlan
+from bot.services.common import finished_measurements
 from bot.values.runs import AfterResult, RunResult, TimeInUse
 from storage.promotions import Promotion
 from storage.records import Run
 from storage.store import Store
-from trainers.evaluation.results import Ladder
 
 
 def load_after_result(store: Store, run: Run, plan: Plan, result: RunResult) -> AfterResult:
@@ -63,10 +62,10 @@ def _is_current_measured(store: Store, plan: Plan, result: RunResult) -> bool:
     if result.before == "base" and is_same_model(plan.current, asked_base):
         return True
     versions = tuple(version.id for version in store.datasets.versions(plan.dataset))
-    for measurement in store.measurements.done(versions, "ladder"):
-        if LadderPlan.from_json(measurement.plan).holdout_sha256 != plan.holdout_sha256:
+    for evaluation in finished_measurements.evaluations(store, versions):
+        if evaluation.plan.holdout_sha256 != plan.holdout_sha256:
             continue
-        for rung in Ladder.from_json(str(measurement.result)).rungs:
+        for rung in evaluation.ladder.rungs:
             if rung.arm.model and is_same_model(plan.current, rung.arm.model):
                 return True
     return False

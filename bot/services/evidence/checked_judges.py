@@ -18,7 +18,7 @@ from bot.rules.judge_agreement import (
     summarize_verdicts,
 )
 from bot.rules.plans import Plan
-from bot.services.common import authorization
+from bot.services.common import authorization, finished_measurements
 from bot.services.evidence import judge_worker
 from bot.services.evidence.measured_candidates import folder_of, judge_of
 from bot.values.evaluations import LadderProgress
@@ -113,7 +113,8 @@ def find_checkable(context: AppContext, dataset: str, judge: str | None) -> int 
     """Returns the number of the newest measurement by this judge whose answers people can still check in its channel,
     None if there is none. Asks Slack about channels, so not in a transaction."""
     versions = tuple(version.id for version in context.store.datasets.versions(dataset))
-    for measurement in context.store.measurements.done(versions, "ladder"):
+    for evaluation in finished_measurements.evaluations(context.store, versions):
+        measurement = evaluation.measurement
         if judge is None or judge_of(measurement) != judge:
             continue
         verdicts = _verdicts(context, measurement, judge)

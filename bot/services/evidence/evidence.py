@@ -25,6 +25,7 @@ from bot.rules.promotion import (
     compare_models,
     labels_below_floor,
 )
+from bot.services.common import finished_measurements
 from bot.services.common.targets import Target
 from bot.services.datasets import datasets, row_labels
 from bot.services.evidence import checked_judges, looks
@@ -68,6 +69,7 @@ def load_evidence(
         task_kind=task,
         curve=_newest_curve(context, versions, holdout),
         label_checks=row_labels.count_checks(context, dataset.id, versions),
+        left_out=finished_measurements.left_out(context.store, versions, holdout),
     )
     measured = load_measured(context.store, context.settings.files, dataset.name, holdout, evidence.bar)
     if measured is not None:
@@ -88,7 +90,7 @@ def load_evidence(
 
 
 def _newest_curve(context: AppContext, versions: tuple[int, ...], holdout: str) -> Curve | None:
-    for measurement in context.store.measurements.done(versions, "curve"):
+    for measurement in finished_measurements.curves(context.store, versions):
         if measurement.result is None:
             continue
         curve = Curve.from_json(measurement.result)

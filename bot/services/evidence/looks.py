@@ -11,11 +11,13 @@ from pathlib import Path
 from bot.context import CoreContext
 from bot.rules.facts import Looks
 from bot.rules.plans import plan_from_json
+from bot.services.common import finished_measurements
+from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.datasets import datasets
 from bot.services.evidence.read_rows import find_read_places, question_keys
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.evaluations import LadderPlan
 from bot.values.learning_curves import trained_curve
-from storage.records import Dataset, Measurement, Run
+from storage.records import Dataset, Run
 from storage.runs import RunLook
 from storage.store import Store
 from trainers.dataset import Report
@@ -160,20 +162,17 @@ def _contained_holdouts(versions: Sequence[Dataset], holdout: str) -> frozenset[
 
 
 def _ladder_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
-    looks = []
-    for measurement in store.measurements.done(ids, "ladder"):
-        if measurement.result is None:
-            continue
-        # By the time of its result: one that ends later must not change the number of one that was shown before.
-        shown_at = Ladder.from_json(measurement.result).measured_at
-        looks.append((shown_at, _ladder_look(store, measurement)))
-    return looks
+    # By the time of its result: one that ends later must not change the number of one that was shown before.
+    return [
+        (evaluation.ladder.measured_at, _ladder_look(store, evaluation))
+        for evaluation in finished_measurements.evaluations(store, ids)
+    ]
 
 
-def _ladder_look(store: Store, measurement: Measurement) -> Look:
-    plan = LadderPlan.from_json(measurement.plan)
-    progress = LadderProgress.from_json(measurement.progress)
-    failed = {arm.arm for arm in progress.arms if arm.failed is not None}
+def _ladder_look(store: Store, evaluation: FinishedEvaluation) -> Look:
+    measurement = evaluation.measurement
+    plan = evaluation.plan
+    failed = {arm.arm for arm in evaluation.progress.arms if arm.failed is not None}
     candidates = tuple(measured_candidate(arm, plan) for arm in plan.arms if arm not in failed)
     # People who compare or judge answers read held-out questions.
     compared = store.preferences.of(measurement.id)
@@ -186,7 +185,7 @@ def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]
     """Returns a look for each size of a tuned model's curve that no earlier curve or run has measured. Earlier versions
     trained such curves."""
     looks = []
-    for measurement in store.measurements.done(ids, "curve"):
+    for measurement in finished_measurements.curves(store, ids):
         curve = trained_curve(measurement.plan, measurement.progress)
         if curve is None:
             continue

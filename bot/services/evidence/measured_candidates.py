@@ -10,6 +10,8 @@ from pathlib import Path
 
 from bot.context import CoreContext
 from bot.rules.facts import FailedCandidate
+from bot.services.common import finished_measurements
+from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.evidence.looks import history, rungs_with_looks
 from bot.values.evaluations import LadderPlan, LadderProgress
 from storage.records import Measurement
@@ -77,12 +79,15 @@ def load_measured(
 def known_ladder(store: Store, files: Path, measurement: Measurement) -> Ladder:
     """Returns what was known when this measurement ended: its own candidates and those of earlier measurements whose
     scores can be compared with them, judged by its own bar. Sealed rows are opened to decide on one model, so only the
-    measurement's own candidates count there. Raises ValueError if it has no result."""
-    if measurement.result is None:
-        raise ValueError(f"reading what m{measurement.id} measured: it has no result")
-    plan = LadderPlan.from_json(measurement.plan)
+    measurement's own candidates count there. Raises ValueError if it has no result, or one of a newer version."""
+    evaluation = finished_measurements.read_evaluation(measurement)
+    if evaluation is None:
+        raise ValueError(
+            f"reading what m{measurement.id} measured: it has no result that this version can read"
+        )
+    plan = evaluation.plan
     dataset = store.datasets.get(measurement.dataset_id).name
-    own = _read(store, files, measurement, history(store, dataset, plan.holdout_sha256))
+    own = _with_looks(store, files, evaluation, history(store, dataset, plan.holdout_sha256))
     if plan.promotes:
         return own.ladder
     ladders = _find(store, files, dataset, plan.holdout_sha256)
@@ -105,24 +110,21 @@ def judge_of(measurement: Measurement) -> str | None:
 def _find(store: Store, files: Path, dataset: str, holdout: str) -> list[_StoredLadder]:
     """Returns the finished measurements on this holdout, by any version of the dataset, the newest first."""
     versions = tuple(version.id for version in store.datasets.versions(dataset))
-    done = store.measurements.done(versions, "ladder")
+    done = finished_measurements.evaluations(store, versions)
+    on_these_rows = [evaluation for evaluation in done if evaluation.plan.holdout_sha256 == holdout]
     looks = history(store, dataset, holdout)
-    on_these_rows = [
-        measurement
-        for measurement in done
-        if measurement.result and LadderPlan.from_json(measurement.plan).holdout_sha256 == holdout
-    ]
-    return [_read(store, files, measurement, looks) for measurement in on_these_rows]
+    return [_with_looks(store, files, evaluation, looks) for evaluation in on_these_rows]
 
 
-def _read(store: Store, files: Path, measurement: Measurement, looks: Sequence[Look]) -> _StoredLadder:
-    stored = Ladder.from_json(str(measurement.result))
-    plan = LadderPlan.from_json(measurement.plan)
-    ladder = replace(stored, rungs=rungs_with_looks(store, files, stored, plan, looks))
-    judge = judge_of(measurement)
-    progress = LadderProgress.from_json(measurement.progress)
-    left_out = {arm.arm: arm.failed for arm in progress.arms if arm.failed is not None}
-    return _StoredLadder(measurement, ladder, plan.judge, judge, left_out)
+def _with_looks(
+    store: Store, files: Path, evaluation: FinishedEvaluation, looks: Sequence[Look]
+) -> _StoredLadder:
+    plan = evaluation.plan
+    rungs = rungs_with_looks(store, files, evaluation.ladder, plan, looks)
+    ladder = replace(evaluation.ladder, rungs=rungs)
+    judge = judge_of(evaluation.measurement)
+    left_out = {arm.arm: arm.failed for arm in evaluation.progress.arms if arm.failed is not None}
+    return _StoredLadder(evaluation.measurement, ladder, plan.judge, judge, left_out)
 
 
 def _merge(ladders: Sequence[_StoredLadder], newest: _StoredLadder, bar: float) -> MeasuredHoldout:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from bot.cards.training.result_details import SHOWN_CHANGES
 from bot.rules.plans import plan_from_json
+from bot.services.common import finished_measurements
+from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.evidence.judge_worker import read_answers
-from bot.values.evaluations import LadderPlan
 from bot.values.runs import RunResult
-from storage.records import Dataset, Measurement, Run
+from storage.records import Dataset, Run
 from storage.store import Store
 from trainers.dataset import Report, read
 from trainers.dataset.rows import at, distinct_example_places
@@ -37,8 +38,8 @@ def find_read_places(store: Store, files: Path, dataset: str, holdout: str, trai
     for run in store.runs.done(ids):
         if run.state_since < made_at:
             keys |= _read_of_run(store, files, run)
-    for measurement in store.measurements.done(ids, "ladder"):
-        keys |= _read_of_measurement(store, files, measurement, made_at)
+    for evaluation in finished_measurements.evaluations(store, ids):
+        keys |= _read_of_measurement(store, files, evaluation, made_at)
     own = question_keys(files / f"{holdout}.jsonl")
     return tuple(place for place, key in enumerate(own) if key in keys)
 
@@ -73,10 +74,13 @@ def _read_of_run(store: Store, files: Path, run: Run) -> set[bytes]:
     return set(at(worse[:SHOWN_CHANGES], keys))
 
 
-def _read_of_measurement(store: Store, files: Path, measurement: Measurement, made_at: float) -> set[bytes]:
+def _read_of_measurement(
+    store: Store, files: Path, evaluation: FinishedEvaluation, made_at: float
+) -> set[bytes]:
     """Returns the rows of answers that the judge or a person found wrong, and those of compared answers. Of answers
     that are no longer stored it isn't known which these were: then all rows of the holdout were."""
-    path = files / f"{LadderPlan.from_json(measurement.plan).holdout_sha256}.jsonl"
+    measurement = evaluation.measurement
+    path = files / f"{evaluation.plan.holdout_sha256}.jsonl"
     compared = [each.row for each in store.preferences.of(measurement.id) if each.at < made_at]
     verdicts = [each for each in store.human_verdicts.on_measurement(measurement.id) if each.at < made_at]
     rejected = {each.answer for each in verdicts if "no" in (each.judged, each.verdict)}

@@ -81,6 +81,9 @@ def measurement_to_judge(context: AppContext, number: int, person: str) -> Measu
         return refusal
     if measurement is None or measurement.state != "done":
         return measurements.state_refusal(number, measurement)
+    unreadable = measurements.unreadable_refusal(measurement)
+    if unreadable:
+        return unreadable
     dataset = context.store.datasets.get(measurement.dataset_id)
     if not authorization.may_show_rows(context, dataset, measurement.channel):
         return Refusal(

@@ -23,7 +23,7 @@ from bot.rules import units
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import UNCHECKED
 from bot.rules.permissions import VALID_FOR_S, Request
-from bot.services.common import authorization, budgets, candidates, freeze_scope
+from bot.services.common import authorization, budgets, candidates, finished_measurements, freeze_scope
 from bot.services.datasets import data_policy, datasets, sealed_rows
 from bot.services.datasets.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets.datasets import CheckedDataset
@@ -326,7 +326,7 @@ def retry_or_fail(context: AppContext, measurement: Measurement, spent_micros: C
     `spent_micros()` as its cost. One that can't be read waits, because the newer version that stored it can go on with
     it."""
     now = context.clock()
-    if _unreadable_refusal(measurement):
+    if unreadable_refusal(measurement):
         context.store.measurements.move(
             measurement, measurement.state, now=now, next_at=now + UNREADABLE_PAUSE_S
         )
@@ -345,7 +345,7 @@ def current_card(context: AppContext, number: int, person: str, channel: str) ->
     measurement = _visible_measurement(context, number, person, channel)
     if measurement is None:
         return state_refusal(number, None)
-    unreadable = _unreadable_refusal(measurement)
+    unreadable = unreadable_refusal(measurement)
     if unreadable:
         return unreadable
     if measurement.result is None:
@@ -358,7 +358,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
     measurement = _visible_measurement(context, number, person, channel)
     if measurement is None or measurement.result is None:
         return state_refusal(number, measurement)
-    unreadable = _unreadable_refusal(measurement)
+    unreadable = unreadable_refusal(measurement)
     if unreadable:
         return unreadable
     if measurement.kind == "curve":
@@ -492,7 +492,7 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
         return state_refusal(number, None)
     if refusal:
         return refusal
-    unreadable = _unreadable_refusal(measurement)
+    unreadable = unreadable_refusal(measurement)
     if unreadable:  # what it has cost until now can't be read either
         return unreadable
     if measurement.cancel_asked_by:
@@ -516,7 +516,7 @@ def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal
     refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
     if refused or measurement is None:
         return refused
-    unreadable = _unreadable_refusal(measurement)
+    unreadable = unreadable_refusal(measurement)
     if unreadable:
         return unreadable
     if sealed_rows.opens_sealed_rows(measurement):  # if the model passes, it is deployed
@@ -554,20 +554,11 @@ def prompts_of(measurement: Measurement) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _unreadable_refusal(measurement: Measurement) -> Refusal | None:
+def unreadable_refusal(measurement: Measurement) -> Refusal | None:
     """Refuses what needs a measurement that a newer version of the bot stored; None if this version can read it."""
-    try:
-        if measurement.kind == "curve":
-            plan_of(measurement.plan)
-        else:
-            LadderPlan.from_json(measurement.plan)
-            LadderProgress.from_json(measurement.progress)
-        if measurement.result:
-            result_kind = Curve if measurement.kind == "curve" else Ladder
-            result_kind.from_json(measurement.result)
-    except (TypeError, ValueError):
-        return Refusal(views.stored_by_newer_version(measurement.id))
-    return None
+    if finished_measurements.is_readable(measurement):
+        return None
+    return Refusal(views.stored_by_newer_version(measurement.id))
 
 
 def state_refusal(number: int, measurement: Measurement | None) -> Refusal:

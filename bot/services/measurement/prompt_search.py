@@ -12,6 +12,7 @@ from functools import partial
 
 from bot.cards.common.blocks import code
 from bot.context import AppContext
+from bot.services.common import finished_measurements
 from bot.services.datasets.data_policy import Forbidden
 from bot.services.datasets.dataset_worker import SEED
 from bot.services.measurement import evaluation_engine, measurements
@@ -19,7 +20,7 @@ from bot.services.measurement import prompt_search_worker as worker
 from bot.services.measurement.evaluation_engine import Answers, Evaluation
 from bot.services.measurement.evaluation_progress import LadderStep
 from bot.services.measurement.prompt_search_worker import Replay
-from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, SearchPlan, SearchProgress
+from bot.values.evaluations import ArmProgress, LadderProgress, SearchPlan, SearchProgress
 from bot.values.runs import Refusal
 from trainers.evaluation.prompt_search import LEAST_ROWS
 from trainers.money import usd_micros
@@ -84,9 +85,10 @@ def budget_refusal(budget: SearchPlan, replay: Replay) -> str | None:
 def latest_prompt(context: AppContext, dataset: str) -> str | None:
     """Returns the optimised prompt of the newest measurement that has one, None if none has."""
     versions = tuple(version.id for version in context.store.datasets.versions(dataset))
-    done = context.store.measurements.done(versions, "ladder")
-    plans = (LadderPlan.from_json(measurement.plan) for measurement in done)
-    return next((plan.optimised for plan in plans if plan.optimised), None)
+    for evaluation in finished_measurements.evaluations(context.store, versions):
+        if evaluation.plan.optimised:
+            return evaluation.plan.optimised
+    return None
 
 
 def take_step(step: LadderStep) -> None:

@@ -27,7 +27,7 @@ from bot.rules.budgets import question_micros
 from bot.rules.facts import Looks
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import PromotionEvidence, compare_models, find_objections
-from bot.services.common import authorization, budgets, freeze_scope
+from bot.services.common import authorization, budgets, finished_measurements, freeze_scope
 from bot.services.datasets import data_policy
 from bot.services.evidence import evidence, notifications
 from bot.services.evidence.looks import load_looks_at_run
@@ -37,7 +37,7 @@ from storage.promotions import Promotion
 from storage.questions import NewAsk, TriedAnswer
 from storage.records import Ask, CachedAnswer, Draft, Model, Run
 from trainers.chat_parameters import thinking_tokens
-from trainers.evaluation.results import Candidate, Ladder
+from trainers.evaluation.results import Candidate
 from trainers.money import usd_micros
 from trainers.pricing import PriceList, PriceRow, tuned_price
 from trainers.types import Answer, Message
@@ -386,9 +386,10 @@ def _machine(context: AppContext, model: Model) -> views.Machine | None:
 def _sealed(context: AppContext, model: Model) -> SealedProof | None:
     """Returns the result of the newest test of a model on sealed rows, None if there is none."""
     measurement = context.store.measurements.for_promotion(model.name)
-    if measurement is None or measurement.result is None:
+    evaluation = finished_measurements.read_evaluation(measurement) if measurement else None
+    if measurement is None or evaluation is None:
         return None
-    ladder = Ladder.from_json(measurement.result)
+    ladder = evaluation.ladder
     own = Candidate("tuned", f"{model.provider}/{model.provider_model}")
     rung = next((rung for rung in ladder.rungs if rung.arm == own), None)
     if rung is None:

@@ -22,7 +22,7 @@ from bot.context import AppContext
 from bot.rules.calibration import Actual
 from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
 from bot.rules.plans import Plan, plan_from_json
-from bot.services.common import messages
+from bot.services.common import finished_measurements, messages
 from bot.services.common.model_history import is_machine_stopped, load_after_result
 from bot.services.datasets import sealed_rows
 from bot.services.evidence import checked_judges, measurement_notes, notifications
@@ -83,7 +83,9 @@ def run_report(store: Store, files: Path, number: int) -> RunReport | Refusal:
 def find_unreported(context: AppContext) -> tuple[Run | None, Measurement | None]:
     """Returns the oldest run and the oldest measurement of the last day that have a result and no report yet."""
     since = context.clock() - DAY_S
-    return context.store.runs.unreported(since), context.store.measurements.unreported(since)
+    # One that a newer version stored waits for that version, and the others are reported meanwhile.
+    readable = filter(finished_measurements.is_readable, context.store.measurements.unreported(since))
+    return context.store.runs.unreported(since), next(readable, None)
 
 
 def step(context: AppContext) -> None:

@@ -99,6 +99,28 @@ def test_a_plan_of_a_newer_release_holds_up_only_its_own_curve(world: World) -> 
         )
 
 
+def test_a_result_of_a_newer_release_is_left_out_and_named(world: World) -> None:
+    world.type("/finetune baseline tickets rungs=classical")
+    until(world, "done")
+    world.type("/finetune curve tickets")
+    until(world, "done", 2)
+    for number in (1, 2):
+        newer = json.dumps({**json.loads(str(measurement(world, number).result)), "unknown": 1})
+        world.store.database.change("UPDATE measurements SET result = ? WHERE id = ?", (newer, number))
+    left_out = (
+        "m1, m2 aren't counted, as a newer version of the bot stored them: start that version to count them."
+    )
+    assert left_out in world.type(f"/finetune estimate tickets current=gpt-4o volume=1M target={TARGET}")
+    assert "m1" not in world.type("/finetune datasets")
+    assert "Start the newer version to see it and to have it counted." in world.type("/finetune status")
+    for command in ("status m1", "results m1", "results m2"):
+        assert "stored by a newer version of the bot" in world.type(f"/finetune {command}")
+    world.type("/finetune baseline tickets rungs=encoder")
+    until(world, "done", 3)
+    assert "The closest is the encoder" in world.find_message("m3")
+    world.tick_until_file("ladder.png")
+
+
 def test_an_impossible_curve_says_why(world: World) -> None:
     assert "There is no dataset" in world.type("/finetune curve nothing")
     assert "Which dataset?" in world.type("/finetune curve")

@@ -438,6 +438,11 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "unread",
     ),
     "all alternatives miss it, high volume": (team(*ALL_MISS), "go", "alternatives"),
+    "the same, and a newer version stored another measurement": (
+        team(*ALL_MISS, left_out=(7,)),
+        "go",
+        "alternatives",
+    ),
     "all alternatives miss it, low volume": (team(*ALL_MISS, inputs=LOW), "no_go", "payback"),
     "all alternatives miss it, training is free, hardly any volume": (
         team(*ALL_MISS, inputs=HARDLY_ANY),
@@ -621,6 +626,10 @@ def test_an_optimised_prompt_that_meets_the_bar_is_called_enough() -> None:
         (
             "all alternatives miss it, 15 labels have fewer than ten rows",
             "• *Note*: 15 labels have fewer than 10 rows: too few to learn or to measure.",
+        ),
+        (
+            "the same, and a newer version stored another measurement",
+            "• *Note*: m7 isn't counted, as a newer version of the bot stored it: start that version to count it.",
         ),
     ],
 )

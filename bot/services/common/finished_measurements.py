@@ -1,0 +1,103 @@
+"""Finished measurements, as far as this version can read them. A newer version may have stored one before the bot was
+downgraded or a backup was restored. Such a measurement stays as it is, but nothing counts what it measured, so that it
+holds up nothing else. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.learning_curves import plan_of, trained_curve
+from storage.records import Measurement
+from storage.store import Store
+from trainers.evaluation.results import RUNG_NAMES, Candidate, Curve, Ladder
+
+
+@dataclass(frozen=True)
+class FinishedEvaluation:
+    """A finished measurement of candidates with everything that is stored of it."""
+
+    measurement: Measurement
+    plan: LadderPlan
+    progress: LadderProgress
+    ladder: Ladder
+
+
+def evaluations(store: Store, versions: tuple[int, ...]) -> Iterator[FinishedEvaluation]:
+    """Yields the finished evaluations of these dataset versions that have scores and that this version can read, newest
+    first."""
+    for measurement in store.measurements.done(versions, "ladder"):
+        if measurement.result is None:  # a teacher's, which labelled rows
+            continue
+        evaluation = read_evaluation(measurement)
+        if evaluation is not None:
+            yield evaluation
+
+
+def curves(store: Store, versions: tuple[int, ...]) -> Iterator[Measurement]:
+    """Yields the finished learning curves of these dataset versions that this version can read, newest first."""
+    for measurement in store.measurements.done(versions, "curve"):
+        if is_readable(measurement):
+            yield measurement
+
+
+def left_out(store: Store, versions: tuple[int, ...], holdout: str) -> tuple[int, ...]:
+    """Returns the numbers of the finished measurements on this holdout that this version can't read, oldest first."""
+    done = [*store.measurements.done(versions, "ladder"), *store.measurements.done(versions, "curve")]
+    numbers = [
+        measurement.id
+        for measurement in done
+        if not is_readable(measurement) and _may_be_on(measurement, holdout)
+    ]
+    return tuple(sorted(numbers))
+
+
+def is_readable(measurement: Measurement) -> bool:
+    """False if a newer version of the bot stored the measurement. It may be open."""
+    try:
+        if measurement.kind == "curve":
+            plan_of(measurement.plan)
+            trained_curve(measurement.plan, measurement.progress)
+            if measurement.result:
+                Curve.from_json(measurement.result)
+        elif measurement.result:
+            return read_evaluation(measurement) is not None
+        else:
+            plan = LadderPlan.from_json(measurement.plan)
+            LadderProgress.from_json(measurement.progress)
+            return _are_known(plan.arms)
+    except (TypeError, ValueError, KeyError):
+        return False
+    return True
+
+
+# One estimate reads the same measurements several times, for their scores, their looks and their judge.
+@lru_cache(maxsize=64)
+def read_evaluation(measurement: Measurement) -> FinishedEvaluation | None:
+    """Returns the evaluation of a measurement with scores; None if a newer version of the bot stored it."""
+    try:
+        plan = LadderPlan.from_json(measurement.plan)
+        progress = LadderProgress.from_json(measurement.progress)
+        ladder = Ladder.from_json(measurement.result)
+    except (TypeError, ValueError):
+        return None
+    if not _are_known((*plan.arms, *(rung.arm for rung in ladder.rungs))):
+        return None
+    return FinishedEvaluation(measurement, plan, progress, ladder)
+
+
+def _are_known(candidates: Iterable[Candidate]) -> bool:
+    return all(candidate.rung in RUNG_NAMES for candidate in candidates)
+
+
+def _may_be_on(measurement: Measurement, holdout: str) -> bool:
+    """False if its rows are known to be others."""
+    try:
+        plan = json.loads(measurement.plan)
+    except ValueError:
+        return True
+    named = plan.get("holdout_sha256")
+    return named is None or named == holdout
