@@ -88,7 +88,7 @@ def _play_one_run(folder: Path) -> Templates:
     workers = SharedWorkers(draws=False)
     with running_world(folder, workers, Rules(more=PRICES)) as world:
         world.seed_dataset(rows=200)
-        measure(world, f"{BASELINE} rungs=zero,kshot")
+        measure(world, f"{BASELINE} candidates=zero,kshot")
         world.start_approved()
         world.tick_until_state("done")
         tables = ("datasets", "runs", "answers", "replies", "measurements", "models")

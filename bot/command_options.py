@@ -26,11 +26,11 @@ from trainers.types import Hyperparameter
 
 if TYPE_CHECKING:  # the terminal declares its options with these types, and should start quickly
     from bot.rules.facts import TaskKind
-    from trainers.evaluation.results import RungName
+    from trainers.evaluation.results import CandidateKind
 
-ASKED_RUNGS: tuple[RungName, ...] = ("classical", "encoder", "zero", "kshot", "retrieval")
-NAMED_RUNGS: tuple[RungName, ...] = ("classical", "encoder", "zero", "optimised", "kshot", "retrieval")
-SWEEP_ALIASES: Mapping[str, RungName] = {
+ASKED_KINDS: tuple[CandidateKind, ...] = ("classical", "encoder", "zero", "kshot", "retrieval")
+NAMED_KINDS: tuple[CandidateKind, ...] = ("classical", "encoder", "zero", "optimised", "kshot", "retrieval")
+SWEEP_ALIASES: Mapping[str, CandidateKind] = {
     "zeroshot": "zero",
     "optimized": "optimised",
     "fewshot": "kshot",
@@ -160,16 +160,16 @@ def read_predict(text: str) -> tuple[int, ...] | Misread:
     return tuple(sorted({int(word) for word in words}))
 
 
-def read_rungs(text: str) -> tuple[RungName, ...] | Misread:
-    """Reads rungs, like 'classical,zero-shot'. Returns them in the ladder's order, without repetitions."""
+def read_kinds(text: str) -> tuple[CandidateKind, ...] | Misread:
+    """Reads candidates, like 'classical,zero-shot'. Returns them in the comparison's order, without repetitions."""
     chosen = set()
     for word in filter(None, text.lower().split(",")):
         letters = re.sub(r"[-_]", "", word)
-        rung = next((rung for rung in NAMED_RUNGS if rung == letters), SWEEP_ALIASES.get(letters))
-        if rung is None:
-            return _unknown_name("rung", word, NAMED_RUNGS)
-        chosen.add(rung)
-    return tuple(rung for rung in NAMED_RUNGS if rung in chosen)
+        kind = next((kind for kind in NAMED_KINDS if kind == letters), SWEEP_ALIASES.get(letters))
+        if kind is None:
+            return _unknown_name("candidate", word, NAMED_KINDS)
+        chosen.add(kind)
+    return tuple(kind for kind in NAMED_KINDS if kind in chosen)
 
 
 def read_shots(text: str) -> int | Misread:
@@ -255,7 +255,7 @@ REASON = TextType("reason", lambda text: text[:LONGEST_REASON], takes_rest=True)
 VOLUME = TextType("volume", _sanitized(parse_volume))
 SWEEP = TextType("sweep", _sanitized(parse_sweep))
 BAR = TextType("share", read_bar)
-RUNGS = TextType("rungs", read_rungs)
+KINDS = TextType("candidates", read_kinds)
 SHOTS = TextType("number", read_shots)
 TASK = TextType("task", read_task)
 PREDICT = TextType("numbers", read_predict)

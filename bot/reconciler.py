@@ -302,7 +302,7 @@ def _is_at_its_provider(run: Run) -> bool:
 
 
 def _provider_of(measurement: Measurement) -> str | None:
-    """Returns the provider that the measurement's step asks. None for a ladder, whose questions are asked in other
+    """Returns the provider that the measurement's step asks. None for a comparison, whose questions are asked in other
     threads (llm_client.py)."""
     return provider_of(measurement.plan) if measurement.kind == "curve" else None
 

@@ -278,8 +278,8 @@ class SettingsTable:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings. `presidio`: checks of data use presidio too. `encoder` is the model of the ladder's encoder
-    rung."""
+    """All settings. `presidio`: checks of data use presidio too. `encoder` is the model of the comparison's encoder
+    candidate."""
 
     data: Path
     slack: SlackSettings

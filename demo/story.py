@@ -31,10 +31,10 @@ MARKER = ".finetune-demo"
 TARGET = "local/smollm2-135m"
 PLAN = f"current=gpt-4o volume=100M target={TARGET}"
 PASSES = 2  # epochs over our own tickets; a third, as by the rule, takes half a minute on fast cores, two on others
-QUICK = "rungs=classical,encoder"  # without a language model they take a few seconds
+QUICK = "candidates=classical,encoder"  # without a language model they take a few seconds
 # Retrieval is left out: its prompts of 630 tokens took two thirds as long as the training.
-WITHOUT_RETRIEVAL = "rungs=classical,encoder,zero,kshot"
-TEXTS = "rungs=zero,kshot"  # fewer rungs, because long answers take longer
+WITHOUT_RETRIEVAL = "candidates=classical,encoder,zero,kshot"
+TEXTS = "candidates=zero,kshot"  # fewer candidates, because long answers take longer
 ASKED = "hi, the courier says delivered but there is no parcel here, order TP-55120"
 REASON = "a demo on this machine, nothing depends on it"
 LADDER_PATIENCE_S = 3 * 3600.0
@@ -191,10 +191,10 @@ def _upload(story: Story, workspace: Workspace, transcript: Transcript) -> None:
 
 
 def _measure(
-    story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot, number: int, rungs: str
+    story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot, number: int, candidates: str
 ) -> None:
     """Runs measurement `number` of the alternatives to tuning. It is free here, so it starts at once."""
-    _type(workspace, transcript, ANA.id, f"/finetune baseline {story.name} {rungs}".rstrip())
+    _type(workspace, transcript, ANA.id, f"/finetune baseline {story.name} {candidates}".rstrip())
 
     def look() -> PostedMessage | None:
         bot.check_alive()

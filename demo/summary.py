@@ -10,19 +10,19 @@ from pathlib import Path
 
 from bot.cards.common.candidates import (
     STANDINGS,
-    arm_name,
     bar_share,
     candidate_name,
     counted_as_right,
     measure_title,
     quality,
+    table_name,
 )
 from bot.cards.common.words import duration, p_value, points, score_with_interval
 from bot.cards.training.result_comparison import partial_meaning
 from bot.values.runs import RunResult
 from demo.workspace import PostedMessage, WorkspaceError
 from trainers.dataset import Report
-from trainers.evaluation.results import Ladder, Rung
+from trainers.evaluation.results import Comparison, MeasuredCandidate
 from trainers.money import usd_micros
 
 WIDTH = 16
@@ -30,9 +30,9 @@ WIDTH = 16
 
 @dataclass(frozen=True)
 class Summary:
-    """The outcome: `verdict` is the last estimate's headline, `ladder` was measured before the run."""
+    """The outcome: `verdict` is the last estimate's headline, `comparison` was measured before the run."""
 
-    ladder: Ladder
+    comparison: Comparison
     result: RunResult
     verdict: str
     database: Path
@@ -42,7 +42,7 @@ class Summary:
         """Returns the lines to print. `timeline` has the seconds from the start to the end of each stage, in order."""
         result = self.result
         change = result.change
-        counted = partial_meaning(result).strip() or counted_as_right(result.ladder)
+        counted = partial_meaning(result).strip() or counted_as_right(result.comparison)
         rows = [
             (
                 "base, prompted",
@@ -56,17 +56,20 @@ class Summary:
             ("database", str(self.database)),
             ("adapter", str(self.adapter)),
         ]
-        return [*self._ladder(), *(f"{name + ':':{WIDTH}} {text}" for name, text in rows)]
+        return [*self._comparison(), *(f"{name + ':':{WIDTH}} {text}" for name, text in rows)]
 
-    def _ladder(self) -> list[str]:
+    def _comparison(self) -> list[str]:
         """Returns a line for each alternative on the same rows, the tuned model last, then the verdict."""
-        beside = self.result.ladder
-        rungs = (*self.ladder.rungs, *(beside.rung("tuned") if beside else ()))
-        width = max(len(arm_name(rung.arm)) for rung in rungs)
-        bar, measured = bar_share(self.ladder.bar), measure_title(self.ladder, is_full=True)
-        lines = [f"  {arm_name(rung.arm):{width}}  {_measured(rung, bar)}" for rung in rungs]
+        beside = self.result.comparison
+        candidates = (*self.comparison.candidates, *(beside.of_kind("tuned") if beside else ()))
+        width = max(len(table_name(candidate.identity)) for candidate in candidates)
+        bar, measured = bar_share(self.comparison.bar), measure_title(self.comparison, is_full=True)
+        lines = [
+            f"  {table_name(candidate.identity):{width}}  {_measured(candidate, bar)}"
+            for candidate in candidates
+        ]
         return [
-            f"{measured} on the same {self.ladder.n} held-out rows:",
+            f"{measured} on the same {self.comparison.n} held-out rows:",
             *lines,
             f"{'verdict:':{WIDTH}} {self.verdict}",
             *self._against_untrained(),
@@ -74,17 +77,17 @@ class Summary:
 
     def _against_untrained(self) -> list[str]:
         """Returns a line comparing the tuned model with the best untrained alternative."""
-        beside = self.result.ladder
+        beside = self.result.comparison
         if beside is None or not beside.pairs:
             return []
         (pair,) = beside.pairs
-        other = next(rung for rung in beside.rungs if rung.arm.rung != "tuned")
-        name = candidate_name(other.arm)
+        other = next(candidate for candidate in beside.candidates if candidate.kind != "tuned")
+        name = candidate_name(other.identity)
         if not pair.is_significant:
-            instead = f", which is free: use {name}" if other.arm.is_free else ""
+            instead = f", which is free: use {name}" if other.is_free else ""
             text = f"no clear difference from {name}{instead}"
         else:
-            order = "worse" if pair.better == other.arm else "better"
+            order = "worse" if pair.better == other.identity else "better"
             text = f"clearly {order} than {name}, by {points(pair.difference).lstrip('+')}"
         return [f"{'the tuned model:':{WIDTH}} {text}"]
 
@@ -93,9 +96,11 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def _measured(rung: Rung, bar: str) -> str:
-    standing = "can't tell whether it meets" if rung.standing == "undecided" else STANDINGS[rung.standing]
-    return f"{quality(rung)}, {standing} {bar}"
+def _measured(candidate: MeasuredCandidate, bar: str) -> str:
+    standing = (
+        "can't tell whether it meets" if candidate.standing == "undecided" else STANDINGS[candidate.standing]
+    )
+    return f"{quality(candidate)}, {standing} {bar}"
 
 
 def summary(folder: Path, card: PostedMessage, verdict: str) -> Summary:
@@ -112,8 +117,8 @@ def summary(folder: Path, card: PostedMessage, verdict: str) -> Summary:
     adapter = folder / "data" / "trainer" / "jobs" / str(run[1]) / "adapter"
     if not (adapter / "adapter_model.safetensors").is_file():
         raise WorkspaceError(f"there is no adapter at {adapter}")
-    result, ladder = RunResult.from_json(run[0]), Ladder.from_json(measured[0])
-    return Summary(ladder, result, verdict, _path(folder), adapter)
+    result, comparison = RunResult.from_json(run[0]), Comparison.from_json(measured[0])
+    return Summary(comparison, result, verdict, _path(folder), adapter)
 
 
 def has_labels(folder: Path) -> bool:

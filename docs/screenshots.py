@@ -95,7 +95,7 @@ def upload(page: Visitor, file: Path) -> None:
 
 
 def measure(studio: Studio) -> None:
-    """Runs the demo's ladder from its form; takes its card with its thread."""
+    """Runs the demo's comparison from its form; takes its card with its thread."""
     page = studio.page
     page.click("Measure", inside="tickets is ready")
     page.wait_for_modal("Measure alternatives")

@@ -28,7 +28,7 @@ from bot.cards.evidence import evaluations
 from bot.cards.models import deployments, models
 from bot.cards.models.deployments import DeploymentSummary
 from bot.cards.models.models import ModelEntry
-from bot.cards.status import EvaluationSummary, LadderSummary, list_entry
+from bot.cards.status import ComparisonSummary, EvaluationSummary, list_entry
 from bot.cards.training.runs import RunSummary
 from bot.rules.budgets import Budget
 from bot.values.runs import Refusal
@@ -119,7 +119,7 @@ def _waiting(overview: HomeOverview) -> list[CardBlock]:
         blocks += [Text("\n".join(lines)), plans.buttons(run.run, run.plan, run.pending)]
     for summary in overview.to_confirm[:WITH_BUTTONS]:
         blocks.append(Text(_linked(overview, summary)))
-        if isinstance(summary, LadderSummary):
+        if isinstance(summary, ComparisonSummary):
             yes = evaluations.measure_button(summary.measurement, summary.plan, summary.progress)
             blocks.append(actions(yes))
     if rest := [*overview.mine[WITH_BUTTONS:], *overview.to_confirm[WITH_BUTTONS:]]:

@@ -18,23 +18,23 @@ from bot.cards.models.deployments import DeploymentSummary
 from bot.cards.models.models import ModelEntry
 from bot.cards.training import runs
 from bot.cards.training.runs import RunSummary
-from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress, CurvePlan
 from bot.values.sunsets import ModelUse
 from storage.money import Freeze
 from storage.records import Measurement
-from trainers.evaluation.results import Curve, Ladder
+from trainers.evaluation.results import Comparison, Curve
 
 SHOWN_ENDS = 6
 
 
 @dataclass(frozen=True)
-class LadderSummary:
-    """A ladder in a list. `result` is None until it has one. `sealed` is what it decides if its rows are sealed."""
+class ComparisonSummary:
+    """A comparison in a list. `result` is None until it has one. `sealed` is what it decides if its rows are sealed."""
 
     measurement: Measurement
-    plan: LadderPlan
-    progress: LadderProgress
-    result: Ladder | None
+    plan: ComparisonPlan
+    progress: ComparisonProgress
+    result: Comparison | None
     now: float
     sealed: SealedTest | None = None
 
@@ -56,7 +56,7 @@ class UnreadableSummary:
     dataset: str
 
 
-EvaluationSummary = LadderSummary | CurveSummary | UnreadableSummary
+EvaluationSummary = ComparisonSummary | CurveSummary | UnreadableSummary
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def evaluation_entry(summary: EvaluationSummary) -> str:
         return _unreadable_entry(summary)
     title = shorten(summary.plan.title)
     match summary:
-        case LadderSummary():
+        case ComparisonSummary():
             subject = f"alternatives on {title}"
             if summary.sealed:
                 subject = evaluations.sealed_subject(summary.plan, summary.sealed.model)
@@ -165,12 +165,12 @@ def evaluation_entry(summary: EvaluationSummary) -> str:
 def _result_headline(summary: EvaluationSummary) -> str:
     """The headline of the result, as the end of a sentence."""
     match summary:
-        case LadderSummary(result=Ladder() as ladder, sealed=SealedTest() as test):
+        case ComparisonSummary(result=Comparison() as comparison, sealed=SealedTest() as test):
             return sealed_rows.headline(
-                ladder, test, summary.progress.outcome
+                comparison, test, summary.progress.outcome
             )  # begins with the model's name
-        case LadderSummary(result=Ladder() as ladder):
-            headline = evaluation_results.headline(ladder)
+        case ComparisonSummary(result=Comparison() as comparison):
+            headline = evaluation_results.headline(comparison)
         case CurveSummary(result=Curve() as curve):
             headline = learning_curves.headline(curve)
         case _:

@@ -26,8 +26,8 @@ def draw_learning_curve(curve: Curve, path: Path) -> Path | None:
     """Draws a learning curve. Returns None with fewer than two sizes."""
     if len(curve.points) < 2:
         return None
-    whose = SHORT_NAMES[curve.arm.rung]
-    model = f", {shorten_name(curve.arm.model, 30)}" if curve.arm.model else ""
+    whose = SHORT_NAMES[curve.candidate.kind]
+    model = f", {shorten_name(curve.candidate.model, 30)}" if curve.candidate.model else ""
     title = f"{shorten_name(curve.dataset)}: is more data worth it?\n({whose}{model})"
     drawn, axes = figure(title, "rows to train on", "right on the held-out rows")
     for point in curve.points:

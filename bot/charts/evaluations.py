@@ -27,8 +27,8 @@ from bot.charts.style import (
     shorten_name,
 )
 from bot.rules.alternatives import find_dominated
-from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
-from trainers.evaluation.statistics import Comparison, Confusion, label_scores, mistakes
+from trainers.evaluation.results import Comparison, MeasuredCandidate, Scoring, Standing
+from trainers.evaluation.statistics import Confusion, PairedComparison, label_scores, mistakes
 
 MOST_POINTS = 16
 TALL, A_LINE, TWO_COLUMNS_FROM = 3.9, 0.26, 9
@@ -48,7 +48,7 @@ MEASURED: Mapping[Scoring, str] = {
     "judge": "judged right",
 }
 MIXED = "calls right, token F1"
-# Positions on the axis, in its own units: free rungs get a column of their own, since a log scale has no zero.
+# Positions on the axis, in its own units: free candidates get a column of their own, since a log scale has no zero.
 FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.7, 5.5, 6.8
 # Rungs with the same price are drawn this far apart; free ones may use their whole column.
 BESIDE, BESIDE_FREE, FREE_COLUMN = 0.1, 0.4, 1.3
@@ -58,29 +58,30 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class _Point:
-    rung: Rung
+    candidate: MeasuredCandidate
     x: float
     is_cheapest: bool
 
     @property
     def colour(self) -> str:
-        return COLOURS[self.rung.standing]
+        return COLOURS[self.candidate.standing]
 
 
-def draw_ladder(ladder: Ladder, path: Path) -> Path | None:
-    """Draws the score of each rung against its price, at most the best 16. Returns None if nothing was measured."""
-    rungs = _choose_rungs(ladder)
-    if not rungs:
+def draw_comparison(comparison: Comparison, path: Path) -> Path | None:
+    """Draws the score of each candidate against its price, at most the best 16. Returns None if nothing was
+    measured."""
+    candidates = _choose_candidates(comparison)
+    if not candidates:
         return None
-    scale = _Scale.over(rungs)
-    points = _place_points(ladder, rungs, scale)
-    measured = MIXED if is_mixed(ladder) else MEASURED[ladder.scoring]
-    title = f"{shorten_name(ladder.dataset)}: quality against price"
-    drawn, axes = figure(title, "USD per 1,000 requests", measured, note=_note(ladder), size=(WIDE, TALL))
+    scale = _Scale.over(candidates)
+    points = _place_points(comparison, candidates, scale)
+    measured = MIXED if is_mixed(comparison) else MEASURED[comparison.scoring]
+    title = f"{shorten_name(comparison.dataset)}: quality against price"
+    drawn, axes = figure(title, "USD per 1,000 requests", measured, note=_note(comparison), size=(WIDE, TALL))
     for point in points:
         _draw_point(axes, point)
-    _set_up_price_axis(axes, rungs, scale)
-    _set_up_score_axis(axes, ladder, rungs)
+    _set_up_price_axis(axes, candidates, scale)
+    _set_up_score_axis(axes, comparison, candidates)
     _label_points(drawn, axes, points)
     return save_figure(drawn, path)
 
@@ -93,8 +94,10 @@ class _Scale:
     high: float
 
     @staticmethod
-    def over(rungs: Sequence[Rung]) -> _Scale:
-        exponents = [math.log10(float(rung.usd_per_1000)) for rung in rungs if rung.usd_per_1000]
+    def over(candidates: Sequence[MeasuredCandidate]) -> _Scale:
+        exponents = [
+            math.log10(float(candidate.usd_per_1000)) for candidate in candidates if candidate.usd_per_1000
+        ]
         if not exponents:
             return _Scale(0.0, 0.0)
         low = min(exponents)
@@ -103,12 +106,12 @@ class _Scale:
         half = max((high - low) / 2, 0.5)  # at least a factor of ten, however close the prices are
         return _Scale(middle - half, middle + half)
 
-    def at(self, rung: Rung) -> float:
-        if rung.usd_per_1000 is None:
+    def at(self, candidate: MeasuredCandidate) -> float:
+        if candidate.usd_per_1000 is None:
             return UNKNOWN_AT
-        if not rung.usd_per_1000:
+        if not candidate.usd_per_1000:
             return FREE_AT
-        return self.of(math.log10(float(rung.usd_per_1000)))
+        return self.of(math.log10(float(candidate.usd_per_1000)))
 
     def of(self, exponent: float) -> float:
         share = (exponent - self.low) / (self.high - self.low)
@@ -131,36 +134,40 @@ class _Scale:
         return [(self.of(exponent), dollars(10.0**exponent)) for exponent in exponents]
 
 
-def _choose_rungs(ladder: Ladder) -> Sequence[Rung]:
-    """Returns the rungs to draw: those that no other rung beats in every respect, or of too many the cheapest that
-    meets the bar and the best of the others."""
-    left_out = find_dominated(ladder)
-    worthy = [rung for rung in ladder.rungs if rung not in left_out]
-    ranked = sorted(worthy, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
-    rungs = ranked[:MOST_POINTS]
-    return [rung for rung in ladder.rungs if rung in rungs]
+def _choose_candidates(comparison: Comparison) -> Sequence[MeasuredCandidate]:
+    """Returns the candidates to draw: those that no other candidate beats in every respect, or of too many the cheapest
+    that meets the bar and the best of the others."""
+    left_out = find_dominated(comparison)
+    worthy = [candidate for candidate in comparison.candidates if candidate not in left_out]
+    ranked = sorted(
+        worthy, key=lambda candidate: (candidate.identity != comparison.cheapest, -candidate.score)
+    )
+    candidates = ranked[:MOST_POINTS]
+    return [candidate for candidate in comparison.candidates if candidate in candidates]
 
 
-def _place_points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point]:
-    """Places rungs with the same price side by side, so that their intervals don't hide each other."""
+def _place_points(
+    comparison: Comparison, candidates: Sequence[MeasuredCandidate], scale: _Scale
+) -> list[_Point]:
+    """Places candidates with the same price side by side, so that their intervals don't hide each other."""
     points: list[_Point] = []
-    columns = sorted({round(scale.at(rung), 1) for rung in rungs})
+    columns = sorted({round(scale.at(candidate), 1) for candidate in candidates})
     for column in columns:
-        here = [rung for rung in rungs if round(scale.at(rung), 1) == column]
+        here = [candidate for candidate in candidates if round(scale.at(candidate), 1) == column]
         step = BESIDE
         if column in (FREE_AT, UNKNOWN_AT):
             step = min(BESIDE_FREE, FREE_COLUMN / max(len(here) - 1, 1))
         middle = (len(here) - 1) / 2
-        for number, rung in enumerate(here):
-            x = scale.at(rung) + (number - middle) * step
-            points.append(_Point(rung, x, rung.arm == ladder.cheapest))
+        for number, candidate in enumerate(here):
+            x = scale.at(candidate) + (number - middle) * step
+            points.append(_Point(candidate, x, candidate.identity == comparison.cheapest))
     return points
 
 
-def _note(ladder: Ladder) -> str:
-    worse = len(find_dominated(ladder))
-    count = len(ladder.rungs) - worse
-    text = f"{ladder.n:,} held-out rows"
+def _note(comparison: Comparison) -> str:
+    worse = len(find_dominated(comparison))
+    count = len(comparison.candidates) - worse
+    text = f"{comparison.n:,} held-out rows"
     if count > MOST_POINTS:
         text += f", the best {MOST_POINTS} of {count}"
     if worse:
@@ -169,22 +176,23 @@ def _note(ladder: Ladder) -> str:
 
 
 def _draw_point(axes: Axes, point: _Point) -> None:
-    rung = point.rung
-    axes.plot([point.x] * 2, [rung.low, rung.high], color=point.colour, linewidth=1.6, alpha=0.55)
+    candidate = point.candidate
+    axes.plot([point.x] * 2, [candidate.low, candidate.high], color=point.colour, linewidth=1.6, alpha=0.55)
     axes.plot(
         [point.x],
-        [rung.score],
-        marker=MARKERS[rung.standing],
+        [candidate.score],
+        marker=MARKERS[candidate.standing],
         markersize=11 if point.is_cheapest else 7,
         color=point.colour,
-        markerfacecolor="white" if rung.standing == "undecided" else point.colour,
+        markerfacecolor="white" if candidate.standing == "undecided" else point.colour,
         markeredgewidth=2,
     )
 
 
-def _set_up_price_axis(axes: Axes, rungs: Sequence[Rung], scale: _Scale) -> None:
-    """From left to right: the free rungs, those with a price, those whose price is unknown; only the columns in use."""
-    prices = [rung.usd_per_1000 for rung in rungs]
+def _set_up_price_axis(axes: Axes, candidates: Sequence[MeasuredCandidate], scale: _Scale) -> None:
+    """From left to right: the free candidates, those with a price, those whose price is unknown; only the columns in
+    use."""
+    prices = [candidate.usd_per_1000 for candidate in candidates]
     is_free = any(price is not None and not price for price in prices)
     is_paid = any(prices)
     is_unknown = any(price is None for price in prices)
@@ -207,15 +215,15 @@ def _set_up_price_axis(axes: Axes, rungs: Sequence[Rung], scale: _Scale) -> None
         axes.axvline((FREE_AT + PAID_FROM) / 2, color=SOFT, linewidth=0.8, alpha=0.5)
 
 
-def _set_up_score_axis(axes: Axes, ladder: Ladder, rungs: Sequence[Rung]) -> None:
-    low = min(ladder.bar, *(rung.low for rung in rungs))
-    high = max(ladder.bar, *(rung.high for rung in rungs))
+def _set_up_score_axis(axes: Axes, comparison: Comparison, candidates: Sequence[MeasuredCandidate]) -> None:
+    low = min(comparison.bar, *(candidate.low for candidate in candidates))
+    high = max(comparison.bar, *(candidate.high for candidate in candidates))
     room = max((high - low) * 0.12, 0.03)
     axes.set_ylim(max(low - room, -0.04), min(high + room, 1.04))
-    axes.axhline(ladder.bar, color=INK, linestyle="--", linewidth=1.2)
+    axes.axhline(comparison.bar, color=INK, linestyle="--", linewidth=1.2)
     axes.annotate(
-        f" bar {100 * ladder.bar:g}%",
-        (1.0, ladder.bar),
+        f" bar {100 * comparison.bar:g}%",
+        (1.0, comparison.bar),
         xycoords=("axes fraction", "data"),
         va="center",
         color=INK,
@@ -230,7 +238,7 @@ def _label_points(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
 
     The layout is fixed first, so that positions in pixels don't change any more.
     """
-    ranked = sorted(points, key=lambda point: (not point.is_cheapest, -point.rung.score))
+    ranked = sorted(points, key=lambda point: (not point.is_cheapest, -point.candidate.score))
     with ignore_missing_glyphs():
         drawn.draw_without_rendering()
     drawn.set_layout_engine("none")
@@ -238,7 +246,7 @@ def _label_points(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     texts = [
         axes.text(
             point.x,
-            point.rung.score,
+            point.candidate.score,
             str(number),
             fontsize=NUMBER_SIZE,
             va="center",
@@ -250,7 +258,7 @@ def _label_points(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     ]
     labels = []
     for point, text in zip(ranked, texts, strict=True):
-        x, y = axes.transData.transform((point.x, point.rung.score))
+        x, y = axes.transData.transform((point.x, point.candidate.score))
         size = text.get_window_extent()
         labels.append(Label(x, y, size.width, size.height * 1.1))
     frame = axes.get_window_extent()
@@ -263,14 +271,14 @@ def _label_points(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
 
 
 def _name(point: _Point, longest: int) -> str:
-    arm = point.rung.arm
-    if not arm.model:
-        return short_name(arm)
-    return f"{short_name(arm)}, {shorten_name(arm.model, longest)}"
+    candidate = point.candidate.identity
+    if not candidate.model:
+        return short_name(candidate)
+    return f"{short_name(candidate)}, {shorten_name(candidate.model, longest)}"
 
 
 def _text_colour(point: _Point) -> str:
-    return INK if point.rung.standing == "undecided" else point.colour
+    return INK if point.candidate.standing == "undecided" else point.colour
 
 
 def _draw_legend(drawn: Figure, ranked: Sequence[_Point]) -> None:
@@ -282,7 +290,7 @@ def _draw_legend(drawn: Figure, ranked: Sequence[_Point]) -> None:
         column, line = divmod(index, lines)
         name = _name(point, 18)
         if columns == 1:
-            name = f"{_name(point, 30)}, {100 * point.rung.score:.1f}%"
+            name = f"{_name(point, 30)}, {100 * point.candidate.score:.1f}%"
         drawn.text(
             0.01 + column * 0.52,
             -(line + 0.7) * A_LINE / TALL,
@@ -292,7 +300,7 @@ def _draw_legend(drawn: Figure, ranked: Sequence[_Point]) -> None:
             fontsize=size,
             fontweight="bold" if point.is_cheapest else "normal",
         )
-    shown = {point.rung.standing for point in ranked}
+    shown = {point.candidate.standing for point in ranked}
     marks = [mark for standing, mark in MARKS.items() if standing in shown]
     if any(point.is_cheapest for point in ranked):
         marks.append("bold: the cheapest that does")
@@ -312,9 +320,9 @@ def _obstacles(axes: Axes, points: Sequence[_Point], room: Box) -> list[Box]:
     _, y = axes.transData.transform((0, dashed.get_ydata()[0]))
     obstacles = [Box(room.left, y - 2, room.right, y + 2)]
     for point in points:
-        x, y = axes.transData.transform((point.x, point.rung.score))
-        _, low = axes.transData.transform((point.x, point.rung.low))
-        _, high = axes.transData.transform((point.x, point.rung.high))
+        x, y = axes.transData.transform((point.x, point.candidate.score))
+        _, low = axes.transData.transform((point.x, point.candidate.low))
+        _, high = axes.transData.transform((point.x, point.candidate.high))
         half = 14 if point.is_cheapest else 10
         obstacles.append(Box(x - half, y - half, x + half, y + half))
         obstacles.append(Box(x - 3, low, x + 3, high))
@@ -332,7 +340,7 @@ def _draw_leader(axes: Axes, label: Label, box: Box) -> None:
     axes.plot([from_x, to_x], [from_y, to_y], color=SOFT, linewidth=0.7, alpha=0.7, zorder=1)
 
 
-def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
+def draw_confusion(matrix: Confusion, compared: PairedComparison, title: str, path: Path) -> Path:
     """Draws a matrix of expected labels by row and the tuned model's answers by column, right ones blue, wrong ones
     red. If there are too many labels for a matrix, draws the most frequent mistakes and the labels with the lowest
     recall."""
@@ -360,7 +368,7 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     return save_figure(drawn, path)
 
 
-def _heading(title: str, compared: Comparison) -> str:
+def _heading(title: str, compared: PairedComparison) -> str:
     return f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
 
 
@@ -378,7 +386,7 @@ def _draw_cells(axes: Axes, counts: Sequence[Sequence[int]]) -> None:
     axes.imshow(colours)
 
 
-def _draw_worst_labels(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
+def _draw_worst_labels(matrix: Confusion, compared: PairedComparison, title: str, path: Path) -> Path:
     pairs = mistakes(matrix)[:LISTED]
     worst_first = sorted(
         label_scores(matrix), key=lambda score: (score.recall or 0.0, -score.expected, score.label)

@@ -35,9 +35,9 @@ from bot.cli.output import Ticker, show, show_json, show_text
 from bot.command_options import (
     BAR,
     ESTIMATE_KEYS,
+    KINDS,
     LABEL_USD,
     OPTIMISE,
-    RUNGS,
     SHOTS,
     TASK,
     build_question,
@@ -178,8 +178,8 @@ def _check_presidio(*, is_quick: bool) -> None:
 @click.argument("file", type=FILE)
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
 @click.option(
-    "--rungs",
-    type=RUNGS,
+    "--candidates",
+    type=KINDS,
     default=(),
     help="Some of classical,encoder,zero,kshot,retrieval (by default all).",
 )
@@ -239,7 +239,7 @@ def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **qu
         if as_json:
             show_json(printed.baseline_json(measured, rows, file))
         else:
-            tone: Tone = "good" if measured.ladder.cheapest else "warning"
+            tone: Tone = "good" if measured.comparison.cheapest else "warning"
             show(printed.baseline_parts(measured, rows, file), tone)
 
 

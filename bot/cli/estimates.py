@@ -12,6 +12,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from trainers.evaluation.comparison import merge_comparisons
+
 from bot.cards.common import advice
 from bot.cards.common.blocks import CardBlock, Note
 from bot.cards.common.candidates import alternative_name, alternative_text
@@ -36,9 +38,8 @@ from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.client import find_key
 from trainers.dataset import Report
-from trainers.evaluation.ladder import merge_ladders
-from trainers.evaluation.quality_threshold import rejudge_ladder
-from trainers.evaluation.results import Ladder, Scoring
+from trainers.evaluation.quality_threshold import rejudge_comparison
+from trainers.evaluation.results import Comparison, Scoring
 from trainers.hyperparameters import sweep_to_lists
 from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price, tuned_price
 
@@ -69,21 +70,21 @@ def read_evidence(
         read.append(baseline)
     if not read:
         return Evidence(bar or usual_bar, task)
-    newest, *others = sorted(read, key=lambda each: -each.ladder.measured_at)
+    newest, *others = sorted(read, key=lambda each: -each.comparison.measured_at)
     for other in others:
         if other.measures != newest.measures:
             return Refusal(
                 f"{other.file} and {newest.file} can't be joined: they were measured on other held-out rows, or scored "
                 "in another way. Measure all alternatives on the same file, with the same judge."
             )
-    bar = bar or newest.ladder.bar
+    bar = bar or newest.comparison.bar
     if others:
-        ladder = merge_ladders([newest.ladder, *(other.ladder for other in others)], bar)
-    elif bar != newest.ladder.bar:
-        ladder = rejudge_ladder(newest.ladder, bar)
+        comparison = merge_comparisons([newest.comparison, *(other.comparison for other in others)], bar)
+    elif bar != newest.comparison.bar:
+        comparison = rejudge_comparison(newest.comparison, bar)
     else:
-        ladder = newest.ladder
-    return Evidence(bar, task, ladder, judge=newest.judge)
+        comparison = newest.comparison
+    return Evidence(bar, task, comparison, judge=newest.judge)
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,13 @@ class _Baseline:
     """A file with measured alternatives. `judge` is the model whose verdicts are their scores."""
 
     file: Path
-    ladder: Ladder
+    comparison: Comparison
     judge: str | None
 
     @property
     def measures(self) -> tuple[str, int, Scoring, str | None]:
         """What has to be the same in two files for their scores to be comparable."""
-        return self.ladder.holdout_sha256, self.ladder.n, self.ladder.scoring, self.judge
+        return self.comparison.holdout_sha256, self.comparison.n, self.comparison.scoring, self.judge
 
 
 def _read_baseline(file: Path) -> _Baseline | Refusal:
@@ -105,9 +106,9 @@ def _read_baseline(file: Path) -> _Baseline | Refusal:
     again = "Create it with `finetune baseline FILE --json > baseline.json`."
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-        ladder = Ladder.from_json(json.dumps(raw["ladder"]))
-        judge = raw["judge"]["model"] if ladder.scoring == "judge" else None
-        return _Baseline(file, ladder, judge)
+        comparison = Comparison.from_json(json.dumps(raw["ladder"]))
+        judge = raw["judge"]["model"] if comparison.scoring == "judge" else None
+        return _Baseline(file, comparison, judge)
     except OSError as error:
         return Refusal(f"{file} can't be read: {error.strerror}.")
     except (ValueError, ArithmeticError):
@@ -335,14 +336,14 @@ def _machines(estimated: EstimateResult) -> dict[str, Any]:
 def _alternative(alternative: Alternative | None, estimate: Estimate | None) -> dict[str, Any] | None:
     if alternative is None or estimate is None:
         return None
-    rung = alternative.rung
+    candidate = alternative.candidate
     return {
         "name": alternative_name(alternative),
         "sentence": alternative_text(alternative),
-        "rung": rung.arm.rung if rung else None,
+        "rung": candidate.kind if candidate else None,
         "model": alternative.rates.model,
-        "score": rung.score if rung else None,
-        "n": rung.n if rung else None,
+        "score": candidate.score if candidate else None,
+        "n": candidate.n if candidate else None,
         "monthly_usd": _number(estimate.monthly_alternative.total),
         "priced_by": alternative.rates.said_by,
     }

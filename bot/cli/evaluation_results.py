@@ -19,19 +19,19 @@ from bot.cli.estimates import verdict_json
 from bot.cli.evaluations import EvaluationResult
 from bot.cli.output import text_block
 from bot.rules.judge_agreement import UNCHECKED
-from trainers.evaluation.results import Curve, Rung
+from trainers.evaluation.results import Curve, MeasuredCandidate
 from trainers.evaluation.scores import HOW_READ
 from trainers.money import from_micros
 
 
 def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> tuple[CardBlock, ...]:
-    ladder = measured.ladder
+    comparison = measured.comparison
     spelling = TerminalSpelling(str(file))
     judged = judge_agreement.judge_notes(
         measured.plan.judge,
         judge_agreement.judged_models(measured.plan),
         measured.judge,
-        ladder,
+        comparison,
         UNCHECKED,  # people judge only in Slack
         spelling,
     )
@@ -39,19 +39,24 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
     notes = [f"The bar is {_bar(measured)}; {rows_to_learn} to learn from and to take examples from."]
     notes += [prompt_search.outcome(measured.search)] if measured.search else []
     if measured.skipped:
-        names = ", ".join(LONG_NAMES[rung] for rung in measured.skipped)
+        names = ", ".join(LONG_NAMES[candidate] for candidate in measured.skipped)
         notes.append(
             f"Not measured: {names}, as no model is configured. Name one with --model, like openai/gpt-4o-mini, whose "
             "key is in .env, or add a base model under [trainer.models] in finetune.toml."
         )
-    notes += [*holdout_notes(rows), *judged[:1], *fewer_examples(measured.plan), *left_out(measured.arms)]
+    notes += [
+        *holdout_notes(rows),
+        *judged[:1],
+        *fewer_examples(measured.plan),
+        *left_out(measured.candidates),
+    ]
     notes += filter(None, [several_labels_text(rows.report.n_combined)])
-    is_labelled = bool(ladder.rungs) and ladder.rungs[0].scoring == "label"
+    is_labelled = bool(comparison.candidates) and comparison.candidates[0].scoring == "label"
     how_read = HOW_READ if is_labelled else None
     verdict = measured.estimated.verdict
-    card = evaluation_results.card(ladder, verdict=verdict, notes=notes, spelling=spelling)
+    card = evaluation_results.card(comparison, verdict=verdict, notes=notes, spelling=spelling)
     details = evaluation_details.details(
-        ladder, how_read=how_read, notes=[*judged[1:], *declined(measured.arms)]
+        comparison, how_read=how_read, notes=[*judged[1:], *declined(measured.candidates)]
     )
     parts = (*card.parts, *details, *prompt_search.details(measured.plan, measured.search))
     if measured.estimated.question.current:
@@ -65,44 +70,44 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
 
 def _bar(measured: EvaluationResult) -> str:
     """'the usual 85% (--bar sets another)', or the bar that was given."""
-    share = bar_share(measured.ladder.bar)
+    share = bar_share(measured.comparison.bar)
     return share if measured.plan.is_bar_set else f"the usual {share} (--bar sets another)"
 
 
 def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> dict[str, Any]:
-    """Money is in dollars. `finetune estimate --baseline` reads `ladder`."""
-    ladder = measured.ladder
+    """Money is in dollars. `finetune estimate --baseline` reads `comparison`."""
+    comparison = measured.comparison
     return {
-        "dataset": ladder.dataset,
-        "n": ladder.n,
-        "bar": ladder.bar,
+        "dataset": comparison.dataset,
+        "n": comparison.n,
+        "bar": comparison.bar,
         "rows_trained_on": rows.report.n_train,
         "rows_left_out": rows.left_out,
         "rows_nearly_held_out": len(rows.near),
         "rows_with_foreign_labels": rows.foreign,
-        "rungs": [_rung(rung) for rung in ladder.rungs],
+        "rungs": [_candidate(candidate) for candidate in comparison.candidates],
         "failed": [
-            {"name": arm.arm.rung, "model": arm.arm.model, "why": arm.failed}
-            for arm in measured.arms
-            if arm.failed is not None
+            {"name": candidate.candidate.kind, "model": candidate.candidate.model, "why": candidate.failed}
+            for candidate in measured.candidates
+            if candidate.failed is not None
         ],
         "declined": [
             {
-                "name": arm.arm.rung,
-                "model": arm.arm.model,
-                "questions": len(arm.declined),
-                "why": arm.why_declined,
+                "name": candidate.candidate.kind,
+                "model": candidate.candidate.model,
+                "questions": len(candidate.declined),
+                "why": candidate.why_declined,
             }
-            for arm in measured.arms
-            if arm.declined and arm.failed is None
+            for candidate in measured.candidates
+            if candidate.declined and candidate.failed is None
         ],
         "skipped": list(measured.skipped),
         "search": _search(measured),
         "judge": _judge(measured),
-        "cheapest": ladder.cheapest.key if ladder.cheapest else None,
-        "detectable_gap": ladder.detectable_gap,
+        "cheapest": comparison.cheapest.key if comparison.cheapest else None,
+        "detectable_gap": comparison.detectable_gap,
         "verdict": verdict_json(measured.estimated.verdict, str(file)),
-        "ladder": json.loads(ladder.to_json()),
+        "ladder": json.loads(comparison.to_json()),
     }
 
 
@@ -198,21 +203,21 @@ def _gain(curve: Curve) -> dict[str, Any] | None:
     }
 
 
-def _rung(rung: Rung) -> dict[str, Any]:
+def _candidate(candidate: MeasuredCandidate) -> dict[str, Any]:
     return {
-        "name": rung.arm.rung,
-        "model": rung.arm.model,
-        "n": rung.n,
-        "score": rung.score,
-        "low": rung.low,
-        "high": rung.high,
-        "standing": rung.standing,
-        "rows_to_decide": rung.rows_to_decide,
-        "macro_f1": rung.macro_f1,
-        "usd_per_1000": None if rung.usd_per_1000 is None else float(rung.usd_per_1000),
-        "p50_s": rung.p50_s,
-        "p95_s": rung.p95_s,
-        "unread": rung.unread,
-        "empty": rung.empty,
-        "retrieval": asdict(rung.retrieval) if rung.retrieval else None,
+        "name": candidate.kind,
+        "model": candidate.model,
+        "n": candidate.n,
+        "score": candidate.score,
+        "low": candidate.low,
+        "high": candidate.high,
+        "standing": candidate.standing,
+        "rows_to_decide": candidate.rows_to_decide,
+        "macro_f1": candidate.macro_f1,
+        "usd_per_1000": None if candidate.usd_per_1000 is None else float(candidate.usd_per_1000),
+        "p50_s": candidate.p50_s,
+        "p95_s": candidate.p95_s,
+        "unread": candidate.unread,
+        "empty": candidate.empty,
+        "retrieval": asdict(candidate.retrieval) if candidate.retrieval else None,
     }

@@ -27,18 +27,18 @@ from bot.cli.llm_session import (
     wait_for_answers,
 )
 from bot.cli.options import utc_today
-from bot.command_options import ASKED_RUNGS
+from bot.command_options import ASKED_KINDS
 from bot.rules.budgets import max_evaluation_micros
 from bot.rules.data_policy import needs_waiver
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence
 from bot.rules.permissions import has_enough_words
 from bot.services.common import candidates
-from bot.services.common.candidates import Candidate
+from bot.services.common.candidates import ModelToAsk
 from bot.services.datasets.dataset_worker import SEED
 from bot.services.decisions.estimates import EstimateResult, make_estimate
 from bot.services.evidence import evaluation_worker, judge_worker
-from bot.services.evidence.evaluation_worker import ArmKeys
+from bot.services.evidence.evaluation_worker import CandidateKeys
 from bot.services.evidence.judge_worker import JudgeAnswers, Questions, Texts
 from bot.services.measurement import evaluation_engine, few_shot, judgements, prompt_search
 from bot.services.measurement import prompt_search_worker as worker
@@ -46,13 +46,20 @@ from bot.services.measurement.evaluation_engine import Evaluation
 from bot.services.measurement.prompt_search import too_few_rows_refusal
 from bot.services.measurement.prompt_search_worker import Replay
 from bot.settings import Settings
-from bot.values.evaluations import ArmProgress, CurvePlan, JudgeProgress, LadderPlan, SearchProgress
+from bot.values.evaluations import CandidateProgress, ComparisonPlan, CurvePlan, JudgeProgress, SearchProgress
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from trainers.dataset import Columns
 from trainers.dataset.sensitive_data import SECRET, faults_in, scan_file
-from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, FREE_RUNGS, Curve, Ladder, Reply, RungName
-from trainers.evaluation.results import Candidate as MeasuredCandidate
+from trainers.evaluation.results import (
+    DEFAULT_QUALITY_THRESHOLD,
+    FREE_KINDS,
+    Candidate,
+    CandidateKind,
+    Comparison,
+    Curve,
+    Reply,
+)
 from trainers.money import to_micros, usd_micros
 
 
@@ -66,7 +73,7 @@ class EvaluationRequest:
     text: str | None
     label: str | None
     sheet: str | None = None
-    rungs: tuple[RungName, ...] = ()
+    kinds: tuple[CandidateKind, ...] = ()
     models: tuple[str, ...] = ()
     prompt: str | None = None
     bar: float = DEFAULT_QUALITY_THRESHOLD
@@ -85,22 +92,23 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What was measured. `arms` is each candidate's progress. `judge` is None if there was none. `skipped` are the
-    requested rungs for which no model is configured. `search` is the search for a better prompt, if there was one."""
+    """What was measured. `candidates` is each candidate's progress. `judge` is None if there was none. `skipped` are
+    the requested candidates for which no model is configured. `search` is the search for a better prompt, if there was
+    one."""
 
-    plan: LadderPlan
-    ladder: Ladder
+    plan: ComparisonPlan
+    comparison: Comparison
     estimated: EstimateResult
-    arms: tuple[ArmProgress, ...]
+    candidates: tuple[CandidateProgress, ...]
     judge: JudgeProgress | None = None
-    skipped: tuple[RungName, ...] = ()
+    skipped: tuple[CandidateKind, ...] = ()
     search: SearchProgress | None = None
 
 
 def evaluate(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
-    """Measures the ladder on these rows. `say` receives the progress. Raises AnswerTimeout."""
+    """Measures the comparison on these rows. `say` receives the progress. Raises AnswerTimeout."""
     own, patience_s = _needs_own_trainer(wanted), wanted.patience_s
     with open_session(settings, rows.files, say, own=own, patience_s=patience_s) as session:
         plan = _plan(session, wanted, rows)
@@ -115,37 +123,49 @@ def evaluate(
         searched = _search_prompt(session, plan)
         if searched.plan is not plan:
             plan, keys = _write_questions(session, searched.plan)
-        free_keys = {arm: its for arm, its in keys.items() if arm.is_free and not its.failed}
-        free = [_answer_free(session, plan, arm, its) for arm, its in free_keys.items()]
-        unread = [ArmProgress(arm, 0, failed=keys.failed) for arm, keys in keys.items() if keys.failed]
-        model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model and not keys.failed}
+        free_keys = {
+            candidate: its for candidate, its in keys.items() if candidate.is_free and not its.failed
+        }
+        free = [_answer_free(session, plan, candidate, its) for candidate, its in free_keys.items()]
+        unread = [
+            CandidateProgress(candidate, 0, failed=keys.failed)
+            for candidate, keys in keys.items()
+            if keys.failed
+        ]
+        model_keys = {
+            candidate: keys.keys for candidate, keys in keys.items() if candidate.model and not keys.failed
+        }
         evaluation = Evaluation(
             OWNER, model_keys, partial(evaluation_worker.read_questions, session.folder, plan)
         )
-        arms = (*free, *unread, *wait_for_answers(session, evaluation))
-        failed = [arm.failed for arm in arms if arm.failed is not None]
-        if len(failed) == len(arms):
+        candidates = (*free, *unread, *wait_for_answers(session, evaluation))
+        failed = [candidate.failed for candidate in candidates if candidate.failed is not None]
+        if len(failed) == len(candidates):
             return Refusal(" ".join(dict.fromkeys(failed)))
-        by_candidate = evaluation_engine.replies(session, evaluation_worker.keys_by_candidate(keys), arms)
-        replies = {arm: by_candidate[arm] for arm in keys if arm in by_candidate}
+        by_candidate = evaluation_engine.replies(
+            session, evaluation_worker.keys_by_candidate(keys), candidates
+        )
+        replies = {candidate: by_candidate[candidate] for candidate in keys if candidate in by_candidate}
         verdicts = _run_judge(session, plan, _texts(replies))
     conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, session.folder, time.time())
-    evidence = Evidence(bar=plan.bar, ladder=conclusion.ladder)
+    evidence = Evidence(bar=plan.bar, comparison=conclusion.comparison)
     estimated = make_estimate(
         settings, plan.dataset, rows.report, Question(), utc_today(), evidence, reachable=session.trainers
     )
     if isinstance(estimated, Refusal):
         return estimated
-    measured = {arm.rung for arm in plan.arms}
-    skipped = tuple(rung for rung in wanted.rungs or ASKED_RUNGS if rung not in (*measured, *FREE_RUNGS))
+    measured = {candidate.kind for candidate in plan.candidates}
+    skipped = tuple(
+        candidate for candidate in wanted.kinds or ASKED_KINDS if candidate not in (*measured, *FREE_KINDS)
+    )
     return EvaluationResult(
-        plan, conclusion.ladder, estimated, arms, conclusion.judge, skipped, searched.progress
+        plan, conclusion.comparison, estimated, candidates, conclusion.judge, skipped, searched.progress
     )
 
 
 def _write_questions(
-    session: LlmSession, plan: LadderPlan
-) -> tuple[LadderPlan, Mapping[MeasuredCandidate, ArmKeys]]:
+    session: LlmSession, plan: ComparisonPlan
+) -> tuple[ComparisonPlan, Mapping[Candidate, CandidateKeys]]:
     """Writes all candidates' questions. Returns the plan with the candidates as they could be built, and the keys."""
     keys = evaluation_worker.prepare(plan, session.files, session.folder, SEED)
     return plan.built_as(keys), keys
@@ -176,18 +196,18 @@ def _needs_own_trainer(wanted: EvaluationRequest) -> bool:
     """True if some model is served by our own trainer, which therefore has to run."""
     if any((name or "").startswith("local/") for name in (wanted.judge, wanted.writer)):
         return True
-    if candidates.is_free(wanted.rungs) and not wanted.optimise:
+    if candidates.is_free(wanted.kinds) and not wanted.optimise:
         return False
     return not wanted.models or any(name.startswith("local/") or "/" not in name for name in wanted.models)
 
 
-def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> LadderPlan | Refusal:
+def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> ComparisonPlan | Refusal:
     report = rows.report
     today = utc_today()
     command = Baseline(
         wanted.file.stem,
         wanted.models,
-        wanted.rungs,
+        wanted.kinds,
         judge=wanted.judge,
         optimise=wanted.optimise,
         writer=wanted.writer,
@@ -212,12 +232,13 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
         bar=wanted.bar,
         is_bar_set=wanted.is_bar_set,
         optimise=wanted.optimise,
-        chooses_shots=wanted.shots == 0 and any(arm.rung == "kshot" for arm in line_up.arms),
+        chooses_shots=wanted.shots == 0
+        and any(candidate.kind == "kshot" for candidate in line_up.candidates),
     )
 
 
 def _check_waiver(
-    session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, models: Sequence[Candidate]
+    session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, models: Sequence[ModelToAsk]
 ) -> Refusal | None:
     """Refuses to send personal data to a vendor without a reason. Records a reason in the audit log."""
     report = rows.report
@@ -251,7 +272,7 @@ def _check_waiver(
 
 
 def _check_cost(
-    session: LlmSession, plan: LadderPlan, keys: Mapping[MeasuredCandidate, ArmKeys]
+    session: LlmSession, plan: ComparisonPlan, keys: Mapping[Candidate, CandidateKeys]
 ) -> Refusal | None:
     """Refuses an evaluation that could cost more than the budget for one measurement. Otherwise prints its maximum
     cost."""
@@ -280,23 +301,23 @@ def _check_cost(
 
 
 def _answer_free(
-    session: LlmSession, plan: LadderPlan, candidate: MeasuredCandidate, keys: ArmKeys
-) -> ArmProgress:
+    session: LlmSession, plan: ComparisonPlan, candidate: Candidate, keys: CandidateKeys
+) -> CandidateProgress:
     """Computes and stores a free candidate's answers, unless they are stored already."""
     of = len(keys.keys)
     if not set(keys.keys) <= session.store.answers.answered(keys.keys):
-        session.say(f"{capitalize(LONG_NAMES[candidate.rung])} learns from the rows.")
+        session.say(f"{capitalize(LONG_NAMES[candidate.kind])} learns from the rows.")
         replies = evaluation_worker.free_answers(candidate, plan, session.files, session.folder, SEED)
         if isinstance(replies, Refusal):
-            return ArmProgress(candidate, of, failed=replies.text)
+            return CandidateProgress(candidate, of, failed=replies.text)
         evaluation_engine.store_free_answers(session, candidate, keys.keys, replies, time.time())
-    return ArmProgress(candidate, of, answered=of)
+    return CandidateProgress(candidate, of, answered=of)
 
 
 def _max_judge_micros(
     session: LlmSession,
-    plan: LadderPlan,
-    keys: Mapping[MeasuredCandidate, ArmKeys],
+    plan: ComparisonPlan,
+    keys: Mapping[Candidate, CandidateKeys],
     answered: Collection[str],
 ) -> int:
     """Returns the most that the judge can cost, in micro-dollars. Verdicts from earlier runs are free."""
@@ -304,8 +325,8 @@ def _max_judge_micros(
         return 0
     is_all_answered = all(key in answered for keys in keys.values() for key in keys.keys)
     if plan.search is None and not plan.chooses_shots and is_all_answered:
-        arms = [ArmProgress(candidate, len(keys.keys)) for candidate, keys in keys.items()]
-        replies = evaluation_engine.replies(session, evaluation_worker.keys_by_candidate(keys), arms)
+        candidates = [CandidateProgress(candidate, len(keys.keys)) for candidate, keys in keys.items()]
+        replies = evaluation_engine.replies(session, evaluation_worker.keys_by_candidate(keys), candidates)
         texts = _texts(replies)
         first = judge_worker.write_acceptable_questions(plan, texts, session.files, session.folder)
         if first.key_set <= session.store.answers.answered(first.priced.keys):
@@ -315,7 +336,7 @@ def _max_judge_micros(
     return judge_worker.max_micros(plan, judge_worker.longest_questions(plan, session.files), ())
 
 
-def _run_judge(session: LlmSession, plan: LadderPlan, texts: Texts) -> JudgeAnswers | None:
+def _run_judge(session: LlmSession, plan: ComparisonPlan, texts: Texts) -> JudgeAnswers | None:
     """Asks the judge and returns its verdicts; None if there is no judge."""
     if plan.judge is None:
         return None
@@ -333,7 +354,7 @@ def _run_judge(session: LlmSession, plan: LadderPlan, texts: Texts) -> JudgeAnsw
 
 
 def _ask_judge(
-    session: LlmSession, plan: LadderPlan, questions: Questions, name: str, *, is_too_dear: bool
+    session: LlmSession, plan: ComparisonPlan, questions: Questions, name: str, *, is_too_dear: bool
 ) -> str | None:
     """Asks the judge the questions, which are in the file `name`. Returns why it could not be asked, None if it was."""
     if is_too_dear:
@@ -342,13 +363,13 @@ def _ask_judge(
     return wait_for_answers(session, evaluation, "verdicts given")[0].failed
 
 
-def _missing_micros(session: LlmSession, plan: LadderPlan, questions: Questions) -> int:
+def _missing_micros(session: LlmSession, plan: ComparisonPlan, questions: Questions) -> int:
     """Returns the most that the unanswered questions can cost, in micro-dollars."""
     answered = session.store.answers.answered(questions.priced.keys)
     return judge_worker.max_micros(plan, questions.priced, answered)
 
 
-def _texts(replies: Mapping[MeasuredCandidate, Sequence[Reply]]) -> Texts:
+def _texts(replies: Mapping[Candidate, Sequence[Reply]]) -> Texts:
     return {candidate: [reply.text for reply in its_replies] for candidate, its_replies in replies.items()}
 
 
@@ -356,11 +377,11 @@ def _texts(replies: Mapping[MeasuredCandidate, Sequence[Reply]]) -> Texts:
 class _SearchedPlan:
     """The plan, with the new prompt if it is better, and how the search went."""
 
-    plan: LadderPlan
+    plan: ComparisonPlan
     progress: SearchProgress | None = None
 
 
-def _search_prompt(session: LlmSession, plan: LadderPlan) -> _SearchedPlan:
+def _search_prompt(session: LlmSession, plan: ComparisonPlan) -> _SearchedPlan:
     """Searches for a better prompt if the plan has a budget for it. Raises AnswerTimeout."""
     if plan.search is None:
         return _SearchedPlan(plan)
@@ -378,28 +399,28 @@ def _search_prompt(session: LlmSession, plan: LadderPlan) -> _SearchedPlan:
         questions = partial(worker.read_questions, folder, plan, replay)
         evaluation = Evaluation(OWNER, {replay.candidate: replay.open}, questions)
         so_far = progress_text(replay.progress(SearchProgress()))
-        (arm,) = wait_for_answers(
+        (candidate,) = wait_for_answers(
             session, evaluation, f"answered in the search for a better prompt, {so_far}"
         )
-        if arm.failed:
-            return _conclude_search(plan, replay, spent, arm.failed)
-        declined |= dict.fromkeys(arm.declined, "")
+        if candidate.failed:
+            return _conclude_search(plan, replay, spent, candidate.failed)
+        declined |= dict.fromkeys(candidate.declined, "")
         texts = {key: answer.text for key, answer in session.store.answers.read(replay.all_keys).items()}
         replay = worker.replay(plan, declined | texts, files, folder, SEED)
 
 
-def _choose_shots(session: LlmSession, plan: LadderPlan) -> LadderPlan:
+def _choose_shots(session: LlmSession, plan: ComparisonPlan) -> ComparisonPlan:
     """Returns the plan with the number of examples that does best on training rows. Raises AnswerTimeout."""
     names = evaluation_worker.keys_by_candidate(few_shot.prepare(plan, session.files, session.folder, SEED))
     questions = partial(
         evaluation_worker.read_questions, session.folder / evaluation_worker.SHOTS_FOLDER, plan
     )
-    arms = wait_for_answers(session, Evaluation(OWNER, names, questions), "answered to choose examples")
-    replies = evaluation_engine.replies(session, names, arms)
+    candidates = wait_for_answers(session, Evaluation(OWNER, names, questions), "answered to choose examples")
+    replies = evaluation_engine.replies(session, names, candidates)
     return few_shot.with_shots(plan, few_shot.score_shots(plan, replies, session.files, SEED))
 
 
-def _max_shots_micros(session: LlmSession, plan: LadderPlan) -> int:
+def _max_shots_micros(session: LlmSession, plan: ComparisonPlan) -> int:
     """Returns the most that choosing the number of examples can cost, in micro-dollars."""
     if not plan.chooses_shots:
         return 0
@@ -407,7 +428,7 @@ def _max_shots_micros(session: LlmSession, plan: LadderPlan) -> int:
     return few_shot.most_micros(session, plan, keys)
 
 
-def _max_search_micros(session: LlmSession, plan: LadderPlan) -> int | Refusal:
+def _max_search_micros(session: LlmSession, plan: ComparisonPlan) -> int | Refusal:
     """Returns the most that the search can cost in micro-dollars, or a refusal if its budget is too small."""
     if plan.search is None:
         return 0
@@ -418,7 +439,9 @@ def _max_search_micros(session: LlmSession, plan: LadderPlan) -> int | Refusal:
     return worker.max_micros(plan)
 
 
-def _conclude_search(plan: LadderPlan, replay: Replay, spent: int, ended: str | None = None) -> _SearchedPlan:
+def _conclude_search(
+    plan: ComparisonPlan, replay: Replay, spent: int, ended: str | None = None
+) -> _SearchedPlan:
     progress = replace(replay.progress(SearchProgress()), spent_micros=spent, ended=ended, is_over=True)
     better = worker.with_prompt(plan, replay.prompt) if replay.is_better else plan
     return _SearchedPlan(better, progress)

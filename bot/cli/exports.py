@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bot.cards.common.candidates import arm_name, meaning
+from bot.cards.common.candidates import meaning, table_name
 from bot.cards.training.result_comparison import before_name
 from bot.rules.plans import Plan, plan_from_json
 from bot.settings import Settings
@@ -69,25 +69,25 @@ def _facts(model: Model, run: Run) -> Facts:
 
 
 def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
-    """Returns the measure's name, the model's score, and the scores of the alternatives, by the ladder's measure if
-    there is a ladder. In older results the base was scored by right answers, and is listed only if the ladder is
-    too."""
+    """Returns the measure's name, the model's score, and the scores of the alternatives, by the comparison's measure if
+    there is a comparison. In older results the base was scored by right answers, and is listed only if the comparison
+    is too."""
     what = before_name(result)
     if result.before == "base":
         what = f"the untuned base, {plan.base_model}"
     before = result.change.before
     base = _score(what, before.score, before.low, before.high)
-    ladder = result.ladder
-    if ladder is None:
+    comparison = result.comparison
+    if comparison is None:
         tuned = _score("this model", result.tuned.share, result.tuned.low, result.tuned.high)
         return "the share of right answers", tuned, [base]
-    rung = ladder.rung("tuned")[0]
-    tuned = _score("this model", rung.score, rung.low, rung.high)
-    against = [base] if rung.scoring == "label" or result.partial is not None else []
-    for other in ladder.rungs:
-        if other is not rung and other.arm.rung != result.before:
-            against.append(_score(arm_name(other.arm), other.score, other.low, other.high))
-    return f"the share {meaning(rung)}", tuned, against
+    candidate = comparison.of_kind("tuned")[0]
+    tuned = _score("this model", candidate.score, candidate.low, candidate.high)
+    against = [base] if candidate.scoring == "label" or result.partial is not None else []
+    for other in comparison.candidates:
+        if other is not candidate and other.kind != result.before:
+            against.append(_score(table_name(other.identity), other.score, other.low, other.high))
+    return f"the share {meaning(candidate)}", tuned, against
 
 
 def _score(what: str, score: float, low: float, high: float) -> Facts:

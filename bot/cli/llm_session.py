@@ -16,7 +16,7 @@ from bot.llm_client import LlmClient
 from bot.services.measurement import evaluation_engine
 from bot.services.measurement.evaluation_engine import Evaluation
 from bot.settings import Settings
-from bot.values.evaluations import ArmProgress
+from bot.values.evaluations import CandidateProgress
 from storage.database import DatabaseInUse, StorageError
 from storage.store import Store
 from trainers.client import Trainer
@@ -91,19 +91,19 @@ def open_session(
 
 def wait_for_answers(
     session: LlmSession, evaluation: Evaluation, what: str = "questions answered"
-) -> tuple[ArmProgress, ...]:
+) -> tuple[CandidateProgress, ...]:
     """Waits until every question is answered or declined, or its model has failed. Raises AnswerTimeout."""
-    arms = [ArmProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
-    models = [str(arm.arm.model) for arm in arms]
+    candidates = [CandidateProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
+    models = [str(candidate.candidate.model) for candidate in candidates]
     most_settled, moved_at = 0, time.monotonic()
     while True:
-        answers = evaluation_engine.collect(session, evaluation, arms)
-        arms, missing = list(answers.arms), answers.all_missing
+        answers = evaluation_engine.collect(session, evaluation, candidates)
+        candidates, missing = list(answers.candidates), answers.all_missing
         of = len({key for candidate in answers.missing for key in evaluation.keys[candidate]})
         settled, troubles = of - len(missing), evaluation_engine.waiting_reasons(session, models)
         session.say(" ".join(filter(None, [f"{settled:,} of {of:,} {what}.", troubles])))
         if not missing:
-            return answers.arms
+            return answers.candidates
         if settled > most_settled:
             most_settled, moved_at = settled, time.monotonic()
         elif time.monotonic() - moved_at > session.patience_s:

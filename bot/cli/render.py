@@ -194,8 +194,8 @@ def models_text(in_use: Sequence[ModelInUse]) -> str:
 
 def _foreseen(model: ModelInUse) -> str:
     """What the plan expected to save; '' if the model turned out not to be good enough for that."""
-    ladder = RunResult.from_json(model.result).ladder if model.result else None
-    tuned = ladder.rung("tuned") if ladder else ()
+    comparison = RunResult.from_json(model.result).comparison if model.result else None
+    tuned = comparison.of_kind("tuned") if comparison else ()
     if not tuned or tuned[0].standing == "misses":
         return ""
     return foreseen_text(plan_from_json(model.plan))

@@ -1,8 +1,8 @@
 """The verdict on a fine-tune: go, no-go, or what to find out next. It follows from the measurements, the data, the
 hardware and the money. Pure: reasons carry numbers, and bot/cards/common/reasons.py has their sentences.
 
-"Go" requires that every rung was measured and that a saving is likely. Before training it means "train it": the run
-then measures the tuned model on the same rows, and nothing is deployed before that.
+"Go" requires that every candidate was measured and that a saving is likely. Before training it means "train it": the
+run then measures the tuned model on the same rows, and nothing is deployed before that.
 """
 
 from __future__ import annotations

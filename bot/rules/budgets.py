@@ -166,7 +166,7 @@ def _paused_seconds(events: Sequence[Event], start: float, end: float, *, was_pa
     return seconds
 
 
-class ArmQuestions(Protocol):
+class CandidateQuestions(Protocol):
     """A candidate's questions: the keys of their answers, and the maximum number of tokens of each prompt."""
 
     @property
@@ -178,7 +178,7 @@ class ArmQuestions(Protocol):
 
 def max_evaluation_micros(
     prices: Mapping[str, PriceRow],
-    arms: Mapping[Candidate, ArmQuestions],
+    candidates: Mapping[Candidate, CandidateQuestions],
     names: Collection[str],
     max_tokens: int,
     thinking: Collection[str],
@@ -188,10 +188,10 @@ def max_evaluation_micros(
     A question that two candidates share is asked and counted once."""
     dollars = Decimal(0)
     counted = set(names)
-    for arm, questions in arms.items():
-        price = prices.get(arm.model or "")
+    for candidate, questions in candidates.items():
+        price = prices.get(candidate.model or "")
         if price is not None:
-            most = max_tokens + thinking_tokens(arm.model in thinking)
+            most = max_tokens + thinking_tokens(candidate.model in thinking)
             dollars += _max_usd(price, questions, counted, most)
     return to_micros(dollars)
 
@@ -217,7 +217,7 @@ def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTot
 
 
 def max_judge_micros(
-    price: PriceRow, questions: ArmQuestions, names: Collection[str], max_tokens: int
+    price: PriceRow, questions: CandidateQuestions, names: Collection[str], max_tokens: int
 ) -> int:
     """Like `max_evaluation_micros`, for the model that judges answers."""
     return to_micros(_max_usd(price, questions, set(names), max_tokens))
@@ -230,7 +230,7 @@ def question_micros(price: PriceRow, sent: int, answered: int) -> int:
     return to_micros(_tokens_usd(price, sent, answered))
 
 
-def _max_usd(price: PriceRow, questions: ArmQuestions, counted: set[str], max_tokens: int) -> Decimal:
+def _max_usd(price: PriceRow, questions: CandidateQuestions, counted: set[str], max_tokens: int) -> Decimal:
     dollars = Decimal(0)
     for key, tokens in zip(questions.keys, questions.tokens, strict=True):
         if key not in counted:

@@ -20,12 +20,12 @@ from trainers.dataset.checks import CONTRADICTION, DUPLICATE
 from trainers.evaluation.claims import PROMISED_LOOKS, least_right
 from trainers.evaluation.results import (
     DEFAULT_QUALITY_THRESHOLD,
-    FREE_RUNGS,
+    FREE_KINDS,
     Candidate,
+    CandidateKind,
+    Comparison,
     Curve,
-    Ladder,
-    Rung,
-    RungName,
+    MeasuredCandidate,
     Scoring,
     find_best,
 )
@@ -33,7 +33,7 @@ from trainers.evaluation.statistics import wilson
 from trainers.methods import MethodName
 from trainers.providers import ModelVerdict
 
-ENCODER_RUNG: RungName = "encoder"  # the rung that is the same model as the method `head` trains
+ENCODER_KIND: CandidateKind = "encoder"  # the candidate that is the same model as the method `head` trains
 
 TaskKind = Literal[
     "style", "format", "classification", "extraction", "knowledge", "reasoning", "quality", "latency", "cost"
@@ -165,23 +165,23 @@ class OtherJudge:
 @dataclass(frozen=True)
 class Evidence:
     """What was measured on the frozen holdout; None means not yet. `bar` is the share of right answers that is good
-    enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the ladder's scores are.
-    `failed` are candidates that a measurement left out, and why; none of them is in the ladder. `own_rung` is the rung
-    of the very model to be trained, which is no alternative to it. `label_checks` are people's answers to
+    enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the comparison's scores
+    are. `failed` are candidates that a measurement left out, and why; none of them is in the comparison. `own_rung` is
+    the candidate of the very model to be trained, which is no alternative to it. `label_checks` are people's answers to
     doubted labels, `judge_checks` what they said about the judge's verdicts. `tuned_look` is which of the tuned models
     that were measured on these rows the tuned one is: a promotion gets harder with each. `other_judge` is the tuned
-    model that another judge scored than the ladder, in place of `tuned`. `left_out` are the numbers of measurements
+    model that another judge scored than the comparison, in place of `tuned`. `left_out` are the numbers of measurements
     that a newer version of the bot stored, and this one can't read."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
-    ladder: Ladder | None = None
-    tuned: Rung | None = None
+    comparison: Comparison | None = None
+    tuned: MeasuredCandidate | None = None
     curve: Curve | None = None
     margin: float = DEFAULT_PROMOTION_LIMITS.margin
     judge: str | None = None
     failed: tuple[FailedCandidate, ...] = ()
-    own_rung: str | None = None
+    own_candidate: str | None = None
     label_checks: LabelChecks = NO_CHECKS
     judge_checks: JudgeChecks = UNCHECKED
     tuned_look: int = 1
@@ -189,8 +189,8 @@ class Evidence:
     left_out: tuple[int, ...] = ()
 
     @property
-    def rungs(self) -> tuple[Rung, ...]:
-        return self.ladder.rungs if self.ladder else ()
+    def candidates(self) -> tuple[MeasuredCandidate, ...]:
+        return self.comparison.candidates if self.comparison else ()
 
     @property
     def is_judged(self) -> bool:
@@ -198,33 +198,39 @@ class Evidence:
         if self.judge is None:
             return False
         is_tuned_judged = self.tuned is not None and self.tuned.scoring == "judge"
-        return is_tuned_judged or any(rung.scoring == "judge" for rung in self.rungs)
+        return is_tuned_judged or any(candidate.scoring == "judge" for candidate in self.candidates)
 
     @property
     def is_judge_distrusted(self) -> bool:
         return self.is_judged and self.judge_checks.trust == "distrusted"
 
     @property
-    def alternatives(self) -> tuple[Rung, ...]:
-        """The alternatives to fine-tuning that answered, in the ladder's order."""
-        return tuple(rung for rung in self.rungs if rung.arm.rung != "tuned" and not is_silent(rung))
+    def alternatives(self) -> tuple[MeasuredCandidate, ...]:
+        """The alternatives to fine-tuning that answered, in the comparison's order."""
+        return tuple(
+            candidate
+            for candidate in self.candidates
+            if candidate.kind != "tuned" and not is_silent(candidate)
+        )
 
     @property
     def tried(self) -> frozenset[str]:
-        """The kinds of candidates that need no first measurement any more: one of that kind is in the ladder, even if
-        it gave no answers, or could not be measured. Measuring the same again would tell nothing new."""
-        measured = [rung.arm for rung in self.rungs]
+        """The kinds of candidates that need no first measurement any more: one of that kind is in the comparison, even
+        if it gave no answers, or could not be measured. Measuring the same again would tell nothing new."""
+        measured = [candidate.identity for candidate in self.candidates]
         left_out = [failed.candidate for failed in self.failed]
-        kinds: set[RungName] = {candidate.rung for candidate in (*measured, *left_out)}
+        kinds: set[CandidateKind] = {candidate.kind for candidate in (*measured, *left_out)}
         # a prompt for which examples were tried on training rows, and did not help
         if any(candidate.shots == 0 for candidate in measured):
             kinds.add("kshot")
         return frozenset(kinds)
 
     @property
-    def trained(self) -> Rung | None:
-        """The measured tuned model, None if there is none. If the ladder has several, the best of them."""
-        return self.tuned or find_best(rung for rung in self.rungs if rung.arm.rung == "tuned")
+    def trained(self) -> MeasuredCandidate | None:
+        """The measured tuned model, None if there is none. If the comparison has several, the best of them."""
+        return self.tuned or find_best(
+            candidate for candidate in self.candidates if candidate.kind == "tuned"
+        )
 
     @property
     def is_good(self) -> bool:
@@ -296,13 +302,13 @@ class Facts:
       numbers of rows; `n_labels` is the number of labels.
     - `estimate` is None if today's bill or the tuned model's price is unknown; `missing` then says which. `run_usd`,
       the price of training and measuring, may still be known.
-    - `current` is today's model as somebody typed it, and `full_current` is its name in a ladder. `to_measure` are
+    - `current` is today's model as somebody typed it, and `full_current` is its name in a comparison. `to_measure` are
       today's model and a cheap one of the same provider, as 'provider/model'. These two are known only if one of the
       configured providers offers the model.
     - `has_objects` is true if answers are JSON objects. `floor` is the score of always giving the commonest answer.
     - `n_combined` is the number of labels that the answers are combinations of, 0 if each answer is one label.
     - `offered` is the cheapest capable model that costs less than today's, None if it was measured or its bill is
-      unknown. `model_ends` are the near ends of measured models, by the names in the ladder.
+      unknown. `model_ends` are the near ends of measured models, by the names in the comparison.
     - `is_vendor_speed_unknown`: a vendor serves the tuned model by the hour, on machines of unknown throughput.
     - `providers_without_key` are the providers without a key here, each with the environment variable for it.
       `has_models` is true if a measurement without `models=` has any model to ask.
@@ -345,14 +351,14 @@ class Facts:
 
     def is_measured(self, model: str) -> bool:
         """'gpt-4o' also matches 'openai/gpt-4o'."""
-        measured = (rung.arm.model for rung in self.evidence.rungs if rung.arm.model)
+        measured = (candidate.model for candidate in self.evidence.candidates if candidate.model)
         return any(is_same_model(model, name) for name in measured)
 
     def measure_step(self, measure: Measure, usd: Decimal | None = None) -> Step:
         """Returns the step for a measurement, or a step to set it up first if a key or a model is missing. The new
         candidates are scored by the judge of the others, since other scores could not be compared with theirs."""
         measure = replace(measure, judge=self.evidence.judge)
-        if measure.rungs and set(measure.rungs) <= set(FREE_RUNGS):
+        if measure.kinds and set(measure.kinds) <= set(FREE_KINDS):
             return Step(measure, usd)
         sellers = {model.partition("/")[0] for model in measure.models}
         keys = tuple(key for seller, key in self.providers_without_key if seller in sellers)
@@ -426,28 +432,33 @@ class Facts:
         return self.smallest_label is not None and self.smallest_label < FEW_PER_LABEL
 
 
-def is_silent(rung: Rung) -> bool:
-    return rung.n == 0 or rung.empty > SILENT_SHARE * rung.n
+def is_silent(candidate: MeasuredCandidate) -> bool:
+    return candidate.n == 0 or candidate.empty > SILENT_SHARE * candidate.n
 
 
-def without_trained_rung(evidence: Evidence, method: MethodName) -> Evidence:
-    """Removes the rung `encoder` if the method is `head`: both train the same model, which is no alternative to
+def without_trained_candidate(evidence: Evidence, method: MethodName) -> Evidence:
+    """Removes the candidate `encoder` if the method is `head`: both train the same model, which is no alternative to
     itself."""
     if method != "head":
         return evidence
-    evidence = replace(evidence, own_rung=ENCODER_RUNG)
-    if evidence.ladder is None:
+    evidence = replace(evidence, own_candidate=ENCODER_KIND)
+    if evidence.comparison is None:
         return evidence
-    return keep_rungs(evidence, [rung for rung in evidence.ladder.rungs if rung.arm.rung != ENCODER_RUNG])
+    return keep_candidates(
+        evidence,
+        [candidate for candidate in evidence.comparison.candidates if candidate.kind != ENCODER_KIND],
+    )
 
 
-def keep_rungs(evidence: Evidence, rungs: Sequence[Rung]) -> Evidence:
-    """Returns the evidence with only these rungs of its ladder, and what follows from them."""
-    ladder = evidence.ladder
-    if ladder is None or len(rungs) == len(ladder.rungs):
+def keep_candidates(evidence: Evidence, candidates: Sequence[MeasuredCandidate]) -> Evidence:
+    """Returns the evidence with only these candidates of its comparison, and what follows from them."""
+    comparison = evidence.comparison
+    if comparison is None or len(candidates) == len(comparison.candidates):
         return evidence
-    arms = {rung.arm for rung in rungs}
-    best = cheapest([rung for rung in rungs if rung.standing == "meets"])
-    pairs = tuple(pair for pair in ladder.pairs if {pair.better, pair.worse} <= arms)
-    left = replace(ladder, rungs=tuple(rungs), pairs=pairs, cheapest=best.arm if best else None)
-    return replace(evidence, ladder=left)
+    candidates = {candidate.identity for candidate in candidates}
+    best = cheapest([candidate for candidate in candidates if candidate.standing == "meets"])
+    pairs = tuple(pair for pair in comparison.pairs if {pair.better, pair.worse} <= candidates)
+    left = replace(
+        comparison, candidates=tuple(candidates), pairs=pairs, cheapest=best.identity if best else None
+    )
+    return replace(evidence, comparison=left)

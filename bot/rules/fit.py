@@ -42,7 +42,7 @@ from bot.rules.reasons import (
     labelling_step,
 )
 from trainers.evaluation.claims import claim_level
-from trainers.evaluation.results import Rung, find_best
+from trainers.evaluation.results import MeasuredCandidate, find_best
 
 Aim = Literal["quality", "style", "latency"]
 
@@ -54,9 +54,9 @@ class AimNumbers:
     equal words says nothing about it."""
 
     aim: Aim
-    now: Rung | None = None
+    now: MeasuredCandidate | None = None
     is_today: bool = False
-    tuned: Rung | None = None
+    tuned: MeasuredCandidate | None = None
 
 
 def task_reasons(facts: Facts) -> tuple[Reason, ...]:
@@ -71,14 +71,14 @@ def task_reasons(facts: Facts) -> tuple[Reason, ...]:
             stronger = Step(Measure("stronger base", facts.dataset), usd=None)
             return (Reason("reasoning", "no_go", "reasoning is not taught", step=stronger),)
         case "style" | "format" as kind:
-            best = find_best(_prompted_rungs(facts.evidence))
+            best = find_best(_prompted_candidates(facts.evidence))
             if best is None:
                 return ()
             is_good = best.score >= STYLE_PROMPTED
             reached = StyleReached(kind, best.score)
             return (Reason("style", "go" if is_good else "unknown", reached, weighs=is_good),)
         case "classification" | "quality" if facts.has_own_classes:
-            best = find_best(exclude_misread(_prompted_rungs(facts.evidence), facts.evidence.bar))
+            best = find_best(exclude_misread(_prompted_candidates(facts.evidence), facts.evidence.bar))
             if best is None or best.standing != "misses":
                 return ()
             return (Reason("own classes", "go", OwnClasses(best.score)),)
@@ -89,10 +89,11 @@ def task_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _knowledge_reason(facts: Facts) -> Reason:
-    retrieval = [rung for rung in facts.evidence.alternatives if rung.arm.rung == "retrieval"]
+    retrieval = [candidate for candidate in facts.evidence.alternatives if candidate.kind == "retrieval"]
     best = find_best(retrieval)
     missed = best is not None and all(
-        rung.standing == "misses" and not might_meet(rung, facts.evidence.bar) for rung in retrieval
+        candidate.standing == "misses" and not might_meet(candidate, facts.evidence.bar)
+        for candidate in retrieval
     )
     if best and missed and facts.questions >= ENOUGH_ROWS:
         return Reason("knowledge", "unknown", RetrievalMissed(best), weighs=False)
@@ -103,10 +104,10 @@ def _knowledge_reason(facts: Facts) -> Reason:
 
 
 def _speed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
-    fastest = min(_prompted_rungs(evidence), key=lambda rung: rung.p95_s, default=None)
+    fastest = min(_prompted_candidates(evidence), key=lambda candidate: candidate.p95_s, default=None)
     if fastest is None:
         return ()
-    free = find_best(rung for rung in evidence.alternatives if rung.arm.is_free)
+    free = find_best(candidate for candidate in evidence.alternatives if candidate.is_free)
     tuned = evidence.trained.p95_s if evidence.trained else None
     is_faster = tuned is not None and tuned * FASTER <= fastest.p95_s
     speeds = Speeds(fastest.p95_s, free, tuned)
@@ -115,8 +116,8 @@ def _speed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
     return (Reason("latency", "go", speeds),)
 
 
-def _prompted_rungs(evidence: Evidence) -> list[Rung]:
-    return [rung for rung in evidence.alternatives if not rung.arm.is_free]
+def _prompted_candidates(evidence: Evidence) -> list[MeasuredCandidate]:
+    return [candidate for candidate in evidence.alternatives if not candidate.is_free]
 
 
 # Northcutt, Athalye and Mueller, "Pervasive Label Errors in Test Sets", 2021: with 5% (CIFAR-10) or 6% (ImageNet) more
@@ -183,7 +184,7 @@ def holdout_reasons(facts: Facts) -> tuple[Reason, ...]:
         return (Reason("bar", "unknown", BarUnprovable(bar), not evidence.is_good, lower),)
     if n < needed:
         more = labelling_step(needed - n, HoldOutAtLeast(needed - n))
-        is_measured = bool(evidence.rungs or evidence.trained)
+        is_measured = bool(evidence.candidates or evidence.trained)
         too_small = HoldoutTooSmall(n, needed, bar)
         return (Reason("holdout", "unknown", too_small, weighs=not is_measured, step=more),)
     if n < SMALL_HOLDOUT:
@@ -209,7 +210,7 @@ def more_rows_reasons(facts: Facts) -> tuple[Reason, ...]:
     enough = (size for size in curve.predicted if size.score >= evidence.bar and size.rows > facts.rows)
     reached, farthest = next(enough, None), curve.farthest
     is_unclear = farthest is not None and not farthest.is_certain
-    more = MoreRows(curve.arm.rung, None if is_unclear else curve.points_per_100, reached)
+    more = MoreRows(curve.candidate.kind, None if is_unclear else curve.points_per_100, reached)
     step = None
     if reached is not None:
         rows = reached.rows - facts.rows
@@ -270,20 +271,22 @@ def numbers_of(
     aim = aim_of(kind)
     if aim is None:
         return None
-    rungs = evidence.alternatives
+    candidates = evidence.alternatives
     if aim != "quality":
         # A free model has no tone, and its answers take no time that anybody waits for.
-        rungs = tuple(rung for rung in rungs if not rung.arm.is_free)
+        candidates = tuple(candidate for candidate in candidates if not candidate.is_free)
     tuned = evidence.trained
     if aim == "style":
-        rungs = tuple(rung for rung in rungs if rung.scoring == "judge")
+        candidates = tuple(candidate for candidate in candidates if candidate.scoring == "judge")
         tuned = tuned if tuned and tuned.scoring == "judge" else None
-    todays = tuple(rung for rung in rungs if rung.arm.model is not None and rung.arm.model in today)
-    now = _best_for(aim, todays or rungs)
+    todays = tuple(
+        candidate for candidate in candidates if candidate.model is not None and candidate.model in today
+    )
+    now = _best_for(aim, todays or candidates)
     return AimNumbers(aim, now, is_today=bool(todays), tuned=tuned)
 
 
-def _best_for(aim: Aim, rungs: Sequence[Rung]) -> Rung | None:
+def _best_for(aim: Aim, candidates: Sequence[MeasuredCandidate]) -> MeasuredCandidate | None:
     if aim == "latency":
-        return min(rungs, key=lambda rung: rung.p95_s, default=None)
-    return find_best(rungs)
+        return min(candidates, key=lambda candidate: candidate.p95_s, default=None)
+    return find_best(candidates)

@@ -64,7 +64,7 @@ def _excuse_only_way(by_money: Reason, facts: Facts) -> Reason:
     no reason against it until somebody has said what a wrong answer costs."""
     evidence = facts.evidence
     estimate = facts.estimate
-    others_meet = any(rung.standing == "meets" for rung in evidence.alternatives)
+    others_meet = any(candidate.standing == "meets" for candidate in evidence.alternatives)
     is_priced = estimate is not None and estimate.errors_avoided_usd != 0
     if by_money.kind != "no_go" or not evidence.is_good or others_meet or is_priced:
         return by_money

@@ -132,7 +132,7 @@ class Prediction:
     - `p_payback` is the chance to pay back within `target_months`.
     - `alternative` is the model that the saving is compared with; it costs `alternative_micros` per month.
     - `seconds` is the expected training time; `is_speed_guessed` is true if it was guessed from the model's size.
-    - `measured` has the score of each rung of the ladder, by name.
+    - `measured` has the score of each candidate of the comparison, by name.
     - `memory` says whether the training fits into its machine's memory, with figures.
     - `advised` and `volume` are None for plans older than these fields; `volume` also if nobody gave one.
     """

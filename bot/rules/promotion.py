@@ -16,7 +16,7 @@ from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS, PromotionLimits
 from bot.rules.plans import ascii_name
 from trainers.evaluation.claims import promotion_level
 from trainers.evaluation.quality_threshold import without_read
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import MeasuredCandidate
 from trainers.evaluation.statistics import (
     FEWEST_ROWS,
     POWER,
@@ -126,7 +126,7 @@ class LabelRecall:
 class PromotionEvidence:
     """What is known about a model that may be promoted.
 
-    - `rung` is its measurement, None if it was never measured.
+    - `candidate` is its measurement, None if it was never measured.
     - `best` compares it with the best other candidate on the same held-out rows.
     - `used` is the model in use now; `against_used` is None if the two did not answer the same rows.
     - `no_go` is the verdict of its run, if that was a no.
@@ -137,7 +137,7 @@ class PromotionEvidence:
       with `worse_than`, the name of the best alternative or of what answered before the training.
     """
 
-    rung: Rung | None
+    candidate: MeasuredCandidate | None
     best: ModelComparison | None = None
     used: str | None = None
     against_used: ModelComparison | None = None
@@ -223,7 +223,7 @@ def compare_change(
     other: str,
     other_score: float,
     shown: Interval,
-    rung: Rung,
+    candidate: MeasuredCandidate,
     usd: Decimal | None = None,
     other_usd: Decimal | None = None,
     *,
@@ -232,24 +232,24 @@ def compare_change(
     """Compares a model with one of which only the mean score is known and `shown`, the 95% interval of the difference
     on the same rows. What decides is read from that interval as `compare_models` reads it from the rows: at the level
     of the `look`-th tuned model, and with the rows that people had read as wrong."""
-    difference = rung.score - other_score
-    counted = fmean(without_read(rung.scores, rung.read))
+    difference = candidate.score - other_score
+    counted = fmean(without_read(candidate.scores, candidate.read))
     level = 1 - 2 * promotion_level(look)
     error = (difference - shown.low) / NormalDist().inv_cdf((1 + TWO_SIDED_95) / 2)
     least = counted - other_score - NormalDist().inv_cdf((1 + level) / 2) * error
-    if rung.n < FEWEST_ROWS:
-        least = small_sample_interval([other_score] * rung.n, [counted] * rung.n, level).low
+    if candidate.n < FEWEST_ROWS:
+        least = small_sample_interval([other_score] * candidate.n, [counted] * candidate.n, level).low
     return ModelComparison(
         other,
         other_score,
         difference,
         shown.low,
         shown.high,
-        rung.n,
+        candidate.n,
         usd,
         other_usd,
         least=least,
-        spread=error * math.sqrt(rung.n),
+        spread=error * math.sqrt(candidate.n),
         look=look,
     )
 
@@ -274,7 +274,7 @@ def find_objections(proof: PromotionEvidence) -> tuple[Objection, ...]:
         names.append("gone")
     if proof.no_go is not None:
         names.append("no_go")
-    if proof.rung is None:
+    if proof.candidate is None:
         return (*names, "unmeasured")
     if proof.judge is not None and proof.judge.checks.trust == "distrusted":
         names.append("judge")

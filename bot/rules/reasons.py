@@ -14,7 +14,7 @@ from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import USD_PER_HOUR, Estimate, Succession
 from trainers.dataset.splits import HOLDOUT_SHARE
-from trainers.evaluation.results import Candidate, Prediction, Rung, RungName
+from trainers.evaluation.results import Candidate, CandidateKind, MeasuredCandidate, Prediction
 
 # Our own guesses of people's minutes, priced at USD_PER_HOUR. They only serve to rank steps.
 LABEL_MINUTES, SAY_MINUTES = Decimal("0.5"), Decimal(1)
@@ -105,7 +105,7 @@ class NotTrainedYet:
 
 @dataclass(frozen=True)
 class NoAnswer:
-    rung: Rung
+    candidate: MeasuredCandidate
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ class NotMeasurable:
 
 @dataclass(frozen=True)
 class MeetsBar:
-    """A rung meets the bar; `tuned` says how the tuned model compares. `worth_usd` is the value per month of fewer
+    """A candidate meets the bar; `tuned` says how the tuned model compares. `worth_usd` is the value per month of fewer
     errors, None if they are the aim themselves."""
 
-    rung: Rung
+    candidate: MeasuredCandidate
     bar: float
     tuned: Literal[
         "is right more often", "is faster", "is cheaper", "is not needed", "may be faster", "may be cheaper"
@@ -131,7 +131,7 @@ class MeetsBar:
 
 @dataclass(frozen=True)
 class NotMeasured:
-    rungs: tuple[RungName, ...]
+    kinds: tuple[CandidateKind, ...]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class TodayNotMeasured:
 
 @dataclass(frozen=True)
 class TooCloseToBar:
-    rungs: tuple[Rung, ...]
+    candidates: tuple[MeasuredCandidate, ...]
     bar: float
 
 
@@ -152,7 +152,7 @@ class AllMissBar:
 
     missing: int
     measured: int
-    best: Rung
+    best: MeasuredCandidate
     bar: float
 
 
@@ -160,13 +160,13 @@ class AllMissBar:
 class BarFar:
     """The bar is far above the `best` candidate."""
 
-    best: Rung
+    best: MeasuredCandidate
     bar: float
 
 
 @dataclass(frozen=True)
 class TunedScore:
-    rung: Rung
+    candidate: MeasuredCandidate
     bar: float
 
 
@@ -176,8 +176,8 @@ class TunedVersusBest:
     the lower end of the difference's interval, and `margin` how much worse a cheaper model may be: `low` is above
     -`margin` if the tuned model is "not worse", and not if it "may be worse"."""
 
-    tuned: Rung
-    best: Rung
+    tuned: MeasuredCandidate
+    best: MeasuredCandidate
     tuned_is: Literal[
         "not shown to be better",
         "worse",
@@ -194,7 +194,7 @@ class TunedVersusBest:
 class UnreadableAnswers:
     """`is_settled` is true if other models' answers were readable, or if the tuned model is good."""
 
-    rungs: tuple[Rung, ...]
+    candidates: tuple[MeasuredCandidate, ...]
     is_settled: bool
 
 
@@ -212,7 +212,7 @@ class StoredByNewerVersion:
 
 @dataclass(frozen=True)
 class RetrievalMissed:
-    rung: Rung
+    candidate: MeasuredCandidate
 
 
 @dataclass(frozen=True)
@@ -230,10 +230,10 @@ class OwnClasses:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds within which 95 of 100 answers arrive. `free` is the best measured free rung."""
+    """Seconds within which 95 of 100 answers arrive. `free` is the best measured free candidate."""
 
     prompted: float
-    free: Rung | None
+    free: MeasuredCandidate | None
     tuned: float | None
 
 
@@ -277,7 +277,7 @@ class MoreRows:
     """`points_per_100` is the gain from 100 more rows, None if unclear. `reached` is the first size predicted to meet
     the bar."""
 
-    rung: RungName
+    kind: CandidateKind
     points_per_100: float | None
     reached: Prediction | None
 
@@ -406,8 +406,8 @@ PlainTodo = Literal[
 
 @dataclass(frozen=True)
 class Measure:
-    """A measurement that one command starts. No `rungs` means all of them. `usd` is None if unknown; the command then
-    shows its price first. `judge` is the model that scores the answers, None if they are scored without one. A
+    """A measurement that one command starts. No `candidates` means all of them. `usd` is None if unknown; the command
+    then shows its price first. `judge` is the model that scores the answers, None if they are scored without one. A
     successor is measured before the model that it `follows` ends."""
 
     what: Literal[
@@ -422,7 +422,7 @@ class Measure:
         "stronger base",
     ]
     dataset: str
-    rungs: tuple[RungName, ...] = ()
+    kinds: tuple[CandidateKind, ...] = ()
     models: tuple[str, ...] = ()
     usd: Decimal | None = None
     today: str | None = None
@@ -453,7 +453,7 @@ class SetUp:
 class UseCandidate:
     """`end` is that of the candidate's model, None if no near end is known."""
 
-    arm: Candidate
+    candidate: Candidate
     instead_of_worse: bool = False
     end: ModelEnd | None = None
 
@@ -465,11 +465,11 @@ class WritePrice:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """`arm` is the candidate that this many more held-out rows would decide on: whether it meets the bar or, if
+    """`candidate` is the candidate that this many more held-out rows would decide on: whether it meets the bar or, if
     `beside` is given, whether it is not worse than that. They are a fifth of `new` rows."""
 
     rows: int
-    arm: Candidate
+    candidate: Candidate
     beside: Candidate | None = None
 
     @property

@@ -9,9 +9,9 @@ from bot.cards.common.blocks import Listing
 from bot.cards.datasets.datasets import Best, DatasetEntry
 from bot.cards.home import LINKED, HomeOverview, card_name
 from bot.cards.status import (
+    ComparisonSummary,
     CurveSummary,
     EvaluationSummary,
-    LadderSummary,
     Status,
     UnreadableSummary,
 )
@@ -22,10 +22,10 @@ from bot.services.datasets import datasets, sealed_rows
 from bot.services.decisions import plan_requests
 from bot.services.evidence import evidence as evidence_services
 from bot.services.evidence.looks import load_looks
-from bot.services.evidence.measured_candidates import known_ladder
+from bot.services.evidence.measured_candidates import known_comparison
 from bot.services.models import deployments, models, sunsets
 from bot.services.training import runs
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal
 from bot.values.sunsets import ending_soon
@@ -133,7 +133,7 @@ def listing(context: AppContext, person: str, channel: str) -> Listing[DatasetEn
         seen |= {dataset.name} if is_newest else set()
         if report and is_newest:
             evidence = evidence_services.load_evidence(context, dataset, report, None)
-            best = Best(evidence_services.best_rung(evidence), evidence.bar)
+            best = Best(evidence_services.best_candidate(evidence), evidence.bar)
             looks = load_looks(context, dataset.name, report)
         listed.append(DatasetEntry(dataset, report, best, looks))
     return Listing(listed, context.store.datasets.count_of(names), names.unchecked)
@@ -159,10 +159,10 @@ def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSumma
         return UnreadableSummary(measurement, context.store.datasets.get(measurement.dataset_id).name)
     result = measurement.result
     if measurement.kind == "ladder":
-        plan = LadderPlan.from_json(measurement.plan)
-        progress = LadderProgress.from_json(measurement.progress)
-        ladder = known_ladder(context.store, context.settings.files, measurement) if result else None
+        plan = ComparisonPlan.from_json(measurement.plan)
+        progress = ComparisonProgress.from_json(measurement.progress)
+        comparison = known_comparison(context.store, context.settings.files, measurement) if result else None
         sealed = sealed_rows.load_test(context.store, measurement)
-        return LadderSummary(measurement, plan, progress, ladder, context.clock(), sealed)
+        return ComparisonSummary(measurement, plan, progress, comparison, context.clock(), sealed)
     curve = Curve.from_json(result) if result else None
     return CurveSummary(measurement, plan_of(measurement.plan), curve)

@@ -38,6 +38,7 @@ from bot.command_options import (
     DATASET,
     DAY,
     ESTIMATE_KEYS,
+    KINDS,
     MODEL,
     NAME,
     NAMES,
@@ -50,7 +51,6 @@ from bot.command_options import (
     REST_NAMES,
     RUN,
     RUN_OR_MEASUREMENT,
-    RUNGS,
     SHOTS,
     TASK,
     Subject,
@@ -207,7 +207,10 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
 @click.argument("dataset", type=DATASET)
 @click.option("--models", type=NAMES, default=(), help="The models to ask, like openai/gpt-4o-mini.")
 @click.option(
-    "--rungs", type=RUNGS, default=(), help="Some of classical, encoder, zero, optimised, kshot, retrieval."
+    "--candidates",
+    type=KINDS,
+    default=(),
+    help="Some of classical, encoder, zero, optimised, kshot, retrieval.",
 )
 @click.option(
     "--shots", type=SHOTS, help="Examples in a prompt, like 20; auto tries several numbers on training rows."

@@ -23,7 +23,7 @@ from bot.cards.evidence import distillations as distillation_cards
 from bot.cards.evidence import evaluations as evaluation_cards
 from bot.cards.models import tried_answers as answer_cards
 from bot.cards.training import interventions as intervention_cards
-from bot.command_options import ASKED_RUNGS, normalize_name, read_count
+from bot.command_options import ASKED_KINDS, normalize_name, read_count
 from bot.command_parser import parse_form, strip_quotes
 from bot.context import AppContext
 from bot.health import metrics
@@ -173,8 +173,8 @@ def _estimate_request(answers: Answers) -> Estimate | Refusal:
 
 def _measure(answers: Answers) -> Errors:
     several = {field: ",".join(answers.several(field)) for field in ("rungs", "models")}
-    if several["rungs"] == ",".join(ASKED_RUNGS):
-        several["rungs"] = ""  # all rungs that fit, including an optimised prompt
+    if several["rungs"] == ",".join(ASKED_KINDS):
+        several["rungs"] = ""  # all candidates that fit, including an optimised prompt
     values = parse_form(commands.measure_baseline, {**answers.values, **several})
     if isinstance(values, Refusal):
         return {values.about or "dataset": values.text}

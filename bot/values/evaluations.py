@@ -41,8 +41,8 @@ class VersionPlan:
 
 
 @dataclass(frozen=True)
-class LadderPlan(VersionPlan, JsonValue):
-    """Everything that a ladder depends on. Models are named 'provider/model'.
+class ComparisonPlan(VersionPlan, JsonValue):
+    """Everything that a comparison depends on. Models are named 'provider/model'.
 
     `labels` is empty for free text. `documents` are the sha256 of texts for retrieval. `prices` is a PriceList as JSON
     with a row for each model that is asked. `withheld_from` are the models that see no passage with personal data,
@@ -50,13 +50,13 @@ class LadderPlan(VersionPlan, JsonValue):
     models that think before they answer, and need room for it.
 
     `teaches` is the number of a labelling: the only candidate then labels that batch's rows, which take the holdout's
-    place, and nothing is scored. `optimised` is the prompt of the rung `optimised`: from an earlier measurement, or the
-    one that `search` has found. With `chooses_shots` the number of examples is chosen on training rows first.
-    `shots_asked` is the number that was asked for, if the training rows have fewer; 0 if they have enough.
-    `promotes` is the tuned model that is deployed if it turns out better; the rows are then the sealed ones. `encoder`
-    is the one that the rungs `encoder` and `retrieval` use. `longest_answer` is the tokens of the dataset's longest
-    answer. `scoring` and `floor` are those of the dataset's report.
-    `is_bar_set` is False if `bar` is the usual one, because nobody has set another; None in older plans.
+    place, and nothing is scored. `optimised` is the prompt of the candidate `optimised`: from an earlier measurement,
+    or the one that `search` has found. With `chooses_shots` the number of examples is chosen on training rows first.
+    `shots_asked` is the number that was asked for, if the training rows have fewer; 0 if they have enough. `promotes`
+    is the tuned model that is deployed if it turns out better; the rows are then the sealed ones. `encoder` is the one
+    that the candidates `encoder` and `retrieval` use. `longest_answer` is the tokens of the dataset's longest answer.
+    `scoring` and `floor` are those of the dataset's report. `is_bar_set` is False if `bar` is the usual one, because
+    nobody has set another; None in older plans.
     """
 
     dataset: str
@@ -66,7 +66,7 @@ class LadderPlan(VersionPlan, JsonValue):
     holdout_sha256: str
     n_holdout: int
     labels: tuple[str, ...]
-    arms: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...]
     prompt: str | None
     bar: float
     documents: tuple[str, ...]
@@ -91,13 +91,13 @@ class LadderPlan(VersionPlan, JsonValue):
         """True if answers are JSON objects of which each field is scored, and not a few that stand for labels."""
         return self.scoring == "json" and not self.labels
 
-    def built_as(self, arms: Iterable[Candidate]) -> LadderPlan:
+    def built_as(self, candidates: Iterable[Candidate]) -> ComparisonPlan:
         """Returns the plan with the candidates as they could be built."""
-        built = tuple(arms)
-        if set(built) == set(self.arms):
+        built = tuple(candidates)
+        if set(built) == set(self.candidates):
             return self
-        wanted = [arm.examples for arm in self.arms if arm.rung == "kshot"]
-        return replace(self, arms=built, shots_asked=max(wanted, default=0))
+        wanted = [candidate.examples for candidate in self.candidates if candidate.kind == "kshot"]
+        return replace(self, candidates=built, shots_asked=max(wanted, default=0))
 
     def room(self, model: str) -> int:
         """Tokens that this model may spend on thinking, on top of its longest answer."""
@@ -122,12 +122,12 @@ class CurvePlan(VersionPlan, JsonValue):
 
 
 @dataclass(frozen=True)
-class ArmProgress:
+class CandidateProgress:
     """How far one candidate is: `answered` of `of` rows have a reply. `declined` are the keys of questions that the
     provider refuses to answer, which count as empty answers; `why_declined` is its reason for the first. `failed` says
     why the candidate is left out. `work` is how long one of its answers takes relative to other candidates'."""
 
-    arm: Candidate
+    candidate: Candidate
     of: int
     answered: int = 0
     declined: tuple[str, ...] = ()
@@ -173,7 +173,7 @@ class JudgeProgress:
 class ShotsTried:
     """The score, from 0 to 1, that a prompt with the candidate's number of examples reached on `rows` training rows."""
 
-    arm: Candidate
+    candidate: Candidate
     share: float
     rows: int
 
@@ -216,20 +216,20 @@ class SealedOutcome:
 
 
 @dataclass(frozen=True)
-class LadderProgress(JsonValue):
-    """How far a ladder is. In the stage `asking` it waits for a person to agree to `most_micros`; `agreed_by` is that
-    person. `spent_micros` is the cost of the answers so far, and `lost_micros` the highest cost of questions whose
+class ComparisonProgress(JsonValue):
+    """How far a comparison is. In the stage `asking` it waits for a person to agree to `most_micros`; `agreed_by` is
+    that person. `spent_micros` is the cost of the answers so far, and `lost_micros` the highest cost of questions whose
     answers were lost, which may have been paid for too. `note` is a sentence about a delay. `judge` is None until a
     judge is asked.
 
     The pace is measured from `paced_at`, when `paced_work` had been done: the time before the first new answers is
     left out, since a model loads then, and answers from earlier measurements take no time. `shots_micros` is the cost
     of choosing the number of examples. `opened_at` is when the first question about sealed rows was asked, and
-    `outcome` what they decided; both are None for other ladders.
+    `outcome` what they decided; both are None for other comparisons.
     """
 
     stage: Stage = "preparing"
-    arms: tuple[ArmProgress, ...] = ()
+    candidates: tuple[CandidateProgress, ...] = ()
     most_micros: int = 0
     spent_micros: int = 0
     started_at: float | None = None
@@ -238,7 +238,7 @@ class LadderProgress(JsonValue):
     paced_at: float | None = None
     paced_work: float = 0.0
     search: SearchProgress | None = None
-    shot_arms: tuple[ArmProgress, ...] = ()
+    shot_candidates: tuple[CandidateProgress, ...] = ()
     shots: tuple[ShotsTried, ...] = ()
     shots_micros: int = 0
     agreed_by: str | None = None
@@ -253,11 +253,15 @@ class LadderProgress(JsonValue):
 
     @property
     def answered(self) -> int:
-        return sum(arm.answered + len(arm.declined) for arm in self.arms if arm.failed is None)
+        return sum(
+            candidate.answered + len(candidate.declined)
+            for candidate in self.candidates
+            if candidate.failed is None
+        )
 
     @property
     def of(self) -> int:
-        return sum(arm.of for arm in self.arms if arm.failed is None)
+        return sum(candidate.of for candidate in self.candidates if candidate.failed is None)
 
     @property
     def share(self) -> float:
@@ -267,19 +271,21 @@ class LadderProgress(JsonValue):
 
     @property
     def _work(self) -> float:
-        return sum(arm.of * arm.work for arm in self.arms if arm.failed is None)
+        return sum(candidate.of * candidate.work for candidate in self.candidates if candidate.failed is None)
 
     @property
     def _done(self) -> float:
-        arms = (arm for arm in self.arms if arm.failed is None)
-        return sum((arm.answered + len(arm.declined)) * arm.work for arm in arms)
+        candidates = (candidate for candidate in self.candidates if candidate.failed is None)
+        return sum(
+            (candidate.answered + len(candidate.declined)) * candidate.work for candidate in candidates
+        )
 
-    def start(self, now: float, by: str | None = None) -> LadderProgress:
-        """Returns the progress of a ladder that starts now, after this person agreed to its cost."""
+    def start(self, now: float, by: str | None = None) -> ComparisonProgress:
+        """Returns the progress of a comparison that starts now, after this person agreed to its cost."""
         begun = replace(self, started_at=now, agreed_by=by)
-        return replace(begun, stage="choosing") if self.shot_arms else begun.after_shots()
+        return replace(begun, stage="choosing") if self.shot_candidates else begun.after_shots()
 
-    def after_shots(self) -> LadderProgress:
+    def after_shots(self) -> ComparisonProgress:
         """Returns the progress once the number of examples is chosen."""
         return replace(self, stage="searching" if self.search else "measuring")
 
@@ -288,7 +294,7 @@ class LadderProgress(JsonValue):
         """The cost of choosing the number of examples and of the prompt search."""
         return self.shots_micros + (self.search.spent_micros if self.search else 0)
 
-    def start_pace(self, now: float) -> LadderProgress:
+    def start_pace(self, now: float) -> ComparisonProgress:
         """Returns the progress with the start of the pace, once there are answers."""
         if self.paced_at is not None or not self._done:
             return self

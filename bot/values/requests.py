@@ -9,7 +9,7 @@ from decimal import Decimal
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import TaskKind
 from bot.rules.plans import Continued, Retraining
-from trainers.evaluation.results import RungName
+from trainers.evaluation.results import CandidateKind
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Start:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A measurement of candidates. Without `models` those of the bot's own trainer are asked, without `rungs` every
-    rung that fits is measured. `bar` and `task` default to the dataset's settings. `judge` None: no model judges.
+    """A measurement of candidates. Without `models` those of the bot's own trainer are asked, without `kinds` every
+    candidate that fits is measured. `bar` and `task` default to the dataset's settings. `judge` None: no model judges.
 
     `shots` is the number of examples in a prompt: None for ten, 0 for the number that does best on training rows.
     `optimise` is the budget in USD of a search for a better prompt, which the model `writer` proposes; without a writer
@@ -46,7 +46,7 @@ class Baseline:
 
     dataset: str
     models: tuple[str, ...] = ()
-    rungs: tuple[RungName, ...] = ()
+    kinds: tuple[CandidateKind, ...] = ()
     prompt: str | None = None
     bar: float | None = None
     task: TaskKind | None = None

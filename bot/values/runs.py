@@ -11,7 +11,7 @@ from bot.rules.judge_agreement import HumanAgreement, JudgeChecks
 from bot.rules.plans import VerdictKind
 from bot.rules.promotion import ModelComparison
 from bot.values.evaluations import JudgeProgress
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import Comparison
 from trainers.evaluation.statistics import LabelLoss
 from trainers.json_values import JsonValue, stored_as
 from trainers.money import to_micros
@@ -185,7 +185,7 @@ def _whole(value: object) -> int:
 
 
 @dataclass(frozen=True)
-class ArmScore:
+class ModelScore:
     """One model's result on the frozen holdout. `low` and `high` are Wilson's 95% bounds of the share correct.
     `unlisted` counts answers that are not one of the labels; it is 0 for free text."""
 
@@ -267,25 +267,24 @@ class RunResult(JsonValue):
     trainer reported no trained tokens: the planned ones are booked instead. `names_fields` is True if the base model's
     prompt named the fields of answers in JSON.
 
-    `beside` is a Ladder as JSON: the tuned model, the best alternative measured on the same rows, and the test of the
-    two. `is_base_ahead` is True if `base` is shown to be better than that alternative, None if there is none, if they
-    are scored differently, or in older results. `advice` follows from `beside`. `worse_labels` are significantly less
-    often right than with the best alternative. `not_worse` is the model than which this one is shown to be cheaper and,
-    within `margin`, not worse. `judge` is the outcome of the judge of free text and `judge_checks` what people had said
-    about its verdicts by then; both are None without one. `agreement` is in results of older versions, in which people
-    compared answers.
-    `arms` are the trials of a sweep, one of which is the tuned model. `at_once` is the maximum number of questions
-    under way at a time, on which the latencies depend. `shown_rows` held-out rows were shown in the result's thread.
-    `is_offered` is whether the card offers to deploy the model, None in results from before it was stored.
-    `reward` is the mean reward of GRPO's last step, `preference_accuracy` the share of its pairs of which DPO preferred
-    the right answer. `checkable` is the measurement whose answers people could check to see whether the judge is right.
-    `partial` compares the two by shares of a row, such as the fields of a JSON object, if that is how the bar counts;
-    `better`, `worse`, `p_value` and both gains count rows that are wholly right. It is None if a row is right or wrong.
-    Fields with a default are missing in results of older versions.
+    `beside` is a Comparison as JSON: the tuned model, the best alternative measured on the same rows, and the test of
+    the two. `is_base_ahead` is True if `base` is shown to be better than that alternative, None if there is none, if
+    they are scored differently, or in older results. `advice` follows from `beside`. `worse_labels` are significantly
+    less often right than with the best alternative. `not_worse` is the model than which this one is shown to be cheaper
+    and, within `margin`, not worse. `judge` is the outcome of the judge of free text and `judge_checks` what people had
+    said about its verdicts by then; both are None without one. `agreement` is in results of older versions, in which
+    people compared answers. `candidates` are the trials of a sweep, one of which is the tuned model. `at_once` is the
+    maximum number of questions under way at a time, on which the latencies depend. `shown_rows` held-out rows were
+    shown in the result's thread. `is_offered` is whether the card offers to deploy the model, None in results from
+    before it was stored. `reward` is the mean reward of GRPO's last step, `preference_accuracy` the share of its pairs
+    of which DPO preferred the right answer. `checkable` is the measurement whose answers people could check to see
+    whether the judge is right. `partial` compares the two by shares of a row, such as the fields of a JSON object, if
+    that is how the bar counts; `better`, `worse`, `p_value` and both gains count rows that are wholly right. It is None
+    if a row is right or wrong. Fields with a default are missing in results of older versions.
     """
 
-    base: ArmScore
-    tuned: ArmScore
+    base: ModelScore
+    tuned: ModelScore
     better: int
     worse: int
     p_value: float
@@ -328,14 +327,14 @@ class RunResult(JsonValue):
     is_base_ahead: bool | None = None
 
     @property
-    def ladder(self) -> Ladder | None:
-        return Ladder.from_json(self.beside) if self.beside else None
+    def comparison(self) -> Comparison | None:
+        return Comparison.from_json(self.beside) if self.beside else None
 
     @property
     def quality(self) -> float:
-        """The tuned model's share of right answers; its score on the ladder if there is one, as free text needs."""
-        ladder = self.ladder
-        return ladder.rung("tuned")[0].score if ladder else self.tuned.share
+        """The tuned model's share of right answers; its score on the comparison if there is one, as free text needs."""
+        comparison = self.comparison
+        return comparison.of_kind("tuned")[0].score if comparison else self.tuned.share
 
     @property
     def change(self) -> ScoreChange:

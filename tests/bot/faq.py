@@ -17,7 +17,7 @@ PRICES = (
     '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
     f'[prices."acme/{JUDGE}"]\ninput = "1.00"\noutput = "4.00"\n'
 )
-LINE = f"/finetune baseline faq models=acme/acme-small rungs=zero,kshot judge=acme/{JUDGE}"
+LINE = f"/finetune baseline faq models=acme/acme-small candidates=zero,kshot judge=acme/{JUDGE}"
 ROWS = 54
 Messages = list[dict[str, Any]]
 

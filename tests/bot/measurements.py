@@ -7,7 +7,7 @@ from demo.people import BEN
 from storage.records import Measurement, MeasurementState
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import World
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import Comparison
 
 CHAT = "POST /chat/completions"
 ACME = "models=acme/acme-small"
@@ -47,7 +47,7 @@ def start_measurement(world: World, line: str = BASELINE, number: int = 1) -> Me
     return measurement(world, number)
 
 
-def measure(world: World, line: str = BASELINE, number: int = 1) -> Ladder:
+def measure(world: World, line: str = BASELINE, number: int = 1) -> Comparison:
     """Take a paid measurement to its result."""
     start_measurement(world, line, number)
     until(world, "done", number)
@@ -60,7 +60,7 @@ def seed_measurement(world: World, line: str = BASELINE) -> None:
     measure(world, line)
 
 
-def ladder_of(world: World, number: int = 1) -> Ladder:
+def ladder_of(world: World, number: int = 1) -> Comparison:
     result = measurement(world, number).result
     assert result is not None
-    return Ladder.from_json(result)
+    return Comparison.from_json(result)

@@ -1,4 +1,4 @@
-"""Lets tests begin from a state that took long to reach, such as a trained run or a measured ladder.
+"""Lets tests begin from a state that took long to reach, such as a trained run or a measured comparison.
 
 The first test of a process that needs it takes the real steps. Later tests get a copy of what these left behind: the
 bot's data folder, the messages in Slack, and the provider's files and jobs.

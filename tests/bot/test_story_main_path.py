@@ -89,8 +89,8 @@ def test_repeated_held_out_rows_are_asked_and_counted_once(world: World) -> None
     world.start_approved()
     world.tick_until(lambda: len(world.store.runs.answers(1, "tuned")) == 18, "the tuned model's answers")
     world.tick(3)
-    for arm in ("base", "tuned"):
-        answers = world.store.runs.answers(1, arm)
+    for candidate in ("base", "tuned"):
+        answers = world.store.runs.answers(1, candidate)
         assert world.provider.count("POST /chat/completions") == 2 * len(answers)
         assert len(answers) == 18
         assert [answer.row for answer in answers] == list(range(len(answers)))

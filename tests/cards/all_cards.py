@@ -33,7 +33,7 @@ from tests.cards.datasets import dataset_cards, labelling_cards
 from tests.cards.decisions import estimate_cards
 from tests.cards.decisions.estimate_cards import TARGET
 from tests.cards.evidence import curve_cards, evaluation_cards, sealed_cards, sweep_cards
-from tests.cards.measurements import DISTRUSTING, JUDGED, MANY_ERRORS, RUNGS, SEARCH
+from tests.cards.measurements import DISTRUSTING, JUDGED, KINDS, MANY_ERRORS, SEARCH
 from tests.cards.models import deployment_cards, promotion_cards, sunset_cards
 from tests.cards.training import intervention_cards, result_cards, run_cards
 from trainers.dataset import LabelCount
@@ -57,7 +57,9 @@ def _details() -> dict[str, Json]:
         running=MANY_ERRORS,
     )
     people, judge = DISTRUSTING, JUDGED
-    judged = measurements.ladder([replace(rung, scoring="judge", unread=0) for rung in RUNGS[2:5]])
+    judged = measurements.comparison(
+        [replace(candidate, scoring="judge", unread=0) for candidate in KINDS[2:5]]
+    )
     plan = measurements.judged_plan()
     notes = judge_agreement.judge_notes(
         plan.judge, judge_agreement.judged_models(plan), judge, judged, people
@@ -74,9 +76,9 @@ def _details() -> dict[str, Json]:
             worse_labels=LOSSES,
         ),
     )
-    ladders = {
+    comparisons = {
         "ladder-met-details": evaluation_details.details(
-            measurements.ladder(),
+            measurements.comparison(),
             spent_micros=590_000,
             estimated_micros=640_000,
             how_read=HOW_READ,
@@ -101,7 +103,7 @@ def _details() -> dict[str, Json]:
         "result-judged-details": runs.details_form(got_worse),
         "run-training-details": runs.details_form(builders.run_summary("training")),
         "form-try": tried_answers.try_form("tickets-7", "C0TICKETS"),
-        **{name: general.details_modal("Measurement m3", parts) for name, parts in ladders.items()},
+        **{name: general.details_modal("Measurement m3", parts) for name, parts in comparisons.items()},
     }
 
 

@@ -33,9 +33,9 @@ from bot.rules.roi import Inputs, Range, Training, Usage, estimate, evaluations_
 from bot.rules.units import MonthlyVolume, Volume, monthly_volume
 from bot.values.runs import (
     Advice,
-    ArmScore,
     ChangedRow,
     MeasuredScore,
+    ModelScore,
     Progress,
     RunResult,
     ScoreChange,
@@ -292,12 +292,12 @@ def estimate_summary(
 
 
 def _alternative(inputs: Inputs, now: Rates, evidence: Evidence) -> Alternative:
-    """A measured rung that meets the bar, or else today's model."""
+    """A measured candidate that meets the bar, or else today's model."""
     today = CurrentModel(inputs.usage.today, now)
     measured = MeasuredCandidates(evidence.alternatives, evidence.bar)
-    rung, rates = measured.cheapest, Rates("classical", Decimal(0), Decimal(0), "no vendor")
-    if rung is not None and rung.arm.model is not None:
-        rates = Rates(rung.arm.model, Decimal("0.4"), Decimal("1.6"), "genai-prices 0.2.3")
+    candidate, rates = measured.cheapest, Rates("classical", Decimal(0), Decimal(0), "no vendor")
+    if candidate is not None and candidate.model is not None:
+        rates = Rates(candidate.model, Decimal("0.4"), Decimal("1.6"), "genai-prices 0.2.3")
     use = MonthlyUse(inputs.requests, inputs.usage.own, inputs.traffic)
     return choose_alternative(today, measured, rates, use)
 
@@ -448,14 +448,14 @@ TRAINING = Progress(
 MEASURING = replace(TRAINING, step=115, evaluated=96, to_evaluate=154)
 
 
-def arm(correct: int, low: float, high: float, tokens: int, n: int = 77) -> ArmScore:
-    return ArmScore(correct, n, low, high, tokens * n, 4 * n, 0.41, 0.92)
+def candidate(correct: int, low: float, high: float, tokens: int, n: int = 77) -> ModelScore:
+    return ModelScore(correct, n, low, high, tokens * n, 4 * n, 0.41, 0.92)
 
 
 def result(**other: Any) -> RunResult:
     default = RunResult(
-        base=arm(18, 0.153, 0.338, 132),
-        tuned=arm(66, 0.763, 0.918, 104),
+        base=candidate(18, 0.153, 0.338, 132),
+        tuned=candidate(66, 0.763, 0.918, 104),
         better=50,
         worse=2,
         p_value=4e-13,
@@ -477,13 +477,13 @@ def result_with(tuned: int, **other: Any) -> RunResult:
     """The tuned model has `tuned` of 200 rows right, its base 47."""
     gain = (tuned - 47) / 200
     between = wilson(tuned, 200)
-    arms = {
-        "base": arm(47, 0.18, 0.3, 132, n=200),
-        "tuned": arm(tuned, between.low, between.high, 104, n=200),
+    candidates = {
+        "base": candidate(47, 0.18, 0.3, 132, n=200),
+        "tuned": candidate(tuned, between.low, between.high, 104, n=200),
     }
     better, worse = (tuned - 42, 5) if gain > 0 else (2, 49 - tuned)
     return replace(
-        result(**arms, better=better, worse=worse, gain_low=gain - 0.07, gain_high=gain + 0.06), **other
+        result(**candidates, better=better, worse=worse, gain_low=gain - 0.07, gain_high=gain + 0.06), **other
     )
 
 
@@ -512,7 +512,7 @@ ALONE = Advice(
     "unknown",
     "measure",
     "Not decided yet. No cheaper alternative (prompts, examples, retrieval) has been measured on your data yet.",
-    "Measure the classical model (`/finetune baseline tickets rungs=classical`): free.",
+    "Measure the classical model (`/finetune baseline tickets candidates=classical`): free.",
     "No cheaper alternative (prompts, examples, retrieval) has been measured on your data yet.",
 )
 MISSES = Advice(
@@ -558,12 +558,12 @@ def actuals(predicted: float | None) -> tuple[Actual, ...]:
 
 def equal_result() -> RunResult:
     return result(
-        tuned=arm(20, 0.17, 0.36, 104), better=6, worse=4, p_value=0.754, gain_low=-0.06, gain_high=0.11
+        tuned=candidate(20, 0.17, 0.36, 104), better=6, worse=4, p_value=0.754, gain_low=-0.06, gain_high=0.11
     )
 
 
 def worse_result() -> RunResult:
-    tuned = arm(9, 0.06, 0.21, 104)
+    tuned = candidate(9, 0.06, 0.21, 104)
     return result(tuned=tuned, better=1, worse=10, p_value=0.012, gain_low=-0.2, gain_high=-0.03)
 
 

@@ -1,4 +1,5 @@
-"""Builders of ladders, their measurements, curves, outlooks, documents and prices, each with what a test changes."""
+"""Builders of comparisons, their measurements, curves, outlooks, documents and prices, each with what a test
+changes."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ from bot.rules.calibration import run_actuals, running_error
 from bot.rules.forecast import Month, Outlook, Quantiles, Swing
 from bot.rules.judge_agreement import HumanAgreement, JudgeChecks
 from bot.values.evaluations import (
-    ArmProgress,
+    CandidateProgress,
+    ComparisonPlan,
+    ComparisonProgress,
     JudgedPair,
     JudgeProgress,
-    LadderPlan,
-    LadderProgress,
     SearchPlan,
     SearchProgress,
 )
@@ -25,18 +26,18 @@ from tests.cards.builders import ANA, HASH, NOW
 from trainers.dataset.versions import Diff
 from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import (
-    FREE_RUNGS,
+    FREE_KINDS,
     Candidate,
+    CandidateKind,
+    Comparison,
     Curve,
     CurvePoint,
     EncoderUse,
     LabelNeed,
-    Ladder,
+    MeasuredCandidate,
     Pair,
     Prediction,
     Retrieval,
-    Rung,
-    RungName,
     Scoring,
     Standing,
 )
@@ -47,8 +48,8 @@ MODEL = "local/smollm2-135m"
 BIG = "openai/gpt-4.1-mini-2025-04-14"
 
 
-def rung(
-    name: RungName,
+def candidate(
+    name: CandidateKind,
     model: str | None,
     right: int,
     usd: str | None = "0",
@@ -56,12 +57,12 @@ def rung(
     n: int = 200,
     standing: Standing | None = None,
     **other: Any,
-) -> Rung:
+) -> MeasuredCandidate:
     share = right / n
     half = 1.96 * (share * (1 - share) / n) ** 0.5 + 0.005
     low, high = max(share - half, 0.0), min(share + half, 1.0)
-    default = Rung(
-        arm=Candidate(name, model),
+    default = MeasuredCandidate(
+        candidate=Candidate(name, model),
         scoring="label",
         scores=(1.0,) * right + (0.0,) * (n - right),
         score=share,
@@ -70,10 +71,10 @@ def rung(
         standing=standing or ("meets" if low >= 0.85 else "misses" if high < 0.85 else "undecided"),
         rows_to_decide=None,
         macro_f1=share - 0.02,
-        unread=0 if name in (*FREE_RUNGS, "tuned") else 14,
-        empty=0 if name in (*FREE_RUNGS, "tuned") else 2,
-        prompt_tokens=0 if name in FREE_RUNGS else 132 * n,
-        completion_tokens=0 if name in FREE_RUNGS else 4 * n,
+        unread=0 if name in (*FREE_KINDS, "tuned") else 14,
+        empty=0 if name in (*FREE_KINDS, "tuned") else 2,
+        prompt_tokens=0 if name in FREE_KINDS else 132 * n,
+        completion_tokens=0 if name in FREE_KINDS else 4 * n,
         p50_s=0.0004 if name == "classical" else 0.015 if name == "encoder" else 0.41,
         p95_s=0.0007 if name == "classical" else 0.021 if name == "encoder" else 0.92,
         usd_per_1000=None if usd is None else Decimal(usd),
@@ -83,31 +84,31 @@ def rung(
 
 NEAREST_ROWS = Retrieval("examples", 10, 745, 745, hits=166, asked=200)
 NEAREST_PASSAGES = Retrieval("passages", 4, 37_000, 20_000, hits=81, asked=120, documents=3, copied=12)
-RUNGS = (
-    rung("classical", None, 184),
-    rung("encoder", None, 187),
-    rung("zero", MODEL, 21),
-    rung("kshot", MODEL, 88),
-    rung("retrieval", MODEL, 141, retrieval=NEAREST_ROWS),
-    rung("zero", BIG, 158, "0.16"),
-    rung("kshot", BIG, 171, "0.41", rows_to_decide=310),
-    rung("retrieval", BIG, 186, "0.39", retrieval=NEAREST_ROWS),
+KINDS = (
+    candidate("classical", None, 184),
+    candidate("encoder", None, 187),
+    candidate("zero", MODEL, 21),
+    candidate("kshot", MODEL, 88),
+    candidate("retrieval", MODEL, 141, retrieval=NEAREST_ROWS),
+    candidate("zero", BIG, 158, "0.16"),
+    candidate("kshot", BIG, 171, "0.41", rows_to_decide=310),
+    candidate("retrieval", BIG, 186, "0.39", retrieval=NEAREST_ROWS),
 )
 
-ARMS = tuple(rung.arm for rung in RUNGS)
+ARMS = tuple(candidate.identity for candidate in KINDS)
 
 
-def ladder(rungs: Sequence[Rung] = RUNGS, **other: Any) -> Ladder:
-    meeting = [rung for rung in rungs if rung.standing == "meets"]
-    cheapest = min(meeting, key=lambda rung: rung.usd_per_1000 or 0, default=None)
-    ranked = sorted(rungs, key=lambda rung: -rung.score)
-    default = Ladder(
+def comparison(candidates: Sequence[MeasuredCandidate] = KINDS, **other: Any) -> Comparison:
+    meeting = [candidate for candidate in candidates if candidate.standing == "meets"]
+    cheapest = min(meeting, key=lambda candidate: candidate.usd_per_1000 or 0, default=None)
+    ranked = sorted(candidates, key=lambda candidate: -candidate.score)
+    default = Comparison(
         dataset="tickets",
         version=1,
         holdout_sha256=HASH,
         bar=0.85,
-        rungs=tuple(rungs),
-        cheapest=cheapest.arm if cheapest else None,
+        candidates=tuple(candidates),
+        cheapest=cheapest.candidate if cheapest else None,
         pairs=tuple(pair(ranked[0], worse) for worse in ranked[1:]),
         detectable_gap=0.07,
         never_answered=(),
@@ -118,27 +119,30 @@ def ladder(rungs: Sequence[Rung] = RUNGS, **other: Any) -> Ladder:
     return replace(default, **other)
 
 
-def rewritten_ladder(**other: Any) -> Ladder:
+def rewritten_ladder(**other: Any) -> Comparison:
     """In the fourth look a rewritten prompt has two more right answers than the best before."""
-    before = rung("kshot", BIG, 174, "0.41", standing="undecided")
-    after = rung("zero", BIG, 176, "0.16", standing="undecided", look=4, choices=3, rows_to_decide=760)
-    return ladder([before, replace(after, **other)])
+    before = candidate("kshot", BIG, 174, "0.41", standing="undecided")
+    after = candidate("zero", BIG, 176, "0.16", standing="undecided", look=4, choices=3, rows_to_decide=760)
+    return comparison([before, replace(after, **other)])
 
 
-def ladder_with_documents() -> Ladder:
-    return ladder(
-        [replace(rung, retrieval=NEAREST_PASSAGES if rung.retrieval else None) for rung in RUNGS[2:]]
+def ladder_with_documents() -> Comparison:
+    return comparison(
+        [
+            replace(candidate, retrieval=NEAREST_PASSAGES if candidate.retrieval else None)
+            for candidate in KINDS[2:]
+        ]
     )
 
 
-def pair(better: Rung, worse: Rung) -> Pair:
+def pair(better: MeasuredCandidate, worse: MeasuredCandidate) -> Pair:
     gap = better.score - worse.score
     p_value = 0.0004 if gap > 0.06 else 0.02 if gap > 0.04 else 0.61
-    return Pair(better.arm, worse.arm, gap, gap - 0.05, gap + 0.05, p_value)
+    return Pair(better.candidate, worse.candidate, gap, gap - 0.05, gap + 0.05, p_value)
 
 
-def plan(arms: Sequence[Candidate] = ARMS, **other: Any) -> LadderPlan:
-    default = LadderPlan(
+def plan(candidates: Sequence[Candidate] = ARMS, **other: Any) -> ComparisonPlan:
+    default = ComparisonPlan(
         dataset="tickets",
         version=1,
         task="labels",
@@ -146,7 +150,7 @@ def plan(arms: Sequence[Candidate] = ARMS, **other: Any) -> LadderPlan:
         holdout_sha256=HASH,
         n_holdout=200,
         labels=("card_arrival", "lost_parcel", "refund", "opening hours"),
-        arms=tuple(arms),
+        candidates=tuple(candidates),
         prompt=None,
         bar=0.85,
         documents=(),
@@ -179,7 +183,7 @@ def measurement(state: MeasurementState = "running", **other: Any) -> Measuremen
     return replace(default, **other)
 
 
-def judged_plan() -> LadderPlan:
+def judged_plan() -> ComparisonPlan:
     """One of its models is a relative of the judge."""
     return plan(ARMS[2:], task="free_text", labels=(), judge="openai/gpt-4o")
 
@@ -197,17 +201,25 @@ DISTRUSTING = JudgeChecks(accepted=14, accepted_right=6, rejected=12, rejected_r
 LOPSIDED = JudgeChecks(accepted=36, accepted_right=35, rejected=2, rejected_right=2, people=1)
 
 
-def asking_progress(most_micros: int = 640_000) -> LadderProgress:
-    arms = [ArmProgress(rung.arm, rung.n, answered=50 if rung.arm.rung == "zero" else 0) for rung in RUNGS]
-    return LadderProgress("asking", tuple(arms), most_micros)
+def asking_progress(most_micros: int = 640_000) -> ComparisonProgress:
+    candidates = [
+        CandidateProgress(candidate.identity, candidate.n, answered=50 if candidate.kind == "zero" else 0)
+        for candidate in KINDS
+    ]
+    return ComparisonProgress("asking", tuple(candidates), most_micros)
 
 
-def half_way_progress(**other: Any) -> LadderProgress:
+def half_way_progress(**other: Any) -> ComparisonProgress:
     answered = (200, 200, 200, 200, 120, 80, 0, 0)
-    arms = [ArmProgress(rung.arm, rung.n, done) for rung, done in zip(RUNGS, answered, strict=True)]
-    arms[5] = replace(arms[5], declined=("a", "b", "c"))
-    arms[7] = replace(arms[7], failed="openai says that there is no such model.")
-    default = LadderProgress("measuring", tuple(arms), 640_000, 210_000, NOW - 300, paced_at=NOW - 300)
+    candidates = [
+        CandidateProgress(candidate.identity, candidate.n, done)
+        for candidate, done in zip(KINDS, answered, strict=True)
+    ]
+    candidates[5] = replace(candidates[5], declined=("a", "b", "c"))
+    candidates[7] = replace(candidates[7], failed="openai says that there is no such model.")
+    default = ComparisonProgress(
+        "measuring", tuple(candidates), 640_000, 210_000, NOW - 300, paced_at=NOW - 300
+    )
     return replace(default, **other)
 
 
@@ -225,147 +237,155 @@ SEARCH = SearchProgress(
 FOUND_NOTHING = replace(SEARCH, prompt=SEARCH.start, share=0.6, ended="Its budget was used up.")
 
 
-def search_plan(**other: Any) -> LadderPlan:
+def search_plan(**other: Any) -> ComparisonPlan:
     return plan(search=SearchPlan(BIG, "openai/gpt-4.1-2025-04-14", 2_000_000), prompt=SEARCH.start, **other)
 
 
-def optimised_ladder() -> Ladder:
-    rungs = [
-        rung("classical", None, 120),
-        rung("zero", BIG, 122, "0.16"),
-        rung("optimised", BIG, 188, "0.29"),
+def optimised_ladder() -> Comparison:
+    candidates = [
+        candidate("classical", None, 120),
+        candidate("zero", BIG, 122, "0.16"),
+        candidate("optimised", BIG, 188, "0.29"),
     ]
-    return ladder(rungs)
+    return comparison(candidates)
 
 
-def ladder_that_none_meets() -> Ladder:
-    free = (rung("classical", None, 120), rung("encoder", None, 140))
-    rungs = [*free, *(replace(rung, standing="misses") for rung in RUNGS[2:6])]
-    return ladder(rungs, never_answered=("opening hours", "lost_parcel"))
+def ladder_that_none_meets() -> Comparison:
+    free = (candidate("classical", None, 120), candidate("encoder", None, 140))
+    candidates = [*free, *(replace(candidate, standing="misses") for candidate in KINDS[2:6])]
+    return comparison(candidates, never_answered=("opening hours", "lost_parcel"))
 
 
-def ladder_of_a_babbling_model() -> Ladder:
+def ladder_of_a_babbling_model() -> Comparison:
     """Without examples it names no label; with them it repeats one."""
-    babble = rung("zero", MODEL, 6, "0.03", unread=192)
-    return ladder((*ladder_that_none_meets().rungs[:2], babble, rung("kshot", MODEL, 28, "0.02")))
+    babble = candidate("zero", MODEL, 6, "0.03", unread=192)
+    return comparison(
+        (*ladder_that_none_meets().candidates[:2], babble, candidate("kshot", MODEL, 28, "0.02"))
+    )
 
 
-def ladder_that_encoder_meets() -> Ladder:
-    return ladder((rung("classical", None, 120), rung("encoder", None, 187), *RUNGS[2:5]))
+def ladder_that_encoder_meets() -> Comparison:
+    return comparison((candidate("classical", None, 120), candidate("encoder", None, 187), *KINDS[2:5]))
 
 
-def undecided_ladder() -> Ladder:
-    return ladder([rung("classical", None, 34, n=40, rows_to_decide=160), rung("zero", MODEL, 9, n=40)])
+def undecided_ladder() -> Comparison:
+    return comparison(
+        [candidate("classical", None, 34, n=40, rows_to_decide=160), candidate("zero", MODEL, 9, n=40)]
+    )
 
 
-def silent_ladder() -> Ladder:
+def silent_ladder() -> Comparison:
     """One model thinks and has no tokens left for an answer. Its requests cost next to nothing."""
-    thinking = rung("zero", "acme/thinker", 40, "0.004", unread=0, empty=150)
-    return ladder([RUNGS[0], thinking, replace(thinking, arm=Candidate("kshot", "acme/thinker"), empty=90)])
+    thinking = candidate("zero", "acme/thinker", 40, "0.004", unread=0, empty=150)
+    return comparison(
+        [KINDS[0], thinking, replace(thinking, candidate=Candidate("kshot", "acme/thinker"), empty=90)]
+    )
 
 
-def unreadable_ladder() -> Ladder:
+def unreadable_ladder() -> Comparison:
     """A small model that names hardly any label, whatever its prompt."""
-    return ladder(
+    return comparison(
         [
-            rung("zero", MODEL, 0, unread=193, standing="misses"),
-            rung("kshot", MODEL, 9, unread=160, standing="misses"),
+            candidate("zero", MODEL, 0, unread=193, standing="misses"),
+            candidate("kshot", MODEL, 9, unread=160, standing="misses"),
         ]
     )
 
 
-def ladder_with_cheaper_undecided() -> Ladder:
-    near = rung("classical", None, 172, rows_to_decide=120)
-    return ladder((near, *RUNGS[5:]))
+def ladder_with_cheaper_undecided() -> Comparison:
+    near = candidate("classical", None, 172, rows_to_decide=120)
+    return comparison((near, *KINDS[5:]))
 
 
-def ladder_of_many(count: int = 12, name: str = "provider/a-rather-long-model-name-2025-04-14") -> Ladder:
-    names: tuple[RungName, ...] = ("zero", "kshot", "retrieval")
-    rungs = [
-        rung(names[at % 3], f"{name}-{at}", 100 + (at * 37) % 95, f"{0.02 * 1.7**at:.4f}")
+def ladder_of_many(count: int = 12, name: str = "provider/a-rather-long-model-name-2025-04-14") -> Comparison:
+    names: tuple[CandidateKind, ...] = ("zero", "kshot", "retrieval")
+    candidates = [
+        candidate(names[at % 3], f"{name}-{at}", 100 + (at * 37) % 95, f"{0.02 * 1.7**at:.4f}")
         for at in range(count - 1)
     ]
-    return ladder((rung("classical", None, 184), *rungs))
+    return comparison((candidate("classical", None, 184), *candidates))
 
 
 def ladder_by_f1() -> str:
     """Free text scored by F1: retrieval and the tuned model."""
-    retrieval = rung("retrieval", BIG, 141, scoring="f1", unread=0)
-    tuned = rung("tuned", "local/tickets-7", 158, scoring="f1", unread=0)
-    return ladder((retrieval, tuned), pairs=(pair(tuned, retrieval),)).to_json()
+    retrieval = candidate("retrieval", BIG, 141, scoring="f1", unread=0)
+    tuned = candidate("tuned", "local/tickets-7", 158, scoring="f1", unread=0)
+    return comparison((retrieval, tuned), pairs=(pair(tuned, retrieval),)).to_json()
 
 
 MIXED = 53  # of 80 rows expect function calls
 
 
-def ladder_of_calls_and_texts() -> Ladder:
+def ladder_of_calls_and_texts() -> Comparison:
     """Two thirds of the rows expect function calls, the others texts."""
-    rungs = (
-        rung("zero", MODEL, 31, n=80, scoring="f1", unread=0, calls=MIXED),
-        rung("kshot", BIG, 66, "0.41", n=80, scoring="f1", unread=0, calls=MIXED),
+    candidates = (
+        candidate("zero", MODEL, 31, n=80, scoring="f1", unread=0, calls=MIXED),
+        candidate("kshot", BIG, 66, "0.41", n=80, scoring="f1", unread=0, calls=MIXED),
     )
-    return ladder(rungs, pairs=(pair(rungs[1], rungs[0]),))
+    return comparison(candidates, pairs=(pair(candidates[1], candidates[0]),))
 
 
 def ladder_of_tuned_calls_and_texts() -> str:
-    prompted = rung("kshot", BIG, 150, scoring="f1", unread=0, calls=133)
-    tuned = rung("tuned", "local/tickets-7", 188, scoring="f1", unread=0, calls=133)
-    return ladder((prompted, tuned), pairs=(pair(tuned, prompted),)).to_json()
+    prompted = candidate("kshot", BIG, 150, scoring="f1", unread=0, calls=133)
+    tuned = candidate("tuned", "local/tickets-7", 188, scoring="f1", unread=0, calls=133)
+    return comparison((prompted, tuned), pairs=(pair(tuned, prompted),)).to_json()
 
 
-def fields_rung(name: RungName, model: str | None, right: int, in_full: int, **other: Any) -> Rung:
+def fields_rung(
+    name: CandidateKind, model: str | None, right: int, in_full: int, **other: Any
+) -> MeasuredCandidate:
     """A candidate that answers in JSON, with `right` of 200 in fields and `in_full` of 200 answers right in all."""
     others = 200 - in_full
     scores = (1.0,) * in_full + ((right - in_full) / others,) * others
-    return rung(name, model, right, scoring="json", scores=scores, unread=0, empty=0, **other)
+    return candidate(name, model, right, scoring="json", scores=scores, unread=0, empty=0, **other)
 
 
-def ladder_in_german(use: EncoderUse) -> Ladder:
-    return ladder(RUNGS[:4], encoder=use)
+def ladder_in_german(use: EncoderUse) -> Comparison:
+    return comparison(KINDS[:4], encoder=use)
 
 
-def ladder_of_fields() -> Ladder:
+def ladder_of_fields() -> Comparison:
     """Answers in JSON: the classical model gets enough of their fields right."""
-    rungs = (
+    candidates = (
         fields_rung("classical", None, 181, 96),
         fields_rung("encoder", None, 178, 90),
         fields_rung("zero", MODEL, 2, 0),
         fields_rung("kshot", MODEL, 84, 9),
     )
-    return ladder(rungs, dataset="orders", floor=0.131)
+    return comparison(candidates, dataset="orders", floor=0.131)
 
 
 def ladder_of_fields_beside_tuned() -> str:
     best, tuned = fields_rung("classical", None, 110, 18), fields_rung("tuned", "local/orders-7", 168, 105)
-    return ladder((best, tuned), pairs=(pair(tuned, best),), floor=0.131).to_json()
+    return comparison((best, tuned), pairs=(pair(tuned, best),), floor=0.131).to_json()
 
 
 def ladder_beside_prompted(tuned: int = 184, scoring: Scoring = "label") -> str:
     """Ten examples in a large model's prompt, with 186 of 200 right, and the tuned model."""
-    prompted = rung("kshot", BIG, 186, "0.41", scoring=scoring, unread=0)
-    cheaper = rung("tuned", "local/tickets-7", tuned, "0.03", scoring=scoring, unread=0)
-    return ladder((prompted, cheaper), pairs=(pair(prompted, cheaper),)).to_json()
+    prompted = candidate("kshot", BIG, 186, "0.41", scoring=scoring, unread=0)
+    cheaper = candidate("tuned", "local/tickets-7", tuned, "0.03", scoring=scoring, unread=0)
+    return comparison((prompted, cheaper), pairs=(pair(prompted, cheaper),)).to_json()
 
 
 def ladder_of_silent_tuned() -> str:
-    return ladder([rung("tuned", "local/tickets-7", 12, empty=180)], pairs=()).to_json()
+    return comparison([candidate("tuned", "local/tickets-7", 12, empty=180)], pairs=()).to_json()
 
 
 def ladder_of_tuned_alone(tuned: int) -> str:
-    return ladder([rung("tuned", "local/tickets-7", tuned)], pairs=()).to_json()
+    return comparison([candidate("tuned", "local/tickets-7", tuned)], pairs=()).to_json()
 
 
 def ladder_beside_classical(other: int, tuned: int) -> str:
     """The classical and the tuned model, with `other` and `tuned` of 200 rows right."""
-    rungs = rung("classical", None, other), rung("tuned", "local/tickets-7", tuned)
-    better, worse = sorted(rungs, key=lambda rung: -rung.score)
-    return ladder(rungs, pairs=(pair(better, worse),)).to_json()
+    candidates = candidate("classical", None, other), candidate("tuned", "local/tickets-7", tuned)
+    better, worse = sorted(candidates, key=lambda candidate: -candidate.score)
+    return comparison(candidates, pairs=(pair(better, worse),)).to_json()
 
 
 def ladder_beside_encoder(other: int, tuned: int) -> str:
     """The free encoder and the tuned model, which is better, with `other` and `tuned` of 200 rows right."""
-    rungs = rung("encoder", None, other), rung("tuned", "local/tickets-7", tuned)
-    return ladder(rungs, pairs=(pair(rungs[1], rungs[0]),)).to_json()
+    candidates = candidate("encoder", None, other), candidate("tuned", "local/tickets-7", tuned)
+    return comparison(candidates, pairs=(pair(candidates[1], candidates[0]),)).to_json()
 
 
 def curve(**other: Any) -> Curve:
@@ -373,7 +393,7 @@ def curve(**other: Any) -> Curve:
         dataset="tickets",
         version=1,
         holdout_sha256=HASH,
-        arm=Candidate("classical"),
+        candidate=Candidate("classical"),
         points=(
             CurvePoint(1_250, 0.748, (0.741, 0.755, 0.748)),
             CurvePoint(2_500, 0.833, (0.829, 0.837)),

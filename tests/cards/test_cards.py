@@ -151,8 +151,10 @@ def test_a_refused_file_s_primary_button_helps_most(name: str, label: str) -> No
 
 
 def test_a_ladder_s_table_fits_beside_an_open_thread() -> None:
-    ladders = [message for name, message in MESSAGES.items() if name.startswith("ladder")]
-    tables = [text for ladder in ladders for text in texts(ladder.blocks) if text.startswith("```")]
+    comparisons = [message for name, message in MESSAGES.items() if name.startswith("ladder")]
+    tables = [
+        text for comparison in comparisons for text in texts(comparison.blocks) if text.startswith("```")
+    ]
     assert len(tables) > 5
     assert max(len(html.unescape(line)) for table in tables for line in table.splitlines()) <= 74
 

@@ -22,7 +22,7 @@ from bot.values.runs import RunResult, points, stretch_means, training_curves
 from tests.cards import builders, measurements
 from tests.cards.evidence import curve_cards
 from trainers.dataset import LabelCount
-from trainers.evaluation.results import RUNG_NAMES, CurvePoint, Prediction
+from trainers.evaluation.results import CANDIDATE_KINDS, CurvePoint, Prediction
 from trainers.evaluation.statistics import compare, confusion
 from trainers.types import Metric
 
@@ -132,24 +132,27 @@ def test_each_point_of_slack_s_loss_chart_is_a_mean() -> None:
 
 
 def test_every_ladder_is_drawn(tmp_path: Path) -> None:
-    same = [measurements.rung(rung, f"p/model {n}", 170, "0.30") for n, rung in enumerate(RUNG_NAMES * 2)]
+    same = [
+        measurements.candidate(candidate, f"p/model {n}", 170, "0.30")
+        for n, candidate in enumerate(CANDIDATE_KINDS * 2)
+    ]
     extremes = [
-        measurements.rung("zero", "שלום/عالم", 0, "0.000001"),
-        measurements.rung("kshot", "$/$5", 200, "9000000"),
-        measurements.rung("tuned", "😀" * 90, 200, None),
-        measurements.rung("classical", None, 200),
-        measurements.rung("zero", "a/b", 34, n=40, rows_to_decide=160, standing="undecided"),
+        measurements.candidate("zero", "שלום/عالم", 0, "0.000001"),
+        measurements.candidate("kshot", "$/$5", 200, "9000000"),
+        measurements.candidate("tuned", "😀" * 90, 200, None),
+        measurements.candidate("classical", None, 200),
+        measurements.candidate("zero", "a/b", 34, n=40, rows_to_decide=160, standing="undecided"),
     ]
     many = replace(measurements.ladder_of_many(40, "x" * 200), dataset="問い合わせの分類データ" * 4)
-    ladders = {
-        "no price": measurements.ladder([measurements.rung("zero", "a/b", 180, None)]),
-        "same": measurements.ladder(same),
-        "extremes": measurements.ladder(extremes),
+    comparisons = {
+        "no price": measurements.comparison([measurements.candidate("zero", "a/b", 180, None)]),
+        "same": measurements.comparison(same),
+        "extremes": measurements.comparison(extremes),
         "many": many,
     }
-    for name, ladder in ladders.items():
-        assert_drawn(confusion_plot.draw_ladder(ladder, tmp_path / f"{name}.png"))
-    assert confusion_plot.draw_ladder(measurements.ladder(()), tmp_path / "none.png") is None
+    for name, comparison in comparisons.items():
+        assert_drawn(confusion_plot.draw_comparison(comparison, tmp_path / f"{name}.png"))
+    assert confusion_plot.draw_comparison(measurements.comparison(()), tmp_path / "none.png") is None
 
 
 def test_every_learning_curve_is_drawn(tmp_path: Path) -> None:

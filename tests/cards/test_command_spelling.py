@@ -16,7 +16,7 @@ TERMINAL = TerminalSpelling("t.csv")
     [
         (
             Measure("prompts", "tickets", ("zero", "kshot"), models=("a/b", "c/d")),
-            "Measure prompts and retrieval (`/finetune baseline tickets rungs=zero,kshot models=a/b,c/d`). You see "
+            "Measure prompts and retrieval (`/finetune baseline tickets candidates=zero,kshot models=a/b,c/d`). You see "
             "the cost before anything is spent.",
             "Measure prompts and retrieval (finetune baseline t.csv --rungs zero,kshot --model a/b --model c/d). You "
             "see the cost before anything is spent.",

@@ -30,13 +30,13 @@ from bot.cards.evidence import (
 from bot.cards.home import HomeOverview
 from bot.cards.models import models, tried_answers
 from bot.cards.models.models import ModelEntry
-from bot.cards.status import LadderSummary, Status
+from bot.cards.status import ComparisonSummary, Status
 from bot.cards.training import audits, result_details, results, runs
 from bot.rules.budgets import Budget
 from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison, PromotionEvidence, find_objections
 from bot.rules.reasons import FillGap, QuotedSentence, Reason, Step
-from bot.values.evaluations import ArmProgress, LadderProgress
+from bot.values.evaluations import CandidateProgress, ComparisonProgress
 from bot.values.runs import Advice, ChangedRow
 from storage.records import AuditEntry
 from tests.cards import builders, measurements
@@ -47,7 +47,7 @@ from tests.cards.models import promotion_cards
 from tests.cards.slack_limits import limit_violations
 from tests.cards.style_rules import mrkdwn, texts
 from trainers.dataset import Columns, Finding
-from trainers.evaluation.results import RUNG_NAMES, Candidate, CurvePoint, LabelNeed
+from trainers.evaluation.results import CANDIDATE_KINDS, Candidate, CurvePoint, LabelNeed
 from trainers.pricing import PriceRow, UnknownPrice
 from trainers.types import Answer, Price
 
@@ -91,7 +91,7 @@ def _data_cards(text: str) -> dict[str, Any]:
                     DatasetEntry(
                         builders.dataset(),
                         builders.report(rows=10**9),
-                        Best(measurements.rung("kshot", text[:600], 100), 0.855),
+                        Best(measurements.candidate("kshot", text[:600], 100), 0.855),
                     )
                 ]
                 * 200
@@ -118,20 +118,23 @@ def _data_cards(text: str) -> dict[str, Any]:
 def _evaluation_cards(text: str) -> dict[str, Any]:
     dataset = text[:300]
     model = f"{dataset[:100]}/{text[:300]}"
-    rungs = [
-        measurements.rung(
+    candidates = [
+        measurements.candidate(
             name, f"{model} {n}" if name != "classical" else None, n, None if n % 3 else f"{10 ** (n % 12)}"
         )
-        for n, name in enumerate(RUNG_NAMES * 8)
+        for n, name in enumerate(CANDIDATE_KINDS * 8)
     ]
-    worst = measurements.ladder(
-        rungs, dataset=dataset, never_answered=(text,) * 77, prices_said_by=(text,) * 40, version=10**9
+    worst = measurements.comparison(
+        candidates, dataset=dataset, never_answered=(text,) * 77, prices_said_by=(text,) * 40, version=10**9
     )
-    arms = tuple(
-        ArmProgress(rung.arm, 10**9, 10**8, ("x",), text if n % 2 else None) for n, rung in enumerate(rungs)
+    candidates = tuple(
+        CandidateProgress(candidate.identity, 10**9, 10**8, ("x",), text if n % 2 else None)
+        for n, candidate in enumerate(candidates)
     )
-    progress = LadderProgress("measuring", arms, 10**18, 10**17, NOW - 1e8, text)
-    plan = measurements.plan([rung.arm for rung in rungs], dataset=dataset, documents=("d",) * 10**4)
+    progress = ComparisonProgress("measuring", candidates, 10**18, 10**17, NOW - 1e8, text)
+    plan = measurements.plan(
+        [candidate.identity for candidate in candidates], dataset=dataset, documents=("d",) * 10**4
+    )
     needs = tuple(LabelNeed(text, 10**9, 0 if n % 2 else 9, 3) for n in range(77))
     points = tuple(CurvePoint(n * 10**7, n / 50, (n / 50,) * 9) for n in range(1, 50))
     curve = measurements.curve(
@@ -207,7 +210,7 @@ def _run_cards(text: str) -> dict[str, Any]:
         TRAINING, note=text, step=10**9, total_steps=10**9, train_loss=1e6, estimated_finish=NOW + 1e8
     )
     summary = runs.RunSummary(builders.run("training"), plan, noted, None, NOW)
-    measuring = LadderSummary(
+    measuring = ComparisonSummary(
         measurements.measurement(),
         measurements.plan(dataset=text),
         measurements.half_way_progress(),

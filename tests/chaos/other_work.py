@@ -31,7 +31,7 @@ ROWS = 12
 WORD = {"a deleted row's word": "quuxnightjar"}
 AGAIN_S = 5.0
 SHOWN_S = 2.0
-MEASURE = f"/finetune baseline {TAUGHT} models={TARGET} rungs=zero bar=5%"
+MEASURE = f"/finetune baseline {TAUGHT} models={TARGET} candidates=zero bar=5%"
 OTHER_POINTS = (
     "POST /chat/completions arrived",
     "POST /chat/completions done",

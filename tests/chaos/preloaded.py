@@ -7,6 +7,7 @@ import gc
 import matplotlib.figure
 import openai
 import scipy.stats
+import trainers.evaluation.comparison
 
 import bot.app
 import bot.services.evidence.evaluation_worker
@@ -15,7 +16,6 @@ import bot.settings
 import tests.chaos.bot_process
 import tests.chaos.crash
 import tests.chaos.own_trainer
-import trainers.evaluation.ladder
 import trainers.local.api.server
 
 # The SDK imports a resource at its first use.

@@ -8,12 +8,12 @@ from pathlib import Path
 from demo.summary import Summary
 from tests.cards.builders import result
 from tests.cards.measurements import ladder_beside_classical
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import Comparison
 
 
 def test_the_last_lines_show_the_ladder_the_tuned_model_and_the_verdict() -> None:
-    with_tuned = Ladder.from_json(ladder_beside_classical(61, 70))
-    measured = replace(with_tuned, rungs=with_tuned.rungs[:1])
+    with_tuned = Comparison.from_json(ladder_beside_classical(61, 70))
+    measured = replace(with_tuned, candidates=with_tuned.candidates[:1])
     summary = Summary(measured, result(beside=with_tuned.to_json()), "Not now", Path("a.db"), Path("adapter"))
 
     lines = summary.lines({"first card": 9.6, "ladder": 71.0, "all": 424.4})

@@ -188,10 +188,10 @@ def test_outside_a_terminal_each_tenth_and_each_stage_prints_a_line(
 
 
 def test_of_a_list_the_line_shows_only_the_item_in_progress(slack: SlackEmulator, client: WebClient) -> None:
-    arms = "✓ classical\n• prompt alone: 120 of 200\n• retrieval: 0 of 200"
+    candidates = "✓ classical\n• prompt alone: 120 of 200\n• retrieval: 0 of 200"
     blocks = [
         *card(40)[:1],
-        {"type": "section", "text": md(arms)},
+        {"type": "section", "text": md(candidates)},
         {"type": "section", "text": md("████░░ 40%")},
     ]
     ts = client.chat_postMessage(channel=TICKETS.id, text="x", blocks=blocks)["ts"]

@@ -46,13 +46,13 @@ def browser() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run's and a measurement's report, with the longest names and the most rows that may occur."""
     folder = tmp_path_factory.mktemp("report")
-    rungs = [
-        *measurements.RUNGS,
-        measurements.rung("tuned", LONG, 184),
-        *measurements.ladder_of_many(20).rungs,
+    candidates = [
+        *measurements.KINDS,
+        measurements.candidate("tuned", LONG, 184),
+        *measurements.ladder_of_many(20).candidates,
     ]
-    ladder = measurements.ladder(rungs)
-    plot = evaluations.draw_ladder(ladder, folder / "ladder.png")
+    comparison = measurements.comparison(candidates)
+    plot = evaluations.draw_comparison(comparison, folder / "ladder.png")
     assert plot
     prices = PriceList(
         tuple(row for row in measurements.PRICES if isinstance(row, PriceRow)), date(2026, 11, 25)
@@ -66,14 +66,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ),
         after=NOTHING_SINCE,
         is_stopped=False,
-        ladder=ladder,
+        comparison=comparison,
         actuals=builders.actuals(0.84),
         approvals=builders.APPROVALS,
         history=builders.AUDITED * 4,
         plots=[plot],
         name_of=str,
     )
-    measurement = reports.measurement_report(measurements.measurement("done"), ladder, plot, str)
+    measurement = reports.measurement_report(measurements.measurement("done"), comparison, plot, str)
     paths = {"run": folder / "run.html", "measurement": folder / "measurement.html"}
     for (_, path), html in zip(paths.items(), (run, measurement), strict=True):
         path.write_text(html, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Builders of what a verdict is made of: rungs, ladders, outlooks and facts."""
+"""Builders of what a verdict is made of: candidates, comparisons, outlooks and facts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from bot.rules.bills import Rates
 from bot.rules.facts import Evidence, Facts
 from bot.rules.forecast import Month, Outlook, Quantiles, Swing, simulate
 from bot.rules.roi import Inputs, Training, Usage, estimate
-from trainers.evaluation.results import FREE_RUNGS, Candidate, Ladder, Rung, RungName, Standing
+from trainers.evaluation.results import (
+    FREE_KINDS,
+    Candidate,
+    CandidateKind,
+    Comparison,
+    MeasuredCandidate,
+    Standing,
+)
 from trainers.providers import ModelVerdict
 
 MINI = "openai/gpt-4o-mini"
@@ -39,8 +46,8 @@ FACTS = Facts(
 MONEY = Decimal("0.12")
 
 
-def rung(
-    name: RungName,
+def candidate(
+    name: CandidateKind,
     standing: Standing,
     right: int = 150,
     n: int = 200,
@@ -50,11 +57,11 @@ def rung(
     unread: int = 0,
     empty: int = 0,
     p95_s: float = 1.5,
-) -> Rung:
+) -> MeasuredCandidate:
     """`right` of `n`, with an interval of five points on either side."""
     score = right / n if n else 0.0
-    return Rung(
-        arm=Candidate(name, None if name in FREE_RUNGS else MINI),
+    return MeasuredCandidate(
+        candidate=Candidate(name, None if name in FREE_KINDS else MINI),
         scoring="label",
         scores=(1.0,) * right + (0.0,) * (n - right),
         score=score,
@@ -68,18 +75,20 @@ def rung(
         prompt_tokens=100 * n,
         completion_tokens=3 * n,
         p50_s=p95_s / 2,
-        p95_s=0.001 if name in FREE_RUNGS else p95_s,
-        usd_per_1000=Decimal(0) if name in FREE_RUNGS else usd,
+        p95_s=0.001 if name in FREE_KINDS else p95_s,
+        usd_per_1000=Decimal(0) if name in FREE_KINDS else usd,
     )
 
 
-def ladder(*rungs: Rung, bar: float = 0.85, never_answered: tuple[str, ...] = ()) -> Ladder:
-    return Ladder(
+def comparison(
+    *candidates: MeasuredCandidate, bar: float = 0.85, never_answered: tuple[str, ...] = ()
+) -> Comparison:
+    return Comparison(
         dataset="tickets",
         version=1,
         holdout_sha256="ab" * 32,
         bar=bar,
-        rungs=rungs,
+        candidates=candidates,
         cheapest=None,
         pairs=(),
         detectable_gap=0.062,
@@ -90,11 +99,11 @@ def ladder(*rungs: Rung, bar: float = 0.85, never_answered: tuple[str, ...] = ()
 
 
 ALL_MISS = (
-    rung("classical", "misses", 140),
-    rung("encoder", "misses", 145),
-    rung("zero", "misses", 120),
-    rung("kshot", "misses", 150),
-    rung("retrieval", "misses", 156),
+    candidate("classical", "misses", 140),
+    candidate("encoder", "misses", 145),
+    candidate("zero", "misses", 120),
+    candidate("kshot", "misses", 150),
+    candidate("retrieval", "misses", 156),
 )
 
 
@@ -122,18 +131,18 @@ def outlook(p: float, *, never: bool = False) -> Outlook:
 
 
 LIKELY, OPEN, UNLIKELY = outlook(0.93), outlook(0.5), outlook(0.07)
-CLASSICAL_MEETS = rung("classical", "meets", 182)
-KSHOT_MEETS = rung("kshot", "meets", 182)
-TUNED_MEETS = rung("tuned", "meets", 186, usd=Decimal("0.03"))
-UNDECIDED = rung("retrieval", "undecided", 172, rows_to_decide=140)
+CLASSICAL_MEETS = candidate("classical", "meets", 182)
+KSHOT_MEETS = candidate("kshot", "meets", 182)
+TUNED_MEETS = candidate("tuned", "meets", 186, usd=Decimal("0.03"))
+UNDECIDED = candidate("retrieval", "undecided", 172, rows_to_decide=140)
 WITH_UNDECIDED_RETRIEVAL = (*ALL_MISS[:4], UNDECIDED)
 WITH_GOOD_PROMPT = (*ALL_MISS[:3], KSHOT_MEETS, ALL_MISS[4])
 
 
-def facts_with(*rungs: Rung, **other: object) -> Facts:
-    """Facts with a ladder of these rungs. `other` are fields of Evidence and of Facts."""
+def facts_with(*candidates: MeasuredCandidate, **other: object) -> Facts:
+    """Facts with a comparison of these candidates. `other` are fields of Evidence and of Facts."""
     fields = {key: other.pop(key) for key in list(other) if key in Evidence.__dataclass_fields__}
-    evidence = replace(Evidence(ladder=ladder(*rungs)), **fields)  # type: ignore[arg-type]
+    evidence = replace(Evidence(comparison=comparison(*candidates)), **fields)  # type: ignore[arg-type]
     return replace(FACTS, **{"outlook": LIKELY, "evidence": evidence, **other})  # type: ignore[arg-type]
 
 

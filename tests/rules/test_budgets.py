@@ -230,24 +230,27 @@ PRICES = {"acme/small": price("0.80", "3.20"), "local/tiny": price("0", "0")}
 
 
 def test_an_evaluation_reserves_the_longest_answer_for_each_open_question() -> None:
-    arms = {SMALL: Questions(("a", "b", "c"), (100, 200, 300))}
+    candidates = {SMALL: Questions(("a", "b", "c"), (100, 200, 300))}
     # (100 + 200 + 300) x $0.80 + 3 x 24 x $3.20, per million
-    assert max_evaluation_micros(PRICES, arms, (), 24, ()) == 711  # 710.4, rounded up
-    assert max_evaluation_micros(PRICES, arms, {"c"}, 24, ()) == 394
-    assert max_evaluation_micros(PRICES, arms, {"a", "b", "c"}, 24, ()) == 0
+    assert max_evaluation_micros(PRICES, candidates, (), 24, ()) == 711  # 710.4, rounded up
+    assert max_evaluation_micros(PRICES, candidates, {"c"}, 24, ()) == 394
+    assert max_evaluation_micros(PRICES, candidates, {"a", "b", "c"}, 24, ()) == 0
 
 
 def test_a_question_that_two_candidates_share_is_paid_once() -> None:
-    arms = {SMALL: Questions(("a",), (100,)), Candidate("kshot", "acme/small"): Questions(("a",), (100,))}
-    assert max_evaluation_micros(PRICES, arms, (), 0, ()) == 80
-    keys = {candidate: questions.keys for candidate, questions in arms.items()}
+    candidates = {
+        SMALL: Questions(("a",), (100,)),
+        Candidate("kshot", "acme/small"): Questions(("a",), (100,)),
+    }
+    assert max_evaluation_micros(PRICES, candidates, (), 0, ()) == 80
+    keys = {candidate: questions.keys for candidate, questions in candidates.items()}
     assert paid_questions(PRICES, keys) == {"acme/small": {"a"}}
 
 
 def test_own_machines_and_the_classical_model_charge_nothing() -> None:
-    arms = {OWN: Questions(("a",), (10_000,)), CLASSICAL: Questions(("b",), (0,))}
-    assert max_evaluation_micros(PRICES, arms, (), 256, ()) == 0
-    keys = {candidate: questions.keys for candidate, questions in arms.items()}
+    candidates = {OWN: Questions(("a",), (10_000,)), CLASSICAL: Questions(("b",), (0,))}
+    assert max_evaluation_micros(PRICES, candidates, (), 256, ()) == 0
+    keys = {candidate: questions.keys for candidate, questions in candidates.items()}
     assert paid_questions(PRICES, keys) == {"local/tiny": {"a"}}
     assert spent_micros(PRICES, {"local/tiny": AnswerTotals(1, 10_000, 256)}) == 0
 

@@ -28,7 +28,7 @@ from trainers.evaluation.claims import promotion_level
 from trainers.evaluation.statistics import Interval, compare
 from trainers.local.models import ALIAS_NAME
 
-RUNG = measurements.rung("tuned", "local/tickets-7", 190)
+RUNG = measurements.candidate("tuned", "local/tickets-7", 190)
 BETTER = ModelComparison("the untuned base", 0.5, 0.2, 0.1, 0.3, 200)
 EQUAL = ModelComparison("the untuned base", 0.7, 0.0, -0.1, 0.1, 200)
 WORSE = ModelComparison("the untuned base", 0.9, -0.2, -0.3, -0.1, 200)
@@ -165,13 +165,19 @@ def test_a_cheaper_model_is_also_compared_with_the_free_one() -> None:
 def test_a_stored_change_of_shares_is_compared_like_the_rows(n: int, look: int) -> None:
     scores = [(row % 5) / 4 for row in range(n)]
     others = [max(score - 0.25 * (row % 3), 0.0) for row, score in enumerate(scores)]
-    rung = replace(RUNG, scoring="json", scores=tuple(scores), score=sum(scores) / n)
+    candidate = replace(RUNG, scoring="json", scores=tuple(scores), score=sum(scores) / n)
     by_rows = compare_models("base", scores, others, look=look)
-    stored = compare_change("base", sum(others) / n, Interval(by_rows.low, by_rows.high), rung, look=look)
+    stored = compare_change(
+        "base", sum(others) / n, Interval(by_rows.low, by_rows.high), candidate, look=look
+    )
     assert stored.bound == pytest.approx(by_rows.bound, abs=0.001)
     assert stored.difference == pytest.approx(by_rows.difference)
     as_wrong = compare_change(
-        "base", sum(others) / n, Interval(by_rows.low, by_rows.high), replace(rung, read=(4, 9)), look=look
+        "base",
+        sum(others) / n,
+        Interval(by_rows.low, by_rows.high),
+        replace(candidate, read=(4, 9)),
+        look=look,
     )
     assert as_wrong.bound < stored.bound
 

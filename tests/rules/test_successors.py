@@ -18,8 +18,8 @@ from bot.rules.forecast import simulate
 from bot.rules.reasons import ModelEnd
 from bot.rules.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
 from tests.rules.advice.worded_verdict import advise
-from tests.rules.builders import ALL_MISS, FACTS, OK, facts_with, ladder, rung
-from trainers.evaluation.results import Candidate, Rung
+from tests.rules.builders import ALL_MISS, FACTS, OK, candidate, comparison, facts_with
+from trainers.evaluation.results import Candidate, MeasuredCandidate
 
 TODAY, GONE = date(2026, 11, 27), date(2027, 1, 14)
 LUNA = Rates("gpt-6-luna", Decimal("0.10"), ZERO, "a list")
@@ -124,7 +124,7 @@ def after_end(inputs: Inputs) -> str:
     [
         ((), 1000, True, "saves $1,000 a month. gpt-6-luna is not measured yet."),
         (
-            (replace(rung("zero", "misses", 120), arm=Candidate("zero", "openai/gpt-6-luna")),),
+            (replace(candidate("zero", "misses", 120), candidate=Candidate("zero", "openai/gpt-6-luna")),),
             1000,
             False,
             "saves $1,000 a month.",
@@ -133,7 +133,7 @@ def after_end(inputs: Inputs) -> str:
     ],
 )
 def test_an_unmeasured_successor_keeps_the_verdict_open(
-    measured: tuple[Rung, ...], saving: int, weighs: bool, ending: str
+    measured: tuple[MeasuredCandidate, ...], saving: int, weighs: bool, ending: str
 ) -> None:
     facts = facts_with(*ALL_MISS, *measured, target=OK)
     costs = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, "gpt-6-luna", Decimal(saving)))
@@ -151,7 +151,9 @@ def test_an_unknown_successor_is_mentioned_and_decides_nothing() -> None:
     costs = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, None, None))
     (reason,) = _successor_reasons(
         replace(
-            facts_with(*ALL_MISS), estimate=costs, evidence=replace(facts_with().evidence, ladder=ladder())
+            facts_with(*ALL_MISS),
+            estimate=costs,
+            evidence=replace(facts_with().evidence, comparison=comparison()),
         )
     )
     assert not reason.weighs
@@ -171,7 +173,7 @@ def test_a_saving_until_the_end_of_today_s_model_names_that_day() -> None:
 
 def test_a_good_candidate_is_advised_until_its_model_ends() -> None:
     end = ModelEnd(GONE, "openai/gpt-4o-mini", "gpt-6-luna")
-    facts = facts_with(*ALL_MISS[:3], rung("kshot", "meets", 182), ALL_MISS[4])
+    facts = facts_with(*ALL_MISS[:3], candidate("kshot", "meets", 182), ALL_MISS[4])
     facts = replace(
         facts, estimate=estimate(replace(INPUTS, now=MACHINE)), model_ends=(("openai/gpt-4o-mini", end),)
     )

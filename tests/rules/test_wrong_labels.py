@@ -12,12 +12,12 @@ import pytest
 from bot.rules.facts import Evidence, LabelChecks, RowFaults, count_row_faults
 from bot.rules.plans import VerdictKind
 from tests.rules.advice.worded_verdict import advise, reason, rules
-from tests.rules.builders import ALL_MISS, FACTS, ladder, outlook, rung
+from tests.rules.builders import ALL_MISS, FACTS, candidate, comparison, outlook
 from trainers.dataset import Columns, check_file, read
 from trainers.dataset.slow_checks import LabelErrors
 
 TICKETS = Path(__file__).parents[2] / "examples/support_tickets.csv"
-MEASURED = replace(FACTS, outlook=outlook(0.93), evidence=Evidence(ladder=ladder(*ALL_MISS)))
+MEASURED = replace(FACTS, outlook=outlook(0.93), evidence=Evidence(comparison=comparison(*ALL_MISS)))
 
 
 def sheet(folder: Path, rows: Sequence[tuple[str, str]]) -> Path:
@@ -184,12 +184,12 @@ def test_the_share_of_wrong_labels_decides(
 
 
 def test_a_lower_bar_tolerates_more_wrong_labels() -> None:
-    low = replace(MEASURED.evidence, bar=0.7, ladder=ladder(*ALL_MISS, bar=0.7))
+    low = replace(MEASURED.evidence, bar=0.7, comparison=comparison(*ALL_MISS, bar=0.7))
     assert advise(replace(MEASURED, faults=RowFaults(doubted=300), evidence=low)).kind == "unknown"
 
 
 def test_wrong_labels_do_not_weigh_if_the_tuned_model_meets_the_bar() -> None:
-    measured = replace(MEASURED.evidence, tuned=rung("tuned", "meets", 186))
+    measured = replace(MEASURED.evidence, tuned=candidate("tuned", "meets", 186))
     verdict = advise(replace(MEASURED, faults=RowFaults(doubted=300), evidence=measured))
     assert verdict.kind == "go"
     assert not reason(verdict, "wrong labels").weighs

@@ -1,4 +1,4 @@
-"""A classifier of texts: a linear head on an encoder's vectors, its files, and the ladder's candidate "encoder".
+"""A classifier of texts: a linear head on an encoder's vectors, its files, and the comparison's candidate "encoder".
 scikit-learn and numpy are imported inside functions.
 
 classifier.json   {"encoder", "sha256", "labels"}: the encoder's name for load_encoder, or null if the encoder was

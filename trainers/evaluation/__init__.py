@@ -1,2 +1,2 @@
-"""Evaluates answers to a frozen holdout: statistics, scoring, prompts, the ladder of candidates and learning curves.
-Doesn't ask any model."""
+"""Evaluates answers to a frozen holdout: statistics, scoring, prompts, the comparison of candidates and learning
+curves. Doesn't ask any model."""

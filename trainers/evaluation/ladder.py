@@ -1,5 +1,5 @@
-"""Builds the ladder from all candidates' answers to the frozen holdout: scores, intervals, comparisons, and costs. Asks
-no model; numpy is imported when needed."""
+"""Builds the comparison from all candidates' answers to the frozen holdout: scores, intervals, comparisons, and costs.
+Asks no model; numpy is imported when needed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from decimal import Decimal
 from functools import lru_cache
 
 from trainers.dataset.rows import Example, at, distinct_example_places
-from trainers.evaluation.quality_threshold import cheapest_passing, judge_rungs
-from trainers.evaluation.results import NO_ANSWER, RUNG_NAMES, Candidate, Ladder, Pair, Reply, Rung, Scoring
+from trainers.evaluation.quality_threshold import cheapest_passing, judge_candidates
+from trainers.evaluation.results import (
+    CANDIDATE_KINDS,
+    NO_ANSWER,
+    Candidate,
+    Comparison,
+    MeasuredCandidate,
+    Pair,
+    Reply,
+    Scoring,
+)
 from trainers.evaluation.scores import count_calls, is_unread, label_or_text, score, scoring_of
 from trainers.evaluation.statistics import (
     Interval,
@@ -30,7 +39,7 @@ Prices = Mapping[str, PriceRow | UnknownPrice]
 _DETECTABLE_Z = 1.959964 + 0.841621  # z of 0.975 and of 0.8: detected in 80% of cases at the 5% level
 
 
-def build_ladder(
+def build_comparison(
     replies: Mapping[Candidate, Sequence[Reply]],
     examples: Sequence[Example],
     labels: Sequence[str],
@@ -43,21 +52,21 @@ def build_ladder(
     measured_at: float,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
     floor: float | None = None,
-) -> Ladder:
-    """Builds the ladder. `replies[arm][i]` is the arm's answer to `examples[i]`. `labels` is empty for free text.
-    `prices` are by model name, 'provider/model'. `verdicts[arm][i]` is a judge's verdict between 0 and 1; if there are
-    verdicts, they are the scores. `floor` is that of the dataset's report.
+) -> Comparison:
+    """Builds the comparison. `replies[candidate][i]` is the candidate's answer to `examples[i]`. `labels` is empty for
+    free text. `prices` are by model name, 'provider/model'. `verdicts[candidate][i]` is a judge's verdict between 0 and
+    1; if there are verdicts, they are the scores. `floor` is that of the dataset's report.
 
     Copies of a question count once, so 200 rows with 20 questions give at most 20 right ones. The same answers always
-    give the same ladder. Raises ValueError if there are no rows or an arm has not answered all of them.
+    give the same comparison. Raises ValueError if there are no rows or a candidate has not answered all of them.
     """
     _check_complete(replies, examples)
     places = distinct_example_places(examples)
     if len(places) < len(examples):
         examples = at(places, examples)
-        replies = {arm: at(places, of_arm) for arm, of_arm in replies.items()}
+        replies = {candidate: at(places, of_candidate) for candidate, of_candidate in replies.items()}
         if verdicts:
-            verdicts = {arm: at(places, of_arm) for arm, of_arm in verdicts.items()}
+            verdicts = {candidate: at(places, of_candidate) for candidate, of_candidate in verdicts.items()}
 
     scoring: Scoring
     if verdicts:
@@ -67,25 +76,29 @@ def build_ladder(
         verdicts = {}
         scoring = scoring_of(examples, "labels" if labels else "free_text")
     measured = []
-    for arm in sorted(replies, key=lambda arm: RUNG_NAMES.index(arm.rung)):
-        measured.append(_build_rung(arm, replies[arm], examples, labels, prices, scoring, verdicts.get(arm)))
-    rungs = judge_rungs(measured, bar)
-    pairs, gap = _compare_all(rungs)
+    for candidate in sorted(replies, key=lambda candidate: CANDIDATE_KINDS.index(candidate.kind)):
+        measured.append(
+            _build_candidate(
+                candidate, replies[candidate], examples, labels, prices, scoring, verdicts.get(candidate)
+            )
+        )
+    candidates = judge_candidates(measured, bar)
+    pairs, gap = _compare_all(candidates)
 
     never_answered: tuple[str, ...] = ()
     if scoring == "label":
         never_answered = _never_answered(replies, examples, labels)
-    return Ladder(
+    return Comparison(
         dataset=dataset,
         version=version,
         holdout_sha256=holdout_sha256,
         bar=bar,
-        rungs=rungs,
-        cheapest=cheapest_passing(rungs),
+        candidates=candidates,
+        cheapest=cheapest_passing(candidates),
         pairs=pairs,
         detectable_gap=gap,
         never_answered=never_answered,
-        prices_said_by=_price_sources(rungs, prices),
+        prices_said_by=_price_sources(candidates, prices),
         measured_at=measured_at,
         floor=floor,
     )
@@ -94,49 +107,52 @@ def build_ladder(
 def _check_complete(replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example]) -> None:
     if not examples:
         raise ValueError("judging answers to 0 held-out rows: there is nothing to judge")
-    for arm, of_arm in replies.items():
-        if len(of_arm) != len(examples):
+    for candidate, of_candidate in replies.items():
+        if len(of_candidate) != len(examples):
             raise ValueError(
-                f"judging '{arm.key}': it has {len(of_arm)} answers to {len(examples)} held-out rows"
+                f"judging '{candidate.key}': it has {len(of_candidate)} answers to {len(examples)} held-out rows"
             )
 
 
-def _price_sources(rungs: Sequence[Rung], prices: Prices) -> tuple[str, ...]:
-    rows = [prices.get(rung.arm.model) for rung in rungs if rung.arm.model is not None]
+def _price_sources(candidates: Sequence[MeasuredCandidate], prices: Prices) -> tuple[str, ...]:
+    rows = [prices.get(candidate.model) for candidate in candidates if candidate.model is not None]
     sources = {row.said_by for row in rows if isinstance(row, PriceRow)}
     return tuple(sorted(sources))
 
 
-def merge_ladders(ladders: Sequence[Ladder], bar: float) -> Ladder:
-    """Joins ladders of one holdout that were scored in the same way, the newest first, into one with every candidate.
+def merge_comparisons(comparisons: Sequence[Comparison], bar: float) -> Comparison:
+    """Joins comparisons of one holdout that were scored in the same way, the newest first, into one with every
+    candidate.
 
     A candidate that was measured several times keeps its newest measurement. All are judged by `bar` together, and
-    compared row by row, as if they had been measured at once. The rest is that of the newest ladder. Raises ValueError
-    if there are no ladders, or if they differ in their holdout or their number of rows.
+    compared row by row, as if they had been measured at once. The rest is that of the newest comparison. Raises
+    ValueError if there are no comparisons, or if they differ in their holdout or their number of rows.
     """
-    if not ladders:
+    if not comparisons:
         raise ValueError("joining 0 ladders: there is nothing to join")
-    newest = ladders[0]
-    by_candidate: dict[Candidate, Rung] = {}
-    for ladder in reversed(ladders):
-        if (ladder.holdout_sha256, ladder.n) != (newest.holdout_sha256, newest.n):
+    newest = comparisons[0]
+    by_candidate: dict[Candidate, MeasuredCandidate] = {}
+    for comparison in reversed(comparisons):
+        if (comparison.holdout_sha256, comparison.n) != (newest.holdout_sha256, newest.n):
             raise ValueError(
-                f"joining ladders of '{newest.dataset}': one has {ladder.n} held-out rows, another has {newest.n} "
+                f"joining ladders of '{newest.dataset}': one has {comparison.n} held-out rows, another has {newest.n} "
                 "or other rows"
             )
-        by_candidate |= {rung.arm: rung for rung in ladder.rungs}
-    measured = sorted(by_candidate.values(), key=lambda rung: RUNG_NAMES.index(rung.arm.rung))
-    rungs = judge_rungs(measured, bar)
-    pairs, gap = _compare_all(rungs)
-    # a label counts as never answered only if no candidate of any ladder answered it
-    silent = set(newest.never_answered).intersection(*(ladder.never_answered for ladder in ladders))
-    sources = {source for ladder in ladders for source in ladder.prices_said_by}
-    weights = dict.fromkeys(name for ladder in ladders for name in ladder.weights)
+        by_candidate |= {candidate.identity: candidate for candidate in comparison.candidates}
+    measured = sorted(by_candidate.values(), key=lambda candidate: CANDIDATE_KINDS.index(candidate.kind))
+    candidates = judge_candidates(measured, bar)
+    pairs, gap = _compare_all(candidates)
+    # a label counts as never answered only if no candidate of any comparison answered it
+    silent = set(newest.never_answered).intersection(
+        *(comparison.never_answered for comparison in comparisons)
+    )
+    sources = {source for comparison in comparisons for source in comparison.prices_said_by}
+    weights = dict.fromkeys(name for comparison in comparisons for name in comparison.weights)
     return replace(
         newest,
         bar=bar,
-        rungs=rungs,
-        cheapest=cheapest_passing(rungs),
+        candidates=candidates,
+        cheapest=cheapest_passing(candidates),
         pairs=pairs,
         detectable_gap=gap,
         never_answered=tuple(sorted(silent)),
@@ -145,15 +161,16 @@ def merge_ladders(ladders: Sequence[Ladder], bar: float) -> Ladder:
     )
 
 
-def usd_per_1000(arm: Candidate, replies: Sequence[Reply], prices: Prices) -> Decimal | None:
+def usd_per_1000(candidate: Candidate, replies: Sequence[Reply], prices: Prices) -> Decimal | None:
     """Returns the price of a thousand such requests, rounded to a millionth of a dollar, or None if a price is unknown
     or nothing was asked.
 
-    The hours of our own machine are divided among the requests that it answered in parallel. Free rungs cost nothing.
+    The hours of our own machine are divided among the requests that it answered in parallel. Free candidates cost
+    nothing.
     """
-    if arm.model is None:
+    if candidate.model is None:
         return Decimal(0)
-    row = prices.get(arm.model)
+    row = prices.get(candidate.model)
     if not isinstance(row, PriceRow) or not replies:
         return None
     if row.usd_per_hour is not None:
@@ -189,19 +206,19 @@ def _busy_seconds(replies: Sequence[Reply]) -> float:
     return busy
 
 
-def _build_rung(
-    arm: Candidate,
+def _build_candidate(
+    candidate: Candidate,
     replies: Sequence[Reply],
     examples: Sequence[Example],
     labels: Sequence[str],
     prices: Prices,
     scoring: Scoring,
     verdicts: Sequence[float] | None,
-) -> Rung:
+) -> MeasuredCandidate:
     texts = [reply.text for reply in replies]
     if scoring == "judge":
         if verdicts is None or len(verdicts) != len(texts):
-            raise ValueError(f"judging '{arm.key}': some of its answers have no verdict of the judge")
+            raise ValueError(f"judging '{candidate.key}': some of its answers have no verdict of the judge")
         # an empty answer is never acceptable, whatever the verdict
         scores = tuple(float(v) if text.strip() else 0.0 for v, text in zip(verdicts, texts, strict=True))
     else:
@@ -219,14 +236,14 @@ def _build_rung(
     wrong = [text for value, text in zip(scores, texts, strict=True) if not value]
     answered = [reply for reply in replies if reply != NO_ANSWER]
     p50, p95 = percentiles([reply.seconds for reply in answered or replies])
-    return Rung(
-        arm=arm,
+    return MeasuredCandidate(
+        candidate=candidate,
         scoring=scoring,
         scores=scores,
         score=sum(scores) / len(scores),
         low=interval.low,
         high=interval.high,
-        standing="undecided",  # until judge_rungs compares all rungs with the bar
+        standing="undecided",  # until judge_rungs compares all candidates with the bar
         rows_to_decide=None,
         macro_f1=f1,
         unread=sum(is_unread(scoring, text, labels) for text in wrong),
@@ -235,7 +252,7 @@ def _build_rung(
         completion_tokens=sum(reply.completion_tokens for reply in replies),
         p50_s=p50,
         p95_s=p95,
-        usd_per_1000=usd_per_1000(arm, answered, prices),
+        usd_per_1000=usd_per_1000(candidate, answered, prices),
         calls=calls,
     )
 
@@ -259,17 +276,18 @@ def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
     return ordered[middle], ordered[late]
 
 
-def _compare_all(rungs: Sequence[Rung]) -> tuple[tuple[Pair, ...], float | None]:
-    """Returns the comparisons of the best rung with each of the others, and the smallest gap that would be detected."""
-    best = max(rungs, key=lambda rung: rung.score, default=None)
+def _compare_all(candidates: Sequence[MeasuredCandidate]) -> tuple[tuple[Pair, ...], float | None]:
+    """Returns the comparisons of the best candidate with each of the others, and the smallest gap that would be
+    detected."""
+    best = max(candidates, key=lambda candidate: candidate.score, default=None)
     if best is None:
         return (), None
-    others = [rung for rung in rungs if rung is not best]
+    others = [candidate for candidate in candidates if candidate is not best]
     return _compare_with_best(best, others), _detectable_gap(best, others)
 
 
-def _compare_with_best(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
-    pairs = [compare_rungs(best, other) for other in others]
+def _compare_with_best(best: MeasuredCandidate, others: Sequence[MeasuredCandidate]) -> tuple[Pair, ...]:
+    pairs = [compare_candidates(best, other) for other in others]
     corrected = holm([pair.p for pair in pairs])
     return tuple(
         Pair(pair.better, pair.worse, pair.difference, pair.low, pair.high, p)
@@ -277,22 +295,22 @@ def _compare_with_best(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
     )
 
 
-@lru_cache(maxsize=1_000)  # joined ladders are compared again each time somebody looks at them
-def compare_rungs(best: Rung, other: Rung) -> Pair:
-    """Compares two rungs on the same rows, of which `best` is the better one. `p` is not corrected for multiple
+@lru_cache(maxsize=1_000)  # joined comparisons are compared again each time somebody looks at them
+def compare_candidates(best: MeasuredCandidate, other: MeasuredCandidate) -> Pair:
+    """Compares two candidates on the same rows, of which `best` is the better one. `p` is not corrected for multiple
     tests."""
     if _is_right_or_wrong(best.scores) and _is_right_or_wrong(other.scores):
         both = compare([score == 1 for score in other.scores], [score == 1 for score in best.scores])
         interval = both.difference_interval
-        return Pair(best.arm, other.arm, both.difference, interval.low, interval.high, both.p)
+        return Pair(best.identity, other.identity, both.difference, interval.low, interval.high, both.p)
     apart = paired_means(other.scores, best.scores)
-    return Pair(best.arm, other.arm, apart.value, apart.low, apart.high, apart.p)
+    return Pair(best.identity, other.identity, apart.value, apart.low, apart.high, apart.p)
 
 
-def _detectable_gap(best: Rung, others: Sequence[Rung]) -> float | None:
-    """Returns the smallest gap that would be detected, given how often the two best rungs disagree. Returns None if
-    they never disagree, or so rarely that even disagreement in one direction only would not be detected."""
-    second = max(others, key=lambda rung: rung.score, default=None)
+def _detectable_gap(best: MeasuredCandidate, others: Sequence[MeasuredCandidate]) -> float | None:
+    """Returns the smallest gap that would be detected, given how often the two best candidates disagree. Returns None
+    if they never disagree, or so rarely that even disagreement in one direction only would not be detected."""
+    second = max(others, key=lambda candidate: candidate.score, default=None)
     if second is None:
         return None
     differences = [score - other for score, other in zip(best.scores, second.scores, strict=True)]
@@ -311,12 +329,14 @@ def _detectable_gap(best: Rung, others: Sequence[Rung]) -> float | None:
 def _never_answered(
     replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example], labels: Sequence[str]
 ) -> tuple[str, ...]:
-    """Returns the expected labels, in their first spelling and sorted, that no arm ever answered. Empty if there are no
-    arms."""
+    """Returns the expected labels, in their first spelling and sorted, that no candidate ever answered. Empty if there
+    are no candidates."""
     if not replies:
         return ()
     answered = {
-        normalise(label_or_text(reply.text, labels)) for of_arm in replies.values() for reply in of_arm
+        normalise(label_or_text(reply.text, labels))
+        for of_candidate in replies.values()
+        for reply in of_candidate
     }
     expected = {normalise(example.answer): example.answer.strip() for example in reversed(examples)}
     return tuple(sorted(label for key, label in expected.items() if key not in answered))

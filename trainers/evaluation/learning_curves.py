@@ -100,7 +100,7 @@ def classical_curve(
 
 
 def build_curve(
-    arm: Candidate,
+    candidate: Candidate,
     points: Sequence[CurvePoint],
     predict: Sequence[int],
     *,
@@ -121,7 +121,7 @@ def build_curve(
         dataset=dataset,
         version=version,
         holdout_sha256=holdout_sha256,
-        arm=arm,
+        candidate=candidate,
         points=tuple(points),
         a=0.0,
         b=fitted.b,

@@ -14,7 +14,7 @@ from trainers.evaluation.results import Candidate
 
 
 @dataclass(frozen=True)
-class MeasuredCandidate:
+class DistinctCandidate:
     """A candidate with what distinguishes it from others of the same name. `by_people` is a hash of what people chose
     for it (a prompt, a number of examples, documents), '' if they chose nothing. `made_of` names what else differs: a
     prompt that was searched for on training rows, or a training. `rows` is the hash of the training rows that it
@@ -33,7 +33,7 @@ class Look:
 
     name: str
     holdout: str
-    candidates: tuple[MeasuredCandidate, ...]
+    candidates: tuple[DistinctCandidate, ...]
     shows_rows: bool = False
 
 
@@ -54,7 +54,7 @@ FIRST_LOOK = Origin()
 
 def find_new_looks(looks: Iterable[Look]) -> tuple[Look, ...]:
     """Returns the looks with something new: repeating a measurement on the same rows shows nothing new."""
-    shown_before: set[tuple[str, MeasuredCandidate]] = set()
+    shown_before: set[tuple[str, DistinctCandidate]] = set()
     new_looks = []
     for look in looks:
         shown = {(look.holdout, each) for each in look.candidates}
@@ -64,7 +64,7 @@ def find_new_looks(looks: Iterable[Look]) -> tuple[Look, ...]:
     return tuple(new_looks)
 
 
-def find_origin(measured: MeasuredCandidate, holdout: str, looks: Iterable[Look]) -> Origin:
+def find_origin(measured: DistinctCandidate, holdout: str, looks: Iterable[Look]) -> Origin:
     """Returns how a candidate on `holdout` came about. `looks` are those at this holdout and at the earlier ones whose
     rows it contains, the oldest first. A candidate that none of them has is taken to be measured next."""
     new_looks = find_new_looks(looks)
@@ -87,7 +87,7 @@ def find_origin(measured: MeasuredCandidate, holdout: str, looks: Iterable[Look]
     return Origin(number, choices=_count_choices(measured, new_looks[: number_before + 1]))
 
 
-def _count_choices_of_model(measured: MeasuredCandidate, looks: Sequence[Look]) -> int:
+def _count_choices_of_model(measured: DistinctCandidate, looks: Sequence[Look]) -> int:
     """Returns how many candidates that people didn't write could have been measured in this one's place, depending on
     the scores. The last look measures `measured`, if any.
 
@@ -110,12 +110,12 @@ def _count_choices_of_model(measured: MeasuredCandidate, looks: Sequence[Look]) 
 
 def _models_of_kind(candidate: Candidate, looks: Sequence[Look]) -> set[str]:
     """Returns the models of these looks: the tuned ones if the candidate is tuned, else the others."""
-    is_tuned = candidate.rung == "tuned"
+    is_tuned = candidate.kind == "tuned"
     measured = [each.candidate for look in looks for each in look.candidates]
-    return {each.model for each in measured if each.model and (each.rung == "tuned") == is_tuned}
+    return {each.model for each in measured if each.model and (each.kind == "tuned") == is_tuned}
 
 
-def _count_choices(measured: MeasuredCandidate, looks: Sequence[Look]) -> int:
+def _count_choices(measured: DistinctCandidate, looks: Sequence[Look]) -> int:
     """Returns how many different candidates the scores could have led to. The last look measures `measured`, if any.
 
     Who rewrites a prompt starts from one of the candidates whose scores are known. If m are known and c are made from
@@ -123,7 +123,7 @@ def _count_choices(measured: MeasuredCandidate, looks: Sequence[Look]) -> int:
     their number, the promise holds for all candidates together that could have been made (union bound).
     """
     choices = 1
-    measured_before: list[MeasuredCandidate] = []
+    measured_before: list[DistinctCandidate] = []
     for look in looks:
         new = [each for each in look.candidates if each.candidate.model and each not in measured_before]
         rewritten = [each for each in new if each.by_people]

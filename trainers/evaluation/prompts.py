@@ -1,4 +1,4 @@
-"""Writes the prompts for the prompted rungs and for a judge of their answers. Asks no model.
+"""Writes the prompts for the prompted candidates and for a judge of their answers. Asks no model.
 
 Text from outside is kept apart from instructions: questions and examples are separate turns; passages, and answers to
 be judged, are enclosed in marker lines that the text itself can't contain.

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.evaluation.claims import chance_of_scores, claim_level, spread_of
-from trainers.evaluation.results import Candidate, Ladder, Rung, Standing
+from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, Standing
 from trainers.evaluation.statistics import wilson_of_share
 
 MOST_ROWS = 10_000  # nobody labels more: if this many don't decide, the share practically equals the bar
@@ -56,15 +56,18 @@ def judge_all(
     return _judge([_Case(own, own, look) for own, look in zip(scores, numbers, strict=True)], bar)
 
 
-def judge_rungs(rungs: Sequence[Rung], bar: float) -> tuple[Rung, ...]:
-    """Judges rungs that were measured on the same rows against this bar, each at the level of its own look. If a rung
-    has `choices`, its level is divided by them; if it has `fresh` rows, only these can show that it meets the bar; rows
-    that people had `read` count as wrong."""
-    cases = [_Case(rung.scores, _counted(rung), rung.look, rung.choices) for rung in rungs]
+def judge_candidates(candidates: Sequence[MeasuredCandidate], bar: float) -> tuple[MeasuredCandidate, ...]:
+    """Judges candidates that were measured on the same rows against this bar, each at the level of its own look. If a
+    candidate has `choices`, its level is divided by them; if it has `fresh` rows, only these can show that it meets the
+    bar; rows that people had `read` count as wrong."""
+    cases = [
+        _Case(candidate.scores, _counted(candidate), candidate.look, candidate.choices)
+        for candidate in candidates
+    ]
     judgements = _judge(cases, bar)
     return tuple(
-        replace(rung, standing=judgement.standing, rows_to_decide=judgement.rows_to_decide)
-        for rung, judgement in zip(rungs, judgements, strict=True)
+        replace(candidate, standing=judgement.standing, rows_to_decide=judgement.rows_to_decide)
+        for candidate, judgement in zip(candidates, judgements, strict=True)
     )
 
 
@@ -76,34 +79,34 @@ def without_read(scores: Sequence[float], read: Collection[int]) -> Sequence[flo
     return [0.0 if place in places else score for place, score in enumerate(scores)]
 
 
-def rows_to_hold_out(rung: Rung) -> int | None:
-    """Returns how many more held-out rows would settle whether this rung meets the bar, None if that is unknown or more
-    than a dataset may hold out."""
-    more = rung.rows_to_decide
-    if more is None or rung.n + more > HOLDOUT_MOST:
+def rows_to_hold_out(candidate: MeasuredCandidate) -> int | None:
+    """Returns how many more held-out rows would settle whether this candidate meets the bar, None if that is unknown or
+    more than a dataset may hold out."""
+    more = candidate.rows_to_decide
+    if more is None or candidate.n + more > HOLDOUT_MOST:
         return None
     return more
 
 
-def cheapest_passing(rungs: Sequence[Rung]) -> Candidate | None:
-    """Returns the cheapest rung that meets the bar, or None. A rung without a price is chosen only if none has one;
-    among equally cheap rungs, the lowest wins."""
+def cheapest_passing(candidates: Sequence[MeasuredCandidate]) -> Candidate | None:
+    """Returns the cheapest candidate that meets the bar, or None. A candidate without a price is chosen only if none
+    has one; among equally cheap candidates, the lowest wins."""
 
-    def price(rung: Rung) -> Decimal:
-        if rung.usd_per_1000 is None:
+    def price(candidate: MeasuredCandidate) -> Decimal:
+        if candidate.usd_per_1000 is None:
             return Decimal("Infinity")
-        return rung.usd_per_1000
+        return candidate.usd_per_1000
 
-    met = [rung for rung in rungs if rung.standing == "meets"]
+    met = [candidate for candidate in candidates if candidate.standing == "meets"]
     if not met:
         return None
-    return min(met, key=price).arm
+    return min(met, key=price).candidate
 
 
-def rejudge_ladder(ladder: Ladder, bar: float) -> Ladder:
-    """Judges a stored ladder's answers again by this bar and by the current rules, which may have changed since."""
-    rungs = judge_rungs(ladder.rungs, bar)
-    return replace(ladder, bar=bar, rungs=rungs, cheapest=cheapest_passing(rungs))
+def rejudge_comparison(comparison: Comparison, bar: float) -> Comparison:
+    """Judges a stored comparison's answers again by this bar and by the current rules, which may have changed since."""
+    candidates = judge_candidates(comparison.candidates, bar)
+    return replace(comparison, bar=bar, candidates=candidates, cheapest=cheapest_passing(candidates))
 
 
 def rows_to_decide(
@@ -187,11 +190,11 @@ def _unmet(case: _Case, bar: float, next_level: float) -> Judgement:
     return Judgement("undecided", more)
 
 
-def _counted(rung: Rung) -> Sequence[float]:
-    scores = without_read(rung.scores, rung.read)
-    if rung.fresh is None:
+def _counted(candidate: MeasuredCandidate) -> Sequence[float]:
+    scores = without_read(candidate.scores, candidate.read)
+    if candidate.fresh is None:
         return scores
-    return [scores[place] for place in rung.fresh]
+    return [scores[place] for place in candidate.fresh]
 
 
 def _chance_to_settle(

@@ -1,4 +1,5 @@
-"""The values of an evaluation: candidates, their replies to held-out rows, rungs, the ladder and learning curves."""
+"""The values of an evaluation: candidates, their replies to held-out rows, candidates, the comparison and learning
+curves."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ from typing import Literal
 
 from trainers.json_values import JsonValue
 
-RungName = Literal["classical", "encoder", "zero", "optimised", "kshot", "retrieval", "tuned"]
+CandidateKind = Literal["classical", "encoder", "zero", "optimised", "kshot", "retrieval", "tuned"]
 Scoring = Literal["label", "json", "calls", "f1", "judge"]
 Standing = Literal["meets", "misses", "undecided"]
 
-RUNG_NAMES: tuple[RungName, ...] = (
+CANDIDATE_KINDS: tuple[CandidateKind, ...] = (
     "classical",
     "encoder",
     "zero",
@@ -25,7 +26,7 @@ RUNG_NAMES: tuple[RungName, ...] = (
     "tuned",
 )
 # These learn from the rows on this machine and ask no model, so they are free and take a few seconds.
-FREE_RUNGS: tuple[RungName, ...] = ("classical", "encoder")
+FREE_KINDS: tuple[CandidateKind, ...] = ("classical", "encoder")
 DEFAULT_QUALITY_THRESHOLD = 0.85
 USUAL_SHOTS = 10  # examples in a prompt if nobody has asked for another number
 SURE_ERRORS = 2  # standard errors by which a later candidate has to be ahead of the best so far
@@ -36,23 +37,23 @@ NEGLIGIBLE_GAIN = 1.0  # percentage points; a smaller gain is no reason to label
 class Candidate:
     """An alternative to measure: a kind of prompting or training, and a model ('provider/model').
 
-    `model` is None for the free rungs, which ask no model. `shots` is the number of examples in the prompt; None means
-    ten. For a prompt without examples, 0 means that examples were tried on training rows and didn't help.
+    `model` is None for the free candidates, which ask no model. `shots` is the number of examples in the prompt; None
+    means ten. For a prompt without examples, 0 means that examples were tried on training rows and didn't help.
     """
 
-    rung: RungName
+    kind: CandidateKind
     model: str | None = None
     shots: int | None = None
 
     @property
     def key(self) -> str:
         """The name under which results are stored, such as 'classical' or 'zero local/smollm2-135m'."""
-        name = self.rung if self.shots is None else f"{self.rung}-{self.shots}"
+        name = self.kind if self.shots is None else f"{self.kind}-{self.shots}"
         return name if self.model is None else f"{name} {self.model}"
 
     @property
     def is_free(self) -> bool:
-        return self.rung in FREE_RUNGS
+        return self.kind in FREE_KINDS
 
     @property
     def examples(self) -> int:
@@ -66,7 +67,7 @@ ENCODER = Candidate("encoder")
 
 @dataclass(frozen=True)
 class Reply:
-    """An arm's answer to one held-out row. `seconds` is wall time; `came_at` is the time of its arrival in unix
+    """A candidate's answer to one held-out row. `seconds` is wall time; `came_at` is the time of its arrival in unix
     seconds."""
 
     text: str
@@ -81,8 +82,8 @@ NO_ANSWER = Reply("", 0, 0, 0.0)  # the provider declined the question; an empty
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What a retrieval rung was shown with each question: the `k` nearest of `texts` texts. All were compared by words,
-    and `read` of them also by meaning.
+    """What a retrieval candidate was shown with each question: the `k` nearest of `texts` texts. All were compared by
+    words, and `read` of them also by meaning.
 
     Of `asked` held-out rows, `hits` were shown a row with the right label or a passage with the answer; `asked` is 0 if
     that can't be determined. `documents` is the number of documents that the passages come from, and `copied` the
@@ -100,8 +101,8 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """An arm that was measured on every row of the frozen holdout.
+class MeasuredCandidate:
+    """A candidate that was measured on every row of the frozen holdout.
 
     `scores[i]` is the score of row i: 1 or 0 for labels, or a share for JSON fields, token F1 and a judge's verdicts.
     `score` is their mean, `low` and `high` its 95% interval, and `macro_f1` the labels' macro F1. `standing` says
@@ -118,11 +119,11 @@ class Rung:
     it meets the bar, or may replace another, these count as wrong.
 
     `calls` is the number of rows of a mixed set that expect function calls. Those are right or wrong, whatever the
-    scoring of its texts, by F1 or by a judge. It is 0 if there are none, for other scorings, and in ladders from before
-    it was stored.
+    scoring of its texts, by F1 or by a judge. It is 0 if there are none, for other scorings, and in comparisons from
+    before it was stored.
     """
 
-    arm: Candidate
+    candidate: Candidate
     scoring: Scoring
     scores: tuple[float, ...]
     score: float
@@ -152,8 +153,9 @@ class Rung:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rungs on the same rows. `difference` is better minus worse, with its 95% interval. `p` is that of McNemar's
-    exact test for right or wrong answers, or else of a paired bootstrap, with Holm's correction over all pairs."""
+    """Two candidates on the same rows. `difference` is better minus worse, with its 95% interval. `p` is that of
+    McNemar's exact test for right or wrong answers, or else of a paired bootstrap, with Holm's correction over all
+    pairs."""
 
     better: Candidate
     worse: Candidate
@@ -181,22 +183,22 @@ class EncoderUse:
 
 
 @dataclass(frozen=True)
-class Ladder(JsonValue):
-    """All rungs on one frozen holdout, in the order of their effort.
+class Comparison(JsonValue):
+    """All candidates on one frozen holdout, in the order of their effort.
 
-    `cheapest` is the cheapest candidate that meets `bar`, or None. `pairs` compares the best rung with each of the
+    `cheapest` is the cheapest candidate that meets `bar`, or None. `pairs` compares the best candidate with each of the
     others. `detectable_gap` is the smallest true difference that this holdout would detect in 80% of cases.
-    `never_answered` are expected labels that no rung ever answered. `measured_at` is in unix seconds. `weights` names
-    the model weights that were used, each with its licence. `floor` is the score of always giving the commonest answer.
-    `is_bar_set` is False if nobody had set the bar, so that the usual one counted; None if that was not recorded.
-    `encoder` is the one of the candidate "encoder".
+    `never_answered` are expected labels that no candidate ever answered. `measured_at` is in unix seconds. `weights`
+    names the model weights that were used, each with its licence. `floor` is the score of always giving the commonest
+    answer. `is_bar_set` is False if nobody had set the bar, so that the usual one counted; None if that was not
+    recorded. `encoder` is the one of the candidate "encoder".
     """
 
     dataset: str
     version: int
     holdout_sha256: str
     bar: float
-    rungs: tuple[Rung, ...]
+    candidates: tuple[MeasuredCandidate, ...]
     cheapest: Candidate | None
     pairs: tuple[Pair, ...]
     detectable_gap: float | None
@@ -210,48 +212,48 @@ class Ladder(JsonValue):
 
     @property
     def n(self) -> int:
-        return self.rungs[0].n if self.rungs else 0
+        return self.candidates[0].n if self.candidates else 0
 
     @property
     def scoring(self) -> Scoring:
-        return self.rungs[0].scoring if self.rungs else "label"
+        return self.candidates[0].scoring if self.candidates else "label"
 
     @property
     def calls(self) -> int:
-        """The number of rows of a mixed set that expect function calls. An older rung doesn't know it."""
-        return max((rung.calls for rung in self.rungs), default=0)
+        """The number of rows of a mixed set that expect function calls. An older candidate doesn't know it."""
+        return max((candidate.calls for candidate in self.candidates), default=0)
 
-    def rung(self, name: RungName) -> tuple[Rung, ...]:
-        return tuple(rung for rung in self.rungs if rung.arm.rung == name)
-
-    @property
-    def best(self) -> Rung | None:
-        """The best rung (see `find_best`)."""
-        return find_best(self.rungs)
+    def of_kind(self, kind: CandidateKind) -> tuple[MeasuredCandidate, ...]:
+        return tuple(candidate for candidate in self.candidates if candidate.kind == kind)
 
     @property
-    def unproven_leader(self) -> Rung | None:
-        """The rung with a higher score than `best`, which may be luck; None if there is none."""
-        highest = max(self.rungs, key=lambda rung: rung.score, default=None)
+    def best(self) -> MeasuredCandidate | None:
+        """The best candidate (see `find_best`)."""
+        return find_best(self.candidates)
+
+    @property
+    def unproven_leader(self) -> MeasuredCandidate | None:
+        """The candidate with a higher score than `best`, which may be luck; None if there is none."""
+        highest = max(self.candidates, key=lambda candidate: candidate.score, default=None)
         best = self.best
         return highest if highest and best and highest.score > best.score else None
 
 
-def find_best(rungs: Iterable[Rung]) -> Rung | None:
-    """Returns the rung with the highest score. One that was measured in a later look has to be ahead by more than two
-    standard errors: people who start from the best each time otherwise collect luck, not quality."""
-    by_look: dict[int, list[Rung]] = {}
-    for rung in rungs:
-        by_look.setdefault(rung.look, []).append(rung)
-    best: Rung | None = None
+def find_best(candidates: Iterable[MeasuredCandidate]) -> MeasuredCandidate | None:
+    """Returns the candidate with the highest score. One that was measured in a later look has to be ahead by more than
+    two standard errors: people who start from the best each time otherwise collect luck, not quality."""
+    by_look: dict[int, list[MeasuredCandidate]] = {}
+    for candidate in candidates:
+        by_look.setdefault(candidate.look, []).append(candidate)
+    best: MeasuredCandidate | None = None
     for look in sorted(by_look):
-        leader = max(by_look[look], key=lambda rung: rung.score)
+        leader = max(by_look[look], key=lambda candidate: candidate.score)
         if best is None or _is_clearly_ahead(leader, best):
             best = leader
     return best
 
 
-def _is_clearly_ahead(later: Rung, best: Rung) -> bool:
+def _is_clearly_ahead(later: MeasuredCandidate, best: MeasuredCandidate) -> bool:
     if later.n != best.n:
         return False
     differences = [score - other for score, other in zip(later.scores, best.scores, strict=True)]
@@ -320,14 +322,14 @@ class Curve(JsonValue):
     """A learning curve err / (1 - err) = b·n^(-c), fitted to the points, with a 95% bootstrap band. `a` is 0 except in
     older curves, where err = a + b·n^(-c).
 
-    `points_per_100` is the predicted gain of the next 100 rows, in percentage points. `arm` is the classical model or a
-    tuned model. `is_crossed`: there are too few held-out rows, so the curve was cross-validated on all rows.
+    `points_per_100` is the predicted gain of the next 100 rows, in percentage points. `candidate` is the classical
+    model or a tuned model. `is_crossed`: there are too few held-out rows, so the curve was cross-validated on all rows.
     """
 
     dataset: str
     version: int
     holdout_sha256: str
-    arm: Candidate
+    candidate: Candidate
     points: tuple[CurvePoint, ...]
     a: float
     b: float

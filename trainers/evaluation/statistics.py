@@ -55,8 +55,9 @@ def wilson_of_share(share: float, n: float, level: float = 0.95) -> Interval:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two arms on the same rows. Only the tuned arm is right on `gained` rows, only the base on `lost` rows.
+class PairedComparison:
+    """Two candidates on the same rows. Only the tuned candidate is right on `gained` rows, only the base on `lost`
+    rows.
 
     `difference` is tuned minus base, and `p` is that of McNemar's exact two-sided test. `detectable_gap` is the
     smallest true difference that would be detected in 80% of cases with this many rows and this share of disagreement,
@@ -84,9 +85,9 @@ class Comparison:
         return self.p < ALPHA and self.difference < 0
 
 
-def compare(base: Sequence[bool], tuned: Sequence[bool]) -> Comparison:
-    """Compares two arms. `base[i]` and `tuned[i]` say whether each was right on row i. Raises ValueError if the lengths
-    differ or are 0."""
+def compare(base: Sequence[bool], tuned: Sequence[bool]) -> PairedComparison:
+    """Compares two candidates. `base[i]` and `tuned[i]` say whether each was right on row i. Raises ValueError if the
+    lengths differ or are 0."""
     _check_rows(len(base), len(tuned))
     pairs = Counter(zip(map(bool, base), map(bool, tuned), strict=True))
     both = pairs[True, True]
@@ -96,7 +97,7 @@ def compare(base: Sequence[bool], tuned: Sequence[bool]) -> Comparison:
     n = len(base)
     base_correct = both + lost
     tuned_correct = both + gained
-    return Comparison(
+    return PairedComparison(
         n=n,
         base_correct=base_correct,
         tuned_correct=tuned_correct,
@@ -357,7 +358,7 @@ def macro_f1(matrix: Confusion) -> float:
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of two arms on the same rows, tuned minus base, with its 95% interval and two-sided p."""
+    """The difference of two candidates on the same rows, tuned minus base, with its 95% interval and two-sided p."""
 
     value: float
     low: float

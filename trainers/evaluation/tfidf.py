@@ -1,9 +1,9 @@
-"""Classifiers on TF-IDF features: the classical rung, and out-of-fold scores of all labels. For worker processes and
-the terminal; scikit-learn, which takes about a second to import, scipy and numpy are imported when needed.
+"""Classifiers on TF-IDF features: the classical candidate, and out-of-fold scores of all labels. For worker processes
+and the terminal; scikit-learn, which takes about a second to import, scipy and numpy are imported when needed.
 
-The classical rung is a linear SVM on single words, pairs of words and, unless there is very much text, pieces of words
-of 2 to 5 letters. It takes seconds on one core. For out-of-fold scores with many rows and labels, which would need too
-many SVMs, a ridge regression on all labels at once does equally well.
+The classical candidate is a linear SVM on single words, pairs of words and, unless there is very much text, pieces of
+words of 2 to 5 letters. It takes seconds on one core. For out-of-fold scores with many rows and labels, which would
+need too many SVMs, a ridge regression on all labels at once does equally well.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ MOST_FOR_SVM = 65_000  # rows x labels: three seconds
 # errors, and 2,000 find 78%.
 SPAN = 1_500
 AT_ONCE = 1_000
-# More regularised than the classical rung: a classifier that fits wrong labels closely can't doubt them.
+# More regularised than the classical candidate: a classifier that fits wrong labels closely can't doubt them.
 SVM_C = 0.1
 RIDGE = 10.0
 FEW_RIDGE = 1.0

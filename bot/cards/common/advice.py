@@ -157,7 +157,7 @@ def first_sentence(text: str) -> str:
 
 def _undecided(verdict: Verdict, spelling: Spelling) -> str:
     facts = verdict.facts
-    if facts.evidence.ladder is not None or facts.evidence.trained is not None:
+    if facts.evidence.comparison is not None or facts.evidence.trained is not None:
         return f"Undecided. {because_text(verdict.deciding.because, spelling)}"
     cost = _cost(facts.run_usd)
     if facts.estimate is None:
@@ -214,7 +214,7 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
 
 
 def _use_candidate(todo: reasons.UseCandidate, spelling: Spelling) -> str:
-    name = candidate_name(todo.arm)
+    name = candidate_name(todo.candidate)
     if todo.instead_of_worse:
         return f"Use {name}, and look at the rows that the tuned model got wrong."
     if todo.end:
@@ -230,7 +230,7 @@ def _hold_out(todo: reasons.HoldOut) -> str:
     """How many rows settle the question. Of new rows, an upload holds out only a fifth, hence both numbers."""
     rows = about_rows(todo.rows, "more labelled row")
     new = about_rows(todo.new, "new one")
-    settles = f"in four of five cases that settles whether {candidate_name(todo.arm)} meets the bar"
+    settles = f"in four of five cases that settles whether {candidate_name(todo.candidate)} meets the bar"
     if todo.beside is not None:
         other = candidate_name(todo.beside)
         settles = f"if the tuned model is as good as {other}, that shows it in four of five cases"
@@ -297,7 +297,7 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
 
 
 def _measuring_command(measure: reasons.Measure, spelling: Spelling) -> str:
-    options: dict[str, Sequence[str]] = {"rungs": measure.rungs, "models": measure.models}
+    options: dict[str, Sequence[str]] = {"rungs": measure.kinds, "models": measure.models}
     if measure.judge:
         options["judge"] = (measure.judge,)
     return spelling.command("baseline", measure.dataset, options)
@@ -317,7 +317,7 @@ def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
         case "free":
             return f"Measure the free models ({command}); it takes a few seconds."
         case "rung":
-            names = " and ".join(LONG_NAMES[rung] for rung in measure.rungs) or "all alternatives"
+            names = " and ".join(LONG_NAMES[kind] for kind in measure.kinds) or "all alternatives"
             return f"Measure {names} ({command}): {cost_text(measure.usd)}."
         case "today":
             what = measure.today

@@ -16,7 +16,7 @@ from bot.rules.units import format_months
 from bot.values.runs import RunResult
 from trainers.money import usd
 
-MOST_RUNGS = 8
+MOST_CANDIDATES = 8
 QUANTITIES: Mapping[Quantity, str] = {
     "tokens": "Tokens",
     "dollars": "Cost",
@@ -91,8 +91,8 @@ def _quality(result: RunResult, but: str = "") -> str:
     """The tuned model's score. If alternatives were measured, it uses their measure, which for free text is not exact
     equality."""
     about = []
-    if result.ladder:
-        tuned = result.ladder.rung("tuned")[0]
+    if result.comparison:
+        tuned = result.comparison.of_kind("tuned")[0]
         if tuned.scoring != "label":
             about.append(meaning(tuned))
     if but:
@@ -115,7 +115,7 @@ def _forecast(plan: Plan, result: RunResult) -> list[CardBlock]:
         likely = share_of_draws(foreseen.p_payback)
         sentences.append(f"Expected: pays back within {within} in {likely}{rests_on}.")
     if foreseen.measured:
-        shown = foreseen.measured[:MOST_RUNGS]
+        shown = foreseen.measured[:MOST_CANDIDATES]
         scores = "; ".join(f"{escape(shorten(name, 60))} {percent(score)}" for name, score in shown)
         sentences.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
     parts = Parts()

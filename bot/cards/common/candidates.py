@@ -11,11 +11,18 @@ from bot.cards.common.words import interval, percent, pluralize, share_text, sho
 from bot.rules.alternatives import Alternative
 from bot.rules.facts import Looks
 from trainers.dataset import Report
-from trainers.evaluation.results import Candidate, Ladder, Rung, RungName, Scoring, Standing
+from trainers.evaluation.results import (
+    Candidate,
+    CandidateKind,
+    Comparison,
+    MeasuredCandidate,
+    Scoring,
+    Standing,
+)
 from trainers.money import usd
 
 # In a sentence.
-LONG_NAMES: Mapping[RungName, str] = {
+LONG_NAMES: Mapping[CandidateKind, str] = {
     "classical": "the classical model",
     "encoder": "the encoder",
     "zero": "the prompt alone",
@@ -25,7 +32,7 @@ LONG_NAMES: Mapping[RungName, str] = {
     "tuned": "the tuned model",
 }
 # In a table or a plot.
-SHORT_NAMES: Mapping[RungName, str] = {
+SHORT_NAMES: Mapping[CandidateKind, str] = {
     "classical": "classical",
     "encoder": "encoder",
     "zero": "prompt alone",
@@ -35,7 +42,7 @@ SHORT_NAMES: Mapping[RungName, str] = {
     "tuned": "tuned",
 }
 # For the form in which a person chooses what to measure.
-FORM_NAMES: Mapping[RungName, str] = {
+FORM_NAMES: Mapping[CandidateKind, str] = {
     "classical": "Classical: word counts and linear classifiers, free",
     "encoder": "Encoder: a small model's vectors and linear classifiers, free",
     "zero": "Prompt alone: instructions and labels",
@@ -94,84 +101,84 @@ LOWER_COST = "Fresh or sealed rows in the next version lower this."
 FRESH_ROWS = "After this many looks, the best score is probably too high: upload a version with fresh rows."
 
 
-def measure_title(ladder: Ladder, *, is_full: bool = False) -> str:
+def measure_title(comparison: Comparison, *, is_full: bool = False) -> str:
     """The name of the scores' column."""
-    if not is_mixed(ladder):
-        return MEASURED[ladder.scoring]
+    if not is_mixed(comparison):
+        return MEASURED[comparison.scoring]
     if is_full:
         return MIXED
     return MIXED_NARROW
 
 
-def short_meaning(rung: Rung) -> str:
+def short_meaning(candidate: MeasuredCandidate) -> str:
     """What a share means; follows it."""
-    if _is_mixed(rung.scoring, rung.calls):
+    if _is_mixed(candidate.scoring, candidate.calls):
         return "right calls and words"
-    return SHORT_MEANINGS[rung.scoring]
+    return SHORT_MEANINGS[candidate.scoring]
 
 
-def fact_name(rung: Rung) -> str:
+def fact_name(candidate: MeasuredCandidate) -> str:
     """What a share means, as the name of a fact."""
-    if _is_mixed(rung.scoring, rung.calls):
+    if _is_mixed(candidate.scoring, candidate.calls):
         return "Right calls and shared words"
-    return FACT_NAMES[rung.scoring]
+    return FACT_NAMES[candidate.scoring]
 
 
-def meaning(rung: Rung) -> str:
+def meaning(candidate: MeasuredCandidate) -> str:
     """What a share means, for a sentence; follows it. The part before the first comma can stand alone."""
-    if not _is_mixed(rung.scoring, rung.calls):
-        return MEANINGS[rung.scoring]
-    calls = pluralize(rung.calls, "call")
-    texts = pluralize(rung.n - rung.calls, "text")
+    if not _is_mixed(candidate.scoring, candidate.calls):
+        return MEANINGS[candidate.scoring]
+    calls = pluralize(candidate.calls, "call")
+    texts = pluralize(candidate.n - candidate.calls, "text")
     return f"right calls and shared words, with {calls} compared exactly and {texts} by F1"
 
 
-def counted_as_right(ladder: Ladder | None) -> str:
+def counted_as_right(comparison: Comparison | None) -> str:
     """What counts as right when a tuned model and its base are compared row by row; follows a share."""
-    if ladder is None:
+    if comparison is None:
         return COUNTED["label"]
-    if is_mixed(ladder):
+    if is_mixed(comparison):
         return "exactly the expected call or text"
-    return COUNTED[ladder.scoring]
+    return COUNTED[comparison.scoring]
 
 
-def scoring_text(ladder: Ladder | None) -> str:
+def scoring_text(comparison: Comparison | None) -> str:
     """The end of a result's subject: how calls and texts were scored, or what the commonest JSON values alone get."""
-    if ladder is None:
+    if comparison is None:
         return ""
-    if is_mixed(ladder):
-        calls = pluralize(ladder.calls, "call")
-        texts = pluralize(ladder.n - ladder.calls, "text")
+    if is_mixed(comparison):
+        calls = pluralize(comparison.calls, "call")
+        texts = pluralize(comparison.n - comparison.calls, "text")
         return f". {calls} compared exactly, {texts} by shared words (F1)"
-    if ladder.scoring != "json":
+    if comparison.scoring != "json":
         return ""
-    floor = floor_text("json", ladder.floor)
+    floor = floor_text("json", comparison.floor)
     if not floor:
         return ""
     return f". {floor}"
 
 
-def mix_text(ladder: Ladder) -> str:
+def mix_text(comparison: Comparison) -> str:
     """How the answers of a set are scored that expects calls and texts, and how many there are of each."""
-    calls = f"{calls_text(ladder)}, right only with the same names and arguments"
-    n_texts = ladder.n - ladder.calls
+    calls = f"{calls_text(comparison)}, right only with the same names and arguments"
+    n_texts = comparison.n - comparison.calls
     texts = f"the other {n_texts:,} are texts"
     if n_texts == 1:
         texts = "the other is a text"
     return f"{calls}; {texts}, of which F1 counts the words shared with the expected answer."
 
 
-def calls_text(ladder: Ladder) -> str:
+def calls_text(comparison: Comparison) -> str:
     """'53 of 80 expected answers are function calls'."""
-    answers = pluralize(ladder.n, "expected answer")
-    if ladder.calls == 1:
+    answers = pluralize(comparison.n, "expected answer")
+    if comparison.calls == 1:
         return f"1 of {answers} is a function call"
-    return f"{ladder.calls:,} of {answers} are function calls"
+    return f"{comparison.calls:,} of {answers} are function calls"
 
 
-def is_mixed(ladder: Ladder) -> bool:
+def is_mixed(comparison: Comparison) -> bool:
     """True if the scores are of calls and of texts by shared words."""
-    return _is_mixed(ladder.scoring, ladder.calls)
+    return _is_mixed(comparison.scoring, comparison.calls)
 
 
 def _is_mixed(scoring: Scoring, calls: int) -> bool:
@@ -211,10 +218,10 @@ def older_scoring_text(report: Report) -> str | None:
     )
 
 
-def whole_rows_text(rung: Rung) -> str:
+def whole_rows_text(candidate: MeasuredCandidate) -> str:
     """How many answers need no correction: beside a share of fields, which is higher."""
-    n_right = sum(score == 1 for score in rung.scores)
-    return f"every field right in {percent(n_right / rung.n)} of rows"
+    n_right = sum(score == 1 for score in candidate.scores)
+    return f"every field right in {percent(n_right / candidate.n)} of rows"
 
 
 def several_labels_text(n_combined: int) -> str:
@@ -236,51 +243,51 @@ def floor_text(scoring: Scoring, floor: float | None) -> str:
     return f"The commonest label alone gets {percent(floor)} right."
 
 
-def limits_of(ladder: Ladder) -> list[str]:
+def limits_of(comparison: Comparison) -> list[str]:
     """What the commonest answer gets, and the smallest difference that these rows can show."""
     sentences = []
-    floor = floor_text(ladder.scoring, ladder.floor)
+    floor = floor_text(comparison.scoring, comparison.floor)
     if floor:
         sentences.append(floor)
-    if ladder.detectable_gap is not None:
-        rows = pluralize(ladder.n, "held-out row")
-        gap = f"{100 * ladder.detectable_gap:.0f}"
+    if comparison.detectable_gap is not None:
+        rows = pluralize(comparison.n, "held-out row")
+        gap = f"{100 * comparison.detectable_gap:.0f}"
         sentences.append(f"With {rows}, differences below about {gap} points may be chance.")
     return sentences
 
 
-def short_name(arm: Candidate) -> str:
+def short_name(candidate: Candidate) -> str:
     """The candidate's kind, without its model, for a table or a plot."""
-    if arm.shots:
-        return pluralize(arm.shots, "example")
-    return SHORT_NAMES[arm.rung]
+    if candidate.shots:
+        return pluralize(candidate.shots, "example")
+    return SHORT_NAMES[candidate.kind]
 
 
-def long_name(arm: Candidate) -> str:
+def long_name(candidate: Candidate) -> str:
     """The candidate's kind, without its model, for a sentence."""
-    if arm.shots:
-        return f"the prompt with {pluralize(arm.shots, 'example')}"
-    return LONG_NAMES[arm.rung]
+    if candidate.shots:
+        return f"the prompt with {pluralize(candidate.shots, 'example')}"
+    return LONG_NAMES[candidate.kind]
 
 
-def arm_name(arm: Candidate, longest: int = 60) -> str:
+def table_name(candidate: Candidate, longest: int = 60) -> str:
     """'classical', 'prompt alone, local/smollm2-135m'."""
-    if not arm.model:
-        return short_name(arm)
-    return f"{short_name(arm)}, {shorten(arm.model, longest)}"
+    if not candidate.model:
+        return short_name(candidate)
+    return f"{short_name(candidate)}, {shorten(candidate.model, longest)}"
 
 
-def row_name(arm: Candidate) -> str:
+def row_name(candidate: Candidate) -> str:
     """For a narrow column: without the provider, and with the end of the model's name, which identifies it."""
-    if arm.model is None:
-        return short_name(arm)
-    model = arm.model.partition("/")[2] or arm.model
-    return f"{short_name(arm)}, {shorten(model, NARROW)}"
+    if candidate.model is None:
+        return short_name(candidate)
+    model = candidate.model.partition("/")[2] or candidate.model
+    return f"{short_name(candidate)}, {shorten(model, NARROW)}"
 
 
-def quality(rung: Rung) -> str:
+def quality(candidate: MeasuredCandidate) -> str:
     """The score with its interval: '93.0% (89-97%)'."""
-    return f"{percent(rung.score)} ({interval(rung.low, rung.high)})"
+    return f"{percent(candidate.score)} ({interval(candidate.low, candidate.high)})"
 
 
 def price(amount: Decimal | None) -> str:
@@ -303,14 +310,14 @@ def price_in_sentence(amount: Decimal | None) -> str:
     return f"{usd(amount)} per 1,000 requests"
 
 
-def latency_text(rung: Rung) -> str:
+def latency_text(candidate: MeasuredCandidate) -> str:
     """p50 and p95 of an answer."""
-    return f"{_seconds(rung.p50_s)} / {_seconds(rung.p95_s)} s"
+    return f"{_seconds(candidate.p50_s)} / {_seconds(candidate.p95_s)} s"
 
 
-def p95_text(rung: Rung) -> str:
+def p95_text(candidate: MeasuredCandidate) -> str:
     """p95 of an answer, for a narrow column."""
-    return f"{_seconds(rung.p95_s)} s"
+    return f"{_seconds(candidate.p95_s)} s"
 
 
 def bar_share(bar: float) -> str:
@@ -335,17 +342,17 @@ def _seconds(count: float) -> str:
     return f"{count:,.0f}"
 
 
-def candidate_name(arm: Candidate) -> str:
+def candidate_name(candidate: Candidate) -> str:
     """'the prompt with ten examples on openai/gpt-4o-mini'."""
-    if arm.model is None:
-        return long_name(arm)
-    return f"{long_name(arm)} on {arm.model}"
+    if candidate.model is None:
+        return long_name(candidate)
+    return f"{long_name(candidate)} on {candidate.model}"
 
 
-def score_text(rung: Rung) -> str:
+def score_text(candidate: MeasuredCandidate) -> str:
     """'91.2% right (90-92%) on 3,080 held-out rows'."""
-    between = interval(rung.low, rung.high)
-    return f"{percent(rung.score)} {short_meaning(rung)} ({between}) on {pluralize(rung.n, 'held-out row')}"
+    between = interval(candidate.low, candidate.high)
+    return f"{percent(candidate.score)} {short_meaning(candidate)} ({between}) on {pluralize(candidate.n, 'held-out row')}"
 
 
 def looks_text(looks: Looks) -> str:
@@ -375,10 +382,10 @@ def looks_sentence(looks: Looks) -> str:
     return f"{text} {_cost_of_a_claim(looks)} {cure}"
 
 
-def read_rows_sentence(rung: Rung) -> str:
-    """Which rows count as wrong because people had read them, and what to do. The rung has at least one."""
-    rows = f"{len(rung.read):,} held-out rows count as wrong, because people read them"
-    if len(rung.read) == 1:
+def read_rows_sentence(candidate: MeasuredCandidate) -> str:
+    """Which rows count as wrong because people had read them, and what to do. The candidate has at least one."""
+    rows = f"{len(candidate.read):,} held-out rows count as wrong, because people read them"
+    if len(candidate.read) == 1:
         rows = "1 held-out row counts as wrong, because people read it"
     return f"{rows} before they made the training rows; sealed rows avoid that."
 
@@ -437,8 +444,8 @@ def cost_text(price: Decimal | None) -> str:
 
 
 def alternative_name(alternative: Alternative) -> str:
-    if alternative.why == "cheapest that meets the bar" and alternative.rung:
-        return candidate_name(alternative.rung.arm)
+    if alternative.why == "cheapest that meets the bar" and alternative.candidate:
+        return candidate_name(alternative.candidate.identity)
     return f"today's model, {alternative.rates.model}"
 
 
@@ -449,19 +456,19 @@ def alternative_text(alternative: Alternative) -> str:
 def why_alternative(alternative: Alternative) -> str:
     """Why the saving is compared with this alternative; follows its name."""
     measured = alternative.measured
-    rung = alternative.rung
+    candidate = alternative.candidate
     bar = share_text(measured.bar)
     match alternative.why:
         case "cheapest that meets the bar":
             cost = usd(alternative.monthly_usd)
             cheapest = f"the cheapest measured alternative that meets the bar of {bar}, for {cost} a month"
-            if rung is None:
+            if candidate is None:
                 return cheapest
-            return f"{score_text(rung)}, {cheapest}"
+            return f"{score_text(candidate)}, {cheapest}"
         case "today's costs less":
             name = "any"
             if measured.cheapest:
-                name = candidate_name(measured.cheapest.arm)
+                name = candidate_name(measured.cheapest.candidate)
             return f"it costs less than {name}, the cheapest measured alternative that meets the bar"
         case "nothing measured":
             return "nothing else has been measured; a cheaper model or a better prompt may do as well"

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from bot.cards.common.blocks import CardBlock, Message, Note, Text, button, code, escape, quote
 from bot.cards.common.builder import Parts
-from bot.cards.common.candidates import arm_name, calls_text, mix_text
+from bot.cards.common.candidates import calls_text, mix_text, table_name
 from bot.cards.common.words import SLACK, Spelling, pluralize, shorten, signed
 from bot.cards.common.words import interval as interval_text
 from bot.rules import judge_agreement
 from bot.rules.facts import Evidence, OtherJudge
 from bot.rules.judge_agreement import CheckedJudge, HumanAgreement, JudgeChecks
-from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
+from bot.values.evaluations import ComparisonPlan, JudgedPair, JudgeProgress
 from trainers.evaluation.judge_agreement import Agreement
-from trainers.evaluation.results import Candidate, Ladder
+from trainers.evaluation.results import Candidate, Comparison
 from trainers.evaluation.scores import Choice
 
 FIRST = "prefer_first"
@@ -36,19 +36,19 @@ def judge_notes(
     model: str | None,
     judged: Sequence[str],
     judge: JudgeProgress | None,
-    ladder: Ladder,
+    comparison: Comparison,
     people: JudgeChecks,
     spelling: Spelling = SLACK,
 ) -> list[str]:
     """Sentences about the judge for the result's bullets; none if the answers are labels or JSON. `model` is the judge,
     None without one; `judged` are the models whose answers it read."""
     if model is None or judge is None:
-        return _unjudged_notes(ladder, spelling)
+        return _unjudged_notes(comparison, spelling)
     if judge.failed:
-        return [_failed_judge(model, judge.failed, ladder)]
+        return [_failed_judge(model, judge.failed, comparison)]
     by_judge = f"Judged by {model}; {trust_text(people)}."
-    if ladder.calls:
-        by_judge += f" {calls_text(ladder)}, compared exactly instead."
+    if comparison.calls:
+        by_judge += f" {calls_text(comparison)}, compared exactly instead."
     lines = [by_judge]
     if judge.unread:
         lines.append(
@@ -65,37 +65,37 @@ def judge_notes(
     return lines
 
 
-def _failed_judge(model: str, why: str, ladder: Ladder) -> str:
+def _failed_judge(model: str, why: str, comparison: Comparison) -> str:
     """Says that the judge's verdicts don't count, and what does. `why` may be the words of a vendor."""
     if not why.endswith((".", "!", "?")):
         why += "."
     instead = "Fields were compared instead."
-    if ladder.scoring == "f1":
-        instead = _score_instead(ladder)
+    if comparison.scoring == "f1":
+        instead = _score_instead(comparison)
     return f"The verdicts of {model} were not used: {why} {instead}"
 
 
-def _unjudged_notes(ladder: Ladder, spelling: Spelling) -> list[str]:
+def _unjudged_notes(comparison: Comparison, spelling: Spelling) -> list[str]:
     """What the score of texts doesn't see. Nothing if the answers are labels, JSON or calls."""
-    if ladder.scoring != "f1":
+    if comparison.scoring != "f1":
         return []
     judge = spelling.option("judge", "MODEL")
-    if not ladder.calls:
+    if not comparison.calls:
         return [
             "F1 only counts words shared with the expected answer, so a right answer in other words scores low. With "
             f"{judge}, a model judges the content instead."
         ]
-    return [f"{mix_text(ladder)} With {judge}, a model judges those texts instead."]
+    return [f"{mix_text(comparison)} With {judge}, a model judges those texts instead."]
 
 
-def _score_instead(ladder: Ladder) -> str:
-    if not ladder.calls:
+def _score_instead(comparison: Comparison) -> str:
+    if not comparison.calls:
         return "The score is F1 instead, which only counts shared words."
-    return f"Instead: {mix_text(ladder)}"
+    return f"Instead: {mix_text(comparison)}"
 
 
-def judged_models(plan: LadderPlan) -> list[str]:
-    return [arm.model for arm in plan.arms if arm.model]
+def judged_models(plan: ComparisonPlan) -> list[str]:
+    return [candidate.model for candidate in plan.candidates if candidate.model]
 
 
 def bias_warning(judge: str | None, models: Sequence[str]) -> str | None:
@@ -194,17 +194,17 @@ def earlier_choices(people: HumanAgreement) -> list[str]:
     ]
 
 
-def max_judge_questions(plan: LadderPlan) -> int:
+def max_judge_questions(plan: ComparisonPlan) -> int:
     """The most questions that the judge may get: each answer once, and the best two side by side in both orders."""
-    times_judged = len(plan.arms)
-    if len(plan.arms) > 1:
+    times_judged = len(plan.candidates)
+    if len(plan.candidates) > 1:
         times_judged += 2
     return plan.n_holdout * times_judged
 
 
 def _compared(pair: JudgedPair) -> str:
-    first = arm_name(pair.first, 40)
-    second = arm_name(pair.second, 40)
+    first = table_name(pair.first, 40)
+    second = table_name(pair.second, 40)
     first_rows = pluralize(pair.count("first"), "row")
     text = (
         f"Side by side, the judge prefers {first} on {first_rows} and {second} on {pair.count('second'):,}; on "
@@ -236,8 +236,8 @@ def choice_card(question: str, first: str, second: str, choice: Choice, person: 
 def agreement_card(number: int, agreement: HumanAgreement, first: Candidate, second: Candidate) -> Message:
     """Which answers people prefer, once they judged enough pairs. `first` is the candidate that was measured to be the
     better one."""
-    name = escape(arm_name(first, 40))
-    other = escape(arm_name(second, 40))
+    name = escape(table_name(first, 40))
+    other = escape(table_name(second, 40))
     choices = pluralize(agreement.labels, "choice")
     people = pluralize(agreement.people, "person", "people")
     sentences = [

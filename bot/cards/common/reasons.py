@@ -35,7 +35,7 @@ from bot.rules.reasons import Because, MemoryShortage, PlainReason
 from trainers.money import usd
 
 # A reason is a sentence, which nobody reads to the end if it lists more than that.
-SHOWN_RUNGS = 3
+SHOWN_KINDS = 3
 SHOWN_LABELS = 5
 FACTS_CHANGE = "facts change, and each change would need another training run"
 PLAIN: Mapping[PlainReason, str] = {
@@ -162,23 +162,26 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
         case reasons.NotTrainedYet():
             rows = pluralize(because.n_holdout, "held-out row")
             return f"How good the tuned model will be is unknown until it answers the {rows}."
-        case reasons.NoAnswer(rung):
-            name = capitalize(candidate_name(rung.arm))
+        case reasons.NoAnswer(candidate):
+            name = capitalize(candidate_name(candidate.identity))
             rows = "any row"
-            if rung.n:
-                rows = f"{rung.empty:,} of {rung.n:,} held-out rows"
+            if candidate.n:
+                rows = f"{candidate.empty:,} of {candidate.n:,} held-out rows"
             return f"{name} gave no answer to {rows}, so its quality is unknown."
         case reasons.NotMeasurable(candidate, why):
             return f"{capitalize(candidate_name(candidate))} could not be measured: {why}"
         case reasons.MeetsBar():
             return _meets_bar(because)
         case reasons.NotMeasured():
-            return f"Not measured yet: {', '.join(LONG_NAMES[rung] for rung in because.rungs)}."
+            return f"Not measured yet: {', '.join(LONG_NAMES[kind] for kind in because.kinds)}."
         case reasons.TodayNotMeasured(model):
             return f"{model}, today's model, was not measured on these rows; it or a cheaper model may be good enough."
         case reasons.TooCloseToBar():
-            close = [f"{candidate_name(rung.arm)} has {score_text(rung)}" for rung in because.rungs]
-            return f"Too close to the bar of {share_text(because.bar)} to call: {listed(close, SHOWN_RUNGS, '; ')}."
+            close = [
+                f"{candidate_name(candidate.identity)} has {score_text(candidate)}"
+                for candidate in because.candidates
+            ]
+            return f"Too close to the bar of {share_text(because.bar)} to call: {listed(close, SHOWN_KINDS, '; ')}."
         case reasons.AllMissBar():
             return _ways_miss(because)
         case reasons.BarFar(best):
@@ -191,8 +194,11 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
         case reasons.TunedVersusBest():
             return _beside_best(because)
         case reasons.UnreadableAnswers():
-            unread = [f"{candidate_name(rung.arm)}, {rung.unread:,} of {rung.n:,}" for rung in because.rungs]
-            text = f"Answers that could not be read: {listed(unread, SHOWN_RUNGS, '; ')}."
+            unread = [
+                f"{candidate_name(candidate.identity)}, {candidate.unread:,} of {candidate.n:,}"
+                for candidate in because.candidates
+            ]
+            text = f"Answers that could not be read: {listed(unread, SHOWN_KINDS, '; ')}."
             if because.is_settled:
                 text += f" A clearer prompt ({spelling.option('prompt')}) may help more than training."
             return text
@@ -210,21 +216,23 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
 
 
 def _tuned_score(tuned: reasons.TunedScore) -> str:
-    rung = tuned.rung
-    score = score_text(rung)
+    candidate = tuned.candidate
+    score = score_text(candidate)
     bar = share_text(tuned.bar)
-    if rung.standing == "meets":
-        return f"The tuned model meets the bar of {bar}: {score}, {price_in_sentence(rung.usd_per_1000)}."
-    if rung.standing == "misses":
+    if candidate.standing == "meets":
+        return (
+            f"The tuned model meets the bar of {bar}: {score}, {price_in_sentence(candidate.usd_per_1000)}."
+        )
+    if candidate.standing == "misses":
         return f"The tuned model misses the bar of {bar}: {score}."
     too_close = f"The tuned model is too close to the bar of {bar} to call: {score}."
-    if rung.read:
-        return f"{too_close} {read_rows_sentence(rung)}"
+    if candidate.read:
+        return f"{too_close} {read_rows_sentence(candidate)}"
     return too_close
 
 
 def _left_out(numbers: tuple[int, ...]) -> str:
-    names = listed([f"m{number}" for number in numbers], SHOWN_RUNGS)
+    names = listed([f"m{number}" for number in numbers], SHOWN_KINDS)
     if len(numbers) == 1:
         return (
             f"{names} isn't counted, as a newer version of the bot stored it: start that version to count it."
@@ -233,13 +241,13 @@ def _left_out(numbers: tuple[int, ...]) -> str:
 
 
 def _meets_bar(meets: reasons.MeetsBar) -> str:
-    rung = meets.rung
-    name = capitalize(candidate_name(rung.arm))
-    if rung.arm.rung == "optimised" and meets.tuned == "is not needed":
-        name = f"A better prompt was enough: {candidate_name(rung.arm)}"
+    candidate = meets.candidate
+    name = capitalize(candidate_name(candidate.identity))
+    if candidate.kind == "optimised" and meets.tuned == "is not needed":
+        name = f"A better prompt was enough: {candidate_name(candidate.identity)}"
     bar = share_text(meets.bar)
-    price = price_in_sentence(rung.usd_per_1000)
-    text = f"{name} meets the bar of {bar}: {score_text(rung)}, {price}."
+    price = price_in_sentence(candidate.usd_per_1000)
+    text = f"{name} meets the bar of {bar}: {score_text(candidate)}, {price}."
     match meets.tuned:
         case "is right more often":
             why = ", which is your aim"
@@ -269,14 +277,14 @@ def _ways_miss(ways: reasons.AllMissBar) -> str:
     miss = f"{all_miss} the bar of {share_text(ways.bar)}."
     hopeful = ways.measured - ways.missing
     price = price_in_sentence(ways.best.usd_per_1000)
-    best = f"{candidate_name(ways.best.arm)}: {score_text(ways.best)}, {price}"
+    best = f"{candidate_name(ways.best.identity)}: {score_text(ways.best)}, {price}"
     if not hopeful:
         return f"{miss} The best is {best}."
     return f"{miss} The best of the others is {best}; {hopeful:,} gave too many unreadable answers to count."
 
 
 def _beside_best(beside: reasons.TunedVersusBest) -> str:
-    name = candidate_name(beside.best.arm)
+    name = candidate_name(beside.best.identity)
     scores = f"{share_text(beside.tuned.score)} against {share_text(beside.best.score)}"
     match beside.tuned_is:
         case "not shown to be better":
@@ -311,8 +319,8 @@ def _at_worst(beside: reasons.TunedVersusBest) -> str:
 def _of_task(because: reasons.TaskReason) -> str:
     """Reasons about what the model should get better at."""
     match because:
-        case reasons.RetrievalMissed(rung):
-            missed = f"Retrieval was measured and misses the bar: {score_text(rung)}."
+        case reasons.RetrievalMissed(candidate):
+            missed = f"Retrieval was measured and misses the bar: {score_text(candidate)}."
             return f"{missed} Training may help, but {FACTS_CHANGE}."
         case reasons.StyleReached():
             reached = f"The best prompt is right {share_text(because.share)} of the time"
@@ -333,7 +341,7 @@ def _of_task(because: reasons.TaskReason) -> str:
 def _speeds(speeds: reasons.Speeds) -> str:
     text = f"The fastest prompted model answers within {seconds_text(speeds.prompted)} (p95)"
     if speeds.free is not None:
-        name = LONG_NAMES[speeds.free.arm.rung]
+        name = LONG_NAMES[speeds.free.kind]
         text += f", {name} within {seconds_text(speeds.free.p95_s)}"
     if speeds.tuned is None:
         return f"{text}. The tuned model's speed is not measured."
@@ -373,7 +381,7 @@ def _of_rows(because: reasons.RowReason) -> str:
 
 
 def _more_rows(more: reasons.MoreRows) -> str:
-    name = LONG_NAMES[more.rung]
+    name = LONG_NAMES[more.candidate]
     gain = f"Whether more rows would improve {name} is not clear yet."
     if more.points_per_100 is not None:
         # More rows don't make a model worse: a slope below zero is noise.

@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 
 from bot.rules.units import MonthlyVolume, format_requests, format_tokens
-from bot.values.runs import ArmScore, MeasuredScore
+from bot.values.runs import MeasuredScore, ModelScore
 from trainers.money import usd, usd_micros
 
 Options = Mapping[str, Sequence[str]]  # an option may have several values, such as several models
@@ -49,8 +49,8 @@ def interval(low: float, high: float) -> str:
     return f"{100 * low:.0f}–{100 * high:.0f}%"
 
 
-def share_with_interval(arm: ArmScore) -> str:
-    return f"{percent(arm.share)} ({interval(arm.low, arm.high)})"
+def share_with_interval(candidate: ModelScore) -> str:
+    return f"{percent(candidate.share)} ({interval(candidate.low, candidate.high)})"
 
 
 def score_with_interval(measured: MeasuredScore) -> str:

@@ -29,7 +29,7 @@ from bot.cards.common.blocks import (
     plain,
 )
 from bot.cards.common.builder import Parts
-from bot.cards.common.candidates import arm_name, bar_share, floor_text, looks_suffix, quality
+from bot.cards.common.candidates import bar_share, floor_text, looks_suffix, quality, table_name
 from bot.cards.common.forms import modal
 from bot.cards.common.general import text_message, unchecked_notes, unchecked_text
 from bot.cards.common.words import first_lines, listed, more_line, pluralize, shorten
@@ -60,7 +60,7 @@ from trainers.dataset import LabelCount, Report
 from trainers.dataset.file_checks import NOT_YET_ENOUGH
 from trainers.dataset.rows import to_printable
 from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
-from trainers.evaluation.results import Rung, Standing
+from trainers.evaluation.results import MeasuredCandidate, Standing
 
 SHOWN_RULES = 4
 LISTED_LABELS = 30
@@ -85,7 +85,7 @@ KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
 class Best:
     """The best measured candidate, None if nothing was measured, and the quality bar."""
 
-    rung: Rung | None
+    candidate: MeasuredCandidate | None
     bar: float
 
 
@@ -588,7 +588,7 @@ def _line(entry: DatasetEntry) -> str:
 def _measured(best: Best | None) -> str:
     if best is None:
         return ""
-    if best.rung is None:
+    if best.candidate is None:
         return ". Nothing measured yet"
-    stands = STANDS[best.rung.standing].format(bar=bar_share(best.bar))
-    return f". Best measured: {escape(arm_name(best.rung.arm, 40))}, {quality(best.rung)}, {stands}"
+    stands = STANDS[best.candidate.standing].format(bar=bar_share(best.bar))
+    return f". Best measured: {escape(table_name(best.candidate.identity, 40))}, {quality(best.candidate)}, {stands}"

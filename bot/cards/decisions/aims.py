@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import assert_never
 
 from bot.cards.common.blocks import escape
-from bot.cards.common.candidates import arm_name, seconds_text
+from bot.cards.common.candidates import seconds_text, table_name
 from bot.cards.common.words import interval, percent
 from bot.rules.facts import Evidence, task_kind
 from bot.rules.fit import Aim, AimNumbers, aim_of, numbers_of
 from bot.rules.plans import Plan, PlanVerdict
 from bot.values.runs import RunResult
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import MeasuredCandidate
 
 NAMES: dict[Aim, str] = {
     "quality": "Right answers",
@@ -42,13 +42,13 @@ def result_aim_facts(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     the judge accepts if there is one."""
     advised = plan.predicted.advised if plan.predicted else None
     aim = aim_of(task_kind(advised.task)) if advised else None
-    ladder = result.ladder
-    if aim is None or aim == "quality" or ladder is None:
+    comparison = result.comparison
+    if aim is None or aim == "quality" or comparison is None:
         return []
-    is_judged = ladder.scoring == "judge"
+    is_judged = comparison.scoring == "judge"
     if aim == "style" and is_judged:
         return []
-    evidence = Evidence(ladder=ladder, judge=plan.judge if is_judged else None)
+    evidence = Evidence(comparison=comparison, judge=plan.judge if is_judged else None)
     return [(name, escape(text)) for name, text in aim_facts(numbers_of(evidence, aim, (plan.current,)))]
 
 
@@ -59,18 +59,18 @@ def _comparison(numbers: AimNumbers) -> str:
     if numbers.now is None:
         return f"tuned: {tuned}; nothing to compare it with was measured"
     now = _number(numbers.aim, numbers.now)
-    name = arm_name(numbers.now.arm, 40)
+    name = table_name(numbers.now.identity, 40)
     if numbers.is_today:
         name += " today"
     return f"{name}: {now}; tuned: {tuned}"
 
 
-def _number(aim: Aim, rung: Rung) -> str:
+def _number(aim: Aim, candidate: MeasuredCandidate) -> str:
     match aim:
         case "quality" | "style":
-            return f"{percent(rung.score)} ({interval(rung.low, rung.high)})"
+            return f"{percent(candidate.score)} ({interval(candidate.low, candidate.high)})"
         case "latency":
-            return f"median {seconds_text(rung.p50_s)}, 95% within {seconds_text(rung.p95_s)}"
+            return f"median {seconds_text(candidate.p50_s)}, 95% within {seconds_text(candidate.p95_s)}"
         case _:
             assert_never(aim)
 

@@ -266,7 +266,7 @@ def _next_button(
     lacks_measurement = step is not None and isinstance(step.todo, Measure)
     if check and rests_on_scores(verdict) and not lacks_measurement:
         return {**check, "style": "primary"}
-    if step and encoder and isinstance(step.todo, UseCandidate) and step.todo.arm.rung == "encoder":
+    if step and encoder and isinstance(step.todo, UseCandidate) and step.todo.candidate.kind == "encoder":
         return encoder_button(summary.name, encoder)
     named = _named_step(step.todo) if step else None
     if named:
@@ -345,8 +345,8 @@ def _measured_names(measure: Measure) -> str:
     """'gpt-4o and gpt-4o-mini', 'the classical model'."""
     if measure.what == "free":
         return "the free models"
-    if measure.rungs:
-        return " and ".join(LONG_NAMES[rung] for rung in measure.rungs)
+    if measure.kinds:
+        return " and ".join(LONG_NAMES[kind] for kind in measure.kinds)
     models = dict.fromkeys(map(strip_effort, measure.models))
     names = [shorten(model.rpartition("/")[2], 24) for model in models]
     return " and ".join(names) or "prompts"
@@ -491,7 +491,7 @@ def _headline(summary: EstimateSummary, target: str) -> str:
     if verdict.kind == "no_go":
         step = verdict.deciding.step
         if verdict.rule == "cheaper rung" and step and isinstance(step.todo, UseCandidate):
-            return f"Not now: {shorten(candidate_name(step.todo.arm), 80)} is good enough"
+            return f"Not now: {shorten(candidate_name(step.todo.candidate), 80)} is good enough"
         return verdict_summary("no_go", verdict.rule)
     if verdict.kind == "go":
         return _go_headline(summary, target)
@@ -503,7 +503,7 @@ def _headline(summary: EstimateSummary, target: str) -> str:
         name = shorten(because.model.rpartition("/")[2], 30)
         costs = about_usd(because.monthly_usd, per="a month")
         return f"Undecided: measure {name} first, which would cost {costs}"
-    if summary.evidence.ladder is None and summary.evidence.trained is None:
+    if summary.evidence.comparison is None and summary.evidence.trained is None:
         return _unmeasured_headline(summary)
     return verdict_summary("unknown", verdict.rule)
 

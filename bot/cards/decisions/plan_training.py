@@ -19,7 +19,7 @@ from bot.rules.plans import (
     format_value,
     trains_the_same,
 )
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import MeasuredCandidate
 from trainers.methods import option_name
 from trainers.money import from_micros
 
@@ -53,12 +53,12 @@ CONTINUED = {
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """The newest finished run on the same dataset and target. `name` links to its card. `rung` is its model's score on
-    the plan's held-out rows, None if it was measured on others."""
+    """The newest finished run on the same dataset and target. `name` links to its card. `candidate` is its model's
+    score on the plan's held-out rows, None if it was measured on others."""
 
     name: str
     plan: Plan
-    rung: Rung | None = None
+    candidate: MeasuredCandidate | None = None
 
 
 def method_suffix(plan: Plan) -> str:
@@ -128,9 +128,9 @@ def continued_text(plan: Plan, continued: Continued) -> str:
 
 def earlier_text(plan: Plan, before: EarlierRun) -> str:
     """What the last model on this target reached; the plan's own verdict leaves it out. '' if nobody measured it."""
-    if before.rung is None:
+    if before.candidate is None:
         return ""
-    score = f"{quality(before.rung)} {short_meaning(before.rung)}"
+    score = f"{quality(before.candidate)} {short_meaning(before.candidate)}"
     if trains_the_same(plan, before.plan):
         return f"Exactly this was trained before ({before.name}): {score}."
     return f"Not in the verdict: the last model on this target ({before.name}) has {score}."

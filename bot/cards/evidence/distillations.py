@@ -25,7 +25,7 @@ from bot.cards.common.general import details_modal
 from bot.cards.common.words import capitalize, more_line, pluralize, shorten
 from bot.cards.datasets.row_labels import KINDS
 from storage.records import Dataset, Labelling, LabellingRow
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import MeasuredCandidate
 
 FORM = "distil_form"
 CONTRADICTIONS = "contradictions"
@@ -41,7 +41,9 @@ class Contradictions:
     rows: Sequence[tuple[LabellingRow, str]]
 
 
-def form(channel: str, dataset: str, rung: Rung, bar: float, terms: tuple[str, str] | None) -> Block:
+def form(
+    channel: str, dataset: str, candidate: MeasuredCandidate, bar: float, terms: tuple[str, str] | None
+) -> Block:
     """`terms` is the provider's title and the address of its terms; None if somebody has accepted them already."""
     accept: list[CardBlock | Block] = []
     if terms:
@@ -51,13 +53,13 @@ def form(channel: str, dataset: str, rung: Rung, bar: float, terms: tuple[str, s
         box = forms.checkbox_input("terms", "Terms", [("yes", words)], is_consent=True)
         accept = [Text(f"{may} Read them before you continue."), box]
     blocks: list[CardBlock | Block] = [
-        Text(f"{_score(rung)} of {code(shorten(dataset))}. The bar is {bar_share(bar)}."),
+        Text(f"{_score(candidate)} of {code(shorten(dataset))}. The bar is {bar_share(bar)}."),
         forms.file_input("file", "Rows without labels", KINDS),
         *accept,
         Note("You see the cost before anything is sent. The new rows are used for training only."),
     ]
     return forms.modal(
-        "Label by a model", FORM, blocks, submit="Continue", private=f"{channel} {dataset} {rung.arm.model}"
+        "Label by a model", FORM, blocks, submit="Continue", private=f"{channel} {dataset} {candidate.model}"
     )
 
 
@@ -108,16 +110,16 @@ def not_measured(teacher: str, dataset: str) -> str:
     return f"{code(teacher)} has not been measured on {code(dataset)} yet. Run {command} first."
 
 
-def below_the_bar(rung: Rung, bar: float) -> str:
+def below_the_bar(candidate: MeasuredCandidate, bar: float) -> str:
     return (
-        f"{_score(rung)}, which does not clearly meet the bar of {bar_share(bar)}. "
+        f"{_score(candidate)}, which does not clearly meet the bar of {bar_share(bar)}. "
         "Its labels would teach its mistakes, so measure a better model first."
     )
 
 
-def _score(rung: Rung) -> str:
-    name = f"{long_name(rung.arm)} on {shorten(str(rung.arm.model))}"
-    return f"{escape(capitalize(name))} gets {quality(rung)} right on the held-out rows"
+def _score(candidate: MeasuredCandidate) -> str:
+    name = f"{long_name(candidate.identity)} on {shorten(str(candidate.model))}"
+    return f"{escape(capitalize(name))} gets {quality(candidate)} right on the held-out rows"
 
 
 def unknown_terms(provider: str) -> str:

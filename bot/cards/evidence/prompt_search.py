@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from bot.cards.common.blocks import CardBlock, Text, code_block, escape
 from bot.cards.common.words import at_most, charge, percent, pluralize, shorten
-from bot.values.evaluations import LadderPlan, SearchPlan, SearchProgress
+from bot.values.evaluations import ComparisonPlan, SearchPlan, SearchProgress
 
 CHARACTERS_A_BLOCK = 2_400  # leaves room in a block for markers and escapes
 KEPT_FROM_HERE = (
@@ -44,7 +44,7 @@ def outcome(search: SearchProgress) -> str:
     )
 
 
-def details(plan: LadderPlan, search: SearchProgress | None) -> tuple[CardBlock, ...]:
+def details(plan: ComparisonPlan, search: SearchProgress | None) -> tuple[CardBlock, ...]:
     """The optimised prompt: what changed, if the original is known, and the full text to copy."""
     if plan.optimised is None:
         return ()

@@ -21,9 +21,9 @@ from bot.cards.datasets.datasets import UPLOAD_AGAIN
 from bot.cards.evidence.evaluation_results import DETAILS, narrow_table, table
 from bot.cards.evidence.evaluations import CANCEL, EXPIRY, measure_button
 from bot.rules.budgets import Budget
-from bot.values.evaluations import LadderPlan, LadderProgress, SealedOutcome
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress, SealedOutcome
 from storage.records import Measurement
-from trainers.evaluation.results import Candidate, Ladder, Rung
+from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,11 @@ class SealedTest:
 
 
 def request_card(
-    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, budget: Budget, test: SealedTest
+    measurement: Measurement,
+    plan: ComparisonPlan,
+    progress: ComparisonProgress,
+    budget: Budget,
+    test: SealedTest,
 ) -> Message:
     """Asks whether the rows may be opened: what they decide, and what happens afterwards."""
     rows = pluralize(plan.n_holdout, "sealed row")
@@ -67,68 +71,72 @@ def request_card(
     return parts.titled(headline)
 
 
-def result_card(ladder: Ladder, number: int, test: SealedTest, outcome: SealedOutcome | None) -> Message:
+def result_card(
+    comparison: Comparison, number: int, test: SealedTest, outcome: SealedOutcome | None
+) -> Message:
     """The decision, then the scores that it rests on. `outcome` is None if an older version of the bot decided."""
-    named = name_models(ladder, test)
-    rung = next((each for each in named.rungs if each.arm.model == test.model), None)
-    dataset = escape(shorten(ladder.dataset))
-    if ladder.version > 1:
-        dataset += f" version {ladder.version}"
+    named = name_models(comparison, test)
+    candidate = next((each for each in named.candidates if each.candidate.model == test.model), None)
+    dataset = escape(shorten(comparison.dataset))
+    if comparison.version > 1:
+        dataset += f" version {comparison.version}"
 
     parts = Parts()
-    parts.note(f"Measurement m{number}: {dataset}, {pluralize(ladder.n, 'sealed row')}, now opened")
-    wide = table(named, named.rungs, "sealed row")
-    parts.add(replace(wide, otherwise=(narrow_table(named, named.rungs),)))
+    parts.note(f"Measurement m{number}: {dataset}, {pluralize(comparison.n, 'sealed row')}, now opened")
+    wide = table(named, named.candidates, "sealed row")
+    parts.add(replace(wide, otherwise=(narrow_table(named, named.candidates),)))
     if outcome and outcome.why:
         parts.text(outcome.why)
-    parts.text(f"*Next*: {_next_step(ladder, test, outcome)}")
+    parts.text(f"*Next*: {_next_step(comparison, test, outcome)}")
     buttons = [button("Details", DETAILS, str(number))]
     if outcome and not outcome.is_deployed:
-        buttons.insert(0, button("Upload more rows", UPLOAD_AGAIN, ladder.dataset, style="primary"))
+        buttons.insert(0, button("Upload more rows", UPLOAD_AGAIN, comparison.dataset, style="primary"))
     parts.buttons(*buttons)
-    return parts.titled(_headline(test.model, rung, ladder, outcome))
+    return parts.titled(_headline(test.model, candidate, comparison, outcome))
 
 
-def headline(ladder: Ladder, test: SealedTest, outcome: SealedOutcome | None) -> str:
+def headline(comparison: Comparison, test: SealedTest, outcome: SealedOutcome | None) -> str:
     """The decision with the model's score, as plain text."""
-    named = name_models(ladder, test)
-    rung = next((each for each in named.rungs if each.arm.model == test.model), None)
-    return _headline(test.model, rung, ladder, outcome)
+    named = name_models(comparison, test)
+    candidate = next((each for each in named.candidates if each.candidate.model == test.model), None)
+    return _headline(test.model, candidate, comparison, outcome)
 
 
-def name_models(ladder: Ladder, test: SealedTest) -> Ladder:
-    """The ladder with the names that people gave to the tuned models, in place of the vendor's ids."""
+def name_models(comparison: Comparison, test: SealedTest) -> Comparison:
+    """The comparison with the names that people gave to the tuned models, in place of the vendor's ids."""
 
     def named(candidate: Candidate) -> Candidate:
         return replace(candidate, model=test.names.get(candidate.model or "", candidate.model))
 
-    def named_rung(rung: Rung) -> Rung:
-        return replace(rung, arm=named(rung.arm))
+    def named_kind(candidate: MeasuredCandidate) -> MeasuredCandidate:
+        return replace(candidate, candidate=named(candidate.identity))
 
-    pairs = [replace(pair, better=named(pair.better), worse=named(pair.worse)) for pair in ladder.pairs]
+    pairs = [replace(pair, better=named(pair.better), worse=named(pair.worse)) for pair in comparison.pairs]
     return replace(
-        ladder,
-        rungs=tuple(map(named_rung, ladder.rungs)),
+        comparison,
+        candidates=tuple(map(named_kind, comparison.candidates)),
         pairs=tuple(pairs),
-        cheapest=named(ladder.cheapest) if ladder.cheapest else None,
+        cheapest=named(comparison.cheapest) if comparison.cheapest else None,
     )
 
 
-def _headline(model: str, rung: Rung | None, ladder: Ladder, outcome: SealedOutcome | None) -> str:
-    score = f": {quality(rung)} on {pluralize(ladder.n, 'sealed row')}" if rung else ""
+def _headline(
+    model: str, candidate: MeasuredCandidate | None, comparison: Comparison, outcome: SealedOutcome | None
+) -> str:
+    score = f": {quality(candidate)} on {pluralize(comparison.n, 'sealed row')}" if candidate else ""
     name = shorten(model, 40)
     if outcome is None:
-        return f"The sealed rows of {shorten(ladder.dataset)} were opened to decide on {name}{score}"
+        return f"The sealed rows of {shorten(comparison.dataset)} were opened to decide on {name}{score}"
     if outcome.is_deployed:
         return f"{name} passed and is in use{score}"
     return f"{name} was not deployed{score}"
 
 
-def _next_step(ladder: Ladder, test: SealedTest, outcome: SealedOutcome | None) -> str:
+def _next_step(comparison: Comparison, test: SealedTest, outcome: SealedOutcome | None) -> str:
     if outcome is None:
         return "`/finetune models` shows which model is in use."
     if outcome.is_deployed and test.used:
-        return f"Nothing is left to do. `/finetune rollback {ladder.dataset}` goes back to {code(test.used)}."
+        return f"Nothing is left to do. `/finetune rollback {comparison.dataset}` goes back to {code(test.used)}."
     if outcome.is_deployed:
         return "Nothing is left to do. `/finetune models` shows every model in use."
     return (
@@ -147,7 +155,7 @@ def _consequence(test: SealedTest) -> str:
     )
 
 
-def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[tuple[str, str]]:
+def _facts(plan: ComparisonPlan, progress: ComparisonProgress, budget: Budget) -> list[tuple[str, str]]:
     pairs = [
         ("Cost", at_most(progress.most_micros) if progress.most_micros else "no charge"),
         ("Budget left", budget_left(budget)),
@@ -160,13 +168,13 @@ def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[t
     return pairs
 
 
-def _asked(plan: LadderPlan, test: SealedTest) -> list[str]:
+def _asked(plan: ComparisonPlan, test: SealedTest) -> list[str]:
     """Who answers the rows, and why; the model to decide on first."""
 
     def is_compared(candidate: Candidate) -> bool:
         return test.names.get(candidate.model or "") != test.model
 
-    return [_role(candidate, test) for candidate in sorted(plan.arms, key=is_compared)]
+    return [_role(candidate, test) for candidate in sorted(plan.candidates, key=is_compared)]
 
 
 def _role(candidate: Candidate, test: SealedTest) -> str:

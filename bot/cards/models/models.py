@@ -49,7 +49,7 @@ from bot.rules.promotion import ModelComparison, Objection, PromotionEvidence, a
 from storage.promotions import Promotion
 from storage.records import Measurement, Model
 from trainers.dataset.splits import HOLDOUT_MOST
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import MeasuredCandidate
 from trainers.evaluation.statistics import LabelLoss
 from trainers.money import usd
 
@@ -66,7 +66,7 @@ class SealedProof:
     rows."""
 
     number: int
-    rung: Rung
+    candidate: MeasuredCandidate
     best: ModelComparison | None
     opened_before: int
 
@@ -166,13 +166,13 @@ def proof_in_numbers(proof: PromotionEvidence) -> str:
     limits = f"margin {100 * proof.limits.margin:g} points"
     if proof.limits.floor is not None:
         limits += f", floor {100 * proof.limits.floor:g}%"
-    if proof.rung is None:
+    if proof.candidate is None:
         return f"not measured; {limits}"
     others = [other for other in (proof.best, proof.against_used) if other]
     compared = (
         f"against {other.other} {_gain(other)}{_price_win(other, proof.limits.margin)}" for other in others
     )
-    return "; ".join([score_text(proof.rung), *compared, limits])
+    return "; ".join([score_text(proof.candidate), *compared, limits])
 
 
 def not_worse_text(comparison: ModelComparison, margin: float, *, is_named: bool = False) -> str:
@@ -202,10 +202,10 @@ def worse_labels_text(labels: Sequence[LabelLoss]) -> str:
     return listed(lost, SHOWN_LABELS)
 
 
-def score_text(rung: Rung) -> str:
+def score_text(candidate: MeasuredCandidate) -> str:
     """Score, interval, measure and number of rows."""
-    means = meaning(rung).partition(",")[0]
-    return f"{quality(rung)} {means} on {pluralize(rung.n, 'held-out row')}"
+    means = meaning(candidate).partition(",")[0]
+    return f"{quality(candidate)} {means} on {pluralize(candidate.n, 'held-out row')}"
 
 
 def promotion_button(number: int, model: str) -> Block:
@@ -263,11 +263,11 @@ def _who(summary: PromotionSummary) -> str:
 def _numbers(summary: PromotionSummary) -> list[CardBlock]:
     proof = summary.proof
     looks = summary.looks
-    if proof.rung is None:
+    if proof.candidate is None:
         return [Text("It has not been measured on held-out rows.")]
 
     parts = Parts()
-    parts.facts(_scores(summary, proof.rung))
+    parts.facts(_scores(summary, proof.candidate))
     if proof.worse:
         than = f"*Right less often than {escape(shorten(proof.worse_than, 60))}*"
         parts.text(f"{than}: {worse_labels_text(proof.worse)}.")
@@ -276,19 +276,19 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
         parts.note(_other_judge(proof))
     if looks and looks.are_spent:
         parts.note(FRESH_ROWS)
-    if proof.rung.read and not summary.sealed:
-        parts.note(read_rows_sentence(proof.rung))
+    if proof.candidate.read and not summary.sealed:
+        parts.note(read_rows_sentence(proof.candidate))
     if summary.sealed and summary.sealed.opened_before:
         parts.note(opened_before(summary.sealed.opened_before))
     return parts
 
 
-def _scores(summary: PromotionSummary, rung: Rung) -> list[tuple[str, str]]:
+def _scores(summary: PromotionSummary, candidate: MeasuredCandidate) -> list[tuple[str, str]]:
     """The model's score, and the difference from each model that it was compared with."""
-    rows = pluralize(rung.n, "held-out row")
+    rows = pluralize(candidate.n, "held-out row")
     if summary.looks:
         rows += f", {looks_text(summary.looks)}"
-    pairs = [(fact_name(rung), f"{quality(rung)} on {rows}")]
+    pairs = [(fact_name(candidate), f"{quality(candidate)} on {rows}")]
 
     proof = summary.proof
     for other in (proof.best, proof.against_used):
@@ -296,7 +296,7 @@ def _scores(summary: PromotionSummary, rung: Rung) -> list[tuple[str, str]]:
             continue
         name = f"Against {escape(shorten(other.other, 60))}, {percent(other.score)}"
         difference = f"{_gain(other)}{_price_win(other, proof.limits.margin)}"
-        if other.rows != rung.n:
+        if other.rows != candidate.n:
             difference += f" on the {pluralize(other.rows, 'row')} that both answered"
         pairs.append((name, difference))
     if summary.sealed:
@@ -306,7 +306,7 @@ def _scores(summary: PromotionSummary, rung: Rung) -> list[tuple[str, str]]:
 
 def sealed_text(sealed: SealedProof) -> str:
     """As plain text."""
-    score = f"{quality(sealed.rung)} on {pluralize(sealed.rung.n, 'row')} (m{sealed.number})"
+    score = f"{quality(sealed.candidate)} on {pluralize(sealed.candidate.n, 'row')} (m{sealed.number})"
     if sealed.best is None:
         return score
     return f"{score}; against {shorten(sealed.best.other, 40)} {_gain(sealed.best)}"
@@ -425,9 +425,9 @@ def _other_judge(proof: PromotionEvidence) -> str:
 
 
 def _read_rows(proof: PromotionEvidence) -> str:
-    if proof.rung is None or not proof.rung.read:
+    if proof.candidate is None or not proof.candidate.read:
         return ""
-    return f" {read_rows_sentence(proof.rung)}"
+    return f" {read_rows_sentence(proof.candidate)}"
 
 
 def _not_better(comparison: ModelComparison | None, margin: float) -> str:
@@ -456,15 +456,15 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A tuned model in a list. `promotion` is None if it is not in use, `rung` if it was not measured. `ends` is the
-    first day on which its provider no longer offers it. `is_stopped` is True if it needs a machine by the hour and none
-    runs."""
+    """A tuned model in a list. `promotion` is None if it is not in use, `candidate` if it was not measured. `ends` is
+    the first day on which its provider no longer offers it. `is_stopped` is True if it needs a machine by the hour and
+    none runs."""
 
     model: Model
     dataset: str
     version: int
     base: str
-    rung: Rung | None
+    candidate: MeasuredCandidate | None
     promotion: Promotion | None
     ends: date | None = None
     actuals: ModelActuals | None = None
@@ -536,6 +536,6 @@ def _since(promotion: Promotion | None) -> str:
 
 
 def _measured(entry: ModelEntry) -> str:
-    if entry.rung is None:
+    if entry.candidate is None:
         return "not measured"
-    return score_text(entry.rung)
+    return score_text(entry.candidate)

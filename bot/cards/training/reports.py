@@ -29,10 +29,10 @@ from bot.cards.training import audits, result_details, results
 from bot.rules.calibration import Actual
 from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import Plan
-from bot.values.evaluations import LadderProgress
+from bot.values.evaluations import ComparisonProgress
 from bot.values.runs import AfterResult, LabelChange, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import Comparison
 from trainers.pricing import PriceList
 
 SHOWN_LABELS = 20
@@ -45,7 +45,7 @@ def run_report(
     *,
     after: AfterResult,
     is_stopped: bool,
-    ladder: Ladder | None,
+    comparison: Comparison | None,
     actuals: Sequence[Actual],
     approvals: Sequence[Approval],
     history: Sequence[AuditEntry],
@@ -53,8 +53,8 @@ def run_report(
     name_of: Callable[[str], str],
 ) -> str:
     """A run's report as one HTML page. `after` is what happened to the model since its result, and `is_stopped` is True
-    if its machine is stopped. `ladder` has everything measured on the same held-out rows, including the tuned model.
-    `plots` are PNG files with the names that the charts give them. `name_of` maps a Slack user id to a name."""
+    if its machine is stopped. `comparison` has everything measured on the same held-out rows, including the tuned
+    model. `plots` are PNG files with the names that the charts give them. `name_of` maps a Slack user id to a name."""
     may_be_used = bool(result.is_offered) and after.is_nothing
     card = results.card(run, plan, result, may_be_used=may_be_used, after=after, is_stopped=is_stopped)
     headline, _, *summary = card.parts
@@ -73,8 +73,8 @@ def run_report(
     entries = audits.card(audits.History(run.id, history)).parts[1:]
 
     sections = [Section("", (*summary, *decisions))]
-    if ladder:
-        sections.append(_measured(ladder, charts("ladder")))
+    if comparison:
+        sections.append(_measured(comparison, charts("ladder")))
     sections += [
         Section("What training changed", changes, charts(*results.TRAINING_CHARTS, "confusion")),
         Section("Cost and expected saving", money, charts("cumulative-cost")),
@@ -87,7 +87,7 @@ def run_report(
 
 def measurement_report(
     measurement: Measurement,
-    ladder: Ladder,
+    comparison: Comparison,
     plot: Path | None,
     name_of: Callable[[str], str],
     *,
@@ -98,18 +98,18 @@ def measurement_report(
     """A measurement's report as one HTML page. `plot` is the PNG of quality against price, None without one. `test` is
     what it decided if its rows were sealed. `judge` is the model whose verdicts are the scores, and `notes` are the
     sentences of the result's card, unescaped."""
-    progress = LadderProgress.from_json(measurement.progress)
+    progress = ComparisonProgress.from_json(measurement.progress)
     if test:
-        card = sealed_rows.result_card(ladder, measurement.id, test, progress.outcome)
-        ladder = sealed_rows.name_models(ladder, test)
+        card = sealed_rows.result_card(comparison, measurement.id, test, progress.outcome)
+        comparison = sealed_rows.name_models(comparison, test)
         kind = "Sealed"
     else:
-        own = ladder
+        own = comparison
         if measurement.result:
-            own = Ladder.from_json(measurement.result)
+            own = Comparison.from_json(measurement.result)
         card = evaluation_results.card(
-            ladder,
-            own=[rung.arm for rung in own.rungs],
+            comparison,
+            own=[candidate.identity for candidate in own.candidates],
             notes=notes,
             judge=judge,
             is_searched=progress.search is not None,
@@ -121,26 +121,28 @@ def measurement_report(
     summary = [part for part in parts if not isinstance(part, Table | Note | Actions)]
     pictures = []
     if plot:
-        pictures.append(Picture(plot, evaluation_results.alt_text(ladder.dataset)))
+        pictures.append(Picture(plot, evaluation_results.alt_text(comparison.dataset)))
     details = evaluation_details.details(
-        ladder,
+        comparison,
         spent_micros=measurement.actual_micros,
         lost_micros=progress.lost_micros,
     )
-    request = Text(f"Requested by <@{measurement.requested_by}>. {kind} rows: {code(ladder.holdout_sha256)}")
+    request = Text(
+        f"Requested by <@{measurement.requested_by}>. {kind} rows: {code(comparison.holdout_sha256)}"
+    )
 
     sections = [Section("", summary)]
-    if ladder.rungs:
-        sections.append(_measured(ladder, pictures, f"{kind.lower()} row"))
+    if comparison.candidates:
+        sections.append(_measured(comparison, pictures, f"{kind.lower()} row"))
     sections.append(Section("Details", (*details, request)))
-    subject = f"Measurement m{measurement.id} of {shorten(ladder.dataset)}"
-    return page(headline.text, f"{subject}, ended {utc_time(ladder.measured_at)}", sections, name_of)
+    subject = f"Measurement m{measurement.id} of {shorten(comparison.dataset)}"
+    return page(headline.text, f"{subject}, ended {utc_time(comparison.measured_at)}", sections, name_of)
 
 
-def _measured(ladder: Ladder, pictures: Sequence[Picture], kind: str = "held-out row") -> Section:
+def _measured(comparison: Comparison, pictures: Sequence[Picture], kind: str = "held-out row") -> Section:
     parts = Parts()
-    parts.add(evaluation_results.table(ladder, ladder.rungs, kind))
-    parts.note(" ".join(limits_of(ladder)))
+    parts.add(evaluation_results.table(comparison, comparison.candidates, kind))
+    parts.note(" ".join(limits_of(comparison)))
     return Section(f"What was measured, on the same {kind}s", parts, pictures)
 
 
@@ -187,8 +189,8 @@ def run_title(run: Run, plan: Plan) -> str:
     return f"Report of run {run.id}: {plan_title(plan)}"
 
 
-def measurement_title(measurement: Measurement, ladder: Ladder) -> str:
-    return f"Report of measurement m{measurement.id} on {shorten(ladder.dataset)}"
+def measurement_title(measurement: Measurement, comparison: Comparison) -> str:
+    return f"Report of measurement m{measurement.id} on {shorten(comparison.dataset)}"
 
 
 def run_notice(run: Run, *, has_page: bool) -> str:
@@ -200,17 +202,17 @@ def run_notice(run: Run, *, has_page: bool) -> str:
 
 
 def measurement_notice(
-    measurement: Measurement, ladder: Ladder, test: SealedTest | None = None, *, has_page: bool
+    measurement: Measurement, comparison: Comparison, test: SealedTest | None = None, *, has_page: bool
 ) -> str:
     """The message to the person who asked, since the result is an edit of the card, which notifies nobody."""
     number = f"m{measurement.id}"
     more = _page_missing(number)
     if has_page:
         more = "Open the report in a browser."
-    headline = evaluation_results.headline(ladder)
+    headline = evaluation_results.headline(comparison)
     if test:
-        outcome = LadderProgress.from_json(measurement.progress).outcome
-        headline = sealed_rows.headline(ladder, test, outcome)
+        outcome = ComparisonProgress.from_json(measurement.progress).outcome
+        headline = sealed_rows.headline(comparison, test, outcome)
     return f"<@{measurement.requested_by}> {number} is done. {escape(headline)}. {more}"
 
 

@@ -20,7 +20,7 @@ from bot.cards.common.words import (
 )
 from bot.cards.models.models import not_worse_text
 from bot.values.runs import Before, RunResult
-from trainers.evaluation.results import Ladder, Rung
+from trainers.evaluation.results import Comparison, MeasuredCandidate
 
 SIGNIFICANT = 0.05
 SAME_MEASURE = ("label", "judge", "calls")  # scorings that base and tuned model share with the alternatives
@@ -33,29 +33,29 @@ NAMES_BEFORE: Mapping[Before, str] = {
 
 def right_text(result: RunResult) -> str:
     """The tuned model's score, by the measure of the alternatives if there are any."""
-    ladder = result.ladder
-    if ladder is None or not ladder.rung("tuned"):
+    comparison = result.comparison
+    if comparison is None or not comparison.of_kind("tuned"):
         return share_with_interval(result.tuned)
-    (tuned,) = ladder.rung("tuned")
+    (tuned,) = comparison.of_kind("tuned")
     text = f"{_score_text(tuned)} ({interval(tuned.low, tuned.high)})"
     if tuned.scoring == "json":
         return f"{text}; {whole_rows_text(tuned)}"
     return text
 
 
-def _score_text(rung: Rung) -> str:
+def _score_text(candidate: MeasuredCandidate) -> str:
     """The score with its measure, which right or wrong labels don't need."""
-    if rung.scoring == "label":
-        return percent(rung.score)
-    return f"{percent(rung.score)} {short_meaning(rung)}"
+    if candidate.scoring == "label":
+        return percent(candidate.score)
+    return f"{percent(candidate.score)} {short_meaning(candidate)}"
 
 
 def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]]:
     """A fact that compares the tuned model with the best alternative on the same rows, or with what answered before.
     With `is_full` there is none if Details begin with that comparison."""
-    ladder = result.ladder
-    other = best_alternative(ladder) if ladder else None
-    if ladder is None or other is None or not ladder.pairs:
+    comparison = result.comparison
+    other = best_alternative(comparison) if comparison else None
+    if comparison is None or other is None or not comparison.pairs:
         if is_full:
             return []
         return [_fact_about_base(result)]
@@ -63,8 +63,8 @@ def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[
         return []
     if not is_full and is_base_best(result, other):
         return [_fact_about_base(result)]
-    gain, low, high = _gain_over_best(ladder)
-    (pair,) = ladder.pairs
+    gain, low, high = _gain_over_best(comparison)
+    (pair,) = comparison.pairs
     name = f"Against {escape(shorten(_name(other), 60))}, {_score_text(other)}"
     if is_full:
         return [(name, f"{points(gain)} ({points_range(low, high)}), {p_value(pair.p)}")]
@@ -78,10 +78,10 @@ def _fact_about_base(result: RunResult) -> tuple[str, str]:
     return f"Against {before_name(result)}, {before_text(result)}", gain
 
 
-def _gain_over_best(ladder: Ladder) -> tuple[float, float, float]:
+def _gain_over_best(comparison: Comparison) -> tuple[float, float, float]:
     """The tuned model's score minus that of the best alternative, with the lower and upper end of its interval."""
-    (pair,) = ladder.pairs
-    if pair.better.rung == "tuned":
+    (pair,) = comparison.pairs
+    if pair.better.kind == "tuned":
         return pair.difference, pair.low, pair.high
     # The pair counts for the better of the two, so the signs turn, and the ends of the interval change places.
     return -pair.difference, -pair.high, -pair.low
@@ -95,16 +95,16 @@ def _gain_text(gain: float, low: float, high: float, *, is_clear: bool) -> str:
     return f"{points(gain)} ({between})"
 
 
-def compared_with_best(result: RunResult, ladder: Ladder) -> str:
-    other = best_alternative(ladder)
+def compared_with_best(result: RunResult, comparison: Comparison) -> str:
+    other = best_alternative(comparison)
     if result.not_worse:
         return not_worse_text(result.not_worse, result.margin, is_named=True)
     if is_base_best(result, other):
         return compared_with_base(result)
     if other is None:
         return "nothing else was measured"
-    (pair,) = ladder.pairs
-    gain, _, _ = _gain_over_best(ladder)
+    (pair,) = comparison.pairs
+    gain, _, _ = _gain_over_best(comparison)
     return _difference(gain, shorten(_name(other), 50), other.score, is_clear=pair.p < SIGNIFICANT)
 
 
@@ -120,10 +120,10 @@ def before_text(result: RunResult) -> str:
 
 def partial_meaning(result: RunResult) -> str:
     """What the scores of the comparison mean, for the end of a share; '' if a row is right or wrong."""
-    ladder = result.ladder
-    if result.partial is None or ladder is None:
+    comparison = result.comparison
+    if result.partial is None or comparison is None:
         return ""
-    (tuned,) = ladder.rung("tuned")
+    (tuned,) = comparison.of_kind("tuned")
     return f" {short_meaning(tuned)}"
 
 
@@ -139,47 +139,47 @@ def _difference(gain: float, name: str, score: float, *, is_clear: bool) -> str:
     return f"{amount} below {name}"
 
 
-def best_alternative(ladder: Ladder) -> Rung | None:
+def best_alternative(comparison: Comparison) -> MeasuredCandidate | None:
     """The best alternative that answered the same rows."""
-    return next((rung for rung in ladder.rungs if rung.arm.rung != "tuned"), None)
+    return next((candidate for candidate in comparison.candidates if candidate.kind != "tuned"), None)
 
 
-def is_base_best(result: RunResult, other: Rung | None) -> bool:
+def is_base_best(result: RunResult, other: MeasuredCandidate | None) -> bool:
     """True if the prompted base model is the best alternative. It isn't one if most of its answers were no label, or if
     its score is by another measure."""
     base = result.base
-    ladder = result.ladder
+    comparison = result.comparison
     is_alike = result.labelled
-    if ladder is not None:
-        is_alike = ladder.scoring in SAME_MEASURE or result.partial is not None
+    if comparison is not None:
+        is_alike = comparison.scoring in SAME_MEASURE or result.partial is not None
     if not is_alike or 2 * base.unlisted > base.n:
         return False
     return other is None or _is_base_ahead(result, other)
 
 
-def _is_base_ahead(result: RunResult, other: Rung) -> bool:
+def _is_base_ahead(result: RunResult, other: MeasuredCandidate) -> bool:
     if result.is_base_ahead is None:  # a result of an older version, which took the higher score
         return result.change.before.score > other.score
     return result.is_base_ahead
 
 
-def is_before(result: RunResult, other: Rung) -> bool:
+def is_before(result: RunResult, other: MeasuredCandidate) -> bool:
     """True if this alternative is the free model that stands for the time before the training."""
-    return other.arm.rung == result.before and isclose(other.score, result.base.share)
+    return other.kind == result.before and isclose(other.score, result.base.share)
 
 
 def better_name(result: RunResult) -> str:
     """The name of what the labels were compared with: the best alternative, or what answered before if that is better
     (services/training/run_worker.py)."""
-    other = best_alternative(result.ladder) if result.ladder else None
+    other = best_alternative(result.comparison) if result.comparison else None
     if other is None or _is_base_ahead(result, other):
         return before_name(result)
     return _name(other)
 
 
-def _name(rung: Rung) -> str:
-    name = candidate_name(rung.arm)
-    if not rung.arm.is_free:
+def _name(candidate: MeasuredCandidate) -> str:
+    name = candidate_name(candidate.identity)
+    if not candidate.is_free:
         return name
     return f"the free {name.removeprefix('the ')}"
 

@@ -51,7 +51,7 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
 def _scores(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     """The scores before and after training, and how the tuned model compares with the best alternative."""
     change = result.change
-    measured = partial_meaning(result) or f", {counted_as_right(result.ladder)}"
+    measured = partial_meaning(result) or f", {counted_as_right(result.comparison)}"
     name_before = capitalize(before_name(result))
     if result.before == "base":
         name_before = f"{escape(shorten(plan.base_model))}, prompted"
@@ -84,7 +84,7 @@ def _changed_fact(result: RunResult) -> tuple[str, str]:
     if result.partial is None:
         return "Rows that changed", changed
     shares = f"{percent(result.base.share)} → {percent(result.tuned.share)}"
-    return f"Rows {counted_as_right(result.ladder)}", f"{shares}: {changed}"
+    return f"Rows {counted_as_right(result.comparison)}", f"{shares}: {changed}"
 
 
 def changed_rows_card(rows: Sequence[ChangedRow], before: str = "base") -> Message:
@@ -175,10 +175,15 @@ def _got_worse(result: RunResult) -> list[CardBlock]:
 def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
     """What a reader might wrongly conclude from this measurement."""
     sentences = [escape(note) for note in notes_on_judge(plan, result)]
-    ladder = result.ladder
-    if ladder and ladder.rungs and ladder.scoring not in SAME_MEASURE and result.partial is None:
-        (tuned,) = ladder.rung("tuned")
-        right = counted_as_right(ladder)
+    comparison = result.comparison
+    if (
+        comparison
+        and comparison.candidates
+        and comparison.scoring not in SAME_MEASURE
+        and result.partial is None
+    ):
+        (tuned,) = comparison.of_kind("tuned")
+        right = counted_as_right(comparison)
         sentences.append(
             f"Two measures are used. Against its base, the tuned model's answers count that are {right}; beside the "
             f"alternatives its score counts, which is {percent(tuned.score)} {meaning(tuned)}."
@@ -201,10 +206,10 @@ def _method(result: RunResult) -> str:
         text = "the base model had the fields of the answer named in its prompt"
     if result.before != "base":
         text = f"{before_name(result)} learnt from the same training rows"
-    counted = f"“Right” means {counted_as_right(result.ladder)}"
+    counted = f"“Right” means {counted_as_right(result.comparison)}"
     tests = "Ranges are 95% intervals (Wilson; Newcombe for the difference), p is McNemar's exact test."
-    if result.partial is not None and result.ladder is not None:
-        counted = f"Scores are the share {meaning(result.ladder.rung('tuned')[0])}"
+    if result.partial is not None and result.comparison is not None:
+        counted = f"Scores are the share {meaning(result.comparison.of_kind('tuned')[0])}"
         tests = (
             "Ranges are 95% intervals of the mean, p is that of a paired bootstrap, and for whole rows of McNemar's "
             "exact test."

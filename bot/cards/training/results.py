@@ -47,7 +47,7 @@ from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
 from bot.rules.plans import MONEY_RULES, Plan
 from bot.values.runs import NOTHING_SINCE, AfterResult, RunResult, TimeInUse
 from storage.records import Run
-from trainers.evaluation.results import Rung, Standing
+from trainers.evaluation.results import MeasuredCandidate, Standing
 from trainers.money import from_micros
 
 DETAILS = "run_details"
@@ -124,7 +124,7 @@ def _subject(plan: Plan, result: RunResult) -> str:
     judge = _judge(plan, result)
     if judge:
         subject += f", judged by {escape(shorten(judge.name))}"
-    return subject + scoring_text(result.ladder)
+    return subject + scoring_text(result.comparison)
 
 
 def _quality_facts(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
@@ -162,21 +162,23 @@ def alt_text(plot: str, plan: Plan) -> str:
 def _headline(result: RunResult, *, may_be_used: bool, is_in_use: bool) -> str:
     """What to do with the tuned model, then how it compares with the bar and with the best alternative on the same
     rows."""
-    ladder = result.ladder
-    if ladder is None or not ladder.rung("tuned"):  # measured before there was a quality bar
+    comparison = result.comparison
+    if comparison is None or not comparison.of_kind("tuned"):  # measured before there was a quality bar
         return f"Tuned model: {percent(result.tuned.share)} right; {compared_with_base(result)}"
-    (tuned,) = ladder.rung("tuned")
+    (tuned,) = comparison.of_kind("tuned")
     if is_silent(tuned):
         return f"Failed: no answer to {tuned.empty:,} of {tuned.n:,} rows"
-    decision = _decision(result, tuned, best_alternative(ladder), may_be_used=may_be_used)
+    decision = _decision(result, tuned, best_alternative(comparison), may_be_used=may_be_used)
     if is_in_use:
         decision = "In use"  # the team has decided, whatever the verdict was
     score = f"{percent(tuned.score)} {short_meaning(tuned)}"
-    by_bar = STANDS[tuned.standing].format(bar=bar_text(ladder.bar, ladder.is_bar_set))
-    return f"{decision}: {score}, {by_bar}; {compared_with_best(result, ladder)}"
+    by_bar = STANDS[tuned.standing].format(bar=bar_text(comparison.bar, comparison.is_bar_set))
+    return f"{decision}: {score}, {by_bar}; {compared_with_best(result, comparison)}"
 
 
-def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used: bool) -> str:
+def _decision(
+    result: RunResult, tuned: MeasuredCandidate, other: MeasuredCandidate | None, *, may_be_used: bool
+) -> str:
     if _is_open(result) or _is_judge_distrusted(result):
         return "Undecided"  # the same word as the verdict in Details, so that there is only one answer
     if may_be_used:
@@ -207,7 +209,7 @@ def _is_judge_distrusted(result: RunResult) -> bool:
 
 
 def _is_judged(result: RunResult) -> bool:
-    return result.ladder is not None and result.ladder.scoring == "judge"
+    return result.comparison is not None and result.comparison.scoring == "judge"
 
 
 def _judge(plan: Plan, result: RunResult) -> CheckedJudge | None:
@@ -217,12 +219,12 @@ def _judge(plan: Plan, result: RunResult) -> CheckedJudge | None:
     return CheckedJudge(plan.judge, result.judge_checks or UNCHECKED, result.checkable)
 
 
-def _is_worse(result: RunResult, tuned: Rung, other: Rung | None) -> bool:
+def _is_worse(result: RunResult, tuned: MeasuredCandidate, other: MeasuredCandidate | None) -> bool:
     """True if it is significantly worse than the best alternative, or than its own base."""
-    ladder = result.ladder
-    if ladder and ladder.pairs and other is not None and not is_base_best(result, other):
-        (pair,) = ladder.pairs
-        return pair.better != tuned.arm and pair.p < SIGNIFICANT
+    comparison = result.comparison
+    if comparison and comparison.pairs and other is not None and not is_base_best(result, other):
+        (pair,) = comparison.pairs
+        return pair.better != tuned.identity and pair.p < SIGNIFICANT
     return result.change.gain < 0 and result.change.p < SIGNIFICANT
 
 
@@ -252,15 +254,15 @@ def saving_text(plan: Plan, result: RunResult) -> str:
 
 def _is_usable(result: RunResult) -> bool:
     """True if it meets the bar, the verdict is not against it, and the prompted base model is not as good."""
-    ladder = result.ladder
+    comparison = result.comparison
     advice = result.advice
-    if ladder is None or not ladder.rung("tuned") or (advice and advice.kind == "no_go"):
+    if comparison is None or not comparison.of_kind("tuned") or (advice and advice.kind == "no_go"):
         return False
     if _is_judge_distrusted(result):
         return False
-    (tuned,) = ladder.rung("tuned")
+    (tuned,) = comparison.of_kind("tuned")
     is_better = result.change.gain > 0 and result.change.p < SIGNIFICANT
-    return tuned.standing == "meets" and (is_better or not is_base_best(result, best_alternative(ladder)))
+    return tuned.standing == "meets" and (is_better or not is_base_best(result, best_alternative(comparison)))
 
 
 def _back(plan: Plan, result: RunResult, saved: int) -> str:
@@ -321,15 +323,15 @@ def _reasons(plan: Plan, result: RunResult, after: AfterResult) -> list[CardBloc
 
 def _for(plan: Plan, result: RunResult) -> str:
     """What the training gained. If what answered before is the best alternative, the headline has the difference."""
-    ladder = result.ladder
+    comparison = result.comparison
     if result.change.gain <= 0 or result.change.p >= SIGNIFICANT:
         return ""
     base = before_name(result)
     if plan.method == "head":
         return f"It is the free encoder's model, ready to be deployed; {base} has {before_text(result)}."
-    other = best_alternative(ladder) if ladder else None
+    other = best_alternative(comparison) if comparison else None
     is_in_headline = other is None or is_base_best(result, other) or is_before(result, other)
-    if result.partial is None and (ladder is None or not ladder.pairs or is_in_headline):
+    if result.partial is None and (comparison is None or not comparison.pairs or is_in_headline):
         if result.better == 1:
             return f"1 row that {base} got wrong is now right."
         return f"{result.better:,} rows that {base} got wrong are now right."
@@ -337,9 +339,9 @@ def _for(plan: Plan, result: RunResult) -> str:
         # Being ahead of a model that was trained in another way doesn't show what this training gained.
         return f"It is right more often than {base}, which has {before_text(result)}."
     helped = f"{base} has {before_text(result)}"
-    if ladder and ladder.scoring not in SAME_MEASURE and result.partial is None:
+    if comparison and comparison.scoring not in SAME_MEASURE and result.partial is None:
         # The headline's score is by another measure, so the two can't be read side by side.
-        tuned = f"{percent(result.tuned.share)} {counted_as_right(ladder)}"
+        tuned = f"{percent(result.tuned.share)} {counted_as_right(comparison)}"
         helped = f"{tuned} against {percent(result.base.share)} for its base"
     if 2 * result.base.unlisted > result.base.n:
         helped += f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
@@ -359,7 +361,7 @@ def _against(result: RunResult) -> str:
         if result.worse == 1:
             return f"1 row that {before} got right is now wrong."
         return f"{result.worse:,} rows that {before} got right are now wrong."
-    if result.ladder and result.ladder.scoring == "json":
+    if result.comparison and result.comparison.scoring == "json":
         if result.worse == 1:
             return f"1 row in which {before} got every field right has a wrong field now."
         return f"{result.worse:,} rows in which {before} got every field right have a wrong field now."
@@ -369,7 +371,7 @@ def _against(result: RunResult) -> str:
 
 def _unknown(plan: Plan, result: RunResult, after: AfterResult) -> str:
     advice = result.advice
-    ladder = result.ladder
+    comparison = result.comparison
     judge = _judge(plan, result)
     # The scores rest on the judge, so doubts about it come before all others.
     if judge and _is_judge_distrusted(result):
@@ -386,8 +388,8 @@ def _unknown(plan: Plan, result: RunResult, after: AfterResult) -> str:
     if plan.current and not after.is_current_measured and saving_text(plan, result):
         current = escape(shorten(plan.current))
         return f"Whether it can replace {current}, which was not measured on these rows."
-    if ladder and ladder.rungs and ladder.scoring == "f1":
-        (tuned,) = ladder.rung("tuned")
+    if comparison and comparison.candidates and comparison.scoring == "f1":
+        (tuned,) = comparison.of_kind("tuned")
         text = f"Whether the answers are right: {percent(tuned.score)} is {meaning(tuned)}."
         about_failure = notes_on_judge(plan, result)[:1]
         return " ".join([text, *map(escape, about_failure)])
@@ -395,11 +397,11 @@ def _unknown(plan: Plan, result: RunResult, after: AfterResult) -> str:
 
 
 def notes_on_judge(plan: Plan, result: RunResult) -> list[str]:
-    if plan.judge is None or result.judge is None or result.ladder is None:
+    if plan.judge is None or result.judge is None or result.comparison is None:
         return []
     models = [f"{plan.provider}/{plan.base_model}"]
     people = result.judge_checks or UNCHECKED
-    return judge_notes(plan.judge, models, result.judge, result.ladder, people)
+    return judge_notes(plan.judge, models, result.judge, result.comparison, people)
 
 
 def _next(

@@ -11,17 +11,16 @@ from decimal import Decimal
 from bot.cards.common.blocks import code
 from bot.cards.common.candidates import answers_name
 from bot.cards.common.words import SLACK, Spelling
-from bot.command_options import NAMED_RUNGS
+from bot.command_options import NAMED_KINDS
 from bot.context import AppContext
 from bot.rules.estimate_inputs import NO_JUDGE, Question
 from bot.settings import Settings
-from bot.values.evaluations import LadderPlan, SearchPlan
+from bot.values.evaluations import ComparisonPlan, SearchPlan
 from bot.values.requests import Baseline
 from bot.values.runs import ModelEnded, Refusal
 from trainers.chat_parameters import split_effort
 from trainers.dataset import Report
-from trainers.evaluation.results import FREE_RUNGS, RungName
-from trainers.evaluation.results import Candidate as MeasuredCandidate
+from trainers.evaluation.results import FREE_KINDS, Candidate, CandidateKind
 from trainers.model_list import LOW_EFFORT_SUFFIX, available_successors, find_listed_model, strip_effort
 from trainers.money import to_micros
 from trainers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
@@ -31,7 +30,7 @@ OWN = "local"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ModelToAsk:
     """A model to ask, its provider's row and its price. `price.model` is the full name, 'provider/model'."""
 
     row: ProviderRow
@@ -49,17 +48,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LineUp:
-    """What a ladder compares: `models`, and in `arms` each way of asking them. `judge` scores free text, `writer`
-    proposes better prompts."""
+    """What a comparison compares: `models`, and in `candidates` each way of asking them. `judge` scores free text,
+    `writer` proposes better prompts."""
 
-    models: tuple[Candidate, ...]
-    arms: tuple[MeasuredCandidate, ...]
+    models: tuple[ModelToAsk, ...]
+    candidates: tuple[Candidate, ...]
     encoder: str
-    judge: Candidate | None = None
-    writer: Candidate | None = None
+    judge: ModelToAsk | None = None
+    writer: ModelToAsk | None = None
 
     @property
-    def all_models(self) -> tuple[Candidate, ...]:
+    def all_models(self) -> tuple[ModelToAsk, ...]:
         """Every model that rows are sent to, once."""
         models = list(self.models)
         for model in (self.judge, self.writer):
@@ -82,7 +81,7 @@ class LineUp:
         optimise: Decimal | None = None,
         optimised: str | None = None,
         chooses_shots: bool = False,
-    ) -> LadderPlan:
+    ) -> ComparisonPlan:
         """`optimise` is the budget in USD of a search for a better prompt for the first model; without a `writer` that
         model also writes the prompts."""
         search = None
@@ -91,10 +90,10 @@ class LineUp:
             writer = self.writer.name if self.writer else first
             search = SearchPlan(first, writer, to_micros(optimise))
         encoder = ""
-        if any(arm.rung in ("encoder", "retrieval") for arm in self.arms):
+        if any(candidate.kind in ("encoder", "retrieval") for candidate in self.candidates):
             encoder = self.encoder
         prices = PriceList(tuple(model.price for model in self.all_models), today)
-        return LadderPlan(
+        return ComparisonPlan(
             dataset=dataset,
             version=version,
             task=report.task,
@@ -102,7 +101,7 @@ class LineUp:
             holdout_sha256=str(report.holdout_sha256),
             n_holdout=report.n_holdout,
             labels=tuple(sorted(count.label for count in report.labels)),
-            arms=self.arms,
+            candidates=self.candidates,
             prompt=prompt,
             bar=bar,
             is_bar_set=is_bar_set,
@@ -133,20 +132,20 @@ def line_up(
 ) -> LineUp | Refusal:
     """Returns the comparison that the command asks for. `reachable` are the names of the providers with a key;
     `has_prompt` is True if the dataset already has an optimised prompt."""
-    models: tuple[Candidate, ...] | Refusal = ()
-    if not is_free(command.rungs) or command.optimise:
+    models: tuple[ModelToAsk, ...] | Refusal = ()
+    if not is_free(command.kinds) or command.optimise:
         models = _find_candidates(settings, reachable, command.models, today)
     if isinstance(models, Refusal):
         return models
     if command.optimise and not models:
         return _no_model(spelling)
-    rungs = _choose_rungs(command, spelling, has_prompt=has_prompt)
-    if isinstance(rungs, Refusal):
-        return rungs
-    arms = _build_arms(rungs, report, models, spelling, command.shots or None)
-    if isinstance(arms, Refusal):
-        return arms
-    writer: Candidate | Refusal | None = None
+    kinds = _choose_candidates(command, spelling, has_prompt=has_prompt)
+    if isinstance(kinds, Refusal):
+        return kinds
+    candidates = _build_candidates(kinds, report, models, spelling, command.shots or None)
+    if isinstance(candidates, Refusal):
+        return candidates
+    writer: ModelToAsk | Refusal | None = None
     if command.writer:
         writer = _find_candidate(settings, reachable, command.writer, today)
     if isinstance(writer, Refusal):
@@ -154,7 +153,7 @@ def line_up(
     judge = find_judge(settings, reachable, command.judge, report, today, spelling)
     if isinstance(judge, Refusal):
         return judge
-    return LineUp(models, arms, settings.encoder, judge, writer)
+    return LineUp(models, candidates, settings.encoder, judge, writer)
 
 
 def find_judge(
@@ -164,7 +163,7 @@ def find_judge(
     report: Report,
     today: date,
     spelling: Spelling = SLACK,
-) -> Candidate | Refusal | None:
+) -> ModelToAsk | Refusal | None:
     """Returns the model that judges free text, None if the person named none."""
     if wanted is None:
         return None
@@ -188,7 +187,7 @@ def find_run_judge(
     usual: str | None,
     report: Report,
     today: date,
-) -> Candidate | Refusal | None:
+) -> ModelToAsk | Refusal | None:
     """Returns the judge of a tuned model's free text: the one that the question names, else the `usual` one if it can
     still be asked. None: no judge."""
     if question.judge == NO_JUDGE:
@@ -203,9 +202,9 @@ def find_run_judge(
     return judge
 
 
-def is_free(rungs: Collection[RungName]) -> bool:
-    """True if these rungs ask no model. No rungs at all means every rung."""
-    return bool(rungs) and set(rungs) <= set(FREE_RUNGS)
+def is_free(kinds: Collection[CandidateKind]) -> bool:
+    """True if these kinds ask no model. No kinds at all means every kind."""
+    return bool(kinds) and set(kinds) <= set(FREE_KINDS)
 
 
 def refuse_ended_model(price: PriceRow, wanted: str, about: str | None = None) -> ModelEnded:
@@ -233,8 +232,8 @@ def providers_without_key(settings: Settings, reachable: Collection[str]) -> tup
 
 
 def full_name(settings: Settings, current: str | None) -> str | None:
-    """Returns a model's name as a ladder stores it, 'openai/gpt-4o-2024-08-06' for 'gpt-4o'; None if no provider has
-    it."""
+    """Returns a model's name as a comparison stores it, 'openai/gpt-4o-2024-08-06' for 'gpt-4o'; None if no provider
+    has it."""
     if not current:
         return None
     seller = _find_provider(settings, (), current)
@@ -315,9 +314,9 @@ def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> Pr
 
 def _find_candidates(
     settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
-) -> tuple[Candidate, ...] | Refusal:
+) -> tuple[ModelToAsk, ...] | Refusal:
     """Returns the models with these names; without names, the base models of our own trainer."""
-    candidates_by_name: dict[str, Candidate] = {}
+    candidates_by_name: dict[str, ModelToAsk] = {}
     for name in names or own_models(settings, reachable):
         candidate = _find_candidate(settings, reachable, name, today)
         if isinstance(candidate, Refusal):
@@ -326,45 +325,45 @@ def _find_candidates(
     return tuple(candidates_by_name.values())
 
 
-def _choose_rungs(
+def _choose_candidates(
     command: Baseline, spelling: Spelling, *, has_prompt: bool
-) -> tuple[RungName, ...] | Refusal:
-    """Returns the rungs to measure. A search for a better prompt compares it with the plain one, so that is included;
+) -> tuple[CandidateKind, ...] | Refusal:
+    """Returns the kinds to measure. A search for a better prompt compares it with the plain one, so that is included;
     the search adds the optimised one once it has found it."""
-    rungs = command.rungs or tuple(rung for rung in NAMED_RUNGS if has_prompt or rung != "optimised")
+    kinds = command.kinds or tuple(kind for kind in NAMED_KINDS if has_prompt or kind != "optimised")
     if command.optimise:
-        compared = {*rungs, "zero"} - {"optimised"}
-        return tuple(rung for rung in NAMED_RUNGS if rung in compared)
-    if "optimised" in rungs and not has_prompt:
+        compared = {*kinds, "zero"} - {"optimised"}
+        return tuple(kind for kind in NAMED_KINDS if kind in compared)
+    if "optimised" in kinds and not has_prompt:
         option = spelling.option("optimise", "2")
         return Refusal(
             f"This dataset has no optimised prompt yet: `{option}` searches for one, for up to $2."
         )
-    return rungs
+    return kinds
 
 
-def _build_arms(
-    rungs: Sequence[RungName],
+def _build_candidates(
+    kinds: Sequence[CandidateKind],
     report: Report,
-    models: Sequence[Candidate],
+    models: Sequence[ModelToAsk],
     spelling: Spelling,
     shots: int | None,
-) -> tuple[MeasuredCandidate, ...] | Refusal:
-    """Returns the candidates, rung by rung. The free rungs need labels or JSON objects; the others need a model."""
-    if is_free(rungs) and not report.has_free_candidates:
+) -> tuple[Candidate, ...] | Refusal:
+    """Returns the candidates, kind by kind. The free kinds need labels or JSON objects; the others need a model."""
+    if is_free(kinds) and not report.has_free_candidates:
         return Refusal(
-            f"`{spelling.option('rungs', ','.join(rungs))}` can answer with labels or with JSON objects, and this "
-            f"dataset's answers are {answers_name(report)}. Measure a rung that asks a model, like "
+            f"`{spelling.option('kinds', ','.join(kinds))}` can answer with labels or with JSON objects, and this "
+            f"dataset's answers are {answers_name(report)}. Measure a kind that asks a model, like "
             "`zero`."
         )
-    arms: list[MeasuredCandidate] = []
-    for rung in rungs:
-        if rung not in FREE_RUNGS:
-            count = shots if rung == "kshot" else None
-            arms += [MeasuredCandidate(rung, model.name, count) for model in models]
+    candidates: list[Candidate] = []
+    for kind in kinds:
+        if kind not in FREE_KINDS:
+            count = shots if kind == "kshot" else None
+            candidates += [Candidate(kind, model.name, count) for model in models]
         elif report.has_free_candidates:
-            arms.append(MeasuredCandidate(rung))
-    return tuple(arms) or _no_model(spelling)
+            candidates.append(Candidate(kind))
+    return tuple(candidates) or _no_model(spelling)
 
 
 def _no_model(spelling: Spelling) -> Refusal:
@@ -376,7 +375,7 @@ def _no_model(spelling: Spelling) -> Refusal:
 
 def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None:
     """Returns the full name of the first encoder that can be trained here, None if there is none. It is what to train
-    when the rung `encoder` wins."""
+    when the kind `encoder` wins."""
     for row in settings.providers:
         if row.name not in reachable:
             continue
@@ -388,7 +387,7 @@ def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None
 
 def _find_candidate(
     settings: Settings, reachable: Collection[str], wanted: str, today: date
-) -> Candidate | Refusal:
+) -> ModelToAsk | Refusal:
     seller = _find_provider(settings, reachable, wanted)
     if isinstance(seller, Refusal):
         return seller
@@ -402,7 +401,7 @@ def _find_candidate(
     model = row.model(name)
     if model and model.is_encoder:
         return Refusal(
-            f"{code(wanted[:80])} is an encoder, which can't be prompted. Leave it out: the rung `encoder` measures it."
+            f"{code(wanted[:80])} is an encoder, which can't be prompted. Leave it out: the kind `encoder` measures it."
         )
     if model and model.has_ended(today) and isinstance(price, UnknownPrice):
         price = tuned_price(row, model)
@@ -410,7 +409,7 @@ def _find_candidate(
         return refuse_ended_model(price, wanted)
     if isinstance(price, UnknownPrice):
         return _unknown_price(row, name, wanted, price.nearest)
-    return Candidate(row, replace(price, model=f"{row.name}/{name}"))
+    return ModelToAsk(row, replace(price, model=f"{row.name}/{name}"))
 
 
 def _unknown_price(row: ProviderRow, name: str, wanted: str, nearest: Sequence[str]) -> Refusal:

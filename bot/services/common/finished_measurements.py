@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.learning_curves import plan_of, trained_curve
 from storage.records import Measurement
 from storage.store import Store
-from trainers.evaluation.results import RUNG_NAMES, Candidate, Curve, Ladder
+from trainers.evaluation.results import CANDIDATE_KINDS, Candidate, Comparison, Curve
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class FinishedEvaluation:
     """A finished measurement of candidates with everything that is stored of it."""
 
     measurement: Measurement
-    plan: LadderPlan
-    progress: LadderProgress
-    ladder: Ladder
+    plan: ComparisonPlan
+    progress: ComparisonProgress
+    comparison: Comparison
 
 
 def evaluations(store: Store, versions: tuple[int, ...]) -> Iterator[FinishedEvaluation]:
@@ -66,9 +66,9 @@ def is_readable(measurement: Measurement) -> bool:
         elif measurement.result:
             return read_evaluation(measurement) is not None
         else:
-            plan = LadderPlan.from_json(measurement.plan)
-            LadderProgress.from_json(measurement.progress)
-            return _are_known(plan.arms)
+            plan = ComparisonPlan.from_json(measurement.plan)
+            ComparisonProgress.from_json(measurement.progress)
+            return _are_known(plan.candidates)
     except (TypeError, ValueError, KeyError):
         return False
     return True
@@ -79,18 +79,18 @@ def is_readable(measurement: Measurement) -> bool:
 def read_evaluation(measurement: Measurement) -> FinishedEvaluation | None:
     """Returns the evaluation of a measurement with scores; None if a newer version of the bot stored it."""
     try:
-        plan = LadderPlan.from_json(measurement.plan)
-        progress = LadderProgress.from_json(measurement.progress)
-        ladder = Ladder.from_json(measurement.result)
+        plan = ComparisonPlan.from_json(measurement.plan)
+        progress = ComparisonProgress.from_json(measurement.progress)
+        comparison = Comparison.from_json(measurement.result)
     except (TypeError, ValueError):
         return None
-    if not _are_known((*plan.arms, *(rung.arm for rung in ladder.rungs))):
+    if not _are_known((*plan.candidates, *(candidate.identity for candidate in comparison.candidates))):
         return None
-    return FinishedEvaluation(measurement, plan, progress, ladder)
+    return FinishedEvaluation(measurement, plan, progress, comparison)
 
 
 def _are_known(candidates: Iterable[Candidate]) -> bool:
-    return all(candidate.rung in RUNG_NAMES for candidate in candidates)
+    return all(candidate.kind in CANDIDATE_KINDS for candidate in candidates)
 
 
 def _may_be_on(measurement: Measurement, holdout: str) -> bool:

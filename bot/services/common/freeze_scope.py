@@ -8,7 +8,7 @@ limits damage.
 from __future__ import annotations
 
 from bot.context import AppContext
-from bot.values.evaluations import LadderProgress
+from bot.values.evaluations import ComparisonProgress
 from storage.money import Freeze
 from storage.records import Measurement, Run
 
@@ -27,9 +27,9 @@ def measurement_freeze(context: AppContext, measurement: Measurement) -> Freeze 
     freeze = context.store.freezes.current()
     if freeze is None or measurement.state != "running" or measurement.kind != "ladder":
         return None
-    ladder = LadderProgress.from_json(measurement.progress)
-    asks = ladder.stage in ("choosing", "searching", "measuring", "consulting")
-    if not asks or ladder.most_micros <= 0:
+    comparison = ComparisonProgress.from_json(measurement.progress)
+    asks = comparison.stage in ("choosing", "searching", "measuring", "consulting")
+    if not asks or comparison.most_micros <= 0:
         return None
     return freeze
 

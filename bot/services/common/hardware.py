@@ -322,7 +322,8 @@ def training_time(
     known about the speed.
 
     It is a guess if the machine's speed was not measured, or if the base model is loaded in 4 or 8 bits. The time of a
-    sweep is that of all trials in the rungs of trainers/hyperparameters.py, with the validations of each rung.
+    sweep is that of all trials in the candidates of trainers/hyperparameters.py, with the validations of each
+    candidate.
     """
     measured = None
     if rented is None:
@@ -380,7 +381,7 @@ def _row_seconds(
         return speed.startup_s + sum(courses)
 
     epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
-    # Each rung ends with a validation of all its trials. A forward pass takes a third of the time of training.
+    # Each candidate ends with a validation of all its trials. A forward pass takes a third of the time of training.
     validations = sum(planned.trials for planned in halving_rounds(len(trials)))
     validation_epochs = validations * validation_rows(report.n_train) / report.n_train / 3
     in_all = halving_total(courses) + validation_epochs * epoch_s

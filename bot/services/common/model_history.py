@@ -65,7 +65,7 @@ def _is_current_measured(store: Store, plan: Plan, result: RunResult) -> bool:
     for evaluation in finished_measurements.evaluations(store, versions):
         if evaluation.plan.holdout_sha256 != plan.holdout_sha256:
             continue
-        for rung in evaluation.ladder.rungs:
-            if rung.arm.model and is_same_model(plan.current, rung.arm.model):
+        for candidate in evaluation.comparison.candidates:
+            if candidate.model and is_same_model(plan.current, candidate.model):
                 return True
     return False

@@ -6,21 +6,21 @@ from __future__ import annotations
 from bot.cards.common.words import pluralize
 from bot.cards.evidence.sealed_rows import SealedTest
 from bot.context import AppContext
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from storage.records import Measurement
 from storage.store import Store
 
 
 def opens_sealed_rows(measurement: Measurement) -> bool:
     """True if the measurement asks about sealed rows, to decide on a tuned model."""
-    return measurement.kind == "ladder" and LadderPlan.from_json(measurement.plan).promotes is not None
+    return measurement.kind == "ladder" and ComparisonPlan.from_json(measurement.plan).promotes is not None
 
 
 def load_test(store: Store, measurement: Measurement) -> SealedTest | None:
     """Returns what the cards of a measurement on sealed rows name, None for other measurements."""
     if measurement.kind != "ladder":
         return None
-    plan = LadderPlan.from_json(measurement.plan)
+    plan = ComparisonPlan.from_json(measurement.plan)
     if plan.promotes is None:
         return None
     names = _names_of_tuned(store, plan)
@@ -29,10 +29,10 @@ def load_test(store: Store, measurement: Measurement) -> SealedTest | None:
     return SealedTest(plan.promotes, names, used, _times_opened(store, measurement, plan))
 
 
-def record_opening(context: AppContext, measurement: Measurement, progress: LadderProgress) -> None:
+def record_opening(context: AppContext, measurement: Measurement, progress: ComparisonProgress) -> None:
     """Audits that the rows are opened now. Call this in the transaction that stores the time, before the first
     question is asked: a card that nobody agreed to, or that was cancelled, has opened nothing."""
-    plan = LadderPlan.from_json(measurement.plan)
+    plan = ComparisonPlan.from_json(measurement.plan)
     model = context.store.model(plan.promotes or "")
     before = _times_opened(context.store, measurement, plan)
     again = f", opened {pluralize(before, 'time')} before" if before else ""
@@ -42,9 +42,9 @@ def record_opening(context: AppContext, measurement: Measurement, progress: Ladd
     context.audit(person, "open", subject, detail)
 
 
-def _names_of_tuned(store: Store, plan: LadderPlan) -> dict[str, str]:
+def _names_of_tuned(store: Store, plan: ComparisonPlan) -> dict[str, str]:
     """Returns the names of the tuned models that answer, by 'provider/model'."""
-    tuned = {candidate.model for candidate in plan.arms if candidate.rung == "tuned"}
+    tuned = {candidate.model for candidate in plan.candidates if candidate.kind == "tuned"}
     names: dict[str, str] = {}
     for full_name in filter(None, tuned):
         provider, _, own_name = full_name.partition("/")
@@ -54,7 +54,7 @@ def _names_of_tuned(store: Store, plan: LadderPlan) -> dict[str, str]:
     return names
 
 
-def _times_opened(store: Store, measurement: Measurement, plan: LadderPlan) -> int:
+def _times_opened(store: Store, measurement: Measurement, plan: ComparisonPlan) -> int:
     """Returns how many earlier tests showed scores on these rows."""
     looks = store.looks([measurement.dataset_id]).get(plan.holdout_sha256, 0)
     is_done = measurement.state == "done"

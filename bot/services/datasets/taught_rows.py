@@ -20,7 +20,7 @@ def count_taught(context: CoreContext, plan: Plan, evidence: Evidence) -> tuple[
     measured score."""
     taught = []
     for teacher, count in _count(context, plan.dataset, plan.train_sha256).items():
-        best = find_best(rung for rung in evidence.rungs if rung.arm.model == teacher)
+        best = find_best(candidate for candidate in evidence.candidates if candidate.model == teacher)
         rows = TaughtRows(teacher, count)
         if best is not None:
             # Rounded, since the plan with these numbers is hashed.

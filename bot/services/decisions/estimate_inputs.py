@@ -13,12 +13,12 @@ from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse,
 from bot.rules.bills import MILLION, ZERO, Rates, Tokens, Traffic
 from bot.rules.budgets import DEFAULT_IDLE_S, Hosting
 from bot.rules.estimate_inputs import Question
-from bot.rules.facts import Evidence, keep_rungs
+from bot.rules.facts import Evidence, keep_candidates
 from bot.rules.plans import hyperparameters_for
 from bot.rules.prices import MissingPrice, evaluation_usd, rates_from_row, training_from_row
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
 from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, Volume, monthly_volume
-from bot.services.common.candidates import Candidate
+from bot.services.common.candidates import ModelToAsk
 from bot.services.common.hardware import (
     MemoryHeadroom,
     TrainingTime,
@@ -35,7 +35,7 @@ from bot.services.evidence.evaluation_worker import MAX_TOKENS_VERDICT, max_toke
 from bot.settings import Settings
 from trainers import chat_parameters
 from trainers.dataset import Report
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import MeasuredCandidate
 from trainers.hyperparameters import ENCODER_RATE, Sweep, count_full_trainings, rate_for
 from trainers.methods import METHODS, MethodName
 from trainers.money import from_micros, to_micros
@@ -53,7 +53,7 @@ JUDGE_INSTRUCTIONS = 150  # tokens of the prompt around the texts that a judge r
 @dataclass(frozen=True)
 class EstimatePrices:
     """The prices that an estimate needs; `training` is for one run. `cheapest` are the rates of the cheapest measured
-    rung that meets the bar, None if there is none."""
+    candidate that meets the bar, None if there is none."""
 
     volume: Volume
     now: Rates
@@ -101,7 +101,7 @@ def build_inputs(
     current = CurrentModel(without.usage.today, without.now, prompted)
     use = MonthlyUse(without.requests, without.usage.own, without.traffic)
     alternative = choose_alternative(current, measured_alternatives(evidence), priced.cheapest, use)
-    quality = _quality(evidence.trained, alternative.rung, question.wrong_usd)
+    quality = _quality(evidence.trained, alternative.candidate, question.wrong_usd)
     return replace(without, alternative=alternative, quality=quality)
 
 
@@ -122,7 +122,7 @@ def without_sunk_costs(inputs: Inputs) -> Inputs:
     return replace(spent, retrain_months=None, monitoring_usd=again)
 
 
-def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:
+def _usage(report: Report, question: Question, prompted: MeasuredCandidate | None) -> Usage:
     """Returns the tokens of today's requests. The length of the prompt is the one that a person stated, else the one
     measured on the holdout, else the one that the dataset's rows suggest."""
     counted = report.tokens
@@ -139,7 +139,7 @@ def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:
     return Usage.from_means(requests, max(before, 1.0), counted.prompt_mean, output)
 
 
-def _tuned_tokens(report: Report, trained: Rung | None) -> Tokens:
+def _tuned_tokens(report: Report, trained: MeasuredCandidate | None) -> Tokens:
     if trained is not None and trained.n:
         return Tokens(trained.n, trained.prompt_tokens, trained.completion_tokens)
     rows = report.rows
@@ -148,7 +148,9 @@ def _tuned_tokens(report: Report, trained: Rung | None) -> Tokens:
     return Tokens(rows, prompts, answers)
 
 
-def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | None) -> Quality | None:
+def _quality(
+    trained: MeasuredCandidate | None, other: MeasuredCandidate | None, usd_per_wrong: Decimal | None
+) -> Quality | None:
     """Compares the answers of the tuned model and the alternative. None unless both answered the same rows and a wrong
     answer has a price."""
     if trained is None or other is None or not usd_per_wrong or not 0 < trained.n == other.n:
@@ -192,7 +194,7 @@ def training_needs(
     report: Report,
     question: Question,
     today: date,
-    judge: Candidate | None = None,
+    judge: ModelToAsk | None = None,
 ) -> TrainingNeeds:
     tuned = tuned_price(target.row, target.model)
     base = _base_price(settings, target, tuned, today)
@@ -252,7 +254,7 @@ def _with_hosting(cost: RunCost, hosting: Hosting) -> RunCost:
     )
 
 
-def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:
+def _with_judge(cost: RunCost, report: Report, judge: ModelToAsk) -> RunCost:
     rows = report.n_holdout
     answer = report.tokens.answer_mean
     question = report.tokens.prompt_mean + answer
@@ -267,7 +269,7 @@ def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:
     )
 
 
-def _judge_usd(judge: Candidate, rows: int, question: float, answer: float) -> Decimal:
+def _judge_usd(judge: ModelToAsk, rows: int, question: float, answer: float) -> Decimal:
     """Returns the USD for judging both models' answers to `rows` questions: each answer alone, then the two compared in
     both orders. `question` is the tokens of a question with its right answer, `answer` those of a model's answer."""
     # four questions a row: two with one answer, two with both
@@ -397,11 +399,11 @@ def _run_cost(
     return RunCost(training, amount, max(amount, most))
 
 
-def rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow | None:
-    """Returns today's list price of the model that a rung asks, None if it asks no model or no list has it."""
-    if rung is None or rung.arm.model is None:
+def candidate_price(settings: Settings, candidate: MeasuredCandidate | None, today: date) -> PriceRow | None:
+    """Returns today's list price of the model that a candidate asks, None if it asks no model or no list has it."""
+    if candidate is None or candidate.model is None:
         return None
-    row = find_prompted_price(rung.arm.model, settings.providers, settings.prices, today)
+    row = find_prompted_price(candidate.model, settings.providers, settings.prices, today)
     if isinstance(row, UnknownPrice):
         return None
     return row
@@ -422,28 +424,28 @@ def with_successors(settings: Settings, rates: Rates, today: date, before: Seque
 
 
 def without_ended_models(settings: Settings, evidence: Evidence, today: date) -> Evidence:
-    """Removes rungs of models that were shut down since they were measured: nobody can use them any more."""
-    if evidence.ladder is None:
+    """Removes candidates of models that were shut down since they were measured: nobody can use them any more."""
+    if evidence.comparison is None:
         return evidence
     usable = []
-    for rung in evidence.ladder.rungs:
-        price = rung_price(settings, rung, today)
-        if rung.arm.rung == "tuned" or price is None or not price.has_ended(today):
-            usable.append(rung)
-    return keep_rungs(evidence, usable)
+    for candidate in evidence.comparison.candidates:
+        price = candidate_price(settings, candidate, today)
+        if candidate.kind == "tuned" or price is None or not price.has_ended(today):
+            usable.append(candidate)
+    return keep_candidates(evidence, usable)
 
 
-def rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
-    """Returns a rung's list price; if no list has its model any more, the measured cost of a request."""
-    if rung is None:
+def candidate_rates(candidate: MeasuredCandidate | None, listed: PriceRow | None) -> Rates | None:
+    """Returns a candidate's list price; if no list has its model any more, the measured cost of a request."""
+    if candidate is None:
         return None
     if listed:
         rates = rates_from_row(listed)
         if isinstance(rates, Rates):
             return rates
-    if rung.arm.model is None:
+    if candidate.model is None:
         return Rates(
-            rung.arm.rung, ZERO, ZERO, "no vendor: it runs on any machine, and its time is not counted"
+            candidate.kind, ZERO, ZERO, "no vendor: it runs on any machine, and its time is not counted"
         )
-    a_request = (rung.usd_per_1000 or ZERO) / 1000
-    return Rates(rung.arm.model, ZERO, ZERO, "the measurement", usd_per_request=a_request)
+    a_request = (candidate.usd_per_1000 or ZERO) / 1000
+    return Rates(candidate.model, ZERO, ZERO, "the measurement", usd_per_request=a_request)

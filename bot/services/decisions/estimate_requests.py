@@ -18,7 +18,7 @@ from bot import logs
 from bot.cards.common import general
 from bot.cards.common.blocks import Message, code
 from bot.cards.common.candidates import alternative_name
-from bot.cards.common.candidates import candidate_name as rung_name
+from bot.cards.common.candidates import candidate_name as kind_name
 from bot.cards.common.general import text_message
 from bot.cards.common.prices import price_mark
 from bot.cards.common.reasons import because_text
@@ -50,7 +50,7 @@ from bot.values.requests import Baseline, Estimate
 from bot.values.row_labels import USUAL_ROWS
 from bot.values.runs import Refusal
 from storage.records import Draft, Measurement, StoredEstimate
-from trainers.evaluation.results import Rung, find_best
+from trainers.evaluation.results import MeasuredCandidate, find_best
 from trainers.money import to_micros
 from trainers.pricing import tuned_price
 from trainers.providers import model_verdict
@@ -236,7 +236,7 @@ def measure_next(context: AppContext, number: int, person: str) -> Measurement |
     todo = step.todo if step else None
     if not isinstance(todo, Measure) or not todo.is_command:
         return outdated_step_refusal(estimate.dataset)
-    command = Baseline(todo.dataset, todo.models, todo.rungs, judge=todo.judge)
+    command = Baseline(todo.dataset, todo.models, todo.kinds, judge=todo.judge)
     return evaluations.ask(context, command, person, estimate.channel)
 
 
@@ -380,7 +380,9 @@ def question_of(plan: Plan) -> Question:
 
 def prediction_of(result: EstimateResult) -> Prediction:
     """Returns the predictions that a plan stores, to be compared with the actual outcome."""
-    measured = [(rung_name(rung.arm), round(rung.score, 6)) for rung in result.evidence.rungs]
+    measured = [
+        (kind_name(candidate.identity), round(candidate.score, 6)) for candidate in result.evidence.candidates
+    ]
     prediction = Prediction(
         asked=format_question(result.question),
         is_speed_guessed=result.is_guess,
@@ -461,9 +463,9 @@ def _unmeasured(result: EstimateResult) -> OtherModel | None:
     return OtherModel(other.name, to_micros(other.monthly.total))
 
 
-def _best_candidate(best: Rung) -> BestCandidate:
+def _best_candidate(best: MeasuredCandidate) -> BestCandidate:
     score, low, high = (round(bound, 6) for bound in (best.score, best.low, best.high))
-    return BestCandidate(rung_name(best.arm), score, low, high, best.standing)
+    return BestCandidate(kind_name(best.identity), score, low, high, best.standing)
 
 
 def _recompute(context: AppContext, estimate: StoredEstimate) -> EstimateResult | Refusal:

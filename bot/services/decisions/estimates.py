@@ -26,7 +26,7 @@ from bot.rules.facts import (
     Facts,
     OwnMachine,
     count_row_faults,
-    without_trained_rung,
+    without_trained_candidate,
 )
 from bot.rules.forecast import Outlook, simulate
 from bot.rules.prices import MissingPrice, rates_from_row
@@ -34,7 +34,7 @@ from bot.rules.reasons import ModelEnd
 from bot.rules.roi import Estimate, Inputs, Training, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.common.candidates import (
-    Candidate,
+    ModelToAsk,
     find_run_judge,
     full_name,
     own_models,
@@ -53,10 +53,10 @@ from bot.services.decisions.estimate_inputs import (
     RunCost,
     TrainingNeeds,
     build_inputs,
+    candidate_price,
+    candidate_rates,
     find_monthly_volume,
     measured_alternatives,
-    rung_price,
-    rung_rates,
     training_needs,
     with_successors,
     without_ended_models,
@@ -94,7 +94,7 @@ class EstimateResult(EstimateSummary):
     current: PriceRow | None
     cost: RunCost | MissingPrice
     room: MemoryHeadroom | None
-    judge: Candidate | None
+    judge: ModelToAsk | None
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,14 @@ def make_estimate(
     judge = find_run_judge(settings, reachable, question, evidence.judge, report, today)
     if isinstance(judge, Refusal):
         return judge
-    evidence = without_trained_rung(without_ended_models(settings, evidence, today), question.method)
+    evidence = without_trained_candidate(without_ended_models(settings, evidence, today), question.method)
     needs = training_needs(settings, target, report, question, today, judge)
     request = _Request(settings, name, report, question, target, now, today, is_trained, reachable)
     return _result(request, needs, evidence, judge)
 
 
 def _result(
-    request: _Request, needs: TrainingNeeds, evidence: Evidence, judge: Candidate | None
+    request: _Request, needs: TrainingNeeds, evidence: Evidence, judge: ModelToAsk | None
 ) -> EstimateResult:
     question = request.question
     now = request.current
@@ -294,7 +294,7 @@ def _unmeasured_model(
     if inputs is None or facts.current is None or not others:
         return None
     cheapest = others[0]
-    if any(rung.arm.model == cheapest for rung in facts.evidence.rungs):
+    if any(candidate.model == cheapest for candidate in facts.evidence.candidates):
         return None
     monthly = monthly_cost(settings, inputs, cheapest, today)
     if monthly is None:
@@ -307,8 +307,8 @@ def _unmeasured_model(
 
 
 def _near_ends(settings: Settings, evidence: Evidence, today: date) -> tuple[tuple[str, ModelEnd], ...]:
-    """Returns the ends of measured models within the year, by their names in the ladder."""
-    models = dict.fromkeys(rung.arm.model for rung in evidence.rungs if rung.arm.model)
+    """Returns the ends of measured models within the year, by their names in the comparison."""
+    models = dict.fromkeys(candidate.model for candidate in evidence.candidates if candidate.model)
     ends = []
     for model in models:
         end = find_retirement(model, settings.providers)
@@ -441,9 +441,11 @@ def _calculate(request: _Request, needs: TrainingNeeds, evidence: Evidence) -> _
     settings = request.settings
     question = request.question
     today = request.today
-    rung = measured_alternatives(evidence).cheapest
-    listed = rung_price(settings, rung, today)
-    priced = _gather_prices(question, needs.cost, request.current, needs.tuned, rung_rates(rung, listed))
+    candidate = measured_alternatives(evidence).cheapest
+    listed = candidate_price(settings, candidate, today)
+    priced = _gather_prices(
+        question, needs.cost, request.current, needs.tuned, candidate_rates(candidate, listed)
+    )
     if isinstance(priced, MissingPrice):
         return _Sums(priced, listed)
     cheapest = priced.cheapest

@@ -143,10 +143,10 @@ def find_earlier_run(context: AppContext, plan: Plan, before: int | None = None)
         if not is_earlier or (other.provider, other.base_model) != (plan.provider, plan.base_model):
             continue
         name = context.link(notifications.result_card_of(run), f"run {run.id}")
-        rung = evidence.tuned_rung(context, run)
-        if rung is None or other.holdout_sha256 != plan.holdout_sha256:
+        candidate = evidence.tuned_candidate(context, run)
+        if candidate is None or other.holdout_sha256 != plan.holdout_sha256:
             return EarlierRun(name, other)
-        return EarlierRun(name, other, rung)
+        return EarlierRun(name, other, candidate)
     return None
 
 

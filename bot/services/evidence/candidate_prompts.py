@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-from bot.values.evaluations import LadderPlan
+from bot.values.evaluations import ComparisonPlan
 from trainers import payloads
 from trainers.dataset import DEFAULT_LIMITS, Example
 from trainers.dataset.checks import Fault
@@ -24,8 +24,8 @@ from trainers.types import Message
 
 
 def build_prompts(
-    arm: Candidate,
-    plan: LadderPlan,
+    candidate: Candidate,
+    plan: ComparisonPlan,
     files: Path,
     train: Sequence[Example],
     holdout: Sequence[Example],
@@ -34,13 +34,13 @@ def build_prompts(
 ) -> list[tuple[Message, ...]]:
     """Returns the candidate's prompt for each held-out row. `nearest` is what a candidate with retrieval looks up."""
     fields = answer_format_of(plan, files)
-    match arm.rung:
+    match candidate.kind:
         case "zero":
             return [prompts.zero_shot(row, plan.labels, plan.prompt, fields) for row in holdout]
         case "optimised":
             return [prompts.zero_shot(row, plan.labels, plan.optimised) for row in holdout]
         case "kshot":
-            shots = prompts.balanced_shots(train, arm.examples, seed)
+            shots = prompts.balanced_shots(train, candidate.examples, seed)
             return [prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in holdout]
         case "retrieval" if nearest:
             if nearest.passages:
@@ -53,10 +53,10 @@ def build_prompts(
         case "tuned":
             return [prompts.trained_prompt(row) for row in holdout]
         case "classical" | "encoder" | "retrieval":
-            raise ValueError(f"the rung {arm.rung} has no prompts")
+            raise ValueError(f"the rung {candidate.kind} has no prompts")
 
 
-def answer_format_of(plan: LadderPlan, files: Path) -> str:
+def answer_format_of(plan: ComparisonPlan, files: Path) -> str:
     """Returns the instruction for the plan's answers, "" if they are not JSON objects."""
     return read_answer_format(files, plan.train_sha256) if plan.has_objects else ""
 

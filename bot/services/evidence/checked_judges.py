@@ -21,11 +21,11 @@ from bot.rules.plans import Plan
 from bot.services.common import authorization, finished_measurements
 from bot.services.evidence import judge_worker
 from bot.services.evidence.measured_candidates import folder_of, judge_of
-from bot.values.evaluations import LadderProgress
+from bot.values.evaluations import ComparisonProgress
 from bot.values.runs import RunResult
 from storage.records import HumanVerdict, Measurement
 from storage.store import Store
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import Comparison
 
 
 def checks_of(store: Store, dataset: str, judge: str | None) -> JudgeChecks:
@@ -105,8 +105,8 @@ def with_checks_for_page(store: Store, plan: Plan, result: RunResult) -> RunResu
 
 
 def _is_judged(result: RunResult) -> bool:
-    ladder = result.ladder
-    return ladder is not None and ladder.scoring == "judge"
+    comparison = result.comparison
+    return comparison is not None and comparison.scoring == "judge"
 
 
 def find_checkable(context: AppContext, dataset: str, judge: str | None) -> int | None:
@@ -147,12 +147,12 @@ def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreem
 def _better_key(measurement: Measurement) -> str:
     """Returns the key of the better one of the two candidates that people compare, '' if there are no two. The labels
     don't tell: each person sees the two in an order of their own."""
-    judge = LadderProgress.from_json(measurement.progress).judge
+    judge = ComparisonProgress.from_json(measurement.progress).judge
     if judge and judge.pair:
         return judge.pair.first.key
     if measurement.result is None:
         return ""
-    best = judge_worker.best_two(Ladder.from_json(measurement.result).rungs)
+    best = judge_worker.best_two(Comparison.from_json(measurement.result).candidates)
     if not best:
         return ""
-    return best[0].arm.key
+    return best[0].key

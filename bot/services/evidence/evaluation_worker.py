@@ -1,5 +1,5 @@
 """The work of evaluations, runs and learning curves that is done in worker processes: prompts, the answers of free
-rungs, scores, plots. Heavy libraries are imported at use; no model is asked."""
+candidates, scores, plots. Heavy libraries are imported at use; no model is asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bot.llm_client import Question, key_of
 from bot.rules.plans import Plan
 from bot.services.datasets.dataset_worker import examples
 from bot.services.evidence.candidate_prompts import build_prompts
-from bot.values.evaluations import CurvePlan, LadderPlan
+from bot.values.evaluations import ComparisonPlan, CurvePlan
 from bot.values.runs import Refusal
 from trainers.base_models import find_preset
 from trainers.dataset import Example, Report
@@ -27,9 +27,9 @@ from trainers.evaluation import prompts
 from trainers.evaluation.json_fields import read_fields
 from trainers.evaluation.results import (
     Candidate,
+    Comparison,
     Curve,
     EncoderUse,
-    Ladder,
     Reply,
     Retrieval,
     Scoring,
@@ -63,7 +63,7 @@ SHOTS_FOLDER = "shots"  # in a measurement's folder: the questions that choose t
 
 
 @dataclass(frozen=True)
-class ArmKeys:
+class CandidateKeys:
     """One candidate's questions in the order of the holdout: the keys of their answers, and the tokens of their
     prompts, which are rounded up if the model's tokenizer is unknown, and 0 if no model is asked. `work` is how long an
     answer takes relative to other candidates' (see `_work`). `retrieval` describes what the prompts retrieve, and
@@ -87,7 +87,7 @@ class JudgedCurve:
     beside: Curve | None = None
 
 
-def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
+def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, CandidateKeys]:
     """Writes each candidate's questions into `folder`. The same plan gives the same questions.
 
     Examples and passages come from the training rows and the team's documents, never from the holdout. If there are
@@ -96,8 +96,10 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     """
     train = examples(files, plan.train_sha256)
     holdout = examples(files, plan.holdout_sha256)
-    built = dict.fromkeys(_as_built(arm, train, seed) for arm in plan.arms)  # each once, in order
-    plan = replace(plan, arms=tuple(built))
+    built = dict.fromkeys(
+        _as_built(candidate, train, seed) for candidate in plan.candidates
+    )  # each once, in order
+    plan = replace(plan, candidates=tuple(built))
 
     nearest: Mapping[Candidate, Nearest] = {}
     failures: dict[Candidate, str] = {}
@@ -110,44 +112,48 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
         nearest = look_up(plan, train, holdout, files, folder / VECTORS)
     except EncoderError as error:
         # The other candidates are measured all the same.
-        failures = {arm: str(error) for arm in plan.arms if arm.rung in READ_BY_ENCODER}
+        failures = {
+            candidate: str(error) for candidate in plan.candidates if candidate.kind in READ_BY_ENCODER
+        }
     failures |= _without_examples(plan, train, nearest)
 
-    to_ask = [arm for arm in plan.arms if arm not in failures]
+    to_ask = [candidate for candidate in plan.candidates if candidate not in failures]
     messages = {
-        arm: build_prompts(arm, plan, files, train, holdout, nearest.get(arm), seed)
-        for arm in to_ask
-        if arm.model
+        candidate: build_prompts(candidate, plan, files, train, holdout, nearest.get(candidate), seed)
+        for candidate in to_ask
+        if candidate.model
     }
     tools = [prompts.tools_of(row) for row in holdout]
 
-    keys = {arm: ArmKeys((), (), failed=why) for arm, why in failures.items()}
-    keys |= keys_of_arms(plan, to_ask, messages, tools, seed)
-    for arm, its in nearest.items():
-        if arm not in failures:
-            keys[arm] = replace(keys[arm], retrieval=its.retrieval)
-    for arm in keys:
-        if arm.rung in READ_BY_ENCODER:
-            keys[arm] = replace(keys[arm], encoder=encoder)
-    return write_arms(plan, keys, messages, tools, folder)
+    keys = {candidate: CandidateKeys((), (), failed=why) for candidate, why in failures.items()}
+    keys |= keys_of_candidates(plan, to_ask, messages, tools, seed)
+    for candidate, its in nearest.items():
+        if candidate not in failures:
+            keys[candidate] = replace(keys[candidate], retrieval=its.retrieval)
+    for candidate in keys:
+        if candidate.kind in READ_BY_ENCODER:
+            keys[candidate] = replace(keys[candidate], encoder=encoder)
+    return write_candidates(plan, keys, messages, tools, folder)
 
 
 def _without_examples(
-    plan: LadderPlan, train: Sequence[Example], nearest: Mapping[Candidate, Nearest]
+    plan: ComparisonPlan, train: Sequence[Example], nearest: Mapping[Candidate, Nearest]
 ) -> dict[Candidate, str]:
     """Returns the candidates that need examples for which there are none, each with the reason."""
-    without = {arm for arm, its in nearest.items() if its.retrieval.k == 0}
+    without = {candidate for candidate, its in nearest.items() if its.retrieval.k == 0}
     if not prompts.can_be_shown(train):
-        without.update(arm for arm in plan.arms if arm.rung == "kshot" and arm.shots != 0)
+        without.update(
+            candidate for candidate in plan.candidates if candidate.kind == "kshot" and candidate.shots != 0
+        )
     return dict.fromkeys(without, NOTHING_TO_SHOW)
 
 
-def choose_encoder_for(plan: LadderPlan, train: Sequence[Example], vectors: Path) -> EncoderUse | None:
+def choose_encoder_for(plan: ComparisonPlan, train: Sequence[Example], vectors: Path) -> EncoderUse | None:
     """Returns the encoder for the plan's candidates, None if no candidate needs one. The vectors of the rows that
     choose are stored in the file `vectors`. Raises EncoderError."""
     from trainers.encoders.choice import choose_encoder
 
-    if not any(arm.rung in READ_BY_ENCODER for arm in plan.arms):
+    if not any(candidate.kind in READ_BY_ENCODER for candidate in plan.candidates):
         return None
     targets: list[Sequence[str]] = []
     if plan.labels:
@@ -160,44 +166,47 @@ def choose_encoder_for(plan: LadderPlan, train: Sequence[Example], vectors: Path
     )
 
 
-def _as_built(arm: Candidate, train: Sequence[Example], seed: int) -> Candidate:
+def _as_built(candidate: Candidate, train: Sequence[Example], seed: int) -> Candidate:
     """Returns the candidate with the number of examples that the training rows have for it."""
-    if arm.rung != "kshot":
-        return arm
-    drawn = len(prompts.balanced_shots(train, arm.examples, seed))
-    if drawn in (0, arm.examples):
-        return arm
-    return replace(arm, shots=drawn)
+    if candidate.kind != "kshot":
+        return candidate
+    drawn = len(prompts.balanced_shots(train, candidate.examples, seed))
+    if drawn in (0, candidate.examples):
+        return candidate
+    return replace(candidate, shots=drawn)
 
 
-def keys_of_arms(
-    plan: LadderPlan,
-    arms: Sequence[Candidate],
+def keys_of_candidates(
+    plan: ComparisonPlan,
+    candidates: Sequence[Candidate],
     messages: Mapping[Candidate, Sequence[tuple[Message, ...]]],
     tools: Sequence[str],
     seed: int,
-) -> dict[Candidate, ArmKeys]:
+) -> dict[Candidate, CandidateKeys]:
     """Returns the keys of these candidates' answers. `tools` are the tools that each row offers."""
-    return {arm: _arm_keys(arm, plan, messages.get(arm), tools, seed) for arm in arms}
+    return {
+        candidate: _candidate_keys(candidate, plan, messages.get(candidate), tools, seed)
+        for candidate in candidates
+    }
 
 
-def write_arms(
-    plan: LadderPlan,
-    keys: Mapping[Candidate, ArmKeys],
+def write_candidates(
+    plan: ComparisonPlan,
+    keys: Mapping[Candidate, CandidateKeys],
     messages: Mapping[Candidate, Sequence[tuple[Message, ...]]],
     tools: Sequence[str],
     folder: Path,
-) -> Mapping[Candidate, ArmKeys]:
+) -> Mapping[Candidate, CandidateKeys]:
     """Writes the prompts of candidates and the keys of their answers for `read_keys` and `read_questions`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / PROMPTS, _with_keys(plan, messages, tools))
-    lines = [{"arm": asdict(arm), **asdict(keys)} for arm, keys in keys.items()]
+    lines = [{"arm": asdict(candidate), **asdict(keys)} for candidate, keys in keys.items()]
     # last: its presence means all is written
     replace_lines(folder / KEYS, [json.dumps(line) for line in lines])
     return keys
 
 
-def read_keys(folder: Path) -> Mapping[Candidate, ArmKeys] | None:
+def read_keys(folder: Path) -> Mapping[Candidate, CandidateKeys] | None:
     """Returns the keys that `prepare` wrote, None if it has not finished."""
     path = folder / KEYS
     if not path.exists():
@@ -205,21 +214,21 @@ def read_keys(folder: Path) -> Mapping[Candidate, ArmKeys] | None:
     return _read_keys(path, path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=16)  # an open ladder needs its keys at each tick
-def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
+@lru_cache(maxsize=16)  # an open comparison needs its keys at each tick
+def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, CandidateKeys]:
     keys = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         its_keys = json.loads(line)
         candidate = Candidate(**its_keys.pop("arm"))
-        keys[candidate] = from_object(ArmKeys, its_keys)
+        keys[candidate] = from_object(CandidateKeys, its_keys)
     return keys
 
 
-def keys_by_candidate(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, tuple[str, ...]]:
+def keys_by_candidate(keys: Mapping[Candidate, CandidateKeys]) -> Mapping[Candidate, tuple[str, ...]]:
     return {candidate: keys.keys for candidate, keys in keys.items()}
 
 
-def read_questions(folder: Path, plan: LadderPlan, keys: frozenset[str]) -> list[Question]:
+def read_questions(folder: Path, plan: ComparisonPlan, keys: frozenset[str]) -> list[Question]:
     """Returns the questions with these keys, candidate by candidate."""
     tokens: dict[str, int] = {}
     for its in (read_keys(folder) or {}).values():
@@ -229,7 +238,7 @@ def read_questions(folder: Path, plan: LadderPlan, keys: frozenset[str]) -> list
 
 def read_questions_file(
     path: Path,
-    plan: LadderPlan,
+    plan: ComparisonPlan,
     keys: frozenset[str],
     longest: int,
     tokens: Mapping[str, int],
@@ -257,7 +266,7 @@ def read_questions_file(
     return questions
 
 
-def plan_max_tokens(plan: LadderPlan) -> int:
+def plan_max_tokens(plan: ComparisonPlan) -> int:
     return max_tokens(plan.labels, plan.longest_answer, plan.scoring)
 
 
@@ -282,7 +291,7 @@ def max_tokens(labels: Sequence[str], longest: int, scoring: Scoring | None) -> 
     return max(LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL + longest_bytes // 2)
 
 
-def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[Reply, ...]:
+def classical_answers(plan: ComparisonPlan | Plan, files: Path, seed: int) -> tuple[Reply, ...]:
     """Returns the classical model's answers to the holdout: labels, or JSON objects field by field."""
     from trainers.evaluation import json_fields, tfidf
 
@@ -294,20 +303,20 @@ def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[
 
 
 def free_answers(
-    arm: Candidate, plan: LadderPlan, files: Path, folder: Path, seed: int
+    candidate: Candidate, plan: ComparisonPlan, files: Path, folder: Path, seed: int
 ) -> tuple[Reply, ...] | Refusal:
-    """Returns a free rung's answers to the holdout, or why its encoder can't be used. `folder` is the one that
+    """Returns a free candidate's answers to the holdout, or why its encoder can't be used. `folder` is the one that
     `prepare` wrote into."""
     from trainers.encoders import classifier, json_fields
 
-    if arm.rung == "classical":
+    if candidate.kind == "classical":
         return classical_answers(plan, files, seed)
     train = examples(files, plan.train_sha256)
     holdout = examples(files, plan.holdout_sha256)
     classify = json_fields.classify_holdout
     if plan.labels:
         classify = classifier.classify_holdout
-    use = (read_keys(folder) or {})[arm].encoder
+    use = (read_keys(folder) or {})[candidate].encoder
     name = plan.encoder
     if use:
         name = use.name
@@ -336,20 +345,20 @@ def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequ
     ]
 
 
-def judge_ladder(
-    plan: LadderPlan,
+def judge_comparison(
+    plan: ComparisonPlan,
     replies: Mapping[Candidate, Sequence[Reply]],
     files: Path,
     folder: Path,
     now: float,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
-) -> Ladder:
+) -> Comparison:
     """Scores the replies to the questions in `folder`. `now` is in unix seconds; `verdicts` are a judge's scores of
     each answer, from 0 to 1."""
-    from trainers.evaluation.ladder import build_ladder
+    from trainers.evaluation.comparison import build_comparison
 
     keys = read_keys(folder) or {}
-    judged = build_ladder(
+    judged = build_comparison(
         replies,
         examples(files, plan.holdout_sha256),
         plan.labels,
@@ -362,29 +371,31 @@ def judge_ladder(
         verdicts=verdicts,
         floor=plan.floor,
     )
-    looked_up = {arm: its.retrieval for arm, its in keys.items()}
-    rungs = [replace(rung, retrieval=looked_up.get(rung.arm)) for rung in judged.rungs]
-    arms = [rung.arm for rung in rungs]
+    looked_up = {candidate: its.retrieval for candidate, its in keys.items()}
+    candidates = [
+        replace(candidate, retrieval=looked_up.get(candidate.identity)) for candidate in judged.candidates
+    ]
+    candidates = [candidate.identity for candidate in candidates]
     # One encoder was chosen for all candidates that need one.
-    uses = (its.encoder for arm, its in keys.items() if arm in arms and its.encoder)
+    uses = (its.encoder for candidate, its in keys.items() if candidate in candidates and its.encoder)
     encoder = next(uses, None)
     return replace(
         judged,
-        rungs=tuple(rungs),
-        weights=_local_weights(arms, encoder),
+        candidates=tuple(candidates),
+        weights=_local_weights(candidates, encoder),
         encoder=encoder,
         is_bar_set=plan.is_bar_set,
     )
 
 
-def _local_weights(arms: Sequence[Candidate], encoder: EncoderUse | None) -> tuple[str, ...]:
+def _local_weights(candidates: Sequence[Candidate], encoder: EncoderUse | None) -> tuple[str, ...]:
     """Returns 'name: licence' for each model whose weights are on this machine; hosted models have terms of use
     instead."""
     licences: dict[str, str | None] = {}
     if encoder:
         licences[encoder.name] = find_encoder(encoder.name).licence
-    for arm in arms:
-        provider, _, name = (arm.model or "").partition("/")
+    for candidate in candidates:
+        provider, _, name = (candidate.model or "").partition("/")
         if provider == "local":
             preset = find_preset(name)
             licences[name] = preset.licence if preset else None
@@ -413,31 +424,31 @@ def classical_curve_of(plan: CurvePlan, files: Path, seed: int) -> Curve:
     )
 
 
-def _arm_keys(
-    arm: Candidate,
-    plan: LadderPlan,
+def _candidate_keys(
+    candidate: Candidate,
+    plan: ComparisonPlan,
     messages: Sequence[tuple[Message, ...]] | None,
     tools: Sequence[str],
     seed: int,
-) -> ArmKeys:
+) -> CandidateKeys:
     """Returns one candidate's keys. `tools` are the tools that each held-out row offers."""
-    if messages is None or arm.model is None:
+    if messages is None or candidate.model is None:
         rows = len(tools)
-        if arm.rung == "encoder":
-            return ArmKeys(_encoder_keys(plan, rows, seed), (0,) * rows, work=0.0)
+        if candidate.kind == "encoder":
+            return CandidateKeys(_encoder_keys(plan, rows, seed), (0,) * rows, work=0.0)
         kind = "classical by field or copied" if plan.has_objects else "classical"
         keys = classical_keys(plan.train_sha256, plan.holdout_sha256, rows, seed, kind)
-        return ArmKeys(keys, (0,) * rows, work=0.0)
-    encoding = encoding_of(arm.model.split("/", 1)[1])
+        return CandidateKeys(keys, (0,) * rows, work=0.0)
+    encoding = encoding_of(candidate.model.split("/", 1)[1])
     more = 1 + ASSUMED_SHARE * encoding.assumed
     in_texts = count_prompts(messages, encoding)
     in_tools = _count_beside(messages, tools, encoding)
     tokens = [int((count + beside) * more) + 1 for count, beside in zip(in_texts, in_tools, strict=True)]
-    cap = plan_max_tokens(plan) + plan.room(arm.model)
+    cap = plan_max_tokens(plan) + plan.room(candidate.model)
     answer_keys = [
-        key_of(arm.model, prompt, cap, offer) for prompt, offer in zip(messages, tools, strict=True)
+        key_of(candidate.model, prompt, cap, offer) for prompt, offer in zip(messages, tools, strict=True)
     ]
-    return ArmKeys(tuple(answer_keys), tuple(tokens), _work(arm.model, messages, tokens, cap))
+    return CandidateKeys(tuple(answer_keys), tuple(tokens), _work(candidate.model, messages, tokens, cap))
 
 
 def _count_beside(
@@ -482,7 +493,7 @@ def classical_keys(
     return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
 
 
-def _encoder_keys(plan: LadderPlan, rows: int, seed: int) -> tuple[str, ...]:
+def _encoder_keys(plan: ComparisonPlan, rows: int, seed: int) -> tuple[str, ...]:
     """Returns the keys of the encoder's answers. An encoder that can't be found still gets keys, from its name: the
     reason is reported when it is asked to answer."""
     try:
@@ -496,10 +507,10 @@ def _encoder_keys(plan: LadderPlan, rows: int, seed: int) -> tuple[str, ...]:
 
 
 def _with_keys(
-    plan: LadderPlan, messages_of: Mapping[Candidate, Sequence[tuple[Message, ...]]], tools: Sequence[str]
+    plan: ComparisonPlan, messages_of: Mapping[Candidate, Sequence[tuple[Message, ...]]], tools: Sequence[str]
 ) -> Iterable[tuple[str, str, tuple[Message, ...], str]]:
-    for arm, messages in messages_of.items():
-        model = str(arm.model)
+    for candidate, messages in messages_of.items():
+        model = str(candidate.model)
         cap = plan_max_tokens(plan) + plan.room(model)
         for prompt, offer in zip(messages, tools, strict=True):
             yield key_of(model, prompt, cap, offer), model, prompt, offer
@@ -525,16 +536,16 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def look_up(
-    plan: LadderPlan, train: Sequence[Example], holdout: Sequence[Example], files: Path, vectors: Path
+    plan: ComparisonPlan, train: Sequence[Example], holdout: Sequence[Example], files: Path, vectors: Path
 ) -> Mapping[Candidate, Nearest]:
     """Returns the passages or examples that each retrieval candidate is shown; they are looked up once for all
-    candidates that may see the same. The texts' vectors are stored in the file `vectors`, for the rung `encoder` and
-    for later calls, as when a candidate is added to the plan. Raises EncoderError if the encoder can't be used."""
-    arms = [arm for arm in plan.arms if arm.rung == "retrieval"]
-    if not arms:
+    candidates that may see the same. The texts' vectors are stored in the file `vectors`, for the candidate `encoder`
+    and for later calls, as when a candidate is added to the plan. Raises EncoderError if the encoder can't be used."""
+    candidates = [candidate for candidate in plan.candidates if candidate.kind == "retrieval"]
+    if not candidates:
         return {}
     passages = [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
-    visible = {arm: _visible(arm, plan, passages) for arm in arms}
+    visible = {candidate: _visible(candidate, plan, passages) for candidate in candidates}
     encoder = StoredVectors(load_encoder(plan.encoder or DEFAULT_ENCODER), vectors)
     has_labels = bool(plan.labels)
     nearest: dict[tuple[str, ...], Nearest] = {}
@@ -545,7 +556,7 @@ def look_up(
             nearest[texts] = replace(looked_up, retrieval=about)
         else:
             nearest[texts] = nearest_examples(train, holdout, encoder, has_labels=has_labels)
-    return {arm: nearest[texts] for arm, texts in visible.items()}
+    return {candidate: nearest[texts] for candidate, texts in visible.items()}
 
 
 def _passages_in(path: Path) -> tuple[str, ...]:
@@ -555,10 +566,10 @@ def _passages_in(path: Path) -> tuple[str, ...]:
     return split_passages(text)
 
 
-def _visible(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> tuple[str, ...]:
+def _visible(candidate: Candidate, plan: ComparisonPlan, passages: Sequence[str]) -> tuple[str, ...]:
     """Returns the passages that a candidate may be shown: none with a secret, which newer patterns may recognise in an
     old document, and none with personal data if the model is in `withheld_from`."""
-    withheld = arm.model in plan.withheld_from
+    withheld = candidate.model in plan.withheld_from
     return tuple(
         passage
         for passage in passages

@@ -9,11 +9,13 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
-from bot.cards.common.candidates import arm_name
+from trainers.evaluation.comparison import usd_per_1000
+
+from bot.cards.common.candidates import table_name
 from bot.cards.training.result_comparison import better_name
 from bot.context import AppContext
 from bot.rules.estimate_inputs import DEFAULT_BUSY
-from bot.rules.facts import Evidence, OtherJudge, TaskKind, task_kind, without_trained_rung
+from bot.rules.facts import Evidence, OtherJudge, TaskKind, task_kind, without_trained_candidate
 from bot.rules.judge_agreement import JudgeChecks
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import (
@@ -34,9 +36,8 @@ from bot.values.runs import Before, RunResult
 from storage.records import AnswerRow, Dataset, Model, Run
 from trainers.dataset import Report, read
 from trainers.dataset.rows import at, distinct_example_places
-from trainers.evaluation.ladder import usd_per_1000
-from trainers.evaluation.quality_threshold import judge_rungs
-from trainers.evaluation.results import Candidate, Curve, Ladder, Reply, Rung, find_best
+from trainers.evaluation.quality_threshold import judge_candidates
+from trainers.evaluation.results import Candidate, Comparison, Curve, MeasuredCandidate, Reply, find_best
 from trainers.evaluation.statistics import Interval
 from trainers.pricing import PriceList
 
@@ -75,7 +76,7 @@ def load_evidence(
     if measured is not None:
         evidence = replace(
             evidence,
-            ladder=measured.ladder,
+            comparison=measured.comparison,
             judge=measured.judge,
             judge_checks=checked_judges.checks_of(context.store, dataset.name, measured.judge),
             failed=measured.failed,
@@ -83,7 +84,7 @@ def load_evidence(
     run = _newest_run(context, versions, holdout, target)
     if run is None or run.result is None:
         return evidence
-    beside = RunResult.from_json(run.result).ladder
+    beside = RunResult.from_json(run.result).comparison
     if beside is None:
         return evidence
     return with_run_result(context, evidence, run, beside)
@@ -99,56 +100,59 @@ def _newest_curve(context: AppContext, versions: tuple[int, ...], holdout: str) 
     return None
 
 
-def with_run_result(context: AppContext, evidence: Evidence, run: Run, beside: Ladder) -> Evidence:
-    """Adds the result of a run, unless another judge scored it than the ladder: their verdicts don't compare."""
+def with_run_result(context: AppContext, evidence: Evidence, run: Run, beside: Comparison) -> Evidence:
+    """Adds the result of a run, unless another judge scored it than the comparison: their verdicts don't compare."""
     plan = plan_from_json(run.plan)
     if beside.scoring == "judge":
         if _has_other_judge(evidence, plan):
             return replace(evidence, other_judge=OtherJudge(str(run.model), str(plan.judge)))
         checks = checked_judges.checks_of(context.store, plan.dataset, plan.judge)
         evidence = replace(evidence, judge=plan.judge, judge_checks=checks)
-    (tuned,) = beside.rung("tuned")
+    (tuned,) = beside.of_kind("tuned")
     if beside.bar != evidence.bar:
         # Judged without a correction for having picked the best of several: it was chosen before it was measured.
-        (tuned,) = judge_rungs((tuned,), evidence.bar)
+        (tuned,) = judge_candidates((tuned,), evidence.bar)
     history = looks.history(context.store, plan.dataset, plan.holdout_sha256)
     return replace(
         evidence,
-        ladder=_with_pairs(evidence.ladder, beside),
+        comparison=_with_pairs(evidence.comparison, beside),
         tuned=tuned,
         tuned_look=looks.number_of_tuned(history, run),
     )
 
 
-def _with_pairs(ladder: Ladder | None, beside: Ladder) -> Ladder | None:
-    """Adds a result's comparison of the tuned model with the best alternative, if the ladder still has that alternative
-    with the same scores."""
-    best = next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
-    if ladder is None or best is None:
-        return ladder
-    is_unchanged = any((rung.arm, rung.scores) == (best.arm, best.scores) for rung in ladder.rungs)
+def _with_pairs(comparison: Comparison | None, beside: Comparison) -> Comparison | None:
+    """Adds a result's comparison of the tuned model with the best alternative, if the comparison still has that
+    alternative with the same scores."""
+    best = next((candidate for candidate in beside.candidates if candidate.kind != "tuned"), None)
+    if comparison is None or best is None:
+        return comparison
+    is_unchanged = any(
+        (candidate.identity, candidate.scores) == (best.identity, best.scores)
+        for candidate in comparison.candidates
+    )
     if not is_unchanged:
-        return ladder
-    return replace(ladder, pairs=(*ladder.pairs, *beside.pairs))
+        return comparison
+    return replace(comparison, pairs=(*comparison.pairs, *beside.pairs))
 
 
 def without_other_judge(evidence: Evidence, plan: Plan) -> Evidence:
     """Leaves out what another judge scored than the plan's, for a verdict on the plan's own run."""
     if not _has_other_judge(evidence, plan):
         return evidence
-    return replace(evidence, ladder=None, tuned=None)
+    return replace(evidence, comparison=None, tuned=None)
 
 
 def _has_other_judge(evidence: Evidence, plan: Plan) -> bool:
     return evidence.is_judged and plan.judge is not None and evidence.judge != plan.judge
 
 
-def best_rung(evidence: Evidence) -> Rung | None:
-    """Returns the best rung, the tuned model's included."""
-    rungs = [*evidence.rungs]
+def best_candidate(evidence: Evidence) -> MeasuredCandidate | None:
+    """Returns the best candidate, the tuned model's included."""
+    candidates = [*evidence.candidates]
     if evidence.tuned is not None:
-        rungs.append(evidence.tuned)
-    return find_best(rungs)
+        candidates.append(evidence.tuned)
+    return find_best(candidates)
 
 
 def judge_checks(context: AppContext, plan: Plan) -> JudgeChecks | None:
@@ -158,7 +162,7 @@ def judge_checks(context: AppContext, plan: Plan) -> JudgeChecks | None:
     return checked_judges.checks_of(context.store, plan.dataset, plan.judge)
 
 
-def comparable_alternatives(evidence: Evidence, judge: str | None) -> tuple[Rung, ...]:
+def comparable_alternatives(evidence: Evidence, judge: str | None) -> tuple[MeasuredCandidate, ...]:
     """Returns the alternatives whose scores can be compared with those of a model that `judge` scored."""
     if evidence.judge not in (None, judge):
         return ()
@@ -176,14 +180,14 @@ def _newest_run(
     return None
 
 
-def tuned_rung(context: AppContext, run: Run) -> Rung | None:
+def tuned_candidate(context: AppContext, run: Run) -> MeasuredCandidate | None:
     """Returns the score of a run's model, None if the run has no result or its dataset was deleted."""
     if run.result is None or context.store.datasets.get(run.dataset_id).forgotten_at is not None:
         return None
-    beside = RunResult.from_json(run.result).ladder
+    beside = RunResult.from_json(run.result).comparison
     if beside is None:
         return None
-    (tuned,) = beside.rung("tuned")
+    (tuned,) = beside.of_kind("tuned")
     return tuned
 
 
@@ -194,9 +198,9 @@ def promotion_proof(
     model's own run if it is newer than the stored one."""
     stored, plan = _run(context, model)
     run = run or stored
-    rung = tuned_rung(context, run)
+    candidate = tuned_candidate(context, run)
     proof = PromotionEvidence(
-        rung,
+        candidate,
         used=used.name if used else None,
         is_gone=model.gone_at is not None,
         limits=context.settings.policy.promotion,
@@ -204,20 +208,20 @@ def promotion_proof(
     if run.result is None:
         return proof
     result = RunResult.from_json(run.result)
-    if rung is not None:
+    if candidate is not None:
         history = looks.history(context.store, plan.dataset, plan.holdout_sha256)
         look = looks.number_of_tuned(history, run)
         comparisons = [
-            *_compare_with_alternatives(context, run, plan, result, rung, look),
-            *_find_better_models(context, model, plan, rung),
+            *_compare_with_alternatives(context, run, plan, result, candidate, look),
+            *_find_better_models(context, model, plan, candidate),
         ]
         proof = replace(
             proof,
             best=best_comparison(comparisons, proof.limits.margin),
-            others_judge=_others_judge(context, plan, rung),
+            others_judge=_others_judge(context, plan, candidate),
         )
         if used:
-            proof = replace(proof, against_used=_compare_with_model(context, plan, rung, used, look))
+            proof = replace(proof, against_used=_compare_with_model(context, plan, candidate, used, look))
     no_go = None
     if result.advice is not None and result.advice.kind == "no_go":
         no_go = result.advice.headline
@@ -232,9 +236,9 @@ def promotion_proof(
     )
 
 
-def _others_judge(context: AppContext, plan: Plan, rung: Rung) -> str | None:
+def _others_judge(context: AppContext, plan: Plan, candidate: MeasuredCandidate) -> str | None:
     """Returns the judge that scored the alternatives since, None if no other judge did than the model's own."""
-    if rung.scoring != "judge":
+    if candidate.scoring != "judge":
         return None
     files = context.settings.files
     measured = load_measured(context.store, files, plan.dataset, plan.holdout_sha256)
@@ -250,10 +254,10 @@ def what_answered_before(run: Run) -> Before:
     return RunResult.from_json(run.result).before
 
 
-def measured_score(context: AppContext, model: Model) -> tuple[Plan, Rung | None]:
+def measured_score(context: AppContext, model: Model) -> tuple[Plan, MeasuredCandidate | None]:
     """Returns the plan of the model's run, and the model's score, None if there is none."""
     run, plan = _run(context, model)
-    return plan, tuned_rung(context, run)
+    return plan, tuned_candidate(context, run)
 
 
 def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
@@ -264,7 +268,7 @@ def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
 
 
 def _compare_with_alternatives(
-    context: AppContext, run: Run, plan: Plan, result: RunResult, tuned: Rung, look: int
+    context: AppContext, run: Run, plan: Plan, result: RunResult, tuned: MeasuredCandidate, look: int
 ) -> Iterator[ModelComparison]:
     """Yields comparisons with what answered before the training, and with each alternative that answered the same rows
     and was scored in the same way."""
@@ -276,25 +280,25 @@ def _compare_with_alternatives(
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
         return
-    evidence = without_trained_rung(load_evidence(context, dataset, report, None), plan.method)
+    evidence = without_trained_candidate(load_evidence(context, dataset, report, None), plan.method)
     comparable = [
-        rung
-        for rung in comparable_alternatives(evidence, plan.judge)
-        if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)
+        candidate
+        for candidate in comparable_alternatives(evidence, plan.judge)
+        if (candidate.scoring, candidate.n) == (tuned.scoring, tuned.n)
     ]
     best = None if result.is_base_ahead else find_best(comparable)
-    for rung in comparable:
-        provider, _, model = (rung.arm.model or "").partition("/")
+    for candidate in comparable:
+        provider, _, model = (candidate.model or "").partition("/")
         compared = compare_models(
-            arm_name(rung.arm),
+            table_name(candidate.identity),
             tuned.scores,
-            rung.scores,
+            candidate.scores,
             usd,
-            request_usd(context, provider, model, rung.usd_per_1000),
+            request_usd(context, provider, model, candidate.usd_per_1000),
             look=look,
             read=tuned.read,
         )
-        yield replace(compared, is_best=rung is best)
+        yield replace(compared, is_best=candidate is best)
 
 
 def _compare_with_base(
@@ -302,7 +306,7 @@ def _compare_with_base(
     run: Run,
     plan: Plan,
     result: RunResult,
-    tuned: Rung,
+    tuned: MeasuredCandidate,
     usd: Decimal | None,
     look: int,
 ) -> ModelComparison | None:
@@ -331,19 +335,19 @@ def _describe_base(
 ) -> tuple[str, Decimal | None]:
     """Returns the name of what answered before the training, and the USD of 1,000 requests to it."""
     if before != "base":
-        return arm_name(Candidate(before)), Decimal(0)
+        return table_name(Candidate(before)), Decimal(0)
     usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, answers))
     return f"the untuned base, {plan.base_model}", usd
 
 
 def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
     """Returns the USD of 1,000 requests to the untuned base, computed from its answers."""
-    arm = Candidate("zero", f"{plan.provider}/{plan.base_model}")
+    candidate = Candidate("zero", f"{plan.provider}/{plan.base_model}")
     replies = [
         Reply(answer.text, answer.prompt_tokens, answer.completion_tokens, answer.seconds, answer.came_at)
         for answer in answers
     ]
-    return usd_per_1000(arm, replies, {str(arm.model): PriceList.from_json(plan.prices).rows[1]})
+    return usd_per_1000(candidate, replies, {str(candidate.model): PriceList.from_json(plan.prices).rows[1]})
 
 
 def request_usd(context: AppContext, provider: str, model: str, usd: Decimal | None) -> Decimal | None:
@@ -357,35 +361,37 @@ def request_usd(context: AppContext, provider: str, model: str, usd: Decimal | N
 
 
 def _find_better_models(
-    context: AppContext, model: Model, plan: Plan, rung: Rung
+    context: AppContext, model: Model, plan: Plan, candidate: MeasuredCandidate
 ) -> Iterator[ModelComparison]:
     """Yields comparisons with the tuned models that are shown to be better than this one."""
     for other in context.store.best_models(plan.holdout_sha256, SIBLINGS, but=model.name):
-        compared = _compare_with_model(context, plan, rung, other)
+        compared = _compare_with_model(context, plan, candidate, other)
         if compared and compared.is_worse:
             yield compared
 
 
 def _compare_with_model(
-    context: AppContext, plan: Plan, rung: Rung, used: Model, look: int = 1
+    context: AppContext, plan: Plan, candidate: MeasuredCandidate, used: Model, look: int = 1
 ) -> ModelComparison | None:
     """Compares two tuned models on the rows that both answered; the holdout of a later version contains the earlier
     one's. `look` is the number of the first of them among the tuned models measured on its rows. Returns None if they
     have no rows in common or were scored differently."""
     other_plan, other = measured_score(context, used)
-    if other is None or other.scoring != rung.scoring:
+    if other is None or other.scoring != candidate.scoring:
         return None
-    if rung.scoring == "judge" and other_plan.judge != plan.judge:
+    if candidate.scoring == "judge" and other_plan.judge != plan.judge:
         return None
     prices = (
-        request_usd(context, plan.provider, plan.base_model, rung.usd_per_1000),
+        request_usd(context, plan.provider, plan.base_model, candidate.usd_per_1000),
         request_usd(context, other_plan.provider, other_plan.base_model, other.usd_per_1000),
     )
     if other_plan.holdout_sha256 == plan.holdout_sha256:
-        if rung.n != other.n:
+        if candidate.n != other.n:
             return None
-        return compare_models(used.name, rung.scores, other.scores, *prices, look=look, read=rung.read)
-    mine = _row_keys(context, plan, rung)
+        return compare_models(
+            used.name, candidate.scores, other.scores, *prices, look=look, read=candidate.read
+        )
+    mine = _row_keys(context, plan, candidate)
     theirs = _row_keys(context, other_plan, other)
     their_places = {question: place for place, question in enumerate(theirs)}
     scores: list[float] = []
@@ -394,19 +400,19 @@ def _compare_with_model(
     for place, question in enumerate(mine):
         if question not in their_places:
             continue
-        if place in rung.read:
+        if place in candidate.read:
             read.append(len(scores))
-        scores.append(rung.scores[place])
+        scores.append(candidate.scores[place])
         their_scores.append(other.scores[their_places[question]])
     if not scores:
         return None
     return compare_models(used.name, scores, their_scores, *prices, look=look, read=read)
 
 
-def _row_keys(context: AppContext, plan: Plan, rung: Rung) -> tuple[bytes, ...]:
+def _row_keys(context: AppContext, plan: Plan, candidate: MeasuredCandidate) -> tuple[bytes, ...]:
     """Returns a hash of each held-out row, in the order of the scores. Empty if the file is gone."""
     keys = _judged_rows(context, plan).keys
-    if len(keys) != rung.n:
+    if len(keys) != candidate.n:
         return ()
     return keys
 

@@ -23,14 +23,14 @@ from bot.services.evidence import evaluation_worker
 from bot.services.evidence.evaluation_worker import (
     ASSUMED_SHARE,
     MAX_TOKENS_VERDICT,
-    ArmKeys,
+    CandidateKeys,
     max_tokens,
 )
-from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
+from bot.values.evaluations import ComparisonPlan, JudgedPair, JudgeProgress
 from trainers.dataset import Example
 from trainers.evaluation import prompts
 from trainers.evaluation.judge_agreement import consolidate
-from trainers.evaluation.results import Candidate, Ladder, Reply, Rung
+from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, Reply
 from trainers.evaluation.scores import Choice, is_right_call, read_calls, read_choice, read_yes
 from trainers.json_values import JsonValue
 from trainers.tokens import count_prompts, encoding_of
@@ -58,7 +58,7 @@ class Questions:
     """
 
     keys: Mapping[Candidate, tuple[str | None, ...]]
-    priced: ArmKeys
+    priced: CandidateKeys
 
     @property
     def pair(self) -> tuple[Candidate, Candidate] | None:
@@ -87,9 +87,9 @@ class JudgeAnswers:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The scored ladder, and the outcome of its judge, None without one."""
+    """The scored comparison, and the outcome of its judge, None without one."""
 
-    ladder: Ladder
+    comparison: Comparison
     judge: JudgeProgress | None = None
 
 
@@ -122,17 +122,17 @@ class PairForPeople:
 
 @dataclass(frozen=True)
 class PairsForPeople(JsonValue):
-    first_arm: Candidate
-    second_arm: Candidate
+    first_candidate: Candidate
+    second_candidate: Candidate
     rows: tuple[PairForPeople, ...]
 
 
-def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
+def longest_questions(plan: ComparisonPlan, files: Path) -> CandidateKeys:
     """Returns the sizes of all questions in the worst case, before any answer is known: every answer is as long as the
     cap allows, and no two are equal. The keys are placeholders."""
     rows = examples(files, plan.holdout_sha256)
     longest = max_tokens((), plan.longest_answer, plan.scoring)
-    candidates = len(plan.arms)
+    candidates = len(plan.candidates)
     if plan.search is not None:
         candidates += 1  # the optimised prompt that it may find
 
@@ -144,31 +144,33 @@ def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
         tokens += [*pairs, *pairs]  # in both orders
 
     keys = tuple(f"verdict {number}" for number in range(len(tokens)))
-    return ArmKeys(keys, tuple(tokens))
+    return CandidateKeys(keys, tuple(tokens))
 
 
-def candidate_of(plan: LadderPlan) -> Candidate:
+def candidate_of(plan: ComparisonPlan) -> Candidate:
     """Returns the judge as a candidate of the evaluation engine, asked without examples."""
     return Candidate("zero", plan.judge)
 
 
-def max_micros(plan: LadderPlan, priced: ArmKeys, names: Collection[str]) -> int:
+def max_micros(plan: ComparisonPlan, priced: CandidateKeys, names: Collection[str]) -> int:
     """Returns the maximum cost in micro-dollars of the questions that are not in `names`, with thinking before each
     verdict."""
     return max_judge_micros(plan.price_of[str(plan.judge)], priced, names, _max_tokens(plan))
 
 
-def _max_tokens(plan: LadderPlan) -> int:
+def _max_tokens(plan: ComparisonPlan) -> int:
     return MAX_TOKENS + plan.room(str(plan.judge))
 
 
-def write_acceptable_questions(plan: LadderPlan, texts: Texts, files: Path, folder: Path) -> Questions:
+def write_acceptable_questions(plan: ComparisonPlan, texts: Texts, files: Path, folder: Path) -> Questions:
     """Writes a question about each answer that isn't empty into `folder`. Tool calls need no judge: they are compared
     with the right ones."""
     rows = examples(files, plan.holdout_sha256)
     prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {}
-    for arm, answers in texts.items():
-        prompts_of[arm] = [_acceptable_prompt(row, text) for row, text in zip(rows, answers, strict=True)]
+    for candidate, answers in texts.items():
+        prompts_of[candidate] = [
+            _acceptable_prompt(row, text) for row, text in zip(rows, answers, strict=True)
+        ]
     return _write_questions(folder, ACCEPTABLE, plan, prompts_of)
 
 
@@ -181,13 +183,13 @@ def _acceptable_prompt(row: Example, text: str) -> tuple[Message, ...] | None:
 
 
 def write_better_questions(
-    plan: LadderPlan, texts: Texts, from_judge: JudgeAnswers, files: Path, folder: Path
+    plan: ComparisonPlan, texts: Texts, from_judge: JudgeAnswers, files: Path, folder: Path
 ) -> Questions:
     """Writes the comparisons of the two candidates with the most acceptable answers, row by row and in both orders.
     Writes none if the verdicts so far don't count."""
     holdout = examples(files, plan.holdout_sha256)
     values, judged = _score_answers(texts, from_judge, holdout)
-    best = sorted(values, key=lambda arm: -sum(values[arm]))[:2]
+    best = sorted(values, key=lambda candidate: -sum(values[candidate]))[:2]
     if judged.failed or len(best) < 2:
         return _write_questions(folder, BETTER, plan, {})
     first, second = best
@@ -210,31 +212,31 @@ def read_questions(folder: Path, name: str) -> Questions | None:
     raw = json.loads(path.read_text(encoding="utf-8"))
     keys = {Candidate(**line["arm"]): tuple(line["keys"]) for line in raw["keys"]}
     names, tokens = map(tuple, raw["priced"])
-    return Questions(keys, ArmKeys(names, tokens))
+    return Questions(keys, CandidateKeys(names, tokens))
 
 
 def conclude(
-    plan: LadderPlan,
+    plan: ComparisonPlan,
     replies: Mapping[Candidate, Sequence[Reply]],
     from_judge: JudgeAnswers | None,
     files: Path,
     folder: Path,
     now: float,
 ) -> Conclusion:
-    """Returns the ladder, scored by the judge's verdicts if they count. For free text, also writes answers for people
-    to judge into `folder`, or without a judge pairs of answers to compare. `now` is in unix seconds."""
-    texts = {arm: [reply.text for reply in its_replies] for arm, its_replies in replies.items()}
+    """Returns the comparison, scored by the judge's verdicts if they count. For free text, also writes answers for
+    people to judge into `folder`, or without a judge pairs of answers to compare. `now` is in unix seconds."""
+    texts = {candidate: [reply.text for reply in its_replies] for candidate, its_replies in replies.items()}
     rows = examples(files, plan.holdout_sha256)
     verdicts: Mapping[Candidate, Sequence[float]] | None = None
     judged: JudgeProgress | None = None
     if from_judge:
         verdicts, judged = verdicts_of(texts, from_judge, rows)
-    ladder = evaluation_worker.judge_ladder(plan, replies, files, folder, now, verdicts)
+    comparison = evaluation_worker.judge_comparison(plan, replies, files, folder, now, verdicts)
     if from_judge and verdicts is not None:
         write_answers(folder, texts, from_judge, rows)
     else:
-        write_pairs(folder, plan, ladder, texts, files)
-    return Conclusion(ladder, judged)
+        write_pairs(folder, plan, comparison, texts, files)
+    return Conclusion(comparison, judged)
 
 
 def verdicts_of(
@@ -310,13 +312,15 @@ def read_answers(folder: Path) -> tuple[AnswerForPeople, ...]:
     return AnswersForPeople.from_json(path.read_text(encoding="utf-8")).answers
 
 
-def write_pairs(folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, files: Path) -> None:
+def write_pairs(
+    folder: Path, plan: ComparisonPlan, comparison: Comparison, texts: Texts, files: Path
+) -> None:
     """Writes rows on which the two best candidates' answers differ. They are drawn at random, but the same way each
     time."""
-    best = best_two(ladder.rungs)
+    best = best_two(comparison.candidates)
     if len(best) < 2 or best[0].scoring not in FREE_TEXT:
         return
-    first, second = best[0].arm, best[1].arm
+    first, second = best[0].identity, best[1].identity
     rows = examples(files, plan.holdout_sha256)
     pairs = []
     answers = zip(rows, texts[first], texts[second], strict=True)
@@ -329,10 +333,10 @@ def write_pairs(folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, fi
     evaluation_worker.replace_lines(folder / FOR_PEOPLE, [shown.to_json()])
 
 
-def best_two(rungs: Sequence[Rung]) -> Sequence[Rung]:
-    """Returns the two rungs with the highest scores, whose answers people compare if no judge has compared two."""
-    # not `find_best`, which is about later looks: these are the rungs of one measurement
-    return sorted(rungs, key=lambda rung: -rung.score)[:2]
+def best_two(candidates: Sequence[MeasuredCandidate]) -> Sequence[MeasuredCandidate]:
+    """Returns the two candidates with the highest scores, whose answers people compare if no judge has compared two."""
+    # not `find_best`, which is about later looks: these are the candidates of one measurement
+    return sorted(candidates, key=lambda candidate: -candidate.score)[:2]
 
 
 def read_for_people(folder: Path) -> PairsForPeople | None:
@@ -353,10 +357,10 @@ def _score_answers(
     judged = 0
     unread = 0
     doubt = None
-    for arm, answers in texts.items():
-        keys = from_judge.acceptable.keys[arm]
+    for candidate, answers in texts.items():
+        keys = from_judge.acceptable.keys[candidate]
         verdicts = [_read_verdict(from_judge, key) for key in keys]
-        values[arm] = [
+        values[candidate] = [
             float(bool(verdict) or is_right_call(row.answer, text))
             for row, text, verdict in zip(rows, answers, verdicts, strict=True)
         ]
@@ -413,14 +417,14 @@ def _obvious_choice(row: Example, first: str, second: str) -> Choice | None:
     return "second"
 
 
-def _row_hash(plan: LadderPlan, row: int) -> str:
+def _row_hash(plan: ComparisonPlan, row: int) -> str:
     return hashlib.sha256(f"{plan.holdout_sha256} {row}".encode()).hexdigest()
 
 
 def _write_questions(
     folder: Path,
     name: str,
-    plan: LadderPlan,
+    plan: ComparisonPlan,
     questions_by_candidate: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
 ) -> Questions:
     """Writes the questions. The same answers give the same questions; one that two candidates share is asked only
@@ -429,7 +433,7 @@ def _write_questions(
     most = _max_tokens(plan)
     keys: dict[Candidate, tuple[str | None, ...]] = {}
     prompt_by_key: dict[str, tuple[Message, ...]] = {}
-    for arm, its_prompts in questions_by_candidate.items():
+    for candidate, its_prompts in questions_by_candidate.items():
         its_keys: list[str | None] = []
         for prompt in its_prompts:
             key = None
@@ -437,20 +441,22 @@ def _write_questions(
                 key = key_of(judge, prompt, most)
                 prompt_by_key[key] = prompt
             its_keys.append(key)
-        keys[arm] = tuple(its_keys)
-    priced = ArmKeys(tuple(prompt_by_key), _count_tokens(plan, list(prompt_by_key.values()), 0))
+        keys[candidate] = tuple(its_keys)
+    priced = CandidateKeys(tuple(prompt_by_key), _count_tokens(plan, list(prompt_by_key.values()), 0))
 
     folder.mkdir(parents=True, exist_ok=True)
     questions = ((key, judge, prompt, "") for key, prompt in prompt_by_key.items())
     evaluation_worker.write_prompts(folder / f"{name}.jsonl", questions)
-    named = [{"arm": asdict(arm), "keys": its_keys} for arm, its_keys in keys.items()]
+    named = [{"arm": asdict(candidate), "keys": its_keys} for candidate, its_keys in keys.items()]
     record = {"keys": named, "priced": [priced.keys, priced.tokens]}
     # last: its presence means that all is written
     evaluation_worker.replace_lines(folder / f"{name}.json", [json.dumps(record)])
     return Questions(keys, priced)
 
 
-def _count_tokens(plan: LadderPlan, messages: Sequence[tuple[Message, ...]], more: int) -> tuple[int, ...]:
+def _count_tokens(
+    plan: ComparisonPlan, messages: Sequence[tuple[Message, ...]], more: int
+) -> tuple[int, ...]:
     """Returns each prompt's tokens, including `more` tokens of answers; rounded up if the judge's tokenizer is
     unknown."""
     encoding = encoding_of(str(plan.judge).split("/", 1)[1])

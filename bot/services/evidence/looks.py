@@ -15,14 +15,14 @@ from bot.services.common import finished_measurements
 from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.datasets import datasets
 from bot.services.evidence.read_rows import find_read_places, question_keys
-from bot.values.evaluations import LadderPlan
+from bot.values.evaluations import ComparisonPlan
 from bot.values.learning_curves import trained_curve
 from storage.records import Dataset, Run
 from storage.runs import RunLook
 from storage.store import Store
 from trainers.dataset import Report
-from trainers.evaluation.looks import Look, MeasuredCandidate, Origin, find_new_looks, find_origin
-from trainers.evaluation.results import Candidate, Ladder, Rung
+from trainers.evaluation.looks import DistinctCandidate, Look, Origin, find_new_looks, find_origin
+from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate
 
 PLAIN_PROMPT = "zero"  # the only candidate of a measurement that learns nothing from training rows
 
@@ -34,7 +34,7 @@ def history(store: Store, dataset: str, holdout: str) -> tuple[Look, ...]:
     ids = tuple(version.id for version in versions)
     contained = _contained_holdouts(versions, holdout)
     looks = [
-        *_ladder_looks(store, ids),
+        *_comparison_looks(store, ids),
         *_curve_looks(store, ids),
         *_run_looks(store, ids),
     ]
@@ -63,24 +63,26 @@ def load_looks_at_run(context: CoreContext, run: Run) -> Looks | None:
     return load_looks(context, version.name, report)
 
 
-def rungs_with_looks(
-    store: Store, files: Path, ladder: Ladder, plan: LadderPlan, looks: Sequence[Look]
-) -> tuple[Rung, ...]:
-    """Returns the rungs of a stored measurement, each with the look that measured it first. `looks` is the history of
-    its holdout. The standings are still those of the stored ladder."""
-    holdout = ladder.holdout_sha256
+def candidates_with_looks(
+    store: Store, files: Path, comparison: Comparison, plan: ComparisonPlan, looks: Sequence[Look]
+) -> tuple[MeasuredCandidate, ...]:
+    """Returns the candidates of a stored measurement, each with the look that measured it first. `looks` is the history
+    of its holdout. The standings are still those of the stored comparison."""
+    holdout = comparison.holdout_sha256
     read = find_read_places(store, files, plan.dataset, holdout, plan.train_sha256)
-    rungs = []
-    for rung in ladder.rungs:
-        measured = measured_candidate(rung.arm, plan)
+    candidates = []
+    for candidate in comparison.candidates:
+        measured = distinct_candidate(candidate.identity, plan)
         origin = find_origin(measured, holdout, looks)
         fresh = None
         if origin.seen is not None:
             fresh = find_fresh_places(files, holdout, origin.seen)
         # Only what learns from training rows can have learnt from rows that people had read.
         own_read = read if measured.rows else ()
-        rungs.append(replace(rung, look=origin.look, choices=origin.choices, fresh=fresh, read=own_read))
-    return tuple(rungs)
+        candidates.append(
+            replace(candidate, look=origin.look, choices=origin.choices, fresh=fresh, read=own_read)
+        )
+    return tuple(candidates)
 
 
 def origin_of_run(store: Store, run: Run) -> Origin:
@@ -107,31 +109,31 @@ def number_of_tuned(looks: Iterable[Look], run: Run) -> int:
 
 
 def _shows_tuned_model(look: Look) -> bool:
-    return any(measured.candidate.rung == "tuned" for measured in look.candidates)
+    return any(measured.candidate.kind == "tuned" for measured in look.candidates)
 
 
-def measured_candidate(candidate: Candidate, plan: LadderPlan) -> MeasuredCandidate:
+def distinct_candidate(candidate: Candidate, plan: ComparisonPlan) -> DistinctCandidate:
     """Returns a planned candidate with what distinguishes it from others of the same name."""
-    if candidate.rung == "tuned":
-        return MeasuredCandidate(candidate)
+    if candidate.kind == "tuned":
+        return DistinctCandidate(candidate)
     rows = plan.train_sha256
-    if candidate.rung == PLAIN_PROMPT:
+    if candidate.kind == PLAIN_PROMPT:
         rows = ""
     if candidate.model is None:
-        return MeasuredCandidate(candidate, rows=rows)
-    if candidate.rung == "optimised":
-        return MeasuredCandidate(candidate, made_of=_hash([plan.optimised or ""]), rows=rows)
+        return DistinctCandidate(candidate, rows=rows)
+    if candidate.kind == "optimised":
+        return DistinctCandidate(candidate, made_of=_hash([plan.optimised or ""]), rows=rows)
     chosen = []
     prompt = (plan.prompt or "").strip()
     if prompt:
         chosen.append(prompt)
     if candidate.shots is not None and not plan.chooses_shots:
         chosen.append(f"{candidate.shots} examples")
-    if candidate.rung == "retrieval":
+    if candidate.kind == "retrieval":
         chosen += plan.documents
     if not chosen:
-        return MeasuredCandidate(candidate, rows=rows)
-    return MeasuredCandidate(candidate, by_people=_hash(chosen), rows=rows)
+        return DistinctCandidate(candidate, rows=rows)
+    return DistinctCandidate(candidate, by_people=_hash(chosen), rows=rows)
 
 
 def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[int, ...]:
@@ -161,19 +163,23 @@ def _contained_holdouts(versions: Sequence[Dataset], holdout: str) -> frozenset[
     return frozenset({holdout})
 
 
-def _ladder_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+def _comparison_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
     # By the time of its result: one that ends later must not change the number of one that was shown before.
     return [
-        (evaluation.ladder.measured_at, _ladder_look(store, evaluation))
+        (evaluation.comparison.measured_at, _comparison_look(store, evaluation))
         for evaluation in finished_measurements.evaluations(store, ids)
     ]
 
 
-def _ladder_look(store: Store, evaluation: FinishedEvaluation) -> Look:
+def _comparison_look(store: Store, evaluation: FinishedEvaluation) -> Look:
     measurement = evaluation.measurement
     plan = evaluation.plan
-    failed = {arm.arm for arm in evaluation.progress.arms if arm.failed is not None}
-    candidates = tuple(measured_candidate(arm, plan) for arm in plan.arms if arm not in failed)
+    failed = {
+        candidate.candidate for candidate in evaluation.progress.candidates if candidate.failed is not None
+    }
+    candidates = tuple(
+        distinct_candidate(candidate, plan) for candidate in plan.candidates if candidate not in failed
+    )
     # People who compare or judge answers read held-out questions.
     compared = store.preferences.of(measurement.id)
     judged = store.human_verdicts.on_measurement(measurement.id)
@@ -191,7 +197,7 @@ def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]
             continue
         name = f"m{measurement.id}"
         for size in curve.own_sizes:
-            measured = MeasuredCandidate(Candidate("tuned", size.model), made_of=name)
+            measured = DistinctCandidate(Candidate("tuned", size.model), made_of=name)
             look = Look(name, curve.holdout_sha256, (measured,))
             looks.append((measurement.updated_at, look))
     return looks
@@ -206,8 +212,8 @@ def _run_look(run: RunLook) -> Look:
     return Look(f"run {run.id}", run.holdout, (measured,), run.shows_rows)
 
 
-def _tuned(run_id: int, provider: str, model: str | None) -> MeasuredCandidate:
-    return MeasuredCandidate(Candidate("tuned", f"{provider}/{model}"), made_of=f"run {run_id}")
+def _tuned(run_id: int, provider: str, model: str | None) -> DistinctCandidate:
+    return DistinctCandidate(Candidate("tuned", f"{provider}/{model}"), made_of=f"run {run_id}")
 
 
 def _hash(texts: Iterable[str]) -> str:

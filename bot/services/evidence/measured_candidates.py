@@ -1,5 +1,5 @@
 """Everything that was measured on one holdout, each candidate by its newest measurement. Estimates, cards, plans,
-results and promotions all read stored ladders here, so that none of them forgets what another one knows. Writes
+results and promotions all read stored comparisons here, so that none of them forgets what another one knows. Writes
 nothing."""
 
 from __future__ import annotations
@@ -8,52 +8,53 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trainers.evaluation.comparison import merge_comparisons
+
 from bot.context import CoreContext
 from bot.rules.facts import FailedCandidate
 from bot.services.common import finished_measurements
 from bot.services.common.finished_measurements import FinishedEvaluation
-from bot.services.evidence.looks import history, rungs_with_looks
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.services.evidence.looks import candidates_with_looks, history
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from storage.records import Measurement
 from storage.store import Store
-from trainers.evaluation.ladder import merge_ladders
 from trainers.evaluation.looks import Look
-from trainers.evaluation.results import Candidate, Ladder, Scoring
+from trainers.evaluation.results import Candidate, Comparison, Scoring
 
 JUDGE_FAILED = "The judge failed, so its answers were scored without one."
 
 
 @dataclass(frozen=True)
 class MeasuredHoldout:
-    """`ladder` has every candidate that was measured, judged by one bar. `judge` is the model whose verdicts are its
-    scores, None if it was scored without one. `measured_by` is the newest measurement of each candidate. `failed` are
-    candidates that were left out of a measurement and have no other."""
+    """`comparison` has every candidate that was measured, judged by one bar. `judge` is the model whose verdicts are
+    its scores, None if it was scored without one. `measured_by` is the newest measurement of each candidate. `failed`
+    are candidates that were left out of a measurement and have no other."""
 
-    ladder: Ladder
+    comparison: Comparison
     judge: str | None
     measured_by: Mapping[Candidate, Measurement]
     failed: tuple[FailedCandidate, ...] = ()
 
-    def plan_of(self, candidate: Candidate) -> LadderPlan:
+    def plan_of(self, candidate: Candidate) -> ComparisonPlan:
         """Returns the plan by which this candidate was measured: its prompt, its examples, its documents."""
-        return LadderPlan.from_json(self.measured_by[candidate].plan)
+        return ComparisonPlan.from_json(self.measured_by[candidate].plan)
 
 
 @dataclass(frozen=True)
-class _StoredLadder:
-    """A finished measurement with its ladder. Scores of different kinds, or of different judges, can't be compared.
+class _StoredComparison:
+    """A finished measurement with its comparison. Scores of different kinds, or of different judges, can't be compared.
     `left_out` are the candidates that it could not measure, with the reason. `judge` is None if the planned judge
     failed, or if there was none."""
 
     measurement: Measurement
-    ladder: Ladder
+    comparison: Comparison
     planned_judge: str | None
     judge: str | None
     left_out: Mapping[Candidate, str]
 
     @property
     def scored_by(self) -> tuple[Scoring, str | None]:
-        return self.ladder.scoring, self.judge
+        return self.comparison.scoring, self.judge
 
 
 def load_measured(
@@ -68,15 +69,15 @@ def load_measured(
     Each candidate is judged at the level of the look that measured it first, so a claim stays when others are measured
     later. `files` is the folder with the held-out rows.
     """
-    ladders = _find(store, files, dataset, holdout)
-    judged = [each for each in ladders if each.ladder.scoring == "judge"]
-    newest = next(iter(judged or ladders), None)
+    comparisons = _find(store, files, dataset, holdout)
+    judged = [each for each in comparisons if each.comparison.scoring == "judge"]
+    newest = next(iter(judged or comparisons), None)
     if newest is None:
         return None
-    return _merge(ladders, newest, newest.ladder.bar if bar is None else bar)
+    return _merge(comparisons, newest, newest.comparison.bar if bar is None else bar)
 
 
-def known_ladder(store: Store, files: Path, measurement: Measurement) -> Ladder:
+def known_comparison(store: Store, files: Path, measurement: Measurement) -> Comparison:
     """Returns what was known when this measurement ended: its own candidates and those of earlier measurements whose
     scores can be compared with them, judged by its own bar. Sealed rows are opened to decide on one model, so only the
     measurement's own candidates count there. Raises ValueError if it has no result, or one of a newer version."""
@@ -89,10 +90,10 @@ def known_ladder(store: Store, files: Path, measurement: Measurement) -> Ladder:
     dataset = store.datasets.get(measurement.dataset_id).name
     own = _with_looks(store, files, evaluation, history(store, dataset, plan.holdout_sha256))
     if plan.promotes:
-        return own.ladder
-    ladders = _find(store, files, dataset, plan.holdout_sha256)
-    earlier = [each for each in ladders if each.measurement.id < measurement.id]
-    return _merge([own, *earlier], own, own.ladder.bar).ladder
+        return own.comparison
+    comparisons = _find(store, files, dataset, plan.holdout_sha256)
+    earlier = [each for each in comparisons if each.measurement.id < measurement.id]
+    return _merge([own, *earlier], own, own.comparison.bar).comparison
 
 
 def folder_of(context: CoreContext, measurement: Measurement) -> Path:
@@ -101,13 +102,13 @@ def folder_of(context: CoreContext, measurement: Measurement) -> Path:
 
 
 def judge_of(measurement: Measurement) -> str | None:
-    """Returns the model whose verdicts are the scores of this ladder, None if it was scored without a judge."""
-    judge = LadderProgress.from_json(measurement.progress).judge
+    """Returns the model whose verdicts are the scores of this comparison, None if it was scored without a judge."""
+    judge = ComparisonProgress.from_json(measurement.progress).judge
     has_verdicts = judge is not None and judge.failed is None
-    return LadderPlan.from_json(measurement.plan).judge if has_verdicts else None
+    return ComparisonPlan.from_json(measurement.plan).judge if has_verdicts else None
 
 
-def _find(store: Store, files: Path, dataset: str, holdout: str) -> list[_StoredLadder]:
+def _find(store: Store, files: Path, dataset: str, holdout: str) -> list[_StoredComparison]:
     """Returns the finished measurements on this holdout, by any version of the dataset, the newest first."""
     versions = tuple(version.id for version in store.datasets.versions(dataset))
     done = finished_measurements.evaluations(store, versions)
@@ -118,32 +119,40 @@ def _find(store: Store, files: Path, dataset: str, holdout: str) -> list[_Stored
 
 def _with_looks(
     store: Store, files: Path, evaluation: FinishedEvaluation, looks: Sequence[Look]
-) -> _StoredLadder:
+) -> _StoredComparison:
     plan = evaluation.plan
-    rungs = rungs_with_looks(store, files, evaluation.ladder, plan, looks)
-    ladder = replace(evaluation.ladder, rungs=rungs)
+    candidates = candidates_with_looks(store, files, evaluation.comparison, plan, looks)
+    comparison = replace(evaluation.comparison, candidates=candidates)
     judge = judge_of(evaluation.measurement)
-    left_out = {arm.arm: arm.failed for arm in evaluation.progress.arms if arm.failed is not None}
-    return _StoredLadder(evaluation.measurement, ladder, plan.judge, judge, left_out)
+    left_out = {
+        candidate.candidate: candidate.failed
+        for candidate in evaluation.progress.candidates
+        if candidate.failed is not None
+    }
+    return _StoredComparison(evaluation.measurement, comparison, plan.judge, judge, left_out)
 
 
-def _merge(ladders: Sequence[_StoredLadder], newest: _StoredLadder, bar: float) -> MeasuredHoldout:
+def _merge(
+    comparisons: Sequence[_StoredComparison], newest: _StoredComparison, bar: float
+) -> MeasuredHoldout:
     comparable = [
-        each for each in ladders if each.scored_by == newest.scored_by and each.ladder.n == newest.ladder.n
+        each
+        for each in comparisons
+        if each.scored_by == newest.scored_by and each.comparison.n == newest.comparison.n
     ]
-    ladder = merge_ladders([each.ladder for each in comparable], bar)
+    comparison = merge_comparisons([each.comparison for each in comparable], bar)
     measured_by: dict[Candidate, Measurement] = {}
     for each in reversed(comparable):
-        measured_by |= {rung.arm: each.measurement for rung in each.ladder.rungs}
-    failed = tuple(each for each in _failed(ladders, newest.judge) if each.candidate not in measured_by)
-    return MeasuredHoldout(ladder, newest.judge, measured_by, failed)
+        measured_by |= {candidate.identity: each.measurement for candidate in each.comparison.candidates}
+    failed = tuple(each for each in _failed(comparisons, newest.judge) if each.candidate not in measured_by)
+    return MeasuredHoldout(comparison, newest.judge, measured_by, failed)
 
 
-def _failed(ladders: Sequence[_StoredLadder], judge: str | None) -> list[FailedCandidate]:
+def _failed(comparisons: Sequence[_StoredComparison], judge: str | None) -> list[FailedCandidate]:
     """Returns the candidates that some measurement could not measure by this judge, with its newest reason."""
     why: dict[Candidate, str] = {}
-    for each in reversed(ladders):
+    for each in reversed(comparisons):
         why |= each.left_out
         if judge is not None and each.planned_judge == judge and each.judge is None:
-            why |= {rung.arm: JUDGE_FAILED for rung in each.ladder.rungs}
+            why |= {candidate.identity: JUDGE_FAILED for candidate in each.comparison.candidates}
     return [FailedCandidate(candidate, text) for candidate, text in why.items()]

@@ -28,15 +28,15 @@ from bot.services.datasets.row_labels_worker import TeacherQuestions
 from bot.services.evidence import evaluation_worker
 from bot.services.evidence.measured_candidates import load_measured
 from bot.services.measurement import evaluation_engine, measurements
-from bot.services.measurement.evaluation_progress import LadderStep
-from bot.values.evaluations import LadderPlan
+from bot.services.measurement.evaluation_progress import ComparisonStep
+from bot.values.evaluations import ComparisonPlan
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.evaluations import NewMeasurement
 from storage.records import Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
-from trainers.evaluation.results import Rung, find_best
+from trainers.evaluation.results import MeasuredCandidate, find_best
 from trainers.providers import ProviderRow
 
 ACCEPT = "accept terms"
@@ -61,8 +61,8 @@ class Teacher:
     provider's terms that somebody must accept first, None if they are accepted or there are none."""
 
     row: ProviderRow
-    rung: Rung
-    plan: LadderPlan
+    candidate: MeasuredCandidate
+    plan: ComparisonPlan
     terms: str | None
     permission: EgressPermission
 
@@ -76,7 +76,7 @@ def ask(context: AppContext, dataset: str, teacher: str, person: str, channel: s
     if isinstance(measured, Refusal):
         return measured
     terms = (measured.row.title, measured.terms) if measured.terms else None
-    return views.form(channel, dataset, measured.rung, measured.plan.bar, terms)
+    return views.form(channel, dataset, measured.candidate, measured.plan.bar, terms)
 
 
 def receive(context: AppContext, request: RowsToTeach) -> Labelling | Refusal:
@@ -99,7 +99,7 @@ def receive(context: AppContext, request: RowsToTeach) -> Labelling | Refusal:
         0,
         request.file_id,
         request.filename,
-        str(teacher.rung.arm.model),
+        str(teacher.candidate.model),
     )
     with context.store.transaction():
         labelling = context.store.labellings.add(new, now=now)
@@ -124,7 +124,7 @@ def step(context: AppContext, labelling: Labelling) -> None:
             row_labels.step(context, labelling)
 
 
-def conclude(step: LadderStep) -> None:
+def conclude(step: ComparisonStep) -> None:
     """Ends the measurement once the teacher has answered. Later ticks write its labels into the next version."""
     context = step.context
     plan = step.plan
@@ -132,14 +132,14 @@ def conclude(step: LadderStep) -> None:
     if keys is None:
         return
     names = evaluation_worker.keys_by_candidate(keys)
-    answers = evaluation_engine.replies(context, names, step.progress.arms)
+    answers = evaluation_engine.replies(context, names, step.progress.candidates)
     rows = context.workers.poll(
         f"taught {step.owner}",
         row_labels_worker.read_teacher,
         context.settings.files,
         plan.holdout_sha256,
         plan.labels,
-        answers[plan.arms[0]],
+        answers[plan.candidates[0]],
     )
     if rows is None:
         return
@@ -186,8 +186,8 @@ def _may_distil(context: AppContext, dataset: str, person: str, channel: str) ->
 
 
 def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher | Refusal:
-    """Returns the model with its best rung on this holdout, or why it may not label: it was not measured, misses the
-    bar, may not see the rows, or its provider's terms forbid it."""
+    """Returns the model with its best candidate on this holdout, or why it may not label: it was not measured, misses
+    the bar, may not see the rows, or its provider's terms forbid it."""
     dataset = checked.dataset
     report = checked.report
     command = Baseline(dataset.name, models=(name,))
@@ -201,12 +201,14 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
     )
     if measured is None:
         return Refusal(views.not_measured(model.name, dataset.name))
-    rung = find_best([rung for rung in measured.ladder.rungs if rung.arm.model == model.name])
-    if rung is None:
+    candidate = find_best(
+        [candidate for candidate in measured.comparison.candidates if candidate.model == model.name]
+    )
+    if candidate is None:
         return Refusal(views.not_measured(model.name, dataset.name))
-    before = measured.plan_of(rung.arm)
-    if rung.standing != "meets":
-        return Refusal(views.below_the_bar(rung, bar))
+    before = measured.plan_of(candidate.identity)
+    if candidate.standing != "meets":
+        return Refusal(views.below_the_bar(candidate, bar))
     permission = data_policy.decide_egress(context, dataset, report, [model.row], None)
     if isinstance(permission, Refusal):
         return permission
@@ -221,14 +223,14 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
     plan = replace(
         before,
         version=dataset.version,
-        arms=(rung.arm,),
+        candidates=(candidate.identity,),
         bar=bar,
         prices=now.prices,
         thinking=now.thinking,
         judge=None,
         search=None,
     )
-    return Teacher(model.row, rung, plan, _open_terms(context, model.row), permission)
+    return Teacher(model.row, candidate, plan, _open_terms(context, model.row), permission)
 
 
 def _open_terms(context: AppContext, row: ProviderRow) -> str | None:

@@ -2,7 +2,7 @@
 are cached.
 
 An evaluation can be stopped and resumed anywhere. An answer is stored under its question's key, so a step counts the
-stored answers, asks the missing ones that are not under way, and books what they cost. The ladder, its judge, the
+stored answers, asks the missing ones that are not under way, and books what they cost. The comparison, its judge, the
 choice of examples, the search for a prompt, a run's result and the terminal all use it.
 """
 
@@ -15,7 +15,7 @@ from typing import Protocol
 
 from bot.llm_client import Declined, LlmClient, Question
 from bot.rules import budgets
-from bot.values.evaluations import ArmProgress
+from bot.values.evaluations import CandidateProgress
 from storage.evaluations import AnswerTotals
 from storage.records import CachedAnswer
 from storage.store import Store
@@ -57,7 +57,7 @@ class Answers:
     that has not failed, the questions that were neither answered nor declined. `unasked` are the missing ones that can
     be asked now: they need a model, and are neither queued nor under way."""
 
-    arms: tuple[ArmProgress, ...]
+    candidates: tuple[CandidateProgress, ...]
     paid: Mapping[Candidate, AnswerTotals]
     missing: Mapping[Candidate, frozenset[str]]
     unasked: frozenset[str]
@@ -69,10 +69,10 @@ class Answers:
     @property
     def failed(self) -> str | None:
         """Why the first of the failed candidates can't be asked, None if none has failed."""
-        return next((arm.failed for arm in self.arms if arm.failed is not None), None)
+        return next((candidate.failed for candidate in self.candidates if candidate.failed is not None), None)
 
 
-def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[ArmProgress]) -> Answers:
+def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[CandidateProgress]) -> Answers:
     """Returns the answers so far, given the progress `before`. The client reports each declined question only once, so
     the caller has to store the result.
 
@@ -86,19 +86,19 @@ def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[Arm
     for candidate, keys in evaluation.keys.items():
         answered[candidate], paid[candidate] = context.store.answers.count(keys, since=evaluation.since)
 
-    arms = []
+    candidates = []
     missing: dict[Candidate, frozenset[str]] = {}
     for last in before:
-        candidate = last.arm
+        candidate = last.candidate
         keys = evaluation.keys[candidate]
-        arm = update_progress(last, keys, answered[candidate], declined)
-        arms.append(arm)
-        if arm.failed is None:
-            missing[candidate] = frozenset(keys) - answered[candidate] - set(arm.declined)
+        candidate = update_progress(last, keys, answered[candidate], declined)
+        candidates.append(candidate)
+        if candidate.failed is None:
+            missing[candidate] = frozenset(keys) - answered[candidate] - set(candidate.declined)
 
     for_models = (unanswered for candidate, unanswered in missing.items() if candidate.model)
     unasked = idle & frozenset[str]().union(*for_models)
-    return Answers(tuple(arms), paid, missing, unasked)
+    return Answers(tuple(candidates), paid, missing, unasked)
 
 
 def _idle_keys(context: EngineContext, evaluation: Evaluation) -> frozenset[str]:
@@ -114,20 +114,23 @@ def _idle_keys(context: EngineContext, evaluation: Evaluation) -> frozenset[str]
 
 
 def update_progress(
-    arm: ArmProgress, keys: Sequence[str], answered: AbstractSet[str], declined: Sequence[Declined]
-) -> ArmProgress:
+    candidate: CandidateProgress,
+    keys: Sequence[str],
+    answered: AbstractSet[str],
+    declined: Sequence[Declined],
+) -> CandidateProgress:
     """Returns a candidate's progress: what was answered, what was declined, and whether the candidate has failed."""
-    if arm.failed is not None:
-        return arm
-    refusals = [refusal for refusal in declined if refusal.model == arm.arm.model]
+    if candidate.failed is not None:
+        return candidate
+    refusals = [refusal for refusal in declined if refusal.model == candidate.candidate.model]
     refused = {refusal.key for refusal in refusals if not refusal.of_model} & set(keys)
-    ever_declined = dict.fromkeys((*arm.declined, *sorted(refused)))  # each once, in order
+    ever_declined = dict.fromkeys((*candidate.declined, *sorted(refused)))  # each once, in order
     silent = tuple(key for key in ever_declined if key not in answered)
-    why = arm.why_declined
+    why = candidate.why_declined
     if why is None:
         why = next((refusal.why for refusal in refusals if refusal.key in silent), None)
     return replace(
-        arm,
+        candidate,
         answered=sum(key in answered for key in keys),
         declined=silent,
         failed=_failure(set(keys), answered, set(silent), refusals),
@@ -165,7 +168,7 @@ def store_free_answers(
 ) -> None:
     """Stores the answers of a candidate that asks no model, in the same cache as the models' answers."""
     rows = [
-        CachedAnswer(key, candidate.rung, reply.text, 0, 0, reply.seconds, now)
+        CachedAnswer(key, candidate.kind, reply.text, 0, 0, reply.seconds, now)
         for key, reply in zip(keys, replies, strict=True)
     ]
     context.store.answers.keep(rows, owner)
@@ -195,10 +198,10 @@ def waiting_note(context: EngineContext, models: Iterable[str]) -> str | None:
 
 
 def replies(
-    context: EngineContext, keys: Mapping[Candidate, Sequence[str]], arms: Collection[ArmProgress]
+    context: EngineContext, keys: Mapping[Candidate, Sequence[str]], candidates: Collection[CandidateProgress]
 ) -> dict[Candidate, list[Reply]]:
     """Returns the replies of the candidates that have not failed. A declined question has an empty answer."""
-    measured = [arm.arm for arm in arms if arm.failed is None]
+    measured = [candidate.candidate for candidate in candidates if candidate.failed is None]
     cached = context.store.answers.read([key for candidate in measured for key in keys[candidate]])
     return {candidate: [_reply(cached.get(key)) for key in keys[candidate]] for candidate in measured}
 

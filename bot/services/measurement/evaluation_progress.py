@@ -1,4 +1,4 @@
-"""One step of a ladder: writing the questions in a worker, asking them through the engine, adding up their cost,
+"""One step of a comparison: writing the questions in a worker, asking them through the engine, adding up their cost,
 storing and showing the progress."""
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from bot.rules.budgets import max_evaluation_micros
 from bot.services.datasets.data_policy import Forbidden, Unsure
 from bot.services.datasets.dataset_worker import SEED
 from bot.services.evidence import evaluation_worker, judge_worker
-from bot.services.evidence.evaluation_worker import ArmKeys
+from bot.services.evidence.evaluation_worker import CandidateKeys
 from bot.services.evidence.measured_candidates import folder_of
 from bot.services.measurement import evaluation_engine, measurements, prompt_search_worker
 from bot.services.measurement.evaluation_engine import Evaluation
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from storage.records import Measurement
 from trainers.evaluation.results import Candidate
 
 
 @dataclass(frozen=True)
-class LadderStep:
-    """An open ladder at a tick. `measurement` is the stored row; `plan` and `progress` are up to date."""
+class ComparisonStep:
+    """An open comparison at a tick. `measurement` is the stored row; `plan` and `progress` are up to date."""
 
     context: AppContext
     measurement: Measurement
-    plan: LadderPlan
-    progress: LadderProgress
+    plan: ComparisonPlan
+    progress: ComparisonProgress
 
     @property
     def owner(self) -> str:
@@ -39,10 +39,10 @@ class LadderStep:
     def folder(self) -> Path:
         return folder_of(self.context, self.measurement)
 
-    def with_progress(self, progress: LadderProgress) -> LadderStep:
+    def with_progress(self, progress: ComparisonProgress) -> ComparisonStep:
         return replace(self, progress=progress)
 
-    def load_keys(self) -> Mapping[Candidate, ArmKeys] | None:
+    def load_keys(self) -> Mapping[Candidate, CandidateKeys] | None:
         """Returns the keys of each candidate's questions, None while a worker writes them. If the folder was lost they
         are written again: the same plan gives the same questions."""
         work = f"prepare {self.owner}"
@@ -52,11 +52,11 @@ class LadderStep:
                 return keys
         return self._write_questions(work)
 
-    def rewrite_keys(self) -> Mapping[Candidate, ArmKeys] | None:
+    def rewrite_keys(self) -> Mapping[Candidate, CandidateKeys] | None:
         """Writes the questions of a plan that has changed. Returns their keys, None while a worker writes them."""
         return self._write_questions(f"prepare {self.owner} again")
 
-    def evaluation(self, keys: Mapping[Candidate, ArmKeys]) -> Evaluation:
+    def evaluation(self, keys: Mapping[Candidate, CandidateKeys]) -> Evaluation:
         questions = partial(evaluation_worker.read_questions, self.folder, self.plan)
         return Evaluation(self.owner, evaluation_worker.keys_by_candidate(keys), questions)
 
@@ -73,8 +73,8 @@ class LadderStep:
     def save(self) -> None:
         """Stores the progress and the plan, and updates the card, if anything has changed."""
         measurement = self.measurement
-        plan = LadderPlan.from_json(measurement.plan)
-        progress = LadderProgress.from_json(measurement.progress)
+        plan = ComparisonPlan.from_json(measurement.plan)
+        progress = ComparisonProgress.from_json(measurement.progress)
         if self.plan == plan and self.progress == progress:
             return
         changes: dict[str, str | int] = {"progress": self.progress.to_json()}
@@ -91,7 +91,7 @@ class LadderStep:
                 measurements.show(self.context, moved)
 
     def fail(self, why: str) -> None:
-        """Ends the ladder without a result; questions that were asked are booked."""
+        """Ends the comparison without a result; questions that were asked are booked."""
         measurements.end(self.context, self.measurement, "failed", why, actual_micros=self.stop_and_book())
 
     def stop_and_book(self) -> int:
@@ -116,7 +116,7 @@ class LadderStep:
         unanswered = under_way - answered
         micros = self._spent_on(keys, since, unanswered)
         micros += self._spent_on_search(since, unanswered)
-        if self.progress.shot_arms:
+        if self.progress.shot_candidates:
             tried = evaluation_worker.read_keys(self.folder / evaluation_worker.SHOTS_FOLDER)
             if tried:
                 micros += self._spent_on(tried, since, unanswered)
@@ -124,10 +124,12 @@ class LadderStep:
             micros += self._spent_on_judge(since, unanswered)
         return micros
 
-    def _spent_on(self, keys: Mapping[Candidate, ArmKeys], since: float, unanswered: frozenset[str]) -> int:
+    def _spent_on(
+        self, keys: Mapping[Candidate, CandidateKeys], since: float, unanswered: frozenset[str]
+    ) -> int:
         prices = self.plan.price_of
         names = evaluation_worker.keys_by_candidate(keys)
-        settled = frozenset(key for arm in names.values() for key in arm) - unanswered
+        settled = frozenset(key for candidate in names.values() for key in candidate) - unanswered
         most = evaluation_worker.plan_max_tokens(self.plan)
         micros = evaluation_engine.spent_micros(self.context, prices, names, since)
         return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
@@ -155,14 +157,15 @@ class LadderStep:
             micros += judge_worker.max_micros(self.plan, questions.priced, settled)
         return micros
 
-    def _write_questions(self, work: str) -> Mapping[Candidate, ArmKeys] | None:
+    def _write_questions(self, work: str) -> Mapping[Candidate, CandidateKeys] | None:
         files = self.context.settings.files
         return self.context.workers.poll(work, evaluation_worker.prepare, self.plan, files, self.folder, SEED)
 
 
-def load_step(context: AppContext, measurement: Measurement) -> LadderStep:
-    """Returns the step of a ladder with its stored plan and progress, and what lost answers may have cost until now."""
-    plan = LadderPlan.from_json(measurement.plan)
+def load_step(context: AppContext, measurement: Measurement) -> ComparisonStep:
+    """Returns the step of a comparison with its stored plan and progress, and what lost answers may have cost until
+    now."""
+    plan = ComparisonPlan.from_json(measurement.plan)
     lost = evaluation_engine.lost_micros(context, plan.price_of, f"m{measurement.id}")
-    progress = replace(LadderProgress.from_json(measurement.progress), lost_micros=lost)
-    return LadderStep(context, measurement, plan, progress)
+    progress = replace(ComparisonProgress.from_json(measurement.progress), lost_micros=lost)
+    return ComparisonStep(context, measurement, plan, progress)

@@ -41,18 +41,23 @@ from bot.services.measurement import (
     prompt_search_worker,
 )
 from bot.services.measurement.evaluation_engine import Answers, Evaluation
-from bot.services.measurement.evaluation_progress import LadderStep, load_step
-from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, SearchProgress, Stage
+from bot.services.measurement.evaluation_progress import ComparisonStep, load_step
+from bot.values.evaluations import (
+    CandidateProgress,
+    ComparisonPlan,
+    ComparisonProgress,
+    SearchProgress,
+    Stage,
+)
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal, RunResult
 from storage.evaluations import NewMeasurement
 from storage.records import Dataset, Document, Measurement
-from trainers.evaluation.results import FREE_RUNGS, Ladder
-from trainers.evaluation.results import Candidate as MeasuredCandidate
+from trainers.evaluation.results import FREE_KINDS, Candidate, Comparison
 from trainers.money import usd_micros
 from trainers.providers import ProviderRow
 
-FREE = tuple(MeasuredCandidate(rung) for rung in FREE_RUNGS)
+FREE = tuple(Candidate(kind) for kind in FREE_KINDS)
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,9 @@ class SealedConclusion:
     """The result of a test on sealed rows, which decides a promotion. `measurement` is still open."""
 
     measurement: Measurement
-    plan: LadderPlan
-    progress: LadderProgress
-    ladder: Ladder
+    plan: ComparisonPlan
+    progress: ComparisonProgress
+    comparison: Comparison
 
 
 def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
@@ -126,8 +131,8 @@ def form_choices(context: AppContext, person: str, channel: str) -> BaselineChoi
 
 
 def step(context: AppContext, measurement: Measurement) -> SealedConclusion | None:
-    """Takes an open ladder one step further. Returns the result of a test on sealed rows, which the caller has to end
-    (promotions.py)."""
+    """Takes an open comparison one step further. Returns the result of a test on sealed rows, which the caller has to
+    end (promotions.py)."""
     step = load_step(context, measurement)
     if measurement.cancel_asked_by:
         measurements.cancel(context, measurement, spent_micros=step.stop_and_book())
@@ -168,7 +173,7 @@ def handle_step_failure(context: AppContext, measurement: Measurement) -> None:
     measurements.retry_or_fail(context, measurement, lambda: load_step(context, measurement).stop_and_book())
 
 
-def _prepare(step: LadderStep) -> None:
+def _prepare(step: ComparisonStep) -> None:
     """Writes the prompts, computes the maximum cost of those without a stored answer, and asks people to agree to
     it."""
     context = step.context
@@ -181,11 +186,11 @@ def _prepare(step: LadderStep) -> None:
         replace(step, plan=built).save()
         return
     evaluation = step.evaluation(keys)
-    arms = [
-        ArmProgress(candidate, len(its.keys), failed=its.failed, work=its.work)
+    candidates = [
+        CandidateProgress(candidate, len(its.keys), failed=its.failed, work=its.work)
         for candidate, its in keys.items()
     ]
-    answers = evaluation_engine.collect(context, evaluation, arms)
+    answers = evaluation_engine.collect(context, evaluation, candidates)
     answered = frozenset(evaluation.all_keys) - answers.all_missing
     most = max_evaluation_micros(
         plan.price_of,
@@ -194,7 +199,7 @@ def _prepare(step: LadderStep) -> None:
         evaluation_worker.plan_max_tokens(plan),
         plan.thinking,
     )
-    progress = LadderProgress("asking", answers.arms, most)
+    progress = ComparisonProgress("asking", answers.candidates, most)
     if plan.search:
         replay = prompt_search.first_replay(step)
         if replay is None:
@@ -209,16 +214,18 @@ def _prepare(step: LadderStep) -> None:
         if tried is None:
             return
         most += few_shot.most_micros(context, plan, tried)
-        shot_arms = tuple(ArmProgress(arm, len(each.keys), work=each.work) for arm, each in tried.items())
-        progress = replace(progress, most_micros=most, shot_arms=shot_arms)
+        shot_candidates = tuple(
+            CandidateProgress(candidate, len(each.keys), work=each.work) for candidate, each in tried.items()
+        )
+        progress = replace(progress, most_micros=most, shot_candidates=shot_candidates)
     if plan.judge:
         step.with_progress(replace(progress, stage="pricing")).save()
     else:
         measurements.settle_cost(context, step.measurement, progress)
 
 
-def _measure(step: LadderStep) -> None:
-    """Asks the questions without an answer; once every candidate is done or has failed, the ladder is judged."""
+def _measure(step: ComparisonStep) -> None:
+    """Asks the questions without an answer; once every candidate is done or has failed, the comparison is judged."""
     context = step.context
     progress = step.progress
     keys = step.load_keys()
@@ -228,14 +235,14 @@ def _measure(step: LadderStep) -> None:
         _open_sealed_rows(step)
         return
     evaluation = step.evaluation(keys)
-    answers = evaluation_engine.collect(context, evaluation, progress.arms)
+    answers = evaluation_engine.collect(context, evaluation, progress.candidates)
     spent = evaluation_engine.spent_micros(
         context, step.plan.price_of, evaluation.keys, progress.started_at or 0.0
     )
-    models = [str(arm.model) for arm, keys in answers.missing.items() if arm.model and keys]
+    models = [str(candidate.model) for candidate, keys in answers.missing.items() if candidate.model and keys]
     updated = replace(
         progress,
-        arms=answers.arms,
+        candidates=answers.candidates,
         spent_micros=spent + progress.before_measuring_micros,
         note=evaluation_engine.waiting_note(context, models),
     ).start_pace(context.clock())
@@ -251,7 +258,7 @@ def _measure(step: LadderStep) -> None:
         step.ask(evaluation, answers.unasked)
 
 
-def _open_sealed_rows(step: LadderStep) -> None:
+def _open_sealed_rows(step: ComparisonStep) -> None:
     """Records that the sealed rows are opened now; the next tick asks. Waits if the rows may not leave yet."""
     match measurements.egress_refusal(step.context, step.measurement):
         case Forbidden(reason):
@@ -264,16 +271,16 @@ def _open_sealed_rows(step: LadderStep) -> None:
                 step.with_progress(replace(step.progress, opened_at=step.context.clock())).save()
 
 
-def _store_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answers) -> LadderStep:
+def _store_free_answers(step: ComparisonStep, evaluation: Evaluation, answers: Answers) -> ComparisonStep:
     """Has workers compute the answers of the free candidates, and stores them. One that can't answer is left out with
     the reason."""
     context = step.context
     files = context.settings.files
-    failed: dict[MeasuredCandidate, str] = {}
+    failed: dict[Candidate, str] = {}
     for candidate in FREE:
         if not answers.missing.get(candidate):
             continue
-        work = f"{candidate.rung} {step.owner}"
+        work = f"{candidate.kind} {step.owner}"
         replies = context.workers.poll(
             work, evaluation_worker.free_answers, candidate, step.plan, files, step.folder, SEED
         )
@@ -284,18 +291,21 @@ def _store_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answe
             evaluation_engine.store_free_answers(
                 context, candidate, keys, replies, context.clock(), evaluation.owner
             )
-    arms = (replace(arm, failed=failed.get(arm.arm, arm.failed)) for arm in step.progress.arms)
-    return step.with_progress(replace(step.progress, arms=tuple(arms)))
+    candidates = (
+        replace(candidate, failed=failed.get(candidate.candidate, candidate.failed))
+        for candidate in step.progress.candidates
+    )
+    return step.with_progress(replace(step.progress, candidates=tuple(candidates)))
 
 
-def _end_measuring(step: LadderStep) -> None:
+def _end_measuring(step: ComparisonStep) -> None:
     context = step.context
     progress = step.progress
-    if all(arm.failed is not None for arm in progress.arms):
+    if all(candidate.failed is not None for candidate in progress.candidates):
         if context.llm.drop(step.owner):
             step.save()
             return  # questions under way may still be answered and billed, so wait for them
-        why = " ".join(dict.fromkeys(escape(str(arm.failed)) for arm in progress.arms))
+        why = " ".join(dict.fromkeys(escape(str(candidate.failed)) for candidate in progress.candidates))
         measurements.end(context, step.measurement, "failed", why, actual_micros=progress.booked_micros)
         return
     stage: Stage = "judging"
@@ -304,7 +314,7 @@ def _end_measuring(step: LadderStep) -> None:
     step.with_progress(replace(progress, stage=stage, note=None)).save()
 
 
-def _judge(step: LadderStep) -> SealedConclusion | None:
+def _judge(step: ComparisonStep) -> SealedConclusion | None:
     context = step.context
     plan = step.plan
     progress = step.progress
@@ -322,7 +332,7 @@ def _judge(step: LadderStep) -> SealedConclusion | None:
         f"judge {step.owner}",
         judge_worker.conclude,
         plan,
-        evaluation_engine.replies(context, names, progress.arms),
+        evaluation_engine.replies(context, names, progress.candidates),
         from_judge,
         context.settings.files,
         step.folder,
@@ -333,7 +343,7 @@ def _judge(step: LadderStep) -> SealedConclusion | None:
     return _finish(step, conclusion)
 
 
-def _finish(step: LadderStep, concluded: Conclusion) -> SealedConclusion | None:
+def _finish(step: ComparisonStep, concluded: Conclusion) -> SealedConclusion | None:
     """Ends the measurement with its result. One on sealed rows ends together with the promotion that it decides."""
     progress = step.progress
     judge = concluded.judge
@@ -342,12 +352,12 @@ def _finish(step: LadderStep, concluded: Conclusion) -> SealedConclusion | None:
         judge = replace(judge, of=before.of, answered=before.answered, declined=before.declined)
         progress = replace(progress, judge=judge)
     if step.plan.promotes is not None:
-        return SealedConclusion(step.measurement, step.plan, progress, concluded.ladder)
+        return SealedConclusion(step.measurement, step.plan, progress, concluded.comparison)
     with step.context.store.transaction():
         measurements.finish(
             step.context,
             step.measurement,
-            concluded.ladder.to_json(),
+            concluded.comparison.to_json(),
             spent_micros=progress.booked_micros,
             progress=progress.to_json(),
         )
@@ -356,7 +366,7 @@ def _finish(step: LadderStep, concluded: Conclusion) -> SealedConclusion | None:
 
 def _plan(
     context: AppContext, checked: CheckedDataset, command: Baseline
-) -> tuple[LadderPlan, EgressPermission] | Refusal:
+) -> tuple[ComparisonPlan, EgressPermission] | Refusal:
     dataset = checked.dataset
     report = checked.report
     if not report.n_holdout:
@@ -384,7 +394,7 @@ def _plan(
     if settings and not prompt:
         prompt = settings.prompt
     reused = None
-    if any(arm.rung == "optimised" for arm in line_up.arms):
+    if any(candidate.kind == "optimised" for candidate in line_up.candidates):
         reused = optimised
     refusal = _prompt_refusal(context, dataset, prompt, reused, receivers)
     if refusal:
@@ -401,7 +411,8 @@ def _plan(
         is_bar_set=command.bar is not None or datasets.is_bar_set(context, dataset.name),
         documents=tuple(str(document.sha256) for document in documents),
         optimise=command.optimise,
-        chooses_shots=command.shots == 0 and any(arm.rung == "kshot" for arm in line_up.arms),
+        chooses_shots=command.shots == 0
+        and any(candidate.kind == "kshot" for candidate in line_up.candidates),
         optimised=optimised,
         withheld_from=_withheld_from(context, dataset, documents, line_up),
     )

@@ -1,5 +1,5 @@
-"""Chooses how many examples a prompt gets, before a ladder is measured: the engine tries each number on training rows,
-and the best one becomes the ladder's candidate. A kill loses nothing, because all answers are stored.
+"""Chooses how many examples a prompt gets, before a comparison is measured: the engine tries each number on training
+rows, and the best one becomes the comparison's candidate. A kill loses nothing, because all answers are stored.
 
 The questions are written, and the answers scored, in a worker process or in the terminal."""
 
@@ -15,11 +15,11 @@ from bot.rules.budgets import max_evaluation_micros
 from bot.services.datasets.dataset_worker import SEED, examples
 from bot.services.evidence import evaluation_worker
 from bot.services.evidence.candidate_prompts import answer_format_of
-from bot.services.evidence.evaluation_worker import SHOTS_FOLDER, ArmKeys
+from bot.services.evidence.evaluation_worker import SHOTS_FOLDER, CandidateKeys
 from bot.services.measurement import evaluation_engine
 from bot.services.measurement.evaluation_engine import EngineContext, Evaluation
-from bot.services.measurement.evaluation_progress import LadderStep
-from bot.values.evaluations import ArmProgress, LadderPlan, ShotsTried
+from bot.services.measurement.evaluation_progress import ComparisonStep
+from bot.values.evaluations import CandidateProgress, ComparisonPlan, ShotsTried
 from trainers.dataset import Example
 from trainers.dataset.rows import question_key
 from trainers.evaluation import prompts
@@ -28,7 +28,7 @@ from trainers.evaluation.scores import score, scoring_of
 from trainers.types import Message
 
 
-def load_keys(step: LadderStep) -> Mapping[Candidate, ArmKeys] | None:
+def load_keys(step: ComparisonStep) -> Mapping[Candidate, CandidateKeys] | None:
     """Returns the keys of the questions with each number of examples, None while a worker writes them."""
     work = f"shots {step.owner}"
     workers = step.context.workers
@@ -39,7 +39,7 @@ def load_keys(step: LadderStep) -> Mapping[Candidate, ArmKeys] | None:
     return workers.poll(work, prepare, step.plan, step.context.settings.files, step.folder, SEED)
 
 
-def most_micros(context: EngineContext, plan: LadderPlan, keys: Mapping[Candidate, ArmKeys]) -> int:
+def most_micros(context: EngineContext, plan: ComparisonPlan, keys: Mapping[Candidate, CandidateKeys]) -> int:
     """Returns the maximum cost in micro-dollars of the questions without an answer."""
     all_keys = [key for each in keys.values() for key in each.keys]
     answered = context.store.answers.answered(all_keys)
@@ -47,8 +47,9 @@ def most_micros(context: EngineContext, plan: LadderPlan, keys: Mapping[Candidat
     return max_evaluation_micros(plan.price_of, keys, answered, most, plan.thinking)
 
 
-def take_step(step: LadderStep) -> None:
-    """Asks the questions without an answer; once there are none, the best number of examples goes into the ladder."""
+def take_step(step: ComparisonStep) -> None:
+    """Asks the questions without an answer; once there are none, the best number of examples goes into the
+    comparison."""
     context = step.context
     plan = step.plan
     progress = step.progress
@@ -59,13 +60,15 @@ def take_step(step: LadderStep) -> None:
     names = evaluation_worker.keys_by_candidate(keys)
     questions = partial(evaluation_worker.read_questions, step.folder / SHOTS_FOLDER, plan)
     evaluation = Evaluation(step.owner, names, questions)
-    answers = evaluation_engine.collect(context, evaluation, progress.shot_arms)
+    answers = evaluation_engine.collect(context, evaluation, progress.shot_candidates)
 
     spent = evaluation_engine.spent_micros(context, plan.price_of, names, progress.started_at or 0.0)
-    models = [str(arm.model) for arm, missing in answers.missing.items() if missing]
+    models = [str(candidate.model) for candidate, missing in answers.missing.items() if missing]
     note = evaluation_engine.waiting_note(context, models)
     step = step.with_progress(
-        replace(progress, shot_arms=answers.arms, shots_micros=spent, spent_micros=spent, note=note)
+        replace(
+            progress, shot_candidates=answers.candidates, shots_micros=spent, spent_micros=spent, note=note
+        )
     )
     if not answers.all_missing:
         _choose(step, names)
@@ -74,10 +77,10 @@ def take_step(step: LadderStep) -> None:
     step.ask(evaluation, answers.unasked)
 
 
-def _choose(step: LadderStep, names: Mapping[Candidate, tuple[str, ...]]) -> None:
+def _choose(step: ComparisonStep, names: Mapping[Candidate, tuple[str, ...]]) -> None:
     context = step.context
     progress = step.progress
-    replies = evaluation_engine.replies(context, names, progress.shot_arms)
+    replies = evaluation_engine.replies(context, names, progress.shot_candidates)
     shots = context.workers.poll(
         f"choose {step.owner}", score_shots, step.plan, replies, context.settings.files, SEED
     )
@@ -87,12 +90,12 @@ def _choose(step: LadderStep, names: Mapping[Candidate, tuple[str, ...]]) -> Non
     keys = chosen.rewrite_keys()
     if keys is None:
         return
-    before = {arm.arm: arm for arm in progress.arms}
-    arms = []
-    for arm, its in keys.items():
+    before = {candidate.candidate: candidate for candidate in progress.candidates}
+    candidates = []
+    for candidate, its in keys.items():
         # a candidate that stays as it was keeps the answers that it has
-        arms.append(before.get(arm) or ArmProgress(arm, len(its.keys), work=its.work))
-    after = replace(progress, arms=tuple(arms), shots=shots, note=None).after_shots()
+        candidates.append(before.get(candidate) or CandidateProgress(candidate, len(its.keys), work=its.work))
+    after = replace(progress, candidates=tuple(candidates), shots=shots, note=None).after_shots()
     chosen.with_progress(after).save()
 
 
@@ -100,63 +103,63 @@ TRIED = (0, 5, 10, 20)
 MOST_ROWS = 40
 
 
-def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
+def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, CandidateKeys]:
     """Writes questions about some training rows into a folder of their own, with examples from the other rows."""
     rows, others = _split_rows(examples(files, plan.train_sha256), seed)
     drawn = [prompts.balanced_shots(others, count, seed) for count in TRIED]
     shots_of = {len(shots): shots for shots in drawn}  # fewer rows than asked for are tried once
     fields = answer_format_of(plan, files)
     messages: dict[Candidate, list[tuple[Message, ...]]] = {}
-    for arm in plan.arms:
-        if arm.rung != "kshot":
+    for candidate in plan.candidates:
+        if candidate.kind != "kshot":
             continue
         for count, shots in shots_of.items():
-            messages[replace(arm, shots=count)] = [
+            messages[replace(candidate, shots=count)] = [
                 prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in rows
             ]
     tools = [prompts.tools_of(row) for row in rows]
-    keys = evaluation_worker.keys_of_arms(plan, tuple(messages), messages, tools, seed)
-    return evaluation_worker.write_arms(plan, keys, messages, tools, folder / SHOTS_FOLDER)
+    keys = evaluation_worker.keys_of_candidates(plan, tuple(messages), messages, tools, seed)
+    return evaluation_worker.write_candidates(plan, keys, messages, tools, folder / SHOTS_FOLDER)
 
 
 def score_shots(
-    plan: LadderPlan, replies: Mapping[Candidate, Sequence[Reply]], files: Path, seed: int
+    plan: ComparisonPlan, replies: Mapping[Candidate, Sequence[Reply]], files: Path, seed: int
 ) -> tuple[ShotsTried, ...]:
-    """Returns the score of each number of examples, computed as the ladder does without a judge."""
+    """Returns the score of each number of examples, computed as the comparison does without a judge."""
     rows, _ = _split_rows(examples(files, plan.train_sha256), seed)
     scoring = scoring_of(rows, plan.task)
     tried = []
-    for arm, its_replies in replies.items():
+    for candidate, its_replies in replies.items():
         scores = [
             score(scoring, row.answer, reply.text, plan.labels)
             for row, reply in zip(rows, its_replies, strict=True)
         ]
-        tried.append(ShotsTried(arm, sum(scores) / len(rows), len(rows)))
+        tried.append(ShotsTried(candidate, sum(scores) / len(rows), len(rows)))
     return tuple(tried)
 
 
-def with_shots(plan: LadderPlan, tried: Sequence[ShotsTried]) -> LadderPlan:
+def with_shots(plan: ComparisonPlan, tried: Sequence[ShotsTried]) -> ComparisonPlan:
     """Returns the plan with the best number of examples for each model, the smallest of equally good ones. If no
     examples are best, the prompt alone replaces both candidates. A model that could not be asked keeps the usual
     ten."""
     best: dict[str | None, ShotsTried] = {}
     for each in tried:
-        before = best.get(each.arm.model)
+        before = best.get(each.candidate.model)
         if before is None or each.share > before.share:
-            best[each.arm.model] = each
+            best[each.candidate.model] = each
 
-    def chosen(arm: Candidate) -> Candidate:
-        tried = best.get(arm.model)
+    def chosen(candidate: Candidate) -> Candidate:
+        tried = best.get(candidate.model)
         if tried is None:
-            return arm
-        if tried.arm.shots == 0 and arm.rung in ("zero", "kshot"):
-            return replace(tried.arm, rung="zero")
-        if arm.rung == "kshot":
-            return tried.arm
-        return arm
+            return candidate
+        if tried.candidate.shots == 0 and candidate.kind in ("zero", "kshot"):
+            return replace(tried.candidate, candidate="zero")
+        if candidate.kind == "kshot":
+            return tried.candidate
+        return candidate
 
-    arms = dict.fromkeys(chosen(arm) for arm in plan.arms)  # each once, in order
-    return replace(plan, arms=tuple(arms), chooses_shots=False)
+    candidates = dict.fromkeys(chosen(candidate) for candidate in plan.candidates)  # each once, in order
+    return replace(plan, candidates=tuple(candidates), chooses_shots=False)
 
 
 def _split_rows(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:

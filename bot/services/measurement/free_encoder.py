@@ -14,7 +14,7 @@ from bot.services.datasets.dataset_worker import SEED
 from bot.services.evidence import evaluation_worker
 from bot.services.measurement import evaluation_engine
 from bot.services.measurement.judgements import ResultStep
-from bot.values.evaluations import LadderPlan
+from bot.values.evaluations import ComparisonPlan
 from bot.values.runs import Refusal
 from trainers.evaluation.results import ENCODER
 from trainers.pricing import PriceList
@@ -62,10 +62,10 @@ def _folder(step: ResultStep) -> Path:
     return step.folder / "encoder"
 
 
-def _plan(step: ResultStep) -> LadderPlan:
+def _plan(step: ResultStep) -> ComparisonPlan:
     """Returns the plan of a measurement of this candidate alone."""
     plan = step.plan
-    return LadderPlan(
+    return ComparisonPlan(
         dataset=plan.dataset,
         version=plan.dataset_version,
         task="labels",
@@ -73,7 +73,7 @@ def _plan(step: ResultStep) -> LadderPlan:
         holdout_sha256=plan.holdout_sha256,
         n_holdout=plan.n_holdout,
         labels=plan.labels,
-        arms=(ENCODER,),
+        candidates=(ENCODER,),
         prompt=None,
         bar=0.0,
         documents=(),

@@ -55,8 +55,8 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
         return Refusal("This pair no longer belongs to the measurement.")
     with context.store.transaction():
         now = context.clock()
-        first = pairs.first_arm.key
-        second = pairs.second_arm.key
+        first = pairs.first_candidate.key
+        second = pairs.second_candidate.key
         if _is_swapped(measurement, pair, person):
             first, second = second, first
         preference = Preference(measurement.id, pair.row, first, second, person, choice, now)
@@ -140,7 +140,7 @@ def _show_agreement(context: AppContext, measurement: Measurement, pairs: PairsF
     agreement = checked_judges.preferences_of(context, measurement)
     if agreement.labels < MIN_LABELS or measurement.result is None:
         return
-    message = views.agreement_card(measurement.id, agreement, pairs.first_arm, pairs.second_arm)
+    message = views.agreement_card(measurement.id, agreement, pairs.first_candidate, pairs.second_candidate)
     result_card = measurements.result_card_of(context, measurement)
     channel = measurement.channel
     context.show(f"agreement {measurement.id}", channel, message, thread=result_card)

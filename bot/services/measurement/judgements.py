@@ -19,12 +19,12 @@ from bot.rules.plans import Plan
 from bot.services.datasets import data_policy
 from bot.services.datasets.data_policy import Forbidden
 from bot.services.evidence import evaluation_worker, judge_worker, notifications
-from bot.services.evidence.evaluation_worker import ArmKeys
+from bot.services.evidence.evaluation_worker import CandidateKeys
 from bot.services.evidence.judge_worker import ACCEPTABLE, BETTER, JudgeAnswers, Questions
 from bot.services.measurement import evaluation_engine, measurements
 from bot.services.measurement.evaluation_engine import Answers, EngineContext, Evaluation
-from bot.services.measurement.evaluation_progress import LadderStep
-from bot.values.evaluations import ArmProgress, JudgeProgress, LadderPlan
+from bot.services.measurement.evaluation_progress import ComparisonStep
+from bot.values.evaluations import CandidateProgress, ComparisonPlan, JudgeProgress
 from bot.values.runs import Progress
 from storage.records import Run
 from trainers.evaluation.results import Candidate
@@ -32,7 +32,7 @@ from trainers.money import usd_micros
 from trainers.pricing import PriceList, PriceRow
 
 
-def judge_maximum(step: LadderStep) -> int | None:
+def judge_maximum(step: ComparisonStep) -> int | None:
     """Returns the judge's maximum cost in micro-dollars, None while a worker computes it. If all answers are stored
     already, the real questions are priced, and those with a stored verdict are free. Otherwise every answer counts as
     long as the cap allows."""
@@ -40,7 +40,7 @@ def judge_maximum(step: LadderStep) -> int | None:
     plan = step.plan
     # A search, or a choice of the number of examples, brings answers that nobody has stored yet.
     is_final = plan.search is None and not plan.chooses_shots
-    if is_final and all(arm.answered == arm.of for arm in step.progress.arms):
+    if is_final and all(candidate.answered == candidate.of for candidate in step.progress.candidates):
         consultation = _consultation(step, JudgeProgress())
         if consultation is None:
             return None
@@ -51,7 +51,7 @@ def judge_maximum(step: LadderStep) -> int | None:
             priced = questions[1].priced
             answered = context.store.answers.answered(priced.keys)
             return judge_worker.max_micros(plan, priced, answered)
-    worst: ArmKeys | None = context.workers.poll(
+    worst: CandidateKeys | None = context.workers.poll(
         f"verdicts {step.owner}", judge_worker.longest_questions, plan, context.settings.files
     )
     if worst is None:
@@ -59,8 +59,8 @@ def judge_maximum(step: LadderStep) -> int | None:
     return judge_worker.max_micros(plan, worst, ())
 
 
-def take_step(step: LadderStep) -> None:
-    """Asks the judge the questions without an answer; once there are none, the ladder can be judged."""
+def take_step(step: ComparisonStep) -> None:
+    """Asks the judge the questions without an answer; once there are none, the comparison can be judged."""
     context = step.context
     plan = step.plan
     progress = step.progress
@@ -81,7 +81,7 @@ def take_step(step: LadderStep) -> None:
     if isinstance(egress_problem, Forbidden):
         problem = egress_problem.reason
 
-    answered = [arm for arm in progress.arms if arm.failed is None]
+    answered = [candidate for candidate in progress.candidates if candidate.failed is None]
     judge = count_progress(consulted, plan, has_pair=len(answered) > 1)
     updated = replace(progress, judge=judge, spent_micros=spent, note=note)
     if problem:
@@ -106,14 +106,14 @@ def _with_problem(judge: JudgeProgress, consulted: ConsultationProgress, problem
 
 @dataclass(frozen=True)
 class Consultation:
-    """What a judge has to judge: the answers of the `arms`, stored under `keys`. `owner` is 'm3' or 'run 3'. The
+    """What a judge has to judge: the answers of the `candidates`, stored under `keys`. `owner` is 'm3' or 'run 3'. The
     judge's questions are written into `folder`. `judge` is its progress so far."""
 
     owner: str
-    plan: LadderPlan
+    plan: ComparisonPlan
     folder: Path
     keys: Mapping[Candidate, Sequence[str]]
-    arms: Sequence[ArmProgress]
+    candidates: Sequence[CandidateProgress]
     judge: JudgeProgress
 
 
@@ -154,15 +154,17 @@ def consult(context: AppContext, consultation: Consultation) -> ConsultationProg
     evaluation = evaluation_of(consultation.owner, plan, questions[-1], prompts)
     wanted = questions[-1].key_set
     declined = tuple(key for key in judge.declined if key in wanted)
-    before = ArmProgress(judge_worker.candidate_of(plan), len(wanted), declined=declined)
+    before = CandidateProgress(judge_worker.candidate_of(plan), len(wanted), declined=declined)
     answers = evaluation_engine.collect(context, evaluation, [before])
-    (arm,) = answers.arms
-    all_declined = dict.fromkeys((*judge.declined, *arm.declined))
-    judge = replace(judge, answered=arm.answered + len(arm.declined), declined=tuple(all_declined))
+    (candidate,) = answers.candidates
+    all_declined = dict.fromkeys((*judge.declined, *candidate.declined))
+    judge = replace(
+        judge, answered=candidate.answered + len(candidate.declined), declined=tuple(all_declined)
+    )
     return ConsultationProgress(judge, questions, evaluation, answers)
 
 
-def spent_micros(context: EngineContext, plan: LadderPlan, folder: Path, since: float) -> int:
+def spent_micros(context: EngineContext, plan: ComparisonPlan, folder: Path, since: float) -> int:
     """Returns the cost in micro-dollars of the judge's answers that arrived `since` then."""
     judge = judge_worker.candidate_of(plan)
     keys: set[str] = set()
@@ -173,7 +175,7 @@ def spent_micros(context: EngineContext, plan: LadderPlan, folder: Path, since: 
     return evaluation_engine.spent_micros(context, plan.price_of, {judge: sorted(keys)}, since)
 
 
-def cost_problem(plan: LadderPlan, consulted: ConsultationProgress, spent: int, most: int) -> str | None:
+def cost_problem(plan: ComparisonPlan, consulted: ConsultationProgress, spent: int, most: int) -> str | None:
     """Returns a sentence if the judge could cost more than `most` micro-dollars, of which `spent` are spent, else None.
     It can happen despite the agreed maximum, because answers may have more tokens by the judge's tokenizer than by
     their model's."""
@@ -187,7 +189,7 @@ def cost_problem(plan: LadderPlan, consulted: ConsultationProgress, spent: int, 
     return f"Asking {plan.judge} could cost more than was agreed ({usd_micros(most)})."
 
 
-def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: Path) -> Evaluation:
+def evaluation_of(owner: str, plan: ComparisonPlan, questions: Questions, prompts: Path) -> Evaluation:
     """Returns the evaluation of these questions, whose prompts are in the file `prompts`."""
     priced = questions.priced
     tokens = dict(zip(priced.keys, priced.tokens, strict=True))
@@ -203,7 +205,7 @@ def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: P
 
 def judge_answers(
     context: EngineContext,
-    plan: LadderPlan,
+    plan: ComparisonPlan,
     acceptable: Questions | None,
     better: Questions | None,
     judge: JudgeProgress,
@@ -215,7 +217,7 @@ def judge_answers(
 
 
 def read_judge_answers(
-    context: EngineContext, plan: LadderPlan, folder: Path, judge: JudgeProgress
+    context: EngineContext, plan: ComparisonPlan, folder: Path, judge: JudgeProgress
 ) -> JudgeAnswers:
     """Returns the same as `judge_answers`, for the questions in `folder`."""
     acceptable = judge_worker.read_questions(folder, ACCEPTABLE)
@@ -223,13 +225,13 @@ def read_judge_answers(
     return judge_answers(context, plan, acceptable, better, judge)
 
 
-def _consultation(step: LadderStep, judge: JudgeProgress) -> Consultation | None:
+def _consultation(step: ComparisonStep, judge: JudgeProgress) -> Consultation | None:
     """Returns None while a worker writes the candidates' questions."""
     keys = step.load_keys()
     if keys is None:
         return None
     names = evaluation_worker.keys_by_candidate(keys)
-    return Consultation(step.owner, step.plan, step.folder, names, step.progress.arms, judge)
+    return Consultation(step.owner, step.plan, step.folder, names, step.progress.candidates, judge)
 
 
 def _open_questions(context: AppContext, consultation: Consultation) -> Sequence[Questions] | None:
@@ -245,8 +247,11 @@ def _open_questions(context: AppContext, consultation: Consultation) -> Sequence
             questions = judge_worker.read_questions(folder, name)
             if questions:
                 return questions
-        replies_by_candidate = evaluation_engine.replies(context, consultation.keys, consultation.arms)
-        texts = {arm: [reply.text for reply in replies] for arm, replies in replies_by_candidate.items()}
+        replies_by_candidate = evaluation_engine.replies(context, consultation.keys, consultation.candidates)
+        texts = {
+            candidate: [reply.text for reply in replies]
+            for candidate, replies in replies_by_candidate.items()
+        }
         verdicts = []
         if name == BETTER:  # the best two are chosen by the verdicts on single answers
             verdicts.append(read_judge_answers(context, plan, folder, judge))
@@ -264,7 +269,7 @@ def _open_questions(context: AppContext, consultation: Consultation) -> Sequence
     return [first, second]
 
 
-def count_progress(consulted: ConsultationProgress, plan: LadderPlan, *, has_pair: bool) -> JudgeProgress:
+def count_progress(consulted: ConsultationProgress, plan: ComparisonPlan, *, has_pair: bool) -> JudgeProgress:
     """Returns the judge's progress. `has_pair` is True if two candidates will be compared; how many comparisons that
     takes is at first only known as a maximum."""
     judge = consulted.judge
@@ -304,7 +309,9 @@ class ResultStep:
         return self.context.settings.data / "plots" / f"run-{self.run.id}"
 
 
-def take_run_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress], run_micros: int) -> bool:
+def take_run_step(
+    step: ResultStep, evaluation: Evaluation, candidates: list[CandidateProgress], run_micros: int
+) -> bool:
     """Asks the judge the questions without a verdict, once both models have answered. Returns True once nothing is left
     to ask. `run_micros` is the cost of the training and of both models' answers."""
     context = step.context
@@ -316,8 +323,10 @@ def take_run_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgre
     if judge.failed or judge.unpaired:
         return not context.llm.drop(step.owner)  # questions under way will be billed, so wait for them
 
-    ladder_plan = _plan_of_run(step, tuple(evaluation.keys))
-    consultation = Consultation(step.owner, ladder_plan, step.folder / "judge", evaluation.keys, arms, judge)
+    comparison_plan = _plan_of_run(step, tuple(evaluation.keys))
+    consultation = Consultation(
+        step.owner, comparison_plan, step.folder / "judge", evaluation.keys, candidates, judge
+    )
     consulted = consult(context, consultation)
     if consulted is None:
         return False
@@ -328,11 +337,13 @@ def take_run_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgre
     # The rows must be scanned before it is known whether the judge may read them.
     scan_missing = data_policy.unscanned(context, run.dataset_id, [provider])
     so_far = run_micros + spent_on_run(step)
-    problem = consulted.answers.failed or cost_problem(ladder_plan, consulted, so_far, plan.maximum_micros)
+    problem = consulted.answers.failed or cost_problem(
+        comparison_plan, consulted, so_far, plan.maximum_micros
+    )
     if problem is None and scan_missing is None:
         problem = data_policy.dataset_refusal(context, run.dataset_id, [provider], plan.overridden)
 
-    judge = count_progress(consulted, ladder_plan, has_pair=True)
+    judge = count_progress(consulted, comparison_plan, has_pair=True)
     note = scan_missing
     if problem:
         judge = _with_problem(judge, consulted, problem)
@@ -387,7 +398,7 @@ def price_of_judge(plan: Plan) -> PriceRow:
     return next(row for row in reversed(rows) if row.model == plan.judge)
 
 
-def _plan_of_run(step: ResultStep, arms: tuple[Candidate, ...]) -> LadderPlan:
+def _plan_of_run(step: ResultStep, candidates: tuple[Candidate, ...]) -> ComparisonPlan:
     """Returns the plan that the judge's questions are made from, as if a measurement compared these candidates."""
     plan = step.plan
     judge = str(plan.judge)
@@ -395,7 +406,7 @@ def _plan_of_run(step: ResultStep, arms: tuple[Candidate, ...]) -> LadderPlan:
     thinking: tuple[str, ...] = ()
     if step.context.settings.thinks(judge):
         thinking = (judge,)
-    return LadderPlan(
+    return ComparisonPlan(
         dataset=plan.dataset,
         version=plan.dataset_version,
         task="free_text",
@@ -403,7 +414,7 @@ def _plan_of_run(step: ResultStep, arms: tuple[Candidate, ...]) -> LadderPlan:
         holdout_sha256=plan.holdout_sha256,
         n_holdout=plan.n_holdout,
         labels=(),
-        arms=arms,
+        candidates=candidates,
         prompt=None,
         bar=0.0,
         documents=(),

@@ -13,7 +13,7 @@ from bot.cards.common import judge_agreement
 from bot.cards.common.blocks import CardBlock, Message, escape
 from bot.cards.common.general import text_message
 from bot.cards.evidence import evaluation_details
-from bot.cards.evidence import evaluation_results as ladder_views
+from bot.cards.evidence import evaluation_results as comparison_views
 from bot.cards.evidence import evaluations as views
 from bot.cards.evidence import learning_curves as curve_views
 from bot.cards.evidence import prompt_search as prompt_views
@@ -29,13 +29,13 @@ from bot.services.datasets.data_policy import EgressPermission, Forbidden, Unsur
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.evidence import checked_judges, judge_worker, measurement_notes
 from bot.services.evidence.judge_worker import PairsForPeople
-from bot.services.evidence.measured_candidates import folder_of, known_ladder, load_measured
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.services.evidence.measured_candidates import folder_of, known_comparison, load_measured
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
 from storage.records import Draft, Measurement
-from trainers.evaluation.results import Curve, Ladder, Rung
+from trainers.evaluation.results import Comparison, Curve, MeasuredCandidate
 from trainers.evaluation.scores import HOW_READ
 from trainers.money import to_micros, usd_micros
 
@@ -121,8 +121,8 @@ def _message(context: AppContext, measurement: Measurement, why: str) -> Message
 def _card(context: AppContext, measurement: Measurement, why: str) -> Message:
     if measurement.kind == "curve":
         return _curve_card(context, measurement, why)
-    plan = LadderPlan.from_json(measurement.plan)
-    progress = LadderProgress.from_json(measurement.progress)
+    plan = ComparisonPlan.from_json(measurement.plan)
+    progress = ComparisonProgress.from_json(measurement.progress)
     if measurement.state not in OPEN:
         return views.closed_card(measurement, plan, progress, why)
     if progress.stage == "asking":
@@ -147,7 +147,7 @@ def _remaining_budget(context: AppContext, measurement: Measurement) -> Budget:
     return budgets.tightest(context, measurement.channel, measurement.requested_by)
 
 
-def settle_cost(context: AppContext, measurement: Measurement, progress: LadderProgress) -> None:
+def settle_cost(context: AppContext, measurement: Measurement, progress: ComparisonProgress) -> None:
     """Goes on once the maximum cost is known: a free measurement begins; any other fails if the budget refuses it, else
     reserves the money and waits for a person to agree. Sealed rows wait for a person even if opening them is free."""
     now = context.clock()
@@ -184,7 +184,7 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
         measurement = context.store.measurements.get(number)
         if measurement is None or measurement.state != "asked":
             return state_refusal(number, measurement)
-        progress = LadderProgress.from_json(measurement.progress)
+        progress = ComparisonProgress.from_json(measurement.progress)
         if progress.stage != "asking":
             return Refusal(
                 f"The cost of m{number} is still being computed; its card will show it in a moment."
@@ -216,13 +216,13 @@ def _budget_refusal(context: AppContext, measurement: Measurement, most: int) ->
     if most > limit:
         return (
             f"It could cost up to {usd_micros(most)}, and the limit for one measurement is {usd_micros(limit)}. "
-            "Name fewer models or rungs (`rungs=zero`), or raise `measurement_usd` under [budget] in finetune.toml."
+            "Name fewer models or rungs (`candidates=zero`), or raise `measurement_usd` under [budget] in finetune.toml."
         )
     return budgets.refusal(context, measurement.channel, measurement.requested_by, most, "measurement")
 
 
 def _begin(
-    context: AppContext, measurement: Measurement, started: LadderProgress, now: float
+    context: AppContext, measurement: Measurement, started: ComparisonProgress, now: float
 ) -> Measurement | None:
     """Starts a measurement, None if another thread moved it first. Call it inside a transaction."""
     moved = context.store.measurements.move(
@@ -292,7 +292,7 @@ def end(
     why: str,
     *,
     actual_micros: int = 0,
-    progress: LadderProgress | None = None,
+    progress: ComparisonProgress | None = None,
 ) -> None:
     """Ends a measurement without a result, and releases the reserved money that was not spent. `why` may hold
     mrkdwn."""
@@ -363,9 +363,9 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         return unreadable
     if measurement.kind == "curve":
         return curve_views.details(Curve.from_json(measurement.result), _label_usd(measurement))
-    plan = LadderPlan.from_json(measurement.plan)
-    progress = LadderProgress.from_json(measurement.progress)
-    ladder = known_ladder(context.store, context.settings.files, measurement)
+    plan = ComparisonPlan.from_json(measurement.plan)
+    progress = ComparisonProgress.from_json(measurement.progress)
+    comparison = known_comparison(context.store, context.settings.files, measurement)
     judge = checked_judges.judge_of_measurement(context, measurement, may_show=False)
     prompt = prompt_views.details(plan, progress.search)
     dataset = context.store.datasets.get(measurement.dataset_id)
@@ -373,20 +373,20 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
     may_show = not prompt or authorization.may_show_rows(context, dataset, channel)
 
     people = judge.checks if judge else UNCHECKED
-    notes = [*measurement_notes.judge_notes(context.store, measurement, ladder, people)]
+    notes = [*measurement_notes.judge_notes(context.store, measurement, comparison, people)]
     if plan.judge:
         notes += judge_agreement.earlier_choices(checked_judges.preferences_of(context, measurement))
     notes += views.shots_notes(progress.shots)
     notes += views.fewer_examples(plan)
-    notes += views.left_out(progress.arms)
-    notes += views.declined(progress.arms)
+    notes += views.left_out(progress.candidates)
+    notes += views.declined(progress.candidates)
     notes += measurement_notes.withheld_notes(plan)
     if not may_show:
         notes.append(prompt_views.KEPT_FROM_HERE)
-    notes += measurement_notes.looks_notes(context.store, measurement, ladder)
+    notes += measurement_notes.looks_notes(context.store, measurement, comparison)
 
     blocks = evaluation_details.details(
-        ladder,
+        comparison,
         spent_micros=measurement.actual_micros,
         lost_micros=progress.lost_micros,
         estimated_micros=progress.most_micros,
@@ -416,13 +416,13 @@ def result_card(
     looks that up."""
     if measurement.kind == "curve":
         return _curve_result_card(context, measurement, Curve.from_json(result))
-    plan = LadderPlan.from_json(measurement.plan)
-    progress = LadderProgress.from_json(measurement.progress)
-    own = Ladder.from_json(result)
+    plan = ComparisonPlan.from_json(measurement.plan)
+    progress = ComparisonProgress.from_json(measurement.progress)
+    own = Comparison.from_json(result)
     test = sealed_rows.load_test(context.store, measurement)
     if test:
         return sealed_views.result_card(own, measurement.id, test, progress.outcome)
-    ladder = known_ladder(context.store, context.settings.files, measurement)
+    comparison = known_comparison(context.store, context.settings.files, measurement)
     answers = judge_worker.read_answers(folder_of(context, measurement))
     pairs = pairs_for_people(context, measurement)
     has_answers = bool(answers or (pairs and pairs.rows))
@@ -431,13 +431,13 @@ def result_card(
         for_people = authorization.may_show_rows(context, dataset, measurement.channel)
     judge = checked_judges.judge_of_measurement(context, measurement, may_show=bool(for_people))
     people = judge.checks if judge else UNCHECKED
-    notes = measurement_notes.card_notes(context.store, measurement, ladder, people)
+    notes = measurement_notes.card_notes(context.store, measurement, comparison, people)
     encoder = None
     if plan.labels:
         encoder = candidates.encoder_target(context.settings, context.trainers)
-    return ladder_views.card(
-        ladder,
-        own=[rung.arm for rung in own.rungs],
+    return comparison_views.card(
+        comparison,
+        own=[candidate.identity for candidate in own.candidates],
         number=measurement.id,
         notes=notes,
         for_people=bool(has_answers and for_people),
@@ -458,13 +458,13 @@ def _curve_result_card(context: AppContext, measurement: Measurement, curve: Cur
     )
 
 
-def _free_candidates(context: AppContext, curve: Curve) -> tuple[Rung, ...]:
+def _free_candidates(context: AppContext, curve: Curve) -> tuple[MeasuredCandidate, ...]:
     """Returns the free candidates that were measured on the curve's held-out rows."""
     files = context.settings.files
     measured = load_measured(context.store, files, curve.dataset, curve.holdout_sha256)
     if measured is None:
         return ()
-    return tuple(rung for rung in measured.ladder.rungs if rung.arm.is_free)
+    return tuple(candidate for candidate in measured.comparison.candidates if candidate.is_free)
 
 
 def _label_usd(measurement: Measurement) -> Decimal | None:
@@ -535,7 +535,7 @@ def providers(measurement: Measurement) -> set[str]:
     """Returns the names of the providers that its rows are sent to."""
     if measurement.kind != "ladder":
         return set()
-    return {name.split("/", 1)[0] for name in LadderPlan.from_json(measurement.plan).price_of}
+    return {name.split("/", 1)[0] for name in ComparisonPlan.from_json(measurement.plan).price_of}
 
 
 def prompts_of(measurement: Measurement) -> tuple[str, ...]:
@@ -543,9 +543,11 @@ def prompts_of(measurement: Measurement) -> tuple[str, ...]:
     and the one that an earlier measurement found."""
     if measurement.kind != "ladder":
         return ()
-    plan = LadderPlan.from_json(measurement.plan)
+    plan = ComparisonPlan.from_json(measurement.plan)
     # The prompt of its own search was written at these providers, from rows that may go there.
-    is_found_earlier = plan.search is None and any(arm.rung == "optimised" for arm in plan.arms)
+    is_found_earlier = plan.search is None and any(
+        candidate.kind == "optimised" for candidate in plan.candidates
+    )
     texts = []
     if plan.prompt:
         texts.append(plan.prompt)

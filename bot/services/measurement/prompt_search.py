@@ -1,8 +1,8 @@
-"""The search for a better prompt, before a ladder is measured: a worker replays the search as far as the stored answers
-reach, the engine asks the questions that are missing, and so on until the search ends or its budget is used up.
+"""The search for a better prompt, before a comparison is measured: a worker replays the search as far as the stored
+answers reach, the engine asks the questions that are missing, and so on until the search ends or its budget is used up.
 
 Only answers are kept between two steps, so a kill at any line loses nothing, and no answer is paid for twice. The best
-prompt becomes one more candidate of the ladder.
+prompt becomes one more candidate of the comparison.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from bot.services.datasets.dataset_worker import SEED
 from bot.services.measurement import evaluation_engine, measurements
 from bot.services.measurement import prompt_search_worker as worker
 from bot.services.measurement.evaluation_engine import Answers, Evaluation
-from bot.services.measurement.evaluation_progress import LadderStep
+from bot.services.measurement.evaluation_progress import ComparisonStep
 from bot.services.measurement.prompt_search_worker import Replay
-from bot.values.evaluations import ArmProgress, LadderProgress, SearchPlan, SearchProgress
+from bot.values.evaluations import CandidateProgress, ComparisonProgress, SearchPlan, SearchProgress
 from bot.values.runs import Refusal
 from trainers.evaluation.prompt_search import LEAST_ROWS
 from trainers.money import usd_micros
@@ -30,19 +30,19 @@ BUDGET_USED = "Its budget was used up."
 
 @dataclass(frozen=True)
 class _Search:
-    """The search of an open ladder, with its progress so far."""
+    """The search of an open comparison, with its progress so far."""
 
-    ladder: LadderStep
+    comparison: ComparisonStep
     budget: SearchPlan
     progress: SearchProgress
 
     @property
     def context(self) -> AppContext:
-        return self.ladder.context
+        return self.comparison.context
 
     @property
     def work(self) -> str:
-        return f"search {self.ladder.owner}"
+        return f"search {self.comparison.owner}"
 
 
 def too_few_rows_refusal(rows: int) -> Refusal | None:
@@ -53,9 +53,9 @@ def too_few_rows_refusal(rows: int) -> Refusal | None:
     return Refusal(f"{few} Leave it out, or label more rows.", "optimise")
 
 
-def first_replay(step: LadderStep) -> Replay | None:
+def first_replay(step: ComparisonStep) -> Replay | None:
     """Returns the search before any answer, to price it; None while a worker computes it."""
-    search = _load_search(step.with_progress(LadderProgress()))
+    search = _load_search(step.with_progress(ComparisonProgress()))
     if search is None:
         return None
     if not step.context.workers.has(search.work):  # what a worker is still writing is not read
@@ -91,8 +91,8 @@ def latest_prompt(context: AppContext, dataset: str) -> str | None:
     return None
 
 
-def take_step(step: LadderStep) -> None:
-    """Asks the questions that the search needs next; once it is over, the ladder is measured with the prompt it
+def take_step(step: ComparisonStep) -> None:
+    """Asks the questions that the search needs next; once it is over, the comparison is measured with the prompt it
     found."""
     search = _load_search(step)
     workers = step.context.workers
@@ -106,7 +106,7 @@ def take_step(step: LadderStep) -> None:
         _ask_or_replay(search, replay)
 
 
-def _load_search(step: LadderStep) -> _Search | None:
+def _load_search(step: ComparisonStep) -> _Search | None:
     if step.plan.search is None:
         return None
     return _Search(step, step.plan.search, step.progress.search or SearchProgress())
@@ -114,12 +114,12 @@ def _load_search(step: LadderStep) -> _Search | None:
 
 def _ask_or_replay(search: _Search, replay: Replay) -> None:
     """Asks the replay's open questions; once all are answered, starts the next replay."""
-    ladder = search.ladder
-    questions = partial(worker.read_questions, ladder.folder, ladder.plan, replay)
-    evaluation = Evaluation(ladder.owner, {replay.candidate: replay.open}, questions)
+    comparison = search.comparison
+    questions = partial(worker.read_questions, comparison.folder, comparison.plan, replay)
+    evaluation = Evaluation(comparison.owner, {replay.candidate: replay.open}, questions)
     declined = tuple(key for key in replay.open if key in search.progress.declined)
-    arm = ArmProgress(replay.candidate, len(replay.open), declined=declined)
-    answers = evaluation_engine.collect(search.context, evaluation, [arm])
+    candidate = CandidateProgress(replay.candidate, len(replay.open), declined=declined)
+    answers = evaluation_engine.collect(search.context, evaluation, [candidate])
     progress = _update_progress(search, replay, answers)
     if answers.failed or not replay.open:
         _save(search, replace(progress, ended=answers.failed, is_over=True))
@@ -135,11 +135,13 @@ def _ask_or_replay(search: _Search, replay: Replay) -> None:
 def _ask(search: _Search, replay: Replay, evaluation: Evaluation, answers: Answers) -> None:
     """Asks the unasked questions, if the rows may leave and the budget covers their maximum cost. Questions whose
     answers were lost count as spent, because they may have been billed."""
-    egress_problem = measurements.egress_refusal(search.context, search.ladder.measurement)
+    egress_problem = measurements.egress_refusal(search.context, search.comparison.measurement)
     if isinstance(egress_problem, Forbidden):
-        search.ladder.fail(egress_problem.reason)
+        search.comparison.fail(egress_problem.reason)
         return
-    lost = evaluation_engine.lost_micros(search.context, search.ladder.plan.price_of, search.ladder.owner)
+    lost = evaluation_engine.lost_micros(
+        search.context, search.comparison.plan.price_of, search.comparison.owner
+    )
     progress = replace(search.progress, lost_micros=lost)
     spent = progress.spent_micros + progress.lost_micros
     if not replay.stays_within(search.budget.most_micros, spent, answers.all_missing):
@@ -149,12 +151,12 @@ def _ask(search: _Search, replay: Replay, evaluation: Evaluation, answers: Answe
         evaluation_engine.ask(search.context, evaluation, answers.unasked)
 
 
-def _measure(step: LadderStep) -> None:
-    """Adds a candidate with the new prompt to the ladder, if the prompt is better, and starts measuring."""
+def _measure(step: ComparisonStep) -> None:
+    """Adds a candidate with the new prompt to the comparison, if the prompt is better, and starts measuring."""
     if step.context.llm.drop(step.owner):
         return  # questions under way will be billed, so wait for them
     search = step.progress.search
-    arms = step.progress.arms
+    candidates = step.progress.candidates
     if search and search.is_better:
         candidate = worker.candidate_of(step.plan)
         step = replace(step, plan=worker.with_prompt(step.plan, search.prompt))
@@ -162,28 +164,30 @@ def _measure(step: LadderStep) -> None:
         if keys is None:
             return
         its = keys[candidate]
-        arms = (*arms, ArmProgress(candidate, len(its.keys), work=its.work))
-    step.with_progress(replace(step.progress, stage="measuring", arms=arms, note=None)).save()
+        candidates = (*candidates, CandidateProgress(candidate, len(its.keys), work=its.work))
+    step.with_progress(replace(step.progress, stage="measuring", candidates=candidates, note=None)).save()
 
 
 def _replay(search: _Search, keys: tuple[str, ...]) -> Replay | None:
     """Has a worker replay the search with the answers to these questions, None while it is at work. A declined question
     has an empty answer."""
     context = search.context
-    ladder = search.ladder
+    comparison = search.comparison
     texts = dict.fromkeys(search.progress.declined, "")
     for key, answer in context.store.answers.read(keys).items():
         texts[key] = answer.text
     files = context.settings.files
-    return context.workers.poll(search.work, worker.replay, ladder.plan, texts, files, ladder.folder, SEED)
+    return context.workers.poll(
+        search.work, worker.replay, comparison.plan, texts, files, comparison.folder, SEED
+    )
 
 
 def _update_progress(search: _Search, replay: Replay, answers: Answers) -> SearchProgress:
-    (arm,) = answers.arms
-    since = search.ladder.progress.started_at or 0.0
+    (candidate,) = answers.candidates
+    since = search.comparison.progress.started_at or 0.0
     keys = replay.keys_of(search.budget)
-    spent = evaluation_engine.spent_micros(search.context, search.ladder.plan.price_of, keys, since)
-    declined = dict.fromkeys((*search.progress.declined, *arm.declined))
+    spent = evaluation_engine.spent_micros(search.context, search.comparison.plan.price_of, keys, since)
+    declined = dict.fromkeys((*search.progress.declined, *candidate.declined))
     return replace(
         replay.progress(search.progress),
         answered=len(replay.all_keys) - len(answers.all_missing),
@@ -201,6 +205,6 @@ def _save(search: _Search, counted: SearchProgress) -> None:
     if not counted.is_over:
         models = [search.budget.model, search.budget.writer]
     note = evaluation_engine.waiting_note(search.context, models)
-    progress = replace(search.ladder.progress, search=counted, note=note)
+    progress = replace(search.comparison.progress, search=counted, note=note)
     progress = replace(progress, spent_micros=progress.before_measuring_micros)
-    search.ladder.with_progress(progress).save()
+    search.comparison.with_progress(progress).save()

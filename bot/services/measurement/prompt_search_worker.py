@@ -14,8 +14,8 @@ from bot.rules.budgets import max_judge_micros
 from bot.services.datasets.dataset_worker import examples
 from bot.services.evidence import evaluation_worker
 from bot.services.evidence.candidate_prompts import answer_format_of
-from bot.services.evidence.evaluation_worker import ASSUMED_SHARE, ArmKeys, plan_max_tokens
-from bot.values.evaluations import LadderPlan, SearchPlan, SearchProgress
+from bot.services.evidence.evaluation_worker import ASSUMED_SHARE, CandidateKeys, plan_max_tokens
+from bot.values.evaluations import ComparisonPlan, SearchPlan, SearchProgress
 from trainers.dataset import Example
 from trainers.evaluation.prompt_search import Prompt, PromptSearch, SearchTask, Unanswered, search_task
 from trainers.evaluation.prompts import zero_shot
@@ -120,7 +120,7 @@ class _StoredAnswers:
         return [self.texts[key] for key in keys]
 
 
-def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path, seed: int) -> Replay:
+def replay(plan: ComparisonPlan, texts: Mapping[str, str], files: Path, folder: Path, seed: int) -> Replay:
     """Replays the search as far as `texts`, the answers by key, reach, and writes the questions to ask next into
     `folder`. The held-out rows take no part in the search; only the cost of asking about them is computed."""
     budget = plan.search
@@ -165,18 +165,20 @@ def read_replay(folder: Path) -> Replay | None:
     return Replay.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def read_questions(folder: Path, plan: LadderPlan, replay: Replay, keys: frozenset[str]) -> list[Question]:
+def read_questions(
+    folder: Path, plan: ComparisonPlan, replay: Replay, keys: frozenset[str]
+) -> list[Question]:
     """Returns the open questions with these keys."""
     tokens = dict(zip(replay.open, replay.tokens, strict=False))  # an older version didn't store them
     return evaluation_worker.read_questions_file(folder / QUESTIONS, plan, keys, replay.max_tokens, tokens)
 
 
-def candidate_of(plan: LadderPlan) -> Candidate:
+def candidate_of(plan: ComparisonPlan) -> Candidate:
     """Returns the candidate that asks the model with the prompt that the search finds."""
     return Candidate("optimised", plan.search.model if plan.search else None)
 
 
-def max_micros(plan: LadderPlan) -> int:
+def max_micros(plan: ComparisonPlan) -> int:
     """Returns the maximum cost of the plan's search in micro-dollars: 0 if no model in it charges by the token."""
     if plan.search is None:
         return 0
@@ -184,9 +186,9 @@ def max_micros(plan: LadderPlan) -> int:
     return plan.search.most_micros if any(price.input or price.output for price in prices) else 0
 
 
-def with_prompt(plan: LadderPlan, prompt: str) -> LadderPlan:
+def with_prompt(plan: ComparisonPlan, prompt: str) -> ComparisonPlan:
     """Returns the plan with one more candidate, which uses this prompt."""
-    return replace(plan, arms=(*plan.arms, candidate_of(plan)), optimised=prompt)
+    return replace(plan, candidates=(*plan.candidates, candidate_of(plan)), optimised=prompt)
 
 
 @lru_cache(maxsize=1)  # a search is replayed some hundred times
@@ -206,13 +208,13 @@ def _load_holdout(files: Path, sha256: str) -> tuple[Example, ...]:
     return examples(files, sha256)
 
 
-def _max_micros_each(plan: LadderPlan, model: str, counts: Sequence[int], most: int) -> tuple[int, ...]:
+def _max_micros_each(plan: ComparisonPlan, model: str, counts: Sequence[int], most: int) -> tuple[int, ...]:
     """Returns the maximum cost in micro-dollars of each question, by the tokens of its prompt."""
     price, cap = plan.price_of[model], most + plan.room(model)
-    return tuple(max_judge_micros(price, ArmKeys(("",), (count,)), (), cap) for count in counts)
+    return tuple(max_judge_micros(price, CandidateKeys(("",), (count,)), (), cap) for count in counts)
 
 
-def _holdout_micros(plan: LadderPlan, model: str, search: PromptSearch, files: Path) -> int:
+def _holdout_micros(plan: ComparisonPlan, model: str, search: PromptSearch, files: Path) -> int:
     holdout = _load_holdout(files, plan.holdout_sha256)
     tried = search.tried or [search.task.start]
     lengths = _count_tokens(model, [zero_shot(holdout[0], plan.labels, prompt) for prompt in tried])

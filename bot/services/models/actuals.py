@@ -140,7 +140,7 @@ def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
         question = replace(question, volume=ANY_VOLUME)
     result = estimate(question, evidence=measured)
     best = measured_alternatives(measured).cheapest
-    if isinstance(result, ModelEnded) and best and best.arm.model:
+    if isinstance(result, ModelEnded) and best and best.model:
         # The model that was in use at the time of the plan has ended, so the best living alternative replaces it.
-        return estimate(replace(question, current=best.arm.model), evidence=measured)
+        return estimate(replace(question, current=best.model), evidence=measured)
     return result

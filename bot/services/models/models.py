@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from bot.cards.common import freeze as freeze_cards
 from bot.cards.common.blocks import CardBlock, Listing, code
 from bot.cards.common.blocks import Message as Card
-from bot.cards.common.candidates import arm_name
+from bot.cards.common.candidates import table_name
 from bot.cards.common.plan_money import foreseen_text
 from bot.cards.datasets.datasets import unchecked_dataset
 from bot.cards.models import models as views
@@ -389,17 +389,17 @@ def _sealed(context: AppContext, model: Model) -> SealedProof | None:
     evaluation = finished_measurements.read_evaluation(measurement) if measurement else None
     if measurement is None or evaluation is None:
         return None
-    ladder = evaluation.ladder
+    comparison = evaluation.comparison
     own = Candidate("tuned", f"{model.provider}/{model.provider_model}")
-    rung = next((rung for rung in ladder.rungs if rung.arm == own), None)
-    if rung is None:
+    candidate = next((candidate for candidate in comparison.candidates if candidate.identity == own), None)
+    if candidate is None:
         return None
-    others = [rung for rung in ladder.rungs if rung.arm != own]
-    held = [compare_models(arm_name(other.arm), rung.scores, other.scores) for other in others]
+    others = [candidate for candidate in comparison.candidates if candidate.identity != own]
+    held = [compare_models(table_name(other.identity), candidate.scores, other.scores) for other in others]
     # not `find_best`: they were measured in one look, and the model has to stand up to the highest score
     best = max(held, key=lambda comparison: comparison.score, default=None)
-    opened = context.store.looks([measurement.dataset_id]).get(ladder.holdout_sha256, 1)
-    return SealedProof(measurement.id, rung, best, opened - 1)
+    opened = context.store.looks([measurement.dataset_id]).get(comparison.holdout_sha256, 1)
+    return SealedProof(measurement.id, candidate, best, opened - 1)
 
 
 def promotion_details(
@@ -461,7 +461,7 @@ def has_alias(context: CoreContext, model: Model) -> bool:
 
 
 def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> ModelEntry:
-    plan, rung = evidence.measured_score(context, model)
+    plan, candidate = evidence.measured_score(context, model)
     row = context.settings.provider(model.provider)
     base = row.model(plan.base_model) if row else None
     return ModelEntry(
@@ -469,7 +469,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
         dataset=plan.dataset,
         version=plan.dataset_version,
         base=plan.base_model,
-        rung=rung,
+        candidate=candidate,
         promotion=promotion,
         ends=base.ends if base else None,
         actuals=actuals_of(context, model, plan) if promotion else None,
@@ -481,9 +481,9 @@ def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
     """Returns the monthly use of the model in use for a dataset, with what its plan expected to save if the model
     turned out good enough."""
     run = context.store.runs.get(model.run_id)
-    rung = evidence.tuned_rung(context, run) if run else None
+    candidate = evidence.tuned_candidate(context, run) if run else None
     foreseen = ""
-    if rung is not None and rung.standing != "misses":
+    if candidate is not None and candidate.standing != "misses":
         foreseen = foreseen_text(plan)
     # Only calls through an alias are counted.
     is_counted = has_alias(context, model)

@@ -2,7 +2,7 @@
 trainer's alias.
 
 If the dataset has a sealed part, a promotion without a reason waits for the sealed test, and that decides: the model,
-the one in use and the best alternative answer the sealed rows. The test is a ladder on the sealed part, so a person
+the one in use and the best alternative answer the sealed rows. The test is a comparison on the sealed part, so a person
 agrees to its cost, answers are stored, and a kill loses nothing.
 """
 
@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from bot.cards.common import freeze as freeze_cards
 from bot.cards.common.blocks import code, escape
-from bot.cards.common.candidates import arm_name
+from bot.cards.common.candidates import table_name
 from bot.cards.common.general import text_message
 from bot.cards.common.permissions import too_few_words
 from bot.cards.models import models as views
@@ -34,13 +34,13 @@ from bot.services.evidence.measured_candidates import load_measured
 from bot.services.measurement import measurements
 from bot.services.measurement.evaluations import SealedConclusion
 from bot.services.models import deployments, models
-from bot.values.evaluations import LadderPlan, SealedOutcome
+from bot.values.evaluations import ComparisonPlan, SealedOutcome
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
 from storage.promotions import NewPromotion, Promotion
 from storage.records import Dataset, Measurement, Model, Run
 from trainers.dataset import Report
-from trainers.evaluation.results import Candidate, Ladder, Rung, find_best
+from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, find_best
 from trainers.pricing import PriceList
 
 OVERTAKEN = "Another model was deployed just now; `/finetune models` shows which. Try again if you still want this one."
@@ -125,12 +125,12 @@ def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSu
 def finish_sealed_test(context: AppContext, concluded: SealedConclusion) -> None:
     """Ends a test on sealed rows with its result, and decides the promotion in the same transaction."""
     measurement = concluded.measurement
-    decided = decide_by_sealed(context, measurement, concluded.plan, concluded.ladder)
+    decided = decide_by_sealed(context, measurement, concluded.plan, concluded.comparison)
     with context.store.transaction():
         moved = measurements.close(
             context,
             measurement,
-            concluded.ladder.to_json(),
+            concluded.comparison.to_json(),
             spent_micros=concluded.progress.booked_micros,
         )
         if moved is None:
@@ -144,7 +144,7 @@ def finish_sealed_test(context: AppContext, concluded: SealedConclusion) -> None
 
 
 def decide_by_sealed(
-    context: AppContext, measurement: Measurement, plan: LadderPlan, ladder: Ladder
+    context: AppContext, measurement: Measurement, plan: ComparisonPlan, comparison: Comparison
 ) -> DecidedPromotion | Refusal:
     """Decides a promotion once its sealed rows are answered. This looks up rights and reads files, so call it before
     the transaction of `_record_sealed`."""
@@ -162,7 +162,7 @@ def decide_by_sealed(
     if used and used.name == model.name:
         return Refusal(f"{code(model.name)} is already in use.")
     on_holdout = evidence.promotion_proof(context, model, used)
-    proof = sealed_proof_of(context, model, used, ladder, on_holdout)
+    proof = sealed_proof_of(context, model, used, comparison, on_holdout)
     refusal = _promotion_refusal(context, model, proof, None)
     if refusal:
         return refusal
@@ -380,38 +380,47 @@ def ask_sealed_test(
 
 
 def sealed_proof_of(
-    context: AppContext, model: Model, used: Model | None, ladder: Ladder, on_holdout: PromotionEvidence
+    context: AppContext,
+    model: Model,
+    used: Model | None,
+    comparison: Comparison,
+    on_holdout: PromotionEvidence,
 ) -> PromotionEvidence:
     """Returns the proof with the scores and comparisons on the sealed rows in place of those on the holdout."""
-    rungs = {rung.arm: rung for rung in ladder.rungs}
-    own = rungs.pop(_candidate_of(model), None)
-    theirs = rungs.pop(_candidate_of(used), None) if used else None
+    candidates = {candidate.identity: candidate for candidate in comparison.candidates}
+    own = candidates.pop(_candidate_of(model), None)
+    theirs = candidates.pop(_candidate_of(used), None) if used else None
     if own is None:
-        return replace(on_holdout, rung=None, best=None, against_used=None)
-    opened = looks.next_look(looks.history(context.store, ladder.dataset, ladder.holdout_sha256))
-    others = [_compare_rungs(context, arm_name(rung.arm), own, rung, opened) for rung in rungs.values()]
+        return replace(on_holdout, candidate=None, best=None, against_used=None)
+    opened = looks.next_look(looks.history(context.store, comparison.dataset, comparison.holdout_sha256))
+    others = [
+        _compare_candidates(context, table_name(candidate.identity), own, candidate, opened)
+        for candidate in candidates.values()
+    ]
     against_used = None
     if used and theirs:
-        against_used = _compare_rungs(context, used.name, own, theirs, opened)
+        against_used = _compare_candidates(context, used.name, own, theirs, opened)
     return replace(
         on_holdout,
-        rung=own,
+        candidate=own,
         best=best_comparison(others, on_holdout.limits.margin),
         against_used=against_used,
         others_judge=None,
     )
 
 
-def _compare_rungs(context: AppContext, name: str, rung: Rung, other: Rung, opened: int) -> ModelComparison:
+def _compare_candidates(
+    context: AppContext, name: str, candidate: MeasuredCandidate, other: MeasuredCandidate, opened: int
+) -> ModelComparison:
     """Compares two models on sealed rows that were opened for the `opened`-th time."""
-    prices = _usd(context, rung), _usd(context, other)
-    return compare_models(name, rung.scores, other.scores, *prices, look=opened)
+    prices = _usd(context, candidate), _usd(context, other)
+    return compare_models(name, candidate.scores, other.scores, *prices, look=opened)
 
 
-def _usd(context: AppContext, rung: Rung) -> Decimal | None:
+def _usd(context: AppContext, candidate: MeasuredCandidate) -> Decimal | None:
     """Returns the USD of 1,000 requests in production."""
-    provider, _, model = (rung.arm.model or "").partition("/")
-    return evidence.request_usd(context, provider, model, rung.usd_per_1000)
+    provider, _, model = (candidate.model or "").partition("/")
+    return evidence.request_usd(context, provider, model, candidate.usd_per_1000)
 
 
 def _candidate_of(model: Model) -> Candidate:
@@ -420,9 +429,9 @@ def _candidate_of(model: Model) -> Candidate:
 
 def _sealed_plan(
     context: AppContext, model: Model, run: Run, used: Model | None, version: Dataset, report: Report
-) -> LadderPlan | Refusal:
-    """Plans a ladder on the sealed rows with the settings of the one that measured the best alternative. If nothing was
-    measured, what the run compared its model with takes the alternative's place."""
+) -> ComparisonPlan | Refusal:
+    """Plans a comparison on the sealed rows with the settings of the one that measured the best alternative. If nothing
+    was measured, what the run compared its model with takes the alternative's place."""
     measured = evidence.load_evidence(context, version, report, None)
     before, alternative = _best_alternative(context, measured, version, report)
     trained = plan_from_json(run.plan)
@@ -459,7 +468,7 @@ def _sealed_plan(
         bar=measured.bar,
         holdout_sha256=str(report.sealed_sha256),
         n_holdout=report.n_sealed,
-        arms=(alternative, *map(_candidate_of, tuned)),
+        candidates=(alternative, *map(_candidate_of, tuned)),
         prices=PriceList(tuple(prices), context.today()).to_json(),
         thinking=tuple(row.model for row in prices if context.settings.thinks(row.model)),
         search=None,
@@ -471,7 +480,7 @@ def _sealed_plan(
 
 def _best_alternative(
     context: AppContext, measured: Evidence, version: Dataset, report: Report
-) -> tuple[LadderPlan | None, Candidate | None]:
+) -> tuple[ComparisonPlan | None, Candidate | None]:
     """Returns the plan that measured the best alternative on this version's holdout, and that alternative; (None, None)
     if nothing was measured."""
     best = find_best(measured.alternatives)
@@ -480,4 +489,4 @@ def _best_alternative(
     )
     if best is None or candidates is None:
         return None, None
-    return candidates.plan_of(best.arm), best.arm
+    return candidates.plan_of(best.identity), best.identity

@@ -17,7 +17,7 @@ from bot.cards.evidence import evaluation_results
 from bot.cards.evidence.sealed_rows import SealedTest
 from bot.cards.training import reports as cards
 from bot.cards.training import results as result_cards
-from bot.charts.evaluations import draw_ladder
+from bot.charts.evaluations import draw_comparison
 from bot.context import AppContext
 from bot.rules.calibration import Actual
 from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
@@ -26,13 +26,13 @@ from bot.services.common import finished_measurements, messages
 from bot.services.common.model_history import is_machine_stopped, load_after_result
 from bot.services.datasets import sealed_rows
 from bot.services.evidence import checked_judges, measurement_notes, notifications
-from bot.services.evidence.measured_candidates import folder_of, known_ladder, load_measured
+from bot.services.evidence.measured_candidates import folder_of, known_comparison, load_measured
 from bot.services.measurement import measurements
 from bot.values.runs import AfterResult, Refusal, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
 from storage.store import Store
-from trainers.evaluation.quality_threshold import rejudge_ladder
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.quality_threshold import rejudge_comparison
+from trainers.evaluation.results import Comparison
 
 DAY_S = 24 * 3600.0
 
@@ -46,15 +46,15 @@ def measurement_report(store: Store, files: Path, number: int) -> MeasurementRep
         return Refusal(f"There is no measurement m{number} of alternatives.")
     if measurement.result is None:
         return Refusal(f"Measurement m{number} has no result to report: it is {measurement.state}.")
-    ladder = known_ladder(store, files, measurement)
+    comparison = known_comparison(store, files, measurement)
     judge = checked_judges.judge_for_page(store, measurement)
     people = judge.checks if judge else UNCHECKED
     return MeasurementReport(
         measurement,
-        ladder,
+        comparison,
         sealed_rows.load_test(store, measurement),
         judge,
-        tuple(measurement_notes.card_notes(store, measurement, ladder, people)),
+        tuple(measurement_notes.card_notes(store, measurement, comparison, people)),
     )
 
 
@@ -149,12 +149,12 @@ def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
 
 
 def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequence[Path]) -> None:
-    ladder = known_ladder(context.store, context.settings.files, measurement)
+    comparison = known_comparison(context.store, context.settings.files, measurement)
     plot = folder_of(context, measurement) / "ladder.png"
-    files = [(plot, evaluation_results.alt_text(ladder.dataset))] if plot.exists() else []
-    files += [(path, cards.measurement_title(measurement, ladder)) for path in pages]
+    files = [(plot, evaluation_results.alt_text(comparison.dataset))] if plot.exists() else []
+    files += [(path, cards.measurement_title(measurement, comparison)) for path in pages]
     test = sealed_rows.load_test(context.store, measurement)
-    comment = cards.measurement_notice(measurement, ladder, test, has_page=bool(pages))
+    comment = cards.measurement_notice(measurement, comparison, test, has_page=bool(pages))
     messages.put_files(
         context,
         measurements.result_card_of(context, measurement),
@@ -166,21 +166,24 @@ def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequ
     )
 
 
-def _everything_measured(store: Store, files: Path, run: Run, plan: Plan, result: RunResult) -> Ladder | None:
+def _everything_measured(
+    store: Store, files: Path, run: Run, plan: Plan, result: RunResult
+) -> Comparison | None:
     """Returns all that was measured on the same held-out rows with the tuned model added, judged by the result's bar.
-    Without a measurement: the result's own ladder, None if it has none."""
-    beside = result.ladder
+    Without a measurement: the result's own comparison, None if it has none."""
+    beside = result.comparison
     if beside is None:
         return None
     measured = load_measured(store, files, plan.dataset, plan.holdout_sha256, beside.bar)
-    tuned = beside.rung("tuned")
+    tuned = beside.of_kind("tuned")
     is_comparable = measured is not None and all(
-        rung.scoring == measured.ladder.scoring and rung.n == measured.ladder.n for rung in tuned
+        candidate.scoring == measured.comparison.scoring and candidate.n == measured.comparison.n
+        for candidate in tuned
     )
     if measured is None or not is_comparable:
         return beside
-    ladder = measured.ladder
-    return rejudge_ladder(replace(ladder, rungs=(*ladder.rungs, *tuned)), beside.bar)
+    comparison = measured.comparison
+    return rejudge_comparison(replace(comparison, candidates=(*comparison.candidates, *tuned)), beside.bar)
 
 
 _PERSON = re.compile(r"<@([A-Z0-9]+)>")
@@ -188,12 +191,12 @@ _PERSON = re.compile(r"<@([A-Z0-9]+)>")
 
 @dataclass(frozen=True)
 class MeasurementReport:
-    """A measurement. `ladder` has everything that was known on its held-out rows when it ended, `sealed` is what it
+    """A measurement. `comparison` has everything that was known on its held-out rows when it ended, `sealed` is what it
     decided if its rows were sealed. `judge` is the model whose verdicts are the scores, and `notes` are the sentences
     of the result's card."""
 
     measurement: Measurement
-    ladder: Ladder
+    comparison: Comparison
     sealed: SealedTest | None = None
     judge: CheckedJudge | None = None
     notes: tuple[str, ...] = ()
@@ -205,15 +208,15 @@ class MeasurementReport:
 
     def draw(self, folder: Path) -> None:
         """Draws the chart that is posted beside the page."""
-        draw_ladder(self.ladder, folder / "ladder.png")
+        draw_comparison(self.comparison, folder / "ladder.png")
 
     def html(self, data: Path, name_of: Callable[[str], str]) -> str:
         """`data` is the bot's data folder; `name_of` gives a person's name by their id in Slack."""
         with tempfile.TemporaryDirectory() as folder:
-            drawn = draw_ladder(self.ladder, Path(folder) / "ladder.png")
+            drawn = draw_comparison(self.comparison, Path(folder) / "ladder.png")
             return cards.measurement_report(
                 self.measurement,
-                self.ladder,
+                self.comparison,
                 drawn,
                 name_of,
                 test=self.sealed,
@@ -225,7 +228,7 @@ class MeasurementReport:
 @dataclass(frozen=True)
 class RunReport:
     """A run with its result, and what happened to its model `after` that. `is_stopped` is True if the machine that
-    serves it is stopped. `ladder` has everything that was measured on the same held-out rows, with the tuned model
+    serves it is stopped. `comparison` has everything that was measured on the same held-out rows, with the tuned model
     added."""
 
     run: Run
@@ -233,7 +236,7 @@ class RunReport:
     result: RunResult
     after: AfterResult
     is_stopped: bool
-    ladder: Ladder | None
+    comparison: Comparison | None
     actuals: Sequence[Actual]
     approvals: Sequence[Approval]
     history: Sequence[AuditEntry]
@@ -254,7 +257,7 @@ class RunReport:
         """`data` is the bot's data folder; `name_of` gives a person's name by their id in Slack."""
         plots = data / "plots"
         with tempfile.TemporaryDirectory() as folder:
-            drawn = self._draw_ladder(plots, Path(folder) / "ladder.png")
+            drawn = self._draw_comparison(plots, Path(folder) / "ladder.png")
             folders = (plots / f"run-{self.run.id}", plots / f"plan-{self.run.id}")
             pictures = [path for place in folders for path in sorted(place.glob("*.png"))]
             if drawn is not None:
@@ -265,7 +268,7 @@ class RunReport:
                 self.result,
                 after=self.after,
                 is_stopped=self.is_stopped,
-                ladder=self.ladder,
+                comparison=self.comparison,
                 actuals=self.actuals,
                 approvals=self.approvals,
                 history=self.history,
@@ -273,14 +276,14 @@ class RunReport:
                 name_of=name_of,
             )
 
-    def _draw_ladder(self, plots: Path, path: Path) -> Path | None:
-        """Returns the result's own chart if nothing else was measured, else a new one. None without a ladder."""
+    def _draw_comparison(self, plots: Path, path: Path) -> Path | None:
+        """Returns the result's own chart if nothing else was measured, else a new one. None without a comparison."""
         before = plots / f"run-{self.run.id}" / "quality.png"
-        if self.ladder is None:
+        if self.comparison is None:
             return None
-        if self.ladder == self.result.ladder and before.exists():
+        if self.comparison == self.result.comparison and before.exists():
             return Path(shutil.copy(before, path))
-        return draw_ladder(self.ladder, path)
+        return draw_comparison(self.comparison, path)
 
 
 def write_page(

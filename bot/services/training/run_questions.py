@@ -93,6 +93,6 @@ def _keys(
 def _prompt(
     candidate: Candidate, row: Example, labels: Sequence[str], answer_format: str
 ) -> tuple[Message, ...]:
-    if candidate.rung == "zero":
+    if candidate.kind == "zero":
         return prompts.zero_shot(row, labels, None, answer_format)
     return prompts.trained_prompt(row)

@@ -2,9 +2,9 @@
 gives the advice that follows. An untrained encoder can't answer, so a free model that learnt from the same training
 rows takes its place: the free encoder, or the classical model if the free encoder is what was trained or can't be used.
 
-Questions, their cache, the parsing of labels and the judge of free text are the ladder's, so answers of the base model
-that a ladder has paid for are reused. Without a judge, free text counts as right only if it matches exactly; the result
-card says so.
+Questions, their cache, the parsing of labels and the judge of free text are the comparison's, so answers of the base
+model that a comparison has paid for are reused. Without a judge, free text counts as right only if it matches exactly;
+the result card says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bot.context import AppContext
 from bot.rules import units
 from bot.rules.budgets import Hosting, actual_micros, is_paid_by_token
 from bot.rules.estimate_inputs import NO_JUDGE
-from bot.rules.facts import Evidence, without_trained_rung
+from bot.rules.facts import Evidence, without_trained_candidate
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import find_objections
 from bot.rules.reasons import Measure
@@ -46,14 +46,14 @@ from bot.services.measurement.evaluation_engine import Answers, Evaluation
 from bot.services.measurement.judgements import ResultStep
 from bot.services.models import deployments, models
 from bot.services.training.run_questions import longest_answer, questions_of, tuned_candidate
-from bot.services.training.run_worker import JudgedRun, RunComparison, judge_run
-from bot.values.evaluations import ArmProgress
+from bot.services.training.run_worker import JudgedRun, RunReplies, judge_run
+from bot.values.evaluations import CandidateProgress
 from bot.values.runs import Advice, Before, Progress, Refusal, RunResult
 from storage.evaluations import AnswerTotals
 from storage.records import Run
 from trainers.dataset.rows import has_own_instructions
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
-from trainers.evaluation.results import CLASSICAL, ENCODER, Candidate, Ladder
+from trainers.evaluation.results import CLASSICAL, ENCODER, Candidate, Comparison
 from trainers.methods import METHODS
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
@@ -112,7 +112,7 @@ def _take_step(step: ResultStep) -> None:
         if keys is None or isinstance(keys, Refusal):
             return
     evaluation = _evaluation(step)
-    answers = evaluation_engine.collect(context, evaluation, _arms(evaluation, step.progress))
+    answers = evaluation_engine.collect(context, evaluation, _candidates(evaluation, step.progress))
     needs_machine = bool(answers.all_missing or answers.failed)
     if plan.hosting and needs_machine and _waits_for_machine(step, plan.hosting):
         return
@@ -173,13 +173,13 @@ def _handle_failure(step: ResultStep, answers: Answers) -> None:
     run = step.run
     plan = step.plan
     context.llm.drop(step.owner)
-    failed = next(arm.arm for arm in answers.arms if arm.failed is not None)
-    if plan.hosting and failed.rung == "tuned" and deployments.look_soon(context, run):
+    failed = next(candidate.candidate for candidate in answers.candidates if candidate.failed is not None)
+    if plan.hosting and failed.kind == "tuned" and deployments.look_soon(context, run):
         run_states.wait(context, run, LOOK_AGAIN_S, note=answers.failed)
-    elif plan.hosting and failed.rung == "zero" and plan.labels:
+    elif plan.hosting and failed.kind == "zero" and plan.labels:
         progress = replace(step.progress, is_base_unasked=True).to_json()
         context.store.runs.move(run, "evaluating", now=context.clock(), progress=progress)
-    elif plan.hosting and failed.rung == "tuned":
+    elif plan.hosting and failed.kind == "tuned":
         title = context.settings.title_of(plan.provider)
         _end(step, "failed", deployment_cards.expired_text(title, str(answers.failed)))
     else:
@@ -204,8 +204,8 @@ def _ask_missing(step: ResultStep, evaluation: Evaluation, answers: Answers) -> 
             evaluation_engine.ask(context, evaluation, answers.unasked)
         return
     step = replace(step, run=counted)
-    arms, spent = _arms(evaluation, step.progress), _cost_micros(step, *answers.paid.values())
-    if judgements.take_run_step(step, evaluation, arms, spent):
+    candidates, spent = _candidates(evaluation, step.progress), _cost_micros(step, *answers.paid.values())
+    if judgements.take_run_step(step, evaluation, candidates, spent):
         _judge(step)
 
 
@@ -220,7 +220,7 @@ def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: U
         evaluated=len(evaluation.all_keys) - missing + judge.answered,
         to_evaluate=len(evaluation.all_keys) + judge.of,
         note=against.reason if against else waits,
-        declined=tuple(key for arm in answers.arms for key in arm.declined),
+        declined=tuple(key for candidate in answers.candidates for key in candidate.declined),
         lost_micros=_lost_micros(step),
     )
     now = context.clock()
@@ -301,10 +301,10 @@ def _names_fields(step: ResultStep) -> bool:
     return not all(map(has_own_instructions, rows))
 
 
-def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
+def _candidates(evaluation: Evaluation, progress: Progress) -> list[CandidateProgress]:
     declined = set(progress.declined)
     return [
-        ArmProgress(
+        CandidateProgress(
             candidate, len(keys), declined=tuple(dict.fromkeys(key for key in keys if key in declined))
         )
         for candidate, keys in evaluation.keys.items()
@@ -336,11 +336,11 @@ def _judge(step: ResultStep) -> None:
 
 
 def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | None:
-    comparison = _gather_comparison(step)
+    run_replies = _gather_comparison(step)
     return step.context.workers.poll(
         _judge_task(step.run),
         judge_run,
-        comparison,
+        run_replies,
         metrics,
         title=step.run.model or "",
         folder=step.folder,
@@ -348,30 +348,30 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | N
     )
 
 
-def _gather_comparison(step: ResultStep) -> RunComparison:
+def _gather_comparison(step: ResultStep) -> RunReplies:
     context = step.context
     run = step.run
     plan = step.plan
     files = context.settings.files
     evaluation = _evaluation(step)
-    replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, step.progress))
-    (base_arm, base), (tuned_arm, tuned) = replies.items()
+    replies = evaluation_engine.replies(context, evaluation.keys, _candidates(evaluation, step.progress))
+    (base_candidate, base), (tuned_candidate, tuned) = replies.items()
     verdicts = None
     judge = None
     judge_of_verdicts = None
     from_judge = judgements.answers_about_run(step)
     if from_judge:
-        texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
+        texts = {candidate: [reply.text for reply in theirs] for candidate, theirs in replies.items()}
         rows = dataset_worker.examples(files, plan.holdout_sha256)
-        by_arm, judge = judge_worker.verdicts_of(texts, from_judge, rows)
-        if by_arm:
-            verdicts = (by_arm[base_arm], by_arm[tuned_arm])
+        by_candidate, judge = judge_worker.verdicts_of(texts, from_judge, rows)
+        if by_candidate:
+            verdicts = (by_candidate[base_candidate], by_candidate[tuned_candidate])
             judge_of_verdicts = plan.judge
-    evidence = without_trained_rung(_evidence(step), plan.method)
+    evidence = without_trained_candidate(_evidence(step), plan.method)
     report = datasets.report_of(context.store.datasets.get(run.dataset_id))
-    return RunComparison(
+    return RunReplies(
         run_id=run.id,
-        arm=Candidate("tuned", f"{plan.provider}/{run.model}"),
+        candidate=Candidate("tuned", f"{plan.provider}/{run.model}"),
         base=base,
         tuned=tuned,
         labels=plan.labels,
@@ -481,7 +481,7 @@ def _build_result(
     )
 
 
-def _advice(step: ResultStep, beside: Ladder) -> Advice | None:
+def _advice(step: ResultStep, beside: Comparison) -> Advice | None:
     """Returns the verdict with the measured result, None if it can't be computed any more because the dataset, the
     model or its price is gone."""
     context, plan = step.context, step.plan

@@ -1,5 +1,5 @@
 """Computes a run's result in a worker process once both models have answered: the base model against the tuned one, row
-by row and label by label, the tuned model as a rung beside the best alternative, and the plots. Asks no model."""
+by row and label by label, the tuned model as a candidate beside the best alternative, and the plots. Asks no model."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from bot.services.datasets.dataset_worker import examples
 from bot.services.evidence.evaluation_worker import right_answers
 from bot.values.evaluations import JudgeProgress
 from bot.values.runs import (
-    ArmScore,
     ChangedRow,
     LabelChange,
     MeasuredScore,
+    ModelScore,
     ScoreChange,
     TrainingCurves,
     training_curves,
 )
-from storage.records import AnswerRow, Arm
+from storage.records import Answerer, AnswerRow
 from trainers.dataset import Example
 from trainers.dataset.rows import at, distinct_example_places
 from trainers.evaluation.looks import FIRST_LOOK, Origin
-from trainers.evaluation.quality_threshold import rejudge_ladder
-from trainers.evaluation.results import Candidate, Ladder, Reply, Rung, find_best
+from trainers.evaluation.quality_threshold import rejudge_comparison
+from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, Reply, find_best
 from trainers.evaluation.scores import label_or_text
 from trainers.evaluation.statistics import (
     Confusion,
@@ -46,15 +46,15 @@ BEFORE = Candidate("zero")  # what answered before training; its name is nowhere
 
 
 @dataclass(frozen=True)
-class RunComparison:
+class RunReplies:
     """The replies of the `base` and the `tuned` model to the rows of `holdout`, in its order, and the `alternatives`
-    that were measured on the same rows. `arm` is the tuned model under the name that people use; `labels` is empty for
-    free text. `floor` is that of the dataset's report. `verdicts` are a judge's verdicts on both models' replies, None
-    if there are none that count. `origin` says how the tuned model came about, and `read` are the places of the rows
-    that people had read with a wrong answer before they made its training rows."""
+    that were measured on the same rows. `candidate` is the tuned model under the name that people use; `labels` is
+    empty for free text. `floor` is that of the dataset's report. `verdicts` are a judge's verdicts on both models'
+    replies, None if there are none that count. `origin` says how the tuned model came about, and `read` are the places
+    of the rows that people had read with a wrong answer before they made its training rows."""
 
     run_id: int
-    arm: Candidate
+    candidate: Candidate
     base: Sequence[Reply]
     tuned: Sequence[Reply]
     labels: tuple[str, ...]
@@ -64,7 +64,7 @@ class RunComparison:
     dataset: str
     version: int
     holdout: Path
-    alternatives: tuple[Rung, ...]
+    alternatives: tuple[MeasuredCandidate, ...]
     judge: JudgeProgress | None = None
     floor: float | None = None
     verdicts: tuple[Sequence[float], Sequence[float]] | None = None
@@ -75,19 +75,19 @@ class RunComparison:
 @dataclass(frozen=True)
 class JudgedRun:
     """`answers` are both models' answers to all rows; everything else counts copies of a row once. `changed` are the
-    rows that only one model got right, the losses first. `beside` is a ladder of the tuned model and the best
+    rows that only one model got right, the losses first. `beside` is a comparison of the tuned model and the best
     alternative. `is_base_ahead` is True if the base model is shown to be better than that alternative, None if there is
     no alternative, or if the two are scored differently."""
 
-    base: ArmScore
-    tuned: ArmScore
+    base: ModelScore
+    tuned: ModelScore
     better: int
     worse: int
     p_value: float
     gain_low: float
     gain_high: float
     curves: TrainingCurves
-    beside: Ladder
+    beside: Comparison
     is_base_ahead: bool | None
     answers: tuple[AnswerRow, ...]
     changed: tuple[ChangedRow, ...]
@@ -98,25 +98,25 @@ class JudgedRun:
 
 
 def judge_run(
-    comparison: RunComparison, metrics: Sequence[Metric], *, title: str, folder: Path, now: float
+    run_replies: RunReplies, metrics: Sequence[Metric], *, title: str, folder: Path, now: float
 ) -> JudgedRun:
     """Compares both models on the same rows, and draws quality.png, (for labels) confusion.png and the charts of the
     training into `folder`. `now` is in unix seconds."""
-    path = comparison.holdout
-    labels = comparison.labels
+    path = run_replies.holdout
+    labels = run_replies.labels
     holdout = examples(path.parent, path.stem)
-    base_verdicts, tuned_verdicts = comparison.verdicts or (None, None)
-    base_rows = _answer_rows(comparison, "base", comparison.base, holdout, base_verdicts)
-    tuned_rows = _answer_rows(comparison, "tuned", comparison.tuned, holdout, tuned_verdicts)
+    base_verdicts, tuned_verdicts = run_replies.verdicts or (None, None)
+    base_rows = _answer_rows(run_replies, "base", run_replies.base, holdout, base_verdicts)
+    tuned_rows = _answer_rows(run_replies, "tuned", run_replies.tuned, holdout, tuned_verdicts)
     places = distinct_example_places(holdout)
     base = at(places, base_rows)
     tuned = at(places, tuned_rows)
     expected = at(places, holdout)
     compared = compare([row.correct for row in base], [row.correct for row in tuned])
     folder.mkdir(parents=True, exist_ok=True)
-    beside = _ladder_beside_best(comparison, holdout, now)
-    (tuned_rung,) = beside.rung("tuned")
-    base_by_shares = _base_by_shares(comparison, holdout, tuned_rung)
+    beside = _comparison_beside_best(run_replies, holdout, now)
+    (tuned_candidate,) = beside.of_kind("tuned")
+    base_by_shares = _base_by_shares(run_replies, holdout, tuned_candidate)
     is_base_ahead = _is_base_ahead(base, base_by_shares, beside)
     base_matrix = _confusion(labels, expected, base)
     matrix = _confusion(labels, expected, tuned)
@@ -127,11 +127,11 @@ def judge_run(
         label_changes = _label_changes(base_matrix, matrix)
         worse_labels = _worse_labels(expected, base, tuned, beside, is_base_ahead)
     draw_training(metrics, title, folder)
-    all_measured = replace(beside, rungs=(*_comparable(comparison, beside), tuned_rung))
-    evaluation_charts.draw_ladder(all_measured, folder / "quality.png")
+    all_measured = replace(beside, candidates=(*_comparable(run_replies, beside), tuned_candidate))
+    evaluation_charts.draw_comparison(all_measured, folder / "quality.png")
     return JudgedRun(
-        base=_arm_score(base, compared.base_correct, compared.base, base_matrix),
-        tuned=_arm_score(tuned, compared.tuned_correct, compared.tuned, matrix),
+        base=_model_score(base, compared.base_correct, compared.base, base_matrix),
+        tuned=_model_score(tuned, compared.tuned_correct, compared.tuned, matrix),
         better=compared.gained,
         worse=compared.lost,
         p_value=compared.p,
@@ -144,43 +144,45 @@ def judge_run(
         changed=_changed_rows(holdout, base_rows, tuned_rows),
         labels=label_changes,
         worse_labels=worse_labels,
-        judge=comparison.judge,
-        partial=_partial_change(base_by_shares, tuned_rung),
+        judge=run_replies.judge,
+        partial=_partial_change(base_by_shares, tuned_candidate),
     )
 
 
-def _base_by_shares(comparison: RunComparison, holdout: Sequence[Example], tuned: Rung) -> Rung | None:
+def _base_by_shares(
+    run_replies: RunReplies, holdout: Sequence[Example], tuned: MeasuredCandidate
+) -> MeasuredCandidate | None:
     """Scores the base model by shares of a row like the tuned one, None if a row is right or wrong."""
-    from trainers.evaluation import ladder
+    from trainers.evaluation import comparison as comparisons
 
     if tuned.scoring not in SHARES_OF_A_ROW:
         return None
-    alone = ladder.build_ladder(
-        {BEFORE: comparison.base},
+    alone = comparisons.build_comparison(
+        {BEFORE: run_replies.base},
         holdout,
-        comparison.labels,
-        comparison.bar,
+        run_replies.labels,
+        run_replies.bar,
         {},
-        dataset=comparison.dataset,
-        version=comparison.version,
-        holdout_sha256=comparison.holdout.stem,
+        dataset=run_replies.dataset,
+        version=run_replies.version,
+        holdout_sha256=run_replies.holdout.stem,
         measured_at=0.0,
     )
-    (base,) = alone.rungs
+    (base,) = alone.candidates
     return base
 
 
-def _partial_change(base: Rung | None, tuned: Rung) -> ScoreChange | None:
-    from trainers.evaluation import ladder
+def _partial_change(base: MeasuredCandidate | None, tuned: MeasuredCandidate) -> ScoreChange | None:
+    from trainers.evaluation import comparison as comparisons
 
     if base is None:
         return None
-    # The comparison wants the better of the two first.
+    # The run_replies wants the better of the two first.
     if tuned.score >= base.score:
-        pair = ladder.compare_rungs(tuned, base)
+        pair = comparisons.compare_candidates(tuned, base)
         low, high = pair.low, pair.high
     else:
-        pair = ladder.compare_rungs(base, tuned)
+        pair = comparisons.compare_candidates(base, tuned)
         low, high = -pair.high, -pair.low
     return ScoreChange(
         before=MeasuredScore(base.score, base.low, base.high),
@@ -193,18 +195,18 @@ def _partial_change(base: Rung | None, tuned: Rung) -> ScoreChange | None:
 
 
 def _answer_rows(
-    comparison: RunComparison,
-    arm: Arm,
+    run_replies: RunReplies,
+    candidate: Answerer,
     replies: Sequence[Reply],
     holdout: Sequence[Example],
     verdicts: Sequence[float] | None,
 ) -> list[AnswerRow]:
     texts = [reply.text for reply in replies]
     right = (
-        right_answers(texts, holdout, comparison.labels) if verdicts is None else [v == 1 for v in verdicts]
+        right_answers(texts, holdout, run_replies.labels) if verdicts is None else [v == 1 for v in verdicts]
     )
     return [
-        AnswerRow(run_id=comparison.run_id, arm=arm, row=number, correct=is_right, **vars(reply))
+        AnswerRow(run_id=run_replies.run_id, candidate=candidate, row=number, correct=is_right, **vars(reply))
         for number, (reply, is_right) in enumerate(zip(replies, right, strict=True))
     ]
 
@@ -223,7 +225,9 @@ def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]
     return tuple(LabelChange(old.label, old.expected, old.correct, new.correct) for old, new in pairs)
 
 
-def _is_base_ahead(base: Sequence[AnswerRow], by_shares: Rung | None, beside: Ladder) -> bool | None:
+def _is_base_ahead(
+    base: Sequence[AnswerRow], by_shares: MeasuredCandidate | None, beside: Comparison
+) -> bool | None:
     """Compares the base model with the best alternative by the rule for any later look: what is measured last has to be
     clearly ahead."""
     best = _best_alternative(beside)
@@ -236,19 +240,19 @@ def _is_base_ahead(base: Sequence[AnswerRow], by_shares: Rung | None, beside: La
     else:
         return None
     share = sum(scores) / len(scores)
-    later = replace(best, arm=BEFORE, score=share, scores=scores, look=best.look + 1)
+    later = replace(best, candidate=BEFORE, score=share, scores=scores, look=best.look + 1)
     return find_best([best, later]) is later
 
 
-def _best_alternative(beside: Ladder) -> Rung | None:
-    return next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
+def _best_alternative(beside: Comparison) -> MeasuredCandidate | None:
+    return next((candidate for candidate in beside.candidates if candidate.kind != "tuned"), None)
 
 
 def _worse_labels(
     expected: Sequence[Example],
     base: Sequence[AnswerRow],
     tuned: Sequence[AnswerRow],
-    beside: Ladder,
+    beside: Comparison,
     is_base_ahead: bool | None,
 ) -> tuple[LabelLoss, ...]:
     """Returns the labels on which the tuned model is worse than the best alternative, or than the base model if that is
@@ -271,49 +275,53 @@ def _changed_rows(
     return tuple(sorted(changed, key=lambda row: row.is_better))
 
 
-def _ladder_beside_best(comparison: RunComparison, holdout: Sequence[Example], now: float) -> Ladder:
-    """Returns a ladder of the best comparable alternative and the tuned model, with the paired test of the two."""
-    from trainers.evaluation import ladder
+def _comparison_beside_best(run_replies: RunReplies, holdout: Sequence[Example], now: float) -> Comparison:
+    """Returns a comparison of the best comparable alternative and the tuned model, with the paired test of the two."""
+    from trainers.evaluation import comparison as comparisons
 
-    alone = ladder.build_ladder(
-        {comparison.arm: comparison.tuned},
+    alone = comparisons.build_comparison(
+        {run_replies.candidate: run_replies.tuned},
         holdout,
-        comparison.labels,
-        comparison.bar,
-        {str(comparison.arm.model): comparison.price},
-        dataset=comparison.dataset,
-        version=comparison.version,
-        holdout_sha256=comparison.holdout.stem,
+        run_replies.labels,
+        run_replies.bar,
+        {str(run_replies.candidate.model): run_replies.price},
+        dataset=run_replies.dataset,
+        version=run_replies.version,
+        holdout_sha256=run_replies.holdout.stem,
         measured_at=now,
-        verdicts={comparison.arm: comparison.verdicts[1]} if comparison.verdicts else None,
-        floor=comparison.floor,
+        verdicts={run_replies.candidate: run_replies.verdicts[1]} if run_replies.verdicts else None,
+        floor=run_replies.floor,
     )
-    (only,) = alone.rungs
-    origin = comparison.origin
-    only = replace(only, look=origin.look, choices=origin.choices, read=comparison.read)
-    alone = replace(alone, is_bar_set=comparison.is_bar_set, rungs=(only,))
-    alone = rejudge_ladder(alone, comparison.bar)
-    (tuned,) = alone.rungs
-    best = find_best(_comparable(comparison, alone))
+    (only,) = alone.candidates
+    origin = run_replies.origin
+    only = replace(only, look=origin.look, choices=origin.choices, read=run_replies.read)
+    alone = replace(alone, is_bar_set=run_replies.is_bar_set, candidates=(only,))
+    alone = rejudge_comparison(alone, run_replies.bar)
+    (tuned,) = alone.candidates
+    best = find_best(_comparable(run_replies, alone))
     if best is None:
         return alone
     first, second = (tuned, best) if tuned.score >= best.score else (best, tuned)
-    return replace(alone, rungs=(best, tuned), pairs=(ladder.compare_rungs(first, second),))
+    return replace(alone, candidates=(best, tuned), pairs=(comparisons.compare_candidates(first, second),))
 
 
-def _comparable(comparison: RunComparison, ladder: Ladder) -> list[Rung]:
+def _comparable(run_replies: RunReplies, comparison: Comparison) -> list[MeasuredCandidate]:
     """Returns the alternatives that were scored in the same way as the tuned model, on the same number of rows."""
-    (tuned,) = ladder.rung("tuned")
-    return [rung for rung in comparison.alternatives if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)]
+    (tuned,) = comparison.of_kind("tuned")
+    return [
+        candidate
+        for candidate in run_replies.alternatives
+        if (candidate.scoring, candidate.n) == (tuned.scoring, tuned.n)
+    ]
 
 
-def _arm_score(
+def _model_score(
     rows: Sequence[AnswerRow], correct: int, likely: Interval, matrix: Confusion | None
-) -> ArmScore:
-    from trainers.evaluation.ladder import percentiles
+) -> ModelScore:
+    from trainers.evaluation.comparison import percentiles
 
     p50_s, p95_s = percentiles([row.seconds for row in rows])
-    return ArmScore(
+    return ModelScore(
         correct=correct,
         n=len(rows),
         low=likely.low,

@@ -39,7 +39,7 @@ input = "2.50"
 output = "10.00"
 """
 REFUSED = Fault(commit=False, status=400, code="content_filter")
-ZERO = ("--model", "acme/large", "--rungs", "zero")
+ZERO = ("--model", "acme/large", "--candidates", "zero")
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def baseline_text(*arguments: str | Path) -> str:
 
 
 def scores(answer: dict[str, Any]) -> dict[str, float]:
-    return {rung["name"]: rung["score"] for rung in answer["rungs"]}
+    return {candidate["name"]: candidate["score"] for candidate in answer["rungs"]}
 
 
 def name_label(_model: str, messages: Messages) -> str:
@@ -123,11 +123,11 @@ def write_questions(name: str, count: int = 60) -> Path:
 
 def test_the_free_rung_needs_no_model_and_the_estimate_reads_its_json(tmp_path: Path) -> None:
     file = write_tickets(tmp_path / "tickets.csv", 210)
-    answer = baseline(file, "--rungs", "classical", "--bar", "30%")
-    (rung,) = answer["rungs"]
-    assert (rung["name"], rung["model"], rung["usd_per_1000"]) == ("classical", None, 0)
-    assert rung["low"] < rung["score"] < rung["high"]
-    assert (answer["rows_trained_on"], rung["n"], answer["n"]) == (143, 67, 67)
+    answer = baseline(file, "--candidates", "classical", "--bar", "30%")
+    (candidate,) = answer["rungs"]
+    assert (candidate["name"], candidate["model"], candidate["usd_per_1000"]) == ("classical", None, 0)
+    assert candidate["low"] < candidate["score"] < candidate["high"]
+    assert (answer["rows_trained_on"], candidate["n"], answer["n"]) == (143, 67, 67)
     assert answer["verdict"]["next_step"]
 
     (tmp_path / "baseline.json").write_text(json.dumps(answer))
@@ -138,7 +138,7 @@ def test_the_free_rung_needs_no_model_and_the_estimate_reads_its_json(tmp_path: 
 
 def test_the_text_begins_with_the_verdict_on_the_policys_bar() -> None:
     Path("finetune.toml").write_text("[policy.promotion]\nbar_percent = 40\n", encoding="utf-8")
-    text = baseline_text(write_rows("rows.csv"), "--rungs", "classical")
+    text = baseline_text(write_rows("rows.csv"), "--candidates", "classical")
     assert text.splitlines()[0].startswith("The classical model meets the usual bar of 40%")
     assert "An answer counts as a label if" in text
     assert "`" not in text
@@ -148,14 +148,14 @@ def test_a_second_baseline_in_the_same_folder_is_refused_while_the_first_runs(tm
     folder = tmp_path / "state" / "finetune"
     folder.mkdir(parents=True)
     store = Store(folder / "terminal.db")
-    result = finetune("baseline", write_rows("rows.csv"), "--rungs", "classical")
+    result = finetune("baseline", write_rows("rows.csv"), "--candidates", "classical")
     store.close()
     assert result.exit_code == 2
     assert "Another finetune baseline is using" in result.stderr
 
 
 def test_each_question_is_asked_once_despite_a_hiccup_and_a_repeat_is_free() -> None:
-    arguments = (write_rows("rows.csv"), "--model", "acme/large", "--rungs", "zero,kshot")
+    arguments = (write_rows("rows.csv"), "--model", "acme/large", "--candidates", "zero,kshot")
     with provider() as company:
         company.fail("POST /chat/completions", NOTHING_BUT_500)
         result = finetune("baseline", *arguments, "--json")
@@ -205,7 +205,7 @@ def test_overlaps_of_a_given_holdout_are_left_out_or_counted() -> None:
     file = write_rows("train.csv", 120, more=f"{near},refund\n")
     foreign = "".join(f"is shop {digest(number)} open on Sundays,opening hours\n" for number in range(20))
     holdout = write_rows("test.csv", 60, first=100, more=f"{near} now,refund\n{foreign}")
-    arguments = (file, "--holdout", holdout, "--rungs", "classical")
+    arguments = (file, "--holdout", holdout, "--candidates", "classical")
     answer, text = baseline(*arguments), baseline_text(*arguments)
     assert (answer["n"], answer["rows_left_out"], answer["rows_trained_on"]) == (81, 20, 101)
     assert answer["rows_nearly_held_out"] == 1
@@ -227,7 +227,7 @@ def test_overlaps_of_a_given_holdout_are_left_out_or_counted() -> None:
 def test_a_holdout_that_measures_nothing_is_refused(name: str, content: str | None, reason: str) -> None:
     file, holdout = write_rows("rows.csv"), Path(name)
     holdout.write_text(file.read_text() if content is None else content)
-    result = finetune("baseline", file, "--holdout", holdout, "--rungs", "classical")
+    result = finetune("baseline", file, "--holdout", holdout, "--candidates", "classical")
     assert result.exit_code == 2 and name in result.stderr and reason in result.stderr.lower() + result.stderr
 
 
@@ -243,12 +243,14 @@ def test_a_holdout_that_measures_nothing_is_refused(name: str, content: str | No
     ],
 )
 def test_a_model_that_answers_nothing_is_left_out_rather_than_called_bad(fault: Fault) -> None:
-    arguments = (write_rows("rows.csv"), "--model", "acme/large", "--rungs", "classical,zero")
+    arguments = (write_rows("rows.csv"), "--model", "acme/large", "--candidates", "classical,zero")
     with provider() as company:
         company.fail("POST /chat/completions", fault, times=999)
         answer, text = baseline(*arguments), baseline_text(*arguments)
-    assert [rung["name"] for rung in answer["rungs"]] == ["classical"]
-    assert [rung["name"] for rung in answer["failed"]] == ["zero"] and "acme" in answer["failed"][0]["why"]
+    assert [candidate["name"] for candidate in answer["rungs"]] == ["classical"]
+    assert [candidate["name"] for candidate in answer["failed"]] == ["zero"] and "acme" in answer["failed"][
+        0
+    ]["why"]
     assert "Left out: prompt alone, acme/large" in text
 
 
@@ -258,9 +260,9 @@ def test_declined_rows_are_counted_with_the_reason_and_have_no_price() -> None:
         complete = baseline(file, *ZERO, "--prompt", "Sort it.")
         company.fail("POST /chat/completions", REFUSED, times=4)
         answer = baseline(file, *ZERO, "--prompt", "Sort this.")
-    (rung,), (declined,) = answer["rungs"], answer["declined"]
-    assert (declined["questions"], rung["empty"]) == (4, 4) and "HTTP 400" in declined["why"]
-    assert rung["usd_per_1000"] == pytest.approx(complete["rungs"][0]["usd_per_1000"], rel=0.02)
+    (candidate,), (declined,) = answer["rungs"], answer["declined"]
+    assert (declined["questions"], candidate["empty"]) == (4, 4) and "HTTP 400" in declined["why"]
+    assert candidate["usd_per_1000"] == pytest.approx(complete["rungs"][0]["usd_per_1000"], rel=0.02)
 
 
 def test_empty_answers_are_counted_as_wrong() -> None:
@@ -288,7 +290,9 @@ def test_personal_data_goes_to_a_vendor_only_for_a_reason_that_is_recorded(
         refused = finetune("baseline", file, *ZERO)
         assert refused.exit_code == 2 and "--waive" in refused.stderr and "personal data" in refused.stderr
         assert "at least 3 words" in finetune("baseline", file, *ZERO, "--waive", "ok").stderr
-        assert baseline(file, "--rungs", "classical")["failed"] == [], "which leaves this machine to nobody"
+        assert baseline(file, "--candidates", "classical")["failed"] == [], (
+            "which leaves this machine to nobody"
+        )
         clean = write_rows("rows.csv")
         typed = finetune("baseline", clean, *ZERO, "--prompt", "Sort it as ana.kovac@example.com would.")
         assert typed.exit_code == 2 and "or the prompt has personal data" in typed.stderr
@@ -313,11 +317,11 @@ def test_a_measurement_above_its_limit_is_refused_before_anything_is_asked() -> 
 @pytest.mark.parametrize(
     ("arguments", "cure"),
     [
-        (("--rungs", "clasical"), "Did you mean `classical`?"),
+        (("--candidates", "clasical"), "Did you mean `classical`?"),
         (("--bar", "much"), "like 90%"),
         (("--model", "acme/large"), "acme"),
-        (("--rungs", "zero"), "There is no model to ask"),
-        (("--rungs", "classical", "--judge", "openai/gpt-4o-mini"), "Labels need no judge"),
+        (("--candidates", "zero"), "There is no model to ask"),
+        (("--candidates", "classical", "--judge", "openai/gpt-4o-mini"), "Labels need no judge"),
     ],
 )
 def test_options_that_cannot_be_measured_are_refused_with_the_cure(
@@ -334,9 +338,9 @@ def test_options_that_cannot_be_measured_are_refused_with_the_cure(
     ids=["a holdout of 12", "10 classes with 3 rows"],
 )
 def test_few_rows_get_scores_with_wide_intervals(count: int, labels: tuple[str, ...]) -> None:
-    answer = baseline(write_rows("few.csv", count, labels), "--rungs", "classical")
-    (rung,) = answer["rungs"]
-    assert rung["high"] - rung["low"] > 0.15
+    answer = baseline(write_rows("few.csv", count, labels), "--candidates", "classical")
+    (candidate,) = answer["rungs"]
+    assert candidate["high"] - candidate["low"] > 0.15
     assert answer["verdict"]["kind"] != "go"
 
 
@@ -354,7 +358,7 @@ def test_few_rows_get_scores_with_wide_intervals(count: int, labels: tuple[str, 
 def test_labels_that_cannot_be_learnt_are_refused_with_the_reason(
     labels: tuple[str, ...], reason: str
 ) -> None:
-    result = finetune("baseline", write_rows("rows.csv", 40, labels), "--rungs", "classical,encoder")
+    result = finetune("baseline", write_rows("rows.csv", 40, labels), "--candidates", "classical,encoder")
     assert result.exit_code == 2
     assert reason in result.output
 
@@ -372,7 +376,10 @@ def test_both_free_rungs_measure_three_languages_and_advise_in_the_terminals_wor
     ]
     path = Path("three.csv")
     path.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
-    answer, text = baseline(path, "--rungs", "classical,encoder"), baseline_text(path, "--rungs", "encoder")
+    answer, text = (
+        baseline(path, "--candidates", "classical,encoder"),
+        baseline_text(path, "--candidates", "encoder"),
+    )
     assert scores(answer)["classical"] > 0.9 and "encoder" in scores(answer)
     assert "is for English" in text and "[encoder] in finetune.toml" in text
     reasons = " ".join(reason["text"] for reason in answer["verdict"]["reasons"])
@@ -411,7 +418,7 @@ def test_free_text_has_no_curve() -> None:
 
 def test_a_model_judges_free_text_and_a_repeat_is_free() -> None:
     file = write_questions("faq.jsonl")
-    arguments = (file, "--model", "acme/large", "--rungs", "zero,kshot", "--judge", "acme/sage")
+    arguments = (file, "--model", "acme/large", "--candidates", "zero,kshot", "--judge", "acme/sage")
     with provider(answer_or_judge, models=("large", "sage")) as company:
         with Path("finetune.toml").open("a") as toml:
             toml.write('[prices."acme/sage"]\ninput = "1.00"\noutput = "4.00"\n')

@@ -197,7 +197,7 @@ def test_stored_answers_lie_in_the_installations_data_folder_or_else_in_the_user
     tmp_path: Path,
 ) -> None:
     tickets = write_tickets(tmp_path / "few.csv", 60)
-    assert finetune("baseline", tickets, "--rungs", "classical").exit_code == 0
+    assert finetune("baseline", tickets, "--candidates", "classical").exit_code == 0
     assert list(Path.cwd().iterdir()) == []
     state = tmp_path / "state" / "finetune"
     assert [file.name for file in state.glob("*.db")] == ["terminal.db"]
@@ -205,7 +205,7 @@ def test_stored_answers_lie_in_the_installations_data_folder_or_else_in_the_user
 
     shutil.rmtree(tmp_path / "state")
     Path("finetune.toml").write_text('data = "installed"\n')
-    assert finetune("baseline", tickets, "--rungs", "classical").exit_code == 0
+    assert finetune("baseline", tickets, "--candidates", "classical").exit_code == 0
     assert Path("installed/terminal.db").exists()
     assert not (tmp_path / "state").exists()
 

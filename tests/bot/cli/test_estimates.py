@@ -15,7 +15,7 @@ from benchmarks._flawed import write
 from benchmarks._planted import make_texts, mislabel
 from bot.cli import estimates
 from tests.bot.cli_runner import ROOT, finetune, finetune_json, write_tickets
-from trainers.evaluation.results import Candidate, Ladder, Pair, Rung, Standing
+from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, Pair, Standing
 
 FLAWED = ROOT / "examples" / "support_tickets_flawed.jsonl"
 FILE = "tickets.csv"
@@ -39,9 +39,9 @@ def estimate_text(*arguments: str | Path) -> str:
     return " ".join(finetune("estimate", FILE, *arguments).stdout.split())
 
 
-def measured_rung(candidate: Candidate, standing: Standing, right: int, tokens: int = 0) -> Rung:
+def measured_rung(candidate: Candidate, standing: Standing, right: int, tokens: int = 0) -> MeasuredCandidate:
     scores = (1.0,) * right + (0.0,) * (200 - right)
-    return Rung(
+    return MeasuredCandidate(
         *(candidate, "label", scores, right / 200, 0.87, 0.95, standing, None, 0.9, 0, 0),
         *(tokens, tokens, 0.1, 0.2, Decimal(0)),
     )
@@ -50,17 +50,19 @@ def measured_rung(candidate: Candidate, standing: Standing, right: int, tokens: 
 def write_baseline(
     folder: Path,
     standing: Standing,
-    *others: Rung,
+    *others: MeasuredCandidate,
     pairs: tuple[Pair, ...] = (),
     name: str = "baseline",
     holdout: str = "0" * 64,
 ) -> Path:
     """Writes what `finetune baseline --json` prints, with a classical model that got 184 of 200 rows right."""
     classical, bar = measured_rung(Candidate("classical"), standing, 184), 0.85
-    cheapest = classical.arm if standing == "meets" else None
-    ladder = Ladder("tickets", 1, holdout, bar, (classical, *others), cheapest, pairs, 0.08, (), (), 1.0)
+    cheapest = classical.identity if standing == "meets" else None
+    comparison = Comparison(
+        "tickets", 1, holdout, bar, (classical, *others), cheapest, pairs, 0.08, (), (), 1.0
+    )
     file = folder / f"{name}.json"
-    file.write_text(json.dumps({"rungs": [], "ladder": json.loads(ladder.to_json())}), encoding="utf-8")
+    file.write_text(json.dumps({"rungs": [], "ladder": json.loads(comparison.to_json())}), encoding="utf-8")
     return file
 
 
@@ -168,7 +170,7 @@ def test_baselines_of_other_rows_are_refused(tmp_path: Path) -> None:
 def test_better_answers_are_worth_what_a_wrong_one_costs(tmp_path: Path) -> None:
     """8 of 200 rows more are right: at 50 cents each, 2 cents a request. Without a price the free model is enough."""
     tuned = measured_rung(Candidate("tuned", "local/ft"), "meets", 192, tokens=200 * 30)
-    better = Pair(tuned.arm, Candidate("classical"), 0.04, 0.01, 0.08, 0.008)
+    better = Pair(tuned.identity, Candidate("classical"), 0.04, 0.01, 0.08, 0.008)
     file = write_baseline(tmp_path, "meets", tuned, pairs=(better,))
     question = ("--volume", "10M", "--prompt-tokens", "100", "--baseline", file)
     answer = estimate(*question, "--wrong-usd", "0.5")

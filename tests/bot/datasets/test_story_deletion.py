@@ -180,7 +180,7 @@ def test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again(trained: 
     assert trained.files_at_provider() == []
     second = trained.upload_and_check(CANARY_CSV)  # the same bytes, and so the same holdout
     assert (second.version, second.state) == (2, "ready"), "the name still belongs to its channel"
-    trained.type("/finetune baseline tickets rungs=classical")
+    trained.type("/finetune baseline tickets candidates=classical")
     until(trained, "done")
     run = _train(trained)
     promote(trained, f"tickets-{run.id}", why="because=it is the same data")

@@ -178,7 +178,7 @@ LOOKS = (
     *("try tickets-1 hello", "try tickets hello", "promote tickets-1", "rollback tickets", "rollback ticket"),
     *(f"estimate tickets target={TARGET} volume=10M", f"start tickets target={TARGET}", "knowledge tickets"),
     *(
-        "baseline tickets rungs=classical",
+        "baseline tickets candidates=classical",
         "curve tickets",
         "estimate ticket",
         "promote ticket",
@@ -190,7 +190,7 @@ LOOKS = (
 def test_what_belongs_to_a_private_channel_does_not_exist_for_others(world: World) -> None:
     """From another channel any member could once read #hr's results, runs and audit entries, and ask its model."""
     world.seed_dataset(channel=HR)
-    assert world.type("/finetune baseline tickets rungs=classical", user=DORA, channel=HR) == ""
+    assert world.type("/finetune baseline tickets candidates=classical", user=DORA, channel=HR) == ""
     world.start(user=DORA, channel=HR)
     world.approve(BEN, channel=HR)
     world.tick_until_state("done")
@@ -277,7 +277,7 @@ def test_a_member_on_a_later_page_is_found(world: World, monkeypatch: pytest.Mon
 def test_a_member_is_sent_to_the_channel_that_the_dataset_belongs_to(world: World) -> None:
     world.seed_dataset(channel=HR)
     texts = world.texts(OWN)
-    for command in ("baseline tickets rungs=classical", "curve tickets", "knowledge tickets"):
+    for command in ("baseline tickets candidates=classical", "curve tickets", "knowledge tickets"):
         reply = world.type(f"/finetune {command}", user=BEN, channel=OWN)
         assert f"belongs to <#{HR.id}>, which is private. Ask there" in reply, command
     assert f"belongs to <#{HR.id}>, which is private. Ask there" in world.type(START, user=BEN, channel=OWN)
@@ -323,7 +323,7 @@ def test_forms_and_estimates_ask_at_the_click_who_is_in_their_channel(world: Wor
 def test_the_estimate_form_offers_only_datasets_that_the_clicker_may_see(world: World) -> None:
     world.seed_dataset(channel=HR, called="acquisition-of-globex")
     world.seed_dataset()
-    assert world.type("/finetune baseline tickets rungs=classical") == ""
+    assert world.type("/finetune baseline tickets candidates=classical") == ""
     world.tick_until(lambda: world.has_button(evaluation_results.ESTIMATE), "the result")
     world.send()
     for outsider in (GUS, EVE):
@@ -357,7 +357,7 @@ def test_answer_pairs_of_a_private_channel_are_not_shown_in_another(make_world: 
 def test_a_guessed_number_reveals_nothing_about_a_private_channel(world: World) -> None:
     """The answer about an ended run or measurement would name its dataset."""
     world.seed_dataset(channel=HR, called="globex")
-    assert world.type("/finetune baseline globex rungs=classical", user=DORA, channel=HR) == ""
+    assert world.type("/finetune baseline globex candidates=classical", user=DORA, channel=HR) == ""
     world.type(START.replace("tickets", "globex"), user=DORA, channel=HR)
     lines = [f"/finetune {line}" for line in ("cancel m1", "cancel 1", "pause 1", "resume 1")]
     while_open = [world.type(line, user=ANA, channel=PUBLIC) for line in lines]

@@ -14,7 +14,7 @@ from bot.services import dataset_deletion
 from bot.services.datasets import row_deletion
 from bot.services.datasets.row_deletion import RewrittenDataset
 from bot.services.models import promotions
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.runs import Refusal
 from demo.people import BEN
 from demo.workspace import Submission
@@ -28,7 +28,7 @@ from tests.bot.props import LABELS, answer, tickets_csv
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import ANA, DORA, PRIVATE, MakeWorld, Rules, World
 from trainers.dataset import Report
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import Comparison
 
 MARGIN = "[policy.promotion]\nmargin_points = 10\n"
 WHY = "because=half the price at the same quality"
@@ -88,7 +88,7 @@ def until_card_asks(world: World, number: int) -> None:
     """Tick until the card asks whether the sealed rows may be opened."""
 
     def asks() -> bool:
-        return LadderProgress.from_json(measurement(world, number).progress).stage == "asking"
+        return ComparisonProgress.from_json(measurement(world, number).progress).stage == "asking"
 
     world.tick_until(asks, "the question", seconds=30)
     world.send()
@@ -114,7 +114,7 @@ def test_no_prompt_has_sealed_rows_until_a_promotion_opens_them(make_world: Make
     questions, report, sealed = record_questions(world), report_of(world), sealed_questions(world)
     assert len(sealed) == report.n_sealed > 20
     assert f"{report.n_sealed} rows" in world.find_message("Sealed until a promotion")
-    measure(world, f"{BASELINE} rungs=zero,kshot")
+    measure(world, f"{BASELINE} candidates=zero,kshot")
     train(world)
     prompts = "\n".join(text for _, text in questions)
     assert prompts and not [question for question in sealed if question in prompts]
@@ -124,7 +124,7 @@ def test_no_prompt_has_sealed_rows_until_a_promotion_opens_them(make_world: Make
     world.store.dataset_settings.set("tickets", by=BEN.id, now=world.clock, bar=0.6)
     reply = world.type("/finetune promote tickets-1", user=BEN)
     assert "The sealed rows decide: measurement m2" in reply and in_use(world) is None
-    assert LadderPlan.from_json(world.store.measurements.get(2).plan).bar == 0.6, "the bar as it is now"
+    assert ComparisonPlan.from_json(world.store.measurements.get(2).plan).bar == 0.6, "the bar as it is now"
     assert "m2 decides" in world.type("/finetune promote tickets-1", user=BEN)
     open_sealed(world, 2)
     assert in_use(world) == "tickets-1"
@@ -154,7 +154,7 @@ def test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_
 ) -> None:
     world = make_world(Rules(more=PRICES))
     seed_sealed(world)
-    measure(world, f"{BASELINE} rungs=zero")
+    measure(world, f"{BASELINE} candidates=zero")
     train(world)
     questions, sealed = record_questions(world), sealed_questions(world)
     world.type("/finetune promote tickets-1", user=BEN)
@@ -189,9 +189,9 @@ def test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_
     world.rules.approvers = (ANA.id,)
     world.restart()
     opened = measurement(world, 3)
-    plan = LadderPlan.from_json(opened.plan)
-    ladder = Ladder.from_json(str(opened.result))
-    decided = promotions.decide_by_sealed(world.service.context, opened, plan, ladder)
+    plan = ComparisonPlan.from_json(opened.plan)
+    comparison = Comparison.from_json(str(opened.result))
+    decided = promotions.decide_by_sealed(world.service.context, opened, plan, comparison)
     assert isinstance(decided, Refusal) and "approver" in decided.text, "Ben may not deploy any more"
 
 
@@ -267,7 +267,7 @@ def test_the_sealed_rows_decide_whether_a_cheaper_model_is_not_worse(
 def train_beside_examples(world: World) -> None:
     """Sealed rows, a measured prompt with ten examples that is always right, and a tuned model with its result."""
     seed_sealed(world, 300, "70")
-    measure(world, f"{BASELINE} rungs=kshot")
+    measure(world, f"{BASELINE} candidates=kshot")
     train(world)
 
 

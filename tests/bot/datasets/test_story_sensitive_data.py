@@ -96,7 +96,7 @@ def test_after_a_masked_upload_no_address_is_sent(far: World, prompts: list[str]
 
 def test_a_measurement_agreed_to_earlier_sends_no_unscanned_row(far: World, prompts: list[str]) -> None:
     older_version(far, "write to jo@example.com")
-    line = f"/finetune baseline tickets models={TARGET} rungs=zero"
+    line = f"/finetune baseline tickets models={TARGET} candidates=zero"
     assert far.type(line)
     far.store.database.change("UPDATE scans SET found = ?", (EMPTY,))
     assert far.type(line) == ""
@@ -206,7 +206,7 @@ def test_a_question_with_personal_data_or_a_secret_is_not_sent(far: World, promp
 
 def test_a_prompt_with_personal_data_or_a_secret_is_not_sent(far: World, prompts: list[str]) -> None:
     far.seed_dataset()
-    line = f"/finetune baseline tickets models={TARGET} rungs=zero prompt=Sort it."
+    line = f"/finetune baseline tickets models={TARGET} candidates=zero prompt=Sort it."
 
     refusal = far.type(f"{line} The password: hunter2!")
 
@@ -228,7 +228,7 @@ def add_rule(world: World) -> None:
 
 def test_a_rule_added_after_the_agreement_stops_a_measurement(far: World, prompts: list[str]) -> None:
     far.seed_dataset()
-    assert far.type(f"/finetune baseline tickets models={TARGET} rungs=zero") == ""
+    assert far.type(f"/finetune baseline tickets models={TARGET} candidates=zero") == ""
     far.tick_until(lambda: far.store.measurements.get(1).reserved_micros, "its price")
     far.send()
     far.click(BEN, MEASURE)

@@ -188,7 +188,9 @@ def _upload(world: World, name: str, content: str) -> None:
 
 def _measure_with_search(world: World, company: Company) -> None:
     before = company.usd
-    line = "/finetune baseline tickets models=acme/acme-small rungs=classical,encoder,zero,kshot,retrieval"
+    line = (
+        "/finetune baseline tickets models=acme/acme-small candidates=classical,encoder,zero,kshot,retrieval"
+    )
     assert world.type(f"{line} bar=60% optimise=$0.02 prompt=Sort it, {MARKS['a typed prompt']}.") == ""
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
@@ -250,7 +252,7 @@ def _train_and_deploy(world: World, company: Company) -> None:
 
 def _judge(world: World, company: Company) -> None:
     before = company.usd
-    line = f"/finetune baseline parcels models=acme/acme-small rungs=zero,kshot judge=acme/{JUDGE}"
+    line = f"/finetune baseline parcels models=acme/acme-small candidates=zero,kshot judge=acme/{JUDGE}"
     assert world.type(line) == ""
     until_asked(world, 3)
     world.click(BEN, evaluations.MEASURE)

@@ -41,7 +41,7 @@ def warnings(world: World, **where: object) -> list[str]:
 def test_the_budget_lists_runs_and_measurements_of_the_month(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.seed_dataset()
-    world.type(f"/finetune baseline tickets {ACME} rungs=zero", user=BEN)
+    world.type(f"/finetune baseline tickets {ACME} candidates=zero", user=BEN)
     measurement = until_asked(world)
     maximum = approve(world)
     assert_list_adds_up(world)
@@ -141,7 +141,7 @@ def test_each_budget_warns_once_those_whom_it_limits(world: World) -> None:
 def test_a_measurement_counts_against_its_persons_budget(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=f'[budget.people]\n{BEN.id} = "0.000001"\n' + PRICES))
     world.seed_dataset()
-    world.type(f"/finetune baseline tickets {ACME} rungs=zero", user=BEN)
+    world.type(f"/finetune baseline tickets {ACME} candidates=zero", user=BEN)
     world.tick_until(lambda: world.store.measurements.get(1).state == "failed", "the refusal")
     world.send()
     assert world.find_message("This measurement may cost", f"for <@{BEN.id}>", "[budget.people]")

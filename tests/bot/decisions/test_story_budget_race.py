@@ -13,7 +13,7 @@ from bot.rules.permissions import Person
 from bot.rules.plans import Plan, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.services.decisions import approvals
 from bot.services.measurement import evaluations, measurements
-from bot.values.evaluations import LadderProgress
+from bot.values.evaluations import ComparisonProgress
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
@@ -128,9 +128,9 @@ def test_64_clicks_on_one_plan_reserve_once(world: World) -> None:
 def test_64_measurements_priced_at_once_never_exceed_the_budget(make_world: MakeWorld) -> None:
     world = make_world(Rules(budget="20", more=PRICES))
     world.seed_dataset()
-    world.type(f"/finetune baseline tickets {ACME} rungs=zero", user=BEN)
+    world.type(f"/finetune baseline tickets {ACME} candidates=zero", user=BEN)
     first = until_asked(world)
-    progress = LadderProgress.from_json(first.progress)
+    progress = ComparisonProgress.from_json(first.progress)
     fits = 5
     world.rules.budget = str(from_micros(progress.most_micros * (fits + 1)))  # with the first one's share
     world.restart()
@@ -152,7 +152,7 @@ def test_a_measurement_requested_by_many_at_once_is_recorded_once(make_world: Ma
     world = make_world(Rules(more=PRICES))
     world.seed_dataset()
     context, answers = with_stored_lookups(world), list[Measurement | Refusal]()
-    command = Baseline("tickets", models=("acme/acme-small",), rungs=("zero",))
+    command = Baseline("tickets", models=("acme/acme-small",), candidates=("zero",))
 
     def ask(number: int) -> None:
         answers.append(evaluations.ask(context, command, (BEN, CLEO)[number % 2].id, PRIVATE.id))

@@ -28,10 +28,10 @@ from tests.bot.runs import ENOUGH_ROWS
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, MakeWorld, Rules, World, words_of
 from tests.cards.test_page import Reader
-from trainers.evaluation.results import FREE_RUNGS, Candidate, Ladder, Rung, RungName
+from trainers.evaluation.results import FREE_KINDS, Candidate, CandidateKind, Comparison, MeasuredCandidate
 
 ESTIMATE = f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}"
-MISSED: tuple[tuple[RungName, float], ...] = (("zero", 1 / 3), ("kshot", 0.4), ("retrieval", 0.5))
+MISSED: tuple[tuple[CandidateKind, float], ...] = (("zero", 1 / 3), ("kshot", 0.4), ("retrieval", 0.5))
 ROWS = 240  # with fewer than 200 no saving is shown
 PLOTS = {"cumulative-cost.png"}
 RETIRED = '[providers.acme.models."acme-old"]\ntraining = "8"\ninput = "1"\noutput = "2"\nends = 2020-01-31\n'
@@ -54,7 +54,7 @@ def fill_estimate(world: World, **answers: str) -> Submission:
     return world.slack.submit_modal(ANA.id, {"dataset": "tickets", "target": TARGET, **answers})
 
 
-def until_measured(world: World) -> Ladder:
+def until_measured(world: World) -> Comparison:
     """Tick until the newest measurement is done."""
     number = world.store.measurements.open()[-1].id
     until(world, "done", number)
@@ -63,7 +63,7 @@ def until_measured(world: World) -> Ladder:
 
 @reached_once
 def measure_classical(world: World) -> None:
-    assert world.type("/finetune baseline tickets rungs=classical") == ""
+    assert world.type("/finetune baseline tickets candidates=classical") == ""
     until_measured(world)
 
 
@@ -76,32 +76,32 @@ def seed_run(world: World) -> None:
 
 
 def miss_everywhere(world: World) -> None:
-    """As if all five rungs had been measured and had missed the bar."""
+    """As if all five candidates had been measured and had missed the bar."""
     measure_classical(world)
     measured = ladder_of(world)
-    rungs = [_missing(measured.rungs[0], Candidate(free), 8) for free in FREE_RUNGS]
-    rungs += [
-        _missing(measured.rungs[0], Candidate(name, TARGET), round(share * measured.n))
+    candidates = [_missing(measured.candidates[0], Candidate(free), 8) for free in FREE_KINDS]
+    candidates += [
+        _missing(measured.candidates[0], Candidate(name, TARGET), round(share * measured.n))
         for name, share in MISSED
     ]
-    ladder = replace(measured, rungs=tuple(rungs), cheapest=None)
-    world.store.database.change("UPDATE measurements SET result = ?", (ladder.to_json(),))
+    comparison = replace(measured, candidates=tuple(candidates), cheapest=None)
+    world.store.database.change("UPDATE measurements SET result = ?", (comparison.to_json(),))
 
 
 def free_models_miss(world: World) -> None:
     """As if the free models of measurement 1 had missed the bar, so that a training is not pointless."""
-    ladder = ladder_of(world)
-    rungs = tuple(_missing(rung, rung.arm, 8) for rung in ladder.rungs)
-    missed = replace(ladder, rungs=rungs, cheapest=None).to_json()
+    comparison = ladder_of(world)
+    candidates = tuple(_missing(candidate, candidate.identity, 8) for candidate in comparison.candidates)
+    missed = replace(comparison, candidates=candidates, cheapest=None).to_json()
     world.store.database.change("UPDATE measurements SET result = ? WHERE id = 1", (missed,))
 
 
-def _missing(rung: Rung, arm: Candidate, right: int) -> Rung:
-    scores = (1.0,) * right + (0.0,) * (rung.n - right)
-    share = right / rung.n
+def _missing(candidate: MeasuredCandidate, candidate: Candidate, right: int) -> MeasuredCandidate:
+    scores = (1.0,) * right + (0.0,) * (candidate.n - right)
+    share = right / candidate.n
     return replace(
-        rung,
-        arm=arm,
+        candidate,
+        candidate=candidate,
         scores=scores,
         score=share,
         low=0.2,
@@ -150,7 +150,7 @@ def test_hours_and_labels_are_added_to_the_cost(world: World) -> None:
 def test_an_estimate_compares_with_the_measured_ladder(world: World) -> None:
     before = f"{world.type(ESTIMATE)}\n{world.estimate_details()}"
     assert "Compared with today's model" in before and "Each month, the classical model" not in before
-    assert world.type("/finetune baseline tickets rungs=classical") == ""
+    assert world.type("/finetune baseline tickets candidates=classical") == ""
     until_measured(world)
     after = f"{world.type(ESTIMATE)}\n{world.estimate_details()}"
     assert "The classical model meets the bar of 85%" in after
@@ -196,7 +196,7 @@ def test_a_bar_is_made_the_teams_in_a_step_of_its_own_with_a_word_in_the_channel
 
 
 def test_a_measurement_with_another_bar_tells_the_channel(world: World) -> None:
-    assert world.type("/finetune baseline tickets rungs=classical bar=90%") == ""
+    assert world.type("/finetune baseline tickets candidates=classical bar=90%") == ""
     until_measured(world)
     world.find_message("set the bar to 90% (it was the usual 85%) for `tickets`")
     world.find_message("meets your 90% bar")
@@ -632,11 +632,11 @@ def test_a_good_tuned_model_is_undecided_until_the_free_models_are_measured(make
     """The base model says 'billing' to everything, and the tuned one is always right and costs less than gpt-4o."""
     world = make_world(Rules(more=PRICES))
     world.seed_dataset(rows=ENOUGH_ROWS)
-    measure(world, f"{BASELINE} rungs=zero,kshot")
+    measure(world, f"{BASELINE} candidates=zero,kshot")
     world.start_approved()
     result = result_of(world.tick_until_state("done"))
-    ladder = result.ladder
-    assert ladder and ladder.pairs[0].p < 0.001 and ladder.pairs[0].better.rung == "tuned"
+    comparison = result.comparison
+    assert comparison and comparison.pairs[0].p < 0.001 and comparison.pairs[0].better.kind == "tuned"
     card = world.find_message("Result of run 1")
     assert "+66.7 points" in card and "Against the prompt alone on acme/acme-small, 33.3%" in card
     assert result.advice and result.advice.kind == "unknown", "no free rung was measured"
@@ -667,7 +667,9 @@ def test_a_tuned_model_that_may_miss_the_bar_is_no_go(empty: World) -> None:
     world.store.dataset_settings.set("tickets", by=ANA.id, now=world.clock, bar=0.99)
     world.start_approved()
     result = result_of(world.tick_until_state("done"))
-    assert result.ladder and result.ladder.rungs[-1].standing == "undecided"  # 18 of 18 can't claim 99%
+    assert (
+        result.comparison and result.comparison.candidates[-1].standing == "undecided"
+    )  # 18 of 18 can't claim 99%
     assert result.advice and result.advice.kind != "go"
 
 

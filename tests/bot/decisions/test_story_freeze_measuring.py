@@ -25,7 +25,7 @@ def world(make_world: MakeWorld) -> World:
 def test_a_ladder_agreed_to_during_a_freeze_asks_nothing_until_it_ends(world: World) -> None:
     world.seed_dataset()
     freeze(world)
-    world.type(f"/finetune baseline tickets {ACME} rungs=zero")
+    world.type(f"/finetune baseline tickets {ACME} candidates=zero")
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
     world.tick(8)
@@ -40,7 +40,7 @@ def test_a_ladder_agreed_to_during_a_freeze_asks_nothing_until_it_ends(world: Wo
 def test_examples_and_prompts_are_not_chosen_during_a_freeze(world: World, option: str) -> None:
     world.seed_dataset()
     freeze(world)
-    world.type(f"/finetune baseline tickets {ACME} rungs=zero,few {option}")
+    world.type(f"/finetune baseline tickets {ACME} candidates=zero,few {option}")
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
     for _ in range(20):
@@ -55,14 +55,14 @@ def test_examples_and_prompts_are_not_chosen_during_a_freeze(world: World, optio
 def test_free_models_are_measured_during_a_freeze(world: World) -> None:
     world.seed_dataset()
     freeze(world)
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets candidates=classical")
     until(world, "done")
 
 
 def test_a_ladder_under_way_asks_nothing_more_until_the_freeze_ends(world: World) -> None:
     world.seed_dataset()
     world.provider.slow_s = 0.1
-    world.type(f"/finetune baseline tickets {ACME} rungs=zero,few")
+    world.type(f"/finetune baseline tickets {ACME} candidates=zero,few")
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
     world.tick_until(lambda: world.provider.count(CHAT) > 0, "the first question")

@@ -392,10 +392,12 @@ def test_the_form_of_a_measurement_takes_the_reason_for_overriding_a_soft_rule(m
 def test_data_rules_hold_for_measurements(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=rule("soft", "local") + PRICES))
     world.seed_dataset()
-    assert "doesn't let this data go to acme" in world.type(f"/finetune baseline tickets {ACME} rungs=zero")
+    assert "doesn't let this data go to acme" in world.type(
+        f"/finetune baseline tickets {ACME} candidates=zero"
+    )
     assert world.store.measurements.newest() == []
     reason = "because=the customers agreed, ticket 12"
-    assert world.type(f"/finetune baseline tickets {ACME} rungs=zero {reason} prompt=Sort this.") == ""
+    assert world.type(f"/finetune baseline tickets {ACME} candidates=zero {reason} prompt=Sort this.") == ""
     world.send()
     assert world.find_message("m1: ", "Overridden because: the customers agreed, ticket 12")
     until_asked(world)

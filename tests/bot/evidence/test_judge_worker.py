@@ -13,7 +13,13 @@ from bot.services.datasets import dataset_worker
 from bot.services.evidence import judge_worker
 from bot.services.evidence.judge_worker import JudgeAnswers
 from bot.services.measurement import evaluation_engine
-from bot.values.evaluations import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
+from bot.values.evaluations import (
+    CandidateProgress,
+    ComparisonPlan,
+    ComparisonProgress,
+    JudgedPair,
+    JudgeProgress,
+)
 from tests.cards import measurements
 from trainers.dataset import Example, store_chat
 from trainers.evaluation.results import Candidate, Reply
@@ -31,7 +37,7 @@ def example(number: int) -> Example:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> LadderPlan:
+def plan(tmp_path: Path) -> ComparisonPlan:
     sha256 = store_chat(tmp_path, [example(number) for number in range(ROWS)])
     return measurements.plan(
         [ZERO, SHOTS],
@@ -48,7 +54,7 @@ def texts(zero: str = "bad", shots: str = "good") -> dict[Candidate, list[str]]:
     return {ZERO: [f"{zero} {row}" for row in range(ROWS)], SHOTS: [f"{shots} {row}" for row in range(ROWS)]}
 
 
-def test_empty_answers_are_not_judged_and_equal_ones_once(plan: LadderPlan, tmp_path: Path) -> None:
+def test_empty_answers_are_not_judged_and_equal_ones_once(plan: ComparisonPlan, tmp_path: Path) -> None:
     answers = texts()
     answers[ZERO][0], answers[ZERO][1] = " ", answers[SHOTS][1]
     questions = judge_worker.write_acceptable_questions(plan, answers, tmp_path, tmp_path)
@@ -57,7 +63,7 @@ def test_empty_answers_are_not_judged_and_equal_ones_once(plan: LadderPlan, tmp_
     assert judge_worker.read_questions(tmp_path, judge_worker.ACCEPTABLE) == questions
 
 
-def test_judging_never_costs_more_than_announced(plan: LadderPlan, tmp_path: Path) -> None:
+def test_judging_never_costs_more_than_announced(plan: ComparisonPlan, tmp_path: Path) -> None:
     answers = texts(zero="word " * 240, shots="other " * 240)
     worst = judge_worker.longest_questions(plan, tmp_path)
     assert len(worst.keys) == len(set(worst.keys)) == 4 * ROWS
@@ -67,47 +73,58 @@ def test_judging_never_costs_more_than_announced(plan: LadderPlan, tmp_path: Pat
     assert sum(worst.tokens) >= sum(first.priced.tokens) + sum(second.priced.tokens)
 
 
-def test_the_two_best_candidates_are_compared_in_both_orders(plan: LadderPlan, tmp_path: Path) -> None:
+def test_the_two_best_candidates_are_compared_in_both_orders(plan: ComparisonPlan, tmp_path: Path) -> None:
     answers = texts() | {Candidate("retrieval", "local/a"): ["awful"] * ROWS}
     first = judge_worker.write_acceptable_questions(plan, answers, tmp_path, tmp_path)
-    yes = {key for arm in (SHOTS, ZERO) for key in first.keys[arm][: 9 if arm == ZERO else 15] if key}
+    yes = {
+        key
+        for candidate in (SHOTS, ZERO)
+        for key in first.keys[candidate][: 9 if candidate == ZERO else 15]
+        if key
+    }
     replies = {key: "YES" if key in yes else "NO" for key in first.key_set}
     verdicts = JudgeAnswers(JUDGE, replies, first, None)
     second = judge_worker.write_better_questions(plan, answers, verdicts, tmp_path, tmp_path)
     assert second.pair == (SHOTS, ZERO) and len(second.key_set) == 2 * ROWS
 
 
-def conclude(plan: LadderPlan, folder: Path, reply: str, **other: str) -> judge_worker.Conclusion:
+def conclude(plan: ComparisonPlan, folder: Path, reply: str, **other: str) -> judge_worker.Conclusion:
     """Returns the conclusion if the judge replies the same to every question."""
     answers = texts()
     first = judge_worker.write_acceptable_questions(plan, answers, folder, folder)
     verdicts = JudgeAnswers(JUDGE, dict.fromkeys(first.key_set, reply), first, None, other.get("failed"))
-    replies = {arm: [Reply(text, 10, 3, 0.1) for text in row] for arm, row in answers.items()}
+    replies = {candidate: [Reply(text, 10, 3, 0.1) for text in row] for candidate, row in answers.items()}
     return judge_worker.conclude(plan, replies, verdicts, folder, folder, 5.0)
 
 
-def test_with_too_many_missing_verdicts_shared_words_are_scored(plan: LadderPlan, tmp_path: Path) -> None:
+def test_with_too_many_missing_verdicts_shared_words_are_scored(plan: ComparisonPlan, tmp_path: Path) -> None:
     unreadable = conclude(plan, tmp_path, "Who knows?")
-    assert unreadable.ladder.rungs[0].scoring == "f1"
+    assert unreadable.comparison.candidates[0].scoring == "f1"
     assert unreadable.judge and "no readable verdict on 20 of 20" in str(unreadable.judge.failed)
     readable = conclude(plan, tmp_path, "NO")
-    assert readable.ladder.rungs[0].scoring == "judge" and readable.judge and readable.judge.failed is None
+    assert (
+        readable.comparison.candidates[0].scoring == "judge"
+        and readable.judge
+        and readable.judge.failed is None
+    )
 
 
-def test_concluding_in_a_terminal_draws_no_picture(plan: LadderPlan, tmp_path: Path) -> None:
+def test_concluding_in_a_terminal_draws_no_picture(plan: ComparisonPlan, tmp_path: Path) -> None:
     conclude(plan, tmp_path, "YES")
     assert not list(tmp_path.rglob("*.png"))
 
 
 def test_a_judge_that_could_not_be_asked_is_reported_with_the_reason(
-    plan: LadderPlan, tmp_path: Path
+    plan: ComparisonPlan, tmp_path: Path
 ) -> None:
     conclusion = conclude(plan, tmp_path, "YES", failed="There is no key.")
-    assert conclusion.ladder.rungs[0].scoring == "f1"
+    assert conclusion.comparison.candidates[0].scoring == "f1"
     assert conclusion.judge and conclusion.judge.failed == "There is no key."
 
 
-def test_people_get_answers_from_both_sides_of_the_judge_every_time(plan: LadderPlan, tmp_path: Path) -> None:
+def test_people_get_answers_from_both_sides_of_the_judge_every_time(
+    plan: ComparisonPlan, tmp_path: Path
+) -> None:
     answers = texts()
     rows = dataset_worker.examples(tmp_path, plan.holdout_sha256)
     first = judge_worker.write_acceptable_questions(plan, answers, tmp_path, tmp_path)
@@ -128,17 +145,19 @@ def test_people_get_answers_from_both_sides_of_the_judge_every_time(plan: Ladder
     assert judge_worker.read_answers(tmp_path) == shown
 
 
-def test_a_judge_that_accepts_everything_is_checked_on_that(plan: LadderPlan, tmp_path: Path) -> None:
+def test_a_judge_that_accepts_everything_is_checked_on_that(plan: ComparisonPlan, tmp_path: Path) -> None:
     conclude(plan, tmp_path, "YES")
     shown = judge_worker.read_answers(tmp_path)
     assert len(shown) == 2 * ROWS and {answer.judged for answer in shown} == {"yes"}
 
 
-def test_people_get_the_same_rows_with_differing_answers_every_time(plan: LadderPlan, tmp_path: Path) -> None:
+def test_people_get_the_same_rows_with_differing_answers_every_time(
+    plan: ComparisonPlan, tmp_path: Path
+) -> None:
     conclude(plan, tmp_path, "YES", failed="There is no key.")
     assert judge_worker.read_answers(tmp_path) == ()
     pairs = judge_worker.read_for_people(tmp_path)
-    assert pairs and {pairs.first_arm, pairs.second_arm} == {ZERO, SHOTS}
+    assert pairs and {pairs.first_candidate, pairs.second_candidate} == {ZERO, SHOTS}
     assert len(pairs.rows) == ROWS and [pair.row for pair in pairs.rows] != list(range(ROWS))
     assert pairs.rows[0].question == f"question {pairs.rows[0].row}"
     conclude(plan, tmp_path, "YES", failed="There is no key.")
@@ -148,25 +167,27 @@ def test_people_get_the_same_rows_with_differing_answers_every_time(plan: Ladder
 def test_progress_and_plans_from_before_there_were_judges_are_read() -> None:
     old_progress = json.loads(measurements.half_way_progress().to_json())
     del old_progress["judge"]
-    assert LadderProgress.from_json(json.dumps(old_progress)) == measurements.half_way_progress()
+    assert ComparisonProgress.from_json(json.dumps(old_progress)) == measurements.half_way_progress()
     old_plan = json.loads(measurements.plan().to_json())
     del old_plan["judge"]
-    assert LadderPlan.from_json(json.dumps(old_plan)).judge is None
+    assert ComparisonPlan.from_json(json.dumps(old_plan)).judge is None
 
 
 def test_progress_with_a_judge_survives_storing() -> None:
     judge = JudgeProgress(40, 12, ("k",), None, "why", 40, 2, JudgedPair(SHOTS, ZERO, ("first", None, "tie")))
-    progress = LadderProgress("consulting", measurements.half_way_progress().arms, 5, 4, 1.0, None, judge)
-    assert LadderProgress.from_json(progress.to_json()) == progress
+    progress = ComparisonProgress(
+        "consulting", measurements.half_way_progress().candidates, 5, 4, 1.0, None, judge
+    )
+    assert ComparisonProgress.from_json(progress.to_json()) == progress
 
 
 def declined(key: str, *, of_model: bool = False) -> Declined:
     return Declined(key, JUDGE, "It said no.", of_model)
 
 
-def test_a_judge_that_only_declines_or_is_shut_down_has_failed(plan: LadderPlan) -> None:
+def test_a_judge_that_only_declines_or_is_shut_down_has_failed(plan: ComparisonPlan) -> None:
     keys = tuple("abcdefgh")
-    fresh = ArmProgress(judge_worker.candidate_of(plan), len(keys))
+    fresh = CandidateProgress(judge_worker.candidate_of(plan), len(keys))
     four = evaluation_engine.update_progress(fresh, keys, frozenset(), [declined(key) for key in "abcd"])
     assert four.failed is None and four.answered == 0
     assert set(four.declined) == set("abcd")
@@ -180,15 +201,15 @@ def test_a_judge_that_only_declines_or_is_shut_down_has_failed(plan: LadderPlan)
     assert closed.failed == "It said no."
 
 
-def test_a_model_that_answered_everything_has_not_failed_even_if_it_is_gone(plan: LadderPlan) -> None:
-    fresh = ArmProgress(judge_worker.candidate_of(plan), 2)
-    arm = evaluation_engine.update_progress(
+def test_a_model_that_answered_everything_has_not_failed_even_if_it_is_gone(plan: ComparisonPlan) -> None:
+    fresh = CandidateProgress(judge_worker.candidate_of(plan), 2)
+    candidate = evaluation_engine.update_progress(
         fresh, ("a", "b"), frozenset("ab"), [declined("c", of_model=True)]
     )
-    assert arm.failed is None and arm.answered == 2
+    assert candidate.failed is None and candidate.answered == 2
 
 
-def test_a_declined_question_that_was_answered_elsewhere_counts_once(plan: LadderPlan) -> None:
-    before = ArmProgress(judge_worker.candidate_of(plan), 3, declined=("a",))
-    arm = evaluation_engine.update_progress(before, ("a", "b", "c"), frozenset("ab"), [])
-    assert arm.answered == 2 and arm.declined == () and not arm.is_complete
+def test_a_declined_question_that_was_answered_elsewhere_counts_once(plan: ComparisonPlan) -> None:
+    before = CandidateProgress(judge_worker.candidate_of(plan), 3, declined=("a",))
+    candidate = evaluation_engine.update_progress(before, ("a", "b", "c"), frozenset("ab"), [])
+    assert candidate.answered == 2 and candidate.declined == () and not candidate.is_complete

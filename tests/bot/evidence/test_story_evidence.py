@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from bot.cards.common.candidates import arm_name
+from bot.cards.common.candidates import table_name
 from bot.cards.decisions import estimates
 from bot.cards.evidence import evaluation_results, evaluations
 from bot.services.datasets import datasets
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.evidence.evidence import load_evidence
-from bot.values.evaluations import LadderPlan
+from bot.values.evaluations import ComparisonPlan
 from demo.people import ANA, BEN
 from demo.workspace import PostedMessage
 from storage.records import Measurement
@@ -26,7 +26,7 @@ from tests.bot.faq import JUDGE, answer_faq, faq
 from tests.bot.faq import PRICES as FAQ_PRICES
 from tests.bot.measurements import ladder_of, measure, until
 from tests.bot.world import MODEL, PRIVATE, TARGET, MakeWorld, Rules, World, words_of
-from trainers.evaluation.results import Candidate, Rung
+from trainers.evaluation.results import Candidate, MeasuredCandidate
 
 BIG = "acme-big"
 PRICES = (
@@ -142,9 +142,9 @@ class Team:
         if self.world.store.measurements.get(number).state == "asked":
             self.world.click(BEN, evaluations.MEASURE)
         until(self.world, "done", number, seconds=120)
-        plan = LadderPlan.from_json(self.world.store.measurements.get(number).plan)
-        assert plan.arms not in self.asked, "the same was measured before"
-        self.asked.append(plan.arms)
+        plan = ComparisonPlan.from_json(self.world.store.measurements.get(number).plan)
+        assert plan.candidates not in self.asked, "the same was measured before"
+        self.asked.append(plan.candidates)
         return number
 
     def press_after(self, number: int) -> PostedMessage:
@@ -154,7 +154,7 @@ class Team:
         self.world.slack.close_modal(ANA.id)
         assert details.startswith(f"Measurement m{number}\n")
         for candidate in self.measured:
-            assert arm_name(candidate) in details
+            assert table_name(candidate) in details
         before = len(self.estimates())
         self.world.click(ANA, evaluation_results.ESTIMATE)
         form = self.world.slack.view(ANA.id)
@@ -164,20 +164,20 @@ class Team:
 
     @property
     def measured(self) -> set[Candidate]:
-        ladders = [
+        comparisons = [
             ladder_of(self.world, each.id) for each in self.world.store.measurements.newest() if each.result
         ]
-        return {rung.arm for ladder in ladders for rung in ladder.rungs}
+        return {candidate.identity for comparison in comparisons for candidate in comparison.candidates}
 
-    def known(self) -> tuple[Rung, ...]:
+    def known(self) -> tuple[MeasuredCandidate, ...]:
         """What an estimate knows now."""
         checked = datasets.load_usable(self.world.service.context, self.dataset, ANA.id, PRIVATE.id)
         assert isinstance(checked, CheckedDataset)
-        return load_evidence(self.world.service.context, checked.dataset, checked.report, None).rungs
+        return load_evidence(self.world.service.context, checked.dataset, checked.report, None).candidates
 
     def assert_names_nothing_measured_as_unmeasured(self, card: PostedMessage) -> None:
-        kinds = {candidate.rung for candidate in self.measured}
-        assert {rung.arm for rung in self.known()} == self.measured
+        kinds = {candidate.kind for candidate in self.measured}
+        assert {candidate.identity for candidate in self.known()} == self.measured
         names = {
             "zero": "prompt alone",
             "kshot": "ten examples",
@@ -212,7 +212,7 @@ def labelled(make_world: MakeWorld) -> Iterator[World]:
 def test_a_team_with_labels_is_led_to_a_verdict_without_measuring_anything_twice(labelled: World) -> None:
     team = Team(labelled, "riddles", f"acme/{BIG}")
     card = team.press_to_verdict()
-    assert {candidate.rung for candidate in team.measured} == {
+    assert {candidate.kind for candidate in team.measured} == {
         "classical",
         "encoder",
         "zero",
@@ -227,12 +227,12 @@ def test_a_measurement_of_something_worse_changes_no_verdict(labelled: World) ->
     """A prompt of the large model meets the bar. Measuring the small one afterwards, on other kinds, neither forgets it
     nor makes a training look better."""
     team = Team(labelled, "riddles", f"acme/{BIG}")
-    measure(labelled, f"/finetune baseline riddles models=acme/{BIG} rungs=zero,kshot", 1)
-    best = max(team.known(), key=lambda rung: rung.score)
-    assert (best.arm.model, best.standing) == (f"acme/{BIG}", "meets")
+    measure(labelled, f"/finetune baseline riddles models=acme/{BIG} candidates=zero,kshot", 1)
+    best = max(team.known(), key=lambda candidate: candidate.score)
+    assert (best.model, best.standing) == (f"acme/{BIG}", "meets")
     card = words_of(team.estimate())
     for number, kind in enumerate(("retrieval", "zero"), 2):
-        measure(labelled, f"/finetune baseline riddles models={TARGET} rungs={kind}", number)
+        measure(labelled, f"/finetune baseline riddles models={TARGET} candidates={kind}", number)
         shown = labelled.find_message(f"Measurement m{number}")
         assert f"prompt alone on acme/{BIG}" in shown and "Measured now" in shown
     assert best in team.known()
@@ -253,11 +253,11 @@ def test_a_team_with_free_text_keeps_its_judge_on_the_way_to_a_verdict(make_worl
     world.upload("faq.jsonl", faq(300), called="faq")
     world.tick_until(lambda: world.dataset().state == "ready", "the check", seconds=60)
     world.send()
-    measure(world, f"/finetune baseline faq models={TARGET} rungs=zero judge=acme/{JUDGE}", 1)
+    measure(world, f"/finetune baseline faq models={TARGET} candidates=zero judge=acme/{JUDGE}", 1)
     team = Team(world, "faq", "gpt-4o", task="format")
     card = team.press_to_verdict()
-    assert {rung.scoring for rung in team.known()} == {"judge"}
-    assert {candidate.rung for candidate in team.measured} == {"zero", "kshot", "retrieval"}
+    assert {candidate.scoring for candidate in team.known()} == {"judge"}
+    assert {candidate.kind for candidate in team.measured} == {"zero", "kshot", "retrieval"}
     assert "Not measured yet" not in words_of(card)
 
 
@@ -270,16 +270,16 @@ def test_a_team_with_json_answers_is_led_to_a_verdict(make_world: MakeWorld) -> 
     world.send()
     team = Team(world, "orders", f"acme/{BIG}", task="")
     card = team.press_to_verdict()
-    assert {rung.scoring for rung in team.known()} == {"json"}
-    assert {"classical", "encoder", "zero"} <= {candidate.rung for candidate in team.measured}
+    assert {candidate.scoring for candidate in team.known()} == {"json"}
+    assert {"classical", "encoder", "zero"} <= {candidate.kind for candidate in team.measured}
     assert len(team.asked) <= len(team.measured)
     assert f"prompt alone on acme/{BIG} meets the bar of 85%: 100.0% of fields right" in words_of(card)
 
 
 def test_another_bar_judges_what_was_measured_and_asks_for_nothing_again(labelled: World) -> None:
     team = Team(labelled, "riddles", f"acme/{BIG}")
-    measure(labelled, f"/finetune baseline riddles models=acme/{BIG} rungs=zero", 1)
-    assert [rung.standing for rung in team.known()] == ["meets"]
-    labelled.type("/finetune baseline riddles rungs=classical bar=99.9%")
+    measure(labelled, f"/finetune baseline riddles models=acme/{BIG} candidates=zero", 1)
+    assert [candidate.standing for candidate in team.known()] == ["meets"]
+    labelled.type("/finetune baseline riddles candidates=classical bar=99.9%")
     until(labelled, "done", 2)
-    assert {rung.arm.rung: rung.standing for rung in team.known()}["zero"] == "misses"
+    assert {candidate.kind: candidate.standing for candidate in team.known()}["zero"] == "misses"

@@ -78,9 +78,9 @@ def test_the_judge_of_the_newest_measurement_judges_the_tuned_model(world: World
     before = len(questions_to_judge(world))
     run = train(world)
     result = result_of(world)
-    ladder, rows = result.ladder, result.tuned.n
-    assert ladder and [rung.scoring for rung in ladder.rungs] == ["judge", "judge"]
-    assert ladder.rung("tuned")[0].score == 1.0 == result.tuned.share and 0.1 < result.base.share < 0.6
+    comparison, rows = result.comparison, result.tuned.n
+    assert comparison and [candidate.scoring for candidate in comparison.candidates] == ["judge", "judge"]
+    assert comparison.of_kind("tuned")[0].score == 1.0 == result.tuned.share and 0.1 < result.base.share < 0.6
     judge = result.judge
     assert judge and judge.failed is None and judge.pair and judge.pair.count(None) == 0
     assert judge.pair.count("first") == rows - round(result.base.share * rows)
@@ -136,8 +136,8 @@ def test_the_judges_cost_is_in_the_plan_and_in_the_bill(world: World) -> None:
 
 def test_without_a_judge_the_score_is_f1(world: World) -> None:
     train(world)
-    ladder = result_of(world).ladder
-    assert ladder and ladder.scoring == "f1" and questions_to_judge(world) == []
+    comparison = result_of(world).comparison
+    assert comparison and comparison.scoring == "f1" and questions_to_judge(world) == []
     assert "F1" in world.find_message("Result of run 1")
 
 
@@ -160,7 +160,7 @@ def test_f1_is_the_score_if_the_judge_gives_no_verdicts(world: World) -> None:
     world.provider.service.answer = silent
     train(world, JUDGED)
     result = result_of(world)
-    assert result.ladder and result.ladder.scoring == "f1" and result.judge and result.judge.failed
+    assert result.comparison and result.comparison.scoring == "f1" and result.judge and result.judge.failed
     assert f"The verdicts of acme/{JUDGE} were not used" in world.find_message("Result of run 1")
 
 
@@ -197,7 +197,7 @@ def test_ladders_and_runs_allow_answers_as_long_as_the_longest_one(
     world.provider.service.answer = knows_orders
     world.upload("faq.jsonl", "\n".join(map(json.dumps, rows)), called="faq")
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
-    measure(world, f"/finetune baseline faq models={TARGET} rungs=zero")
+    measure(world, f"/finetune baseline faq models={TARGET} candidates=zero")
     measured = len(chats(world))
     train(world)
     caps = {body["max_tokens"] for body in chats(world)}
@@ -218,7 +218,7 @@ def knows_examples(model: str, messages: list[dict[str, Any]]) -> str:
 @reached_once
 def measure_examples(world: World) -> None:
     world.seed_dataset(rows=150)
-    measure(world, f"{BASELINE} rungs=kshot")
+    measure(world, f"{BASELINE} candidates=kshot")
 
 
 def promotions_of(world: World) -> list[AuditEntry]:
@@ -288,7 +288,7 @@ def test_the_policy_says_who_sets_the_bar_and_a_change_is_audited(make_world: Ma
         Rules(more=f'{PRICES}[policy.who]\n{who}bar = ["approvers"]\napprove = ["approvers"]\n')
     )
     world.seed_dataset()
-    baseline = "/finetune baseline tickets rungs=classical bar=60%"
+    baseline = "/finetune baseline tickets candidates=classical bar=60%"
     assert "Only" in world.type(baseline, user=ANA) and not world.store.measurements.newest()
     assert world.type(baseline, user=BEN) == ""
     until(world, "done")
@@ -336,12 +336,12 @@ def test_tool_calls_are_scored_by_name_and_arguments(make_world: MakeWorld) -> N
     world.upload("faq.jsonl", "\n".join(map(json.dumps, rows)), called="faq")
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
     world.send()
-    measure(world, f"/finetune baseline faq models={TARGET} rungs=zero")
+    measure(world, f"/finetune baseline faq models={TARGET} candidates=zero")
     assert chats(world) and all(body["tools"] == [TRACK] for body in chats(world))
     train(world)
-    ladder = result_of(world).ladder
-    assert ladder and [rung.scoring for rung in ladder.rungs] == ["calls", "calls"]
-    base, tuned = ladder.rungs
+    comparison = result_of(world).comparison
+    assert comparison and [candidate.scoring for candidate in comparison.candidates] == ["calls", "calls"]
+    base, tuned = comparison.candidates
     assert tuned.score == 1.0 and 0.1 < base.score < 0.6
     assert "100.0% right calls" in world.find_message("Result of run 1")
 
@@ -376,7 +376,7 @@ def test_calls_among_texts_are_named_as_what_they_are(make_world: MakeWorld) -> 
     world.send()
     calling = sum(1 for number in range(len(rows)) if number % 3)
     assert f"{len(rows)} rows, of which {calling} call 1 function" in world.find_message("faq is readable")
-    measure(world, f"/finetune baseline faq models={TARGET} rungs=zero")
+    measure(world, f"/finetune baseline faq models={TARGET} candidates=zero")
     card = world.find_message("Measurement m1")
     assert (
         "Calls and words" in card and "expected answers are function calls, right only with the same" in card

@@ -19,9 +19,9 @@ from tests.bot.measurements import BASELINE, HELD, PRICES, ladder_of, measure, u
 from tests.bot.runs import ENOUGH_ROWS, seed_runs
 from tests.bot.world import MakeWorld, Rules, World
 from trainers.dataset import Report
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import MeasuredCandidate
 
-ZERO = f"{BASELINE} rungs=zero"
+ZERO = f"{BASELINE} candidates=zero"
 
 
 @pytest.fixture
@@ -31,35 +31,35 @@ def tickets(make_world: MakeWorld) -> World:
     return world
 
 
-def rungs_of(world: World) -> dict[str, Rung]:
+def rungs_of(world: World) -> dict[str, MeasuredCandidate]:
     holdout = ladder_of(world).holdout_sha256
     measured = load_measured(world.store, world.service.settings.files, "tickets", holdout)
     assert measured
-    return {rung.arm.rung: rung for rung in measured.ladder.rungs}
+    return {candidate.kind: candidate for candidate in measured.comparison.candidates}
 
 
 def test_a_claim_stays_and_the_card_says_what_the_next_one_costs(tickets: World) -> None:
-    tickets.type("/finetune baseline tickets rungs=classical")
+    tickets.type("/finetune baseline tickets candidates=classical")
     until(tickets, "done")
     assert "looked at" not in tickets.find_message("Measurement m1"), "the first look costs nothing extra"
     measure(tickets, ZERO, 2)
     card = tickets.find_message("Measurement m2", "were looked at twice")
     assert "Something new" in card and "sealed rows" in card
-    rungs = rungs_of(tickets)
-    assert (rungs["classical"].look, rungs["classical"].standing) == (1, "meets")
-    assert rungs["zero"].look == 2
+    candidates = rungs_of(tickets)
+    assert (candidates["classical"].look, candidates["classical"].standing) == (1, "meets")
+    assert candidates["zero"].look == 2
 
 
 def test_a_repeated_measurement_costs_nothing(tickets: World) -> None:
     for number in (1, 2):
-        tickets.type("/finetune baseline tickets rungs=classical")
+        tickets.type("/finetune baseline tickets candidates=classical")
         until(tickets, "done", number)
     assert rungs_of(tickets)["classical"].look == 1
     assert "Held-out rows looked at once" in tickets.type("/finetune datasets")
 
 
 def test_a_prompt_rewritten_after_its_scores_has_to_show_more(tickets: World) -> None:
-    measure(tickets, f"{BASELINE} rungs=zero,kshot")
+    measure(tickets, f"{BASELINE} candidates=zero,kshot")
     measure(tickets, f'{ZERO} prompt="Choose one label."', 2)
     assert (rungs_of(tickets)["zero"].look, rungs_of(tickets)["zero"].choices) == (2, 2)
 

@@ -95,7 +95,7 @@ def test_a_provider_that_only_answers_is_no_target(settings: Settings) -> None:
 
 
 def test_any_model_of_a_provider_that_only_answers_can_be_measured_by_name(settings: Settings) -> None:
-    command = Baseline("tickets", models=("groq/openai/gpt-oss-20b", "ollama/llama3.2"), rungs=("zero",))
+    command = Baseline("tickets", models=("groq/openai/gpt-oss-20b", "ollama/llama3.2"), candidates=("zero",))
     lineup = line_up(settings, ("groq", "ollama"), command, builders.report(), TODAY, SLACK)
     assert isinstance(lineup, LineUp)
     groq, ollama = lineup.models
@@ -109,14 +109,14 @@ def test_a_server_on_this_machine_is_measured_without_a_key_or_a_price(world: Wo
         f'[providers.ollama]\nbase_url = "{world.provider.url}"\nkey_env = "ACME_KEY"\nstays_here = true\n'
     )
     write_tickets(tmp_path / "rows.csv", 60)
-    arguments = ("--model", "ollama/acme-small", "--rungs", "zero", "--json")
+    arguments = ("--model", "ollama/acme-small", "--candidates", "zero", "--json")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         patch.delenv("FINETUNE_CONFIG", raising=False)
         result = finetune("baseline", "rows.csv", *arguments)
     assert result.exit_code == 0, result.output
-    (rung,) = json.loads(result.stdout)["ladder"]["rungs"]
-    assert rung["arm"]["model"] == "ollama/acme-small" and float(rung["usd_per_1000"]) == 0
+    (candidate,) = json.loads(result.stdout)["ladder"]["rungs"]
+    assert candidate["arm"]["model"] == "ollama/acme-small" and float(candidate["usd_per_1000"]) == 0
 
 
 def test_a_provider_that_only_answers_is_not_asked_for_jobs(make_world: MakeWorld) -> None:

@@ -33,7 +33,7 @@ def answer_all(model: str, messages: list[dict[str, Any]]) -> str:
 @reached_once
 def measure_teacher(world: World) -> None:
     world.upload_and_check(tickets_csv(90))
-    measure(world, f"{BASELINE} rungs=zero bar=60%")
+    measure(world, f"{BASELINE} candidates=zero bar=60%")
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_only_a_measured_model_that_meets_the_bar_may_label(make_world: MakeWorl
     world = make_world(Rules(more=PRICES, provider_row=f'outputs_terms = "{TERMS}"'))
     world.upload_and_check(tickets_csv(90))
     assert "has not been measured" in world.type(DISTIL)
-    measure(world, f"{BASELINE} rungs=zero")
+    measure(world, f"{BASELINE} candidates=zero")
     assert "would teach its mistakes" in world.type(DISTIL)
     assert "Which model" in world.type("/finetune distill tickets")
     world.upload_and_check(tickets_csv(150))

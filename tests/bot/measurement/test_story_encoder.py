@@ -25,7 +25,7 @@ from tests.bot.world import PRIVATE, TARGET, MakeWorld, Rules, World, words_of
 from tests.local.encoders import multilingual_encoder_dir as multilingual_encoder_dir
 from tests.local.labelled_tickets import ENCODER
 from tests.local.trainer_server import KEY, TrainerServer, close, free_port, ready_url, start_process
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import Comparison
 
 START = "/finetune start tickets target=local/minilm-encoder"
 
@@ -161,12 +161,12 @@ def test_an_encoder_from_the_settings_is_measured_and_trained_as_a_whole(
     assert json.loads(world.run().plan)["method"] == "full"
     assert (result.before, result.no_encoder, result.tuned.share) == ("encoder", "", 1)
     assert "the free encoder" in world.find_message("Result of run 1.")
-    world.type("/finetune baseline tickets rungs=encoder")
-    ladder = Ladder.from_json(until(world, "done").result or "")
-    (encoder,) = ladder.rungs
-    assert (encoder.arm.rung, encoder.score) == ("encoder", result.base.share)
+    world.type("/finetune baseline tickets candidates=encoder")
+    comparison = Comparison.from_json(until(world, "done").result or "")
+    (encoder,) = comparison.candidates
+    assert (encoder.kind, encoder.score) == ("encoder", result.base.share)
     assert encoder.p50_s == result.base.p50_s, "nothing was computed again"
-    assert ladder.weights == (f"{multilingual_encoder_dir}: apache-2.0",)
+    assert comparison.weights == (f"{multilingual_encoder_dir}: apache-2.0",)
     assert world.type("/finetune promote tickets-1 because=it answers in French", user=BEN) == ""
     world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")

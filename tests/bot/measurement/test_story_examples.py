@@ -12,15 +12,15 @@ import pytest
 from bot.cards.evidence import evaluation_results, evaluations
 from bot.reconciler import apply_retention
 from bot.services.datasets import dataset_worker
-from bot.values.evaluations import LadderProgress
+from bot.values.evaluations import ComparisonProgress
 from demo.people import ANA, BEN
 from tests.bot.measurements import BASELINE, CHAT, PRICES, ladder_of, measure, measurement, until, until_asked
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.world import MakeWorld, Rules, World
 from trainers.dataset import Report
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import Comparison
 
-EXAMPLES = f"{BASELINE} rungs=zero,kshot"
+EXAMPLES = f"{BASELINE} candidates=zero,kshot"
 
 
 def with_many_examples(model: str, messages: list[dict[str, Any]]) -> str:
@@ -38,8 +38,8 @@ def world(make_world: MakeWorld) -> World:
     return world
 
 
-def progress(world: World) -> LadderProgress:
-    return LadderProgress.from_json(measurement(world).progress)
+def progress(world: World) -> ComparisonProgress:
+    return ComparisonProgress.from_json(measurement(world).progress)
 
 
 def test_the_number_of_examples_is_chosen_on_training_rows(world: World) -> None:
@@ -52,7 +52,9 @@ def test_the_number_of_examples_is_chosen_on_training_rows(world: World) -> None
     assert world.find_message("Examples", "0, 5, 10 or 20, chosen on training rows")
     world.click(BEN, evaluations.MEASURE)
     world.provider.slow_s = 0.05
-    world.tick_until(lambda: any(arm.answered for arm in progress(world).shot_arms), "answers")
+    world.tick_until(
+        lambda: any(candidate.answered for candidate in progress(world).shot_candidates), "answers"
+    )
     world.restart()
     world.provider.slow_s = 0.0
     world.tick_until(lambda: progress(world).stage != "choosing", "the choice", seconds=90)
@@ -63,9 +65,12 @@ def test_the_number_of_examples_is_chosen_on_training_rows(world: World) -> None
     assert not [row for row in rows if row.prompt[-1].content in words], "a held-out row was seen"
 
     done = until(world, "done", seconds=90)
-    ladder = ladder_of(world)
-    assert [(rung.arm.rung, rung.arm.shots) for rung in ladder.rungs] == [("zero", None), ("kshot", 20)]
-    assert ladder.rungs[1].score == 1.0
+    comparison = ladder_of(world)
+    assert [(candidate.kind, candidate.shots) for candidate in comparison.candidates] == [
+        ("zero", None),
+        ("kshot", 20),
+    ]
+    assert comparison.candidates[1].score == 1.0
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     assert world.find_message("Measurement m1", "20 examples")
     world.click(ANA, evaluation_results.DETAILS)
@@ -79,16 +84,16 @@ def test_if_examples_do_not_help_only_the_prompt_alone_is_measured(world: World)
     world.provider.service.answer = lambda model, messages: next(
         label for label in LABELS if label in messages[-1]["content"]
     )
-    ladder = measure(world, f"{EXAMPLES} shots=auto")
-    assert [(rung.arm.rung, rung.arm.shots) for rung in ladder.rungs] == [("zero", 0)]
+    comparison = measure(world, f"{EXAMPLES} shots=auto")
+    assert [(candidate.kind, candidate.shots) for candidate in comparison.candidates] == [("zero", 0)]
     assert world.find_message("prompt alone", "Examples did not help acme/acme-small: on training rows")
     world.click(ANA, evaluation_results.DETAILS)
     assert "on 21 training rows: 0: 100.0%, 5: 100.0%" in world.read_form(ANA)
 
 
 def test_a_person_may_set_the_number_of_examples(world: World) -> None:
-    ladder = measure(world, f"{EXAMPLES} shots=3")
-    assert ladder.rungs[1].arm.key == "kshot-3 acme/acme-small"
+    comparison = measure(world, f"{EXAMPLES} shots=3")
+    assert comparison.candidates[1].key == "kshot-3 acme/acme-small"
     assert world.find_message("3 examples")
     shots = {
         sum(message["role"] == "assistant" for message in request.body["messages"])
@@ -115,8 +120,8 @@ def chats(rows: int, **answer: object) -> str:
     return "\n".join(json.dumps({"messages": each}) for each in messages)
 
 
-def scores(ladder: Ladder) -> dict[str, float]:
-    return {rung.arm.rung: rung.score for rung in ladder.rungs}
+def scores(comparison: Comparison) -> dict[str, float]:
+    return {candidate.kind: candidate.score for candidate in comparison.candidates}
 
 
 def test_chats_dumped_by_the_openai_package_are_shown_as_examples(make_world: MakeWorld) -> None:
@@ -124,18 +129,21 @@ def test_chats_dumped_by_the_openai_package_are_shown_as_examples(make_world: Ma
     dumped = chats(60, refusal=None, tool_calls=None, annotations=[], weight=None)
     world.upload_and_check(dumped, file="tickets.jsonl")
     world.provider.service.answer = copies_from_examples
-    ladder = measure(world, f"{BASELINE} rungs=zero,kshot,retrieval")
-    assert scores(ladder)["kshot"] == scores(ladder)["retrieval"] == 1.0 > scores(ladder)["zero"]
+    comparison = measure(world, f"{BASELINE} candidates=zero,kshot,retrieval")
+    assert scores(comparison)["kshot"] == scores(comparison)["retrieval"] == 1.0 > scores(comparison)["zero"]
 
 
 def test_fewer_examples_than_asked_for_are_named_by_their_number(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.upload_and_check(tickets_csv(16))
     world.provider.service.answer = copies_from_examples
-    ladder = measure(world, f"{EXAMPLES} shots=15")
+    comparison = measure(world, f"{EXAMPLES} shots=15")
     train = Report.from_json(str(world.dataset().report)).n_train
     assert train < 15
-    assert [(rung.arm.rung, rung.arm.shots) for rung in ladder.rungs] == [("zero", None), ("kshot", train)]
+    assert [(candidate.kind, candidate.shots) for candidate in comparison.candidates] == [
+        ("zero", None),
+        ("kshot", train),
+    ]
     card = world.find_message("Measurement m1", f"{train} examples")
     assert f"15 examples were asked for, but only {train} training rows can be shown" in card
 
@@ -145,7 +153,7 @@ def test_a_candidate_without_a_single_example_is_left_out_with_the_reason(make_w
     tool = {"type": "function", "function": {"name": "find", "parameters": {}}}
     offering = [{**json.loads(line), "tools": [tool]} for line in chats(60).splitlines()]
     world.upload_and_check("\n".join(map(json.dumps, offering)), file="tickets.jsonl")
-    ladder = measure(world, f"{BASELINE} rungs=zero,kshot,retrieval")
-    assert set(scores(ladder)) == {"zero"}
+    comparison = measure(world, f"{BASELINE} candidates=zero,kshot,retrieval")
+    assert set(scores(comparison)) == {"zero"}
     card = world.find_message("Measurement m1", "Left out")
     assert "none of the training rows can be shown as an example" in card

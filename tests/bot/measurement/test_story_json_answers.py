@@ -51,13 +51,15 @@ def report_of(world: World) -> Report:
 def test_free_candidates_answer_in_json_and_the_card_shows_the_floor(world: World) -> None:
     report = report_of(world)
     assert report.scoring == "json" and report.floor is not None and 0.2 < report.floor < 0.6
-    assert world.type("/finetune baseline orders rungs=classical,encoder") == ""
+    assert world.type("/finetune baseline orders candidates=classical,encoder") == ""
     until(world, "done")
-    ladder = ladder_of(world)
-    assert [rung.arm.rung for rung in ladder.rungs] == ["classical", "encoder"]
-    assert {rung.scoring for rung in ladder.rungs} == {"json"} and ladder.floor == report.floor
-    classical = ladder.rungs[0]
-    assert classical.score > ladder.floor + 0.2 and classical.usd_per_1000 == 0
+    comparison = ladder_of(world)
+    assert [candidate.kind for candidate in comparison.candidates] == ["classical", "encoder"]
+    assert {candidate.scoring for candidate in comparison.candidates} == {
+        "json"
+    } and comparison.floor == report.floor
+    classical = comparison.candidates[0]
+    assert classical.score > comparison.floor + 0.2 and classical.usd_per_1000 == 0
     assert measurement(world).actual_micros == 0 and world.provider.count(CHAT) == 0
     world.find_message(
         "Measurement m1", f"The commonest values alone get {100 * report.floor:.1f}% of fields right"
@@ -69,7 +71,7 @@ def test_an_estimate_asks_for_the_free_candidates_first_and_then_uses_the_one_th
 ) -> None:
     first = world.type("/finetune estimate orders current=acme/acme-small volume=10M")
     assert "Measure the free models" in first
-    world.type("/finetune baseline orders rungs=classical,encoder bar=60%")
+    world.type("/finetune baseline orders candidates=classical,encoder bar=60%")
     until(world, "done")
     card = world.type("/finetune estimate orders current=acme/acme-small volume=10M bar=60%")
     assert "is good enough" in card and "Use the" in card
@@ -81,7 +83,7 @@ def test_a_model_may_write_twice_the_longest_right_answer_and_is_priced_for_it(w
     longest = report.tokens.answer_most
     cap = max_tokens((), longest, "json")
     assert cap == max(64, 2 * longest) < 256
-    start_measurement(world, f"/finetune baseline orders {ACME} rungs=zero")
+    start_measurement(world, f"/finetune baseline orders {ACME} candidates=zero")
     until(world, "done")
     caps = {seen.body["max_tokens"] for seen in world.provider.requests if seen.route == CHAT}
     assert caps == {cap}
@@ -89,10 +91,10 @@ def test_a_model_may_write_twice_the_longest_right_answer_and_is_priced_for_it(w
 
 def test_a_prompt_without_instructions_asks_for_json_and_names_its_fields(world: World) -> None:
     world.provider.service.answer = answer_in_json_if_told
-    start_measurement(world, f"/finetune baseline orders {ACME} rungs=zero,kshot")
+    start_measurement(world, f"/finetune baseline orders {ACME} candidates=zero,kshot")
     world.find_message("Measurement m1", "a plain instruction with the fields")
     until(world, "done")
-    by_rung = {rung.arm.rung: rung for rung in ladder_of(world).rungs}
+    by_rung = {candidate.kind: candidate for candidate in ladder_of(world).candidates}
     assert by_rung["zero"].score == 1.0 and by_rung["zero"].unread == 0
     assert by_rung["kshot"].score == 1.0
     for system in systems_asked(world):
@@ -102,16 +104,16 @@ def test_a_prompt_without_instructions_asks_for_json_and_names_its_fields(world:
 def test_a_run_asks_its_base_model_the_same_and_reuses_the_measured_answers(world: World) -> None:
     held = report_of(world).n_holdout
     world.provider.service.answer = answer_in_json_if_told
-    start_measurement(world, f"/finetune baseline orders {ACME} rungs=zero")
+    start_measurement(world, f"/finetune baseline orders {ACME} candidates=zero")
     until(world, "done")
     world.start(f"/finetune start orders current=gpt-4o volume=100M target={TARGET}")
     world.approve()
     run = world.tick_until_state("done")
     assert world.provider.count(CHAT) == 2 * held, "only the tuned model was asked"
     result = RunResult.from_json(str(run.result))
-    assert result.names_fields and result.ladder and result.partial
+    assert result.names_fields and result.comparison and result.partial
     assert result.partial.before.score == 1.0, "by fields, as the bar counts and as it was measured"
-    assert result.partial.after.score == result.ladder.rung("tuned")[0].score == 0.0
+    assert result.partial.after.score == result.comparison.of_kind("tuned")[0].score == 0.0
     for command in ("runs", "status", f"results {run.id}"):
         assert "0.0% of fields right" in world.type(f"/finetune {command}"), command
     assert all(answer.correct for answer in world.store.runs.answers(run.id, "base"))
@@ -119,7 +121,7 @@ def test_a_run_asks_its_base_model_the_same_and_reuses_the_measured_answers(worl
 
 
 def test_a_typed_prompt_stays_as_it_is(world: World) -> None:
-    start_measurement(world, f"/finetune baseline orders {ACME} rungs=zero prompt=Extract it.")
+    start_measurement(world, f"/finetune baseline orders {ACME} candidates=zero prompt=Extract it.")
     world.find_message("Measurement m1", "your own")
     until(world, "done")
     assert set(systems_asked(world)) == {"Extract it."}

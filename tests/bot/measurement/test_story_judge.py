@@ -7,7 +7,7 @@ import time
 import pytest
 
 from bot.cards.evidence import evaluation_results, evaluations
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from demo.people import ANA, BEN
 from tests.bot.faq import (
     JUDGE,
@@ -38,12 +38,12 @@ def world(make_world: MakeWorld) -> World:
     return with_faq(make_world)
 
 
-def progress_of(world: World, number: int = 1) -> LadderProgress:
-    return LadderProgress.from_json(measurement(world, number).progress)
+def progress_of(world: World, number: int = 1) -> ComparisonProgress:
+    return ComparisonProgress.from_json(measurement(world, number).progress)
 
 
 def held_rows(world: World) -> int:
-    return LadderPlan.from_json(measurement(world).plan).n_holdout
+    return ComparisonPlan.from_json(measurement(world).plan).n_holdout
 
 
 def read_details(world: World) -> str:
@@ -58,7 +58,7 @@ def test_thoughts_before_an_answer_are_not_judged(world: World) -> None:
 
     world.provider.service.answer = think_first
     judged(world)
-    zero, kshot = ladder_of(world).rungs
+    zero, kshot = ladder_of(world).candidates
     assert zero.score < 1 and kshot.score == 1
     assert "today" not in str(questions_to_judge(world))
 
@@ -68,13 +68,13 @@ def test_a_judge_scores_each_answer_once_and_compares_the_best_two_in_both_order
     rows = held_rows(world)
     assert f"acme/{JUDGE}, up to {4 * rows} questions" in world.find_message("Measure 2 alternatives on faq")
     done = until(world, "done")
-    zero, kshot = ladder_of(world).rungs
+    zero, kshot = ladder_of(world).candidates
     assert zero.scoring == kshot.scoring == "judge"
     assert kshot.score == 1.0 and 0.1 < zero.score < 0.6
     differing = rows - round(zero.score * rows)
     judge = progress_of(world).judge
     assert judge and judge.failed is None and judge.unread == 0 and judge.pair
-    assert judge.pair.first == kshot.arm and judge.pair.count(None) == 0
+    assert judge.pair.first == kshot.identity and judge.pair.count(None) == 0
     assert judge.pair.count("first") == differing
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     card = world.find_message("Measurement m1:", f"Judged by acme/{JUDGE}")
@@ -98,13 +98,13 @@ def test_repeating_a_judged_measurement_is_free(world: World) -> None:
     repeated = until(world, "done", 3)
     assert repeated.reserved_micros == repeated.actual_micros == 0
     assert world.provider.count(CHAT) == questions
-    first, third = (ladder_of(world, number).rungs for number in (1, 3))
-    assert [rung.scores for rung in third] == [rung.scores for rung in first]
+    first, third = (ladder_of(world, number).candidates for number in (1, 3))
+    assert [candidate.scores for candidate in third] == [candidate.scores for candidate in first]
 
 
 def test_without_a_judge_the_card_says_what_f1_measures(world: World) -> None:
     judged(world, LINE.split(" judge=")[0])
-    assert ladder_of(world).rungs[0].scoring == "f1"
+    assert ladder_of(world).candidates[0].scoring == "f1"
     assert "F1 only counts words" in world.find_message("Measurement m1:")
     assert questions_to_judge(world) == [] and progress_of(world).judge is None
 
@@ -114,7 +114,7 @@ def test_unreadable_verdicts_are_not_used_and_the_card_says_so(world: World) -> 
         "YES and NO" if model == JUDGE else answer_faq(model, messages)
     )
     judged(world)
-    assert {rung.scoring for rung in ladder_of(world).rungs} == {"f1"}
+    assert {candidate.scoring for candidate in ladder_of(world).candidates} == {"f1"}
     world.find_message(
         "Measurement m1:", "were not used", "gave no readable verdict", "The score is F1 instead"
     )
@@ -136,7 +136,7 @@ def test_single_answers_without_a_verdict_count_as_not_acceptable(world: World) 
     judged(world)
     judge = progress_of(world).judge
     assert judge and judge.failed is None and judge.unread in (1, 2)
-    assert ladder_of(world).rungs[1].score == 1 - 1 / held_rows(world)
+    assert ladder_of(world).candidates[1].score == 1 - 1 / held_rows(world)
     assert "no readable verdict and count as not acceptable" in read_details(world)
 
 
@@ -160,7 +160,7 @@ def test_f1_is_the_score_if_the_judge_disappears_midway(world: World) -> None:
     world.tick_until(lambda: world.provider.count(CHAT) >= 2 * held_rows(world), "their answers")
     world.provider.fail(CHAT, gone, times=999)
     until(world, "done")
-    assert {rung.scoring for rung in ladder_of(world).rungs} == {"f1"}
+    assert {candidate.scoring for candidate in ladder_of(world).candidates} == {"f1"}
     assert "were not used" in world.find_message("Measurement m1:", "The score is F1 instead")
 
 
@@ -177,7 +177,7 @@ def test_a_bot_restarted_while_judging_continues(world: World, ticks: int) -> No
     until(world, "done")
     texts = [question[-1]["content"] for question in questions_to_judge(world)]
     assert len(texts) - len(set(texts)) <= 8 * ticks, "at most those in flight at a stop are asked again"
-    assert ladder_of(world).rungs[1].score == 1.0 and progress_of(world).judge.pair  # type: ignore[union-attr]
+    assert ladder_of(world).candidates[1].score == 1.0 and progress_of(world).judge.pair  # type: ignore[union-attr]
     assert len([text for text in world.texts() if "Judged by" in text and "Measurement m1:" in text]) == 1
 
 
@@ -192,7 +192,7 @@ def test_a_restart_during_pricing_and_a_lost_folder_lose_nothing(world: World) -
     for path in folder.iterdir():
         path.unlink()
     done = until(world, "done")
-    assert ladder_of(world).rungs[0].scoring == "judge" and (done.actual_micros or 0) <= reserved
+    assert ladder_of(world).candidates[0].scoring == "judge" and (done.actual_micros or 0) <= reserved
 
 
 def test_a_measurement_cancelled_while_judging_pays_for_the_verdicts(world: World) -> None:
@@ -253,7 +253,7 @@ def test_the_form_accepts_a_judge(world: World) -> None:
         ANA.id, {"dataset": "faq", "models": "acme/acme-small", "judge": f"acme/{JUDGE}"}
     )
     assert sent.accepted
-    assert LadderPlan.from_json(measurement(world).plan).judge == f"acme/{JUDGE}"
+    assert ComparisonPlan.from_json(measurement(world).plan).judge == f"acme/{JUDGE}"
 
 
 def test_answers_from_a_document_do_not_reach_a_judge_elsewhere(
@@ -263,9 +263,9 @@ def test_answers_from_a_document_do_not_reach_a_judge_elsewhere(
     world.slack.command(ANA.id, PRIVATE.id, "/finetune knowledge faq")
     world.slack.submit_modal(ANA.id, {"file": world.put_file("a.md", "Parcels leave on Mondays. " * 40)})
     world.tick_until(lambda: world.store.documents.get(1).state == "ready", "the document")
-    near = "/finetune baseline faq models=acme/acme-small rungs=retrieval"
+    near = "/finetune baseline faq models=acme/acme-small candidates=retrieval"
     assert world.type(near) == "" and world.type(f"{near} judge=far/sage-1") == ""
-    plans = [LadderPlan.from_json(measurement(world, number).plan) for number in (1, 2)]
+    plans = [ComparisonPlan.from_json(measurement(world, number).plan) for number in (1, 2)]
     assert [plan.withheld_from for plan in plans] == [(), ("acme/acme-small",)]
 
 

@@ -1,4 +1,4 @@
-"""A ladder of alternatives to fine-tuning: asked for, agreed to, and measured on the held-out rows."""
+"""A comparison of alternatives to fine-tuning: asked for, agreed to, and measured on the held-out rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bot.services.datasets.datasets import CheckedDataset
 from bot.services.evidence import evaluation_worker
 from bot.services.evidence.evidence import load_evidence
 from bot.services.measurement import measurements
-from bot.values.evaluations import LadderProgress
+from bot.values.evaluations import ComparisonProgress
 from demo.people import ANA, BEN
 from tests.bot.measurements import (
     ACME,
@@ -40,8 +40,8 @@ from tests.bot.world import GUS, PRIVATE, TARGET, MakeWorld, Rules, World
 from tests.peers.hosted import HANG, Fault
 from trainers.dataset import Report
 
-ZERO = f"/finetune baseline tickets {ACME} rungs=zero"
-PROMPTS = f"{BASELINE} rungs=zero,kshot"
+ZERO = f"/finetune baseline tickets {ACME} candidates=zero"
+PROMPTS = f"{BASELINE} candidates=zero,kshot"
 NOVEMBER_30 = 1_796_040_000.0  # noon in 2026: a busy machine takes many ticks, of three seconds each
 
 
@@ -53,8 +53,8 @@ def world(make_world: MakeWorld) -> World:
     return world
 
 
-def progress(world: World) -> LadderProgress:
-    return LadderProgress.from_json(measurement(world).progress)
+def progress(world: World) -> ComparisonProgress:
+    return ComparisonProgress.from_json(measurement(world).progress)
 
 
 def evidence_of(world: World) -> Evidence:
@@ -72,11 +72,11 @@ def read_details(world: World) -> str:
 
 
 def test_the_classical_rung_is_free_and_starts_at_once(world: World) -> None:
-    assert world.type("/finetune baseline tickets rungs=classical") == ""
+    assert world.type("/finetune baseline tickets candidates=classical") == ""
     until(world, "done")
-    ladder = ladder_of(world)
-    assert [rung.arm.key for rung in ladder.rungs] == ["classical"]
-    assert ladder.n == HELD and ladder.rungs[0].score == 1.0
+    comparison = ladder_of(world)
+    assert [candidate.key for candidate in comparison.candidates] == ["classical"]
+    assert comparison.n == HELD and comparison.candidates[0].score == 1.0
     assert measurement(world).actual_micros == 0 and world.provider.count(CHAT) == 0
     assert "held-out rows" in world.find_message("Measurement m1", "classical", "100.0%")
     world.tick_until_file("report-m1.html")
@@ -87,37 +87,39 @@ def test_the_classical_rung_is_free_and_starts_at_once(world: World) -> None:
 
 
 def test_the_encoder_is_free_and_is_not_computed_twice(world: World) -> None:
-    world.type("/finetune baseline tickets rungs=encoder")
+    world.type("/finetune baseline tickets candidates=encoder")
     until(world, "done")
-    (rung,) = ladder_of(world).rungs
-    assert (rung.arm.key, rung.n, rung.score, rung.usd_per_1000) == ("encoder", HELD, 1.0, 0)
-    assert 0 < rung.p50_s <= rung.p95_s and world.provider.count(CHAT) == 0
+    (candidate,) = ladder_of(world).candidates
+    assert (candidate.key, candidate.n, candidate.score, candidate.usd_per_1000) == ("encoder", HELD, 1.0, 0)
+    assert 0 < candidate.p50_s <= candidate.p95_s and world.provider.count(CHAT) == 0
     assert "Licences of the weights: all-minilm-l6-v2: apache-2.0" in read_details(world)
-    world.type("/finetune baseline tickets rungs=encoder,classical")
+    world.type("/finetune baseline tickets candidates=encoder,classical")
     until(world, "done", 2)
-    _, repeated = ladder_of(world, 2).rungs
-    assert (repeated.p50_s, repeated.p95_s) == (rung.p50_s, rung.p95_s), "the times are those of the first"
+    _, repeated = ladder_of(world, 2).candidates
+    assert (repeated.p50_s, repeated.p95_s) == (candidate.p50_s, candidate.p95_s), (
+        "the times are those of the first"
+    )
 
 
 def test_a_missing_encoder_is_left_out_and_the_others_are_measured(make_world: MakeWorld) -> None:
     world = make_world(Rules(more='[encoder]\nmodel = "/nowhere/encoder"\n'))
     world.seed_dataset()
-    world.type("/finetune baseline tickets rungs=classical,encoder")
+    world.type("/finetune baseline tickets candidates=classical,encoder")
     until(world, "done")
-    assert [rung.arm.key for rung in ladder_of(world).rungs] == ["classical"]
+    assert [candidate.key for candidate in ladder_of(world).candidates] == ["classical"]
     world.find_message("Left out: encoder", "/nowhere/encoder", "under [encoder] in finetune.toml")
-    world.type("/finetune baseline tickets rungs=encoder")
+    world.type("/finetune baseline tickets candidates=encoder")
     until(world, "failed", 2)
     assert "There is no encoder /nowhere/encoder" in world.find_message("There is no encoder")
 
 
 def test_a_free_rung_measured_later_joins_the_paid_ones(world: World) -> None:
     seed_measurement(world, ZERO)
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets candidates=classical")
     until(world, "done", 2)
-    ladder = evidence_of(world).ladder
-    assert ladder is not None and ladder.rungs[0].score == 1.0
-    assert [rung.arm.rung for rung in ladder.rungs] == ["classical", "zero"]
+    comparison = evidence_of(world).comparison
+    assert comparison is not None and comparison.candidates[0].score == 1.0
+    assert [candidate.kind for candidate in comparison.candidates] == ["classical", "zero"]
 
 
 def test_a_paid_ladder_is_measured_once_somebody_agrees_and_its_repeat_is_free(world: World) -> None:
@@ -130,11 +132,22 @@ def test_a_paid_ladder_is_measured_once_somebody_agrees_and_its_repeat_is_free(w
     done = until(world, "done")
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     assert world.store.committed(done.month) == done.actual_micros
-    ladder = ladder_of(world)
-    assert [rung.arm.rung for rung in ladder.rungs] == ["classical", "encoder", "zero", "kshot", "retrieval"]
-    assert ladder.rungs[2].score == pytest.approx(1 / 3)  # the base model says 'billing' to everything
+    comparison = ladder_of(world)
+    assert [candidate.kind for candidate in comparison.candidates] == [
+        "classical",
+        "encoder",
+        "zero",
+        "kshot",
+        "retrieval",
+    ]
+    assert comparison.candidates[2].score == pytest.approx(
+        1 / 3
+    )  # the base model says 'billing' to everything
     assert world.provider.count(CHAT) == 3 * HELD
-    assert all(rung.usd_per_1000 for rung in ladder.rungs[2:]) and ladder.rungs[0].usd_per_1000 == 0
+    assert (
+        all(candidate.usd_per_1000 for candidate in comparison.candidates[2:])
+        and comparison.candidates[0].usd_per_1000 == 0
+    )
     assert world.find_message("prompt alone", "ten examples", "retrieval")
     assert not list(world.folder.rglob("vectors.npz")), "retrieval's vectors served the encoder, and are gone"
     assert_examples_are_training_rows(world)
@@ -143,7 +156,7 @@ def test_a_paid_ladder_is_measured_once_somebody_agrees_and_its_repeat_is_free(w
     repeated = until(world, "done", 2)
     assert world.provider.count(CHAT) == 3 * HELD, "the repeat asked no model"
     assert repeated.actual_micros == repeated.reserved_micros == 0
-    assert ladder_of(world, 2).rungs == ladder.rungs
+    assert ladder_of(world, 2).candidates == comparison.candidates
 
 
 def assert_examples_are_training_rows(world: World) -> None:
@@ -204,12 +217,12 @@ def test_a_prompt_typed_in_a_command_is_the_same_question_as_from_the_form(world
 
 
 def test_the_quality_bar_and_the_task_stay_with_the_dataset(world: World) -> None:
-    world.type("/finetune baseline tickets rungs=classical bar=99% task=classification")
+    world.type("/finetune baseline tickets candidates=classical bar=99% task=classification")
     until(world, "done")
     stored = world.store.dataset_settings.get("tickets")
     assert (stored.bar, stored.task_kind, stored.prompt) == (0.99, "classification", None)
     assert stored.updated_by == ANA.id
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets candidates=classical")
     until(world, "done", 2)
     assert ladder_of(world, 2).bar == 0.99
 
@@ -282,7 +295,7 @@ def test_agreeing_late_is_refused_if_the_new_month_has_no_money_left(make_world:
 
 
 def test_a_guest_may_neither_ask_nor_agree(world: World) -> None:
-    assert "Only full members" in world.type("/finetune baseline tickets rungs=classical", user=GUS)
+    assert "Only full members" in world.type("/finetune baseline tickets candidates=classical", user=GUS)
     world.type(PROMPTS)
     until_asked(world)
     assert "Only full members" in world.click_and_read(GUS, evaluations.MEASURE)
@@ -310,7 +323,7 @@ def test_a_mistyped_command_is_answered_with_the_correction(make_world: MakeWorl
         ("tickets models=acne/acme-small", "Did you mean `acme/acme-small`?"),
         ("tickets models=local/smollm", "Did you mean `local/smollm2-135m`?"),
         ("tickets models=openai/gpt-4o-mini", "OPENAI_API_KEY"),
-        ("tickets rungs=clasical", "Did you mean `classical`?"),
+        ("tickets candidates=clasical", "Did you mean `classical`?"),
         ("tickets bar=great", "should be the share of right answers"),
         ("tickets model=x", "Did you mean `models`?"),
     ):
@@ -405,7 +418,7 @@ def test_a_hanging_provider_delays_nothing_else(world: World) -> None:
     world.provider.fail(CHAT, HANG, times=8)
     start_measurement(world, ZERO)
     world.tick_until(lambda: world.provider.count(CHAT) == 8, "all its callers to hang")
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets candidates=classical")
     until(world, "done", 2)
     assert measurement(world).state == "running"
     assert "Cancelling" in world.type("/finetune cancel m1")
@@ -415,8 +428,8 @@ def test_a_hanging_provider_delays_nothing_else(world: World) -> None:
 def test_refused_rows_count_as_empty_answers(world: World) -> None:
     refused = Fault(commit=False, status=400, code="content_policy_violation")
     world.provider.fail(CHAT, refused, times=2)
-    (rung,) = measure(world, ZERO).rungs
-    assert rung.n == HELD and rung.empty == 2
+    (candidate,) = measure(world, ZERO).candidates
+    assert candidate.n == HELD and candidate.empty == 2
     world.find_message(f"2 of {HELD} answers (prompt alone, acme/acme-small) were empty and count as wrong")
     assert f"2 of {HELD} questions got no answer and count as wrong" in read_details(world)
     assert world.provider.count(CHAT) == HELD
@@ -426,10 +439,10 @@ def test_empty_answers_and_labels_that_no_model_gave_are_shown(world: World) -> 
     world.provider.service.answer = lambda _model, messages: (
         "" if "shipping" in messages[-1]["content"] else "I think it is **Billing**."
     )
-    ladder = measure(world, ZERO)
-    (rung,) = ladder.rungs
-    assert rung.empty == HELD / 3 and rung.unread == 0 and rung.score == pytest.approx(1 / 3)
-    assert ladder.never_answered == ("refund", "shipping")
+    comparison = measure(world, ZERO)
+    (candidate,) = comparison.candidates
+    assert candidate.empty == HELD / 3 and candidate.unread == 0 and candidate.score == pytest.approx(1 / 3)
+    assert comparison.never_answered == ("refund", "shipping")
     assert world.find_message("were empty and count as wrong")
     assert "no alternative ever answered: `refund`, `shipping`" in read_details(world)
 
@@ -439,8 +452,8 @@ def test_a_missing_model_is_left_out_and_the_others_are_measured(make_world: Mak
     world = make_world(Rules(more=PRICES + other))
     world.seed_dataset()
     two_models = "models=acme/acme-tiny,acme/acme-small"
-    ladder = measure(world, f"/finetune baseline tickets {two_models} rungs=zero,classical")
-    assert [rung.arm.key for rung in ladder.rungs] == ["classical", "zero acme/acme-small"]
+    comparison = measure(world, f"/finetune baseline tickets {two_models} candidates=zero,classical")
+    assert [candidate.key for candidate in comparison.candidates] == ["classical", "zero acme/acme-small"]
     assert "does not exist" in world.find_message("Left out: prompt alone, acme/acme-tiny")
 
 
@@ -456,7 +469,7 @@ def test_a_measurement_fails_with_the_reason_if_no_model_can_be_asked(world: Wor
 @pytest.mark.parametrize("ticks", [*(pytest.param(ticks, marks=pytest.mark.slow) for ticks in (0, 1, 2)), 4])
 def test_a_restarted_bot_continues_the_measurement(world: World, ticks: int) -> None:
     world.provider.slow_s = 0.05
-    world.type(f"{BASELINE} rungs=classical,zero,kshot")
+    world.type(f"{BASELINE} candidates=classical,zero,kshot")
     world.restart()
     until_asked(world)
     world.restart()
@@ -469,7 +482,7 @@ def test_a_restarted_bot_continues_the_measurement(world: World, ticks: int) -> 
     done = until(world, "done")
     questions = range(2 * HELD, 2 * HELD + 8 * ticks + 1)
     assert world.provider.count(CHAT) in questions, "at most those in flight at a stop are asked again"
-    assert len(ladder_of(world).rungs) == 3 and done.actual_micros
+    assert len(ladder_of(world).candidates) == 3 and done.actual_micros
     world.tick_until_file("ladder.png")
     assert len([text for text in world.texts() if "ladder.png" in text]) == 1
     assert len([text for text in world.texts() if "Measurement m1:" in text and "95%" in text]) == 1
@@ -498,10 +511,10 @@ def test_an_estimate_uses_the_measured_evidence(world: World) -> None:
     world.seed_dataset(rows=ENOUGH_ROWS)
     measure(world, ZERO)
     evidence = evidence_of(world)
-    assert evidence.ladder == ladder_of(world) and evidence.tuned is None and evidence.bar == 0.85
+    assert evidence.comparison == ladder_of(world) and evidence.tuned is None and evidence.bar == 0.85
     world.start_approved()
     world.tick_until_state("done")
     tuned = evidence_of(world).tuned
-    assert tuned and tuned.score == 1.0 and tuned.arm.rung == "tuned"
+    assert tuned and tuned.score == 1.0 and tuned.kind == "tuned"
     assert tuned.standing == "meets"  # 39 of 39
     assert world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")

@@ -1,4 +1,4 @@
-"""A ladder on our own trainer, which is a real process with a toy model."""
+"""A comparison on our own trainer, which is a real process with a toy model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ def test_models_of_our_own_trainer_are_measured_unnamed_and_for_free(
         own = f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
         world = make_world(Rules(more=own))
         world.seed_dataset()
-        assert world.type("/finetune baseline tickets rungs=classical,zero,kshot") == ""
+        assert world.type("/finetune baseline tickets candidates=classical,zero,kshot") == ""
         until(world, "done", seconds=120)
-        ladder = ladder_of(world)
-        assert [rung.arm.key for rung in ladder.rungs] == ["classical", "zero local/tiny", "kshot local/tiny"]
-        assert all(rung.n == HELD and rung.usd_per_1000 == 0 for rung in ladder.rungs)
-        assert all(rung.prompt_tokens > 0 for rung in ladder.rungs[1:])
+        comparison = ladder_of(world)
+        assert [candidate.key for candidate in comparison.candidates] == [
+            "classical",
+            "zero local/tiny",
+            "kshot local/tiny",
+        ]
+        assert all(candidate.n == HELD and candidate.usd_per_1000 == 0 for candidate in comparison.candidates)
+        assert all(candidate.prompt_tokens > 0 for candidate in comparison.candidates[1:])
         assert measurement(world).actual_micros == 0
         assert "Left out: prompt alone, local/smollm2-135m" in world.find_message("Left out")

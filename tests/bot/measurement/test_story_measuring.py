@@ -1,4 +1,4 @@
-"""Around the ladder: classical learning curves, documents for retrieval, prices, and the form."""
+"""Around the comparison: classical learning curves, documents for retrieval, prices, and the form."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_classical_curve_is_free_survives_a_restart_and_can_be_cancelled(world
     world.restart()
     done = until(world, "done")
     curve = Curve.from_json(str(done.result))
-    assert curve.dataset == "tickets" and curve.arm.key == "classical" and len(curve.points) >= 3
+    assert curve.dataset == "tickets" and curve.candidate.key == "classical" and len(curve.points) >= 3
     assert [prediction.rows for prediction in curve.predicted] == [63, 84, 168]
     assert "84" in world.find_message("Learning curve m1: tickets, classical")
     world.tick_until_file("curve.png")
@@ -100,7 +100,7 @@ def test_a_plan_of_a_newer_release_holds_up_only_its_own_curve(world: World) -> 
 
 
 def test_a_result_of_a_newer_release_is_left_out_and_named(world: World) -> None:
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets candidates=classical")
     until(world, "done")
     world.type("/finetune curve tickets")
     until(world, "done", 2)
@@ -115,7 +115,7 @@ def test_a_result_of_a_newer_release_is_left_out_and_named(world: World) -> None
     assert "Start the newer version to see it and to have it counted." in world.type("/finetune status")
     for command in ("status m1", "results m1", "results m2"):
         assert "stored by a newer version of the bot" in world.type(f"/finetune {command}")
-    world.type("/finetune baseline tickets rungs=encoder")
+    world.type("/finetune baseline tickets candidates=encoder")
     until(world, "done", 3)
     assert "The closest is the encoder" in world.find_message("m3")
     world.tick_until_file("ladder.png")
@@ -158,11 +158,11 @@ def test_retrieval_reads_the_uploaded_documents(world: World) -> None:
     ready = add_knowledge(world)
     assert ready.state == "ready" and ready.passages and ready.passages > 3
     assert f"{ready.passages} passages of about 90 words" in world.find_message("faq.md is ready")
-    measure(world, f"{BASELINE} rungs=retrieval")
+    measure(world, f"{BASELINE} candidates=retrieval")
     prompts = prompts_of(world)
     assert len(prompts) == HELD
     assert all("our policy on" in prompt and "passage 1" in prompt for prompt in prompts)
-    retrieval = ladder_of(world).rungs[0].retrieval
+    retrieval = ladder_of(world).candidates[0].retrieval
     assert retrieval and (retrieval.kind, retrieval.documents, retrieval.asked) == ("passages", 1, 0)
     world.click(ANA, evaluation_results.DETAILS)
     assert f"4 of {ready.passages} passages of about 90 words from 1 document" in world.read_form(ANA)
@@ -192,8 +192,8 @@ def test_a_document_that_takes_too_long_is_not_read_again(
 
 
 def test_the_details_show_how_often_retrieval_found_the_right_label(world: World) -> None:
-    measure(world, f"{BASELINE} rungs=retrieval")
-    retrieval = ladder_of(world).rungs[0].retrieval
+    measure(world, f"{BASELINE} candidates=retrieval")
+    retrieval = ladder_of(world).candidates[0].retrieval
     assert retrieval and (retrieval.kind, retrieval.k) == ("examples", 5)
     assert (retrieval.hits, retrieval.asked) == (HELD, HELD)
     world.click(ANA, evaluation_results.DETAILS)
@@ -203,8 +203,8 @@ def test_the_details_show_how_often_retrieval_found_the_right_label(world: World
 def test_without_its_encoder_retrieval_is_left_out_with_the_reason(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=f'{PRICES}\n[encoder]\nmodel = "./nowhere"'))
     world.seed_dataset()
-    measure(world, f"{BASELINE} rungs=zero,retrieval")
-    assert [rung.arm.rung for rung in ladder_of(world).rungs] == ["zero"]
+    measure(world, f"{BASELINE} candidates=zero,retrieval")
+    assert [candidate.kind for candidate in ladder_of(world).candidates] == ["zero"]
     assert "There is no encoder ./nowhere" in world.find_message("Left out: retrieval")
 
 
@@ -221,7 +221,7 @@ def test_personal_data_in_a_document_stays_on_this_machine(
     add_knowledge(
         world, content=f"{FAQ}\n\nAbout refund: write to ana.silva@example.com about any refund policy."
     )
-    measure(world, f"{BASELINE} rungs=retrieval")
+    measure(world, f"{BASELINE} candidates=retrieval")
     assert len(prompts_of(world)) == HELD and "ana.silva" not in str(prompts_of(world))
     world.click(ANA, evaluation_results.DETAILS)
     assert "Passages with personal data were kept from acme/acme-small" in world.read_form(ANA)
@@ -234,14 +234,14 @@ def test_a_secret_in_an_older_document_is_in_no_prompt(
     token = "gl" + "pat-aB3dE5gH7jK9mN1pQ2rS"
     path = world.service.settings.files / f"{ready.sha256}.text"
     path.write_text(f"{FAQ}\n\nA question about refund, and more words: use {token}", encoding="utf-8")
-    measure(world, f"{BASELINE} rungs=retrieval")
+    measure(world, f"{BASELINE} candidates=retrieval")
     assert len(prompts_of(world)) == HELD and token not in str(prompts_of(world))
 
 
 def test_an_added_document_changes_the_questions(world: World) -> None:
     for number, text in enumerate((FAQ, FAQ.replace("policy", "rule")), 1):
         add_knowledge(world, content=text, number=number)
-        measure(world, f"{BASELINE} rungs=retrieval", number)
+        measure(world, f"{BASELINE} candidates=retrieval", number)
     assert world.provider.count(CHAT) == 2 * HELD
 
 
@@ -302,7 +302,7 @@ def test_prices_are_listed_with_their_source(make_world: MakeWorld) -> None:
 
 
 def test_from_the_result_to_the_estimate_is_one_click(world: World) -> None:
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets candidates=classical")
     until(world, "done")
     world.click(ANA, "estimate_after_ladder")
     sent = world.slack.submit_modal(
@@ -326,12 +326,14 @@ def test_free_text_is_measured_without_the_classical_rung(make_world: MakeWorld)
     rows = [_reply_row(number) for number in range(60)]
     world.upload("replies.jsonl", "\n".join(rows), called="replies")
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
-    assert "free text" in world.type("/finetune baseline replies rungs=classical")
+    assert "free text" in world.type("/finetune baseline replies candidates=classical")
     assert "free text" in world.type("/finetune curve replies")
-    ladder = measure(world, "/finetune baseline replies models=acme/acme-small rungs=zero,kshot,retrieval")
-    assert [rung.arm.rung for rung in ladder.rungs] == ["zero", "kshot", "retrieval"]
-    assert {rung.scoring for rung in ladder.rungs} == {"f1"}
-    assert all(0 < rung.score < 1 for rung in ladder.rungs)
+    comparison = measure(
+        world, "/finetune baseline replies models=acme/acme-small candidates=zero,kshot,retrieval"
+    )
+    assert [candidate.kind for candidate in comparison.candidates] == ["zero", "kshot", "retrieval"]
+    assert {candidate.scoring for candidate in comparison.candidates} == {"f1"}
+    assert all(0 < candidate.score < 1 for candidate in comparison.candidates)
     assert all('"max_tokens": 256' in prompt for prompt in prompts_of(world))
 
 

@@ -17,7 +17,7 @@ from bot.services.datasets import dataset_worker, datasets
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.evidence.evidence import load_evidence
 from bot.services.measurement import prompt_search
-from bot.values.evaluations import LadderPlan, LadderProgress, SearchProgress
+from bot.values.evaluations import ComparisonPlan, ComparisonProgress, SearchProgress
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
 from tests.bot.measurements import BASELINE, CHAT, ladder_of, measure, measurement, until
@@ -27,7 +27,7 @@ from tests.chaos.conftest import forks as forks
 from tests.chaos.fork_host import ForkHost
 from tests.peers.hosted import KEY
 from trainers.dataset import Report
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import MeasuredCandidate
 
 BAD = "Sort it."
 INPUT, OUTPUT = Decimal("200"), Decimal("20")  # dollars per million tokens: a question costs a cent
@@ -82,21 +82,21 @@ def world(make_world: MakeWorld) -> World:
 
 
 def search_of(world: World, number: int = 1) -> SearchProgress:
-    search = LadderProgress.from_json(measurement(world, number).progress).search
+    search = ComparisonProgress.from_json(measurement(world, number).progress).search
     assert search is not None
     return search
 
 
 def ask(world: World, budget: str = "$2") -> None:
-    assert world.type(f"{BASELINE} rungs=zero optimise={budget} bar=75% prompt={BAD}") == ""
+    assert world.type(f"{BASELINE} candidates=zero optimise={budget} bar=75% prompt={BAD}") == ""
     world.tick_until(
         lambda: measurement(world).reserved_micros or measurement(world).state == "failed", "its price"
     )
     world.send()
 
 
-def rung_of(world: World, name: str, number: int = 1) -> Rung:
-    return next(rung for rung in ladder_of(world, number).rungs if rung.arm.rung == name)
+def rung_of(world: World, name: str, number: int = 1) -> MeasuredCandidate:
+    return next(candidate for candidate in ladder_of(world, number).candidates if candidate.kind == name)
 
 
 def held_out(world: World) -> set[str]:
@@ -117,7 +117,7 @@ def run_and_kill(world: World, forks: ForkHost, answers: Sequence[int]) -> None:
 
         def answered() -> int:
             (progress,) = file.execute("SELECT progress FROM measurements").fetchone()
-            search = LadderProgress.from_json(progress).search
+            search = ComparisonProgress.from_json(progress).search
             return search.answered if search else 0
 
         for least in answers:
@@ -169,16 +169,16 @@ def test_a_bad_prompt_is_improved_though_the_bot_is_killed(world: World, forks: 
 
 def assert_prompt_stays_with_dataset(world: World) -> None:
     """The next measurement uses it too, and a tuned model is compared with it."""
-    prompt = LadderPlan.from_json(measurement(world).plan).optimised
+    prompt = ComparisonPlan.from_json(measurement(world).plan).optimised
     assert prompt == prompt_search.latest_prompt(world.service.context, "tickets")
     before = world.provider.count(CHAT)
-    measure(world, f"{BASELINE} rungs=optimised,kshot", 2)
+    measure(world, f"{BASELINE} candidates=optimised,kshot", 2)
     assert rung_of(world, "optimised", 2) == rung_of(world, "optimised", 1)
     assert world.provider.count(CHAT) == before + len(held_out(world)), "only ten examples"
     checked = datasets.load_usable(world.service.context, "tickets", ANA.id, None)
     assert isinstance(checked, CheckedDataset) and checked.report
-    rungs = load_evidence(world.service.context, checked.dataset, checked.report, None).alternatives
-    assert "optimised" in {rung.arm.rung for rung in rungs}
+    candidates = load_evidence(world.service.context, checked.dataset, checked.report, None).alternatives
+    assert "optimised" in {candidate.kind for candidate in candidates}
 
 
 def test_a_search_stops_within_its_budget_in_which_questions_paid_twice_after_kills_count(
@@ -206,7 +206,7 @@ def test_too_few_rows_and_unreadable_amounts_are_refused(make_world: MakeWorld) 
     world.seed_dataset(rows=24)
     assert "at least 20 training rows" in world.type(f"{BASELINE} optimise=$2")
     assert "dollars for optimising" in world.type(f"{BASELINE} optimise=much")
-    assert "no optimised prompt yet" in world.type(f"{BASELINE} rungs=optimised")
+    assert "no optimised prompt yet" in world.type(f"{BASELINE} candidates=optimised")
     assert not world.store.measurements.newest()
 
 

@@ -95,7 +95,7 @@ def test_verdicts_count_for_the_judge_in_all_measurements_of_the_dataset(world: 
     start_judging(world, ANA)
     for _ in range(10):
         judge_answer(world, ANA)
-    world.type(LINE.replace("rungs=zero,kshot", "rungs=zero"))
+    world.type(LINE.replace("candidates=zero,kshot", "candidates=zero"))
     until(world, "done", 2)
     card = next(
         message

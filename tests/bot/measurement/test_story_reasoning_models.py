@@ -11,11 +11,11 @@ from demo.people import BEN
 from storage.records import Measurement
 from tests.bot.world import MODEL, Rules, World
 from trainers.chat_parameters import THINKING_TOKENS
-from trainers.evaluation.results import Ladder
+from trainers.evaluation.results import Comparison
 
 CHAT = "POST /chat/completions"
 THINKER = "acme-thinker"
-LINE = f"/finetune baseline tickets models=acme/{THINKER} rungs=zero"
+LINE = f"/finetune baseline tickets models=acme/{THINKER} candidates=zero"
 PRICE = f'[prices."acme/{THINKER}"]\ninput = "0.80"\noutput = "3.20"\n'
 ROW = f'[providers.acme.models."{THINKER}"]\nreasoning = true\ninput = "0.80"\noutput = "3.20"\n'
 HELD, THOUGHT = 18, 100
@@ -60,9 +60,9 @@ def test_a_model_marked_as_reasoning_gets_room_and_its_thinking_is_paid_for(make
     world = thinker_world(make_world, PRICE + ROW)
     finished = measure(world)
     assert caps(world) == [{("max_completion_tokens", 16 + THINKING_TOKENS)}] * HELD
-    rung = Ladder.from_json(str(finished.result)).rungs[0]
-    assert rung.score == pytest.approx(1 / 3) and rung.empty == 0
-    assert rung.completion_tokens == HELD * (THOUGHT + 1)
+    candidate = Comparison.from_json(str(finished.result)).candidates[0]
+    assert candidate.score == pytest.approx(1 / 3) and candidate.empty == 0
+    assert candidate.completion_tokens == HELD * (THOUGHT + 1)
     answers_cost = HELD * (16 + THINKING_TOKENS) * 3.2
     assert answers_cost < finished.reserved_micros < 1.2 * answers_cost
     assert HELD * THOUGHT * 3.2 < (finished.actual_micros or 0) < finished.reserved_micros
@@ -74,8 +74,8 @@ def test_an_unmarked_reasoning_model_gives_empty_answers_that_the_card_counts(ma
     limits = caps(world)
     assert limits.count({("max_completion_tokens", 16)}) == HELD
     assert len(limits) <= HELD + 2 * 8, "a refused parameter is learnt once, by the questions under way"
-    rung = Ladder.from_json(str(finished.result)).rungs[0]
-    assert (rung.score, rung.empty, rung.completion_tokens) == (0.0, HELD, HELD * 16)
+    candidate = Comparison.from_json(str(finished.result)).candidates[0]
+    assert (candidate.score, candidate.empty, candidate.completion_tokens) == (0.0, HELD, HELD * 16)
     assert world.find_message(
         f"{HELD} of {HELD} answers", "were empty and count as wrong", "`reasoning = true`"
     )

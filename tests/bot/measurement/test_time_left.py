@@ -1,9 +1,9 @@
-"""The time left of a ladder is estimated from the work that is left, not from the number of answers."""
+"""The time left of a comparison is estimated from the work that is left, not from the number of answers."""
 
 import pytest
 
 from bot.services.evidence import evaluation_worker
-from bot.values.evaluations import ArmProgress, LadderProgress
+from bot.values.evaluations import CandidateProgress, ComparisonProgress
 from trainers.evaluation.results import Candidate
 from trainers.types import Message
 
@@ -14,19 +14,19 @@ CLASSICAL, ZERO, NEAR = (
 )
 
 
-def progress(zero: int, near: int) -> LadderProgress:
-    arms = (
-        ArmProgress(CLASSICAL, 200, 200, work=0.0),
-        ArmProgress(ZERO, 200, zero, work=100.0),
-        ArmProgress(NEAR, 200, near, work=600.0),
+def progress(zero: int, near: int) -> ComparisonProgress:
+    candidates = (
+        CandidateProgress(CLASSICAL, 200, 200, work=0.0),
+        CandidateProgress(ZERO, 200, zero, work=100.0),
+        CandidateProgress(NEAR, 200, near, work=600.0),
     )
-    return LadderProgress("measuring", arms, started_at=0.0)
+    return ComparisonProgress("measuring", candidates, started_at=0.0)
 
 
 def test_the_time_left_counts_the_long_prompts_that_are_still_to_come() -> None:
     started = progress(20, 0).start_pace(now=50.0)
-    later = LadderProgress(
-        "measuring", progress(200, 0).arms, 0, 0, 0.0, paced_at=started.paced_at, paced_work=2000.0
+    later = ComparisonProgress(
+        "measuring", progress(200, 0).candidates, 0, 0, 0.0, paced_at=started.paced_at, paced_work=2000.0
     )
     assert later.seconds_left(now=68.0) == pytest.approx(
         120.0

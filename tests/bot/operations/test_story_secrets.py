@@ -129,7 +129,7 @@ def canary_csv(count: int = 60) -> str:
 
 
 def play_every_flow(world: World, outputs: dict[str, str], trainer: Path) -> None:
-    """Upload, check, estimate, ladder, start, approve, train, result, try, cancel, freeze, refusals, bad input."""
+    """Upload, check, estimate, comparison, start, approve, train, result, try, cancel, freeze, refusals, bad input."""
     world.provider.service.answer = lambda model, messages: LABELS[0]
     assert world.upload_and_check(canary_csv()).state == "ready"
     world.upload("bad.jsonl", f'{{"messages": [{{"role": "{WORD}", "content": "{LABELS[0]}"', called="bad")
@@ -137,7 +137,7 @@ def play_every_flow(world: World, outputs: dict[str, str], trainer: Path) -> Non
     world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
     world.type(f"/finetune {WORD}")
     world.type("/finetune start nothing target=nowhere")
-    assert world.type("/finetune baseline tickets models=acme/acme-small rungs=classical,zero") == ""
+    assert world.type("/finetune baseline tickets models=acme/acme-small candidates=classical,zero") == ""
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
     until(world, "done")

@@ -115,7 +115,7 @@ def parse(text: str) -> Parsed | Refusal:
         ("baseline", "baseline form", {}),
         ("baseline tickets", "baseline", {"dataset": "tickets"}),
         (
-            "baseline tickets models=openai/gpt-4o, local/tiny rungs=zero-shot,classical bar=90% task=style",
+            "baseline tickets models=openai/gpt-4o, local/tiny candidates=zero-shot,classical bar=90% task=style",
             "baseline",
             {
                 "dataset": "tickets",
@@ -397,8 +397,8 @@ def test_other_text_is_no_run_number(text: str) -> None:
         ("baseline tickets bar=0", "`bar=`: “0” should be the share"),
         ("baseline tickets bar=100%", "should be the share"),
         ("baseline tickets bar=-5", "should be the share"),
-        ("baseline tickets rungs=tuned", "There is no rung “tuned”"),
-        ("baseline tickets rungs=retreival", "Did you mean `retrieval`?"),
+        ("baseline tickets candidates=tuned", "There is no rung “tuned”"),
+        ("baseline tickets candidates=retreival", "Did you mean `retrieval`?"),
         ("baseline tickets task=clasification", "Did you mean `classification`?"),
         ("baseline tickets prompt=", "`prompt=` is empty"),
         ("baseline tickets models=", "`models=` is empty"),

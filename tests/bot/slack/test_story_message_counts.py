@@ -23,10 +23,10 @@ REPORT, PLOTS = "report-run-1.html", "cumulative-cost.png"
 def play_story(world: World, *, is_shared: bool) -> None:
     """From the upload to the result, with alternatives measured, and the estimate shared or not."""
     world.upload_and_check(tickets_csv(240))
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets candidates=classical")
     until(world, "done")
     free_models_miss(world)
-    world.type(f"/finetune baseline tickets {ACME} rungs=zero")
+    world.type(f"/finetune baseline tickets {ACME} candidates=zero")
     until_asked(world, 2)
     world.click(BEN, evaluations.MEASURE)
     until(world, "done", 2)

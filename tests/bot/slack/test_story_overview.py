@@ -26,7 +26,7 @@ def test_status_and_home_show_measurements_and_their_results(make_world: MakeWor
     world = make_world(Rules(more=PRICES))
     world.seed_dataset()
     assert "Nothing is running" in world.type("/finetune status")
-    world.type(f"{BASELINE} rungs=zero")
+    world.type(f"{BASELINE} candidates=zero")
     assert "*Measurement m1*, alternatives on tickets: preparing its questions" in world.type(
         "/finetune status"
     )
@@ -48,7 +48,7 @@ def test_status_and_home_show_measurements_and_their_results(make_world: MakeWor
 
 def test_results_are_listed_newest_first(world: World) -> None:
     seed_runs(world)
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets candidates=classical")
     until(world, "done")
     status = world.type("/finetune status")
     assert "Nothing is running" in status
@@ -58,10 +58,10 @@ def test_results_are_listed_newest_first(world: World) -> None:
 def test_the_list_of_datasets_shows_the_best_rung_and_whether_it_meets_the_bar(world: World) -> None:
     world.seed_dataset(rows=ENOUGH_ROWS)
     assert "ready. Nothing measured yet" in world.type("/finetune datasets")
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets candidates=classical")
     until(world, "done")
     assert "Best measured: classical, 100.0% (91–100%), meets 85%" in world.type("/finetune datasets")
-    world.type("/finetune baseline tickets rungs=classical bar=99%")
+    world.type("/finetune baseline tickets candidates=classical bar=99%")
     until(world, "done", 2)
     assert "too few held-out rows to tell whether it meets 99%" in world.type("/finetune datasets")
 

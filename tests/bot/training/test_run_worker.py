@@ -47,11 +47,11 @@ def judge(holdout: Path, *, base_right: int) -> JudgedRun:
     """The tuned model gets 95 rows right, the base model the first `base_right`, and those that it calls "card" because
     it calls all the rest so. Before it, the classical model got 65 right, and a prompt that was measured in a later
     look got 67 others right."""
-    classical = measurements.rung("classical", None, 65, n=100)
-    prompt = measurements.rung("zero", "acme/small", 67, n=100, look=2)
+    classical = measurements.candidate("classical", None, 65, n=100)
+    prompt = measurements.candidate("zero", "acme/small", 67, n=100, look=2)
     comparison = RunComparison(
         run_id=1,
-        arm=Candidate("tuned", TUNED),
+        candidate=Candidate("tuned", TUNED),
         base=answer_first(ROWS, base_right, "card"),
         tuned=answer_first(ROWS, 95, "card"),
         labels=tuple(WORDS),
@@ -69,7 +69,7 @@ def judge(holdout: Path, *, base_right: int) -> JudgedRun:
 def test_the_best_alternative_is_not_a_later_one_whose_lead_may_be_luck(holdout: Path) -> None:
     judged = judge(holdout, base_right=20)
     best = best_alternative(judged.beside)
-    assert best is not None and best.arm.rung == "classical"
+    assert best is not None and best.kind == "classical"
 
 
 @pytest.mark.parametrize(("base_right", "is_ahead"), [(20, False), (55, False), (90, True)])
@@ -86,11 +86,11 @@ def test_with_json_answers_the_base_model_is_compared_by_fields(
     """Neither it nor the best alternative, with half of the fields, has a row that is wholly right."""
     rows = make_orders(60)
     best = replace(
-        measurements.rung("classical", None, 0, n=60, scoring="json"), score=0.5, scores=(0.5,) * 60
+        measurements.candidate("classical", None, 0, n=60, scoring="json"), score=0.5, scores=(0.5,) * 60
     )
     comparison = RunComparison(
         run_id=1,
-        arm=Candidate("tuned", TUNED),
+        candidate=Candidate("tuned", TUNED),
         base=make_replies([keep_fields(row.answer, fields_right) for row in rows]),
         tuned=answer_first(rows, 55, "{}"),
         labels=(),

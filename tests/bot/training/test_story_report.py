@@ -35,7 +35,7 @@ def test_a_report_for_a_missing_folder_is_refused(world: World, tmp_path: Path) 
 
 def test_a_report_has_the_run_on_one_page_and_no_row(world: World, tmp_path: Path) -> None:
     world.seed_dataset(rows=ENOUGH_ROWS)
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets candidates=classical")
     until(world, "done")
     world.start_approved()
     run = world.tick_until_state("done")

@@ -19,10 +19,10 @@ from tests.cards import builders, measurements
 from tests.cards.builders import BEN, DUPLICATE, NOT_JSON, NOW, PERSONAL, TOO_FEW, WORTH_A_TRY
 from tests.cards.datasets import labelling_cards
 from tests.cards.evidence import curve_cards
-from tests.cards.measurements import BIG, DIFF, PRICES, RUNGS, SAME
+from tests.cards.measurements import BIG, DIFF, KINDS, PRICES, SAME
 from trainers.dataset.rows import Columns, ShownRow
 from trainers.documents import Unreadable
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import MeasuredCandidate
 
 DAY = date(2026, 11, 25)
 
@@ -31,9 +31,11 @@ def cards() -> dict[str, Message]:
     return {**_datasets(), **_learning(), **_others()}
 
 
-def _entry(state: Any = "ready", rung: Rung | None = None, looks: int = 0, **other: Any) -> DatasetEntry:
+def _entry(
+    state: Any = "ready", candidate: MeasuredCandidate | None = None, looks: int = 0, **other: Any
+) -> DatasetEntry:
     report = builders.report() if state == "ready" else None
-    best = Best(rung, 0.85) if report else None
+    best = Best(candidate, 0.85) if report else None
     return DatasetEntry(
         builders.dataset(state=state, **other), report, best, Looks(looks, 200) if looks else None
     )
@@ -41,9 +43,9 @@ def _entry(state: Any = "ready", rung: Rung | None = None, looks: int = 0, **oth
 
 def _datasets() -> dict[str, Message]:
     entries = [
-        _entry(rung=RUNGS[0], version=2),
-        _entry(rung=RUNGS[4], name="mails", looks=3),
-        _entry(rung=measurements.rung("kshot", BIG, 175), name="replies", looks=27),
+        _entry(candidate=KINDS[0], version=2),
+        _entry(candidate=KINDS[4], name="mails", looks=3),
+        _entry(candidate=measurements.candidate("kshot", BIG, 175), name="replies", looks=27),
         _entry(name="orders"),
         _entry("checking", name="faq"),
         _entry("refused", name="old", refusal="Line 7 is not JSON."),

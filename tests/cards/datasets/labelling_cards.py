@@ -107,10 +107,10 @@ def forms() -> dict[str, Any]:
         "form-label-of-many": row_labels.row_form(RowToLabel(ROWS[0], MANY_LABELS, 3, 20)),
         "form-label-new-row": row_labels.row_form(RowToLabel(NEW_ROWS[0], LABELS, 0, 1)),
         "form-distil": distillations.form(
-            "C0TICKETS", "tickets", measurements.rung("zero", BIG, 190), 0.85, TERMS
+            "C0TICKETS", "tickets", measurements.candidate("zero", BIG, 190), 0.85, TERMS
         ),
         "form-distil-accepted": distillations.form(
-            "C0TICKETS", "tickets", measurements.rung("zero", BIG, 190), 0.85, None
+            "C0TICKETS", "tickets", measurements.candidate("zero", BIG, 190), 0.85, None
         ),
         "form-contradictions": distillations.contradictions_form(BIG, CONTRADICTIONS),
         "form-label-all": row_labels.finished_form(labelling(), 20),

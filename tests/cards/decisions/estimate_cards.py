@@ -15,24 +15,26 @@ from bot.rules.prices import MissingPrice
 from bot.rules.roi import Quality
 from tests.cards import builders, measurements
 from tests.cards.builders import ANA, ENDING, FREE, HOSTED, MINI, OWN
-from tests.cards.measurements import RUNGS
+from tests.cards.measurements import KINDS
 from trainers.pricing import PriceRow
 from trainers.types import Price
 
 TARGET = "local/smollm2-135m"
 TRAINED = Evidence(
-    ladder=measurements.ladder_that_none_meets(),
-    tuned=measurements.rung("tuned", TARGET, 190),
+    comparison=measurements.ladder_that_none_meets(),
+    tuned=measurements.candidate("tuned", TARGET, 190),
     task_kind="classification",
 )
-CLASSICAL = Evidence(ladder=measurements.ladder())
-MISSED = Evidence(ladder=measurements.ladder_that_none_meets())
+CLASSICAL = Evidence(comparison=measurements.comparison())
+MISSED = Evidence(comparison=measurements.ladder_that_none_meets())
 TODAY = {
     "current": "gpt-4o",
     "full_current": "openai/gpt-4o",
     "to_measure": ("openai/gpt-4o", "openai/gpt-4o-mini"),
 }
-PROMPTED = Evidence(ladder=measurements.ladder(RUNGS[2:]), tuned=measurements.rung("tuned", TARGET, 190))
+PROMPTED = Evidence(
+    comparison=measurements.comparison(KINDS[2:]), tuned=measurements.candidate("tuned", TARGET, 190)
+)
 
 
 def estimate_beside_a_rung() -> EstimateSummary:
@@ -46,7 +48,7 @@ def estimate_beside_a_rung() -> EstimateSummary:
 
 def estimate_of_fields() -> EstimateSummary:
     """Answers in JSON, of which the classical model gets enough fields right."""
-    evidence = Evidence(ladder=measurements.ladder_of_fields())
+    evidence = Evidence(comparison=measurements.ladder_of_fields())
     about = {"has_objects": True, "floor": 0.131}
     return builders.estimate_summary(rows=2_400, evidence=evidence, smallest_label=None, about=about)
 
@@ -99,7 +101,7 @@ def cards() -> dict[str, Message]:
     judged = replace(
         MISSED,
         judge="openai/gpt-4o",
-        ladder=measurements.ladder([replace(rung, scoring="judge") for rung in RUNGS[2:5]]),
+        comparison=measurements.comparison([replace(candidate, scoring="judge") for candidate in KINDS[2:5]]),
     )
     cases["estimate-judge-unchecked"] = builders.estimate_summary(rows=2_400, evidence=judged)
     cases["estimate-judge-distrusted"] = builders.estimate_summary(
@@ -110,7 +112,7 @@ def cards() -> dict[str, Message]:
         **{name: estimates.card(case, TARGET, number=4) for name, case in cases.items()},
         "estimate-beside-a-rung": estimates.card(estimate_beside_a_rung(), TARGET, number=4),
         "estimate-use-encoder": estimates.card(
-            builders.estimate_summary(evidence=Evidence(ladder=measurements.ladder_that_encoder_meets())),
+            builders.estimate_summary(evidence=Evidence(comparison=measurements.ladder_that_encoder_meets())),
             TARGET,
             number=4,
             encoder="local/minilm-encoder",
@@ -159,11 +161,13 @@ def _with_combined_labels(summary: EstimateSummary) -> EstimateSummary:
 def _for_aims() -> dict[str, EstimateSummary]:
     """What the task puts first, instead of money."""
     measured = measurements.ladder_that_none_meets()
-    judged = replace(measured, rungs=tuple(replace(rung, scoring="judge") for rung in measured.rungs))
+    judged = replace(
+        measured, candidates=tuple(replace(candidate, scoring="judge") for candidate in measured.candidates)
+    )
     evidence = {
         "speed": replace(TRAINED, task_kind="latency"),
         "quality": replace(MISSED, task_kind="quality"),
-        "style": Evidence(ladder=judged, judge="openai/gpt-4.1", task_kind="style"),
+        "style": Evidence(comparison=judged, judge="openai/gpt-4.1", task_kind="style"),
         "style-unjudged": replace(MISSED, task_kind="style"),
     }
     return {

@@ -12,7 +12,7 @@ SIZES = (1_250, 2_500, 5_001)
 
 
 def cards() -> dict[str, Message]:
-    ahead = [measurements.rung("classical", None, 176), measurements.rung("encoder", None, 186)]
+    ahead = [measurements.candidate("classical", None, 176), measurements.candidate("encoder", None, 186)]
     return {
         "curve-overtaken": learning_curves.card(measurements.curve(), number=6, free=ahead),
         "curve-tuned-ended": learning_curves.failure_card(
@@ -28,5 +28,5 @@ def tuned_curve() -> Curve:
     more = (Prediction(7_500, 0.917, 0.826, 0.980), Prediction(10_003, 0.927, 0.832, 0.994))
     line = {"a": 0.0179, "b": 10.99, "c": 0.575, "points_per_100": 0.09}
     return measurements.curve(
-        arm=Candidate("tuned", measurements.MODEL), points=points, predicted=more, **line
+        candidate=Candidate("tuned", measurements.MODEL), points=points, predicted=more, **line
     )

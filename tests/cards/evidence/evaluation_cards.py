@@ -1,4 +1,4 @@
-"""Cards of measurements and their ladders."""
+"""Cards of measurements and their comparisons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bot.cards.common.candidates import looks_sentence
 from bot.cards.evidence import evaluation_results, evaluations, judge_checks, prompt_search
 from bot.rules.facts import Looks
 from bot.rules.judge_agreement import CheckedJudge, JudgeChecks
-from bot.values.evaluations import JudgeProgress, LadderProgress
+from bot.values.evaluations import ComparisonProgress, JudgeProgress
 from storage.records import Measurement
 from tests.cards import measurements
 from tests.cards.builders import BEN, BUDGET, NO_BUDGET, NOW
@@ -20,14 +20,14 @@ from tests.cards.measurements import (
     DISTRUSTING,
     FOUND_NOTHING,
     JUDGED,
+    KINDS,
     LOPSIDED,
     NOBODY,
-    RUNGS,
     SEARCH,
     SOME,
     TRUSTING,
 )
-from trainers.evaluation.results import EncoderUse, Ladder
+from trainers.evaluation.results import Comparison, EncoderUse
 
 CHOSEN = EncoderUse("multilingual-e5-small", 312, "all-minilm-l6-v2", 262, 400, is_english=False)
 
@@ -47,7 +47,7 @@ def cards() -> dict[str, Message]:
         "measure-asked-free": evaluations.request_card(
             requested, plan, measurements.asking_progress(0), NO_BUDGET
         ),
-        "measure-preparing": evaluations.progress_card(requested, plan, LadderProgress(), NOW),
+        "measure-preparing": evaluations.progress_card(requested, plan, ComparisonProgress(), NOW),
         "measure-running": evaluations.progress_card(running, plan, waits, NOW),
         "measure-judging": evaluations.progress_card(
             running, plan, measurements.half_way_progress(stage="judging"), NOW
@@ -59,9 +59,9 @@ def cards() -> dict[str, Message]:
             again,
         ),
         "measure-cancelled": evaluations.closed_card(
-            measurements.measurement("cancelled"), plan, LadderProgress(), f"Cancelled by <@{BEN}>."
+            measurements.measurement("cancelled"), plan, ComparisonProgress(), f"Cancelled by <@{BEN}>."
         ),
-        "ladder-met": evaluation_results.card(measurements.ladder(), number=3),
+        "ladder-met": evaluation_results.card(measurements.comparison(), number=3),
         "ladder-none-meets": evaluation_results.card(measurements.ladder_that_none_meets(), number=4),
         "ladder-encoder-meets": evaluation_results.card(
             measurements.ladder_that_encoder_meets(), number=4, encoder="local/minilm-encoder"
@@ -74,7 +74,7 @@ def cards() -> dict[str, Message]:
         "ladder-left-out": evaluation_results.card(
             measurements.ladder_that_none_meets(),
             number=4,
-            notes=evaluations.left_out(measurements.half_way_progress().arms),
+            notes=evaluations.left_out(measurements.half_way_progress().candidates),
         ),
         "ladder-documents": evaluation_results.card(measurements.ladder_with_documents(), number=11),
         "ladder-undecided": evaluation_results.card(measurements.undecided_ladder(), number=5),
@@ -101,7 +101,7 @@ def cards() -> dict[str, Message]:
         ),
         **_judged(),
         **_searched(requested, running),
-        "ladder-empty": evaluation_results.card(measurements.ladder(()), number=8),
+        "ladder-empty": evaluation_results.card(measurements.comparison(()), number=8),
     }
 
 
@@ -129,26 +129,37 @@ def _judged() -> dict[str, Message]:
     plan, judge = measurements.judged_plan(), JUDGED
     requested, running = measurements.measurement("asked"), measurements.measurement()
     progress = measurements.half_way_progress(stage="consulting", judge=replace(judge, of=960, answered=312))
-    progress = replace(progress, arms=progress.arms[2:])  # the plan has no free candidates
-    scored = measurements.ladder([replace(rung, scoring="judge", unread=0) for rung in RUNGS[2:5]])
-    by_words = measurements.ladder([replace(rung, scoring="f1", unread=0) for rung in RUNGS[2:5]])
+    progress = replace(progress, candidates=progress.candidates[2:])  # the plan has no free candidates
+    scored = measurements.comparison(
+        [replace(candidate, scoring="judge", unread=0) for candidate in KINDS[2:5]]
+    )
+    by_words = measurements.comparison(
+        [replace(candidate, scoring="f1", unread=0) for candidate in KINDS[2:5]]
+    )
     failed = replace(judge, failed="There is no such model.")
     mixed = measurements.ladder_of_calls_and_texts()
     mixed_judged = replace(
-        mixed, rungs=tuple(replace(rung, scoring="judge", unread=0) for rung in mixed.rungs)
+        mixed,
+        candidates=tuple(replace(candidate, scoring="judge", unread=0) for candidate in mixed.candidates),
     )
-    arms = judge.pair.first, judge.pair.second  # type: ignore[union-attr]
+    candidates = judge.pair.first, judge.pair.second  # type: ignore[union-attr]
 
-    def card(ladder: Ladder, progress: JudgeProgress | None, people: JudgeChecks, **other: Any) -> Message:
-        ladder_plan = plan if progress else measurements.plan(labels=())
+    def card(
+        comparison: Comparison, progress: JudgeProgress | None, people: JudgeChecks, **other: Any
+    ) -> Message:
+        comparison_plan = plan if progress else measurements.plan(labels=())
         notes = judge_agreement.judge_notes(
-            ladder_plan.judge, judge_agreement.judged_models(ladder_plan), progress, ladder, people
+            comparison_plan.judge,
+            judge_agreement.judged_models(comparison_plan),
+            progress,
+            comparison,
+            people,
         )
         checked = None
-        if ladder.scoring == "judge":
+        if comparison.scoring == "judge":
             number = 9 if other.get("for_people") else None
-            checked = CheckedJudge(str(ladder_plan.judge), people, number)
-        return evaluation_results.card(ladder, number=9, notes=notes[:1], judge=checked, **other)
+            checked = CheckedJudge(str(comparison_plan.judge), people, number)
+        return evaluation_results.card(comparison, number=9, notes=notes[:1], judge=checked, **other)
 
     return {
         "measure-asked-with-judge": evaluations.request_card(
@@ -179,5 +190,5 @@ def _judged() -> dict[str, Message]:
         "judge-answered": judge_checks.verdict_card(
             "Where is my parcel?", "It leaves the house in two days.", "It is on its way.", "no", "U2"
         ),
-        "agreement-without-judge": judge_agreement.agreement_card(9, COMPARED, *arms),
+        "agreement-without-judge": judge_agreement.agreement_card(9, COMPARED, *candidates),
     }

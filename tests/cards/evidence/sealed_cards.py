@@ -7,11 +7,11 @@ from dataclasses import replace
 from bot.cards.common.blocks import Message
 from bot.cards.evidence import evaluations, sealed_rows
 from bot.cards.evidence.sealed_rows import SealedTest
-from bot.values.evaluations import ArmProgress, LadderProgress, SealedOutcome
+from bot.values.evaluations import CandidateProgress, ComparisonProgress, SealedOutcome
 from tests.cards import measurements
 from tests.cards.builders import BEN, BUDGET, NO_BUDGET
 from tests.cards.measurements import BIG
-from trainers.evaluation.results import Candidate, Ladder
+from trainers.evaluation.results import Candidate, Comparison
 
 ID = "acme/ft:acme-small:org:tickets:2"
 USED_ID = "acme/ft:acme-small:org:tickets:1"
@@ -29,10 +29,12 @@ def cards() -> dict[str, Message]:
     requested = measurements.measurement("asked", requested_by=BEN)
     tuned = (Candidate("tuned", ID),)
     first = measurements.plan((PROMPT, *tuned), n_holdout=100, promotes="tickets-2")
-    both = replace(first, arms=(PROMPT, Candidate("tuned", USED_ID), *tuned))
-    arms = tuple(ArmProgress(arm, 100) for arm in first.arms)
-    priced = LadderProgress("asking", arms, 30_000)
-    free = LadderProgress("asking", tuple(ArmProgress(arm, 100) for arm in both.arms), 0)
+    both = replace(first, candidates=(PROMPT, Candidate("tuned", USED_ID), *tuned))
+    candidates = tuple(CandidateProgress(candidate, 100) for candidate in first.candidates)
+    priced = ComparisonProgress("asking", candidates, 30_000)
+    free = ComparisonProgress(
+        "asking", tuple(CandidateProgress(candidate, 100) for candidate in both.candidates), 0
+    )
     stopped = replace(measurements.half_way_progress(), note=None)
     deployed, refused = SealedOutcome(is_deployed=True), SealedOutcome(is_deployed=False, why=WORSE)
     return {
@@ -48,9 +50,9 @@ def cards() -> dict[str, Message]:
     }
 
 
-def _answered(right: int) -> Ladder:
-    rungs = [
-        measurements.rung("zero", BIG, 86, "0.40", n=100),
-        measurements.rung("tuned", ID, right, "0.02", n=100),
+def _answered(right: int) -> Comparison:
+    candidates = [
+        measurements.candidate("zero", BIG, 86, "0.40", n=100),
+        measurements.candidate("tuned", ID, right, "0.02", n=100),
     ]
-    return measurements.ladder(rungs)
+    return measurements.comparison(candidates)

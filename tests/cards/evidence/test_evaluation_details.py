@@ -9,10 +9,10 @@ from tests.cards import measurements
 
 
 def test_one_that_the_plot_leaves_out_is_not_spoken_of_as_several() -> None:
-    free = measurements.rung("encoder", None, 190)
-    worse = measurements.rung("kshot", "openai/gpt-4o", 120)
-    ladder = measurements.ladder((free, worse), pairs=(measurements.pair(free, worse),))
-    assert find_dominated(ladder) == (worse,)
+    free = measurements.candidate("encoder", None, 190)
+    worse = measurements.candidate("kshot", "openai/gpt-4o", 120)
+    comparison = measurements.comparison((free, worse), pairs=(measurements.pair(free, worse),))
+    assert find_dominated(comparison) == (worse,)
     assert "openai/gpt-4o. Another is clearly better, costs no more and is no slower." in terminal_text(
-        details(ladder)
+        details(comparison)
     )

@@ -8,17 +8,17 @@ from bot.cards.evidence.learning_curves import best_free
 from tests.cards import measurements
 from trainers.evaluation.results import Candidate
 
-CURVE = measurements.curve(arm=Candidate("tuned", "acme/small"))  # 88.1% with all rows
-ENCODER = measurements.rung("encoder", None, 178)
+CURVE = measurements.curve(candidate=Candidate("tuned", "acme/small"))  # 88.1% with all rows
+ENCODER = measurements.candidate("encoder", None, 178)
 
 
 def test_a_later_lead_that_may_be_luck_does_not_make_the_best_free_candidate() -> None:
-    lucky = replace(measurements.rung("classical", None, 180), look=2)
+    lucky = replace(measurements.candidate("classical", None, 180), look=2)
     assert best_free(CURVE, [lucky, ENCODER]) == ENCODER
     ahead = replace(lucky, scores=(1.0,) * 190 + (0.0,) * 10, score=0.95)
     assert best_free(CURVE, [ahead, ENCODER]) == ahead
 
 
 def test_a_candidate_that_gets_no_more_right_is_not_ahead() -> None:
-    assert best_free(CURVE, [measurements.rung("encoder", None, 176)]) is None
-    assert best_free(replace(CURVE, arm=ENCODER.arm), [ENCODER]) is None, "its own candidate"
+    assert best_free(CURVE, [measurements.candidate("encoder", None, 176)]) is None
+    assert best_free(replace(CURVE, candidate=ENCODER.identity), [ENCODER]) is None, "its own candidate"

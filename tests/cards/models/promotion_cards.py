@@ -37,7 +37,7 @@ PROMOTION = Promotion(
     next_at=0.0,
     trouble=None,
 )
-RUNG = measurements.rung("tuned", "local/tickets-7", 190)
+RUNG = measurements.candidate("tuned", "local/tickets-7", 190)
 FIELDS = measurements.fields_rung("tuned", "local/tickets-7", 168, 105)
 PROVEN = PromotionEvidence(
     RUNG,
@@ -149,7 +149,7 @@ def cards() -> dict[str, Message]:
                     "tickets",
                     1,
                     "smollm2-135m",
-                    measurements.rung("tuned", "local/tickets-3", 180),
+                    measurements.candidate("tuned", "local/tickets-3", 180),
                     None,
                 ),
                 ModelEntry(

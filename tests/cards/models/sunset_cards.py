@@ -26,7 +26,7 @@ PLANNED = replace(
     IN_USE, kind="planned", name="run 8", dataset="mails", ends=date(2026, 12, 24), successor=None
 )
 LOCAL = ModelUse("target", "", "local/smollm2-135m", said_by="the weights are on your own machine")
-CLASSICAL = Evidence(ladder=measurements.ladder())
+CLASSICAL = Evidence(comparison=measurements.comparison())
 OFFERED = builders.CHEAP_MODEL
 
 

@@ -13,9 +13,9 @@ from bot.cards.decisions import plan_refusals, plans
 from bot.cards.decisions.plan_training import EarlierRun
 from bot.cards.decisions.plans import ONE_APPROVER, Pending
 from bot.cards.status import (
+    ComparisonSummary,
     CurveSummary,
     EvaluationSummary,
-    LadderSummary,
     Status,
     UnreadableSummary,
 )
@@ -23,7 +23,7 @@ from bot.cards.training import audits, runs
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import Continued, OtherModel, Plan, Retraining, TaughtRows
-from bot.values.evaluations import CurvePlan, LadderProgress
+from bot.values.evaluations import ComparisonProgress, CurvePlan
 from bot.values.runs import Progress
 from storage.money import Commitment, Freeze
 from storage.records import Run
@@ -64,12 +64,12 @@ def cards() -> dict[str, Message]:
 
 
 def _ladder_summary(
-    state: Any = "running", progress: LadderProgress | None = None, **other: Any
-) -> LadderSummary:
-    ladder = measurements.ladder() if state == "done" else None
+    state: Any = "running", progress: ComparisonProgress | None = None, **other: Any
+) -> ComparisonSummary:
+    comparison = measurements.comparison() if state == "done" else None
     measurement = measurements.measurement(state, **other)
-    return LadderSummary(
-        measurement, measurements.plan(), progress or measurements.half_way_progress(), ladder, NOW
+    return ComparisonSummary(
+        measurement, measurements.plan(), progress or measurements.half_way_progress(), comparison, NOW
     )
 
 
@@ -126,7 +126,7 @@ def _special_plans(waiting: Run) -> dict[str, Message]:
         unmeasured=OtherModel("openai/gpt-6-luna", 11_000_000),
         saves_until="2027-01-14",
     )
-    last_score = measurements.rung("tuned", "local/smollm2-135m", 42)
+    last_score = measurements.candidate("tuned", "local/smollm2-135m", 42)
     last = EarlierRun("run 3", builders.plan(hyperparameters=(("lora_r", 16), ("n_epochs", 3))), last_score)
     dpo = builders.plan(method="dpo", taught=(TaughtRows("house/big", 119, 0.96, 0.91, 0.99),))
     grpo = builders.plan(method="grpo", hyperparameters=(("n_epochs", 1), ("samples", 8)))
@@ -235,7 +235,7 @@ def evaluation_summaries() -> list[EvaluationSummary]:
     return [
         _ladder_summary(),
         _ladder_summary("asked", measurements.asking_progress(), id=4),
-        _ladder_summary("asked", LadderProgress(), id=5),
+        _ladder_summary("asked", ComparisonProgress(), id=5),
         CurveSummary(measurements.measurement(kind="curve", id=6), curve, None),
         _ladder_summary("done", id=2),
         CurveSummary(measurements.measurement("done", kind="curve", id=1), curve, measurements.curve()),

@@ -30,9 +30,9 @@ from tests.rules.builders import (
     WITH_GOOD_PROMPT,
     WITH_UNDECIDED_RETRIEVAL,
     WITHOUT_HOURS,
+    candidate,
+    comparison,
     facts_with,
-    ladder,
-    rung,
 )
 from trainers.evaluation.quality_threshold import judge_all
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, LabelNeed, Pair, Prediction
@@ -45,7 +45,7 @@ CURVE = Curve(
     dataset="tickets",
     version=1,
     holdout_sha256="ab" * 32,
-    arm=Candidate("classical"),
+    candidate=Candidate("classical"),
     points=(CurvePoint(300, 0.6, (0.6, 0.6)),),
     a=0.05,
     b=2.0,
@@ -72,12 +72,12 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "measure",
     ),
     "a provider answered nothing": (
-        facts_with(*ALL_MISS[:4], rung("retrieval", "misses", 0, empty=200)),
+        facts_with(*ALL_MISS[:4], candidate("retrieval", "misses", 0, empty=200)),
         "unknown",
         "no answer",
     ),
     "today's model was measured under its full name": (
-        facts_with(*ALL_MISS, current="mini", full_current=ALL_MISS[2].arm.model),
+        facts_with(*ALL_MISS, current="mini", full_current=ALL_MISS[2].model),
         "go",
         "alternatives",
     ),
@@ -89,7 +89,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
     "199 rows": (facts_with(*ALL_MISS, rows=199), "no_go", "rows"),
     "200 labelled rows": (facts_with(*ALL_MISS, rows=200), "go", "own classes"),
     "500 rows for a style that prompts almost reach": (
-        facts_with(*ALL_MISS[:4], rung("retrieval", "misses", 162), rows=500, task_kind="style"),
+        facts_with(*ALL_MISS[:4], candidate("retrieval", "misses", 162), rows=500, task_kind="style"),
         "go",
         "style",
     ),
@@ -109,7 +109,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "end date",
     ),
     "a bar of 100%": (
-        replace(facts_with(), evidence=Evidence(bar=1.0, ladder=ladder(*ALL_MISS, bar=1.0))),
+        replace(facts_with(), evidence=Evidence(bar=1.0, comparison=comparison(*ALL_MISS, bar=1.0))),
         "unknown",
         "bar",
     ),
@@ -172,7 +172,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "measure",
     ),
     "the tuned model answers nothing": (
-        facts_with(*ALL_MISS, tuned=rung("tuned", "misses", 0, empty=200)),
+        facts_with(*ALL_MISS, tuned=candidate("tuned", "misses", 0, empty=200)),
         "unknown",
         "tuned",
     ),
@@ -212,7 +212,7 @@ def test_nothing_else_is_measured_if_a_cheaper_rung_is_good_enough() -> None:
 
 
 def test_a_free_rung_can_be_neither_undercut_nor_outrun() -> None:
-    free = rung("zero", "meets", 182, usd=Decimal(0))
+    free = candidate("zero", "meets", 182, usd=Decimal(0))
     assert advise(facts_with(*ALL_MISS[:2], free, *ALL_MISS[3:])).kind == "no_go"
     fast = replace(TUNED_MEETS, p95_s=0.0001)
     assert advise(facts_with(CLASSICAL_MEETS, tuned=fast, task_kind="latency")).kind == "no_go"
@@ -251,7 +251,7 @@ def test_the_best_alternative_that_misses_is_named() -> None:
 
 def test_a_lead_after_a_second_look_that_may_be_luck_does_not_make_the_best_alternative() -> None:
     """As in the measurement's own headline: it is ahead by 2 of 200 rows."""
-    later = replace(rung("retrieval", "misses", 152), look=2)
+    later = replace(candidate("retrieval", "misses", 152), look=2)
     text = reason(advise(facts_with(*ALL_MISS[:4], later)), "alternatives").text
     assert "The best is the prompt with ten examples on openai/gpt-4o-mini: 75.0% right" in text
 
@@ -262,15 +262,15 @@ def test_free_text_needs_no_classical_rung() -> None:
 
 
 def test_the_first_missing_rung_comes_next_with_its_price() -> None:
-    classical = "Measure the classical model (`/finetune baseline tickets rungs=classical`): free."
+    classical = "Measure the classical model (`/finetune baseline tickets candidates=classical`): free."
     assert advise(facts_with(*ALL_MISS[1:])).next_step == classical
     # ten examples: 11 times $0.12 per 1,000, on 200 rows
     step = advise(facts_with(*ALL_MISS[:3])).next_step
-    command = "`/finetune baseline tickets rungs=kshot models=openai/gpt-4o-mini`"
+    command = "`/finetune baseline tickets candidates=kshot models=openai/gpt-4o-mini`"
     assert step == f"Measure the prompt with ten examples ({command}): about $0.26."
-    both = "Measure the free models (`/finetune baseline tickets rungs=classical,encoder`); it takes a few seconds."
+    both = "Measure the free models (`/finetune baseline tickets candidates=classical,encoder`); it takes a few seconds."
     assert advise(facts_with(*ALL_MISS[2:4])).next_step == both
-    free = rung("zero", "misses", 120, usd=Decimal(0))
+    free = candidate("zero", "misses", 120, usd=Decimal(0))
     assert advise(facts_with(*ALL_MISS[:2], free)).next_step.endswith("free.")
     assert advise(facts_with(*ALL_MISS[:2])).next_step.endswith("you see the cost before anything is spent.")
 
@@ -278,7 +278,7 @@ def test_the_first_missing_rung_comes_next_with_its_price() -> None:
 def test_the_first_prompt_is_measured_on_todays_model_and_a_cheap_one() -> None:
     both = ("openai/gpt-4o", "openai/gpt-4o-mini")
     assert advise(facts_with(*ALL_MISS[:2], current="gpt-4o", to_measure=both)).next_step == (
-        "Measure the prompt alone (`/finetune baseline tickets rungs=zero "
+        "Measure the prompt alone (`/finetune baseline tickets candidates=zero "
         "models=openai/gpt-4o,openai/gpt-4o-mini`): you see the cost before anything is spent."
     )
 
@@ -342,7 +342,7 @@ def test_the_number_of_rows_that_would_decide_is_shown() -> None:
 
 
 def test_the_cheapest_step_comes_next_and_the_others_stay_in_the_reasons() -> None:
-    close = rung("kshot", "undecided", 172, rows_to_decide=400)
+    close = candidate("kshot", "undecided", 172, rows_to_decide=400)
     verdict = advise(facts_with(*ALL_MISS[:2], ALL_MISS[2], close, outlook=OPEN))
     assert verdict.next_step.startswith("Measure retrieval")  # cents, against 400 labels and a minute
     assert "Measure retrieval" not in reason(verdict, "measure").text
@@ -353,7 +353,7 @@ def test_the_cheapest_step_comes_next_and_the_others_stay_in_the_reasons() -> No
 def test_free_measurements_come_before_questions_to_people() -> None:
     verdict = advise(replace(FACTS, estimate=None))
     assert verdict.next_step == (
-        "Measure the free models (`/finetune baseline tickets rungs=classical,encoder`); it takes a few seconds."
+        "Measure the free models (`/finetune baseline tickets candidates=classical,encoder`); it takes a few seconds."
     )
     assert "Add current= (today's model) and volume=" in reason(verdict, "cost").text
 
@@ -429,7 +429,7 @@ def test_a_small_holdout_shows_only_large_differences() -> None:
 
 
 def test_labels_that_no_alternative_answers_are_named() -> None:
-    evidence = Evidence(ladder=ladder(*ALL_MISS, never_answered=("refund", *"abcdef")))
+    evidence = Evidence(comparison=comparison(*ALL_MISS, never_answered=("refund", *"abcdef")))
     verdict = advise(replace(facts_with(), evidence=evidence))
     assert verdict.kind == "go"
     assert reason(verdict, "never answered").text.startswith(
@@ -438,21 +438,21 @@ def test_labels_that_no_alternative_answers_are_named() -> None:
 
 
 def test_unreadable_answers_are_mentioned_if_they_could_decide() -> None:
-    unread = rung("zero", "misses", 120, unread=60)
+    unread = candidate("zero", "misses", 120, unread=60)
     expected = "the prompt alone on openai/gpt-4o-mini, 60 of 200. A clearer prompt"
     assert expected in reason(advise(facts_with(*ALL_MISS[:2], unread, *ALL_MISS[3:])), "unread").text
     both = advise(
-        facts_with(*ALL_MISS[:2], unread, replace(unread, arm=Candidate("kshot", MINI)), ALL_MISS[4])
+        facts_with(*ALL_MISS[:2], unread, replace(unread, candidate=Candidate("kshot", MINI)), ALL_MISS[4])
     )
     text = reason(both, "unread").text
     assert text.startswith("Answers that could not be read: the prompt alone on")
     assert "; the prompt with" in text and rules(both).count("unread") == 1
-    few = rung("zero", "misses", 120, unread=3)
+    few = candidate("zero", "misses", 120, unread=3)
     assert "unread" not in rules(advise(facts_with(few)))
 
 
 def test_unreadable_answers_are_no_evidence_for_training() -> None:
-    babble = [rung(name, "misses", 2, unread=190) for name in ("zero", "kshot", "retrieval")]
+    babble = [candidate(name, "misses", 2, unread=190) for name in ("zero", "kshot", "retrieval")]
     verdict = advise(facts_with(*ALL_MISS[:2], *babble))
     assert (verdict.kind, weighing_rules(verdict, "unknown")) == ("unknown", ["unread"])
     assert "own classes" not in rules(verdict)
@@ -460,14 +460,14 @@ def test_unreadable_answers_are_no_evidence_for_training() -> None:
     assert verdict.next_step.startswith("Measure another model (models=)")
     alone = advise(facts_with(*babble, smallest_label=None))
     assert alone.kind == "unknown" and "alternatives" not in weighing_rules(alone, "go")
-    half = [rung(name, "misses", 90, unread=95) for name in ("zero", "kshot", "retrieval")]
+    half = [candidate(name, "misses", 90, unread=95) for name in ("zero", "kshot", "retrieval")]
     hopeful = advise(facts_with(*half, smallest_label=None))
     assert hopeful.next_step == "Measure a clearer prompt (prompt=) or another model (models=)."
 
 
 def test_a_model_that_mostly_babbles_says_nothing_about_prompts() -> None:
     """Even if all its unreadable answers were right, it would miss the bar; its score is no evidence all the same."""
-    babble = [rung(name, "misses", 20, unread=120) for name in ("zero", "kshot", "retrieval")]
+    babble = [candidate(name, "misses", 20, unread=120) for name in ("zero", "kshot", "retrieval")]
     verdict = advise(facts_with(*ALL_MISS[:2], *babble))
     assert (verdict.kind, verdict.rule) == ("unknown", "unread")
     assert not {"alternatives", "own classes"} & set(rules(verdict))
@@ -486,7 +486,7 @@ def test_the_alternatives_that_miss_are_counted_in_words(count: int, text: str) 
 
 
 def test_a_readable_miss_counts_beside_an_unreadable_prompt() -> None:
-    verdict = advise(facts_with(*ALL_MISS[:3], rung("kshot", "misses", 2, unread=190), ALL_MISS[4]))
+    verdict = advise(facts_with(*ALL_MISS[:3], candidate("kshot", "misses", 2, unread=190), ALL_MISS[4]))
     assert verdict.kind == "go"
     assert reason(verdict, "alternatives").text.startswith(
         "All 5 measured alternatives miss the bar of 85%. The best of the others is retrieval"
@@ -496,14 +496,14 @@ def test_a_readable_miss_counts_beside_an_unreadable_prompt() -> None:
 
 
 def test_unreadable_retrieval_counts_as_untried() -> None:
-    unread = rung("retrieval", "misses", 2, unread=190)
+    unread = candidate("retrieval", "misses", 2, unread=190)
     assert (
         reason(advise(facts_with(*ALL_MISS[:4], unread, task_kind="knowledge")), "knowledge").kind == "no_go"
     )
 
 
 def test_a_tuned_model_that_is_not_clearly_better_is_named() -> None:
-    close = rung("tuned", "undecided", 160, rows_to_decide=50)
+    close = candidate("tuned", "undecided", 160, rows_to_decide=50)
     text = reason(advise(facts_with(*ALL_MISS, tuned=close)), "not better").text
     assert text == (
         "The tuned model is not clearly better than retrieval on openai/gpt-4o-mini: 80% against 78%. These "
@@ -514,9 +514,9 @@ def test_a_tuned_model_that_is_not_clearly_better_is_named() -> None:
 
 
 def test_a_significant_paired_test_overrules_overlapping_intervals() -> None:
-    tuned = rung("tuned", "undecided", 172, rows_to_decide=50)
-    significant = Pair(tuned.arm, ALL_MISS[4].arm, 0.08, 0.03, 0.13, 0.004)
-    evidence = Evidence(ladder=replace(ladder(*ALL_MISS, tuned), pairs=(significant,)))
+    tuned = candidate("tuned", "undecided", 172, rows_to_decide=50)
+    significant = Pair(tuned.identity, ALL_MISS[4].identity, 0.08, 0.03, 0.13, 0.004)
+    evidence = Evidence(comparison=replace(comparison(*ALL_MISS, tuned), pairs=(significant,)))
     verdict = advise(replace(facts_with(), evidence=evidence))
     assert "not better" not in rules(verdict)
 
@@ -529,5 +529,5 @@ def test_a_learning_curve_shows_what_labelling_alone_would_bring() -> None:
     )
     far = replace(CURVE, predicted=CURVE.predicted[:1])
     assert reason(advise(facts_with(*ALL_MISS, curve=far)), "more rows").text.endswith("0.4 points.")
-    missed = advise(facts_with(*ALL_MISS, curve=CURVE, tuned=rung("tuned", "misses", 150)))
+    missed = advise(facts_with(*ALL_MISS, curve=CURVE, tuned=candidate("tuned", "misses", 150)))
     assert missed.next_step == "Label more rows before you train again, starting with “refund”."

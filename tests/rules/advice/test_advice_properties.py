@@ -20,13 +20,13 @@ from tests.rules.builders import (
     FACTS,
     TUNED_MEETS,
     WITH_GOOD_PROMPT,
+    candidate,
+    comparison,
     facts_with,
-    ladder,
     outlook,
-    rung,
     simulated,
 )
-from trainers.evaluation.results import Rung, Standing
+from trainers.evaluation.results import MeasuredCandidate, Standing
 from trainers.providers import ModelVerdict
 
 ORDER: dict[VerdictKind, int] = {"no_go": 0, "unknown": 1, "go": 2}
@@ -34,16 +34,16 @@ ORDER: dict[VerdictKind, int] = {"no_go": 0, "unknown": 1, "go": 2}
 scores = st.integers(0, 200)
 
 
-def tuned_rung(right: int) -> Rung:
+def tuned_candidate(right: int) -> MeasuredCandidate:
     """As a measurement would judge it: 180 of 200 are the least that show 85%, and 160 or fewer miss it."""
     standing: Standing = "meets" if right >= 180 else "undecided" if right > 160 else "misses"
-    return rung(
+    return candidate(
         "tuned", standing, right, usd=Decimal("0.03"), rows_to_decide=100 if standing == "undecided" else None
     )
 
 
 some_rungs = st.builds(
-    lambda name, standing, right, usd, unread, empty: rung(
+    lambda name, standing, right, usd, unread, empty: candidate(
         name, standing, right, usd=usd, unread=unread, empty=empty
     ),
     st.sampled_from(["classical", "zero", "kshot", "retrieval"]),
@@ -65,7 +65,7 @@ some_facts = st.builds(
         estimate=costs,
         outlook=outlook(p) if costs and p is not None else None,
         few_labels=few,
-        evidence=Evidence(task_kind=kind, ladder=ladder(*(ALL_MISS if all_miss else measured))),
+        evidence=Evidence(task_kind=kind, comparison=comparison(*(ALL_MISS if all_miss else measured))),
     ),
     st.integers(0, 5000),
     st.integers(0, 1000),
@@ -84,7 +84,7 @@ some_facts = st.builds(
 @settings(max_examples=120, deadline=None)
 def test_a_worse_tuned_score_never_improves_the_verdict(facts: Facts, first: int, second: int) -> None:
     worse, better = (
-        verdicts.advise(replace(facts, evidence=replace(facts.evidence, tuned=tuned_rung(right)))).kind
+        verdicts.advise(replace(facts, evidence=replace(facts.evidence, tuned=tuned_candidate(right)))).kind
         for right in sorted((first, second))
     )
     assert ORDER[worse] <= ORDER[better]
@@ -93,7 +93,7 @@ def test_a_worse_tuned_score_never_improves_the_verdict(facts: Facts, first: int
 @given(some_facts, st.none() | scores)
 @settings(max_examples=120, deadline=None)
 def test_every_verdict_reads_well(facts: Facts, tuned: int | None) -> None:
-    measured = None if tuned is None else tuned_rung(tuned)
+    measured = None if tuned is None else tuned_candidate(tuned)
     plain = tuple((f"label {i}", rows) for i, (_, rows) in enumerate(facts.few_labels))
     evidence = replace(facts.evidence, tuned=measured)
     assert_reads_well(advise(replace(facts, few_labels=plain, evidence=evidence)))

@@ -9,21 +9,23 @@ import pytest
 from bot.cards.decisions.aims import aim_facts
 from bot.rules.facts import Evidence, TaskKind
 from bot.rules.fit import numbers_of
-from tests.rules.builders import ladder, rung
-from trainers.evaluation.results import Rung
+from tests.rules.builders import candidate, comparison
+from trainers.evaluation.results import MeasuredCandidate
 
-CLASSICAL = rung("classical", "misses", 150)
-BEST = replace(rung("kshot", "meets", 182), p50_s=1.2, p95_s=4.0)
-FAST = replace(rung("zero", "misses", 120), p50_s=0.4, p95_s=0.9)
-TUNED = replace(rung("tuned", "meets", 190), p50_s=0.1, p95_s=0.2)
+CLASSICAL = candidate("classical", "misses", 150)
+BEST = replace(candidate("kshot", "meets", 182), p50_s=1.2, p95_s=4.0)
+FAST = replace(candidate("zero", "misses", 120), p50_s=0.4, p95_s=0.9)
+TUNED = replace(candidate("tuned", "meets", 190), p50_s=0.1, p95_s=0.2)
 
 
-def judged(measured: Rung) -> Rung:
+def judged(measured: MeasuredCandidate) -> MeasuredCandidate:
     return replace(measured, scoring="judge")
 
 
-def told(kind: TaskKind, *rungs: Rung, tuned: Rung | None = None, today: str = "") -> list[tuple[str, str]]:
-    return aim_facts(numbers_of(Evidence(ladder=ladder(*rungs), tuned=tuned), kind, (today,)))
+def told(
+    kind: TaskKind, *candidates: MeasuredCandidate, tuned: MeasuredCandidate | None = None, today: str = ""
+) -> list[tuple[str, str]]:
+    return aim_facts(numbers_of(Evidence(comparison=comparison(*candidates), tuned=tuned), kind, (today,)))
 
 
 @pytest.mark.parametrize("kind", ["classification", "cost", "format", "knowledge"])
@@ -39,7 +41,7 @@ def test_quality_compares_shares_with_their_intervals() -> None:
 
 
 def test_todays_model_comes_before_a_better_one() -> None:
-    todays = replace(FAST, arm=replace(FAST.arm, model="acme/today"))
+    todays = replace(FAST, candidate=replace(FAST.identity, model="acme/today"))
     ((_, text),) = told("quality", BEST, todays, today="acme/today")
     assert "today: 60.0% (" in text
 

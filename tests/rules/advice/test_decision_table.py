@@ -26,8 +26,8 @@ from bot.rules.roi import Inputs, Quality, Training, estimate
 from bot.slack import commands
 from bot.values.runs import Refusal
 from tests.rules.advice.worded_verdict import WordedVerdict, advise, assert_reads_well, reason, weighing_rules
-from tests.rules.builders import ALL_MISS, ARTICLE, FACTS, WITH_PEOPLE, ladder, rung
-from trainers.evaluation.results import Pair, Rung
+from tests.rules.builders import ALL_MISS, ARTICLE, FACTS, WITH_PEOPLE, candidate, comparison
+from trainers.evaluation.results import MeasuredCandidate, Pair
 from trainers.providers import ModelVerdict
 
 DOCS = Path(__file__).parents[3] / "docs" / "decision-table.md"
@@ -51,23 +51,23 @@ HARDLY_ANY = replace(
     training=Training(1, 1, usd_per_hour=Decimal(0)),
 )
 
-CLASSICAL, KSHOT = rung("classical", "meets", 182), rung("kshot", "meets", 182)
-ENCODER, OPTIMISED = rung("encoder", "meets", 182), rung("optimised", "meets", 182)
+CLASSICAL, KSHOT = candidate("classical", "meets", 182), candidate("kshot", "meets", 182)
+ENCODER, OPTIMISED = candidate("encoder", "meets", 182), candidate("optimised", "meets", 182)
 SLOW = replace(KSHOT, p95_s=4.0)
-NO_EXAMPLES = replace(ALL_MISS[2], arm=replace(ALL_MISS[2].arm, shots=0))
+NO_EXAMPLES = replace(ALL_MISS[2], candidate=replace(ALL_MISS[2].identity, shots=0))
 UNPRICED = replace(KSHOT, usd_per_1000=None)
-GOOD = rung("tuned", "meets", 190, usd=Decimal("0.03"))
-BETTER = rung("tuned", "meets", 198, usd=Decimal("0.03"))
-TIE = rung("tuned", "meets", 184, usd=Decimal("0.03"))
+GOOD = candidate("tuned", "meets", 190, usd=Decimal("0.03"))
+BETTER = candidate("tuned", "meets", 198, usd=Decimal("0.03"))
+TIE = candidate("tuned", "meets", 184, usd=Decimal("0.03"))
 # Right in as many rows as KSHOT, but in six other ones.
 SWAPPED = replace(
-    rung("tuned", "meets", 182, usd=Decimal("0.03")), scores=(*(0.0,) * 6, *(1.0,) * 182, *(0.0,) * 12)
+    candidate("tuned", "meets", 182, usd=Decimal("0.03")), scores=(*(0.0,) * 6, *(1.0,) * 182, *(0.0,) * 12)
 )
-CLEARLY_WORSE = rung("tuned", "meets", 178, usd=Decimal("0.03"))
-CLOSE = rung("tuned", "undecided", 176, rows_to_decide=50, usd=Decimal("0.03"))
-BASE = rung("zero", "undecided", 176, rows_to_decide=50)
-WORSE = rung("tuned", "undecided", 164, rows_to_decide=50, usd=Decimal("0.20"))
-FEW = rung("classical", "undecided", 26, 30, rows_to_decide=200)
+CLEARLY_WORSE = candidate("tuned", "meets", 178, usd=Decimal("0.03"))
+CLOSE = candidate("tuned", "undecided", 176, rows_to_decide=50, usd=Decimal("0.03"))
+BASE = candidate("zero", "undecided", 176, rows_to_decide=50)
+WORSE = candidate("tuned", "undecided", 164, rows_to_decide=50, usd=Decimal("0.20"))
+FEW = candidate("classical", "undecided", 26, 30, rows_to_decide=200)
 ALL_UNDECIDED = (
     FEW,
     *(replace(miss, scores=FEW.scores, standing="undecided", rows_to_decide=200) for miss in ALL_MISS[1:]),
@@ -82,11 +82,13 @@ CLOSED = ModelVerdict("refuse", ("Acme accepts no new jobs.",), is_closed=True)
 ENDING = ModelVerdict("warn", ("gpt-4.1-nano ends on 2027-01-14.",))
 
 
-def team(*rungs: Rung, inputs: Inputs | None = HIGH, pairs: tuple[Pair, ...] = (), **other: Any) -> Facts:
-    """A team that measured `rungs` and uses gpt-4o-mini today. No `inputs`: it gave no volume. `other` are fields of
-    Evidence and of Facts."""
+def team(
+    *candidates: MeasuredCandidate, inputs: Inputs | None = HIGH, pairs: tuple[Pair, ...] = (), **other: Any
+) -> Facts:
+    """A team that measured `candidates` and uses gpt-4o-mini today. No `inputs`: it gave no volume. `other` are fields
+    of Evidence and of Facts."""
     fields = {key: other.pop(key) for key in list(other) if key in Evidence.__dataclass_fields__}
-    measured = replace(ladder(*rungs), pairs=pairs) if rungs else None
+    measured = replace(comparison(*candidates), pairs=pairs) if candidates else None
     facts = replace(
         FACTS, **{"current": "gpt-4o-mini", "evidence": Evidence(**{"ladder": measured, **fields}), **other}
     )
@@ -114,12 +116,12 @@ LOSES_LATER = replace(
 )
 
 
-def all_miss_but(good: Rung) -> tuple[Rung, ...]:
-    return tuple(good if miss.arm.rung == good.arm.rung else miss for miss in ALL_MISS)
+def all_miss_but(good: MeasuredCandidate) -> tuple[MeasuredCandidate, ...]:
+    return tuple(good if miss.kind == good.kind else miss for miss in ALL_MISS)
 
 
-def judged(rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
-    return tuple(replace(rung, scoring="judge") for rung in rungs)
+def judged(candidates: tuple[MeasuredCandidate, ...]) -> tuple[MeasuredCandidate, ...]:
+    return tuple(replace(candidate, scoring="judge") for candidate in candidates)
 
 
 def priced_errors(gained: int, lost: int) -> Quality:
@@ -127,8 +129,8 @@ def priced_errors(gained: int, lost: int) -> Quality:
     return Quality(200, Decimal(gained), Decimal(lost), Decimal("0.50"))
 
 
-def compared(better: Rung, worse: Rung, p: float) -> tuple[Pair, ...]:
-    return (Pair(better.arm, worse.arm, better.score - worse.score, 0.01, 0.08, p),)
+def compared(better: MeasuredCandidate, worse: MeasuredCandidate, p: float) -> tuple[Pair, ...]:
+    return (Pair(better.candidate, worse.candidate, better.score - worse.score, 0.01, 0.08, p),)
 
 
 TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
@@ -157,7 +159,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
     ),
     "people disagree with the judge whose scores say that a prompt meets the bar": (
         team(
-            *judged(all_miss_but(rung("zero", "meets", 186))),
+            *judged(all_miss_but(candidate("zero", "meets", 186))),
             judge="acme/sage",
             judge_checks=JudgeChecks(accepted=14, accepted_right=6, rejected=12, rejected_right=6, people=2),
         ),
@@ -165,7 +167,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "judge",
     ),
     "the same, and nobody has checked the judge, high volume": (
-        team(*judged(all_miss_but(rung("zero", "meets", 186))), judge="acme/sage"),
+        team(*judged(all_miss_but(candidate("zero", "meets", 186))), judge="acme/sage"),
         "go",
         "distil",
     ),
@@ -212,7 +214,9 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "cheaper rung",
     ),
     "an expensive prompted model meets it, the encoder is too close to the bar": (
-        team(ALL_MISS[0], rung("encoder", "undecided", 174, rows_to_decide=90), *all_miss_but(KSHOT)[2:]),
+        team(
+            ALL_MISS[0], candidate("encoder", "undecided", 174, rows_to_decide=90), *all_miss_but(KSHOT)[2:]
+        ),
         "unknown",
         "undecided",
     ),
@@ -248,7 +252,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "alternatives",
     ),
     "all alternatives miss it, an optimised prompt too, high volume": (
-        team(*ALL_MISS, rung("optimised", "misses", 160)),
+        team(*ALL_MISS, candidate("optimised", "misses", 160)),
         "go",
         "alternatives",
     ),
@@ -278,7 +282,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "may be worse",
     ),
     "an expensive prompted model meets it, the tuned model meets it, costs less and is worse": (
-        team(*all_miss_but(rung("kshot", "meets", 196)), tuned=CLEARLY_WORSE),
+        team(*all_miss_but(candidate("kshot", "meets", 196)), tuned=CLEARLY_WORSE),
         "unknown",
         "may be worse",
     ),
@@ -293,7 +297,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "cheaper rung",
     ),
     "an expensive prompted model meets it, the tuned model costs less and misses it": (
-        team(*all_miss_but(KSHOT), tuned=rung("tuned", "misses", 150, usd=Decimal("0.03"))),
+        team(*all_miss_but(KSHOT), tuned=candidate("tuned", "misses", 150, usd=Decimal("0.03"))),
         "no_go",
         "tuned",
     ),
@@ -365,13 +369,13 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "no answer",
     ),
     "retrieval could not be measured, all others miss it": (
-        team(*ALL_MISS[:4], failed=(FailedCandidate(ALL_MISS[4].arm, "The provider refuses it."),)),
+        team(*ALL_MISS[:4], failed=(FailedCandidate(ALL_MISS[4].identity, "The provider refuses it."),)),
         "unknown",
         "not measurable",
     ),
     "the holdout is too small to tell": (team(*ALL_UNDECIDED, n_holdout=30), "unknown", "undecided"),
     "the best alternative is too close to the bar, and there are 945 rows": (
-        team(*ALL_MISS[:4], rung("retrieval", "undecided", 172, rows_to_decide=500), rows=945),
+        team(*ALL_MISS[:4], candidate("retrieval", "undecided", 172, rows_to_decide=500), rows=945),
         "unknown",
         "undecided",
     ),
@@ -418,21 +422,27 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
     ),
     "500 rows for a style that prompts almost reach": (
         team(
-            *ALL_MISS[2:4], rung("retrieval", "misses", 164), rows=500, smallest_label=None, task_kind="style"
+            *ALL_MISS[2:4],
+            candidate("retrieval", "misses", 164),
+            rows=500,
+            smallest_label=None,
+            task_kind="style",
         ),
         "go",
         "alternatives",
     ),
     "the free alternatives miss it, no prompt's answers could be read": (
         team(
-            *ALL_MISS[:2], *(rung(name, "misses", 2, unread=190) for name in ("zero", "kshot", "retrieval"))
+            *ALL_MISS[:2],
+            *(candidate(name, "misses", 2, unread=190) for name in ("zero", "kshot", "retrieval")),
         ),
         "unknown",
         "unread",
     ),
     "every prompt would meet it if its unreadable answers were right": (
         team(
-            *ALL_MISS[:2], *(rung(name, "misses", 90, unread=95) for name in ("zero", "kshot", "retrieval"))
+            *ALL_MISS[:2],
+            *(candidate(name, "misses", 90, unread=95) for name in ("zero", "kshot", "retrieval")),
         ),
         "unknown",
         "unread",
@@ -520,14 +530,14 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "go",
         "alternatives",
     ),
-    "the tuned model misses it": (team(*ALL_MISS, tuned=rung("tuned", "misses", 150)), "no_go", "tuned"),
+    "the tuned model misses it": (team(*ALL_MISS, tuned=candidate("tuned", "misses", 150)), "no_go", "tuned"),
     "the tuned model is worse than its base prompted, which costs no more": (
         team(*all_miss_but(BASE), tuned=WORSE, pairs=compared(BASE, WORSE, 0.01)),
         "no_go",
         "worse",
     ),
     "the tuned model is too close to the bar": (
-        team(*ALL_MISS, tuned=rung("tuned", "undecided", 174, rows_to_decide=90)),
+        team(*ALL_MISS, tuned=candidate("tuned", "undecided", 174, rows_to_decide=90)),
         "unknown",
         "tuned",
     ),

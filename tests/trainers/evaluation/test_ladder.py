@@ -1,4 +1,5 @@
-"""The ladder: score and standing of each rung, the cheapest one that meets the bar, and what can't be told apart."""
+"""The comparison: score and standing of each candidate, the cheapest one that meets the bar, and what can't be told
+apart."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import pytest
+from trainers.evaluation.comparison import Prices, build_comparison, merge_comparisons, usd_per_1000
 
 from tests.trainers.evaluation.builders import answer_first, make_example, make_price, make_replies, make_rows
 from trainers.dataset import Example
-from trainers.evaluation.ladder import Prices, build_ladder, merge_ladders, usd_per_1000
-from trainers.evaluation.results import NO_ANSWER, Candidate, Ladder, Reply
+from trainers.evaluation.results import NO_ANSWER, Candidate, Comparison, Reply
 from trainers.evaluation.statistics import wilson
 from trainers.pricing import UnknownPrice
 
@@ -33,8 +34,8 @@ def build(
     bar: float = 0.85,
     labels: Sequence[str] = LABELS,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
-) -> Ladder:
-    return build_ladder(
+) -> Comparison:
+    return build_comparison(
         replies,
         examples,
         labels,
@@ -51,22 +52,22 @@ def build(
 def test_a_rung_has_score_interval_standing_tokens_times_and_price() -> None:
     holdout = make_rows(200)
 
-    (rung,) = build({ZERO: answer_first(holdout, 170)}, holdout).rungs
+    (candidate,) = build({ZERO: answer_first(holdout, 170)}, holdout).candidates
 
-    assert (rung.arm, rung.scoring, rung.n, rung.score) == (ZERO, "label", 200, 0.85)
-    assert (round(rung.low, 4), round(rung.high, 4)) == (0.7939, 0.8929)
-    assert (rung.standing, rung.rows_to_decide) == ("undecided", None)
-    assert (rung.unread, rung.empty) == (30, 0)
-    assert (rung.prompt_tokens, rung.completion_tokens) == (20_000, 2_000)
-    assert (rung.p50_s, rung.p95_s) == (0.5, 0.5)
-    assert rung.usd_per_1000 == Decimal("0.14")  # 1,000 · (100 · $1 + 10 · $4) / 1M
-    assert rung.macro_f1 is not None and 0.85 < rung.macro_f1 < 1
+    assert (candidate.identity, candidate.scoring, candidate.n, candidate.score) == (ZERO, "label", 200, 0.85)
+    assert (round(candidate.low, 4), round(candidate.high, 4)) == (0.7939, 0.8929)
+    assert (candidate.standing, candidate.rows_to_decide) == ("undecided", None)
+    assert (candidate.unread, candidate.empty) == (30, 0)
+    assert (candidate.prompt_tokens, candidate.completion_tokens) == (20_000, 2_000)
+    assert (candidate.p50_s, candidate.p95_s) == (0.5, 0.5)
+    assert candidate.usd_per_1000 == Decimal("0.14")  # 1,000 · (100 · $1 + 10 · $4) / 1M
+    assert candidate.macro_f1 is not None and 0.85 < candidate.macro_f1 < 1
 
 
 def test_copies_of_a_question_count_once() -> None:
     copies = [row for row in make_rows(20) for _ in range(10)]
-    (with_copies,) = build({ZERO: answer_first(copies, 190)}, copies).rungs
-    (without,) = build({ZERO: answer_first(make_rows(20), 19)}, make_rows(20)).rungs
+    (with_copies,) = build({ZERO: answer_first(copies, 190)}, copies).candidates
+    (without,) = build({ZERO: answer_first(make_rows(20), 19)}, make_rows(20)).candidates
     assert (without.n, without.score, without.standing) == (20, 0.95, "undecided")
     for name in ("n", "score", "standing", "low", "high", "usd_per_1000"):
         assert getattr(with_copies, name) == getattr(without, name)
@@ -77,16 +78,23 @@ def test_each_further_alternative_makes_the_bar_harder_to_meet() -> None:
     replies = {ZERO: answer_first(holdout, 440)}
     assert build(replies, holdout).cheapest == ZERO
     among_five = build(
-        replies | {arm: answer_first(holdout, 300) for arm in (CLASSICAL, SHOTS, NEAR, BIG)}, holdout
+        replies | {candidate: answer_first(holdout, 300) for candidate in (CLASSICAL, SHOTS, NEAR, BIG)},
+        holdout,
     )
     assert among_five.cheapest is None
-    assert {rung.standing for rung in among_five.rungs} == {"undecided", "misses"}
+    assert {candidate.standing for candidate in among_five.candidates} == {"undecided", "misses"}
 
 
 def test_rungs_are_in_order_of_effort() -> None:
     holdout = make_rows(30)
-    replies = {arm: answer_first(holdout, 15) for arm in (NEAR, ZERO, SHOTS, BIG, CLASSICAL)}
-    assert [rung.arm for rung in build(replies, holdout).rungs] == [CLASSICAL, ZERO, BIG, SHOTS, NEAR]
+    replies = {candidate: answer_first(holdout, 15) for candidate in (NEAR, ZERO, SHOTS, BIG, CLASSICAL)}
+    assert [candidate.identity for candidate in build(replies, holdout).candidates] == [
+        CLASSICAL,
+        ZERO,
+        BIG,
+        SHOTS,
+        NEAR,
+    ]
 
 
 def test_the_cheapest_rung_that_meets_the_bar_is_named() -> None:
@@ -101,7 +109,7 @@ def test_the_cheapest_rung_that_meets_the_bar_is_named() -> None:
         holdout,
     )
 
-    assert [rung.standing for rung in result.rungs] == ["misses", "meets", "meets"]
+    assert [candidate.standing for candidate in result.candidates] == ["misses", "meets", "meets"]
     assert result.cheapest == ZERO
     assert build({ZERO: answer_first(holdout, 100)}, holdout).cheapest is None
 
@@ -118,7 +126,7 @@ def test_an_unknown_price_comes_last_and_of_equals_the_lower_rung_wins() -> None
 
 def test_the_best_is_compared_with_each_other_one_with_a_correction() -> None:
     holdout = make_rows(200)
-    # 8 rows only the classical rung has right, 20 only the best one
+    # 8 rows only the classical candidate has right, 20 only the best one
     classical = make_replies(["x" if i < 20 else e.answer if i < 178 else "x" for i, e in enumerate(holdout)])
     best = make_replies([e.answer if i < 170 else "x" for i, e in enumerate(holdout)])
 
@@ -164,9 +172,9 @@ def test_labels_that_no_rung_ever_answers_are_named() -> None:
 def test_empty_answers_and_refusals_are_wrong_and_counted(text: str) -> None:
     holdout = make_rows(50)
     result = build({ZERO: make_replies([text] * 50)}, holdout)
-    (rung,) = result.rungs
-    assert (rung.score, rung.macro_f1, rung.standing) == (0.0, 0.0, "misses")
-    assert (rung.unread, rung.empty) == ((50, 0) if text else (0, 50))
+    (candidate,) = result.candidates
+    assert (candidate.score, candidate.macro_f1, candidate.standing) == (0.0, 0.0, "misses")
+    assert (candidate.unread, candidate.empty) == ((50, 0) if text else (0, 50))
     assert result.never_answered == LABELS
 
 
@@ -174,7 +182,7 @@ def test_declined_questions_are_wrong_and_do_not_count_as_quick_or_cheap() -> No
     holdout = make_rows(50)
     right = answer_first(holdout, 50)
     answered, half_answered, declined = (
-        build({ZERO: replies}, holdout).rungs[0]
+        build({ZERO: replies}, holdout).candidates[0]
         for replies in (right, (*right[:25], *[NO_ANSWER] * 25), [NO_ANSWER] * 50)
     )
     assert (half_answered.score, half_answered.empty) == (0.5, 25)
@@ -185,7 +193,7 @@ def test_declined_questions_are_wrong_and_do_not_count_as_quick_or_cheap() -> No
 def test_a_holdout_of_12_rows_decides_little() -> None:
     holdout = make_rows(12)
     result = build({CLASSICAL: answer_first(holdout, 11), ZERO: answer_first(holdout, 9)}, holdout)
-    assert [rung.standing for rung in result.rungs] == ["undecided", "undecided"]
+    assert [candidate.standing for candidate in result.candidates] == ["undecided", "undecided"]
     assert result.cheapest is None
     assert result.detectable_gap is None
     assert not result.pairs[0].is_significant
@@ -198,7 +206,7 @@ def test_json_and_free_text_have_shares_with_a_bootstrap_interval() -> None:
 
     result = build({ZERO: half, SHOTS: none}, holdout, bar=0.7, labels=())
 
-    first, second = result.rungs
+    first, second = result.candidates
     assert (first.scoring, first.score, first.macro_f1) == ("json", 0.75, None)
     narrow, wide = first.high - first.low, wilson(150, 200).high - wilson(150, 200).low
     assert first.low < 0.75 < first.high
@@ -220,30 +228,33 @@ def test_calls_among_texts_are_compared_exactly_and_counted() -> None:
     result = build({ZERO: answers}, holdout, labels=())
 
     assert (result.scoring, result.calls, result.n) == ("f1", 53, 80)
-    assert result.rungs[0].scores[:2] == (0.0, 1.0) and 0 < result.rungs[0].scores[53] < 1
+    assert result.candidates[0].scores[:2] == (0.0, 1.0) and 0 < result.candidates[0].scores[53] < 1
     judged = build({ZERO: answers}, holdout, labels=(), verdicts={ZERO: [1.0] * 80})
     assert (judged.scoring, judged.calls) == ("judge", 53)
     only_calls = build({ZERO: make_replies(calls)}, holdout[:53], labels=())
     assert (only_calls.scoring, only_calls.calls) == ("calls", 0)
     before = json.loads(result.to_json())
-    for rung in before["rungs"]:
-        del rung["calls"]
-    assert Ladder.from_json(json.dumps(before)).calls == 0, "it was stored before calls were counted"
+    for candidate in before["rungs"]:
+        del candidate["calls"]
+    assert Comparison.from_json(json.dumps(before)).calls == 0, "it was stored before calls were counted"
 
 
 def test_a_judges_verdicts_replace_the_scores() -> None:
     holdout = [make_example(f"q {i}", f"answer {i}") for i in range(40)]
     replies = {ZERO: make_replies(["fine"] * 39 + [""]), SHOTS: make_replies(["bad"] * 40)}
     result = build(replies, holdout, labels=(), verdicts={ZERO: [1.0] * 40, SHOTS: [0.0] * 40})
-    assert [(rung.scoring, rung.score) for rung in result.rungs] == [("judge", 39 / 40), ("judge", 0.0)]
-    assert [rung.scoring for rung in build(replies, holdout, labels=()).rungs] == ["f1", "f1"]
+    assert [(candidate.scoring, candidate.score) for candidate in result.candidates] == [
+        ("judge", 39 / 40),
+        ("judge", 0.0),
+    ]
+    assert [candidate.scoring for candidate in build(replies, holdout, labels=()).candidates] == ["f1", "f1"]
     with pytest.raises(ValueError, match="have no verdict of the judge"):
         build(replies, holdout, labels=(), verdicts={ZERO: [1.0] * 40})
 
 
 def test_the_hours_of_an_own_machine_are_divided_by_its_requests() -> None:
-    arm = Candidate("zero", "own/box")
-    assert usd_per_1000(arm, make_replies(["a"] * 4, seconds=2.0), PRICES) == Decimal("2.00")
+    candidate = Candidate("zero", "own/box")
+    assert usd_per_1000(candidate, make_replies(["a"] * 4, seconds=2.0), PRICES) == Decimal("2.00")
     assert usd_per_1000(CLASSICAL, make_replies(["a"]), {}) == 0
     assert usd_per_1000(ZERO, make_replies(["a"]), {}) is None
     assert usd_per_1000(ZERO, (), PRICES) is None
@@ -255,14 +266,14 @@ def test_a_ladder_names_its_price_sources_and_survives_json_and_pickle() -> None
     assert result.prices_said_by == ("a list",)
     assert (result.dataset, result.version, result.holdout_sha256) == ("tickets", 2, "ab")
     assert result.measured_at == 5.0
-    assert Ladder.from_json(result.to_json()) == result == pickle.loads(pickle.dumps(result))  # noqa: S301
+    assert Comparison.from_json(result.to_json()) == result == pickle.loads(pickle.dumps(result))  # noqa: S301
 
 
 def test_the_95th_percentile_of_times_is_one_that_occurred() -> None:
     holdout = make_rows(20)
     replies = tuple(Reply("card", 1, 1, float(second)) for second in range(1, 21))
-    (rung,) = build({ZERO: replies}, holdout).rungs
-    assert (rung.p50_s, rung.p95_s) == (11.0, 20.0)
+    (candidate,) = build({ZERO: replies}, holdout).candidates
+    assert (candidate.p50_s, candidate.p95_s) == (11.0, 20.0)
 
 
 def test_replies_to_no_rows_or_only_some_are_refused() -> None:
@@ -276,17 +287,19 @@ def test_chatty_answers_with_one_of_77_labels_are_read() -> None:
     labels = [f"label_number_{i}" for i in range(77)]
     holdout = make_rows(300, labels)
     chatty = make_replies([f"I think that this is about {e.answer.replace('_', ' ')}." for e in holdout])
-    arms = (ZERO, BIG, SHOTS, NEAR, Candidate("kshot", "a/big"), Candidate("retrieval", "a/big"))
-    result = build(dict.fromkeys(arms, chatty), holdout, labels=labels)
-    assert [rung.score for rung in result.rungs] == [1.0] * 6
+    candidates = (ZERO, BIG, SHOTS, NEAR, Candidate("kshot", "a/big"), Candidate("retrieval", "a/big"))
+    result = build(dict.fromkeys(candidates, chatty), holdout, labels=labels)
+    assert [candidate.score for candidate in result.candidates] == [1.0] * 6
 
 
 def test_answers_that_were_in_progress_together_share_the_hours() -> None:
-    arm = Candidate("zero", "own/box")
+    candidate = Candidate("zero", "own/box")
     together = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 1.0, 10.5)]
     in_turn = [Reply("a", 1, 1, 2.0, 10.0), Reply("a", 1, 1, 2.0, 20.0)]
-    assert usd_per_1000(arm, together, PRICES) == pytest.approx(Decimal("0.8333"), abs=Decimal("0.0001"))
-    assert usd_per_1000(arm, in_turn, PRICES) == Decimal("2.00")
+    assert usd_per_1000(candidate, together, PRICES) == pytest.approx(
+        Decimal("0.8333"), abs=Decimal("0.0001")
+    )
+    assert usd_per_1000(candidate, in_turn, PRICES) == Decimal("2.00")
 
 
 def test_joined_ladders_keep_each_candidate_by_its_newest_measurement() -> None:
@@ -294,9 +307,13 @@ def test_joined_ladders_keep_each_candidate_by_its_newest_measurement() -> None:
     first = build({ZERO: answer_first(holdout, 187), SHOTS: answer_first(holdout, 150)}, holdout)
     second = build({NEAR: answer_first(holdout, 160), SHOTS: answer_first(holdout, 155)}, holdout, bar=0.9)
 
-    joined = merge_ladders([second, first], 0.85)
+    joined = merge_comparisons([second, first], 0.85)
 
-    assert {rung.arm: round(rung.score * 200) for rung in joined.rungs} == {ZERO: 187, SHOTS: 155, NEAR: 160}
+    assert {candidate.identity: round(candidate.score * 200) for candidate in joined.candidates} == {
+        ZERO: 187,
+        SHOTS: 155,
+        NEAR: 160,
+    }
     assert joined.cheapest == ZERO, "the older measurement still counts"
     assert (joined.bar, joined.measured_at) == (0.85, second.measured_at)
     assert {(pair.better, pair.worse) for pair in joined.pairs} == {(ZERO, SHOTS), (ZERO, NEAR)}
@@ -308,8 +325,8 @@ def test_joined_ladders_keep_each_candidate_by_its_newest_measurement() -> None:
         },
         holdout,
     )
-    assert (joined.rungs, joined.pairs, joined.detectable_gap) == (
-        at_once.rungs,
+    assert (joined.candidates, joined.pairs, joined.detectable_gap) == (
+        at_once.candidates,
         at_once.pairs,
         at_once.detectable_gap,
     )
@@ -320,11 +337,11 @@ def test_a_label_that_any_joined_candidate_answered_is_not_called_unanswered() -
     nothing = build({ZERO: answer_first(holdout, 0)}, holdout)
     everything = build({SHOTS: answer_first(holdout, 30)}, holdout)
     assert nothing.never_answered and not everything.never_answered
-    assert merge_ladders([nothing, everything], 0.85).never_answered == ()
+    assert merge_comparisons([nothing, everything], 0.85).never_answered == ()
 
 
 def test_ladders_of_other_rows_can_not_be_joined() -> None:
     ten, twenty = make_rows(10), make_rows(20)
-    ladders = [build({ZERO: answer_first(rows, 5)}, rows) for rows in (ten, twenty)]
+    comparisons = [build({ZERO: answer_first(rows, 5)}, rows) for rows in (ten, twenty)]
     with pytest.raises(ValueError, match="one has 20 held-out rows, another has 10"):
-        merge_ladders(ladders, 0.85)
+        merge_comparisons(comparisons, 0.85)

@@ -164,7 +164,7 @@ def test_the_classical_curve_rises_is_repeatable_and_survives_json() -> None:
 
     curve, again = (classical_curve(train, holdout, 7, [400], **about) for _ in range(2))  # type: ignore[arg-type]
 
-    assert curve.arm == Candidate("classical") and not curve.is_crossed
+    assert curve.candidate == Candidate("classical") and not curve.is_crossed
     assert [(point.rows, len(point.draws)) for point in curve.points] == [(50, 3), (100, 3), (200, 1)]
     assert curve.points[0].score < curve.points[1].score < curve.points[2].score
     assert curve.predicted[0].rows == 400

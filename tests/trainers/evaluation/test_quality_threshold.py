@@ -16,11 +16,11 @@ from trainers.evaluation.claims import binomial_tail, chance_of_scores, claim_le
 from trainers.evaluation.quality_threshold import (
     Judgement,
     judge_all,
-    judge_rungs,
+    judge_candidates,
     rows_to_decide,
     rows_to_hold_out,
 )
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import MeasuredCandidate
 
 
 def judge(scores: Sequence[float], bar: float, *others: Sequence[float]) -> Judgement:
@@ -28,8 +28,8 @@ def judge(scores: Sequence[float], bar: float, *others: Sequence[float]) -> Judg
     return judge_all((scores, *others), bar)[0]
 
 
-def make_rung(scores: tuple[float, ...]) -> Rung:
-    return replace(builders.rung("zero", "undecided"), scores=scores)
+def make_rung(scores: tuple[float, ...]) -> MeasuredCandidate:
+    return replace(builders.candidate("zero", "undecided"), scores=scores)
 
 
 def make_scores(correct: int, n: int) -> tuple[float, ...]:
@@ -144,12 +144,12 @@ def test_a_later_look_needs_stronger_evidence() -> None:
 
 
 def test_rows_that_people_had_read_cannot_help_to_meet_the_bar() -> None:
-    rung = make_rung(make_scores(184, 200))
-    read = replace(rung, read=tuple(range(8)))
-    assert [judged.standing for judged in judge_rungs([rung], 0.85)] == ["meets"]
-    assert [judged.standing for judged in judge_rungs([read], 0.85)] == ["undecided"]
-    read_and_wrong = replace(rung, read=tuple(range(190, 200)))
-    assert [judged.standing for judged in judge_rungs([read_and_wrong], 0.85)] == ["meets"]
+    candidate = make_rung(make_scores(184, 200))
+    read = replace(candidate, read=tuple(range(8)))
+    assert [judged.standing for judged in judge_candidates([candidate], 0.85)] == ["meets"]
+    assert [judged.standing for judged in judge_candidates([read], 0.85)] == ["undecided"]
+    read_and_wrong = replace(candidate, read=tuple(range(190, 200)))
+    assert [judged.standing for judged in judge_candidates([read_and_wrong], 0.85)] == ["meets"]
 
 
 @pytest.mark.parametrize(("more", "possible"), [(800, 800), (801, None), (None, None)])
@@ -203,8 +203,8 @@ def test_only_fresh_rows_can_show_that_a_rewritten_prompt_meets_the_bar() -> Non
 
     def judged(right: int) -> str:
         scores = make_scores(300, 300) + make_scores(right, 100)
-        rung = replace(make_rung(scores=scores), fresh=tuple(range(300, 400)))
-        return judge_rungs([rung], 0.85)[0].standing
+        candidate = replace(make_rung(scores=scores), fresh=tuple(range(300, 400)))
+        return judge_candidates([candidate], 0.85)[0].standing
 
     assert judged(92) == "meets"
     assert judged(91) == "undecided"
@@ -212,4 +212,7 @@ def test_only_fresh_rows_can_show_that_a_rewritten_prompt_meets_the_bar() -> Non
 
 def test_without_fresh_rows_a_rewritten_prompt_never_meets_the_bar_but_may_miss_it() -> None:
     good, bad = (replace(make_rung(scores=make_scores(right, 200)), fresh=()) for right in (200, 100))
-    assert [rung.standing for rung in judge_rungs([good, bad], 0.85)] == ["undecided", "misses"]
+    assert [candidate.standing for candidate in judge_candidates([good, bad], 0.85)] == [
+        "undecided",
+        "misses",
+    ]
