@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bot.rules.promotion import compare_models
 from trainers.evaluation.claims import binomial_tail, claim_level, least_right
-from trainers.evaluation.looks import Look, MeasuredCandidate, find_origin
+from trainers.evaluation.looks import DistinctCandidate, Look, find_origin
 from trainers.evaluation.quality_threshold import judge_all
 from trainers.evaluation.results import Candidate
 from trainers.evaluation.statistics import wilson_of_share
@@ -94,9 +94,9 @@ def false_meets_on_fresh_rows(rows: int, bar: float, histories: int, seed: int) 
 def choices_of_rewrite(number: int, first: int) -> int:
     """Returns the choices that the product finds for the `number`-th rewrite after a look with `first` models."""
     models = [Candidate("zero", f"vendor/model-{place}") for place in range(first)]
-    looks = [Look("m1", "rows", tuple(map(MeasuredCandidate, models)))]
+    looks = [Look("m1", "rows", tuple(map(DistinctCandidate, models)))]
     for rewrite in range(1, number + 1):
-        measured = MeasuredCandidate(models[0], by_people=f"prompt {rewrite}")
+        measured = DistinctCandidate(models[0], by_people=f"prompt {rewrite}")
         looks.append(Look(f"m{rewrite + 1}", "rows", (measured,)))
     return find_origin(looks[-1].candidates[0], "rows", looks).choices
 
@@ -136,10 +136,10 @@ def false_meets_when_following_the_best(rows: int, first: int, histories: int, s
 @cache
 def choices_of_relative(number: int, first: int) -> int:
     """Returns the choices that the product finds for the `number`-th relative after a look with `first` models."""
-    models = [MeasuredCandidate(Candidate("zero", f"vendor/model-{place}")) for place in range(first)]
+    models = [DistinctCandidate(Candidate("zero", f"vendor/model-{place}")) for place in range(first)]
     looks = [Look("m1", "rows", tuple(models))]
     for relative in range(1, number + 1):
-        measured = MeasuredCandidate(Candidate("zero", f"vendor/relative-{relative}"))
+        measured = DistinctCandidate(Candidate("zero", f"vendor/relative-{relative}"))
         looks.append(Look(f"m{relative + 1}", "rows", (measured,)))
     return find_origin(looks[-1].candidates[0], "rows", looks).choices
 
@@ -148,7 +148,7 @@ def choices_of_relative(number: int, first: int) -> int:
 def choices_of_training(number: int) -> int:
     """Returns the choices that the product finds for the `number`-th training."""
     runs = [
-        MeasuredCandidate(Candidate("tuned", f"local/{place}"), made_of=f"{place}") for place in range(number)
+        DistinctCandidate(Candidate("tuned", f"local/{place}"), made_of=f"{place}") for place in range(number)
     ]
     looks = [Look(f"run {place}", "rows", (run,)) for place, run in enumerate(runs)]
     return find_origin(runs[-1], "rows", looks).choices

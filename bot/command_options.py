@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the terminal declares its options with these types, and sho
 
 ASKED_KINDS: tuple[CandidateKind, ...] = ("classical", "encoder", "zero", "kshot", "retrieval")
 NAMED_KINDS: tuple[CandidateKind, ...] = ("classical", "encoder", "zero", "optimised", "kshot", "retrieval")
-SWEEP_ALIASES: Mapping[str, CandidateKind] = {
+KIND_ALIASES: Mapping[str, CandidateKind] = {
     "zeroshot": "zero",
     "optimized": "optimised",
     "fewshot": "kshot",
@@ -165,7 +165,7 @@ def read_kinds(text: str) -> tuple[CandidateKind, ...] | Misread:
     chosen = set()
     for word in filter(None, text.lower().split(",")):
         letters = re.sub(r"[-_]", "", word)
-        kind = next((kind for kind in NAMED_KINDS if kind == letters), SWEEP_ALIASES.get(letters))
+        kind = next((kind for kind in NAMED_KINDS if kind == letters), KIND_ALIASES.get(letters))
         if kind is None:
             return _unknown_name("candidate", word, NAMED_KINDS)
         chosen.add(kind)

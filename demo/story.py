@@ -157,7 +157,7 @@ def _perform(
             _measure(story, workspace, transcript, bot, 2, "" if story.data else WITHOUT_RETRIEVAL)
         else:
             _measure(story, workspace, transcript, bot, 1, TEXTS)
-        timeline.mark("ladder")
+        timeline.mark("measured")
         _say_why(workspace, transcript, _estimate(story, workspace, transcript))
         _start(story, workspace, transcript)
         _approve(workspace, transcript)

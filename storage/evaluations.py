@@ -56,7 +56,7 @@ class Measurements(Table):
         )
 
     def unreported(self, since: float) -> list[Measurement]:
-        """Returns the ladders with a result since `since` (unix seconds) that have no report yet, oldest first."""
+        """Returns the comparisons with a result since `since` (unix seconds) that have no report yet, oldest first."""
         sql = f"{unreported_sql('measurements', 'measurement')} AND kind = 'ladder' ORDER BY measurements.id"
         return self._db.all(Measurement, sql, (since,))
 

@@ -23,9 +23,10 @@ RunState = Literal[
 Decision = Literal["approve", "reject"]
 LedgerKind = Literal["reserve", "settle", "release"]
 OutboxKind = Literal["post", "edit", "ephemeral", "direct", "file"]
-Arm = Literal["base", "tuned"]
+ComparedModel = Literal["base", "tuned"]
 Wish = Literal["pause", "resume"]
 MeasurementKind = Literal["ladder", "curve"]
+COMPARISON: MeasurementKind = "ladder"  # the stored word for a comparison of candidates
 MeasurementState = Literal["asked", "running", "done", "failed", "cancelled"]
 DocumentState = Literal["received", "ready", "refused"]
 DatasetOrigin = Literal["people", "teacher"]
@@ -159,11 +160,11 @@ class Approval:
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """The answer of one arm of a run to one held-out row. All of a run's answers are stored at once. `came_at` is None
-    in rows that are older than this column."""
+    """The answer of one of a run's two models to one held-out row. All of a run's answers are stored at once. `came_at`
+    is None in rows that are older than this column."""
 
     run_id: int
-    arm: Arm
+    arm: ComparedModel
     row: int
     text: str
     correct: bool
@@ -268,7 +269,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Preference:
-    """One person's choice of the better of two arms' answers to a held-out row."""
+    """One person's choice of the better of two candidates' answers to a held-out row."""
 
     measurement_id: int
     row: int

@@ -13,7 +13,7 @@ from storage.records import (
     OPEN_RUN_STATES,
     AnswerRow,
     Approval,
-    Arm,
+    ComparedModel,
     Decision,
     LedgerKind,
     Run,
@@ -259,9 +259,11 @@ class Runs(Table):
             for answer in answers:
                 self._db.insert_once("answers", vars(answer))
 
-    def answers(self, run_id: int, arm: Arm) -> list[AnswerRow]:
-        """Returns an arm's answers in the order of the holdout."""
-        rows = self._db.rows("SELECT * FROM answers WHERE run_id = ? AND arm = ? ORDER BY row", (run_id, arm))
+    def answers(self, run_id: int, compared: ComparedModel) -> list[AnswerRow]:
+        """Returns one model's answers in the order of the holdout."""
+        rows = self._db.rows(
+            "SELECT * FROM answers WHERE run_id = ? AND arm = ? ORDER BY row", (run_id, compared)
+        )
         return [AnswerRow(**{**row, "correct": bool(row["correct"])}) for row in rows]
 
     def unreported(self, since: float) -> Run | None:

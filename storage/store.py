@@ -137,7 +137,7 @@ class Store:
         )
 
     def looks(self, datasets: Collection[int]) -> dict[str, int]:
-        """Returns the number of looks at each holdout of these versions, by the holdout's sha256: finished ladders,
+        """Returns the number of looks at each holdout of these versions, by the holdout's sha256: finished comparisons,
         runs, and sizes of tuned models' curves."""
         rows = self.database.rows(LOOKS_SQL, (json.dumps(list(datasets)),))
         return {str(row["holdout"]): int(row["looks"]) for row in rows}

@@ -44,7 +44,7 @@ class JsonValue:
 def to_object(value: Any) -> Any:
     """Returns a dataclass as a dict with its stored names, and what it contains likewise. Tuples become lists."""
     if is_dataclass(value) and not isinstance(value, type):
-        names = _stored_names(type(value))
+        names = stored_names(type(value))
         return {stored: to_object(getattr(value, name)) for stored, name in names.items()}
     if isinstance(value, list | tuple):
         return [to_object(item) for item in value]
@@ -58,7 +58,7 @@ def from_object(kind: type[T], raw: Any) -> T:
     if not isinstance(raw, Mapping):
         raise ValueError(f"a {kind.__name__} is an object of JSON, not {raw!r}")
     converters: Mapping[str, Converter | None] = _converters(kind)  # type: ignore[arg-type]
-    names = _stored_names(kind)  # type: ignore[arg-type]
+    names = stored_names(kind)  # type: ignore[arg-type]
     values = {}
     for stored, value in raw.items():
         name = names.get(stored, stored)
@@ -67,7 +67,7 @@ def from_object(kind: type[T], raw: Any) -> T:
 
 
 @cache
-def _stored_names(kind: type) -> Mapping[str, str]:
+def stored_names(kind: type) -> Mapping[str, str]:
     """Returns the names of a dataclass's fields, by the names under which they are stored."""
     return {field.metadata.get(_STORED_NAME, field.name): field.name for field in fields(kind)}
 

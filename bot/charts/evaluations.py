@@ -50,7 +50,7 @@ MEASURED: Mapping[Scoring, str] = {
 MIXED = "calls right, token F1"
 # Positions on the axis, in its own units: free candidates get a column of their own, since a log scale has no zero.
 FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.7, 5.5, 6.8
-# Rungs with the same price are drawn this far apart; free ones may use their whole column.
+# Candidates with the same price are drawn this far apart; free ones may use their whole column.
 BESIDE, BESIDE_FREE, FREE_COLUMN = 0.1, 0.4, 1.3
 MOST_LABELS = 40
 LISTED = 20

@@ -179,6 +179,8 @@ def _check_presidio(*, is_quick: bool) -> None:
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
 @click.option(
     "--candidates",
+    "--rungs",  # its name in 0.1.0
+    "kinds",
     type=KINDS,
     default=(),
     help="Some of classical,encoder,zero,kshot,retrieval (by default all).",

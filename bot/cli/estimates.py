@@ -12,8 +12,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from trainers.evaluation.comparison import merge_comparisons
-
 from bot.cards.common import advice
 from bot.cards.common.blocks import CardBlock, Note
 from bot.cards.common.candidates import alternative_name, alternative_text
@@ -38,6 +36,7 @@ from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.client import find_key
 from trainers.dataset import Report
+from trainers.evaluation.comparison import merge_comparisons
 from trainers.evaluation.quality_threshold import rejudge_comparison
 from trainers.evaluation.results import Comparison, Scoring
 from trainers.hyperparameters import sweep_to_lists

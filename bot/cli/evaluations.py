@@ -293,7 +293,7 @@ def _check_cost(
     if most > limit:
         return Refusal(
             f"This could cost up to {usd_micros(most)}, but one measurement may cost {usd_micros(limit)}. Name fewer "
-            "models or rungs, or raise `measurement_usd` under [budget] in finetune.toml."
+            "models or candidates, or raise `measurement_usd` under [budget] in finetune.toml."
         )
     if most:
         session.say.keep(f"This costs at most {usd_micros(most)}; answers from earlier runs are free.")

@@ -166,12 +166,12 @@ class OtherJudge:
 class Evidence:
     """What was measured on the frozen holdout; None means not yet. `bar` is the share of right answers that is good
     enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the comparison's scores
-    are. `failed` are candidates that a measurement left out, and why; none of them is in the comparison. `own_rung` is
-    the candidate of the very model to be trained, which is no alternative to it. `label_checks` are people's answers to
-    doubted labels, `judge_checks` what they said about the judge's verdicts. `tuned_look` is which of the tuned models
-    that were measured on these rows the tuned one is: a promotion gets harder with each. `other_judge` is the tuned
-    model that another judge scored than the comparison, in place of `tuned`. `left_out` are the numbers of measurements
-    that a newer version of the bot stored, and this one can't read."""
+    are. `failed` are candidates that a measurement left out, and why; none of them is in the comparison.
+    `own_candidate` is the candidate of the very model to be trained, which is no alternative to it. `label_checks` are
+    people's answers to doubted labels, `judge_checks` what they said about the judge's verdicts. `tuned_look` is which
+    of the tuned models that were measured on these rows the tuned one is: a promotion gets harder with each.
+    `other_judge` is the tuned model that another judge scored than the comparison, in place of `tuned`. `left_out` are
+    the numbers of measurements that a newer version of the bot stored, and this one can't read."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -455,9 +455,9 @@ def keep_candidates(evidence: Evidence, candidates: Sequence[MeasuredCandidate])
     comparison = evidence.comparison
     if comparison is None or len(candidates) == len(comparison.candidates):
         return evidence
-    candidates = {candidate.identity for candidate in candidates}
+    identities = {candidate.identity for candidate in candidates}
     best = cheapest([candidate for candidate in candidates if candidate.standing == "meets"])
-    pairs = tuple(pair for pair in comparison.pairs if {pair.better, pair.worse} <= candidates)
+    pairs = tuple(pair for pair in comparison.pairs if {pair.better, pair.worse} <= identities)
     left = replace(
         comparison, candidates=tuple(candidates), pairs=pairs, cheapest=best.identity if best else None
     )

@@ -207,11 +207,11 @@ def summarize_verdicts(verdicts: Sequence[HumanVerdict]) -> JudgeChecks:
 
 
 def summarize_labels(labels: Sequence[Preference], first_candidate: str) -> HumanAgreement:
-    """`first_arm` is the key of the better candidate."""
+    """`first_candidate` is the key of the better candidate."""
     choices = []
     by_row: dict[int, list[tuple[str, Choice]]] = defaultdict(list)
     for label in labels:
-        choice = label.choice if label.first_candidate == first_candidate else SWAPPED[label.choice]
+        choice = label.choice if label.first_arm == first_candidate else SWAPPED[label.choice]
         choices.append(choice)
         by_row[label.row].append((label.person, choice))
     # Each pair is sorted by person, so that kappa doesn't depend on who answered first.

@@ -187,16 +187,16 @@ def _unmeasured_reasons(facts: Facts) -> tuple[Reason, ...]:
         usd = cost_to_repeat_usd(prompted, _times_as_long(first, prompted))
         if prompted.model:
             models = (prompted.model,)
-    measure = Measure("rung", facts.dataset, (first,), models, usd)
+    measure = Measure("kind", facts.dataset, (first,), models, usd)
     return (Reason("measure", "unknown", NotMeasured(missing), step=facts.measure_step(measure, usd)),)
 
 
-def _times_as_long(candidate: CandidateKind, measured: MeasuredCandidate) -> int:
-    """Returns how many times as long as the measured prompts the candidate's are at most: with ten examples, a prompt
-    is at most eleven times as long."""
-    if measured.candidate.kind != "zero" or candidate == "zero":
+def _times_as_long(kind: CandidateKind, measured: MeasuredCandidate) -> int:
+    """Returns how many times as long as the measured prompts those of this kind are at most: with ten examples, a
+    prompt is at most eleven times as long."""
+    if measured.kind != "zero" or kind == "zero":
         return 1
-    if candidate == "retrieval":
+    if kind == "retrieval":
         return 1 + MOST_NEAREST
     return 1 + SHOTS
 
@@ -388,7 +388,7 @@ def _notes(evidence: Evidence, never_answered: Sequence[str]) -> tuple[Reason, .
     answered."""
     notes = list(_unanswered_reasons(evidence))
 
-    # Rungs that would reach the bar if their unreadable answers were right, or that say nothing.
+    # Candidates that would reach the bar if their unreadable answers were right, or that say nothing.
     prompted = [candidate for candidate in evidence.alternatives if not candidate.is_free]
     hopeful = tuple(
         candidate

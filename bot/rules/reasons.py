@@ -415,7 +415,7 @@ class Measure:
         "cheap model",
         "prompts",
         "free",
-        "rung",
+        "kind",
         "today",
         "today alone",
         "knowledge",

@@ -29,7 +29,7 @@ from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal
 from bot.values.sunsets import ending_soon
-from storage.records import Measurement, Run
+from storage.records import COMPARISON, Measurement, Run
 from trainers.evaluation.results import Curve
 
 LATEST_MEASUREMENTS = 15
@@ -158,7 +158,7 @@ def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSumma
     if not finished_measurements.is_readable(measurement):
         return UnreadableSummary(measurement, context.store.datasets.get(measurement.dataset_id).name)
     result = measurement.result
-    if measurement.kind == "ladder":
+    if measurement.kind == COMPARISON:
         plan = ComparisonPlan.from_json(measurement.plan)
         progress = ComparisonProgress.from_json(measurement.progress)
         comparison = known_comparison(context.store, context.settings.files, measurement) if result else None

@@ -172,9 +172,9 @@ def _estimate_request(answers: Answers) -> Estimate | Refusal:
 
 
 def _measure(answers: Answers) -> Errors:
-    several = {field: ",".join(answers.several(field)) for field in ("rungs", "models")}
-    if several["rungs"] == ",".join(ASKED_KINDS):
-        several["rungs"] = ""  # all candidates that fit, including an optimised prompt
+    several = {field: ",".join(answers.several(field)) for field in ("candidates", "models")}
+    if several["candidates"] == ",".join(ASKED_KINDS):
+        several["candidates"] = ""  # all candidates that fit, including an optimised prompt
     values = parse_form(commands.measure_baseline, {**answers.values, **several})
     if isinstance(values, Refusal):
         return {values.about or "dataset": values.text}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset.rows import Task
 from trainers.evaluation.results import Candidate, Scoring
 from trainers.evaluation.scores import Choice
-from trainers.json_values import JsonValue
+from trainers.json_values import JsonValue, stored_as
 from trainers.pricing import PriceList, PriceRow
 
 Stage = Literal[
@@ -66,7 +66,7 @@ class ComparisonPlan(VersionPlan, JsonValue):
     holdout_sha256: str
     n_holdout: int
     labels: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...] = field(metadata=stored_as("arms"))
     prompt: str | None
     bar: float
     documents: tuple[str, ...]
@@ -127,7 +127,7 @@ class CandidateProgress:
     provider refuses to answer, which count as empty answers; `why_declined` is its reason for the first. `failed` says
     why the candidate is left out. `work` is how long one of its answers takes relative to other candidates'."""
 
-    candidate: Candidate
+    candidate: Candidate = field(metadata=stored_as("arm"))
     of: int
     answered: int = 0
     declined: tuple[str, ...] = ()
@@ -173,7 +173,7 @@ class JudgeProgress:
 class ShotsTried:
     """The score, from 0 to 1, that a prompt with the candidate's number of examples reached on `rows` training rows."""
 
-    candidate: Candidate
+    candidate: Candidate = field(metadata=stored_as("arm"))
     share: float
     rows: int
 
@@ -229,7 +229,7 @@ class ComparisonProgress(JsonValue):
     """
 
     stage: Stage = "preparing"
-    candidates: tuple[CandidateProgress, ...] = ()
+    candidates: tuple[CandidateProgress, ...] = field(default=(), metadata=stored_as("arms"))
     most_micros: int = 0
     spent_micros: int = 0
     started_at: float | None = None
@@ -238,7 +238,7 @@ class ComparisonProgress(JsonValue):
     paced_at: float | None = None
     paced_work: float = 0.0
     search: SearchProgress | None = None
-    shot_candidates: tuple[CandidateProgress, ...] = ()
+    shot_candidates: tuple[CandidateProgress, ...] = field(default=(), metadata=stored_as("shot_arms"))
     shots: tuple[ShotsTried, ...] = ()
     shots_micros: int = 0
     agreed_by: str | None = None

@@ -51,7 +51,7 @@ def measure(world: World, line: str = BASELINE, number: int = 1) -> Comparison:
     """Take a paid measurement to its result."""
     start_measurement(world, line, number)
     until(world, "done", number)
-    return ladder_of(world, number)
+    return comparison_of(world, number)
 
 
 @reached_once
@@ -60,7 +60,7 @@ def seed_measurement(world: World, line: str = BASELINE) -> None:
     measure(world, line)
 
 
-def ladder_of(world: World, number: int = 1) -> Comparison:
+def comparison_of(world: World, number: int = 1) -> Comparison:
     result = measurement(world, number).result
     assert result is not None
     return Comparison.from_json(result)

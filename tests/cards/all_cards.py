@@ -46,13 +46,13 @@ Json = Mapping[str, Any]
 def _details() -> dict[str, Json]:
     """The forms behind a card's button."""
     predicted = builders.plan(predicted=PREDICTED)
-    result = builders.result_with(190, beside=measurements.ladder_beside_classical(140, 190), advice=GO)
+    result = builders.result_with(190, beside=measurements.comparison_beside_classical(140, 190), advice=GO)
     done = replace(
         builders.run_summary("done"), plan=predicted, result=result, actuals=builders.actuals(0.84)
     )
     by_words = replace(
         done,
-        result=builders.result_with(150, labelled=False, beside=measurements.ladder_by_f1()),
+        result=builders.result_with(150, labelled=False, beside=measurements.comparison_by_f1()),
         actuals=builders.actuals(None),
         running=MANY_ERRORS,
     )
@@ -70,28 +70,28 @@ def _details() -> dict[str, Json]:
         result=builders.result_with(
             184,
             labelled=False,
-            beside=measurements.ladder_beside_prompted(scoring="judge"),
+            beside=measurements.comparison_beside_prompted(scoring="judge"),
             judge=judge,
             judge_checks=people,
             worse_labels=LOSSES,
         ),
     )
     comparisons = {
-        "ladder-met-details": evaluation_details.details(
+        "comparison-met-details": evaluation_details.details(
             measurements.comparison(),
             spent_micros=590_000,
             estimated_micros=640_000,
             how_read=HOW_READ,
             notes=["Passages with personal data were kept from openai/gpt-4o-mini."],
         ),
-        "ladder-none-meets-details": evaluation_details.details(
-            measurements.ladder_that_none_meets(), spent_micros=0, estimated_micros=0
+        "comparison-none-meets-details": evaluation_details.details(
+            measurements.comparison_that_none_meets(), spent_micros=0, estimated_micros=0
         ),
-        "ladder-documents-details": evaluation_details.details(measurements.ladder_with_documents()),
-        "ladder-many-details": evaluation_details.details(measurements.ladder_of_many(24)),
-        "ladder-judged-details": evaluation_details.details(judged, notes=notes),
+        "comparison-documents-details": evaluation_details.details(measurements.comparison_with_documents()),
+        "comparison-many-details": evaluation_details.details(measurements.comparison_of_many(24)),
+        "comparison-judged-details": evaluation_details.details(judged, notes=notes),
         "optimised-details": (
-            *evaluation_details.details(measurements.optimised_ladder()),
+            *evaluation_details.details(measurements.optimised_comparison()),
             *prompt_search.details(measurements.search_plan(optimised=SEARCH.prompt), SEARCH),
         ),
         "curve-details": learning_curves.details(measurements.curve()),
@@ -204,7 +204,7 @@ def _views() -> dict[str, Json]:
                 },
             ),
         ),
-        "estimate-details": estimates.details_form(estimate_cards.estimate_beside_a_rung(), TARGET),
+        "estimate-details": estimates.details_form(estimate_cards.estimate_beside_a_candidate(), TARGET),
         "estimate-details-free": estimates.details_form(builders.estimate_summary(), TARGET),
         "form-estimate-of-one": estimate_form.form(
             "C0TICKETS", EstimateChoices(["tickets", "faq"], [TARGET]), "faq"

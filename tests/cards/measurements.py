@@ -62,7 +62,7 @@ def candidate(
     half = 1.96 * (share * (1 - share) / n) ** 0.5 + 0.005
     low, high = max(share - half, 0.0), min(share + half, 1.0)
     default = MeasuredCandidate(
-        candidate=Candidate(name, model),
+        identity=Candidate(name, model),
         scoring="label",
         scores=(1.0,) * right + (0.0,) * (n - right),
         score=share,
@@ -108,7 +108,7 @@ def comparison(candidates: Sequence[MeasuredCandidate] = KINDS, **other: Any) ->
         holdout_sha256=HASH,
         bar=0.85,
         candidates=tuple(candidates),
-        cheapest=cheapest.candidate if cheapest else None,
+        cheapest=cheapest.identity if cheapest else None,
         pairs=tuple(pair(ranked[0], worse) for worse in ranked[1:]),
         detectable_gap=0.07,
         never_answered=(),
@@ -119,14 +119,14 @@ def comparison(candidates: Sequence[MeasuredCandidate] = KINDS, **other: Any) ->
     return replace(default, **other)
 
 
-def rewritten_ladder(**other: Any) -> Comparison:
+def rewritten_comparison(**other: Any) -> Comparison:
     """In the fourth look a rewritten prompt has two more right answers than the best before."""
     before = candidate("kshot", BIG, 174, "0.41", standing="undecided")
     after = candidate("zero", BIG, 176, "0.16", standing="undecided", look=4, choices=3, rows_to_decide=760)
     return comparison([before, replace(after, **other)])
 
 
-def ladder_with_documents() -> Comparison:
+def comparison_with_documents() -> Comparison:
     return comparison(
         [
             replace(candidate, retrieval=NEAREST_PASSAGES if candidate.retrieval else None)
@@ -138,7 +138,7 @@ def ladder_with_documents() -> Comparison:
 def pair(better: MeasuredCandidate, worse: MeasuredCandidate) -> Pair:
     gap = better.score - worse.score
     p_value = 0.0004 if gap > 0.06 else 0.02 if gap > 0.04 else 0.61
-    return Pair(better.candidate, worse.candidate, gap, gap - 0.05, gap + 0.05, p_value)
+    return Pair(better.identity, worse.identity, gap, gap - 0.05, gap + 0.05, p_value)
 
 
 def plan(candidates: Sequence[Candidate] = ARMS, **other: Any) -> ComparisonPlan:
@@ -241,7 +241,7 @@ def search_plan(**other: Any) -> ComparisonPlan:
     return plan(search=SearchPlan(BIG, "openai/gpt-4.1-2025-04-14", 2_000_000), prompt=SEARCH.start, **other)
 
 
-def optimised_ladder() -> Comparison:
+def optimised_comparison() -> Comparison:
     candidates = [
         candidate("classical", None, 120),
         candidate("zero", BIG, 122, "0.16"),
@@ -250,39 +250,39 @@ def optimised_ladder() -> Comparison:
     return comparison(candidates)
 
 
-def ladder_that_none_meets() -> Comparison:
+def comparison_that_none_meets() -> Comparison:
     free = (candidate("classical", None, 120), candidate("encoder", None, 140))
     candidates = [*free, *(replace(candidate, standing="misses") for candidate in KINDS[2:6])]
     return comparison(candidates, never_answered=("opening hours", "lost_parcel"))
 
 
-def ladder_of_a_babbling_model() -> Comparison:
+def comparison_of_a_babbling_model() -> Comparison:
     """Without examples it names no label; with them it repeats one."""
     babble = candidate("zero", MODEL, 6, "0.03", unread=192)
     return comparison(
-        (*ladder_that_none_meets().candidates[:2], babble, candidate("kshot", MODEL, 28, "0.02"))
+        (*comparison_that_none_meets().candidates[:2], babble, candidate("kshot", MODEL, 28, "0.02"))
     )
 
 
-def ladder_that_encoder_meets() -> Comparison:
+def comparison_that_encoder_meets() -> Comparison:
     return comparison((candidate("classical", None, 120), candidate("encoder", None, 187), *KINDS[2:5]))
 
 
-def undecided_ladder() -> Comparison:
+def undecided_comparison() -> Comparison:
     return comparison(
         [candidate("classical", None, 34, n=40, rows_to_decide=160), candidate("zero", MODEL, 9, n=40)]
     )
 
 
-def silent_ladder() -> Comparison:
+def silent_comparison() -> Comparison:
     """One model thinks and has no tokens left for an answer. Its requests cost next to nothing."""
     thinking = candidate("zero", "acme/thinker", 40, "0.004", unread=0, empty=150)
     return comparison(
-        [KINDS[0], thinking, replace(thinking, candidate=Candidate("kshot", "acme/thinker"), empty=90)]
+        [KINDS[0], thinking, replace(thinking, identity=Candidate("kshot", "acme/thinker"), empty=90)]
     )
 
 
-def unreadable_ladder() -> Comparison:
+def unreadable_comparison() -> Comparison:
     """A small model that names hardly any label, whatever its prompt."""
     return comparison(
         [
@@ -292,12 +292,14 @@ def unreadable_ladder() -> Comparison:
     )
 
 
-def ladder_with_cheaper_undecided() -> Comparison:
+def comparison_with_cheaper_undecided() -> Comparison:
     near = candidate("classical", None, 172, rows_to_decide=120)
     return comparison((near, *KINDS[5:]))
 
 
-def ladder_of_many(count: int = 12, name: str = "provider/a-rather-long-model-name-2025-04-14") -> Comparison:
+def comparison_of_many(
+    count: int = 12, name: str = "provider/a-rather-long-model-name-2025-04-14"
+) -> Comparison:
     names: tuple[CandidateKind, ...] = ("zero", "kshot", "retrieval")
     candidates = [
         candidate(names[at % 3], f"{name}-{at}", 100 + (at * 37) % 95, f"{0.02 * 1.7**at:.4f}")
@@ -306,7 +308,7 @@ def ladder_of_many(count: int = 12, name: str = "provider/a-rather-long-model-na
     return comparison((candidate("classical", None, 184), *candidates))
 
 
-def ladder_by_f1() -> str:
+def comparison_by_f1() -> str:
     """Free text scored by F1: retrieval and the tuned model."""
     retrieval = candidate("retrieval", BIG, 141, scoring="f1", unread=0)
     tuned = candidate("tuned", "local/tickets-7", 158, scoring="f1", unread=0)
@@ -316,7 +318,7 @@ def ladder_by_f1() -> str:
 MIXED = 53  # of 80 rows expect function calls
 
 
-def ladder_of_calls_and_texts() -> Comparison:
+def comparison_of_calls_and_texts() -> Comparison:
     """Two thirds of the rows expect function calls, the others texts."""
     candidates = (
         candidate("zero", MODEL, 31, n=80, scoring="f1", unread=0, calls=MIXED),
@@ -325,13 +327,13 @@ def ladder_of_calls_and_texts() -> Comparison:
     return comparison(candidates, pairs=(pair(candidates[1], candidates[0]),))
 
 
-def ladder_of_tuned_calls_and_texts() -> str:
+def comparison_of_tuned_calls_and_texts() -> str:
     prompted = candidate("kshot", BIG, 150, scoring="f1", unread=0, calls=133)
     tuned = candidate("tuned", "local/tickets-7", 188, scoring="f1", unread=0, calls=133)
     return comparison((prompted, tuned), pairs=(pair(tuned, prompted),)).to_json()
 
 
-def fields_rung(
+def fields_candidate(
     name: CandidateKind, model: str | None, right: int, in_full: int, **other: Any
 ) -> MeasuredCandidate:
     """A candidate that answers in JSON, with `right` of 200 in fields and `in_full` of 200 answers right in all."""
@@ -340,49 +342,52 @@ def fields_rung(
     return candidate(name, model, right, scoring="json", scores=scores, unread=0, empty=0, **other)
 
 
-def ladder_in_german(use: EncoderUse) -> Comparison:
+def comparison_in_german(use: EncoderUse) -> Comparison:
     return comparison(KINDS[:4], encoder=use)
 
 
-def ladder_of_fields() -> Comparison:
+def comparison_of_fields() -> Comparison:
     """Answers in JSON: the classical model gets enough of their fields right."""
     candidates = (
-        fields_rung("classical", None, 181, 96),
-        fields_rung("encoder", None, 178, 90),
-        fields_rung("zero", MODEL, 2, 0),
-        fields_rung("kshot", MODEL, 84, 9),
+        fields_candidate("classical", None, 181, 96),
+        fields_candidate("encoder", None, 178, 90),
+        fields_candidate("zero", MODEL, 2, 0),
+        fields_candidate("kshot", MODEL, 84, 9),
     )
     return comparison(candidates, dataset="orders", floor=0.131)
 
 
-def ladder_of_fields_beside_tuned() -> str:
-    best, tuned = fields_rung("classical", None, 110, 18), fields_rung("tuned", "local/orders-7", 168, 105)
+def comparison_of_fields_beside_tuned() -> str:
+    best, tuned = (
+        fields_candidate("classical", None, 110, 18),
+        fields_candidate("tuned", "local/orders-7", 168, 105),
+    )
     return comparison((best, tuned), pairs=(pair(tuned, best),), floor=0.131).to_json()
 
 
-def ladder_beside_prompted(tuned: int = 184, scoring: Scoring = "label") -> str:
+def comparison_beside_prompted(tuned: int = 184, scoring: Scoring = "label") -> str:
     """Ten examples in a large model's prompt, with 186 of 200 right, and the tuned model."""
     prompted = candidate("kshot", BIG, 186, "0.41", scoring=scoring, unread=0)
     cheaper = candidate("tuned", "local/tickets-7", tuned, "0.03", scoring=scoring, unread=0)
     return comparison((prompted, cheaper), pairs=(pair(prompted, cheaper),)).to_json()
 
 
-def ladder_of_silent_tuned() -> str:
+def comparison_of_silent_tuned() -> str:
     return comparison([candidate("tuned", "local/tickets-7", 12, empty=180)], pairs=()).to_json()
 
 
-def ladder_of_tuned_alone(tuned: int) -> str:
+def comparison_of_tuned_alone(tuned: int) -> str:
     return comparison([candidate("tuned", "local/tickets-7", tuned)], pairs=()).to_json()
 
 
-def ladder_beside_classical(other: int, tuned: int) -> str:
+def comparison_beside_classical(other: int, tuned: int) -> str:
     """The classical and the tuned model, with `other` and `tuned` of 200 rows right."""
     candidates = candidate("classical", None, other), candidate("tuned", "local/tickets-7", tuned)
     better, worse = sorted(candidates, key=lambda candidate: -candidate.score)
     return comparison(candidates, pairs=(pair(better, worse),)).to_json()
 
 
-def ladder_beside_encoder(other: int, tuned: int) -> str:
+def comparison_beside_encoder(other: int, tuned: int) -> str:
     """The free encoder and the tuned model, which is better, with `other` and `tuned` of 200 rows right."""
     candidates = candidate("encoder", None, other), candidate("tuned", "local/tickets-7", tuned)
     return comparison(candidates, pairs=(pair(candidates[1], candidates[0]),)).to_json()

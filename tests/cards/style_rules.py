@@ -31,7 +31,7 @@ MOST_LINES = {
     "plan-asked-retraining": 16,  # everything that a plan can say at once
     "plan-": 15,
     "result-": 15,
-    "ladder-": 15,
+    "comparison-": 15,
     "curve": 15,
     "measure-": 15,
     "agreement": 12,

@@ -111,7 +111,7 @@ def test_payback_counts_the_plan_s_staff_time_and_labels() -> None:
     assert "pays back within a day, ignoring staff time" in text_of("result-go-time-unsaid")
 
 
-@pytest.mark.parametrize("name", ["result-below-the-bar", "result-cheaper-rung", "result-better"])
+@pytest.mark.parametrize("name", ["result-below-the-bar", "result-cheaper-candidate", "result-better"])
 def test_a_model_that_should_not_be_deployed_shows_no_saving(name: str) -> None:
     shown = MESSAGES[name].text + text_of(name)
     assert "a month" not in shown and "Each month" not in shown
@@ -150,8 +150,8 @@ def test_a_refused_file_s_primary_button_helps_most(name: str, label: str) -> No
     assert [button["text"]["text"] for button in offered if button.get("style") == "primary"] == [label]
 
 
-def test_a_ladder_s_table_fits_beside_an_open_thread() -> None:
-    comparisons = [message for name, message in MESSAGES.items() if name.startswith("ladder")]
+def test_a_comparison_s_table_fits_beside_an_open_thread() -> None:
+    comparisons = [message for name, message in MESSAGES.items() if name.startswith("comparison")]
     tables = [
         text for comparison in comparisons for text in texts(comparison.blocks) if text.startswith("```")
     ]
@@ -161,8 +161,8 @@ def test_a_ladder_s_table_fits_beside_an_open_thread() -> None:
 
 def test_a_model_that_mostly_answers_nothing_gets_room_to_think() -> None:
     for form in ("blocks", "newest"):
-        assert "`reasoning = true`" in "\n".join(texts(PAYLOADS["ladder-silent"][form]))
-    assert "reasoning" not in text_of("ladder-met")
+        assert "`reasoning = true`" in "\n".join(texts(PAYLOADS["comparison-silent"][form]))
+    assert "reasoning" not in text_of("comparison-met")
 
 
 def test_free_text_explains_that_it_has_two_measures() -> None:

@@ -131,7 +131,7 @@ def test_each_point_of_slack_s_loss_chart_is_a_mean() -> None:
     assert stretch_means(measured, most=2) == ((2, 3.0), (4, 1.0))
 
 
-def test_every_ladder_is_drawn(tmp_path: Path) -> None:
+def test_every_comparison_is_drawn(tmp_path: Path) -> None:
     same = [
         measurements.candidate(candidate, f"p/model {n}", 170, "0.30")
         for n, candidate in enumerate(CANDIDATE_KINDS * 2)
@@ -143,7 +143,7 @@ def test_every_ladder_is_drawn(tmp_path: Path) -> None:
         measurements.candidate("classical", None, 200),
         measurements.candidate("zero", "a/b", 34, n=40, rows_to_decide=160, standing="undecided"),
     ]
-    many = replace(measurements.ladder_of_many(40, "x" * 200), dataset="問い合わせの分類データ" * 4)
+    many = replace(measurements.comparison_of_many(40, "x" * 200), dataset="問い合わせの分類データ" * 4)
     comparisons = {
         "no price": measurements.comparison([measurements.candidate("zero", "a/b", 180, None)]),
         "same": measurements.comparison(same),

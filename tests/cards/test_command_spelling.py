@@ -16,10 +16,10 @@ TERMINAL = TerminalSpelling("t.csv")
     [
         (
             Measure("prompts", "tickets", ("zero", "kshot"), models=("a/b", "c/d")),
-            "Measure prompts and retrieval (`/finetune baseline tickets candidates=zero,kshot models=a/b,c/d`). You see "
-            "the cost before anything is spent.",
-            "Measure prompts and retrieval (finetune baseline t.csv --rungs zero,kshot --model a/b --model c/d). You "
+            "Measure prompts and retrieval (`/finetune baseline tickets candidates=zero,kshot models=a/b,c/d`). You "
             "see the cost before anything is spent.",
+            "Measure prompts and retrieval (finetune baseline t.csv --candidates zero,kshot --model a/b --model c/d). "
+            "You see the cost before anything is spent.",
         ),
         (
             Measure("stronger base", "tickets"),

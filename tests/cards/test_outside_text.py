@@ -127,11 +127,11 @@ def _evaluation_cards(text: str) -> dict[str, Any]:
     worst = measurements.comparison(
         candidates, dataset=dataset, never_answered=(text,) * 77, prices_said_by=(text,) * 40, version=10**9
     )
-    candidates = tuple(
+    under_way = tuple(
         CandidateProgress(candidate.identity, 10**9, 10**8, ("x",), text if n % 2 else None)
         for n, candidate in enumerate(candidates)
     )
-    progress = ComparisonProgress("measuring", candidates, 10**18, 10**17, NOW - 1e8, text)
+    progress = ComparisonProgress("measuring", under_way, 10**18, 10**17, NOW - 1e8, text)
     plan = measurements.plan(
         [candidate.identity for candidate in candidates], dataset=dataset, documents=("d",) * 10**4
     )
@@ -149,8 +149,8 @@ def _evaluation_cards(text: str) -> dict[str, Any]:
         ),
         "measuring": evaluations.progress_card(measurements.measurement(), plan, progress, NOW),
         "measured": evaluations.closed_card(measurements.measurement("failed"), plan, progress, escape(text)),
-        "ladder": evaluation_results.card(worst, number=10**9, notes=[text] * 9),
-        "ladder's details": general.details_modal(
+        "comparison": evaluation_results.card(worst, number=10**9, notes=[text] * 9),
+        "comparison's details": general.details_modal(
             f"Measurement m{10**9}",
             evaluation_details.details(
                 worst, spent_micros=10**18, estimated_micros=10**18, how_read=text, notes=[text] * 9

@@ -51,7 +51,7 @@ NOTICES = "tests/bot/slack/test_outbox_sender.py"
 PROMOTE = "tests/bot/models/test_story_promote.py"
 DOUBT = "tests/bot/training/test_story_interventions.py"
 POLICY = "tests/bot/decisions/test_story_policy.py"
-LADDER = "tests/bot/measurement/test_story_ladder.py"
+COMPARISON = "tests/bot/measurement/test_story_comparison.py"
 CHANNELS = "tests/bot/datasets/test_story_private_channels.py"
 SCANNING = "tests/bot/datasets/test_story_sensitive_data.py"
 ERASURE = "tests/bot/datasets/test_story_deletion.py"
@@ -341,7 +341,7 @@ GUARDS = (
         "bot/services/measurement/measurements.py",
         "        if units.month_of(now) != measurement.month:",
         "        if False:",
-        f"{LADDER}::test_agreeing_late_is_refused_if_the_new_month_has_no_money_left",
+        f"{COMPARISON}::test_agreeing_late_is_refused_if_the_new_month_has_no_money_left",
     ),
     Guard(
         "the approved maximum",

@@ -7,7 +7,6 @@ import gc
 import matplotlib.figure
 import openai
 import scipy.stats
-import trainers.evaluation.comparison
 
 import bot.app
 import bot.services.evidence.evaluation_worker
@@ -16,6 +15,7 @@ import bot.settings
 import tests.chaos.bot_process
 import tests.chaos.crash
 import tests.chaos.own_trainer
+import trainers.evaluation.comparison
 import trainers.local.api.server
 
 # The SDK imports a resource at its first use.

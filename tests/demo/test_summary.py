@@ -7,18 +7,18 @@ from pathlib import Path
 
 from demo.summary import Summary
 from tests.cards.builders import result
-from tests.cards.measurements import ladder_beside_classical
+from tests.cards.measurements import comparison_beside_classical
 from trainers.evaluation.results import Comparison
 
 
-def test_the_last_lines_show_the_ladder_the_tuned_model_and_the_verdict() -> None:
-    with_tuned = Comparison.from_json(ladder_beside_classical(61, 70))
+def test_the_last_lines_show_the_measured_and_the_tuned_model_and_the_verdict() -> None:
+    with_tuned = Comparison.from_json(comparison_beside_classical(61, 70))
     measured = replace(with_tuned, candidates=with_tuned.candidates[:1])
     summary = Summary(measured, result(beside=with_tuned.to_json()), "Not now", Path("a.db"), Path("adapter"))
 
-    lines = summary.lines({"first card": 9.6, "ladder": 71.0, "all": 424.4})
+    lines = summary.lines({"first card": 9.6, "measured": 71.0, "all": 424.4})
 
     assert lines[0] == f"Right on the same {measured.n} held-out rows:"
     assert "85%" in lines[1] and "tuned" in lines[2] and "%" in lines[2]
     assert lines[3] == "verdict:         Not now"
-    assert lines[-3] == "timeline:        first card 0:09, ladder 1:11, all 7:04"
+    assert lines[-3] == "timeline:        first card 0:09, measured 1:11, all 7:04"

@@ -76,7 +76,7 @@ MODAL = {
             optional=True,
         ),
         field(
-            "rungs",
+            "candidates",
             {
                 "type": "checkboxes",
                 "action_id": "r",
@@ -340,7 +340,7 @@ def test_initial_values_are_sent_untouched(page: Visitor, bot: Bot, csv: Path) -
     assert values["name"]["n"]["value"] == "tickets"
     assert values["kind"]["k"]["selected_option"]["value"] == "csv"
     assert values["models"]["m"]["selected_options"] == []
-    assert chosen(values["rungs"]["r"]) == ["zero", "kshot"]
+    assert chosen(values["candidates"]["r"]) == ["zero", "kshot"]
 
 
 def test_several_options_are_chosen_and_boxes_unticked(page: Visitor, bot: Bot, csv: Path) -> None:
@@ -352,7 +352,7 @@ def test_several_options_are_chosen_and_boxes_unticked(page: Visitor, bot: Bot, 
     page.wait_for_no_modal()
     values = bot.views[-1]["state"]["values"]
     assert chosen(values["models"]["m"]) == ["two"]
-    assert chosen(values["rungs"]["r"]) == ["kshot"]
+    assert chosen(values["candidates"]["r"]) == ["kshot"]
 
 
 def test_a_person_approves_after_confirming(page: Visitor) -> None:

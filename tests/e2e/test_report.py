@@ -49,7 +49,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     candidates = [
         *measurements.KINDS,
         measurements.candidate("tuned", LONG, 184),
-        *measurements.ladder_of_many(20).candidates,
+        *measurements.comparison_of_many(20).candidates,
     ]
     comparison = measurements.comparison(candidates)
     plot = evaluations.draw_comparison(comparison, folder / "ladder.png")
@@ -62,7 +62,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         builders.run("done"),
         replace(builders.advised_plan(), prices=prices.to_json(), base_model=LONG),
         builders.result(
-            beside=measurements.ladder_beside_classical(111, 155), advice=builders.CHEAPER, labels=labels
+            beside=measurements.comparison_beside_classical(111, 155), advice=builders.CHEAPER, labels=labels
         ),
         after=NOTHING_SINCE,
         is_stopped=False,

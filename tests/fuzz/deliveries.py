@@ -104,7 +104,7 @@ def _view(user: str, callback: str) -> Json:
     text = {"input": {"type": "plain_text_input", "value": "x"}}
     values = {
         **dict.fromkeys(
-            ("name", "dataset", "current", "volume", "target", "reason", "rungs", "models"), text
+            ("name", "dataset", "current", "volume", "target", "reason", "candidates", "models"), text
         ),
         "file": {"value": {"type": "file_input", "files": [{"id": "F0NONE", "name": "a.csv"}]}},
     }

@@ -61,7 +61,7 @@ def candidate(
     """`right` of `n`, with an interval of five points on either side."""
     score = right / n if n else 0.0
     return MeasuredCandidate(
-        candidate=Candidate(name, None if name in FREE_KINDS else MINI),
+        identity=Candidate(name, None if name in FREE_KINDS else MINI),
         scoring="label",
         scores=(1.0,) * right + (0.0,) * (n - right),
         score=score,

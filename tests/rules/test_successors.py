@@ -124,7 +124,7 @@ def after_end(inputs: Inputs) -> str:
     [
         ((), 1000, True, "saves $1,000 a month. gpt-6-luna is not measured yet."),
         (
-            (replace(candidate("zero", "misses", 120), candidate=Candidate("zero", "openai/gpt-6-luna")),),
+            (replace(candidate("zero", "misses", 120), identity=Candidate("zero", "openai/gpt-6-luna")),),
             1000,
             False,
             "saves $1,000 a month.",

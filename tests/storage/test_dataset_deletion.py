@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from bot.values.runs import RunResult
 from storage.store import Store
 from tests.storage.conftest import add_run
+from trainers.json_values import stored_names
 
 # The texts of a run's result that no row and no person wrote: names of models, and our own sentences. A new text is
 # either added here or erased by storage/dataset_deletion.py.
@@ -45,7 +46,8 @@ def _fill(hint: Any, path: str) -> Any:
         return f"text of {path}"
     if is_dataclass(hint):
         hints = get_type_hints(hint)
-        return {name: _fill(kind, f"{path}.{name}".strip(".")) for name, kind in hints.items()}
+        names = stored_names(hint)
+        return {stored: _fill(hints[name], f"{path}.{stored}".strip(".")) for stored, name in names.items()}
     if get_origin(hint) in (Union, UnionType):
         return _fill(next(kind for kind in get_args(hint) if kind is not NoneType), path)
     if get_origin(hint) is tuple:

@@ -20,7 +20,7 @@ def test_the_first_preference_on_a_row_stays(store: Store) -> None:
     first = preference(store)
     assert store.preferences.add(first)
     assert not store.preferences.add(replace(first, choice="second", at=3.0))
-    assert not store.preferences.add(replace(first, first_candidate="kshot a/b", second_candidate="zero a/b"))
+    assert not store.preferences.add(replace(first, first_arm="kshot a/b", second_arm="zero a/b"))
     assert store.preferences.of(first.measurement_id) == [first]
 
 

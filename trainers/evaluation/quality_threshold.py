@@ -100,7 +100,7 @@ def cheapest_passing(candidates: Sequence[MeasuredCandidate]) -> Candidate | Non
     met = [candidate for candidate in candidates if candidate.standing == "meets"]
     if not met:
         return None
-    return min(met, key=price).candidate
+    return min(met, key=price).identity
 
 
 def rejudge_comparison(comparison: Comparison, bar: float) -> Comparison:

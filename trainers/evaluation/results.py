@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from statistics import pstdev
 from typing import Literal
 
-from trainers.json_values import JsonValue
+from trainers.json_values import JsonValue, stored_as
 
 CandidateKind = Literal["classical", "encoder", "zero", "optimised", "kshot", "retrieval", "tuned"]
 Scoring = Literal["label", "json", "calls", "f1", "judge"]
@@ -41,7 +41,7 @@ class Candidate:
     means ten. For a prompt without examples, 0 means that examples were tried on training rows and didn't help.
     """
 
-    kind: CandidateKind
+    kind: CandidateKind = field(metadata=stored_as("rung"))
     model: str | None = None
     shots: int | None = None
 
@@ -123,7 +123,7 @@ class MeasuredCandidate:
     before it was stored.
     """
 
-    candidate: Candidate
+    identity: Candidate = field(metadata=stored_as("arm"))
     scoring: Scoring
     scores: tuple[float, ...]
     score: float
@@ -145,6 +145,26 @@ class MeasuredCandidate:
     fresh: tuple[int, ...] | None = None
     read: tuple[int, ...] = ()
     calls: int = 0
+
+    @property
+    def kind(self) -> CandidateKind:
+        return self.identity.kind
+
+    @property
+    def model(self) -> str | None:
+        return self.identity.model
+
+    @property
+    def shots(self) -> int | None:
+        return self.identity.shots
+
+    @property
+    def key(self) -> str:
+        return self.identity.key
+
+    @property
+    def is_free(self) -> bool:
+        return self.identity.is_free
 
     @property
     def n(self) -> int:
@@ -198,7 +218,7 @@ class Comparison(JsonValue):
     version: int
     holdout_sha256: str
     bar: float
-    candidates: tuple[MeasuredCandidate, ...]
+    candidates: tuple[MeasuredCandidate, ...] = field(metadata=stored_as("rungs"))
     cheapest: Candidate | None
     pairs: tuple[Pair, ...]
     detectable_gap: float | None
@@ -329,7 +349,7 @@ class Curve(JsonValue):
     dataset: str
     version: int
     holdout_sha256: str
-    candidate: Candidate
+    candidate: Candidate = field(metadata=stored_as("arm"))
     points: tuple[CurvePoint, ...]
     a: float
     b: float

@@ -114,7 +114,7 @@ def compare(base: Sequence[bool], tuned: Sequence[bool]) -> PairedComparison:
 
 def _check_rows(base: int, tuned: int) -> None:
     if base != tuned or not base:
-        raise ValueError(f"comparing {base} rows with {tuned}: both arms need the same rows, at least one")
+        raise ValueError(f"comparing {base} rows with {tuned}: both need the same rows, at least one")
 
 
 def mcnemar_exact(b: int, c: int) -> float:

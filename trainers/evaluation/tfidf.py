@@ -67,7 +67,7 @@ def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | Non
     """Fits a classifier; the same rows and seed give the same result. `in_pieces` adds pieces of words to the features;
     None decides by the amount of text. Raises ValueError if there are no rows."""
     if not train:
-        raise ValueError("training the classical rung: there are no rows to train on")
+        raise ValueError("training the classical candidate: there are no rows to train on")
     labels = [label_of(example) for example in train]
     texts = [text_of(example) for example in train]
     counts = Counter(labels)

@@ -297,7 +297,7 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
 
 
 def _measuring_command(measure: reasons.Measure, spelling: Spelling) -> str:
-    options: dict[str, Sequence[str]] = {"rungs": measure.kinds, "models": measure.models}
+    options: dict[str, Sequence[str]] = {"candidates": measure.kinds, "models": measure.models}
     if measure.judge:
         options["judge"] = (measure.judge,)
     return spelling.command("baseline", measure.dataset, options)
@@ -316,7 +316,7 @@ def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
             return f"Measure prompts and retrieval ({command}). You see the cost before anything is spent."
         case "free":
             return f"Measure the free models ({command}); it takes a few seconds."
-        case "rung":
+        case "kind":
             names = " and ".join(LONG_NAMES[kind] for kind in measure.kinds) or "all alternatives"
             return f"Measure {names} ({command}): {cost_text(measure.usd)}."
         case "today":

@@ -352,7 +352,8 @@ def candidate_name(candidate: Candidate) -> str:
 def score_text(candidate: MeasuredCandidate) -> str:
     """'91.2% right (90-92%) on 3,080 held-out rows'."""
     between = interval(candidate.low, candidate.high)
-    return f"{percent(candidate.score)} {short_meaning(candidate)} ({between}) on {pluralize(candidate.n, 'held-out row')}"
+    rows = pluralize(candidate.n, "held-out row")
+    return f"{percent(candidate.score)} {short_meaning(candidate)} ({between}) on {rows}"
 
 
 def looks_text(looks: Looks) -> str:
@@ -468,7 +469,7 @@ def why_alternative(alternative: Alternative) -> str:
         case "today's costs less":
             name = "any"
             if measured.cheapest:
-                name = candidate_name(measured.cheapest.candidate)
+                name = candidate_name(measured.cheapest.identity)
             return f"it costs less than {name}, the cheapest measured alternative that meets the bar"
         case "nothing measured":
             return "nothing else has been measured; a cheaper model or a better prompt may do as well"

@@ -381,7 +381,7 @@ def _of_rows(because: reasons.RowReason) -> str:
 
 
 def _more_rows(more: reasons.MoreRows) -> str:
-    name = LONG_NAMES[more.candidate]
+    name = LONG_NAMES[more.kind]
     gain = f"Whether more rows would improve {name} is not clear yet."
     if more.points_per_100 is not None:
         # More rows don't make a model worse: a slope below zero is noise.

@@ -81,7 +81,9 @@ def details(
 
 def _in_full(candidate: MeasuredCandidate) -> str:
     standing = STANDINGS[candidate.standing]
-    text = f"{table_name(candidate.identity)}: {quality(candidate)}, {standing}, {price(candidate.usd_per_1000)}, {latency_text(candidate)}"
+    name = table_name(candidate.identity)
+    cost = price(candidate.usd_per_1000)
+    text = f"{name}: {quality(candidate)}, {standing}, {cost}, {latency_text(candidate)}"
     if candidate.scoring == "json" and candidate.n:
         text += f"; {whole_rows_text(candidate)}"
     text += _hit_rate(candidate.retrieval)

@@ -61,7 +61,7 @@ from trainers.encoders import DEFAULT_ENCODER
 from trainers.evaluation.quality_threshold import rows_to_hold_out
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, Standing
 
-ESTIMATE = "estimate_after_ladder"
+ESTIMATE = "estimate_after_ladder"  # cards that were posted earlier have this name
 DETAILS = "measurement_details"
 SHOWN_KINDS = 5
 SHOWN_CANDIDATES = 3
@@ -529,5 +529,5 @@ def _next_step(comparison: Comparison, judge: CheckedJudge | None, *, is_searche
     return "Estimate the cost and saving of a tuned model."
 
 
-def _candidate_of(comparison: Comparison, candidate: Candidate | None) -> MeasuredCandidate | None:
-    return next((candidate for candidate in comparison.candidates if candidate.identity == candidate), None)
+def _candidate_of(comparison: Comparison, identity: Candidate | None) -> MeasuredCandidate | None:
+    return next((candidate for candidate in comparison.candidates if candidate.identity == identity), None)

@@ -250,7 +250,7 @@ def form(channel: str, choices: BaselineChoices) -> Block:
             placeholder="Your own trainer's",
             hint="Each answers every held-out row, once per alternative. You see the cost before anything is sent.",
         ),
-        forms.checkbox_input("rungs", "Alternatives to measure", candidates),
+        forms.checkbox_input("candidates", "Alternatives to measure", candidates),
         forms.text_input(
             "judge",
             "Judge, if answers are free text",
@@ -444,7 +444,7 @@ def _steps(progress: ComparisonProgress) -> list[CardBlock]:
     for number, candidate in enumerate(progress.candidates[:SHOWN_CANDIDATES]):
         reached = "left out" if candidate.failed else _answered(candidate)
         tasks.append(
-            Task(f"arm {number}", f"{table_name(candidate.candidate)}: {reached}", _status(candidate))
+            Task(f"candidate {number}", f"{table_name(candidate.candidate)}: {reached}", _status(candidate))
         )
     title = "Alternatives"
     hidden = len(progress.candidates) - len(tasks)

@@ -148,8 +148,9 @@ def headline(curve: Curve, ahead: MeasuredCandidate | None = None) -> str:
     farthest = curve.farthest
     if ahead and farthest and _is_overtaken(curve, ahead):
         expected = percent(max(curve.predicted, key=lambda each: each.rows).score)
+        name = capitalize(long_name(ahead.identity))
         return (
-            f"{capitalize(long_name(ahead.identity))} gets {percent(ahead.score)} right today; with {farthest.rows:,} rows "
+            f"{name} gets {percent(ahead.score)} right today; with {farthest.rows:,} rows "
             f"{long_name(curve.candidate)} would get about {expected}"
         )
     if _is_flat(curve) and farthest:
@@ -347,7 +348,8 @@ def _all_needs(curve: Curve) -> list[CardBlock]:
 def _next_step(curve: Curve, ahead: MeasuredCandidate | None, *, is_in_slack: bool) -> str:
     name = code(escape(shorten(curve.dataset)))
     if ahead and _is_overtaken(curve, ahead):
-        return f"Use {escape(long_name(ahead.identity))} instead of labelling rows for {escape(long_name(curve.candidate))}."
+        better = escape(long_name(ahead.identity))
+        return f"Use {better} instead of labelling rows for {escape(long_name(curve.candidate))}."
     if _is_flat(curve):
         return "Work on something else: doubtful labels, the prompt, or another model."
     what_would_tell = next_size(curve)

@@ -76,7 +76,7 @@ def result_card(
 ) -> Message:
     """The decision, then the scores that it rests on. `outcome` is None if an older version of the bot decided."""
     named = name_models(comparison, test)
-    candidate = next((each for each in named.candidates if each.candidate.model == test.model), None)
+    candidate = next((each for each in named.candidates if each.model == test.model), None)
     dataset = escape(shorten(comparison.dataset))
     if comparison.version > 1:
         dataset += f" version {comparison.version}"
@@ -98,7 +98,7 @@ def result_card(
 def headline(comparison: Comparison, test: SealedTest, outcome: SealedOutcome | None) -> str:
     """The decision with the model's score, as plain text."""
     named = name_models(comparison, test)
-    candidate = next((each for each in named.candidates if each.candidate.model == test.model), None)
+    candidate = next((each for each in named.candidates if each.model == test.model), None)
     return _headline(test.model, candidate, comparison, outcome)
 
 
@@ -108,13 +108,13 @@ def name_models(comparison: Comparison, test: SealedTest) -> Comparison:
     def named(candidate: Candidate) -> Candidate:
         return replace(candidate, model=test.names.get(candidate.model or "", candidate.model))
 
-    def named_kind(candidate: MeasuredCandidate) -> MeasuredCandidate:
-        return replace(candidate, candidate=named(candidate.identity))
+    def named_candidate(candidate: MeasuredCandidate) -> MeasuredCandidate:
+        return replace(candidate, identity=named(candidate.identity))
 
     pairs = [replace(pair, better=named(pair.better), worse=named(pair.worse)) for pair in comparison.pairs]
     return replace(
         comparison,
-        candidates=tuple(map(named_kind, comparison.candidates)),
+        candidates=tuple(map(named_candidate, comparison.candidates)),
         pairs=tuple(pairs),
         cheapest=named(comparison.cheapest) if comparison.cheapest else None,
     )

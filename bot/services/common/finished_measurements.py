@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.learning_curves import plan_of, trained_curve
-from storage.records import Measurement
+from storage.records import COMPARISON, Measurement
 from storage.store import Store
 from trainers.evaluation.results import CANDIDATE_KINDS, Candidate, Comparison, Curve
 
@@ -29,7 +29,7 @@ class FinishedEvaluation:
 def evaluations(store: Store, versions: tuple[int, ...]) -> Iterator[FinishedEvaluation]:
     """Yields the finished evaluations of these dataset versions that have scores and that this version can read, newest
     first."""
-    for measurement in store.measurements.done(versions, "ladder"):
+    for measurement in store.measurements.done(versions, COMPARISON):
         if measurement.result is None:  # a teacher's, which labelled rows
             continue
         evaluation = read_evaluation(measurement)
@@ -46,7 +46,7 @@ def curves(store: Store, versions: tuple[int, ...]) -> Iterator[Measurement]:
 
 def left_out(store: Store, versions: tuple[int, ...], holdout: str) -> tuple[int, ...]:
     """Returns the numbers of the finished measurements on this holdout that this version can't read, oldest first."""
-    done = [*store.measurements.done(versions, "ladder"), *store.measurements.done(versions, "curve")]
+    done = [*store.measurements.done(versions, COMPARISON), *store.measurements.done(versions, "curve")]
     numbers = [
         measurement.id
         for measurement in done

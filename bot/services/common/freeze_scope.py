@@ -10,7 +10,7 @@ from __future__ import annotations
 from bot.context import AppContext
 from bot.values.evaluations import ComparisonProgress
 from storage.money import Freeze
-from storage.records import Measurement, Run
+from storage.records import COMPARISON, Measurement, Run
 
 HOLD_S = 10.0
 
@@ -25,7 +25,7 @@ def run_freeze(context: AppContext, run: Run) -> Freeze | None:
 def measurement_freeze(context: AppContext, measurement: Measurement) -> Freeze | None:
     """Returns the freeze that stops a measurement; None if it costs nothing."""
     freeze = context.store.freezes.current()
-    if freeze is None or measurement.state != "running" or measurement.kind != "ladder":
+    if freeze is None or measurement.state != "running" or measurement.kind != COMPARISON:
         return None
     comparison = ComparisonProgress.from_json(measurement.progress)
     asks = comparison.stage in ("choosing", "searching", "measuring", "consulting")

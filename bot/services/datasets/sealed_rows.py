@@ -7,18 +7,18 @@ from bot.cards.common.words import pluralize
 from bot.cards.evidence.sealed_rows import SealedTest
 from bot.context import AppContext
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress
-from storage.records import Measurement
+from storage.records import COMPARISON, Measurement
 from storage.store import Store
 
 
 def opens_sealed_rows(measurement: Measurement) -> bool:
     """True if the measurement asks about sealed rows, to decide on a tuned model."""
-    return measurement.kind == "ladder" and ComparisonPlan.from_json(measurement.plan).promotes is not None
+    return measurement.kind == COMPARISON and ComparisonPlan.from_json(measurement.plan).promotes is not None
 
 
 def load_test(store: Store, measurement: Measurement) -> SealedTest | None:
     """Returns what the cards of a measurement on sealed rows name, None for other measurements."""
-    if measurement.kind != "ladder":
+    if measurement.kind != COMPARISON:
         return None
     plan = ComparisonPlan.from_json(measurement.plan)
     if plan.promotes is None:

@@ -53,7 +53,7 @@ def build_prompts(
         case "tuned":
             return [prompts.trained_prompt(row) for row in holdout]
         case "classical" | "encoder" | "retrieval":
-            raise ValueError(f"the rung {candidate.kind} has no prompts")
+            raise ValueError(f"the candidate {candidate.kind} has no prompts")
 
 
 def answer_format_of(plan: ComparisonPlan, files: Path) -> str:

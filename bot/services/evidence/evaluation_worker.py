@@ -38,7 +38,7 @@ from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_pas
 from trainers.evaluation.scores import is_right_call, score, scoring_of, strip_thoughts
 from trainers.evaluation.statistics import exact_match
 from trainers.evaluation.tfidf import label_of, text_of
-from trainers.json_values import from_object
+from trainers.json_values import from_object, to_object
 from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
 from trainers.types import Message
 
@@ -200,7 +200,7 @@ def write_candidates(
     """Writes the prompts of candidates and the keys of their answers for `read_keys` and `read_questions`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / PROMPTS, _with_keys(plan, messages, tools))
-    lines = [{"arm": asdict(candidate), **asdict(keys)} for candidate, keys in keys.items()]
+    lines = [{"arm": to_object(candidate), **asdict(keys)} for candidate, keys in keys.items()]
     # last: its presence means all is written
     replace_lines(folder / KEYS, [json.dumps(line) for line in lines])
     return keys
@@ -219,7 +219,7 @@ def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, CandidateKeys
     keys = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         its_keys = json.loads(line)
-        candidate = Candidate(**its_keys.pop("arm"))
+        candidate = from_object(Candidate, its_keys.pop("arm"))
         keys[candidate] = from_object(CandidateKeys, its_keys)
     return keys
 
@@ -375,14 +375,14 @@ def judge_comparison(
     candidates = [
         replace(candidate, retrieval=looked_up.get(candidate.identity)) for candidate in judged.candidates
     ]
-    candidates = [candidate.identity for candidate in candidates]
+    identities = [candidate.identity for candidate in candidates]
     # One encoder was chosen for all candidates that need one.
-    uses = (its.encoder for candidate, its in keys.items() if candidate in candidates and its.encoder)
+    uses = (its.encoder for candidate, its in keys.items() if candidate in identities and its.encoder)
     encoder = next(uses, None)
     return replace(
         judged,
         candidates=tuple(candidates),
-        weights=_local_weights(candidates, encoder),
+        weights=_local_weights(identities, encoder),
         encoder=encoder,
         is_bar_set=plan.is_bar_set,
     )

@@ -9,8 +9,6 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
-from trainers.evaluation.comparison import usd_per_1000
-
 from bot.cards.common.candidates import table_name
 from bot.cards.training.result_comparison import better_name
 from bot.context import AppContext
@@ -36,6 +34,7 @@ from bot.values.runs import Before, RunResult
 from storage.records import AnswerRow, Dataset, Model, Run
 from trainers.dataset import Report, read
 from trainers.dataset.rows import at, distinct_example_places
+from trainers.evaluation.comparison import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_candidates
 from trainers.evaluation.results import Candidate, Comparison, Curve, MeasuredCandidate, Reply, find_best
 from trainers.evaluation.statistics import Interval

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,7 @@ from trainers.evaluation import prompts
 from trainers.evaluation.judge_agreement import consolidate
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, Reply
 from trainers.evaluation.scores import Choice, is_right_call, read_calls, read_choice, read_yes
-from trainers.json_values import JsonValue
+from trainers.json_values import JsonValue, from_object, to_object
 from trainers.tokens import count_prompts, encoding_of
 from trainers.types import Message
 
@@ -210,7 +210,7 @@ def read_questions(folder: Path, name: str) -> Questions | None:
     if not path.exists():
         return None
     raw = json.loads(path.read_text(encoding="utf-8"))
-    keys = {Candidate(**line["arm"]): tuple(line["keys"]) for line in raw["keys"]}
+    keys = {from_object(Candidate, line["arm"]): tuple(line["keys"]) for line in raw["keys"]}
     names, tokens = map(tuple, raw["priced"])
     return Questions(keys, CandidateKeys(names, tokens))
 
@@ -447,7 +447,7 @@ def _write_questions(
     folder.mkdir(parents=True, exist_ok=True)
     questions = ((key, judge, prompt, "") for key, prompt in prompt_by_key.items())
     evaluation_worker.write_prompts(folder / f"{name}.jsonl", questions)
-    named = [{"arm": asdict(candidate), "keys": its_keys} for candidate, its_keys in keys.items()]
+    named = [{"arm": to_object(candidate), "keys": its_keys} for candidate, its_keys in keys.items()]
     record = {"keys": named, "priced": [priced.keys, priced.tokens]}
     # last: its presence means that all is written
     evaluation_worker.replace_lines(folder / f"{name}.json", [json.dumps(record)])

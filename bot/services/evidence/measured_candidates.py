@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainers.evaluation.comparison import merge_comparisons
-
 from bot.context import CoreContext
 from bot.rules.facts import FailedCandidate
 from bot.services.common import finished_measurements
@@ -18,6 +16,7 @@ from bot.services.evidence.looks import candidates_with_looks, history
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from storage.records import Measurement
 from storage.store import Store
+from trainers.evaluation.comparison import merge_comparisons
 from trainers.evaluation.looks import Look
 from trainers.evaluation.results import Candidate, Comparison, Scoring
 

@@ -199,7 +199,7 @@ def post_result(
     concerns = run.requester
     if result.trials:
         body = sweeps.table(plan, result.trials).letter()
-        once = f"arms of {card}"
+        once = f"arms of {card}"  # the stored word for trials
         context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=concerns))
     if changed:
         body = result_details.changed_rows_card(changed, result.before).letter()

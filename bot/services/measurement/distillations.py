@@ -34,7 +34,7 @@ from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.evaluations import NewMeasurement
-from storage.records import Labelling, LabellingRow, RowLabel
+from storage.records import COMPARISON, Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
 from trainers.evaluation.results import MeasuredCandidate, find_best
 from trainers.providers import ProviderRow
@@ -282,7 +282,9 @@ def _begin(context: AppContext, labelling: Labelling, teacher: Teacher, question
     plan = replace(
         teacher.plan, holdout_sha256=questions.sha256, n_holdout=questions.rows, teaches=labelling.id
     )
-    new = NewMeasurement("ladder", labelling.dataset_id, labelling.channel, labelling.person, plan.to_json())
+    new = NewMeasurement(
+        COMPARISON, labelling.dataset_id, labelling.channel, labelling.person, plan.to_json()
+    )
     with context.store.transaction():
         measurement = measurements.add(context, new, teacher.permission, action="measure")
         context.store.labellings.move(

@@ -86,19 +86,19 @@ def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[Can
     for candidate, keys in evaluation.keys.items():
         answered[candidate], paid[candidate] = context.store.answers.count(keys, since=evaluation.since)
 
-    candidates = []
+    after = []
     missing: dict[Candidate, frozenset[str]] = {}
     for last in before:
         candidate = last.candidate
         keys = evaluation.keys[candidate]
-        candidate = update_progress(last, keys, answered[candidate], declined)
-        candidates.append(candidate)
-        if candidate.failed is None:
-            missing[candidate] = frozenset(keys) - answered[candidate] - set(candidate.declined)
+        progress = update_progress(last, keys, answered[candidate], declined)
+        after.append(progress)
+        if progress.failed is None:
+            missing[candidate] = frozenset(keys) - answered[candidate] - set(progress.declined)
 
     for_models = (unanswered for candidate, unanswered in missing.items() if candidate.model)
     unasked = idle & frozenset[str]().union(*for_models)
-    return Answers(tuple(candidates), paid, missing, unasked)
+    return Answers(tuple(after), paid, missing, unasked)
 
 
 def _idle_keys(context: EngineContext, evaluation: Evaluation) -> frozenset[str]:

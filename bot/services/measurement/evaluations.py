@@ -52,7 +52,7 @@ from bot.values.evaluations import (
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal, RunResult
 from storage.evaluations import NewMeasurement
-from storage.records import Dataset, Document, Measurement
+from storage.records import COMPARISON, Dataset, Document, Measurement
 from trainers.evaluation.results import FREE_KINDS, Candidate, Comparison
 from trainers.money import usd_micros
 from trainers.providers import ProviderRow
@@ -88,7 +88,7 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
         datasets.change_settings(
             context, checked.dataset, person, bar=command.bar, task=command.task, prompt=command.prompt
         )
-        new = NewMeasurement("ladder", checked.dataset.id, channel, person, plan.to_json())
+        new = NewMeasurement(COMPARISON, checked.dataset.id, channel, person, plan.to_json())
         return measurements.add(context, new, permission, action="measure")
 
 

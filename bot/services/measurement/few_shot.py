@@ -153,7 +153,7 @@ def with_shots(plan: ComparisonPlan, tried: Sequence[ShotsTried]) -> ComparisonP
         if tried is None:
             return candidate
         if tried.candidate.shots == 0 and candidate.kind in ("zero", "kshot"):
-            return replace(tried.candidate, candidate="zero")
+            return replace(tried.candidate, kind="zero")
         if candidate.kind == "kshot":
             return tried.candidate
         return candidate

@@ -34,7 +34,7 @@ from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
-from storage.records import Draft, Measurement
+from storage.records import COMPARISON, Draft, Measurement
 from trainers.evaluation.results import Comparison, Curve, MeasuredCandidate
 from trainers.evaluation.scores import HOW_READ
 from trainers.money import to_micros, usd_micros
@@ -216,7 +216,8 @@ def _budget_refusal(context: AppContext, measurement: Measurement, most: int) ->
     if most > limit:
         return (
             f"It could cost up to {usd_micros(most)}, and the limit for one measurement is {usd_micros(limit)}. "
-            "Name fewer models or rungs (`candidates=zero`), or raise `measurement_usd` under [budget] in finetune.toml."
+            "Name fewer models or candidates (`candidates=zero`), or raise `measurement_usd` under [budget] in "
+            "finetune.toml."
         )
     return budgets.refusal(context, measurement.channel, measurement.requested_by, most, "measurement")
 
@@ -533,7 +534,7 @@ def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal
 
 def providers(measurement: Measurement) -> set[str]:
     """Returns the names of the providers that its rows are sent to."""
-    if measurement.kind != "ladder":
+    if measurement.kind != COMPARISON:
         return set()
     return {name.split("/", 1)[0] for name in ComparisonPlan.from_json(measurement.plan).price_of}
 
@@ -541,7 +542,7 @@ def providers(measurement: Measurement) -> set[str]:
 def prompts_of(measurement: Measurement) -> tuple[str, ...]:
     """Returns the prompts that it was asked with, which were in no file that was scanned: the one that a person typed,
     and the one that an earlier measurement found."""
-    if measurement.kind != "ladder":
+    if measurement.kind != COMPARISON:
         return ()
     plan = ComparisonPlan.from_json(measurement.plan)
     # The prompt of its own search was written at these providers, from rows that may go there.

@@ -38,7 +38,7 @@ from bot.values.evaluations import ComparisonPlan, SealedOutcome
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
 from storage.promotions import NewPromotion, Promotion
-from storage.records import Dataset, Measurement, Model, Run
+from storage.records import COMPARISON, Dataset, Measurement, Model, Run
 from trainers.dataset import Report
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, find_best
 from trainers.pricing import PriceList
@@ -371,7 +371,7 @@ def ask_sealed_test(
     permission = data_policy.decide_egress(context, version, report, rows, None)
     if isinstance(permission, Refusal):
         return permission
-    new = NewMeasurement("ladder", version.id, run.channel, person, plan.to_json())
+    new = NewMeasurement(COMPARISON, version.id, run.channel, person, plan.to_json())
     with context.store.transaction():
         same = measurements.find_open_duplicate(context, new.plan)
         if same:

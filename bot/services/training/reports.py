@@ -29,7 +29,7 @@ from bot.services.evidence import checked_judges, measurement_notes, notificatio
 from bot.services.evidence.measured_candidates import folder_of, known_comparison, load_measured
 from bot.services.measurement import measurements
 from bot.values.runs import AfterResult, Refusal, RunResult
-from storage.records import Approval, AuditEntry, Measurement, Run
+from storage.records import COMPARISON, Approval, AuditEntry, Measurement, Run
 from storage.store import Store
 from trainers.evaluation.quality_threshold import rejudge_comparison
 from trainers.evaluation.results import Comparison
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 def measurement_report(store: Store, files: Path, number: int) -> MeasurementReport | Refusal:
     """Gathers the report of a measurement of alternatives; a learning curve has none."""
     measurement = store.measurements.get(number)
-    if measurement is None or measurement.kind != "ladder":
+    if measurement is None or measurement.kind != COMPARISON:
         return Refusal(f"There is no measurement m{number} of alternatives.")
     if measurement.result is None:
         return Refusal(f"Measurement m{number} has no result to report: it is {measurement.state}.")

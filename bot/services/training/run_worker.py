@@ -22,7 +22,7 @@ from bot.values.runs import (
     TrainingCurves,
     training_curves,
 )
-from storage.records import Answerer, AnswerRow
+from storage.records import AnswerRow, ComparedModel
 from trainers.dataset import Example
 from trainers.dataset.rows import at, distinct_example_places
 from trainers.evaluation.looks import FIRST_LOOK, Origin
@@ -196,7 +196,7 @@ def _partial_change(base: MeasuredCandidate | None, tuned: MeasuredCandidate) ->
 
 def _answer_rows(
     run_replies: RunReplies,
-    candidate: Answerer,
+    compared: ComparedModel,
     replies: Sequence[Reply],
     holdout: Sequence[Example],
     verdicts: Sequence[float] | None,
@@ -206,7 +206,7 @@ def _answer_rows(
         right_answers(texts, holdout, run_replies.labels) if verdicts is None else [v == 1 for v in verdicts]
     )
     return [
-        AnswerRow(run_id=run_replies.run_id, candidate=candidate, row=number, correct=is_right, **vars(reply))
+        AnswerRow(run_id=run_replies.run_id, arm=compared, row=number, correct=is_right, **vars(reply))
         for number, (reply, is_right) in enumerate(zip(replies, right, strict=True))
     ]
 
@@ -240,7 +240,7 @@ def _is_base_ahead(
     else:
         return None
     share = sum(scores) / len(scores)
-    later = replace(best, candidate=BEFORE, score=share, scores=scores, look=best.look + 1)
+    later = replace(best, identity=BEFORE, score=share, scores=scores, look=best.look + 1)
     return find_best([best, later]) is later
 
 

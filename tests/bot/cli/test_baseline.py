@@ -121,7 +121,7 @@ def write_questions(name: str, count: int = 60) -> Path:
     return path
 
 
-def test_the_free_rung_needs_no_model_and_the_estimate_reads_its_json(tmp_path: Path) -> None:
+def test_the_free_candidate_needs_no_model_and_the_estimate_reads_its_json(tmp_path: Path) -> None:
     file = write_tickets(tmp_path / "tickets.csv", 210)
     answer = baseline(file, "--candidates", "classical", "--bar", "30%")
     (candidate,) = answer["rungs"]
@@ -363,7 +363,7 @@ def test_labels_that_cannot_be_learnt_are_refused_with_the_reason(
     assert reason in result.output
 
 
-def test_both_free_rungs_measure_three_languages_and_advise_in_the_terminals_words() -> None:
+def test_both_free_candidates_measure_three_languages_and_advise_in_the_terminals_words() -> None:
     """The words of each language tell its labels apart. The encoder was made for English."""
     words = {
         "billing": ("the invoice is wrong", "die Rechnung stimmt nicht", "账单有误"),

@@ -39,7 +39,9 @@ def estimate_text(*arguments: str | Path) -> str:
     return " ".join(finetune("estimate", FILE, *arguments).stdout.split())
 
 
-def measured_rung(candidate: Candidate, standing: Standing, right: int, tokens: int = 0) -> MeasuredCandidate:
+def measured_candidate(
+    candidate: Candidate, standing: Standing, right: int, tokens: int = 0
+) -> MeasuredCandidate:
     scores = (1.0,) * right + (0.0,) * (200 - right)
     return MeasuredCandidate(
         *(candidate, "label", scores, right / 200, 0.87, 0.95, standing, None, 0.9, 0, 0),
@@ -56,7 +58,7 @@ def write_baseline(
     holdout: str = "0" * 64,
 ) -> Path:
     """Writes what `finetune baseline --json` prints, with a classical model that got 184 of 200 rows right."""
-    classical, bar = measured_rung(Candidate("classical"), standing, 184), 0.85
+    classical, bar = measured_candidate(Candidate("classical"), standing, 184), 0.85
     cheapest = classical.identity if standing == "meets" else None
     comparison = Comparison(
         "tickets", 1, holdout, bar, (classical, *others), cheapest, pairs, 0.08, (), (), 1.0
@@ -108,7 +110,7 @@ def test_without_todays_model_the_saving_is_unknown_rather_than_zero() -> None:
     assert any("is unknown" in reason["text"] for reason in answer["verdict"]["reasons"])
 
 
-def test_a_free_rung_that_meets_the_bar_leaves_nothing_to_save(tmp_path: Path) -> None:
+def test_a_free_candidate_that_meets_the_bar_leaves_nothing_to_save(tmp_path: Path) -> None:
     answer = estimate("--volume", "10M", "--baseline", write_baseline(tmp_path, "meets"))
     assert answer["alternative"]["rung"] == "classical"
     assert (answer["alternative"]["score"], answer["alternative"]["n"]) == (0.92, 200)
@@ -124,15 +126,15 @@ def test_a_free_rung_that_meets_the_bar_leaves_nothing_to_save(tmp_path: Path) -
 def test_todays_measured_model_costs_the_same_today_and_as_the_alternative(
     tmp_path: Path, answered: int
 ) -> None:
-    measured = measured_rung(Candidate("zero", "openai/gpt-4o"), "meets", 190, 20_000)
+    measured = measured_candidate(Candidate("zero", "openai/gpt-4o"), "meets", 190, 20_000)
     measured = replace(measured, completion_tokens=answered)
     answer = estimate("--volume", "1B", "--baseline", write_baseline(tmp_path, "misses", measured))
     assert answer["alternative"]["name"] == "the prompt alone on openai/gpt-4o"
     assert answer["alternative"]["monthly_usd"] == answer["monthly_before_total_usd"]
 
 
-def test_a_rung_that_misses_the_bar_or_whose_model_has_ended_is_no_alternative(tmp_path: Path) -> None:
-    ended = measured_rung(Candidate("zero", "openai/o4-mini"), "meets", 190, 20_000)
+def test_a_candidate_that_misses_the_bar_or_whose_model_has_ended_is_no_alternative(tmp_path: Path) -> None:
+    ended = measured_candidate(Candidate("zero", "openai/o4-mini"), "meets", 190, 20_000)
     answer = estimate("--volume", "1B", "--baseline", write_baseline(tmp_path, "misses", ended))
     assert answer["alternative"]["model"] == "gpt-4o"
     assert "no measured alternative clearly meets the bar of 85%" in answer["alternative"]["sentence"]
@@ -148,8 +150,8 @@ def test_another_bar_judges_the_stored_answers_again(tmp_path: Path) -> None:
 
 
 def test_several_baselines_of_one_file_count_together(tmp_path: Path) -> None:
-    prompted = measured_rung(Candidate("zero", "openai/gpt-4o"), "meets", 196, 20_000)
-    examples = measured_rung(Candidate("kshot", "openai/gpt-4o"), "misses", 120, 90_000)
+    prompted = measured_candidate(Candidate("zero", "openai/gpt-4o"), "meets", 196, 20_000)
+    examples = measured_candidate(Candidate("kshot", "openai/gpt-4o"), "misses", 120, 90_000)
     first = write_baseline(tmp_path, "misses", prompted, name="first")
     second = write_baseline(tmp_path, "misses", examples, name="second")
     question = ("--volume", "10M", "--bar", "94%", "--baseline", second)
@@ -169,7 +171,7 @@ def test_baselines_of_other_rows_are_refused(tmp_path: Path) -> None:
 
 def test_better_answers_are_worth_what_a_wrong_one_costs(tmp_path: Path) -> None:
     """8 of 200 rows more are right: at 50 cents each, 2 cents a request. Without a price the free model is enough."""
-    tuned = measured_rung(Candidate("tuned", "local/ft"), "meets", 192, tokens=200 * 30)
+    tuned = measured_candidate(Candidate("tuned", "local/ft"), "meets", 192, tokens=200 * 30)
     better = Pair(tuned.identity, Candidate("classical"), 0.04, 0.01, 0.08, 0.008)
     file = write_baseline(tmp_path, "meets", tuned, pairs=(better,))
     question = ("--volume", "10M", "--prompt-tokens", "100", "--baseline", file)
@@ -199,7 +201,7 @@ def test_people_read_the_verdict_in_fifteen_lines_and_the_rest_with_why() -> Non
         assert part in long
 
     answer = estimate("--volume", "10M")
-    step = f"Measure the free models (finetune baseline {FILE} --rungs classical,encoder); it takes a few seconds."
+    step = f"Measure the free models (finetune baseline {FILE} --candidates classical,encoder); it takes a few seconds."
     assert step in long and answer["verdict"]["next_step"] == step
     assert "how many hours of work will this take? add --hours." in long.lower()
     assert "/finetune" not in long + str(answer) and "`" not in long

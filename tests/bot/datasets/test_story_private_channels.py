@@ -315,7 +315,7 @@ def test_forms_and_estimates_ask_at_the_click_who_is_in_their_channel(world: Wor
 
     world.slack.command(BEN.id, HR.id, "/finetune baseline")
     world.slack.remove_member(HR.id, BEN.id)
-    form = world.slack.submit_modal(BEN.id, {"dataset": "tickets", "rungs": ["classical"]})
+    form = world.slack.submit_modal(BEN.id, {"dataset": "tickets", "candidates": ["classical"]})
     assert "you are not in the channel" in str(form.errors)
     assert world.store.measurements.newest(1) == []
 

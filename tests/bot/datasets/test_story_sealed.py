@@ -21,7 +21,7 @@ from demo.workspace import Submission
 from storage.records import Dataset
 from tests.bot.datasets.test_story_dataset_versions import _questions, _report
 from tests.bot.evidence.test_story_fair import knows_examples
-from tests.bot.measurement.test_story_ladder import read_details
+from tests.bot.measurement.test_story_comparison import read_details
 from tests.bot.measurements import BASELINE, PRICES, measure, measurement, until
 from tests.bot.models.test_story_promote import in_use
 from tests.bot.props import LABELS, answer, tickets_csv

@@ -152,7 +152,7 @@ def test_a_measurement_requested_by_many_at_once_is_recorded_once(make_world: Ma
     world = make_world(Rules(more=PRICES))
     world.seed_dataset()
     context, answers = with_stored_lookups(world), list[Measurement | Refusal]()
-    command = Baseline("tickets", models=("acme/acme-small",), candidates=("zero",))
+    command = Baseline("tickets", models=("acme/acme-small",), kinds=("zero",))
 
     def ask(number: int) -> None:
         answers.append(evaluations.ask(context, command, (BEN, CLEO)[number % 2].id, PRIVATE.id))

@@ -23,7 +23,7 @@ from demo.people import ANA, BEN
 from demo.workspace import Person, PostedMessage, Submission
 from storage.money import ESTIMATE_KEPT_S
 from storage.records import Run
-from tests.bot.measurements import BASELINE, PRICES, ladder_of, measure, until
+from tests.bot.measurements import BASELINE, PRICES, comparison_of, measure, until
 from tests.bot.runs import ENOUGH_ROWS
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, MakeWorld, Rules, World, words_of
@@ -58,7 +58,7 @@ def until_measured(world: World) -> Comparison:
     """Tick until the newest measurement is done."""
     number = world.store.measurements.open()[-1].id
     until(world, "done", number)
-    return ladder_of(world, number)
+    return comparison_of(world, number)
 
 
 @reached_once
@@ -78,7 +78,7 @@ def seed_run(world: World) -> None:
 def miss_everywhere(world: World) -> None:
     """As if all five candidates had been measured and had missed the bar."""
     measure_classical(world)
-    measured = ladder_of(world)
+    measured = comparison_of(world)
     candidates = [_missing(measured.candidates[0], Candidate(free), 8) for free in FREE_KINDS]
     candidates += [
         _missing(measured.candidates[0], Candidate(name, TARGET), round(share * measured.n))
@@ -90,18 +90,20 @@ def miss_everywhere(world: World) -> None:
 
 def free_models_miss(world: World) -> None:
     """As if the free models of measurement 1 had missed the bar, so that a training is not pointless."""
-    comparison = ladder_of(world)
-    candidates = tuple(_missing(candidate, candidate.identity, 8) for candidate in comparison.candidates)
+    comparison = comparison_of(world)
+    candidates = tuple(_missing(candidate, 8) for candidate in comparison.candidates)
     missed = replace(comparison, candidates=candidates, cheapest=None).to_json()
     world.store.database.change("UPDATE measurements SET result = ? WHERE id = 1", (missed,))
 
 
-def _missing(candidate: MeasuredCandidate, candidate: Candidate, right: int) -> MeasuredCandidate:
+def _missing(
+    candidate: MeasuredCandidate, right: int, identity: Candidate | None = None
+) -> MeasuredCandidate:
     scores = (1.0,) * right + (0.0,) * (candidate.n - right)
     share = right / candidate.n
     return replace(
         candidate,
-        candidate=candidate,
+        identity=identity or candidate.identity,
         scores=scores,
         score=share,
         low=0.2,
@@ -147,7 +149,7 @@ def test_hours_and_labels_are_added_to_the_cost(world: World) -> None:
     assert "staff time and labels $2,050" in details and "upkeep" in details
 
 
-def test_an_estimate_compares_with_the_measured_ladder(world: World) -> None:
+def test_an_estimate_compares_with_the_measured_comparison(world: World) -> None:
     before = f"{world.type(ESTIMATE)}\n{world.estimate_details()}"
     assert "Compared with today's model" in before and "Each month, the classical model" not in before
     assert world.type("/finetune baseline tickets candidates=classical") == ""
@@ -331,7 +333,7 @@ def test_a_retired_target_is_a_no_and_cannot_be_started(make_world: MakeWorld) -
     assert world.store.runs.newest() == []
 
 
-def test_a_retired_model_is_offered_by_no_form_and_asked_by_no_ladder(make_world: MakeWorld) -> None:
+def test_a_retired_model_is_offered_by_no_form_and_asked_by_no_comparison(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=RETIRED))
     world.seed_dataset()
     successor = (
@@ -576,7 +578,7 @@ def report_of(world: World, run: int) -> str:
     return Reader(world.read_file(name)).text
 
 
-def test_a_result_is_compared_with_the_best_rung_and_the_estimate(world: World) -> None:
+def test_a_result_is_compared_with_the_best_candidate_and_the_estimate(world: World) -> None:
     measure_classical(world)
     world.start_approved()
     done = world.tick_until_state("done")
@@ -639,7 +641,7 @@ def test_a_good_tuned_model_is_undecided_until_the_free_models_are_measured(make
     assert comparison and comparison.pairs[0].p < 0.001 and comparison.pairs[0].better.kind == "tuned"
     card = world.find_message("Result of run 1")
     assert "+66.7 points" in card and "Against the prompt alone on acme/acme-small, 33.3%" in card
-    assert result.advice and result.advice.kind == "unknown", "no free rung was measured"
+    assert result.advice and result.advice.kind == "unknown", "no free candidate was measured"
     assert "Measure the free models" in result.advice.next_step
     assert "Undecided: 100.0% right" in card and "Measure alternatives" in card
 

@@ -22,7 +22,7 @@ def world(make_world: MakeWorld) -> World:
     return make_world(Rules(more=PRICES))
 
 
-def test_a_ladder_agreed_to_during_a_freeze_asks_nothing_until_it_ends(world: World) -> None:
+def test_a_comparison_agreed_to_during_a_freeze_asks_nothing_until_it_ends(world: World) -> None:
     world.seed_dataset()
     freeze(world)
     world.type(f"/finetune baseline tickets {ACME} candidates=zero")
@@ -59,7 +59,7 @@ def test_free_models_are_measured_during_a_freeze(world: World) -> None:
     until(world, "done")
 
 
-def test_a_ladder_under_way_asks_nothing_more_until_the_freeze_ends(world: World) -> None:
+def test_a_comparison_under_way_asks_nothing_more_until_the_freeze_ends(world: World) -> None:
     world.seed_dataset()
     world.provider.slow_s = 0.1
     world.type(f"/finetune baseline tickets {ACME} candidates=zero,few")

@@ -378,7 +378,7 @@ def test_the_form_of_a_measurement_takes_the_reason_for_overriding_a_soft_rule(m
     world = make_world(Rules(more=rule("soft", "local") + PRICES))
     world.seed_dataset()
     assert world.type("/finetune baseline") == ""
-    answers = {"dataset": "tickets", "models": [ACME.partition("=")[2]], "rungs": ["zero"]}
+    answers = {"dataset": "tickets", "models": [ACME.partition("=")[2]], "candidates": ["zero"]}
     form = world.slack.submit_modal(ANA.id, answers)
     assert "doesn't let this data go to acme" in form.errors["dataset"]
     assert (

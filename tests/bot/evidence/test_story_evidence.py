@@ -24,7 +24,7 @@ from demo.workspace import PostedMessage
 from storage.records import Measurement
 from tests.bot.faq import JUDGE, answer_faq, faq
 from tests.bot.faq import PRICES as FAQ_PRICES
-from tests.bot.measurements import ladder_of, measure, until
+from tests.bot.measurements import comparison_of, measure, until
 from tests.bot.world import MODEL, PRIVATE, TARGET, MakeWorld, Rules, World, words_of
 from trainers.evaluation.results import Candidate, MeasuredCandidate
 
@@ -165,7 +165,9 @@ class Team:
     @property
     def measured(self) -> set[Candidate]:
         comparisons = [
-            ladder_of(self.world, each.id) for each in self.world.store.measurements.newest() if each.result
+            comparison_of(self.world, each.id)
+            for each in self.world.store.measurements.newest()
+            if each.result
         ]
         return {candidate.identity for comparison in comparisons for candidate in comparison.candidates}
 

@@ -181,7 +181,7 @@ def test_labels_need_no_judge(world: World) -> None:
     assert "Labels need no judge" in reply
 
 
-def test_ladders_and_runs_allow_answers_as_long_as_the_longest_one(
+def test_comparisons_and_runs_allow_answers_as_long_as_the_longest_one(
     make_world: MakeWorld,
 ) -> None:
     """JSON of 400 tokens that is cut off after 256 is no JSON, however good the model is."""
@@ -202,7 +202,7 @@ def test_ladders_and_runs_allow_answers_as_long_as_the_longest_one(
     train(world)
     caps = {body["max_tokens"] for body in chats(world)}
     assert len(caps) == 1 and min(caps) > 420, caps
-    assert len(chats(world)) == 2 * measured, "the base has answered in the ladder"
+    assert len(chats(world)) == 2 * measured, "the base has answered in the measurement"
     assert (world.run(1).actual_micros or 0) <= plan_from_json(world.run(1).plan).maximum_micros
 
 

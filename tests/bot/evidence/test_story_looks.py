@@ -15,7 +15,7 @@ from bot.services.evidence.read_rows import find_read_places
 from demo.people import BEN
 from storage.datasets import NewDataset
 from storage.records import HumanVerdict
-from tests.bot.measurements import BASELINE, HELD, PRICES, ladder_of, measure, until
+from tests.bot.measurements import BASELINE, HELD, PRICES, comparison_of, measure, until
 from tests.bot.runs import ENOUGH_ROWS, seed_runs
 from tests.bot.world import MakeWorld, Rules, World
 from trainers.dataset import Report
@@ -31,8 +31,8 @@ def tickets(make_world: MakeWorld) -> World:
     return world
 
 
-def rungs_of(world: World) -> dict[str, MeasuredCandidate]:
-    holdout = ladder_of(world).holdout_sha256
+def candidates_of(world: World) -> dict[str, MeasuredCandidate]:
+    holdout = comparison_of(world).holdout_sha256
     measured = load_measured(world.store, world.service.settings.files, "tickets", holdout)
     assert measured
     return {candidate.kind: candidate for candidate in measured.comparison.candidates}
@@ -45,7 +45,7 @@ def test_a_claim_stays_and_the_card_says_what_the_next_one_costs(tickets: World)
     measure(tickets, ZERO, 2)
     card = tickets.find_message("Measurement m2", "were looked at twice")
     assert "Something new" in card and "sealed rows" in card
-    candidates = rungs_of(tickets)
+    candidates = candidates_of(tickets)
     assert (candidates["classical"].look, candidates["classical"].standing) == (1, "meets")
     assert candidates["zero"].look == 2
 
@@ -54,14 +54,14 @@ def test_a_repeated_measurement_costs_nothing(tickets: World) -> None:
     for number in (1, 2):
         tickets.type("/finetune baseline tickets candidates=classical")
         until(tickets, "done", number)
-    assert rungs_of(tickets)["classical"].look == 1
+    assert candidates_of(tickets)["classical"].look == 1
     assert "Held-out rows looked at once" in tickets.type("/finetune datasets")
 
 
 def test_a_prompt_rewritten_after_its_scores_has_to_show_more(tickets: World) -> None:
     measure(tickets, f"{BASELINE} candidates=zero,kshot")
     measure(tickets, f'{ZERO} prompt="Choose one label."', 2)
-    assert (rungs_of(tickets)["zero"].look, rungs_of(tickets)["zero"].choices) == (2, 2)
+    assert (candidates_of(tickets)["zero"].look, candidates_of(tickets)["zero"].choices) == (2, 2)
 
 
 def test_a_prompt_written_after_wrong_rows_were_shown_needs_fresh_rows(make_world: MakeWorld) -> None:
@@ -70,9 +70,9 @@ def test_a_prompt_written_after_wrong_rows_were_shown_needs_fresh_rows(make_worl
     assert world.find_message("rows got better")
     world.type(ZERO)
     until(world, "done")
-    assert rungs_of(world)["zero"].fresh is None, "nobody wrote this prompt"
+    assert candidates_of(world)["zero"].fresh is None, "nobody wrote this prompt"
     measure(world, f'{ZERO} prompt="Choose one label."', 2)
-    assert rungs_of(world)["zero"].fresh == ()
+    assert candidates_of(world)["zero"].fresh == ()
 
 
 def test_rows_that_people_read_count_as_wrong_for_later_training_rows(make_world: MakeWorld) -> None:
@@ -140,4 +140,4 @@ def test_a_prompt_written_after_people_judged_answers_needs_fresh_rows(tickets: 
     verdict = HumanVerdict("tickets", "acme/judge", 1, "0" * 64, "yes", BEN.id, "no", tickets.clock)
     assert tickets.store.human_verdicts.add(verdict)
     measure(tickets, f'{ZERO} prompt="Choose one label."', 2)
-    assert rungs_of(tickets)["zero"].fresh == ()
+    assert candidates_of(tickets)["zero"].fresh == ()

@@ -95,7 +95,7 @@ def test_a_provider_that_only_answers_is_no_target(settings: Settings) -> None:
 
 
 def test_any_model_of_a_provider_that_only_answers_can_be_measured_by_name(settings: Settings) -> None:
-    command = Baseline("tickets", models=("groq/openai/gpt-oss-20b", "ollama/llama3.2"), candidates=("zero",))
+    command = Baseline("tickets", models=("groq/openai/gpt-oss-20b", "ollama/llama3.2"), kinds=("zero",))
     lineup = line_up(settings, ("groq", "ollama"), command, builders.report(), TODAY, SLACK)
     assert isinstance(lineup, LineUp)
     groq, ollama = lineup.models

@@ -120,7 +120,9 @@ def ask_by_alias(world: World, served: TrainerServer) -> None:
 def test_buttons_lead_from_a_good_measurement_to_the_encoders_plan(world: World) -> None:
     world.upload_and_check(tickets_csv(90))
     world.click(ANA, datasets.MEASURE)
-    assert world.slack.submit_modal(ANA.id, {"dataset": "tickets", "models": [], "rungs": ["encoder"]}).closed
+    assert world.slack.submit_modal(
+        ANA.id, {"dataset": "tickets", "models": [], "candidates": ["encoder"]}
+    ).closed
     world.tick_until(lambda: world.has_button(advice.USE_ENCODER), "the measurement's result")
     world.find_message("Measurement m1", "The encoder meets the usual bar of 85%", "Use the encoder")
     world.click(ANA, evaluation_results.ESTIMATE)

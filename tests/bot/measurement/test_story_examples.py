@@ -14,7 +14,16 @@ from bot.reconciler import apply_retention
 from bot.services.datasets import dataset_worker
 from bot.values.evaluations import ComparisonProgress
 from demo.people import ANA, BEN
-from tests.bot.measurements import BASELINE, CHAT, PRICES, ladder_of, measure, measurement, until, until_asked
+from tests.bot.measurements import (
+    BASELINE,
+    CHAT,
+    PRICES,
+    comparison_of,
+    measure,
+    measurement,
+    until,
+    until_asked,
+)
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.world import MakeWorld, Rules, World
 from trainers.dataset import Report
@@ -44,7 +53,7 @@ def progress(world: World) -> ComparisonProgress:
 
 def test_the_number_of_examples_is_chosen_on_training_rows(world: World) -> None:
     world.type("/finetune baseline")
-    answers = {"dataset": "tickets", "models": ["acme/acme-small"], "rungs": ["zero", "kshot"]}
+    answers = {"dataset": "tickets", "models": ["acme/acme-small"], "candidates": ["zero", "kshot"]}
     refused = world.slack.submit_modal(ANA.id, {**answers, "shots": "51"})
     assert "a number of examples from 1 to 50, or auto" in refused.errors["shots"]
     assert world.slack.submit_modal(ANA.id, {**answers, "shots": "auto"}).closed
@@ -65,7 +74,7 @@ def test_the_number_of_examples_is_chosen_on_training_rows(world: World) -> None
     assert not [row for row in rows if row.prompt[-1].content in words], "a held-out row was seen"
 
     done = until(world, "done", seconds=90)
-    comparison = ladder_of(world)
+    comparison = comparison_of(world)
     assert [(candidate.kind, candidate.shots) for candidate in comparison.candidates] == [
         ("zero", None),
         ("kshot", 20),

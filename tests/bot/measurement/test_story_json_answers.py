@@ -12,7 +12,7 @@ from bot.services.datasets.dataset_worker import SEED
 from bot.services.evidence.evaluation_worker import max_tokens
 from bot.values.runs import RunResult
 from storage.datasets import NewDataset
-from tests.bot.measurements import ACME, CHAT, PRICES, ladder_of, measurement, start_measurement, until
+from tests.bot.measurements import ACME, CHAT, PRICES, comparison_of, measurement, start_measurement, until
 from tests.bot.world import DORA, PRIVATE, TARGET, MakeWorld, Rules, World
 from tests.trainers.evaluation.builders import make_orders
 from trainers.dataset import Columns, Report, check_file
@@ -53,7 +53,7 @@ def test_free_candidates_answer_in_json_and_the_card_shows_the_floor(world: Worl
     assert report.scoring == "json" and report.floor is not None and 0.2 < report.floor < 0.6
     assert world.type("/finetune baseline orders candidates=classical,encoder") == ""
     until(world, "done")
-    comparison = ladder_of(world)
+    comparison = comparison_of(world)
     assert [candidate.kind for candidate in comparison.candidates] == ["classical", "encoder"]
     assert {candidate.scoring for candidate in comparison.candidates} == {
         "json"
@@ -94,9 +94,9 @@ def test_a_prompt_without_instructions_asks_for_json_and_names_its_fields(world:
     start_measurement(world, f"/finetune baseline orders {ACME} candidates=zero,kshot")
     world.find_message("Measurement m1", "a plain instruction with the fields")
     until(world, "done")
-    by_rung = {candidate.kind: candidate for candidate in ladder_of(world).candidates}
-    assert by_rung["zero"].score == 1.0 and by_rung["zero"].unread == 0
-    assert by_rung["kshot"].score == 1.0
+    by_candidate = {candidate.kind: candidate for candidate in comparison_of(world).candidates}
+    assert by_candidate["zero"].score == 1.0 and by_candidate["zero"].unread == 0
+    assert by_candidate["kshot"].score == 1.0
     for system in systems_asked(world):
         assert "desk" not in system and "1007" not in system, "a value of a row"
 

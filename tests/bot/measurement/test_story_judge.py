@@ -22,7 +22,7 @@ from tests.bot.faq import (
     seed_judged,
     with_faq,
 )
-from tests.bot.measurements import CHAT, ladder_of, measurement, start_measurement, until, until_asked
+from tests.bot.measurements import CHAT, comparison_of, measurement, start_measurement, until, until_asked
 from tests.bot.world import MODEL, PRIVATE, MakeWorld, Rules, World
 from tests.peers.hosted import Fault
 from trainers.evaluation.prompts import ACCEPTABLE, BETTER
@@ -58,7 +58,7 @@ def test_thoughts_before_an_answer_are_not_judged(world: World) -> None:
 
     world.provider.service.answer = think_first
     judged(world)
-    zero, kshot = ladder_of(world).candidates
+    zero, kshot = comparison_of(world).candidates
     assert zero.score < 1 and kshot.score == 1
     assert "today" not in str(questions_to_judge(world))
 
@@ -68,7 +68,7 @@ def test_a_judge_scores_each_answer_once_and_compares_the_best_two_in_both_order
     rows = held_rows(world)
     assert f"acme/{JUDGE}, up to {4 * rows} questions" in world.find_message("Measure 2 alternatives on faq")
     done = until(world, "done")
-    zero, kshot = ladder_of(world).candidates
+    zero, kshot = comparison_of(world).candidates
     assert zero.scoring == kshot.scoring == "judge"
     assert kshot.score == 1.0 and 0.1 < zero.score < 0.6
     differing = rows - round(zero.score * rows)
@@ -98,13 +98,13 @@ def test_repeating_a_judged_measurement_is_free(world: World) -> None:
     repeated = until(world, "done", 3)
     assert repeated.reserved_micros == repeated.actual_micros == 0
     assert world.provider.count(CHAT) == questions
-    first, third = (ladder_of(world, number).candidates for number in (1, 3))
+    first, third = (comparison_of(world, number).candidates for number in (1, 3))
     assert [candidate.scores for candidate in third] == [candidate.scores for candidate in first]
 
 
 def test_without_a_judge_the_card_says_what_f1_measures(world: World) -> None:
     judged(world, LINE.split(" judge=")[0])
-    assert ladder_of(world).candidates[0].scoring == "f1"
+    assert comparison_of(world).candidates[0].scoring == "f1"
     assert "F1 only counts words" in world.find_message("Measurement m1:")
     assert questions_to_judge(world) == [] and progress_of(world).judge is None
 
@@ -114,7 +114,7 @@ def test_unreadable_verdicts_are_not_used_and_the_card_says_so(world: World) -> 
         "YES and NO" if model == JUDGE else answer_faq(model, messages)
     )
     judged(world)
-    assert {candidate.scoring for candidate in ladder_of(world).candidates} == {"f1"}
+    assert {candidate.scoring for candidate in comparison_of(world).candidates} == {"f1"}
     world.find_message(
         "Measurement m1:", "were not used", "gave no readable verdict", "The score is F1 instead"
     )
@@ -136,7 +136,7 @@ def test_single_answers_without_a_verdict_count_as_not_acceptable(world: World) 
     judged(world)
     judge = progress_of(world).judge
     assert judge and judge.failed is None and judge.unread in (1, 2)
-    assert ladder_of(world).candidates[1].score == 1 - 1 / held_rows(world)
+    assert comparison_of(world).candidates[1].score == 1 - 1 / held_rows(world)
     assert "no readable verdict and count as not acceptable" in read_details(world)
 
 
@@ -160,7 +160,7 @@ def test_f1_is_the_score_if_the_judge_disappears_midway(world: World) -> None:
     world.tick_until(lambda: world.provider.count(CHAT) >= 2 * held_rows(world), "their answers")
     world.provider.fail(CHAT, gone, times=999)
     until(world, "done")
-    assert {candidate.scoring for candidate in ladder_of(world).candidates} == {"f1"}
+    assert {candidate.scoring for candidate in comparison_of(world).candidates} == {"f1"}
     assert "were not used" in world.find_message("Measurement m1:", "The score is F1 instead")
 
 
@@ -177,7 +177,7 @@ def test_a_bot_restarted_while_judging_continues(world: World, ticks: int) -> No
     until(world, "done")
     texts = [question[-1]["content"] for question in questions_to_judge(world)]
     assert len(texts) - len(set(texts)) <= 8 * ticks, "at most those in flight at a stop are asked again"
-    assert ladder_of(world).candidates[1].score == 1.0 and progress_of(world).judge.pair  # type: ignore[union-attr]
+    assert comparison_of(world).candidates[1].score == 1.0 and progress_of(world).judge.pair  # type: ignore[union-attr]
     assert len([text for text in world.texts() if "Judged by" in text and "Measurement m1:" in text]) == 1
 
 
@@ -192,7 +192,7 @@ def test_a_restart_during_pricing_and_a_lost_folder_lose_nothing(world: World) -
     for path in folder.iterdir():
         path.unlink()
     done = until(world, "done")
-    assert ladder_of(world).candidates[0].scoring == "judge" and (done.actual_micros or 0) <= reserved
+    assert comparison_of(world).candidates[0].scoring == "judge" and (done.actual_micros or 0) <= reserved
 
 
 def test_a_measurement_cancelled_while_judging_pays_for_the_verdicts(world: World) -> None:

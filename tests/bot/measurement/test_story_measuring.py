@@ -19,7 +19,7 @@ from tests.bot.measurements import (
     CHAT,
     HELD,
     PRICES,
-    ladder_of,
+    comparison_of,
     measure,
     measurement,
     until,
@@ -162,7 +162,7 @@ def test_retrieval_reads_the_uploaded_documents(world: World) -> None:
     prompts = prompts_of(world)
     assert len(prompts) == HELD
     assert all("our policy on" in prompt and "passage 1" in prompt for prompt in prompts)
-    retrieval = ladder_of(world).candidates[0].retrieval
+    retrieval = comparison_of(world).candidates[0].retrieval
     assert retrieval and (retrieval.kind, retrieval.documents, retrieval.asked) == ("passages", 1, 0)
     world.click(ANA, evaluation_results.DETAILS)
     assert f"4 of {ready.passages} passages of about 90 words from 1 document" in world.read_form(ANA)
@@ -193,7 +193,7 @@ def test_a_document_that_takes_too_long_is_not_read_again(
 
 def test_the_details_show_how_often_retrieval_found_the_right_label(world: World) -> None:
     measure(world, f"{BASELINE} candidates=retrieval")
-    retrieval = ladder_of(world).candidates[0].retrieval
+    retrieval = comparison_of(world).candidates[0].retrieval
     assert retrieval and (retrieval.kind, retrieval.k) == ("examples", 5)
     assert (retrieval.hits, retrieval.asked) == (HELD, HELD)
     world.click(ANA, evaluation_results.DETAILS)
@@ -204,7 +204,7 @@ def test_without_its_encoder_retrieval_is_left_out_with_the_reason(make_world: M
     world = make_world(Rules(more=f'{PRICES}\n[encoder]\nmodel = "./nowhere"'))
     world.seed_dataset()
     measure(world, f"{BASELINE} candidates=zero,retrieval")
-    assert [candidate.kind for candidate in ladder_of(world).candidates] == ["zero"]
+    assert [candidate.kind for candidate in comparison_of(world).candidates] == ["zero"]
     assert "There is no encoder ./nowhere" in world.find_message("Left out: retrieval")
 
 
@@ -276,10 +276,10 @@ def test_documents_need_a_dataset(make_world: MakeWorld) -> None:
 
 def test_the_form_measures_what_was_chosen(world: World) -> None:
     world.slack.command(ANA.id, PRIVATE.id, "/finetune baseline")
-    sent = world.slack.submit_modal(ANA.id, {"dataset": "tickets", "rungs": "classical", "bar": "95%"})
+    sent = world.slack.submit_modal(ANA.id, {"dataset": "tickets", "candidates": "classical", "bar": "95%"})
     assert sent.accepted and sent.closed, sent
     until(world, "done")
-    assert ladder_of(world).bar == 0.95 and measurement(world).requested_by == ANA.id
+    assert comparison_of(world).bar == 0.95 and measurement(world).requested_by == ANA.id
 
 
 def test_the_form_shows_what_it_cannot_read(world: World) -> None:
@@ -320,7 +320,7 @@ def test_from_the_result_to_the_estimate_is_one_click(world: World) -> None:
     assert "tickets" in words_of(world.slack.ephemerals(ANA.id)[-1])
 
 
-def test_free_text_is_measured_without_the_classical_rung(make_world: MakeWorld) -> None:
+def test_free_text_is_measured_without_the_classical_candidate(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.provider.service.answer = lambda _model, messages: f"Thank you. {messages[-1]['content'][:40]}"
     rows = [_reply_row(number) for number in range(60)]

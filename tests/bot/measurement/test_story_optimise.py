@@ -20,7 +20,7 @@ from bot.services.measurement import prompt_search
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress, SearchProgress
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
-from tests.bot.measurements import BASELINE, CHAT, ladder_of, measure, measurement, until
+from tests.bot.measurements import BASELINE, CHAT, comparison_of, measure, measurement, until
 from tests.bot.props import LABELS
 from tests.bot.world import MakeWorld, Rules, World
 from tests.chaos.conftest import forks as forks
@@ -95,8 +95,8 @@ def ask(world: World, budget: str = "$2") -> None:
     world.send()
 
 
-def rung_of(world: World, name: str, number: int = 1) -> MeasuredCandidate:
-    return next(candidate for candidate in ladder_of(world, number).candidates if candidate.kind == name)
+def candidate_of(world: World, name: str, number: int = 1) -> MeasuredCandidate:
+    return next(candidate for candidate in comparison_of(world, number).candidates if candidate.kind == name)
 
 
 def held_out(world: World) -> set[str]:
@@ -147,8 +147,8 @@ def test_a_bad_prompt_is_improved_though_the_bot_is_killed(world: World, forks: 
     searched = [request.body["messages"] for request in world.provider.requests if request.route == CHAT]
     done = until(world, "done", seconds=90)
 
-    assert rung_of(world, "zero").score == pytest.approx(1 / 3)
-    assert rung_of(world, "optimised").score == 1.0
+    assert candidate_of(world, "zero").score == pytest.approx(1 / 3)
+    assert candidate_of(world, "optimised").score == 1.0
     assert ledger.usd <= 2, "including the prompt alone, which is not part of the search"
     assert (done.actual_micros or 0) <= done.reserved_micros
     words = " ".join(message["content"] for messages in searched for message in messages)
@@ -173,7 +173,7 @@ def assert_prompt_stays_with_dataset(world: World) -> None:
     assert prompt == prompt_search.latest_prompt(world.service.context, "tickets")
     before = world.provider.count(CHAT)
     measure(world, f"{BASELINE} candidates=optimised,kshot", 2)
-    assert rung_of(world, "optimised", 2) == rung_of(world, "optimised", 1)
+    assert candidate_of(world, "optimised", 2) == candidate_of(world, "optimised", 1)
     assert world.provider.count(CHAT) == before + len(held_out(world)), "only ten examples"
     checked = datasets.load_usable(world.service.context, "tickets", ANA.id, None)
     assert isinstance(checked, CheckedDataset) and checked.report

@@ -90,7 +90,7 @@ def test_a_team_retrains_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_worl
     assert f"Retrained on {TARGET}" in card and "measured on the same" in card
 
     world.click(ANA, "measure_dataset")
-    answers = {"dataset": "tickets", "models": [f"openai/{GPT_4O}"], "rungs": ["zero"]}
+    answers = {"dataset": "tickets", "models": [f"openai/{GPT_4O}"], "candidates": ["zero"]}
     assert world.slack.submit_modal(ANA.id, answers).closed
     world.tick_until(lambda: world.has_button("measure"), "the measurement's price")
     world.click(ANA, "measure")

@@ -120,7 +120,7 @@ def parse(text: str) -> Parsed | Refusal:
             {
                 "dataset": "tickets",
                 "models": ("openai/gpt-4o", "local/tiny"),
-                "rungs": ("classical", "zero"),
+                "kinds": ("classical", "zero"),
                 "bar": 0.9,
                 "task": "style",
             },
@@ -397,7 +397,7 @@ def test_other_text_is_no_run_number(text: str) -> None:
         ("baseline tickets bar=0", "`bar=`: “0” should be the share"),
         ("baseline tickets bar=100%", "should be the share"),
         ("baseline tickets bar=-5", "should be the share"),
-        ("baseline tickets candidates=tuned", "There is no rung “tuned”"),
+        ("baseline tickets candidates=tuned", "There is no candidate “tuned”"),
         ("baseline tickets candidates=retreival", "Did you mean `retrieval`?"),
         ("baseline tickets task=clasification", "Did you mean `classification`?"),
         ("baseline tickets prompt=", "`prompt=` is empty"),

@@ -55,7 +55,7 @@ def test_results_are_listed_newest_first(world: World) -> None:
     assert status.index("Measurement m1") < status.index("Run 1")
 
 
-def test_the_list_of_datasets_shows_the_best_rung_and_whether_it_meets_the_bar(world: World) -> None:
+def test_the_list_of_datasets_shows_the_best_candidate_and_whether_it_meets_the_bar(world: World) -> None:
     world.seed_dataset(rows=ENOUGH_ROWS)
     assert "ready. Nothing measured yet" in world.type("/finetune datasets")
     world.type("/finetune baseline tickets candidates=classical")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bot.cards.training.result_comparison import best_alternative
-from bot.services.training.run_worker import JudgedRun, RunComparison, judge_run
+from bot.services.training.run_worker import JudgedRun, RunReplies, judge_run
 from tests.cards import measurements
 from tests.trainers.evaluation.builders import (
     WORDS,
@@ -49,7 +49,7 @@ def judge(holdout: Path, *, base_right: int) -> JudgedRun:
     look got 67 others right."""
     classical = measurements.candidate("classical", None, 65, n=100)
     prompt = measurements.candidate("zero", "acme/small", 67, n=100, look=2)
-    comparison = RunComparison(
+    comparison = RunReplies(
         run_id=1,
         candidate=Candidate("tuned", TUNED),
         base=answer_first(ROWS, base_right, "card"),
@@ -88,7 +88,7 @@ def test_with_json_answers_the_base_model_is_compared_by_fields(
     best = replace(
         measurements.candidate("classical", None, 0, n=60, scoring="json"), score=0.5, scores=(0.5,) * 60
     )
-    comparison = RunComparison(
+    comparison = RunReplies(
         run_id=1,
         candidate=Candidate("tuned", TUNED),
         base=make_replies([keep_fields(row.answer, fields_right) for row in rows]),

@@ -21,12 +21,12 @@ from trainers.types import Price
 
 TARGET = "local/smollm2-135m"
 TRAINED = Evidence(
-    comparison=measurements.ladder_that_none_meets(),
+    comparison=measurements.comparison_that_none_meets(),
     tuned=measurements.candidate("tuned", TARGET, 190),
     task_kind="classification",
 )
 CLASSICAL = Evidence(comparison=measurements.comparison())
-MISSED = Evidence(comparison=measurements.ladder_that_none_meets())
+MISSED = Evidence(comparison=measurements.comparison_that_none_meets())
 TODAY = {
     "current": "gpt-4o",
     "full_current": "openai/gpt-4o",
@@ -37,7 +37,7 @@ PROMPTED = Evidence(
 )
 
 
-def estimate_beside_a_rung() -> EstimateSummary:
+def estimate_beside_a_candidate() -> EstimateSummary:
     quality = Quality(200, Decimal(14), Decimal(4), Decimal("0.02"))
     machine = replace(FREE, usd_per_hour=Decimal("0.10"))
     paid = replace(OWN, usd_per_hour=Decimal("0.10"))
@@ -48,7 +48,7 @@ def estimate_beside_a_rung() -> EstimateSummary:
 
 def estimate_of_fields() -> EstimateSummary:
     """Answers in JSON, of which the classical model gets enough fields right."""
-    evidence = Evidence(comparison=measurements.ladder_of_fields())
+    evidence = Evidence(comparison=measurements.comparison_of_fields())
     about = {"has_objects": True, "floor": 0.131}
     return builders.estimate_summary(rows=2_400, evidence=evidence, smallest_label=None, about=about)
 
@@ -72,7 +72,9 @@ def cards() -> dict[str, Message]:
         "estimate-go": builders.estimate_summary(
             rows=2_400, evidence=TRAINED, tuned=machine, training=paid, people_hours=Decimal(4)
         ),
-        "estimate-cheaper-rung": builders.estimate_summary(rows=2_400, evidence=CLASSICAL, training=HOSTED),
+        "estimate-cheaper-candidate": builders.estimate_summary(
+            rows=2_400, evidence=CLASSICAL, training=HOSTED
+        ),
         "estimate-with-people": builders.estimate_summary(
             people_hours=Decimal(20), labels=500, usd_per_label=Decimal("0.10"), retrain_months=6
         ),
@@ -110,9 +112,11 @@ def cards() -> dict[str, Message]:
     cases |= _at_a_vendor()
     return {
         **{name: estimates.card(case, TARGET, number=4) for name, case in cases.items()},
-        "estimate-beside-a-rung": estimates.card(estimate_beside_a_rung(), TARGET, number=4),
+        "estimate-beside-a-candidate": estimates.card(estimate_beside_a_candidate(), TARGET, number=4),
         "estimate-use-encoder": estimates.card(
-            builders.estimate_summary(evidence=Evidence(comparison=measurements.ladder_that_encoder_meets())),
+            builders.estimate_summary(
+                evidence=Evidence(comparison=measurements.comparison_that_encoder_meets())
+            ),
             TARGET,
             number=4,
             encoder="local/minilm-encoder",
@@ -132,7 +136,7 @@ def cards() -> dict[str, Message]:
             tried=estimates.TriedOut(None, "extraction", Standard(0.85, is_bar_set=False, task=None)),
         ),
         "estimate-tried-out-in-vain": estimates.card(
-            cases["estimate-cheaper-rung"],
+            cases["estimate-cheaper-candidate"],
             TARGET,
             number=4,
             tried=estimates.TriedOut(None, "classification", Standard(0.85, is_bar_set=False, task=None)),
@@ -160,7 +164,7 @@ def _with_combined_labels(summary: EstimateSummary) -> EstimateSummary:
 
 def _for_aims() -> dict[str, EstimateSummary]:
     """What the task puts first, instead of money."""
-    measured = measurements.ladder_that_none_meets()
+    measured = measurements.comparison_that_none_meets()
     judged = replace(
         measured, candidates=tuple(replace(candidate, scoring="judge") for candidate in measured.candidates)
     )

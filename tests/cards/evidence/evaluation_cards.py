@@ -61,47 +61,51 @@ def cards() -> dict[str, Message]:
         "measure-cancelled": evaluations.closed_card(
             measurements.measurement("cancelled"), plan, ComparisonProgress(), f"Cancelled by <@{BEN}>."
         ),
-        "ladder-met": evaluation_results.card(measurements.comparison(), number=3),
-        "ladder-none-meets": evaluation_results.card(measurements.ladder_that_none_meets(), number=4),
-        "ladder-encoder-meets": evaluation_results.card(
-            measurements.ladder_that_encoder_meets(), number=4, encoder="local/minilm-encoder"
+        "comparison-met": evaluation_results.card(measurements.comparison(), number=3),
+        "comparison-none-meets": evaluation_results.card(measurements.comparison_that_none_meets(), number=4),
+        "comparison-encoder-meets": evaluation_results.card(
+            measurements.comparison_that_encoder_meets(), number=4, encoder="local/minilm-encoder"
         ),
-        "ladder-encoder-chosen": evaluation_results.card(measurements.ladder_in_german(CHOSEN), number=4),
-        "ladder-encoder-for-english": evaluation_results.card(
-            measurements.ladder_in_german(EncoderUse("all-minilm-l6-v2", is_english=False)), number=4
+        "comparison-encoder-chosen": evaluation_results.card(
+            measurements.comparison_in_german(CHOSEN), number=4
         ),
-        "ladder-fields": evaluation_results.card(measurements.ladder_of_fields(), number=4),
-        "ladder-left-out": evaluation_results.card(
-            measurements.ladder_that_none_meets(),
+        "comparison-encoder-for-english": evaluation_results.card(
+            measurements.comparison_in_german(EncoderUse("all-minilm-l6-v2", is_english=False)), number=4
+        ),
+        "comparison-fields": evaluation_results.card(measurements.comparison_of_fields(), number=4),
+        "comparison-left-out": evaluation_results.card(
+            measurements.comparison_that_none_meets(),
             number=4,
             notes=evaluations.left_out(measurements.half_way_progress().candidates),
         ),
-        "ladder-documents": evaluation_results.card(measurements.ladder_with_documents(), number=11),
-        "ladder-undecided": evaluation_results.card(measurements.undecided_ladder(), number=5),
-        "ladder-rewritten": evaluation_results.card(
-            measurements.rewritten_ladder(),
+        "comparison-documents": evaluation_results.card(measurements.comparison_with_documents(), number=11),
+        "comparison-undecided": evaluation_results.card(measurements.undecided_comparison(), number=5),
+        "comparison-rewritten": evaluation_results.card(
+            measurements.rewritten_comparison(),
             number=12,
             notes=[looks_sentence(Looks(4, 200))],
         ),
-        "ladder-written-after-wrong-rows": evaluation_results.card(
-            measurements.rewritten_ladder(fresh=()), number=13
+        "comparison-written-after-wrong-rows": evaluation_results.card(
+            measurements.rewritten_comparison(fresh=()), number=13
         ),
-        "ladder-taught-by-wrong-rows": evaluation_results.card(
-            measurements.rewritten_ladder(choices=1, read=(3, 8, 20)), number=14
+        "comparison-taught-by-wrong-rows": evaluation_results.card(
+            measurements.rewritten_comparison(choices=1, read=(3, 8, 20)), number=14
         ),
-        "ladder-beyond-rows": evaluation_results.card(
-            measurements.rewritten_ladder(choices=1, look=1, rows_to_decide=None), number=15
+        "comparison-beyond-rows": evaluation_results.card(
+            measurements.rewritten_comparison(choices=1, look=1, rows_to_decide=None), number=15
         ),
-        "ladder-silent": evaluation_results.card(measurements.silent_ladder(), number=10),
-        "ladder-unreadable": evaluation_results.card(measurements.unreadable_ladder(), number=12),
-        "ladder-babbling": evaluation_results.card(measurements.ladder_of_a_babbling_model(), number=13),
-        "ladder-many": evaluation_results.card(measurements.ladder_of_many(24), number=6),
-        "ladder-cheaper-undecided": evaluation_results.card(
-            measurements.ladder_with_cheaper_undecided(), number=7
+        "comparison-silent": evaluation_results.card(measurements.silent_comparison(), number=10),
+        "comparison-unreadable": evaluation_results.card(measurements.unreadable_comparison(), number=12),
+        "comparison-babbling": evaluation_results.card(
+            measurements.comparison_of_a_babbling_model(), number=13
+        ),
+        "comparison-many": evaluation_results.card(measurements.comparison_of_many(24), number=6),
+        "comparison-cheaper-undecided": evaluation_results.card(
+            measurements.comparison_with_cheaper_undecided(), number=7
         ),
         **_judged(),
         **_searched(requested, running),
-        "ladder-empty": evaluation_results.card(measurements.comparison(()), number=8),
+        "comparison-empty": evaluation_results.card(measurements.comparison(()), number=8),
     }
 
 
@@ -113,11 +117,11 @@ def _searched(requested: Measurement, running: Measurement) -> dict[str, Message
             requested, plan, measurements.asking_progress(2_640_000), BUDGET
         ),
         "measure-searching": evaluations.progress_card(running, plan, progress, NOW),
-        "ladder-optimised": evaluation_results.card(
-            measurements.optimised_ladder(), number=3, notes=[prompt_search.outcome(SEARCH)]
+        "comparison-optimised": evaluation_results.card(
+            measurements.optimised_comparison(), number=3, notes=[prompt_search.outcome(SEARCH)]
         ),
-        "ladder-not-optimised": evaluation_results.card(
-            measurements.ladder_that_none_meets(),
+        "comparison-not-optimised": evaluation_results.card(
+            measurements.comparison_that_none_meets(),
             number=3,
             notes=[prompt_search.outcome(FOUND_NOTHING)],
             is_searched=True,
@@ -137,7 +141,7 @@ def _judged() -> dict[str, Message]:
         [replace(candidate, scoring="f1", unread=0) for candidate in KINDS[2:5]]
     )
     failed = replace(judge, failed="There is no such model.")
-    mixed = measurements.ladder_of_calls_and_texts()
+    mixed = measurements.comparison_of_calls_and_texts()
     mixed_judged = replace(
         mixed,
         candidates=tuple(replace(candidate, scoring="judge", unread=0) for candidate in mixed.candidates),
@@ -166,15 +170,15 @@ def _judged() -> dict[str, Message]:
             requested, plan, measurements.asking_progress(), BUDGET
         ),
         "measure-consulting": evaluations.progress_card(running, plan, progress, NOW),
-        "ladder-judged": card(scored, judge, NOBODY, for_people=True),
-        "ladder-judged-and-trusted": card(scored, judge, TRUSTING, for_people=True),
-        "ladder-judged-and-distrusted": card(scored, judge, DISTRUSTING),
-        "ladder-judge-failed": card(by_words, failed, NOBODY),
-        "ladder-by-words": card(by_words, None, NOBODY),
-        "ladder-calls-and-words": card(mixed, None, NOBODY),
-        "ladder-calls-and-words-judged": card(mixed_judged, judge, TRUSTING, for_people=True),
-        "ladder-calls-and-words-judge-failed": card(mixed, failed, NOBODY),
-        "ladder-judged-and-checked": card(scored, judge, SOME, for_people=True),
+        "comparison-judged": card(scored, judge, NOBODY, for_people=True),
+        "comparison-judged-and-trusted": card(scored, judge, TRUSTING, for_people=True),
+        "comparison-judged-and-distrusted": card(scored, judge, DISTRUSTING),
+        "comparison-judge-failed": card(by_words, failed, NOBODY),
+        "comparison-by-words": card(by_words, None, NOBODY),
+        "comparison-calls-and-words": card(mixed, None, NOBODY),
+        "comparison-calls-and-words-judged": card(mixed_judged, judge, TRUSTING, for_people=True),
+        "comparison-calls-and-words-judge-failed": card(mixed, failed, NOBODY),
+        "comparison-judged-and-checked": card(scored, judge, SOME, for_people=True),
         "judge-trusted": judge_checks.checks_card(9, str(plan.judge), TRUSTING),
         "judge-distrusted": judge_checks.checks_card(9, str(plan.judge), DISTRUSTING),
         "judge-checked-ten": judge_checks.checks_card(9, str(plan.judge), SOME),

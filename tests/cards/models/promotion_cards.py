@@ -38,7 +38,7 @@ PROMOTION = Promotion(
     trouble=None,
 )
 RUNG = measurements.candidate("tuned", "local/tickets-7", 190)
-FIELDS = measurements.fields_rung("tuned", "local/tickets-7", 168, 105)
+FIELDS = measurements.fields_candidate("tuned", "local/tickets-7", 168, 105)
 PROVEN = PromotionEvidence(
     RUNG,
     ModelComparison("ten examples, openai/gpt-4o-mini", 0.79, 0.16, 0.1, 0.22, 200),

@@ -24,7 +24,7 @@ def cards() -> dict[str, Message]:
 
     def judged(other: int, tuned: int, advice: Advice, **values: Any) -> RunResult:
         return builders.result_with(
-            tuned, beside=measurements.ladder_beside_classical(other, tuned), advice=advice, **values
+            tuned, beside=measurements.comparison_beside_classical(other, tuned), advice=advice, **values
         )
 
     cases = {
@@ -41,7 +41,7 @@ def cards() -> dict[str, Message]:
         "result-to-compare": (builders.advised_plan(), judged(140, 190, to_measure)),
         "result-alone": (
             predicted,
-            builders.result_with(190, beside=measurements.ladder_of_tuned_alone(190), advice=ALONE),
+            builders.result_with(190, beside=measurements.comparison_of_tuned_alone(190), advice=ALONE),
         ),
         "result-below-the-bar": (
             builders.advised_plan(taught=(TaughtRows("house/big", 119, 0.96, 0.91, 0.99),)),
@@ -50,18 +50,20 @@ def cards() -> dict[str, Message]:
         "result-failed": (builders.advised_plan(), judged(90, 0, MISSES, base=unread)),
         "result-silent": (
             builders.advised_plan(),
-            builders.result_with(12, beside=measurements.ladder_of_silent_tuned(), advice=MISSES),
+            builders.result_with(12, beside=measurements.comparison_of_silent_tuned(), advice=MISSES),
         ),
         "result-for-speed": (
             builders.advised_plan(replace(builders.NOT_DECIDED, task="latency")),
-            builders.result_with(184, beside=measurements.ladder_beside_prompted()),
+            builders.result_with(184, beside=measurements.comparison_beside_prompted()),
         ),
         "result-over-budget": (plan, replace(builders.result(), actual_micros=310_000)),
         "result-nothing-read": (
             predicted,
-            builders.result_with(190, base=unread, beside=measurements.ladder_of_tuned_alone(190), advice=GO),
+            builders.result_with(
+                190, base=unread, beside=measurements.comparison_of_tuned_alone(190), advice=GO
+            ),
         ),
-        "result-cheaper-rung": (predicted, judged(190, 184, CHEAPER)),
+        "result-cheaper-candidate": (predicted, judged(190, 184, CHEAPER)),
         "result-of-an-encoder": (
             builders.plan(predicted=PREDICTED, base_model="minilm-encoder", method="full"),
             builders.result_with(
@@ -70,7 +72,7 @@ def cards() -> dict[str, Message]:
                 gain_low=0.14,
                 gain_high=0.25,
                 better=44,
-                beside=measurements.ladder_beside_encoder(151, 190),
+                beside=measurements.comparison_beside_encoder(151, 190),
                 advice=GO,
                 before="encoder",
             ),
@@ -83,7 +85,7 @@ def cards() -> dict[str, Message]:
                 gain_low=0.33,
                 gain_high=0.47,
                 better=85,
-                beside=measurements.ladder_of_tuned_alone(190),
+                beside=measurements.comparison_of_tuned_alone(190),
                 before="classical",
                 no_encoder="There is no folder /models/encoder.",
             ),
@@ -93,27 +95,29 @@ def cards() -> dict[str, Message]:
             builders.result_with(
                 105,
                 labelled=False,
-                beside=measurements.ladder_of_fields_beside_tuned(),
+                beside=measurements.comparison_of_fields_beside_tuned(),
                 partial=builders.FIELDS_GAINED,
             ),
         ),
         "result-calls-and-words": (
             predicted,
-            builders.result_with(150, labelled=False, beside=measurements.ladder_of_tuned_calls_and_texts()),
+            builders.result_with(
+                150, labelled=False, beside=measurements.comparison_of_tuned_calls_and_texts()
+            ),
         ),
         "result-by-words": (
             predicted,
-            builders.result_with(150, labelled=False, beside=measurements.ladder_by_f1()),
+            builders.result_with(150, labelled=False, beside=measurements.comparison_by_f1()),
         ),
     }
     not_worse = builders.result_with(
-        184, beside=measurements.ladder_beside_prompted(), not_worse=NOT_WORSE, margin=0.03
+        184, beside=measurements.comparison_beside_prompted(), not_worse=NOT_WORSE, margin=0.03
     )
     prompted = builders.plan(predicted=PREDICTED, judge="openai/gpt-4.1")
     judged_text = builders.result_with(
         184,
         labelled=False,
-        beside=measurements.ladder_beside_prompted(scoring="judge"),
+        beside=measurements.comparison_beside_prompted(scoring="judge"),
         judge=JUDGED,
         checkable=9,
     )
@@ -134,7 +138,7 @@ def cards() -> dict[str, Message]:
             builders.result_with(
                 150,
                 labelled=False,
-                beside=measurements.ladder_by_f1(),
+                beside=measurements.comparison_by_f1(),
                 judge=replace(JUDGED, failed="There is no such model."),
             ),
         ),

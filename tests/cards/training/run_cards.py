@@ -63,7 +63,7 @@ def cards() -> dict[str, Message]:
     return {**_plans(), **_runs()}
 
 
-def _ladder_summary(
+def _comparison_summary(
     state: Any = "running", progress: ComparisonProgress | None = None, **other: Any
 ) -> ComparisonSummary:
     comparison = measurements.comparison() if state == "done" else None
@@ -83,7 +83,7 @@ def _plans() -> dict[str, Message]:
     return {
         "plan-asked": plans.approval_card(waiting, builders.plan(), BUDGET, ONE_APPROVER),
         "plan-asked-free": plans.approval_card(waiting, without, NO_BUDGET, Pending(2)),
-        "plan-asked-beside-a-rung": plans.approval_card(
+        "plan-asked-beside-a-candidate": plans.approval_card(
             waiting, builders.plan(predicted=PREDICTED, continued=CONTINUED), BUDGET, ONE_APPROVER
         ),
         "plan-asked-loses-later": plans.approval_card(
@@ -233,10 +233,10 @@ def evaluation_summaries() -> list[EvaluationSummary]:
     """Four that are open, then two with a result."""
     curve = CurvePlan("tickets", 1, HASH, HASH, (600,))
     return [
-        _ladder_summary(),
-        _ladder_summary("asked", measurements.asking_progress(), id=4),
-        _ladder_summary("asked", ComparisonProgress(), id=5),
+        _comparison_summary(),
+        _comparison_summary("asked", measurements.asking_progress(), id=4),
+        _comparison_summary("asked", ComparisonProgress(), id=5),
         CurveSummary(measurements.measurement(kind="curve", id=6), curve, None),
-        _ladder_summary("done", id=2),
+        _comparison_summary("done", id=2),
         CurveSummary(measurements.measurement("done", kind="curve", id=1), curve, measurements.curve()),
     ]

@@ -77,7 +77,7 @@ def test_an_exports_facts_come_from_the_plan_and_the_result() -> None:
 
 
 def test_alternatives_are_listed_and_the_base_only_with_the_same_measure() -> None:
-    seed_run(result=builders.result(beside=measurements.ladder_by_f1()))
+    seed_run(result=builders.result(beside=measurements.comparison_by_f1()))
     facts = find_source().facts
     assert facts is not None
     assert facts["measure"] == "the share F1, the words shared with the expected answer"

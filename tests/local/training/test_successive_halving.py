@@ -99,7 +99,7 @@ def test_if_all_trials_are_out_there_is_no_winner() -> None:
     assert steps_left(scores) == 0
 
 
-def test_a_course_shorter_than_its_rungs_repeats_no_step() -> None:
+def test_a_course_shorter_than_its_rounds_repeats_no_step() -> None:
     losses = {number: 1 / number for number in range(1, 17)}
     assert sum(trial.step for trial in play(16, 5, losses)) == halving_steps([5] * 16)
 

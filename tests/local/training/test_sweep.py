@@ -102,7 +102,7 @@ def test_the_table_has_each_trials_steps_and_outcome(undisturbed: Path) -> None:
     assert outcomes == ["stopped after round 1 at 4"] * 2 + ["stopped after round 2 at 8"]
 
 
-def test_each_rung_is_reported_once_with_its_trials_from_best_to_worst(undisturbed: Path) -> None:
+def test_each_round_is_reported_once_with_its_trials_from_best_to_worst(undisturbed: Path) -> None:
     rounds = [event for event in read_events(undisturbed) if event["message"].startswith("Round ")]
     assert [event["data"]["rung"] for event in rounds] == [1, 2, 3]
     assert [len(event["data"]["arms"]) for event in rounds] == [4, 2, 1]
@@ -137,7 +137,7 @@ def test_a_killed_sweep_repeats_no_step_and_ends_with_the_same_bytes(
         kill_after_steps(same_sweep, steps)
     assert run_training(same_sweep) == 0
     assert_same_sweep(same_sweep, undisturbed)
-    assert rung_messages(same_sweep) == rung_messages(undisturbed)
+    assert round_messages(same_sweep) == round_messages(undisturbed)
 
 
 def assert_same_sweep(folder: Path, undisturbed: Path) -> None:
@@ -147,7 +147,7 @@ def assert_same_sweep(folder: Path, undisturbed: Path) -> None:
     assert read_done(folder) == read_done(undisturbed)
 
 
-def rung_messages(folder: Path) -> list[str]:
+def round_messages(folder: Path) -> list[str]:
     return [message for message in event_messages(folder) if message.startswith("Round ")]
 
 

@@ -176,12 +176,12 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "unknown",
         "tuned",
     ),
-    "the tuned model meets the bar and costs less than an undecided rung": (
+    "the tuned model meets the bar and costs less than an undecided candidate": (
         facts_with(*WITH_UNDECIDED_RETRIEVAL, tuned=TUNED_MEETS),
         "go",
         "tuned",
     ),
-    "the tuned model meets the bar and costs more than an undecided rung": (
+    "the tuned model meets the bar and costs more than an undecided candidate": (
         facts_with(*WITH_UNDECIDED_RETRIEVAL, tuned=replace(TUNED_MEETS, usd_per_1000=Decimal(2))),
         "unknown",
         "undecided",
@@ -197,7 +197,7 @@ def test_each_situation_gets_its_verdict_by_its_rule(situation: str) -> None:
     assert_reads_well(verdict)
 
 
-def test_a_cheaper_rung_is_named_with_score_interval_and_price() -> None:
+def test_a_cheaper_candidate_is_named_with_score_interval_and_price() -> None:
     verdict = advise(facts_with(CLASSICAL_MEETS, *ALL_MISS[1:]))
     assert verdict.headline == (
         "Not now. The classical model meets the bar of 85%: 91.0% right (86–96%) on 200 held-out rows, free. "
@@ -206,12 +206,12 @@ def test_a_cheaper_rung_is_named_with_score_interval_and_price() -> None:
     assert verdict.next_step.startswith("Use the classical model.")
 
 
-def test_nothing_else_is_measured_if_a_cheaper_rung_is_good_enough() -> None:
+def test_nothing_else_is_measured_if_a_cheaper_candidate_is_good_enough() -> None:
     verdict = advise(facts_with(CLASSICAL_MEETS))
     assert verdict.kind == "no_go" and "measure" not in rules(verdict)
 
 
-def test_a_free_rung_can_be_neither_undercut_nor_outrun() -> None:
+def test_a_free_candidate_can_be_neither_undercut_nor_outrun() -> None:
     free = candidate("zero", "meets", 182, usd=Decimal(0))
     assert advise(facts_with(*ALL_MISS[:2], free, *ALL_MISS[3:])).kind == "no_go"
     fast = replace(TUNED_MEETS, p95_s=0.0001)
@@ -256,19 +256,20 @@ def test_a_lead_after_a_second_look_that_may_be_luck_does_not_make_the_best_alte
     assert "The best is the prompt with ten examples on openai/gpt-4o-mini: 75.0% right" in text
 
 
-def test_free_text_needs_no_classical_rung() -> None:
+def test_free_text_needs_no_classical_candidate() -> None:
     assert advise(facts_with(*ALL_MISS[2:], smallest_label=None)).kind == "go"
     assert advise(facts_with(*ALL_MISS[1:])).kind == "unknown"
 
 
-def test_the_first_missing_rung_comes_next_with_its_price() -> None:
+def test_the_first_missing_candidate_comes_next_with_its_price() -> None:
     classical = "Measure the classical model (`/finetune baseline tickets candidates=classical`): free."
     assert advise(facts_with(*ALL_MISS[1:])).next_step == classical
     # ten examples: 11 times $0.12 per 1,000, on 200 rows
     step = advise(facts_with(*ALL_MISS[:3])).next_step
     command = "`/finetune baseline tickets candidates=kshot models=openai/gpt-4o-mini`"
     assert step == f"Measure the prompt with ten examples ({command}): about $0.26."
-    both = "Measure the free models (`/finetune baseline tickets candidates=classical,encoder`); it takes a few seconds."
+    command = "`/finetune baseline tickets candidates=classical,encoder`"
+    both = f"Measure the free models ({command}); it takes a few seconds."
     assert advise(facts_with(*ALL_MISS[2:4])).next_step == both
     free = candidate("zero", "misses", 120, usd=Decimal(0))
     assert advise(facts_with(*ALL_MISS[:2], free)).next_step.endswith("free.")
@@ -442,7 +443,7 @@ def test_unreadable_answers_are_mentioned_if_they_could_decide() -> None:
     expected = "the prompt alone on openai/gpt-4o-mini, 60 of 200. A clearer prompt"
     assert expected in reason(advise(facts_with(*ALL_MISS[:2], unread, *ALL_MISS[3:])), "unread").text
     both = advise(
-        facts_with(*ALL_MISS[:2], unread, replace(unread, candidate=Candidate("kshot", MINI)), ALL_MISS[4])
+        facts_with(*ALL_MISS[:2], unread, replace(unread, identity=Candidate("kshot", MINI)), ALL_MISS[4])
     )
     text = reason(both, "unread").text
     assert text.startswith("Answers that could not be read: the prompt alone on")

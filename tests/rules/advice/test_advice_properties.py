@@ -42,7 +42,7 @@ def tuned_candidate(right: int) -> MeasuredCandidate:
     )
 
 
-some_rungs = st.builds(
+some_candidates = st.builds(
     lambda name, standing, right, usd, unread, empty: candidate(
         name, standing, right, usd=usd, unread=unread, empty=empty
     ),
@@ -72,7 +72,7 @@ some_facts = st.builds(
     st.none() | st.integers(0, 50),
     few_labels,
     st.none() | st.sampled_from(list(TASK_KINDS)),
-    st.lists(some_rungs, max_size=6),
+    st.lists(some_candidates, max_size=6),
     st.booleans(),
     st.sampled_from([None, Decimal(0), Decimal(25)]),
     st.sampled_from([None, FACTS.estimate, estimate(replace(ARTICLE, now=ARTICLE.tuned))]),

@@ -41,7 +41,7 @@ def test_quality_compares_shares_with_their_intervals() -> None:
 
 
 def test_todays_model_comes_before_a_better_one() -> None:
-    todays = replace(FAST, candidate=replace(FAST.identity, model="acme/today"))
+    todays = replace(FAST, identity=replace(FAST.identity, model="acme/today"))
     ((_, text),) = told("quality", BEST, todays, today="acme/today")
     assert "today: 60.0% (" in text
 

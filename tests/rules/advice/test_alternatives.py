@@ -33,7 +33,7 @@ def candidate(
     prompt: int = 0,
 ) -> MeasuredCandidate:
     return MeasuredCandidate(
-        candidate=Candidate(name, model),
+        identity=Candidate(name, model),
         scoring="label",
         scores=(1.0,) * 180 + (0.0,) * 20,
         score=0.9,
@@ -52,7 +52,7 @@ def candidate(
     )
 
 
-def test_a_rung_that_is_worse_dearer_and_no_faster_is_dominated() -> None:
+def test_a_candidate_that_is_worse_dearer_and_no_faster_is_dominated() -> None:
     free = candidate("encoder", "meets")
     clearly_worse = (1.0,) * 110 + (0.0,) * 90
     worse = replace(candidate("zero", "misses", "0.20", "openai/m"), scores=clearly_worse, p95_s=0.9)
@@ -72,7 +72,7 @@ def test_today_s_model_is_the_alternative_if_nothing_is_measured() -> None:
     assert "nothing else has been measured" in alternative_text(alternative)
 
 
-def test_the_cheapest_rung_that_meets_the_bar_is_the_alternative() -> None:
+def test_the_cheapest_candidate_that_meets_the_bar_is_the_alternative() -> None:
     candidates = (
         candidate("kshot", "meets", "0.20", "openai/m"),
         candidate("classical", "meets"),
@@ -86,7 +86,7 @@ def test_the_cheapest_rung_that_meets_the_bar_is_the_alternative() -> None:
     assert "bar of 85%" in alternative_text(alternative)
 
 
-def test_today_s_model_is_the_alternative_if_no_rung_meets_the_bar() -> None:
+def test_today_s_model_is_the_alternative_if_no_candidate_meets_the_bar() -> None:
     measured = MeasuredCandidates(
         (candidate("classical", "undecided"), candidate("zero", "misses", "0.2", "openai/m")), 0.85
     )
@@ -95,7 +95,7 @@ def test_today_s_model_is_the_alternative_if_no_rung_meets_the_bar() -> None:
     assert "no measured alternative clearly meets the bar of 85%" in alternative_text(alternative)
 
 
-def test_a_rung_dearer_than_today_s_model_counts_only_if_that_misses_the_bar() -> None:
+def test_a_candidate_dearer_than_today_s_model_counts_only_if_that_misses_the_bar() -> None:
     dear = candidate("kshot", "meets", "9", "openai/big", prompt=200 * 2000)
     rates = Rates("openai/big", Decimal(5), Decimal(10), "a list")
     alternative = choose_alternative(TODAY, MeasuredCandidates((dear,), 0.85), rates, USE)
@@ -105,7 +105,7 @@ def test_a_rung_dearer_than_today_s_model_counts_only_if_that_misses_the_bar() -
     assert choose_alternative(missed, MeasuredCandidates((dear,), 0.85), rates, USE).candidate == dear
 
 
-def test_a_rung_without_a_price_is_mentioned() -> None:
+def test_a_candidate_without_a_price_is_mentioned() -> None:
     measured = MeasuredCandidates((candidate("zero", "meets", None, "x/y"),), 0.85)
     assert measured.cheapest is None
     assert "their price is unknown" in alternative_text(choose_alternative(TODAY, measured, None, USE))

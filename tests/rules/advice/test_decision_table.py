@@ -54,7 +54,7 @@ HARDLY_ANY = replace(
 CLASSICAL, KSHOT = candidate("classical", "meets", 182), candidate("kshot", "meets", 182)
 ENCODER, OPTIMISED = candidate("encoder", "meets", 182), candidate("optimised", "meets", 182)
 SLOW = replace(KSHOT, p95_s=4.0)
-NO_EXAMPLES = replace(ALL_MISS[2], candidate=replace(ALL_MISS[2].identity, shots=0))
+NO_EXAMPLES = replace(ALL_MISS[2], identity=replace(ALL_MISS[2].identity, shots=0))
 UNPRICED = replace(KSHOT, usd_per_1000=None)
 GOOD = candidate("tuned", "meets", 190, usd=Decimal("0.03"))
 BETTER = candidate("tuned", "meets", 198, usd=Decimal("0.03"))
@@ -90,7 +90,8 @@ def team(
     fields = {key: other.pop(key) for key in list(other) if key in Evidence.__dataclass_fields__}
     measured = replace(comparison(*candidates), pairs=pairs) if candidates else None
     facts = replace(
-        FACTS, **{"current": "gpt-4o-mini", "evidence": Evidence(**{"ladder": measured, **fields}), **other}
+        FACTS,
+        **{"current": "gpt-4o-mini", "evidence": Evidence(**{"comparison": measured, **fields}), **other},
     )
     if inputs is None:
         return replace(facts, estimate=None, outlook=None)
@@ -130,7 +131,7 @@ def priced_errors(gained: int, lost: int) -> Quality:
 
 
 def compared(better: MeasuredCandidate, worse: MeasuredCandidate, p: float) -> tuple[Pair, ...]:
-    return (Pair(better.candidate, worse.candidate, better.score - worse.score, 0.01, 0.08, p),)
+    return (Pair(better.identity, worse.identity, better.score - worse.score, 0.01, 0.08, p),)
 
 
 TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {

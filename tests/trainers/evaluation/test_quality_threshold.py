@@ -28,7 +28,7 @@ def judge(scores: Sequence[float], bar: float, *others: Sequence[float]) -> Judg
     return judge_all((scores, *others), bar)[0]
 
 
-def make_rung(scores: tuple[float, ...]) -> MeasuredCandidate:
+def make_candidate(scores: tuple[float, ...]) -> MeasuredCandidate:
     return replace(builders.candidate("zero", "undecided"), scores=scores)
 
 
@@ -144,7 +144,7 @@ def test_a_later_look_needs_stronger_evidence() -> None:
 
 
 def test_rows_that_people_had_read_cannot_help_to_meet_the_bar() -> None:
-    candidate = make_rung(make_scores(184, 200))
+    candidate = make_candidate(make_scores(184, 200))
     read = replace(candidate, read=tuple(range(8)))
     assert [judged.standing for judged in judge_candidates([candidate], 0.85)] == ["meets"]
     assert [judged.standing for judged in judge_candidates([read], 0.85)] == ["undecided"]
@@ -156,7 +156,7 @@ def test_rows_that_people_had_read_cannot_help_to_meet_the_bar() -> None:
 def test_no_more_rows_are_asked_for_than_a_dataset_may_hold_out(
     more: int | None, possible: int | None
 ) -> None:
-    assert rows_to_hold_out(replace(make_rung(make_scores(172, 200)), rows_to_decide=more)) == possible
+    assert rows_to_hold_out(replace(make_candidate(make_scores(172, 200)), rows_to_decide=more)) == possible
 
 
 def test_a_claim_of_the_first_look_stands_after_later_looks() -> None:
@@ -203,7 +203,7 @@ def test_only_fresh_rows_can_show_that_a_rewritten_prompt_meets_the_bar() -> Non
 
     def judged(right: int) -> str:
         scores = make_scores(300, 300) + make_scores(right, 100)
-        candidate = replace(make_rung(scores=scores), fresh=tuple(range(300, 400)))
+        candidate = replace(make_candidate(scores=scores), fresh=tuple(range(300, 400)))
         return judge_candidates([candidate], 0.85)[0].standing
 
     assert judged(92) == "meets"
@@ -211,7 +211,7 @@ def test_only_fresh_rows_can_show_that_a_rewritten_prompt_meets_the_bar() -> Non
 
 
 def test_without_fresh_rows_a_rewritten_prompt_never_meets_the_bar_but_may_miss_it() -> None:
-    good, bad = (replace(make_rung(scores=make_scores(right, 200)), fresh=()) for right in (200, 100))
+    good, bad = (replace(make_candidate(scores=make_scores(right, 200)), fresh=()) for right in (200, 100))
     assert [candidate.standing for candidate in judge_candidates([good, bad], 0.85)] == [
         "undecided",
         "misses",

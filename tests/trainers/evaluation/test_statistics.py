@@ -117,7 +117,7 @@ def test_two_models_are_compared_row_by_row() -> None:
 @pytest.mark.parametrize(("base", "tuned"), [([], []), ([True], []), ([True, False], [True])])
 def test_answers_to_different_rows_are_not_compared(base: list[bool], tuned: list[bool]) -> None:
     for compute in (compare, paired_means):
-        with pytest.raises(ValueError, match="both arms need the same rows"):
+        with pytest.raises(ValueError, match="both need the same rows"):
             compute(base, tuned)
 
 
@@ -244,7 +244,9 @@ def test_large_gains_on_a_few_rows_are_significant() -> None:
 
 def test_importing_the_statistics_and_the_dataset_stays_light() -> None:
     heavy = "{'scipy', 'numpy', 'sklearn', 'tokenizers', 'toktok', 'torch'}"
-    modules = "dataset, evaluation, tokens, evaluation.tfidf, evaluation.learning_curves, evaluation.ladder"
+    modules = (
+        "dataset, evaluation, tokens, evaluation.tfidf, evaluation.learning_curves, evaluation.comparison"
+    )
     ours = ", ".join(f"trainers.{name}" for name in f"{modules}, evaluation.judge_agreement".split(", "))
     code = f"import sys, {ours}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bot.measurements import HELD, ladder_of, measurement, until
+from tests.bot.measurements import HELD, comparison_of, measurement, until
 from tests.bot.world import MakeWorld, Rules
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY, serve_in_process
@@ -25,7 +25,7 @@ def test_models_of_our_own_trainer_are_measured_unnamed_and_for_free(
         world.seed_dataset()
         assert world.type("/finetune baseline tickets candidates=classical,zero,kshot") == ""
         until(world, "done", seconds=120)
-        comparison = ladder_of(world)
+        comparison = comparison_of(world)
         assert [candidate.key for candidate in comparison.candidates] == [
             "classical",
             "zero local/tiny",

@@ -27,7 +27,7 @@ from tests.bot.measurements import (
     CHAT,
     HELD,
     PRICES,
-    ladder_of,
+    comparison_of,
     measure,
     measurement,
     seed_measurement,
@@ -71,10 +71,10 @@ def read_details(world: World) -> str:
     return details
 
 
-def test_the_classical_rung_is_free_and_starts_at_once(world: World) -> None:
+def test_the_classical_candidate_is_free_and_starts_at_once(world: World) -> None:
     assert world.type("/finetune baseline tickets candidates=classical") == ""
     until(world, "done")
-    comparison = ladder_of(world)
+    comparison = comparison_of(world)
     assert [candidate.key for candidate in comparison.candidates] == ["classical"]
     assert comparison.n == HELD and comparison.candidates[0].score == 1.0
     assert measurement(world).actual_micros == 0 and world.provider.count(CHAT) == 0
@@ -89,13 +89,13 @@ def test_the_classical_rung_is_free_and_starts_at_once(world: World) -> None:
 def test_the_encoder_is_free_and_is_not_computed_twice(world: World) -> None:
     world.type("/finetune baseline tickets candidates=encoder")
     until(world, "done")
-    (candidate,) = ladder_of(world).candidates
+    (candidate,) = comparison_of(world).candidates
     assert (candidate.key, candidate.n, candidate.score, candidate.usd_per_1000) == ("encoder", HELD, 1.0, 0)
     assert 0 < candidate.p50_s <= candidate.p95_s and world.provider.count(CHAT) == 0
     assert "Licences of the weights: all-minilm-l6-v2: apache-2.0" in read_details(world)
     world.type("/finetune baseline tickets candidates=encoder,classical")
     until(world, "done", 2)
-    _, repeated = ladder_of(world, 2).candidates
+    _, repeated = comparison_of(world, 2).candidates
     assert (repeated.p50_s, repeated.p95_s) == (candidate.p50_s, candidate.p95_s), (
         "the times are those of the first"
     )
@@ -106,14 +106,14 @@ def test_a_missing_encoder_is_left_out_and_the_others_are_measured(make_world: M
     world.seed_dataset()
     world.type("/finetune baseline tickets candidates=classical,encoder")
     until(world, "done")
-    assert [candidate.key for candidate in ladder_of(world).candidates] == ["classical"]
+    assert [candidate.key for candidate in comparison_of(world).candidates] == ["classical"]
     world.find_message("Left out: encoder", "/nowhere/encoder", "under [encoder] in finetune.toml")
     world.type("/finetune baseline tickets candidates=encoder")
     until(world, "failed", 2)
     assert "There is no encoder /nowhere/encoder" in world.find_message("There is no encoder")
 
 
-def test_a_free_rung_measured_later_joins_the_paid_ones(world: World) -> None:
+def test_a_free_candidate_measured_later_joins_the_paid_ones(world: World) -> None:
     seed_measurement(world, ZERO)
     world.type("/finetune baseline tickets candidates=classical")
     until(world, "done", 2)
@@ -122,7 +122,7 @@ def test_a_free_rung_measured_later_joins_the_paid_ones(world: World) -> None:
     assert [candidate.kind for candidate in comparison.candidates] == ["classical", "zero"]
 
 
-def test_a_paid_ladder_is_measured_once_somebody_agrees_and_its_repeat_is_free(world: World) -> None:
+def test_a_paid_comparison_is_measured_once_somebody_agrees_and_its_repeat_is_free(world: World) -> None:
     assert world.type(BASELINE) == ""
     priced = until_asked(world)
     assert priced.state == "asked" and world.provider.count(CHAT) == 0
@@ -132,7 +132,7 @@ def test_a_paid_ladder_is_measured_once_somebody_agrees_and_its_repeat_is_free(w
     done = until(world, "done")
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     assert world.store.committed(done.month) == done.actual_micros
-    comparison = ladder_of(world)
+    comparison = comparison_of(world)
     assert [candidate.kind for candidate in comparison.candidates] == [
         "classical",
         "encoder",
@@ -156,7 +156,7 @@ def test_a_paid_ladder_is_measured_once_somebody_agrees_and_its_repeat_is_free(w
     repeated = until(world, "done", 2)
     assert world.provider.count(CHAT) == 3 * HELD, "the repeat asked no model"
     assert repeated.actual_micros == repeated.reserved_micros == 0
-    assert ladder_of(world, 2).candidates == comparison.candidates
+    assert comparison_of(world, 2).candidates == comparison.candidates
 
 
 def assert_examples_are_training_rows(world: World) -> None:
@@ -210,7 +210,7 @@ def test_a_prompt_typed_in_a_command_is_the_same_question_as_from_the_form(world
     measure(world, f"{ZERO} prompt={prompt}")
     assert world.provider.requests[-1].body["messages"][0]["content"].startswith(prompt)
     world.type("/finetune baseline")
-    answers = {"dataset": "tickets", "rungs": "zero", "models": "acme/acme-small", "prompt": prompt}
+    answers = {"dataset": "tickets", "candidates": "zero", "models": "acme/acme-small", "prompt": prompt}
     assert world.slack.submit_modal(ANA.id, answers).accepted
     until(world, "done", 2)
     assert world.provider.count(CHAT) == HELD, "nothing was left to ask"
@@ -224,7 +224,7 @@ def test_the_quality_bar_and_the_task_stay_with_the_dataset(world: World) -> Non
     assert stored.updated_by == ANA.id
     world.type("/finetune baseline tickets candidates=classical")
     until(world, "done", 2)
-    assert ladder_of(world, 2).bar == 0.99
+    assert comparison_of(world, 2).bar == 0.99
 
 
 def test_a_measurement_above_its_limit_is_refused_with_the_setting_to_change(make_world: MakeWorld) -> None:
@@ -482,7 +482,7 @@ def test_a_restarted_bot_continues_the_measurement(world: World, ticks: int) -> 
     done = until(world, "done")
     questions = range(2 * HELD, 2 * HELD + 8 * ticks + 1)
     assert world.provider.count(CHAT) in questions, "at most those in flight at a stop are asked again"
-    assert len(ladder_of(world).candidates) == 3 and done.actual_micros
+    assert len(comparison_of(world).candidates) == 3 and done.actual_micros
     world.tick_until_file("ladder.png")
     assert len([text for text in world.texts() if "ladder.png" in text]) == 1
     assert len([text for text in world.texts() if "Measurement m1:" in text and "95%" in text]) == 1
@@ -499,7 +499,7 @@ def test_a_measurement_waits_for_a_missing_key(world: World, monkeypatch: pytest
     assert until(world, "done").result
 
 
-def test_a_run_reuses_the_base_models_answers_from_the_ladder(world: World) -> None:
+def test_a_run_reuses_the_base_models_answers_from_the_comparison(world: World) -> None:
     seed_measurement(world, ZERO)
     world.start_approved()
     run = world.tick_until_state("done")
@@ -511,7 +511,7 @@ def test_an_estimate_uses_the_measured_evidence(world: World) -> None:
     world.seed_dataset(rows=ENOUGH_ROWS)
     measure(world, ZERO)
     evidence = evidence_of(world)
-    assert evidence.comparison == ladder_of(world) and evidence.tuned is None and evidence.bar == 0.85
+    assert evidence.comparison == comparison_of(world) and evidence.tuned is None and evidence.bar == 0.85
     world.start_approved()
     world.tick_until_state("done")
     tuned = evidence_of(world).tuned

@@ -129,14 +129,14 @@ def merge_comparisons(comparisons: Sequence[Comparison], bar: float) -> Comparis
     ValueError if there are no comparisons, or if they differ in their holdout or their number of rows.
     """
     if not comparisons:
-        raise ValueError("joining 0 ladders: there is nothing to join")
+        raise ValueError("joining 0 comparisons: there is nothing to join")
     newest = comparisons[0]
     by_candidate: dict[Candidate, MeasuredCandidate] = {}
     for comparison in reversed(comparisons):
         if (comparison.holdout_sha256, comparison.n) != (newest.holdout_sha256, newest.n):
             raise ValueError(
-                f"joining ladders of '{newest.dataset}': one has {comparison.n} held-out rows, another has {newest.n} "
-                "or other rows"
+                f"joining comparisons of '{newest.dataset}': one has {comparison.n} held-out rows, another has "
+                f"{newest.n} or other rows"
             )
         by_candidate |= {candidate.identity: candidate for candidate in comparison.candidates}
     measured = sorted(by_candidate.values(), key=lambda candidate: CANDIDATE_KINDS.index(candidate.kind))
@@ -237,13 +237,13 @@ def _build_candidate(
     answered = [reply for reply in replies if reply != NO_ANSWER]
     p50, p95 = percentiles([reply.seconds for reply in answered or replies])
     return MeasuredCandidate(
-        candidate=candidate,
+        identity=candidate,
         scoring=scoring,
         scores=scores,
         score=sum(scores) / len(scores),
         low=interval.low,
         high=interval.high,
-        standing="undecided",  # until judge_rungs compares all candidates with the bar
+        standing="undecided",  # until judge_candidates compares all candidates with the bar
         rows_to_decide=None,
         macro_f1=f1,
         unread=sum(is_unread(scoring, text, labels) for text in wrong),

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import pytest
-from trainers.evaluation.comparison import Prices, build_comparison, merge_comparisons, usd_per_1000
 
 from tests.trainers.evaluation.builders import answer_first, make_example, make_price, make_replies, make_rows
 from trainers.dataset import Example
+from trainers.evaluation.comparison import Prices, build_comparison, merge_comparisons, usd_per_1000
 from trainers.evaluation.results import NO_ANSWER, Candidate, Comparison, Reply
 from trainers.evaluation.statistics import wilson
 from trainers.pricing import UnknownPrice
@@ -49,7 +49,7 @@ def build(
     )
 
 
-def test_a_rung_has_score_interval_standing_tokens_times_and_price() -> None:
+def test_a_candidate_has_score_interval_standing_tokens_times_and_price() -> None:
     holdout = make_rows(200)
 
     (candidate,) = build({ZERO: answer_first(holdout, 170)}, holdout).candidates
@@ -85,7 +85,7 @@ def test_each_further_alternative_makes_the_bar_harder_to_meet() -> None:
     assert {candidate.standing for candidate in among_five.candidates} == {"undecided", "misses"}
 
 
-def test_rungs_are_in_order_of_effort() -> None:
+def test_candidates_are_in_order_of_effort() -> None:
     holdout = make_rows(30)
     replies = {candidate: answer_first(holdout, 15) for candidate in (NEAR, ZERO, SHOTS, BIG, CLASSICAL)}
     assert [candidate.identity for candidate in build(replies, holdout).candidates] == [
@@ -97,7 +97,7 @@ def test_rungs_are_in_order_of_effort() -> None:
     ]
 
 
-def test_the_cheapest_rung_that_meets_the_bar_is_named() -> None:
+def test_the_cheapest_candidate_that_meets_the_bar_is_named() -> None:
     holdout = make_rows(200)
 
     result = build(
@@ -114,7 +114,7 @@ def test_the_cheapest_rung_that_meets_the_bar_is_named() -> None:
     assert build({ZERO: answer_first(holdout, 100)}, holdout).cheapest is None
 
 
-def test_an_unknown_price_comes_last_and_of_equals_the_lower_rung_wins() -> None:
+def test_an_unknown_price_comes_last_and_of_equals_the_lower_candidate_wins() -> None:
     holdout = make_rows(100)
     unpriced, unlisted = Candidate("zero", "a/unknown"), Candidate("zero", "nobody/knows")
     right = answer_first(holdout, 100)
@@ -160,7 +160,7 @@ def test_the_detectable_gap_follows_from_how_often_the_best_two_disagree() -> No
     )
 
 
-def test_labels_that_no_rung_ever_answers_are_named() -> None:
+def test_labels_that_no_candidate_ever_answers_are_named() -> None:
     holdout = make_rows(30)
     never = make_replies(["refund" if e.answer == "login" else e.answer.upper() for e in holdout])
     assert build({ZERO: never, CLASSICAL: never}, holdout).never_answered == ("login",)
@@ -260,7 +260,7 @@ def test_the_hours_of_an_own_machine_are_divided_by_its_requests() -> None:
     assert usd_per_1000(ZERO, (), PRICES) is None
 
 
-def test_a_ladder_names_its_price_sources_and_survives_json_and_pickle() -> None:
+def test_a_comparison_names_its_price_sources_and_survives_json_and_pickle() -> None:
     holdout = make_rows(30)
     result = build({ZERO: answer_first(holdout, 10), BIG: answer_first(holdout, 20)}, holdout)
     assert result.prices_said_by == ("a list",)
@@ -302,7 +302,7 @@ def test_answers_that_were_in_progress_together_share_the_hours() -> None:
     assert usd_per_1000(candidate, in_turn, PRICES) == Decimal("2.00")
 
 
-def test_joined_ladders_keep_each_candidate_by_its_newest_measurement() -> None:
+def test_joined_comparisons_keep_each_candidate_by_its_newest_measurement() -> None:
     holdout = make_rows(200)
     first = build({ZERO: answer_first(holdout, 187), SHOTS: answer_first(holdout, 150)}, holdout)
     second = build({NEAR: answer_first(holdout, 160), SHOTS: answer_first(holdout, 155)}, holdout, bar=0.9)
@@ -340,7 +340,7 @@ def test_a_label_that_any_joined_candidate_answered_is_not_called_unanswered() -
     assert merge_comparisons([nothing, everything], 0.85).never_answered == ()
 
 
-def test_ladders_of_other_rows_can_not_be_joined() -> None:
+def test_comparisons_of_other_rows_can_not_be_joined() -> None:
     ten, twenty = make_rows(10), make_rows(20)
     comparisons = [build({ZERO: answer_first(rows, 5)}, rows) for rows in (ten, twenty)]
     with pytest.raises(ValueError, match="one has 20 held-out rows, another has 10"):
