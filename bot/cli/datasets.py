@@ -23,8 +23,6 @@ from bot.cards.datasets.findings import counts_text, finding_blocks, line_ranges
 from bot.cli.output import text_block
 from bot.rules.budgets import duplicate_cost
 from bot.services.common.hardware import (
-    MemoryHeadroom,
-    TrainingTime,
     local_base,
     memory_headroom_for_pairs,
     training_time_for_pairs,
@@ -39,6 +37,7 @@ from bot.services.common.targets import (
 from bot.services.datasets.dataset_worker import FULL_LIST, SEED, SHOWN_ROWS, shown_cells
 from bot.settings import Settings
 from bot.values.runs import Refusal
+from bot.values.targets import MemoryHeadroom, TrainingTime
 from trainers.base_models import Base, find_base
 from trainers.client import find_key
 from trainers.dataset import (

@@ -22,16 +22,16 @@ from bot.cards.decisions import estimates
 from bot.cards.decisions.assumptions import assumptions, machines_assumption
 from bot.cards.decisions.estimate_details import details
 from bot.cli.options import utc_today
-from bot.rules.advice import Verdict
+from bot.rules.advice import Verdict, enough_volume
 from bot.rules.alternatives import Alternative, UnmeasuredModel
 from bot.rules.estimate_inputs import Question
+from bot.rules.estimates import EstimateResult
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
 from bot.rules.forecast import Outlook, Quantiles
-from bot.rules.payback import enough_volume
 from bot.rules.plans import VerdictKind
 from bot.rules.roi import Estimate, Range
 from bot.services.common.targets import find_target, with_rental_price
-from bot.services.decisions.estimates import EstimateResult, make_estimate
+from bot.services.decisions.estimates import make_estimate
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.client import find_key

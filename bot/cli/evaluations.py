@@ -31,12 +31,12 @@ from bot.command_options import ASKED_KINDS
 from bot.rules.budgets import max_evaluation_micros
 from bot.rules.data_policy import needs_waiver
 from bot.rules.estimate_inputs import Question
+from bot.rules.estimates import EstimateResult
 from bot.rules.facts import Evidence
 from bot.rules.permissions import has_enough_words
 from bot.services.common import candidates
-from bot.services.common.candidates import ModelToAsk
 from bot.services.datasets.dataset_worker import SEED
-from bot.services.decisions.estimates import EstimateResult, make_estimate
+from bot.services.decisions.estimates import make_estimate
 from bot.services.evidence import evaluation_worker, judge_worker
 from bot.services.evidence.evaluation_worker import CandidateKeys
 from bot.services.evidence.judge_worker import JudgeAnswers, Questions, Texts
@@ -49,6 +49,7 @@ from bot.settings import Settings
 from bot.values.evaluations import CandidateProgress, ComparisonPlan, CurvePlan, JudgeProgress, SearchProgress
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal
+from bot.values.targets import PricedModel
 from trainers.dataset import Columns
 from trainers.dataset.sensitive_data import SECRET, faults_in, scan_file
 from trainers.evaluation.results import (
@@ -238,7 +239,7 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
 
 
 def _check_waiver(
-    session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, models: Sequence[ModelToAsk]
+    session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, models: Sequence[PricedModel]
 ) -> Refusal | None:
     """Refuses to send personal data to a vendor without a reason. Records a reason in the audit log."""
     report = rows.report

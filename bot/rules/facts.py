@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from bot.rules.alternatives import UnmeasuredModel, cheapest, is_same_model
+from bot.rules.alternatives import MeasuredCandidates, UnmeasuredModel, cheapest, is_same_model
 from bot.rules.forecast import Outlook
 from bot.rules.judge_agreement import UNCHECKED, JudgeChecks
 from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS
 from bot.rules.prices import MissingPrice
-from bot.rules.reasons import SET_UP_MINUTES, Measure, MemoryShortage, ModelEnd, SetUp, Step
+from bot.rules.reasons import SET_UP_MINUTES, Measure, ModelEnd, SetUp, Step
 from bot.rules.roi import Estimate
+from bot.values.targets import MemoryShortage
 from trainers.dataset import Report
 from trainers.dataset.checks import CONTRADICTION, DUPLICATE
 from trainers.evaluation.claims import PROMISED_LOOKS, least_right
@@ -212,6 +213,10 @@ class Evidence:
             for candidate in self.candidates
             if candidate.kind != "tuned" and not is_silent(candidate)
         )
+
+    @property
+    def measured_alternatives(self) -> MeasuredCandidates:
+        return MeasuredCandidates(self.alternatives, self.bar)
 
     @property
     def tried(self) -> frozenset[str]:

@@ -1,14 +1,22 @@
-"""Turns a row of the price list into the values that an estimate needs, or says which price is missing."""
+"""Turns rows of the price list into what an estimate needs: the rates of asking a model, and what one run costs with
+its evaluation on the held-out rows. Where a price is missing, says which. Money is in USD."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
 from bot.rules.bills import MILLION, ZERO, Rates
+from bot.rules.budgets import Hosting
 from bot.rules.roi import Range, Training, Usage
+from bot.values.targets import JudgeTerms, TrainingNeeds
+from trainers.dataset import Report
+from trainers.money import from_micros
 from trainers.pricing import PriceRow
+
+OTHER_TOKENIZER = 1.25  # another model's tokenizer may count up to this many times as many tokens as ours
+JUDGE_INSTRUCTIONS = 150  # tokens of the prompt around the texts that a judge reads
 
 
 @dataclass(frozen=True)
@@ -77,3 +85,98 @@ def missing_keys(row: PriceRow) -> tuple[str, ...]:
     if row.is_hosted:
         needed.append(("serving_usd_per_hour", row.hosted_usd_per_hour))
     return tuple(key for key, amount in needed if amount is None)
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What one run costs: the training, and the evaluation of base and tuned model on the held-out rows, expected and
+    at most. The evaluation includes `machine_usd`, the expected hours of a machine that serves the tuned model."""
+
+    training: Training
+    evaluation_usd: Decimal
+    evaluation_most_usd: Decimal
+    machine_usd: Decimal = ZERO
+
+
+def run_cost(needs: TrainingNeeds, report: Report, judge: JudgeTerms | None) -> RunCost | MissingPrice:
+    """Returns the cost of one run, or the price that is missing for it."""
+    training = _training(needs)
+    if isinstance(training, MissingPrice):
+        return training
+    tuned = rates_from_row(needs.tuned)
+    if isinstance(tuned, MissingPrice):
+        return tuned
+    base = rates_from_row(needs.base)
+    if isinstance(base, MissingPrice):
+        return base
+
+    cost = RunCost(training, ZERO, ZERO)
+    # On our own machine the answers cost nothing beyond its hours of training; a vendor bills both models' answers.
+    if needs.tuned.usd_per_hour is None:
+        cost = _with_answers(cost, needs, report, base, tuned)
+    if judge:
+        cost = _with_judge(cost, report, judge)
+    if needs.hosting:
+        cost = _with_hosting(cost, needs.hosting)
+    return cost
+
+
+def _training(needs: TrainingNeeds) -> Training | MissingPrice:
+    time = needs.time
+    minutes = time.minutes if time else None
+    if time and time.is_guess and needs.tuned.usd_per_hour and needs.tuned.rental is None:
+        minutes = None  # too uncertain to turn into dollars, unless the machine is rented
+    training = training_from_row(needs.tuned, needs.tokens, needs.epochs, minutes)
+    if isinstance(training, MissingPrice):
+        return training
+    training = replace(training, is_estimated=needs.is_estimated)
+    if time is None:
+        return training
+    return replace(training, speed_measured=time.measured, is_guess=time.is_guess)
+
+
+def _with_answers(cost: RunCost, needs: TrainingNeeds, report: Report, base: Rates, tuned: Rates) -> RunCost:
+    rows = report.n_holdout
+    before = report.tokens.prompted_mean
+    after = report.tokens.prompt_mean
+    usage = Usage.from_means(rows, before, after, report.tokens.answer_mean)
+    amount = evaluation_usd(usage, base, tuned)
+    # the vendor's tokenizer may count more tokens than ours
+    longest = Usage.from_means(rows, before * OTHER_TOKENIZER, after * OTHER_TOKENIZER, needs.answer_tokens)
+    most = evaluation_usd(longest, base, tuned)
+    return replace(cost, evaluation_usd=amount, evaluation_most_usd=max(amount, most))
+
+
+def _with_judge(cost: RunCost, report: Report, judge: JudgeTerms) -> RunCost:
+    rows = report.n_holdout
+    answer = report.tokens.answer_mean
+    question = report.tokens.prompt_mean + answer
+    amount = _judge_usd(judge, rows, question, answer)
+    # the judge's tokenizer may count more tokens than ours
+    most = _judge_usd(judge, rows, question * OTHER_TOKENIZER, judge.answer_tokens * OTHER_TOKENIZER)
+    return replace(
+        cost,
+        evaluation_usd=cost.evaluation_usd + amount,
+        evaluation_most_usd=cost.evaluation_most_usd + max(amount, most),
+    )
+
+
+def _judge_usd(judge: JudgeTerms, rows: int, question: float, answer: float) -> Decimal:
+    """Returns the USD for judging both models' answers to `rows` questions: each answer alone, then the two compared in
+    both orders. `question` is the tokens of a question with its right answer, `answer` those of a model's answer."""
+    # four questions a row: two with one answer, two with both
+    read = 4 * (JUDGE_INSTRUCTIONS + question) + 6 * answer
+    written = 4 * judge.verdict_tokens
+    price = judge.model.price.price
+    a_row = (price.input or ZERO) * Decimal(str(read)) + (price.output or ZERO) * written
+    return rows * a_row / MILLION
+
+
+def _with_hosting(cost: RunCost, hosting: Hosting) -> RunCost:
+    machine_usd = from_micros(hosting.expected_micros)
+    return replace(
+        cost,
+        machine_usd=machine_usd,
+        evaluation_usd=cost.evaluation_usd + machine_usd,
+        evaluation_most_usd=cost.evaluation_most_usd + from_micros(hosting.most_micros),
+    )

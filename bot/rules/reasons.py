@@ -13,6 +13,7 @@ from bot.rules.forecast import Outlook, Swing
 from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import USD_PER_HOUR, Estimate, Succession
+from bot.values.targets import MemoryShortage
 from trainers.dataset.splits import HOLDOUT_SHARE
 from trainers.evaluation.results import Candidate, CandidateKind, MeasuredCandidate, Prediction
 
@@ -47,17 +48,6 @@ class QuotedSentence:
     """A sentence from elsewhere: from the list of models or from the memory plan."""
 
     text: str
-
-
-@dataclass(frozen=True)
-class MemoryShortage:
-    """The training takes `needed` bytes, which is more than the machine's memory, or may be if not `is_certain`.
-    `in_4_bits` are the bytes that it would take in 4 bits, None if that wouldn't fit either."""
-
-    machine: str
-    needed: int
-    is_certain: bool
-    in_4_bits: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from bot.cards.common.blocks import Entry, Listing
-from bot.cards.decisions.estimate_details import EstimateSummary
 from bot.cards.training.runs import RunSummary
 from bot.rules.advice import advise
 from bot.rules.alternatives import (
@@ -24,6 +23,7 @@ from bot.rules.alternatives import (
 from bot.rules.bills import MonthlyCost, Rates
 from bot.rules.budgets import Budget
 from bot.rules.calibration import Actual, run_actuals
+from bot.rules.estimates import EstimateSummary
 from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
 from bot.rules.forecast import simulate
 from bot.rules.plans import BestCandidate, NetValue, Plan, PlanVerdict, Prediction

@@ -18,7 +18,6 @@ from bot.cards.common.blocks import INVISIBLE, code, escape
 from bot.cards.datasets import dataset_versions, datasets, documents
 from bot.cards.datasets.datasets import Best, DatasetEntry
 from bot.cards.decisions import estimate_form, estimates, plans
-from bot.cards.decisions.estimate_details import EstimateSummary
 from bot.cards.decisions.estimate_form import EstimateChoices
 from bot.cards.evidence import (
     evaluation_details,
@@ -33,6 +32,7 @@ from bot.cards.models.models import ModelEntry
 from bot.cards.status import ComparisonSummary, Status
 from bot.cards.training import audits, result_details, results, runs
 from bot.rules.budgets import Budget
+from bot.rules.estimates import EstimateSummary
 from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison, PromotionEvidence, find_objections
 from bot.rules.reasons import FillGap, QuotedSentence, Reason, Step

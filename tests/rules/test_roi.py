@@ -230,9 +230,12 @@ def test_break_even_is_the_smallest_volume_that_pays_back_in_time(
     if point is None:
         assert estimate(replace(inputs, monthly_input_tokens=10**15)).saving_month <= 0
         return
-    at = estimate(replace(inputs, monthly_input_tokens=point)).payback_months
+    # 0 says that any volume pays, so the smallest one is a single token.
+    at = estimate(replace(inputs, monthly_input_tokens=max(point, 1))).payback_months
     assert at is not None
     assert at <= costs.payback_target_months + Decimal("1e-15")
+    if point == 0:
+        return
     below = estimate(replace(inputs, monthly_input_tokens=point - 1)).payback_months
     assert below is None or below > costs.payback_target_months - Decimal("1e-15")
 

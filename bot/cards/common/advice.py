@@ -15,8 +15,7 @@ from bot.cards.common.prices import missing_price_text
 from bot.cards.common.reasons import SHOWN_LABELS, because_text
 from bot.cards.common.words import SLACK, Spelling, about_rows, pluralize
 from bot.rules import reasons
-from bot.rules.advice import Verdict
-from bot.rules.payback import is_against_today
+from bot.rules.advice import Verdict, is_against_today
 from bot.rules.reasons import PlainTodo, Reason, Todo
 from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.money import usd

@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from bot.cards.common.words import about_usd, capitalize, enough_text
+from bot.rules.advice import LEAST_HOURS, enough_volume, is_against_today
 from bot.rules.forecast import LIKELY, Outlook, Swing
-from bot.rules.payback import LEAST_HOURS, enough_volume, is_against_today
 from bot.rules.reasons import Payback
 from bot.rules.roi import Estimate
 from bot.rules.units import HOURS_PER_MONTH, format_months

@@ -31,7 +31,8 @@ from bot.cards.common.words import (
 from bot.rules import reasons
 from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED
 from bot.rules.fit import MISLEADING
-from bot.rules.reasons import Because, MemoryShortage, PlainReason
+from bot.rules.reasons import Because, PlainReason
+from bot.values.targets import MemoryShortage
 from trainers.money import usd
 
 # A reason is a sentence, which nobody reads to the end if it lists more than that.
@@ -93,7 +94,7 @@ def _of_model(because: reasons.ModelReason) -> str:
     match because:
         case reasons.QuotedSentence():
             return because.text
-        case reasons.MemoryShortage():
+        case MemoryShortage():
             return shortage_text(because)
         case reasons.SpeedUnknown() if because.of_vendor:
             return "How many of the vendor's machines this volume needs is unknown, because nobody knows their speed."

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
 
 from bot.cards.common import advice
@@ -26,17 +24,13 @@ from bot.cards.common.prices import vendor_prices
 from bot.cards.common.reasons import unknown_successor
 from bot.cards.common.words import SLACK, Spelling, enough_text, planned_time, shorten
 from bot.cards.decisions.assumptions import assumptions
-from bot.rules.advice import Verdict
-from bot.rules.alternatives import Alternative, UnmeasuredModel
+from bot.rules.advice import enough_volume
 from bot.rules.bills import MonthlyCost
-from bot.rules.facts import Evidence
+from bot.rules.estimates import EstimateSummary
 from bot.rules.forecast import LIKELY, Outlook
-from bot.rules.payback import enough_volume
-from bot.rules.roi import Estimate, Inputs, Range, Training
-from bot.rules.units import MonthlyVolume, format_months, format_tokens
-from trainers.dataset import Report
+from bot.rules.roi import Estimate, Range
+from bot.rules.units import format_months, format_tokens
 from trainers.money import usd
-from trainers.pricing import PriceRow
 from trainers.types import Price
 
 ZERO = Decimal(0)
@@ -52,43 +46,6 @@ PARTS: Mapping[str, Callable[[MonthlyCost], Decimal]] = {
     "Total": lambda bill: bill.total,
 }
 OPTIONAL_PARTS = ("Machine", "Requests", "Upkeep")  # rows left out of the bill if all are zero
-
-
-@dataclass(frozen=True, kw_only=True)
-class EstimateSummary:
-    """An estimate as the card needs it. `prices` has the rows of the tuned model, its base, and today's model.
-
-    `estimate`, `outlook`, `alternative` and `inputs` are None if a price is missing or today's bill is unknown.
-    `outlook` is also None if the verdict withholds the saving. `today` is the bill of today's model, which may be known
-    even without an estimate; so may `volume`. `training`, `measuring_usd` (both models' answers to the held-out rows,
-    and the judge's) and `machine_usd` (the part of it for a machine billed by the hour) cover all expected runs.
-    `is_guess` is True if `minutes` is guessed from the model's size. `memory` says in one line whether the training
-    fits. `sweep_note` follows the tokens of a sweep. `offered` is the cheapest capable model, if it costs less than
-    today's and is not measured. `asks_vendor` is True if the vendor confirms its price before approval.
-    `made_on` is the day of the estimate.
-    """
-
-    name: str
-    report: Report
-    training: Training | None
-    minutes: Range | None
-    estimate: Estimate | None
-    outlook: Outlook | None
-    alternative: Alternative | None
-    prices: tuple[PriceRow, ...]
-    evidence: Evidence
-    inputs: Inputs | None
-    verdict: Verdict
-    memory: str | None = None
-    sweep_note: str = ""
-    is_guess: bool = False
-    offered: UnmeasuredModel | None = None
-    measuring_usd: Decimal = ZERO
-    machine_usd: Decimal = ZERO
-    asks_vendor: bool = False
-    today: MonthlyCost | None = None
-    volume: MonthlyVolume | None = None
-    made_on: date | None = None
 
 
 def details(summary: EstimateSummary, target: str, spelling: Spelling = SLACK) -> list[CardBlock]:

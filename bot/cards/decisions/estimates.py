@@ -36,7 +36,6 @@ from bot.cards.datasets.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.datasets.datasets import UPLOAD_AGAIN
 from bot.cards.decisions.aims import aim_facts
 from bot.cards.decisions.estimate_details import (
-    EstimateSummary,
     details,
     escaped_facts,
     hides_savings,
@@ -50,6 +49,7 @@ from bot.cards.decisions.estimate_details import (
 from bot.cards.evidence.judge_checks import REPLACE_JUDGE_WORDS, judge_button
 from bot.rules.advice import Verdict, rests_on_scores
 from bot.rules.alternatives import UnmeasuredModel
+from bot.rules.estimates import EstimateSummary
 from bot.rules.facts import TASK_KINDS, Standard, TaskKind
 from bot.rules.fit import aim_numbers, aim_of
 from bot.rules.forecast import Outlook

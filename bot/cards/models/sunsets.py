@@ -18,8 +18,8 @@ from bot.cards.common.blocks import (
 from bot.cards.common.builder import Parts
 from bot.cards.common.words import about_usd, at_most, pluralize, shorten
 from bot.cards.datasets import datasets
-from bot.cards.decisions.estimate_details import EstimateSummary
 from bot.cards.decisions.estimates import verdict_summary
+from bot.rules.estimates import EstimateSummary
 from bot.values.sunsets import ModelUse, UseKind, ending_soon
 from trainers.money import to_micros
 

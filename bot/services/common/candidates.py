@@ -18,6 +18,7 @@ from bot.settings import Settings
 from bot.values.evaluations import ComparisonPlan, SearchPlan
 from bot.values.requests import Baseline
 from bot.values.runs import ModelEnded, Refusal
+from bot.values.targets import PricedModel
 from trainers.chat_parameters import split_effort
 from trainers.dataset import Report
 from trainers.evaluation.results import FREE_KINDS, Candidate, CandidateKind
@@ -30,35 +31,18 @@ OWN = "local"
 
 
 @dataclass(frozen=True)
-class ModelToAsk:
-    """A model to ask, its provider's row and its price. `price.model` is the full name, 'provider/model'."""
-
-    row: ProviderRow
-    price: PriceRow
-
-    @property
-    def name(self) -> str:
-        return self.price.model
-
-    @property
-    def thinks(self) -> bool:
-        """True if it generates thinking tokens before its answer, which are billed too."""
-        return self.row.thinks(self.name.split("/", 1)[1])
-
-
-@dataclass(frozen=True)
 class LineUp:
     """What a comparison compares: `models`, and in `candidates` each way of asking them. `judge` scores free text,
     `writer` proposes better prompts."""
 
-    models: tuple[ModelToAsk, ...]
+    models: tuple[PricedModel, ...]
     candidates: tuple[Candidate, ...]
     encoder: str
-    judge: ModelToAsk | None = None
-    writer: ModelToAsk | None = None
+    judge: PricedModel | None = None
+    writer: PricedModel | None = None
 
     @property
-    def all_models(self) -> tuple[ModelToAsk, ...]:
+    def all_models(self) -> tuple[PricedModel, ...]:
         """Every model that rows are sent to, once."""
         models = list(self.models)
         for model in (self.judge, self.writer):
@@ -132,7 +116,7 @@ def line_up(
 ) -> LineUp | Refusal:
     """Returns the comparison that the command asks for. `reachable` are the names of the providers with a key;
     `has_prompt` is True if the dataset already has an optimised prompt."""
-    models: tuple[ModelToAsk, ...] | Refusal = ()
+    models: tuple[PricedModel, ...] | Refusal = ()
     if not is_free(command.kinds) or command.optimise:
         models = _find_candidates(settings, reachable, command.models, today)
     if isinstance(models, Refusal):
@@ -145,7 +129,7 @@ def line_up(
     candidates = _build_candidates(kinds, report, models, spelling, command.shots or None)
     if isinstance(candidates, Refusal):
         return candidates
-    writer: ModelToAsk | Refusal | None = None
+    writer: PricedModel | Refusal | None = None
     if command.writer:
         writer = _find_candidate(settings, reachable, command.writer, today)
     if isinstance(writer, Refusal):
@@ -163,7 +147,7 @@ def find_judge(
     report: Report,
     today: date,
     spelling: Spelling = SLACK,
-) -> ModelToAsk | Refusal | None:
+) -> PricedModel | Refusal | None:
     """Returns the model that judges free text, None if the person named none."""
     if wanted is None:
         return None
@@ -187,7 +171,7 @@ def find_run_judge(
     usual: str | None,
     report: Report,
     today: date,
-) -> ModelToAsk | Refusal | None:
+) -> PricedModel | Refusal | None:
     """Returns the judge of a tuned model's free text: the one that the question names, else the `usual` one if it can
     still be asked. None: no judge."""
     if question.judge == NO_JUDGE:
@@ -314,9 +298,9 @@ def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> Pr
 
 def _find_candidates(
     settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
-) -> tuple[ModelToAsk, ...] | Refusal:
+) -> tuple[PricedModel, ...] | Refusal:
     """Returns the models with these names; without names, the base models of our own trainer."""
-    candidates_by_name: dict[str, ModelToAsk] = {}
+    candidates_by_name: dict[str, PricedModel] = {}
     for name in names or own_models(settings, reachable):
         candidate = _find_candidate(settings, reachable, name, today)
         if isinstance(candidate, Refusal):
@@ -345,7 +329,7 @@ def _choose_candidates(
 def _build_candidates(
     kinds: Sequence[CandidateKind],
     report: Report,
-    models: Sequence[ModelToAsk],
+    models: Sequence[PricedModel],
     spelling: Spelling,
     shots: int | None,
 ) -> tuple[Candidate, ...] | Refusal:
@@ -387,7 +371,7 @@ def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None
 
 def _find_candidate(
     settings: Settings, reachable: Collection[str], wanted: str, today: date
-) -> ModelToAsk | Refusal:
+) -> PricedModel | Refusal:
     seller = _find_provider(settings, reachable, wanted)
     if isinstance(seller, Refusal):
         return seller
@@ -409,7 +393,7 @@ def _find_candidate(
         return refuse_ended_model(price, wanted)
     if isinstance(price, UnknownPrice):
         return _unknown_price(row, name, wanted, price.nearest)
-    return ModelToAsk(row, replace(price, model=f"{row.name}/{name}"))
+    return PricedModel(row, replace(price, model=f"{row.name}/{name}"))
 
 
 def _unknown_price(row: ProviderRow, name: str, wanted: str, nearest: Sequence[str]) -> Refusal:

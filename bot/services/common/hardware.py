@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from bot.rules.bills import Capacity
-from bot.rules.reasons import MemoryShortage
 from bot.rules.roi import Range
-from bot.services.common.targets import Target
 from bot.settings import PACKAGED_TARGET, Settings
+from bot.values.targets import MemoryHeadroom, MemoryShortage, Target, TrainingTime
 from trainers.base_models import Base, find_base
 from trainers.dataset import Report
 from trainers.dataset.preference_pairs import PairsReport
@@ -73,24 +72,6 @@ PACKAGED_WEIGHTS = 134_515_008  # of the chat model that comes with our trainer,
 LIKE_PACKAGED = 2  # how many times as large a model may be to train at about the same speed
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class MemoryHeadroom:
-    """Whether a training fits into memory. `line` is the text for cards; `shortage` is set if it may not fit."""
-
-    line: str
-    shortage: MemoryShortage | None
-
-
-@dataclass(frozen=True)
-class TrainingTime:
-    """`measured` is the day on which the machine's speed was measured, like 2026-11-25. `is_guess` is true if it was
-    neither measured nor given by a person; the maximum cost at which a paid run is stopped must not rely on a guess."""
-
-    minutes: Range
-    measured: str | None = None
-    is_guess: bool = False
 
 
 def local_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:

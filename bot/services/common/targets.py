@@ -1,5 +1,5 @@
-"""Finds the target model that a person names, the price of the machine that it rents, and the longest row that it can
-be trained on. Its memory and time are in hardware.py."""
+"""Finds the target model that a person names, and refuses what it can't be trained with. Also finds the price of the
+machine that it rents, and the longest row that it can be trained on. Its memory and time are in hardware.py."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from bot.cards.common.blocks import code
-from bot.settings import Settings
+from bot.cards.decisions.plan_refusals import unswept_text
+from bot.rules import plans
+from bot.rules.estimate_inputs import Question, find_implausible_figure
+from bot.settings import PACKAGED_TARGET, Settings
 from bot.values.runs import Refusal
+from bot.values.targets import Target
 from trainers.dataset import DEFAULT_LIMITS
+from trainers.encoders import TORCH_WEIGHTS, TORCH_WEIGHTS_PIN
 from trainers.errors import TrainerError
-from trainers.providers import ModelRow, ProviderRow
+from trainers.methods import BUILTIN, METHODS, option_name, specs
+from trainers.payloads import PLAIN_HYPERPARAMETERS
+from trainers.providers import ProviderRow, find_rejected_value
 from trainers.rentals.prices import PROVIDER as RENTED
 from trainers.rentals.prices import fetch_rental
 from trainers.tokens import O200K, OUR_ROW_TOKENS, Encoding, encoding_of, local_encoding, training_limit
-
-
-@dataclass(frozen=True)
-class Target:
-    row: ProviderRow
-    model: ModelRow
-
-    @property
-    def name(self) -> str:
-        return f"{self.row.name}/{self.model.name}"
 
 
 def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target | Refusal:
@@ -68,6 +66,115 @@ def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target 
 
 def _targets_hint(targets: Sequence[Target]) -> str:
     return "There are " + ", ".join(f"`{target.name}`" for target in targets) + "."
+
+
+def find_trainable(providers: Sequence[ProviderRow], question: Question) -> Target | Refusal:
+    """Returns the question's target, or why the question makes no sense or the target can't do it."""
+    misread = find_implausible_figure(question)
+    if misread:
+        return Refusal(misread.sentence)
+    target = find_target(providers, question.target)
+    if isinstance(target, Refusal):
+        return target
+    question = with_target_defaults(question, target)
+    refusal = _wrong_kind_of_model(question, target)
+    if refusal:
+        return refusal
+    unswept = plans.find_sweep_conflict(question, can_sweep=target.row.provider.can("sweep"))
+    if unswept:
+        return Refusal(unswept_text(unswept, target.row.title), "sweep")
+    return _unsupported(question, target) or target
+
+
+def with_target_defaults(question: Question, target: Target) -> Question:
+    """Returns the question with the target's default method: an encoder is trained by `head` unless a method is
+    named."""
+    if target.model.is_encoder and question.method == "supervised":
+        return replace(question, method="head")
+    return question
+
+
+def _wrong_kind_of_model(question: Question, target: Target) -> Refusal | None:
+    """Refuses to train an encoder as a chat model, or the other way round."""
+    method = METHODS[question.method]
+    name = code(target.name)
+    if target.model.is_encoder and not method.is_for_encoders:
+        return Refusal(
+            f"{name} is an encoder, which learns labels: `method={method.name}` can't train it. Leave out `method=`.",
+            "method",
+        )
+    if method.is_for_encoders and not target.model.is_encoder:
+        return Refusal(
+            f"{name} is not an encoder: `method={method.name}` can't train it. Leave it out, or choose an encoder as "
+            "the target.",
+            "method",
+        )
+    if not method.is_for_encoders:
+        return None
+    others = [option_name(option) for option in question.chosen if option not in specs(method.name)]
+    others += [option for option in ("patience", "sweep") if getattr(question, option)]
+    if not others:
+        return None
+    takes = "`, `".join(f"{option_name(option)}=" for option in specs("full"))
+    return Refusal(
+        f"`{others[0]}=` has no effect on {name} with `method={method.name}`: leave it out. `method=full` trains the "
+        f"whole encoder, and takes `{takes}`.",
+        others[0],
+    )
+
+
+def _unsupported(question: Question, target: Target) -> Refusal | None:
+    """Refuses what the target's trainer can't do. Our own trainer on another machine refuses the rest when the
+    job is created."""
+    row = target.row
+    method = METHODS[question.method]
+    if method.reads_pairs and not row.provider.can("dpo"):
+        return Refusal(
+            f"`method={method.name}` needs a trainer that takes preference pairs, which {row.title} does not. Leave it "
+            "out, or choose a target that starts with `local/`.",
+            "method",
+        )
+    if not (method.is_plain or method.reads_pairs or row.provider.can("sweep")):
+        return Refusal(
+            f"`method={method.name}` needs our own trainer, and {row.title} has its own way to train. Leave it out, or "
+            "choose a target that starts with `local/`.",
+            "method",
+        )
+    engine = question.chosen.get("engine", BUILTIN)
+    if engine not in method.engines:
+        return Refusal(
+            f"`engine={engine}` can't train with `method={method.name}`. Leave out one of the two.",
+            "engine",
+        )
+    extra = [option_name(name) for name in question.chosen if name not in PLAIN_HYPERPARAMETERS]
+    if extra and not row.provider.can("extra_hyperparameters"):
+        return Refusal(
+            f"{row.title} does not take `{extra[0]}=`: leave it out, or choose a model of our own trainer.",
+            extra[0],
+        )
+    misfit = find_rejected_value(row.provider, question.chosen)
+    if misfit:
+        name = option_name(misfit.name)
+        if not misfit.allowed:
+            return Refusal(f"{row.title} doesn't take `{name}=`: leave it out.", name)
+        return Refusal(
+            f"{row.title} takes {misfit.allowed} for `{name}=`: choose one of those, or leave it out.", name
+        )
+    quantization = question.chosen.get("quantization", "none")
+    if quantization != "none" and row.is_started_by_us and find_spec("bitsandbytes") is None:
+        return Refusal(
+            f"`quantization={quantization}` needs the package bitsandbytes beside our trainer. Leave it out, or ask "
+            "the bot's operator to run `pip install '.[quantized]'` in a checkout.",
+            "quantization",
+        )
+    is_packaged = target.model.name == PACKAGED_TARGET and row.is_started_by_us
+    if question.method == "full" and is_packaged and find_spec(TORCH_WEIGHTS) is None:
+        return Refusal(
+            f"`method=full` needs the PyTorch weights of {code(target.name)} beside our trainer. Use `method=head`, "
+            f"which doesn't need them, or ask the bot's operator to run `pip install {TORCH_WEIGHTS_PIN}`.",
+            "method",
+        )
+    return None
 
 
 def with_rental_price(settings: Settings, target: Target) -> Settings | Refusal:

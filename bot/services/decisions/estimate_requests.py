@@ -30,6 +30,7 @@ from bot.charts import forecast as drawing
 from bot.command_parser import format_estimate, format_question, parse_estimate, parse_question
 from bot.context import AppContext
 from bot.rules.estimate_inputs import Question
+from bot.rules.estimates import EstimateResult
 from bot.rules.facts import TaskKind
 from bot.rules.fit import aim_numbers
 from bot.rules.forecast import Outlook
@@ -42,7 +43,6 @@ from bot.services.datasets import datasets, row_labels
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.datasets.row_labels import RowsToLabel
 from bot.services.decisions import estimates
-from bot.services.decisions.estimates import EstimateResult
 from bot.services.evidence import checked_judges
 from bot.services.evidence.evidence import load_evidence
 from bot.services.measurement import evaluations

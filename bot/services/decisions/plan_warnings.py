@@ -8,7 +8,7 @@ from bot.cards.common.prices import OLD_PRICES, doubtful_successors
 from bot.cards.common.reasons import shortage_text
 from bot.cards.common.words import shorten
 from bot.cards.decisions import plan_refusals
-from bot.services.decisions.estimates import EstimateResult
+from bot.rules.estimates import EstimateResult
 from trainers.methods import METHODS
 
 RARE_LABEL_ROWS = 2  # an encoder hardly learns a label with this many rows or fewer

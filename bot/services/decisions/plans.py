@@ -23,6 +23,7 @@ from bot.command_parser import parse_question
 from bot.context import AppContext
 from bot.rules.budgets import Budget
 from bot.rules.estimate_inputs import NO_JUDGE
+from bot.rules.estimates import EstimateResult
 from bot.rules.permissions import Caller
 from bot.rules.plans import (
     Destination,
@@ -36,17 +37,16 @@ from bot.rules.plans import (
     plan_key,
     trains_the_same,
 )
-from bot.rules.prices import MissingPrice
+from bot.rules.prices import OTHER_TOKENIZER, MissingPrice, RunCost
 from bot.services.common import authorization, budgets, hourly_prices
 from bot.services.common.provider_jobs import LEAST_SWEEP_USD
-from bot.services.common.targets import Target, find_target
+from bot.services.common.targets import find_target
 from bot.services.datasets import data_policy, datasets, taught_rows
 from bot.services.datasets.data_policy import EgressPermission
 from bot.services.datasets.dataset_worker import SEED
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.decisions import estimate_requests
-from bot.services.decisions.estimate_inputs import OTHER_TOKENIZER, RunCost, find_hosting
-from bot.services.decisions.estimates import EstimateResult
+from bot.services.decisions.estimates import find_hosting
 from bot.services.decisions.plan_requests import (
     approval_request,
     approver_refusal,
@@ -61,6 +61,7 @@ from bot.services.evidence import notifications, run_states
 from bot.settings import Settings
 from bot.values.requests import Start
 from bot.values.runs import Refusal
+from bot.values.targets import Target
 from storage.records import Run
 from storage.runs import NewRun
 from trainers import base_models

@@ -26,11 +26,11 @@ from bot.rules.promotion import (
     labels_below_floor,
 )
 from bot.services.common import finished_measurements
-from bot.services.common.targets import Target
 from bot.services.datasets import datasets, row_labels
 from bot.services.evidence import checked_judges, looks
 from bot.services.evidence.measured_candidates import load_measured
 from bot.values.runs import Before, RunResult
+from bot.values.targets import Target
 from storage.records import AnswerRow, Dataset, Model, Run
 from trainers.dataset import Report, read
 from trainers.dataset.rows import at, distinct_example_places

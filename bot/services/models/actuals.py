@@ -17,14 +17,13 @@ from bot.rules import calibration as rules
 from bot.rules import units
 from bot.rules.bills import Rates, Traffic
 from bot.rules.calibration import CallTotals
+from bot.rules.estimates import EstimateResult
 from bot.rules.plans import plan_from_json
 from bot.rules.prices import MissingPrice, rates_from_row
 from bot.rules.promotion import alias_for
 from bot.rules.units import Volume
 from bot.services.datasets import datasets
 from bot.services.decisions import estimate_requests, estimates
-from bot.services.decisions.estimate_inputs import measured_alternatives
-from bot.services.decisions.estimates import EstimateResult
 from bot.services.evidence import evidence
 from bot.values.runs import ModelEnded, Refusal
 from storage.actuals import ActualMonth
@@ -139,7 +138,7 @@ def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
     if question.volume is None or not question.volume.amount:
         question = replace(question, volume=ANY_VOLUME)
     result = estimate(question, evidence=measured)
-    best = measured_alternatives(measured).cheapest
+    best = measured.measured_alternatives.cheapest
     if isinstance(result, ModelEnded) and best and best.model:
         # The model that was in use at the time of the plan has ended, so the best living alternative replaces it.
         return estimate(replace(question, current=best.model), evidence=measured)

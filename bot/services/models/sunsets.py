@@ -17,25 +17,25 @@ from bot.cards.models import sunsets as views
 from bot.cards.models.sunsets import Sunset
 from bot.context import AppContext
 from bot.rules.estimate_inputs import Question
+from bot.rules.estimates import EstimateResult, monthly_cost
 from bot.rules.plans import Plan, Retraining, plan_from_json
 from bot.rules.prices import MissingPrice
 from bot.services.common import authorization, candidates
-from bot.services.common.targets import Target
 from bot.services.datasets import datasets
 from bot.services.datasets.datasets import CheckedDataset
-from bot.services.decisions import estimate_requests, estimates, plans
-from bot.services.decisions.estimates import EstimateResult
+from bot.services.decisions import estimate_requests, plans
 from bot.services.decisions.team_questions import last_question
 from bot.settings import Settings, models_listed_before
 from bot.values.requests import Start
 from bot.values.runs import Refusal
 from bot.values.sunsets import ModelUse, UseKind, due_notice, ending_soon, is_lasting_target, notice_key
+from bot.values.targets import Target
 from storage.promotions import PromotedBase
 from storage.records import Run
 from storage.store import Store
 from trainers.client import Trainer
 from trainers.model_list import find_listed_model
-from trainers.pricing import PriceRow, dated_source, find_prompted_price, find_retirement
+from trainers.pricing import PriceRow, UnknownPrice, dated_source, find_prompted_price, find_retirement
 from trainers.providers import ProviderRow, model_verdict
 
 VERDICTS = ("go", "unknown", "no_go")  # the best first
@@ -288,5 +288,11 @@ def _successor_monthly_usd(
     inputs = retuned.inputs if retuned else None
     if inputs is None or use.successor is None:
         return None
-    monthly = estimates.monthly_cost(context.settings, inputs, use.successor, context.today())
-    return monthly.total if monthly else None
+    settings = context.settings
+    row = find_prompted_price(use.successor, settings.providers, settings.prices, context.today())
+    if isinstance(row, UnknownPrice):
+        return None
+    monthly = monthly_cost(inputs, row)
+    if monthly is None:
+        return None
+    return monthly.total

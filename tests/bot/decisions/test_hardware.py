@@ -19,14 +19,13 @@ from bot.cards.decisions.assumptions import assumptions
 from bot.cli import datasets
 from bot.cli.estimates import estimate_json
 from bot.rules.estimate_inputs import Question
+from bot.rules.estimates import EstimateResult
 from bot.rules.plans import Prediction, canonical_json, plan_from_json
-from bot.rules.prices import MissingPrice
+from bot.rules.prices import MissingPrice, RunCost
 from bot.rules.units import Volume
-from bot.services.common import hardware
-from bot.services.decisions import estimates as estimates_services
-from bot.services.decisions.estimate_inputs import RunCost
+from bot.services.common import hardware, targets
 from bot.services.decisions.estimate_requests import prediction_of
-from bot.services.decisions.estimates import EstimateResult, make_estimate
+from bot.services.decisions.estimates import make_estimate
 from bot.services.decisions.plan_warnings import plan_warnings
 from bot.services.decisions.plans import untrainable_text
 from bot.settings import PACKAGED_TARGET, Settings, load_settings
@@ -179,7 +178,7 @@ def test_a_measured_speed_says_nothing_about_4_bits(tmp_path: Path, report: Repo
 def test_quantization_without_its_package_is_refused(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimates_services, "find_spec", lambda name: None)
+    monkeypatch.setattr(targets, "find_spec", lambda name: None)
     question = Question(target="ours", hyperparameters=bits("int8"))
     refusal = make_estimate(settings(tmp_path), "tickets", report, question, TODAY)
     assert isinstance(refusal, Refusal)
@@ -189,7 +188,7 @@ def test_quantization_without_its_package_is_refused(
 def test_training_all_of_the_packaged_encoder_without_its_weights_is_refused(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimates_services, "find_spec", lambda name: None)
+    monkeypatch.setattr(targets, "find_spec", lambda name: None)
     question = Question(target="local/minilm-encoder", method="full")
     refusal = make_estimate(settings(tmp_path), "tickets", report, question, TODAY)
     assert isinstance(refusal, Refusal) and refusal.about == "method"

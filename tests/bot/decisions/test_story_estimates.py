@@ -11,12 +11,12 @@ import pytest
 from bot.cards.decisions import estimates as cards
 from bot.cards.decisions.estimates import DETAILS, SHARE
 from bot.command_parser import parse_question
-from bot.rules import forecast
+from bot.rules import estimates, forecast
 from bot.rules.forecast import Outlook
 from bot.rules.plans import plan_from_json, plan_hash
 from bot.rules.roi import Inputs
 from bot.rules.units import day_of
-from bot.services.decisions import estimate_requests, estimates
+from bot.services.decisions import estimate_requests
 from bot.services.measurement import evaluations as evaluations_services
 from bot.values.runs import RunResult
 from demo.people import ANA, BEN
@@ -362,15 +362,18 @@ def test_the_price_list_names_the_key_of_a_missing_price(make_world: MakeWorld) 
 
 
 def test_an_estimate_is_acked_before_it_is_calculated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on, simulate = threading.Event(), forecast.simulate
+    go_on = threading.Event()
 
     def waiting(inputs: Inputs) -> Outlook:
-        go_on.wait(PATIENCE_S)
-        return simulate(inputs)
+        assert go_on.wait(PATIENCE_S)
+        return forecast.simulate(inputs)
 
-    monkeypatch.setattr(estimates, "simulate", waiting)
+    world.slack.command(ANA.id, PRIVATE.id, "/finetune estimate")
+    monkeypatch.setattr(estimates, "_simulate", waiting)
+    monkeypatch.setattr(world.slack, "settle", lambda: None)  # the emulator waits for the ack alone
     world.slack.command(ANA.id, PRIVATE.id, ESTIMATE)
-    assert fill_estimate(world, current="gpt-4o", volume="100 M tokens").closed
+    answers = {"dataset": "tickets", "target": TARGET, "current": "gpt-4o", "volume": "100 M tokens"}
+    assert world.slack.submit_modal(ANA.id, answers).closed
     assert not world.slack.ephemerals(ANA.id)
     go_on.set()
     world.wait_for_answer(ANA, 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bot.cards.common.blocks import Message
 from bot.cards.decisions import estimates
-from bot.cards.decisions.estimate_details import EstimateSummary
+from bot.rules.estimates import EstimateSummary
 from bot.rules.facts import Evidence, RowFaults, Standard
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import Quality
