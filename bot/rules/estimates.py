@@ -375,9 +375,9 @@ def _quality(
 def _listed_price(basis: EstimateBasis) -> PriceRow | None:
     """Returns the list price of the cheapest measured alternative; None if it asks no model, or no list has it."""
     cheapest = basis.evidence.measured_alternatives.cheapest
-    if cheapest is None or cheapest.candidate.model is None:
+    if cheapest is None or cheapest.model is None:
         return None
-    return basis.prices.get(cheapest.candidate.model)
+    return basis.prices.get(cheapest.model)
 
 
 def _cheapest_rates(basis: EstimateBasis) -> Rates | None:
@@ -391,11 +391,11 @@ def _cheapest_rates(basis: EstimateBasis) -> Rates | None:
         rates = rates_from_row(listed)
         if isinstance(rates, Rates):
             return _with_own_capacity(basis, _with_successors(basis, rates))
-    if cheapest.candidate.model is None:
+    if cheapest.model is None:
         free = "no vendor: it runs on any machine, and its time is not counted"
-        return Rates(cheapest.candidate.kind, ZERO, ZERO, free)
+        return Rates(cheapest.kind, ZERO, ZERO, free)
     a_request = (cheapest.usd_per_1000 or ZERO) / 1000
-    return Rates(cheapest.candidate.model, ZERO, ZERO, "the measurement", usd_per_request=a_request)
+    return Rates(cheapest.model, ZERO, ZERO, "the measurement", usd_per_request=a_request)
 
 
 def _with_successors(basis: EstimateBasis, rates: Rates, before: tuple[str, ...] = ()) -> Rates:
