@@ -40,11 +40,11 @@ from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
 from tests.local.trainer_server import KEY, examples, serve_in_thread
 from tests.peers.hosted import KEY as PROVIDER_KEY
-from trainers.base_models import Base, find_base
 from trainers.local.job_directory import append_event, replace_json
 from trainers.local.jobs.records import Jobs, StartingPoint
 from trainers.local.jobs.requests import parse_job_request
 from trainers.methods import Parameters
+from trainers.models.base_models import Base, find_base
 from trainers.sizing.memory import Work, trainable_parameters
 
 MODELS = {"local/toy": "/nowhere"}

@@ -41,7 +41,7 @@ from trainers.dataset.rows import CLASSIFY  # noqa: E402
 from trainers.evaluation.prompts import balanced_shots, k_shot  # noqa: E402
 from trainers.evaluation.scores import is_label  # noqa: E402
 from trainers.local.demo_model import make_demo_model  # noqa: E402
-from trainers.providers import OWN_CALLERS  # noqa: E402
+from trainers.providers.providers import OWN_CALLERS  # noqa: E402
 from trainers.types import Message  # noqa: E402
 
 SEED = 20261124

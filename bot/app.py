@@ -38,10 +38,10 @@ from bot.slack.recent_answers import RecentAnswers
 from bot.slack.users import LOOK_UP_TIMEOUT_S, NO_ANSWER, SlackDirectory, is_unavailable
 from bot.worker_pool import WorkerPool
 from storage.store import Store
-from trainers.client import Trainer, find_key
+from trainers.client.client import Trainer, find_key
+from trainers.client.dialects import open_trainer
 from trainers.deployments import open_deployments
 from trainers.deployments.port import Deployments
-from trainers.dialects import open_trainer
 
 GRACE_S = 5.0
 OLD_TASK_S = 3600.0  # a worker's task is ended after half of this

@@ -19,7 +19,7 @@ from bot.values.runs import Refusal
 from bot.worker_pool import WorkerPool
 from storage.records import Draft
 from storage.store import Store
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.deployments.port import Deployments
 
 

@@ -34,16 +34,16 @@ from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
 from storage.deployments import deployment_names
-from trainers.base_models import why_not_served
-from trainers.client import find_key
+from trainers.client.client import find_key
+from trainers.client.dialects import open_trainer
 from trainers.deployments import open_deployments
-from trainers.dialects import open_trainer
 from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError, multilingual
 from trainers.encoders.embedding import find_encoder, is_hub_id
 from trainers.errors import TrainerError
+from trainers.models.base_models import why_not_served
 from trainers.money import usd_micros
-from trainers.pricing import tuned_price
-from trainers.providers import ProviderRow
+from trainers.providers.pricing import tuned_price
+from trainers.providers.providers import ProviderRow
 
 LEAST_FREE_GB = 5
 MOST_SKEW_S = 30

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from bot import logs
 from bot.settings import Settings
-from trainers.base_models import why_not_served
 from trainers.host import trainer_environment
+from trainers.models.base_models import why_not_served
 
 RESTART_PAUSES_S = (1, 2, 5, 15, 60)
 STEADY_S = 600.0  # a trainer that ran for longer is restarted after the shortest pause again

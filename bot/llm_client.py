@@ -23,9 +23,9 @@ from bot import logs
 from storage.database import StorageError
 from storage.records import CachedAnswer
 from storage.store import Store
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.errors import InvalidResponse, Refused, TrainerError, Uncertain
-from trainers.providers import ProviderRow
+from trainers.providers.providers import ProviderRow
 from trainers.types import Message
 
 # The timeout is for up to ALONGSIDE requests at a time; with more callers it grows, as they wait for each other.

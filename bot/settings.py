@@ -20,8 +20,8 @@ from bot.policy_settings import PeopleTable, PolicyTable, build_policy
 from bot.rules.permissions import CHANNEL, USER, Policy
 from bot.toml_file import TomlFile, line_numbers
 from trainers.encoders import DEFAULT_ENCODER
-from trainers.pricing import PriceRow, read_own_prices
-from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
+from trainers.providers.pricing import PriceRow, read_own_prices
+from trainers.providers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.rentals import prices as rentals
 from trainers.typed_tables import SET_BY_CALLER, Fault, Key, Limits, read_table
 from trainers.types import Price

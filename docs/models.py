@@ -23,9 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from trainers.model_list import RELEASE_SUFFIX, ListedModel, read_list  # noqa: E402  the checkout's own package
-from trainers.pricing import PriceRow, library_price  # noqa: E402
-from trainers.providers import load_providers  # noqa: E402
+from trainers.models.model_list import RELEASE_SUFFIX, ListedModel, read_list  # noqa: E402  the checkout's own package
+from trainers.providers.pricing import PriceRow, library_price  # noqa: E402
+from trainers.providers.providers import load_providers  # noqa: E402
 
 LIST = ROOT / "trainers" / "models.toml"
 JSON_FILE = "litellm/model_prices_and_context_window_backup.json"

@@ -26,8 +26,8 @@ from trainers.hyperparameters import (
     hosted_epochs_for,
     sweep_size_problem,
 )
+from trainers.models.tokens import OUR_ROW_TOKENS
 from trainers.money import to_micros
-from trainers.tokens import OUR_ROW_TOKENS
 from trainers.typed_tables import INVALID, Key, Limits, Reader, reader_of
 from trainers.types import Hyperparameter
 

@@ -372,7 +372,7 @@ def prices(models: tuple[str, ...], as_json: bool) -> None:
     Exits with 1 if a model's price is unknown.
     """
     from bot.cli import estimates
-    from trainers.pricing import UnknownPrice
+    from trainers.providers.pricing import UnknownPrice
 
     rows = estimates.prices(load(), models)
     if as_json:

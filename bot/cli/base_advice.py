@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bot.values.runs import Refusal
-from trainers.base_models import Base, Preset, find_base, presets
+from trainers.models.base_models import Base, Preset, find_base, presets
 from trainers.sizing.hardware import GPUS, Fit, Machine, adapt_to_memory, check_fit, read_gpu, this_machine
 from trainers.sizing.memory import Method, Work
 

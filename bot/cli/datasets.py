@@ -38,8 +38,7 @@ from bot.services.datasets.dataset_worker import FULL_LIST, SEED, SHOWN_ROWS, sh
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from bot.values.targets import MemoryHeadroom, TrainingTime
-from trainers.base_models import Base, find_base
-from trainers.client import find_key
+from trainers.client.client import find_key
 from trainers.dataset import (
     NO_MODELS,
     Columns,
@@ -63,6 +62,7 @@ from trainers.dataset.sensitive_data import check_sensitive
 from trainers.dataset.tables import EMPTY_LABEL
 from trainers.dataset.versions import Previous
 from trainers.evaluation.statistics import normalise
+from trainers.models.base_models import Base, find_base
 from trainers.sizing.architecture import UnknownSize
 
 

@@ -16,7 +16,7 @@ from bot.settings import Settings
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from storage.store import Store
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 
 PERSON = "terminal"
 PATIENCE_S = 60.0

@@ -34,13 +34,13 @@ from bot.services.common.targets import find_target, with_rental_price
 from bot.services.decisions.estimates import make_estimate
 from bot.settings import Settings
 from bot.values.runs import Refusal
-from trainers.client import find_key
+from trainers.client.client import find_key
 from trainers.dataset import Report
 from trainers.evaluation.comparison import merge_comparisons
 from trainers.evaluation.quality_threshold import rejudge_comparison
 from trainers.evaluation.results import Comparison, Scoring
 from trainers.hyperparameters import sweep_to_lists
-from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price, tuned_price
+from trainers.providers.pricing import PriceRow, UnknownPrice, find_prompted_price, tuned_price
 
 
 def estimate(

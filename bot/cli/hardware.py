@@ -14,8 +14,8 @@ from typing import Any
 
 from bot.cards.common.words import duration
 from bot.values.runs import Refusal
-from trainers.base_models import Base, find_base, find_preset
 from trainers.host import child_environment
+from trainers.models.base_models import Base, find_base, find_preset
 from trainers.sizing.architecture import Architecture, UnknownSize, read_config
 from trainers.sizing.hardware import (
     GPUS,

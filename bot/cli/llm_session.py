@@ -19,7 +19,7 @@ from bot.settings import Settings
 from bot.values.evaluations import CandidateProgress
 from storage.database import DatabaseInUse, StorageError
 from storage.store import Store
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 
 LOOK_S = 0.2
 OWNER = "terminal"

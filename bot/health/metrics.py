@@ -17,7 +17,7 @@ import click
 from prometheus_client import Counter, Histogram, Info, disable_created_metrics
 
 from bot.values.runs import Refusal
-from trainers.calls import ERROR_KINDS, ProviderCall
+from trainers.client.calls import ERROR_KINDS, ProviderCall
 
 Result = TypeVar("Result")
 

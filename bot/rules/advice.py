@@ -51,7 +51,7 @@ from bot.rules.reasons import (
     labelling_step,
 )
 from bot.rules.roi import Estimate, Succession
-from trainers.model_list import strip_effort
+from trainers.models.model_list import strip_effort
 
 # Our own estimate of the least time that somebody spends on reading the verdict, approving and deploying.
 LEAST_HOURS = Decimal("0.25")

@@ -9,11 +9,11 @@ from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from trainers.chat_parameters import thinking_tokens
 from trainers.evaluation.results import Candidate
+from trainers.models.chat_parameters import thinking_tokens
 from trainers.money import from_micros, to_micros
-from trainers.pricing import PriceList, PriceRow
-from trainers.providers import ProviderRow, model_verdict
+from trainers.providers.pricing import PriceList, PriceRow
+from trainers.providers.providers import ProviderRow, model_verdict
 from trainers.types import Event, Job
 
 if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load

@@ -45,8 +45,8 @@ from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, monthly_volume
 from bot.values.targets import JudgeTerms, MemoryHeadroom, PricedModel, Target, TrainingNeeds
 from trainers.dataset import Report
 from trainers.evaluation.results import MeasuredCandidate
-from trainers.pricing import PriceRow
-from trainers.providers import model_verdict
+from trainers.providers.pricing import PriceRow
+from trainers.providers.providers import model_verdict
 from trainers.types import Hyperparameter
 
 # An estimate, its details and its plan each need the same ten thousand draws.

@@ -32,7 +32,7 @@ from trainers.evaluation.results import (
 )
 from trainers.evaluation.statistics import wilson
 from trainers.methods import MethodName
-from trainers.providers import ModelVerdict
+from trainers.providers.providers import ModelVerdict
 
 ENCODER_KIND: CandidateKind = "encoder"  # the candidate that is the same model as the method `head` trains
 

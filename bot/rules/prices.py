@@ -13,7 +13,7 @@ from bot.rules.roi import Range, Training, Usage
 from bot.values.targets import JudgeTerms, TrainingNeeds
 from trainers.dataset import Report
 from trainers.money import from_micros
-from trainers.pricing import PriceRow
+from trainers.providers.pricing import PriceRow
 
 OTHER_TOKENIZER = 1.25  # another model's tokenizer may count up to this many times as many tokens as ours
 JUDGE_INSTRUCTIONS = 150  # tokens of the prompt around the texts that a judge reads

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from trainers.chat_parameters import thinking_tokens
 from trainers.dataset.rows import Task
 from trainers.evaluation.results import Candidate, Scoring
 from trainers.evaluation.scores import Choice
 from trainers.json_values import JsonValue, stored_as
-from trainers.pricing import PriceList, PriceRow
+from trainers.models.chat_parameters import thinking_tokens
+from trainers.providers.pricing import PriceList, PriceRow
 
 Stage = Literal[
     "preparing", "pricing", "asking", "choosing", "searching", "measuring", "consulting", "judging"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
-from trainers.providers import ModelRow, ProviderRow, model_verdict
+from trainers.providers.providers import ModelRow, ProviderRow, model_verdict
 
 # Days before the end on which people are warned, once each. Of the warnings that were missed only the latest is sent.
 NOTICES = (0, 7, 30, 90)

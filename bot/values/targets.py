@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from bot.rules.budgets import Hosting
 from bot.rules.roi import Range
-from trainers.pricing import PriceRow
-from trainers.providers import ModelRow, ProviderRow
+from trainers.providers.pricing import PriceRow
+from trainers.providers.providers import ModelRow, ProviderRow
 from trainers.types import Hyperparameter
 
 

@@ -11,7 +11,7 @@ from bot.rules.plans import plan_from_json, plan_hash
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import START, World
 from tests.peers.service import StoredJob
-from trainers.payloads import METADATA_KEY
+from trainers.client.payloads import METADATA_KEY
 
 ENOUGH_ROWS = 120
 """With so many, 39 are held out: all of them right show 85% even after several looks, which 18 of 60 never do."""

@@ -44,9 +44,9 @@ from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
 from trainers.dataset.rows import NO_CHOICES, Choices, Sheet, ShownRow
 from trainers.evaluation.statistics import LabelLoss, wilson
-from trainers.pricing import PriceRow
-from trainers.providers import ModelVerdict
-from trainers.tokens import Spread
+from trainers.models.tokens import Spread
+from trainers.providers.pricing import PriceRow
+from trainers.providers.providers import ModelVerdict
 from trainers.types import Answer, Price
 
 ANA, BEN, CLEO = "U0ANA", "U0BEN", "U0CLEO"

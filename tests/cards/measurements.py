@@ -41,7 +41,7 @@ from trainers.evaluation.results import (
     Scoring,
     Standing,
 )
-from trainers.pricing import PriceRow, UnknownPrice
+from trainers.providers.pricing import PriceRow, UnknownPrice
 from trainers.types import Price
 
 MODEL = "local/smollm2-135m"

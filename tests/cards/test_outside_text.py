@@ -48,7 +48,7 @@ from tests.cards.slack_limits import limit_violations
 from tests.cards.style_rules import mrkdwn, texts
 from trainers.dataset import Columns, Finding
 from trainers.evaluation.results import CANDIDATE_KINDS, Candidate, CurvePoint, LabelNeed
-from trainers.pricing import PriceRow, UnknownPrice
+from trainers.providers.pricing import PriceRow, UnknownPrice
 from trainers.types import Answer, Price
 
 HOSTILE = (

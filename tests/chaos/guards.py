@@ -40,7 +40,7 @@ JOBS = "bot/services/common/provider_jobs.py"
 TRAINING = "bot/services/training/training.py"
 APPROVING = "bot/services/decisions/approvals.py"
 RULES = "bot/rules/permissions.py"
-CLIENT = "trainers/client.py"
+CLIENT = "trainers/client/client.py"
 OUTBOX = "storage/messages.py"
 PROVIDER = "tests/bot/training/test_story_provider_faults.py"
 APPROVAL = "tests/bot/decisions/test_story_approval.py"
@@ -98,28 +98,28 @@ GUARDS = (
     ),
     Guard(
         "max_retries=0",
-        "trainers/calls.py",
+        "trainers/client/calls.py",
         "            max_retries=0,",
         "            max_retries=2,",
         f"{REQUESTS}::test_a_fault_of_create_has_its_error_and_only_one_post",
     ),
     Guard(
         "a job at Fireworks has an id of our key",
-        "trainers/dialects/fireworks.py",
+        "trainers/client/dialects/fireworks.py",
         '    return f"ft-{payloads.key_mark(key)}"',
         '    return "ft-" + __import__("secrets").token_hex(8)',
         f"{DIALECTS}::test_a_second_create_of_the_same_id_gives_the_job_that_is_there",
     ),
     Guard(
         "a job at Together has our mark in its suffix",
-        "trainers/dialects/together.py",
+        "trainers/client/dialects/together.py",
         '            "suffix": payloads.fit_suffix(self.provider, spec.suffix, spec.key),',
         '            "suffix": spec.suffix,',
         f"{DIALECTS}::test_togethers_suffix_holds_our_mark_in_40_characters",
     ),
     Guard(
         "a signed link gets no key",
-        "trainers/dialects/fireworks.py",
+        "trainers/client/dialects/fireworks.py",
         'options={"headers": {"Authorization": omit}}',
         "options={}",
         f"{DIALECTS}::test_the_losses_of_each_step_are_read",
@@ -465,7 +465,7 @@ GUARDS = (
     ),
     Guard(
         "only the approved bytes are sent",
-        "trainers/payloads.py",
+        "trainers/client/payloads.py",
         "        check_sha256(path, sha256)\n",
         "",
         f"{BOUND}::test_a_training_file_that_changed_after_the_approval_is_not_sent",
@@ -799,7 +799,7 @@ GUARDS = (
     ),
     Guard(
         "another machine is not this one",
-        "trainers/providers.py",
+        "trainers/providers/providers.py",
         '        "stays_here": not has_address,',
         '        "stays_here": is_loopback(table.get("base_url") or "http://127.0.0.1"),',
         "tests/trainers/providers/test_addresses.py::test_behind_a_loopback_address_may_be_a_proxy",

@@ -22,9 +22,9 @@ from tests.chaos.storm import LONGEST_LIFE_S, PATIENCE_S, Storm
 from tests.chaos.stormy_peers import record_paths
 from tests.chaos.verdict import Verdict, models_with_result
 from tests.local.trainer_server import KEY, free_port
+from trainers.client.payloads import METADATA_KEY
 from trainers.local.jobs.records import END_MARKS
 from trainers.local.rentals.machines import RentingOptions
-from trainers.payloads import METADATA_KEY
 
 STUB = (sys.executable, "-m", "tests.chaos.slow_train")
 REAL = (sys.executable, "-m", "trainers.local.train")

@@ -33,7 +33,7 @@ from tests.peers.hosted import (
     Hosted,
 )
 from tests.peers.service import Query, Reply, Service, StoredJob
-from trainers.payloads import METADATA_KEY
+from trainers.client.payloads import METADATA_KEY
 
 PassPoint = Callable[[str], None]
 

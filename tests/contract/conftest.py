@@ -23,10 +23,10 @@ from tests.peers.hosted import Hosted
 from tests.peers.service import Service
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor
-from trainers.client import Trainer
-from trainers.dialects import open_trainer
-from trainers.payloads import accepted_hyperparameters
-from trainers.providers import fit_hyperparameters, load_providers
+from trainers.client.client import Trainer
+from trainers.client.dialects import open_trainer
+from trainers.client.payloads import accepted_hyperparameters
+from trainers.providers.providers import fit_hyperparameters, load_providers
 from trainers.types import Hyperparameter, Provider
 
 ROOT = Path(__file__).parents[2]

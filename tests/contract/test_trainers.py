@@ -17,7 +17,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.contract.conftest import ROOT, Site
-from trainers.dialects import open_trainer
+from trainers.client.dialects import open_trainer
 from trainers.errors import Refused
 from trainers.types import Ability, Job, JobSpec, Message
 

@@ -19,7 +19,7 @@ from bot.charts import evaluations
 from bot.values.runs import NOTHING_SINCE, LabelChange
 from tests.cards import builders, measurements
 from tests.peers.browser import find_chromium
-from trainers.pricing import PriceList, PriceRow
+from trainers.providers.pricing import PriceList, PriceRow
 
 pytestmark = pytest.mark.e2e
 

@@ -18,7 +18,7 @@ from trainers.evaluation.results import (
     MeasuredCandidate,
     Standing,
 )
-from trainers.providers import ModelVerdict
+from trainers.providers.providers import ModelVerdict
 
 MINI = "openai/gpt-4o-mini"
 OK = ModelVerdict("ok")

@@ -30,8 +30,8 @@ from bot.rules.budgets import (
 from bot.values.runs import Progress
 from storage.evaluations import AnswerTotals
 from trainers.evaluation.results import Candidate
-from trainers.pricing import PriceList, PriceRow
-from trainers.providers import load_providers
+from trainers.providers.pricing import PriceList, PriceRow
+from trainers.providers.providers import load_providers
 from trainers.types import Event, Job, Price
 
 DOLLAR, HOUR = 1_000_000, 3600.0

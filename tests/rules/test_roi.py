@@ -28,7 +28,7 @@ from bot.rules.prices import MissingPrice, evaluation_usd, rates_from_row, train
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from tests.rules.builders import ARTICLE, WITH_PEOPLE
-from trainers.pricing import PriceRow
+from trainers.providers.pricing import PriceRow
 from trainers.types import Price
 
 GPT_4O, TUNED_NANO, TRAINING_25 = ARTICLE.now, ARTICLE.tuned, ARTICLE.training

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import pytest
 
 from bot.values.sunsets import ModelUse, due_notice, ending_soon, is_lasting_target, notice_key
-from trainers.providers import load_providers
+from trainers.providers.providers import load_providers
 
 TODAY = date(2026, 12, 20)
 USE = ModelUse("today's", "tickets", "gpt-4o", ends=date(2027, 1, 14))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from trainers.chat_parameters import (
+from trainers.errors import Refused
+from trainers.models.chat_parameters import (
     ChatParameters,
     parameters_for,
     refused_parameters,
     thinking_tokens,
     thinks,
 )
-from trainers.errors import Refused
 
 NONE: frozenset[str] = frozenset()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.chat_templates import (
+from trainers.models.chat_templates import (
     CHAT,
     drops_answers,
     read_chat_template,

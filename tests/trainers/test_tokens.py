@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from trainers.tokens import (
+from trainers.models.tokens import (
     O200K,
     Encoding,
     Spread,

@@ -14,7 +14,7 @@ from trainers.dataset.checks import MINIMUM, Fault, Findings, LabelCount, Rule
 from trainers.dataset.row_facts import RowFacts
 from trainers.dataset.rows import REMOVE_INVISIBLE, Limits, normalise_text, to_printable
 from trainers.methods import MIN_TRAINING_EXAMPLES
-from trainers.tokens import Encoding
+from trainers.models.tokens import Encoding
 
 TOO_FEW = Rule(
     "too_few_rows",

@@ -17,7 +17,7 @@ import orjson
 from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.rows import JoinedTexts, is_blank, is_empty, written_message
 from trainers.dataset.sensitive_data import faults_of_texts
-from trainers.tokens import O200K, Encoding, Spread, count_texts, spread
+from trainers.models.tokens import O200K, Encoding, Spread, count_texts, spread
 
 _FORM = (
     'Write {"input": {"messages": […]}, "preferred_output": [{"role": "assistant", "content": "…"}], '

@@ -76,7 +76,7 @@ from trainers.dataset.versions import (
 )
 from trainers.evaluation.results import Scoring
 from trainers.json_values import from_object
-from trainers.tokens import O200K, Encoding
+from trainers.models.tokens import O200K, Encoding
 
 if TYPE_CHECKING:
     from trainers.evaluation.json_fields import AnswerKind

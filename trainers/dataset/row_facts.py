@@ -33,7 +33,7 @@ from trainers.dataset.rows import (
 )
 from trainers.dataset.sensitive_data import deduplicate_by_row, faults_of_texts
 from trainers.dataset.splits import ChatFile, chat_row
-from trainers.tokens import ChatTokens, Encoding, RowCounter, count_texts, count_tools
+from trainers.models.tokens import ChatTokens, Encoding, RowCounter, count_texts, count_tools
 
 if TYPE_CHECKING:
     from trainers.dataset.near_duplicates import Sketches

@@ -14,7 +14,7 @@ from trainers.dataset.jsonl import definitions_text
 from trainers.dataset.reader import Progress, stream
 from trainers.dataset.row_facts import StoredRows
 from trainers.dataset.rows import Columns, Example, Limits, prompt_with_labels
-from trainers.tokens import (
+from trainers.models.tokens import (
     Encoding,
     Spread,
     count_chat,

@@ -12,9 +12,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from trainers.calls import ApiClient
+from trainers.client.calls import ApiClient
+from trainers.client.payloads import optional_rows, required
 from trainers.errors import InvalidResponse
-from trainers.payloads import optional_rows, required
 
 DeploymentState = Literal["starting", "ready", "failed", "stopped"]
 MAX_PAGES = 50

@@ -8,9 +8,9 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
+from trainers.client.payloads import optional_rows, rows_under
 from trainers.deployments.port import Deployment, Deployments, DeploymentState, unix_seconds
 from trainers.errors import Refused, TrainerError
-from trainers.payloads import optional_rows, rows_under
 
 STATES: Mapping[str, DeploymentState] = {
     "READY": "ready",

@@ -21,8 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trainers.base_models import HUB_ID
 from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError, multilingual
+from trainers.models.base_models import HUB_ID
 
 if TYPE_CHECKING:
     import numpy as np

@@ -33,7 +33,7 @@ from trainers.evaluation.statistics import (
     paired_means,
     wilson,
 )
-from trainers.pricing import PriceRow, UnknownPrice
+from trainers.providers.pricing import PriceRow, UnknownPrice
 
 Prices = Mapping[str, PriceRow | UnknownPrice]
 _DETECTABLE_Z = 1.959964 + 0.841621  # z of 0.975 and of 0.8: detected in 80% of cases at the 5% level

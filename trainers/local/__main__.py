@@ -23,7 +23,6 @@ from typing import IO, Any, Literal, NoReturn
 import click
 import uvicorn
 
-from trainers.base_models import MODEL_NAME, find_preset, why_no_base
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.host import BY_PCI_BUS, ENGINES_FOLDER, GPU_ORDER
 from trainers.local.api.guard import OpenFilesErrorFilter, allow_more_files, server_config
@@ -33,6 +32,7 @@ from trainers.local.jobs.backends import visible_gpus
 from trainers.local.ray.backend import RayOptions, RayUnusable, check_options
 from trainers.local.rentals.machines import RentingOptions
 from trainers.log_lines import JsonLines, Redactor, TextLines
+from trainers.models.base_models import MODEL_NAME, find_preset, why_no_base
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 KEY_FILE = "trainer.key"

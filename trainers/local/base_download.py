@@ -22,8 +22,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from trainers.base_models import HUB_ID
 from trainers.local.training.errors import TrainingFailed
+from trainers.models.base_models import HUB_ID
 
 WANTED_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
 UNWANTED = "consolidated"  # Mistral's repositories hold all weights a second time, in another layout

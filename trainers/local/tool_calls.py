@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.chat_templates import (
+from trainers.models.chat_templates import (
     CALLS_IN_WORDS,
     answer_prefix,
     describe_tools,

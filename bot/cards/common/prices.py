@@ -12,7 +12,7 @@ from bot.cards.common.general import text_message
 from bot.cards.common.words import SLACK, Spelling, first_lines, listed, pluralize, shorten
 from bot.rules.prices import MissingPrice, missing_keys
 from trainers.money import rate, usd
-from trainers.pricing import PriceRow, UnknownPrice
+from trainers.providers.pricing import PriceRow, UnknownPrice
 from trainers.rentals import prices as rentals
 from trainers.types import Price
 

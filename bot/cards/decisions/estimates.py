@@ -71,7 +71,7 @@ from bot.rules.reasons import (
 )
 from bot.rules.roi import Estimate
 from bot.rules.units import format_months
-from trainers.model_list import strip_effort
+from trainers.models.model_list import strip_effort
 from trainers.money import usd
 
 SHARE = "share_estimate"

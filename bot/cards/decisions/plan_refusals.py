@@ -9,7 +9,7 @@ from bot.cards.common.blocks import code
 from bot.cards.common.words import pluralize
 from bot.rules.plans import SweepConflict
 from trainers.money import usd
-from trainers.pricing import PriceRow
+from trainers.providers.pricing import PriceRow
 from trainers.rentals.prices import WHO, Rental
 
 # share of the rented time; the rest is for loading and uploading (rentals/attempt.py)

@@ -33,7 +33,7 @@ from bot.values.evaluations import ComparisonProgress
 from bot.values.runs import AfterResult, LabelChange, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
 from trainers.evaluation.results import Comparison
-from trainers.pricing import PriceList
+from trainers.providers.pricing import PriceList
 
 SHOWN_LABELS = 20
 

@@ -19,13 +19,18 @@ from bot.values.evaluations import ComparisonPlan, SearchPlan
 from bot.values.requests import Baseline
 from bot.values.runs import ModelEnded, Refusal
 from bot.values.targets import PricedModel
-from trainers.chat_parameters import split_effort
 from trainers.dataset import Report
 from trainers.evaluation.results import FREE_KINDS, Candidate, CandidateKind
-from trainers.model_list import LOW_EFFORT_SUFFIX, available_successors, find_listed_model, strip_effort
+from trainers.models.chat_parameters import split_effort
+from trainers.models.model_list import (
+    LOW_EFFORT_SUFFIX,
+    available_successors,
+    find_listed_model,
+    strip_effort,
+)
 from trainers.money import to_micros
-from trainers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
-from trainers.providers import NEAR_THE_END, ProviderRow
+from trainers.providers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
+from trainers.providers.providers import NEAR_THE_END, ProviderRow
 
 OWN = "local"
 

@@ -16,7 +16,6 @@ from bot.rules.bills import Capacity
 from bot.rules.roi import Range
 from bot.settings import PACKAGED_TARGET, Settings
 from bot.values.targets import MemoryHeadroom, MemoryShortage, Target, TrainingTime
-from trainers.base_models import Base, find_base
 from trainers.dataset import Report
 from trainers.dataset.preference_pairs import PairsReport
 from trainers.dataset.splits import validation_rows
@@ -30,7 +29,9 @@ from trainers.hyperparameters import (
     halving_total,
     hosted_epochs_for,
 )
-from trainers.providers import ModelRow, ProviderRow
+from trainers.models.base_models import Base, find_base
+from trainers.models.tokens import O200K
+from trainers.providers.providers import ModelRow, ProviderRow
 from trainers.rentals.prices import Rental
 from trainers.sizing.architecture import UnknownSize
 from trainers.sizing.encoders import PARAMETERS, READS_A_SECOND, WRITES_A_SECOND, EncoderWork
@@ -56,7 +57,6 @@ from trainers.sizing.training_time import (
     training_seconds,
     weights_at_work,
 )
-from trainers.tokens import O200K
 from trainers.types import Hyperparameter
 
 MAX_LENGTH = 1024  # of a row at our own trainer, unless the plan sets it

@@ -12,7 +12,7 @@ from bot.values.runs import Refusal
 from trainers.deployments.port import Deployments
 from trainers.errors import Refused, TrainerError
 from trainers.money import to_micros
-from trainers.providers import ProviderRow
+from trainers.providers.providers import ProviderRow
 
 log = logging.getLogger(__name__)
 

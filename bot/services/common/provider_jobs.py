@@ -22,10 +22,10 @@ from bot.rules import budgets
 from bot.rules.plans import Plan, plan_from_json
 from bot.values.runs import Progress
 from storage.records import Run, RunState
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.money import from_micros
-from trainers.pricing import PriceList
+from trainers.providers.pricing import PriceList
 from trainers.types import QUEUED_STATUSES, Event, Hyperparameter, Job, JobSpec
 
 LEAST_SWEEP_USD = Decimal("0.0001")  # the smallest limit or price that our trainer accepts

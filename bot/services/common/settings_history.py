@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from bot.rules.permissions import Policy
 from bot.settings import BudgetSettings, Settings
 from storage.store import Store
-from trainers.providers import ProviderRow, load_providers
+from trainers.providers.providers import ProviderRow, load_providers
 
 ACTION = "change setting"
 FILE = "finetune.toml"

@@ -17,15 +17,22 @@ from bot.rules.estimate_inputs import Question, find_implausible_figure
 from bot.settings import PACKAGED_TARGET, Settings
 from bot.values.runs import Refusal
 from bot.values.targets import Target
+from trainers.client.payloads import PLAIN_HYPERPARAMETERS
 from trainers.dataset import DEFAULT_LIMITS
 from trainers.encoders import TORCH_WEIGHTS, TORCH_WEIGHTS_PIN
 from trainers.errors import TrainerError
 from trainers.methods import BUILTIN, METHODS, option_name, specs
-from trainers.payloads import PLAIN_HYPERPARAMETERS
-from trainers.providers import ProviderRow, find_rejected_value
+from trainers.models.tokens import (
+    O200K,
+    OUR_ROW_TOKENS,
+    Encoding,
+    encoding_of,
+    local_encoding,
+    training_limit,
+)
+from trainers.providers.providers import ProviderRow, find_rejected_value
 from trainers.rentals.prices import PROVIDER as RENTED
 from trainers.rentals.prices import fetch_rental
-from trainers.tokens import O200K, OUR_ROW_TOKENS, Encoding, encoding_of, local_encoding, training_limit
 
 
 def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target | Refusal:

@@ -19,7 +19,7 @@ from bot.values.runs import Refusal
 from storage.records import Dataset, Waiver
 from trainers.dataset import Report
 from trainers.dataset.sensitive_data import PERSONAL, SECRET, faults_in
-from trainers.providers import ProviderRow
+from trainers.providers.providers import ProviderRow
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import orjson
 from bot.cards.datasets.documents import why_unreadable
 from bot.charts import datasets
 from bot.values.runs import Refusal
-from trainers import payloads
+from trainers.client import payloads
 from trainers.dataset import Columns, Example, Limits, Report, check_file, read
 from trainers.dataset.reader import FirstRows, read_first_rows
 from trainers.dataset.rows import to_printable
@@ -20,7 +20,7 @@ from trainers.dataset.sensitive_data import SECRET, Scan, faults_in, scan_file
 from trainers.dataset.versions import Previous
 from trainers.documents import Unreadable, read_document, split_passages, store_text
 from trainers.json_values import from_object
-from trainers.tokens import Encoding
+from trainers.models.tokens import Encoding
 
 FULL_LIST = Limits(listed=500)
 FIRST_ROWS = "first_rows.jsonl"

@@ -34,12 +34,12 @@ from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft
-from trainers.base_models import why_not_served
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
 from trainers.dataset.sensitive_data import Scan, scanner_name
 from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_data
 from trainers.dataset.versions import Previous
-from trainers.providers import ProviderRow
+from trainers.models.base_models import why_not_served
+from trainers.providers.providers import ProviderRow
 
 log = logging.getLogger(__name__)
 FETCH_TRIES = 8

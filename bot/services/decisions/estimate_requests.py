@@ -52,8 +52,8 @@ from bot.values.runs import Refusal
 from storage.records import Draft, Measurement, StoredEstimate
 from trainers.evaluation.results import MeasuredCandidate, find_best
 from trainers.money import to_micros
-from trainers.pricing import tuned_price
-from trainers.providers import model_verdict
+from trainers.providers.pricing import tuned_price
+from trainers.providers.providers import model_verdict
 
 log = logging.getLogger(__name__)
 GONE = Refusal(

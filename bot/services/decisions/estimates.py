@@ -50,16 +50,22 @@ from bot.values.targets import (
     TrainingNeeds,
     TrainingTime,
 )
-from trainers import chat_parameters
+from trainers.client.payloads import accepted_hyperparameters
 from trainers.dataset import Report
 from trainers.dataset.checks import MAX_LABELS
 from trainers.hyperparameters import ENCODER_RATE, Sweep, count_full_trainings, rate_for
 from trainers.methods import METHODS, MethodName
+from trainers.models import chat_parameters
+from trainers.models.tokens import encoding_of
 from trainers.money import to_micros
-from trainers.payloads import accepted_hyperparameters
-from trainers.pricing import PriceRow, UnknownPrice, find_prompted_price, find_retirement, tuned_price
-from trainers.providers import file_problem, fit_hyperparameters
-from trainers.tokens import encoding_of
+from trainers.providers.pricing import (
+    PriceRow,
+    UnknownPrice,
+    find_prompted_price,
+    find_retirement,
+    tuned_price,
+)
+from trainers.providers.providers import file_problem, fit_hyperparameters
 from trainers.types import Hyperparameter
 
 HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))

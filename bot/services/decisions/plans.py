@@ -64,15 +64,15 @@ from bot.values.runs import Refusal
 from bot.values.targets import Target
 from storage.records import Run
 from storage.runs import NewRun
-from trainers import base_models
 from trainers.dataset.splits import VALIDATION_LEAST_ROWS, split_validation
 from trainers.errors import TrainerError
 from trainers.host import ENGINES_FOLDER, installed_version, weights_fingerprint
 from trainers.hyperparameters import combinations, halving_steps
 from trainers.methods import BUILTIN, METHODS
+from trainers.models import base_models
 from trainers.money import to_micros
-from trainers.pricing import PriceList, tuned_price
-from trainers.providers import ProviderRow, file_problem
+from trainers.providers.pricing import PriceList, tuned_price
+from trainers.providers.providers import ProviderRow, file_problem
 from trainers.rentals.prices import fetch_rental
 
 ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command

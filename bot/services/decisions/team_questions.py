@@ -18,7 +18,7 @@ from bot.services.decisions import estimate_requests
 from bot.values.requests import Estimate, Start
 from storage.records import Run, StoredEstimate
 from storage.store import Store
-from trainers.pricing import UnknownPrice, find_prompted_price
+from trainers.providers.pricing import UnknownPrice, find_prompted_price
 
 LOOKED_BACK = 20  # the newest estimates and runs of a dataset that are searched
 

@@ -18,10 +18,10 @@ from bot.rules.plans import Plan
 from bot.services.common.provider_jobs import UploadedFiles, delete_uploads, job_spec, record_uploads
 from bot.values.runs import VendorEstimate
 from storage.records import Run
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.errors import Refused, TrainerError
+from trainers.models.tokens import count_chat
 from trainers.money import to_micros
-from trainers.tokens import count_chat
 from trainers.types import JobEstimate, Message
 
 AGAIN_S, PATIENCE_S = 5.0, 90.0

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from bot.values.evaluations import ComparisonPlan
-from trainers import payloads
+from trainers.client import payloads
 from trainers.dataset import DEFAULT_LIMITS, Example
 from trainers.dataset.checks import Fault
 from trainers.dataset.jsonl import parse_row

@@ -17,7 +17,6 @@ from bot.services.datasets.dataset_worker import examples
 from bot.services.evidence.candidate_prompts import build_prompts
 from bot.values.evaluations import ComparisonPlan, CurvePlan
 from bot.values.runs import Refusal
-from trainers.base_models import find_preset
 from trainers.dataset import Example, Report
 from trainers.dataset.sensitive_data import SECRET, faults_in
 from trainers.documents import Unreadable, read_document, split_passages
@@ -39,7 +38,8 @@ from trainers.evaluation.scores import is_right_call, score, scoring_of, strip_t
 from trainers.evaluation.statistics import exact_match
 from trainers.evaluation.tfidf import label_of, text_of
 from trainers.json_values import from_object, to_object
-from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
+from trainers.models.base_models import find_preset
+from trainers.models.tokens import Encoding, count_prompts, count_texts, encoding_of
 from trainers.types import Message
 
 NOTHING_TO_SHOW = (

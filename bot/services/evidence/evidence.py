@@ -38,7 +38,7 @@ from trainers.evaluation.comparison import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_candidates
 from trainers.evaluation.results import Candidate, Comparison, Curve, MeasuredCandidate, Reply, find_best
 from trainers.evaluation.statistics import Interval
-from trainers.pricing import PriceList
+from trainers.providers.pricing import PriceList
 
 RIGHT_OR_WRONG = ("label", "judge", "calls")  # every score is 1 or 0, as for the stored answers of a run
 SIBLINGS = 10  # only the best other models are compared: a worse one can't be the strongest rival

@@ -33,7 +33,7 @@ from trainers.evaluation.judge_agreement import consolidate
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, Reply
 from trainers.evaluation.scores import Choice, is_right_call, read_calls, read_choice, read_yes
 from trainers.json_values import JsonValue, from_object, to_object
-from trainers.tokens import count_prompts, encoding_of
+from trainers.models.tokens import count_prompts, encoding_of
 from trainers.types import Message
 
 MAX_TOKENS = MAX_TOKENS_VERDICT  # a verdict is one word, with some politeness around it

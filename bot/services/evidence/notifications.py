@@ -30,7 +30,7 @@ from bot.services.evidence import checked_judges
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import OPEN_RUN_STATES, Draft, Run
-from trainers.pricing import PriceList
+from trainers.providers.pricing import PriceList
 
 NEWEST_RUNS = 100  # read for the accuracy of estimates; a limit, since a person waits for the answer
 

@@ -37,7 +37,7 @@ from storage.evaluations import NewMeasurement
 from storage.records import COMPARISON, Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
 from trainers.evaluation.results import MeasuredCandidate, find_best
-from trainers.providers import ProviderRow
+from trainers.providers.providers import ProviderRow
 
 ACCEPT = "accept terms"
 

@@ -21,7 +21,7 @@ from storage.records import CachedAnswer
 from storage.store import Store
 from trainers.evaluation.results import NO_ANSWER, Candidate, Reply
 from trainers.evaluation.scores import strip_thoughts
-from trainers.pricing import PriceRow
+from trainers.providers.pricing import PriceRow
 
 SURELY_DECLINED = 5  # with this many questions declined and none answered, the model itself can't be asked
 

@@ -55,7 +55,7 @@ from storage.evaluations import NewMeasurement
 from storage.records import COMPARISON, Dataset, Document, Measurement
 from trainers.evaluation.results import FREE_KINDS, Candidate, Comparison
 from trainers.money import usd_micros
-from trainers.providers import ProviderRow
+from trainers.providers.providers import ProviderRow
 
 FREE = tuple(Candidate(kind) for kind in FREE_KINDS)
 

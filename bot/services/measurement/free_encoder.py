@@ -17,7 +17,7 @@ from bot.services.measurement.judgements import ResultStep
 from bot.values.evaluations import ComparisonPlan
 from bot.values.runs import Refusal
 from trainers.evaluation.results import ENCODER
-from trainers.pricing import PriceList
+from trainers.providers.pricing import PriceList
 
 
 def stored_keys(step: ResultStep) -> Sequence[str]:

@@ -29,7 +29,7 @@ from bot.values.runs import Progress
 from storage.records import Run
 from trainers.evaluation.results import Candidate
 from trainers.money import usd_micros
-from trainers.pricing import PriceList, PriceRow
+from trainers.providers.pricing import PriceList, PriceRow
 
 
 def judge_maximum(step: ComparisonStep) -> int | None:

@@ -21,7 +21,7 @@ from trainers.evaluation.prompt_search import Prompt, PromptSearch, SearchTask, 
 from trainers.evaluation.prompts import zero_shot
 from trainers.evaluation.results import Candidate
 from trainers.json_values import JsonValue
-from trainers.tokens import count_prompts, encoding_of
+from trainers.models.tokens import count_prompts, encoding_of
 
 QUESTIONS, REPLAY = "search.jsonl", "replay.jsonl"
 MAX_TOKENS_PROMPT = 2_000  # for a new prompt and the text that the model writes before it

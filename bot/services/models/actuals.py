@@ -29,7 +29,7 @@ from bot.values.runs import ModelEnded, Refusal
 from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Model
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.money import to_micros
 
 # For plans without a volume; it doesn't matter, since the counted calls replace it.

@@ -16,7 +16,7 @@ from bot.rules.promotion import alias_for
 from bot.services.models import actuals, models
 from storage.promotions import Promotion
 from storage.records import Model
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.errors import Refused, TrainerError
 
 REFUSED_S = 600.0

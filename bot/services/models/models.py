@@ -36,10 +36,10 @@ from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.questions import NewAsk, TriedAnswer
 from storage.records import Ask, CachedAnswer, Draft, Model, Run
-from trainers.chat_parameters import thinking_tokens
 from trainers.evaluation.results import Candidate
+from trainers.models.chat_parameters import thinking_tokens
 from trainers.money import usd_micros
-from trainers.pricing import PriceList, PriceRow, tuned_price
+from trainers.providers.pricing import PriceList, PriceRow, tuned_price
 from trainers.types import Answer, Message
 
 MAX_TOKENS = 300

@@ -41,7 +41,7 @@ from storage.promotions import NewPromotion, Promotion
 from storage.records import COMPARISON, Dataset, Measurement, Model, Run
 from trainers.dataset import Report
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, find_best
-from trainers.pricing import PriceList
+from trainers.providers.pricing import PriceList
 
 OVERTAKEN = "Another model was deployed just now; `/finetune models` shows which. Try again if you still want this one."
 

@@ -33,10 +33,16 @@ from bot.values.targets import Target
 from storage.promotions import PromotedBase
 from storage.records import Run
 from storage.store import Store
-from trainers.client import Trainer
-from trainers.model_list import find_listed_model
-from trainers.pricing import PriceRow, UnknownPrice, dated_source, find_prompted_price, find_retirement
-from trainers.providers import ProviderRow, model_verdict
+from trainers.client.client import Trainer
+from trainers.models.model_list import find_listed_model
+from trainers.providers.pricing import (
+    PriceRow,
+    UnknownPrice,
+    dated_source,
+    find_prompted_price,
+    find_retirement,
+)
+from trainers.providers.providers import ProviderRow, model_verdict
 
 VERDICTS = ("go", "unknown", "no_go")  # the best first
 

@@ -15,9 +15,9 @@ from bot.services.evidence import notifications, run_states
 from bot.values.runs import Progress, Refusal
 from storage.jobs import InterventionChoice, InterventionDecision
 from storage.records import Run, is_due
-from trainers.client import Trainer
+from trainers.client.client import Trainer
+from trainers.client.payloads import METADATA_KEY, accepted_hyperparameters, job_has_key
 from trainers.errors import Refused, TrainerError
-from trainers.payloads import METADATA_KEY, accepted_hyperparameters, job_has_key
 from trainers.types import Job
 
 LOOK_AGAIN_S = 15.0

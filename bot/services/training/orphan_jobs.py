@@ -21,7 +21,7 @@ from bot.services.evidence import notifications
 from bot.services.training import interventions
 from bot.values.learning_curves import trained_curve
 from storage.records import OPEN_RUN_STATES, Measurement, Run
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.errors import Refused, TrainerError
 from trainers.types import Job
 

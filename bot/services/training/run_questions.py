@@ -11,10 +11,10 @@ from bot.context import AppContext
 from bot.llm_client import Question, key_of
 from bot.services.datasets import dataset_worker, datasets
 from bot.services.evidence.evaluation_worker import max_tokens
-from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Example
 from trainers.evaluation import prompts
 from trainers.evaluation.results import Candidate
+from trainers.models.chat_parameters import thinking_tokens
 from trainers.types import Message
 
 

@@ -56,7 +56,7 @@ from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
 from trainers.evaluation.results import CLASSICAL, ENCODER, Candidate, Comparison
 from trainers.methods import METHODS
 from trainers.money import usd_micros
-from trainers.pricing import PriceList
+from trainers.providers.pricing import PriceList
 from trainers.types import Metric, SweepTrial
 
 LOOK_AGAIN_S = 5.0

@@ -38,7 +38,7 @@ from trainers.evaluation.statistics import (
     find_worse_labels,
     label_scores,
 )
-from trainers.pricing import PriceRow
+from trainers.providers.pricing import PriceRow
 from trainers.types import Metric
 
 SHARES_OF_A_ROW = ("json", "f1")  # scorings by which an answer may be partly right

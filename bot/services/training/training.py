@@ -27,7 +27,7 @@ from bot.services.evidence import notifications
 from bot.services.evidence.run_states import due_unless_wished, end, hand_to_people, wait, wait_for_key
 from bot.values.runs import Progress
 from storage.records import Model, Run
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.errors import FileChanged, Refused, TrainerError
 from trainers.money import usd_micros
 from trainers.types import Job, JobSpec

@@ -283,7 +283,7 @@ def test_a_provider_that_keeps_failing_is_given_up_and_its_answers_stay() -> Non
 def test_personal_data_goes_to_a_vendor_only_for_a_reason_that_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("trainers.providers.is_loopback", lambda _: False)
+    monkeypatch.setattr("trainers.providers.providers.is_loopback", lambda _: False)
     file = write_rows("people.csv")
     file.write_text(file.read_text().replace("number 3 is", "of ana.kovac@example.com is"))
     with provider() as company:

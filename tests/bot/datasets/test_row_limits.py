@@ -18,7 +18,7 @@ from bot.services.common.targets import (
 from bot.settings import Settings, load_settings
 from bot.values.runs import Refusal
 from tests.bot.cli_runner import finetune
-from trainers.tokens import O200K, Encoding
+from trainers.models.tokens import O200K, Encoding
 
 
 @pytest.fixture

@@ -32,9 +32,9 @@ from bot.settings import PACKAGED_TARGET, Settings, load_settings
 from bot.values.runs import Refusal
 from tests.cards import builders
 from tests.trainers.sizing.test_training_time import MACHINE
-from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, Report
-from trainers.providers import ProviderRow
+from trainers.models.base_models import Base, find_base
+from trainers.providers.providers import ProviderRow
 from trainers.sizing.hardware import read_gpu
 from trainers.sizing.training_time import CALIBRATION_FILE, Calibration
 

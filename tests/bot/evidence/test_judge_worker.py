@@ -23,7 +23,7 @@ from bot.values.evaluations import (
 from tests.cards import measurements
 from trainers.dataset import Example, store_chat
 from trainers.evaluation.results import Candidate, Reply
-from trainers.pricing import PriceList
+from trainers.providers.pricing import PriceList
 from trainers.types import Message
 
 JUDGE = "openai/gpt-4o-mini"

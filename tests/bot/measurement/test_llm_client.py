@@ -27,8 +27,8 @@ from storage.records import CachedAnswer
 from storage.store import Store
 from tests.peers.hosted import BUSY, COMMIT_THEN_CUT, HANG, HTML, KEY, NOTHING_BUT_500, Fault, Hosted
 from tests.peers.service import Service
-from trainers.client import Trainer
-from trainers.providers import ProviderRow
+from trainers.client.client import Trainer
+from trainers.providers.providers import ProviderRow
 from trainers.types import Message, Provider
 
 CHAT = "POST /chat/completions"
@@ -347,7 +347,7 @@ from bot.llm_client import LlmClient
 from storage.store import Store
 from tests.bot.measurement.test_llm_client import questions, row_at
 from tests.peers.hosted import KEY
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 store, row = Store(Path(sys.argv[1])), row_at(sys.argv[2])
 client = LlmClient(store, {"acme": Trainer(row.provider, KEY)}, (row,), time.time)
 client.ask("m1", "acme", questions(40))

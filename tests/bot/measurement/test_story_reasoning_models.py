@@ -10,8 +10,8 @@ from bot.cards.evidence import evaluations
 from demo.people import BEN
 from storage.records import Measurement
 from tests.bot.world import MODEL, Rules, World
-from trainers.chat_parameters import THINKING_TOKENS
 from trainers.evaluation.results import Comparison
+from trainers.models.chat_parameters import THINKING_TOKENS
 
 CHAT = "POST /chat/completions"
 THINKER = "acme-thinker"

@@ -18,7 +18,7 @@ from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import SlackEmulator
 from demo.slack_emulator.state import ALL_SCOPES
 from tests.bot.cli_runner import ROOT
-from trainers.base_models import why_no_base
+from trainers.models.base_models import why_no_base
 
 APP_TOKEN = "xapp-1-stand-in"
 

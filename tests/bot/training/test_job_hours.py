@@ -13,7 +13,7 @@ from bot.services.common.provider_jobs import JobOwner, follow
 from bot.values.runs import Progress
 from tests.peers.hosted import Hosted
 from tests.trainers.client.conftest import data, provider, spec  # noqa: F401 - a fixture
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.types import Job
 
 

@@ -18,7 +18,7 @@ from tests.bot.world import CLEO, JOBS, World
 from tests.cards import builders
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, Fault
 from trainers.money import usd_micros
-from trainers.pricing import PriceList, PriceRow
+from trainers.providers.pricing import PriceList, PriceRow
 from trainers.types import Price
 
 

@@ -8,7 +8,7 @@ from demo.people import BEN
 from storage.jobs import UPLOAD_SETTLE_S
 from tests.bot.world import JOBS, START, World
 from tests.peers.hosted import COMMIT_THEN_CUT, NOTHING_BUT_500, Fault
-from trainers.client import UPLOAD_LIFE_S
+from trainers.client.client import UPLOAD_LIFE_S
 
 
 def test_a_file_is_named_by_its_content_expires_and_is_deleted_after_its_job(world: World) -> None:

@@ -13,9 +13,9 @@ from tests.bot.training.test_story_early_stopping import sha256
 from tests.bot.world import START, MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
+from trainers.client.payloads import is_sweep_table, sweep_trials
 from trainers.errors import InvalidResponse
 from trainers.hyperparameters import halving_steps
-from trainers.payloads import is_sweep_table, sweep_trials
 
 SWEEP = "sweep=lora_r:2,4;learning_rate:0.001,0.01"
 LOCAL = f"/finetune start tickets target=local/tiny epochs=1 {SWEEP}"

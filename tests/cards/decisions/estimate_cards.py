@@ -16,7 +16,7 @@ from bot.rules.roi import Quality
 from tests.cards import builders, measurements
 from tests.cards.builders import ANA, ENDING, FREE, HOSTED, MINI, OWN
 from tests.cards.measurements import KINDS
-from trainers.pricing import PriceRow
+from trainers.providers.pricing import PriceRow
 from trainers.types import Price
 
 TARGET = "local/smollm2-135m"

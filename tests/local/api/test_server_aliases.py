@@ -21,9 +21,9 @@ from tests.local.trainer_server import (
     upload,
     wait_for_status,
 )
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.errors import Refused
-from trainers.providers import load_providers
+from trainers.providers.providers import load_providers
 
 MODELS = {"toy": "/nowhere", "team/taken": "/nowhere"}
 

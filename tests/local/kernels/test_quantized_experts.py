@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tests.local.families import FAMILIES, make_family
-from trainers.base_models import Base, find_base
 from trainers.local.training.base_model import (
     add_lora,
     count_parameters,
@@ -22,6 +21,7 @@ from trainers.local.training.base_model import (
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import packed_experts
 from trainers.methods import Parameters
+from trainers.models.base_models import Base, find_base
 from trainers.sizing.memory import base_bytes
 
 NAMES = ("llama-4-scout", "qwen-3-moe", "mixtral")

@@ -10,10 +10,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.local.families import CHATML_TOKENS, Family, config, make_tokenizer, published, turns
-from trainers.chat_templates import FINAL, render, thinking_switches, with_thinking_off
 from trainers.local.serving.values import ChatMessage, Request, Sampling, Target
 from trainers.local.serving.vocabulary import Vocabulary
 from trainers.local.training.data import read_rows
+from trainers.models.chat_templates import FINAL, render, thinking_switches, with_thinking_off
 
 CHATML = turns("<|im_start|>", "\n", "<|im_end|>\n")
 # The switches of DeepSeek 3.1 and Mistral Small 4, without the rest of their templates.

@@ -16,7 +16,7 @@ from trainers.local.api.chat_requests import parse_chat
 from trainers.local.serving.values import Request, Target
 from trainers.local.serving.vocabulary import Vocabulary
 from trainers.local.training.data import Template, rows_of_line
-from trainers.tokens import count_chat, count_tools, local_encoding
+from trainers.models.tokens import count_chat, count_tools, local_encoding
 
 FAMILIES = (
     *("qwen2_5", "qwen3", "qwen3_5_nothink", "qwen3_6", "nemotron_3_nano", "glm4moe"),

@@ -15,8 +15,8 @@ import pytest
 
 from tests.local.conftest import make_tokenizer
 from tests.local.runs import make_job
-from trainers.base_models import Base, find_base
 from trainers.methods import Parameters
+from trainers.models.base_models import Base, find_base
 from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS, Device, Work, estimate_memory
 
 ROOT = Path(__file__).parents[3]

@@ -18,9 +18,9 @@ from tests.local.preferences import pair
 from tests.local.runs import make_job
 from tests.local.sizing.test_memory import MAKE_SMOLLM, SMOLLM, Case, compare_with_peaks, make_toy
 from tests.local.sizing.test_time import TICKETS, TOLERANCE, calibrate_machine, measure_training
-from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, check_file
 from trainers.methods import Parameters
+from trainers.models.base_models import Base, find_base
 from trainers.sizing.memory import TILE_TOKENS, TILE_WORDS, Device, Work
 from trainers.sizing.training_time import Calibration, PairLengths, pair_seconds
 

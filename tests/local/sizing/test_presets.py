@@ -8,8 +8,8 @@ import transformers
 from torch import nn
 from transformers import AutoConfig
 
-from trainers.base_models import Base, Preset, find_base, find_preset, presets
 from trainers.local.architecture import architecture_of
+from trainers.models.base_models import Base, Preset, find_base, find_preset, presets
 
 
 def build_without_weights(preset: Preset) -> nn.Module:

@@ -13,9 +13,9 @@ import pytest
 
 from tests.local.runs import make_job
 from tests.local.sizing.test_memory import MAKE_SMOLLM, ROOT, SMOLLM
-from trainers.base_models import Base, find_base
 from trainers.dataset import Columns, check_file
 from trainers.methods import Parameters
+from trainers.models.base_models import Base, find_base
 from trainers.sizing.training_time import Calibration, RowLengths, read_calibration, training_seconds
 
 TICKETS = ROOT / "examples" / "support_tickets.csv"

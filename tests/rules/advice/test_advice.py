@@ -36,7 +36,7 @@ from tests.rules.builders import (
 )
 from trainers.evaluation.quality_threshold import judge_all
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, LabelNeed, Pair, Prediction
-from trainers.providers import ModelVerdict
+from trainers.providers.providers import ModelVerdict
 
 LOSES_LATER = Quantiles(Decimal(-900), Decimal(-400), Decimal(120))
 REFUSED = ModelVerdict("refuse", ("gpt-4.1-nano ended on 2026-10-23.", "Models of your own don't end."))

@@ -32,7 +32,7 @@ from tests.rules.builders import (
     outlook,
     simulated,
 )
-from trainers.pricing import PriceRow
+from trainers.providers.pricing import PriceRow
 from trainers.types import Price
 
 

@@ -27,7 +27,7 @@ from tests.rules.builders import (
     simulated,
 )
 from trainers.evaluation.results import MeasuredCandidate, Standing
-from trainers.providers import ModelVerdict
+from trainers.providers.providers import ModelVerdict
 
 ORDER: dict[VerdictKind, int] = {"no_go": 0, "unknown": 1, "go": 2}
 

@@ -28,7 +28,7 @@ from bot.values.runs import Refusal
 from tests.rules.advice.worded_verdict import WordedVerdict, advise, assert_reads_well, reason, weighing_rules
 from tests.rules.builders import ALL_MISS, ARTICLE, FACTS, WITH_PEOPLE, candidate, comparison
 from trainers.evaluation.results import MeasuredCandidate, Pair
-from trainers.providers import ModelVerdict
+from trainers.providers.providers import ModelVerdict
 
 DOCS = Path(__file__).parents[3] / "docs" / "decision-table.md"
 WORDS: Mapping[VerdictKind, str] = {"go": "go", "no_go": "no", "unknown": "not decided"}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.peers.hosted import Hosted
-from trainers.client import Trainer
-from trainers.providers import load_providers
+from trainers.client.client import Trainer
+from trainers.providers.providers import load_providers
 from trainers.types import JobSpec, Provider
 
 MODEL = "gpt-4o-mini-2024-07-18"

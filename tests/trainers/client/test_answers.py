@@ -10,7 +10,7 @@ import pytest
 
 from tests.peers.hosted import Fault, Hosted
 from tests.trainers.client.conftest import MODEL, spec
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.errors import InvalidResponse
 from trainers.types import Message
 

@@ -15,13 +15,13 @@ from tests.peers.fireworks import Fireworks, FireworksHosted
 from tests.peers.hosted import BUSY, COMMIT_THEN_RESET, Fault, Hosted
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor
-from trainers import payloads
-from trainers.client import Trainer
-from trainers.dialects import fireworks as fireworks_dialect
-from trainers.dialects import open_trainer
-from trainers.dialects.dialect import read_metrics
+from trainers.client import payloads
+from trainers.client.client import Trainer
+from trainers.client.dialects import fireworks as fireworks_dialect
+from trainers.client.dialects import open_trainer
+from trainers.client.dialects.dialect import read_metrics
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
-from trainers.providers import load_providers
+from trainers.providers.providers import load_providers
 from trainers.types import Job, JobSpec, Message
 
 KEY = "ft-0123456789abcdef01234567"

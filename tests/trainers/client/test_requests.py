@@ -17,12 +17,12 @@ from tests.peers import hosted as peer
 from tests.peers.hosted import Fault, Hosted
 from tests.peers.service import Service
 from tests.trainers.client.conftest import MODEL, digest, provider, spec
-from trainers import payloads
-from trainers.calls import ProviderCall
-from trainers.client import Trainer
+from trainers.client import payloads
+from trainers.client.calls import ProviderCall
+from trainers.client.client import Trainer
+from trainers.client.payloads import accepted_hyperparameters, job_body, key_mark, suffix_of
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
-from trainers.payloads import accepted_hyperparameters, job_body, key_mark, suffix_of
-from trainers.providers import load_providers
+from trainers.providers.providers import load_providers
 from trainers.types import JobSpec, Message
 
 CREATE = "POST /fine_tuning/jobs"

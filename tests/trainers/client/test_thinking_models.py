@@ -9,7 +9,7 @@ import pytest
 
 from tests.peers.hosted import Fault, Hosted
 from tests.trainers.client.conftest import MODEL, provider
-from trainers.client import Trainer
+from trainers.client.client import Trainer
 from trainers.errors import Refused
 from trainers.types import Answer, Message
 

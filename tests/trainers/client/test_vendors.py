@@ -12,11 +12,16 @@ import pytest
 from tests.peers.crusoe import LLAMA, QWEN, Crusoe
 from tests.peers.hosted import Hosted
 from tests.trainers.client.conftest import digest
-from trainers.client import Trainer
+from trainers.client.client import Trainer
+from trainers.client.payloads import job_estimate
 from trainers.errors import Refused, TrainerError
 from trainers.methods import MIN_TRAINING_EXAMPLES
-from trainers.payloads import job_estimate
-from trainers.providers import file_problem, find_rejected_value, fit_hyperparameters, load_providers
+from trainers.providers.providers import (
+    file_problem,
+    find_rejected_value,
+    fit_hyperparameters,
+    load_providers,
+)
 from trainers.types import Hyperparameter, JobSpec, Message, Provider
 
 

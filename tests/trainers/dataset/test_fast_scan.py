@@ -20,7 +20,7 @@ from trainers.dataset.row_facts import RowFacts, StoredRows, read_facts
 from trainers.dataset.rows import INSTRUCTION_ROLES, JoinedTexts, normalise_all, normalise_text, question_key
 from trainers.dataset.sensitive_data import faults_in, faults_of_texts
 from trainers.dataset.splits import chat_row
-from trainers.tokens import O200K, count_chat
+from trainers.models.tokens import O200K, count_chat
 
 DEFAULT = Limits()
 

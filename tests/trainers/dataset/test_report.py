@@ -14,7 +14,7 @@ import pytest
 
 from tests.trainers.dataset.builders import chat_line
 from trainers.dataset import CLASSIFY, Columns, Limits, Previous, Report, check_file, read, split, store_chat
-from trainers.tokens import Encoding, count_chat, local_encoding
+from trainers.models.tokens import Encoding, count_chat, local_encoding
 
 ROOT = Path(__file__).resolve().parents[3]
 FLAWED = ROOT / "examples" / "support_tickets_flawed.jsonl"

@@ -15,7 +15,7 @@ from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.reader import Progress
 from trainers.dataset.row_facts import RowFacts, histogram, read_facts
-from trainers.tokens import O200K
+from trainers.models.tokens import O200K
 
 
 def make_tickets(count: int) -> list[str]:
@@ -118,7 +118,7 @@ def test_a_file_of_many_rows_takes_little_memory(tmp_path: Path) -> None:
 import re, sys
 from pathlib import Path
 from trainers.dataset import Columns, check_file
-from trainers.tokens import count_texts
+from trainers.models.tokens import count_texts
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])

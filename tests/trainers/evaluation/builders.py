@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from trainers.dataset import Example
 from trainers.evaluation.results import Reply
-from trainers.pricing import PriceRow
+from trainers.providers.pricing import PriceRow
 from trainers.types import Message, Price
 
 WORDS = {

@@ -15,7 +15,7 @@ from trainers.dataset import Example
 from trainers.evaluation.comparison import Prices, build_comparison, merge_comparisons, usd_per_1000
 from trainers.evaluation.results import NO_ANSWER, Candidate, Comparison, Reply
 from trainers.evaluation.statistics import wilson
-from trainers.pricing import UnknownPrice
+from trainers.providers.pricing import UnknownPrice
 
 LABELS = ("card", "login", "refund")
 CLASSICAL, ZERO, SHOTS = Candidate("classical"), Candidate("zero", "a/small"), Candidate("kshot", "a/small")

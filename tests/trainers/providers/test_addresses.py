@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainers.providers import ProviderProblems, is_loopback, load_providers
+from trainers.providers.providers import ProviderProblems, is_loopback, load_providers
 
 
 @pytest.mark.parametrize(

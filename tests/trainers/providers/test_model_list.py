@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from trainers.model_list import available_successors, find_listed_model, listed_models, read_list
-from trainers.pricing import PriceRow, find_prompted_price
-from trainers.providers import load_providers
+from trainers.models.model_list import available_successors, find_listed_model, listed_models, read_list
+from trainers.providers.pricing import PriceRow, find_prompted_price
+from trainers.providers.providers import load_providers
 
 ROOT = Path(__file__).parents[3]
 TODAY = date(2026, 11, 27)

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import pytest
 
-from trainers.pricing import (
+from trainers.providers.pricing import (
     PriceList,
     PriceRow,
     UnknownPrice,
@@ -19,7 +19,7 @@ from trainers.pricing import (
     read_own_prices,
     tuned_price,
 )
-from trainers.providers import ProviderProblems, ProviderRow, load_providers
+from trainers.providers.providers import ProviderProblems, ProviderRow, load_providers
 from trainers.types import Price
 
 TODAY = date(2026, 11, 24)
@@ -212,7 +212,7 @@ def test_a_price_list_as_json_has_money_as_text_in_one_form() -> None:
 
 
 def test_the_large_price_list_is_imported_only_when_needed() -> None:
-    code = "import sys, trainers.pricing; sys.exit('genai_prices' in sys.modules)"
+    code = "import sys, trainers.providers.pricing; sys.exit('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from trainers.client import find_key
-from trainers.providers import ProviderProblems, ProviderRow, load_providers, model_verdict
+from trainers.client.client import find_key
+from trainers.providers.providers import ProviderProblems, ProviderRow, load_providers, model_verdict
 from trainers.types import Price
 
 TODAY = date(2026, 11, 24)

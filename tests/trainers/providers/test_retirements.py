@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from trainers.pricing import (
+from trainers.providers.pricing import (
     PriceList,
     PriceRow,
     Retirement,
@@ -16,7 +16,7 @@ from trainers.pricing import (
     find_retirement,
     read_own_prices,
 )
-from trainers.providers import ProviderProblems, load_providers
+from trainers.providers.providers import ProviderProblems, load_providers
 from trainers.types import Price
 
 TODAY = date(2026, 11, 27)

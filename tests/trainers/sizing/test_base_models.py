@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from trainers.base_models import Base, find_base, find_preset, why_untrainable
+from trainers.models.base_models import Base, find_base, find_preset, why_untrainable
 from trainers.sizing.architecture import UnknownSize
 
 LLAMA = {

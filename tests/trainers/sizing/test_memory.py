@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from trainers.base_models import Base, find_base
+from trainers.models.base_models import Base, find_base
 from trainers.sizing.architecture import Architecture
 from trainers.sizing.hardware import Machine, check_fit, read_gpu, smallest_gpu
 from trainers.sizing.memory import (

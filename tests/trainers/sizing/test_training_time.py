@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.base_models import Base, find_base
+from trainers.models.base_models import Base, find_base
 from trainers.sizing.architecture import Architecture
 from trainers.sizing.hardware import Machine, cpu_speed, gpu_speed, read_gpu
 from trainers.sizing.memory import Device

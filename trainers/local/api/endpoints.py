@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from trainers.base_models import why_untrainable
 from trainers.local.alias_usage import AliasCounts, CountingEngine
 from trainers.local.api import (
     bodies,
@@ -44,6 +43,7 @@ from trainers.local.jobs.requests import (
 )
 from trainers.local.models import Alias, Aliases, Model, Models
 from trainers.local.serving.values import GenerationEngine, Target
+from trainers.models.base_models import why_untrainable
 from trainers.rentals.prices import read_rental
 
 FILES_PER_PAGE = 10_000

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from trainers.base_models import HUB_ID
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import (
     ADAPTER_DTYPE,
@@ -24,6 +23,7 @@ from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import WEIGHTS, Source
 from trainers.local.export.vllm import copy_adapter
 from trainers.local.export.weights import Base, load_with_adapter
+from trainers.models.base_models import HUB_ID
 
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers.chat_templates import with_thinking_off
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import TOLERANCES, ExportOrder, Plan, PreparedExport, Say, WrittenExport
 from trainers.local.export.output import ExportRefused
@@ -22,6 +21,7 @@ from trainers.local.export.sources import Source
 from trainers.local.export.weights import BYTES, Base, load, load_with_adapter
 from trainers.local.serving.memory import release_memory
 from trainers.local.training.devices import best_device
+from trainers.models.chat_templates import with_thinking_off
 
 MERGE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 for the toy model, 4e-6 for SmolLM2-135M
 LAST_PLACES = 8  # of each prompt, whose logits are compared

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainers.base_models import HUB_ID
 from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError
 from trainers.encoders.classifier import DESCRIPTION, HEAD, Classifier, load_classifier
 from trainers.encoders.embedding import MAX_TOKENS, WORDS_WEIGHT, EncoderFiles, find_encoder
@@ -31,6 +30,7 @@ from trainers.local.export.sources import Source, read_questions
 from trainers.local.export.weights import Base
 from trainers.local.serving.encoder_engine import text_to_classify
 from trainers.methods import specs
+from trainers.models.base_models import HUB_ID
 
 SCRIPT = "classify.py"
 DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"

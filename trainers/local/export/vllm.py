@@ -9,7 +9,6 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from trainers.chat_templates import read_chat_template, thinking_switches
 from trainers.local.engines.vllm import adapter_refusal, vllm_rank
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import (
@@ -24,6 +23,7 @@ from trainers.local.export.order import (
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import CONFIG, WEIGHTS, Source
 from trainers.local.export.weights import Base, load_with_adapter
+from trainers.models.chat_templates import read_chat_template, thinking_switches
 
 
 def plan(order: ExportOrder, source: Source, base: Base) -> Plan:

@@ -36,7 +36,7 @@ from trainers.local.ray.launcher import NodesRequest
 from trainers.local.ray.storage import Stopped, Storage, StorageAway, local_folder, url_refusal
 from trainers.local.ray.takeover import Cleaner, Takeover
 from trainers.local.ray.wait_events import Need, Outage, Waiting
-from trainers.providers import is_loopback
+from trainers.providers.providers import is_loopback
 
 NODE = "trainers.local.ray.node"
 LAUNCHER = "trainers.local.ray.launcher"

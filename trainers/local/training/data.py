@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from datasets import Dataset, Features, List, Value, disable_progress_bars
 from jinja2 import TemplateError
 
-from trainers.chat_templates import template_variables
 from trainers.local.tool_calls import (
     BREAK,
     break_special_tokens,
@@ -31,6 +30,7 @@ from trainers.local.tool_calls import (
 )
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import TooLong
+from trainers.models.chat_templates import template_variables
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -12,8 +12,8 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from trainers.base_models import WRITERS, refuse_family
 from trainers.local.training.errors import TrainingFailed
+from trainers.models.base_models import WRITERS, refuse_family
 
 # Layers that combine several, with the names of these in other models.
 FUSED = {

@@ -10,9 +10,9 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
+from trainers.client.payloads import Json, read_object
 from trainers.errors import InvalidResponse, Refused, TrainerError, Uncertain
-from trainers.payloads import Json, read_object
-from trainers.providers import is_loopback
+from trainers.providers.providers import is_loopback
 from trainers.types import Provider
 
 if TYPE_CHECKING:  # imported at the first call, since it takes 0.3 s and 20 MB

@@ -3,9 +3,9 @@ OpenAI's format, so that the callers handle one kind of job."""
 
 from __future__ import annotations
 
-from trainers.client import Trainer
-from trainers.dialects.fireworks import Fireworks
-from trainers.dialects.together import Together
+from trainers.client.client import Trainer
+from trainers.client.dialects.fireworks import Fireworks
+from trainers.client.dialects.together import Together
 from trainers.types import Provider
 
 TRAINERS: dict[str, type[Trainer]] = {"openai": Trainer, "together": Together, "fireworks": Fireworks}

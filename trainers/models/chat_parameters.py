@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainers.errors import Refused
-from trainers.model_list import LOW_EFFORT_SUFFIX, find_listed_model
+from trainers.models.model_list import LOW_EFFORT_SUFFIX, find_listed_model
 
 THINKING_TOKENS = 1_024  # allowed on top of the longest answer; hidden, but billed like the answer
 TOKEN_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})

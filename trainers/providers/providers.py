@@ -14,8 +14,8 @@ from importlib import resources
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from trainers.chat_parameters import thinks
-from trainers.model_list import RELEASE_SUFFIX, find_listed_model, strip_effort
+from trainers.models.chat_parameters import thinks
+from trainers.models.model_list import RELEASE_SUFFIX, find_listed_model, strip_effort
 from trainers.rentals.prices import Rental
 from trainers.typed_tables import SET_BY_CALLER, Fault, Key, KeyPath, Limits, read_table, title_of
 from trainers.types import Hyperparameter, PositiveInt, Price, Provider

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
-from trainers.chat_templates import drops_answers, read_chat_template
 from trainers.host import child_environment
 from trainers.json_values import from_object
+from trainers.models.chat_templates import drops_answers, read_chat_template
 from trainers.sizing.architecture import UNPACKED, Architecture, UnknownSize, read_config
 
 MODEL_NAME = re.compile(r"[\w./-]{1,128}", re.ASCII)

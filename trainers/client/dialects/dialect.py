@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from typing import ClassVar, TypeGuard
 from urllib.parse import quote
 
-from trainers import payloads
-from trainers.client import Trainer
+from trainers.client import payloads
+from trainers.client.client import Trainer
+from trainers.client.payloads import Json
 from trainers.methods import specs
-from trainers.payloads import Json
 from trainers.types import Hyperparameter, Job, JobSpec, Metric
 
 

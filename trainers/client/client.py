@@ -19,11 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from trainers import chat_parameters, payloads
-from trainers.calls import NO_KEY, ApiClient
-from trainers.chat_parameters import ChatParameters
+from trainers.client import payloads
+from trainers.client.calls import NO_KEY, ApiClient
+from trainers.client.payloads import METADATA_KEY, Json, is_upload_of, job_body, key_reader, upload_name
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
-from trainers.payloads import METADATA_KEY, Json, is_upload_of, job_body, key_reader, upload_name
+from trainers.models import chat_parameters
+from trainers.models.chat_parameters import ChatParameters
 from trainers.types import (
     AliasUsage,
     Answer,

@@ -14,10 +14,10 @@ from itertools import islice
 from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
-from trainers import payloads
-from trainers.dialects.dialect import Dialect, object_under, read_metrics, seconds
+from trainers.client import payloads
+from trainers.client.dialects.dialect import Dialect, object_under, read_metrics, seconds
+from trainers.client.payloads import Json
 from trainers.errors import InvalidResponse, Refused
-from trainers.payloads import Json
 from trainers.types import (
     FINAL_STATUSES,
     Event,

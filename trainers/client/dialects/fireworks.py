@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
-from trainers import payloads
-from trainers.dialects.dialect import Dialect, object_under, read_metrics, seconds
+from trainers.client import payloads
+from trainers.client.dialects.dialect import Dialect, object_under, read_metrics, seconds
+from trainers.client.payloads import Json
 from trainers.errors import InvalidResponse, TrainerError, Uncertain
 from trainers.money import is_payable
-from trainers.payloads import Json
 from trainers.types import Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
 
 STATUSES = {

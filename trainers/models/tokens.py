@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.chat_templates import EOS, describe_tools, read_chat_template, render, rewrites_answers
+from trainers.models.chat_templates import EOS, describe_tools, read_chat_template, render, rewrites_answers
 from trainers.types import Message, Role
 
 if TYPE_CHECKING:

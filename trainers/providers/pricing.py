@@ -20,8 +20,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from trainers.json_values import from_object
-from trainers.model_list import RELEASE_SUFFIX, ListedModel, find_listed_model, strip_effort
-from trainers.providers import ModelRow, ProviderProblems, ProviderRow
+from trainers.models.model_list import RELEASE_SUFFIX, ListedModel, find_listed_model, strip_effort
+from trainers.providers.providers import ModelRow, ProviderProblems, ProviderRow
 from trainers.rentals.prices import Rental
 from trainers.typed_tables import Fault, Key, read_table
 from trainers.types import Price

@@ -1,0 +1,1 @@
+"""Who trains and answers, and what it costs."""
