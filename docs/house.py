@@ -138,6 +138,29 @@ def find_circles(modules: Sequence[Module]) -> list[list[str]]:
     return circles
 
 
+def read_doors(modules: Sequence[Module]) -> dict[str, tuple[str, ...]]:
+    """Returns PUBLIC_MODULES of each package that has it: those of its modules that others may import."""
+    doors = {}
+    for module in modules:
+        for node in module.tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PUBLIC_MODULES":
+                doors[module.name] = ast.literal_eval(node.value)
+    return doors
+
+
+def imports_from_outside(modules: Sequence[Module], package: str) -> dict[str, set[str]]:
+    """Returns the modules outside of `package` that import one inside, by the inner one's name below the package."""
+    inside = f"{package}."
+    users: dict[str, set[str]] = {}
+    for module in modules:
+        if module.name == package or module.name.startswith(inside):
+            continue
+        for name in module.imports:
+            if name.startswith(inside):
+                users.setdefault(name.removeprefix(inside), set()).add(module.name)
+    return users
+
+
 def find_gerunds(modules: Sequence[Module]) -> list[str]:
     """Returns modules whose last word is a gerund or participle, except terms of the field."""
     return [module.name for module in modules if _is_gerund(module.name.rsplit(".", 1)[-1])]

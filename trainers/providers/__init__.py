@@ -1,1 +1,6 @@
 """Who trains and answers, and what it costs."""
+
+PUBLIC_MODULES = (
+    "pricing",
+    "providers",
+)

@@ -1,1 +1,16 @@
 """What every service may ask: who may do what, budgets, providers' jobs and hardware, and how a message is sent."""
+
+PUBLIC_MODULES = (
+    "authorization",
+    "budgets",
+    "candidates",
+    "finished_measurements",
+    "freeze_scope",
+    "hardware",
+    "hourly_prices",
+    "messages",
+    "model_history",
+    "provider_jobs",
+    "settings_history",
+    "targets",
+)

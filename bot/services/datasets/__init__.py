@@ -1,2 +1,16 @@
 """Datasets from the upload to the version that is trained on: checked, labelled, documented, cleaned, and with rules
 for where their rows may go."""
+
+PUBLIC_MODULES = (
+    "clean_copies",
+    "data_policy",
+    "dataset_columns",
+    "dataset_worker",
+    "datasets",
+    "documents",
+    "row_deletion",
+    "row_labels",
+    "row_labels_worker",
+    "sealed_rows",
+    "taught_rows",
+)

@@ -1,1 +1,11 @@
 """From an estimate to a plan that the team has approved."""
+
+PUBLIC_MODULES = (
+    "approvals",
+    "estimate_requests",
+    "estimates",
+    "freeze",
+    "plan_requests",
+    "plans",
+    "team_questions",
+)

@@ -1,2 +1,13 @@
 """Models after their training: deployed and rolled back, tried, served by the hour, counted, and followed until their
 end."""
+
+PUBLIC_MODULES = (
+    "alias_sync",
+    "deployment_requests",
+    "deployments",
+    "models",
+    "orphan_deployments",
+    "promotions",
+    "sunsets",
+    "tried_answers",
+)

@@ -1,1 +1,10 @@
 """Runs from the approval to the result: created once, followed, measured and reported."""
+
+PUBLIC_MODULES = (
+    "interventions",
+    "orphan_jobs",
+    "reports",
+    "run_results",
+    "runs",
+    "training",
+)

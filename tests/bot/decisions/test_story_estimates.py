@@ -79,9 +79,9 @@ def miss_everywhere(world: World) -> None:
     """As if all five candidates had been measured and had missed the bar."""
     measure_classical(world)
     measured = comparison_of(world)
-    candidates = [_missing(measured.candidates[0], Candidate(free), 8) for free in FREE_KINDS]
+    candidates = [_missing(measured.candidates[0], 8, Candidate(free)) for free in FREE_KINDS]
     candidates += [
-        _missing(measured.candidates[0], Candidate(name, TARGET), round(share * measured.n))
+        _missing(measured.candidates[0], round(share * measured.n), Candidate(name, TARGET))
         for name, share in MISSED
     ]
     comparison = replace(measured, candidates=tuple(candidates), cheapest=None)
