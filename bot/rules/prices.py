@@ -14,8 +14,11 @@ from bot.values.targets import JudgeTerms, TrainingNeeds
 from trainers.dataset import Report
 from trainers.money import from_micros
 from trainers.providers.pricing import PriceRow
+from trainers.rentals.prices import Rental
 
 OTHER_TOKENIZER = 1.25  # another model's tokenizer may count up to this many times as many tokens as ours
+# share of the rented time in which a machine trains; the rest is for loading and uploading (rentals/attempt.py)
+TRAINING_SHARE = Decimal("0.85")
 JUDGE_INSTRUCTIONS = 150  # tokens of the prompt around the texts that a judge reads
 
 
@@ -74,6 +77,11 @@ def evaluation_usd(holdout: Usage, base: Rates, tuned: Rates) -> Decimal:
     asked_base = holdout.prompt_before * base.input + holdout.output * base.output
     asked_tuned = holdout.prompt_after * tuned.input + holdout.output * tuned.output
     return (asked_base + asked_tuned) / MILLION
+
+
+def may_run_out(rental: Rental, expected_minutes: Decimal) -> bool:
+    """True if the time that is rented may end before the training does."""
+    return expected_minutes > TRAINING_SHARE * rental.minutes
 
 
 def missing_keys(row: PriceRow) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ from bot.rules.alternatives import (
 )
 from bot.rules.bills import MonthlyCost, Rates
 from bot.rules.budgets import Budget
-from bot.rules.calibration import Actual, run_actuals
 from bot.rules.estimates import EstimateSummary
 from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
 from bot.rules.forecast import simulate
@@ -30,6 +29,7 @@ from bot.rules.plans import BestCandidate, NetValue, Plan, PlanVerdict, Predicti
 from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison
 from bot.rules.roi import Inputs, Range, Training, Usage, estimate, evaluations_usd
+from bot.rules.training.calibration import Actual, run_actuals
 from bot.rules.units import MonthlyVolume, Volume, monthly_volume
 from bot.values.runs import (
     Advice,

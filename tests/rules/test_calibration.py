@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.rules.bills import Capacity, Rates, Tokens, Traffic
-from bot.rules.calibration import (
+from bot.rules.roi import Inputs, Training, Usage
+from bot.rules.training.calibration import (
     FEW_RUNS,
     Actual,
     CallTotals,
@@ -24,7 +25,6 @@ from bot.rules.calibration import (
     share_of_month,
     tuned_calls_usd,
 )
-from bot.rules.roi import Inputs, Training, Usage
 from tests.rules.builders import ARTICLE
 
 

@@ -10,8 +10,8 @@ from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import meaning
 from bot.cards.common.payback import payback_condition, share_of_draws
 from bot.cards.common.words import duration, money, multiple, percent, pluralize, ratio_text, shorten
-from bot.rules.calibration import Actual, Quantity, RunningError
 from bot.rules.plans import Plan
+from bot.rules.training.calibration import Actual, Quantity, RunningError
 from bot.rules.units import format_months
 from bot.values.runs import RunResult
 from trainers.money import usd

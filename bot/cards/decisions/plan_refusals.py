@@ -8,12 +8,10 @@ from decimal import Decimal
 from bot.cards.common.blocks import code
 from bot.cards.common.words import pluralize
 from bot.rules.plans import SweepConflict
+from bot.rules.prices import may_run_out
 from trainers.money import usd
 from trainers.providers.pricing import PriceRow
 from trainers.rentals.prices import WHO, Rental
-
-# share of the rented time; the rest is for loading and uploading (rentals/attempt.py)
-STOPS_AT = Decimal("0.85")
 
 
 def superseded_by(by: int, requester: str, link: str | None = None) -> str:
@@ -34,7 +32,7 @@ def rent_text(rental: Rental, expected_minutes: Decimal | None) -> str:
         f"It rents {rental.hardware} from {WHO} at {usd(rental.usd_per_hour)} an hour for at most {minutes}. Whether "
         "time spent waiting for the machine is billed is unknown."
     )
-    if expected_minutes is not None and expected_minutes > STOPS_AT * rental.minutes:
+    if expected_minutes is not None and may_run_out(rental, expected_minutes):
         text += f" The training may need more than {minutes} and would then stop early: raise [hf] minutes."
     return text
 

@@ -26,9 +26,9 @@ from bot.cards.decisions.plans import plan_title, verdict_text
 from bot.cards.evidence import evaluation_details, evaluation_results, sealed_rows
 from bot.cards.evidence.sealed_rows import SealedTest
 from bot.cards.training import audits, result_details, results
-from bot.rules.calibration import Actual
 from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import Plan
+from bot.rules.training.calibration import Actual
 from bot.values.evaluations import ComparisonProgress
 from bot.values.runs import AfterResult, LabelChange, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run

@@ -4,7 +4,6 @@ result's headline, its facts and its details."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isclose
 
 from bot.cards.common.blocks import escape
 from bot.cards.common.candidates import candidate_name, short_meaning, whole_rows_text
@@ -19,11 +18,10 @@ from bot.cards.common.words import (
     shorten,
 )
 from bot.cards.models.models import not_worse_text
+from bot.rules.training.results import best_alternative, is_base_ahead, is_base_best, is_before, is_clear
 from bot.values.runs import Before, RunResult
 from trainers.evaluation.results import Comparison, MeasuredCandidate
 
-SIGNIFICANT = 0.05
-SAME_MEASURE = ("label", "judge", "calls")  # scorings that base and tuned model share with the alternatives
 NAMES_BEFORE: Mapping[Before, str] = {
     "base": "the prompted base model",
     "classical": "the free classical model",
@@ -68,13 +66,12 @@ def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[
     name = f"Against {escape(shorten(_name(other), 60))}, {_score_text(other)}"
     if is_full:
         return [(name, f"{points(gain)} ({points_range(low, high)}), {p_value(pair.p)}")]
-    return [(name, _gain_text(gain, low, high, is_clear=pair.p < SIGNIFICANT))]
+    return [(name, _gain_text(gain, low, high, is_clear=is_clear(pair.p)))]
 
 
 def _fact_about_base(result: RunResult) -> tuple[str, str]:
     change = result.change
-    is_clear = change.p < SIGNIFICANT
-    gain = _gain_text(change.gain, change.low, change.high, is_clear=is_clear)
+    gain = _gain_text(change.gain, change.low, change.high, is_clear=is_clear(change.p))
     return f"Against {before_name(result)}, {before_text(result)}", gain
 
 
@@ -105,12 +102,12 @@ def compared_with_best(result: RunResult, comparison: Comparison) -> str:
         return "nothing else was measured"
     (pair,) = comparison.pairs
     gain, _, _ = _gain_over_best(comparison)
-    return _difference(gain, shorten(_name(other), 50), other.score, is_clear=pair.p < SIGNIFICANT)
+    return _difference(gain, shorten(_name(other), 50), other.score, is_clear=is_clear(pair.p))
 
 
 def compared_with_base(result: RunResult) -> str:
     change = result.change
-    return _difference(change.gain, before_name(result), change.before.score, is_clear=change.p < SIGNIFICANT)
+    return _difference(change.gain, before_name(result), change.before.score, is_clear=is_clear(change.p))
 
 
 def before_text(result: RunResult) -> str:
@@ -139,40 +136,11 @@ def _difference(gain: float, name: str, score: float, *, is_clear: bool) -> str:
     return f"{amount} below {name}"
 
 
-def best_alternative(comparison: Comparison) -> MeasuredCandidate | None:
-    """The best alternative that answered the same rows."""
-    return next((candidate for candidate in comparison.candidates if candidate.kind != "tuned"), None)
-
-
-def is_base_best(result: RunResult, other: MeasuredCandidate | None) -> bool:
-    """True if the prompted base model is the best alternative. It isn't one if most of its answers were no label, or if
-    its score is by another measure."""
-    base = result.base
-    comparison = result.comparison
-    is_alike = result.labelled
-    if comparison is not None:
-        is_alike = comparison.scoring in SAME_MEASURE or result.partial is not None
-    if not is_alike or 2 * base.unlisted > base.n:
-        return False
-    return other is None or _is_base_ahead(result, other)
-
-
-def _is_base_ahead(result: RunResult, other: MeasuredCandidate) -> bool:
-    if result.is_base_ahead is None:  # a result of an older version, which took the higher score
-        return result.change.before.score > other.score
-    return result.is_base_ahead
-
-
-def is_before(result: RunResult, other: MeasuredCandidate) -> bool:
-    """True if this alternative is the free model that stands for the time before the training."""
-    return other.kind == result.before and isclose(other.score, result.base.share)
-
-
 def better_name(result: RunResult) -> str:
     """The name of what the labels were compared with: the best alternative, or what answered before if that is better
     (services/training/run_worker.py)."""
     other = best_alternative(result.comparison) if result.comparison else None
-    if other is None or _is_base_ahead(result, other):
+    if other is None or is_base_ahead(result, other):
         return before_name(result)
     return _name(other)
 

@@ -23,7 +23,6 @@ from bot.cards.common.words import (
     shorten,
 )
 from bot.cards.training.result_comparison import (
-    SAME_MEASURE,
     before_name,
     better_name,
     comparison_facts,
@@ -31,6 +30,7 @@ from bot.cards.training.result_comparison import (
 )
 from bot.cards.training.results import notes_on_judge, saving_text
 from bot.rules.plans import Plan
+from bot.rules.training.results import SAME_MEASURE
 from bot.values.runs import ChangedRow, RunResult
 
 SHOWN_CHANGES = 8

@@ -29,25 +29,22 @@ from bot.cards.decisions.plan_training import taught_facts
 from bot.cards.evidence.judge_checks import judge_button
 from bot.cards.models.models import prices_text, promotion_button, try_button, worse_labels_text
 from bot.cards.training.result_comparison import (
-    SAME_MEASURE,
-    SIGNIFICANT,
     before_name,
     before_text,
-    best_alternative,
     better_name,
     compared_with_base,
     compared_with_best,
     comparison_facts,
-    is_base_best,
-    is_before,
     right_text,
 )
 from bot.rules.facts import is_silent
 from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
-from bot.rules.plans import MONEY_RULES, Plan
+from bot.rules.plans import Plan
+from bot.rules.training import results as rules
+from bot.rules.training.results import SAME_MEASURE, Decision, best_alternative, is_base_best, is_before
 from bot.values.runs import NOTHING_SINCE, AfterResult, RunResult, TimeInUse
 from storage.records import Run
-from trainers.evaluation.results import MeasuredCandidate, Standing
+from trainers.evaluation.results import Standing
 from trainers.money import from_micros
 
 DETAILS = "run_details"
@@ -56,6 +53,16 @@ STANDS: Mapping[Standing, str] = {
     "meets": "meets {bar}",
     "misses": "below {bar}",
     "undecided": "too close to {bar} to call",
+}
+DECISIONS: Mapping[Decision, str] = {
+    "in use": "In use",
+    "deploy": "Deploy it",
+    "undecided": "Undecided",
+    "not now": "Not now",
+    "not needed": "Not needed",
+    "failed": "Failed",
+    "not good enough": "Not good enough",
+    "good enough": "Good enough",
 }
 NOTHING_MEASURED = "measure"  # the rule that asks for the alternatives to be measured first
 IN_HEADLINE = "tuned"  # the rule whose reason is already in the headline
@@ -163,69 +170,22 @@ def _headline(result: RunResult, *, may_be_used: bool, is_in_use: bool) -> str:
     """What to do with the tuned model, then how it compares with the bar and with the best alternative on the same
     rows."""
     comparison = result.comparison
-    if comparison is None or not comparison.of_kind("tuned"):  # measured before there was a quality bar
+    decision = rules.decide(result, may_be_used=may_be_used, is_in_use=is_in_use)
+    if comparison is None or decision is None:
         return f"Tuned model: {percent(result.tuned.share)} right; {compared_with_base(result)}"
     (tuned,) = comparison.of_kind("tuned")
     if is_silent(tuned):
-        return f"Failed: no answer to {tuned.empty:,} of {tuned.n:,} rows"
-    decision = _decision(result, tuned, best_alternative(comparison), may_be_used=may_be_used)
-    if is_in_use:
-        decision = "In use"  # the team has decided, whatever the verdict was
+        return f"{DECISIONS[decision]}: no answer to {tuned.empty:,} of {tuned.n:,} rows"
     score = f"{percent(tuned.score)} {short_meaning(tuned)}"
     by_bar = STANDS[tuned.standing].format(bar=bar_text(comparison.bar, comparison.is_bar_set))
-    return f"{decision}: {score}, {by_bar}; {compared_with_best(result, comparison)}"
-
-
-def _decision(
-    result: RunResult, tuned: MeasuredCandidate, other: MeasuredCandidate | None, *, may_be_used: bool
-) -> str:
-    if _is_open(result) or _is_judge_distrusted(result):
-        return "Undecided"  # the same word as the verdict in Details, so that there is only one answer
-    if may_be_used:
-        return "Deploy it"
-    is_no = result.advice is not None and result.advice.kind == "no_go"
-    match tuned.standing:
-        case "undecided":
-            return "Not now" if is_no else "Undecided"
-        case "misses":
-            return "Failed" if _is_worse(result, tuned, other) else "Not good enough"
-        case "meets" if is_no:
-            is_about_money = result.advice is not None and result.advice.rule in MONEY_RULES
-            is_needless = other is not None and other.standing == "meets" and not is_about_money
-            return "Not needed" if is_needless else "Not now"
-        case "meets":
-            return "Good enough"
-
-
-def _is_open(result: RunResult) -> bool:
-    """True if the verdict asks to find something out first."""
-    return result.advice is not None and result.advice.kind == "unknown"
-
-
-def _is_judge_distrusted(result: RunResult) -> bool:
-    """True if people disagree with the judge of the scores: then these decide nothing."""
-    checks = result.judge_checks
-    return checks is not None and _is_judged(result) and checks.trust == "distrusted"
-
-
-def _is_judged(result: RunResult) -> bool:
-    return result.comparison is not None and result.comparison.scoring == "judge"
+    return f"{DECISIONS[decision]}: {score}, {by_bar}; {compared_with_best(result, comparison)}"
 
 
 def _judge(plan: Plan, result: RunResult) -> CheckedJudge | None:
     """The model whose verdicts are the scores, None if they were scored without one."""
-    if plan.judge is None or not _is_judged(result):
+    if plan.judge is None or not rules.is_judged(result):
         return None
     return CheckedJudge(plan.judge, result.judge_checks or UNCHECKED, result.checkable)
-
-
-def _is_worse(result: RunResult, tuned: MeasuredCandidate, other: MeasuredCandidate | None) -> bool:
-    """True if it is significantly worse than the best alternative, or than its own base."""
-    comparison = result.comparison
-    if comparison and comparison.pairs and other is not None and not is_base_best(result, other):
-        (pair,) = comparison.pairs
-        return pair.better != tuned.identity and pair.p < SIGNIFICANT
-    return result.change.gain < 0 and result.change.p < SIGNIFICANT
 
 
 def _saves_in_short(plan: Plan, result: RunResult) -> str:
@@ -241,28 +201,11 @@ def _saves_in_short(plan: Plan, result: RunResult) -> str:
 def saving_text(plan: Plan, result: RunResult) -> str:
     """The monthly saving that the plan expected, and the payback time including staff time and labels; '' if the model
     should not be used."""
-    saved = 0  # compared with the cheapest known alternative; older plans knew today's model only
-    if plan.predicted and plan.predicted.saving_micros is not None:
-        saved = plan.predicted.saving_micros
-    elif plan.monthly_before_micros is not None and plan.monthly_after_micros is not None:
-        saved = plan.monthly_before_micros - plan.monthly_after_micros
-    if saved <= 0 or not _is_usable(result):
+    saved = rules.planned_saving_micros(plan, result)
+    if not saved:
         return ""
     amount = about_usd(from_micros(saved), per="a month")
     return f"{amount}{saves_until(plan)}{_back(plan, result, saved)}"
-
-
-def _is_usable(result: RunResult) -> bool:
-    """True if it meets the bar, the verdict is not against it, and the prompted base model is not as good."""
-    comparison = result.comparison
-    advice = result.advice
-    if comparison is None or not comparison.of_kind("tuned") or (advice and advice.kind == "no_go"):
-        return False
-    if _is_judge_distrusted(result):
-        return False
-    (tuned,) = comparison.of_kind("tuned")
-    is_better = result.change.gain > 0 and result.change.p < SIGNIFICANT
-    return tuned.standing == "meets" and (is_better or not is_base_best(result, best_alternative(comparison)))
 
 
 def _back(plan: Plan, result: RunResult, saved: int) -> str:
@@ -324,7 +267,7 @@ def _reasons(plan: Plan, result: RunResult, after: AfterResult) -> list[CardBloc
 def _for(plan: Plan, result: RunResult) -> str:
     """What the training gained. If what answered before is the best alternative, the headline has the difference."""
     comparison = result.comparison
-    if result.change.gain <= 0 or result.change.p >= SIGNIFICANT:
+    if not rules.has_gained(result):
         return ""
     base = before_name(result)
     if plan.method == "head":
@@ -343,7 +286,7 @@ def _for(plan: Plan, result: RunResult) -> str:
         # The headline's score is by another measure, so the two can't be read side by side.
         tuned = f"{percent(result.tuned.share)} {counted_as_right(comparison)}"
         helped = f"{tuned} against {percent(result.base.share)} for its base"
-    if 2 * result.base.unlisted > result.base.n:
+    if rules.is_base_lost(result):
         helped += f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
     return f"Training helped: {helped}."
 
@@ -374,7 +317,7 @@ def _unknown(plan: Plan, result: RunResult, after: AfterResult) -> str:
     comparison = result.comparison
     judge = _judge(plan, result)
     # The scores rest on the judge, so doubts about it come before all others.
-    if judge and _is_judge_distrusted(result):
+    if judge and rules.is_judge_distrusted(result):
         agreed = escape(agreement_text(f"the judge {shorten(judge.name)}", judge.checks))
         return f"How good the answers are: {agreed}, so its scores say little."
     if advice and advice.kind == "unknown" and advice.rule != IN_HEADLINE:
@@ -411,7 +354,7 @@ def _next(
     since = _since(run, after)
     if since:
         return [Text(since)]
-    if _about_judge(plan, result) or _to_measure(result) or (may_be_used and not _is_open(result)):
+    if _about_judge(plan, result) or _to_measure(result) or (may_be_used and not rules.is_open(result)):
         return []
     step = _next_step(run, result)
     if not step:
@@ -420,17 +363,17 @@ def _next(
 
 
 def _next_step(run: Run, result: RunResult) -> str:
-    advice = result.advice
-    if advice is None and result.change.p >= SIGNIFICANT:
-        return "Stay with what you have, or measure again with more held-out rows."
-    if advice is None and result.change.gain <= 0:
-        return "Look at the rows that got worse before you train again."
-    if advice is None:
-        return ""
-    if advice.kind == "go" and run.model:
-        # There is an objection that the verdict doesn't consider, such as the model in use.
-        return f"{code(f'/finetune promote {run.model}')} explains what speaks against deploying it."
-    return sentence(advice.next_step)
+    match rules.next_step(result, has_model=run.model is not None):
+        case "stay":
+            return "Stay with what you have, or measure again with more held-out rows."
+        case "look at worse rows":
+            return "Look at the rows that got worse before you train again."
+        case "see what speaks against it":
+            return f"{code(f'/finetune promote {run.model}')} explains what speaks against deploying it."
+        case "as advised" if result.advice:
+            return sentence(result.advice.next_step)
+        case _:
+            return ""
 
 
 def _since(run: Run, after: AfterResult) -> str:
@@ -465,7 +408,7 @@ def _buttons(
     number = str(run.id)
     if is_deleted:
         return [button("Details", DETAILS, number)]
-    may_be_used = may_be_used and not _is_judge_distrusted(result)
+    may_be_used = may_be_used and not rules.is_judge_distrusted(result)
     steps = [*_about_judge(plan, result), *_to_measure(result, plan.dataset, number)]
     if run.model and not after.is_gone:
         if may_be_used:
@@ -488,7 +431,7 @@ def _about_judge(plan: Plan, result: RunResult) -> list[Block]:
 def _to_measure(result: RunResult, dataset: str = "", number: str = "") -> list[Block]:
     """The button for a missing comparison: it measures the named model, or opens the form if none is named."""
     advice = result.advice
-    if advice is None or not _is_open(result):
+    if advice is None or not rules.is_open(result):
         return []
     if advice.measure:
         _, _, model = advice.measure[0].partition("/")

@@ -41,9 +41,9 @@ from bot.cards.common.words import (
 from bot.cards.decisions.plans import DETAILS as PLAN_DETAILS
 from bot.cards.decisions.plans import ONE_APPROVER, Pending, plan_title
 from bot.cards.training import interventions, result_details, results
-from bot.rules.calibration import Actual, RunningError
 from bot.rules.facts import Looks
 from bot.rules.plans import Plan
+from bot.rules.training.calibration import Actual, RunningError
 from bot.values.runs import NOTHING_SINCE, AfterResult, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import Run, RunState

@@ -22,8 +22,8 @@ from bot.cards.training import results as result_views
 from bot.cards.training import runs as views
 from bot.context import AppContext, CoreContext
 from bot.rules.budgets import actual_micros
-from bot.rules.calibration import Actual, RunningError, run_actuals, running_error
 from bot.rules.plans import Plan, plan_from_json
+from bot.rules.training.calibration import Actual, RunningError, run_actuals, running_error
 from bot.services.common import freeze_scope
 from bot.services.common.model_history import is_machine_stopped, load_after_result
 from bot.services.evidence import checked_judges

@@ -19,9 +19,9 @@ from bot.cards.training import reports as cards
 from bot.cards.training import results as result_cards
 from bot.charts.evaluations import draw_comparison
 from bot.context import AppContext
-from bot.rules.calibration import Actual
 from bot.rules.judge_agreement import UNCHECKED, CheckedJudge
 from bot.rules.plans import Plan, plan_from_json
+from bot.rules.training.calibration import Actual
 from bot.services.common import finished_measurements, messages
 from bot.services.common.model_history import is_machine_stopped, load_after_result
 from bot.services.datasets import sealed_rows

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bot.cards.training.result_comparison import SAME_MEASURE
 from bot.charts import evaluations as evaluation_charts
 from bot.charts.training import draw_training
+from bot.rules.training.results import SAME_MEASURE, best_alternative
 from bot.services.datasets.dataset_worker import examples
 from bot.services.evidence.evaluation_worker import right_answers
 from bot.values.evaluations import JudgeProgress
@@ -230,7 +230,7 @@ def _is_base_ahead(
 ) -> bool | None:
     """Compares the base model with the best alternative by the rule for any later look: what is measured last has to be
     clearly ahead."""
-    best = _best_alternative(beside)
+    best = best_alternative(beside)
     if best is None:
         return None
     if by_shares is not None:
@@ -244,10 +244,6 @@ def _is_base_ahead(
     return find_best([best, later]) is later
 
 
-def _best_alternative(beside: Comparison) -> MeasuredCandidate | None:
-    return next((candidate for candidate in beside.candidates if candidate.kind != "tuned"), None)
-
-
 def _worse_labels(
     expected: Sequence[Example],
     base: Sequence[AnswerRow],
@@ -258,7 +254,7 @@ def _worse_labels(
     """Returns the labels on which the tuned model is worse than the best alternative, or than the base model if that is
     better."""
     before = [row.correct for row in base]
-    best = _best_alternative(beside)
+    best = best_alternative(beside)
     if best and not is_base_ahead:
         before = [score == 1 for score in best.scores]
     return find_worse_labels([row.answer for row in expected], before, [row.correct for row in tuned])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards.training.result_comparison import best_alternative
+from bot.rules.training.results import best_alternative
 from bot.services.training.run_worker import JudgedRun, RunReplies, judge_run
 from tests.cards import measurements
 from tests.trainers.evaluation.builders import (
