@@ -75,17 +75,23 @@ class Service:
         self.store = Store(settings.database)  # first: it sets the umask, so later files are private too
         settings.files.mkdir(parents=True, exist_ok=True)
         self.embedded = _open_embedded_trainer(settings)
-        self.settings = with_trainer_address(settings, self.embedded) if self.embedded else settings
+        self.settings = settings
+        if self.embedded:
+            self.settings = with_trainer_address(settings, self.embedded)
         self.workers = workers or WorkerPool()
         slack = settings.slack
         self.answers = SlackAnswers(clock)
         posting = _slack_client(slack, self.answers)
         self._asking = _slack_client(slack, self.answers, LOOK_UP_TIMEOUT_S)
         _sign_in(posting, self.answers)
-        steps = (RECONCILE, SEND, HTTP_STEP) if slack.mode == "http" else (RECONCILE, SEND)
+        steps: tuple[str, ...] = (RECONCILE, SEND)
+        if slack.mode == "http":
+            steps += (HTTP_STEP,)
         self.heartbeat = Heartbeat(settings.data, steps, settings.service.watchdog_s)
         self.threads = threads(self.store, self.heartbeat)
-        steady = steady or (time.monotonic if clock is time.time else clock)
+        if steady is None:
+            # A clock that a test sets is also the steady one: what waits there is moved on by setting it.
+            steady = time.monotonic if clock is time.time else clock
         limits = limits or LookUpLimits(steady)
         self.context = self._build_context(posting, clock, steady, limits)
         self.llm = self.context.llm
@@ -100,8 +106,9 @@ class Service:
             self.heartbeat.watched(SEND, gate.after_acks(self._send)),
             lambda: maintain(self.context),
         )
-        self.health = (
-            Health(
+        self.health: Health | None = None
+        if settings.service.health_port:
+            self.health = Health(
                 settings,
                 self.store,
                 self.heartbeat,
@@ -110,18 +117,15 @@ class Service:
                 self._list_troubles,
                 lambda: self.answers.come,
             )
-            if settings.service.health_port
-            else None
-        )
         self._listener_threads = ListenerThreads(LISTENER_THREADS, gate)
         self.app = _build_bolt_app(posting, slack, self._listener_threads, self.answers, gate)
         self.homes = Homes(self.context, posting)
         register(self.app, self.context, self.homes, self.watcher.wake)
-        self.connection: _Connection = (
-            _SocketConnection(self.app, slack)
-            if slack.mode == "socket"
-            else _HttpConnection(self.app, slack, self.heartbeat)
-        )
+        self.connection: _Connection
+        if slack.mode == "socket":
+            self.connection = _SocketConnection(self.app, slack)
+        else:
+            self.connection = _HttpConnection(self.app, slack, self.heartbeat)
 
     def _build_context(
         self,
@@ -156,7 +160,8 @@ class Service:
         self.notices.send_due()
         if self.answers.should_be_asked:  # in a thread: Slack may hang
             self.threads.begin("Slack", partial(self.answers.ask, self._asking))
-        if person := self.homes.next_outdated():  # in a thread, so that its look-ups don't delay messages
+        person = self.homes.next_outdated()
+        if person:  # in a thread, so that its look-ups don't delay messages
             self.threads.begin("App Homes", partial(self.homes.redraw, person))
 
     @property
@@ -233,12 +238,14 @@ def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapp
 
 def build_deployments(settings: Settings) -> Mapping[str, Deployments]:
     """Opens a client for every provider that runs models by the hour and whose key is set."""
-    keys = ((row, find_key(os.environ, row.provider)) for row in settings.providers)
-    opened = {row.name: open_deployments(row.provider, key) for row, key in keys if key}
-    present = {name: deployments for name, deployments in opened.items() if deployments}
-    for deployments in present.values():
-        deployments.observe = metrics.note_provider_call
-    return present
+    opened = {}
+    for row in settings.providers:
+        key = find_key(os.environ, row.provider)
+        deployments = open_deployments(row.provider, key) if key else None
+        if deployments:
+            deployments.observe = metrics.note_provider_call
+            opened[row.name] = deployments
+    return opened
 
 
 def _open_embedded_trainer(settings: Settings) -> EmbeddedTrainer | None:
@@ -246,11 +253,10 @@ def _open_embedded_trainer(settings: Settings) -> EmbeddedTrainer | None:
     are not installed."""
     if not any(row.is_started_by_us for row in settings.providers):
         return None
-    if missing := missing_packages():
-        log.warning(
-            "not starting our own trainer: the extra 'local' is not installed (%s missing)",
-            ", ".join(missing),
-        )
+    missing = missing_packages()
+    if missing:
+        names = ", ".join(missing)
+        log.warning("not starting our own trainer: the extra 'local' is not installed (%s missing)", names)
         return None
     trainer = settings.trainer
     data = settings.data / "trainer"
@@ -291,7 +297,7 @@ def _build_bolt_app(
     answers: SlackAnswers,
     gate: AckGate,
 ) -> App:
-    # without a token, with which Bolt would ask Slack itself: `authorize` brings it to each delivery
+    # Without a token, with which Bolt would ask Slack itself: `authorize` brings it to each delivery.
     client = WebClient(base_url=slack.api_url, timeout=15, retry_handlers=[])
     bolts = logging.getLogger("slack_bolt")
     bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG every response

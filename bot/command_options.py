@@ -39,8 +39,11 @@ KIND_ALIASES: Mapping[str, CandidateKind] = {
     "embeddings": "encoder",
 }
 OTHER_METHODS = {"sft": "supervised"}
-MOST_PREDICTED, MOST_NAMES, MOST_SHOTS = 10, 20, 50
-LONGEST_NAME, LONGEST_REASON = 40, 500
+MOST_PREDICTED = 10
+MOST_NAMES = 20
+MOST_SHOTS = 50
+LONGEST_NAME = 40
+LONGEST_REASON = 500
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _Read = Callable[[str], object]
 
@@ -56,14 +59,17 @@ class TextType(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
         self, name: str, read: _Read = str, *, missing: str = "", hint: str = "", takes_rest: bool = False
     ) -> None:
         self.name = name
-        self.missing, self.hint, self.takes_rest = missing, hint, takes_rest
+        self.missing = missing
+        self.hint = hint
+        self.takes_rest = takes_rest
         self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        # click also converts defaults, which are already values
-        result = self._read(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value  # click also converts defaults, which are already values
+        result = self._read(value)
         if isinstance(result, Misread) and result.readings:
-            raise AmbiguousValueError(result, str(value), param, ctx)
+            raise AmbiguousValueError(result, value, param, ctx)
         if isinstance(result, Misread):
             self.fail(result.sentence, param, ctx)
         return result
@@ -85,15 +91,19 @@ class HyperparameterType(TextType):
     have."""
 
     def __init__(self, spec: Spec) -> None:
-        super().__init__("|".join(spec.choices) or ("number" if spec.is_number else "text"))
+        name = "number" if spec.is_number else "text"
+        if spec.choices:
+            name = "|".join(spec.choices)
+        super().__init__(name)
         self._spec = spec
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Hyperparameter:
         method = ctx.params["method"] if ctx else "supervised"  # already read: the option is eager
-        if self._spec.name not in methods.specs(method):
-            others = (name for name in methods.METHODS if self._spec.name in methods.specs(name))
+        name = self._spec.name
+        if name not in methods.specs(method):
+            others = [other for other in methods.METHODS if name in methods.specs(other)]
             self.fail(f"it belongs to method={', '.join(others)}.", param, ctx)
-        spec = methods.specs(method)[self._spec.name]  # limits may differ between methods
+        spec = methods.specs(method)[name]  # limits may differ between methods
         try:
             return spec.parse(str(value))
         except ValueError:
@@ -112,16 +122,20 @@ class Subject:
 
 def read_subject(text: str) -> Subject | Misread:
     """Reads 7, #7, run-7 and 'run 7' as run 7; m3, M3, #m3 and 'measurement 3' as measurement 3."""
-    if match := re.fullmatch(r"#?m(?:easurement)?[\s#-]*(\d{1,9})", text.strip().lower()):
+    match = re.fullmatch(r"#?m(?:easurement)?[\s#-]*(\d{1,9})", text.strip().lower())
+    if match:
         return Subject(int(match[1]), is_measurement=True)
     run = read_run(text)
-    return run if isinstance(run, Misread) else Subject(run)
+    if isinstance(run, Misread):
+        return run
+    return Subject(run)
 
 
 def read_run(text: str) -> int | Misread:
-    if match := re.fullmatch(r"(?:run)?[\s#-]*(\d{1,9})", text.strip().lower()):
-        return int(match[1])
-    return Misread(f"`{shown(text)}` is not a run number. `/finetune runs` lists the runs.")
+    match = re.fullmatch(r"(?:run)?[\s#-]*(\d{1,9})", text.strip().lower())
+    if match is None:
+        return Misread(f"`{shown(text)}` is not a run number. `/finetune runs` lists the runs.")
+    return int(match[1])
 
 
 def read_count(text: str) -> int | Misread:
@@ -142,12 +156,17 @@ def read_day(text: str) -> date | Misread:
 def read_bar(text: str) -> float | Misread:
     """Reads a share in (0, 1): '90%', '90' and '0.9' are all 0.9; '0.5%' is 0.005. A comma is a decimal one, as a share
     has no thousands: '92,5%' is 0.925."""
+    misread = Misread(f"“{shown(text)}” should be the share of right answers that is good enough, like 90%.")
     match = re.fullmatch(r"([0-9]{0,2}(?:[.,][0-9]{1,4})?)\s*(%?)", text)
-    number = float(match[1].replace(",", ".") or 0) if match else 0.0
-    share = number / 100 if match and (match[2] or number > 1) else number
+    if match is None:
+        return misread
+    digits, percent = match.groups()
+    share = float(digits.replace(",", ".") or 0)
+    if percent or share > 1:
+        share /= 100
     if 0 < share < 1:
         return round(share, 6)
-    return Misread(f"“{shown(text)}” should be the share of right answers that is good enough, like 90%.")
+    return misread
 
 
 def read_predict(text: str) -> tuple[int, ...] | Misread:
@@ -190,7 +209,10 @@ def read_task(text: str) -> TaskKind | Misread:
 def read_method(text: str) -> MethodName | Misread:
     names: tuple[MethodName, ...] = get_args(MethodName)
     word = OTHER_METHODS.get(text.lower(), text.lower())
-    return next((name for name in names if name == word), None) or _unknown_name("method", word, names)
+    for name in names:
+        if name == word:
+            return name
+    return _unknown_name("method", word, names)
 
 
 def read_patience(text: str) -> int | Misread:
@@ -204,7 +226,8 @@ def read_patience(text: str) -> int | Misread:
 
 def read_names(text: str) -> tuple[str, ...]:
     """Reads names separated by commas or spaces. Returns at most MOST_NAMES, without repetitions."""
-    return tuple(dict.fromkeys(filter(None, re.split(r"[\s,]+", text))))[:MOST_NAMES]
+    names = filter(None, re.split(r"[\s,]+", text))
+    return tuple(dict.fromkeys(names))[:MOST_NAMES]
 
 
 def normalize_name(word: str) -> str:
@@ -232,7 +255,9 @@ def _sanitized(read: Callable[[str], object]) -> _Read:
 def _figure_type(figure: Figure) -> TextType:
     def read(text: str) -> object:
         value = figure.read(text)
-        return int(value) if figure.is_whole and isinstance(value, Decimal) else value
+        if figure.is_whole and isinstance(value, Decimal):
+            return int(value)
+        return value
 
     return TextType("number", _sanitized(read))
 
@@ -401,9 +426,17 @@ def option_key(option: click.Option) -> str:
 
 def build_question(values: Mapping[str, Any]) -> Question:
     """`values` are by the names of Question's fields and of hyperparameters; None means that it was not given."""
-    fields = {name: value for name, value in values.items() if value is not None}
-    chosen = tuple(sorted((name, fields.pop(name)) for name in HYPERPARAMETERS & fields.keys()))
-    return Question(**fields, hyperparameters=chosen)
+    fields = {}
+    chosen = []
+    for name, value in values.items():
+        if value is None:
+            continue
+        if name in HYPERPARAMETERS:
+            chosen.append((name, value))
+        else:
+            fields[name] = value
+    # In one order, however they were typed: the same question has the same plan, and so the same hash.
+    return Question(**fields, hyperparameters=tuple(sorted(chosen)))
 
 
 # Names of datasets, and how answers quote what a person typed.
@@ -414,7 +447,8 @@ def dataset_name(text: str) -> str | Misread:
 
     Different texts may give the same name; `is_dataset_name` tells if a text already is its name."""
     folded = unicodedata.normalize("NFKC", text.strip().lower())
-    name = re.sub("-+", "-", "".join(letter if _is_in_names(letter) else "-" for letter in folded)).strip("-")
+    letters = [letter if _is_in_names(letter) else "-" for letter in folded]
+    name = re.sub("-+", "-", "".join(letters)).strip("-")
     if not any(letter.isalnum() for letter in name):
         return Misread("A dataset's name needs at least one letter or digit, like `tickets`.")
     if len(name) > LONGEST_NAME:
@@ -456,7 +490,9 @@ def _is_in_names(letter: str) -> bool:
 
 def did_you_mean(word: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f" Did you mean `{near[0]}`?" if near else ""
+    if not near:
+        return ""
+    return f" Did you mean `{near[0]}`?"
 
 
 def shown(word: str) -> str:

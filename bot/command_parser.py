@@ -131,7 +131,10 @@ def unescape(text: str) -> str:
 
 def _as_typed(markup: re.Match[str]) -> str:
     kind, target, label = markup.group("kind", "target", "label")
-    return f"{kind}{label or target}" if kind in ("@", "#") else label or target
+    text = label or target
+    if kind in ("@", "#"):
+        return f"{kind}{text}"
+    return text
 
 
 def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
@@ -148,7 +151,9 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
     if command.alone and not line:
         return ParsedCommand(command, command.alone, {})
     values = parse_line(command, line)
-    return values if isinstance(values, Refusal) else ParsedCommand(command, command.handler, values)
+    if isinstance(values, Refusal):
+        return values
+    return ParsedCommand(command, command.handler, values)
 
 
 def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
@@ -167,8 +172,10 @@ def _offer_readings(command: Command, line: str, error: AmbiguousValueError) -> 
     typed = re.compile(rf"{key}\W+{re.escape(error.value)}", re.IGNORECASE)
     readings = []
     for value in error.readings:
+        words = value
         volume = parse_volume(value)
-        words = f"{volume.text} a month" if isinstance(volume, Volume) else value
+        if isinstance(volume, Volume):
+            words = f"{volume.text} a month"
         clear_line = typed.sub(f"{key}={value}", line, count=1)
         readings.append(Reading(words, f"{command.name} {clear_line}"))
     lines = [f"`{key}=`: {error.message} The whole command:"]
@@ -178,12 +185,17 @@ def _offer_readings(command: Command, line: str, error: AmbiguousValueError) -> 
 
 def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[str, Any] | Refusal:
     """Parses a form's fields. A refusal names the field that can't be read, so that it appears below that field."""
-    options = [
-        f"{_flag(name)}={text.strip()}" for name, text in fields.items() if text and name in command.options
-    ]
-    words = [fields.get(argument.name or "") or "" for argument in command.arguments]
+    arguments = []
+    for name, text in fields.items():
+        if text and name in command.options:
+            arguments.append(f"{_flag(name)}={text.strip()}")
+    arguments.append("--")
+    for argument in command.arguments:
+        word = fields.get(argument.name or "")
+        if word:
+            arguments.append(word)
     try:
-        return _parse_arguments(command, [*options, "--", *filter(None, words)])
+        return _parse_arguments(command, arguments)
     except click.BadParameter as error:
         if isinstance(error.param, click.Option):
             return Refusal(error.message, option_key(error.param))
@@ -215,9 +227,9 @@ def _order_arguments(command: Command, line: str) -> list[str]:
 
     pairs, words = _split_pairs(line)
     counts = Counter(name for name, _ in pairs)
-    twice = next((name for name, count in counts.items() if count > 1), None)
-    if twice in command.options:
-        raise click.BadOptionUsage(twice, "appears twice. Give it once")
+    for name, count in counts.items():
+        if count > 1 and name in command.options:
+            raise click.BadOptionUsage(name, "appears twice. Give it once")
     options = [_format_option(command, name, value) for name, value in pairs]
     return [*options, *last_options, "--", *words]
 
@@ -264,7 +276,9 @@ def _format_option(command: Command, name: str, value: str) -> str:
 def _split_off(name: str, line: str) -> tuple[str, str | None]:
     """Returns the text before `name=` and everything after it, None if there is no `name=`."""
     before, *rest = re.split(rf"(?:^|(?<=\s)){name}\s*=", line, maxsplit=1, flags=re.IGNORECASE)
-    return before, rest[0].strip() if rest else None
+    if not rest:
+        return before, None
+    return before, rest[0].strip()
 
 
 class ExtraWordsError(click.UsageError):
@@ -315,7 +329,9 @@ def _takes_rest(param: click.Parameter) -> bool:
 
 def _metavar(argument: click.Argument) -> str:
     name = argument.metavar or (argument.name or "").upper()
-    return name if argument.required else f"[{name}]"
+    if argument.required:
+        return name
+    return f"[{name}]"
 
 
 def first_word(text: str) -> tuple[str, str]:
@@ -346,7 +362,9 @@ def format_question(question: Question) -> str:
 
 
 def _format_value(value: Decimal | Hyperparameter) -> str:
-    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"  # never 1E+3, which could not be read back
+    return str(value)
 
 
 def format_estimate(request: Estimate) -> str:
@@ -371,7 +389,9 @@ def parse_estimate(dataset: str, text: str) -> Estimate | Refusal:
 def parse_question(text: str) -> Question | Refusal:
     """Returns the question without the bar and the kind of task that an estimate tries out."""
     stored = parse_estimate("", text)
-    return stored if isinstance(stored, Refusal) else stored.question
+    if isinstance(stored, Refusal):
+        return stored
+    return stored.question
 
 
 def _parse_stored(text: str) -> Mapping[str, Any] | Refusal:

@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
@@ -61,45 +62,40 @@ class Finding:
 def examine() -> list[Finding]:
     """Checks as much as possible, even if the settings have problems."""
     findings: list[Finding] = []
-    settings: Settings | None
     path = Path(os.environ.get("FINETUNE_CONFIG", CONFIG_FILE))
     if not path.exists():
         findings.append(Finding(False, "settings", f"there is no {path} here: finetune init creates one"))
+    settings: Settings | None = None
     try:
         settings = load_settings()
         if path.exists():
             findings.append(Finding(True, "settings", "no problems"))
     except SettingsProblems as error:
         findings += [Finding(False, "settings", problem) for problem in error.problems]
-        try:
+        # If only Slack's tokens are wrong, everything else can still be checked.
+        with suppress(SettingsProblems):
             settings = load_settings(need_slack=False)
-        except SettingsProblems:
-            settings = None
     findings.append(_check_database(settings))
     if settings:
-        findings += [
-            *_check_slack(settings),
-            *_check_approvers_and_budget(settings),
-            *_check_trainers(settings),
-            *_check_machines(settings),
-        ]
-        findings += [
-            *_check_prices(settings, datetime.now(UTC).date()),
-            _check_encoder(settings),
-            _check_disk(settings),
-        ]
-        findings += [*_check_private_files(settings), _check_bot(settings)]
+        findings += _check_slack(settings)
+        findings += _check_approvers_and_budget(settings)
+        findings += _check_trainers(settings)
+        findings += _check_machines(settings)
+        findings += _check_prices(settings, datetime.now(UTC).date())
+        findings.append(_check_encoder(settings))
+        findings.append(_check_disk(settings))
+        findings += _check_private_files(settings)
+        findings.append(_check_bot(settings))
     return findings
 
 
 def _check_database(settings: Settings | None) -> Finding:
-    version, is_safe = ".".join(map(str, sqlite_version())), wal_is_safe(sqlite_version())
-    journal = "WAL" if is_safe else "DELETE, since WAL can corrupt data in this version"
+    version = ".".join(map(str, sqlite_version()))
+    is_safe = wal_is_safe(sqlite_version())
     if settings and _is_in_wal(settings.database) and not is_safe:
         cure = "the bot changes that when it next starts; don't open the file with other programs until then"
-        return Finding(
-            False, "SQLite", f"{version} can corrupt a WAL database, and this one uses WAL: {cure}"
-        )
+        text = f"{version} can corrupt a WAL database, and this one uses WAL: {cure}"
+        return Finding(False, "SQLite", text)
     if settings and settings.data.exists() and not os.access(settings.data, os.X_OK):
         text = f"{settings.database} can't be read by this user: run this as the user who runs the bot"
         return Finding(False, "SQLite", text)
@@ -108,6 +104,7 @@ def _check_database(settings: Settings | None) -> Finding:
             check_integrity(settings.database)
         except StorageError as error:
             return Finding(False, "SQLite", str(error))
+    journal = "WAL" if is_safe else "DELETE, since WAL can corrupt data in this version"
     return Finding(True, "SQLite", f"{version}, journal {journal}")
 
 
@@ -134,9 +131,8 @@ def _check_slack(settings: Settings) -> Iterator[Finding]:
             text = f"{slack.api_url} answers with HTTP {error.response.status_code}. Try again later"
             yield Finding(False, "Slack", text)
             return
-        yield Finding(
-            False, "Slack", f"refuses the bot token: {error.response.get('error')}. Copy it again into .env"
-        )
+        text = f"refuses the bot token: {error.response.get('error')}. Copy it again into .env"
+        yield Finding(False, "Slack", text)
         return
     except (URLError, OSError) as error:
         yield Finding(False, "Slack", f"could not be reached at {slack.api_url}: {error}")
@@ -152,10 +148,16 @@ def _check_slack(settings: Settings) -> Iterator[Finding]:
 def _check_policy_ids(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
     """Checks the people and groups that the policy names: a plan can wait in vain for a person who is a guest or
     gone."""
-    named = [policy.who[rule] for rule in sorted(policy.who)]
-    users = {user for each in named for user in each.users}
-    groups = {group for each in named for group in each.groups}
-    wrong = [user for user in sorted(users) if not ((person := directory.person(user)) and person.is_member)]
+    users = set[str]()
+    groups = set[str]()
+    for named in policy.who.values():
+        users |= named.users
+        groups |= named.groups
+    wrong = []
+    for user in sorted(users):
+        person = directory.person(user)
+        if person is None or not person.is_member:
+            wrong.append(user)
     gone = [group for group in sorted(groups) if directory.members(group) is None]
     if wrong:
         cure = "the rules that name them have no effect; correct the ids in finetune.toml"
@@ -164,11 +166,9 @@ def _check_policy_ids(policy: Policy, directory: SlackDirectory) -> Iterator[Fin
         cure = "the group is disabled, its id is wrong, or the app lacks usergroups:read"
         yield Finding(False, "policy", f"can't read the members of the groups {', '.join(gone)}: {cure}")
     if not wrong and not gone:
-        yield Finding(
-            True,
-            "policy",
-            f"names {pluralize(len(users), 'user')} and {pluralize(len(groups), 'group')}, all known to Slack",
-        )
+        n_users = pluralize(len(users), "user")
+        n_groups = pluralize(len(groups), "group")
+        yield Finding(True, "policy", f"names {n_users} and {n_groups}, all known to Slack")
 
 
 def _check_clock(text: str, asked_at: float, answered_at: float) -> Finding:
@@ -178,7 +178,9 @@ def _check_clock(text: str, asked_at: float, answered_at: float) -> Finding:
         there = parsedate_to_datetime(text).timestamp()
     except ValueError:
         return Finding(True, "clock", "not checked, as Slack sent no time")
-    behind, ahead = there - answered_at, asked_at - (there + 1)
+    # Slack wrote its time between the request and the answer, so this machine's clock is off by at least this much.
+    behind = there - answered_at
+    ahead = asked_at - (there + 1)
     skew = max(behind, ahead, 0.0)
     if skew <= MOST_SKEW_S:
         return Finding(True, "clock", "agrees with Slack's")
@@ -192,16 +194,12 @@ def _check_scopes(names: frozenset[str]) -> Finding:
         return Finding(True, "scopes", "not checked, as this workspace doesn't report them")
     missing = SCOPES - names
     if missing:
-        return Finding(
-            False, "scopes", f"missing {', '.join(sorted(missing))}: reinstall the app from manifest.yml"
-        )
+        listed = ", ".join(sorted(missing))
+        return Finding(False, "scopes", f"missing {listed}: reinstall the app from manifest.yml")
+    text = "all granted"
     if names >= {"channels:history", "groups:history", "im:history"}:
-        return Finding(
-            True,
-            "scopes",
-            "all granted; if Slack's answer to a message is lost, the bot finds the message and doesn't repeat it",
-        )
-    return Finding(True, "scopes", "all granted")
+        text += "; if Slack's answer to a message is lost, the bot finds the message and doesn't repeat it"
+    return Finding(True, "scopes", text)
 
 
 def _check_blocks(client: WebClient, form: Blocks) -> Finding:
@@ -214,11 +212,10 @@ def _check_blocks(client: WebClient, form: Blocks) -> Finding:
     except SlackApiError as error:
         answer = error.response
         if answer.get("error") == "invalid_blocks":
-            refused = ", ".join(
-                sorted({_block_type_at(blocks, fault) for fault in answer.get("errors") or ()})
-            )
+            types = {_block_type_at(blocks, fault) for fault in answer.get("errors") or ()}
+            refused = ", ".join(sorted(types)) or "a card"
             cure = f"set {classic}" if form == "newest" else "update the bot"
-            return Finding(False, "blocks", f"Slack refuses {refused or 'a card'}: {cure}")
+            return Finding(False, "blocks", f"Slack refuses {refused}: {cure}")
         text = f"not checked, as Slack answers {answer.get('error')}"
         return Finding(True, "blocks", f"{text}; if cards lack their tables or charts, set {classic}")
     except (URLError, OSError) as error:
@@ -228,31 +225,37 @@ def _check_blocks(client: WebClient, form: Blocks) -> Finding:
 
 def _block_type_at(blocks: Sequence[Block], fault: Mapping[str, Any]) -> str:
     """Returns the type of the block that a fault's JSON pointer names."""
-    number = str(fault.get("pointer", "")).removeprefix("/blocks").split("/")[1:2]
-    return str(blocks[int(number[0])]["type"]) if number and number[0].isdigit() else "a card"
+    pointer = str(fault.get("pointer", ""))
+    _, _, after = pointer.removeprefix("/blocks").partition("/")
+    number, _, _ = after.partition("/")
+    if not number.isdigit():
+        return "a card"
+    return str(blocks[int(number)]["type"])
 
 
 def _check_approvers_and_budget(settings: Settings) -> Iterator[Finding]:
-    named, tiers = settings.policy.named("approve"), settings.policy.tiers
+    yield _check_approvers(settings.policy)
+    budget = settings.budget.monthly_usd
+    text = f"${budget} a month" if budget else "none: only runs that cost nothing can start"
+    yield Finding(True, "budget", text)
+
+
+def _check_approvers(policy: Policy) -> Finding:
+    named = policy.named("approve")
     if named.is_nobody:
         cure = 'name them in finetune.toml: [people] approvers = ["U…"]; until then nothing can be trained'
-        yield Finding(False, "approvers", f"nobody: {cure}")
+        return Finding(False, "approvers", f"nobody: {cure}")
+    if named.anyone:
+        who = "any member"
     else:
-        count = (
-            "any member"
-            if named.anyone
-            else pluralize(len(named.users) + len(named.groups), "person or group", "people or groups")
-        )
-        most = tiers[-1].up_to_micros
-        limit = "" if most is None else f"; runs above {usd_micros(most)} are refused"
-        needed = " or ".join(str(value) for value in sorted({tier.approvers for tier in tiers}))
-        yield Finding(True, "approvers", f"{count}, {needed} needed for a run{limit}")
-    budget = settings.budget.monthly_usd
-    yield Finding(
-        True,
-        "budget",
-        f"${budget} a month" if budget else "none: only runs that cost nothing can start",
-    )
+        who = pluralize(len(named.users) + len(named.groups), "person or group", "people or groups")
+    numbers = sorted({tier.approvers for tier in policy.tiers})
+    needed = " or ".join(map(str, numbers))
+    text = f"{who}, {needed} needed for a run"
+    most = policy.tiers[-1].up_to_micros
+    if most is not None:
+        text += f"; runs above {usd_micros(most)} are refused"
+    return Finding(True, "approvers", text)
 
 
 def _check_trainers(settings: Settings) -> Iterator[Finding]:
@@ -271,10 +274,10 @@ def _check_trainer(settings: Settings, row: ProviderRow) -> Finding | None:
         with open_trainer(row.provider, key) as trainer:
             refused = trainer.probe()
     except TrainerError as error:
-        # a keyless provider that only answers questions, like Ollama, need not be running
+        # A keyless provider that only answers questions, like Ollama, need not be running.
         is_missed = row.trains or row.provider.key_env is not None
         return Finding(False, row.title, str(error)) if is_missed else None
-    # some providers that only answer questions refuse to list their models
+    # Some providers that only answer questions refuse to list their models.
     if refused and (row.trains or refused.status in (401, 403)):
         return Finding(False, row.title, str(refused))
     if not row.trains:
@@ -315,26 +318,26 @@ def _check_prices(settings: Settings, today: date) -> Iterator[Finding]:
             cure = f'correct `ends` under [prices."{own.model}"], or remove the model'
             yield Finding(False, "prices", f"{own.model} ended on {own.ends}, says finetune.toml: {cure}")
     for row in settings.providers:
-        if row.trains and find_key(os.environ, row.provider):
-            tuned = [tuned_price(row, model) for model in row.models if not model.has_ended(today)]
-            for price in filter(missing_keys, tuned):
-                yield Finding(
-                    False, "prices", f"the price of {price.model} is incomplete: {where_to_add(price)}"
-                )
+        if not row.trains or not find_key(os.environ, row.provider):
+            continue
+        for model in row.models:
+            price = tuned_price(row, model)
+            if missing_keys(price) and not model.has_ended(today):
+                text = f"the price of {price.model} is incomplete: {where_to_add(price)}"
+                yield Finding(False, "prices", text)
 
 
 def _check_own_trainer(settings: Settings) -> Finding:
-    if missing := missing_packages():
-        rows = [row for row in settings.providers if row.trains and not row.is_started_by_us]
-        others = [row.title for row in rows if find_key(os.environ, row.provider)]
+    missing = missing_packages()
+    if missing:
         text = f"not installed ({', '.join(missing)} missing): pip install '.[local]' in a checkout"
-        return Finding(
-            bool(others), "own trainer", f"{text}; not needed to train at {others[0]}" if others else text
-        )
+        for row in settings.providers:
+            if row.trains and not row.is_started_by_us and find_key(os.environ, row.provider):
+                return Finding(True, "own trainer", f"{text}; not needed to train at {row.title}")
+        return Finding(False, "own trainer", text)
     if not settings.trainer.models:
-        return Finding(
-            False, "own trainer", 'no base model: [trainer.models] NAME = "folder or hub id" in finetune.toml'
-        )
+        text = 'no base model: [trainer.models] NAME = "folder or hub id" in finetune.toml'
+        return Finding(False, "own trainer", text)
     faults = []
     for name, source in settings.trainer.models.items():
         why = why_not_served(name, source)
@@ -347,9 +350,8 @@ def _check_own_trainer(settings: Settings) -> Finding:
 
 def _check_encoder(settings: Settings) -> Finding:
     if is_hub_id(settings.encoder):
-        return Finding(
-            True, "encoder", f"{settings.encoder} from the hub, downloaded at the first measurement"
-        )
+        text = f"{settings.encoder} from the hub, downloaded at the first measurement"
+        return Finding(True, "encoder", text)
     try:
         files = [find_encoder(settings.encoder)]
         if settings.encoder == DEFAULT_ENCODER and multilingual.is_installed():
@@ -368,19 +370,22 @@ def _check_disk(settings: Settings) -> Finding:
         return Finding(False, "disk", f"{folder} can't be written to by this user: {cure}")
     free = shutil.disk_usage(folder).free / 1e9
     text = f"{free:,.0f} GB free in {folder}"
-    return Finding(
-        free >= LEAST_FREE_GB,
-        "disk",
-        text if free >= LEAST_FREE_GB else f"{text}: training needs {LEAST_FREE_GB}",
-    )
+    if free < LEAST_FREE_GB:
+        return Finding(False, "disk", f"{text}: training needs {LEAST_FREE_GB}")
+    return Finding(True, "disk", text)
 
 
 def _check_private_files(settings: Settings) -> Iterator[Finding]:
     """Checks the permissions of everything that holds customers' data or secrets."""
     trainer = settings.data / "trainer"
-    keys = [(trainer / name, 0o600) for name in ("trainer.key", "call.key")]
-    for path, mode in ((settings.data, 0o700), (Path(".env"), 0o600), *keys):
-        # Path.exists raises PermissionError in a folder that this user can't enter
+    mode_by_path = {
+        settings.data: 0o700,
+        Path(".env"): 0o600,
+        trainer / "trainer.key": 0o600,
+        trainer / "call.key": 0o600,
+    }
+    for path, mode in mode_by_path.items():
+        # Path.exists raises PermissionError in a folder that this user can't enter.
         if os.access(path.parent, os.X_OK) and path.exists():
             yield _check_permissions(path, mode)
 
@@ -392,9 +397,8 @@ def _check_permissions(path: Path, mode: int) -> Finding:
         return Finding(False, "permissions", f"{path} belongs to user {result.st_uid}, not to you: {cure}")
     now = stat.S_IMODE(result.st_mode)
     if now & 0o077:
-        return Finding(
-            False, "permissions", f"other users can access {path} ({now:o}): chmod {mode:o} {path}"
-        )
+        text = f"other users can access {path} ({now:o}): chmod {mode:o} {path}"
+        return Finding(False, "permissions", text)
     return Finding(True, "permissions", f"only its owner can access {path}")
 
 

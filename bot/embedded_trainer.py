@@ -119,15 +119,13 @@ class EmbeddedTrainer:
                         log.error("the trainer could not be started: %s", error)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        models = [part for name, where in self._usable_models() for part in ("--model", f"{name}={where}")]
+        command = [sys.executable, "-m", "trainers.local"]
+        command += ["--port", str(self.port), "--data", str(self.data), "--slots", str(self.slots)]
+        for name, where in self._usable_models():
+            command += ["--model", f"{name}={where}"]
+        command += [*self.arguments, "--exit-with-parent"]
         child = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "trainers.local"),
-                *("--port", str(self.port), "--data", str(self.data), "--slots", str(self.slots)),
-                *models,
-                *self.arguments,
-                "--exit-with-parent",
-            ],
+            command,
             stdin=subprocess.PIPE,  # if this process dies, the pipe closes and the child ends
             stdout=subprocess.PIPE,  # not the log file itself, which could not be rotated while the child has it open
             stderr=subprocess.STDOUT,
@@ -159,7 +157,9 @@ class EmbeddedTrainer:
     def _read_last_line(self) -> str:
         if self._reader is not None:
             self._reader.join(READ_S)
-        return logs.words(self._last_line) if self._last_line else "it printed nothing"
+        if not self._last_line:
+            return "it printed nothing"
+        return logs.words(self._last_line)
 
 
 def missing_packages() -> tuple[str, ...]:
@@ -170,10 +170,12 @@ def missing_packages() -> tuple[str, ...]:
 
 def with_trainer_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:
     """Returns the settings with the trainer's address in the rows of the providers that it serves."""
-    rows = tuple(
-        row.at_address(embedded.base_url) if row.is_started_by_us else row for row in settings.providers
-    )
-    return replace(settings, providers=rows)
+    rows = []
+    for row in settings.providers:
+        if row.is_started_by_us:
+            row = row.at_address(embedded.base_url)
+        rows.append(row)
+    return replace(settings, providers=tuple(rows))
 
 
 def _close_input(child: subprocess.Popen[bytes]) -> None:

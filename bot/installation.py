@@ -21,7 +21,8 @@ from bot.outbox_sender import SCOPES, granted_scopes
 from bot.resources import read_resource
 from bot.settings import APP_TOKEN, BOT_TOKEN
 
-MEMBER, CHANNEL = re.compile(r"[UW][A-Z0-9]{4,20}"), re.compile(r"[CG][A-Z0-9]{4,20}")
+MEMBER = re.compile(r"[UW][A-Z0-9]{4,20}")
+CHANNEL = re.compile(r"[CG][A-Z0-9]{4,20}")
 AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,2})?")
 MOST_CHANNEL_PAGES = 20
 
@@ -55,7 +56,8 @@ class SlackCheck:
         except (SlackApiError, URLError, OSError) as error:
             return _describe_error(error, "the token")
         granted = granted_scopes(answer.headers)
-        if granted and (missing := SCOPES - granted):
+        missing = SCOPES - granted
+        if granted and missing:  # a workspace that doesn't report them has none
             return f"The app lacks {', '.join(sorted(missing))}: reinstall it from manifest.yml."
         self.token = text
         return text, f"signed in to {answer.get('team')} as {answer.get('user')}"
@@ -77,9 +79,10 @@ class SlackCheck:
             )
         client = self._client(self.token)
         try:
-            answer: Any = (
-                client.users_lookupByEmail(email=text) if "@" in text else client.users_info(user=text)
-            )
+            if "@" in text:
+                answer: Any = client.users_lookupByEmail(email=text)
+            else:
+                answer = client.users_info(user=text)
         except (SlackApiError, URLError, OSError) as error:
             return _describe_error(error, text)
         user = answer["user"]
@@ -107,7 +110,8 @@ class SlackCheck:
         for _ in range(MOST_CHANNEL_PAGES):
             page: Any = client.conversations_list(limit=999, exclude_archived=True, cursor=cursor)
             yield from page["channels"]
-            cursor = str((page.get("response_metadata") or {}).get("next_cursor") or "")
+            metadata = page.get("response_metadata") or {}
+            cursor = str(metadata.get("next_cursor") or "")
             if not cursor:
                 return
 
@@ -141,9 +145,9 @@ def dollars(text: str) -> tuple[str, str] | Problem:
     amount = text.removeprefix("$").replace(",", "")
     if not AMOUNT.fullmatch(amount):
         return f"{text!r} is not an amount of dollars and cents, like 200."
-    return amount, f"${amount} a month" + (
-        "" if Decimal(amount) else ": only runs that cost nothing can start"
-    )
+    if Decimal(amount) == 0:
+        return amount, f"${amount} a month: only runs that cost nothing can start"
+    return amount, f"${amount} a month"
 
 
 def manifest_link(manifest: str) -> str:

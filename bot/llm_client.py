@@ -29,7 +29,8 @@ from trainers.providers.providers import ProviderRow
 from trainers.types import Message
 
 # The timeout is for up to ALONGSIDE requests at a time; with more callers it grows, as they wait for each other.
-TIMEOUT_S, ALONGSIDE = 120.0, 16
+TIMEOUT_S = 120.0
+ALONGSIDE = 16
 MOST_TRIES = 10
 MOST_UNREADABLE = 3  # tries of one question: an unreadable answer may have been paid for
 MOST_UNREADABLE_IN_A_ROW = 30  # of one model, after which its other questions are dropped
@@ -117,7 +118,9 @@ class _Bucket:
 
     @property
     def next_in_s(self) -> float:
-        return 0.0 if self.a_minute is None or self.level >= 1 else (1 - self.level) * 60 / self.a_minute
+        if self.a_minute is None or self.level >= 1:
+            return 0.0
+        return (1 - self.level) * 60 / self.a_minute
 
 
 class ProviderQueue:
@@ -152,18 +155,26 @@ class ProviderQueue:
 
     def add(self, owner: str, questions: Sequence[Question]) -> None:
         with self._changed:
-            names = self.active_keys()
+            keys = self.active_keys()
             for question in questions:
-                if question.key not in names:
-                    names.add(question.key)
-                    put = self._queue.appendleft if question.is_first else self._queue.append
-                    put(_Waiting(owner, question))
-            wanted = min(self._row.callers, len(self._queue) + len(self._under_way))
-            for _ in range(wanted - self._threads if not self._is_closed else 0):
-                self._threads += 1
-                name = f"asks {self._row.name} {self._threads}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
+                if question.key in keys:
+                    continue
+                keys.add(question.key)
+                if question.is_first:
+                    self._queue.appendleft(_Waiting(owner, question))
+                else:
+                    self._queue.append(_Waiting(owner, question))
+            if not self._is_closed:
+                self._start_threads()
             self._changed.notify_all()
+
+    def _start_threads(self) -> None:
+        """Starts as many as there are questions, up to the provider's limit. They end by themselves."""
+        wanted = min(self._row.callers, len(self._queue) + len(self._under_way))
+        while self._threads < wanted:
+            self._threads += 1
+            name = f"asks {self._row.name} {self._threads}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def trouble(self) -> str | None:
         with self._changed:
@@ -270,7 +281,8 @@ class ProviderQueue:
                 self._under_way.pop(waiting.question.key, None)
                 self._unreadable_in_a_row.pop(waiting.question.model, None)
                 if self._steady() >= self._paused_until:
-                    self._pauses, self._trouble = 0, None
+                    self._pauses = 0
+                    self._trouble = None
                     self._failing.clear()
 
     def _send(self, question: Question) -> CachedAnswer:
@@ -339,10 +351,9 @@ class ProviderQueue:
         with self._changed:
             self._under_way.pop(waiting.question.key, None)
             if of_model:
-                remaining = (
+                self._queue = deque(
                     other for other in self._queue if other.question.model != model or other.question.is_first
                 )
-                self._queue = deque(remaining)
 
     def _retry_after_trouble(self, waiting: _Waiting, trouble: Uncertain) -> None:
         """Handles a provider that limits us or fails. A limit, or trouble with several questions, pauses the whole
@@ -377,7 +388,8 @@ class ProviderQueue:
             return
         model = waiting.question.model
         with self._changed:
-            now, self._trouble = self._steady(), why
+            now = self._steady()
+            self._trouble = why
             self._unreadable_in_a_row[model] += 1
             if self._unreadable_in_a_row[model] >= MOST_UNREADABLE_IN_A_ROW:
                 self._unreadable_in_a_row.pop(model)
@@ -392,10 +404,9 @@ class ProviderQueue:
         waiting.tries += 1
         self._under_way.pop(waiting.question.key, None)
         if waiting.tries >= most:
-            why = self._trouble or ""
-            self._decline(
-                waiting.owner, Declined(waiting.question.key, waiting.question.model, why, of_model=False)
-            )
+            question = waiting.question
+            declined = Declined(question.key, question.model, self._trouble or "", of_model=False)
+            self._decline(waiting.owner, declined)
             return
         waiting.next_at = now + min(2.0**waiting.tries, LONGEST_PAUSE_S)
         self._queue.append(waiting)

@@ -21,7 +21,8 @@ from trainers.log_lines import JsonLines, Redactor, TextLines, new_reference
 
 FILE = "finetune.log"
 TRAINERS_FILE = Path("trainer") / "trainer.log"
-FILE_BYTES, FILES = 10_000_000, 5
+FILE_BYTES = 10_000_000
+FILES = 5
 CHATTY = ("apscheduler", "httpx", "httpx2", "slack_sdk", "slack_bolt")
 
 Form = Literal["json", "text"]
@@ -61,9 +62,10 @@ def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> N
     """`hidden` are the values to redact. `form` None means text on a terminal and JSON elsewhere. Raises OSError if the
     file can't be written."""
     blot = Redactor(hidden)
+    if form is None:
+        form = "text" if sys.stderr.isatty() else "json"
     to_stderr = logging.StreamHandler()
-    is_text = form == "text" if form else sys.stderr.isatty()
-    to_stderr.setFormatter(TextLines(blot) if is_text else JsonLines(blot))
+    to_stderr.setFormatter(TextLines(blot) if form == "text" else JsonLines(blot))
     to_file = rotating_handler(folder / FILE)
     to_file.setFormatter(JsonLines(blot))
     logging.getLogger().setLevel(logging.INFO)
@@ -87,16 +89,21 @@ def quieten() -> None:
 def find(folder: Path, wanted: str) -> Iterator[Mapping[str, Any]]:
     """Yields the lines with a reference, oldest first: the bot's, then the trainer's. Skips lines that are not JSON:
     cut off by a kill, or printed by a program that the trainer started."""
-    files = [
-        folder / f"{name}{end}"
-        for name in (TRAINERS_FILE, FILE)
-        for end in ("", *(f".{number}" for number in range(1, FILES)))
-    ]
-    for file in reversed([file for file in files if file.exists()]):
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if wanted in line and (read := _read(line)).get("ref") == wanted:
-                    yield read
+    for name in (FILE, TRAINERS_FILE):
+        for file in _oldest_first(folder / name):
+            with file.open(encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    if wanted not in line:  # spares reading its JSON
+                        continue
+                    read = _read(line)
+                    if read.get("ref") == wanted:
+                        yield read
+
+
+def _oldest_first(path: Path) -> list[Path]:
+    """Returns the files of a rotating handler that exist: the highest number is the oldest, and none the newest."""
+    rotated = [path.with_name(f"{path.name}.{number}") for number in range(FILES - 1, 0, -1)]
+    return [file for file in (*rotated, path) if file.exists()]
 
 
 def words(line: str) -> str:
@@ -109,7 +116,9 @@ def _read(line: str) -> Mapping[str, Any]:
         read = json.loads(line)
     except ValueError:
         return {}
-    return read if isinstance(read, dict) else {}
+    if not isinstance(read, dict):
+        return {}
+    return read
 
 
 def _add_reference(record: logging.LogRecord) -> bool:

@@ -37,14 +37,14 @@ def check_database(context: AppContext) -> None:
 
 def back_up(context: AppContext) -> None:
     """Makes the nightly backup. If that fails, logs it and tries again next time."""
-    settings, now = context.settings, context.clock()
+    settings = context.settings
+    now = context.clock()
+    is_stopping = _stop_of(context)
     n_backups = settings.service.backups_kept
     if not n_backups or not backup.is_due(settings.backups, now):
         return
     try:
-        new_backup = backup.back_up(
-            settings.database, settings.backups, now=now, is_stopping=_stop_of(context)
-        )
+        new_backup = backup.back_up(settings.database, settings.backups, now=now, is_stopping=is_stopping)
     except Stopped:
         return
     except StorageError as error:

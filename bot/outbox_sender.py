@@ -7,11 +7,6 @@ A failed send never fails the work that it reports on, and doesn't hold up other
 Who reads a channel is asked when a message is sent, because a message may have waited for a day. Rows are posted only
 while their channel is private, and what belongs to a private channel never goes to the fallback channel: it waits
 until the channel is open again, and the person whom it concerns is told.
-
-Slack has no idempotency key for posts. So each post carries its outbox number as invisible metadata, and after a lost
-answer the sender looks for it before sending again; it recognises a file by name and size. That needs the right to
-read the conversation: manifest.yml asks for `im:history`, but not for `channels:history` and `groups:history`. Without
-the right, such a message is sent again.
 """
 
 from __future__ import annotations
@@ -31,6 +26,7 @@ from slack_sdk.errors import SlackApiError
 from bot import process_health
 from bot.cards.common import general
 from bot.health import metrics
+from bot.posted_messages import PostedMessages, message_metadata
 from bot.settings import Blocks
 from bot.slack.api import APP_IS_LOCKED_OUT
 from bot.slack.users import (
@@ -46,11 +42,6 @@ from storage.messages import PATIENT_TRIES, RETRY_S
 from storage.records import Draft, OutboxItem, is_due
 from storage.store import Store
 
-EVENT = "finetune_message"
-SKEW_S = 3600.0  # allowed between our clock and Slack's
-NEWEST = 200
-
-SlackMessage = Mapping[str, Any]
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_POSTS = 1.05
 SECONDS_BETWEEN_EDITS = 1.5  # of all cards together: Slack accepts about 50 a minute from an app
@@ -82,73 +73,6 @@ SCOPES = frozenset(
 PRIVATE_AND_CLOSED = "its private channel is closed"
 NO_LONGER_PRIVATE = "its channel is no longer private"
 LEFT_THE_CHANNEL = "they are no longer in its channel"
-
-
-@dataclass(frozen=True)
-class FoundMessage:
-    """`was_allowed`: the app may read the conversation. `ts` identifies the message if it is posted already."""
-
-    was_allowed: bool
-    ts: str | None = None
-
-
-class Traces:
-    """Looks in Slack for messages whose answer was lost."""
-
-    def __init__(self, slack: WebClient) -> None:
-        self._slack = slack
-        self._unreadable: set[str] = set()
-
-    def find(self, channel: str, thread: str | None, item: OutboxItem) -> FoundMessage:
-        """Looks for the message. Raises SlackApiError if Slack should be asked again later. After any other refusal the
-        message can be sent."""
-        kind = channel[:1]  # C, G or D: each needs its own scope
-        if kind in self._unreadable:
-            return FoundMessage(was_allowed=False)
-        span: dict[str, Any] = {
-            "oldest": str(item.created_at - SKEW_S),
-            "limit": NEWEST,
-            "include_all_metadata": True,
-        }
-        try:
-            result: Any = (
-                self._slack.conversations_replies(channel=channel, ts=thread, **span)
-                if thread
-                else self._slack.conversations_history(channel=channel, **span)
-            )
-        except SlackApiError as error:
-            code = error.response.get("error")
-            if code in PASSING or error.response.status_code != 200:
-                raise
-            if code == "missing_scope":
-                self._unreadable.add(kind)
-                log.info(
-                    "no right to read messages, so message %s, whose answer was lost, is sent again", item.id
-                )
-            return FoundMessage(was_allowed=False)
-        is_it = _matches_files(item) if item.kind == "file" else _matches_metadata(item)
-        return FoundMessage(
-            was_allowed=True, ts=next((str(item["ts"]) for item in result["messages"] if is_it(item)), None)
-        )
-
-
-def message_metadata(item: OutboxItem) -> dict[str, Any]:
-    """Returns the `metadata` of a message. Its time distinguishes it from the same number in a recreated database."""
-    return {"event_type": EVENT, "event_payload": {"number": str(item.id), "at": repr(item.created_at)}}
-
-
-def _matches_metadata(item: OutboxItem) -> Callable[[SlackMessage], bool]:
-    ours = message_metadata(item)["event_payload"]
-    return lambda message: (message.get("metadata") or {}).get("event_payload") == ours
-
-
-def _matches_files(item: OutboxItem) -> Callable[[SlackMessage], bool]:
-    """Matches files by name and size, as an upload can't carry metadata."""
-    uploads = item.body.get("file_uploads") or [item.body]
-    ours = {(upload["filename"], Path(upload["file"]).stat().st_size) for upload in uploads}
-    return lambda message: (
-        ours <= {(file.get("name"), file.get("size")) for file in message.get("files") or ()}
-    )
 
 
 @dataclass(frozen=True)
@@ -208,7 +132,7 @@ class OutboxSender:
     _lone_failures: dict[int, _LoneFailures] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._traces = Traces(self.slack)
+        self._posted = PostedMessages(self.slack)
         self._directory = SlackDirectory(self.slack, None)
         self._started = self.clock()
         self._inherited = self.store.outbox.waiting_ids()
@@ -216,7 +140,9 @@ class OutboxSender:
     def note_scopes(self, headers: Mapping[str, str]) -> None:
         """Reads the app's scopes from the headers of one of Slack's answers."""
         names = granted_scopes(headers)
-        lacks = SCOPES - names if names else frozenset[str]()
+        lacks = frozenset[str]()
+        if names:  # a stand-in for Slack may report none
+            lacks = SCOPES - names
         if lacks - self.missing_scopes:
             log.error("the app lacks the scopes %s: reinstall it from manifest.yml", ", ".join(sorted(lacks)))
         self.missing_scopes = lacks
@@ -230,13 +156,17 @@ class OutboxSender:
         posts = [item for item in heads if item.kind != "edit"]
         edits = [item for item in heads if item.kind == "edit"]
         edits.sort(key=lambda item: (item.progress, self._edited_at.get(item.lane, 0.0)))
-        return sum(self._send(item) for item in (*posts, *edits) if self._may_send_now(item))
+        n_sent = 0
+        for item in (*posts, *edits):
+            if self._may_send_now(item) and self._send(item):
+                n_sent += 1
+        return n_sent
 
     def _may_send_now(self, item: OutboxItem) -> bool:
         now = self.clock()
-        return is_due(self._next_allowed.get(item.lane, 0.0), now) and (
-            item.kind != "edit" or is_due(self._next_edit, now)
-        )
+        if item.kind == "edit" and not is_due(self._next_edit, now):
+            return False
+        return is_due(self._next_allowed.get(item.lane, 0.0), now)
 
     def _send(self, item: OutboxItem) -> bool:
         process_health.mark_step()
@@ -278,8 +208,9 @@ class OutboxSender:
     def _check_readers(self, item: OutboxItem) -> None:
         """Raises WrongReaders if others than those whom the message is for would read it now, UnknownReaders if Slack
         doesn't say."""
-        place = self._channel_of(item)
-        if place not in (None, item.channel) and (item.private or not self._is_public(item.channel)):
+        channel = self._channel_of(item)
+        is_elsewhere = channel not in (None, item.channel)
+        if is_elsewhere and (item.private or not self._is_public(item.channel)):
             raise WrongReaders(PRIVATE_AND_CLOSED)
         if not item.private:
             return
@@ -303,7 +234,9 @@ class OutboxSender:
 
     def _is_public(self, channel: str) -> bool:
         """True if everybody in the workspace may read the channel now. Raises what Slack's client raises."""
-        return not _is_direct(channel) and not self._look_up_channel(channel).is_private
+        if _is_direct(channel):
+            return False
+        return not self._look_up_channel(channel).is_private
 
     def _is_for_members(self, channel: str) -> bool:
         """True if only its members, all of this organisation, read the channel now."""
@@ -321,7 +254,9 @@ class OutboxSender:
 
     def _is_member(self, person: str, channel: str) -> bool | None:
         """True if the person is in the channel now, None if Slack doesn't say."""
-        return True if _is_direct(channel) else self._directory.is_member(person, channel)
+        if _is_direct(channel):
+            return True
+        return self._directory.is_member(person, channel)
 
     def _look_up_channel(self, channel: str) -> ChannelFacts:
         # Not by the directory, which returns None for every error: what is to be done depends on the error.
@@ -334,9 +269,11 @@ class OutboxSender:
         body = dict(item.body)
         newest = body.pop("newest", None)
         elsewhere = body.pop("elsewhere", None)
-        home = elsewhere["channel"] if elsewhere else ""
-        if elsewhere and not (self._channel_of(item) == home and self._is_for_members(home)):
-            return self._deliver(replace(item, body={**body, "blocks": elsewhere["blocks"]}))
+        if elsewhere:
+            home = elsewhere["channel"]
+            is_at_home = self._channel_of(item) == home and self._is_for_members(home)
+            if not is_at_home:
+                return self._deliver(replace(item, body={**body, "blocks": elsewhere["blocks"]}))
         if newest and self.blocks == "newest":
             try:
                 return self._deliver(replace(item, body={**body, "blocks": newest}))
@@ -370,9 +307,14 @@ class OutboxSender:
 
     def _channel_of(self, item: OutboxItem) -> str | None:
         """Returns the channel that a message will be read in, None for one to a person."""
-        if item.kind == "edit" and (card := self.store.outbox.card(item.card or "")):
-            return card.channel
-        return None if item.person else self._find_destination(item.channel, item)[0]
+        if item.kind == "edit":
+            card = self.store.outbox.card(item.card or "")
+            if card:
+                return card.channel
+        if item.person:
+            return None
+        channel, _ = self._find_destination(item.channel, item)
+        return channel
 
     def _direct(self, item: OutboxItem) -> str:
         """Opens the direct conversation with the item's person and returns its id."""
@@ -381,14 +323,15 @@ class OutboxSender:
 
     def _post(self, channel: str, item: OutboxItem) -> tuple[str, str]:
         channel, thread = self._find_destination(channel, item)
-        if (ts := self._find_posted(channel, thread, item)) is not None:
+        ts = self._find_posted(channel, thread, item)
+        if ts is not None:
             if item.card:  # the card may have changed since it was sent
                 self.slack.chat_update(channel=channel, ts=ts, **item.body)
             return channel, ts
+        arguments = dict(item.body)
+        arguments |= {"channel": channel, "thread_ts": thread, "metadata": message_metadata(item)}
         with self._marking_uncertain(item):
-            posted = self.slack.chat_postMessage(
-                **{**item.body, "channel": channel, "thread_ts": thread, "metadata": message_metadata(item)}
-            )
+            posted = self.slack.chat_postMessage(**arguments)
         self.note_scopes(posted.headers)
         return str(posted["channel"]), str(posted["ts"])
 
@@ -413,24 +356,29 @@ class OutboxSender:
 
     def _find_posted(self, channel: str, thread: str | None, item: OutboxItem) -> str | None:
         """Returns the ts of the message if it is posted already. Raises MaybePosted if Slack may not show it yet."""
-        before = self._started if item.id in self._inherited else None
-        since = self._uncertain_at.get(item.id, before)
+        since = self._uncertain_at.get(item.id)
+        # A message that was waiting at our start may have been sent by the process before, whose end nobody saw.
+        if since is None and item.id in self._inherited:
+            since = self._started
         if since is None:
             return None
-        look = self._traces.find(channel, thread, item)
-        if look.was_allowed and look.ts is None and self.clock() < since + self.settle_s:
-            raise MaybePosted(since + self.settle_s - self.clock())
+        look = self._posted.find(channel, thread, item)
+        left_s = since + self.settle_s - self.clock()
+        if look.was_allowed and look.ts is None and left_s > 0:
+            raise MaybePosted(left_s)
         return look.ts
 
     def _find_destination(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
         """Returns channel and thread: a reply goes where its card is, which may be the fallback channel."""
         card = self.store.outbox.card(item.thread) if item.thread else None
-        return (card.channel, card.ts) if card else (channel, item.body.get("thread_ts"))
+        if card is None:
+            return channel, item.body.get("thread_ts")
+        return card.channel, card.ts
 
     def _handle_error(self, item: OutboxItem, error: SlackApiError) -> None:
         code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
         if error.response.status_code == 429:
-            # the whole lane waits; after an edit, all edits wait
+            # The whole lane waits; after an edit, all edits wait.
             seconds = retry_after_s(error) or _backoff(item.tries)
             if item.kind == "edit":
                 self._next_edit = self.clock() + seconds
@@ -515,8 +463,10 @@ class OutboxSender:
         is_public = self._is_known_public(item.channel)
         if item.concerns is None or item.private:
             return _Readers(is_public, includes_concerned=False)
-        # without an answer from Slack the person counts as no member
-        is_reader = is_public or self._is_member(item.concerns, item.channel) is True
+        # Without an answer from Slack the person counts as no member.
+        is_reader = is_public
+        if not is_public:
+            is_reader = self._is_member(item.concerns, item.channel) is True
         return _Readers(is_public, includes_concerned=is_reader)
 
     def _report_failure(self, item: OutboxItem, error: str, readers: _Readers) -> None:
@@ -525,11 +475,15 @@ class OutboxSender:
         it is about. A report about a private channel that concerns nobody goes to the fallback channel without a word
         of the message; Slack shows the channel's name to its members only."""
         is_for_a_person = item.person is not None
-        about = item.dedupe or item.thread or ""  # deleting a dataset finds its messages by this
-        once = f"undelivered {item.card or f'{about} {item.id} {item.created_at}'}"
+        if item.card:
+            once = f"undelivered {item.card}"
+        else:
+            about = item.dedupe or item.thread or ""  # deleting a dataset finds its messages by this
+            once = f"undelivered {about} {item.id} {item.created_at}"
         may_be_read = readers.is_public or readers.includes_concerned
-        is_quoted = may_be_read and not item.private and not is_for_a_person
-        words = str(item.body.get("text") or "") if is_quoted else None
+        words = None
+        if may_be_read and not item.private and not is_for_a_person:
+            words = str(item.body.get("text") or "")
         place = f"<@{item.person}>" if is_for_a_person else f"<#{item.channel}>"
         body = general.undelivered_notice(place, error, words).body()
         has_fallback = self.fallback_channel not in (None, item.channel)
@@ -550,9 +504,8 @@ class OutboxSender:
             log.error("the app lacks the scope %s: message %s to %s waits", needed, item.id, item.channel)
         channel = self.fallback_channel or item.channel
         body = general.missing_scope(needed).body()
-        self._put(
-            Draft("post", channel, body, dedupe=f"missing scope {needed} {int(self.clock() // 86_400)}")
-        )
+        day = int(self.clock() // 86_400)
+        self._put(Draft("post", channel, body, dedupe=f"missing scope {needed} {day}"))
 
     def _put(self, draft: Draft) -> None:
         self.store.outbox.put(draft, now=self.clock())
@@ -565,8 +518,9 @@ class OutboxSender:
 
 def granted_scopes(headers: Mapping[str, str]) -> frozenset[str]:
     """Returns the scopes in an answer's headers; empty if Slack doesn't report them."""
-    named = {name.lower(): str(value) for name, value in headers.items()}.get("x-oauth-scopes", "")
-    return frozenset(scope.strip() for scope in named.split(",") if scope.strip())
+    value_by_name = {name.lower(): str(value) for name, value in headers.items()}
+    names = [name.strip() for name in value_by_name.get("x-oauth-scopes", "").split(",")]
+    return frozenset(filter(None, names))
 
 
 def _backoff(tries: int) -> float:

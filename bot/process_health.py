@@ -76,7 +76,8 @@ class Heartbeat:
             self._last.pop(name, None)
 
     def beat(self, name: str) -> None:
-        self._last[name] = now = self._clock()
+        now = self._clock()
+        self._last[name] = now
         if now - self._touched >= TOUCHED_EVERY_S:
             self._touched = now
             # The watchdog reads memory, not the file: a full disk must not stop the ticks.
@@ -127,7 +128,8 @@ def seconds_since_tick(folder: Path, now: float) -> float | None:
     is unix time."""
     file = folder / HEARTBEAT_FILE
     try:
-        process, touched = int(file.read_text(encoding="utf-8")), file.stat().st_mtime
+        process = int(file.read_text(encoding="utf-8"))
+        touched = file.stat().st_mtime
         with suppress(PermissionError):  # the process exists, but belongs to another user
             os.kill(process, 0)
     except (OSError, ValueError):

@@ -37,7 +37,7 @@ class ProviderThreads:
         with self._lock:
             if provider in self._busy or self.is_closing:
                 return
-            # a daemon, so that the process can end while a provider hangs
+            # A daemon, so that the process can end while a provider hangs.
             thread = threading.Thread(target=self._run, args=(provider, work), name=provider, daemon=True)
             thread.start()  # before it counts as busy: if this raises, the next tick tries again
             self._busy[provider] = thread

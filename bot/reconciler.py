@@ -24,16 +24,26 @@ from bot.services.datasets import clean_copies, datasets, documents, row_deletio
 from bot.services.decisions import approvals, estimate_requests, plans
 from bot.services.evidence import run_states
 from bot.services.measurement import distillations, evaluations, learning_curves, measurements
-from bot.services.models import alias_sync, deployments, models, orphan_deployments, promotions, sunsets
+from bot.services.models import (
+    alias_sync,
+    deployments,
+    models,
+    orphan_deployments,
+    promotions,
+    questions,
+    sunsets,
+)
 from bot.services.training import interventions, orphan_jobs, reports, run_results, training
 from bot.settings import store_model_ends, with_announced_ends
 from bot.values.learning_curves import provider_of
 from storage import backup
-from storage.dataset_deletion import FILE_NAME
+from storage.deletion.dataset_deletion import FILE_NAME
 from storage.deployments import DeploymentRecord
 from storage.promotions import Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Document, Labelling, Measurement, Run, RunState
+from trainers.client.client import Trainer
 from trainers.errors import TrainerError, Uncertain
+from trainers.providers.providers import ProviderRow
 
 log = logging.getLogger(__name__)
 DAY_S = 24 * 3600.0
@@ -55,28 +65,33 @@ def fetch_model_ends(context: AppContext) -> None:
     that a provider withdraws stays in effect until the bot's next start.
     """
     for row in context.settings.providers:
-        trainer, subject = context.trainers.get(row.name), f"models of {row.name}"
+        trainer = context.trainers.get(row.name)
+        subject = f"models of {row.name}"
         asked_at = context.checked_at.get(subject, 0.0)
         is_ours = row.is_started_by_us or (not row.trains and row.keeps_models_here)
         if trainer is None or is_ours or not backup.is_night_over(asked_at, context.clock()):
             continue
         try:
-            models = trainer.models()
-            ends = {model.id: model.shutdown_date for model in models if model.shutdown_date}
-            listed = [model.id for model in models]
-            sunsets.tell_vanished(context, row, trainer, listed)
-            store_model_ends(context.settings.data, row.name, ends, context.today(), listed)
-            # read after the requests: another thread may have replaced it meanwhile
-            settings = context.settings
-            context.settings = replace(
-                settings, providers=with_announced_ends(settings.providers, settings.data)
-            )
-        except Uncertain as trouble:
+            _fetch_ends(context, row, trainer)
+        except Uncertain as trouble:  # it may answer in five minutes, so it doesn't count as asked
             log.info("when models of %s end: %s", row.name, trouble)
             continue
         except TrainerError as trouble:
             log.warning("%s doesn't report when its models end: %s", row.name, trouble)
         context.checked_at[subject] = context.clock()
+
+
+def _fetch_ends(context: AppContext, row: ProviderRow, trainer: Trainer) -> None:
+    models = trainer.models()
+    ends = {model.id: model.shutdown_date for model in models if model.shutdown_date}
+    listed = [model.id for model in models]
+    # First, as it compares the list with the stored one, which is then replaced.
+    sunsets.tell_vanished(context, row, trainer, listed)
+    store_model_ends(context.settings.data, row.name, ends, context.today(), listed)
+    # Read after the requests: another thread may have replaced the settings meanwhile.
+    settings = context.settings
+    providers = with_announced_ends(settings.providers, settings.data)
+    context.settings = replace(settings, providers=providers)
 
 
 def announce_model_ends(context: AppContext) -> None:
@@ -90,25 +105,39 @@ def announce_model_ends(context: AppContext) -> None:
 
 def apply_retention(context: AppContext) -> None:
     """Deletes what is no longer needed: refused files, files of finished measurements, and files that a kill left."""
-    now, settings = context.clock(), context.settings.retention
-    refused = context.store.datasets.refused(now - settings.refused * DAY_S) if settings.refused else ()
-    for version in refused[:EXPIRED_AT_ONCE]:
-        dataset_deletion.expire(context, version)
-    expired = context.store.documents.refused(now - settings.refused * DAY_S) if settings.refused else ()
-    for document in expired:
-        (context.settings.files / str(document.sha256)).unlink(missing_ok=True)
-        context.store.documents.move(document, "refused", now=now, sha256=None)
-    context.store.deletions.erase_late_answers()
+    now = context.clock()
+    days = context.settings.retention.refused
+    if days:
+        _delete_refused_files(context, before=now - days * DAY_S)
+    context.store.expiries.erase_late_answers()
     context.store.sent_questions.forget_before(now - YEAR_S)
-    context.store.tried_answers.drop_unjudged(now - settings.scratch * DAY_S if settings.scratch else 0.0)
+    scratch_days = context.settings.retention.scratch
+    if scratch_days:
+        context.store.tried_answers.drop_unjudged(before=now - scratch_days * DAY_S)
     row_deletion.tidy_rewrites(context)
     _delete_measurement_files(context)
     _delete_questions_of_judges(context)
     _delete_unnamed_files(context)
-    for path in context.settings.files.glob("cleaned-*"):  # as 0.1.0 named them; none is sent any more
+    _delete_half_written_files(context)
+
+
+def _delete_refused_files(context: AppContext, *, before: float) -> None:
+    for version in context.store.datasets.refused(before)[:EXPIRED_AT_ONCE]:
+        dataset_deletion.expire(context, version)
+    for document in context.store.documents.refused(before):
+        path = context.settings.files / str(document.sha256)
         path.unlink(missing_ok=True)
-    for path in (*context.settings.files.glob("incoming-*"), *context.settings.files.glob("*.tmp")):
-        if path.stat().st_mtime < now - DAY_S:  # half written when the process was killed
+        context.store.documents.move(document, "refused", now=context.clock(), sha256=None)
+
+
+def _delete_half_written_files(context: AppContext) -> None:
+    files = context.settings.files
+    for path in files.glob("cleaned-*"):  # as 0.1.0 named them; none is sent any more
+        path.unlink(missing_ok=True)
+    # Of a process that was killed; one that is a day old is certainly not being written any more.
+    latest = context.clock() - DAY_S
+    for path in (*files.glob("incoming-*"), *files.glob("*.tmp")):
+        if path.stat().st_mtime < latest:
             path.unlink(missing_ok=True)
 
 
@@ -137,22 +166,23 @@ def _delete_questions_of_judges(context: AppContext) -> None:
 def _delete_unnamed_files(context: AppContext) -> None:
     """Deletes, each night and when the bot starts, files of rows that nothing in the database names, which no deletion
     of a dataset would find: a worker wrote them for something that was cancelled or overtaken meanwhile."""
-    settings, now = context.settings, context.clock()
+    settings = context.settings
+    now = context.clock()
     if not backup.is_night_over(context.checked_at.get("unnamed files", 0.0), now):
         return
     if backup.has_replaced(settings.database):  # its files are needed if somebody restores that database
         return
     # A worker's file may only be named at a later tick, so younger ones are left alone.
-    old = [
-        path
-        for path in settings.files.iterdir()
-        if FILE_NAME.match(path.name) and path.stat().st_mtime < now - DAY_S
-    ]
-    named = context.store.deletions.named_files() if old else set()
-    for path in old:
-        if path.name[:64] not in named:
-            path.unlink(missing_ok=True)
-            log.info("deleted a file that nothing names any more: %s", path.name)
+    old = []
+    for path in settings.files.iterdir():
+        if FILE_NAME.match(path.name) and path.stat().st_mtime < now - DAY_S:
+            old.append(path)
+    if old:  # only then, as it reads every plan
+        named = context.store.deletions.named_files()
+        for path in old:
+            if path.name[:64] not in named:
+                path.unlink(missing_ok=True)
+                log.info("deleted a file that nothing names any more: %s", path.name)
     context.checked_at["unnamed files"] = now
 
 
@@ -195,7 +225,7 @@ def reconcile(context: AppContext) -> None:
     if context.store.deletions.open(now):  # in a thread, as a trainer may not answer
         context.threads.begin("deletions", partial(_step_deletions, context, now))
     for question in context.store.questions.waiting():
-        _run_guarded(partial(models.step, context, question), f"ask {question.id}")
+        _run_guarded(partial(questions.step, context, question), f"ask {question.id}")
 
 
 def _fetch_dataset(context: AppContext, dataset: Dataset) -> None:
@@ -233,11 +263,8 @@ def _step_labelling(context: AppContext, labelling: Labelling) -> None:
 def _step_deletions(context: AppContext, now: float) -> None:
     for deletion in context.store.deletions.open(now):
         handle_step_failure = partial(dataset_deletion.handle_step_failure, context, deletion)
-        _run_guarded(
-            partial(dataset_deletion.step, context, deletion),
-            f"deletion {deletion.id}",
-            handle_step_failure,
-        )
+        step_deletion = partial(dataset_deletion.step, context, deletion)
+        _run_guarded(step_deletion, f"deletion {deletion.id}", handle_step_failure)
 
 
 def _begin_at_providers(context: AppContext, now: float) -> None:
@@ -256,11 +283,18 @@ def work_at_provider(context: AppContext, provider: str) -> None:
 
 
 def _list_work(context: AppContext, provider: str, now: float) -> Iterator[Callable[[], None]]:
-    due = context.store.runs.due(now, OPEN_RUN_STATES)
-    runs = [run for run in due if run.provider == provider and _is_at_its_provider(run)]
-    requested = [run for run in runs if run.cancel_asked_by or run.wish]
-    in_training = [run for run in runs if run.state == "training" and run not in requested]
-    others = [run for run in runs if run.state != "training" and run not in requested]
+    requested = []
+    in_training = []
+    others = []
+    for run in context.store.runs.due(now, OPEN_RUN_STATES):
+        if run.provider != provider or not _is_at_its_provider(run):
+            continue
+        if run.cancel_asked_by or run.wish:
+            requested.append(run)
+        elif run.state == "training":
+            in_training.append(run)
+        else:
+            others.append(run)
     for run in (*requested, *others):
         yield partial(_step_if_unmoved, context, run)
     for run in training.runs_to_poll(context, in_training):
@@ -270,9 +304,8 @@ def _list_work(context: AppContext, provider: str, now: float) -> Iterator[Calla
             yield partial(_step_measurement, context, measurement)
     for number in context.store.interventions.runs_with_open_decisions():
         if _provider_of_run(context, number) == provider:
-            yield partial(
-                _run_guarded, partial(interventions.step, context, number), f"intervention of run {number}"
-            )
+            step_decision = partial(interventions.step, context, number)
+            yield partial(_run_guarded, step_decision, f"intervention of run {number}")
     for record in context.store.deployments.due(now):
         if record.provider == provider:
             yield partial(_step_deployment, context, record)
@@ -285,14 +318,20 @@ def _find_busy_providers(context: AppContext, now: float) -> list[str]:
     """Returns the names of providers where something is due, including those whose key was removed."""
     store = context.store
     names = store.runs.providers_due(now, STATES_AT_PROVIDER)
-    names |= {
-        run.provider for run in store.runs.due(now, STATES_WITHOUT_PROVIDER) if _is_at_its_provider(run)
-    }
-    names |= {_provider_of_run(context, number) for number in store.interventions.runs_with_open_decisions()}
-    names |= {record.provider for record in store.deployments.due(now)}
-    names |= {alias_sync.provider_of(context, promotion) for promotion in store.promotions.to_sync(now)}
-    curves_due = (_provider_of(measurement) for measurement in store.measurements.due(now))
-    return sorted(names | {name for name in curves_due if name is not None})
+    for run in store.runs.due(now, STATES_WITHOUT_PROVIDER):
+        if _is_at_its_provider(run):
+            names.add(run.provider)
+    for number in store.interventions.runs_with_open_decisions():
+        names.add(_provider_of_run(context, number))
+    for record in store.deployments.due(now):
+        names.add(record.provider)
+    for promotion in store.promotions.to_sync(now):
+        names.add(alias_sync.provider_of(context, promotion))
+    for measurement in store.measurements.due(now):
+        provider = _provider_of(measurement)
+        if provider:
+            names.add(provider)
+    return sorted(names)
 
 
 def _is_at_its_provider(run: Run) -> bool:
@@ -304,7 +343,9 @@ def _is_at_its_provider(run: Run) -> bool:
 def _provider_of(measurement: Measurement) -> str | None:
     """Returns the provider that the measurement's step asks. None for a comparison, whose questions are asked in other
     threads (llm_client.py)."""
-    return provider_of(measurement.plan) if measurement.kind == "curve" else None
+    if measurement.kind != "curve":
+        return None
+    return provider_of(measurement.plan)
 
 
 def _provider_of_run(context: AppContext, number: int) -> str:
@@ -343,18 +384,19 @@ def _step_run(context: AppContext, run: Run) -> None:
 
 def _step_promotion(context: AppContext, promotion: Promotion) -> None:
     handle_step_failure = partial(alias_sync.handle_step_failure, context, promotion)
-    _run_guarded(
-        partial(alias_sync.step, context, promotion), f"promotion {promotion.id}", handle_step_failure
-    )
+    step_promotion = partial(alias_sync.step, context, promotion)
+    _run_guarded(step_promotion, f"promotion {promotion.id}", handle_step_failure)
 
 
 def _step_deployment(context: AppContext, record: DeploymentRecord) -> None:
     handle_step_failure = partial(deployments.handle_step_failure, context, record)
     _run_guarded(partial(deployments.step, context, record), f"deployment {record.id}", handle_step_failure)
     latest = context.store.deployments.get(record.id)
-    if latest and (latest.state, latest.chat_model) != (record.state, record.chat_model):
-        shown = f"the card of {record.model}, which is in use"
-        _run_guarded(partial(models.show_where_used, context, record.model), shown)
+    is_moved = latest is not None and latest.state != record.state
+    has_other_name = latest is not None and latest.chat_model != record.chat_model
+    if is_moved or has_other_name:
+        what = f"the card of {record.model}, which is in use"
+        _run_guarded(partial(models.show_where_used, context, record.model), what)
 
 
 MAINTENANCE: tuple[tuple[Callable[[AppContext], None], str], ...] = (
@@ -426,6 +468,5 @@ def _postpone(context: AppContext, run: Run) -> None:
         note = f"Something in the bot went wrong at this step; the bot tries again. {logs.sorry()}"
         run_states.wait(context, run, TROUBLE_PAUSE_S, note=note)
     else:
-        context.store.runs.move(
-            run, run.state, now=context.clock(), next_at=context.clock() + TROUBLE_PAUSE_S
-        )
+        now = context.clock()
+        context.store.runs.move(run, run.state, now=now, next_at=now + TROUBLE_PAUSE_S)

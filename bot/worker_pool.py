@@ -66,6 +66,10 @@ class _Task:
     future: Future[Any] | None = None
     is_late: bool = False
 
+    @property
+    def is_done(self) -> bool:
+        return self.future is not None and self.future.done()
+
 
 class WorkerPool:
     """`size` processes, started at first use. They import what the work needs, so that this process needn't."""
@@ -86,7 +90,7 @@ class WorkerPool:
             if task is None:
                 self._tasks[key] = _Task(partial(work, *args, **kwargs), time.monotonic())
             # Looked up once: a task that ends from here on keeps its value for the next call.
-            is_done = task is not None and task.future is not None and task.future.done()
+            is_done = task is not None and task.is_done
             if is_done:
                 del self._tasks[key]
             self._advance()
@@ -107,10 +111,11 @@ class WorkerPool:
     def oldest_s(self) -> float:
         """Seconds for which the oldest task has been waiting or running; 0 if there is none."""
         with self._lock:
-            open_since = [
-                task.asked for task in self._tasks.values() if not (task.future and task.future.done())
-            ]
-        return time.monotonic() - min(open_since) if open_since else 0.0
+            unfinished = [task for task in self._tasks.values() if not task.is_done]
+        if not unfinished:
+            return 0.0
+        oldest = min(task.asked for task in unfinished)
+        return time.monotonic() - oldest
 
     def close(self) -> None:
         for child in self._children:
@@ -150,7 +155,8 @@ def _never_begun(key: str) -> None:
 def _prepare_process(memory: int) -> None:
     """Limits a worker's memory, and ends the worker when its parent dies: it would wait for tasks for ever."""
     limit_memory(memory)
-    if parent := parent_process():
+    parent = parent_process()
+    if parent:
 
         def end_with_parent() -> None:
             parent.join()
@@ -172,7 +178,9 @@ class _Child:
     def task(self) -> _Task | None:
         """The task that it is running; None if it is idle."""
         task = self._task
-        return task if task and task.future and not task.future.done() else None
+        if task is None or task.future is None or task.future.done():
+            return None
+        return task
 
     @property
     def is_started(self) -> bool:
@@ -188,7 +196,8 @@ class _Child:
         except BrokenProcessPool:  # the process was killed while idle
             self._pool = None
             task.future = self._running_pool().submit(task.work)
-        task.begun, self._task = now, task
+        task.begun = now
+        self._task = task
 
     def end_late(self) -> None:
         if self._task:

@@ -125,7 +125,9 @@ def open_read_only(path: Path) -> Any:
 
 
 def _follow(connection: Any, head: str | None, is_stopping: Callable[[], bool]) -> IntactLog | BrokenLog:
-    number, previous, audit_entry = 0, GENESIS, None
+    number = 0
+    previous = GENESIS
+    at_head: AuditEntry | None = None  # the entry that was the newest when `head` was noted
     try:
         for entry in _entries(connection):
             if is_stopping():
@@ -133,12 +135,14 @@ def _follow(connection: Any, head: str | None, is_stopping: Callable[[], bool]) 
             why = find_mismatch(entry, number + 1, previous)
             if why:
                 return BrokenLog(number, entry, why)
-            number, previous = number + 1, entry.hash
-            audit_entry = entry if entry.hash == head else audit_entry
+            number += 1
+            previous = entry.hash
+            if entry.hash == head:
+                at_head = entry
     except sqlite3.DatabaseError as error:
         return BrokenLog(number, None, f"SQLite can't read it: {error}.")
-    if head in (None, GENESIS) or audit_entry:
-        return IntactLog(number, previous, audit_entry)
+    if head in (None, GENESIS) or at_head:
+        return IntactLog(number, previous, at_head)
     why = "The entries are intact, but none has the earlier head's hash: the end was cut off or rewritten."
     return BrokenLog(number, None, why)
 

@@ -92,7 +92,10 @@ def back_up(
         sync(partial)
         partial.replace(path)
         sync(folder)
-        copied = copy_files(files, folder / "files") if files else (0, 0, ())
+        # The files come after the database, which names only files that existed when it was copied.
+        copied: tuple[int, int, tuple[str, ...]] = (0, 0, ())
+        if files:
+            copied = copy_files(files, folder / "files")
     except OSError as error:
         raise StorageError(
             f"Writing a backup to {folder}: {error.strerror}. Is there space, and may this user write there?"
@@ -180,7 +183,8 @@ def check_integrity(path: Path, is_stopping: Callable[[], bool] = never) -> None
 
 def _copy(source: Path, target: Path) -> bool:
     """Copies a file. Returns False, and leaves no copy, if its content doesn't have the hash in its name."""
-    partial, digest = target.with_name(f".{target.name}.partial"), hashlib.sha256()
+    partial = target.with_name(f".{target.name}.partial")
+    digest = hashlib.sha256()
     with source.open("rb") as reading, partial.open("wb") as writing:
         while chunk := reading.read(CHUNK):
             digest.update(chunk)
@@ -196,7 +200,9 @@ def _copy(source: Path, target: Path) -> bool:
 
 def _time_of(path: Path) -> float:
     match = BACKUP_NAME.fullmatch(path.name)
-    return datetime.strptime(match[1], STAMP).replace(tzinfo=UTC).timestamp() if match else 0.0
+    if match is None:
+        return 0.0
+    return datetime.strptime(match[1], STAMP).replace(tzinfo=UTC).timestamp()
 
 
 def _timestamp(now: float) -> str:

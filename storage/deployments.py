@@ -148,12 +148,8 @@ class Deployments(Table):
         """Books the time since `billed_until`, per day in UTC. Call it in the transaction that moves the record."""
         if record.billed_until is None or until < record.billed_until:
             return
-        for day, ms in _days(record.billed_until, until) if record.is_billed else ():
-            self._db.change(
-                "INSERT INTO deployment_days (deployment_id, day, ms) VALUES (?, ?, ?)"
-                " ON CONFLICT (deployment_id, day) DO UPDATE SET ms = ms + excluded.ms",
-                (record.id, day, ms),
-            )
+        if record.is_billed:
+            self._add_time(record, record.billed_until, until)
         self._db.change("UPDATE deployments SET billed_until = ? WHERE id = ?", (until, record.id))
         # If the run was settled before, its actual cost has to include what the deployment has cost since.
         self._db.change(
@@ -162,11 +158,20 @@ class Deployments(Table):
             (self.cost_of_run(record.run_id), record.run_id),
         )
 
+    def _add_time(self, record: DeploymentRecord, since: float, until: float) -> None:
+        for day, ms in _days(since, until):
+            self._db.change(
+                "INSERT INTO deployment_days (deployment_id, day, ms) VALUES (?, ?, ?)"
+                " ON CONFLICT (deployment_id, day) DO UPDATE SET ms = ms + excluded.ms",
+                (record.id, day, ms),
+            )
+
     def cost_of_day(self, day: str, number: int | None = None) -> int:
         """Returns the micro-dollars of a day ('YYYY-MM-DD') of the deployment with this number, None means of all."""
-        mine = "" if number is None else " AND deployments.id = ?"
-        sql = f"{TOTAL_SQL} WHERE days.day = ?{mine}"
-        return int(self._db.value(sql, (day,) if number is None else (day, number)))
+        sql = f"{TOTAL_SQL} WHERE days.day = ?"
+        if number is None:
+            return int(self._db.value(sql, (day,)))
+        return int(self._db.value(f"{sql} AND deployments.id = ?", (day, number)))
 
     def cost_of_run(self, run_id: int | None) -> int:
         """Returns the micro-dollars of all of a run's deployments so far."""

@@ -74,8 +74,11 @@ class Promotions(Table):
         before = new.instead_of
         if before is not None and not self.end(before, now=now):
             return None
-        values = {**vars(new), "instead_of": before.id if before else None, "at": now}
-        values["carried_at"] = now if values.pop("is_synced") else None
+        values = {**vars(new), "at": now}
+        values["instead_of"] = before.id if before else None
+        # Where there is no alias to set, programs call the model from now on.
+        is_synced = values.pop("is_synced")
+        values["carried_at"] = now if is_synced else None
         row = self._db.insert_once("promotions", values)
         if row is None:
             return None
@@ -188,4 +191,6 @@ def current_model(database: Path, dataset: str) -> CurrentModel | None:
     if not rows:
         return None
     name, provider_model, machines, chat_model = rows[0]
-    return CurrentModel(name, chat_model if machines else provider_model)
+    if machines:  # while it runs on one, it is called by the machine's own name
+        return CurrentModel(name, chat_model)
+    return CurrentModel(name, provider_model)

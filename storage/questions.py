@@ -8,6 +8,7 @@ who asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from storage.database import Table
 from storage.records import Ask
@@ -104,7 +105,10 @@ class TriedAnswers(Table):
 
     def _rows(self, where: str, *parameters: object) -> list[TriedAnswer]:
         rows = self._db.rows(f"SELECT * FROM tried_answers {where}", parameters)  # noqa: S608 - our own conditions
-        return [
-            TriedAnswer(**{**row, "is_good": None if row["is_good"] is None else bool(row["is_good"])})
-            for row in rows
-        ]
+        return [_tried_answer(**row) for row in rows]
+
+
+def _tried_answer(**row: Any) -> TriedAnswer:
+    if row["is_good"] is not None:
+        row["is_good"] = bool(row["is_good"])  # SQLite knows only 0 and 1
+    return TriedAnswer(**row)

@@ -16,6 +16,7 @@ from storage.records import (
     ComparedModel,
     Decision,
     LedgerKind,
+    Model,
     Run,
     RunState,
     due_sql,
@@ -57,6 +58,13 @@ class Runs(Table):
 
     def get(self, run_id: int) -> Run | None:
         return self._db.first(Run, "SELECT * FROM runs WHERE id = ?", (run_id,))
+
+    def of_model(self, model: Model) -> Run:
+        """Returns the run that trained a model. A model's row refers to it, so there always is one."""
+        run = self.get(model.run_id)
+        if run is None:
+            raise KeyError(model.run_id)
+        return run
 
     def by_plan(self, plan_hash: str) -> Run | None:
         return self._db.first(Run, "SELECT * FROM runs WHERE plan_hash = ?", (plan_hash,))

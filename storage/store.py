@@ -13,8 +13,10 @@ from typing import get_args
 from storage.actuals import Actuals
 from storage.audit import Audit
 from storage.database import Database
-from storage.dataset_deletion import DatasetDeletions, Expiries, Wipes
 from storage.datasets import AllDatasetSettings, Cleanings, Datasets, Documents, Scans, Waivers
+from storage.deletion.dataset_deletion import DatasetDeletions
+from storage.deletion.expiries import Expiries
+from storage.deletion.wipes import Wipes
 from storage.deployments import Deployments
 from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Preferences, SentQuestions
 from storage.jobs import Interventions, Uploads

@@ -82,14 +82,17 @@ class Health(Collector):
 
     def healthz(self) -> tuple[int, str]:
         """Returns 200 if everything works, else 503, and a line of JSON that shows which part doesn't."""
-        values: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_healthy else "hang"}
+        values: dict[str, Any] = {}
+        values["ticks"] = "come" if self._heartbeat.is_healthy else "hang"
         values["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
         values["slack"] = "reaches us" if self._is_connected() else "doesn't reach us"
         values["slack_api"] = "answers" if self._slack_answers() else "doesn't answer"
         try:
             counts = read_metrics(self._store.database, self._clock())
             values["database"] = "answers"
-            values["messages"] = f"{counts.stuck} fail again and again" if counts.stuck else "get through"
+            values["messages"] = "get through"
+            if counts.stuck:
+                values["messages"] = f"{counts.stuck} fail again and again"
             values["given_up"] = counts.given_up
             values["deployments"] = counts.deployments
         except sqlite3.Error as error:
@@ -118,10 +121,12 @@ class Health(Collector):
 
     def _budget(self, month: str) -> Metric:
         held = self._store.ledger.commitments(month)
+        spent_micros = sum(commitment.spent_micros for commitment in held)
+        reserved_micros = sum(commitment.reserved_micros for commitment in held)
         usd = {
             "limit": self._settings.budget.monthly_usd,
-            "spent": from_micros(sum(commitment.spent_micros for commitment in held)),
-            "reserved": from_micros(sum(commitment.reserved_micros for commitment in held)),
+            "spent": from_micros(spent_micros),
+            "reserved": from_micros(reserved_micros),
         }
         family = GaugeMetricFamily(
             "finetune_budget_usd", "US dollars of the month (UTC), by kind.", labels=["month", "kind"]

@@ -31,13 +31,15 @@ from bot.services.models import models, tried_answers
 from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
-from storage.dataset_deletion import DatasetDeletion, FilesInUse, RemoteCopy
+from storage.deletion.dataset_deletion import DatasetDeletion, FilesInUse, RemoteCopy
 from storage.promotions import Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Draft, Labelling, Measurement, Run
 from trainers.documents import TEXT_ENDING
 from trainers.errors import Refused, TrainerError
 
 RETENTION = "finetune"
+FILE_ENDINGS = ("", ".jsonl", TEXT_ENDING)  # the upload, its cleaned copy, and the text of a document
+DATASET_MESSAGES = ("dataset", "waiver")
 RUN_MESSAGES = ("run", "plan", "result", "doubt", "decision", "reminder", "void", "end", "dm", "changed")
 MEASUREMENT_MESSAGES = ("measurement", "measured", "pair", "answer", "agreement", "sealed")
 AGAIN_S = 300.0
@@ -48,21 +50,32 @@ log = logging.getLogger(__name__)
 def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> DeletionScope | Refusal:
     """Returns what would be deleted, or why this person can't delete it now."""
     refusal = authorization.dataset_refusal(context, command.dataset, person, channel)
-    versions = refusal or chosen_versions(context, command)
+    if refusal:
+        return refusal
+    versions = chosen_versions(context, command)
     if isinstance(versions, Refusal):
         return versions
+    # Who uploaded everything may delete it without being named in the policy.
     is_theirs = all(version.uploaded_by == person for version in versions)
-    request = Request(person if is_theirs else "", person, versions[0].created_at)
+    owner = person if is_theirs else ""
+    request = Request(owner, person, versions[0].created_at)
     refusal = authorization.refusal(context, person, "delete", channel, request)
-    if not refusal and _standing_promotion(context, versions):
+    if refusal:
+        return refusal
+    # The deletion takes a model out of use, so it needs that right too.
+    if _standing_promotion(context, versions):
         refusal = authorization.refusal(context, person, "promote", channel)
-    return refusal or scope_of(context, command.dataset, versions)
+        if refusal:
+            return refusal
+    return scope_of(context, command.dataset, versions)
 
 
 def ask(context: AppContext, command: Delete, person: str, channel: str) -> DatasetDeletion | Refusal:
     """Records the request of a person; the ticks delete."""
-    refusal = may_ask(context, command, person, channel)
-    return refusal if isinstance(refusal, Refusal) else record(context, command, person, channel)
+    scope = may_ask(context, command, person, channel)
+    if isinstance(scope, Refusal):
+        return scope
+    return record(context, command, person, channel)
 
 
 def record(
@@ -77,7 +90,9 @@ def record(
         if isinstance(scope, Refusal):
             return scope
         deletion = _record(context, scope, versions, person, channel)
-        return deletion or Refusal(f"{code(command.dataset)} is already being deleted.")
+    if deletion is None:
+        return Refusal(f"{code(command.dataset)} is already being deleted.")
+    return deletion
 
 
 def commit_rewrite(
@@ -125,7 +140,9 @@ def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] 
         return versions
     until = datetime.combine(command.before, datetime.min.time(), UTC).timestamp()
     old = [version for version in versions if version.created_at < until]
-    return old or Refusal(f"No version of {code(command.dataset)} was uploaded before {command.before}.")
+    if not old:
+        return Refusal(f"No version of {code(command.dataset)} was uploaded before {command.before}.")
+    return old
 
 
 def scope_of(
@@ -146,19 +163,20 @@ def scope_of(
     measurements = context.store.measurements.on(ids)
     labellings = context.store.labellings.on(ids)
     answered = sum(_count_answered(context, labelling) for labelling in labellings)
+    # The answers would be lost although the dataset lives on; with the whole of it they are meant to go.
+    loses_answers = answered > 0 and (keeps_rest or not is_whole)
     why = _find_obstacle(versions, runs, measurements, labellings)
-    if answered and (keeps_rest or not is_whole):
-        why = why or views.open_answers_obstacle(answered)
-    if is_whole and context.store.documents.has_unread(dataset):
-        why = why or "a document is still being read. Try again in a minute."
     if standing and not is_whole and not takes_used:
         why = f"{code(standing.model)}, which is in use, was trained on it. Deploy a newer model first."
+    elif why is None and loses_answers:
+        why = views.open_answers_obstacle(answered)
+    elif why is None and is_whole and context.store.documents.has_unread(dataset):
+        why = "a document is still being read. Try again in a minute."
     if why:
         return Refusal(f"{code(dataset)} can't be deleted now: {why}")
-    numbers = tuple(sorted(version.version for version in versions))
     return DeletionScope(
         dataset,
-        numbers,
+        _numbers_of(versions),
         is_whole,
         runs=len(runs),
         measurements=len(measurements),
@@ -166,6 +184,10 @@ def scope_of(
         answered=answered,
         pairs=_find_pairs(context, versions[0]),
     )
+
+
+def _numbers_of(versions: Sequence[Dataset]) -> tuple[int, ...]:
+    return tuple(sorted(version.version for version in versions))
 
 
 def _find_pairs(context: CoreContext, version: Dataset) -> str | None:
@@ -219,14 +241,16 @@ def _find_obstacle(
     labellings: Sequence[Labelling],
 ) -> str | None:
     """Returns what has to end before these versions can be deleted, as a sentence, None if nothing has to."""
-    run = next((run for run in runs if run.state in (*OPEN_RUN_STATES, "needs_human")), None)
-    if run and run.state == "needs_human":
-        return f"run {run.id} is waiting for a decision. Decide on its card first."
-    if run:
-        return f"run {run.id} {STATE_TEXTS[run.state]}. `/finetune cancel {run.id}` ends it."
-    measurement = next((each for each in measurements if each.state in ("asked", "running")), None)
-    if measurement:
-        return f"m{measurement.id} is using it. `/finetune cancel m{measurement.id}` ends that measurement."
+    for run in runs:
+        if run.state == "needs_human":
+            return f"run {run.id} is waiting for a decision. Decide on its card first."
+        if run.state in OPEN_RUN_STATES:
+            return f"run {run.id} {STATE_TEXTS[run.state]}. `/finetune cancel {run.id}` ends it."
+    for measurement in measurements:
+        if measurement.state in ("asked", "running"):
+            return (
+                f"m{measurement.id} is using it. `/finetune cancel m{measurement.id}` ends that measurement."
+            )
     if any(version.state in ("received", "checking") for version in versions):
         return "a file is still being checked. Try again in a minute."
     # A file that is fetched or written after the deletion would belong to no dataset, and never be deleted.
@@ -277,25 +301,25 @@ def _erase_records(
     estimates = store.estimates.newest(deletion.dataset) if is_whole else []
     standing = _standing_promotion(context, versions)
 
-    paths = [f"files/{file}{ending}" for file in files for ending in ("", ".jsonl", TEXT_ENDING)]
+    paths = [f"files/{file}{ending}" for file in files for ending in FILE_ENDINGS]
     paths += [f"plots/dataset-{version}" for version in ids]
     paths += [f"plots/estimate-{estimate.id}" for estimate in estimates]
-    paths += [f"plots/{kind}-{run.id}" for run in runs for kind in ("run", "plan")]
+    for run in runs:
+        paths += [f"plots/run-{run.id}", f"plots/plan-{run.id}"]
     paths += [f"measurements/m{measurement.id}" for measurement in measurements]
     elsewhere = [*_copies_of_runs(context, runs, standing), *_copies_of_curves(measurements)]
+    # Listed in the same transaction: once the rows are gone, nothing else knows of these files and copies.
     store.deletions.begin(deletion, paths, files, elsewhere)
     if standing:
         _end_promotion(context, standing)
 
     # Every key of messages about them: the names of their cards and threads, and the keys for posting once.
-    about = [f"{kind} {version}" for version in ids for kind in ("dataset", "waiver")]
+    about = [f"{kind} {version}" for version in ids for kind in DATASET_MESSAGES]
     about += [f"{kind} {run.id}" for run in runs for kind in RUN_MESSAGES]
     about += [f"{kind} {measurement.id}" for measurement in measurements for kind in MEASUREMENT_MESSAGES]
     about += [f"estimate {estimate.id}" for estimate in estimates]
-    for document in store.documents.of(deletion.dataset) if is_whole else ():
-        context.audit(
-            "finetune", "document deleted", f"document {document.id}", f"with dataset {deletion.dataset}"
-        )
+    if is_whole:
+        _audit_documents(context, deletion.dataset)
     for labelling in store.labellings.on(ids):
         if labelling.state == "open":
             _close_card(context, labelling)
@@ -303,6 +327,12 @@ def _erase_records(
             about.append(f"labelling {labelling.id}")
     store.deletions.erase(ids, deletion.dataset, files=files, about=about, is_whole=is_whole, now=now)
     store.wipes.request(now=now)
+
+
+def _audit_documents(context: CoreContext, dataset: str) -> None:
+    for document in context.store.documents.of(dataset):
+        subject = f"document {document.id}"
+        context.audit("finetune", "document deleted", subject, f"with dataset {dataset}")
 
 
 def _end_promotion(context: CoreContext, standing: Promotion) -> None:
@@ -336,17 +366,18 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
     posts the outcome. If a trainer can't be reached, tries again later. The night's work wipes what SQLite left of them
     in unused space."""
     row_deletion.move_rewritten_files(context, deletion.dataset)
-    for path in deletion.paths:
-        place = context.settings.data / path
-        if place.is_dir():
-            shutil.rmtree(place)
+    for name in deletion.paths:
+        path = context.settings.data / name
+        if path.is_dir():
+            shutil.rmtree(path)
         else:
-            place.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # a kill may have come after it was deleted
     left = _delete_elsewhere(context, deletion)
+    now = context.clock()
     if left is None:
-        context.store.deletions.postpone(deletion, next_at=context.clock() + AGAIN_S)
+        context.store.deletions.postpone(deletion, next_at=now + AGAIN_S)
     elif not context.store.wipes.empty_log():
-        context.store.deletions.postpone(deletion, next_at=context.clock() + 1)
+        context.store.deletions.postpone(deletion, next_at=now + 1)  # somebody is reading; that ends soon
     else:
         _end(context, deletion, left)
 
@@ -357,6 +388,7 @@ def _delete_elsewhere(context: CoreContext, deletion: DatasetDeletion) -> list[s
     left = []
     for copy in deletion.elsewhere:
         trouble = _delete_there(context, copy)
+        # A refusal is final, anything else may work later.
         is_unreachable = isinstance(trouble, TrainerError) and not isinstance(trouble, Refused)
         if is_unreachable and not is_late:
             log.warning("forgetting %s: %s", deletion.id, trouble)
@@ -377,7 +409,7 @@ def _end(context: CoreContext, deletion: DatasetDeletion, left: Sequence[str]) -
     versions = [context.store.datasets.get(dataset) for dataset in deletion.datasets]
     scope = DeletionScope(
         deletion.dataset,
-        tuple(sorted(version.version for version in versions)),
+        _numbers_of(versions),
         is_whole=not context.store.datasets.versions(deletion.dataset),
         runs=len(context.store.runs.on(ids)),
         measurements=len(context.store.measurements.on(ids)),
@@ -396,17 +428,20 @@ def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str 
     trainer = context.trainers.get(copy.provider)
     if trainer is None:
         return f"there is no key for {copy.provider} where the bot runs"
+    deletes_jobs = trainer.provider.can("job_deletion")
     try:
+        # First the alias: programs then hear that it is gone, rather than an error from a model behind it.
         if copy.alias:
             trainer.delete_alias(copy.alias)
-        if copy.job_id and trainer.provider.can("job_deletion"):
-            trainer.delete_job(copy.job_id)
+        if copy.job_id and deletes_jobs:
+            trainer.delete_job(copy.job_id)  # with its model
         elif copy.model:
             trainer.delete_model(copy.model)
     except TrainerError as trouble:
         return trouble
-    has_record = copy.job_id and not trainer.provider.can("job_deletion")
-    return "the record of the job stays there, which this trainer can't delete" if has_record else None
+    if copy.job_id and not deletes_jobs:
+        return "the record of the job stays there, which this trainer can't delete"
+    return None
 
 
 def _post_outcome(
@@ -422,9 +457,15 @@ def _post_outcome(
 def _standing_promotion(context: CoreContext, versions: Sequence[Dataset]) -> Promotion | None:
     """Returns the current promotion if its model was trained on one of these versions, else None."""
     standing = context.store.promotions.current(versions[0].name)
-    model = context.store.model(standing.model) if standing else None
-    run = context.store.runs.get(model.run_id) if model else None
-    return standing if run and run.dataset_id in {version.id for version in versions} else None
+    if standing is None:
+        return None
+    model = context.store.model(standing.model)
+    if model is None:
+        return None
+    trained_on = context.store.runs.of_model(model).dataset_id
+    if all(version.id != trained_on for version in versions):
+        return None
+    return standing
 
 
 def _copies_of_runs(
@@ -450,8 +491,12 @@ def _copies_of_curves(measurements: Sequence[Measurement]) -> list[RemoteCopy]:
     """Returns the jobs and models that learning curves of earlier versions created at their trainers."""
     copies = []
     for measurement in measurements:
-        curve = trained_curve(measurement.plan, measurement.progress) if measurement.kind == "curve" else None
-        if curve is not None:
-            own = (size for size in curve.own_sizes if size.job_id)
-            copies += [RemoteCopy(curve.provider, str(size.job_id), size.model) for size in own]
+        if measurement.kind != "curve":
+            continue
+        curve = trained_curve(measurement.plan, measurement.progress)
+        if curve is None:
+            continue
+        for size in curve.own_sizes:
+            if size.job_id:
+                copies.append(RemoteCopy(curve.provider, size.job_id, size.model))
     return copies

@@ -40,21 +40,19 @@ SHOWN_DATASETS = 40  # lines that fit on a card
 def status(context: AppContext, person: str, channel: str) -> Status:
     names = authorization.visible_datasets(context, person, channel)
     freeze = context.store.freezes.current()
-    against = context.store.freezes.lift_requests(freeze) if freeze else ()
-    latest, used = _latest_results(context, names), models.all_in_use(context, names)
     today = context.today()
     uses = sunsets.list_uses(context.store, context.settings, today, names)
     return Status(
-        runs.open_runs(context, names),
-        _open_measurements(context, names),
-        latest,
-        freeze,
-        against,
-        used,
-        ending_soon(uses, today),
-        today,
-        deployments.summaries(context, names),
-        names.unchecked,
+        runs=runs.open_runs(context, names),
+        measurements=_open_measurements(context, names),
+        latest=_latest_results(context, names),
+        freeze=freeze,
+        against=context.store.freezes.lift_requests(freeze) if freeze else (),
+        in_use=models.all_in_use(context, names),
+        ending=ending_soon(uses, today),
+        today=today,
+        deployments=deployments.summaries(context, names),
+        unchecked=names.unchecked,
     )
 
 
@@ -64,16 +62,19 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
     if refusal:
         return refusal
     names = authorization.visible_datasets(context, person, None)
-    summaries, evaluations = runs.open_runs(context, names), _open_measurements(context, names)
-    mine = _runs_to_approve(context, summaries, person)
-    to_confirm = [
-        summary
-        for summary in evaluations
-        if _awaits_confirmation(summary) and summary.measurement.requested_by == person
-    ]
-    shown = {summary.run.id for summary in mine}
-    open_runs = [summary for summary in summaries if summary.run.id not in shown]
-    rest = [*open_runs, *(summary for summary in evaluations if summary not in to_confirm)]
+    open_runs = runs.open_runs(context, names)
+    mine = _runs_to_approve(context, open_runs, person)
+    to_approve = {summary.run.id for summary in mine}
+    rest: list[RunSummary | EvaluationSummary] = []
+    rest += [summary for summary in open_runs if summary.run.id not in to_approve]
+    to_confirm: list[EvaluationSummary] = []
+    for evaluation in _open_measurements(context, names):
+        is_theirs = evaluation.measurement.requested_by == person
+        if is_theirs and _awaits_confirmation(evaluation):
+            to_confirm.append(evaluation)
+        else:
+            rest.append(evaluation)
+    shown = [*mine, *to_confirm, *rest]
     return HomeOverview(
         mine=mine,
         to_confirm=to_confirm,
@@ -81,7 +82,7 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
         recent=_latest_results(context, names),
         budget=budgets.team_budget(context),
         in_use=models.all_in_use(context, names),
-        links=_links(context, [*mine, *to_confirm, *rest][:LINKED]),
+        links=_links(context, shown[:LINKED]),
         is_new=not names and not names.unchecked,
         deployments=deployments.summaries(context, names),
         unchecked=names.unchecked,
@@ -90,22 +91,28 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
 
 def _runs_to_approve(context: AppContext, summaries: Sequence[RunSummary], person: str) -> list[RunSummary]:
     """Returns the runs that this person may approve and has not approved yet."""
-    waiting = [
-        summary
-        for summary in summaries
-        if summary.run.state == "awaiting_approval"
-        and person not in (summary.run.requester, summary.plan.uploaded_by)
-        and person not in [decision.person for decision in context.store.runs.decisions(summary.run.id)]
-    ]
-    is_named = waiting and authorization.current_rules(context, "approve", context.recent).filter_entitled(
-        "approve", [person]
-    )
-    if not is_named:
+    waiting = [summary for summary in summaries if _may_still_decide(context, summary, person)]
+    # Asking for the rules may ask Slack who is in a group, so it is done only if something waits.
+    if not waiting:
         return []
-    return [
-        replace(summary, pending=plan_requests.pending(context, summary.run, summary.plan))
-        for summary in waiting
-    ]
+    rules = authorization.current_rules(context, "approve", context.recent)
+    if not rules.filter_entitled("approve", [person]):
+        return []
+    mine = []
+    for summary in waiting:
+        pending = plan_requests.pending(context, summary.run, summary.plan)
+        mine.append(replace(summary, pending=pending))
+    return mine
+
+
+def _may_still_decide(context: AppContext, summary: RunSummary, person: str) -> bool:
+    """True if the run waits for approvals, is not the person's own, and they have not decided yet."""
+    if summary.run.state != "awaiting_approval":
+        return False
+    if person in (summary.run.requester, summary.plan.uploaded_by):
+        return False
+    decisions = context.store.runs.decisions(summary.run.id)
+    return all(decision.person != person for decision in decisions)
 
 
 def _awaits_confirmation(summary: EvaluationSummary) -> bool:
@@ -116,9 +123,13 @@ def _awaits_confirmation(summary: EvaluationSummary) -> bool:
 
 def _links(context: AppContext, summaries: Sequence[RunSummary | EvaluationSummary]) -> dict[str, str]:
     """Returns the links to the cards that Slack has a link for."""
-    cards = {name: context.store.outbox.card(name) for name in map(card_name, summaries)}
-    links = {name: context.directory.permalink(card.channel, card.ts) for name, card in cards.items() if card}
-    return {name: link for name, link in links.items() if link}
+    links = {}
+    for name in map(card_name, summaries):
+        card = context.store.outbox.card(name)
+        link = context.directory.permalink(card.channel, card.ts) if card else None
+        if link:
+            links[name] = link
+    return links
 
 
 def listing(context: AppContext, person: str, channel: str) -> Listing[DatasetEntry]:
@@ -128,14 +139,14 @@ def listing(context: AppContext, person: str, channel: str) -> Listing[DatasetEn
     seen: set[str] = set()
     listed: list[DatasetEntry] = []
     for dataset in context.store.datasets.newest_of(names, SHOWN_DATASETS):
-        report, best, looks = datasets.report_of(dataset), None, None
-        is_newest = report is not None and dataset.name not in seen
-        seen |= {dataset.name} if is_newest else set()
-        if report and is_newest:
+        report = datasets.report_of(dataset)
+        entry = DatasetEntry(dataset, report, None, None)
+        if report and dataset.name not in seen:
+            seen.add(dataset.name)
             evidence = evidence_services.load_evidence(context, dataset, report, None)
             best = Best(evidence_services.best_candidate(evidence), evidence.bar)
-            looks = load_looks(context, dataset.name, report)
-        listed.append(DatasetEntry(dataset, report, best, looks))
+            entry = replace(entry, best=best, looks=load_looks(context, dataset.name, report))
+        listed.append(entry)
     return Listing(listed, context.store.datasets.count_of(names), names.unchecked)
 
 
@@ -148,10 +159,14 @@ def _latest_results(context: AppContext, names: Collection[str]) -> list[RunSumm
     """Returns the newest runs and measurements that have a result, newest first."""
     measured = context.store.measurements.newest_results_on(names, LATEST_MEASUREMENTS)
     done: list[Run | Measurement] = [*runs.with_results(context, names), *measured]
-    newest = sorted(done, key=lambda row: row.updated_at, reverse=True)[:SHOWN_RESULTS]
-    return [
-        runs.overview_of(context, row) if isinstance(row, Run) else _summarize(context, row) for row in newest
-    ]
+    newest = sorted(done, key=lambda row: row.updated_at, reverse=True)
+    summaries: list[RunSummary | EvaluationSummary] = []
+    for row in newest[:SHOWN_RESULTS]:
+        if isinstance(row, Run):
+            summaries.append(runs.overview_of(context, row))
+        else:
+            summaries.append(_summarize(context, row))
+    return summaries
 
 
 def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSummary:

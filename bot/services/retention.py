@@ -41,7 +41,8 @@ def expire(context: AppContext) -> None:
 def _delete_job(context: AppContext, run: Run) -> bool:
     """Deletes the job with its model if they are on your disk. Returns True if they are gone. Raises TrainerError
     if the trainer doesn't answer."""
-    row, trainer = context.settings.provider(run.provider), context.trainers.get(run.provider)
+    row = context.settings.provider(run.provider)
+    trainer = context.trainers.get(run.provider)
     if run.job_id is None or row is None or trainer is None:
         return False
     if not row.keeps_models_here or not trainer.provider.can("job_deletion"):

@@ -45,17 +45,9 @@ from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
 from bot.services.training import interventions
 from bot.services.training import runs as run_services
-from bot.slack.commands import (
-    Call,
-    Form,
-    baseline_form,
-    estimate_form,
-    give_reply,
-    help_list,
-    reply_to,
-    upload_form,
-)
+from bot.slack.commands import baseline_form, estimate_form, help_list, reply_to, upload_form
 from bot.slack.homes import Homes
+from bot.slack.replies import Call, Form, give_reply
 from bot.values.runs import Refusal
 
 _Value = TypeVar("_Value")
@@ -86,13 +78,16 @@ class Click:
 
 def read_click(context: AppContext, body: Mapping[str, Any]) -> Click:
     action = body["actions"][0]
+    chosen = action.get("selected_option") or action  # a list's choice, or a button
+    channel = body.get("channel") or {}
+    view = body.get("view") or {}
     return Click(
-        context,
-        str(action["action_id"]),
-        str((action.get("selected_option") or action)["value"]),
-        str(body["user"]["id"]),
-        str((body.get("channel") or {}).get("id") or ""),
-        (body.get("view") or {}).get("type") == "home",
+        context=context,
+        action=str(action["action_id"]),
+        value=str(chosen["value"]),
+        person=str(body["user"]["id"]),
+        channel=str(channel.get("id") or ""),
+        is_on_home=view.get("type") == "home",
     )
 
 
@@ -165,15 +160,15 @@ class _Listeners:
 
     def answer(self, body: dict[str, Any], respond: Respond) -> None:
         click = read_click(self.context, body)
-        result = self._counted(
-            click, lambda: ANSWERED[click.action](self.context, click.number, click.person)
-        )
+        act = ANSWERED[click.action]
+        result = self._counted(click, lambda: act(self.context, click.number, click.person))
         self.wake()
         _respond_privately(respond, general.answer(result))
 
     def show(self, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
         click = read_click(self.context, body)
-        result = self._counted(click, lambda: SHOWN[click.action](self.context, click.value, click.person))
+        act = SHOWN[click.action]
+        result = self._counted(click, lambda: act(self.context, click.value, click.person))
         self.wake()
         if isinstance(result, Refusal):
             _show_refusal(click, str(body["trigger_id"]), respond, client, result)
@@ -192,6 +187,7 @@ class _Listeners:
         if isinstance(form, Refusal):
             _show_refusal(click, trigger, respond, client, form)
             return
+        # So that the Home is drawn again once the form is submitted (modals.py).
         if click.is_on_home and form.get("private_metadata"):
             form = {**form, "private_metadata": f"{form['private_metadata']} {home.FORM}"}
         client.views_open(trigger_id=trigger, view=form)
@@ -199,8 +195,11 @@ class _Listeners:
     def run_as_read(self, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
         """Runs the command with the meaning that the person chose, as if they had typed it."""
         click = read_click(self.context, body)
-        thread = (body.get("container") or {}).get("thread_ts")
-        call = replace(click.call, thread=str(thread) if thread else None)
+        container = body.get("container") or {}
+        thread = container.get("thread_ts")
+        call = click.call
+        if thread:
+            call = replace(call, thread=str(thread))
         reply = self._counted(click, lambda: reply_to(call, click.value))
         give_reply(reply, str(body["trigger_id"]), client, partial(_respond_privately, respond))
         self.wake()
@@ -212,7 +211,10 @@ class _Listeners:
             lambda: row_label_services.answer(self.context, click.action, click.value, click.person),
         )
         self.wake()
-        form = general.notice_modal("Not done", result.text) if isinstance(result, Refusal) else result
+        if isinstance(result, Refusal):
+            form = general.notice_modal("Not done", result.text)
+        else:
+            form = result
         try:
             client.views_update(view_id=str(body["view"]["id"]), view=form)
         except SlackApiError as error:
@@ -221,10 +223,11 @@ class _Listeners:
             log.info("a form of rows to label was closed before the next row came")
 
     def _form(self, click: Click) -> Form | Refusal | None:
-        refusal = None
         if click.action in READ:
             refusal = authorization.refusal(self.context, click.person, "read", click.channel)
-        return refusal or FORMS[click.action](click)
+            if refusal:
+                return refusal
+        return FORMS[click.action](click)
 
     def _counted(self, click: Click, act: Callable[[], _Value]) -> _Value:
         return metrics.counted(metrics.CLICKS, click.action, act)
@@ -233,17 +236,30 @@ class _Listeners:
 def _approve(click: Click) -> Form | Refusal | None:
     """Returns the form for a reason, or None if the click alone is enough."""
     waiting = approvals.needs_reason(click.context, click.value, click.person)
-    return plans.approve_modal(*waiting) if isinstance(waiting, tuple) else waiting
+    if isinstance(waiting, tuple):
+        return plans.approve_modal(*waiting)
+    return waiting
+
+
+def _reject(click: Click) -> Form | Refusal:
+    refusal = approvals.may_reject(click.context, click.value, click.person)
+    if refusal:
+        return refusal
+    return plans.reject_modal(click.value)
 
 
 def _waive(click: Click) -> Form | Refusal:
     dataset = data_policy_services.may_record_waiver(click.context, click.number, click.person)
-    return _form_or_refusal(dataset, data_policy.form)
+    if isinstance(dataset, Refusal):
+        return dataset
+    return data_policy.form(dataset)
 
 
 def _choose_columns(click: Click) -> Form | Refusal:
     allowed = dataset_columns.may_choose_columns(click.context, click.number, click.person)
-    return allowed if isinstance(allowed, Refusal) else column_cards.columns_form(*allowed)
+    if isinstance(allowed, Refusal):
+        return allowed
+    return column_cards.columns_form(*allowed)
 
 
 def _upload_again(click: Click) -> Form | Refusal:
@@ -261,53 +277,70 @@ def _plan_details(click: Click) -> Form | Refusal:
 
 def _estimate_details(click: Click) -> Form | Refusal:
     result = estimate_requests.recompute(click.context, click.number, click.person)
-    return result if isinstance(result, Refusal) else estimates.details_form(result, result.target.name)
+    if isinstance(result, Refusal):
+        return result
+    return estimates.details_form(result, result.target.name)
 
 
 def _answer_estimate(click: Click) -> Form | Refusal:
     """Returns the estimate's form, filled in with the earlier question, so that the person can add what is missing."""
     before = estimate_requests.load_asked_estimate(click.context, click.number, click.person)
-    return _form_or_refusal(before, lambda estimate: estimate_form(click.call, estimate.dataset, estimate))
+    if isinstance(before, Refusal):
+        return before
+    return estimate_form(click.call, before.dataset, before)
 
 
 def _run_details(click: Click) -> Form | Refusal:
     channel = click.channel or None
     result = run_services.details(click.context, click.number, click.person, channel)
-    return _form_or_refusal(result, runs.details_form)
+    if isinstance(result, Refusal):
+        return result
+    return runs.details_form(result)
 
 
 def _measurement_details(click: Click) -> Form | Refusal:
     parts = measurements.details(click.context, click.number, click.person, click.channel)
-    return _form_or_refusal(
-        parts, lambda blocks: general.details_modal(f"Measurement m{click.value}", blocks)
-    )
+    if isinstance(parts, Refusal):
+        return parts
+    return general.details_modal(f"Measurement m{click.value}", parts)
 
 
 def _promotion_details(click: Click) -> Form | Refusal:
     parts = model_services.promotion_details(click.context, click.number, click.person, click.channel)
-    return _form_or_refusal(parts, lambda blocks: general.details_modal("Model in use", blocks))
+    if isinstance(parts, Refusal):
+        return parts
+    return general.details_modal("Model in use", parts)
 
 
 def _try(click: Click) -> Form | Refusal:
     model = model_services.find_of_run(click.context, click.number, click.person, click.channel)
-    return _form_or_refusal(model, lambda model: answer_cards.try_form(model.name, click.channel))
+    if isinstance(model, Refusal):
+        return model
+    return answer_cards.try_form(model.name, click.channel)
 
 
 def _better_answer(click: Click) -> Form | Refusal:
     tried = tried_answers.may_judge(click.context, click.number, click.person)
-    return _form_or_refusal(tried, lambda tried: answer_cards.better_form(tried.id))
+    if isinstance(tried, Refusal):
+        return tried
+    return answer_cards.better_form(tried.id)
 
 
 def _decide(click: Click) -> Form | Refusal:
     """Checks the right at the click; it is checked again when the form is submitted."""
     run = interventions.may_decide(click.context, click.number, click.person)
-    return _form_or_refusal(
-        run, lambda run: intervention_cards.form(intervention_cards.BUTTONS[click.action], run)
-    )
+    if isinstance(run, Refusal):
+        return run
+    choice = intervention_cards.BUTTONS[click.action]
+    return intervention_cards.form(choice, run)
 
 
-def _form_or_refusal(result: _Value | Refusal, form: Callable[[_Value], Form | Refusal]) -> Form | Refusal:
-    return result if isinstance(result, Refusal) else form(result)
+def _label_rows(click: Click) -> Form | Refusal:
+    return row_label_services.next_row(click.context, click.number, click.person)
+
+
+def _contradictions(click: Click) -> Form | Refusal:
+    return distillation_services.contradictions(click.context, click.number, click.person)
 
 
 # These forms show figures, so they need the right to read.
@@ -315,14 +348,12 @@ READ = (plans.DETAILS, result_cards.DETAILS, results.DETAILS, models.DETAILS)
 # Buttons that open a form. If the function returns None, no form is needed, and SHOWN has the action.
 FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     plans.APPROVE: _approve,
-    plans.REJECT: lambda click: (
-        approvals.may_reject(click.context, click.value, click.person) or plans.reject_modal(click.value)
-    ),
+    plans.REJECT: _reject,
     data_policy.WAIVE: _waive,
     column_cards.CHOOSE_COLUMNS: _choose_columns,
     datasets.MEASURE: lambda click: baseline_form(click.call, click.value),
     datasets.UPLOAD_AGAIN: _upload_again,
-    # the value is a dataset's name, or the name of no dataset if none is meant
+    # The value is a dataset's name, or the name of no dataset if none is meant.
     **dict.fromkeys(
         (result_cards.ESTIMATE, datasets.ESTIMATE, help_cards.ESTIMATE),
         lambda click: estimate_form(click.call, click.value),
@@ -337,12 +368,8 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     models.DETAILS: _promotion_details,
     models.TRY: _try,
     answer_cards.NOT_GOOD: _better_answer,
-    row_labels.LABEL_ROWS: lambda click: row_label_services.next_row(
-        click.context, click.number, click.person
-    ),
-    distillations.CONTRADICTIONS: lambda click: distillation_services.contradictions(
-        click.context, click.number, click.person
-    ),
+    row_labels.LABEL_ROWS: _label_rows,
+    distillations.CONTRADICTIONS: _contradictions,
     **dict.fromkeys(intervention_cards.BUTTONS, _decide),
 }
 

@@ -7,10 +7,10 @@ and one function here. Only the person who typed the command sees the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from slack_bolt import App, Respond
@@ -66,36 +66,14 @@ from bot.services.common import authorization, budgets, candidates, messages
 from bot.services.datasets import documents, row_labels
 from bot.services.decisions import estimate_requests, freeze, plans, team_questions
 from bot.services.measurement import distillations, evaluations, learning_curves, measurements
-from bot.services.models import models, promotions, tried_answers
+from bot.services.models import models, promotions, questions, tried_answers
 from bot.services.training import runs
 from bot.slack.inbox import answer
+from bot.slack.replies import AfterAck, Call, Form, Reply, card_or_refusal, give_reply, refusal_or_none
 from bot.values.requests import Baseline, Curve, Delete, Estimate, Start
 from bot.values.runs import Refusal
 
-_Value = TypeVar("_Value")
-Form = dict[str, Any]
 BECAUSE = "Why a soft rule about data does not apply here."
-
-
-@dataclass(frozen=True)
-class Call:
-    """The person who typed a command, the channel, and the thread if it was a mention in one."""
-
-    context: AppContext
-    person: str
-    channel: str
-    thread: str | None = None
-
-
-@dataclass(frozen=True)
-class AfterAck:
-    """Work that sends its answer itself. It returns a refusal that it sent, so that the refusal can be counted."""
-
-    work: Callable[[], Refusal | None]
-
-
-# A dict is a form to open. None means that a message in the channel is the answer.
-Reply = Message | str | Refusal | Form | AfterAck | None
 
 finetune = Registry()
 
@@ -115,29 +93,16 @@ def reply_to(call: Call, text: str) -> Reply:
         metrics.count_misread(finetune.named(first_word(text)[0]))
         return parsed
     name = str(parsed.command.name)
+    reply: Reply = None
     with metrics.counting_failures(metrics.COMMANDS, name):
-        refusal = None
         if "read" in parsed.command.needs:
-            refusal = authorization.refusal(call.context, call.person, "read", call.channel)
-        reply: Reply = refusal or parsed.handler(call, **parsed.values)
-    if isinstance(reply, AfterAck):
+            reply = authorization.refusal(call.context, call.person, "read", call.channel)
+        if reply is None:
+            reply = parsed.handler(call, **parsed.values)
+    if isinstance(reply, AfterAck):  # what it answers is counted once it is done
         return AfterAck(partial(metrics.counted, metrics.COMMANDS, name, reply.work))
     metrics.count(metrics.COMMANDS, name, reply)
     return reply
-
-
-def give_reply(reply: Reply, trigger: str, client: WebClient, send: Callable[[Message], None]) -> None:
-    """Opens the form, sends the message, or does the work that sends its answer itself."""
-    if isinstance(reply, dict):
-        client.views_open(trigger_id=trigger, view=reply)
-        return
-    if isinstance(reply, AfterAck):
-        reply.work()
-        return
-    if isinstance(reply, str | Refusal):
-        reply = general.answer(reply)
-    if reply is not None:
-        send(reply)
 
 
 def command_help(command: Command) -> CommandHelp:
@@ -154,14 +119,18 @@ def help_list() -> Sequence[CommandHelp]:
 @click.argument("name", type=REST, required=False)
 def show_help(call: Call, name: str | None) -> Reply:
     command = finetune.named(name) if name else None
-    return help_cards.one_command(command_help(command)) if command else help_cards.card()
+    if command is None:
+        return help_cards.card()
+    return help_cards.one_command(command_help(command))
 
 
 def upload_form(call: Call, **initial: str) -> Form | Refusal:
     """Returns the form with its `initial` values, or a refusal if this person may upload nowhere, since nobody should
     fill it in for nothing. The channel is checked once the person has chosen it."""
     refusal = authorization.refusal(call.context, call.person, "upload")
-    return refusal or dataset_cards.upload_modal(call.channel, **initial)
+    if refusal:
+        return refusal
+    return dataset_cards.upload_modal(call.channel, **initial)
 
 
 @finetune.command(
@@ -194,7 +163,9 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
     choices = evaluations.form_choices(call.context, call.person, call.channel)
     if not choices.datasets:
         return Refusal("There is no dataset to measure on yet: `/finetune upload` adds the first one.")
-    return evaluation_cards.form(call.channel, replace(choices, dataset=dataset) if dataset else choices)
+    if dataset:
+        choices = replace(choices, dataset=dataset)
+    return evaluation_cards.form(call.channel, choices)
 
 
 @finetune.command(
@@ -235,7 +206,7 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
 @click.option("--prompt", type=REST, help="Your instructions, instead of the default ones; must come last.")
 @click.option("--because", type=REASON, help=BECAUSE)
 def measure_baseline(call: Call, **values: Any) -> Reply:
-    return _refusal_or_none(evaluations.ask(call.context, Baseline(**values), call.person, call.channel))
+    return refusal_or_none(evaluations.ask(call.context, Baseline(**values), call.person, call.channel))
 
 
 @finetune.command(
@@ -248,7 +219,7 @@ def measure_baseline(call: Call, **values: Any) -> Reply:
 @question_options("label_usd")
 @click.option("--predict", type=PREDICT, default=(), help="Numbers of rows to extend the curve to.")
 def draw_curve(call: Call, **values: Any) -> Reply:
-    return _refusal_or_none(learning_curves.ask(call.context, Curve(**values), call.person, call.channel))
+    return refusal_or_none(learning_curves.ask(call.context, Curve(**values), call.person, call.channel))
 
 
 @finetune.command(
@@ -333,7 +304,9 @@ def estimate_form(
 def estimate(call: Call, **values: Any) -> Reply:
     request = estimate_request(values)
     refusal = estimate_requests.may_ask(call.context, request, call.person, call.channel)
-    return refusal or AfterAck(
+    if refusal:
+        return refusal
+    return AfterAck(
         partial(estimate_requests.answer, call.context, request, call.person, call.channel, call.thread)
     )
 
@@ -359,7 +332,9 @@ def start(call: Call, dataset: str, because: str | None, **question: Any) -> Rep
     typed = Start(dataset, build_question(question), because)
     request = team_questions.continue_from_team(call.context, typed)
     allowed = plans.may_start(call.context, request, call.person, call.channel)
-    return allowed if isinstance(allowed, Refusal) else AfterAck(partial(_start, call, request))
+    if isinstance(allowed, Refusal):
+        return allowed
+    return AfterAck(partial(_start, call, request))
 
 
 def _start(call: Call, request: Start) -> Refusal | None:
@@ -410,8 +385,9 @@ def resume(call: Call, run: int) -> Reply:
 @finetune.command("cancel", help="stop a run or a measurement", needs=("cancel",), usage="RUN")
 @click.argument("subject", type=RUN_OR_MEASUREMENT)
 def cancel(call: Call, subject: Subject) -> Reply:
-    ask_cancel = measurements.ask_cancel if subject.is_measurement else runs.ask_cancel
-    return ask_cancel(call.context, subject.number, call.person, call.channel)
+    if subject.is_measurement:
+        return measurements.ask_cancel(call.context, subject.number, call.person, call.channel)
+    return runs.ask_cancel(call.context, subject.number, call.person, call.channel)
 
 
 @finetune.command(
@@ -443,7 +419,7 @@ def show_budget(call: Call) -> Reply:
 )
 @click.argument("reason", type=REASON, default="")
 def start_freeze(call: Call, reason: str) -> Reply:
-    return _refusal_or_none(freeze.freeze(call.context, reason, call.person, call.channel))
+    return refusal_or_none(freeze.freeze(call.context, reason, call.person, call.channel))
 
 
 @finetune.command(
@@ -453,13 +429,13 @@ def start_freeze(call: Call, reason: str) -> Reply:
     instead="Two approvers have to type it, without anything after it.",
 )
 def end_freeze(call: Call) -> Reply:
-    return _refusal_or_none(freeze.unfreeze(call.context, call.person, call.channel))
+    return refusal_or_none(freeze.unfreeze(call.context, call.person, call.channel))
 
 
 @finetune.command("audit", help="who did what to a run, and when", needs=("read",))
 @click.argument("run", type=RUN)
 def show_audit(call: Call, run: int) -> Reply:
-    return _card_or_refusal(runs.audit_history(call.context, run, call.person, call.channel), audits.card)
+    return card_or_refusal(runs.audit_history(call.context, run, call.person, call.channel), audits.card)
 
 
 @finetune.command(
@@ -481,9 +457,8 @@ def list_models(call: Call) -> Reply:
 @click.argument("model", type=MODEL)
 @click.argument("text", type=PROMPT)
 def try_model(call: Call, model: str, text: str) -> Reply:
-    return _card_or_refusal(
-        models.ask(call.context, model, text, call.person, call.channel), answer_cards.pending_card
-    )
+    question = questions.ask(call.context, model, text, call.person, call.channel)
+    return card_or_refusal(question, answer_cards.pending_card)
 
 
 @finetune.command(
@@ -494,8 +469,10 @@ def try_model(call: Call, model: str, text: str) -> Reply:
 @click.argument("dataset", type=DATASET)
 def make_pairs(call: Call, dataset: str) -> Reply:
     pairs = tried_answers.make_pairs(call.context, dataset, call.person, call.channel)
-    if isinstance(pairs, Refusal) or not pairs.empty:
-        return _refusal_or_none(pairs)
+    if isinstance(pairs, Refusal):
+        return pairs
+    if not pairs.empty:
+        return None
     return answer_cards.empty_answers(pairs.empty)
 
 
@@ -511,7 +488,7 @@ def promote(call: Call, model: str, because: str | None) -> Reply:
     promoted = promotions.promote(call.context, model, because, call.person, call.channel)
     if not isinstance(promoted, model_cards.PromotionSummary | Refusal):
         return model_cards.sealed_test_begun(promoted)
-    return _card_or_refusal(promoted, lambda summary: _location(call, summary))
+    return card_or_refusal(promoted, lambda summary: _location(call, summary))
 
 
 @finetune.command(
@@ -524,7 +501,7 @@ def promote(call: Call, model: str, because: str | None) -> Reply:
 @click.option("--because", type=REASON, help="Why; shown to the team.")
 def roll_back(call: Call, dataset: str, because: str | None) -> Reply:
     standing = promotions.roll_back(call.context, dataset, because, call.person, call.channel)
-    return _card_or_refusal(standing, lambda summary: _location(call, summary))
+    return card_or_refusal(standing, lambda summary: _location(call, summary))
 
 
 @finetune.command(
@@ -540,9 +517,8 @@ def delete(call: Call, dataset: str, before: date | None) -> Reply:
     scope = dataset_deletion.may_ask(call.context, request, call.person, call.channel)
     if isinstance(scope, Refusal):
         return scope
-    return dataset_deletion_cards.deletion_form(
-        scope, dataset_deletion_cards.deletion_metadata(request, call.channel)
-    )
+    metadata = dataset_deletion_cards.deletion_metadata(request, call.channel)
+    return dataset_deletion_cards.deletion_form(scope, metadata)
 
 
 @finetune.command(
@@ -554,37 +530,29 @@ def show_rights(call: Call) -> Reply:
     verdicts = authorization.rights(call.context, call.person, call.channel)
     if isinstance(verdicts, Refusal):
         return verdicts
-    return general.rights_card(
-        [general.Right(rule, _commands_needing(rule), denied) for rule, denied in verdicts]
-    )
+    rights = [general.Right(rule, _commands_needing(rule), denied) for rule, denied in verdicts]
+    return general.rights_card(rights)
 
 
 def _show_subject(call: Call, subject: Subject) -> Reply:
     if subject.is_measurement:
         return measurements.current_card(call.context, subject.number, call.person, call.channel)
-    return _card_or_refusal(
-        runs.summarize(call.context, subject.number, call.person, call.channel), run_cards.details_card
-    )
+    summary = runs.summarize(call.context, subject.number, call.person, call.channel)
+    return card_or_refusal(summary, run_cards.details_card)
 
 
 def _location(call: Call, summary: model_cards.PromotionSummary) -> Message | None:
     """Returns a message that says where the card is, None if it is in this channel."""
-    is_here = summary.promotion.channel == call.channel
-    return None if is_here else general.text_message(model_cards.card_location(summary))
+    if summary.promotion.channel == call.channel:
+        return None
+    return general.text_message(model_cards.card_location(summary))
 
 
 def _commands_needing(rule: Rule) -> Sequence[str]:
     """Returns the commands that a rule governs, including those that undo what it allows."""
-    needs = {
-        command.name or "": [GOVERNED_BY.get(need, need) for need in command.needs] for command in finetune
-    }
-    return [name for name, rules in needs.items() if rule in rules]
-
-
-def _card_or_refusal(result: _Value | Refusal, card: Callable[[_Value], Message | None]) -> Reply:
-    return result if isinstance(result, Refusal) else card(result)
-
-
-def _refusal_or_none(result: object) -> Refusal | None:
-    """Returns only a refusal. Otherwise a message in the channel shows what was recorded."""
-    return result if isinstance(result, Refusal) else None
+    names = []
+    for command in finetune:
+        rules = [GOVERNED_BY.get(need, need) for need in command.needs]
+        if rule in rules:
+            names.append(str(command.name))
+    return names

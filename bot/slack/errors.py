@@ -83,5 +83,7 @@ def _first_input(body: dict[str, Any]) -> str:
     """Returns the block below which a form shows an error. Assumes nothing about the form, which may be the cause."""
     view = body.get("view")
     blocks = view.get("blocks") if isinstance(view, dict) else None
-    inputs = [block for block in blocks or [] if isinstance(block, dict) and block.get("type") == "input"]
-    return str(inputs[0].get("block_id", "note")) if inputs else "note"
+    for block in blocks or []:
+        if isinstance(block, dict) and block.get("type") == "input":
+            return str(block.get("block_id", "note"))
+    return "note"

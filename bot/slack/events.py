@@ -15,8 +15,9 @@ from bot.command_parser import unescape
 from bot.context import AppContext
 from bot.services.common import messages
 from bot.slack import commands
-from bot.slack.commands import AfterAck, Call, Form, upload_form
+from bot.slack.commands import upload_form
 from bot.slack.homes import Homes
+from bot.slack.replies import AfterAck, Call, Form
 from bot.values.runs import Refusal
 
 
@@ -26,7 +27,8 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         files = body["message"].get("files") or []
         view: Form | Refusal = Refusal("This message has no file. Choose one that has.")
         if files:
-            file_id, filename = str(files[0]["id"]), str(files[0].get("name") or "file")
+            file_id = str(files[0]["id"])
+            filename = str(files[0].get("name") or "file")
             view = upload_form(_call(body), file_id=file_id, filename=filename)
         _open(client, body, view)
 
@@ -35,13 +37,15 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         _open(client, body, upload_form(_call(body)))
 
     def _call(body: dict[str, Any]) -> Call:
-        return Call(context, str(body["user"]["id"]), str((body.get("channel") or {}).get("id") or ""))
+        channel = body.get("channel") or {}
+        return Call(context, str(body["user"]["id"]), str(channel.get("id") or ""))
 
     @app.event("app_mention")
     def mention(event: dict[str, Any]) -> None:
         """Runs a command in a mention. Only the person who typed it sees the answer, as others may not be allowed
         to."""
-        person, channel = str(event.get("user") or ""), str(event["channel"])
+        person = str(event.get("user") or "")
+        channel = str(event["channel"])
         text = re.sub(r"<@[A-Z0-9]+(\|[^<>]*)?>", "", str(event.get("text") or ""), count=1)
         thread = str(event["thread_ts"]) if event.get("thread_ts") else None
         message = _reply(Call(context, person, channel, thread), text)
@@ -53,8 +57,9 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     @app.event("message")
     def direct_message(event: dict[str, Any]) -> None:
         """Runs a command in a direct message to the bot. `file_sent` answers a file there."""
-        is_direct = event.get("channel_type") == "im" and not event.get("subtype") and not event.get("bot_id")
-        if not is_direct or not event.get("user"):
+        # A bot's message, our own too, would be answered by an answer to it, and so on. An edit is a subtype.
+        is_typed = event.get("user") and not event.get("subtype") and not event.get("bot_id")
+        if event.get("channel_type") != "im" or not is_typed:
             return
         channel = str(event["channel"])
         message = _reply(Call(context, str(event["user"]), channel), str(event.get("text") or ""))
@@ -113,6 +118,8 @@ def _reply(call: Call, text: str) -> Message | None:
     if isinstance(reply, AfterAck):
         reply.work()
         return None
-    if isinstance(reply, dict):
+    if isinstance(reply, dict):  # only a slash command brings the trigger that opens a form
         return general.needs_slash(typed)
-    return general.answer(reply) if isinstance(reply, str | Refusal) else reply
+    if isinstance(reply, str | Refusal):
+        return general.answer(reply)
+    return reply

@@ -47,12 +47,14 @@ class SlackFiles:
             raise FetchLater(f"asking Slack about the file: {code or error.response.status_code}") from error
         except NO_ANSWER as error:
             raise FetchLater(f"asking Slack about the file: {error}") from error
-        size, url = int(info.get("size") or 0), str(info.get("url_private_download") or "")
+        size = int(info.get("size") or 0)
         if size > most:
             return Refusal(too_big_text(size, most))
+        url = str(info.get("url_private_download") or "")
         parts = urlsplit(url)
         is_loopback = parts.hostname in ("127.0.0.1", "localhost")
-        if not (parts.netloc in self.hosts and (parts.scheme == "https" or is_loopback)):
+        is_encrypted = parts.scheme == "https" or is_loopback
+        if parts.netloc not in self.hosts or not is_encrypted:
             return Refusal(
                 "This file is kept outside Slack, so it can't be fetched. Upload it to Slack itself."
             )
@@ -87,7 +89,9 @@ def too_big_text(size: int, most: int) -> str:
 
 
 def _save(response: HTTPResponse, partial: Path, name: str, folder: Path, most: int) -> FetchedFile | Refusal:
-    digest, size, deadline = hashlib.sha256(), 0, time.monotonic() + DEADLINE_S
+    digest = hashlib.sha256()
+    size = 0  # counted, as what Slack said of it may be wrong
+    deadline = time.monotonic() + DEADLINE_S
     with partial.open("wb") as file:
         while chunk := response.read(CHUNK):
             size += len(chunk)

@@ -18,16 +18,19 @@ LOOKED_AT_S = 12 * 3600.0
 # How long a redraw waits after a change, so that it includes changes that follow, and the linked card is posted.
 SETTLE_S = 3.0
 # Between two redraws: each reads whatever a list reads, and many people may have their Homes open.
-PAUSE_S, AFTER_TROUBLE_S = 5.0, 60.0
+PAUSE_S = 5.0
+AFTER_TROUBLE_S = 60.0
 
 log = logging.getLogger(__name__)
 
 
 class Homes:
     def __init__(self, context: AppContext, slack: WebClient) -> None:
-        self._context, self._slack = context, slack
+        self._context = context
+        self._slack = slack
         self._drawn: dict[str, int] = {}  # by person, the newest audit entry when their Home was drawn
-        self._is_settling, self._next_at = False, 0.0
+        self._is_settling = False
+        self._next_at = 0.0
 
     def open(self, person: str) -> None:
         self._context.store.outbox.record_home(person, now=self._context.clock())
@@ -35,6 +38,7 @@ class Homes:
 
     def draw(self, person: str) -> None:
         """Draws the Home now, for a person who is waiting for it. If Slack refuses, it is redrawn later."""
+        # Read before the Home is gathered: what happens meanwhile is then newer, and brings another draw.
         self._drawn[person] = self._context.store.audit.newest()
         if not self._publish(person, overview.home(self._context, person)):
             self._drawn.pop(person, None)
@@ -42,15 +46,16 @@ class Homes:
     def next_outdated(self) -> str | None:
         """Returns the person whose Home should be redrawn now: the one whose Home is the longest out of date. Every
         change to a Home has an entry in the audit log."""
-        now, newest = self._context.clock(), self._context.store.audit.newest()
+        now = self._context.clock()
+        newest = self._context.store.audit.newest()
         viewers = self._context.store.outbox.homes(now - LOOKED_AT_S)
-        next_outdated = [person for person in viewers if self._drawn.get(person, -1) < newest]
-        if next_outdated and not self._is_settling:
+        outdated = [person for person in viewers if self._drawn.get(person, -1) < newest]
+        if outdated and not self._is_settling:
             self._next_at = max(self._next_at, now + SETTLE_S)
-        self._is_settling = bool(next_outdated)
-        if not next_outdated or now < self._next_at:
+        self._is_settling = bool(outdated)
+        if not outdated or now < self._next_at:
             return None
-        return min(next_outdated, key=lambda person: self._drawn.get(person, -1))
+        return min(outdated, key=lambda person: self._drawn.get(person, -1))
 
     def redraw(self, person: str) -> None:
         self._next_at = self._context.clock() + PAUSE_S

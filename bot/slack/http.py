@@ -29,12 +29,15 @@ CONNECTIONS = 200
 # which Slack delivers again.
 MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, RecursionError)
 
+SIGNED_ONLY = "This address takes Slack's signed requests only."
+
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 log = logging.getLogger(__name__)
 
 
 class _Unsigned(Error):  # type: ignore[misc]
-    code, reason = 401, "Unauthorized"
+    code = 401
+    reason = "Unauthorized"
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
@@ -45,7 +48,8 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
     def received(self, data: bytes) -> int:
         taken = int(super().received(data))
         if self.headers_finished and not self.completed and "X_SLACK_SIGNATURE" not in self.headers:
-            self.error, self.completed = _Unsigned("This address takes Slack's signed requests only."), True
+            self.error = _Unsigned(SIGNED_ONLY)
+            self.completed = True
         return taken
 
 
@@ -57,9 +61,11 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     last_activity: float
 
     def handle_read(self) -> None:
-        has_begun, before = self.request is not None, self.last_activity
+        before = self.last_activity
+        has_begun = self.request is not None
         super().handle_read()
-        if has_begun and self.request is not None:
+        is_unfinished = self.request is not None
+        if has_begun and is_unfinished:
             self.last_activity = before
 
 
@@ -93,13 +99,12 @@ def make_room(server: Any) -> None:
 def checked_wsgi(app: App, signing_secret: str) -> Wsgi:
     """Wraps Bolt: checks the signature before Bolt parses the body, and answers what Bolt can't parse with a sentence
     and a reference. Bolt alone would parse first, and answer 500."""
-    handler, verifier = SlackRequestHandler(app), SignatureVerifier(signing_secret)
+    handler = SlackRequestHandler(app)
+    verifier = SignatureVerifier(signing_secret)
 
     def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not _is_signed(environ, verifier):
-            return _refuse(
-                start_response, "401 Unauthorized", "This address takes Slack's signed requests only."
-            )
+            return _refuse(start_response, "401 Unauthorized", SIGNED_ONLY)
         logs.begin()
         try:
             answer: Iterable[bytes] = handler(environ, start_response)
@@ -116,8 +121,11 @@ def _is_signed(environ: dict[str, Any], verifier: SignatureVerifier) -> bool:
     timestamp = str(environ.get("HTTP_X_SLACK_REQUEST_TIMESTAMP", ""))
     signature = str(environ.get("HTTP_X_SLACK_SIGNATURE", ""))
     length = str(environ.get("CONTENT_LENGTH") or "0")
-    has_form = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 20 and signature.isascii()
-    if not has_form or not length.isdigit() or int(length) > MAX_BODY:
+    # The verifier computes with them, and would raise for what isn't a number or can't be compared.
+    is_time = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 20
+    if not is_time or not signature.isascii():
+        return False
+    if not length.isdigit() or int(length) > MAX_BODY:
         return False
     body = environ["wsgi.input"].read(int(length))
     environ["wsgi.input"] = io.BytesIO(body)  # for Bolt, which reads it again

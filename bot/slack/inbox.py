@@ -29,7 +29,9 @@ from bot.services.common import messages
 from bot.slack.users import begin_click, end_click
 
 REFUSED = re.compile(r'"ok"\s*:\s*false')  # Slack answers `ok`, or JSON with the error
-DELIVERY, REFERENCE = "finetune_delivery", "finetune_reference"
+# Keys in the context of a Bolt request.
+DELIVERY = "finetune_delivery"
+REFERENCE = "finetune_reference"
 ARRIVED = "finetune_arrived"  # monotonic seconds
 MOST_TRIES = 3
 STALE_S = 3600.0
@@ -94,16 +96,28 @@ def _message(response: BoltResponse) -> Message | None:
     if errors := body.get("errors"):
         return views.closed_form_refusal(list(map(str, errors.values())))
     text = str(body.get("text") or "")
-    return Message(text, tuple(body.get("blocks") or ())) if text else None
+    if not text:
+        return None
+    return Message(text, tuple(body.get("blocks") or ()))
 
 
 def tell(context: AppContext, delivery: str, body: Mapping[str, Any], message: Message) -> None:
-    user = body.get("user")
-    person = str(body.get("user_id") or (user.get("id") if isinstance(user, Mapping) else "") or "")
-    channel = body.get("channel")
-    where = str(body.get("channel_id") or (channel.get("id") if isinstance(channel, Mapping) else "") or "")
+    person = _id_in(body, "user")
+    channel = _id_in(body, "channel")
     if person:
-        messages.tell_person(context, f"cut off: {delivery}", person, where, message)
+        messages.tell_person(context, f"cut off: {delivery}", person, channel, message)
+
+
+def _id_in(body: Mapping[str, Any], kind: str) -> str:
+    """Returns the id of the user or the channel, '' if it has none. Commands have it alone, clicks and forms in an
+    object."""
+    alone = body.get(f"{kind}_id")
+    if alone:
+        return str(alone)
+    value = body.get(kind)
+    if not isinstance(value, Mapping):
+        return ""
+    return str(value.get("id") or "")
 
 
 def answer(context: AppContext, body: Mapping[str, Any], respond: Respond, message: Message) -> None:
@@ -112,10 +126,12 @@ def answer(context: AppContext, body: Mapping[str, Any], respond: Respond, messa
     That works in channels without the bot, and takes none of Slack's limits. The address is valid for half an hour; if
     it is not, as after a long outage, the message goes through the outbox.
     """
-    if not _is_accepted(respond, message):
-        person, channel = str(body["user_id"]), str(body["channel_id"])
-        command = hashlib.sha256(str(body["trigger_id"]).encode()).hexdigest()
-        messages.tell_person(context, f"answer {command}", person, channel, message)
+    if _is_accepted(respond, message):
+        return
+    person = str(body["user_id"])
+    channel = str(body["channel_id"])
+    command = hashlib.sha256(str(body["trigger_id"]).encode()).hexdigest()
+    messages.tell_person(context, f"answer {command}", person, channel, message)
 
 
 def _is_accepted(respond: Respond, message: Message) -> bool:
@@ -134,4 +150,7 @@ def _is_accepted(respond: Respond, message: Message) -> bool:
 
 def typed_command(body: Mapping[str, Any]) -> str | None:
     """Returns the command as it was typed, None if the delivery is not a command."""
-    return f"{body['command']} {unescape(body.get('text') or '')}".strip() if "command" in body else None
+    if "command" not in body:
+        return None
+    text = unescape(body.get("text") or "")
+    return f"{body['command']} {text}".strip()

@@ -57,9 +57,13 @@ class LookUpLimits:
             self._closed_until[method] = self._steady() + wait_s
 
     def _may_call(self, method: str, reserve: float) -> bool:
-        now, calls = self._steady(), self._calls[method]
+        now = self._steady()
+        calls = self._calls[method]
         while calls and calls[0] <= now - WINDOW_S:
             calls.popleft()
+        if now < self._closed_until.get(method, 0.0):
+            return False
         most = self._calls_a_minute.get(method)
-        is_open = now >= self._closed_until.get(method, 0.0)
-        return is_open and (most is None or len(calls) < most * (1 - reserve))
+        if most is None:
+            return True
+        return len(calls) < most * (1 - reserve)

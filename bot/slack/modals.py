@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -37,7 +37,7 @@ from bot.services.datasets.row_labels import RowsToLabel
 from bot.services.decisions import approvals, estimate_requests
 from bot.services.measurement import distillations, evaluations
 from bot.services.measurement.distillations import RowsToTeach
-from bot.services.models import models, tried_answers
+from bot.services.models import questions, tried_answers
 from bot.services.training import interventions
 from bot.slack import commands
 from bot.slack.homes import Homes
@@ -67,7 +67,25 @@ class Answers:
         return int(self.words[0])
 
     @property
-    def file(self) -> Mapping[str, Any]:
+    def channel(self) -> str:
+        """The channel that the form was opened in, for FORMS_OF_A_CHANNEL."""
+        return self.words[0]
+
+    @property
+    def dataset(self) -> str:
+        """The dataset that the form is about, which its metadata name after the channel."""
+        return self.words[1]
+
+    @property
+    def file_id(self) -> str:
+        return str(self._file.get("id", ""))
+
+    def filename(self, otherwise: str) -> str:
+        """Returns the file's name, or `otherwise` if Slack gives none."""
+        return str(self._file.get("name") or otherwise)
+
+    @property
+    def _file(self) -> Mapping[str, Any]:
         files = self.blocks.get("file", {}).get("value", {}).get("files") or [{}]
         file: Mapping[str, Any] = files[0]
         return file
@@ -79,8 +97,10 @@ class Answers:
         """Returns the chosen options, or the typed text, split at commas."""
         element = next(iter(self.blocks.get(block, {}).values()), {})
         chosen = [str(option["value"]) for option in element.get("selected_options") or []]
+        if chosen:
+            return tuple(chosen)
         typed = [word.strip() for word in str(element.get("value") or "").split(",")]
-        return tuple(chosen or [word for word in typed if word])
+        return tuple(word for word in typed if word)
 
 
 def read_answers(context: AppContext, body: Mapping[str, Any]) -> Answers:
@@ -91,8 +111,13 @@ def read_answers(context: AppContext, body: Mapping[str, Any]) -> Answers:
         option = element.get("selected_option") or {}
         value = element.get("value") or option.get("value") or element.get("selected_conversation")
         values[name] = str(value) if value else None
-    metadata = str(body["view"]["private_metadata"])
-    return Answers(context, str(body["user"]["id"]), metadata, values, blocks)
+    return Answers(
+        context=context,
+        person=str(body["user"]["id"]),
+        metadata=str(body["view"]["private_metadata"]),
+        values=values,
+        blocks=blocks,
+    )
 
 
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
@@ -102,16 +127,17 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
             answers = read_answers(context, body)
             with metrics.counting_failures(metrics.FORMS, form):
                 errors = _channel_errors(form, answers) or record(answers)
-            metrics.FORMS.labels(form, metrics.REFUSED if errors else metrics.ANSWERED).inc()
+            outcome = metrics.REFUSED if errors else metrics.ANSWERED
+            metrics.FORMS.labels(form, outcome).inc()
             if errors:
                 ack(response_action="errors", errors=errors)
                 return
             ack()
             if form == estimate_form.ESTIMATE:
-                # takes longer than Slack waits for an ack, so it is done after the form has closed
+                # It takes longer than Slack waits for an ack, so it is done after the form has closed.
                 request = _estimate_request(answers)
                 if isinstance(request, Estimate):
-                    estimate_requests.answer(answers.context, request, answers.person, answers.words[0])
+                    estimate_requests.answer(answers.context, request, answers.person, answers.channel)
             wake()
             if home.FORM in answers.words:
                 homes.draw(answers.person)
@@ -121,16 +147,20 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
 
 
 def _receive(answers: Answers) -> Errors:
-    channel, known_file, known_name = (*answers.metadata.split(" ", 2), "", "")[:3]
-    # a file from a channel's message belongs to that channel, as rules about data depend on the channel
-    is_asked = not known_file or channel.startswith("D")
+    # The metadata are the channel and, if the form was opened on a message, its file's id and name.
+    channel, _, file_of_message = answers.metadata.partition(" ")
+    known_file, _, known_name = file_of_message.partition(" ")
+    owner = channel
+    # A file from a channel's message belongs to that channel, as rules about data depend on the channel.
+    if not known_file or channel.startswith("D"):
+        owner = answers.values.get("channel") or channel
     upload = Upload(
         name=answers.text("name"),
-        channel=(is_asked and answers.values.get("channel")) or channel,
+        channel=owner,
         here=channel,
         person=answers.person,
-        file_id=known_file or str(answers.file.get("id", "")),
-        filename=known_name or str(answers.file.get("name") or "upload"),
+        file_id=known_file or answers.file_id,
+        filename=known_name or answers.filename("upload"),
         text_column=answers.values.get("text"),
         label_column=answers.values.get("label"),
         sheet=answers.values.get("sheet"),
@@ -142,33 +172,38 @@ def _receive(answers: Answers) -> Errors:
 def _choose_columns(answers: Answers) -> Errors:
     chosen = column_cards.chosen_columns(answers.values)
     result = dataset_columns.choose_columns(answers.context, answers.number, chosen, answers.person)
-    fields = (name for name in ("label", "text", "sheet") if answers.values.get(name))
-    return _errors(result, next(fields, "text"))
+    filled_in = [name for name in ("label", "text", "sheet") if answers.values.get(name)]
+    field = filled_in[0] if filled_in else "text"
+    return _errors(result, field)
 
 
 def _estimate(answers: Answers) -> Errors:
     request = _estimate_request(answers)
     if isinstance(request, Refusal):
         return {estimate_form.refused_field(request): request.text}
-    refusal = estimate_requests.may_ask(answers.context, request, answers.person, answers.words[0])
-    return {estimate_form.refused_field(refusal): refusal.text} if refusal else {}
+    refusal = estimate_requests.may_ask(answers.context, request, answers.person, answers.channel)
+    if refusal:
+        return {estimate_form.refused_field(refusal): refusal.text}
+    return {}
 
 
 def _estimate_request(answers: Answers) -> Estimate | Refusal:
     """Builds the request. Options without a field in the form keep their values from the estimate that it changes."""
-    others: dict[str, str] = {}
+    fields: dict[str, str | None] = {}
     number = next((word for word in answers.words[1:] if word.isdigit()), None)
     if number is not None:
         before = estimate_requests.load_asked_estimate(answers.context, int(number), answers.person)
         if isinstance(before, Refusal):
             return before
-        others = {name: value for name, value in before.typed.items() if name not in estimate_form.FIELDS}
-    fields = {**others, **answers.values}
+        fields |= {name: value for name, value in before.typed.items() if name not in estimate_form.FIELDS}
+    fields |= answers.values
     volume = parse_request_volume(answers.text("volume"))
     if isinstance(volume, Volume):
         fields["volume"] = volume.word
     values = parse_form(commands.estimate, fields)
-    return values if isinstance(values, Refusal) else commands.estimate_request(values)
+    if isinstance(values, Refusal):
+        return values
+    return commands.estimate_request(values)
 
 
 def _measure(answers: Answers) -> Errors:
@@ -178,72 +213,89 @@ def _measure(answers: Answers) -> Errors:
     values = parse_form(commands.measure_baseline, {**answers.values, **several})
     if isinstance(values, Refusal):
         return {values.about or "dataset": values.text}
-    result = evaluations.ask(answers.context, Baseline(**values), answers.person, answers.words[0])
-    about = result.about if isinstance(result, Refusal) else None
-    return _errors(result, about if about in evaluation_cards.ANSWERED_BELOW else "dataset")
+    result = evaluations.ask(answers.context, Baseline(**values), answers.person, answers.channel)
+    field = "dataset"
+    if isinstance(result, Refusal) and result.about in evaluation_cards.ANSWERED_BELOW:
+        field = result.about
+    return _errors(result, field)
 
 
 def _add_knowledge(answers: Answers) -> Errors:
-    channel, dataset = answers.words[:2]
-    file, name = str(answers.file.get("id", "")), str(answers.file.get("name") or "document")
-    upload = DocumentUpload(dataset, channel, answers.person, file, name)
+    upload = DocumentUpload(
+        dataset=answers.dataset,
+        channel=answers.channel,
+        person=answers.person,
+        file_id=answers.file_id,
+        filename=answers.filename("document"),
+    )
     return _errors(documents.receive(answers.context, upload), "file")
 
 
 def _label(answers: Answers) -> Errors:
-    channel, dataset = answers.words[:2]
     count = read_count(answers.text("count").strip())
     if isinstance(count, Misread):
         return {"count": count.sentence}
-    file, name = answers.file.get("id"), answers.file.get("name")
-    wanted = RowsToLabel(dataset, channel, answers.person, count, file, name)
+    wanted = RowsToLabel(answers.dataset, answers.channel, answers.person, count)
+    if answers.file_id:
+        wanted = replace(wanted, file_id=answers.file_id, filename=answers.filename("rows"))
     return _errors_by_field(row_labels.begin(answers.context, wanted), "count")
 
 
 def _approve(answers: Answers) -> Errors:
-    plan, reason = answers.words[0], answers.text("reason")
-    return _errors(approvals.approve(answers.context, plan, answers.person, reason), "reason")
+    plan = answers.words[0]
+    result = approvals.approve(answers.context, plan, answers.person, answers.text("reason"))
+    return _errors(result, "reason")
 
 
 def _reject(answers: Answers) -> Errors:
-    plan, reason = answers.words[0], answers.text("reason")
-    return _errors(approvals.reject(answers.context, plan, answers.person, reason), "reason")
+    plan = answers.words[0]
+    result = approvals.reject(answers.context, plan, answers.person, answers.text("reason"))
+    return _errors(result, "reason")
 
 
 def _waive(answers: Answers) -> Errors:
-    dataset, reason = answers.number, answers.text("reason")
-    return _errors(data_policy.record_waiver(answers.context, dataset, answers.person, reason), "reason")
+    reason = answers.text("reason")
+    result = data_policy.record_waiver(answers.context, answers.number, answers.person, reason)
+    return _errors(result, "reason")
 
 
 def _try(answers: Answers) -> Errors:
-    channel, model = answers.words[:2]
-    return _errors(models.ask(answers.context, model, answers.text("text"), answers.person, channel), "text")
+    model = answers.words[1]
+    text = answers.text("text")
+    return _errors(questions.ask(answers.context, model, text, answers.person, answers.channel), "text")
 
 
 def _distil(answers: Answers) -> Errors:
-    channel, dataset, teacher = answers.words[:3]
-    file, name = str(answers.file.get("id", "")), str(answers.file.get("name") or "rows")
-    accepts = bool(answers.several("terms"))
-    wanted = RowsToTeach(dataset, teacher, channel, answers.person, file, name, accepts)
+    wanted = RowsToTeach(
+        dataset=answers.dataset,
+        teacher=answers.words[2],
+        channel=answers.channel,
+        person=answers.person,
+        file_id=answers.file_id,
+        filename=answers.filename("rows"),
+        accepts=bool(answers.several("terms")),
+    )
     return _errors_by_field(distillations.receive(answers.context, wanted), "file")
 
 
 def _better(answers: Answers) -> Errors:
-    tried, text = answers.number, answers.text("text")
-    return _errors(tried_answers.correct(answers.context, tried, answers.person, text), "text")
+    text = answers.text("text")
+    return _errors(tried_answers.correct(answers.context, answers.number, answers.person, text), "text")
 
 
 def _delete(answers: Answers) -> Errors:
     channel, dataset, *before = answers.words
     if normalize_name(strip_quotes(answers.text("name").strip())) != dataset:
         return {"name": f"Type {dataset} to delete it, or close this form."}
-    command = Delete(dataset, date.fromisoformat(before[0]) if before else None)
-    return _errors(dataset_deletion.ask(answers.context, command, answers.person, channel), "name")
+    day = date.fromisoformat(before[0]) if before else None
+    result = dataset_deletion.ask(answers.context, Delete(dataset, day), answers.person, channel)
+    return _errors(result, "name")
 
 
 def _decide(answers: Answers) -> Errors:
     choice, number = intervention_cards.parse_metadata(answers.metadata)
-    reason, job = answers.text("reason"), answers.values.get("job")
+    reason = answers.text("reason")
+    job = answers.values.get("job")
     result = interventions.decide(answers.context, number, choice, answers.person, reason, job)
     return _errors_by_field(result, "reason")
 
@@ -287,18 +339,23 @@ def _channel_errors(form: str, answers: Answers) -> Errors:
     as somebody likes, so that the channel in it is no proof that they are still a member."""
     if form not in FORMS_OF_A_CHANNEL or not answers.words:  # the App Home and the shortcut have no channel
         return {}
-    channel = answers.words[0]
+    channel = answers.channel
     if answers.values.get("channel") not in (None, channel):
         return {}  # it is for another channel, whose members are looked up when it is received
     if authorization.may_act_in(answers.context, channel, answers.person):
         return {}
-    return {next(iter(answers.blocks)): permission_cards.NOT_IN_CHANNEL}
+    first_field = next(iter(answers.blocks))
+    return {first_field: permission_cards.NOT_IN_CHANNEL}
 
 
 def _errors(result: object, field: str) -> Errors:
-    return {field: result.text} if isinstance(result, Refusal) else {}
+    if isinstance(result, Refusal):
+        return {field: result.text}
+    return {}
 
 
 def _errors_by_field(result: object, otherwise: str) -> Errors:
     """Returns the refusal below the field that it is about, or below `otherwise`."""
-    return _errors(result, (isinstance(result, Refusal) and result.about) or otherwise)
+    if isinstance(result, Refusal):
+        return {result.about or otherwise: result.text}
+    return {}

@@ -66,7 +66,9 @@ class RecentAnswers:
         if self._facts(channel) is NO_CHANNEL:  # nobody can show that they are in it
             return False
         members = self._recall(("members", channel), lambda: self._slack.channel_members(channel))
-        return None if members is None else person in members
+        if members is None:
+            return None
+        return person in members
 
     def permalink(self, channel: str, ts: str) -> str | None:
         return self._slack.permalink(channel, ts)
@@ -96,8 +98,10 @@ class RecentAnswers:
                 return remembered
             answer = ask()
             if answer is None:
-                is_usable = before is not None and self._steady() - before.at < USABLE_S
-                return before.answer if before and is_usable else None
+                if before and self._steady() - before.at < USABLE_S:
+                    older: Answer = before.answer
+                    return older
+                return None
             if len(self._remembered) >= MOST_ANSWERS:
                 self._remembered.clear()
             self._remembered[question] = _Remembered(answer, self._steady())

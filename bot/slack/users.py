@@ -25,7 +25,8 @@ NO_ANSWER = (SlackClientError, URLError, OSError, HTTPException)
 UNCLEAR = frozenset({"internal_error", "fatal_error", "service_unavailable"})
 PASSING = UNCLEAR | {"ratelimited", "rate_limited"}
 LOOK_UP_TIMEOUT_S = 1
-MEMBERS_A_PAGE, MOST_PAGES = 999, 20
+MEMBERS_A_PAGE = 999
+MOST_PAGES = 20
 
 # What Slack has answered to the click that is handled, by the question: several rules ask the same.
 _answers_to_click: ContextVar[dict[Hashable, Any] | None] = ContextVar("_answers_to_click", default=None)
@@ -50,7 +51,9 @@ def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
 
     @cache
     def name_of(user_id: str) -> str:
-        return _name(client, user_id) if bot_token else user_id
+        if not bot_token:
+            return user_id
+        return _name(client, user_id)
 
     return name_of
 
@@ -112,16 +115,20 @@ class SlackDirectory:
         """Returns None if Slack doesn't know the person or doesn't answer."""
         if self._team_id is None:
             self._remember_workspace(self._ask("auth.test", self._slack.auth_test))
-        answer = self._ask("users.info", self._slack.users_info, user=user_id) if self._team_id else None
+        # Without our team's id, nobody could be told from a stranger of a shared channel.
+        if self._team_id is None:
+            return None
+        answer = self._ask("users.info", self._slack.users_info, user=user_id)
         if answer is None:
             return None
         user = answer["user"]
+        is_elsewhere = user.get("team_id", self._team_id) != self._team_id
         return Person(
             id=user_id,
-            is_bot=bool(user.get("is_bot") or user.get("is_app_user")),
-            is_deleted=bool(user.get("deleted")),
-            is_guest=bool(user.get("is_restricted") or user.get("is_ultra_restricted")),
-            is_stranger=bool(user.get("is_stranger")) or user.get("team_id", self._team_id) != self._team_id,
+            is_bot=_has_any(user, "is_bot", "is_app_user"),
+            is_deleted=_has_any(user, "deleted"),
+            is_guest=_has_any(user, "is_restricted", "is_ultra_restricted"),
+            is_stranger=_has_any(user, "is_stranger") or is_elsewhere,
         )
 
     def name(self, user_id: str) -> str:
@@ -131,21 +138,25 @@ class SlackDirectory:
     def members(self, group_id: str) -> frozenset[str] | None:
         """Returns the ids of a user group's members, None if unknown."""
         answer = self._ask("usergroups.users.list", self._slack.usergroups_users_list, usergroup=group_id)
-        return None if answer is None else frozenset(str(user) for user in answer.get("users") or ())
+        if answer is None:
+            return None
+        return frozenset(str(user) for user in answer.get("users") or ())
 
     def channel(self, channel: str) -> ChannelFacts | None:
         """Returns what a channel is, None if unknown."""
         answer = self._ask("conversations.info", self._slack.conversations_info, channel=channel)
         if answer is None:
             return None
-        if not answer.get("ok", True):
-            return NO_CHANNEL if answer.get("error") == "channel_not_found" else None
+        if answer.get("error") == "channel_not_found":
+            return NO_CHANNEL
         return read_channel(answer["channel"])
 
     def is_private(self, channel: str) -> bool | None:
         """Returns True if only its members can read a channel, None if unknown, also if the bot can't see it."""
         facts = self.channel(channel)
-        return facts.is_private if facts and facts is not NO_CHANNEL else None
+        if facts is None or facts is NO_CHANNEL:
+            return None
+        return facts.is_private
 
     def is_shared(self, channel: str) -> bool | None:
         """Returns True if people from another organisation are in a channel or invited to it, None if unknown."""
@@ -178,7 +189,9 @@ class SlackDirectory:
     def permalink(self, channel: str, ts: str) -> str | None:
         """Returns a message's address for a browser, None while the workspace's address is unknown. Builds the same
         address as chat.getPermalink without asking Slack, so that it can be used in a transaction."""
-        return f"{self._address}archives/{channel}/p{ts.replace('.', '')}" if self._address else None
+        if not self._address:
+            return None
+        return f"{self._address}archives/{channel}/p{ts.replace('.', '')}"
 
     def _pages_of_members(self, channel: str) -> Iterator[frozenset[str] | None]:
         """Yields the members page by page, None at the end if they are not all known."""
@@ -195,7 +208,8 @@ class SlackDirectory:
                 yield None
                 return
             yield frozenset(answer.get("members") or ())
-            cursor = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
+            metadata = answer.get("response_metadata") or {}
+            cursor = str(metadata.get("next_cursor") or "")
             if not cursor:
                 return
         yield None
@@ -209,7 +223,7 @@ class SlackDirectory:
         if question not in answers:
             answer = self._ask_slack(method, call, arguments)
             if answer is None:
-                return None
+                return None  # not remembered: the next rule may find Slack answering again
             answers[question] = answer
         return answers[question]
 
@@ -221,7 +235,9 @@ class SlackDirectory:
         except SlackApiError as error:
             if error.response.status_code == 429:
                 self._limits.close(method, retry_after_s(error))
-            return error.response if error.response.get("error") == "channel_not_found" else None
+            if error.response.get("error") == "channel_not_found":
+                return error.response
+            return None
         except NO_ANSWER:
             return None
 
@@ -231,8 +247,8 @@ class SlackDirectory:
             self._address = str(signed_in.get("url") or "")
 
 
-def _has_any(channel: Mapping[str, Any], *properties: str) -> bool:
-    return any(channel.get(name) for name in properties)
+def _has_any(values: Mapping[str, Any], *properties: str) -> bool:
+    return any(values.get(name) for name in properties)
 
 
 def _name(slack: WebClient, user_id: str) -> str:

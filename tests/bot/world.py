@@ -27,8 +27,8 @@ from bot.worker_pool import WorkerPool
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import SlackEmulator
 from demo.workspace import Channel, Person, PostedMessage, Submission, WorkspaceError, wait_until
-from storage.dataset_deletion import FILE_NAME
 from storage.datasets import NewDataset
+from storage.deletion.dataset_deletion import FILE_NAME
 from storage.records import Dataset, Run, RunState
 from tests.bot.blank_pictures import save_blank_pictures
 from tests.bot.props import answer, checked_tickets

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from storage import dataset_deletion
 from storage.backup import check_integrity, restore
 from storage.database import (
     FREE_TO_MIGRATE,
@@ -26,6 +25,7 @@ from storage.database import (
     sqlite_version,
     wal_is_safe,
 )
+from storage.deletion import wipes
 from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import NEWEST, migrations
 from storage.store import Store
@@ -342,7 +342,7 @@ def test_a_wipe_leaves_no_rest_of_a_deleted_row(store: Store) -> None:
 
 
 def test_a_reader_delays_a_wipe_but_no_write(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset_deletion, "MOST_TRIES", 1)
+    monkeypatch.setattr(wipes, "MOST_TRIES", 1)
     store.wipes.request(now=1.0)
     reader = sqlite3.connect(str(store.database.path), isolation_level=None)
     reader.execute("BEGIN")

@@ -15,7 +15,7 @@ from tests.storage.conftest import add_run
 from trainers.json_values import stored_names
 
 # The texts of a run's result that no row and no person wrote: names of models, and our own sentences. A new text is
-# either added here or erased by storage/dataset_deletion.py.
+# either added here or erased by storage/deletion/dataset_deletion.py.
 OUR_TEXTS = {
     "arms.chosen",
     "arms.outcome",

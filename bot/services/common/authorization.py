@@ -74,8 +74,10 @@ def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rul
     No particular run or dataset is meant, so rules about the requester and the cost are not considered.
     """
     policy = context.settings.policy
-    groups = sorted({group for rule in RULES for group in policy.named(rule).groups})
-    caller = _look_up(context, context.recent, person, channel, groups)
+    groups = set[str]()
+    for rule in RULES:
+        groups |= policy.named(rule).groups
+    caller = _look_up(context, context.recent, person, channel, sorted(groups))
     verdicts: list[tuple[Rule, str | None]] = []
     for rule in RULES:
         denied = permissions.may(caller, rule)
@@ -99,7 +101,8 @@ def _look_up(
             where = pool.submit(copy_context().run, _describe_channel, directory, channel)
         members = _look_up_members(pool, directory, groups)
         rules = Rules(context.settings.policy, members)
-        return Caller(who.result(), rules, where.result() if where else None)
+        place = where.result() if where else None
+        return Caller(who.result(), rules, place)
 
 
 def channel_refusal(context: AppContext, channel: str, *, by_others: bool = False) -> Refusal | None:
@@ -112,8 +115,9 @@ def channel_refusal(context: AppContext, channel: str, *, by_others: bool = Fals
         )
     if context.directory.takes_posts(channel) is not False:
         return None
-    # what belongs to a private channel never goes to the fallback channel
-    if context.settings.slack.fallback_channel and context.directory.is_private(channel) is False:
+    # What belongs to a private channel never goes to the fallback channel, nor what may do so.
+    has_fallback = bool(context.settings.slack.fallback_channel)
+    if has_fallback and context.directory.is_private(channel) is False:
         return None
     return Refusal("I'm not in this channel, so I can't post here: `/invite @Finetune`, then type it again.")
 
@@ -130,7 +134,9 @@ def current_rules(context: AppContext, action: Action, directory: Directory | No
 def _look_up_members(
     pool: ThreadPoolExecutor, directory: Directory, groups: Sequence[str]
 ) -> dict[str, frozenset[str] | None]:
-    future_by_group = {group: pool.submit(copy_context().run, directory.members, group) for group in groups}
+    future_by_group = {}
+    for group in groups:
+        future_by_group[group] = pool.submit(copy_context().run, directory.members, group)
     return {group: future.result() for group, future in future_by_group.items()}
 
 
@@ -248,8 +254,14 @@ def may_act_in(context: AppContext, channel: str, person: str) -> bool:
 def dataset_home(context: AppContext, owner: str, person: str, here: str | None) -> DatasetChannel:
     """Asks Slack about one channel, for somebody who acts on its dataset."""
     if owner == here or _is_direct(owner):
-        return DatasetChannel(owner, None, owner == here or None)
+        return _home_without_look_up(owner, here)
     return _look_up_home(context.directory, owner, person)
+
+
+def _home_without_look_up(owner: str, here: str | None) -> DatasetChannel:
+    """Only somebody who is in a channel can act in it. Of another channel, nothing is known."""
+    is_member = True if owner == here else None
+    return DatasetChannel(owner, None, is_member)
 
 
 def dataset_homes(
@@ -257,11 +269,13 @@ def dataset_homes(
 ) -> Mapping[str, DatasetChannel]:
     """Returns what is known of the channels, for somebody who reads about their datasets. What isn't known is looked up
     in parallel. Without an answer in time, a channel's facts count as unknown."""
-    homes = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
-    wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
+    homes = {owner: _home_without_look_up(owner, here) for owner in owners}
     # Not a `with`: that would wait for the look-ups which take too long.
     pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
-    future_by_owner = {owner: pool.submit(_look_up_home, context.recent, owner, person) for owner in wanted}
+    future_by_owner = {}
+    for owner in owners:
+        if owner != here and not _is_direct(owner):
+            future_by_owner[owner] = pool.submit(_look_up_home, context.recent, owner, person)
     done, _ = wait(future_by_owner.values(), timeout=LOOK_UP_S)
     pool.shutdown(wait=False, cancel_futures=True)
     for owner, future in future_by_owner.items():

@@ -27,11 +27,9 @@ def team_budget(context: AppContext) -> Budget:
 def all_budgets(context: AppContext, channel: str, person: str) -> tuple[Budget, ...]:
     """Returns every budget that a run or measurement has to fit into, the team's first."""
     limits = context.settings.budget
-    own = (
-        _own_budget(context, "channel", channel, limits.of_channel(channel)),
-        _own_budget(context, "person", person, limits.of_person(person)),
-    )
-    return (team_budget(context), *(budget for budget in own if budget is not None))
+    of_channel = _own_budget(context, "channel", channel, limits.of_channel(channel))
+    of_person = _own_budget(context, "person", person, limits.of_person(person))
+    return tuple(filter(None, (team_budget(context), of_channel, of_person)))
 
 
 def tightest(context: AppContext, channel: str, person: str) -> Budget:
@@ -64,11 +62,12 @@ def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
     if not limits.has_own:
         return (team_budget(context),)
     held = context.store.ledger.commitments(units.month_of(context.clock()))
-    channels = sorted({commitment.channel for commitment in held})
-    people = sorted({commitment.person for commitment in held})
-    own = [_own_budget(context, "channel", channel, limits.of_channel(channel)) for channel in channels]
-    own += [_own_budget(context, "person", person, limits.of_person(person)) for person in people]
-    return (team_budget(context), *(budget for budget in own if budget is not None))
+    budgets: list[Budget | None] = [team_budget(context)]
+    for channel in sorted({commitment.channel for commitment in held}):
+        budgets.append(_own_budget(context, "channel", channel, limits.of_channel(channel)))
+    for person in sorted({commitment.person for commitment in held}):
+        budgets.append(_own_budget(context, "person", person, limits.of_person(person)))
+    return tuple(filter(None, budgets))
 
 
 def _own_budget(
@@ -105,6 +104,7 @@ def warn(context: AppContext) -> None:
         if set(passed) <= ledger.warned(month, budget.whose):
             continue
         with context.store.transaction():
+            # All are recorded, and only those that no other tick has recorded meanwhile are new.
             new = [percent for percent in passed if ledger.warn(month, percent, budget.whose, now=now)]
             if new:
                 _post_warning(context, budget, max(new), month)
@@ -146,4 +146,5 @@ def _warning_draft(
 def _month_summary(context: AppContext, own: tuple[Budget, ...] = ()) -> views.Month:
     now = context.clock()
     name = datetime.fromtimestamp(now, UTC).strftime("%B %Y")
-    return views.Month(name, team_budget(context), context.store.ledger.commitments(units.month_of(now)), own)
+    commitments = context.store.ledger.commitments(units.month_of(now))
+    return views.Month(name, team_budget(context), commitments, own)

@@ -105,24 +105,25 @@ def _finish(
         elif isinstance(written, CleaningRefusal):
             _tell(context, cleaning, dataset, views.not_cleaned(dataset, written))
         else:
-            body = {
-                "file": str(written.out),
-                "filename": views.cleaned_filename(dataset, written),
-                "title": views.cleaned_title(dataset),
-                "initial_comment": views.cleaned_summary(dataset, written),
-            }
-            to_thread = place == "thread"
-            draft = Draft(
-                kind="file",
-                channel=dataset.channel,
-                body=body,
-                dedupe=f"cleaned {cleaning.id} of dataset {dataset.id}",
-                thread=f"dataset {dataset.id}" if to_thread else None,
-                person=None if to_thread else cleaning.person,
-                private=True,
-                concerns=cleaning.person if to_thread else None,
-            )
-            context.send(draft)
+            context.send(_draft(cleaning, dataset, written, place))
+
+
+def _draft(cleaning: Cleaning, dataset: Dataset, written: CleanedFile, place: RowDelivery) -> Draft:
+    draft = Draft(
+        kind="file",
+        channel=dataset.channel,
+        body={
+            "file": str(written.out),
+            "filename": views.cleaned_filename(dataset, written),
+            "title": views.cleaned_title(dataset),
+            "initial_comment": views.cleaned_summary(dataset, written),
+        },
+        dedupe=f"cleaned {cleaning.id} of dataset {dataset.id}",
+        private=True,
+    )
+    if place == "thread":
+        return replace(draft, thread=f"dataset {dataset.id}", concerns=cleaning.person)
+    return replace(draft, person=cleaning.person)
 
 
 def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) -> None:

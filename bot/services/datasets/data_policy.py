@@ -54,31 +54,37 @@ def decide_egress(
     soft rules."""
     if reason and not has_enough_words(reason):
         return Refusal(f"`because=`: {views.reason_too_short()}", "because")
-    notes, overridden = list[str](), list[str]()
+    notes: list[str] = []
+    overridden: list[str] = []
     for row in rows:
         refusal = datasets.needs_waiver(context, dataset, report, row)
+        if refusal:
+            return refusal
         decision, data = _decide(context, dataset, report, row, reason)
-        if refusal or decision.refused:
-            return refusal or Refusal(sentence(views.egress_refusal(decision, data, row.name)))
+        if decision.refused:
+            return Refusal(sentence(views.egress_refusal(decision, data, row.name)))
         notes += views.egress_notes(decision, row.name, reason)
         if row.cluster and not row.rents:
             notes.append(f"It trains on {row.title}.")
         overridden += decision.overridden
+    # Several providers may have the same note; each is said once, in its order.
     return EgressPermission(
-        tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(overridden)), " ".join((reason or "").split())
+        notes=tuple(dict.fromkeys(notes)),
+        overridden=tuple(dict.fromkeys(overridden)),
+        reason=" ".join((reason or "").split()),
     )
 
 
 def secret_refusal(text: str, name: str) -> Refusal | None:
     """Returns why a text that a person typed may not be sent to any model, None if it may. `name` names the text in the
     sentence, like 'Your question'."""
-    secret = next((fault.text for fault in faults_in(text) if fault.rule == SECRET), None)
-    if secret is None:
-        return None
-    return Refusal(
-        f"{name} {secret}, so it is not sent to any model. Remove the secret, and revoke it where it was issued, "
-        "because Slack has it by now."
-    )
+    for fault in faults_in(text):
+        if fault.rule == SECRET:
+            return Refusal(
+                f"{name} {fault.text}, so it is not sent to any model. Remove the secret, and revoke it where it was "
+                "issued, because Slack has it by now."
+            )
+    return None
 
 
 def typed_text_refusal(
@@ -96,11 +102,14 @@ def typed_text_refusal(
     secret = secret_refusal(text, name)
     if secret:
         return secret
-    personal = next((fault.text for fault in faults_in(text) if fault.rule == PERSONAL), None)
     elsewhere = [row for row in rows if row is None or not row.stays_here]
-    if personal is None or not elsewhere or context.store.waivers.of(dataset_id):
+    if not elsewhere or context.store.waivers.of(dataset_id):
         return None
-    vendor = escape(elsewhere[0].title) if elsewhere[0] else "this provider"
+    personal = next((fault.text for fault in faults_in(text) if fault.rule == PERSONAL), None)
+    if personal is None:
+        return None
+    row = elsewhere[0]
+    vendor = escape(row.title) if row else "this provider"
     return Refusal(
         f"{name} {personal}, and no approver has recorded a waiver that lets personal data of this dataset go to "
         f"{vendor}. {cure}"
@@ -129,7 +138,9 @@ def egress_now(
     if forbidden:
         return Forbidden(forbidden)
     refused = prompts_refusal(context, prompts, dataset_id, providers)
-    return Forbidden(refused.text) if refused else None
+    if refused:
+        return Forbidden(refused.text)
+    return None
 
 
 def prompts_refusal(
@@ -137,10 +148,11 @@ def prompts_refusal(
 ) -> Refusal | None:
     """Returns why one of these prompts may not be sent to these providers, None if all may."""
     rows = [context.settings.provider(name) for name in providers]
-    refusals = (
-        typed_text_refusal(context, prompt, "The prompt", dataset_id, rows) for prompt in prompts if prompt
-    )
-    return next(filter(None, refusals), None)
+    for prompt in filter(None, prompts):
+        refusal = typed_text_refusal(context, prompt, "The prompt", dataset_id, rows)
+        if refusal:
+            return refusal
+    return None
 
 
 def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:
@@ -163,13 +175,14 @@ def dataset_refusal(
     if report is None:
         return None  # other checks report that the dataset or a key is missing
     rows = [row for row in context.settings.providers if row.name in providers]
-    waivers = [datasets.needs_waiver(context, dataset, report, row) for row in rows]
-    missing = next(filter(None, waivers), None)
-    if missing:
-        return missing.text
+    # All are looked at before the first refusal, since each may post the card that asks for its waiver.
+    refusals = [datasets.needs_waiver(context, dataset, report, row) for row in rows]
+    for refusal in refusals:
+        if refusal:
+            return refusal.text
     for row in rows:
         decision, data = _decide(context, dataset, report, row, None)
-        # with a reason, only hard rules refuse, and `overridden` names the soft rules that it would have to override
+        # With a reason, only hard rules refuse, and `overridden` names the soft rules that it would have to override.
         with_reason, _ = _decide(context, dataset, report, row, "as recorded")
         is_overridden = not with_reason.refused and set(with_reason.overridden) <= set(overridden)
         if decision.refused and not is_overridden:
@@ -180,8 +193,11 @@ def dataset_refusal(
 def overridden_rules(context: AppContext, subject: str) -> tuple[str, ...]:
     """Returns the names of the rules that were overridden for a subject of the audit log, like 'measurement 7'."""
     details = [entry.detail for entry in context.store.audit.entries(subject) if entry.action == "override"]
-    names = [rule.name for rule in context.settings.policy.data]
-    return tuple(name for name in names if any(detail.startswith(f"{name}: ") for detail in details))
+    names = []
+    for rule in context.settings.policy.data:
+        if any(detail.startswith(f"{rule.name}: ") for detail in details):
+            names.append(rule.name)
+    return tuple(names)
 
 
 def record_egress(context: AppContext, permission: EgressPermission, person: str, subject: str) -> None:
@@ -197,8 +213,9 @@ def _decide(
     """Applies the rules about data to one provider. Returns the decision and the data as the rules see it."""
     is_personal = PERSONAL_DATA in datasets.codes_of(context, report)
     data = Data(dataset.name, dataset.source_channels, is_personal)
-    here, policy = row.stays_here, context.settings.policy
-    return rules.decide_egress(policy, data, row.name, stays_here=here, reason=reason), data
+    policy = context.settings.policy
+    decision = rules.decide_egress(policy, data, row.name, stays_here=row.stays_here, reason=reason)
+    return decision, data
 
 
 def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Dataset | Refusal:
@@ -206,14 +223,18 @@ def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Data
     dataset = context.store.datasets.get(dataset_id)
     request = Request("", dataset.uploaded_by, dataset.created_at)
     refusal = authorization.refusal(context, person, "waive", dataset.channel, request)
+    if refusal:
+        return refusal
     gone = Refusal("There is no such dataset any more.")
-    refusal = refusal or authorization.button_refusal(context, dataset.name, person, gone)
+    refusal = authorization.button_refusal(context, dataset.name, person, gone)
     if refusal:
         return refusal
     if dataset.forgotten_at is not None:
         return Refusal(f"{code(dataset.name)} was deleted, so it no longer needs a waiver.")
     waiver = context.store.waivers.of(dataset.id)
-    return Refusal(_recorded_already(dataset, waiver)) if waiver else dataset
+    if waiver:
+        return Refusal(_recorded_already(dataset, waiver))
+    return dataset
 
 
 def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str) -> Waiver | Refusal:
@@ -224,7 +245,8 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
         return dataset
     if not has_enough_words(reason):
         return Refusal(views.reason_too_short())
-    now, why = context.clock(), " ".join(reason.split())
+    now = context.clock()
+    why = " ".join(reason.split())
     with context.store.transaction():
         waiver = context.store.waivers.add(dataset.id, person, why, now=now)
         if waiver is None:

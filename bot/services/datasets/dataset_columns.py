@@ -24,8 +24,9 @@ def may_choose_columns(
     uploaded them; or why they can't be chosen."""
     dataset = context.store.datasets.get(dataset_id)
     refusal = authorization.refusal(context, person, "upload", dataset.channel)
-    gone = Refusal("There is no such dataset any more.")
-    refusal = refusal or authorization.button_refusal(context, dataset.name, person, gone)
+    if refusal is None:
+        gone = Refusal("There is no such dataset any more.")
+        refusal = authorization.button_refusal(context, dataset.name, person, gone)
     if refusal:
         return refusal
     path = context.settings.files / str(dataset.sha256)

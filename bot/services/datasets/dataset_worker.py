@@ -24,7 +24,9 @@ from trainers.models.tokens import Encoding
 
 FULL_LIST = Limits(listed=500)
 FIRST_ROWS = "first_rows.jsonl"
-SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CELL = 3, 5, 40
+SHOWN_ROWS = 3
+SHOWN_COLUMNS = 5
+SHOWN_CELL = 40  # characters
 SEED = 20261124  # for the split into training and test rows, and for everything that is drawn from them
 
 
@@ -65,7 +67,9 @@ def inspect(
     `longest` is the number of tokens in the longest row that the model takes; longer rows are a finding. `lengths_by`
     is that model's own tokenizer, None if this machine doesn't have it.
     """
-    limits = FULL_LIST if longest is None else replace(FULL_LIST, max_row_tokens=longest)
+    limits = FULL_LIST
+    if longest is not None:
+        limits = replace(FULL_LIST, max_row_tokens=longest)
     report = check_file(
         path,
         name,
@@ -85,22 +89,26 @@ def inspect(
     if report.is_blocked:
         return Inspection(report, ())
     scans = tuple(scan_file(files / f"{sha256}.jsonl", presidio=presidio) for sha256 in report.stored_files)
-    tokens = [tokens for tokens, rows in report.token_lengths for _ in range(rows)]
-    # a label that only one row has may be a customer's sentence in the wrong column, so it is not drawn
+    return Inspection(report, _draw_plots(report, longest, drawings), scans)
+
+
+def _draw_plots(report: Report, longest: int | None, folder: Path) -> tuple[Path, ...]:
+    tokens: list[int] = []
+    for length, rows in report.token_lengths:
+        tokens += [length] * rows
+    # A label that only one row has may be a customer's sentence in the wrong column, so it is not drawn.
     shared = [count for count in report.labels if count.rows > 1]
-    plots = (
-        datasets.draw_row_lengths(tokens, longest, drawings / "lengths.png"),
-        datasets.draw_label_counts(shared, drawings / "labels.png"),
-    )
-    return Inspection(report, tuple(plot for plot in plots if plot), scans)
+    lengths = datasets.draw_row_lengths(tokens, longest, folder / "lengths.png")
+    labels = datasets.draw_label_counts(shared, folder / "labels.png")
+    return tuple(filter(None, (lengths, labels)))
 
 
 def _store_first_rows(path: Path, folder: Path) -> None:
     """Stores what the form shows of a table: as few and as short cells as it has room for."""
-    lines = [
-        orjson.dumps({"sheet": table.sheet, "records": [shown_cells(record) for record in table.records]})
-        for table in read_first_rows(path, SHOWN_ROWS)
-    ]
+    lines = []
+    for table in read_first_rows(path, SHOWN_ROWS):
+        records = [shown_cells(record) for record in table.records]
+        lines.append(orjson.dumps({"sheet": table.sheet, "records": records}))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FIRST_ROWS).write_bytes(b"\n".join(lines))
 
@@ -123,9 +131,9 @@ def read_passages(path: Path) -> int | Refusal:
     if isinstance(text, Unreadable):
         return Refusal(why_unreadable(text))
     passages = split_passages(text)
-    faults = [fault for passage in passages for fault in faults_in(passage)]
-    secret = next((fault for fault in faults if fault.rule == SECRET), None)
-    if secret:
-        return Refusal(f"It {secret.text}. {secret.rule.cure}")
+    for passage in passages:
+        for fault in faults_in(passage):
+            if fault.rule == SECRET:
+                return Refusal(f"It {fault.text}. {fault.rule.cure}")
     store_text(path, text)
     return len(passages)

@@ -33,7 +33,7 @@ from bot.services.datasets.dataset_worker import SEED, Inspection, inspect
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
-from storage.records import Dataset, Draft
+from storage.records import Dataset, DatasetState, Draft
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
 from trainers.dataset.sensitive_data import Scan, scanner_name
 from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_data
@@ -52,6 +52,7 @@ def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
     by = scanner_name(presidio=context.settings.presidio)
     scans = list[Scan]()
     is_missing = False
+    # All missing scans are requested at once, rather than one per question.
     for sha256 in report.stored_files:
         stored = context.store.scans.of(sha256, by)
         if stored is None:
@@ -59,7 +60,9 @@ def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
             is_missing = True
         else:
             scans.append(Scan.from_json(stored))
-    return None if is_missing else tuple(scans)
+    if is_missing:
+        return None
+    return tuple(scans)
 
 
 def store_scans(context: CoreContext, scans: Iterable[Scan]) -> None:
@@ -130,26 +133,24 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
     if isinstance(sealed, Misread):
         return Refusal(sealed.sentence, "sealed")
     refusal = authorization.refusal(context, upload.person, "upload", upload.channel)
-    refusal = refusal or _membership_refusal(context, upload)
+    if refusal is None:
+        refusal = _membership_refusal(context, upload)
     if refusal:
         return refusal
-    now = context.clock()
+    new = NewDataset(
+        name=name,
+        channel=upload.channel,
+        uploaded_by=upload.person,
+        filename=upload.filename,
+        source=upload.file_id,
+        text_column=upload.text_column,
+        label_column=upload.label_column,
+        sheet=upload.sheet,
+        sealed=sealed,
+        may_add=is_dataset_name(text),
+    )
     with context.store.transaction():
-        dataset = context.store.datasets.receive(
-            NewDataset(
-                name=name,
-                channel=upload.channel,
-                uploaded_by=upload.person,
-                filename=upload.filename,
-                source=upload.file_id,
-                text_column=upload.text_column,
-                label_column=upload.label_column,
-                sheet=upload.sheet,
-                sealed=sealed,
-                may_add=is_dataset_name(text),
-            ),
-            now=now,
-        )
+        dataset = context.store.datasets.receive(new, now=context.clock())
         if dataset is None:
             return Refusal(_name_taken(context, name, upload.channel))
         context.audit(upload.person, "upload", f"dataset {dataset.id}")
@@ -164,7 +165,9 @@ def add_generated_version(
     belongs to another channel. Call it in a transaction."""
     now = context.clock()
     received = context.store.datasets.receive(new, now=now)
-    added = received and context.store.datasets.move(received, "checking", now=now, sha256=sha256)
+    if received is None:
+        return None
+    added = context.store.datasets.move(received, "checking", now=now, sha256=sha256)
     if added:
         context.audit(new.uploaded_by, action, f"dataset {added.id}", detail)
         show(context, added, views.received_card(added))
@@ -200,25 +203,22 @@ def columns_of(dataset: Dataset) -> Columns:
 def step(context: AppContext, dataset: Dataset) -> None:
     """Takes a dataset one step towards ready or refused."""
     if dataset.state == "received":
-        try:
-            file = context.files.fetch(dataset.source, context.settings.files, DEFAULT_LIMITS.max_bytes)
-        except FetchLater as trouble:
-            _retry_or_refuse(context, dataset, str(trouble), FETCH_TRIES)
-            return
-        if isinstance(file, Refusal):
-            _refuse(context, dataset, file.text)
-            return
-        context.store.datasets.move(
-            dataset,
-            "checking",
-            now=context.clock(),
-            sha256=file.sha256,
-            filename=file.name,
-            tries=0,
-            next_at=0,
-        )
+        _fetch(context, dataset)
     else:
         _check(context, dataset)
+
+
+def _fetch(context: AppContext, dataset: Dataset) -> None:
+    try:
+        file = context.files.fetch(dataset.source, context.settings.files, DEFAULT_LIMITS.max_bytes)
+    except FetchLater as trouble:
+        _retry_or_refuse(context, dataset, str(trouble), FETCH_TRIES)
+        return
+    if isinstance(file, Refusal):
+        _refuse(context, dataset, file.text)
+        return
+    changes = {"sha256": file.sha256, "filename": file.name, "tries": 0, "next_at": 0}
+    context.store.datasets.move(dataset, "checking", now=context.clock(), **changes)
 
 
 def handle_step_failure(context: AppContext, dataset: Dataset) -> None:
@@ -238,9 +238,11 @@ def load_usable(
     """Returns the newest usable version of a dataset for a person in the channel `here`, or why there is none.
     `is_posted` is True if the outcome will be posted in that channel."""
     refusal = authorization.dataset_refusal(context, name, person, here, is_posted=is_posted)
+    if refusal:
+        return refusal
     dataset = context.store.datasets.newest(name)
-    if refusal or dataset is None:
-        return refusal or Refusal(views.no_such_dataset(name, ()))
+    if dataset is None:
+        return Refusal(views.no_such_dataset(name, ()))
     if context.store.deletions.of(name):
         return Refusal(f"`{name}` is being deleted.")
     if dataset.state == "refused":
@@ -263,7 +265,9 @@ def bar_refusal(
     if bar is None or bar == bar_of(context, name):
         return None
     refusal = authorization.refusal(context, person, "bar", channel)
-    return replace(refusal, about="bar") if refusal else None
+    if refusal is None:
+        return None
+    return replace(refusal, about="bar")
 
 
 def change_settings(
@@ -297,13 +301,17 @@ def sealed_of_refused_version(context: AppContext, name: str) -> str:
     """Returns, as text, how many rows were to be sealed in the newest version if its file was refused, so that the form
     can suggest that number again. '' if there is none."""
     newest = context.store.datasets.newest(name)
-    return f"{newest.sealed}" if newest and newest.sealed and newest.state == "refused" else ""
+    if newest is None or newest.state != "refused" or not newest.sealed:
+        return ""
+    return f"{newest.sealed}"
 
 
 def bar_of(context: CoreContext, name: str) -> float:
     """Returns the dataset's quality bar, the policy's default if it has none of its own."""
     settings = context.store.dataset_settings.get(name)
-    return (settings.bar if settings else None) or context.settings.policy.promotion.bar
+    if settings and settings.bar:
+        return settings.bar
+    return context.settings.policy.promotion.bar
 
 
 def is_bar_set(context: AppContext, name: str) -> bool:
@@ -312,12 +320,14 @@ def is_bar_set(context: AppContext, name: str) -> bool:
 
 def standard_of(context: AppContext, name: str) -> Standard:
     """Returns what the team requires of a model for this dataset."""
+    bar = bar_of(context, name)
     settings = context.store.dataset_settings.get(name)
-    kind = settings.task_kind if settings else None
+    if settings is None:
+        return Standard(bar=bar, is_bar_set=False, task=None)
     return Standard(
-        bar=bar_of(context, name),
-        is_bar_set=settings is not None and settings.bar is not None,
-        task=task_kind(kind) if kind else None,
+        bar=bar,
+        is_bar_set=settings.bar is not None,
+        task=task_kind(settings.task_kind) if settings.task_kind else None,
     )
 
 
@@ -334,24 +344,37 @@ def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: Pro
         return Refusal(waiver_views.secret_refusal(dataset, row.title, scans))
     if not data_policy.needs_waiver(codes, stays_here=False) or context.store.waivers.of(dataset.id):
         return None
-    card, now = waiver_views.card_name(dataset), context.clock()
-    body = waiver_views.request_card(dataset, row.title, report.findings, scans).body()
-    once = f"{card} {int(now // ASK_AGAIN_S)}"
-    who = dataset.uploaded_by
-    draft = Draft(kind="post", channel=dataset.channel, body=body, card=card, dedupe=once, concerns=who)
-    context.store.outbox.put(draft, now=now)
+    _ask_for_waiver(context, dataset, waiver_views.request_card(dataset, row.title, report.findings, scans))
     return Refusal(waiver_views.refusal(dataset, row.title))
+
+
+def _ask_for_waiver(context: AppContext, dataset: Dataset, message: Message) -> None:
+    now = context.clock()
+    card = waiver_views.card_name(dataset)
+    draft = Draft(
+        kind="post",
+        channel=dataset.channel,
+        body=message.body(),
+        card=card,
+        dedupe=f"{card} {int(now // ASK_AGAIN_S)}",
+        concerns=dataset.uploaded_by,
+    )
+    context.store.outbox.put(draft, now=now)
 
 
 def codes_of(context: AppContext, report: Report) -> frozenset[str]:
     """Returns the codes of everything that the check and the finished scans found."""
-    names = frozenset(finding.code for finding in report.findings)
-    return names.union(*(scan.codes for scan in scans_of(context, report) or ()))
+    codes = {finding.code for finding in report.findings}
+    for scan in scans_of(context, report) or ():
+        codes.update(scan.codes)
+    return frozenset(codes)
 
 
 def report_of(dataset: Dataset) -> Report | None:
     """Returns the report of a version that can be used, else None."""
-    return Report.from_json(dataset.report) if dataset.report and dataset.state == "ready" else None
+    if dataset.state != "ready" or not dataset.report:
+        return None
+    return Report.from_json(dataset.report)
 
 
 def _check(context: AppContext, dataset: Dataset) -> None:
@@ -404,11 +427,14 @@ def _previous_files(context: AppContext, dataset: Dataset) -> Previous | None:
     if report is None:
         return None
     files = context.settings.files
+    sealed = None
+    if report.sealed_sha256:
+        sealed = files / f"{report.sealed_sha256}.jsonl"
     return Previous(
         files / f"{report.train_sha256}.jsonl",
         files / f"{report.holdout_sha256}.jsonl",
         draws_more=dataset.origin is None,
-        sealed=files / f"{report.sealed_sha256}.jsonl" if report.sealed_sha256 else None,
+        sealed=sealed,
         is_opened=is_opened(context, dataset.name, report),
     )
 
@@ -420,18 +446,22 @@ def is_opened(context: CoreContext, name: str, report: Report) -> bool:
 
 
 def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> None:
-    now, report = context.clock(), inspected.report
+    """Everything slow (Slack is asked, files are read and written) is done before the transaction."""
+    report = inspected.report
     listed = _write_findings(context, dataset, report)
     may_show_row = authorization.may_show_rows(context, dataset, dataset.channel)
-    days = context.settings.retention.refused
-    refusal = views.refusal_sentence(report) if report.is_blocked else None
     bases = context.settings.trainer.models
     missing_bases = [name for name, place in bases.items() if why_not_served(name, place)]
     taught = taught_rows.count_taught_in(context, dataset.name, report)
+    if report.is_blocked:
+        state: DatasetState = "refused"
+        refusal = views.refusal_sentence(report)
+    else:
+        state = "ready"
+        refusal = None
+    changes = {"report": report.to_json(), "refusal": refusal}
     with context.store.transaction():
-        moved = context.store.datasets.move(
-            dataset, "refused" if refusal else "ready", now=now, report=report.to_json(), refusal=refusal
-        )
+        moved = context.store.datasets.move(dataset, state, now=context.clock(), **changes)
         if moved is None:
             return
         store_scans(context, inspected.scans)
@@ -439,16 +469,15 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
         card = views.checked_card(
             moved,
             report,
-            days=days,
+            days=context.settings.retention.refused,
             may_show_row=may_show_row,
             missing_bases=missing_bases,
             taught=taught,
         )
         show(context, moved, card)
         if report.diff and not report.is_blocked:
-            post_in_thread(
-                context, moved, dataset_versions.version_changes(moved, report.diff, report.n_holdout)
-            )
+            changed = dataset_versions.version_changes(moved, report.diff, report.n_holdout)
+            post_in_thread(context, moved, changed)
         _post_files(context, moved, (*listed, *inspected.plots))
 
 
@@ -503,13 +532,13 @@ def _post_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -
 
 def _retry_or_refuse(context: AppContext, dataset: Dataset, trouble: str, most: int) -> None:
     """Tries again later; after `most` attempts the file is refused with the reason."""
-    now = context.clock()
-    if dataset.tries + 1 >= most:
+    tries = dataset.tries + 1
+    if tries >= most:
         _refuse(context, dataset, f"Gave up after {most} attempts: {trouble}.")
         return
-    context.store.datasets.move(
-        dataset, dataset.state, now=now, tries=dataset.tries + 1, next_at=now + min(2**dataset.tries, 120)
-    )
+    now = context.clock()
+    pause = min(2**dataset.tries, 120)
+    context.store.datasets.move(dataset, dataset.state, now=now, tries=tries, next_at=now + pause)
 
 
 def _refuse(context: AppContext, dataset: Dataset, why: str) -> None:
@@ -523,5 +552,6 @@ def _refuse(context: AppContext, dataset: Dataset, why: str) -> None:
 
 def show(context: CoreContext, dataset: Dataset, message: Message) -> None:
     """Posts the dataset's card, or edits it."""
-    card, now = f"dataset {dataset.id}", context.clock()
+    card = f"dataset {dataset.id}"
+    now = context.clock()
     context.store.outbox.show(card, dataset.channel, message.letter(), now=now, concerns=dataset.uploaded_by)

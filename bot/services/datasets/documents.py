@@ -59,17 +59,16 @@ def list_usable(context: AppContext, dataset: str) -> list[Document]:
 def receive(context: AppContext, upload: DocumentUpload) -> Document | Refusal:
     """Records an upload and posts its card in the channel; the ticks do the rest."""
     refusal = authorization.refusal(context, upload.person, "upload", upload.channel)
-    refusal = refusal or may_upload(context, upload.dataset, upload.person, upload.channel)
+    if refusal is None:
+        refusal = may_upload(context, upload.dataset, upload.person, upload.channel)
     if refusal:
         return refusal
-    if Path(upload.filename.lower()).suffix[1:] not in views.KINDS:
+    kind = Path(upload.filename.lower()).suffix[1:]
+    if kind not in views.KINDS:
         return Refusal(views.OTHER_KIND)
-    now = context.clock()
+    new = NewDocument(upload.dataset, upload.filename, upload.file_id, upload.channel, upload.person)
     with context.store.transaction():
-        document = context.store.documents.receive(
-            NewDocument(upload.dataset, upload.filename, upload.file_id, upload.channel, upload.person),
-            now=now,
-        )
+        document = context.store.documents.receive(new, now=context.clock())
         context.audit(upload.person, "knowledge", f"document {document.id}", f"for dataset {upload.dataset}")
         _show(context, document, views.document_received(document))
     return document
@@ -78,50 +77,54 @@ def receive(context: AppContext, upload: DocumentUpload) -> Document | Refusal:
 def step(context: AppContext, document: Document) -> None:
     """Takes a document one step further: fetches its file, which is stored under its sha256, then has it read."""
     if document.sha256 is None:
-        try:
-            file = context.files.fetch(document.source, context.settings.files, MAX_BYTES)
-        except FetchLater as trouble:
-            _retry_or_refuse(context, document, str(trouble))
-            return
-        if isinstance(file, Refusal):
-            _refuse(context, document, file.text)
-            return
-        context.store.documents.move(
-            document, "received", now=context.clock(), sha256=file.sha256, tries=0, next_at=0
-        )
+        _fetch(context, document)
     else:
-        try:
-            passages = context.workers.poll(
-                f"document {document.id}",
-                dataset_worker.read_passages,
-                context.settings.files / document.sha256,
-            )
-        except WorkerStopped as stopped:
-            if stopped.is_late:
-                _refuse(context, document, f"Reading it {stopped}. {views.SPLIT_IT}")
-            else:
-                _retry_or_refuse(context, document, f"reading it {stopped}")
-            return
-        if passages is None:
-            return
-        if isinstance(passages, Refusal):
-            _refuse(context, document, passages.text)
-            return
-        now = context.clock()
-        with context.store.transaction():
-            replaced = _replaced_text(context, document)
-            moved = context.store.documents.move(document, "ready", now=now, passages=passages)
-            if moved:
-                context.audit("finetune", "document ready", f"document {document.id}", replaced)
-                _show(context, moved, views.document_ready(moved))
+        _read(context, document, document.sha256)
+
+
+def _fetch(context: AppContext, document: Document) -> None:
+    try:
+        file = context.files.fetch(document.source, context.settings.files, MAX_BYTES)
+    except FetchLater as trouble:
+        _retry_or_refuse(context, document, str(trouble))
+        return
+    if isinstance(file, Refusal):
+        _refuse(context, document, file.text)
+        return
+    changes = {"sha256": file.sha256, "tries": 0, "next_at": 0}
+    context.store.documents.move(document, "received", now=context.clock(), **changes)
+
+
+def _read(context: AppContext, document: Document, sha256: str) -> None:
+    path = context.settings.files / sha256
+    try:
+        passages = context.workers.poll(f"document {document.id}", dataset_worker.read_passages, path)
+    except WorkerStopped as stopped:
+        if stopped.is_late:
+            _refuse(context, document, f"Reading it {stopped}. {views.SPLIT_IT}")
+        else:
+            _retry_or_refuse(context, document, f"reading it {stopped}")
+        return
+    if passages is None:
+        return
+    if isinstance(passages, Refusal):
+        _refuse(context, document, passages.text)
+        return
+    now = context.clock()
+    with context.store.transaction():
+        replaced = _replaced_text(context, document)  # before the move, which makes this one usable
+        moved = context.store.documents.move(document, "ready", now=now, passages=passages)
+        if moved:
+            context.audit("finetune", "document ready", f"document {document.id}", replaced)
+            _show(context, moved, views.document_ready(moved))
 
 
 def _replaced_text(context: AppContext, document: Document) -> str:
     """Says in the audit log which document a new one of the same name takes the place of."""
-    older = next(
-        (each for each in list_usable(context, document.dataset) if each.filename == document.filename), None
-    )
-    return f"replaces document {older.id}" if older else ""
+    for older in list_usable(context, document.dataset):
+        if older.filename == document.filename:
+            return f"replaces document {older.id}"
+    return ""
 
 
 def handle_step_failure(context: AppContext, document: Document) -> None:
@@ -129,12 +132,13 @@ def handle_step_failure(context: AppContext, document: Document) -> None:
 
 
 def _retry_or_refuse(context: AppContext, document: Document, trouble: str) -> None:
-    now = context.clock()
-    if document.tries + 1 >= TRIES:
+    tries = document.tries + 1
+    if tries >= TRIES:
         _refuse(context, document, f"Gave up after {TRIES} attempts: {trouble}.")
         return
+    now = context.clock()
     pause = min(2**document.tries, 120)
-    context.store.documents.move(document, "received", now=now, tries=document.tries + 1, next_at=now + pause)
+    context.store.documents.move(document, "received", now=now, tries=tries, next_at=now + pause)
 
 
 def _refuse(context: AppContext, document: Document, why: str) -> None:

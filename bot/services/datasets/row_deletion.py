@@ -50,21 +50,24 @@ def rewrite_without_rows(
     report = datasets.report_of(before) if before else None
     if before is None or report is None:
         return Refusal(f"{code(dataset)} has no usable version, so no row can be deleted from it.")
-    every_key = _keys_by_line(context, before)
-    key_by_line = {line: every_key[line] for line in lines if line in every_key}
-    unknown = ", ".join(str(line) for line in sorted(set(lines) - key_by_line.keys()))
+    key_by_line = _keys_by_line(context, before)
+    unknown = sorted(set(lines) - key_by_line.keys())
     if unknown:
+        listed = ", ".join(str(line) for line in unknown)
         return Refusal(
-            f"No row of {code(before.name)}, version {before.version}, begins at line {unknown}. Use the line numbers "
+            f"No row of {code(before.name)}, version {before.version}, begins at line {listed}. Use the line numbers "
             f"of {before.filename}, as its card and `finetune check` show them."
         )
-    return _rewrite(context, before, report, frozenset(key_by_line.values()))
+    keys = frozenset(key_by_line[line] for line in lines)
+    return _rewrite(context, before, report, keys)
 
 
 def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dataset:
     """Records the new version as ready, since it is checked already. Call it in the transaction that records the
     deletion."""
-    now, before, report = context.clock(), new.before, new.inspected.report
+    now = context.clock()
+    before = new.before
+    report = new.inspected.report
     values = NewDataset(
         before.name,
         before.owner,
@@ -75,9 +78,10 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
         label_column=new.columns.label,
     )
     received = context.store.datasets.receive(values, now=now)
+    assert received is not None  # noqa: S101 - its channel's own name
     changes = {"sha256": report.source_sha256, "report": report.to_json()}
-    added = context.store.datasets.move(received, "ready", now=now, **changes) if received else None
-    assert added is not None  # noqa: S101 - its channel's own name, in this transaction
+    added = context.store.datasets.move(received, "ready", now=now, **changes)
+    assert added is not None  # noqa: S101 - received in this transaction
     datasets.store_scans(context, new.inspected.scans)
     rows = f"{pluralize(new.rows, 'row')}, {new.rows_held_out} held out"
     detail = f"{rows}, of version {before.version}: version {added.version} has the others"
@@ -85,9 +89,8 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     taught = taught_rows.count_taught_in(context, before.name, report)
     datasets.show(context, added, dataset_views.checked_card(added, report, taught=taught))
     datasets.post_findings(context, added, report)
-    datasets.post_in_thread(
-        context, added, views.rows_deleted_notice(before.version, new.rows, new.rows_held_out)
-    )
+    notice = views.rows_deleted_notice(before.version, new.rows, new.rows_held_out)
+    datasets.post_in_thread(context, added, notice)
     return added
 
 
@@ -99,16 +102,18 @@ def move_rewritten_files(context: CoreContext, dataset: str) -> None:
     if report:
         parts = [f"{sha256}.jsonl" for sha256 in report.stored_files]
         for name in (report.source_sha256, *parts):
+            path = folder / name
             # An attempt before a kill may have moved some already.
-            if (folder / name).exists():
-                (folder / name).replace(context.settings.files / name)
+            if path.exists():
+                path.replace(context.settings.files / name)
     discard_rewrite(context, dataset)
 
 
 def discard_rewrite(context: CoreContext, dataset: str) -> None:
     """Deletes the folder of a new version that will not be recorded, or whose files were moved."""
-    if _folder(context, dataset).exists():
-        shutil.rmtree(_folder(context, dataset))
+    folder = _folder(context, dataset)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def tidy_rewrites(context: CoreContext) -> None:
@@ -211,7 +216,8 @@ def _join(
 
 def _inspect(context: CoreContext, path: Path, name: str, previous: Previous, columns: Columns) -> Inspection:
     """Checks the file like an upload."""
-    limit, settings = default_row_limit(context.settings), context.settings
+    settings = context.settings
+    limit = default_row_limit(settings)
     return inspect(
         path,
         name,

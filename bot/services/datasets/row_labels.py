@@ -117,7 +117,7 @@ def begin(context: AppContext, request: RowsToLabel) -> str | Refusal:
         return checked
     if not 1 <= request.count <= MOST_ROWS:
         return Refusal(f"A batch has 1 to {MOST_ROWS} rows.", "count")
-    now, dataset = context.clock(), checked.dataset
+    dataset = checked.dataset
     new = NewLabelling(
         dataset.name,
         dataset.id,
@@ -127,11 +127,13 @@ def begin(context: AppContext, request: RowsToLabel) -> str | Refusal:
         request.file_id,
         request.filename,
     )
+    detail = f"up to {request.count} rows"
+    if request.file_id:
+        detail += " of a file without labels"
     with context.store.transaction():
-        labelling = context.store.labellings.add(new, now=now)
+        labelling = context.store.labellings.add(new, now=context.clock())
         if labelling is None:
             return Refusal(views.under_way(dataset))
-        detail = f"up to {request.count} rows{' of a file without labels' if request.file_id else ''}"
         context.audit(request.person, "label", f"dataset {labelling.dataset_id}", detail)
     return views.started(dataset.name, request.count)
 
@@ -139,7 +141,9 @@ def begin(context: AppContext, request: RowsToLabel) -> str | Refusal:
 def next_row(context: AppContext, number: int, person: str) -> Block | Refusal:
     """Returns the form with the next row that this person has not answered."""
     labelling = _may_answer(context, number, person)
-    return labelling if isinstance(labelling, Refusal) else _next_form(context, labelling, person)
+    if isinstance(labelling, Refusal):
+        return labelling
+    return _next_form(context, labelling, person)
 
 
 def answer(context: AppContext, button: str, value: str, person: str) -> Block | Refusal:
@@ -156,13 +160,14 @@ def answer(context: AppContext, button: str, value: str, person: str) -> Block |
     if chosen:
         label: str | None = _label_names(context, labelling)[chosen[0]]
     else:
-        label = {views.KEEP: row.given, views.CHANGE: row.likely, views.DROP: None}[button]
+        label_by_button = {views.KEEP: row.given, views.CHANGE: row.likely, views.DROP: None}
+        label = label_by_button[button]
     with context.store.transaction():
         current = context.store.labellings.get(number)
         if current is None or current.state != "open":
             return _not_open(current)
         context.store.labellings.answer(RowLabel(number, place, person, label, context.clock()))
-        # which row, but not which label: labels are customers' words, and the log is kept for good
+        # Which row, but not which label: labels are customers' words, and the log is kept for good.
         detail = f"row {place}, {_verdict(row.given, label)}"
         context.audit(person, "label row", f"batch {number}", detail)
         _show(context, current, views.open_card(current, outcome_of(context, current)))
@@ -202,7 +207,8 @@ def handle_step_failure(context: AppContext, labelling: Labelling) -> None:
 
 def outcome_of(context: AppContext, labelling: Labelling) -> BatchOutcome:
     """Returns the tally of the answers. A teacher's answer doesn't count if people have labelled the same question."""
-    rows, labels = context.store.labellings.rows(labelling), context.store.labellings.labels(labelling)
+    rows = context.store.labellings.rows(labelling)
+    labels = context.store.labellings.labels(labelling)
     if labelling.teacher:
         rows = [row for row in rows if row.given is None]
         places = {row.place for row in rows}
@@ -227,11 +233,16 @@ def _add_checks(checks: LabelChecks, outcome: BatchOutcome, *, is_newest: bool) 
     wrong = outcome.changed + outcome.dropped
     checked = outcome.stay + wrong
     # In a later version the wrong ones are corrected, and those that people kept are doubted again.
+    done = outcome.stay
+    uncorrected = 0
+    if is_newest:
+        done = checked
+        uncorrected = wrong
     return LabelChecks(
         checked=checks.checked + checked,
         wrong=checks.wrong + wrong,
-        done=checks.done + (checked if is_newest else outcome.stay),
-        uncorrected=checks.uncorrected + (wrong if is_newest else 0),
+        done=checks.done + done,
+        uncorrected=checks.uncorrected + uncorrected,
     )
 
 
@@ -272,25 +283,33 @@ def _may_answer(context: AppContext, number: int, person: str) -> Labelling | Re
 def _not_open(labelling: Labelling | None) -> Refusal:
     if labelling is None:
         return Refusal("These rows were deleted with their dataset.")
-    done = {"cancelled": "were discarded", "failed": "can't be labelled"}.get(
-        labelling.state, "are in a version by now"
-    )
+    match labelling.state:
+        case "cancelled":
+            done = "were discarded"
+        case "failed":
+            done = "can't be labelled"
+        case _:
+            done = "are in a version by now"
     return Refusal(f"These rows of {code(labelling.dataset)} {done}.")
 
 
 def _next_form(context: AppContext, labelling: Labelling, person: str) -> Block:
     rows = context.store.labellings.rows(labelling)
-    mine = {label.place for label in context.store.labellings.labels(labelling) if label.person == person}
-    row = next((row for row in rows if row.place not in mine), None)
-    if row is None:
-        return views.finished_form(labelling, len(rows))
-    return views.row_form(views.RowToLabel(row, _label_names(context, labelling), len(mine), len(rows)))
+    labels = context.store.labellings.labels(labelling)
+    answered = {label.place for label in labels if label.person == person}
+    for row in rows:
+        if row.place not in answered:
+            names = _label_names(context, labelling)
+            return views.row_form(views.RowToLabel(row, names, len(answered), len(rows)))
+    return views.finished_form(labelling, len(rows))
 
 
 def _label_names(context: AppContext, labelling: Labelling) -> tuple[str, ...]:
     """Returns the labels of the version that the rows were chosen for, the most frequent first."""
     report = datasets.report_of(context.store.datasets.get(labelling.dataset_id))
-    return tuple(count.label for count in report.labels) if report else ()
+    if report is None:
+        return ()
+    return tuple(count.label for count in report.labels)
 
 
 def _end_batch(
@@ -304,13 +323,12 @@ def _end_batch(
     if isinstance(labelling, Refusal):
         return labelling
     now = context.clock()
+    action = "end labels" if state == "closing" else "discard labels"
+    changes = {"closed_by": person, "next_at": now, "tries": 0}
     with context.store.transaction():
-        moved = context.store.labellings.move(
-            labelling, state, now=now, closed_by=person, next_at=now, tries=0
-        )
+        moved = context.store.labellings.move(labelling, state, now=now, **changes)
         if moved is None:
             return _not_open(context.store.labellings.get(number))
-        action = "end labels" if state == "closing" else "discard labels"
         context.audit(person, action, f"dataset {moved.dataset_id}")
         _show(context, moved, card(moved))
     return moved
@@ -325,10 +343,8 @@ def _fetch(context: AppContext, labelling: Labelling) -> None:
     if isinstance(file, Refusal):
         fail(context, labelling, file.text)
         return
-    now = context.clock()
-    context.store.labellings.move(
-        labelling, "choosing", now=now, sha256=file.sha256, filename=file.name, tries=0, next_at=0
-    )
+    changes = {"sha256": file.sha256, "filename": file.name, "tries": 0, "next_at": 0}
+    context.store.labellings.move(labelling, "choosing", now=context.clock(), **changes)
 
 
 def _choose(context: AppContext, labelling: Labelling) -> None:
@@ -357,16 +373,16 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
     if isinstance(choice, Refusal):
         fail(context, labelling, choice.text)
         return
+    rows = [
+        LabellingRow(labelling.id, place, row.key.hex(), row.text, row.given, row.likely)
+        for place, row in enumerate(choice.rows)
+    ]
+    changes = {"left_out": choice.left_out, "tries": 0, "next_at": 0}
     with context.store.transaction():
-        moved = context.store.labellings.move(
-            labelling, "open", now=context.clock(), left_out=choice.left_out, tries=0, next_at=0
-        )
+        moved = context.store.labellings.move(labelling, "open", now=context.clock(), **changes)
         if moved is None:
             return
-        context.store.labellings.add_rows(
-            LabellingRow(moved.id, place, row.key.hex(), row.text, row.given, row.likely)
-            for place, row in enumerate(choice.rows)
-        )
+        context.store.labellings.add_rows(rows)
         _show(context, moved, views.open_card(moved, outcome_of(context, moved)))
 
 
@@ -401,15 +417,16 @@ def _close(context: AppContext, labelling: Labelling) -> None:
     if any(version.state in ("received", "checking") for version in versions):
         return
     outcome = outcome_of(context, labelling)
+    # In another version than the one that people were shown, even answers that changed nothing may change something.
     if not outcome.changes and before.id == labelling.dataset_id:
         _finish(context, labelling, outcome, None)
         return
     rows = context.store.labellings.rows(labelling)
-    decided = [
-        DecidedRow(row.key, row.text, row.given, outcome.decided[row.place], labelling.teacher)
-        for row in rows
-        if row.place in outcome.decided
-    ]
+    decided = []
+    for row in rows:
+        if row.place in outcome.decided:
+            label = outcome.decided[row.place]
+            decided.append(DecidedRow(row.key, row.text, row.given, label, labelling.teacher))
     file = VersionFile(
         files=context.settings.files,
         sha256=str(before.sha256),
@@ -445,14 +462,14 @@ def _finish(
                 _discard(context, following.written)
                 return
             version = _add_version(context, labelling, outcome, following.written)
-        moved = context.store.labellings.move(
-            labelling, "done", now=context.clock(), version_id=version.id if version else None
-        )
+        version_id = version.id if version else None
+        moved = context.store.labellings.move(labelling, "done", now=context.clock(), version_id=version_id)
         if moved:
             _show(context, moved, _done_card(context, moved, outcome, version, following))
 
 
 def _discard(context: AppContext, written: WrittenFile) -> None:
+    """Deletes the file, unless a version has the same bytes: it is named by them."""
     sha256 = written.sha256
     if sha256 and not context.store.datasets.has_file(sha256):
         (context.settings.files / sha256).unlink(missing_ok=True)
@@ -474,11 +491,16 @@ def _done_card(
 def contradictions_of(context: AppContext, labelling: Labelling) -> distillation_views.Contradictions:
     """Compares a teacher's labels with people's, on the questions that both labelled."""
     labels = {label.place: label.label for label in context.store.labellings.labels(labelling)}
-    rows = context.store.labellings.rows(labelling)
-    both = [(row, labels[row.place] or "") for row in rows if row.given is not None and row.place in labels]
-    return distillation_views.Contradictions(
-        len(both), [(row, label) for row, label in both if label != row.given]
-    )
+    compared = 0
+    contradictions = []
+    for row in context.store.labellings.rows(labelling):
+        if row.given is None or row.place not in labels:
+            continue
+        compared += 1
+        label = labels[row.place] or ""
+        if label != row.given:
+            contradictions.append((row, label))
+    return distillation_views.Contradictions(compared, contradictions)
 
 
 def _overtaken_in(following: NextVersion | None) -> views.OvertakenRows | None:
@@ -512,19 +534,22 @@ def _add_version(
 
 
 def parts_of(context: AppContext, report: Report) -> DatasetParts:
-    train, holdout = str(report.train_sha256), str(report.holdout_sha256)
-    return DatasetParts(context.settings.files, train, holdout, report.sealed_sha256)
+    return DatasetParts(
+        files=context.settings.files,
+        train_sha256=str(report.train_sha256),
+        holdout_sha256=str(report.holdout_sha256),
+        sealed_sha256=report.sealed_sha256,
+    )
 
 
 def retry_or_fail(context: AppContext, labelling: Labelling, trouble: str) -> None:
-    now = context.clock()
-    if labelling.tries + 1 >= TRIES:
+    tries = labelling.tries + 1
+    if tries >= TRIES:
         fail(context, labelling, f"{trouble} Gave up after {TRIES} attempts.")
         return
+    now = context.clock()
     pause = min(2**labelling.tries, 120)
-    context.store.labellings.move(
-        labelling, labelling.state, now=now, tries=labelling.tries + 1, next_at=now + pause
-    )
+    context.store.labellings.move(labelling, labelling.state, now=now, tries=tries, next_at=now + pause)
 
 
 def fail(context: AppContext, labelling: Labelling, why: str) -> None:

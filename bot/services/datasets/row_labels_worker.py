@@ -35,7 +35,8 @@ from trainers.evaluation.row_choice import (
 from trainers.evaluation.scores import read_label
 from trainers.types import Message
 
-TEXT, LABEL = "text", "label"
+TEXT = "text"
+LABEL = "label"
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ class DatasetParts:
     @property
     def set_aside(self) -> tuple[Example, ...]:
         """The holdout and the sealed part."""
-        sealed = examples(self.files, self.sealed_sha256) if self.sealed_sha256 else ()
-        return (*examples(self.files, self.holdout_sha256), *sealed)
+        rows = examples(self.files, self.holdout_sha256)
+        if self.sealed_sha256:
+            rows += examples(self.files, self.sealed_sha256)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,9 @@ def choose(
     try:
         if file is None:
             rows = choose_doubted(parts.train, count, SEED, load_encoder(encoder))
-            return RowChoice(rows) if rows else Refusal(views.no_doubted_rows(dataset))
+            if not rows:
+                return Refusal(views.no_doubted_rows(dataset))
+            return RowChoice(rows)
         questions = read_questions(file.path, file.name, file.column, file.sheet)
         if isinstance(questions, str):
             return Refusal(questions)
@@ -194,18 +199,25 @@ def write_questions(
         return Refusal(questions)
     train = parts.train
     labels = {question_key(row): row.answer.strip() for row in train}
-    known_rows = {question_key(row): row for row in questions.examples if question_key(row) in labels}
-    rows = [*exclude_known_questions(questions.examples, train, parts.set_aside), *known_rows.values()]
-    sensitive = find_sensitive_rows(rows, presidio=presidio) if leaves else frozenset[int]()
-    rows = [row for place, row in enumerate(rows) if place not in sensitive]
-    if not any(question_key(row) not in labels for row in rows):
+    labelled: dict[bytes, Example] = {}  # one row of each question, however often the file asks it
+    for row in questions.examples:
+        key = question_key(row)
+        if key in labels:
+            labelled[key] = row
+    new = exclude_known_questions(questions.examples, train, parts.set_aside)
+    rows = [*new, *labelled.values()]
+    sensitive = frozenset[int]()
+    if leaves:
+        sensitive = find_sensitive_rows(rows, presidio=presidio)
+        rows = [row for place, row in enumerate(rows) if place not in sensitive]
+    if all(question_key(row) in labels for row in rows):
         return Refusal(views.no_new_rows(file.name, len(sensitive)))
     system = Counter(row.system for row in train).most_common(1)[0][0]
     unknown = stand_in(names)
-    chats = [
-        _as_chat(LabelledText(_question_text(row), labels.get(question_key(row), unknown)), system)
-        for row in rows
-    ]
+    chats = []
+    for row in rows:
+        label = labels.get(question_key(row), unknown)
+        chats.append(_as_chat(LabelledText(_question_text(row), label), system))
     left_out = questions.unread + len(questions.examples) - len(rows)
     return TeacherQuestions(store_chat(parts.files, chats), len(chats), left_out, len(sensitive))
 
@@ -216,15 +228,12 @@ def read_teacher(
     """Reads a teacher's answers to the rows that `write_questions` wrote."""
     rows = examples(files, sha256)
     unknown = stand_in(labels)
-    return tuple(
-        TaughtRow(
-            question_key(row).hex(),
-            _question_text(row),
-            None if row.answer == unknown else row.answer,
-            read_label(reply.text, labels) if reply.text.strip() else None,
-        )
-        for row, reply in zip(rows, replies, strict=True)
-    )
+    taught = []
+    for row, reply in zip(rows, replies, strict=True):
+        of_people = None if row.answer == unknown else row.answer
+        label = read_label(reply.text, labels) if reply.text.strip() else None
+        taught.append(TaughtRow(question_key(row).hex(), _question_text(row), of_people, label))
+    return tuple(taught)
 
 
 def write_version(before: VersionFile, decided: Sequence[DecidedRow]) -> WrittenFile:
@@ -253,9 +262,13 @@ def write_version(before: VersionFile, decided: Sequence[DecidedRow]) -> Written
             already.add(row.key)
         elif row.changes:
             applied.append(row)
-    columns = Columns() if before.system is None else Columns(TEXT, LABEL)
-    sha256 = _store_version(before, reading, applied) if applied else None
-    return WrittenFile(sha256, columns, tuple(overtaken), frozenset(already), before.sha256)
+    return WrittenFile(
+        sha256=_store_version(before, reading, applied) if applied else None,
+        columns=Columns() if before.system is None else Columns(TEXT, LABEL),
+        overtaken=tuple(overtaken),
+        already=frozenset(already),
+        before=before.sha256,
+    )
 
 
 def _labelled_rows(rows: Iterable[Example]) -> dict[str, list[Example]]:
@@ -279,7 +292,7 @@ def _standing(row: DecidedRow, current: Sequence[Example]) -> Literal["open", "a
         return "already" if row.label is None else "overtaken"
     if labels == {row.label}:
         return "already"
-    # copies of a question may have different labels: it is enough if one has the label that was shown
+    # Copies of a question may have different labels: it is enough if one has the label that was shown.
     if labels.isdisjoint({row.given, row.label}):
         return "overtaken"
     return "open"
@@ -304,21 +317,20 @@ def _store_version(before: VersionFile, reading: Reading, decided: Sequence[Deci
             unchanged.add(row.line)
 
     if before.system is None:
-        system = Counter(row.system for row in rows).most_common(1)[0][0] if rows else ""
+        system = ""
+        if rows:
+            system = Counter(row.system for row in rows).most_common(1)[0][0]
         written = _chat_lines(before, unchanged)
         chats = [written.get(row.line) or chat_row(row) for row in rows]
-        new_chats = [_chat_line(row, system) for row in added]
-        return store_lines(before.files, [*chats, *new_chats])
-    labelled = {
-        *labels,
-        *(key_of_text(row.text).hex() for row in added),
-        *(question_key(row).hex() for row in rows),
-    }
-    objects = [
-        *map(_row_object, rows),
-        *map(_as_object, added),
-        *_unlabelled_objects(reading, labelled),
-    ]
+        chats += [_chat_line(row, system) for row in added]
+        return store_lines(before.files, chats)
+    labelled = set(labels)  # dropped rows too, which must not come back as unlabelled ones
+    labelled.update(key_of_text(row.text).hex() for row in added)
+    labelled.update(question_key(row).hex() for row in rows)
+    objects: list[Mapping[str, str | None]] = []
+    objects += map(_row_object, rows)
+    objects += map(_as_object, added)
+    objects += _unlabelled_objects(reading, labelled)
     return store_lines(before.files, map(orjson.dumps, objects))
 
 
@@ -329,7 +341,9 @@ def _chat_lines(before: VersionFile, numbers: Collection[int]) -> dict[int, byte
     with open_converted(before.files / before.sha256, FULL_LIST) as converted:
         converted.file.seek(0)
         for number, line in enumerate(converted.file, 1):
-            if number in numbers and line.lstrip().startswith(b"{") and "messages" in orjson.loads(line):
+            if number not in numbers or not line.lstrip().startswith(b"{"):
+                continue
+            if "messages" in orjson.loads(line):
                 lines[number] = line.rstrip()
     return lines
 
@@ -387,8 +401,10 @@ def _row_object(row: Example) -> dict[str, str]:
 
 
 def _as_object(row: LabelledText) -> dict[str, str]:
-    teacher = {"teacher": row.teacher} if row.teacher else {}
-    return {TEXT: row.text, LABEL: row.label, **teacher}
+    labelled = {TEXT: row.text, LABEL: row.label}
+    if row.teacher:
+        labelled["teacher"] = row.teacher
+    return labelled
 
 
 def _as_chat(row: LabelledText, system: str) -> Example:
@@ -399,7 +415,9 @@ def _as_chat(row: LabelledText, system: str) -> Example:
 def _chat_line(row: LabelledText, system: str) -> bytes:
     """Returns the row as a line of JSON. A teacher is named beside the messages, where trainers ignore it."""
     chat = chat_row(_as_chat(row, system))
-    return orjson.dumps({**orjson.loads(chat), "teacher": row.teacher}) if row.teacher else chat
+    if row.teacher is None:
+        return chat
+    return orjson.dumps({**orjson.loads(chat), "teacher": row.teacher})
 
 
 def store_lines(folder: Path, lines: Iterable[bytes]) -> str:
@@ -410,6 +428,7 @@ def store_lines(folder: Path, lines: Iterable[bytes]) -> str:
         for line in lines:
             digest.update(line + b"\n")
             file.write(line + b"\n")
+        # On the disk before it gets its name: after a loss of power, no file has a hash that isn't that of its bytes.
         file.flush()
         os.fsync(file.fileno())
     Path(name).replace(folder / digest.hexdigest())

@@ -57,5 +57,6 @@ def _names_of_tuned(store: Store, plan: ComparisonPlan) -> dict[str, str]:
 def _times_opened(store: Store, measurement: Measurement, plan: ComparisonPlan) -> int:
     """Returns how many earlier tests showed scores on these rows."""
     looks = store.looks([measurement.dataset_id]).get(plan.holdout_sha256, 0)
-    is_done = measurement.state == "done"
-    return max(looks - 1, 0) if is_done else looks
+    if measurement.state == "done":
+        looks -= 1  # its own
+    return max(looks, 0)

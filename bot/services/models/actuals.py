@@ -120,10 +120,12 @@ def _actual_month(context: AppContext, dataset: str, name: str, month: str, use:
 def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
     """Estimates the model's plan again, with the dataset's current evidence and prices."""
     model = context.store.model(name)
-    run = context.store.runs.get(model.run_id) if model else None
-    version = context.store.datasets.get(run.dataset_id) if run else None
-    report = datasets.report_of(version) if version else None
-    if run is None or version is None or report is None:
+    if model is None:
+        return Refusal("It was deleted.")
+    run = context.store.runs.of_model(model)
+    version = context.store.datasets.get(run.dataset_id)
+    report = datasets.report_of(version)
+    if report is None:
         return Refusal("Its dataset was deleted.")
     question = estimate_requests.question_of(plan_from_json(run.plan))
     measured = evidence.load_evidence(context, version, report, None)

@@ -8,7 +8,7 @@ makes up for a kill before or after it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from bot.cards.models import models as views
 from bot.context import AppContext
@@ -84,10 +84,10 @@ def sweep(context: AppContext) -> None:
 def _check_models(context: AppContext, trainer: Trainer, ours: Iterable[Model]) -> None:
     listed = {model.id for model in trainer.models()}
     for model in ours:
-        # A list may be incomplete, so a model that is not in it is looked up by its name; but not again and again once
-        # it was gone, as there may be thousands of deleted ones.
         was_gone = model.gone_at is not None
         is_there = model.provider_model in listed
+        # A list may be incomplete, so a model that is not in it is looked up by its name; but not again and again once
+        # it was gone, as there may be thousands of deleted ones.
         if not is_there and not was_gone:
             is_there = trainer.has_model(model.provider_model)
         if is_there and was_gone:
@@ -98,20 +98,25 @@ def _check_models(context: AppContext, trainer: Trainer, ours: Iterable[Model]) 
 
 def _check_aliases(context: AppContext, trainer: Trainer, ours: Mapping[str, Model]) -> None:
     targets = trainer.aliases()
-    for promotion in context.store.promotions.all_current():
-        used = ours.get(promotion.model)
-        # An alias that was not set yet is step's work, and none can be set to a model that is gone.
-        if used is None or promotion.carried_at is None or used.gone_at is not None:
-            continue
+    for promotion, model in _with_alias(context, ours):
+        if model.gone_at is not None:
+            continue  # no alias can be set to it
         target = targets.get(alias_for(promotion.dataset))
-        if target != used.provider_model:
-            _set_again(context, promotion, used, target)
+        if target != model.provider_model:
+            _set_again(context, promotion, model, target)
 
 
 def _count_calls(context: AppContext, trainer: Trainer, ours: Mapping[str, Model]) -> None:
+    for promotion, model in _with_alias(context, ours):
+        actuals.update(context, trainer, promotion, model)
+
+
+def _with_alias(context: AppContext, ours: Mapping[str, Model]) -> Iterator[tuple[Promotion, Model]]:
+    """Yields the models in use whose alias was set. Until then, setting it is the work of `step`."""
     for promotion in context.store.promotions.all_current():
-        if promotion.model in ours and promotion.carried_at is not None:
-            actuals.update(context, trainer, promotion, ours[promotion.model])
+        model = ours.get(promotion.model)
+        if model and promotion.carried_at is not None:
+            yield promotion, model
 
 
 def _put_off(context: AppContext, promotion: Promotion, seconds: float, trouble: str) -> None:

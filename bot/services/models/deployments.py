@@ -97,18 +97,23 @@ def _begin_serving(context: AppContext, run: Run, plan: Plan, planned: Hosting) 
 def look_soon(context: AppContext, run: Run) -> bool:
     """Polls the deployment soon, because the vendor refused a question to the run's model. Returns False if that has
     happened so often that the model itself must be at fault."""
-    records = context.store.deployments.of_run(run.id)
-    record = records[0] if records else None
+    record = _newest(context, run.id)
     if record is None or record.state != "ready" or record.tries >= MAX_DOUBTS:
         return False
     now = context.clock()
-    return context.store.deployments.move(record, "ready", now=now, tries=record.tries + 1) is not None
+    moved = context.store.deployments.move(record, "ready", now=now, tries=record.tries + 1)
+    return moved is not None
 
 
 def is_running(context: AppContext, run_id: int) -> bool:
     """True if the run's model answers now."""
+    record = _newest(context, run_id)
+    return record is not None and record.state == "ready"
+
+
+def _newest(context: AppContext, run_id: int) -> DeploymentRecord | None:
     records = context.store.deployments.of_run(run_id)
-    return bool(records) and records[0].state == "ready"
+    return records[0] if records else None
 
 
 def step(context: AppContext, record: DeploymentRecord) -> None:
@@ -280,8 +285,10 @@ def _find_beginning(context: AppContext, record: DeploymentRecord, deployment: D
     """Returns when a machine was started. Some vendors report the year 1 for an unknown time, which is replaced by the
     time of our request: no machine is older than the run that it is named after. It may be older than the record, if a
     backup was restored."""
+    earliest = record.created_at
     run = context.store.runs.get(record.run_id or 0)
-    earliest = run.created_at if run else record.created_at
+    if run:
+        earliest = run.created_at
     reported = deployment.started_at if deployment else None
     if reported is None or reported < earliest:
         return record.sent_at or record.created_at
@@ -381,11 +388,13 @@ def _say_unused(
     context: AppContext, record: DeploymentRecord, keeper: str, uses: Sequence[Promotion], today: date
 ) -> None:
     day = today.isoformat()
-    successor = context.store.promotions.next(uses[-1]) if uses else None
-    successor_name = successor.model if successor else None
+    successor = None
+    if uses:
+        following = context.store.promotions.next(uses[-1])
+        successor = following.model if following else None
     cost = context.store.deployments.cost_of_day(day, record.id)
     summary = replace(_summary(context, record), today_micros=cost)
-    message = views.unused_card(summary, successor_name)
+    message = views.unused_card(summary, successor)
     once = f"kept for nothing {record.id} {day}"
     with context.store.transaction():
         context.post(record.channel, message.letter(), dedupe=once)
@@ -478,9 +487,10 @@ def take_back(context: AppContext, record: DeploymentRecord, deployment: Deploym
     """Continues with a machine that counted as gone and is listed again, if its run, its keeper and the limits still
     allow it to run. Returns False if they don't, or if the run has another machine now."""
     records = context.store.deployments.of_run(record.run_id or 0)
-    has_another = any(each.state != "stopped" for each in records)
+    if any(other.state != "stopped" for other in records):
+        return False
     state: DeploymentState = "starting" if record.ready_at is None else "ready"
-    if has_another or _find_stop_reason(context, replace(record, state=state)):
+    if _find_stop_reason(context, replace(record, state=state)):
         return False
     now = context.clock()
     changes = {

@@ -1,87 +1,33 @@
-"""Tuned models by the names that people use: finds and lists them, shows their promotion cards, and answers `try`.
-
-A question from a person is sent by the same threads as those of measurements, but before them, because a person waits.
-Its maximum cost is reserved first. Without a clear answer it counts as spent, and the question is not sent again.
-"""
+"""Tuned models by the names that people use: finds and lists them, and shows the cards of those in use."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
 
-from bot.cards.common import freeze as freeze_cards
 from bot.cards.common.blocks import CardBlock, Listing, code
-from bot.cards.common.blocks import Message as Card
 from bot.cards.common.candidates import table_name
 from bot.cards.common.plan_money import foreseen_text
 from bot.cards.datasets.datasets import unchecked_dataset
 from bot.cards.models import models as views
-from bot.cards.models import tried_answers as answer_views
 from bot.cards.models.actuals import ModelActuals
 from bot.cards.models.deployments import stopped_refusal
 from bot.cards.models.models import ModelEntry, PromotionSummary, SealedProof
 from bot.context import AppContext, CoreContext
-from bot.llm_client import TEMPLATE_TOKENS, Question, key_of
-from bot.rules import units
-from bot.rules.budgets import question_micros
 from bot.rules.facts import Looks
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import PromotionEvidence, compare_models, find_objections
-from bot.services.common import authorization, budgets, finished_measurements, freeze_scope
-from bot.services.datasets import data_policy
+from bot.services.common import authorization, finished_measurements
 from bot.services.evidence import evidence, notifications
 from bot.services.evidence.looks import load_looks_at_run
 from bot.services.models import deployments
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
-from storage.questions import NewAsk, TriedAnswer
-from storage.records import Ask, CachedAnswer, Draft, Model, Run
+from storage.records import Model, Run
 from trainers.evaluation.results import Candidate
-from trainers.models.chat_parameters import thinking_tokens
-from trainers.money import usd_micros
 from trainers.providers.pricing import PriceList, PriceRow, tuned_price
-from trainers.types import Answer, Message
 
-MAX_TOKENS = 300
-PATIENCE_S = 15 * 60
 SHOWN = 40  # lines that fit on a card
-
-
-def ask(context: AppContext, name: str, text: str, person: str, channel: str) -> Ask | Refusal:
-    """Records a question and reserves its maximum cost; later ticks answer it. `name` is that of a model, or of a
-    dataset, which means the model in use for it."""
-    refusal = authorization.refusal(context, person, "try", channel)
-    if refusal:
-        return refusal
-    model = find_to_use(context, name, person, channel, or_dataset=True)
-    if isinstance(model, Refusal):
-        return model
-    price = price_of(context, model)
-    if isinstance(price, Refusal):
-        return price
-    stopped = machine_refusal(context, model)
-    if stopped:
-        return stopped
-    plan = _plan(context, model)
-    row = context.settings.provider(model.provider)
-    refusal = data_policy.typed_text_refusal(context, text, "Your question", plan.dataset_id, [row])
-    if refusal:
-        return refusal
-    most = _max_micros(context, model, price, text)
-    freeze = freeze_scope.question_freeze(context, most)
-    if freeze:
-        return Refusal(freeze_cards.refusal(freeze, "Models that cost money can't be asked now"))
-    now = context.clock()
-    detail = f"up to {usd_micros(most)}" if most else ""
-    new = NewAsk(person, channel, model.name, plan.dataset, text, units.month_of(now), most)
-    # The budget is read in the transaction that reserves the cost, so that two questions can't both take the rest.
-    with context.store.transaction():
-        too_dear = budgets.refusal(context, channel, person, most, "question")
-        if too_dear:
-            return Refusal(too_dear)
-        ask = context.store.questions.add(new, now=now)
-        context.audit(person, "try", f"model {model.name}", detail)
-    return ask
 
 
 def find_of_run(context: AppContext, number: int, person: str, channel: str) -> Model | Refusal:
@@ -101,7 +47,7 @@ def find_of_run(context: AppContext, number: int, person: str, channel: str) -> 
 
 def machine_refusal(context: AppContext, model: Model) -> Refusal | None:
     """Returns why a model that needs a machine by the hour doesn't answer, None if it does."""
-    if _plan(context, model).hosting is None or deployments.is_running(context, model.run_id):
+    if plan_of(context, model).hosting is None or deployments.is_running(context, model.run_id):
         return None
     title = context.settings.title_of(model.provider)
     machine = notifications.link_to_machine(context, model.run_id)
@@ -109,8 +55,8 @@ def machine_refusal(context: AppContext, model: Model) -> Refusal | None:
 
 
 def deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
-    run = context.store.runs.get(model.run_id)
-    if run is None or context.store.datasets.get(run.dataset_id).forgotten_at is None:
+    run = context.store.runs.of_model(model)
+    if context.store.datasets.get(run.dataset_id).forgotten_at is None:
         return None
     return Refusal(f"`{model.name}` was deleted with its dataset. `/finetune models` lists the others.")
 
@@ -157,150 +103,29 @@ def find(context: AppContext, name: str, datasets: Collection[str]) -> Model | R
             f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` deploys one. {existing}"
         )
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"Did you mean `{near[0]}`?" if near else existing
-    return Refusal(f"There is no model of that name. {hint}")
+    if near:
+        return Refusal(f"There is no model of that name. Did you mean `{near[0]}`?")
+    return Refusal(f"There is no model of that name. {existing}")
 
 
 def _dataset_of(context: AppContext, model: Model) -> str:
-    run = context.store.runs.get(model.run_id)
-    if run is None:
-        raise KeyError(model.run_id)
+    run = context.store.runs.of_model(model)
     return context.store.datasets.get(run.dataset_id).name
 
 
-def step(context: AppContext, ask: Ask) -> None:
-    """Takes one step: sends the question once, and on a later tick gives the person the answer."""
-    model = context.store.model(ask.model)
-    may_be_owed = ask.most_micros if ask.sent_at else 0
-    if model is None:
-        _fail(context, ask, "there is no model of that name any more.", may_be_owed)
-        return
-    price = price_of(context, model)
-    if isinstance(price, Refusal):
-        _fail(context, ask, price.text, may_be_owed)
-        return
-    question = _question(context, model, ask)
-    reply = context.store.answers.read([question.key]).get(question.key)
-    if reply:
-        _pass_on(context, ask, model, price, reply)
-    elif not ask.is_priced:
-        _fail(context, ask, "the bot was updated before it was sent. Ask again.", 0)
-    elif ask.sent_at is None:
-        _send(context, ask, model, question)
-    else:
-        _wait(context, ask, model, question)
-
-
-def _pass_on(context: AppContext, ask: Ask, model: Model, price: PriceRow, reply: CachedAnswer) -> None:
-    """Gives the person the answer, and books what it cost."""
-    answer = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
-    micros = question_micros(price, answer.prompt_tokens, answer.completion_tokens)
-    tried = TriedAnswer(
-        id=ask.id,
-        dataset=_plan(context, model).dataset,
-        model=model.name,
-        person=ask.person,
-        question=ask.text,
-        answer=answer.text,
-        at=context.clock(),
-    )
-    with context.store.transaction():
-        context.store.answers.forget(reply.key)
-        context.store.tried_answers.add(tried)
-        _tell(context, ask, answer_views.answer_card(ask, answer), micros)
-
-
-def _send(context: AppContext, ask: Ask, model: Model, question: Question) -> None:
-    provider = model.provider
-    row = context.settings.provider(provider)
-    dataset = _plan(context, model).dataset_id
-    # Checked again here, because finetune.toml may have changed since the question was accepted.
-    refusal = data_policy.typed_text_refusal(context, ask.text, "Your question", dataset, [row])
-    if refusal:
-        _fail(context, ask, refusal.text, 0)
-    elif freeze_scope.question_freeze(context, ask.most_micros):
-        _fail(context, ask, "it costs money, and new spending is frozen. Ask again later.", 0)
-    elif provider not in context.trainers:
-        _fail(context, ask, f"there is no key for {provider} where the bot runs.", 0)
-    else:
-        # Marked before it is sent: after a kill in between it counts as sent, and what costs money is not sent twice.
-        context.store.questions.mark_sent(ask, now=context.clock())
-        context.llm.ask(_owner(ask), provider, [question])
-
-
-def _wait(context: AppContext, ask: Ask, model: Model, question: Question) -> None:
-    """Handles a question that was sent by this process or by one that has ended since."""
-    owner = _owner(ask)
-    # Read before the outcomes are collected. A thread declines a question, or stores its answer, before the question
-    # stops waiting, so none falls between the two looks and seems lost.
-    is_waiting = context.llm.waiting(owner) > 0
-    is_overdue = context.clock() - ask.created_at > PATIENCE_S
-    declined = next(iter(context.llm.collect(owner)), None)
-    if declined:
-        micros = ask.most_micros if declined.is_unclear else 0
-        _fail(context, ask, declined.why, micros)
-    elif is_waiting and is_overdue and not context.llm.drop(owner):
-        why = context.llm.trouble(model.provider) or "other questions come first."
-        _fail(context, ask, f"{why} It was not sent within 15 minutes. Ask again later.", 0)
-    elif is_waiting or context.store.answers.read([question.key]):
-        context.llm.wake()
-    elif ask.most_micros:
-        _fail(context, ask, "the bot was stopped in the meantime.", ask.most_micros)
-    else:
-        _send(context, ask, model, question)
-
-
-def _question(context: AppContext, model: Model, ask: Ask) -> Question:
-    """Builds the question. Its key includes the ask's id, so that its answer is never shared with another question."""
-    name = f"{model.provider}/{model.provider_model}"
-    messages = messages_for(context, model, ask.text)
-    most = _max_tokens(context, model)
-    return Question(
-        key=key_of(f"ask {ask.id} {name}", messages, most),
-        model=name,
-        at_provider=model.provider_model,
-        messages=messages,
-        max_tokens=most,
-        is_first=True,
-        is_once=ask.most_micros > 0,
-    )
-
-
-def _max_tokens(context: AppContext, model: Model) -> int:
-    return MAX_TOKENS + thinking_tokens(context.settings.thinks(f"{model.provider}/{model.provider_model}"))
-
-
-def messages_for(context: AppContext, model: Model, text: str) -> tuple[Message, ...]:
-    """Returns the instructions that the model was trained with, followed by the person's text."""
-    plan = _plan(context, model)
-    instructions = [Message("system", plan.system)] if plan.system else []
-    return (*instructions, Message("user", text))
-
-
-def _plan(context: AppContext, model: Model) -> Plan:
-    run = context.store.runs.get(model.run_id)
-    if run is None:
-        raise ValueError(f"{model.name} has no run")
-    return plan_from_json(run.plan)
-
-
-def _max_micros(context: AppContext, model: Model, price: PriceRow, text: str) -> int:
-    """Returns the maximum cost in micro-dollars: a token has at least one byte, and a template adds a few to each
-    message."""
-    messages = messages_for(context, model, text)
-    sent = sum(len(message.content.encode()) + TEMPLATE_TOKENS for message in messages)
-    return question_micros(price, sent, _max_tokens(context, model))
+def plan_of(context: AppContext, model: Model) -> Plan:
+    return plan_from_json(context.store.runs.of_model(model).plan)
 
 
 def price_of(context: AppContext, model: Model) -> PriceRow | Refusal:
     """Returns the current price from the provider's row, or the plan's price if the row is gone."""
-    plan = _plan(context, model)
+    plan = plan_of(context, model)
+    price = PriceList.from_json(plan.prices).rows[0]
     row = context.settings.provider(model.provider)
-    base = row.model(plan.base_model) if row else None
-    if row and base:
-        price = tuned_price(row, base)
-    else:
-        price = PriceList.from_json(plan.prices).rows[0]
+    if row:
+        base = row.model(plan.base_model)
+        if base:
+            price = tuned_price(row, base)
     is_unknown = None in (price.price.input, price.price.output)
     if is_unknown and price.usd_per_hour is None:
         return Refusal(
@@ -308,27 +133,6 @@ def price_of(context: AppContext, model: Model) -> PriceRow | Refusal:
             f"{plan.base_model} under [providers.{model.provider}.models] in finetune.toml."
         )
     return price
-
-
-def _fail(context: AppContext, ask: Ask, why: str, micros: int) -> None:
-    """Tells the person why there is no answer. `micros` counts as spent, because the question may have been answered
-    all the same."""
-    if micros:
-        why = (
-            f"{why} It may have been answered there, so its maximum cost counts as spent ({usd_micros(micros)}). It "
-            "is not sent again automatically."
-        )
-    with context.store.transaction():
-        _tell(context, ask, answer_views.failure_card(ask, why), micros)
-
-
-def _tell(context: AppContext, ask: Ask, message: Card, micros: int) -> None:
-    if context.store.questions.end(ask, micros):
-        context.send(Draft("ephemeral", ask.channel, message.body(), person=ask.person))
-
-
-def _owner(ask: Ask) -> str:
-    return f"ask {ask.id}"
 
 
 def listing(context: AppContext, person: str, channel: str) -> Listing[ModelEntry]:
@@ -379,7 +183,10 @@ def _machine(context: AppContext, model: Model) -> views.Machine | None:
     records = context.store.deployments.of_run(model.run_id)
     if not records:
         return None
-    called = records[0].chat_model if records[0].state == "ready" else None
+    newest = records[0]
+    called = None
+    if newest.state == "ready":
+        called = newest.chat_model
     return views.Machine(called, notifications.link_to_machine(context, model.run_id))
 
 
@@ -410,13 +217,12 @@ def promotion_details(
     if promotion is None or not authorization.may_use_dataset(context, promotion.dataset, person, channel):
         return Refusal("There is no such promotion. `/finetune models` lists what is in use.")
     model = model_of(context, promotion)
-    actuals = actuals_of(context, model, _plan(context, model))
+    actuals = actuals_of(context, model, plan_of(context, model))
     return views.details(actuals, _looks(context, model))
 
 
 def _looks(context: AppContext, model: Model) -> Looks | None:
-    run = context.store.runs.get(model.run_id)
-    return load_looks_at_run(context, run) if run else None
+    return load_looks_at_run(context, context.store.runs.of_model(model))
 
 
 def show_card(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> None:
@@ -464,6 +270,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
     plan, candidate = evidence.measured_score(context, model)
     row = context.settings.provider(model.provider)
     base = row.model(plan.base_model) if row else None
+    is_running = deployments.is_running(context, model.run_id)
     return ModelEntry(
         model=model,
         dataset=plan.dataset,
@@ -473,15 +280,14 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
         promotion=promotion,
         ends=base.ends if base else None,
         actuals=actuals_of(context, model, plan) if promotion else None,
-        is_stopped=plan.hosting is not None and not deployments.is_running(context, model.run_id),
+        is_stopped=plan.hosting is not None and not is_running,
     )
 
 
 def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
     """Returns the monthly use of the model in use for a dataset, with what its plan expected to save if the model
     turned out good enough."""
-    run = context.store.runs.get(model.run_id)
-    candidate = evidence.tuned_candidate(context, run) if run else None
+    candidate = evidence.tuned_candidate(context, context.store.runs.of_model(model))
     foreseen = ""
     if candidate is not None and candidate.standing != "misses":
         foreseen = foreseen_text(plan)

@@ -154,9 +154,9 @@ def decide_by_sealed(
     if refusal:
         return refusal
     model = context.store.model(plan.promotes or "")
-    run = context.store.runs.get(model.run_id) if model else None
-    if model is None or run is None:
+    if model is None:
         return Refusal(f"{plan.promotes} is gone.")
+    run = context.store.runs.of_model(model)
     standing = context.store.promotions.current(plan.dataset)
     used = _model(context, standing)
     if used and used.name == model.name:
@@ -191,9 +191,7 @@ def _record_sealed(
 def _promote(
     context: AppContext, model: Model, person: str, because: str | None
 ) -> PromotionSummary | Measurement | Refusal:
-    run = context.store.runs.get(model.run_id)
-    if run is None:
-        raise KeyError(model.run_id)
+    run = context.store.runs.of_model(model)
     dataset = plan_from_json(run.plan).dataset
     standing = context.store.promotions.current(dataset)
     if standing and standing.model == model.name:
@@ -201,8 +199,10 @@ def _promote(
     used = _model(context, standing)
     proof = evidence.promotion_proof(context, model, used)
     has_sealed = has_sealed_rows(context, run)
-    # All that answers sealed rows is judged by one judge, so the test settles what two judges can't.
-    to_object_to = replace(proof, others_judge=None) if has_sealed else proof
+    to_object_to = proof
+    if has_sealed:
+        # All that answers sealed rows is judged by one judge, so the test settles what two judges can't.
+        to_object_to = replace(proof, others_judge=None)
     refusal = _promotion_refusal(context, model, to_object_to, because)
     if refusal:
         return refusal
@@ -261,7 +261,7 @@ def _promotion_refusal(
 def _roll_back(
     context: AppContext, standing: Promotion, person: str, because: str | None
 ) -> PromotionSummary | Refusal:
-    target = context.store.promotions.get(standing.returns_to) if standing.returns_to else None
+    target = _promotion(context, standing.returns_to)
     model = _model(context, target)
     if target is None or model is None:
         return Refusal(
@@ -300,7 +300,7 @@ def _announce(
     """Audits and posts the promotion. The card of the one before, whose evidence is `ended`, then says that it is
     over."""
     seen = models.card_values(context, promotion, proof)
-    before = context.store.promotions.get(promotion.instead_of) if promotion.instead_of else None
+    before = _promotion(context, promotion.instead_of)
     _audit(context, seen, before)
     _update_result(context, seen.model)
     if before and ended:
@@ -313,26 +313,34 @@ def _announce(
 
 def _update_result(context: AppContext, model: Model) -> None:
     """Has the card of the model's result say that it was deployed or replaced."""
-    run = context.store.runs.get(model.run_id)
-    if run:
-        notifications.update_result(context, run)
+    notifications.update_result(context, context.store.runs.of_model(model))
 
 
 def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None) -> None:
     """Audits the promotion on the run of its model, and on the run of the model that it replaces."""
     promotion = seen.promotion
-    reason = f". Because: {promotion.reason}" if promotion.reason else ""
-    instead = f" instead of {before.model}" if before else ""
-    numbers = views.proof_in_numbers(seen.proof)
-    sealed = f"; sealed rows: {views.sealed_text(seen.sealed)}" if seen.sealed else ""
-    detail = f"{promotion.model} for {promotion.dataset}{instead}: {numbers}{sealed}{reason}"
+    detail = f"{promotion.model} for {promotion.dataset}"
+    if before:
+        detail += f" instead of {before.model}"
+    detail += f": {views.proof_in_numbers(seen.proof)}"
+    if seen.sealed:
+        detail += f"; sealed rows: {views.sealed_text(seen.sealed)}"
+    reason = ""
+    if promotion.reason:
+        reason = f". Because: {promotion.reason}"
     action = "rolled back to" if promotion.is_rollback else "promote"
-    context.audit(promotion.person, action, f"run {seen.model.run_id}", detail)
+    context.audit(promotion.person, action, f"run {seen.model.run_id}", f"{detail}{reason}")
     replaced = _model(context, before)
     if replaced:
         action = "roll back" if promotion.is_rollback else "replaced"
         detail = f"{replaced.name} for {promotion.dataset}: {promotion.model} is in use{reason}"
         context.audit(promotion.person, action, f"run {replaced.run_id}", detail)
+
+
+def _promotion(context: AppContext, number: int | None) -> Promotion | None:
+    if number is None:
+        return None
+    return context.store.promotions.get(number)
 
 
 def _model(context: AppContext, promotion: Promotion | None) -> Model | None:

@@ -100,8 +100,10 @@ def find_due(context: AppContext) -> Iterator[tuple[ModelUse, str]]:
 def tell(context: AppContext, use: ModelUse, once: str, gone_from: str | None = None) -> None:
     """Posts the warning in the dataset's channel. `gone_from` is the provider that doesn't list the model any more."""
     dataset = context.store.datasets.newest(use.dataset)
-    report = datasets.report_of(dataset) if dataset else None
-    if dataset is None or report is None or context.store.deletions.of(use.dataset):
+    if dataset is None or context.store.deletions.of(use.dataset):
+        return
+    report = datasets.report_of(dataset)
+    if report is None:
         return
     retuned = _best_retraining(context, CheckedDataset(dataset, report), use)
     sunset = Sunset(
@@ -184,8 +186,10 @@ def _planned_use(settings: Settings, run: Run) -> ModelUse:
 def _with_training_end(settings: Settings, use: ModelUse) -> ModelUse:
     provider, _, name = use.model.partition("/")
     row = settings.provider(provider)
-    model = row.model(name) if row else None
-    if row is None or model is None:
+    if row is None:
+        return use
+    model = row.model(name)
+    if model is None:
         return use
     end = find_retirement(use.model, settings.providers)
     if end:
@@ -208,10 +212,11 @@ def _with_answering_end(settings: Settings, use: ModelUse, today: date) -> Model
 
 
 def _plan_of(store: Store, name: str) -> Plan | None:
-    """Returns the plan of a tuned model."""
+    """Returns the plan of a tuned model, None if there is no model of this name."""
     model = store.model(name)
-    run = store.runs.get(model.run_id) if model else None
-    return plan_from_json(run.plan) if run else None
+    if model is None:
+        return None
+    return plan_from_json(store.runs.of_model(model).plan)
 
 
 def _question_now(context: AppContext, dataset: str) -> Question:
@@ -281,7 +286,7 @@ def _monthly_usd(store: Store, use: ModelUse, retuned: EstimateResult | None) ->
         if retuned is None or retuned.estimate is None:
             return None
         return retuned.estimate.monthly_before.total
-    plan = _plan_of(store, use.name) if use.name else None
+    plan = _plan_of(store, use.name or "")
     if plan is None or plan.monthly_after_micros is None:
         return None
     return Decimal(plan.monthly_after_micros) / 1_000_000
@@ -291,14 +296,13 @@ def _successor_monthly_usd(
     context: AppContext, use: ModelUse, retuned: EstimateResult | None
 ) -> Decimal | None:
     """Returns what today's requests would cost per month with the successor; None if unknown."""
-    inputs = retuned.inputs if retuned else None
-    if inputs is None or use.successor is None:
+    if retuned is None or retuned.inputs is None or use.successor is None:
         return None
     settings = context.settings
     row = find_prompted_price(use.successor, settings.providers, settings.prices, context.today())
     if isinstance(row, UnknownPrice):
         return None
-    monthly = monthly_cost(inputs, row)
+    monthly = monthly_cost(retuned.inputs, row)
     if monthly is None:
         return None
     return monthly.total

@@ -22,7 +22,7 @@ from bot.context import AppContext
 from bot.services.common import authorization, messages
 from bot.services.datasets import data_policy, datasets
 from bot.services.datasets.row_labels_worker import store_lines
-from bot.services.models import models
+from bot.services.models import questions
 from bot.values.runs import Refusal
 from storage.datasets import NewDataset
 from storage.questions import TriedAnswer
@@ -178,7 +178,7 @@ def _good_texts(answers: Sequence[TriedAnswer]) -> Collection[str]:
 def _build_pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:
     model = context.store.model(tried.model)
     if model:
-        prompt = models.messages_for(context, model, tried.question)
+        prompt = questions.messages_for(context, model, tried.question)
     else:
         prompt = (Message("user", tried.question),)
     messages = [{"role": message.role, "content": message.content} for message in prompt]

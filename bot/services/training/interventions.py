@@ -32,7 +32,10 @@ def may_decide(context: AppContext, number: int, person: str) -> Run | Refusal:
     if run.state != "needs_human":
         return Refusal(f"Run {number} needs no decision any more: it {STATE_TEXTS[run.state]}.")
     request = plan_requests.approval_request(plan_from_json(run.plan))
-    return authorization.refusal(context, person, "resolve", request=request) or run
+    refusal = authorization.refusal(context, person, "resolve", request=request)
+    if refusal:
+        return refusal
+    return run
 
 
 def decide(
@@ -44,14 +47,17 @@ def decide(
     job_id: str | None = None,
 ) -> Run | Refusal:
     """Records a person's vote. Each person has one, which counts until it is carried out or voided."""
-    reason, job_id = reason.strip(), (job_id or "").strip() or None
+    reason = reason.strip()
     if not reason:
         return Refusal("Say how you know; the audit log keeps it.", "reason")
+    job_id = (job_id or "").strip() or None
     if choice == "adopt" and job_id is None:
         return Refusal("Which job? You find its id in the provider's list of jobs.", "job")
-    now, allowed = context.clock(), may_decide(context, number, person)
+    allowed = may_decide(context, number, person)
     if isinstance(allowed, Refusal):
         return allowed
+    now = context.clock()
+    # Who may decide was asked of Slack, which takes a while, so the run is read again.
     with context.store.transaction():
         run = context.store.runs.get(number)
         if run is None or run.state != "needs_human":
@@ -75,8 +81,9 @@ def step(context: AppContext, number: int) -> None:
     votes = _find_decision(context, run)
     if not votes:
         return
+    trainer = context.trainers.get(run.provider)
+    last = votes[-1]
     try:
-        trainer, last = context.trainers.get(run.provider), votes[-1]
         if last.choice == "give_up":
             _give_up(context, run, trainer, votes)
         elif trainer is None:
@@ -86,12 +93,14 @@ def step(context: AppContext, number: int) -> None:
         else:
             _retry(context, run, trainer, votes)
     except TrainerError as trouble:
-        context.store.runs.move(
-            run, "needs_human", now=context.clock(), next_at=context.clock() + LOOK_AGAIN_S
-        )
-        notifications.show_intervention(
-            context, run, context.store.interventions.of(run), note=f"{trouble} Looking again."
-        )
+        _look_again(context, run)
+        decisions = context.store.interventions.of(run)
+        notifications.show_intervention(context, run, decisions, note=f"{trouble} Looking again.")
+
+
+def _look_again(context: AppContext, run: Run) -> None:
+    now = context.clock()
+    context.store.runs.move(run, "needs_human", now=now, next_at=now + LOOK_AGAIN_S)
 
 
 def _find_decision(context: AppContext, run: Run) -> list[InterventionDecision]:
@@ -104,11 +113,10 @@ def _find_decision(context: AppContext, run: Run) -> list[InterventionDecision]:
     people = [vote.person for vote in decisions]
     if not find_deciding_votes(decisions, people):
         return []
-    votes = find_deciding_votes(
-        decisions, authorization.current_rules(context, "resolve").filter_entitled("resolve", people)
-    )
+    entitled = authorization.current_rules(context, "resolve").filter_entitled("resolve", people)
+    votes = find_deciding_votes(decisions, entitled)
     if not votes:
-        context.store.runs.move(run, run.state, now=context.clock(), next_at=context.clock() + LOOK_AGAIN_S)
+        _look_again(context, run)
     return votes
 
 
@@ -124,24 +132,22 @@ def _adopt(context: AppContext, run: Run, trainer: Trainer, vote: InterventionDe
     except Refused as refused:
         _void_votes(context, run, escape(str(refused)))
         return
-    plan, has_key = plan_from_json(run.plan), job_has_key(job, run.key)
-    problem = _mismatch(context, run, plan, job) or (
-        None if has_key else _difference_from_plan(trainer, run, plan, job)
-    )
+    plan = plan_from_json(run.plan)
+    problem = _mismatch(context, run, plan, job)
+    proof = "It has our key."
+    if problem is None and not job_has_key(job, run.key):
+        problem = _difference_from_plan(trainer, run, plan, job)
+        proof = "It doesn't have our key, but its settings and its file are the plan's."
     if problem:
         _void_votes(context, run, problem)
         return
-    existing = (
-        "It has our key."
-        if has_key
-        else "It doesn't have our key, but its settings and its file are the plan's."
-    )
-    _take_over(context, run, f"Job {escape(job.id)} is taken over. {existing}", job)
+    _take_over(context, run, f"Job {escape(job.id)} is taken over. {proof}", job)
 
 
 def _mismatch(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None:
     """Returns why this job can't be the run's, None if it can."""
-    name, theirs = f"job {escape(job.id)}", job.metadata.get(METADATA_KEY)
+    name = f"job {escape(job.id)}"
+    theirs = job.metadata.get(METADATA_KEY)
     if theirs not in (None, run.key):
         return f"{name} has the key of something else that we asked for, {escape(str(theirs))}."
     other = context.store.runs.with_job(job.id)
@@ -165,9 +171,12 @@ def _difference_from_plan(trainer: Trainer, run: Run, plan: Plan, job: Job) -> s
         if seen != value:
             theirs = escape(str(seen))
             return f"{name} its {escape(setting)} is {theirs}, but the plan says {escape(str(value))}."
-    sha256 = plan.validation_split.fitted_sha256 if plan.validation_split else plan.train_sha256
+    sha256 = plan.train_sha256
+    if plan.validation_split:
+        sha256 = plan.validation_split.fitted_sha256
     file = job.training_file
-    if file is None or (file != run.file_id and not trainer.has_content(file, sha256)):
+    has_rows = file is not None and (file == run.file_id or trainer.has_content(file, sha256))
+    if not has_rows:
         return f"{name} there is no proof that it trains on the plan's rows."
     return None
 
@@ -179,13 +188,12 @@ def _retry(context: AppContext, run: Run, trainer: Trainer, votes: list[Interven
         _void_votes(context, run, f"the job can't be looked for. {escape(str(refused))}")
         return
     if job:
-        _take_over(
-            context, run, f"Job {escape(job.id)} was found there and is taken over, not created again.", job
-        )
+        text = f"Job {escape(job.id)} was found there and is taken over, not created again."
+        _take_over(context, run, text, job)
         return
     text = f"Trying again, as {_mentions(votes)} decided: the bot looks for the job for 12 minutes, then creates it."
     now = context.clock()
-    context.waits.since(now)
+    context.waits.since(now)  # the 12 minutes begin
     with context.store.transaction():
         moved = context.store.runs.move(run, "creating", now=now, error=None, job_id=None)
         if moved:
@@ -195,17 +203,19 @@ def _retry(context: AppContext, run: Run, trainer: Trainer, votes: list[Interven
 def _give_up(
     context: AppContext, run: Run, trainer: Trainer | None, votes: list[InterventionDecision]
 ) -> None:
-    job, seen = None, "No job was found there."
+    job = None
     if trainer is None:
         seen = f"The bot could not check whether there is a job: it has no key for {escape(run.provider)}."
-    try:
-        job = _find_job(trainer, run) if trainer else None
-    except Refused as refused:
-        seen = f"The bot could not check whether there is a job: {escape(str(refused))}"
-    except TrainerError as trouble:
-        if context.clock() - votes[-1].at < GIVE_UP_UNSEEN_S:
-            raise
-        seen = f"For an hour the bot could not check whether there is a job: {escape(str(trouble))}"
+    else:
+        seen = "No job was found there."
+        try:
+            job = _find_job(trainer, run)
+        except Refused as refused:
+            seen = f"The bot could not check whether there is a job: {escape(str(refused))}"
+        except TrainerError as trouble:
+            if context.clock() - votes[-1].at < GIVE_UP_UNSEEN_S:
+                raise
+            seen = f"For an hour the bot could not check whether there is a job: {escape(str(trouble))}"
     if job:
         text = f"Job {escape(job.id)} was found there. It is being cancelled, and its cost will be booked."
         _take_over(context, run, text, job, cancel_asked_by=votes[-1].person)
@@ -220,8 +230,10 @@ def _give_up(
 def _find_job(trainer: Trainer, run: Run) -> Job | None:
     """Returns the job with the run's key, or else the job whose id is known, None if neither exists."""
     jobs = trainer.find_jobs(run.key)
-    if jobs or run.job_id is None:
-        return jobs[0] if jobs else None
+    if jobs:
+        return jobs[0]
+    if run.job_id is None:
+        return None
     try:
         return trainer.job(run.job_id)
     except Refused as refused:
@@ -238,7 +250,8 @@ def _take_over(
     *,
     cancel_asked_by: str | None = None,
 ) -> bool:
-    now, progress = context.clock(), Progress(vendor=Progress.from_json(run.progress).vendor)
+    now = context.clock()
+    progress = Progress(vendor=Progress.from_json(run.progress).vendor)
     changes = {
         "job_id": job.id,
         "error": None,
@@ -268,4 +281,5 @@ def _void_votes(context: AppContext, run: Run, why: str) -> None:
 
 
 def _mentions(votes: list[InterventionDecision]) -> str:
-    return " and ".join(f"<@{person}>" for person in dict.fromkeys(vote.person for vote in votes))
+    people = dict.fromkeys(vote.person for vote in votes)
+    return " and ".join(f"<@{person}>" for person in people)

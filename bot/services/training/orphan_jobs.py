@@ -43,25 +43,33 @@ def sweep(context: AppContext) -> None:
 
 
 def _sweep(context: AppContext, provider: str, trainer: Trainer) -> None:
-    run_keys = {key for name in context.settings.beside(provider) for key in context.store.runs.keys_at(name)}
+    # Providers at one address may share an account, whose list then has the jobs of all of them.
+    run_keys = set[str]()
+    for name in context.settings.beside(provider):
+        run_keys.update(context.store.runs.keys_at(name))
     curve_keys = _curve_keys(context)
     listed = trainer.jobs_by_key([*run_keys, *curve_keys], context.clock() - LOOK_BACK_S)
     for key, jobs in listed.items():
-        run = context.store.runs.by_key(key) if key in run_keys else None
+        run = None
+        if key in run_keys:
+            run = context.store.runs.by_key(key)
         if run:
             _check_run(context, trainer, run, jobs)
         elif key in curve_keys:
             _check_curve(context, trainer, curve_keys[key], jobs)
         else:
             for job in _unfinished(jobs):
-                _alert(context, provider, job, key, views.unknown_job(provider, job), None)
+                message = views.unknown_job(provider, job)
+                _alert(context, provider, job, key, message, None)
 
 
 def _curve_keys(context: AppContext) -> dict[str, Measurement]:
     """Returns the keys of jobs that an earlier version created for tuned models' learning curves."""
     keys: dict[str, Measurement] = {}
     for measurement in context.store.measurements.newest(MEASUREMENTS):
-        curve = trained_curve(measurement.plan, measurement.progress) if measurement.kind == "curve" else None
+        if measurement.kind != "curve":
+            continue
+        curve = trained_curve(measurement.plan, measurement.progress)
         if curve is not None:
             keys |= {size.key: measurement for size in curve.sizes}
     return keys
@@ -70,12 +78,13 @@ def _curve_keys(context: AppContext) -> dict[str, Measurement]:
 def _check_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[Job]) -> None:
     live = _unfinished(jobs)
     # A job that succeeded is paid, and its model exists; one that failed or was cancelled leaves nothing to take over.
-    paid = [*live, *(job for job in jobs if job.status == "succeeded")]
+    succeeded = [job for job in jobs if job.status == "succeeded"]
+    paid = live + succeeded
     was_never_started = run.state in ("rejected", "expired") and run.job_id is None and not live
     if run.state == "needs_human":
-        interventions.resolve_with_job(
-            context, run, next((job for job in jobs if job.id == run.job_id), jobs[0])
-        )
+        of_run = [job for job in jobs if job.id == run.job_id]
+        job = of_run[0] if of_run else jobs[0]
+        interventions.resolve_with_job(context, run, job)
     elif paid and (run.state == "awaiting_approval" or was_never_started):
         _take_over(context, run, paid[0])
     elif run.state in ("training", "evaluating"):
@@ -99,7 +108,8 @@ def _check_curve(
 def _take_over(context: AppContext, run: Run, job: Job) -> None:
     """Adopts a job with the key of an unapproved run. Only approved runs get a job, so the database must have been
     restored from a backup made before the approval. Whoever has rejected the plan since didn't know about the job."""
-    now, plan = context.clock(), plan_from_json(run.plan)
+    now = context.clock()
+    plan = plan_from_json(run.plan)
     text = f"It was started before a backup was restored: job {escape(job.id)} was found and is taken over."
     changes = {"job_id": job.id, "reserved_micros": plan.maximum_micros}
     with context.store.transaction():
@@ -115,10 +125,11 @@ def _take_over(context: AppContext, run: Run, job: Job) -> None:
 def _cancel_others(
     context: AppContext, trainer: Trainer, owner: str, channel: str, ours: str | None, live: Sequence[Job]
 ) -> None:
+    provider = trainer.provider.name
     for extra in live:
         if extra.id != ours and _cancel(trainer, extra):
-            provider = trainer.provider.name
-            _alert(context, provider, extra, owner, views.duplicate_job(owner, provider, extra), channel)
+            message = views.duplicate_job(owner, provider, extra)
+            _alert(context, provider, extra, owner, message, channel)
 
 
 def _handle_after_end(
@@ -126,10 +137,14 @@ def _handle_after_end(
 ) -> None:
     provider = trainer.provider.name
     for job in live:
+        # Somebody cancelled the run, so its job goes too. After a failure people may want to see what it does.
         if not is_unwanted:
-            _alert(context, provider, job, owner, views.job_still_running(owner, provider, job), channel)
+            message = views.job_still_running(owner, provider, job)
         elif _cancel(trainer, job):
-            _alert(context, provider, job, owner, views.cancelled_job(owner, provider, job), channel)
+            message = views.cancelled_job(owner, provider, job)
+        else:
+            continue
+        _alert(context, provider, job, owner, message, channel)
 
 
 def _cancel(trainer: Trainer, job: Job) -> bool:

@@ -90,15 +90,17 @@ def find_unreported(context: AppContext) -> tuple[Run | None, Measurement | None
 
 def step(context: AppContext) -> None:
     """Has a worker write the reports that are missing, and posts them once they are written."""
+    files = context.settings.files
     run, measurement = find_unreported(context)
     if run:
-        gather = partial(run_report, context.store, context.settings.files, run.id)
-        if (pages := _write_page(context, f"run-{run.id}", gather, _folder(context, run))) is not None:
+        gather = partial(run_report, context.store, files, run.id)
+        pages = _write_page(context, f"run-{run.id}", gather, _folder(context, run))
+        if pages is not None:
             _post_run(context, run, pages)
     if measurement:
-        gather_other = partial(measurement_report, context.store, context.settings.files, measurement.id)
-        folder = folder_of(context, measurement)
-        if (pages := _write_page(context, f"m{measurement.id}", gather_other, folder)) is not None:
+        gather_other = partial(measurement_report, context.store, files, measurement.id)
+        pages = _write_page(context, f"m{measurement.id}", gather_other, folder_of(context, measurement))
+        if pages is not None:
             _post_measurement(context, measurement, pages)
 
 
@@ -122,10 +124,12 @@ def _write_page(
             out = folder / f"report-{name}.html"
             path = context.workers.poll(key, write_page, report, context.settings.data, names, out)
     except Exception:
-        # `finetune report` in a terminal shows the same error again
+        # `finetune report` in a terminal shows the same error again.
         log.exception("writing the report of %s", name)
         return []
-    return None if path is None else [path]
+    if path is None:
+        return None
+    return [path]
 
 
 def _folder(context: AppContext, run: Run) -> Path:
@@ -134,24 +138,33 @@ def _folder(context: AppContext, run: Run) -> Path:
 
 def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
     plan = plan_from_json(run.plan)
-    plots = (_folder(context, run) / f"{stem}.png" for stem in (*result_cards.TRAINING_CHARTS, "quality"))
-    files = [(path, result_cards.alt_text(path.stem, plan)) for path in plots if path.exists()]
+    folder = _folder(context, run)
+    files = []
+    for stem in (*result_cards.TRAINING_CHARTS, "quality"):
+        path = folder / f"{stem}.png"
+        if path.exists():
+            files.append((path, result_cards.alt_text(stem, plan)))
     files += [(path, cards.run_title(run, plan)) for path in pages]
-    comment = cards.run_notice(run, has_page=bool(pages))
-    card = notifications.result_card_of(run)
     with context.store.transaction():
-        once = f"report of run {run.id}"
         messages.put_files(
-            context, card, run.channel, files, once=once, comment=comment, concerns=run.requester
+            context,
+            notifications.result_card_of(run),
+            run.channel,
+            files,
+            once=f"report of run {run.id}",
+            comment=cards.run_notice(run, has_page=bool(pages)),
+            concerns=run.requester,
         )
-        # the run's card links to the result, which is posted by now
+        # The run's card links to the result, which is posted by now.
         notifications.show_progress(context, run)
 
 
 def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequence[Path]) -> None:
     comparison = known_comparison(context.store, context.settings.files, measurement)
     plot = folder_of(context, measurement) / "ladder.png"
-    files = [(plot, evaluation_results.alt_text(comparison.dataset))] if plot.exists() else []
+    files = []
+    if plot.exists():
+        files.append((plot, evaluation_results.alt_text(comparison.dataset)))
     files += [(path, cards.measurement_title(measurement, comparison)) for path in pages]
     test = sealed_rows.load_test(context.store, measurement)
     comment = cards.measurement_notice(measurement, comparison, test, has_page=bool(pages))
@@ -244,11 +257,12 @@ class RunReport:
     @property
     def people(self) -> frozenset[str]:
         """The Slack ids of the people on the page."""
-        texts = [entry.detail or "" for entry in self.history]
-        people = {self.run.requester, self.plan.uploaded_by, *_PERSON.findall(" ".join(texts))}
-        return frozenset(
-            people | {each.person for each in self.approvals} | {entry.who for entry in self.history}
-        )
+        people = {self.run.requester, self.plan.uploaded_by}
+        people |= {approval.person for approval in self.approvals}
+        for entry in self.history:
+            people.add(entry.who)
+            people.update(_PERSON.findall(entry.detail or ""))
+        return frozenset(people)
 
     def draw(self, folder: Path) -> None:
         """Draws nothing: the charts of a run were drawn with its result."""

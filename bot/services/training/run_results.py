@@ -78,10 +78,9 @@ def evaluate(context: AppContext, run: Run) -> None:
             return
         # The held-out rows are not the approved ones. Only the approved rows would show which answers were free, so
         # all recent answers count as paid, including those of another run that asks the same base model.
-        base, tuned = (
-            context.store.answers.totals_of(f"{run.provider}/{model}", since=run.state_since)
-            for model in (step.plan.base_model, _tuned_model(step))
-        )
+        stored = context.store.answers
+        base = stored.totals_of(f"{run.provider}/{step.plan.base_model}", since=run.state_since)
+        tuned = stored.totals_of(f"{run.provider}/{_tuned_model(step)}", since=run.state_since)
         model = code(run.model or "")
         sentence = f"The model was trained and is kept as {model}, but was not judged. {escape(str(changed))}"
         spent = _cost_micros(step, base, tuned) + judgements.spent_on_run(step) + _lost_micros(step)
@@ -189,10 +188,11 @@ def _handle_failure(step: ResultStep, answers: Answers) -> None:
 def _ask_missing(step: ResultStep, evaluation: Evaluation, answers: Answers) -> None:
     """Asks the questions that have no answer and are not under way, if the rows may be sent. Once all answers are
     there, has them judged."""
-    context, run, plan = step.context, step.run, step.plan
+    context = step.context
+    run = step.run
     against = None
-    if answers.unasked:
-        against = data_policy.egress_now(context, run.dataset_id, [run.provider], plan.overridden)
+    if answers.unasked:  # at each step, as the rules in finetune.toml may have changed since
+        against = data_policy.egress_now(context, run.dataset_id, [run.provider], step.plan.overridden)
     if isinstance(against, Forbidden):
         _end_once_idle(step, "failed", against.reason)
         return
@@ -204,33 +204,44 @@ def _ask_missing(step: ResultStep, evaluation: Evaluation, answers: Answers) -> 
             evaluation_engine.ask(context, evaluation, answers.unasked)
         return
     step = replace(step, run=counted)
-    candidates, spent = _candidates(evaluation, step.progress), _cost_micros(step, *answers.paid.values())
+    candidates = _candidates(evaluation, step.progress)
+    spent = _cost_micros(step, *answers.paid.values())
     if judgements.take_run_step(step, evaluation, candidates, spent):
         _judge(step)
 
 
 def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: Unsure | None) -> Run | None:
     """Stores and shows the progress, and why the run waits. Returns None if the run was moved meanwhile."""
-    context, run, before, judge = step.context, step.run, step.progress, step.judge
+    context = step.context
+    run = step.run
+    before = step.progress
     missing = sum(len(keys) for keys in answers.missing.values())
-    models = [str(candidate.model) for candidate, keys in answers.missing.items() if keys and candidate.model]
-    waits = before.note if before.judge and not missing else evaluation_engine.waiting_note(context, models)
+    if against:
+        note: str | None = against.reason
+    elif before.judge and not missing:
+        note = before.note  # the judge's, whose questions are counted elsewhere
+    else:
+        models = [
+            str(candidate.model) for candidate, keys in answers.missing.items() if keys and candidate.model
+        ]
+        note = evaluation_engine.waiting_note(context, models)
     progress = replace(
         before,
-        evaluated=len(evaluation.all_keys) - missing + judge.answered,
-        to_evaluate=len(evaluation.all_keys) + judge.of,
-        note=against.reason if against else waits,
+        evaluated=len(evaluation.all_keys) - missing + step.judge.answered,
+        to_evaluate=len(evaluation.all_keys) + step.judge.of,
+        note=note,
         declined=tuple(key for candidate in answers.candidates for key in candidate.declined),
         lost_micros=_lost_micros(step),
     )
     now = context.clock()
     if progress == before and against is None:
         return run
-    next_at = run_states.due_unless_wished(context, run, now + LOOK_AGAIN_S) if against else now
+    next_at = now
+    if against:
+        next_at = run_states.due_unless_wished(context, run, now + LOOK_AGAIN_S)
+    changes = {"progress": progress.to_json(), "next_at": next_at}
     with context.store.transaction():
-        moved = context.store.runs.move(
-            run, "evaluating", now=now, progress=progress.to_json(), next_at=next_at
-        )
+        moved = context.store.runs.move(run, "evaluating", now=now, **changes)
         if moved and progress.lost_micros:  # budgets never see less than was spent
             spent = _cost_micros(step, *answers.paid.values()) + judgements.spent_on_run(step)
             context.store.runs.raise_reservation(moved, spent + progress.lost_micros)
@@ -322,15 +333,20 @@ def _judge(step: ResultStep) -> None:
     try:
         if not is_begun or step.plan.swept:
             job = trainer.job(str(run.job_id))
-            metrics = () if is_begun else trainer.metrics(job)
-            trials = trainer.trials(job) if step.plan.swept else ()
+            if not is_begun:
+                metrics = trainer.metrics(job)
+            if step.plan.swept:
+                trials = trainer.trials(job)
     except (Refused, InvalidResponse) as gone:
         log.warning("run %s: its result has no charts of the training: %s", run.id, gone)
         metrics = ()
     except TrainerError as trouble:
         run_states.wait(context, run, LOOK_AGAIN_S, note=str(trouble))
         return
-    judged = context.workers.take(_judge_task(run)) if is_begun else _begin_judging(step, metrics)
+    if is_begun:
+        judged: JudgedRun | None = context.workers.take(_judge_task(run))
+    else:
+        judged = _begin_judging(step, metrics)
     if judged is not None:
         _finish(step, judged, trials)
 
@@ -412,10 +428,9 @@ def _finish(step: ResultStep, judged: JudgedRun, trials: tuple[SweepTrial, ...])
     changed = judged.changed if may_show else ()
     result = replace(result, shown_rows=len(changed), is_offered=may_be_used)
     now = context.clock()
+    changes = {"result": result.to_json(), "actual_micros": result.actual_micros}
     with context.store.transaction():
-        moved = context.store.runs.move(
-            run, "done", now=now, result=result.to_json(), actual_micros=result.actual_micros
-        )
+        moved = context.store.runs.move(run, "done", now=now, **changes)
         if moved is None:
             return
         context.store.runs.book(moved, "settle", settled, month=units.month_of(now), now=now)
@@ -484,37 +499,53 @@ def _build_result(
 def _advice(step: ResultStep, beside: Comparison) -> Advice | None:
     """Returns the verdict with the measured result, None if it can't be computed any more because the dataset, the
     model or its price is gone."""
-    context, plan = step.context, step.plan
+    context = step.context
+    plan = step.plan
     dataset = context.store.datasets.get(step.run.dataset_id)
     report = datasets.report_of(dataset)
     if report is None:
         return None
-    evidence = evidence_services.without_other_judge(_evidence(step), plan)
+    question = replace(
+        estimate_requests.question_of(plan), judge=NO_JUDGE
+    )  # judging is done, so it costs no more
+    before = evidence_services.without_other_judge(_evidence(step), plan)
+    evidence = evidence_services.with_run_result(context, before, step.run, beside)
     estimate = estimates.make_estimate(
         context.settings,
         dataset.name,
         report,
-        replace(estimate_requests.question_of(plan), judge=NO_JUDGE),  # judging is done, so it costs no more
+        question,
         context.today(),
-        evidence_services.with_run_result(context, evidence, step.run, beside),
+        evidence,
         is_trained=True,
         reachable=context.trainers,
     )
     if isinstance(estimate, Refusal):
         return None
     verdict = estimate.verdict
-    rule = verdict.rule if verdict.kind != "go" else ""
-    todo = verdict.deciding.step.todo if verdict.deciding.step else None
-    models = todo.models if isinstance(todo, Measure) else ()
-    measure = tuple(name for name in models if name.partition("/")[0] in context.trainers)
-    reason = because_text(verdict.deciding.because)
-    return Advice(verdict.kind, rule, advice.headline(verdict), advice.next_step(verdict), reason, measure)
+    next_step = verdict.deciding.step
+    measure = []
+    if next_step and isinstance(next_step.todo, Measure):
+        for name in next_step.todo.models:
+            provider, _, _ = name.partition("/")
+            if provider in context.trainers:
+                measure.append(name)
+    return Advice(
+        kind=verdict.kind,
+        rule="" if verdict.kind == "go" else verdict.rule,
+        headline=advice.headline(verdict),
+        next_step=advice.next_step(verdict),
+        reason=because_text(verdict.deciding.because),
+        measure=tuple(measure),
+    )
 
 
 def _evidence(step: ResultStep) -> Evidence:
     dataset = step.context.store.datasets.get(step.run.dataset_id)
     report = datasets.report_of(dataset)
-    return evidence_services.load_evidence(step.context, dataset, report, None) if report else Evidence()
+    if report is None:
+        return Evidence()
+    return evidence_services.load_evidence(step.context, dataset, report, None)
 
 
 def _tuned_model(step: ResultStep) -> str:
@@ -540,8 +571,8 @@ def _spent_micros(step: ResultStep) -> int:
     """Returns the run's cost without its machine's. Answers that were stored before this run asked are free."""
     since = step.run.state_since
     keys = _evaluation(step).keys.values()
-    base, tuned = (step.context.store.answers.totals(theirs, since=since) for theirs in keys)
-    return _cost_micros(step, base, tuned) + judgements.spent_on_run(step) + _lost_micros(step)
+    totals = [step.context.store.answers.totals(theirs, since=since) for theirs in keys]
+    return _cost_micros(step, *totals) + judgements.spent_on_run(step) + _lost_micros(step)
 
 
 def _lost_micros(step: ResultStep) -> int:

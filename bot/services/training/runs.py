@@ -19,7 +19,7 @@ from bot.services.evidence import checked_judges, notifications
 from bot.services.evidence.looks import load_looks_at_run
 from bot.services.models import models
 from bot.values.runs import AfterResult, Progress, Refusal, RunResult
-from storage.records import OPEN_RUN_STATES, Run, Wish
+from storage.records import OPEN_RUN_STATES, Run
 
 LATEST = 15
 # A pause asked for before the job exists is carried out once it does.
@@ -28,10 +28,8 @@ PAUSABLE = ("approved", "creating", "training")
 
 def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
     """Returns the open runs on these datasets."""
-    return [
-        overview_of(context, run)
-        for run in authorization.filter_known(context, context.store.runs.open(), names)
-    ]
+    visible = authorization.filter_known(context, context.store.runs.open(), names)
+    return [overview_of(context, run) for run in visible]
 
 
 def latest(context: AppContext, names: Collection[str]) -> list[RunSummary]:
@@ -79,46 +77,41 @@ def audit_history(context: AppContext, number: int, person: str, channel: str) -
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
     """Records the wish; the next tick carries it out at the trainer. `here` is as in `_find_visible`."""
     run = _find_visible(context, number, person, here, "cancel")
-    if run is None:
-        return Refusal(no_such_run(number))
+    if isinstance(run, Refusal):
+        return run
     if run.state not in OPEN_RUN_STATES:
-        return Refusal(f"Run {number} is over already: it {STATE_TEXTS[run.state]}.")
-    plan = plan_from_json(run.plan)
-    request = Request(run.requester, plan.uploaded_by, run.created_at)
-    refusal = authorization.refusal(context, person, "cancel", request=request)
+        return _over_refusal(run)
+    refusal = _refusal(context, run, person, "cancel")
     if refusal:
         return refusal
     if run.cancel_asked_by:
         return Refusal(
             f"<@{run.cancel_asked_by}> has already asked for that: run {number} is being cancelled."
         )
-    now = context.clock()
-    with context.store.transaction():
-        moved = context.store.runs.move(run, run.state, now=now, cancel_asked_by=person, next_at=now)
-        if moved:
-            context.audit(person, "cancel", f"run {run.id}")
-    if not moved:
-        return Refusal(f"Run {number} moved on just now; try again.")
+    if not _record(context, run, person, "cancel", cancel_asked_by=person):
+        return _moved_refusal(run)
     return f"Cancelling run {number} …"
 
 
 def ask_pause(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
     """Records the wish; the next poll of the job carries it out."""
     run = _find_visible(context, number, person, here, "pause")
-    if run is None:
-        return Refusal(no_such_run(number))
+    if isinstance(run, Refusal):
+        return run
     if run.state in PAUSABLE and _will_be_paused(run):
         return Refusal(f"Run {number} is already paused. `/finetune resume {number}` continues it.")
     refusal = _pause_refusal(context, run, person)
     if refusal:
         return refusal
-    return _record_wish(context, run, "pause", person, f"Pausing run {number} …")
+    if not _record(context, run, person, "pause", wish="pause", wished_by=person):
+        return _moved_refusal(run)
+    return f"Pausing run {number} …"
 
 
 def ask_resume(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
     run = _find_visible(context, number, person, here, "pause")
-    if run is None:
-        return Refusal(no_such_run(number))
+    if isinstance(run, Refusal):
+        return run
     if run.state in OPEN_RUN_STATES and not _will_be_paused(run):
         return Refusal(f"Run {number} is not paused: it {STATE_TEXTS[run.state]}.")
     refusal = _pause_refusal(context, run, person)
@@ -127,7 +120,9 @@ def ask_resume(context: AppContext, number: int, person: str, here: str | None =
     freeze = context.store.freezes.current()
     if freeze:
         return Refusal(freeze_cards.refusal(freeze, f"Run {number} stays paused"))
-    return _record_wish(context, run, "resume", person, f"Run {number} goes on …")
+    if not _record(context, run, person, "resume", wish="resume", wished_by=person):
+        return _moved_refusal(run)
+    return f"Run {number} goes on …"
 
 
 def is_paused(run: Run) -> bool:
@@ -143,25 +138,32 @@ def _will_be_paused(run: Run) -> bool:
 
 def _pause_refusal(context: AppContext, run: Run, person: str) -> Refusal | None:
     if run.state not in OPEN_RUN_STATES:
-        return Refusal(f"Run {run.id} is over already: it {STATE_TEXTS[run.state]}.")
+        return _over_refusal(run)
     if run.state not in PAUSABLE:
         return Refusal(f"Only training can be paused, and run {run.id} {STATE_TEXTS[run.state]}.")
     if not notifications.can_pause(context, run):
         title = escape(context.settings.title_of(run.provider))
         return Refusal(f"{title} can't pause a training. `/finetune cancel {run.id}` would end it.")
-    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
-    return authorization.refusal(context, person, "pause", request=request)
+    return _refusal(context, run, person, "pause")
 
 
-def _record_wish(context: AppContext, run: Run, wish: Wish, person: str, text: str) -> str | Refusal:
+def _over_refusal(run: Run) -> Refusal:
+    return Refusal(f"Run {run.id} is over already: it {STATE_TEXTS[run.state]}.")
+
+
+def _moved_refusal(run: Run) -> Refusal:
+    return Refusal(f"Run {run.id} moved on just now; try again.")
+
+
+def _record(context: AppContext, run: Run, person: str, action: str, **wish: str) -> bool:
+    """Records a wish. Returns False if the run has moved meanwhile."""
     now = context.clock()
     with context.store.transaction():
-        moved = context.store.runs.move(run, run.state, now=now, wish=wish, wished_by=person, next_at=now)
+        # `next_at=now` lets the next tick carry it out, however long the run was put off.
+        moved = context.store.runs.move(run, run.state, now=now, next_at=now, **wish)
         if moved:
-            context.audit(person, wish, f"run {run.id}")
-    if not moved:
-        return Refusal(f"Run {run.id} moved on just now; try again.")
-    return text
+            context.audit(person, action, f"run {run.id}")
+    return moved is not None
 
 
 def overview_of(context: AppContext, run: Run) -> RunSummary:
@@ -190,15 +192,22 @@ def may_see(context: AppContext, run: Run, person: str, channel: str | None) -> 
 
 def _find_visible(
     context: AppContext, number: int, person: str, here: str | None, action: Action
-) -> Run | None:
+) -> Run | Refusal:
     """Returns the run if the person may know about it, or if it is open and they may stop it. `here` is the channel in
     which they typed its number, None if they pressed a button on its card."""
+    hidden = Refusal(no_such_run(number))
     run = context.store.runs.get(number)
-    if run is None or here in (None, run.channel) or may_see(context, run, person, here):
+    if run is None:
+        return hidden
+    if here in (None, run.channel) or may_see(context, run, person, here):
         return run
-    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
-    may_stop = (
-        run.state in OPEN_RUN_STATES
-        and authorization.refusal(context, person, action, request=request) is None
-    )
-    return run if may_stop else None
+    # Who may stop spending can do so from outside a private channel, as long as there is something to stop.
+    if run.state not in OPEN_RUN_STATES or _refusal(context, run, person, action):
+        return hidden
+    return run
+
+
+def _refusal(context: AppContext, run: Run, person: str, action: Action) -> Refusal | None:
+    plan = plan_from_json(run.plan)
+    request = Request(run.requester, plan.uploaded_by, run.created_at)
+    return authorization.refusal(context, person, action, request=request)

@@ -4,6 +4,7 @@ and follows it. If there are many jobs at a provider, one list shows which of th
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -71,7 +72,8 @@ class RunJob:
     def is_agreed(self) -> bool:
         """True if the approvals still cover the run. If not, the run waits for approval again or ends, after checking
         that an uncertain create left no job."""
-        context, run = self.context, self.run
+        context = self.context
+        run = self.run
         lost = approvals.revalidate(context, run)
         if lost is None:
             return True
@@ -90,34 +92,34 @@ class RunJob:
     def intend(self, ready: UploadedFiles) -> RunJob | None:
         """Records the intent, and moves the reservation to the month of the create. Uploading the file took time, so
         the run may have been cancelled or frozen since, and the month may have changed."""
-        context, run, now = self.context, self.run, self.context.clock()
+        context = self.context
+        run = self.run
+        now = context.clock()
         latest = context.store.runs.get(run.id)
         if latest is None or latest.cancel_asked_by or freeze_scope.run_freeze(context, run):
             return None
         if budgets.refusal_in_a_new_month(context, run):
             return None
-        context.waits.since(now)
+        context.waits.since(now)  # the wait for a lagging list begins
         context.store.runs.move_reservation(run, units.month_of(now))
         changes = {"tries": run.tries + 1, "state_since": now, "next_at": now, "file_id": ready.file_id}
         intent = context.store.runs.move(run, "creating", now=now, **changes)
-        return replace(self, run=intent) if intent else None
+        if intent is None:
+            return None
+        return replace(self, run=intent)
 
     def spec(self, ready: UploadedFiles) -> JobSpec:
         return job_spec(self.run, self.plan, ready)
 
     def record_start(self, job: Job) -> None:
-        context, now = self.context, self.context.clock()
+        context = self.context
+        # Notes about the create are dropped. What the vendor quoted stays: it is part of what the run costs.
+        progress = Progress(vendor=Progress.from_json(self.run.progress).vendor)
+        changes = {"job_id": job.id, "progress": progress.to_json()}
         with context.store.transaction():
-            moved = context.store.runs.move(
-                self.run,
-                "training",
-                now=now,
-                job_id=job.id,
-                progress=Progress(vendor=Progress.from_json(self.run.progress).vendor).to_json(),
-            )
+            moved = context.store.runs.move(self.run, "training", now=context.clock(), **changes)
             if moved:
-                subject, detail = f"run {moved.id}", f"job {job.id}"
-                context.audit("finetune", "started", subject, detail)
+                context.audit("finetune", "started", f"run {moved.id}", f"job {job.id}")
                 notifications.show_progress(context, moved)
 
     def wait(self, seconds: float, note: str | None = None) -> None:
@@ -125,7 +127,9 @@ class RunJob:
 
     def record_refusal(self, refused: Refused | FileChanged) -> None:
         """Fails the run, and deletes files that were uploaded for it."""
-        context, run, file = self.context, self.run, self.delete_uploads()
+        context = self.context
+        run = self.run
+        file = self.delete_uploads()
         if isinstance(refused, Refused) and refused.is_training_unavailable:
             title = escape(context.settings.title_of(run.provider))
             closed = f"{title} has closed fine-tuning to your organisation."
@@ -149,17 +153,20 @@ class RunJob:
 
 def create(context: AppContext, run: Run) -> None:
     """Takes one step of an approved or creating run."""
-    trainer, plan = context.trainers.get(run.provider), plan_from_json(run.plan)
+    trainer = context.trainers.get(run.provider)
+    plan = plan_from_json(run.plan)
     if trainer is None:
         if run.state == "creating":  # a job may exist
             wait_for_key(context, run)
         else:
             end(context, run, "failed", f"There is no key for {run.provider} any more; nothing was started.")
         return
+    # Approvals are bound to the hash. A plan that doesn't have it was changed in the database by hand.
     if plan_hash(plan) != run.plan_hash:
         hand_to_people(context, run, "The plan was changed after it was approved, so it is not carried out.")
         return
-    if other := plans.destination_change(context, plan):
+    other = plans.destination_change(context, plan)
+    if other:
         _stop_changed_plan(context, run, other)
         return
     job = RunJob(context, run, trainer)
@@ -168,12 +175,13 @@ def create(context: AppContext, run: Run) -> None:
         return
     if not job.is_agreed():
         return
+    # Once a create was sent, its price is what was agreed, and the job has to be found whatever it costs by now.
     if run.state == "approved" and _stop_if_price_rose(context, run, plan, job):
         return
-    if too_dear := budgets.refusal_in_a_new_month(context, run):
-        provider_jobs.look_without_creating(
-            job, NO_ROOM_S, f"{too_dear} It starts automatically once the budget allows it."
-        )
+    too_dear = budgets.refusal_in_a_new_month(context, run)
+    if too_dear:
+        note = f"{too_dear} It starts automatically once the budget allows it."
+        provider_jobs.look_without_creating(job, NO_ROOM_S, note)
         return
     provider_jobs.create(job)
 
@@ -199,17 +207,16 @@ def follow(context: AppContext, run: Run) -> None:
         return
     if run.wish == "resume" and context.store.freezes.current():
         run = replace(run, wish=None)  # the store keeps the wish until the freeze is lifted
-    before, now = Progress.from_json(run.progress), context.clock()
-    is_shown = now - before.shown_at >= card_interval(context)
-    looked = provider_jobs.follow(
-        RunJob(context, run, trainer),
-        str(run.job_id),
-        before,
-        "cancel" if run.cancel_asked_by or overrun_text(run) else run.wish,
-        is_shown=is_shown,
-    )
+    before = Progress.from_json(run.progress)
+    is_shown = context.clock() - before.shown_at >= card_interval(context)
+    wish: provider_jobs.Wish | None = run.wish
+    if run.cancel_asked_by or overrun_text(run):
+        wish = "cancel"
+    owner = RunJob(context, run, trainer)
+    looked = provider_jobs.follow(owner, str(run.job_id), before, wish, is_shown=is_shown)
     if looked:
-        _take_status(context, run, *looked, is_shown)
+        job, progress = looked
+        _take_status(context, run, job, progress, is_shown)
 
 
 def card_interval(context: AppContext) -> float:
@@ -225,8 +232,10 @@ def overrun_text(run: Run) -> str | None:
     spent = notifications.training_cost(plan, Progress.from_json(run.progress))
     if spent <= plan.maximum_micros or "max_usd" in trainer_limits(plan):
         return None
-    most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
-    cost = "a little more" if cost == most else cost
+    most = usd_micros(plan.maximum_micros)
+    cost = usd_micros(spent)
+    if cost == most:  # both are rounded to cents
+        cost = "a little more"
     return f"Stopped because of its cost: the plan allows at most {most}, and the training had cost {cost}."
 
 
@@ -240,7 +249,9 @@ def cancel_before_training(context: AppContext, run: Run) -> None:
             return
         if not provider_jobs.is_surely_absent(RunJob(context, run, trainer)):
             return
-    file = RunJob(context, run, trainer).delete_uploads() if trainer else ""
+    file = ""
+    if trainer:
+        file = RunJob(context, run, trainer).delete_uploads()
     why = f"Cancelled by <@{run.cancel_asked_by}>; nothing was started and nothing is owed.{file}"
     end(context, run, "cancelled", why)
 
@@ -249,9 +260,8 @@ def _stop_changed_plan(context: AppContext, run: Run, why: str) -> None:
     """Ends a run because its destination or price has changed since the approval. If a create is uncertain, people have
     to decide, because the job can't be looked for at another destination."""
     if run.state == "creating":
-        hand_to_people(
-            context, run, f"{why} A job may have been created before that; please check at the trainer."
-        )
+        doubt = f"{why} A job may have been created before that; please check at the trainer."
+        hand_to_people(context, run, doubt)
         return
     end(context, run, "cancelled", f"{why} So its approval is void and nothing was started.")
 
@@ -271,26 +281,39 @@ def _take_status(context: AppContext, run: Run, job: Job, progress: Progress, is
             spent = notifications.training_cost(plan_from_json(run.plan), progress)
             end(context, run, "failed", why, actual_micros=spent)
         case "cancelled":
-            plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
-            # At least the cost reported before, because the trainer's clock may be behind ours.
-            reported = max(notifications.training_cost(plan, each) for each in (progress, before))
-            # A job that nobody watched for long may have trained all that time.
-            unseen_s = context.clock() - (before.ran_until or job.created_at)
-            was_running = before.running_since is not None or unseen_s > provider_jobs.UNSEEN_S
-            spent = max(reported, notifications.cancelled_cost(plan, progress)) if was_running else reported
-            by = f"Cancelled by <@{run.cancel_asked_by}>." if run.cancel_asked_by else None
-            why = by or overrun_text(run) or "Cancelled on the trainer's side."
-            if spent > reported:
-                title = escape(context.settings.title_of(run.provider))
-                why = f"{why} {title} doesn't report what it bills; we count {usd_micros(spent)}."
-            end(context, run, "cancelled", why, actual_micros=spent)
+            _end_cancelled(context, run, job, progress)
         case _:
             _store_progress(context, run, progress, is_shown)
 
 
+def _end_cancelled(context: AppContext, run: Run, job: Job, progress: Progress) -> None:
+    """Ends a run whose job was cancelled, and books what the training cost until then."""
+    plan = plan_from_json(run.plan)
+    before = Progress.from_json(run.progress)
+    # At least the cost reported before, because the trainer's clock may be behind ours.
+    reported = max(
+        notifications.training_cost(plan, before),
+        notifications.training_cost(plan, progress),
+    )
+    # A job that nobody watched for long may have trained all that time.
+    unseen_s = context.clock() - (before.ran_until or job.created_at)
+    was_running = before.running_since is not None or unseen_s > provider_jobs.UNSEEN_S
+    spent = reported
+    if was_running:
+        spent = max(reported, notifications.cancelled_cost(plan, progress))
+    if run.cancel_asked_by:
+        why = f"Cancelled by <@{run.cancel_asked_by}>."
+    else:
+        why = overrun_text(run) or "Cancelled on the trainer's side."
+    if spent > reported:
+        title = escape(context.settings.title_of(run.provider))
+        why = f"{why} {title} doesn't report what it bills; we count {usd_micros(spent)}."
+    end(context, run, "cancelled", why, actual_micros=spent)
+
+
 def _unnamed_model_text(context: AppContext, run: Run, progress: Progress) -> str | None:
     """Returns why a trained model will get no name; None while the vendor may still register it."""
-    row, now = context.settings.provider(run.provider), context.clock()
+    row = context.settings.provider(run.provider)
     name = escape(context.settings.title_of(run.provider))
     if row and row.serving in ("download", "on_request"):
         on_request = " or ask them to serve it" if row.serving == "on_request" else ""
@@ -298,7 +321,9 @@ def _unnamed_model_text(context: AppContext, run: Run, progress: Progress) -> st
             f"The model was trained, but {name} doesn't serve it, so it could not be measured. Its weights are there "
             f"as result files of the last checkpoint: download them and serve them yourselves{on_request}."
         )
-    if now - (progress.succeeded_at or now) < provider_jobs.REGISTERED_S:
+    now = context.clock()
+    waited_s = now - (progress.succeeded_at or now)
+    if waited_s < provider_jobs.REGISTERED_S:
         return None
     return (
         f"The model was trained, but {name} gave it no name within {provider_jobs.REGISTERED_S / 60:.0f} minutes, so "
@@ -309,26 +334,30 @@ def _unnamed_model_text(context: AppContext, run: Run, progress: Progress) -> st
 
 def _store_progress(context: AppContext, run: Run, progress: Progress, is_shown: bool) -> None:
     """Stores and shows the progress if it is urgent or the card is due; otherwise only schedules the next poll."""
-    now, before = context.clock(), Progress.from_json(run.progress)
+    now = context.clock()
+    before = Progress.from_json(run.progress)
     progress = replace(progress, shown_at=now)
     too_dear = overrun_text(replace(run, progress=progress.to_json()))
     is_urgent = bool(too_dear or run.cancel_asked_by or run.wish)
-    if not (is_shown or is_urgent or (progress.status, progress.note) != (before.status, before.note)):
-        next_at = due_unless_wished(context, run, provider_jobs.next_look(now, run.state_since))
+    is_news = (progress.status, progress.note) != (before.status, before.note)
+    next_look = provider_jobs.next_look(now, run.state_since)
+    if not (is_shown or is_urgent or is_news):
+        next_at = due_unless_wished(context, run, next_look)
         context.store.runs.move(run, "training", now=now, next_at=next_at)
         return
+    soon = now + POLL_S if is_urgent else next_look
     with context.store.transaction():
         if run.wish:
             context.store.runs.complete_wish(run, now=now)
-        soon = now + POLL_S if is_urgent else provider_jobs.next_look(now, run.state_since)
+        # Read in the transaction: a click that comes later moves the due time again, one before it is seen here.
         next_at = due_unless_wished(context, run, soon)
-        moved = context.store.runs.move(
-            run, "training", now=now, progress=progress.to_json(), next_at=next_at
-        )
-        if moved and too_dear and not overrun_text(run):  # the next poll cancels the job
+        changes = {"progress": progress.to_json(), "next_at": next_at}
+        moved = context.store.runs.move(run, "training", now=now, **changes)
+        if moved is None:
+            return
+        if too_dear and not overrun_text(run):  # the next poll cancels the job
             context.audit("finetune", "over maximum", f"run {run.id}", too_dear)
-        if moved:
-            notifications.show_progress(context, moved)
+        notifications.show_progress(context, moved)
 
 
 def _record_model(context: AppContext, run: Run, job: Job, progress: Progress) -> None:
@@ -342,10 +371,9 @@ def _record_model(context: AppContext, run: Run, job: Job, progress: Progress) -
         state="candidate",
         created_at=now,
     )
+    changes = {"model": model.name, "progress": progress.to_json()}
     with context.store.transaction():
-        moved = context.store.runs.move(
-            run, "evaluating", now=now, model=model.name, progress=progress.to_json()
-        )
+        moved = context.store.runs.move(run, "evaluating", now=now, **changes)
         if moved:
             context.store.add_model(model)
             context.audit("finetune", "trained", f"run {run.id}")
@@ -367,31 +395,46 @@ def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
     except Refused:
         return runs[:FEW_JOBS]  # polling them one by one shows what is refused
     except TrainerError as trouble:  # single jobs may still answer, so each gets its turn
-        note = f"{trouble} The job itself goes on. Trying again."
-        for part in _batches(runs[FEW_JOBS:], RUNS_A_WRITE):
-            with context.store.transaction():
-                for run in part:
-                    wait(context, run, provider_jobs.MAX_PAUSE_S / 8, note=note)
+        _wait_all(context, runs[FEW_JOBS:], f"{trouble} The job itself goes on. Trying again.")
         return runs[:FEW_JOBS]
-    every, now = card_interval(context), context.clock()
-    looks = [run for run in runs if _needs_poll(run, listed.get(str(run.job_id)), every, now)]
-    alone = {run.id for run in looks}
-    when = {run.id: provider_jobs.next_look(now, run.state_since) for run in runs if run.id not in alone}
-    for next_at in sorted(set(when.values())):
-        context.store.runs.postpone([number for number, at in when.items() if at == next_at], next_at)
+    now = context.clock()
+    every = card_interval(context)
+    to_poll = []
+    seen = defaultdict[float, list[int]](list)  # the runs that the list was enough for, by when to look again
+    for run in runs:
+        if _needs_poll(run, listed.get(str(run.job_id)), every, now):
+            to_poll.append(run)
+        else:
+            seen[provider_jobs.next_look(now, run.state_since)].append(run.id)
+    for next_at, numbers in sorted(seen.items()):
+        context.store.runs.postpone(numbers, next_at)
     # With many jobs, the list alone has taken a tick's share of calls.
-    at_once, a_second = (1, FEW_JOBS) if len(runs) <= MANY_JOBS else (0, 1)
-    for number, later in enumerate(_batches(looks[at_once:], a_second), start=2):
-        context.store.runs.postpone([run.id for run in later], now + number)
-    return looks[:at_once]
+    if len(runs) <= MANY_JOBS:
+        at_once = 1
+        a_second = FEW_JOBS
+    else:
+        at_once = 0
+        a_second = 1
+    for seconds, later in enumerate(_batches(to_poll[at_once:], a_second), start=2):
+        context.store.runs.postpone([run.id for run in later], now + seconds)
+    return to_poll[:at_once]
+
+
+def _wait_all(context: AppContext, runs: Sequence[Run], note: str) -> None:
+    for part in _batches(runs, RUNS_A_WRITE):
+        with context.store.transaction():
+            for run in part:
+                wait(context, run, provider_jobs.MAX_PAUSE_S / 8, note=note)
 
 
 def _needs_poll(run: Run, job: Job | None, card_interval: float, now: float) -> bool:
     before = Progress.from_json(run.progress)
-    if job is None or job.is_final or job.status != before.status or now - before.shown_at >= card_interval:
+    if job is None or job.is_final or job.status != before.status:
         return True
-    seen = before.with_job(job, (), None, now)
-    return overrun_text(replace(run, progress=seen.to_json())) is not None
+    if now - before.shown_at >= card_interval:
+        return True
+    after = before.with_job(job, (), None, now)
+    return overrun_text(replace(run, progress=after.to_json())) is not None
 
 
 def _batches(runs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:

@@ -226,7 +226,7 @@ def test_files_that_cannot_be_compared_or_read_are_refused(tmp_path: Path) -> No
 def test_presidio_is_refused_if_it_is_not_installed_or_the_check_is_quick(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bot.settings.find_spec", lambda _: None)
+    monkeypatch.setattr("bot.settings.loader.find_spec", lambda _: None)
     result = finetune("check", TICKETS, "--presidio")
     assert result.exit_code == 2
     assert "presidio is not installed: pip install presidio-analyzer" in result.stderr

@@ -92,7 +92,7 @@ def _measure_promote_and_ask(world: World) -> None:
 
 
 def _assert_rows_are_only_where_documented(world: World) -> None:
-    """A file or a column that is new here must go into docs/security.md and storage/dataset_deletion.py."""
+    """A file or a column that is new here must go into docs/security.md and storage/deletion/dataset_deletion.py."""
     document = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
     cells = [line.split("|")[1] for line in document.splitlines() if line.startswith("| `")]
     documented = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bot import settings
 from bot.reconciler import maintain
 from bot.rules.plans import plan_from_json
-from bot.settings import load_settings
+from bot.settings import load_settings, model_ends
 from tests.bot.world import MODEL, START, TARGET, MakeWorld, Rules, World
 from tests.peers.hosted import HTML, NOTHING_BUT_500
 from trainers.types import ModelInfo
@@ -34,7 +33,7 @@ def day(world: World, days: int) -> str:
 
 
 def stored_ends(world: World) -> dict[str, object]:
-    ends = json.loads((world.service.settings.data / settings.MODEL_ENDS_FILE).read_text(encoding="utf-8"))
+    ends = json.loads((world.service.settings.data / model_ends.MODEL_ENDS_FILE).read_text(encoding="utf-8"))
     models: dict[str, object] = ends["acme"]["models"]
     return models
 
@@ -130,8 +129,8 @@ def test_an_unreadable_list_leaves_the_stored_end_dates(world: World) -> None:
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"acme": {}}', '{"acme": {"models": {"m": "soon"}}}', "\xff"])
 def test_a_damaged_file_of_end_dates_is_ignored(world: World, tmp_path: Path, text: str) -> None:
-    (tmp_path / settings.MODEL_ENDS_FILE).write_bytes(text.encode("latin-1"))
+    (tmp_path / model_ends.MODEL_ENDS_FILE).write_bytes(text.encode("latin-1"))
     rows = world.service.settings.providers
-    assert settings.with_announced_ends(rows, tmp_path) == rows
-    settings.store_model_ends(tmp_path, "acme", {}, datetime(2026, 11, 27, tzinfo=UTC).date())
-    assert "2026-11-27" in (tmp_path / settings.MODEL_ENDS_FILE).read_text(encoding="utf-8")
+    assert model_ends.with_announced_ends(rows, tmp_path) == rows
+    model_ends.store_model_ends(tmp_path, "acme", {}, datetime(2026, 11, 27, tzinfo=UTC).date())
+    assert "2026-11-27" in (tmp_path / model_ends.MODEL_ENDS_FILE).read_text(encoding="utf-8")

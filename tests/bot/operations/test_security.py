@@ -62,7 +62,7 @@ def test_the_app_asks_for_the_scopes_that_its_calls_need_and_no_more() -> None:
 
 def test_one_module_alone_reads_messages() -> None:
     readers = {path for path, called in methods_called().items() if not OPTIONAL.isdisjoint(called)}
-    assert readers == {ROOT / "bot" / "outbox_sender.py"}
+    assert readers == {ROOT / "bot" / "posted_messages.py"}
 
 
 def test_no_message_unfurls_a_link(world: World) -> None:

@@ -413,7 +413,7 @@ def test_a_free_hour_that_was_configured_differs_from_an_unknown_price(
 def test_presidio_is_used_if_configured_and_must_be_installed_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool
 ) -> None:
-    monkeypatch.setattr("bot.settings.find_spec", lambda name: object() if is_installed else None)
+    monkeypatch.setattr("bot.settings.loader.find_spec", lambda name: object() if is_installed else None)
     assert not read(tmp_path).presidio
     if is_installed:
         assert read(tmp_path, "[check]\npresidio = true").presidio

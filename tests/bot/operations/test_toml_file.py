@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.toml_file import line_numbers
+from bot.settings.toml_file import line_numbers
 
 TEXT = '''# a comment with = and [brackets]
 data = "data"   # and behind a value

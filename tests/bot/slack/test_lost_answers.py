@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.outbox_sender import message_metadata
+from bot.posted_messages import message_metadata
 from demo.people import ANA, TICKETS
 from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, too_many
 from demo.slack_emulator.state import ALL_SCOPES

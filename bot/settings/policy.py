@@ -23,7 +23,7 @@ from bot.rules.permissions import (
     Tier,
     default_rules,
 )
-from bot.toml_file import TomlFile
+from bot.settings.toml_file import TomlFile
 from trainers.typed_tables import Key, Limits
 
 MOST_HOURS = 24 * 30
@@ -62,35 +62,40 @@ def build_policy(
     people: PeopleTable, table: PolicyTable, providers: Collection[str], file: TomlFile
 ) -> Policy:
     """`providers` are the configured provider names. Mistakes are reported to `file`."""
-    approvers = NamedPeople(
-        frozenset(people.approvers or ()),
-        frozenset(people.approver_groups or ()),
-        where=next(
-            (
-                file.place("people", key)
-                for key in ("approvers", "approver_groups")
-                if getattr(people, key) is not None
-            ),
-            BUILT_IN,
-        ),
-    )
-    tiers = _read_tiers(table.tiers, file)
-    if tiers and people.quorum:
-        text = "and [[policy.tiers]] both say how many approvers a run needs; remove one of them."
-        file.note(text, "people", "quorum")
-    where = file.place("people", "quorum") if people.quorum else BUILT_IN
-    has_limits = table.promotion != DEFAULT_PROMOTION_LIMITS
-    limits_place = file.place("policy", "promotion") if has_limits else BUILT_IN
+    approvers = _read_approvers(people, file)
+    if table.who is None:
+        who = default_rules(approvers)
+    else:
+        who = _read_who(table.who, approvers, file)
+    data = [_read_data_rule(row, number, providers, file) for number, row in enumerate(table.data)]
+    promotion = table.promotion
+    if promotion == DEFAULT_PROMOTION_LIMITS:
+        promotion = replace(promotion, where=BUILT_IN)
+    else:
+        promotion = replace(promotion, where=file.place("policy", "promotion"))
     policy = Policy(
-        who=default_rules(approvers) if table.who is None else _read_who(table.who, approvers, file),
-        tiers=tiers or (Tier(None, people.quorum or 1, where),),
-        data=tuple(_read_data_rule(row, number, providers, file) for number, row in enumerate(table.data)),
+        who=who,
+        tiers=_read_tiers(people.quorum, table.tiers, file),
+        data=tuple(data),
         expires_s=table.expires_h * 3600.0,
         remind_s=_read_reminders(table, file),
-        promotion=replace(table.promotion, where=limits_place),
+        promotion=promotion,
     )
     _check_people(policy, file)
     return policy
+
+
+def _read_approvers(people: PeopleTable, file: TomlFile) -> NamedPeople:
+    where = BUILT_IN
+    if people.approvers is not None:
+        where = file.place("people", "approvers")
+    elif people.approver_groups is not None:
+        where = file.place("people", "approver_groups")
+    return NamedPeople(
+        users=frozenset(people.approvers or ()),
+        groups=frozenset(people.approver_groups or ()),
+        where=where,
+    )
 
 
 def _read_who(
@@ -98,9 +103,15 @@ def _read_who(
 ) -> Mapping[Rule, NamedPeople]:
     """Returns who may do what. A rule that [policy.who] leaves out allows nobody."""
     nobody = NamedPeople(where=f"{file.place('policy', 'who')} names nobody for it")
-    rules = {rule: _read_named(rule, who[rule], approvers, file) if rule in who else nobody for rule in RULES}
+    rules: dict[Rule, NamedPeople] = {}
+    for rule in RULES:
+        rules[rule] = nobody
+        if rule in who:
+            rules[rule] = _read_named(rule, who[rule], approvers, file)
     # In files from before `bar` was a right of its own, it belongs to `measure`.
-    return rules if "bar" in who else {**rules, "bar": rules["measure"]}
+    if "bar" not in who:
+        rules["bar"] = rules["measure"]
+    return rules
 
 
 def _read_named(rule: Rule, names: tuple[str, ...], approvers: NamedPeople, file: TomlFile) -> NamedPeople:
@@ -108,7 +119,9 @@ def _read_named(rule: Rule, names: tuple[str, ...], approvers: NamedPeople, file
     for name in names:
         if name not in WORDS and not USER.fullmatch(name) and not GROUP.fullmatch(name):
             near = difflib.get_close_matches(name.lower(), WORDS, n=1)
-            cure = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(WORDS)}, U… and S…."
+            cure = f"valid are {', '.join(WORDS)}, U… and S…."
+            if near:
+                cure = f"did you mean {near[0]!r}?"
             file.note(f"names {name!r}, which is not the id of a user or group; {cure}", *path)
     if rule not in ("cancel", "delete") and "requester" in names:
         file.note("names 'requester', which only `cancel` and `delete` accept; remove it.", *path)
@@ -124,7 +137,15 @@ def _read_named(rule: Rule, names: tuple[str, ...], approvers: NamedPeople, file
     return replace(named, users=named.users | approvers.users, groups=named.groups | approvers.groups)
 
 
-def _read_tiers(tiers: tuple[Tier, ...], file: TomlFile) -> tuple[Tier, ...]:
+def _read_tiers(quorum: Approvers | None, tiers: tuple[Tier, ...], file: TomlFile) -> tuple[Tier, ...]:
+    """Returns the tiers with where each is written; without any, a single one with the `quorum`."""
+    if not tiers:
+        if quorum is None:
+            return (Tier(None, 1, BUILT_IN),)
+        return (Tier(None, quorum, file.place("people", "quorum")),)
+    if quorum:
+        text = "and [[policy.tiers]] both say how many approvers a run needs; remove one of them."
+        file.note(text, "people", "quorum")
     for number, (before, tier) in enumerate(pairwise(tiers), 1):
         path = ("policy", "tiers", number)
         if (tier.up_to_micros or 0) <= (before.up_to_micros or 0):
@@ -152,8 +173,10 @@ def _read_data_rule(rule: DataRule, number: int, providers: Collection[str], fil
     path = ("policy", "data", number)
     for text in sorted((rule.providers or frozenset()).difference(providers)):
         near = difflib.get_close_matches(text, providers, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the providers are {', '.join(sorted(providers))}."
-        file.note(f"names {text!r}, which is not a provider; {hint}", *path, "providers")
+        cure = f"the providers are {', '.join(sorted(providers))}."
+        if near:
+            cure = f"did you mean {near[0]!r}?"
+        file.note(f"names {text!r}, which is not a provider; {cure}", *path, "providers")
     return replace(rule, where=file.place(*path))
 
 
@@ -164,9 +187,10 @@ def _check_people(policy: Policy, file: TomlFile) -> None:
     if named.groups or named.anyone or named.is_nobody:
         return
     count = len(named.users)
+    named_text = "1 is named" if count == 1 else f"{count} are named"
     for tier in policy.tiers:
         if tier.approvers > count:
             file.problems.append(
-                f"{tier.where} asks for {tier.approvers} approvers, but only {count} {'is' if count == 1 else 'are'} "
-                "named; name more in [people] approvers, or ask for fewer."
+                f"{tier.where} asks for {tier.approvers} approvers, but only {named_text}; name more in [people] "
+                "approvers, or ask for fewer."
             )

@@ -25,12 +25,17 @@ class TomlFile:
     def place(self, *path: str | int) -> str:
         """Returns where a key is, like 'finetune.toml, line 7: [people] quorum', or a table, like 'finetune.toml, line
         9: [policy.data]'. A key that is missing has its table's line."""
-        is_table = isinstance(self._value(path), Mapping)
-        title = title_of(path if is_table else path[:-1])
-        key = "" if is_table else str(path[-1])
-        line = next((self.lines[at] for at in (path, path[:-1]) if at in self.lines), None)
+        if isinstance(self._value(path), Mapping):
+            table_path = path
+            key = ""
+        else:
+            table_path = path[:-1]
+            key = str(path[-1])
+        line = self.lines.get(path) or self.lines.get(path[:-1])
         file = f"{self.name}, line {line}" if line else self.name
-        return f"{file}: " + " ".join(filter(None, (f"[{title}]" if title else "", key)))
+        title = title_of(table_path)
+        table = f"[{title}]" if title else ""
+        return f"{file}: " + " ".join(filter(None, (table, key)))
 
     def note(self, text: str, *path: str | int) -> None:
         """Adds a problem. `text` continues the sentence after the place, like "should be …"."""
@@ -49,9 +54,11 @@ class TomlFile:
 def line_numbers(text: str) -> Lines:
     """Returns the line of each key and table of a valid TOML text, counted from 1. A table's line is its header's."""
     line_by_path: dict[KeyPath, int] = {}
-    rows: dict[KeyPath, int] = {}
-    here: KeyPath = ()
-    statement, start = "", 1
+    rows: dict[KeyPath, int] = {}  # the newest row's index of each array of tables
+    here: KeyPath = ()  # the table whose keys are read
+    statement = ""
+    start = 1
+    # tomllib tells no lines. So lines are joined until they parse on their own: that is a header, or a key's value.
     for number, line in enumerate(text.split("\n"), 1):
         statement += line + "\n"
         try:
@@ -64,7 +71,8 @@ def line_numbers(text: str) -> Lines:
         else:
             for path in _paths(table, here):
                 line_by_path.setdefault(path, start)
-        statement, start = "", number + 1
+        statement = ""
+        start = number + 1
     return line_by_path
 
 
@@ -75,7 +83,8 @@ def _header(table: Any, rows: dict[KeyPath, int]) -> KeyPath:
         if isinstance(table, list):
             rows[path] = rows.get(path, -1) + 1
             return (*path, rows[path])
-        path += (rows[path],) if path in rows else ()
+        if path in rows:
+            path += (rows[path],)
         ((key, table),) = table.items()
         path += (key,)
     return path

@@ -1,0 +1,69 @@
+"""What a command answers: a message, a form to open, or work that sends its answer itself, once Slack has its ack.
+
+An ack has three seconds, and the trigger that opens a form is as short-lived, so a handler returns what it found at
+once, and whatever takes longer as AfterAck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from slack_sdk import WebClient
+
+from bot.cards.common import general
+from bot.cards.common.blocks import Message
+from bot.context import AppContext
+from bot.values.runs import Refusal
+
+_Value = TypeVar("_Value")
+Form = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The person who typed a command, the channel, and the thread if it was a mention in one."""
+
+    context: AppContext
+    person: str
+    channel: str
+    thread: str | None = None
+
+
+@dataclass(frozen=True)
+class AfterAck:
+    """Work that sends its answer itself. It returns a refusal that it sent, so that the refusal can be counted."""
+
+    work: Callable[[], Refusal | None]
+
+
+# A dict is a form to open. None means that a message in the channel is the answer.
+Reply = Message | str | Refusal | Form | AfterAck | None
+
+
+def give_reply(reply: Reply, trigger: str, client: WebClient, send: Callable[[Message], None]) -> None:
+    """Opens the form, sends the message, or does the work that sends its answer itself."""
+    if isinstance(reply, dict):
+        client.views_open(trigger_id=trigger, view=reply)
+        return
+    if isinstance(reply, AfterAck):
+        reply.work()
+        return
+    if isinstance(reply, str | Refusal):
+        reply = general.answer(reply)
+    if reply is not None:
+        send(reply)
+
+
+def card_or_refusal(result: _Value | Refusal, card: Callable[[_Value], Message | None]) -> Reply:
+    if isinstance(result, Refusal):
+        return result
+    return card(result)
+
+
+def refusal_or_none(result: object) -> Refusal | None:
+    """Returns only a refusal. Otherwise a message in the channel shows what was recorded."""
+    if isinstance(result, Refusal):
+        return result
+    return None
