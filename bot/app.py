@@ -198,8 +198,8 @@ class Service:
         anything once the store is closed, as if the process had been killed at that line.
         """
         self.threads.begin_no_more()  # first: long work of the ticks ends early then
-        self.connection.close()
         until = time.monotonic() + GRACE_S
+        self.connection.close(_seconds_left(until))
         self._listener_threads.close(_seconds_left(until))
         self.watcher.stop(_seconds_left(until))
         self.heartbeat.stop()
@@ -207,6 +207,8 @@ class Service:
             self.health.stop()
         self.threads.close(_seconds_left(until))
         self.llm.close()
+        # Before the clients: a step that is abandoned must not note that its provider has failed.
+        self.store.close()
         for trainer in self.context.trainers.values():
             trainer.close()
         for deployments in self.context.deployments.values():
@@ -214,7 +216,6 @@ class Service:
         self.workers.close()
         if self.embedded:
             self.embedded.stop()
-        self.store.close()
 
 
 def _seconds_left(until: float) -> float:
@@ -346,7 +347,8 @@ class _Connection:
     def open(self) -> None:
         raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self, grace_s: float) -> None:
+        """Takes no more deliveries, and waits `grace_s` seconds for those that are being acked."""
         raise NotImplementedError
 
 
@@ -394,9 +396,12 @@ class _SocketConnection(_Connection):
         log.error("connecting to Slack: no answer; trying again in %.0f s", CONNECT_AGAIN_S)
         return False
 
-    def close(self) -> None:
+    def close(self, grace_s: float) -> None:
         self._closing.set()
-        self._handler.close()
+        # In a thread: the handler itself would wait for as long as a form's answer takes.
+        ending = threading.Thread(target=self._handler.close, name="end of the socket", daemon=True)
+        ending.start()
+        ending.join(grace_s)
 
 
 class _HttpConnection(_Connection):
@@ -437,13 +442,14 @@ class _HttpConnection(_Connection):
             count=1,
         )
 
-    def close(self) -> None:
+    def close(self, grace_s: float) -> None:
         """Answers the requests under way, then closes the sockets. That waits until the polling thread has ended: it is
         woken through a pipe whose file descriptor, once closed, may already belong to another file."""
-        self._server.task_dispatcher.shutdown()
+        until = time.monotonic() + grace_s
+        self._server.task_dispatcher.shutdown(timeout=grace_s)
         self._closing.set()
         self._server.pull_trigger()
         if self.is_connected:
-            self._thread.join(GRACE_S)
+            self._thread.join(_seconds_left(until))
         if not self.is_connected:
             self._server.asyncore.close_all(self._server._map)

@@ -37,6 +37,7 @@ from bot.services.training import interventions, orphan_jobs, reports, run_resul
 from bot.settings import store_model_ends, with_announced_ends
 from bot.values.learning_curves import provider_of
 from storage import backup
+from storage.database import Stopped
 from storage.deletion.dataset_deletion import FILE_NAME
 from storage.deployments import DeploymentRecord
 from storage.promotions import Promotion
@@ -448,18 +449,23 @@ def _run_guarded(
     work: Callable[[], None], what: str, handle_step_failure: Callable[[], None] | None = None
 ) -> None:
     """The tick's error boundary: logs an exception with its subject (`what`), calls `handle_step_failure`, and lets
-    the tick go on."""
+    the tick go on. A stop that has closed the store ends the tick too."""
     process_health.mark_step()
     with logs.referenced():
         try:
             work()
+        except Stopped:
+            raise
         except Exception:
-            log.exception("%s: its step failed", what)
+            # Before the log: if a stop has closed the store by now, it has cut off the step as well.
             if handle_step_failure:
                 try:
                     handle_step_failure()
+                except Stopped:
+                    raise
                 except Exception:
                     log.exception("%s: postponing it failed too", what)
+            log.exception("%s: its step failed", what)
 
 
 def _postpone(context: AppContext, run: Run) -> None:

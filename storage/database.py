@@ -37,7 +37,7 @@ class DatabaseInUse(StorageError):
 
 
 class Stopped(StorageError):
-    """Long work was given up because the process stops. It changed nothing."""
+    """Work was given up because the process stops. What it had not committed is lost, as by a kill."""
 
 
 def never() -> bool:
@@ -83,7 +83,7 @@ class Database:
         """This thread's own connection."""
         if self._is_closed:
             # A leftover thread must not write into a database that another process may have opened by now.
-            raise StorageError(f"{self.path} was closed in this process.")
+            raise Stopped(f"{self.path} was closed in this process.")
         if not hasattr(self._local, "connection"):
             self._local.connection = _ThreadConnection(_connect(self.path))
         connection: _ThreadConnection = self._local.connection

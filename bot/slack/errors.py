@@ -15,6 +15,7 @@ from bot.cards.common import general
 from bot.context import AppContext
 from bot.slack.inbox import DELIVERY, REFERENCE, tell, typed_command
 from bot.slack.users import is_unavailable
+from storage.database import Stopped
 
 TOO_LATE = frozenset({"expired_trigger_id", "trigger_expired"})
 
@@ -41,6 +42,9 @@ def register(app: App, context: AppContext) -> None:
     @app.error
     def say_sorry(error: Exception, ack: Ack, body: dict[str, Any], respond: Respond) -> BoltResponse:
         """Gives the person a sentence and a reference, and the log the traceback."""
+        if isinstance(error, Stopped):
+            # The next process handles a delivery that was stored; one that was not, Slack repeats.
+            return ack.response or BoltResponse(status=503, body="")
         if isinstance(error, SlackApiError) and error.response.get("error") in TOO_LATE:
             log.warning("a form was opened too late for Slack: %s", delivery_id(body))
             tell(context, f"late {delivery_id(body)}", body, general.too_late_notice(typed_command(body)))

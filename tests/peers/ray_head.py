@@ -31,6 +31,9 @@ class Head:
         self.grows = False  # by an autoscaler like KubeRay's
         self.placed: list[str] = []  # names of the placement groups that have their nodes
         self.loses_answers = False  # accepts a submission and closes the connection
+        self.answers = threading.Event()  # while it is clear, requests wait for an answer
+        self.answers.set()
+        self.waiting = 0  # requests that have come while it was clear
         self._server = self._listen(0)
 
     @property
@@ -109,6 +112,9 @@ class Head:
         class Handler(BaseHTTPRequestHandler):
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                if not head.answers.is_set():
+                    head.waiting += 1
+                    head.answers.wait()
                 status, content = head.answer(self.command, self.path, body)
                 if head.loses_answers and self.command == "POST":
                     return self.connection.close()

@@ -8,8 +8,10 @@ Word file of 231 KB has unpacked to 6 GB. So that it starts quickly it imports n
 
 from __future__ import annotations
 
+import ctypes
 import json
 import resource
+import signal
 import sys
 import zipfile
 from pathlib import Path
@@ -19,13 +21,17 @@ CPU_S = 120
 MAX_UNPACKED_BYTES = 50_000_000
 MAX_PAGES = 2_000
 OUT_OF_MEMORY = 3  # an exit code
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 Outcome = dict[str, str | int]
 
 
 def main(kind: str, path: str) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
-    if sys.platform == "linux":  # other systems refuse a memory limit or ignore it
+    if sys.platform == "linux":
+        # A worker that is killed, as when the bot stops, can't end this process itself.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # Other systems refuse a memory limit or ignore it.
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
         match kind:

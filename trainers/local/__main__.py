@@ -18,6 +18,7 @@ from asyncio import CancelledError
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, Literal, NoReturn
 
 import click
@@ -38,6 +39,7 @@ KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 KEY_FILE = "trainer.key"
 CALL_KEY_FILE = "call.key"
 SHUTDOWN_S = 5
+LONGEST_SHUTDOWN_S = 18.0  # requests have SHUTDOWN_S, then the processes of jobs and engines ten seconds
 CHILD_SHUTDOWN_S = 1  # as a child of the bot, which closes its connections before it stops us
 RAY_SLOTS = 64  # jobs submitted at a time; Ray queues them for its GPUs
 TEAM_SLOTS = 8  # with several nodes per job: each job that waits takes a process of 130 MB on Ray's head
@@ -269,6 +271,16 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._ready = ready
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._end_in_time()
+        super().handle_exit(sig, frame)
+
+    def _end_in_time(self) -> None:
+        """Ends the process even if its shutdown hangs, as a kill would: everything is on disk."""
+        timer = threading.Timer(LONGEST_SHUTDOWN_S, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
@@ -279,6 +291,7 @@ class Server(uvicorn.Server):
             0, 4096
         ):  # not sys.stdin, whose lock would be held here and abort the interpreter's shutdown
             continue
+        self._end_in_time()
         self.should_exit = True
 
 

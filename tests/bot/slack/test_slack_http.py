@@ -23,7 +23,7 @@ from bot.slack.inbox import replay
 from demo.slack_emulator import broken, refused
 from demo.slack_emulator.delivery import BotClient, signature
 from demo.workspace import wait_until
-from tests.bot.world import GUS, Rules, World
+from tests.bot.world import GUS, PATIENCE_S, Rules, World
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 MANY_FILES = 1100
@@ -198,7 +198,7 @@ def test_a_socket_connects_later_if_slack_is_away_but_not_if_slack_refuses(
     world.slack.fail("apps.connections.open", broken(503))
     listener.open()
     assert not listener.is_connected
-    listener.close()
+    listener.close(PATIENCE_S)
     world.slack.fail("apps.connections.open", refused("invalid_auth"))
     with pytest.raises(SlackApiError, match="invalid_auth"):
         _SocketConnection(world.service.app, slack).open()
@@ -214,11 +214,11 @@ def test_a_socket_goes_on_trying_if_slack_refuses_the_token_after_an_outage(
     world.slack.fail("apps.connections.open", refused("invalid_auth"), times=None)
     listener.open()
     wait_until(lambda: caplog.text.count("it refuses SLACK_APP_TOKEN (invalid_auth)") > 1, "a second try")
-    listener.close()
+    listener.close(PATIENCE_S)
 
 
 def test_a_socket_that_is_not_connected_reports_so(world: World) -> None:
     slack = replace(world.service.settings.slack, mode="socket", app_token="xapp-1-A-1-x")
     listener = _SocketConnection(world.service.app, slack)
     assert not listener.is_connected
-    listener.close()
+    listener.close(PATIENCE_S)

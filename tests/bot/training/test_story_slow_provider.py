@@ -12,7 +12,7 @@ from bot.reconciler import reconcile
 from demo.slack_emulator import slow
 from storage.records import Run
 from tests.bot.props import answer, tickets_csv
-from tests.bot.world import DORA, JOBS, MODEL, PRIVATE, Rules, World
+from tests.bot.world import DORA, JOBS, MODEL, PATIENCE_S, PRIVATE, Rules, World
 from tests.peers.hosted import COMMIT_THEN_HANG, HANG, Hosted
 from tests.peers.service import Service as Company
 
@@ -99,7 +99,9 @@ def test_a_file_and_a_document_that_hang_at_slack_delay_no_run_and_no_other_file
     assert world.store.documents.due(world.clock), "and so is the document"
 
 
-def test_the_bot_can_be_stopped_while_a_provider_hangs(world: World) -> None:
+def test_the_bot_can_be_stopped_while_a_provider_hangs(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.provider.service.stages = ("running",)
     run = start_approved(world, "acme")
     world.tick_until_state("training", run.id)
@@ -108,7 +110,11 @@ def test_the_bot_can_be_stopped_while_a_provider_hangs(world: World) -> None:
     looks = world.provider.count(look)
     world.tick_until(lambda: world.provider.count(look) > looks, "a look at the job")
     before = world.run(run.id)
+    (abandoned,) = [thread for thread in threading.enumerate() if thread.name == "acme"]
     world.stop()
+    world.provider.let_go()
+    abandoned.join(PATIENCE_S)
+    assert not [record for record in caplog.records if record.exc_info], "a stop is no fault"
     world.boot()
     assert world.run(run.id) == before
     world.provider.service.stages = ("succeeded",)

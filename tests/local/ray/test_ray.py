@@ -33,6 +33,7 @@ MODELS = {"local/toy": "/nowhere"}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "POLL_S", 0.05)
+    monkeypatch.setattr(backend, "RELEASE_S", 0.2)
     monkeypatch.setattr(wait_events, "REPORT_OUTAGE_S", 0.0)
     monkeypatch.setattr(wait_events, "MAX_PAUSE_S", 0.2)
     monkeypatch.setattr(attempt, "TICK_S", 0.1)
@@ -106,6 +107,11 @@ def test_a_restarted_trainer_follows_a_job_that_is_still_running(tmp_path: Path)
         with trainer(tmp_path, head) as served, served.client() as client:
             job = create(client)
             wait_for_status(client, job.id, "running")
+            head.answers.clear()
+            wait_for(lambda: head.waiting, bool)
+        # The stop has not waited for the thread that waits for the head.
+        assert f"{job.id}-1" in [thread.name for thread in threading.enumerate()]
+        head.answers.set()
         assert head.stops == []
         with trainer(tmp_path, head) as served, served.client() as client:
             wait_for_status(client, job.id, "running")

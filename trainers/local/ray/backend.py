@@ -48,6 +48,7 @@ POLL_S = 1.0
 ENDING_POLL_S = 0.2
 LOG_EVERY_S = 5.0
 END_S = 10.0
+RELEASE_S = 5.0  # a request to the head may take longer
 NEVER_BEGAN = Exit(None, None)
 
 log = logging.getLogger(__name__)
@@ -134,8 +135,13 @@ class RayBackend:
         )
 
     def close(self) -> None:
-        for attempt in self._attempts:  # including those that were ended while the head didn't answer
-            attempt.release()
+        # Those that were ended while the head didn't answer; the queue has released the others.
+        followed = [attempt for attempt in self._attempts if not attempt.is_released]
+        for attempt in followed:
+            attempt.stop_following()
+        until = time.monotonic() + RELEASE_S
+        for attempt in followed:
+            attempt.thread.join(max(until - time.monotonic(), 0.0))
         if self._cleaner is not None:
             self._cleaner.stop()
         self._head.close()
@@ -221,10 +227,19 @@ class RayAttempt:
             return True
         return self._files is not None or not self.has_begun
 
-    def release(self) -> None:
-        """Stops following. The Ray job itself goes on."""
+    @property
+    def is_released(self) -> bool:
+        return self._released.is_set()
+
+    def stop_following(self) -> None:
+        """Tells the thread to end after its step. The Ray job itself goes on."""
         self._released.set()
-        self.thread.join()
+
+    def release(self) -> None:
+        """Stops following. A step that waits for the head or the storage is abandoned, as by a kill: each of its
+        records is replaced as a whole, and the next start goes on from them."""
+        self.stop_following()
+        self.thread.join(RELEASE_S)
 
     def _sync_files(self) -> None:
         """Tells the attempt to run, pause or end, and takes over its new files."""

@@ -36,6 +36,7 @@ BASE_FILE_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
 PROGRESS = "progress.json"
 EVENT_FIELDS = {"created_at": int, "level": str, "type": str, "message": str, "data": dict}
 CLEAN_S = 60.0
+STOP_S = 2.0
 
 log = logging.getLogger(__name__)
 bases_lock = threading.Lock()
@@ -234,7 +235,7 @@ class Cleaner:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(STOP_S)  # what it doesn't delete now, the next start does
 
     def clean(self, folder: Path) -> None:
         """Deletes a job's files in the storage. Raises StorageAway."""
