@@ -38,7 +38,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  || { echo "Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python3"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(UV) || $(MAKE) --no-print-directory $(UV) || true
-	@if $(UV) pip install --quiet --dry-run --reinstall --no-deps --python $(BIN)/python --torch-backend auto torch 2>/dev/null; then \
+	@if UV_HTTP_RETRIES=1 $(UV) pip install --quiet --dry-run --reinstall --no-deps --python $(BIN)/python \
+	    --torch-backend auto torch 2>/dev/null; then \
 	  echo "Fetching packages into $(VENV), once: 0.5 GB, with onnxruntime (78 MB unpacked) and an encoder (23 MB); 3.3 GB with an NVIDIA GPU, for CUDA …"; \
 	  $(UV) pip install --python $(BIN)/python --torch-backend auto -c constraints.txt -e '.[local]'; \
 	else \

@@ -89,4 +89,5 @@ def print_counts(name: str, examples: int, complaints: Counter[str], seconds: fl
 
 
 if __name__ == "__main__":
-    sys.exit(1 if main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000) else 0)
+    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    sys.exit(1 if main(wanted) else 0)

@@ -171,7 +171,12 @@ def packed_attention(options: CheckOptions) -> Result:
     model, rows = load_model(str(options.model), DEVICE, torch.float32), options.rows()[:64]
     why = choose_attention(model, DEVICE) if DEVICE.type == "cuda" else None
     able = find_abilities(model, max(len(row.ids) for row in rows))
-    way = "by blocks" if able.by_blocks else "by rows" if able.by_rows else f"by a mask: {why}"
+    if able.by_blocks:
+        way = "by blocks"
+    elif able.by_rows:
+        way = "by rows"
+    else:
+        way = f"by a mask: {why}"
     with torch.no_grad():
         ways = {"by_rows": able.by_rows, "by_blocks": able.by_blocks}
         together = measure(model, pack_rows(rows, DEVICE, torch.float32, **ways), able).total.item()

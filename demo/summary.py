@@ -61,7 +61,9 @@ class Summary:
     def _comparison(self) -> list[str]:
         """Returns a line for each alternative on the same rows, the tuned model last, then the verdict."""
         beside = self.result.comparison
-        candidates = (*self.comparison.candidates, *(beside.of_kind("tuned") if beside else ()))
+        candidates = list(self.comparison.candidates)
+        if beside:
+            candidates += beside.of_kind("tuned")
         width = max(len(table_name(candidate.identity)) for candidate in candidates)
         bar, measured = bar_share(self.comparison.bar), measure_title(self.comparison, is_full=True)
         lines = [

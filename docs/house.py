@@ -14,7 +14,8 @@ import statistics
 import tokenize
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,15 +78,31 @@ class Density:
 
 @dataclass(frozen=True)
 class Module:
-    """A file: its dotted name, its syntax tree, its density, and the names of our own modules that it imports, those in
-    its functions included."""
+    """A file, its dotted name and its syntax tree. `ours` are the names of all our modules."""
 
     name: str
     path: Path
+    text: str
     tree: ast.Module
-    lines: int
-    imports: frozenset[str] = field(default_factory=frozenset)
-    density: Density = field(default_factory=Density)
+    ours: frozenset[str] = frozenset()
+
+    @cached_property
+    def lines(self) -> int:
+        return len(self.text.splitlines())
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """Every node of the syntax tree, a class before its body."""
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
+    def imports(self) -> frozenset[str]:
+        """The names of our own modules that it imports, those in its functions included."""
+        return frozenset(_imported(_running(self.tree), self.ours)) - {self.name}
+
+    @cached_property
+    def density(self) -> Density:
+        return measure(self.text, self.tree)
 
     @property
     def header_lines(self) -> int:
@@ -96,15 +113,13 @@ class Module:
 
     @property
     def functions(self) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-        return [
-            node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        ]
+        return [node for node in self.nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def read_modules(root: Path = ROOT, packages: Sequence[str] = PACKAGES) -> list[Module]:
     """Returns every module of these packages, by default of the product, sorted by path."""
     paths = sorted(path for package in packages for path in (root / package).rglob("*.py"))
-    names = {_dotted(path.relative_to(root)) for path in paths}
+    names = frozenset(_dotted(path.relative_to(root)) for path in paths)
     return [_read(root, path, names) for path in paths]
 
 
@@ -170,8 +185,18 @@ def count_banned_names(modules: Sequence[Module]) -> Counter[str]:
     """Counts variables and parameters with a banned name, by module."""
     counts: Counter[str] = Counter()
     for module in modules:
-        counts[module.name] = sum(name in BANNED_NAMES for name in _local_names(module.tree))
+        counts[module.name] = sum(name in BANNED_NAMES for name in _local_names(module))
     return counts
+
+
+def find_folded_ternaries(modules: Sequence[Module]) -> list[str]:
+    """Returns the places where a ternary is nested in another one or unpacked by a star."""
+    return [
+        f"{module.path}:{node.lineno}"
+        for module in modules
+        for node in module.nodes
+        if isinstance(node, ast.expr) and _is_folded(node)
+    ]
 
 
 def crowded_folders(modules: Sequence[Module]) -> dict[str, int]:
@@ -197,7 +222,7 @@ def measure(text: str, tree: ast.Module) -> Density:
         packed=sum(map(_is_packed, nodes)),
         ternaries=len(ternaries),
         nested=sum(map(_holds_another, ternaries)),
-        splatted=sum(isinstance(node, ast.Starred) and isinstance(node.value, ast.IfExp) for node in nodes),
+        splatted=sum(map(_is_splatted, nodes)),
         comment_lines=len(comment_lines),
     )
 
@@ -235,6 +260,14 @@ def _is_packed(node: ast.AST) -> bool:
         and isinstance(node.targets[0], ast.Tuple)
         and isinstance(node.value, ast.Tuple)
     )
+
+
+def _is_folded(node: ast.expr) -> bool:
+    return _is_splatted(node) or (isinstance(node, ast.IfExp) and _holds_another(node))
+
+
+def _is_splatted(node: ast.AST) -> bool:
+    return isinstance(node, ast.Starred) and isinstance(node.value, ast.IfExp)
 
 
 def _holds_another(ternary: ast.IfExp) -> bool:
@@ -290,18 +323,10 @@ def _dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _read(root: Path, path: Path, names: set[str]) -> Module:
+def _read(root: Path, path: Path, names: frozenset[str]) -> Module:
     text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
-    name = _dotted(path.relative_to(root))
-    return Module(
-        name=name,
-        path=path.relative_to(root),
-        tree=tree,
-        lines=len(text.splitlines()),
-        imports=frozenset(_imported(_running(tree), names)) - {name},
-        density=measure(text, tree),
-    )
+    place = path.relative_to(root)
+    return Module(_dotted(place), place, text, ast.parse(text), names)
 
 
 def _running(tree: ast.Module) -> Iterator[ast.stmt]:
@@ -316,7 +341,7 @@ def _running(tree: ast.Module) -> Iterator[ast.stmt]:
         waiting.extend(ast.iter_child_nodes(node))
 
 
-def _imported(statements: Iterable[ast.stmt], names: set[str]) -> Iterator[str]:
+def _imported(statements: Iterable[ast.stmt], names: frozenset[str]) -> Iterator[str]:
     """Yields those of the modules `names` that these statements import."""
     for node in statements:
         if isinstance(node, ast.Import):
@@ -340,10 +365,10 @@ def _is_gerund(stem: str) -> bool:
     return words[-1] not in TERMS and (re.fullmatch(r"\w{2,}(ing|ed)", words[-1]) is not None)
 
 
-def _local_names(tree: ast.Module) -> Iterator[str]:
+def _local_names(module: Module) -> Iterator[str]:
     """Yields the names of variables and parameters, without fields of classes."""
     fields: set[int] = set()
-    for node in ast.walk(tree):  # a class comes before its body
+    for node in module.nodes:
         if isinstance(node, ast.ClassDef):
             fields |= {id(field.target) for field in node.body if isinstance(field, ast.AnnAssign)}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:

@@ -59,7 +59,12 @@ def person_upload(state: State, user: str, name: str, content: bytes) -> StoredF
 def record_share(state: State, file: StoredFile, channel: str, ts: str) -> None:
     """Records in the file's JSON where it was shared, which files.info returns."""
     kind = state.channels[channel]
-    place = "ims" if channel.startswith("D") else ("groups" if kind.private else "channels")
+    if channel.startswith("D"):
+        place = "ims"
+    elif kind.private:
+        place = "groups"
+    else:
+        place = "channels"
     file.body[place] = [*file.body[place], channel]
     shares = file.body["shares"].setdefault("private" if kind.private else "public", {})
     shares.setdefault(channel, []).append({"ts": ts})

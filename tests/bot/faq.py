@@ -61,7 +61,9 @@ def judge_fairly(messages: Messages) -> str:
     text = messages[-1]["content"]
     if messages[0]["content"] == BETTER:
         first, second = ("goes out" in part(text, f"answer {name}") for name in "AB")
-        return "TIE" if first == second else "A" if first else "B"
+        if first == second:
+            return "TIE"
+        return "A" if first else "B"
     assert messages[0]["content"] == ACCEPTABLE
     return "YES" if "goes out" in part(text, "answer") else "No."
 

@@ -64,11 +64,15 @@ class Weather:
     def provider_fault(self, route: str) -> Fault | None:
         is_stop = route.startswith("DELETE") and ("/deployments/" in route or "/endpoints/" in route)
         is_change = is_stop or (route.startswith("POST") and "chat" not in route)
-        return self.chance.choice(PROVIDER_FAULTS) if self.strikes(self.posts if is_change else 0) else None
+        if is_change and self.strikes(self.posts):
+            return self.chance.choice(PROVIDER_FAULTS)
+        return None
 
     def slack_fault(self, method: str) -> slack_faults.Fault | None:
         is_message = method.startswith(("chat.", "files.", "conversations.open"))
-        return self.chance.choice(SLACK_FAULTS) if self.strikes(self.slack if is_message else 0) else None
+        if is_message and self.strikes(self.slack):
+            return self.chance.choice(SLACK_FAULTS)
+        return None
 
     def strikes(self, share: float) -> bool:
         return self.chance.random() < share

@@ -218,7 +218,11 @@ class Service:
         allowed |= {"method", "metadata"} if self.shape == "openai" else set()
         unknown = sorted(set(body) - allowed)
         is_dpo = (body.get("method") or {}).get("type") == "dpo"
-        more = EXTRAS if self.shape == "nebius" else {"beta"} if is_dpo else set()
+        more: set[str] = set()
+        if self.shape == "nebius":
+            more = EXTRAS
+        elif is_dpo:
+            more = {"beta"}
         hyperparameters = hyperparameters_of(body)
         unknown += sorted(set(hyperparameters) - PLAIN - more)
         if unknown:
@@ -370,7 +374,9 @@ class Service:
         if body["model"] not in self._served():
             return refusal(404, "model_not_found", f"The model {body['model']} does not exist.")
         model = body["model"]
-        refused = [*self.refuses.get(model, ()), *(THINKERS_REFUSE if model in self.thinks else ())]
+        refused = list(self.refuses.get(model, ()))
+        if model in self.thinks:
+            refused += THINKERS_REFUSE
         problem = next((unsupported(name, body[name]) for name in refused if name in body), None)
         if problem:
             return problem

@@ -127,7 +127,7 @@ def test_an_unknown_price_comes_last_and_of_equals_the_lower_candidate_wins() ->
 def test_the_best_is_compared_with_each_other_one_with_a_correction() -> None:
     holdout = make_rows(200)
     # 8 rows only the classical candidate has right, 20 only the best one
-    classical = make_replies(["x" if i < 20 else e.answer if i < 178 else "x" for i, e in enumerate(holdout)])
+    classical = make_replies([e.answer if 20 <= i < 178 else "x" for i, e in enumerate(holdout)])
     best = make_replies([e.answer if i < 170 else "x" for i, e in enumerate(holdout)])
 
     (pair,) = build({CLASSICAL: classical, ZERO: best}, holdout).pairs
