@@ -333,7 +333,7 @@ def test_initial_values_are_sent_untouched(page: Visitor, bot: Bot, csv: Path) -
     page.type("/finetune upload")
     page.wait_for_modal("Upload data")
     page.fill({"File": csv})
-    assert page.ticked("Rungs") == 2
+    assert page.ticked("Candidates") == 2
     page.submit()
     page.wait_for_no_modal()
     values = bot.views[-1]["state"]["values"]
@@ -347,7 +347,7 @@ def test_several_options_are_chosen_and_boxes_unticked(page: Visitor, bot: Bot, 
     page.type("/finetune upload")
     page.wait_for_modal("Upload data")
     page.fill({"File": csv, "Models": "TWO"})
-    page.untick("Rungs", "ZERO")
+    page.untick("Candidates", "ZERO")
     page.submit()
     page.wait_for_no_modal()
     values = bot.views[-1]["state"]["values"]
