@@ -908,7 +908,7 @@ GUARDS = (
     ),
     Guard(
         "Parquet is measured before it is unpacked",
-        "trainers/dataset/table_files.py",
+        "trainers/dataset/formats/parquet.py",
         "            if size > 2 * limits.max_bytes:",
         "            if False:",
         "tests/trainers/dataset/test_formats.py::test_a_parquet_footer_that_lies_is_not_believed",

@@ -3,9 +3,10 @@
 rows           rows, columns and limits: the terms used below
 checks         findings: line, severity, code, message, cure
 conversion, file_format
-               other encodings and JSON layouts; recognises a file's format
-jsonl, tables, table_files, preference_pairs
+               other encodings and JSON layouts; recognises texts, splits them into lines
+jsonl, tables, preference_pairs
                parse one record: a row or a fault
+formats        the formats of files, a line each in formats/__init__.py
 reader         all rows and faults of a file, one by one
 fast_scan, row_facts
                the first pass: a few facts per row, and access to rows by number
@@ -54,6 +55,7 @@ PUBLIC_MODULES = (
     "conversion",
     "file_checks",
     "file_format",
+    "formats",
     "jsonl",
     "near_duplicates",
     "preference_pairs",

@@ -20,7 +20,8 @@ from typing import BinaryIO, Literal
 from trainers.dataset.checks import DUPLICATE, Findings
 from trainers.dataset.conversion import open_converted
 from trainers.dataset.file_format import Sniffed, blocks
-from trainers.dataset.reader import BLANK_LINES, Progress, accept_file, stream
+from trainers.dataset.formats import FORMATS
+from trainers.dataset.reader import BLANK_LINES, accept_file, stream
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,
     Columns,
@@ -33,7 +34,7 @@ from trainers.dataset.rows import (
 )
 from trainers.dataset.sensitive_data import SECRET, faults_of_texts
 from trainers.dataset.splits import chat_row
-from trainers.dataset.tables import EMPTY_LABEL, NO_HEADER
+from trainers.dataset.tables import EMPTY_LABEL, NO_HEADER, Progress
 from trainers.dataset.versions import OVERLAP
 
 WrittenAs = Literal["jsonl", "csv"]
@@ -120,6 +121,7 @@ def clean(
         sniffed = accept_file(source, name, findings, limits)
         if sniffed is None:
             return CleaningRefusal(_worst(findings))
+        row_format = FORMATS[sniffed.kind]
         examples = stream(file, sniffed, columns, findings, limits, progress)
         verdict = _judge(examples, findings, frozenset(held))
         if progress.pairs:
@@ -136,8 +138,8 @@ def clean(
         rows, formulas = _write(out, _pieces(file, sniffed, columns, limits, progress), verdict)
     return CleanedFile(
         out=out,
-        written_as="jsonl" if sniffed.kind in ("jsonl", "parquet") else "csv",
-        converted=bool(source.notes) or sniffed.kind in ("objects", "xlsx", "parquet"),
+        written_as=row_format.cleaned_as,
+        converted=bool(source.notes) or not row_format.keeps_bytes,
         rows=rows,
         left_out=verdict.left_out(limits.listed),
         contradictions=tuple(verdict.contradictions[: limits.listed]),
@@ -244,24 +246,27 @@ def _pieces(
     file: BinaryIO, sniffed: Sniffed, columns: Columns, limits: Limits, progress: Progress
 ) -> Iterator[_Piece]:
     ignored = Findings(0)  # the first pass has already reported them
-    if sniffed.kind == "jsonl":
+    row_format = FORMATS[sniffed.kind]
+    is_csv = row_format.cleaned_as == "csv"
+    if row_format.keeps_bytes and is_csv:
+        yield from _table_pieces(file, sniffed.separator, ignored, limits)
+        return
+    if row_format.keeps_bytes:
         for block in blocks(file, ignored, limits):
             for line, raw in enumerate(block.lines, block.first):
                 yield _Piece(line, line, raw + b"\n" if raw.strip() else b"")
-    elif sniffed.kind == "table":
-        yield from _table_pieces(file, sniffed.separator, ignored, limits)
-    else:
-        is_sheet = sniffed.kind in ("objects", "xlsx")
-        if is_sheet:
-            names = (progress.columns.text or "text", progress.columns.label or "label")
-            yield _Piece(0, 0, _csv_row(names))
-        for example in stream(file, sniffed, columns, ignored, limits, Progress()):
-            line = example.line
-            if is_sheet:
-                cells = (example.messages[0].content, example.answer)
-                yield _Piece(line, line, _csv_row(cells), cells)
-            else:
-                yield _Piece(line, line, chat_row(example) + b"\n")
+        return
+
+    if is_csv:
+        names = (progress.columns.text or "text", progress.columns.label or "label")
+        yield _Piece(0, 0, _csv_row(names))
+    for example in stream(file, sniffed, columns, ignored, limits, Progress()):
+        line = example.line
+        if is_csv:
+            cells = (example.messages[0].content, example.answer)
+            yield _Piece(line, line, _csv_row(cells), cells)
+        else:
+            yield _Piece(line, line, chat_row(example) + b"\n")
 
 
 def _table_pieces(file: BinaryIO, separator: str, ignored: Findings, limits: Limits) -> Iterator[_Piece]:

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from trainers.dataset.checks import Findings, Rule
-from trainers.dataset.file_format import BOM, HEAD_BYTES, is_text, utf16_order
+from trainers.dataset.file_format import BOM, HEAD_BYTES, utf16_order
+from trainers.dataset.formats import is_text
 from trainers.dataset.rows import Limits
 
 CONVERTED = Rule("converted", "tells", "Nothing to do: the file was converted automatically.")

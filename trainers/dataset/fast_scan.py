@@ -1,7 +1,7 @@
 """The first pass over JSONL: reads chunks of a few hundred rows as columns of texts, without a Python object per row.
 
 Most lines are chats with only roles and texts. A typed parser accepts exactly those; every other line goes to
-`reader.parse_line`, which knows all formats and explains what is wrong.
+`jsonl.parse_line`, which knows all formats and explains what is wrong.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import msgspec
 
 from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import blocks
-from trainers.dataset.reader import Progress, parse_line
+from trainers.dataset.jsonl import parse_line
 from trainers.dataset.rows import INSTRUCTION_ROLES, INVISIBLE, Column, Example, Limits, column_of
+from trainers.dataset.tables import Progress
 from trainers.types import Message, Role
 
 Roles = tuple[Role, ...]

@@ -1,5 +1,5 @@
-"""Recognises a file's format by its first bytes, never by its name, and splits files of lines into numbered blocks.
-Parses no rows."""
+"""Recognises which kind of rows a text has by its first bytes, refuses files of other kinds, and splits files of lines
+into numbered blocks. Parses no rows. The formats are in formats.py."""
 
 from __future__ import annotations
 
@@ -58,6 +58,8 @@ _MAGIC = (
     (b"{\\rtf", "a rich-text document"),
 )
 _OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+# of files that are neither text nor in a format with rows
+BINARY_SIGNATURES = (_OLD_OFFICE, *(magic for magic, _ in _MAGIC))
 _HTML = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 
 
@@ -71,21 +73,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Sniffed:
-    """A recognised format. `objects` are lines of flat JSON objects that are the rows of a table. `separator` is that
-    of a `table`."""
+    """A recognised format, by its key in formats.py. `objects` are lines of flat JSON objects that are the rows of a
+    table. `separator` is that of a `table`."""
 
-    kind: Literal["jsonl", "objects", "table", "xlsx", "parquet"]
+    kind: str
     separator: str = ","
 
 
-def sniff(head: bytes) -> Sniffed | Refusal:
-    """Recognises a file by `head`, up to HEAD_BYTES from its start."""
+def sniff_text(head: bytes) -> Sniffed | Refusal:
+    """Recognises a text by `head`, up to HEAD_BYTES from its start, and refuses what is none."""
     if not head.removeprefix(BOM).strip():  # bytes.strip also removes \v and \f, as the readers do
         return Refusal(EMPTY, "is empty")
-    if head.startswith(b"PK\x03\x04"):
-        return Sniffed("xlsx")  # any other zip archive is refused by the XLSX reader
-    if head.startswith((b"PAR1", b"PARE")):
-        return Sniffed("parquet")
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return Refusal(NOT_TEXT, f"is {kind}, whatever its name says")
@@ -101,13 +99,7 @@ def sniff(head: bytes) -> Sniffed | Refusal:
         return Refusal(NOT_TEXT, "is not text: it contains zero bytes")
     if _HTML.match(head):
         return Refusal(NOT_TEXT, "is a web page, perhaps a login page that was saved instead of the file")
-    return _sniff_text(head.removeprefix(BOM))
-
-
-def is_text(head: bytes) -> bool:
-    """True if a file begins like text, in any encoding."""
-    signatures = (b"PK\x03\x04", b"PAR1", b"PARE", _OLD_OFFICE, *(magic for magic, _ in _MAGIC))
-    return not head.startswith(signatures) and (b"\x00" not in head or utf16_order(head) is not None)
+    return _sniff_lines(head.removeprefix(BOM))
 
 
 def utf16_order(head: bytes) -> Literal["utf-16-le", "utf-16-be"] | None:
@@ -124,7 +116,7 @@ def utf16_order(head: bytes) -> Literal["utf-16-le", "utf-16-be"] | None:
     return None
 
 
-def _sniff_text(head: bytes) -> Sniffed | Refusal:
+def _sniff_lines(head: bytes) -> Sniffed | Refusal:
     if b"\n" not in head and b"\r" in head.strip():
         return Refusal(OLD_LINE_ENDS, "has the line endings of old Macs (CR alone)")
     lines = [line.strip() for line in head.splitlines() if line.strip()][:20]

@@ -18,7 +18,7 @@ from typing import Any, cast, get_args
 
 import orjson
 
-from trainers.dataset.checks import Fault, Rule
+from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.preference_pairs import Pair, is_pair, parse_pair
 from trainers.dataset.rows import (
     MESSAGE_KEYS,
@@ -32,6 +32,7 @@ from trainers.dataset.rows import (
     written_message,
 )
 from trainers.dataset.sensitive_data import faults_in
+from trainers.dataset.tables import Progress
 from trainers.types import Message, Role
 
 _CHAT = 'Write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
@@ -463,3 +464,26 @@ def _is_named(function: Any) -> bool:
 
 def _is_filled(text: Any) -> bool:
     return type(text) is str and bool(text.strip())
+
+
+def parse_line(
+    line: int, row: bytes, findings: Findings, limits: Limits, progress: Progress
+) -> Example | None:
+    """Parses one line of JSONL, without surrounding white space. Returns None if it is blank or faulty; faults go to
+    `findings`."""
+    if not row:
+        progress.blank += 1
+        return None
+    parsed = parse_row(line, row, limits)
+    if isinstance(parsed, Fault):
+        findings.add_for_line(line, parsed)
+        return None
+    row_format, example = parsed
+    progress.format = progress.format or row_format
+    if row_format != progress.format:
+        findings.add_for_line(line, Fault(MIXED, "has a different format than the rows before it"))
+        return None
+    progress.pairs += row_format == "preference"
+    if example.dropped:
+        findings.add_for_line(line, dropped_fault(example.dropped))
+    return example

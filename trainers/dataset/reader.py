@@ -3,16 +3,19 @@ raises because of a file's content."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trainers.dataset import jsonl, table_files, tables
+from trainers.dataset import jsonl, tables
 from trainers.dataset.checks import Fault, Finding, Findings, Rule
 from trainers.dataset.conversion import ConvertedFile, open_converted
-from trainers.dataset.file_format import HEAD_BYTES, Refusal, Sniffed, blocks, megabytes, sniff
+from trainers.dataset.file_format import HEAD_BYTES, Refusal, Sniffed, blocks, megabytes
+from trainers.dataset.formats import FORMATS, sniff
+from trainers.dataset.formats.values import HEADER_SAMPLE, RowFile
+from trainers.dataset.formats.workbooks import NO_WORKBOOK
 from trainers.dataset.preference_pairs import PREFERENCES
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,
@@ -24,12 +27,11 @@ from trainers.dataset.rows import (
     Example,
     Format,
     Limits,
-    Sheet,
     is_blank,
     text_of_content,
     to_printable,
 )
-from trainers.dataset.tables import UnlabelledRow
+from trainers.dataset.tables import Progress, Record, UnlabelledRow
 from trainers.types import Message
 
 TOO_BIG = Rule(
@@ -55,22 +57,6 @@ class Reading:
     @property
     def is_refused(self) -> bool:
         return any(finding.blocks for finding in self.findings)
-
-
-@dataclass
-class Progress:
-    """What is known about a file so far. `blank` and `pairs` count blank lines and preference pairs. `names` are the
-    columns of a table, `sheets` those of a workbook. `unlabelled` collects the rows without a label, None ignores
-    them."""
-
-    format: Format | None = None
-    blank: int = 0
-    pairs: int = 0
-    columns: Columns = FIND_COLUMNS
-    choices: Choices = NO_CHOICES
-    names: tuple[str, ...] = ()
-    sheets: tuple[Sheet, ...] = ()
-    unlabelled: list[UnlabelledRow] | None = None
 
 
 def read(
@@ -107,10 +93,8 @@ def accept_file(source: ConvertedFile, name: str, findings: Findings, limits: Li
         findings.add_for_file(TOO_BIG, text)
         return None
     sniffed = sniff(file.read(HEAD_BYTES))
-    if isinstance(sniffed, Sniffed) and sniffed.kind == "xlsx":
-        sniffed = table_files.xlsx_refusal(file, limits) or sniffed
-    elif isinstance(sniffed, Sniffed) and sniffed.kind == "parquet":
-        sniffed = table_files.parquet_refusal(file, limits) or sniffed
+    if isinstance(sniffed, Sniffed):
+        sniffed = FORMATS[sniffed.kind].refusal(file, limits) or sniffed
     if isinstance(sniffed, Refusal):
         findings.add_for_file(sniffed.rule, f"'{to_printable(name)}' {sniffed.text}.")
         return None
@@ -122,37 +106,13 @@ def stream(
     file: BinaryIO, sniffed: Sniffed, columns: Columns, findings: Findings, limits: Limits, progress: Progress
 ) -> Iterator[Example]:
     """Yields all good rows of an accepted file. Faults go to `findings`."""
-    if columns.sheet is not None and sniffed.kind != "xlsx":
+    row_format = FORMATS[sniffed.kind]
+    if columns.sheet is not None and not row_format.has_sheets:
         sheet = to_printable(columns.sheet, 40)
         text = f"The file is not a workbook, so the sheet '{sheet}' was not looked for."
-        findings.add_for_file(table_files.NO_WORKBOOK, text)
-    if sniffed.kind == "jsonl":
-        progress.format = None
-        for block in blocks(file, findings, limits):
-            for line, raw in enumerate(block.lines, block.first):
-                example = parse_line(line, raw.strip(), findings, limits, progress)
-                if example is not None:
-                    yield example
-        progress.format = progress.format or "chat"
-    elif sniffed.kind == "parquet":
-        progress.format = "parquet"
-        yield from table_files.examples(file, columns, findings, limits, progress)
-    elif sniffed.kind == "objects":
-        progress.format = "objects"
-        yield from tables.examples(
-            _object_records(file, findings, limits), columns, findings, progress, header=True
-        )
-    elif sniffed.kind == "xlsx":
-        progress.format = "xlsx"
-        sheets = table_files.find_sheets(file, columns.sheet, findings)
-        if sheets:
-            progress.sheets = sheets.filled
-            records = table_files.records(sheets, findings, limits)
-            yield from tables.examples(records, columns, findings, progress)
-    else:
-        progress.format = "csv"
-        records = tables.csv_records(_text_lines(file, findings, limits), sniffed.separator, findings)
-        yield from tables.examples(records, columns, findings, progress)
+        findings.add_for_file(NO_WORKBOOK, text)
+    progress.format = row_format.name
+    yield from row_format.examples(RowFile(file, sniffed, columns, findings, limits, progress))
 
 
 @dataclass(frozen=True)
@@ -170,58 +130,15 @@ def read_first_rows(path: Path, count: int) -> tuple[FirstRows, ...]:
     findings = Findings(0)
     with open_converted(path, limits) as source:
         sniffed = accept_file(source, path.name, findings, limits)
-        if sniffed is None or sniffed.kind == "jsonl":
+        first = FORMATS[sniffed.kind].first if sniffed else None
+        if sniffed is None or first is None:
             return ()
-        if sniffed.kind == "xlsx":
-            return tuple(_first_rows_of_sheets(source.file, count))
-        records = _table_records(source.file, sniffed, findings, limits)
-        sample = list(islice(records, _HEADER_SAMPLE))
-        if sniffed.kind == "table":
-            # Titles above the names are for people, so only files that people write have them.
-            sample = _from_names_on(sample)
-        return (FirstRows("", _cells(sample[: count + 1])),)
+        rows = RowFile(source.file, sniffed, FIND_COLUMNS, findings, limits, Progress())
+        return tuple(FirstRows(each.sheet, _cells(each.records[: count + 1])) for each in first(rows))
 
 
-def _first_rows_of_sheets(file: BinaryIO, count: int) -> Iterator[FirstRows]:
-    sheets = table_files.find_sheets(file, None, Findings(0))
-    if sheets is None:
-        return
-    for sheet in sheets.filled[:_MOST_SHEETS]:
-        sample = table_files.first_records(sheets, sheet.name, _HEADER_SAMPLE, DEFAULT_LIMITS)
-        shown = _from_names_on(sample)[: count + 1]
-        yield FirstRows(sheet.name, _cells(shown))
-
-
-def _from_names_on(sample: list[tables.Record]) -> list[tables.Record]:
-    """Returns the records without the titles above the columns' names."""
-    if not sample:
-        return sample
-    return sample[tables.header_place(sample, FIND_COLUMNS) :]
-
-
-def _cells(records: list[tables.Record]) -> tuple[tuple[str, ...], ...]:
+def _cells(records: Sequence[Record]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(record.cells) for record in records)
-
-
-def _table_records(
-    file: BinaryIO, sniffed: Sniffed, findings: Findings, limits: Limits, sheet: str | None = None
-) -> Iterator[tables.Record]:
-    """Yields the records of an accepted table; of a workbook, those of `sheet` or of the sheets that are read without
-    asking."""
-    if sniffed.kind == "objects":
-        return _object_records(file, findings, limits)
-    if sniffed.kind == "parquet":
-        return table_files.parquet_records(file, findings, limits)
-    if sniffed.kind == "xlsx":
-        sheets = table_files.find_sheets(file, sheet, findings)
-        if sheets is None:
-            return iter(())
-        return table_files.records(sheets, findings, limits)
-    return tables.csv_records(_text_lines(file, findings, limits), sniffed.separator, findings)
-
-
-_MOST_SHEETS = 10  # whose first rows are shown
-_HEADER_SAMPLE = 100  # records that show where the names of the columns are
 
 
 @dataclass(frozen=True)
@@ -245,14 +162,16 @@ def read_questions(path: Path, name: str, column: str | None, sheet: str | None 
         if sniffed is None:
             worst = findings.sorted()[0]
             return f"{worst.message} {worst.cure}"
-        if sniffed.kind == "parquet":
-            return (
-                f"'{to_printable(name)}' is a Parquet file; send rows without labels as CSV, XLSX or JSONL."
-            )
-        if sniffed.kind in ("jsonl", "objects"):
+        row_format = FORMATS[sniffed.kind]
+        if row_format.asks == "keys":
             return _questions_of(_asked_texts(source.file, column, findings, limits), name, limits)
-        records = _table_records(source.file, sniffed, findings, limits, sheet)
-        sample = list(islice(records, _HEADER_SAMPLE))
+        if row_format.asks is None or row_format.records is None:
+            return f"'{to_printable(name)}' is {row_format.title}; send rows without labels as CSV, XLSX or JSONL."
+        wanted_columns = Columns(column, sheet=sheet)
+        records = row_format.records(
+            RowFile(source.file, sniffed, wanted_columns, findings, limits, Progress())
+        )
+        sample = list(islice(records, HEADER_SAMPLE))
         header = tables.header_place(sample, Columns(column)) if sample else 0
         names = tables.column_names(sample[header].cells) if sample else ()
         place = tables.find_text_column(names, column)
@@ -335,62 +254,3 @@ def report_counts(findings: Findings, progress: Progress) -> None:
     if progress.blank:
         are = "line is" if progress.blank == 1 else "lines are"
         findings.add_for_file(BLANK_LINES, f"{progress.blank:,} {are} blank.", progress.blank)
-
-
-def parse_line(
-    line: int, row: bytes, findings: Findings, limits: Limits, progress: Progress
-) -> Example | None:
-    """Parses one line of JSONL, without surrounding white space. Returns None if it is blank or faulty; faults go to
-    `findings`."""
-    if not row:
-        progress.blank += 1
-        return None
-    parsed = jsonl.parse_row(line, row, limits)
-    if isinstance(parsed, Fault):
-        findings.add_for_line(line, parsed)
-        return None
-    row_format, example = parsed
-    progress.format = progress.format or row_format
-    if row_format != progress.format:
-        findings.add_for_line(line, Fault(jsonl.MIXED, "has a different format than the rows before it"))
-        return None
-    progress.pairs += row_format == "preference"
-    if example.dropped:
-        findings.add_for_line(line, jsonl.dropped_fault(example.dropped))
-    return example
-
-
-def _object_records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[tables.Record]:
-    """Yields the keys of the first object as a header, and then all objects as records. Missing and null values become
-    empty cells; keys that the first object lacks are ignored."""
-    names: list[str] = []
-    for block in blocks(file, findings, limits):
-        for line, raw in enumerate(block.lines, block.first):
-            if not raw.strip():
-                continue
-            row = jsonl.parse_object(raw.strip(), limits)
-            if isinstance(row, Fault):
-                findings.add_for_line(line, row)
-                continue
-            if not names:
-                names = [name for name, value in row.items() if not isinstance(value, list | dict)]
-                yield tables.Record(line, names)
-            cells = [tables.cell_text(row.get(name), tables.JSON_BOOLEANS) for name in names]
-            yield tables.Record(line, cells)
-
-
-def _text_lines(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[str]:
-    """Yields all lines with their endings. Lines that can't be read are yielded empty, so that line numbers stay
-    right."""
-    expected = 1
-    for block in blocks(file, findings, limits):
-        yield from ["\n"] * (block.first - expected)
-        expected = block.first + len(block.lines)
-        for line, raw in enumerate(block.lines, block.first):
-            try:
-                yield f"{raw.decode()}\n"
-            except UnicodeDecodeError:
-                findings.add_for_line(
-                    line, Fault(jsonl.BAD_BYTES, f"is not UTF-8; {jsonl.guessed_encoding(raw)}")
-                )
-                yield "\n"

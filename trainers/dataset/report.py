@@ -29,7 +29,7 @@ from trainers.dataset.checks import (
 from trainers.dataset.conversion import ConvertedFile, open_converted
 from trainers.dataset.file_checks import CHECKS, CheckedFile, check_trained, combined_labels
 from trainers.dataset.preference_pairs import PairsReport, check_pairs
-from trainers.dataset.reader import Progress, accept_file, report_counts
+from trainers.dataset.reader import accept_file, report_counts
 from trainers.dataset.row_facts import (
     RowFacts,
     StoredRows,
@@ -56,7 +56,7 @@ from trainers.dataset.rows import (
 )
 from trainers.dataset.sensitive_data import faults_in
 from trainers.dataset.slow_checks import NO_SLOW_FINDINGS, LabelErrors, SlowFindings, run_slow_checks
-from trainers.dataset.tables import EMPTY_LABEL
+from trainers.dataset.tables import EMPTY_LABEL, Progress
 from trainers.dataset.token_counts import (
     TokenReport,
     local_counts,

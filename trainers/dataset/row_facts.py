@@ -20,7 +20,7 @@ from trainers.dataset.file_format import Sniffed
 from trainers.dataset.jsonl import called_functions, definitions_text, parse_row
 from trainers.dataset.near_duplicates import sketch_into, to_sketch_array
 from trainers.dataset.preference_pairs import written_pair
-from trainers.dataset.reader import Progress, cap_rows, report_too_many_rows, stream
+from trainers.dataset.reader import cap_rows, report_too_many_rows, stream
 from trainers.dataset.rows import (
     Columns,
     Example,
@@ -33,6 +33,7 @@ from trainers.dataset.rows import (
 )
 from trainers.dataset.sensitive_data import deduplicate_by_row, faults_of_texts
 from trainers.dataset.splits import ChatFile, chat_row
+from trainers.dataset.tables import Progress
 from trainers.models.tokens import ChatTokens, Encoding, RowCounter, count_texts, count_tools
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from operator import itemgetter
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from trainers.types import Message
 
@@ -89,7 +89,8 @@ class JoinedTexts:
         return places
 
 
-Format = Literal["chat", "completion", "csv", "objects", "xlsx", "parquet", "preference"]
+# "chat", "completion" or "preference" of JSONL, or the name of a row of formats/__init__.py
+Format: TypeAlias = str
 Task = Literal["labels", "free_text"]
 T = TypeVar("T")
 

@@ -9,11 +9,20 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Protocol
 
 from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.preference_pairs import ANSWERS, IN_A_TABLE
-from trainers.dataset.rows import NO_CHOICES, Choices, Columns, Example, is_blank, to_printable
+from trainers.dataset.rows import (
+    FIND_COLUMNS,
+    NO_CHOICES,
+    Choices,
+    Columns,
+    Example,
+    Format,
+    Sheet,
+    is_blank,
+    to_printable,
+)
 from trainers.types import Message
 
 MISSING_COLUMN = Rule("column_missing", "blocks", "Name a column that the file has.")
@@ -378,14 +387,20 @@ class UnlabelledRow:
     text: str
 
 
-class LayoutProgress(Protocol):
-    """Receives from `examples` the columns that are used, or those that a person can choose from, and the names of
-    all. `unlabelled` receives the rows without a label, unless it is None."""
+@dataclass
+class Progress:
+    """What is known about a file so far. `blank` and `pairs` count blank lines and preference pairs. Of a table,
+    `columns` are those that are used, `choices` those that a person can choose from, `names` all of them. `sheets` are
+    those of a workbook. `unlabelled` collects the rows without a label, None ignores them."""
 
-    columns: Columns
-    choices: Choices
-    names: tuple[str, ...]
-    unlabelled: list[UnlabelledRow] | None
+    format: Format | None = None
+    blank: int = 0
+    pairs: int = 0
+    columns: Columns = FIND_COLUMNS
+    choices: Choices = NO_CHOICES
+    names: tuple[str, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
+    unlabelled: list[UnlabelledRow] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,7 +441,7 @@ def examples(
     records: Iterator[Record],
     columns: Columns,
     findings: Findings,
-    used: LayoutProgress,
+    used: Progress,
     header: bool | None = None,
 ) -> Iterator[Example]:
     """Yields the good rows. `header` says whether the first record has names; None detects it."""
@@ -527,3 +542,10 @@ def _example(record: Record, layout: ColumnLayout) -> Example | Fault:
     if is_blank(label):
         return Fault(EMPTY_LABEL, "has no label")
     return Example(record.line, (Message("user", text), Message("assistant", label)))
+
+
+def from_names_on(sample: Sequence[Record]) -> Sequence[Record]:
+    """Returns the records without the titles above the columns' names."""
+    if not sample:
+        return sample
+    return sample[header_place(sample, FIND_COLUMNS) :]

@@ -11,9 +11,10 @@ from pathlib import Path
 from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.jsonl import definitions_text
-from trainers.dataset.reader import Progress, stream
+from trainers.dataset.reader import stream
 from trainers.dataset.row_facts import StoredRows
 from trainers.dataset.rows import Columns, Example, Limits, prompt_with_labels
+from trainers.dataset.tables import Progress
 from trainers.models.tokens import (
     Encoding,
     Spread,

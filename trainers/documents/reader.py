@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainers.dataset.file_format import BOM, is_text
+from trainers.dataset.file_format import BOM
+from trainers.dataset.formats import is_text
 from trainers.documents.conversion import OUT_OF_MEMORY
 
 Kind = Literal["pdf", "docx", "html", "text"]

@@ -58,6 +58,7 @@ from bot.values.row_labels import USUAL_ROWS
 from storage.records import Dataset
 from trainers.dataset import LabelCount, Report
 from trainers.dataset.file_checks import NOT_YET_ENOUGH
+from trainers.dataset.formats import extensions, is_table
 from trainers.dataset.rows import to_printable
 from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
 from trainers.evaluation.results import MeasuredCandidate, Standing
@@ -77,8 +78,6 @@ UPLOAD_AGAIN = "upload_again"
 COLUMN = "For a table only. Empty: found by its name."
 SHEET = "Empty: the first with a table, and all with the same columns."
 SEALED = "More held-out rows, used once: before a promotion. Empty: as in the policy, else none."
-TABLES = ("csv", "objects", "xlsx", "parquet")
-KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
 
 
 @dataclass(frozen=True)
@@ -260,7 +259,7 @@ def _file(dataset: Dataset, report: Report) -> str:
     """The file's name, its columns if it is a table, and who uploaded it, as mrkdwn."""
     columns = report.columns
     name = escape(cut(dataset.filename, 120))
-    if report.format in TABLES and columns.text and columns.label:
+    if is_table(report.format) and columns.text and columns.label:
         name += f", {_columns(report)}"
     return f"{name}, from <@{dataset.uploaded_by}>"
 
@@ -275,7 +274,7 @@ def full_report(
     """Everything that a check found, for a terminal or a file. Lists `most` sentences per rule, all if None. Readers
     who may not see rows get no labels (`shows_labels`), since a rare label may be a sentence in the wrong column."""
     numbers = _numbers(report, shows_labels=shows_labels)
-    if report.format in TABLES and report.columns.text and report.columns.label:
+    if is_table(report.format) and report.columns.text and report.columns.label:
         numbers.append(("Columns", _columns(report)))
     if report.example and shows_labels:
         numbers.append(("For example", f"“{escape(report.example.text)}” → {escape(report.example.label)}"))
@@ -357,7 +356,9 @@ def upload_modal(
     the preset sheet of a workbook. With a `file_id`, from a message in `channel`, the form asks for no file. The
     dataset belongs to that channel; the form asks for a channel if there is none or it is a direct message."""
     is_asked = not file_id or channel.startswith("D")
-    file: CardBlock | Block = forms.file_input("file", "File: a table with text and label, or JSONL", KINDS)
+    file: CardBlock | Block = forms.file_input(
+        "file", "File: a table with text and label, or JSONL", extensions()
+    )
     if file_id:
         file = Text(f"File: {escape(cut(filename or '', 200))}")
     blocks: list[CardBlock | Block] = [

@@ -31,6 +31,7 @@ from bot.rules.data_policy import NoDelivery
 from bot.rules.judge_agreement import MIN_LABELS
 from bot.values.row_labels import USUAL_ROWS, BatchOutcome
 from storage.records import Dataset, Labelling, LabellingRow
+from trainers.dataset.formats import extensions
 
 LABEL_DOUBTED = "label_doubted"
 LABEL_ROWS = "label_rows"
@@ -40,7 +41,6 @@ DISCARD = "labels_discard"
 KEEP, CHANGE, CHOOSE, DROP = "label_keep", "label_change", "label_choose", "label_drop"
 ANSWERS = (KEEP, CHANGE, CHOOSE, DROP)
 FORM = "label_form"
-KINDS = ("csv", "tsv", "txt", "jsonl", "xlsx")
 LONGEST_TEXT = 2_500
 LONGEST_OPTION, SHORT_OPTION = 75, 40  # characters of a label
 MANY_LABELS = 200  # from here on options are short, so that a form stays within Slack's size
@@ -212,7 +212,7 @@ def choice_form(channel: str, dataset: str) -> Block:
     blocks: list[CardBlock | Block] = [
         Text(f"For {code(shorten(dataset))}: the rows whose labels would help most, one after the other."),
         forms.text_input("count", "How many rows", str(USUAL_ROWS), optional=False, initial=str(USUAL_ROWS)),
-        forms.file_input("file", "Rows without labels", KINDS, optional=True, hint=hint),
+        forms.file_input("file", "Rows without labels", extensions(asks=True), optional=True, hint=hint),
         Note("Rows that you label are used for training. The held-out rows stay unchanged."),
     ]
     return forms.modal("Label rows", FORM, blocks, submit="Choose rows", private=f"{channel} {dataset}")

@@ -23,8 +23,8 @@ from bot.cards.common.blocks import (
 from bot.cards.common.candidates import bar_share, long_name, quality
 from bot.cards.common.general import details_modal
 from bot.cards.common.words import capitalize, more_line, pluralize, shorten
-from bot.cards.datasets.row_labels import KINDS
 from storage.records import Dataset, Labelling, LabellingRow
+from trainers.dataset.formats import extensions
 from trainers.evaluation.results import MeasuredCandidate
 
 FORM = "distil_form"
@@ -54,7 +54,7 @@ def form(
         accept = [Text(f"{may} Read them before you continue."), box]
     blocks: list[CardBlock | Block] = [
         Text(f"{_score(candidate)} of {code(shorten(dataset))}. The bar is {bar_share(bar)}."),
-        forms.file_input("file", "Rows without labels", KINDS),
+        forms.file_input("file", "Rows without labels", extensions(asks=True)),
         *accept,
         Note("You see the cost before anything is sent. The new rows are used for training only."),
     ]

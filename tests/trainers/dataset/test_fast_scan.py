@@ -15,11 +15,12 @@ from trainers.dataset import Columns, Example, Limits
 from trainers.dataset.checks import Finding, Findings, RepeatFinder, may_be_label
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.near_duplicates import compute_sketches, question_text
-from trainers.dataset.reader import Progress, report_counts, stream
+from trainers.dataset.reader import report_counts, stream
 from trainers.dataset.row_facts import RowFacts, StoredRows, read_facts
 from trainers.dataset.rows import INSTRUCTION_ROLES, JoinedTexts, normalise_all, normalise_text, question_key
 from trainers.dataset.sensitive_data import faults_in, faults_of_texts
 from trainers.dataset.splits import chat_row
+from trainers.dataset.tables import Progress
 from trainers.models.tokens import O200K, count_chat
 
 DEFAULT = Limits()

@@ -6,6 +6,7 @@ import datetime
 import json
 import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.trainers.dataset.document_files import sheet_row, workbook
-from trainers.dataset import Columns, Limits, Reading, check_file, read
+from trainers.dataset import Columns, Limits, Reading, check_file, formats, read, tables
+from trainers.dataset.clean_copy import CleanedFile, clean
+from trainers.dataset.formats.values import FileFormat, FirstRecords, RowFile
+from trainers.dataset.reader import read_first_rows, read_questions
+from trainers.dataset.tables import Record
 
 ANY_COLUMNS = Columns()
 HEADER = sheet_row(1, "text", "label")
@@ -487,3 +492,43 @@ def test_a_file_without_any_label_can_not_be_used(tmp_path: Path) -> None:
     assert report.is_blocked and "too_few_rows" in {
         finding.code for finding in report.findings if finding.blocks
     }
+
+
+def _pipe_records(rows: RowFile) -> Iterator[Record]:
+    rows.file.seek(0)
+    _, *lines = rows.file.read().decode().splitlines()
+    return (Record(line, text.split("|")) for line, text in enumerate(lines, 2))
+
+
+def test_a_format_is_read_shown_and_cleaned_by_its_line_in_the_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipes = FileFormat(
+        name="pipes",
+        title="a file of pipes",
+        extensions=("pipes",),
+        signatures=(b"#PIPES",),
+        examples=lambda rows: tables.examples(
+            _pipe_records(rows), rows.columns, rows.findings, rows.progress
+        ),
+        records=_pipe_records,
+        first=lambda rows: iter([FirstRecords("", list(_pipe_records(rows)))]),
+        asks="column",
+        cleaned_as="csv",
+    )
+    monkeypatch.setitem(formats.FORMATS, "pipes", pipes)
+    path = tmp_path / "tickets.pipes"
+    path.write_text("#PIPES\ntext|label\nwhere is it|delivery\nit broke|damage\nit broke|damage\n")
+
+    reading = read(path, path.name)
+    assert (reading.format, [row.answer for row in reading.examples]) == (
+        "pipes",
+        ["delivery", "damage", "damage"],
+    )
+    assert formats.is_table("pipes") and "pipes" in formats.extensions(asks=True)
+    assert read_first_rows(path, 1)[0].records == (("text", "label"), ("where is it", "delivery"))
+    questions = read_questions(path, path.name, None)
+    assert not isinstance(questions, str) and len(questions.examples) == 3
+    cleaned = clean(path, path.name, ANY_COLUMNS, tmp_path / "clean.csv")
+    assert isinstance(cleaned, CleanedFile) and cleaned.converted
+    assert cleaned.out.read_text() == "text,label\nwhere is it,delivery\nit broke,damage\n"

@@ -13,8 +13,8 @@ from tests.trainers.dataset.builders import chat_line
 from trainers.dataset import Columns, Limits, Report, check_file
 from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
-from trainers.dataset.reader import Progress
 from trainers.dataset.row_facts import RowFacts, histogram, read_facts
+from trainers.dataset.tables import Progress
 from trainers.models.tokens import O200K
 
 
