@@ -419,6 +419,11 @@ def question_options(*keys: str) -> Callable[[_Handler], _Handler]:
     return declare
 
 
+def current_option_name(name: str) -> str:
+    """Returns an option's name now, given the one that was typed: names of earlier versions are still read."""
+    return {"rungs": "candidates"}.get(name, name)
+
+
 def option_key(option: click.Option) -> str:
     """Returns the option's key in Slack: `label_usd` for `--label-usd`."""
     return option.opts[0].removeprefix("--").replace("-", "_")

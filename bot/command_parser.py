@@ -22,6 +22,7 @@ from bot.command_options import (
     AmbiguousValueError,
     TextType,
     build_question,
+    current_option_name,
     did_you_mean,
     option_key,
     plain,
@@ -74,7 +75,7 @@ class Command(click.Command):
         **click_settings: Any,
     ) -> None:
         # extra words get an answer below that also says what the first word was taken for
-        settings = {"allow_extra_args": True}
+        settings = {"allow_extra_args": True, "token_normalize_func": current_option_name}
         super().__init__(
             name, callback=callback, add_help_option=False, context_settings=settings, **click_settings
         )

@@ -41,6 +41,7 @@ from bot.command_options import (
     SHOTS,
     TASK,
     build_question,
+    current_option_name,
     question_options,
 )
 from bot.rules.units import FEWEST_SEALED, MOST_SEALED
@@ -174,12 +175,11 @@ def _check_presidio(*, is_quick: bool) -> None:
         refuse(f"--presidio: {NO_PRESIDIO}")
 
 
-@click.command()
+@click.command(context_settings={"token_normalize_func": current_option_name})
 @click.argument("file", type=FILE)
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
 @click.option(
     "--candidates",
-    "--rungs",  # its name in 0.1.0
     "kinds",
     type=KINDS,
     default=(),

@@ -179,7 +179,6 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
 @click.option("--models", type=NAMES, default=(), help="The models to ask, like openai/gpt-4o-mini.")
 @click.option(
     "--candidates",
-    "--rungs",  # its name in 0.1.0
     "kinds",
     type=KINDS,
     default=(),

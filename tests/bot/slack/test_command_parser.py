@@ -125,6 +125,7 @@ def parse(text: str) -> Parsed | Refusal:
                 "task": "style",
             },
         ),
+        ("baseline tickets rungs=zero", "baseline", {"dataset": "tickets", "kinds": ("zero",)}),
         (
             "baseline tickets bar=0.875 prompt=Sort it, model=x or not: = is fine",
             "baseline",
