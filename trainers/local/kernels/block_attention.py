@@ -41,29 +41,54 @@ class Blocks:
 
 def build_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
     """`owners` is the row of each token, in ascending order; 0 is the beginning that all rows share."""
-    last_row, tokens = owners[-1], max(BLOCK_TOKENS, 1 << (len(owners) - 1).bit_length())
-    owner = torch.full((tokens,), last_row + 1)
+    tokens = max(BLOCK_TOKENS, 1 << (len(owners) - 1).bit_length())
+    padding = owners[-1] + 1  # a row of its own, after all others
+    owner = torch.full((tokens,), padding)
     owner[: len(owners)] = torch.tensor(owners)
     owner = owner.to(device)
-    first, last = owner.view(-1, BLOCK_TOKENS)[:, 0], owner.view(-1, BLOCK_TOKENS)[:, -1]
-    place = torch.arange(len(first), device=device)
-    below = (place[:, None] > place) & (first <= last_row)[:, None]  # blocks of padding see only themselves
-    sees = below & ((last >= first[:, None]) | (first == 0))
-    is_one = first == last
-    full = below & ((last == 0) | (is_one[:, None] & is_one & (first[:, None] == first)))
-    part = (sees & ~full) | (place[:, None] == place)
 
     def may_see(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & ((owner[query] == owner[key]) | (owner[key] == 0))
+        is_visible = (owner[query] == owner[key]) | (owner[key] == 0)
+        return (query >= key) & is_visible
 
-    def list_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the number of blocks set in each line, and each line's block numbers with the set ones first."""
-        order = torch.argsort(blocks.int(), dim=-1, descending=True, stable=True)
-        return blocks.sum(-1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
-
-    lists = (*list_blocks(part), *list_blocks(full))
-    mask = BlockMask.from_kv_blocks(*lists, BLOCK_TOKENS, may_see, (tokens, tokens))
+    part, full = _choose_blocks(owner.view(-1, BLOCK_TOKENS), padding)
+    part_counts, part_blocks = _list_blocks(part)
+    full_counts, full_blocks = _list_blocks(full)
+    mask = BlockMask.from_kv_blocks(
+        part_counts, part_blocks, full_counts, full_blocks, BLOCK_TOKENS, may_see, (tokens, tokens)
+    )
     return Blocks(mask, tokens)
+
+
+def _choose_blocks(owner: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+    """Returns which blocks of keys (columns) each block of queries (lines) sees in part, and which in full, both
+    (blocks, blocks). `owner` is (blocks, BLOCK_TOKENS). Blocks on the diagonal are always computed in part, since no
+    token sees those after itself."""
+    first = owner[:, 0]
+    last = owner[:, -1]
+    block = torch.arange(len(first), device=owner.device)
+    is_diagonal = block[:, None] == block
+    is_earlier = block[:, None] > block
+    # Blocks of padding see only themselves.
+    below = is_earlier & (first < padding)[:, None]
+
+    # Owners ascend, so an earlier block has tokens for the queries if it ends in their first row or holds tokens of the
+    # beginning.
+    sees = below & ((last >= first[:, None]) | (first == 0))
+    # It is visible without looking at tokens if it lies in the beginning, or if both blocks lie in the same row.
+    is_beginning = last == 0
+    is_one_row = first == last
+    is_same_row = is_one_row[:, None] & is_one_row & (first[:, None] == first)
+    full = below & (is_beginning | is_same_row)
+    return (sees & ~full) | is_diagonal, full
+
+
+def _list_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the number of blocks set in each line, (1, 1, blocks), and each line's block numbers with the set ones
+    first, (1, 1, blocks, blocks). flex_attention wants both with a batch and a head."""
+    counts = blocks.sum(-1, dtype=torch.int32)
+    order = torch.argsort(blocks.int(), dim=-1, descending=True, stable=True)
+    return counts[None, None], order.to(torch.int32)[None, None]
 
 
 def attend_by_blocks(
@@ -83,9 +108,11 @@ def attend_by_blocks(
         result, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
         return result, None
     length = query.shape[2]
+    missing = (0, 0, 0, row_layout.tokens - length)  # none along D, the rest at the end of T
     queries, keys, values = (
-        functional.pad(each.to(value.dtype), (0, 0, 0, row_layout.tokens - length))
-        for each in (query, key, value)
+        # Queries and keys are wider than values if the rotary embedding computes in float32.
+        functional.pad(states.to(value.dtype), missing)
+        for states in (query, key, value)
     )
     attend = _compile_attention(query.device.type)
     result = attend(queries, keys, values, block_mask=row_layout.mask, scale=scaling, enable_gqa=True)
@@ -94,7 +121,9 @@ def attend_by_blocks(
 
 @cache
 def _compile_attention(device: str) -> Any:
-    return torch.compile(flex_attention, dynamic=False) if device == "cuda" else flex_attention
+    if device == "cuda":
+        return torch.compile(flex_attention, dynamic=False)
+    return flex_attention
 
 
 def choose_attention(model: Any, device: torch.device) -> str | None:
@@ -105,15 +134,18 @@ def choose_attention(model: Any, device: torch.device) -> str | None:
     text = model.config.get_text_config()
     if getattr(text, "attention_dropout", 0):
         return "this model has dropout in its attention"
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    groups = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    heads = text.num_attention_heads
+    # Older configurations name neither: then each head has its own keys, and the heads divide the hidden size.
+    groups = getattr(text, "num_key_value_heads", None) or heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
     try:
-        apart = difference_from_mask((text.num_attention_heads, groups, size), device, model.dtype)
+        difference = difference_from_mask((heads, groups, size), device, model.dtype)
     except Exception as raised:  # Triton's compiler raises many kinds of errors
         sentence = str(raised).strip().partition("\n")[0][:200]
         return f"it did not run here: {type(raised).__name__} {sentence}".strip()
-    if not apart <= TOLERANCE.get(model.dtype, TOLERANCE_NARROW):  # "not <=", so that nan fails too
-        return f"its results differ here (by {apart:.1g})"
+    tolerance = TOLERANCE.get(model.dtype, TOLERANCE_NARROW)
+    if not difference <= tolerance:  # "not <=", so that nan fails too
+        return f"its results differ here (by {difference:.1g})"
     model.set_attn_implementation(BY_BLOCKS)
     return None
 
@@ -122,29 +154,34 @@ def difference_from_mask(heads: tuple[int, int, int], device: torch.device, dtyp
     """Returns the largest relative difference of results and gradients between this attention and a mask, for a pack of
     random rows. `heads` are the number of heads, the number of groups, and the size of a head."""
     owners = [owner for owner, length in enumerate(ROWS) for _ in range(length)]
-    blocks, total = build_blocks(owners, device), len(owners)
+    total = len(owners)
+    blocks = build_blocks(owners, device)
     owner = torch.tensor(owners, device=device)
     may_see = ((owner[:, None] == owner) | (owner == 0)).tril()
+
     generator = torch.Generator(device).manual_seed(0)
     count, groups, size = heads
     query, key, value = states = [
         torch.randn(1, number, total, size, device=device, generator=generator).to(dtype).requires_grad_()
         for number in (count, groups, groups)
     ]
+    # A sum over the results would have the same gradient everywhere and hide tokens that were swapped.
     slopes = torch.linspace(-1, 1, total * count * size, device=device).view(1, total, count, size)
     with torch.enable_grad():
         by_blocks, _ = attend_by_blocks(torch.nn.Module(), query, key, value, None, row_layout=blocks)
         by_mask = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=may_see, enable_gqa=True
         ).transpose(1, 2)
-        results = [by_blocks, *torch.autograd.grad((by_blocks.float() * slopes).sum(), states)]
-        expected = [by_mask, *torch.autograd.grad((by_mask.float() * slopes).sum(), states)]
+        gradients = torch.autograd.grad((by_blocks.float() * slopes).sum(), states)
+        expected = torch.autograd.grad((by_mask.float() * slopes).sum(), states)
+    pairs = zip([by_blocks, *gradients], [by_mask, *expected], strict=True)
+    return max(_relative_difference(result, other) for result, other in pairs)
 
-    def distance(result: Tensor, other: Tensor) -> float:
-        result, other = result.detach().float(), other.detach().float()
-        return float((result - other).norm() / other.norm().clamp_min(1e-12))
 
-    return max(distance(result, other) for result, other in zip(results, expected, strict=True))
+def _relative_difference(result: Tensor, expected: Tensor) -> float:
+    expected = expected.detach().float()
+    difference = result.detach().float() - expected
+    return float(difference.norm() / expected.norm().clamp_min(1e-12))
 
 
 AttentionInterface.register(BY_BLOCKS, attend_by_blocks)

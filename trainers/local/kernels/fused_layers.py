@@ -52,12 +52,15 @@ class FusedLinear(Linear):
         (name,) = names
         base: Any = self.get_base_layer()
         kind = base.weight.dtype
-        a, b = (matrices[name].weight.to(kind) for matrices in (self.lora_A, self.lora_B))
+        a = self.lora_A[name].weight.to(kind)
+        b = self.lora_B[name].weight.to(kind)
         tokens = x.to(kind).reshape(-1, x.shape[-1])
         product: Tensor = _Product.apply(tokens, base.weight, a, b, self.scaling[name])  # type: ignore[no-untyped-call]
         # The view is made here because one made inside _Product can't be changed in place, which Llama 4 does.
         product = product.view(*x.shape[:-1], -1)
-        return product if base.bias is None else product + base.bias
+        if base.bias is not None:
+            product = product + base.bias
+        return product
 
 
 class _Product(torch.autograd.Function):
@@ -73,11 +76,13 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
         tokens, weight, a, b, narrow = ctx.saved_tensors
         gradient = gradients[0]
-        narrowed = (gradient @ b).mul_(ctx.scale)
+        narrow_gradient = (gradient @ b).mul_(ctx.scale)
         input_gradient = None
-        if ctx.needs_input_grad[0]:
-            input_gradient = (gradient @ weight).addmm_(narrowed, a)
-        return input_gradient, None, narrowed.T @ tokens, (gradient.T @ narrow).mul_(ctx.scale), None
+        if ctx.needs_input_grad[0]:  # not if nothing before this layer is trained
+            input_gradient = (gradient @ weight).addmm_(narrow_gradient, a)
+        a_gradient = narrow_gradient.T @ tokens
+        b_gradient = (gradient.T @ narrow).mul_(ctx.scale)
+        return input_gradient, None, a_gradient, b_gradient, None
 
 
 def fuse_norms(model: nn.Module) -> None:
@@ -112,7 +117,8 @@ def is_plain_norm(module: Any) -> bool:
     has_heads = weight.dim() != 1  # Cohere has norms with a weight for each head
     if weight.is_meta or takes_gate or has_heads:
         return False
-    tokens = torch.linspace(-2, 3, 3 * weight.numel(), device=weight.device, dtype=weight.dtype).view(3, -1)
+    numbers = torch.linspace(-2, 3, 3 * weight.numel(), device=weight.device, dtype=weight.dtype)
+    tokens = numbers.view(3, -1)
     tokens[-1] *= 1e-3  # so short that ε counts
     with torch.no_grad():
         own = type(module).forward(module, tokens)
@@ -148,16 +154,21 @@ class _Norm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = _float32(x)
         length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        inverse = torch.rsqrt(length.square_().div_(x.shape[-1]).add_(epsilon))
+        mean_square = length.square_().div_(x.shape[-1])
+        inverse = torch.rsqrt(mean_square.add_(epsilon))  # 1 / rms, the number that is kept for each token
         ctx.save_for_backward(x, weight, inverse)
+        # Narrowed before the weight is applied, in transformers' order, so that both round alike.
         return wide.mul_(inverse).to(x.dtype).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
-        wide, weighed = _float32(x), _float32(gradients[0] * weight)
+        wide = _float32(x)
+        weighed = _float32(gradients[0] * weight)
+        # mean(g w x) / rms³, (…, 1): how far the gradient lies along x
         along = (weighed * wide).sum(-1, keepdim=True) * inverse.pow(3) / x.shape[-1]
-        return weighed.mul_(inverse).addcmul_(wide, along, value=-1).to(x.dtype), None, None
+        x_gradient = weighed.mul_(inverse).addcmul_(wide, along, value=-1)
+        return x_gradient.to(x.dtype), None, None
 
 
 def _float32(x: Tensor) -> Tensor:
@@ -174,7 +185,8 @@ class KeptPlaces:
     tokens: int = 0
 
     def keep(self, places: Tensor, tokens: int) -> None:
-        self.places, self.tokens = places, tokens
+        self.places = places
+        self.tokens = tokens
 
 
 def trim_last_mlp(model: Any) -> KeptPlaces | None:
@@ -184,7 +196,9 @@ def trim_last_mlp(model: Any) -> KeptPlaces | None:
     The caller sets the positions in the result, which is None if the model has no such part under its usual name.
     """
     layers = getattr(model.get_decoder(), "layers", None)
-    part = getattr(layers[-1], "mlp", None) if isinstance(layers, nn.ModuleList) else None
+    if not isinstance(layers, nn.ModuleList):
+        return None
+    part = getattr(layers[-1], "mlp", None)
     if part is None:
         return None
     earlier: KeptPlaces | None = getattr(part, KEPT_PLACES, None)
@@ -194,11 +208,10 @@ def trim_last_mlp(model: Any) -> KeptPlaces | None:
 
     def select(_: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """(1, T, hidden) to (1, K, hidden)."""
-        return (
-            states
-            if kept_places.places is None
-            else (states[0].index_select(1, kept_places.places), *states[1:])
-        )
+        if kept_places.places is None:
+            return states
+        hidden, *others = states
+        return hidden.index_select(1, kept_places.places), *others
 
     def spread(_: nn.Module, __: tuple[Tensor, ...], result: Tensor) -> Tensor:
         """(1, K, hidden) to (1, T, hidden), with zeros elsewhere."""

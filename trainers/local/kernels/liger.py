@@ -36,7 +36,9 @@ class Kernels:
     why: str | None = None
 
     def __str__(self) -> str:
-        return f"Kernels: {self.name}, since {self.why}" if self.why else f"Kernels: {self.name}"
+        if self.why:
+            return f"Kernels: {self.name}, since {self.why}"
+        return f"Kernels: {self.name}"
 
 
 def choose_kernels(model: Any, device: torch.device, *, is_sharded: bool = False) -> Kernels | None:
@@ -59,7 +61,8 @@ def replace_by_liger(model: Any) -> Kernels:
     except Exception as error:  # importing Liger or Triton may raise anything
         return Kernels("PyTorch", f"importing liger_kernel: {_first_line(error)}")
 
-    expected, restore = _pass_through(model), _save_attributes(model)
+    expected = _pass_through(model)
+    restore = _save_attributes(model)
     try:
         _apply_liger_kernel_to_instance(
             model=model,
@@ -70,9 +73,9 @@ def replace_by_liger(model: Any) -> Kernels:
             cross_entropy=False,
             fused_linear_cross_entropy=False,
         )
+        pairs = zip(_pass_through(model), expected, strict=True)
         differences = [
-            float((result - other).norm() / other.norm().clamp_min(1e-12))
-            for result, other in zip(_pass_through(model), expected, strict=True)
+            float((result - other).norm() / other.norm().clamp_min(1e-12)) for result, other in pairs
         ]
     except Exception as raised:  # Triton's compiler raises many kinds of errors
         restore()
@@ -117,4 +120,5 @@ def _save_attributes(model: Any) -> Callable[[], None]:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__} {str(error).strip().partition(chr(10))[0][:200]}".strip()
+    line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__} {line[:200]}".strip()

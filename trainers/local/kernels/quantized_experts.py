@@ -61,6 +61,7 @@ class FourBitQuantizer(Bnb4BitHfQuantizer):
         for name, state in self.states.items():
             owner, _, weight = name.rpartition(".")
             device = model.get_parameter(name).device
+            # Both weights of a layer are unpacked at once, so each name has memory of its own.
             kind = (weight, state.shape, state.dtype, device)
             if kind not in places:
                 places[kind] = torch.empty(state.shape, dtype=state.dtype, device=device)
@@ -105,9 +106,13 @@ def unpack_on_use(experts: Any, weight: str, state: QuantState, place: torch.Ten
     experts.register_parameter(f"{weight}{PACKED}", numbers)
     if not isinstance(experts, Unpacking):
         kind = type(experts)
+        # A property belongs to a class, and other modules of this class may hold unpacked weights.
         experts.__class__ = type(kind.__name__, (Unpacking, kind), {})
-        experts.states, experts.places, experts.unpacked = {}, {}, {}
-    experts.states[weight], experts.places[weight] = state, place
+        experts.states = {}
+        experts.places = {}
+        experts.unpacked = {}
+    experts.states[weight] = state
+    experts.places[weight] = place
     setattr(type(experts), weight, property(lambda self: self.unpack(weight)))
 
 

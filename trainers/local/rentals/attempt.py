@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from fnmatch import fnmatch
+from itertools import islice
 from pathlib import Path
 
 from trainers.errors import TrainerError
@@ -33,8 +34,10 @@ from trainers.local.ray.job_files import is_in_folder, needed_files
 from trainers.local.rentals.machines import RESULT, RESUME
 from trainers.rentals.prices import hub_api, translate_errors
 
-SMOKE_ROWS, SMOKE_S = 8, 1800.0
-UPLOAD_S, CHECKPOINT_S = 120.0, 600.0  # at most; a sixtieth and a twelfth of a short rental
+SMOKE_ROWS = 8
+SMOKE_S = 1800.0
+UPLOAD_S = 120.0  # between two uploads of progress; a sixtieth of a short rental
+CHECKPOINT_S = 600.0  # between two uploads of a checkpoint; a twelfth of a short rental
 LAST_UPLOAD_S = 600.0
 RESERVED = 0.15  # of the rented time, for loading before the training and uploading after it
 MIN_TRAINING_S = 60
@@ -45,8 +48,10 @@ NOT_UPLOADED = (*INPUTS, "lock", "train.log", "rows/*", "checkpoints/*", "arms/*
 
 
 def main() -> int:
-    began, folder = time.monotonic(), Path("job").resolve()
-    job, limit_s = _use_local_paths(folder), float(os.environ["FINETUNE_SECONDS"])
+    began = time.monotonic()
+    folder = Path("job").resolve()
+    limit_s = float(os.environ["FINETUNE_SECONDS"])
+    job = _use_local_paths(folder)
     if Path(RESUME).is_dir():  # uploaded by a machine before this one
         _restore_checkpoint(folder)
         _train(folder, job, limit_s, began)
@@ -56,18 +61,19 @@ def main() -> int:
         append_event(folder, f"A few steps on {SMOKE_ROWS} rows went well. The training begins.")
         _train(folder, job, limit_s, began)
     _upload_all(folder)
-    return 0 if (folder / "DONE").exists() else 1
+    if (folder / "DONE").exists():
+        return 0
+    return 1
 
 
 def _use_local_paths(folder: Path) -> TrainingJob:
     """Writes this machine's paths into the job, and returns it."""
-    job, base = read_job(folder), folder.with_name("base")
-    job = replace(
-        job,
-        base=str(base) if base.is_dir() else job.base,
-        training_file=str(folder / "train.jsonl"),
-        validation_file=str(folder / "valid.jsonl") if job.validation_file else None,
-    )
+    job = replace(read_job(folder), training_file=str(folder / "train.jsonl"))
+    if job.validation_file:
+        job = replace(job, validation_file=str(folder / "valid.jsonl"))
+    base = folder.with_name("base")
+    if base.is_dir():  # a base that is a local folder of the trainer came with the job; others are downloaded
+        job = replace(job, base=str(base))
     write_job(folder, job)
     return job
 
@@ -87,9 +93,8 @@ def _smoke_failure(folder: Path, job: TrainingJob) -> Failure | None:
     for name in ("train.jsonl", "valid.jsonl"):
         if (folder / name).exists():
             with (folder / name).open("rb") as rows:
-                (smoke / name).write_bytes(
-                    b"".join(row for row, _ in zip(rows, range(SMOKE_ROWS), strict=False))
-                )
+                first_rows = b"".join(islice(rows, SMOKE_ROWS))
+            (smoke / name).write_bytes(first_rows)
     if (folder / "tuned").exists():
         shutil.copytree(folder / "tuned", smoke / "tuned")
     few = replace(job.settings, n_epochs=1, sweep=())
@@ -105,12 +110,15 @@ def _smoke_failure(folder: Path, job: TrainingJob) -> Failure | None:
 
 
 def _train(folder: Path, job: TrainingJob, limit_s: float, began: float) -> None:
-    left_s = max(MIN_TRAINING_S, int(limit_s * (1 - RESERVED) - (time.monotonic() - began)))
+    gone_s = time.monotonic() - began
+    left_s = max(MIN_TRAINING_S, int(limit_s * (1 - RESERVED) - gone_s))
     # max_seconds counts the whole job's training, so earlier machines' seconds come on top.
-    left_s += int((read_json(folder / "progress.json") or {}).get("seconds") or 0)
+    progress = read_json(folder / "progress.json") or {}
+    left_s += int(progress.get("seconds") or 0)
     ceiling = min(left_s, job.settings.max_seconds or left_s)
+    settings = replace(job.settings, max_seconds=ceiling)
     trials = tuple(replace(trial, max_seconds=ceiling) for trial in job.trials)
-    write_job(folder, replace(job, settings=replace(job.settings, max_seconds=ceiling), trials=trials))
+    write_job(folder, replace(job, settings=settings, trials=trials))
     code = _run(folder, None)
     if not has_ended(folder):
         fail(folder, Failure("training_crashed", _reason(folder, code), None))
@@ -119,18 +127,24 @@ def _train(folder: Path, job: TrainingJob, limit_s: float, began: float) -> None
 def _run(folder: Path, limit_s: float | None) -> int:
     """Trains the folder and returns the exit code. Without a limit it is the job itself, not the smoke test, and its
     progress is uploaded meanwhile."""
-    rented_s, saved_at = float(os.environ["FINETUNE_SECONDS"]), time.monotonic()
+    rented_s = float(os.environ["FINETUNE_SECONDS"])
+    checkpoint_s = min(CHECKPOINT_S, rented_s / 12)
+    wait_s = limit_s
+    if limit_s is None:
+        wait_s = min(UPLOAD_S, rented_s / 60)
+    saved_at = time.monotonic()
     with (folder / "train.log").open("ab") as log:
         process = subprocess.Popen([*train_command(1), str(folder)], stdout=log, stderr=log)
         while True:
             try:
-                return process.wait(min(UPLOAD_S, rented_s / 60) if limit_s is None else limit_s)
+                return process.wait(wait_s)
             except subprocess.TimeoutExpired:
                 if limit_s is not None:
                     process.kill()
                     return process.wait()
-                is_due = time.monotonic() - saved_at >= min(CHECKPOINT_S, rented_s / 12)
-                saved_at = time.monotonic() if is_due else saved_at
+                is_due = time.monotonic() - saved_at >= checkpoint_s
+                if is_due:
+                    saved_at = time.monotonic()
                 _upload_progress(folder, with_checkpoint=is_due)
 
 
@@ -144,9 +158,11 @@ def _reason(folder: Path, code: int) -> str:
 
 def _upload_progress(folder: Path, *, with_checkpoint: bool) -> None:
     try:
-        _upload(folder, RESULT, (name for name in PROGRESS_FILES if (folder / name).exists()))
+        progress = [name for name in PROGRESS_FILES if (folder / name).exists()]
+        _upload(folder, RESULT, progress)
         needed = [path for path in needed_files(folder) if not _matches(path, INPUTS)]
-        if with_checkpoint and any(map(is_in_folder, needed)):
+        has_checkpoint = any(map(is_in_folder, needed))
+        if with_checkpoint and has_checkpoint:
             _upload(folder, RESUME, needed)
     except (TrainerError, OSError) as error:  # OSError: a checkpoint was deleted meanwhile
         print(error, file=sys.stderr, flush=True)
@@ -154,11 +170,13 @@ def _upload_progress(folder: Path, *, with_checkpoint: bool) -> None:
 
 def _upload_all(folder: Path) -> None:
     """Uploads the result, and tries for ten minutes, since the machine and its disk will be gone."""
-    paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    deadline, pause_s = time.monotonic() + LAST_UPLOAD_S, 1.0
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    paths = [path for path in files if not _matches(path, NOT_UPLOADED)]
+    deadline = time.monotonic() + LAST_UPLOAD_S
+    pause_s = 1.0
     while True:
         try:
-            return _upload(folder, RESULT, (path for path in paths if not _matches(path, NOT_UPLOADED)))
+            return _upload(folder, RESULT, paths)
         except TrainerError as error:
             print(error, file=sys.stderr, flush=True)
             if time.monotonic() > deadline:
@@ -172,14 +190,16 @@ def _upload(folder: Path, into: str, paths: Iterable[str]) -> None:
     of an earlier checkpoint are deleted by the same commit."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    repository, api = os.environ["FINETUNE_REPO"], hub_api()
+    repository = os.environ["FINETUNE_REPO"]
+    api = hub_api()
     with translate_errors("uploading a job's result"):
         added = [CommitOperationAdd(f"{into}/{path}", folder / path) for path in paths]
-        named = {each.path_in_repo for each in added}
-        there = api.list_repo_files(repository) if into == RESUME else ()
-        gone = [path for path in there if path.startswith(f"{RESUME}/") and path not in named]
         changes: list[CommitOperationAdd | CommitOperationDelete] = [*added]
-        changes += [CommitOperationDelete(path) for path in gone]
+        if into == RESUME:
+            named = {each.path_in_repo for each in added}
+            for path in api.list_repo_files(repository):
+                if path.startswith(f"{RESUME}/") and path not in named:
+                    changes.append(CommitOperationDelete(path))
         api.create_commit(repository, changes, commit_message=f"Upload {into}")
 
 

@@ -29,9 +29,13 @@ from trainers.local.rentals.machines import Machine, Machines, RentingOptions, s
 from trainers.rentals.prices import WHO, fetch_rental, read_rental
 
 RECORD = "rented.json"
-POLL_S, HURRIED_S, SWEEP_S, PROGRESS_S = 5.0, 0.5, 180.0, 60.0
+POLL_S = 5.0  # between two looks at a machine
+HURRIED_S = 0.5  # the same while somebody waits for its start or end
+SWEEP_S = 180.0
+PROGRESS_S = 60.0
 SETTLE_S = 60.0  # after this time the list shows a machine even if the answer to its start was lost
-END_S, RELEASE_S = 20.0, 5.0
+END_S = 20.0  # how long a request waits for a machine to end
+RELEASE_S = 5.0
 MAX_LOST = 2  # lost machines per job
 MIN_TIME_LEFT = 0.1  # of the approved time; with less, another machine would hardly load the model
 OVERTIME_S = 600.0  # after its time-out, in which the provider itself should have ended a machine
@@ -59,7 +63,10 @@ class RentedMachine:
 
 def read_rented(folder: Path) -> RentedMachine | None:
     raw = read_json(folder / RECORD)
-    return None if raw is None else RentedMachine(**{**raw, "lost": tuple(raw.get("lost", ()))})
+    if raw is None:
+        return None
+    lost = tuple(raw.get("lost", ()))
+    return RentedMachine(**{**raw, "lost": lost})
 
 
 def delete_repository(machines: Machines, folder: Path) -> None:
@@ -90,7 +97,9 @@ class RentedBackend:
         return self._follow(record)
 
     def adopt(self, record: JobRecord) -> RentedAttempt | None:
-        return self._follow(record) if read_rented(record.folder) is not None else None
+        if read_rented(record.folder) is None:
+            return None
+        return self._follow(record)
 
     def discard(self, record: JobRecord) -> str | None:
         try:
@@ -112,6 +121,7 @@ class RentedBackend:
         for machine in self.machines.list_live():
             folder = self._jobs / (machine.job or "-")
             rented = read_rented(folder)
+            # Without an id the answer to the machine's start is still awaited, or was lost.
             is_needed = rented is not None and not has_ended(folder) and rented.id in (None, machine.id)
             if not is_needed:
                 log.error("machine %s of %s is not needed: cancelling it", machine.id, machine.job)
@@ -132,7 +142,8 @@ class RentedBackend:
     def _follow(self, record: JobRecord) -> RentedAttempt:
         attempt = RentedAttempt(record, self.machines, self._options)
         attempt.thread.start()
-        self._attempts = [each for each in self._attempts if each.thread.is_alive()] + [attempt]
+        followed = [each for each in self._attempts if each.thread.is_alive()]
+        self._attempts = [*followed, attempt]
         return attempt
 
 
@@ -192,15 +203,19 @@ class RentedAttempt:
                 self._outage.record(str(error).rstrip("."))
             except (OSError, ValueError) as error:  # a full disk, or a result that is not JSON
                 log.error("following %s: %s. Trying again.", self.record.job.id, error)
-            # Not longer, since a machine may be waited for an hour, and the provider limits the rate of requests.
-            is_hurried = time.monotonic() < self._hurried_until and (
-                self._is_cancelled.is_set() or not self.has_begun
-            )
-            self._released.wait(HURRIED_S if is_hurried else max(POLL_S, self._outage.pause_s))
+            self._released.wait(self._pause_s())
 
         if self.exit is not None:
             with suppress(TrainerError, OSError):  # the sweep tries again
                 delete_repository(self._machines, self.record.folder)
+
+    def _pause_s(self) -> float:
+        """Returns the seconds until the next step. They are few for a while after a start or a cancellation; not
+        longer, since a machine may be waited for an hour, and the provider limits the rate of requests."""
+        somebody_waits = self._is_cancelled.is_set() or not self.has_begun
+        if somebody_waits and time.monotonic() < self._hurried_until:
+            return HURRIED_S
+        return max(POLL_S, self._outage.pause_s)
 
     def _step(self) -> bool:
         """Does the next step, and returns True at the attempt's end. Raises TrainerError; Refused if a repetition is
@@ -215,19 +230,23 @@ class RentedAttempt:
         sent_at = self._rented.sent_at
         if sent_at is not None and time.time() - sent_at < SETTLE_S:
             return False
-        return self._mark_cancelled() if self._is_cancelled.is_set() else self._start()
+        if self._is_cancelled.is_set():
+            return self._mark_cancelled()
+        return self._start()
 
     def _take_machine(self, machines: list[Machine]) -> None:
         """Adopts the oldest of these machines and cancels the others, which would cost as much again."""
-        for extra in machines[1:]:
+        oldest, *others = machines
+        for extra in others:
             if not extra.has_ended:
                 log.error("machine %s is a second one for %s: cancelling it", extra.id, self.record.job.id)
                 self._machines.cancel(extra.id)
-        self._save(id=machines[0].id)
+        self._save(id=oldest.id)
 
     def _start(self) -> bool:
         """Starts a machine. Returns True, and fails the job, if the price has risen since it was approved."""
-        terms, folder = self._terms, self.record.folder
+        terms = self._terms
+        folder = self.record.folder
         now = fetch_rental(terms.hardware, terms.minutes)
         if now.usd_per_minute > terms.usd_per_minute:
             text = (
@@ -238,6 +257,7 @@ class RentedAttempt:
             return True
         revision = self._machines.upload(folder)
         if not self._is_cancelled.is_set():
+            # Stored before the request, so that a process that dies here doesn't start a second machine at once.
             self._save(sent_at=time.time())
             machine = self._machines.start(self.record.job.id, revision, terms, self._left_s)
             self._save(id=machine.id)
@@ -268,7 +288,8 @@ class RentedAttempt:
 
     def _check_deadlines(self, machine: Machine) -> None:
         """Notes why the machine has to be cancelled, if it waits or runs too long."""
-        waited_s, terms = time.time() - machine.created_at, self._terms
+        terms = self._terms
+        waited_s = time.time() - machine.created_at
         wait_minutes = self._options.wait_minutes
         if machine.is_waiting and waited_s > wait_minutes * 60:
             text = (
@@ -286,9 +307,10 @@ class RentedAttempt:
         folder = self.record.folder
         if not self._rented.has_ended:
             seconds = self._rented.running_seconds
-            noun, cost = "machines" if self._rented.lost else "machine", self._terms.usd(seconds)
+            noun = "machines" if self._rented.lost else "machine"
+            cost = f"${self._terms.usd(seconds):.4f}"
             append_event(
-                folder, f"The {noun} ran for {seconds:,} s, which costs ${cost:.4f} at the approved price."
+                folder, f"The {noun} ran for {seconds:,} s, which costs {cost} at the approved price."
             )
             self._save(has_ended=True)
         if self._is_cancelled.is_set():
@@ -304,23 +326,21 @@ class RentedAttempt:
 
     def _can_continue(self, machine: Machine) -> bool:
         """True if the machine was lost, and a checkpoint and enough of the approved time are left for another one."""
-        approved_s, rented = self._terms.minutes * 60, self._rented
-        has_time = approved_s - rented.running_seconds >= MIN_TIME_LEFT * approved_s
+        approved_s = self._terms.minutes * 60
+        left_s = approved_s - self._rented.running_seconds
         is_lost = self._why_ended is None and machine.stage != "CANCELED"
-        return (
-            is_lost
-            and has_time
-            and len(rented.lost) < MAX_LOST
-            and self._machines.has_checkpoint(self.record.job.id)
-        )
+        if not is_lost or left_s < MIN_TIME_LEFT * approved_s or len(self._rented.lost) >= MAX_LOST:
+            return False
+        return self._machines.has_checkpoint(self.record.job.id)
 
     def _continue_on_another(self, machine: Machine) -> None:
         spent_s = self._rented.running_seconds
         lost = (*self._rented.lost, machine.id)
         self._save(id=None, sent_at=None, has_ended=False, lost=lost, lost_seconds=spent_s)
+        reason = _one_line(machine.message) or "without a reason"
         text = (
-            f"{WHO} lost the machine ({_one_line(machine.message) or 'without a reason'}). Another one continues from "
-            f"the last checkpoint, in the {self._left_s // 60} minutes left of those approved."
+            f"{WHO} lost the machine ({reason}). Another one continues from the last checkpoint, in the "
+            f"{self._left_s // 60} minutes left of those approved."
         )
         append_event(self.record.folder, text, level="warn")
 
@@ -340,10 +360,14 @@ class RentedAttempt:
                 "machine. Raise [hf] minutes in finetune.toml, or train on fewer rows."
             )
             return Failure("time_was_up", text, None)
+        reason = ""
         message = _one_line(machine.message)
+        if message:
+            reason = f": {message}"
+        words = ""
         lines = self._log_lines() if machine.running_seconds else []
-        reason = f": {message}" if message else ""
-        words = f" Its log ends with: {' / '.join(lines)}." if lines else ""
+        if lines:
+            words = f" Its log ends with: {' / '.join(lines)}."
         text = (
             f"{WHO} ended the machine without a result{reason}.{words} If it names the image, check that [hf] image "
             "in finetune.toml can be pulled and has the extra [local]; if the time-out, raise [hf] minutes."
@@ -389,7 +413,8 @@ class RentedAttempt:
             if names == ("*",):
                 self._copy_files(result)
             for name in RECORDS:
-                if (record := read_json(result / name)) is not None and _is_valid_record(name, record):
+                record = read_json(result / name)
+                if record is not None and _is_valid_record(name, record):
                     replace_json(folder / name, record)
 
     def _copy_files(self, result: Path) -> None:
@@ -406,8 +431,10 @@ class RentedAttempt:
     def _copy_events(self, result: Path) -> None:
         fresh = read_events(result)[self._rented.events :]
         for event in fresh:
-            is_metrics = isinstance(event.get("data"), dict) and event.get("type") == "metrics"
-            message, data = str(event.get("message")), event["data"] if is_metrics else None
+            data = event.get("data")
+            if event.get("type") != "metrics" or not isinstance(data, dict):
+                data = None
+            message = str(event.get("message"))
             append_event(self.record.folder, message, data=data, level=_level(event.get("level")))
         self._save(events=self._rented.events + len(fresh))
 
@@ -421,12 +448,14 @@ def _one_line(message: str) -> str:
 
 
 def _level(value: object) -> Any:
-    return value if value in ("info", "warn", "error") else "info"
+    if value in ("info", "warn", "error"):
+        return value
+    return "info"
 
 
 def _is_valid_record(name: str, record: dict[str, Any]) -> bool:
     """True if the record has the fields that its name requires, so that no status is read from garbage. Machines can't
     be paused, so PAUSED is never valid."""
-    return name != "PAUSED" and all(
-        isinstance(record.get(key), kinds) for key, kinds in RECORDS[name].items()
-    )
+    if name == "PAUSED":
+        return False
+    return all(isinstance(record.get(key), kinds) for key, kinds in RECORDS[name].items())

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub._jobs_api import JobInfo
 
-OWNER, JOB = "finetune-trainer", "finetune-job"  # labels
-RESULT, RESUME = "result", "resume"  # folders of a job's repository
+# Labels of a machine.
+OWNER = "finetune-trainer"
+JOB = "finetune-job"
+# Folders of a job's repository.
+RESULT = "result"
+RESUME = "resume"
 ENDED = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
 # The image has the packages of the extra [local]. Our source comes with the job, so that both sides have one version.
 COMMAND = (
@@ -88,9 +92,13 @@ class Machines:
     def start(self, job_id: str, revision: str, terms: Rental, seconds: int) -> Machine:
         """Starts a machine, which the provider ends after `seconds`. If this raises Refused, nothing was started. After
         any other TrainerError a machine may have been started, so get for it first."""
-        environment = {"FINETUNE_REPO": self.repository(job_id), "FINETUNE_REVISION": revision}
-        environment["FINETUNE_SECONDS"] = str(seconds)
-        environment |= {name: os.environ[name] for name in ("HF_ENDPOINT",) if name in os.environ}
+        environment = {
+            "FINETUNE_REPO": self.repository(job_id),
+            "FINETUNE_REVISION": revision,
+            "FINETUNE_SECONDS": str(seconds),
+        }
+        if "HF_ENDPOINT" in os.environ:
+            environment["HF_ENDPOINT"] = os.environ["HF_ENDPOINT"]
         with translate_errors("starting a machine"):
             job = self._api.run_job(
                 image=self._options.image,
@@ -170,13 +178,21 @@ class Machines:
 
 
 def _machine(job: JobInfo) -> Machine:
+    labels = job.labels or {}
+    stage = job.status.stage  # a stage that huggingface_hub doesn't know yet is a plain string
+    running_seconds = 0
+    if job.durations:
+        running_seconds = job.durations.running_secs or 0
+    created_at = 0.0
+    if job.created_at:
+        created_at = job.created_at.timestamp()
     return Machine(
         id=job.id,
-        job=(job.labels or {}).get(JOB, ""),
-        stage=str(getattr(job.status.stage, "value", job.status.stage)),
+        job=labels.get(JOB, ""),
+        stage=str(getattr(stage, "value", stage)),
         message=job.status.message or "",
-        running_seconds=(job.durations.running_secs or 0) if job.durations else 0,
-        created_at=job.created_at.timestamp() if job.created_at else 0.0,
+        running_seconds=running_seconds,
+        created_at=created_at,
     )
 
 

@@ -86,7 +86,9 @@ def build_quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAnd
 def stored_quantization(config: PreTrainedConfig) -> str | None:
     """Returns the method by which the stored weights are already quantised, or None."""
     stored = config.to_dict().get("quantization_config")
-    return str(stored.get("quant_method")) if stored else None
+    if not stored:
+        return None
+    return str(stored.get("quant_method"))
 
 
 def _check_installed(kind: Quantization) -> None:
@@ -144,15 +146,19 @@ def load_model(
     """
     disable_progress_bar()
     set_verbosity_error()  # transformers would list every weight of the parts that are not loaded
-    folder, config = fetch_base(source), load_config(source)
+    folder = fetch_base(source)
+    config = load_config(source)
     choice = choose_class(source, config)
     options = loading_options(quantization, config, device, dtype)
+    attention = None  # transformers chooses
+    if choice.family in PACKED_FAMILIES:
+        attention = best_attention(device)
     try:
         model, result = choice.model_class.from_pretrained(
             folder,
             config=choice.config,
             dtype=dtype,
-            attn_implementation=best_attention(device) if choice.family in PACKED_FAMILIES else None,
+            attn_implementation=attention,
             use_safetensors=True,
             output_loading_info=True,
             **options,
@@ -173,7 +179,9 @@ def load_model(
     model.requires_grad_(False)
     fuse_norms(model)
     model.name_or_path = model.config.name_or_path = source
-    return model if options or stay_on_cpu else model.to(device)
+    if options or stay_on_cpu:  # a quantised base is on its device already
+        return model
+    return model.to(device)
 
 
 def check_vocabulary(model: Any, source: str, *files: Rows | Pairs | None) -> None:
@@ -191,7 +199,9 @@ def check_vocabulary(model: Any, source: str, *files: Rows | Pairs | None) -> No
 
 
 def best_attention(device: torch.device) -> Literal["rows", "sdpa"]:
-    return BY_ROWS if device.type == "cpu" else "sdpa"
+    if device.type == "cpu":
+        return BY_ROWS
+    return "sdpa"
 
 
 def _loading_failure(source: str, error: Exception) -> TrainingFailed:

@@ -115,7 +115,9 @@ def read_newest_checkpoint(folder: Path) -> tuple[bytes, bytes, Position] | None
     if not complete:
         return None
     newest = complete[-1]
-    return (newest / WEIGHTS).read_bytes(), (newest / "state.pt").read_bytes(), read_position(newest)
+    weights = (newest / WEIGHTS).read_bytes()
+    states = (newest / "state.pt").read_bytes()
+    return weights, states, read_position(newest)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -194,10 +196,12 @@ def finish_job(
     if not distributed.is_first():
         return
     lowest = best_validation(position.validations)
-    result_step = position.step if lowest is None else lowest.step
+    result_step = position.step
+    if lowest is not None:
+        result_step = lowest.step
     if checkpoint_folder(folder, result_step).exists():
         save_checkpoint_as_result(folder, result_step)
-    else:
+    else:  # the last step of a run that stopped at a ceiling is not saved as a checkpoint
         with new_result_folder(folder) as temporary:
             write_adapter(temporary, model)
     logger.log(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
@@ -218,7 +222,8 @@ def resume_from_adapter(folder: Path, base: Any, settings: Parameters) -> PeftMo
     """Adds the adapter in the job's folder to `base`, to train it further. Raises TrainingFailed if it doesn't belong
     to this base."""
     config = LoraConfig.from_pretrained(str(folder / TUNED_FOLDER))
-    config.inference_mode, config.lora_dropout = False, settings.lora_dropout
+    config.inference_mode = False  # peft stores adapters as ready for use, with frozen matrices
+    config.lora_dropout = settings.lora_dropout
     if stored_quantization(base.config) is None:
         compute_fused(config)
     weights = load((folder / TUNED_FOLDER / WEIGHTS).read_bytes())

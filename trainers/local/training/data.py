@@ -61,7 +61,8 @@ class Row:
 
     @property
     def last_target(self) -> int:
-        return len(self.supervised) - 1 - self.supervised[::-1].index(True)
+        from_end = self.supervised[::-1].index(True)
+        return len(self.supervised) - 1 - from_end
 
     @property
     def is_learnable(self) -> bool:
@@ -137,30 +138,38 @@ def read_rows(
         content = path.read_bytes()
         lines = content.decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainingFailed(
-            "unreadable_file", f"Reading {path.name}: {error}. Upload it again.", param
-        ) from error
+        text = f"Reading {path.name}: {error}. Upload it again."
+        raise TrainingFailed("unreadable_file", text, param) from error
     written = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    table = Dataset.from_dict({"line": [n for n, _ in written], "text": [text for _, text in written]})
+    numbers = [number for number, _ in written]
+    texts = [line for _, line in written]
+    table = Dataset.from_dict({"line": numbers, "text": texts})
     template = Template.of(tokenizer)
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         lines = zip(batch["line"], batch["text"], strict=True)
         rows = [row for line, text in lines for row in rows_of_line(line, text, template, param)]
-        return {name: [getattr(row, name) for row in rows] for name in ("line", "ids", "supervised")}
+        return {
+            "line": [row.line for row in rows],
+            "ids": [row.ids for row in rows],
+            "supervised": [row.supervised for row in rows],
+        }
 
-    stored = "rows" if cache is None else template.fingerprint(content)
+    fingerprint = "rows"
+    cache_file = None
     if cache is not None:
         cache.mkdir(exist_ok=True)
+        fingerprint = template.fingerprint(content)
+        cache_file = str(cache / f"{fingerprint}.arrow")
     table = table.map(
         tokenize,
         batched=True,
         remove_columns=["text"],
         features=ROW_FEATURES,
         keep_in_memory=cache is None,
-        cache_file_name=None if cache is None else str(cache / f"{stored}.arrow"),
+        cache_file_name=cache_file,
         load_from_cache_file=True,
-        new_fingerprint=stored,
+        new_fingerprint=fingerprint,
     )
     rows = (Row(item["line"], item["ids"], item["supervised"]) for item in table)
     return filter_rows(rows, max_length, param, too_long)
@@ -218,11 +227,16 @@ def filter_by_length(
     TrainingFailed if there are longer rows and `too_long` is "refuse", and if no row is left."""
     long = [row for row in rows if row.length > max_length]
     if long and too_long == "refuse":
-        count, verb = (f"1 {noun}", "is") if len(long) == 1 else (f"{len(long)} {noun}s", "are")
+        count = f"{len(long)} {noun}s"
+        verb = "are"
+        if len(long) == 1:
+            count = f"1 {noun}"
+            verb = "is"
+        longest = max(row.length for row in long)
         text = (
             f"{count} of the {describe_file(param)} {verb} longer than max_length {max_length} tokens, the first in "
-            f"line {long[0].line}, and too_long is 'refuse'. Shorten them, set max_length to "
-            f"{max(row.length for row in long)}, or set too_long to 'leave_out' or 'truncate'."
+            f"line {long[0].line}, and too_long is 'refuse'. Shorten them, set max_length to {longest}, or set "
+            "too_long to 'leave_out' or 'truncate'."
         )
         raise TrainingFailed("rows_too_long", text, param)
     shortened = rows
@@ -230,9 +244,10 @@ def filter_by_length(
         shortened = [row.cut_to(max_length) if row.length > max_length else row for row in rows]
     fitting = [row for row in shortened if row.is_learnable and row.length <= max_length]
     if not fitting:
+        shortest = min(row.length for row in rows)
         text = (
             f"Each {noun} of the {describe_file(param)} ({len(rows)}) is longer than max_length {max_length} tokens. "
-            f"Shorten them or set max_length to {min(row.length for row in rows)} or more."
+            f"Shorten them or set max_length to {shortest} or more."
         )
         raise TrainingFailed("rows_too_long", text, "max_length")
     left_out = len(rows) - len(fitting)
@@ -245,9 +260,10 @@ def rows_of_line(line: int, text: str, template: Template, param: str) -> list[R
     try:
         raw = json.loads(text)
         messages = chat_for_template(raw["messages"])
+        weights = [message.get("weight", 1) for message in raw["messages"]]
         learnt = [
-            messages[number]["role"] == "assistant" and each.get("weight", 1) != 0
-            for number, each in enumerate(raw["messages"])
+            message["role"] == "assistant" and weight != 0
+            for message, weight in zip(messages, weights, strict=True)
         ]
         chat = Chat.of(template, messages, tools_for_template(raw))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -262,9 +278,17 @@ def rows_of_line(line: int, text: str, template: Template, param: str) -> list[R
                 return [Row(line, [], [])]
         full_text = chat.text(len(chat.messages))
         answers = [chat.answer(turn) for turn in chat.asked_turns if learnt[turn]]
-    inside = [each for each in answers if each.is_unchanged_in(full_text)]
-    rows = [template.row(line, each.text, [each]) for each in answers if not each.is_unchanged_in(full_text)]
-    return rows if rows and not inside else [*rows, template.row(line, full_text, inside)]
+    inside = []
+    rows = []
+    for answer in answers:
+        if answer.is_unchanged_in(full_text):
+            inside.append(answer)
+        else:
+            rows.append(template.row(line, answer.text, [answer]))
+    # A chat without any answer becomes a row too, with nothing to learn, so that it is counted.
+    if inside or not rows:
+        rows.append(template.row(line, full_text, inside))
+    return rows
 
 
 @contextmanager
@@ -318,11 +342,12 @@ class Template:
         """Returns a hash of everything that a file's rows depend on."""
         backend = self.tokenizer.backend_tokenizer.to_str()
         template = self.tokenizer.chat_template
-        template = json.dumps(
-            [VERSION, template_variables(str(template)), template, self.tokenizer.eos_token_id]
-        )
-        parts = (content, backend.encode(), template.encode(), self.ends.pattern.encode())
-        return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
+        variables = template_variables(str(template))
+        rendering = json.dumps([VERSION, variables, template, self.tokenizer.eos_token_id])
+        parts = (content, backend.encode(), rendering.encode(), self.ends.pattern.encode())
+        # Hashed one by one, so that no part can pass for the end of another.
+        digests = b"".join(sha256(part).digest() for part in parts)
+        return sha256(digests).hexdigest()
 
     def row(self, line: int, text: str, answers: Sequence[Answer]) -> Row:
         """Tokenizes `text`, which contains `answers` in this order. The last answer gets the tokenizer's end token if
@@ -334,7 +359,8 @@ class Template:
             end = bisect_left(starts, answer.end)
             supervised[start:end] = [True] * (end - start)
             if not answer.has_end and self.tokenizer.eos_token_id is not None:
-                ids, supervised = [*ids[:end], self.tokenizer.eos_token_id], [*supervised[:end], True]
+                ids = [*ids[:end], self.tokenizer.eos_token_id]
+                supervised = [*supervised[:end], True]
         return Row(line, ids, supervised)
 
     def _tokens(self, text: str) -> tuple[list[int], list[int]]:
@@ -348,8 +374,9 @@ class Template:
             ids += result["input_ids"]
             offsets += [(place + start, place + end) for start, end in result["offset_mapping"]]
             place += len(part) + len(BREAK)
-        before = [0, *(end for _, end in offsets[:-1])]
-        starts = [min(start, end) for (start, _), end in zip(offsets, before, strict=True)]
+        # A token begins where the one before it ends, at the latest.
+        ends_before = [0, *(end for _, end in offsets[:-1])]
+        starts = [min(start, end) for (start, _), end in zip(offsets, ends_before, strict=True)]
         return ids, starts
 
 
@@ -368,17 +395,19 @@ class Chat:
 
     def text(self, turns: int, *, asks: bool = False) -> str:
         """Renders the first `turns` messages. `asks` adds the generation prompt, after which the model would answer."""
-        messages, tokenizer = self.messages[:turns], self.template.tokenizer
-        return render_chat(tokenizer, messages, tools=self.tools, add_generation_prompt=asks)
+        messages = self.messages[:turns]
+        return render_chat(self.template.tokenizer, messages, tools=self.tools, add_generation_prompt=asks)
 
     @property
     def opening(self) -> list[int]:
         """The assistant's messages before anybody has asked, as in "Hello, how can I help?"."""
-        roles = [message["role"] for message in self.messages]
-        question = next(
-            (turn for turn, role in enumerate(roles) if role not in ("system", "assistant")), None
-        )
-        return [turn for turn, role in enumerate(roles[:question]) if role == "assistant"]
+        opening = []
+        for turn, message in enumerate(self.messages):
+            if message["role"] not in ("system", "assistant"):
+                break
+            if message["role"] == "assistant":
+                opening.append(turn)
+        return opening
 
     @property
     def asked_turns(self) -> list[int]:
@@ -407,19 +436,24 @@ class Chat:
 
     def answer(self, turn: int) -> Answer:
         """Renders the assistant's message `turn` as the last one of the conversation. Raises AnswerLost."""
-        message, prompt, after = self.messages[turn], self.text(turn, asks=True), self.text(turn + 1)
+        message = self.messages[turn]
+        prompt = self.text(turn, asks=True)
+        after = self.text(turn + 1)
         if after.startswith(prompt):
             end, has_end = self._end(message, after, len(prompt))
             return Answer(after, len(prompt), end, has_end, is_verbatim=True)
-        # DeepSeek's template opens a thought in the generation prompt but not in a rendered answer.
-        same, question = common_prefix_length(prompt, after), common_prefix_length(self.text(turn), prompt)
+
+        # DeepSeek's template opens a thought in the generation prompt but not in a rendered answer. So the answer is
+        # cut out where the two renderings part, and put behind the prompt.
+        same = common_prefix_length(prompt, after)
+        question = common_prefix_length(self.text(turn), prompt)
         if same < question:
             raise AnswerLost("this model's chat template rewrites the question once it is answered.")
         text = _answer_text(message)
-        if (
-            text and after.rfind(text) >= question
-        ):  # the answer may begin with the same letters as the thought
-            same = min(same, after.rfind(text))
+        place = after.rfind(text)
+        if text and place >= question:
+            # The answer may begin with the same letters as the thought.
+            same = min(same, place)
         end, has_end = self._end(message, after, same)
         moved = len(prompt) - same
         return Answer(prompt + after[same:], len(prompt), end + moved, has_end, is_verbatim=False)
@@ -432,27 +466,35 @@ class Chat:
         _check_rendered(message, text[start:])
         if not message.get("tool_calls"):
             place = self._find_answer(answer, text, start)
-            match = None if place is None else self.template.ends.search(text, place + len(answer))
-            if match:
-                return match.end(), True
+            if place is not None:
+                match = self.template.ends.search(text, place + len(answer))
+                if match:
+                    return match.end(), True
         stripped = text.rstrip()
         endings = [match.end() for match in self.template.ends.finditer(stripped, start)]
-        return len(stripped), endings[-1:] == [len(stripped)]
+        has_end = bool(endings) and endings[-1] == len(stripped)
+        return len(stripped), has_end
 
     def _find_answer(self, answer: str, text: str, start: int) -> int | None:
         """Returns the last position of `answer` outside special tokens, or None. A plain search could match inside one:
         the answer may be "end" or, in gpt-oss's format, "final"."""
-        ends = [match.span() for match in self.template.ends.finditer(text, start)]
-        starts = [start, *(end for _, end in ends)]
-        stops = [*(begin for begin, _ in ends), len(text)]
-        places = [text.find(answer, a, b) for a, b in zip(starts, stops, strict=True)]
-        return next((place for place in reversed(places) if place >= 0), None)
+        last: int | None = None
+        searched = start
+        spans = [match.span() for match in self.template.ends.finditer(text, start)]
+        for begin, end in (*spans, (len(text), len(text))):
+            place = text.find(answer, searched, begin)
+            if place >= 0:
+                last = place
+            searched = end
+        return last
 
 
 def common_prefix_length(entries: Sequence[Any], other: Sequence[Any]) -> int:
     """Returns the number of equal characters or tokens with which both begin."""
-    pairs = enumerate(zip(entries, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(entries), len(other)))
+    for place, (entry, counterpart) in enumerate(zip(entries, other, strict=False)):
+        if entry != counterpart:
+            return place
+    return min(len(entries), len(other))
 
 
 def _answer_text(message: dict[str, Any]) -> str:
@@ -462,12 +504,14 @@ def _answer_text(message: dict[str, Any]) -> str:
 
 def _check_rendered(message: dict[str, Any], text: str) -> None:
     """Raises AnswerLost unless `text` contains the answer (ignoring white space) and the names of its tool calls."""
-    missing = "".join(_answer_text(message).split()) not in "".join(text.split())
+    leaves_out = (
+        "this model's chat template leaves the {} out, so it can't be learnt. Choose another model{}."
+    )
+    answer = "".join(_answer_text(message).split())
+    if answer not in "".join(text.split()):
+        raise AnswerLost(leaves_out.format("answer", ""))
     names = [call["function"]["name"] for call in message.get("tool_calls", ())]
-    lost = next((name for name in names if text.count(name) < names.count(name)), None)
-    if missing or lost:
-        what = "answer" if missing else f"call of {lost!r}"
-        raise AnswerLost(
-            f"this model's chat template leaves the {what} out, so it can't be learnt. Choose another model"
-            + ("." if missing or len(names) == 1 else ", or put each call into a message of its own.")
-        )
+    for name in names:
+        if text.count(name) < names.count(name):
+            cure = ", or put each call into a message of its own" if len(names) > 1 else ""
+            raise AnswerLost(leaves_out.format(f"call of {name!r}", cure))

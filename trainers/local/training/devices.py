@@ -30,7 +30,9 @@ def best_device() -> torch.device:
     """Returns the best device. A GPU has its number, which torch needs when memory is shared."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
 
 
 def best_dtype(device: torch.device, family: str = "") -> torch.dtype:
@@ -47,9 +49,12 @@ def best_dtype(device: torch.device, family: str = "") -> torch.dtype:
         generation = torch.cuda.get_device_capability(device)[0]
         if generation >= 8:
             return torch.bfloat16
-        return torch.float16 if generation == 7 and not family.startswith(WIDE) else torch.float32
-    is_fast = device.type == "mps" or has_fast_bf16(Path("/proc/cpuinfo"))
-    return torch.bfloat16 if is_fast else torch.float32
+        if generation == 7 and not family.startswith(WIDE):
+            return torch.float16
+        return torch.float32
+    if device.type == "mps" or has_fast_bf16(Path("/proc/cpuinfo")):
+        return torch.bfloat16
+    return torch.float32
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,10 @@ def choose_threads(seen: CpuSeconds, cores: int, most: int) -> int:
 def cpu_seconds() -> CpuSeconds:
     """Returns the seconds since the machine and this process started."""
     times = psutil.cpu_times(percpu=True)
-    usable = _usable(len(times))
-    busy = sum(times[core].user + times[core].system + getattr(times[core], "nice", 0.0) for core in usable)
+    busy = 0.0
+    for core in _usable(len(times)):
+        spent = times[core]
+        busy += spent.user + spent.system + getattr(spent, "nice", 0.0)  # Windows has no nice
     return CpuSeconds(time.monotonic(), busy, time.process_time())
 
 
@@ -119,19 +126,26 @@ def count_cores() -> int:
 def cores_allowed(quota: Path) -> int:
     """Returns how many cores a container may keep busy, rounded up. torch would start a thread for each core of the
     host."""
+    of_machine = psutil.cpu_count() or 1
     try:
         most, period = quota.read_text().split()
     except (OSError, ValueError):  # not Linux, or no control group
-        return psutil.cpu_count() or 1
-    return psutil.cpu_count() or 1 if most == "max" else max(1, math.ceil(int(most) / int(period)))
+        return of_machine
+    if most == "max":
+        return of_machine
+    return max(1, math.ceil(int(most) / int(period)))
 
 
 def _usable(online: int) -> Sequence[int]:
     """Returns the numbers of the cores that this process may use: all of them on systems that don't tell, like
     macOS."""
     process = psutil.Process()
-    own: Sequence[int] = process.cpu_affinity() if hasattr(process, "cpu_affinity") else ()
-    return own if own and max(own) < online else range(online)
+    own: Sequence[int] = ()
+    if hasattr(process, "cpu_affinity"):
+        own = process.cpu_affinity()
+    if own and max(own) < online:
+        return own
+    return range(online)
 
 
 def new_scaler(device: torch.device, dtype: torch.dtype) -> GradScaler:
@@ -153,8 +167,9 @@ def unscale_gradients(scaler: GradScaler, optimizer: Optimizer) -> bool:
     scaler.unscale_(optimizer)
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients).item()
     scale = scaler.get_scale()
-    if math.isfinite(torch.nn.utils.get_total_norm(gradients).item()) or scale <= 1:
+    if math.isfinite(norm) or scale <= 1:
         scaler.update()
         return True
     scaler.update(scale / 2)

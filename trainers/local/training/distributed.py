@@ -29,17 +29,18 @@ def join(seed: int) -> None:
     """Connects to the other processes. `seed` is the job's. Raises TrainingFailed if their number is wrong."""
     global _seed, _slow_group
     _seed = seed
-    wanted, started = int(os.environ.get(PROCESSES_VARIABLE, "1")), int(os.environ.get("WORLD_SIZE", "1"))
+    wanted = int(os.environ.get(PROCESSES_VARIABLE, "1"))
+    started = int(os.environ.get("WORLD_SIZE", "1"))
     if wanted != started:
         text = f"The job needs {wanted} processes, and its launcher started {started}."
         raise TrainingFailed("launch_incomplete", f"{text} Check the launcher.")
     if started == 1 or distributed.is_initialized():
         return
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP_TIMEOUT
-    )
+        backend = "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(backend, timeout=STEP_TIMEOUT)
     _slow_group = distributed.new_group(backend="gloo", timeout=DOWNLOAD_TIMEOUT)
 
 
@@ -49,7 +50,9 @@ def leave() -> None:
 
 
 def size() -> int:
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    if not distributed.is_initialized():
+        return 1
+    return distributed.get_world_size()
 
 
 def is_alone() -> bool:
@@ -57,7 +60,9 @@ def is_alone() -> bool:
 
 
 def rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    if not distributed.is_initialized():
+        return 0
+    return distributed.get_rank()
 
 
 def is_first() -> bool:
@@ -66,7 +71,9 @@ def is_first() -> bool:
 
 def share(rows: Sequence[T]) -> Sequence[T]:
     """Returns this process's part of the rows. It may be empty if there are fewer rows than processes."""
-    return rows if is_alone() else rows[rank() :: size()]
+    if is_alone():
+        return rows
+    return rows[rank() :: size()]
 
 
 def broadcast(value: T) -> T:
@@ -81,7 +88,8 @@ def broadcast(value: T) -> T:
 def run_in_first(question: Callable[[], T]) -> T:
     """Calls `question` in the first process and returns its result in all. The others may run on machines without the
     files."""
-    return broadcast(question() if is_first() else None)  # type: ignore[return-value]
+    answer = question() if is_first() else None
+    return broadcast(answer)  # type: ignore[return-value]
 
 
 def check_pause(pauses: Pauses) -> None:
@@ -93,21 +101,29 @@ def check_pause(pauses: Pauses) -> None:
 def step_pause_check(pauses: Pauses) -> Callable[[], None]:
     """Returns the function to call before every part of a step. Several processes check for a pause only between steps,
     where all are at the same point, so they get a function that does nothing."""
-    return pauses.check_pause if is_alone() else lambda: None
+    if is_alone():
+        return pauses.check_pause
+    return lambda: None
 
 
 def any_process(flag: bool) -> bool:
-    return flag if is_alone() else max_of_all(int(flag)) > 0
+    """Returns True in all processes if the flag is set in any."""
+    return max_of_all(int(flag)) > 0
 
 
 def max_of_all(number: int) -> int:
     """Returns the highest of a number in all processes."""
-    return number if is_alone() else int(_reduce([float(number)], distributed.ReduceOp.MAX)[0])
+    if is_alone():
+        return number
+    (highest,) = _reduce([float(number)], distributed.ReduceOp.MAX)
+    return int(highest)
 
 
 def sum_all(*numbers: float) -> tuple[float, ...]:
     """Returns each number summed over the processes."""
-    return numbers if is_alone() else tuple(_reduce(numbers, distributed.ReduceOp.SUM))
+    if is_alone():
+        return numbers
+    return tuple(_reduce(numbers, distributed.ReduceOp.SUM))
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -115,10 +131,13 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     if is_alone():
         return
     learnt = list(parameters)
+    # A process without a row in this step has no gradients.
     gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in learnt]
+    # As one tensor, since each message costs a round trip.
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
-    for each, summed in zip(learnt, torch.split(flat, [each.numel() for each in learnt]), strict=True):
+    sums = torch.split(flat, [each.numel() for each in learnt])
+    for each, summed in zip(learnt, sums, strict=True):
         each.grad = summed.view_as(each)
 
 

@@ -147,8 +147,12 @@ def train(
     is_done = False
     try:
         with map_machine_errors(folder):
-            started, pauses = time.monotonic(), Pauses(folder)
-            loop = start_loop(folder, job, prepare(folder, job, logger, pauses), logger, pauses)
+            started = time.monotonic()
+            pauses = Pauses(folder)
+            method = prepare(folder, job, logger, pauses)
+            loop = start_loop(folder, job, method, logger, pauses)
+            # The time of earlier attempts counts too. A kill may have lost the steps, but not the time, since the
+            # last checkpoint.
             started -= max(loop.position.seconds, logger.seconds_known)
             logger.log(str(count_parameters(loop.state.model)))
             stop = loop.train_until(started, checkpoint_s, loop.total)
@@ -164,18 +168,19 @@ def start_loop(
     folder: Path, job: TrainingJob, method: TrainingMethod[R, P], logger: MetricsLogger, pauses: Pauses
 ) -> TrainingLoop[R, P]:
     """Returns a loop at the beginning, or at the position of the newest checkpoint in `folder`."""
-    model, settings = method.model, job.settings
+    model = method.model
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = new_optimizer(learnt, settings)
+    optimizer = new_optimizer(learnt, job.settings)
     distributed.broadcast_parameters(learnt)
     scaler = new_scaler(method.device, method.dtype)
     position = restore_checkpoint(folder, model, optimizer, scaler)
-    shortage = tokens_after_shortage(folder) if method.is_sharded else None
-    if shortage is not None:
-        tokens, recomputes = shortage
-        tokens = min(tokens, position.room or tokens)
-        position = replace(position, room=tokens, recomputes=recomputes or position.recomputes)
+    if method.is_sharded:
+        position = _reduce_room(position, folder)
+
     is_packed = recompute_if_packed(model)
+    recomputes = is_packed
+    if not is_packed and position.recomputes:
+        recomputes = recompute_activations(model)
     batcher = MicroBatcher(
         method.usual_tokens,
         position.room,
@@ -184,13 +189,17 @@ def start_loop(
         width=method.width,
         tell=logger.warn,
         recompute=lambda: recompute_activations(model),
-        recomputes=is_packed or (position.recomputes and recompute_activations(model)),
+        recomputes=recomputes,
         end_team=partial(end_team, folder) if method.is_sharded else None,
     )
     state = TrainState(method, optimizer, batcher, distributed.step_pause_check(pauses), scaler=scaler)
-    # Start with the pace before the break, since even the first step may pass the ceiling.
-    pace = Pace(logger.step_s or 0.0 if position.step else 0.0, None, 0.0)
-    loop = TrainingLoop(folder, settings, job.seed, state, logger, position, pauses, pace)
+
+    step_s = 0.0
+    if position.step:
+        # Start with the pace before the break, since even the first step may pass the ceiling.
+        step_s = logger.step_s or 0.0
+    pace = Pace(step_s, None, 0.0)
+    loop = TrainingLoop(folder, job.settings, job.seed, state, logger, position, pauses, pace)
     logger.begin(after=position.step)
     if is_packed:
         logger.log(
@@ -199,6 +208,17 @@ def start_loop(
     if position.step:
         logger.log(f"Resuming from the checkpoint of step {position.step}/{loop.total}")
     return loop
+
+
+def _reduce_room(position: Position, folder: Path) -> Position:
+    """Returns `position` with the tokens for which there is memory, if an earlier attempt on a divided base ended for
+    lack of it."""
+    shortage = tokens_after_shortage(folder)
+    if shortage is None:
+        return position
+    tokens, recomputes = shortage
+    room = min(tokens, position.room or tokens)
+    return replace(position, room=room, recomputes=recomputes or position.recomputes)
 
 
 def new_optimizer(learnt: Sequence[torch.nn.Parameter], settings: Parameters) -> Optimizer:
@@ -240,7 +260,9 @@ class TrainingLoop(Generic[R, P]):
 
         Saves a checkpoint before it raises TrainingPaused. Raises TrainingFailed.
         """
-        self.started, self.saved_at, stop = started, time.monotonic(), None
+        self.started = started
+        self.saved_at = time.monotonic()
+        stop: Stop | None = None
         rows = self.state.method.rows
         try:
             # The checkpoint may have been saved before its step was validated.
@@ -267,8 +289,13 @@ class TrainingLoop(Generic[R, P]):
             position = self.position = replace(self.position, seconds=self.seconds)
             if position.step:
                 self.save()
-            step_s, tokens = self.logger.step_s, position.trained_tokens
-            progress = Progress(position.step, self.total, tokens, position.seconds, step_s)
+            progress = Progress(
+                step=position.step,
+                total_steps=self.total,
+                trained_tokens=position.trained_tokens,
+                seconds=position.seconds,
+                step_s=self.logger.step_s,
+            )
             self.logger.write_progress(progress, is_paused=True)
             raise
         return stop
@@ -286,9 +313,12 @@ class TrainingLoop(Generic[R, P]):
 
     def _run_step(self, step: int, batch: Sequence[R], *, is_validated_next: bool) -> None:
         """Trains one step and records it."""
-        begun, method = time.monotonic(), self.state.method
-        scores = train_step(self.state, batch, self._rate(step), step)
-        took, tokens = time.monotonic() - begun, method.tokens(batch)
+        method = self.state.method
+        rate = self._rate(step)
+        begun = time.monotonic()
+        scores = train_step(self.state, batch, rate, step)
+        took = time.monotonic() - begun
+        tokens = method.tokens(batch)
         position = self.position = replace(
             self.position,
             step=step,
@@ -297,26 +327,30 @@ class TrainingLoop(Generic[R, P]):
             room=self.state.batcher.reduced_tokens,
             recomputes=self.state.batcher.recomputes,
         )
+        # How long a validation would take: the ceiling leaves time for it before one has been measured.
         guess_s = method.validation_tokens / tokens * took * method.forward_share
         self.pace = self.pace.after_step(took, guess_s)
-        step_metrics = Step(
-            step, self.total, scores, self._rate(step), position.trained_tokens, position.seconds
-        )
+        step_metrics = Step(step, self.total, scores, rate, position.trained_tokens, position.seconds)
         self.logger.record(step_metrics, is_validated_next=is_validated_next)
 
     def _validate(self) -> None:
         """Validates the model after the last step and records the scores. Raises TrainingFailed."""
-        begun, position = time.monotonic(), self.position
+        position = self.position
+        begun = time.monotonic()
         scores = self.state.method.evaluate(self.state)
         if not math.isfinite(scores.loss):
             text = (
                 f"After step {position.step} the validation loss is {scores.loss}. Set learning_rate lower."
             )
             raise TrainingFailed("loss_not_finite", text, "learning_rate")
-        rate, trained = self._rate(position.step), self.logger.last_scores()
-        self.logger.record_validation(
-            Step(position.step, self.total, trained, rate, position.trained_tokens), scores
+        last_step = Step(
+            position.step,
+            self.total,
+            self.logger.last_scores(),
+            self._rate(position.step),
+            position.trained_tokens,
         )
+        self.logger.record_validation(last_step, scores)
         validation = Validation(position.step, scores.loss, scores.accuracy)
         self.position = replace(
             position,
@@ -328,13 +362,15 @@ class TrainingLoop(Generic[R, P]):
 
     def _save_if_due(self, checkpoint_s: float) -> None:
         """Saves a checkpoint after an epoch, after the best validation so far, and every `checkpoint_s` seconds."""
-        step, lowest = self.position.step, best_validation(self.position.validations)
+        step = self.position.step
         ends_epoch = step % self.steps_an_epoch == 0
         if ends_epoch:
             epoch = f"Epoch {step // self.steps_an_epoch}/{self.settings.n_epochs}"
             self.logger.log(f"{epoch} finished after step {step}/{self.total}")
-        is_best = lowest is not None and lowest.step == step
-        if ends_epoch or is_best or time.monotonic() - self.saved_at >= checkpoint_s:
+        best = best_validation(self.position.validations)
+        is_best = best is not None and best.step == step
+        is_due = time.monotonic() - self.saved_at >= checkpoint_s
+        if ends_epoch or is_best or is_due:
             self.save()
             self.logger.log(f"Checkpoint of step {step}/{self.total} saved")
             self.saved_at = time.monotonic()
@@ -342,7 +378,8 @@ class TrainingLoop(Generic[R, P]):
 
 def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: int) -> Scores:
     """Trains one step on the batch's mean loss. A step that is interrupted by a pause changes nothing."""
-    method, optimizer = state.method, state.optimizer
+    method = state.method
+    optimizer = state.optimizer
     method.model.train()
     if method.seed is not None:
         torch.manual_seed(method.seed + step)
@@ -354,9 +391,8 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
         restore_random_states(random)
 
     def add_gradients(parts: list[list[R]]) -> P:
-        if (
-            not distributed.is_alone()
-        ):  # memory may have been full in another process, so that all start again
+        if not distributed.is_alone():
+            # Memory may have been full in another process, so that all start again.
             undo()
         try:
             return method.add_gradients(state, parts, batch)
@@ -371,7 +407,7 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
         scores = method.total(computed)
         if not math.isfinite(scores.loss) or unscale_gradients(state.scaler, optimizer):
             break
-        undo()
+        undo()  # float16's gradients were too large for the scale, which is now smaller
     norm = torch.nn.utils.clip_grad_norm_(learnt, MAX_NORM).item()
     if not math.isfinite(scores.loss) or not math.isfinite(norm):
         raise explain_step(state, batch, step, scores.loss, norm)
@@ -412,8 +448,10 @@ def find_faulty_line(state: TrainState[R, P], batch: Sequence[R]) -> int | None:
 def batches(rows: Sequence[R], size: int, seed: int, epoch: int) -> list[list[R]]:
     """Returns the rows in batches, in an order that depends on seed and epoch only. Rows are not grouped by length,
     since nothing is padded."""
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
-    return [[rows[place] for place in order[start : start + size]] for start in range(0, len(rows), size)]
+    dice = torch.Generator().manual_seed(seed + epoch)
+    order = torch.randperm(len(rows), generator=dice).tolist()
+    shuffled = [rows[index] for index in order]
+    return [shuffled[start : start + size] for start in range(0, len(rows), size)]
 
 
 def steps_after(

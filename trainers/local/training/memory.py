@@ -65,7 +65,9 @@ def tokens_after_shortage(folder: Path) -> tuple[int, bool] | None:
         notes = [read_json(path) or {} for path in folder.glob("room-*.json")]
         if not notes:
             return None
-        return min(note["tokens"] for note in notes), any(note["recomputes"] for note in notes)
+        tokens = min(note["tokens"] for note in notes)
+        recomputes = any(note["recomputes"] for note in notes)
+        return tokens, recomputes
 
     return distributed.run_in_first(read)
 
@@ -122,10 +124,13 @@ class MicroBatcher(Generic[R]):
     def reduced_tokens(self) -> int | None:
         """The reduced number of tokens, which checkpoints store so that a resumed run computes alike. None if it was
         not reduced."""
-        return self.tokens if self.tokens < self._usual else None
+        if self.tokens < self._usual:
+            return self.tokens
+        return None
 
     def parts(self, rows: Sequence[R]) -> list[list[R]]:
-        return self._fill(rows, self.tokens if self._packs else 1)
+        limit = self.tokens if self._packs else 1
+        return self._fill(rows, limit)
 
     def compute_in_parts(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], action: str) -> T:
         """Calls `compute` with the rows in parts, and again with smaller parts if memory runs out in any process.
@@ -151,14 +156,15 @@ class MicroBatcher(Generic[R]):
             gc.collect()  # only outside the except block are the frames that held the tensors gone
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._tell(
-                self._reduce_memory(rows, action, text or "in another process", distributed.max_of_all)
-            )
+            reason = text or "in another process"
+            self._tell(self._reduce_memory(rows, action, reason, distributed.max_of_all))
 
     def _reduce_memory(self, rows: Sequence[R], action: str, error: str, most: Callable[[int], int]) -> str:
         """Halves `tokens` or starts to recompute, and returns a message about it. `error` is the error's text, and
         `most` returns the highest of a number in all processes. Raises TrainingFailed."""
-        before = most(max((self._width(part) for part in self.parts(rows) if len(part) > 1), default=0))
+        # Single rows are left out, since they can't be divided.
+        widths = [self._width(part) for part in self.parts(rows) if len(part) > 1]
+        before = most(max(widths, default=0))
         longest = most(max((self._width([row]) for row in rows), default=0))
         half = before // 2
         is_small = half < max(self._usual // BUSY_DIVISOR, 2 * longest)

@@ -21,8 +21,8 @@ from trainers.local.job_directory import (
 from trainers.local.training import distributed
 from trainers.local.training.trackers import Curves
 
-INTERVAL_S = 1.0
-RECENT = 0.1
+INTERVAL_S = 1.0  # between two reports of progress: a small model takes many steps in a second
+RECENT = 0.1  # the weight of the last step in step_s, a moving average
 # The metrics of Scores.more that an event's sentence names, in people's words. The others are in its data only.
 IN_SENTENCE = {
     "reward_mean": "mean reward",
@@ -81,17 +81,21 @@ class MetricsLogger:
         self._curves = Curves(folder, integrations)
         self._logged_at = 0.0
         self._stepped_at = time.monotonic()
-        self._is_first, self._is_rough = True, False
-        self.step_s: float | None = (read_json(folder / "progress.json") or {}).get("step_s")
+        self._is_first = True  # the next step is this process's first
+        self._is_rough = False  # step_s is that of a first step
+        before = read_json(folder / "progress.json") or {}
+        self.step_s: float | None = before.get("step_s")
 
     @property
     def seconds_known(self) -> float:
         """The seconds in progress.json. Unlike a checkpoint's, they include work that was lost in a kill."""
-        return float((read_json(self._folder / "progress.json") or {}).get("seconds") or 0.0)
+        progress = read_json(self._folder / "progress.json") or {}
+        return float(progress.get("seconds") or 0.0)
 
     def begin(self, after: int) -> None:
         """Creates results.csv or truncates it to the first `after` steps, and continues the curves from there."""
-        self._write_results(_read_rows(self._folder / "results.csv")[:after])
+        rows = _read_rows(self._folder / "results.csv")
+        self._write_results(rows[:after])
         self._curves.begin(after)
         self._stepped_at = time.monotonic()
 
@@ -108,15 +112,20 @@ class MetricsLogger:
         now = time.monotonic()
         self._update_step_s(now - self._stepped_at)
         self._stepped_at = now
+        loss = format_number(step.train.loss)
+        accuracy = format_number(step.train.accuracy)
+        not_validated = ["" for _ in self._more]
+        row = [step.number, loss, accuracy, "", "", *self._format_more(step.train), *not_validated]
         with (self._folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
-            row = (step.number, format_number(step.train.loss), format_number(step.train.accuracy), "", "")
-            csv.writer(file).writerow([*row, *self._format_more(step.train), *("" for _ in self._more)])
-        rate_and_tokens = {
-            "train/learning_rate": step.learning_rate,
-            "train/tokens": float(step.trained_tokens),
-        }
-        self._curves.log(step.number, _curves("train", step.train) | rate_and_tokens)
-        if now - self._logged_at < INTERVAL_S and not is_validated_next and step.number < step.total:
+            csv.writer(file).writerow(row)
+        curves = _curves("train", step.train)
+        curves["train/learning_rate"] = step.learning_rate
+        curves["train/tokens"] = float(step.trained_tokens)
+        self._curves.log(step.number, curves)
+
+        is_last = step.number == step.total
+        is_soon = now - self._logged_at < INTERVAL_S
+        if is_soon and not is_validated_next and not is_last:
             return
         self._logged_at = now
         self.write_progress(Progress(step.number, step.total, step.trained_tokens, step.seconds, self.step_s))
@@ -127,40 +136,48 @@ class MetricsLogger:
         """Updates the seconds per step. A process's first step may take ten times as long as the others, because it
         also reads the weights and prepares kernels: it counts only until the second step, and only if nothing else is
         known."""
-        is_first, self._is_first = self._is_first, False
+        is_first = self._is_first
+        self._is_first = False
         if self.step_s is None or self._is_rough:
-            self.step_s, self._is_rough = taken, is_first
+            self.step_s = taken
+            self._is_rough = is_first
         elif not is_first:
             self.step_s = (1 - RECENT) * self.step_s + RECENT * taken
 
     def record_validation(self, step: Step, valid: Scores) -> None:
         """Records the validation of the last recorded step."""
-        path = self._folder / "results.csv"
-        *before, last = _read_rows(path)
-        trained = last[len(RESULTS_HEADER) : len(RESULTS_HEADER) + len(self._more)]
-        names = [
+        *before, last = _read_rows(self._folder / "results.csv")
+        step_and_training = last[:3]
+        more_training = last[len(RESULTS_HEADER) : len(RESULTS_HEADER) + len(self._more)]
+        validated = [
+            *step_and_training,
             format_number(valid.loss),
             format_number(valid.accuracy),
-            *trained,
+            *more_training,
             *self._format_more(valid),
         ]
-        self._write_results([*before, [*last[:3], *names]])
+        self._write_results([*before, validated])
         self._curves.log(step.number, _curves("valid", valid))
         self._tell(step, valid)
 
     def last_scores(self) -> Scores:
         """Returns the training scores of the last step in results.csv, as rounded there."""
-        _, loss, accuracy, _, _, *more = _read_rows(self._folder / "results.csv")[-1]
+        last = _read_rows(self._folder / "results.csv")[-1]
+        _, loss, accuracy, _, _, *more = last
+        # The columns of the validation follow, so there are more values than names.
         named = {name: float(value) for name, value in zip(self._more, more, strict=False) if value}
         return Scores(float(loss), float(accuracy) if accuracy else None, named)
 
     def write_progress(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
         """Writes progress.json. The estimated finish is None for a paused run, and now for one that is over."""
-        finish = round(time.time()) if is_over else None
-        if progress.step_s is not None and not is_paused and not is_over:
+        finish = None
+        if is_over:
+            finish = round(time.time())
+        elif progress.step_s is not None and not is_paused:
             left = (progress.total_steps - progress.step) * progress.step_s
             if self._ceiling_s is not None:
-                left = min(left, max(0.0, self._ceiling_s - progress.seconds))
+                left_to_ceiling = max(0.0, self._ceiling_s - progress.seconds)
+                left = min(left, left_to_ceiling)
             finish = round(time.time() + left)
         replace_json(self._folder / "progress.json", {**asdict(progress), "estimated_finish": finish})
 
@@ -172,10 +189,12 @@ class MetricsLogger:
 
     def _write_results(self, rows: list[list[str]]) -> None:
         path = self._folder / "results.csv"
+        more = [f"{when}_{name}" for when in ("train", "valid") for name in self._more]
         temporary = path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            more = [f"{when}_{name}" for when in ("train", "valid") for name in self._more]
-            csv.writer(file).writerows([[*RESULTS_HEADER, *more], *rows])
+            writer = csv.writer(file)
+            writer.writerow([*RESULTS_HEADER, *more])
+            writer.writerows(rows)
         temporary.replace(path)
 
     def _tell(self, step: Step, valid: Scores | None) -> None:
@@ -200,9 +219,8 @@ class MetricsLogger:
 
 
 def _sentence(scores: Scores) -> str:
-    return "".join(
-        f", {IN_SENTENCE[name]}={value:.2f}" for name, value in scores.more.items() if name in IN_SENTENCE
-    )
+    named = ((IN_SENTENCE[name], value) for name, value in scores.more.items() if name in IN_SENTENCE)
+    return "".join(f", {words}={value:.2f}" for words, value in named)
 
 
 def _curves(when: str, scores: Scores) -> dict[str, float]:
@@ -215,11 +233,14 @@ def _read_rows(path: Path) -> list[list[str]]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))[1:]
+        rows = list(csv.reader(file))
+    return rows[1:]
 
 
 def format_number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+    if value is None:
+        return ""
+    return f"{value:.6g}"
 
 
 def create_logger(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> MetricsLogger:
@@ -227,7 +248,8 @@ def create_logger(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> M
     `more` are the names of Scores.more."""
     if not distributed.is_first():
         return NullLogger(folder)
-    return MetricsLogger(folder, () if job.trials else job.integrations, job.settings.ceiling_s, more)
+    integrations = () if job.trials else job.integrations
+    return MetricsLogger(folder, integrations, job.settings.ceiling_s, more)
 
 
 class NullLogger(MetricsLogger):

@@ -45,15 +45,17 @@ def choose_class(source: str, config: PreTrainedConfig) -> Choice:
     that get_decoder returns."""
     if family_refusal := refuse_family(source, str(config.model_type)):
         raise TrainingFailed("family_not_supported", family_refusal, "model")
-    kind, names = type(config), config.architectures or []
+    kind = type(config)
+    names = config.architectures or []
     is_writer = not names or any(name.endswith(WRITERS) for name in names)
     if is_writer and not config.is_encoder_decoder:
         if kind in MODEL_FOR_CAUSAL_LM_MAPPING:
             model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
             text_config = config.get_text_config()
-            return Choice(
-                model_class, text_config if model_class.config_class is type(text_config) else config
-            )
+            # A class for the text part takes that part's configuration.
+            if model_class.config_class is type(text_config):
+                return Choice(model_class, text_config)
+            return Choice(model_class, config)
         if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             return Choice(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[kind], config)
     name = ", ".join(names) or config.model_type
@@ -90,8 +92,12 @@ def find_targets(model: Any, setting: str) -> Targets:
     (Llama 4) are not linear layers. They are trained only if they are named, like experts.gate_up_proj: with
     'all-linear' they would add 428 million parameters at rank 16 to Llama 4 Scout.
     """
-    layers, experts = linear_layers(model), fused_experts(model)
-    names = sorted({_short_name(name) for name in layers}) if setting == "all-linear" else setting.split(",")
+    layers = linear_layers(model)
+    experts = fused_experts(model)
+    if setting == "all-linear":
+        names = sorted({_short_name(name) for name in layers})
+    else:
+        names = setting.split(",")
     modules = [name for name in names if _matches_any(name, layers)]
     others = [name for name in names if name not in modules]
     packed = [name for name in others if _matches_any(name, packed_experts(model))]
@@ -117,18 +123,22 @@ def linear_layers(model: Any) -> list[str]:
     Subclasses of linear layers, such as Llama 4's router, don't count. Neither do layers of a state space model (Mamba)
     whose weights are read directly by its kernels, where an adapter would have no effect.
     """
-    head, part = model.get_output_embeddings(), text_module_name(model)
+    head = model.get_output_embeddings()
+    part = text_module_name(model)
     # A state space layer has a decay (A_log) and a skip (D); linear attention (Qwen 3.5) has no skip.
     spaces = [
         name for name, module in model.named_modules() if hasattr(module, "A_log") and hasattr(module, "D")
     ]
     bare = {f"{name}.{layer}" for name in spaces for layer in ("out_proj", "x_proj", "dt_proj")}
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head and name not in bare
-        if not type(module).__module__.startswith("transformers.models.") and _is_in(name, part)
-    ]
+    names = []
+    for name, module in model.named_modules():
+        is_linear = isinstance(module, torch.nn.Linear | Conv1D)
+        is_subclass = type(module).__module__.startswith("transformers.models.")
+        if not is_linear or is_subclass or module is head:
+            continue
+        if name not in bare and _is_in(name, part):
+            names.append(name)
+    return names
 
 
 def fused_experts(model: Any) -> list[str]:
@@ -159,7 +169,9 @@ def _short_name(name: str) -> str:
     """Returns the last part of a name. If that is a number, it is preceded by the name of its list, since a bare "0"
     would match the first module of every list."""
     before, _, last = name.rpartition(".")
-    return f"{_short_name(before)}.{last}" if last.isdigit() and before else last
+    if last.isdigit() and before:
+        return f"{_short_name(before)}.{last}"
+    return last
 
 
 def _matches_any(end: str, names: Iterable[str]) -> bool:
@@ -178,7 +190,10 @@ def _explain_absence(
         return TrainingFailed("nothing_to_adapt", text, "model")
     fused = sorted({".".join(name.split(".")[-2:]) for name in experts})
     where = " in the part that reads and writes text" if has_vision(model) else ""
-    parts = [f"The base model has no linear layer '{absent[0]}' to adapt{where}."]
-    parts += [f"Its {name} holds {absent[0]}." for name in names if absent[0] in FUSED.get(name, ())]
-    parts.append(f"Set target_modules to all-linear, or to some of {', '.join([*names, *fused])}.")
-    return TrainingFailed("target_modules_not_found", " ".join(parts), "target_modules")
+    missing = absent[0]
+    sentences = [f"The base model has no linear layer '{missing}' to adapt{where}."]
+    for name in names:
+        if missing in FUSED.get(name, ()):
+            sentences.append(f"Its {name} holds {missing}.")
+    sentences.append(f"Set target_modules to all-linear, or to some of {', '.join([*names, *fused])}.")
+    return TrainingFailed("target_modules_not_found", " ".join(sentences), "target_modules")

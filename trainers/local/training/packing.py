@@ -92,12 +92,18 @@ class Loss:
 def find_abilities(model: PreTrainedModel, longest: int) -> Abilities:
     """Returns what `model` can do with rows of at most `longest` tokens."""
     text = model.config.get_text_config().to_dict()
-    packs = model.config.model_type in PACKED_FAMILIES and longest <= max_packed_length(text)
-    selects = "logits_to_keep" in inspect.signature(model.forward).parameters
     attention = model.config._attn_implementation
-    # Llama 4 scales attention by the position in the sequence from position floor_scale on, so packs must be shorter.
-    widest = int(text["floor_scale"]) - 1 if text.get("attn_temperature_tuning") else sys.maxsize
-    return Abilities(packs, selects, widest, attention == BY_ROWS, attention == BY_BLOCKS)
+    widest = sys.maxsize
+    if text.get("attn_temperature_tuning"):
+        # Llama 4 scales attention by the position in the sequence from position floor_scale on.
+        widest = int(text["floor_scale"]) - 1
+    return Abilities(
+        packs=model.config.model_type in PACKED_FAMILIES and longest <= max_packed_length(text),
+        selects="logits_to_keep" in inspect.signature(model.forward).parameters,
+        widest=widest,
+        by_rows=attention == BY_ROWS,
+        by_blocks=attention == BY_BLOCKS,
+    )
 
 
 def max_packed_length(text: Mapping[str, Any]) -> int:
@@ -121,28 +127,39 @@ def max_packed_length(text: Mapping[str, Any]) -> int:
 def pack_tokens(device: torch.device) -> int:
     """Returns the length of sequence beyond which packing more rows no longer pays, since attention grows with its
     square."""
-    return 768 if device.type == "cpu" else 8192
+    if device.type == "cpu":
+        return 768
+    return 8192
 
 
 def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
     """Groups rows in their order, so that a group takes at most `limit` tokens with the common beginning counted once.
     A longer row is a group of its own."""
     packs: list[list[Row]] = []
-    shared = apart = 0  # of the last pack: tokens of the common beginning, and of all rows without sharing
+    shared = 0  # tokens of the last pack's common beginning
+    apart = 0  # tokens of its rows, as if they shared nothing
     for row in rows:
-        common = min(shared, shared_prefix_length((packs[-1][0], row))) if packs else 0
-        if packs and apart + len(row.ids) - len(packs[-1]) * common <= limit:
-            packs[-1].append(row)
-            shared, apart = common, apart + len(row.ids)
-        else:
-            packs.append([row])
-            shared, apart = shared_prefix_length((row,)), len(row.ids)
+        if packs:
+            pack = packs[-1]
+            # The rows of a pack begin alike, so comparing with the first of them is enough.
+            common = min(shared, shared_prefix_length((pack[0], row)))
+            size = apart + len(row.ids) - len(pack) * common
+            if size <= limit:
+                pack.append(row)
+                shared = common
+                apart += len(row.ids)
+                continue
+        packs.append([row])
+        shared = shared_prefix_length((row,))
+        apart = len(row.ids)
     return packs
 
 
 def width(rows: Sequence[Row]) -> int:
     """Returns the maximum number of tokens in a pack of these rows."""
-    return sum(len(row.ids) for row in rows) - (len(rows) - 1) * shared_prefix_length(rows)
+    apart = sum(len(row.ids) for row in rows)
+    repeated = (len(rows) - 1) * shared_prefix_length(rows)
+    return apart - repeated
 
 
 def pack_rows(
@@ -160,22 +177,29 @@ def pack_rows(
     predicting: list[int] = []
     targets: list[int] = []
     for owner, row in enumerate(rows, start=1):
-        end = row.last_target
+        end = row.last_target  # the last target is predicted, never read
         moved = len(ids) - shared
-        predicting += [place - 1 + moved for place in range(1, end + 1) if row.supervised[place]]
-        targets += [row.ids[place] for place in range(1, end + 1) if row.supervised[place]]
+        supervised = [place for place in range(1, end + 1) if row.supervised[place]]
+        predicting += [place - 1 + moved for place in supervised]
+        targets += [row.ids[place] for place in supervised]
         ids += row.ids[shared:end]
+        # Positions count from the row's own beginning, so that it is read as if it stood alone.
         positions += range(shared, end)
         owners += [owner] * (end - shared)
+
+    is_alone = len(rows) == 1
     layout: RowLayout | Blocks | None = None
-    if by_rows and len(rows) > 1:
+    if by_rows and not is_alone:
         layout = build_row_layout(shared, [row.last_target - shared for row in rows], device, dtype)
-    elif by_blocks and len(rows) > 1 and len(ids) > MAX_MASKED_TOKENS:
+    elif by_blocks and not is_alone and len(ids) > MAX_MASKED_TOKENS:
         layout = build_blocks(owners, device)
+    mask = None
+    if layout is None and not is_alone:
+        mask = attention_mask(owners, device, dtype)
     return Pack(
         input_ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),
-        mask=attention_mask(owners, device, dtype) if len(rows) > 1 and layout is None else None,
+        mask=mask,
         layout=layout,
         predicting=torch.tensor(predicting, device=device),
         targets=torch.tensor(targets, device=device),
@@ -195,33 +219,44 @@ def shared_prefix_length(rows: Sequence[Row]) -> int:
 def attention_mask(owners: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
     """Returns (1, 1, T, T): 0 for each pair of tokens where the first may see the second, otherwise the lowest number.
     All rows see the tokens of owner 0."""
-    # built on the device, since a mask of 8,192 tokens takes 134 MB
+    # Built on the device, since a mask of 8,192 tokens takes 134 MB.
     owner = torch.tensor(owners, device=device)
     visible = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
     allowed = visible & torch.ones_like(visible).tril()
-    mask = torch.zeros(allowed.shape, device=device, dtype=dtype).masked_fill(
-        ~allowed, torch.finfo(dtype).min
-    )
+    lowest = torch.finfo(dtype).min
+    mask = torch.zeros(allowed.shape, device=device, dtype=dtype).masked_fill(~allowed, lowest)
     return mask[None, None]
 
 
 def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
     """Computes the loss of a pack. The head is applied only to the K tokens that predict a supervised token, or to all
     if the model can't select."""
-    placed: dict[str, Any] = (
-        {"position_ids": pack.positions, "attention_mask": pack.mask} if able.packs else {}
-    )
+    inputs: dict[str, Any] = {"input_ids": pack.input_ids, "use_cache": False}
+    if able.packs:
+        inputs["position_ids"] = pack.positions
+        inputs["attention_mask"] = pack.mask
     if pack.layout is not None:
-        # Pass a mask so that transformers builds none. It is nan, so that the loss shows if a family ignores the
-        # layout.
-        dtype = pack.layout.mask.dtype if isinstance(pack.layout, RowLayout) else torch.float32
-        unused = pack.positions.new_full((1, 1, 1, 1), math.nan, dtype=dtype)
-        placed = {**placed, "attention_mask": unused, "row_layout": pack.layout}
-    selected = {"logits_to_keep": pack.predicting} if able.selects else {}
+        inputs["attention_mask"] = _unused_mask(pack.layout, pack.input_ids.device)
+        inputs["row_layout"] = pack.layout
+    if able.selects:
+        inputs["logits_to_keep"] = pack.predicting
     if able.kept_places is not None:
         able.kept_places.keep(pack.predicting, pack.input_ids.shape[1])
-    logits = model(input_ids=pack.input_ids, use_cache=False, **placed, **selected).logits[0]
-    logits = (logits if able.selects else logits[pack.predicting]).float()
+
+    logits = model(**inputs).logits[0]
+    if not able.selects:
+        logits = logits[pack.predicting]
+    logits = logits.float()  # (K, vocabulary)
     total = functional.cross_entropy(logits, pack.targets, reduction="sum")
-    right = int((logits.detach().argmax(-1) == pack.targets).sum())
+    likeliest = logits.detach().argmax(-1)
+    right = int((likeliest == pack.targets).sum())
     return Loss(total, len(pack.targets), right)
+
+
+def _unused_mask(layout: RowLayout | Blocks, device: torch.device) -> Tensor:
+    """Returns a mask that is passed beside a layout so that transformers builds none. It is nan, so that the loss shows
+    if a family ignores the layout."""
+    dtype = torch.float32
+    if isinstance(layout, RowLayout):
+        dtype = layout.mask.dtype
+    return torch.full((1, 1, 1, 1), math.nan, dtype=dtype, device=device)

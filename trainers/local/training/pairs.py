@@ -91,9 +91,8 @@ def read_pairs(
         raise TrainingFailed("unreadable_file", text, param) from error
     template = Template.of(tokenizer)
     written = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    return filter_pairs(
-        (read_pair(number, line, template, param) for number, line in written), max_length, param, too_long
-    )
+    pairs = (read_pair(number, line, template, param) for number, line in written)
+    return filter_pairs(pairs, max_length, param, too_long)
 
 
 def filter_pairs(pairs: Iterable[PairRow], max_length: int, param: str, too_long: TooLong) -> Pairs:
@@ -132,12 +131,12 @@ def read_pair(line: int, text: str, template: Template, param: str) -> PairRow:
     with translate_template_errors(line, param):
         question = Chat.of(template, entries, tools)
         if question.opening and not question.can_render(len(entries), asks=True):
-            entries = question.without_opening(entries)[1]
+            _, entries = question.without_opening(entries)
         chats = [Chat.of(template, [*entries, answer], tools) for answer in answers]
         written = [chat.answer(len(entries)) for chat in chats]
-    rows = [template.row(line, answer.text, [answer]) for answer in written]
-    prompt, chosen = _split(rows[0])
-    other_prompt, rejected = _split(rows[1])
+    better, worse = (template.row(line, answer.text, [answer]) for answer in written)
+    prompt, chosen = _split(better)
+    other_prompt, rejected = _split(worse)
     # The last token of a prompt may include the beginning of the answer, so the two prompts may differ.
     shared = common_prefix_length(prompt, other_prompt)
     return PairRow(line, prompt[:shared], chosen[shared:], rejected[shared:])

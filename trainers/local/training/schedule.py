@@ -57,8 +57,9 @@ class Pace:
     @property
     def needed_s(self) -> float:
         """The seconds of one more step and a validation."""
-        guess = self.validation_guess_s if self.validation_s is None else self.validation_s
-        return self.step_s + guess
+        if self.validation_s is None:
+            return self.step_s + self.validation_guess_s
+        return self.step_s + self.validation_s
 
     def after_step(self, took: float, validation_guess_s: float) -> Pace:
         """Returns the pace after a step of `took` seconds. A process's first step may take ten times as long as the
@@ -90,7 +91,9 @@ def best_validation(validations: Sequence[Validation]) -> Validation | None:
 
 def is_validation_due(step: int, steps_an_epoch: int, settings: Parameters) -> bool:
     """True if a validation follows this step."""
-    return step % steps_an_epoch == 0 or (settings.eval_steps is not None and step % settings.eval_steps == 0)
+    ends_epoch = step % steps_an_epoch == 0
+    is_wanted = settings.eval_steps is not None and step % settings.eval_steps == 0
+    return ends_epoch or is_wanted
 
 
 def is_out_of_patience(validations: Sequence[Validation], patience: int | None) -> bool:
@@ -113,18 +116,22 @@ def needs_validation(position: Position) -> bool:
 def find_stop(position: Position, pace: Pace, settings: Parameters) -> Stop | None:
     if is_out_of_patience(position.validations, settings.patience):
         return "patience"
-    return "ceiling" if is_over_ceiling(position.seconds, pace, settings.ceiling_s) else None
+    if is_over_ceiling(position.seconds, pace, settings.ceiling_s):
+        return "ceiling"
+    return None
 
 
 def stop_sentence(why: Stop, position: Position, total: int, settings: Parameters) -> str:
     """Explains why a run of `total` steps stopped, and how far it had come."""
     lowest = best_validation(position.validations)
-    reached = f"Reached: {position.trained_tokens:,} tokens in {position.seconds:,.0f} s"
-    reached += f", validation loss {lowest.loss:.4f} at best." if lowest else "."
+    best = ""
+    if lowest:
+        best = f", validation loss {lowest.loss:.4f} at best"
+    reached = f"Reached: {position.trained_tokens:,} tokens in {position.seconds:,.0f} s{best}."
     stopped = f"Stopped at step {position.step}/{total}"
     if why == "patience":
-        count = f"{settings.patience} validation" + ("s" if settings.patience != 1 else "")
-        return f"{stopped}: {count} in a row had no lower loss. {reached}"
+        noun = "validation" if settings.patience == 1 else "validations"
+        return f"{stopped}: {settings.patience} {noun} in a row had no lower loss. {reached}"
     return (
         f"{stopped}: the ceiling of {describe_ceiling(settings)} leaves no time for another step. {reached}"
     )
@@ -132,7 +139,8 @@ def stop_sentence(why: Stop, position: Position, total: int, settings: Parameter
 
 def describe_ceiling(settings: Parameters) -> str:
     """Returns the ceiling in seconds, and in dollars if that limit is the lower one."""
-    most, hourly = settings.max_usd_micros, settings.usd_per_hour_micros
+    most = settings.max_usd_micros
+    hourly = settings.usd_per_hour_micros
     ceiling = f"{settings.ceiling_s:,.0f} s"
     if settings.ceiling_s == settings.max_seconds or most is None or hourly is None:
         return ceiling

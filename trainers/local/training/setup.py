@@ -54,20 +54,23 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     dtype = distributed.broadcast(best_dtype(device, family))  # the machines of a cluster may differ
     tokenizer = load_tokenizer(job.base)
     settings = cap_to_context(job.settings, job.base, logger)
-    length, too_long, path = settings.max_length, settings.too_long, folder / KEPT_ROWS
+    length = settings.max_length
+    too_long = settings.too_long
+    cache = folder / KEPT_ROWS
     validation = None
     with distributed.rank_zero_first():
-        training = read_rows(Path(job.training_file), tokenizer, length, "training_file", too_long, path)
+        training = read_rows(Path(job.training_file), tokenizer, length, "training_file", too_long, cache)
+        longest = training.longest
         if job.validation_file is not None:
-            validation = read_rows(
-                Path(job.validation_file), tokenizer, length, "validation_file", too_long, path
-            )
+            file = Path(job.validation_file)
+            validation = read_rows(file, tokenizer, length, "validation_file", too_long, cache)
+            longest = max(longest, validation.longest)
     distributed.check_pause(pauses)
-    longest = max(training.longest, validation.longest if validation else 0)
 
     is_sharded = needs_sharding(settings, source, device)
     if is_sharded and job.trials:
         raise sharding_refusal("the trials of a sweep")
+    # A base that doesn't fit into one GPU is in main memory until it is divided: one copy at a time.
     with distributed.one_at_a_time() if is_sharded else nullcontext():
         base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
         check_vocabulary(base, job.base_name, training, validation)
@@ -100,7 +103,8 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
 def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:
     """Returns the largest number of tokens that one step of the job, or of a sweep's trial, may have."""
     count = max(settings.batch_size for settings in (job.settings, *job.trials))
-    return sum(heapq.nlargest(count, (len(row.ids) for row in rows)))
+    lengths = (len(row.ids) for row in rows)
+    return sum(heapq.nlargest(count, lengths))
 
 
 def needs_sharding(settings: Parameters, base: Path, device: torch.device) -> bool:

@@ -31,7 +31,9 @@ def is_sharding_wanted(setting: Sharding, processes: int, weights: int, memory: 
 
 
 def device_memory(device: torch.device) -> int | None:
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    return torch.cuda.get_device_properties(device).total_memory
 
 
 def shard_layers(base: Module, device: torch.device) -> None:
@@ -59,7 +61,9 @@ def shard_rest(model: PeftModel, device: torch.device) -> None:
 def pad_parts(model: PeftModel, parts: Sequence[Sequence[T]], spare: T) -> Iterator[tuple[Sequence[T], int]]:
     """Yields (part, 1) for each part. If the model is sharded, then yields (`spare`, 0) until all processes have the
     same number of parts."""
-    count = distributed.max_of_all(len(parts)) if isinstance(model, FSDPModule) else len(parts)
+    count = len(parts)
+    if isinstance(model, FSDPModule):
+        count = distributed.max_of_all(count)
     for part in parts:
         yield part, 1
     for _ in range(count - len(parts)):

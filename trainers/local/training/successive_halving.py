@@ -78,7 +78,9 @@ def next_decision(trial_scores: Sequence[TrialScore]) -> Decision | None:
     """Returns None if all rounds are over, or if no trial is left."""
     last = list_rounds(trial_scores)[-1]
     trial = last.waiting
-    return Decision(trial.number, last.planned.steps(trial.course), last.number) if trial else None
+    if trial is None:
+        return None
+    return Decision(trial.number, last.planned.steps(trial.course), last.number)
 
 
 def steps_left(trial_scores: Sequence[TrialScore]) -> int:
@@ -97,7 +99,9 @@ def steps_left(trial_scores: Sequence[TrialScore]) -> int:
 
 def find_winner(trial_scores: Sequence[TrialScore]) -> TrialScore | None:
     """Returns the trial with the lowest validation loss at any step, or None if nothing was validated."""
-    measured = [
-        (trial.lowest, trial.number, trial) for trial in trial_scores if trial.out is None and trial.lowest
-    ]
-    return min(measured, key=lambda pair: (pair[0][0], pair[1]))[2] if measured else None
+    measured = [(trial.lowest, trial) for trial in trial_scores if trial.out is None and trial.lowest]
+    if not measured:
+        return None
+    # Of equal losses the trial with the lower number wins, at whichever step it has its loss.
+    _, winner = min(measured, key=lambda pair: (pair[0][0], pair[1].number))
+    return winner

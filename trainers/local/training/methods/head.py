@@ -105,23 +105,31 @@ class EncoderLog:
         return time.monotonic() - self._started
 
     def write_progress(self, step: int) -> None:
-        left = (self.total - step) * self.seconds / step if step else None
+        seconds = self.seconds
+        step_s = None
+        finish = None
+        if step:
+            step_s = seconds / step
+            finish = round(time.time() + (self.total - step) * step_s)
         progress = {
             "step": step,
             "total_steps": self.total,
             "trained_tokens": self.trained_tokens,
-            "estimated_finish": None if left is None else round(time.time() + left),
-            "seconds": self.seconds,
-            "step_s": self.seconds / step if step else None,
+            "estimated_finish": finish,
+            "seconds": seconds,
+            "step_s": step_s,
         }
         replace_json(self.folder / "progress.json", progress)
 
     def write_results(self, rows: list[tuple[int, float, float]]) -> None:
         """Writes results.csv. `rows` are step, training loss and training accuracy."""
+        # The last two columns are for validation, which classifiers don't have.
+        lines = [(step, f"{loss:.6g}", f"{right:.6g}", "", "") for step, loss, right in rows]
         temporary = self.folder / "results.tmp"
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            lines = [(step, f"{loss:.6g}", f"{right:.6g}", "", "") for step, loss, right in rows]
-            csv.writer(file).writerows([RESULTS_HEADER, *lines])
+            writer = csv.writer(file)
+            writer.writerow(RESULTS_HEADER)
+            writer.writerows(lines)
         temporary.replace(self.folder / "results.csv")
 
     def finish(self, parameters: int) -> None:
@@ -149,14 +157,17 @@ def embed_rows(
     parts."""
     import numpy as np
 
-    stored, pauses = folder / KEPT_ROWS, Pauses(folder)
+    stored = folder / KEPT_ROWS
     stored.mkdir(exist_ok=True)
+    pauses = Pauses(folder)
     parts = []
     for number in range(count_parts(rows)):
         pauses.check_pause()
+        # Another encoder's vectors, of an earlier attempt, are not read.
         path = stored / f"{encoder.sha256[:16]}-{number:05d}.npy"
         if not path.exists():
-            texts = rows.texts[number * ROWS_A_PART : (number + 1) * ROWS_A_PART]
+            start = number * ROWS_A_PART
+            texts = rows.texts[start : start + ROWS_A_PART]
             temporary = path.with_suffix(".tmp")
             with temporary.open("wb") as file:
                 np.save(file, encoder.embed(texts))
@@ -177,8 +188,10 @@ def measure_fit(head: LinearHead, vectors: Vectors, rows: LabelledRows) -> tuple
     """Returns the mean loss in nats per row and the accuracy, on the rows that the head was fitted on."""
     import numpy as np
 
-    place = {label: number for number, label in enumerate(head.labels)}
-    wanted = np.array([place[label] for label in rows.labels])
-    shares = head.probabilities(vectors)
-    loss = -np.log(np.maximum(shares[np.arange(len(wanted)), wanted], 1e-12)).mean()
-    return float(loss), float((shares.argmax(axis=1) == wanted).mean())
+    numbers = {label: number for number, label in enumerate(head.labels)}
+    wanted = np.array([numbers[label] for label in rows.labels])
+    shares = head.probabilities(vectors)  # (rows, labels)
+    wanted_shares = shares[np.arange(len(wanted)), wanted]
+    loss = -np.log(np.maximum(wanted_shares, 1e-12)).mean()  # a share may be rounded to 0
+    accuracy = (shares.argmax(axis=1) == wanted).mean()
+    return float(loss), float(accuracy)

@@ -64,8 +64,11 @@ class Sft(TrainingMethod[Row, Scores]):
         self.model = model
         self.rows = setup.training.rows
         self.validation = setup.validation.rows if setup.validation else ()
-        self.able, self.device, self.dtype = setup.able, setup.device, setup.dtype
-        self.packs, self.is_sharded = setup.able.packs, setup.is_sharded
+        self.able = setup.able
+        self.device = setup.device
+        self.dtype = setup.dtype
+        self.packs = setup.able.packs
+        self.is_sharded = setup.is_sharded
         self.usual_tokens = min(pack_tokens(setup.device), setup.able.widest)
 
     def tokens(self, rows: Sequence[Row]) -> int:
@@ -84,14 +87,17 @@ class Sft(TrainingMethod[Row, Scores]):
         self, state: TrainState[Row, Scores], parts: list[list[Row]], batch: Sequence[Row]
     ) -> Scores:
         """Returns this process's share of the batch's mean loss and of its accuracy."""
+        # All processes divide by the tokens of the batch, so that their gradients add up to that of its mean loss.
         targets = sum(sum(row.supervised) for row in batch)
-        loss, right = 0.0, 0
+        loss = 0.0
+        right = 0
         for rows, counts in pad_parts(self.model, parts, batch[0]):
             state.check_pause()
             with state.cores.shared():
                 part = measure_rows(self.model, rows, self.able)
                 state.scaler.scale(part.total * counts / targets).backward()  # type: ignore[no-untyped-call]
-            loss, right = loss + counts * part.total.item() / targets, right + counts * part.right
+            loss += counts * part.total.item() / targets
+            right += counts * part.right
         return Scores(loss, right / targets)
 
     def total(self, computed: Scores) -> Scores:

@@ -52,9 +52,8 @@ from trainers.local.training.setup import (
 from trainers.methods import METHODS, Parameters
 
 D = TypeVar("D", Rows, Pairs)  # the rows of a file
-Read = Callable[
-    [Path, Any, Parameters, str], D
-]  # reads a file with a tokenizer; the text is its API parameter
+# Reads a file with a tokenizer. The text is the API parameter that names the file.
+Read = Callable[[Path, Any, Parameters, str], D]
 
 
 def train(
