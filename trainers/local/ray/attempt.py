@@ -126,6 +126,7 @@ def _run_and_publish(folder: Path, command: Sequence[str], publisher: Publisher)
     started = time.monotonic()
     try:
         while True:
+            # A short training is followed closely, a long one at a sixtieth of its time.
             tick_s = min(MAX_TICK_S, max(TICK_S, (time.monotonic() - started) / 60))
             code = _exit_code(process, tick_s)
             is_over = code is not None
@@ -138,7 +139,8 @@ def _run_and_publish(folder: Path, command: Sequence[str], publisher: Publisher)
 
 def _retry_while_away(ask: Callable[[], T]) -> T:
     """Calls `ask` until the storage answers, at growing intervals. Gives up after a day."""
-    since, pause_s = time.monotonic(), TICK_S
+    since = time.monotonic()
+    pause_s = TICK_S
     while True:
         try:
             return ask()
@@ -202,14 +204,12 @@ class AttemptStorage:
         for name, record in snapshot.records.items():
             replace_json(folder / name, record)
         job = read_job(folder)
-        base = job.base if start.get("base") is None else str(self._fetch_base(str(start["base"])))
-        training, validation = folder / "train.jsonl", folder / "valid.jsonl"
-        here = replace(
-            job,
-            base=base,
-            training_file=str(training),
-            validation_file=str(validation) if job.validation_file else None,
-        )
+        here = replace(job, training_file=str(folder / "train.jsonl"))
+        if job.validation_file:
+            here = replace(here, validation_file=str(folder / "valid.jsonl"))
+        fingerprint = start.get("base")
+        if fingerprint is not None:
+            here = replace(here, base=str(self._fetch_base(str(fingerprint))))
         write_job(folder, here)
         return snapshot, job.base
 
@@ -226,7 +226,8 @@ class AttemptStorage:
             fcntl.flock(lock, fcntl.LOCK_EX)  # waits while another job on this node downloads the same base
             if target.is_dir():
                 return target
-            files = (self.storage.read_json(f"{name}/base.json") or {}).get("files", {})
+            stored = self.storage.read_json(f"{name}/base.json") or {}
+            files = stored.get("files", {})
             partial = target.with_name(f".{fingerprint}")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
@@ -263,14 +264,7 @@ class Publisher:
             self._is_paused = True
             replace_json(self._folder / PAUSE_MARK, {"at": None})
         # Read the records first, so that the files and events read afterwards include everything they refer to.
-        # A pause that the server requested is not reported back, since the job may have been resumed meanwhile.
-        names = [
-            name
-            for name in RECORDS
-            if name == "progress.json" or (is_over and not (name == PAUSE_MARK and self._is_paused))
-        ]
-        contents = {name: read_json(self._folder / name) for name in names}
-        records = {name: content for name, content in contents.items() if content is not None}
+        records = self._read_records(is_over=is_over)
 
         checkpoints = complete_folders(self._folder)
         finished_folders = list(checkpoints)
@@ -280,14 +274,17 @@ class Publisher:
             names = sorted(path.name for path in (self._folder / folder).glob("[!.]*"))
             self._store([f"{folder}/{name}" for name in names if f"{folder}/{name}" not in self._files])
         positions = [f"{folder}/{POSITION}" for folder in checkpoints]
+        stored_positions = [path for path in positions if path in self._files]
         changing = [path for path in changing_files(self._folder) if is_allowed_path(path)]
-        for path in [*(path for path in positions if path in self._files), *changing]:
+        for path in [*stored_positions, *changing]:
             self._store([path])
 
+        # Forget checkpoints that the training has deleted.
         for path in list(self._files):
             folder = path.rpartition("/")[0]
             if is_in_folder(path) and folder not in checkpoints and folder != "adapter":
-                del self._files[path], self._uploads[path]
+                del self._files[path]
+                del self._uploads[path]
 
         self._store_events()
         snapshot = Snapshot(dict(self._files), self._stored_events, records)
@@ -295,17 +292,33 @@ class Publisher:
             self._link.storage.write_json(f"{self._link.attempt}/state.json", asdict(snapshot))
             self._published = snapshot
 
+    def _read_records(self, *, is_over: bool) -> dict[str, dict[str, Any]]:
+        """Returns the records by name: the progress, and once the process has ended its end mark. A pause that the
+        server requested is not reported back, since the job may have been resumed meanwhile."""
+        records = {}
+        for name in RECORDS:
+            is_requested_pause = name == PAUSE_MARK and self._is_paused
+            if name != "progress.json" and (not is_over or is_requested_pause):
+                continue
+            content = read_json(self._folder / name)
+            if content is not None:
+                records[name] = content
+        return records
+
     def _store(self, paths: Sequence[str]) -> None:
         """Uploads files that count all together or not at all, if the storage fails or the training deletes one
         meanwhile."""
         try:
             for path in paths:
                 stamp = _stamp(self._folder / path)
-                if path not in self._uploads or self._uploads[path][0] != stamp:
-                    self._uploads[path] = stamp, self._upload(path, stamp[0])
+                uploaded = self._uploads.get(path)
+                if uploaded is None or uploaded[0] != stamp:
+                    changed_at, _ = stamp
+                    self._uploads[path] = stamp, self._upload(path, changed_at)
         except FileNotFoundError:
             return
-        self._files |= {path: self._uploads[path][1] for path in paths}
+        for path in paths:
+            _, self._files[path] = self._uploads[path]
 
     def _upload(self, path: str, version: int) -> StoredFile:
         name = f"{self._link.attempt}/files/{path}"

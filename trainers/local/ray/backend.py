@@ -88,9 +88,11 @@ class RayBackend:
 
     def __init__(self, head: RayHead, options: RayOptions, jobs: Path) -> None:
         self._head = head
-        self._storage = Storage(options.storage) if options.storage is not None else None
-        self._cleaner = Cleaner(self._storage, jobs) if self._storage is not None else None
-        if self._cleaner is not None:
+        self._storage: Storage | None = None
+        self._cleaner: Cleaner | None = None
+        if options.storage is not None:
+            self._storage = Storage(options.storage)
+            self._cleaner = Cleaner(self._storage, jobs)
             self._cleaner.start()
         self._options = options
         self.nodes = options.nodes
@@ -103,7 +105,9 @@ class RayBackend:
 
     def adopt(self, record: JobRecord) -> RayAttempt | None:
         attempt = read_attempt(record.folder)
-        return self._follow(record, attempt) if attempt is not None and attempt.is_open else None
+        if attempt is None or not attempt.is_open:
+            return None
+        return self._follow(record, attempt)
 
     def discard(self, record: JobRecord) -> str | None:
         """Deletes an ended job's files in the storage. Returns a message if that is not possible now."""
@@ -122,7 +126,8 @@ class RayBackend:
         if self.nodes == 1:
             return None
         try:
-            nodes, may_grow = self._head.nodes_with(gpus), self._head.may_grow
+            nodes = self._head.nodes_with(gpus)
+            may_grow = self._head.may_grow
         except (RayAway, RayRefused) as error:
             log.warning("counting the nodes of the cluster: %s", error)
             return None
@@ -149,7 +154,8 @@ class RayBackend:
     def _follow(self, record: JobRecord, entry: AttemptRecord) -> RayAttempt:
         attempt = RayAttempt(record, entry, self._head, self._options, self._package, self._storage)
         attempt.thread.start()
-        self._attempts = [each for each in self._attempts if each.thread.is_alive()] + [attempt]
+        followed = [each for each in self._attempts if each.thread.is_alive()]
+        self._attempts = [*followed, attempt]
         return attempt
 
 
@@ -201,7 +207,9 @@ class RayAttempt:
             elif self._entry.is_submitted:
                 self._try_step(self._sync_files)
             pause_s = max(POLL_S, self._outage.pause_s, self._storage_outage.pause_s)
-            self._released.wait(ENDING_POLL_S if self._is_unwanted.is_set() else pause_s)
+            if self._is_unwanted.is_set():
+                pause_s = ENDING_POLL_S  # somebody waits for the end
+            self._released.wait(pause_s)
 
     def _try_step(self, step: Callable[[], Exit | None]) -> Exit | None:
         """Calls `step`. Returns None if the head or the storage doesn't answer; the caller then tries again."""
@@ -223,7 +231,11 @@ class RayAttempt:
         close_attempt(self.record.folder, self._entry)
         with self._turn:
             self._is_unwanted.set()
-        if exits_within(self, END_S if self.has_begun and not self._outage.pause_s else 2 * ENDING_POLL_S):
+        # Without an answer from the head, or before the job has begun, more patience would bring nothing.
+        wait_s = 2 * ENDING_POLL_S
+        if self.has_begun and not self._outage.pause_s:
+            wait_s = END_S
+        if exits_within(self, wait_s):
             return True
         return self._files is not None or not self.has_begun
 
@@ -247,7 +259,10 @@ class RayAttempt:
             return
         if self._is_unwanted.is_set():
             return self._files.control("end")
-        self._files.control("pause" if (self.record.folder / "PAUSED").exists() else "run")
+        wanted = "run"
+        if (self.record.folder / "PAUSED").exists():
+            wanted = "pause"
+        self._files.control(wanted)
         self._files.download_new_files()
         self._storage_outage.end()
 
@@ -273,9 +288,9 @@ class RayAttempt:
             self._waiting.record()
         if self._is_unwanted.is_set():
             self._head.stop(self._entry.submission)
-            return (
-                NEVER_BEGAN if is_waiting else None
-            )  # Ray keeps a stopped job PENDING until it has a machine
+            if is_waiting:  # Ray keeps a stopped job PENDING until it has a machine
+                return NEVER_BEGAN
+            return None
         if self.has_begun and time.monotonic() - self._log_at > LOG_EVERY_S:
             self._keep_log()
         return None
@@ -286,9 +301,8 @@ class RayAttempt:
             return NEVER_BEGAN
         if self._entry.is_submitted:
             self._sync_files()
-            return Exit(
-                None, "was lost: the Ray cluster no longer knows it, perhaps because its head was restarted"
-            )
+            why = "was lost: the Ray cluster no longer knows it, perhaps because its head was restarted"
+            return Exit(None, why)
         if self._files is not None:
             self._files.upload_inputs()
             self._files.control("run")
@@ -328,8 +342,7 @@ def build_submission(
         command = [options.python, "-m", NODE]
         resources = {"entrypoint_num_cpus": 1, "entrypoint_num_gpus": options.gpus}
     else:  # the launcher itself reserves nothing; it requests the resources of each node
-        nodes, gpus = options.nodes, options.gpus_a_node
-        request = NodesRequest(nodes, gpus, options.python, entry.submission)
+        request = NodesRequest(options.nodes, options.gpus_a_node, options.python, entry.submission)
         command = [options.python, "-m", LAUNCHER, *request.arguments]
         resources = {}
     return {
@@ -365,6 +378,7 @@ def pack_source() -> Package:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted((ROOT / PACKAGE).rglob("*")):
             if path.suffix in ENDINGS and path.is_file():
+                # A fixed time, since the same source must have the same name.
                 entry = zipfile.ZipInfo(path.relative_to(ROOT).as_posix(), ZIP_TIME)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())

@@ -53,8 +53,10 @@ class RayHead:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
+        headers = {}
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
         self._http = httpx2.Client(base_url=self.address, headers=headers, timeout=TIMEOUT_S)
 
     def close(self) -> None:
@@ -66,7 +68,8 @@ class RayHead:
         answer = self._ask("GET", "/api/version")
         try:
             raw = answer.json()
-            version, api = str(raw["ray_version"]), str(raw["version"])
+            version = str(raw["ray_version"])
+            api = str(raw["version"])
         except (ValueError, KeyError, TypeError) as error:
             text = f"{self.address} is not a Ray dashboard. Give the address of the head's, by default with port 8265."
             raise RayRefused(text) from error
@@ -83,7 +86,11 @@ class RayHead:
         if answer.status_code == 404:
             return None
         raw = _object(answer)
-        return RayJob(str(raw.get("status")), str(raw.get("message") or ""), raw.get("driver_exit_code"))
+        return RayJob(
+            status=str(raw.get("status")),
+            message=str(raw.get("message") or ""),
+            exit_code=raw.get("driver_exit_code"),
+        )
 
     def submit(self, body: Mapping[str, Any]) -> None:
         """Submits a job. Call `find_job` first, since Ray answers a repeated submission with an error. Raises RayAway
@@ -98,13 +105,19 @@ class RayHead:
     def logs(self, submission: str) -> str:
         """Returns the entrypoint's output so far. Raises RayAway or RayRefused."""
         answer = self._ask("GET", f"/api/jobs/{submission}/logs", allow_404=True)
-        return "" if answer.status_code == 404 else str(_object(answer).get("logs") or "")
+        if answer.status_code == 404:
+            return ""
+        return str(_object(answer).get("logs") or "")
 
     def nodes_with(self, gpus: int) -> int:
         """Returns the number of machines with a CPU and at least `gpus` GPUs, free or not. Raises RayAway or
         RayRefused."""
-        totals = [raw.get("resources_total") or {} for raw in self._state("nodes", "state", "ALIVE")]
-        return sum(total.get("CPU", 0) >= 1 and total.get("GPU", 0) >= gpus for total in totals)
+        count = 0
+        for node in self._state("nodes", "state", "ALIVE"):
+            total = node.get("resources_total") or {}
+            if total.get("CPU", 0) >= 1 and total.get("GPU", 0) >= gpus:
+                count += 1
+        return count
 
     @property
     def may_grow(self) -> bool:
@@ -124,15 +137,19 @@ class RayHead:
         """Lists resources of a kind, see docs.ray.io/en/latest/ray-observability/reference/api.html."""
         query = {"filter_keys": key, "filter_predicates": "=", "filter_values": value, "limit": "10000"}
         raw = _object(self._ask("GET", f"/api/v0/{resource}", params=query))
-        listed = ((raw.get("data") or {}).get("result") or {}).get("result")
+        # Ray answers 200 even if the list is missing, and says why in `msg`.
+        result = (raw.get("data") or {}).get("result") or {}
+        listed = result.get("result")
         if not isinstance(listed, list):
-            raise RayAway(f"{self.address} does not list its {resource}: {_last_line(str(raw.get('msg')))}")
+            reason = _last_line(str(raw.get("msg")))
+            raise RayAway(f"{self.address} does not list its {resource}: {reason}")
         return listed
 
     def upload_package(self, name: str, package: bytes) -> None:
         """Uploads a package unless the cluster already has it. Raises RayAway or RayRefused."""
         path = f"/api/packages/gcs/{name}"
-        if self._ask("GET", path, allow_404=True).status_code == 404:
+        stored = self._ask("GET", path, allow_404=True)
+        if stored.status_code == 404:
             self._ask("PUT", path, content=package, timeout=UPLOAD_S)
 
     def _ask(self, method: str, path: str, *, allow_404: bool = False, **more: Any) -> httpx2.Response:
@@ -141,12 +158,15 @@ class RayHead:
         except httpx2.TransportError as error:
             text = " ".join(str(error).split()) or type(error).__name__
             raise RayAway(f"no answer from {self.address}: {text}") from error
-        if answer.is_success or (answer.status_code == 404 and allow_404):
+        status = answer.status_code
+        if answer.is_success or (status == 404 and allow_404):
             return answer
-        fault = f"{method} {path} at {self.address}: HTTP {answer.status_code}, {_last_line(answer.text)}"
-        if answer.status_code in (401, 403):
+        fault = f"{method} {path} at {self.address}: HTTP {status}, {_last_line(answer.text)}"
+        if status in (401, 403):
             raise RayRefused(f"{fault}. Set {TOKEN_VARIABLE} to the cluster's token.")
-        raise RayAway(fault) if answer.status_code >= 500 or answer.status_code == 429 else RayRefused(fault)
+        if status >= 500 or status == 429:
+            raise RayAway(fault)
+        raise RayRefused(fault)
 
 
 def _object(answer: httpx2.Response) -> dict[str, Any]:
@@ -155,9 +175,13 @@ def _object(answer: httpx2.Response) -> dict[str, Any]:
         raw = answer.json()
     except ValueError as error:
         raise RayAway(f"the answer of {answer.request.url} is not JSON") from error
-    return raw if isinstance(raw, dict) else {}
+    if not isinstance(raw, dict):
+        return {}
+    return raw
 
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip(" .")]
-    return lines[-1][:300] if lines else "no message"
+    if not lines:
+        return "no message"
+    return lines[-1][:300]

@@ -85,20 +85,28 @@ def read_attempt(folder: Path) -> AttemptRecord | None:
     if raw is None:
         return None
     if "token" in raw:  # written by version 0.1.0
-        key, is_open = str(raw["attempt"]), bool(raw["token"])
-        return AttemptRecord(raw["submission"], raw["attempt"], key, is_open, raw["is_submitted"])
+        return AttemptRecord(
+            submission=raw["submission"],
+            attempt=raw["attempt"],
+            key=str(raw["attempt"]),
+            is_open=bool(raw["token"]),
+            is_submitted=raw["is_submitted"],
+        )
     return AttemptRecord(**raw)
 
 
 def open_attempt(folder: Path) -> AttemptRecord:
     """Begins the job's next attempt. From now on the server ignores all others."""
+    number = 1
+    after = ""
     before = read_attempt(folder)
-    number = before.attempt + 1 if before else 1
+    if before is not None:
+        number = before.attempt + 1
+        after = before.after
+        if before.is_submitted:
+            after = before.key
     # The number alone is not unique: a job may be created again with the same id while old files still exist.
     key = f"{number}-{secrets.token_hex(4)}"
-    after = ""
-    if before is not None:
-        after = before.key if before.is_submitted else before.after
     record = AttemptRecord(f"{folder.name}-{number}", number, key, after=after)
     replace_json(folder / ATTEMPT_FILE, asdict(record))
     return record
@@ -154,27 +162,33 @@ class Snapshot:
 def parse_snapshot(raw: Mapping[str, Any] | None) -> Snapshot | None:
     """Returns None if `raw` does not have the format of a snapshot, so that a job's status is never read from invalid
     data."""
+    if raw is None:
+        return None
     try:
-        if raw is None:
-            return None
         files = {path: StoredFile(**stored) for path, stored in raw["files"].items()}
         snapshot = Snapshot(files, raw["events"], raw["records"])
     except (KeyError, TypeError, AttributeError):
         return None
     if not isinstance(snapshot.events, int) or snapshot.events < 0 or not isinstance(snapshot.records, dict):
         return None
-    for path, stored in files.items():
-        is_named = isinstance(stored.object, str) and OBJECT.fullmatch(stored.object)
-        if not is_named or not (path in INPUT_FILES or is_allowed_path(path)):
-            return None
-        if not isinstance(stored.bytes, int) or not isinstance(stored.version, int):
-            return None
-    for name, record in snapshot.records.items():
-        if name not in RECORDS or not isinstance(record, dict):
-            return None
-        if not all(isinstance(record.get(key), kinds) for key, kinds in RECORDS[name].items()):
-            return None
+    if not all(_is_valid_file(path, stored) for path, stored in files.items()):
+        return None
+    if not all(_is_valid_record(name, record) for name, record in snapshot.records.items()):
+        return None
     return snapshot
+
+
+def _is_valid_file(path: str, stored: StoredFile) -> bool:
+    is_path = path in INPUT_FILES or is_allowed_path(path)
+    is_object = isinstance(stored.object, str) and OBJECT.fullmatch(stored.object) is not None
+    has_numbers = isinstance(stored.bytes, int) and isinstance(stored.version, int)
+    return is_path and is_object and has_numbers
+
+
+def _is_valid_record(name: str, record: object) -> bool:
+    if name not in RECORDS or not isinstance(record, dict):
+        return False
+    return all(isinstance(record.get(key), kinds) for key, kinds in RECORDS[name].items())
 
 
 def needed_files(folder: Path) -> list[str]:
@@ -199,7 +213,9 @@ def is_allowed_path(path: str) -> bool:
     """True if a snapshot may contain this path. Not allowed are paths that the server would take for something else: a
     folder named like a mark, or a file named like a checkpoint."""
     first = path.partition("/")[0]
-    if FOLDER.fullmatch(path) or STRAY.fullmatch(path) or first in SERVER_FILES or first in RECORDS:
+    if first in SERVER_FILES or first in RECORDS:
+        return False
+    if FOLDER.fullmatch(path) or STRAY.fullmatch(path):
         return False
     return FILE.fullmatch(path) is not None
 
@@ -213,11 +229,10 @@ def _files(folder: Path) -> list[str]:
 
 
 def _is_written_by_a_run(path: str) -> bool:
-    first, *_ = parts = path.split("/")
-    is_partial = any(part.startswith(".") or part.endswith(".tmp") for part in parts)
-    return (
-        not is_partial
-        and path not in SERVER_FILES
-        and path not in RECORDS
-        and first not in (KEPT_ROWS, "adapter")
-    )
+    parts = path.split("/")
+    if any(part.startswith(".") or part.endswith(".tmp") for part in parts):  # not yet complete
+        return False
+    if path in SERVER_FILES or path in RECORDS:
+        return False
+    # Tokenized rows are made again, and the adapter counts only with DONE.
+    return parts[0] not in (KEPT_ROWS, "adapter")

@@ -50,7 +50,10 @@ class NodesRequest:
     @property
     def bundle(self) -> dict[str, int]:
         """The resources that Ray reserves on each node."""
-        return {"CPU": 1} | ({"GPU": self.gpus} if self.gpus else {})
+        resources = {"CPU": 1}
+        if self.gpus:
+            resources["GPU"] = self.gpus
+        return resources
 
 
 class Member:
@@ -69,8 +72,11 @@ class Member:
         """Runs this node's process, which ends with this actor, and returns its exit code."""
         import ray
 
+        environment = dict(os.environ)
+        # gloo would take the interface of the host's name, which may be the loopback.
         network = find_interface(ray.util.get_node_ip_address())
-        environment = ({"GLOO_SOCKET_IFNAME": network} if network else {}) | dict(os.environ)
+        if network:
+            environment.setdefault("GLOO_SOCKET_IFNAME", network)
         command = [python, "-m", NODE, *meeting.arguments]
         return subprocess.Popen(command, env=environment, preexec_fn=die_with_parent).wait()
 
@@ -132,9 +138,12 @@ def wait_for_end(running: Mapping[Any, int]) -> int:
             return code
         if code:
             print(f"Node {node} ended with exit code {code}, so all end.", file=sys.stderr, flush=True)
+            codes = [code]
+            if left:
+                others, _ = ray.wait(list(left), num_returns=len(left), timeout=OTHERS_END_S)
+                codes += [_exit_code(other, left[other]) for other in others]
             # Nodes that lost the others end with 1, and a killed one with a higher code: the highest is the cause.
-            results = ray.wait(list(left), num_returns=len(left), timeout=OTHERS_END_S)[0] if left else []
-            return max([code, *(_exit_code(other, left[other]) for other in results)])
+            return max(codes)
 
 
 def _exit_code(result: Any, node: int) -> int:

@@ -23,7 +23,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="One attempt at a job, or one node's part of it.")
     add_meeting(parser)
     meeting = read_meeting(parser.parse_args())
-    job, key = os.environ.pop("FINETUNE_JOB"), os.environ.pop("FINETUNE_ATTEMPT")
+    job = os.environ.pop("FINETUNE_JOB")
+    key = os.environ.pop("FINETUNE_ATTEMPT")
     url = os.environ.pop("FINETUNE_STORAGE", "")
     processes = int(os.environ.pop("FINETUNE_PROCESSES", "1"))
     lacking = [name for name in NEEDED if find_spec(name) is None]

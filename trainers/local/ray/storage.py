@@ -20,7 +20,8 @@ import orjson
 
 SCHEMES = ("", "file", "s3", "gs")
 CHUNK_BYTES = 8 * 1024 * 1024
-REQUEST_S, CONNECT_S = 30.0, 10.0
+REQUEST_S = 30.0
+CONNECT_S = 10.0
 OPTIONS = {
     "s3": ("region", "endpoint_override", "scheme"),
     "gs": ("project_id", "endpoint_override", "scheme"),
@@ -59,11 +60,15 @@ class Storage:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Returns None if there is no such object, or if its content is not a JSON object."""
         content = self.read(name)
+        if content is None:
+            return None
         try:
-            value = None if content is None else orjson.loads(content)
+            value = orjson.loads(content)
         except orjson.JSONDecodeError:
             return None
-        return value if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            return None
+        return value
 
     def write(self, name: str, content: bytes) -> None:
         """Writes atomically: a reader sees either the old content or the new one."""
@@ -190,7 +195,9 @@ def _s3(bucket: str, options: dict[str, str]) -> Any:
 def local_folder(url: str) -> Path | None:
     """Returns the folder of a path or a file:// URL, or None for an object store."""
     parts = urlsplit(url)
-    return Path(parts.path) if parts.scheme in ("", "file") else None
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(parts.path)
 
 
 def url_refusal(url: str) -> str | None:
@@ -208,9 +215,12 @@ def url_refusal(url: str) -> str | None:
         return f"{url} is not a full path: give one that is valid on all nodes, such as /mnt/shared/finetune."
     if parts.scheme in ("s3", "gs") and not parts.netloc:
         return f"{url} has no bucket: give one, such as {parts.scheme}://bucket/finetune."
-    options = OPTIONS.get(parts.scheme, ())
-    unknown = sorted(set(dict(parse_qsl(parts.query))) - set(options)) if options else []
-    if unknown:
-        names, all_names = ", ".join(unknown), ", ".join(options)
-        return f"{url}: {parts.scheme}:// URLs have no option {names}. The options are {all_names}."
+    if parts.scheme in OPTIONS:
+        options = OPTIONS[parts.scheme]
+        unknown = sorted(set(dict(parse_qsl(parts.query))) - set(options))
+        if unknown:
+            return (
+                f"{url}: {parts.scheme}:// URLs have no option {', '.join(unknown)}. "
+                f"The options are {', '.join(options)}."
+            )
     return None

@@ -85,14 +85,20 @@ class Takeover:
                 source = self._folder / path
                 size = self._storage.upload(f"{self._job}/inputs/{path}", source, self._is_wanted)
                 files[path] = StoredFile(f"inputs/{path}", size)
+            records = {}
             progress = read_json(self._folder / PROGRESS)
-            snapshot = Snapshot(files, 0, {} if progress is None else {PROGRESS: progress})
+            if progress is not None:
+                records[PROGRESS] = progress
+            snapshot = Snapshot(files, 0, records)
 
         base = self._provide_base(Path(read_job(self._folder).base))
+        # Events count for each attempt anew, and end marks and the adapter are those of the attempt that wrote them.
         begin = Snapshot(
-            {path: stored for path, stored in snapshot.files.items() if not path.startswith("adapter/")},
-            0,
-            {name: record for name, record in snapshot.records.items() if name == PROGRESS},
+            files={
+                path: stored for path, stored in snapshot.files.items() if not path.startswith("adapter/")
+            },
+            events=0,
+            records={name: record for name, record in snapshot.records.items() if name == PROGRESS},
         )
         self._storage.write_json(f"{self._attempt}/start.json", {"snapshot": asdict(begin), "base": base})
 
@@ -103,17 +109,15 @@ class Takeover:
             return None
         fingerprint = base_fingerprint(base)
         name = f"bases/{fingerprint}"
-        while not bases_lock.acquire(
-            timeout=0.5
-        ):  # so that jobs that begin together upload their base only once
+        # One at a time, so that jobs that begin together upload their base only once.
+        while not bases_lock.acquire(timeout=0.5):
             self._check_wanted()
         try:
             if self._storage.read(f"{name}/base.json") is None:
-                sizes = {
-                    path.name: self._storage.upload(f"{name}/{path.name}", path, self._is_wanted)
-                    for path in base.iterdir()
-                    if path.is_file() and path.name.endswith(BASE_FILE_ENDINGS)
-                }
+                sizes = {}
+                for path in base.iterdir():
+                    if path.is_file() and path.name.endswith(BASE_FILE_ENDINGS):
+                        sizes[path.name] = self._storage.upload(f"{name}/{path.name}", path, self._is_wanted)
                 self._storage.write_json(f"{name}/base.json", {"files": sizes})
         finally:
             bases_lock.release()
@@ -134,7 +138,8 @@ class Takeover:
             return
         for path, stored in snapshot.files.items():
             is_input = stored.object.startswith("inputs/")
-            if not is_input and not is_in_folder(path) and self._taken.files.get(path) != stored:
+            is_new = self._taken.files.get(path) != stored
+            if is_new and not is_input and not is_in_folder(path):
                 # Without a size, since the file may have been rewritten after the snapshot; the newer one is fine.
                 self._download(stored, self._folder / path, None)
         for folder in sorted(snapshot.folders):
@@ -146,10 +151,11 @@ class Takeover:
 
         self._append_events(snapshot.events)
         for name in RECORDS:
-            if name in snapshot.records and snapshot.records[name] != self._taken.records.get(name):
+            record = snapshot.records.get(name)
+            if record is not None and record != self._taken.records.get(name):
                 with self._turn:
                     self._check_wanted()
-                    replace_json(self._folder / name, snapshot.records[name])
+                    replace_json(self._folder / name, record)
 
         # Delete old checkpoints that the training has deleted too.
         objects = {stored.object for stored in snapshot.files.values()}
@@ -186,7 +192,9 @@ class Takeover:
         while (taken := self._events) < count:
             piece, first = divmod(taken, EVENTS_PER_PIECE)
             content = self._storage.read(f"{self._attempt}/events/{piece:06d}.json")
-            fresh = _parse_events(content)[first : count - piece * EVENTS_PER_PIECE]
+            # The piece may have grown since the snapshot, whose files these later events refer to are not here yet.
+            end = count - piece * EVENTS_PER_PIECE
+            fresh = _parse_events(content)[first:end]
             if not fresh:
                 raise StorageAway(f"the events {taken} to {count} of {self._attempt} are missing")
             lines = b"".join(orjson.dumps({**event, "attempt": number}) + b"\n" for event in fresh)
@@ -211,8 +219,10 @@ def _parse_events(content: bytes | None) -> list[dict[str, object]]:
             return False
         return all(isinstance(raw[name], kind) for name, kind in EVENT_FIELDS.items())
 
+    if content is None:
+        return []
     try:
-        events = [] if content is None else orjson.loads(content)
+        events = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise StorageAway(f"a piece of the events is not JSON: {error}") from error
     if not isinstance(events, list) or not all(is_event(event) for event in events):

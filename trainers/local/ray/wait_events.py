@@ -30,7 +30,9 @@ class Need:
     def each(self) -> str:
         if self.gpus == 0:
             return "a CPU"
-        return "a GPU" if self.gpus == 1 else f"{self.gpus} GPUs"
+        if self.gpus == 1:
+            return "a GPU"
+        return f"{self.gpus} GPUs"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Waiting:
         changed."""
         now = time.monotonic()
         if self._since is None:
-            self._since, self._look_at = now, now + REPORT_WAIT_S
+            self._since = now
+            self._look_at = now + REPORT_WAIT_S
         if now < self._look_at:
             return
         self._look_at = now + RECOUNT_S
@@ -77,7 +80,8 @@ class Waiting:
         if self._reported is not None and self._since is not None:
             waited = time.monotonic() - self._since
             append_event(self._folder, f"The Ray cluster has room for the job, after {waited:,.0f} s.")
-        self._since, self._reported = None, None
+        self._since = None
+        self._reported = None
 
 
 def why_waiting(need: Need, machines: Machines) -> str:
@@ -86,9 +90,9 @@ def why_waiting(need: Need, machines: Machines) -> str:
         has = f"{machines.count} machine{plural} with {need.each}"
         free = "one is" if need.nodes == 1 else f"{need.nodes} are"
         return f"The job is queued until {free} free: the Ray cluster has {has}."
-    needs = (
-        f"{need.nodes} machines with {need.each} each" if need.nodes > 1 else f"a machine with {need.each}"
-    )
+    needs = f"a machine with {need.each}"
+    if need.nodes > 1:
+        needs = f"{need.nodes} machines with {need.each} each"
     lacking = f"The job needs {needs}, and the Ray cluster has {machines.count or 'none'}."
     if machines.may_grow:
         return f"{lacking} It is queued; the cluster's autoscaler may add what is missing."
@@ -124,4 +128,6 @@ class Outage:
         if self._is_reported and self._since is not None:
             text = f"{self._who} answers again after {time.time() - self._since:.0f} s."
             append_event(self._folder, text)
-        self._since, self._is_reported, self.pause_s = None, False, 0.0
+        self._since = None
+        self._is_reported = False
+        self.pause_s = 0.0

@@ -134,34 +134,39 @@ def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT
 
 def run_rounds(sweep: Sweep) -> None:
     """Trains the trials, and stores the winner."""
-    logger, stop = sweep.logger, None
     courses = [sweep.course(trial) for trial in sweep.trials]
-    logger.log(
+    sweep.logger.log(
         f"Sweep of {len(sweep.trials)} trials by successive halving: at most {halving_steps(courses):,} steps instead "
         f"of {sum(courses):,} for training every trial to its end"
     )
     report_rounds(sweep)
-    while stop is None and (move := distributed.run_in_first(lambda: next_decision(sweep.trial_scores))):
+    stop: Stop | None = None
+    while stop is None:
+        decision = distributed.run_in_first(lambda: next_decision(sweep.trial_scores))
+        if decision is None:
+            break
         distributed.check_pause(sweep.pauses)
-        stop = train_trial(sweep, sweep.trials[move.number - 1], move)
+        stop = train_trial(sweep, sweep.trials[decision.number - 1], decision)
         report_rounds(sweep)
     if distributed.is_first():
         choose_winner(sweep, stop)
 
 
-def train_trial(sweep: Sweep, trial: Trial, move: Decision) -> Stop | None:
+def train_trial(sweep: Sweep, trial: Trial, decision: Decision) -> Stop | None:
     """Trains a trial to the end of its round, or until it drops out. Leaves the base as it was."""
-    logger, is_done = create_trial_logger(sweep, trial), False
+    logger = create_trial_logger(sweep, trial)
+    is_done = False
     try:
         method = sft.create_method(trial.folder, trial.job, sweep.setup)
         course = start_loop(trial.folder, trial.job, method, logger, sweep.pauses)
         begun = time.monotonic() - max(course.position.seconds, logger.seconds_known)
         course.pace = sweep.pace
         course.settings = replace(course.settings, max_seconds=trial_ceiling_s(sweep, begun))
-        logger.log(f"trains to step {move.until}/{course.total} in round {move.round}: {trial.values}")
-        stop = course.train_until(begun, sweep.checkpoint_s, move.until)
+        until = decision.until
+        logger.log(f"trains to step {until}/{course.total} in round {decision.round}: {trial.values}")
+        stop = course.train_until(begun, sweep.checkpoint_s, until)
         sweep.pace = course.pace
-        save_trial(trial, course, time.monotonic() - begun, is_last=move.until == course.total)
+        save_trial(trial, course, time.monotonic() - begun, is_last=until == course.total)
         is_done = True
         return stop
     except (TrainingFailed, OutOfMemoryError) as error:
@@ -189,8 +194,13 @@ def create_trial_logger(sweep: Sweep, trial: Trial) -> MetricsLogger:
 
 def trial_ceiling_s(sweep: Sweep, begun: float) -> int | None:
     """Returns the trial's ceiling: the seconds that it has taken plus those left of the sweep's ceiling."""
-    ceiling_s, now = sweep.job.settings.ceiling_s, time.monotonic()
-    return None if ceiling_s is None else math.floor(now - begun + ceiling_s - (now - sweep.started))
+    ceiling_s = sweep.job.settings.ceiling_s
+    if ceiling_s is None:
+        return None
+    now = time.monotonic()
+    taken_s = now - begun
+    left_s = ceiling_s - (now - sweep.started)
+    return math.floor(taken_s + left_s)
 
 
 def save_trial(trial: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_last: bool) -> None:
@@ -206,12 +216,20 @@ def save_trial(trial: Trial, course: TrainingLoop[Row, Scores], seconds: float, 
 
 def drop_trial(trial: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
     """Stores why the trial dropped out, and how far it had come."""
-    message = error.message if isinstance(error, TrainingFailed) else f"Memory is full: {error}"
-    last, reached = logger.last, read_trial_position(trial)
-    if last and last.number > reached.step:
+    message = f"Memory is full: {error}"
+    if isinstance(error, TrainingFailed):
+        message = error.message
+    reached = read_trial_position(trial)
+    last = logger.last
+    if last and last.number > reached.step:  # steps since the last checkpoint took time too
         reached = replace(reached, step=last.number, trained_tokens=last.trained_tokens, seconds=last.seconds)
-    values = {"message": message, "step": reached.step, "trained_tokens": reached.trained_tokens}
-    replace_json(trial.folder / OUT, {**values, "seconds": reached.seconds})
+    drop_out = {
+        "message": message,
+        "step": reached.step,
+        "trained_tokens": reached.trained_tokens,
+        "seconds": reached.seconds,
+    }
+    replace_json(trial.folder / OUT, drop_out)
     logger.warn(f"drops out: {message}")
 
 
@@ -221,10 +239,14 @@ def report_rounds(sweep: Sweep) -> None:
         return
     trial_scores = sweep.trial_scores
     played = list_rounds(trial_scores)
+    # An earlier attempt of the job may have reported rounds.
     reported = {(event.get("data") or {}).get("rung") for event in read_events(sweep.folder)}
     for number, each in enumerate(played, start=1):
-        if each.trials and each.waiting is None and number not in reported:
-            going_on = played[number].trials if number < len(played) else ()
+        is_over = each.waiting is None
+        if each.trials and is_over and number not in reported:
+            going_on: Sequence[TrialScore] = ()
+            if number < len(played):
+                going_on = played[number].trials  # of the next round
             message, rows = describe_round(each, sweep.trials, going_on)
             sweep.logger.log(message, data={"rung": number, "arms": rows})
     write_table(sweep.folder, sweep.trials, trial_scores, played, None)
@@ -241,21 +263,29 @@ def choose_winner(sweep: Sweep, stop: Stop | None) -> None:
     seconds = time.monotonic() - sweep.started
     steps = sum(position.step for position in positions)
     tokens = sum(position.trained_tokens for position in positions)
-    reached, total = Position(steps, tokens, seconds, validations), steps + steps_left(trial_scores)
-    stopped = stop_sentence(stop, reached, total, sweep.job.settings) if stop else None
-    if stopped:
+    total = steps + steps_left(trial_scores)
+    stopped = None
+    if stop:
+        reached = Position(steps, tokens, seconds, validations)
+        stopped = stop_sentence(stop, reached, total, sweep.job.settings)
         sweep.logger.warn(stopped)
     sweep.logger.write_progress(Progress(steps, total, tokens, seconds, sweep.logger.step_s), is_over=True)
     write_table(sweep.folder, sweep.trials, trial_scores, list_rounds(trial_scores), score.number)
     loss, step = score.lowest
-    choice = {"arm": score.number, "step": step, "loss": loss, "stopped": stopped}
-    replace_json(sweep.folder / TRIALS / WINNER, {**choice, "steps": steps, "trained_tokens": tokens})
+    choice = {
+        "arm": score.number,
+        "step": step,
+        "loss": loss,
+        "stopped": stopped,
+        "steps": steps,
+        "trained_tokens": tokens,
+    }
+    replace_json(sweep.folder / TRIALS / WINNER, choice)
 
 
 def explain_no_winner(sweep: Sweep, trial_scores: Sequence[TrialScore]) -> TrainingFailed:
-    lines = [
-        f"{trial}: {score.out}" for trial, score in zip(sweep.trials, trial_scores, strict=True) if score.out
-    ]
+    pairs = zip(sweep.trials, trial_scores, strict=True)
+    lines = [f"{trial}: {score.out}" for trial, score in pairs if score.out]
     if len(lines) == len(trial_scores):
         text = f"All {len(lines)} trials of the sweep failed. {' '.join(lines)}"
         return TrainingFailed("all_arms_out", text, "sweep")
@@ -269,35 +299,39 @@ def explain_no_winner(sweep: Sweep, trial_scores: Sequence[TrialScore]) -> Train
 def publish_winner(folder: Path, trials: Sequence[Trial], logger: MetricsLogger, seconds: float) -> None:
     """Copies the winner's checkpoints, curve and adapter to the job's folder and writes DONE. Can be repeated after a
     kill."""
-    values = read_json(folder / TRIALS / WINNER) or {}
-    trial, step, tokens = trials[values["arm"] - 1], int(values["step"]), int(values["trained_tokens"])
+    choice = read_json(folder / TRIALS / WINNER) or {}
+    trial = trials[choice["arm"] - 1]
+    step = int(choice["step"])
+    tokens = int(choice["trained_tokens"])
     (folder / "checkpoints").mkdir(exist_ok=True)
     for checkpoint in list_checkpoints(trial.folder):
         target = folder / "checkpoints" / checkpoint.name
         if not target.exists():
             with atomic_folder(target) as temporary:
                 for file in checkpoint.iterdir():
-                    os.link(file, temporary / file.name)
+                    os.link(file, temporary / file.name)  # takes no space, unlike a copy
     shutil.copyfile(trial.folder / "results.csv", folder / "results.csv")
     save_checkpoint_as_result(folder, step)
     for each in trials:
         shutil.rmtree(each.folder / "checkpoints", ignore_errors=True)
-    logger.log(f"{trial} won: its validation loss of {values['loss']:.4f} at step {step} is the lowest")
+    logger.log(f"{trial} won: its validation loss of {choice['loss']:.4f} at step {step} is the lowest")
     logger.log(f"All trials trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
     weights = load((folder / "adapter" / WEIGHTS).read_bytes())
     done = {
         "trained_tokens": tokens,
         "seconds": round(seconds, 1),
         "trainable_parameters": sum(tensor.numel() for tensor in weights.values()),
-        "step": values["steps"],
+        "step": choice["steps"],
         "result_step": step,
-        "stopped": values["stopped"],
+        "stopped": choice["stopped"],
         "winner": trial.number,
     }
     replace_json(folder / "DONE", done)
 
 
-TRIALS, OUT, WINNER = "arms", "OUT", "WINNER"
+TRIALS = "arms"
+OUT = "OUT"
+WINNER = "WINNER"
 TABLE_FILE = "sweep.csv"
 MEASURED = (
     *("step", "total_steps", "best_step", "valid_loss", "valid_mean_token_accuracy"),
@@ -328,14 +362,17 @@ def create_trials(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
     trials = []
     for number, chosen in enumerate(combinations(job.settings.sweep), start=1):
         name = f"arm-{number:02d}"
-        named = tuple(
-            replace(integration, name=f"{integration.name}-{name}" if integration.name else None)
-            for integration in job.integrations
-        )
+        integrations = []
+        for integration in job.integrations:
+            if integration.name:
+                integration = replace(integration, name=f"{integration.name}-{name}")
+            integrations.append(integration)
         settings = replace(
             job.trials[number - 1], max_seconds=None, max_usd_micros=None, usd_per_hour_micros=None
         )
-        own = replace(job, id=f"{job.id}-{name}", settings=settings, trials=(), integrations=named)
+        own = replace(
+            job, id=f"{job.id}-{name}", settings=settings, trials=(), integrations=tuple(integrations)
+        )
         trial = Trial(number, chosen, own, folder / TRIALS / f"{number:02d}")
         if distributed.is_first() and not (trial.folder / "job.json").exists():
             write_job(trial.folder, own)
@@ -355,9 +392,10 @@ def read_trial_position(trial: Trial) -> Position:
 
 def read_trial_score(trial: Trial, course: int) -> TrialScore:
     """Reads a trial's progress. `course` is its total number of steps."""
-    position, out = read_trial_position(trial), read_json(trial.folder / OUT)
+    position = read_trial_position(trial)
     losses = {each.step: each.loss for each in position.validations}
-    return TrialScore(trial.number, course, position.step, losses, out["message"] if out else None)
+    out = read_json(trial.folder / OUT) or {}
+    return TrialScore(trial.number, course, position.step, losses, out.get("message"))
 
 
 @dataclass(frozen=True)
@@ -387,8 +425,10 @@ class TrialLogger(MetricsLogger):
     def log(
         self, message: str, level: Literal["info", "warn"] = "info", data: Mapping[str, object] | None = None
     ) -> None:
-        of_trial = {**data, "arm": self._trial.number} if data else None
-        append_event(self._job_folder, f"Trial {self._trial.number}: {message}", level=level, data=of_trial)
+        number = self._trial.number
+        if data:
+            data = {**data, "arm": number}
+        append_event(self._job_folder, f"Trial {number}: {message}", level=level, data=data)
 
     def record(self, step: Step, *, is_validated_next: bool = False) -> None:
         self.last = step
@@ -399,11 +439,11 @@ class TrialLogger(MetricsLogger):
         super().write_progress(progress, is_paused=is_paused, is_over=is_over)
         others = self._others
         of_all = Progress(
-            others.step + progress.step,
-            others.total,
-            others.trained_tokens + progress.trained_tokens,
-            time.monotonic() - others.started,
-            self.step_s,
+            step=others.step + progress.step,
+            total_steps=others.total,
+            trained_tokens=others.trained_tokens + progress.trained_tokens,
+            seconds=time.monotonic() - others.started,
+            step_s=self.step_s,
         )
         self._sweep.write_progress(of_all, is_paused=is_paused)
 
@@ -422,14 +462,20 @@ def write_table(
     rows.writerow(["arm", *trials[0].chosen, *MEASURED])
     for trial, score in zip(trials, trial_scores, strict=True):
         position = read_trial_position(trial)
+        values: dict[str, object] = {
+            "step": position.step,
+            "total_steps": score.course,
+            "trained_tokens": position.trained_tokens,
+            "seconds": round(position.seconds, 1),
+            "outcome": describe_outcome(score, played, winner),
+        }
         lowest = best_validation(position.validations)
-        scores = (
-            ("", "", "")
-            if lowest is None
-            else (lowest.step, format_number(lowest.loss), format_number(lowest.accuracy))
-        )
-        taken = position.trained_tokens, round(position.seconds, 1), describe_outcome(score, played, winner)
-        rows.writerow([trial.number, *trial.chosen.values(), position.step, score.course, *scores, *taken])
+        if lowest is not None:
+            values["best_step"] = lowest.step
+            values["valid_loss"] = format_number(lowest.loss)
+            values["valid_mean_token_accuracy"] = format_number(lowest.accuracy)
+        measured = [values.get(column, "") for column in MEASURED]
+        rows.writerow([trial.number, *trial.chosen.values(), *measured])
     temporary = folder / (TABLE_FILE + ".tmp")
     temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     temporary.replace(folder / TABLE_FILE)
@@ -450,24 +496,21 @@ def describe_round(
     over: Round, trials: Sequence[Trial], going_on: Sequence[TrialScore]
 ) -> tuple[str, list[dict[str, object]]]:
     """Returns an event's message, with a line for each trial from best to worst, and the same facts as data."""
-    last = halving_rounds(len(trials))
-    share = (
-        f"{over.planned.share.numerator}/{over.planned.share.denominator}"
-        if over.planned.share < 1
-        else "all"
-    )
-    lines = [f"Round {over.number}/{len(last)} is over, {share} of the course"]
+    rounds = len(halving_rounds(len(trials)))
+    share = "all"
+    if over.planned.share < 1:
+        share = f"{over.planned.share.numerator}/{over.planned.share.denominator}"
+    lines = [f"Round {over.number}/{rounds} is over, {share} of the course"]
     data: list[dict[str, object]] = []
     for score in over.ranking:
         trial = trials[score.number - 1]
         loss = score.loss_at(over.planned)
         fate = "stopped"
-        if over.number == len(last):
+        if over.number == rounds:
             fate = "has finished its course"
         elif score in going_on:
             fate = "continues"
         lines.append(f"{trial}: step {score.step}/{score.course}, validation loss {loss:.4f}, {fate}")
-        data.append(
-            {"arm": trial.number, **trial.chosen, "step": score.step, "valid_loss": loss, "outcome": fate}
-        )
+        facts = {"step": score.step, "valid_loss": loss, "outcome": fate}
+        data.append({"arm": trial.number, **trial.chosen, **facts})
     return "\n".join(lines), data
