@@ -613,8 +613,8 @@ GUARDS = (
     Guard(
         "one key, one job",
         "trainers/local/jobs/records.py",
-        '        job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)',
-        '        job_id = "ftjob-" + secrets.token_hex(12)',
+        "            job_id = _id_from_key(key)",
+        '            job_id = "ftjob-" + secrets.token_hex(12)',
         "tests/local/jobs/test_server_jobs.py::test_many_callers_with_one_idempotency_key_create_one_job",
     ),
     Guard(

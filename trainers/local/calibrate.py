@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -45,15 +45,22 @@ from trainers.sizing.training_time import (  # noqa: E402
 
 gc.enable()
 Clock = Callable[[], float]
-LAYERS, RANK, LABELS = 6, 16, 2  # LABELS: tokens of each row that are learnt
+LAYERS = 6
+RANK = 16
+LABELS = 2  # tokens of each row that are learnt
 Lengths = tuple[int, int]  # tokens of a pack, and of each of its rows
 CPU_PACKS: tuple[Lengths, ...] = ((128, 64), (256, 64), (448, 64), (704, 64), (704, 352))
 GPU_PACKS: tuple[Lengths, ...] = ((512, 64), (2048, 256), (4096, 2048), (8192, 256), (8192, 2048))
-CPU_LONG, GPU_LONG = 1280, 16384  # tokens of a pack that is one row
+# Tokens of a pack that is one row.
+CPU_LONG = 1280
+GPU_LONG = 16384
 PEAK_SIDE = 1024
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-HEAD_PLACES, HEAD_WIDTH = 256, 576
-SERVED_PROMPT, SERVED_ANSWER, SERVED_AT_ONCE = 64, 8, 16  # tokens, tokens, requests
+HEAD_PLACES = 256
+HEAD_WIDTH = 576
+SERVED_PROMPT = 64  # tokens
+SERVED_ANSWER = 8  # tokens
+SERVED_AT_ONCE = 16  # requests
 HEAD_OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")  # those that DPOTrainer asks for
 
 
@@ -71,16 +78,21 @@ def main(seconds: float, processor_time: bool) -> None:
 def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: float) -> Calibration:
     """Measures the machine's speed. `clock` returns the wall clock's or the process's seconds; the budget always counts
     wall-clock seconds."""
-    imported_s = clock() - (0 if clock is time.process_time else STARTED)
+    imported_s = clock()
+    if clock is not time.process_time:  # that one counts from the process's start
+        imported_s -= STARTED
     deadline = time.monotonic() + budget_s
     torch.manual_seed(0)
-    peaks = {
-        name: _measure_peak(device, peak_dtype, clock)
-        for name, peak_dtype in DTYPES.items()
-        if peak_dtype in (torch.float32, torch.bfloat16, dtype)
-    }
+    peaks = {}
+    for name, peak_dtype in DTYPES.items():
+        if peak_dtype in (torch.float32, torch.bfloat16, dtype):
+            peaks[name] = _measure_peak(device, peak_dtype, clock)
     reads, writes, served = _measure_serving(device, dtype, clock)
-    packs, long = (CPU_PACKS, CPU_LONG) if device.type == "cpu" else (GPU_PACKS, GPU_LONG)
+    packs = GPU_PACKS
+    long = GPU_LONG
+    if device.type == "cpu":
+        packs = CPU_PACKS
+        long = CPU_LONG
     began = clock()
     trainees = {lengths: _Trainee(device, dtype, lengths) for lengths in (*packs, (long, long))}
     built_s = (clock() - began) / len(trainees)
@@ -89,7 +101,9 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     by_rows = all(trainees[lengths].goes_by_rows for lengths in packs)
     pack_times = {lengths: times[lengths] for lengths in packs}
     layer_s, operation_s, pair_s = _fit(shape, pack_times, by_rows=by_rows)
-    long_pairs_s = times[long, long] - LAYERS * layer_s - long * operations(shape, RANK) * operation_s
+    # What a pack of one row takes beyond its layers and products is attention over all its pairs.
+    products_s = long * operations(shape, RANK) * operation_s
+    long_pairs_s = times[long, long] - LAYERS * layer_s - products_s
     calibration = Calibration(
         device=device.type,
         number=str(dtype).removeprefix("torch."),
@@ -144,11 +158,11 @@ class _Trainee:
         self._model = add_lora(base, Parameters(lora_r=RANK))
         learnt = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
-        if device.type == "cuda" and lengths[0] > lengths[1]:
-            choose_attention(base, device)
-        ways = find_abilities(base, lengths[1])
-        self.goes_by_rows = ways.by_rows or ways.by_blocks
         tokens, size = lengths
+        if device.type == "cuda" and tokens > size:
+            choose_attention(base, device)
+        ways = find_abilities(base, size)
+        self.goes_by_rows = ways.by_rows or ways.by_blocks
         ids = torch.randint(3, config.vocab_size, (tokens // size, size)).tolist()
         supervised = [False] * (size - LABELS) + [True] * LABELS
         rows = [Row(number, row, supervised) for number, row in enumerate(ids)]
@@ -175,7 +189,8 @@ def _take_turns(
     """Returns the median seconds of each pack and of an update, and how many more seconds the very first pack took."""
     times: dict[Lengths, list[float]] = {lengths: [] for lengths in trainees}
     updates: list[float] = []
-    began, cores = time.monotonic(), CpuThreads()
+    cores = CpuThreads()
+    began = time.monotonic()
     while not updates or time.monotonic() < deadline or min(map(len, times.values())) < 2:
         for lengths, trainee in trainees.items():
             with cores.shared():
@@ -186,7 +201,8 @@ def _take_turns(
     # The first turn of each pack loads kernels, so it is left out.
     medians = {lengths: statistics.median(seconds[1:]) for lengths, seconds in times.items()}
     first = next(iter(times))
-    return medians, statistics.median(updates), max(0.0, times[first][0] - medians[first])
+    warm_up_s = max(0.0, times[first][0] - medians[first])
+    return medians, statistics.median(updates), warm_up_s
 
 
 def _fit(
@@ -194,21 +210,20 @@ def _fit(
 ) -> tuple[float, float, float]:
     """Returns the seconds per layer and pack, per operation, and per head and pair of tokens. They minimise the squared
     relative errors, and none is below 0."""
-    rows: Sequence[Any] = [
-        (
-            shape.layers,
-            pack * operations(shape, RANK),
-            shape.layers * shape.heads * pack * (row if by_rows else pack),
-        )
-        for pack, row in times
-    ]
-    system = np.array(rows, dtype=float) / np.array(list(times.values()))[:, None]
+    equations = []
+    for pack, row in times:
+        seen = row if by_rows else pack  # tokens that each token is compared with
+        pairs = shape.heads * pack * seen
+        equations.append((shape.layers, pack * operations(shape, RANK), shape.layers * pairs))
+    # Divided by the times, so that all right sides are 1 and errors count relatively.
+    system = np.array(equations, dtype=float) / np.array(list(times.values()))[:, None]
     scales = system.max(axis=0)
     solution, _ = nnls(system / scales, np.ones(len(times)))
     layer_s, operation_s, pair_s = solution / scales
-    # Beside other programs times may not grow with the arithmetic: all of it counts as that.
     if operation_s == 0:
-        layer_s, operation_s, pair_s = 0.0, np.median(1 / system[:, 1]), 0.0
+        # Beside other programs times may not grow with the arithmetic: all of it counts as that.
+        operation_s = np.median(1 / system[:, 1])
+        return 0.0, float(operation_s), 0.0
     return float(layer_s), float(operation_s), float(pair_s)
 
 
@@ -243,8 +258,9 @@ def _measure_serving(device: torch.device, dtype: torch.dtype, clock: Clock) -> 
     cache = read()  # not timed: the first pass loads kernels
     read_s = min(_timed(read, device, clock) for _ in range(3))
     write_s = min(_timed(write, device, clock) for _ in range(3))
-    count = SERVED_AT_ONCE
-    return count * SERVED_PROMPT / read_s, count * SERVED_ANSWER / write_s, weights_at_work(shape)
+    reads = SERVED_AT_ONCE * SERVED_PROMPT / read_s
+    writes = SERVED_AT_ONCE * SERVED_ANSWER / write_s
+    return reads, writes, weights_at_work(shape)
 
 
 def _measure_head(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:

@@ -52,25 +52,33 @@ def message_for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
     missing content becomes "", arguments are parsed. Drops `weight` and fields without a value. Raises ValueError,
     KeyError or TypeError if the message is malformed."""
     message = {key: value for key, value in raw.items() if key != "weight" and value is not None}
-    message["role"] = "system" if raw["role"] == "developer" else raw["role"]
+    role = raw["role"]
+    if role == "developer":
+        role = "system"
     content = message.get("content", "")
     if isinstance(content, list):
         content = "".join(part["text"] for part in content)
+    message["role"] = role
     message["content"] = content
-    if message["role"] not in ROLES or not isinstance(content, str):
+    if role not in ROLES or not isinstance(content, str):
         raise ValueError(f"a message of role {raw['role']!r} with content {content!r}")
-    # Left out if there are no calls: templates only test whether the key exists.
     older = message.pop("function_call", None)
-    calls = []
-    for call in message.pop("tool_calls", None) or (older and [{**CALL, "function": older}]) or ():
-        function = call["function"]
-        arguments = function.get("arguments") or {}
-        if isinstance(arguments, str):
-            arguments = json.loads(arguments)
-        if not isinstance(arguments, dict):
-            raise ValueError(f"a call of {function['name']!r} whose arguments are not a JSON object")
-        calls.append({**call, "function": {**function, "arguments": arguments}})
-    return {**message, "tool_calls": calls} if calls else message
+    calls = message.pop("tool_calls", None)
+    if not calls and older:
+        calls = [{**CALL, "function": older}]
+    if calls:  # left out otherwise: templates only test whether the key exists
+        message["tool_calls"] = [_call_for_template(call) for call in calls]
+    return message
+
+
+def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    if not isinstance(arguments, dict):
+        raise ValueError(f"a call of {function['name']!r} whose arguments are not a JSON object")
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -89,16 +97,18 @@ def tools_for_template(values: Mapping[str, Any]) -> list[dict[str, Any]] | None
     """Returns the tools of a request or a row, which may use OpenAI's older `functions`, or None if it has none. Drops
     fields without a value. Raises KeyError, TypeError or AttributeError if they are malformed."""
     older = [{"type": "function", "function": function} for function in values.get("functions") or ()]
-    return [
-        {**tool, "function": {key: value for key, value in tool["function"].items() if value is not None}}
-        for tool in values.get("tools") or older
-    ] or None
+    tools = []
+    for tool in values.get("tools") or older:
+        function = {key: value for key, value in tool["function"].items() if value is not None}
+        tools.append({**tool, "function": function})
+    return tools or None
 
 
 def special_texts(tokenizer: Any) -> re.Pattern[str]:
     """Returns a pattern that matches the text of any special token."""
     added = tokenizer.added_tokens_decoder.values()
-    return re.compile("|".join(re.escape(token.content) for token in added if token.special) or "(?!)")
+    texts = "|".join(re.escape(token.content) for token in added if token.special)
+    return re.compile(texts or "(?!)")  # an empty pattern would match everywhere
 
 
 def break_special_tokens(special: re.Pattern[str], value: Any) -> Any:
@@ -109,12 +119,16 @@ def break_special_tokens(special: re.Pattern[str], value: Any) -> Any:
         return special.sub(_insert_break, value.replace(BREAK, ""))
     if isinstance(value, Mapping):
         return {key: break_special_tokens(special, each) for key, each in value.items()}
-    return [break_special_tokens(special, each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [break_special_tokens(special, each) for each in value]
+    return value
 
 
 def _insert_break(match: re.Match[str]) -> str:
     text = match[0]
-    return text if "think" in text.lower() else text[0] + BREAK + text[1:]
+    if "think" in text.lower():
+        return text
+    return text[0] + BREAK + text[1:]
 
 
 def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
@@ -124,21 +138,27 @@ def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: A
     from jinja2 import TemplateError  # imported late: a server that only trains needs no templates
 
     tools = options.get("tools") or ()
-    template = read_chat_template(tokenizer, tools) if tools else ""
-    if tools and "tools" not in template:
-        messages, options = _describe_tools(messages, tools, template), {**options, "tools": None}
+    if tools:
+        template = read_chat_template(tokenizer, tools)
+        if "tools" not in template:
+            messages = _describe_tools(messages, tools, template)
+            tools = ()
+            options = {**options, "tools": None}
     try:
         return _apply_template(tokenizer, messages, options)
     except (TemplateError, TypeError):
         # Some templates (gpt-oss) read a tool's description and properties without testing whether they exist.
-        filled = []
-        for tool in options.get("tools") or ():
-            function = {"description": "", **tool["function"]}
-            parameters = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
-            filled.append({**tool, "function": {**function, "parameters": parameters}})
-        if filled == [*(options.get("tools") or ())]:
+        filled = [_fill_tool(tool) for tool in tools]
+        if filled == [*tools]:
             raise
     return _apply_template(tokenizer, messages, {**options, "tools": filled})
+
+
+def _fill_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds an empty description and empty parameters where they are missing."""
+    function = {"description": "", **tool["function"]}
+    parameters = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+    return {**tool, "function": {**function, "parameters": parameters}}
 
 
 def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options: Mapping[str, Any]) -> str:
@@ -154,27 +174,30 @@ def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options:
         if not any("tool_calls" in message for message in messages):
             raise
         # DeepSeek's template concatenates the arguments with other text, so it needs them as text.
-        text = tokenizer.apply_chat_template(
-            [*map(_with_text_arguments, messages)], tokenize=False, **options
-        )
-    return str(text) + (
-        answer_prefix(template, options.get("tools")) if options.get("add_generation_prompt") else ""
-    )
+        messages = [_with_text_arguments(message) for message in messages]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    if options.get("add_generation_prompt"):
+        return str(text) + answer_prefix(template, options.get("tools"))
+    return str(text)
 
 
 def read_chat_template(tokenizer: Any, tools: Tools) -> str:
     """Returns the chat template's text, which shows how the model writes calls, or CALLS_IN_WORDS if it has no
     tools."""
     template = str(tokenizer.get_chat_template(tools=[*tools] or None))
-    return template if "tool" in template else CALLS_IN_WORDS
+    if "tool" not in template:
+        return CALLS_IN_WORDS
+    return template
 
 
 def _describe_tools(messages: Sequence[dict[str, Any]], tools: Tools, template: str) -> list[dict[str, Any]]:
     """Describes the tools in the system message, for a template that doesn't list them. If it has no calls either,
     these are written as text, and their results become messages of the user."""
-    description = describe_tools("" if template == CALLS_IN_WORDS else "tool", tools)
     if template == CALLS_IN_WORDS:
-        messages = [*map(_message_in_words, messages)]
+        description = describe_tools("", tools)
+        messages = [_message_in_words(message) for message in messages]
+    else:
+        description = describe_tools("tool", tools)  # as for any template that has calls but no list
     if messages and messages[0]["role"] == "system":
         own_system, *rest = messages
         content = f"{own_system['content']}\n\n{description}"
@@ -185,10 +208,13 @@ def _describe_tools(messages: Sequence[dict[str, Any]], tools: Tools, template: 
 def _message_in_words(message: dict[str, Any]) -> dict[str, Any]:
     if message["role"] == "tool":
         return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
-    parts = [message["content"]] if message["content"] else []
+    parts = []
+    if message["content"]:
+        parts.append(message["content"])
     for call in message.get("tool_calls", ()):
-        name, arguments = call["function"]["name"], call["function"]["arguments"]
-        parts.append(f"<tool_call>\n{_dump_json({'name': name, 'arguments': arguments})}\n</tool_call>")
+        function = call["function"]
+        written = _dump_json({"name": function["name"], "arguments": function["arguments"]})
+        parts.append(f"<tool_call>\n{written}\n</tool_call>")
     return {"role": message["role"], "content": "\n".join(parts)}
 
 
@@ -198,7 +224,8 @@ def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
     calls = []
     for call in message["tool_calls"]:
         function = call["function"]
-        calls.append({**call, "function": {**function, "arguments": _dump_json(function["arguments"])}})
+        arguments = _dump_json(function["arguments"])
+        calls.append({**call, "function": {**function, "arguments": arguments}})
     return {**message, "tool_calls": calls}
 
 
@@ -218,14 +245,24 @@ def parse_tool_calls(
         parsed = _parse_by_response_template(text, response_template, tools)
         if parsed is not None:
             return parsed
-    form = next((form for form in FORMS if all(mark in (template or "") for mark in form.marks)), None)
+    form = _find_form(template or "")
     if form is HARMONY:
         return _parse_harmony(text)
-    rest, calls = _extract_calls(text, form, tools) if form else (text, ())
-    if not calls:
-        calls = tuple(_read_bare_json(text, tools))
-        rest = "" if calls else text
-    return (rest.strip() or None if calls else rest), calls
+    if form is not None:
+        rest, calls = _extract_calls(text, form, tools)
+        if calls:
+            return rest.strip() or None, calls
+    bare_calls = tuple(_read_bare_json(text, tools))
+    if bare_calls:
+        return None, bare_calls
+    return text, ()
+
+
+def _find_form(template: str) -> Form | None:
+    for form in FORMS:
+        if all(mark in template for mark in form.marks):
+            return form
+    return None
 
 
 def _parse_by_response_template(
@@ -234,10 +271,9 @@ def _parse_by_response_template(
     """Returns None if the answer isn't in the template's form."""
     from transformers.utils.chat_parsing import parse_response
 
+    plain_tools = [dict(tool) for tool in tools]
     try:
-        message = parse_response(
-            text, dict(response_template), prefix="", tools=[dict(tool) for tool in tools]
-        )
+        message = parse_response(text, dict(response_template), prefix="", tools=plain_tools)
         calls = tuple(_parse_call(call["function"]) for call in message.get("tool_calls") or ())
     except UNREADABLE:
         return None
@@ -263,10 +299,13 @@ def _extract_calls(text: str, form: Form, tools: Tools) -> tuple[str, tuple[Tool
             tool_calls = list(form.read(match[1], tools))
         except UNREADABLE:
             return match[0]
+        if not tool_calls:
+            return match[0]
         calls.extend(tool_calls)
-        return "" if tool_calls else match[0]
+        return ""
 
-    return form.block.sub(take, text), tuple(calls)
+    rest = form.block.sub(take, text)
+    return rest, tuple(calls)
 
 
 def _parse_call(function: Any) -> ToolCall:
@@ -283,11 +322,13 @@ def _parse_call(function: Any) -> ToolCall:
 
 def _read_json(text: str, tools: Tools) -> Iterator[ToolCall]:
     """Reads calls as consecutive JSON objects or lists of objects. Llama separates them by ';', others by nothing."""
-    place, decoder = 0, json.JSONDecoder()
+    decoder = json.JSONDecoder()
     text = text.strip()
+    place = 0
     while place < len(text):
         value, place = decoder.raw_decode(text, place)
-        for item in value if isinstance(value, list) else [value]:
+        items = value if isinstance(value, list) else [value]
+        for item in items:
             if not isinstance(item, dict):
                 raise ValueError("no call")
             yield _parse_call(item)
@@ -300,7 +341,8 @@ def _read_bare_json(text: str, tools: Tools) -> Iterator[ToolCall]:
     write it. Yields nothing for other answers."""
     names = {tool.get("function", tool).get("name") for tool in tools}
     stripped = text.strip()
-    if len(stripped) >= 2 * len(FENCE) and stripped.startswith(FENCE) and stripped.endswith(FENCE):
+    is_fenced = stripped.startswith(FENCE) and stripped.endswith(FENCE)
+    if is_fenced and len(stripped) >= 2 * len(FENCE):  # one fence alone is both beginning and end
         stripped = stripped.removeprefix(FENCE).removesuffix(FENCE).removeprefix("json")
     try:
         calls = list(_read_json(stripped, tools))
@@ -313,7 +355,11 @@ def _read_bare_json(text: str, tools: Tools) -> Iterator[ToolCall]:
 def _read_llama(text: str, tools: Tools) -> Iterator[ToolCall]:
     """Reads JSON, or name.call(argument="text") for a built-in tool."""
     built_in = re.fullmatch(r"\s*([\w.-]+?)\.call(\(.*\))\s*", text, re.DOTALL)
-    yield from _read_python(f"{built_in[1]}{built_in[2]}", tools) if built_in else _read_json(text, tools)
+    if built_in:
+        name, arguments = built_in.groups()
+        yield from _read_python(name + arguments, tools)
+    else:
+        yield from _read_json(text, tools)
 
 
 def _read_mistral(text: str, tools: Tools) -> Iterator[ToolCall]:
@@ -322,7 +368,8 @@ def _read_mistral(text: str, tools: Tools) -> Iterator[ToolCall]:
         yield from _read_json(text, tools)
         return
     head, arguments = text.split("[ARGS]", 1)
-    yield _parse_call({"name": head.split("[CALL_ID]")[0].strip(), "arguments": json.loads(arguments)})
+    name = head.split("[CALL_ID]")[0].strip()
+    yield _parse_call({"name": name, "arguments": json.loads(arguments)})
 
 
 def _xml_reader(
@@ -335,18 +382,24 @@ def _xml_reader(
         match = re.fullmatch(call, text.strip(), re.DOTALL)
         if match is None:
             raise ValueError("no call")
-        properties: Mapping[str, Any] = {}
-        for tool in tools:
-            function = tool.get("function", tool)
-            if function.get("name") == match[1].strip():
-                properties = (function.get("parameters") or {}).get("properties") or {}
-                break
-        types = {key: schema.get("type") for key, schema in properties.items() if isinstance(schema, dict)}
-        entries = [(key.strip(), value) for key, value in find_parameters(match[2])]
-        arguments = {key: _parse_value(value, types.get(key)) for key, value in entries}
-        yield ToolCall(match[1].strip(), _dump_json(arguments))
+        name = match[1].strip()
+        types = _parameter_types(name, tools)
+        arguments = {}
+        for key, value in find_parameters(match[2]):
+            arguments[key.strip()] = _parse_value(value, types.get(key.strip()))
+        yield ToolCall(name, _dump_json(arguments))
 
     return read
+
+
+def _parameter_types(name: str, tools: Tools) -> dict[str, object]:
+    """Returns the JSON type of each parameter of the tool `name`, by the parameter's name."""
+    for tool in tools:
+        function = tool.get("function", tool)
+        if function.get("name") == name:
+            properties = (function.get("parameters") or {}).get("properties") or {}
+            return {key: schema.get("type") for key, schema in properties.items() if isinstance(schema, dict)}
+    return {}
 
 
 def _find_parameters(text: str) -> Iterator[tuple[str, str]]:
@@ -376,6 +429,7 @@ def _parse_value(value: str, kind: object) -> Any:
     try:
         return json.loads(value)
     except ValueError:
+        # Models also write Python's words.
         return {"True": True, "False": False, "None": None}.get(value, value)
 
 
@@ -384,12 +438,15 @@ def _read_gemma(text: str, tools: Tools) -> Iterator[ToolCall]:
     match = re.fullmatch(r"\s*call:([\w.-]+)(\{.*\})\s*", text, re.DOTALL)
     if match is None:
         raise ValueError("no call")
-    # Every second part is a text value. Only in the others a word before a colon is a key.
-    parts = match[2].split('<|"|>')
     key = re.compile(r"([{,]\s*)([^\s{}\[\],:\"]+)(\s*:)")
-    quoted = [
-        _dump_json(part) if number % 2 else key.sub(r'\1"\2"\3', part) for number, part in enumerate(parts)
-    ]
+    quoted = []
+    for number, part in enumerate(match[2].split('<|"|>')):
+        # Every second part is a text value. Only in the others a word before a colon is a key.
+        is_text = number % 2 == 1
+        if is_text:
+            quoted.append(_dump_json(part))
+        else:
+            quoted.append(key.sub(r'\1"\2"\3', part))
     yield _parse_call({"name": match[1], "arguments": json.loads("".join(quoted))})
 
 
@@ -399,7 +456,9 @@ def _read_python(text: str, tools: Tools) -> Iterator[ToolCall]:
     if not listed.startswith("["):
         listed = "[" + re.sub(r"\)\s*\n\s*", "), ", listed) + "]"
     body = ast.parse(listed, mode="eval").body
-    for call in body.elts if isinstance(body, ast.List) else ():
+    if not isinstance(body, ast.List):
+        return
+    for call in body.elts:
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError("no call with named arguments")
         arguments = {str(word.arg): _evaluate_literal(word.value) for word in call.keywords}
@@ -418,7 +477,9 @@ def _evaluate_literal(node: ast.expr) -> Any:
 
 def _json_constant(node: ast.expr) -> ast.expr:
     values = {"true": True, "false": False, "null": None}
-    return ast.Constant(values[node.id]) if isinstance(node, ast.Name) and node.id in values else node
+    if isinstance(node, ast.Name) and node.id in values:
+        return ast.Constant(values[node.id])
+    return node
 
 
 def _read_deepseek(text: str, tools: Tools) -> Iterator[ToolCall]:
@@ -430,9 +491,11 @@ def _read_deepseek(text: str, tools: Tools) -> Iterator[ToolCall]:
             continue
         name, fence, fenced = body.strip().partition(f"{FENCE}json")
         if fence and fenced.endswith(FENCE):
-            yield _parse_call({"name": name.strip(), "arguments": json.loads(fenced.removesuffix(FENCE))})
+            arguments = json.loads(fenced.removesuffix(FENCE))
         else:
-            yield _parse_call({"name": head.strip(), "arguments": json.loads(body)})
+            name = head  # as V3.1 writes it: the whole body is JSON
+            arguments = json.loads(body)
+        yield _parse_call({"name": name.strip(), "arguments": arguments})
 
 
 def _parse_harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:

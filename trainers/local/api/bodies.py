@@ -31,23 +31,29 @@ Body = dict[str, Any]
 def list_body(bodies: Sequence[Body], query: QueryParams, default_limit: int, max_limit: int = 100) -> Body:
     """Returns OpenAI's list object with the page of `bodies` that the query's `after` and `limit` ask for. Raises
     ApiError (400)."""
-    start, after = 0, query.get("after")
+    start = 0
+    after = query.get("after")
     if after:
-        place = next((number for number, body in enumerate(bodies) if body["id"] == after), None)
-        if place is None:
+        ids = [body["id"] for body in bodies]
+        if after not in ids:
             raise invalid(f"'after' names '{after}', which is not in this list.", "after")
-        start = place + 1
+        start = ids.index(after) + 1
     limit = query.get("limit", str(default_limit))
     if not re.fullmatch(r"\d{1,9}", limit, re.ASCII) or not 1 <= int(limit) <= max_limit:
         raise invalid(f"'limit' must be a whole number from 1 to {max_limit}.", "limit")
     end = start + int(limit)
     shown = bodies[start:end]
+    first_id = ""
+    last_id = ""
+    if shown:
+        first_id = shown[0]["id"]
+        last_id = shown[-1]["id"]
     return {
         "object": "list",
         "data": shown,
         "has_more": len(bodies) > end,
-        "first_id": shown[0]["id"] if shown else "",
-        "last_id": shown[-1]["id"] if shown else "",
+        "first_id": first_id,
+        "last_id": last_id,
     }
 
 
@@ -62,7 +68,9 @@ def file_body(file: StoredFile) -> Body:
         "status": "processed",
         "sha256": file.sha256,
     }
-    return body if file.expires_at is None else {**body, "expires_at": file.expires_at}
+    if file.expires_at is not None:
+        body["expires_at"] = file.expires_at
+    return body
 
 
 def result_file_body(file: ResultFile) -> Body:
@@ -87,14 +95,10 @@ def status_of(record: JobRecord, is_running: bool) -> Status:
 
 def job_body(record: JobRecord, is_running: bool) -> Body:
     job = record.job
-    progress = record.progress
-    failure = record.failure
     status = status_of(record, is_running)
-    hyperparameters = _hyperparameters(job, progress.winner if progress else None)
-    finish = progress.estimated_finish if progress and status == "running" else None
-    if finish and finish < time.time():  # out of date, as while a process is restarting
-        finish = None
-    return {
+    winner = record.progress.winner if record.progress else None
+    hyperparameters = _hyperparameters(job, winner)
+    body: Body = {
         "object": "fine_tuning.job",
         "id": job.id,
         "created_at": job.created_at,
@@ -109,18 +113,44 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
         "metadata": dict(job.metadata),
         "user_provided_suffix": job.suffix,
         "integrations": [integration_body(integration) for integration in job.integrations],
-        "fine_tuned_model": record.model_name if record.status == "succeeded" else None,
+        "fine_tuned_model": None,
         "finished_at": record.finished_at,
-        "estimated_finish": finish or None,
-        "trained_tokens": progress.trained_tokens if progress and record.is_final else None,
-        "trained_steps": progress.step if progress else None,
-        "total_steps": progress.total_steps if progress else None,
-        "stopped_early": progress.stopped_early if progress else None,
-        "result_step": progress.result_step if progress else None,
+        **_progress(record, status),
         "result_files": [file.id for file in record.result_files],
-        "error": asdict(failure) if failure else None,
-        **({"billed_seconds": record.billed_seconds} if record.billed_seconds is not None else {}),
+        "error": None,
     }
+    if record.status == "succeeded":
+        body["fine_tuned_model"] = record.model_name
+    if record.failure:
+        body["error"] = asdict(record.failure)
+    if record.billed_seconds is not None:
+        body["billed_seconds"] = record.billed_seconds
+    return body
+
+
+def _progress(record: JobRecord, status: Status) -> Body:
+    body: Body = {
+        "estimated_finish": None,
+        "trained_tokens": None,
+        "trained_steps": None,
+        "total_steps": None,
+        "stopped_early": None,
+        "result_step": None,
+    }
+    progress = record.progress
+    if progress is None:
+        return body
+    body["trained_steps"] = progress.step
+    body["total_steps"] = progress.total_steps
+    body["stopped_early"] = progress.stopped_early
+    body["result_step"] = progress.result_step
+    if record.is_final:
+        body["trained_tokens"] = progress.trained_tokens
+    finish = progress.estimated_finish
+    # A time that has passed is out of date, as while a process is restarting.
+    if status == "running" and finish and finish >= time.time():
+        body["estimated_finish"] = finish
+    return body
 
 
 def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
@@ -128,12 +158,16 @@ def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
     ones that all trials share; once `winner`, a trial's number, is known, those of that trial."""
     if METHODS[job.method].is_for_encoders:
         return {name: getattr(job.settings, spec.field) for name, spec in specs(job.method).items()}
-    settings = job.settings if winner is None else job.trials[winner - 1]
+    settings = job.settings
+    if winner is not None:
+        settings = job.trials[winner - 1]
     values = asdict(settings)
     for name in ("max_usd", "usd_per_hour"):
         micros = values.pop(f"{name}_micros")
-        values[name] = None if micros is None else f"{from_micros(micros).normalize():f}"
-    values["learning_rate_multiplier"] = round(settings.learning_rate / rate_of_base(job.base, job.method), 6)
+        if micros is not None:
+            values[name] = f"{from_micros(micros).normalize():f}"
+    usual_rate = rate_of_base(job.base, job.method)
+    values["learning_rate_multiplier"] = round(settings.learning_rate / usual_rate, 6)
     values["sweep"] = sweep_to_lists(job.settings.sweep) or None
     differing: set[str] = set()
     if winner is None:
@@ -146,10 +180,11 @@ def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
 
 def event_bodies(record: JobRecord) -> list[Body]:
     """Returns the events, newest first. An event's id is built from its place in the file, so it never changes."""
+    short_id = record.job.id.removeprefix("ftjob-")
     bodies = [
         {
             "object": "fine_tuning.job.event",
-            "id": f"ftevent-{record.job.id.removeprefix('ftjob-')}-{number:06d}",
+            "id": f"ftevent-{short_id}-{number:06d}",
             "created_at": event["created_at"],
             "level": event["level"],
             "type": event["type"],
@@ -164,15 +199,16 @@ def event_bodies(record: JobRecord) -> list[Body]:
 def checkpoint_bodies(record: JobRecord) -> list[Body]:
     """Returns the checkpoints, newest first. Their metrics are the latest reported at or before the checkpoint's
     step."""
+    short_id = record.job.id.removeprefix("ftjob-")
     winner = record.progress.winner if record.progress else None
     events = [event["data"] for event in read_events(record.folder) if event["type"] == "metrics"]
     measured = [data for data in events if "step" in data and data.get("arm") == winner]
-    bodies = []
-    folders = record.folder.glob("checkpoints/step-*[0-9]")
     # By number: the names have six digits only up to step 999,999.
-    for step, folder in sorted(
-        ((int(path.name.removeprefix("step-")), path) for path in folders), reverse=True
-    ):
+    folders = {
+        int(path.name.removeprefix("step-")): path for path in record.folder.glob("checkpoints/step-*[0-9]")
+    }
+    bodies = []
+    for step, folder in sorted(folders.items(), reverse=True):
         try:  # the folder itself changes once more at the job's end, when state.pt goes
             saved_at = int((folder / "adapter_config.json").stat().st_mtime)
         except FileNotFoundError:  # it is being deleted, to be replaced by a newer one
@@ -184,7 +220,7 @@ def checkpoint_bodies(record: JobRecord) -> list[Body]:
         bodies.append(
             {
                 "object": "fine_tuning.job.checkpoint",
-                "id": f"ftckpt-{record.job.id.removeprefix('ftjob-')}-{step}",
+                "id": f"ftckpt-{short_id}-{step}",
                 "created_at": saved_at,
                 "fine_tuning_job_id": record.job.id,
                 "fine_tuned_model_checkpoint": f"{record.model_name}:ckpt-step-{step}",
@@ -209,11 +245,11 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 def read_upload(form: FormData) -> UploadFile:
     """Returns the part 'file' of a form whose purpose is 'fine-tune'. Raises ApiError (400)."""
-    file, purpose = form.get("file"), form.get("purpose")
+    file = form.get("file")
     if not isinstance(file, UploadFile):
-        raise invalid(
-            "Send the file as the part 'file' of a multipart form.", "file", "missing_required_parameter"
-        )
+        text = "Send the file as the part 'file' of a multipart form."
+        raise invalid(text, "file", "missing_required_parameter")
+    purpose = form.get("purpose")
     if purpose != "fine-tune":
         text = f"'purpose' is {str(purpose)[:64]!r}; this trainer takes files for 'fine-tune' only."
         raise invalid(text, "purpose")
@@ -222,7 +258,8 @@ def read_upload(form: FormData) -> UploadFile:
 
 def read_expiry(form: FormData) -> int | None:
     """Returns after how many seconds the file expires, or None if it doesn't. Raises ApiError (400)."""
-    raw, anchor = form.get("expires_after[seconds]"), form.get("expires_after[anchor]")
+    raw = form.get("expires_after[seconds]")
+    anchor = form.get("expires_after[anchor]")
     if raw is None and anchor is None:
         return None
     if anchor != "created_at":

@@ -56,9 +56,9 @@ def submit_chat(request: Request, engine: GenerationEngine, target: Target, para
 
 
 def _choice(answer: Answer, params: ChatParams) -> Body:
-    content = answer.text or (None if answer.calls else "")
-    message: Body = {"role": "assistant", "content": content, "refusal": None}
+    message: Body = {"role": "assistant", "content": answer.text or "", "refusal": None}
     if answer.calls:
+        message["content"] = answer.text or None  # null if it only calls
         message["tool_calls"] = [_call(call) for call in answer.calls]
     return {
         "index": answer.end.index,
@@ -88,8 +88,9 @@ def new_call_id() -> str:
 
 
 async def _events(first: Outcome, inbox: Inbox, head: Body, params: ChatParams) -> AsyncIterator[bytes]:
-    usage = {"usage": None} if params.includes_usage else {}
-    chunk = {**head, "object": "chat.completion.chunk", **usage}
+    chunk = {**head, "object": "chat.completion.chunk"}
+    if params.includes_usage:
+        chunk["usage"] = None  # as OpenAI's chunks before the last
     ends: list[AnswerEnd] = []
     try:
         for index in range(params.sampling.n):
@@ -145,7 +146,8 @@ def _token(token: bytes, logprob: float) -> Body:
 
 def usage_body(ends: Sequence[AnswerEnd]) -> Body:
     """Counts the prompt once, however many answers it got. Models don't reason before they answer here."""
-    prompt, completion = ends[0].prompt_tokens, sum(end.completion_tokens for end in ends)
+    prompt = ends[0].prompt_tokens
+    completion = sum(end.completion_tokens for end in ends)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

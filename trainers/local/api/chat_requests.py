@@ -21,7 +21,8 @@ TOOL_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 def parse_tools(body: Mapping[str, Any]) -> Tools:
     """Raises ApiError (400) that names the field."""
-    value, choice = body.get("tools"), body.get("tool_choice")
+    value = body.get("tools")
+    choice = body.get("tool_choice")
     if value is not None and not isinstance(value, list):
         raise invalid("'tools' must be a list.", "tools", "invalid_type")
     definitions = [_definition(tool, f"tools[{number}]") for number, tool in enumerate(value or ())]
@@ -33,27 +34,31 @@ def parse_tools(body: Mapping[str, Any]) -> Tools:
     if choice not in (None, "none", "auto") and not definitions:
         raise invalid("'tool_choice' needs 'tools'.", "tool_choice")
     required = _required_tools(choice, names)
-    return Tools() if choice == "none" else Tools(tools_for_template({"tools": definitions}) or (), required)
+    if choice == "none":
+        return Tools()
+    return Tools(tools_for_template({"tools": definitions}) or (), required)
 
 
 def _definition(tool: object, path: str) -> Mapping[str, Any]:
-    function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
-    if not isinstance(function, dict):
-        text = f'\'{path}\' must be {{"type": "function", "function": {{…}}}}; other tools are not supported.'
-        raise invalid(text, path)
-    name, description = function.get("name"), function.get("description")
+    match tool:
+        case {"type": "function", "function": dict(function)}:
+            pass
+        case _:
+            text = f'\'{path}\' must be {{"type": "function", "function": {{…}}}}; other tools are not supported.'
+            raise invalid(text, path)
+    name = function.get("name")
     if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
         text = f"'{path}.function.name' must be 1 to 64 letters, digits, _, . or -."
         raise invalid(text, f"{path}.function.name")
-    if not isinstance(description, str | None):
+    if not isinstance(function.get("description"), str | None):
         raise invalid(f"'{path}.function.description' must be text.", f"{path}.function.description")
     param = f"{path}.function.parameters"
     if not isinstance(function.get("parameters") or {}, dict):
         raise invalid(f"'{param}' must be an object.", param, "invalid_type")
+    # So that a schema that can't be enforced is refused with the tool's name, before anything is queued.
     is_strict = function.get("strict") is True
-    constraints.check_grammar(
-        f"start: {constraints.json_rule(parameters_schema(function), is_strict=is_strict)}", param
-    )
+    rule = constraints.json_rule(parameters_schema(function), is_strict=is_strict)
+    constraints.check_grammar(f"start: {rule}", param)
     return {"type": "function", "function": function}
 
 
@@ -120,7 +125,8 @@ KNOWN = frozenset(
         *("response_format", "guided_choice", "structured_outputs", "tools", "tool_choice"),
     }
 )
-MAX_N, MAX_TOP_LOGPROBS = 128, 20
+MAX_N = 128
+MAX_TOP_LOGPROBS = 20
 TOKEN_ID = re.compile(r"\d{1,7}", re.ASCII)
 SCHEMA_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 
@@ -139,17 +145,21 @@ def parse_chat(body: Mapping[str, Any]) -> ChatParams:
     """Raises ApiError (400), which names the field."""
     for name, value in body.items():
         check_parameter(name, value, KNOWN | LABELS, NEUTRAL)
-    model, messages = read_model_name(body), body.get("messages")
+    model = read_model_name(body)
+    messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise invalid("'messages' must be a list with at least one message.", "messages")
     chat = tuple(_message(message, f"messages[{number}]") for number, message in enumerate(messages))
     fields = read_body(ChatBody, body, takes_others=True)
     if fields.top_logprobs and not fields.logprobs:
         raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
+    top_logprobs = None
+    if fields.logprobs:
+        top_logprobs = fields.top_logprobs or 0
     return ChatParams(
         model=model,
         messages=chat,
-        sampling=fields.sampling(body, (fields.top_logprobs or 0) if fields.logprobs else None),
+        sampling=fields.sampling(body, top_logprobs),
         tools=parse_tools(body),
         streams=fields.stream,
         includes_usage=fields.stream_options.include_usage,
@@ -182,38 +192,52 @@ def _message(message: object, path: str) -> ChatMessage:
     role = message.get("role")
     if role not in ROLES:
         raise invalid(f"'{path}.role' is {role!r}; allowed are {', '.join(ROLES)}.", f"{path}.role")
-    is_answer = role == "assistant"
-    calls = parse_calls(message.get("tool_calls") if is_answer else None, f"{path}.tool_calls")
+    calls: dict[str, ToolCall] = {}
     content = message.get("content")
-    if content is None and is_answer:
-        content = "" if calls else message.get("refusal")
-    call_id, name = message.get("tool_call_id"), message.get("name")
+    if role == "assistant":
+        calls = parse_calls(message.get("tool_calls"), f"{path}.tool_calls")
+        if content is None and calls:
+            content = ""
+        elif content is None:
+            content = message.get("refusal")
     return ChatMessage(
-        str(role),
-        _content(content, f"{path}.content"),
-        calls,
-        call_id if isinstance(call_id, str) else None,
-        name if isinstance(name, str) else None,
+        role=str(role),
+        content=_content(content, f"{path}.content"),
+        calls=calls,
+        call_id=_text_or_none(message.get("tool_call_id")),
+        name=_text_or_none(message.get("name")),
     )
+
+
+def _text_or_none(value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
+    return value
 
 
 def _content(content: object, path: str) -> str:
     if isinstance(content, str):
         return content
+    not_text = invalid(f"'{path}' must be text, or a list of parts of type 'text'.", path, "invalid_type")
+    if not isinstance(content, list):
+        raise not_text
     texts = []
-    for part in content if isinstance(content, list) else [None]:
+    for part in content:
         match part:
             case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
                 texts.append(text)
             case _:
-                sentence = f"'{path}' must be text, or a list of parts of type 'text'."
-                raise invalid(sentence, path, "invalid_type")
+                raise not_text
     return "".join(texts)
 
 
 def _read_stop(stop: object) -> tuple[str, ...]:
-    stops = [stop] if isinstance(stop, str) else stop or []
-    if not isinstance(stops, list) or len(stops) > 4 or not all(isinstance(s, str) and s for s in stops):
+    stops = stop or []
+    if isinstance(stops, str):
+        stops = [stops]
+    if not isinstance(stops, list) or len(stops) > 4:
+        raise ValueError(stop)
+    if not all(isinstance(text, str) and text for text in stops):
         raise ValueError(stop)
     return tuple(stops)
 
@@ -266,7 +290,9 @@ class SamplingBody:
 
     def sampling(self, body: Mapping[str, Any], top_logprobs: int | None) -> Sampling:
         """`body` is the whole request, which may restrict the answer by a grammar. Raises ApiError (400)."""
-        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        limit = self.max_completion_tokens  # OpenAI's newer name
+        if limit is None:
+            limit = self.max_tokens
         return Sampling(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -291,19 +317,22 @@ class ChatBody(SamplingBody):
 def _grammar(body: Mapping[str, Any]) -> str | None:
     """Returns the grammar that the request restricts its answer to, or None. Raises ApiError (400), also if two
     parameters restrict it."""
-    form, choices = body.get("response_format"), body.get("guided_choice")
-    results_by_name = {
-        "response_format": None if form is None else _grammar_of_form(form),
-        "guided_choice": None if choices is None else _grammar_of_choices(choices, "guided_choice"),
+    grammars = {
+        "response_format": _grammar_of_form(body.get("response_format")),
+        "guided_choice": _grammar_of_choices(body.get("guided_choice"), "guided_choice"),
         "structured_outputs": _grammar_of_outputs(body.get("structured_outputs")),
     }
-    names = [name for name, grammar in results_by_name.items() if grammar is not None]
+    names = [name for name, grammar in grammars.items() if grammar is not None]
     if len(names) > 1:
         raise invalid(f"Give '{names[1]}' or '{names[0]}', not both.", names[1])
-    return results_by_name[names[0]] if names else None
+    if not names:
+        return None
+    return grammars[names[0]]
 
 
-def _grammar_of_choices(choices: object, param: str) -> str:
+def _grammar_of_choices(choices: object, param: str) -> str | None:
+    if choices is None:
+        return None
     return constraints.check_grammar(constraints.grammar_of_choices(choices, param), param)
 
 
@@ -312,7 +341,10 @@ def _grammar_of_outputs(outputs: object) -> str | None:
     param = "structured_outputs"
     if outputs is None:
         return None
-    values = {k: v for k, v in outputs.items() if v is not None} if isinstance(outputs, dict) else {}
+    # Clients send the fields that they don't use as null.
+    values = {}
+    if isinstance(outputs, dict):
+        values = {name: value for name, value in outputs.items() if value is not None}
     match values:
         case {"choice": choices} if len(values) == 1:
             return _grammar_of_choices(choices, f"{param}.choice")
@@ -325,6 +357,8 @@ def _grammar_of_outputs(outputs: object) -> str | None:
 
 
 def _grammar_of_form(form: object) -> str | None:
+    if form is None:
+        return None
     if not isinstance(form, dict):
         raise invalid("'response_format' must be an object.", "response_format", "invalid_type")
     match form.get("type"):
@@ -342,10 +376,11 @@ def _grammar_of_schema(wrapped: object) -> str:
     param = "response_format.json_schema"
     if not isinstance(wrapped, dict):
         raise invalid(f"'{param}' must be an object with 'name' and 'schema'.", param, "invalid_type")
-    name, schema = wrapped.get("name"), wrapped.get("schema")
+    name = wrapped.get("name")
     if not isinstance(name, str) or not SCHEMA_NAME.fullmatch(name):
         text = f"'{param}.name' must be 1 to 64 letters, digits, _ or -."
         raise invalid(text, f"{param}.name")
+    schema = wrapped.get("schema")
     if not isinstance(schema, dict):
         raise invalid(f"'{param}.schema' must be an object.", f"{param}.schema", "invalid_type")
     return constraints.check_grammar(f"start: {constraints.json_rule(schema)}", f"{param}.schema")

@@ -33,11 +33,13 @@ def parse_embedding(body: Mapping[str, Any]) -> EmbeddingParams:
         if name not in FIELDS and value is not None:
             text = f"This trainer does not know the parameter '{name}'. Known are {', '.join(FIELDS)}."
             raise invalid(text, name, "unknown_parameter")
-    model, form = read_model_name(body), body.get("encoding_format")
+    model = read_model_name(body)
+    form = body.get("encoding_format")
     if form not in (None, "float", "base64"):
         raise invalid(f"'encoding_format' is {form!r}; allowed are float, base64.", "encoding_format")
     texts = body.get("input")
-    texts = [texts] if isinstance(texts, str) else texts
+    if isinstance(texts, str):
+        texts = [texts]
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         text = "'input' must be text or a list of texts, none of them empty. Token ids are not supported."
         raise invalid(text, "input", "invalid_type")
@@ -56,8 +58,10 @@ async def embed(
     assert isinstance(embeddings, Embeddings)  # noqa: S101  next_outcome raises ApiErrors
     data = []
     for index, vector in enumerate(embeddings.vectors):
-        packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-        value = packed if params.is_base64 else vector
-        data.append({"object": "embedding", "index": index, "embedding": value})
+        embedding: object = vector
+        if params.is_base64:
+            packed = struct.pack(f"<{len(vector)}f", *vector)
+            embedding = base64.b64encode(packed).decode()
+        data.append({"object": "embedding", "index": index, "embedding": embedding})
     usage = {"prompt_tokens": embeddings.tokens, "total_tokens": embeddings.tokens}
     return JSONResponse({"object": "list", "data": data, "model": params.model, "usage": usage})

@@ -71,7 +71,8 @@ class FileEndpoints:
 
     async def upload(self, request: Request) -> Response:
         async with request.form(max_files=1, max_fields=16) as form:
-            file, expires_after_s = bodies.read_upload(form), bodies.read_expiry(form)
+            file = bodies.read_upload(form)
+            expires_after_s = bodies.read_expiry(form)
             name = (file.filename or "upload.jsonl")[:255]
             stored = await run_in_threadpool(self.files.add, file.file, name, expires_after_s)
         return JSONResponse(bodies.file_body(stored))
@@ -89,18 +90,18 @@ class FileEndpoints:
         return JSONResponse(bodies.list_body(shown, query, FILES_PER_PAGE, max_limit=FILES_PER_PAGE))
 
     def retrieve(self, request: Request) -> Response:
-        result = self.jobs.find_result_file(request.path_params["id"])
+        file_id = request.path_params["id"]
+        result = self.jobs.find_result_file(file_id)
         if result is not None:
             return JSONResponse(bodies.result_file_body(result))
-        return JSONResponse(bodies.file_body(self.files.get(request.path_params["id"])))
+        return JSONResponse(bodies.file_body(self.files.get(file_id)))
 
     def content(self, request: Request) -> Response:
-        result = self.jobs.find_result_file(request.path_params["id"])
+        file_id = request.path_params["id"]
+        result = self.jobs.find_result_file(file_id)
         if result is not None:
             return FileResponse(result.path, media_type="text/csv")
-        return FileResponse(
-            self.files.content(request.path_params["id"]), media_type="application/octet-stream"
-        )
+        return FileResponse(self.files.content(file_id), media_type="application/octet-stream")
 
     def delete(self, request: Request) -> Response:
         file_id = request.path_params["id"]
@@ -144,17 +145,20 @@ class JobEndpoints:
         return self._answer(record)
 
     def _create(self, body: bodies.Body, key: str | None) -> JobRecord:
-        earlier = self.jobs.find_by_key(key, request_fingerprint(body)) if key else None
-        if earlier is not None:
-            return earlier
+        if key:
+            earlier = self.jobs.find_by_key(key, request_fingerprint(body))
+            if earlier is not None:
+                return earlier
         job_request = parse_job_request(body)
+        hyperparameters = job_request.hyperparameters
         check_integrations(job_request.integrations)
-        if complaint := quantization_refusal(job_request.hyperparameters.values.get("quantization", "none")):
+        if complaint := quantization_refusal(hyperparameters.values.get("quantization", "none")):
             raise invalid(complaint, "hyperparameters.quantization", "quantization_unavailable")
         if complaint := method_refusal(job_request.method):
             raise invalid(complaint, "method.type", "method_unavailable")
         start = self.models.starting_point(job_request.model)
         job_request = adapt_to_base(job_request, start.base_name, is_encoder=start.is_encoder)
+        hyperparameters = job_request.hyperparameters
         backend = self._backend_for(job_request.metadata)
         if start.is_encoder and not backend.is_here:
             text = (
@@ -164,24 +168,20 @@ class JobEndpoints:
         if not start.is_encoder and (complaint := why_untrainable(start.base)):
             raise invalid(complaint, "model", "base_not_trainable")
         training = self._known_file(job_request.training_file, "training_file")
-        validation = (
-            self._known_file(job_request.validation_file, "validation_file")
-            if job_request.validation_file
-            else None
-        )
+        validation = None
+        if job_request.validation_file:
+            validation = self._known_file(job_request.validation_file, "validation_file")
 
         # "auto" depends on the number of rows and on the base.
         examples = self.files.get(job_request.training_file).lines
         rate = rate_of_base(start.base, job_request.method)
-        settings = start.settings(
-            job_request.hyperparameters, job_request.hyperparameters.resolve(examples, rate)
-        )
+        settings = start.settings(hyperparameters, hyperparameters.resolve(examples, rate))
         refusal = backend_refusal(backend, settings) or find_refusal(self.engines, settings)
         if refusal:
             raise invalid(refusal.message, f"hyperparameters.{refusal.param}", refusal.code)
         if shortage := backend.shortage():
             raise invalid(shortage, None, "too_few_nodes")
-        trials = job_request.hyperparameters.trials(examples, rate)
+        trials = hyperparameters.trials(examples, rate)
         return self.jobs.create(job_request, start, settings, training, validation, key=key, trials=trials)
 
     def _backend_for(self, metadata: Mapping[str, str]) -> Backend:
@@ -205,8 +205,10 @@ class JobEndpoints:
         }
         records = [record for record in self.jobs.all() if filters.items() <= record.job.metadata.items()]
         by_id = {record.job.id: record for record in records}
-        body = bodies.list_body([{"id": job_id} for job_id in by_id], query, JOBS_PER_PAGE)
-        return JSONResponse({**body, "data": [self._body(by_id[entry["id"]]) for entry in body["data"]]})
+        # Only the jobs of this page are written out, since that reads their files.
+        page = bodies.list_body([{"id": job_id} for job_id in by_id], query, JOBS_PER_PAGE)
+        shown = [self._body(by_id[entry["id"]]) for entry in page["data"]]
+        return JSONResponse({**page, "data": shown})
 
     def retrieve(self, request: Request) -> Response:
         return self._answer(self._record(request))
@@ -315,7 +317,9 @@ class ModelEndpoints:
     def retrieve(self, request: Request) -> Response:
         name = request.path_params["name"]
         alias = self.aliases.get(name)
-        return JSONResponse(_alias_model_body(alias) if alias else _model_body(self.models.get(name)))
+        if alias:
+            return JSONResponse(_alias_model_body(alias))
+        return JSONResponse(_model_body(self.models.get(name)))
 
     def delete(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -372,7 +376,8 @@ class AliasEndpoints:
         return JSONResponse(_alias_body(alias))
 
     def usage(self, request: Request) -> Response:
-        name, since = request.path_params["name"], request.query_params.get("since", "")
+        name = request.path_params["name"]
+        since = request.query_params.get("since", "")
         if not any(alias.name == name for alias in self.aliases.all()):
             raise not_found("alias", name, "alias_not_found", "name")
         if since and not DAY.fullmatch(since):

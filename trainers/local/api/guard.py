@@ -32,8 +32,9 @@ MULTIPART_SLACK_BYTES = 64 * 1024
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 HEAD_S = 10.0
 BACKLOG = 128  # asyncio accepts this many connections before it serves one of them
-MAX_CONNECTIONS, MIN_CONNECTIONS = 1000, 16
-# for jobs, logs, weights, and connections accepted before others are closed
+MAX_CONNECTIONS = 1000
+MIN_CONNECTIONS = 16
+# For jobs, logs, weights, and connections accepted before others are closed.
 RESERVED_FILES = 128 + 2 * BACKLOG
 MAX_OPEN_FILES = 65_536
 LOG_INTERVAL_S = 60.0
@@ -58,8 +59,11 @@ class Guard:
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         is_upload = scope["path"] == "/v1/files" and scope["method"] == "POST"
-        limit = MAX_FILE_BYTES + MULTIPART_SLACK_BYTES if is_upload else MAX_JSON_BYTES
-        too_large = file_too_large() if is_upload else _body_too_large()
+        limit = MAX_JSON_BYTES
+        too_large = _body_too_large()
+        if is_upload:
+            limit = MAX_FILE_BYTES + MULTIPART_SLACK_BYTES
+            too_large = file_too_large()
         problem = self._host_problem(headers) or self._key_problem(scope, headers)
         declared = headers.get("content-length", "0")
         if problem is None and declared.isdigit() and int(declared) > limit:
@@ -69,9 +73,7 @@ class Guard:
         await self.app(scope, _LimitedBody(receive, limit, too_large), send)
 
     def _host_problem(self, headers: Headers) -> ApiError | None:
-        host = headers.get("host", "")
-        # without the port, and without the brackets of an address such as '[::1]:80'
-        name = (host[1:].partition("]") if host.startswith("[") else host.partition(":"))[0].lower()
+        name = _host_name(headers.get("host", ""))
         if name in LOOPBACK_NAMES or name in self.hosts:
             return None
         text = f"This trainer does not answer to the host name '{name}'. Start it with --allow-host {name}."
@@ -92,7 +94,17 @@ class Guard:
         return ApiError(401, text, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
+def _host_name(host: str) -> str:
+    """Returns the name without the port, and without the brackets of an address such as '[::1]:80'."""
+    if host.startswith("["):
+        name, _, _ = host[1:].partition("]")
+    else:
+        name, _, _ = host.partition(":")
+    return name.lower()
+
+
 def _is_same(sent: str, key: str) -> bool:
+    # In constant time: how long a comparison takes must not tell how much of the key is right.
     return bool(key) and hmac.compare_digest(sent.encode(), key.encode())
 
 
@@ -159,13 +171,15 @@ class TimedConnection(H11Protocol):
         self._since = self.loop.time()
         self._timer = self.loop.call_later(HEAD_S, self._close_if_late)
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if len(self.connections) > max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, files - RESERVED_FILES)):
+        most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, files - RESERVED_FILES))
+        if len(self.connections) > most:
             waiting = [
                 connection
                 for connection in self.connections
                 if isinstance(connection, TimedConnection) and connection.is_waiting
             ]
-            min(waiting, key=lambda other: other._since).transport.abort()  # this one is among them
+            longest_waiting = min(waiting, key=lambda other: other._since)  # perhaps this one
+            longest_waiting.transport.abort()
 
     def on_response_complete(self) -> None:
         self._since = self.loop.time()
@@ -177,7 +191,9 @@ class TimedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def _close_if_late(self) -> None:
-        waited = self.loop.time() - self._since if self.is_waiting else 0.0
+        waited = 0.0
+        if self.is_waiting:
+            waited = self.loop.time() - self._since
         if waited >= HEAD_S:
             self.transport.abort()
         else:
@@ -188,7 +204,9 @@ def allow_more_files() -> None:
     """Raises this process's limit of open files as far as the system allows. The default of 1,024 exists for programs
     that use select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    wanted = MAX_OPEN_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(hard, MAX_OPEN_FILES)
     if wanted > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -202,7 +220,9 @@ class OpenFilesErrorFilter(logging.Filter):
         self._last = -LOG_INTERVAL_S
 
     def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
+        if not record.exc_info:
+            return True
+        _, error, _ = record.exc_info
         if not (isinstance(error, OSError) and error.errno in (EMFILE, ENFILE)):
             return True
         is_due = time.monotonic() - self._last >= LOG_INTERVAL_S

@@ -90,20 +90,16 @@ def _as_chat(body: Mapping[str, Any]) -> Body:
     include = body.get("include") or []
     if not isinstance(include, list):
         raise invalid("'include' must be a list of texts.", "include", "invalid_type")
-    tools, choice = body.get("tools"), body.get("tool_choice")
+    tools = body.get("tools")
     if isinstance(tools, list):
-        # {"type": "function", "name": …} → {"type": "function", "function": {"name": …}}
-        tools = [
-            {"type": "function", "function": {key: tool[key] for key in tool if key != "type"}}
-            if isinstance(tool, dict) and tool.get("type") == "function"
-            else tool
-            for tool in tools
-        ]
+        tools = [_tool_of_chat(tool) for tool in tools]
+    choice = body.get("tool_choice")
     match choice:
         case {"type": "function", "name": name}:
             choice = {"type": "function", "function": {"name": name}}
+    same = {name: body.get(name) for name in SAME_IN_CHATS}
     chat = {
-        **{name: body.get(name) for name in SAME_IN_CHATS},
+        **same,
         "messages": _messages(body),
         "max_completion_tokens": body.get("max_output_tokens"),
         "response_format": form,
@@ -116,6 +112,14 @@ def _as_chat(body: Mapping[str, Any]) -> Body:
     return {name: value for name, value in chat.items() if value is not None}
 
 
+def _tool_of_chat(tool: object) -> object:
+    """Turns {"type": "function", "name": …} into {"type": "function", "function": {"name": …}}."""
+    if not isinstance(tool, dict) or tool.get("type") != "function":
+        return tool  # the chat's parser refuses it
+    function = {key: value for key, value in tool.items() if key != "type"}
+    return {"type": "function", "function": function}
+
+
 def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = body.get(name) or {}
     if not isinstance(value, dict):
@@ -124,11 +128,13 @@ def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _messages(body: Mapping[str, Any]) -> list[Body]:
-    value, instructions = body.get("input"), body.get("instructions")
-    items = [{"role": "user", "content": value}] if isinstance(value, str) else value
+    items = body.get("input")
+    if isinstance(items, str):
+        items = [{"role": "user", "content": items}]
     if not isinstance(items, list) or not items:
         raise invalid("'input' must be text, or a list with at least one item.", "input")
     messages: list[Body] = []
+    instructions = body.get("instructions")
     if instructions is not None:
         if not isinstance(instructions, str):
             raise invalid("'instructions' must be text.", "instructions", "invalid_type")
@@ -163,11 +169,12 @@ def _content(content: object) -> object:
     """Renames text parts as chat completions name them."""
     if not isinstance(content, list):
         return content
-    kinds = ("input_text", "output_text")
-    return [
-        {**part, "type": "text"} if isinstance(part, dict) and part.get("type") in kinds else part
-        for part in content
-    ]
+    parts = []
+    for part in content:
+        if isinstance(part, dict) and part.get("type") in ("input_text", "output_text"):
+            part = {**part, "type": "text"}
+        parts.append(part)
+    return parts
 
 
 def _echo(body: Mapping[str, Any], chat: ChatParams) -> Body:
@@ -213,12 +220,13 @@ async def respond(
 
 def _final_body(head: Body, output: Sequence[Body], end: AnswerEnd) -> Body:
     usage = usage_body([end])
-    is_cut = end.reason == "length"
+    ended: Body = {"status": "completed", "completed_at": int(time.time()), "incomplete_details": None}
+    if end.reason == "length":
+        reason = {"reason": "max_output_tokens"}
+        ended = {"status": "incomplete", "completed_at": None, "incomplete_details": reason}
     return {
         **head,
-        "status": "incomplete" if is_cut else "completed",
-        "completed_at": None if is_cut else int(time.time()),
-        "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
+        **ended,
         "output": output,
         "usage": {
             "input_tokens": usage["prompt_tokens"],

@@ -33,7 +33,7 @@ from trainers.local.job_directory import is_disk_full
 from trainers.local.jobs.backends import Backend, LocalBackend
 from trainers.local.jobs.files import Files
 from trainers.local.jobs.job_queue import JobQueue
-from trainers.local.jobs.records import Jobs
+from trainers.local.jobs.records import Jobs, Status
 from trainers.local.models import ALIASES_FILE, Aliases, Models
 from trainers.local.ray.backend import RayBackend, RayOptions
 from trainers.local.ray.head import RayHead
@@ -73,15 +73,19 @@ class Config:
 
 def build_app(config: Config) -> Starlette:
     """Returns the app. Its lifespan starts the queue of jobs, and at its end stops the training processes."""
-    files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
+    files = Files(config.data / "files")
+    jobs = Jobs(config.data / "jobs")
     jobs.remove_leftovers()
     models = Models(config.models, jobs, config.encoders)
-    aliases, usage = Aliases(config.data / ALIASES_FILE, models), AliasCounts(config.data / USAGE_FOLDER)
+    aliases = Aliases(config.data / ALIASES_FILE, models)
+    usage = AliasCounts(config.data / USAGE_FOLDER)
     engines = config.data / ENGINES_FOLDER
     backend: Backend = LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
     if config.ray is not None:
         backend = RayBackend(RayHead(config.ray.address), config.ray, config.data / "jobs")
-    rented = RentedBackend(config.rented, config.data) if config.rented else None
+    rented = None
+    if config.rented:
+        rented = RentedBackend(config.rented, config.data)
     queue = JobQueue(jobs, config.slots, backend, rented)
     engine: GenerationEngine = Generator(lambda: queue.is_busy)
     if config.serving_engine == "vllm":
@@ -91,9 +95,11 @@ def build_app(config: Config) -> Starlette:
         gpu = config.gpus[0] if config.gpus else None
         engine = VllmEngine(engines, engine, lambda: queue.is_busy, gpu)
     engine = EncoderEngine(engine)
-    metrics = Metrics(
-        lambda: [bodies.status_of(record, queue.is_running(record.job.id)) for record in jobs.all()]
-    )
+
+    def job_statuses() -> list[Status]:
+        return [bodies.status_of(record, queue.is_running(record.job.id)) for record in jobs.all()]
+
+    metrics = Metrics(job_statuses)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -68,15 +68,17 @@ def parse_text(body: Mapping[str, Any]) -> TextParams:
         check_parameter(name, value, KNOWN, NEUTRAL)
     fields = read_body(TextBody, body, takes_others=True)
     sampling = fields.sampling(body, fields.logprobs)
-    max_tokens = DEFAULT_MAX_TOKENS if sampling.max_tokens is None else sampling.max_tokens
+    if sampling.max_tokens is None:
+        sampling = replace(sampling, max_tokens=DEFAULT_MAX_TOKENS)
     prompts = _prompts(body.get("prompt"))
-    if len(prompts) * sampling.n > MAX_OPEN_ROWS:
-        text = f"'prompt' and 'n' ask for {len(prompts) * sampling.n} answers; the limit is {MAX_OPEN_ROWS}."
+    answers = len(prompts) * sampling.n
+    if answers > MAX_OPEN_ROWS:
+        text = f"'prompt' and 'n' ask for {answers} answers; the limit is {MAX_OPEN_ROWS}."
         raise invalid(text, "prompt")
     return TextParams(
         model=read_model_name(body),
         prompts=prompts,
-        sampling=replace(sampling, max_tokens=max_tokens),
+        sampling=sampling,
         streams=fields.stream,
         includes_usage=fields.stream_options.include_usage,
     )
@@ -84,21 +86,25 @@ def parse_text(body: Mapping[str, Any]) -> TextParams:
 
 def _prompts(value: object) -> Sequence[Prompt]:
     """Reads one text, one list of token ids, or a list of these."""
-    prompt = _prompt(value)
-    if prompt:
-        return [prompt]
-    prompts = [_prompt(item) for item in value] if isinstance(value, list) else []
-    if not prompts or not all(prompts):
+    single = _prompt(value)
+    if single:
+        return [single]
+    items = value if isinstance(value, list) else []
+    prompts = [prompt for prompt in map(_prompt, items) if prompt]
+    if not prompts or len(prompts) < len(items):
         text = "'prompt' must be text, a list of token ids, or a list of these, none of them empty."
         raise invalid(text, "prompt", "invalid_type")
-    return [prompt for prompt in prompts if prompt]
+    return prompts
 
 
 def _prompt(value: object) -> Prompt | None:
     if isinstance(value, str):
         return value
-    is_ids = isinstance(value, list) and all(type(token) is int and token >= 0 for token in value)
-    return tuple(value) if is_ids and isinstance(value, list) else None
+    if not isinstance(value, list):
+        return None
+    if not all(type(token) is int and token >= 0 for token in value):  # not isinstance: True is an int
+        return None
+    return tuple(value)
 
 
 async def continue_text(
@@ -116,8 +122,12 @@ async def continue_text(
         except ApiError:
             inbox.abandon()  # prompts before this one are queued already
             raise
-    head: Body = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion"}
-    head |= {"created": int(time.time()), "model": params.model}
+    head: Body = {
+        "id": f"cmpl-{secrets.token_hex(12)}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": params.model,
+    }
     if not params.streams:
         answers = await inbox.answers(params.answer_count)
         choices = [
@@ -142,7 +152,9 @@ def _renumbering(inbox: Inbox, before: int) -> values.Emit:
 
 
 async def _events(first: Outcome, inbox: Inbox, head: Body, params: TextParams) -> AsyncIterator[bytes]:
-    chunk = {**head, "usage": None} if params.includes_usage else head
+    chunk = {**head}
+    if params.includes_usage:
+        chunk["usage"] = None  # as OpenAI's chunks before the last
     ends: list[AnswerEnd] = []
     sent: Counter[int] = Counter()  # characters of each answer
     try:

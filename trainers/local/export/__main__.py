@@ -51,7 +51,9 @@ def main(model: str, out: Path, data: tuple[Path, ...], public: bool, facts: boo
         from trainers.local.export.order import ExportOrder, RunMeasurements, Upload
         from trainers.local.export.pipeline import export
 
-        measured = RunMeasurements.from_json(sys.stdin.read()) if facts else None
+        measured = None
+        if facts:
+            measured = RunMeasurements.from_json(sys.stdin.read())
         upload = Upload(options.pop("repo"), public)
         order = ExportOrder(model, out=out, data=data, upload=upload, measured=measured, **options)
         export(order, lambda sentence: click.echo(sentence, err=True))

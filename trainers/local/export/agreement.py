@@ -154,12 +154,14 @@ def judge_answer(answer: str, exported: ModelAnswer, tokenizer: Any, end_tokens:
     if answer == exported.text:
         return "same"
     for step, near in enumerate(exported.near):
-        before, token = exported.tokens[:step], exported.tokens[step]
+        before = exported.tokens[:step]
+        token = exported.tokens[step]
         if begins_with([*before, token]) and token not in end_tokens:
             continue
         # Here the two answers diverge. Would a token that was nearly as likely have led to our server's answer?
         others = [other for other in near if other != token]
         ends_here = any(other in end_tokens for other in others) and decode(tokenizer, before) == answer
-        is_tie = ends_here or any(begins_with([*before, other]) for other in others)
-        return "near tie" if is_tie else "different"
+        if ends_here or any(begins_with([*before, other]) for other in others):
+            return "near tie"
+        return "different"
     return "different"

@@ -28,27 +28,40 @@ class Card:
 
     def render(self) -> ModelCard:
         form = FORMATS[self.order.to]
+        relation = form.relation if self.base.hub_id else None
         front = ModelCardData(
             license=self.base.licence,
             base_model=self.base.hub_id,
-            base_model_relation=form.relation if self.base.hub_id else None,
+            base_model_relation=relation,
             library_name=form.library,
             pipeline_tag=self.pipeline_tag,
             tags=list(self.tags),
         )
-        checks = "\n".join(f"- {check}" for check in self.written.checks)
-        parts = [f"---\n{front.to_yaml()}\n---", f"# {export_name(self.order, self.source)}", self._opening()]
-        parts += ["## Use", self.written.usage, "## Training", self._data(), self._settings()]
-        parts += ["## Quality", self._quality(), "## Limits", self._limits(), "## Checked on export", checks]
+        parts = [
+            f"---\n{front.to_yaml()}\n---",
+            f"# {export_name(self.order, self.source)}",
+            self._opening(),
+            "## Use",
+            self.written.usage,
+            "## Training",
+            self._data(),
+            self._settings(),
+            "## Quality",
+            self._quality(),
+            "## Limits",
+            self._limits(),
+            "## Checked on export",
+            "\n".join(f"- {check}" for check in self.written.checks),
+        ]
         return ModelCard("\n\n".join(parts) + "\n")
 
     def _opening(self) -> str:
-        licence = (
-            f"its licence is {self.base.licence}"
-            if self.base.licence
-            else "its folder names no licence: look it up before you pass this model on"
-        )
-        step = f" (the checkpoint of step {self.source.step:,})" if self.source.step is not None else ""
+        licence = "its folder names no licence: look it up before you pass this model on"
+        if self.base.licence:
+            licence = f"its licence is {self.base.licence}"
+        step = ""
+        if self.source.step is not None:
+            step = f" (the checkpoint of step {self.source.step:,})"
         return (
             f"{self.base.name}, fine-tuned with LoRA by job {self.source.job.id}{step}. The base "
             f"has {self.base.parameters:,} parameters; {licence}. Exported on {today()}, weights in {self.dtype}."
@@ -59,8 +72,13 @@ class Card:
         lines = []
         for name, path in (("training", job.training_file), ("validation", job.validation_file)):
             data = describe_file(self.source, path)
-            description = f"{data.rows:,} rows, sha256 `{data.sha256}`" if data else "gone"
-            lines.append(f"- {name} file: {description if path else 'none'}")
+            if data:
+                description = f"{data.rows:,} rows, sha256 `{data.sha256}`"
+            elif path:
+                description = "gone"
+            else:
+                description = "none"
+            lines.append(f"- {name} file: {description}")
         if measured := self.order.measured:
             lines.append(
                 f"- drawn from {measured.dataset} (sha256 `{measured.source_sha256}`): "
@@ -91,7 +109,9 @@ class Card:
 
     def _limits(self) -> str:
         settings = self.source.job.settings
-        fate = "were cut to that length" if settings.too_long == "truncate" else "were left out of training"
+        fate = "were left out of training"
+        if settings.too_long == "truncate":
+            fate = "were cut to that length"
         limits = [
             "It learnt from the kind of questions that its rows have, and was measured on no others.",
             f"Rows longer than {settings.max_length:,} tokens {fate}.",

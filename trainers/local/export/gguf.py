@@ -42,8 +42,9 @@ def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
             f"transformers can't load a GGUF file of a {base.architecture}, so the export could not be checked. Export "
             "it with --to merged, and serve that folder."
         )
-    # float16 is as small as bfloat16, and far closer to the base's answers (TOLERANCES).
-    dtype = order.dtype or ("float16" if base.dtype == "bfloat16" else base.dtype)
+    dtype = order.dtype or base.dtype
+    if order.dtype is None and base.dtype == "bfloat16":
+        dtype = "float16"  # as small, and far closer to the base's answers (TOLERANCES)
     bytes_a_parameter = BYTES["float32"] + BITS[dtype] / 8  # the merged folder in float32, and the file
     return Plan(dtype, int(base.parameters * bytes_a_parameter))
 
@@ -112,12 +113,11 @@ def _write_tokenizer_settings(path: Path, tokenizer: Any) -> None:
 def _check_tokens(file: Path, tokenizer: Any) -> None:
     """Raises ExportRefused unless the file holds this chat template, and this tokenizer's tokens in their places."""
     reader = GGUFReader(file)
-    field = reader.get_field("tokenizer.chat_template")
-    template = bytes(field.parts[field.data[0]]).decode("utf-8") if field else None
-    if template != tokenizer.chat_template:
+    templates = [_text(value) for value in _values(reader, "tokenizer.chat_template")]
+    if templates != [tokenizer.chat_template]:
         raise ExportRefused("The GGUF file's chat template is not the one that the model was trained with.")
-    field = reader.get_field("tokenizer.ggml.tokens")
-    written = [bytes(field.parts[place]).decode("utf-8") for place in field.data] if field else []
+    written = [_text(value) for value in _values(reader, "tokenizer.ggml.tokens")]
+    # Slices, since the file may have fewer tokens.
     differing = [
         word for word, place in tokenizer.get_vocab().items() if written[place : place + 1] != [word]
     ]
@@ -127,11 +127,22 @@ def _check_tokens(file: Path, tokenizer: Any) -> None:
         )
 
     # A special token that the file lists as a plain word would be read letter by letter.
-    field = reader.get_field("tokenizer.ggml.token_type")
-    kinds = [int(field.parts[place][0]) for place in field.data] if field else []
+    kinds = [int(value[0]) for value in _values(reader, "tokenizer.ggml.token_type")]
     for place, token in tokenizer.added_tokens_decoder.items():
         if token.special and kinds[place : place + 1] == [TokenType.NORMAL]:
             raise ExportRefused(
                 f"The GGUF file lists {token.content!r} as a plain word, since the tokenizer does not list it among "
                 "its special tokens. Add it there, in the base's tokenizer_config.json, or export with --to merged."
             )
+
+
+def _values(reader: GGUFReader, name: str) -> list[Any]:
+    """Returns the values of a field as numpy arrays; none if the file has no such field."""
+    field = reader.get_field(name)
+    if field is None:
+        return []
+    return [field.parts[place] for place in field.data]
+
+
+def _text(value: Any) -> str:
+    return bytes(value).decode("utf-8")

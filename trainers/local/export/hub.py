@@ -72,7 +72,8 @@ def write(prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
 
 def upload(order: ExportOrder, say: Say) -> None:
     """Uploads the export if the order names a repo. Raises ExportRefused; the folder stays in any case."""
-    folder, repo = order.out, order.upload.repo
+    folder = order.out
+    repo = order.upload.repo
     if repo is None:
         return
     say(f"Uploading to {repo}")

@@ -71,7 +71,8 @@ def check_mergeable(base: Base) -> None:
 
 def merge(prepared: PreparedExport, out: Path, dtype: str, say: Say) -> MergeResult:
     """Writes weights, tokenizer with chat template and generation config into `out`. Raises ExportRefused."""
-    base, prompts = prepared.base, prepared.prompts
+    base = prepared.base
+    prompts = prepared.prompts
     say(f"Merging the adapter into {base.name} ({base.parameters:,} parameters)")
     adapted = load_with_adapter(base.folder, prepared.source.adapter)
     before = [_logits(adapted.model, prompt) for prompt in prompts]

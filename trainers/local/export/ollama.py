@@ -69,8 +69,13 @@ def modelfile(
             "The rows' system prompt has quotation marks that a Modelfile can't express. Export with --to gguf, and "
             "send the system prompt with each request."
         )
-    lines = [f"FROM ./{file.name}", f'TEMPLATE """{template.in_go()}"""', "PARAMETER temperature 0"]
-    lines += [f"PARAMETER num_ctx {context}", *(f'PARAMETER stop "{stop}"' for stop in stops)]
+    lines = [
+        f"FROM ./{file.name}",
+        f'TEMPLATE """{template.in_go()}"""',
+        "PARAMETER temperature 0",
+        f"PARAMETER num_ctx {context}",
+    ]
+    lines += [f'PARAMETER stop "{stop}"' for stop in stops]
     if system is not None:
         lines.append(f'SYSTEM """{system}"""')
     return "\n".join(lines) + "\n"
@@ -95,24 +100,31 @@ class ChatTemplate:
         """Returns the chat's text up to where the answer begins."""
         system = "\n\n".join(text for role, text in chat if role == "system")
         turns = [turn for turn in chat if self.system_before is None or turn[0] != "system"]
-        text, last = "", "start"
+        text = ""
+        last: Role = "start"
         for number, (role, content) in enumerate(turns, start=1):
-            text += self.between.get((last, role), "")  # type: ignore[arg-type]
-            if self.system_before is not None and system and number == len(turns):
+            text += self.between.get((last, role), "")
+            is_last = number == len(turns)
+            if self.system_before is not None and system and is_last:
                 text += system + self.system_before
-            text, last = text + content, role
-        return text + self.between[last, "end"]  # type: ignore[index]
+            text += content
+            last = role
+        return text + self.between[last, "end"]
 
     def in_go(self) -> str:
         """Returns the template for Ollama's TEMPLATE, which is a Go template."""
         roles: tuple[Role, ...] = ("system", "user", "assistant")
         written = [role for role in roles if any(after == role for _, after in self.between)]
         inside = "".join(self._turn(role) for role in written)
-        end = _choose([(before, text) for (before, after), text in self.between.items() if after == "end"])
+        end = _choose(self._texts_before("end"))
         return f'{{{{- $last := "start" }}}}{{{{ range $i, $m := .Messages }}}}{inside}{{{{ end }}}}{end}'
 
+    def _texts_before(self, role: Role) -> list[tuple[Role, str]]:
+        """Returns the texts that may stand before a message of this role, each with the role before it."""
+        return [(before, text) for (before, after), text in self.between.items() if after == role]
+
     def _turn(self, role: Role) -> str:
-        joint = _choose([(before, text) for (before, after), text in self.between.items() if after == role])
+        joint = _choose(self._texts_before(role))
         system = ""
         if self.system_before is not None:
             system = (
@@ -145,10 +157,11 @@ def read_chat_template(tokenizer: Any, strip_bos: bool) -> ChatTemplate:
         if template is not None and _renders_the_same(template, tokenizer):
             if not strip_bos:
                 return template
-            between = {
-                joint: text.removeprefix(tokenizer.bos_token) if joint[0] == "start" else text
-                for joint, text in template.between.items()
-            }
+            between = dict(template.between)
+            for joint, text in between.items():
+                before, _ = joint
+                if before == "start":
+                    between[joint] = text.removeprefix(tokenizer.bos_token)
             return ChatTemplate(between, template.system_before)
     raise ExportRefused(
         "This model's chat template can't be expressed as one of Ollama: chats rendered with both differ. Export it "
@@ -167,7 +180,9 @@ def _read_turns_template(tokenizer: Any) -> ChatTemplate | None:
         for joint, text in _read_turns(tokenizer, roles) or ():
             if between.setdefault(joint, text) != text:
                 return None
-    return ChatTemplate(between, None) if between else None
+    if not between:
+        return None
+    return ChatTemplate(between, None)
 
 
 def _read_template_without_system(tokenizer: Any) -> ChatTemplate | None:
@@ -176,7 +191,8 @@ def _read_template_without_system(tokenizer: Any) -> ChatTemplate | None:
     with_system = _read_turns(tokenizer, ("system", "user"))
     if turns is None or with_system is None:
         return None
-    return ChatTemplate(dict(turns), with_system[1][1])
+    _, (_, after_system), *_ = with_system
+    return ChatTemplate(dict(turns), after_system)
 
 
 def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role, Role], str]] | None:

@@ -52,8 +52,12 @@ class EncoderCard(Card):
     compared_with: ClassVar[str] = "a classical model (TF-IDF and a linear SVM)"
 
     def _opening(self) -> str:
-        how = "trained as a whole" if self.source.job.method == "full" else "which was not changed"
-        licence = f"Its licence is {self.base.licence}" if self.base.licence else "Its files name no licence"
+        how = "which was not changed"
+        if self.source.job.method == "full":
+            how = "trained as a whole"
+        licence = "Its files name no licence"
+        if self.base.licence:
+            licence = f"Its licence is {self.base.licence}"
         labels = json.loads((self.source.adapter / DESCRIPTION).read_text(encoding="utf-8"))["labels"]
         encoder = self.base.hub_id or self.base.name
         return (
@@ -83,7 +87,8 @@ def export(order: ExportOrder, source: Source, say: Say) -> Path:
     check_out(order.out)
     has_own = (source.adapter / "model.onnx").is_file()  # it was trained as a whole
     try:
-        files = find_encoder(str(source.adapter) if has_own else source.job.base)
+        encoder = str(source.adapter) if has_own else source.job.base
+        files = find_encoder(encoder)
         served = load_classifier(source.adapter)
         if served.encoder.name == MULTILINGUAL_ENCODER:
             raise ExportRefused(
@@ -154,9 +159,17 @@ def _base(order: ExportOrder, source: Source, files: EncoderFiles) -> Base:
         licence = find_encoder(job.base).licence
     except EncoderError:  # an encoder trained as a whole doesn't need its base
         licence = None
-    dtype = "float32" if files.model.parent == source.adapter else "that of the encoder's file"
+    dtype = "that of the encoder's file"
+    if files.model.parent == source.adapter:
+        dtype = "float32"
     return Base(
-        files.model.parent, job.base_name, order.base_id or hub_id, order.licence or licence, 0, dtype, {}
+        folder=files.model.parent,
+        name=job.base_name,
+        hub_id=order.base_id or hub_id,
+        licence=order.licence or licence,
+        parameters=0,
+        dtype=dtype,
+        config={},
     )
 
 

@@ -111,7 +111,9 @@ class PreparedExport:
 
 def export_name(order: ExportOrder, source: Source) -> str:
     """Returns the model's name in characters that are safe in file names and commands."""
-    name = order.measured.name if order.measured else source.name.removeprefix("ft:")
+    name = source.name.removeprefix("ft:")
+    if order.measured:
+        name = order.measured.name
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")
 
 

@@ -20,7 +20,8 @@ from trainers.local.serving.values import ChatMessage
 from trainers.local.tool_calls import tools_for_template
 from trainers.methods import METHODS
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 QUESTIONS = 10
 ROLES = ("system", "developer", "user", "assistant")
 
@@ -60,11 +61,13 @@ def find_source(model: str, data: Sequence[Path]) -> Source:
             return source
 
     names = [record.model_name for root in roots for record in Jobs(root).all() if record.has_model]
-    existing = (
-        f"Available: {', '.join(names[:10])}."
-        if names
-        else "There are no tuned models there. For a trainer that you started yourself, add --data ITS_DATA_FOLDER."
-    )
+    if names:
+        existing = f"Available: {', '.join(names[:10])}."
+    else:
+        existing = (
+            "There are no tuned models there. For a trainer that you started yourself, "
+            "add --data ITS_DATA_FOLDER."
+        )
     searched = ", ".join(str(root) for root in data) or "nowhere"
     raise ExportRefused(
         f"There is no tuned model '{model}' (looked in {searched}), and no job folder of that name. {existing}"
@@ -76,7 +79,9 @@ def _source_by_name(model: str, jobs: Jobs) -> Source | None:
     if record is None:
         return None
     _check_kept(record.folder, f"The model {model}")
-    name = record.model_name if model == record.job.id else model
+    name = model
+    if model == record.job.id:
+        name = record.model_name
     if name == record.model_name:
         _check_ended(record.folder, f"The job {record.job.id}")
     try:
@@ -86,10 +91,11 @@ def _source_by_name(model: str, jobs: Jobs) -> Source | None:
         stored = ", ".join(f"{record.model_name}:ckpt-step-{step}" for step in steps) or "none"
         raise ExportRefused(f"{problem.message} Available checkpoints: {stored}.") from problem
     assert adapter is not None  # noqa: S101  there are no base models among Models({})
-    step = int(name.rpartition(":ckpt-step-")[2]) if ":ckpt-step-" in name else None
-    return _with_files(
-        Source(name, with_winning_settings(record.folder, record.job), record.folder, adapter, step)
-    )
+    step = None
+    if ":ckpt-step-" in name:
+        step = int(name.rpartition(":ckpt-step-")[2])
+    job = with_winning_settings(record.folder, record.job)
+    return _with_files(Source(name, job, record.folder, adapter, step))
 
 
 def _check_ended(folder: Path, subject: str) -> None:
@@ -114,7 +120,10 @@ def _check_kept(folder: Path, subject: str) -> None:
 
 def _with_files(source: Source) -> Source:
     """Raises ExportRefused if a file of the adapter is missing."""
-    for name in (DESCRIPTION, HEAD) if source.is_encoder else (WEIGHTS, CONFIG):
+    names = (WEIGHTS, CONFIG)
+    if source.is_encoder:
+        names = (DESCRIPTION, HEAD)
+    for name in names:
         if not (source.adapter / name).is_file():
             raise ExportRefused(f"The adapter in {source.adapter} has no {name}, so it can't be exported.")
     return source
@@ -159,26 +168,41 @@ def read_questions(source: Source, file: Path | None) -> Questions:
             "Give a chat JSONL file with questions: --rows FILE."
         )
     rows = _read_rows(path)
-    # Keep each question once, in the file's order.
-    questions = list({repr(question): question for row in rows if (question := _question(row))}.values())
+    by_content: dict[str, Question] = {}  # each question once, in the file's order
+    for row in rows:
+        question = _question(row)
+        if question is not None:
+            by_content[repr(question)] = question
+    questions = list(by_content.values())
     if not questions:
         raise ExportRefused(
             f"{path} has no plain question with an answer to check the export with. Give --rows FILE."
         )
     count = min(QUESTIONS, len(questions))
-    spread = [questions[place * len(questions) // count] for place in range(count)]
+    spread = [questions[index * len(questions) // count] for index in range(count)]
+    return Questions(path, spread, _common_system(rows))
 
+
+def _common_system(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Returns the system message that all rows begin with, or None."""
     openings = {json.dumps(row["messages"][:1], sort_keys=True) for row in rows}
-    opening: dict[str, Any] = next(iter(json.loads(openings.pop())), {}) if len(openings) == 1 else {}
-    is_system = opening.get("role") in ("system", "developer") and isinstance(opening.get("content"), str)
-    return Questions(path, spread, opening["content"] if is_system else None)
+    if len(openings) != 1:
+        return None
+    match json.loads(openings.pop()):
+        case [{"role": "system" | "developer", "content": str(content)}]:
+            return content
+    return None
 
 
 def _rows_file(source: Source, name: str | None) -> Path | None:
     """Returns a job's file: at the path in job.json or, if the job's folder was moved, next to job.json. Returns None
     if it is gone."""
-    candidates = [Path(name), source.folder / Path(name).name] if name else []
-    return next((path for path in candidates if path.is_file()), None)
+    if not name:
+        return None
+    for path in (Path(name), source.folder / Path(name).name):
+        if path.is_file():
+            return path
+    return None
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -205,7 +229,9 @@ def _as_chat(row: dict[str, Any]) -> dict[str, Any]:
     """
     request = row.get("input")
     if isinstance(request, dict) and "preferred_output" in row:
-        row = {**request, "messages": [*(request.get("messages") or ()), *(row["preferred_output"] or ())]}
+        asked = request.get("messages") or ()
+        answer = row["preferred_output"] or ()
+        row = {**request, "messages": [*asked, *answer]}
     if not all(isinstance(message, dict) for message in row["messages"]):
         raise TypeError("a message is not an object")
     tools_for_template(row)  # raises if the tools are malformed
@@ -219,13 +245,17 @@ def _question(row: dict[str, Any]) -> Question | None:
         calls = message.get("tool_calls") or message.get("function_call")
         return message.get("role") in ROLES and isinstance(message.get("content"), str) and not calls
 
-    messages = row["messages"]
-    answers = [place for place, message in enumerate(messages) if message.get("role") == "assistant"]
-    plain = [place for place in answers if place and all(map(is_plain, messages[:place]))]
-    if not plain:
+    question: list[ChatMessage] = []
+    before: list[ChatMessage] = []
+    for message in row["messages"]:
+        if message.get("role") == "assistant":
+            question = before.copy()
+        if not is_plain(message):
+            break
+        before.append(ChatMessage(message["role"], message["content"]))
+    if not question:
         return None
-    chat_messages = [ChatMessage(each["role"], each["content"]) for each in messages[: plain[-1]]]
-    return Question(chat_messages, tools_for_template(row) or ())
+    return Question(question, tools_for_template(row) or ())
 
 
 def describe_file(source: Source, name: str | None) -> DataFile | None:

@@ -30,7 +30,8 @@ class Classifier:
         )
         self._wanted = {each.name for each in self._session.get_inputs()}
         with np.load(folder / "head.npz") as head:
-            self._weights, self._biases = head["weights"], head["biases"]
+            self._weights = head["weights"]
+            self._biases = head["biases"]
 
     def probabilities(self, text: str) -> Any:
         """Returns a probability for each of `labels`."""
@@ -42,8 +43,10 @@ class Classifier:
         }
         feed = {name: np.array([ids], np.int64) for name, ids in values.items() if name in self._wanted}
         output = self._session.run(None, feed)[0]
-        if output.ndim == 3:
-            output = output.mean(axis=1) if self._is_mean else output[:, 0]
+        if output.ndim == 3 and self._is_mean:  # a vector for each token
+            output = output.mean(axis=1)
+        elif output.ndim == 3:
+            output = output[:, 0]
         vector = output[0] / max(float(np.linalg.norm(output[0])), 1e-12)
         columns = len(self._weights) - len(vector)
         if columns:  # the head also has weights for counts of word pieces

@@ -70,5 +70,6 @@ def vllm_command(source: Source, base: Base, name: str) -> str:
     model = shlex.quote(base.hub_id or str(base.folder))
     command = f"vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(name)}=./adapter"
     switches = thinking_switches(read_chat_template(base.folder))
-    off = f" --default-chat-template-kwargs {shlex.quote(json.dumps(switches))}" if switches else ""
-    return command + off
+    if switches:
+        command += f" --default-chat-template-kwargs {shlex.quote(json.dumps(switches))}"
+    return command

@@ -70,14 +70,17 @@ def open_base(source: str, name: str, hub_id: str | None, licence: str | None) -
     text = config.get("text_config") or {}
     dtypes = (part.get(key) for part in (config, text) for key in ("dtype", "torch_dtype"))
     dtype = next(filter(None, dtypes), "")
-    hub_id = hub_id or (None if Path(source).is_dir() else source)
+    if dtype not in DTYPES:
+        dtype = "float32"
+    if not hub_id and not Path(source).is_dir():
+        hub_id = source
     return Base(
         folder=folder,
         name=hub_id or name,
         hub_id=hub_id,
         licence=licence or _read_licence(source, folder),
         parameters=parameters,
-        dtype=dtype if dtype in DTYPES else "float32",
+        dtype=dtype,
         config=config,
     )
 
@@ -85,12 +88,16 @@ def open_base(source: str, name: str, hub_id: str | None, licence: str | None) -
 def _read_licence(source: str, folder: Path) -> str | None:
     """Returns the licence in the base model's card, or None if it has none or the hub can't be reached; then the user
     has to give the licence."""
-    card = folder / "README.md" if Path(source).is_dir() else source
+    card: str | Path = source
+    if Path(source).is_dir():
+        card = folder / "README.md"
     try:
         licence = ModelCard.load(card, ignore_metadata_errors=True).data.license
     except (OSError, ValueError, YAMLError):  # huggingface_hub's own errors are OSErrors
         return None
-    return licence if isinstance(licence, str) else None
+    if not isinstance(licence, str):  # some cards list several
+        return None
+    return licence
 
 
 @dataclass(frozen=True)

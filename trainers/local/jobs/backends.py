@@ -120,9 +120,14 @@ class Child:
     @property
     def exit(self) -> Exit | None:
         if self.process is None:
-            return None if is_locked(self.record.folder) else Exit(None, None)
+            # Not a child of this server, which therefore sees only that its lock is gone.
+            if is_locked(self.record.folder):
+                return None
+            return Exit(None, None)
         code = self.process.poll()
-        return None if code is None else exit_from_code(code)
+        if code is None:
+            return None
+        return exit_from_code(code)
 
     def end(self) -> bool:
         """Sends SIGTERM to its process group, and SIGKILL after 5 s. Returns False if it still runs after 10 s."""
@@ -157,8 +162,9 @@ class LocalBackend:
         self._children = [child for child in self._children if child.exit is None]
         taken = [gpu for child in self._children for gpu in child.gpus]
         gpus = pick_gpus(self._gpus, taken, self.processes)
-        is_small = METHODS[record.job.method].is_for_encoders
-        command = self._single_command if is_small else self._command
+        command = self._command
+        if METHODS[record.job.method].is_for_encoders:
+            command = self._single_command
         with (record.folder / "train.log").open("ab") as log:
             process = subprocess.Popen(
                 [*command, str(record.folder)],
@@ -176,8 +182,9 @@ class LocalBackend:
         if not is_locked(record.folder):
             return None
         gpus = tuple(name for name in _read_text(record.folder / "gpu").split(",") if name)
-        pid = _read_text(record.folder / "pid")
-        return self._add_child(record, None, int(pid) if pid.isdigit() else None, gpus)
+        written = _read_text(record.folder / "pid")
+        pid = int(written) if written.isdigit() else None
+        return self._add_child(record, None, pid, gpus)
 
     def _add_child(
         self,
@@ -212,7 +219,9 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
         return ()
     command = [tool, "--query-gpu=index", "--format=csv,noheader"]
     process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return tuple(process.stdout.split()) if process.returncode == 0 else ()
+    if process.returncode != 0:  # a driver without a GPU
+        return ()
+    return tuple(process.stdout.split())
 
 
 def pick_gpus(gpus: Sequence[str], taken: Iterable[str], count: int) -> tuple[str, ...]:
@@ -231,21 +240,29 @@ def is_locked(folder: Path) -> bool:
 
 def job_environment(gpus: Sequence[str]) -> dict[str, str]:
     """Returns the environment of a training process, with the keys of the hub and of trackers, and its GPUs."""
-    return child_environment(*HUB_KEYS, *TRACKER_KEYS) | ({GPUS_VARIABLE: ",".join(gpus)} if gpus else {})
+    environment = child_environment(*HUB_KEYS, *TRACKER_KEYS)
+    if gpus:
+        environment[GPUS_VARIABLE] = ",".join(gpus)
+    return environment
 
 
 def exit_from_code(code: int) -> Exit:
     """Returns the Exit for an exit code. Launchers report a signal as shells do, by 128 plus its number; Python reports
     it as a negative number."""
-    code = 128 - code if code > 128 else code
+    if code > 128:
+        code = 128 - code
     if code == -signal.SIGKILL:
         return Exit(code, "was killed, perhaps because the machine ran out of memory")
-    return Exit(code, f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
+    if code < 0:
+        return Exit(code, f"was ended by signal {-code}")
+    return Exit(code, f"ended with exit code {code}")
 
 
 def _read_text(path: Path) -> str:
     """Returns "" if there is no such file, since a kill came between the start of a process and writing it."""
-    return path.read_text(encoding="ascii") if path.exists() else ""
+    if not path.exists():
+        return ""
+    return path.read_text(encoding="ascii")
 
 
 def backend_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
@@ -257,15 +274,19 @@ def backend_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
         )
         return Refusal("engine_not_installed", text)
     if settings.engine != BUILTIN and backend.processes > 1:
-        where, option = "", "--gpus-per-job"
+        where = ""
+        option = "--gpus-per-job"
         if backend.nodes > 1:
-            where, option = f" on {backend.nodes} nodes", "--nodes-per-job"
+            where = f" on {backend.nodes} nodes"
+            option = "--nodes-per-job"
         text = (
             f"This trainer gives each job {backend.processes} processes{where}, but the engine {settings.engine} runs "
             f"in a single one. Leave 'engine' out, or use a trainer started without {option}."
         )
         return Refusal("engine_cannot", text)
-    return _sharding_refusal(backend, settings) if settings.sharding == "fsdp" else None
+    if settings.sharding == "fsdp":
+        return _sharding_refusal(backend, settings)
+    return None
 
 
 def _sharding_refusal(backend: Backend, settings: Parameters) -> Refusal | None:

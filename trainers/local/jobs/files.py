@@ -55,7 +55,9 @@ class Files:
 
     def get(self, file_id: str) -> StoredFile:
         """Raises ApiError (404) if there is no such file, or it has expired."""
-        file = self._read(file_id) if FILE_ID.fullmatch(file_id) else None
+        if not FILE_ID.fullmatch(file_id):
+            raise not_found("file", file_id)
+        file = self._read(file_id)
         if file is None:
             raise not_found("file", file_id)
         return file
@@ -88,7 +90,10 @@ class Files:
 def _write(
     source: BinaryIO, folder: Path, file_id: str, filename: str, expires_after_s: int | None
 ) -> StoredFile:
-    digest, size, newlines, last = hashlib.sha256(), 0, 0, b"\n"
+    digest = hashlib.sha256()
+    size = 0
+    newlines = 0
+    last = b"\n"
     with (folder / "content.jsonl").open("wb") as target:
         while chunk := source.read(CHUNK_BYTES):
             size += len(chunk)
@@ -101,10 +106,12 @@ def _write(
         target.flush()
         os.fsync(target.fileno())
     if size == 0:
-        raise ApiError(
-            400, f"The file '{filename}' is empty. Send one example per line.", "empty_file", "file"
-        )
+        text = f"The file '{filename}' is empty. Send one example per line."
+        raise ApiError(400, text, "empty_file", "file")
     now = int(time.time())
+    expires_at = None
+    if expires_after_s is not None:
+        expires_at = now + expires_after_s
     return StoredFile(
         id=file_id,
         filename=filename,
@@ -112,7 +119,7 @@ def _write(
         created_at=now,
         sha256=digest.hexdigest(),
         lines=newlines + (last != b"\n"),
-        expires_at=None if expires_after_s is None else now + expires_after_s,
+        expires_at=expires_at,
     )
 
 

@@ -64,7 +64,9 @@ class JobQueue:
 
     def backend_of(self, metadata: Mapping[str, str]) -> Backend:
         """Returns where a job with this metadata trains."""
-        return self._rented if self._rented and HARDWARE in metadata else self._backend
+        if self._rented and HARDWARE in metadata:
+            return self._rented
+        return self._backend
 
     def start(self) -> None:
         for record in self._jobs.unfinished():
@@ -141,9 +143,8 @@ class JobQueue:
             mark(folder, "PAUSED")
             attempt = self._attempts.get(record.job.id)
         if attempt is not None:
-            is_gone = attempt.has_begun and exits_within(
-                attempt, PAUSE_S + self.backend_of(record.job.metadata).lag_s
-            )
+            wait_s = PAUSE_S + self.backend_of(record.job.metadata).lag_s
+            is_gone = attempt.has_begun and exits_within(attempt, wait_s)
             if not is_gone and not attempt.end():
                 (folder / "PAUSED").unlink(missing_ok=True)
                 return False
@@ -186,23 +187,26 @@ class JobQueue:
                             del self._attempts[job_id]
                             self._judge_exit(attempt)
                     self._fill_slots()
-            except (
-                OSError
-            ) as error:  # for example a full disk; the next round starts from the jobs' files again
+            except OSError as error:
+                # For example a full disk. The next round starts from the jobs' files again.
                 log.error("looking after the jobs: %s. Trying again in %s s.", error, IDLE_TICK_S)
-            self._wake_runner.wait(TICK_S if self._attempts else IDLE_TICK_S)
+            tick_s = TICK_S if self._attempts else IDLE_TICK_S
+            self._wake_runner.wait(tick_s)
             self._wake_runner.clear()
 
     def _judge_exit(self, attempt: Attempt) -> None:
         """Decides what an exit means: the job's end, another process training it, or a crash."""
-        folder, job_id, ended = attempt.record.folder, attempt.record.job.id, attempt.exit
+        folder = attempt.record.folder
+        job_id = attempt.record.job.id
+        ended = attempt.exit
         if has_ended(folder):
             return drop_training_state(folder)
         if ended is None or ended.why is None or (folder / "PAUSED").exists():
             return
-        if ended.code in (PAUSED, SHORT_OF_MEMORY) or self._adopt(attempt.record) or ended.code == BUSY:
-            # It was paused and resumed at once; it has to start again with less memory; or another process trains it.
-            return
+        if ended.code in (PAUSED, SHORT_OF_MEMORY):
+            return  # it was paused and resumed at once, or has to start again with less memory
+        if self._adopt(attempt.record) or ended.code == BUSY:
+            return  # another process trains it
 
         steps = steps_in_checkpoints(folder)
         crashes = self._crashes.get(job_id)
@@ -213,18 +217,23 @@ class JobQueue:
             text = f"The training process {ended.why}. It starts again from its last checkpoint."
             append_event(folder, text, level="warn")
             return
-        when = f"after step {steps}, its last checkpoint" if steps else "before its first checkpoint"
+        when = "before its first checkpoint"
+        if steps:
+            when = f"after step {steps}, its last checkpoint"
         words = " / ".join(last_log_lines(folder / "train.log")) or "nothing"
         text = f"Training crashed {MAX_CRASHES} times {when}: the process {ended.why}. Its log ends with: {words}"
         fail(folder, Failure("training_crashed", text, None))
         drop_training_state(folder)
 
     def _fill_slots(self) -> None:
-        if not self._has_room(self._backend) and not (self._rented and self._has_room(self._rented)):
+        backends = [backend for backend in (self._backend, self._rented) if backend]
+        if not any(self._has_room(backend) for backend in backends):
             return  # before any job is read: five times a second, reading 200 queued jobs took 90% of a core
         for record in self._jobs.unfinished():
+            if record.status != "queued" or record.job.id in self._attempts:
+                continue
             backend = self.backend_of(record.job.metadata)
-            if record.status != "queued" or record.job.id in self._attempts or not self._has_room(backend):
+            if not self._has_room(backend):
                 continue
             if HARDWARE in record.job.metadata and self._rented is None:
                 continue  # without --hf-image it waits: it must not train elsewhere than was requested
@@ -232,10 +241,10 @@ class JobQueue:
                 self._attempts[record.job.id] = backend.start(record)
 
     def _has_room(self, backend: Backend) -> bool:
-        taken = sum(
-            self.backend_of(attempt.record.job.metadata) is backend for attempt in self._attempts.values()
-        )
-        return taken < (RENTED_SLOTS if backend is self._rented else self._slots)
+        attempts = self._attempts.values()
+        taken = sum(self.backend_of(attempt.record.job.metadata) is backend for attempt in attempts)
+        slots = RENTED_SLOTS if backend is self._rented else self._slots
+        return taken < slots
 
     def _check(self) -> None:
         while not self._stopping.is_set():
@@ -252,10 +261,8 @@ class JobQueue:
         append_event(record.folder, f"Validating training file: {record.request.training_file}")
         failure = _file_failure(record)
         with self._lock:
-            if has_ended(
-                record.folder
-            ):  # cancelled meanwhile (if paused meanwhile, the verdict still counts)
-                return
+            if has_ended(record.folder):
+                return  # it was cancelled meanwhile; if it was paused meanwhile, the verdict still counts
             if failure is not None:
                 return fail(record.folder, failure)
             append_event(record.folder, "Files validated, moving job to queued state", state="queued")
@@ -265,7 +272,8 @@ class JobQueue:
 
 def _file_failure(record: JobRecord) -> Failure | None:
     """Returns why a job can't be trained on its files, or None. They are read once, before the job is queued."""
-    job, method = record.job, METHODS[record.job.method]
+    job = record.job
+    method = METHODS[job.method]
     training_file = Path(job.training_file)
     complaint = file_refusal(training_file, MIN_TRAINING_EXAMPLES, pairs=method.reads_pairs)
     if complaint is None and method.is_for_encoders:

@@ -146,7 +146,9 @@ class StartingPoint:
 
     @property
     def continues(self) -> str | None:
-        return self.tuned.name if self.tuned else None
+        if self.tuned is None:
+            return None
+        return self.tuned.name
 
     def settings(self, hyperparameters: Hyperparameters, resolved: Parameters) -> Parameters:
         """Returns the job's settings. An adapter that is trained further keeps its shape, so ApiError (400) is raised
@@ -159,9 +161,8 @@ class StartingPoint:
         if resolved.sweep:
             text = "A sweep trains base models only. Leave 'sweep' out, or name a base model."
             raise invalid(text, "hyperparameters.sweep")
-        shape = {
-            name: value for name, value in asdict(self.tuned.settings).items() if name in ADAPTER_SETTINGS
-        }
+        tuned = asdict(self.tuned.settings)
+        shape = {name: tuned[name] for name in ADAPTER_SETTINGS if name in tuned}
         for name, value in shape.items():
             if hyperparameters.values.get(name, value) != value:
                 text = (
@@ -222,7 +223,13 @@ class Jobs:
     ) -> JobRecord:
         """Creates a job, which is durable when this returns. A second call with the same `key` returns the same job.
         `training` and `validation` are the files behind the request's ids."""
-        job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
+        if key:
+            job_id = _id_from_key(key)
+        else:
+            job_id = "ftjob-" + secrets.token_hex(12)
+        seed = job_request.seed
+        if seed is None:
+            seed = secrets.randbelow(MAX_SEED)
         with self._creating:
             if key and (record := self.find_by_key(key, job_request.fingerprint)):
                 return record
@@ -230,16 +237,20 @@ class Jobs:
             shutil.rmtree(folder, ignore_errors=True)  # of an interrupted creation, which no client knows of
             folder.mkdir()
             start.link_into(folder)
-            os.link(training, folder / "train.jsonl")
+            # Links, so that the uploads can be deleted meanwhile.
+            training_file = folder.resolve() / "train.jsonl"
+            os.link(training, training_file)
+            validation_file = None
             if validation:
-                os.link(validation, folder / "valid.jsonl")
+                validation_file = folder.resolve() / "valid.jsonl"
+                os.link(validation, validation_file)
             job = TrainingJob(
                 id=job_id,
                 base=start.base,
                 base_name=start.base_name,
-                training_file=str((folder / "train.jsonl").resolve()),
-                validation_file=str((folder / "valid.jsonl").resolve()) if validation else None,
-                seed=secrets.randbelow(MAX_SEED) if job_request.seed is None else job_request.seed,
+                training_file=str(training_file),
+                validation_file=str(validation_file) if validation_file else None,
+                seed=seed,
                 settings=settings,
                 suffix=job_request.suffix,
                 metadata=job_request.metadata,
@@ -269,9 +280,8 @@ class Jobs:
         """Returns the jobs that have not ended, oldest first."""
         open_ids = (job_id for job_id in self._folders.names() if job_id not in self._final)
         records = (self._read(job_id) for job_id in open_ids)
-        return sorted(
-            (record for record in records if not record.is_final), key=lambda record: record.sort_key
-        )
+        unfinished = [record for record in records if not record.is_final]
+        return sorted(unfinished, key=lambda record: record.sort_key)
 
     def find_by_model(self, name: str) -> JobRecord | None:
         """Returns the job whose tuned model or checkpoint has this name, whatever its status, or None."""
@@ -284,9 +294,12 @@ class Jobs:
 
     def find_result_file(self, file_id: str) -> ResultFile | None:
         match = RESULT_ID.fullmatch(file_id)
-        record = self.get(f"ftjob-{match[1]}") if match else None
-        files = record.result_files if record else ()
-        return next((file for file in files if file.id == file_id), None)
+        if match is None:
+            return None
+        record = self.get(f"ftjob-{match[1]}")
+        if record is None:
+            return None
+        return next((file for file in record.result_files if file.id == file_id), None)
 
     def delete(self, job_id: str) -> None:
         """Deletes the folder of a job that has ended: rows, events, checkpoints, curves and model."""
@@ -304,7 +317,10 @@ class Jobs:
         folder = self._root / job_id
         job = read_job(folder)
         status, finished_at = _status(folder)
-        raw = read_json(folder / "FAILED") if status == "failed" else None
+        failure = None
+        if status == "failed":
+            failure = _failure(folder)
+        rented = read_json(folder / "rented.json") or {}
         return JobRecord(
             folder=folder,
             job=job,
@@ -312,9 +328,9 @@ class Jobs:
             status=status,
             sort_key=(job.created_at, (folder / "job.json").stat().st_mtime_ns, job_id),
             finished_at=finished_at,
-            failure=Failure(str(raw["code"]), str(raw["message"]), raw.get("param")) if raw else None,
+            failure=failure,
             progress=_progress(folder),
-            billed_seconds=(read_json(folder / "rented.json") or {}).get("running_seconds"),
+            billed_seconds=rented.get("running_seconds"),
         )
 
 
@@ -347,24 +363,32 @@ def _status(folder: Path) -> tuple[Status, int | None]:
             continue
     if (folder / "PAUSED").exists():
         return "paused", None
-    return ("queued" if (folder / "CHECKED").exists() else "validating_files"), None
+    if (folder / "CHECKED").exists():
+        return "queued", None
+    return "validating_files", None
+
+
+def _failure(folder: Path) -> Failure | None:
+    raw = read_json(folder / "FAILED")
+    if not raw:
+        return None
+    return Failure(str(raw["code"]), str(raw["message"]), raw.get("param"))
 
 
 def _progress(folder: Path) -> Progress | None:
-    raw: dict[str, Any] = {
-        **(read_json(folder / "progress.json") or {}),
-        **(read_json(folder / "DONE") or {}),
-    }
+    progress = read_json(folder / "progress.json") or {}
+    done = read_json(folder / "DONE") or {}
+    raw: dict[str, Any] = {**progress, **done}
     if not raw:
         return None
     return Progress(
-        int(raw.get("step") or 0),
-        raw.get("total_steps"),
-        raw.get("trained_tokens"),
-        raw.get("estimated_finish"),
-        raw.get("stopped"),
-        raw.get("result_step"),
-        raw.get("winner"),
+        step=int(raw.get("step") or 0),
+        total_steps=raw.get("total_steps"),
+        trained_tokens=raw.get("trained_tokens"),
+        estimated_finish=raw.get("estimated_finish"),
+        stopped_early=raw.get("stopped"),
+        result_step=raw.get("result_step"),
+        winner=raw.get("winner"),
     )
 
 
@@ -387,7 +411,9 @@ class JobFolders:
                     names = {entry.name for entry in entries if entry.name.startswith("ftjob-")}
                 self._complete &= names
                 self._incomplete = names - self._complete
-                self._changed_at = changed_at if time.time_ns() - changed_at > SETTLED_NS else -1
+                # Clocks of file systems tick slowly: another change may follow with the same time.
+                is_settled = time.time_ns() - changed_at > SETTLED_NS
+                self._changed_at = changed_at if is_settled else -1
             completed = {name for name in self._incomplete if (self._root / name / "job.json").exists()}
             self._incomplete -= completed
             self._complete |= completed

@@ -37,7 +37,9 @@ class ChosenMethod:
 
 def parse_method(values: Mapping[str, Any]) -> ChosenMethod:
     """Reads the field 'method'; an empty one means supervised. Raises ApiError (400)."""
-    kind: Any = values.get("type") if values else "supervised"
+    kind: Any = "supervised"
+    if values:
+        kind = values.get("type")
     if kind not in TYPES:
         text = f"'method.type' is {kind!r}; allowed are {', '.join(TYPES)}."
         raise invalid(text, "method.type")
@@ -69,7 +71,8 @@ def _as_object(value: object, path: str) -> dict[str, Any]:
 # a project: the service's address and credentials come from the trainer's environment (WANDB_API_KEY, WANDB_MODE,
 # MLFLOW_TRACKING_URI).
 PROJECTS: Mapping[str, Literal["project", "experiment"]] = {"wandb": "project", "mlflow": "experiment"}
-NAME, NAME_WANTS = re.compile(r"[\w .:/-]{1,128}"), "1 to 128 letters, digits, spaces and . _ - : /"
+NAME = re.compile(r"[\w .:/-]{1,128}")
+NAME_WANTS = "1 to 128 letters, digits, spaces and . _ - : /"
 ServiceName = Annotated[str, NAME, Key(wants=NAME_WANTS)]
 
 
@@ -134,22 +137,29 @@ def check_integrations(integrations: tuple[Integration, ...]) -> None:
 def integration_body(integration: Integration) -> dict[str, Any]:
     """Returns an integration in OpenAI's shape. MLflow, which OpenAI doesn't have, gets the same shape with
     'experiment' in place of 'project'."""
-    inner: dict[str, Any] = {PROJECTS[integration.kind]: integration.project}
-    inner |= {"name": integration.name, "tags": list(integration.tags)}
+    inner: dict[str, Any] = {
+        PROJECTS[integration.kind]: integration.project,
+        "name": integration.name,
+        "tags": list(integration.tags),
+    }
     if integration.kind == "wandb":
         inner["entity"] = integration.entity
     return {"type": integration.kind, integration.kind: inner}
 
 
 def _parse_integration(raw: Mapping[str, Any], number: int) -> Integration:
-    kind, path = raw.get("type"), f"integrations[{number}]"
+    kind = raw.get("type")
+    path = f"integrations[{number}]"
     if kind not in ("wandb", "mlflow"):
         text = f"'{path}.type' is {kind!r}; allowed are wandb and mlflow. TensorBoard's files are always written."
         raise invalid(text, f"{path}.type")
     inner = raw.get(kind)
     if set(raw) - {"type", kind} or not isinstance(inner, dict):
         raise invalid(f"'{path}' must have 'type' and an object '{kind}', and nothing else.", path)
-    body = read_body(WandbBody if kind == "wandb" else MlflowBody, inner, ("integrations", number, kind))
+    form: type[WandbBody | MlflowBody] = MlflowBody
+    if kind == "wandb":
+        form = WandbBody
+    body = read_body(form, inner, ("integrations", number, kind))
     return Integration(kind, **vars(body))
 
 
@@ -207,11 +217,12 @@ class Hyperparameters:
 
     def trials(self, examples: int, rate: float) -> tuple[Parameters, ...]:
         """Returns the resolved settings of each trial of a sweep; none without a sweep."""
-        trials = combinations(self.sweep) if self.sweep else ()
-        alone = replace(self, sweep=())
-        return tuple(
-            replace(alone, values={**self.values, **trial}).resolve(examples, rate) for trial in trials
-        )
+        if not self.sweep:
+            return ()
+        trials = [
+            Hyperparameters({**self.values, **trial}, self.method) for trial in combinations(self.sweep)
+        ]
+        return tuple(trial.resolve(examples, rate) for trial in trials)
 
 
 @dataclass(frozen=True)
@@ -258,12 +269,9 @@ def adapt_to_base(job_request: JobRequest, name: str, *, is_encoder: bool) -> Jo
             raise invalid(text, "method.type")
         return job_request
     if job_request.method == "supervised":
-        _check_method(
-            job_request.hyperparameters.values, job_request.hyperparameters.sweep or None, METHODS["head"]
-        )
-        job_request = replace(
-            job_request, method="head", hyperparameters=replace(job_request.hyperparameters, method="head")
-        )
+        hyperparameters = replace(job_request.hyperparameters, method="head")
+        _check_method(hyperparameters.values, hyperparameters.sweep or None, METHODS["head"])
+        job_request = replace(job_request, method="head", hyperparameters=hyperparameters)
     if not METHODS[job_request.method].is_for_encoders:
         wrong = job_request.method
         text = f"'{name}' is an encoder, which learns labels: set 'method.type' to head or full, not {wrong}."
@@ -289,11 +297,10 @@ def _parse_hyperparameters(
     for path, group in groups:
         for name, value in _as_object(group, path).items():
             where = f"{path}.{name}"
-            parsed = (
-                _parse_sweep(value, where)
-                if name == "sweep"
-                else _parse_hyperparameter(name, value, where, method)
-            )
+            if name == "sweep":
+                parsed: Any = _parse_sweep(value, where)
+            else:
+                parsed = _parse_hyperparameter(name, value, where, method)
             if fields.setdefault(name, parsed) != parsed:
                 raise invalid(f"'{name}' is given twice, with different values. Give it once.", where)
     sweep = fields.pop("sweep", None)
@@ -376,25 +383,28 @@ def _parse_sweep(value: object, path: str) -> Sweep | None:
     problem = methods.sweep_problem(sweep)
     if problem:
         text, about = problem
-        raise invalid(text, f"{path}.{about}" if about else path)
+        if about:
+            path = f"{path}.{about}"
+        raise invalid(text, path)
     return sweep
 
 
 def _join_names(value: Any) -> Any:
     """Joins a list of module names by commas, as for a single value. Their validity is checked later."""
-    is_names = isinstance(value, list) and all(isinstance(name, str) for name in value)
-    return ",".join(value) if is_names else value
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return ",".join(value)
+    return value
 
 
 def _check_sweep(sweep: Sweep, single: Mapping[str, object], *, has_validation: bool) -> None:
     """Checks a sweep against the hyperparameters that the request sets to a `single` value."""
     names = {name for name, _ in sweep}
     for name in single:
-        rate = next((other for other in RATES if name in RATES and other in names), None)
-        if name in names or rate:
-            text = (
-                f"'{name}' has a single value, but the sweep has '{rate or name}' too. Leave out one of them."
-            )
+        # The two learning rates are one setting, in different units.
+        same = RATES if name in RATES else (name,)
+        swept = next((other for other in same if other in names), None)
+        if swept:
+            text = f"'{name}' has a single value, but the sweep has '{swept}' too. Leave out one of them."
             raise invalid(text, f"hyperparameters.{name}")
     if "patience" in single:
         text = (
