@@ -20,4 +20,6 @@ VENDORS: Mapping[DeployApi, type[Deployments]] = {
 def open_deployments(provider: Provider, key: str) -> Deployments | None:
     """Returns the vendor's deployments, or None if models can't be deployed at this provider."""
     api = provider.deploy_api
-    return VENDORS[api](provider, key) if api and provider.can("deploy") else None
+    if api is None or not provider.can("deploy"):
+        return None
+    return VENDORS[api](provider, key)

@@ -52,7 +52,9 @@ class FireworksDeployments(Deployments):
         if row is None:
             return []
         deployment = self._read_deployment(row)
-        return [] if deployment.state == "stopped" else [deployment]
+        if deployment.state == "stopped":
+            return []
+        return [deployment]
 
     def stop(self, deployment: Deployment) -> None:
         # Without ignoreChecks the vendor refuses to delete a deployment that was used in the last hour.
@@ -60,7 +62,8 @@ class FireworksDeployments(Deployments):
         self._delete(f"stopping the deployment {deployment.name!r}", path)
 
     def _read_deployment(self, row: Mapping[str, Any]) -> Deployment:
-        full_name, model = self._text(row, "name"), str(row.get("baseModel") or "")
+        full_name = self._text(row, "name")
+        model = str(row.get("baseModel") or "")
         return Deployment(
             id=full_name,
             name=full_name.rpartition("/")[2],
@@ -85,5 +88,8 @@ def _body(name: str, model: str, idle_stop_s: int) -> dict[str, object]:
 
 
 def _usd_per_hour(row: Mapping[str, Any]) -> Decimal | None:
-    price, count = GPU_USD.get(str(row.get("acceleratorType"))), row.get("acceleratorCount")
-    return price * count if price is not None and isinstance(count, int) and count > 0 else None
+    price = GPU_USD.get(str(row.get("acceleratorType")))
+    count = row.get("acceleratorCount")
+    if price is None or not isinstance(count, int) or count <= 0:
+        return None
+    return price * count

@@ -84,7 +84,10 @@ class Deployments(ApiClient):
         action = self._action(what)
         at = ""
         for _ in range(MAX_PAGES):
-            page = self._read(action, f"{path}&{urlencode({cursor: at})}" if at else path)
+            page_path = path
+            if at:
+                page_path = f"{path}&{urlencode({cursor: at})}"
+            page = self._read(action, page_path)
             yield from optional_rows(page, key, action)
             at = str(page.get(next_cursor) or "")
             if not at:
@@ -108,7 +111,9 @@ def unix_seconds(value: object) -> float | None:
         at = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return at.timestamp()
 
 
 def dollars(value: object) -> Decimal | None:
@@ -119,4 +124,6 @@ def dollars(value: object) -> Decimal | None:
         amount = Decimal(str(value))
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() and amount > 0 else None
+    if not amount.is_finite() or amount <= 0:
+        return None
+    return amount

@@ -19,35 +19,43 @@ STATES: Mapping[str, DeploymentState] = {
     "FAILED": "failed",
     "STOPPED": "stopped",
 }
-MIN_IDLE_MINUTES, MAX_IDLE_MINUTES = 30, 1440  # the vendor's limits
+# The vendor's limits.
+MIN_IDLE_MINUTES = 30
+MAX_IDLE_MINUTES = 1440
 
 
 class TogetherDeployments(Deployments):
     def usd_per_hour(self, base_model: str) -> Decimal | None:
         profile = self._find_profile(base_model)
-        machine = profile.get("gpuType"), profile.get("gpuCount")
         types = self._rows("reading hourly prices", f"{self._root}/public/inference-instance-types", "data")
-        cents = [
-            row["priceCentsPerHour"]
-            for row in types
-            if (row.get("gpuType"), row.get("gpuCount")) == machine
-            and isinstance(row.get("priceCentsPerHour"), int)
-        ]
-        return Decimal(min(cents)) / 100 if cents else None
+        cents = []
+        for row in types:
+            is_same = all(row.get(name) == profile.get(name) for name in ("gpuType", "gpuCount"))
+            price = row.get("priceCentsPerHour")
+            if is_same and isinstance(price, int):
+                cents.append(price)
+        if not cents:
+            return None
+        return Decimal(min(cents)) / 100
 
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
         profile = self._find_profile(base_model)
-        what, project = f"deploying {model!r} as {name!r}", "projects" + self._url.partition("/projects")[2]
+        what = f"deploying {model!r} as {name!r}"
         action = self._action(what)
         existing = (row for row in self._list_endpoints() if _last_segment(self._text(row, "name")) == name)
         endpoint = next(existing, None) or self._post(action, "/endpoints", {"name": name})
+        if not model.startswith("projects/"):
+            project = "projects" + self._url.partition("/projects")[2]
+            model = f"{project}/models/{model}"
+        idle_minutes = min(max(idle_stop_s // 60, MIN_IDLE_MINUTES), MAX_IDLE_MINUTES)
         body = {
             "name": "tuned",
-            "model": model if model.startswith("projects/") else f"{project}/models/{model}",
+            "model": model,
             "autoscaling": {"minReplicas": 1, "maxReplicas": 1},
-            "inactiveTimeout": min(max(idle_stop_s // 60, MIN_IDLE_MINUTES), MAX_IDLE_MINUTES),
-            **({"config": profile["config"]} if profile.get("config") else {}),
+            "inactiveTimeout": idle_minutes,
         }
+        if profile.get("config"):
+            body["config"] = profile["config"]
         path = f"/endpoints/{self._text(endpoint, 'id')}"
         try:
             return self._read_deployment(endpoint, self._post(action, f"{path}/deployments", body))
@@ -88,8 +96,10 @@ class TogetherDeployments(Deployments):
         return self._pages("listing the endpoints", "/endpoints?limit=100", "data", "after", "next_cursor")
 
     def _read_deployment(self, endpoint: Mapping[str, Any], row: Mapping[str, Any]) -> Deployment:
+        state = row.get("state")
         status = row.get("status")
-        state = row.get("state") or (status.get("state") if isinstance(status, dict) else None)
+        if not state and isinstance(status, dict):
+            state = status.get("state")
         return Deployment(
             id=f"{self._text(endpoint, 'id')}/{self._text(row, 'id')}",
             name=_last_segment(self._text(endpoint, "name")),

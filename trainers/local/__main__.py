@@ -324,10 +324,13 @@ def _named_sources(option: str, values: Iterable[str], hint: str) -> Iterator[tu
 def _model_source(name: str, source: str) -> str:
     if why := why_no_base(source):
         refuse(f"model {name}: {why}")
-    folder, preset = Path(source).expanduser(), find_preset(source)
+    folder = Path(source).expanduser()
     if folder.is_dir():
         return str(folder.resolve())
-    return preset.hub_id if preset else source
+    preset = find_preset(source)
+    if preset:
+        return preset.hub_id
+    return source
 
 
 def check_nodes(nodes: int, gpus: int, storage: str | None, executor: str) -> None:
@@ -360,10 +363,11 @@ def lock_data(data: Path) -> IO[str]:
 def listen(host: str, port: int) -> socket.socket:
     """Returns a listening socket with Nagle's algorithm off. asyncio turns it off only for sockets that name their
     protocol, which those of create_server don't; with it each answer waits 40 ms for an acknowledgement of its head."""
+    family = socket.AF_INET
+    if ":" in host:
+        family = socket.AF_INET6
     try:
-        listener = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        )
+        listener = socket.create_server((host, port), family=family)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:

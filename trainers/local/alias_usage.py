@@ -36,14 +36,16 @@ class AliasCounts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._day, self._counts = "", Counts()
+        self._day = ""
+        self._counts = Counts()
 
     def count(self, alias: str, model: str, calls: int, prompt_tokens: int, completion_tokens: int) -> None:
         """Adds to today's counts. A full disk is logged and doesn't fail the answer."""
         with self._lock:
             day = datetime.now(UTC).date().isoformat()
             if day != self._day:
-                self._day, self._counts = day, self._read(day)
+                self._day = day
+                self._counts = self._read(day)
             row = self._counts.setdefault(alias, {}).setdefault(model, [0, 0, 0])
             for place, more in enumerate((calls, prompt_tokens, completion_tokens)):
                 row[place] += more
@@ -54,12 +56,12 @@ class AliasCounts:
 
     def usage_since(self, alias: str, day: str) -> list[AliasUsage]:
         """Returns the counts from `day` (YYYY-MM-DD) on, oldest first."""
-        return [
-            AliasUsage(name, model, *row)
-            for name in self._days()
-            if name >= day
-            for model, row in self._read(name).get(alias, {}).items()
-        ]
+        usage = []
+        for counted_day in self._days():
+            if counted_day >= day:
+                by_model = self._read(counted_day).get(alias, {})
+                usage += [AliasUsage(counted_day, model, *row) for model, row in by_model.items()]
+        return usage
 
     def forget(self, alias: str) -> None:
         with self._lock:

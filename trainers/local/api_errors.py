@@ -12,7 +12,9 @@ from trainers.typed_tables import Fault, KeyPath, read_table
 
 T = TypeVar("T")
 # A value that isn't one of these has the wrong type; for all other expectations the value is wrong.
-AN_OBJECT, FILLED_TEXT, OBJECTS = "an object", "text that is not empty", "a list of objects"
+AN_OBJECT = "an object"
+FILLED_TEXT = "text that is not empty"
+OBJECTS = "a list of objects"
 TYPES = frozenset({AN_OBJECT, FILLED_TEXT, OBJECTS, "true or false"})
 
 
@@ -55,7 +57,13 @@ def read_body(kind: type[T], body: Mapping[str, Any], at: KeyPath = (), *, takes
 
 
 def _to_api_error(fault: Fault) -> ApiError:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault.path)[1:]
+    path = ""
+    for part in fault.path:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += f".{part}"
+    path = path[1:]
     if fault.kind == "unknown":
         text = f"Unknown parameter '{path}'. Known are {', '.join(fault.names)}."
         return invalid(text, path, "unknown_parameter")

@@ -44,15 +44,14 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
     """Raises TrainingFailed if it is not a model that writes text. transformers' own errors pass through."""
     family = str(raw.get("model_type"))
     if family not in CONFIG_MAPPING:
-        raise TrainingFailed(
-            "base_needs_code", f"transformers has no class for the family '{family}'", "model"
-        )
-    choice = choose_class(
-        str(raw.get("_name_or_path") or family), CONFIG_MAPPING[family].from_dict(dict(raw))
-    )
+        why = f"transformers has no class for the family '{family}'"
+        raise TrainingFailed("base_needs_code", why, "model")
+    config = CONFIG_MAPPING[family].from_dict(dict(raw))
+    choice = choose_class(str(raw.get("_name_or_path") or family), config)
     with torch.device("meta"):
         model = choice.model_class(choice.config)
-    text, head = choice.config.get_text_config(), model.get_output_embeddings()
+    text = choice.config.get_text_config()
+    head = model.get_output_embeddings()
     hidden = int(head.weight.shape[1])
     heads = _number(text, "num_attention_heads", "num_heads") or 1
     inside = _parameters(model.get_submodule(text_module_name(model))) | _parameters(head)
@@ -62,11 +61,14 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         for module in model.modules()
         if type(module) is torch.nn.Linear and module is not head
     }
-    # The layers that LoRA can adapt, by the last part of their names.
-    matrices = Counter(
-        (name.rpartition(".")[2], *reversed(model.get_submodule(name).weight.shape))
-        for name in linear_layers(model)
-    )
+    # The layers that LoRA can adapt, by the last part of their names, inputs and outputs.
+    matrices: Counter[tuple[str, int, int]] = Counter()
+    for name in linear_layers(model):
+        outputs, inputs = model.get_submodule(name).weight.shape
+        matrices[name.rpartition(".")[2], inputs, outputs] += 1
+    seen = None
+    if vision:
+        seen = Vision(sum(vision.values()), sum(linear[each] for each in linear if each in vision))
     return Architecture(
         model_type=choice.family,
         layers=_number(text, "num_hidden_layers"),
@@ -79,9 +81,7 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         is_tied=head.weight is model.get_input_embeddings().weight,
         context=_number(text, "max_position_embeddings") or UNBOUNDED,
         experts=_experts(model, text, hidden),
-        vision=Vision(sum(vision.values()), sum(linear[each] for each in linear if each in vision))
-        if vision
-        else None,
+        vision=seen,
         counted=CountedLayers(
             matrices=tuple((*matrix, times) for matrix, times in matrices.items()),
             parameters=sum(inside.values()),
@@ -100,17 +100,22 @@ def _experts(model: Any, text: Any, hidden: int) -> Experts | None:
     if not fused:
         return None
     shapes = [tuple(model.get_parameter(name).shape) for name in fused]
-    layers, count = len({name.rpartition(".")[0] for name in fused}), shapes[0][0]
+    layers = len({name.rpartition(".")[0] for name in fused})
+    count = shapes[0][0]
     active = _number(text, "num_experts_per_tok", "top_k_experts", "moe_topk") or count
     weights = sum(math.prod(shape) for shape in shapes)
-    return Experts(layers, count, min(active, count), round(weights / (3 * layers * count * hidden)))
+    # An expert has three matrices of hidden times intermediate.
+    intermediate = round(weights / (3 * layers * count * hidden))
+    return Experts(layers, count, min(active, count), intermediate)
 
 
 def _number(config: Any, *names: str) -> int:
     """Returns the first of `names` that the config has, or 0. If it differs by layer, returns the largest."""
     values = (getattr(config, name, None) for name in names)
     value = next((value for value in values if value), 0)
-    return max(value) if isinstance(value, list | tuple) else int(value)
+    if isinstance(value, list | tuple):
+        return int(max(value))
+    return int(value)
 
 
 if __name__ == "__main__":

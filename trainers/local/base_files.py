@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def base_fingerprint(base: Path) -> str:
 def ensure_same_base(job_folder: Path, base: Path, name: str) -> None:
     """Stores the base's fingerprint in the job's folder at the job's first start. Raises TrainingFailed at a later
     start if the weights have changed."""
-    now, before = base_fingerprint(base), read_json(job_folder / BASE_FILE)
+    now = base_fingerprint(base)
+    before = read_json(job_folder / BASE_FILE)
     if before is None:
         replace_json(job_folder / BASE_FILE, {"fingerprint": now})
     elif before["fingerprint"] != now:
@@ -49,9 +51,13 @@ def ensure_same_base(job_folder: Path, base: Path, name: str) -> None:
 def adapter_base_fingerprint(adapter: Path) -> str | None:
     """Returns the base's fingerprint for a job's adapter or checkpoint, as ensure_same_base stored it; None for jobs of
     versions that stored none."""
-    job_folder = adapter.parent if adapter.name == "adapter" else adapter.parent.parent
+    job_folder = adapter.parent
+    if adapter.name != "adapter":  # a checkpoint's folder is one deeper
+        job_folder = adapter.parent.parent
     values = read_json(job_folder / BASE_FILE)
-    return str(values["fingerprint"]) if values else None
+    if not values:
+        return None
+    return str(values["fingerprint"])
 
 
 def rate_of_base(source: str, method: MethodName = "supervised") -> float:
@@ -60,18 +66,25 @@ def rate_of_base(source: str, method: MethodName = "supervised") -> float:
     if METHODS[method].is_for_encoders:
         return ENCODER_RATE
     config = read_config(source)
-    text = config.get("text_config", config)
-    hidden = text.get("hidden_size") if isinstance(text, dict) else None
-    rate = rate_for(hidden if isinstance(hidden, int) else None, str(config.get("model_type", "")))
+    hidden = _number_of_text_part(config, "hidden_size")
+    rate = rate_for(hidden, str(config.get("model_type", "")))
     return METHODS[method].rate(rate)
 
 
 def context_of_base(source: str) -> int | None:
     """Returns the longest context in tokens that the model was trained for, or None if its config has none."""
-    config = read_config(source)
+    return _number_of_text_part(read_config(source), "max_position_embeddings")
+
+
+def _number_of_text_part(config: Mapping[str, Any], name: str) -> int | None:
+    """Returns a number of the config or, for a model that also processes images, of its text part."""
     text = config.get("text_config", config)
-    context = text.get("max_position_embeddings") if isinstance(text, dict) else None
-    return context if isinstance(context, int) else None
+    if not isinstance(text, Mapping):
+        return None
+    number = text.get(name)
+    if not isinstance(number, int):
+        return None
+    return number
 
 
 def read_config(source: str) -> dict[str, Any]:
@@ -80,7 +93,9 @@ def read_config(source: str) -> dict[str, Any]:
     if not path.is_file():
         from huggingface_hub import try_to_load_from_cache  # 10 MB, which an idle trainer does without
 
-        cached = None if Path(source).is_absolute() else try_to_load_from_cache(source, "config.json")
+        cached = None
+        if not Path(source).is_absolute():
+            cached = try_to_load_from_cache(source, "config.json")
         if not isinstance(cached, str):
             return {}
         path = Path(cached)

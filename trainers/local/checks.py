@@ -69,7 +69,8 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
         for number, line in enumerate(lines, start=1):
-            line = line.removeprefix(UTF8_MARK) if number == 1 else line
+            if number == 1:
+                line = line.removeprefix(UTF8_MARK)
             if line.strip():
                 yield number, line
 
@@ -103,7 +104,8 @@ def line_complaint(line: bytes, pairs: bool) -> str | None:
     except orjson.JSONDecodeError as error:
         return f"is not valid JSON from character {error.colno} on. Each line must be one JSON object."
     if not isinstance(example, dict):
-        return f"is not a JSON object. Each line must look like {PAIR if pairs else CHAT}."
+        wanted = PAIR if pairs else CHAT
+        return f"is not a JSON object. Each line must look like {wanted}."
     if pairs:
         return pair_complaint(example)
     if "preferred_output" in example or "non_preferred_output" in example:
@@ -179,13 +181,19 @@ def _message_complaint(message: object) -> str | None:
 def _has_content(message: dict[str, Any]) -> bool:
     """True if the content is text or a list of text parts. Only an assistant that calls tools may leave it empty; other
     roles may send an empty text."""
-    content, is_assistant = message.get("content"), message["role"] == "assistant"
+    content = message.get("content")
+    is_assistant = message["role"] == "assistant"
     calls = is_assistant and bool(message.get("tool_calls") or message.get("function_call"))
     if content is None:
         return calls
     if isinstance(content, list):
-        texts = [
-            part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
-        ]
-        return len(texts) == len(content) and bool(texts or calls) and all(isinstance(t, str) for t in texts)
-    return isinstance(content, str) and (bool(content.strip()) or calls or not is_assistant)
+        return bool(content or calls) and all(map(_is_text_part, content))
+    if not isinstance(content, str):
+        return False
+    return bool(content.strip()) or calls or not is_assistant
+
+
+def _is_text_part(part: object) -> bool:
+    if not isinstance(part, dict) or part.get("type") != "text":
+        return False
+    return isinstance(part.get("text"), str)

@@ -31,7 +31,10 @@ def main() -> int:
     except DemoModelMissing as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{out}: {'SmolLM2-135M-Instruct written' if was_written else 'already there'}")
+    outcome = "already there"
+    if was_written:
+        outcome = "SmolLM2-135M-Instruct written"
+    print(f"{out}: {outcome}")
     return 0
 
 
@@ -57,7 +60,8 @@ def make_demo_model(out: Path) -> bool:
 
 def find_gguf() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
+    folders = (spec and spec.submodule_search_locations) or ()
+    for folder in folders:
         for path in sorted(Path(folder).glob("*.gguf")):
             return path
     raise DemoModelMissing(

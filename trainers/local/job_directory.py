@@ -116,8 +116,11 @@ def _parameters(raw: Mapping[str, Any], kind: type[Parameters]) -> Parameters:
 
 def with_winning_settings(folder: Path, job: TrainingJob) -> TrainingJob:
     """Returns the job with the settings of the winning trial if it is a finished sweep, else the job as it is."""
-    winner = (read_json(folder / "DONE") or {}).get("winner")
-    return replace(job, settings=job.trials[winner - 1], trials=()) if winner else job
+    done = read_json(folder / "DONE") or {}
+    winner = done.get("winner")
+    if not winner:
+        return job
+    return replace(job, settings=job.trials[winner - 1], trials=())
 
 
 def replace_json(path: Path, value: object) -> None:
@@ -192,20 +195,22 @@ def append_event(
     state: JobState | None = None,
 ) -> None:
     """Appends an event, of type 'metrics' if it has data. `state` is the job's new state, for programs to read."""
+    facts = dict(data or {})
+    if state:
+        facts = {"state": state}
     event = {
         "created_at": int(time.time()),
         "level": level,
         "type": "metrics" if data else "message",
         "message": message,
-        "data": {"state": state} if state else dict(data or {}),
+        "data": facts,
     }
     line = json.dumps(event).encode() + b"\n"
     with (folder / "events.jsonl").open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
-            if (
-                file.read(1) != b"\n"
-            ):  # a full disk truncated the line before, which must not swallow this one
+            if file.read(1) != b"\n":
+                # A full disk truncated the line before, which must not swallow this one.
                 line = b"\n" + line
         file.write(line)
 

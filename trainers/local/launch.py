@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 TRAIN_COMMAND = (sys.executable, "-m", "trainers.local.train")
 PROCESSES_VARIABLE = "FINETUNE_PROCESSES"  # the number of processes that each member of a team has to find
@@ -56,7 +57,9 @@ def add_meeting(parser: argparse.ArgumentParser) -> None:
 
 
 def read_meeting(namespace: argparse.Namespace) -> Meeting | None:
-    return Meeting(namespace.nodes, namespace.node, namespace.meet) if namespace.meet else None
+    if not namespace.meet:
+        return None
+    return Meeting(namespace.nodes, namespace.node, namespace.meet)
 
 
 def die_with_parent() -> None:
@@ -80,7 +83,9 @@ def quick_imports() -> Iterator[None]:
 
 def shell_exit_code(code: int) -> int:
     """Returns a child's exit code as a shell reports it: 128 plus the number of the signal that killed it."""
-    return 128 - code if code < 0 else code
+    if code < 0:
+        return 128 - code
+    return code
 
 
 def main() -> int:
@@ -97,18 +102,28 @@ def launch(processes: int, meeting: Meeting | None, folder: str) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-    nodes = meeting.nodes if meeting else 1
+    nodes = 1
+    rendezvous: dict[str, Any] = {
+        "run_id": secrets.token_hex(8),
+        "rdzv_backend": "c10d",
+        "rdzv_endpoint": "localhost:0",
+    }
+    if meeting:
+        nodes = meeting.nodes
+        rendezvous = {
+            "run_id": "job",
+            "rdzv_backend": "static",
+            "rdzv_endpoint": meeting.address,
+            "rdzv_configs": {"rank": meeting.node, "timeout": MEET_S},
+        }
     os.environ[PROCESSES_VARIABLE] = str(nodes * processes)
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,
         nproc_per_node=processes,
-        run_id="job" if meeting else secrets.token_hex(8),
-        rdzv_backend="static" if meeting else "c10d",
-        rdzv_endpoint=meeting.address if meeting else "localhost:0",
-        rdzv_configs={"rank": meeting.node, "timeout": MEET_S} if meeting else {},
         max_restarts=0,  # the server starts the job again, from its checkpoint
         shutdown_timeout=SHUTDOWN_S,
+        **rendezvous,
     )
     python, *arguments = TRAIN_COMMAND
     try:
@@ -116,7 +131,8 @@ def launch(processes: int, meeting: Meeting | None, folder: str) -> int:
     except ChildFailedError as error:
         if any(failure.exitcode == SHORT_OF_MEMORY for failure in error.failures.values()):
             return SHORT_OF_MEMORY  # even if it wasn't the first: the others may have failed because of it
-        return shell_exit_code(int(error.get_first_failure()[1].exitcode))
+        _, first_failure = error.get_first_failure()
+        return shell_exit_code(int(first_failure.exitcode))
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

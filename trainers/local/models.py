@@ -69,16 +69,15 @@ class Models:
         """Returns what a training of this model begins with. Raises ApiError (404)."""
         if name in self._bases:
             return StartingPoint(self._bases[name], name, is_encoder=name in self._encoders)
-        record = self._jobs.find_by_model(name)
-        adapter = _adapter(record, name) if record else None
-        if record and adapter:
+        tuned = self._look_up_tuned(name)
+        if tuned is not None:
+            record, adapter = tuned
             job = record.job
             if METHODS[job.method].is_for_encoders:
                 text = f"A trained encoder can't be trained further. Name its base {job.base_name}, and send all rows."
                 raise invalid(text, "model")
-            return StartingPoint(
-                job.base, job.base_name, TunedModel(name, adapter, record.folder, job.settings)
-            )
+            model = TunedModel(name, adapter, record.folder, job.settings)
+            return StartingPoint(job.base, job.base_name, model)
         existing = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
         text = (
             f"There is no model '{name}' here to fine-tune. "
@@ -97,10 +96,18 @@ class Models:
 
     def _find_tuned(self, name: str) -> tuple[JobRecord, Path]:
         """Returns the job and the adapter's folder of a tuned model or checkpoint. Raises ApiError (404)."""
-        record = self._jobs.find_by_model(name)
-        adapter = _adapter(record, name) if record else None
-        if record is None or adapter is None:
+        tuned = self._look_up_tuned(name)
+        if tuned is None:
             raise not_found("model", name, "model_not_found", "model")
+        return tuned
+
+    def _look_up_tuned(self, name: str) -> tuple[JobRecord, Path] | None:
+        record = self._jobs.find_by_model(name)
+        if record is None:
+            return None
+        adapter = _adapter(record, name)
+        if adapter is None:
+            return None
         return record, adapter
 
     def delete(self, name: str) -> None:
@@ -123,9 +130,13 @@ def _tuned_model(record: JobRecord, name: str) -> Model:
 def _adapter(record: JobRecord, name: str) -> Path | None:
     match = CHECKPOINT.fullmatch(name)
     if match is None:
-        return record.folder / "adapter" if record.has_model else None
+        if not record.has_model:
+            return None
+        return record.folder / "adapter"
     folder = record.folder / "checkpoints" / f"step-{int(match[2]):06d}"
-    return folder if folder.exists() else None
+    if not folder.exists():
+        return None
+    return folder
 
 
 @dataclass(frozen=True)

@@ -271,9 +271,10 @@ def _parse_by_response_template(
     """Returns None if the answer isn't in the template's form."""
     from transformers.utils.chat_parsing import parse_response
 
-    plain_tools = [dict(tool) for tool in tools]
     try:
-        message = parse_response(text, dict(response_template), prefix="", tools=plain_tools)
+        message = parse_response(
+            text, dict(response_template), prefix="", tools=[dict(tool) for tool in tools]
+        )
         calls = tuple(_parse_call(call["function"]) for call in message.get("tool_calls") or ())
     except UNREADABLE:
         return None

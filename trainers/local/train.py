@@ -92,8 +92,12 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
         from trainers.local.training.sweep import train_sweep
 
         module = import_module(f"trainers.local.training.methods.{method.module}")
-    train = train_sweep if job.trials else module.train
-    train(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
+    if checkpoint_s is None:
+        checkpoint_s = CHECKPOINT_S
+    if job.trials:
+        train_sweep(folder, job, checkpoint_s)
+    else:
+        module.train(folder, job, checkpoint_s)
 
 
 def _print_paused(folder: Path) -> int:

@@ -26,7 +26,10 @@ WHO = "Hugging Face"
 TIMEOUT_S = 60.0
 _SETTING_UP = threading.Lock()
 BILLED_BY = "minute"
-HARDWARE, PRICE, MINUTES = "hf_hardware", "hf_usd_per_minute", "hf_minutes"  # keys of a job's metadata
+# Keys of a job's metadata.
+HARDWARE = "hf_hardware"
+PRICE = "hf_usd_per_minute"
+MINUTES = "hf_minutes"
 CURES = {
     401: "The token in HF_TOKEN is not valid: create another at huggingface.co/settings/tokens.",
     402: "The account has no credit: add some at huggingface.co/settings/billing.",
@@ -90,11 +93,14 @@ def fetch_rental(hardware: str, minutes: int) -> Rental:
     gpu = machine.accelerator
     if machine.unit_label != BILLED_BY or (gpu and gpu.quantity != "1"):
         text = f"{hardware} at {WHO} is billed by the {machine.unit_label}"
-        text += f" and has {gpu.quantity} GPUs" if gpu else ""
+        if gpu:
+            text += f" and has {gpu.quantity} GPUs"
         text += ". A job uses one GPU, billed by the minute: set [hf] hardware to such a machine."
         raise Refused(text, code="unsuitable_hardware", status=400)
     usd = Decimal(machine.unit_cost_micro_usd) / MICROS
-    return Rental(hardware, usd, minutes, gpu.model if gpu else "", gpu.vram if gpu else "")
+    if not gpu:
+        return Rental(hardware, usd, minutes)
+    return Rental(hardware, usd, minutes, gpu.model, gpu.vram)
 
 
 def hub_api() -> HfApi:

@@ -24,18 +24,24 @@ from trainers.encoders.classifier import can_use_words
 from trainers.encoders.embedding import WORD_COLUMNS
 
 START_S = {"head": 8.0, "full": 25.0}
-READ_ROW_S, READ_TOKEN_S = 0.003, 0.0003
-LEARN_ROW_S, LEARN_TOKEN_S = 0.030, 0.003
+READ_ROW_S = 0.003
+READ_TOKEN_S = 0.0003
+LEARN_ROW_S = 0.030
+LEARN_TOKEN_S = 0.003
 # The encoder for other languages takes 28 ms for a ticket, this one 12 ms. Choosing between them reads 400 rows with
 # both and fits some heads: 27 s for our tickets, of which 16 s are for reading.
-MULTILINGUAL_FACTOR, ROWS_TO_CHOOSE, CHOOSE_S = 2.4, 400, 11.0
+MULTILINGUAL_FACTOR = 2.4
+ROWS_TO_CHOOSE = 400
+CHOOSE_S = 11.0
 BYTES = {"head": 450_000_000, "full": 1_600_000_000}
 BYTES_PER_ROW = 6_000  # the row's vector and the solver's copies of it
-PARAMETERS, DIMS = 22_700_000, 384
+PARAMETERS = 22_700_000
+DIMS = 384
 MAX_TOKENS = 128
 # Tokens per second for one question of 20 tokens after the other. Writing counts as almost free, since a label is not
 # generated token by token.
-READS_A_SECOND, WRITES_A_SECOND = Decimal(2_000), Decimal(1_000_000)
+READS_A_SECOND = Decimal(2_000)
+WRITES_A_SECOND = Decimal(1_000_000)
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,10 @@ class EncoderWork:
         a_row = READ_ROW_S + READ_TOKEN_S * length
         reading = self.rows * a_row
         if self.chooses:
+            # Some rows are read with both encoders, and then all of them with the slower one.
             chosen_by = min(self.rows, ROWS_TO_CHOOSE)
-            reading = (self.rows + chosen_by) * MULTILINGUAL_FACTOR * a_row + chosen_by * a_row + CHOOSE_S
+            slow_reading = (self.rows + chosen_by) * MULTILINGUAL_FACTOR * a_row
+            reading = slow_reading + chosen_by * a_row + CHOOSE_S
         learning = self.epochs * self.rows * (LEARN_ROW_S + LEARN_TOKEN_S * length)
         return START_S[self._kind] + reading + learning
 
@@ -75,5 +83,10 @@ class EncoderWork:
     @property
     def trained(self) -> int:
         """The number of trained parameters, including those for words if the head may use words."""
-        columns = DIMS + WORD_COLUMNS if self.can_use_words else DIMS
-        return (columns + 1) * self.labels + (PARAMETERS if self.epochs else 0)
+        columns = DIMS
+        if self.can_use_words:
+            columns += WORD_COLUMNS
+        of_head = (columns + 1) * self.labels  # with a bias for each label
+        if not self.epochs:
+            return of_head
+        return of_head + PARAMETERS

@@ -65,7 +65,9 @@ class Dialect(Trainer):
 
 def object_under(raw: Json, key: str) -> Json:
     value = raw.get(key)
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    return value
 
 
 def seconds(raw: Json, key: str) -> int | None:
@@ -74,7 +76,9 @@ def seconds(raw: Json, key: str) -> int | None:
         time = datetime.fromisoformat(str(raw.get(key)))
     except ValueError:
         return None
-    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return int(time.timestamp())
 
 
 def _is_finite(value: object) -> TypeGuard[int | float]:
@@ -89,7 +93,5 @@ def read_metrics(rows: Iterable[tuple[object, Json]]) -> tuple[Metric, ...]:
             value = row.get(f"{name}/loss")
             if _is_finite(step) and _is_finite(value):
                 losses[int(step)][name] = float(value)
-    return tuple(
-        Metric(step, losses[step].get("train"), valid_loss=losses[step].get("eval"))
-        for step in sorted(losses)
-    )
+    by_step = sorted(losses.items())
+    return tuple(Metric(step, row.get("train"), valid_loss=row.get("eval")) for step, row in by_step)

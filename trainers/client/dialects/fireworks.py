@@ -78,7 +78,8 @@ class Fireworks(Dialect):
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
         """Raises Uncertain until the vendor has checked the file. The next call then looks for the file instead of
         sending it again."""
-        action, dataset = self._action(f"uploading {path.name!r}"), _dataset_id(sha256)
+        action = self._action(f"uploading {path.name!r}")
+        dataset = _dataset_id(sha256)
         rows = _count_rows(path, action)
         existing = self._look_up(action, f"/datasets/{dataset}")
         is_ready = existing is not None and existing.get("state") == "READY"
@@ -99,7 +100,8 @@ class Fireworks(Dialect):
         return dataset
 
     def _is_ready(self, action: str, dataset: str) -> bool:
-        return (self._look_up(action, f"/datasets/{dataset}") or {}).get("state") == "READY"
+        stored = self._look_up(action, f"/datasets/{dataset}") or {}
+        return stored.get("state") == "READY"
 
     def delete_file(self, file_id: str) -> None:
         self._delete_dataset(file_id)
@@ -109,16 +111,17 @@ class Fireworks(Dialect):
 
     def download_file(self, file_id: str) -> bytes:
         action = self._action(f"downloading the file {file_id!r}")
-        links = object_under(
-            self._read(action, f"/datasets/{quote(file_id)}:getDownloadEndpoint"), "filenameToSignedUrls"
-        )
+        answer = self._read(action, f"/datasets/{quote(file_id)}:getDownloadEndpoint")
+        links = object_under(answer, "filenameToSignedUrls")
         return b"".join(self._download(action, str(link)) for link in links.values())
 
     def find_jobs(self, key: str) -> tuple[Job, ...]:
         """Looks the job up by its id, which finds it at once where a list could lag."""
         action = self._action(f"looking for the job with key {key!r}")
         raw = self._look_up(action, self._job_path(_job_id(key)))
-        return () if raw is None else (self._job(raw, action),)
+        if raw is None:
+            return ()
+        return (self._job(raw, action),)
 
     def describe_exceeded_limit(
         self, model: str, hyperparameters: Mapping[str, Hyperparameter]
@@ -129,7 +132,8 @@ class Fireworks(Dialect):
         return None
 
     def create(self, spec: JobSpec) -> Job:
-        action, job_id = self._action(f"creating the job for {spec.suffix!r}"), _job_id(spec.key)
+        action = self._action(f"creating the job for {spec.suffix!r}")
+        job_id = _job_id(spec.key)
         path = f"{self.jobs_path}?{urlencode({'supervisedFineTuningJobId': job_id})}"
         try:
             return self._job(self._post(action, path, self._body(spec, job_id)), action)
@@ -164,7 +168,13 @@ class Fireworks(Dialect):
 
     def _to_openai_shape(self, raw: Json, action: str) -> Json:
         state = payloads.required(raw, "state", action).removeprefix("JOB_STATE_")
-        status, progress = STATUSES.get(state, state), object_under(raw, "jobProgress")
+        status = STATUSES.get(state, state)
+        model = None
+        billed_usd = None
+        if status == "succeeded":
+            model = raw.get("outputModel")
+            billed_usd = _usd(object_under(raw, "estimatedCost"))
+        progress = object_under(raw, "jobProgress")
         job_id = payloads.required(raw, "name", action).rpartition("/")[2]
         return {
             "id": job_id,
@@ -173,10 +183,10 @@ class Fireworks(Dialect):
             "model": raw.get("baseModel"),
             "created_at": seconds(raw, "createTime"),
             "finished_at": seconds(raw, "completedTime"),
-            "fine_tuned_model": raw.get("outputModel") if status == "succeeded" else None,
+            "fine_tuned_model": model,
             "trained_tokens": progress.get("inputTokens"),
             "percent": progress.get("percent"),
-            "billed_usd": _usd(object_under(raw, "estimatedCost")) if status == "succeeded" else None,
+            "billed_usd": billed_usd,
             "training_file": str(raw.get("dataset", "")).rpartition("/")[2],
             "hyperparameters": self._our_hyperparameters(raw),
             "error": object_under(raw, "status"),
@@ -214,8 +224,10 @@ class Fireworks(Dialect):
         """Yields every row of every page."""
         token = ""
         for _ in range(MAX_PAGES):
-            parameters = urlencode({"pageSize": PAGE_SIZE, **({"pageToken": token} if token else {})})
-            page = self._read(action, f"{path}?{parameters}")
+            parameters = {"pageSize": str(PAGE_SIZE)}
+            if token:
+                parameters["pageToken"] = token
+            page = self._read(action, f"{path}?{urlencode(parameters)}")
             yield from payloads.optional_rows(page, key, action)
             token = str(page.get("nextPageToken") or "")
             if not token:
@@ -254,7 +266,9 @@ def _usd(money: Json) -> Decimal | None:
     if not money or money.get("currencyCode", "USD") != "USD":
         return None
     try:
-        amount = Decimal(str(money.get("units") or 0)) + Decimal(str(money.get("nanos") or 0)).scaleb(-9)
+        units = Decimal(str(money.get("units") or 0))
+        nanos = Decimal(str(money.get("nanos") or 0))
+        amount = units + nanos.scaleb(-9)
     except InvalidOperation:
         return None
     if not is_payable(amount):

@@ -66,11 +66,11 @@ class Together(Dialect):
     def models(self) -> tuple[ModelInfo, ...]:
         action = self._action("listing the models")
         content = self._get(action, lambda: self._client.get("/models", cast_to=bytes))
-        if content.lstrip().startswith(
-            b"["
-        ):  # a bare list instead of OpenAI's object with the list under "data"
+        if content.lstrip().startswith(b"["):
+            # A bare list instead of OpenAI's object with the list under "data".
             content = b'{"data":' + content + b"}"
-        return tuple(payloads.model_info(row, action) for row in payloads.read_list(content, action)[0])
+        rows, _ = payloads.read_list(content, action)
+        return tuple(payloads.model_info(row, action) for row in rows)
 
     def has_model(self, name: str) -> bool:
         """Also looks at the results of jobs: a tuned model is not in the list of models until it is deployed."""
@@ -127,7 +127,9 @@ class Together(Dialect):
             errors = [event.message for event in self.events(job_id, 100) if event.level == "error"]
         except (Refused, InvalidResponse):  # report the failure even if its reason can't be read
             return job
-        return replace(job, error_message=errors[0]) if errors else job
+        if not errors:
+            return job
+        return replace(job, error_message=errors[0])
 
     def cancel(self, job_id: str) -> Job:
         action = self._action(f"cancelling job {job_id!r}")
@@ -139,9 +141,8 @@ class Together(Dialect):
         raw = self._look_up(action, self._job_path(job_id)) or {}
         registry = self.provider.deploy_base_url or self.provider.base_url
         for model in filter(None, (raw.get("model_object_id"), raw.get("adapter_object_id"))):
-            self._delete_if_present(
-                action, partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes)
-            )
+            delete = partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes)
+            self._delete_if_present(action, delete)
         self._delete_if_present(action, lambda: self._client.delete(self._job_path(job_id), cast_to=bytes))
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
@@ -161,22 +162,25 @@ class Together(Dialect):
     def _to_openai_shape(self, raw: Json, action: str) -> Json:
         word = payloads.required(raw, "status", action)
         status = STATUSES.get(word, word)
-        is_final, price = status in FINAL_STATUSES, raw.get("total_price")
-        return {
-            **{name: raw.get(name) for name in ("id", "model", "suffix", "training_file", "total_steps")},
+        same = {name: raw.get(name) for name in ("id", "model", "suffix", "training_file", "total_steps")}
+        shape: dict[str, object] = {
+            **same,
             "status": status,
             "created_at": seconds(raw, "created_at"),
-            "finished_at": seconds(raw, "updated_at") if is_final else None,
-            # A model is deployed by its id in the registry. Older jobs have only a name.
-            "fine_tuned_model": (raw.get("model_object_id") or raw.get("model_output_name"))
-            if status == "succeeded"
-            else None,
-            # While the job runs this is the expected total, not the tokens trained so far.
-            "trained_tokens": raw.get("token_count") if is_final else None,
-            "billed_usd": price * NANO if is_final and isinstance(price, int) else None,
             "trained_steps": raw.get("steps_completed"),
             "hyperparameters": self._our_hyperparameters({**raw, **object_under(raw, "training_type")}),
         }
+        if status == "succeeded":
+            # A model is deployed by its id in the registry. Older jobs have only a name.
+            shape["fine_tuned_model"] = raw.get("model_object_id") or raw.get("model_output_name")
+        if status in FINAL_STATUSES:
+            shape["finished_at"] = seconds(raw, "updated_at")
+            # While the job runs this is the expected total, not the tokens trained so far.
+            shape["trained_tokens"] = raw.get("token_count")
+            price = raw.get("total_price")
+            if isinstance(price, int):
+                shape["billed_usd"] = price * NANO
+        return shape
 
     def _body(self, spec: JobSpec) -> Json:
         chosen = self._vendor_hyperparameters(spec)
@@ -200,7 +204,8 @@ class Together(Dialect):
         rows: list[dict[str, Any]] = []
         for raw in self._rows_under("data", f"{self._job_path(job_id)}/events", action):
             level = str(raw.get("level") or "info").removeprefix("legacy_")
-            level = level if level == "info" else level.removeprefix("i")  # e.g. "legacy_ierror"
+            if level != "info":
+                level = level.removeprefix("i")  # e.g. "legacy_ierror"
             details = {name: raw[name] for name in ("step", "total_steps") if raw.get(name)}
             created_at = seconds(raw, "created_at") or 0
             rows.append({**raw, "created_at": created_at, "level": level, "data": details})

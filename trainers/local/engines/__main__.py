@@ -74,7 +74,10 @@ def remove_engine(root: Path, name: str) -> None:
         is_removed = remove(root, INSTALLABLE[name])
     except InstallationFailed as error:
         refuse(str(error))
-    click.echo(f"{name} is removed." if is_removed else f"{name} is not installed; nothing was removed.")
+    if is_removed:
+        click.echo(f"{name} is removed.")
+    else:
+        click.echo(f"{name} is not installed; nothing was removed.")
 
 
 def show(root: Path, as_json: bool) -> None:
@@ -91,29 +94,37 @@ def show(root: Path, as_json: bool) -> None:
 def _engine_json(root: Path, engine: Engine) -> dict[str, object]:
     """`installed` is null if the engine isn't installed. `present` is the version found in the environment, which may
     have been changed since the installation."""
-    installation = find_installation(root, engine)
-    return {
+    facts: dict[str, object] = {
         "name": engine.name,
         "version": engine.version,
-        "installed": installation.version if installation else None,
-        "present": installation.present_version if installation else None,
-        "bytes": installation.bytes if installation else None,
+        "installed": None,
+        "present": None,
+        "bytes": None,
         "abilities": engine.abilities,
         "licence": engine.licence,
     }
+    installation = find_installation(root, engine)
+    if installation:
+        facts["installed"] = installation.version
+        facts["present"] = installation.present_version
+        facts["bytes"] = installation.bytes
+    return facts
 
 
 def _state(root: Path, engine: Engine) -> str:
     installation = find_installation(root, engine)
     if installation is None:
-        half = " (incomplete; the command continues it)" if (root / engine.name / "env").exists() else ""
+        half = ""
+        if (root / engine.name / "env").exists():
+            half = " (incomplete; the command continues it)"
         return (
             f"not installed{half} · finetune engines install {engine.name}: version {engine.version}, "
             f"about {engine.gigabytes} GB and {engine.minutes:g} minutes"
         )
-    version, present = installation.version, installation.present_version
-    changed = "" if present == version else f" (now {present or 'gone'}: install it again)"
-    return f"installed · {version}{changed} · {_facts(installation)}"
+    changed = ""
+    if installation.present_version != installation.version:
+        changed = f" (now {installation.present_version or 'gone'}: install it again)"
+    return f"installed · {installation.version}{changed} · {_facts(installation)}"
 
 
 def _facts(installation: Installation) -> str:

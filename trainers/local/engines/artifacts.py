@@ -55,13 +55,15 @@ def read_results(job_folder: Path, is_validated: Callable[[int], bool]) -> Logge
     if not path.exists():
         return LoggedResults(0, 0, ())
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in list(csv.reader(file))[1:] if len(row) > 4]  # a kill may truncate the last row
-    validations = tuple(
-        Validation(int(row[0]), float(row[3]), float(row[4]) if row[4] else None) for row in rows if row[3]
-    )
+        lines = list(csv.reader(file))
+    rows = [row for row in lines[1:] if len(row) > 4]  # a kill may truncate the last row
+    validations = []
+    for step, _, _, loss, accuracy, *_ in rows:
+        if loss:
+            validations.append(Validation(int(step), float(loss), float(accuracy) if accuracy else None))
     steps = len(rows)
     lacks_validation = bool(rows) and is_validated(steps) and not rows[-1][3]
-    return LoggedResults(steps, steps - lacks_validation, validations)
+    return LoggedResults(steps, steps - lacks_validation, tuple(validations))
 
 
 def engine_checkpoints(output: Path) -> dict[int, Path]:
@@ -85,7 +87,9 @@ def remove_unlogged(output: Path, last_step: int) -> None:
 def read_last_position(job_folder: Path) -> Position:
     """Returns the position of the job's newest checkpoint."""
     complete = list_checkpoints(job_folder)
-    return read_position(complete[-1]) if complete else START
+    if not complete:
+        return START
+    return read_position(complete[-1])
 
 
 def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> Iterator[int]:
@@ -134,10 +138,13 @@ def finish_job(
     chosen = result_sentence(position, total)
     if chosen:
         logger.log(chosen)
-    result_step = lowest.step if lowest else max(steps, default=total)
+    result_step = max(steps, default=total)
+    if lowest:
+        result_step = lowest.step
     trainable = _publish_result(folder, output, result_step, job.settings.engine)
 
-    tokens, seconds = position.trained_tokens, position.seconds
+    tokens = position.trained_tokens
+    seconds = position.seconds
     logger.log(f"Trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
     logger.write_progress(Progress(position.step, total, tokens, seconds, logger.step_s), is_over=True)
     done = {
@@ -174,7 +181,9 @@ def _publish_result(job_folder: Path, output: Path, step: int, engine: str) -> i
     """Publishes the job's checkpoint of `step`, or the engine's final adapter if there is no such checkpoint, and
     returns the number of trained parameters. Raises TrainingFailed if one of them is not finite."""
     checkpoint = checkpoint_folder(job_folder, step)
-    source = checkpoint if checkpoint.exists() else output
+    source = output
+    if checkpoint.exists():
+        source = checkpoint
     weights = load((source / WEIGHTS).read_bytes())
     broken = sorted(name for name, tensor in weights.items() if not torch.isfinite(tensor).all())
     if broken:

@@ -67,11 +67,13 @@ def build_config(plan: EnginePlan, env: Path) -> EngineConfig:
             "eval_steps": plan.steps_an_epoch,
             "eval_batch_size": plan.settings.batch_size,
         }
-    on_cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if is_on_cpu else {}
+    environment = ENVIRONMENT | callback_environment(plan)
+    if is_on_cpu:
+        environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     return EngineConfig(
         files={"config.yml": yaml(config), **read_scripts(plugin="axolotl_plugin")},
         # Not through accelerate, whose extra process would keep signals from the engine.
         commands=((str(env / "bin" / "axolotl"), "train", "config.yml", "--launcher", "python"),),
-        environment=ENVIRONMENT | callback_environment(plan) | on_cpu,
+        environment=environment,
         keys={"config": frozenset(config)},
     )

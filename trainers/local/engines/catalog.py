@@ -34,7 +34,9 @@ class Engine:
     cpu_package: str | None = None
 
     def requirements(self, *, has_gpu: bool) -> tuple[str, ...]:
-        package = self.package if has_gpu else self.cpu_package or self.package
+        package = self.package
+        if not has_gpu and self.cpu_package:
+            package = self.cpu_package
         return f"{package}=={self.version}", *self.extra_packages
 
 
@@ -132,8 +134,9 @@ def lock_engine(home: Path, *, alone: bool) -> Iterator[bool]:
     conflicts."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("a") as file:
+        kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         try:
-            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return

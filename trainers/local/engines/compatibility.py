@@ -34,8 +34,9 @@ def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
         return Refusal("engine_not_installed", text)
 
     if installation.present_version != installation.version:
-        present = installation.present_version
-        version = f"version {present}" if present else "no version"
+        version = "no version"
+        if installation.present_version:
+            version = f"version {installation.present_version}"
         text = (
             f"The engine {engine.name} was installed in version {installation.version}, but its environment now has "
             f"{version}. Run `finetune engines install {engine.name}` to repair it."
@@ -49,8 +50,10 @@ def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
         )
         return Refusal("quantization_unavailable", text, "quantization")
 
-    on_cpu = None if installation.has_cuda else refuse_int8_on_cpu(settings)
-    return on_cpu or refuse_unsupported(engine, settings)
+    refusal = None
+    if not installation.has_cuda:
+        refusal = refuse_int8_on_cpu(settings)
+    return refusal or refuse_unsupported(engine, settings)
 
 
 def refuse_int8_on_cpu(settings: Parameters) -> Refusal | None:
@@ -89,11 +92,13 @@ def refuse_unknown_keys(
 def refuse_key(engine: Engine, installation: Installation, key: str | None) -> Refusal:
     """Returns the refusal for a config key that the engine doesn't know. `key` is None if its log doesn't name the
     key."""
+    version = installation.present_version or installation.version
+    which = "one of its config keys"
+    if key:
+        which = f"the config key {key}"
     text = (
-        f"{engine.name} {installation.present_version or installation.version} does not know "
-        f"{f'the config key {key}' if key else 'one of its config keys'}; our configs are for version "
-        f"{engine.version}. Install that: `finetune engines remove {engine.name}`, then `finetune engines install "
-        f"{engine.name}`."
+        f"{engine.name} {version} does not know {which}; our configs are for version {engine.version}. Install that: "
+        f"`finetune engines remove {engine.name}`, then `finetune engines install {engine.name}`."
     )
     return Refusal("engine_config_changed", text)
 

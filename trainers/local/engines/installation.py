@@ -41,7 +41,9 @@ def install(root: Path, engine: Engine, show: Callable[[str], None]) -> Installa
     home = root / engine.name
     with lock_engine(home, alone=True) as is_ours:
         if not is_ours:
-            user = "the trainer is serving with it" if engine is VLLM else "a job is training with it"
+            user = "a job is training with it"
+            if engine is VLLM:
+                user = "the trainer is serving with it"
             text = f"{engine.name} is being installed, or {user}. Wait until that has ended, then try again."
             raise InstallationFailed(text)
         _check_space(home, engine)
@@ -102,7 +104,8 @@ def _check_space(home: Path, engine: Engine) -> None:
 
 
 def _run_pip(home: Path, engine: Engine, show: Callable[[str], None], started: float) -> None:
-    env, log = home / "env", home / "install.log"
+    env = home / "env"
+    log = home / "install.log"
     pip = [str(env / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
     _call(home, engine, [*pip, PIP], "updating pip")
     requirements = engine.requirements(has_gpu=shutil.which("nvidia-smi") is not None)
@@ -147,8 +150,10 @@ class PipProgress:
         with self.log.open(encoding="utf-8", errors="replace") as lines:
             collected = len({line.split()[1] for line in lines if line.startswith("Collecting ")})
         installed = sum(1 for _ in self.env.glob("lib/python3*/site-packages/*.dist-info"))
+        # Downloading takes longer than installing.
         share = 0.6 * min(1.0, collected / self.packages) + 0.4 * min(1.0, installed / self.packages)
-        bar = "█" * round(20 * share) + "·" * (20 - round(20 * share))
+        filled = round(20 * share)
+        bar = "█" * filled + "·" * (20 - filled)
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
         return f"{self.engine.name} {bar} {share:3.0%} · {minutes}:{seconds:02d} · {_pip_activity(tail)}"
 
@@ -228,8 +233,11 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 def _last_line(text: str) -> str:
     """Returns the last error in pip's output, or its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "nothing."
     errors = [line for line in lines if line.startswith("ERROR")]
-    return ([*lines[-1:], *errors[-1:]] or ["nothing."])[-1][:300]
+    last = errors[-1] if errors else lines[-1]
+    return last[:300]
 
 
 def _size(folder: Path) -> int:

@@ -62,16 +62,23 @@ Line = TrainedStep | ValidatedStep | Trouble
 def read_line(line: str) -> Line | None:
     """Returns None for a line that says nothing about the job."""
     record = _find_record(line)
-    values = _read_values(record) if record else None
+    if record is None:
+        return _find_trouble(line)
+    values = _read_values(record)
     if values is None:
         return _find_trouble(line)
 
-    loss, rate = _number(values, "loss"), _number(values, "learning_rate")
+    loss = _number(values, "loss")
+    rate = _number(values, "learning_rate")
     if loss is not None and rate is not None:
         step = values.get("step")
-        return TrainedStep(step if isinstance(step, int) else None, loss, rate, _number(values, "grad_norm"))
-    loss = _number(values, "eval_loss")
-    return None if loss is None else ValidatedStep(loss, _number(values, "eval_mean_token_accuracy"))
+        if not isinstance(step, int):
+            step = None  # only some engines write it
+        return TrainedStep(step, loss, rate, _number(values, "grad_norm"))
+    validation_loss = _number(values, "eval_loss")
+    if validation_loss is None:
+        return None
+    return ValidatedStep(validation_loss, _number(values, "eval_mean_token_accuracy"))
 
 
 def _find_record(line: str) -> str | None:
@@ -91,7 +98,9 @@ def _read_values(text: str) -> dict[str, Any] | None:
             values = ast.literal_eval(re.sub(r": (-?(?:nan|inf))\b", r": '\1'", text))
     except (ValueError, SyntaxError):  # a truncated line, or something else in braces
         return None
-    return values if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        return None
+    return values
 
 
 def _number(values: dict[str, Any], name: str) -> float | None:
@@ -111,7 +120,9 @@ def _find_trouble(line: str) -> Trouble | None:
         return Trouble("engine_cannot", message=match["message"])
     if OUT_OF_MEMORY.search(line):
         return Trouble("out_of_memory")
-    return Trouble("disk_full") if DISK_FULL.search(line) else None
+    if DISK_FULL.search(line):
+        return Trouble("disk_full")
+    return None
 
 
 @dataclass(frozen=True)

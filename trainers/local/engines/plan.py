@@ -17,7 +17,9 @@ from trainers.methods import Parameters
 SAVE_STEPS = range(25, 101)
 SAVE_STEPS_BELOW_A_CEILING = range(5, 26)
 
-ROWS, OUTPUT = "rows", "output"
+# Folders in the engine's.
+ROWS = "rows"
+OUTPUT = "output"
 Value = str | int | float | bool | None | list[str] | list[dict[str, str]]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # all needed files are in local folders
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -57,9 +59,8 @@ HYPERPARAMETER_KEYS: Mapping[str, EngineKeys | None] = {
     "usd_per_hour_micros": None,
     "engine": None,
 }
-SHARED_SETTINGS: Mapping[
-    str, str | int | float
-] = {  # the same in all engines; in unsloth's config they are in part arguments
+# The same in all engines. In unsloth's config they are in part arguments.
+SHARED_SETTINGS: Mapping[str, str | int | float] = {
     "gradient_accumulation_steps": 1,
     "max_grad_norm": 1.0,
     "logging_steps": 1,
@@ -100,7 +101,9 @@ class EnginePlan:
         If the number doesn't divide an epoch, scripts/callback.py also saves a checkpoint at the epoch's end.
         """
         epoch = self.steps_an_epoch
-        choices = SAVE_STEPS if self.settings.ceiling_s is None else SAVE_STEPS_BELOW_A_CEILING
+        choices = SAVE_STEPS
+        if self.settings.ceiling_s is not None:
+            choices = SAVE_STEPS_BELOW_A_CEILING
         if epoch <= max(choices):
             return epoch
         return max((steps for steps in choices if epoch % steps == 0), default=max(choices))
@@ -118,7 +121,9 @@ class EnginePlan:
 
     @property
     def valid_file(self) -> str | None:
-        return f"{ROWS}/valid.jsonl" if self.has_validation else None
+        if not self.has_validation:
+            return None
+        return f"{ROWS}/valid.jsonl"
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,9 @@ def yaml(values: Mapping[str, Value]) -> str:
         if not isinstance(value, float):
             return json.dumps(value)
         mantissa, e, exponent = repr(value).partition("e")
-        return f"{mantissa if '.' in mantissa else mantissa + '.0'}{e}{exponent}"
+        if "." not in mantissa:
+            mantissa += ".0"
+        return f"{mantissa}{e}{exponent}"
 
     return "".join(f"{key}: {scalar(value)}\n" for key, value in values.items())
 

@@ -19,7 +19,9 @@ from types import FrameType
 
 POLL_INTERVAL_S = 0.2
 GRACE_S = 3.0  # shorter than in jobs/backends.py, which kills the whole process group after 5 s
-LOG, LOCK, PID = "log.txt", "lock", "pid"
+LOG = "log.txt"
+LOCK = "lock"
+PID = "pid"
 
 
 @contextmanager

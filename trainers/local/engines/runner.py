@@ -122,8 +122,10 @@ class EngineRun:
         self.prepared = prepare(self.job, self.home, self.installation.has_cuda, self.logger)
         plan = self.prepared.plan
         config = build_config(self.engine, plan, self.installation.env)
-        on_cpu = refuse_int8_on_cpu(self.job.settings) if plan.device == "cpu" else None
-        refusal = on_cpu or refuse_unknown_keys(self.engine, self.installation, config.keys)
+        refusal = None
+        if plan.device == "cpu":
+            refusal = refuse_int8_on_cpu(self.job.settings)
+        refusal = refusal or refuse_unknown_keys(self.engine, self.installation, config.keys)
         if refusal:
             raise _failure(refusal)
         script = write_files(self.home, config)
@@ -139,7 +141,10 @@ class EngineRun:
                 raise
 
         self._publish_checkpoints()
-        self.position = self._position_at(self.position.step if self.stop else plan.total_steps)
+        last_step = plan.total_steps
+        if self.stop:
+            last_step = self.position.step
+        self.position = self._position_at(last_step)
         finish_job(
             self.folder, self.job, self.output, self.position, plan.total_steps, self.stop, self.logger
         )
@@ -159,8 +164,10 @@ class EngineRun:
         self.noted_at = time.monotonic()
 
         decision = read_json(self.home / STOP_FILE)
-        if decision:
-            self.stop = "ceiling" if decision["why"] == "ceiling" else "patience"
+        if decision and decision["why"] == "ceiling":
+            self.stop = "ceiling"
+        elif decision:
+            self.stop = "patience"
         elif is_out_of_patience(logged.validations, self.job.settings.patience):
             self.stop = "patience"  # a kill came before this decision was stored
         step = logged.steps
@@ -179,8 +186,9 @@ class EngineRun:
             number = "bf16"
         elif plan.is_fp16:
             number = "fp16"
-        kind = plan.settings.quantization
-        base = "" if kind == "none" else f", the base in {kind}"
+        base = ""
+        if plan.settings.quantization != "none":
+            base = f", the base in {plan.settings.quantization}"
         trainer = f"Training {self.job.base_name} with {self.engine.name} {self.installation.version}"
         self.logger.log(f"{trainer} on {plan.device} in {number}{base}")
         if step:
@@ -210,7 +218,8 @@ class EngineRun:
                     break
             self._publish_checkpoints()
             if self.stop is None and process.returncode != 0:
-                text = " / ".join(" ".join(line.split())[:200] for line in last_lines) or "nothing"
+                lines = [" ".join(line.split())[:200] for line in last_lines]
+                text = " / ".join(lines) or "nothing"
                 raise EngineCrashed(f"{self.engine.name} ended with exit code {process.returncode}: {text}")
 
     def _is_over(self) -> bool:
@@ -290,7 +299,8 @@ class EngineRun:
     def _check_ceiling(self) -> None:
         """Stops the engine if the next steps would exceed the ceiling. Called after a step and its validation, when the
         engine is already computing the next step."""
-        step, plan = self.position.step, self.prepared.plan
+        step = self.position.step
+        plan = self.prepared.plan
         pace = self.times.until_end(is_validated_next=plan.is_validated(step + 1))
         is_over = is_over_ceiling(self.seconds, pace, self._ceiling_s)
         if is_over and self.stop is None and step < plan.total_steps:
@@ -298,14 +308,17 @@ class EngineRun:
 
     def _stop_for(self, why: Stop) -> None:
         replace_json(self.home / STOP_FILE, {"why": why})
-        self.stop, self.stop_step = why, self.position.step
+        self.stop = why
+        self.stop_step = self.position.step
         self.logger.write_progress(self._progress())
 
     @property
     def _ceiling_s(self) -> float | None:
         """The job's ceiling minus the time to end an engine that has to be killed."""
         ceiling_s = self.job.settings.ceiling_s
-        return None if ceiling_s is None else ceiling_s - GRACE_S
+        if ceiling_s is None:
+            return None
+        return ceiling_s - GRACE_S
 
     @property
     def _is_out_of_time(self) -> bool:
@@ -320,8 +333,13 @@ class EngineRun:
         return replace(self.position, step=step, trained_tokens=tokens, seconds=self.seconds)
 
     def _progress(self) -> Progress:
-        at, total = self.position, self.prepared.plan.total_steps
-        return Progress(at.step, total, at.trained_tokens, self.seconds, self.logger.step_s)
+        return Progress(
+            step=self.position.step,
+            total_steps=self.prepared.plan.total_steps,
+            trained_tokens=self.position.trained_tokens,
+            seconds=self.seconds,
+            step_s=self.logger.step_s,
+        )
 
 
 @dataclass
@@ -353,7 +371,11 @@ class StepTimes:
         checkpoint, and a validation between the two steps if there is one."""
         step_s = max(self.steps_s, default=0.0)
         guess_s = self.validation_steps * step_s
-        between_s = (guess_s if self.validation_s is None else self.validation_s) * is_validated_next
+        between_s = 0.0
+        if is_validated_next and self.validation_s is None:
+            between_s = guess_s
+        elif is_validated_next and self.validation_s is not None:
+            between_s = self.validation_s
         return Pace(2 * step_s + between_s + SAVING_S, self.validation_s, guess_s)
 
 

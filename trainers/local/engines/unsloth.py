@@ -60,10 +60,12 @@ def build_config(plan: EnginePlan, env: Path) -> EngineConfig:
         part, _, name = key.partition(".")
         parts[part][name] = value
     config = {**parts, "train": plan.train_file, "valid": plan.valid_file}
-    on_cpu = {"UNSLOTH_FORCE_CPU": "1"} if plan.device == "cpu" else {}
+    environment = ENVIRONMENT | callback_environment(plan)
+    if plan.device == "cpu":
+        environment["UNSLOTH_FORCE_CPU"] = "1"
     return EngineConfig(
         files={"config.json": json.dumps(config, indent=2) + "\n", **read_scripts(train="unsloth_train")},
         commands=((str(env / "bin" / "python"), "train.py", "config.json"),),
-        environment=ENVIRONMENT | callback_environment(plan) | on_cpu,
+        environment=environment,
         keys={name: frozenset(part) for name, part in parts.items()},
     )

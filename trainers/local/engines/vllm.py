@@ -48,11 +48,9 @@ def find_missing_reason(engines: Path) -> str | None:
     installation = find_installation(engines, VLLM)
     if installation is None:
         return f"vLLM is not installed in {engines / VLLM.name}. {INSTALL}"
-    version, present = installation.version, installation.present_version
-    if present != version:
-        return (
-            f"vLLM {version} was installed, but its environment now has {present or 'no version'}. {INSTALL}"
-        )
+    if installation.present_version != installation.version:
+        present = installation.present_version or "no version"
+        return f"vLLM {installation.version} was installed, but its environment now has {present}. {INSTALL}"
     return None
 
 
@@ -76,24 +74,36 @@ def serve_command(installation: Installation, options: VllmOptions, socket: Path
     passed in the environment. Sampling follows the request and not the base's generation_config.json. Grammars are
     checked by llguidance, as in the built-in engine."""
     python = str(installation.env / "bin" / "python")
-    command = [python, str(SCRIPT), "serve", str(options.base), "--served-model-name", SERVED_BASE]
-    command += ["--uds", str(socket), "--dtype", options.dtype, "--max-model-len", "auto"]
-    command += ["--enable-lora", "--max-lora-rank", str(options.rank), "--max-loras", str(options.adapters)]
-    command += ["--generation-config", "vllm", "--max-logprobs", "20"]
-    command += ["--structured-outputs-config", json.dumps({"backend": "guidance"})]
+    command = [
+        *(python, str(SCRIPT), "serve", str(options.base)),
+        *("--served-model-name", SERVED_BASE),
+        *("--uds", str(socket)),
+        *("--dtype", options.dtype),
+        *("--max-model-len", "auto"),
+        *("--enable-lora", "--max-lora-rank", str(options.rank), "--max-loras", str(options.adapters)),
+        *("--generation-config", "vllm"),
+        *("--max-logprobs", "20"),
+        *("--structured-outputs-config", json.dumps({"backend": "guidance"})),
+    ]
     share = options.share
     if share is None:
         command.append("--enforce-eager")  # on a CPU compiling takes minutes and gains little
         share = _share_of_memory()
-    return command if share is None else [*command, "--gpu-memory-utilization", f"{share:.3g}"]
+    if share is not None:
+        command += ["--gpu-memory-utilization", f"{share:.3g}"]
+    return command
 
 
 def _share_of_memory() -> float | None:
     """Returns half of the free memory as a share of the total. In spite of its name the option also applies to a CPU,
     where vLLM's default of 92% is seldom free."""
     memory = free_memory()
-    return memory and memory[0] / memory[1] / 2
+    if memory is None:
+        return None
+    free, total = memory
+    return free / total / 2
 
 
 def _highest_rank(config: Mapping[str, Any]) -> int:
-    return max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
+    ranks = config.get("rank_pattern") or {}  # those of layers that have their own
+    return max([int(config["r"]), *map(int, ranks.values())])

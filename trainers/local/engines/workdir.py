@@ -58,9 +58,11 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, logger: MetricsLogger)
     if job.validation_file:
         validation_tokens = _prepare_rows(job.validation_file, tokenizer, job, home, "valid", logger).tokens
 
-    is_on_gpu = has_cuda and torch.cuda.is_available()
-    device = torch.device("cuda" if is_on_gpu else "cpu")
-    dtype = best_dtype(device, load_config(str(base)).model_type) if is_on_gpu else torch.float32
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype = torch.float32
+    if has_cuda and torch.cuda.is_available():
+        device = "cuda"
+        dtype = best_dtype(torch.device(device), load_config(str(base)).model_type)
     plan = EnginePlan(
         base=str(base.absolute()),
         settings=job.settings,
@@ -68,7 +70,7 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, logger: MetricsLogger)
         targets=targets,
         rows=len(training.rows),
         has_validation=job.validation_file is not None,
-        device="cuda" if is_on_gpu else "cpu",
+        device=device,
         is_bf16=dtype == torch.bfloat16,
         is_fp16=dtype == torch.float16,
     )
@@ -83,7 +85,7 @@ def target_names(base: Path, settings: Parameters) -> tuple[str, ...]:
     Raises TrainingFailed unless engines and our server load the base alike, so that an adapter's names agree: it must
     be a text model with unquantised weights.
     """
-    engine, wanted = settings.engine, settings.target_modules
+    engine = settings.engine
     config = load_config(str(base))
     stored = stored_quantization(config)
     if stored is not None:
@@ -96,7 +98,7 @@ def target_names(base: Path, settings: Parameters) -> tuple[str, ...]:
     if settings.quantization == "nf4" and fused_experts(model):
         why = "experts would not be quantised, and our server quantises them"
         raise _builtin_only(why, engine, "quantization")
-    targets = find_targets(model, wanted)
+    targets = find_targets(model, settings.target_modules)
     if targets.parameters or isinstance(targets.modules, str):
         raise _builtin_only(f"{targets.parameters[0]} is not a linear layer", engine, "target_modules")
     return tuple(targets.modules)
@@ -116,12 +118,17 @@ def _prepare_rows(
     logger: MetricsLogger,
 ) -> Rows:
     """Writes rows/NAME.jsonl."""
-    param, settings = ("training_file" if name == "train" else "validation_file"), job.settings
+    settings = job.settings
+    param = "validation_file"
+    what = "Validation"
+    if name == "train":
+        param = "training_file"
+        what = "Training"
     rows = read_rows(Path(file), tokenizer, settings.max_length, param, settings.too_long)
     (home / ROWS).mkdir(exist_ok=True)
     write_rows(home / ROWS / f"{name}.jsonl", rows)
 
-    report_rows(logger, "Training" if name == "train" else "Validation", rows, settings.max_length)
+    report_rows(logger, what, rows, settings.max_length)
     return rows
 
 
@@ -130,8 +137,7 @@ def write_rows(path: Path, rows: Rows) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows.rows:
             ids = list(row.ids[: row.last_target + 1])
-            labels = [
-                token if is_learnt else IGNORED for token, is_learnt in zip(ids, row.supervised, strict=False)
-            ]
+            marked = zip(ids, row.supervised, strict=False)
+            labels = [token if is_learnt else IGNORED for token, is_learnt in marked]
             line = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
             file.write(json.dumps(line) + "\n")

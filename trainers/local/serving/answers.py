@@ -44,14 +44,17 @@ def prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparati
     prompt = vocabulary.encode(request)
     free = context - len(prompt)
     if free < 1:
-        subject, it = ("messages have", "them") if request.prompt is None else ("prompt has", "it")
-        text = (
-            f"The {subject} {len(prompt)} tokens; this model takes {context} with its answer. Shorten {it}."
-        )
-        raise ApiError(400, text, "context_length_exceeded", subject.split()[0])
-    syntax = vocabulary.call_syntax(request) if request.tools.definitions else None
-    grammar = vocabulary.grammar(request, syntax) if syntax else sampling.grammar
-    return Preparation(prompt, min(free, sampling.max_tokens or free), grammar, syntax)
+        tokens = f"{len(prompt)} tokens; this model takes {context} with its answer"
+        if request.prompt is not None:
+            text = f"The prompt has {tokens}. Shorten it."
+            raise ApiError(400, text, "context_length_exceeded", "prompt")
+        text = f"The messages have {tokens}. Shorten them."
+        raise ApiError(400, text, "context_length_exceeded", "messages")
+    limit = min(free, sampling.max_tokens or free)
+    if not request.tools.definitions:
+        return Preparation(prompt, limit, sampling.grammar, None)
+    syntax = vocabulary.call_syntax(request)
+    return Preparation(prompt, limit, vocabulary.grammar(request, syntax), syntax)
 
 
 def check_queue(open_rows: int, rows: int, rows_per_second: float) -> None:
@@ -92,10 +95,9 @@ class AnswerWriter:
         self._index = index
         self._vocabulary = vocabulary
         self._syntax = preparation.syntax
-        self._likelihoods: list[
-            tuple[int, Likelihood]
-        ] = []  # each with the place where its token's text begins
-        self._sent = 0
+        # Each with the place where its token's text begins.
+        self._likelihoods: list[tuple[int, Likelihood]] = []
+        self._sent = 0  # characters
 
     @property
     def size(self) -> int:
@@ -110,14 +112,18 @@ class AnswerWriter:
             self.finish("stop")
             return
         if likelihood is not None:
-            self._likelihoods.append((len(self._text().rstrip(HALF)), likelihood))
+            begins = len(self._text().rstrip(HALF))
+            self._likelihoods.append((begins, likelihood))
         self.tokens.append(token)
         stops = self.request.sampling.stop
-        text = self._text() if self.request.streams or stops else ""
+        text = ""
+        if self.request.streams or stops:  # otherwise the text is decoded once, at the end
+            text = self._text()
         ends = [place for stop in stops if (place := text.find(stop)) >= 0]
         if ends:
-            self._likelihoods = [pair for pair in self._likelihoods if pair[0] < min(ends)]
-            self._finish("stop", text[: min(ends)])
+            end = min(ends)
+            self._likelihoods = [pair for pair in self._likelihoods if pair[0] < end]
+            self._finish("stop", text[:end])
         elif len(self.tokens) >= self.limit:
             self.finish("length")
         elif self.request.streams:
@@ -138,20 +144,23 @@ class AnswerWriter:
             # Calls are sent at the end, since no program could parse a part of one.
             sent = text[: self._sent]
             text, calls = self._vocabulary.extract_calls(text, self.request.tools)
-            text = text if text.startswith(sent) else sent + text[len(sent.lstrip()) :]
+            if not text.startswith(sent):  # white space at the beginning was sent, and is now stripped
+                text = sent + text[len(sent.lstrip()) :]
         self._send(text, end)
         if calls:
             self.request.emit(AnswerCalls(self._index, calls))
-            reason = "tool_calls" if reason == "stop" else reason
+            if reason == "stop":
+                reason = "tool_calls"
         self.is_done = True  # before its caller, who may ask again at once, gets the end
         self.request.emit(AnswerEnd(self._index, reason, len(self.prompt), len(self.tokens)))
 
     def _send(self, text: str, end: int) -> None:
         """Sends the new part of `text`, and the likelihoods of tokens whose text begins before `end`."""
         likelihoods = tuple(likelihood for begins, likelihood in self._likelihoods if begins < end)
-        if len(text) > self._sent or likelihoods:
+        new_text = text[self._sent :]
+        if new_text or likelihoods:
             self._likelihoods = self._likelihoods[len(likelihoods) :]
-            self.request.emit(Piece(self._index, text[self._sent :], likelihoods))
+            self.request.emit(Piece(self._index, new_text, likelihoods))
             self._sent = len(text)
 
     def _text(self) -> str:

@@ -123,9 +123,8 @@ class Guide:
 def _unsupported(sentence: str, param: str) -> ApiError:
     """Returns an error with llguidance's own sentence, which names the keyword or the place, on one line."""
     message = re.split(r"<state>|\n +\d+ \| ", sentence)[0]  # the grammar follows
-    why = re.sub(
-        r"^(Error: )?(at \d+\(\d+\): )?(failed to compile JSON schema: )?", "", " ".join(message.split())
-    )
+    line = " ".join(message.split())
+    why = re.sub(r"^(Error: )?(at \d+\(\d+\): )?(failed to compile JSON schema: )?", "", line)
     why = why[:300].rstrip(".")
     if why.startswith("NoExtension"):
         why = "no text satisfies it"
@@ -171,8 +170,11 @@ class CallSyntax:
         place = text.find(self.mark)
         if place >= 0:
             return place
-        overlaps = (size for size in range(len(self.mark) - 1, 0, -1) if text.endswith(self.mark[:size]))
-        return len(text) - next(overlaps, 0)
+        # The end of the text may be the beginning of the mark.
+        for size in range(len(self.mark) - 1, 0, -1):
+            if text.endswith(self.mark[:size]):
+                return len(text) - size
+        return len(text)
 
 
 def infer_call_syntax(
@@ -200,8 +202,10 @@ def infer_call_syntax(
     if match is None or match.start() < len(start):
         return CallSyntax(start, None)
     places = [place for end in ends if (place := answer.find(end, match.end())) >= 0]
-    after = answer[match.end() : min(places, default=len(answer))]
-    return CallSyntax(start, (answer[: match.start()], after.rstrip()))
+    turn_end = min(places, default=len(answer))
+    before = answer[: match.start()]
+    after = answer[match.end() : turn_end].rstrip()
+    return CallSyntax(start, (before, after))
 
 
 def grammar_of_calls(
@@ -212,9 +216,11 @@ def grammar_of_calls(
     tokens' ids by their texts."""
     if not tools.required and otherwise is None:
         return None
-    functions = [definition["function"] for definition in tools.definitions]
-    allowed = [function for function in functions if not tools.required or function["name"] in tools.required]
-    starts, rules = [], []
+    allowed = [definition["function"] for definition in tools.definitions]
+    if tools.required:
+        allowed = [function for function in allowed if function["name"] in tools.required]
+    starts = []
+    rules = []
     for number, function in enumerate(allowed):
         before, after = syntax.texts_around(function["name"])
         parts = [*_literals(before, specials), f"arguments{number}", *_literals(after, specials)]
@@ -239,10 +245,16 @@ def parameters_schema(function: Mapping[str, Any]) -> Mapping[str, Any]:
 def _literals(text: str, specials: Mapping[str, int]) -> list[str]:
     """Returns a text as terms of a grammar. Special tokens are given by their ids, since the model would have to write
     their texts letter by letter."""
-    pattern = "|".join(re.escape(special) for special in sorted(specials, key=len, reverse=True))
-    parts = re.split(f"({pattern})", text) if pattern else [text]
-    return [
-        f"<[{specials[part]}]>" if part in specials else json.dumps(part, ensure_ascii=False)
-        for part in parts
-        if part
-    ]
+    parts = [text]
+    if specials:
+        # The longest first, since one may be the beginning of another.
+        by_size = sorted(specials, key=len, reverse=True)
+        pattern = "|".join(map(re.escape, by_size))
+        parts = re.split(f"({pattern})", text)
+    terms = []
+    for part in parts:
+        if part in specials:
+            terms.append(f"<[{specials[part]}]>")
+        elif part:
+            terms.append(json.dumps(part, ensure_ascii=False))
+    return terms

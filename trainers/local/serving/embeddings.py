@@ -84,23 +84,22 @@ class Embedder:
 def read_pooling(source: str) -> str:
     """Returns the model's pooling, one of POOLINGS. Raises ApiError (404) if it names none, or one that is not
     supported."""
-    stages, pooling = _read_hub_json(source, "modules.json"), _read_hub_json(source, "1_Pooling/config.json")
+    pooling = _read_hub_json(source, "1_Pooling/config.json")
     if pooling is None:
         raise _cannot_embed("it has no 1_Pooling/config.json. Use a sentence-transformers model.")
-    unknown = {str(stage["type"]).rpartition(".")[2] for stage in stages or []} - KNOWN_STAGES
+    stages = _read_hub_json(source, "modules.json") or []
+    unknown = {str(stage["type"]).rpartition(".")[2] for stage in stages} - KNOWN_STAGES
     if unknown:
-        raise _cannot_embed(
-            f"it has the stage {', '.join(sorted(unknown))}, which this trainer doesn't support."
-        )
+        names = ", ".join(sorted(unknown))
+        raise _cannot_embed(f"it has the stage {names}, which this trainer doesn't support.")
     modes = [
         name.removeprefix("pooling_mode_")
         for name, is_on in pooling.items()
         if name.startswith("pooling_mode_") and is_on
     ]
     if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise _cannot_embed(
-            f"it pools by {' and '.join(modes) or 'nothing'}; supported are {', '.join(POOLINGS)}."
-        )
+        named = " and ".join(modes) or "nothing"
+        raise _cannot_embed(f"it pools by {named}; supported are {', '.join(POOLINGS)}.")
     return str(modes[0])
 
 
@@ -113,7 +112,9 @@ def _read_hub_json(source: str, name: str) -> Any:
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
     )
-    return json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+    if path is None:
+        return None
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _cannot_embed(why: str) -> ApiError:

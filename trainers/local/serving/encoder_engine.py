@@ -36,7 +36,8 @@ from trainers.local.serving.values import (
 )
 from trainers.types import Message, Role
 
-ENCODERS_IN_MEMORY, CLASSIFIERS_IN_MEMORY = 4, 64
+ENCODERS_IN_MEMORY = 4
+CLASSIFIERS_IN_MEMORY = 64
 ROWS_PER_SECOND = 20.0
 
 
@@ -87,14 +88,14 @@ class EncoderEngine:
             encoder = self._encoder(request.target.base)
             vectors = encoder.embed(request.texts).tolist()
             return [Embeddings(tuple(map(tuple, vectors)), encoder.count_tokens(request.texts))]
-        text, classifier = text_to_classify(request.messages), self._classifier(request)
+        text = text_to_classify(request.messages)
+        classifier = self._classifier(request)
         (answer,) = classifier.classify([text])
         tokens = classifier.encoder.count_tokens([text])
-        return [
-            outcome
-            for index in range(request.rows)
-            for outcome in _label_outcomes(request, index, answer, tokens)
-        ]
+        outcomes: list[Outcome] = []
+        for index in range(request.rows):
+            outcomes += _label_outcomes(request, index, answer, tokens)
+        return outcomes
 
     def _classifier(self, request: Request) -> Classifier:
         folder = cast(Path, request.target.adapter)

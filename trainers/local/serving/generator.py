@@ -63,12 +63,9 @@ def choose_batch(waiting: Sequence[Row], room: BatchLimits, *, can_mix: bool) ->
         return []
     oldest = waiting[0]
     target = oldest.request.target
-    others = [
-        row
-        for row in waiting[1:]
-        if row.request.target.weights == target.weights
-        and (can_mix or row.request.target.adapter == target.adapter)
-    ]
+    others = [row for row in waiting[1:] if row.request.target.weights == target.weights]
+    if not can_mix:
+        others = [row for row in others if row.request.target.adapter == target.adapter]
     others.sort(key=lambda row: abs(len(row.prompt) - len(oldest.prompt)))
     return fill_batch([], [oldest, *others], room)
 
@@ -78,16 +75,21 @@ def fill_batch(present: Sequence[Row], candidates: Sequence[Row], room: BatchLim
     batch = list(present)
     for row in candidates:
         rows = [*batch, row]
-        fits = (
-            len(rows) <= room.rows
-            and len(rows) * max(row.size for row in rows) <= room.tokens
-            and (len(rows) == 1 or len(rows) * max(len(row.prompt) for row in rows) <= MAX_BATCH_TOKENS)
-            and len({row.request.target.adapter for row in rows}) <= MAX_ADAPTERS
-        )
-        if not fits:
+        if not _fits(rows, room):
             break
         batch = rows
     return batch[len(present) :]
+
+
+def _fits(rows: Sequence[Row], room: BatchLimits) -> bool:
+    """True if these rows can be a batch, in which each takes as many tokens as the longest."""
+    tokens = len(rows) * max(row.size for row in rows)
+    prompt_tokens = len(rows) * max(len(row.prompt) for row in rows)
+    if len(rows) > room.rows or tokens > room.tokens:
+        return False
+    if prompt_tokens > MAX_BATCH_TOKENS and len(rows) > 1:  # a longer prompt is answered alone
+        return False
+    return len({row.request.target.adapter for row in rows}) <= MAX_ADAPTERS
 
 
 class Generator:
@@ -143,12 +145,15 @@ class Generator:
         """Drops and returns all waiting requests, after a fault that none of them caused. The next request loads the
         models again."""
         requests = [row.request for row in (*self._waiting, *self._batch) if not row.is_done]
-        self._waiting, self._batch, self._models = [], [], None
+        self._waiting = []
+        self._batch = []
+        self._models = None
         return requests
 
     def _gather(self) -> list[PendingRequest]:
         """Returns the requests in the inbox, and those that follow in quick succession, until a batch is full."""
-        requests, self._later = self._later, []
+        requests = self._later
+        self._later = []
         deadline = time.monotonic() + GATHER_S
         while True:
             rows = len(self._waiting) + sum(request.rows for request in requests)
@@ -157,8 +162,10 @@ class Generator:
                 patience_s = IDLE_POLL_S
             elif rows >= MAX_BATCH_ROWS or time.monotonic() > deadline:
                 patience_s = 0.0
+            elif rows < self._callers:  # those of the last batch may ask again
+                patience_s = RETURN_S
             else:
-                patience_s = RETURN_S if rows < self._callers else QUIET_S
+                patience_s = QUIET_S
             try:
                 request = self._inbox.get(timeout=patience_s)
             except queue.Empty:
@@ -189,12 +196,15 @@ class Generator:
         base = self._open_models().base(request.target.weights)
         vocabulary = base.vocabulary
         preparation = prepare(request, vocabulary, base.context)
-        guide = vocabulary.guide(preparation.grammar) if preparation.grammar else None
+        guide = None
+        if preparation.grammar:
+            guide = vocabulary.guide(preparation.grammar)
         return [Row(request, index, preparation, vocabulary, guide) for index in range(request.rows)]
 
     def _answer_batch(self) -> None:
         first = self._waiting[0]
-        self._batch, self._answered = [], 0
+        self._batch = []
+        self._answered = 0
         with self._boundary(lambda: [row.request for row in self._batch or [first] if not row.is_done]):
             base = self._open_models().base(first.request.target.weights)
             room = self._room(base)
@@ -235,7 +245,8 @@ class Generator:
         from trainers.local.serving.decoding import decode
         from trainers.local.training.memory import is_out_of_memory
 
-        start, is_short_of_memory = time.monotonic(), False
+        is_short_of_memory = False
+        start = time.monotonic()
         try:
             with self._open_models().cores.shared():
                 decode(base, self._batch, partial(self._newcomers, base))
@@ -276,7 +287,7 @@ class Generator:
             if isinstance(request, Request) and request.target.weights == weights:
                 chats.append(request)
             elif request is not None:  # None comes from `stop`, which also sets _stopping
-                # answering it now would load another model next to the running one
+                # Answering it now would load another model next to the running one.
                 self._later.append(request)
         self._prepare_all(chats)
         candidates = [
@@ -290,9 +301,10 @@ class Generator:
         from trainers.local.serving.memory import free_bytes, tokens_that_fit
 
         free = free_bytes(base.device)
-        return BatchLimits(
-            self._most_rows, sys.maxsize if free is None else tokens_that_fit(free, base.bytes_per_token)
-        )
+        tokens = sys.maxsize
+        if free is not None:
+            tokens = tokens_that_fit(free, base.bytes_per_token)
+        return BatchLimits(self._most_rows, tokens)
 
     def _unload_for_training(self) -> None:
         """Unloads the models if a job trains on the same GPU and they take more than serving's share."""
@@ -314,10 +326,10 @@ class Generator:
             return
         except ApiError as problem:
             outcome = problem
-        except (
-            BaseException
-        ) as error:  # even a library's SystemExit, else all callers would wait for a dead thread
+        except BaseException as error:
+            # Even a library's SystemExit, else all callers would wait for a dead thread.
             outcome = self._explain(error)
+        # A request with several answers owns several rows, and gets one error.
         for owner in {id(owner): owner for owner in owners()}.values():
             owner.emit(outcome)
             owner.ticket.abandon()
@@ -328,7 +340,9 @@ class Generator:
         if not is_out_of_memory(error):
             return internal_error(error)
         log.warning("loading a model: out of memory")
-        others = "the job that trains" if self._is_training() else "the other programs on this machine"
+        others = "the other programs on this machine"
+        if self._is_training():
+            others = "the job that trains"
         text = f"The model does not fit into memory next to {others}. Try again later."
         return busy_error(text, "out_of_memory", BUSY_RETRY_S)
 

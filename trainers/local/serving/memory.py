@@ -51,8 +51,13 @@ def free_bytes(device: torch.device) -> int | None:
         total = torch.cuda.get_device_properties(device).total_memory
         allowed = torch.cuda.get_per_process_memory_fraction(device) * total
         return int(min(free + unused, allowed - allocated))
-    memory = free_memory() if device.type == "cpu" else None
-    return memory[0] if memory else None
+    if device.type != "cpu":
+        return None
+    memory = free_memory()
+    if memory is None:
+        return None
+    free, _ = memory
+    return free
 
 
 def limit_to_share(device: torch.device, is_training: bool) -> bool:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from trainers.encoders.classifier import Classification
 
 MAX_ADAPTERS = 8  # in memory, and therefore in one batch
-SHARE_ALONE, SHARE_WHILE_TRAINING = 0.9, 0.3  # of a GPU's memory
+# Shares of a GPU's memory.
+SHARE_ALONE = 0.9
+SHARE_WHILE_TRAINING = 0.3
 Ids = tuple[int, ...]
 Weights = tuple[str, Quantization]
 
@@ -195,7 +197,9 @@ class GenerationEngine(Protocol):
 
 def gpu_share(is_training: bool) -> float:
     """Returns the share of a GPU's memory that serving may take, which is smaller while a job trains there."""
-    return SHARE_WHILE_TRAINING if is_training else SHARE_ALONE
+    if is_training:
+        return SHARE_WHILE_TRAINING
+    return SHARE_ALONE
 
 
 def adapter_gone_error(adapter: Path) -> ApiError:
@@ -237,9 +241,9 @@ def first_words(error: Exception) -> str:
 
 
 def _adapter_name(adapter: Path) -> str:
-    return (
-        adapter.parent.name if adapter.name == "adapter" else f"{adapter.parent.parent.name}/{adapter.name}"
-    )
+    if adapter.name == "adapter":
+        return adapter.parent.name
+    return f"{adapter.parent.parent.name}/{adapter.name}"
 
 
 def check_base_unchanged(source: str, trained_on: str | None, fingerprint: str) -> None:

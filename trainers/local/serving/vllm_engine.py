@@ -143,11 +143,14 @@ class VllmEngine:
     async def _answer(self, request: Request) -> None:
         work = asyncio.create_task(self._write_answers(request))
         try:
-            while not (await asyncio.wait({work}, timeout=LOOK_S))[0]:
-                if request.ticket.is_abandoned:
+            while not work.done():
+                await asyncio.wait({work}, timeout=LOOK_S)
+                if not work.done() and request.ticket.is_abandoned:
                     work.cancel()
             if not work.cancelled() and (error := work.exception()):
-                request.emit(error if isinstance(error, ApiError) else internal_error(error))
+                if not isinstance(error, ApiError):
+                    error = internal_error(error)
+                request.emit(error)
                 request.ticket.abandon()
         finally:
             work.cancel()
@@ -192,7 +195,9 @@ class VllmEngine:
         return VllmOptions(base.folder, base.dtype, rank, MAX_ADAPTERS, self._share())
 
     def _share(self) -> float | None:
-        return None if self._gpu is None else gpu_share(self._is_training())
+        if self._gpu is None:
+            return None
+        return gpu_share(self._is_training())
 
     @asynccontextmanager
     async def _hold_server(self, options: VllmOptions) -> AsyncIterator[VllmServer]:
@@ -228,7 +233,8 @@ class VllmEngine:
         return server
 
     async def _stop_server(self) -> None:
-        server, self._server = self._server, None
+        server = self._server
+        self._server = None  # before the wait, so that nobody is given a server that ends
         if server is not None:
             await server.stop()
 
@@ -237,7 +243,8 @@ class VllmEngine:
         the smaller share."""
         while True:
             await asyncio.sleep(LOOK_S)
-            server, share = self._server, self._share()
+            server = self._server
+            share = self._share()
             if server is None or share is None or (server.options.share or 0) <= share:
                 continue
             async with self._turn:
@@ -277,11 +284,13 @@ def _load_base(source: str) -> ServedBase:
 
     try:
         folder = fetch_base(source)
-        config, tokenizer = load_config(str(folder)), load_tokenizer(str(folder))
+        config = load_config(str(folder))
+        tokenizer = load_tokenizer(str(folder))
     except TrainingFailed as error:
         raise ApiError(500, error.message, error.code, error.param, kind="server_error") from error
-    has_own = (folder / "generation_config.json").exists()
-    generation: Any = GenerationConfig.from_pretrained(folder) if has_own else config
+    generation: Any = config
+    if (folder / "generation_config.json").exists():
+        generation = GenerationConfig.from_pretrained(folder)
     dtype = str(best_dtype(best_device(), config.model_type)).removeprefix("torch.")
     width = int(config.get_text_config().vocab_size)
     vocabulary = Vocabulary(tokenizer, end_tokens(generation, tokenizer), width)
@@ -293,17 +302,23 @@ def completion_body(
 ) -> dict[str, Any]:
     """Returns the body of the request to vLLM's POST /v1/completions for answer number `index`."""
     sampling = request.sampling
+    temperature = sampling.temperature
+    if temperature < GREEDY_BELOW:
+        temperature = 0
+    seed = sampling.seed
+    if seed is None:
+        seed = secrets.randbits(62)
     body: dict[str, Any] = {
         "model": model,
         "prompt": preparation.prompt,
         "max_tokens": preparation.limit,
-        "temperature": 0 if sampling.temperature < GREEDY_BELOW else sampling.temperature,
+        "temperature": temperature,
         "top_p": max(SMALLEST_TOP_P, sampling.top_p),
         "frequency_penalty": sampling.frequency_penalty,
         "presence_penalty": sampling.presence_penalty,
         "stop": list(sampling.stop),
         "stop_token_ids": sorted(ends),
-        "seed": ((secrets.randbits(62) if sampling.seed is None else sampling.seed) + index) % 2**63,
+        "seed": (seed + index) % 2**63,
         "return_token_ids": True,
     }
     if sampling.logit_bias:
@@ -330,12 +345,18 @@ async def _write_answer(
 def _take(choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabulary) -> None:
     """Adds the tokens of `choice`, which is an answer or a part of one, to the writer."""
     tokens: Sequence[int] = choice["token_ids"] or ()
-    likelihoods = _likelihoods(choice, writer, vocabulary)
-    for place, token in enumerate(tokens):
+    likelihoods: Sequence[Likelihood | None] = _likelihoods(choice, writer, vocabulary)
+    if not likelihoods:
+        likelihoods = [None] * len(tokens)
+    for token, likelihood in zip(tokens, likelihoods, strict=False):
         if not writer.is_done:
-            writer.accept(token, likelihoods[place] if likelihoods else None)
-    if choice["finish_reason"] and not writer.is_done:
-        writer.finish("length" if choice["finish_reason"] == "length" else "stop")
+            writer.accept(token, likelihood)
+    if not choice["finish_reason"] or writer.is_done:
+        return
+    if choice["finish_reason"] == "length":
+        writer.finish("length")
+    else:
+        writer.finish("stop")
 
 
 def _likelihoods(
@@ -348,9 +369,8 @@ def _likelihoods(
         return ()
     logprobs = choice["logprobs"]
     likelihoods = []
-    for name, logprob, logprobs_by_name in zip(
-        logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
-    ):
+    lists = (logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"])
+    for name, logprob, logprobs_by_name in zip(*lists, strict=True):
         others = sorted((logprobs_by_name or {}).items(), key=lambda pair: -pair[1])[:most]
         likeliest = tuple((vocabulary.bytes_of(_token_id(other)), value) for other, value in others)
         likelihoods.append(Likelihood(vocabulary.bytes_of(_token_id(name)), logprob, likeliest))

@@ -209,7 +209,9 @@ def _refused(status: int, text: str) -> ApiError:
     """Returns vLLM's own error message as an ApiError."""
     try:
         error = json.loads(text.removeprefix("data: "))["error"]
-        message = str(error["message"] if isinstance(error, dict) else error)
+        if isinstance(error, dict):
+            error = error["message"]
+        message = str(error)
     except (ValueError, KeyError, TypeError):
         message = text
     message = f"vLLM: {' '.join(message.split())[:500]}"

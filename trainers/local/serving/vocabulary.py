@@ -165,6 +165,7 @@ def _turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
 
 def end_tokens(generation_config: Any, tokenizer: Any) -> frozenset[int]:
     """Returns the ids that end a turn."""
-    configured = generation_config.eos_token_id
-    ends = configured if isinstance(configured, list) else [configured]
+    ends = generation_config.eos_token_id
+    if not isinstance(ends, list):
+        ends = [ends]
     return frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
