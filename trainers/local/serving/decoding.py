@@ -147,22 +147,27 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
     prefixes: dict[Path | None, CachedPrefix] = {}
     states: list[BatchState] = []
     places: dict[tuple[Path | None, Ids], int] = {}
+    # Padding behind a prefix would count as tokens of a sliding window.
+    fits = max(row.size for row in rows) <= base.window
     for adapter in dict.fromkeys(row.request.target.adapter for row in rows):
         prompts = [tuple(row.ids) for row in rows if row.request.target.adapter == adapter]
-        prompts = list(dict.fromkeys(prompts)) if base.can_join else prompts
+        if base.can_join:
+            prompts = list(dict.fromkeys(prompts))
         model = base.with_adapters([adapter])
-        # Padding behind a prefix would count as tokens of a sliding window.
-        fits = max(row.size for row in rows) <= base.window
-        prefix = _read_prefix(model, prompts, base.prefixes.get(adapter), base.device) if fits else None
+        prefix = None
+        if fits:
+            prefix = _read_prefix(model, prompts, base.prefixes.get(adapter), base.device)
         for part in _parts_of_similar_length(prompts, prefix, base):
-            places |= {(adapter, prompt): len(places) + number for number, prompt in enumerate(part)}
+            for prompt in part:
+                places[adapter, prompt] = len(places)
             states.append(_read_part(model, part, prefix, base.device))
         if prefix:
             prefixes[adapter] = prefix
     base.prefixes = prefixes
     if not base.can_join:
-        return states[0]
-    return join(states, [places[row.request.target.adapter, tuple(row.ids)] for row in rows])
+        return states[0]  # all were read in one pass
+    order = [places[row.request.target.adapter, tuple(row.ids)] for row in rows]
+    return join(states, order)
 
 
 def _read_prefix(
@@ -170,14 +175,12 @@ def _read_prefix(
 ) -> CachedPrefix | None:
     """Reads the common prefix of all prompts and returns it, or `earlier`, the last batch's, if that is good enough.
     Returns None if reading it separately doesn't pay off."""
-    shortest = min(map(len, prompts)) - 1
-    differing = (
-        place for place in range(shortest) if any(prompt[place] != prompts[0][place] for prompt in prompts)
-    )
-    shared = next(differing, shortest)
+    shared = _shared_length(prompts)
     others = len(prompts) - 1
-    if earlier and earlier.fits(prompts) and (shared - len(earlier.ids)) * others < MIN_TOKENS_SAVED:
-        return earlier
+    if earlier and earlier.fits(prompts):
+        gained = (shared - len(earlier.ids)) * others
+        if gained < MIN_TOKENS_SAVED:
+            return earlier
     if shared * others < MIN_TOKENS_SAVED:
         return None
     cache = DynamicCache(config=model.config)
@@ -189,6 +192,17 @@ def _read_prefix(
         logits_to_keep=_last_place(device),
     )
     return CachedPrefix(ids, cache)
+
+
+def _shared_length(prompts: Sequence[Ids]) -> int:
+    """Returns with how many tokens all prompts begin. The last token of the shortest doesn't count, since each prompt
+    must have a token left that is read by itself."""
+    first = prompts[0]
+    most = min(map(len, prompts)) - 1
+    for place in range(most):
+        if any(prompt[place] != first[place] for prompt in prompts):
+            return place
+    return most
 
 
 def _last_place(device: torch.device) -> Tensor:
@@ -205,20 +219,35 @@ def _parts_of_similar_length(
         return [list(prompts)]
     shared = len(prefix.ids) if prefix else 0
     by_length = sorted(prompts, key=len)
-    return fill_parts(by_length, CPU_TOKENS_AT_ONCE, lambda part: (len(part[-1]) - shared) * len(part))
+
+    def width(part: Sequence[Ids]) -> int:
+        longest = len(part[-1]) - shared
+        return longest * len(part)
+
+    return fill_parts(by_length, CPU_TOKENS_AT_ONCE, width)
 
 
 def _read_part(
     model: Any, prompts: Sequence[Ids], prefix: CachedPrefix | None, device: torch.device
 ) -> BatchState:
-    shared = len(prefix.ids) if prefix else 0
-    cache = copy.deepcopy(prefix.cache) if prefix else DynamicCache(config=model.config)
     if prefix:
+        shared = len(prefix.ids)
+        cache = copy.deepcopy(prefix.cache)  # the next batch may begin alike
         cache.batch_repeat_interleave(len(prompts))
+    else:
+        shared = 0
+        cache = DynamicCache(config=model.config)
+
     longest = max(map(len, prompts)) - shared
-    padding = [longest - (len(prompt) - shared) for prompt in prompts]
-    ids = [[0] * pad + list(prompt[shared:]) for pad, prompt in zip(padding, prompts, strict=True)]
-    own = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in padding], device=device)
+    ids = []
+    padded = []
+    for prompt in prompts:
+        rest = prompt[shared:]
+        padding = [0] * (longest - len(rest))
+        ids.append([*padding, *rest])
+        padded.append(padding + [1] * len(rest))
+    own = torch.tensor(padded, device=device)
+    # Padding is in front and masked, so its position doesn't matter, but it must be a valid one.
     positions = (own.cumsum(-1) - 1).clamp(min=0) + shared
     mask = torch.cat([own.new_ones(len(prompts), shared), own], -1)
     logits = model(
@@ -234,20 +263,21 @@ def _read_part(
 
 def join(states: Sequence[BatchState], order: Sequence[int]) -> BatchState:
     """Joins `states` into one batch. Its row i is row `order[i]` of all states' rows in sequence."""
-    rows = torch.tensor(order, device=states[0].mask.device)
-    if len(states) == 1 and list(order) == list(range(len(states[0].mask))):
-        return states[0]
+    first = states[0]
+    if len(states) == 1 and list(order) == list(range(len(first.mask))):
+        return first
+    rows = torch.tensor(order, device=first.mask.device)
     longest = max(state.mask.shape[1] for state in states)
-    cache = states[0].cache
     for state_layers in zip(*(state.cache.layers for state in states), strict=True):
         layers: Sequence[Any] = state_layers
         if layers[0].get_seq_length():  # a layer may read another's cache and have none
-            keys = torch.cat([_pad_front(layer.keys, longest, dim=2) for layer in layers])[rows]
-            values = torch.cat([_pad_front(layer.values, longest, dim=2) for layer in layers])[rows]
-            layers[0].keys, layers[0].values = keys, values
+            # (rows, heads, places, D)
+            layers[0].keys = torch.cat([_pad_front(layer.keys, longest, dim=2) for layer in layers])[rows]
+            layers[0].values = torch.cat([_pad_front(layer.values, longest, dim=2) for layer in layers])[rows]
+    masks = [_pad_front(state.mask, longest, dim=1) for state in states]
     return BatchState(
-        cache,
-        mask=torch.cat([_pad_front(state.mask, longest, dim=1) for state in states])[rows],
+        first.cache,
+        mask=torch.cat(masks)[rows],
         positions=torch.cat([state.positions for state in states])[rows],
         logits=torch.cat([state.logits for state in states])[rows],
     )

@@ -173,8 +173,11 @@ class Base:
         if self._is_batched:
             self._runs[:] = _runs_of(names)
             return self._bare
+        # With PLAIN active, peft's layers would compute no adapter for any row.
         self._activate(next((name for name in names if name != PLAIN), PLAIN))
-        return partial(self._model, adapter_names=names) if len(set(names)) > 1 else self._model
+        if len(set(names)) > 1:
+            return partial(self._model, adapter_names=names)
+        return self._model
 
     def _activate(self, name: str) -> None:
         """Switches peft's adapter. A switch visits every layer, so it is made only if the name changes."""
@@ -225,8 +228,10 @@ class Base:
 def _runs_of(names: Sequence[str]) -> Runs:
     """Returns the runs of neighbouring rows with the same adapter. `names` has an adapter's name for each row, or a
     single one for all rows."""
+    if set(names) == {PLAIN}:
+        return []
     if len(set(names)) == 1:
-        return [(names[0], None)] if names[0] != PLAIN else []
+        return [(names[0], None)]
     runs: Runs = []
     start = 0
     for name, group in groupby(names):
@@ -250,9 +255,8 @@ def _install_batched_lora(model: PeftModel, runs: Runs) -> bool:
     """Makes the model's LoRA layers compute the adapters in `runs`. Must be called again after each change of adapters.
     Returns False and leaves the layers to peft if any of them is more than plain LoRA on a linear layer."""
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    is_plain = all(map(_is_plain, layers)) and not any(
-        isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules()
-    )
+    has_whole_layers = any(isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules())
+    is_plain = all(map(_is_plain, layers)) and not has_whole_layers
     for layer in layers:
         layer.__dict__.pop("forward", None)
         if is_plain:
@@ -280,14 +284,19 @@ def _forward_with_adapters(
     result: Tensor = base(x)
     for name, rows in runs:
         matrices = matrices_by_name.get(name)
-        if matrices is not None:
-            narrow = functional.linear((x if rows is None else x[rows]).to(matrices.a.dtype), matrices.a)
-            out = result if rows is None else result[rows]
-            # A slice of rows is a view, so the product is added in place.
-            flat = out.view(-1, out.shape[-1])
-            flat.addmm_(
-                narrow.view(-1, narrow.shape[-1]).to(flat.dtype),
-                matrices.b.T.to(flat.dtype),
-                alpha=matrices.scale,
-            )
+        if matrices is None:  # this adapter leaves the layer as it is
+            continue
+        own = x
+        out = result
+        if rows is not None:
+            own = x[rows]
+            out = result[rows]
+        narrow = functional.linear(own.to(matrices.a.dtype), matrices.a)
+        # A slice of rows is a view, so the product is added in place.
+        flat = out.view(-1, out.shape[-1])
+        flat.addmm_(
+            narrow.view(-1, narrow.shape[-1]).to(flat.dtype),
+            matrices.b.T.to(flat.dtype),
+            alpha=matrices.scale,
+        )
     return result

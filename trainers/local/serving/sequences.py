@@ -48,7 +48,9 @@ class Row(AnswerWriter):
         )
         self._sampling = sampling
         self._guide = guide.copy() if guide else None
-        seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
+        seed = sampling.seed
+        if seed is None:
+            seed = secrets.randbits(62)
         self._dice = torch.Generator().manual_seed((seed + index) % 2**63)
 
     @property
@@ -67,12 +69,7 @@ class Row(AnswerWriter):
                 self.accept(likeliest)
                 return
             token, likelihood = self._choose(logits)
-            # If the grammar leaves only one way to the end, its tokens need no pass through the model.
-            forced = None
-            if self._guide is not None and token not in self._vocabulary.ends:
-                self._guide.accept(token)
-                if not self._sampling.stop and self._sampling.top_logprobs is None:
-                    forced = self._guide.forced_end(self.limit - len(self.tokens) - 1)
+            forced = self._forced_end(token)
             if forced is None:
                 self.accept(token, likelihood)
             else:
@@ -82,20 +79,31 @@ class Row(AnswerWriter):
             self.request.ticket.abandon()
             self.is_done = True
 
+    def _forced_end(self, token: int) -> Sequence[int] | None:
+        """Tells the grammar about the chosen token. Returns the tokens that must follow up to the answer's end, which
+        need no pass through the model, or None if there is a choice left or their text or likelihood matters."""
+        if self._guide is None or token in self._vocabulary.ends:
+            return None
+        self._guide.accept(token)
+        if self._sampling.stop or self._sampling.top_logprobs is not None:
+            return None
+        return self._guide.forced_end(self.limit - len(self.tokens) - 1)
+
     def _choose(self, logits: Tensor) -> tuple[int, Likelihood | None]:
         """Returns a token chosen by the request's sampling, and its likelihood if the request asks for that."""
         logits = logits.float().cpu()
-        weighed = self._weigh(logits) if self._is_weighed else logits
-        allowed = weighed.masked_fill(~self._guide.allowed_tokens(), -torch.inf) if self._guide else weighed
+        allowed = logits
+        if self._is_weighed:
+            allowed = self._weigh(allowed)
+        if self._guide:
+            allowed = allowed.masked_fill(~self._guide.allowed_tokens(), -torch.inf)
         if self._sampling.temperature < GREEDY_BELOW:
             token = int(allowed.argmax())
         else:
-            chances = torch.softmax(allowed / self._sampling.temperature, -1)
-            ordered, tokens = chances.sort(descending=True)
-            ordered[ordered.cumsum(-1) - ordered > self._sampling.top_p] = 0  # always keeps the first
-            token = int(tokens[torch.multinomial(ordered, 1, generator=self._dice)])
+            token = self._draw(allowed)
         if self._sampling.top_logprobs is None or token in self._vocabulary.ends:
             return token, None
+        # The model's own, before weights and grammar.
         logprobs = torch.log_softmax(logits, -1)
         values, others = logprobs.topk(self._sampling.top_logprobs)
         likeliest = tuple(
@@ -103,6 +111,15 @@ class Row(AnswerWriter):
             for value, other in zip(values, others, strict=True)
         )
         return token, Likelihood(self._vocabulary.bytes_of(token), float(logprobs[token]), likeliest)
+
+    def _draw(self, logits: Tensor) -> int:
+        """Draws a token at the request's temperature, among the likeliest that have a chance of top_p together."""
+        chances = torch.softmax(logits / self._sampling.temperature, -1)
+        ordered, tokens = chances.sort(descending=True)
+        chance_before = ordered.cumsum(-1) - ordered
+        ordered[chance_before > self._sampling.top_p] = 0  # always keeps the first
+        place = torch.multinomial(ordered, 1, generator=self._dice)
+        return int(tokens[place])
 
     def _weigh(self, logits: Tensor) -> Tensor:
         """Applies penalties and biases by OpenAI's formula:
