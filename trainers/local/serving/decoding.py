@@ -74,54 +74,62 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
 
 def _choose_tokens(base: Base, running: Sequence[Row], state: BatchState) -> tuple[list[Row], BatchState]:
     """Lets each row take its next token. Returns the rows that are not done, and their state."""
-    for row, logits, likeliest in zip(running, state.logits, state.logits.argmax(-1).tolist(), strict=True):
+    likeliest_tokens = state.logits.argmax(-1).tolist()  # at once, since a GPU is waited for each time
+    for row, logits, likeliest in zip(running, state.logits, likeliest_tokens, strict=True):
         if not row.is_done:  # a guessed token may have ended it
             row.take(logits, likeliest)
         if row.is_done and row.is_plain:
             base.drafts(row.request.target.adapter).remember(row.tokens)
-    staying = [place for place, row in enumerate(running) if not row.is_done]
+    staying = [index for index, row in enumerate(running) if not row.is_done]
     if staying and len(staying) < len(running):
         rows = torch.tensor(staying, device=state.mask.device)
         state.cache.batch_select_indices(rows)
         state = BatchState(state.cache, state.mask[rows], state.positions[rows], state.logits[rows])
-    return [running[place] for place in staying], state
+    return [running[index] for index in staying], state
 
 
 def _feed(base: Base, running: Sequence[Row], state: BatchState) -> BatchState:
     """Runs the model over the newest token of each row and a guess of what follows. Rows take the tokens that were
     guessed correctly."""
-    guesses: list[Sequence[int]] = []
-    for row in running:
-        # A guess is compared to the likeliest tokens, and wrong guesses leave gaps in the cache.
-        can_guess = row.is_plain and base.can_join
-        guess = base.drafts(row.request.target.adapter).guess(row.tokens) if can_guess else ()
-        guesses.append(guess[: row.limit - len(row.tokens)])
-    ids, own = pad_right(
-        [[row.tokens[-1], *guess] for row, guess in zip(running, guesses, strict=True)], state.mask.device
-    )
+    guesses = [_guess(base, row) for row in running]
+    newest = [[row.tokens[-1], *guess] for row, guess in zip(running, guesses, strict=True)]
+    ids, own = pad_right(newest, state.mask.device)  # both (rows, width)
+    width = ids.shape[1]
     model = base.with_adapters([row.request.target.adapter for row in running])
     logits = model(
         input_ids=ids,
         attention_mask=torch.cat([state.mask, own], -1),
-        position_ids=state.positions + torch.arange(ids.shape[1], device=ids.device),
+        position_ids=state.positions + torch.arange(width, device=ids.device),
         cache=state.cache,
         use_cache=True,
-    ).logits
+    ).logits  # (rows, width, vocabulary)
 
-    counts = _take_guessed(running, guesses, logits) if ids.shape[1] > 1 else [0] * len(running)
+    counts = [0] * len(running)
+    if width > 1:
+        counts = _take_guessed(running, guesses, logits)
     right = torch.tensor(counts, device=ids.device)
     # Continue as if each row had read only its newest token and the correct part of its guess: wrong tokens are masked,
     # and places that no row needs are dropped.
     used = max(counts) + 1
-    if used < ids.shape[1]:
-        state.cache.crop(used - ids.shape[1])
-    own = (torch.arange(used, device=ids.device) <= right[:, None]).to(state.mask.dtype)
+    if used < width:
+        state.cache.crop(used - width)
+    is_right = torch.arange(used, device=ids.device) <= right[:, None]
+    row_numbers = torch.arange(len(running), device=ids.device)
     return BatchState(
         state.cache,
-        mask=torch.cat([state.mask, own], -1),
+        mask=torch.cat([state.mask, is_right.to(state.mask.dtype)], -1),
         positions=state.positions + 1 + right[:, None],
-        logits=logits[torch.arange(len(running), device=ids.device), right],
+        logits=logits[row_numbers, right],
     )
+
+
+def _guess(base: Base, row: Row) -> Sequence[int]:
+    """Returns the tokens that probably follow the row's newest one; none if it isn't always the likeliest token that
+    is taken, or if wrong guesses would leave gaps that the model's cache can't have."""
+    if not row.is_plain or not base.can_join:
+        return ()
+    left = row.limit - len(row.tokens)
+    return base.drafts(row.request.target.adapter).guess(row.tokens)[:left]
 
 
 def _take_guessed(

@@ -164,7 +164,8 @@ class Drafts:
         guess isn't free: 32 rows of 16 guessed tokens take as long as six passes over one token. 200 answers of a base
         that doesn't know the labels took 28.9 s with every guess of a chance over one half, and 20.0 s with these.
         """
-        answer, chance = tuple(beginning), 1.0
+        answer = tuple(beginning)
+        chance = 1.0
         while (counts := self._next.get(answer)) is not None:
             ((token, times),) = counts.most_common(1)
             chance *= times / (counts.total() + 1)
@@ -176,13 +177,19 @@ class Drafts:
 
 def count_agreeing(guess: Sequence[int], chosen: Sequence[int]) -> int:
     """Returns how many tokens at the start of `guess` equal those that were `chosen`."""
-    pairs = enumerate(zip(guess, chosen, strict=False))
-    return next((place for place, (guessed, own) in pairs if guessed != own), len(guess))
+    for place, (guessed, own) in enumerate(zip(guess, chosen, strict=False)):
+        if guessed != own:
+            return place
+    return len(guess)
 
 
 def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns ids and mask, both (rows, longest)."""
     longest = max(map(len, rows))
-    ids = [list(row) + [0] * (longest - len(row)) for row in rows]
-    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    ids = []
+    mask = []
+    for row in rows:
+        padding = [0] * (longest - len(row))
+        ids.append([*row, *padding])
+        mask.append([1] * len(row) + padding)
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
