@@ -140,6 +140,7 @@ class Together(Dialect):
         action = self._action(f"deleting job {job_id!r}")
         raw = self._look_up(action, self._job_path(job_id)) or {}
         registry = self.provider.deploy_base_url or self.provider.base_url
+        # The weights first: without the job nobody would know their ids.
         for model in filter(None, (raw.get("model_object_id"), raw.get("adapter_object_id"))):
             delete = partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes)
             self._delete_if_present(action, delete)

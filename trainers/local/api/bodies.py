@@ -169,6 +169,7 @@ def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
     usual_rate = rate_of_base(job.base, job.method)
     values["learning_rate_multiplier"] = round(settings.learning_rate / usual_rate, 6)
     values["sweep"] = sweep_to_lists(job.settings.sweep) or None
+    # Until a trial has won, what differs between trials has no single value to show.
     differing: set[str] = set()
     if winner is None:
         trials = [asdict(trial) for trial in job.trials]

@@ -1,5 +1,5 @@
 """The endpoints of the API, one class per noun: files, jobs, models with their chats, aliases. Each parses its request,
-asks the stores and answers in OpenAI's shape.
+asks the stores and answers in OpenAI's shape. Those without `async` run in Starlette's threads, since they read files.
 
 Extensions of OpenAI's API: jobs can be paused, resumed and deleted, and /v1/aliases holds names that programs call,
 each with the model behind it. PUT /v1/aliases/team/tickets {"model": "ft:…"} is idempotent. GET
@@ -81,6 +81,7 @@ class FileEndpoints:
         query = request.query_params
         purpose = query.get("purpose")
         shown: list[bodies.Body] = []
+        # Uploads for training, and the results that jobs have written.
         if purpose in (None, "fine-tune"):
             shown += [bodies.file_body(file) for file in self.files.all()]
         if purpose in (None, "", "fine-tune-results"):
@@ -172,7 +173,7 @@ class JobEndpoints:
         if job_request.validation_file:
             validation = self._known_file(job_request.validation_file, "validation_file")
 
-        # "auto" depends on the number of rows and on the base.
+        # Only now, since "auto" depends on the number of rows and on the base.
         examples = self.files.get(job_request.training_file).lines
         rate = rate_of_base(start.base, job_request.method)
         settings = start.settings(hyperparameters, hyperparameters.resolve(examples, rate))
@@ -203,6 +204,7 @@ class JobEndpoints:
             for name, value in query.items()
             if (match := re.fullmatch(r"metadata\[(.+)\]", name))
         }
+        # A job is listed if it has all pairs of the filter.
         records = [record for record in self.jobs.all() if filters.items() <= record.job.metadata.items()]
         by_id = {record.job.id: record for record in records}
         # Only the jobs of this page are written out, since that reads their files.

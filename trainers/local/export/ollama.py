@@ -198,6 +198,7 @@ def _read_template_without_system(tokenizer: Any) -> ChatTemplate | None:
 def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role, Role], str]] | None:
     """Returns the texts around marked messages, by the roles before and after, or None if the template doesn't write
     each message once and in order."""
+    # Marks in place of messages: what stands between them in the rendered chat is the template's own text.
     marks = [f"MARK{number}MARK" for number in range(len(roles))]
     try:
         text = render_with_template(tokenizer, list(zip(roles, marks, strict=True)))

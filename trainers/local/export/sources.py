@@ -178,6 +178,7 @@ def read_questions(source: Source, file: Path | None) -> Questions:
         raise ExportRefused(
             f"{path} has no plain question with an answer to check the export with. Give --rows FILE."
         )
+    # Spread over the file, since rows of one kind often stand together.
     count = min(QUESTIONS, len(questions))
     spread = [questions[index * len(questions) // count] for index in range(count)]
     return Questions(path, spread, _common_system(rows))

@@ -81,6 +81,7 @@ class Files:
         if raw is None:
             return None
         stored = StoredFile(**raw)
+        # Deleted when somebody looks, so that no thread has to.
         if stored.expires_at is not None and stored.expires_at <= time.time():
             delete_folder(self._root / file_id)
             return None

@@ -209,6 +209,7 @@ class JobQueue:
             return  # another process trains it
 
         steps = steps_in_checkpoints(folder)
+        # Only crashes in a row count: a job of days may be killed now and then, and still come to its end.
         crashes = self._crashes.get(job_id)
         if crashes is None or crashes.steps < steps:  # it made progress since
             crashes = self._crashes[job_id] = Crashes(0, steps)

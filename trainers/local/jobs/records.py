@@ -286,7 +286,7 @@ class Jobs:
     def find_by_model(self, name: str) -> JobRecord | None:
         """Returns the job whose tuned model or checkpoint has this name, whatever its status, or None."""
         plain = name.partition(":ckpt-step-")[0]
-        short = plain[-8:]
+        short = plain[-8:]  # of the job's id, see model_name: so only few jobs have to be read
         if not re.fullmatch(r"[0-9a-f]{8}", short):
             return None
         candidates = (self.get(name) for name in self._folders.names() if name.endswith(short))

@@ -268,7 +268,7 @@ def adapt_to_base(job_request: JobRequest, name: str, *, is_encoder: bool) -> Jo
             text = f"'{name}' writes text, and the method {job_request.method} is for encoders. Leave 'method' out."
             raise invalid(text, "method.type")
         return job_request
-    if job_request.method == "supervised":
+    if job_request.method == "supervised":  # also the method of a request that names none
         hyperparameters = replace(job_request.hyperparameters, method="head")
         _check_method(hyperparameters.values, hyperparameters.sweep or None, METHODS["head"])
         job_request = replace(job_request, method="head", hyperparameters=hyperparameters)
@@ -286,6 +286,7 @@ def adapt_to_base(job_request: JobRequest, name: str, *, is_encoder: bool) -> Jo
 
 
 def request_fingerprint(body: Mapping[str, Any]) -> str:
+    # A client that repeats a request may write its keys in another order.
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
@@ -293,6 +294,7 @@ def _parse_hyperparameters(
     at_the_top: Mapping[str, Any], method: ChosenMethod, *, has_validation: bool
 ) -> Hyperparameters:
     fields: dict[str, Any] = {}
+    # OpenAI's older place and its newer one. Clients may fill both.
     groups = (("hyperparameters", at_the_top), (method.path, method.hyperparameters))
     for path, group in groups:
         for name, value in _as_object(group, path).items():

@@ -56,7 +56,9 @@ def grammar_of_regex(pattern: str) -> str:
     """Returns a grammar for texts that this regular expression matches as a whole."""
     from llguidance import LLMatcher
 
-    return str(json.loads(LLMatcher.grammar_from_regex(pattern))["grammars"][0]["lark_grammar"])
+    wrapped = json.loads(LLMatcher.grammar_from_regex(pattern))
+    (grammar,) = wrapped["grammars"]
+    return str(grammar["lark_grammar"])
 
 
 def check_grammar(grammar: str, param: str) -> str:
@@ -91,9 +93,11 @@ class Guide:
 
         bits = numpy.frombuffer(self._matcher.compute_bitmask(), dtype=numpy.uint8)
         self._raise_error()
+        # The head may be wider than the tokenizer's vocabulary; its other tokens stay forbidden.
         allowed = numpy.zeros(self._width, dtype=numpy.bool_)
         array = numpy.unpackbits(bits, bitorder="little")[: self._width]
         allowed[: len(array)] = array
+        # A turn may end exactly where the grammar does.
         allowed[self._ends] = self._matcher.is_accepting()
         return torch.from_numpy(allowed)
 

@@ -59,13 +59,19 @@ class Embedder:
                 text = f"'input[{number}]' has {len(tokens)} tokens; this model takes {self._context}. Shorten it."
                 raise ApiError(400, text, "context_length_exceeded", "input")
 
-        by_length = sorted(range(len(ids)), key=lambda place: len(ids[place]))
-        parts = fill_parts(by_length, TOKENS_AT_ONCE, lambda places: len(ids[places[-1]]) * len(places))
+        def width(part: Sequence[int]) -> int:
+            longest = len(ids[part[-1]])
+            return longest * len(part)
+
+        # Texts of similar length share a pass, which pads all of them to the longest.
+        by_length = sorted(range(len(ids)), key=lambda number: len(ids[number]))
         vectors: dict[int, tuple[float, ...]] = {}
-        for part in parts:
-            rows = self._vectors([ids[place] for place in part]).tolist()
-            vectors |= {place: tuple(row) for place, row in zip(part, rows, strict=True)}
-        return Embeddings(tuple(vectors[place] for place in range(len(ids))), sum(map(len, ids)))
+        for part in fill_parts(by_length, TOKENS_AT_ONCE, width):
+            rows = self._vectors([ids[number] for number in part]).tolist()
+            for number, row in zip(part, rows, strict=True):
+                vectors[number] = tuple(row)
+        in_order = tuple(vectors[number] for number in range(len(ids)))
+        return Embeddings(in_order, sum(map(len, ids)))
 
     def _vectors(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Returns the vectors, (texts, size), from one pass over rows padded on the right."""
@@ -74,7 +80,8 @@ class Embedder:
         if self._pooling == "cls_token":
             vectors = states[:, 0]
         elif self._pooling == "lasttoken":
-            vectors = states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+            row_numbers = torch.arange(len(states), device=states.device)
+            vectors = states[row_numbers, mask.sum(1) - 1]
         else:
             weights = mask[:, :, None].to(states.dtype)
             vectors = (states * weights).sum(1) / weights.sum(1)

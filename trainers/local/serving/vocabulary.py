@@ -40,6 +40,7 @@ class Vocabulary:
         model's tokenizer."""
         if request.prompt is None:
             tokens: list[int] = []
+            # In parts, so that the text of a special token in a message becomes plain tokens.
             for part in self._prompt(request, self._turns(request)).split(BREAK):
                 tokens += self._tokenizer(part, add_special_tokens=False).input_ids
             self._check_known(tokens)
@@ -89,11 +90,11 @@ class Vocabulary:
         return content or "", calls
 
     def text(self, tokens: Sequence[int], *, with_specials: bool = False) -> str:
-        return str(
-            self._tokenizer.decode(
-                list(tokens), skip_special_tokens=not with_specials, clean_up_tokenization_spaces=False
-            )
+        # Without the cleaning, which would change text that was already sent once more tokens follow.
+        text = self._tokenizer.decode(
+            list(tokens), skip_special_tokens=not with_specials, clean_up_tokenization_spaces=False
         )
+        return str(text)
 
     def bytes_of(self, token: int) -> bytes:
         """Returns a token's bytes, which may be a part of a character; none for a special token."""

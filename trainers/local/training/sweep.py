@@ -260,6 +260,7 @@ def choose_winner(sweep: Sweep, stop: Stop | None) -> None:
         raise explain_no_winner(sweep, trial_scores)
     positions = [read_trial_position(trial) for trial in sweep.trials]
     validations = positions[score.number - 1].validations
+    # The sweep's own figures are those of all trials together, which is what was paid.
     seconds = time.monotonic() - sweep.started
     steps = sum(position.step for position in positions)
     tokens = sum(position.trained_tokens for position in positions)
