@@ -230,9 +230,9 @@ def _as_chat(row: dict[str, Any]) -> dict[str, Any]:
     """
     request = row.get("input")
     if isinstance(request, dict) and "preferred_output" in row:
-        asked = request.get("messages") or ()
+        question = request.get("messages") or ()
         answer = row["preferred_output"] or ()
-        row = {**request, "messages": [*asked, *answer]}
+        row = {**request, "messages": [*question, *answer]}
     if not all(isinstance(message, dict) for message in row["messages"]):
         raise TypeError("a message is not an object")
     tools_for_template(row)  # raises if the tools are malformed
