@@ -59,7 +59,7 @@ def test_two_processes_find_the_losses_the_winner_and_the_adapter_of_one(
     messages = event_messages(by_two)
     assert "2 processes share each batch, each with the whole base" in messages
     assert [message.partition(" ")[0] for message in messages if "adapter saved" in message] == ["All"]
-    assert [message[:6] for message in messages if message.startswith("Round ")] == [
+    assert [message[:7] for message in messages if message.startswith("Round ")] == [
         "Round 1",
         "Round 2",
         "Round 3",
