@@ -92,7 +92,7 @@ class Takeover:
             snapshot = Snapshot(files, 0, records)
 
         base = self._provide_base(Path(read_job(self._folder).base))
-        # Events count for each attempt anew, and end marks and the adapter are those of the attempt that wrote them.
+        # Each attempt counts its own events, and end marks and the adapter are those of the attempt that wrote them.
         begin = Snapshot(
             files={
                 path: stored for path, stored in snapshot.files.items() if not path.startswith("adapter/")
