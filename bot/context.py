@@ -32,9 +32,13 @@ class WaitClock:
         self._steady = steady
         self._known: dict[float, tuple[float, float]] = {}
 
+    def begin(self, at: float) -> None:
+        """Notes that a wait begins at `at` (unix seconds), which is now: `since` is exact from here on."""
+        self.since(at)
+
     def since(self, at: float) -> float:
-        """Returns the seconds since `at` (unix seconds). Exact from the first call for this `at`, so call it when a
-        wait begins."""
+        """Returns the seconds since `at` (unix seconds). If the wait's beginning was not noted, as after a restart, it
+        is exact from the first call for this `at`."""
         now = self._steady()
         before, known_at = self._known.setdefault(at, (max(self._clock() - at, 0.0), now))
         return before + now - known_at

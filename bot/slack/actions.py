@@ -47,7 +47,7 @@ from bot.services.training import interventions
 from bot.services.training import runs as run_services
 from bot.slack.commands import baseline_form, estimate_form, help_list, reply_to, upload_form
 from bot.slack.homes import Homes
-from bot.slack.replies import Call, Form, give_reply
+from bot.slack.replies import Call, Form, counted_reply, give_reply
 from bot.values.runs import Refusal
 
 _Value = TypeVar("_Value")
@@ -200,7 +200,7 @@ class _Listeners:
         call = click.call
         if thread:
             call = replace(call, thread=str(thread))
-        reply = self._counted(click, lambda: reply_to(call, click.value))
+        reply = counted_reply(metrics.CLICKS, click.action, lambda: reply_to(call, click.value))
         give_reply(reply, str(body["trigger_id"]), client, partial(_respond_privately, respond))
         self.wake()
 

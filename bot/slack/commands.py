@@ -57,7 +57,7 @@ from bot.command_options import (
     build_question,
     question_options,
 )
-from bot.command_parser import COMMAND, Command, Registry, first_word, parse, unescape
+from bot.command_parser import COMMAND, Command, ParsedCommand, Registry, first_word, parse, unescape
 from bot.context import AppContext
 from bot.health import metrics
 from bot.rules.permissions import GOVERNED_BY, Rule
@@ -69,7 +69,16 @@ from bot.services.measurement import distillations, evaluations, learning_curves
 from bot.services.models import models, promotions, questions, tried_answers
 from bot.services.training import runs
 from bot.slack.inbox import answer
-from bot.slack.replies import AfterAck, Call, Form, Reply, card_or_refusal, give_reply, refusal_or_none
+from bot.slack.replies import (
+    AfterAck,
+    Call,
+    Form,
+    Reply,
+    card_or_refusal,
+    counted_reply,
+    give_reply,
+    refusal_or_none,
+)
 from bot.values.requests import Baseline, Curve, Delete, Estimate, Start
 from bot.values.runs import Refusal
 
@@ -92,16 +101,15 @@ def reply_to(call: Call, text: str) -> Reply:
     if isinstance(parsed, Refusal):
         metrics.count_misread(finetune.named(first_word(text)[0]))
         return parsed
-    name = str(parsed.command.name)
-    reply: Reply = None
-    with metrics.counting_failures(metrics.COMMANDS, name):
-        if "read" in parsed.command.needs:
-            reply = authorization.refusal(call.context, call.person, "read", call.channel)
-        if reply is None:
-            reply = parsed.handler(call, **parsed.values)
-    if isinstance(reply, AfterAck):  # what it answers is counted once it is done
-        return AfterAck(partial(metrics.counted, metrics.COMMANDS, name, reply.work))
-    metrics.count(metrics.COMMANDS, name, reply)
+    return counted_reply(metrics.COMMANDS, str(parsed.command.name), partial(_handle, call, parsed))
+
+
+def _handle(call: Call, line: ParsedCommand) -> Reply:
+    if "read" in line.command.needs:
+        refusal = authorization.refusal(call.context, call.person, "read", call.channel)
+        if refusal:
+            return refusal
+    reply: Reply = line.handler(call, **line.values)
     return reply
 
 

@@ -26,7 +26,7 @@ from bot.command_parser import unescape
 from bot.context import AppContext
 from bot.health import metrics
 from bot.services.common import messages
-from bot.slack.users import begin_click, end_click
+from bot.slack.users import begin_delivery, end_delivery
 
 REFUSED = re.compile(r'"ok"\s*:\s*false')  # Slack answers `ok`, or JSON with the error
 # Keys in the context of a Bolt request.
@@ -69,7 +69,7 @@ class _MarkBegun(ListenerStartHandler):
 
     def handle(self, request: BoltRequest, response: BoltResponse | None) -> None:
         logs.begin(request.context.get(REFERENCE))
-        begin_click()
+        begin_delivery()
         if delivery := request.context.get(DELIVERY):
             self._context.store.inbox.begin(delivery)
 
@@ -79,7 +79,7 @@ class _MarkEnded(ListenerCompletionHandler):
         self._context = context
 
     def handle(self, request: BoltRequest, response: BoltResponse | None) -> None:
-        end_click()
+        end_delivery()
         if delivery := request.context.get(DELIVERY):
             self._context.store.inbox.end(delivery)
         if arrived := request.context.get(ARRIVED):

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
+from prometheus_client import Counter
 from slack_sdk import WebClient
 
 from bot.cards.common import general
 from bot.cards.common.blocks import Message
 from bot.context import AppContext
+from bot.health import metrics
 from bot.values.runs import Refusal
 
 _Value = TypeVar("_Value")
@@ -40,6 +43,16 @@ class AfterAck:
 
 # A dict is a form to open. None means that a message in the channel is the answer.
 Reply = Message | str | Refusal | Form | AfterAck | None
+
+
+def counted_reply(counter: Counter, name: str, find: Callable[[], Reply]) -> Reply:
+    """Finds a reply, and counts what it is. Work that sends its answer itself is counted once it is done."""
+    with metrics.counting_failures(counter, name):
+        reply = find()
+    if isinstance(reply, AfterAck):
+        return AfterAck(partial(metrics.counted, counter, name, reply.work))
+    metrics.count(counter, name, reply)
+    return reply
 
 
 def give_reply(reply: Reply, trigger: str, client: WebClient, send: Callable[[Message], None]) -> None:

@@ -29,7 +29,9 @@ MEMBERS_A_PAGE = 999
 MOST_PAGES = 20
 
 # What Slack has answered to the click that is handled, by the question: several rules ask the same.
-_answers_to_click: ContextVar[dict[Hashable, Any] | None] = ContextVar("_answers_to_click", default=None)
+_answers_in_delivery: ContextVar[dict[Hashable, Any] | None] = ContextVar(
+    "_answers_in_delivery", default=None
+)
 
 
 def is_unavailable(error: SlackApiError) -> bool:
@@ -81,13 +83,14 @@ def read_channel(info: Mapping[str, Any]) -> ChannelFacts:
     )
 
 
-def begin_click() -> None:
-    """From here on, Slack is asked each question once, in this context and in those copied from it."""
-    _answers_to_click.set({})
+def begin_delivery() -> None:
+    """From here on, Slack is asked each question once, in this context and in those copied from it. Call it before a
+    command, click, form or event is handled."""
+    _answers_in_delivery.set({})
 
 
-def end_click() -> None:
-    _answers_to_click.set(None)
+def end_delivery() -> None:
+    _answers_in_delivery.set(None)
 
 
 class SlackDirectory:
@@ -216,7 +219,7 @@ class SlackDirectory:
 
     def _ask(self, method: str, call: Callable[..., Any], **arguments: Any) -> Any:
         """Returns Slack's answer, which may be that there is no such channel; None if there is no other answer."""
-        answers = _answers_to_click.get()
+        answers = _answers_in_delivery.get()
         if answers is None:
             return self._ask_slack(method, call, arguments)
         question = (method, *sorted(arguments.items()))

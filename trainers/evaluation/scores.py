@@ -19,8 +19,8 @@ from trainers.evaluation.statistics import exact_match, normalise
 
 HOW_READ = (
     "An answer counts as a label if it is that label, whatever its case, quotes, hyphens or underscores, or if its "
-    "first line, else the whole of it, names exactly one label. Two labels, a denied one, a refusal or nothing "
-    "count as wrong."
+    "first line, else the whole of it, names exactly one label; 4/5 is a 4 if the labels are numbers up to 5. Two "
+    "labels, a denied one, a refusal or nothing count as wrong."
 )
 LONGEST_READ = 4_000  # characters; anything after them is ignored
 # If the template itself writes <think>, the text has only the closing tag.
@@ -32,6 +32,7 @@ _LEAD = re.compile(
 _DENIAL = re.compile(
     r"\b(not|never|neither|nor|cannot|can ?['’]?t|isn ?['’]?t|won ?['’]?t|unable|sorry|as an ai)\b|n['’]t\b"
 )
+_RATING = re.compile(r"([0-9]++) ?(?:/|out of) ?([0-9]++)")
 _SENTENCE_END = re.compile(r"[.!?]\s|\n")
 _DRESS = " \t\"'`*“”‘’«»()[]{}<>#.,:;!?。、・「」『』【】《》"
 _AROUND = ("**", "*", "__", "`", '"', "'", "“", "‘", "«", "(", "[")
@@ -55,13 +56,15 @@ Choice = Literal["first", "second", "tie"]
 class _Names:
     """The names of labels. `verbatim` has them in lower case, with all their symbols; `marked` are those that begin or
     end with one, like C#. `folded` maps folded names to labels, or to None if two labels share a name. `pattern`
-    matches any name as a whole word, the longest first. `unspaced` names may occur anywhere in a sentence."""
+    matches any name as a whole word, the longest first. `unspaced` names may occur anywhere in a sentence.
+    `highest_rating` is the highest label if all are whole numbers, and more than two: "4/5" then is a 4."""
 
     verbatim: dict[str, str]
     marked: tuple[str, ...]
     folded: dict[str, str | None]
     pattern: re.Pattern[str]
     unspaced: tuple[str, ...]
+    highest_rating: str | None
 
 
 def strip_thoughts(text: str) -> str:
@@ -83,6 +86,9 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
     for form in (*_verbatim_forms(answer), *_verbatim_forms(first_line)):
         if form in names.verbatim:
             return names.verbatim[form]
+        rating = _RATING.fullmatch(form)
+        if rating and rating[2] == names.highest_rating:
+            return names.verbatim.get(rating[1])
 
     lines = [_folded(line) for line in written if line.strip()]
     if not lines:
@@ -167,7 +173,12 @@ def _names(labels: tuple[str, ...]) -> _Names:
         pattern = rf"(?<![\w-])(?:{names})(?!\w)"
     unspaced = tuple(name for name in folded if _UNSPACED_LETTER.search(name))
     marked = tuple(name for name in verbatim if name.strip(_DRESS) != name)
-    return _Names(verbatim, marked, folded, re.compile(pattern), unspaced)
+    return _Names(verbatim, marked, folded, re.compile(pattern), unspaced, _highest_rating(labels))
+
+
+def _highest_rating(labels: Sequence[str]) -> str | None:
+    is_scale = len(labels) > 2 and all(label.isascii() and label.isdigit() for label in labels)
+    return max(labels, key=int) if is_scale else None
 
 
 def _verbatim(text: str) -> str:

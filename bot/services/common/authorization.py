@@ -215,6 +215,17 @@ def button_refusal(context: AppContext, dataset: str, person: str, hidden: Refus
     return None
 
 
+def dataset_button_refusal(
+    context: AppContext, action: Action, dataset: Dataset, person: str, request: Request = NO_REQUEST
+) -> Refusal | None:
+    """Returns why this person can't do `action` by a button that names a version of a dataset, None if they can."""
+    refused = refusal(context, person, action, dataset.channel, request)
+    if refused:
+        return refused
+    gone = Refusal("There is no such dataset any more.")
+    return button_refusal(context, dataset.name, person, gone)
+
+
 def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
     """Yields the runs or measurements whose dataset is in `names`."""
     return (row for row in rows if context.store.datasets.get(row.dataset_id).name in names)

@@ -222,11 +222,7 @@ def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Data
     """Returns the dataset that the form is about, or why this person can't record a waiver for it."""
     dataset = context.store.datasets.get(dataset_id)
     request = Request("", dataset.uploaded_by, dataset.created_at)
-    refusal = authorization.refusal(context, person, "waive", dataset.channel, request)
-    if refusal:
-        return refusal
-    gone = Refusal("There is no such dataset any more.")
-    refusal = authorization.button_refusal(context, dataset.name, person, gone)
+    refusal = authorization.dataset_button_refusal(context, "waive", dataset, person, request)
     if refusal:
         return refusal
     if dataset.forgotten_at is not None:

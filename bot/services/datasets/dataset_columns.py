@@ -23,10 +23,7 @@ def may_choose_columns(
     """Returns a version whose sheet and columns people may choose, its report, and its first rows if this person
     uploaded them; or why they can't be chosen."""
     dataset = context.store.datasets.get(dataset_id)
-    refusal = authorization.refusal(context, person, "upload", dataset.channel)
-    if refusal is None:
-        gone = Refusal("There is no such dataset any more.")
-        refusal = authorization.button_refusal(context, dataset.name, person, gone)
+    refusal = authorization.dataset_button_refusal(context, "upload", dataset, person)
     if refusal:
         return refusal
     path = context.settings.files / str(dataset.sha256)

@@ -188,7 +188,7 @@ def _handle_missing(context: AppContext, record: DeploymentRecord, reason: StopR
     now = context.clock()
     since = record.missing_since
     if since is None:
-        context.waits.since(now)  # the wait begins
+        context.waits.begin(now)
         with context.store.transaction():
             billed = _bill(context, record, None, now)
             changes = {"missing_since": now, "next_at": now + LOOK_S, "detail": views.MISSING}
@@ -225,7 +225,7 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
         with context.store.transaction():  # so that a freeze comes either before or after the intent
             if context.store.freezes.current():
                 return
-            context.waits.since(now)  # the wait begins
+            context.waits.begin(now)
             changes = {
                 "sent_at": now,
                 "tries": record.tries + 1,

@@ -193,7 +193,7 @@ def _retry(context: AppContext, run: Run, trainer: Trainer, votes: list[Interven
         return
     text = f"Trying again, as {_mentions(votes)} decided: the bot looks for the job for 12 minutes, then creates it."
     now = context.clock()
-    context.waits.since(now)  # the 12 minutes begin
+    context.waits.begin(now)  # the 12 minutes
     with context.store.transaction():
         moved = context.store.runs.move(run, "creating", now=now, error=None, job_id=None)
         if moved:

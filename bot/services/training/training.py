@@ -100,7 +100,7 @@ class RunJob:
             return None
         if budgets.refusal_in_a_new_month(context, run):
             return None
-        context.waits.since(now)  # the wait for a lagging list begins
+        context.waits.begin(now)  # the wait for a lagging list
         context.store.runs.move_reservation(run, units.month_of(now))
         changes = {"tries": run.tries + 1, "state_since": now, "next_at": now, "file_id": ready.file_id}
         intent = context.store.runs.move(run, "creating", now=now, **changes)
