@@ -320,7 +320,8 @@ def write_pairs(
     best = best_two(comparison.candidates)
     if len(best) < 2 or best[0].scoring not in FREE_TEXT:
         return
-    first, second = best[0].identity, best[1].identity
+    first = best[0].identity
+    second = best[1].identity
     rows = examples(files, plan.holdout_sha256)
     pairs = []
     answers = zip(rows, texts[first], texts[second], strict=True)
@@ -335,7 +336,7 @@ def write_pairs(
 
 def best_two(candidates: Sequence[MeasuredCandidate]) -> Sequence[MeasuredCandidate]:
     """Returns the two candidates with the highest scores, whose answers people compare if no judge has compared two."""
-    # not `find_best`, which is about later looks: these are the candidates of one measurement
+    # Not `find_best`, which is about later looks: these are the candidates of one measurement.
     return sorted(candidates, key=lambda candidate: -candidate.score)[:2]
 
 
@@ -449,7 +450,7 @@ def _write_questions(
     evaluation_worker.write_prompts(folder / f"{name}.jsonl", questions)
     named = [{"arm": to_object(candidate), "keys": its_keys} for candidate, its_keys in keys.items()]
     record = {"keys": named, "priced": [priced.keys, priced.tokens]}
-    # last: its presence means that all is written
+    # Last: its presence means that all is written.
     evaluation_worker.replace_lines(folder / f"{name}.json", [json.dumps(record)])
     return Questions(keys, priced)
 

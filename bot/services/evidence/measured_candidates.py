@@ -73,7 +73,9 @@ def load_measured(
     newest = next(iter(judged or comparisons), None)
     if newest is None:
         return None
-    return _merge(comparisons, newest, newest.comparison.bar if bar is None else bar)
+    if bar is None:
+        bar = newest.comparison.bar
+    return _merge(comparisons, newest, bar)
 
 
 def known_comparison(store: Store, files: Path, measurement: Measurement) -> Comparison:
@@ -103,8 +105,9 @@ def folder_of(context: CoreContext, measurement: Measurement) -> Path:
 def judge_of(measurement: Measurement) -> str | None:
     """Returns the model whose verdicts are the scores of this comparison, None if it was scored without a judge."""
     judge = ComparisonProgress.from_json(measurement.progress).judge
-    has_verdicts = judge is not None and judge.failed is None
-    return ComparisonPlan.from_json(measurement.plan).judge if has_verdicts else None
+    if judge is None or judge.failed is not None:
+        return None
+    return ComparisonPlan.from_json(measurement.plan).judge
 
 
 def _find(store: Store, files: Path, dataset: str, holdout: str) -> list[_StoredComparison]:

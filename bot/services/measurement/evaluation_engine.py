@@ -69,7 +69,10 @@ class Answers:
     @property
     def failed(self) -> str | None:
         """Why the first of the failed candidates can't be asked, None if none has failed."""
-        return next((candidate.failed for candidate in self.candidates if candidate.failed is not None), None)
+        for candidate in self.candidates:
+            if candidate.failed is not None:
+                return candidate.failed
+        return None
 
 
 def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[CandidateProgress]) -> Answers:
@@ -176,16 +179,19 @@ def store_free_answers(
 
 def ask(context: EngineContext, evaluation: Evaluation, keys: frozenset[str]) -> None:
     """Asks the questions with these keys, which must be among the `unasked` ones."""
-    questions = evaluation.questions(keys) if keys else ()
-    for provider in sorted({_provider(question.model) for question in questions}):
-        provider_questions = [question for question in questions if _provider(question.model) == provider]
-        context.llm.ask(evaluation.owner, provider, provider_questions)
+    by_provider: dict[str, list[Question]] = {}
+    if keys:  # building the questions reads the held-out rows
+        for question in evaluation.questions(keys):
+            by_provider.setdefault(_provider(question.model), []).append(question)
+    for provider in sorted(by_provider):
+        context.llm.ask(evaluation.owner, provider, by_provider[provider])
     context.llm.wake()
 
 
 def waiting_reasons(context: EngineContext, models: Iterable[str]) -> str | None:
     """Returns why questions to these models are waiting, as sentences, None if they are not."""
-    sentences = (context.llm.trouble(name) for name in sorted({_provider(model) for model in models}))
+    providers = {_provider(model) for model in models}
+    sentences = [context.llm.trouble(name) for name in sorted(providers)]
     return " ".join(filter(None, sentences)) or None
 
 

@@ -65,11 +65,14 @@ def take_step(step: ComparisonStep) -> None:
     spent = evaluation_engine.spent_micros(context, plan.price_of, names, progress.started_at or 0.0)
     models = [str(candidate.model) for candidate, missing in answers.missing.items() if missing]
     note = evaluation_engine.waiting_note(context, models)
-    step = step.with_progress(
-        replace(
-            progress, shot_candidates=answers.candidates, shots_micros=spent, spent_micros=spent, note=note
-        )
+    after = replace(
+        progress,
+        shot_candidates=answers.candidates,
+        shots_micros=spent,
+        spent_micros=spent,
+        note=note,
     )
+    step = step.with_progress(after)
     if not answers.all_missing:
         _choose(step, names)
         return
@@ -81,9 +84,8 @@ def _choose(step: ComparisonStep, names: Mapping[Candidate, tuple[str, ...]]) ->
     context = step.context
     progress = step.progress
     replies = evaluation_engine.replies(context, names, progress.shot_candidates)
-    shots = context.workers.poll(
-        f"choose {step.owner}", score_shots, step.plan, replies, context.settings.files, SEED
-    )
+    files = context.settings.files
+    shots = context.workers.poll(f"choose {step.owner}", score_shots, step.plan, replies, files, SEED)
     if shots is None:
         return
     chosen = replace(step, plan=with_shots(step.plan, shots))
@@ -93,8 +95,9 @@ def _choose(step: ComparisonStep, names: Mapping[Candidate, tuple[str, ...]]) ->
     before = {candidate.candidate: candidate for candidate in progress.candidates}
     candidates = []
     for candidate, its in keys.items():
-        # a candidate that stays as it was keeps the answers that it has
-        candidates.append(before.get(candidate) or CandidateProgress(candidate, len(its.keys), work=its.work))
+        # A candidate that stays as it was keeps the answers that it has.
+        fresh = CandidateProgress(candidate, len(its.keys), work=its.work)
+        candidates.append(before.get(candidate, fresh))
     after = replace(progress, candidates=tuple(candidates), shots=shots, note=None).after_shots()
     chosen.with_progress(after).save()
 
@@ -114,9 +117,8 @@ def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mappi
         if candidate.kind != "kshot":
             continue
         for count, shots in shots_of.items():
-            messages[replace(candidate, shots=count)] = [
-                prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in rows
-            ]
+            questions = [prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in rows]
+            messages[replace(candidate, shots=count)] = questions
     tools = [prompts.tools_of(row) for row in rows]
     keys = evaluation_worker.keys_of_candidates(plan, tuple(messages), messages, tools, seed)
     return evaluation_worker.write_candidates(plan, keys, messages, tools, folder / SHOTS_FOLDER)
@@ -130,11 +132,11 @@ def score_shots(
     scoring = scoring_of(rows, plan.task)
     tried = []
     for candidate, its_replies in replies.items():
-        scores = [
-            score(scoring, row.answer, reply.text, plan.labels)
-            for row, reply in zip(rows, its_replies, strict=True)
-        ]
-        tried.append(ShotsTried(candidate, sum(scores) / len(rows), len(rows)))
+        scores = []
+        for row, reply in zip(rows, its_replies, strict=True):
+            scores.append(score(scoring, row.answer, reply.text, plan.labels))
+        share = sum(scores) / len(rows)
+        tried.append(ShotsTried(candidate, share, len(rows)))
     return tuple(tried)
 
 
@@ -164,7 +166,8 @@ def with_shots(plan: ComparisonPlan, tried: Sequence[ShotsTried]) -> ComparisonP
 
 def _split_rows(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Returns the rows to ask about and the rows to draw examples from. No question is in both."""
-    drawn = list({question_key(row): row for row in train}.values())
+    one_each = {question_key(row): row for row in train}
+    drawn = list(one_each.values())
     random.Random(seed).shuffle(drawn)  # noqa: S311
     count = min(MOST_ROWS, len(drawn) // 2)
     return tuple(drawn[:count]), tuple(drawn[count:])

@@ -23,7 +23,9 @@ from trainers.providers.pricing import PriceList
 def stored_keys(step: ResultStep) -> Sequence[str]:
     """Returns the keys of its answers in the order of the held-out rows, none before `load_keys` has found them."""
     keys = evaluation_worker.read_keys(_folder(step)) or {}
-    return keys[ENCODER].keys if ENCODER in keys else ()
+    if ENCODER not in keys:
+        return ()
+    return keys[ENCODER].keys
 
 
 def load_keys(step: ResultStep) -> Sequence[str] | Refusal | None:
@@ -33,14 +35,18 @@ def load_keys(step: ResultStep) -> Sequence[str] | Refusal | None:
     """
     work = f"choose encoder {step.owner}"
     workers = step.context.workers
-    keys = None if workers.has(work) else evaluation_worker.read_keys(_folder(step))
+    keys = None
+    if not workers.has(work):  # a worker that is at work may have written a part of them
+        keys = evaluation_worker.read_keys(_folder(step))
     if keys is None:
         files = step.context.settings.files
         keys = workers.poll(work, evaluation_worker.prepare, _plan(step), files, _folder(step), SEED)
     if keys is None:
         return None
     of_encoder = keys[ENCODER]
-    return of_encoder.keys if of_encoder.failed is None else Refusal(of_encoder.failed)
+    if of_encoder.failed is not None:
+        return Refusal(of_encoder.failed)
+    return of_encoder.keys
 
 
 def take_answers(step: ResultStep, keys: Sequence[str]) -> Refusal | None:

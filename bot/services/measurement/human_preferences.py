@@ -76,7 +76,8 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
 def measurement_to_judge(context: AppContext, number: int, person: str) -> Measurement | Refusal:
     """Returns the measurement if its answers may be shown in its channel, to be judged by this person."""
     measurement = context.store.measurements.get(number)
-    refusal = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
+    channel = measurement.channel if measurement else None
+    refusal = authorization.refusal(context, person, "measure", channel)
     if refusal:
         return refusal
     if measurement is None or measurement.state != "done":

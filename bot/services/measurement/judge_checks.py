@@ -105,8 +105,10 @@ def _post(
     waiting: Sequence[AnswerForPeople],
     person: str,
 ) -> None:
-    done, answer = len(answers) - len(waiting), waiting[0]
-    wanted = min((done // AT_ONCE + 1) * AT_ONCE, len(answers))
+    answer = waiting[0]
+    done = len(answers) - len(waiting)
+    next_pause = (done // AT_ONCE + 1) * AT_ONCE
+    wanted = min(next_pause, len(answers))
     value = f"{measurement.id} {answer.key[:KEY_LENGTH]} {person}"
     message = views.answer_card(
         value, answer.question, answer.expected, answer.answer, done=done, wanted=wanted

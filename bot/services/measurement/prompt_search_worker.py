@@ -23,7 +23,8 @@ from trainers.evaluation.results import Candidate
 from trainers.json_values import JsonValue
 from trainers.models.tokens import count_prompts, encoding_of
 
-QUESTIONS, REPLAY = "search.jsonl", "replay.jsonl"
+QUESTIONS = "search.jsonl"
+REPLAY = "replay.jsonl"
 MAX_TOKENS_PROMPT = 2_000  # for a new prompt and the text that the model writes before it
 
 
@@ -162,7 +163,9 @@ def replay(plan: ComparisonPlan, texts: Mapping[str, str], files: Path, folder: 
 def read_replay(folder: Path) -> Replay | None:
     """Returns the last replay that was written, None if there is none."""
     path = folder / REPLAY
-    return Replay.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    return Replay.from_json(path.read_text(encoding="utf-8"))
 
 
 def read_questions(
@@ -182,8 +185,11 @@ def max_micros(plan: ComparisonPlan) -> int:
     """Returns the maximum cost of the plan's search in micro-dollars: 0 if no model in it charges by the token."""
     if plan.search is None:
         return 0
-    prices = [plan.price_of[name].price for name in (plan.search.model, plan.search.writer)]
-    return plan.search.most_micros if any(price.input or price.output for price in prices) else 0
+    for name in (plan.search.model, plan.search.writer):
+        price = plan.price_of[name].price
+        if price.input or price.output:
+            return plan.search.most_micros
+    return 0
 
 
 def with_prompt(plan: ComparisonPlan, prompt: str) -> ComparisonPlan:
@@ -210,8 +216,13 @@ def _load_holdout(files: Path, sha256: str) -> tuple[Example, ...]:
 
 def _max_micros_each(plan: ComparisonPlan, model: str, counts: Sequence[int], most: int) -> tuple[int, ...]:
     """Returns the maximum cost in micro-dollars of each question, by the tokens of its prompt."""
-    price, cap = plan.price_of[model], most + plan.room(model)
-    return tuple(max_judge_micros(price, CandidateKeys(("",), (count,)), (), cap) for count in counts)
+    price = plan.price_of[model]
+    cap = most + plan.room(model)
+    micros = []
+    for count in counts:
+        question = CandidateKeys(("",), (count,))
+        micros.append(max_judge_micros(price, question, (), cap))
+    return tuple(micros)
 
 
 def _holdout_micros(plan: ComparisonPlan, model: str, search: PromptSearch, files: Path) -> int:

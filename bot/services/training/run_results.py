@@ -126,7 +126,8 @@ def _take_step(step: ResultStep) -> None:
     if answers.failed:
         _handle_failure(step, answers)
     elif answers.all_missing and cost > plan.maximum_micros:
-        most, spent = usd_micros(plan.maximum_micros), usd_micros(cost)
+        most = usd_micros(plan.maximum_micros)
+        spent = usd_micros(cost)
         limit = f"the plan allows at most {most}, and it has cost {spent}"
         _end_once_idle(step, "failed", f"Measuring was stopped because of its cost: {limit}.")
     else:

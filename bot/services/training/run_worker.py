@@ -177,13 +177,15 @@ def _partial_change(base: MeasuredCandidate | None, tuned: MeasuredCandidate) ->
 
     if base is None:
         return None
-    # The run_replies wants the better of the two first.
+    # The comparison wants the better of the two first. Turned round, its interval has the other sign.
     if tuned.score >= base.score:
         pair = comparisons.compare_candidates(tuned, base)
-        low, high = pair.low, pair.high
+        low = pair.low
+        high = pair.high
     else:
         pair = comparisons.compare_candidates(base, tuned)
-        low, high = -pair.high, -pair.low
+        low = -pair.high
+        high = -pair.low
     return ScoreChange(
         before=MeasuredScore(base.score, base.low, base.high),
         after=MeasuredScore(tuned.score, tuned.low, tuned.high),
@@ -201,14 +203,16 @@ def _answer_rows(
     holdout: Sequence[Example],
     verdicts: Sequence[float] | None,
 ) -> list[AnswerRow]:
-    texts = [reply.text for reply in replies]
-    right = (
-        right_answers(texts, holdout, run_replies.labels) if verdicts is None else [v == 1 for v in verdicts]
-    )
-    return [
-        AnswerRow(run_id=run_replies.run_id, arm=compared, row=number, correct=is_right, **vars(reply))
-        for number, (reply, is_right) in enumerate(zip(replies, right, strict=True))
-    ]
+    if verdicts is None:
+        texts = [reply.text for reply in replies]
+        right: Sequence[bool] = right_answers(texts, holdout, run_replies.labels)
+    else:
+        right = [verdict == 1 for verdict in verdicts]
+    rows = []
+    for number, (reply, is_right) in enumerate(zip(replies, right, strict=True)):
+        row = AnswerRow(run_id=run_replies.run_id, arm=compared, row=number, correct=is_right, **vars(reply))
+        rows.append(row)
+    return rows
 
 
 def _confusion(
@@ -275,6 +279,10 @@ def _comparison_beside_best(run_replies: RunReplies, holdout: Sequence[Example],
     """Returns a comparison of the best comparable alternative and the tuned model, with the paired test of the two."""
     from trainers.evaluation import comparison as comparisons
 
+    verdicts = None
+    if run_replies.verdicts:
+        _, of_tuned = run_replies.verdicts
+        verdicts = {run_replies.candidate: of_tuned}
     alone = comparisons.build_comparison(
         {run_replies.candidate: run_replies.tuned},
         holdout,
@@ -285,7 +293,7 @@ def _comparison_beside_best(run_replies: RunReplies, holdout: Sequence[Example],
         version=run_replies.version,
         holdout_sha256=run_replies.holdout.stem,
         measured_at=now,
-        verdicts={run_replies.candidate: run_replies.verdicts[1]} if run_replies.verdicts else None,
+        verdicts=verdicts,
         floor=run_replies.floor,
     )
     (only,) = alone.candidates
@@ -297,8 +305,12 @@ def _comparison_beside_best(run_replies: RunReplies, holdout: Sequence[Example],
     best = find_best(_comparable(run_replies, alone))
     if best is None:
         return alone
-    first, second = (tuned, best) if tuned.score >= best.score else (best, tuned)
-    return replace(alone, candidates=(best, tuned), pairs=(comparisons.compare_candidates(first, second),))
+    # As above, the better of the two first.
+    if tuned.score >= best.score:
+        pair = comparisons.compare_candidates(tuned, best)
+    else:
+        pair = comparisons.compare_candidates(best, tuned)
+    return replace(alone, candidates=(best, tuned), pairs=(pair,))
 
 
 def _comparable(run_replies: RunReplies, comparison: Comparison) -> list[MeasuredCandidate]:
@@ -317,6 +329,9 @@ def _model_score(
     from trainers.evaluation.comparison import percentiles
 
     p50_s, p95_s = percentiles([row.seconds for row in rows])
+    unlisted = 0
+    if matrix:
+        unlisted = sum(row[-1] for row in matrix.counts)  # the last column: answers that are no label
     return ModelScore(
         correct=correct,
         n=len(rows),
@@ -326,5 +341,5 @@ def _model_score(
         completion_tokens=sum(row.completion_tokens for row in rows),
         p50_s=p50_s,
         p95_s=p95_s,
-        unlisted=sum(row[-1] for row in matrix.counts) if matrix else 0,
+        unlisted=unlisted,
     )
