@@ -18,6 +18,7 @@ from bot.cli.datasets import EvaluationRows, holdout_notes
 from bot.cli.estimates import verdict_json
 from bot.cli.evaluations import EvaluationResult
 from bot.cli.output import text_block
+from bot.rules.fit import dollars_per_point
 from bot.rules.judge_agreement import UNCHECKED
 from trainers.evaluation.results import Curve, MeasuredCandidate
 from trainers.evaluation.scores import HOW_READ
@@ -120,7 +121,9 @@ def curve_parts(curve: Curve, file: Path, label_usd: Decimal | None = None) -> t
 def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]:
     """`predictions` are by rows, and `predicted` is the last of them. `usd_per_point` is in dollars; null if the price
     of a label is unknown, or if more rows may bring nothing."""
-    a_point = None if label_usd is None else learning_curves.dollars_per_point(curve, label_usd)
+    a_point = None
+    if label_usd is not None:
+        a_point = dollars_per_point(curve, label_usd)
     predictions = [
         {"n": prediction.rows, "score": prediction.score, "low": prediction.low, "high": prediction.high}
         for prediction in curve.predicted

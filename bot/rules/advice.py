@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Literal
 
 from bot.rules.facts import LONGEST_PAYBACK_MONTHS, NOT_YET_ROWS, Evidence, Facts, TaskKind
 from bot.rules.fit import (
@@ -32,6 +33,7 @@ from bot.rules.reasons import (
     CheapModelUntried,
     FillGap,
     JudgeDistrusted,
+    LabelRows,
     MachinesUnpriced,
     Measure,
     ModelEnd,
@@ -47,6 +49,7 @@ from bot.rules.reasons import (
     SpeedUnknown,
     Step,
     StoredByNewerVersion,
+    UseCandidate,
     answer_step,
     labelling_step,
 )
@@ -149,6 +152,38 @@ def rests_on_scores(verdict: Verdict) -> bool:
     """True if the deciding reason is what the measured scores say."""
     facts = verdict.facts
     return verdict.deciding in (*alternative_reasons(facts), *tuned_reasons(facts))
+
+
+NextAction = Literal["start", "check the judge", "train the encoder", "do the step", "start anyway"]
+
+
+def next_action(
+    verdict: Verdict, *, can_check_judge: bool, can_train_encoder: bool, can_do_step: bool
+) -> NextAction | None:
+    """Returns what can be done about the verdict next; None if nothing can, or only against it. The judge is checked
+    before anything that rests on its scores, except for the last measurements that the verdict lacks.
+
+    `can_do_step` is true if the step that the verdict asks for can be done from where it is read."""
+    is_trained = verdict.facts.evidence.trained is not None
+    if verdict.kind == "go":
+        return None if is_trained else "start"
+    step = verdict.deciding.step
+    todo = step.todo if step else None
+    if can_check_judge and rests_on_scores(verdict) and not isinstance(todo, Measure):
+        return "check the judge"
+    if can_train_encoder and isinstance(todo, UseCandidate) and todo.candidate.kind == "encoder":
+        return "train the encoder"
+    if can_do_step:
+        return "do the step"
+    if verdict.kind == "no_go" or is_trained:
+        return None
+    return "start anyway"
+
+
+def may_start_anyway(verdict: Verdict) -> bool:
+    """True if the next step is to label more rows or else to start: then both are offered."""
+    step = verdict.deciding.step
+    return verdict.kind == "unknown" and step is not None and isinstance(step.todo, LabelRows)
 
 
 def _weighing_reasons(reasons: tuple[Reason, ...], kind: VerdictKind) -> list[Reason]:

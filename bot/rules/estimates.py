@@ -126,6 +126,21 @@ class EstimateSummary:
     volume: MonthlyVolume | None = None
     made_on: date | None = None
 
+    @property
+    def hides_savings(self) -> bool:
+        """True if no saving is shown, because the tuned model must not or need not be used."""
+        has_ended = self.estimate is not None and self.estimate.months_left == 0
+        return self.verdict.withholds_saving or has_ended
+
+    @property
+    def cheaper_untrained(self) -> UnmeasuredModel | None:
+        """The unmeasured model if it would cost no more than the tuned one: training saves nothing beside it."""
+        if self.offered is None or self.estimate is None:
+            return None
+        if self.offered.monthly.total > self.estimate.monthly_after.total:
+            return None
+        return self.offered
+
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateResult(EstimateSummary):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from bot.rules.alternatives import exclude_misread, might_meet
@@ -42,7 +43,7 @@ from bot.rules.reasons import (
     labelling_step,
 )
 from trainers.evaluation.claims import claim_level
-from trainers.evaluation.results import MeasuredCandidate, find_best
+from trainers.evaluation.results import Curve, MeasuredCandidate, find_best
 
 Aim = Literal["quality", "style", "latency"]
 
@@ -204,18 +205,63 @@ def min_holdout_rows(bar: float) -> int | None:
 
 def more_rows_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Would labelling more rows alone reach the bar, according to the learning curve?"""
-    curve, evidence = facts.evidence.curve, facts.evidence
+    evidence = facts.evidence
+    curve = evidence.curve
     if curve is None or evidence.is_good:
         return ()
     enough = (size for size in curve.predicted if size.score >= evidence.bar and size.rows > facts.rows)
-    reached, farthest = next(enough, None), curve.farthest
-    is_unclear = farthest is not None and not farthest.is_certain
-    more = MoreRows(curve.candidate.kind, None if is_unclear else curve.points_per_100, reached)
+    reached = next(enough, None)
+    points = None
+    if is_settled(curve):
+        points = curve.points_per_100
+    more = MoreRows(curve.candidate.kind, points, reached)
     step = None
     if reached is not None:
         rows = reached.rows - facts.rows
         step = labelling_step(rows, LabelRows(rows, is_another_way=True))
     return (Reason("more rows", "unknown", more, weighs=False, step=step),)
+
+
+HARDLY_PER_100 = 0.1  # points per 100 rows that count as no gain, if no size was asked about
+
+
+def hardly_help(curve: Curve) -> bool:
+    """True if more rows like these would gain next to nothing."""
+    if curve.farthest is None:
+        return curve.points_per_100 < HARDLY_PER_100
+    return curve.farthest.is_negligible
+
+
+def is_settled(curve: Curve) -> bool:
+    """True unless the gain of the largest size that was asked about may be none."""
+    return curve.farthest is None or curve.farthest.is_certain
+
+
+def more_rows_help(curve: Curve, ahead: MeasuredCandidate | None = None) -> bool:
+    """True if it is clear that more rows gain something, and no free candidate (`ahead`) is as good without them."""
+    return is_settled(curve) and not hardly_help(curve) and not is_overtaken(curve, ahead)
+
+
+def best_free_ahead(curve: Curve, free: Sequence[MeasuredCandidate]) -> MeasuredCandidate | None:
+    """Returns the best free candidate other than the curve's own, None if it gets no more right today."""
+    best = find_best(candidate for candidate in free if candidate.identity != curve.candidate)
+    if best is None or not curve.points or best.score <= curve.points[-1].score:
+        return None
+    return best
+
+
+def is_overtaken(curve: Curve, ahead: MeasuredCandidate | None) -> bool:
+    """True if a free candidate gets more right today than the curve's would with the most rows asked about."""
+    farthest = max(curve.predicted, key=lambda each: each.rows, default=None)
+    return ahead is not None and farthest is not None and ahead.score >= farthest.score
+
+
+def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
+    """Returns the cost of a point in labels over the next 100 rows, to two digits; None if it is not clear that rows
+    gain anything."""
+    if curve.points_per_100 <= 0 or not is_settled(curve):
+        return None
+    return Decimal(f"{100 * label_usd / Decimal(str(curve.points_per_100)):.1e}")
 
 
 def wrong_label_reasons(facts: Facts) -> tuple[Reason, ...]:

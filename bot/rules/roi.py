@@ -321,6 +321,11 @@ class Estimate:
     ends: date | None = None
 
     @property
+    def rests_on_one_machine(self) -> bool:
+        """True if one machine is counted because nobody knows how many the volume needs."""
+        return bool(self.monthly_after.hosting) and self.machines is None
+
+    @property
     def saving_ends(self) -> date | None:
         """The first day on which the saving is another one, or none at all, because a model has ended."""
         if self.succession is None:

@@ -56,7 +56,7 @@ def details(summary: EstimateSummary, target: str, spelling: Spelling = SLACK) -
     parts = Parts()
     parts.text(f"*{escape(headline)}*")
     parts.add(*_numbers(summary, target))
-    if alternative and not hides_savings(summary):
+    if alternative and not summary.hides_savings:
         parts.text(escape(cut(alternative_text(alternative), 900)))
     parts.add(*advice.reason_blocks(summary.verdict, spelling))
     parts.add(*_basis(summary, spelling))
@@ -84,11 +84,11 @@ def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
         return [escaped_facts(pairs)]
 
     today = [("Each month today", monthly(estimate.monthly_before)), *other_bill(summary)]
-    if hides_savings(summary):
+    if summary.hides_savings:
         return [escaped_facts([*today, *_one_off_facts(summary)])]
 
     bill_tuned = monthly(estimate.monthly_after)
-    if rests_on_one_machine(estimate):
+    if estimate.rests_on_one_machine:
         bill_tuned += ", if one machine is enough"
     tuned = ("Each month tuned", bill_tuned)
     bills = Table(
@@ -115,17 +115,6 @@ def _offered(summary: EstimateSummary) -> list[tuple[str, str]]:
     return [(f"Each month, {shorten(name, 30)}", f"{monthly(offered.monthly)}, not measured")]
 
 
-def hides_savings(summary: EstimateSummary) -> bool:
-    """True if no saving is shown, because the tuned model must not or need not be used."""
-    estimate = summary.estimate
-    return summary.verdict.withholds_saving or (estimate is not None and estimate.months_left == 0)
-
-
-def rests_on_one_machine(estimate: Estimate) -> bool:
-    """True if one machine is counted because nobody knows how many the volume needs."""
-    return bool(estimate.monthly_after.hosting) and estimate.machines is None
-
-
 def monthly(bill: MonthlyCost) -> str:
     if not bill.total:
         return "no charge"
@@ -150,7 +139,7 @@ def _one_off_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
         pairs.append(("Memory", summary.memory))
 
     estimate = summary.estimate
-    if estimate is None or hides_savings(summary):
+    if estimate is None or summary.hides_savings:
         return pairs
     pays_back = payback_text(estimate.payback_months)
     pairs.append(("Pays back", f"{pays_back}{payback_range_text(summary.outlook)}"))

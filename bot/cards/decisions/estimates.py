@@ -38,17 +38,14 @@ from bot.cards.decisions.aims import aim_facts
 from bot.cards.decisions.estimate_details import (
     details,
     escaped_facts,
-    hides_savings,
     other_bill,
     payback_range_text,
     price_facts,
-    rests_on_one_machine,
     saving_range,
     training_time,
 )
 from bot.cards.evidence.judge_checks import REPLACE_JUDGE_WORDS, judge_button
-from bot.rules.advice import Verdict, rests_on_scores
-from bot.rules.alternatives import UnmeasuredModel
+from bot.rules.advice import Verdict, may_start_anyway, next_action
 from bot.rules.estimates import EstimateSummary
 from bot.rules.facts import TASK_KINDS, Standard, TaskKind
 from bot.rules.fit import aim_numbers, aim_of
@@ -252,31 +249,32 @@ def details_form(summary: EstimateSummary, target: str) -> Block:
 def _next_button(
     summary: EstimateSummary, number: int, encoder: str | None, check: Block | None
 ) -> Block | None:
-    """The button for the step that the verdict asks for. If there is none, "Start anyway", unless the verdict is
-    against training. `check` is the button to check the judge, which comes before anything that rests on its scores,
-    except for the last measurements that the verdict lacks."""
-    verdict = summary.verdict
-    is_trained = summary.evidence.trained is not None
-    if verdict.kind == "go":
-        if is_trained:
-            return None
-        return button("Start", START, str(number), style="primary")
-
-    step = verdict.deciding.step
-    lacks_measurement = step is not None and isinstance(step.todo, Measure)
-    if check and rests_on_scores(verdict) and not lacks_measurement:
-        return {**check, "style": "primary"}
-    if step and encoder and isinstance(step.todo, UseCandidate) and step.todo.candidate.kind == "encoder":
-        return encoder_button(summary.name, encoder)
+    """The button for the step that the verdict asks for, or "Start anyway". `check` is the button to check the
+    judge."""
+    step = summary.verdict.deciding.step
     named = _named_step(step.todo) if step else None
-    if named:
-        words, action = named
-        # These two begin with the dataset, the others with the estimate's question.
-        value = summary.name if action in (UPLOAD_AGAIN, MEASURE_DATASET) else str(number)
-        return button(words, action, value, style="primary")
-    if verdict.kind == "no_go" or is_trained:
-        return None
-    return button("Start anyway", START, str(number))
+    action = next_action(
+        summary.verdict,
+        can_check_judge=check is not None,
+        can_train_encoder=encoder is not None,
+        can_do_step=named is not None,
+    )
+    match action:
+        case "start":
+            return button("Start", START, str(number), style="primary")
+        case "start anyway":
+            return button("Start anyway", START, str(number))
+        case "check the judge" if check:
+            return {**check, "style": "primary"}
+        case "train the encoder" if encoder:
+            return encoder_button(summary.name, encoder)
+        case "do the step" if named:
+            words, does = named
+            # These two begin with the dataset, the others with the estimate's question.
+            value = summary.name if does in (UPLOAD_AGAIN, MEASURE_DATASET) else str(number)
+            return button(words, does, value, style="primary")
+        case _:
+            return None
 
 
 def _buttons(
@@ -304,17 +302,11 @@ def _buttons(
         return [*share, adopt, details_button]
     if step is None:
         return [*share, details_button]
-    if not tried and _may_start_anyway(verdict):
+    if not tried and may_start_anyway(verdict):
         return [step, button("Start anyway", START, str(number)), details_button]
     if check and step["action_id"] != check["action_id"]:
         return [step, check, details_button]
     return [step, *share, details_button]
-
-
-def _may_start_anyway(verdict: Verdict) -> bool:
-    """True if the next step is to label more rows or else to start: then there is a button for each."""
-    step = verdict.deciding.step
-    return verdict.kind == "unknown" and step is not None and isinstance(step.todo, LabelRows)
 
 
 def _named_step(todo: Todo) -> tuple[str, str] | None:
@@ -359,7 +351,7 @@ def alt_text(dataset: str) -> str:
 def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:
     """The few numbers that the decision depends on, rounded."""
     estimate = summary.estimate
-    if estimate is not None and hides_savings(summary):
+    if estimate is not None and summary.hides_savings:
         return [("Today", about_usd(estimate.monthly_before.total, per="a month"))]
     if estimate is None:
         return _numbers_without_saving(summary)
@@ -425,7 +417,7 @@ def _saves(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
     less += _until(estimate)
     if machine:
         less += f", after {machine}"
-    if rests_on_one_machine(estimate):
+    if estimate.rests_on_one_machine:
         less += ", if one machine is enough"
     return "Saves", less
 
@@ -523,24 +515,13 @@ def _unmeasured_headline(summary: EstimateSummary) -> str:
     aim = aim_of(summary.verdict.facts.task_kind)
     if aim:
         return f"Worth measuring, to {TASK_KINDS[aim].lower()}"
-    cheaper = _cheaper_untrained(summary)
+    cheaper = summary.cheaper_untrained
     if cheaper:
         name = shorten(cheaper.name.rpartition("/")[2], 30)
         cost = about_usd(cheaper.monthly.total, per="a month")
         return f"Worth measuring: {name} may do without training, for {cost}"
     saving = _saving_clause(":", summary.estimate, is_good=False)
     return f"Worth measuring{saving or ': the saving is still unknown'}"
-
-
-def _cheaper_untrained(summary: EstimateSummary) -> UnmeasuredModel | None:
-    """The unmeasured model if it would cost no more than the tuned one: training saves nothing beside it."""
-    offered = summary.offered
-    estimate = summary.estimate
-    if offered is None or estimate is None:
-        return None
-    if offered.monthly.total > estimate.monthly_after.total:
-        return None
-    return offered
 
 
 def _saving_clause(stop: str, estimate: Estimate | None, *, is_good: bool) -> str:
@@ -567,7 +548,7 @@ def _subject(summary: EstimateSummary, target: str) -> str:
     subject = f"{escape(shorten(summary.name))} on {escape(shorten(target, 60))}"
     if summary.volume:
         subject += f", {volume_text(summary.volume)}"
-    if summary.alternative and other_bill(summary) and not hides_savings(summary):
+    if summary.alternative and other_bill(summary) and not summary.hides_savings:
         other = shorten(alternative_name(summary.alternative), 60)
         subject += f", compared with {escape(other)}"
     aim = summary.evidence.task_kind

@@ -33,8 +33,15 @@ from bot.cards.common.words import (
 )
 from bot.cards.datasets.datasets import UPLOAD_AGAIN
 from bot.cards.evidence.evaluation_results import DETAILS
+from bot.rules.fit import (
+    best_free_ahead,
+    dollars_per_point,
+    hardly_help,
+    is_overtaken,
+    more_rows_help,
+)
 from storage.records import Measurement
-from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, MeasuredCandidate, Prediction, find_best
+from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, MeasuredCandidate, Prediction
 from trainers.money import usd, usd_micros
 
 SHOWN_NEEDS = 3
@@ -42,7 +49,6 @@ SHOWN_SIZES = 3  # measured, and as many expected
 MOST_NEEDS = 8
 MOST_SIZES = 20
 MINUS = "\N{MINUS SIGN}"
-HARDLY_PER_100 = 0.1  # points per 100 rows that count as no gain, if no size was asked about
 
 
 def progress_card(dataset: str) -> Message:
@@ -77,14 +83,13 @@ def card(
 ) -> Message:
     """The card. `number` is the measurement's; without it there are no buttons. `label_usd` is the cost of one labelled
     row, if the team gave it. `free` are the free candidates that were measured on the same rows."""
-    ahead = best_free(curve, free)
-    is_overtaken = _is_overtaken(curve, ahead)
+    ahead = best_free_ahead(curve, free)
 
     parts = Parts()
     parts.note(_subject(curve, number))
     if curve.points:
         parts.add(_chart(curve))
-    if is_overtaken:
+    if is_overtaken(curve, ahead):
         parts.bullets(_bar(curve, bar))
     else:
         parts.bullets(
@@ -99,7 +104,7 @@ def card(
     if number is not None:
         buttons = [button("Details", DETAILS, str(number))]
         # More rows are offered only where they are known to help.
-        if _is_told(curve) and not _is_flat(curve) and not is_overtaken:
+        if more_rows_help(curve, ahead):
             buttons.insert(0, button("Upload more rows", UPLOAD_AGAIN, curve.dataset, style="primary"))
         parts.buttons(*buttons)
     if curve.candidate.kind != "tuned":
@@ -146,16 +151,16 @@ def alt_text(curve: Curve) -> str:
 def headline(curve: Curve, ahead: MeasuredCandidate | None = None) -> str:
     """The answer in one sentence, as plain text. `ahead` is a free candidate that gets more right today."""
     farthest = curve.farthest
-    if ahead and farthest and _is_overtaken(curve, ahead):
+    if ahead and farthest and is_overtaken(curve, ahead):
         expected = percent(max(curve.predicted, key=lambda each: each.rows).score)
         name = capitalize(long_name(ahead.identity))
         return (
             f"{name} gets {percent(ahead.score)} right today; with {farthest.rows:,} rows "
             f"{long_name(curve.candidate)} would get about {expected}"
         )
-    if _is_flat(curve) and farthest:
+    if hardly_help(curve) and farthest:
         return f"More rows like these would hardly help, even {farthest.rows:,}"
-    if _is_flat(curve):
+    if hardly_help(curve):
         return "More rows like these would hardly help"
     if farthest is None:
         if curve.points_per_100 < NEGLIGIBLE_GAIN:
@@ -196,32 +201,6 @@ def next_size(curve: Curve) -> str | None:
 
 def _points(gain: Gain) -> str:
     return f"{gain.points:.{gain.digits}f}"
-
-
-def _is_flat(curve: Curve) -> bool:
-    farthest = curve.farthest
-    if farthest is None:
-        return curve.points_per_100 < HARDLY_PER_100
-    return farthest.is_negligible
-
-
-def _is_told(curve: Curve) -> bool:
-    farthest = curve.farthest
-    return farthest is None or farthest.is_certain
-
-
-def best_free(curve: Curve, free: Sequence[MeasuredCandidate]) -> MeasuredCandidate | None:
-    """The best free candidate other than the curve's own, None if it gets no more right today."""
-    best = find_best(candidate for candidate in free if candidate.identity != curve.candidate)
-    if best is None or not curve.points or best.score <= curve.points[-1].score:
-        return None
-    return best
-
-
-def _is_overtaken(curve: Curve, ahead: MeasuredCandidate | None) -> bool:
-    """True if a free candidate gets more right today than the curve's would with the most rows asked about."""
-    farthest = max(curve.predicted, key=lambda each: each.rows, default=None)
-    return ahead is not None and farthest is not None and ahead.score >= farthest.score
 
 
 def _ahead(curve: Curve, ahead: MeasuredCandidate | None) -> list[str]:
@@ -277,7 +256,7 @@ def _chart_points(score: float) -> float:
 
 
 def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
-    if label_usd is None or _is_flat(curve):
+    if label_usd is None or hardly_help(curve):
         return []
     a_point = dollars_per_point(curve, label_usd)
     if a_point is None:
@@ -287,7 +266,7 @@ def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
 
 def _price_unclear(curve: Curve, label_usd: Decimal | None, spelling: Spelling) -> list[str]:
     """Why the card doesn't say what a point costs in labels."""
-    is_unclear = _is_flat(curve) or not _is_told(curve)
+    is_unclear = not more_rows_help(curve)
     if is_unclear and label_usd is not None:
         return [
             "The cost of a further point is unknown, because it is not clear that more rows gain anything."
@@ -296,14 +275,6 @@ def _price_unclear(curve: Curve, label_usd: Decimal | None, spelling: Spelling) 
         return []
     command = spelling.command("curve", curve.dataset, {"label_usd": ["0.5"]})
     return [f"{sentence(command)} shows what a further point costs, with your own cost of a label."]
-
-
-def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
-    """The cost of a point in labels over the next 100 rows, to two digits; None if it is not clear that rows gain
-    anything."""
-    if curve.points_per_100 <= 0 or not _is_told(curve):
-        return None
-    return Decimal(f"{100 * label_usd / Decimal(str(curve.points_per_100)):.1e}")
 
 
 def _bar(curve: Curve, bar: float | None) -> list[str]:
@@ -320,7 +291,7 @@ def _bar(curve: Curve, bar: float | None) -> list[str]:
 
 def _needs(curve: Curve) -> list[str]:
     """The labels that need rows most; none if more rows would hardly help."""
-    if _is_flat(curve) or not _is_told(curve):
+    if not more_rows_help(curve):
         return []
     names = [
         f"{code(cut(need.label, 40) or '(empty)')} ({need.right:,} of {need.held:,} right)"
@@ -347,10 +318,10 @@ def _all_needs(curve: Curve) -> list[CardBlock]:
 
 def _next_step(curve: Curve, ahead: MeasuredCandidate | None, *, is_in_slack: bool) -> str:
     name = code(escape(shorten(curve.dataset)))
-    if ahead and _is_overtaken(curve, ahead):
+    if ahead and is_overtaken(curve, ahead):
         better = escape(long_name(ahead.identity))
         return f"Use {better} instead of labelling rows for {escape(long_name(curve.candidate))}."
-    if _is_flat(curve):
+    if hardly_help(curve):
         return "Work on something else: doubtful labels, the prompt, or another model."
     what_would_tell = next_size(curve)
     if what_would_tell:
