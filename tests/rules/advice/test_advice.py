@@ -10,7 +10,7 @@ import pytest
 
 from bot.rules import advice as verdicts
 from bot.rules.facts import Evidence, Facts
-from bot.rules.fit import min_holdout_rows
+from bot.rules.fit import dollars_per_point, min_holdout_rows, more_rows_help
 from bot.rules.forecast import Quantiles
 from bot.rules.plans import VerdictKind
 from bot.rules.roi import estimate
@@ -532,3 +532,40 @@ def test_a_learning_curve_shows_what_labelling_alone_would_bring() -> None:
     assert reason(advise(facts_with(*ALL_MISS, curve=far)), "more rows").text.endswith("0.4 points.")
     missed = advise(facts_with(*ALL_MISS, curve=CURVE, tuned=candidate("tuned", "misses", 150)))
     assert missed.next_step == "Label more rows before you train again, starting with “refund”."
+
+
+ENCODER_MEETS = candidate("encoder", "meets", 182)
+
+
+@pytest.mark.parametrize(
+    ("facts", "can", "action"),
+    [
+        (facts_with(*ALL_MISS), (), "start"),
+        (facts_with(*ALL_MISS, tuned=TUNED_MEETS), (), None),
+        (facts_with(ENCODER_MEETS), ("train_encoder",), "train the encoder"),
+        (facts_with(ENCODER_MEETS), (), None),
+        (facts_with(ENCODER_MEETS), ("check_judge", "train_encoder"), "check the judge"),
+        (facts_with(CLASSICAL_MEETS), ("train_encoder", "do_step"), "do the step"),
+        (facts_with(*WITH_UNDECIDED_RETRIEVAL), ("check_judge",), "check the judge"),
+        (facts_with(*WITH_UNDECIDED_RETRIEVAL), (), "start anyway"),
+    ],
+)
+def test_what_can_be_done_next(facts: Facts, can: tuple[str, ...], action: str | None) -> None:
+    found_action = verdicts.next_action(
+        verdicts.advise(facts),
+        can_check_judge="check_judge" in can,
+        can_train_encoder="train_encoder" in can,
+        can_do_step="do_step" in can,
+    )
+    assert found_action == action
+
+
+def test_more_rows_help_only_if_the_gain_is_clear_and_nothing_free_is_as_good() -> None:
+    assert more_rows_help(CURVE)
+    assert more_rows_help(CURVE, candidate("encoder", "meets", 170))
+    assert not more_rows_help(CURVE, candidate("encoder", "meets", 182)), "90% today"
+    unclear = replace(CURVE, predicted=(Prediction(2000, 0.62, 0.55, 0.69),))
+    assert not more_rows_help(unclear) and dollars_per_point(unclear, Decimal(1)) is None
+    flat = replace(CURVE, predicted=(), points_per_100=0.05)
+    assert not more_rows_help(flat)
+    assert dollars_per_point(CURVE, Decimal(1)) == 250
