@@ -40,11 +40,17 @@ QUESTION = {"volume": "10B tokens", "target": TARGET, "hours": "8"}
 MOST_PRESSES = 12
 
 
+def some_words(seed: int) -> list[str]:
+    """Short ones, since an encoder reads each text in every measurement."""
+    chance = random.Random(seed)
+    return ["".join(chance.choices(ascii_lowercase, k=3)) for _ in range(600)]
+
+
 def riddles() -> str:
     """Texts whose label follows from a number that no classifier over words can compute with."""
+    words = some_words(11)
     chance = random.Random(11)
-    words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(600)]
-    rows = [f"{' '.join(chance.sample(words, 4))} {number},{colour_of(number)}" for number in range(ROWS)]
+    rows = [f"{' '.join(chance.sample(words, 3))} {number},{colour_of(number)}" for number in range(ROWS)]
     return "text,label\n" + "\n".join(rows)
 
 
@@ -61,11 +67,11 @@ def answer_riddle(model: str, messages: list[dict[str, Any]]) -> str:
 
 def orders() -> str:
     """Mails with the right JSON: a town that repeats, and a number that is computed, so that it can't be copied."""
+    words = some_words(5)
     chance = random.Random(5)
-    words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(600)]
     rows = []
-    for number in range(300):
-        mail = f"{' '.join(chance.sample(words, 4))} for {TOWNS[number % 3]} number {number}"
+    for number in range(220):
+        mail = f"{' '.join(chance.sample(words, 3))} for {TOWNS[number % 3]} number {number}"
         rows.append(
             {
                 "messages": [
@@ -252,7 +258,7 @@ def test_a_team_with_free_text_keeps_its_judge_on_the_way_to_a_verdict(make_worl
     world = make_world(Rules(more=FAQ_PRICES, budget="500"))
     world.provider.service.models = (MODEL, JUDGE)
     world.provider.service.answer = answer_faq
-    world.upload("faq.jsonl", faq(300), called="faq")
+    world.upload("faq.jsonl", faq(220), called="faq")
     world.tick_until(lambda: world.dataset().state == "ready", "the check", seconds=60)
     world.send()
     measure(world, f"/finetune baseline faq models={TARGET} candidates=zero judge=acme/{JUDGE}", 1)
