@@ -34,11 +34,17 @@ _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 def render(message: PostedMessage, names: Names, *, edited: bool = False) -> RenderableType:
     """Returns a message: a head (author, time, recipient) and the body below it. A reply is indented."""
     parts: list[RenderableType] = [_head(message, names, edited=edited)]
-    body = [draw(block, names) for block in message.blocks] or [mrkdwn(message.text, names)]
-    parts += [_indented(part, 2) for part in body if message.blocks or message.text]
-    parts += [_indented(_file(file), 2) for file in message.files]
+    for block in message.blocks:
+        parts.append(_indented(draw(block, names), 2))
+    if message.text and not message.blocks:
+        # Beside blocks, Slack shows the text in notifications only.
+        parts.append(_indented(mrkdwn(message.text, names), 2))
+    for file in message.files:
+        parts.append(_indented(_file(file), 2))
     drawn = Group(*parts)
-    return _indented(drawn, 4) if message.thread_ts else drawn
+    if message.thread_ts:
+        return _indented(drawn, 4)
+    return drawn
 
 
 def render_modal(modal: Modal, answers: Answers, names: Names) -> RenderableType:
@@ -72,7 +78,8 @@ def draw(block: Block, names: Names) -> RenderableType:
 
 def mrkdwn(text: str, names: Names, style: str | Style = "") -> Text:
     """Returns Slack's markup as styled text, with the names of mentions and links."""
-    drawn, at = Text(style=style), 0
+    drawn = Text(style=style)
+    at = 0
     for mark in _MARKS.finditer(text):
         drawn.append(_unescaped(text[at : mark.start()]))
         drawn.append(_marked(mark, names))
@@ -83,18 +90,23 @@ def mrkdwn(text: str, names: Names, style: str | Style = "") -> Text:
 
 def headline(message: PostedMessage, names: Names) -> str:
     """Returns the text of the header, or else the first line of the text."""
-    headers = (block["text"]["text"] for block in message.blocks if block["type"] == "header")
-    return next(headers, "") or mrkdwn(message.text, names).plain.partition("\n")[0]
+    for block in message.blocks:
+        if block["type"] == "header":
+            return str(block["text"]["text"])
+    first_line, _, _ = mrkdwn(message.text, names).plain.partition("\n")
+    return first_line
 
 
 def texts(message: PostedMessage, names: Names) -> Iterator[Text]:
     """Yields every text of the message's sections, and fields as 'label value'."""
     for block in message.blocks:
-        if block["type"] == "section":
-            if block.get("text"):
-                yield mrkdwn(block["text"]["text"], names)
-            for field in block.get("fields", ()):
-                yield Text(" ").join(mrkdwn(field["text"], names).split("\n"))
+        if block["type"] != "section":
+            continue
+        if block.get("text"):
+            yield mrkdwn(block["text"]["text"], names)
+        for field in block.get("fields", ()):
+            lines = mrkdwn(field["text"], names).split("\n")
+            yield Text(" ").join(lines)
 
 
 def _indented(what: RenderableType, by: int) -> Padding:
@@ -103,12 +115,12 @@ def _indented(what: RenderableType, by: int) -> Padding:
 
 
 def _head(message: PostedMessage, names: Names, *, edited: bool) -> Text:
+    posted_at = datetime.fromtimestamp(float(message.ts))
     head = Text(names.get(message.user, message.user), style="bold")
-    head.append(f"  {datetime.fromtimestamp(float(message.ts)):%H:%M}", style="not bold dim")
+    head.append(f"  {posted_at:%H:%M}", style="not bold dim")
     if message.only_for:
-        head.append(
-            f"  only visible to {names.get(message.only_for, message.only_for)}", style="not bold yellow"
-        )
+        reader = names.get(message.only_for, message.only_for)
+        head.append(f"  only visible to {reader}", style="not bold yellow")
     if message.thread_ts:
         head.append("  in the thread", style="not bold dim")
     if edited:
@@ -117,7 +129,9 @@ def _head(message: PostedMessage, names: Names, *, edited: bool) -> Text:
 
 
 def _file(file: SharedFile) -> Text:
-    size = f"{file.size / 1024:,.0f} KB" if file.size >= 1024 else f"{file.size} bytes"
+    size = f"{file.size} bytes"
+    if file.size >= 1024:
+        size = f"{file.size / 1024:,.0f} KB"
     return Text(f"({file.name}, {size})", style="magenta")
 
 
@@ -126,44 +140,69 @@ def _section(block: Block, names: Names) -> RenderableType:
     if block.get("text"):
         parts.append(_text(block["text"], names))
     if block.get("fields"):
+        # Slack shows fields in two columns.
         grid = Table.grid(padding=(0, 4))
         drawn = [_text(field, names) for field in block["fields"]]
-        for at in range(0, len(drawn), 2):
-            grid.add_row(*drawn[at : at + 2])
+        for start in range(0, len(drawn), 2):
+            grid.add_row(*drawn[start : start + 2])
         parts.append(grid)
     if block.get("accessory"):
         parts.append(_buttons([block["accessory"]]))
-    return parts[0] if len(parts) == 1 else Group(*parts)
+    if len(parts) == 1:
+        return parts[0]
+    return Group(*parts)
 
 
 def _text(element: Block, names: Names) -> Text:
-    return mrkdwn(element["text"], names) if element["type"] == "mrkdwn" else Text(element["text"])
+    if element["type"] == "mrkdwn":
+        return mrkdwn(element["text"], names)
+    return Text(element["text"])
 
 
 def _buttons(elements: Sequence[Block]) -> Text:
-    looks = {"primary": "bold green", "danger": "bold red"}
-    drawn = []
-    for element in elements:
-        is_button = element["type"] == "button"
-        label = element["text"]["text"] if is_button else f"{element['placeholder']['text']} ▾"
-        drawn.append(Text(f"[{label}]", style=looks.get(element.get("style", ""), "bold")))
-    return Text(" ").join(drawn)
+    return Text(" ").join([_button(element) for element in elements])
+
+
+def _button(element: Block) -> Text:
+    """A button or a select."""
+    if element["type"] == "button":
+        label = element["text"]["text"]
+    else:
+        label = f"{element['placeholder']['text']} ▾"
+    styles = {"primary": "bold green", "danger": "bold red"}
+    style = styles.get(element.get("style", ""), "bold")
+    return Text(f"[{label}]", style=style)
 
 
 def _answer(block: Block, answer: str | Sequence[str] | None, names: Names) -> Text:
     line = Text("│ ") + Text(block["label"]["text"], style="bold") + Text(": ")
     element = block["element"]
     if answer is None:
-        option = element.get("initial_option")
-        initial = option["text"]["text"] if option else element.get("initial_value")
+        initial = _initial(element)
         return line + Text(initial or "left empty", style="dim")
+    values = answer
+    if isinstance(answer, str):
+        values = [answer]
     options = {option["value"]: option["text"]["text"] for option in element.get("options", ())}
-    texts = [answer] if isinstance(answer, str) else list(answer)
-    return line + Text(", ".join(options.get(name, names.get(name, name)) for name in texts))
+    shown = []
+    for value in values:
+        # A value is an option's, a person's or channel's id, or what somebody typed.
+        shown.append(options.get(value) or names.get(value, value))
+    return line + Text(", ".join(shown))
+
+
+def _initial(element: Block) -> str | None:
+    """What a field shows before anybody touches it."""
+    option = element.get("initial_option")
+    if option:
+        return str(option["text"]["text"])
+    value: str | None = element.get("initial_value")
+    return value
 
 
 def _marked(mark: re.Match[str], names: Names) -> Text:
-    kind, inside = mark.lastgroup or "", mark.group(mark.lastgroup or 0)
+    kind = mark.lastgroup or ""
+    inside = mark.group(mark.lastgroup or 0)
     if kind == "link":
         return _link(inside, names)
     if kind in ("fenced", "code"):
@@ -173,10 +212,13 @@ def _marked(mark: re.Match[str], names: Names) -> Text:
 
 def _link(inside: str, names: Names) -> Text:
     target, _, shown = inside.partition("|")
-    if target[:1] in "@#":
-        return Text(target[0] + names.get(target[1:], shown or target[1:]).lstrip("#"), style="blue")
-    if target[:1] == "!":
-        return Text(shown or f"@{target[1:]}", style="blue")
+    mark = target[:1]
+    rest = target[1:]
+    if mark in "@#":
+        name = names.get(rest, shown or rest)
+        return Text(mark + name.lstrip("#"), style="blue")
+    if mark == "!":
+        return Text(shown or f"@{rest}", style="blue")
     return Text(_unescaped(shown or target), style="underline blue")
 
 

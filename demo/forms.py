@@ -39,7 +39,8 @@ def fill_in(blocks: Sequence[Block], answers: Answers, file_of: Callable[[str], 
     strangers = [name for name in answers if name not in fields]
     if strangers:
         raise WorkspaceError(f"the modal has no field {', '.join(strangers)}: it has {', '.join(fields)}")
-    values, errors = {}, {}
+    values = {}
+    errors = {}
     for block in inputs:
         state = _state(block["element"], answers.get(block["block_id"]), file_of)
         values[block["block_id"]] = {block["element"]["action_id"]: state}
@@ -58,9 +59,14 @@ def _state(element: Block, answer: Answer, file_of: Callable[[str], Block]) -> d
     if kind == "file_input":
         return {"type": kind, "files": [file_of(file) for file in _several(answer)]}
     if kind in _PICKED:
-        initial = element.get(_PICKED[kind].replace("selected", "initial"))
-        return {"type": kind, _PICKED[kind]: initial if answer is None else answer}
-    return {"type": kind, "value": (element.get("initial_value") if answer is None else answer) or None}
+        selected = _PICKED[kind]
+        if answer is None:
+            answer = element.get(selected.replace("selected", "initial"))
+        return {"type": kind, selected: answer}
+    if answer is None:
+        answer = element.get("initial_value")
+    # Slack sends null for a text that somebody has emptied.
+    return {"type": kind, "value": answer or None}
 
 
 def _option(element: Block, answer: Answer) -> Block | None:
@@ -84,25 +90,34 @@ def _options(element: Block, answer: Answer) -> list[Block]:
 def _several(answer: Answer) -> Sequence[str]:
     if answer is None:
         return ()
-    return (answer,) if isinstance(answer, str) else answer
+    if isinstance(answer, str):
+        return (answer,)
+    return answer
 
 
 def _complaint(block: Block, state: Mapping[str, Any]) -> str | None:
     element = block["element"]
     argument = next(value for key, value in state.items() if key != "type")
+    if not argument and block.get("optional"):
+        return None
     if not argument:
-        return None if block.get("optional") else _MISSING
+        return _MISSING
     if "max_length" in element and len(argument) > element["max_length"]:
         return f"Please use at most {element['max_length']} characters."
-    return _about_files(element, argument) if element["type"] == "file_input" else None
+    if element["type"] == "file_input":
+        return _about_files(element, argument)
+    return None
 
 
 def _about_files(element: Block, files: Sequence[Block]) -> str | None:
-    if len(files) > element.get("max_files", 10):
-        return f"Please add at most {element.get('max_files', 10)} files."
-    if any(file["size"] > _LARGEST for file in files):
-        return "Please choose a file of at most 10 MB."
+    most = element.get("max_files", 10)
+    if len(files) > most:
+        return f"Please add at most {most} files."
     kinds = element.get("filetypes")
-    if kinds and any(file["name"].rpartition(".")[2].lower() not in kinds for file in files):
-        return f"Please choose a file of the type {', '.join(kinds)}."
+    for file in files:
+        if file["size"] > _LARGEST:
+            return "Please choose a file of at most 10 MB."
+        _, _, kind = file["name"].rpartition(".")
+        if kinds and kind.lower() not in kinds:
+            return f"Please choose a file of the type {', '.join(kinds)}."
     return None

@@ -65,8 +65,12 @@ class Story:
 
     @property
     def plan(self) -> str:
-        passes = self.epochs or (PASSES if self.data is None else None)
-        return f"{PLAN} epochs={passes}" if passes else PLAN
+        epochs = self.epochs
+        if epochs is None and self.data is None:
+            epochs = PASSES
+        if not epochs:
+            return PLAN
+        return f"{PLAN} epochs={epochs}"
 
 
 @dataclass
@@ -118,7 +122,9 @@ def _prepare_folder(folder: Path) -> None:
 
 @contextmanager
 def _workspace(story: Story, console: Console) -> Iterator[SlackEmulator | LocalSlack]:
-    binary = None if story.in_terminal else find_local_slack()
+    binary = None
+    if not story.in_terminal:
+        binary = find_local_slack()
     if binary is None:
         with SlackEmulator() as emulator:
             yield emulator
@@ -154,7 +160,8 @@ def _perform(
         if has_free_models(story.folder):
             _measure(story, workspace, transcript, bot, 1, QUICK)
             timeline.mark("free models")
-            _measure(story, workspace, transcript, bot, 2, "" if story.data else WITHOUT_RETRIEVAL)
+            candidates = "" if story.data else WITHOUT_RETRIEVAL
+            _measure(story, workspace, transcript, bot, 2, candidates)
         else:
             _measure(story, workspace, transcript, bot, 1, TEXTS)
         timeline.mark("measured")
@@ -253,11 +260,12 @@ def _wait_for_result(
     card = transcript.until(look, "the result", seconds=RUN_PATIENCE_S)
     if "Result of run" not in card.text:
         raise WorkspaceError(card.text)
-    plots = 2 if has_labels(story.folder) else 1  # the loss, and which labels were taken for which
+    # The loss and, with labels, which of them were taken for which.
+    plots = 2 if has_labels(story.folder) else 1
 
     def has_plots() -> bool:
-        messages = workspace.messages(TICKETS.id)
-        return sum(len(each.files) for each in messages if float(each.ts) > float(card.ts)) >= plots
+        later = [each for each in workspace.messages(TICKETS.id) if float(each.ts) > float(card.ts)]
+        return sum(len(each.files) for each in later) >= plots
 
     transcript.until(has_plots, "the plots in the thread", seconds=60)
     return card
@@ -310,7 +318,9 @@ def _with_button(workspace: Workspace, action: str) -> PostedMessage | None:
 
 
 def _stay(workspace: Workspace, bot: RunningBot, console: Console) -> None:
-    where = f"Open {workspace.url}" if workspace.url else "There is no browser workspace here"
+    where = "There is no browser workspace here"
+    if workspace.url:
+        where = f"Open {workspace.url}"
     console.print(f"\n{where}; type /finetune as {ANA.real_name} or {BEN.real_name}. Ctrl-C ends it.")
     while True:
         bot.check_alive()

@@ -43,39 +43,36 @@ class Summary:
         result = self.result
         change = result.change
         counted = partial_meaning(result).strip() or counted_as_right(result.comparison)
-        rows = [
-            (
-                "base, prompted",
-                f"{score_with_interval(change.before)} {counted} on {result.base.n} held-out rows",
-            ),
-            ("tuned", f"{score_with_interval(change.after)} {counted} on the same"),
-            ("difference", f"{points(change.gain)}, {p_value(change.p)}"),
-            ("cost", f"{usd_micros(result.actual_micros)} (estimated {usd_micros(result.estimated_micros)})"),
-            ("training", duration(result.train_seconds)),
-            ("timeline", ", ".join(f"{name} {_clock(seconds)}" for name, seconds in timeline.items())),
-            ("database", str(self.database)),
-            ("adapter", str(self.adapter)),
+        before = f"{score_with_interval(change.before)} {counted}"
+        after = f"{score_with_interval(change.after)} {counted}"
+        actual = usd_micros(result.actual_micros)
+        estimated = usd_micros(result.estimated_micros)
+        stages = [f"{name} {_clock(seconds)}" for name, seconds in timeline.items()]
+        return [
+            *self._comparison(),
+            _line("base, prompted", f"{before} on {result.base.n} held-out rows"),
+            _line("tuned", f"{after} on the same"),
+            _line("difference", f"{points(change.gain)}, {p_value(change.p)}"),
+            _line("cost", f"{actual} (estimated {estimated})"),
+            _line("training", duration(result.train_seconds)),
+            _line("timeline", ", ".join(stages)),
+            _line("database", str(self.database)),
+            _line("adapter", str(self.adapter)),
         ]
-        return [*self._comparison(), *(f"{name + ':':{WIDTH}} {text}" for name, text in rows)]
 
     def _comparison(self) -> list[str]:
         """Returns a line for each alternative on the same rows, the tuned model last, then the verdict."""
-        beside = self.result.comparison
         candidates = list(self.comparison.candidates)
-        if beside:
-            candidates += beside.of_kind("tuned")
+        if self.result.comparison:
+            candidates += self.result.comparison.of_kind("tuned")
         width = max(len(table_name(candidate.identity)) for candidate in candidates)
-        bar, measured = bar_share(self.comparison.bar), measure_title(self.comparison, is_full=True)
-        lines = [
-            f"  {table_name(candidate.identity):{width}}  {_measured(candidate, bar)}"
-            for candidate in candidates
-        ]
-        return [
-            f"{measured} on the same {self.comparison.n} held-out rows:",
-            *lines,
-            f"{'verdict:':{WIDTH}} {self.verdict}",
-            *self._against_untrained(),
-        ]
+        measured = measure_title(self.comparison, is_full=True)
+        bar = bar_share(self.comparison.bar)
+        lines = [f"{measured} on the same {self.comparison.n} held-out rows:"]
+        for candidate in candidates:
+            lines.append(f"  {table_name(candidate.identity):{width}}  {_measured(candidate, bar)}")
+        lines.append(_line("verdict", self.verdict))
+        return [*lines, *self._against_untrained()]
 
     def _against_untrained(self) -> list[str]:
         """Returns a line comparing the tuned model with the best untrained alternative."""
@@ -85,23 +82,28 @@ class Summary:
         (pair,) = beside.pairs
         other = next(candidate for candidate in beside.candidates if candidate.kind != "tuned")
         name = candidate_name(other.identity)
-        if not pair.is_significant:
-            instead = f", which is free: use {name}" if other.is_free else ""
-            text = f"no clear difference from {name}{instead}"
-        else:
+        text = f"no clear difference from {name}"
+        if pair.is_significant:
             order = "worse" if pair.better == other.identity else "better"
             text = f"clearly {order} than {name}, by {points(pair.difference).lstrip('+')}"
-        return [f"{'the tuned model:':{WIDTH}} {text}"]
+        elif other.is_free:
+            text += f", which is free: use {name}"
+        return [_line("the tuned model", text)]
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name + ':':{WIDTH}} {text}"
 
 
 def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 def _measured(candidate: MeasuredCandidate, bar: str) -> str:
-    standing = (
-        "can't tell whether it meets" if candidate.standing == "undecided" else STANDINGS[candidate.standing]
-    )
+    standing = STANDINGS[candidate.standing]
+    if candidate.standing == "undecided":
+        standing = "can't tell whether it meets"
     return f"{quality(candidate)}, {standing} {bar}"
 
 
@@ -116,11 +118,18 @@ def summary(folder: Path, card: PostedMessage, verdict: str) -> Summary:
         ).fetchone()
     if run is None or measured is None:
         raise WorkspaceError(f"the channel has a result ({card.text}), but the database has none")
-    adapter = folder / "data" / "trainer" / "jobs" / str(run[1]) / "adapter"
+    result, job_id = run
+    (comparison,) = measured
+    adapter = folder / "data" / "trainer" / "jobs" / str(job_id) / "adapter"
     if not (adapter / "adapter_model.safetensors").is_file():
         raise WorkspaceError(f"there is no adapter at {adapter}")
-    result, comparison = RunResult.from_json(run[0]), Comparison.from_json(measured[0])
-    return Summary(comparison, result, verdict, _path(folder), adapter)
+    return Summary(
+        comparison=Comparison.from_json(comparison),
+        result=RunResult.from_json(result),
+        verdict=verdict,
+        database=_path(folder),
+        adapter=adapter,
+    )
 
 
 def has_labels(folder: Path) -> bool:

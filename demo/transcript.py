@@ -89,11 +89,14 @@ class Transcript:
             waited = time.monotonic() - start
             if waited > seconds:
                 raise WorkspaceError(f"waited {seconds:g} s for {what} without success")
-            # each look takes 10 ms of both cores, which the training needs
-            time.sleep(_LOOK_EVERY if waited < _SOON else _LOOK_LATER)
+            # Each look takes 10 ms of both cores, which the training needs.
+            pause = _LOOK_EVERY if waited < _SOON else _LOOK_LATER
+            time.sleep(pause)
 
     def _everything(self) -> list[PostedMessage]:
-        messages = [message for channel in self._channels for message in self._workspace.messages(channel)]
+        messages: list[PostedMessage] = []
+        for channel in self._channels:
+            messages += self._workspace.messages(channel)
         for person in self._workspace.people:
             messages += self._workspace.ephemerals(person.id)
         return sorted(messages, key=lambda message: float(message.ts))
@@ -125,12 +128,12 @@ class Transcript:
 
 
 def names_in(workspace: Workspace) -> Names:
-    people = {person.id: person.real_name for person in workspace.people}
-    places = {channel.id: f"#{channel.name}" for channel in workspace.channels}
-    directs = {
-        workspace.dm(person.id): f"{person.real_name}'s direct messages" for person in workspace.people
-    }
-    return {**places, **directs, **people, workspace.access.bot_user: "Finetune"}
+    names = {channel.id: f"#{channel.name}" for channel in workspace.channels}
+    for person in workspace.people:
+        names[person.id] = person.real_name
+        names[workspace.dm(person.id)] = f"{person.real_name}'s direct messages"
+    names[workspace.access.bot_user] = "Finetune"
+    return names
 
 
 def bar_percent(message: PostedMessage, names: Names) -> int | None:
@@ -155,16 +158,23 @@ def progress_key(message: PostedMessage, names: Names) -> str | None:
 def progress_line(message: PostedMessage, names: Names) -> str:
     """Returns the card's progress in one line: its bar, the time left, its numbers, without finished or waiting
     items."""
-    plain = [text.plain for text in texts(message, names) if "›" not in text.plain]
-    lines = [
-        line.removeprefix("• ") for text in plain for line in text.splitlines() if not _RESTS.search(line)
-    ]
-    return " · ".join(filter(None, [" › ".join(_stages(message, names)), *lines]))
+    parts = [" › ".join(_stages(message, names))]
+    for text in texts(message, names):
+        if "›" in text.plain:
+            # The stages, of which only the current one is shown.
+            continue
+        for line in text.plain.splitlines():
+            if not _RESTS.search(line):
+                parts.append(line.removeprefix("• "))
+    return " · ".join(part for part in parts if part)
 
 
 def _stages(message: PostedMessage, names: Names) -> Iterator[str]:
     """Yields the current stage, which is the one in bold."""
     for block in message.blocks:
-        text = (block.get("text") or {}).get("text", "") if block["type"] == "section" else ""
+        if block["type"] != "section":
+            continue
+        text = (block.get("text") or {}).get("text", "")
         if "›" in text:
-            yield from (mrkdwn(word, names).plain for word in re.findall(r"\*[^*]+\*", text))
+            for word in re.findall(r"\*[^*]+\*", text):
+                yield mrkdwn(word, names).plain

@@ -13,13 +13,13 @@ from bot.cards.common.blocks import (
     Headline,
     Lines,
     Listing,
-    Note,
     Text,
     actions,
     button,
     escape,
     slack_blocks,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.general import unchecked_notes
 from bot.cards.common.plan_money import budget_left, foreseen_text
 from bot.cards.common.words import at_most, capitalize
@@ -33,7 +33,10 @@ from bot.cards.training.runs import RunSummary
 from bot.rules.budgets import Budget
 from bot.values.runs import Refusal
 
-WITH_BUTTONS, LINKED, RECENT = 10, 10, 5
+# A view holds 100 blocks, and each plan or measurement takes two with its buttons.
+WITH_BUTTONS = 10
+LINKED = 10
+RECENT = 5
 FORM = "home"  # the private metadata of a form that was opened here
 
 
@@ -56,16 +59,23 @@ class HomeOverview:
 
 
 def page(overview: HomeOverview | Refusal) -> Block:
+    parts: Sequence[CardBlock]
     if isinstance(overview, Refusal):
-        return {"type": "home", "blocks": slack_blocks([Text(overview.text)])}
-    return {"type": "home", "blocks": slack_blocks(_welcome() if overview.is_new else _sections(overview))}
+        parts = [Text(overview.text)]
+    elif overview.is_new:
+        parts = _welcome()
+    else:
+        parts = _sections(overview)
+    return {"type": "home", "blocks": slack_blocks(parts)}
 
 
 def card_name(summary: RunSummary | EvaluationSummary) -> str:
     """The name of the card that a link leads to."""
     if not isinstance(summary, RunSummary):
         return f"measurement {summary.measurement.id}"
-    return f"{'plan' if summary.run.state == 'awaiting_approval' else 'run'} {summary.run.id}"
+    if summary.run.state == "awaiting_approval":
+        return f"plan {summary.run.id}"
+    return f"run {summary.run.id}"
 
 
 def _welcome() -> list[CardBlock]:
@@ -87,19 +97,26 @@ def _welcome() -> list[CardBlock]:
 
 
 def _sections(overview: HomeOverview) -> list[CardBlock]:
-    blocks: list[CardBlock] = [Headline("Waiting for you"), *_waiting(overview)]
-    in_progress = [_linked(overview, summary) for summary in overview.open]
-    blocks += [Headline("In progress"), Lines(in_progress) if in_progress else Text("Nothing is running.")]
+    parts = Parts()
+    parts.add(Headline("Waiting for you"))
+    parts.add(*_waiting(overview))
+    parts.add(Headline("In progress"))
+    if overview.open:
+        parts.lines([_linked(overview, summary) for summary in overview.open])
+    else:
+        parts.text("Nothing is running.")
     if overview.deployments:
-        lines = [*map(deployments.line, overview.deployments)]
-        blocks += [Headline("Billed by the hour"), Lines(lines)]
+        parts.add(Headline("Billed by the hour"))
+        parts.lines([*map(deployments.line, overview.deployments)])
     if overview.in_use.total:
-        blocks += [Headline("Models in use"), models.in_use_lines(overview.in_use)]
+        parts.add(Headline("Models in use"), models.in_use_lines(overview.in_use))
     if overview.recent:
-        blocks += [Headline("Latest results"), Lines([*map(list_entry, overview.recent[:RECENT])])]
-    blocks.append(actions(button("Upload", help.UPLOAD, "home"), _commands()))
-    blocks += unchecked_notes(overview.unchecked)
-    return [*blocks, Note(f"Budget left: {budget_left(overview.budget)}")]
+        parts.add(Headline("Latest results"))
+        parts.lines([*map(list_entry, overview.recent[:RECENT])])
+    parts.buttons(button("Upload", help.UPLOAD, "home"), _commands())
+    parts.add(*unchecked_notes(overview.unchecked))
+    parts.note(f"Budget left: {budget_left(overview.budget)}")
+    return parts
 
 
 def _commands() -> Block:
@@ -108,23 +125,32 @@ def _commands() -> Block:
 
 def _waiting(overview: HomeOverview) -> list[CardBlock]:
     """What waits for the person, with its card's buttons; beyond a limit, as a list."""
-    blocks: list[CardBlock] = []
+    parts = Parts()
     for run in overview.mine[:WITH_BUTTONS]:
-        price = f"for {at_most(run.plan.maximum_micros)}" if run.plan.maximum_micros else "at no charge"
-        wish = f"*Run {run.run.id}*: train {escape(plans.plan_title(run.plan))} {price}?"
-        lines = [_with_link(overview, run, wish), plans.plan_verdict(run.plan)]
-        foreseen = foreseen_text(run.plan)
-        if foreseen:  # the same money as on the card of the plan
-            lines.append(f"{capitalize(foreseen)}.")
-        blocks += [Text("\n".join(lines)), plans.buttons(run.run, run.plan, run.pending)]
+        parts.text(_plan_text(overview, run))
+        parts.add(plans.buttons(run.run, run.plan, run.pending))
     for summary in overview.to_confirm[:WITH_BUTTONS]:
-        blocks.append(Text(_linked(overview, summary)))
+        parts.text(_linked(overview, summary))
         if isinstance(summary, ComparisonSummary):
-            yes = evaluations.measure_button(summary.measurement, summary.plan, summary.progress)
-            blocks.append(actions(yes))
-    if rest := [*overview.mine[WITH_BUTTONS:], *overview.to_confirm[WITH_BUTTONS:]]:
-        blocks.append(Lines([*map(list_entry, rest)]))
-    return blocks or [Text("Nothing is waiting for you.")]
+            parts.buttons(evaluations.measure_button(summary.measurement, summary.plan, summary.progress))
+    rest = [*overview.mine[WITH_BUTTONS:], *overview.to_confirm[WITH_BUTTONS:]]
+    parts.lines([*map(list_entry, rest)])
+    if not parts:
+        parts.text("Nothing is waiting for you.")
+    return parts
+
+
+def _plan_text(overview: HomeOverview, run: RunSummary) -> str:
+    """What the plan would train and cost, its verdict, and the same money as on its card."""
+    price = "at no charge"
+    if run.plan.maximum_micros:
+        price = f"for {at_most(run.plan.maximum_micros)}"
+    wish = f"*Run {run.run.id}*: train {escape(plans.plan_title(run.plan))} {price}?"
+    lines = [_with_link(overview, run, wish), plans.plan_verdict(run.plan)]
+    foreseen = foreseen_text(run.plan)
+    if foreseen:
+        lines.append(f"{capitalize(foreseen)}.")
+    return "\n".join(lines)
 
 
 def _linked(overview: HomeOverview, summary: RunSummary | EvaluationSummary) -> str:
@@ -133,4 +159,6 @@ def _linked(overview: HomeOverview, summary: RunSummary | EvaluationSummary) -> 
 
 def _with_link(overview: HomeOverview, summary: RunSummary | EvaluationSummary, text: str) -> str:
     link = overview.links.get(card_name(summary))
-    return f"{text} · <{link}|Open>" if link else text
+    if not link:
+        return text
+    return f"{text} · <{link}|Open>"

@@ -2,12 +2,15 @@
 
 style.py           the figure, its colours and fonts, formatting of numbers, saving
 label_layout.py    places labels so that they cover nothing
-evaluations.py     quality against dollars per 1,000 requests; expected labels against answers
-curves.py          quality against rows; loss by training step
+evaluations.py     quality against dollars per 1,000 requests
+confusion.py       expected labels against answers
+curves.py          quality against rows to train on
+training.py        loss, reward and preference by training step
 datasets.py        rows per label, tokens per row
-forecast.py        net dollars month by month, and which input moves the net value most"""
+forecast.py        net dollars month by month"""
 
 PUBLIC_MODULES = (
+    "confusion",
     "curves",
     "datasets",
     "evaluations",

@@ -27,12 +27,14 @@ def draw_learning_curve(curve: Curve, path: Path) -> Path | None:
     if len(curve.points) < 2:
         return None
     whose = SHORT_NAMES[curve.candidate.kind]
-    model = f", {shorten_name(curve.candidate.model, 30)}" if curve.candidate.model else ""
-    title = f"{shorten_name(curve.dataset)}: is more data worth it?\n({whose}{model})"
+    if curve.candidate.model:
+        whose += f", {shorten_name(curve.candidate.model, 30)}"
+    title = f"{shorten_name(curve.dataset)}: is more data worth it?\n({whose})"
     drawn, axes = figure(title, "rows to train on", "right on the held-out rows")
     for point in curve.points:
+        # The score of each sample of that size, pale, behind their mean.
         axes.plot([point.rows] * len(point.draws), point.draws, "o", color=BLUE, alpha=0.3, markersize=4)
-    axes.plot([p.rows for p in curve.points], [p.score for p in curve.points], "o", color=BLUE, markersize=7)
+        axes.plot([point.rows], [point.score], "o", color=BLUE, markersize=7)
     _draw_fit(axes, curve, BLUE)
     _draw_band(axes, curve)
     axes.set_xscale("log")
@@ -49,32 +51,38 @@ def _fitted_score(curve: Curve, rows: float) -> float:
 
 def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
     """Draws the fitted curve, solid within the measured sizes and dashed beyond."""
-    first, last = curve.points[0].rows, curve.points[-1].rows
+    first = curve.points[0].rows
+    last = curve.points[-1].rows
     end = max([last, *(prediction.rows for prediction in curve.predicted)])
     for start, stop, style in ((first, last, "-"), (last, end, "--")):
-        if stop > start:
-            rows = [start * (stop / start) ** (at / STEPS) for at in range(STEPS + 1)]
-            axes.plot(rows, [_fitted_score(curve, n) for n in rows], style, color=colour, linewidth=1.8)
+        if stop <= start:
+            continue
+        # Equal steps on the logarithmic axis.
+        rows = [start * (stop / start) ** (at / STEPS) for at in range(STEPS + 1)]
+        scores = [_fitted_score(curve, count) for count in rows]
+        axes.plot(rows, scores, style, color=colour, linewidth=1.8)
 
 
 def _draw_band(axes: Axes, curve: Curve) -> None:
     """Draws the predictions' intervals as a band that starts at the last measured size."""
     if not curve.predicted:
         return
-    last = curve.points[-1]
-    ends = [(last.rows, _fitted_score(curve, last.rows), _fitted_score(curve, last.rows))]
-    ends += [
-        (prediction.rows, prediction.low, prediction.high)
-        for prediction in curve.predicted
-        if prediction.rows > last.rows
-    ]
+    last = curve.points[-1].rows
+    fitted = _fitted_score(curve, last)
+    ends = [(last, fitted, fitted)]
+    for prediction in curve.predicted:
+        if prediction.rows > last:
+            ends.append((prediction.rows, prediction.low, prediction.high))
     rows, lows, highs = zip(*ends, strict=True)
     axes.fill_between(rows, lows, highs, color=RED, alpha=0.12, linewidth=0)
     for prediction in curve.predicted:
+        # A bootstrap's interval need not contain the fitted score, and a length below 0 is refused.
+        below = max(prediction.score - prediction.low, 0)
+        above = max(prediction.high - prediction.score, 0)
         axes.errorbar(
             prediction.rows,
             prediction.score,
-            [[max(prediction.score - prediction.low, 0)], [max(prediction.high - prediction.score, 0)]],
+            [[below], [above]],
             fmt="o",
             color=RED,
             markersize=6,
@@ -104,21 +112,26 @@ def _marked_sizes(curve: Curve) -> list[int]:
 
 
 def _y_limits(curve: Curve) -> tuple[float, float]:
-    seen = [share for point in curve.points for share in (point.score, *point.draws)]
-    seen += [share for prediction in curve.predicted for share in (prediction.low, prediction.high)]
-    room = max((max(seen) - min(seen)) * 0.14, 0.02)
-    return max(min(seen) - room, -0.04), min(max(seen) + room, 1.06)
+    seen: list[float] = []
+    for point in curve.points:
+        seen += [point.score, *point.draws]
+    for prediction in curve.predicted:
+        seen += [prediction.low, prediction.high]
+    lowest = min(seen)
+    highest = max(seen)
+    room = max((highest - lowest) * 0.14, 0.02)
+    return max(lowest - room, -0.04), min(highest + room, 1.06)
 
 
 def _label_ends(axes: Axes, curve: Curve) -> None:
     """Labels each prediction above its interval, and the last measured point."""
-    last, shown = curve.points[-1], set(_marked_sizes(curve))
+    last = curve.points[-1]
     ends = [(last.rows, max((last.score, *last.draws)), last.score, INK)]
-    ends += [
-        (prediction.rows, prediction.high, prediction.score, RED)
-        for prediction in curve.predicted
-        if prediction.rows in shown
-    ]
+    # Where the sizes below have no room for a label, neither have the scores above.
+    shown = set(_marked_sizes(curve))
+    for prediction in curve.predicted:
+        if prediction.rows in shown:
+            ends.append((prediction.rows, prediction.high, prediction.score, RED))
     for rows, top, score, colour in ends:
         axes.annotate(
             f"{100 * score:.1f}%",

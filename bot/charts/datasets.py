@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,16 +23,19 @@ def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | 
     if not label_counts:
         return None
     ordered = sorted(label_counts, key=lambda count: -count.rows)
-    half = MOST_BARS // 2  # from each end, because the rare labels are those that need work
-    shown = ordered if len(ordered) <= MOST_BARS else [*ordered[:half], *ordered[-half:]]
-    drawn, axes = figure(_label_title(ordered, len(shown)), "rows", "", size=(WIDE, 0.28 * len(shown) + 1.3))
+    shown = ordered
+    if len(ordered) > MOST_BARS:
+        # From each end, because the rare labels are those that need work.
+        half = MOST_BARS // 2
+        shown = [*ordered[:half], *ordered[-half:]]
+    tall = 0.28 * len(shown) + 1.3
+    drawn, axes = figure(_label_title(ordered, len(shown)), "rows", "", size=(WIDE, tall))
     heights = range(len(shown))
-    axes.barh(
-        heights, [count.rows for count in shown], color=[_colour(count) for count in shown], height=0.72
-    )
+    rows = [count.rows for count in shown]
+    axes.barh(heights, rows, color=[_colour(count) for count in shown], height=0.72)
     axes.set_yticks(heights, [shorten_name(count.label) for count in shown], color=INK)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(0, max(count.rows for count in shown) * 1.15 or 1)
+    axes.set_xlim(0, max(rows) * 1.15 or 1)
     for height, label_count in zip(heights, shown, strict=True):
         axes.annotate(
             f"{label_count.rows:,}",
@@ -54,11 +58,15 @@ def _label_title(ordered: Sequence[LabelCount], shown: int) -> str:
     text = f"Rows per label, {pluralize(len(ordered), 'label')}"
     if shown < len(ordered):
         text += f" (the {shown // 2} largest and the {shown // 2} smallest)"
-    return f"{text}: {rare:,} with fewer than {RARE}" if rare else text
+    if not rare:
+        return text
+    return f"{text}: {rare:,} with fewer than {RARE}"
 
 
 def _colour(count: LabelCount) -> str:
-    return RED if count.rows < RARE else BLUE
+    if count.rows < RARE:
+        return RED
+    return BLUE
 
 
 def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Path | None:
@@ -66,12 +74,12 @@ def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Pa
     without rows."""
     if not counts:
         return None
-    longest, over = max(counts), sum(1 for count in counts if limit is not None and count > limit)
-    drawn, axes = figure(_length_title(len(counts), limit, over), "tokens per row", "rows")
+    longest = max(counts)
+    within = [count for count in counts if limit is None or count <= limit]
+    over = [count for count in counts if limit is not None and count > limit]
+    drawn, axes = figure(_length_title(len(counts), limit, len(over)), "tokens per row", "rows")
     edges = _bar_edges(min(counts), longest)
-    values = [count for count in counts if limit is None or count <= limit]
-    cut = [count for count in counts if limit is not None and count > limit]
-    axes.hist([values, cut], bins=edges, stacked=True, color=[BLUE, RED])
+    axes.hist([within, over], bins=edges, stacked=True, color=[BLUE, RED])
     axes.grid(visible=False, axis="x")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlim(min(edges[0], min(counts) - 4), max(edges[-1], longest + 4))
@@ -98,11 +106,14 @@ def _length_title(rows: int, limit: int | None, over: int) -> str:
     text = f"Tokens per row, {pluralize(rows, 'row')}"
     if limit is None:
         return text
-    return f"{text}: {over:,} longer than the model's {limit:,}" if over else f"{text}: all within {limit:,}"
+    if not over:
+        return f"{text}: all within {limit:,}"
+    return f"{text}: {over:,} longer than the model's {limit:,}"
 
 
 def _bar_edges(least: int, longest: int) -> list[float]:
     """Returns the edges of the bars, between whole tokens. Rows that all have the same length get one bar."""
-    width = max(-(-(longest - least + 1) // BARS), 1)
-    bars = -(-(longest - least + 1) // width)
+    lengths = longest - least + 1
+    width = math.ceil(lengths / BARS)
+    bars = math.ceil(lengths / width)
     return [least - 0.5 + width * at for at in range(bars + 1)]

@@ -1,4 +1,4 @@
-"""Charts of an evaluation: quality against price for each candidate, and expected labels against answers."""
+"""The chart of an evaluation: quality against price for each candidate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from bot.cards.common.candidates import is_mixed, short_name
 from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import (
     BLUE,
-    GRID,
     INK,
     RED,
     SOFT,
@@ -28,10 +27,12 @@ from bot.charts.style import (
 )
 from bot.rules.alternatives import find_dominated
 from trainers.evaluation.results import Comparison, MeasuredCandidate, Scoring, Standing
-from trainers.evaluation.statistics import Confusion, PairedComparison, label_scores, mistakes
 
 MOST_POINTS = 16
-TALL, A_LINE, TWO_COLUMNS_FROM = 3.9, 0.26, 9
+# Inches: the chart, and a line of the names below it.
+TALL = 3.9
+A_LINE = 0.26
+TWO_COLUMNS_FROM = 9  # names
 NUMBER_SIZE = 12
 COLOURS: Mapping[Standing, str] = {"meets": BLUE, "misses": RED, "undecided": SOFT}
 MARKERS: Mapping[Standing, str] = {"meets": "o", "misses": "v", "undecided": "D"}
@@ -49,11 +50,14 @@ MEASURED: Mapping[Scoring, str] = {
 }
 MIXED = "calls right, token F1"
 # Positions on the axis, in its own units: free candidates get a column of their own, since a log scale has no zero.
-FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.7, 5.5, 6.8
-# Candidates with the same price are drawn this far apart; free ones may use their whole column.
-BESIDE, BESIDE_FREE, FREE_COLUMN = 0.1, 0.4, 1.3
-MOST_LABELS = 40
-LISTED = 20
+FREE_AT = 0.0
+PAID_FROM = 1.7
+PAID_TO = 5.5
+UNKNOWN_AT = 6.8
+# Candidates with the same price are drawn this far apart; free ones may use their column's full width.
+BESIDE = 0.1
+BESIDE_FREE = 0.4
+FREE_COLUMN = 1.3
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path | None:
         return None
     scale = _Scale.over(candidates)
     points = _place_points(comparison, candidates, scale)
-    measured = MIXED if is_mixed(comparison) else MEASURED[comparison.scoring]
+    measured = MEASURED[comparison.scoring]
+    if is_mixed(comparison):
+        measured = MIXED
     title = f"{shorten_name(comparison.dataset)}: quality against price"
     drawn, axes = figure(title, "USD per 1,000 requests", measured, note=_note(comparison), size=(WIDE, TALL))
     for point in points:
@@ -103,7 +109,8 @@ class _Scale:
         low = min(exponents)
         high = max(exponents)
         middle = (low + high) / 2
-        half = max((high - low) / 2, 0.5)  # at least a factor of ten, however close the prices are
+        # At least a factor of ten, however close the prices are: cents apart must not look like worlds apart.
+        half = max((high - low) / 2, 0.5)
         return _Scale(middle - half, middle + half)
 
     def at(self, candidate: MeasuredCandidate) -> float:
@@ -122,13 +129,16 @@ class _Scale:
         powers = range(math.floor(self.low), math.ceil(self.high) + 1)
         for digits in ((1, 2, 5), (1, 3), (1,)):
             exponents = [power + math.log10(digit) for power in powers for digit in digits]
-            fitting = [exponent for exponent in exponents if self.low - 0.02 <= exponent <= self.high + 0.02]
+            fitting = [exponent for exponent in exponents if self._includes(exponent)]
             if 2 <= len(fitting) <= 5:
                 return self._named(fitting)
 
         # Prices over so many powers of ten that not even one mark a power fits.
         step = max(math.ceil(len(powers) / 5), 1)
         return self._named([power for power in powers[::step] if self.low <= power <= self.high])
+
+    def _includes(self, exponent: float) -> bool:
+        return self.low - 0.02 <= exponent <= self.high + 0.02
 
     def _named(self, exponents: Sequence[float]) -> list[tuple[float, str]]:
         return [(self.of(exponent), dollars(10.0**exponent)) for exponent in exponents]
@@ -177,14 +187,20 @@ def _note(comparison: Comparison) -> str:
 
 def _draw_point(axes: Axes, point: _Point) -> None:
     candidate = point.candidate
+    size = 7
+    if point.is_cheapest:
+        size = 11
+    filling = point.colour
+    if candidate.standing == "undecided":
+        filling = "white"
     axes.plot([point.x] * 2, [candidate.low, candidate.high], color=point.colour, linewidth=1.6, alpha=0.55)
     axes.plot(
         [point.x],
         [candidate.score],
         marker=MARKERS[candidate.standing],
-        markersize=11 if point.is_cheapest else 7,
+        markersize=size,
         color=point.colour,
-        markerfacecolor="white" if candidate.standing == "undecided" else point.colour,
+        markerfacecolor=filling,
         markeredgewidth=2,
     )
 
@@ -243,23 +259,14 @@ def _label_points(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
         drawn.draw_without_rendering()
     drawn.set_layout_engine("none")
     _draw_legend(drawn, ranked)
-    texts = [
-        axes.text(
-            point.x,
-            point.candidate.score,
-            str(number),
-            fontsize=NUMBER_SIZE,
-            va="center",
-            ha="left",
-            color=_text_colour(point),
-            fontweight="bold" if point.is_cheapest else "normal",
-        )
-        for number, point in enumerate(ranked, 1)
-    ]
+    texts = []
     labels = []
-    for point, text in zip(ranked, texts, strict=True):
-        x, y = axes.transData.transform((point.x, point.candidate.score))
+    for number, point in enumerate(ranked, 1):
+        at = (point.x, point.candidate.score)
+        text = axes.text(*at, str(number), fontsize=NUMBER_SIZE, va="center", ha="left", **_lettering(point))
+        x, y = axes.transData.transform(at)
         size = text.get_window_extent()
+        texts.append(text)
         labels.append(Label(x, y, size.width, size.height * 1.1))
     frame = axes.get_window_extent()
     room = Box(frame.x0, frame.y0, frame.x1, frame.y1)
@@ -277,29 +284,35 @@ def _name(point: _Point, longest: int) -> str:
     return f"{short_name(candidate)}, {shorten_name(candidate.model, longest)}"
 
 
-def _text_colour(point: _Point) -> str:
-    return INK if point.candidate.standing == "undecided" else point.colour
+def _lettering(point: _Point) -> dict[str, str]:
+    """The colour and weight of a point's number and name. The grey of undecided ones is too pale for letters."""
+    colour = point.colour
+    if point.candidate.standing == "undecided":
+        colour = INK
+    weight = "normal"
+    if point.is_cheapest:
+        weight = "bold"
+    return {"color": colour, "fontweight": weight}
 
 
 def _draw_legend(drawn: Figure, ranked: Sequence[_Point]) -> None:
-    """Lists the names and the meaning of the markers below the plot, in one column or two."""
-    columns = 1 if len(ranked) < TWO_COLUMNS_FROM else 2
-    size = TEXT_SIZE if columns == 1 else TEXT_SIZE - 2.5
+    """Lists the names and the meaning of the markers below the plot, in one column or, with smaller letters and
+    without scores, in two."""
+    has_one_column = len(ranked) < TWO_COLUMNS_FROM
+    columns = 2
+    size = TEXT_SIZE - 2.5
+    if has_one_column:
+        columns = 1
+        size = TEXT_SIZE
     lines = math.ceil(len(ranked) / columns)
     for index, point in enumerate(ranked):
         column, line = divmod(index, lines)
         name = _name(point, 18)
-        if columns == 1:
+        if has_one_column:
             name = f"{_name(point, 30)}, {100 * point.candidate.score:.1f}%"
-        drawn.text(
-            0.01 + column * 0.52,
-            -(line + 0.7) * A_LINE / TALL,
-            f"{index + 1}  {name}",
-            va="center",
-            color=_text_colour(point),
-            fontsize=size,
-            fontweight="bold" if point.is_cheapest else "normal",
-        )
+        x = 0.01 + column * 0.52
+        y = -(line + 0.7) * A_LINE / TALL
+        drawn.text(x, y, f"{index + 1}  {name}", va="center", fontsize=size, **_lettering(point))
     shown = {point.candidate.standing for point in ranked}
     marks = [mark for standing, mark in MARKS.items() if standing in shown]
     if any(point.is_cheapest for point in ranked):
@@ -323,7 +336,9 @@ def _obstacles(axes: Axes, points: Sequence[_Point], room: Box) -> list[Box]:
         x, y = axes.transData.transform((point.x, point.candidate.score))
         _, low = axes.transData.transform((point.x, point.candidate.low))
         _, high = axes.transData.transform((point.x, point.candidate.high))
-        half = 14 if point.is_cheapest else 10
+        half = 10
+        if point.is_cheapest:
+            half = 14
         obstacles.append(Box(x - half, y - half, x + half, y + half))
         obstacles.append(Box(x - 3, low, x + 3, high))
     return obstacles
@@ -338,98 +353,3 @@ def _draw_leader(axes: Axes, label: Label, box: Box) -> None:
     back = axes.transData.inverted()
     (from_x, from_y), (to_x, to_y) = back.transform([(label.x, label.y), (nearest_x, middle_y)])
     axes.plot([from_x, to_x], [from_y, to_y], color=SOFT, linewidth=0.7, alpha=0.7, zorder=1)
-
-
-def draw_confusion(matrix: Confusion, compared: PairedComparison, title: str, path: Path) -> Path:
-    """Draws a matrix of expected labels by row and the tuned model's answers by column, right ones blue, wrong ones
-    red. If there are too many labels for a matrix, draws the most frequent mistakes and the labels with the lowest
-    recall."""
-    if len(matrix.labels) > MOST_LABELS:
-        return _draw_worst_labels(matrix, compared, title, path)
-    columns = matrix.columns
-    has_others = any(row[-1] for row in matrix.counts)
-    if not has_others:
-        columns = matrix.labels
-    counts = [row[: len(columns)] for row in matrix.counts]
-    size = max(4.5, 0.45 * len(columns) + 2.5)
-    heading = _heading(title, compared)
-    drawn, axes = figure(heading, "the tuned model answered", "expected (rows)", size=(size + 0.9, size))
-    _draw_cells(axes, counts)
-
-    names = [shorten_name(column) for column in columns]
-    axes.set_xticks(range(len(columns)), names, rotation=40, ha="right")
-    totals = [f"{shorten_name(name)} ({sum(row):,})" for name, row in zip(matrix.labels, counts, strict=True)]
-    axes.set_yticks(range(len(matrix.labels)), totals, color=INK)
-    axes.grid(visible=False)
-    axes.set_xticks([x - 0.5 for x in range(len(columns) + 1)], minor=True)
-    axes.set_yticks([y - 0.5 for y in range(len(matrix.labels) + 1)], minor=True)
-    axes.grid(which="minor", color=GRID, linewidth=0.8)
-    axes.tick_params(which="minor", length=0)
-    return save_figure(drawn, path)
-
-
-def _heading(title: str, compared: PairedComparison) -> str:
-    return f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
-
-
-def _draw_cells(axes: Axes, counts: Sequence[Sequence[int]]) -> None:
-    """Each cell with its number of rows, coloured by its share of the rows with that label."""
-    colours = []
-    for y, row in enumerate(counts):
-        total = max(sum(row), 1)
-        shares = [count / total for count in row]
-        colours.append([_cell_colour(x == y, share) for x, share in enumerate(shares)])
-        for x, count in enumerate(row):
-            if count:
-                ink = "white" if shares[x] > 0.55 else INK
-                axes.text(x, y, f"{count:,}", ha="center", va="center", color=ink, fontsize=9)
-    axes.imshow(colours)
-
-
-def _draw_worst_labels(matrix: Confusion, compared: PairedComparison, title: str, path: Path) -> Path:
-    pairs = mistakes(matrix)[:LISTED]
-    worst_first = sorted(
-        label_scores(matrix), key=lambda score: (score.recall or 0.0, -score.expected, score.label)
-    )
-    scores = worst_first[:LISTED]
-    height = 1.6 + 0.28 * max(len(pairs), len(scores), 3)
-    drawn, left = figure(
-        _heading(title, compared),
-        "held-out rows",
-        "expected → answered, most frequent first",
-        size=(13, height),
-    )
-    halves = drawn.add_gridspec(1, 2)
-    left.set_subplotspec(halves[0])
-    mistaken = [f"{shorten_name(pair.expected)} → {shorten_name(pair.answered)}" for pair in pairs]
-    _draw_bars(left, mistaken, [pair.rows for pair in pairs], RED)
-    left.xaxis.get_major_locator().set_params(integer=True)
-    right = drawn.add_subplot(halves[1])
-    right.set_xlabel("of its rows right", color=SOFT)
-    right.set_ylabel("labels least often right", color=SOFT)
-    names = [f"{shorten_name(score.label)} ({score.correct:,} of {score.expected:,})" for score in scores]
-    _draw_bars(right, names, [score.recall or 0.0 for score in scores], BLUE)
-    percent_axis(right.xaxis)
-    right.set_xlim(0, 1)
-    return save_figure(drawn, path)
-
-
-def _draw_bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str) -> None:
-    axes.barh(range(len(values)), values, color=colour)
-    axes.set_yticks(range(len(values)), names, color=INK, fontsize=8)
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(colors=INK, length=0)
-    axes.spines[:].set_visible(False)
-
-
-def _cell_colour(is_right: bool, share: float) -> tuple[float, ...]:
-    """Returns the colour of a cell: white to blue on the diagonal, white to vermilion off it, where even a single row
-    must be visible."""
-    from matplotlib.colors import to_rgb
-
-    full = BLUE if is_right else RED
-    depth = share
-    if share and not is_right:
-        depth = min(0.15 + share, 1.0)
-    return tuple(1 - depth * (1 - part) for part in to_rgb(full))

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 REACHES = (1.0, 1.8, 2.8, 4.0, 5.5, 7.5, 10.0, 13.0)  # distances to try, in heights of the label
 DIRECTIONS = (0, 180, 35, -35, 145, -145, 70, -70, 110, -110)  # in degrees
-OUTSIDE, BENDING = 4.0, 0.02  # costs of a pixel outside the chart, and of a pixel of distance
+# The costs of a pixel outside the chart, and of a pixel of distance. A covered pixel costs 1.
+OUTSIDE = 4.0
+BENDING = 0.02
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,10 @@ class Box:
         """Returns the area that both boxes cover, in square pixels."""
         wide = min(self.right, other.right) - max(self.left, other.left)
         high = min(self.top, other.top) - max(self.bottom, other.bottom)
-        return wide * high if wide > 0 and high > 0 else 0.0
+        # Two negative sides would have a positive product.
+        if wide <= 0 or high <= 0:
+            return 0.0
+        return wide * high
 
     @property
     def area(self) -> float:
@@ -47,7 +52,8 @@ class Label:
 def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], room: Box) -> list[Box]:
     """Returns a box for each label, in their order: as close to its point as possible without covering another label or
     an obstacle, and inside `room`."""
-    taken, placed = list(obstacles), list[Box]()
+    taken = list(obstacles)
+    placed = []
     for label in labels:
         box = min(_candidates(label), key=lambda box: _cost(box, label, taken, room))
         taken.append(box)
@@ -58,11 +64,14 @@ def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], room: Box) -
 def _candidates(label: Label) -> Iterator[Box]:
     for reach in REACHES:
         for degrees in DIRECTIONS:
-            angle, step = math.radians(degrees), label.height * reach
-            x = label.x + step * math.cos(angle)
-            y = label.y + step * math.sin(angle)
-            left = x if math.cos(angle) > 0 else x - label.width
-            yield Box(left, y - label.height / 2, left + label.width, y + label.height / 2)
+            angle = math.radians(degrees)
+            step = label.height * reach
+            left = label.x + step * math.cos(angle)
+            if math.cos(angle) <= 0:
+                # On the left of its point, a label ends there.
+                left -= label.width
+            bottom = label.y + step * math.sin(angle) - label.height / 2
+            yield Box(left, bottom, left + label.width, bottom + label.height)
 
 
 def _cost(box: Box, label: Label, taken: Sequence[Box], room: Box) -> float:

@@ -19,16 +19,29 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards.common.blocks import display_width
+from bot.cards.common.words import MINUS
 
+INK = "#1f2933"
+SOFT = "#6b7785"
+GRID = "#e3e8ec"
 # Blue and vermilion of Okabe and Ito, which colour-blind people can distinguish; https://jfly.uni-koeln.de/color/
-INK, SOFT, GRID, BLUE, RED = "#1f2933", "#6b7785", "#e3e8ec", "#0072b2", "#d55e00"
+BLUE = "#0072b2"
+RED = "#d55e00"
 LONGEST_NAME = 28
-WIDE, HIGH = 5.4, 3.5
-TITLE_SIZE, TEXT_SIZE = 13, 11
-TITLE_COLUMNS, NOTE_COLUMNS = 52, 62  # characters that fit on a line
+# Inches.
+WIDE = 5.4
+HIGH = 3.5
+# Points.
+TITLE_SIZE = 13
+TEXT_SIZE = 11
+# Characters that fit on a line of a chart that is `WIDE`.
+TITLE_COLUMNS = 52
+NOTE_COLUMNS = 62
+LINE_HEIGHT = 1.4
+POINTS_AN_INCH = 72
 # DejaVu Sans comes with matplotlib: Latin, Greek, Cyrillic, Hebrew, Arabic. The other has Chinese, Japanese and Korean.
-FAMILIES, EASTERN = ["DejaVu Sans", "Droid Sans Fallback"], "DroidSansFallback.ttf"
-
+FAMILIES = ["DejaVu Sans", "Droid Sans Fallback"]
+EASTERN = "DroidSansFallback.ttf"
 # The background of text that is drawn over lines and bars.
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
 
@@ -43,25 +56,13 @@ def figure(
 ) -> tuple[Figure, Axes]:
     """Returns an empty chart. `size` is in inches; `note` is a line below the title. Both may be any text, while the
     axes' names `x` and `y` must be our own, since their dollars are not escaped."""
-    from matplotlib import figure as figures  # pyplot would need a display, and keep every figure in memory
+    # pyplot would need a display, and keep every figure in memory.
+    from matplotlib import figure as figures
 
     _use_fonts()
     drawn = figures.Figure(figsize=size, dpi=130, layout="constrained")
     axes = drawn.subplots()
-    wider = size[0] / WIDE
-    heading = escape_dollars(_wrap(title, round(TITLE_COLUMNS * wider)))
-    below = escape_dollars(_wrap(note, round(NOTE_COLUMNS * wider))) if note else ""
-    # the layout knows only the title, so empty lines below it make room for the note, which has another font
-    room = "\n" * len(below.splitlines())
-    drawn.suptitle(heading + room, x=0.01, ha="left", color=INK, fontsize=TITLE_SIZE, fontweight="bold")
-    drawn.text(
-        0.01,
-        1 - (len(heading.splitlines()) * TITLE_SIZE * 1.4 + 4) / 72 / size[1],
-        below,
-        va="top",
-        color=SOFT,
-        fontsize=TEXT_SIZE,
-    )
+    _write_title(drawn, title, note, size)
     axes.set_xlabel(x, color=SOFT, fontsize=TEXT_SIZE)
     axes.set_ylabel(y, color=SOFT, fontsize=TEXT_SIZE)
     axes.tick_params(colors=INK, length=0, labelsize=TEXT_SIZE)
@@ -69,6 +70,20 @@ def figure(
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
     return drawn, axes
+
+
+def _write_title(drawn: Figure, title: str, note: str, size: tuple[float, float]) -> None:
+    width, height = size
+    wider = width / WIDE
+    heading = escape_dollars(_wrap(title, round(TITLE_COLUMNS * wider)))
+    below = ""
+    if note:
+        below = escape_dollars(_wrap(note, round(NOTE_COLUMNS * wider)))
+    # The layout knows only the title, so empty lines below it make room for the note, which has another font.
+    room = "\n" * len(below.splitlines())
+    drawn.suptitle(heading + room, x=0.01, ha="left", color=INK, fontsize=TITLE_SIZE, fontweight="bold")
+    heading_inches = (len(heading.splitlines()) * TITLE_SIZE * LINE_HEIGHT + 4) / POINTS_AN_INCH
+    drawn.text(0.01, 1 - heading_inches / height, below, va="top", color=SOFT, fontsize=TEXT_SIZE)
 
 
 def _use_fonts() -> None:
@@ -113,11 +128,21 @@ def ignore_missing_glyphs() -> Iterator[None]:
 
 def shorten_name(text: str, longest: int = LONGEST_NAME) -> str:
     """Shortens a name to `longest` columns by cutting out its middle, because names often differ at the end."""
-    clean = " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in text).split())
+    clean = " ".join(_visible(text).split())
     if display_width(clean) <= longest:
         return escape_dollars(clean)
-    start, end = _cut_to_width(clean, longest // 2), _cut_to_width(clean[::-1], longest // 2 - 1)[::-1]
-    return escape_dollars(f"{start}…{end}")
+    start = _cut_to_width(clean, longest // 2)
+    backwards = _cut_to_width(clean[::-1], longest // 2 - 1)
+    return escape_dollars(f"{start}…{backwards[::-1]}")
+
+
+def _visible(text: str) -> str:
+    """The text with a space in place of control and format characters, which the fonts would draw as boxes."""
+    letters = []
+    for letter in text:
+        is_control = unicodedata.category(letter).startswith("C")
+        letters.append(" " if is_control else letter)
+    return "".join(letters)
 
 
 def _cut_to_width(text: str, columns: int) -> str:
@@ -138,9 +163,12 @@ def spread_apart(heights: Sequence[float], least: float, low: float, high: float
         return []
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     least = min(least, (high - low) / max(len(heights) - 1, 1))
+    # Upwards, each as far above the one below as it has to be; then down again from the top, where they ran out of it.
     placed: list[float] = []
+    floor = low
     for i in order:
-        placed.append(max(heights[i], placed[-1] + least if placed else low))
+        placed.append(max(heights[i], floor))
+        floor = placed[-1] + least
     ceiling = high
     for at in range(len(placed) - 1, -1, -1):
         placed[at] = min(placed[at], ceiling)
@@ -158,19 +186,33 @@ def percent_axis(axis: Axes) -> None:
 
 
 def percent(share: float) -> str:
-    return f"{round(100 * share, 2):g}%" if -0.0001 <= share <= 1.0001 else ""
+    # Rounding errors put a tick a hair's breadth beyond the ends.
+    is_share = -0.0001 <= share <= 1.0001
+    if not is_share:
+        return ""
+    return f"{round(100 * share, 2):g}%"
 
 
 def dollars(amount: float) -> str:
     """Formats an amount for an axis: $0.02, $1.50, $250, $3k, $1.2M; a loss has its sign before the dollar."""
-    sign, size = ("−" if amount < 0 else ""), abs(amount)
+    text = f"${_amount_without_sign(abs(amount))}"
+    if amount < 0:
+        text = f"{MINUS}{text}"
+    return escape_dollars(text)
+
+
+def _amount_without_sign(amount: float) -> str:
     for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if size >= 0.9995 * scale:  # what three digits round up to the next scale: $1M, not $1e+03k
-            return escape_dollars(f"{sign}${size / scale:.3g}{letter}")
-    if size >= 10 or size == 0:
-        return escape_dollars(f"{sign}${size:.0f}")
-    digits = 2 if size >= 0.01 else -math.floor(math.log10(size))
-    return escape_dollars(f"{sign}${size:.{digits}f}")
+        # From here on, three digits round up to the next scale: $1M, not $1e+03k.
+        if amount >= 0.9995 * scale:
+            return f"{amount / scale:.3g}{letter}"
+    if amount >= 10 or amount == 0:
+        return f"{amount:.0f}"
+    if amount >= 0.01:
+        return f"{amount:.2f}"
+    # The first digit that isn't 0.
+    digits = -math.floor(math.log10(amount))
+    return f"{amount:.{digits}f}"
 
 
 def dollar_axis(axis: Axes) -> None:

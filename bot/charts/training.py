@@ -40,11 +40,13 @@ def charts(metrics: Sequence[Metric]) -> Iterator[TrainingChart]:
     """Yields the charts with their points, of which there may be none."""
     rewards = points(metrics, lambda line: line.train_reward)
     preferred = points(metrics, lambda line: line.train_preference_accuracy)
-    if not rewards:  # GRPO's loss is near 0 by construction, so that a chart of it would say nothing
+    # GRPO's loss is near 0 by construction, so that a chart of it would say nothing.
+    if not rewards:
+        unit = "loss, nats per pair" if preferred else "loss, nats per token"
         yield TrainingChart(
             "loss",
             "Loss",
-            "loss, nats per pair" if preferred else "loss, nats per token",
+            unit,
             "Lower is better: the right answers have become more likely.",
             points(metrics, lambda line: line.train_loss),
             points(metrics, lambda line: line.valid_loss),
@@ -87,13 +89,11 @@ def _draw(chart: TrainingChart, title: str, path: Path) -> Path:
     steps, numbers = zip(*chart.trained, strict=True)
     axes.plot(steps, numbers, color=BLUE, alpha=0.25, linewidth=1)
     # A last batch of a few rows says little, so the end is that of the result's card: the mean of the last stretch.
-    at_the_end = stretch_means(chart.trained)[-1][1]
+    _, at_the_end = stretch_means(chart.trained)[-1]
     label = f"training, {_number(chart, at_the_end)} at the end"
     axes.plot(steps, _smooth(numbers), color=BLUE, linewidth=2.4, label=label)
     if chart.validated:
-        label = f"validation, {_number(chart, chart.validated[-1][1])} at the end"
-        at = {"marker": "D", "markersize": 6, "linewidth": 1.8, "linestyle": "--", "clip_on": False}
-        axes.plot(*zip(*chart.validated, strict=True), color=RED, label=label, **at)
+        _draw_validations(axes, chart)
     _scale(axes, chart)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.02)
@@ -102,19 +102,30 @@ def _draw(chart: TrainingChart, title: str, path: Path) -> Path:
     return save_figure(drawn, path)
 
 
+def _draw_validations(axes: Axes, chart: TrainingChart) -> None:
+    steps, numbers = zip(*chart.validated, strict=True)
+    label = f"validation, {_number(chart, numbers[-1])} at the end"
+    style = {"marker": "D", "markersize": 6, "linewidth": 1.8, "linestyle": "--"}
+    # The last one is at the chart's edge, where half of its marker would be cut off.
+    axes.plot(steps, numbers, color=RED, label=label, clip_on=False, **style)
+
+
 def _scale(axes: Axes, chart: TrainingChart) -> None:
     """A loss and a reward begin at 0. A margin may be below it, when the wrong answer has gained."""
     lowest = min(number for _, number in (*chart.trained, *chart.validated))
     if lowest >= 0:
         axes.set_ylim(bottom=0)
     if chart.highest is not None:
-        axes.set_ylim(top=1.05 * max(chart.highest, *(number for _, number in chart.trained)))
+        top = max(chart.highest, *(number for _, number in chart.trained))
+        axes.set_ylim(top=1.05 * top)
     if chart.is_share:
         percent_axis(axes.yaxis)
 
 
 def _number(chart: TrainingChart, number: float) -> str:
-    return f"{100 * number:.0f}%" if chart.is_share else f"{number:.2f}"
+    if chart.is_share:
+        return f"{100 * number:.0f}%"
+    return f"{number:.2f}"
 
 
 def _smooth(numbers: Sequence[float]) -> list[float]:

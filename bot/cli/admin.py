@@ -15,6 +15,7 @@ from typing import Literal
 import click
 
 from bot import logs
+from bot.cards.common.terminal import Tone
 from bot.cli.options import (
     EXIT_BLOCKED,
     FILE,
@@ -56,8 +57,10 @@ def verify(database: Path | None, head: str | None, as_json: bool) -> None:
     is_broken = isinstance(log, BrokenLog)
     if as_json:
         show_json(log_json(log))
+    elif is_broken:
+        show_text(audit_summary(log), "bad")
     else:
-        show_text(audit_summary(log), "bad" if is_broken else "good")
+        show_text(audit_summary(log), "good")
     if is_broken:
         sys.exit(EXIT_BLOCKED)
 
@@ -75,11 +78,19 @@ def export(database: Path | None, run: int | None, form: str) -> None:
     from storage.audit import BrokenLog, read_entries, verify_log
 
     path = database or load().database
+    subject = None
+    if run:
+        subject = f"run {run}"
     with exit_on_storage_error():
         log = verify_log(path)
-        entries = list(read_entries(path, f"run {run}" if run else None))
-    click.echo(audit_csv(entries) if form == "csv" else audit_json(entries), nl=form == "json")
+        entries = list(read_entries(path, subject))
+    if form == "csv":
+        # Its last line ends already.
+        click.echo(audit_csv(entries), nl=False)
+    else:
+        click.echo(audit_json(entries))
     if isinstance(log, BrokenLog):
+        # The entries are printed all the same: they may be what somebody needs to find the fault.
         click.echo(audit_summary(log), err=True)
 
 
@@ -102,9 +113,10 @@ def report(subject: str, out: Path) -> None:
         refuse(f"{subject!r} is neither a run, like 7, nor a measurement, like m3.")
     if not out.parent.is_dir():
         refuse(f"There is no folder {out.parent} to write {out.name} into.")
-    is_measurement, number = subject.startswith("m"), int(subject.removeprefix("m"))
+    number = int(subject.removeprefix("m"))
     settings = load()
     name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
+    is_measurement = subject.startswith("m")
     gather = reports.measurement_report if is_measurement else reports.run_report
     with exit_on_storage_error(), open_copy(settings.database) as store:
         report = gather(store, settings.files, number)
@@ -129,13 +141,18 @@ def backup(dest: Path | None, as_json: bool) -> None:
     from storage.backup import back_up
 
     settings = load()
-    files = settings.files if dest else None
+    files = None
+    if dest:
+        files = settings.files
     with exit_on_storage_error():
         backup = back_up(settings.database, dest or settings.backups, now=time.time(), files=files)
+    summary = backup_summary(backup, has_files=dest is not None)
     if as_json:
         show_json(backup_json(backup))
+    elif is_intact(backup):
+        show_text(summary, "good")
     else:
-        show_text(backup_summary(backup, has_files=dest is not None), "good" if is_intact(backup) else "bad")
+        show_text(summary, "bad")
     if not is_intact(backup):
         sys.exit(EXIT_BLOCKED)
 
@@ -158,10 +175,14 @@ def restore(file: Path) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def engines(data: Path | None, arguments: tuple[str, ...]) -> None:
     """Manage other training engines (unsloth, axolotl, llamafactory): list, install NAME, remove NAME."""
-    wants_help = any(word in ("-h", "--help") for word in arguments)
-    folder = data or Path("data/trainer" if wants_help else load().data / "trainer")
-    sys.stdout.flush()
     # The engines are kept in our trainer's data folder.
+    folder = data
+    if folder is None and any(word in ("-h", "--help") for word in arguments):
+        # Help needs no settings.
+        folder = Path("data/trainer")
+    elif folder is None:
+        folder = load().data / "trainer"
+    sys.stdout.flush()
     command = [sys.executable, "-m", "trainers.local.engines", "--data", str(folder), *arguments]
     os.execv(sys.executable, command)  # noqa: S606 - no shell
 
@@ -171,7 +192,8 @@ def engines(data: Path | None, arguments: tuple[str, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON.")
 def log(reference: str, as_json: bool) -> None:
     """Print the log's lines about a failure, oldest first. Its message in Slack names the REFERENCE."""
-    folder, wanted = load(need_slack=False).data, reference.strip().upper()
+    folder = load(need_slack=False).data
+    wanted = reference.strip().upper()
     entries = list(logs.find(folder, wanted))
     for line in entries:
         if as_json:
@@ -222,7 +244,8 @@ def deployments(database: Path | None, as_json: bool) -> None:
     from bot.slack.users import display_names
     from storage.backup import open_copy
 
-    settings, now = load(), time.time()
+    settings = load()
+    now = time.time()
     path = database or settings.database
     live = []
     if database or path.exists():
@@ -230,9 +253,13 @@ def deployments(database: Path | None, as_json: bool) -> None:
             live = running(store, settings, now)
     if as_json:
         show_json(deployments_json(live))
-    else:
-        name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
-        show(listing(live, name_of, now).parts, "warning" if live else "plain")
+        return
+    name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
+    tone: Tone = "plain"
+    if live:
+        # They cost money right now.
+        tone = "warning"
+    show(listing(live, name_of, now).parts, tone)
 
 
 @click.group(invoke_without_command=True)
@@ -248,7 +275,10 @@ def models(context: click.Context, database: Path | None, as_json: bool) -> None
 
     with exit_on_storage_error():
         in_use = models_in_use(database or load().database)
-    show_json(models_json(in_use)) if as_json else show_text(models_text(in_use))
+    if as_json:
+        show_json(models_json(in_use))
+    else:
+        show_text(models_text(in_use))
 
 
 @models.command()
@@ -264,7 +294,10 @@ def advise(task: Literal["labels", "texts"], gpu: str | None, free: bool, as_jso
     from bot.cli import base_advice
 
     advice = value_or_exit(base_advice.advise(task, gpu, free=free))
-    show_json(base_advice.advice_json(advice)) if as_json else show_text(base_advice.advice_text(advice))
+    if as_json:
+        show_json(base_advice.advice_json(advice))
+    else:
+        show_text(base_advice.advice_text(advice))
 
 
 @click.command()
@@ -300,14 +333,17 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
     if rows and before:
         refuse("--row deletes rows of the newest version, --before deletes old versions: choose one.")
     settings = load(need_slack=False)
-    command = Delete(normalize_name(dataset), before.date() if before else None)
+    before_day = None
+    if before:
+        before_day = before.date()
+    command = Delete(normalize_name(dataset), before_day)
     try:
         if rows:
             outcome = delete_rows(settings, command.dataset, rows, confirm)
         else:
             outcome = delete_dataset(settings, command, confirm)
     except StorageError as error:
-        cure = "" if rows else " While the bot runs, /finetune delete in Slack does the same."
-        refuse(f"{error}{cure}")
-    outcome = value_or_exit(outcome)
-    click.echo(outcome)
+        if rows:
+            refuse(str(error))
+        refuse(f"{error} While the bot runs, /finetune delete in Slack does the same.")
+    click.echo(value_or_exit(outcome))

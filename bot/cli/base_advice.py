@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from bot.cli.hardware import find_machine
 from bot.values.runs import Refusal
 from trainers.models.base_models import Base, Preset, find_base, presets
-from trainers.sizing.hardware import GPUS, Fit, Machine, adapt_to_memory, check_fit, read_gpu, this_machine
+from trainers.sizing.hardware import Fit, Machine, adapt_to_memory, check_fit
 from trainers.sizing.memory import Method, Work
 
 Task = Literal["labels", "texts"]
@@ -62,37 +63,41 @@ class Advice:
 
 def advise(task: Task, gpu: str | None, *, free: bool) -> Advice | Refusal:
     """`gpu` is a name or its memory in GB; None means this machine. `free` leaves only Apache 2.0 and MIT."""
-    machine = read_gpu(gpu) if gpu else this_machine()
-    if machine is None:
-        return Refusal(
-            f"I don't know the GPU '{gpu}'. Give its memory, like --gpu 24, or one of {', '.join(GPUS)}."
-        )
+    machine = find_machine(gpu)
+    if isinstance(machine, Refusal):
+        return machine
     listed = [preset for preset in presets() if not free or preset.licence in FREE]
-    offers = [
-        _offer(preset, WORK[task], machine) for preset in sorted(listed, key=lambda each: each.parameters)
-    ]
+    by_size = sorted(listed, key=lambda preset: preset.parameters)
+    offers = [_offer(preset, WORK[task], machine) for preset in by_size]
+    return Advice(task, machine, offers, _recommended(task, machine, offers))
+
+
+def _recommended(task: Task, machine: Machine, offers: Sequence[Offer]) -> Offer | None:
+    """The smallest model that is large enough for labels, the largest that is not too large for texts; a licence
+    without conditions comes first."""
     most = MOST[task]
     if machine.place.kind == "cpu":
         most = min(most, MOST_ON_A_CPU)
-    able = [each for each in offers if each.method and FEWEST[task] <= each.preset.parameters <= most]
-    # stable: by size among equals
-    open_first = sorted(able, key=lambda each: each.preset.licence not in FREE)
-    best = [each for each in open_first if each.preset.licence == open_first[0].preset.licence]
-    if not best:
-        return Advice(task, machine, offers, None)
-    smallest = best[0]
-    largest = best[-1]
-    return Advice(task, machine, offers, smallest if task == "labels" else largest)
+    able = [offer for offer in offers if offer.method and FEWEST[task] <= offer.preset.parameters <= most]
+    if not able:
+        return None
+    # Stable: of the same kind of licence by size.
+    open_first = sorted(able, key=lambda offer: offer.preset.licence not in FREE)
+    best = [offer for offer in open_first if offer.preset.licence == open_first[0].preset.licence]
+    if task == "labels":
+        return best[0]
+    return best[-1]
 
 
 def _offer(preset: Preset, work: Work, machine: Machine) -> Offer:
     base = find_base(preset.hub_id, ask_the_hub=False)
     assert isinstance(base, Base)  # noqa: S101 - tests build every preset
     wanted: dict[Method, Work] = {"lora": work, "qlora": replace(work, method="qlora")}
-    computed = {method: adapt_to_memory(base.architecture, each, machine) for method, each in wanted.items()}
-    return Offer(
-        preset, {method: check_fit(base.architecture, each, machine) for method, each in computed.items()}
-    )
+    fits = {}
+    for method, each in wanted.items():
+        adapted = adapt_to_memory(base.architecture, each, machine)
+        fits[method] = check_fit(base.architecture, adapted, machine)
+    return Offer(preset, fits)
 
 
 def advice_text(advice: Advice) -> str:
@@ -157,10 +162,13 @@ def _size(preset: Preset) -> str:
 
 
 def advice_json(advice: Advice) -> dict[str, Any]:
+    first = None
+    if advice.first:
+        first = advice.first.preset.hub_id
     return {
         "task": advice.task,
         "machine": advice.machine.name,
-        "first": advice.first.preset.hub_id if advice.first else None,
+        "first": first,
         "reason": REASONS[advice.task],
         "models": [
             {

@@ -17,8 +17,8 @@ from bot.cards.common.reasons import shortage_text
 from bot.cards.common.terminal import Tone
 from bot.cards.common.words import duration, duration_range, pluralize
 from bot.cards.datasets import findings
+from bot.cards.datasets.check_reports import full_report
 from bot.cards.datasets.dataset_columns import even_rows, has_choices
-from bot.cards.datasets.datasets import full_report
 from bot.cards.datasets.findings import counts_text, finding_blocks, line_ranges
 from bot.cli.output import text_block
 from bot.rules.budgets import duplicate_cost
@@ -178,8 +178,9 @@ def report_parts(
     """Returns the report for a terminal. If somebody has to choose columns, the first rows of `file` are shown. With
     `settings` it includes the cost of training on copies, for trainers that charge by the token and whose key is
     set."""
-    providers = settings.providers if settings else ()
-    rows = [row for row in providers if find_key(os.environ, row.provider)]
+    rows = []
+    if settings:
+        rows = [row for row in settings.providers if find_key(os.environ, row.provider)]
     waste = duplicate_cost(report.duplicate_tokens, rows, datetime.now(UTC).date())
     parts = list(full_report(report, waste).parts)
     if any(not sheet.is_read for sheet in report.sheets):
@@ -201,7 +202,9 @@ def _first_rows(report: Report, file: Path) -> list[Table]:
 def fix(file: Path, columns: Columns, out: Path, holdout: Path | None = None) -> str | Refusal:
     """Writes a cleaned copy to `out`, without rows that `holdout` asks too. Returns lines that say what was left out
     and why."""
-    test = _test_rows(holdout, columns) if holdout else ()
+    test: tuple[Example, ...] | Refusal = ()
+    if holdout:
+        test = _test_rows(holdout, columns)
     if isinstance(test, Refusal):
         return test
     cleaned = clean(file, file.name, columns, out, limits=FULL_LIST, held=question_keys(test))
@@ -238,19 +241,27 @@ def training_needs(
 ) -> TrainingNeeds | None:
     """`target` is a model's folder, or a target that the settings know. Returns None if it is trained elsewhere or its
     size is unknown."""
-    loaded = settings() if target else None
-    if not target or loaded is None:
+    if not target:
         return None
-    base: Base | UnknownSize | None
-    if Path(target).is_dir():
-        base = find_base(target, ask_the_hub=False)
-    else:
-        offer = find_target(loaded.providers, target)
-        base = None if isinstance(offer, Refusal) else local_base(loaded, offer.row, offer.model)
+    loaded = settings()
+    if loaded is None:
+        return None
+    base = _base_of(loaded, target)
     if base is None or isinstance(base, UnknownSize):
         return None
     time = training_time_for_pairs(loaded, base, pairs)
     return TrainingNeeds(base.name, memory_headroom_for_pairs(base, pairs), time)
+
+
+def _base_of(settings: Settings, target: str) -> Base | UnknownSize | None:
+    """Returns the base model of a folder or of a target that is trained here; None for one that is trained
+    elsewhere."""
+    if Path(target).is_dir():
+        return find_base(target, ask_the_hub=False)
+    offer = find_target(settings.providers, target)
+    if isinstance(offer, Refusal):
+        return None
+    return local_base(settings, offer.row, offer.model)
 
 
 def pairs_parts(
@@ -285,7 +296,9 @@ def _needs_text(needs: TrainingNeeds) -> str:
 def pairs_json(report: Report, pairs: PairsReport, needs: TrainingNeeds | None = None) -> Mapping[str, Any]:
     own: dict[str, Any] = {"name": report.name, "format": report.format, "blocked": report.is_blocked}
     if needs is not None:
-        minutes = float(needs.time.minutes.expected) if needs.time else None
+        minutes = None
+        if needs.time:
+            minutes = float(needs.time.minutes.expected)
         own["takes"] = {"model": needs.model, "memory": needs.room.line, "minutes": minutes}
     findings = [vars(finding) for finding in pair_findings(report)]
     return {**own, **asdict(pairs), "findings": findings}
@@ -294,16 +307,19 @@ def pairs_json(report: Report, pairs: PairsReport, needs: TrainingNeeds | None =
 def _summarize_pairs(report: Report, pairs: PairsReport, findings: tuple[Finding, ...]) -> str:
     prompt = pairs.prompt
     longer = pairs.longer
-    assumed = ", assumed" if report.tokens.assumed else ""
-    return "\n".join(
-        [
-            f"{report.name}: {pluralize(pairs.pairs, 'preference pair')}, {pluralize(pairs.prompts, 'prompt')}",
-            counts_text(findings) or "nothing to fix",
-            f"A prompt has {prompt.mean:.0f} tokens on average, {prompt.max:,} at most; with its longer answer "
-            f"{longer.mean:.0f} and {longer.max:,} ({report.tokens.encoding}{assumed})",
-            f"The preferred answer is the longer one in {pairs.preferred_longer:.0%} of the pairs",
-        ]
-    )
+    counted_by = report.tokens.encoding
+    if report.tokens.assumed:
+        counted_by += ", assumed"
+    counts = f"{pluralize(pairs.pairs, 'preference pair')}, {pluralize(pairs.prompts, 'prompt')}"
+    lines = [
+        f"{report.name}: {counts}",
+        counts_text(findings) or "nothing to fix",
+        f"A prompt has {prompt.mean:.0f} tokens on average, {prompt.max:,} at most; with its longer answer "
+        f"{longer.mean:.0f} and {longer.max:,} ({counted_by})",
+        # A model that learns from such pairs may learn to write more, and nothing else.
+        f"The preferred answer is the longer one in {pairs.preferred_longer:.0%} of the pairs",
+    ]
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -351,7 +367,9 @@ def _split_by_holdout(
     file: Path, holdout: Path, columns: Columns, report: Report, files: Path
 ) -> EvaluationRows | Refusal:
     """Returns rows for training on the whole file, except what the holdout asks, and for measuring on the holdout."""
-    columns = report.columns if report.format != "chat" else Columns()
+    columns = Columns()
+    if report.format != "chat":
+        columns = report.columns
     test = read(holdout, holdout.name, columns=without_sheet(columns))
     # Held-out rows are sent to models too, so they are searched for secrets and personal data.
     sensitive = Findings(SHOWN_LINES)
@@ -370,25 +388,33 @@ def _split_by_holdout(
     examples = [example for example in train if example.line not in shared]
     if not examples:
         return Refusal(f"{holdout} asks everything that {file} asks, so no row is left to learn from.")
-    foreign = 0
-    if report.task == "labels":
-        labels = {normalise(count.label) for count in report.labels}
-        foreign = sum(normalise(example.answer) not in labels for example in test.examples)
+    foreign = _count_foreign(report, test.examples)
     if foreign == len(test.examples):
         return Refusal(f"{holdout} can't be measured on: none of its answers is a label of {file}.")
-    sides = [
-        with_system(side, report.system) if report.system else tuple(side)
-        for side in (examples, test.examples)
-    ]
     changed = replace(
         report,
         findings=(*report.findings, *findings),
-        train_sha256=store_chat(files, sides[0]),
-        holdout_sha256=store_chat(files, sides[1]),
+        train_sha256=_store_side(files, examples, report),
+        holdout_sha256=_store_side(files, test.examples, report),
         n_train=len(examples),
         n_holdout=len(test.examples),
     )
     return EvaluationRows(changed, files, len(shared), foreign, _find_near_rows(examples, test.examples))
+
+
+def _count_foreign(report: Report, test: Sequence[Example]) -> int:
+    """Counts held-out rows with a label that the training rows lack; 0 if the answers are texts."""
+    if report.task != "labels":
+        return 0
+    labels = {normalise(count.label) for count in report.labels}
+    return sum(normalise(example.answer) not in labels for example in test)
+
+
+def _store_side(files: Path, side: Sequence[Example], report: Report) -> str:
+    """Stores the rows, with the system message that the file's rows have in common. Returns their sha256."""
+    if report.system:
+        return store_chat(files, with_system(side, report.system))
+    return store_chat(files, tuple(side))
 
 
 def _find_near_rows(examples: Sequence[Example], test: Sequence[Example]) -> tuple[int, ...]:
@@ -400,23 +426,24 @@ def _find_near_rows(examples: Sequence[Example], test: Sequence[Example]) -> tup
 
 def holdout_notes(rows: EvaluationRows) -> list[str]:
     """Returns sentences on how the user's own holdout affected the rows."""
-    lines = []
+    sentences = []
     if rows.left_out:
+        left_out = pluralize(rows.left_out, "row")
         were = "was" if rows.left_out == 1 else "were"
-        lines.append(
-            f"{pluralize(rows.left_out, 'row')} asked the same as the holdout, and {were} not learnt from."
-        )
+        sentences.append(f"{left_out} asked the same as the holdout, and {were} not learnt from.")
     if rows.near:
+        near = pluralize(len(rows.near), "row")
         were = "was" if len(rows.near) == 1 else "were"
         places = line_ranges(rows.near[:SHOWN_LINES])
-        if len(rows.near) > SHOWN_LINES:
-            places += f" and {len(rows.near) - SHOWN_LINES:,} more"
-        lines.append(
-            f"{pluralize(len(rows.near), 'row')} asked nearly the same as the holdout, and {were} learnt from, so "
-            f"the scores may be too good: {places}."
+        hidden = len(rows.near) - SHOWN_LINES
+        if hidden > 0:
+            places += f" and {hidden:,} more"
+        sentences.append(
+            f"{near} asked nearly the same as the holdout, and {were} learnt from, so the scores may be too good: "
+            f"{places}."
         )
     if rows.foreign:
         foreign = pluralize(rows.foreign, "held-out row")
         have = "has" if rows.foreign == 1 else "have"
-        lines.append(f"{foreign} {have} a label that the file does not have, so no answer can be right.")
-    return lines
+        sentences.append(f"{foreign} {have} a label that the file does not have, so no answer can be right.")
+    return sentences

@@ -106,7 +106,9 @@ def _read_baseline(file: Path) -> _Baseline | Refusal:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         comparison = Comparison.from_json(json.dumps(raw["ladder"]))
-        judge = raw["judge"]["model"] if comparison.scoring == "judge" else None
+        judge = None
+        if comparison.scoring == "judge":
+            judge = raw["judge"]["model"]
         return _Baseline(file, comparison, judge)
     except OSError as error:
         return Refusal(f"{file} can't be read: {error.strerror}.")
@@ -133,25 +135,17 @@ def estimate_parts(
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
     """Money is in dollars. `monthly_before_usd` is the bill for input tokens; output and total have their own keys."""
     estimate = estimated.estimate
-    current = estimated.current
-    asked_volume = estimated.question.volume
-    volume = estimated.volume
-    listed = assumptions(estimated.inputs, volume) if estimated.inputs else ()
     return {
         "dataset": estimated.name,
         "target": estimated.target.name,
-        "current": estimated.question.current,
-        "current_ends": _day(current.ends) if current else None,
-        "successor": current.successor if current else None,
+        **_today(estimated),
         "rows": estimated.report.rows,
         "sweep": sweep_to_lists(estimated.question.sweep) or None,
         **_training(estimated),
         "training_minutes": _minutes(estimated.minutes),
         "training_minutes_guessed": estimated.is_guess,
         "memory": estimated.memory,
-        "volume": asked_volume.text if asked_volume else None,
-        "monthly_requests": volume.requests if volume else None,
-        "monthly_input_tokens": volume.input_tokens if volume else None,
+        **_volume(estimated),
         **_sums(estimate),
         **_savings(estimated),
         **_machines(estimated),
@@ -161,14 +155,7 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
         "offered": _offered(estimated.offered),
         "outlook": _outlook(estimated.outlook),
         "prices": prices_json(estimated.prices),
-        "assumptions": [
-            {
-                "name": assumption.name,
-                "value": assumption.value,
-                "why": terminal_sentence(assumption.why),
-            }
-            for assumption in listed
-        ],
+        "assumptions": _assumptions(estimated),
     }
 
 
@@ -199,11 +186,11 @@ def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | Unknown
         return (*settings.prices, *tuned)
     rows: list[PriceRow | UnknownPrice] = []
     for name in dict.fromkeys(names):
-        models = (
-            (provider, provider.model(name.removeprefix(f"{provider.name}/")))
-            for provider in settings.providers
-        )
-        tuned = [tuned_price(provider, model) for provider, model in models if model]
+        tuned = []
+        for provider in settings.providers:
+            model = provider.model(name.removeprefix(f"{provider.name}/"))
+            if model:
+                tuned.append(tuned_price(provider, model))
         prompted = find_prompted_price(name, settings.providers, settings.prices, utc_today())
         if isinstance(prompted, UnknownPrice):
             rows += tuned or [prompted]
@@ -220,6 +207,45 @@ def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]
     """Prices are in USD per 1M tokens. `as_of` is the date of our own list; null for prices from a library, whose
     version is in `source`."""
     return [_price(row) for row in rows]
+
+
+def _today(estimated: EstimateResult) -> dict[str, Any]:
+    """Today's model, and what follows it."""
+    current = estimated.current
+    if current is None:
+        return {"current": estimated.question.current, "current_ends": None, "successor": None}
+    return {
+        "current": estimated.question.current,
+        "current_ends": _day(current.ends),
+        "successor": current.successor,
+    }
+
+
+def _volume(estimated: EstimateResult) -> dict[str, Any]:
+    typed = None
+    if estimated.question.volume:
+        typed = estimated.question.volume.text
+    volume = estimated.volume
+    if volume is None:
+        return {"volume": typed, "monthly_requests": None, "monthly_input_tokens": None}
+    return {
+        "volume": typed,
+        "monthly_requests": volume.requests,
+        "monthly_input_tokens": volume.input_tokens,
+    }
+
+
+def _assumptions(estimated: EstimateResult) -> list[dict[str, Any]]:
+    if estimated.inputs is None:
+        return []
+    return [
+        {
+            "name": assumption.name,
+            "value": assumption.value,
+            "why": terminal_sentence(assumption.why),
+        }
+        for assumption in assumptions(estimated.inputs, estimated.volume)
+    ]
 
 
 def _training(estimated: EstimateResult) -> dict[str, Any]:
@@ -320,29 +346,39 @@ def _requests(estimate: Estimate, input_tokens: int | None) -> int | None:
 
 
 def _machines(estimated: EstimateResult) -> dict[str, Any]:
+    needed = None
+    if estimated.estimate:
+        needed = estimated.estimate.machines
+    return {"machines_needed": needed, "machines_reason": _machines_reason(estimated)}
+
+
+def _machines_reason(estimated: EstimateResult) -> str:
+    if estimated.inputs:
+        machines = machines_assumption(estimated.inputs)
+        if machines:
+            return terminal_sentence(machines.why)
     target = estimated.target
-    machines = machines_assumption(estimated.inputs) if estimated.inputs else None
-    if machines:
-        reason = terminal_sentence(machines.why)
-    elif target.model.usd_per_hour is None:
-        reason = f"{target.row.title} serves it."
-    else:
-        reason = "The volume is unknown: give --current and --volume."
-    needed = estimated.estimate.machines if estimated.estimate else None
-    return {"machines_needed": needed, "machines_reason": reason}
+    if target.model.usd_per_hour is None:
+        return f"{target.row.title} serves it."
+    return "The volume is unknown: give --current and --volume."
 
 
 def _alternative(alternative: Alternative | None, estimate: Estimate | None) -> dict[str, Any] | None:
     if alternative is None or estimate is None:
         return None
     candidate = alternative.candidate
+    measured: dict[str, Any] = {
+        "rung": None,
+        "model": alternative.rates.model,
+        "score": None,
+        "n": None,
+    }
+    if candidate:
+        measured |= {"rung": candidate.kind, "score": candidate.score, "n": candidate.n}
     return {
         "name": alternative_name(alternative),
         "sentence": alternative_text(alternative),
-        "rung": candidate.kind if candidate else None,
-        "model": alternative.rates.model,
-        "score": candidate.score if candidate else None,
-        "n": candidate.n if candidate else None,
+        **measured,
         "monthly_usd": _number(estimate.monthly_alternative.total),
         "priced_by": alternative.rates.said_by,
     }

@@ -20,6 +20,7 @@ from bot.cli.evaluations import EvaluationResult
 from bot.cli.output import text_block
 from bot.rules.fit import dollars_per_point
 from bot.rules.judge_agreement import UNCHECKED
+from bot.values.evaluations import JudgedPair
 from trainers.evaluation.results import Curve, MeasuredCandidate
 from trainers.evaluation.scores import HOW_READ
 from trainers.money import from_micros
@@ -36,24 +37,19 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
         UNCHECKED,  # people judge only in Slack
         spelling,
     )
-    rows_to_learn = pluralize(rows.report.n_train, "row")
-    notes = [f"The bar is {_bar(measured)}; {rows_to_learn} to learn from and to take examples from."]
-    notes += [prompt_search.outcome(measured.search)] if measured.search else []
-    if measured.skipped:
-        names = ", ".join(LONG_NAMES[candidate] for candidate in measured.skipped)
-        notes.append(
-            f"Not measured: {names}, as no model is configured. Name one with --model, like openai/gpt-4o-mini, whose "
-            "key is in .env, or add a base model under [trainer.models] in finetune.toml."
-        )
-    notes += [
-        *holdout_notes(rows),
+    # Of the judge's notes the first says how far to trust it; the others are details.
+    notes = [
+        *_notes(measured, rows),
         *judged[:1],
         *fewer_examples(measured.plan),
         *left_out(measured.candidates),
     ]
-    notes += filter(None, [several_labels_text(rows.report.n_combined)])
-    is_labelled = bool(comparison.candidates) and comparison.candidates[0].scoring == "label"
-    how_read = HOW_READ if is_labelled else None
+    several_labels = several_labels_text(rows.report.n_combined)
+    if several_labels:
+        notes.append(several_labels)
+    how_read = None
+    if comparison.candidates and comparison.candidates[0].scoring == "label":
+        how_read = HOW_READ
     verdict = measured.estimated.verdict
     card = evaluation_results.card(comparison, verdict=verdict, notes=notes, spelling=spelling)
     details = evaluation_details.details(
@@ -69,15 +65,35 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
     return (*parts, text_block(estimate))
 
 
+def _notes(measured: EvaluationResult, rows: EvaluationRows) -> list[str]:
+    """The bar, how the search for a prompt went, what was not measured, and what the user's own holdout changed."""
+    rows_to_learn = pluralize(rows.report.n_train, "row")
+    notes = [f"The bar is {_bar(measured)}; {rows_to_learn} to learn from and to take examples from."]
+    if measured.search:
+        notes.append(prompt_search.outcome(measured.search))
+    if measured.skipped:
+        names = ", ".join(LONG_NAMES[candidate] for candidate in measured.skipped)
+        notes.append(
+            f"Not measured: {names}, as no model is configured. Name one with --model, like openai/gpt-4o-mini, whose "
+            "key is in .env, or add a base model under [trainer.models] in finetune.toml."
+        )
+    return [*notes, *holdout_notes(rows)]
+
+
 def _bar(measured: EvaluationResult) -> str:
     """'the usual 85% (--bar sets another)', or the bar that was given."""
     share = bar_share(measured.comparison.bar)
-    return share if measured.plan.is_bar_set else f"the usual {share} (--bar sets another)"
+    if measured.plan.is_bar_set:
+        return share
+    return f"the usual {share} (--bar sets another)"
 
 
 def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> dict[str, Any]:
     """Money is in dollars. `finetune estimate --baseline` reads `comparison`."""
     comparison = measured.comparison
+    cheapest = None
+    if comparison.cheapest:
+        cheapest = comparison.cheapest.key
     return {
         "dataset": comparison.dataset,
         "n": comparison.n,
@@ -105,7 +121,7 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
         "skipped": list(measured.skipped),
         "search": _search(measured),
         "judge": _judge(measured),
-        "cheapest": comparison.cheapest.key if comparison.cheapest else None,
+        "cheapest": cheapest,
         "detectable_gap": comparison.detectable_gap,
         "verdict": verdict_json(measured.estimated.verdict, str(file)),
         "ladder": json.loads(comparison.to_json()),
@@ -123,22 +139,25 @@ def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]
     of a label is unknown, or if more rows may bring nothing."""
     a_point = None
     if label_usd is not None:
-        a_point = dollars_per_point(curve, label_usd)
+        a_point = _number(dollars_per_point(curve, label_usd))
     predictions = [
         {"n": prediction.rows, "score": prediction.score, "low": prediction.low, "high": prediction.high}
         for prediction in curve.predicted
     ]
+    last = None
+    if predictions:
+        last = predictions[-1]
     return {
         "dataset": curve.dataset,
         "points": [
             {"n": point.rows, "score": point.score, "draws": list(point.draws)} for point in curve.points
         ],
         "fit": {"a": curve.a, "b": curve.b, "c": curve.c},
-        "predicted": predictions[-1] if predictions else None,
+        "predicted": last,
         "predictions": predictions,
         "points_per_100": curve.points_per_100,
         "gain": _gain(curve),
-        "usd_per_point": None if a_point is None else float(a_point),
+        "usd_per_point": a_point,
         "needs": [
             {"label": need.label, "rows": need.rows, "held": need.held, "right": need.right}
             for need in curve.needs
@@ -168,25 +187,27 @@ def _judge(measured: EvaluationResult) -> dict[str, Any] | None:
     judge = measured.judge
     if judge is None:
         return None
-    pair = judge.pair
+    models = judge_agreement.judged_models(measured.plan)
     return {
         "model": measured.plan.judge,
         "failed": judge.failed,
-        "warning": judge_agreement.bias_warning(
-            measured.plan.judge, judge_agreement.judged_models(measured.plan)
-        ),
+        "warning": judge_agreement.bias_warning(measured.plan.judge, models),
         "judged": judge.judged,
         "without_verdict": judge.unread,
-        "pair": None
-        if pair is None
-        else {
-            "first": pair.first.key,
-            "second": pair.second.key,
-            "first_better": pair.count("first"),
-            "second_better": pair.count("second"),
-            "same": pair.count("tie"),
-            "without_verdict": pair.count(None),
-        },
+        "pair": _pair(judge.pair),
+    }
+
+
+def _pair(pair: JudgedPair | None) -> dict[str, Any] | None:
+    if pair is None:
+        return None
+    return {
+        "first": pair.first.key,
+        "second": pair.second.key,
+        "first_better": pair.count("first"),
+        "second_better": pair.count("second"),
+        "same": pair.count("tie"),
+        "without_verdict": pair.count(None),
     }
 
 
@@ -196,17 +217,30 @@ def _gain(curve: Curve) -> dict[str, Any] | None:
     far = curve.farthest
     if far is None:
         return None
+    next_useful = None
+    if not far.is_certain:
+        next_useful = curve.next_useful_size
     return {
         "n": far.rows,
         "points": far.points,
         "low": far.low,
         "high": far.high,
         "told": far.is_certain,
-        "next_useful": None if far.is_certain else curve.next_useful_size,
+        "next_useful": next_useful,
     }
 
 
+def _number(amount: Decimal | None) -> float | None:
+    """For JSON only, which has no decimal type."""
+    if amount is None:
+        return None
+    return float(amount)
+
+
 def _candidate(candidate: MeasuredCandidate) -> dict[str, Any]:
+    retrieval = None
+    if candidate.retrieval:
+        retrieval = asdict(candidate.retrieval)
     return {
         "name": candidate.kind,
         "model": candidate.model,
@@ -217,10 +251,10 @@ def _candidate(candidate: MeasuredCandidate) -> dict[str, Any]:
         "standing": candidate.standing,
         "rows_to_decide": candidate.rows_to_decide,
         "macro_f1": candidate.macro_f1,
-        "usd_per_1000": None if candidate.usd_per_1000 is None else float(candidate.usd_per_1000),
+        "usd_per_1000": _number(candidate.usd_per_1000),
         "p50_s": candidate.p50_s,
         "p95_s": candidate.p95_s,
         "unread": candidate.unread,
         "empty": candidate.empty,
-        "retrieval": asdict(candidate.retrieval) if candidate.retrieval else None,
+        "retrieval": retrieval,
     }

@@ -110,8 +110,8 @@ def evaluate(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
     """Measures the comparison on these rows. `say` receives the progress. Raises AnswerTimeout."""
-    own, patience_s = _needs_own_trainer(wanted), wanted.patience_s
-    with open_session(settings, rows.files, say, own=own, patience_s=patience_s) as session:
+    own = _needs_own_trainer(wanted)
+    with open_session(settings, rows.files, say, own=own, patience_s=wanted.patience_s) as session:
         plan = _plan(session, wanted, rows)
         if isinstance(plan, Refusal):
             return plan
@@ -218,9 +218,10 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
     line_up = candidates.line_up(session.settings, session.trainers, command, report, today, spelling)
     if isinstance(line_up, Refusal):
         return line_up
-    few = too_few_rows_refusal(report.n_train) if wanted.optimise else None
-    if few:
-        return few
+    if wanted.optimise:
+        few = too_few_rows_refusal(report.n_train)
+        if few:
+            return few
     refusal = _check_waiver(session, wanted, rows, line_up.all_models)
     if refusal:
         return refusal
@@ -247,10 +248,11 @@ def _check_waiver(
     secret = next((fault.text for fault in faults if fault.rule == SECRET), None)
     if secret:
         return Refusal(f"The prompt {secret}, so it is not sent to any model. Remove the secret.")
-    parts = [rows.files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
-    codes = {finding.code for finding in report.findings}.union(
-        {fault.rule.code for fault in faults}, *(scan_file(part, presidio=False).codes for part in parts)
-    )
+    codes = {finding.code for finding in report.findings}
+    codes |= {fault.rule.code for fault in faults}
+
+    for sha256 in (report.train_sha256, report.holdout_sha256):
+        codes |= scan_file(rows.files / f"{sha256}.jsonl", presidio=False).codes
     vendors = [model.row.title for model in models if needs_waiver(codes, stays_here=model.row.stays_here)]
     if not vendors:
         return None
@@ -386,7 +388,8 @@ def _search_prompt(session: LlmSession, plan: ComparisonPlan) -> _SearchedPlan:
     """Searches for a better prompt if the plan has a budget for it. Raises AnswerTimeout."""
     if plan.search is None:
         return _SearchedPlan(plan)
-    since, declined = time.time(), dict[str, str]()
+    since = time.time()
+    declined: dict[str, str] = {}
     files = session.files
     folder = session.folder
     replay = worker.replay(plan, {}, files, folder, SEED)
@@ -444,5 +447,6 @@ def _conclude_search(
     plan: ComparisonPlan, replay: Replay, spent: int, ended: str | None = None
 ) -> _SearchedPlan:
     progress = replace(replay.progress(SearchProgress()), spent_micros=spent, ended=ended, is_over=True)
-    better = worker.with_prompt(plan, replay.prompt) if replay.is_better else plan
-    return _SearchedPlan(better, progress)
+    if replay.is_better:
+        plan = worker.with_prompt(plan, replay.prompt)
+    return _SearchedPlan(plan, progress)

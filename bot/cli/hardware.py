@@ -20,6 +20,7 @@ from trainers.sizing.architecture import Architecture, UnknownSize, read_config
 from trainers.sizing.hardware import (
     GPUS,
     Fit,
+    Machine,
     adapt_to_memory,
     check_fit,
     read_gpu,
@@ -96,14 +97,23 @@ def plan_memory(name: str, work: Work, gpu: str | None) -> MemoryPlan | Refusal:
         return Refusal(
             "Pairs need LoRA, as their reference model is the base without the adapter: choose another --method."
         )
-    machine = read_gpu(gpu) if gpu else this_machine()
-    if machine is None:
-        return Refusal(
-            f"I don't know the GPU '{gpu}'. Give its memory, like --gpu 24, or one of {', '.join(GPUS)}."
-        )
+    machine = find_machine(gpu)
+    if isinstance(machine, Refusal):
+        return machine
     wanted_work = with_forced_checkpoints(base.architecture, work)
     work = adapt_to_memory(base.architecture, wanted_work, machine)
     return MemoryPlan(base, wanted_work, work, check_fit(base.architecture, work, machine))
+
+
+def find_machine(gpu: str | None) -> Machine | Refusal:
+    """`gpu` is a name or its memory in GB; None means this machine."""
+    if gpu is None:
+        return this_machine()
+    machine = read_gpu(gpu)
+    if machine is None:
+        names = ", ".join(GPUS)
+        return Refusal(f"I don't know the GPU '{gpu}'. Give its memory, like --gpu 24, or one of {names}.")
+    return machine
 
 
 def headline(planned: MemoryPlan) -> str:
@@ -147,14 +157,15 @@ def memory_json(planned: MemoryPlan) -> dict[str, Any]:
     model = planned.base.architecture
     fit = planned.fit
     preset = planned.base.preset
+    card: dict[str, Any] = {"class": None, "licence": None, "gated": None}
+    if preset:
+        card = {"class": preset.model_class, "licence": preset.licence, "gated": preset.is_gated}
     reference_pass = None
     if planned.work.pairs:
         reference_pass = reference_logit_bytes(model, planned.work, fit.machine.place)
     return {
         "model": planned.base.name,
-        "class": preset.model_class if preset else None,
-        "licence": preset.licence if preset else None,
-        "gated": preset.is_gated if preset else None,
+        **card,
         "asked": asdict(planned.asked),
         "work": asdict(planned.work),
         "machine": {"name": fit.machine.name, "bytes": fit.machine.memory, **asdict(fit.machine.place)},
@@ -182,9 +193,11 @@ def subject(planned: MemoryPlan) -> str:
     method = METHOD_NAMES[work.method]
     if work.method != "full":
         method += f" of rank {work.rank}"
-    rows = "preference pairs" if work.pairs else "rows"
+    rows = "rows"
     if work.samples:
         rows = f"questions with {work.samples} sampled answers each,"
+    elif work.pairs:
+        rows = "preference pairs"
     text = f"{planned.base.name}: {method}, {rows} of {work.length:,} tokens, {work.batch} a step"
     if work.checkpoints:
         text += ", gradient checkpointing"
@@ -196,9 +209,10 @@ def list_cures(planned: MemoryPlan) -> list[str]:
     fit = planned.fit
     if fit.standing == "fits":
         return []
-    lines = [
-        f"{_change(planned.work, cure)}: about {_gb(_needed_bytes(planned, cure))} GB" for cure in fit.cures
-    ]
+    lines = []
+    for cure in fit.cures:
+        needed = _gb(_needed_bytes(planned, cure))
+        lines.append(f"{_change(planned.work, cure)}: about {needed} GB")
     if not lines and planned.work.method == "full":
         lines.append("LoRA, which takes a fraction of this")
     elif not lines:
@@ -206,7 +220,9 @@ def list_cures(planned: MemoryPlan) -> list[str]:
             f"It takes at least {_gb(fit.least)} GB (QLoRA, checkpointing, one short row at a time)."
         )
     enough = smallest_gpu(fit.needed)
-    unchanged = f"the {enough}" if enough else "no single GPU that I know; several"
+    unchanged = "no single GPU that I know; several"
+    if enough:
+        unchanged = f"the {enough}"
     return [*lines, f"unchanged: {unchanged}"]
 
 
@@ -231,7 +247,8 @@ def _needed_bytes(planned: MemoryPlan, work: Work) -> int:
 def _table(planned: MemoryPlan) -> list[tuple[str, str, str]]:
     work = planned.work
     memory = planned.fit.memory
-    place = planned.fit.machine.place
+    machine = planned.fit.machine
+    place = machine.place
     has_experts = planned.base.architecture.experts is not None
     tokens = tokens_at_a_time(work, place)
     rows = [
@@ -243,11 +260,7 @@ def _table(planned: MemoryPlan) -> list[tuple[str, str, str]]:
         ("logits", memory.logits, _logits_why(planned)),
         ("overhead", memory.overhead, "temporary buffers, and gaps between tensors"),
         ("the program", memory.process, "Python and PyTorch, before any model is loaded"),
-        (
-            "total",
-            planned.fit.needed,
-            f"of {_gb(planned.fit.machine.memory)} GB on {planned.fit.machine.name}",
-        ),
+        ("total", planned.fit.needed, f"of {_gb(machine.memory)} GB on {machine.name}"),
     ]
     return [(name, f"{size / 1e9:,.2f} GB", why) for name, size, why in rows if size]
 
@@ -291,6 +304,11 @@ def _logits_why(planned: MemoryPlan) -> str:
 
 
 def _notes(planned: MemoryPlan) -> list[str]:
+    """What explains the figures, what the trainer does by itself, and how far the figures were checked."""
+    return [*_model_notes(planned), *_work_notes(planned), _how_checked(planned)]
+
+
+def _model_notes(planned: MemoryPlan) -> list[str]:
     model = planned.base.architecture
     preset = planned.base.preset
     notes = []
@@ -306,10 +324,15 @@ def _notes(planned: MemoryPlan) -> list[str]:
         notes.append(
             "Its class in transformers computes every expert for every token, which explains the activations."
         )
-    if loaded_parameters(model) < model.parameters:
-        notes.append(
-            f"Its vision part ({_billions(model.parameters - loaded_parameters(model))}) is not loaded."
-        )
+    not_loaded = model.parameters - loaded_parameters(model)
+    if not_loaded > 0:
+        notes.append(f"Its vision part ({_billions(not_loaded)}) is not loaded.")
+    return notes
+
+
+def _work_notes(planned: MemoryPlan) -> list[str]:
+    model = planned.base.architecture
+    notes = []
     if planned.work.pairs:
         logits = reference_logit_bytes(model, planned.work, planned.fit.machine.place)
         notes.append(
@@ -333,22 +356,23 @@ def _notes(planned: MemoryPlan) -> list[str]:
         notes.append("If memory is too small, the builtin engine computes fewer rows at a time by itself.")
     if planned.work.method == "full":
         notes.append("This trainer trains with LoRA only; full fine-tuning is shown for comparison.")
+    return notes
+
+
+def _how_checked(planned: MemoryPlan) -> str:
+    model = planned.base.architecture
     if model.counted:
-        checked = (
+        return (
             f"The layers of the family {model.model_type} were counted in transformers' own class; the memory is "
             "computed, and its peak was never measured."
         )
-    elif model.experts and planned.work.method == "qlora":
-        checked = (
-            "The size of its weights was checked against loaded ones; its peak is computed, not measured."
-        )
-    elif planned.fit.machine.place.kind == "gpu":
-        checked = (
+    if model.experts and planned.work.method == "qlora":
+        return "The size of its weights was checked against loaded ones; its peak is computed, not measured."
+    if planned.fit.machine.place.kind == "gpu":
+        return (
             "Checked against measured peaks on a CPU only, within 15%; a GPU's overhead is a rule of thumb."
         )
-    else:
-        checked = "Checked against measured peaks on a CPU, within 15%."
-    return [*notes, checked]
+    return "Checked against measured peaks on a CPU, within 15%."
 
 
 def _gb(amount: int) -> str:
@@ -397,31 +421,31 @@ def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -
 def calibration_text(calibration: Calibration) -> str:
     """Returns what was measured, and what it means for a few well-known models."""
     peaks = " and ".join(f"{_rate(speed)} in {name}" for name, speed in calibration.peaks.items())
-    parts = [
-        f"This machine trains at {_rate(calibration.speed)} in {calibration.number} on "
-        f"{calibration.device}, {calibration.threads} threads; "
-        f"products of large matrices run at {peaks}.",
+    lines = [
+        f"This machine trains at {_rate(calibration.speed)} in {calibration.number} on {calibration.device}, "
+        f"{calibration.threads} threads; products of large matrices run at {peaks}.",
         "",
         f"One pass over {EXAMPLE.count:,} rows of {EXAMPLE.tokens:.0f} tokens, if nothing else is running:",
-        *(
-            f"  {name:<14} {duration(training_seconds(_example_architecture(name), EXAMPLE, calibration))}"
-            for name in EXAMPLES
-        ),
     ]
-    if speed := serving_speed(_example_architecture(EXAMPLES[0]), calibration):
-        parts += [
+    for name in EXAMPLES:
+        seconds = training_seconds(_example_architecture(name), EXAMPLE, calibration)
+        lines.append(f"  {name:<14} {duration(seconds)}")
+    smallest = EXAMPLES[0]
+    speed = serving_speed(_example_architecture(smallest), calibration)
+    if speed:
+        reads, writes = speed
+        lines += [
             "",
-            f"With 16 requests at a time (64 tokens in, 8 out), {EXAMPLES[0]} would read {speed[0]:,.0f} and write "
-            f"{speed[1]:,.0f} tokens a second.",
+            f"With 16 requests at a time (64 tokens in, 8 out), {smallest} would read {reads:,.0f} and write "
+            f"{writes:,.0f} tokens a second.",
         ]
     if calibration.load > BUSY:
-        parts += [
+        lines += [
             "",
-            f"Other programs were at work while this was measured (load {calibration.load:.1f} a core): "
-            "everything looks "
-            "slower than on a quiet machine. Measure again when it is quiet.",
+            f"Other programs were at work while this was measured (load {calibration.load:.1f} a core): everything "
+            "looks slower than on a quiet machine. Measure again when it is quiet.",
         ]
-    return "\n".join(parts)
+    return "\n".join(lines)
 
 
 def _follow_progress(child: subprocess.Popen[str], on_progress: Callable[[str], None]) -> str:

@@ -4,7 +4,6 @@ them."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
@@ -99,10 +98,8 @@ def explain(
     if provider:
         row = settings.provider(provider)
         if row is None:
-            refuse(
-                f"There is no provider {provider}. The providers are "
-                f"{', '.join(provider.name for provider in settings.providers)}."
-            )
+            names = ", ".join(each.name for each in settings.providers)
+            refuse(f"There is no provider {provider}. The providers are {names}.")
         data = Data(dataset, frozenset({channel}), personal)
         ruled = decide_egress(settings.policy, data, provider, stays_here=row.stays_here, reason=because)
         permission = (ruled, egress_text(ruled, data, provider, because))
@@ -136,12 +133,16 @@ def _find_caller(
 
     wanted = settings.policy.named(action).groups
     if groups or offline or not settings.slack.bot_token:
-        members: Mapping[str, frozenset[str] | None] = {
-            name: frozenset({user} if name in groups else ()) for name in wanted
-        }
-        where = Channel(channel, False) if channel else None
-        of = f"in {', '.join(groups)}" if groups else "in no user group"
-        text = f"Slack was not asked; assumed that {user} is a full member of the workspace, {of}."
+        members: dict[str, frozenset[str] | None] = {}
+        for name in wanted:
+            members[name] = frozenset({user}) if name in groups else frozenset()
+        where = None
+        if channel:
+            where = Channel(channel, False)
+        in_groups = "in no user group"
+        if groups:
+            in_groups = f"in {', '.join(groups)}"
+        text = f"Slack was not asked; assumed that {user} is a full member of the workspace, {in_groups}."
         return Caller(Person(user), Rules(settings.policy, members), where), text
     return _look_up_caller(settings, user, wanted, channel)
 
@@ -164,6 +165,8 @@ def _look_up_caller(
     except (SlackApiError, URLError, OSError) as error:
         refuse(f"Asking Slack at {slack.api_url} who {user} is: {error}. With --offline, Slack is not asked.")
     directory = SlackDirectory(client, signed_in)
-    where = Channel(channel, directory.is_shared(channel)) if channel else None
+    where = None
+    if channel:
+        where = Channel(channel, directory.is_shared(channel))
     members = {group: directory.members(group) for group in sorted(groups)}
     return Caller(directory.person(user), Rules(settings.policy, members), where), "Slack was asked just now."

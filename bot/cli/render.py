@@ -24,9 +24,11 @@ from bot.rules.permissions import (
     RULES,
     Action,
     Caller,
+    DataRule,
     NamedPeople,
     Policy,
     Request,
+    Tier,
     rule_verdicts,
 )
 from bot.rules.plans import plan_from_json
@@ -67,7 +69,9 @@ def log_json(log: IntactLog | BrokenLog) -> dict[str, Any]:
     if isinstance(log, BrokenLog):
         broken = log.entry and asdict(log.entry)
         return {"intact": False, "entries": log.before, "why": log.why, "broken": broken}
-    earlier = log.earlier.id if log.earlier else None
+    earlier = None
+    if log.earlier:
+        earlier = log.earlier.id
     return {"intact": True, "entries": log.entries, "head": log.head, "earlier_head_is_entry": earlier}
 
 
@@ -81,9 +85,8 @@ def audit_csv(entries: Iterable[AuditEntry]) -> str:
     writer = csv.writer(sheet, quoting=csv.QUOTE_ALL)
     writer.writerow([*(field.name for field in fields(AuditEntry)), "time"])
     for entry in entries:
-        writer.writerow(
-            [escape_formula(str(value)) for value in (*asdict(entry).values(), format_time(entry.at))]
-        )
+        values = (*asdict(entry).values(), format_time(entry.at))
+        writer.writerow([escape_formula(str(value)) for value in values])
     return sheet.getvalue()
 
 
@@ -91,7 +94,9 @@ def escape_formula(cell: str) -> str:
     """Puts an apostrophe before a cell that looks like a formula, so that spreadsheets show it as text."""
     # Lone surrogates are replaced, as they can't be encoded.
     clean = CONTROL.sub("", cell.encode("utf-8", "replace").decode())
-    return f"'{clean}" if clean.startswith(FORMULA_STARTS) else clean
+    if not clean.startswith(FORMULA_STARTS):
+        return clean
+    return f"'{clean}"
 
 
 def format_time(at: object) -> str:
@@ -104,8 +109,10 @@ def format_time(at: object) -> str:
 
 def _one_line(value: object) -> str:
     """Returns any value as one line of at most 80 printable characters."""
+    # Somebody may have written anything into the database, such as bytes where a name should be.
     text = value if isinstance(value, str) else ascii(value)
-    return INVISIBLE.sub("", text.encode("utf-8", "replace").decode())[:80]
+    printable = text.encode("utf-8", "replace").decode()
+    return INVISIBLE.sub("", printable)[:80]
 
 
 NOT_INCLUDED = (
@@ -172,31 +179,39 @@ def _missing_files(runs: Sequence[Run], files: Path) -> list[str]:
     lines = []
     for run in runs:
         plan = plan_from_json(run.plan)
-        gone = [
-            name
-            for name in (plan.train_sha256, plan.holdout_sha256)
-            if not (files / f"{name}.jsonl").exists()
-        ]
-        lines += [f"Run {run.id} needs {files / name}.jsonl, which is missing." for name in gone]
+        for sha256 in (plan.train_sha256, plan.holdout_sha256):
+            file = files / f"{sha256}.jsonl"
+            if not file.exists():
+                lines.append(f"Run {run.id} needs {file}, which is missing.")
     return lines
 
 
 def models_text(in_use: Sequence[ModelInUse]) -> str:
     """Returns a line for each model in use, and one for each month of its dataset."""
+    if not in_use:
+        return "No model is in use: /finetune promote MODEL deploys one."
     lines = []
     for model in in_use:
+        line = f"{model.dataset}: {model.model} ({model.provider_model} at {model.provider})"
         foreseen = _foreseen(model)
-        planned = f"; planned: {foreseen}" if foreseen else ""
-        lines.append(f"{model.dataset}: {model.model} ({model.provider_model} at {model.provider}){planned}")
-        lines += [f"  {_month_text(month)}" for month in model.months] or ["  no calls known"]
-    return "\n".join(lines) or "No model is in use: /finetune promote MODEL deploys one."
+        if foreseen:
+            line += f"; planned: {foreseen}"
+        lines.append(line)
+        lines += [f"  {_month_text(month)}" for month in model.months]
+        if not model.months:
+            lines.append("  no calls known")
+    return "\n".join(lines)
 
 
 def _foreseen(model: ModelInUse) -> str:
     """What the plan expected to save; '' if the model turned out not to be good enough for that."""
-    comparison = RunResult.from_json(model.result).comparison if model.result else None
-    tuned = comparison.of_kind("tuned") if comparison else ()
-    if not tuned or tuned[0].standing == "misses":
+    if not model.result:
+        return ""
+    comparison = RunResult.from_json(model.result).comparison
+    if comparison is None or not comparison.of_kind("tuned"):
+        return ""
+    (tuned,) = comparison.of_kind("tuned")
+    if tuned.standing == "misses":
         return ""
     return foreseen_text(plan_from_json(model.plan))
 
@@ -216,51 +231,65 @@ def models_json(in_use: Sequence[ModelInUse]) -> list[dict[str, Any]]:
 
 def _model_json(model: ModelInUse) -> dict[str, Any]:
     fields = asdict(model)
-    del fields["plan"], fields["result"]  # all their prices and scores would hide these few figures
+    # All their prices and scores would hide these few figures.
+    del fields["plan"]
+    del fields["result"]
+    fields["net_value"] = None
     advised = plan_from_json(model.plan).advised
-    fields["net_value"] = asdict(advised.net) if advised and advised.net else None
+    if advised and advised.net:
+        fields["net_value"] = asdict(advised.net)
     fields["months"] = [{**asdict(month), "saving_micros": month.saving_micros} for month in model.months]
     return fields
 
 
 def deployments_json(running: Sequence[DeploymentSummary]) -> list[dict[str, Any]]:
     """Money is in micro-dollars, times are in unix seconds."""
-    return [
-        {
-            "model": each.record.model,
-            "name": each.record.name,
-            "vendor": each.record.provider,
-            "run": each.record.run_id,
-            "person": each.record.person,
-            "state": each.record.state,
-            "micros_per_hour": each.record.micros_per_hour,
-            "today_micros": each.today_micros,
-            "micros": each.record.micros,
-            "idle_since": each.record.used_at if each.record.state == "ready" else None,
-            "kept_by": each.record.kept_by,
-            "seen_at": each.record.updated_at,
-        }
-        for each in running
-    ]
+    return [_deployment_json(each) for each in running]
+
+
+def _deployment_json(running: DeploymentSummary) -> dict[str, Any]:
+    record = running.record
+    idle_since = None
+    if record.state == "ready":
+        idle_since = record.used_at
+    return {
+        "model": record.model,
+        "name": record.name,
+        "vendor": record.provider,
+        "run": record.run_id,
+        "person": record.person,
+        "state": record.state,
+        "micros_per_hour": record.micros_per_hour,
+        "today_micros": running.today_micros,
+        "micros": record.micros,
+        "idle_since": idle_since,
+        "kept_by": record.kept_by,
+        "seen_at": record.updated_at,
+    }
 
 
 def uses_json(uses: Sequence[ModelUse], today: date) -> list[dict[str, Any]]:
     """Returns one object per use, ordered by the models' ends. `use` is in use, planned, today's, target (it can be
     trained) or price (finetune.toml has a price for it)."""
-    return [
-        {
-            "use": use.kind,
-            "dataset": use.dataset or None,
-            "model": use.model,
-            "name": use.name,
-            "ends": use.ends.isoformat() if use.ends else None,
-            "days_left": use.days_left(today),
-            "has_ended": use.has_ended(today),
-            "successor": use.successor,
-            "said_by": use.said_by,
-        }
-        for use in sorted(uses, key=lambda use: (use.ends or date.max, use.model))
-    ]
+    ordered = sorted(uses, key=lambda use: (use.ends or date.max, use.model))
+    return [_use_json(use, today) for use in ordered]
+
+
+def _use_json(use: ModelUse, today: date) -> dict[str, Any]:
+    ends = None
+    if use.ends:
+        ends = use.ends.isoformat()
+    return {
+        "use": use.kind,
+        "dataset": use.dataset or None,
+        "model": use.model,
+        "name": use.name,
+        "ends": ends,
+        "days_left": use.days_left(today),
+        "has_ended": use.has_ended(today),
+        "successor": use.successor,
+        "said_by": use.said_by,
+    }
 
 
 def is_intact(backup: Backup) -> bool:
@@ -268,39 +297,51 @@ def is_intact(backup: Backup) -> bool:
 
 
 @dataclass(frozen=True)
+class CheckedRule:
+    """A rule of the policy: whether it allows what somebody wants to do, its `place`, and its reason."""
+
+    is_allowed: bool
+    place: str
+    why: str
+
+
+@dataclass(frozen=True)
 class PolicyAnswer:
-    """`because` and `place` are the reason and the place of the rule that decides. `rules` are all that were checked:
-    if the rule allows it, its place, its reason."""
+    """`because` and `place` are the reason and the place of the rule that decides. `rules` are all that were
+    checked."""
 
     is_allowed: bool
     because: str
     place: str
-    rules: tuple[tuple[bool, str, str], ...]
+    rules: tuple[CheckedRule, ...]
 
 
 def explain_policy(
     asking: Caller, action: Action, request: Request, permission: tuple[EgressDecision, str] | None
 ) -> PolicyAnswer:
     """`permission` is the decision on sending the data to a provider, and its text; None if no provider is named."""
-    verdicts = rule_verdicts(asking, action, request)
-    rules = [(verdict.is_allowed, verdict.rule, verdict_text(verdict.because)) for verdict in verdicts]
+    rules = []
+    for verdict in rule_verdicts(asking, action, request):
+        rules.append(CheckedRule(verdict.is_allowed, verdict.rule, _plain(verdict_text(verdict.because))))
     if permission:
         ruled, text = permission
         place = ruled.where or f"{BUILT_IN}: without [[policy.data]] any provider"
-        rules.append((not ruled.refused, place, text))
-    written = [rule for rule in rules if not rule[1].startswith(BUILT_IN)]
+        rules.append(CheckedRule(not ruled.refused, place, _plain(text)))
+    written = [rule for rule in rules if not rule.place.startswith(BUILT_IN)]
     # If all rules say yes, the last one in the file decides.
-    is_allowed, place, text = next((rule for rule in rules if not rule[0]), (written or rules)[-1])
-    because = f"{_plain(capitalize(text)).rstrip('.')}."
-    return PolicyAnswer(
-        is_allowed, because, place, tuple((is_yes, where, _plain(why)) for is_yes, where, why in rules)
-    )
+    last = (written or rules)[-1]
+    deciding = next((rule for rule in rules if not rule.is_allowed), last)
+    because = f"{capitalize(deciding.why).rstrip('.')}."
+    return PolicyAnswer(deciding.is_allowed, because, deciding.place, tuple(rules))
 
 
 def policy_answer_text(answer: PolicyAnswer) -> str:
-    lines = [f"  {'yes' if is_yes else 'NO '}  {where}: {why}" for is_yes, where, why in answer.rules]
-    first = f"{'Yes' if answer.is_allowed else 'No'}. {answer.because}"
-    return "\n".join([first, f"Decided by {answer.place}", "", *lines])
+    word = "Yes" if answer.is_allowed else "No"
+    lines = [f"{word}. {answer.because}", f"Decided by {answer.place}", ""]
+    for rule in answer.rules:
+        mark = "yes" if rule.is_allowed else "NO "
+        lines.append(f"  {mark}  {rule.place}: {rule.why}")
+    return "\n".join(lines)
 
 
 def policy_answer_json(answer: PolicyAnswer) -> dict[str, Any]:
@@ -308,16 +349,19 @@ def policy_answer_json(answer: PolicyAnswer) -> dict[str, Any]:
         "allowed": answer.is_allowed,
         "because": answer.because,
         "decided_by": answer.place,
-        "rules": [{"allowed": is_yes, "rule": where, "because": why} for is_yes, where, why in answer.rules],
+        "rules": [
+            {"allowed": rule.is_allowed, "rule": rule.place, "because": rule.why} for rule in answer.rules
+        ],
     }
 
 
 def policy_table(policy: Policy) -> str:
     """Returns who may do what, how many approvals a run needs, and where data may go."""
-    who = [
-        f"{rule:<9} {', '.join(_people(policy.named(rule))) or 'nobody'}{_in_brackets(policy.named(rule).where)}"
-        for rule in RULES
-    ]
+    who = []
+    for rule in RULES:
+        named = policy.named(rule)
+        people = ", ".join(_people(named)) or "nobody"
+        who.append(f"{rule:<9} {people}{_in_brackets(named.where)}")
     limits = policy.promotion
     promotion = [
         f"promotion {limits_text(limits)}{_in_brackets(limits.where)}",
@@ -329,18 +373,13 @@ def policy_table(policy: Policy) -> str:
 
 def policy_json(policy: Policy) -> dict[str, Any]:
     """If `data` is empty, data may go to any provider; personal data then needs a recorded waiver."""
+    who = {}
+    for rule in RULES:
+        named = policy.named(rule)
+        who[rule] = {"may": _people(named), "rule": named.where}
     return {
-        "who": {
-            rule: {"may": _people(policy.named(rule)), "rule": policy.named(rule).where} for rule in RULES
-        },
-        "approvals": [
-            {
-                "up_to_usd": None if tier.up_to_micros is None else tier.up_to_micros / 1e6,
-                "approvers": tier.approvers,
-                "rule": tier.where,
-            }
-            for tier in policy.tiers
-        ],
+        "who": who,
+        "approvals": [_tier_json(tier) for tier in policy.tiers],
         "plan_expires_hours": policy.expires_s / 3600,
         "promotion": {
             "margin": policy.promotion.margin,
@@ -350,16 +389,22 @@ def policy_json(policy: Policy) -> dict[str, Any]:
             "sealed_rows": policy.promotion.sealed,
             "rule": policy.promotion.where,
         },
-        "data": [
-            {
-                "name": rule.name,
-                "level": rule.level,
-                "providers": None if rule.providers is None else sorted(rule.providers),
-                "rule": rule.where,
-            }
-            for rule in policy.data
-        ],
+        "data": [_data_rule_json(rule) for rule in policy.data],
     }
+
+
+def _tier_json(tier: Tier) -> dict[str, Any]:
+    up_to_usd = None
+    if tier.up_to_micros is not None:
+        up_to_usd = tier.up_to_micros / 1e6
+    return {"up_to_usd": up_to_usd, "approvers": tier.approvers, "rule": tier.where}
+
+
+def _data_rule_json(rule: DataRule) -> dict[str, Any]:
+    providers = None
+    if rule.providers is not None:
+        providers = sorted(rule.providers)
+    return {"name": rule.name, "level": rule.level, "providers": providers, "rule": rule.where}
 
 
 def _people(named: NamedPeople) -> list[str]:
@@ -378,23 +423,29 @@ def _plain(text: str) -> str:
 
 def _approvals(policy: Policy) -> Iterator[str]:
     for tier in policy.tiers:
-        most = "any cost" if tier.up_to_micros is None else f"up to {usd_micros(tier.up_to_micros)}"
+        most = "any cost"
+        if tier.up_to_micros is not None:
+            most = f"up to {usd_micros(tier.up_to_micros)}"
         yield f"{most}: {pluralize(tier.approvers, 'approver')}{_in_brackets(tier.where)}"
     if policy.tiers[-1].up_to_micros is not None:
         yield "above: refused"
-    reminders = ", ".join(f"{value / 3600:g} h" for value in policy.remind_s)
-    reminded = f", reminders {reminders} before" if reminders else ""
-    yield f"a plan expires after {policy.expires_s / 3600:g} h{reminded}"
+    expires = f"a plan expires after {policy.expires_s / 3600:g} h"
+    if policy.remind_s:
+        reminders = ", ".join(f"{seconds / 3600:g} h" for seconds in policy.remind_s)
+        expires += f", reminders {reminders} before"
+    yield expires
 
 
 def _data(policy: Policy) -> Iterator[str]:
     if not policy.data:
         yield "data may go to any provider; personal data only with a recorded waiver"
+        return
     for rule in policy.data:
-        where = "any provider" if rule.providers is None else ", ".join(sorted(rule.providers)) or "nowhere"
+        where = "any provider"
+        if rule.providers is not None:
+            where = ", ".join(sorted(rule.providers)) or "nowhere"
         yield f"{rule.level} “{rule.name}”: to {where}{_in_brackets(rule.where)}"
-    if policy.data:
-        yield "data that no rule covers: stays on this machine"
+    yield "data that no rule covers: stays on this machine"
 
 
 def _in_brackets(where: str) -> str:

@@ -50,16 +50,15 @@ _INDENT = re.compile(r"(?:.*\S {2,}|\s*)(?:[•→] )?")
 
 
 def print_card(parts: Iterable[CardBlock], tone: Tone, stream: TextIO) -> None:
-    shown = [renderable for part in parts if (renderable := _renderable(part, COLOURS[tone])) is not None]
-    _print(shown, stream)
+    _print(_renderables(parts, COLOURS[tone]), stream)
 
 
 def print_text(text: str, tone: Tone, stream: TextIO) -> None:
     first, *others = text.split("\n")
-    headline = _with_hanging_indent(Styled(first, style=f"bold {COLOURS[tone]}"))
-    _print(
-        [Group(headline, *(_with_hanging_indent(_colour_beginning(Styled(line))) for line in others))], stream
-    )
+    lines = [_with_hanging_indent(Styled(first, style=f"bold {COLOURS[tone]}"))]
+    for line in others:
+        lines.append(_with_hanging_indent(_colour_beginning(Styled(line))))
+    _print([Group(*lines)], stream)
 
 
 def _print(paragraphs: Sequence[RenderableType], stream: TextIO) -> None:
@@ -69,6 +68,16 @@ def _print(paragraphs: Sequence[RenderableType], stream: TextIO) -> None:
         if at:
             console.print()
         console.print(paragraph)
+
+
+def _renderables(parts: Iterable[CardBlock], colour: str) -> list[RenderableType]:
+    """What a terminal can show of these parts."""
+    shown = []
+    for part in parts:
+        renderable = _renderable(part, colour)
+        if renderable is not None:
+            shown.append(renderable)
+    return shown
 
 
 def _renderable(part: CardBlock, colour: str) -> RenderableType | None:
@@ -86,8 +95,7 @@ def _renderable(part: CardBlock, colour: str) -> RenderableType | None:
         case Table():
             return _table(part)
         case Chart() | Steps():
-            shown = [shown for each in part.otherwise if (shown := _renderable(each, colour)) is not None]
-            return Group(*shown)
+            return Group(*_renderables(part.otherwise, colour))
         case Divider() | Actions():
             return None
     assert_never(part)
@@ -113,8 +121,10 @@ def _table(table: Table) -> Grid:
     """Left-aligns the first column and right-aligns the others."""
     head, *body = table.rows
     grid = Grid(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
-    for at, name in enumerate(head):
-        grid.add_column(Styled(name), justify="right" if at else "left", overflow="fold")
+    names, *figures = head
+    grid.add_column(Styled(names), overflow="fold")
+    for name in figures:
+        grid.add_column(Styled(name), justify="right", overflow="fold")
     for row in body:
         grid.add_row(*map(Styled, row))
     return grid
@@ -122,7 +132,9 @@ def _table(table: Table) -> Grid:
 
 def _with_hanging_indent(line: Styled) -> RenderableType:
     match = _INDENT.match(line.plain)
-    indent = match.end() if match else 0
+    if match is None:
+        return line
+    indent = match.end()
     if not indent or indent == len(line.plain):
         return line
     grid = Grid.grid(expand=False)
@@ -134,10 +146,12 @@ def _with_hanging_indent(line: Styled) -> RenderableType:
 
 def _style_mrkdwn(mrkdwn: str) -> Styled:
     """Renders mrkdwn's bold and code, and drops its other markup."""
-    text, at = Styled(), 0
+    text = Styled()
+    at = 0
     for match in _MARKED.finditer(mrkdwn):
         text.append(plain_text(mrkdwn[at : match.start()]))
-        text.append(plain_text(match[0]), "bold" if match[1] else "cyan")
+        is_bold = match[1] is not None
+        text.append(plain_text(match[0]), "bold" if is_bold else "cyan")
         at = match.end()
     return text.append(plain_text(mrkdwn[at:]))
 

@@ -29,7 +29,6 @@ from bot.rules.quality import alternative_reasons, tuned_reasons
 from bot.rules.reasons import (
     AimWords,
     AlternativeEnds,
-    Because,
     CheapModelUntried,
     FillGap,
     JudgeDistrusted,
@@ -195,7 +194,9 @@ def _urgency(reason: Reason, facts: Facts) -> tuple[bool, bool, bool, Decimal]:
     then the rest; in each group what can be done here, and then what costs least."""
     is_loss = reason.rule == "net value"
     can_be_done = reason.step is None or not isinstance(reason.step.todo, SetUp)
-    cost = reason.step.cost if reason.step else Decimal("Infinity")
+    cost = Decimal("Infinity")
+    if reason.step:
+        cost = reason.step.cost
     return not is_loss, not _could_turn_to_no(reason, facts), not can_be_done, cost
 
 
@@ -216,10 +217,14 @@ def _target_reasons(facts: Facts) -> tuple[Reason, ...]:
     other = Step("choose another target")
     sentences = facts.target.reasons
     if facts.target.level == "refuse":
-        first: Because = QuotedSentence(sentences[0]) if sentences else "target ended"
-        rule = "closed" if facts.target.is_closed else "end date"
-        rest = (Reason("end date", "no_go", QuotedSentence(text)) for text in sentences[1:])
-        return (Reason(rule, "no_go", first, step=other), *rest)
+        rule = "end date"
+        if facts.target.is_closed:
+            rule = "closed"
+        if not sentences:
+            return (Reason(rule, "no_go", "target ended", step=other),)
+        first, *further = sentences
+        rest = (Reason("end date", "no_go", QuotedSentence(text)) for text in further)
+        return (Reason(rule, "no_go", QuotedSentence(first), step=other), *rest)
     if facts.estimate and facts.estimate.months_left == 0:
         return (Reason("end date", "no_go", "target ended", step=other),)
     notes = (*sentences, facts.target.way_out)
@@ -229,7 +234,8 @@ def _target_reasons(facts: Facts) -> tuple[Reason, ...]:
 def _machine_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Memory, speed and price of the team's own machine, and the speed of a vendor's. Memory is no question once the
     model has been trained."""
-    machine, is_trained = facts.machine, facts.evidence.trained is not None
+    machine = facts.machine
+    is_trained = facts.evidence.trained is not None
     if facts.is_vendor_speed_unknown and facts.is_for_money:
         of_vendor = SpeedUnknown(of_training=False, of_serving=True, of_vendor=True)
         return (Reason("machine", "unknown", of_vendor, step=answer_step("say the serving speed")),)
@@ -289,7 +295,8 @@ def money_reasons(facts: Facts) -> tuple[Reason, ...]:
         gap = PriceGap(missing, is_free=facts.run_usd == 0)
         return (Reason("cost", "unknown", gap, step=answer_step(FillGap(missing))),)
     if estimate.months_left == 0:
-        return ()  # the rule on the end date reports it
+        # The rule on the end date reports it.
+        return ()
     if estimate.monthly_input_tokens == 0:
         return (Reason("cost", "no_go", "no volume", step=answer_step("say the volume")),)
     if facts.outlook is not None:
@@ -312,9 +319,9 @@ def _excuse_only_way(by_money: Reason, facts: Facts) -> Reason:
         return by_money
     step = answer_step("say what a wrong answer costs")
     if not facts.is_today_measured:
-        step = facts.measure_step(
-            Measure("today alone", facts.dataset, models=facts.to_measure, today=facts.current)
-        )
+        # Today's model may meet the bar too, and then the tuned one is not the only way.
+        today = Measure("today alone", facts.dataset, models=facts.to_measure, today=facts.current)
+        step = facts.measure_step(today)
     return Reason("only way", "unknown", OnlyWay(by_money.because, evidence.bar), step=step)
 
 
@@ -339,7 +346,10 @@ def _reason_by_chance(estimate: Estimate, outlook: Outlook, facts: Facts) -> Rea
     if outlook.p_payback >= LIKELY:
         return _reason_if_likely(rule, pays, outlook)
     widest = max(outlook.tornado, key=lambda swing: swing.width, default=None)
-    look = PinDown(widest.name if widest else "volume", facts.dataset, widest)
+    name = "volume"
+    if widest:
+        name = widest.name
+    look = PinDown(name, facts.dataset, widest)
     return Reason(rule, "unknown", pays, step=answer_step(look))
 
 
@@ -394,10 +404,12 @@ def stay_step(facts: Facts) -> Step:
 def successor_step(facts: Facts) -> Step | None:
     """Returns the step that measures the successor of the model that the saving is compared with. None if that has no
     near end, or no known successor, or if the successor was measured."""
-    succession = facts.estimate.succession if facts.estimate else None
-    if succession is None or succession.successor is None or facts.is_measured(succession.successor):
+    if facts.estimate is None or facts.estimate.succession is None:
         return None
+    succession = facts.estimate.succession
     name = succession.successor
+    if name is None or facts.is_measured(name):
+        return None
     if facts.full_current:
         seller, _, _ = facts.full_current.partition("/")
         name = f"{seller}/{name}"
@@ -421,14 +433,18 @@ def cheap_model_reasons(facts: Facts) -> tuple[Reason, ...]:
     if estimate is None or offered is None or not facts.is_for_money or estimate.saving_month <= 0:
         return ()
     if is_successor(offered.name, estimate.succession):
-        return ()  # the rule on successors asks for the same measurement
+        # The rule on successors asks for the same measurement.
+        return ()
     left = offered.monthly.total - estimate.monthly_after.total
     if 2 * left >= estimate.saving_month:
         return ()
     because = CheapModelUntried(offered.name, offered.monthly.total, estimate.saving_month, left)
     is_trained = facts.evidence.trained is not None
     weighs = not is_trained or 2 * -left > estimate.saving_month
-    names = tuple(name for name in facts.to_measure if strip_effort(name) == offered.name) or (offered.name,)
+    # The team may have named it with an effort of reasoning, which is then measured.
+    names = tuple(name for name in facts.to_measure if strip_effort(name) == offered.name)
+    if not names:
+        names = (offered.name,)
     measure = Measure("cheap model", facts.dataset, models=names, usd=offered.measuring_usd)
     step = facts.measure_step(measure, offered.measuring_usd)
     return (Reason("cheap model", "unknown", because, weighs=weighs, step=step),)

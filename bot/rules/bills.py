@@ -19,7 +19,8 @@ from typing import Literal
 from bot.rules.units import HOURS_PER_MONTH
 
 MILLION = Decimal(1_000_000)
-ZERO, ONE = Decimal(0), Decimal(1)
+ZERO = Decimal(0)
+ONE = Decimal(1)
 # OpenAI and others bill a repeated beginning of a prompt at a lower price if it has at least this many tokens.
 CACHEABLE_PROMPT = 1024
 
@@ -139,7 +140,9 @@ def bill(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traffic) -> 
     at_once = 1 - batched
     later = batched * (1 - Fraction(rates.batch_discount))
     # The cached price holds only for requests at once: a batch has its own discount.
-    prompts = later * tokens.prompt * Fraction(rates.input) + at_once * _prompt_price(tokens, rates)
+    prompts_later = later * tokens.prompt * Fraction(rates.input)
+    prompts_at_once = at_once * _prompt_price(tokens, rates)
+    prompts = prompts_later + prompts_at_once
     answers = (later + at_once) * tokens.output * Fraction(rates.output)
     return MonthlyCost(
         input=_usd(times_measured * prompts / 1_000_000),
@@ -216,17 +219,22 @@ def machine_time(tokens: Tokens, rates: Rates, requests: Fraction, traffic: Traf
         return None
     capacity = rates.capacity
     work_s = None
+    busy = ONE
+    spread = ONE
     if capacity is not None:
         read_s = tokens.prompt / Fraction(capacity.reads)
         written_s = tokens.output / Fraction(capacity.writes)
-        work_s = requests * (1 + Fraction(traffic.retries)) / tokens.requests * (read_s + written_s)
+        times_measured = requests * (1 + Fraction(traffic.retries)) / tokens.requests
+        work_s = times_measured * (read_s + written_s)
+        busy = capacity.busy
+        spread = capacity.spread
     return MachineTime(
         usd_per_hour=rates.usd_per_hour,
         hours=traffic.hosting_hours,
         requests=requests,
         work_s=work_s,
-        busy=capacity.busy if capacity else ONE,
-        spread=capacity.spread if capacity else ONE,
+        busy=busy,
+        spread=spread,
         idle_window_s=rates.idle_window_s,
     )
 
@@ -271,10 +279,12 @@ class Flow:
     def saving(self, amount: Decimal = ONE, factor: Decimal = ONE) -> Decimal:
         """Returns the saving when the alternative's price has fallen to `amount` (0 to 1) of today's, at `factor` times
         the volume."""
-        by_tokens = (self.falling * amount + self.steady + self.errors) * factor
-        saved = self.saved_machines.usd(factor) if self.saved_machines else ZERO
-        spent = self.spent_machines.usd(factor) if self.spent_machines else ZERO
-        return by_tokens + self.fixed + saved - spent
+        saving = (self.falling * amount + self.steady + self.errors) * factor + self.fixed
+        if self.saved_machines:
+            saving += self.saved_machines.usd(factor)
+        if self.spent_machines:
+            saving -= self.spent_machines.usd(factor)
+        return saving
 
 
 @dataclass(frozen=True)
@@ -288,8 +298,9 @@ class Phase:
 
     def within(self, begin: Decimal, end: Decimal) -> Decimal:
         """Returns how many months of the phase lie between `begin` and `end`."""
-        last = end if self.end is None else min(end, self.end)
-        return max(Decimal(0), last - max(begin, self.start))
+        if self.end is not None:
+            end = min(end, self.end)
+        return max(Decimal(0), end - max(begin, self.start))
 
 
 # More tokens a month than any vendor serves today.
@@ -352,11 +363,14 @@ def payback_months(one_off: Decimal, phases: Sequence[Phase]) -> Decimal | None:
     left = one_off
     for phase in phases:
         saving = phase.flow.saving()
-        if saving > 0 and (phase.end is None or left <= saving * (phase.end - phase.start)):
-            return phase.start + left / saving
         if phase.end is None:
-            return None
-        left -= saving * (phase.end - phase.start)
+            if saving <= 0:
+                return None
+            return phase.start + left / saving
+        saved_in_phase = saving * (phase.end - phase.start)
+        if saving > 0 and left <= saved_in_phase:
+            return phase.start + left / saving
+        left -= saved_in_phase
     return None
 
 

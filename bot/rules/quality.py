@@ -109,7 +109,8 @@ def is_worth_replacing(candidate: MeasuredCandidate, facts: Facts) -> bool | Non
     if tuned and tuned.usd_per_1000 is not None and candidate.usd_per_1000 is not None:
         return is_cheaper(tuned, candidate)
     if facts.estimate is None and facts.task_kind != "cost":
-        return False  # nobody has said that money is the aim
+        # Nobody has said that money is the aim.
+        return False
     if facts.estimate is None or candidate.usd_per_1000 is None:
         return None
     return facts.estimate.saving_month > 0
@@ -139,8 +140,9 @@ def _worth_reason(candidate: MeasuredCandidate, facts: Facts) -> Reason:
     bar = facts.evidence.bar
     is_for_speed = facts.task_kind == "latency"
     if is_worth_being_better(candidate, facts):
-        worth = None  # better answers that are the aim need no price
+        worth = None
         if facts.estimate and not facts.is_for_better:
+            # Better answers that are the aim need no price; others do.
             worth = facts.estimate.errors_avoided_usd
         return Reason("fewer errors", "go", MeetsBar(candidate, bar, "is right more often", worth))
     match is_worth_replacing(candidate, facts):
@@ -214,15 +216,13 @@ def _undecided_reasons(facts: Facts, enough: MeasuredCandidate | None) -> tuple[
     """Lists candidates that may still be shown to meet the bar for less than `enough` costs. This doesn't weigh once
     the tuned model meets the bar and costs no more than they do."""
     evidence = facts.evidence
-    tuned = evidence.trained
-    undecided = tuple(
-        candidate
-        for candidate in evidence.alternatives
-        if candidate.standing == "undecided" and not (enough and is_cheaper(enough, candidate))
-    )
+    undecided = tuple(candidate for candidate in evidence.alternatives if candidate.standing == "undecided")
+    if enough:
+        undecided = tuple(candidate for candidate in undecided if not is_cheaper(enough, candidate))
     if not undecided:
         return ()
     weighs = True
+    tuned = evidence.trained
     if tuned and evidence.is_good and all(costs_no_more(tuned, candidate) for candidate in undecided):
         weighs = False
     close = TooCloseToBar(undecided, evidence.bar)
@@ -232,8 +232,11 @@ def _undecided_reasons(facts: Facts, enough: MeasuredCandidate | None) -> tuple[
 def _hold_out_step(undecided: Sequence[MeasuredCandidate]) -> Step:
     """Returns the step that settles one of the candidates with the fewest additional rows. If as many as a dataset may
     hold out would settle none of them, only the team can."""
-    possible = [(rows_to_hold_out(candidate), candidate) for candidate in undecided]
-    needed = [(rows, candidate) for rows, candidate in possible if rows is not None]
+    needed = []
+    for candidate in undecided:
+        rows = rows_to_hold_out(candidate)
+        if rows is not None:
+            needed.append((rows, candidate))
     if not needed:
         return answer_step("decide by the score")
     rows, candidate = min(needed, key=lambda pair: pair[0])
@@ -245,7 +248,8 @@ def _all_missed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
     readable = exclude_misread(evidence.alternatives, evidence.bar)
     prompted = [candidate for candidate in evidence.alternatives if not candidate.is_free]
     if prompted and all(is_mostly_unreadable(candidate) for candidate in prompted):
-        return ()  # no evidence of what a capable model would do
+        # That is no evidence of what a capable model would do.
+        return ()
     best = find_best(readable)
     if best is None or any(candidate.standing != "misses" for candidate in evidence.alternatives):
         return ()
@@ -355,7 +359,9 @@ def _versus_best_reasons(tuned: MeasuredCandidate, evidence: Evidence) -> tuple[
     if best is None or best.n != tuned.n or _is_tuned_better(best, evidence):
         return ()
     if not is_shown_better(best, tuned, evidence.comparison):
-        gap = evidence.comparison.detectable_gap if evidence.comparison else None
+        gap = None
+        if evidence.comparison:
+            gap = evidence.comparison.detectable_gap
         unclear = TunedVersusBest(tuned, best, "not shown to be better", gap)
         return (Reason("not better", "unknown", unclear, weighs=False),)
     if costs_no_more(best, tuned) and best.p95_s < FASTER * tuned.p95_s:
@@ -383,18 +389,18 @@ def _unanswered_reasons(evidence: Evidence) -> Iterator[Reason]:
         yield Reason("not measurable", "unknown", because, weighs, other_model)
 
 
+def _may_be_misread(candidate: MeasuredCandidate, evidence: Evidence) -> bool:
+    """True if it would reach the bar if its unreadable answers were right, or if it says nothing."""
+    return might_meet(candidate, evidence.bar) or is_mostly_unreadable(candidate)
+
+
 def _notes(evidence: Evidence, never_answered: Sequence[str]) -> tuple[Reason, ...]:
     """Points out candidates without answers, candidates with unreadable answers, and labels that no candidate ever
     answered."""
     notes = list(_unanswered_reasons(evidence))
 
-    # Candidates that would reach the bar if their unreadable answers were right, or that say nothing.
     prompted = [candidate for candidate in evidence.alternatives if not candidate.is_free]
-    hopeful = tuple(
-        candidate
-        for candidate in evidence.alternatives
-        if might_meet(candidate, evidence.bar) or is_mostly_unreadable(candidate)
-    )
+    hopeful = tuple(candidate for candidate in evidence.alternatives if _may_be_misread(candidate, evidence))
     if hopeful and len(hopeful) == len(prompted) and not evidence.is_good:
         step = Step("clearer prompt", usd=None)
         if all(is_mostly_unreadable(candidate) for candidate in hopeful):

@@ -267,7 +267,9 @@ class ComparisonProgress(JsonValue):
     def share(self) -> float:
         """The share of the answers that are there, from 0 to 1: what the card counts beside it. The time left is
         estimated from the work instead, since answers take more or less of it."""
-        return self.answered / self.of if self.of else 0.0
+        if not self.of:
+            return 0.0
+        return self.answered / self.of
 
     @property
     def _work(self) -> float:
@@ -283,16 +285,22 @@ class ComparisonProgress(JsonValue):
     def start(self, now: float, by: str | None = None) -> ComparisonProgress:
         """Returns the progress of a comparison that starts now, after this person agreed to its cost."""
         begun = replace(self, started_at=now, agreed_by=by)
-        return replace(begun, stage="choosing") if self.shot_candidates else begun.after_shots()
+        if self.shot_candidates:
+            return replace(begun, stage="choosing")
+        return begun.after_shots()
 
     def after_shots(self) -> ComparisonProgress:
         """Returns the progress once the number of examples is chosen."""
-        return replace(self, stage="searching" if self.search else "measuring")
+        if self.search:
+            return replace(self, stage="searching")
+        return replace(self, stage="measuring")
 
     @property
     def before_measuring_micros(self) -> int:
         """The cost of choosing the number of examples and of the prompt search."""
-        return self.shots_micros + (self.search.spent_micros if self.search else 0)
+        if self.search is None:
+            return self.shots_micros
+        return self.shots_micros + self.search.spent_micros
 
     def start_pace(self, now: float) -> ComparisonProgress:
         """Returns the progress with the start of the pace, once there are answers."""
@@ -302,7 +310,9 @@ class ComparisonProgress(JsonValue):
 
     def seconds_left(self, now: float) -> float | None:
         """Returns the seconds left at the pace so far, None if no answer has come since it began."""
-        since = self._done - self.paced_work
-        if self.paced_at is None or since <= 0:
+        done = self._done
+        done_since = done - self.paced_work
+        if self.paced_at is None or done_since <= 0:
             return None
-        return (now - self.paced_at) * (self._work - self._done) / since
+        seconds_each = (now - self.paced_at) / done_since
+        return seconds_each * (self._work - done)

@@ -43,7 +43,8 @@ def plan_of(text: str) -> CurvePlan:
     """Reads the plan of a measurement whose kind is a curve. Raises TypeError or ValueError if a newer version wrote
     it."""
     raw = json.loads(text)
-    if "provider" in raw:  # a tuned model's, whose plan has more fields
+    if "provider" in raw:
+        # A tuned model's, whose plan has more fields.
         raw = _known(CurvePlan, raw)
     return from_object(CurvePlan, raw)
 
@@ -53,7 +54,9 @@ def trained_curve(plan_text: str, progress_text: str | None) -> TrainedCurve | N
     plan = json.loads(plan_text)
     if "provider" not in plan:
         return None
-    progress = json.loads(progress_text) if progress_text else {}
+    progress = {}
+    if progress_text:
+        progress = json.loads(progress_text)
     sizes = [from_object(TrainedSize, _known(TrainedSize, size)) for size in progress.get("sizes", ())]
     return TrainedCurve(
         provider=plan["provider"],

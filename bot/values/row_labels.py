@@ -14,7 +14,9 @@ if TYPE_CHECKING:  # storage opens the database's library, which the command lin
     from storage.records import LabellingRow, RowLabel
 
 DROPPED = ""  # can't be mistaken for a label: no label is empty
-USUAL_ROWS, MOST_ROWS = 20, 200  # rows in a batch: an hour of work at most
+# Rows in a batch: an hour of work at most.
+USUAL_ROWS = 20
+MOST_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class BatchOutcome:
 def tally_answers(rows: Sequence[LabellingRow], answers: Sequence[RowLabel]) -> BatchOutcome:
     by_row: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for answer in answers:
-        by_row[answer.place].append((answer.person, DROPPED if answer.label is None else answer.label))
+        label = DROPPED if answer.label is None else answer.label
+        by_row[answer.place].append((answer.person, label))
     labels = {place: _majority([label for _, label in of_row]) for place, of_row in by_row.items()}
     decided = {place: label or None for place, label in labels.items() if label is not None}
     outcome = BatchOutcome(
@@ -72,7 +75,8 @@ def outcome_in_version(
         if row.key in overtaken:
             decided.pop(row.place, None)
         elif row.key in already and decided[row.place] is None:
-            decided.pop(row.place)  # somebody else has dropped it
+            # Somebody else has dropped it.
+            decided.pop(row.place)
         elif row.key in already:
             counted.append(replace(row, given=decided[row.place]))
         else:
@@ -97,13 +101,22 @@ def _count_decided(
 
 def _majority(labels: Sequence[str]) -> str | None:
     """Returns the most frequent label, None if two are equally frequent."""
-    counts = Counter(labels).most_common(2)
-    return counts[0][0] if len(counts) == 1 or counts[0][1] > counts[1][1] else None
+    (most_frequent, count), *others = Counter(labels).most_common(2)
+    if others:
+        ((_, next_count),) = others
+        if count == next_count:
+            return None
+    return most_frequent
 
 
 def _between(answers: Sequence[Sequence[tuple[str, str]]]) -> Agreement | None:
     """Compares the answers of each two people on a row, ordered by name as in rules/judge_agreement.py."""
-    pairs = [
-        (earlier[1], later[1]) for of_row in answers for earlier, later in combinations(sorted(of_row), 2)
-    ]
-    return agreement([label for label, _ in pairs], [other for _, other in pairs]) if pairs else None
+    labels = []
+    others = []
+    for of_row in answers:
+        for (_, label), (_, other) in combinations(sorted(of_row), 2):
+            labels.append(label)
+            others.append(other)
+    if not labels:
+        return None
+    return agreement(labels, others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -123,7 +124,9 @@ class Progress(JsonValue):
         """From 0 to 1; 1 if the trainer doesn't say how far it is."""
         if self.total_steps:
             return min(Decimal(self.step) / self.total_steps, Decimal(1))
-        return Decimal(1) if self.percent is None else Decimal(self.percent) / 100
+        if self.percent is None:
+            return Decimal(1)
+        return Decimal(self.percent) / 100
 
     @property
     def is_uncounted(self) -> bool:
@@ -137,17 +140,24 @@ class Progress(JsonValue):
         last seen, if the bot wasn't watching; None: it was running all the time unless paused."""
         newest = next((event.data for event in events if "train_loss" in event.data), {})
         validated = next((event.data for event in events if "valid_loss" in event.data), {})
-        runs = job.status == "running" or job.is_final
-        # The trainer's clock may differ from ours: the end can't be before we last saw the job running, nor after now.
-        ended_at = now if job.finished_at is None else float(job.finished_at)
-        ran_until = min(max(ended_at, self.ran_until or 0.0), now)
-        since = self.running_since or (now if runs else None)
-        if busy is not None:
-            since = ran_until - self.train_seconds - busy
-        elif self.is_paused and since is not None and self.ran_until is not None:
-            since += now - self.ran_until  # time in a pause doesn't count
-        # While a paused job's process loads again, its old end would count down although nothing runs.
-        finish = None if self.is_paused or job.status == "paused" else self.estimated_finish
+        since, ran_until = self._time_on_machine(job, now, busy)
+        finish = self.estimated_finish
+        if self.is_paused or job.status == "paused":
+            # While a paused job's process loads again, its old end would count down although nothing runs.
+            finish = None
+        succeeded_at = self.succeeded_at
+        if not succeeded_at and job.status == "succeeded":
+            succeeded_at = now
+        # What this answer of the trainer leaves out stays as it was.
+        percent = self.percent
+        if job.percent is not None:
+            percent = job.percent
+        billed_micros = self.billed_micros
+        if job.billed_usd is not None:
+            billed_micros = to_micros(job.billed_usd)
+        billed_seconds = self.billed_seconds
+        if job.billed_seconds is not None:
+            billed_seconds = job.billed_seconds
         return replace(
             self,
             step=job.trained_steps or _whole(newest.get("step")) or self.step,
@@ -164,11 +174,28 @@ class Progress(JsonValue):
             note=note,
             is_paused=job.status == "paused",
             status=job.status,
-            percent=self.percent if job.percent is None else job.percent,
-            billed_micros=self.billed_micros if job.billed_usd is None else to_micros(job.billed_usd),
-            succeeded_at=self.succeeded_at or (now if job.status == "succeeded" else None),
-            billed_seconds=self.billed_seconds if job.billed_seconds is None else job.billed_seconds,
+            percent=percent,
+            billed_micros=billed_micros,
+            succeeded_at=succeeded_at,
+            billed_seconds=billed_seconds,
         )
+
+    def _time_on_machine(self, job: Job, now: float, busy: float | None) -> tuple[float | None, float | None]:
+        """The new `running_since` and `ran_until`."""
+        ended_at = now
+        if job.finished_at is not None:
+            ended_at = float(job.finished_at)
+        # The trainer's clock may differ from ours: the end can't be before we last saw the job running, nor after now.
+        ran_until = min(max(ended_at, self.ran_until or 0.0), now)
+        if busy is not None:
+            return ran_until - self.train_seconds - busy, ran_until
+        since = self.running_since
+        if not since and (job.status == "running" or job.is_final):
+            since = now
+        if self.is_paused and since is not None and self.ran_until is not None:
+            # Time in a pause doesn't count.
+            since += now - self.ran_until
+        return since, ran_until
 
     def with_unseen_job(self, note: str | None) -> Progress:
         """Returns the progress when the trainer can't be reached. The status is emptied so that its next answer counts
@@ -177,11 +204,15 @@ class Progress(JsonValue):
 
 
 def _number(value: object, otherwise: float | None) -> float | None:
-    return float(value) if isinstance(value, int | float) else otherwise
+    if not isinstance(value, int | float):
+        return otherwise
+    return float(value)
 
 
 def _whole(value: object) -> int:
-    return int(value) if isinstance(value, int | float) else 0
+    if not isinstance(value, int | float):
+        return 0
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -328,13 +359,17 @@ class RunResult(JsonValue):
 
     @property
     def comparison(self) -> Comparison | None:
-        return Comparison.from_json(self.beside) if self.beside else None
+        if not self.beside:
+            return None
+        return Comparison.from_json(self.beside)
 
     @property
     def quality(self) -> float:
         """The tuned model's share of right answers; its score on the comparison if there is one, as free text needs."""
         comparison = self.comparison
-        return comparison.of_kind("tuned")[0].score if comparison else self.tuned.share
+        if comparison is None:
+            return self.tuned.share
+        return comparison.of_kind("tuned")[0].score
 
     @property
     def change(self) -> ScoreChange:
@@ -412,8 +447,10 @@ class TrainingCurves:
 
 def training_curves(metrics: Sequence[Metric]) -> TrainingCurves:
     reward = points(metrics, lambda line: line.train_reward)
-    # GRPO's loss is near 0 by construction, so that it would say nothing.
-    loss = () if reward else points(metrics, lambda line: line.train_loss)
+    loss: Points = ()
+    if not reward:
+        # GRPO's loss is near 0 by construction, so that it would say nothing.
+        loss = points(metrics, lambda line: line.train_loss)
     accuracy = points(metrics, lambda line: line.train_preference_accuracy)
     margin = points(metrics, lambda line: line.train_reward_margin)
     return TrainingCurves(
@@ -433,6 +470,11 @@ def points(metrics: Sequence[Metric], number_of: Callable[[Metric], float | None
 def stretch_means(trained: Points, most: int = MOST_POINTS) -> Points:
     """Divides the training into at most `most` stretches of equal length, and returns the last step and the mean number
     of each."""
-    stretch = max(-(-len(trained) // most), 1)
-    parts = [trained[at : at + stretch] for at in range(0, len(trained), stretch)]
-    return tuple((part[-1][0], sum(number for _, number in part) / len(part)) for part in parts)
+    stretch = max(math.ceil(len(trained) / most), 1)
+    means = []
+    for start in range(0, len(trained), stretch):
+        part = trained[start : start + stretch]
+        last_step, _ = part[-1]
+        total = sum(number for _, number in part)
+        means.append((last_step, total / len(part)))
+    return tuple(means)

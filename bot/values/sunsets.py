@@ -31,7 +31,9 @@ class ModelUse:
     said_by: str | None = None
 
     def days_left(self, today: date) -> int | None:
-        return None if self.ends is None else (self.ends - today).days
+        if self.ends is None:
+            return None
+        return (self.ends - today).days
 
     def has_ended(self, today: date) -> bool:
         return self.ends is not None and today >= self.ends
@@ -40,7 +42,10 @@ class ModelUse:
 def due_notice(use: ModelUse, today: date) -> int | None:
     """Returns the notice that is due, as days before the end; None if the end is far away or unknown."""
     days = use.days_left(today)
-    return None if days is None else next((notice for notice in NOTICES if days <= notice), None)
+    if days is None:
+        return None
+    # The shortest that is due: people need not read that it ends in 90 days if it ends in 7.
+    return next((notice for notice in NOTICES if days <= notice), None)
 
 
 def notice_key(use: ModelUse, notice: int) -> str:

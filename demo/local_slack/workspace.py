@@ -94,8 +94,10 @@ class LocalSlack:
         self._act("command", name, user=user, channel=channel, command=name, text=sentence)
 
     def say(self, user: str, channel: str, text: str, *, thread_ts: str | None = None) -> str:
-        thread = {"thread_ts": thread_ts} if thread_ts else {}
-        answer = self._post("/_control/message", {"user": user, "channel": channel, "text": text, **thread})
+        body = {"user": user, "channel": channel, "text": text}
+        if thread_ts:
+            body["thread_ts"] = thread_ts
+        answer = self._post("/_control/message", body)
         return str(answer["message"]["ts"])
 
     def upload(self, user: str, path: Path, *, channel: str | None = None, text: str = "") -> str:
@@ -118,11 +120,11 @@ class LocalSlack:
     def press(self, user: str, action_id: str, *, value: str | None = None, home: bool = False) -> None:
         """Presses a button in the App Home only, as local-slack sends no clicks in a modal. The payload has no
         `view`."""
-        view = self._mirror.home(user) if home else None
+        if not home:
+            raise Unsupported(f"local-slack cannot press {action_id} in {user}'s modal")
+        view = self._mirror.home(user)
         if view is None:
-            raise Unsupported(
-                f"local-slack cannot press {action_id} in {user}'s {'home' if home else 'modal'}"
-            )
+            raise Unsupported(f"local-slack cannot press {action_id} in {user}'s home")
         action = action_payload(find_element(view["blocks"], action_id, value), value)
         where = {"channel": "", "messageTs": "", "appId": APP}
         self._mirror.send({"t": "block_action", "user": user, "action": action, **where})
@@ -163,11 +165,15 @@ class LocalSlack:
     def view(self, user: str) -> Modal | None:
         """Returns the workspace's top modal, no matter who opened it."""
         view = self._mirror.modal
-        return None if view is None else modal_of(view)
+        if view is None:
+            return None
+        return modal_of(view)
 
     def home(self, user: str) -> Home | None:
         view = self._mirror.home(user)
-        return None if view is None else Home(tuple(view["blocks"]))
+        if view is None:
+            return None
+        return Home(tuple(view["blocks"]))
 
     # How it reaches local-slack.
 
@@ -219,7 +225,9 @@ class LocalSlack:
 
     def _raw(self, verb: str, path: str, body: bytes, kind: str) -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", self._running.port, timeout=20)
-        headers = {"Authorization": f"Bearer {BOT_TOKEN}"} | ({"Content-Type": kind} if kind else {})
+        headers = {"Authorization": f"Bearer {BOT_TOKEN}"}
+        if kind:
+            headers["Content-Type"] = kind
         try:
             connection.request(verb, path, body, headers)
             return connection.getresponse().read()
@@ -229,11 +237,12 @@ class LocalSlack:
 
 def action_payload(element: Block, value: str | None) -> dict[str, Any]:
     """Returns what the page sends for a click. `value` is the option chosen in a select."""
-    action = {
-        key: element[key] for key in ("type", "action_id", "block_id", "value", "text") if key in element
-    }
-    chosen = next((item for item in element.get("options", ()) if item["value"] == value), None)
-    return action | ({"selected_option": chosen} if chosen else {})
+    keys = ("type", "action_id", "block_id", "value", "text")
+    action = {key: element[key] for key in keys if key in element}
+    for option in element.get("options", ()):
+        if option["value"] == value:
+            action["selected_option"] = option
+    return action
 
 
 def multipart(fields: Mapping[str, str], path: Path) -> tuple[bytes, str]:

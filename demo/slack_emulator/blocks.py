@@ -42,11 +42,16 @@ def complaints(blocks: Sequence[Block], surface: Surface) -> tuple[str, ...]:
 
 def view_complaints(view: Block) -> tuple[str, ...]:
     """Returns the violations of a whole modal or home view, including its frame."""
-    surface: Surface = "home" if view.get("type") == "home" else "modal"
-    frame = list(_frame(view)) if surface == "modal" else []
+    surface: Surface = "modal"
+    violations: list[str] = []
+    if view.get("type") == "home":
+        surface = "home"
+    else:
+        violations += _frame(view)
     size = len(json.dumps(view).encode())
-    too_large = [f"/: view_too_large, {size} bytes of {_VIEW_BYTES}"] if size > _VIEW_BYTES else []
-    return (*frame, *too_large, *complaints(view.get("blocks", ()), surface))
+    if size > _VIEW_BYTES:
+        violations.append(f"/: view_too_large, {size} bytes of {_VIEW_BYTES}")
+    return (*violations, *complaints(view.get("blocks", ()), surface))
 
 
 def characters(blocks: Sequence[Block]) -> int:
@@ -69,16 +74,24 @@ def _frame(view: Block) -> Iterator[str]:
 
 
 def _all(blocks: Sequence[Block], surface: Surface) -> Iterator[str]:
-    yield from _at_most(blocks, 50 if surface == "message" else 100, "/blocks")
+    most = 50 if surface == "message" else 100
+    yield from _at_most(blocks, most, "/blocks")
     for index, block in enumerate(blocks):
         yield from _block(block, surface, f"/blocks/{index}")
-    ids = Counter(block["block_id"] for block in blocks if block.get("block_id"))
-    yield from (f"/blocks: block_id '{name}' is used twice" for name, count in ids.items() if count > 1)
+    yield from _twice(blocks, "block_id", "/blocks")
     kinds = Counter(block.get("type") for block in blocks)
     if kinds["data_visualization"] > 2:
         yield "/blocks: at most 2 data_visualization"
     if surface == "message" and characters(blocks) > _MESSAGE_CHARACTERS:
         yield f"/blocks: msg_blocks_too_long, {characters(blocks)} characters of {_MESSAGE_CHARACTERS}"
+
+
+def _twice(items: Sequence[Block], key: str, at: str) -> Iterator[str]:
+    """Ids that two of the items share."""
+    ids = Counter(item[key] for item in items if item.get(key))
+    for name, count in ids.items():
+        if count > 1:
+            yield f"{at}: {key} '{name}' is used twice"
 
 
 def _block(block: Block, surface: Surface, at: str) -> Iterator[str]:
@@ -135,8 +148,7 @@ def _actions(block: Block, at: str) -> Iterator[str]:
     yield from _at_most(items, 25, f"{at}/elements", least=1)
     for index, element in enumerate(items):
         yield from _element(element, f"{at}/elements/{index}")
-    ids = Counter(element.get("action_id") for element in items if element.get("action_id"))
-    yield from (f"{at}: action_id '{name}' is used twice" for name, count in ids.items() if count > 1)
+    yield from _twice(items, "action_id", at)
 
 
 def _input(block: Block, surface: Surface, at: str) -> Iterator[str]:
@@ -172,13 +184,15 @@ def _element(element: Block, at: str, *, in_input: bool = False) -> Iterator[str
 
 
 def _options(element: Block, at: str) -> Iterator[str]:
-    few = element["type"] in ("radio_buttons", "checkboxes")
-    yield from _at_most(element["options"], 10 if few else 100, f"{at}/options", least=1)
-    for index, option in enumerate(element["options"]):
+    options = element["options"]
+    are_boxes = element["type"] in ("radio_buttons", "checkboxes")
+    most = 10 if are_boxes else 100
+    yield from _at_most(options, most, f"{at}/options", least=1)
+    for index, option in enumerate(options):
         yield from _text(option.get("text"), 75, f"{at}/options/{index}/text")
         yield from _short(option, "value", 150, f"{at}/options/{index}", required=True)
     initial = element.get("initial_option")
-    if initial and initial not in element["options"]:
+    if initial and initial not in options:
         yield f"{at}/initial_option: must be one of the options"
 
 
@@ -207,9 +221,12 @@ def _chart(block: Block, at: str) -> Iterator[str]:
     yield from _at_most(series, 6, f"{at}/chart/series", least=1)
     categories = (chart.get("axis_config") or {}).get("categories")
     for item in series:
-        place, labels = f"{at}/chart/series/{item.get('name')}", [p["label"] for p in item.get("data", ())]
+        place = f"{at}/chart/series/{item.get('name')}"
+        labels = [point["label"] for point in item.get("data", ())]
         yield from _at_most(labels, 20, place, least=1)
-        yield from (f"{place}: label '{label}' over 20 characters" for label in labels if len(label) > 20)
+        for label in labels:
+            if len(label) > 20:
+                yield f"{place}: label '{label}' over 20 characters"
         if labels != categories:
             yield f"{place}: labels must be the axis' categories"
 

@@ -53,8 +53,12 @@ def respond(state: State, name: str, args: Json) -> None:
     """Posts to a response_url, which has 5 uses in 30 minutes. Only its user sees the message unless it says
     in_channel."""
     url = state.response_urls.get(name)
-    if url is None or url.uses >= RESPONSE_USES or time.monotonic() - url.at > RESPONSE_SECONDS:
-        raise SlackError("used_url" if url and url.uses >= RESPONSE_USES else "expired_url")
+    if url is None:
+        raise SlackError("expired_url")
+    if url.uses >= RESPONSE_USES:
+        raise SlackError("used_url")
+    if time.monotonic() - url.at > RESPONSE_SECONDS:
+        raise SlackError("expired_url")
     url.uses += 1
     if args.get("delete_original") and url.ts:
         state.messages[url.channel].remove(state.find(url.channel, url.ts))
@@ -68,8 +72,9 @@ def respond(state: State, name: str, args: Json) -> None:
 def answer(state: State, user: str, channel: str, args: Json) -> Stored:
     """Posts the text of an ack or response_url, to the user only unless it says in_channel."""
     _check_content(args)
-    seen_by_all = args.get("response_type") == "in_channel"
-    return state.post_as_bot(channel, args, only_for=None if seen_by_all else user)
+    if args.get("response_type") == "in_channel":
+        return state.post_as_bot(channel, args, only_for=None)
+    return state.post_as_bot(channel, args, only_for=user)
 
 
 def _open(state: State, args: Json) -> Channel:

@@ -36,8 +36,10 @@ class Delivery:
     def ack(self) -> dict[str, Any]:
         """The ack's body as JSON. Plain text becomes the text of an ephemeral message, an empty body {}."""
         text = self.answer.decode()
+        if not text:
+            return {}
         if not text.startswith("{"):
-            return {"text": text} if text else {}
+            return {"text": text}
         values: dict[str, Any] = json.loads(text)
         return values
 
@@ -84,6 +86,9 @@ class BotClient:
 def signature(secret: str, body: bytes, at: int | None = None) -> dict[str, str]:
     """Returns the headers of Slack's request signing v0: HMAC-SHA256 over 'v0:<time>:<body>'. `at` is in seconds,
     default now."""
-    stamp = str(at if at is not None else int(time.time()))
-    digest = hmac.new(secret.encode(), b":".join((b"v0", stamp.encode(), body)), hashlib.sha256).hexdigest()
+    if at is None:
+        at = int(time.time())
+    stamp = str(at)
+    signed = b":".join((b"v0", stamp.encode(), body))
+    digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
     return {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": f"v0={digest}"}

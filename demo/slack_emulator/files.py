@@ -52,21 +52,22 @@ def info(state: State, args: Json) -> Json:
 
 def person_upload(state: State, user: str, name: str, content: bytes) -> StoredFile:
     file = _store_file(state, name, len(content), user)
-    file.content, file.shown = content, True
+    file.content = content
+    file.shown = True
     return file
 
 
 def record_share(state: State, file: StoredFile, channel: str, ts: str) -> None:
     """Records in the file's JSON where it was shared, which files.info returns."""
-    kind = state.channels[channel]
+    place = "channels"
+    visibility = "public"
+    if state.channels[channel].private:
+        place = "groups"
+        visibility = "private"
     if channel.startswith("D"):
         place = "ims"
-    elif kind.private:
-        place = "groups"
-    else:
-        place = "channels"
     file.body[place] = [*file.body[place], channel]
-    shares = file.body["shares"].setdefault("private" if kind.private else "public", {})
+    shares = file.body["shares"].setdefault(visibility, {})
     shares.setdefault(channel, []).append({"ts": ts})
 
 
@@ -75,8 +76,10 @@ def file_for_token(state: State, team_and_id: str, token: str | None) -> StoredF
     file = state.files.get(team_and_id.removeprefix(f"{TEAM}-"))
     if file is None or not file.shown:
         raise SlackError("file_not_found")
-    allowed = token == state.bot_token and "files:read" in state.scopes
-    return file if allowed else None
+    is_allowed = token == state.bot_token and "files:read" in state.scopes
+    if not is_allowed:
+        return None
+    return file
 
 
 def _store_file(state: State, name: str, length: int, owner: str) -> StoredFile:

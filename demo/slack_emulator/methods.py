@@ -154,7 +154,10 @@ def _page(items: Sequence[Item], args: Json) -> tuple[Sequence[Item], str]:
     """Returns a page of the items by Slack's `limit` and `cursor`, and the next cursor, '' on the last page."""
     start = int(args.get("cursor") or 0)
     end = start + int(args.get("limit") or 1_000)
-    return items[start:end], str(end) if end < len(items) else ""
+    cursor = ""
+    if end < len(items):
+        cursor = str(end)
+    return items[start:end], cursor
 
 
 _READ_CHANNEL = ("channels:read", "groups:read")

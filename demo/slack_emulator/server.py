@@ -99,14 +99,17 @@ class Handler(BaseHTTPRequestHandler):
                 return _refusal(state, error)
 
     def _fail(self, method: str, args: Json, fault: Fault) -> None:
-        self._record(method, args, 0 if fault.cut else fault.status, fault.error or "fault")
+        status = 0 if fault.cut else fault.status
+        self._record(method, args, status, fault.error or "fault")
         if fault.cut:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
         elif fault.error is None:
             self._send(fault.status, b"upstream error", "text/plain")
         else:
-            headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
+            headers = {}
+            if fault.retry_after is not None:
+                headers["Retry-After"] = str(fault.retry_after)
             self._send_json(fault.status, {"ok": False, "error": fault.error}, headers)
 
     def _upload(self, token: str, body: bytes) -> None:

@@ -189,8 +189,10 @@ class State:
         stored.edits += 1
 
     def top_modal(self, user: str) -> Json | None:
-        stack = self.modals.get(user, [])
-        return stack[-1] if stack else None
+        stack = self.modals.get(user)
+        if not stack:
+            return None
+        return stack[-1]
 
 
 def channel_json(channel: Channel) -> Json:

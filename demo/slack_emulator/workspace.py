@@ -198,7 +198,9 @@ class SlackEmulator:
                 chat.answer(self._state, user, form["channel_id"], sent.ack)
 
     def say(self, user: str, channel: str, text: str, *, thread_ts: str | None = None) -> str:
-        body = {"user": user, "text": text} | ({"thread_ts": thread_ts} if thread_ts else {})
+        body = {"user": user, "text": text}
+        if thread_ts:
+            body["thread_ts"] = thread_ts
         with self._state.lock:
             place = self._state.channel(channel)
             stored = self._state.add(place.id, body)
@@ -236,11 +238,14 @@ class SlackEmulator:
 
     def press(self, user: str, action_id: str, *, value: str | None = None, home: bool = False) -> None:
         with self._state.lock:
-            view = self._state.homes.get(user) if home else self._state.top_modal(user)
+            if home:
+                place = "App Home"
+                view = self._state.homes.get(user)
+            else:
+                place = "modal"
+                view = self._state.top_modal(user)
             if view is None:
-                raise WorkspaceError(
-                    f"{user} sees no {'App Home' if home else 'modal'} to press {action_id} in"
-                )
+                raise WorkspaceError(f"{user} sees no {place} to press {action_id} in")
             action = payloads.action_payload(find_element(view["blocks"], action_id, value), value)
             payload = payloads.view_action(self._state, user, view, action)
         self._interact(payload)
@@ -309,12 +314,16 @@ class SlackEmulator:
     def view(self, user: str) -> Modal | None:
         with self._state.lock:
             view = self._state.top_modal(user)
-            return None if view is None else modal_of(view)
+            if view is None:
+                return None
+            return modal_of(view)
 
     def home(self, user: str) -> Home | None:
         with self._state.lock:
             view = self._state.homes.get(user)
-            return None if view is None else Home(tuple(view["blocks"]))
+            if view is None:
+                return None
+            return Home(tuple(view["blocks"]))
 
     # How it reaches the bot.
 

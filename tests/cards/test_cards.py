@@ -18,7 +18,7 @@ from slack_sdk.models.blocks import Block
 from slack_sdk.models.views import View
 
 from bot.cards.common import calibration
-from bot.cards.datasets import datasets, row_labels
+from bot.cards.datasets import check_reports, row_labels
 from bot.cards.datasets.row_labels import RowToLabel
 from bot.cards.decisions import plans
 from bot.cards.training import interventions
@@ -119,7 +119,7 @@ def test_a_model_that_should_not_be_deployed_shows_no_saving(name: str) -> None:
 
 def test_fixes_of_the_rows_are_offered_before_an_estimate() -> None:
     report = builders.report(*labelling_cards.LABEL_FINDINGS, builders.DUPLICATE)
-    card = datasets.checked_card(builders.dataset(), report)
+    card = check_reports.checked_card(builders.dataset(), report)
     assert [button["text"]["text"] for button in buttons(card.blocks)] == [
         "Measure",
         "Check 2 doubtful labels",
@@ -188,7 +188,7 @@ def test_a_long_finding_is_cut_between_labels_and_equal_counts_are_named_once() 
         None, "warns", "few_rows_of_label", f"10 of 10 labels have few rows: {listed}.", "Add rows."
     )
     equal = tuple(LabelCount(name, 100) for name in ("billing", "shipping"))
-    card = str(datasets.checked_card(builders.dataset(), builders.report(finding, labels=equal)).blocks)
+    card = str(check_reports.checked_card(builders.dataset(), builders.report(finding, labels=equal)).blocks)
     assert "a_rather_long_label_3 (7), … Add rows." in card and "a_rather_long_label_4" not in card
     assert "100 each" in card
 

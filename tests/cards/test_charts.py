@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from bot.cards.training.results import TRAINING_CHARTS
 from bot.charts import curves as loss_plot
 from bot.charts import datasets, forecast
-from bot.charts import evaluations as confusion_plot
 from bot.charts import training as training_charts
+from bot.charts.confusion import draw_confusion
+from bot.charts.evaluations import draw_comparison
 from bot.charts.forecast import break_even, cash_flow_note, payback_title
 from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import dollars, percent, shorten_name, spread_apart
@@ -69,7 +70,7 @@ def assert_confusion_drawn(
 ) -> None:
     right = [name == answer for name, answer in zip(names, answers, strict=True)]
     verdict = compare([False] * len(names), right)
-    drawn = confusion_plot.draw_confusion(confusion(names, answers), verdict, "tickets-7", path)
+    drawn = draw_confusion(confusion(names, answers), verdict, "tickets-7", path)
     assert_drawn(drawn, max_width)
 
 
@@ -151,8 +152,8 @@ def test_every_comparison_is_drawn(tmp_path: Path) -> None:
         "many": many,
     }
     for name, comparison in comparisons.items():
-        assert_drawn(confusion_plot.draw_comparison(comparison, tmp_path / f"{name}.png"))
-    assert confusion_plot.draw_comparison(measurements.comparison(()), tmp_path / "none.png") is None
+        assert_drawn(draw_comparison(comparison, tmp_path / f"{name}.png"))
+    assert draw_comparison(measurements.comparison(()), tmp_path / "none.png") is None
 
 
 def test_every_learning_curve_is_drawn(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from bot.cards import home, status
 from bot.cards.common import general, judge_agreement, prices
 from bot.cards.common.blocks import INVISIBLE, code, escape
-from bot.cards.datasets import dataset_versions, datasets, documents
+from bot.cards.datasets import check_reports, dataset_versions, datasets, documents
 from bot.cards.datasets.datasets import Best, DatasetEntry
 from bot.cards.decisions import estimate_form, estimates, plans
 from bot.cards.decisions.estimate_form import EstimateChoices
@@ -77,11 +77,11 @@ def _data_cards(text: str) -> dict[str, Any]:
     ready = replace(report, findings=tuple(replace(finding, severity="warns") for finding in findings))
     dataset = builders.dataset(filename=text)
     return {
-        "received": datasets.received_card(dataset),
-        "blocked": datasets.checked_card(dataset, builders.blocked_report(*findings)),
-        "ready": datasets.checked_card(dataset, ready),
-        "refused": datasets.refused_card(dataset, text),
-        "refused for a finding": datasets.refused_card(dataset, datasets.refusal_sentence(report)),
+        "received": check_reports.received_card(dataset),
+        "blocked": check_reports.checked_card(dataset, builders.blocked_report(*findings)),
+        "ready": check_reports.checked_card(dataset, ready),
+        "refused": check_reports.refused_card(dataset, text),
+        "refused for a finding": check_reports.refused_card(dataset, check_reports.refusal_sentence(report)),
         "list": datasets.listing(
             builders.full_list(*[DatasetEntry(builders.dataset(state="refused", refusal=text), None)] * 200)
         ),

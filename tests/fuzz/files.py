@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from bot.cards.common.terminal import terminal_text
-from bot.cards.datasets import datasets
+from bot.cards.datasets import check_reports
 from bot.services.datasets.dataset_worker import inspect
 from storage.records import Dataset, DatasetState
 from tests.cards.slack_limits import limit_violations
@@ -202,8 +202,8 @@ def _check(source: Path, name: str, stored: Path, folder: Path) -> Report:
 
 def _complaint_about_sentences(dataset: Dataset, report: Report) -> str | None:
     state: DatasetState = "refused" if report.is_blocked else "ready"
-    card = datasets.checked_card(replace(dataset, filename=report.name, state=state), report)
-    shown = json.dumps(card.letter()) + terminal_text(datasets.full_report(report, most=None).parts)
+    card = check_reports.checked_card(replace(dataset, filename=report.name, state=state), report)
+    shown = json.dumps(card.letter()) + terminal_text(check_reports.full_report(report, most=None).parts)
     if "Traceback" in shown or 'File \\"' in shown:
         return "a traceback"
     violations = limit_violations(card)

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bot.cards.common.blocks import Block, Lines, Message, Note, Text, actions, button, code, escape
+from bot.cards.common.blocks import Block, Message, Text, button, code, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.forms import modal, required_text_input
 from bot.cards.common.permissions import too_few_words
-from bot.cards.common.words import capitalize, pluralize
+from bot.cards.common.words import capitalize
 from bot.cards.datasets.findings import group_findings, part_sentence
 from bot.rules.data_policy import PERSONAL_DATA, EgressDecision
 from bot.rules.permissions import Data, DataRule
@@ -31,12 +32,9 @@ def egress_refusal(ruled: EgressDecision, data: Data, provider: str) -> str:
             "its channel. Use a trainer on this machine, or ask the bot's operator to add a rule."
         )
     rule = ruled.against[0]
-    allowed = ", ".join(sorted(rule.providers or ()))
-    cure = (
-        f"It may go to {allowed}."
-        if allowed
-        else "It may not go to any provider until the bot's operator names one there."
-    )
+    cure = "It may not go to any provider until the bot's operator names one there."
+    if rule.providers:
+        cure = f"It may go to {', '.join(sorted(rule.providers))}."
     text = f"{_rule_text(rule, provider)} {cure}"
     if ruled.refused == "hard rule":
         return text
@@ -48,11 +46,13 @@ def egress_refusal(ruled: EgressDecision, data: Data, provider: str) -> str:
 
 def egress_notes(ruled: EgressDecision, provider: str, reason: str | None) -> list[str]:
     """Notes for the card of a run whose data goes there anyway. Plain text."""
-    return [
-        f"{_rule_text(rule, provider)} "
-        + (f"Overridden because: {reason}" if rule.level == "soft" else "The rule is advisory.")
-        for rule in ruled.against
-    ]
+    notes = []
+    for rule in ruled.against:
+        why = "The rule is advisory."
+        if rule.level == "soft":
+            why = f"Overridden because: {reason}"
+        notes.append(f"{_rule_text(rule, provider)} {why}")
+    return notes
 
 
 def egress_text(ruled: EgressDecision, data: Data, provider: str, reason: str | None) -> str:
@@ -100,22 +100,19 @@ def card_name(dataset: Dataset) -> str:
 def request_card(
     dataset: Dataset, vendor: str, findings: Sequence[Finding], scans: Sequence[Scan] = ()
 ) -> Message:
-    headline = f"{dataset.title} contains personal data"
     why = (
         f"Somebody wants to send it to {escape(vendor)}. Remove the data and upload the file again, choose a "
         "target that trains on this machine, or record why it may leave."
     )
-    return Message.titled(
-        headline,
-        Lines([*_found(findings), *_found_as_written(scans, findings)]),
-        Text(why),
-        actions(button("Record a waiver…", WAIVE, str(dataset.id))),
-        Note(
-            f"Needs an approver other than <@{dataset.uploaded_by}>, who uploaded it. A waiver covers this version "
-            "only, is permanent, and shows the approver's name."
-        ),
-        notice=why,
+    parts = Parts()
+    parts.lines([*_found(findings), *_found_as_written(scans, findings)])
+    parts.text(why)
+    parts.buttons(button("Record a waiver…", WAIVE, str(dataset.id)))
+    parts.note(
+        f"Needs an approver other than <@{dataset.uploaded_by}>, who uploaded it. A waiver covers this version only, "
+        "is permanent, and shows the approver's name."
     )
+    return parts.titled(f"{dataset.title} contains personal data", notice=why)
 
 
 def waiver_recorded_card(dataset: Dataset, waiver: Waiver) -> Message:
@@ -145,13 +142,19 @@ def _found(findings: Sequence[Finding]) -> list[str]:
 def _found_as_written(scans: Sequence[Scan], findings: Sequence[Finding]) -> list[str]:
     """A line for each kind that occurs in more rows than the newest file's findings say, because some held-out rows
     come from an earlier file."""
-    rows, listed_rows = Counter[str](), Counter[str]()
+    rows = Counter[str]()
     for scan in scans:
         rows.update(dict(scan.personal))
+    listed_rows = Counter[str]()
     for finding in findings:
         listed_rows.update({kind: finding.count for kind in rows if kind in finding.message})
-    return [
-        f"• {pluralize(many, 'row')} to be sent {'contains' if many == 1 else 'contain'} {escape(kind)}"
-        for kind, many in rows.items()
-        if many > listed_rows[kind]
-    ]
+
+    lines = []
+    for kind, count in rows.items():
+        if count <= listed_rows[kind]:
+            continue
+        contain = f"{count:,} rows to be sent contain"
+        if count == 1:
+            contain = "1 row to be sent contains"
+        lines.append(f"• {contain} {escape(kind)}")
+    return lines

@@ -11,7 +11,7 @@ from bot.cards.common.words import pluralize
 from storage.records import Dataset
 from trainers.dataset import Report
 from trainers.dataset.reader import FirstRows
-from trainers.dataset.rows import Choices, Columns, Sheet, to_printable
+from trainers.dataset.rows import Choices, Columns, to_printable
 
 CHOOSE_COLUMNS = "choose_columns"
 # Values of the options for a workbook's sheets; the name of a sheet follows the second.
@@ -29,7 +29,9 @@ def choose_button(dataset: Dataset, report: Report, style: str | None = None) ->
 
 
 def _choose_words(report: Report) -> str:
-    return "Choose sheet or columns" if len(report.sheets) > 1 else "Choose columns"
+    if len(report.sheets) > 1:
+        return "Choose sheet or columns"
+    return "Choose columns"
 
 
 def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) -> Block:
@@ -46,6 +48,7 @@ def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) 
     choices = report.choices
     columns = report.columns
     if not has_choices(report):
+        # They were found, and a person wants others.
         choices = Choices(report.column_names, report.column_names)
     if choices.text:
         blocks.append(forms.select_input("text", "Column with the text", choices.text, initial=columns.text))
@@ -62,7 +65,10 @@ def even_rows(records: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _sheet_input(dataset: Dataset, report: Report) -> Block:
-    options = [(f"{ONE_SHEET}{sheet.name}", f"{sheet.name}: {_lines(sheet)}") for sheet in report.sheets]
+    options = []
+    for sheet in report.sheets:
+        lines = pluralize(sheet.lines, "line")
+        options.append((f"{ONE_SHEET}{sheet.name}", f"{sheet.name}: {lines}"))
     read = [sheet.name for sheet in report.sheets if sheet.is_read]
     initial = f"{ONE_SHEET}{read[0]}"
     if len(read) > 1:
@@ -72,10 +78,6 @@ def _sheet_input(dataset: Dataset, report: Report) -> Block:
         options.insert(0, (ALIKE_SHEETS, "As found: the first table and all sheets like it"))
     hint = "If you choose another sheet, its columns are found; you can choose them afterwards."
     return forms.choice_input("sheet", "Sheet", options, initial=initial, hint=hint)
-
-
-def _lines(sheet: Sheet) -> str:
-    return pluralize(sheet.lines, "line")
 
 
 def chosen_columns(values: Mapping[str, str | None]) -> Columns:

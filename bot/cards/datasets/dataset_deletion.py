@@ -34,8 +34,10 @@ class DeletionScope:
     def title(self) -> str:
         if self.is_whole:
             return self.dataset
+        if len(self.versions) == 1:
+            return f"{self.dataset}, version {self.versions[0]}"
         numbers = ", ".join(map(str, self.versions))
-        return f"{self.dataset}, {'version' if len(self.versions) == 1 else 'versions'} {numbers}"
+        return f"{self.dataset}, versions {numbers}"
 
     @property
     def with_it(self) -> str:
@@ -53,7 +55,9 @@ def deletion_form(scope: DeletionScope, private: str) -> Block:
     )
     if scope.in_use:
         text += f"\n*{escape(scope.in_use)} is in use*: programs that call it will get an error."
-    text += "".join(f"\n{sentence}" for sentence in _further_sentences(scope, "/finetune delete"))
+    for sentence in _further_sentences(scope, "/finetune delete"):
+        text += f"\n{sentence}"
+    # Typing the name is slower than a click, and nothing brings the data back.
     name = forms.required_text_input("name", "Type the dataset's name to delete it", most=40, multiline=False)
     return modal(
         "Delete data", DELETION_FORM, [Text(text), name], submit="Delete permanently", private=private
@@ -68,14 +72,15 @@ def deletion_question(scope: DeletionScope) -> str:
 
 def _further_sentences(scope: DeletionScope, command: str) -> list[str]:
     sentences = []
-    if scope.answered:
-        rows = pluralize(scope.answered, "row")
-        verb = "is" if scope.answered == 1 else "are"
-        sentences.append(f"{rows} that people have labelled in an open batch {verb} deleted too.")
+    batch = "that people have labelled in an open batch"
+    if scope.answered == 1:
+        sentences.append(f"1 row {batch} is deleted too.")
+    elif scope.answered:
+        sentences.append(f"{scope.answered:,} rows {batch} are deleted too.")
     if scope.pairs:
+        deletes = code(f"{command} {scope.pairs}")
         sentences.append(
-            f"{code(scope.pairs)} stays: its pairs hold questions of the same customers. "
-            f"{code(f'{command} {scope.pairs}')} deletes it."
+            f"{code(scope.pairs)} stays: its pairs hold questions of the same customers. {deletes} deletes it."
         )
     return sentences
 
@@ -110,19 +115,20 @@ def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: in
 
 
 def rows_deleted_notice(before: int, rows: int, held: int) -> Message:
-    were = "was" if rows == 1 else "were"
-    text = (
-        f"{pluralize(rows, 'row')} of version {before} {were} deleted in the terminal. This version has the other "
-        "rows, with new line numbers."
-    )
+    were_deleted = f"{rows:,} rows of version {before} were deleted"
+    if rows == 1:
+        were_deleted = f"1 row of version {before} was deleted"
+    text = f"{were_deleted} in the terminal. This version has the other rows, with new line numbers."
     if held:
         return text_message(f"{text} {_held_text(held)}")
     return text_message(f"{text} The held-out rows are the same.")
 
 
 def _held_text(held: int) -> str:
-    are = "is" if held == 1 else "are"
-    return f"{pluralize(held, 'held-out row')} {are} among them, so earlier results can't be compared with new ones."
+    are_among = f"{held:,} held-out rows are among them"
+    if held == 1:
+        are_among = "1 held-out row is among them"
+    return f"{are_among}, so earlier results can't be compared with new ones."
 
 
 def deletion_metadata(command: Delete, channel: str) -> str:

@@ -13,12 +13,12 @@ from bot.cards.common.blocks import (
     Message,
     Note,
     Text,
-    actions,
     button,
     code,
     cut,
     escape,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.forms import modal
 from bot.cards.common.words import first_lines, pluralize, shorten
 from bot.cards.datasets.datasets import MEASURE
@@ -71,11 +71,11 @@ def document_form(channel: str, dataset: str, documents: Sequence[Document] = ()
     blocks: list[CardBlock | Block] = [
         Text(f"For {code(shorten(dataset))}: documents that a person would consult to answer.")
     ]
-    if documents:
-        lines = [
-            f"• {escape(shorten(document.filename))}: {pluralize(document.passages or 0, 'passage')}"
-            for document in reversed(documents)
-        ]
+    lines = []
+    for document in reversed(documents):
+        passages = pluralize(document.passages or 0, "passage")
+        lines.append(f"• {escape(shorten(document.filename))}: {passages}")
+    if lines:
         blocks.append(Lines(first_lines(lines, LISTED)))
     blocks.append(forms.file_input("file", "Document: PDF, Word, HTML, Markdown or text", KINDS))
     blocks.append(
@@ -93,17 +93,18 @@ def document_received(document: Document) -> Message:
 
 
 def document_ready(document: Document) -> Message:
-    title = f"{shorten(document.filename)} is ready: {passages_text(document.passages or 0)}"
-    text = f"Knowledge for {code(document.dataset)}, from <@{document.uploaded_by}>."
-    next_step = Text("*Next*: measure retrieval, which puts matching passages into each prompt.")
-    measure = actions(button("Measure", MEASURE, document.dataset, style="primary"))
-    return Message.titled(title, Text(text), next_step, measure)
+    parts = Parts()
+    parts.text(f"Knowledge for {code(document.dataset)}, from <@{document.uploaded_by}>.")
+    parts.text("*Next*: measure retrieval, which puts matching passages into each prompt.")
+    parts.buttons(button("Measure", MEASURE, document.dataset, style="primary"))
+    return parts.titled(f"{shorten(document.filename)} is ready: {passages_text(document.passages or 0)}")
 
 
 def document_refused(document: Document, why: str) -> Message:
     title = f"{shorten(document.filename)} can't be used"
-    source = Note(f"For {code(document.dataset)}, from <@{document.uploaded_by}>")
-    return Message(
-        f"{escape(title)}: {escape(cut(why, 900))}",
-        (Headline(title), Text(escape(cut(why, 2_000))), source),
-    )
+    parts = Parts()
+    parts.add(Headline(title))
+    parts.text(escape(cut(why, 2_000)))
+    parts.note(f"For {code(document.dataset)}, from <@{document.uploaded_by}>")
+    notice = f"{escape(title)}: {escape(cut(why, 900))}"
+    return Message(notice, tuple(parts))

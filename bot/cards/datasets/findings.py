@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bot.cards.common.blocks import CardBlock, Lines, code, escape
+from bot.cards.common.blocks import CardBlock, code, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.words import capitalize, pluralize
 from bot.rules.budgets import DuplicateCost
 from bot.rules.data_policy import NoDelivery, RowDelivery
@@ -26,7 +27,9 @@ TITLES = {
 }
 CLEAN = "post_cleaned"
 SPLIT_IT = "Upload fewer or shorter rows."
-LISTED_PARTS, LISTED_REST, SHOWN_PAIRS = 8, 24, 10
+LISTED_PARTS = 8  # sentences of a rule
+LISTED_REST = 24  # lines in a sentence
+SHOWN_PAIRS = 10
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,11 @@ SUMMARIES: Mapping[str, str] = {
 def summed_up(groups: Sequence[Group]) -> Mapping[str, Group]:
     """Returns the groups that another one sums up, by the code of that one."""
     by_code = {group.code: group for group in groups}
-    return {code: by_code[other] for code, other in SUMMARIES.items() if code in by_code and other in by_code}
+    examples = {}
+    for summary, other in SUMMARIES.items():
+        if summary in by_code and other in by_code:
+            examples[summary] = by_code[other]
+    return examples
 
 
 def count_by_severity(findings: Sequence[Finding]) -> Mapping[Severity, int]:
@@ -98,10 +105,11 @@ def counts_text(findings: Sequence[Finding]) -> str:
 
 def need_file(findings: Sequence[Finding]) -> bool:
     """True if the findings need a file, because a card shows one example per rule."""
-    listed = [
-        group.rows or len(group.parts) for group in group_findings(findings) if group.severity != "tells"
-    ]
-    return sum(listed) > 1
+    count = 0
+    for group in group_findings(findings):
+        if group.severity != "tells":
+            count += group.rows or len(group.parts)
+    return count > 1
 
 
 def line_ranges(lines: Iterable[int]) -> str:
@@ -113,8 +121,8 @@ def line_ranges(lines: Iterable[int]) -> str:
         else:
             runs.append([line, line])
     text = ", ".join(_range_text(first, last) for first, last in runs)
-    is_one = len(runs) == 1 and runs[0][0] == runs[0][1]
-    if is_one:
+    is_single = text.isdecimal()
+    if is_single:
         return f"line {text}"
     return f"lines {text}"
 
@@ -178,12 +186,13 @@ def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS)
     """All findings, one block per severity. Lists `most` sentences per rule with the first lines of each, all if
     None."""
     groups = group_findings(findings)
-    blocks: list[CardBlock] = []
+    parts = Parts()
     for severity, words in WORDS.items():
-        lines = [line for group in groups if group.severity == severity for line in _lines(group, most)]
+        same = [group for group in groups if group.severity == severity]
+        lines = [escape(line) for group in same for line in _lines(group, most)]
         if lines:
-            blocks.append(Lines([words.capitalize(), *map(escape, lines)]))
-    return blocks
+            parts.lines([words.capitalize(), *lines])
+    return parts
 
 
 def _lines(group: Group, most: int | None) -> list[str]:
@@ -194,8 +203,11 @@ def _lines(group: Group, most: int | None) -> list[str]:
     # A single part more is shown: a line that counts it would be as long.
     if most is not None and len(group.parts) > most + 1:
         shown = group.parts[:most]
+    most_lines = None
+    if most:
+        most_lines = LISTED_REST
+    sentences = [part_sentence(part, most_lines) for part in shown]
     hidden = group.parts[len(shown) :]
-    sentences = [part_sentence(part, LISTED_REST if most else None) for part in shown]
     rest = [line for part in hidden for line in part.lines]
     if rest:
         sentences.append(f"and similarly {_first_lines(rest, LISTED_REST)}")
@@ -205,13 +217,18 @@ def _lines(group: Group, most: int | None) -> list[str]:
 
 def can_be_cleaned(report: Report) -> bool:
     """True if a cleaned copy would leave lines out (copies, or rows that can't be used) and still be a usable file."""
-    groups = group_findings(report.findings)
-    blocking = [group for group in groups if group.severity == "blocks"]
-    secret = sum(group.rows for group in blocking if group.code == "secret")
     if report.pairs:
         return False
-    has_lines = any(group.rows and (group in blocking or group.code == "duplicate") for group in groups)
-    return has_lines and all(group.rows for group in blocking) and report.rows - secret >= MINIMUM
+    groups = group_findings(report.findings)
+    blocking = [group for group in groups if group.severity == "blocks"]
+    if not all(group.rows for group in blocking):
+        # A problem of the whole file stays, whichever lines are left out.
+        return False
+    # Rows with a secret were read, unlike the others that block.
+    n_secret = sum(group.rows for group in blocking if group.code == "secret")
+    if report.rows - n_secret < MINIMUM:
+        return False
+    return any(group.rows and (group in blocking or group.code == "duplicate") for group in groups)
 
 
 def cleaning_started(dataset: Dataset, place: RowDelivery) -> str:
@@ -257,9 +274,9 @@ def cleaned_summary(dataset: Dataset, cleaned: CleanedFile) -> str:
     lines = [
         f"{code(dataset.title)}, cleaned: {pluralize(cleaned.rows, 'row')}.",
         *map(escape, left_out_lines(cleaned)),
+        f"Review it, then upload it as {code(dataset.name)} with `/finetune upload`.",
     ]
-    next_step = f"Review it, then upload it as {code(dataset.name)} with `/finetune upload`."
-    return "\n".join([*lines, next_step])
+    return "\n".join(lines)
 
 
 def left_out_lines(cleaned: CleanedFile) -> list[str]:
@@ -301,7 +318,7 @@ def _contradictions(cleaned: CleanedFile) -> list[str]:
     pairs = ", ".join(f"{pair.earlier} and {pair.later}" for pair in cleaned.contradictions[:SHOWN_PAIRS])
     if cleaned.contradicting > SHOWN_PAIRS:
         pairs += ", …"
+    lines = pluralize(cleaned.contradicting, "line")
     return [
-        f"Not removed, since only you can decide: {pluralize(cleaned.contradicting, 'line')} with different answers to "
-        f"the same question (lines {pairs})."
+        f"Not removed, since only you can decide: {lines} with different answers to the same question (lines {pairs})."
     ]

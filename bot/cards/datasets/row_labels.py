@@ -23,6 +23,7 @@ from bot.cards.common.blocks import (
     plain,
     quote,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.general import details_modal, text_message
 from bot.cards.common.judge_agreement import kappa_text
 from bot.cards.common.words import capitalize, pluralize, shorten, shorten_apart
@@ -38,12 +39,17 @@ LABEL_ROWS = "label_rows"
 LABEL_UNLABELLED = "label_unlabelled"
 MAKE_VERSION = "labels_done"
 DISCARD = "labels_discard"
-KEEP, CHANGE, CHOOSE, DROP = "label_keep", "label_change", "label_choose", "label_drop"
+KEEP = "label_keep"
+CHANGE = "label_change"
+CHOOSE = "label_choose"
+DROP = "label_drop"
 ANSWERS = (KEEP, CHANGE, CHOOSE, DROP)
 FORM = "label_form"
 LONGEST_TEXT = 2_500
-LONGEST_OPTION, SHORT_OPTION = 75, 40  # characters of a label
-MANY_LABELS = 200  # from here on options are short, so that a form stays within Slack's size
+# Characters of a label. With many labels they are few, so that the form stays within Slack's size.
+LONGEST_OPTION = 75
+SHORT_OPTION = 40
+MANY_LABELS = 200
 
 
 @dataclass(frozen=True)
@@ -76,29 +82,37 @@ def started(dataset: str, count: int) -> str:
 
 def open_card(labelling: Labelling, outcome: BatchOutcome) -> Message:
     """The open batch: how many rows are answered and, after the first answer, the button for the next version."""
-    what, verb = ("doubtful label", "checked") if labelling.source is None else ("new row", "labelled")
-    headline = f"{labelling.dataset}: {outcome.answered:,} of {pluralize(outcome.rows, what)} {verb}"
-    is_whole = outcome.answered == outcome.rows
-    next_step = "make the new version." if is_whole else "label rows. Only you see the row that opens."
-    lines = pluralize(labelling.left_out, "line")
-    left_out = f"{lines} of the file had no text or a question that the dataset already has."
-    return Message.titled(
-        headline,
-        *_numbers(outcome),
-        Text(f"*Next*: {next_step}"),
-        _open_buttons(str(labelling.id), outcome, is_whole=is_whole),
-        Note(left_out) if labelling.left_out else None,
-    )
+    done = f"{outcome.answered:,} of {pluralize(outcome.rows, 'new row')} labelled"
+    if labelling.source is None:
+        done = f"{outcome.answered:,} of {pluralize(outcome.rows, 'doubtful label')} checked"
+    is_complete = outcome.answered == outcome.rows
+
+    parts = Parts()
+    parts.add(*_numbers(outcome))
+    if is_complete:
+        parts.text("*Next*: make the new version.")
+    else:
+        parts.text("*Next*: label rows. Only you see the row that opens.")
+    parts.add(_open_buttons(str(labelling.id), outcome, is_complete=is_complete))
+    if labelling.left_out:
+        lines = pluralize(labelling.left_out, "line")
+        parts.note(f"{lines} of the file had no text or a question that the dataset already has.")
+    return parts.titled(f"{labelling.dataset}: {done}")
 
 
-def _open_buttons(number: str, outcome: BatchOutcome, *, is_whole: bool) -> Actions:
+def _open_buttons(number: str, outcome: BatchOutcome, *, is_complete: bool) -> Actions:
     sure = confirm("Make the new version?", _confirmation(outcome), "Make it", "Not yet")
     stop = confirm("Discard these rows?", "The answers so far won't be used.", "Discard", "Keep them")
-    label = button("Label rows", LABEL_ROWS, number, style=None if is_whole else "primary")
-    style = "primary" if is_whole else None
-    make = button("Make the new version", MAKE_VERSION, number, style=style, confirm=sure)
+    label = button("Label rows", LABEL_ROWS, number)
+    make = button("Make the new version", MAKE_VERSION, number, confirm=sure)
     discard = button("Discard", DISCARD, number, confirm=stop)
-    return actions(label, make, discard) if outcome.answered else actions(label, discard)
+    next_step = label
+    if is_complete:
+        next_step = make
+    next_step["style"] = "primary"
+    if not outcome.answered:
+        return actions(label, discard)
+    return actions(label, make, discard)
 
 
 def closing_card(labelling: Labelling) -> Message:
@@ -115,20 +129,19 @@ def done_card(
     overtaken: OvertakenRows | None = None,
 ) -> Message:
     """The batch after the end. `version` is None if the answers changed nothing."""
-    headline = f"{labelling.dataset}: {pluralize(outcome.answered, 'row')} labelled by {_people(outcome)}"
+    parts = Parts()
+    parts.add(*_numbers(outcome))
+    parts.add(*_outcome(outcome, overtaken))
     if version:
-        text = f"They are in {code(version.title)}; its card shows what changed."
+        parts.text(f"They are in {code(version.title)}; its card shows what changed.")
     elif overtaken:
-        text = "No new version was made, since no usable answer differs from its row's label."
+        parts.text("No new version was made, since no usable answer differs from its row's label.")
     else:
-        text = "Nothing changes: every answer equals the row's label."
-    return Message.titled(
-        headline,
-        *_numbers(outcome),
-        *_outcome(outcome, overtaken),
-        Text(text),
-        Text(f"*Not used*: {_overtaken_text(overtaken)}") if overtaken else None,
-    )
+        parts.text("Nothing changes: every answer equals the row's label.")
+    if overtaken:
+        parts.text(f"*Not used*: {_overtaken_text(overtaken)}")
+    rows = pluralize(outcome.answered, "row")
+    return parts.titled(f"{labelling.dataset}: {rows} labelled by {_people(outcome)}")
 
 
 def _overtaken_text(overtaken: OvertakenRows) -> str:
@@ -187,13 +200,13 @@ def row_form(shown: RowToLabel) -> Block:
     other labels."""
     row = shown.row
     key = f"{row.labelling_id} {row.place}"
-    progress = f"{shown.done:,} of {pluralize(shown.of, 'row')} answered. Each answer is saved at once."
+    rows = pluralize(shown.of, "row")
     blocks: list[CardBlock | Block] = [
         Text(quote(row.text, LONGEST_TEXT)),
         Text(_labels_text(row)),
         _buttons(row, key),
         *_other_labels(key, shown.labels),
-        Note(progress),
+        Note(f"{shown.done:,} of {rows} answered. Each answer is saved at once."),
     ]
     return details_modal("Which label is right?", blocks)
 
@@ -238,7 +251,10 @@ def _buttons(row: LabellingRow, key: str) -> Actions:
 def _other_labels(key: str, labels: tuple[str, ...]) -> list[Block]:
     """Selects of all labels. An option's value is the row's key and the label's index in the dataset. More labels than
     one select can have are divided by the alphabet."""
-    names = shorten_apart(labels, LONGEST_OPTION if len(labels) <= MANY_LABELS else SHORT_OPTION)
+    longest = LONGEST_OPTION
+    if len(labels) > MANY_LABELS:
+        longest = SHORT_OPTION
+    names = shorten_apart(labels, longest)
     places = list(range(len(labels)))
     if len(labels) <= forms.MOST_OPTIONS:
         return [_label_select(key, places, names, "Or another label:")]
@@ -254,7 +270,9 @@ def _other_labels(key: str, labels: tuple[str, ...]) -> list[Block]:
 
 def _label_select(key: str, places: Sequence[int], names: Sequence[str], title: str) -> Block:
     """A select of the labels at these indices in the dataset. `names` are all labels, shortened."""
-    options = [{"text": plain(names[place], LONGEST_OPTION), "value": f"{key} {place}"} for place in places]
+    options = []
+    for place in places:
+        options.append({"text": plain(names[place], LONGEST_OPTION), "value": f"{key} {place}"})
     select = {
         "type": "static_select",
         "action_id": CHOOSE,
@@ -270,15 +288,18 @@ def _numbers(outcome: BatchOutcome) -> list[CardBlock]:
     pairs = [("Answered", f"{outcome.answered:,} of {outcome.rows:,} by {_people(outcome)}")]
     between = outcome.between
     if between:
-        is_known = between.kappa is not None and between.n >= MIN_LABELS
-        kappa = f", {escape(kappa_text(between))}" if is_known else ""
-        agree = f"{between.agreed:,} of {pluralize(between.n, 'pair')} of answers{kappa}"
+        agree = f"{between.agreed:,} of {pluralize(between.n, 'pair')} of answers"
+        # κ of a few answers says next to nothing.
+        if between.kappa is not None and between.n >= MIN_LABELS:
+            agree += f", {escape(kappa_text(between))}"
         pairs.append(("Two people agree on", agree))
     return [Facts(pairs)]
 
 
 def _outcome(outcome: BatchOutcome, overtaken: OvertakenRows | None) -> list[CardBlock]:
-    not_used = overtaken.count if overtaken else 0
+    not_used = 0
+    if overtaken:
+        not_used = overtaken.count
     counts = (
         (outcome.changed, "changed"),
         (outcome.added, "added"),
@@ -287,8 +308,10 @@ def _outcome(outcome: BatchOutcome, overtaken: OvertakenRows | None) -> list[Car
         (outcome.disputed, "skipped, since people disagree"),
         (not_used, "not used"),
     )
-    parts = [f"{count:,} {word}" for count, word in counts if count]
-    return [Text(f"{', '.join(parts)}.")] if parts else []
+    shown = [f"{count:,} {word}" for count, word in counts if count]
+    if not shown:
+        return []
+    return [Text(f"{', '.join(shown)}.")]
 
 
 def _confirmation(outcome: BatchOutcome) -> str:

@@ -7,19 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.cards.common import forms
-from bot.cards.common.blocks import (
-    Block,
-    CardBlock,
-    Facts,
-    Message,
-    Note,
-    Text,
-    actions,
-    button,
-    code,
-    escape,
-    quote,
-)
+from bot.cards.common.blocks import Block, CardBlock, Message, Note, Text, button, code, escape, quote
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import bar_share, long_name, quality
 from bot.cards.common.general import details_modal
 from bot.cards.common.words import capitalize, more_line, pluralize, shorten
@@ -45,64 +34,63 @@ def form(
     channel: str, dataset: str, candidate: MeasuredCandidate, bar: float, terms: tuple[str, str] | None
 ) -> Block:
     """`terms` is the provider's title and the address of its terms; None if somebody has accepted them already."""
-    accept: list[CardBlock | Block] = []
-    if terms:
-        title, address = terms
-        may = f"<{address}|{escape(title)}'s terms> say whether you may train on its models' answers."
-        words = f"{shorten(title)}'s terms allow our training on its answers"
-        box = forms.checkbox_input("terms", "Terms", [("yes", words)], is_consent=True)
-        accept = [Text(f"{may} Read them before you continue."), box]
     blocks: list[CardBlock | Block] = [
         Text(f"{_score(candidate)} of {code(shorten(dataset))}. The bar is {bar_share(bar)}."),
         forms.file_input("file", "Rows without labels", extensions(asks=True)),
-        *accept,
-        Note("You see the cost before anything is sent. The new rows are used for training only."),
     ]
-    return forms.modal(
-        "Label by a model", FORM, blocks, submit="Continue", private=f"{channel} {dataset} {candidate.model}"
-    )
+    if terms:
+        title, address = terms
+        link = f"<{address}|{escape(title)}'s terms>"
+        words = f"{shorten(title)}'s terms allow our training on its answers"
+        blocks += [
+            Text(f"{link} say whether you may train on its models' answers. Read them before you continue."),
+            forms.checkbox_input("terms", "Terms", [("yes", words)], is_consent=True),
+        ]
+    blocks.append(Note("You see the cost before anything is sent. The new rows are used for training only."))
+    private = f"{channel} {dataset} {candidate.model}"
+    return forms.modal("Label by a model", FORM, blocks, submit="Continue", private=private)
 
 
 def done_card(
     labelling: Labelling, added: int, contradictions: Contradictions, version: Dataset | None
 ) -> Message:
-    teacher = shorten(str(labelling.teacher))
-    headline = f"{labelling.dataset}: {pluralize(added, 'row')} labelled by {teacher}"
-    text = "There are no new labels, so no new version was made."
-    if version:
-        text = f"They are training rows in {code(version.title)}; its card shows what changed."
+    compared = contradictions.compared
+    differ = len(contradictions.rows)
     pairs = []
     if labelling.left_out:
         pairs.append(("Left out", pluralize(labelling.left_out, "row")))
-    compared = contradictions.compared
-    differ = len(contradictions.rows)
     if compared:
         agrees = f"on {compared - differ:,} of {pluralize(compared, 'question')} labelled by both"
         pairs.append(("Agrees with people", agrees))
-    stays = Text("If people labelled the same question, their label is kept.")
-    left_out = (
-        "Left out: rows without text or with personal data, known questions, and answers that are not labels."
-    )
-    return Message.titled(
-        headline,
-        Facts(pairs) if pairs else None,
-        Text(text),
-        stays if differ else None,
-        actions(button("Show contradictions", CONTRADICTIONS, str(labelling.id))) if differ else None,
-        Note(left_out) if labelling.left_out else None,
-    )
+
+    parts = Parts()
+    parts.facts(pairs)
+    if version:
+        parts.text(f"They are training rows in {code(version.title)}; its card shows what changed.")
+    else:
+        parts.text("There are no new labels, so no new version was made.")
+    if differ:
+        parts.text("If people labelled the same question, their label is kept.")
+        parts.buttons(button("Show contradictions", CONTRADICTIONS, str(labelling.id)))
+    if labelling.left_out:
+        parts.note(
+            "Left out: rows without text or with personal data, known questions, and answers that are not labels."
+        )
+    teacher = shorten(str(labelling.teacher))
+    return parts.titled(f"{labelling.dataset}: {pluralize(added, 'row')} labelled by {teacher}")
 
 
 def contradictions_form(teacher: str, contradictions: Contradictions) -> Block:
-    blocks: list[CardBlock | Block] = []
+    model = escape(shorten(teacher))
+    parts = Parts()
     for row, label in contradictions.rows[:SHOWN]:
-        people, model = escape(shorten(str(row.given))), escape(shorten(teacher))
-        labels = f"People: *{people}*; {model}: *{escape(shorten(label))}*"
-        blocks.append(Text(f"{quote(row.text, 400)}\n{labels}"))
+        by_people = escape(shorten(str(row.given)))
+        by_model = escape(shorten(label))
+        parts.text(f"{quote(row.text, 400)}\nPeople: *{by_people}*; {model}: *{by_model}*")
     hidden = len(contradictions.rows) - SHOWN
     if hidden > 0:
-        blocks.append(Note(more_line(hidden)))
-    return details_modal("Contradictions", blocks)
+        parts.note(more_line(hidden))
+    return details_modal("Contradictions", parts)
 
 
 def not_measured(teacher: str, dataset: str) -> str:

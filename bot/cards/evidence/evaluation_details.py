@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.common.blocks import (
-    CardBlock,
-    code,
-    cut,
-    escape,
-)
+from bot.cards.common.blocks import CardBlock, code, cut, escape
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import (
     STANDINGS,
@@ -99,15 +94,19 @@ def _hit_rate(about: Retrieval | None) -> str:
     share = share_text(about.hits / about.asked)
     if about.kind == "examples":
         return f"; the right label was among the {about.k} nearest rows for {share}"
-    of = f"{pluralize(about.asked, 'question')} that the documents can answer"
-    return f"; the answer was in one of the {about.k} nearest passages for {share} of {of}"
+    questions = pluralize(about.asked, "question")
+    nearest = f"one of the {about.k} nearest passages"
+    return f"; the answer was in {nearest} for {share} of {questions} that the documents can answer"
 
 
 def _pair(pair: Pair | None) -> str:
     """The difference from the best candidate; '' if the two were not compared."""
     if pair is None:
         return ""
-    apart = "clearly worse than the best" if pair.is_significant else "no clear difference from the best"
+    apart = "no clear difference from the best"
+    if pair.is_significant:
+        apart = "clearly worse than the best"
+    # The pair says how far the best is ahead; this line says how far the other is behind.
     difference = f"{points(-pair.difference)} ({points_range(-pair.high, -pair.low)})"
     return f"; {apart}, {difference}, {p_value(pair.p)}"
 
@@ -117,7 +116,9 @@ def _cost(spent: int | None, lost: int, most: int | None) -> str:
         return ""
     if not most and not spent:
         return "Measuring cost only the machine's time."
-    cost = booked(spent, lost) if spent else "nothing"
+    cost = "nothing"
+    if spent:
+        cost = booked(spent, lost)
     if most:
         cost += f", {at_most(most)} was agreed"
     return f"Measuring cost {cost}."
@@ -138,11 +139,14 @@ def _method(comparison: Comparison, how_read: str | None, cost: str) -> str:
         "(`callers` in finetune.toml)."
     )
     if comparison.pairs:
-        is_right_or_wrong = comparison.candidates[0].scoring in ("label", "judge")
-        test = "McNemar's exact test" if is_right_or_wrong else "a paired bootstrap"
+        test = "a paired bootstrap"
+        if comparison.candidates[0].scoring in ("label", "judge"):
+            # Each answer is right or wrong there, for which the exact test needs no resampling.
+            test = "McNemar's exact test"
+        comparisons = pluralize(len(comparison.pairs), "comparison")
         sentences.append(
-            f"Each alternative is compared with the best by {test} on the same rows, corrected for "
-            f"{pluralize(len(comparison.pairs), 'comparison')} (Holm)."
+            f"Each alternative is compared with the best by {test} on the same rows, corrected for {comparisons} "
+            "(Holm)."
         )
     prices = "; ".join(dict.fromkeys(comparison.prices_said_by))
     if prices:
@@ -204,5 +208,7 @@ def _left_out_of_plot(comparison: Comparison) -> list[str]:
     if not worse:
         return []
     names = escape(listed(worse, SHOWN_LABELS, "; "))
-    another = "Another" if len(worse) == 1 else "For each, another"
+    another = "For each, another"
+    if len(worse) == 1:
+        another = "Another"
     return [f"Left out of the plot: {names}. {another} is clearly better, costs no more and is no slower."]

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from bot.cards.common.advice import encoder_button, verdict_blocks
 from bot.cards.common.blocks import (
+    TABLE_ROWS,
     Actions,
+    Block,
     CardBlock,
     Figure,
     Message,
@@ -45,6 +47,7 @@ from bot.cards.common.words import (
     percent,
     pluralize,
     shorten,
+    versioned,
 )
 from bot.cards.datasets.datasets import MEASURE, UPLOAD_AGAIN
 from bot.cards.evidence.judge_checks import (
@@ -92,14 +95,19 @@ def card(
     result = headline(comparison)
     if not comparison.candidates:
         return Message.titled(result, *bullet_list(escape(note) for note in notes))
-    measured_now = {candidate.identity for candidate in comparison.candidates} if own is None else set(own)
+    measured_now = {candidate.identity for candidate in comparison.candidates}
+    if own is not None:
+        measured_now = set(own)
     shown = _shown(comparison, measured_now)
+    # Of the doubts about the result, and of those about the scores, only the strongest: a reader has ten seconds.
+    doubt = _after_several_looks(comparison) or _cheaper_undecided(comparison) or _close_to_best(comparison)
+    about_scores = _copied_note(comparison) or _unread_note(comparison)
     bullets = [
         *_measured_before(comparison, measured_now),
-        *(_after_several_looks(comparison) or _cheaper_undecided(comparison) or _close_to_best(comparison)),
+        *doubt,
         *_without_examples(comparison),
         *_encoder_note(comparison),
-        *(_copied_note(comparison) or _unread_note(comparison)),
+        *about_scores,
         *(escape(note) for note in notes),
         *uncheckable_notes(judge),
     ]
@@ -122,10 +130,8 @@ def card(
 
 
 def _subject(comparison: Comparison, number: int | None) -> str:
-    subject = escape(shorten(comparison.dataset))
-    if comparison.version > 1:
-        subject += f" version {comparison.version}"
-    subject += f", {pluralize(comparison.n, 'held-out row')}"
+    dataset = versioned(escape(shorten(comparison.dataset)), comparison.version)
+    subject = f"{dataset}, {pluralize(comparison.n, 'held-out row')}"
     if number is None:
         return subject
     return f"Measurement m{number}: {subject}"
@@ -146,11 +152,10 @@ def table(
     comparison: Comparison, candidates: Sequence[MeasuredCandidate], kind: str = "held-out row"
 ) -> Table:
     """`kind` is what the candidates answered."""
-    rows = [
-        _heading(comparison, is_full=True),
-        *(_row(candidate, is_full=True) for candidate in candidates[:100]),
-    ]
-    return Table(rows, f"{pluralize(comparison.n, kind)}, the same for all")
+    rows = [_row(candidate, is_full=True) for candidate in candidates[:TABLE_ROWS]]
+    return Table(
+        [_heading(comparison, is_full=True), *rows], f"{pluralize(comparison.n, kind)}, the same for all"
+    )
 
 
 def narrow_table(comparison: Comparison, candidates: Sequence[MeasuredCandidate]) -> Table:
@@ -271,17 +276,10 @@ def _buttons(
 ) -> Actions:
     """At most three buttons, the next step first."""
     about_judge = judge.next_step if judge else None
-    steps = [button("Estimate", ESTIMATE, comparison.dataset)]
-    nearest = _nearest_to_tell(comparison)
-    if encoder and comparison.cheapest and comparison.cheapest.kind == "encoder":
-        steps = [encoder_button(comparison.dataset, encoder), *steps]
-    elif comparison.cheapest is None and nearest:
-        if rows_to_hold_out(nearest) is not None:
-            steps = [button("Upload more rows", UPLOAD_AGAIN, comparison.dataset), *steps]
-    elif _lacks_a_capable_model(comparison):
-        steps = [button("Ask a capable model", MEASURE, comparison.dataset), *steps]
-    elif not is_searched and _may_improve(comparison):
-        steps = [button("Optimise the prompt", MEASURE, comparison.dataset), *steps]
+    steps = [
+        *_first_step(comparison, encoder, is_searched=is_searched),
+        button("Estimate", ESTIMATE, comparison.dataset),
+    ]
     if judge and about_judge:
         # Every other step would rest on its scores.
         first = judge_button(judge, about_judge, comparison.dataset)
@@ -291,6 +289,23 @@ def _buttons(
         steps.insert(1, button(words, JUDGE_SOME, str(number)))
     steps[0]["style"] = "primary"
     return actions(*steps[:2], button("Details", DETAILS, str(number)))
+
+
+def _first_step(comparison: Comparison, encoder: str | None, *, is_searched: bool) -> list[Block]:
+    """What to do before an estimate; none if an estimate comes first."""
+    nearest = _nearest_to_tell(comparison)
+    if encoder and comparison.cheapest and comparison.cheapest.kind == "encoder":
+        return [encoder_button(comparison.dataset, encoder)]
+    if comparison.cheapest is None and nearest:
+        if rows_to_hold_out(nearest) is None:
+            # It would take more rows than a dataset may hold out.
+            return []
+        return [button("Upload more rows", UPLOAD_AGAIN, comparison.dataset)]
+    if _lacks_a_capable_model(comparison):
+        return [button("Ask a capable model", MEASURE, comparison.dataset)]
+    if not is_searched and _may_improve(comparison):
+        return [button("Optimise the prompt", MEASURE, comparison.dataset)]
+    return []
 
 
 def _may_improve(comparison: Comparison) -> bool:
@@ -447,24 +462,29 @@ def _encoder_note(comparison: Comparison) -> list[str]:
 def _unread_note(comparison: Comparison) -> list[str]:
     """Unreadable answers count as wrong, so the card names the candidate with the most of them, if they are many."""
 
-    def share(candidate: MeasuredCandidate) -> float:
-        return (candidate.unread + candidate.empty) / candidate.n if candidate.n else 0.0
-
     worst, *others = sorted(
         comparison.candidates, key=lambda candidate: -(candidate.unread + candidate.empty)
     )
-    if share(worst) < NOTEWORTHY_UNREAD:
+    if not _is_noteworthy(worst):
         return []
     count = f"{worst.unread + worst.empty:,} of {pluralize(worst.n, 'answer')}"
-    text = f"{count} ({escape(table_name(worst.identity, 40))}) {unfit_text(worst)} and count as wrong."
+    name = escape(table_name(worst.identity, 40))
+    text = f"{count} ({name}) {unfit_text(worst)} and count as wrong."
     hint = _reasoning_hint(comparison)
     if hint:
         return [f"{text}{hint}"]
-    more = sum(share(candidate) >= NOTEWORTHY_UNREAD for candidate in others)
+    more = sum(map(_is_noteworthy, others))
     if not more:
         return [text]
-    have = "has" if more == 1 else "have"
-    return [f"{text} {pluralize(more, 'more alternative')} {have} such answers."]
+    if more == 1:
+        return [f"{text} 1 more alternative has such answers."]
+    return [f"{text} {more:,} more alternatives have such answers."]
+
+
+def _is_noteworthy(candidate: MeasuredCandidate) -> bool:
+    """True if so many of its answers could not be read that they may change a decision."""
+    unusable = candidate.unread + candidate.empty
+    return bool(candidate.n) and unusable / candidate.n >= NOTEWORTHY_UNREAD
 
 
 def _copied_note(comparison: Comparison) -> list[str]:
@@ -480,12 +500,12 @@ def _copied_note(comparison: Comparison) -> list[str]:
 
 def unfit_text(candidate: MeasuredCandidate) -> str:
     """What was wrong with a candidate's answers, as the end of a sentence."""
-    named = {"json": "were not JSON", "calls": "called no function"}.get(candidate.scoring, "named no label")
-    if candidate.unread and candidate.empty:
-        return f"{named} or were empty"
-    if candidate.unread:
-        return named
-    return "were empty"
+    if not candidate.unread:
+        return "were empty"
+    unread = {"json": "were not JSON", "calls": "called no function"}.get(candidate.scoring, "named no label")
+    if candidate.empty:
+        return f"{unread} or were empty"
+    return unread
 
 
 def _reasoning_hint(comparison: Comparison) -> str:
@@ -498,11 +518,14 @@ def _reasoning_hint(comparison: Comparison) -> str:
     names = list(dict.fromkeys(silent))[:SHOWN_CANDIDATES]
     if not names:
         return ""
-    models = (name.partition("/") for name in names)
-    tables = ", ".join(code(f'[providers.{provider}.models."{model}"]') for provider, _, model in models)
+    tables = []
+    for name in names:
+        provider, _, model = name.partition("/")
+        tables.append(code(f'[providers.{provider}.models."{model}"]'))
+    setting = code("reasoning = true")
     return (
-        f" If the model reasons before it answers, it needs more tokens: put {code('reasoning = true')} under {tables} "
-        "in finetune.toml and measure again."
+        f" If the model reasons before it answers, it needs more tokens: put {setting} under {', '.join(tables)} in "
+        "finetune.toml and measure again."
     )
 
 
@@ -522,8 +545,9 @@ def _next_step(comparison: Comparison, judge: CheckedJudge | None, *, is_searche
             f"the {HOLDOUT_MOST:,} rows that a dataset may hold out."
         )
     if _lacks_a_capable_model(comparison):
-        to_what = "to the prompt alone" if comparison.of_kind("zero") else "of the models that were asked"
-        return f"Ask a capable model: most answers {to_what} could not be read."
+        if comparison.of_kind("zero"):
+            return "Ask a capable model: most answers to the prompt alone could not be read."
+        return "Ask a capable model: most answers of the models that were asked could not be read."
     if not is_searched and _may_improve(comparison):
         return "Optimise the prompt (`optimise=$2`), or estimate the cost and saving of a tuned model."
     return "Estimate the cost and saving of a tuned model."

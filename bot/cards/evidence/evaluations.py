@@ -48,13 +48,8 @@ from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 MEASURE = "measure"
 CANCEL = "cancel_measurement"
 FORM = "baseline_form"
-# form fields under which their own refusals are shown
-ANSWERED_BELOW = (
-    "judge",
-    "because",
-    "prompt",
-    "optimise",
-)
+# Form fields under which their own refusals are shown.
+ANSWERED_BELOW = ("judge", "because", "prompt", "optimise")
 STAGES: dict[Stage, str] = {
     "preparing": "is preparing its questions",
     "pricing": "is preparing its questions",
@@ -95,11 +90,11 @@ def request_card(
     measurement: Measurement, plan: ComparisonPlan, progress: ComparisonProgress, budget: Budget
 ) -> Message:
     """What will be asked and the maximum cost, before anything is spent."""
-    price = f"for {at_most(progress.most_micros)}" if progress.most_micros else "at no charge"
-    what = f"Measure {pluralize(len(plan.candidates), 'alternative')} on {shorten(plan.title)}"
+    title = shorten(plan.title)
+    what = f"Measure {pluralize(len(plan.candidates), 'alternative')} on {title}"
     if plan.teaches:
-        rows = pluralize(plan.n_holdout, "row")
-        what = f"Let {shorten(str(plan.candidates[0].model))} label {rows} of {shorten(plan.title)}"
+        teacher = shorten(str(plan.candidates[0].model))
+        what = f"Let {teacher} label {pluralize(plan.n_holdout, 'row')} of {title}"
 
     parts = Parts()
     parts.facts(_facts(plan, progress, budget))
@@ -112,7 +107,14 @@ def request_card(
         button("Cancel", CANCEL, str(measurement.id)),
     )
     parts.note(f"Measurement m{measurement.id}, requested by <@{measurement.requested_by}>. {EXPIRY}")
-    return parts.titled(f"{what} {price}?")
+    return parts.titled(f"{what} {price_text(progress)}?")
+
+
+def price_text(progress: ComparisonProgress) -> str:
+    """The end of a question whether to spend it: 'for up to $0.12'."""
+    if not progress.most_micros:
+        return "at no charge"
+    return f"for {at_most(progress.most_micros)}"
 
 
 def measure_button(measurement: Measurement, plan: ComparisonPlan, progress: ComparisonProgress) -> Block:
@@ -131,9 +133,10 @@ def progress_card(
 ) -> Message:
     """The card that is edited in place."""
     headline = _headline(measurement, plan, STAGES[progress.stage])
-    done = f"{progress_bar(_share(progress))}, {_time_left(progress, now)}"
-    if progress.stage == "searching":  # nobody knows how many prompts will be tried
-        done = _time_left(progress, now)
+    done = _time_left(progress, now)
+    if progress.stage != "searching":
+        # Nobody knows how many prompts a search will try, so it has no bar.
+        done = f"{progress_bar(_share(progress))}, {done}"
     stop = confirm(
         f"Cancel measurement m{measurement.id}?",
         "Answers so far are kept, and their cost stays. The same measurement would continue from them.",
@@ -194,9 +197,10 @@ def fewer_examples(plan: ComparisonPlan) -> list[str]:
     there = max((candidate.examples for candidate in plan.candidates if candidate.kind == "kshot"), default=0)
     if not there or there >= plan.shots_asked:
         return []
-    shown = "an example" if there == 1 else "examples"
-    rows = pluralize(there, "training row")
-    return [f"{plan.shots_asked} examples were asked for, but only {rows} can be shown as {shown}."]
+    could = f"{there:,} training rows can be shown as examples"
+    if there == 1:
+        could = "1 training row can be shown as an example"
+    return [f"{plan.shots_asked} examples were asked for, but only {could}."]
 
 
 def shots_notes(tried: Sequence[ShotsTried]) -> list[str]:
@@ -204,8 +208,9 @@ def shots_notes(tried: Sequence[ShotsTried]) -> list[str]:
     lines = []
     for model in dict.fromkeys(each.candidate.model for each in tried):
         mine = [each for each in tried if each.candidate.model == model]
+        rows = pluralize(mine[0].rows, "training row")
         shares = ", ".join(f"{each.candidate.shots}: {percent(each.share)}" for each in mine)
-        lines.append(f"Examples for {model}, on {pluralize(mine[0].rows, 'training row')}: {shares}")
+        lines.append(f"Examples for {model}, on {rows}: {shares}")
     return lines
 
 
@@ -216,8 +221,11 @@ def declined(candidates: Sequence[CandidateProgress]) -> list[str]:
         if candidate.failed or not candidate.declined:
             continue
         count = f"{len(candidate.declined):,} of {candidate.of:,} questions"
-        why = f": {cut(candidate.why_declined, 300)}" if candidate.why_declined else "."
-        lines.append(f"{table_name(candidate.candidate)}: {count} got no answer and count as wrong{why}")
+        line = f"{table_name(candidate.candidate)}: {count} got no answer and count as wrong"
+        if candidate.why_declined:
+            lines.append(f"{line}: {cut(candidate.why_declined, 300)}")
+        else:
+            lines.append(f"{line}.")
     return lines
 
 
@@ -301,9 +309,10 @@ def new_standard(name: str, person: str, before: Standard, after: Standard) -> M
     if after.bar != before.bar:
         changes.append(f"the bar to {bar_share(after.bar)} ({_was(before)})")
     if after.task != before.task and after.task:
-        was = f"it was {TASK_KINDS[before.task]}" if before.task else "none was set"
-        aim = TASK_KINDS[after.task]
-        changes.append(f"the kind of task to “{aim}” ({was})")
+        was = "none was set"
+        if before.task:
+            was = f"it was {TASK_KINDS[before.task]}"
+        changes.append(f"the kind of task to “{TASK_KINDS[after.task]}” ({was})")
     return text_message(
         f"<@{person}> set {' and '.join(changes)} for {code(shorten(name))}. Its verdicts use that from now on."
     )
@@ -331,11 +340,14 @@ def sealed_subject(plan: ComparisonPlan, model: str) -> str:
 
 
 def _facts(plan: ComparisonPlan, progress: ComparisonProgress, budget: Budget) -> list[tuple[str, str]]:
-    rows = "row" if plan.teaches else "held-out row"
+    rows = pluralize(plan.n_holdout, "held-out row")
+    if plan.teaches:
+        # A teacher labels new rows, of which none is held out.
+        rows = pluralize(plan.n_holdout, "row")
     pairs = [
         ("Cost", at_most(progress.most_micros)),
         ("Budget left", budget_left(budget)),
-        ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, rows)}"),
+        ("Questions", f"{progress.of - progress.answered:,}, on {rows}"),
         ("Quality bar", bar_share(plan.bar)),
         ("Prompt", _prompt(plan)),
     ]
@@ -381,27 +393,27 @@ def _asked_lines(candidates: Sequence[CandidateProgress]) -> list[str]:
 
 def _sure(plan: ComparisonPlan, progress: ComparisonProgress) -> Block:
     most = progress.most_micros
+    title = "Measure now?"
     spends = "It costs only the machine's time."
     if most:
+        title = f"Spend {at_most(most)}?"
         spends = f"It reserves {charge(most)} of this month's budget; what is not spent becomes free again."
     questions = f"{pluralize(progress.of - progress.answered, 'question')} will be answered"
     if plan.judge:
         questions += f", and up to {max_judge_questions(plan):,} more by the judge"
-    title = f"Spend {at_most(most)}?" if most else "Measure now?"
-    yes = "Label them" if plan.teaches else "Measure"
+    yes = "Measure"
+    if plan.teaches:
+        yes = "Label them"
     return confirm(title, f"{questions}. {spends}", yes, "Not now")
 
 
 def _sure_to_open(plan: ComparisonPlan, model: str, progress: ComparisonProgress) -> Block:
-    most = progress.most_micros
-    spends = f" It costs {at_most(most)}." if most else ""
-    return confirm(
-        f"Open the {pluralize(plan.n_holdout, 'sealed row')}?",
-        f"They decide on {shorten(model, 40)}: if it passes, it is deployed at once. Opened rows can't be sealed "
-        f"again.{spends}",
-        "Open them",
-        "Not now",
-    )
+    rows = pluralize(plan.n_holdout, "sealed row")
+    decides = f"They decide on {shorten(model, 40)}: if it passes, it is deployed at once."
+    text = f"{decides} Opened rows can't be sealed again."
+    if progress.most_micros:
+        text += f" It costs {at_most(progress.most_micros)}."
+    return confirm(f"Open the {rows}?", text, "Open them", "Not now")
 
 
 def _candidates(progress: ComparisonProgress, *, is_over: bool = False) -> list[CardBlock]:
@@ -409,7 +421,12 @@ def _candidates(progress: ComparisonProgress, *, is_over: bool = False) -> list[
     done = [candidate for candidate in progress.candidates if not candidate.failed and candidate.is_complete]
     waits = [candidate for candidate in progress.candidates if _status(candidate) == "pending"]
     open_ones = [candidate for candidate in progress.candidates if _status(candidate) == "in_progress"]
-    more = len(open_ones) - SHOWN_OPEN
+    begun = "in progress"
+    not_begun = "waiting"
+    if is_over:
+        begun = "started"
+        not_begun = "not started"
+
     lines = []
     if done:
         lines.append(f"✓ {len(done):,} of {pluralize(len(progress.candidates), 'alternative')} answered")
@@ -417,11 +434,10 @@ def _candidates(progress: ComparisonProgress, *, is_over: bool = False) -> list[
         f"• {escape(table_name(candidate.candidate))}: {_answered(candidate)}"
         for candidate in open_ones[:SHOWN_OPEN]
     ]
+    more = len(open_ones) - SHOWN_OPEN
     if more > 0:
-        begun = "started" if is_over else "in progress"
         lines.append(f"• {more:,} more {begun}")
     if waits:
-        not_begun = "not started" if is_over else "waiting"
         lines.append(f"• {len(waits):,} {not_begun}")
     lines += [f"• {escape(cut(text, 300))}" for text in left_out(progress.candidates)]
     parts = Parts()
@@ -442,7 +458,9 @@ def _steps(progress: ComparisonProgress) -> list[CardBlock]:
         return []
     tasks = []
     for number, candidate in enumerate(progress.candidates[:SHOWN_CANDIDATES]):
-        reached = "left out" if candidate.failed else _answered(candidate)
+        reached = _answered(candidate)
+        if candidate.failed:
+            reached = "left out"
         tasks.append(
             Task(f"candidate {number}", f"{table_name(candidate.candidate)}: {reached}", _status(candidate))
         )
@@ -474,7 +492,9 @@ def _share(progress: ComparisonProgress) -> float:
 
 
 def _ratio(done: int, of: int) -> float:
-    return done / of if of else 0.0
+    if not of:
+        return 0.0
+    return done / of
 
 
 def _answers_to_choose(progress: ComparisonProgress) -> tuple[int, int]:
@@ -500,9 +520,9 @@ def _time_left(progress: ComparisonProgress, now: float) -> str:
     if progress.stage != "measuring":
         return "calculating the result"
     left = progress.seconds_left(now)
-    passed = 0.0 if progress.started_at is None else now - progress.started_at
     # The answers of so few seconds say little about the pace.
-    if left is None or passed < LEAST_SECONDS:
+    is_early = progress.started_at is None or now - progress.started_at < LEAST_SECONDS
+    if left is None or is_early:
         return "time left unknown yet"
     return time_left(left)
 

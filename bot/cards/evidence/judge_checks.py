@@ -5,18 +5,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bot.cards.common.blocks import (
-    Block,
-    CardBlock,
-    Lines,
-    Message,
-    Note,
-    Text,
-    actions,
-    button,
-    escape,
-    quote,
-)
+from bot.cards.common.blocks import Block, CardBlock, Message, Note, Text, button, escape, quote
+from bot.cards.common.builder import Parts
 from bot.cards.common.judge_agreement import JUDGE_SOME, LONGEST, kappa_text
 from bot.cards.common.words import interval as interval_text
 from bot.cards.common.words import pluralize
@@ -32,7 +22,9 @@ from bot.rules.judge_agreement import (
 
 CHECK_JUDGE_WORDS = "Check the judge"
 REPLACE_JUDGE_WORDS = "Choose another judge"
-ACCEPT, REJECT, UNSURE = "accept_answer", "reject_answer", "unsure_about_answer"
+ACCEPT = "accept_answer"
+REJECT = "reject_answer"
+UNSURE = "unsure_about_answer"
 Verdict = Literal["yes", "no", "unsure"]
 VERDICTS: dict[str, Verdict] = {ACCEPT: "yes", REJECT: "no", UNSURE: "unsure"}
 JUDGED: dict[Verdict, str] = {
@@ -52,7 +44,9 @@ def judge_step_text(judge: CheckedJudge, step: JudgeStep) -> str:
     """The next step of a card whose scores come from a judge that isn't trusted yet."""
     if step == "check":
         count = max(MIN_CHECKED - judge.checks.answers, MIN_MORE_CHECKED)
-        answers = f"{count} more of these answers" if judge.checks.answers else f"{count} of these answers"
+        answers = f"{count} of these answers"
+        if judge.checks.answers:
+            answers = f"{count} more of these answers"
         return (
             f"Check the judge: say of {answers} whether they are acceptable. Until people agree with it, its scores "
             "may mean little."
@@ -81,14 +75,16 @@ def judge_button(judge: CheckedJudge, step: JudgeStep, dataset: str) -> Block:
 
 def answer_card(value: str, question: str, expected: str, answer: str, *, done: int, wanted: int) -> Message:
     """Asks whether an answer is acceptable, as the judge was asked. `value` comes back with the button."""
-    buttons = actions(
+    parts = Parts()
+    parts.add(*_answer(question, expected, answer))
+    parts.buttons(
         button("Acceptable", ACCEPT, value),
         button("Not acceptable", REJECT, value),
         button("Can't tell", UNSURE, value),
     )
-    count = f"{done:,} of {pluralize(wanted, 'answer')} judged. You don't see what the judge said: it is being checked."
-    title = "Is this answer acceptable?"
-    return Message.titled(title, *_answer(question, expected, answer), buttons, Note(count))
+    answers = pluralize(wanted, "answer")
+    parts.note(f"{done:,} of {answers} judged. You don't see what the judge said: it is being checked.")
+    return parts.titled("Is this answer acceptable?")
 
 
 def verdict_card(question: str, expected: str, answer: str, verdict: Verdict, person: str) -> Message:
@@ -106,21 +102,23 @@ def checks_card(number: int, judge: str, checks: JudgeChecks) -> Message:
     title = titles.get(checks.trust, "Not known yet whether to trust this judge")
     who = pluralize(checks.people, "person", "people")
     answers = pluralize(checks.answers, "answer")
-    lines = [
-        f"{escape(judge)} and {who} agree on {checks.agreed:,} of {answers}: "
-        f"{interval_text(interval.low, interval.high)}.",
+    between_ends = interval_text(interval.low, interval.high)
+    sentences = [
+        f"{escape(judge)} and {who} agree on {checks.agreed:,} of {answers}: {between_ends}.",
         f"Of {checks.accepted:,} that it accepted, people accept {checks.accepted_right:,}; of {checks.rejected:,} "
         f"that it rejected, people reject {checks.rejected_right:,}.",
         *_missing(checks),
     ]
     between = checks.between
     if between:
-        lines.append(
-            f"Answers that two people judged: they agree on {between.agreed:,} of {between.n:,}, "
-            f"{escape(kappa_text(between))}."
+        kappa = escape(kappa_text(between))
+        sentences.append(
+            f"Answers that two people judged: they agree on {between.agreed:,} of {between.n:,}, {kappa}."
         )
-    note = Note(f"m{number} and other measurements of this dataset. {HOW_TRUSTED}")
-    return Message.titled(title, Lines([f"• {line}" for line in lines]), note)
+    parts = Parts()
+    parts.bullets(sentences)
+    parts.note(f"m{number} and other measurements of this dataset. {HOW_TRUSTED}")
+    return parts.titled(title)
 
 
 def _missing(checks: JudgeChecks) -> list[str]:
@@ -132,6 +130,7 @@ def _missing(checks: JudgeChecks) -> list[str]:
     if checks.answers < MIN_CHECKED:
         return [f"Judge {MIN_CHECKED - checks.answers:,} more: that takes about ten minutes."]
     if checks.is_lopsided:
+        # A judge that accepts nearly everything agrees with people often, and says nothing about bad answers.
         few = "accepted" if checks.accepted < checks.rejected else "rejected"
         return [f"It has {few} too few answers to know whether people agree with it there."]
     if checks.answers < MOST_CHECKED:

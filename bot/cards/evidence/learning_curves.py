@@ -30,6 +30,8 @@ from bot.cards.common.words import (
     percent,
     pluralize,
     shorten,
+    signed,
+    versioned,
 )
 from bot.cards.datasets.datasets import UPLOAD_AGAIN
 from bot.cards.evidence.evaluation_results import DETAILS
@@ -48,7 +50,6 @@ SHOWN_NEEDS = 3
 SHOWN_SIZES = 3  # measured, and as many expected
 MOST_NEEDS = 8
 MOST_SIZES = 20
-MINUS = "\N{MINUS SIGN}"
 
 
 def progress_card(dataset: str) -> Message:
@@ -120,10 +121,10 @@ def card(
 
 
 def _subject(curve: Curve, number: int | None) -> str:
-    which = "Learning curve" if number is None else f"Learning curve m{number}"
-    dataset = escape(shorten(curve.dataset))
-    if curve.version > 1:
-        dataset += f" version {curve.version}"
+    which = "Learning curve"
+    if number is not None:
+        which += f" m{number}"
+    dataset = versioned(escape(shorten(curve.dataset)), curve.version)
     return f"{which}: {dataset}, {escape(table_name(curve.candidate))}"
 
 
@@ -176,15 +177,15 @@ def headline(curve: Curve, ahead: MeasuredCandidate | None = None) -> str:
 
 def signed_gain(gain: Gain) -> str:
     """The interval of a gain in points, with signs: '+0.4 to +2.1'."""
-    return f"{_signed(gain.low, gain.digits)} to {_signed(gain.high, gain.digits)}"
+    return f"{_signed_points(gain.low, gain.digits)} to {_signed_points(gain.high, gain.digits)}"
 
 
-def _signed(points: float, digits: int) -> str:
+def _signed_points(points: float, digits: int) -> str:
     """A rounded number with its sign; 0 has none, also if it was rounded from below."""
     rounded = round(points, digits)
     if not rounded:
         return "0"
-    return f"{rounded:+.{digits}f}".replace("-", MINUS)
+    return signed(rounded, f"+.{digits}f")
 
 
 def next_size(curve: Curve) -> str | None:
@@ -293,13 +294,13 @@ def _needs(curve: Curve) -> list[str]:
     """The labels that need rows most; none if more rows would hardly help."""
     if not more_rows_help(curve):
         return []
-    names = [
-        f"{code(cut(need.label, 40) or '(empty)')} ({need.right:,} of {need.held:,} right)"
-        for need in curve.needs[:SHOWN_NEEDS]
-    ]
-    if not names:
+    labels = []
+    for need in curve.needs[:SHOWN_NEEDS]:
+        name = code(cut(need.label, 40) or "(empty)")
+        labels.append(f"{name} ({need.right:,} of {need.held:,} right)")
+    if not labels:
         return []
-    return [f"These labels need rows most: {', '.join(names)}."]
+    return [f"These labels need rows most: {', '.join(labels)}."]
 
 
 def _all_needs(curve: Curve) -> list[CardBlock]:
@@ -328,10 +329,14 @@ def _next_step(curve: Curve, ahead: MeasuredCandidate | None, *, is_in_slack: bo
         return f"Don't decide by this curve. {what_would_tell}"
     farthest = curve.farthest
     if farthest is None or not curve.points:
-        then = f"upload the file again as {name}" if is_in_slack else TERMINAL_AGAIN
+        then = TERMINAL_AGAIN
+        if is_in_slack:
+            then = f"upload the file again as {name}"
         return f"Label more rows and {then}."
+    then = TERMINAL_AGAIN
+    if is_in_slack:
+        then = f"upload them as {name}"
     rows = farthest.rows - curve.points[-1].rows
-    then = f"upload them as {name}" if is_in_slack else TERMINAL_AGAIN
     return f"If about {_points(farthest)} points are worth {rows:,} more rows, label them and {then}."
 
 

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 
 from bot.cards.common.blocks import CardBlock, Text, code_block, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.words import at_most, charge, percent, pluralize, shorten
 from bot.values.evaluations import ComparisonPlan, SearchPlan, SearchProgress
 
@@ -18,46 +19,55 @@ KEPT_FROM_HERE = (
 
 def budget(search: SearchPlan) -> tuple[str, str]:
     """A fact for the card before the search begins."""
-    writer = "" if search.writer == search.model else f", written by {shorten(search.writer, 40)}"
-    return (
-        "Optimised prompt",
-        f"for {escape(shorten(search.model, 40) + writer)}, {at_most(search.most_micros)} of it",
-    )
+    models = shorten(search.model, 40)
+    if search.writer != search.model:
+        models += f", written by {shorten(search.writer, 40)}"
+    return "Optimised prompt", f"for {escape(models)}, {at_most(search.most_micros)} of it"
 
 
 def progress_text(search: SearchProgress | None) -> str:
     if search is None or not search.tried:
         return "about to begin"
-    best = f", the best {_share(search)}" if search.rows and search.share else ""
-    return f"{search.answered:,} answers, {pluralize(search.tried, 'prompt')} tried{best}"
+    text = f"{search.answered:,} answers, {pluralize(search.tried, 'prompt')} tried"
+    if search.rows and search.share:
+        text += f", the best {_share(search)}"
+    return text
 
 
 def outcome(search: SearchProgress) -> str:
     """The outcome in sentences; unescaped."""
-    ended = f" {search.ended}" if search.ended else ""
-    if not search.is_better:
-        tried = f"of {pluralize(search.tried, 'prompt')} tried" if search.tried else "nothing could be tried"
-        return f"No better prompt was found: {tried}, none beats yours on {_rows(search)}.{ended}"
-    return (
+    text = (
         f"The prompt was optimised from {percent(search.start_share)} to {_share(search)}, for "
-        f"{charge(search.spent_micros)}. Details shows it.{ended}"
+        f"{charge(search.spent_micros)}. Details shows it."
     )
+    if not search.is_better:
+        tried = "nothing could be tried"
+        if search.tried:
+            tried = f"of {pluralize(search.tried, 'prompt')} tried"
+        text = f"No better prompt was found: {tried}, none beats yours on {_rows(search)}."
+    if search.ended:
+        text += f" {search.ended}"
+    return text
 
 
 def details(plan: ComparisonPlan, search: SearchProgress | None) -> tuple[CardBlock, ...]:
     """The optimised prompt: what changed, if the original is known, and the full text to copy."""
     if plan.optimised is None:
         return ()
-    changed: tuple[CardBlock, ...] = ()
+    optimised = plan.optimised.splitlines()
+    parts = Parts()
     if search and search.start:
-        before, after = search.start.splitlines(), plan.optimised.splitlines()
-        lines = [
-            line
-            for line in difflib.unified_diff(before, after, lineterm="", n=2)
-            if not line.startswith(("---", "+++", "@@"))
-        ]
-        changed = (Text("*What the search changed in the prompt*"), *_blocks(lines))
-    return (*changed, Text("*The optimised prompt*"), *_blocks(plan.optimised.splitlines()))
+        parts.text("*What the search changed in the prompt*")
+        parts.add(*_blocks(_changed_lines(search.start.splitlines(), optimised)))
+    parts.text("*The optimised prompt*")
+    parts.add(*_blocks(optimised))
+    return tuple(parts)
+
+
+def _changed_lines(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """The lines that were added or removed, with two around them, without the headers of a diff."""
+    lines = difflib.unified_diff(before, after, lineterm="", n=2)
+    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 
 
 def _share(search: SearchProgress) -> str:

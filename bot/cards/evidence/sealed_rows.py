@@ -6,20 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from bot.cards.common.blocks import (
-    Message,
-    button,
-    code,
-    escape,
-)
+from bot.cards.common.blocks import Message, button, code, escape
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import bar_share, long_name, opened_before, quality
 from bot.cards.common.judge_agreement import bias_warning, judged_models, max_judge_questions
 from bot.cards.common.plan_money import budget_left
-from bot.cards.common.words import at_most, pluralize, shorten
+from bot.cards.common.words import at_most, pluralize, shorten, versioned
 from bot.cards.datasets.datasets import UPLOAD_AGAIN
 from bot.cards.evidence.evaluation_results import DETAILS, narrow_table, table
-from bot.cards.evidence.evaluations import CANCEL, EXPIRY, measure_button
+from bot.cards.evidence.evaluations import CANCEL, EXPIRY, measure_button, price_text
 from bot.rules.budgets import Budget
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress, SealedOutcome
 from storage.records import Measurement
@@ -45,12 +40,12 @@ def request_card(
     test: SealedTest,
 ) -> Message:
     """Asks whether the rows may be opened: what they decide, and what happens afterwards."""
-    rows = pluralize(plan.n_holdout, "sealed row")
-    times = "again" if test.opened else "once"
-    price = f"for {at_most(progress.most_micros)}" if progress.most_micros else "at no charge"
-    headline = (
-        f"Open the {rows} of {shorten(plan.title)}, {times}, to decide on {shorten(test.model, 40)}, {price}?"
-    )
+    rows = f"the {pluralize(plan.n_holdout, 'sealed row')} of {shorten(plan.title)}"
+    times = "once"
+    if test.opened:
+        times = "again"
+    price = price_text(progress)
+    headline = f"Open {rows}, {times}, to decide on {shorten(test.model, 40)}, {price}?"
     parts = Parts()
     parts.text(_consequence(test))
     parts.facts(_facts(plan, progress, budget))
@@ -77,9 +72,7 @@ def result_card(
     """The decision, then the scores that it rests on. `outcome` is None if an older version of the bot decided."""
     named = name_models(comparison, test)
     candidate = next((each for each in named.candidates if each.model == test.model), None)
-    dataset = escape(shorten(comparison.dataset))
-    if comparison.version > 1:
-        dataset += f" version {comparison.version}"
+    dataset = versioned(escape(shorten(comparison.dataset)), comparison.version)
 
     parts = Parts()
     parts.note(f"Measurement m{number}: {dataset}, {pluralize(comparison.n, 'sealed row')}, now opened")
@@ -111,19 +104,24 @@ def name_models(comparison: Comparison, test: SealedTest) -> Comparison:
     def named_candidate(candidate: MeasuredCandidate) -> MeasuredCandidate:
         return replace(candidate, identity=named(candidate.identity))
 
+    cheapest = None
+    if comparison.cheapest:
+        cheapest = named(comparison.cheapest)
     pairs = [replace(pair, better=named(pair.better), worse=named(pair.worse)) for pair in comparison.pairs]
     return replace(
         comparison,
         candidates=tuple(map(named_candidate, comparison.candidates)),
         pairs=tuple(pairs),
-        cheapest=named(comparison.cheapest) if comparison.cheapest else None,
+        cheapest=cheapest,
     )
 
 
 def _headline(
     model: str, candidate: MeasuredCandidate | None, comparison: Comparison, outcome: SealedOutcome | None
 ) -> str:
-    score = f": {quality(candidate)} on {pluralize(comparison.n, 'sealed row')}" if candidate else ""
+    score = ""
+    if candidate:
+        score = f": {quality(candidate)} on {pluralize(comparison.n, 'sealed row')}"
     name = shorten(model, 40)
     if outcome is None:
         return f"The sealed rows of {shorten(comparison.dataset)} were opened to decide on {name}{score}"
@@ -156,15 +154,16 @@ def _consequence(test: SealedTest) -> str:
 
 
 def _facts(plan: ComparisonPlan, progress: ComparisonProgress, budget: Budget) -> list[tuple[str, str]]:
+    questions = progress.of - progress.answered
     pairs = [
-        ("Cost", at_most(progress.most_micros) if progress.most_micros else "no charge"),
+        ("Cost", at_most(progress.most_micros)),
         ("Budget left", budget_left(budget)),
-        ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, 'sealed row')}"),
+        ("Questions", f"{questions:,}, on {pluralize(plan.n_holdout, 'sealed row')}"),
         ("Quality bar", bar_share(plan.bar)),
     ]
     if plan.judge is not None:
-        questions = pluralize(max_judge_questions(plan), "question")
-        pairs.append(("Judge", f"{escape(shorten(plan.judge, 60))}, up to {questions}"))
+        most = pluralize(max_judge_questions(plan), "question")
+        pairs.append(("Judge", f"{escape(shorten(plan.judge, 60))}, up to {most}"))
     return pairs
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.common.blocks import Message, Note, Table, Text, escape
+from bot.cards.common.blocks import NOTHING, Message, Table, escape
+from bot.cards.common.builder import Parts
 from bot.cards.common.words import duration, percent, pluralize, shorten
 from bot.rules.plans import Plan, format_value
 from trainers.types import SweepTrial
@@ -17,12 +18,17 @@ def table(plan: Plan, trials: Sequence[SweepTrial]) -> Message:
     """A line for each trial, the winner first, then by validation loss; trials without a loss are last."""
     names = [name for name, _ in trials[0].chosen]
     heading = ["trial", *names, "steps", "loss", "token acc.", "time", "outcome"]
-    title = f"Sweep on {shorten(plan.dataset)}: {pluralize(len(trials), 'trial')}"
-    failures = [Text(f"• Trial {trial.number}: {escape(trial.outcome)}") for trial in trials if trial.is_out]
-    winner = _winner(trials)
     ranked = sorted(trials, key=_rank)
-    rows = Table([heading, *map(_row, ranked)])
-    return Message.titled(title, Text(winner), rows, *failures, Note(_method(plan)), notice=winner)
+    winner = _winner(trials)
+    parts = Parts()
+    parts.text(winner)
+    parts.add(Table([heading, *map(_row, ranked)]))
+    for trial in trials:
+        if trial.is_out:
+            parts.text(f"• Trial {trial.number}: {escape(trial.outcome)}")
+    parts.note(_method(plan))
+    title = f"Sweep on {shorten(plan.dataset)}: {pluralize(len(trials), 'trial')}"
+    return parts.titled(title, notice=winner)
 
 
 def _winner(trials: Sequence[SweepTrial]) -> str:
@@ -38,7 +44,9 @@ def _rank(trial: SweepTrial) -> tuple[bool, bool, float]:
 
 
 def _method(plan: Plan) -> str:
-    rows = plan.swept.n_validation if plan.swept else 0
+    rows = 0
+    if plan.swept:
+        rows = plan.swept.n_validation
     return (
         f"Chosen on {rows:,} training rows; the worse half stopped at each round. Token accuracy is the share of "
         "single tokens, not of right answers."
@@ -46,15 +54,25 @@ def _method(plan: Plan) -> str:
 
 
 def _row(trial: SweepTrial) -> list[str]:
-    star = " ★" if trial.outcome == WON else ""
-    loss = "–" if trial.valid_loss is None else f"{trial.valid_loss:.3f}"
-    accuracy = "–" if trial.valid_accuracy is None else percent(trial.valid_accuracy)
+    name = str(trial.number)
+    if trial.outcome == WON:
+        name += " ★"
+    loss = NOTHING
+    if trial.valid_loss is not None:
+        loss = f"{trial.valid_loss:.3f}"
+    accuracy = NOTHING
+    if trial.valid_accuracy is not None:
+        accuracy = percent(trial.valid_accuracy)
+    outcome = trial.outcome
+    if trial.is_out:
+        # Why it is out is a sentence, which stands below the table.
+        outcome = "out"
     return [
-        f"{trial.number}{star}",
+        name,
         *(format_value(value) for _, value in trial.chosen),
         f"{trial.step:,}/{trial.total_steps:,}",
         loss,
         accuracy,
         duration(trial.seconds),
-        "out" if trial.is_out else trial.outcome,
+        outcome,
     ]

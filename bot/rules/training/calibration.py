@@ -8,7 +8,7 @@ estimate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -50,7 +50,9 @@ class Actual:
     @property
     def ratio(self) -> Decimal | None:
         """The actual divided by the estimate; None if the estimate was 0."""
-        return self.actual / self.estimated if self.estimated else None
+        if not self.estimated:
+            return None
+        return self.actual / self.estimated
 
     @property
     def factor(self) -> Decimal | None:
@@ -112,13 +114,26 @@ def running_error(actuals: Iterable[Actual]) -> tuple[RunningError, ...]:
     for quantity, pairs in by_quantity.items():
         if not pairs:
             continue
+        factors = [pair.factor for pair in pairs if pair.factor is not None]
         free = sum(pair.is_free for pair in pairs)
-        logs = [pair.factor.ln() for pair in pairs if pair.factor is not None]
-        typical = round((sum(logs, Decimal(0)) / len(logs)).exp(), 6) if logs else None
-        errors.append(
-            RunningError(quantity, len(logs), typical, free, one_sided=len(pairs) - free - len(logs))
+        error = RunningError(
+            quantity,
+            runs=len(factors),
+            typical_factor=_geometric_mean(factors),
+            free=free,
+            one_sided=len(pairs) - free - len(factors),
         )
+        errors.append(error)
     return tuple(errors)
+
+
+def _geometric_mean(factors: Sequence[Decimal]) -> Decimal | None:
+    """With it, twice and half the estimate count the same, and one outlier counts less than in a mean."""
+    if not factors:
+        return None
+    logs = [factor.ln() for factor in factors]
+    mean = sum(logs, Decimal(0)) / len(logs)
+    return round(mean.exp(), 6)
 
 
 @dataclass(frozen=True)
@@ -151,18 +166,19 @@ def alternative_usd(use: CallTotals, inputs: Inputs, share: Decimal) -> Decimal:
     other = inputs.usage.today
     if inputs.alternative:
         other = inputs.alternative.tokens
-    prompt = round(use.prompt_tokens * _ratio(other.prompt, other.requests, tuned.prompt, tuned.requests))
+    prompt_ratio = _ratio(other.prompt, other.requests, tuned.prompt, tuned.requests)
+    output_ratio = _ratio(other.output, other.requests, tuned.output, tuned.requests)
+    prompt = round(use.prompt_tokens * prompt_ratio)
+    shared = round(Fraction(other.shared, other.requests) * use.calls)
     tokens = Tokens(
         requests=max(use.calls, 1),
         prompt=prompt,
-        output=round(
-            use.completion_tokens * _ratio(other.output, other.requests, tuned.output, tuned.requests)
-        ),
-        shared=min(prompt, round(Fraction(other.shared, other.requests) * use.calls)),
+        output=round(use.completion_tokens * output_ratio),
+        # The prompts of a month may be shorter than those that were measured.
+        shared=min(prompt, shared),
     )
-    return bill(
-        tokens, inputs.alternative_rates, Fraction(use.calls), _traffic_for(inputs.traffic, share)
-    ).total
+    traffic = _traffic_for(inputs.traffic, share)
+    return bill(tokens, inputs.alternative_rates, Fraction(use.calls), traffic).total
 
 
 def _traffic_for(traffic: Traffic, share: Decimal) -> Traffic:
@@ -170,7 +186,9 @@ def _traffic_for(traffic: Traffic, share: Decimal) -> Traffic:
 
 
 def _ratio(other: int, other_requests: int, tuned: int, tuned_requests: int) -> Fraction:
-    return Fraction(other * tuned_requests, other_requests * tuned) if tuned else Fraction(1)
+    if not tuned:
+        return Fraction(1)
+    return Fraction(other * tuned_requests, other_requests * tuned)
 
 
 def share_of_month(month: str, spans: list[tuple[float, float]]) -> Decimal:
@@ -179,5 +197,8 @@ def share_of_month(month: str, spans: list[tuple[float, float]]) -> Decimal:
     year, number = map(int, month.split("-"))
     start = datetime(year, number, 1, tzinfo=UTC).timestamp()
     end = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC).timestamp()
-    within = sum(max(0.0, min(end, until) - max(start, since)) for since, until in spans)
+    within = 0.0
+    for since, until in spans:
+        overlap = min(end, until) - max(start, since)
+        within += max(0.0, overlap)
     return Decimal(round(within)) / Decimal(round(end - start))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bot.cards.common.blocks import code
-from bot.cards.datasets import datasets as views
+from bot.cards.datasets import check_reports
 from bot.context import AppContext
 from bot.services.common import authorization
 from bot.services.datasets import datasets
@@ -77,7 +77,7 @@ def choose_columns(context: AppContext, dataset_id: int, chosen: Columns, person
         if moved is None:
             return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
         context.audit(person, "choose columns", f"dataset {moved.id}")
-        datasets.show(context, moved, views.received_card(moved))
+        datasets.show(context, moved, check_reports.received_card(moved))
     for sha256 in only_here.intersection(report.stored_files):
         (context.settings.files / f"{sha256}.jsonl").unlink(missing_ok=True)
         context.store.scans.drop(sha256)

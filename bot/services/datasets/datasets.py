@@ -16,8 +16,8 @@ from bot import logs
 from bot.cards.common.blocks import Message, code, escape
 from bot.cards.common.candidates import bar_share
 from bot.cards.common.terminal import terminal_text
+from bot.cards.datasets import check_reports, dataset_versions, findings
 from bot.cards.datasets import data_policy as waiver_views
-from bot.cards.datasets import dataset_versions, findings
 from bot.cards.datasets import datasets as views
 from bot.cards.evidence.evaluations import new_standard
 from bot.command_options import dataset_name, is_dataset_name, parse_sealed
@@ -154,7 +154,7 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
         if dataset is None:
             return Refusal(_name_taken(context, name, upload.channel))
         context.audit(upload.person, "upload", f"dataset {dataset.id}")
-        show(context, dataset, views.received_card(dataset))
+        show(context, dataset, check_reports.received_card(dataset))
     return dataset
 
 
@@ -170,7 +170,7 @@ def add_generated_version(
     added = context.store.datasets.move(received, "checking", now=now, sha256=sha256)
     if added:
         context.audit(new.uploaded_by, action, f"dataset {added.id}", detail)
-        show(context, added, views.received_card(added))
+        show(context, added, check_reports.received_card(added))
     return added
 
 
@@ -455,7 +455,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
     taught = taught_rows.count_taught_in(context, dataset.name, report)
     if report.is_blocked:
         state: DatasetState = "refused"
-        refusal = views.refusal_sentence(report)
+        refusal = check_reports.refusal_sentence(report)
     else:
         state = "ready"
         refusal = None
@@ -466,7 +466,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
             return
         store_scans(context, inspected.scans)
         context.audit("finetune", moved.state, f"dataset {moved.id}")
-        card = views.checked_card(
+        card = check_reports.checked_card(
             moved,
             report,
             days=context.settings.retention.refused,
@@ -496,7 +496,7 @@ def _write_findings(context: CoreContext, dataset: Dataset, report: Report) -> t
     waste = duplicate_cost(report.duplicate_tokens, reachable, today)
     path = folder_of(context, dataset) / "findings.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = terminal_text(views.full_report(report, waste, most=None, shows_labels=False).parts)
+    text = terminal_text(check_reports.full_report(report, waste, most=None, shows_labels=False).parts)
     path.write_text(f"{text}\n", encoding="utf-8")
     return (path,)
 
@@ -547,7 +547,7 @@ def _refuse(context: AppContext, dataset: Dataset, why: str) -> None:
         moved = context.store.datasets.move(dataset, "refused", now=now, refusal=why)
         if moved:
             context.audit("finetune", "refused", f"dataset {moved.id}", why)
-            show(context, moved, views.refused_card(moved, why))
+            show(context, moved, check_reports.refused_card(moved, why))
 
 
 def show(context: CoreContext, dataset: Dataset, message: Message) -> None:

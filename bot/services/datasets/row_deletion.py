@@ -13,8 +13,8 @@ from pathlib import Path
 
 from bot.cards.common.blocks import code
 from bot.cards.common.words import pluralize
+from bot.cards.datasets import check_reports
 from bot.cards.datasets import dataset_deletion as views
-from bot.cards.datasets import datasets as dataset_views
 from bot.context import CoreContext
 from bot.services.common.targets import default_row_limit
 from bot.services.datasets import datasets, taught_rows
@@ -87,7 +87,7 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     detail = f"{rows}, of version {before.version}: version {added.version} has the others"
     context.audit(person, "take out rows", f"dataset {added.id}", detail)
     taught = taught_rows.count_taught_in(context, before.name, report)
-    datasets.show(context, added, dataset_views.checked_card(added, report, taught=taught))
+    datasets.show(context, added, check_reports.checked_card(added, report, taught=taught))
     datasets.post_findings(context, added, report)
     notice = views.rows_deleted_notice(before.version, new.rows, new.rows_held_out)
     datasets.post_in_thread(context, added, notice)

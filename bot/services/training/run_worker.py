@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bot.charts import evaluations as evaluation_charts
+from bot.charts.confusion import draw_confusion
+from bot.charts.evaluations import draw_comparison
 from bot.charts.training import draw_training
 from bot.rules.training.results import SAME_MEASURE, best_alternative
 from bot.services.datasets.dataset_worker import examples
@@ -123,12 +124,12 @@ def judge_run(
     label_changes: tuple[LabelChange, ...] = ()
     worse_labels: tuple[LabelLoss, ...] = ()
     if base_matrix and matrix:
-        evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
+        draw_confusion(matrix, compared, title, folder / "confusion.png")
         label_changes = _label_changes(base_matrix, matrix)
         worse_labels = _worse_labels(expected, base, tuned, beside, is_base_ahead)
     draw_training(metrics, title, folder)
     all_measured = replace(beside, candidates=(*_comparable(run_replies, beside), tuned_candidate))
-    evaluation_charts.draw_comparison(all_measured, folder / "quality.png")
+    draw_comparison(all_measured, folder / "quality.png")
     return JudgedRun(
         base=_model_score(base, compared.base_correct, compared.base, base_matrix),
         tuned=_model_score(tuned, compared.tuned_correct, compared.tuned, matrix),

@@ -9,7 +9,7 @@ from typing import Any
 
 from bot.cards.common import general, judge_agreement, prices
 from bot.cards.common.blocks import Message
-from bot.cards.datasets import data_policy, dataset_versions, datasets, documents
+from bot.cards.datasets import check_reports, data_policy, dataset_versions, datasets, documents
 from bot.cards.datasets.datasets import Best, DatasetEntry
 from bot.cards.evidence import learning_curves
 from bot.rules.facts import Looks
@@ -51,23 +51,23 @@ def _datasets() -> dict[str, Message]:
         _entry("refused", name="old", refusal="Line 7 is not JSON."),
     ]
     return {
-        "dataset-received": datasets.received_card(builders.dataset(state="received")),
-        "dataset-ready": datasets.checked_card(
+        "dataset-received": check_reports.received_card(builders.dataset(state="received")),
+        "dataset-ready": check_reports.checked_card(
             builders.dataset(version=2),
             builders.report(DUPLICATE, WORTH_A_TRY),
             may_show_row=True,
             taught=(TaughtRows("house/big", 119),),
         ),
-        "dataset-calls": datasets.checked_card(
+        "dataset-calls": check_reports.checked_card(
             builders.dataset(), builders.report(task="free_text", labels=(), n_calling=383, n_functions=2)
         ),
-        "dataset-calls-and-texts": datasets.checked_card(
+        "dataset-calls-and-texts": check_reports.checked_card(
             builders.dataset(), builders.report(task="free_text", labels=(), n_calling=256, n_functions=2)
         ),
-        "dataset-in-public": datasets.checked_card(
+        "dataset-in-public": check_reports.checked_card(
             builders.dataset(), builders.report(WORTH_A_TRY, n_train=301, n_copies=5)
         ),
-        "dataset-unlabelled": datasets.checked_card(
+        "dataset-unlabelled": check_reports.checked_card(
             builders.dataset(),
             builders.report(
                 WORTH_A_TRY,
@@ -80,18 +80,18 @@ def _datasets() -> dict[str, Message]:
             ),
             may_show_row=True,
         ),
-        "dataset-combined": datasets.checked_card(
+        "dataset-combined": check_reports.checked_card(
             builders.dataset(),
             builders.report(builders.SEVERAL_LABELS, WORTH_A_TRY, n_combined=2),
             may_show_row=True,
         ),
-        "dataset-small": datasets.checked_card(
+        "dataset-small": check_reports.checked_card(
             builders.dataset(), builders.small_report(), may_show_row=True, missing_bases=["toy"]
         ),
-        "dataset-doubted": datasets.checked_card(
+        "dataset-doubted": check_reports.checked_card(
             builders.dataset(), builders.report(*labelling_cards.LABEL_FINDINGS), may_show_row=True
         ),
-        "dataset-clean": datasets.checked_card(
+        "dataset-clean": check_reports.checked_card(
             builders.dataset(),
             builders.report(
                 format="chat",
@@ -103,24 +103,26 @@ def _datasets() -> dict[str, Message]:
             ),
             may_show_row=True,
         ),
-        "dataset-fields": datasets.checked_card(
+        "dataset-fields": check_reports.checked_card(
             builders.dataset(),
             builders.report(format="chat", labels=(), task="free_text", scoring="json", floor=0.131),
         ),
-        "dataset-blocked": datasets.checked_card(
+        "dataset-blocked": check_reports.checked_card(
             builders.dataset(), builders.blocked_report(NOT_JSON, DUPLICATE)
         ),
-        "dataset-few": datasets.checked_card(
+        "dataset-few": check_reports.checked_card(
             builders.dataset(), replace(builders.blocked_report(NOT_JSON, TOO_FEW), rows=3), days=30
         ),
-        "dataset-columns": datasets.checked_card(builders.dataset(), builders.report_with_unclear_columns()),
-        "dataset-sheets": datasets.checked_card(
+        "dataset-columns": check_reports.checked_card(
+            builders.dataset(), builders.report_with_unclear_columns()
+        ),
+        "dataset-sheets": check_reports.checked_card(
             builders.dataset(), builders.report_of_a_workbook(), may_show_row=True
         ),
-        "dataset-text-unclear": datasets.checked_card(
+        "dataset-text-unclear": check_reports.checked_card(
             builders.dataset(), builders.report_with_a_doubtful_text()
         ),
-        "dataset-refused": datasets.refused_card(
+        "dataset-refused": check_reports.refused_card(
             builders.dataset(), "The file is a PNG image. Upload CSV or JSONL."
         ),
         "dataset-list": datasets.listing(builders.full_list(*entries)),
