@@ -17,6 +17,7 @@ from bot.rules.permissions import Person
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerPool
+from storage.database import Stopped as Stopped  # for bot.slack and the scheduler, which import no storage
 from storage.records import Draft
 from storage.store import Store
 from trainers.client.client import Trainer

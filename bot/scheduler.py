@@ -17,8 +17,8 @@ from datetime import UTC, datetime, timedelta
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from bot.context import Stopped
 from bot.health import metrics
-from storage.database import Stopped
 
 MAINTAIN_EVERY_S = 300
 RECONCILE = "reconcile"

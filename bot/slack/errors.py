@@ -12,10 +12,9 @@ from slack_sdk.errors import SlackApiError
 
 from bot import logs
 from bot.cards.common import general
-from bot.context import AppContext
+from bot.context import AppContext, Stopped
 from bot.slack.inbox import DELIVERY, REFERENCE, tell, typed_command
 from bot.slack.users import is_unavailable
-from storage.database import Stopped
 
 TOO_LATE = frozenset({"expired_trigger_id", "trigger_expired"})
 
