@@ -19,7 +19,9 @@ import tiktoken
 Encode = Callable[[str], Sequence[int]]
 Row = dict[str, Any]
 
-TOKENS_PER_MESSAGE, TOKENS_PER_NAME, TOKENS_PER_REPLY = 3, 1, 3
+TOKENS_PER_MESSAGE = 3
+TOKENS_PER_NAME = 1
+TOKENS_PER_REPLY = 3
 LIMIT, EPOCHS = 16_385, 3
 KNOWN_KEYS = ("role", "content", "name", "function_call", "weight")
 KNOWN_ROLES = ("system", "user", "assistant", "function")
@@ -61,7 +63,9 @@ def count_errors(rows: Sequence[Row]) -> dict[str, int]:
 def count_tokens(rows: Sequence[Row], encode: Encode) -> dict[str, Any]:
     """Check 7: tokens, warnings, and the estimated billed tokens."""
     no_system = no_user = 0
-    messages_each, tokens_each, answers_each = [], [], []
+    messages_each = []
+    tokens_each = []
+    answers_each = []
     for row in rows:
         messages = row["messages"]
         no_system += not any(message["role"] == "system" for message in messages)

@@ -46,7 +46,9 @@ def main(rows: int, times: int) -> None:
         peer_command = [str(ROOT / "benchmarks" / "_checking_peer.py"), str(source)]
         first_pass_command = [str(ROOT / "benchmarks" / "_checking_ours.py"), str(source)]
         whole_command = ["-m", "bot", "check", str(source), "--json"]
-        peers, firsts, wholes = [], [], []
+        peers = []
+        firsts = []
+        wholes = []
         for _ in range(times):  # in turn, so that other work on the machine affects all
             peers += [run(peer_command)] if has_peer else []
             firsts.append(run(first_pass_command))

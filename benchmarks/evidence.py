@@ -260,7 +260,9 @@ def check_wrong_labels(what: str, rows: Sequence[Example]) -> bool:
         report = check_rows([(row.prompt[-1].content, row.answer) for row in mislabelled])
         reported = lines_of(report).get("label_doubted", set())
         hits = sum(place + 2 in reported for place in wrong)  # the first line has the column names
-        listed, right, planted = listed + len(reported), right + hits, planted + len(wrong)
+        listed += len(reported)
+        right += hits
+        planted += len(wrong)
         by_regression += len(wrong & set(rank_by_margin(mislabelled)[: len(reported)]))
         errors = report.label_errors
         if errors and errors.is_told and reported:

@@ -32,7 +32,9 @@ from tests.peers.hosted import KEY
 HELD_OUT = 5  # one row in five
 PATIENCE_S, SETTLE_S = 300.0, 5.0
 MOST_ACK_MS, MOST_TICK_MS = 100.0, 50.0
-EVALUATED, TICKS, LATER = 5, 30, 20
+EVALUATED = 5
+TICKS = 30
+LATER = 20
 TICK_S = 0.5
 SLOW_S = 0.2  # per answer, so that those to a thousand rows take two minutes
 

@@ -87,7 +87,9 @@ def main(jobs: int) -> None:
 def create_job_folders(root: Path, count: int) -> float:
     """Returns the seconds per job, including fsync."""
     (root / "rows.jsonl").write_bytes(examples())
-    jobs, start, begun = Jobs(root / "jobs"), StartingPoint("/nowhere", "local/toy"), time.perf_counter()
+    jobs = Jobs(root / "jobs")
+    start = StartingPoint("/nowhere", "local/toy")
+    begun = time.perf_counter()
     for number in range(count):
         order = parse_job_request(
             {"model": "local/toy", "training_file": "f", "metadata": {"run": str(number)}}

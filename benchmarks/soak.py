@@ -24,7 +24,10 @@ from tests.bot.world import Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY
 
-MOST_CALLS, MOST_EDITS, MOST_SEEN_S, MOST_MB_A_DAY = 12, 40, 20.0, 5.0
+MOST_CALLS = 12
+MOST_EDITS = 40
+MOST_SEEN_S = 20.0
+MOST_MB_A_DAY = 5.0
 OLD_S = 7_200.0
 ENDED_EVERY_S = 15.0
 
@@ -90,8 +93,12 @@ def add_jobs(world: World, jobs: int) -> None:
 
 
 def observe(world: World, limit_s: float) -> SoakResult:
-    provider, began, size = world.provider, time.monotonic(), used_bytes(world)
-    edits, calls, seen = count_edits(world), [], list[float]()
+    provider = world.provider
+    began = time.monotonic()
+    size = used_bytes(world)
+    edits = count_edits(world)
+    calls = []
+    seen = list[float]()
     ended: dict[int, float] = {}
     requests, number = len(provider.requests), 2
     while (now := time.monotonic() - began) < limit_s:

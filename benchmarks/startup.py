@@ -49,7 +49,9 @@ def measure(model: Path, settle_s: float) -> tuple[float, float, float, float, f
     with tempfile.TemporaryDirectory() as folder, SlackEmulator() as slack:
         started = time.monotonic()
         with RunningBot(Path(folder), slack.access, model) as bot:
-            ready, cpu, first = time.monotonic() - started, cpu_seconds(bot.pid), resident_mb(bot.pid)
+            ready = time.monotonic() - started
+            cpu = cpu_seconds(bot.pid)
+            first = resident_mb(bot.pid)
             time.sleep(settle_s)
             trainer = sum(resident_mb(child) for child in children(bot.pid))
             return ready, cpu, first, resident_mb(bot.pid), trainer

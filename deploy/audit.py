@@ -21,7 +21,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 EXCEPTIONS = ROOT / "audit-exceptions.toml"
-CLEAN, VULNERABLE, UNKNOWN = 0, 1, 2
+CLEAN = 0
+VULNERABLE = 1
+UNKNOWN = 2
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,16 @@ def find_folded_ternaries(modules: Sequence[Module]) -> list[str]:
     ]
 
 
+def find_wide_assignments(modules: Sequence[Module]) -> list[str]:
+    """Returns the places where one line assigns three or more values that have nothing to do with each other."""
+    return [
+        f"{module.path}:{node.lineno}"
+        for module in modules
+        for node in module.nodes
+        if isinstance(node, ast.Assign) and _is_packed(node) and len(_elements(node.value)) > 2
+    ]
+
+
 def crowded_folders(modules: Sequence[Module]) -> dict[str, int]:
     """Returns folders with more than 20 modules, with their number."""
     counts = Counter(str(module.path.parent) for module in modules if module.path.stem != "__init__")
@@ -260,6 +270,10 @@ def _is_packed(node: ast.AST) -> bool:
         and isinstance(node.targets[0], ast.Tuple)
         and isinstance(node.value, ast.Tuple)
     )
+
+
+def _elements(value: ast.expr) -> list[ast.expr]:
+    return value.elts if isinstance(value, ast.Tuple) else []
 
 
 def _is_folded(node: ast.expr) -> bool:

@@ -124,7 +124,9 @@ def approve(studio: Studio) -> None:
 
 def watch(studio: Studio) -> None:
     """Takes a picture half-way, then waits for the result."""
-    page, end, is_taken = studio.page, time.monotonic() + PATIENCE_S, False
+    page = studio.page
+    end = time.monotonic() + PATIENCE_S
+    is_taken = False
     page.wait_for(STAGES, seconds=60)
     while not page.sees("Try it"):
         studio.bot.check_alive()

@@ -65,7 +65,9 @@ class ForkServer:
     """Is reached through `link`, and ends with the process that it forks children for."""
 
     def __init__(self, link: socket.socket, process: subprocess.Popen[bytes] | None = None) -> None:
-        self._link, self._process, self._lock = link, process, threading.Lock()
+        self._link = link
+        self._process = process
+        self._lock = threading.Lock()
 
     def start(self, call: Mapping[str, Any]) -> int:
         """Returns the child's pid."""

@@ -23,5 +23,7 @@ def narrow_config() -> LlamaConfig:
 
 if __name__ == "__main__":
     calibrate._config = narrow_config
-    calibrate.PEAK_SIDE, calibrate.HEAD_PLACES, memory.TILE_WORDS = 256, 16, 1024
+    calibrate.PEAK_SIDE = 256
+    calibrate.HEAD_PLACES = 16
+    memory.TILE_WORDS = 1024
     calibrate.main()

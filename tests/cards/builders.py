@@ -49,7 +49,9 @@ from trainers.providers.pricing import PriceRow
 from trainers.providers.providers import ModelVerdict
 from trainers.types import Answer, Price
 
-ANA, BEN, CLEO = "U0ANA", "U0BEN", "U0CLEO"
+ANA = "U0ANA"
+BEN = "U0BEN"
+CLEO = "U0CLEO"
 NOW = 1_790_000_000.0
 HASH = "3f9a61c2b7d4" + "0" * 52
 AUDITED = tuple(

@@ -40,7 +40,9 @@ MOST_LINES = {
     "home-empty": 15,
 }
 # Letters on a line, as Slack's desktop draws them.
-LINE, FIELD_LINE, NOTE_LINE = 90, 44, 120
+LINE = 90
+FIELD_LINE = 44
+NOTE_LINE = 120
 
 
 def style_faults(payload: Json) -> list[str]:

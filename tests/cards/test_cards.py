@@ -33,7 +33,9 @@ from tests.cards.style_rules import length_faults, style_faults, texts
 from trainers.dataset.checks import Finding, LabelCount
 
 GOLDEN = Path(__file__).parent / "golden"
-MESSAGES, VIEWS, PAYLOADS = messages(), views(), payloads()
+MESSAGES = messages()
+VIEWS = views()
+PAYLOADS = payloads()
 
 
 def test_each_card_reads_as_its_golden_file() -> None:

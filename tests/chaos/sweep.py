@@ -209,7 +209,9 @@ class Sweep:
     """Sweeps one step from a world that is prepared and then stopped: only its data and its peers are used."""
 
     def __init__(self, world: World, forks: ForkHost, step: Step) -> None:
-        self._world, self._forks, self._step = world, forks, step
+        self._world = world
+        self._forks = forks
+        self._step = step
         step.prepare(world)
         self._now = world.clock
         world.stop()

@@ -19,11 +19,9 @@ pytestmark = pytest.mark.e2e
 
 TICKETS_CSV = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
 ROWS = 230
-LADDER, ESTIMATE, RESULT = (
-    "Measurement m1: tickets,",
-    "Share in the channel",
-    "Run 1: smollm2-135m on tickets,",
-)
+LADDER = "Measurement m1: tickets,"
+ESTIMATE = "Share in the channel"
+RESULT = "Run 1: smollm2-135m on tickets,"
 
 
 @pytest.fixture

@@ -122,7 +122,9 @@ class HfPeer:
         with self.lock:
             if job.stage not in LIVE:
                 return
-            job.stage, job.message, job.ended = stage, message, time.time()
+            job.stage = stage
+            job.message = message
+            job.ended = time.time()
         if job.process is not None and job.process.poll() is None:
             os.killpg(job.process.pid, signal.SIGKILL)
 

@@ -75,7 +75,9 @@ class FaultyProxy:
         self.is_away = False
         self.requests = self.failed = 0
         self._lock = threading.Lock()
-        self._fail_each, self._late_each, self._late_s = fail_each, late_each, late_s
+        self._fail_each = fail_each
+        self._late_each = late_each
+        self._late_s = late_s
         self._port = port
         self._server = self._listen()
 

@@ -130,7 +130,9 @@ def outlook(p: float, *, never: bool = False) -> Outlook:
     )
 
 
-LIKELY, OPEN, UNLIKELY = outlook(0.93), outlook(0.5), outlook(0.07)
+LIKELY = outlook(0.93)
+OPEN = outlook(0.5)
+UNLIKELY = outlook(0.07)
 CLASSICAL_MEETS = candidate("classical", "meets", 182)
 KSHOT_MEETS = candidate("kshot", "meets", 182)
 TUNED_MEETS = candidate("tuned", "meets", 186, usd=Decimal("0.03"))

@@ -208,11 +208,9 @@ def test_a_fraction_of_a_micro_dollar_is_rounded_up() -> None:
     assert actual_micros(price_list(tuned, tuned), 0, 1) == 1
 
 
-SMALL, OWN, CLASSICAL = (
-    Candidate("zero", "acme/small"),
-    Candidate("zero", "local/tiny"),
-    Candidate("classical"),
-)
+SMALL = Candidate("zero", "acme/small")
+OWN = Candidate("zero", "local/tiny")
+CLASSICAL = Candidate("classical")
 
 
 @dataclass(frozen=True)

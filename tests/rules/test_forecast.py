@@ -45,7 +45,9 @@ def test_without_uncertainty_the_outlook_is_the_exact_estimate() -> None:
 
 
 def test_the_same_seed_gives_the_same_outlook_and_another_a_close_one() -> None:
-    once, again, other = simulate(ARTICLE, seed=1), simulate(ARTICLE, seed=1), simulate(ARTICLE, seed=2)
+    once = simulate(ARTICLE, seed=1)
+    again = simulate(ARTICLE, seed=1)
+    other = simulate(ARTICLE, seed=2)
     assert once == again
     assert once != other
     assert once.p_payback == pytest.approx(other.p_payback, abs=0.02)
@@ -73,7 +75,9 @@ def test_extra_runs_are_the_95th_percentile_of_failed_runs(planned: int, fails: 
 
 def test_the_volume_lies_within_its_spread_in_90_percent_of_draws() -> None:
     outlook = simulate(replace(CERTAIN, volume_spread=Decimal("0.25")))
-    low, middle, high = outlook.saving_month.p5, outlook.saving_month.p50, outlook.saving_month.p95
+    low = outlook.saving_month.p5
+    middle = outlook.saving_month.p50
+    high = outlook.saving_month.p95
     assert low is not None and middle is not None and high is not None
     assert float(low) == pytest.approx(23 / 1.25, rel=0.02)
     assert float(middle) == pytest.approx(23, rel=0.01)

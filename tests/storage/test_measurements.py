@@ -67,7 +67,10 @@ def test_runs_and_measurements_share_the_month(store: Store) -> None:
 
 
 def test_results_are_listed_by_dataset_and_kind_newest_first(store: Store) -> None:
-    first, second, curve, unfinished = add(store), add(store), add(store, "curve"), add(store)
+    first = add(store)
+    second = add(store)
+    curve = add(store, "curve")
+    unfinished = add(store)
     for measurement in (first, second, curve):
         store.measurements.move(measurement, "done", now=3.0, result="{}")
     datasets = tuple(row.dataset_id for row in (first, second, curve, unfinished))

@@ -111,7 +111,9 @@ def open_sealed(world: World, number: int) -> None:
 def test_no_prompt_has_sealed_rows_until_a_promotion_opens_them(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     seed_sealed(world)
-    questions, report, sealed = record_questions(world), report_of(world), sealed_questions(world)
+    questions = record_questions(world)
+    report = report_of(world)
+    sealed = sealed_questions(world)
     assert len(sealed) == report.n_sealed > 20
     assert f"{report.n_sealed} rows" in world.find_message("Sealed until a promotion")
     measure(world, f"{BASELINE} candidates=zero,kshot")

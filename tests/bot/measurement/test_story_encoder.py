@@ -34,7 +34,9 @@ class Trainer:
     """Our trainer, at the same address after each start."""
 
     def __init__(self, folder: Path, encoder: str = ENCODER) -> None:
-        self._folder, self._port, self._encoder = folder, free_port(), encoder
+        self._folder = folder
+        self._port = free_port()
+        self._encoder = encoder
         self.start()
 
     def start(self) -> None:

@@ -7,11 +7,9 @@ from bot.values.evaluations import CandidateProgress, ComparisonProgress
 from trainers.evaluation.results import Candidate
 from trainers.types import Message
 
-CLASSICAL, ZERO, NEAR = (
-    Candidate("classical"),
-    Candidate("zero", "local/m"),
-    Candidate("retrieval", "local/m"),
-)
+CLASSICAL = Candidate("classical")
+ZERO = Candidate("zero", "local/m")
+NEAR = Candidate("retrieval", "local/m")
 
 
 def progress(zero: int, near: int) -> ComparisonProgress:

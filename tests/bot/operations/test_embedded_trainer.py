@@ -101,7 +101,9 @@ def test_a_restart_that_the_system_refuses_is_retried(
     trainer: EmbeddedTrainer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     wait_for(trainer)
-    first, spawn, refusals = child(trainer), trainer._spawn, [BlockingIOError(11, "no more processes")]
+    first = child(trainer)
+    spawn = trainer._spawn
+    refusals = [BlockingIOError(11, "no more processes")]
 
     def refuse_once() -> subprocess.Popen[bytes]:
         if refusals:

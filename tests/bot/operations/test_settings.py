@@ -79,7 +79,9 @@ tokens_per_second = 900
 """,
         **SECRET,
     )
-    slack, policy, trainer = settings.slack, settings.policy, settings.trainer
+    slack = settings.slack
+    policy = settings.policy
+    trainer = settings.trainer
     assert settings.data == tmp_path / "elsewhere"
     assert (slack.mode, slack.port, slack.api_url) == ("http", 3100, "http://127.0.0.1:9/api/")
     assert (slack.fallback_channel, slack.blocks) == ("C9", "classic")

@@ -18,7 +18,9 @@ from tests.bot.slack.outbox_harness import OTHERS, OutboxHarness, outbox, store
 __all__ = ["outbox", "store"]
 
 HISTORY = {"channels:history", "groups:history", "im:history"}
-POST, LOOK, SHARE = "chat.postMessage", "conversations.history", "files.completeUploadExternal"
+POST = "chat.postMessage"
+LOOK = "conversations.history"
+SHARE = "files.completeUploadExternal"
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ from tests.peers.hosted import (
     Fault,
 )
 
-CREATE, LIST, JOB = f"POST {JOBS}", f"GET {JOBS}", f"GET {JOBS}/ftjob-1"
+CREATE = f"POST {JOBS}"
+LIST = f"GET {JOBS}"
+JOB = f"GET {JOBS}/ftjob-1"
 CHAT = "POST /chat/completions"
 MakeWorld = Callable[[Rules], World]
 

@@ -152,7 +152,10 @@ def test_llama_cpp_itself_gives_the_same_answers_as_our_server(data: Path, tmp_p
     our_answers = served_answers(Target(source.job.base, source.adapter), prompts)
     options = xllamacpp.CommonParams()
     options.model.path = str(next(folder.glob("*.gguf")))
-    options.n_ctx, options.n_parallel, options.use_jinja, options.warmup = 1024, 1, True, False
+    options.n_ctx = 1024
+    options.n_parallel = 1
+    options.use_jinja = True
+    options.warmup = False
     server = xllamacpp.Server(options)
     for question, our_answer in zip(questions, our_answers, strict=True):
         turns = [{"role": each.role, "content": each.content} for each in question.messages]

@@ -133,7 +133,9 @@ def test_packed_weights_take_the_estimated_memory(name: str, tmp_path: Path) -> 
     """The toy is larger, since bitsandbytes also stores some bytes for each matrix."""
     wide = FAMILIES[name].config()
     for config in {id(part): part for part in (wide, wide.get_text_config())}.values():
-        config.hidden_size, config.intermediate_size, config.head_dim = 256, 512, 64
+        config.hidden_size = 256
+        config.intermediate_size = 512
+        config.head_dim = 64
         if hasattr(config, "moe_intermediate_size"):
             config.moe_intermediate_size = 256
         if hasattr(config, "intermediate_size_mlp"):

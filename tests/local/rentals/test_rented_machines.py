@@ -155,7 +155,9 @@ def test_a_machine_that_cannot_start_fails_its_job_with_advice(
 def test_a_machine_whose_start_got_no_answer_is_found_by_its_label(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    peer.lost_answers, peer.list_lag_s, peer.files = 1, 2.0, DONE
+    peer.lost_answers = 1
+    peer.list_lag_s = 2.0
+    peer.files = DONE
     with trainer_here(tmp_path, tiny_model_dir) as client:
         job = create(client)
         ended = wait_for_status(client, job.id, "succeeded", "failed", seconds=30)
@@ -170,7 +172,9 @@ def test_a_machine_whose_start_got_no_answer_is_found_by_its_label(
 def test_a_machine_listed_late_is_waited_for_and_billed_for_the_time_observed(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    peer.files, peer.stub_s, peer.ran_s = DONE, 2.0, 60.0
+    peer.files = DONE
+    peer.stub_s = 2.0
+    peer.ran_s = 60.0
     peer.unseen_looks, peer.forgets_time = 3, True
     with trainer_here(tmp_path, tiny_model_dir) as client:
         ended = wait_for_status(client, create(client).id, "succeeded", "failed", seconds=30)
@@ -198,7 +202,9 @@ def test_cancelling_a_job_ends_its_machine_and_bills_its_seconds(
 def test_a_machine_that_reaches_its_time_limit_fails_its_job_and_is_billed(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    peer.files, peer.stub_s, peer.ran_s = DONE, 60.0, 30 * 60 - 1.0
+    peer.files = DONE
+    peer.stub_s = 60.0
+    peer.ran_s = 30 * 60 - 1.0
     with trainer_here(tmp_path, tiny_model_dir) as client:
         ended = wait_for_status(client, create(client).id, "failed", seconds=30)
         assert ended.error.code == "time_was_up" and "Raise [hf] minutes" in ended.error.message
@@ -250,7 +256,11 @@ CHECKPOINT = {"resume/checkpoints/step-000002/state.pt": b"1"}
 def test_a_lost_machine_is_replaced_within_the_remaining_time(
     losses: int, status: str, peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    peer.files, peer.checkpoint, peer.stub_s, peer.ran_s, peer.losses = DONE, CHECKPOINT, 0.5, 500.0, losses
+    peer.files = DONE
+    peer.checkpoint = CHECKPOINT
+    peer.stub_s = 0.5
+    peer.ran_s = 500.0
+    peer.losses = losses
     with trainer_here(tmp_path, tiny_model_dir) as client:
         job = create(client)
         ended = wait_for_status(client, job.id, "succeeded", "failed", seconds=30)
@@ -339,7 +349,10 @@ def test_a_waiting_machine_is_polled_only_every_few_seconds_and_one_404_is_not_i
 def test_a_trainer_killed_repeatedly_rents_one_machine_per_job_and_leaves_none_running(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    peer.files, peer.stub_s, peer.schedule_s, peer.list_lag_s = DONE, 2.0, 1.0, 0.5
+    peer.files = DONE
+    peer.stub_s = 2.0
+    peer.schedule_s = 1.0
+    peer.list_lag_s = 0.5
     ids: list[str] = []
     for pause_s in (0.0, 0.4, 1.0, 1.7):  # before, during and after the start of a machine
         process = start_process(tmp_path, f"tiny={tiny_model_dir}", more=MORE)

@@ -33,7 +33,10 @@ class Site:
 
     def __init__(self, name: str, server: Hosted, trainer: Trainer, file: Path) -> None:
         assert isinstance(server.service, Vendor)
-        self.name, self.server, self.trainer, self.file = name, server, trainer, file
+        self.name = name
+        self.server = server
+        self.trainer = trainer
+        self.file = file
         self.service: Vendor = server.service
 
     def upload(self, key: str = KEY) -> str:

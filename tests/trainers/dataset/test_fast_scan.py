@@ -27,7 +27,9 @@ DEFAULT = Limits()
 
 
 def scan(path: Path, limits: Limits = DEFAULT) -> tuple[RowFacts, Findings, StoredRows]:
-    findings, progress, facts = Findings(limits.listed), Progress(), RowFacts(O200K, limits, sketched=True)
+    findings = Findings(limits.listed)
+    progress = Progress()
+    facts = RowFacts(O200K, limits, sketched=True)
     file = path.open("rb")
     read_facts(facts, file, file, Sniffed("jsonl"), Columns(), findings, limits, progress)
     report_counts(findings, progress)

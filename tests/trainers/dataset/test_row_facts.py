@@ -32,7 +32,9 @@ def test_the_same_rows_with_other_case_and_spacing_are_the_same_questions(tmp_pa
     compact = [json.dumps(json.loads(row.lower()), separators=(",", ":")) for row in rows]
     keys = []
     for lines in (rows, compact):
-        path, facts, limits = tmp_path / "rows", RowFacts(O200K, Limits()), Limits()
+        path = tmp_path / "rows"
+        facts = RowFacts(O200K, Limits())
+        limits = Limits()
         path.write_text("\n".join(lines))
         with path.open("rb") as file:
             read_facts(facts, file, file, Sniffed("jsonl"), Columns(), Findings(20), limits, Progress())

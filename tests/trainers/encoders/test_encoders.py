@@ -111,7 +111,9 @@ def test_words_are_used_beside_vectors_if_cross_validation_shows_that_they_help(
 def test_stored_vectors_are_computed_once_and_give_the_same_answers(
     encoder: TextEncoder, tmp_path: Path
 ) -> None:
-    train, holdout, path = make_rows(12), make_rows(3, seed=1), tmp_path / "vectors.npz"
+    train = make_rows(12)
+    holdout = make_rows(3, seed=1)
+    path = tmp_path / "vectors.npz"
     stored = StoredVectors(encoder, path)
     nearest = nearest_examples(train, holdout, stored, has_labels=True)
     assert nearest == nearest_examples(train, holdout, encoder, has_labels=True)

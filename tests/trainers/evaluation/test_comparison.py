@@ -18,7 +18,9 @@ from trainers.evaluation.statistics import wilson
 from trainers.providers.pricing import UnknownPrice
 
 LABELS = ("card", "login", "refund")
-CLASSICAL, ZERO, SHOTS = Candidate("classical"), Candidate("zero", "a/small"), Candidate("kshot", "a/small")
+CLASSICAL = Candidate("classical")
+ZERO = Candidate("zero", "a/small")
+SHOTS = Candidate("kshot", "a/small")
 NEAR, BIG = Candidate("retrieval", "a/small"), Candidate("zero", "a/big")
 PRICES: Prices = {
     "a/small": make_price("a/small", "1.00", "4.00"),

@@ -217,7 +217,9 @@ def test_with_few_rows_a_label_the_cross_validated_score_is_that_of_new_rows() -
     differences = []
     for seed in range(4):
         rows = make_random_rows(700, labels=60, seed=seed)
-        train, holdout, unseen = rows[:140], rows[140:200], rows[200:]
+        train = rows[:140]
+        holdout = rows[140:200]
+        unseen = rows[200:]
         curve = classical_curve(train, holdout, seed, [400])
         answers = classify_holdout(train, unseen, seed)
         right = sum(answer.text == row.answer for answer, row in zip(answers, unseen, strict=True))

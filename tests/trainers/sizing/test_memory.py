@@ -64,7 +64,9 @@ def test_scouts_experts_are_packed_only_in_4_bits_and_only_gemmas_vision_is_load
 
 def test_lora_has_rank_times_both_dimensions_of_each_matrix() -> None:
     smol = model("smollm2-135m")
-    attention, narrow, wide = 2 * (576 + 576), 2 * (576 + 192), 3 * (576 + 1536)
+    attention = 2 * (576 + 576)
+    narrow = 2 * (576 + 192)
+    wide = 3 * (576 + 1536)
     assert trainable_parameters(smol, Work("lora", 64, 1, rank=16)) == 30 * 16 * (attention + narrow + wide)
     assert trainable_parameters(smol, Work("full", 64, 1)) == smol.parameters
 
