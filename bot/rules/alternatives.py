@@ -63,6 +63,21 @@ def is_mostly_unreadable(candidate: MeasuredCandidate) -> bool:
     return 2 * (candidate.unread + candidate.empty) > candidate.n
 
 
+# Our own choice: fewer unreadable answers than this share can't change a decision.
+MANY_UNREAD = 0.03
+
+
+def with_many_unread(comparison: Comparison) -> list[MeasuredCandidate]:
+    """Returns the candidates with so many unreadable or empty answers, which count as wrong, that it matters; the one
+    with the most of them first."""
+    unread = [each for each in comparison.candidates if each.n and _unread(each) / each.n >= MANY_UNREAD]
+    return sorted(unread, key=lambda each: -_unread(each))
+
+
+def _unread(candidate: MeasuredCandidate) -> int:
+    return candidate.unread + candidate.empty
+
+
 def exclude_misread(candidates: Iterable[MeasuredCandidate], bar: float) -> list[MeasuredCandidate]:
     """Returns the candidates whose score can be trusted. Where unreadable answers might have reached the bar, or are
     most of the answers, the prompt or the model is at fault, and more rows would not help."""

@@ -144,7 +144,8 @@ class Figure:
 _NUMBER = re.compile(
     r"(?P<number>-?(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?)\s*(?P<percent>%?)", re.ASCII
 )
-_NONE, _CENT = Decimal(0), Decimal("0.01")
+_NONE = Decimal(0)
+_CENT = Decimal("0.01")
 
 PEOPLE_HOURS = Figure("hours of people's time", "16", _NONE, Decimal(100_000))
 PEOPLE_RATE = Figure("dollars for an hour of a person", "75", _NONE, Decimal(10_000))

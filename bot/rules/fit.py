@@ -75,9 +75,10 @@ def task_reasons(facts: Facts) -> tuple[Reason, ...]:
             best = find_best(_prompted_candidates(facts.evidence))
             if best is None:
                 return ()
-            is_good = best.score >= STYLE_PROMPTED
-            reached = StyleReached(kind, best.score)
-            return (Reason("style", "go" if is_good else "unknown", reached, weighs=is_good),)
+            reached = StyleReached(kind, best.score, STYLE_PROMPTED)
+            if reached.is_enough:
+                return (Reason("style", "go", reached),)
+            return (Reason("style", "unknown", reached, weighs=False),)
         case "classification" | "quality" if facts.has_own_classes:
             best = find_best(exclude_misread(_prompted_candidates(facts.evidence), facts.evidence.bar))
             if best is None or best.standing != "misses":
@@ -178,7 +179,9 @@ def _label_more_step(facts: Facts) -> Step:
 def holdout_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Is the holdout large enough to show that a model meets the bar? This weighs only until something was measured:
     then the scores' intervals show it."""
-    n, bar, evidence = facts.n_holdout, facts.evidence.bar, facts.evidence
+    n = facts.n_holdout
+    evidence = facts.evidence
+    bar = evidence.bar
     needed = min_holdout_rows(bar)
     if needed is None:
         lower = answer_step("lower the bar")

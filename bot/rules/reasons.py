@@ -18,7 +18,8 @@ from trainers.dataset.splits import HOLDOUT_SHARE
 from trainers.evaluation.results import Candidate, CandidateKind, MeasuredCandidate, Prediction
 
 # Our own guesses of people's minutes, priced at USD_PER_HOUR. They only serve to rank steps.
-LABEL_MINUTES, SAY_MINUTES = Decimal("0.5"), Decimal(1)
+LABEL_MINUTES = Decimal("0.5")
+SAY_MINUTES = Decimal(1)
 # 1,000 rows of 2,000 tokens at $2.50 per 1M tokens: the assumed cost of asking a large model if the price is unknown.
 UNPRICED_USD = Decimal(5)
 SET_UP_MINUTES = Decimal(30)
@@ -207,8 +208,15 @@ class RetrievalMissed:
 
 @dataclass(frozen=True)
 class StyleReached:
+    """`share` is what the best prompt gets right, `needed` from where on making that reliable is a good reason."""
+
     of: Literal["style", "format"]
     share: float
+    needed: float
+
+    @property
+    def is_enough(self) -> bool:
+        return self.share >= self.needed
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from bot.cards.common.words import (
     signed,
 )
 from bot.rules import reasons
-from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED
+from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS
 from bot.rules.fit import MISLEADING
 from bot.rules.reasons import Because, PlainReason
 from bot.values.targets import MemoryShortage
@@ -325,8 +325,8 @@ def _of_task(because: reasons.TaskReason) -> str:
             return f"{missed} Training may help, but {FACTS_CHANGE}."
         case reasons.StyleReached():
             reached = f"The best prompt is right {share_text(because.share)} of the time"
-            least = share_text(STYLE_PROMPTED)
-            if because.share >= STYLE_PROMPTED:
+            least = share_text(because.needed)
+            if because.is_enough:
                 return f"{reached}; from {least}, making that reliable is a good reason to train."
             return f"{reached}; from {least}, making that reliable would be a good reason to train."
         case reasons.OwnClasses():

@@ -57,7 +57,7 @@ from bot.cards.evidence.judge_checks import (
     uncheckable_notes,
 )
 from bot.rules.advice import Verdict
-from bot.rules.alternatives import is_cheaper, is_mostly_unreadable
+from bot.rules.alternatives import is_cheaper, is_mostly_unreadable, with_many_unread
 from bot.rules.judge_agreement import CheckedJudge
 from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.encoders import DEFAULT_ENCODER
@@ -69,8 +69,6 @@ DETAILS = "measurement_details"
 SHOWN_KINDS = 5
 SHOWN_CANDIDATES = 3
 NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
-# Fewer unreadable answers than this share can't change a decision: they stand in Details alone.
-NOTEWORTHY_UNREAD = 0.03
 Row = tuple[str, str, str, str, str, str]
 
 
@@ -461,30 +459,22 @@ def _encoder_note(comparison: Comparison) -> list[str]:
 
 def _unread_note(comparison: Comparison) -> list[str]:
     """Unreadable answers count as wrong, so the card names the candidate with the most of them, if they are many."""
-
-    worst, *others = sorted(
-        comparison.candidates, key=lambda candidate: -(candidate.unread + candidate.empty)
-    )
-    if not _is_noteworthy(worst):
+    many = with_many_unread(comparison)
+    if not many:
         return []
+    worst, *others = many
     count = f"{worst.unread + worst.empty:,} of {pluralize(worst.n, 'answer')}"
     name = escape(table_name(worst.identity, 40))
     text = f"{count} ({name}) {unfit_text(worst)} and count as wrong."
     hint = _reasoning_hint(comparison)
     if hint:
         return [f"{text}{hint}"]
-    more = sum(map(_is_noteworthy, others))
+    more = len(others)
     if not more:
         return [text]
     if more == 1:
         return [f"{text} 1 more alternative has such answers."]
     return [f"{text} {more:,} more alternatives have such answers."]
-
-
-def _is_noteworthy(candidate: MeasuredCandidate) -> bool:
-    """True if so many of its answers could not be read that they may change a decision."""
-    unusable = candidate.unread + candidate.empty
-    return bool(candidate.n) and unusable / candidate.n >= NOTEWORTHY_UNREAD
 
 
 def _copied_note(comparison: Comparison) -> list[str]:

@@ -41,7 +41,8 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
 def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal:
     """Records that a person wants the freeze lifted; the second person's vote lifts it."""
     caller = authorization.look_up(context, person, "unfreeze", channel)
-    refusal, rules = authorization.refusal_for(caller, "unfreeze"), caller.rules
+    refusal = authorization.refusal_for(caller, "unfreeze")
+    rules = caller.rules
     if refusal:
         return refusal
     now = context.clock()

@@ -84,7 +84,8 @@ LOOK_FOR_CARDS_S = 3600.0
 def split_off_validation(context: AppContext, plan: Plan, estimated: EstimateResult) -> Plan | Refusal:
     """Sets a part of the training rows aside for validation if the question asks for a sweep or for early stopping.
     Both parts are written into the folder of files; the holdout is not touched."""
-    sweep, patience = estimated.question.sweep, estimated.question.patience
+    sweep = estimated.question.sweep
+    patience = estimated.question.patience
     if not sweep and patience is None:
         return plan
     row = estimated.target.row

@@ -78,7 +78,8 @@ def _without_ended_model(context: AppContext, question: Question) -> Question:
     """Leaves out today's model if it has ended or lost its price: what the team prompts now is for a person to say."""
     if question.current is None:
         return question
-    settings, today = context.settings, context.today()
+    settings = context.settings
+    today = context.today()
     price = find_prompted_price(question.current, settings.providers, settings.prices, today)
     if isinstance(price, UnknownPrice) or price.has_ended(today):
         return replace(question, current=None)

@@ -24,7 +24,8 @@ from trainers.models.tokens import count_chat
 from trainers.money import to_micros
 from trainers.types import JobEstimate, Message
 
-AGAIN_S, PATIENCE_S = 5.0, 90.0
+AGAIN_S = 5.0
+PATIENCE_S = 90.0
 MOST_TOKENS = 50_000_000  # a stand-in file of 200 MB
 NO_CREDIT = (402, 403)  # statuses with which a vendor refuses an account that can't pay
 SHORTEST = (Message("user", "the"), Message("assistant", "the"))
