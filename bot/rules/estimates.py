@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from functools import lru_cache
 
@@ -28,7 +28,7 @@ from bot.rules.facts import (
     without_trained_candidate,
 )
 from bot.rules.forecast import Outlook, simulate
-from bot.rules.prices import MissingPrice, RunCost, rates_from_row, run_cost
+from bot.rules.prices import MissingPrice, RunCost, is_near_end, rates_from_row, run_cost
 from bot.rules.reasons import ModelEnd
 from bot.rules.roi import (
     USD_PER_HOUR,
@@ -51,8 +51,6 @@ from trainers.types import Hyperparameter
 
 # An estimate, its details and its plan each need the same ten thousand draws.
 _simulate = lru_cache(maxsize=32)(simulate)
-# A model that ends within a year is not advised without naming that day.
-NEAR_END = timedelta(days=365)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -531,7 +529,7 @@ def _near_ends(basis: EstimateBasis) -> tuple[tuple[str, ModelEnd], ...]:
     """Returns the ends of measured models within the year, by their names in the comparison."""
     models = dict.fromkeys(candidate.model for candidate in basis.evidence.candidates if candidate.model)
     ends = [(model, basis.ends[model]) for model in models if model in basis.ends]
-    return tuple((model, end) for model, end in ends if end.day - basis.today < NEAR_END)
+    return tuple((model, end) for model, end in ends if is_near_end(end.day, basis.today))
 
 
 def _unmeasured_model(basis: EstimateBasis, todays: Inputs | None) -> UnmeasuredModel | None:

@@ -30,7 +30,8 @@ TRUSTED_FROM = 0.7
 # By simulation (tests/rules/test_judge_agreement.py): with a look after each of 20 to 60 answers, a judge of κ 0.2 is
 # trusted in 0.5% of cases, one of κ 0.4 in 8%, one of κ 0.8 in 99%. By κ alone from ten answers on, one of κ 0.2 was
 # trusted in 18%.
-MIN_CHECKED, MOST_CHECKED = 20, 60
+MIN_CHECKED = 20
+MOST_CHECKED = 60
 MIN_OF_A_SIDE = 5
 # First words of model names that differ from the name of their family.
 _FAMILY_ALIASES: Mapping[str, str] = {
@@ -90,6 +91,9 @@ class HumanAgreement:
 Trust = Literal["unchecked", "open", "trusted", "distrusted"]
 
 
+Lack = Literal["answers", "answers of a side", "a few more", "another judge"]
+
+
 @dataclass(frozen=True)
 class JudgeChecks:
     """What people said about answers that a judge had judged, in all measurements of a dataset. Of the `accepted`
@@ -146,6 +150,19 @@ class JudgeChecks:
         if interval.low >= TRUSTED_FROM:
             return "trusted"
         return "distrusted" if interval.high < TRUSTED_FROM else "open"
+
+    @property
+    def lack(self) -> Lack | None:
+        """What it takes to know whether the judge can be trusted; None if that is known."""
+        if self.trust in ("trusted", "distrusted"):
+            return None
+        if self.answers < MIN_CHECKED:
+            return "answers"
+        if self.is_lopsided:
+            return "answers of a side"
+        if self.answers < MOST_CHECKED:
+            return "a few more"
+        return "another judge"
 
 
 UNCHECKED = JudgeChecks()

@@ -4,6 +4,7 @@ its evaluation on the held-out rows. Where a price is missing, says which. Money
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Literal
 
@@ -19,6 +20,8 @@ from trainers.rentals.prices import Rental
 OTHER_TOKENIZER = 1.25  # another model's tokenizer may count up to this many times as many tokens as ours
 # share of the rented time in which a machine trains; the rest is for loading and uploading (rentals/attempt.py)
 TRAINING_SHARE = Decimal("0.85")
+# A model that ends within a year is not advised without naming that day, since estimates look a year ahead.
+NEAR_END = timedelta(days=365)
 JUDGE_INSTRUCTIONS = 150  # tokens of the prompt around the texts that a judge reads
 
 
@@ -77,6 +80,10 @@ def evaluation_usd(holdout: Usage, base: Rates, tuned: Rates) -> Decimal:
     asked_base = holdout.prompt_before * base.input + holdout.output * base.output
     asked_tuned = holdout.prompt_after * tuned.input + holdout.output * tuned.output
     return (asked_base + asked_tuned) / MILLION
+
+
+def is_near_end(day: date, today: date) -> bool:
+    return day - today < NEAR_END
 
 
 def may_run_out(rental: Rental, expected_minutes: Decimal) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from bot.rules.judge_agreement import (
     MOST_CHECKED,
+    UNCHECKED,
     CheckedJudge,
     JudgeChecks,
     find_relatives,
@@ -212,3 +213,18 @@ def test_a_judge_is_checked_or_replaced_before_anything_rests_on_it(
 ) -> None:
     judge = CheckedJudge("sage", checks, measurement=3 if can_be_checked else None)
     assert judge.next_step == step
+
+
+@pytest.mark.parametrize(
+    ("checks", "lack"),
+    [
+        (UNCHECKED, "answers"),
+        (JudgeChecks(9, 9, 10, 10), "answers"),
+        (JudgeChecks(MOST_CHECKED - 2, MOST_CHECKED - 2, 2, 2), "answers of a side"),
+        (JudgeChecks(15, 11, 15, 11), "a few more"),
+        (JudgeChecks(MOST_CHECKED // 2, 22, MOST_CHECKED // 2, 22), "another judge"),
+        (JudgeChecks(30, 30, 30, 30), None),
+    ],
+)
+def test_what_it_takes_to_trust_a_judge(checks: JudgeChecks, lack: str | None) -> None:
+    assert checks.lack == lack

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 
 from bot.cards.common.blocks import Figure, Message, Table, cut, escape
 from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message
 from bot.cards.common.words import SLACK, Spelling, first_lines, listed, pluralize, shorten
-from bot.rules.prices import MissingPrice, missing_keys
+from bot.rules.prices import MissingPrice, is_near_end, missing_keys
 from trainers.money import rate, usd
 from trainers.providers.pricing import PriceRow, UnknownPrice
 from trainers.rentals import prices as rentals
@@ -24,8 +24,6 @@ HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
 UNIT = HEADING[0]
 OLD_PRICES = "these prices are over half a year old: check the vendor's page"
 UNKNOWN = Price(None, None, None, None)
-# A successor counts only in an estimate that reaches beyond the end, and estimates look a year ahead.
-NEAR_END = timedelta(days=365)
 Row = tuple[str, str, str, str, str, str]
 
 
@@ -256,8 +254,7 @@ def doubtful_successors(rows: Sequence[PriceRow], today: date) -> list[str]:
     """A sentence for each successor that money or a verdict may rest on although its maker doesn't confirm it."""
     lines = []
     for row in rows:
-        is_near = row.ends is not None and row.ends - today < NEAR_END
-        if row.is_successor_doubtful and is_near:
+        if row.is_successor_doubtful and row.ends is not None and is_near_end(row.ends, today):
             end = f"{row.model} ends on {row.ends}, then {row.successor}"
             lines.append(f"Check its successor: {end} ({row.ends_said_by}).")
     return list(dict.fromkeys(lines))

@@ -13,7 +13,6 @@ from bot.cards.common.words import pluralize
 from bot.cards.datasets.datasets import MEASURE
 from bot.rules.judge_agreement import (
     MIN_CHECKED,
-    MOST_CHECKED,
     TRUSTED_FROM,
     CheckedJudge,
     JudgeChecks,
@@ -125,17 +124,18 @@ def _missing(checks: JudgeChecks) -> list[str]:
     """What it takes to know whether the judge can be trusted."""
     if checks.trust == "distrusted":
         return ["Its scores say little: measure again with another judge."]
-    if checks.trust == "trusted":
-        return []
-    if checks.answers < MIN_CHECKED:
-        return [f"Judge {MIN_CHECKED - checks.answers:,} more: that takes about ten minutes."]
-    if checks.is_lopsided:
-        # A judge that accepts nearly everything agrees with people often, and says nothing about bad answers.
-        few = "accepted" if checks.accepted < checks.rejected else "rejected"
-        return [f"It has {few} too few answers to know whether people agree with it there."]
-    if checks.answers < MOST_CHECKED:
-        return ["It is close: judge ten more."]
-    return ["It is too close to tell. Another judge may agree with people more."]
+    match checks.lack:
+        case None:
+            return []
+        case "answers":
+            return [f"Judge {MIN_CHECKED - checks.answers:,} more: that takes about ten minutes."]
+        case "answers of a side":
+            few = "accepted" if checks.accepted < checks.rejected else "rejected"
+            return [f"It has {few} too few answers to know whether people agree with it there."]
+        case "a few more":
+            return ["It is close: judge ten more."]
+        case "another judge":
+            return ["It is too close to tell. Another judge may agree with people more."]
 
 
 def _answer(question: str, expected: str, answer: str) -> tuple[CardBlock, ...]:
