@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.applications import Starlette
 
 from tests.local.trainer_server import (
     KEY,
@@ -24,7 +27,9 @@ from tests.local.trainer_server import (
     upload,
     wait_for,
 )
+from trainers.local import __main__ as trainer_main
 from trainers.local.__main__ import listen
+from trainers.local.api.guard import server_config
 
 
 def refuse_to_start(*arguments: str, key: str = "k") -> str:
@@ -50,6 +55,18 @@ def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
         f"trainer: port {port} on 127.0.0.1 cannot be used: Address already in use. "
         "Try another --port; 0 picks a free one."
     )
+
+
+def test_a_trainer_whose_shutdown_hangs_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(trainer_main, "LONGEST_SHUTDOWN_S", 0.0)
+    monkeypatch.setattr(os, "_exit", lambda code: ended.set())
+    server = trainer_main.Server(
+        server_config(Starlette(), 1), "ready"
+    )  # it never runs, so nothing else ends it
+    server.handle_exit(signal.SIGTERM, None)
+    assert server.should_exit
+    assert ended.wait(30)
 
 
 def test_accepted_connections_use_tcp_nodelay() -> None:
