@@ -37,7 +37,8 @@ class TokenReport:
 
     The means are per row: of the prompt as trained, of the prompt with a list of labels or fields for an untuned
     model (`prompted_mean`), and of the answer. `answer_most` is the longest answer, or 0 in reports from before it was
-    stored.
+    stored. `system` are the tokens of the system message that the team gave all rows, or 0 in reports from before they
+    were stored.
     """
 
     encoding: str
@@ -48,6 +49,7 @@ class TokenReport:
     prompted_mean: float
     answer_mean: float
     answer_most: int = 0
+    system: int = 0
 
 
 def tokens_of_system(system: str, encoding: Encoding) -> int:
@@ -70,6 +72,7 @@ def token_report(
     prompt_mean = spread(facts.prompt).mean
     answers = spread(facts.answer)
     not_trained = sum([facts.total[row] for row in held])
+    system = tokens_of_system(rows.system, encoding) if rows.system else 0
     return TokenReport(
         encoding=encoding.name,
         assumed=encoding.assumed,
@@ -79,6 +82,7 @@ def token_report(
         prompted_mean=prompt_mean + _mean_added(rows, labels, answer_format, encoding),
         answer_mean=answers.mean,
         answer_most=answers.max,
+        system=system,
     )
 
 
