@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from bot.values.runs import Refusal
 
 T = TypeVar("T")
-EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_BLOCKED = 1
+EXIT_UNUSABLE = 2
+EXIT_INTERRUPTED = 130
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 SHEET = click.option(

@@ -28,7 +28,9 @@ from storage.deployments import DeploymentRecord, DeploymentState
 from trainers.deployments.port import Deployment
 from trainers.money import usd
 
-KEEP, STOP, START = "keep_deployment", "stop_deployment", "start_deployment"
+KEEP = "keep_deployment"
+STOP = "stop_deployment"
+START = "start_deployment"
 STOP_STRAY = "stop_stray_deployment"
 MOST_BUTTONS = 3
 UNSEEN_S = 600.0  # a running bot checks every few seconds

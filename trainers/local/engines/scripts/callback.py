@@ -37,7 +37,9 @@ class JobCallback(TrainerCallback):
         if has_rows and EVERY and state.global_step % EVERY == 0:
             control.should_evaluate = True
         if STOP.exists():
-            control.should_evaluate, control.should_save, control.should_training_stop = has_rows, True, True
+            control.should_evaluate = has_rows
+            control.should_save = True
+            control.should_training_stop = True
         if control.should_evaluate:
             control.should_save = True
         return control
