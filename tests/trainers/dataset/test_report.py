@@ -14,7 +14,8 @@ import pytest
 
 from tests.trainers.dataset.builders import chat_line
 from trainers.dataset import CLASSIFY, Columns, Limits, Previous, Report, check_file, read, split, store_chat
-from trainers.models.tokens import Encoding, count_chat, local_encoding
+from trainers.dataset.token_counts import tokens_of_system
+from trainers.models.tokens import O200K, Encoding, count_chat, local_encoding
 
 ROOT = Path(__file__).resolve().parents[3]
 FLAWED = ROOT / "examples" / "support_tickets_flawed.jsonl"
@@ -233,6 +234,7 @@ def test_training_tokens_are_also_counted_by_each_local_models_tokenizer(tmp_pat
 
     # two words, four and one, and four more for each of three messages
     assert report.trained_tokens == (("words", report.n_train * (2 + 4 + 1 + 3 * 4)),)
+    assert report.tokens.system == tokens_of_system("Sort it.", O200K) > 0
     assert Report.from_json(report.to_json()) == report
 
 
