@@ -35,7 +35,9 @@ class EgressDecision:
     @property
     def overridden(self) -> tuple[str, ...]:
         """The names of the soft rules that the reason overrides."""
-        return () if self.refused else tuple(rule.name for rule in self.against if rule.level == "soft")
+        if self.refused:
+            return ()
+        return tuple(rule.name for rule in self.against if rule.level == "soft")
 
 
 def decide_egress(

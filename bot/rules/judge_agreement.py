@@ -50,9 +50,12 @@ _FAMILY_ALIASES: Mapping[str, str] = {
 def model_family(model: str) -> str:
     """Returns the model's family, which is the first word of its own name: 'gpt' for 'openai/gpt-4o-mini', 'llama' for
     'nebius/meta-llama/Llama-3.1-8B-Instruct'."""
-    name = model.removeprefix("ft:").rsplit("/", 1)[-1].removeprefix("ft:").removeprefix("Meta-").lower()
+    _, _, own_name = model.removeprefix("ft:").rpartition("/")
+    name = own_name.removeprefix("ft:").removeprefix("Meta-").lower()
+    word = name
     match = re.match(r"[a-z]+", name)
-    word = match[0] if match else name
+    if match:
+        word = match[0]
     return _FAMILY_ALIASES.get(word, word)
 
 
@@ -120,9 +123,13 @@ class JudgeChecks:
     def share(self) -> float:
         """The agreement as if half of the answers were from each side. Without that, a judge that accepts everything
         would agree with people on every good model."""
+        if not self.answers:
+            return 0.0
         if not self.accepted or not self.rejected:
-            return self.agreed / self.answers if self.answers else 0.0
-        return (self.accepted_right / self.accepted + self.rejected_right / self.rejected) / 2
+            return self.agreed / self.answers
+        share_of_accepted = self.accepted_right / self.accepted
+        share_of_rejected = self.rejected_right / self.rejected
+        return (share_of_accepted + share_of_rejected) / 2
 
     @property
     def interval(self) -> Interval | None:
@@ -131,7 +138,7 @@ class JudgeChecks:
             return None
         if not self.accepted or not self.rejected:
             return wilson_of_share(self.share, self.answers)
-        # so many answers, half from each side, have the mean of two shares with the same variance
+        # So many answers, half from each side, have the mean of two shares with the same variance.
         effective = 4 / (1 / self.accepted + 1 / self.rejected)
         return wilson_of_share(self.share, effective)
 
@@ -149,7 +156,9 @@ class JudgeChecks:
             return "open"
         if interval.low >= TRUSTED_FROM:
             return "trusted"
-        return "distrusted" if interval.high < TRUSTED_FROM else "open"
+        if interval.high < TRUSTED_FROM:
+            return "distrusted"
+        return "open"
 
     @property
     def lack(self) -> Lack | None:
@@ -193,8 +202,10 @@ class CheckedJudge:
             return "replace"
         if self.measurement is not None and self.checks.answers < MOST_CHECKED:
             return "check"
-        is_too_close = self.checks.answers >= MOST_CHECKED and not self.checks.is_lopsided
-        return "replace" if is_too_close else None
+        if self.checks.answers >= MOST_CHECKED and not self.checks.is_lopsided:
+            # It is too close to tell, and more answers would not change that.
+            return "replace"
+        return None
 
 
 def summarize_verdicts(verdicts: Sequence[HumanVerdict]) -> JudgeChecks:
@@ -207,10 +218,13 @@ def summarize_verdicts(verdicts: Sequence[HumanVerdict]) -> JudgeChecks:
     agreed: dict[str, list[bool]] = {"yes": [], "no": []}
     between: list[tuple[str, str]] = []
     for on_answer in by_answer.values():
-        votes = [verdict.verdict for verdict in sorted(on_answer, key=lambda verdict: verdict.person)]
+        by_person = sorted(on_answer, key=lambda verdict: verdict.person)
+        votes = [verdict.verdict for verdict in by_person]
         between += combinations(votes, 2)
-        if votes.count("yes") != votes.count("no"):
-            majority = "yes" if votes.count("yes") > votes.count("no") else "no"
+        n_yes = votes.count("yes")
+        n_no = votes.count("no")
+        if n_yes != n_no:
+            majority = "yes" if n_yes > n_no else "no"
             judged = on_answer[0].judged
             agreed[judged].append(judged == majority)
     return JudgeChecks(
@@ -228,7 +242,10 @@ def summarize_labels(labels: Sequence[Preference], first_candidate: str) -> Huma
     choices = []
     by_row: dict[int, list[tuple[str, Choice]]] = defaultdict(list)
     for label in labels:
-        choice = label.choice if label.first_arm == first_candidate else SWAPPED[label.choice]
+        choice = label.choice
+        if label.first_arm != first_candidate:
+            # The two were shown the other way round.
+            choice = SWAPPED[choice]
         choices.append(choice)
         by_row[label.row].append((label.person, choice))
     # Each pair is sorted by person, so that kappa doesn't depend on who answered first.

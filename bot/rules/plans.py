@@ -278,7 +278,9 @@ class Plan:
 
     @property
     def advised(self) -> PlanVerdict | None:
-        return self.predicted.advised if self.predicted else None
+        if self.predicted is None:
+            return None
+        return self.predicted.advised
 
     @property
     def withholds_saving(self) -> bool:

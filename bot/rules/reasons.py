@@ -541,7 +541,9 @@ class Step:
     @property
     def cost(self) -> Decimal:
         """USD including people's time, only used to rank steps."""
-        usd = UNPRICED_USD if self.usd is None else self.usd
+        usd = self.usd
+        if usd is None:
+            usd = UNPRICED_USD
         return usd + self.minutes * USD_PER_HOUR / 60
 
 

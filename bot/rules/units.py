@@ -68,7 +68,9 @@ class Volume:
         """'20,000 requests', '10M tokens', without rounding."""
         short = format_tokens(self.amount)
         is_exact = self.unit == "tokens" and _scaled(short) == self.amount
-        return f"{short if is_exact else f'{self.amount:,}'} {self.unit}"
+        if is_exact:
+            return f"{short} {self.unit}"
+        return f"{self.amount:,} {self.unit}"
 
     @property
     def word(self) -> str:
@@ -107,9 +109,9 @@ def parse_request_volume(text: str) -> Volume | Misread:
 
 def _parse(text: str, default: Unit | None) -> Volume | Misread:
     match = _VOLUME.fullmatch(text.strip())
-    scale = match["scale"].lower() if match else ""
-    if match is None or scale not in _SCALES:
+    if match is None or match["scale"].lower() not in _SCALES:
         return _misread(f"I can't read {_quoted(text)} as a volume.")
+    scale = match["scale"].lower()
     # Without the unit: the parser of commands has removed the space before it.
     shown = _quoted(f"{match['number']}{match['scale']}")
     if not scale and _GROUPED_BY_POINT.fullmatch(match["number"]):
@@ -139,7 +141,9 @@ def _number(text: str) -> Decimal:
 def _unit(word: str | None) -> Unit | None:
     if word is None:
         return None
-    return "tokens" if "token" in word.lower() else "requests"
+    if "token" in word.lower():
+        return "tokens"
+    return "requests"
 
 
 def _ask_unit(typed: str, number: Decimal) -> Misread:
@@ -158,8 +162,8 @@ def _misread(problem: str) -> Misread:
 
 def _scaled(short: str) -> Decimal:
     """Reads what `format_tokens` wrote."""
-    letter = short[-1].lower() if short[-1].isalpha() else ""
-    digits = short.removesuffix(letter.upper()).removesuffix(letter)
+    digits = short.rstrip("kMBT")
+    letter = short[len(digits) :].lower()
     return Decimal(digits.replace(",", "")) * _SCALES[letter]
 
 
