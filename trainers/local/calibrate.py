@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 STARTED = time.perf_counter()
@@ -69,10 +69,13 @@ HEAD_OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")  # those that 
 @click.option("--processor-time", is_flag=True, help="Count this process's CPU seconds, not the clock's.")
 def main(seconds: float, processor_time: bool) -> None:
     """Measure this machine's speed and print it as one line of JSON."""
-    clock = time.process_time if processor_time else time.perf_counter
+    clock = time.perf_counter
+    if processor_time:
+        clock = time.process_time
     device = best_device()
     calibration = calibrate(device, best_dtype(device), clock, seconds)
-    print(calibration.to_json().replace("\n", " "), flush=True)
+    line = calibration.to_json().replace("\n", " ")
+    print(line, flush=True)
 
 
 def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: float) -> Calibration:
@@ -83,11 +86,51 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         imported_s -= STARTED
     deadline = time.monotonic() + budget_s
     torch.manual_seed(0)
-    peaks = {}
-    for name, peak_dtype in DTYPES.items():
-        if peak_dtype in (torch.float32, torch.bfloat16, dtype):
-            peaks[name] = _measure_peak(device, peak_dtype, clock)
-    reads, writes, served = _measure_serving(device, dtype, clock)
+    peaks = _measure_peaks(device, dtype, clock)
+    reads, writes, served_weights = _measure_serving(device, dtype, clock)
+    training = _measure_training(device, dtype, clock, deadline)
+    one_minute_load, _, _ = os.getloadavg()
+    calibration = Calibration(
+        device=device.type,
+        number=str(dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        speed=1 / training.operation_s,
+        layer_s=training.layer_s,
+        pair_s=training.pair_s,
+        long_pair_s=training.long_pair_s,
+        parameter_s=training.parameter_s,
+        startup_s=imported_s + training.startup_s,
+        load=one_minute_load / (os.cpu_count() or 1),
+        peaks=peaks,
+        measured_at=time.time(),
+        reads=reads,
+        writes=writes,
+        served_weights=served_weights,
+        by_rows=training.by_rows,
+    )
+    trl_s = _measure_trl_import(clock)  # before _measure_head, which imports much of it too
+    head_s = _measure_head(device, dtype, clock)
+    word_s = head_s / (HEAD_PLACES * TILE_WORDS) - head_products_s(HEAD_WIDTH, calibration)
+    return replace(calibration, word_s=max(0.0, word_s), trl_s=trl_s)
+
+
+@dataclass(frozen=True)
+class _TrainingSpeed:
+    """Seconds per layer and pack, per operation, per head and pair of tokens in packs of several rows and in one long
+    row, and per trained parameter of an update. `startup_s` is what building a model and its first pack take."""
+
+    layer_s: float
+    operation_s: float
+    pair_s: float
+    long_pair_s: float
+    parameter_s: float
+    startup_s: float
+    by_rows: bool
+
+
+def _measure_training(
+    device: torch.device, dtype: torch.dtype, clock: Clock, deadline: float
+) -> _TrainingSpeed:
     packs = GPU_PACKS
     long = GPU_LONG
     if device.type == "cpu":
@@ -96,7 +139,8 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     began = clock()
     trainees = {lengths: _Trainee(device, dtype, lengths) for lengths in (*packs, (long, long))}
     built_s = (clock() - began) / len(trainees)
-    times, updates, warm_up_s = _take_turns(trainees, deadline, device, clock)
+    times, update_s, warm_up_s = _take_turns(trainees, deadline, device, clock)
+
     shape = trainees[packs[0]].shape
     by_rows = all(trainees[lengths].goes_by_rows for lengths in packs)
     pack_times = {lengths: times[lengths] for lengths in packs}
@@ -104,32 +148,16 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     # What a pack of one row takes beyond its layers and products is attention over all its pairs.
     products_s = long * operations(shape, RANK) * operation_s
     long_pairs_s = times[long, long] - LAYERS * layer_s - products_s
-    calibration = Calibration(
-        device=device.type,
-        number=str(dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-        speed=1 / operation_s,
+    long_pairs = LAYERS * shape.heads * long**2
+    return _TrainingSpeed(
         layer_s=layer_s,
+        operation_s=operation_s,
         pair_s=pair_s,
-        long_pair_s=max(long_pairs_s, 0.0) / (LAYERS * shape.heads * long**2),
-        parameter_s=updates / shape.lora_parameters(RANK),
-        startup_s=imported_s + built_s + warm_up_s,
-        load=os.getloadavg()[0] / (os.cpu_count() or 1),
-        peaks=peaks,
-        measured_at=time.time(),
-        reads=reads,
-        writes=writes,
-        served_weights=served,
+        long_pair_s=max(long_pairs_s, 0.0) / long_pairs,
+        parameter_s=update_s / shape.lora_parameters(RANK),
+        startup_s=built_s + warm_up_s,
         by_rows=by_rows,
     )
-    start = clock()
-    # What a training on pairs imports beyond one on chats. Timed before _measure_head, which imports much of it too.
-    with quick_imports():
-        import trainers.local.training.methods.dpo  # noqa: F401
-    trl_s = clock() - start
-    head_s = _measure_head(device, dtype, clock) / (HEAD_PLACES * TILE_WORDS)
-    word_s = max(0.0, head_s - head_products_s(HEAD_WIDTH, calibration))
-    return replace(calibration, word_s=word_s, trl_s=trl_s)
 
 
 def _config() -> LlamaConfig:
@@ -146,6 +174,12 @@ def _config() -> LlamaConfig:
     )
 
 
+def _shape(config: LlamaConfig) -> Architecture:
+    shape = read_config(config.to_dict(), "the model that is measured")
+    assert not isinstance(shape, UnknownSize)  # noqa: S101 - a Llama is known
+    return shape
+
+
 class _Trainee:
     """A model and one pack that it trains on again and again."""
 
@@ -158,8 +192,10 @@ class _Trainee:
         self._model = add_lora(base, Parameters(lora_r=RANK))
         learnt = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
+
         tokens, size = lengths
-        if device.type == "cuda" and tokens > size:
+        has_several_rows = tokens > size
+        if device.type == "cuda" and has_several_rows:
             choose_attention(base, device)
         ways = find_abilities(base, size)
         self.goes_by_rows = ways.by_rows or ways.by_blocks
@@ -167,16 +203,16 @@ class _Trainee:
         supervised = [False] * (size - LABELS) + [True] * LABELS
         rows = [Row(number, row, supervised) for number, row in enumerate(ids)]
         self._pack = pack_rows(rows, device, dtype, by_rows=ways.by_rows, by_blocks=ways.by_blocks)
+
+        self._device = device
         self._dtype = dtype
-        shape = read_config(config.to_dict(), "the model that is measured")
-        assert not isinstance(shape, UnknownSize)  # noqa: S101 - a Llama is known
-        self.shape: Architecture = shape
+        self.shape = _shape(config)
 
     def learn(self) -> None:
-        kind = next(self._model.parameters()).device.type
-        with torch.autocast(kind, self._dtype, enabled=self._dtype != torch.float32):
-            loss = measure(self._model, self._pack, Abilities(packs=True, selects=True)).total
-        loss.backward()  # type: ignore[no-untyped-call]
+        is_mixed = self._dtype != torch.float32
+        with torch.autocast(self._device.type, self._dtype, enabled=is_mixed):
+            measured = measure(self._model, self._pack, Abilities(packs=True, selects=True))
+        measured.total.backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
         self._optimizer.step()
@@ -191,18 +227,22 @@ def _take_turns(
     updates: list[float] = []
     cores = CpuThreads()
     began = time.monotonic()
-    while not updates or time.monotonic() < deadline or min(map(len, times.values())) < 2:
+    budget_s = max(deadline - began, 0.1)
+    turns = 0
+    while turns < 2 or time.monotonic() < deadline:  # two at least, since the first doesn't count
         for lengths, trainee in trainees.items():
             with cores.shared():
                 times[lengths].append(_timed(trainee.learn, device, clock))
                 updates.append(_timed(trainee.update, device, clock))
-        share = min(1.0, (time.monotonic() - began) / max(deadline - began, 0.1))
-        print(f"progress {share:.2f}", file=sys.stderr, flush=True)
+        turns += 1
+        share = (time.monotonic() - began) / budget_s
+        print(f"progress {min(1.0, share):.2f}", file=sys.stderr, flush=True)
+
     # The first turn of each pack loads kernels, so it is left out.
     medians = {lengths: statistics.median(seconds[1:]) for lengths, seconds in times.items()}
-    first = next(iter(times))
-    warm_up_s = max(0.0, times[first][0] - medians[first])
-    return medians, statistics.median(updates), warm_up_s
+    first_pack = next(iter(times))
+    warm_up_s = times[first_pack][0] - medians[first_pack]
+    return medians, statistics.median(updates), max(0.0, warm_up_s)
 
 
 def _fit(
@@ -212,11 +252,16 @@ def _fit(
     relative errors, and none is below 0."""
     equations = []
     for pack, row in times:
-        seen = row if by_rows else pack  # tokens that each token is compared with
+        seen = pack  # tokens that each token is compared with
+        if by_rows:
+            seen = row
+        products = pack * operations(shape, RANK)
         pairs = shape.heads * pack * seen
-        equations.append((shape.layers, pack * operations(shape, RANK), shape.layers * pairs))
+        equations.append((shape.layers, products, shape.layers * pairs))
     # Divided by the times, so that all right sides are 1 and errors count relatively.
-    system = np.array(equations, dtype=float) / np.array(list(times.values()))[:, None]
+    seconds = np.array(list(times.values()))
+    system = np.array(equations, dtype=float) / seconds[:, None]
+    # The columns differ by many orders of magnitude, so each is scaled before it is solved.
     scales = system.max(axis=0)
     solution, _ = nnls(system / scales, np.ones(len(times)))
     layer_s, operation_s, pair_s = solution / scales
@@ -225,6 +270,12 @@ def _fit(
         operation_s = np.median(1 / system[:, 1])
         return 0.0, float(operation_s), 0.0
     return float(layer_s), float(operation_s), float(pair_s)
+
+
+def _measure_peaks(device: torch.device, dtype: torch.dtype, clock: Clock) -> dict[str, float]:
+    """Returns the peak of each type of numbers that a training here may use, by its name."""
+    used = (torch.float32, torch.bfloat16, dtype)
+    return {name: _measure_peak(device, peak, clock) for name, peak in DTYPES.items() if peak in used}
 
 
 def _measure_peak(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
@@ -239,8 +290,7 @@ def _measure_serving(device: torch.device, dtype: torch.dtype, clock: Clock) -> 
     """Returns the tokens per second that a few layers read and write while they answer several requests at once, and
     the number of weights in those layers. The server's work outside the model (text, HTTP) is not included."""
     config = _config()
-    shape = read_config(config.to_dict(), "the model that is measured")
-    assert not isinstance(shape, UnknownSize)  # noqa: S101 - a Llama is known
+    shape = _shape(config)
     model: Any = LlamaForCausalLM(config)
     model.to(device, dtype).eval()
     prompts = torch.randint(3, shape.vocab, (SERVED_AT_ONCE, SERVED_PROMPT), device=device)
@@ -261,6 +311,14 @@ def _measure_serving(device: torch.device, dtype: torch.dtype, clock: Clock) -> 
     reads = SERVED_AT_ONCE * SERVED_PROMPT / read_s
     writes = SERVED_AT_ONCE * SERVED_ANSWER / write_s
     return reads, writes, weights_at_work(shape)
+
+
+def _measure_trl_import(clock: Clock) -> float:
+    """Returns the seconds of what a training on pairs imports beyond one on chats."""
+    began = clock()
+    with quick_imports():
+        import trainers.local.training.methods.dpo  # noqa: F401
+    return clock() - began
 
 
 def _measure_head(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:

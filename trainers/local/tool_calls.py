@@ -62,10 +62,10 @@ def message_for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
     message["content"] = content
     if role not in ROLES or not isinstance(content, str):
         raise ValueError(f"a message of role {raw['role']!r} with content {content!r}")
-    older = message.pop("function_call", None)
+    only_call = message.pop("function_call", None)  # OpenAI's older form
     calls = message.pop("tool_calls", None)
-    if not calls and older:
-        calls = [{**CALL, "function": older}]
+    if not calls and only_call:
+        calls = [{**CALL, "function": only_call}]
     if calls:  # left out otherwise: templates only test whether the key exists
         message["tool_calls"] = [_call_for_template(call) for call in calls]
     return message
@@ -84,24 +84,29 @@ def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
 def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Converts the messages of a chat, and adds the tool's name to messages with a tool's result. Raises what
     `message_for_template` raises."""
-    names: dict[object, str] = {}
+    names: dict[object, str] = {}  # of the calls so far, by their ids
     turns = [message_for_template(message) for message in messages]
     for turn in turns:
-        names |= {call.get("id"): call["function"]["name"] for call in turn.get("tool_calls", ())}
-        if turn["role"] == "tool" and turn.get("tool_call_id") in names:
-            turn["name"] = names[turn["tool_call_id"]]
+        for call in turn.get("tool_calls", ()):
+            names[call.get("id")] = call["function"]["name"]
+        answered = turn.get("tool_call_id")
+        if turn["role"] == "tool" and answered in names:
+            turn["name"] = names[answered]
     return turns
 
 
 def tools_for_template(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Returns the tools of a request or a row, which may use OpenAI's older `functions`, or None if it has none. Drops
     fields without a value. Raises KeyError, TypeError or AttributeError if they are malformed."""
-    older = [{"type": "function", "function": function} for function in values.get("functions") or ()]
-    tools = []
-    for tool in values.get("tools") or older:
+    tools = values.get("tools")
+    if not tools:
+        functions = values.get("functions") or ()
+        tools = [{"type": "function", "function": function} for function in functions]
+    filled = []
+    for tool in tools:
         function = {key: value for key, value in tool["function"].items() if value is not None}
-        tools.append({**tool, "function": function})
-    return tools or None
+        filled.append({**tool, "function": function})
+    return filled or None
 
 
 def special_texts(tokenizer: Any) -> re.Pattern[str]:
@@ -198,21 +203,23 @@ def _describe_tools(messages: Sequence[dict[str, Any]], tools: Tools, template: 
         messages = [_message_in_words(message) for message in messages]
     else:
         description = describe_tools("tool", tools)  # as for any template that has calls but no list
-    if messages and messages[0]["role"] == "system":
-        own_system, *rest = messages
-        content = f"{own_system['content']}\n\n{description}"
-        return [{"role": "system", "content": content}, *rest]
-    return [{"role": "system", "content": description}, *messages]
+    if not messages or messages[0]["role"] != "system":
+        return [{"role": "system", "content": description}, *messages]
+    system, *rest = messages
+    content = f"{system['content']}\n\n{description}"
+    return [{"role": "system", "content": content}, *rest]
 
 
 def _message_in_words(message: dict[str, Any]) -> dict[str, Any]:
+    content = message["content"]
     if message["role"] == "tool":
-        return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
+        return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
     parts = []
-    if message["content"]:
-        parts.append(message["content"])
+    if content:
+        parts.append(content)
     for call in message.get("tool_calls", ()):
         function = call["function"]
+        # Only these two, in this order: the description of the tools asks the model for just that.
         written = _dump_json({"name": function["name"], "arguments": function["arguments"]})
         parts.append(f"<tool_call>\n{written}\n</tool_call>")
     return {"role": message["role"], "content": "\n".join(parts)}
@@ -271,11 +278,11 @@ def _parse_by_response_template(
     """Returns None if the answer isn't in the template's form."""
     from transformers.utils.chat_parsing import parse_response
 
+    plain_tools = [dict(tool) for tool in tools]
     try:
-        message = parse_response(
-            text, dict(response_template), prefix="", tools=[dict(tool) for tool in tools]
-        )
-        calls = tuple(_parse_call(call["function"]) for call in message.get("tool_calls") or ())
+        message = parse_response(text, dict(response_template), prefix="", tools=plain_tools)
+        raw_calls = message.get("tool_calls") or ()
+        calls = tuple(_parse_call(call["function"]) for call in raw_calls)
     except UNREADABLE:
         return None
     return message.get("content") or None, calls
@@ -314,7 +321,7 @@ def _parse_call(function: Any) -> ToolCall:
     TypeError."""
     name = function.get("name") or function["tool_name"]
     arguments = function.get("arguments", function.get("parameters", {}))
-    if isinstance(arguments, str):
+    if isinstance(arguments, str):  # as OpenAI's API writes them
         arguments = json.loads(arguments)
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise ValueError(f"not a call: {function!r}")
@@ -340,15 +347,16 @@ def _read_json(text: str, tools: Tools) -> Iterator[ToolCall]:
 def _read_bare_json(text: str, tools: Tools) -> Iterator[ToolCall]:
     """Reads calls from an answer that is nothing but JSON calling tools of the request, as small models of any family
     write it. Yields nothing for other answers."""
-    names = {tool.get("function", tool).get("name") for tool in tools}
     stripped = text.strip()
-    is_fenced = stripped.startswith(FENCE) and stripped.endswith(FENCE)
-    if is_fenced and len(stripped) >= 2 * len(FENCE):  # one fence alone is both beginning and end
+    has_fences = stripped.startswith(FENCE) and stripped.endswith(FENCE)
+    if has_fences and len(stripped) >= 2 * len(FENCE):  # one fence alone is both beginning and end
         stripped = stripped.removeprefix(FENCE).removesuffix(FENCE).removeprefix("json")
     try:
         calls = list(_read_json(stripped, tools))
     except UNREADABLE:
         return
+    # Without this test an answer that is JSON for another purpose would become a call.
+    names = {tool.get("function", tool).get("name") for tool in tools}
     if all(call.name in names for call in calls):
         yield from calls
 
@@ -386,8 +394,9 @@ def _xml_reader(
         name = match[1].strip()
         types = _parameter_types(name, tools)
         arguments = {}
-        for key, value in find_parameters(match[2]):
-            arguments[key.strip()] = _parse_value(value, types.get(key.strip()))
+        for padded_key, value in find_parameters(match[2]):
+            key = padded_key.strip()
+            arguments[key] = _parse_value(value, types.get(key))
         yield ToolCall(name, _dump_json(arguments))
 
     return read
@@ -397,9 +406,11 @@ def _parameter_types(name: str, tools: Tools) -> dict[str, object]:
     """Returns the JSON type of each parameter of the tool `name`, by the parameter's name."""
     for tool in tools:
         function = tool.get("function", tool)
-        if function.get("name") == name:
-            properties = (function.get("parameters") or {}).get("properties") or {}
-            return {key: schema.get("type") for key, schema in properties.items() if isinstance(schema, dict)}
+        if function.get("name") != name:
+            continue
+        schema = function.get("parameters") or {}
+        properties = schema.get("properties") or {}
+        return {key: each.get("type") for key, each in properties.items() if isinstance(each, dict)}
     return {}
 
 
@@ -410,7 +421,9 @@ def _find_parameters(text: str) -> Iterator[tuple[str, str]]:
         end = text.find(PARAMETER_END, start.end())
         if end < 0:
             return
-        yield start[1], text[start.end() : end].removeprefix("\n").removesuffix("\n")
+        value = text[start.end() : end]
+        # One line break on each side belongs to the form, further ones to the value.
+        yield start[1], value.removeprefix("\n").removesuffix("\n")
         start = _PARAMETER.search(text, end)
 
 
@@ -418,9 +431,10 @@ def _find_arguments(text: str) -> Iterator[tuple[str, str]]:
     """Yields keys and values of <arg_key>key</arg_key><arg_value>value</arg_value>."""
     for part in text.split("<arg_key>")[1:]:
         key, _, rest = part.partition("</arg_key>")
-        opening, start, tail = rest.partition("<arg_value>")
-        value, end, _ = tail.partition("</arg_value>")
-        if start and end and not opening.strip():
+        gap, start, rest = rest.partition("<arg_value>")
+        value, end, _ = rest.partition("</arg_value>")
+        is_complete = start and end
+        if is_complete and not gap.strip():
             yield key, value
 
 
@@ -453,17 +467,19 @@ def _read_gemma(text: str, tools: Tools) -> Iterator[ToolCall]:
 
 def _read_python(text: str, tools: Tools) -> Iterator[ToolCall]:
     """Reads [name(key="text"), other()], or one call per line."""
-    listed = text.strip()
-    if not listed.startswith("["):
-        listed = "[" + re.sub(r"\)\s*\n\s*", "), ", listed) + "]"
-    body = ast.parse(listed, mode="eval").body
-    if not isinstance(body, ast.List):
+    code = text.strip()
+    if not code.startswith("["):
+        items = re.sub(r"\)\s*\n\s*", "), ", code)
+        code = f"[{items}]"
+    calls = ast.parse(code, mode="eval").body
+    if not isinstance(calls, ast.List):
         return
-    for call in body.elts:
+    for call in calls.elts:
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError("no call with named arguments")
+        name = ast.unparse(call.func)  # may have dots
         arguments = {str(word.arg): _evaluate_literal(word.value) for word in call.keywords}
-        yield ToolCall(ast.unparse(call.func), _dump_json(arguments))
+        yield ToolCall(name, _dump_json(arguments))
 
 
 def _evaluate_literal(node: ast.expr) -> Any:
@@ -512,7 +528,8 @@ def _parse_harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
         recipient = re.search(r"to=(?:functions\.)?([\w.-]+)", head)
         if recipient:
             try:
-                calls.append(_parse_call({"name": recipient[1], "arguments": json.loads(body)}))
+                arguments = json.loads(body)
+                calls.append(_parse_call({"name": recipient[1], "arguments": arguments}))
             except UNREADABLE:
                 lines.append(body)
         elif "<|channel|>analysis" not in head:

@@ -183,9 +183,12 @@ class AttemptStorage:
     def wants_pause(self) -> bool:
         """Returns True if the server asks for a pause. Raises AttemptReplaced."""
         control = self.storage.read_json(f"{self.job}/control.json")
-        if control is None or control.get("attempt") != self._key or control.get("wanted") == "end":
+        if control is None:  # the server has deleted the job's files
             raise AttemptReplaced
-        return control.get("wanted") == "pause"
+        wanted = control.get("wanted")
+        if control.get("attempt") != self._key or wanted == "end":
+            raise AttemptReplaced
+        return wanted == "pause"
 
     def fetch(self, folder: Path) -> tuple[Snapshot, str]:
         """Downloads the job to `folder` and writes this machine's paths to its job.json. Returns the files with which
@@ -195,23 +198,31 @@ class AttemptStorage:
         snapshot = parse_snapshot(start.get("snapshot"))
         if snapshot is None:
             raise StorageAway(f"{self.attempt}/start.json is missing or invalid")
-        for path, stored in snapshot.files.items():
-            target = folder / path
-            # An interrupted call may have downloaded some of the files.
-            if not target.exists() or target.stat().st_size != stored.bytes:
-                size = stored.bytes if is_in_folder(path) else None
-                self.storage.download(f"{self.job}/{stored.object}", target, size)
+        self._download_files(folder, snapshot)
         for name, record in snapshot.records.items():
             replace_json(folder / name, record)
+
         job = read_job(folder)
         here = replace(job, training_file=str(folder / "train.jsonl"))
         if job.validation_file:
             here = replace(here, validation_file=str(folder / "valid.jsonl"))
         fingerprint = start.get("base")
         if fingerprint is not None:
-            here = replace(here, base=str(self._fetch_base(str(fingerprint))))
+            base = self._fetch_base(str(fingerprint))
+            here = replace(here, base=str(base))
         write_job(folder, here)
         return snapshot, job.base
+
+    def _download_files(self, folder: Path, snapshot: Snapshot) -> None:
+        for path, stored in snapshot.files.items():
+            target = folder / path
+            # An interrupted call may have downloaded some of the files.
+            if target.exists() and target.stat().st_size == stored.bytes:
+                continue
+            size = None  # a file that changes may have grown since it was listed
+            if is_in_folder(path):
+                size = stored.bytes
+            self.storage.download(f"{self.job}/{stored.object}", target, size)
 
     def _fetch_base(self, fingerprint: str) -> Path:
         """Returns the folder of a base model on this node: the storage's own on a shared disk, otherwise a cached
@@ -224,20 +235,23 @@ class AttemptStorage:
         target = root / fingerprint
         with (root / f"{fingerprint}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # waits while another job on this node downloads the same base
-            if target.is_dir():
-                return target
-            stored = self.storage.read_json(f"{name}/base.json") or {}
-            files = stored.get("files", {})
-            partial = target.with_name(f".{fingerprint}")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            for file, size in files.items():
-                self.storage.download(f"{name}/{file}", partial / Path(file).name, int(size))
-            if base_fingerprint(partial) != fingerprint:
-                shutil.rmtree(partial)
-                raise BaseChanged("The base model's files were changed in the storage. Create the job again.")
-            partial.rename(target)
+            if not target.is_dir():
+                self._download_base(name, fingerprint, target)
         return target
+
+    def _download_base(self, name: str, fingerprint: str, target: Path) -> None:
+        stored = self.storage.read_json(f"{name}/base.json") or {}
+        files = stored.get("files", {})
+        partial = target.with_name(f".{fingerprint}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for file, size in files.items():
+            plain_name = Path(file).name  # without folders, so that nothing is written elsewhere
+            self.storage.download(f"{name}/{file}", partial / plain_name, int(size))
+        if base_fingerprint(partial) != fingerprint:
+            shutil.rmtree(partial)
+            raise BaseChanged("The base model's files were changed in the storage. Create the job again.")
+        partial.rename(target)
 
 
 class Publisher:
@@ -271,22 +285,15 @@ class Publisher:
         if "DONE" in records:
             finished_folders.append("adapter")
         for folder in finished_folders:
-            names = sorted(path.name for path in (self._folder / folder).glob("[!.]*"))
-            self._store([f"{folder}/{name}" for name in names if f"{folder}/{name}" not in self._files])
+            self._store_folder(folder)
         positions = [f"{folder}/{POSITION}" for folder in checkpoints]
         stored_positions = [path for path in positions if path in self._files]
         changing = [path for path in changing_files(self._folder) if is_allowed_path(path)]
         for path in [*stored_positions, *changing]:
             self._store([path])
-
-        # Forget checkpoints that the training has deleted.
-        for path in list(self._files):
-            folder = path.rpartition("/")[0]
-            if is_in_folder(path) and folder not in checkpoints and folder != "adapter":
-                del self._files[path]
-                del self._uploads[path]
-
+        self._forget_deleted(checkpoints)
         self._store_events()
+
         snapshot = Snapshot(dict(self._files), self._stored_events, records)
         if snapshot != self._published:
             self._link.storage.write_json(f"{self._link.attempt}/state.json", asdict(snapshot))
@@ -304,6 +311,20 @@ class Publisher:
             if content is not None:
                 records[name] = content
         return records
+
+    def _store_folder(self, folder: str) -> None:
+        """Uploads the new files of a folder that is complete. Names that begin with a dot are being written."""
+        names = sorted(path.name for path in (self._folder / folder).glob("[!.]*"))
+        paths = [f"{folder}/{name}" for name in names]
+        self._store([path for path in paths if path not in self._files])
+
+    def _forget_deleted(self, checkpoints: Sequence[str]) -> None:
+        """Forgets the checkpoints that the training has deleted. `checkpoints` are the folders of the others."""
+        for path in list(self._files):
+            folder = path.rpartition("/")[0]
+            if is_in_folder(path) and folder not in checkpoints and folder != "adapter":
+                del self._files[path]
+                del self._uploads[path]
 
     def _store(self, paths: Sequence[str]) -> None:
         """Uploads files that count all together or not at all, if the storage fails or the training deletes one
@@ -325,23 +346,27 @@ class Publisher:
         source = self._folder / path
         if source.name == "adapter_config.json":
             config: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
-            content = json.dumps({**config, "base_model_name_or_path": self._base}, indent=2).encode()
+            config["base_model_name_or_path"] = self._base
+            content = json.dumps(config, indent=2).encode()
             self._link.storage.write(name, content)
             size = len(content)
         else:
             size = self._link.storage.upload(name, source)
-        return StoredFile(name.removeprefix(f"{self._link.job}/"), size, version)
+        in_job = name.removeprefix(f"{self._link.job}/")
+        return StoredFile(in_job, size, version)
 
     def _store_events(self) -> None:
         """Uploads events in pieces, so that a long log is not uploaded again for each new line."""
         events = read_events(self._folder)
-        first_piece = self._stored_events // EVENTS_PER_PIECE
-        for start in range(first_piece * EVENTS_PER_PIECE, len(events), EVENTS_PER_PIECE):
+        # The last piece in the storage may be incomplete, so it is the first one to write.
+        number = self._stored_events // EVENTS_PER_PIECE
+        while self._stored_events < len(events):
+            start = number * EVENTS_PER_PIECE
             piece = events[start : start + EVENTS_PER_PIECE]
-            if start + len(piece) > self._stored_events:
-                name = f"{self._link.attempt}/events/{start // EVENTS_PER_PIECE:06d}.json"
-                self._link.storage.write(name, orjson.dumps(piece))
-        self._stored_events = len(events)
+            name = f"{self._link.attempt}/events/{number:06d}.json"
+            self._link.storage.write(name, orjson.dumps(piece))
+            self._stored_events = start + len(piece)
+            number += 1
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -73,34 +73,40 @@ class Takeover:
         if self._storage.read(f"{self._attempt}/start.json") is not None:
             return
         replace_json(self._folder / STORED_MARK, {})
-        snapshot = None
-        if self._record.after:
-            before = f"{self._job}/attempts/{self._record.after}"
-            state = parse_snapshot(self._storage.read_json(f"{before}/state.json"))
-            start = self._storage.read_json(f"{before}/start.json") or {}
-            snapshot = state or parse_snapshot(start.get("snapshot"))
-        if snapshot is None:
-            files = {}
-            for path in needed_files(self._folder):
-                source = self._folder / path
-                size = self._storage.upload(f"{self._job}/inputs/{path}", source, self._is_wanted)
-                files[path] = StoredFile(f"inputs/{path}", size)
-            records = {}
-            progress = read_json(self._folder / PROGRESS)
-            if progress is not None:
-                records[PROGRESS] = progress
-            snapshot = Snapshot(files, 0, records)
-
+        snapshot = self._files_of_attempt_before() or self._upload_folder()
         base = self._provide_base(Path(read_job(self._folder).base))
+
         # Each attempt counts its own events, and end marks and the adapter are those of the attempt that wrote them.
-        begin = Snapshot(
-            files={
-                path: stored for path, stored in snapshot.files.items() if not path.startswith("adapter/")
-            },
-            events=0,
-            records={name: record for name, record in snapshot.records.items() if name == PROGRESS},
-        )
-        self._storage.write_json(f"{self._attempt}/start.json", {"snapshot": asdict(begin), "base": base})
+        files = {path: stored for path, stored in snapshot.files.items() if not path.startswith("adapter/")}
+        records = {name: record for name, record in snapshot.records.items() if name == PROGRESS}
+        begin = asdict(Snapshot(files, 0, records))
+        self._storage.write_json(f"{self._attempt}/start.json", {"snapshot": begin, "base": base})
+
+    def _files_of_attempt_before(self) -> Snapshot | None:
+        """Returns the last files of the attempt from which this one continues, which are in the storage already, or
+        None if there is none."""
+        if not self._record.after:
+            return None
+        before = f"{self._job}/attempts/{self._record.after}"
+        last = parse_snapshot(self._storage.read_json(f"{before}/state.json"))
+        if last is not None:
+            return last
+        # It ended before it uploaded anything, so it leaves the files with which it began.
+        start = self._storage.read_json(f"{before}/start.json") or {}
+        return parse_snapshot(start.get("snapshot"))
+
+    def _upload_folder(self) -> Snapshot:
+        """Uploads what a run needs from the job's folder here."""
+        files = {}
+        for path in needed_files(self._folder):
+            source = self._folder / path
+            size = self._storage.upload(f"{self._job}/inputs/{path}", source, self._is_wanted)
+            files[path] = StoredFile(f"inputs/{path}", size)
+        records = {}
+        progress = read_json(self._folder / PROGRESS)
+        if progress is not None:
+            records[PROGRESS] = progress
+        return Snapshot(files, 0, records)
 
     def _provide_base(self, base: Path) -> str | None:
         """Returns the fingerprint under which the base is stored, or None for a hub id, which the node downloads
@@ -114,14 +120,18 @@ class Takeover:
             self._check_wanted()
         try:
             if self._storage.read(f"{name}/base.json") is None:
-                sizes = {}
-                for path in base.iterdir():
-                    if path.is_file() and path.name.endswith(BASE_FILE_ENDINGS):
-                        sizes[path.name] = self._storage.upload(f"{name}/{path.name}", path, self._is_wanted)
-                self._storage.write_json(f"{name}/base.json", {"files": sizes})
+                self._upload_base(base, name)
         finally:
             bases_lock.release()
         return fingerprint
+
+    def _upload_base(self, base: Path, name: str) -> None:
+        sizes = {}
+        for path in base.iterdir():
+            if path.is_file() and path.name.endswith(BASE_FILE_ENDINGS):
+                sizes[path.name] = self._storage.upload(f"{name}/{path.name}", path, self._is_wanted)
+        # Written last, since it says that the base is complete.
+        self._storage.write_json(f"{name}/base.json", {"files": sizes})
 
     def control(self, wanted: str) -> None:
         """Asks the attempt to "run", "pause" or "end". Raises StorageAway."""
@@ -136,51 +146,64 @@ class Takeover:
         snapshot = parse_snapshot(self._storage.read_json(f"{self._attempt}/state.json"))
         if snapshot is None or snapshot == self._taken:
             return
-        for path, stored in snapshot.files.items():
-            is_input = stored.object.startswith("inputs/")
-            is_new = self._taken.files.get(path) != stored
-            if is_new and not is_input and not is_in_folder(path):
-                # Without a size, since the file may have been rewritten after the snapshot; the newer one is fine.
-                self._download(stored, self._folder / path, None)
+        self._download_files(snapshot)
         for folder in sorted(snapshot.folders):
-            if folder != "adapter" or "DONE" in snapshot.records:
+            is_whole = folder != "adapter" or "DONE" in snapshot.records
+            if is_whole:
                 self._download_folder(folder, snapshot)
         for folder in complete_folders(self._folder):
             if folder not in snapshot.folders:
                 shutil.rmtree(self._folder / folder)
-
         self._append_events(snapshot.events)
+        self._write_records(snapshot)
+        self._delete_old_objects(snapshot)
+        self._taken = snapshot
+
+    def _download_files(self, snapshot: Snapshot) -> None:
+        """Downloads files that count one by one, such as the metrics."""
+        for path, stored in snapshot.files.items():
+            is_input = stored.object.startswith("inputs/")  # the server's own
+            is_new = self._taken.files.get(path) != stored
+            if is_new and not is_input and not is_in_folder(path):
+                # Without a size, since the file may have been rewritten after the snapshot; the newer one is fine.
+                self._download(stored, self._folder / path, None)
+
+    def _write_records(self, snapshot: Snapshot) -> None:
         for name in RECORDS:
             record = snapshot.records.get(name)
-            if record is not None and record != self._taken.records.get(name):
-                with self._turn:
-                    self._check_wanted()
-                    replace_json(self._folder / name, record)
+            if record is None or record == self._taken.records.get(name):
+                continue
+            with self._turn:
+                self._check_wanted()
+                replace_json(self._folder / name, record)
 
-        # Delete old checkpoints that the training has deleted too.
+    def _delete_old_objects(self, snapshot: Snapshot) -> None:
+        """Deletes checkpoints in the storage that the training has deleted too."""
         objects = {stored.object for stored in snapshot.files.values()}
         for path, stored in self._taken.files.items():
             if is_in_folder(path) and stored.object not in objects:
                 self._storage.delete(f"{self._job}/{stored.object}")
-        self._taken = snapshot
 
     def _download_folder(self, folder: str, snapshot: Snapshot) -> None:
         """Downloads a checkpoint or the adapter atomically. The optimizer's state stays in the storage."""
-        files = {
-            path: stored
-            for path, stored in snapshot.files.items()
-            if path.rpartition("/")[0] == folder and Path(path).name != STATE
-        }
+        files = {}
+        for path, stored in snapshot.files.items():
+            parent, _, name = path.rpartition("/")
+            if parent == folder and name != STATE:
+                files[name] = stored
+
         target = self._folder / folder
-        if target.is_dir() and (folder != "adapter" or folder in self._taken.folders):
-            position = f"{folder}/{POSITION}"
-            if position in files and files[position] != self._taken.files.get(position):
-                self._download(files[position], target / POSITION, None)
+        # An adapter on the disk may be that of an attempt before, which this one replaces.
+        is_of_attempt = folder != "adapter" or folder in self._taken.folders
+        if target.is_dir() and is_of_attempt:
+            position = files.get(POSITION)
+            if position is not None and position != self._taken.files.get(f"{folder}/{POSITION}"):
+                self._download(position, target / POSITION, None)
             return
         hidden = target.with_name(f".{target.name}")
         shutil.rmtree(hidden, ignore_errors=True)
-        for path, stored in files.items():
-            self._download(stored, hidden / Path(path).name, stored.bytes)
+        for name, stored in files.items():
+            self._download(stored, hidden / name, stored.bytes)
         shutil.rmtree(target, ignore_errors=True)
         hidden.rename(target)
 
@@ -188,18 +211,20 @@ class Takeover:
         """Appends each event once, even after a restart, since each line has the number of its attempt."""
         number = self._record.attempt
         if self._events is None:
-            self._events = sum(1 for event in read_events(self._folder) if event.get("attempt") == number)
-        while (taken := self._events) < count:
-            piece, first = divmod(taken, EVENTS_PER_PIECE)
+            numbers = [event.get("attempt") for event in read_events(self._folder)]
+            self._events = numbers.count(number)
+        while self._events < count:
+            piece, first = divmod(self._events, EVENTS_PER_PIECE)
             content = self._storage.read(f"{self._attempt}/events/{piece:06d}.json")
-            # The piece may have grown since the snapshot, whose files these later events refer to are not here yet.
+            # The piece may have grown since the snapshot. Its later events refer to files that are not here yet.
             end = count - piece * EVENTS_PER_PIECE
             fresh = _parse_events(content)[first:end]
             if not fresh:
-                raise StorageAway(f"the events {taken} to {count} of {self._attempt} are missing")
-            lines = b"".join(orjson.dumps({**event, "attempt": number}) + b"\n" for event in fresh)
+                text = f"the events {self._events} to {count} of {self._attempt} are missing"
+                raise StorageAway(text)
+            lines = [orjson.dumps({**event, "attempt": number}) for event in fresh]
             with (self._folder / "events.jsonl").open("ab") as file:
-                file.write(lines)
+                file.write(b"\n".join(lines) + b"\n")
             self._events += len(fresh)
 
     def _download(self, stored: StoredFile, target: Path, size: int | None) -> None:
