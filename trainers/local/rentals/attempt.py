@@ -82,7 +82,8 @@ def _restore_checkpoint(folder: Path) -> None:
     shutil.copytree(RESUME, folder, dirs_exist_ok=True)
     # These are newer than the checkpoint. All events are needed, since the server skips as many as it has already.
     for name in PROGRESS_FILES:
-        if (uploaded := Path(RESULT, name)).exists():
+        uploaded = Path(RESULT, name)
+        if uploaded.exists():
             shutil.copy(uploaded, folder / name)
 
 
@@ -91,37 +92,48 @@ def _smoke_failure(folder: Path, job: TrainingJob) -> Failure | None:
     smoke = folder.with_name("smoke")
     smoke.mkdir()
     for name in ("train.jsonl", "valid.jsonl"):
-        if (folder / name).exists():
-            with (folder / name).open("rb") as rows:
+        source = folder / name
+        if source.exists():
+            with source.open("rb") as rows:
                 first_rows = b"".join(islice(rows, SMOKE_ROWS))
             (smoke / name).write_bytes(first_rows)
-    if (folder / "tuned").exists():
-        shutil.copytree(folder / "tuned", smoke / "tuned")
-    few = replace(job.settings, n_epochs=1, sweep=())
-    trial = replace(job, settings=few, trials=(), integrations=(), training_file=str(smoke / "train.jsonl"))
+    tuned = folder / "tuned"
+    if tuned.exists():
+        shutil.copytree(tuned, smoke / "tuned")
+
+    settings = replace(job.settings, n_epochs=1, sweep=())
+    training_file = str(smoke / "train.jsonl")
+    # Without integrations, so that the smoke test's curves don't appear beside the job's.
+    trial = replace(job, settings=settings, trials=(), integrations=(), training_file=training_file)
     if job.validation_file:
         trial = replace(trial, validation_file=str(smoke / "valid.jsonl"))
     write_job(smoke, trial)
     code = _run(smoke, SMOKE_S)
     if (smoke / "DONE").exists():
         return None
-    text = _reason(smoke, code)
-    return Failure("smoke_failed", f"The first steps, on {SMOKE_ROWS} rows, failed: {text}", None)
+    reason = _reason(smoke, code)
+    text = f"The first steps, on {SMOKE_ROWS} rows, failed: {reason}"
+    return Failure("smoke_failed", text, None)
 
 
 def _train(folder: Path, job: TrainingJob, limit_s: float, began: float) -> None:
     gone_s = time.monotonic() - began
-    left_s = max(MIN_TRAINING_S, int(limit_s * (1 - RESERVED) - gone_s))
+    left_s = int(limit_s * (1 - RESERVED) - gone_s)
     # max_seconds counts the whole job's training, so earlier machines' seconds come on top.
     progress = read_json(folder / "progress.json") or {}
-    left_s += int(progress.get("seconds") or 0)
-    ceiling = min(left_s, job.settings.max_seconds or left_s)
-    settings = replace(job.settings, max_seconds=ceiling)
-    trials = tuple(replace(trial, max_seconds=ceiling) for trial in job.trials)
-    write_job(folder, replace(job, settings=settings, trials=trials))
+    earlier_s = int(progress.get("seconds") or 0)
+    ceiling_s = max(MIN_TRAINING_S, left_s) + earlier_s
+    if job.settings.max_seconds:
+        ceiling_s = min(ceiling_s, job.settings.max_seconds)
+
+    settings = replace(job.settings, max_seconds=ceiling_s)
+    trials = tuple(replace(trial, max_seconds=ceiling_s) for trial in job.trials)
+    limited = replace(job, settings=settings, trials=trials)
+    write_job(folder, limited)
     code = _run(folder, None)
     if not has_ended(folder):
-        fail(folder, Failure("training_crashed", _reason(folder, code), None))
+        reason = _reason(folder, code)
+        fail(folder, Failure("training_crashed", reason, None))
 
 
 def _run(folder: Path, limit_s: float | None) -> int:
@@ -161,7 +173,7 @@ def _upload_progress(folder: Path, *, with_checkpoint: bool) -> None:
         progress = [name for name in PROGRESS_FILES if (folder / name).exists()]
         _upload(folder, RESULT, progress)
         needed = [path for path in needed_files(folder) if not _matches(path, INPUTS)]
-        has_checkpoint = any(map(is_in_folder, needed))
+        has_checkpoint = any(is_in_folder(path) for path in needed)
         if with_checkpoint and has_checkpoint:
             _upload(folder, RESUME, needed)
     except (TrainerError, OSError) as error:  # OSError: a checkpoint was deleted meanwhile
@@ -193,13 +205,16 @@ def _upload(folder: Path, into: str, paths: Iterable[str]) -> None:
     repository = os.environ["FINETUNE_REPO"]
     api = hub_api()
     with translate_errors("uploading a job's result"):
-        added = [CommitOperationAdd(f"{into}/{path}", folder / path) for path in paths]
-        changes: list[CommitOperationAdd | CommitOperationDelete] = [*added]
+        changes: list[CommitOperationAdd | CommitOperationDelete] = []
+        added = set()
+        for path in paths:
+            target = f"{into}/{path}"
+            added.add(target)
+            changes.append(CommitOperationAdd(target, folder / path))
         if into == RESUME:
-            named = {each.path_in_repo for each in added}
-            for path in api.list_repo_files(repository):
-                if path.startswith(f"{RESUME}/") and path not in named:
-                    changes.append(CommitOperationDelete(path))
+            for stored in api.list_repo_files(repository):
+                if stored.startswith(f"{RESUME}/") and stored not in added:
+                    changes.append(CommitOperationDelete(stored))
         api.create_commit(repository, changes, commit_message=f"Upload {into}")
 
 

@@ -142,6 +142,7 @@ class RentedBackend:
     def _follow(self, record: JobRecord) -> RentedAttempt:
         attempt = RentedAttempt(record, self.machines, self._options)
         attempt.thread.start()
+        # Attempts at an end are dropped, so that the list doesn't grow for as long as the server runs.
         followed = [each for each in self._attempts if each.thread.is_alive()]
         self._attempts = [*followed, attempt]
         return attempt
@@ -163,7 +164,8 @@ class RentedAttempt:
         terms = read_rental(record.job.metadata)
         assert terms is not None  # noqa: S101 - other jobs have other backends
         self.record = record
-        self.is_being_cancelled = self.is_beside_serving = False
+        self.is_being_cancelled = False
+        self.is_beside_serving = False
         self.exit: Exit | None = None
         self.has_begun = False
         self._terms = terms
@@ -256,12 +258,13 @@ class RentedAttempt:
             fail(folder, Failure("price_rose", text, None))
             return True
         revision = self._machines.upload(folder)
-        if not self._is_cancelled.is_set():
-            # Stored before the request, so that a process that dies here doesn't start a second machine at once.
-            self._save(sent_at=time.time())
-            machine = self._machines.start(self.record.job.id, revision, terms, self._left_s)
-            self._save(id=machine.id)
-            append_event(folder, f"Requested a {terms.hardware} machine from {WHO}: {machine.id}.")
+        if self._is_cancelled.is_set():  # while the files were uploaded, which may take minutes
+            return False
+        # Stored before the request, so that a process that dies here doesn't start a second machine at once.
+        self._save(sent_at=time.time())
+        machine = self._machines.start(self.record.job.id, revision, terms, self._left_s)
+        self._save(id=machine.id)
+        append_event(folder, f"Requested a {terms.hardware} machine from {WHO}: {machine.id}.")
         return False
 
     @property
@@ -274,14 +277,15 @@ class RentedAttempt:
         seconds = self._rented.lost_seconds + machine.running_seconds
         if seconds > self._rented.running_seconds:  # the provider may omit an ended machine's seconds
             self._save(running_seconds=seconds)
-        if not machine.is_waiting and not self.has_begun:
+        if not machine.is_waiting:
             self.has_begun = True
         if machine.has_ended:
             return self._finish(machine)
         self._check_deadlines(machine)
+        is_due = time.monotonic() - self._fetched_at > PROGRESS_S
         if self._is_cancelled.is_set() or self._why_ended:
             self._machines.cancel(machine.id)
-        elif time.monotonic() - self._fetched_at > PROGRESS_S and not machine.is_waiting:
+        elif is_due and not machine.is_waiting:
             self._fetched_at = time.monotonic()
             self._fetch(("progress.json", "events.jsonl"))
         return False
@@ -306,12 +310,7 @@ class RentedAttempt:
         Returns True at the attempt's end."""
         folder = self.record.folder
         if not self._rented.has_ended:
-            seconds = self._rented.running_seconds
-            noun = "machines" if self._rented.lost else "machine"
-            cost = f"${self._terms.usd(seconds):.4f}"
-            append_event(
-                folder, f"The {noun} ran for {seconds:,} s, which costs {cost} at the approved price."
-            )
+            self._report_cost()
             self._save(has_ended=True)
         if self._is_cancelled.is_set():
             return self._mark_cancelled()
@@ -324,12 +323,23 @@ class RentedAttempt:
         fail(folder, self._why_ended or self._explain_end(machine))
         return True
 
+    def _report_cost(self) -> None:
+        seconds = self._rented.running_seconds
+        cost = f"${self._terms.usd(seconds):.4f}"
+        noun = "machine"
+        if self._rented.lost:
+            noun = "machines"
+        text = f"The {noun} ran for {seconds:,} s, which costs {cost} at the approved price."
+        append_event(self.record.folder, text)
+
     def _can_continue(self, machine: Machine) -> bool:
         """True if the machine was lost, and a checkpoint and enough of the approved time are left for another one."""
+        is_lost = self._why_ended is None and machine.stage != "CANCELED"
+        if not is_lost or len(self._rented.lost) >= MAX_LOST:
+            return False
         approved_s = self._terms.minutes * 60
         left_s = approved_s - self._rented.running_seconds
-        is_lost = self._why_ended is None and machine.stage != "CANCELED"
-        if not is_lost or left_s < MIN_TIME_LEFT * approved_s or len(self._rented.lost) >= MAX_LOST:
+        if left_s < MIN_TIME_LEFT * approved_s:
             return False
         return self._machines.has_checkpoint(self.record.job.id)
 
@@ -365,9 +375,10 @@ class RentedAttempt:
         if message:
             reason = f": {message}"
         words = ""
-        lines = self._log_lines() if machine.running_seconds else []
-        if lines:
-            words = f" Its log ends with: {' / '.join(lines)}."
+        if machine.running_seconds:  # a machine that never ran has no log
+            lines = self._log_lines()
+            if lines:
+                words = f" Its log ends with: {' / '.join(lines)}."
         text = (
             f"{WHO} ended the machine without a result{reason}.{words} If it names the image, check that [hf] image "
             "in finetune.toml can be pulled and has the extra [local]; if the time-out, raise [hf] minutes."
@@ -381,7 +392,8 @@ class RentedAttempt:
             log.warning("reading the log of %s: %s", self._rented.id, error)
             return []
         (self.record.folder / "train.log").write_text(text, encoding="utf-8")
-        return [line[:200] for line in text.splitlines() if line.strip()][-3:]
+        lines = [line[:200] for line in text.splitlines() if line.strip()]
+        return lines[-3:]
 
     def _give_up(self, failure: Failure) -> None:
         """Fails the job after a definite refusal. But if a machine may be running, the request is repeated."""
@@ -421,12 +433,14 @@ class RentedAttempt:
         folder = self.record.folder
         for source in sorted(result.rglob("*")):
             path = source.relative_to(result).as_posix()
-            if source.is_file() and not source.is_symlink() and is_allowed_path(path):
-                if source.name == "adapter_config.json":
-                    set_adapter_base(source, read_job(folder).base)
-                target = folder / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source.replace(target)
+            is_plain = source.is_file() and not source.is_symlink()  # a link could lead out of the folder
+            if not is_plain or not is_allowed_path(path):
+                continue
+            if source.name == "adapter_config.json":
+                set_adapter_base(source, read_job(folder).base)
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
 
     def _copy_events(self, result: Path) -> None:
         fresh = read_events(result)[self._rented.events :]
@@ -435,7 +449,8 @@ class RentedAttempt:
             if event.get("type") != "metrics" or not isinstance(data, dict):
                 data = None
             message = str(event.get("message"))
-            append_event(self.record.folder, message, data=data, level=_level(event.get("level")))
+            level = _level(event.get("level"))
+            append_event(self.record.folder, message, data=data, level=level)
         self._save(events=self._rented.events + len(fresh))
 
     def _save(self, **changes: Any) -> None:

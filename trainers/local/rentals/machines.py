@@ -122,24 +122,30 @@ class Machines:
         commit's id."""
         from huggingface_hub import CommitOperationAdd
 
+        contents: dict[str, Path | bytes] = {}
+        for name in needed_files(folder):
+            contents[f"job/{name}"] = folder / name
         base = Path(read_job(folder).base)
-        paths = {f"job/{name}": folder / name for name in needed_files(folder)}
         if base.is_dir():
-            files = (path for path in base.iterdir() if path.name.endswith(BASE_FILE_ENDINGS))
-            paths |= {f"base/{path.name}": path for path in files}
-        contents: dict[str, Path | bytes] = {**paths, "source.zip": pack_source().content}
+            for path in base.iterdir():
+                if path.name.endswith(BASE_FILE_ENDINGS):
+                    contents[f"base/{path.name}"] = path
+        # Our source too, so that the machine trains with this version, whatever the image holds.
+        contents["source.zip"] = pack_source().content
+
         repository = self.repository(folder.name)
         with translate_errors("uploading a job's files"):
             self._api.create_repo(repository, private=True, exist_ok=True)
-            added = [CommitOperationAdd(path, content) for path, content in contents.items()]
+            added = [CommitOperationAdd(name, content) for name, content in contents.items()]
             commit = self._api.create_commit(repository, added, commit_message="A job's files")
             return str(commit.oid)
 
     def download(self, job_id: str, target: Path, names: Iterable[str]) -> Path:
         """Downloads those of the files `names` that the machine has uploaded so far. Returns their folder."""
+        repository = self.repository(job_id)
+        patterns = [f"{RESULT}/{name}" for name in names]
         with translate_errors("fetching a job's result"):
-            patterns = [f"{RESULT}/{name}" for name in names]
-            self._api.snapshot_download(self.repository(job_id), local_dir=target, allow_patterns=patterns)
+            self._api.snapshot_download(repository, local_dir=target, allow_patterns=patterns)
         return target / RESULT
 
     def has_checkpoint(self, job_id: str) -> bool:
@@ -162,10 +168,13 @@ class Machines:
         return f"{self._namespace}/finetune-{job_id}"
 
     def _list(self, labels: dict[str, str]) -> list[Machine]:
+        ours = []
         with translate_errors("looking for machines"):
-            jobs = self._api.list_jobs(labels=labels, namespace=self._namespace)
-            # Compared here too: if the server ignored the filter, it would list everybody's machines.
-            ours = [_machine(job) for job in jobs if labels.items() <= (job.labels or {}).items()]
+            for job in self._api.list_jobs(labels=labels, namespace=self._namespace):
+                # Compared here too: if the server ignored the filter, it would list everybody's machines.
+                present = job.labels or {}
+                if labels.items() <= present.items():
+                    ours.append(_machine(job))
         return sorted(ours, key=lambda machine: (machine.created_at, machine.id))
 
     @cached_property
