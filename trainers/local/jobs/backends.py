@@ -181,9 +181,12 @@ class LocalBackend:
     def adopt(self, record: JobRecord) -> Child | None:
         if not is_locked(record.folder):
             return None
-        gpus = tuple(name for name in _read_text(record.folder / "gpu").split(",") if name)
+        names = _read_text(record.folder / "gpu").split(",")
+        gpus = tuple(name for name in names if name)
+        pid = None  # the server died between starting the process and writing its id
         written = _read_text(record.folder / "pid")
-        pid = int(written) if written.isdigit() else None
+        if written.isdigit():
+            pid = int(written)
         return self._add_child(record, None, pid, gpus)
 
     def _add_child(
@@ -213,7 +216,8 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
     lists."""
     variable = environment.get(GPUS_VARIABLE)
     if variable is not None:
-        return tuple(name.strip() for name in variable.split(",") if name.strip() not in ("", "-1"))
+        names = [name.strip() for name in variable.split(",")]
+        return tuple(name for name in names if name not in ("", "-1"))  # -1 hides all GPUs
     tool = shutil.which("nvidia-smi", path=environment.get("PATH"))
     if tool is None:
         return ()

@@ -151,13 +151,7 @@ class JobQueue:
         with self._lock:
             self._attempts.pop(record.job.id, None)
             if not has_ended(folder):
-                steps = steps_in_checkpoints(folder)
-                progress = "it had no step to keep yet"
-                if steps and (folder / "arms").exists():
-                    progress = f"{steps} steps of its trials are kept"
-                elif steps:
-                    progress = f"its checkpoint of step {steps} is kept"
-                text = f"The job was paused; {progress}, and its place on the machine is free."
+                text = f"The job was paused; {_kept_progress(folder)}, and its place on the machine is free."
                 append_event(folder, text, level="warn", state="paused")
         self._wake_runner.set()
         return True
@@ -182,17 +176,22 @@ class JobQueue:
         while not self._stopping.is_set():
             try:
                 with self._lock:
-                    for job_id, attempt in list(self._attempts.items()):
-                        if attempt.exit is not None and not attempt.is_being_cancelled:
-                            del self._attempts[job_id]
-                            self._judge_exit(attempt)
+                    self._judge_exits()
                     self._fill_slots()
             except OSError as error:
                 # For example a full disk. The next round starts from the jobs' files again.
                 log.error("looking after the jobs: %s. Trying again in %s s.", error, IDLE_TICK_S)
-            tick_s = TICK_S if self._attempts else IDLE_TICK_S
+            tick_s = IDLE_TICK_S
+            if self._attempts:
+                tick_s = TICK_S
             self._wake_runner.wait(tick_s)
             self._wake_runner.clear()
+
+    def _judge_exits(self) -> None:
+        for job_id, attempt in list(self._attempts.items()):
+            if attempt.exit is not None and not attempt.is_being_cancelled:
+                del self._attempts[job_id]
+                self._judge_exit(attempt)
 
     def _judge_exit(self, attempt: Attempt) -> None:
         """Decides what an exit means: the job's end, another process training it, or a crash."""
@@ -212,7 +211,8 @@ class JobQueue:
         # Only crashes in a row count: a job of days may be killed now and then, and still come to its end.
         crashes = self._crashes.get(job_id)
         if crashes is None or crashes.steps < steps:  # it made progress since
-            crashes = self._crashes[job_id] = Crashes(0, steps)
+            crashes = Crashes(0, steps)
+            self._crashes[job_id] = crashes
         crashes.count += 1
         if crashes.count < MAX_CRASHES:
             text = f"The training process {ended.why}. It starts again from its last checkpoint."
@@ -231,21 +231,25 @@ class JobQueue:
         if not any(self._has_room(backend) for backend in backends):
             return  # before any job is read: five times a second, reading 200 queued jobs took 90% of a core
         for record in self._jobs.unfinished():
-            if record.status != "queued" or record.job.id in self._attempts:
+            job = record.job
+            if record.status != "queued" or job.id in self._attempts:
                 continue
-            backend = self.backend_of(record.job.metadata)
+            backend = self.backend_of(job.metadata)
             if not self._has_room(backend):
                 continue
-            if HARDWARE in record.job.metadata and self._rented is None:
+            if HARDWARE in job.metadata and self._rented is None:
                 continue  # without --hf-image it waits: it must not train elsewhere than was requested
             if not self._adopt(record):
-                self._attempts[record.job.id] = backend.start(record)
+                self._attempts[job.id] = backend.start(record)
 
     def _has_room(self, backend: Backend) -> bool:
-        attempts = self._attempts.values()
-        taken = sum(self.backend_of(attempt.record.job.metadata) is backend for attempt in attempts)
-        slots = RENTED_SLOTS if backend is self._rented else self._slots
-        return taken < slots
+        taken = 0
+        for attempt in self._attempts.values():
+            if self.backend_of(attempt.record.job.metadata) is backend:
+                taken += 1
+        if backend is self._rented:
+            return taken < RENTED_SLOTS
+        return taken < self._slots
 
     def _check(self) -> None:
         while not self._stopping.is_set():
@@ -292,10 +296,21 @@ def _file_failure(record: JobRecord) -> Failure | None:
 
 def steps_in_checkpoints(folder: Path) -> int:
     """Returns the newest checkpoint's step, or 0 if there is none. For a sweep, returns the sum over its trials."""
-    newest: dict[Path, int] = defaultdict(int)
+    newest: dict[Path, int] = defaultdict(int)  # by the folder of a training's checkpoints
     for path in _checkpoints(folder):
-        newest[path.parent] = max(newest[path.parent], int(path.name.removeprefix("step-")))
+        step = int(path.name.removeprefix("step-"))
+        newest[path.parent] = max(newest[path.parent], step)
     return sum(newest.values())
+
+
+def _kept_progress(folder: Path) -> str:
+    """Says what a paused job keeps, as a clause."""
+    steps = steps_in_checkpoints(folder)
+    if not steps:
+        return "it had no step to keep yet"
+    if (folder / "arms").exists():  # the trials of a sweep
+        return f"{steps} steps of its trials are kept"
+    return f"its checkpoint of step {steps} is kept"
 
 
 def drop_training_state(folder: Path) -> None:

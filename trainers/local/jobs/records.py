@@ -112,12 +112,14 @@ class JobRecord:
     @property
     def result_files(self) -> tuple[ResultFile, ...]:
         """The metrics of each step and a sweep's table of trials, once the job has ended."""
+        if not self.is_final:
+            return ()
         short = self.job.id.removeprefix("ftjob-")
         files = (
             ResultFile(f"file-results-{short}", self.folder / "results.csv", "step_metrics.csv"),
             ResultFile(f"file-sweep-{short}", self.folder / "sweep.csv", "sweep.csv"),
         )
-        return tuple(file for file in files if self.is_final and file.path.exists())
+        return tuple(file for file in files if file.path.exists())
 
     @property
     def is_final(self) -> bool:
@@ -176,11 +178,13 @@ class StartingPoint:
         """Links the adapter into the new job's folder, so that the tuned model can be deleted meanwhile."""
         if self.tuned is None:
             return
-        (folder / "tuned").mkdir()
+        linked = folder / "tuned"
+        linked.mkdir()
         for name in ADAPTER_FILES:
-            os.link(self.tuned.adapter / name, folder / "tuned" / name)
-        if (self.tuned.folder / "base.json").exists():
-            os.link(self.tuned.folder / "base.json", folder / "base.json")
+            os.link(self.tuned.adapter / name, linked / name)
+        base = self.tuned.folder / "base.json"
+        if base.exists():
+            os.link(base, folder / "base.json")
 
 
 class Jobs:
@@ -231,25 +235,27 @@ class Jobs:
         if seed is None:
             seed = secrets.randbelow(MAX_SEED)
         with self._creating:
-            if key and (record := self.find_by_key(key, job_request.fingerprint)):
-                return record
+            if key:
+                earlier = self.find_by_key(key, job_request.fingerprint)
+                if earlier:
+                    return earlier
             folder = self._root / job_id
             shutil.rmtree(folder, ignore_errors=True)  # of an interrupted creation, which no client knows of
             folder.mkdir()
             start.link_into(folder)
             # Links, so that the uploads can be deleted meanwhile.
-            training_file = folder.resolve() / "train.jsonl"
+            training_file = str(folder.resolve() / "train.jsonl")
             os.link(training, training_file)
             validation_file = None
             if validation:
-                validation_file = folder.resolve() / "valid.jsonl"
+                validation_file = str(folder.resolve() / "valid.jsonl")
                 os.link(validation, validation_file)
             job = TrainingJob(
                 id=job_id,
                 base=start.base,
                 base_name=start.base_name,
-                training_file=str(training_file),
-                validation_file=str(validation_file) if validation_file else None,
+                training_file=training_file,
+                validation_file=validation_file,
                 seed=seed,
                 settings=settings,
                 suffix=job_request.suffix,
@@ -278,9 +284,13 @@ class Jobs:
 
     def unfinished(self) -> list[JobRecord]:
         """Returns the jobs that have not ended, oldest first."""
-        open_ids = (job_id for job_id in self._folders.names() if job_id not in self._final)
-        records = (self._read(job_id) for job_id in open_ids)
-        unfinished = [record for record in records if not record.is_final]
+        unfinished = []
+        for job_id in self._folders.names():
+            if job_id in self._final:  # without reading the ended jobs, of which there may be thousands
+                continue
+            record = self._read(job_id)
+            if not record.is_final:
+                unfinished.append(record)
         return sorted(unfinished, key=lambda record: record.sort_key)
 
     def find_by_model(self, name: str) -> JobRecord | None:
@@ -289,8 +299,12 @@ class Jobs:
         short = plain[-8:]  # of the job's id, see model_name: so only few jobs have to be read
         if not re.fullmatch(r"[0-9a-f]{8}", short):
             return None
-        candidates = (self.get(name) for name in self._folders.names() if name.endswith(short))
-        return next((record for record in candidates if record and record.model_name == plain), None)
+        for job_id in self._folders.names():
+            if job_id.endswith(short):
+                record = self.get(job_id)
+                if record and record.model_name == plain:
+                    return record
+        return None
 
     def find_result_file(self, file_id: str) -> ResultFile | None:
         match = RESULT_ID.fullmatch(file_id)
@@ -413,7 +427,10 @@ class JobFolders:
                 self._incomplete = names - self._complete
                 # Clocks of file systems tick slowly: another change may follow with the same time.
                 is_settled = time.time_ns() - changed_at > SETTLED_NS
-                self._changed_at = changed_at if is_settled else -1
+                self._changed_at = -1
+                if is_settled:
+                    self._changed_at = changed_at
+            # A job.json appears inside its folder, so it doesn't change the time of `root`.
             completed = {name for name in self._incomplete if (self._root / name / "job.json").exists()}
             self._incomplete -= completed
             self._complete |= completed

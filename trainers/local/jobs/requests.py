@@ -106,7 +106,8 @@ class MlflowBody:
 def parse_integrations(bodies: Sequence[Mapping[str, Any]]) -> tuple[Integration, ...]:
     """Raises ApiError (400)."""
     parsed = tuple(_parse_integration(body, number) for number, body in enumerate(bodies))
-    if len({each.kind for each in parsed}) < len(parsed):
+    services = {each.kind for each in parsed}
+    if len(services) < len(parsed):
         raise invalid("'integrations' names a service twice.", "integrations")
     return parsed
 
@@ -164,10 +165,13 @@ def _parse_integration(raw: Mapping[str, Any], number: int) -> Integration:
 
 
 def _has_wandb_key() -> bool:
-    is_offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun")
+    if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):  # needs none
+        return True
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    # `wandb login` writes the key into netrc.
     netrc = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
-    is_logged_in = netrc.exists() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
-    return is_offline or bool(os.environ.get("WANDB_API_KEY")) or is_logged_in
+    return netrc.exists() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
 
 
 MAX_SEED = 2**31 - 1
@@ -212,17 +216,19 @@ class Hyperparameters:
     def resolve(self, examples: int, rate: float) -> Parameters:
         """Returns the settings with all "auto" values resolved by rule. `rate` is the default learning rate for the
         base and the method."""
-        resolved = methods.resolve(self.method, self.values, Basis(examples, rate, self.method))
+        basis = Basis(examples, rate, self.method)
+        resolved = methods.resolve(self.method, self.values, basis)
         return replace(resolved, sweep=self.sweep)
 
     def trials(self, examples: int, rate: float) -> tuple[Parameters, ...]:
         """Returns the resolved settings of each trial of a sweep; none without a sweep."""
         if not self.sweep:
             return ()
-        trials = [
-            Hyperparameters({**self.values, **trial}, self.method) for trial in combinations(self.sweep)
-        ]
-        return tuple(trial.resolve(examples, rate) for trial in trials)
+        trials = []
+        for choice in combinations(self.sweep):
+            trial = Hyperparameters({**self.values, **choice}, self.method)
+            trials.append(trial.resolve(examples, rate))
+        return tuple(trials)
 
 
 @dataclass(frozen=True)
@@ -276,10 +282,8 @@ def adapt_to_base(job_request: JobRequest, name: str, *, is_encoder: bool) -> Jo
         wrong = job_request.method
         text = f"'{name}' is an encoder, which learns labels: set 'method.type' to head or full, not {wrong}."
         raise invalid(text, "method.type")
-    for param, value in (
-        ("validation_file", job_request.validation_file),
-        ("integrations", job_request.integrations),
-    ):
+    unused = {"validation_file": job_request.validation_file, "integrations": job_request.integrations}
+    for param, value in unused.items():
         if value:
             raise invalid(f"Training an encoder doesn't use '{param}'. Leave it out.", param)
     return job_request
@@ -295,18 +299,18 @@ def _parse_hyperparameters(
 ) -> Hyperparameters:
     fields: dict[str, Any] = {}
     # OpenAI's older place and its newer one. Clients may fill both.
-    groups = (("hyperparameters", at_the_top), (method.path, method.hyperparameters))
-    for path, group in groups:
-        for name, value in _as_object(group, path).items():
-            where = f"{path}.{name}"
+    places = {"hyperparameters": at_the_top, method.path: method.hyperparameters}
+    for place, group in places.items():
+        for name, value in _as_object(group, place).items():
+            path = f"{place}.{name}"
             if name == "sweep":
-                parsed: Any = _parse_sweep(value, where)
+                parsed: Any = _parse_sweep(value, path)
             else:
-                parsed = _parse_hyperparameter(name, value, where, method)
+                parsed = _parse_hyperparameter(name, value, path, method)
             if fields.setdefault(name, parsed) != parsed:
-                raise invalid(f"'{name}' is given twice, with different values. Give it once.", where)
+                raise invalid(f"'{name}' is given twice, with different values. Give it once.", path)
     sweep = fields.pop("sweep", None)
-    values = {name: value for name, value in fields.items() if value is not None}
+    values = {name: value for name, value in fields.items() if value is not None}  # None stands for "auto"
     _check_together(values, has_validation)
     _check_method(values, sweep, METHODS[method.type])
     if sweep is not None:
@@ -378,10 +382,14 @@ def _parse_sweep(value: object, path: str) -> Sweep | None:
     """Reads {"lora_r": [8, 16], "learning_rate": [0.0005, 0.001]}. Returns None without a sweep."""
     if value is None:
         return None
-    if not isinstance(value, dict) or not all(isinstance(values, list) for values in value.values()):
-        text = f"'sweep' must be an object of lists, like {{\"lora_r\": {methods.example_values('lora_r')}}}."
+    if not isinstance(value, dict) or not all(isinstance(choices, list) for choices in value.values()):
+        example = methods.example_values("lora_r")
+        text = f"'sweep' must be an object of lists, like {{\"lora_r\": {example}}}."
         raise invalid(text, path, "invalid_type")
-    sweep = tuple((name, tuple(_join_names(each) for each in values)) for name, values in value.items())
+    read = []
+    for name, choices in value.items():
+        read.append((name, tuple(_join_names(choice) for choice in choices)))
+    sweep = tuple(read)
     problem = methods.sweep_problem(sweep)
     if problem:
         text, about = problem
