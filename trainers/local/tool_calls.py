@@ -278,7 +278,7 @@ def _parse_by_response_template(
     """Returns None if the answer isn't in the template's form."""
     from transformers.utils.chat_parsing import parse_response
 
-    plain_tools = [dict(tool) for tool in tools]
+    plain_tools: list[Any] = [dict(tool) for tool in tools]
     try:
         message = parse_response(text, dict(response_template), prefix="", tools=plain_tools)
         raw_calls = message.get("tool_calls") or ()

@@ -60,19 +60,27 @@ def read_results(job_folder: Path, is_validated: Callable[[int], bool]) -> Logge
     validations = []
     for step, _, _, loss, accuracy, *_ in rows:
         if loss:
-            validations.append(Validation(int(step), float(loss), float(accuracy) if accuracy else None))
+            parsed = float(accuracy) if accuracy else None
+            validations.append(Validation(int(step), float(loss), parsed))
+
     steps = len(rows)
-    lacks_validation = bool(rows) and is_validated(steps) and not rows[-1][3]
-    return LoggedResults(steps, steps - lacks_validation, tuple(validations))
+    complete_steps = steps
+    if rows and is_validated(steps):
+        _, _, _, last_loss, *_ = rows[-1]
+        if not last_loss:
+            complete_steps -= 1
+    return LoggedResults(steps, complete_steps, tuple(validations))
 
 
 def engine_checkpoints(output: Path) -> dict[int, Path]:
     """Returns the engine's complete checkpoints by step, oldest first."""
     folders = {}
     for folder in output.glob("checkpoint-*[0-9]"):
+        # Not complete if the last file is missing or written in part.
         with suppress(FileNotFoundError, ValueError):
             json.loads((folder / LAST_FILE).read_text(encoding="utf-8"))
-            folders[int(folder.name.rpartition("-")[2])] = folder
+            step = int(folder.name.rpartition("-")[2])
+            folders[step] = folder
     return dict(sorted(folders.items()))
 
 
@@ -102,12 +110,13 @@ def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> I
     (job_folder / "checkpoints").mkdir(exist_ok=True)
     newest = max(_published_steps(job_folder), default=0)
     for step, source in engine_checkpoints(output).items():
-        if newest < step <= position.step:
-            validations = tuple(each for each in position.validations if each.step <= step)
-            with suppress(FileNotFoundError):
-                target = checkpoint_folder(job_folder, step)
-                _publish(source, target, replace(position, step=step, validations=validations))
-                yield step
+        if not newest < step <= position.step:
+            continue
+        validations = tuple(each for each in position.validations if each.step <= step)
+        reached = replace(position, step=step, validations=validations)
+        with suppress(FileNotFoundError):
+            _publish(source, checkpoint_folder(job_folder, step), reached)
+            yield step
     delete_old_checkpoints(job_folder, position, KEPT_CHECKPOINTS)
 
 
@@ -208,9 +217,10 @@ def _published_steps(job_folder: Path) -> list[int]:
 def _publish(source: Path, target: Path, position: Position | None) -> None:
     """Copies an adapter, converted to float32 like those of the built-in engine."""
     weights = load((source / WEIGHTS).read_bytes())
+    plain = {name: tensor.to(torch.float32).contiguous() for name, tensor in weights.items()}
+    content = save(plain, metadata={"format": "pt"})
     with atomic_folder(target) as temporary:
-        plain = {name: tensor.to(torch.float32).contiguous() for name, tensor in weights.items()}
-        (temporary / WEIGHTS).write_bytes(save(plain, metadata={"format": "pt"}))
+        (temporary / WEIGHTS).write_bytes(content)
         shutil.copyfile(source / CONFIG, temporary / CONFIG)
         if position:
             replace_json(temporary / "checkpoint.json", asdict(position))

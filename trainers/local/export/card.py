@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -28,7 +28,9 @@ class Card:
 
     def render(self) -> ModelCard:
         form = FORMATS[self.order.to]
-        relation = form.relation if self.base.hub_id else None
+        relation = None  # the hub's relation of a model to its base, so only if that is on the hub
+        if self.base.hub_id:
+            relation = form.relation
         front = ModelCardData(
             license=self.base.licence,
             base_model=self.base.hub_id,
@@ -79,7 +81,8 @@ class Card:
             else:
                 description = "none"
             lines.append(f"- {name} file: {description}")
-        if measured := self.order.measured:
+        measured = self.order.measured
+        if measured:
             lines.append(
                 f"- drawn from {measured.dataset} (sha256 `{measured.source_sha256}`): "
                 f"{measured.train_rows:,} rows to train on, {measured.holdout_rows:,} held out "
@@ -88,17 +91,19 @@ class Card:
         return "\n".join(lines)
 
     def _settings(self) -> str:
-        settings = asdict(self.source.job.settings)
-        chosen = {name: value for name, value in settings.items() if value not in (None, ())}
+        chosen = {}
+        for name, value in asdict(self.source.job.settings).items():
+            if value not in (None, ()):
+                chosen[name] = value
         chosen["seed"] = self.source.job.seed
-        rows = "\n".join(f"| {name} | {value} |" for name, value in chosen.items())
-        return f"| hyperparameter | value |\n|---|---|\n{rows}"
+        return settings_table(chosen)
 
     def _quality(self) -> str:
         measured = self.order.measured
         if measured is None:
             return "This model was not measured on held-out rows. Measure it before you put it to use."
-        rows = "\n".join(str(score) for score in (measured.tuned, *measured.against))
+        scores = (measured.tuned, *measured.against)
+        rows = "\n".join(str(score) for score in scores)
         return (
             f"Run {measured.run} of {measured.dataset} measured it on {measured.holdout_rows:,} rows that were set "
             f"aside before training: {measured.measure}, with 95% intervals.\n\n"
@@ -128,6 +133,11 @@ class Card:
                 "It is a checkpoint from before the end of training, so the finished model's scores don't apply to it."
             )
         return "\n".join(f"- {limit}" for limit in limits)
+
+
+def settings_table(settings: Mapping[str, object]) -> str:
+    rows = [f"| {name} | {value} |" for name, value in settings.items()]
+    return "\n".join(["| hyperparameter | value |", "|---|---|", *rows])
 
 
 def today() -> str:

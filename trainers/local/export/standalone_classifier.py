@@ -18,16 +18,17 @@ FOLDER = Path(__file__).resolve().parent
 
 class Classifier:
     def __init__(self, folder: Path = FOLDER) -> None:
-        description = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
+        text = (folder / "classifier.json").read_text(encoding="utf-8")
+        description = json.loads(text)
         self.labels: list[str] = description["labels"]
         self._is_mean = description["pooling"] == "mean"
         self._words_weigh: float = description["words_weigh"]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(description["longest_tokens"])
-        self._session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
-        )
+        model = str(folder / "model.onnx")
+        self._session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        # Not every encoder takes token_type_ids.
         self._wanted = {each.name for each in self._session.get_inputs()}
         with np.load(folder / "head.npz") as head:
             self._weights = head["weights"]
@@ -47,21 +48,28 @@ class Classifier:
             output = output.mean(axis=1)
         elif output.ndim == 3:
             output = output[:, 0]
-        vector = output[0] / max(float(np.linalg.norm(output[0])), 1e-12)
+        vector = output[0] / _length(output[0])
         columns = len(self._weights) - len(vector)
         if columns:  # the head also has weights for counts of word pieces
-            pieces = np.array(tokens.ids, np.int64)[np.array(tokens.special_tokens_mask) == 0] % columns
-            words = np.log1p(np.bincount(pieces, minlength=columns))
-            words *= self._words_weigh / max(float(np.linalg.norm(words)), 1e-12)
+            is_plain = np.array(tokens.special_tokens_mask) == 0
+            pieces = np.array(tokens.ids, np.int64)[is_plain]
+            counts = np.bincount(pieces % columns, minlength=columns)
+            words = np.log1p(counts)
+            words *= self._words_weigh / _length(words)
             vector = np.concatenate([vector, words])
         scores = (vector @ self._weights + self._biases).astype(np.float64)
-        shares = np.exp(scores - scores.max())
+        shares = np.exp(scores - scores.max())  # the largest is 1, so that none overflows
         return shares / shares.sum()
 
     def classify(self, text: str) -> tuple[str, float]:
         shares = self.probabilities(text)
         best = int(shares.argmax())
         return self.labels[best], float(shares[best])
+
+
+def _length(vector: Any) -> float:
+    """Returns the Euclidean length, never 0: a text may have no word pieces."""
+    return max(float(np.linalg.norm(vector)), 1e-12)
 
 
 if __name__ == "__main__":

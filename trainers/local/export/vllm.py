@@ -35,8 +35,10 @@ def write(prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
     copy_adapter(prepared.source, prepared.base, folder / "adapter")
     command = vllm_command(prepared.source, prepared.base, prepared.name)
     script = folder / "serve.sh"
-    script.write_text(f'#!/bin/sh\ncd "$(dirname "$0")" && exec {command} "$@"\n', encoding="utf-8")
-    script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    text = f'#!/bin/sh\ncd "$(dirname "$0")" && exec {command} "$@"\n'
+    script.write_text(text, encoding="utf-8")
+    executable = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+    script.chmod(script.stat().st_mode | executable)
     loaded = load_with_adapter(prepared.base.folder, folder / "adapter")
     agreement = compare_answers(prepared, loaded, ADAPTER_TOLERANCE, say)
     usage = f"`./serve.sh` runs\n\n```\n{command}\n```\n\nThen request the model `{prepared.name}`."
@@ -53,8 +55,10 @@ def copy_adapter(source: Source, base: Base, out: Path) -> None:
     """Copies weights and config. The config names the base by its hub id if it has one, else by its folder."""
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source.adapter / WEIGHTS, out / WEIGHTS)
-    config = {**read_config(source), "base_model_name_or_path": base.hub_id or str(base.folder)}
-    (out / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    config = read_config(source)
+    config["base_model_name_or_path"] = base.hub_id or str(base.folder)
+    text = json.dumps(config, indent=2)
+    (out / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def check_vllm(source: Source) -> None:
@@ -68,8 +72,11 @@ def vllm_command(source: Source, base: Base, name: str) -> str:
     """Returns the command, one line for a shell in the export's folder."""
     rank = vllm_rank(read_config(source))
     model = shlex.quote(base.hub_id or str(base.folder))
-    command = f"vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(name)}=./adapter"
+    adapter = f"{shlex.quote(name)}=./adapter"
+    command = f"vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {adapter}"
+    # Without these switches a base that can think would do so, unlike when it was measured.
     switches = thinking_switches(read_chat_template(base.folder))
     if switches:
-        command += f" --default-chat-template-kwargs {shlex.quote(json.dumps(switches))}"
+        quoted = shlex.quote(json.dumps(switches))
+        command += f" --default-chat-template-kwargs {quoted}"
     return command
