@@ -205,7 +205,7 @@ def _read_template_without_system(tokenizer: Any) -> ChatTemplate | None:
     with_system = _read_turns(tokenizer, ("system", "user"))
     if turns is None or with_system is None:
         return None
-    # Its marks are: the start, the system message, this text, the question, the end.
+    # The texts stand before the system message, between it and the question, and after the question.
     _, (_, after_system), *_ = with_system
     return ChatTemplate(dict(turns), after_system)
 
