@@ -240,7 +240,9 @@ def check_cluster(options: RayOptions, data: Path, *, is_shared: bool, relay_url
 
 def serve(config: Config, listener: socket.socket, ready: str, *, exit_with_parent: bool) -> None:
     """Serves until the process is stopped. `ready` is printed as soon as the server answers."""
-    shutdown_s = CHILD_SHUTDOWN_S if exit_with_parent else SHUTDOWN_S
+    shutdown_s = SHUTDOWN_S
+    if exit_with_parent:
+        shutdown_s = CHILD_SHUTDOWN_S
     server = Server(server_config(build_app(config), shutdown_s), ready)
     if exit_with_parent:
         threading.Thread(target=server.stop_at_end_of_input, daemon=True).start()
@@ -256,12 +258,22 @@ def write_log(*keys: str) -> None:
     """Logs to stderr, as text on a terminal and as JSON elsewhere, without our keys. Leaves out the tracebacks of
     answers that our own shutdown cut off."""
     blot = Redactor(keys)
+    form: logging.Formatter = JsonLines(blot)
+    if sys.stderr.isatty():
+        form = TextLines(blot)
     handler = logging.StreamHandler()
-    handler.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], CancelledError)))
+    handler.addFilter(_is_not_cut_off)
     handler.addFilter(OpenFilesErrorFilter())
-    handler.setFormatter(TextLines(blot) if sys.stderr.isatty() else JsonLines(blot))
+    handler.setFormatter(form)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it writes a line for every request to a cluster
+
+
+def _is_not_cut_off(record: logging.LogRecord) -> bool:
+    if not record.exc_info:
+        return True
+    _, error, _ = record.exc_info
+    return not isinstance(error, CancelledError)
 
 
 class Server(uvicorn.Server):
@@ -287,9 +299,8 @@ class Server(uvicorn.Server):
             print(self._ready, flush=True)
 
     def stop_at_end_of_input(self) -> None:
-        while os.read(
-            0, 4096
-        ):  # not sys.stdin, whose lock would be held here and abort the interpreter's shutdown
+        # Not from sys.stdin, whose lock would be held here and abort the interpreter's shutdown.
+        while os.read(0, 4096):
             continue
         self._end_in_time()
         self.should_exit = True
@@ -322,7 +333,8 @@ def _named_sources(option: str, values: Iterable[str], hint: str) -> Iterator[tu
 
 
 def _model_source(name: str, source: str) -> str:
-    if why := why_no_base(source):
+    why = why_no_base(source)
+    if why:
         refuse(f"model {name}: {why}")
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -341,9 +353,10 @@ def check_nodes(nodes: int, gpus: int, storage: str | None, executor: str) -> No
             f"--nodes-per-job {nodes} needs --executor ray: without it jobs run on this machine alone. Leave it out."
         )
     if gpus % nodes:
+        next_multiple = nodes * (gpus // nodes + 1)
         refuse(
             f"--gpus-per-job {gpus} can't be divided evenly among --nodes-per-job {nodes}: it counts all GPUs of "
-            f"a job. Set it to {nodes * (gpus // nodes + 1)}."
+            f"a job. Set it to {next_multiple}."
         )
 
 
@@ -389,17 +402,23 @@ def read_key(data: Path) -> tuple[str, str]:
 def read_key_file(path: Path) -> str:
     """Returns the key in this file, which only this user may read. Creates the file if there is none."""
     if not path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write("sk-local-" + secrets.token_urlsafe(32) + "\n")
-        temporary.rename(path)
+        _create_key_file(path)
     path.chmod(0o600)
     key = path.read_text(encoding="ascii").strip()
     if not key:
         refuse(f"{path} is empty. Delete it; the next start makes a new key.")
     return key
+
+
+def _create_key_file(path: Path) -> None:
+    key = "sk-local-" + secrets.token_urlsafe(32)
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    # Private from the first moment: with open() it would be readable by others until its mode is changed.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(f"{key}\n")
+    temporary.rename(path)
 
 
 def refuse(sentence: str) -> NoReturn:

@@ -46,9 +46,13 @@ class AliasCounts:
             if day != self._day:
                 self._day = day
                 self._counts = self._read(day)
-            row = self._counts.setdefault(alias, {}).setdefault(model, [0, 0, 0])
-            for place, more in enumerate((calls, prompt_tokens, completion_tokens)):
-                row[place] += more
+            by_model = self._counts.setdefault(alias, {})
+            before = by_model.get(model, [0, 0, 0])
+            by_model[model] = [
+                before[0] + calls,
+                before[1] + prompt_tokens,
+                before[2] + completion_tokens,
+            ]
             try:
                 self._write(day, self._counts)
             except OSError as error:
@@ -58,9 +62,11 @@ class AliasCounts:
         """Returns the counts from `day` (YYYY-MM-DD) on, oldest first."""
         usage = []
         for counted_day in self._days():
-            if counted_day >= day:
-                by_model = self._read(counted_day).get(alias, {})
-                usage += [AliasUsage(counted_day, model, *row) for model, row in by_model.items()]
+            if counted_day < day:
+                continue
+            counts = self._read(counted_day)
+            for model, row in counts.get(alias, {}).items():
+                usage.append(AliasUsage(counted_day, model, *row))
         return usage
 
     def forget(self, alias: str) -> None:
@@ -84,9 +90,10 @@ class AliasCounts:
 
     def _write(self, day: str, counts: Counts) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._folder / f"{day}.json.tmp"
+        target = self._folder / f"{day}.json"
+        partial = target.with_name(f"{target.name}.tmp")
         partial.write_text(json.dumps(counts), encoding="utf-8")
-        partial.replace(self._folder / f"{day}.json")
+        partial.replace(target)
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,10 @@ class CountingEngine:
             match outcome:
                 case AnswerEnd(index=index, prompt_tokens=prompt, completion_tokens=completion):
                     # A request for several answers is one call: the first answer counts it, with the prompt's tokens.
-                    is_first = index == 0
-                    self.usage.count(self.alias, self.model, int(is_first), prompt * is_first, completion)
+                    if index == 0:
+                        self.usage.count(self.alias, self.model, 1, prompt, completion)
+                    else:
+                        self.usage.count(self.alias, self.model, 0, 0, completion)
                 case Embeddings(tokens=tokens):
                     self.usage.count(self.alias, self.model, 1, tokens, 0)
             return request.emit(outcome)

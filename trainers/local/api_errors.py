@@ -49,28 +49,37 @@ def read_body(kind: type[T], body: Mapping[str, Any], at: KeyPath = (), *, takes
     unless `takes_others`, for callers that check them themselves."""
     faults: list[Fault] = []
     value = read_table(kind, body, faults, at)
-    others = [fault for fault in faults if fault.kind == "unknown" and not takes_others]
-    wrong = others + [fault for fault in faults if fault.kind != "unknown"]
+    unknown = [fault for fault in faults if fault.kind == "unknown"]
+    if unknown and not takes_others:
+        raise _to_api_error(unknown[0])
+    wrong = [fault for fault in faults if fault.kind != "unknown"]
     if wrong:
         raise _to_api_error(wrong[0])
     return value
 
 
 def _to_api_error(fault: Fault) -> ApiError:
-    path = ""
-    for part in fault.path:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        else:
-            path += f".{part}"
-    path = path[1:]
+    path = _dotted(fault.path)
     if fault.kind == "unknown":
-        text = f"Unknown parameter '{path}'. Known are {', '.join(fault.names)}."
-        return invalid(text, path, "unknown_parameter")
+        known = ", ".join(fault.names)
+        return invalid(f"Unknown parameter '{path}'. Known are {known}.", path, "unknown_parameter")
     if fault.kind == "missing":
         return invalid(f"Missing required parameter '{path}'.", path, "missing_required_parameter")
     if fault.kind == "key":
-        path = path.removesuffix(f".{fault.path[-1]}")
-        return invalid(f"A key of '{path}' must be {fault.wants}.", path)
-    code = "invalid_type" if fault.wants in TYPES else "invalid_value"
+        table = _dotted(fault.path[:-1])
+        return invalid(f"A key of '{table}' must be {fault.wants}.", table)
+    code = "invalid_value"
+    if fault.wants in TYPES:
+        code = "invalid_type"
     return invalid(f"'{path}' must be {fault.wants}.", path, code)
+
+
+def _dotted(path: KeyPath) -> str:
+    """Returns, for example, "integrations[0].wandb.name"."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}"
+    return text[1:]

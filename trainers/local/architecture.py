@@ -47,28 +47,17 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         why = f"transformers has no class for the family '{family}'"
         raise TrainingFailed("base_needs_code", why, "model")
     config = CONFIG_MAPPING[family].from_dict(dict(raw))
-    choice = choose_class(str(raw.get("_name_or_path") or family), config)
+    name = str(raw.get("_name_or_path") or family)
+    choice = choose_class(name, config)
     with torch.device("meta"):
         model = choice.model_class(choice.config)
     text = choice.config.get_text_config()
     head = model.get_output_embeddings()
-    hidden = int(head.weight.shape[1])
+    vocab, hidden = (int(size) for size in head.weight.shape)
     heads = _number(text, "num_attention_heads", "num_heads") or 1
-    inside = _parameters(model.get_submodule(text_module_name(model))) | _parameters(head)
-    vision = {id(weight): weight.numel() for weight in model.parameters() if id(weight) not in inside}
-    linear = {
-        id(module.weight): module.weight.numel()
-        for module in model.modules()
-        if type(module) is torch.nn.Linear and module is not head
-    }
-    # The layers that LoRA can adapt, by the last part of their names, inputs and outputs.
-    matrices: Counter[tuple[str, int, int]] = Counter()
-    for name in linear_layers(model):
-        outputs, inputs = model.get_submodule(name).weight.shape
-        matrices[name.rpartition(".")[2], inputs, outputs] += 1
-    seen = None
-    if vision:
-        seen = Vision(sum(vision.values()), sum(linear[each] for each in linear if each in vision))
+    text_module = model.get_submodule(text_module_name(model))
+    inside = _parameters(text_module) | _parameters(head)
+    linear = _linear_parameters(model, head)
     return Architecture(
         model_type=choice.family,
         layers=_number(text, "num_hidden_layers"),
@@ -77,15 +66,15 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         kv_heads=heads,  # differences between layers show in the matrices
         head_dim=hidden // heads,
         dense_intermediate=0,
-        vocab=int(head.weight.shape[0]),
+        vocab=vocab,
         is_tied=head.weight is model.get_input_embeddings().weight,
         context=_number(text, "max_position_embeddings") or UNBOUNDED,
         experts=_experts(model, text, hidden),
-        vision=seen,
+        vision=_vision(model, inside, linear),
         counted=CountedLayers(
-            matrices=tuple((*matrix, times) for matrix, times in matrices.items()),
+            matrices=_adaptable_matrices(model),
             parameters=sum(inside.values()),
-            in_linear=sum(linear[each] for each in linear if each in inside),
+            in_linear=sum(size for weight, size in linear.items() if weight in inside),
         ),
     )
 
@@ -95,13 +84,41 @@ def _parameters(module: torch.nn.Module) -> dict[int, int]:
     return {id(weight): weight.numel() for weight in module.parameters()}
 
 
+def _linear_parameters(model: Any, head: Any) -> dict[int, int]:
+    """Returns the size of each matrix in a Linear layer by its identity, without the head."""
+    sizes = {}
+    for module in model.modules():
+        if type(module) is torch.nn.Linear and module is not head:
+            sizes[id(module.weight)] = module.weight.numel()
+    return sizes
+
+
+def _vision(model: Any, inside: Mapping[int, int], linear: Mapping[int, int]) -> Vision | None:
+    """Returns the sizes of what is outside the text model, or None if nothing is."""
+    outside = {weight: size for weight, size in _parameters(model).items() if weight not in inside}
+    if not outside:
+        return None
+    in_linear = sum(size for weight, size in linear.items() if weight in outside)
+    return Vision(sum(outside.values()), in_linear)
+
+
+def _adaptable_matrices(model: Any) -> tuple[tuple[str, int, int, int], ...]:
+    """Returns the layers that LoRA can adapt: the last part of their names, inputs, outputs, and how many there are."""
+    counts: Counter[tuple[str, int, int]] = Counter()
+    for name in linear_layers(model):
+        outputs, inputs = model.get_submodule(name).weight.shape
+        counts[name.rpartition(".")[2], inputs, outputs] += 1
+    return tuple((*matrix, count) for matrix, count in counts.items())
+
+
 def _experts(model: Any, text: Any, hidden: int) -> Experts | None:
     fused = fused_experts(model)
     if not fused:
         return None
     shapes = [tuple(model.get_parameter(name).shape) for name in fused]
-    layers = len({name.rpartition(".")[0] for name in fused})
-    count = shapes[0][0]
+    modules = {name.rpartition(".")[0] for name in fused}
+    layers = len(modules)
+    count = shapes[0][0]  # a fused parameter has its experts in the first dimension
     active = _number(text, "num_experts_per_tok", "top_k_experts", "moe_topk") or count
     weights = sum(math.prod(shape) for shape in shapes)
     # An expert has three matrices of hidden times intermediate.
@@ -111,11 +128,13 @@ def _experts(model: Any, text: Any, hidden: int) -> Experts | None:
 
 def _number(config: Any, *names: str) -> int:
     """Returns the first of `names` that the config has, or 0. If it differs by layer, returns the largest."""
-    values = (getattr(config, name, None) for name in names)
-    value = next((value for value in values if value), 0)
-    if isinstance(value, list | tuple):
-        return int(max(value))
-    return int(value)
+    for name in names:
+        value = getattr(config, name, None)
+        if isinstance(value, list | tuple) and value:
+            return int(max(value))
+        if value:
+            return int(value)
+    return 0
 
 
 if __name__ == "__main__":

@@ -232,11 +232,14 @@ def last_log_lines(log_file: Path) -> list[str]:
     """Returns the last three different lines of a log, without a traceback's listing, cut at 200 characters each."""
     if not log_file.exists():
         return []
+    start = max(0, log_file.stat().st_size - LOG_TAIL_BYTES)
     with log_file.open("rb") as file:
-        file.seek(max(0, log_file.stat().st_size - LOG_TAIL_BYTES))
+        file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()
     messages = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
-    return [line[:200] for line in list(dict.fromkeys(messages))[-3:]]
+    # A program of several processes writes the same error several times.
+    different = list(dict.fromkeys(messages))
+    return [line[:200] for line in different[-3:]]
 
 
 @contextmanager

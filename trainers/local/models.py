@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainers.local.api_errors import ApiError, invalid, not_found
 from trainers.local.job_directory import read_json, replace_json
@@ -50,10 +51,11 @@ class Models:
 
     def all(self) -> list[Model]:
         """Returns the base models, then the tuned ones, newest first, without their checkpoints."""
-        bases = [self._base_model(name) for name in self._bases]
-        return bases + [
-            _tuned_model(record, record.model_name) for record in self._jobs.all() if record.has_model
-        ]
+        models = [self._base_model(name) for name in self._bases]
+        for record in self._jobs.all():
+            if record.has_model:
+                models.append(_tuned_model(record, record.model_name))
+        return models
 
     def get(self, name: str) -> Model:
         """Raises ApiError (404)."""
@@ -118,7 +120,7 @@ class Models:
         record = self._jobs.find_by_model(name)
         if record is None or not record.has_model or record.model_name != name:
             raise not_found("fine-tuned model", name, "model_not_found", "model")
-        mark(record.folder, "MODEL_DELETED")
+        mark(record.folder, "MODEL_DELETED")  # first, so that nobody loads a model that is half deleted
         for part in ("adapter", "checkpoints", "engine/output"):  # the last one is another engine's copy
             shutil.rmtree(record.folder / part, ignore_errors=True)
 
@@ -133,7 +135,8 @@ def _adapter(record: JobRecord, name: str) -> Path | None:
         if not record.has_model:
             return None
         return record.folder / "adapter"
-    folder = record.folder / "checkpoints" / f"step-{int(match[2]):06d}"
+    step = int(match[2])
+    folder = record.folder / "checkpoints" / f"step-{step:06d}"
     if not folder.exists():
         return None
     return folder
@@ -159,7 +162,8 @@ class Aliases:
 
     def all(self) -> list[Alias]:
         """Returns all aliases, sorted by name."""
-        return [alias for _, alias in sorted(self._read().items())]
+        aliases = self._read().values()
+        return sorted(aliases, key=lambda alias: alias.name)
 
     def get(self, name: str) -> Alias | None:
         """Returns None if there is no such alias, or a base model has this name."""
@@ -179,13 +183,15 @@ class Aliases:
             text = f"'{name}' is a base model of this trainer, so it can't be an alias of another model."
             raise invalid(text, "name", "alias_name_taken")
         with self._lock:
+            self._models.target(model)  # raises if there is no such model
             aliases_by_name = self._read()
-            self._models.target(model)
-            if name in aliases_by_name and aliases_by_name[name].model == model:
-                return aliases_by_name[name]
-            aliases_by_name[name] = Alias(name, model, int(time.time()))
+            present = aliases_by_name.get(name)
+            if present is not None and present.model == model:
+                return present
+            alias = Alias(name, model, int(time.time()))
+            aliases_by_name[name] = alias
             self._write(aliases_by_name)
-            return aliases_by_name[name]
+            return alias
 
     def remove(self, name: str) -> None:
         """Raises ApiError (404)."""
@@ -221,28 +227,29 @@ class Aliases:
 
     def _refuse_in_use(self, model: str) -> None:
         """Raises ApiError (400) if an alias points at the model, or at a checkpoint, which would be deleted with it."""
-        names = [
-            alias.name
-            for alias in self._read().values()
-            if alias.model == model or alias.model.startswith(f"{model}:ckpt-step-")
-        ]
+        checkpoint_prefix = f"{model}:ckpt-step-"
+        names = []
+        for alias in self.all():
+            if alias.model == model or alias.model.startswith(checkpoint_prefix):
+                names.append(alias.name)
         if names:
+            users = " and ".join(names)
             text = (
-                f"'{model}' is in use by {' and '.join(sorted(names))}. Point that at another model first, or delete "
-                "it with DELETE /v1/aliases/NAME."
+                f"'{model}' is in use by {users}. Point that at another model first, or delete it with DELETE "
+                "/v1/aliases/NAME."
             )
             raise invalid(text, "model", "model_in_use")
 
     def _read(self) -> dict[str, Alias]:
-        raw: Mapping[str, Mapping[str, object]] = read_json(self._path) or {}
-        return {
-            name: Alias(name, str(values["model"]), int(str(values["set_at"])))
-            for name, values in raw.items()
-        }
+        raw: Mapping[str, Mapping[str, Any]] = read_json(self._path) or {}
+        aliases_by_name = {}
+        for name, values in raw.items():
+            aliases_by_name[name] = Alias(name, str(values["model"]), int(values["set_at"]))
+        return aliases_by_name
 
     def _write(self, aliases_by_name: Mapping[str, Alias]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        raw = {
-            name: {"model": alias.model, "set_at": alias.set_at} for name, alias in aliases_by_name.items()
-        }
+        raw = {}
+        for name, alias in aliases_by_name.items():
+            raw[name] = {"model": alias.model, "set_at": alias.set_at}
         replace_json(self._path, raw)
