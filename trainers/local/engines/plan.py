@@ -151,15 +151,22 @@ def map_settings(plan: EnginePlan, engine: EngineName) -> dict[str, Value]:
                 named[keys.axolotl] = value
             case "llamafactory":
                 named[keys.llamafactory] = value
-    part = "arguments." if engine == "unsloth" else ""
-    return named | {f"{part}{key}": value for key, value in SHARED_SETTINGS.items()}
+    part = ""
+    if engine == "unsloth":
+        part = "arguments."
+    for key, shared in SHARED_SETTINGS.items():
+        named[f"{part}{key}"] = shared
+    return named
 
 
 def read_scripts(**names: str) -> dict[str, str]:
     """Returns the contents of scripts by the file name in the engine's folder: callback.py and, for example, train.py
     for `train="unsloth_train"`."""
-    names = {"callback": "callback", **names}
-    return {f"{to}.py": (SCRIPTS / f"{name}.py").read_text(encoding="utf-8") for to, name in names.items()}
+    scripts = {}
+    for to, name in {"callback": "callback", **names}.items():
+        source = SCRIPTS / f"{name}.py"
+        scripts[f"{to}.py"] = source.read_text(encoding="utf-8")
+    return scripts
 
 
 def callback_environment(plan: EnginePlan) -> dict[str, str]:
@@ -179,15 +186,16 @@ def yaml(values: Mapping[str, Value]) -> str:
     """Writes one line per key. Values are written as JSON, which is valid YAML except for small numbers: YAML 1.1 reads
     1e-05 as text, so it is written 1.0e-05."""
 
-    def scalar(value: Value) -> str:
-        if not isinstance(value, float):
-            return json.dumps(value)
-        mantissa, e, exponent = repr(value).partition("e")
-        if "." not in mantissa:
-            mantissa += ".0"
-        return f"{mantissa}{e}{exponent}"
+    return "".join(f"{key}: {_scalar(value)}\n" for key, value in values.items())
 
-    return "".join(f"{key}: {scalar(value)}\n" for key, value in values.items())
+
+def _scalar(value: Value) -> str:
+    if not isinstance(value, float):
+        return json.dumps(value)
+    mantissa, e, exponent = repr(value).partition("e")
+    if "." not in mantissa:
+        mantissa += ".0"
+    return f"{mantissa}{e}{exponent}"
 
 
 def write_files(folder: Path, config: EngineConfig) -> Path:

@@ -14,6 +14,7 @@ from typing import assert_never
 from trainers.host import child_environment
 from trainers.local.engines import axolotl, llamafactory, unsloth
 from trainers.local.engines.artifacts import (
+    LoggedResults,
     engine_checkpoints,
     finish_job,
     publish_checkpoints,
@@ -163,13 +164,7 @@ class EngineRun:
         self.times = StepTimes(self.prepared.validation_steps)
         self.noted_at = time.monotonic()
 
-        decision = read_json(self.home / STOP_FILE)
-        if decision and decision["why"] == "ceiling":
-            self.stop = "ceiling"
-        elif decision:
-            self.stop = "patience"
-        elif is_out_of_patience(logged.validations, self.job.settings.patience):
-            self.stop = "patience"  # a kill came before this decision was stored
+        self.stop = self._stop_of_earlier_attempt(logged)
         step = logged.steps
         if self.stop is None:
             remove_unlogged(self.output, logged.complete_steps)
@@ -178,9 +173,21 @@ class EngineRun:
         self.position = replace(self._position_at(step), validations=validations)
         self.reading = LogPosition(step, validated=step)
         self.logger.begin(after=step)
-        if self.stop:
-            return
+        if self.stop is None:
+            self._log_begin(step)
 
+    def _stop_of_earlier_attempt(self, logged: LoggedResults) -> Stop | None:
+        decision = read_json(self.home / STOP_FILE)
+        if decision and decision["why"] == "ceiling":
+            return "ceiling"
+        if decision:
+            return "patience"
+        if is_out_of_patience(logged.validations, self.job.settings.patience):
+            return "patience"  # a kill came before this decision was stored
+        return None
+
+    def _log_begin(self, step: int) -> None:
+        plan = self.prepared.plan
         number = "fp32"
         if plan.is_bf16:
             number = "bf16"
@@ -227,12 +234,15 @@ class EngineRun:
         checkpoint, if there is time; a regular checkpoint in between doesn't count, since it isn't validated."""
         if self.stop is None and self._is_out_of_time:
             self._stop_for("ceiling")
-        if self.stop == "ceiling":
-            saved = read_last_position(self.folder).step
-            is_validated = any(each.step == saved for each in self.position.validations)
-            is_last = saved > self.stop_step and (is_validated or not self.prepared.plan.has_validation)
-            return self._is_out_of_time or is_last
-        return self.stop == "patience"
+        if self.stop != "ceiling":
+            return self.stop == "patience"
+        if self._is_out_of_time:
+            return True
+        saved_step = read_last_position(self.folder).step
+        if saved_step <= self.stop_step:
+            return False
+        is_validated = any(each.step == saved_step for each in self.position.validations)
+        return is_validated or not self.prepared.plan.has_validation
 
     def _handle(self, line: Line | None) -> None:
         match line:

@@ -91,7 +91,7 @@ def target_names(base: Path, settings: Parameters) -> tuple[str, ...]:
     if stored is not None:
         raise _builtin_only(f"weights are stored in the format {stored}", engine, "model")
     choice = choose_class(str(base), config)
-    with torch.device("meta"):
+    with torch.device("meta"):  # the structure is enough, without weights
         model = choice.model_class(choice.config)
     if choice.config is not config or has_vision(model):
         raise _builtin_only("model also processes images, and only its text part is trained", engine, "model")
@@ -137,7 +137,8 @@ def write_rows(path: Path, rows: Rows) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows.rows:
             ids = list(row.ids[: row.last_target + 1])
-            marked = zip(ids, row.supervised, strict=False)
-            labels = [token if is_learnt else IGNORED for token, is_learnt in marked]
+            labels = []
+            for token, is_learnt in zip(ids, row.supervised, strict=False):  # the ids may end earlier
+                labels.append(token if is_learnt else IGNORED)
             line = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
             file.write(json.dumps(line) + "\n")

@@ -47,8 +47,9 @@ class Comparison:
     def __str__(self) -> str:
         if not self.near_ties:
             return f"{self.rows} of {self.rows} answers are the same, letter by letter"
-        same = f"{self.rows - self.near_ties} of {self.rows} answers are the same, letter by letter"
-        return f"{same}; {self.near_ties} differ from a near tie on (two tokens within {self.tolerance:g} logits)"
+        same = self.rows - self.near_ties
+        tie = f"a near tie on (two tokens within {self.tolerance:g} logits)"
+        return f"{same} of {self.rows} answers are the same, letter by letter; {self.near_ties} differ from {tie}"
 
 
 def encode(tokenizer: Any, question: Question) -> list[int]:
@@ -104,7 +105,7 @@ def compare(
     loaded: LoadedModel, prompts: Sequence[Sequence[int]], answers: Sequence[str], tolerance: float
 ) -> Comparison:
     """Asks `loaded` the same questions; `answers` are our server's. Raises AnswersDiffer at the first that differs."""
-    ties = 0
+    near_ties = 0
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), start=1):
         exported = ask(loaded.model, loaded.tokenizer, loaded.end_tokens, prompt, tolerance)
         result = judge_answer(answer, exported, loaded.tokenizer, loaded.end_tokens)
@@ -115,8 +116,9 @@ def compare(
                 "deleted. Merged and GGUF exports are more exact with --dtype float16 or float32; --to vllm changes no "
                 "weights."
             )
-        ties += result == "near tie"
-    return Comparison(len(prompts), ties, tolerance)
+        if result == "near tie":
+            near_ties += 1
+    return Comparison(len(prompts), near_ties, tolerance)
 
 
 @torch.inference_mode()
@@ -160,8 +162,10 @@ def judge_answer(answer: str, exported: ModelAnswer, tokenizer: Any, end_tokens:
             continue
         # Here the two answers diverge. Would a token that was nearly as likely have led to our server's answer?
         others = [other for other in near if other != token]
-        ends_here = any(other in end_tokens for other in others) and decode(tokenizer, before) == answer
-        if ends_here or any(begins_with([*before, other]) for other in others):
+        could_end = any(other in end_tokens for other in others)
+        if could_end and decode(tokenizer, before) == answer:
+            return "near tie"
+        if any(begins_with([*before, other]) for other in others):
             return "near tie"
         return "different"
     return "different"

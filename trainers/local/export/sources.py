@@ -87,7 +87,8 @@ def _source_by_name(model: str, jobs: Jobs) -> Source | None:
     try:
         adapter = Models({}, jobs).target(name).adapter
     except ApiError as problem:
-        steps = sorted(int(path.name[5:]) for path in record.folder.glob("checkpoints/step-*"))
+        folders = record.folder.glob("checkpoints/step-*")
+        steps = sorted(int(folder.name.removeprefix("step-")) for folder in folders)
         stored = ", ".join(f"{record.model_name}:ckpt-step-{step}" for step in steps) or "none"
         raise ExportRefused(f"{problem.message} Available checkpoints: {stored}.") from problem
     assert adapter is not None  # noqa: S101  there are no base models among Models({})
@@ -242,21 +243,23 @@ def _as_chat(row: dict[str, Any]) -> dict[str, Any]:
 def _question(row: dict[str, Any]) -> Question | None:
     """Returns the messages before the last answer that follows only plain text, or None if there is no such answer."""
 
-    def is_plain(message: dict[str, Any]) -> bool:
-        calls = message.get("tool_calls") or message.get("function_call")
-        return message.get("role") in ROLES and isinstance(message.get("content"), str) and not calls
-
     question: list[ChatMessage] = []
     before: list[ChatMessage] = []
     for message in row["messages"]:
         if message.get("role") == "assistant":
             question = before.copy()
-        if not is_plain(message):
+        if not _is_plain(message):
             break
         before.append(ChatMessage(message["role"], message["content"]))
     if not question:
         return None
     return Question(question, tools_for_template(row) or ())
+
+
+def _is_plain(message: dict[str, Any]) -> bool:
+    if message.get("tool_calls") or message.get("function_call"):
+        return False
+    return message.get("role") in ROLES and isinstance(message.get("content"), str)
 
 
 def describe_file(source: Source, name: str | None) -> DataFile | None:

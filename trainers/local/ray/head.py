@@ -73,11 +73,14 @@ class RayHead:
         except (ValueError, KeyError, TypeError) as error:
             text = f"{self.address} is not a Ray dashboard. Give the address of the head's, by default with port 8265."
             raise RayRefused(text) from error
-        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+        major_and_minor = version.split(".")[:2]
+        numbers = tuple(int(part) for part in major_and_minor if part.isdigit())
         if api != API_VERSION or numbers < MIN_VERSION:
             wanted = ".".join(str(number) for number in MIN_VERSION)
-            text = f"Ray {version} at {self.address} has version {api} of the Jobs API. Update the cluster: "
-            raise RayRefused(f"{text}Ray {wanted} or newer is needed, with version {API_VERSION} of the API.")
+            raise RayRefused(
+                f"Ray {version} at {self.address} has version {api} of the Jobs API. Update the cluster: Ray {wanted} "
+                f"or newer is needed, with version {API_VERSION} of the API."
+            )
         return version
 
     def find_job(self, submission: str) -> RayJob | None:
@@ -124,10 +127,14 @@ class RayHead:
         """True if an autoscaler may add machines when jobs wait. Version 1 of the autoscaler lists node types by name,
         and version 2 reports nothing; a cluster without an autoscaler lists each node under its id. Raises RayAway or
         RayRefused."""
-        status = _object(self._ask("GET", "/api/cluster_status")).get("data") or {}
-        report = (status.get("clusterStatus") or {}).get("autoscalerReport") or {}
+        answer = self._ask("GET", "/api/cluster_status")
+        data = _object(answer).get("data") or {}
+        status = data.get("clusterStatus") or {}
+        report = status.get("autoscalerReport") or {}
         types = report.get("activeNodes") or {}
-        return not types or any(not PLAIN_NODE.fullmatch(name) for name in types)
+        if not types:
+            return True
+        return any(not PLAIN_NODE.fullmatch(name) for name in types)
 
     def has_placed(self, name: str) -> bool:
         """True if the placement group of this name has its nodes. Raises RayAway or RayRefused."""
@@ -138,7 +145,8 @@ class RayHead:
         query = {"filter_keys": key, "filter_predicates": "=", "filter_values": value, "limit": "10000"}
         raw = _object(self._ask("GET", f"/api/v0/{resource}", params=query))
         # Ray answers 200 even if the list is missing, and says why in `msg`.
-        result = (raw.get("data") or {}).get("result") or {}
+        data = raw.get("data") or {}
+        result = data.get("result") or {}
         listed = result.get("result")
         if not isinstance(listed, list):
             reason = _last_line(str(raw.get("msg")))

@@ -179,10 +179,11 @@ def parse_snapshot(raw: Mapping[str, Any] | None) -> Snapshot | None:
 
 
 def _is_valid_file(path: str, stored: StoredFile) -> bool:
-    is_path = path in INPUT_FILES or is_allowed_path(path)
-    is_object = isinstance(stored.object, str) and OBJECT.fullmatch(stored.object) is not None
-    has_numbers = isinstance(stored.bytes, int) and isinstance(stored.version, int)
-    return is_path and is_object and has_numbers
+    if path not in INPUT_FILES and not is_allowed_path(path):
+        return False
+    if not isinstance(stored.object, str) or not OBJECT.fullmatch(stored.object):
+        return False
+    return isinstance(stored.bytes, int) and isinstance(stored.version, int)
 
 
 def _is_valid_record(name: str, record: object) -> bool:

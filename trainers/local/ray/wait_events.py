@@ -73,22 +73,28 @@ class Waiting:
             return
         self._reported = machines
         is_stuck = machines.count < self._need.nodes and not machines.may_grow
-        level: Literal["info", "warn"] = "warn" if is_stuck else "info"
-        append_event(self._folder, why_waiting(self._need, machines), level=level, state="queued")
+        level: Literal["info", "warn"] = "info"
+        if is_stuck:
+            level = "warn"
+        text = why_waiting(self._need, machines)
+        append_event(self._folder, text, level=level, state="queued")
 
     def end(self) -> None:
         if self._reported is not None and self._since is not None:
-            waited = time.monotonic() - self._since
-            append_event(self._folder, f"The Ray cluster has room for the job, after {waited:,.0f} s.")
+            waited_s = time.monotonic() - self._since
+            append_event(self._folder, f"The Ray cluster has room for the job, after {waited_s:,.0f} s.")
         self._since = None
         self._reported = None
 
 
 def why_waiting(need: Need, machines: Machines) -> str:
     if machines.count >= need.nodes:
-        plural = "" if machines.count == 1 else "s"
-        has = f"{machines.count} machine{plural} with {need.each}"
-        free = "one is" if need.nodes == 1 else f"{need.nodes} are"
+        has = f"{machines.count} machines with {need.each}"
+        if machines.count == 1:
+            has = f"1 machine with {need.each}"
+        free = f"{need.nodes} are"
+        if need.nodes == 1:
+            free = "one is"
         return f"The job is queued until {free} free: the Ray cluster has {has}."
     needs = f"a machine with {need.each}"
     if need.nodes > 1:
@@ -113,8 +119,10 @@ class Outage:
 
     def record(self, reason: str) -> None:
         now = time.time()
-        self._since = self._since or now
-        self.pause_s = min(MAX_PAUSE_S, 2 * self.pause_s or 1.0)
+        if self._since is None:
+            self._since = now
+        longer_s = 2 * self.pause_s or 1.0
+        self.pause_s = min(MAX_PAUSE_S, longer_s)
         if not self._is_reported and now - self._since >= REPORT_OUTAGE_S:
             self._is_reported = True
             since = time.strftime("%H:%M:%S", time.gmtime(self._since))
@@ -126,8 +134,8 @@ class Outage:
 
     def end(self) -> None:
         if self._is_reported and self._since is not None:
-            text = f"{self._who} answers again after {time.time() - self._since:.0f} s."
-            append_event(self._folder, text)
+            away_s = time.time() - self._since
+            append_event(self._folder, f"{self._who} answers again after {away_s:.0f} s.")
         self._since = None
         self._is_reported = False
         self.pause_s = 0.0
