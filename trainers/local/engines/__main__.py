@@ -17,6 +17,7 @@ from trainers.local.engines.installation import InstallationFailed, install, rem
 NAME = click.Choice(list(INSTALLABLE))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 LINE_INTERVAL_S = 10.0
+ERASE_LINE = "\r\x1b[K"  # back to its beginning, and erase to its end
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,13 +83,14 @@ def remove_engine(root: Path, name: str) -> None:
 
 def show(root: Path, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([_engine_json(root, engine) for engine in INSTALLABLE.values()], indent=2))
+        facts = [_engine_json(root, engine) for engine in INSTALLABLE.values()]
+        click.echo(json.dumps(facts, indent=2))
         return
+    indent = " " * 14
     click.echo("builtin       always available: this trainer's own LoRA loop")
     for engine in INSTALLABLE.values():
-        click.echo(
-            f"{engine.name:<14}{_state(root, engine)}\n{'':<14}{engine.abilities}. Licence: {engine.licence}"
-        )
+        click.echo(f"{engine.name:<14}{_state(root, engine)}")
+        click.echo(f"{indent}{engine.abilities}. Licence: {engine.licence}")
 
 
 def _engine_json(root: Path, engine: Engine) -> dict[str, object]:
@@ -128,8 +130,11 @@ def _state(root: Path, engine: Engine) -> str:
 
 
 def _facts(installation: Installation) -> str:
-    cuda = "with CUDA" if installation.has_cuda else "CPU only"
-    return f"{installation.bytes / 1e9:.1f} GB, PyTorch {installation.versions['torch']} ({cuda})"
+    cuda = "CPU only"
+    if installation.has_cuda:
+        cuda = "with CUDA"
+    gigabytes = installation.bytes / 1e9
+    return f"{gigabytes:.1f} GB, PyTorch {installation.versions['torch']} ({cuda})"
 
 
 class Ticker:
@@ -139,19 +144,23 @@ class Ticker:
         self._printed_at = 0.0
 
     def __call__(self, text: str) -> None:
+        now = time.monotonic()
         if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-        elif time.monotonic() - self._printed_at >= LINE_INTERVAL_S:
-            self._printed_at = time.monotonic()
+            click.echo(f"{ERASE_LINE}{text}", nl=False, err=True)
+        elif now - self._printed_at >= LINE_INTERVAL_S:
+            self._printed_at = now
             click.echo(text, err=True)
 
     def done(self) -> None:
         if sys.stderr.isatty():
-            click.echo("\r\x1b[K", nl=False, err=True)
+            click.echo(ERASE_LINE, nl=False, err=True)
 
 
 def refuse(sentence: str) -> NoReturn:
-    click.echo("\n" * sys.stderr.isatty() + sentence.replace("`", ""), err=True)
+    if sys.stderr.isatty():
+        click.echo(err=True)  # ends the line in which the progress stands
+    plain = sentence.replace("`", "")
+    click.echo(plain, err=True)
     sys.exit(2)
 
 
