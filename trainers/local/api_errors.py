@@ -61,8 +61,8 @@ def read_body(kind: type[T], body: Mapping[str, Any], at: KeyPath = (), *, takes
 def _to_api_error(fault: Fault) -> ApiError:
     path = _dotted(fault.path)
     if fault.kind == "unknown":
-        known = ", ".join(fault.names)
-        return invalid(f"Unknown parameter '{path}'. Known are {known}.", path, "unknown_parameter")
+        names = ", ".join(fault.names)
+        return invalid(f"Unknown parameter '{path}'. Known are {names}.", path, "unknown_parameter")
     if fault.kind == "missing":
         return invalid(f"Missing required parameter '{path}'.", path, "missing_required_parameter")
     if fault.kind == "key":
