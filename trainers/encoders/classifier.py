@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     Probabilities = NDArray[np.float64]
 
-DESCRIPTION, HEAD = "classifier.json", "head.npz"
+DESCRIPTION = "classifier.json"
+HEAD = "head.npz"
 ALTERNATIVES = 3
 # The penalty of a head, and whether it uses words besides the encoder's vectors, are chosen by cross-validation if that
 # takes only seconds. For 745 support tickets with similar labels 3 with words is best (77.0% right against 75.3%, mean
@@ -42,7 +43,8 @@ INVERSE_PENALTIES = (1.0, 3.0, 10.0, 30.0)
 INVERSE_PENALTY_WITH_WORDS = 3.0  # where choosing would take too long
 DEFAULT_INVERSE_PENALTY = 20.0
 FOLDS = 5
-MIN_ROWS_TO_CHOOSE, MAX_SIZE_TO_CHOOSE = 30, 200_000  # rows; rows x labels
+MIN_ROWS_TO_CHOOSE = 30
+MAX_SIZE_TO_CHOOSE = 200_000  # rows x labels
 MAX_ROWS_WITH_WORDS = 2_000
 MAX_ROWS = 20_000  # of more rows a fixed sample is used; training then takes some minutes
 
@@ -64,19 +66,24 @@ class LinearHead:
         import numpy as np
 
         scores = (inputs @ self.weights + self.biases).astype(np.float64)
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        result: Probabilities = scores / scores.sum(axis=1, keepdims=True)
+        # Softmax doesn't change if a number is added to all scores of a row; with the best at 0, exp can't overflow.
+        below_best = scores - scores.max(axis=1, keepdims=True)
+        powers = np.exp(below_best)
+        result: Probabilities = powers / powers.sum(axis=1, keepdims=True)
         return result
 
     def answers(self, inputs: Vectors) -> tuple[str, ...]:
-        return tuple(self.labels[index] for index in self.probabilities(inputs).argmax(axis=1))
+        best = self.probabilities(inputs).argmax(axis=1)
+        return tuple(self.labels[index] for index in best)
 
 
 def head_inputs(encoder: TextEncoder, head: LinearHead, texts: Sequence[str], vectors: Vectors) -> Vectors:
     """Returns the inputs of `head` for texts with these vectors."""
     import numpy as np
 
-    return np.hstack([vectors, encoder.words(texts)]) if head.uses_words(encoder.dims) else vectors
+    if not head.uses_words(encoder.dims):
+        return vectors
+    return np.hstack([vectors, encoder.words(texts)])
 
 
 def learn(
@@ -90,12 +97,15 @@ def learn(
     both = np.hstack([vectors, encoder.words(texts)])
     # n rows span at most n dimensions. Fitting in these gives the same head, many times faster.
     basis = np.linalg.qr(both.T)[0]
+    spanned = both @ basis
+
     without_words = _best_penalty(vectors, labels, seed)
-    with_words = _best_penalty(both @ basis, labels, seed)
+    with_words = _best_penalty(spanned, labels, seed)
     if with_words.right <= without_words.right:
         return fit_with_penalty(vectors, labels, without_words.inverse_penalty, seed)
-    head = fit_with_penalty(both @ basis, labels, with_words.inverse_penalty, seed)
-    return LinearHead(head.labels, basis @ head.weights, head.biases)
+    head = fit_with_penalty(spanned, labels, with_words.inverse_penalty, seed)
+    weights = basis @ head.weights  # back to the dimensions of the inputs
+    return LinearHead(head.labels, weights, head.biases)
 
 
 def fit_head(vectors: Vectors, labels: Sequence[str], *, seed: int) -> LinearHead:
@@ -103,10 +113,9 @@ def fit_head(vectors: Vectors, labels: Sequence[str], *, seed: int) -> LinearHea
     with it. Raises ValueError without rows."""
     if not labels:
         raise ValueError("training a linear head: there are no rows to train on")
-    can_choose = _can_choose(len(labels), len(set(labels)))
-    inverse_penalty = (
-        _best_penalty(vectors, labels, seed).inverse_penalty if can_choose else DEFAULT_INVERSE_PENALTY
-    )
+    inverse_penalty = DEFAULT_INVERSE_PENALTY
+    if _can_choose(len(labels), len(set(labels))):
+        inverse_penalty = _best_penalty(vectors, labels, seed).inverse_penalty
     return fit_with_penalty(vectors, labels, inverse_penalty, seed)
 
 
@@ -138,8 +147,11 @@ def _best_penalty(vectors: Vectors, labels: Sequence[str], seed: int) -> _Penalt
         count = 0
         for number in range(FOLDS):
             inside = fold == number
-            head = fit_with_penalty(vectors[~inside], names[~inside].tolist(), inverse_penalty, seed)
-            count += int((np.array(head.answers(vectors[inside])) == names[inside]).sum())
+            learned = names[~inside].tolist()
+            head = fit_with_penalty(vectors[~inside], learned, inverse_penalty, seed)
+            answers = np.array(head.answers(vectors[inside]))
+            is_right = answers == names[inside]
+            count += int(is_right.sum())
         return count
 
     scores = [_PenaltyScore(penalty, count_right(penalty)) for penalty in INVERSE_PENALTIES]
@@ -154,7 +166,10 @@ def fit_with_penalty(
 
     names = tuple(sorted(set(labels)))
     if len(names) == 1:
-        return LinearHead(names, np.zeros((vectors.shape[1], 1), np.float32), np.zeros(1, np.float32))
+        dims = vectors.shape[1]
+        weights = np.zeros((dims, 1), np.float32)
+        biases = np.zeros(1, np.float32)
+        return LinearHead(names, weights, biases)
     with without_pandas():
         from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -165,12 +180,14 @@ def fit_with_penalty(
         # With many labels and few rows, scikit-learn warns that this could be a regression.
         warnings.simplefilter("ignore", UserWarning)
         machine.fit(vectors, labels)
-    weights, biases = machine.coef_.T, machine.intercept_
-    if len(names) == 2:  # scikit-learn returns scores of the second label only
-        weights, biases = np.hstack([np.zeros_like(weights), weights]), np.array([0.0, biases[0]])
-    return LinearHead(
-        tuple(map(str, machine.classes_)), weights.astype(np.float32), biases.astype(np.float32)
-    )
+    labels_of_columns = tuple(map(str, machine.classes_))
+    weights = machine.coef_.T
+    biases = machine.intercept_
+    if len(names) == 2:
+        # scikit-learn returns scores of the second label only. Against scores of 0, softmax gives the same shares.
+        weights = np.hstack([np.zeros_like(weights), weights])
+        biases = np.array([0.0, biases[0]])
+    return LinearHead(labels_of_columns, weights.astype(np.float32), biases.astype(np.float32))
 
 
 def classify_holdout(
@@ -186,15 +203,19 @@ def classify_holdout(
     if len(train) > MAX_ROWS:
         train = random.Random(seed).sample(train, MAX_ROWS)  # noqa: S311
     texts = [text_of(example) for example in train]
+    labels = [label_of(example) for example in train]
     vectors = (stored or encoder).embed(texts)
-    head = learn(encoder, texts, [label_of(example) for example in train], vectors, seed=seed)
-    encoder.embed(["warm up"])
+    head = learn(encoder, texts, labels, vectors, seed=seed)
+
+    encoder.embed(["warm up"])  # the first call is slower, and is not the example's time
     replies = []
     for example in examples:
         started = time.perf_counter()
         text = [text_of(example)]
-        (label,) = head.answers(head_inputs(encoder, head, text, encoder.embed(text)))
-        replies.append(Reply(label, 0, 0, time.perf_counter() - started))
+        vector = encoder.embed(text)
+        (label,) = head.answers(head_inputs(encoder, head, text, vector))
+        seconds = time.perf_counter() - started
+        replies.append(Reply(label, prompt_tokens=0, completion_tokens=0, seconds=seconds))
     return tuple(replies)
 
 
@@ -213,17 +234,16 @@ class Classifier:
     head: LinearHead
 
     def classify(self, texts: Sequence[str]) -> tuple[Classification, ...]:
-        columns = head_inputs(self.encoder, self.head, texts, self.encoder.embed(texts))
-        shares = self.head.probabilities(columns)
+        vectors = self.encoder.embed(texts)
+        inputs = head_inputs(self.encoder, self.head, texts, vectors)
+        shares = self.head.probabilities(inputs)
         results = []
         for row in shares.tolist():
-            ranked = sorted(zip(self.head.labels, row, strict=True), key=lambda pair: -pair[1])
-            (label, share), others = ranked[0], ranked[1 : 1 + ALTERNATIVES]
-            results.append(
-                Classification(
-                    label, round(share, 6), tuple((name, round(other, 6)) for name, other in others)
-                )
-            )
+            pairs = zip(self.head.labels, row, strict=True)
+            ranked = sorted(pairs, key=lambda pair: -pair[1])
+            rounded = [(label, round(share, 6)) for label, share in ranked[: 1 + ALTERNATIVES]]
+            label, share = rounded[0]
+            results.append(Classification(label, share, others=tuple(rounded[1:])))
         return tuple(results)
 
 
@@ -234,7 +254,8 @@ def save_head(folder: Path, head: LinearHead, *, encoder: str | None, sha256: st
 
     np.savez(folder / HEAD, weights=head.weights, biases=head.biases)
     described = {"encoder": encoder, "sha256": sha256, "labels": head.labels}
-    (folder / DESCRIPTION).write_text(json.dumps(described, ensure_ascii=False, indent=1), encoding="utf-8")
+    text = json.dumps(described, ensure_ascii=False, indent=1)
+    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
 
 
 def load_classifier(folder: Path, load: Callable[[str], TextEncoder] = load_encoder) -> Classifier:

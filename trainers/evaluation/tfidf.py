@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     Margins = NDArray[np.float64]
     Scores = NDArray[np.float32]
+    Indices = NDArray[np.intp]
 
 # characters; the decisive words come early, and a pasted manual must not fill the memory
 LONGEST_TEXT = 4_000
@@ -59,8 +60,9 @@ def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed
     classifier = fit_classifier(train, seed)
     started = time.perf_counter()
     labels = classify(classifier, examples)
-    seconds = (time.perf_counter() - started) / max(len(examples), 1)
-    return tuple(Reply(label, 0, 0, seconds) for label in labels)
+    elapsed = time.perf_counter() - started
+    seconds = elapsed / max(len(examples), 1)
+    return tuple(Reply(label, prompt_tokens=0, completion_tokens=0, seconds=seconds) for label in labels)
 
 
 def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | None = None) -> Classifier:
@@ -73,12 +75,15 @@ def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | Non
     counts = Counter(labels)
     usual = most_frequent(counts)
     if len(counts) == 1 or not any(texts):
-        return Classifier(tuple(sorted(counts)), usual, None, None)
+        names = tuple(sorted(counts))
+        return Classifier(names, usual, features=None, machine=None)
     if in_pieces is None:
         in_pieces = is_short_enough(texts)
     vectors = features(in_pieces)
-    machine = fit_svm(vectors.fit_transform(texts), labels, 1.0, seed)
-    return Classifier(tuple(map(str, machine.classes_)), usual, vectors, machine)
+    rows = vectors.fit_transform(texts)
+    machine = fit_svm(rows, labels, 1.0, seed)
+    names = tuple(map(str, machine.classes_))
+    return Classifier(names, usual, vectors, machine)
 
 
 def fit_svm(rows: Any, labels: Any, c: float, seed: int) -> Any:
@@ -106,7 +111,8 @@ def margins(classifier: Classifier, examples: Sequence[Example]) -> Margins:
 
     if classifier.machine is None:
         return np.zeros((len(examples), len(classifier.labels)))
-    rows = classifier.features.transform([text_of(example) for example in examples])
+    texts = [text_of(example) for example in examples]
+    rows = classifier.features.transform(texts)
     distances: Margins = _distances(classifier.machine, rows)
     return distances
 
@@ -197,29 +203,49 @@ def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...]
     labels = tuple(sorted(set(names)))
     column = {label: place for place, label in enumerate(labels)}
     own = np.array([column[label] for label in names], dtype=np.intp)
-    first: dict[bytes, int] = {}
-    copies = [first.setdefault(key, row) for row, key in enumerate(question_keys(examples))]
+    copies = _first_copies(examples)
     fold = np.array(deal_folds(examples, copies, seed))
     letters = max(LETTERS // len(examples), 1)
     texts = [text_of(example)[:letters] for example in examples]
-    rows = len(examples)
     del examples  # frees memory; only their texts and labels are needed
-    if not any(texts) or len(labels) == 1 or len(set(fold)) == 1:
-        scores: Scores = np.zeros((rows, len(labels)), np.float32)
-    elif rows <= FEW_ROWS and sum(map(len, texts)) <= FEW_LETTERS:
-        scores = _by_kernel(texts, own, fold, len(labels))
-    elif rows * len(labels) <= MOST_FOR_SVM:
-        scores = _by_svm(_features(texts), own, fold, len(labels), seed)
-    else:
-        scores = _by_ridge(_features(texts), own, fold, len(labels), seed)
 
-    # A label that occurs in no other fold was unknown to the classifier.
-    inside = np.zeros((fold.max() + 1, len(labels)))
-    np.add.at(inside, (fold, own), 1)
-    in_all = inside.sum(axis=0)
-    alone = inside[fold, own] == in_all[own]
-    scores[alone, own[alone]] = np.inf
+    scores = _scores(texts, own, fold, len(labels), seed)
+    is_alone = _is_in_one_fold(own, fold, len(labels))
+    scores[is_alone, own[is_alone]] = np.inf
     return labels, scores
+
+
+def _first_copies(examples: Sequence[Example]) -> list[int]:
+    """Returns for each row the first row with the same question, which may be itself."""
+    first: dict[bytes, int] = {}
+    return [first.setdefault(key, row) for row, key in enumerate(question_keys(examples))]
+
+
+def _scores(texts: Sequence[str], own: Indices, fold: Indices, labels: int, seed: int) -> Scores:
+    """Chooses the classifier by the amount of work. `own` has the column of each row's label."""
+    import numpy as np
+
+    rows = len(texts)
+    has_one_fold = len(set(fold)) == 1
+    if not any(texts) or labels == 1 or has_one_fold:
+        return np.zeros((rows, labels), np.float32)
+    if rows <= FEW_ROWS and sum(map(len, texts)) <= FEW_LETTERS:
+        return _by_kernel(texts, own, fold, labels)
+    if rows * labels <= MOST_FOR_SVM:
+        return _by_svm(_features(texts), own, fold, labels, seed)
+    return _by_ridge(_features(texts), own, fold, labels, seed)
+
+
+def _is_in_one_fold(own: Indices, fold: Indices, labels: int) -> NDArray[np.bool_]:
+    """Returns for each row whether its label occurs in no other fold, so that its classifier didn't know the label."""
+    import numpy as np
+
+    counts = np.zeros((fold.max() + 1, labels))  # rows of each label in each fold
+    np.add.at(counts, (fold, own), 1)
+    in_own_fold = counts[fold, own]
+    in_all_folds = counts.sum(axis=0)[own]
+    is_alone: NDArray[np.bool_] = in_own_fold == in_all_folds
+    return is_alone
 
 
 def deal_folds(examples: Sequence[Example], groups: Sequence[int], seed: int) -> list[int]:
@@ -241,26 +267,31 @@ def _features(texts: Sequence[str]) -> Any:
     with without_pandas():
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-    options = {"sublinear_tf": True, "max_features": MOST_FEATURES, "dtype": np.float32}
-    words = TfidfVectorizer(token_pattern=WORDS, ngram_range=(1, 2), **options).fit_transform(texts)
+    def vectors(**terms: Any) -> Any:
+        vectoriser = TfidfVectorizer(sublinear_tf=True, max_features=MOST_FEATURES, dtype=np.float32, **terms)
+        return vectoriser.fit_transform(texts)
+
+    words = vectors(token_pattern=WORDS, ngram_range=(1, 2))
     if sum(map(len, texts)) > LETTERS_IN_PIECES:
         return words
-    pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), **options).fit_transform(texts)
+    pieces = vectors(analyzer="char_wb", ngram_range=(3, 4))
     return hstack([words, pieces]).tocsr()
 
 
-def _by_kernel(texts: Sequence[str], own: NDArray[np.intp], fold: NDArray[np.intp], labels: int) -> Scores:
+def _by_kernel(texts: Sequence[str], own: Indices, fold: Indices, labels: int) -> Scores:
     """The ridge regression of `_by_ridge` on all features, computed from the inner products of the rows."""
     import numpy as np
 
     products = _products(texts) + np.float32(1)  # 1 is the intercept
     ridge = np.float32(FEW_RIDGE) * np.eye(len(own), dtype=np.float32)
-    hat: Scores = products @ np.linalg.inv(products + ridge).astype(np.float32)
+    inverse: Scores = np.linalg.inv(products + ridge).astype(np.float32)
+    hat = products @ inverse
     wanted = _label_targets(own, labels)
     scores: Scores = hat @ wanted
     for number in np.unique(fold):
         inside = np.flatnonzero(fold == number)
-        _leave_out(inside, hat[np.ix_(inside, inside)], wanted, scores)
+        block = hat[np.ix_(inside, inside)]
+        _leave_out(inside, block, wanted, scores)
     return scores
 
 
@@ -271,20 +302,29 @@ def _products(texts: Sequence[str]) -> Scores:
     products = np.zeros((len(texts), len(texts)), np.float32)
     for terms_of in (_words_and_pairs, _pieces_of_words):
         counts = [Counter(terms_of(text.lower())) for text in texts]
-        terms = {term for count in counts for term in count}
-        column = {term: place for place, term in enumerate(terms)}
-        matrix = np.zeros((len(texts), len(column)), np.float32)
-        for row, count in enumerate(counts):
-            columns = [column[term] for term in count]
-            matrix[row, columns] = 1 + np.log(list(count.values()))
-
-        # Rare terms weigh more, and all rows have the length 1, as TfidfVectorizer does it.
-        rows_with_term = (matrix > 0).sum(axis=0, dtype=np.float32)
-        matrix *= 1 + np.log((1 + len(texts)) / (1 + rows_with_term))
-        lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
-        matrix /= np.maximum(lengths, np.float32(1e-9))
-        products += matrix @ matrix.T
+        vectors = _tfidf_vectors(counts)
+        products += vectors @ vectors.T
     return products
+
+
+def _tfidf_vectors(counts: Sequence[Counter[str]]) -> Scores:
+    """Returns rows x terms for rows whose terms are counted. Rare terms weigh more, and all rows have the length 1, as
+    TfidfVectorizer does it."""
+    import numpy as np
+
+    terms = {term for count in counts for term in count}
+    column = {term: place for place, term in enumerate(terms)}
+    vectors: Scores = np.zeros((len(counts), len(column)), np.float32)
+    for row, count in enumerate(counts):
+        columns = [column[term] for term in count]
+        vectors[row, columns] = 1 + np.log(list(count.values()))
+
+    rows_with_term = (vectors > 0).sum(axis=0, dtype=np.float32)
+    rarity = (1 + len(counts)) / (1 + rows_with_term)
+    vectors *= 1 + np.log(rarity)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.maximum(lengths, np.float32(1e-9))  # a row without terms has the length 0
+    return vectors
 
 
 def _words_and_pairs(text: str) -> list[str]:
@@ -299,46 +339,51 @@ def _pieces_of_words(text: str) -> list[str]:
     words = [f" {word} " for word in text.split()]
     for size in (3, 4):
         for word in words:
-            last = max(len(word) - size, 0)
+            last = max(len(word) - size, 0)  # a word that is shorter than `size` is a piece itself
             pieces += [word[at : at + size] for at in range(last + 1)]
     return pieces
 
 
-def _label_targets(own: NDArray[np.intp], labels: int) -> Scores:
+def _label_targets(own: Indices, labels: int) -> Scores:
+    """Returns what a regression should predict, rows x labels: 1 for each row's own label, with means of 0."""
     import numpy as np
 
+    rows = np.arange(len(own))
     wanted: Scores = np.zeros((len(own), labels), np.float32)
-    wanted[np.arange(len(own)), own] = 1
+    wanted[rows, own] = 1
     wanted -= wanted.mean(axis=0)
     return wanted
 
 
-def _leave_out(inside: NDArray[np.intp], hat: Scores, wanted: Scores, scores: Scores) -> None:
+def _leave_out(inside: Indices, hat: Scores, wanted: Scores, scores: Scores) -> None:
     """Replaces the scores of a fold by those of a fit without it, in closed form: if r are the residuals of the fit to
     all rows and H is the fold's block of the hat matrix, the residuals without the fold are (I - H)⁻¹ r."""
     import numpy as np
 
     left = np.eye(len(inside), dtype=np.float32) - hat
     residuals = wanted[inside] - scores[inside]
-    scores[inside] = wanted[inside] - np.linalg.solve(left, residuals)
+    without_fold = np.linalg.solve(left, residuals)
+    scores[inside] = wanted[inside] - without_fold
 
 
-def _by_svm(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: int, seed: int) -> Scores:
+def _by_svm(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) -> Scores:
     import numpy as np
 
     scores = np.full((len(own), labels), -1.0, np.float32)
     for number in np.unique(fold):
         inside = fold == number
-        trained = np.unique(own[~inside])  # labels in the other folds
-        if len(trained) == 1:
-            scores[np.ix_(inside, trained)] = 1.0
+        others = own[~inside]
+        trained = np.unique(others)  # labels in the other folds; the rest keep the lowest score
+        cells = np.ix_(inside, trained)
+        if len(trained) == 1:  # there is nothing to distinguish
+            scores[cells] = 1.0
             continue
-        machine = fit_svm(rows[~inside], own[~inside], SVM_C, seed)
-        scores[np.ix_(inside, trained)] = _distances(machine, rows[inside])
+        machine = fit_svm(rows[~inside], others, SVM_C, seed)
+        scores[cells] = _distances(machine, rows[inside])
     return scores
 
 
-def _by_ridge(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: int, seed: int) -> Scores:
+def _by_ridge(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) -> Scores:
     import numpy as np
     from scipy.linalg import cho_factor, cho_solve
 
@@ -347,7 +392,8 @@ def _by_ridge(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: 
     squares = spanned.T @ spanned
     squares[np.diag_indices_from(squares)] += RIDGE
     factor = cho_factor(squares, overwrite_a=True, check_finite=False)
-    scores: Scores = spanned @ cho_solve(factor, spanned.T @ wanted, check_finite=False)
+    weights = cho_solve(factor, spanned.T @ wanted, check_finite=False)
+    scores: Scores = spanned @ weights
     for number in np.unique(fold):
         inside = np.flatnonzero(fold == number)
         part = spanned[inside]
@@ -362,7 +408,8 @@ def _nystroem_features(rows: Any, seed: int) -> Scores:
     import numpy as np
     from scipy.linalg import cholesky, solve_triangular
 
-    drawn = np.random.default_rng(seed).permutation(rows.shape[0])[:SPAN]
+    shuffled = np.random.default_rng(seed).permutation(rows.shape[0])
+    drawn = shuffled[:SPAN]
     basis = rows[drawn].T.tocsr()
 
     def products(part: Any) -> Scores:
@@ -376,5 +423,6 @@ def _nystroem_features(rows: Any, seed: int) -> Scores:
     for begin in range(0, len(spanned), AT_ONCE):
         end = begin + AT_ONCE
         part = products(rows[begin:end])
-        spanned[begin:end] = solve_triangular(lower, part.T, lower=True, check_finite=False).T
+        solved = solve_triangular(lower, part.T, lower=True, check_finite=False)
+        spanned[begin:end] = solved.T
     return spanned
