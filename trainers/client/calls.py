@@ -61,28 +61,41 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
         return InvalidResponse(f"{action}: the answer can't be read ({error}).")
 
     status = error.status_code
-    # Quote the trainer's own message, shortened and on one line, but never a web page.
-    body = error.body if isinstance(error.body, dict) else {}
-    quoted = body.get("message")
-    words = " ".join(quoted.split()) if isinstance(quoted, str) else ""
-    words = "".join(char for char in words if char.isprintable())
-    key = error.request.headers.get("authorization", "").removeprefix("Bearer ")
-    if key not in ("", NO_KEY):  # some vendors repeat the refused key, and this message is shown in channels
-        words = words.replace(key, "(the key)")
-    text = f": {words[:300].rstrip('. ')}" if words else ""
+    text = _quoted(error)
     if status < 400:
         return InvalidResponse(
             f"{action}: answered with a redirect (HTTP {status}). Set base_url to the final address."
         )
     if status in _UNCLEAR or (status >= 500 and status != NOT_IMPLEMENTED):
         wait = _retry_after(error)
-        when = "later" if wait is None else f"in {wait:.0f} s"
+        when = "later"
+        if wait is not None:
+            when = f"in {wait:.0f} s"
         message = (
             f"{action}: HTTP {status}{text}. The trainer is busy or failing; it may answer again {when}."
         )
         return Uncertain(message, retry_after=wait, status=status)
     message = f"{action}: refused (HTTP {status}){text}.{_next_step(error, provider)}"
     return Refused(message, code=error.code, status=status, param=error.param)
+
+
+def _quoted(error: openai.APIStatusError) -> str:
+    """Returns the trainer's own message after a colon, shortened and on one line, or "" if it sent none. A web page is
+    never quoted."""
+    if not isinstance(error.body, dict):
+        return ""
+    message = error.body.get("message")
+    if not isinstance(message, str):
+        return ""
+    words = " ".join(message.split())
+    words = "".join(char for char in words if char.isprintable())
+    key = error.request.headers.get("authorization", "").removeprefix("Bearer ")
+    if key not in ("", NO_KEY):  # some vendors repeat the refused key, and this message is shown in channels
+        words = words.replace(key, "(the key)")
+    if not words:
+        return ""
+    shortened = words[:300].rstrip(". ")
+    return f": {shortened}"
 
 
 def _was_sent(error: openai.APIConnectionError) -> bool:
@@ -129,7 +142,7 @@ def _next_step(error: openai.APIStatusError, provider: Provider) -> str:
         )
     if error.status_code == NOT_IMPLEMENTED:
         return f" {provider.name} does not offer this (any more). Choose another target; nothing was started."
-    named = f" in {provider.key_env}" if provider.key_env else ""
+    named = _where_key_is(provider)
     if error.status_code == 402:
         return " The account there is out of credit: add some, then start again."
     if error.status_code == 403 and error.request.method != "GET":
@@ -177,9 +190,15 @@ def check_key(provider: Provider, key: str) -> str:
     if provider.key_env is None and not stripped:
         return NO_KEY
     if not stripped.isascii() or not stripped.isprintable() or " " in stripped or not stripped:
-        where = f" in {provider.key_env}" if provider.key_env else ""
+        where = _where_key_is(provider)
         raise TrainerError(f"the key{where} for {provider.name} is empty or has characters that no key has.")
     return stripped
+
+
+def _where_key_is(provider: Provider) -> str:
+    if not provider.key_env:
+        return ""
+    return f" in {provider.key_env}"
 
 
 def _ignore(call: ProviderCall) -> None:

@@ -183,7 +183,10 @@ class Trainer(ApiClient):
         size = payloads.file_size(path, action)
         if self.provider.bom:
             size += len(BOM_UTF8)
-        name = upload_name(sha256, key if self.provider.sends_copies else None)
+        job_key = None
+        if self.provider.sends_copies:
+            job_key = key
+        name = upload_name(sha256, job_key)
         return self._find_file(name, sha256, size) or self._send_file(path, name, sha256, action)
 
     def delete_file(self, file_id: str) -> None:
@@ -220,10 +223,11 @@ class Trainer(ApiClient):
         """Returns True if the uploaded file has this sha256. False also if the provider doesn't return contents."""
         try:
             content = self.download_file(file_id)
-            sent = content.removeprefix(BOM_UTF8) if self.provider.bom else content
-            return hashlib.sha256(sent).hexdigest() == sha256
         except (Refused, InvalidResponse):
             return False
+        if self.provider.bom:  # which this client put before the rows
+            content = content.removeprefix(BOM_UTF8)
+        return hashlib.sha256(content).hexdigest() == sha256
 
     def find_jobs(self, key: str) -> tuple[Job, ...]:
         """Returns the jobs that carry our key, oldest first. An empty result proves nothing, since lists may lag
@@ -324,7 +328,8 @@ class Trainer(ApiClient):
 
         Reads at most `pages` pages. Of vendors whose event ids change between calls only the first page can be read.
         """
-        action, most = self._action(f"asking for the events of job {job_id!r}"), pages * _PAGE
+        action = self._action(f"asking for the events of job {job_id!r}")
+        most = pages * _PAGE
         events: list[Event] = []
         are_all = True
         try:
@@ -351,7 +356,9 @@ class Trainer(ApiClient):
         if not files:
             path = f"/fine_tuning/jobs/{job.id}/metrics"
             series = self._look_up(action, path)
-            return () if series is None else payloads.metric_series(series, action)
+            if series is None:
+                return ()
+            return payloads.metric_series(series, action)
         return tuple(
             line
             for file in files
@@ -411,8 +418,9 @@ class Trainer(ApiClient):
         timeout_s: float,
     ) -> Answer:
         action = self._action(f"asking the model {model!r}")
-        url = self.provider.chat_base_url
-        client = self._client.with_options(base_url=url) if url else self._client
+        client = self._client
+        if self.provider.chat_base_url:
+            client = client.with_options(base_url=self.provider.chat_base_url)
         completions = client.chat.completions.with_raw_response
         entries = [payloads.chat_message(message) for message in messages]
         started = time.monotonic()
@@ -531,7 +539,9 @@ def _read_page(
 def _or_omit(value: _T | None) -> _T | openai.Omit:
     import openai
 
-    return openai.omit if value is None else value
+    if value is None:
+        return openai.omit
+    return value
 
 
 def _oldest_first(newest_first: list[Job]) -> tuple[Job, ...]:

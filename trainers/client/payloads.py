@@ -90,8 +90,13 @@ def job(raw: Json, action: str) -> Job:
     details: Json = {}
     if status == "failed":
         error = raw.get("error")
-        details = error if isinstance(error, dict) else {"message": error}
-    billed = raw.get("billed_usd")  # a Decimal, added by a dialect; not part of any JSON
+        if isinstance(error, dict):
+            details = error
+        else:  # some vendors send only the sentence
+            details = {"message": error}
+    billed = raw.get("billed_usd")
+    if not isinstance(billed, Decimal):  # a dialect adds a Decimal; what the JSON itself has here is unknown
+        billed = None
     return Job(
         id=required(raw, "id", action),
         status=status,
@@ -111,7 +116,7 @@ def job(raw: Json, action: str) -> Job:
         training_file=_text(raw, "training_file"),
         hyperparameters=_hyperparameters(raw),
         percent=_whole(raw, "percent"),
-        billed_usd=billed if isinstance(billed, Decimal) else None,
+        billed_usd=billed,
         billed_seconds=_whole(raw, "billed_seconds"),
     )
 
@@ -155,14 +160,18 @@ def newest_first(events: Iterable[Event]) -> tuple[Event, ...]:
 
     def order(event: Event) -> tuple[int, int]:
         number = re.search(r"-(\d+)$", event.id)
-        return event.created_at, int(number[1]) if number else 0
+        if number is None:
+            return event.created_at, 0
+        return event.created_at, int(number[1])
 
     return tuple(sorted(events, key=order, reverse=True))
 
 
 def model_info(raw: Json, action: str) -> ModelInfo:
     """Reads a model. Its shutdown is an ISO date or unix seconds, and OpenRouter calls it expiration_date."""
-    key = "shutdown_date" if raw.get("shutdown_date") else "expiration_date"
+    key = "shutdown_date"
+    if not raw.get(key):
+        key = "expiration_date"
     text = _text(raw, key)
     seconds = _whole(raw, key)
     end: date | None = None
@@ -173,8 +182,9 @@ def model_info(raw: Json, action: str) -> ModelInfo:
             end = datetime.fromtimestamp(seconds, UTC).date()
     except (ValueError, OverflowError, OSError) as error:
         raise InvalidResponse(f"{action}: {raw[key]!r} is not a date. {_CURE}") from error
-    trains = raw.get("fine_tuning_available")
-    is_trainable = trains if isinstance(trains, bool) else None
+    is_trainable = raw.get("fine_tuning_available")
+    if not isinstance(is_trainable, bool):
+        is_trainable = None
     return ModelInfo(required(raw, "id", action), end, _text(raw, "model_name"), is_trainable)
 
 
@@ -214,7 +224,7 @@ def metric_series(raw: Json, action: str) -> tuple[Metric, ...]:
 def chat_message(message: Message) -> dict[str, object]:
     """Returns a message in OpenAI's form. The text of a message that only calls tools is null, because some vendors
     refuse an empty text."""
-    extra = json.loads(message.extra) if message.extra else {}
+    extra = json.loads(message.extra or "{}")
     content: str | None = message.content
     if not content and ("tool_calls" in extra or "function_call" in extra):
         content = None
@@ -237,11 +247,9 @@ def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
     A refusal counts as text. `content: null` counts as an empty text; models send it if thinking used up all tokens.
     Raises InvalidResponse without token counts, since the answer's cost would be unknown.
     """
-    choices = raw.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    message = first.get("message") if isinstance(first, dict) else None
+    message = _first_message(raw)
     usage = raw.get("usage")
-    if not isinstance(message, dict) or not isinstance(usage, dict):
+    if message is None or not isinstance(usage, dict):
         raise InvalidResponse(f"{action}: the answer lacks 'choices' with a message, or 'usage'. {_CURE}")
     text = message.get("content")
     if text is None:
@@ -256,6 +264,16 @@ def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
     if calls:
         text = f"{text}\n{json.dumps(calls, ensure_ascii=False)}".lstrip("\n")
     return Answer(text, prompt, completion, seconds)
+
+
+def _first_message(raw: Json) -> Json | None:
+    choices = raw.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return None
+    message = choices[0].get("message")
+    if not isinstance(message, dict):
+        return None
+    return message
 
 
 def metrics(content: bytes, action: str) -> tuple[Metric, ...]:
@@ -398,7 +416,9 @@ def _texts(raw: Json, key: str) -> tuple[str, ...]:
 def _object(raw: Json, key: str) -> Json:
     """Returns the object under this key, or an empty one if there is none."""
     value = raw.get(key)
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    return value
 
 
 def _objects(raw: Json, key: str) -> tuple[Json, ...]:
