@@ -115,7 +115,9 @@ class Copier:
         copied_values = []
         for text, instead in zip(texts, otherwise, strict=True):
             copied = self._value(text)
-            copied_values.append(instead if copied is None else copied)
+            if copied is None:
+                copied = instead
+            copied_values.append(copied)
         return copied_values
 
     def _value(self, text: Spans) -> str | None:
@@ -149,7 +151,8 @@ def fit_copiers(columns: Mapping[int, Sequence[str]], texts: Sequence[str], seed
     table = _Table(spans, wanted, seed)
     copiers = {}
     for place in wanted:
-        copier = _fit(table, place, [columns[place][row] for row in rows])
+        column = [columns[place][row] for row in rows]
+        copier = _fit(table, place, column)
         if copier is not None:
             copiers[place] = copier
     return copiers
@@ -196,14 +199,17 @@ def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier | None:
     apart."""
     absent = _absent(column)
     is_number = _is_number(column)
-    tested = range(0, min(len(column), TESTED_EACH * MOST_TESTED), TESTED_EACH)
+    end = min(len(column), TESTED_EACH * MOST_TESTED)
+    tested = range(0, end, TESTED_EACH)
     machine = table.train(place, lambda row: row not in tested)
     if machine is None:
         return None
     trial = Copier(machine, absent, is_number)
-    guesses = trial.values([table.spans[row] for row in tested], [""] * len(tested))
+    unseen = [table.spans[row] for row in tested]
+    guesses = trial.values(unseen, otherwise=[""] * len(unseen))
     right = sum(_same(guess, column[row]) for guess, row in zip(guesses, tested, strict=True))
-    return Copier(table.train(place, lambda row: True), absent, is_number, right / len(tested))
+    final = table.train(place, lambda row: True)
+    return Copier(final, absent, is_number, share=right / len(tested))
 
 
 def _matrix(described: Sequence[Mapping[str, float]]) -> Features:
@@ -213,7 +219,9 @@ def _matrix(described: Sequence[Mapping[str, float]]) -> Features:
 
 
 def _punctuation(character: str) -> str:
-    return character if character in _AROUND else ""
+    if character not in _AROUND:
+        return ""
+    return character
 
 
 def _shape(text: str) -> str:
@@ -256,7 +264,9 @@ def _as_json(value: str, *, is_number: bool) -> str | None:
         return None
     if not abs(number) < 1e15:  # neither infinite nor nan
         return None
-    return json.dumps(int(number) if number.is_integer() else number)
+    if number.is_integer():  # JSON would tell 12.0 from 12
+        return json.dumps(int(number))
+    return json.dumps(number)
 
 
 def _same(guess: str, value: str) -> bool:

@@ -138,7 +138,10 @@ def read_fields(rows: Sequence[Example]) -> FieldTable:
     paths = [path for path in counts if path in frequent]
     fields = tuple(Field(path, _column(path, leaves)) for path in paths)
     bare = Counter(row.answer.strip() for row, of_row in zip(rows, leaves, strict=True) if not of_row)
-    return FieldTable(fields, most_frequent(bare) if bare else "{}")
+    without_fields = "{}"
+    if bare:
+        without_fields = most_frequent(bare)
+    return FieldTable(fields, without_fields)
 
 
 def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed: int) -> tuple[Reply, ...]:
@@ -165,8 +168,9 @@ def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed
         for place, copier in copiers.items():
             columns[place] = copier.values(spans, columns[place])
     answers = classifier.join(columns, len(questions))
-    seconds = (time.perf_counter() - started) / max(len(examples), 1)
-    return tuple(Reply(answer, 0, 0, seconds) for answer in answers)
+    elapsed = time.perf_counter() - started
+    seconds = elapsed / max(len(examples), 1)
+    return tuple(Reply(answer, prompt_tokens=0, completion_tokens=0, seconds=seconds) for answer in answers)
 
 
 def _better_copiers(classifier: FieldClassifier, texts: Sequence[str], seed: int) -> dict[int, Copier]:
@@ -249,9 +253,11 @@ def _share_beyond_usual(inputs: Matrix, values: Values, fit: Fit, seed: int) -> 
         learned = [values[row] for row in outside]
         if not inside or len(set(learned)) < 2:
             return None
-        guesses = fit(inputs[outside], learned)(inputs[inside])
+        predict = fit(inputs[outside], learned)
+        guesses = predict(inputs[inside])
         right += sum(guess == values[row] for guess, row in zip(guesses, inside, strict=True))
-    commonest = max(Counter(values[row] for row in order).values())
+    counts = Counter(values[row] for row in order)
+    commonest = max(counts.values())
     if right <= commonest:
         return None
     return right / len(order)

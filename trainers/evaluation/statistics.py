@@ -51,7 +51,10 @@ def wilson_of_share(share: float, n: float, level: float = 0.95) -> Interval:
     middle = (share + z * z / (2 * n)) / shrink
     variance = share * (1 - share) / n + z * z / (4 * n * n)
     half = z * math.sqrt(variance) / shrink
-    return Interval(max(middle - half, 0.0), min(middle + half, 1.0))
+    # Wilson's interval lies between 0 and 1; rounding may put an end slightly outside.
+    low = max(middle - half, 0.0)
+    high = min(middle + half, 1.0)
+    return Interval(low, high)
 
 
 @dataclass(frozen=True)
@@ -184,8 +187,10 @@ def rows_needed(gap: float, discordant: float) -> int:
     if not 0 < gap <= discordant <= 1:
         raise ValueError(f"a gap of {gap} is impossible if the share {discordant} of pairs disagrees")
     normal = NormalDist()
-    spread = normal.inv_cdf(1 - ALPHA / 2) * math.sqrt(discordant)
-    spread += normal.inv_cdf(POWER) * math.sqrt(discordant - gap * gap)
+    # The standard deviation of a pair's difference is √d if there is no gap, and √(d - g²) if there is one.
+    without_gap = normal.inv_cdf(1 - ALPHA / 2) * math.sqrt(discordant)
+    with_gap = normal.inv_cdf(POWER) * math.sqrt(discordant - gap * gap)
+    spread = without_gap + with_gap
     return math.ceil(spread * spread / (gap * gap))
 
 
@@ -194,8 +199,9 @@ def detectable_gap(n: int, discordant: float) -> float | None:
     would not be detected."""
     if discordant <= 0 or rows_needed(discordant, discordant) > n:
         return None
-    low, high = 0.0, discordant
-    for _ in range(40):
+    low = 0.0
+    high = discordant  # disagreement in one direction only
+    for _ in range(40):  # halvings, until the two are equal to 12 digits
         middle = (low + high) / 2
         if rows_needed(middle, discordant) <= n:
             high = middle
@@ -264,7 +270,8 @@ def find_worse_labels(
         pairs.setdefault(normalise(label), []).append((bool(was), bool(now)))
     names = {normalise(label): label for label in reversed(expected)}  # the first spelling of each
     counted = {key: Counter(of_label) for key, of_label in pairs.items()}
-    corrected = holm([mcnemar_exact(each[True, False], each[False, True]) for each in counted.values()])
+    ps = [mcnemar_exact(each[True, False], each[False, True]) for each in counted.values()]
+    corrected = holm(ps)
     losses = []
     for (key, each), p in zip(counted.items(), corrected, strict=True):
         both = each[True, True]
@@ -291,8 +298,11 @@ def normalise(answer: str) -> str:
     """Returns a form that is equal for answers that count as the same: NFKC, case-folded, single spaces, without quotes
     around it and a full stop at its end. "Label: refund" still differs from "refund", because a program could not use
     it."""
-    text = " ".join(unicodedata.normalize("NFKC", answer).casefold().split())
-    return text.strip(_QUOTES + " ").removesuffix(".").strip(_QUOTES + " ")
+    folded = unicodedata.normalize("NFKC", answer).casefold()
+    text = " ".join(folded.split())
+    around = _QUOTES + " "
+    # Twice, because the full stop may be inside the quotes or outside.
+    return text.strip(around).removesuffix(".").strip(around)
 
 
 def exact_match(expected: str, answer: str) -> bool:
@@ -380,7 +390,8 @@ def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
         if len(values):
             mean = float(values.mean())
         return wilson_of_share(mean, len(values), level)
-    low, high = np.quantile(_bootstrap_means(values), [(1 - level) / 2, (1 + level) / 2])
+    means = _bootstrap_means(values)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
 

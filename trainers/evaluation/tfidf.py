@@ -284,8 +284,8 @@ def _by_kernel(texts: Sequence[str], own: Indices, fold: Indices, labels: int) -
 
     products = _products(texts) + np.float32(1)  # 1 is the intercept
     ridge = np.float32(FEW_RIDGE) * np.eye(len(own), dtype=np.float32)
-    inverse: Scores = np.linalg.inv(products + ridge).astype(np.float32)
-    hat = products @ inverse
+    inverse = np.linalg.inv(products + ridge)
+    hat: Scores = products @ inverse.astype(np.float32)
     wanted = _label_targets(own, labels)
     scores: Scores = hat @ wanted
     for number in np.unique(fold):
