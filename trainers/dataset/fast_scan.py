@@ -60,10 +60,11 @@ class Shape:
 @lru_cache(4096)
 def shape_of(roles: Roles) -> Shape:
     """Returns the shape of chats with these roles, whose last message is the answer."""
-    turns = tuple(i for i, role in enumerate(roles[:-1]) if role not in INSTRUCTION_ROLES)
+    before_answer = roles[:-1]
+    turns = tuple(i for i, role in enumerate(before_answer) if role not in INSTRUCTION_ROLES)
     system = tuple(i for i, role in enumerate(roles) if role in INSTRUCTION_ROLES)
-    question = b"\x1e".join(roles[i].encode() + b"\x1f%b" for i in turns)
-    return Shape(roles, turns, system, question)
+    formats = [roles[i].encode() + b"\x1f%b" for i in turns]
+    return Shape(roles, turns, system, question=b"\x1e".join(formats))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ class Group:
     def cut(self, rows: int) -> Group:
         """Returns the group without the rows from position `rows` on."""
         count = bisect_left(self.places, rows)
-        return Group(self.shape, self.places[:count], [column.cut(count) for column in self.columns])
+        places = self.places[:count]
+        columns = [column.cut(count) for column in self.columns]
+        return Group(self.shape, places, columns)
 
 
 @dataclass(slots=True)
@@ -155,19 +158,15 @@ def _add_chats(
 ) -> None:
     """Adds `lines`, the first of which is line `first` of the file and begins at byte `start`."""
     joined = b"\n".join(lines)
-    chats = _plain_chats(lines, joined)
-    groups = [
-        group
-        for group in _groups(chats, range(len(chats)))
-        if _is_trainable(group.shape.roles, limits.max_messages)
-    ]
-    if any(_has_blank(column.texts) for group in groups for column in group.columns):
-        groups = []  # parse line by line, which reports what is wrong
-    starts = list(accumulate([len(raw) + 1 for raw in lines[:-1]], initial=start))
+    groups = _trainable_groups(lines, joined, limits)
+    lengths = [len(raw) + 1 for raw in lines[:-1]]  # with the line break
+    starts = list(accumulate(lengths, initial=start))
 
+    # Usually the typed parser has read all lines, and then nothing is left to do for each of them.
     n_grouped = sum(len(group.places) for group in groups)
     if not chunk.lines and n_grouped == len(lines):
-        chunk.lines = list(range(first, first + len(lines)))
+        end = first + len(lines)
+        chunk.lines = list(range(first, end))
         chunk.starts = starts
         chunk.sizes = [len(raw.rstrip()) for raw in lines]
         chunk.plain = bytearray(b"\x01") * len(lines)
@@ -190,6 +189,20 @@ def _add_chats(
         moved = [places[number] for number in group.places]
         plain_groups.append(Group(group.shape, moved, group.columns))
     chunk.plain_groups = plain_groups
+
+
+def _trainable_groups(lines: Sequence[bytes], joined: bytes, limits: Limits) -> list[Group]:
+    """Returns the rows that need no closer look, grouped by shape; their places are indices of `lines`. All other lines
+    must be parsed one by one, which reports what is wrong."""
+    chats = _plain_chats(lines, joined)
+    trainable: list[Group] = []
+    for group in _groups(chats, range(len(chats))):
+        if not _is_trainable(group.shape.roles, limits.max_messages):
+            continue
+        if any(_has_blank(column.texts) for column in group.columns):
+            return []
+        trainable.append(group)
+    return trainable
 
 
 def _is_trainable(roles: Roles, max_messages: int) -> bool:
@@ -259,7 +272,9 @@ def _groups(chats: Sequence[Sequence[_PlainMessage | Message]], places: Sequence
     groups = []
     for roles, rows in _rows_by_roles(chats).items():
         texts = [message.content for row in rows for message in chats[row]]
-        columns = [column_of(texts[number :: len(roles)]) for number in range(len(roles))]
+        # The texts lie row by row, so every so-many-th is of the same message.
+        n_messages = len(roles)
+        columns = [column_of(texts[number::n_messages]) for number in range(n_messages)]
         places_of_rows = [places[row] for row in rows]
         groups.append(Group(shape_of(roles), places_of_rows, columns))
     return groups
@@ -271,8 +286,10 @@ def _rows_by_roles(chats: Sequence[Sequence[_PlainMessage | Message]]) -> Mappin
     if len(sizes) == 1 and sizes != {0}:
         size = sizes.pop()
         roles = [message.role for chat in chats for message in chat]
-        if all(roles[number::size].count(roles[number]) == len(chats) for number in range(size)):
-            return {tuple(roles[:size]): range(len(chats))}
+        first_roles = roles[:size]
+        columns = [roles[number::size] for number in range(size)]
+        if all(column.count(role) == len(chats) for column, role in zip(columns, first_roles, strict=True)):
+            return {tuple(first_roles): range(len(chats))}
 
     rows: dict[Roles, list[int]] = defaultdict(list)
     for row, chat in enumerate(chats):
@@ -286,7 +303,8 @@ def _parse_into(
 ) -> None:
     row = raw.strip()
     example = parse_line(line, row, findings, limits, progress)
-    if example is not None:
-        start += len(raw) - len(raw.lstrip())
-        plain = progress.format == "chat" and example.row is None
-        chunk.add_example(example, start, len(row), plain)
+    if example is None:
+        return
+    indent = len(raw) - len(raw.lstrip())
+    plain = progress.format == "chat" and example.row is None
+    chunk.add_example(example, start + indent, len(row), plain)
