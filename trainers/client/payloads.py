@@ -247,9 +247,12 @@ def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
     A refusal counts as text. `content: null` counts as an empty text; models send it if thinking used up all tokens.
     Raises InvalidResponse without token counts, since the answer's cost would be unknown.
     """
-    message = _first_message(raw)
+    choices = _objects(raw, "choices")
+    message: object = None
+    if choices:
+        message = choices[0].get("message")
     usage = raw.get("usage")
-    if message is None or not isinstance(usage, dict):
+    if not isinstance(message, dict) or not isinstance(usage, dict):
         raise InvalidResponse(f"{action}: the answer lacks 'choices' with a message, or 'usage'. {_CURE}")
     text = message.get("content")
     if text is None:
@@ -264,16 +267,6 @@ def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
     if calls:
         text = f"{text}\n{json.dumps(calls, ensure_ascii=False)}".lstrip("\n")
     return Answer(text, prompt, completion, seconds)
-
-
-def _first_message(raw: Json) -> Json | None:
-    choices = raw.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return None
-    message = choices[0].get("message")
-    if not isinstance(message, dict):
-        return None
-    return message
 
 
 def metrics(content: bytes, action: str) -> tuple[Metric, ...]:

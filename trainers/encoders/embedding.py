@@ -413,10 +413,10 @@ def _licence_of(model_card: Path) -> str | None:
     if not model_card.is_file():
         return None
     text = model_card.read_text(encoding="utf-8", errors="replace")
-    found = _LICENCE.search(text[:4_000])  # it is in the front matter; a later line may quote another licence
-    if found is None:
+    line = _LICENCE.search(text[:4_000])  # it is in the front matter; a later line may quote another licence
+    if line is None:
         return None
-    return found[1]
+    return line[1]
 
 
 def _check_signature(name: str, inputs: frozenset[str], output: Any) -> None:
