@@ -22,7 +22,7 @@ from bot.rules.fit import (
     task_reasons,
     wrong_label_reasons,
 )
-from bot.rules.forecast import LIKELY, UNKNOWN_HOURS, UNLIKELY, Outlook
+from bot.rules.forecast import LIKELY, UNLIKELY, Outlook
 from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
 from bot.rules.quality import alternative_reasons, tuned_reasons
@@ -53,6 +53,7 @@ from bot.rules.reasons import (
     labelling_step,
 )
 from bot.rules.roi import Estimate, Succession
+from bot.rules.swings import UNKNOWN_HOURS
 from trainers.models.model_list import strip_effort
 
 # Our own estimate of the least time that somebody spends on reading the verdict, approving and deploying.

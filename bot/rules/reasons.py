@@ -9,10 +9,11 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal
 
-from bot.rules.forecast import Outlook, Swing
+from bot.rules.forecast import Outlook
 from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import USD_PER_HOUR, Estimate, Succession
+from bot.rules.swings import Swing
 from bot.values.targets import MemoryShortage
 from trainers.dataset.splits import HOLDOUT_SHARE
 from trainers.evaluation.results import Candidate, CandidateKind, MeasuredCandidate, Prediction

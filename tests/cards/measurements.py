@@ -9,8 +9,9 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from bot.rules.forecast import Month, Outlook, Quantiles, Swing
+from bot.rules.forecast import Month, Outlook, Quantiles
 from bot.rules.judge_agreement import HumanAgreement, JudgeChecks
+from bot.rules.swings import Swing
 from bot.rules.training.calibration import run_actuals, running_error
 from bot.values.evaluations import (
     CandidateProgress,

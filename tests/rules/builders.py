@@ -8,8 +8,9 @@ from decimal import Decimal
 
 from bot.rules.bills import Rates
 from bot.rules.facts import Evidence, Facts
-from bot.rules.forecast import Month, Outlook, Quantiles, Swing, simulate
+from bot.rules.forecast import Month, Outlook, Quantiles, simulate
 from bot.rules.roi import Inputs, Training, Usage, estimate
+from bot.rules.swings import Swing
 from trainers.evaluation.results import (
     FREE_KINDS,
     Candidate,

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.rules.bills import Rates
-from bot.rules.forecast import LABOUR, LIKELY, Outlook, extra_runs, simulate
+from bot.rules.forecast import LIKELY, Outlook, simulate
 from bot.rules.roi import Inputs, Quality, Range, Training, estimate, net_value
+from bot.rules.swings import LABOUR, extra_runs
 from tests.rules.builders import ARTICLE, WITH_PEOPLE, WITHOUT_HOURS
 from tests.rules.test_roi import NANO, TEN_BILLION
 

@@ -6,9 +6,10 @@ from decimal import Decimal
 
 from bot.cards.common.words import about_usd, capitalize, enough_text
 from bot.rules.advice import LEAST_HOURS, enough_volume, is_against_today
-from bot.rules.forecast import LIKELY, Outlook, Swing
+from bot.rules.forecast import LIKELY, Outlook
 from bot.rules.reasons import Payback
 from bot.rules.roi import Estimate
+from bot.rules.swings import Swing
 from bot.rules.units import HOURS_PER_MONTH, format_months
 from trainers.money import usd
 

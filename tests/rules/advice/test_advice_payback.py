@@ -11,11 +11,12 @@ import pytest
 from bot.cards.common.advice import todo_text
 from bot.cards.common.payback import share_of_draws
 from bot.rules.bills import Rates
-from bot.rules.forecast import rank_swings, simulate
+from bot.rules.forecast import simulate
 from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
 from bot.rules.reasons import PinDown
 from bot.rules.roi import Succession, Training, estimate
+from bot.rules.swings import rank_swings
 from tests.rules.advice.worded_verdict import advise, reason, rules
 from tests.rules.builders import (
     ALL_MISS,
