@@ -312,7 +312,8 @@ def _tfidf_vectors(counts: Sequence[Counter[str]]) -> Scores:
     TfidfVectorizer does it."""
     import numpy as np
 
-    terms = {term for count in counts for term in count}
+    # In the order of the rows: a set's differs in each process, and sums would differ in their last bits.
+    terms = dict.fromkeys(term for count in counts for term in count)
     column = {term: place for place, term in enumerate(terms)}
     vectors: Scores = np.zeros((len(counts), len(column)), np.float32)
     for row, count in enumerate(counts):

@@ -108,7 +108,7 @@ def test_a_chat_answer_has_text_tokens_and_seconds(server: Hosted, trainer: Trai
     server.service.answer = lambda model, messages: messages[-1]["content"].upper()
     answer = trainer.chat(MODEL, [Message("system", "be brief"), Message("user", "hi you")], max_tokens=5)
     assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("HI YOU", 4, 2)
-    assert 0.05 <= answer.seconds < 0.4
+    assert answer.seconds >= 0.05
     assert server.requests[-1].body["temperature"] == 0
 
 
