@@ -53,6 +53,7 @@ def verify_log(
     """
     with closing(open_read_only(path)) as connection:
         rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        # A trigger of the right name with another body would protect nothing.
         intact = {name for name, sql in rows if sql in FIRST_SCHEMA}
         for trigger in TRIGGERS:
             if trigger not in intact:

@@ -78,6 +78,7 @@ def back_up(
     StorageError; Stopped once the process `is_stopping`."""
     open_read_only(database).close()  # raises if it is not our database
     path = folder / f"finetune-{_timestamp(now)}.db"
+    # A name that no search for backups finds, until the copy is complete and checked.
     partial = folder / f".{path.name}.partial"
     os.umask(0o077)
     try:
@@ -88,6 +89,7 @@ def back_up(
         except sqlite3.Error as error:
             raise StorageError(f"Copying {database} to {folder}: {error}.") from error
         check_integrity(partial, is_stopping)
+        # Before it gets a backup's name, so that nobody ever restores a damaged copy.
         audit = verify_log(partial, is_stopping=is_stopping)
         sync(partial)
         partial.replace(path)
@@ -111,6 +113,7 @@ def _copy_database(database: Path, to: Path, is_stopping: Callable[[], bool] = n
         closing(sqlite3.connect(str(database), timeout=BUSY_TIMEOUT_MS / 1000)) as connection,
         stopped_by(is_stopping, connection),
     ):
+        # A copy of the file would lack what is in the WAL, and could have half of a write.
         connection.execute("VACUUM INTO ?", (str(to),))
 
 
@@ -151,6 +154,7 @@ def copy_files(source: Path, target: Path) -> tuple[int, int, tuple[str, ...]]:
     """Copies the files that `target` lacks. Returns the number of files in `source`, the number copied, and the names
     of those not copied because their content doesn't have the hash in their name."""
     names = sorted(path.name for path in source.glob("*") if KEPT_FILE.fullmatch(path.name))
+    # A name is the hash of the content, so a copy that exists needs no second look.
     missing = [name for name in names if not (target / name).exists()]
     if not missing:
         return len(names), 0, ()
@@ -226,8 +230,10 @@ def restore(
     database.parent.mkdir(parents=True, exist_ok=True)
     lock = acquire_lock(database)
     try:
+        # Before the database that names them; a restore that fails later has only added files.
         _, copied, corrupt = copy_files(backup.parent / "files", files)
         fresh = database.with_name(f"{database.name}.restoring")
+        # A restore that was killed may have left it.
         _delete_database(fresh)
         # Copied by SQLite, not as a file: a database that an earlier restore replaced may have writes in its WAL.
         _copy_database(backup, fresh)

@@ -49,6 +49,7 @@ class Database:
     runs."""
 
     def __init__(self, path: Path) -> None:
+        # No other user of the machine may read customers' rows.
         os.umask(0o077)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
@@ -58,9 +59,11 @@ class Database:
         self._writing = threading.Lock()
         self._descriptor: int | None = None
         try:
+            # Before anything is written: a newer version's database stays as it is.
             check_schema_version(self.utils, path)
             check_space_to_migrate(self.utils, path)
             if not _returns_pages(self.utils):
+                # An open connection would keep to the old file, which is about to be replaced.
                 self.close_connection()
                 _rewrite(path)
             migrations.apply(self.utils)
@@ -101,6 +104,7 @@ class Database:
             try:
                 yield
                 connection.commit()  # inside the try: it may fail too, on a full disk or a deferred constraint
+            # Also an interrupt: an open transaction would keep the write lock.
             except BaseException:
                 connection.rollback()
                 raise
@@ -109,6 +113,7 @@ class Database:
     def _turn(self) -> Iterator[None]:
         """Lets this process's threads write one after the other. SQLite has no queue: it looks every 25 to 100 ms
         whether the lock is free, and an ack that has bad luck waits for half a second."""
+        # Without a turn it goes on all the same, and gets SQLite's own error if that is busy too.
         has_turn = self._writing.acquire(timeout=BUSY_TIMEOUT_MS / 1000)
         try:
             yield
@@ -143,6 +148,7 @@ class Database:
     def change(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
         """Executes the statement and returns how many rows it changed."""
         connection = self.utils.conn
+        # This thread has its turn already, and would wait for itself.
         if connection.in_transaction:
             return int(connection.execute(sql, parameters).rowcount)
         with self._turn():
@@ -205,6 +211,7 @@ class Database:
         self._is_closed = True
         if self._descriptor is not None:
             os.close(self._descriptor)
+        # Last, since another process may open the database from here on.
         os.close(self._lock)
 
 
@@ -258,6 +265,7 @@ def check_space_to_migrate(utils: SqliteUtils, path: Path) -> None:
     """Raises StorageError if the disk would become full while the database is migrated or rewritten: the tables that
     change are copied, and the copies are in the WAL too."""
     has_to_change = migrations.pending(utils) or not _returns_pages(utils)
+    # A new database has nothing to copy.
     if not migrations.applied(utils) or not has_to_change:
         return
     needed = FREE_TO_MIGRATE * path.stat().st_size
@@ -280,12 +288,14 @@ def _rewrite(path: Path) -> None:
     do it in place, with the whole database in memory."""
     real = path.resolve()
     fresh = real.with_name(f"{real.name}.rewritten")
+    # A kill may have left it, and VACUUM INTO refuses a file with content.
     fresh.unlink(missing_ok=True)
     with closing(sqlite3.connect(str(real))) as connection:
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("VACUUM INTO ?", (str(fresh),))
         # The log must be empty, as SQLite would apply it to the new file.
         connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+    # Before it gets the name: a loss of power could otherwise leave an empty database.
     sync(fresh)
     fresh.replace(real)
     sync(real.parent)
@@ -311,6 +321,7 @@ def sqlite_version() -> tuple[int, ...]:
 
 def _connect(path: Path) -> SqliteUtils:
     # a connection may be closed by another thread than its own, after that has ended
+    # isolation_level=None: Python's driver would otherwise begin transactions by itself.
     connection = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
     if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
         # so that the file can return free pages a few at a time
@@ -319,7 +330,9 @@ def _connect(path: Path) -> SqliteUtils:
     for pragma in (
         f"busy_timeout={BUSY_TIMEOUT_MS}",
         f"journal_mode={journal}",
+        # An approval or a reservation that was confirmed must survive a loss of power.
         "synchronous=FULL",
+        # SQLite checks references only on connections that ask for it.
         "foreign_keys=ON",
         "secure_delete=ON",  # deleted customers' words are overwritten, not only unlinked
     ):
@@ -345,6 +358,7 @@ def acquire_lock(path: Path) -> int:
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
+            # The system releases it when the process ends, so that a kill leaves nothing locked.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
         except BlockingIOError:

@@ -94,6 +94,7 @@ class Deployments(Table):
         self, new: NewDeployment, state: DeploymentState, now: float, more: dict[str, Any]
     ) -> DeploymentRecord | None:
         times = {"used_at": now, "created_at": now, "updated_at": now}
+        # An orphan has no run, and a unique index takes any number of NULLs.
         row = self._db.insert_once("deployments", {**vars(new), "state": state, **times, **more})
         return DeploymentRecord(**row) if row else None
 
@@ -138,6 +139,7 @@ class Deployments(Table):
 
     def keep_running(self, record: DeploymentRecord, person: str, *, now: float) -> bool:
         """Keeps it running without questions. Returns False if somebody did so before, or it is being stopped."""
+        # next_at = 0: its next step was planned before anybody wanted it to keep running.
         sql = (
             "UPDATE deployments SET kept_by = ?, used_at = ?, next_at = 0 WHERE id = ? AND kept_by IS NULL"
             " AND state IN ('starting', 'ready')"
@@ -146,6 +148,7 @@ class Deployments(Table):
 
     def bill(self, record: DeploymentRecord, until: float) -> None:
         """Books the time since `billed_until`, per day in UTC. Call it in the transaction that moves the record."""
+        # A clock that was set back must not book any time twice.
         if record.billed_until is None or until < record.billed_until:
             return
         if record.is_billed:

@@ -139,6 +139,7 @@ class AnswerCache(Table):
         with whose dataset the answers are deleted."""
         with self._db.immediate():
             for reply in replies:
+                # The first one stays: a score must not change because a question was sent twice.
                 self._db.insert_once("replies", {**vars(reply), "owner": owner})
 
     def forget(self, key: str) -> None:
@@ -227,6 +228,7 @@ class Preferences(Table):
 
     def add(self, preference: Preference) -> bool:
         """Records a choice. Returns False if this person has chosen for this row before: the first choice counts."""
+        # The table's constraint includes both models, but a person chooses once per row, whichever they are.
         changed = self._db.change(
             "INSERT INTO preferences (measurement_id, row, first_arm, second_arm, person, choice, at)"
             " SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"

@@ -67,6 +67,7 @@ class Interventions(Table):
 
     def runs_with_open_decisions(self) -> list[int]:
         """Returns the ids of the runs in needs_human with a decision that is not carried out yet."""
+        # `since`: decisions about an earlier uncertain create don't count for the present one.
         rows = self._db.rows(
             "SELECT DISTINCT runs.id AS id FROM words_on_doubts word CROSS JOIN runs ON runs.id = word.run_id"
             " WHERE word.outcome IS NULL AND runs.state = 'needs_human' AND word.since = runs.state_since ORDER BY id"
@@ -98,6 +99,7 @@ class Uploads(Table):
         """Records files that are about to be sent, so that they can be found and deleted after a kill."""
         with self._db.immediate():
             for sha256 in hashes:
+                # A file that is sent again may again not be listed for a while.
                 self._db.change(
                     "INSERT INTO uploads (provider, sha256, at) VALUES (?, ?, ?)"
                     " ON CONFLICT (provider, sha256) DO UPDATE SET at = excluded.at",

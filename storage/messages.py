@@ -53,6 +53,7 @@ class Inbox:
         """
         text = json.dumps({name: value for name, value in body.items() if name != SLACK_TOKEN_FIELD})
         arrival = _Arrival(delivery, text, now)
+        # Before the lock is taken: the thread that holds it stores this one too.
         self._arrivals.append(arrival)
         with self._storing:
             try:
@@ -76,11 +77,13 @@ class Inbox:
                     "INSERT INTO deliveries (id, at, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                     (arrival.delivery, arrival.at, arrival.text),
                 )
+                # A handled delivery keeps its row without a body, so that a repetition is recognised.
                 sql = "SELECT body IS NOT NULL FROM deliveries WHERE id = ?"
                 is_open = bool(self._db.value(sql, (arrival.delivery,)))
                 is_handled = arrival.delivery in self._under_way or arrival.delivery in new
                 if is_open and not is_handled:
                     new.add(arrival.delivery)
+        # Only after the commit: what could not be stored is not being handled.
         with self._lock:
             self._under_way |= new
         for arrival in arrivals:
@@ -106,6 +109,7 @@ class Inbox:
     def end(self, delivery: str) -> None:
         """Marks the delivery as handled, whatever the outcome, and deletes its body."""
         self._handled_here.delivery = None
+        # Before it counts as no longer handled: a repetition in between would be handled again.
         self._done(delivery)
         with self._lock:
             self._under_way.discard(delivery)
@@ -264,6 +268,7 @@ class Outbox(Table):
                     " ON CONFLICT (name) DO UPDATE SET channel = excluded.channel, ts = excluded.ts",
                     (item.card, channel, ts),
                 )
+                # What is still due is a newer text, which has to edit the card and not post it again.
                 self._db.change("UPDATE outbox SET kind = 'edit' WHERE id = ? AND state = 'due'", (item.id,))
 
     def postpone(self, item: OutboxItem, *, due_at: float, error: str, counts: bool = True) -> None:

@@ -28,6 +28,7 @@ from storage.schemas import (
     UPLOADS,
 )
 
+# Versions are compared by these names as texts, so a new one has to sort after all others.
 NEWEST = "m029_jobs_of_runs"  # the last step below
 migrations = Migrations("finetune")
 
@@ -74,6 +75,7 @@ def _execute(db: SqliteUtils, script: str) -> None:
     statement = ""
     for line in script.strip().splitlines():
         statement += line + "\n"
+        # The body of a trigger has semicolons of its own.
         in_trigger = statement.lstrip().startswith("CREATE TRIGGER") and "END;" not in statement
         if line.rstrip().endswith(";") and not in_trigger:
             db.execute(statement)

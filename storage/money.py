@@ -8,6 +8,7 @@ from typing import Literal
 from storage.database import Table
 from storage.records import StoredEstimate
 
+# 3600000 are an hour's milliseconds, and adding half of them rounds, per day as in deployments.py.
 COMMITMENTS_SQL = """
 SELECT 'run' AS kind, runs.id AS number, datasets.name AS dataset, runs.requester AS person, runs.channel AS channel,
        r.at AS at, CASE WHEN ended.micros IS NULL THEN r.micros ELSE 0 END AS reserved_micros,
@@ -108,6 +109,7 @@ class Freezes(Table):
     def add(self, *, person: str, reason: str, channel: str, now: float) -> Freeze | None:
         """Adds a freeze. Returns None if one is in force already."""
         values = {"person": person, "reason": reason, "channel": channel, "at": now}
+        # A unique index allows one freeze that is not lifted.
         row = self._db.insert_once("freezes", values)
         return Freeze(**row) if row else None
 

@@ -72,6 +72,7 @@ class Promotions(Table):
     def add(self, new: NewPromotion, *, now: float) -> Promotion | None:
         """Returns None if `instead_of` is no longer the current promotion. Call it in a transaction."""
         before = new.instead_of
+        # First, since an index allows one model in use per dataset.
         if before is not None and not self.end(before, now=now):
             return None
         values = {**vars(new), "at": now}

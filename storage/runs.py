@@ -53,6 +53,7 @@ class Runs(Table):
         """Adds a run that waits for approval. Returns None if a run with the same plan exists."""
         times = {"state_since": now, "created_at": now, "updated_at": now}
         values = {**vars(new), "state": "awaiting_approval", **times}
+        # A repeated click makes the same plan, which must not become a second run.
         row = self._db.insert_once("runs", values, unique="plan_hash")
         return Run(**row) if row else None
 
@@ -121,6 +122,7 @@ class Runs(Table):
 
     def newest_on(self, datasets: Collection[str], limit: int) -> list[Run]:
         """Returns the newest runs on datasets of these names, newest first."""
+        # CROSS JOIN keeps SQLite to this order: from the newest run back, until there are enough.
         return self._db.all(
             Run,
             "SELECT runs.* FROM runs CROSS JOIN datasets ON datasets.id = runs.dataset_id"
@@ -219,6 +221,7 @@ class Runs(Table):
 
     def delete_reservation(self, run: Run) -> None:
         """Deletes the reservation of a run whose job was never created and which waits for approval again."""
+        # One that was settled or released stays, since it says what was spent.
         self._db.change(
             "DELETE FROM ledger WHERE run_id = ? AND kind = 'reserve' AND NOT EXISTS"
             " (SELECT 1 FROM ledger e WHERE e.run_id = ledger.run_id AND e.kind <> 'reserve')",

@@ -102,6 +102,7 @@ class Store:
         )
 
     def add_model(self, model: Model) -> None:
+        # A step that is repeated after a kill adds the same model again.
         self.database.insert_once("models", vars(model))
 
     def models(self) -> list[Model]:
@@ -111,6 +112,7 @@ class Store:
     def model_names(self, datasets: Collection[str]) -> list[str]:
         """Returns the names of the models that were trained on these datasets, newest first. It reads no plans, as
         there may be thousands of models."""
+        # CROSS JOIN keeps SQLite to this order: from few datasets on, not through all models.
         rows = self.database.rows(
             "SELECT models.name FROM datasets CROSS JOIN runs ON runs.dataset_id = datasets.id"
             " CROSS JOIN models ON models.run_id = runs.id"

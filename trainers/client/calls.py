@@ -21,12 +21,15 @@ if TYPE_CHECKING:  # imported at the first call, since it takes 0.3 s and 20 MB
 _T = TypeVar("_T")
 
 NO_KEY = "none"  # sent to providers that need no key, since the SDK insists on one
+# After 408 and 409 the request may have taken effect; 429 passes by itself.
 _UNCLEAR = frozenset({408, 409, 429})
 _ABSENCE_IS_AN_ANSWER = frozenset({"GET", "DELETE"})  # to POST, a 404 is a refusal
 NOT_IMPLEMENTED = (
     501  # unlike other answers from 500 on, it is definite: the service doesn't do this (any more)
 )
+# A second in all, since a whole tick waits for it.
 _PAUSES_S = (0.2, 0.8)
+# So that an absurd Retry-After doesn't stop a run for days.
 MOST_WAIT_S = 3600.0
 
 ErrorKind = Literal["timeout", "connection", "rate_limit", "server", "refused", "unreadable"]
@@ -46,6 +49,7 @@ class ProviderCall:
 def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider) -> TrainerError:
     import openai
 
+    # First, since it is a subclass of APIConnectionError.
     if isinstance(error, openai.APITimeoutError):
         return Uncertain(
             f"{action}: no answer in time. The trainer at {provider.base_url} may be busy or stuck.",
@@ -62,6 +66,7 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
 
     status = error.status_code
     text = _quoted(error)
+    # Redirects are not followed, so one arrives here as an error.
     if status < 400:
         return InvalidResponse(
             f"{action}: answered with a redirect (HTTP {status}). Set base_url to the final address."
@@ -129,8 +134,10 @@ def _is_transient(error: openai.OpenAIError) -> bool:
     import openai
 
     if isinstance(error, openai.APIStatusError):
+        # If a waiting time was given, the caller plans the next try instead of sleeping here.
         is_fault = error.status_code >= 500 and error.status_code != NOT_IMPLEMENTED
         return is_fault and _retry_after(error) is None
+    # After a time-out, a retry would make the caller wait as long again.
     return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
 
 
@@ -160,6 +167,7 @@ def _next_step(error: openai.APIStatusError, provider: Provider) -> str:
 def _system_error(error: openai.APIConnectionError) -> str:
     """Returns the operating system's description of the error, taken from the innermost cause."""
     cause: BaseException = error
+    # The SDK wraps the error several times, each time with a vaguer text.
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__ or cause
     if isinstance(cause, OSError) and cause.strerror:
@@ -218,6 +226,7 @@ class ApiClient:
         self.observe: Callable[[ProviderCall], None] = _ignore
 
     def close(self) -> None:
+        # A cached property: asking for it would import the SDK and make a client only to close it.
         if "_client" in vars(self):
             self._client.close()
 
@@ -234,6 +243,7 @@ class ApiClient:
         return openai.OpenAI(
             api_key=self._key,
             base_url=url,
+            # A host that is down is noticed soon, while one that computes may take its time.
             timeout=openai.Timeout(seconds, connect=min(5.0, seconds)),
             max_retries=0,
             # Following a redirect would turn a POST into a GET. Loopback addresses bypass any proxy.

@@ -45,10 +45,12 @@ if TYPE_CHECKING:  # imported at the first call, since it takes 0.3 s and 20 MB
     from openai.resources.fine_tuning.jobs import JobsWithRawResponse
     from openai.types.chat import ChatCompletionMessageParam
 
+# Uploads expire at the vendor even if the bot is gone and can't delete them.
 UPLOAD_LIFE_S = 30 * 24 * 3600
 
 _PAGE = 100
 _MODELS_NAMED = 12
+# A faulty server could name new rows without end.
 _MAX_ROWS = 20_000
 
 _T = TypeVar("_T")
@@ -76,6 +78,7 @@ class Trainer(ApiClient):
     @property
     def account(self) -> str:
         """A fingerprint of the account that owns the jobs and pays the bills. It does not reveal the key."""
+        # The SDK takes organisation and project from the environment, and they decide who pays.
         whose = (self._client.api_key, self._client.organization or "", self._client.project or "")
         return hashlib.sha256("\n".join(whose).encode()).hexdigest()[:12]
 
@@ -125,6 +128,7 @@ class Trainer(ApiClient):
         training_not_available only to `create`. After that the caller must delete what it uploaded.
         """
         try:
+            # A provider that only answers has no list of jobs, and its 404 would look like a refusal.
             if not self.provider.only_chats:
                 self.has_jobs(self.provider.timeout_s)
             self.models()
@@ -182,22 +186,26 @@ class Trainer(ApiClient):
         action = self._action(f"uploading {path.name!r}")
         size = payloads.file_size(path, action)
         if self.provider.bom:
+            # The vendor counts the mark that is put before the rows, too.
             size += len(BOM_UTF8)
         job_key = None
         if self.provider.sends_copies:
             job_key = key
         name = upload_name(sha256, job_key)
+        # An upload whose answer was lost is found again, so the rows are not sent twice.
         return self._find_file(name, sha256, size) or self._send_file(path, name, sha256, action)
 
     def delete_file(self, file_id: str) -> None:
         """Deletes a file. It is no error if it doesn't exist."""
         action = self._action(f"deleting the file {file_id!r}")
+        # First, so that a delete whose answer is lost doesn't leave the file looking usable.
         self._sent.pop(file_id, None)
         self._delete_if_present(action, lambda: self._client.files.with_raw_response.delete(file_id).content)
 
     def delete_uploads(self, hashes: Collection[str]) -> int:
         """Deletes every file with one of these sha256 that we uploaded, and returns how many there were."""
         action = self._action("looking for files to delete")
+        # Read to the end first: the next page is asked for by an id that may be deleted by then.
         ours = [row for row in self._files(action) if is_upload_of(row.get("filename"), hashes)]
         for row in ours:
             self.delete_file(payloads.required(row, "id", action))
@@ -222,6 +230,7 @@ class Trainer(ApiClient):
     def has_content(self, file_id: str, sha256: str) -> bool:
         """Returns True if the uploaded file has this sha256. False also if the provider doesn't return contents."""
         try:
+            # Uncertain is passed on: to send the rows again could leave a second copy there.
             content = self.download_file(file_id)
         except (Refused, InvalidResponse):
             return False
@@ -237,6 +246,7 @@ class Trainer(ApiClient):
         if self.provider.can("metadata") and self.provider.can("metadata_filter"):
             filter_by = {METADATA_KEY: key}
         rows = self._jobs(action, filter_by)
+        # A server may ignore the filter, so each row's own key is compared as well.
         read_key = key_reader([key], self._file_marks(action))
         return _oldest_first([payloads.job(row, action) for row in rows if read_key(row) == key])
 
@@ -295,6 +305,7 @@ class Trainer(ApiClient):
                     model=spec.model,
                     training_file=spec.training_file,
                     extra_body=job_body(self.provider, spec),
+                    # Not every vendor honours it, so a create whose answer was lost still has to be looked for.
                     extra_headers={"Idempotency-Key": spec.key},
                 ).content
             ),
@@ -339,6 +350,7 @@ class Trainer(ApiClient):
                     break
             else:
                 are_all = len(events) < most
+        # Where event ids change between calls, the second page fails; the first is still of use.
         except (Refused, InvalidResponse):
             are_all = False
         recent = (event for event in events if event.created_at >= since)
@@ -436,6 +448,7 @@ class Trainer(ApiClient):
             extra_body=dict(self.provider.chat_extra) or None,
             timeout=timeout_s,
         )
+        # Read within the call, so that `observe` hears of an answer that can't be read.
         body = self._send_once(action, lambda: payloads.read_object(ask().content, action))
         seconds = time.monotonic() - started
         return payloads.chat_answer(body, action, seconds)
@@ -480,6 +493,7 @@ class Trainer(ApiClient):
         except OSError as error:
             raise TrainerError(f"{action}: the file can't be read: {error.strerror}.") from error
         file_id = payloads.required(payloads.read_object(content, action), "id", action)
+        # Other bytes than those that were approved are there now, so no job may find them.
         if file.sha256 != wanted:
             self.delete_file(file_id)
             raise FileChanged(path.name)
@@ -520,6 +534,7 @@ class Trainer(ApiClient):
         while True:
             rows, more = self._get(action, partial(_read_page, page, after, action))
             yield from rows
+            # An empty page has no last id to go on from, whatever has_more says.
             if not rows or not more:
                 return
             after = payloads.required(rows[-1], "id", action)

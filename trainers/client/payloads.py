@@ -310,6 +310,7 @@ def metrics(content: bytes, action: str) -> tuple[Metric, ...]:
 
 def is_sweep_table(content: bytes) -> bool:
     """True if a result file lists the trials of a sweep instead of steps."""
+    # Files keep a trial's older name, since a newer version may continue an older one's job.
     return content.startswith(b"arm,")
 
 

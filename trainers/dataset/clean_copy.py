@@ -41,6 +41,7 @@ WrittenAs = Literal["jsonl", "csv"]
 # A spreadsheet may read a cell with such a beginning as a formula or split it (OWASP, CSV injection). The last four are
 # full-width.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# The reason of every line is needed, not only of the first ones that a report lists.
 _LIST_ALL = 1 << 62
 _ROWS_AT_ONCE = 200
 
@@ -189,6 +190,7 @@ def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[byte
         key = question_key(example)
         question = _digest(example.system) + key
         row = question + _digest(example.answer)
+        # First, since a secret also has to be revoked.
         if has_secret:
             verdict.reasons[example.line] = SECRET.code
         elif key in held:
@@ -314,6 +316,7 @@ def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> tuple[int,
     first_row = min(chain(verdict.rows, verdict.reasons))  # a table's header comes before this line
     rows = 0
     formulas = 0
+    # x, so that a file that has appeared since the check is not overwritten.
     with out.open("xb") as file:
         try:
             out.chmod(0o600)

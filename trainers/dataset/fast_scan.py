@@ -34,6 +34,7 @@ _UNSEEN = frozenset(INVISIBLE)
 _FIRST = itemgetter(0)
 
 
+# gc=False: these objects are in no cycle, so the collector need not look at them.
 class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     role: Literal["system", "developer", "user", "assistant"]
     content: str

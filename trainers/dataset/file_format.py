@@ -124,6 +124,7 @@ def _sniff_lines(head: bytes) -> Sniffed | Refusal:
         return Refusal(JSON_SPREAD, "has JSON objects that span several lines")
     if lines[0] == b"[" or lines[0].startswith((b"[{", b"[ {")):
         return Refusal(JSON_ARRAY, "is a JSON array instead of one JSON object per line")
+    # Half is enough, so that a file with broken lines is read and they are reported.
     if 2 * sum(line.startswith(b"{") for line in lines) >= len(lines):
         return Sniffed("objects" if _is_flat(lines[0]) else "jsonl")
 

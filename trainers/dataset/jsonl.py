@@ -100,6 +100,7 @@ def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] |
         row = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         return _syntax_fault(raw, error, limits)
+    # The number of brackets is counted fast, and rules out nearly every row.
     if raw.count(b"{") + raw.count(b"[") > limits.max_depth and _depth(row) > limits.max_depth:
         return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
     if type(row) is not dict:
@@ -115,6 +116,7 @@ def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] |
 
     # Every key in the line ends with `":`. If the row has fewer keys, one was lost or a text contains `":`.
     is_plain = type(parsed) is tuple and parsed[0] == "chat" and parsed[1].row is None
+    # A plain chat has the key `messages`, and two in each message.
     keys = 1 + 2 * len(row["messages"]) if is_plain else _key_count(row)
     return _twice_fault(raw, keys) or parsed
 
@@ -180,6 +182,7 @@ def guessed_encoding(raw: bytes) -> str:
 
 def _depth(value: object) -> int:
     depth = 0
+    # Level by level, since recursion would fail on the very rows that are looked for.
     level = [value]
     while level:
         depth += 1

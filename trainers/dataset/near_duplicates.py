@@ -159,12 +159,14 @@ class UnionFind:
         """Returns the smallest number in the set of `number`."""
         above = self._above
         while above[number] != number:
+            # Shortens the way for later calls.
             above[number] = above[above[number]]
             number = above[number]
         return number
 
     def join(self, number: int, other: int) -> bool:
         """Joins the sets of two numbers. Returns False if they were in one set already."""
+        # The smallest number names a set, whatever the order in which sets are joined.
         smaller, greater = sorted((self.first(number), self.first(other)))
         self._above[greater] = smaller
         return smaller != greater

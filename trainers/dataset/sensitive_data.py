@@ -162,6 +162,7 @@ def _is_card(match: re.Match[str]) -> bool:
 def _is_password(match: re.Match[str]) -> bool:
     """True if the value is neither a word of a sentence nor a placeholder."""
     value = match[1].strip(".!?)]}")
+    # Few different characters, as in xxxx1111, stand for a password that was removed.
     return len(value) >= 6 and not value.isalpha() and len(set(value)) > 3 and value[0] not in "{[<$%*("
 
 
@@ -386,6 +387,7 @@ def _presidio_faults(
 ) -> dict[int, list[Fault]]:
     """Returns presidio's findings for each searched row, by row number from 0."""
     recognisers = _recognisers()
+    # The same system message may be in every row.
     kinds_in = lru_cache(2000)(lambda text: _kinds_in(text, recognisers))
     sample = random.Random(seed).sample(range(rows), min(rows, most_rows))  # noqa: S311 - no secret
     deadline = time.monotonic() + seconds

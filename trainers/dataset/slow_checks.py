@@ -108,6 +108,7 @@ def sample_rows(
     rare = len(labels) - len(rows)
     if len(rows) <= most:
         return RowSample(tuple(rows), rare, None)
+    # blake2b takes keys of at most 64 bytes.
     salt = str(seed).encode()[:64]
     shuffled = sorted(rows, key=lambda row: hashlib.blake2b(keys[row], key=salt, digest_size=16).digest())
     drawn = shuffled[:most]

@@ -343,6 +343,7 @@ class ChatFile:
 
     def close(self) -> str:
         """Renames the file to its sha256, and returns it."""
+        # Before the file gets its name, which promises this content.
         self._file.flush()
         os.fsync(self._file.fileno())
         sha256 = self._digest.hexdigest()

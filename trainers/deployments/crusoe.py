@@ -30,6 +30,7 @@ class CrusoeDeployments(Deployments):
             "replicas": 1,
         }
         answer = self._post(self._action(f"deploying {model!r} as {name!r}"), PATH, body)
+        # The answer to a start may lack what the request said.
         return self._read_deployment({"deployment_name": name, "fine_tuned_model": model, **answer})
 
     def _list_all(self) -> Iterable[Deployment]:
@@ -44,9 +45,11 @@ class CrusoeDeployments(Deployments):
         flavors = [
             flavor
             for flavor in self._rows(action, "/selfserve/flavors", "flavors")
+            # Tuned models are adapters here, which not every machine can serve.
             if flavor.get("lora_suitable")
             and base_model.lower() in str(flavor.get("model_name") or "").lower()
         ]
+        # Nobody could approve a machine whose price is unknown.
         priced = [flavor for flavor in flavors if dollars(flavor.get("price_per_hour"))]
         if not priced:
             text = f"{self._action(action)}: there is none, so a model tuned from it can't be deployed there."

@@ -19,6 +19,7 @@ STATES: Mapping[str, DeploymentState] = {
     "FAILED": "failed",
     "DELETED": "stopped",
 }
+# The vendor's shortest time without a question before it scales to zero.
 MIN_WINDOW_S = 300
 # US dollars per GPU and hour, from the vendor's page of 2026-10-07. A deployment bound to a region costs 50% more.
 GPU_USD: Mapping[str, Decimal] = {
@@ -68,10 +69,12 @@ class FireworksDeployments(Deployments):
             id=full_name,
             name=full_name.rpartition("/")[2],
             model=model,
+            # An unknown state counts as a live deployment, since it may cost money.
             state=STATES.get(str(row.get("state")), "starting"),
             chat_model=f"{model}#{full_name}",
             usd_per_hour=_usd_per_hour(row),
             started_at=unix_seconds(row.get("createTime")),
+            # A missing count counts as billed, so that costs are rather overstated.
             is_billed=row.get("replicaCount") != 0,
         )
 

@@ -118,6 +118,7 @@ def unix_seconds(value: object) -> float | None:
 
 def dollars(value: object) -> Decimal | None:
     """Reads an amount from a number or a text. Returns None if it is not an amount above 0."""
+    # A bool is an int in Python, so true would be one dollar.
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

@@ -42,8 +42,10 @@ class TogetherDeployments(Deployments):
         profile = self._find_profile(base_model)
         what = f"deploying {model!r} as {name!r}"
         action = self._action(what)
+        # A start that was cut off may have left an endpoint, which is free and is used again.
         existing = (row for row in self._list_endpoints() if _last_segment(self._text(row, "name")) == name)
         endpoint = next(existing, None) or self._post(action, "/endpoints", {"name": name})
+        # A deployment wants the model's full name, and a job may state only its id.
         if not model.startswith("projects/"):
             project = "projects" + self._url.partition("/projects")[2]
             model = f"{project}/models/{model}"
@@ -76,6 +78,7 @@ class TogetherDeployments(Deployments):
         """Deletes the deployment and its endpoint, which has no other use."""
         endpoint, _, number = deployment.id.partition("/")
         what = f"stopping the deployment {deployment.name!r}"
+        # The deployment first: it is what costs money if the second delete fails.
         self._delete(what, f"/endpoints/{endpoint}/deployments/{number}")
         self._delete(what, f"/endpoints/{endpoint}")
 
@@ -96,6 +99,7 @@ class TogetherDeployments(Deployments):
         return self._pages("listing the endpoints", "/endpoints?limit=100", "data", "after", "next_cursor")
 
     def _read_deployment(self, endpoint: Mapping[str, Any], row: Mapping[str, Any]) -> Deployment:
+        # Some answers have the state at the top, others under `status`.
         state = row.get("state")
         status = row.get("status")
         if not state and isinstance(status, dict):
@@ -104,6 +108,7 @@ class TogetherDeployments(Deployments):
             id=f"{self._text(endpoint, 'id')}/{self._text(row, 'id')}",
             name=_last_segment(self._text(endpoint, "name")),
             model=str(row.get("model") or ""),
+            # An unknown state counts as a live deployment, since it may cost money.
             state=STATES.get(str(state).removeprefix("DEPLOYMENT_STATE_"), "starting"),
             chat_model=self._text(row, "name"),
             started_at=unix_seconds(row.get("createdAt")),

@@ -61,6 +61,7 @@ def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement |
     successor = listed.successor if listed else None
     doubt = _doubt(listed, rows)
     is_confirmed = not doubt
+    # What a vendor's API announces itself is newer than the lists.
     for row in rows:
         if bare in row.shutdowns:
             said_by = f"the list of models of {row.title}{doubt}"
@@ -241,6 +242,7 @@ def _find_by_name(
     own_row = next((row for row in own if row.model.lower() == name.lower()), None)
     machines = (f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
     names = (*(row.model for row in own), *machines)
+    # The user's own price first; models.toml last, as it has only what the library lacks.
     row = own_row or _from_rows(name, providers) or library_price(name, today)
     if not isinstance(row, PriceRow):
         row = _from_list(name) or row or _unknown(name, names, today)
@@ -266,6 +268,7 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
     """Returns the price of training on `model` and of asking the tuned model. Unknown parts are None."""
     price = model.price
     if model.usd_per_hour is not None:
+        # The hour is paid for in any case, so its tokens cost nothing more.
         price = Price(training=None, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
     elif provider.is_hosted and provider.provider.can("deploy"):
         # Only the machine's hours are billed, not the tokens.
@@ -279,6 +282,7 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
         hourly_price = provider.hourly_price(model.name)
     closed_since: date | None = None
     if provider.closes:
+        # `closes` is the last day on which it still takes jobs.
         closed_since = provider.closes + timedelta(days=1)
     idle_window_s: int | None = None
     if provider.scales_to_zero:
@@ -369,6 +373,7 @@ def _library_match(name: str, today: date) -> PriceCalculation | None:
 
     seller, ref = _seller_and_model(name)
     try:
+        # The amount doesn't matter, since only prices per token are read.
         return calc_price(
             Usage(input_tokens=1), ref, provider_id=seller, genai_request_timestamp=_noon(today)
         )

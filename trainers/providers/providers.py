@@ -25,6 +25,7 @@ Table = Mapping[str, Any]
 
 def is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
+    # No other name is resolved, since it may lead elsewhere a moment later.
     if host == "localhost":
         return True
     try:
@@ -92,6 +93,7 @@ class ModelRow:
         """Billions of parameters, or None if unknown."""
         if self.billions:
             return self.billions
+        # Of qwen3-30b-a3b this is 30, not the 3 that are active for a token.
         in_name = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z])", self.name.lower())
         if in_name is None:
             return None
@@ -243,6 +245,7 @@ class ProviderRow:
         """True if the provider's own list has no such model. False if the list was never read."""
         if not self.listed:
             return False
+        # A list may have only dated releases of a model.
         return not any(name in (model, RELEASE_SUFFIX.sub("", model)) for model in self.listed)
 
     def model(self, name: str) -> ModelRow | None:
@@ -298,6 +301,7 @@ def load_providers(
     faults: list[Fault] = []
     shipped = resources.files("trainers").joinpath("providers.toml").read_text(encoding="utf-8")
     tables = _merge_rows(tomllib.loads(shipped), own or {}, faults)
+    # Once more without our rows, to tell what the user wrote; its faults are known already.
     own_tables = _merge_rows({}, own or {}, [])
     rows = tuple(
         _provider_row(name, table, own_tables.get(name, {}), environment or {}, faults)
@@ -415,6 +419,7 @@ def _nearest_allowed(value: Hyperparameter, allowed: tuple[float, ...]) -> Hyper
         nearest = min(max(number, allowed[0]), allowed[-1])
     if nearest == number:
         return value
+    # Limits are floats, and a whole number such as n_epochs has to stay one.
     return type(value)(nearest)
 
 
@@ -475,6 +480,7 @@ def _provider_row(
         "title": name,
         "callers": CALLERS,
         "requests_per_minute": REQUESTS_PER_MINUTE,
+        # Without an address it is our own child process; for any other, the row has to say so.
         "stays_here": not has_address,
     }
     if name == "local" or not has_address:  # our own machine has no limit of its own
@@ -487,6 +493,7 @@ def _provider_row(
         for key in ("base_url", "chat_base_url", "deploy_base_url")
     }
     provider = replace(provider, **addresses, name=name, account=account)
+    # By such a mistake, rows would leave this machine unnoticed.
     if row.stays_here and provider.base_url and not is_loopback(provider.base_url):
         text = f"is true, but {provider.base_url} is not on this machine. Remove it."
         faults.append(Fault((*path, "stays_here"), "conflict", text))

@@ -42,6 +42,7 @@ class Dialect(Trainer):
         return payloads.job(self._to_openai_shape(raw, action), action)
 
     def _jobs(self, action: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
+        # Without `filter_by`, which these lists don't have: the caller compares each job's key.
         return (self._to_openai_shape(raw, action) for raw in self._list_raw_jobs(action))
 
     def _job_path(self, job_id: str) -> str:

@@ -35,12 +35,14 @@ STATUSES = {
     "FAILED": "failed",
     "EXPIRED": "failed",
     "CANCELLED": "cancelled",
+    # A job that is being deleted has no result any more, however it ended.
     "DELETING": "cancelled",
     "DELETING_CLEANING_UP": "cancelled",
     "DELETED": "cancelled",
 }
 RECHECK_S = 5.0
 PAGE_SIZE = 200
+# So that a list whose token never ends is reported instead of read for ever.
 MAX_PAGES = 100
 
 
@@ -59,6 +61,7 @@ class Fireworks(Dialect):
     def models(self) -> tuple[ModelInfo, ...]:
         """Returns the models without end dates: the vendor's deprecation date only ends serving by the token."""
         action = self._action("listing the models")
+        # The vendor's own models belong to its account, tuned ones to ours.
         paths = (self._resource_url("accounts/fireworks/models"), "/models")
         names = [
             payloads.required(raw, "name", action)
@@ -80,6 +83,7 @@ class Fireworks(Dialect):
         sending it again."""
         action = self._action(f"uploading {path.name!r}")
         dataset = _dataset_id(sha256)
+        # The vendor wants the number of rows before the file.
         rows = _count_rows(path, action)
         existing = self._look_up(action, f"/datasets/{dataset}")
         is_ready = existing is not None and existing.get("state") == "READY"
@@ -88,9 +92,11 @@ class Fireworks(Dialect):
             return dataset
         if is_ready:  # a dataset with this id and other content
             self.delete_file(dataset)
+        # One that exists but isn't ready lacks its file, or is being checked.
         if is_ready or existing is None:
             record = {"userUploaded": {}, "exampleCount": str(rows)}
             self._post(action, "/datasets", {"datasetId": dataset, "dataset": record})
+        # What this process has sent is being checked, so it is not sent again.
         if self._sent.get(dataset) != sha256:
             self._send_file(path, f"{sha256}.jsonl", sha256, action)
             if not self._is_ready(action, dataset):  # the vendor may check a one-request upload unasked
@@ -144,12 +150,14 @@ class Fireworks(Dialect):
 
     def cancel(self, job_id: str) -> Job:
         self._post(self._action(f"cancelling job {job_id!r}"), f"{self._job_path(job_id)}:cancel", {})
+        # The answer to a cancel has no job in it.
         return self.job(job_id)
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
         return ()
 
     def events_since(self, job_id: str, since: float, pages: int) -> tuple[tuple[Event, ...], bool]:
+        # False, since there being no events says nothing about the job.
         return (), False
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
@@ -173,6 +181,7 @@ class Fireworks(Dialect):
         billed_usd = None
         if status == "succeeded":
             model = raw.get("outputModel")
+            # Only after a success: what a cancelled job costs is not stated.
             billed_usd = _usd(object_under(raw, "estimatedCost"))
         progress = object_under(raw, "jobProgress")
         job_id = payloads.required(raw, "name", action).rpartition("/")[2]
@@ -189,6 +198,7 @@ class Fireworks(Dialect):
             "billed_usd": billed_usd,
             "training_file": str(raw.get("dataset", "")).rpartition("/")[2],
             "hyperparameters": self._our_hyperparameters(raw),
+            # The vendor calls the status `state` and the error `status`.
             "error": object_under(raw, "status"),
         }
 
@@ -263,6 +273,7 @@ def _dataset_id(sha256: str) -> str:
 
 def _usd(money: Json) -> Decimal | None:
     """Reads the vendor's money: 1 unit and 750000000 nanos are 1.75 dollars. None if it can't be read."""
+    # An amount in another currency can't be compared with a budget in dollars.
     if not money or money.get("currencyCode", "USD") != "USD":
         return None
     try:

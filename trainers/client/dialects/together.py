@@ -35,6 +35,7 @@ STATUSES = {
     "running": "running",
     "compressing": "running",
     "uploading": "running",
+    # Not over yet: the price is final only once the job has stopped.
     "cancel_requested": "running",
     "completed": "succeeded",
     "error": "failed",
@@ -90,6 +91,7 @@ class Together(Dialect):
         return replace(
             payloads.job_estimate(raw, action),
             training_tokens=sum(int(count) for count in tokens if isinstance(count, int | float)),
+            # Only an explicit false forbids it: a missing field must not stop a plan.
             is_affordable=raw.get("allowed_to_proceed") is not False,
         )
 
@@ -107,6 +109,7 @@ class Together(Dialect):
         }
         for name, maximum in maxima.items():
             value = hyperparameters.get(name)
+            # Neither "auto" nor a missing maximum can be compared.
             if isinstance(value, int | float) and isinstance(maximum, int | float) and value > maximum:
                 return (
                     f"{self.provider.name} trains {model} with {name} of at most {maximum:g}, and the plan has "
@@ -139,6 +142,7 @@ class Together(Dialect):
         """Deletes the job and its weights, which the vendor would keep in the project's registry."""
         action = self._action(f"deleting job {job_id!r}")
         raw = self._look_up(action, self._job_path(job_id)) or {}
+        # Models are kept by the API for deployments, not by the one for jobs.
         registry = self.provider.deploy_base_url or self.provider.base_url
         # The weights first: without the job nobody would know their ids.
         for model in filter(None, (raw.get("model_object_id"), raw.get("adapter_object_id"))):
@@ -169,12 +173,14 @@ class Together(Dialect):
             "status": status,
             "created_at": seconds(raw, "created_at"),
             "trained_steps": raw.get("steps_completed"),
+            # LoRA's values are nested under the training type.
             "hyperparameters": self._our_hyperparameters({**raw, **object_under(raw, "training_type")}),
         }
         if status == "succeeded":
             # A model is deployed by its id in the registry. Older jobs have only a name.
             shape["fine_tuned_model"] = raw.get("model_object_id") or raw.get("model_output_name")
         if status in FINAL_STATUSES:
+            # There is no field for the end, but a job that is over is not updated any more.
             shape["finished_at"] = seconds(raw, "updated_at")
             # While the job runs this is the expected total, not the tokens trained so far.
             shape["trained_tokens"] = raw.get("token_count")
@@ -185,6 +191,7 @@ class Together(Dialect):
 
     def _body(self, spec: JobSpec) -> Json:
         chosen = self._vendor_hyperparameters(spec)
+        # Taken out, since the request nests them under the training type.
         lora = {name: chosen.pop(name) for name in LORA if name in chosen}
         body = {
             **self.provider.create_extra,
@@ -196,6 +203,7 @@ class Together(Dialect):
             "training_method": {"method": "sft", "train_on_inputs": "auto"},
         }
         if "lora_r" in lora:
+            # `lora` comes last, so that an alpha that somebody chose replaces twice the rank.
             body["training_type"] = {"type": "Lora", "lora_alpha": 2 * int(lora["lora_r"]), **lora}
         if spec.validation_file:  # one validation per epoch, since validation tokens are billed too
             body |= {"validation_file": spec.validation_file, "n_evals": chosen.get("n_epochs", 1)}
@@ -218,6 +226,7 @@ class Together(Dialect):
             "/files/upload",
             body={"file_name": name, "purpose": "fine-tune"},
             files={"file": (name, file)},
+            # The SDK would send JSON without this header; it adds the boundary itself.
             options={"headers": {"Content-Type": "multipart/form-data"}},
             cast_to=bytes,
         )

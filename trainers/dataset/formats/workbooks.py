@@ -108,6 +108,7 @@ def _parser() -> expat.XMLParserType:
 
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
+    # Nested entities could unpack a small part to gigabytes.
     parser.StartDoctypeDeclHandler = refuse
     return parser
 

@@ -245,6 +245,7 @@ def _read_stop(stop: object) -> tuple[str, ...]:
 def _read_biases(value: object) -> Mapping[int, float]:
     if not isinstance(value, dict) or not all(TOKEN_ID.fullmatch(token) for token in value):
         raise ValueError(value)
+    # Not by isinstance, for which true and false are numbers too.
     if not all(type(bias) in (int, float) and -100 <= bias <= 100 for bias in value.values()):
         raise ValueError(value)
     return {int(token): float(bias) for token, bias in value.items()}

@@ -146,6 +146,7 @@ class JobEndpoints:
         return self._answer(record)
 
     def _create(self, body: bodies.Body, key: str | None) -> JobRecord:
+        # Before all checks: a create that was accepted stays so, even if it would now be refused.
         if key:
             earlier = self.jobs.find_by_key(key, request_fingerprint(body))
             if earlier is not None:
@@ -313,6 +314,7 @@ class ModelEndpoints:
 
     def index(self, request: Request) -> Response:
         models = [_model_body(model) for model in self.models.all()]
+        # An alias with the name of a base model is never called: the base model answers.
         aliases = [_alias_model_body(alias) for alias in self.aliases.all() if self.aliases.get(alias.name)]
         return JSONResponse({"object": "list", "data": models + aliases})
 
@@ -333,6 +335,7 @@ class ModelEndpoints:
         model behind it."""
 
         async def ask(request: Request) -> Response:
+            # In a thread, since checking a grammar may take a second.
             params = await run_in_threadpool(parse, await bodies.read_object(request))
             model, target = await run_in_threadpool(self.aliases.find, params.model)
             engine = self.engine

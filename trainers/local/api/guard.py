@@ -28,6 +28,7 @@ MODELS = "/v1/models"
 METRICS = "/metrics"
 CALLS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings")
 MAX_JSON_BYTES = 2 * 1024 * 1024
+# For what a form has around a file of the largest size.
 MULTIPART_SLACK_BYTES = 64 * 1024
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 HEAD_S = 10.0
@@ -65,6 +66,7 @@ class Guard:
             limit = MAX_FILE_BYTES + MULTIPART_SLACK_BYTES
             too_large = file_too_large()
         problem = self._host_problem(headers) or self._key_problem(scope, headers)
+        # To refuse it unread. A body without a length, or a false one, is counted as it arrives.
         declared = headers.get("content-length", "0")
         if problem is None and declared.isdigit() and int(declared) > limit:
             problem = too_large

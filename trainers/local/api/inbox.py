@@ -36,6 +36,7 @@ class Inbox:
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
 
     def put(self, outcome: Outcome) -> None:
+        # An engine may finish an answer after the server has stopped.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._outcomes.put_nowait, outcome)
 
@@ -51,6 +52,7 @@ class Inbox:
                 except TimeoutError:
                     if await self._request.is_disconnected():
                         raise ApiError(499, "The client hung up.") from None
+        # Also if the task is cancelled: nobody would read what the engine goes on writing.
         except BaseException:
             self.abandon()
             raise
@@ -69,6 +71,7 @@ class Inbox:
         yield outcome
         ends = int(isinstance(outcome, AnswerEnd))
         while ends < count:
+            # Without the poll: while an answer is streamed, Starlette notices a client that hangs up.
             outcome = await self._next()
             yield outcome
             ends += isinstance(outcome, AnswerEnd)

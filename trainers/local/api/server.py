@@ -129,6 +129,7 @@ def build_app(config: Config) -> Starlette:
         },
         lifespan=lifespan,
     )
+    # Many clients would follow a redirected POST with a GET, or not at all.
     app.router.redirect_slashes = False
     return app
 

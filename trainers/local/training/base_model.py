@@ -163,6 +163,7 @@ def load_model(
             output_loading_info=True,
             **options,
         )
+    # It is a RuntimeError, which the next clause would take for damaged files.
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -99,6 +99,7 @@ def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, sca
         return START
     weights, states, position = stored
     set_peft_model_state_dict(model, load(weights))
+    # On the CPU, since another device may have saved it; the optimizer moves its state itself.
     state: dict[str, Any] = torch.load(io.BytesIO(states), map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
     if state.get("scaler"):  # empty if the loss isn't scaled
@@ -164,6 +165,7 @@ def get_random_states() -> dict[str, Any]:
 
 def restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["cpu"])
+    # A run may resume on a machine with other devices, whose generators these don't fit.
     if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
     if states["mps"] is not None and torch.backends.mps.is_available():
@@ -215,6 +217,7 @@ def finish_job(
         "result_step": result_step,
         "stopped": stopped,
     }
+    # Last, as it says that the result is complete.
     replace_json(folder / "DONE", done)
 
 

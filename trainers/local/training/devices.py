@@ -143,6 +143,7 @@ def _usable(online: int) -> Sequence[int]:
     own: Sequence[int] = ()
     if hasattr(process, "cpu_affinity"):
         own = process.cpu_affinity()
+    # The affinity may name a core beyond those with times, which would be no valid index.
     if own and max(own) < online:
         return own
     return range(online)

@@ -38,6 +38,7 @@ def join(seed: int) -> None:
         return
     backend = "gloo"
     if torch.cuda.is_available():
+        # Before the group is made, or every process would use the first GPU.
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=STEP_TIMEOUT)
@@ -81,6 +82,7 @@ def broadcast(value: T) -> T:
     if is_alone():
         return value
     box = [value]
+    # On the CPU, so that gloo sends it: NCCL needs everything on a GPU.
     distributed.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
 
@@ -176,6 +178,7 @@ def one_at_a_time() -> Iterator[None]:
 
 
 def _reduce(numbers: Sequence[float], how: distributed.ReduceOp.RedOpType) -> list[float]:
+    # float32 would round sums of many tokens.
     values = torch.tensor(numbers, dtype=torch.float64)
     distributed.all_reduce(values, op=how)
     return [float(value) for value in values]

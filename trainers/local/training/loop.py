@@ -171,6 +171,7 @@ def start_loop(
     model = method.model
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = new_optimizer(learnt, job.settings)
+    # All start from the same values, since each applies the summed gradients to its own copy.
     distributed.broadcast_parameters(learnt)
     scaler = new_scaler(method.device, method.dtype)
     position = restore_checkpoint(folder, model, optimizer, scaler)
@@ -179,6 +180,7 @@ def start_loop(
 
     is_packed = recompute_if_packed(model)
     recomputes = is_packed
+    # A resumed run computes as before, or memory would run out once more.
     if not is_packed and position.recomputes:
         recomputes = recompute_activations(model)
     batcher = MicroBatcher(
@@ -283,6 +285,7 @@ class TrainingLoop(Generic[R, P]):
                     self._validate()
                 self._save_if_due(checkpoint_s)
             is_unmeasured = self.position.step and needs_validation(self.position)
+            # The ceiling left time for it. Without it, the steps since the last validation can't win.
             if stop == "ceiling" and self.state.method.validation and is_unmeasured:
                 self._validate()
         except TrainingPaused:
@@ -380,10 +383,12 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
     """Trains one step on the batch's mean loss. A step that is interrupted by a pause changes nothing."""
     method = state.method
     optimizer = state.optimizer
+    # A validation leaves the model without dropout.
     method.model.train()
     if method.seed is not None:
         torch.manual_seed(method.seed + step)
     distributed.reseed(step)
+    # A step that is computed again has to see the same dropout.
     random = get_random_states()
 
     def undo() -> None:
@@ -411,6 +416,7 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
     norm = torch.nn.utils.clip_grad_norm_(learnt, MAX_NORM).item()
     if not math.isfinite(scores.loss) or not math.isfinite(norm):
         raise explain_step(state, batch, step, scores.loss, norm)
+    # Set at each step, so that it depends on the step alone, also after a restart.
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()

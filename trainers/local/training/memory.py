@@ -151,6 +151,7 @@ class MicroBatcher(Generic[R]):
                 except TrainingFailed as failed:
                     self._end_team(Shortage(failed.message, failed))
                 self._end_team(Shortage(message, None, self.tokens, self.recomputes))
+            # All try again together, since their gradients are added up.
             if not distributed.any_process(bool(text)):
                 return result
             gc.collect()  # only outside the except block are the frames that held the tensors gone

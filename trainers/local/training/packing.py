@@ -180,6 +180,7 @@ def pack_rows(
         end = row.last_target  # the last target is predicted, never read
         moved = len(ids) - shared
         supervised = [place for place in range(1, end + 1) if row.supervised[place]]
+        # A token is predicted at the place before it.
         predicting += [place - 1 + moved for place in supervised]
         targets += [row.ids[place] for place in supervised]
         ids += row.ids[shared:end]
@@ -210,6 +211,7 @@ def shared_prefix_length(rows: Sequence[Row]) -> int:
     """Returns the number of equal tokens with which all rows begin, up to the first that predicts a supervised
     token."""
     first = rows[0].ids
+    # The token that predicts a row's first target stays with its row, since targets differ.
     shared = min(row.first_target - 1 for row in rows)
     for row in rows[1:]:
         shared = next((i for i in range(shared) if row.ids[i] != first[i]), shared)
@@ -247,6 +249,7 @@ def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
     if not able.selects:
         logits = logits[pack.predicting]
     logits = logits.float()  # (K, vocabulary)
+    # A sum, since the mean is over the tokens of the whole batch, which may take several packs.
     total = functional.cross_entropy(logits, pack.targets, reduction="sum")
     likeliest = logits.detach().argmax(-1)
     right = int((likeliest == pack.targets).sum())

@@ -161,6 +161,7 @@ def train_trial(sweep: Sweep, trial: Trial, decision: Decision) -> Stop | None:
         course = start_loop(trial.folder, trial.job, method, logger, sweep.pauses)
         begun = time.monotonic() - max(course.position.seconds, logger.seconds_known)
         course.pace = sweep.pace
+        # A trial has no ceiling of its own, but may not take more than is left of the sweep's.
         course.settings = replace(course.settings, max_seconds=trial_ceiling_s(sweep, begun))
         until = decision.until
         logger.log(f"trains to step {until}/{course.total} in round {decision.round}: {trial.values}")
@@ -313,6 +314,7 @@ def publish_winner(folder: Path, trials: Sequence[Trial], logger: MetricsLogger,
                     os.link(file, temporary / file.name)  # takes no space, unlike a copy
     shutil.copyfile(trial.folder / "results.csv", folder / "results.csv")
     save_checkpoint_as_result(folder, step)
+    # Only now, since the result was copied from them.
     for each in trials:
         shutil.rmtree(each.folder / "checkpoints", ignore_errors=True)
     logger.log(f"{trial} won: its validation loss of {choice['loss']:.4f} at step {step} is the lowest")

@@ -59,6 +59,7 @@ class Curves:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if self._board is not None:
             self._board.log(step, values)
+        # A copy of the list, since an unreachable service is removed from it.
         for kind, service in list(self._services.items()):
             try:
                 service.log(step, values)
@@ -158,6 +159,7 @@ class Mlflow:
                 self._run_id = str(stored["run_id"])
             else:
                 self._run_id = self._create_run(folder, integration)
+            # A pause has marked the run as killed.
             self._client.update_run(self._run_id, status="RUNNING")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

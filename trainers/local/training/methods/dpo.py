@@ -124,6 +124,7 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
             state.check_pause()
             with state.cores.shared():
                 loss, part = self._trainer.measure(pairs)
+            # By the pairs of all processes, so that their gradients add up to that of the mean.
             share = len(pairs) / len(batch)
             state.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             measured.append(part)

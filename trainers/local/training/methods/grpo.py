@@ -105,6 +105,7 @@ class Question:
 def last_question(row: Row, tokenizer: Any) -> Question:
     """Splits a row into its last supervised answer and the prompt, which is everything before it."""
     end = row.last_target
+    # Earlier answers in the chat belong to the prompt.
     start = next((place for place in range(end, 0, -1) if not row.supervised[place - 1]), 0)
     answer = tokenizer.decode(row.ids[start : end + 1], skip_special_tokens=True)
     return Question(row.ids[:start], answer.strip(), end + 1)
@@ -183,6 +184,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
                 state.check_pause()  # sampling may have taken minutes
                 rewards = self._compute_rewards(rows, answers)
                 loss, part = self._trainer.measure(rows, answers, rewards)
+            # By the rows of all processes, so that their gradients add up to that of the mean.
             share = len(rows) / len(batch)
             state.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             measured.append(part)
@@ -234,6 +236,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
                     rewards += self._compute_rewards(rows, answers)
             return rewards
 
+        # Prompts of similar length share a part, which is padded to its longest.
         by_length = sorted(self.validation, key=lambda row: len(row.prompt))
         rewards = state.batcher.compute_in_parts(distributed.share(by_length), reward_all, "while validating")
         count, total = distributed.sum_all(len(rewards), sum(rewards))

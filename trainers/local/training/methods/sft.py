@@ -91,6 +91,7 @@ class Sft(TrainingMethod[Row, Scores]):
         targets = sum(sum(row.supervised) for row in batch)
         loss = 0.0
         right = 0
+        # `counts` is 0 for a part that is computed only because another process has one more.
         for rows, counts in pad_parts(self.model, parts, batch[0]):
             state.check_pause()
             with state.cores.shared():
@@ -110,6 +111,7 @@ class Sft(TrainingMethod[Row, Scores]):
 
         def measure_all(parts: list[list[Row]]) -> list[Loss]:
             losses = []
+            # The shortest row is the cheapest one to compute in vain.
             for rows, counts in pad_parts(self.model, parts, by_length[0]):
                 state.check_pause()
                 with state.cores.shared(), torch.no_grad():
