@@ -93,12 +93,14 @@ class CommandsByTask(click.Group):
         if find_spec("fcntl") is None:  # before a command's module is imported, which would fail
             click.echo(NEEDS_POSIX, err=True)
             ctx.exit(2)
+        # click keeps the command's name apart from the words that follow it.
         words = [*ctx._protected_args, *ctx.args]
         try:
             return super().invoke(ctx)
         except click.BadParameter as error:
             from bot.cli.options import offer_readings
 
+            # Here, as only the group still knows the whole command line.
             raise offer_readings(error, words) from None
 
     def resolve_command(
@@ -115,6 +117,7 @@ def _with_flags(command: click.Command, words: Sequence[str]) -> Iterator[str]:
     for word in words:
         key, equals, value = word.partition("=")
         flag = f"--{key.replace('_', '-')}"
+        # A value stays as typed, so that --prompt can be given a text with an equals sign.
         yield f"{flag}={value}" if equals and flag in options and not is_value else word
         is_value = word in options and not getattr(options[word], "is_flag", False)
 

@@ -50,9 +50,11 @@ def verify(database: Path | None, head: str | None, as_json: bool) -> None:
     from bot.cli.render import audit_summary, log_json
     from storage.audit import BrokenLog, verify_log
 
+    # A mistyped head would otherwise read as a log whose end was cut off.
     if head is not None and not re.fullmatch(r"[0-9a-f]{64}", head):
         refuse("--head should be the 64 hexadecimal digits that an earlier check printed.")
     with exit_on_storage_error():
+        # A backup can be verified on a machine without an installation, which has no settings.
         log = verify_log(database or load().database, head)
     is_broken = isinstance(log, BrokenLog)
     if as_json:
@@ -111,6 +113,7 @@ def report(subject: str, out: Path) -> None:
 
     if not re.fullmatch(r"m?[0-9]{1,9}", subject):
         refuse(f"{subject!r} is neither a run, like 7, nor a measurement, like m3.")
+    # Checked first, so that the drawing is not in vain.
     if not out.parent.is_dir():
         refuse(f"There is no folder {out.parent} to write {out.name} into.")
     number = int(subject.removeprefix("m"))
@@ -118,6 +121,7 @@ def report(subject: str, out: Path) -> None:
     name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
     is_measurement = subject.startswith("m")
     gather = reports.measurement_report if is_measurement else reports.run_report
+    # A copy, as a running bot has the database open.
     with exit_on_storage_error(), open_copy(settings.database) as store:
         report = gather(store, settings.files, number)
     if isinstance(report, Refusal):
@@ -170,6 +174,7 @@ def restore(file: Path) -> None:
     click.echo(restore_summary(restored, file, settings.files))
 
 
+# No help of its own: -h goes to the program below, which knows its options.
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.option("--data", type=click.Path(path_type=Path), help="The trainer's data folder.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -182,6 +187,7 @@ def engines(data: Path | None, arguments: tuple[str, ...]) -> None:
         folder = Path("data/trainer")
     elif folder is None:
         folder = load().data / "trainer"
+    # exec replaces this process, and what is still buffered would be lost.
     sys.stdout.flush()
     command = [sys.executable, "-m", "trainers.local.engines", "--data", str(folder), *arguments]
     os.execv(sys.executable, command)  # noqa: S606 - no shell
@@ -230,6 +236,7 @@ def current(dataset: str, database: Path | None) -> None:
     if model.called is None:
         click.echo(f"{model.name} is not running: press Start again on its card in Slack.", err=True)
         sys.exit(EXIT_BLOCKED)
+    # The only line on stdout, so that a script can use it as it is.
     click.echo(model.called)
 
 
@@ -248,12 +255,14 @@ def deployments(database: Path | None, as_json: bool) -> None:
     now = time.time()
     path = database or settings.database
     live = []
+    # Before the bot's first start there is no database, and nothing runs.
     if database or path.exists():
         with exit_on_storage_error(), open_copy(path) as store:
             live = running(store, settings, now)
     if as_json:
         show_json(deployments_json(live))
         return
+    # After the JSON, which has ids only and needs no answer from Slack.
     name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
     tone: Tone = "plain"
     if live:
@@ -268,6 +277,7 @@ def deployments(database: Path | None, as_json: bool) -> None:
 @click.pass_context
 def models(context: click.Context, database: Path | None, as_json: bool) -> None:
     """List the model in use for each dataset, with its calls, cost and savings by month."""
+    # click calls the group before its subcommand, too.
     if context.invoked_subcommand:
         return
     from bot.cli.render import models_json, models_text
@@ -343,6 +353,7 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
         else:
             outcome = delete_dataset(settings, command, confirm)
     except StorageError as error:
+        # Slack can't delete single rows, so there is nothing to suggest.
         if rows:
             refuse(str(error))
         refuse(f"{error} While the bot runs, /finetune delete in Slack does the same.")

@@ -110,6 +110,7 @@ def check(
     from trainers.dataset import Columns
 
     columns = Columns(text, label, sheet)
+    # Before the check, which would be in vain if the copy can't be written.
     if fix:
         _check_new_file(fix)
     if against and holdout:
@@ -138,6 +139,7 @@ def check(
     _show_report(file, report, target, as_json=as_json)
     if fix and report.pairs is None:
         copy = value_or_exit(datasets.fix(file, columns, fix, holdout))
+        # With --json, stdout has the report only.
         click.echo(copy if as_json else f"\n{copy}", err=as_json)
     if report.is_blocked:
         sys.exit(EXIT_BLOCKED)
@@ -175,6 +177,7 @@ def _check_presidio(*, is_quick: bool) -> None:
         refuse(f"--presidio: {NO_PRESIDIO}")
 
 
+# Reads the earlier name of an option, too, which the help doesn't show.
 @click.command(context_settings={"token_normalize_func": current_option_name})
 @click.argument("file", type=FILE)
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
@@ -354,6 +357,7 @@ def estimate(
         refuse(f"Fix {rows} first; then training on it can be estimated.")
     estimated = estimates.estimate(settings, rows.stem, report, build_question(question), evidence)
     if isinstance(estimated, ModelEnded):
+        # The question was in order and the answer is no, so it is not the exit code of a misuse.
         refuse(estimated.text, EXIT_BLOCKED)
     estimated = value_or_exit(estimated)
     if as_json:
@@ -397,9 +401,11 @@ def sunsets(as_json: bool) -> None:
 
     today, settings = utc_today(), load()
     uses = tuple(ends.list_configured(settings, today))
+    # Before the bot's first start, only the configured models are known.
     if settings.database.exists():
         with exit_on_storage_error(), open_copy(settings.database) as store:
             uses = (*ends.list_uses(store, settings, today), *uses)
+    # Nothing depends on a model that is only configured.
     ended = any(use.dataset and use.has_ended(today) for use in uses)
     if as_json:
         show_json(uses_json(uses, today))
@@ -465,6 +471,7 @@ def plan_memory(
 
     if samples and (sizes["pairs"] or method == "full"):
         refuse("--samples works with LoRA only, and not with --pairs: leave one of them out.")
+    # Gives the method its literal type, which Work takes.
     (chosen,) = (name for name in METHODS if name == method)
     learnt = min(answer or max(1, length // 4), length)
     work = Work(chosen, length, answer=learnt, samples=samples or 0, **sizes)
@@ -532,12 +539,14 @@ def export(
     """Export a tuned model for other programs. MODEL is tickets-7, ft:…, a checkpoint or a job's folder."""
     from bot.cli.exports import find_model
 
+    # Looked up and not imported, as only the child process needs it.
     if importlib.util.find_spec("torch") is None:
         refuse("Exporting needs the extra [local]: pip install '.[local]' in a checkout")
     settings = load_for_file()
     source = value_or_exit(find_model(settings, model))
     roots = [*data, settings.data / "trainer", settings.data / "terminal-trainer"]
     name = source.name or model
+    # A folder's whole path would be no name for the folder to write.
     if "/" in name and not name.startswith("ft:"):
         name = Path(name).name
     out = out or Path(re.sub(r"[^\w.-]+", "-", name) + f"-{to}")

@@ -90,6 +90,7 @@ def _recommended(task: Task, machine: Machine, offers: Sequence[Offer]) -> Offer
 
 
 def _offer(preset: Preset, work: Work, machine: Machine) -> Offer:
+    # Presets bring their configuration, so this works without a network.
     base = find_base(preset.hub_id, ask_the_hub=False)
     assert isinstance(base, Base)  # noqa: S101 - tests build every preset
     wanted: dict[Method, Work] = {"lora": work, "qlora": replace(work, method="qlora")}

@@ -130,6 +130,7 @@ def check_against(previous: Path, file: Path, columns: Columns, how: CheckOption
     """Checks `file` as the next version of `previous`, which keeps its test; the report says what changed."""
     with tempfile.TemporaryDirectory() as result:
         folder = Path(result)
+        # As deep as the check of FILE, since near copies change the split.
         before = check_file(previous, previous.name, without_sheet(columns), folder, SEED, deep=how.deep)
         if before.is_blocked:
             worst = f"{before.findings[0].message} {before.findings[0].cure}"
@@ -194,6 +195,7 @@ def report_parts(
 
 def _first_rows(report: Report, file: Path) -> list[Table]:
     """Returns the first rows of the table or, of a workbook, of the first sheet that was read."""
+    # The only table of a CSV file has an empty name.
     names = [sheet.name for sheet in report.sheets if sheet.is_read] or [""]
     tables = [table for table in read_first_rows(file, SHOWN_ROWS) if table.sheet == names[0]]
     return [Table(even_rows([shown_cells(record) for record in table.records])) for table in tables]
@@ -368,6 +370,7 @@ def _split_by_holdout(
 ) -> EvaluationRows | Refusal:
     """Returns rows for training on the whole file, except what the holdout asks, and for measuring on the holdout."""
     columns = Columns()
+    # The columns that were found in the file, so that both files mean the same by them.
     if report.format != "chat":
         columns = report.columns
     test = read(holdout, holdout.name, columns=without_sheet(columns))
@@ -383,6 +386,7 @@ def _split_by_holdout(
         return Refusal(f"{holdout} can't be measured on. {why}")
     if not test.examples:
         return Refusal(f"{holdout} can't be measured on: there are no rows in it.")
+    # The whole file again, as rows that the check held out are trained on here.
     train = read(file, file.name, columns=columns).examples
     shared = overlap(train, test.examples)
     examples = [example for example in train if example.line not in shared]

@@ -19,6 +19,7 @@ from storage.store import Store
 from trainers.client.client import Trainer
 
 PERSON = "terminal"
+# The deletion is recorded by then, so a running bot does what is left.
 PATIENCE_S = 60.0
 
 
@@ -66,6 +67,7 @@ def delete_rows(
                 f"{dataset} is already being deleted. Start the bot, which finishes that, and try again."
             )
         try:
+            # Before the question, which says how many rows ask the same and how many are held out.
             new = row_deletion.rewrite_without_rows(context, dataset, lines)
             if isinstance(new, Refusal):
                 return new
@@ -78,6 +80,7 @@ def delete_rows(
                 return deletion
             return _carry_out(context, deletion.id, f"Each earlier version of {dataset}")
         finally:
+            # A deletion that is recorded and unfinished may still need the new version's files.
             if not context.store.deletions.of(dataset):
                 row_deletion.discard_rewrite(context, dataset)
 
@@ -101,6 +104,7 @@ def _carry_out(context: DeletionContext, number: int, title: str) -> str:
 def _open_context(settings: Settings) -> Iterator[DeletionContext]:
     store = Store(settings.database)
     trainer = settings.trainer
+    # Without jobs there is nothing to delete at our own trainer, so it is not started.
     has_jobs = any(row.is_started_by_us and store.runs.keys_at(row.name) for row in settings.providers)
     embedded = None
     if has_jobs:

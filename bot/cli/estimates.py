@@ -105,6 +105,7 @@ def _read_baseline(file: Path) -> _Baseline | Refusal:
     again = "Create it with `finetune baseline FILE --json > baseline.json`."
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
+        # The key has its old name, so that files of earlier versions can be read.
         comparison = Comparison.from_json(json.dumps(raw["ladder"]))
         judge = None
         if comparison.scoring == "judge":
@@ -113,6 +114,7 @@ def _read_baseline(file: Path) -> _Baseline | Refusal:
     except OSError as error:
         return Refusal(f"{file} can't be read: {error.strerror}.")
     except (ValueError, ArithmeticError):
+        # ArithmeticError is Decimal's, for a figure that is not a number.
         return Refusal(f"{file} is not valid JSON. {again}")
     except (KeyError, TypeError, AttributeError) as error:
         return Refusal(f"{file} is not a baseline's output ({type(error).__name__}: {error}). {again}")
@@ -193,6 +195,7 @@ def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | Unknown
                 tuned.append(tuned_price(provider, model))
         prompted = find_prompted_price(name, settings.providers, settings.prices, utc_today())
         if isinstance(prompted, UnknownPrice):
+            # A model that can only be tuned has no price for prompting.
             rows += tuned or [prompted]
         else:
             rows += [prompted, *(row for row in tuned if row.model != prompted.model)]
@@ -368,6 +371,7 @@ def _alternative(alternative: Alternative | None, estimate: Estimate | None) -> 
         return None
     candidate = alternative.candidate
     measured: dict[str, Any] = {
+        # Scripts read this key, so it keeps its old name.
         "rung": None,
         "model": alternative.rates.model,
         "score": None,

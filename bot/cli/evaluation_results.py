@@ -102,6 +102,7 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
         "rows_left_out": rows.left_out,
         "rows_nearly_held_out": len(rows.near),
         "rows_with_foreign_labels": rows.foreign,
+        # Scripts read this key, so it keeps its old name.
         "rungs": [_candidate(candidate) for candidate in comparison.candidates],
         "failed": [
             {"name": candidate.candidate.kind, "model": candidate.candidate.model, "why": candidate.failed}
@@ -124,6 +125,7 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
         "cheapest": cheapest,
         "detectable_gap": comparison.detectable_gap,
         "verdict": verdict_json(measured.estimated.verdict, str(file)),
+        # `finetune estimate` looks for it under this old name.
         "ladder": json.loads(comparison.to_json()),
     }
 

@@ -116,12 +116,14 @@ def evaluate(
         if isinstance(plan, Refusal):
             return plan
         plan, keys = _write_questions(session, plan)
+        # Before the examples and the search below, which cost money too.
         refusal = _check_cost(session, plan, keys)
         if refusal:
             return refusal
         if plan.chooses_shots:
             plan, keys = _write_questions(session, _choose_shots(session, plan))
         searched = _search_prompt(session, plan)
+        # Another prompt makes other questions, whose answers are stored by other keys.
         if searched.plan is not plan:
             plan, keys = _write_questions(session, searched.plan)
         free_keys = {
@@ -148,6 +150,7 @@ def evaluate(
         )
         replies = {candidate: by_candidate[candidate] for candidate in keys if candidate in by_candidate}
         verdicts = _run_judge(session, plan, _texts(replies))
+    # After the session, as this asks no model: our own trainer has stopped.
     conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, session.folder, time.time())
     evidence = Evidence(bar=plan.bar, comparison=conclusion.comparison)
     estimated = make_estimate(
@@ -199,6 +202,7 @@ def _needs_own_trainer(wanted: EvaluationRequest) -> bool:
         return True
     if candidates.is_free(wanted.kinds) and not wanted.optimise:
         return False
+    # Without a named model our own trainer's are asked, and a name without a slash is one of them.
     return not wanted.models or any(name.startswith("local/") or "/" not in name for name in wanted.models)
 
 
@@ -245,6 +249,7 @@ def _check_waiver(
     """Refuses to send personal data to a vendor without a reason. Records a reason in the audit log."""
     report = rows.report
     faults = faults_in(wanted.prompt or "")
+    # A waiver covers personal data only, so a secret is refused before one is asked for.
     secret = next((fault.text for fault in faults if fault.rule == SECRET), None)
     if secret:
         return Refusal(f"The prompt {secret}, so it is not sent to any model. Remove the secret.")
@@ -327,6 +332,7 @@ def _max_judge_micros(
     if plan.judge is None:
         return 0
     is_all_answered = all(key in answered for keys in keys.values() for key in keys.keys)
+    # Only then is it known what the judge will read; otherwise the longest answers are assumed.
     if plan.search is None and not plan.chooses_shots and is_all_answered:
         candidates = [CandidateProgress(candidate, len(keys.keys)) for candidate, keys in keys.items()]
         replies = evaluation_engine.replies(session, evaluation_worker.keys_by_candidate(keys), candidates)
@@ -343,6 +349,7 @@ def _run_judge(session: LlmSession, plan: ComparisonPlan, texts: Texts) -> Judge
     """Asks the judge and returns its verdicts; None if there is no judge."""
     if plan.judge is None:
         return None
+    # The judge may not cost more than was announced, whatever the answers are.
     agreed = judge_worker.max_micros(plan, judge_worker.longest_questions(plan, session.files), ())
     first = judge_worker.write_acceptable_questions(plan, texts, session.files, session.folder)
     cost = _missing_micros(session, plan, first)
@@ -392,6 +399,7 @@ def _search_prompt(session: LlmSession, plan: ComparisonPlan) -> _SearchedPlan:
     declined: dict[str, str] = {}
     files = session.files
     folder = session.folder
+    # Replayed from the stored answers, so that a repeated command continues the search.
     replay = worker.replay(plan, {}, files, folder, SEED)
     while True:
         spent = evaluation_engine.spent_micros(session, plan.price_of, replay.keys_of(plan.search), since)
@@ -408,6 +416,7 @@ def _search_prompt(session: LlmSession, plan: ComparisonPlan) -> _SearchedPlan:
         )
         if candidate.failed:
             return _conclude_search(plan, replay, spent, candidate.failed)
+        # As an empty answer, since the search would otherwise ask it again and again.
         declined |= dict.fromkeys(candidate.declined, "")
         texts = {key: answer.text for key, answer in session.store.answers.read(replay.all_keys).items()}
         replay = worker.replay(plan, declined | texts, files, folder, SEED)

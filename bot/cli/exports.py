@@ -33,6 +33,7 @@ def find_model(settings: Settings, name: str) -> ExportSource | Refusal:
     jobs."""
     if not settings.database.exists():
         return ExportSource(name, None, None)
+    # A copy, as a running bot has the database open.
     with open_copy(settings.database) as store:
         model = store.model(name) or next(iter(store.models_at_provider(name)), None)
         if model is None:

@@ -393,6 +393,7 @@ def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -
     if importlib.util.find_spec("torch") is None:
         return Refusal("Measuring needs the extra [local]: pip install '.[local]' in a checkout")
     command = [sys.executable, "-m", MEASURING, "--seconds", str(budget_s)]
+    # A file, as a full pipe would stop the child while only its stderr is read.
     with tempfile.TemporaryFile("w+") as answer:
         child = subprocess.Popen(
             command,

@@ -65,10 +65,13 @@ def open_session(
     database of answers can't be used."""
     embedded = None
     if own and settings.trainer.models and any(row.is_started_by_us for row in settings.providers):
+        # A folder of its own, as the bot's trainer may be running in the other one.
         embedded = EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)
         settings = with_trainer_address(settings, embedded)
     trainers = build_trainers(settings, embedded)
+    # For this user only, as questions and answers quote the user's rows.
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Not the bot's database, which a running bot keeps to itself.
     database = settings.data / "terminal.db"
     try:
         store = Store(database)
@@ -83,6 +86,7 @@ def open_session(
             embedded.start()
         yield LlmSession(settings, trainers, store, llm, files, say, patience_s)
     finally:
+        # First, as its requests use the trainer and the store.
         llm.close()
         if embedded:
             embedded.stop()
@@ -99,6 +103,7 @@ def wait_for_answers(
     while True:
         answers = evaluation_engine.collect(session, evaluation, candidates)
         candidates, missing = list(answers.candidates), answers.all_missing
+        # Candidates may share a question, which then counts once.
         of = len({key for candidate in answers.missing for key in evaluation.keys[candidate]})
         settled, troubles = of - len(missing), evaluation_engine.waiting_reasons(session, models)
         session.say(" ".join(filter(None, [f"{settled:,} of {of:,} {what}.", troubles])))

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from bot.values.runs import Refusal
 
 T = TypeVar("T")
+# 1 is an answer of no; 2 is a command that can't be carried out, as in click's own errors.
 EXIT_BLOCKED = 1
 EXIT_UNUSABLE = 2
+# 128 + SIGINT, as shells report it.
 EXIT_INTERRUPTED = 130
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -65,11 +67,13 @@ def load_dot_env(path: Path) -> None:
         refuse(f"{path} can't be read: {error}. It should be UTF-8 text that belongs to this user.")
     for name, value in values.items():
         if name.startswith(("SLACK_", "FINETUNE_")) or name in (*TRAINER_KEYS, *TRAINER_SETTINGS):
+            # What the shell has set counts more than the file.
             os.environ.setdefault(name, value)
     others = [name for name in values if name not in os.environ]
     if not others:
         return
     try:
+        # A provider in finetune.toml may name a key of its own.
         rows = load_settings(need_slack=False).providers
         keys = {key for row in rows for key in (row.provider.key_env, row.provider.account_env) if key}
     except SettingsProblems:

@@ -118,6 +118,7 @@ def _new_bar() -> tuple[Progress, TaskID]:
 
     progress = Progress(
         BarColumn(20),
+        # Brackets in a text are not markup.
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
         console=Console(stderr=True, highlight=False, markup=False, emoji=False),

@@ -119,6 +119,7 @@ def _micros(cost: str) -> int:
     try:
         amount = Decimal(cost.lstrip("$"))
     except InvalidOperation:
+        # Not payable, so that it is refused below.
         amount = Decimal("NaN")
     if not is_payable(amount):
         refuse("--cost should be US dollars, like 120 or 0.50.")
@@ -131,6 +132,7 @@ def _find_caller(
     """Returns the caller, and a sentence that says if Slack was asked about them."""
     from bot.rules.permissions import Caller, Channel, Person, Rules
 
+    # Only the groups that the rule names, as each costs a call to Slack.
     wanted = settings.policy.named(action).groups
     if groups or offline or not settings.slack.bot_token:
         members: dict[str, frozenset[str] | None] = {}
@@ -159,6 +161,7 @@ def _look_up_caller(
     from bot.slack.users import SlackDirectory
 
     slack = settings.slack
+    # Without retries, as somebody is waiting at the terminal.
     client = WebClient(slack.bot_token, base_url=slack.api_url, timeout=10, retry_handlers=[])
     try:
         signed_in = client.auth_test()

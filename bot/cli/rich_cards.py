@@ -62,6 +62,7 @@ def print_text(text: str, tone: Tone, stream: TextIO) -> None:
 
 
 def _print(paragraphs: Sequence[RenderableType], stream: TextIO) -> None:
+    # Otherwise rich would colour numbers, and read brackets in people's data as markup.
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     console.width = min(console.width, WIDEST)
     for at, paragraph in enumerate(paragraphs):
@@ -104,6 +105,7 @@ def _renderable(part: CardBlock, colour: str) -> RenderableType | None:
 def _lines(lines: Iterable[str], style: str = "") -> Iterator[RenderableType]:
     for line in lines:
         text = _colour_beginning(_style_mrkdwn(line))
+        # Before, so that bold and code within the line keep their own style.
         text.stylize_before(style)
         yield _with_hanging_indent(text)
 

@@ -96,12 +96,14 @@ def _set_up_log(settings: Settings) -> None:
         )
 
 
+# No help of its own: -h goes to the trainer, which knows its options.
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def trainer(arguments: tuple[str, ...]) -> None:
     """Serve OpenAI's fine-tuning API on this machine: --port N --data DIR --model NAME=FOLDER_OR_HUB_ID."""
     if importlib.util.find_spec("torch") is None:
         refuse("Training needs the extra [local]: pip install '.[local]' in a checkout")
+    # exec replaces this process, and what is still buffered would be lost.
     sys.stdout.flush()
     environment = trainer_environment(arguments, KEY_VARIABLE)
     os.execve(sys.executable, [sys.executable, "-m", "trainers.local", *arguments], environment)  # noqa: S606 - no shell
@@ -115,11 +117,13 @@ def init(folder: Path, slack_api: str) -> None:
     from bot.installation import Answers, SlackCheck, dollars, manifest_link, write_files, write_manifest
     from bot.resources import read_resource
 
+    # Not overwritten: nobody may have a copy of the tokens in .env.
     existing = [name for name in (".env", "finetune.toml") if (folder / name).exists()]
     if existing:
         refuse(f"{folder / existing[0]} exists already: edit it, or move it away. finetune doctor checks it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Before the questions: the app whose tokens they ask for is created from it.
         write_manifest(folder)
     except OSError as error:
         refuse(

@@ -52,6 +52,7 @@ from trainers.dataset.formats import is_table
 from trainers.dataset.rows import to_printable
 from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
 
+# The file in the card's thread lists all rules; the card has room for the worst.
 SHOWN_RULES = 4
 LISTED_LABELS = 30
 MOST_OF_A_FINDING = 160  # characters of its text, and of its cure
@@ -69,6 +70,7 @@ def refused_card(dataset: Dataset, why: str) -> Message:
     parts.text(escape(why))
     parts.buttons(button("Upload again", UPLOAD_AGAIN, dataset.name, style="primary"))
     parts.note(f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>")
+    # A notification shows only this text, so the reason has to be in it.
     return Message(f"{escape(headline)}: {escape(why)}", tuple(parts))
 
 
@@ -94,6 +96,7 @@ def checked_card(
     keeps it. `may_show_row`: everybody who can read the card may see the dataset's rows. `missing_bases` are base
     models of this installation whose folder has no model, `taught` are training rows that models labelled."""
 
+    # Built twice if it shows a row: the fallback channel gets the form without it.
     def card(*, may_show_row: bool) -> Message:
         if report.is_blocked:
             return _blocked_card(dataset, report, days, may_show_row=may_show_row)
@@ -155,6 +158,7 @@ def _example(dataset: Dataset, report: Report, *, may_show_row: bool) -> Text | 
         text = escape(report.example.text)
         label = escape(report.example.label)
         return Text(f"*For example*: “{text}” → *{label}*", choose)
+    # Without the button, the line would only repeat the columns in the note at the card's end.
     if report.columns.text and report.columns.label and choose:
         columns = f"*Columns*: {_columns(report)}."
         return Text(f"{columns} No row is shown in a channel that others can read.", choose)
@@ -176,8 +180,10 @@ def _further_buttons(dataset: Dataset, report: Report) -> list[Block]:
     """At most two. Fixing rows comes before "Estimate", which needs a measurement first anyway."""
     fixes = []
     if report.n_unlabelled and report.labels:
+        # A click chooses one batch, so the button promises no more rows than a batch has.
         count = min(report.n_unlabelled, USUAL_ROWS)
         words = f"Label {count:,} of {pluralize(report.n_unlabelled, 'row')} without a label"
+        # By id, as these rows belong to this version; the dataset's name would mean the newest one.
         fixes.append(button(words, LABEL_UNLABELLED, str(dataset.id)))
     doubted = sum(finding.count for finding in report.findings if finding.code == DOUBTED.code)
     if doubted:
@@ -194,6 +200,7 @@ def _blocked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: 
     """What has to be fixed, and the button that helps. A cleaned file is offered only if it would have rows left."""
     headline = _headline(f'Dataset "{dataset.title}"', report)
     again = button("Upload again", UPLOAD_AGAIN, dataset.name)
+    # Until the right columns are read, the other findings are about the wrong cells.
     if has_choices(report) or _may_be_another_sheet(report):
         buttons = [choose_button(dataset, report, "primary")]
     elif can_be_cleaned(report):
@@ -210,6 +217,7 @@ def _blocked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: 
 
     parts = Parts()
     example = _example(dataset, report, may_show_row=may_show_row)
+    # An example read by columns that may be the wrong ones would mislead.
     if example and not has_choices(report):
         parts.add(example)
     parts.add(*_findings(report))
@@ -232,6 +240,7 @@ def _cure(report: Report) -> str:
     again = "upload the file again under the same name"
     if can_be_cleaned(report):
         return f"post a copy without these lines, or fix them and {again}."
+    # A problem of the whole file has no lines that could be named.
     has_lines = all(group.rows for group in group_findings(report.findings) if group.severity == "blocks")
     if has_lines:
         return f"fix these lines and {again}."
@@ -285,6 +294,7 @@ def full_report(
 
 
 def _headline(title: str, report: Report) -> str:
+    # Unclear columns block the file as well, but a count of problems would not say what to do.
     if has_choices(report):
         roles = [role for role in ("text", "label") if getattr(report.choices, role)]
         return f"{title} can't be used yet: choose the {' and the '.join(roles)} column"
@@ -328,6 +338,7 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
             in_file = report.rows + report.n_unlabelled
             pairs.append((f"Left out of {pluralize(in_file, 'row')} in the file", left_out))
     elif report.rows:
+        # A blocked file is not split, so no row is trained on or held out yet.
         pairs.append(("Rows that can be read", f"{report.rows:,}"))
     if report.labels and shows_labels:
         pairs.append(("Rows per label", _per_label(report)))
@@ -377,6 +388,7 @@ def _findings(report: Report) -> list[CardBlock]:
     groups = group_findings(report.findings)
     examples = summed_up(groups)
     repeated = [group.code for group in examples.values()]
+    # The summary's line quotes such a rule as its example, so a line of its own would repeat it.
     shown = [group for group in groups if group.code not in repeated]
     lines = first_lines([_finding(group, examples.get(group.code)) for group in shown], SHOWN_RULES)
     if need_file(report.findings):

@@ -36,6 +36,7 @@ def egress_refusal(ruled: EgressDecision, data: Data, provider: str) -> str:
     if rule.providers:
         cure = f"It may go to {', '.join(sorted(rule.providers))}."
     text = f"{_rule_text(rule, provider)} {cure}"
+    # Only a soft rule yields to a reason, so a hard one must not suggest because=.
     if ruled.refused == "hard rule":
         return text
     return (
@@ -86,6 +87,7 @@ def scan_pending_refusal(dataset: Dataset) -> str:
 
 
 def secret_refusal(dataset: Dataset, vendor: str, scans: Sequence[Scan]) -> str:
+    # The training and the held-out rows are scanned apart and may hold the same kind.
     kinds = " and ".join(dict.fromkeys(kind for scan in scans for kind, _ in scan.secret))
     return (
         f"{code(dataset.name)} can't be sent to {escape(vendor)}: it contains {kinds}. Revoke that secret where it was "
@@ -107,6 +109,7 @@ def request_card(
     parts = Parts()
     parts.lines([*_found(findings), *_found_as_written(scans, findings)])
     parts.text(why)
+    # By id, as a waiver covers this version only.
     parts.buttons(button("Record a waiver…", WAIVE, str(dataset.id)))
     parts.note(
         f"Needs an approver other than <@{dataset.uploaded_by}>, who uploaded it. A waiver covers this version only, "
@@ -147,6 +150,7 @@ def _found_as_written(scans: Sequence[Scan], findings: Sequence[Finding]) -> lis
         rows.update(dict(scan.personal))
     listed_rows = Counter[str]()
     for finding in findings:
+        # A finding names its kind only within its sentence.
         listed_rows.update({kind: finding.count for kind in rows if kind in finding.message})
 
     lines = []

@@ -39,6 +39,7 @@ def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) 
     both. `tables` has the first rows for the person who uploaded them, and is empty for others."""
     blocks: list[CardBlock | Block] = []
     for table in tables:
+        # A CSV file, and a workbook with one sheet, need no name above their rows.
         if len(tables) > 1:
             blocks.append(Text(f"*{escape(to_printable(table.sheet))}*"))
         blocks.append(Table(even_rows(table.records)))
@@ -60,6 +61,7 @@ def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) 
 
 
 def even_rows(records: Sequence[Sequence[str]]) -> list[list[str]]:
+    # Tables take rows of one length only, and a file's first rows may differ in length.
     width = max(map(len, records), default=0)
     return [[*record, *[""] * (width - len(record))] for record in records]
 
@@ -75,6 +77,7 @@ def _sheet_input(dataset: Dataset, report: Report) -> Block:
         initial = ALIKE_SHEETS
         options.insert(0, (ALIKE_SHEETS, f"{' and '.join(read)}: all rows"))
     elif dataset.sheet:
+        # Somebody chose one sheet before; this is the way back.
         options.insert(0, (ALIKE_SHEETS, "As found: the first table and all sheets like it"))
     hint = "If you choose another sheet, its columns are found; you can choose them afterwards."
     return forms.choice_input("sheet", "Sheet", options, initial=initial, hint=hint)
@@ -85,5 +88,6 @@ def chosen_columns(values: Mapping[str, str | None]) -> Columns:
     alike."""
     sheet = values.get("sheet")
     if sheet is not None:
+        # In this order: a sheet that is named like the first value keeps its name.
         sheet = sheet.removeprefix(ALIKE_SHEETS).removeprefix(ONE_SHEET)
     return Columns(values.get("text"), values.get("label"), sheet)

@@ -42,6 +42,7 @@ class DeletionScope:
     @property
     def with_it(self) -> str:
         counts = {"version": len(self.versions), "run": self.runs, "measurement": self.measurements}
+        # There is always a version to delete, so the list is never empty.
         *others, last = [pluralize(count, what) for what, count in counts.items() if count]
         if not others:
             return last
@@ -133,6 +134,7 @@ def _held_text(held: int) -> str:
 
 def deletion_metadata(command: Delete, channel: str) -> str:
     """The form's private metadata."""
+    # Neither an id nor a dataset's name has spaces, so the parts can be told apart again.
     return f"{channel} {command.dataset} {command.before or ''}".strip()
 
 
@@ -141,6 +143,7 @@ def deleted_card(scope: DeletionScope, by: str, left: Sequence[str], nights: int
         f"{code(scope.title)} was deleted, as {by} asked: {scope.with_it}. Messages posted in Slack and copies of "
         "backups stay until somebody deletes them."
     )
+    # A deletion doesn't touch the backups, which are files of their own.
     if nights:
         text += f" Older nightly backups contain it for up to {pluralize(nights, 'night')} more."
     if left:

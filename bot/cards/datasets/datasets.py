@@ -63,6 +63,7 @@ class DatasetEntry:
 
 
 def listing(datasets: Listing[DatasetEntry]) -> Message:
+    # “No datasets yet” would be wrong: Slack did not say which ones the person may know about.
     if not datasets.total and datasets.unchecked:
         return text_message(unchecked_text(datasets.unchecked))
     if not datasets.total:
@@ -156,6 +157,7 @@ def upload_modal(
     """The upload form. `name` is preset for a new version, `sealed` is the preset number of rows to seal and `sheet`
     the preset sheet of a workbook. With a `file_id`, from a message in `channel`, the form asks for no file. The
     dataset belongs to that channel; the form asks for a channel if there is none or it is a direct message."""
+    # It travels in the form's private metadata, whose length Slack limits.
     filename = cut(filename or "", 200)
     blocks: list[CardBlock | Block] = []
     if file_id:
@@ -178,6 +180,7 @@ def upload_modal(
             "on them."
         )
     )
+    # The filename is last, since only it may have spaces.
     private = f"{channel} {file_id or ''} {filename}".rstrip()
     return modal("Use as training data", UPLOAD, blocks, submit="Check it", private=private)
 

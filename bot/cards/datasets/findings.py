@@ -19,6 +19,7 @@ from trainers.dataset.clean_copy import CleanedFile, CleaningRefusal, LeftOutRow
 from trainers.dataset.slow_checks import ERRORS_UNKNOWN, LABEL_DOUBTED, LABEL_ERRORS
 from trainers.money import usd
 
+# In the order in which reports list them, the worst first.
 WORDS: Mapping[Severity, str] = {"blocks": "must fix", "warns": "worth a look", "tells": "good to know"}
 TITLES = {
     "findings": "All that the check found in",
@@ -107,7 +108,9 @@ def need_file(findings: Sequence[Finding]) -> bool:
     """True if the findings need a file, because a card shows one example per rule."""
     count = 0
     for group in group_findings(findings):
+        # What is only good to know needs no list of its lines.
         if group.severity != "tells":
+            # A rule about the whole file has no rows, but each of its sentences is a finding.
             count += group.rows or len(group.parts)
     return count > 1
 
@@ -115,6 +118,7 @@ def need_file(findings: Sequence[Finding]) -> bool:
 def line_ranges(lines: Iterable[int]) -> str:
     """'line 3', 'lines 3, 7, 9-12': neighbours become a range."""
     runs: list[list[int]] = []
+    # Several findings may name the same line.
     for line in sorted(set(lines)):
         if runs and line == runs[-1][1] + 1:
             runs[-1][1] = line
@@ -162,6 +166,7 @@ def _group(same: Sequence[Finding]) -> Group:
         if finding.line is None:
             lines_by_text.setdefault(finding.message, [])
         else:
+            # Without the line's number, lines with the same problem share one sentence.
             text = finding.message.removeprefix(f"Line {finding.line} ").removesuffix(".")
             lines_by_text.setdefault(text, []).append(finding.line)
     listed = len({finding.line for finding in same if finding.line})
@@ -177,6 +182,7 @@ def _group(same: Sequence[Finding]) -> Group:
 def _range_text(first: int, last: int) -> str:
     if first == last:
         return str(first)
+    # A range of two would read as if there were lines in between.
     if last == first + 1:
         return f"{first}, {last}"
     return f"{first}–{last}"
@@ -228,6 +234,7 @@ def can_be_cleaned(report: Report) -> bool:
     n_secret = sum(group.rows for group in blocking if group.code == "secret")
     if report.rows - n_secret < MINIMUM:
         return False
+    # Of a file that can be used as it is, only copies are left out.
     return any(group.rows and (group in blocking or group.code == "duplicate") for group in groups)
 
 

@@ -45,6 +45,7 @@ CHOOSE = "label_choose"
 DROP = "label_drop"
 ANSWERS = (KEEP, CHANGE, CHOOSE, DROP)
 FORM = "label_form"
+# A section holds 3,000 characters, and quotation marks and escapes add to the text.
 LONGEST_TEXT = 2_500
 # Characters of a label. With many labels they are few, so that the form stays within Slack's size.
 LONGEST_OPTION = 75
@@ -110,6 +111,7 @@ def _open_buttons(number: str, outcome: BatchOutcome, *, is_complete: bool) -> A
     if is_complete:
         next_step = make
     next_step["style"] = "primary"
+    # Without any answer, the new version would be the old one again.
     if not outcome.answered:
         return actions(label, discard)
     return actions(label, make, discard)
@@ -199,6 +201,7 @@ def row_form(shown: RowToLabel) -> Block:
     """Shows a row with buttons to keep its label, to take the label of similar rows, or to drop it, and a list of all
     other labels."""
     row = shown.row
+    # A row's place and never its text: buttons hold ids only.
     key = f"{row.labelling_id} {row.place}"
     rows = pluralize(shown.of, "row")
     blocks: list[CardBlock | Block] = [
@@ -240,8 +243,10 @@ def _labels_text(row: LabellingRow) -> str:
 
 def _buttons(row: LabellingRow, key: str) -> Actions:
     drop = button("Drop the row", DROP, key)
+    # A new row has no label that could be kept.
     if row.given is None:
         return actions(button(shorten(row.likely, 40), CHANGE, key), drop)
+    # Shortened together, as two long labels may differ only in what would be cut off.
     before, likely = shorten_apart((row.given, row.likely), 40)
     keep = button(f"Keep {before}", KEEP, key)
     change = button(f"Change to {likely}", CHANGE, key)
@@ -272,6 +277,7 @@ def _label_select(key: str, places: Sequence[int], names: Sequence[str], title: 
     """A select of the labels at these indices in the dataset. `names` are all labels, shortened."""
     options = []
     for place in places:
+        # By its index, as a label may be longer than the 150 characters of an option's value.
         options.append({"text": plain(names[place], LONGEST_OPTION), "value": f"{key} {place}"})
     select = {
         "type": "static_select",

@@ -94,6 +94,7 @@ def _output(inputs: Inputs) -> Assumption:
     after = Decimal(tuned.output) / tuned.requests
     value = f"{1000 * ratio:,.0f} output tokens per 1,000 of input"
     why = "assumed to be as long once tuned"
+    # Compared as they are shown, so that a number is never told apart from itself.
     if f"{today:.3g}" != f"{after:.3g}":
         value += f"; {today:.3g} a request today, {after:.3g} once tuned"
         why = "with each model's own answer length"
@@ -126,6 +127,7 @@ def _prompt(inputs: Inputs) -> Assumption:
 
 def _price(name: str, rates: Rates) -> Assumption:
     value = f"{rates.model}: input {rate(rates.input)}, output {rate(rates.output)}"
+    # Prices of $0 would read as if the model cost nothing.
     if not rates.input and not rates.output:
         value = f"{rates.model}: tokens are free, only the machine costs money"
     if rates.usd_per_hour:
@@ -173,6 +175,7 @@ def _successor(inputs: Inputs) -> Assumption | None:
 
 def _falling_price(inputs: Inputs) -> Assumption:
     fall = inputs.price_fall
+    # Without an alternative, the saving is compared with today's model.
     rates = inputs.alternative.rates if inputs.alternative else inputs.now
     if rates.usd_per_hour or not (rates.input or rates.output):
         return Assumption(
@@ -254,6 +257,7 @@ def _hosting(inputs: Inputs) -> Assumption | None:
         value = "your own machine, counted as free"
         why = "Electricity, purchase and maintenance are not counted. Set usd_per_hour of the model in finetune.toml."
     elif is_given:
+        # Without this line, the speed that somebody gave would seem to be counted.
         value = "none"
         why = "It is paid per token, so the machine speed that you gave has no effect."
     else:
@@ -351,6 +355,7 @@ def _retraining(inputs: Inputs) -> Assumption:
 def _people(inputs: Inputs) -> Assumption:
     hours = inputs.people_hours
     if not hours:
+        # 0 hours that somebody gave are an answer, unlike no hours.
         who = "As you gave them." if hours is not None else "Not given. Set them with --hours."
         return Assumption(
             "staff time",

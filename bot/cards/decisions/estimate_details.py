@@ -84,6 +84,7 @@ def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
         return [escaped_facts(pairs)]
 
     today = [("Each month today", monthly(estimate.monthly_before)), *other_bill(summary)]
+    # A saving would argue for a model that must not or need not be used.
     if summary.hides_savings:
         return [escaped_facts([*today, *_one_off_facts(summary)])]
 
@@ -94,6 +95,7 @@ def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
     bills = Table(
         _bills(summary, estimate),
         f"Cost a month: {shorten(summary.name)} on {shorten(target, 60)}",
+        # Clients without the newest table block show the totals as facts.
         otherwise=(escaped_facts([*today, tuned]),),
     )
     saved = [_saving(estimate, summary.outlook), *_succession(estimate), *_machines(estimate)]
@@ -120,6 +122,7 @@ def monthly(bill: MonthlyCost) -> str:
         return "no charge"
     amounts = {name.lower(): part(bill) for name, part in PARTS.items() if name != "Total"}
     lines = [f"{usd(amount)} {name}" for name, amount in amounts.items() if amount]
+    # The total would be the same amount once more.
     if len(lines) == 1:
         return lines[0]
     return f"{usd(bill.total)} ({', '.join(lines)})"
@@ -199,6 +202,7 @@ def _bills(summary: EstimateSummary, estimate: Estimate) -> list[tuple[str, ...]
     for name, part in PARTS.items():
         amounts = [part(bill) for bill in bills.values()]
         if any(amounts) or name not in OPTIONAL_PARTS:
+            # Figures, as Slack would sort amounts in plain cells by their letters.
             rows.append((name, *(Figure(usd(amount), amount) for amount in amounts)))
     return rows
 

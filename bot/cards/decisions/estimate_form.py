@@ -102,4 +102,5 @@ def refused_field(refused: object) -> str:
     """The form field under which a refusal is shown."""
     if isinstance(refused, Refusal) and refused.about in FIELDS:
         return refused.about
+    # Slack shows an error only under a field of the form, and this field is always there.
     return "dataset"

@@ -90,6 +90,7 @@ ANSWERS: Mapping[Todo, str] = {
     "decide by the score": "Change the bar",
 }
 PINNED = {"volume": "Correct the volume", "staff time": "Add the hours"}
+# Plans store the rules by these names, so an old word such as “rung” stays.
 NOT_NOW = {
     "rows": "Not now: too few rows",
     "one label": "Not now: all rows have the same label",
@@ -176,6 +177,7 @@ def card(
     if number is not None:
         is_shared = shared_by is not None
         parts.buttons(*_buttons(verdict, number, step, tried, check, is_shared=is_shared))
+    # A notification has no buttons, so it names the next step in any case.
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
 
 
@@ -263,6 +265,7 @@ def _next_button(
         case "start":
             return button("Start", START, str(number), style="primary")
         case "start anyway":
+            # Not green, as the verdict doesn't recommend it.
             return button("Start anyway", START, str(number))
         case "check the judge" if check:
             return {**check, "style": "primary"}
@@ -339,6 +342,7 @@ def _measured_names(measure: Measure) -> str:
         return "the free models"
     if measure.kinds:
         return " and ".join(LONG_NAMES[kind] for kind in measure.kinds)
+    # One model with several efforts would fill the button with its name.
     models = dict.fromkeys(map(strip_effort, measure.models))
     names = [shorten(model.rpartition("/")[2], 24) for model in models]
     return " and ".join(names) or "prompts"
@@ -362,6 +366,7 @@ def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:
     back = payback_text(estimate.payback_months)
     in_total = net_value_fact(outlook)
     others = _without_training(summary)
+    # The machine that serves it is often the largest cost, so its price is shown on the card.
     if summary.prices[0].is_hosted:
         others += price_facts(summary, is_short=True)
 
@@ -435,6 +440,7 @@ def _machine_bill(estimate: Estimate) -> str:
     bill = estimate.monthly_after.hosting
     if not bill:
         return ""
+    # The saving in front of it says “about” already.
     amount = about_usd(bill).removeprefix("about ")
     count = estimate.machines or 1
     if count == 1:
@@ -504,6 +510,7 @@ def _go_headline(summary: EstimateSummary, target: str) -> str:
     model = shorten(target.partition("/")[2] or target, 30)
     go = f"Go: train {model} on {shorten(summary.name, 30)}"
     if summary.evidence.trained is not None:
+        # It is trained and measured, so there is nothing to train.
         go = "Go: use the tuned model"
     if aim_of(summary.verdict.facts.task_kind):
         return go  # the aim is not money, and its numbers are the first below
@@ -539,6 +546,7 @@ def verdict_summary(kind: VerdictKind, rule: str) -> str:
         case "go":
             return "Go"
         case "no_go":
+            # The plan may be of another version of the bot, with a rule that this one doesn't know.
             return NOT_NOW.get(rule, "Not now")
         case "unknown":
             return f"Undecided: {OPEN.get(rule, 'something is still unknown')}"

@@ -74,6 +74,7 @@ def _unusual_settings(plan: Plan) -> str:
     lines += [
         f"{option_name(name)} {value}"
         for name, value in unusual_hyperparameters(plan)
+        # These have wordings of their own above.
         if name not in ("engine", "learning_rate", "quantization")
     ]
     return escape("".join(f", {name}" for name in lines))

@@ -54,6 +54,7 @@ def listed_price_rise_text(before: PriceRow, now: PriceRow) -> str | None:
         ("an hour of training", before.usd_per_hour, now.usd_per_hour),
     )
     for unit, old, new in prices:
+        # An unknown price can't have risen, and a lower one stays within what was approved.
         if old is not None and new is not None and new > old:
             return f"{code(now.model)} costs ${new:f} for {unit} now, and it was ${old:f} when the plan was made."
     return None

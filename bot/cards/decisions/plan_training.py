@@ -71,6 +71,7 @@ def method_suffix(plan: Plan) -> str:
 def training_facts(plan: Plan, before: EarlierRun | None = None) -> list[tuple[str, str]]:
     """The method, and the settings that differ from those of the run before; nothing for a plain run."""
     changed = chosen_settings(plan, before.plan if before else None)
+    # The sweep's own words name the values that it tries.
     told_elsewhere = {name for name, _ in plan.swept.sweep} if plan.swept else set()
     if before is None:
         told_elsewhere.add("samples")  # named with the method
@@ -115,6 +116,7 @@ def continued_text(plan: Plan, continued: Continued) -> str:
         if field == "current":
             name = f"{name} ({escape(shorten(str(plan.current)))})"
         names.append(name)
+    # Several fields share one name, such as the hours and their rate.
     what = listed(list(dict.fromkeys(names)), SHOWN_SETTINGS)
     source = f"the estimate of {continued.day} that <@{continued.person}> shared"
     if continued.run is not None:
@@ -171,6 +173,7 @@ def _taught(taught: TaughtRows) -> str:
     text = f"{taught.rows:,} of them labelled by {escape(shorten(taught.teacher, 60))}"
     if taught.score is None or taught.low is None or taught.high is None:
         return f"{text}, whose accuracy is no longer known"
+    # Measured on held-out rows; the new rows are assumed to be as hard.
     wrong = round(taught.rows * (1 - taught.score))
     few = f"so about {wrong:,} may be wrong" if wrong else "so hardly any is wrong"
     return f"{text} ({percent(taught.score)} right, {interval(taught.low, taught.high)}), {few}"

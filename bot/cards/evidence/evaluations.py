@@ -185,6 +185,7 @@ def unknown_kind(plan: ComparisonPlan) -> list[str]:
 
 def left_out(candidates: Sequence[CandidateProgress]) -> list[str]:
     """Lines that say which candidates a result leaves out, and why; unescaped."""
+    # One reason often concerns several candidates, so it is given once.
     names_by_reason: dict[str, list[str]] = {}
     for candidate in candidates:
         if candidate.failed:
@@ -248,6 +249,7 @@ def progress_line(progress: ComparisonProgress, now: float) -> str:
 
 
 def form(channel: str, choices: BaselineChoices) -> Block:
+    # A budget in the form asks for the search, and a tuned model is measured by its own run.
     candidates = [(name, words) for name, words in FORM_NAMES.items() if name not in ("optimised", "tuned")]
     blocks = [
         forms.select_input("dataset", "Dataset", choices.datasets, initial=choices.dataset),
@@ -344,6 +346,7 @@ def _facts(plan: ComparisonPlan, progress: ComparisonProgress, budget: Budget) -
     if plan.teaches:
         # A teacher labels new rows, of which none is held out.
         rows = pluralize(plan.n_holdout, "row")
+    # Answers that are known already are not asked for again, so they are not counted.
     pairs = [
         ("Cost", at_most(progress.most_micros)),
         ("Budget left", budget_left(budget)),
@@ -383,6 +386,7 @@ def _asked_lines(candidates: Sequence[CandidateProgress]) -> list[str]:
             lines.append(f"• {names}: trained on this machine from your rows, free")
         elif names:
             line = f"• {escape(shorten(model, 60))}: {names}"
+            # Known answers are free, which explains a price that seems too low.
             answers = sum(candidate.answered for candidate in mine)
             if answers:
                 line += f"; {pluralize(answers, 'answer')} already known"
@@ -472,6 +476,7 @@ def _steps(progress: ComparisonProgress) -> list[CardBlock]:
 
 
 def _status(progress: CandidateProgress) -> TaskStatus:
+    # First, as a candidate may fail after some answers.
     if progress.failed:
         return "error"
     if progress.is_complete:

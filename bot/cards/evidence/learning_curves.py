@@ -49,6 +49,7 @@ from trainers.money import usd, usd_micros
 SHOWN_NEEDS = 3
 SHOWN_SIZES = 3  # measured, and as many expected
 MOST_NEEDS = 8
+# As many as the points that Slack's chart takes.
 MOST_SIZES = 20
 
 
@@ -90,6 +91,7 @@ def card(
     parts.note(_subject(curve, number))
     if curve.points:
         parts.add(_chart(curve))
+    # What more rows cost and need hardly matters if a free model is better without them.
     if is_overtaken(curve, ahead):
         parts.bullets(_bar(curve, bar))
     else:
@@ -235,6 +237,7 @@ def _chart(curve: Curve) -> CardBlock:
     seen += [(f"{item.rows:,} expected", _chart_points(item.score)) for item in curve.predicted]
     # Each point of a chart needs a label of its own, so of two with the same one the later stays.
     shown = list(dict(seen[-MOST_SIZES:]).items())
+    # A single point makes no line.
     if len(shown) < 2:
         return table
     below = Parts()
@@ -280,6 +283,7 @@ def _price_unclear(curve: Curve, label_usd: Decimal | None, spelling: Spelling) 
 
 def _bar(curve: Curve, bar: float | None) -> list[str]:
     """The first predicted size that reaches the bar."""
+    # A bar that is reached already needs no more rows.
     if bar is None or (curve.points and curve.points[-1].score >= bar):
         return []
     reached = next((prediction for prediction in curve.predicted if prediction.score >= bar), None)

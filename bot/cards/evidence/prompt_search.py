@@ -81,5 +81,6 @@ def _rows(search: SearchProgress) -> str:
 def _blocks(lines: Sequence[str]) -> Iterator[CardBlock]:
     """Yields the lines as code blocks of limited size."""
     text = "\n".join(lines)
+    # By characters and not by lines, as a single line may be longer than a block.
     for start in range(0, len(text), CHARACTERS_A_BLOCK):
         yield Text(code_block(text[start : start + CHARACTERS_A_BLOCK]))

@@ -82,6 +82,7 @@ def result_card(
         parts.text(outcome.why)
     parts.text(f"*Next*: {_next_step(comparison, test, outcome)}")
     buttons = [button("Details", DETAILS, str(number))]
+    # The opened rows are used up, so another try needs new ones.
     if outcome and not outcome.is_deployed:
         buttons.insert(0, button("Upload more rows", UPLOAD_AGAIN, comparison.dataset, style="primary"))
     parts.buttons(*buttons)

@@ -16,6 +16,7 @@ WON = "won"  # the outcome of a sweep's best trial
 
 def table(plan: Plan, trials: Sequence[SweepTrial]) -> Message:
     """A line for each trial, the winner first, then by validation loss; trials without a loss are last."""
+    # All trials of a sweep choose values for the same names.
     names = [name for name, _ in trials[0].chosen]
     heading = ["trial", *names, "steps", "loss", "token acc.", "time", "outcome"]
     ranked = sorted(trials, key=_rank)

@@ -113,6 +113,7 @@ def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str],
     headline = f"{pluralize(len(running), 'machine')}: {an_hour(hour)}, {charge(today)} today"
     parts = Parts()
     parts.lines([_running_line(each, name_of) for each in running])
+    # Costs are counted up to the bot's last look at a machine.
     seen = min(each.record.updated_at for each in running)
     if now - seen > UNSEEN_S:
         parts.note(
@@ -264,8 +265,10 @@ def _buttons(summary: DeploymentSummary) -> list[CardBlock]:
         )
         if not record.kept_by:
             buttons.append(button("Keep it running", KEEP, number, confirm=sure))
+        # Without a confirmation, as it costs nothing and Start again undoes it.
         buttons.append(button("Stop it", STOP, number, style="danger"))
     elif record.state == "stopped" and record.run_id is not None and record.reason != "deleted":
+        # The price may have changed since it last ran.
         costs = f"It costs {an_hour(summary.hour_micros or record.micros_per_hour)} until it is stopped."
         sure = confirm("Start it again?", costs, "Start it", "Not now")
         buttons.append(button("Start again", START, number, confirm=sure))

@@ -119,6 +119,7 @@ def promotion_card(summary: PromotionSummary) -> Message:
     parts.add(*_numbers(summary))
     if promotion.reason:
         parts.text(f"*Why*: {escape(promotion.reason)}")
+    # After another model has replaced it, there is nothing here to roll back.
     if is_in_use:
         parts.add(*_in_use(summary))
     return parts.titled(f"{summary.model.name} {state} for {summary.dataset}", notice=_who(summary))
@@ -296,6 +297,7 @@ def _scores(summary: PromotionSummary, candidate: MeasuredCandidate) -> list[tup
             continue
         name = f"Against {escape(shorten(other.other, 60))}, {percent(other.score)}"
         difference = f"{_gain(other)}{_price_win(other, proof.limits.margin)}"
+        # A comparison counts only the rows that both have answered.
         if other.rows != candidate.n:
             difference += f" on the {pluralize(other.rows, 'row')} that both answered"
         pairs.append((name, difference))
@@ -324,6 +326,7 @@ def _price_win(comparison: ModelComparison, margin: float) -> str:
 
 def _programs(summary: PromotionSummary) -> str:
     """What changes for programs that call the model."""
+    # First, as a stopped machine answers nobody, whichever name programs call.
     if summary.machine and summary.machine.called is None:
         return (
             f"*It is not running* at {escape(shorten(summary.provider))}, so programs get no answer. Press *Start "
@@ -435,6 +438,7 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
         return ""
     what = "It is worse than" if comparison.is_worse else "It is not clearly better than"
     text = f"{what} {escape(shorten(comparison.other, 60))}: {_gain(comparison)}."
+    # Only a cheaper model may win without being better, and only if a margin is allowed.
     if not comparison.is_cheaper or not margin:
         return text
 

@@ -74,6 +74,7 @@ def listing(uses: Sequence[ModelUse], today: date) -> Message:
     """All models that are used or configured, the earliest end first. Those in use are also listed in words."""
     if not uses:
         return Message("No models are configured", (Text("No models are in use or configured yet."),))
+    # Models without a known end come last.
     ordered = sorted(uses, key=lambda use: (use.ends or date.max, use.model, use.dataset))
     rows = [
         (
@@ -130,6 +131,7 @@ def _subject(use: ModelUse) -> str:
         case "in use":
             text = f"{name}, in use for {use.dataset}, was trained on it and ends with it"
         case "planned":
+            # str.capitalize would put the rest of the name in lower case.
             text = f"{name[:1].upper()}{name[1:]} on {use.dataset} plans to train it"
         case _:
             text = f"Today's model for {use.dataset}"
@@ -145,6 +147,7 @@ def _facts(sunset: Sunset) -> list[tuple[str, str]]:
     pairs = []
     if sunset.costs_usd is not None:
         pairs.append(("Current cost", about_usd(sunset.costs_usd, per="a month")))
+    # Without its tuned model, the team would prompt the model of its last estimate again.
     if use.kind != "today's" and estimate:
         pairs.append(("Prompted model instead", about_usd(estimate.monthly_before.total, per="a month")))
     elif use.successor:
