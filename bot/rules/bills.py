@@ -326,6 +326,7 @@ def least_lasting_volume(pays: Callable[[int], bool]) -> int | None:
             enough = middle
         else:
             less = middle
+    # The walk ends at one token a month, so it pays at any volume.
     if enough <= 1:
         return 0
     return enough

@@ -317,6 +317,7 @@ def _inputs_at_current_price(basis: EstimateBasis) -> Inputs | None:
 def _without_sunk_costs(inputs: Inputs) -> Inputs:
     """Returns the inputs for a run that is over: money that is already spent no longer counts, future retrainings
     do."""
+    # Before the training becomes free: each retraining will be paid for.
     again = inputs.monitoring_usd + retraining_usd(inputs)
     free = Training(inputs.training.tokens, inputs.training.epochs, usd_per_million=ZERO)
     spent = replace(inputs, training=free, evaluation_usd=ZERO, people_hours=ZERO, labels=0)
@@ -414,6 +415,7 @@ def _cheapest_rates(basis: EstimateBasis) -> Rates | None:
 def _with_successors(basis: EstimateBasis, rates: Rates, before: tuple[str, ...] = ()) -> Rates:
     """Adds the price of the model's successor, and of that one's successor, as far as they are known."""
     name = rates.successor
+    # Two models may name each other as successors.
     if rates.ends is None or name is None or name in before or name not in basis.prices:
         return rates
     successor = rates_from_row(basis.prices[name])

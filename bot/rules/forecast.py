@@ -137,6 +137,7 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
         p_payback = float(np.mean(payback <= float(target)))
 
     counted = _monthly_savings(inputs, drawn, inputs.horizon)
+    # Discounted from the month's end, when all of its saving has been made.
     years = np.arange(1, counted.shape[1] + 1) / 12
     discount = (1 + float(inputs.discount)) ** years
     net = (counted / discount).sum(axis=1) - spent
@@ -194,19 +195,24 @@ def _gap_range(inputs: Inputs, drawn: InputDraws) -> tuple[Decimal, Decimal] | N
 def _draw_inputs(inputs: Inputs, seed: int, draws: int) -> InputDraws:
     import numpy as np
 
+    # Each input has a stream of its own, so that changing one leaves the others' draws as they are.
     volume, labour, fall, runs, training, share, better, speed = (
         np.random.default_rng([seed, stream]) for stream in range(8)
     )
+    # So that the 95% point of the volume is 1 + volume_spread times the given one.
     spread = math.log(1 + float(inputs.volume_spread)) / Z95
+    # At 1 no number of runs would ever be enough.
     fails = min(float(inputs.run_fails), 0.99)
     tries = runs.geometric(1 - fails, (inputs.training.runs, draws))  # until each planned run has succeeded
     return InputDraws(
         volume=volume.lognormal(0.0, spread, draws),
         labour=_triangular(labour, LABOUR, draws),
         fall=_triangular(fall, inputs.price_fall, draws),
+        # Less the one that succeeds: planned runs are paid for in `training`.
         runs=(tries - 1.0).sum(axis=0),
         training=_triangular(training, inputs.training.usd, draws),
         gap=_draw_gap(inputs.quality, share, better, draws),
+        # Its 95% point is 1, where the throughput differs by the whole spread.
         speed=speed.normal(0.0, 1 / Z95, draws),
     )
 
@@ -271,6 +277,7 @@ def _savings_by_volume(
     import numpy as np
 
     spans = months_to(horizon)
+    # The price at the end of the month, its lowest in it, so that the saving is not overrated.
     years = np.arange(1, len(spans) + 1) / 12
     yearly = np.maximum(1 - drawn.fall, 1e-12)  # the logarithm of 0 would be infinite
     price = np.exp(np.log(yearly)[:, None] * years)  # as a share of today's, by draw and month
@@ -328,6 +335,7 @@ def _payback_months(spent: Draws, savings: Draws, months_known: Decimal | None) 
     row = np.arange(len(spent))
     before = np.where(month > 0, so_far[row, month - 1], 0.0)
     rising = savings[row, month]
+    # If nothing was spent, the first month is "back" even if it saves nothing.
     pays = is_back.any(axis=1) & (rising > 0)
     share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=pays)
     payback = np.where(pays, month + np.clip(share, 0.0, 1.0), np.inf)
@@ -372,6 +380,7 @@ def _likely_volume(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Deci
 
     if not target:
         return None
+    # The others are multiples of this volume, which therefore can't be 0.
     volume = max(inputs.monthly_input_tokens, A_MILLION)
     some = replace(inputs, monthly_input_tokens=volume)
     weights = np.array([float(weight) for weight in month_weights(target)])
@@ -393,6 +402,7 @@ def _likely_volume(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Deci
                 usd_a_month = phase.fixed_usd(at_volume)
                 savings += phase.share[:, None] * usd_a_month
                 so_far += share_so_far[:, None] * usd_a_month
+        # As in `_payback_months`, only a month that saves can be the one that pays back.
         is_back = (so_far >= spent) & (savings > 0)
         return bool(is_back.any(axis=0).mean() >= LIKELY)
 

@@ -225,6 +225,7 @@ def summarize_verdicts(verdicts: Sequence[HumanVerdict]) -> JudgeChecks:
         n_no = votes.count("no")
         if n_yes != n_no:
             majority = "yes" if n_yes > n_no else "no"
+            # The judge gave the answer one verdict, so that all of these have the same.
             judged = on_answer[0].judged
             agreed[judged].append(judged == majority)
     return JudgeChecks(

@@ -297,6 +297,7 @@ class Plan:
         chosen = dict(self.hyperparameters)
         if list(self.hyperparameters) != sorted(chosen.items()):
             raise ValueError(f"a plan's hyperparameters must be sorted, each once: {self.hyperparameters}")
+        # By the exact type, because True is an int to isinstance.
         if self.method != "head" and type(chosen.get("n_epochs")) is not int:
             raise ValueError(f"a plan's n_epochs must be a whole number, not {chosen.get('n_epochs')!r}")
 
@@ -390,6 +391,7 @@ def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...
     rank = {name: value for name, value in chosen.items() if name == "lora_r" and value != "auto"}
     takes_lora = bool(chosen.keys() - {"n_epochs", "batch_size"})
     usual = {name: spec.default for name, spec in specs(plan.method).items()}
+    # With the plan's own rank, because lora_alpha follows from it and is not unusual then.
     usual |= hyperparameters_for(plan.n_train, rank, takes_lora=takes_lora, defaults={}, method=plan.method)
     usual["lora_r"] = specs()["lora_r"].default
     return tuple((name, value) for name, value in plan.hyperparameters if value != usual.get(name))

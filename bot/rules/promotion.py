@@ -203,6 +203,7 @@ def compare_models(
     shown = _interval(pairs, differences, TWO_SIDED_95)
     counted = list(zip(without_read(scores, read), other_scores, strict=True))
     counted_differences = [score - other_score for score, other_score in counted]
+    # Twice the level is shared by both ends, so that the lower one, which decides, has the level itself.
     decisive = _interval(counted, counted_differences, 1 - 2 * promotion_level(look))
     return ModelComparison(
         other,
@@ -235,8 +236,10 @@ def compare_change(
     difference = candidate.score - other_score
     counted = fmean(without_read(candidate.scores, candidate.read))
     level = 1 - 2 * promotion_level(look)
+    # The standard error by the lower end, as that is the end that decides; an interval may be skewed.
     error = (difference - shown.low) / NormalDist().inv_cdf((1 + TWO_SIDED_95) / 2)
     least = counted - other_score - NormalDist().inv_cdf((1 + level) / 2) * error
+    # On few rows the normal interval is too narrow.
     if candidate.n < FEWEST_ROWS:
         least = small_sample_interval([other_score] * candidate.n, [counted] * candidate.n, level).low
     return ModelComparison(
@@ -278,6 +281,7 @@ def find_objections(proof: PromotionEvidence) -> tuple[Objection, ...]:
         return (*names, "unmeasured")
     if proof.judge is not None and proof.judge.checks.trust == "distrusted":
         names.append("judge")
+    # After a change of judge there are alternatives, but none that can be compared.
     if proof.others_judge is not None:
         names.append("other_judge")
     elif proof.best is None:

@@ -362,6 +362,7 @@ def estimate(inputs: Inputs) -> Estimate:
         monthly_after=_tuned_bill(inputs),
         errors_avoided_usd=_errors_avoided_usd(inputs),
         saving_month=saving,
+        # The bills for machines grow in steps, so more requests may save less.
         saving_month_range=Range(min(*ends, saving), saving, max(*ends, saving)),
         payback_months=_payback_while_known(inputs, one_off, stages),
         payback_target_months=target,
@@ -388,6 +389,7 @@ def _machines_range(machines: MachineTime | None) -> tuple[int, int] | None:
 def _payback_while_known(inputs: Inputs, one_off: Decimal, stages: Sequence[Phase]) -> Decimal | None:
     """Returns the months until `one_off` is recovered; None if the tuned model, or what it is compared with, is gone
     before."""
+    # A model that is gone pays nothing back, even if its training cost nothing.
     if inputs.months_left == 0:
         return None
     months = payback_months(one_off, stages)
@@ -471,6 +473,7 @@ def saving_phases(inputs: Inputs) -> tuple[Phase, ...]:
             saved = replace(saved, errors=min(saved.errors, ZERO))
         end = None
         if rates.ends is not None:
+            # A successor may itself end before it takes over.
             end = max(start, inputs.months_to(rates.ends))
         phases.append(Phase(start, end, saved))
         if end is None or rates.after_end is None:
@@ -484,6 +487,7 @@ def monthly_flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
     rates = rates or inputs.alternative_rates
     other = _alternative_bill(inputs, rates)
     tuned = _tuned_bill(inputs)
+    # A machine that is paid by the hour has no token price that could fall.
     falling = ZERO if rates.usd_per_hour else other.input + other.output
     saved = other.input + other.output + other.requests - falling
     spent = tuned.input + tuned.output + tuned.requests
@@ -555,6 +559,7 @@ def _succession(inputs: Inputs, stages: Sequence[Phase]) -> Succession | None:
 def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int | None:
     """Returns the input tokens per month from which on the cost is recovered within `within_months`, None if no volume
     does."""
+    # The others are tried as multiples of this volume, which therefore can't be 0.
     volume = max(inputs.monthly_input_tokens, int(MILLION))
     stages = [
         (phase.within(ZERO, within_months), phase.flow)
@@ -567,6 +572,7 @@ def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int
         for months, flow in stages:
             saving = flow.saving(factor=factor)
             so_far += months * saving
+            # To have recovered it once is enough, even if a later phase loses money again.
             if months and saving > 0 and so_far >= 0:
                 return True
         return False

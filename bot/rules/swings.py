@@ -126,6 +126,7 @@ def extra_runs(planned: int, fails: Decimal, p: Decimal) -> int:
 
 def _training_time_swing(inputs: Inputs) -> Swing | None:
     minutes = inputs.training.minutes
+    # Paid by the token, a longer training costs the same.
     if minutes is None or not inputs.training.usd_per_hour:
         return None
     low, high = (minutes.quantile(p) for p in (LOW, HIGH))
@@ -160,6 +161,7 @@ def _quality_with_gap(quality: Quality, gap: Decimal) -> Quality:
 def _speed_swing(inputs: Inputs) -> Swing | None:
     """The throughput of the machine that serves the tuned model, if it is a guess."""
     capacity = inputs.tuned.capacity
+    # A throughput that was measured has no spread.
     if capacity is None or capacity.spread <= 1:
         return None
 

@@ -155,6 +155,7 @@ class CallTotals:
 def tuned_calls_usd(use: CallTotals, rates: Rates, traffic: Traffic, share: Decimal) -> Decimal:
     """Returns what the calls to the tuned model cost. As in the estimate, the team's own machine is up for a `share`
     (0 to 1) of the month. Batches are not considered, because a batch can't call an alias."""
+    # Tokens need at least one request; without a call there are none to bill.
     tokens = Tokens(max(use.calls, 1), use.prompt_tokens, use.completion_tokens)
     return bill(tokens, rates, Fraction(use.calls), _traffic_for(traffic, share)).total
 

@@ -63,6 +63,7 @@ def refusal_for(caller: Caller, action: Action, request: Request = NO_REQUEST) -
 
 def look_up(context: AppContext, person: str, action: Action, channel: str | None = None) -> Caller:
     groups = _groups_to_look_up(context.settings.policy, action, person)
+    # To read, what Slack said a while ago is enough; to act, a person is looked up now.
     directory = context.recent if action == "read" else context.directory
     return _look_up(context, directory, person, channel, groups)
 

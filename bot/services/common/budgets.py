@@ -101,6 +101,7 @@ def warn(context: AppContext) -> None:
     month = units.month_of(now)
     for budget in budgets_in_use(context):
         passed = budget.warnings()
+        # Read first without a transaction, because nearly every tick finds nothing new.
         if set(passed) <= ledger.warned(month, budget.whose):
             continue
         with context.store.transaction():

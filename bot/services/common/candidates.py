@@ -392,6 +392,7 @@ def _find_candidate(
         return Refusal(
             f"{code(wanted[:80])} is an encoder, which can't be prompted. Leave it out: the kind `encoder` measures it."
         )
+    # Without this, a model that no list has any more would be called unknown instead of ended.
     if model and model.has_ended(today) and isinstance(price, UnknownPrice):
         price = tuned_price(row, model)
     if isinstance(price, PriceRow) and price.has_ended(today):

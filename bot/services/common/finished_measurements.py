@@ -98,6 +98,7 @@ def _may_be_on(measurement: Measurement, holdout: str) -> bool:
     try:
         plan = json.loads(measurement.plan)
     except ValueError:
+        # A plan of which nothing can be read may be about these rows.
         return True
     named = plan.get("holdout_sha256")
     return named is None or named == holdout

@@ -361,6 +361,7 @@ def _row_seconds(
     if not sweep:
         return speed.startup_s + sum(courses)
 
+    # The slowest trial's, so that the validations are not underrated.
     epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
     # Each candidate ends with a validation of all its trials. A forward pass takes a third of the time of training.
     validations = sum(planned.trials for planned in halving_rounds(len(trials)))
@@ -415,6 +416,7 @@ def _stated_time(tokens: int, speed: Decimal, by_size: TrainingTime | None) -> T
 def _sample_lengths(report: Report, tokens: int, chosen: Mapping[str, Hyperparameter]) -> PairLengths:
     """Describes GRPO's samples, assuming that the model's answers are as long as the right ones."""
     samples = _whole_number(chosen, "samples", 1)
+    # `tokens` has every sample of a question.
     mean = tokens / report.n_train / samples
     return PairLengths(
         count=report.n_train,
@@ -517,4 +519,5 @@ def rented_training(
         return room, unknown
     low = min(limit, loading + timed.minutes.low)
     expected = min(limit, loading + timed.minutes.expected)
+    # The vendor stops the machine at the limit, so it can't take longer.
     return room, Range(low, expected, limit)

@@ -32,6 +32,7 @@ def refresh_price(context: AppContext, row: ProviderRow, base_model: str) -> Ref
     except Refused as refused:
         return Refusal(f"{refused} Choose another target: `/finetune estimate` prices one.", "target")
     except TrainerError as trouble:
+        # A vendor that is away must not prevent a plan; the price known so far stays in use.
         log.warning("the hourly price of %s: %s", row.name, trouble)
     return None
 

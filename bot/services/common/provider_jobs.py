@@ -223,6 +223,7 @@ def follow(
             return job, _updated_progress(progress, job, (), now)
         busy = _unseen_seconds(trainer, job, progress, now)
         events = _newest_events(trainer, job)
+        # The newest event comes first; people should read them in the order in which they happened.
         owner.report_warnings([event.message for event in reversed(events) if event.level in WARNING_LEVELS])
         return job, _updated_progress(progress, job, events, now, busy)
     except Refused as refused:
@@ -262,6 +263,7 @@ def _send(owner: JobOwner, ready: UploadedFiles) -> None:
     except Refused as refused:
         intent.record_refusal(refused)
     except (Uncertain, InvalidResponse) as doubt:
+        # A job may exist all the same, so the next step looks for it before it creates one.
         log.warning("%s: %s", owner.attempt.key, doubt)
         intent.wait(LOOK_AGAIN_S / 2, str(doubt))
     else:
@@ -289,6 +291,7 @@ def _find_job(trainer: Trainer, key: str) -> Job | None:
             try:
                 trainer.cancel(extra.id)
             except Refused as refused:
+                # It may have ended by itself since it was listed; the oldest one counts in any case.
                 log.warning("job %s: %s", extra.id, refused)
     if not jobs:
         return None

@@ -30,8 +30,10 @@ def record_changes(store: Store, settings: Settings, *, now: float) -> None:
     values = _values_of(settings)
     logged = _logged_values(store)
     with store.transaction():
+        # Logged ones too: a setting that was taken out of the file has changed as well.
         for name in sorted({*values, *logged}):
             value = values.get(name)
+            # At the first start only what differs from the defaults is a change.
             before = logged.get(name, DEFAULTS.get(name))
             if value != before:
                 detail = f"{json.dumps(value)}, before {json.dumps(before)}"

@@ -96,6 +96,7 @@ def _folder(context: AppContext) -> Path:
 def _finish(
     context: AppContext, cleaning: Cleaning, dataset: Dataset, written: CleanedFile | CleaningRefusal
 ) -> None:
+    # Looked up again: the person may have left the channel while the copy was written.
     place = _place(context, dataset, cleaning.person)
     with context.store.transaction():
         if not context.store.cleanings.finish(cleaning):

@@ -131,6 +131,7 @@ def egress_now(
 ) -> Unsure | Forbidden | None:
     """Returns why a dataset may not be sent to these providers now, by the scans of its files and today's rules; None
     if it may. `overridden` are the names of rules that a person overrode; `prompts` are sent with the rows."""
+    # First, because the scan may still find something that the rules below depend on.
     waits = unscanned(context, dataset_id, providers)
     if waits:
         return Unsure(waits)
@@ -245,6 +246,7 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
     why = " ".join(reason.split())
     with context.store.transaction():
         waiver = context.store.waivers.add(dataset.id, person, why, now=now)
+        # Two approvers may press the button at once: the first one's reason stays.
         if waiver is None:
             return Refusal(_recorded_already(dataset, context.store.waivers.of(dataset.id)))
         context.audit(person, "waive", f"dataset {dataset.id}", why)

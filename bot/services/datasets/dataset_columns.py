@@ -70,6 +70,7 @@ def choose_columns(context: AppContext, dataset_id: int, chosen: Columns, person
         "refusal": None,
     }
     with context.store.transaction():
+        # Asked again here, because it may have come into use since it was asked above.
         if dataset.state == "ready" and _is_used(context, dataset):
             return Refusal(f"{code(dataset.title)} has come into use. Upload the file under another name.")
         only_here = context.store.deletions.files_of([dataset.id], documents_of=None).only_ours
@@ -78,6 +79,7 @@ def choose_columns(context: AppContext, dataset_id: int, chosen: Columns, person
             return Refusal(f"The columns of {code(dataset.title)} were already chosen.")
         context.audit(person, "choose columns", f"dataset {moved.id}")
         datasets.show(context, moved, check_reports.received_card(moved))
+    # Only once the move is committed: until then the version's report names these files.
     for sha256 in only_here.intersection(report.stored_files):
         (context.settings.files / f"{sha256}.jsonl").unlink(missing_ok=True)
         context.store.scans.drop(sha256)

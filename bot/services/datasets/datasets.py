@@ -217,6 +217,7 @@ def _fetch(context: AppContext, dataset: Dataset) -> None:
     if isinstance(file, Refusal):
         _refuse(context, dataset, file.text)
         return
+    # Attempts to fetch the file don't count against those to check it.
     changes = {"sha256": file.sha256, "filename": file.name, "tries": 0, "next_at": 0}
     context.store.datasets.move(dataset, "checking", now=context.clock(), **changes)
 
@@ -340,6 +341,7 @@ def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: Pro
     if scans is None:
         return Refusal(waiver_views.scan_pending_refusal(dataset))
     codes = codes_of(context, report)
+    # Before the waiver is looked for, because none can cover a secret.
     if data_policy.SECRET in codes:
         return Refusal(waiver_views.secret_refusal(dataset, row.title, scans))
     if not data_policy.needs_waiver(codes, stays_here=False) or context.store.waivers.of(dataset.id):
@@ -379,6 +381,7 @@ def report_of(dataset: Dataset) -> Report | None:
 
 def _check(context: AppContext, dataset: Dataset) -> None:
     """Checks a file. A version waits until all earlier ones are ready or refused."""
+    # Its held-out rows follow from those of the version before, which have to be known.
     if any(earlier.state in ("received", "checking") for earlier in _earlier_versions(context, dataset)):
         return
     limit = default_row_limit(context.settings)
@@ -401,6 +404,7 @@ def _check(context: AppContext, dataset: Dataset) -> None:
         )
     except WorkerStopped as stopped:
         if stopped.is_late:
+            # Another attempt would take as long.
             _refuse(context, dataset, f"Checking it {stopped}. {findings.SPLIT_IT}")
         else:
             _retry_or_refuse(context, dataset, f"checking it {stopped}", CHECK_TRIES)

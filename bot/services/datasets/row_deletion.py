@@ -140,6 +140,7 @@ def _rewrite(
     context: CoreContext, before: Dataset, report: Report, keys: frozenset[bytes]
 ) -> RewrittenDataset | Refusal:
     """Writes and checks the version without the questions in `keys`."""
+    # An attempt that a kill ended may have left files.
     discard_rewrite(context, before.name)
     folder = _folder(context, before.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,6 +158,7 @@ def _rewrite(
     refusal = _why_unusable(before.name, new)
     if refusal:
         return refusal
+    # A version's file is named by its content, which is known only now.
     joined.rename(joined.with_name(new.source_sha256))
     held = report.n_holdout + report.n_sealed - new.n_holdout - new.n_sealed
     unlabelled = report.n_unlabelled - new.n_unlabelled

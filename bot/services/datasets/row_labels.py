@@ -163,6 +163,7 @@ def answer(context: AppContext, button: str, value: str, person: str) -> Block |
         label_by_button = {views.KEEP: row.given, views.CHANGE: row.likely, views.DROP: None}
         label = label_by_button[button]
     with context.store.transaction():
+        # Read again here: a batch that was closed meanwhile would lose the answer.
         current = context.store.labellings.get(number)
         if current is None or current.state != "open":
             return _not_open(current)
@@ -566,6 +567,7 @@ def fail(context: AppContext, labelling: Labelling, why: str) -> None:
         if moved.state == "open":
             _show(context, moved, views.open_card(moved, outcome_of(context, moved)))
         person = labelling.closed_by or labelling.person
+        # One batch can fail to close several times, and people hear of each.
         once = f"labelling {moved.id} {moved.state} {now}"
         messages.tell_person(context, once, person, moved.channel, views.failed_notice(moved, why))
 

@@ -48,6 +48,7 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
     """Records a person's approval. The last one needed also reserves the money and moves the run on, in the same
     transaction."""
     caller = _look_up_approver(context, hash_in_button, person)
+    # The check and the reservation in one transaction: two last approvals can't both have the money.
     with context.store.transaction():
         waiting = _find_approvable(context, hash_in_button, caller)
         if isinstance(waiting, Refusal):
@@ -108,6 +109,7 @@ def _find_approvable(context: AppContext, hash_in_button: str, caller: Caller) -
         return refusal
     if is_expired(request, context.clock(), context.settings.policy):
         return Refusal("This plan has expired. `/finetune start` makes a new one.")
+    # The stored plan may have been edited; an approval is for what the card showed.
     if plan_hash(plan) != hash_in_button:
         return Refusal(
             "This plan was changed after it was posted, so it can't be approved. `/finetune start` makes a new one."
@@ -115,6 +117,7 @@ def _find_approvable(context: AppContext, hash_in_button: str, caller: Caller) -
     forbidden = data_policy.plan_refusal(context, plan)
     if forbidden:
         return Refusal(forbidden)
+    # Checked at each click, although it is checked again before the job: nobody should approve in vain.
     other = plans.destination_change(context, plan) or plans.listed_price_rise(context, plan)
     if other:
         return Refusal(
@@ -151,6 +154,7 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
     """Expires a plan that was not decided on in time, and closes a withdrawn or impossible one at once."""
     now = context.clock()
     plan = plan_from_json(run.plan)
+    # `tries` is 0 until the trainer and the vendor were asked, 1 until the plots are posted, then 2.
     if run.cancel_asked_by:
         _close(context, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
     elif is_expired(_approval_request(run, plan), now, context.settings.policy):
@@ -170,6 +174,7 @@ def _hand_over_if_allowed(context: AppContext, run: Run, plan: Plan) -> None:
     """Does what the last approver's click does. If the budget or the data rules refuse it, the plan waits until it
     expires."""
     with context.store.transaction():
+        # In one transaction with the reservation, so that no other run takes the money in between.
         forbidden = data_policy.plan_refusal(context, plan)
         over_budget = budgets.refusal(context, run.channel, run.requester, plan.maximum_micros)
         if not forbidden and not over_budget:
@@ -197,6 +202,7 @@ def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
     elif answer is None:
         context.store.runs.move(run, run.state, now=now, next_at=now + vendor_estimates.AGAIN_S)
     elif answer.micros is None and not answer.why:
+        # This vendor gives no estimates, so the card would stay the same.
         context.store.runs.move(run, run.state, now=now, tries=1)
     else:
         progress = replace(Progress.from_json(run.progress), vendor=answer).to_json()
@@ -295,6 +301,7 @@ def _uncounted_refusal(
 ) -> Refusal | None:
     """Returns why this person's approval would not count or could not start the run."""
     decided = [approval.person for approval in context.store.runs.valid_approvals(run.id)]
+    # Only the last approval reserves money, so earlier ones may be given while there is none left.
     if has_quorum([*decided, person], rules, plan.maximum_micros):
         over_budget = budgets.refusal(context, run.channel, run.requester, plan.maximum_micros)
         if over_budget:
@@ -319,6 +326,7 @@ def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
     now = context.clock()
     moved = context.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
     if moved:
+        # The month of the approval: a job that starts in a later one has to fit into that month's budget.
         context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
         notifications.show_progress(context, moved)
         approvals = context.store.runs.valid_approvals(run.id)
@@ -389,8 +397,10 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
     named = rules.filter_entitled("approve", approvers)
     members = {name: context.directory.person(name) for name in named}
     names = [name for name, person in members.items() if person is not None and person.is_member]
+    # Enough approvals certainly count, so it does not matter whom Slack said nothing about.
     if len(names) >= tier.approvers:
         return None
+    # Doubt comes before lapsed approvals, because those are voided for good.
     if rules.unknown("approve"):
         return Unsure(who_may(explain_not_named("approve", rules)))
     if None in members.values():
@@ -412,6 +422,7 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
     now = context.clock()
     plan = plan_from_json(run.plan)
     with context.store.transaction():
+        # `tries=2`: the vendor was asked and the plots were posted the first time.
         moved = context.store.runs.move(run, "awaiting_approval", now=now, reserved_micros=0, tries=2)
         if moved is None:
             return
@@ -421,5 +432,6 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
         context.audit("finetune", "void", f"run {run.id}", lapsed.reason)
         plan_requests.show_request(context, moved, plan)  # its card asks again
         message = plan_views.voided_card(moved, plan, lapsed.reason, notifications.link_to(context, moved))
+        # One plan can have its approvals voided several times, so the key has the time.
         context.post(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
         notifications.tell_requester(context, moved, message.text, once=f"void dm {run.id} {now}")

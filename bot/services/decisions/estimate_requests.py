@@ -201,6 +201,7 @@ def recompute(context: AppContext, number: int, person: str) -> EstimateResult |
     estimate = load_estimate_for(context, number, person)
     if isinstance(estimate, Refusal):
         return estimate
+    # As the person who clicked: the one who asked may be allowed to see more.
     return _recompute(context, replace(estimate, person=person))
 
 
@@ -299,6 +300,7 @@ def step(context: AppContext, estimate: StoredEstimate) -> None:
     judge = checked_judges.judge_of_evidence(context, result.name, result.evidence)
     message = _card(context, result, estimate, judge)
     with context.store.transaction():
+        # In one transaction with the card, so that a kill makes it appear neither twice nor never.
         if not context.store.estimates.mark_shared(estimate.id):
             return
         context.show(card, estimate.channel, message, concerns=estimate.person)

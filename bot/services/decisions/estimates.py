@@ -125,6 +125,7 @@ def gather(
 
     needs = _training_needs(settings, target, report, question, today)
     measured = tuple(dict.fromkeys(candidate.model for candidate in evidence.candidates if candidate.model))
+    # Unless it is known who has a key, no model is suggested: it might have none.
     to_measure = suggest_models(settings, question.current, today, reachable or ())
     successors: tuple[str, ...] = ()
     if current and current.successor:
@@ -178,6 +179,7 @@ def _unsuitable_rows(name: str, report: Report, question: Question, target: Targ
             '"non_preferred_output": […]}`, or leave out `method=`.',
             "method",
         )
+    # An estimate reads no file, so the file's size is checked only when a plan is made.
     problem = file_problem(target.row.provider, report.n_train)
     if problem:
         return Refusal(
@@ -224,6 +226,7 @@ def _look_up_prices(settings: Settings, names: Iterable[str], today: date) -> Ma
             continue
         prices[name] = row
         if row.successor:
+            # A successor may have ended or be about to end as well, and has one of its own.
             waiting.append(row.successor)
     return prices
 

@@ -54,17 +54,21 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
         against = context.store.freezes.lift_requests(standing)
         named = rules.named("unfreeze") - {person, *against}
         others = None if rules.policy.named("unfreeze").anyone else named
+        # A repeated vote does lift the freeze if the rules have changed so that the votes suffice now.
         if not is_new and not may_unfreeze(against, rules):
             return Refusal(f"You have already voted for that. {views.one_more_vote_text(others)}")
         context.audit(person, "unfreeze", f"freeze {standing.id}")
         if may_unfreeze(against, rules):
+            # Somebody who voted may have lost the right since then, and is not named as one who lifted it.
             by = rules.filter_entitled("unfreeze", against)
+            # Before the lift, because afterwards none of them counts as frozen.
             runs, measured = _find_frozen(context)
             context.store.freezes.lift(standing, now=now)
             context.audit("finetune", "unfrozen", f"freeze {standing.id}", " ".join(by))
             _show_cards(context, runs, measured)
             plan_requests.refresh_requests(context)
             card = views.unfrozen_card(standing, by[-UNFREEZERS:])
+            # The channel that read of the freeze has to read of its end; it may be the same one.
             for channel_id in dict.fromkeys((channel, standing.channel)):
                 context.post(channel_id, card.letter(), dedupe=f"unfrozen {standing.id} {channel_id}")
         else:

@@ -144,6 +144,7 @@ def find_earlier_run(context: AppContext, plan: Plan, before: int | None = None)
             continue
         name = context.link(notifications.result_card_of(run), f"run {run.id}")
         candidate = evidence.tuned_candidate(context, run)
+        # A score on other held-out rows can't stand beside this plan's prediction.
         if candidate is None or other.holdout_sha256 != plan.holdout_sha256:
             return EarlierRun(name, other)
         return EarlierRun(name, other, candidate)
@@ -167,6 +168,7 @@ def approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
     left = list[str]()
     gone = list[str]()
     for person in sorted(others):
+        # No more people are looked up than needed, since somebody waits for the answer.
         if len(left) == tier.approvers:
             return None
         account = context.directory.person(person)

@@ -121,6 +121,7 @@ def _sweep_price(estimated: EstimateResult) -> str | None:
     if estimated.training is None or estimated.training.usd_per_hour is None:
         return None
     price = round(estimated.training.usd_per_hour, 6)
+    # The trainer refuses a smaller price; without one it limits the sweep's cost in no way.
     if price < LEAST_SWEEP_USD:
         return None
     return f"{price.normalize():f}"
@@ -142,6 +143,7 @@ def current_destination(
         base_url=row.cluster or "",
         account=account,
         weights=weights_fingerprint(folder) if folder else None,
+        # A cluster has engines of its own, which can't be looked up from here.
         engine=_engine(context, engine) if row.cluster is None else None,
     )
 
@@ -153,6 +155,7 @@ def destination_change(context: AppContext, plan: Plan) -> str | None:
     row = context.settings.provider(plan.provider)
     if before is None or row is None:
         return None
+    # The plan has a name and a version; what is installed now is looked up by the name.
     engine, *_version = (before.engine or BUILTIN).split()
     now = current_destination(context, row, plan.base_model, engine)
     name = escape(row.title)
@@ -160,6 +163,7 @@ def destination_change(context: AppContext, plan: Plan) -> str | None:
         there = code(before.base_url or "this machine")
         here = code(now.base_url or "this machine")
         return f"The trainer of {name} was at {there} when the plan was made, and is at {here} now."
+    # Without a key no account is known; that a key is missing is reported elsewhere.
     if None not in (before.account, now.account) and before.account != now.account:
         return f"The key for {name} has changed since the plan was made, so it may belong to another account."
     if before.weights is not None and before.weights != now.weights:
@@ -199,6 +203,7 @@ def closed_to_us_text(context: AppContext, row: ProviderRow) -> str | None:
         if trainer.has_jobs(ELIGIBILITY_TIMEOUT_S):
             return None
     except TrainerError as trouble:
+        # A trainer that is away must not prevent a plan: it is asked again while the plan waits.
         log.warning("checking whether %s trains for this account: %s", row.name, trouble)
         return None
     return (
@@ -274,6 +279,7 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(allowed, Refusal):
         return allowed
     caller, checked = allowed
+    # Before the estimate, which uses the price per hour that this refreshes.
     unhosted = _hosting_refusal(context, command)
     if unhosted:
         return unhosted
@@ -303,6 +309,7 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     refusal = refusal or approver_refusal(context, identified)
     if refusal:
         return refusal
+    # After all refusals, because it writes files that a refused plan would leave behind.
     split = split_off_validation(context, identified, estimated)
     if isinstance(split, Refusal):
         return split
@@ -370,6 +377,7 @@ def _hosting_refusal(context: AppContext, command: Start) -> Refusal | None:
 def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | None:
     verdict = estimated.verdict
     for reason in verdict.reasons:
+        # Approvers may overrule any other reason, but a model that is gone can't be trained.
         if reason.rule in ("closed", "end date") and reason.kind == "no_go":
             return Refusal(f"{advice.reason_text(verdict, reason)} {advice.next_step(verdict)}")
     row = estimated.target.row
@@ -503,9 +511,11 @@ def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Ru
     hash_of_plan = plan_hash(plan)
     away = find_away(context, plan)
     with context.store.transaction():
+        # In this transaction, so that nobody can approve a former plan before it is superseded.
         former = _waiting_runs(context, plan)
         for waiting in former:
             other = plan_from_json(waiting.plan)
+            # Who asked, where and when is no difference: the same model would be trained twice.
             same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
             if waiting.state == "awaiting_approval" and same == plan:
                 return Refusal(f"The same plan is already waiting for approval: it is run {waiting.id}.")
@@ -559,6 +569,7 @@ def link_superseded(context: AppContext) -> None:
         if where is None or new is None:
             continue
         with context.store.transaction():
+            # In one transaction with the card's edit, so that a kill leaves both to the next tick.
             if context.store.replacements.mark_linked(replacement.run_id, now=now):
                 text = superseded_by(new.id, new.requester, where)
                 show_superseded(context, replacement.run_id, text, budgets.team_budget(context))

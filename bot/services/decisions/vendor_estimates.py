@@ -37,9 +37,11 @@ def ask(context: AppContext, run: Run, plan: Plan) -> VendorEstimate | str | Non
     """Returns the vendor's estimate, None if it has to be asked again in `AGAIN_S`, or as a text why the vendor would
     not train for this account."""
     trainer = context.trainers.get(run.provider)
+    # The plan counts all epochs; the vendor multiplies by the epochs in the job's settings.
     tokens = plan.training_tokens // int(dict(plan.hyperparameters).get("n_epochs", 1))
     if trainer is None or not trainer.provider.can("estimate"):
         return VendorEstimate()
+    # The stand-in's chats have one answer each, as only supervised training reads them.
     if plan.method != "supervised" or tokens > MOST_TOKENS:
         return VendorEstimate(why="the file to ask with would be too large" if tokens > MOST_TOKENS else "")
     try:
@@ -52,6 +54,7 @@ def ask(context: AppContext, run: Run, plan: Plan) -> VendorEstimate | str | Non
         answer = JobEstimate(None, why=str(trouble))
     if answer.usd is not None:
         return VendorEstimate(to_micros(answer.usd), is_affordable=answer.is_affordable)
+    # Approvers should not wait for a figure that they can do without.
     is_late = context.clock() - run.state_since > PATIENCE_S
     return VendorEstimate(why=answer.why or "it was not ready in time") if is_late else None
 
@@ -67,11 +70,13 @@ def _ask_with_stand_in(
             file.writelines(stand_in_rows(plan.n_train, tokens))
         with path.open("rb") as written:
             sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        # Before the upload, so that a file that a kill leaves behind is deleted later.
         record_uploads(context, plan.provider, {sha256})
         file_id = trainer.upload(path, sha256)
     try:
         answer = trainer.estimate(job_spec(run, plan, UploadedFiles(file_id)))
     except Refused:
+        # A refusal is final: there is no next attempt that would need the file.
         delete_uploads(context, trainer, {sha256}, f"run {run.id}")
         raise
     if answer.usd is not None:

@@ -96,6 +96,7 @@ def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mappi
     """
     train = examples(files, plan.train_sha256)
     holdout = examples(files, plan.holdout_sha256)
+    # Two candidates become the same if both ask for more examples than there are.
     built = dict.fromkeys(
         _as_built(candidate, train, seed) for candidate in plan.candidates
     )  # each once, in order
@@ -211,6 +212,7 @@ def read_keys(folder: Path) -> Mapping[Candidate, CandidateKeys] | None:
     path = folder / KEYS
     if not path.exists():
         return None
+    # The file is replaced when a candidate is added, so its time is a part of what is cached.
     return _read_keys(path, path.stat().st_mtime_ns)
 
 
@@ -219,6 +221,7 @@ def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, CandidateKeys
     keys = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         its_keys = json.loads(line)
+        # The former word for a candidate, kept so that files of older versions can be read.
         candidate = from_object(Candidate, its_keys.pop("arm"))
         keys[candidate] = from_object(CandidateKeys, its_keys)
     return keys
@@ -443,6 +446,7 @@ def _candidate_keys(
     more = 1 + ASSUMED_SHARE * encoding.assumed
     in_texts = count_prompts(messages, encoding)
     in_tools = _count_beside(messages, tools, encoding)
+    # Rounded up, because the most that people agree to pay is computed from it.
     tokens = [int((count + beside) * more) + 1 for count, beside in zip(in_texts, in_tools, strict=True)]
     cap = plan_max_tokens(plan) + plan.room(candidate.model)
     answer_keys = [
@@ -529,6 +533,7 @@ def _question_line(question: tuple[str, str, tuple[Message, ...], str]) -> str:
 
 def replace_lines(path: Path, lines: Iterable[str]) -> None:
     """Replaces the file's content atomically."""
+    # Two workers may write the same file, so each writes one of its own first.
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)

@@ -262,6 +262,7 @@ def write_answers(folder: Path, texts: Texts, from_judge: JudgeAnswers, rows: Se
             accepts = _read_verdict(from_judge, key)
             if accepts is not None:
                 answer = _answer_for_people(row, text, accepts=accepts)
+                # Candidates may give the same answer, about which people are asked once.
                 by_key[answer.key] = answer
     drawn = [by_key[key] for key in sorted(by_key)]
     shown = AnswersForPeople(tuple(_mix_verdicts(drawn)))
@@ -282,12 +283,14 @@ def _mix_verdicts(drawn: Sequence[AnswerForPeople]) -> list[AnswerForPeople]:
     rejected = [answer for answer in drawn if answer.judged == "no"]
     shown: list[AnswerForPeople] = []
     while (accepted or rejected) and len(shown) < judge_agreement.MOST_CHECKED:
+        # More than half are rejected ones only if too few accepted ones are left to fill the block.
         wanted = max(BLOCK // 2, BLOCK - len(accepted))
         of_rejected = min(wanted, len(rejected))
         of_accepted = min(BLOCK - of_rejected, len(accepted))
         block = [*rejected[:of_rejected], *accepted[:of_accepted]]
         del rejected[:of_rejected]
         del accepted[:of_accepted]
+        # By the hash, so that the order doesn't tell which ones the judge rejected.
         shown += sorted(block, key=lambda answer: answer.key)
     return shown
 

@@ -218,4 +218,5 @@ def _tuned(run_id: int, provider: str, model: str | None) -> DistinctCandidate:
 
 def _hash(texts: Iterable[str]) -> str:
     joined = "\0".join(texts)
+    # People may paste half of a surrogate pair, which plain UTF-8 refuses.
     return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()

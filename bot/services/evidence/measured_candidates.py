@@ -144,6 +144,7 @@ def _merge(
     ]
     comparison = merge_comparisons([each.comparison for each in comparable], bar)
     measured_by: dict[Candidate, Measurement] = {}
+    # The oldest first, so that the newest measurement of a candidate stays.
     for each in reversed(comparable):
         measured_by |= {candidate.identity: each.measurement for candidate in each.comparison.candidates}
     failed = tuple(each for each in _failed(comparisons, newest.judge) if each.candidate not in measured_by)

@@ -137,6 +137,7 @@ def show_progress(context: AppContext, run: Run) -> None:
 
 def post_warning(context: AppContext, run: Run, warning: str) -> None:
     """Posts a warning of the run's trainer in the thread of the run's card, once."""
+    # By its text, because the trainer's events repeat a warning at each poll.
     once = f"warning {run.id} {sha256(warning.encode()).hexdigest()[:16]}"
     body = text_message(views.trainer_warning(warning)).body()
     card = card_of(context, run)
@@ -175,6 +176,7 @@ def close_intervention(
 
 
 def _intervention_card(run: Run) -> str:
+    # A run may need people more than once, each time with a card of its own.
     return f"doubt {run.id} {run.state_since:.0f}"
 
 

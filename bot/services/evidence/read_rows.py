@@ -30,6 +30,7 @@ def find_read_places(store: Store, files: Path, dataset: str, holdout: str, trai
     """Returns the places, among a holdout's scores, of the rows that people had read with a wrong answer before the
     training rows `train` were uploaded or made."""
     versions = store.datasets.versions(dataset)
+    # The earliest version with these rows: what people read after it can't have shaped them.
     made_at = min((each.created_at for each in versions if _has_rows(each, train)), default=None)
     if made_at is None or not (files / f"{holdout}.jsonl").is_file():
         return ()

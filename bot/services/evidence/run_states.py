@@ -59,6 +59,7 @@ def wait(context: AppContext, run: Run, seconds: float, *, note: str | None = No
     with context.store.transaction():
         next_at = due_unless_wished(context, run, now + seconds)
         moved = context.store.runs.move(run, run.state, now=now, next_at=next_at, progress=progress)
+        # While a trainer is away, each attempt has the same note; one edit of the card is enough.
         if moved and note and note != before.note:
             notifications.show_progress(context, moved)
 

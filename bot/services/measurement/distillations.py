@@ -107,6 +107,7 @@ def receive(context: AppContext, request: RowsToTeach) -> Labelling | Refusal:
             return Refusal(row_label_views.under_way(dataset))
         context.audit(request.person, "distil", f"dataset {dataset.id}", str(labelling.teacher))
         if teacher.terms:
+            # The log is where the next labelling looks for the acceptance (`_open_terms`).
             context.audit(request.person, ACCEPT, _subject(teacher.row), teacher.terms)
     return labelling
 
@@ -145,6 +146,7 @@ def conclude(step: ComparisonStep) -> None:
         return
     now = context.clock()
     with context.store.transaction():
+        # In one transaction with the labels: ended without them, the answers would be paid for in vain.
         moved = context.store.measurements.move(
             step.measurement, "done", now=now, actual_micros=step.progress.booked_micros
         )
@@ -227,6 +229,7 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
         bar=bar,
         prices=now.prices,
         thinking=now.thinking,
+        # The answers become labels and are not scored; the prompt was found when the teacher was measured.
         judge=None,
         search=None,
     )
@@ -254,6 +257,7 @@ def _prepare(context: AppContext, labelling: Labelling) -> None:
     if report is None:
         row_labels.fail(context, labelling, "That version was deleted.")
         return
+    # Looked for again, because the bar, the rules or the prices may have changed since it was asked for.
     teacher = _find_teacher(context, CheckedDataset(dataset, report), str(labelling.teacher))
     if isinstance(teacher, Refusal):
         row_labels.fail(context, labelling, teacher.text)
@@ -286,6 +290,7 @@ def _begin(context: AppContext, labelling: Labelling, teacher: Teacher, question
         COMPARISON, labelling.dataset_id, labelling.channel, labelling.person, plan.to_json()
     )
     with context.store.transaction():
+        # In one transaction: after a kill in between, the next tick would add a second measurement.
         measurement = measurements.add(context, new, teacher.permission, action="measure")
         context.store.labellings.move(
             labelling,

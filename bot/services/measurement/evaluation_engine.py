@@ -149,6 +149,7 @@ def _failure(
 ) -> str | None:
     """Returns why a candidate can't be asked, None if it can be, or if nothing is left to ask."""
     has_answers = not keys.isdisjoint(answered)
+    # Nothing is left to ask, so it no longer matters that the model can't be asked now.
     if has_answers and keys - silent <= answered:
         return None
     for refusal in refusals:

@@ -84,6 +84,7 @@ class ComparisonStep:
             changes["reserved_micros"] = self.progress.booked_micros  # budgets never see less than was spent
         now = self.context.clock()
         with self.context.store.transaction():
+            # `tries=0`: only errors in a row make a measurement fail.
             moved = self.context.store.measurements.move(
                 measurement, measurement.state, now=now, tries=0, **changes
             )

@@ -231,6 +231,7 @@ def _measure(step: ComparisonStep) -> None:
     keys = step.load_keys()
     if keys is None:
         return
+    # Recorded before the first question, so that rows that a model has seen never count as sealed.
     if step.plan.promotes and progress.opened_at is None:
         _open_sealed_rows(step)
         return
@@ -247,6 +248,7 @@ def _measure(step: ComparisonStep) -> None:
         note=evaluation_engine.waiting_note(context, models),
     ).start_pace(context.clock())
     step = step.with_progress(updated)
+    # Possible despite the computed maximum, because a vendor may count more tokens than we do.
     if updated.spent_micros > updated.most_micros:
         agreed = usd_micros(updated.most_micros)
         step.fail(f"It was stopped because its answers cost more than was agreed ({agreed}).")
@@ -254,6 +256,7 @@ def _measure(step: ComparisonStep) -> None:
         _end_measuring(step)
     else:
         step = _store_free_answers(step, evaluation, answers)
+        # Saved before more is asked, because the client reports a declined question only once.
         step.save()
         step.ask(evaluation, answers.unasked)
 

@@ -51,6 +51,7 @@ def judge_maximum(step: ComparisonStep) -> int | None:
             priced = questions[1].priced
             answered = context.store.answers.answered(priced.keys)
             return judge_worker.max_micros(plan, priced, answered)
+    # Answers that don't exist yet count as long as an answer may be.
     worst: CandidateKeys | None = context.workers.poll(
         f"verdicts {step.owner}", judge_worker.longest_questions, plan, context.settings.files
     )
@@ -75,6 +76,7 @@ def take_step(step: ComparisonStep) -> None:
     problem = consulted.answers.failed or cost_problem(plan, consulted, spent, progress.most_micros)
     egress_problem = None
     note = None
+    # Without a question left to send, today's rules about data can't forbid anything.
     if consulted.answers.all_missing:
         egress_problem = measurements.egress_refusal(context, step.measurement)
         note = evaluation_engine.waiting_note(context, [str(plan.judge)])
@@ -395,6 +397,7 @@ def answers_about_run(step: ResultStep) -> JudgeAnswers | None:
 def price_of_judge(plan: Plan) -> PriceRow:
     """Returns the price of the plan's judge, which it must have."""
     rows = PriceList.from_json(plan.prices).rows
+    # From the end, where a plan adds its judge: the same model may also be the base model.
     return next(row for row in reversed(rows) if row.model == plan.judge)
 
 

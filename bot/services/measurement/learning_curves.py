@@ -36,11 +36,13 @@ def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measu
     plan = _plan(context, checked, command)
     if isinstance(plan, Refusal):
         return plan
+    # Running from the start, because it costs nothing that somebody would have to agree to.
     new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), "running")
     with context.store.transaction():
         same = measurements.find_open_duplicate(context, new.plan)
         if same:
             return Refusal(f"The same curve is being measured already: m{same.id}.")
+        # Its rows stay on this machine, so no rule about data applies.
         return measurements.add(context, new, EgressPermission(), action="curve")
 
 

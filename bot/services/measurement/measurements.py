@@ -232,6 +232,7 @@ def _begin(
         now=now,
         progress=started.to_json(),
         reserved_micros=started.most_micros,
+        # The month in which it begins pays, also if its cost was reserved in the one before.
         month=units.month_of(now),
     )
     if moved:
@@ -304,6 +305,7 @@ def end(
         moved = context.store.measurements.move(
             measurement, state, now=context.clock(), error=why, actual_micros=actual_micros, **changes
         )
+        # Another thread ended it first, and told people.
         if moved is None:
             return
         subject = f"measurement {moved.id}"
@@ -333,6 +335,7 @@ def retry_or_fail(context: AppContext, measurement: Measurement, spent_micros: C
         )
         return
     if measurement.tries + 1 >= FAULTS:
+        # Its cost is summed up only here: with a plan that can't be read, that would fail again.
         why = f"The bot ran into an error while measuring, {FAULTS} times in a row. {logs.sorry()}"
         end(context, measurement, "failed", why, actual_micros=spent_micros())
         return
@@ -534,6 +537,7 @@ def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal
 
 def providers(measurement: Measurement) -> set[str]:
     """Returns the names of the providers that its rows are sent to."""
+    # Learning curves are computed on this machine.
     if measurement.kind != COMPARISON:
         return set()
     return {name.split("/", 1)[0] for name in ComparisonPlan.from_json(measurement.plan).price_of}
