@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.rules.promotion import compare_models
+from bot.rules.models.promotion import compare_models
 from trainers.evaluation.claims import binomial_tail, claim_level, least_right
 from trainers.evaluation.looks import DistinctCandidate, Look, find_origin
 from trainers.evaluation.quality_threshold import judge_all

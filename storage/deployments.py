@@ -29,8 +29,8 @@ class DeploymentRecord:
     `run_id` is None if it belongs to no known run. `sent_at` is when the start was last sent, None if it was not.
     `micros` is its cost until `billed_until`; with `is_billed` the time since then costs money too. `used_at` is its
     latest question. `kept_by` is the person who wants it to keep running without questions. `reason` is a code of
-    rules/budgets.py for its stop; `detail` is a sentence about that, or about what prevents it. `missing_since` is when
-    the vendor's list first lacked it, None while it is listed.
+    rules/models/deployments.py for its stop; `detail` is a sentence about that, or about what prevents it.
+    `missing_since` is when the vendor's list first lacked it, None while it is listed.
     """
 
     id: int

@@ -47,7 +47,7 @@ def verify(database: Path | None, head: str | None, as_json: bool) -> None:
 
     Exits with 1 if an entry was altered or removed.
     """
-    from bot.cli.render import audit_summary, log_json
+    from bot.cli.audits import audit_summary, log_json
     from storage.audit import BrokenLog, verify_log
 
     # A mistyped head would otherwise read as a log whose end was cut off.
@@ -76,7 +76,7 @@ def verify(database: Path | None, head: str | None, as_json: bool) -> None:
 )
 def export(database: Path | None, run: int | None, form: str) -> None:
     """Print the entries, oldest first."""
-    from bot.cli.render import audit_csv, audit_json, audit_summary
+    from bot.cli.audits import audit_csv, audit_json, audit_summary
     from storage.audit import BrokenLog, read_entries, verify_log
 
     path = database or load().database
@@ -141,7 +141,7 @@ def backup(dest: Path | None, as_json: bool) -> None:
 
     Without DEST, back up only the database, into the data folder's backups.
     """
-    from bot.cli.render import backup_json, backup_summary, is_intact
+    from bot.cli.backups import backup_json, backup_summary, is_intact
     from storage.backup import back_up
 
     settings = load()
@@ -165,7 +165,7 @@ def backup(dest: Path | None, as_json: bool) -> None:
 @click.argument("file", type=FILE)
 def restore(file: Path) -> None:
     """Replace the database by the backup FILE. The bot must be stopped; the old database is kept beside it."""
-    from bot.cli.render import restore_summary
+    from bot.cli.backups import restore_summary
     from storage.backup import restore
 
     settings = load()
@@ -246,7 +246,7 @@ def current(dataset: str, database: Path | None) -> None:
 def deployments(database: Path | None, as_json: bool) -> None:
     """List the tuned models that vendors run by the hour: for whom, their cost per hour and today, and idle time."""
     from bot.cards.models.deployments import listing
-    from bot.cli.render import deployments_json
+    from bot.cli.models import deployments_json
     from bot.services.models.deployments import running
     from bot.slack.users import display_names
     from storage.backup import open_copy
@@ -280,7 +280,7 @@ def models(context: click.Context, database: Path | None, as_json: bool) -> None
     # click calls the group before its subcommand, too.
     if context.invoked_subcommand:
         return
-    from bot.cli.render import models_json, models_text
+    from bot.cli.models import models_json, models_text
     from storage.actuals import models_in_use
 
     with exit_on_storage_error():

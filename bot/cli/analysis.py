@@ -395,7 +395,7 @@ def sunsets(as_json: bool) -> None:
     Exits with 1 if a model that a dataset relies on has ended.
     """
     from bot.cards.models.sunsets import listing
-    from bot.cli.render import uses_json
+    from bot.cli.models import uses_json
     from bot.services.models import sunsets as ends
     from storage.backup import open_copy
 

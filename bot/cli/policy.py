@@ -37,7 +37,7 @@ def check(as_json: bool) -> None:
 
     Exits with 2 if there is a mistake.
     """
-    from bot.cli.render import policy_json, policy_table
+    from bot.cli.policy_answers import policy_json, policy_table
 
     settings = load()
     if as_json:
@@ -87,7 +87,7 @@ def explain(
     Exits with 1 if the answer is no.
     """
     from bot.cards.datasets.data_policy import egress_text
-    from bot.cli.render import explain_policy, policy_answer_json, policy_answer_text
+    from bot.cli.policy_answers import explain_policy, policy_answer_json, policy_answer_text
     from bot.rules.data_policy import decide_egress
     from bot.rules.permissions import Data, Request
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Literal
 
 from bot.rules.bills import MonthlyCost, Rates, Tokens, Traffic, bill
-from bot.rules.promotion import compare_models
+from bot.rules.models.promotion import compare_models
 from trainers.evaluation.results import Comparison, MeasuredCandidate
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from bot.rules.budgets import Hosting
 from bot.rules.estimate_inputs import Question
+from bot.rules.models.deployments import Hosting
 from bot.rules.units import Misread, MonthlyVolume
 from trainers import hyperparameters, methods
 from trainers.evaluation.results import Scoring, Standing

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Literal
 
 from bot.rules.bills import MILLION, ZERO, Rates
-from bot.rules.budgets import Hosting
+from bot.rules.models.deployments import Hosting
 from bot.rules.roi import Range, Training, Usage
 from bot.values.targets import JudgeTerms, TrainingNeeds
 from trainers.dataset import Report

@@ -18,7 +18,7 @@ from bot.rules.alternatives import (
     might_meet,
 )
 from bot.rules.facts import FAR_BAR, FASTER, Evidence, Facts, is_silent
-from bot.rules.promotion import ModelComparison, compare_models
+from bot.rules.models.promotion import ModelComparison, compare_models
 from bot.rules.reasons import (
     AllMissBar,
     BarFar,

@@ -22,9 +22,9 @@ from bot.cards.datasets.datasets import no_such_dataset
 from bot.cards.models import models as model_views
 from bot.cards.training.runs import STATE_TEXTS
 from bot.context import AppContext, CoreContext
+from bot.rules.models.promotion import alias_for
 from bot.rules.permissions import Request
 from bot.rules.plans import plan_from_json
-from bot.rules.promotion import alias_for
 from bot.services.common import authorization, provider_jobs
 from bot.services.datasets import datasets, row_deletion
 from bot.services.models import models, tried_answers

@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Literal
 
 from bot.rules.judge_agreement import HumanAgreement, JudgeChecks
+from bot.rules.models.promotion import ModelComparison
 from bot.rules.plans import VerdictKind
-from bot.rules.promotion import ModelComparison
 from bot.values.evaluations import JudgeProgress
 from trainers.evaluation.results import Comparison
 from trainers.evaluation.statistics import LabelLoss

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.rules.budgets import Hosting
+from bot.rules.models.deployments import Hosting
 from bot.rules.roi import Range
 from trainers.providers.pricing import PriceRow
 from trainers.providers.providers import ModelRow, ProviderRow

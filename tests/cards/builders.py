@@ -25,9 +25,9 @@ from bot.rules.budgets import Budget
 from bot.rules.estimates import EstimateSummary
 from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
 from bot.rules.forecast import simulate
+from bot.rules.models.promotion import ModelComparison
 from bot.rules.plans import BestCandidate, NetValue, Plan, PlanVerdict, Prediction
 from bot.rules.prices import MissingPrice
-from bot.rules.promotion import ModelComparison
 from bot.rules.roi import Inputs, Range, Training, Usage, estimate, evaluations_usd
 from bot.rules.training.calibration import Actual, run_actuals
 from bot.rules.units import MonthlyVolume, Volume, monthly_volume

@@ -33,8 +33,8 @@ from bot.cards.status import ComparisonSummary, Status
 from bot.cards.training import audits, result_details, results, runs
 from bot.rules.budgets import Budget
 from bot.rules.estimates import EstimateSummary
+from bot.rules.models.promotion import ModelComparison, PromotionEvidence, find_objections
 from bot.rules.prices import MissingPrice
-from bot.rules.promotion import ModelComparison, PromotionEvidence, find_objections
 from bot.rules.reasons import FillGap, QuotedSentence, Reason, Step
 from bot.values.evaluations import CandidateProgress, ComparisonProgress
 from bot.values.runs import Advice, ChangedRow

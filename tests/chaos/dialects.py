@@ -20,7 +20,7 @@ from tests.peers.hosted import Hosted
 from tests.peers.service import StoredJob
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor, VendorJob
-from trainers.client.payloads import key_mark
+from trainers.client.uploads import key_mark
 from trainers.types import Dialect
 
 FindOwner = Callable[[str], dict[str, Any]]

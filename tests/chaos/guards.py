@@ -106,7 +106,7 @@ GUARDS = (
     Guard(
         "a job at Fireworks has an id of our key",
         "trainers/client/dialects/fireworks.py",
-        '    return f"ft-{payloads.key_mark(key)}"',
+        '    return f"ft-{uploads.key_mark(key)}"',
         '    return "ft-" + __import__("secrets").token_hex(8)',
         f"{DIALECTS}::test_a_second_create_of_the_same_id_gives_the_job_that_is_there",
     ),
@@ -465,7 +465,7 @@ GUARDS = (
     ),
     Guard(
         "only the approved bytes are sent",
-        "trainers/client/payloads.py",
+        "trainers/client/uploads.py",
         "        check_sha256(path, sha256)\n",
         "",
         f"{BOUND}::test_a_training_file_that_changed_after_the_approval_is_not_sent",
@@ -480,7 +480,7 @@ GUARDS = (
     Guard(
         "only the approved held-out rows are measured on",
         "bot/services/datasets/dataset_worker.py",
-        "    payloads.check_sha256(path, sha256)\n",
+        "    uploads.check_sha256(path, sha256)\n",
         "",
         f"{BOUND}::test_held_out_rows_that_changed_after_the_approval_evaluate_nothing",
     ),

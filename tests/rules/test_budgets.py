@@ -11,20 +11,22 @@ import pytest
 
 from bot.cards.common.budgets import budget_refusal
 from bot.rules.budgets import (
-    MEASURED_WITHIN_S,
-    READY_WITHIN_S,
     Budget,
-    DeploymentFacts,
     DuplicateCost,
-    Hosting,
     actual_micros,
     duplicate_cost,
-    hourly_micros,
     max_evaluation_micros,
     paid_questions,
     seconds_since_creation,
     seconds_since_poll,
     spent_micros,
+)
+from bot.rules.models.deployments import (
+    MEASURED_WITHIN_S,
+    READY_WITHIN_S,
+    DeploymentFacts,
+    Hosting,
+    hourly_micros,
     stop_reason,
 )
 from bot.values.runs import Progress

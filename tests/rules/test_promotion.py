@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from bot.rules.judge_agreement import CheckedJudge
-from bot.rules.permissions import PromotionLimits
-from bot.rules.promotion import (
+from bot.rules.models.promotion import (
     LabelRecall,
     ModelComparison,
     Objection,
@@ -23,6 +22,7 @@ from bot.rules.promotion import (
     find_objections,
     labels_below_floor,
 )
+from bot.rules.permissions import PromotionLimits
 from tests.cards import measurements
 from trainers.evaluation.claims import promotion_level
 from trainers.evaluation.statistics import Interval, compare

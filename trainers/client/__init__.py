@@ -5,4 +5,5 @@ PUBLIC_MODULES = (
     "client",
     "dialects",
     "payloads",
+    "uploads",
 )

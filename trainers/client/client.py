@@ -19,9 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from trainers.client import payloads
+from trainers.client import payloads, uploads
 from trainers.client.calls import NO_KEY, ApiClient
-from trainers.client.payloads import METADATA_KEY, Json, is_upload_of, job_body, key_reader, upload_name
+from trainers.client.payloads import METADATA_KEY, Json, job_body, key_reader
+from trainers.client.uploads import is_upload_of, upload_name
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
 from trainers.models import chat_parameters
 from trainers.models.chat_parameters import ChatParameters
@@ -184,7 +185,7 @@ class Trainer(ApiClient):
         if the file at `path` doesn't have this sha256.
         """
         action = self._action(f"uploading {path.name!r}")
-        size = payloads.file_size(path, action)
+        size = uploads.file_size(path, action)
         if self.provider.bom:
             # The vendor counts the mark that is put before the rows, too.
             size += len(BOM_UTF8)
@@ -463,7 +464,7 @@ class Trainer(ApiClient):
         match."""
         action = self._action(f"looking for the file {name!r}")
         for row in self._files(action):
-            if payloads.is_upload_usable(row, name, size):
+            if uploads.is_upload_usable(row, name, size):
                 file_id = payloads.required(row, "id", action)
                 if self._sent.get(file_id) == sha256 or self.has_content(file_id, sha256):
                     self._sent[file_id] = sha256
@@ -475,7 +476,7 @@ class Trainer(ApiClient):
         copies."""
         if not self.provider.sends_copies:
             return {}
-        return payloads.file_marks(self._files(action))
+        return uploads.file_marks(self._files(action))
 
     def _files(self, action: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response
@@ -488,7 +489,7 @@ class Trainer(ApiClient):
         """Uploads a file. Its hash is checked before, so that no other bytes leave this machine, and again during the
         upload, because the file may change meanwhile."""
         try:
-            with payloads.file_to_send(path, sha256, bom=self.provider.bom) as (file, wanted):
+            with uploads.file_to_send(path, sha256, bom=self.provider.bom) as (file, wanted):
                 content = self._send_once(action, lambda: self._post_file(name, file))
         except OSError as error:
             raise TrainerError(f"{action}: the file can't be read: {error.strerror}.") from error

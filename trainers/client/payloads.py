@@ -1,5 +1,5 @@
-"""Request and response bodies of the fine-tuning API: builds the bodies of requests, reads responses into our types,
-and checks files before their upload. Sends nothing.
+"""Request and response bodies of the fine-tuning API: builds the bodies of requests, and reads responses into our
+types. Sends nothing.
 
 A missing id or status raises InvalidResponse; any other missing field becomes None.
 """
@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import codecs
 import csv
-import hashlib
-import io
 import json
 import math
 import re
-import tempfile
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from pathlib import Path
 
-from trainers.errors import FileChanged, InvalidResponse, TrainerError
+from trainers.client.uploads import MARK_LENGTH, key_mark
+from trainers.errors import InvalidResponse
 from trainers.hyperparameters import sweep_to_lists
 from trainers.money import is_payable
 from trainers.types import (
@@ -45,8 +39,6 @@ Json = Mapping[str, object]
 
 METADATA_KEY = "finetune_key"
 PLAIN_HYPERPARAMETERS = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier", "beta"})
-EXPIRY_MARGIN_S = 2 * 24 * 3600
-MARK_LENGTH = 16
 _CURE = "Check that base_url points to an OpenAI-compatible API, and that no proxy answers in its place."
 
 
@@ -487,34 +479,6 @@ def fit_suffix(provider: Provider, suffix: str, key: str) -> str:
     return f"{suffix[: length - MARK_LENGTH - 1]}-{key_mark(key)}"
 
 
-def key_mark(key: str) -> str:
-    """Returns a short hash of a job's key, for places with little room: a job's suffix and its file's name."""
-    return hashlib.sha256(key.encode()).hexdigest()[:MARK_LENGTH]
-
-
-def upload_name(sha256: str, key: str | None = None) -> str:
-    """Returns the name under which a file is uploaded. With a `key`, it names the copy for this job alone."""
-    if key:
-        return f"{sha256}-{key_mark(key)}.jsonl"
-    return f"{sha256}.jsonl"
-
-
-def is_upload_of(name: object, hashes: Collection[str]) -> bool:
-    """True if a file with this name is our upload of one of these sha256, for any job."""
-    return isinstance(name, str) and name.endswith(".jsonl") and name[:64] in hashes and name[64] in "-."
-
-
-def file_marks(rows: Iterable[Json]) -> dict[str, str]:
-    """Returns the key marks of listed files that were uploaded for one job alone, by file id."""
-    pattern = re.compile(rf"[0-9a-f]{{64}}-([0-9a-f]{{{MARK_LENGTH}}})\.jsonl")
-    marks: dict[str, str] = {}
-    for row in rows:
-        name = pattern.fullmatch(str(row.get("filename")))
-        if name:
-            marks[str(row.get("id"))] = name[1]
-    return marks
-
-
 def key_reader(
     keys: Collection[str], marks_of_files: Mapping[str, str] | None = None
 ) -> Callable[[Json], str | None]:
@@ -537,64 +501,3 @@ def key_reader(
 def job_has_key(job: Job, key: str) -> bool:
     is_marked = job.suffix is not None and job.suffix.endswith("-" + key_mark(key))
     return is_marked or job.metadata.get(METADATA_KEY) == key
-
-
-def is_upload_usable(row: Json, name: str, size: int) -> bool:
-    """True if an upload has this name and size, the right purpose and no error, and won't expire while a job waits."""
-    expires = row.get("expires_at")
-    lasts = not isinstance(expires, int) or expires > time.time() + EXPIRY_MARGIN_S
-    is_named_so = row.get("filename") == name and row.get("purpose") == "fine-tune"
-    may_have_size = row.get("bytes") in (size, None)  # some vendors don't say
-    is_sound = row.get("status") != "error"
-    return is_named_so and lasts and may_have_size and is_sound
-
-
-def file_size(path: Path, action: str) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise TrainerError(f"{action}: the file can't be read: {error.strerror}.") from error
-
-
-def check_sha256(path: Path, sha256: str) -> None:
-    """Raises FileChanged if the file has another sha256, and OSError as open() does."""
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise FileChanged(path.name)
-
-
-@contextmanager
-def file_to_send(path: Path, sha256: str, *, bom: bool) -> Iterator[tuple[HashingFile, str]]:
-    """Yields the file to send and the sha256 of its bytes. With `bom`, it is a copy with a byte order mark in front.
-    Raises FileChanged if the file at `path` has another sha256, and OSError as open() does."""
-    if not bom:
-        check_sha256(path, sha256)
-        with HashingFile(path) as file:
-            yield file, sha256
-        return
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise FileChanged(path.name)
-    marked = codecs.BOM_UTF8 + content
-    with tempfile.TemporaryFile() as copy:  # has no name, so no rows are left behind
-        copy.write(marked)
-        copy.seek(0)
-        with HashingFile(copy.fileno()) as file:
-            yield file, hashlib.sha256(marked).hexdigest()
-
-
-class HashingFile(io.FileIO):
-    """A file that hashes what is read from it, and therefore what is sent."""
-
-    def __init__(self, file: Path | int) -> None:
-        super().__init__(file, "rb", closefd=not isinstance(file, int))
-        self._digest = hashlib.sha256()
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        content = super().read(-1 if size is None else size) or b""
-        self._digest.update(content)
-        return content
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()

@@ -9,7 +9,8 @@ from bot.cards.common.budgets import owner_text
 from bot.cards.common.calibration import alternative_bill
 from bot.cards.common.payback import hours_caveat, net_value_text, payback_condition, share_of_draws
 from bot.cards.common.words import about_usd, charge, duration, money, requests_text, volume_text
-from bot.rules.budgets import Budget, Hosting
+from bot.rules.budgets import Budget
+from bot.rules.models.deployments import Hosting
 from bot.rules.plans import Plan
 from bot.rules.units import format_months
 from bot.values.runs import Progress

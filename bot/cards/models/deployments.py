@@ -23,7 +23,7 @@ from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message
 from bot.cards.common.plan_money import an_hour
 from bot.cards.common.words import capitalize, charge, duration, money, pluralize, shorten, utc_time
-from bot.rules.budgets import StopReason
+from bot.rules.models.deployments import StopReason
 from storage.deployments import DeploymentRecord, DeploymentState
 from trainers.deployments.port import Deployment
 from trainers.money import usd

@@ -45,7 +45,7 @@ from bot.cards.common.words import (
 )
 from bot.cards.models.actuals import ModelActuals, actuals_table, latest_month
 from bot.rules.facts import Looks
-from bot.rules.promotion import ModelComparison, Objection, PromotionEvidence, alias_for
+from bot.rules.models.promotion import ModelComparison, Objection, PromotionEvidence, alias_for
 from storage.promotions import Promotion
 from storage.records import Measurement, Model
 from trainers.dataset.splits import HOLDOUT_MOST

@@ -12,7 +12,7 @@ import orjson
 from bot.cards.datasets.documents import why_unreadable
 from bot.charts import datasets
 from bot.values.runs import Refusal
-from trainers.client import payloads
+from trainers.client import uploads
 from trainers.dataset import Columns, Example, Limits, Report, check_file, read
 from trainers.dataset.reader import FirstRows, read_first_rows
 from trainers.dataset.rows import to_printable
@@ -40,7 +40,7 @@ class Inspection:
 def examples(files: Path, sha256: str) -> tuple[Example, ...]:
     """Returns the rows of one part of a dataset. Raises FileChanged if the file no longer has this hash."""
     path = files / f"{sha256}.jsonl"
-    payloads.check_sha256(path, sha256)
+    uploads.check_sha256(path, sha256)
     return read(path, path.name).examples
 
 

@@ -12,10 +12,10 @@ from bot.cards.common.blocks import code
 from bot.cards.common.candidates import answers_name
 from bot.rules import plans
 from bot.rules.bills import Capacity
-from bot.rules.budgets import DEFAULT_IDLE_S, Hosting
 from bot.rules.estimate_inputs import DEFAULT_BUSY, Question
 from bot.rules.estimates import EstimateBasis, EstimateResult, decide
 from bot.rules.facts import NOTHING_MEASURED, Evidence
+from bot.rules.models.deployments import DEFAULT_IDLE_S, Hosting
 from bot.rules.plans import hyperparameters_for
 from bot.rules.reasons import ModelEnd
 from bot.rules.roi import Range

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from bot.values.evaluations import ComparisonPlan
-from trainers.client import payloads
+from trainers.client import uploads
 from trainers.dataset import DEFAULT_LIMITS, Example
 from trainers.dataset.checks import Fault
 from trainers.dataset.jsonl import parse_row
@@ -66,7 +66,7 @@ def read_answer_format(files: Path, train_sha256: str) -> str:
     """Returns the instruction for answers like those of the first training rows; more are not read, because a run's
     result reads them while others wait. Raises FileChanged if the file no longer has this hash."""
     path = files / f"{train_sha256}.jsonl"
-    payloads.check_sha256(path, train_sha256)
+    uploads.check_sha256(path, train_sha256)
     with path.open("rb") as file:
         lines = list(islice(file, MOST_ANSWERS))
     rows = [parse_row(number, line.strip(), DEFAULT_LIMITS) for number, line in enumerate(lines, 1)]

@@ -15,8 +15,7 @@ from bot.context import AppContext
 from bot.rules.estimate_inputs import DEFAULT_BUSY
 from bot.rules.facts import Evidence, OtherJudge, TaskKind, task_kind, without_trained_candidate
 from bot.rules.judge_agreement import JudgeChecks
-from bot.rules.plans import Plan, plan_from_json
-from bot.rules.promotion import (
+from bot.rules.models.promotion import (
     LabelRecall,
     ModelComparison,
     PromotionEvidence,
@@ -25,6 +24,7 @@ from bot.rules.promotion import (
     compare_models,
     labels_below_floor,
 )
+from bot.rules.plans import Plan, plan_from_json
 from bot.services.common import finished_measurements
 from bot.services.datasets import datasets, row_labels
 from bot.services.evidence import checked_judges, looks

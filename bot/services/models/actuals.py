@@ -16,9 +16,9 @@ from bot.context import AppContext
 from bot.rules import units
 from bot.rules.bills import Rates, Traffic
 from bot.rules.estimates import EstimateResult
+from bot.rules.models.promotion import alias_for
 from bot.rules.plans import plan_from_json
 from bot.rules.prices import MissingPrice, rates_from_row
-from bot.rules.promotion import alias_for
 from bot.rules.training import calibration as rules
 from bot.rules.training.calibration import CallTotals
 from bot.rules.units import Volume

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from bot.cards.models import models as views
 from bot.context import AppContext
-from bot.rules.promotion import alias_for
+from bot.rules.models.promotion import alias_for
 from bot.services.models import actuals, models
 from storage.promotions import Promotion
 from storage.records import Model

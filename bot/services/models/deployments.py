@@ -19,9 +19,9 @@ from bot.cards.common.plan_money import an_hour
 from bot.cards.models import deployments as views
 from bot.cards.models.deployments import DeploymentSummary
 from bot.context import AppContext
-from bot.rules import budgets as rules
 from bot.rules import units
-from bot.rules.budgets import DeploymentFacts, Hosting, StopReason
+from bot.rules.models import deployments as rules
+from bot.rules.models.deployments import DeploymentFacts, Hosting, StopReason
 from bot.rules.plans import Plan, plan_from_json
 from bot.services.common import budgets, hourly_prices, messages
 from bot.services.common.freeze_scope import HOLD_S

@@ -15,8 +15,8 @@ from bot.cards.models.deployments import stopped_refusal
 from bot.cards.models.models import ModelEntry, PromotionSummary, SealedProof
 from bot.context import AppContext, CoreContext
 from bot.rules.facts import Looks
+from bot.rules.models.promotion import PromotionEvidence, compare_models, find_objections
 from bot.rules.plans import Plan, plan_from_json
-from bot.rules.promotion import PromotionEvidence, compare_models, find_objections
 from bot.services.common import authorization, finished_measurements
 from bot.services.evidence import evidence, notifications
 from bot.services.evidence.looks import load_looks_at_run

@@ -21,11 +21,11 @@ from bot.cards.models.deployments import stopped_refusal
 from bot.cards.models.models import PromotionSummary
 from bot.cards.training.runs import no_such_run
 from bot.context import AppContext
-from bot.rules import promotion as rules
 from bot.rules.facts import Evidence
+from bot.rules.models import promotion as rules
+from bot.rules.models.promotion import ModelComparison, PromotionEvidence, best_comparison, compare_models
 from bot.rules.permissions import has_enough_words
 from bot.rules.plans import plan_from_json
-from bot.rules.promotion import ModelComparison, PromotionEvidence, best_comparison, compare_models
 from bot.services.common import authorization
 from bot.services.common.candidates import LineUp
 from bot.services.datasets import data_policy, datasets

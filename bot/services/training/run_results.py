@@ -19,11 +19,12 @@ from bot.cards.common.reasons import because_text
 from bot.cards.models import deployments as deployment_cards
 from bot.context import AppContext
 from bot.rules import units
-from bot.rules.budgets import Hosting, actual_micros, is_paid_by_token
+from bot.rules.budgets import actual_micros, is_paid_by_token
 from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.facts import Evidence, without_trained_candidate
+from bot.rules.models.deployments import Hosting
+from bot.rules.models.promotion import find_objections
 from bot.rules.plans import plan_from_json
-from bot.rules.promotion import find_objections
 from bot.rules.reasons import Measure
 from bot.services.common import authorization
 from bot.services.datasets import data_policy, dataset_worker, datasets

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from bot.cli import main
 from bot.doctor import _check_machines
 from bot.reconciler import maintain
-from bot.rules.budgets import READY_WITHIN_S
+from bot.rules.models.deployments import READY_WITHIN_S
 from bot.services.common.provider_jobs import SETTLE_S
 from bot.services.models import deployments
 from bot.services.models.deployments import LOOK_S, LOST_S, MAX_TRIES, READY_LOOK_S

@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 
 from bot.cards.training.audits import WORDS
-from bot.cli.render import escape_formula
+from bot.cli.audits import escape_formula
 from demo.people import ANA, BEN
 from storage.records import Wish
 from storage.store import Store

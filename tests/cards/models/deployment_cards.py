@@ -13,7 +13,7 @@ from bot.cards.models import deployments
 from bot.cards.models.deployments import DeploymentSummary
 from bot.cards.status import Status
 from bot.cards.training import results
-from bot.rules.budgets import Hosting
+from bot.rules.models.deployments import Hosting
 from storage.deployments import DeploymentRecord
 from tests.cards import builders
 from tests.cards.builders import ANA, BEN, BUDGET, NOW

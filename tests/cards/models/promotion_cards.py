@@ -11,8 +11,8 @@ from bot.cards.models import models
 from bot.cards.models.actuals import ModelActuals
 from bot.cards.models.models import ModelEntry, PromotionSummary
 from bot.rules.facts import Looks
+from bot.rules.models.promotion import LabelRecall, ModelComparison, PromotionEvidence, find_objections
 from bot.rules.permissions import PromotionLimits
-from bot.rules.promotion import LabelRecall, ModelComparison, PromotionEvidence, find_objections
 from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Model

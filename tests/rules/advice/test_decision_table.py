@@ -20,8 +20,8 @@ from bot.rules.bills import MonthlyCost, Rates
 from bot.rules.facts import Evidence, Facts, FailedCandidate, OwnMachine, RowFaults
 from bot.rules.forecast import simulate
 from bot.rules.judge_agreement import JudgeChecks
+from bot.rules.models.promotion import best_comparison, compare_models
 from bot.rules.plans import VerdictKind
-from bot.rules.promotion import best_comparison, compare_models
 from bot.rules.roi import Inputs, Quality, Training, estimate
 from bot.slack import commands
 from bot.values.runs import Refusal

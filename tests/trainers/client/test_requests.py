@@ -17,10 +17,11 @@ from tests.peers import hosted as peer
 from tests.peers.hosted import Fault, Hosted
 from tests.peers.service import Service
 from tests.trainers.client.conftest import MODEL, digest, provider, spec
-from trainers.client import payloads
+from trainers.client import uploads
 from trainers.client.calls import ProviderCall
 from trainers.client.client import Trainer
-from trainers.client.payloads import accepted_hyperparameters, job_body, key_mark, suffix_of
+from trainers.client.payloads import accepted_hyperparameters, job_body, suffix_of
+from trainers.client.uploads import key_mark
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
 from trainers.providers.providers import load_providers
 from trainers.types import JobSpec, Message
@@ -413,13 +414,13 @@ def test_a_proxy_from_the_environment_is_not_used_for_loopback(
 def test_a_file_that_changes_while_it_is_sent_is_deleted_again(
     server: Hosted, trainer: Trainer, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_sha256 = payloads.check_sha256
+    check_sha256 = uploads.check_sha256
 
     def check_and_change(path: Path, sha256: str) -> None:
         check_sha256(path, sha256)
         path.write_bytes(path.read_bytes()[::-1])
 
-    monkeypatch.setattr(payloads, "check_sha256", check_and_change)
+    monkeypatch.setattr(uploads, "check_sha256", check_and_change)
     with pytest.raises(FileChanged):
         trainer.upload(data, digest(data))
     assert server.service.files == {} and server.count("POST /files") == 1

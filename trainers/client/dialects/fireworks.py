@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
-from trainers.client import payloads
+from trainers.client import payloads, uploads
 from trainers.client.dialects.dialect import Dialect, object_under, read_metrics, seconds
 from trainers.client.payloads import Json
 from trainers.errors import InvalidResponse, TrainerError, Uncertain
@@ -263,7 +263,7 @@ def _count_rows(path: Path, action: str) -> int:
 
 
 def _job_id(key: str) -> str:
-    return f"ft-{payloads.key_mark(key)}"
+    return f"ft-{uploads.key_mark(key)}"
 
 
 def _dataset_id(sha256: str) -> str:

@@ -1,0 +1,111 @@
+"""What a tuned model on a machine by the hour costs, and when that machine is stopped. Money is in micro-dollars,
+time in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from trainers.money import to_micros
+
+# Deployments of adapters were ready in under 6 minutes; the rest is for measuring and for somebody to decide.
+EXPECTED_S = 30 * 60
+# Time limits while a run is measured: until the machine is ready, and in total.
+READY_WITHIN_S = 30 * 60
+MEASURED_WITHIN_S = 2 * 3600
+DEFAULT_IDLE_S = 30 * 60  # used if the vendor doesn't stop idle machines itself
+MOST_STARTS = 2  # per measurement: if the machine dies, it is restarted once
+
+StopReason = Literal[
+    "asked",
+    "idle",
+    "frozen",
+    "day",
+    "budget",
+    "not ready",
+    "run over",
+    "measured too long",
+    "deleted",
+    "dearer",
+    "refused",
+    "failed",
+    "gone",
+    "unknown",
+]
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """The machine on which a plan's model will answer. It costs `micros_per_hour`, at most `day_micros` per day, until
+    it is stopped `idle_stop_s` after the last question. `scales_to_zero` is true if it is free while idle."""
+
+    micros_per_hour: int
+    idle_stop_s: int
+    day_micros: int
+    scales_to_zero: bool = False
+
+    @property
+    def expected_micros(self) -> int:
+        """The expected cost of measuring the run and of waiting until somebody decides."""
+        return self._cost(EXPECTED_S)
+
+    @property
+    def most_micros(self) -> int:
+        """The maximum cost until the run is measured."""
+        return self._cost(MEASURED_WITHIN_S)
+
+    def _cost(self, seconds: int) -> int:
+        return min(hourly_micros(self.micros_per_hour, seconds), self.day_micros)
+
+
+def hourly_micros(micros_per_hour: int, seconds: float) -> int:
+    # Whole milliseconds, so that the sum stays exact: 3.6 million an hour, at a millionth of a dollar.
+    return to_micros(Decimal(micros_per_hour) * round(seconds * 1000) / 3_600_000_000_000)
+
+
+@dataclass(frozen=True)
+class DeploymentFacts:
+    """The state of a deployment now. `age_s` is the time since its start, `idle_s` since its last question.
+    `is_measuring` is true while a run is measured on it, which has reserved the money; `is_run_over` if its run has
+    failed or was cancelled. `day_micros` is its cost today, `all_day_micros` that of all deployments together."""
+
+    is_ready: bool
+    is_kept: bool
+    is_measuring: bool
+    is_run_over: bool
+    is_deleted: bool
+    is_frozen: bool
+    age_s: float
+    idle_s: float
+    idle_stop_s: int
+    day_micros: int
+    day_limit: int
+    all_day_micros: int
+    all_day_limit: int
+    budget_left: int
+
+
+def stop_reason(facts: DeploymentFacts) -> StopReason | None:
+    """Returns why the deployment has to be stopped now; None if it may continue. A freeze or an exhausted budget
+    doesn't interrupt a measurement."""
+    if facts.is_deleted:
+        return "deleted"
+    if facts.day_micros >= facts.day_limit or facts.all_day_micros >= facts.all_day_limit:
+        return "day"
+    if not facts.is_ready and facts.age_s >= READY_WITHIN_S:
+        return "not ready"
+    if facts.is_measuring and facts.age_s >= MEASURED_WITHIN_S:
+        return "measured too long"
+    # What stops a machine from here on has to wait for the measurement, whose money is reserved.
+    if facts.is_measuring:
+        return None
+    if facts.is_run_over:
+        return "run over"
+    if facts.is_frozen:
+        return "frozen"
+    if facts.budget_left < 0:
+        return "budget"
+    if facts.is_kept or facts.idle_s < facts.idle_stop_s:
+        return None
+    return "idle"
