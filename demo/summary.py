@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,12 +48,14 @@ class Summary:
         after = f"{score_with_interval(change.after)} {counted}"
         actual = usd_micros(result.actual_micros)
         estimated = usd_micros(result.estimated_micros)
+        # The words of cards are mrkdwn, in which < is escaped.
+        difference = html.unescape(f"{points(change.gain)}, {p_value(change.p)}")
         stages = [f"{name} {_clock(seconds)}" for name, seconds in timeline.items()]
         return [
             *self._comparison(),
             _line("base, prompted", f"{before} on {result.base.n} held-out rows"),
             _line("tuned", f"{after} on the same"),
-            _line("difference", f"{points(change.gain)}, {p_value(change.p)}"),
+            _line("difference", difference),
             _line("cost", f"{actual} (estimated {estimated})"),
             _line("training", duration(result.train_seconds)),
             _line("timeline", ", ".join(stages)),

@@ -21,4 +21,5 @@ def test_the_last_lines_show_the_measured_and_the_tuned_model_and_the_verdict() 
     assert lines[0] == f"Right on the same {measured.n} held-out rows:"
     assert "85%" in lines[1] and "tuned" in lines[2] and "%" in lines[2]
     assert lines[3] == "verdict:         Not now"
+    assert not any("&" in line for line in lines), "no escaped characters in a terminal"
     assert lines[-3] == "timeline:        first card 0:09, measured 1:11, all 7:04"
