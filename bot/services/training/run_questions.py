@@ -1,5 +1,5 @@
-"""The questions about a dataset's held-out rows to a base model and to a tuned one, with the keys of their answers. A
-measurement asks a base model the same, so that stored answers are reused."""
+"""What answers a run's held-out rows: the tuned model and what it is compared with, their questions and the keys of the
+answers. A measurement asks a base model the same, so that stored answers are reused."""
 
 from __future__ import annotations
 
@@ -10,21 +10,99 @@ from pathlib import Path
 from bot.context import AppContext
 from bot.llm_client import Question, key_of
 from bot.services.datasets import dataset_worker, datasets
-from bot.services.evidence.evaluation_worker import max_tokens
+from bot.services.datasets.dataset_worker import SEED
+from bot.services.evidence import evaluation_worker
+from bot.services.evidence.candidate_prompts import read_answer_format
+from bot.services.measurement import free_encoder
+from bot.services.measurement.evaluation_engine import Evaluation
+from bot.services.measurement.judgements import ResultStep
+from bot.values.runs import Before
 from trainers.dataset import Example
+from trainers.dataset.rows import has_own_instructions
 from trainers.evaluation import prompts
-from trainers.evaluation.results import Candidate
+from trainers.evaluation.results import CLASSICAL, ENCODER, Candidate
+from trainers.methods import METHODS
 from trainers.models.chat_parameters import thinking_tokens
 from trainers.types import Message
 
 
-def tuned_candidate(provider: str, model: str) -> Candidate:
+def before_training(step: ResultStep) -> Before:
+    """Returns what the tuned model is compared with."""
+    method = step.plan.method
+    if step.progress.is_base_unasked:
+        return "classical"
+    if not METHODS[method].is_for_encoders:
+        return "base"
+    if method == "head":  # what it trains is the free encoder itself
+        return "classical"
+    if step.progress.no_encoder:
+        return "classical"
+    return "encoder"
+
+
+def evaluation_of(step: ResultStep) -> Evaluation:
+    """Returns the evaluation of what answered before the training and of the tuned model, in this order. The free
+    encoder has no keys before they were loaded."""
+    run = step.run
+    plan = step.plan
+    before = before_training(step)
+    tuned = _tuned_candidate(run.provider, tuned_model(step))
+    models_to_ask = [tuned]
+    answer_format = ""
+    if before == "base":
+        base = Candidate("zero", f"{run.provider}/{plan.base_model}")
+        models_to_ask = [base, tuned]
+        answer_format = _answer_format(step)
+    keys, questions = _questions_of(
+        step.context,
+        models_to_ask,
+        labels=plan.labels,
+        holdout_sha256=plan.holdout_sha256,
+        longest=_longest_answer(step.context, run.dataset_id, plan.labels),
+        answer_format=answer_format,
+    )
+    if before == "encoder":
+        keys = {ENCODER: free_encoder.stored_keys(step), **keys}
+    elif before == "classical":
+        rows = len(keys[tuned])
+        classical = evaluation_worker.classical_keys(plan.train_sha256, plan.holdout_sha256, rows, SEED)
+        keys = {CLASSICAL: classical, **keys}
+    return Evaluation(step.owner, keys, questions, since=run.state_since)
+
+
+def names_fields(step: ResultStep) -> bool:
+    """True if the base model's prompt names the fields of the answer where the tuned model's does not."""
+    if before_training(step) != "base" or not _answer_format(step):
+        return False
+    rows = dataset_worker.examples(step.context.settings.files, step.plan.holdout_sha256)
+    return not all(map(has_own_instructions, rows))
+
+
+def tuned_model(step: ResultStep) -> str:
+    """Returns the name of the tuned model at the provider."""
+    model = step.context.store.model(str(step.run.model))
+    if model is None:
+        raise KeyError(step.run.model)
+    return model.provider_model
+
+
+def _answer_format(step: ResultStep) -> str:
+    """Returns the default instruction of the base model, the same as in a measurement of this version, so that its
+    answers are not paid for twice. It is read from the version's own training rows: those of a run may be pairs."""
+    context = step.context
+    report = datasets.report_of(context.store.datasets.get(step.run.dataset_id))
+    if report is None or report.scoring != "json" or step.plan.labels:
+        return ""
+    return read_answer_format(context.settings.files, str(report.train_sha256))
+
+
+def _tuned_candidate(provider: str, model: str) -> Candidate:
     """Returns the candidate for a tuned model; `model` is its name at the provider. Its prompts are those of the
     training, without a list of labels."""
     return Candidate("tuned", f"{provider}/{model}")
 
 
-def questions_of(
+def _questions_of(
     context: AppContext,
     candidates: Sequence[Candidate],
     *,
@@ -65,12 +143,12 @@ def questions_of(
     return keys, questions
 
 
-def longest_answer(context: AppContext, dataset_id: int, labels: Sequence[str]) -> int:
+def _longest_answer(context: AppContext, dataset_id: int, labels: Sequence[str]) -> int:
     """Returns the most tokens of an answer without thinking, the same as in a measurement of this version."""
     report = datasets.report_of(context.store.datasets.get(dataset_id))
     if report is None:  # it was deleted
-        return max_tokens(labels, 0, None)
-    return max_tokens(labels, report.tokens.answer_most, report.scoring)
+        return evaluation_worker.max_tokens(labels, 0, None)
+    return evaluation_worker.max_tokens(labels, report.tokens.answer_most, report.scoring)
 
 
 @lru_cache(maxsize=64)

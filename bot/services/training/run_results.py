@@ -40,22 +40,19 @@ from bot.services.evidence import (
     run_states,
 )
 from bot.services.evidence import evidence as evidence_services
-from bot.services.evidence.candidate_prompts import read_answer_format
 from bot.services.evidence.read_rows import find_read_places
 from bot.services.measurement import evaluation_engine, free_encoder, judgements
 from bot.services.measurement.evaluation_engine import Answers, Evaluation
 from bot.services.measurement.judgements import ResultStep
 from bot.services.models import deployments, models
-from bot.services.training.run_questions import longest_answer, questions_of, tuned_candidate
+from bot.services.training.run_questions import before_training, evaluation_of, names_fields, tuned_model
 from bot.services.training.run_worker import JudgedRun, RunReplies, judge_run
 from bot.values.evaluations import CandidateProgress
-from bot.values.runs import Advice, Before, Progress, Refusal, RunResult
+from bot.values.runs import Advice, Progress, Refusal, RunResult
 from storage.evaluations import AnswerTotals
 from storage.records import Run
-from trainers.dataset.rows import has_own_instructions
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
 from trainers.evaluation.results import CLASSICAL, ENCODER, Candidate, Comparison
-from trainers.methods import METHODS
 from trainers.money import usd_micros
 from trainers.providers.pricing import PriceList
 from trainers.types import Metric, SweepTrial
@@ -81,7 +78,7 @@ def evaluate(context: AppContext, run: Run) -> None:
         # all recent answers count as paid, including those of another run that asks the same base model.
         stored = context.store.answers
         base = stored.totals_of(f"{run.provider}/{step.plan.base_model}", since=run.state_since)
-        tuned = stored.totals_of(f"{run.provider}/{_tuned_model(step)}", since=run.state_since)
+        tuned = stored.totals_of(f"{run.provider}/{tuned_model(step)}", since=run.state_since)
         model = code(run.model or "")
         sentence = f"The model was trained and is kept as {model}, but was not judged. {escape(str(changed))}"
         spent = _cost_micros(step, base, tuned) + judgements.spent_on_run(step) + _lost_micros(step)
@@ -105,13 +102,13 @@ def _take_step(step: ResultStep) -> None:
     if context.workers.has(_judge_task(run)):
         _judge(step)
         return
-    if _before(step) == "encoder":
+    if before_training(step) == "encoder":
         keys = free_encoder.load_keys(step)
         if isinstance(keys, Refusal):
             _use_classical(step, keys)
         if keys is None or isinstance(keys, Refusal):
             return
-    evaluation = _evaluation(step)
+    evaluation = evaluation_of(step)
     answers = evaluation_engine.collect(context, evaluation, _candidates(evaluation, step.progress))
     needs_machine = bool(answers.all_missing or answers.failed)
     if plan.hosting and needs_machine and _waits_for_machine(step, plan.hosting):
@@ -252,68 +249,6 @@ def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: U
     return moved
 
 
-def _before(step: ResultStep) -> Before:
-    """Returns what the tuned model is compared with."""
-    method = step.plan.method
-    if step.progress.is_base_unasked:
-        return "classical"
-    if not METHODS[method].is_for_encoders:
-        return "base"
-    if method == "head":  # what it trains is the free encoder itself
-        return "classical"
-    if step.progress.no_encoder:
-        return "classical"
-    return "encoder"
-
-
-def _evaluation(step: ResultStep) -> Evaluation:
-    """Returns the evaluation of what answered before the training and of the tuned model, in this order. The free
-    encoder has no keys before they were loaded."""
-    run = step.run
-    plan = step.plan
-    before = _before(step)
-    tuned = tuned_candidate(run.provider, _tuned_model(step))
-    models_to_ask = [tuned]
-    answer_format = ""
-    if before == "base":
-        base = Candidate("zero", f"{run.provider}/{plan.base_model}")
-        models_to_ask = [base, tuned]
-        answer_format = _answer_format(step)
-    keys, questions = questions_of(
-        step.context,
-        models_to_ask,
-        labels=plan.labels,
-        holdout_sha256=plan.holdout_sha256,
-        longest=longest_answer(step.context, run.dataset_id, plan.labels),
-        answer_format=answer_format,
-    )
-    if before == "encoder":
-        keys = {ENCODER: free_encoder.stored_keys(step), **keys}
-    elif before == "classical":
-        rows = len(keys[tuned])
-        classical = evaluation_worker.classical_keys(plan.train_sha256, plan.holdout_sha256, rows, SEED)
-        keys = {CLASSICAL: classical, **keys}
-    return Evaluation(step.owner, keys, questions, since=run.state_since)
-
-
-def _answer_format(step: ResultStep) -> str:
-    """Returns the default instruction of the base model, the same as in a measurement of this version, so that its
-    answers are not paid for twice. It is read from the version's own training rows: those of a run may be pairs."""
-    context = step.context
-    report = datasets.report_of(context.store.datasets.get(step.run.dataset_id))
-    if report is None or report.scoring != "json" or step.plan.labels:
-        return ""
-    return read_answer_format(context.settings.files, str(report.train_sha256))
-
-
-def _names_fields(step: ResultStep) -> bool:
-    """True if the base model's prompt names the fields of the answer where the tuned model's does not."""
-    if _before(step) != "base" or not _answer_format(step):
-        return False
-    rows = dataset_worker.examples(step.context.settings.files, step.plan.holdout_sha256)
-    return not all(map(has_own_instructions, rows))
-
-
 def _candidates(evaluation: Evaluation, progress: Progress) -> list[CandidateProgress]:
     declined = set(progress.declined)
     return [
@@ -371,7 +306,7 @@ def _gather_comparison(step: ResultStep) -> RunReplies:
     run = step.run
     plan = step.plan
     files = context.settings.files
-    evaluation = _evaluation(step)
+    evaluation = evaluation_of(step)
     replies = evaluation_engine.replies(context, evaluation.keys, _candidates(evaluation, step.progress))
     (base_candidate, base), (tuned_candidate, tuned) = replies.items()
     verdicts = None
@@ -473,7 +408,7 @@ def _build_result(
         hosting_micros=hosting_micros,
         lost_micros=_lost_micros(step),
         labelled=bool(plan.labels),
-        names_fields=_names_fields(step),
+        names_fields=names_fields(step),
         no_encoder=progress.no_encoder,
         loss_curve=judged.curves.loss,
         beside=judged.beside.to_json(),
@@ -487,7 +422,7 @@ def _build_result(
         partial=judged.partial,
         judge_checks=evidence_services.judge_checks(context, plan),
         checkable=checked_judges.find_checkable(context, plan.dataset, plan.judge),
-        before=_before(step),
+        before=before_training(step),
         vendor_micros=vendor_micros,
         reward=progress.reward,
         preference_accuracy=progress.preference_accuracy,
@@ -507,9 +442,8 @@ def _advice(step: ResultStep, beside: Comparison) -> Advice | None:
     report = datasets.report_of(dataset)
     if report is None:
         return None
-    question = replace(
-        estimate_requests.question_of(plan), judge=NO_JUDGE
-    )  # judging is done, so it costs no more
+    # Judging is done, so it costs no more.
+    question = replace(estimate_requests.question_of(plan), judge=NO_JUDGE)
     before = evidence_services.without_other_judge(_evidence(step), plan)
     evidence = evidence_services.with_run_result(context, before, step.run, beside)
     estimate = estimates.make_estimate(
@@ -550,13 +484,6 @@ def _evidence(step: ResultStep) -> Evidence:
     return evidence_services.load_evidence(step.context, dataset, report, None)
 
 
-def _tuned_model(step: ResultStep) -> str:
-    model = step.context.store.model(str(step.run.model))
-    if model is None:
-        raise KeyError(step.run.model)
-    return model.provider_model
-
-
 def _end_once_idle(step: ResultStep, state: notifications.EndState, why: str) -> None:
     """Asks no more questions, and ends the run once those under way, which have to be paid for, are answered."""
     if not step.context.llm.drop(step.owner):
@@ -572,7 +499,7 @@ def _end(step: ResultStep, state: notifications.EndState, why: str) -> None:
 def _spent_micros(step: ResultStep) -> int:
     """Returns the run's cost without its machine's. Answers that were stored before this run asked are free."""
     since = step.run.state_since
-    keys = _evaluation(step).keys.values()
+    keys = evaluation_of(step).keys.values()
     totals = [step.context.store.answers.totals(theirs, since=since) for theirs in keys]
     return _cost_micros(step, *totals) + judgements.spent_on_run(step) + _lost_micros(step)
 
@@ -588,7 +515,7 @@ def _lost_micros(step: ResultStep) -> int:
         provider = step.run.provider
         prices = {
             f"{provider}/{plan.base_model}": listed.rows[1],
-            f"{provider}/{_tuned_model(step)}": tuned,
+            f"{provider}/{tuned_model(step)}": tuned,
         }
     if plan.judge:
         prices[plan.judge] = judgements.price_of_judge(plan)
