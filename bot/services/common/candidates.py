@@ -123,12 +123,12 @@ def line_up(
     `has_prompt` is True if the dataset already has an optimised prompt."""
     models: tuple[PricedModel, ...] | Refusal = ()
     if not is_free(command.kinds) or command.optimise:
-        models = _find_candidates(settings, reachable, command.models, today)
+        models = _find_models(settings, reachable, command.models, today)
     if isinstance(models, Refusal):
         return models
     if command.optimise and not models:
         return _no_model(spelling)
-    kinds = _choose_candidates(command, spelling, has_prompt=has_prompt)
+    kinds = _choose_kinds(command, spelling, has_prompt=has_prompt)
     if isinstance(kinds, Refusal):
         return kinds
     candidates = _build_candidates(kinds, report, models, spelling, command.shots or None)
@@ -136,7 +136,7 @@ def line_up(
         return candidates
     writer: PricedModel | Refusal | None = None
     if command.writer:
-        writer = _find_candidate(settings, reachable, command.writer, today)
+        writer = _find_model(settings, reachable, command.writer, today)
     if isinstance(writer, Refusal):
         return replace(writer, about="writer")
     judge = find_judge(settings, reachable, command.judge, report, today, spelling)
@@ -163,7 +163,7 @@ def find_judge(
             "text.",
             "judge",
         )
-    judge = _find_candidate(settings, reachable, wanted, today)
+    judge = _find_model(settings, reachable, wanted, today)
     if isinstance(judge, Refusal):
         return replace(judge, about="judge")
     return judge
@@ -301,20 +301,20 @@ def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> Pr
     return find_prompted_price(f"{row.name}/{name}", settings.providers, settings.prices, today)
 
 
-def _find_candidates(
+def _find_models(
     settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
 ) -> tuple[PricedModel, ...] | Refusal:
     """Returns the models with these names; without names, the base models of our own trainer."""
-    candidates_by_name: dict[str, PricedModel] = {}
+    models_by_name: dict[str, PricedModel] = {}
     for name in names or own_models(settings, reachable):
-        candidate = _find_candidate(settings, reachable, name, today)
-        if isinstance(candidate, Refusal):
-            return candidate
-        candidates_by_name[candidate.name] = candidate
-    return tuple(candidates_by_name.values())
+        model = _find_model(settings, reachable, name, today)
+        if isinstance(model, Refusal):
+            return model
+        models_by_name[model.name] = model
+    return tuple(models_by_name.values())
 
 
-def _choose_candidates(
+def _choose_kinds(
     command: Baseline, spelling: Spelling, *, has_prompt: bool
 ) -> tuple[CandidateKind, ...] | Refusal:
     """Returns the kinds to measure. A search for a better prompt compares it with the plain one, so that is included;
@@ -341,9 +341,9 @@ def _build_candidates(
     """Returns the candidates, kind by kind. The free kinds need labels or JSON objects; the others need a model."""
     if is_free(kinds) and not report.has_free_candidates:
         return Refusal(
-            f"`{spelling.option('kinds', ','.join(kinds))}` can answer with labels or with JSON objects, and this "
-            f"dataset's answers are {answers_name(report)}. Measure a kind that asks a model, like "
-            "`zero`."
+            f"`{spelling.option('candidates', ','.join(kinds))}` can answer with labels or with JSON objects, and this "
+            f"dataset's answers are {answers_name(report)}. Measure one that asks a model, like "
+            f"`{spelling.option('candidates', 'zero')}`."
         )
     candidates: list[Candidate] = []
     for kind in kinds:
@@ -364,7 +364,7 @@ def _no_model(spelling: Spelling) -> Refusal:
 
 def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None:
     """Returns the full name of the first encoder that can be trained here, None if there is none. It is what to train
-    when the kind `encoder` wins."""
+    when the candidate `encoder` wins."""
     for row in settings.providers:
         if row.name not in reachable:
             continue
@@ -374,7 +374,7 @@ def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None
     return None
 
 
-def _find_candidate(
+def _find_model(
     settings: Settings, reachable: Collection[str], wanted: str, today: date
 ) -> PricedModel | Refusal:
     seller = _find_provider(settings, reachable, wanted)
@@ -390,7 +390,8 @@ def _find_candidate(
     model = row.model(name)
     if model and model.is_encoder:
         return Refusal(
-            f"{code(wanted[:80])} is an encoder, which can't be prompted. Leave it out: the kind `encoder` measures it."
+            f"{code(wanted[:80])} is an encoder, which can't be prompted. Leave it out: the candidate `encoder` "
+            "measures it."
         )
     # Without this, a model that no list has any more would be called unknown instead of ended.
     if model and model.has_ended(today) and isinstance(price, UnknownPrice):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards.common.words import SLACK
+from bot.cards.common.words import SLACK, Spelling, TerminalSpelling
 from bot.reconciler import maintain
 from bot.services.common.candidates import LineUp, line_up, suggest_models
 from bot.services.common.targets import find_target
@@ -86,6 +86,23 @@ def test_a_prompt_is_optimised_only_for_a_model_that_can_be_asked(settings: Sett
     command = Baseline("tickets", optimise=Decimal(2))
     refused = line_up(settings, ("openai",), command, builders.report(), TODAY, SLACK)
     assert isinstance(refused, Refusal) and "no model to ask" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("spelling", "typed", "instead"),
+    [
+        (SLACK, "`candidates=classical`", "`candidates=zero`"),
+        (TerminalSpelling("texts.csv"), "`--candidates classical`", "`--candidates zero`"),
+    ],
+)
+def test_a_free_candidate_that_cannot_write_texts_is_refused_by_its_option(
+    settings: Settings, spelling: Spelling, typed: str, instead: str
+) -> None:
+    command = Baseline("texts", kinds=("classical",))
+    texts = builders.report(task="free_text", scoring="f1")
+    refused = line_up(settings, (), command, texts, TODAY, spelling)
+    assert isinstance(refused, Refusal)
+    assert refused.text.startswith(f"{typed} can answer with labels") and instead in refused.text
 
 
 def test_a_provider_that_only_answers_is_no_target(settings: Settings) -> None:
