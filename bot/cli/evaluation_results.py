@@ -105,14 +105,14 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
         # Scripts read this key, so it keeps its old name.
         "rungs": [_candidate(candidate) for candidate in comparison.candidates],
         "failed": [
-            {"name": candidate.candidate.kind, "model": candidate.candidate.model, "why": candidate.failed}
+            {"name": candidate.identity.kind, "model": candidate.identity.model, "why": candidate.failed}
             for candidate in measured.candidates
             if candidate.failed is not None
         ],
         "declined": [
             {
-                "name": candidate.candidate.kind,
-                "model": candidate.candidate.model,
+                "name": candidate.identity.kind,
+                "model": candidate.identity.model,
                 "questions": len(candidate.declined),
                 "why": candidate.why_declined,
             }

@@ -98,7 +98,7 @@ def wait_for_answers(
 ) -> tuple[CandidateProgress, ...]:
     """Waits until every question is answered or declined, or its model has failed. Raises AnswerTimeout."""
     candidates = [CandidateProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
-    models = [str(candidate.candidate.model) for candidate in candidates]
+    models = [str(candidate.identity.model) for candidate in candidates]
     most_settled, moved_at = 0, time.monotonic()
     while True:
         answers = evaluation_engine.collect(session, evaluation, candidates)

@@ -127,7 +127,7 @@ class CandidateProgress:
     provider refuses to answer, which count as empty answers; `why_declined` is its reason for the first. `failed` says
     why the candidate is left out. `work` is how long one of its answers takes relative to other candidates'."""
 
-    candidate: Candidate = field(metadata=stored_as("arm"))
+    identity: Candidate = field(metadata=stored_as("arm"))
     of: int
     answered: int = 0
     declined: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ class DistinctCandidate:
     prompt that was searched for on training rows, or a training. `rows` is the hash of the training rows that it
     learns from, '' if it learns from none."""
 
-    candidate: Candidate
+    identity: Candidate
     by_people: str = ""
     made_of: str = ""
     rows: str = ""
@@ -64,7 +64,7 @@ def find_new_looks(looks: Iterable[Look]) -> tuple[Look, ...]:
     return tuple(new_looks)
 
 
-def find_origin(measured: DistinctCandidate, holdout: str, looks: Iterable[Look]) -> Origin:
+def find_origin(candidate: DistinctCandidate, holdout: str, looks: Iterable[Look]) -> Origin:
     """Returns how a candidate on `holdout` came about. `looks` are those at this holdout and at the earlier ones whose
     rows it contains, the oldest first. A candidate that none of them has is taken to be measured next."""
     new_looks = find_new_looks(looks)
@@ -72,51 +72,51 @@ def find_origin(measured: DistinctCandidate, holdout: str, looks: Iterable[Look]
         (
             place
             for place, look in enumerate(new_looks, 1)
-            if look.holdout == holdout and measured in look.candidates
+            if look.holdout == holdout and candidate in look.candidates
         ),
         len(new_looks) + 1,
     )
     number_before = next(
-        (place for place, look in enumerate(new_looks) if measured in look.candidates), len(new_looks)
+        (place for place, look in enumerate(new_looks) if candidate in look.candidates), len(new_looks)
     )
-    if not measured.by_people:
-        return Origin(number, choices=_count_choices_of_model(measured, new_looks[: number_before + 1]))
+    if not candidate.by_people:
+        return Origin(number, choices=_count_choices_of_model(candidate, new_looks[: number_before + 1]))
     earlier = new_looks[:number_before]
     if any(look.shows_rows for look in earlier):
         return Origin(number, seen=tuple(dict.fromkeys(look.holdout for look in earlier)))
-    return Origin(number, choices=_count_choices(measured, new_looks[: number_before + 1]))
+    return Origin(number, choices=_count_choices(candidate, new_looks[: number_before + 1]))
 
 
-def _count_choices_of_model(measured: DistinctCandidate, looks: Sequence[Look]) -> int:
+def _count_choices_of_model(candidate: DistinctCandidate, looks: Sequence[Look]) -> int:
     """Returns how many candidates that people didn't write could have been measured in this one's place, depending on
-    the scores. The last look measures `measured`, if any.
+    the scores. The last look measures this one, if any does.
 
     Nobody fits such a candidate to the held-out rows, but people measure next what is related to the best so far: the
     larger model of the same family, ten examples for the best prompt's model, a training with almost the same settings.
     If m models are known and c new ones are measured, that is a choice of one in m/c. Unlike the choices of rewrites
     these are not multiplied: a relative of a lucky model shares its luck, but doesn't add to it.
     """
-    if measured.candidate.is_free:
+    if candidate.identity.is_free:
         return 1
-    if looks and measured in looks[-1].candidates:
+    if looks and candidate in looks[-1].candidates:
         earlier = looks[:-1]
-        n_now = len(_models_of_kind(measured.candidate, looks[-1:]))
+        n_now = len(_models_of_kind(candidate.identity, looks[-1:]))
     else:
         earlier = looks
         n_now = 1
-    n_before = len(_models_of_kind(measured.candidate, earlier))
+    n_before = len(_models_of_kind(candidate.identity, earlier))
     return max(math.ceil(n_before / n_now), 1)
 
 
 def _models_of_kind(candidate: Candidate, looks: Sequence[Look]) -> set[str]:
     """Returns the models of these looks: the tuned ones if the candidate is tuned, else the others."""
     is_tuned = candidate.kind == "tuned"
-    measured = [each.candidate for look in looks for each in look.candidates]
+    measured = [each.identity for look in looks for each in look.candidates]
     return {each.model for each in measured if each.model and (each.kind == "tuned") == is_tuned}
 
 
-def _count_choices(measured: DistinctCandidate, looks: Sequence[Look]) -> int:
-    """Returns how many different candidates the scores could have led to. The last look measures `measured`, if any.
+def _count_choices(candidate: DistinctCandidate, looks: Sequence[Look]) -> int:
+    """Returns how many different candidates the scores could have led to. The last look measures this one, if any does.
 
     Who rewrites a prompt starts from one of the candidates whose scores are known. If m are known and c are made from
     them, that is a choice of one in m/c; the choices of several rewrites are multiplied. Since the level is divided by
@@ -125,10 +125,11 @@ def _count_choices(measured: DistinctCandidate, looks: Sequence[Look]) -> int:
     choices = 1
     measured_before: list[DistinctCandidate] = []
     for look in looks:
-        new = [each for each in look.candidates if each.candidate.model and each not in measured_before]
+        new = [each for each in look.candidates if each.identity.model and each not in measured_before]
         rewritten = [each for each in new if each.by_people]
         if measured_before and rewritten:
             choices *= math.ceil(len(measured_before) / len(rewritten))
         measured_before += new
-    is_next = measured not in measured_before
-    return choices * len(measured_before) if is_next and measured_before else choices
+    if measured_before and candidate not in measured_before:
+        return choices * len(measured_before)
+    return choices

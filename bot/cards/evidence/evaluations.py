@@ -189,7 +189,7 @@ def left_out(candidates: Sequence[CandidateProgress]) -> list[str]:
     names_by_reason: dict[str, list[str]] = {}
     for candidate in candidates:
         if candidate.failed:
-            names_by_reason.setdefault(candidate.failed, []).append(table_name(candidate.candidate, 40))
+            names_by_reason.setdefault(candidate.failed, []).append(table_name(candidate.identity, 40))
     return [f"Left out: {'; '.join(names)}: {reason}" for reason, names in names_by_reason.items()]
 
 
@@ -222,7 +222,7 @@ def declined(candidates: Sequence[CandidateProgress]) -> list[str]:
         if candidate.failed or not candidate.declined:
             continue
         count = f"{len(candidate.declined):,} of {candidate.of:,} questions"
-        line = f"{table_name(candidate.candidate)}: {count} got no answer and count as wrong"
+        line = f"{table_name(candidate.identity)}: {count} got no answer and count as wrong"
         if candidate.why_declined:
             lines.append(f"{line}: {cut(candidate.why_declined, 300)}")
         else:
@@ -379,9 +379,9 @@ def _prompt(plan: ComparisonPlan) -> str:
 def _asked_lines(candidates: Sequence[CandidateProgress]) -> list[str]:
     """A line for each model with its alternatives."""
     lines = []
-    for model in dict.fromkeys(candidate.candidate.model for candidate in candidates):
-        mine = [candidate for candidate in candidates if candidate.candidate.model == model]
-        names = ", ".join(short_name(candidate.candidate) for candidate in mine if not candidate.failed)
+    for model in dict.fromkeys(candidate.identity.model for candidate in candidates):
+        mine = [candidate for candidate in candidates if candidate.identity.model == model]
+        names = ", ".join(short_name(candidate.identity) for candidate in mine if not candidate.failed)
         if model is None:
             lines.append(f"• {names}: trained on this machine from your rows, free")
         elif names:
@@ -435,7 +435,7 @@ def _candidates(progress: ComparisonProgress, *, is_over: bool = False) -> list[
     if done:
         lines.append(f"✓ {len(done):,} of {pluralize(len(progress.candidates), 'alternative')} answered")
     lines += [
-        f"• {escape(table_name(candidate.candidate))}: {_answered(candidate)}"
+        f"• {escape(table_name(candidate.identity))}: {_answered(candidate)}"
         for candidate in open_ones[:SHOWN_OPEN]
     ]
     more = len(open_ones) - SHOWN_OPEN
@@ -466,7 +466,7 @@ def _steps(progress: ComparisonProgress) -> list[CardBlock]:
         if candidate.failed:
             reached = "left out"
         tasks.append(
-            Task(f"candidate {number}", f"{table_name(candidate.candidate)}: {reached}", _status(candidate))
+            Task(f"candidate {number}", f"{table_name(candidate.identity)}: {reached}", _status(candidate))
         )
     title = "Alternatives"
     hidden = len(progress.candidates) - len(tasks)

@@ -72,13 +72,13 @@ def candidates_with_looks(
     read = find_read_places(store, files, plan.dataset, holdout, plan.train_sha256)
     candidates = []
     for candidate in comparison.candidates:
-        measured = distinct_candidate(candidate.identity, plan)
-        origin = find_origin(measured, holdout, looks)
+        distinct = distinct_candidate(candidate.identity, plan)
+        origin = find_origin(distinct, holdout, looks)
         fresh = None
         if origin.seen is not None:
             fresh = find_fresh_places(files, holdout, origin.seen)
         # Only what learns from training rows can have learnt from rows that people had read.
-        own_read = read if measured.rows else ()
+        own_read = read if distinct.rows else ()
         candidates.append(
             replace(candidate, look=origin.look, choices=origin.choices, fresh=fresh, read=own_read)
         )
@@ -88,9 +88,9 @@ def candidates_with_looks(
 def origin_of_run(store: Store, run: Run) -> Origin:
     """Returns how the model of a run came about. A run whose result isn't stored yet is the next look."""
     plan = plan_from_json(run.plan)
-    measured = _tuned(run.id, plan.provider, run.model)
+    tuned = _tuned(run.id, plan.provider, run.model)
     looks = history(store, plan.dataset, plan.holdout_sha256)
-    return find_origin(measured, plan.holdout_sha256, looks)
+    return find_origin(tuned, plan.holdout_sha256, looks)
 
 
 def next_look(looks: Iterable[Look]) -> int:
@@ -109,7 +109,7 @@ def number_of_tuned(looks: Iterable[Look], run: Run) -> int:
 
 
 def _shows_tuned_model(look: Look) -> bool:
-    return any(measured.candidate.kind == "tuned" for measured in look.candidates)
+    return any(candidate.identity.kind == "tuned" for candidate in look.candidates)
 
 
 def distinct_candidate(candidate: Candidate, plan: ComparisonPlan) -> DistinctCandidate:
@@ -175,7 +175,7 @@ def _comparison_look(store: Store, evaluation: FinishedEvaluation) -> Look:
     measurement = evaluation.measurement
     plan = evaluation.plan
     failed = {
-        candidate.candidate for candidate in evaluation.progress.candidates if candidate.failed is not None
+        candidate.identity for candidate in evaluation.progress.candidates if candidate.failed is not None
     }
     candidates = tuple(
         distinct_candidate(candidate, plan) for candidate in plan.candidates if candidate not in failed
@@ -197,8 +197,8 @@ def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]
             continue
         name = f"m{measurement.id}"
         for size in curve.own_sizes:
-            measured = DistinctCandidate(Candidate("tuned", size.model), made_of=name)
-            look = Look(name, curve.holdout_sha256, (measured,))
+            tuned = DistinctCandidate(Candidate("tuned", size.model), made_of=name)
+            look = Look(name, curve.holdout_sha256, (tuned,))
             looks.append((measurement.updated_at, look))
     return looks
 
@@ -208,8 +208,8 @@ def _run_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
 
 
 def _run_look(run: RunLook) -> Look:
-    measured = _tuned(run.id, run.provider, run.model)
-    return Look(f"run {run.id}", run.holdout, (measured,), run.shows_rows)
+    tuned = _tuned(run.id, run.provider, run.model)
+    return Look(f"run {run.id}", run.holdout, (tuned,), run.shows_rows)
 
 
 def _tuned(run_id: int, provider: str, model: str | None) -> DistinctCandidate:

@@ -127,7 +127,7 @@ def _with_looks(
     comparison = replace(evaluation.comparison, candidates=candidates)
     judge = judge_of(evaluation.measurement)
     left_out = {
-        candidate.candidate: candidate.failed
+        candidate.identity: candidate.failed
         for candidate in evaluation.progress.candidates
         if candidate.failed is not None
     }

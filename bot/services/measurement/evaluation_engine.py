@@ -92,7 +92,7 @@ def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[Can
     after = []
     missing: dict[Candidate, frozenset[str]] = {}
     for last in before:
-        candidate = last.candidate
+        candidate = last.identity
         keys = evaluation.keys[candidate]
         progress = update_progress(last, keys, answered[candidate], declined)
         after.append(progress)
@@ -125,7 +125,7 @@ def update_progress(
     """Returns a candidate's progress: what was answered, what was declined, and whether the candidate has failed."""
     if candidate.failed is not None:
         return candidate
-    refusals = [refusal for refusal in declined if refusal.model == candidate.candidate.model]
+    refusals = [refusal for refusal in declined if refusal.model == candidate.identity.model]
     refused = {refusal.key for refusal in refusals if not refusal.of_model} & set(keys)
     ever_declined = dict.fromkeys((*candidate.declined, *sorted(refused)))  # each once, in order
     silent = tuple(key for key in ever_declined if key not in answered)
@@ -208,7 +208,7 @@ def replies(
     context: EngineContext, keys: Mapping[Candidate, Sequence[str]], candidates: Collection[CandidateProgress]
 ) -> dict[Candidate, list[Reply]]:
     """Returns the replies of the candidates that have not failed. A declined question has an empty answer."""
-    measured = [candidate.candidate for candidate in candidates if candidate.failed is None]
+    measured = [candidate.identity for candidate in candidates if candidate.failed is None]
     cached = context.store.answers.read([key for candidate in measured for key in keys[candidate]])
     return {candidate: [_reply(cached.get(key)) for key in keys[candidate]] for candidate in measured}
 

@@ -295,7 +295,7 @@ def _store_free_answers(step: ComparisonStep, evaluation: Evaluation, answers: A
                 context, candidate, keys, replies, context.clock(), evaluation.owner
             )
     candidates = (
-        replace(candidate, failed=failed.get(candidate.candidate, candidate.failed))
+        replace(candidate, failed=failed.get(candidate.identity, candidate.failed))
         for candidate in step.progress.candidates
     )
     return step.with_progress(replace(step.progress, candidates=tuple(candidates)))

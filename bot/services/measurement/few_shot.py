@@ -92,7 +92,7 @@ def _choose(step: ComparisonStep, names: Mapping[Candidate, tuple[str, ...]]) ->
     keys = chosen.rewrite_keys()
     if keys is None:
         return
-    before = {candidate.candidate: candidate for candidate in progress.candidates}
+    before = {candidate.identity: candidate for candidate in progress.candidates}
     candidates = []
     for candidate, its in keys.items():
         # A candidate that stays as it was keeps the answers that it has.

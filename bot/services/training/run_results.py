@@ -171,7 +171,7 @@ def _handle_failure(step: ResultStep, answers: Answers) -> None:
     run = step.run
     plan = step.plan
     context.llm.drop(step.owner)
-    failed = next(candidate.candidate for candidate in answers.candidates if candidate.failed is not None)
+    failed = next(candidate.identity for candidate in answers.candidates if candidate.failed is not None)
     if plan.hosting and failed.kind == "tuned" and deployments.look_soon(context, run):
         run_states.wait(context, run, LOOK_AGAIN_S, note=answers.failed)
     elif plan.hosting and failed.kind == "zero" and plan.labels:

@@ -49,7 +49,7 @@ def test_a_model_chosen_by_the_scores_of_others_is_one_of_them() -> None:
     first = look("m1", DistinctCandidate(SMALL), DistinctCandidate(BIG), third)
     assert find_origin(EXAMPLES, "rows", [first, look("m2", EXAMPLES)]) == Origin(2, choices=3)
     all_three = look(
-        "m2", *(DistinctCandidate(replace(each.candidate, kind="kshot")) for each in first.candidates)
+        "m2", *(DistinctCandidate(replace(each.identity, kind="kshot")) for each in first.candidates)
     )
     assert find_origin(EXAMPLES, "rows", [first, all_three]) == Origin(2)
     assert find_origin(FREE, "rows", [first, look("m2", FREE)]) == Origin(2), (
