@@ -304,7 +304,7 @@ class RunResult(JsonValue):
     less often right than with the best alternative. `not_worse` is the model than which this one is shown to be cheaper
     and, within `margin`, not worse. `judge` is the outcome of the judge of free text and `judge_checks` what people had
     said about its verdicts by then; both are None without one. `agreement` is in results of older versions, in which
-    people compared answers. `candidates` are the trials of a sweep, one of which is the tuned model. `at_once` is the
+    people compared answers. `trials` are those of a sweep, one of which is the tuned model. `at_once` is the
     maximum number of questions under way at a time, on which the latencies depend. `shown_rows` held-out rows were
     shown in the result's thread. `is_offered` is whether the card offers to deploy the model, None in results from
     before it was stored. `reward` is the mean reward of GRPO's last step, `preference_accuracy` the share of its pairs

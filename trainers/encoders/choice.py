@@ -62,9 +62,9 @@ def choose_encoder(
 
     read = [texts[row] for row in rows]
     right = {}
-    for candidate in (usual, other):
-        encoder = load_encoder(candidate)
-        right[candidate] = _count_right(encoder, reader_of(encoder), read, columns)
+    for encoder_name in (usual, other):
+        encoder = load_encoder(encoder_name)
+        right[encoder_name] = _count_right(encoder, reader_of(encoder), read, columns)
     if right[other] > right[usual]:
         usual, other = other, usual
     guesses = len(rows) * len(columns)

@@ -1,5 +1,5 @@
-"""Builds the comparison from all candidates' answers to the frozen holdout: scores, intervals, comparisons, and costs.
-Asks no model; numpy is imported when needed."""
+"""Builds the comparison from all candidates' answers to the frozen holdout: scores, intervals, tests of pairs, and
+costs. Asks no model; numpy is imported when needed."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def build_comparison(
     places = distinct_example_places(examples)
     if len(places) < len(examples):
         examples = at(places, examples)
-        replies = {candidate: at(places, of_candidate) for candidate, of_candidate in replies.items()}
+        replies = {candidate: at(places, its_replies) for candidate, its_replies in replies.items()}
         if verdicts:
-            verdicts = {candidate: at(places, of_candidate) for candidate, of_candidate in verdicts.items()}
+            verdicts = {candidate: at(places, its_verdicts) for candidate, its_verdicts in verdicts.items()}
 
     scoring: Scoring
     if verdicts:
@@ -107,10 +107,10 @@ def build_comparison(
 def _check_complete(replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example]) -> None:
     if not examples:
         raise ValueError("judging answers to 0 held-out rows: there is nothing to judge")
-    for candidate, of_candidate in replies.items():
-        if len(of_candidate) != len(examples):
+    for candidate, its_replies in replies.items():
+        if len(its_replies) != len(examples):
             raise ValueError(
-                f"judging '{candidate.key}': it has {len(of_candidate)} answers to {len(examples)} held-out rows"
+                f"judging '{candidate.key}': it has {len(its_replies)} answers to {len(examples)} held-out rows"
             )
 
 
@@ -277,8 +277,7 @@ def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
 
 
 def _compare_all(candidates: Sequence[MeasuredCandidate]) -> tuple[tuple[Pair, ...], float | None]:
-    """Returns the comparisons of the best candidate with each of the others, and the smallest gap that would be
-    detected."""
+    """Returns the pairs of the best candidate with each of the others, and the smallest gap that would be detected."""
     best = max(candidates, key=lambda candidate: candidate.score, default=None)
     if best is None:
         return (), None
@@ -335,8 +334,8 @@ def _never_answered(
         return ()
     answered = {
         normalise(label_or_text(reply.text, labels))
-        for of_candidate in replies.values()
-        for reply in of_candidate
+        for its_replies in replies.values()
+        for reply in its_replies
     }
     expected = {normalise(example.answer): example.answer.strip() for example in reversed(examples)}
     return tuple(sorted(label for key, label in expected.items() if key not in answered))

@@ -1,5 +1,5 @@
-"""The values of an evaluation: candidates, their replies to held-out rows, candidates, the comparison and learning
-curves."""
+"""The values of an evaluation: candidates, their replies to held-out rows and what was measured of them, comparisons,
+and learning curves."""
 
 from __future__ import annotations
 

@@ -303,8 +303,7 @@ def training_time(
     known about the speed.
 
     It is a guess if the machine's speed was not measured, or if the base model is loaded in 4 or 8 bits. The time of a
-    sweep is that of all trials in the candidates of trainers/hyperparameters.py, with the validations of each
-    candidate.
+    sweep is that of all trials in the rounds of trainers/hyperparameters.py, with the validations of each round.
     """
     measured = None
     if rented is None:
@@ -363,7 +362,7 @@ def _row_seconds(
 
     # The slowest trial's, so that the validations are not underrated.
     epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
-    # Each candidate ends with a validation of all its trials. A forward pass takes a third of the time of training.
+    # Each round ends with a validation of all its trials. A forward pass takes a third of the time of training.
     validations = sum(planned.trials for planned in halving_rounds(len(trials)))
     validation_epochs = validations * validation_rows(report.n_train) / report.n_train / 3
     in_all = halving_total(courses) + validation_epochs * epoch_s

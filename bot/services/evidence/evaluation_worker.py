@@ -91,8 +91,8 @@ def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mappi
     """Writes each candidate's questions into `folder`. The same plan gives the same questions.
 
     Examples and passages come from the training rows and the team's documents, never from the holdout. If there are
-    fewer examples than a candidate asks for, it is named by their number (`LadderPlan.built_as`); if there are none, it
-    fails.
+    fewer examples than a candidate asks for, it is named by their number (`ComparisonPlan.built_as`); if there are
+    none, it fails.
     """
     train = examples(files, plan.train_sha256)
     holdout = examples(files, plan.holdout_sha256)

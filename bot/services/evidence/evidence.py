@@ -147,7 +147,7 @@ def _has_other_judge(evidence: Evidence, plan: Plan) -> bool:
 
 
 def best_candidate(evidence: Evidence) -> MeasuredCandidate | None:
-    """Returns the best candidate, the tuned model's included."""
+    """Returns the best candidate, the tuned model included."""
     candidates = [*evidence.candidates]
     if evidence.tuned is not None:
         candidates.append(evidence.tuned)
@@ -180,7 +180,7 @@ def _newest_run(
 
 
 def tuned_candidate(context: AppContext, run: Run) -> MeasuredCandidate | None:
-    """Returns the score of a run's model, None if the run has no result or its dataset was deleted."""
+    """Returns a run's model with its scores, None if the run has no result or its dataset was deleted."""
     if run.result is None or context.store.datasets.get(run.dataset_id).forgotten_at is not None:
         return None
     beside = RunResult.from_json(run.result).comparison

@@ -185,8 +185,8 @@ def _acceptable_prompt(row: Example, text: str) -> tuple[Message, ...] | None:
 def write_better_questions(
     plan: ComparisonPlan, texts: Texts, from_judge: JudgeAnswers, files: Path, folder: Path
 ) -> Questions:
-    """Writes the comparisons of the two candidates with the most acceptable answers, row by row and in both orders.
-    Writes none if the verdicts so far don't count."""
+    """Writes a question about each row's pair of answers of the two candidates with the most acceptable ones, in both
+    orders. Writes none if the verdicts so far don't count."""
     holdout = examples(files, plan.holdout_sha256)
     values, judged = _score_answers(texts, from_judge, holdout)
     best = sorted(values, key=lambda candidate: -sum(values[candidate]))[:2]

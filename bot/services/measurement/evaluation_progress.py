@@ -130,7 +130,7 @@ class ComparisonStep:
     ) -> int:
         prices = self.plan.price_of
         names = evaluation_worker.keys_by_candidate(keys)
-        settled = frozenset(key for candidate in names.values() for key in candidate) - unanswered
+        settled = frozenset(key for its_keys in names.values() for key in its_keys) - unanswered
         most = evaluation_worker.plan_max_tokens(self.plan)
         micros = evaluation_engine.spent_micros(self.context, prices, names, since)
         return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)

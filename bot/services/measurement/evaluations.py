@@ -240,7 +240,7 @@ def _measure(step: ComparisonStep) -> None:
     spent = evaluation_engine.spent_micros(
         context, step.plan.price_of, evaluation.keys, progress.started_at or 0.0
     )
-    models = [str(candidate.model) for candidate, keys in answers.missing.items() if candidate.model and keys]
+    models = [str(candidate.model) for candidate, left in answers.missing.items() if candidate.model and left]
     updated = replace(
         progress,
         candidates=answers.candidates,

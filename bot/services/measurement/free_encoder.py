@@ -1,8 +1,8 @@
 """What the free encoder answers to a run's held-out rows. A run that trains a whole encoder is compared with it: the
 same texts, read by an encoder as it is published, and a linear classifier learnt from the run's training rows.
 
-It is the candidate "encoder" of a measurement: its answers have the same keys, so a measurement of these rows has
-answered already, and a later one finds them.
+It is the candidate "encoder" of a measurement: its answers have the same keys, so those of an earlier measurement of
+these rows are used here, and a later one uses these.
 """
 
 from __future__ import annotations

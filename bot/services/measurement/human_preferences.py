@@ -50,7 +50,7 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
     if isinstance(opened, Refusal):
         return opened
     measurement, pairs = opened
-    pair = next((people for people in pairs.rows if people.row == int(row)), None)
+    pair = next((each for each in pairs.rows if each.row == int(row)), None)
     if pair is None:
         return Refusal("This pair no longer belongs to the measurement.")
     with context.store.transaction():

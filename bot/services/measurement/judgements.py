@@ -100,7 +100,7 @@ def take_step(step: ComparisonStep) -> None:
 
 
 def _with_problem(judge: JudgeProgress, consulted: ConsultationProgress, problem: str) -> JudgeProgress:
-    """Without the verdicts on single answers nothing counts; later only the comparison of the best two is lost."""
+    """Without the verdicts on single answers nothing counts; later only the choice between the best two is lost."""
     if consulted.is_first:
         return replace(judge, failed=problem)
     return replace(judge, unpaired=problem)
@@ -122,7 +122,7 @@ class Consultation:
 @dataclass(frozen=True)
 class ConsultationProgress:
     """How far the judge is. `questions` has the questions about single answers and, once those are answered, the
-    comparisons of the best two candidates."""
+    ones about pairs of answers of the best two candidates."""
 
     judge: JudgeProgress
     questions: Sequence[Questions]
@@ -238,7 +238,7 @@ def _consultation(step: ComparisonStep, judge: JudgeProgress) -> Consultation | 
 
 def _open_questions(context: AppContext, consultation: Consultation) -> Sequence[Questions] | None:
     """Returns the judge's questions so far: those about single answers and, once all of them are answered or declined,
-    the comparisons. Returns None while a worker writes them."""
+    those about pairs. Returns None while a worker writes them."""
     plan = consultation.plan
     folder = consultation.folder
     judge = consultation.judge
@@ -272,17 +272,17 @@ def _open_questions(context: AppContext, consultation: Consultation) -> Sequence
 
 
 def count_progress(consulted: ConsultationProgress, plan: ComparisonPlan, *, has_pair: bool) -> JudgeProgress:
-    """Returns the judge's progress. `has_pair` is True if two candidates will be compared; how many comparisons that
+    """Returns the judge's progress. `has_pair` is True if two candidates will be compared; how many questions that
     takes is at first only known as a maximum."""
     judge = consulted.judge
     single = len(consulted.questions[0].key_set)
     if consulted.is_first:
-        comparisons = 0
+        pairs = 0
         if has_pair:
-            comparisons = 2 * plan.n_holdout  # each row in both orders
-        return replace(judge, of=single + comparisons)
-    comparisons = len(consulted.questions[1].key_set)
-    return replace(judge, of=single + comparisons, answered=single + judge.answered)
+            pairs = 2 * plan.n_holdout  # each row in both orders
+        return replace(judge, of=single + pairs)
+    pairs = len(consulted.questions[1].key_set)
+    return replace(judge, of=single + pairs, answered=single + judge.answered)
 
 
 @dataclass(frozen=True)

@@ -289,7 +289,7 @@ def _judge(step: ResultStep) -> None:
 
 
 def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | None:
-    run_replies = _gather_comparison(step)
+    run_replies = _gather_replies(step)
     return step.context.workers.poll(
         _judge_task(step.run),
         judge_run,
@@ -301,7 +301,7 @@ def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> JudgedRun | N
     )
 
 
-def _gather_comparison(step: ResultStep) -> RunReplies:
+def _gather_replies(step: ResultStep) -> RunReplies:
     context = step.context
     run = step.run
     plan = step.plan

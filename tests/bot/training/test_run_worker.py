@@ -49,7 +49,7 @@ def judge(holdout: Path, *, base_right: int) -> JudgedRun:
     look got 67 others right."""
     classical = measurements.candidate("classical", None, 65, n=100)
     prompt = measurements.candidate("zero", "acme/small", 67, n=100, look=2)
-    comparison = RunReplies(
+    run_replies = RunReplies(
         run_id=1,
         candidate=Candidate("tuned", TUNED),
         base=answer_first(ROWS, base_right, "card"),
@@ -63,7 +63,7 @@ def judge(holdout: Path, *, base_right: int) -> JudgedRun:
         holdout=holdout,
         alternatives=(classical, replace(prompt, scores=prompt.scores[::-1])),
     )
-    return judge_run(comparison, (), title=TUNED, folder=holdout.parent / "charts", now=0.0)
+    return judge_run(run_replies, (), title=TUNED, folder=holdout.parent / "charts", now=0.0)
 
 
 def test_the_best_alternative_is_not_a_later_one_whose_lead_may_be_luck(holdout: Path) -> None:
@@ -88,7 +88,7 @@ def test_with_json_answers_the_base_model_is_compared_by_fields(
     best = replace(
         measurements.candidate("classical", None, 0, n=60, scoring="json"), score=0.5, scores=(0.5,) * 60
     )
-    comparison = RunReplies(
+    run_replies = RunReplies(
         run_id=1,
         candidate=Candidate("tuned", TUNED),
         base=make_replies([keep_fields(row.answer, fields_right) for row in rows]),
@@ -102,7 +102,7 @@ def test_with_json_answers_the_base_model_is_compared_by_fields(
         holdout=write_holdout(tmp_path, rows),
         alternatives=(best,),
     )
-    judged = judge_run(comparison, (), title=TUNED, folder=tmp_path / "charts", now=0.0)
+    judged = judge_run(run_replies, (), title=TUNED, folder=tmp_path / "charts", now=0.0)
     assert (judged.base.correct, judged.is_base_ahead) == (0, is_ahead)
 
 
