@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress
-from bot.values.learning_curves import plan_of, trained_curve
+from bot.values.learning_curves import TrainedCurve, plan_of, trained_curve
 from storage.records import COMPARISON, Measurement
 from storage.store import Store
 from trainers.evaluation.results import CANDIDATE_KINDS, Candidate, Comparison, Curve
@@ -25,6 +25,23 @@ class FinishedEvaluation:
     progress: ComparisonProgress
     comparison: Comparison
 
+    @property
+    def judge(self) -> str | None:
+        """The model whose verdicts are the scores, None if they were scored without a judge."""
+        judge = self.progress.judge
+        if judge is None or judge.failed is not None:
+            return None
+        return self.plan.judge
+
+
+@dataclass(frozen=True)
+class FinishedCurve:
+    """A finished learning curve. `trained` is None if it is the classical model's."""
+
+    measurement: Measurement
+    curve: Curve
+    trained: TrainedCurve | None
+
 
 def evaluations(store: Store, versions: tuple[int, ...]) -> Iterator[FinishedEvaluation]:
     """Yields the finished evaluations of these dataset versions that have scores and that this version can read, newest
@@ -37,11 +54,12 @@ def evaluations(store: Store, versions: tuple[int, ...]) -> Iterator[FinishedEva
             yield evaluation
 
 
-def curves(store: Store, versions: tuple[int, ...]) -> Iterator[Measurement]:
+def curves(store: Store, versions: tuple[int, ...]) -> Iterator[FinishedCurve]:
     """Yields the finished learning curves of these dataset versions that this version can read, newest first."""
     for measurement in store.measurements.done(versions, "curve"):
-        if is_readable(measurement):
-            yield measurement
+        curve = _read_curve(measurement)
+        if curve is not None:
+            yield curve
 
 
 def left_out(store: Store, versions: tuple[int, ...], holdout: str) -> tuple[int, ...]:
@@ -57,21 +75,24 @@ def left_out(store: Store, versions: tuple[int, ...], holdout: str) -> tuple[int
 
 def is_readable(measurement: Measurement) -> bool:
     """False if a newer version of the bot stored the measurement. It may be open."""
+    if not measurement.result:
+        return _has_readable_plan(measurement)
+    if measurement.kind == "curve":
+        return _read_curve(measurement) is not None
+    return read_evaluation(measurement) is not None
+
+
+def _has_readable_plan(measurement: Measurement) -> bool:
     try:
         if measurement.kind == "curve":
             plan_of(measurement.plan)
             trained_curve(measurement.plan, measurement.progress)
-            if measurement.result:
-                Curve.from_json(measurement.result)
-        elif measurement.result:
-            return read_evaluation(measurement) is not None
-        else:
-            plan = ComparisonPlan.from_json(measurement.plan)
-            ComparisonProgress.from_json(measurement.progress)
-            return _are_known(plan.candidates)
+            return True
+        plan = ComparisonPlan.from_json(measurement.plan)
+        ComparisonProgress.from_json(measurement.progress)
     except (TypeError, ValueError, KeyError):
         return False
-    return True
+    return _are_known(plan.candidates)
 
 
 # One estimate reads the same measurements several times, for their scores, their looks and their judge.
@@ -87,6 +108,17 @@ def read_evaluation(measurement: Measurement) -> FinishedEvaluation | None:
     if not _are_known((*plan.candidates, *(candidate.identity for candidate in comparison.candidates))):
         return None
     return FinishedEvaluation(measurement, plan, progress, comparison)
+
+
+@lru_cache(maxsize=64)
+def _read_curve(measurement: Measurement) -> FinishedCurve | None:
+    try:
+        plan_of(measurement.plan)  # its card and its report need the plan
+        trained = trained_curve(measurement.plan, measurement.progress)
+        curve = Curve.from_json(measurement.result)
+    except (TypeError, ValueError, KeyError):
+        return None
+    return FinishedCurve(measurement, curve, trained)
 
 
 def _are_known(candidates: Iterable[Candidate]) -> bool:

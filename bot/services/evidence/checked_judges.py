@@ -112,10 +112,12 @@ def _is_judged(result: RunResult) -> bool:
 def find_checkable(context: AppContext, dataset: str, judge: str | None) -> int | None:
     """Returns the number of the newest measurement by this judge whose answers people can still check in its channel,
     None if there is none. Asks Slack about channels, so not in a transaction."""
+    if judge is None:
+        return None
     versions = tuple(version.id for version in context.store.datasets.versions(dataset))
     for evaluation in finished_measurements.evaluations(context.store, versions):
         measurement = evaluation.measurement
-        if judge is None or judge_of(measurement) != judge:
+        if evaluation.judge != judge:
             continue
         verdicts = _verdicts(context, measurement, judge)
         if not _has_unchecked(context, measurement, verdicts):

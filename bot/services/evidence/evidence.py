@@ -90,12 +90,9 @@ def load_evidence(
 
 
 def _newest_curve(context: AppContext, versions: tuple[int, ...], holdout: str) -> Curve | None:
-    for measurement in finished_measurements.curves(context.store, versions):
-        if measurement.result is None:
-            continue
-        curve = Curve.from_json(measurement.result)
-        if curve.holdout_sha256 == holdout:
-            return curve
+    for finished in finished_measurements.curves(context.store, versions):
+        if finished.curve.holdout_sha256 == holdout:
+            return finished.curve
     return None
 
 

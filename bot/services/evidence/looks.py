@@ -16,7 +16,6 @@ from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.datasets import datasets
 from bot.services.evidence.read_rows import find_read_places, question_keys
 from bot.values.evaluations import ComparisonPlan
-from bot.values.learning_curves import trained_curve
 from storage.records import Dataset, Run
 from storage.runs import RunLook
 from storage.store import Store
@@ -191,10 +190,11 @@ def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]
     """Returns a look for each size of a tuned model's curve that no earlier curve or run has measured. Earlier versions
     trained such curves."""
     looks = []
-    for measurement in finished_measurements.curves(store, ids):
-        curve = trained_curve(measurement.plan, measurement.progress)
+    for finished in finished_measurements.curves(store, ids):
+        curve = finished.trained
         if curve is None:
             continue
+        measurement = finished.measurement
         name = f"m{measurement.id}"
         for size in curve.own_sizes:
             tuned = DistinctCandidate(Candidate("tuned", size.model), made_of=name)

@@ -13,7 +13,7 @@ from bot.rules.facts import FailedCandidate
 from bot.services.common import finished_measurements
 from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.evidence.looks import candidates_with_looks, history
-from bot.values.evaluations import ComparisonPlan, ComparisonProgress
+from bot.values.evaluations import ComparisonPlan
 from storage.records import Measurement
 from storage.store import Store
 from trainers.evaluation.comparison import merge_comparisons
@@ -103,11 +103,12 @@ def folder_of(context: CoreContext, measurement: Measurement) -> Path:
 
 
 def judge_of(measurement: Measurement) -> str | None:
-    """Returns the model whose verdicts are the scores of this comparison, None if it was scored without a judge."""
-    judge = ComparisonProgress.from_json(measurement.progress).judge
-    if judge is None or judge.failed is not None:
+    """Returns the model whose verdicts are the scores of this measurement, None if it was scored without a judge or has
+    no scores."""
+    evaluation = finished_measurements.read_evaluation(measurement)
+    if evaluation is None:
         return None
-    return ComparisonPlan.from_json(measurement.plan).judge
+    return evaluation.judge
 
 
 def _find(store: Store, files: Path, dataset: str, holdout: str) -> list[_StoredComparison]:
@@ -125,13 +126,12 @@ def _with_looks(
     plan = evaluation.plan
     candidates = candidates_with_looks(store, files, evaluation.comparison, plan, looks)
     comparison = replace(evaluation.comparison, candidates=candidates)
-    judge = judge_of(evaluation.measurement)
     left_out = {
         candidate.identity: candidate.failed
         for candidate in evaluation.progress.candidates
         if candidate.failed is not None
     }
-    return _StoredComparison(evaluation.measurement, comparison, plan.judge, judge, left_out)
+    return _StoredComparison(evaluation.measurement, comparison, plan.judge, evaluation.judge, left_out)
 
 
 def _merge(

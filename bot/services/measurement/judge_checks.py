@@ -136,8 +136,9 @@ def _update_runs(context: AppContext, measurement: Measurement) -> None:
     """Shows the new agreement on the results of runs that this judge has scored."""
     dataset = context.store.datasets.get(measurement.dataset_id).name
     versions = tuple(version.id for version in context.store.datasets.versions(dataset))
+    judge = judge_of(measurement)
     for run in context.store.runs.done(versions):
-        if plan_from_json(run.plan).judge == judge_of(measurement):
+        if plan_from_json(run.plan).judge == judge:
             notifications.update_result(context, run)
 
 

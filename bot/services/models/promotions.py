@@ -492,9 +492,9 @@ def _best_alternative(
     """Returns the plan that measured the best alternative on this version's holdout, and that alternative; (None, None)
     if nothing was measured."""
     best = find_best(measured.alternatives)
-    candidates = load_measured(
+    holdout = load_measured(
         context.store, context.settings.files, version.name, str(report.holdout_sha256), measured.bar
     )
-    if best is None or candidates is None:
+    if best is None or holdout is None:
         return None, None
-    return candidates.plan_of(best.identity), best.identity
+    return holdout.plan_of(best.identity), best.identity
