@@ -42,12 +42,13 @@ def promotion_level(look: int) -> float:
 def chance_of_scores(scores: Sequence[float], bar: float) -> float:
     """Returns the one-sided p-value of "the true score is at least `bar`": how probable scores as high as these are at
     most, if the true score is below the bar. Raises ValueError if there are no scores."""
-    n, total = len(scores), math.fsum(scores)
+    n = len(scores)
     if not n:
         raise ValueError("judging 0 held-out rows by a bar: there is nothing to judge")
     if spread_of(scores) is None:
         # Partly right rows vary less than right and wrong ones. Rounding the total down keeps the p-value safe.
-        return binomial_tail(math.floor(total + 1e-9), n, bar)
+        total = math.floor(math.fsum(scores) + 1e-9)
+        return binomial_tail(total, n, bar)
     return 1 - NormalDist().cdf(_skewed_distance(scores, bar))
 
 
@@ -57,7 +58,8 @@ def least_right(n: int, bar: float, look: int, among: int = 1) -> int | None:
     level = claim_level(look) / among
     if not n or binomial_tail(n, n, bar) > level:
         return None
-    low, high = -1, n
+    low = -1
+    high = n
     while high - low > 1:
         middle = (low + high) // 2
         if binomial_tail(middle, n, bar) <= level:

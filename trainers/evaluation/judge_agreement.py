@@ -37,13 +37,17 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
     n = len(first)
     cells = Counter(zip(first, second, strict=True))
     agreed = sum(count for (verdict, other), count in cells.items() if verdict == other)
-    rows, columns = Counter(first), Counter(second)
-    by_chance = sum(rows[verdict] * columns[verdict] for verdict in rows) / (n * n) if n else 1.0
+    rows = Counter(first)
+    columns = Counter(second)
+    by_chance = 1.0
+    if n:
+        by_chance = sum(rows[verdict] * columns[verdict] for verdict in rows) / (n * n)
     if by_chance == 1:
         return Agreement(n, agreed, None, None, None)
     kappa = (agreed / n - by_chance) / (1 - by_chance)
 
-    on_diagonal = off_diagonal = 0.0
+    on_diagonal = 0.0
+    off_diagonal = 0.0
     for (verdict, other), count in cells.items():
         if verdict == other:
             on_diagonal += count / n * (1 - (rows[verdict] + columns[verdict]) / n * (1 - kappa)) ** 2

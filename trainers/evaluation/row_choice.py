@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 # An encoder takes about 20 ms of a core per row, so two minutes in total.
-MOST_FITTED, MOST_CANDIDATES = 2_000, 4_000
+MOST_FITTED = 2_000
+MOST_CHOSEN_FROM = 4_000
 
 
 class Encoder(Protocol):
@@ -56,7 +57,7 @@ def choose_doubted(
     suspects, _ = suspect_labels([label_of(row) for row in judged], names, scores)
     if not suspects:
         return ()
-    suspects = suspects[:MOST_CANDIDATES]
+    suspects = suspects[:MOST_CHOSEN_FROM]
     doubted = [judged[suspect.row] for suspect in suspects]
     vectors = encoder.embed([text_of(row) for row in doubted])
     places = choose_diverse(vectors, [suspect.chance for suspect in suspects], count)
@@ -93,29 +94,27 @@ def choose_unlabelled(
 
     from trainers.encoders.classifier import fit_head
 
-    fitted, candidates = (
-        sample_examples(train, seed, MOST_FITTED),
-        sample_examples(questions, seed, MOST_CANDIDATES),
-    )
-    vectors = encoder.embed([text_of(row) for row in (*fitted, *candidates)])
+    fitted = sample_examples(train, seed, MOST_FITTED)
+    unlabelled = sample_examples(questions, seed, MOST_CHOSEN_FROM)
+    vectors = encoder.embed([text_of(row) for row in (*fitted, *unlabelled)])
     head = fit_head(vectors[: len(fitted)], [label_of(row) for row in fitted], seed=seed)
     chances = head.probabilities(vectors[len(fitted) :])
     best_two = np.sort(chances, axis=1)[:, -2:]
     doubts = 1 - (best_two[:, -1] - best_two[:, 0])
-    keys = question_keys(candidates)
-    return tuple(
-        ChosenRow(
-            keys[place], question_text(candidates[place]), None, head.labels[int(chances[place].argmax())]
-        )
-        for place in choose_diverse(vectors[len(fitted) :], doubts, count)
-    )
+    keys = question_keys(unlabelled)
+    chosen = []
+    for place in choose_diverse(vectors[len(fitted) :], doubts, count):
+        likely = head.labels[int(chances[place].argmax())]
+        chosen.append(ChosenRow(keys[place], question_text(unlabelled[place]), None, likely))
+    return tuple(chosen)
 
 
 def sample_examples(rows: Sequence[Example], seed: int, most: int) -> tuple[Example, ...]:
     """Selects at most `most` rows by a hash of seed and question, and keeps their order."""
     if len(rows) <= most:
         return tuple(rows)
-    salt, keys = str(seed).encode(), question_keys(rows)
+    salt = str(seed).encode()
+    keys = question_keys(rows)
     drawn = sorted(range(len(rows)), key=lambda row: hashlib.blake2b(keys[row], key=salt).digest())[:most]
     return at(sorted(drawn), rows)
 

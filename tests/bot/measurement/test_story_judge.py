@@ -156,7 +156,7 @@ def test_a_judge_that_always_prefers_the_first_answer_decides_no_pair(world: Wor
 def test_f1_is_the_score_if_the_judge_disappears_midway(world: World) -> None:
     gone = Fault(commit=False, status=404, code="model_not_found")
     start_measurement(world, LINE)
-    world.tick_until(lambda: progress_of(world).stage == "measuring", "the arms")
+    world.tick_until(lambda: progress_of(world).stage == "measuring", "the candidates' turn")
     world.tick_until(lambda: world.provider.count(CHAT) >= 2 * held_rows(world), "their answers")
     world.provider.fail(CHAT, gone, times=999)
     until(world, "done")
