@@ -450,14 +450,14 @@ TRAINING = Progress(
 MEASURING = replace(TRAINING, step=115, evaluated=96, to_evaluate=154)
 
 
-def candidate(correct: int, low: float, high: float, tokens: int, n: int = 77) -> ModelScore:
+def model_score(correct: int, low: float, high: float, tokens: int, n: int = 77) -> ModelScore:
     return ModelScore(correct, n, low, high, tokens * n, 4 * n, 0.41, 0.92)
 
 
 def result(**other: Any) -> RunResult:
     default = RunResult(
-        base=candidate(18, 0.153, 0.338, 132),
-        tuned=candidate(66, 0.763, 0.918, 104),
+        base=model_score(18, 0.153, 0.338, 132),
+        tuned=model_score(66, 0.763, 0.918, 104),
         better=50,
         worse=2,
         p_value=4e-13,
@@ -480,8 +480,8 @@ def result_with(tuned: int, **other: Any) -> RunResult:
     gain = (tuned - 47) / 200
     between = wilson(tuned, 200)
     candidates = {
-        "base": candidate(47, 0.18, 0.3, 132, n=200),
-        "tuned": candidate(tuned, between.low, between.high, 104, n=200),
+        "base": model_score(47, 0.18, 0.3, 132, n=200),
+        "tuned": model_score(tuned, between.low, between.high, 104, n=200),
     }
     better, worse = (tuned - 42, 5) if gain > 0 else (2, 49 - tuned)
     return replace(
@@ -560,12 +560,17 @@ def actuals(predicted: float | None) -> tuple[Actual, ...]:
 
 def equal_result() -> RunResult:
     return result(
-        tuned=candidate(20, 0.17, 0.36, 104), better=6, worse=4, p_value=0.754, gain_low=-0.06, gain_high=0.11
+        tuned=model_score(20, 0.17, 0.36, 104),
+        better=6,
+        worse=4,
+        p_value=0.754,
+        gain_low=-0.06,
+        gain_high=0.11,
     )
 
 
 def worse_result() -> RunResult:
-    tuned = candidate(9, 0.06, 0.21, 104)
+    tuned = model_score(9, 0.06, 0.21, 104)
     return result(tuned=tuned, better=1, worse=10, p_value=0.012, gain_low=-0.2, gain_high=-0.03)
 
 

@@ -261,13 +261,13 @@ def _advice(text: str) -> Advice:
 
 def _promotion_cards(text: str) -> dict[str, Any]:
     comparison = ModelComparison(text, 0.5, 0.1, -0.1, 0.3, 200)
-    proof = PromotionEvidence(promotion_cards.RUNG, comparison, text[:60], comparison, text, is_gone=True)
+    proof = PromotionEvidence(promotion_cards.TUNED, comparison, text[:60], comparison, text, is_gone=True)
     promotion = replace(promotion_cards.PROMOTION, reason=text[:500], trouble=text)
     summary = replace(
         promotion_cards.SUMMARY, promotion=promotion, proof=proof, provider=text, left=(text, text[:60])
     )
     model = replace(promotion_cards.MODEL, provider=text)
-    entry = ModelEntry(model, text[:300], 10**6, text, promotion_cards.RUNG, promotion)
+    entry = ModelEntry(model, text[:300], 10**6, text, promotion_cards.TUNED, promotion)
     return {
         "promoted": models.promotion_card(summary),
         "promoted, hosted": models.promotion_card(replace(summary, has_alias=False)),

@@ -28,13 +28,13 @@ from trainers.evaluation.claims import promotion_level
 from trainers.evaluation.statistics import Interval, compare
 from trainers.local.models import ALIAS_NAME
 
-RUNG = measurements.candidate("tuned", "local/tickets-7", 190)
+TUNED = measurements.candidate("tuned", "local/tickets-7", 190)
 BETTER = ModelComparison("the untuned base", 0.5, 0.2, 0.1, 0.3, 200)
 EQUAL = ModelComparison("the untuned base", 0.7, 0.0, -0.1, 0.1, 200)
 WORSE = ModelComparison("the untuned base", 0.9, -0.2, -0.3, -0.1, 200)
 CLOSE = ModelComparison("gpt-4o", 0.955, -0.005, -0.012, 0.004, 1000, Decimal("0.03"), Decimal("0.12"))
 FREE = ModelComparison("classical", 0.95, 0.0, -0.01, 0.01, 1000, Decimal("0.03"), Decimal(0))
-SOUND = PromotionEvidence(RUNG, BETTER)
+SOUND = PromotionEvidence(TUNED, BETTER)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ SOUND = PromotionEvidence(RUNG, BETTER)
         (SOUND, ()),
         (replace(SOUND, used="tickets-3", against_used=BETTER), ()),
         (PromotionEvidence(None), ("unmeasured",)),
-        (PromotionEvidence(RUNG), ("nothing_beside",)),
+        (PromotionEvidence(TUNED), ("nothing_beside",)),
         (replace(SOUND, others_judge="acme/sage-2"), ("other_judge",)),
-        (PromotionEvidence(RUNG, others_judge="acme/sage-2"), ("other_judge",)),
+        (PromotionEvidence(TUNED, others_judge="acme/sage-2"), ("other_judge",)),
         (replace(SOUND, best=EQUAL, others_judge="acme/sage-2"), ("other_judge", "not_better")),
         (replace(SOUND, best=EQUAL), ("not_better",)),
         (replace(SOUND, best=WORSE), ("not_better",)),
@@ -165,7 +165,7 @@ def test_a_cheaper_model_is_also_compared_with_the_free_one() -> None:
 def test_a_stored_change_of_shares_is_compared_like_the_rows(n: int, look: int) -> None:
     scores = [(row % 5) / 4 for row in range(n)]
     others = [max(score - 0.25 * (row % 3), 0.0) for row, score in enumerate(scores)]
-    candidate = replace(RUNG, scoring="json", scores=tuple(scores), score=sum(scores) / n)
+    candidate = replace(TUNED, scoring="json", scores=tuple(scores), score=sum(scores) / n)
     by_rows = compare_models("base", scores, others, look=look)
     stored = compare_change(
         "base", sum(others) / n, Interval(by_rows.low, by_rows.high), candidate, look=look

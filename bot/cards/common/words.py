@@ -49,8 +49,8 @@ def interval(low: float, high: float) -> str:
     return f"{100 * low:.0f}–{100 * high:.0f}%"
 
 
-def share_with_interval(candidate: ModelScore) -> str:
-    return f"{percent(candidate.share)} ({interval(candidate.low, candidate.high)})"
+def share_with_interval(measured: ModelScore) -> str:
+    return f"{percent(measured.share)} ({interval(measured.low, measured.high)})"
 
 
 def score_with_interval(measured: MeasuredScore) -> str:

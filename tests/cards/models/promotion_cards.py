@@ -37,10 +37,10 @@ PROMOTION = Promotion(
     next_at=0.0,
     trouble=None,
 )
-RUNG = measurements.candidate("tuned", "local/tickets-7", 190)
+TUNED = measurements.candidate("tuned", "local/tickets-7", 190)
 FIELDS = measurements.fields_candidate("tuned", "local/tickets-7", 168, 105)
 PROVEN = PromotionEvidence(
-    RUNG,
+    TUNED,
     ModelComparison("ten examples, openai/gpt-4o-mini", 0.79, 0.16, 0.1, 0.22, 200),
     "tickets-3",
     ModelComparison("tickets-3", 0.9, 0.05, 0.01, 0.09, 160),
@@ -48,16 +48,16 @@ PROVEN = PromotionEvidence(
 AHEAD_IN_FIELDS = ModelComparison("ten examples, openai/gpt-4o-mini", 0.79, 0.05, 0.01, 0.09, 200)
 BARELY_BEHIND = replace(builders.NOT_WORSE, score=0.96)
 NOT_WORSE = PromotionEvidence(
-    RUNG, BARELY_BEHIND, "tickets-3", replace(BARELY_BEHIND, other="tickets-3"), worse=LOSSES
+    TUNED, BARELY_BEHIND, "tickets-3", replace(BARELY_BEHIND, other="tickets-3"), worse=LOSSES
 )
 LOW = PromotionEvidence(
-    RUNG,
+    TUNED,
     replace(builders.NOT_WORSE, low=-0.044),
     limits=PromotionLimits(floor=0.6),
     low=(LabelRecall("refund", 24, 8), LabelRecall("lost_parcel", 18, 7)),
 )
 DOUBTFUL = PromotionEvidence(
-    RUNG,
+    TUNED,
     ModelComparison("classical", 0.955, -0.005, -0.04, 0.03, 200),
     "tickets-3",
     ModelComparison("tickets-3", 0.99, -0.04, -0.08, -0.01, 200),
@@ -101,7 +101,7 @@ def cards() -> dict[str, Message]:
                 promotion=first,
                 before=None,
                 earlier=None,
-                proof=PromotionEvidence(RUNG, PROVEN.best),
+                proof=PromotionEvidence(TUNED, PROVEN.best),
             )
         ),
         "promoted-looked-at": models.promotion_card(replace(SUMMARY, promotion=synced, looks=Looks(27, 200))),
@@ -109,7 +109,7 @@ def cards() -> dict[str, Message]:
             replace(SUMMARY, promotion=synced, proof=PromotionEvidence(FIELDS, AHEAD_IN_FIELDS))
         ),
         "promoted-by-sealed": models.promotion_card(
-            replace(SUMMARY, promotion=synced, sealed=models.SealedProof(9, RUNG, PROVEN.best, 1))
+            replace(SUMMARY, promotion=synced, sealed=models.SealedProof(9, TUNED, PROVEN.best, 1))
         ),
         "sealed-begun": models.sealed_test_begun(measurements.measurement()),
         "promotion-details": _details(ACTUALS, Looks(3, 200)),
@@ -143,7 +143,7 @@ def cards() -> dict[str, Message]:
         ),
         "model-list": models.listing(
             full_list(
-                ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, synced, actuals=ACTUALS),
+                ModelEntry(MODEL, "tickets", 2, "smollm2-135m", TUNED, synced, actuals=ACTUALS),
                 ModelEntry(
                     old,
                     "tickets",
@@ -170,6 +170,6 @@ def in_use() -> Listing[ModelEntry]:
     return full_list(
         ModelEntry(replace(MODEL, name="faq-4"), "faq", 1, "smollm2-135m", None, other, actuals=NOT_COUNTED),
         ModelEntry(
-            MODEL, "tickets", 2, "smollm2-135m", RUNG, PROMOTION, ends=date(2027, 1, 14), actuals=ACTUALS
+            MODEL, "tickets", 2, "smollm2-135m", TUNED, PROMOTION, ends=date(2027, 1, 14), actuals=ACTUALS
         ),
     )

@@ -19,7 +19,7 @@ def cards() -> dict[str, Message]:
     done, plan = builders.run("done"), builders.plan()
     predicted = builders.plan(predicted=PREDICTED)
     free = builders.result(actual_micros=0, estimated_micros=0)
-    unread = replace(builders.candidate(47, 0.18, 0.3, 132, n=200), unlisted=170)
+    unread = replace(builders.model_score(47, 0.18, 0.3, 132, n=200), unlisted=170)
     to_measure = replace(COMPARE, measure=("openai/gpt-4o",))
 
     def judged(other: int, tuned: int, advice: Advice, **values: Any) -> RunResult:
@@ -68,7 +68,7 @@ def cards() -> dict[str, Message]:
             builders.plan(predicted=PREDICTED, base_model="minilm-encoder", method="full"),
             builders.result_with(
                 190,
-                base=builders.candidate(151, 0.69, 0.81, 0, n=200),
+                base=builders.model_score(151, 0.69, 0.81, 0, n=200),
                 gain_low=0.14,
                 gain_high=0.25,
                 better=44,
@@ -81,7 +81,7 @@ def cards() -> dict[str, Message]:
             builders.plan(base_model="minilm-encoder", method="full", current=None),
             builders.result_with(
                 190,
-                base=builders.candidate(110, 0.48, 0.62, 0, n=200),
+                base=builders.model_score(110, 0.48, 0.62, 0, n=200),
                 gain_low=0.33,
                 gain_high=0.47,
                 better=85,
