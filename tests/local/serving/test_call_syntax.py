@@ -13,9 +13,10 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from tests.local.conftest import CHATML
+from trainers.local.chat_renderer import read_chat_template, render_chat
 from trainers.local.serving.constraints import CallSyntax, grammar_of_calls, infer_call_syntax
 from trainers.local.serving.values import Tools
-from trainers.local.tool_calls import ToolCall, parse_tool_calls, read_chat_template, render_chat
+from trainers.local.tool_calls import ToolCall, parse_tool_calls
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS: list[dict[str, Any]] = [

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from trainers.local.tool_calls import ToolCall, message_for_template, parse_tool_calls, render_chat
+from trainers.local.chat_renderer import message_for_template, render_chat
+from trainers.local.tool_calls import ToolCall, parse_tool_calls
 
 PARIS = ToolCall("get_weather", '{"city": "Paris"}')
 SEND = ToolCall("send", '{"to": "O\'Brien, \\"Jo\\"", "count": 3, "urgent": true, "tags": ["a", "b"]}')

@@ -21,10 +21,10 @@ from tests.local.families import FAMILIES, HYBRIDS, ONE_BY_ONE, make_family
 from tests.local.preferences import QUESTIONS
 from tests.local.runs import event_messages, make_job, read_failure, train_losses
 from trainers.local.api_errors import ApiError
+from trainers.local.chat_renderer import render_chat
 from trainers.local.job_directory import read_json
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import AnswerEnd, ChatMessage, Piece, Request, Sampling, Target
-from trainers.local.tool_calls import render_chat
 from trainers.local.train import run_training
 from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.errors import TrainingFailed

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from trainers.local.api_errors import AN_OBJECT, invalid, read_body
+from trainers.local.chat_renderer import tools_for_template
 from trainers.local.serving import constraints
 from trainers.local.serving.constraints import parameters_schema
 from trainers.local.serving.values import ChatMessage, Sampling, Tools
-from trainers.local.tool_calls import ToolCall, tools_for_template
+from trainers.local.tool_calls import ToolCall
 from trainers.typed_tables import Key, Limits
 
 MAX_TOOLS = 128

@@ -10,6 +10,7 @@ from typing import Any
 from gguf import GGUFReader, TokenType
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
+from trainers.local.chat_renderer import render_chat
 from trainers.local.export import gguf_converter
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.merged import check_mergeable, merge
@@ -17,7 +18,6 @@ from trainers.local.export.order import TOLERANCES, ExportOrder, Plan, PreparedE
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
 from trainers.local.export.weights import BYTES, Base, LoadedModel, load_gguf
-from trainers.local.tool_calls import render_chat
 from trainers.local.training.base_model import load_tokenizer
 
 FORMATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0"}

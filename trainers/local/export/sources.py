@@ -12,12 +12,12 @@ from typing import Any
 
 from trainers.encoders.classifier import DESCRIPTION, HEAD
 from trainers.local.api_errors import ApiError
+from trainers.local.chat_renderer import tools_for_template
 from trainers.local.export.output import ExportRefused
 from trainers.local.job_directory import TrainingJob, read_job, with_winning_settings
 from trainers.local.jobs.records import Jobs
 from trainers.local.models import Models
 from trainers.local.serving.values import ChatMessage
-from trainers.local.tool_calls import tools_for_template
 from trainers.methods import METHODS
 
 WEIGHTS = "adapter_model.safetensors"

@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainers.local.api_errors import ApiError, invalid
-from trainers.local.serving.constraints import CallSyntax, Guide, grammar_of_calls, infer_call_syntax
-from trainers.local.serving.values import ChatMessage, Request, Tools
-from trainers.local.tool_calls import (
+from trainers.local.chat_renderer import (
     BREAK,
-    ToolCall,
     break_special_tokens,
     chat_for_template,
-    parse_tool_calls,
     read_chat_template,
     render_chat,
     special_texts,
 )
+from trainers.local.serving.constraints import CallSyntax, Guide, grammar_of_calls, infer_call_syntax
+from trainers.local.serving.values import ChatMessage, Request, Tools
+from trainers.local.tool_calls import ToolCall, parse_tool_calls
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer

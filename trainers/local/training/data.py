@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from datasets import Dataset, Features, List, Value, disable_progress_bars
 from jinja2 import TemplateError
 
-from trainers.local.tool_calls import (
+from trainers.local.chat_renderer import (
     BREAK,
     break_special_tokens,
     chat_for_template,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.local.tool_calls import chat_for_template, message_for_template, tools_for_template
+from trainers.local.chat_renderer import chat_for_template, message_for_template, tools_for_template
 from trainers.local.training.data import (
     Chat,
     Row,
