@@ -64,8 +64,8 @@ class TrainingJob:
     dpo. `created_at` is in unix seconds. `continues` names the tuned model whose adapter, in tuned/, is trained
     further.
 
-    `trials` has the resolved settings of each trial of a sweep, in the order of sweeps.combinations; without a sweep it
-    is empty.
+    `trials` has the resolved settings of each trial of a sweep, in the order of `combinations` (hyperparameters.py);
+    without a sweep it is empty.
     """
 
     id: str

@@ -55,14 +55,14 @@ def play(
 ) -> list[TrialScore]:
     """`losses` by trial are the same at every round. A trial in `fails` is out when it should train in that round."""
     trial_scores = [TrialScore(number, course) for number in range(1, trials + 1)]
-    while move := next_decision(trial_scores):
-        trial = trial_scores[move.number - 1]
-        assert trial.step <= move.until <= trial.step + steps_left(trial_scores)
-        if (fails or {}).get(move.number) == move.round:
-            trial_scores[move.number - 1] = replace(trial, out="its loss is no number")
+    while decision := next_decision(trial_scores):
+        trial = trial_scores[decision.number - 1]
+        assert trial.step <= decision.until <= trial.step + steps_left(trial_scores)
+        if (fails or {}).get(decision.number) == decision.round:
+            trial_scores[decision.number - 1] = replace(trial, out="its loss is no number")
             continue
-        measured = {**(trial.losses or {}), move.until: losses[move.number]}
-        trial_scores[move.number - 1] = replace(trial, step=move.until, losses=measured)
+        measured = {**(trial.losses or {}), decision.until: losses[decision.number]}
+        trial_scores[decision.number - 1] = replace(trial, step=decision.until, losses=measured)
     return trial_scores
 
 

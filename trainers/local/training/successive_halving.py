@@ -54,7 +54,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Decision:
-    """Arm `number` trains to step `until` in round `round`."""
+    """Trial `number` trains to step `until` in round `round`."""
 
     number: int
     until: int

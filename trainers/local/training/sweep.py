@@ -14,7 +14,7 @@ arms/01/checkpoints/  like a job's, until the sweep is over
 arms/01/OUT           {"message", "step", "trained_tokens", "seconds"}: the trial has dropped out
 arms/WINNER           {"arm", "step", "stopped", …}: the winner is chosen but not yet published
 
-In files, a trial's name is still `arm`: a job may be continued by a newer version.
+Files and events still call a trial `arm` and a round `rung`: a newer version may continue an older one's job.
 """
 
 from __future__ import annotations
@@ -158,16 +158,16 @@ def train_trial(sweep: Sweep, trial: Trial, decision: Decision) -> Stop | None:
     is_done = False
     try:
         method = sft.create_method(trial.folder, trial.job, sweep.setup)
-        course = start_loop(trial.folder, trial.job, method, logger, sweep.pauses)
-        begun = time.monotonic() - max(course.position.seconds, logger.seconds_known)
-        course.pace = sweep.pace
+        loop = start_loop(trial.folder, trial.job, method, logger, sweep.pauses)
+        begun = time.monotonic() - max(loop.position.seconds, logger.seconds_known)
+        loop.pace = sweep.pace
         # A trial has no ceiling of its own, but may not take more than is left of the sweep's.
-        course.settings = replace(course.settings, max_seconds=trial_ceiling_s(sweep, begun))
+        loop.settings = replace(loop.settings, max_seconds=trial_ceiling_s(sweep, begun))
         until = decision.until
-        logger.log(f"trains to step {until}/{course.total} in round {decision.round}: {trial.values}")
-        stop = course.train_until(begun, sweep.checkpoint_s, until)
-        sweep.pace = course.pace
-        save_trial(trial, course, time.monotonic() - begun, is_last=until == course.total)
+        logger.log(f"trains to step {until}/{loop.total} in round {decision.round}: {trial.values}")
+        stop = loop.train_until(begun, sweep.checkpoint_s, until)
+        sweep.pace = loop.pace
+        save_trial(trial, loop, time.monotonic() - begun, is_last=until == loop.total)
         is_done = True
         return stop
     except (TrainingFailed, OutOfMemoryError) as error:
@@ -204,12 +204,12 @@ def trial_ceiling_s(sweep: Sweep, begun: float) -> int | None:
     return math.floor(taken_s + left_s)
 
 
-def save_trial(trial: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_last: bool) -> None:
+def save_trial(trial: Trial, loop: TrainingLoop[Row, Scores], seconds: float, *, is_last: bool) -> None:
     """Saves a checkpoint for the trial's next round and deletes older ones. At the end of the course its last
     checkpoints are kept, like those of a job."""
-    course.position = replace(course.position, seconds=seconds)
-    if course.position.step:
-        course.save()
+    loop.position = replace(loop.position, seconds=seconds)
+    if loop.position.step:
+        loop.save()
     if not is_last and distributed.is_first():
         # The trial may continue from its newest checkpoint, and its best one is needed if it wins.
         delete_old_checkpoints(trial.folder, read_trial_position(trial), keep=1)
@@ -239,18 +239,18 @@ def report_rounds(sweep: Sweep) -> None:
     if not distributed.is_first():
         return
     trial_scores = sweep.trial_scores
-    played = list_rounds(trial_scores)
+    rounds = list_rounds(trial_scores)
     # An earlier attempt of the job may have reported rounds.
     reported = {(event.get("data") or {}).get("rung") for event in read_events(sweep.folder)}
-    for number, each in enumerate(played, start=1):
+    for each in rounds:
         is_over = each.waiting is None
-        if each.trials and is_over and number not in reported:
-            going_on: Sequence[TrialScore] = ()
-            if number < len(played):
-                going_on = played[number].trials  # of the next round
-            message, rows = describe_round(each, sweep.trials, going_on)
-            sweep.logger.log(message, data={"rung": number, "arms": rows})
-    write_table(sweep.folder, sweep.trials, trial_scores, played, None)
+        if each.trials and is_over and each.number not in reported:
+            continuing: Sequence[TrialScore] = ()
+            if each.number < len(rounds):
+                continuing = rounds[each.number].trials  # of the next round, since numbers begin at 1
+            message, rows = describe_round(each, sweep.trials, continuing)
+            sweep.logger.log(message, data={"rung": each.number, "arms": rows})
+    write_table(sweep.folder, sweep.trials, trial_scores, rounds, None)
 
 
 def choose_winner(sweep: Sweep, stop: Stop | None) -> None:
@@ -455,7 +455,7 @@ def write_table(
     folder: Path,
     trials: Sequence[Trial],
     trial_scores: Sequence[TrialScore],
-    played: Sequence[Round],
+    rounds: Sequence[Round],
     winner: int | None,
 ) -> None:
     """Writes sweep.csv atomically. Column `valid_loss` is a trial's lowest loss, at its `best_step`. `winner` is None
@@ -470,7 +470,7 @@ def write_table(
             "total_steps": score.course,
             "trained_tokens": position.trained_tokens,
             "seconds": round(position.seconds, 1),
-            "outcome": describe_outcome(score, played, winner),
+            "outcome": describe_outcome(score, rounds, winner),
         }
         lowest = best_validation(position.validations)
         if lowest is not None:
@@ -484,36 +484,36 @@ def write_table(
     temporary.replace(folder / TABLE_FILE)
 
 
-def describe_outcome(score: TrialScore, played: Sequence[Round], winner: int | None) -> str:
+def describe_outcome(score: TrialScore, rounds: Sequence[Round], winner: int | None) -> str:
     if score.out is not None:
         return f"out after step {score.step}: {score.out}"
     if score.number == winner:
         return "won"
-    reached = [each.number for each in played if score in each.trials]
-    if reached and reached[-1] < played[-1].number:
+    reached = [each.number for each in rounds if score in each.trials]
+    if reached and reached[-1] < rounds[-1].number:
         return f"stopped after round {reached[-1]}"
     return "not finished"
 
 
 def describe_round(
-    over: Round, trials: Sequence[Trial], going_on: Sequence[TrialScore]
+    over: Round, trials: Sequence[Trial], continuing: Sequence[TrialScore]
 ) -> tuple[str, list[dict[str, object]]]:
     """Returns an event's message, with a line for each trial from best to worst, and the same facts as data."""
-    rounds = len(halving_rounds(len(trials)))
+    count = len(halving_rounds(len(trials)))
     share = "all"
     if over.planned.share < 1:
         share = f"{over.planned.share.numerator}/{over.planned.share.denominator}"
-    lines = [f"Round {over.number}/{rounds} is over, {share} of the course"]
+    lines = [f"Round {over.number}/{count} is over, {share} of the course"]
     data: list[dict[str, object]] = []
     for score in over.ranking:
         trial = trials[score.number - 1]
         loss = score.loss_at(over.planned)
-        fate = "stopped"
-        if over.number == rounds:
-            fate = "has finished its course"
-        elif score in going_on:
-            fate = "continues"
-        lines.append(f"{trial}: step {score.step}/{score.course}, validation loss {loss:.4f}, {fate}")
-        facts = {"step": score.step, "valid_loss": loss, "outcome": fate}
+        outcome = "stopped"
+        if over.number == count:
+            outcome = "has finished its course"
+        elif score in continuing:
+            outcome = "continues"
+        lines.append(f"{trial}: step {score.step}/{score.course}, validation loss {loss:.4f}, {outcome}")
+        facts = {"step": score.step, "valid_loss": loss, "outcome": outcome}
         data.append({"arm": trial.number, **trial.chosen, **facts})
     return "\n".join(lines), data
