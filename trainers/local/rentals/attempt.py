@@ -104,10 +104,10 @@ def _smoke_failure(folder: Path, job: TrainingJob) -> Failure | None:
     settings = replace(job.settings, n_epochs=1, sweep=())
     training_file = str(smoke / "train.jsonl")
     # Without integrations, so that the smoke test's curves don't appear beside the job's.
-    trial = replace(job, settings=settings, trials=(), integrations=(), training_file=training_file)
+    smoke_job = replace(job, settings=settings, trials=(), integrations=(), training_file=training_file)
     if job.validation_file:
-        trial = replace(trial, validation_file=str(smoke / "valid.jsonl"))
-    write_job(smoke, trial)
+        smoke_job = replace(smoke_job, validation_file=str(smoke / "valid.jsonl"))
+    write_job(smoke, smoke_job)
     code = _run(smoke, SMOKE_S)
     if (smoke / "DONE").exists():
         return None
