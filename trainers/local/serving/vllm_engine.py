@@ -348,7 +348,7 @@ def _take(choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabular
     likelihoods: Sequence[Likelihood | None] = _likelihoods(choice, writer, vocabulary)
     if not likelihoods:
         likelihoods = [None] * len(tokens)
-    for token, likelihood in zip(tokens, likelihoods, strict=False):
+    for token, likelihood in zip(tokens, likelihoods, strict=True):
         if not writer.is_done:
             writer.accept(token, likelihood)
     if not choice["finish_reason"] or writer.is_done:
