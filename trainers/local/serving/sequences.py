@@ -69,7 +69,10 @@ class Row(AnswerWriter):
                 self.accept(likeliest)
                 return
             token, likelihood = self._choose(logits)
-            forced = self._forced_end(token)
+            forced = None
+            if self._guide is not None and token not in self._vocabulary.ends:
+                self._guide.accept(token)
+                forced = self._forced_end(self._guide)
             if forced is None:
                 self.accept(token, likelihood)
             else:
@@ -79,15 +82,12 @@ class Row(AnswerWriter):
             self.request.ticket.abandon()
             self.is_done = True
 
-    def _forced_end(self, token: int) -> Sequence[int] | None:
-        """Tells the grammar about the chosen token. Returns the tokens that must follow up to the answer's end, which
-        need no pass through the model, or None if there is a choice left or their text or likelihood matters."""
-        if self._guide is None or token in self._vocabulary.ends:
-            return None
-        self._guide.accept(token)
+    def _forced_end(self, guide: Guide) -> Sequence[int] | None:
+        """Returns the tokens that must follow the chosen one up to the answer's end, which need no pass through the
+        model. Returns None if there is a choice left, or if their text or likelihood matters."""
         if self._sampling.stop or self._sampling.top_logprobs is not None:
             return None
-        return self._guide.forced_end(self.limit - len(self.tokens) - 1)
+        return guide.forced_end(self.limit - len(self.tokens) - 1)
 
     def _choose(self, logits: Tensor) -> tuple[int, Likelihood | None]:
         """Returns a token chosen by the request's sampling, and its likelihood if the request asks for that."""
