@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,21 +80,8 @@ def build_app(config: Config) -> Starlette:
     aliases = Aliases(config.data / ALIASES_FILE, models)
     usage = AliasCounts(config.data / USAGE_FOLDER)
     engines = config.data / ENGINES_FOLDER
-    backend: Backend = LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
-    if config.ray is not None:
-        backend = RayBackend(RayHead(config.ray.address), config.ray, config.data / "jobs")
-    rented = None
-    if config.rented:
-        rented = RentedBackend(config.rented, config.data)
-    queue = JobQueue(jobs, config.slots, backend, rented)
-    engine: GenerationEngine = Generator(lambda: queue.is_busy)
-    if config.serving_engine == "vllm":
-        # Imported late, with the hub's client: 10 MB, which other trainers do without while idle.
-        from trainers.local.serving.vllm_engine import VllmEngine
-
-        gpu = config.gpus[0] if config.gpus else None
-        engine = VllmEngine(engines, engine, lambda: queue.is_busy, gpu)
-    engine = EncoderEngine(engine)
+    queue = _create_queue(config, jobs)
+    engine = _create_engine(config, lambda: queue.is_busy)
 
     def job_statuses() -> list[Status]:
         return [bodies.status_of(record, queue.is_running(record.job.id)) for record in jobs.all()]
@@ -132,6 +119,28 @@ def build_app(config: Config) -> Starlette:
     # Many clients would follow a redirected POST with a GET, or not at all.
     app.router.redirect_slashes = False
     return app
+
+
+def _create_queue(config: Config, jobs: Jobs) -> JobQueue:
+    backend: Backend = LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
+    if config.ray is not None:
+        backend = RayBackend(RayHead(config.ray.address), config.ray, config.data / "jobs")
+    rented = None
+    if config.rented:
+        rented = RentedBackend(config.rented, config.data)
+    return JobQueue(jobs, config.slots, backend, rented)
+
+
+def _create_engine(config: Config, is_training: Callable[[], bool]) -> GenerationEngine:
+    """Returns the engine for encoders, which passes requests for other models on to the one that writes text."""
+    engine: GenerationEngine = Generator(is_training)
+    if config.serving_engine == "vllm":
+        # Imported late, with the hub's client: 10 MB, which other trainers do without while idle.
+        from trainers.local.serving.vllm_engine import VllmEngine
+
+        gpu = config.gpus[0] if config.gpus else None
+        engine = VllmEngine(config.data / ENGINES_FOLDER, engine, is_training, gpu)
+    return EncoderEngine(engine)
 
 
 async def _answer_disconnect(request: Request, error: Exception) -> Response:
