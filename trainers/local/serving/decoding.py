@@ -248,13 +248,13 @@ def _read_part(
 
     longest = max(map(len, prompts)) - shared
     ids = []
-    padded = []
+    own_rows = []  # 1 for each token of the prompt's own, 0 for padding
     for prompt in prompts:
         rest = prompt[shared:]
         padding = [0] * (longest - len(rest))
         ids.append([*padding, *rest])
-        padded.append(padding + [1] * len(rest))
-    own = torch.tensor(padded, device=device)
+        own_rows.append(padding + [1] * len(rest))
+    own = torch.tensor(own_rows, device=device)
     # Padding is in front and masked, so its position doesn't matter, but it must be a valid one.
     positions = (own.cumsum(-1) - 1).clamp(min=0) + shared
     mask = torch.cat([own.new_ones(len(prompts), shared), own], -1)
