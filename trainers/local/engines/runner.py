@@ -381,11 +381,12 @@ class StepTimes:
         checkpoint, and a validation between the two steps if there is one."""
         step_s = max(self.steps_s, default=0.0)
         guess_s = self.validation_steps * step_s
+        validation_s = self.validation_s
+        if validation_s is None:
+            validation_s = guess_s
         between_s = 0.0
-        if is_validated_next and self.validation_s is None:
-            between_s = guess_s
-        elif is_validated_next and self.validation_s is not None:
-            between_s = self.validation_s
+        if is_validated_next:
+            between_s = validation_s
         return Pace(2 * step_s + between_s + SAVING_S, self.validation_s, guess_s)
 
 
