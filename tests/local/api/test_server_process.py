@@ -61,9 +61,8 @@ def test_a_trainer_whose_shutdown_hangs_ends_all_the_same(monkeypatch: pytest.Mo
     ended = threading.Event()
     monkeypatch.setattr(trainer_main, "LONGEST_SHUTDOWN_S", 0.0)
     monkeypatch.setattr(os, "_exit", lambda code: ended.set())
-    server = trainer_main.Server(
-        server_config(Starlette(), 1), "ready"
-    )  # it never runs, so nothing else ends it
+    # It never runs, so nothing else ends it.
+    server = trainer_main.Server(server_config(Starlette(), 1), "ready")
     server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit
     assert ended.wait(30)
