@@ -410,7 +410,7 @@ def _outlook(outlook: Outlook | None) -> dict[str, Any] | None:
                 "at_low_usd": _number(swing.at_low),
                 "at_high_usd": _number(swing.at_high),
             }
-            for swing in outlook.tornado
+            for swing in outlook.swings
         ],
         "months": [
             {

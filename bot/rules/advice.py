@@ -346,7 +346,7 @@ def _reason_by_chance(estimate: Estimate, outlook: Outlook, facts: Facts) -> Rea
         return Reason("people's time", "no_go", little, step=stay_step(facts))
     if outlook.p_payback >= LIKELY:
         return _reason_if_likely(rule, pays, outlook)
-    widest = max(outlook.tornado, key=lambda swing: swing.width, default=None)
+    widest = max(outlook.swings, key=lambda swing: swing.width, default=None)
     name = "volume"
     if widest:
         name = widest.name

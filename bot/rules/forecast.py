@@ -58,7 +58,7 @@ class Outlook:
     - `p_payback` is the share of draws that pay back within `target_months`.
     - `npv` is the net present value over `horizon_months`, which end no later than the model does. `p_gain` is the
       share of draws in which it is not a loss.
-    - `tornado` has the widest swing first. Its centre is `expected`, the net value with every input as expected; that
+    - `swings` has the widest first. They are around `expected`, the net value with every input as expected, which
       differs from the median draw if inputs are skewed.
     - `is_time_said` is true if the hours of people's time were given. If not, they count as 0, and `bearable_hours` are
       the most hours with which a share LIKELY of the draws still pays back in time; None if not even 0 hours do.
@@ -75,7 +75,7 @@ class Outlook:
     payback_months: Quantiles
     saving_month: Quantiles
     npv: Quantiles
-    tornado: tuple[Swing, ...]
+    swings: tuple[Swing, ...]
     months: tuple[Month, ...]
     expected: Decimal | None = None
     is_time_said: bool = True
@@ -142,9 +142,9 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
     discount = (1 + float(inputs.discount)) ** years
     net = (counted / discount).sum(axis=1) - spent
 
-    tornado: tuple[Swing, ...] = ()
+    swings: tuple[Swing, ...] = ()
     if inputs.horizon:
-        tornado = rank_swings(inputs, _gap_range(inputs, drawn))
+        swings = rank_swings(inputs, _gap_range(inputs, drawn))
 
     return Outlook(
         draws=draws,
@@ -156,7 +156,7 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
         payback_months=_quantiles(payback, digits=4),
         saving_month=_quantiles(_first_saving(inputs, drawn)),
         npv=_quantiles(net),
-        tornado=tornado,
+        swings=swings,
         months=_cumulative_band(spent, counted, inputs.horizon),
         expected=round(net_value(inputs), 2),
         is_time_said=inputs.people_hours is not None,

@@ -6,12 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from bot.rules.roi import (
-    Inputs,
-    Quality,
-    Range,
-    net_value,
-)
+from bot.rules.roi import Inputs, Quality, Range, net_value
 from bot.rules.units import format_requests, format_runs
 from trainers.money import usd
 

@@ -467,7 +467,7 @@ def outlook(scale: str = "1", p: float = 0.87, **other: Any) -> Outlook:
         payback_months=Quantiles(Decimal("0.6"), Decimal("1.6"), Decimal("6.7")),
         saving_month=Quantiles(90 * by, 280 * by, 520 * by),
         npv=Quantiles(480 * by, 2_900 * by, 5_900 * by),
-        tornado=swings,
+        swings=swings,
         months=months,
         expected=2_600 * by,
     )

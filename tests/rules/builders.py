@@ -126,7 +126,7 @@ def outlook(p: float, *, never: bool = False) -> Outlook:
         payback_months=Quantiles(None if never else Decimal("0.5"), None if never else Decimal(1), last),
         saving_month=some,
         npv=some,
-        tornado=(volume, people),
+        swings=(volume, people),
         months=(Month(Decimal(0), Decimal(-25), Decimal(-25), Decimal(-25)),),
     )
 

@@ -41,7 +41,7 @@ def test_without_uncertainty_the_outlook_is_the_exact_estimate() -> None:
     ):
         assert quantiles.p5 == quantiles.p50 == quantiles.p95 == exact
     assert outlook.expected == round(costs.npv_usd, 2)
-    assert outlook.tornado == ()
+    assert outlook.swings == ()
     assert [month.p50 for month in outlook.months] == [-25 + 23 * month for month in range(13)]
 
 
@@ -193,7 +193,7 @@ def test_measured_quality_varies_by_its_standard_error() -> None:
 
 def test_the_sensitivity_has_the_widest_swing_first_and_is_exact() -> None:
     inputs = replace(BILLION, quality=BETTER)
-    swings = simulate_briefly(inputs).tornado
+    swings = simulate_briefly(inputs).swings
     assert [swing.name for swing in swings][:1] == ["quality"]
     assert {swing.name for swing in swings} == {
         "quality",
@@ -211,7 +211,7 @@ def test_the_sensitivity_has_the_widest_swing_first_and_is_exact() -> None:
 
 def test_staff_hours_that_are_not_given_swing_from_none_to_a_week() -> None:
     outlook = simulate_briefly(WITHOUT_HOURS)
-    people = next(swing for swing in outlook.tornado if swing.name == "staff time")
+    people = next(swing for swing in outlook.swings if swing.name == "staff time")
     assert (people.low_value, people.high_value) == ("0 hours (not given)", "40 hours at $75.00")
     assert people.width == 3000
     assert outlook.npv == simulate_briefly(ARTICLE).npv
@@ -220,7 +220,7 @@ def test_staff_hours_that_are_not_given_swing_from_none_to_a_week() -> None:
 def test_a_paid_machine_swings_by_its_training_time() -> None:
     minutes = Range(Decimal(60), Decimal(120), Decimal(240))
     paid = replace(CERTAIN, training=Training(1, 1, usd_per_hour=Decimal(10), minutes=minutes))
-    (swing,) = simulate_briefly(paid).tornado
+    (swing,) = simulate_briefly(paid).swings
     assert swing.name == "training time"
     assert swing.at_low > swing.at_high
 

@@ -329,11 +329,11 @@ def _range(amounts: Range) -> str:
 def _basis(summary: EstimateSummary, spelling: Spelling) -> list[CardBlock]:
     """What moves the result most, and the assumptions with their reasons."""
     parts = Parts()
-    if summary.outlook and summary.outlook.tornado:
+    if summary.outlook and summary.outlook.swings:
         over = format_months(summary.outlook.horizon_months)
         swings = [
             f"• {swing.name}: {usd(swing.at_low)} at {swing.low_value}, {usd(swing.at_high)} at {swing.high_value}"
-            for swing in summary.outlook.tornado
+            for swing in summary.outlook.swings
         ]
         parts.text(f"*What moves the net value over {over} most, one at a time*")
         parts.lines([escape(swing) for swing in swings])

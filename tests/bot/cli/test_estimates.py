@@ -68,7 +68,7 @@ def write_baseline(
     return file
 
 
-def test_an_estimate_has_chances_a_tornado_and_the_source_of_each_price() -> None:
+def test_an_estimate_has_chances_swings_and_the_source_of_each_price() -> None:
     answer = estimate("--volume", "1B", "--target", "gpt-4.1", "--hours", "10", "--rate", "100")
     outlook = answer["outlook"]
     assert outlook["draws"] == 10_000

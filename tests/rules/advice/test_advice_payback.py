@@ -98,7 +98,7 @@ def test_an_open_payback_asks_for_the_input_that_matters_most() -> None:
         "Take last month's number of requests from the vendor's usage page and add it (volume=). It matters most: "
         "volume from 80,000 requests a month to 125,000 requests a month moves the net value from $40.00 to $310.00."
     )
-    assert advise(facts_with(*ALL_MISS, outlook=replace(OPEN, tornado=()))).next_step.endswith("(volume=).")
+    assert advise(facts_with(*ALL_MISS, outlook=replace(OPEN, swings=()))).next_step.endswith("(volume=).")
 
 
 def test_every_input_of_the_sensitivity_has_a_next_step() -> None:
