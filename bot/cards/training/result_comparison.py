@@ -52,7 +52,7 @@ def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[
     """A fact that compares the tuned model with the best alternative on the same rows, or with what answered before.
     With `is_full` there is none if Details begin with that comparison."""
     comparison = result.comparison
-    other = best_alternative(comparison) if comparison else None
+    other = best_alternative(comparison)
     if comparison is None or other is None or not comparison.pairs:
         if is_full:
             return []
@@ -139,7 +139,7 @@ def _difference(gain: float, name: str, score: float, *, is_clear: bool) -> str:
 def better_name(result: RunResult) -> str:
     """The name of what the labels were compared with: the best alternative, or what answered before if that is better
     (services/training/run_worker.py)."""
-    other = best_alternative(result.comparison) if result.comparison else None
+    other = best_alternative(result.comparison)
     if other is None or is_base_ahead(result, other):
         return before_name(result)
     return _name(other)

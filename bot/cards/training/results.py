@@ -272,7 +272,7 @@ def _for(plan: Plan, result: RunResult) -> str:
     base = before_name(result)
     if plan.method == "head":
         return f"It is the free encoder's model, ready to be deployed; {base} has {before_text(result)}."
-    other = best_alternative(comparison) if comparison else None
+    other = best_alternative(comparison)
     is_in_headline = other is None or is_base_best(result, other) or is_before(result, other)
     if result.partial is None and (comparison is None or not comparison.pairs or is_in_headline):
         if result.better == 1:

@@ -37,8 +37,10 @@ def has_gained(result: RunResult) -> bool:
     return result.change.gain > 0 and is_clear(result.change.p)
 
 
-def best_alternative(comparison: Comparison) -> MeasuredCandidate | None:
-    """Returns the best alternative that answered the same rows."""
+def best_alternative(comparison: Comparison | None) -> MeasuredCandidate | None:
+    """Returns the best alternative that answered the same rows, None if there is none."""
+    if comparison is None:
+        return None
     return next((candidate for candidate in comparison.candidates if candidate.kind != "tuned"), None)
 
 
@@ -120,16 +122,10 @@ def _tuned(result: RunResult) -> MeasuredCandidate | None:
     return tuned
 
 
-def _other(result: RunResult) -> MeasuredCandidate | None:
-    if result.comparison is None:
-        return None
-    return best_alternative(result.comparison)
-
-
 def _is_worse(result: RunResult, tuned: MeasuredCandidate) -> bool:
     """True if it is clearly worse than the best alternative, or than its own base."""
     comparison = result.comparison
-    other = _other(result)
+    other = best_alternative(comparison)
     if comparison and comparison.pairs and other is not None and not is_base_best(result, other):
         (pair,) = comparison.pairs
         return pair.better != tuned.identity and is_clear(pair.p)
@@ -138,7 +134,7 @@ def _is_worse(result: RunResult, tuned: MeasuredCandidate) -> bool:
 
 def _is_needless(result: RunResult) -> bool:
     """True if the verdict is against it because an alternative is good enough, and not because of money."""
-    other = _other(result)
+    other = best_alternative(result.comparison)
     if other is None or other.standing != "meets":
         return False
     return result.advice is None or result.advice.rule not in MONEY_RULES
@@ -151,7 +147,7 @@ def is_usable(result: RunResult) -> bool:
         return False
     if result.advice and result.advice.kind == "no_go":
         return False
-    return has_gained(result) or not is_base_best(result, _other(result))
+    return has_gained(result) or not is_base_best(result, best_alternative(result.comparison))
 
 
 def planned_saving_micros(plan: Plan, result: RunResult) -> int:
