@@ -107,15 +107,10 @@ def gather(
     reachable: Collection[str] | None,
 ) -> EstimateBasis | Refusal:
     """Looks up everything that an estimate is based on, or returns why the question can't be answered."""
-    target = find_trainable(settings.providers, question)
+    target = _find_target(settings, name, report, question, is_trained=is_trained)
     if isinstance(target, Refusal):
         return target
-    if target.row.rents and target.row.rental is None and not is_trained:
-        return Refusal(f"The hourly price of a machine for {code(target.name)} is not known.", "target")
     question = with_target_defaults(question, target)
-    unsuitable = _unsuitable_rows(name, report, question, target)
-    if unsuitable:
-        return unsuitable
     current = _current_price(settings, question, today)
     if isinstance(current, Refusal):
         return current
@@ -127,10 +122,10 @@ def gather(
     measured = tuple(dict.fromkeys(candidate.model for candidate in evidence.candidates if candidate.model))
     # Unless it is known who has a key, no model is suggested: it might have none.
     to_measure = suggest_models(settings, question.current, today, reachable or ())
-    successors: tuple[str, ...] = ()
+    names = [*measured, *to_measure]
     if current and current.successor:
-        successors = (current.successor,)
-    prices = _look_up_prices(settings, (*measured, *to_measure, *successors), today)
+        names.append(current.successor)
+    prices = _look_up_prices(settings, names, today)
     without_key: tuple[tuple[str, str], ...] = ()
     has_models = True  # as far as is known: without `reachable`, nobody said which providers have a key
     if reachable is not None:
@@ -168,6 +163,18 @@ def question_refusal(settings: Settings, question: Question, today: date) -> Ref
     if isinstance(price, Refusal):
         return price
     return None
+
+
+def _find_target(
+    settings: Settings, name: str, report: Report, question: Question, *, is_trained: bool
+) -> Target | Refusal:
+    """Returns the model to train, unless the cost of its machine is unknown or it can't learn from these rows."""
+    target = find_trainable(settings.providers, question)
+    if isinstance(target, Refusal):
+        return target
+    if target.row.rents and target.row.rental is None and not is_trained:
+        return Refusal(f"The hourly price of a machine for {code(target.name)} is not known.", "target")
+    return _unsuitable_rows(name, report, question, target) or target
 
 
 def _unsuitable_rows(name: str, report: Report, question: Question, target: Target) -> Refusal | None:
