@@ -166,9 +166,8 @@ def _result_headline(summary: EvaluationSummary) -> str:
     """The headline of the result, as the end of a sentence."""
     match summary:
         case ComparisonSummary(result=Comparison() as comparison, sealed=SealedTest() as test):
-            return sealed_rows.headline(
-                comparison, test, summary.progress.outcome
-            )  # begins with the model's name
+            # It begins with the model's name, whose letters stay as they are.
+            return sealed_rows.headline(comparison, test, summary.progress.outcome)
         case ComparisonSummary(result=Comparison() as comparison):
             headline = evaluation_results.headline(comparison)
         case CurveSummary(result=Curve() as curve):

@@ -31,7 +31,7 @@ class Question:
     - A share `batch_share` (0 to 1) of the requests can wait for a batch.
     - Training stops early after `patience` validations without improvement.
     - `hyperparameters` are those that the person chose, sorted by name; those in `sweep` have several values each, and
-      every combination is one candidate of the same training.
+      every combination is one trial of the same training.
     - `judge` is the model that judges free text, NO_JUDGE for none.
     """
 

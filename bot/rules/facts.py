@@ -34,7 +34,7 @@ from trainers.evaluation.statistics import wilson
 from trainers.methods import MethodName
 from trainers.providers.providers import ModelVerdict
 
-ENCODER_KIND: CandidateKind = "encoder"  # the candidate that is the same model as the method `head` trains
+ENCODER_KIND: CandidateKind = "encoder"  # this candidate is the same model as the method `head` trains
 
 TaskKind = Literal[
     "style", "format", "classification", "extraction", "knowledge", "reasoning", "quality", "latency", "cost"
@@ -168,12 +168,12 @@ class OtherJudge:
 class Evidence:
     """What was measured on the frozen holdout; None means not yet. `bar` is the share of right answers that is good
     enough, `margin` how much worse a cheaper model may be. `judge` is the model whose verdicts the comparison's scores
-    are. `failed` are candidates that a measurement left out, and why; none of them is in the comparison.
-    `own_candidate` is the candidate of the very model to be trained, which is no alternative to it. `label_checks` are
-    people's answers to doubted labels, `judge_checks` what they said about the judge's verdicts. `tuned_look` is which
-    of the tuned models that were measured on these rows the tuned one is: a promotion gets harder with each.
-    `other_judge` is the tuned model that another judge scored than the comparison, in place of `tuned`. `left_out` are
-    the numbers of measurements that a newer version of the bot stored, and this one can't read."""
+    are. `failed` are candidates that a measurement left out, and why; none of them is in the comparison. `own_kind` is
+    the kind of candidate that is the very model to be trained, and so no alternative to it. `label_checks` are people's
+    answers to doubted labels, `judge_checks` what they said about the judge's verdicts. `tuned_look` is which of the
+    tuned models that were measured on these rows the tuned one is: a promotion gets harder with each. `other_judge` is
+    the tuned model that another judge scored than the comparison, in place of `tuned`. `left_out` are the numbers of
+    measurements that a newer version of the bot stored, and this one can't read."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -183,7 +183,7 @@ class Evidence:
     margin: float = DEFAULT_PROMOTION_LIMITS.margin
     judge: str | None = None
     failed: tuple[FailedCandidate, ...] = ()
-    own_candidate: str | None = None
+    own_kind: CandidateKind | None = None
     label_checks: LabelChecks = NO_CHECKS
     judge_checks: JudgeChecks = UNCHECKED
     tuned_look: int = 1
@@ -224,8 +224,8 @@ class Evidence:
         """The kinds of candidates that need no first measurement any more: one of that kind is in the comparison, even
         if it gave no answers, or could not be measured. Measuring the same again would tell nothing new."""
         measured = [candidate.identity for candidate in self.candidates]
-        left_out = [failed.candidate for failed in self.failed]
-        kinds: set[CandidateKind] = {candidate.kind for candidate in (*measured, *left_out)}
+        failed = [each.candidate for each in self.failed]
+        kinds: set[CandidateKind] = {candidate.kind for candidate in (*measured, *failed)}
         # a prompt for which examples were tried on training rows, and did not help
         if any(candidate.shots == 0 for candidate in measured):
             kinds.add("kshot")
@@ -447,7 +447,7 @@ def without_trained_candidate(evidence: Evidence, method: MethodName) -> Evidenc
     itself."""
     if method != "head":
         return evidence
-    evidence = replace(evidence, own_candidate=ENCODER_KIND)
+    evidence = replace(evidence, own_kind=ENCODER_KIND)
     if evidence.comparison is None:
         return evidence
     return keep_candidates(

@@ -167,12 +167,12 @@ def _worth_reason(candidate: MeasuredCandidate, facts: Facts) -> Reason:
 
 
 def _unmeasured_reasons(facts: Facts) -> tuple[Reason, ...]:
-    """Lists the candidates that nobody measured: a fine-tune is never advised before they are."""
-    tried = {*facts.evidence.tried, facts.evidence.own_candidate}
-    candidates: tuple[CandidateKind, ...] = PROMPTED
+    """Lists the kinds of candidates that nobody measured: a fine-tune is never advised before they are."""
+    tried = {*facts.evidence.tried, facts.evidence.own_kind}
+    kinds: tuple[CandidateKind, ...] = PROMPTED
     if facts.has_free_candidates:
-        candidates = (*FREE_KINDS, *PROMPTED)
-    missing = tuple(candidate for candidate in candidates if candidate not in tried)
+        kinds = (*FREE_KINDS, *PROMPTED)
+    missing = tuple(kind for kind in kinds if kind not in tried)
     if not missing:
         return ()
     if missing[:2] == FREE_KINDS:

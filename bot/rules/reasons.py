@@ -405,8 +405,8 @@ PlainTodo = Literal[
 
 @dataclass(frozen=True)
 class Measure:
-    """A measurement that one command starts. No `candidates` means all of them. `usd` is None if unknown; the command
-    then shows its price first. `judge` is the model that scores the answers, None if they are scored without one. A
+    """A measurement that one command starts. No `kinds` means all of them. `usd` is None if unknown; the command then
+    shows its price first. `judge` is the model that scores the answers, None if they are scored without one. A
     successor is measured before the model that it `follows` ends."""
 
     what: Literal[
@@ -464,7 +464,7 @@ class WritePrice:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """`candidate` is the candidate that this many more held-out rows would decide on: whether it meets the bar or, if
+    """`candidate` is the one that this many more held-out rows would decide on: whether it meets the bar or, if
     `beside` is given, whether it is not worse than that. They are a fifth of `new` rows."""
 
     rows: int
@@ -502,8 +502,8 @@ class LabelMore:
 
 @dataclass(frozen=True)
 class PinDown:
-    """An input of the estimate that has to be known better. `swing` is its swing in the tornado, None if there is
-    none."""
+    """An input of the estimate that has to be known better. `swing` says how much it moves the net value, None
+    if that is unknown."""
 
     name: str
     dataset: str

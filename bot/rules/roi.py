@@ -1,9 +1,9 @@
 """What a fine-tune costs, what it saves per month, and when it pays back: exact sums over measured tokens.
 
 Volume means *input* tokens per month with today's prompt; output tokens are added in the ratio measured in the data.
-estimates.py turns a number of requests into tokens. The saving is relative to the cheapest
-alternative that is good enough (alternatives.py). Reads no price list (prices.py) and gives no verdict (advice.py).
-Money is in USD, a month has 730 hours."""
+estimates.py turns a number of requests into tokens. The saving is relative to the cheapest alternative that is good
+enough (alternatives.py). Reads no price list (prices.py) and gives no verdict (advice.py). Money is in USD, a month has
+730 hours."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
-FEWEST_SEALED, MOST_SEALED = 50, 10_000  # rows; fewer can't tell two models apart
+FEWEST_SEALED = 50  # rows; fewer can't tell two models apart
+MOST_SEALED = 10_000
 HOURS_PER_MONTH = Decimal(730)  # 365 days in twelve equal months
-
 
 Unit = Literal["requests", "tokens"]
 LARGEST: Mapping[Unit, int] = {"requests": 10**12, "tokens": 10**15}

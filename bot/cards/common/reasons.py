@@ -36,7 +36,7 @@ from bot.values.targets import MemoryShortage
 from trainers.money import usd
 
 # A reason is a sentence, which nobody reads to the end if it lists more than that.
-SHOWN_KINDS = 3
+SHOWN_NAMES = 3
 SHOWN_LABELS = 5
 FACTS_CHANGE = "facts change, and each change would need another training run"
 PLAIN: Mapping[PlainReason, str] = {
@@ -182,7 +182,7 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
                 f"{candidate_name(candidate.identity)} has {score_text(candidate)}"
                 for candidate in because.candidates
             ]
-            return f"Too close to the bar of {share_text(because.bar)} to call: {listed(close, SHOWN_KINDS, '; ')}."
+            return f"Too close to the bar of {share_text(because.bar)} to call: {listed(close, SHOWN_NAMES, '; ')}."
         case reasons.AllMissBar():
             return _ways_miss(because)
         case reasons.BarFar(best):
@@ -199,7 +199,7 @@ def _of_measurement(because: reasons.MeasurementReason, spelling: Spelling) -> s
                 f"{candidate_name(candidate.identity)}, {candidate.unread:,} of {candidate.n:,}"
                 for candidate in because.candidates
             ]
-            text = f"Answers that could not be read: {listed(unread, SHOWN_KINDS, '; ')}."
+            text = f"Answers that could not be read: {listed(unread, SHOWN_NAMES, '; ')}."
             if because.is_settled:
                 text += f" A clearer prompt ({spelling.option('prompt')}) may help more than training."
             return text
@@ -233,7 +233,7 @@ def _tuned_score(tuned: reasons.TunedScore) -> str:
 
 
 def _left_out(numbers: tuple[int, ...]) -> str:
-    names = listed([f"m{number}" for number in numbers], SHOWN_KINDS)
+    names = listed([f"m{number}" for number in numbers], SHOWN_NAMES)
     if len(numbers) == 1:
         return (
             f"{names} isn't counted, as a newer version of the bot stored it: start that version to count it."

@@ -66,8 +66,8 @@ from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate
 
 ESTIMATE = "estimate_after_ladder"  # cards that were posted earlier have this name
 DETAILS = "measurement_details"
-SHOWN_KINDS = 5
-SHOWN_CANDIDATES = 3
+SHOWN_IN_TABLE = 5
+SHOWN_IN_SENTENCE = 3
 # In the narrow table, “can't tell” would widen a column.
 NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
 Row = tuple[str, str, str, str, str, str]
@@ -262,8 +262,8 @@ def _shown(comparison: Comparison, own: Collection[Candidate]) -> list[MeasuredC
         )
 
     ranked = sorted(comparison.candidates, key=rank)
-    candidates = {candidate.identity for candidate in ranked[:SHOWN_KINDS]}
-    return [candidate for candidate in comparison.candidates if candidate.identity in candidates]
+    shown = {candidate.identity for candidate in ranked[:SHOWN_IN_TABLE]}
+    return [candidate for candidate in comparison.candidates if candidate.identity in shown]
 
 
 def _buttons(
@@ -349,7 +349,7 @@ def _measured_before(comparison: Comparison, own: Collection[Candidate]) -> list
     ]
     if len(now) == len(comparison.candidates):
         return []
-    names = escape(listed(now, SHOWN_CANDIDATES, "; "))
+    names = escape(listed(now, SHOWN_IN_SENTENCE, "; "))
     return [f"Measured now: {names}. The others were measured before, on the same rows."]
 
 
@@ -391,7 +391,7 @@ def _after_several_looks(comparison: Comparison) -> list[str]:
     fitted = [candidate for candidate in undecided if candidate.fresh is not None]
     if fitted:
         names = escape(
-            listed([long_name(candidate.identity) for candidate in fitted], SHOWN_CANDIDATES, "; ")
+            listed([long_name(candidate.identity) for candidate in fitted], SHOWN_IN_SENTENCE, "; ")
         )
         return [
             f"Written after wrong rows were shown, so only fresh rows can show that it meets the bar: {names}."
@@ -399,13 +399,13 @@ def _after_several_looks(comparison: Comparison) -> list[str]:
     taught = [candidate for candidate in undecided if candidate.read]
     if taught:
         names = escape(
-            listed([long_name(candidate.identity) for candidate in taught], SHOWN_CANDIDATES, "; ")
+            listed([long_name(candidate.identity) for candidate in taught], SHOWN_IN_SENTENCE, "; ")
         )
         return [f"{read_rows_sentence(taught[0])} That concerns {names}."]
     rewritten = [candidate for candidate in undecided if candidate.choices > 1]
     if rewritten:
         names = escape(
-            listed([long_name(candidate.identity) for candidate in rewritten], SHOWN_CANDIDATES, "; ")
+            listed([long_name(candidate.identity) for candidate in rewritten], SHOWN_IN_SENTENCE, "; ")
         )
         return [f"Rewritten or chosen after scores on these rows were seen, so it has to show more: {names}."]
     leader = comparison.unproven_leader
@@ -424,7 +424,7 @@ def _close_to_best(comparison: Comparison) -> list[str]:
     close = [pair.worse for pair in comparison.pairs if not pair.is_significant]
     if best is None or not close:
         return []
-    names = listed([short_table_name(candidate, 30) for candidate in close], SHOWN_CANDIDATES, "; ")
+    names = listed([short_table_name(candidate, 30) for candidate in close], SHOWN_IN_SENTENCE, "; ")
     return [
         f"No clear difference from the best ({escape(short_table_name(best.identity, 30))}): {escape(names)}."
     ]
@@ -509,7 +509,7 @@ def _reasoning_hint(comparison: Comparison) -> str:
         for candidate in comparison.candidates
         if candidate.model and 2 * candidate.empty > candidate.n
     ]
-    names = list(dict.fromkeys(silent))[:SHOWN_CANDIDATES]
+    names = list(dict.fromkeys(silent))[:SHOWN_IN_SENTENCE]
     if not names:
         return ""
     tables = []
