@@ -33,7 +33,7 @@ from tests.cards.datasets import dataset_cards, labelling_cards
 from tests.cards.decisions import estimate_cards
 from tests.cards.decisions.estimate_cards import TARGET
 from tests.cards.evidence import curve_cards, evaluation_cards, sealed_cards, sweep_cards
-from tests.cards.measurements import DISTRUSTING, JUDGED, KINDS, MANY_ERRORS, SEARCH
+from tests.cards.measurements import CANDIDATES, DISTRUSTING, JUDGED, MANY_ERRORS, SEARCH
 from tests.cards.models import deployment_cards, promotion_cards, sunset_cards
 from tests.cards.training import intervention_cards, result_cards, run_cards
 from trainers.dataset import LabelCount
@@ -58,7 +58,7 @@ def _details() -> dict[str, Json]:
     )
     people, judge = DISTRUSTING, JUDGED
     judged = measurements.comparison(
-        [replace(candidate, scoring="judge", unread=0) for candidate in KINDS[2:5]]
+        [replace(candidate, scoring="judge", unread=0) for candidate in CANDIDATES[2:5]]
     )
     plan = measurements.judged_plan()
     notes = judge_agreement.judge_notes(

@@ -479,13 +479,13 @@ def result_with(tuned: int, **other: Any) -> RunResult:
     """The tuned model has `tuned` of 200 rows right, its base 47."""
     gain = (tuned - 47) / 200
     between = wilson(tuned, 200)
-    candidates = {
+    scores = {
         "base": model_score(47, 0.18, 0.3, 132, n=200),
         "tuned": model_score(tuned, between.low, between.high, 104, n=200),
     }
     better, worse = (tuned - 42, 5) if gain > 0 else (2, 49 - tuned)
     return replace(
-        result(**candidates, better=better, worse=worse, gain_low=gain - 0.07, gain_high=gain + 0.06), **other
+        result(**scores, better=better, worse=worse, gain_low=gain - 0.07, gain_high=gain + 0.06), **other
     )
 
 

@@ -96,7 +96,7 @@ def standing_of(low: float, high: float) -> Standing:
 
 NEAREST_ROWS = Retrieval("examples", 10, 745, 745, hits=166, asked=200)
 NEAREST_PASSAGES = Retrieval("passages", 4, 37_000, 20_000, hits=81, asked=120, documents=3, copied=12)
-KINDS = (
+CANDIDATES = (
     candidate("classical", None, 184),
     candidate("encoder", None, 187),
     candidate("zero", MODEL, 21),
@@ -107,10 +107,10 @@ KINDS = (
     candidate("retrieval", BIG, 186, "0.39", retrieval=NEAREST_ROWS),
 )
 
-ARMS = tuple(candidate.identity for candidate in KINDS)
+IDENTITIES = tuple(candidate.identity for candidate in CANDIDATES)
 
 
-def comparison(candidates: Sequence[MeasuredCandidate] = KINDS, **other: Any) -> Comparison:
+def comparison(candidates: Sequence[MeasuredCandidate] = CANDIDATES, **other: Any) -> Comparison:
     meeting = [candidate for candidate in candidates if candidate.standing == "meets"]
     cheapest = min(meeting, key=lambda candidate: candidate.usd_per_1000 or 0, default=None)
     ranked = sorted(candidates, key=lambda candidate: -candidate.score)
@@ -142,7 +142,7 @@ def comparison_with_documents() -> Comparison:
     return comparison(
         [
             replace(candidate, retrieval=NEAREST_PASSAGES if candidate.retrieval else None)
-            for candidate in KINDS[2:]
+            for candidate in CANDIDATES[2:]
         ]
     )
 
@@ -157,7 +157,7 @@ def pair(better: MeasuredCandidate, worse: MeasuredCandidate) -> Pair:
     return Pair(better.identity, worse.identity, gap, gap - 0.05, gap + 0.05, p_value)
 
 
-def plan(candidates: Sequence[Candidate] = ARMS, **other: Any) -> ComparisonPlan:
+def plan(candidates: Sequence[Candidate] = IDENTITIES, **other: Any) -> ComparisonPlan:
     default = ComparisonPlan(
         dataset="tickets",
         version=1,
@@ -201,13 +201,15 @@ def measurement(state: MeasurementState = "running", **other: Any) -> Measuremen
 
 def judged_plan() -> ComparisonPlan:
     """One of its models is a relative of the judge."""
-    return plan(ARMS[2:], task="free_text", labels=(), judge="openai/gpt-4o")
+    return plan(IDENTITIES[2:], task="free_text", labels=(), judge="openai/gpt-4o")
 
 
 JUDGED = JudgeProgress(
     judged=600,
     unread=3,
-    pair=JudgedPair(ARMS[4], ARMS[3], ("first",) * 70 + ("second",) * 31 + ("tie",) * 80 + (None,) * 19),
+    pair=JudgedPair(
+        IDENTITIES[4], IDENTITIES[3], ("first",) * 70 + ("second",) * 31 + ("tie",) * 80 + (None,) * 19
+    ),
 )
 COMPARED = HumanAgreement(30, 3, 17, 8, 5, None, Agreement(20, 17, 0.74, 0.48, 1.0))
 NOBODY = JudgeChecks()
@@ -220,7 +222,7 @@ LOPSIDED = JudgeChecks(accepted=36, accepted_right=35, rejected=2, rejected_righ
 def asking_progress(most_micros: int = 640_000) -> ComparisonProgress:
     candidates = [
         CandidateProgress(candidate.identity, candidate.n, answered=50 if candidate.kind == "zero" else 0)
-        for candidate in KINDS
+        for candidate in CANDIDATES
     ]
     return ComparisonProgress("asking", tuple(candidates), most_micros)
 
@@ -229,7 +231,7 @@ def half_way_progress(**other: Any) -> ComparisonProgress:
     answered = (200, 200, 200, 200, 120, 80, 0, 0)
     candidates = [
         CandidateProgress(candidate.identity, candidate.n, done)
-        for candidate, done in zip(KINDS, answered, strict=True)
+        for candidate, done in zip(CANDIDATES, answered, strict=True)
     ]
     candidates[5] = replace(candidates[5], declined=("a", "b", "c"))
     candidates[7] = replace(candidates[7], failed="openai says that there is no such model.")
@@ -268,7 +270,7 @@ def optimised_comparison() -> Comparison:
 
 def comparison_that_none_meets() -> Comparison:
     free = (candidate("classical", None, 120), candidate("encoder", None, 140))
-    candidates = [*free, *(replace(candidate, standing="misses") for candidate in KINDS[2:6])]
+    candidates = [*free, *(replace(candidate, standing="misses") for candidate in CANDIDATES[2:6])]
     return comparison(candidates, never_answered=("opening hours", "lost_parcel"))
 
 
@@ -281,7 +283,7 @@ def comparison_of_a_babbling_model() -> Comparison:
 
 
 def comparison_that_encoder_meets() -> Comparison:
-    return comparison((candidate("classical", None, 120), candidate("encoder", None, 187), *KINDS[2:5]))
+    return comparison((candidate("classical", None, 120), candidate("encoder", None, 187), *CANDIDATES[2:5]))
 
 
 def undecided_comparison() -> Comparison:
@@ -294,7 +296,7 @@ def silent_comparison() -> Comparison:
     """One model thinks and has no tokens left for an answer. Its requests cost next to nothing."""
     thinking = candidate("zero", "acme/thinker", 40, "0.004", unread=0, empty=150)
     return comparison(
-        [KINDS[0], thinking, replace(thinking, identity=Candidate("kshot", "acme/thinker"), empty=90)]
+        [CANDIDATES[0], thinking, replace(thinking, identity=Candidate("kshot", "acme/thinker"), empty=90)]
     )
 
 
@@ -310,7 +312,7 @@ def unreadable_comparison() -> Comparison:
 
 def comparison_with_cheaper_undecided() -> Comparison:
     near = candidate("classical", None, 172, rows_to_decide=120)
-    return comparison((near, *KINDS[5:]))
+    return comparison((near, *CANDIDATES[5:]))
 
 
 def comparison_of_many(
@@ -359,7 +361,7 @@ def fields_candidate(
 
 
 def comparison_in_german(use: EncoderUse) -> Comparison:
-    return comparison(KINDS[:4], encoder=use)
+    return comparison(CANDIDATES[:4], encoder=use)
 
 
 def comparison_of_fields() -> Comparison:

@@ -134,8 +134,8 @@ def test_each_point_of_slack_s_loss_chart_is_a_mean() -> None:
 
 def test_every_comparison_is_drawn(tmp_path: Path) -> None:
     same = [
-        measurements.candidate(candidate, f"p/model {n}", 170, "0.30")
-        for n, candidate in enumerate(CANDIDATE_KINDS * 2)
+        measurements.candidate(kind, f"p/model {n}", 170, "0.30")
+        for n, kind in enumerate(CANDIDATE_KINDS * 2)
     ]
     extremes = [
         measurements.candidate("zero", "שלום/عالم", 0, "0.000001"),

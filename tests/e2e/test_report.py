@@ -47,7 +47,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run's and a measurement's report, with the longest names and the most rows that may occur."""
     folder = tmp_path_factory.mktemp("report")
     candidates = [
-        *measurements.KINDS,
+        *measurements.CANDIDATES,
         measurements.candidate("tuned", LONG, 184),
         *measurements.comparison_of_many(20).candidates,
     ]

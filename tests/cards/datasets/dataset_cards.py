@@ -19,7 +19,7 @@ from tests.cards import builders, measurements
 from tests.cards.builders import BEN, DUPLICATE, NOT_JSON, NOW, PERSONAL, TOO_FEW, WORTH_A_TRY
 from tests.cards.datasets import labelling_cards
 from tests.cards.evidence import curve_cards
-from tests.cards.measurements import BIG, DIFF, KINDS, PRICES, SAME
+from tests.cards.measurements import BIG, CANDIDATES, DIFF, PRICES, SAME
 from trainers.dataset.rows import Columns, ShownRow
 from trainers.documents import Unreadable
 from trainers.evaluation.results import MeasuredCandidate
@@ -43,8 +43,8 @@ def _entry(
 
 def _datasets() -> dict[str, Message]:
     entries = [
-        _entry(candidate=KINDS[0], version=2),
-        _entry(candidate=KINDS[4], name="mails", looks=3),
+        _entry(candidate=CANDIDATES[0], version=2),
+        _entry(candidate=CANDIDATES[4], name="mails", looks=3),
         _entry(candidate=measurements.candidate("kshot", BIG, 175), name="replies", looks=27),
         _entry(name="orders"),
         _entry("checking", name="faq"),

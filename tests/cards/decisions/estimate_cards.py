@@ -15,7 +15,7 @@ from bot.rules.prices import MissingPrice
 from bot.rules.roi import Quality
 from tests.cards import builders, measurements
 from tests.cards.builders import ANA, ENDING, FREE, HOSTED, MINI, OWN
-from tests.cards.measurements import KINDS
+from tests.cards.measurements import CANDIDATES
 from trainers.providers.pricing import PriceRow
 from trainers.types import Price
 
@@ -33,7 +33,7 @@ TODAY = {
     "to_measure": ("openai/gpt-4o", "openai/gpt-4o-mini"),
 }
 PROMPTED = Evidence(
-    comparison=measurements.comparison(KINDS[2:]), tuned=measurements.candidate("tuned", TARGET, 190)
+    comparison=measurements.comparison(CANDIDATES[2:]), tuned=measurements.candidate("tuned", TARGET, 190)
 )
 
 
@@ -103,7 +103,9 @@ def cards() -> dict[str, Message]:
     judged = replace(
         MISSED,
         judge="openai/gpt-4o",
-        comparison=measurements.comparison([replace(candidate, scoring="judge") for candidate in KINDS[2:5]]),
+        comparison=measurements.comparison(
+            [replace(candidate, scoring="judge") for candidate in CANDIDATES[2:5]]
+        ),
     )
     cases["estimate-judge-unchecked"] = builders.estimate_summary(rows=2_400, evidence=judged)
     cases["estimate-judge-distrusted"] = builders.estimate_summary(

@@ -16,11 +16,11 @@ from storage.records import Measurement
 from tests.cards import measurements
 from tests.cards.builders import BEN, BUDGET, NO_BUDGET, NOW
 from tests.cards.measurements import (
+    CANDIDATES,
     COMPARED,
     DISTRUSTING,
     FOUND_NOTHING,
     JUDGED,
-    KINDS,
     LOPSIDED,
     NOBODY,
     SEARCH,
@@ -135,10 +135,10 @@ def _judged() -> dict[str, Message]:
     progress = measurements.half_way_progress(stage="consulting", judge=replace(judge, of=960, answered=312))
     progress = replace(progress, candidates=progress.candidates[2:])  # the plan has no free candidates
     scored = measurements.comparison(
-        [replace(candidate, scoring="judge", unread=0) for candidate in KINDS[2:5]]
+        [replace(candidate, scoring="judge", unread=0) for candidate in CANDIDATES[2:5]]
     )
     by_words = measurements.comparison(
-        [replace(candidate, scoring="f1", unread=0) for candidate in KINDS[2:5]]
+        [replace(candidate, scoring="f1", unread=0) for candidate in CANDIDATES[2:5]]
     )
     failed = replace(judge, failed="There is no such model.")
     mixed = measurements.comparison_of_calls_and_texts()

@@ -35,7 +35,7 @@ TRIALS = (
 
 def cards() -> dict[str, Message]:
     plan = builders.plan(swept=SWEPT, base_model="smollm2-135m", provider="local")
-    none_won = [replace(arm, outcome="not finished") for arm in TRIALS[:2]]
+    none_won = [replace(trial, outcome="not finished") for trial in TRIALS[:2]]
     return {
         "plan-asked-sweep": plans.approval_card(
             builders.run("awaiting_approval"), plan, BUDGET, plans.ONE_APPROVER
