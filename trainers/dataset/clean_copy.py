@@ -21,6 +21,7 @@ from trainers.dataset.checks import DUPLICATE, Findings
 from trainers.dataset.conversion import open_converted
 from trainers.dataset.file_format import Sniffed, blocks
 from trainers.dataset.formats import FORMATS
+from trainers.dataset.formats.text_files import text_lines
 from trainers.dataset.reader import BLANK_LINES, accept_file, stream
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,
@@ -290,18 +291,10 @@ def _table_pieces(file: BinaryIO, separator: str, ignored: Findings, limits: Lim
 
 
 def _lines_into(taken: list[bytes], file: BinaryIO, ignored: Findings, limits: Limits) -> Iterator[str]:
-    """Yields the lines as the first pass read them, and appends the bytes of each to `taken`. Lines that can't be
-    decoded are yielded empty."""
-    expected = 1
-    for block in blocks(file, ignored, limits):
-        yield from ["\n"] * (block.first - expected)
-        expected = block.first + len(block.lines)
-        for raw in block.lines:
-            taken.append(raw + b"\n")
-            try:
-                yield f"{raw.decode()}\n"
-            except UnicodeDecodeError:
-                yield "\n"
+    """Yields the lines as the first pass read them, and appends the bytes of each to `taken`."""
+    for raw, text in text_lines(file, ignored, limits):
+        taken.append(raw)
+        yield text
 
 
 def _csv_row(cells: Sequence[str]) -> bytes:

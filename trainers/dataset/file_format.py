@@ -1,5 +1,5 @@
 """Recognises which kind of rows a text has by its first bytes, refuses files of other kinds, and splits files of lines
-into numbered blocks. Parses no rows. The formats are in formats.py."""
+into numbered blocks. Parses no rows. The formats are in formats/."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 EMPTY = Rule("empty_file", "blocks", "Choose the file again; it may have been saved while still empty.")
 NOT_TEXT = Rule("not_text", "blocks", "Send the rows as JSONL, CSV, .xlsx or Parquet.")
+BOMB = Rule("too_big_unpacked", "blocks", "Send only the rows and the two columns that you need, as CSV.")
+ENCRYPTED = Rule("encrypted", "blocks", "Save it without a password and send it again.")
 NOT_UTF8 = Rule("not_utf8", "blocks", "Save it as UTF-8 (in Excel: 'CSV UTF-8') and send it again.")
 JSON_ARRAY = Rule(
     "json_array",
@@ -73,7 +75,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Sniffed:
-    """A recognised format, by its key in formats.py. `objects` are lines of flat JSON objects that are the rows of a
+    """A recognised format, by its key in FORMATS. `objects` are lines of flat JSON objects that are the rows of a
     table. `separator` is that of a `table`."""
 
     kind: str

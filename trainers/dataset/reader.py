@@ -15,7 +15,6 @@ from trainers.dataset.conversion import ConvertedFile, open_converted
 from trainers.dataset.file_format import HEAD_BYTES, Refusal, Sniffed, blocks, megabytes
 from trainers.dataset.formats import FORMATS, sniff
 from trainers.dataset.formats.values import HEADER_SAMPLE, RowFile
-from trainers.dataset.formats.workbooks import NO_WORKBOOK
 from trainers.dataset.preference_pairs import PREFERENCES
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,
@@ -38,6 +37,7 @@ TOO_BIG = Rule(
     "file_too_big", "blocks", "Send a part of it: a few thousand good rows teach more than a huge file."
 )
 TOO_MANY_ROWS = Rule("too_many_rows", "blocks", "Send a part of it: a random sample is best.")
+NO_WORKBOOK = Rule("no_workbook", "tells", "Nothing to do: only workbooks have sheets.")
 BLANK_LINES = Rule("blank_lines", "tells", "Nothing to do: they are skipped.")
 
 
@@ -167,21 +167,11 @@ def read_questions(path: Path, name: str, column: str | None, sheet: str | None 
             return _questions_of(_asked_texts(source.file, column, findings, limits), name, limits)
         if row_format.asks is None or row_format.records is None:
             return f"'{to_printable(name)}' is {row_format.title}; send rows without labels as CSV, XLSX or JSONL."
-        wanted_columns = Columns(column, sheet=sheet)
-        records = row_format.records(
-            RowFile(source.file, sniffed, wanted_columns, findings, limits, Progress())
-        )
-        sample = list(islice(records, HEADER_SAMPLE))
-        header = tables.header_place(sample, Columns(column)) if sample else 0
-        names = tables.column_names(sample[header].cells) if sample else ()
-        place = tables.find_text_column(names, column)
-        if place is None:
-            wanted = f"'{to_printable(column)}'" if column else "'text'"
-            return f"'{to_printable(name)}' has no column called {wanted}. A line at its top must name the columns."
-        cells = (
-            (record.line, record.cells[place] if place < len(record.cells) else "")
-            for record in chain(sample[header + 1 :], records)
-        )
+        rows = RowFile(source.file, sniffed, Columns(column, sheet=sheet), findings, limits, Progress())
+        cells = _asked_cells(row_format.records(rows), column)
+        if cells is None:
+            wanted = to_printable(column) if column else "text"
+            return f"'{to_printable(name)}' has no column called '{wanted}'. A line at its top must name the columns."
         return _questions_of(cells, name, limits)
 
 
@@ -214,6 +204,19 @@ def _asked_texts(
                 yield line, ""
             else:
                 yield line, _asked_text(row, column)
+
+
+def _asked_cells(records: Iterator[Record], column: str | None) -> Iterator[tuple[int, str]] | None:
+    """Returns each row's line and its cell in the column of texts, None if there is no such column."""
+    sample = list(islice(records, HEADER_SAMPLE))
+    if not sample:
+        return None
+    header = tables.header_place(sample, Columns(column))
+    place = tables.find_text_column(tables.column_names(sample[header].cells), column)
+    if place is None:
+        return None
+    rows = chain(sample[header + 1 :], records)
+    return ((row.line, row.cells[place] if place < len(row.cells) else "") for row in rows)
 
 
 def _asked_text(row: dict[str, Any], column: str | None) -> str:

@@ -89,7 +89,7 @@ class JoinedTexts:
         return places
 
 
-# "chat", "completion" or "preference" of JSONL, or the name of a row of formats/__init__.py
+# "chat", "completion" or "preference" of JSONL, or the name of another FileFormat
 Format: TypeAlias = str
 Task = Literal["labels", "free_text"]
 T = TypeVar("T")

@@ -13,11 +13,10 @@ import orjson
 
 from trainers.dataset import jsonl, tables
 from trainers.dataset.checks import Fault, Findings, Rule
-from trainers.dataset.file_format import NOT_TEXT, Refusal, megabytes, too_long
+from trainers.dataset.file_format import BOMB, ENCRYPTED, NOT_TEXT, Refusal, megabytes, too_long
 from trainers.dataset.formats.values import HEADER_SAMPLE, FileFormat, FirstRecords, RowFile
-from trainers.dataset.formats.workbooks import BOMB, ENCRYPTED
-from trainers.dataset.rows import Columns, Example, Limits
-from trainers.dataset.tables import Progress, Record
+from trainers.dataset.rows import Example, Limits
+from trainers.dataset.tables import Record
 
 if TYPE_CHECKING:
     from pyarrow import Array, Int64Array, RecordBatch
@@ -46,11 +45,9 @@ def parquet_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
     return None
 
 
-def examples(
-    file: BinaryIO, columns: Columns, findings: Findings, limits: Limits, used: Progress
-) -> Iterator[Example]:
+def _examples(rows: RowFile) -> Iterator[Example]:
     """Yields the good rows of an accepted Parquet file. A row's line is its row number, from 1."""
-    schema = _open_parquet(file).schema
+    schema = _open_parquet(rows.file).schema
     # Reading these as dictionaries unpacks a text that many rows share only once.
     texts = []
     for place in range(len(schema)):
@@ -58,25 +55,27 @@ def examples(
         is_nested = column.path != column.name
         if column.physical_type == "BYTE_ARRAY" and not is_nested:
             texts.append(column.path)
-    opened = _open_parquet(file, texts)
+    opened = _open_parquet(rows.file, texts)
     names = opened.schema_arrow.names
-    if _MESSAGES not in names or columns.text is not None:
-        rows = _parquet_records(opened, findings, limits)
-        yield from tables.examples(rows, columns, findings, used, header=True)
+    if _MESSAGES not in names or rows.columns.text is not None:
+        records = _records_in(opened, rows.findings, rows.limits)
+        yield from tables.examples(records, rows.columns, rows.findings, rows.progress, header=True)
         return
     wanted = [name for name in jsonl.ROW_KEYS if name in names]
-    for line, row in _rows(opened, wanted, findings, limits):
-        example = _chat(line, row, limits)
+    for line, row in _rows(opened, wanted, rows.findings, rows.limits):
+        example = _chat(line, row, rows.limits)
         if isinstance(example, Fault):
-            findings.add_for_line(line, example)
+            rows.findings.add_for_line(line, example)
         else:
             yield example
 
 
-def parquet_records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Record]:
-    """Yields the header, as line 0, and the rows of an accepted Parquet file. Only columns of texts, numbers and
-    booleans are read."""
-    return _parquet_records(_open_parquet(file), findings, limits)
+def _records(rows: RowFile) -> Iterator[Record]:
+    return _records_in(_open_parquet(rows.file), rows.findings, rows.limits)
+
+
+def _first_records(rows: RowFile) -> Iterator[FirstRecords]:
+    yield FirstRecords("", list(islice(_records(rows), HEADER_SAMPLE)))
 
 
 def _open_parquet(file: BinaryIO, dictionaries: list[str] | None = None) -> ParquetFile:
@@ -198,7 +197,7 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _parquet_records(opened: ParquetFile, findings: Findings, limits: Limits) -> Iterator[Record]:
+def _records_in(opened: ParquetFile, findings: Findings, limits: Limits) -> Iterator[Record]:
     """Yields the header, as line 0, and the rows. Only columns of texts, numbers and booleans are read."""
     nested = ("list", "large_list", "struct", "map", "fixed_size_list", "binary", "large_binary")
     names = [field.name for field in opened.schema_arrow if not str(field.type).startswith(nested)]
@@ -211,26 +210,14 @@ def _parquet_records(opened: ParquetFile, findings: Findings, limits: Limits) ->
             yield Record(line, cells)
 
 
-def _parquet_examples(rows: RowFile) -> Iterator[Example]:
-    return examples(rows.file, rows.columns, rows.findings, rows.limits, rows.progress)
-
-
-def _records_of(rows: RowFile) -> Iterator[Record]:
-    return parquet_records(rows.file, rows.findings, rows.limits)
-
-
-def _first_of_parquet(rows: RowFile) -> Iterator[FirstRecords]:
-    yield FirstRecords("", list(islice(_records_of(rows), HEADER_SAMPLE)))
-
-
 PARQUET = FileFormat(
     name="parquet",
     title="a Parquet file",
     extensions=("parquet",),
     signatures=(b"PAR1", b"PARE"),
     refusal=parquet_refusal,
-    examples=_parquet_examples,
-    records=_records_of,
-    first=_first_of_parquet,
+    examples=_examples,
+    records=_records,
+    first=_first_records,
     cleaned_as="jsonl",
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import BinaryIO
 
 from trainers.dataset import jsonl, tables
-from trainers.dataset.checks import Fault
+from trainers.dataset.checks import Fault, Findings
 from trainers.dataset.file_format import blocks
 from trainers.dataset.formats.values import HEADER_SAMPLE, FileFormat, FirstRecords, RowFile
-from trainers.dataset.rows import Example
+from trainers.dataset.rows import Example, Limits
 from trainers.dataset.tables import Record
 
 # JSONL.
@@ -56,24 +57,25 @@ def _csv_examples(rows: RowFile) -> Iterator[Example]:
 
 
 def _csv_records(rows: RowFile) -> Iterator[Record]:
-    return tables.csv_records(_text_lines(rows), rows.sniffed.separator, rows.findings)
+    texts = (text for _, text in text_lines(rows.file, rows.findings, rows.limits))
+    return tables.csv_records(texts, rows.sniffed.separator, rows.findings)
 
 
-def _text_lines(rows: RowFile) -> Iterator[str]:
-    """Yields all lines with their endings. Lines that can't be read are yielded empty, so that line numbers stay
-    right."""
+def text_lines(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[tuple[bytes, str]]:
+    """Yields the bytes and the text of all lines, with their endings. A line that can't be read has an empty text, and
+    one that is too long no bytes either, so that line numbers stay right."""
     expected = 1
-    for block in blocks(rows.file, rows.findings, rows.limits):
-        yield from ["\n"] * (block.first - expected)
+    for block in blocks(file, findings, limits):
+        yield from [(b"", "\n")] * (block.first - expected)
         expected = block.first + len(block.lines)
         for line, raw in enumerate(block.lines, block.first):
             try:
-                yield f"{raw.decode()}\n"
+                text = raw.decode()
             except UnicodeDecodeError:
-                rows.findings.add_for_line(
-                    line, Fault(jsonl.BAD_BYTES, f"is not UTF-8; {jsonl.guessed_encoding(raw)}")
-                )
-                yield "\n"
+                fault = Fault(jsonl.BAD_BYTES, f"is not UTF-8; {jsonl.guessed_encoding(raw)}")
+                findings.add_for_line(line, fault)
+                text = ""
+            yield raw + b"\n", f"{text}\n"
 
 
 def _first_of_csv(rows: RowFile) -> Iterator[FirstRecords]:

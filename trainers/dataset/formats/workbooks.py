@@ -18,7 +18,7 @@ from xml.parsers import expat
 
 from trainers.dataset import tables
 from trainers.dataset.checks import Findings, Rule
-from trainers.dataset.file_format import NOT_TEXT, Refusal, megabytes, too_long
+from trainers.dataset.file_format import BOMB, ENCRYPTED, NOT_TEXT, Refusal, megabytes, too_long
 from trainers.dataset.formats.values import HEADER_SAMPLE, FileFormat, FirstRecords, RowFile
 from trainers.dataset.rows import Example, Limits, Sheet, to_printable
 from trainers.dataset.tables import Record
@@ -26,9 +26,15 @@ from trainers.dataset.tables import Record
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
 
+NO_ROWS = Rule("no_rows", "blocks", "Put the rows, each with a text and a label, into the first sheet.")
+ONE_SHEET = Rule("one_sheet", "tells", "If the rows are in another one, choose that sheet.")
+SHEETS_JOINED = Rule("sheets_joined", "tells", "Nothing to do; to use only one of them, choose that sheet.")
+MISSING_SHEET = Rule("sheet_missing", "blocks", "Name a sheet that the workbook has.")
+
 SizeVerdict = Literal["fits", "too_big", "damaged", "no_workbook", "open_document", "encrypted"]
 
 MAX_CELLS = 5_000_000
+MOST_SHEETS = 10  # whose first rows are shown
 _PIECE = 1 << 18
 _MAX_TAG = 1 << 22  # bytes of one tag or comment, since the parser restarts it with each piece
 _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
@@ -188,15 +194,6 @@ class _Sheet:
             self.characters -= self.lengths[int(text)]
             if self.characters < 0:
                 raise _TooBig
-
-
-BOMB = Rule("too_big_unpacked", "blocks", "Send only the rows and the two columns that you need, as CSV.")
-ENCRYPTED = Rule("encrypted", "blocks", "Save it without a password and send it again.")
-NO_ROWS = Rule("no_rows", "blocks", "Put the rows, each with a text and a label, into the first sheet.")
-ONE_SHEET = Rule("one_sheet", "tells", "If the rows are in another one, choose that sheet.")
-SHEETS_JOINED = Rule("sheets_joined", "tells", "Nothing to do; to use only one of them, choose that sheet.")
-NO_WORKBOOK = Rule("no_workbook", "tells", "Nothing to do: only workbooks have sheets.")
-MISSING_SHEET = Rule("sheet_missing", "blocks", "Name a sheet that the workbook has.")
 
 
 def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
@@ -383,9 +380,6 @@ def _listed(names: Sequence[str]) -> str:
 
 def _quoted(name: str) -> str:
     return f"'{to_printable(name, 40)}'"
-
-
-MOST_SHEETS = 10  # whose first rows are shown
 
 
 def _workbook(file: BinaryIO) -> CalamineWorkbook:
