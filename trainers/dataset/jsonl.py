@@ -93,6 +93,29 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89abAB]")
 ROW_KEYS = ("messages", "tools", "functions", "parallel_tool_calls")
 
 
+def parse_line(
+    line: int, row: bytes, findings: Findings, limits: Limits, progress: Progress
+) -> Example | None:
+    """Parses one line of JSONL, without surrounding white space. Returns None if it is blank or faulty; faults go to
+    `findings`."""
+    if not row:
+        progress.blank += 1
+        return None
+    parsed = parse_row(line, row, limits)
+    if isinstance(parsed, Fault):
+        findings.add_for_line(line, parsed)
+        return None
+    row_format, example = parsed
+    progress.format = progress.format or row_format
+    if row_format != progress.format:
+        findings.add_for_line(line, Fault(MIXED, "has a different format than the rows before it"))
+        return None
+    progress.pairs += row_format == "preference"
+    if example.dropped:
+        findings.add_for_line(line, dropped_fault(example.dropped))
+    return example
+
+
 def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] | Fault:
     """Parses one line without its ending, at most `limits.max_line_bytes` long. The example of a preference pair has
     the preferred answer."""
@@ -467,26 +490,3 @@ def _is_named(function: Any) -> bool:
 
 def _is_filled(text: Any) -> bool:
     return type(text) is str and bool(text.strip())
-
-
-def parse_line(
-    line: int, row: bytes, findings: Findings, limits: Limits, progress: Progress
-) -> Example | None:
-    """Parses one line of JSONL, without surrounding white space. Returns None if it is blank or faulty; faults go to
-    `findings`."""
-    if not row:
-        progress.blank += 1
-        return None
-    parsed = parse_row(line, row, limits)
-    if isinstance(parsed, Fault):
-        findings.add_for_line(line, parsed)
-        return None
-    row_format, example = parsed
-    progress.format = progress.format or row_format
-    if row_format != progress.format:
-        findings.add_for_line(line, Fault(MIXED, "has a different format than the rows before it"))
-        return None
-    progress.pairs += row_format == "preference"
-    if example.dropped:
-        findings.add_for_line(line, dropped_fault(example.dropped))
-    return example

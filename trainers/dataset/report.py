@@ -244,6 +244,36 @@ def check_file(
         return result.report(to_printable(name), seed, encoding, sha256_of(path), files, tokens, clock)
 
 
+def _scan_file(
+    source: ConvertedFile,
+    name: str,
+    spool: BinaryIO,
+    columns: Columns,
+    system: str | None,
+    encoding: Encoding,
+    limits: Limits,
+    on_progress: Callable[[str], None],
+    *,
+    sketched: bool,
+) -> _ScannedFile:
+    findings = Findings(limits.listed)
+    progress = Progress()
+    facts = RowFacts(encoding, limits, sketched=sketched)
+    sniffed = accept_file(source, name, findings, limits)
+    if sniffed:
+        read_facts(facts, source.file, spool, sniffed, columns, findings, limits, progress, on_progress)
+    facts.close()
+    report_counts(findings, progress)
+    task = facts.task
+    if progress.columns.text is None:  # not a table, so rows bring their own instructions
+        system = None
+    else:
+        system = system or default_system(task)
+        facts.add_to_prompts(tokens_of_system(system, encoding))
+    rows = StoredRows(source.file if sniffed and sniffed.kind == "jsonl" else spool, facts, limits, system)
+    return _ScannedFile(findings, progress, rows, task, labels_by_row(facts, rows, task), limits)
+
+
 def _check_slowly(
     scanned: _ScannedFile,
     holdout: Sequence[Example],
@@ -258,6 +288,34 @@ def _check_slowly(
         labels = [""] * len(scanned.rows)
     listed = scanned.limits.listed
     return run_slow_checks(scanned.rows, labels, holdout, seed, listed, on_progress, presidio=presidio)
+
+
+def _split_rows(
+    scanned: _ScannedFile,
+    seed: int,
+    holdout: Sequence[Example] | None,
+    previous: Previous | None,
+    groups: Sequence[int] | None,
+    findings: Findings,
+    *,
+    presidio: bool,
+    n_sealed: int,
+) -> Parts:
+    facts = scanned.rows.facts
+    if holdout is not None:
+        return split_against(holdout, facts, findings)
+    if previous is not None:
+        return continue_holdout(
+            previous,
+            scanned.rows,
+            facts.keys,
+            scanned.task,
+            seed,
+            groups,
+            presidio=presidio,
+            n_sealed=n_sealed,
+        )
+    return draw_holdout(facts, scanned.labels, seed, groups, findings, n_sealed)
 
 
 def _combine(
@@ -506,61 +564,3 @@ def _collector_paused() -> Iterator[None]:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _scan_file(
-    source: ConvertedFile,
-    name: str,
-    spool: BinaryIO,
-    columns: Columns,
-    system: str | None,
-    encoding: Encoding,
-    limits: Limits,
-    on_progress: Callable[[str], None],
-    *,
-    sketched: bool,
-) -> _ScannedFile:
-    findings = Findings(limits.listed)
-    progress = Progress()
-    facts = RowFacts(encoding, limits, sketched=sketched)
-    sniffed = accept_file(source, name, findings, limits)
-    if sniffed:
-        read_facts(facts, source.file, spool, sniffed, columns, findings, limits, progress, on_progress)
-    facts.close()
-    report_counts(findings, progress)
-    task = facts.task
-    if progress.columns.text is None:  # not a table, so rows bring their own instructions
-        system = None
-    else:
-        system = system or default_system(task)
-        facts.add_to_prompts(tokens_of_system(system, encoding))
-    rows = StoredRows(source.file if sniffed and sniffed.kind == "jsonl" else spool, facts, limits, system)
-    return _ScannedFile(findings, progress, rows, task, labels_by_row(facts, rows, task), limits)
-
-
-def _split_rows(
-    scanned: _ScannedFile,
-    seed: int,
-    holdout: Sequence[Example] | None,
-    previous: Previous | None,
-    groups: Sequence[int] | None,
-    findings: Findings,
-    *,
-    presidio: bool,
-    n_sealed: int,
-) -> Parts:
-    facts = scanned.rows.facts
-    if holdout is not None:
-        return split_against(holdout, facts, findings)
-    if previous is not None:
-        return continue_holdout(
-            previous,
-            scanned.rows,
-            facts.keys,
-            scanned.task,
-            seed,
-            groups,
-            presidio=presidio,
-            n_sealed=n_sealed,
-        )
-    return draw_holdout(facts, scanned.labels, seed, groups, findings, n_sealed)
