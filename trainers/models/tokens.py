@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import sub
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ _REPLY = 3
 _CL100K_MODELS = ("gpt-4-", "gpt-3.5", "gpt-35", "text-embedding-")
 _O200K_MODELS = ("gpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "gpt-6", "chatgpt-4o", "o1", "o3", "o4")
 _BATCH = 20_000
+_LOCAL_BATCH = 1_000
+_ASSUMED_AROUND = 4  # tokens around a message in a template that is not ChatML
 OUR_ROW_TOKENS = 1024  # our own trainer's default max_length
 
 
@@ -94,13 +97,16 @@ def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) ->
     texts = [message.content for row in rows for message in row]
     counts = iter(count_texts(texts, encoding))
     roles = _role_tokens(encoding)
+    around_answer = _PER_MESSAGE + roles["assistant"]
+    total: list[int] = []
     prompt: list[int] = []
     answer: list[int] = []
     for row in rows:
         before = sum([_PER_MESSAGE + roles[message.role] + next(counts) for message in row[:-1]])
+        in_answer = next(counts)
         prompt.append(_REPLY + before)
-        answer.append(next(counts))
-    total = [p + a + _PER_MESSAGE + roles["assistant"] for p, a in zip(prompt, answer, strict=True)]
+        answer.append(in_answer)
+        total.append(_REPLY + before + around_answer + in_answer)
     return ChatTokens(tuple(total), tuple(prompt), tuple(answer))
 
 
@@ -127,7 +133,7 @@ def count_split(
         for place, message in enumerate(row, 1):
             so_far += next(wrapped)
             if message.role == "assistant" and message.weight != 0:
-                total += so_far + added(roles[:place])[0]
+                total += so_far + added(roles[:place]).in_all
         totals.append(total)
     return tuple(totals)
 
@@ -171,10 +177,12 @@ class RowCounter:
     def sums(self, roles: Sequence[Role], counts: Sequence[Sequence[int]]) -> ChatTokens:
         """Counts rows, given the token counts of their texts: one list for each message."""
         beside = _REPLY + sum([_PER_MESSAGE + self._roles[role] for role in roles])
-        last = _PER_MESSAGE + self._roles["assistant"]
-        total = tuple([beside + count for count in map(sum, zip(*counts, strict=True))])
+        around_answer = _PER_MESSAGE + self._roles["assistant"]
+        in_texts = map(sum, zip(*counts, strict=True))
+        total = tuple([beside + count for count in in_texts])
         answer = tuple(counts[-1])
-        prompt = tuple([t - a - last for t, a in zip(total, answer, strict=True)])
+        without_answer = map(sub, total, answer)
+        prompt = tuple([count - around_answer for count in without_answer])
         return ChatTokens(total, prompt, answer)
 
 
@@ -227,6 +235,14 @@ def _role_tokens(encoding: Encoding) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
+class _Added:
+    """The tokens that a template adds to the messages of a chat: in all, and before the answer."""
+
+    in_all: int
+    before: int
+
+
+@dataclass(frozen=True)
 class _LocalCounter:
     """Counts with a local model's own tokenizer.
 
@@ -250,30 +266,31 @@ class _LocalCounter:
 
     def texts(self, texts: Sequence[str]) -> list[int]:
         counts: list[int] = []
-        for start in range(0, len(texts), 1000):
-            batch = list(texts[start : start + 1000])
+        for start in range(0, len(texts), _LOCAL_BATCH):
+            batch = list(texts[start : start + _LOCAL_BATCH])
             encoded = self.tokenizer.encode_batch_fast(batch, add_special_tokens=False)
             counts += [len(encoding.ids) for encoding in encoded]
         return counts
 
     def wrapped(self, messages: Sequence[Message]) -> list[int]:
         if not self.is_chatml:
-            return [count + 4 for count in self.texts([message.content for message in messages])]
-        return self.texts([f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in messages])
+            counts = self.texts([message.content for message in messages])
+            return [count + _ASSUMED_AROUND for count in counts]
+        written = [f"<|im_start|>{message.role}\n{message.content}<|im_end|>\n" for message in messages]
+        return self.texts(written)
 
-    def added(self, roles: tuple[Role, ...]) -> tuple[int, int]:
-        """Returns the tokens that the template adds to `wrapped` in a chat with these roles, in total and up to the
-        answer."""
+    def added(self, roles: tuple[Role, ...]) -> _Added:
+        """Returns the tokens that the template adds to `wrapped` in a chat with these roles."""
         chat = [Message(role, "text") for role in roles]
         entries = [{"role": message.role, "content": message.content} for message in chat]
         text = render(self.template, entries)
         question = render(self.template, entries[:-1], asks=True)
         if not self.template or text is None or question is None:
-            return 0, 0
+            return _Added(0, 0)
         counts = self.wrapped(chat)
         in_all = self._rendered(text) - sum(counts)
         before = self._rendered(question) - sum(counts[:-1]) - self.reply
-        return in_all, before
+        return _Added(in_all, before)
 
     def tools(self, text: str) -> int:
         """Counts tool definitions as the template writes them, or as JSON if it can't be rendered here."""
@@ -299,7 +316,7 @@ class _LocalCounter:
     @property
     def reply(self) -> int:
         if not self.is_chatml:
-            return 4
+            return _ASSUMED_AROUND
         return self.texts(["<|im_start|>assistant\n"])[0]
 
 
@@ -311,8 +328,8 @@ def _count_local(rows: Sequence[Sequence[Message]], counter: _LocalCounter) -> C
     total: list[int] = []
     added = cache(counter.added)
     for row in rows:
-        added_in_all, added_before = added(tuple([message.role for message in row]))
+        by_template = added(tuple([message.role for message in row]))
         before = sum([next(wrapped) for _ in row[:-1]])
-        prompt.append(before + reply + added_before)
-        total.append(before + next(wrapped) + added_in_all)
+        prompt.append(before + reply + by_template.before)
+        total.append(before + next(wrapped) + by_template.in_all)
     return ChatTokens(tuple(total), tuple(prompt), tuple(answer))
