@@ -1,4 +1,4 @@
-"""Measures the encoder's candidate: right answers, CPU time, and 8 bits compared with full precision."""
+"""Measures the candidate `encoder`: right answers, CPU time, and 8 bits compared with full precision."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Measurement:
 
 
 def measure(train: Sequence[Example], test: Sequence[Example]) -> Measurement:
-    """Trains on `train` and answers `test` row by row, as the comparison does."""
+    """Trains on `train` and answers `test` row by row, as a measurement does."""
     started = time.process_time()
     replies = classify_holdout(load_encoder(), train, test, seed=0)
     minutes = (time.process_time() - started) / 60

@@ -5,8 +5,8 @@ follows the best model again and again, of trainings whose rows mend the wrong r
 promotions, and how often the stated number of further rows settles a case. It measures the precision and recall by line
 of each finding of a check, in copies of real rows with planted faults, and compares the search for wrong labels with a
 plain logistic regression, for 2 to 150 labels. With ../shared/data beside the repository it does so on banking77 and
-Bitext too, and measures the error and coverage of curves on files drawn at random, candidate 0 and the encoder on
-banking77, and the overlaps found in it. The numbers promised for looks and curves are read from the page
+Bitext too, and measures the error and coverage of curves on files drawn at random, the classical candidate and the
+encoder on banking77, and the overlaps found in it. The numbers promised for looks and curves are read from the page
 (_promises.py), so it returns 1 if the page promises more. Takes about seven minutes of CPU time on one core, the short
 form one and a half. With --looks or --curves it only simulates the looks or measures the curves.
 """

@@ -37,7 +37,7 @@ WITHOUT_RETRIEVAL = "candidates=classical,encoder,zero,kshot"
 TEXTS = "candidates=zero,kshot"  # fewer candidates, because long answers take longer
 ASKED = "hi, the courier says delivered but there is no parcel here, order TP-55120"
 REASON = "a demo on this machine, nothing depends on it"
-LADDER_PATIENCE_S = 3 * 3600.0
+MEASUREMENT_PATIENCE_S = 3 * 3600.0
 RUN_PATIENCE_S = 3 * 3600.0
 
 
@@ -207,7 +207,7 @@ def _measure(
         bot.check_alive()
         return _find(workspace, *(f"m{number} {end}" for end in ("is done", "failed", "was cancelled")))
 
-    message = transcript.until(look, "the measurement", seconds=LADDER_PATIENCE_S)
+    message = transcript.until(look, "the measurement", seconds=MEASUREMENT_PATIENCE_S)
     if "is done" not in message.text:
         raise WorkspaceError(message.text)
 

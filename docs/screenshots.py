@@ -95,7 +95,7 @@ def upload(page: Visitor, file: Path) -> None:
 
 
 def measure(studio: Studio) -> None:
-    """Runs the demo's comparison from its form; takes its card with its thread."""
+    """Measures the demo's candidates from the form; takes pictures of the form and of the card's thread."""
     page = studio.page
     page.click("Measure", inside="tickets is ready")
     page.wait_for_modal("Measure alternatives")
@@ -104,7 +104,7 @@ def measure(studio: Studio) -> None:
     page.submit()
     page.wait_for_no_modal()
     page.wait_for("differences below about", seconds=PATIENCE_S)
-    wait_until(lambda: "ladder.png" in plots(studio.slack), "the ladder's plot", seconds=60)
+    wait_until(lambda: "ladder.png" in plots(studio.slack), "the comparison's plot", seconds=60)
     page.open_thread("differences below about")
     page.show("Quality against price")
     studio.shot("ladder")

@@ -399,7 +399,8 @@ def sunsets(as_json: bool) -> None:
     from bot.services.models import sunsets as ends
     from storage.backup import open_copy
 
-    today, settings = utc_today(), load()
+    today = utc_today()
+    settings = load()
     uses = tuple(ends.list_configured(settings, today))
     # Before the bot's first start, only the configured models are known.
     if settings.database.exists():

@@ -72,7 +72,7 @@ def _notes(measured: EvaluationResult, rows: EvaluationRows) -> list[str]:
     if measured.search:
         notes.append(prompt_search.outcome(measured.search))
     if measured.skipped:
-        names = ", ".join(LONG_NAMES[candidate] for candidate in measured.skipped)
+        names = ", ".join(LONG_NAMES[kind] for kind in measured.skipped)
         notes.append(
             f"Not measured: {names}, as no model is configured. Name one with --model, like openai/gpt-4o-mini, whose "
             "key is in .env, or add a base model under [trainer.models] in finetune.toml."
@@ -89,7 +89,7 @@ def _bar(measured: EvaluationResult) -> str:
 
 
 def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> dict[str, Any]:
-    """Money is in dollars. `finetune estimate --baseline` reads `comparison`."""
+    """Money is in dollars."""
     comparison = measured.comparison
     cheapest = None
     if comparison.cheapest:

@@ -94,7 +94,7 @@ class EvaluationRequest:
 @dataclass(frozen=True)
 class EvaluationResult:
     """What was measured. `candidates` is each candidate's progress. `judge` is None if there was none. `skipped` are
-    the requested candidates for which no model is configured. `search` is the search for a better prompt, if there was
+    the requested kinds for which no model is configured. `search` is the search for a better prompt, if there was
     one."""
 
     plan: ComparisonPlan
@@ -109,7 +109,7 @@ class EvaluationResult:
 def evaluate(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
-    """Measures the comparison on these rows. `say` receives the progress. Raises AnswerTimeout."""
+    """Measures the candidates on these rows. `say` receives the progress. Raises AnswerTimeout."""
     own = _needs_own_trainer(wanted)
     with open_session(settings, rows.files, say, own=own, patience_s=wanted.patience_s) as session:
         plan = _plan(session, wanted, rows)
@@ -131,12 +131,12 @@ def evaluate(
         }
         free = [_answer_free(session, plan, candidate, its) for candidate, its in free_keys.items()]
         unread = [
-            CandidateProgress(candidate, 0, failed=keys.failed)
-            for candidate, keys in keys.items()
-            if keys.failed
+            CandidateProgress(candidate, 0, failed=its.failed)
+            for candidate, its in keys.items()
+            if its.failed
         ]
         model_keys = {
-            candidate: keys.keys for candidate, keys in keys.items() if candidate.model and not keys.failed
+            candidate: its.keys for candidate, its in keys.items() if candidate.model and not its.failed
         }
         evaluation = Evaluation(
             OWNER, model_keys, partial(evaluation_worker.read_questions, session.folder, plan)
@@ -159,9 +159,7 @@ def evaluate(
     if isinstance(estimated, Refusal):
         return estimated
     measured = {candidate.kind for candidate in plan.candidates}
-    skipped = tuple(
-        candidate for candidate in wanted.kinds or ASKED_KINDS if candidate not in (*measured, *FREE_KINDS)
-    )
+    skipped = tuple(kind for kind in wanted.kinds or ASKED_KINDS if kind not in (*measured, *FREE_KINDS))
     return EvaluationResult(
         plan, conclusion.comparison, estimated, candidates, conclusion.judge, skipped, searched.progress
     )
@@ -411,13 +409,13 @@ def _search_prompt(session: LlmSession, plan: ComparisonPlan) -> _SearchedPlan:
         questions = partial(worker.read_questions, folder, plan, replay)
         evaluation = Evaluation(OWNER, {replay.candidate: replay.open}, questions)
         so_far = progress_text(replay.progress(SearchProgress()))
-        (candidate,) = wait_for_answers(
+        (progress,) = wait_for_answers(
             session, evaluation, f"answered in the search for a better prompt, {so_far}"
         )
-        if candidate.failed:
-            return _conclude_search(plan, replay, spent, candidate.failed)
+        if progress.failed:
+            return _conclude_search(plan, replay, spent, progress.failed)
         # As an empty answer, since the search would otherwise ask it again and again.
-        declined |= dict.fromkeys(candidate.declined, "")
+        declined |= dict.fromkeys(progress.declined, "")
         texts = {key: answer.text for key, answer in session.store.answers.read(replay.all_keys).items()}
         replay = worker.replay(plan, declined | texts, files, folder, SEED)
 

@@ -98,19 +98,23 @@ def wait_for_answers(
 ) -> tuple[CandidateProgress, ...]:
     """Waits until every question is answered or declined, or its model has failed. Raises AnswerTimeout."""
     candidates = [CandidateProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
-    models = [str(candidate.identity.model) for candidate in candidates]
-    most_settled, moved_at = 0, time.monotonic()
+    models = [str(candidate.model) for candidate in evaluation.keys]
+    most_settled = 0
+    moved_at = time.monotonic()
     while True:
         answers = evaluation_engine.collect(session, evaluation, candidates)
-        candidates, missing = list(answers.candidates), answers.all_missing
+        candidates = list(answers.candidates)
+        missing = answers.all_missing
         # Candidates may share a question, which then counts once.
         of = len({key for candidate in answers.missing for key in evaluation.keys[candidate]})
-        settled, troubles = of - len(missing), evaluation_engine.waiting_reasons(session, models)
+        settled = of - len(missing)
+        troubles = evaluation_engine.waiting_reasons(session, models)
         session.say(" ".join(filter(None, [f"{settled:,} of {of:,} {what}.", troubles])))
         if not missing:
             return answers.candidates
         if settled > most_settled:
-            most_settled, moved_at = settled, time.monotonic()
+            most_settled = settled
+            moved_at = time.monotonic()
         elif time.monotonic() - moved_at > session.patience_s:
             minutes = f"{session.patience_s / 60:.3g}"
             silence = f"No answer came for {minutes} {'minute' if minutes == '1' else 'minutes'}."

@@ -24,9 +24,8 @@ NO_KEY = "none"  # sent to providers that need no key, since the SDK insists on 
 # After 408 and 409 the request may have taken effect; 429 passes by itself.
 _UNCLEAR = frozenset({408, 409, 429})
 _ABSENCE_IS_AN_ANSWER = frozenset({"GET", "DELETE"})  # to POST, a 404 is a refusal
-NOT_IMPLEMENTED = (
-    501  # unlike other answers from 500 on, it is definite: the service doesn't do this (any more)
-)
+# Unlike other answers from 500 on, it is definite: the service doesn't do this (any more).
+NOT_IMPLEMENTED = 501
 # A second in all, since a whole tick waits for it.
 _PAUSES_S = (0.2, 0.8)
 # So that an absurd Retry-After doesn't stop a run for days.

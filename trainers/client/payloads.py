@@ -307,7 +307,7 @@ def is_sweep_table(content: bytes) -> bool:
 
 
 def sweep_trials(content: bytes, action: str) -> tuple[SweepTrial, ...]:
-    """Reads the table of a sweep. The columns between 'candidate' and 'step' are the swept hyperparameters."""
+    """Reads the table of a sweep. The columns between 'arm' and 'step' are the swept hyperparameters."""
     head, *rows = list(csv.reader(content.decode("utf-8-sig", "replace").splitlines()))
     if "step" not in head or any(len(row) != len(head) for row in rows):
         raise InvalidResponse(
