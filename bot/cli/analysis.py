@@ -137,7 +137,7 @@ def check(
             checked = datasets.check(file, columns, how=how)
     report = value_or_exit(checked)
     _show_report(file, report, target, as_json=as_json)
-    if fix and report.pairs is None:
+    if fix:
         copy = value_or_exit(datasets.fix(file, columns, fix, holdout))
         # With --json, stdout has the report only.
         click.echo(copy if as_json else f"\n{copy}", err=as_json)

@@ -197,6 +197,14 @@ def test_a_fix_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "fixed.csv").exists()
 
 
+def test_a_fix_of_preference_pairs_is_refused_after_their_report(tmp_path: Path) -> None:
+    pair = '{"prompt": "where is order %d?", "chosen": "On its way.", "rejected": "No idea."}\n'
+    (tmp_path / "pairs.jsonl").write_text("".join(pair % number for number in range(20)), encoding="utf-8")
+    result = finetune("check", "pairs.jsonl", "--quick", "--fix", "fixed.jsonl")
+    assert result.exit_code == 2 and "20 preference pairs" in result.stdout
+    assert "No cleaned copy was written" in result.stderr and not (tmp_path / "fixed.jsonl").exists()
+
+
 def test_rows_of_a_given_test_set_block_and_a_fix_leaves_them_out(tmp_path: Path) -> None:
     rows = ticket_lines(60)
     (tmp_path / "tickets.csv").write_text("".join(rows))
