@@ -81,9 +81,7 @@ def _recommended(task: Task, machine: Machine, offers: Sequence[Offer]) -> Offer
     able = [offer for offer in offers if offer.method and FEWEST[task] <= offer.preset.parameters <= most]
     if not able:
         return None
-    # Stable: of the same kind of licence by size.
-    open_first = sorted(able, key=lambda offer: offer.preset.licence not in FREE)
-    best = [offer for offer in open_first if offer.preset.licence == open_first[0].preset.licence]
+    best = [offer for offer in able if offer.preset.licence in FREE] or able
     if task == "labels":
         return best[0]
     return best[-1]

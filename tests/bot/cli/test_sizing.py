@@ -152,6 +152,10 @@ def test_a_base_is_advised_by_task_licence_and_what_fits() -> None:
     (first,) = (row for row in answer["models"] if row["model"] == answer["first"])
     assert (first["fits"], first["source"]) == ("lora", f"https://huggingface.co/{answer['first']}")
     assert 10e9 < first["parameters"] <= 15e9
+    small = finetune_json("models", "advise", "--task", "texts", "--gpu", "16")
+    open_rows = [row for row in small["models"] if row["fits"] and row["licence"] in ("Apache 2.0", "MIT")]
+    largest = max((row for row in open_rows if row["parameters"] <= 15e9), key=lambda row: row["parameters"])
+    assert small["first"] == largest["model"], "whichever of the licences it has"
 
     assert "No model is recommended" in finetune("models", "advise", "--gpu", "1").stdout
     assert finetune("models", "advise", "--gpu", "no-such").exit_code == 2
