@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL, DATA = "MODEL", "DATA"  # replaced by a tiny model's folder, and by a file of few and short tickets
 STUCK_S = 300  # the longest takes 40; one that hangs would hold up all tests
 SHORT = {
-    "acks": ("20", "50", "--model", MODEL),
+    "acks": ("20", "250", "--model", MODEL),
     "checking": ("100", "1"),
     "evidence": ("--short",),
     "fuzz": ("10",),
