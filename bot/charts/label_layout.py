@@ -55,13 +55,13 @@ def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], room: Box) -
     taken = list(obstacles)
     placed = []
     for label in labels:
-        box = min(_candidates(label), key=lambda box: _cost(box, label, taken, room))
+        box = min(_boxes_around(label), key=lambda box: _cost(box, label, taken, room))
         taken.append(box)
         placed.append(box)
     return placed
 
 
-def _candidates(label: Label) -> Iterator[Box]:
+def _boxes_around(label: Label) -> Iterator[Box]:
     for reach in REACHES:
         for degrees in DIRECTIONS:
             angle = math.radians(degrees)

@@ -163,7 +163,7 @@ def spread_apart(heights: Sequence[float], least: float, low: float, high: float
         return []
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     least = min(least, (high - low) / max(len(heights) - 1, 1))
-    # Upwards, each as far above the one below as it has to be; then down again from the top, where they ran out of it.
+    # Upwards, each as far above the one below as it has to be; then downwards, in case some ended above the top.
     placed: list[float] = []
     floor = low
     for i in order:
@@ -186,7 +186,7 @@ def percent_axis(axis: Axes) -> None:
 
 
 def percent(share: float) -> str:
-    # Rounding errors put a tick a hair's breadth beyond the ends.
+    # Rounding errors put a tick slightly beyond the ends.
     is_share = -0.0001 <= share <= 1.0001
     if not is_share:
         return ""
