@@ -342,11 +342,14 @@ def _seconds(count: float) -> str:
     return f"{count:,.0f}"
 
 
-def candidate_name(candidate: Candidate) -> str:
-    """'the prompt with ten examples on openai/gpt-4o-mini'."""
-    if candidate.model is None:
+def candidate_name(candidate: Candidate, longest: int | None = None) -> str:
+    """'the prompt with ten examples on openai/gpt-4o-mini', with up to `longest` characters of the model's name."""
+    model = candidate.model
+    if model is None:
         return long_name(candidate)
-    return f"{long_name(candidate)} on {candidate.model}"
+    if longest is not None:
+        model = shorten(model, longest)
+    return f"{long_name(candidate)} on {model}"
 
 
 def score_text(candidate: MeasuredCandidate) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bot.cards.common import forms
 from bot.cards.common.blocks import Block, CardBlock, Message, Note, Text, button, code, escape, quote
 from bot.cards.common.builder import Parts
-from bot.cards.common.candidates import bar_share, long_name, quality
+from bot.cards.common.candidates import bar_share, candidate_name, quality
 from bot.cards.common.general import details_modal
 from bot.cards.common.words import capitalize, more_line, pluralize, shorten
 from storage.records import Dataset, Labelling, LabellingRow
@@ -106,7 +106,7 @@ def below_the_bar(candidate: MeasuredCandidate, bar: float) -> str:
 
 
 def _score(candidate: MeasuredCandidate) -> str:
-    name = f"{long_name(candidate.identity)} on {shorten(str(candidate.model))}"
+    name = candidate_name(candidate.identity, 40)
     return f"{escape(capitalize(name))} gets {quality(candidate)} right on the held-out rows"
 
 

@@ -8,6 +8,7 @@ from bot.cards.common.blocks import CardBlock, code, cut, escape
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import (
     STANDINGS,
+    candidate_name,
     latency_text,
     price,
     quality,
@@ -26,7 +27,7 @@ from bot.cards.common.words import (
     shorten,
 )
 from bot.cards.datasets.documents import passages_text
-from bot.cards.evidence.evaluation_results import short_table_name, unfit_text
+from bot.cards.evidence.evaluation_results import unfit_text
 from bot.rules.alternatives import find_dominated
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.evaluation.claims import FIRST_LEVEL
@@ -206,7 +207,7 @@ def _never_answered(comparison: Comparison) -> list[str]:
 
 
 def _left_out_of_plot(comparison: Comparison) -> list[str]:
-    worse = [short_table_name(candidate.identity, 30) for candidate in find_dominated(comparison)]
+    worse = [candidate_name(candidate.identity, 30) for candidate in find_dominated(comparison)]
     if not worse:
         return []
     names = escape(listed(worse, SHOWN_LABELS, "; "))

@@ -24,6 +24,7 @@ from bot.cards.common.candidates import (
     STANDINGS,
     bar_share,
     bar_text,
+    candidate_name,
     latency_text,
     limits_of,
     long_name,
@@ -175,7 +176,7 @@ def headline(comparison: Comparison) -> str:
     undecided = _nearest_to_tell(comparison)
     if _lacks_a_capable_model(comparison) and is_mostly_unreadable(best):
         count = f"{best.unread + best.empty:,} of {pluralize(best.n, 'answer')}"
-        return f"No usable answers: even of the best, {short_table_name(best.identity)}, {count} could not be read"
+        return f"No usable answers: even of the best, {candidate_name(best.identity, 40)}, {count} could not be read"
     if undecided is None:
         return f"No measured alternative meets {bar}: the best is {_name_and_score(best)}"
     what_would_tell = f"The closest is {_name_and_score(undecided)}"
@@ -193,7 +194,7 @@ def _enough(comparison: Comparison, candidate: MeasuredCandidate, bar: str) -> s
     if candidate.kind == "optimised":
         model = shorten(str(candidate.model), 40)
         return f"A better prompt is enough: with it, {model} meets {bar}: {numbers}"
-    name = capitalize(short_table_name(candidate.identity))
+    name = capitalize(candidate_name(candidate.identity, 40))
     is_only = sum(other.standing == "meets" for other in comparison.candidates) == 1
     if not is_only:
         return f"{name} is the cheapest that meets {bar}: {numbers}"
@@ -207,14 +208,7 @@ def alt_text(dataset: str) -> str:
 
 
 def _name_and_score(candidate: MeasuredCandidate) -> str:
-    return f"{short_table_name(candidate.identity)}, {quality(candidate)}"
-
-
-def short_table_name(candidate: Candidate, longest: int = 40) -> str:
-    name = long_name(candidate)
-    if candidate.model is None:
-        return name
-    return f"{name} on {shorten(candidate.model, longest)}"
+    return f"{candidate_name(candidate.identity, 40)}, {quality(candidate)}"
 
 
 def _heading(comparison: Comparison, *, is_full: bool = False) -> Row:
@@ -343,7 +337,7 @@ def bullet_list(sentences: Iterable[str]) -> list[CardBlock]:
 def _measured_before(comparison: Comparison, own: Collection[Candidate]) -> list[str]:
     """Which candidates this measurement added to those that were known. Nothing if it measured all of them."""
     now = [
-        short_table_name(candidate.identity, 30)
+        candidate_name(candidate.identity, 30)
         for candidate in comparison.candidates
         if candidate.identity in own
     ]
@@ -424,9 +418,9 @@ def _close_to_best(comparison: Comparison) -> list[str]:
     close = [pair.worse for pair in comparison.pairs if not pair.is_significant]
     if best is None or not close:
         return []
-    names = listed([short_table_name(candidate, 30) for candidate in close], SHOWN_IN_SENTENCE, "; ")
+    names = listed([candidate_name(candidate, 30) for candidate in close], SHOWN_IN_SENTENCE, "; ")
     return [
-        f"No clear difference from the best ({escape(short_table_name(best.identity, 30))}): {escape(names)}."
+        f"No clear difference from the best ({escape(candidate_name(best.identity, 30))}): {escape(names)}."
     ]
 
 

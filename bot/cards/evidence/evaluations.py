@@ -306,7 +306,7 @@ def form(channel: str, choices: BaselineChoices) -> Block:
 
 
 def new_standard(name: str, person: str, before: Standard, after: Standard) -> Message:
-    """A word in the channel that verdicts on a dataset now have another bar, or another aim."""
+    """Tells the channel that verdicts on a dataset now use another bar or another aim."""
     changes = []
     if after.bar != before.bar:
         changes.append(f"the bar to {bar_share(after.bar)} ({_was(before)})")
