@@ -39,6 +39,7 @@ KIND_ALIASES: Mapping[str, CandidateKind] = {
     "embeddings": "encoder",
 }
 OTHER_METHODS = {"sft": "supervised"}
+NAME_NOW = {"rungs": "candidates"}  # of options, by their name in 0.1.0
 MOST_PREDICTED = 10
 MOST_NAMES = 20
 MOST_SHOTS = 50
@@ -180,7 +181,7 @@ def read_predict(text: str) -> tuple[int, ...] | Misread:
 
 
 def read_kinds(text: str) -> tuple[CandidateKind, ...] | Misread:
-    """Reads candidates, like 'classical,zero-shot'. Returns them in the comparison's order, without repetitions."""
+    """Reads kinds of candidates, like 'classical,zero-shot'. Returns them in the comparison's order, each once."""
     chosen = set()
     for word in filter(None, text.lower().split(",")):
         letters = re.sub(r"[-_]", "", word)
@@ -421,7 +422,7 @@ def question_options(*keys: str) -> Callable[[_Handler], _Handler]:
 
 def current_option_name(name: str) -> str:
     """Returns an option's name now, given the one that was typed: names of earlier versions are still read."""
-    return {"rungs": "candidates"}.get(name, name)
+    return NAME_NOW.get(name, name)
 
 
 def option_key(option: click.Option) -> str:

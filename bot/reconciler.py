@@ -463,7 +463,7 @@ def _run_guarded(
                     handle_step_failure()
                 except Stopped:
                     raise
-                except Exception:
+                except Exception:  # the fault itself is still to be logged, and the tick goes on
                     log.exception("%s: postponing it failed too", what)
             log.exception("%s: its step failed", what)
 

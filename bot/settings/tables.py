@@ -280,8 +280,8 @@ class SettingsTable:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings. `presidio`: checks of data use presidio too. `encoder` is the model of the comparison's encoder
-    candidate."""
+    """All settings. `presidio`: checks of data use presidio too. `encoder` is the model of a comparison's candidate
+    `encoder`."""
 
     data: Path
     slack: SlackSettings

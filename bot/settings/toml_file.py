@@ -58,7 +58,7 @@ def line_numbers(text: str) -> Lines:
     here: KeyPath = ()  # the table whose keys are read
     statement = ""
     start = 1
-    # tomllib tells no lines. So lines are joined until they parse on their own: that is a header, or a key's value.
+    # tomllib doesn't report lines. So lines are joined until they parse on their own, as a header or a key's value.
     for number, line in enumerate(text.split("\n"), 1):
         statement += line + "\n"
         try:

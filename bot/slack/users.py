@@ -28,7 +28,7 @@ LOOK_UP_TIMEOUT_S = 1
 MEMBERS_A_PAGE = 999
 MOST_PAGES = 20
 
-# What Slack has answered to the click that is handled, by the question: several rules ask the same.
+# What Slack has answered while a delivery is handled, by the question: several rules ask the same.
 _answers_in_delivery: ContextVar[dict[Hashable, Any] | None] = ContextVar(
     "_answers_in_delivery", default=None
 )

@@ -59,7 +59,7 @@ def step(context: AppContext, cleaning: Cleaning) -> None:
     except WorkerStopped as stopped:
         written = CleaningRefusal(f"Writing it {stopped}.")
     except Exception as error:
-        # a fault of the cleaner, which must not leave the request waiting forever
+        # A fault of the cleaner, which must not leave the request waiting forever.
         log.exception("cleaning dataset %s", dataset.id)
         written = CleaningRefusal(f"Writing it stopped with {type(error).__name__}. {logs.sorry()}")
     if written is not None:

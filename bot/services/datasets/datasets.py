@@ -410,7 +410,7 @@ def _check(context: AppContext, dataset: Dataset) -> None:
             _retry_or_refuse(context, dataset, f"checking it {stopped}", CHECK_TRIES)
         return
     except Exception as error:
-        # a fault of the checker, which must not leave the file in this state forever
+        # A fault of the checker, which must not leave the file in this state forever.
         log.exception("checking dataset %s", dataset.id)
         _retry_or_refuse(context, dataset, f"checking it stopped with {type(error).__name__}", CHECK_TRIES)
         return

@@ -246,7 +246,6 @@ def _take_status(context: AppContext, record: DeploymentRecord, deployment: Depl
     """Bills the time since the last poll, stores the vendor's state, and shows it on the card if it is news."""
     now = context.clock()
     was_ready = record.state == "ready"
-
     is_ready = was_ready or deployment.state == "ready"
     state: DeploymentState = "ready" if is_ready else "starting"
     pause = READY_LOOK_S if is_ready else LOOK_S

@@ -203,8 +203,8 @@ def _sealed(context: AppContext, model: Model) -> SealedProof | None:
         return None
     others = [candidate for candidate in comparison.candidates if candidate.identity != own]
     held = [compare_models(table_name(other.identity), candidate.scores, other.scores) for other in others]
-    # not `find_best`: they were measured in one look, and the model has to stand up to the highest score
-    best = max(held, key=lambda comparison: comparison.score, default=None)
+    # Not `find_best`: they were measured in one look, and the model has to stand up to the highest score
+    best = max(held, key=lambda other: other.score, default=None)
     opened = context.store.looks([measurement.dataset_id]).get(comparison.holdout_sha256, 1)
     return SealedProof(measurement.id, candidate, best, opened - 1)
 

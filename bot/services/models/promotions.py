@@ -463,7 +463,7 @@ def _sealed_plan(
     models_to_ask = {alternative.model, like.judge}
     prices = [row for row in PriceList.from_json(like.prices).rows if row.model in models_to_ask]
     if is_base_asked:
-        # the first two prices of a run's plan are the tuned model's and the base model's
+        # The first two prices of a run's plan are the tuned model's and the base model's
         prices.append(replace(PriceList.from_json(trained.prices).rows[1], model=str(alternative.model)))
     for each in tuned:
         price = models.price_of(context, each)

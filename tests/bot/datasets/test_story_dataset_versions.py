@@ -57,8 +57,8 @@ def test_a_new_version_keeps_the_holdout_of_the_one_before_and_a_run_is_evaluate
     run = world.tick_until_state("done")
     plan = json.loads(run.plan)
     assert (plan["dataset_version"], plan["holdout_sha256"]) == (3, after.holdout_sha256)
-    for candidate in ("base", "tuned"):
-        assert len(world.store.runs.answers(run.id, candidate)) == after.n_holdout
+    for model in ("base", "tuned"):
+        assert len(world.store.runs.answers(run.id, model)) == after.n_holdout
 
 
 def test_two_versions_uploaded_at_once_follow_each_other(world: World) -> None:
