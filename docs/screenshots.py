@@ -104,7 +104,7 @@ def measure(studio: Studio) -> None:
     page.submit()
     page.wait_for_no_modal()
     page.wait_for("differences below about", seconds=PATIENCE_S)
-    wait_until(lambda: "ladder.png" in plots(studio.slack), "the comparison's plot", seconds=60)
+    wait_until(lambda: "comparison.png" in plots(studio.slack), "the comparison's chart", seconds=60)
     page.open_thread("differences below about")
     page.show("Quality against price")
     studio.shot("ladder")

@@ -52,7 +52,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         *measurements.comparison_of_many(20).candidates,
     ]
     comparison = measurements.comparison(candidates)
-    plot = evaluations.draw_comparison(comparison, folder / "ladder.png")
+    plot = evaluations.draw_comparison(comparison, folder / "comparison.png")
     assert plot
     prices = PriceList(
         tuple(row for row in measurements.PRICES if isinstance(row, PriceRow)), date(2026, 11, 25)

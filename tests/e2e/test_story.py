@@ -96,7 +96,7 @@ def measure_by_the_form(scene: Scene) -> None:
     scene.shot("ladder-card")
     card = page.read(MEASURED)
     assert all(name in card for name in ("classical", "prompt alone", "ten examples", "retrieval", "80%?"))
-    wait_until(lambda: "ladder.png" in plots(scene), "the ladder's plot", seconds=30)
+    wait_until(lambda: "comparison.png" in plots(scene), "the comparison's chart", seconds=30)
     page.click("Details", inside=MEASURED)
     page.wait_for_modal("Measurement m2")
     scene.shot("ladder-details")

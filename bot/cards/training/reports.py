@@ -74,7 +74,7 @@ def run_report(
 
     sections = [Section("", (*summary, *decisions))]
     if comparison:
-        sections.append(_measured(comparison, charts("ladder")))
+        sections.append(_measured(comparison, charts("comparison")))
     sections += [
         Section("What training changed", changes, charts(*results.TRAINING_CHARTS, "confusion")),
         Section("Cost and expected saving", money, charts("cumulative-cost")),
@@ -249,7 +249,7 @@ def _pictures(plots: Sequence[Path], plan: Plan, stems: Sequence[str]) -> list[P
 
 
 def _alt_text(stem: str, plan: Plan) -> str:
-    if stem == "ladder":
+    if stem == "comparison":
         return evaluation_results.alt_text(plan.dataset)
     if stem == "cumulative-cost":
         return estimates.alt_text(plan.dataset)

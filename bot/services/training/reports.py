@@ -161,7 +161,7 @@ def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
 
 def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequence[Path]) -> None:
     comparison = known_comparison(context.store, context.settings.files, measurement)
-    plot = folder_of(context, measurement) / "ladder.png"
+    plot = folder_of(context, measurement) / "comparison.png"
     files = []
     if plot.exists():
         files.append((plot, evaluation_results.alt_text(comparison.dataset)))
@@ -221,12 +221,12 @@ class MeasurementReport:
 
     def draw(self, folder: Path) -> None:
         """Draws the chart that is posted beside the page."""
-        draw_comparison(self.comparison, folder / "ladder.png")
+        draw_comparison(self.comparison, folder / "comparison.png")
 
     def html(self, data: Path, name_of: Callable[[str], str]) -> str:
         """`data` is the bot's data folder; `name_of` gives a person's name by their id in Slack."""
         with tempfile.TemporaryDirectory() as folder:
-            drawn = draw_comparison(self.comparison, Path(folder) / "ladder.png")
+            drawn = draw_comparison(self.comparison, Path(folder) / "comparison.png")
             return cards.measurement_report(
                 self.measurement,
                 self.comparison,
@@ -271,7 +271,7 @@ class RunReport:
         """`data` is the bot's data folder; `name_of` gives a person's name by their id in Slack."""
         plots = data / "plots"
         with tempfile.TemporaryDirectory() as folder:
-            drawn = self._draw_comparison(plots, Path(folder) / "ladder.png")
+            drawn = self._draw_comparison(plots, Path(folder) / "comparison.png")
             folders = (plots / f"run-{self.run.id}", plots / f"plan-{self.run.id}")
             pictures = [path for place in folders for path in sorted(place.glob("*.png"))]
             if drawn is not None:

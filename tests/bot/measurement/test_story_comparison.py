@@ -81,7 +81,7 @@ def test_the_classical_candidate_is_free_and_starts_at_once(world: World) -> Non
     assert "held-out rows" in world.find_message("Measurement m1", "classical", "100.0%")
     world.tick_until_file("report-m1.html")
     assert len(world.cards()) == 1, "the result takes the place of the card"
-    assert f"<@{ANA.id}> m1 is done" in world.find_message("ladder.png", "report-m1.html")
+    assert f"<@{ANA.id}> m1 is done" in world.find_message("comparison.png", "report-m1.html")
     actions = [entry.action for entry in world.store.audit.entries("measurement 1")]
     assert actions == ["measure", "measured"]
 
@@ -483,8 +483,8 @@ def test_a_restarted_bot_continues_the_measurement(world: World, ticks: int) -> 
     questions = range(2 * HELD, 2 * HELD + 8 * ticks + 1)
     assert world.provider.count(CHAT) in questions, "at most those in flight at a stop are asked again"
     assert len(comparison_of(world).candidates) == 3 and done.actual_micros
-    world.tick_until_file("ladder.png")
-    assert len([text for text in world.texts() if "ladder.png" in text]) == 1
+    world.tick_until_file("comparison.png")
+    assert len([text for text in world.texts() if "comparison.png" in text]) == 1
     assert len([text for text in world.texts() if "Measurement m1:" in text and "95%" in text]) == 1
 
 

@@ -118,7 +118,7 @@ def test_a_result_of_a_newer_release_is_left_out_and_named(world: World) -> None
     world.type("/finetune baseline tickets candidates=encoder")
     until(world, "done", 3)
     assert "The closest is the encoder" in world.find_message("m3")
-    world.tick_until_file("ladder.png")
+    world.tick_until_file("comparison.png")
 
 
 def test_an_impossible_curve_says_why(world: World) -> None:
