@@ -16,12 +16,12 @@ from demo.people import BEN
 from tests.bot import canaries
 from tests.bot.datasets.test_story_deletion import delete
 from tests.bot.datasets.test_story_row_deletion import delete_lines, is_erased, report_of
+from tests.bot.own_trainer import assert_trains_on, own, train_to_the_end
+from tests.bot.own_trainer import sleeping_trainer as sleeping_trainer
 from tests.bot.props import LABELS
-from tests.bot.training.test_story_early_stopping import sha256
-from tests.bot.training.test_story_sweeps import own
 from tests.bot.world import DORA, START, MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
+from tests.local.trainer_server import KEY, TrainerServer, serve_in_process
 from trainers.dataset import Report
 
 LOCAL = "/finetune start tickets target=local/tiny method=dpo epochs=1"
@@ -167,26 +167,20 @@ def test_a_row_is_deleted_from_a_file_that_was_converted_to_be_read(world: World
 
 
 def test_our_trainer_gets_pairs_and_validation_pairs_for_early_stopping(
-    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, sleeping_trainer: TrainerServer
 ) -> None:
-    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    sleeping = ("/bin/sleep", "600")
-    with (
-        serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
-        openai.OpenAI(base_url=served.url, api_key=KEY) as client,
-    ):
-        world = make_world(Rules(more=own(served.url, "0")))
-        upload(world, pairs_jsonl(200))
-        assert world.type(f"{LOCAL} patience=2") == ""
-        world.send()
-        stopping = plan_from_json(world.run().plan).stopping
-        assert stopping is not None
-        world.approve(BEN)
-        world.tick_until_state("training")
+    world = make_world(Rules(more=own(sleeping_trainer.url, "0")))
+    upload(world, pairs_jsonl(200))
+    assert world.type(f"{LOCAL} patience=2") == ""
+    world.send()
+    stopping = plan_from_json(world.run().plan).stopping
+    assert stopping is not None
+    world.approve(BEN)
+    world.tick_until_state("training")
+    with openai.OpenAI(base_url=sleeping_trainer.url, api_key=KEY) as client:
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
         assert job.method is not None and str(job.method.type) == "dpo"
-        assert sha256(client.files.content(job.training_file).read()) == stopping.fitted_sha256
-        assert sha256(client.files.content(job.validation_file or "").read()) == stopping.validation_sha256
+        assert_trains_on(client, job, stopping)
         assert REJECTED in stored(world, stopping.validation_sha256)
         client.fine_tuning.jobs.cancel(job.id)
         world.tick_until_state("cancelled")
@@ -203,10 +197,5 @@ def test_a_real_dpo_run_ends_with_an_evaluated_model(
     with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
         world = make_world(Rules(more=own(served.url, "0")))
         upload(world, pairs_jsonl(90))
-        assert world.type(LOCAL) == ""
-        world.send()
-        world.approve()
-        world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
-        assert world.run().state == "done", world.run().error
-        result = RunResult.from_json(str(world.run().result))
+        result = train_to_the_end(world, LOCAL)
         assert result.steps > 0 and result.tuned.n == plan_from_json(world.run().plan).n_holdout > 10

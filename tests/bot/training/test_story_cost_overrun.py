@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from bot.rules.plans import plan_from_json
 from bot.values.runs import Progress
 from demo.people import ANA
-from tests.bot.training.test_story_sweeps import own
+from tests.bot.own_trainer import NOWHERE, own
+from tests.bot.own_trainer import sleeping_trainer as sleeping_trainer
 from tests.bot.world import MakeWorld, Rules, World
-from tests.local.trainer_server import KEY, serve_in_thread
+from tests.local.trainer_server import KEY, TrainerServer
 from trainers.money import usd_micros
 
 LOCAL = "/finetune start tickets target=local/tiny epochs=1"
 
 
 @pytest.fixture
-def training(make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def training(make_world: MakeWorld, sleeping_trainer: TrainerServer) -> World:
     """A sleeping job on a machine that costs $2 an hour."""
-    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    with serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, ("/bin/sleep", "600")) as served:
-        world = make_world(Rules(more=own(served.url, "2")))
-        world.seed_dataset()
-        world.start(LOCAL)
-        world.approve()
-        world.tick_until_state("training")
-        world.tick_until(lambda: Progress.from_json(world.run().progress).running_since, "its first step")
-        yield world
+    world = make_world(Rules(more=own(sleeping_trainer.url, "2")))
+    world.seed_dataset()
+    world.start(LOCAL)
+    world.approve()
+    world.tick_until_state("training")
+    world.tick_until(lambda: Progress.from_json(world.run().progress).running_since, "its first step")
+    return world
 
 
 def test_a_job_beyond_its_maximum_is_cancelled_reported_and_settled(training: World) -> None:
@@ -95,7 +91,7 @@ def test_without_a_measured_speed_a_paid_run_cannot_be_approved(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    unmeasured = own("http://127.0.0.1:9/v1", "2").replace("tokens_per_second = 450\n", "")
+    unmeasured = own(NOWHERE, "2").replace("tokens_per_second = 450\n", "")
     world = make_world(Rules(more=unmeasured))
     world.seed_dataset()
     refusal = world.type(LOCAL)

@@ -8,41 +8,36 @@ from pathlib import Path
 import pytest
 
 from bot.rules.plans import plan_from_json
+from tests.bot.own_trainer import assert_trains_on, own
+from tests.bot.own_trainer import sleeping_trainer as sleeping_trainer
 from tests.bot.world import START, MakeWorld, Rules, World
-from tests.local.trainer_server import KEY, examples, serve_in_thread, wait_for
+from tests.local.trainer_server import TrainerServer, examples, wait_for
 from trainers.dataset.splits import split_validation
 
 LOCAL = "/finetune start tickets target=local/tiny"
 
 
 def test_early_stopping_sets_validation_rows_aside_and_a_pause_is_shown(
-    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, sleeping_trainer: TrainerServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
     monkeypatch.setattr("trainers.local.jobs.job_queue.PAUSE_S", 0.2)
-    command = ("/bin/sleep", "600")
-    with (
-        serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, command) as served,
-        served.client() as client,
-    ):
-        row = f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
-        world = make_world(Rules(more=row))
-        world.seed_dataset(rows=240)
-        assert world.type(f"{LOCAL} patience=2") == ""
-        world.send()
-        card = world.plan_details()
-        stop = plan_from_json(world.run().plan).stopping
-        assert stop is not None
-        assert (
-            f"{stop.n_fitted} to train on, {stop.n_validation} to decide when to stop (after 2 validations"
-            in card
-        )
-        world.approve()
-        world.tick_until_state("training")
+    world = make_world(Rules(more=own(sleeping_trainer.url, "0")))
+    world.seed_dataset(rows=240)
+    assert world.type(f"{LOCAL} patience=2") == ""
+    world.send()
+    card = world.plan_details()
+    stop = plan_from_json(world.run().plan).stopping
+    assert stop is not None
+    assert (
+        f"{stop.n_fitted} to train on, {stop.n_validation} to decide when to stop (after 2 validations"
+        in card
+    )
+    world.approve()
+    world.tick_until_state("training")
+    with sleeping_trainer.client() as client:
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
         assert (job.hyperparameters.model_extra or {})["patience"] == 2
-        assert sha256(client.files.content(job.training_file).read()) == stop.fitted_sha256
-        assert sha256(client.files.content(job.validation_file or "").read()) == stop.validation_sha256
+        assert_trains_on(client, job, stop)
         wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).status, lambda status: status == "running")
         client.fine_tuning.jobs.pause(job.id)
         world.tick_until(lambda: "once somebody resumes it" in (world.run().progress or ""), "the pause")
@@ -83,7 +78,3 @@ def test_validation_rows_are_the_same_each_time_and_share_no_question_with_the_r
 def test_fewer_than_100_rows_give_no_validation_rows(tmp_path: Path) -> None:
     (tmp_path / "few.jsonl").write_bytes(examples(99))
     assert split_validation(tmp_path, "few", seed=1) is None
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -8,12 +8,13 @@ import openai
 import pytest
 
 from bot.rules.plans import plan_from_json
-from bot.values.runs import RunResult
+from tests.bot.own_trainer import NOWHERE, own, train_to_the_end
+from tests.bot.own_trainer import sleeping_trainer as sleeping_trainer
 from tests.bot.props import tickets_csv
-from tests.bot.training.test_story_sweeps import own
+from tests.bot.training.test_story_sweeps import details_of, thousand_tokens
 from tests.bot.world import START, MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
+from tests.local.trainer_server import KEY, TrainerServer, serve_in_process
 
 OWN = "/finetune start tickets target=local/smollm2-135m method=grpo"
 GRPO = "/finetune start tickets target=local/tiny method=grpo epochs=1"
@@ -21,25 +22,21 @@ OPTIONS = "samples=4 max_new_tokens=6 lora_r=8 lora_alpha=8 dropout=0.1 learning
 
 
 def test_a_grpo_run_is_planned_and_sent_with_its_method(
-    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, sleeping_trainer: TrainerServer
 ) -> None:
-    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    sleeping = ("/bin/sleep", "600")
-    with (
-        serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
-        openai.OpenAI(base_url=served.url, api_key=KEY) as client,
-    ):
-        world = make_world(Rules(more=own(served.url, "0")))
-        world.seed_dataset(rows=240)
-        assert world.type(f"{GRPO} {OPTIONS}") == ""
-        world.send()
-        assert "method grpo, learning rate 0.0005" in world.plan_details()
-        card = world.find_message("train tiny on tickets (GRPO)", "GRPO, 4 answers sampled per question")
-        assert "lora_r 8" in card
-        plan = plan_from_json(world.run().plan)
-        assert plan.method == "grpo"
-        world.approve()
-        world.tick_until_state("training")
+    world = make_world(Rules(more=own(sleeping_trainer.url, "0")))
+    world.seed_dataset(rows=240)
+    assert world.type(f"{GRPO} {OPTIONS}") == ""
+    world.send()
+    assert "method grpo, learning rate 0.0005" in world.plan_details()
+    card = world.find_message("train tiny on tickets (GRPO)", "GRPO, 4 answers sampled per question")
+    assert "lora_r 8" in card
+    plan = plan_from_json(world.run().plan)
+    assert plan.method == "grpo"
+    world.approve()
+    world.tick_until_state("training")
+    # Not the trainer's own client, which checks the answers: OpenAI's API has no GRPO.
+    with openai.OpenAI(base_url=sleeping_trainer.url, api_key=KEY) as client:
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
         sent = job.hyperparameters.model_extra or {}
         wanted = {
@@ -59,16 +56,12 @@ def test_a_grpo_run_is_planned_and_sent_with_its_method(
 
 
 def test_an_estimate_for_grpo_counts_its_sampled_tokens(make_world: MakeWorld) -> None:
-    world = make_world(Rules(more=own("http://127.0.0.1:9/v1", "2")))
+    world = make_world(Rules(more=own(NOWHERE, "2")))
     world.seed_dataset()
     estimate = "/finetune estimate tickets target=local/tiny epochs=1"
-    once, four = (thousand_tokens(world, line) for line in (estimate, f"{estimate} method=grpo samples=4"))
+    once = thousand_tokens(details_of(world, estimate))
+    four = thousand_tokens(details_of(world, f"{estimate} method=grpo samples=4"))
     assert four == pytest.approx(4 * once, abs=0.2)
-
-
-def thousand_tokens(world: World, line: str) -> float:
-    world.type(line)
-    return float(world.estimate_details().partition("k tokens")[0].rsplit(" ", 1)[1])
 
 
 def test_what_a_method_cannot_do_is_refused_before_there_is_a_plan(world: World) -> None:
@@ -91,12 +84,8 @@ def test_a_real_grpo_run_ends_with_an_evaluated_model(
     with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
         world = make_world(Rules(more=own(served.url, "0")))
         world.upload_and_check(tickets_csv(400))
-        assert world.type(f"{GRPO} samples=4 max_new_tokens=4") == ""
-        world.send()
-        world.approve()
-        world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
-        assert world.run().state == "done", world.run().error
-        assert RunResult.from_json(str(world.run().result)).steps > 0
+        result = train_to_the_end(world, f"{GRPO} samples=4 max_new_tokens=4")
+        assert result.steps > 0
         world.tick_until_file("reward.png")
         assert "loss.png" not in world.files()
-        assert len(RunResult.from_json(str(world.run().result)).reward_curve) > 1
+        assert len(result.reward_curve) > 1

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from bot.rules.plans import plan_from_json
-from bot.values.runs import RunResult
+from tests.bot.own_trainer import NOWHERE, assert_trains_on, own, train_to_the_end
+from tests.bot.own_trainer import sleeping_trainer as sleeping_trainer
 from tests.bot.props import tickets_csv
-from tests.bot.training.test_story_early_stopping import sha256
 from tests.bot.world import START, MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.trainer_server import KEY, serve_in_process, serve_in_thread
+from tests.local.trainer_server import KEY, TrainerServer, serve_in_process
 from trainers.client.payloads import is_sweep_table, sweep_trials
 from trainers.errors import InvalidResponse
 from trainers.hyperparameters import halving_steps
@@ -21,67 +21,57 @@ SWEEP = "sweep=lora_r:2,4;learning_rate:0.001,0.01"
 LOCAL = f"/finetune start tickets target=local/tiny epochs=1 {SWEEP}"
 
 
-def own(url: str, usd_per_hour: str) -> str:
-    """The settings of our trainer at that address, with a known speed, so that runs have a maximum."""
-    price = f'[providers.local.models.tiny]\nusd_per_hour = "{usd_per_hour}"\ntokens_per_second = 450\n'
-    return f'[providers.local]\nbase_url = "{url}"\n{price}'
-
-
 def test_a_sweep_is_one_plan_one_budget_and_one_job(
-    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_world: MakeWorld, sleeping_trainer: TrainerServer
 ) -> None:
-    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    sleeping = ("/bin/sleep", "600")
-    with (
-        serve_in_thread(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
-        served.client() as client,
-    ):
-        world = make_world(Rules(more=own(served.url, "2")))
-        world.seed_dataset(rows=400)
-        assert world.type(LOCAL) == ""
-        world.send()
-        world.find_message("train tiny on tickets (sweep of 4 trials)", "sweep of 4 trials: lora_r 2 or 4")
-        card = world.plan_details()
-        plan = plan_from_json(world.run().plan)
-        swept = plan.swept
-        assert swept is not None
-        assert (swept.trials, swept.usd_per_hour) == (4, "2")
-        assert (
-            f"{swept.n_fitted} to train on, {swept.n_validation} training rows to choose the best trial"
-            in card
-        )
-        assert (
-            f"lora_r 2 or 4, learning_rate 1e-3 or 0.01: 4 trials, at most {swept.steps} steps in total"
-            in card
-        )
-        assert swept.steps == halving_steps([-(-swept.n_fitted // 8)] * 4)
-        assert not {"lora_r", "learning_rate", "lora_alpha"} & set(dict(plan.hyperparameters))
-        world.approve()
-        world.tick_until_state("training")
+    world = make_world(Rules(more=own(sleeping_trainer.url, "2")))
+    world.seed_dataset(rows=400)
+    assert world.type(LOCAL) == ""
+    world.send()
+    world.find_message("train tiny on tickets (sweep of 4 trials)", "sweep of 4 trials: lora_r 2 or 4")
+    card = world.plan_details()
+    plan = plan_from_json(world.run().plan)
+    swept = plan.swept
+    assert swept is not None
+    assert (swept.trials, swept.usd_per_hour) == (4, "2")
+    assert (
+        f"{swept.n_fitted} to train on, {swept.n_validation} training rows to choose the best trial" in card
+    )
+    assert (
+        f"lora_r 2 or 4, learning_rate 1e-3 or 0.01: 4 trials, at most {swept.steps} steps in total" in card
+    )
+    assert swept.steps == halving_steps([-(-swept.n_fitted // 8)] * 4)
+    assert not {"lora_r", "learning_rate", "lora_alpha"} & set(dict(plan.hyperparameters))
+    world.approve()
+    world.tick_until_state("training")
+    with sleeping_trainer.client() as client:
         job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
         sent = job.hyperparameters.model_extra or {}
         assert sent["sweep"] == {"lora_r": [2, 4], "learning_rate": [0.001, 0.01]}
         assert float(sent["max_usd"]) == pytest.approx(plan.maximum_micros / 1e6)
         assert "lora_r" not in sent
-        assert sha256(client.files.content(job.training_file).read()) == swept.fitted_sha256
-        assert sha256(client.files.content(job.validation_file or "").read()) == swept.validation_sha256
+        assert_trains_on(client, job, swept)
         client.fine_tuning.jobs.cancel(job.id)
         world.tick_until_state("cancelled")
 
 
 def test_an_estimate_for_a_sweep_counts_the_trainings_of_its_formula(make_world: MakeWorld) -> None:
-    world = make_world(Rules(more=own("http://127.0.0.1:9/v1", "2")))
+    world = make_world(Rules(more=own(NOWHERE, "2")))
     world.seed_dataset()
     estimate = "/finetune estimate tickets target=local/tiny"
-    single, swept = (details_of(world, line) for line in (estimate, f"{estimate} {SWEEP}"))
-    once, four = (float(text.partition("k tokens")[0].rsplit(" ", 1)[1]) for text in (single, swept))
-    assert four == pytest.approx(2 * once, abs=0.2)
+    once = thousand_tokens(details_of(world, estimate))
+    swept = details_of(world, f"{estimate} {SWEEP}")
+    assert thousand_tokens(swept) == pytest.approx(2 * once, abs=0.2)
     assert "tokens of 4 trials, stopped by halving" in swept
 
 
 def details_of(world: World, line: str) -> str:
     world.type(line)
     return world.estimate_details()
+
+
+def thousand_tokens(details: str) -> float:
+    return float(details.partition("k tokens")[0].rsplit(" ", 1)[1])
 
 
 def test_a_sweep_is_refused_by_a_provider_that_cannot_before_there_is_a_plan(world: World) -> None:
@@ -116,13 +106,8 @@ def test_a_real_sweep_ends_with_its_table_in_the_results_thread(
     with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
         world = make_world(Rules(more=own(served.url, "0")))
         world.upload_and_check(tickets_csv(400))
-        assert world.type(LOCAL) == ""
+        result = train_to_the_end(world, LOCAL)
         world.send()
-        world.approve()
-        world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
-        world.send()
-        assert world.run().state == "done", world.run().error
-        result = RunResult.from_json(str(world.run().result))
         assert len(result.trials) == 4
         assert [trial.outcome for trial in result.trials].count("won") == 1
         plan = plan_from_json(world.run().plan)
