@@ -27,7 +27,6 @@ from bot.cards.common.candidates import (
     candidate_name,
     latency_text,
     limits_of,
-    long_name,
     measure_title,
     p95_text,
     price,
@@ -336,15 +335,10 @@ def bullet_list(sentences: Iterable[str]) -> list[CardBlock]:
 
 def _measured_before(comparison: Comparison, own: Collection[Candidate]) -> list[str]:
     """Which candidates this measurement added to those that were known. Nothing if it measured all of them."""
-    now = [
-        candidate_name(candidate.identity, 30)
-        for candidate in comparison.candidates
-        if candidate.identity in own
-    ]
+    now = [candidate.identity for candidate in comparison.candidates if candidate.identity in own]
     if len(now) == len(comparison.candidates):
         return []
-    names = escape(listed(now, SHOWN_IN_SENTENCE, "; "))
-    return [f"Measured now: {names}. The others were measured before, on the same rows."]
+    return [f"Measured now: {_listed_names(now)}. The others were measured before, on the same rows."]
 
 
 def _cheaper_undecided(comparison: Comparison) -> list[str]:
@@ -384,32 +378,32 @@ def _after_several_looks(comparison: Comparison) -> list[str]:
     undecided = [candidate for candidate in comparison.candidates if candidate.standing == "undecided"]
     fitted = [candidate for candidate in undecided if candidate.fresh is not None]
     if fitted:
-        names = escape(
-            listed([long_name(candidate.identity) for candidate in fitted], SHOWN_IN_SENTENCE, "; ")
-        )
+        names = _listed_names(candidate.identity for candidate in fitted)
         return [
             f"Written after wrong rows were shown, so only fresh rows can show that it meets the bar: {names}."
         ]
     taught = [candidate for candidate in undecided if candidate.read]
     if taught:
-        names = escape(
-            listed([long_name(candidate.identity) for candidate in taught], SHOWN_IN_SENTENCE, "; ")
-        )
+        names = _listed_names(candidate.identity for candidate in taught)
         return [f"{read_rows_sentence(taught[0])} That concerns {names}."]
     rewritten = [candidate for candidate in undecided if candidate.choices > 1]
     if rewritten:
-        names = escape(
-            listed([long_name(candidate.identity) for candidate in rewritten], SHOWN_IN_SENTENCE, "; ")
-        )
+        names = _listed_names(candidate.identity for candidate in rewritten)
         return [f"Rewritten or chosen after scores on these rows were seen, so it has to show more: {names}."]
     leader = comparison.unproven_leader
     best = comparison.best
     if leader is None or best is None:
         return []
-    names = (
-        f"{capitalize(long_name(leader.identity))} is not shown to be better than {long_name(best.identity)}"
-    )
-    return [f"{escape(names)}: after several looks at the same rows, such a lead may be luck."]
+    ahead = escape(capitalize(candidate_name(leader.identity, 30)))
+    other = escape(candidate_name(best.identity, 30))
+    lead = f"{ahead} is not shown to be better than {other}"
+    return [f"{lead}: after several looks at the same rows, such a lead may be luck."]
+
+
+def _listed_names(candidates: Iterable[Candidate]) -> str:
+    """Their names with their models, as mrkdwn. The rest is counted."""
+    names = [candidate_name(candidate, 30) for candidate in candidates]
+    return escape(listed(names, SHOWN_IN_SENTENCE, "; "))
 
 
 def _close_to_best(comparison: Comparison) -> list[str]:
@@ -418,10 +412,8 @@ def _close_to_best(comparison: Comparison) -> list[str]:
     close = [pair.worse for pair in comparison.pairs if not pair.is_significant]
     if best is None or not close:
         return []
-    names = listed([candidate_name(candidate, 30) for candidate in close], SHOWN_IN_SENTENCE, "; ")
-    return [
-        f"No clear difference from the best ({escape(candidate_name(best.identity, 30))}): {escape(names)}."
-    ]
+    name = escape(candidate_name(best.identity, 30))
+    return [f"No clear difference from the best ({name}): {_listed_names(close)}."]
 
 
 def _without_examples(comparison: Comparison) -> list[str]:
