@@ -161,7 +161,7 @@ def check_fit(model: Architecture, work: Work, machine: Machine) -> Fit:
         return Fit("fits", memory, machine, (), needed)
     cures: list[Work] = []
     least = needed
-    for changes in _candidate_changes(work):
+    for changes in _changes_by_kind(work):
         sizes = [(smaller, _needed_bytes(model, smaller, machine.place)) for smaller in changes]
         fitting = [smaller for smaller, size in sizes if size * MEMORY_MARGIN <= machine.memory]
         cures += fitting[:1]  # the smallest change that is enough
@@ -201,7 +201,7 @@ def _needed_bytes(model: Architecture, work: Work, place: Device) -> int:
     return memory.total + memory.process
 
 
-def _candidate_changes(work: Work) -> Iterator[list[Work]]:
+def _changes_by_kind(work: Work) -> Iterator[list[Work]]:
     """Yields a list for each kind of change, in which the smallest change comes first; none for a full
     training."""
     if work.method == "full":

@@ -225,9 +225,9 @@ class RentedAttempt:
         if self._rented.id is not None:
             return self._watch(self._machines.get(self._rented.id))
         machines = self._machines.find(self.record.job.id)
-        candidates = [machine for machine in machines if machine.id not in self._rented.lost]
-        if candidates:
-            self._take_machine(candidates)
+        present = [machine for machine in machines if machine.id not in self._rented.lost]
+        if present:
+            self._take_machine(present)
             return False
         sent_at = self._rented.sent_at
         if sent_at is not None and time.time() - sent_at < SETTLE_S:

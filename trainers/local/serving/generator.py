@@ -70,10 +70,10 @@ def choose_batch(waiting: Sequence[Row], room: BatchLimits, *, can_mix: bool) ->
     return fill_batch([], [oldest, *others], room)
 
 
-def fill_batch(present: Sequence[Row], candidates: Sequence[Row], room: BatchLimits) -> list[Row]:
-    """Returns the first of `candidates`, for the same base, that still fit into the batch with `present`."""
+def fill_batch(present: Sequence[Row], waiting: Sequence[Row], room: BatchLimits) -> list[Row]:
+    """Returns the first of `waiting`, for the same base, that still fit into the batch with `present`."""
     batch = list(present)
-    for row in candidates:
+    for row in waiting:
         rows = [*batch, row]
         if not _fits(rows, room):
             break
@@ -290,12 +290,12 @@ class Generator:
                 # Answering it now would load another model next to the running one.
                 self._later.append(request)
         self._prepare_all(chats)
-        candidates = [
+        waiting = [
             row
             for row in self._waiting
             if row.request.target.weights == weights and not row.request.ticket.is_abandoned
         ]
-        return self._take(base, fill_batch(running, candidates, self._room(base)), running)
+        return self._take(base, fill_batch(running, waiting, self._room(base)), running)
 
     def _room(self, base: Base) -> BatchLimits:
         from trainers.local.serving.memory import free_bytes, tokens_that_fit

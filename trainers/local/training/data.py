@@ -513,5 +513,5 @@ def _check_rendered(message: dict[str, Any], text: str) -> None:
     names = [call["function"]["name"] for call in message.get("tool_calls", ())]
     for name in names:
         if text.count(name) < names.count(name):
-            cure = ", or put each call into a message of its own" if len(names) > 1 else ""
-            raise AnswerLost(leaves_out.format(f"call of {name!r}", cure))
+            advice = ", or put each call into a message of its own" if len(names) > 1 else ""
+            raise AnswerLost(leaves_out.format(f"call of {name!r}", advice))
