@@ -422,12 +422,16 @@ def _search_prompt(session: LlmSession, plan: ComparisonPlan) -> _SearchedPlan:
 
 def _choose_shots(session: LlmSession, plan: ComparisonPlan) -> ComparisonPlan:
     """Returns the plan with the number of examples that does best on training rows. Raises AnswerTimeout."""
-    names = evaluation_worker.keys_by_candidate(few_shot.prepare(plan, session.files, session.folder, SEED))
+    answer_keys = evaluation_worker.keys_by_candidate(
+        few_shot.prepare(plan, session.files, session.folder, SEED)
+    )
     questions = partial(
         evaluation_worker.read_questions, session.folder / evaluation_worker.SHOTS_FOLDER, plan
     )
-    candidates = wait_for_answers(session, Evaluation(OWNER, names, questions), "answered to choose examples")
-    replies = evaluation_engine.replies(session, names, candidates)
+    candidates = wait_for_answers(
+        session, Evaluation(OWNER, answer_keys, questions), "answered to choose examples"
+    )
+    replies = evaluation_engine.replies(session, answer_keys, candidates)
     return few_shot.with_shots(plan, few_shot.score_shots(plan, replies, session.files, SEED))
 
 

@@ -152,10 +152,10 @@ def candidate_of(plan: ComparisonPlan) -> Candidate:
     return Candidate("zero", plan.judge)
 
 
-def max_micros(plan: ComparisonPlan, priced: CandidateKeys, names: Collection[str]) -> int:
-    """Returns the maximum cost in micro-dollars of the questions that are not in `names`, with thinking before each
-    verdict."""
-    return max_judge_micros(plan.price_of[str(plan.judge)], priced, names, _max_tokens(plan))
+def max_micros(plan: ComparisonPlan, priced: CandidateKeys, answered: Collection[str]) -> int:
+    """Returns the maximum cost in micro-dollars of the questions whose keys are not in `answered`, with thinking before
+    each verdict."""
+    return max_judge_micros(plan.price_of[str(plan.judge)], priced, answered, _max_tokens(plan))
 
 
 def _max_tokens(plan: ComparisonPlan) -> int:
@@ -211,8 +211,8 @@ def read_questions(folder: Path, name: str) -> Questions | None:
         return None
     raw = json.loads(path.read_text(encoding="utf-8"))
     keys = {from_object(Candidate, line["arm"]): tuple(line["keys"]) for line in raw["keys"]}
-    names, tokens = map(tuple, raw["priced"])
-    return Questions(keys, CandidateKeys(names, tokens))
+    distinct_keys, tokens = map(tuple, raw["priced"])
+    return Questions(keys, CandidateKeys(distinct_keys, tokens))
 
 
 def conclude(

@@ -132,8 +132,8 @@ def conclude(step: ComparisonStep) -> None:
     keys = step.load_keys()
     if keys is None:
         return
-    names = evaluation_worker.keys_by_candidate(keys)
-    answers = evaluation_engine.replies(context, names, step.progress.candidates)
+    answer_keys = evaluation_worker.keys_by_candidate(keys)
+    answers = evaluation_engine.replies(context, answer_keys, step.progress.candidates)
     rows = context.workers.poll(
         f"taught {step.owner}",
         row_labels_worker.read_teacher,

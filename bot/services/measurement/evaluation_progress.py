@@ -129,10 +129,10 @@ class ComparisonStep:
         self, keys: Mapping[Candidate, CandidateKeys], since: float, unanswered: frozenset[str]
     ) -> int:
         prices = self.plan.price_of
-        names = evaluation_worker.keys_by_candidate(keys)
-        settled = frozenset(key for its_keys in names.values() for key in its_keys) - unanswered
+        answer_keys = evaluation_worker.keys_by_candidate(keys)
+        settled = frozenset(key for its_keys in answer_keys.values() for key in its_keys) - unanswered
         most = evaluation_worker.plan_max_tokens(self.plan)
-        micros = evaluation_engine.spent_micros(self.context, prices, names, since)
+        micros = evaluation_engine.spent_micros(self.context, prices, answer_keys, since)
         return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
 
     def _spent_on_search(self, since: float, unanswered: frozenset[str]) -> int:

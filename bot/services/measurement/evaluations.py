@@ -330,12 +330,12 @@ def _judge(step: ComparisonStep) -> SealedConclusion | None:
     if from_judge and from_judge.acceptable is None and from_judge.failed is None:  # the folder was lost
         step.with_progress(replace(progress, stage="consulting")).save()
         return None
-    names = evaluation_worker.keys_by_candidate(keys)
+    answer_keys = evaluation_worker.keys_by_candidate(keys)
     conclusion = context.workers.poll(
         f"judge {step.owner}",
         judge_worker.conclude,
         plan,
-        evaluation_engine.replies(context, names, progress.candidates),
+        evaluation_engine.replies(context, answer_keys, progress.candidates),
         from_judge,
         context.settings.files,
         step.folder,

@@ -57,12 +57,12 @@ def take_step(step: ComparisonStep) -> None:
     keys = load_keys(step)
     if keys is None:
         return
-    names = evaluation_worker.keys_by_candidate(keys)
+    answer_keys = evaluation_worker.keys_by_candidate(keys)
     questions = partial(evaluation_worker.read_questions, step.folder / SHOTS_FOLDER, plan)
-    evaluation = Evaluation(step.owner, names, questions)
+    evaluation = Evaluation(step.owner, answer_keys, questions)
     answers = evaluation_engine.collect(context, evaluation, progress.shot_candidates)
 
-    spent = evaluation_engine.spent_micros(context, plan.price_of, names, progress.started_at or 0.0)
+    spent = evaluation_engine.spent_micros(context, plan.price_of, answer_keys, progress.started_at or 0.0)
     models = [str(candidate.model) for candidate, missing in answers.missing.items() if missing]
     note = evaluation_engine.waiting_note(context, models)
     after = replace(
@@ -74,16 +74,16 @@ def take_step(step: ComparisonStep) -> None:
     )
     step = step.with_progress(after)
     if not answers.all_missing:
-        _choose(step, names)
+        _choose(step, answer_keys)
         return
     step.save()
     step.ask(evaluation, answers.unasked)
 
 
-def _choose(step: ComparisonStep, names: Mapping[Candidate, tuple[str, ...]]) -> None:
+def _choose(step: ComparisonStep, answer_keys: Mapping[Candidate, tuple[str, ...]]) -> None:
     context = step.context
     progress = step.progress
-    replies = evaluation_engine.replies(context, names, progress.shot_candidates)
+    replies = evaluation_engine.replies(context, answer_keys, progress.shot_candidates)
     files = context.settings.files
     shots = context.workers.poll(f"choose {step.owner}", score_shots, step.plan, replies, files, SEED)
     if shots is None:

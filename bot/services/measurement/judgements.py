@@ -232,8 +232,8 @@ def _consultation(step: ComparisonStep, judge: JudgeProgress) -> Consultation | 
     keys = step.load_keys()
     if keys is None:
         return None
-    names = evaluation_worker.keys_by_candidate(keys)
-    return Consultation(step.owner, step.plan, step.folder, names, step.progress.candidates, judge)
+    answer_keys = evaluation_worker.keys_by_candidate(keys)
+    return Consultation(step.owner, step.plan, step.folder, answer_keys, step.progress.candidates, judge)
 
 
 def _open_questions(context: AppContext, consultation: Consultation) -> Sequence[Questions] | None:
