@@ -106,26 +106,12 @@ class Service:
             self.heartbeat.watched(SEND, gate.after_acks(self._send)),
             lambda: maintain(self.context),
         )
-        self.health: Health | None = None
-        if settings.service.health_port:
-            self.health = Health(
-                settings,
-                self.store,
-                self.heartbeat,
-                lambda: self.connection.is_connected,
-                clock,
-                self._list_troubles,
-                lambda: self.answers.come,
-            )
+        self.health = self._build_health(clock)
         self._listener_threads = ListenerThreads(LISTENER_THREADS, gate)
         self.app = _build_bolt_app(posting, slack, self._listener_threads, self.answers, gate)
         self.homes = Homes(self.context, posting)
         register(self.app, self.context, self.homes, self.watcher.wake)
-        self.connection: _Connection
-        if slack.mode == "socket":
-            self.connection = _SocketConnection(self.app, slack)
-        else:
-            self.connection = _HttpConnection(self.app, slack, self.heartbeat)
+        self.connection = _build_connection(self.app, slack, self.heartbeat)
 
     def _build_context(
         self,
@@ -154,6 +140,19 @@ class Service:
             clock=clock,
             waits=WaitClock(clock, steady),
             started_at=clock(),
+        )
+
+    def _build_health(self, clock: Callable[[], float]) -> Health | None:
+        if not self.settings.service.health_port:
+            return None
+        return Health(
+            self.settings,
+            self.store,
+            self.heartbeat,
+            lambda: self.connection.is_connected,  # asked later: the connection is built last
+            clock,
+            self._list_troubles,
+            lambda: self.answers.come,
         )
 
     def _send(self) -> None:
@@ -453,3 +452,9 @@ class _HttpConnection(_Connection):
             self._thread.join(_seconds_left(until))
         if not self.is_connected:
             self._server.asyncore.close_all(self._server._map)
+
+
+def _build_connection(app: App, slack: SlackSettings, heartbeat: Heartbeat) -> _Connection:
+    if slack.mode == "socket":
+        return _SocketConnection(app, slack)
+    return _HttpConnection(app, slack, heartbeat)
