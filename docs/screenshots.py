@@ -107,7 +107,7 @@ def measure(studio: Studio) -> None:
     wait_until(lambda: "comparison.png" in plots(studio.slack), "the comparison's chart", seconds=60)
     page.open_thread("differences below about")
     page.show("Quality against price")
-    studio.shot("ladder")
+    studio.shot("comparison")
     page.close_thread()
 
 

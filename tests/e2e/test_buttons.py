@@ -87,7 +87,7 @@ def measure(scene: Scene) -> None:
     page.submit()
     page.wait_for_no_modal()
     page.wait_for(LADDER, seconds=240)
-    scene.shot("ladder")
+    scene.shot("comparison")
 
 
 def estimate(scene: Scene) -> None:
