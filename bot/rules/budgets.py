@@ -180,15 +180,15 @@ class CandidateQuestions(Protocol):
 def max_evaluation_micros(
     prices: Mapping[str, PriceRow],
     candidates: Mapping[Candidate, CandidateQuestions],
-    names: Collection[str],
+    stored: Collection[str],
     max_tokens: int,
     thinking: Collection[str],
 ) -> int:
-    """Returns the maximum cost of the questions that have no stored answer yet. `names` are the keys of the answers in
+    """Returns the maximum cost of the questions that have no stored answer yet. `stored` are the keys of the answers in
     the store. Each answer is counted with `max_tokens`, plus the most that a model in `thinking` may reason before it.
     A question that two candidates share is asked and counted once."""
     dollars = Decimal(0)
-    counted = set(names)
+    counted = set(stored)
     for candidate, questions in candidates.items():
         price = prices.get(candidate.model or "")
         if price is not None:
@@ -218,10 +218,10 @@ def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTot
 
 
 def max_judge_micros(
-    price: PriceRow, questions: CandidateQuestions, names: Collection[str], max_tokens: int
+    price: PriceRow, questions: CandidateQuestions, stored: Collection[str], max_tokens: int
 ) -> int:
     """Like `max_evaluation_micros`, for the model that judges answers."""
-    return to_micros(_max_usd(price, questions, set(names), max_tokens))
+    return to_micros(_max_usd(price, questions, set(stored), max_tokens))
 
 
 def question_micros(price: PriceRow, sent: int, answered: int) -> int:
