@@ -11,7 +11,8 @@ from benchmarks._promises import PAGE, read_promises
 
 
 def change_page(folder: Path, old: str, new: str) -> Path:
-    text = PAGE.read_text(encoding="utf-8")
+    """Writes a copy of the page with one passage replaced, wherever the page breaks its lines."""
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert text.count(old) == 1, old
     page = folder / "deciding.md"
     page.write_text(text.replace(old, new), encoding="utf-8")
