@@ -26,7 +26,7 @@ import uvicorn
 
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.host import BY_PCI_BUS, ENGINES_FOLDER, GPU_ORDER
-from trainers.local.api.guard import OpenFilesErrorFilter, allow_more_files, server_config
+from trainers.local.api.guard import AcceptErrorFilter, allow_more_files, server_config
 from trainers.local.api.server import Config, build_app
 from trainers.local.engines.vllm import find_missing_reason
 from trainers.local.jobs.backends import visible_gpus
@@ -263,7 +263,7 @@ def write_log(*keys: str) -> None:
         form = TextLines(blot)
     handler = logging.StreamHandler()
     handler.addFilter(_is_not_cut_off)
-    handler.addFilter(OpenFilesErrorFilter())
+    handler.addFilter(AcceptErrorFilter())
     handler.setFormatter(form)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it writes a line for every request to a cluster

@@ -18,7 +18,7 @@ import pytest
 
 from tests.local.trainer_server import KEY, ROOT, TrainerServer, close, ready_url, serve_in_thread
 from trainers.local.api import guard
-from trainers.local.api.guard import OpenFilesErrorFilter
+from trainers.local.api.guard import AcceptErrorFilter
 
 FILES, SILENT = 500, 700
 UNFINISHED = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
@@ -106,12 +106,13 @@ def test_with_more_silent_connections_than_files_it_still_answers(tmp_path: Path
     assert len(logged) < 10_000, logged[-4_000:]
 
 
-def test_running_out_of_open_files_is_logged_once_a_minute() -> None:
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_running_out_of_files_or_memory_is_logged_once_a_minute(number: int) -> None:
     def record(error: OSError) -> logging.LogRecord:
         return logging.makeLogRecord({"exc_info": (OSError, error, None)})
 
-    log_filter = OpenFilesErrorFilter()
-    assert [bool(log_filter.filter(record(OSError(errno.EMFILE, "")))) for _ in range(3)] == [
+    log_filter = AcceptErrorFilter()
+    assert [bool(log_filter.filter(record(OSError(number, "")))) for _ in range(3)] == [
         True,
         False,
         False,

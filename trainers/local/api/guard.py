@@ -13,7 +13,7 @@ import logging
 import resource
 import time
 from dataclasses import dataclass
-from errno import EMFILE, ENFILE
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any
 
 import uvicorn
@@ -39,6 +39,8 @@ MIN_CONNECTIONS = 16
 RESERVED_FILES = 128 + 2 * BACKLOG
 MAX_OPEN_FILES = 65_536
 LOG_INTERVAL_S = 60.0
+# With each of these asyncio can't accept a connection now; a container of little memory has the last two.
+OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,8 @@ def allow_more_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-class OpenFilesErrorFilter(logging.Filter):
-    """Lets the error that too many files are open through once a minute. asyncio logs it over and over, for each
+class AcceptErrorFilter(logging.Filter):
+    """Lets the error that no connection can be accepted through once a minute. asyncio logs it over and over, for each
     connection of its backlog."""
 
     def __init__(self) -> None:
@@ -225,7 +227,7 @@ class OpenFilesErrorFilter(logging.Filter):
         if not record.exc_info:
             return True
         _, error, _ = record.exc_info
-        if not (isinstance(error, OSError) and error.errno in (EMFILE, ENFILE)):
+        if not (isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES):
             return True
         is_due = time.monotonic() - self._last >= LOG_INTERVAL_S
         if is_due:
