@@ -1,0 +1,125 @@
+"""A recipe: everything that a candidate's answer depends on, as it was when the candidate was measured.
+
+A promotion freezes it, so that a later measurement of the same name changes nothing that is in use. Its hash covers
+every part, also the files beside it, such as a classifier's weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from trainers.dataset.rows import Task
+from trainers.evaluation.results import CandidateKind, Scoring
+from trainers.json_values import JsonValue, to_object
+
+
+@dataclass(frozen=True)
+class Shot:
+    """An earlier question with its right answer, which the prompt shows."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A file in a recipe's folder."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Recipe(JsonValue):
+    """How a question about `dataset` is answered by a candidate of this kind.
+
+    - `provider` and `model` say who is asked: the provider's name in our settings, and the model's name there. Both are
+      None for the free kinds, which answer from their `files`. A model on a machine by the hour changes its name with
+      each machine, so its current name is in `Published`.
+    - `labels` are those that an answer may be, empty for free text and for JSON; `scoring` tells the two apart.
+    - `prompt` replaces the instructions of the request; None leaves them, or adds our usual ones if there are none.
+      `answer_format` is our instruction for answers in JSON, "" for others.
+    - `shots` are examples that every prompt shows. A recipe that looks examples or passages up for each question has
+      `retrieved` and shows the `nearest` of them, found among its files by the `encoder`.
+    - `max_tokens` is the cap on an answer with which the candidate was measured, without the room to think that a
+      model with `is_thinking` gets. A request that names its own cap keeps it.
+    """
+
+    kind: CandidateKind
+    dataset: str
+    version: int
+    task: Task
+    scoring: Scoring
+    labels: tuple[str, ...] = ()
+    provider: str | None = None
+    model: str | None = None
+    prompt: str | None = None
+    answer_format: str = ""
+    shots: tuple[Shot, ...] = ()
+    retrieved: Literal["examples", "passages"] | None = None
+    nearest: int = 0
+    encoder: str = ""
+    max_tokens: int | None = None
+    is_thinking: bool = False
+    files: tuple[RecipeFile, ...] = ()
+
+    @property
+    def is_free(self) -> bool:
+        """True if no model is asked."""
+        return self.model is None
+
+    @property
+    def sha256(self) -> str:
+        """The hash of every part, by which the recipe is stored and a promotion names it."""
+        canonical = json.dumps(to_object(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Why nothing answers under a name now. `message` is a sentence for the program's author, `code` a word for the
+    program, `status` that of HTTP: 404 if nothing is in use, 503 if it may answer again."""
+
+    status: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Published(JsonValue):
+    """What programs get under a name such as 'team/tickets'.
+
+    `recipe` is the hash of the one in use. `promotion` is the number of the promotion that chose it; calls are counted
+    for it. `model` is the name by which a model on a machine by the hour is called now, and `address` the machine's own
+    address; both are None for all others. `fallback` is the hash of another recipe that answers if the first can't,
+    which somebody chose at the promotion.
+    """
+
+    name: str
+    recipe: str | None = None
+    promotion: int | None = None
+    model: str | None = None
+    address: str | None = None
+    fallback: str | None = None
+    unavailable: Unavailable | None = None
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Where a provider is called: its address, ending in /v1 or the like, and where its key is: a variable of the
+    environment, or a file."""
+
+    name: str
+    base_url: str
+    key_variable: str | None = None
+    key_file: str | None = None
+
+
+@dataclass(frozen=True)
+class Upstreams(JsonValue):
+    """All providers that recipes may ask."""
+
+    upstreams: tuple[Upstream, ...] = ()
