@@ -116,8 +116,9 @@ class Library:
         return orders
 
 
-def open_library(texts: Sequence[str], encoder: Encoder) -> Library:
-    """Indexes texts. The same texts and encoder give the same library. Raises ValueError if there are no texts."""
+def open_library(texts: Sequence[str], encoder: Encoder, vectors: Vectors | None = None) -> Library:
+    """Indexes texts. The same texts and encoder give the same library. `vectors` are those of an earlier library of the
+    same texts; None has the encoder read them. Raises ValueError if there are no texts."""
     if not texts:
         raise ValueError("indexing texts for retrieval: there are none")
     import bm25s
@@ -128,16 +129,22 @@ def open_library(texts: Sequence[str], encoder: Encoder) -> Library:
         words = bm25s.BM25()
         words.index(tokens, show_progress=False)
     read = _readable(texts)
-    vectors = encoder.embed([texts[place] for place in read])
+    if vectors is None:
+        vectors = encoder.embed([texts[place] for place in read])
     return Library(size=len(texts), encoder=encoder, words=words, read=read, vectors=vectors)
+
+
+def showable_rows(train: Sequence[Example]) -> list[Example]:
+    """Returns the rows that can be shown in a prompt. Those that offer or call tools are left out, because not every
+    model supports these."""
+    return [example for example in train if not example.uses_tools]
 
 
 def nearest_examples(
     train: Sequence[Example], holdout: Sequence[Example], encoder: Encoder, *, has_labels: bool
 ) -> Nearest:
-    """Finds the training rows that are most similar to each held-out row. Rows that offer or call tools are left out,
-    because not every model supports these."""
-    rows = [example for example in train if not example.uses_tools]
+    """Finds the training rows that are most similar to each held-out row."""
+    rows = showable_rows(train)
     if not rows:
         about = Retrieval("examples", k=0, texts=0, read=0)
         return Nearest(about, rows=((),) * len(holdout))

@@ -1,0 +1,105 @@
+"""What a recipe with retrieval shows: rows or passages, found for each question by the ranking with which its candidate
+was measured.
+
+library.jsonl   the texts that are searched, one a line; a row has its question and its answer beside it
+vectors.npy     their vectors, so that opening a library reads none of them again
+encoder.json    the hash of everything that these vectors depend on
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from trainers.dataset.rows import Example
+from trainers.encoders import EncoderError
+from trainers.encoders.embedding import StoredVectors, TextEncoder, load_encoder
+from trainers.evaluation.prompts import question_of
+from trainers.evaluation.retrieval import Library, open_library, showable_rows
+from trainers.evaluation.tfidf import text_of
+from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.values import Recipe, Shot
+from trainers.types import Message
+
+LIBRARY = "library.jsonl"
+VECTORS = "vectors.npy"
+ENCODER = "encoder.json"
+
+
+@dataclass(frozen=True)
+class RecipeLibrary:
+    """The texts of a recipe, of which it shows the `nearest`. `shots` are empty if they are passages."""
+
+    index: Library
+    passages: tuple[str, ...]
+    shots: tuple[Shot, ...]
+    nearest: int
+
+    def nearest_shots(self, question: Example) -> tuple[Shot, ...]:
+        """Returns the rows to show with a question, the nearest first. Its answer isn't read."""
+        return tuple(self.shots[place] for place in self._places(question))
+
+    def nearest_passages(self, question: Example) -> tuple[str, ...]:
+        """Returns the passages to show with a question, the nearest first."""
+        return tuple(self.passages[place] for place in self._places(question))
+
+    def _places(self, question: Example) -> Sequence[int]:
+        (order,) = self.index.search([text_of(question)])
+        return order[: self.nearest]
+
+
+def shot_of(row: Example) -> Shot:
+    return Shot(question_of(row), row.answer)
+
+
+def example_of(shot: Shot) -> Example:
+    """Returns a row that is shown in a prompt exactly like the one that the shot was made from."""
+    return Example(0, (Message("user", shot.question), Message("assistant", shot.answer)))
+
+
+def freeze_examples(train: Sequence[Example], encoder: StoredVectors) -> Mapping[str, bytes]:
+    """Returns the files of a library of these rows, by their names. Rows with tools are left out, as in a
+    measurement."""
+    rows = showable_rows(train)
+    lines = [{"text": text_of(row), **asdict(shot_of(row))} for row in rows]
+    return _freeze(lines, encoder)
+
+
+def freeze_passages(passages: Sequence[str], encoder: StoredVectors) -> Mapping[str, bytes]:
+    """Returns the files of a library of these passages, by their names."""
+    return _freeze([{"text": passage} for passage in passages], encoder)
+
+
+def open_recipe_library(folder: RecipeFolder, recipe: Recipe) -> RecipeLibrary:
+    """Opens the library of a stored recipe. Raises ValueError if a file was changed, OSError if one is gone, and
+    EncoderError if its encoder is not the one that the candidate was measured with."""
+    import numpy as np
+
+    lines = [json.loads(line) for line in folder.read_file(recipe, LIBRARY).splitlines()]
+    vectors = np.load(io.BytesIO(folder.read_file(recipe, VECTORS)), allow_pickle=False)
+    encoder = load_encoder(recipe.encoder)
+    _check_encoder(encoder, recipe, folder.read_file(recipe, ENCODER))
+    texts = tuple(line["text"] for line in lines)
+    shots = tuple(Shot(line["question"], line["answer"]) for line in lines if "question" in line)
+    return RecipeLibrary(open_library(texts, encoder, vectors), texts, shots, recipe.nearest)
+
+
+def _freeze(lines: Sequence[Mapping[str, str]], encoder: StoredVectors) -> Mapping[str, bytes]:
+    import numpy as np
+
+    index = open_library([line["text"] for line in lines], encoder)
+    vectors = io.BytesIO()
+    np.save(vectors, index.vectors)
+    # json escapes every line separator that isn't \n, so that a row is one line wherever it is split.
+    texts = [json.dumps(line) + "\n" for line in lines]
+    about = json.dumps({"name": encoder.encoder.name, "sha256": encoder.encoder.sha256})
+    return {LIBRARY: "".join(texts).encode(), VECTORS: vectors.getvalue(), ENCODER: about.encode()}
+
+
+def _check_encoder(encoder: TextEncoder, recipe: Recipe, about: bytes) -> None:
+    if encoder.sha256 != json.loads(about)["sha256"]:
+        raise EncoderError(
+            f"The encoder {recipe.encoder} was replaced since the candidate was measured. Measure and promote it again."
+        )
