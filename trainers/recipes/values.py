@@ -110,12 +110,14 @@ class Published(JsonValue):
 @dataclass(frozen=True)
 class Upstream:
     """Where a provider is called: its address, ending in /v1 or the like, and where its key is: a variable of the
-    environment, or a file."""
+    environment, or a file; neither if it needs none. `chat_extra` is a JSON object whose keys are added to each
+    question, as they were while candidates were measured; "" adds none."""
 
     name: str
     base_url: str
     key_variable: str | None = None
     key_file: str | None = None
+    chat_extra: str = ""
 
 
 @dataclass(frozen=True)
