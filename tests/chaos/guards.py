@@ -922,7 +922,7 @@ GUARDS = (
     ),
     Guard(
         "the trainer closes silent connections",
-        "trainers/local/api/guard.py",
+        "trainers/http/connections.py",
         "        if waited >= HEAD_S:",
         "        if False:",
         "tests/local/api/test_connections.py::test_a_connection_without_a_complete_head_is_closed",

@@ -26,7 +26,14 @@ import uvicorn
 
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.host import BY_PCI_BUS, ENGINES_FOLDER, GPU_ORDER
-from trainers.local.api.guard import AcceptErrorFilter, allow_more_files, server_config
+from trainers.http.connections import (
+    AcceptErrorFilter,
+    address_of,
+    allow_more_files,
+    listen,
+    server_config,
+    why_no_port,
+)
 from trainers.local.api.server import Config, build_app
 from trainers.local.engines.vllm import find_missing_reason
 from trainers.local.jobs.backends import visible_gpus
@@ -163,7 +170,7 @@ def main(
     bases = parse_models(models)
     vector_bases = parse_encoders(encoders, bases)
     _hold = lock_data(data)
-    listener = listen(host, port)
+    listener = open_port(host, port)
     key, key_place = read_key(data)
     call_key = read_key_file(data / CALL_KEY_FILE)
     write_log(key, call_key)
@@ -204,13 +211,6 @@ def usual_slots(gpus: Sequence[str], job_gpus: int, ray: RayOptions | None) -> i
     if ray.nodes > 1:
         return TEAM_SLOTS
     return RAY_SLOTS
-
-
-def address_of(host: str, listener: socket.socket) -> str:
-    port = listener.getsockname()[1]
-    if ":" in host:  # IPv6
-        host = f"[{host}]"
-    return f"http://{host}:{port}/v1"
 
 
 def check_gpus(job_gpus: int, gpus: Sequence[str]) -> None:
@@ -373,19 +373,11 @@ def lock_data(data: Path) -> IO[str]:
     return handle
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Returns a listening socket with Nagle's algorithm off. asyncio turns it off only for sockets that name their
-    protocol, which those of create_server don't; with it each answer waits 40 ms for an acknowledgement of its head."""
-    family = socket.AF_INET
-    if ":" in host:
-        family = socket.AF_INET6
+def open_port(host: str, port: int) -> socket.socket:
     try:
-        listener = socket.create_server((host, port), family=family)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
+        return listen(host, port)
     except OSError as error:
-        why = str(error.strerror).partition(" (while")[0]
-        refuse(f"port {port} on {host} cannot be used: {why}. Try another --port; 0 picks a free one.")
+        refuse(f"{why_no_port(host, port, error)} Try another --port; 0 picks a free one.")
 
 
 def read_key(data: Path) -> tuple[str, str]:

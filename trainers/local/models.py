@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainers.local.api_errors import ApiError, invalid, not_found
+from trainers.http.errors import ApiError, invalid, not_found
 from trainers.local.job_directory import read_json, replace_json
 from trainers.local.jobs.records import JobRecord, Jobs, StartingPoint, TunedModel, mark
 from trainers.local.serving.values import Target

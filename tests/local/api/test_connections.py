@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.local.trainer_server import KEY, ROOT, TrainerServer, close, ready_url, serve_in_thread
-from trainers.local.api import guard
-from trainers.local.api.guard import AcceptErrorFilter
+from trainers.http import connections
+from trainers.http.connections import AcceptErrorFilter
 
 FILES, SILENT = 500, 700
 UNFINISHED = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
@@ -27,7 +27,7 @@ UNFINISHED = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100
 @pytest.fixture
 def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainerServer]:
     """A trainer that waits half a second for a request's head."""
-    monkeypatch.setattr(guard, "HEAD_S", 0.5)
+    monkeypatch.setattr(connections, "HEAD_S", 0.5)
     with serve_in_thread(tmp_path / "data", {}) as served:
         yield served
 
@@ -75,7 +75,7 @@ def test_a_request_with_the_key_may_send_its_body_slowly(impatient: TrainerServe
     head = f"Authorization: Bearer {KEY}\r\nContent-Type: multipart/form-data; boundary=x\r\nConnection: close\r\n\r\n"
     with connect(impatient) as client:
         client.sendall(UNFINISHED + head.encode())
-        client.settimeout(3 * guard.HEAD_S)
+        client.settimeout(3 * connections.HEAD_S)
         with pytest.raises(TimeoutError):
             client.recv(1)
         client.settimeout(30)

@@ -19,8 +19,8 @@ from tests.local.trainer_server import (
     upload,
     wait_for_status,
 )
+from trainers.http.errors import ApiError
 from trainers.hyperparameters import BETA, rate_for
-from trainers.local.api_errors import ApiError
 from trainers.local.jobs.records import StartingPoint, TunedModel
 from trainers.local.jobs.requests import Hyperparameters
 from trainers.methods import METHODS, DpoParameters, Parameters

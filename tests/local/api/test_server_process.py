@@ -27,9 +27,8 @@ from tests.local.trainer_server import (
     upload,
     wait_for,
 )
+from trainers.http.connections import listen, server_config
 from trainers.local import __main__ as trainer_main
-from trainers.local.__main__ import listen
-from trainers.local.api.guard import server_config
 
 
 def refuse_to_start(*arguments: str, key: str = "k") -> str:

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, LlamaForCausalLM
 
 from tests.local.reference import SYSTEM, TICKETS, load_reference
 from trainers import host
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.serving import answers, memory
 from trainers.local.serving.answers import Preparation
 from trainers.local.serving.generator import BatchLimits, Generator, choose_batch, fill_batch

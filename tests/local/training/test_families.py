@@ -20,7 +20,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer
 from tests.local.families import FAMILIES, HYBRIDS, ONE_BY_ONE, make_family
 from tests.local.preferences import QUESTIONS
 from tests.local.runs import event_messages, make_job, read_failure, train_losses
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.chat_renderer import render_chat
 from trainers.local.job_directory import read_json
 from trainers.local.serving.generator import Generator

@@ -20,7 +20,7 @@ from tests.local.families import CHATML, CHATML_TOKENS, Family, config, make_fam
 from tests.local.preferences import QUESTIONS, write_pairs
 from tests.local.runs import make_job, read_failure
 from tests.local.training.test_families import generate, read_answer, submit
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.kernels import fused_layers
 from trainers.local.kernels.fused_layers import KeptPlaces, trim_last_mlp
 from trainers.local.serving.generator import Generator

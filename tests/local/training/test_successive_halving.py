@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from trainers.http.errors import ApiError
 from trainers.hyperparameters import halving_rounds, halving_steps, halving_total
-from trainers.local.api_errors import ApiError
 from trainers.local.engines.catalog import UNSLOTH
 from trainers.local.engines.compatibility import refuse_unsupported
 from trainers.local.jobs.requests import parse_job_request

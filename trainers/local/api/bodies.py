@@ -12,8 +12,8 @@ import orjson
 from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.requests import Request
 
+from trainers.http.errors import invalid
 from trainers.hyperparameters import sweep_to_lists
-from trainers.local.api_errors import invalid
 from trainers.local.base_files import rate_of_base
 from trainers.local.job_directory import TrainingJob, read_events
 from trainers.local.jobs.files import StoredFile

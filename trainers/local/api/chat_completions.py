@@ -12,9 +12,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from trainers.http.errors import ApiError
 from trainers.local.api.chat_requests import ChatParams
 from trainers.local.api.inbox import Answer, Inbox
-from trainers.local.api_errors import ApiError
 from trainers.local.serving import values
 from trainers.local.serving.values import (
     AnswerCalls,

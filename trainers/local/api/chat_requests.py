@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from trainers.local.api_errors import AN_OBJECT, invalid, read_body
+from trainers.http.errors import AN_OBJECT, invalid, read_body
 from trainers.local.chat_renderer import tools_for_template
 from trainers.local.serving import constraints
 from trainers.local.serving.constraints import parameters_schema

@@ -11,9 +11,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from trainers.http.errors import invalid
 from trainers.local.api.chat_requests import read_model_name
 from trainers.local.api.inbox import Inbox
-from trainers.local.api_errors import invalid
 from trainers.local.serving.values import EmbeddingRequest, Embeddings, GenerationEngine, Target
 
 MAX_TEXTS = 2_048

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from trainers.http.errors import ApiError, invalid, not_found
 from trainers.local.alias_usage import AliasCounts, CountingEngine
 from trainers.local.api import (
     bodies,
@@ -27,7 +28,6 @@ from trainers.local.api import (
     responses,
     text_completions,
 )
-from trainers.local.api_errors import ApiError, invalid, not_found
 from trainers.local.base_files import rate_of_base
 from trainers.local.checks import method_refusal, quantization_refusal
 from trainers.local.engines.compatibility import find_refusal

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.serving.values import AnswerCalls, AnswerEnd, Likelihood, Outcome, Piece, Ticket
 from trainers.local.tool_calls import ToolCall
 

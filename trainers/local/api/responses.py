@@ -16,10 +16,10 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from trainers.http.errors import ApiError, invalid
 from trainers.local.api.chat_completions import Body, likelihood_body, new_call_id, submit_chat, usage_body
 from trainers.local.api.chat_requests import ChatParams, check_parameter, parse_chat
 from trainers.local.api.inbox import Answer, Inbox
-from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.values import (
     AnswerCalls,
     AnswerEnd,

@@ -23,12 +23,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from trainers.host import ENGINES_FOLDER
+from trainers.http.errors import ApiError
 from trainers.local.alias_usage import USAGE_FOLDER, AliasCounts
 from trainers.local.api import bodies
 from trainers.local.api.endpoints import AliasEndpoints, FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
 from trainers.local.api.metrics import Metrics, RequestMetrics
-from trainers.local.api_errors import ApiError
 from trainers.local.job_directory import is_disk_full
 from trainers.local.jobs.backends import Backend, LocalBackend
 from trainers.local.jobs.files import Files

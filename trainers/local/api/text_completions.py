@@ -13,10 +13,10 @@ from typing import Annotated, Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from trainers.http.errors import ApiError, invalid, read_body
 from trainers.local.api.chat_completions import Body, encode_event, usage_body
 from trainers.local.api.chat_requests import SamplingBody, check_parameter, read_model_name
 from trainers.local.api.inbox import Inbox
-from trainers.local.api_errors import ApiError, invalid, read_body
 from trainers.local.serving import values
 from trainers.local.serving.answers import MAX_OPEN_ROWS
 from trainers.local.serving.values import (

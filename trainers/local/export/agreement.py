@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.export.order import PreparedExport, Say
 from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.export.sources import Question

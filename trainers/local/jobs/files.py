@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from trainers.local.api_errors import ApiError, not_found
+from trainers.http.errors import ApiError, not_found
 from trainers.local.job_directory import delete_folder, read_json, replace_json
 
 MAX_FILE_BYTES = 512 * 1024 * 1024

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from trainers.local.api_errors import ApiError, invalid
+from trainers.http.errors import ApiError, invalid
 from trainers.local.job_directory import (
     TrainingJob,
     append_event,

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import orjson
 
 from trainers import methods
+from trainers.http.errors import AN_OBJECT, FILLED_TEXT, OBJECTS, ApiError, invalid, read_body
 from trainers.hyperparameters import Sweep, combinations
-from trainers.local.api_errors import AN_OBJECT, FILLED_TEXT, OBJECTS, ApiError, invalid, read_body
 from trainers.local.job_directory import Integration
 from trainers.methods import BUILTIN, METHODS, Basis, Method, MethodName, Parameters
 from trainers.typed_tables import Key, Limits

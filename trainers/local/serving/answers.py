@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.serving.constraints import CallSyntax
 from trainers.local.serving.values import AnswerCalls, AnswerEnd, EndReason, Likelihood, Piece, Request
 from trainers.local.serving.vocabulary import Vocabulary

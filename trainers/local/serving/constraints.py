@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainers.local.api_errors import ApiError, invalid
+from trainers.http.errors import ApiError, invalid
 from trainers.local.serving.values import Tools
 
 if TYPE_CHECKING:

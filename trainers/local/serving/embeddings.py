@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils.hub import cached_file
 
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.serving.sequences import pad_right
 from trainers.local.serving.values import Embeddings
 from trainers.local.training.devices import best_dtype

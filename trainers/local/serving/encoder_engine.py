@@ -18,7 +18,7 @@ from trainers.encoders import EncoderError
 from trainers.encoders.classifier import Classification, Classifier, load_classifier
 from trainers.encoders.embedding import load_encoder
 from trainers.evaluation.tfidf import text_of
-from trainers.local.api_errors import ApiError, invalid
+from trainers.http.errors import ApiError, invalid
 from trainers.local.serving.answers import check_queue, internal_error
 from trainers.local.serving.values import (
     AnswerEnd,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.launch import quick_imports
 from trainers.local.serving.answers import busy_error, check_queue, internal_error, prepare
 from trainers.local.serving.values import (

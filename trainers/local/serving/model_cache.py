@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.base_download import fetch_base
 from trainers.local.base_files import adapter_base_fingerprint, base_fingerprint
 from trainers.local.peft import AuxiliaryTrainingWrapper, Linear, LoraLayer, PeftModel

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.serving.answers import GREEDY_BELOW, AnswerWriter, Preparation
 from trainers.local.serving.constraints import Guide
 from trainers.local.serving.values import Likelihood, Request

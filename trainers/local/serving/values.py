@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from trainers.local.api_errors import ApiError, not_found
+from trainers.http.errors import ApiError, not_found
 from trainers.local.tool_calls import ToolCall
 from trainers.methods import Quantization
 

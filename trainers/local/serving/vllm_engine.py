@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.local.api_errors import ApiError, invalid
+from trainers.http.errors import ApiError, invalid
 from trainers.local.base_download import fetch_base
 from trainers.local.base_files import adapter_base_fingerprint, base_fingerprint
 from trainers.local.engines.catalog import VLLM, find_installation

@@ -23,7 +23,7 @@ from typing import Any
 import httpx2
 
 from trainers.host import HUB_KEYS, child_environment
-from trainers.local.api_errors import ApiError
+from trainers.http.errors import ApiError
 from trainers.local.engines.catalog import Installation, lock_engine
 from trainers.local.engines.vllm import SERVED_BASE, VllmOptions, serve_command
 from trainers.local.serving.answers import busy_error

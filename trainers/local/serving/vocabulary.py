@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainers.local.api_errors import ApiError, invalid
+from trainers.http.errors import ApiError, invalid
 from trainers.local.chat_renderer import (
     BREAK,
     break_special_tokens,
