@@ -29,7 +29,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m029_jobs_of_runs"  # the last step below
+NEWEST = "m030_promotables"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -67,6 +67,82 @@ CREATE TABLE sent_questions (
     at REAL NOT NULL
 );
 CREATE INDEX sent_questions_by_owner ON sent_questions (owner);
+"""
+
+# A promotion names a tuned model, or a candidate as a measurement measured it. SQLite can't drop a NOT NULL, so the
+# table is copied. `hash` covers what is deployed and the evidence that the request's card shows.
+PROMOTABLES = """
+DROP INDEX one_model_in_use;
+DROP INDEX promotions_to_sync;
+DROP TRIGGER promotions_are_kept;
+ALTER TABLE promotions RENAME TO promotions_of_models;
+CREATE TABLE promotions (
+    id INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    model TEXT REFERENCES models (name),
+    candidate TEXT,
+    measurement INTEGER REFERENCES measurements (id),
+    recipe TEXT,
+    person TEXT NOT NULL,
+    reason TEXT,
+    request INTEGER REFERENCES promotion_requests (id),
+    channel TEXT NOT NULL,
+    at REAL NOT NULL,
+    ended_at REAL,
+    taken_out_by TEXT,
+    taken_out_because TEXT,
+    instead_of INTEGER REFERENCES promotions (id),
+    returns_to INTEGER REFERENCES promotions (id),
+    is_rollback INTEGER NOT NULL DEFAULT 0,
+    carried_at REAL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    trouble TEXT,
+    CHECK ((model IS NULL) = (candidate IS NOT NULL)),
+    CHECK ((candidate IS NULL) = (measurement IS NULL))
+);
+CREATE TABLE promotion_requests (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset TEXT NOT NULL,
+    model TEXT REFERENCES models (name),
+    candidate TEXT,
+    measurement INTEGER REFERENCES measurements (id),
+    person TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('asked', 'approved', 'declined', 'withdrawn', 'expired', 'outdated')),
+    at REAL NOT NULL,
+    ended_at REAL,
+    CHECK ((model IS NULL) = (candidate IS NOT NULL)),
+    CHECK ((candidate IS NULL) = (measurement IS NULL))
+);
+CREATE UNIQUE INDEX one_open_promotion_request ON promotion_requests (dataset, hash) WHERE state = 'asked';
+CREATE TABLE promotion_decisions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    request INTEGER NOT NULL REFERENCES promotion_requests (id),
+    hash TEXT NOT NULL,
+    person TEXT NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('approve', 'decline')),
+    reason TEXT,
+    at REAL NOT NULL,
+    UNIQUE (request, person)
+);
+INSERT INTO promotions (id, dataset, model, person, reason, channel, at, ended_at, instead_of, returns_to, is_rollback,
+    carried_at, tries, next_at, trouble)
+    SELECT id, dataset, model, person, reason, channel, at, ended_at, instead_of, returns_to, is_rollback,
+    carried_at, tries, next_at, trouble FROM promotions_of_models ORDER BY id;
+DROP TABLE promotions_of_models;
+CREATE UNIQUE INDEX one_recipe_in_use ON promotions (dataset) WHERE ended_at IS NULL;
+CREATE INDEX promotions_to_sync ON promotions (dataset) WHERE ended_at IS NULL AND carried_at IS NULL;
+CREATE TRIGGER promotions_are_kept BEFORE DELETE ON promotions
+    BEGIN SELECT RAISE(ABORT, 'promotions are kept'); END;
+CREATE TRIGGER promotion_requests_are_kept BEFORE DELETE ON promotion_requests
+    BEGIN SELECT RAISE(ABORT, 'requests to deploy are kept'); END;
+CREATE TRIGGER promotion_decisions_are_append_only_update BEFORE UPDATE ON promotion_decisions
+    BEGIN SELECT RAISE(ABORT, 'decisions on requests to deploy are append-only'); END;
+CREATE TRIGGER promotion_decisions_are_append_only_delete BEFORE DELETE ON promotion_decisions
+    BEGIN SELECT RAISE(ABORT, 'decisions on requests to deploy are append-only'); END;
 """
 
 
@@ -142,4 +218,5 @@ _add(
     ("m027_expired", "CREATE TABLE expired (subject TEXT PRIMARY KEY, at REAL NOT NULL);"),
     ("m028_sent_questions", SENT_QUESTIONS),
     ("m029_jobs_of_runs", "CREATE INDEX runs_by_job ON runs (job_id);"),
+    ("m030_promotables", PROMOTABLES),
 )

@@ -1,37 +1,48 @@
-"""Which tuned model is, or was, in use for each dataset. Can be read while a bot is running.
+"""What is, or was, in use for each dataset: a tuned model, or a candidate as it was measured. Can be read while a bot
+is running.
 
 Each promotion and each rollback is a row, which names the row that it replaces and the one that a rollback returns to,
-so that two rollbacks go back two models.
+so that two rollbacks go back two promotions. The last one is ended without a successor. What the evidence doesn't
+support is requested first, and other people approve it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from storage.audit import query_read_only
 from storage.database import Table
-from storage.records import due_sql
+from storage.records import Promotable, due_sql
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """A model's time in use for a dataset, current while `ended_at` is None.
+    """A time in use for a dataset, current while `ended_at` is None. What is in use is `what`: a tuned model, or a
+    candidate as it was measured.
 
-    `reason` is the person's, if one was required. It replaced the promotion `instead_of`; a rollback goes to
-    `returns_to`. `carried_at` is when the trainer's alias was set to the model, None until then; `tries` and `trouble`
-    are about setting it.
+    `recipe` is the hash of what answers programs, None until it was built. `reason` is the person's, if one was
+    required, and `request` the number of the request that others approved. It replaced the promotion `instead_of`; a
+    rollback goes to `returns_to`. `taken_out_by` ended it without putting anything in its place. `carried_at` is when
+    programs got it: it is published, and the trainer's alias is set if it has one. It is None until then; `tries` and
+    `trouble` are about doing so.
     """
 
     id: int
     dataset: str
-    model: str
+    model: str | None
+    candidate: str | None
+    measurement: int | None
+    recipe: str | None
     person: str
     reason: str | None
+    request: int | None
     channel: str
     at: float
     ended_at: float | None
+    taken_out_by: str | None
+    taken_out_because: str | None
     instead_of: int | None
     returns_to: int | None
     is_rollback: bool
@@ -39,6 +50,10 @@ class Promotion:
     tries: int
     next_at: float
     trouble: str | None
+
+    @property
+    def what(self) -> Promotable:
+        return Promotable(self.model, self.candidate, self.measurement)
 
 
 @dataclass(frozen=True)
@@ -54,16 +69,19 @@ class PromotedBase:
 
 @dataclass(frozen=True)
 class NewPromotion:
-    """A promotion to record, which replaces the current one `instead_of`. `is_synced` means that there is no alias to
+    """A promotion to record, which replaces the current one `instead_of`. `request` is the number of the approved
+    request for it. `recipe` is known already if the same was in use before. `is_synced` means that there is no alias to
     set."""
 
     dataset: str
-    model: str
+    what: Promotable
     person: str
     channel: str
     instead_of: Promotion | None
     returns_to: int | None
     reason: str | None = None
+    request: int | None = None
+    recipe: str | None = None
     is_rollback: bool = False
     is_synced: bool = False
 
@@ -75,7 +93,8 @@ class Promotions(Table):
         # First, since an index allows one model in use per dataset.
         if before is not None and not self.end(before, now=now):
             return None
-        values = {**vars(new), "at": now}
+        values = {**vars(new), **vars(new.what), "at": now}
+        del values["what"]
         values["instead_of"] = before.id if before else None
         # Where there is no alias to set, programs call the model from now on.
         is_synced = values.pop("is_synced")
@@ -83,17 +102,38 @@ class Promotions(Table):
         row = self._db.insert_once("promotions", values)
         if row is None:
             return None
-        self._db.change("UPDATE models SET state = 'promoted' WHERE name = ?", (new.model,))
+        self._db.change("UPDATE models SET state = 'promoted' WHERE name = ?", (new.what.model,))
         return _promotion(**row)
 
     def end(self, promotion: Promotion, *, now: float) -> bool:
-        """Ends a promotion and retires its model. Returns False if it had ended before."""
+        """Ends a promotion and retires its model, if it is one. Returns False if it had ended before."""
         changed = self._db.change(
             "UPDATE promotions SET ended_at = ? WHERE id = ? AND ended_at IS NULL", (now, promotion.id)
         )
         if changed:
             self._db.change("UPDATE models SET state = 'retired' WHERE name = ?", (promotion.model,))
         return changed == 1
+
+    def take_out_of_use(
+        self, promotion: Promotion, person: str, reason: str | None, *, now: float
+    ) -> Promotion | None:
+        """Ends a promotion with nothing in its place. Returns None if it had ended before. Call it in a transaction."""
+        if not self.end(promotion, now=now):
+            return None
+        sql = "UPDATE promotions SET taken_out_by = ?, taken_out_because = ? WHERE id = ? RETURNING *"
+        return self._db.first(_promotion, sql, (person, reason, promotion.id))
+
+    def set_recipe(self, promotion: Promotion, recipe: str) -> Promotion | None:
+        """Records the hash of what answers programs. Returns None if the promotion has ended."""
+        return self._update(promotion, "recipe = ?", (recipe,), "TRUE")
+
+    def recipes_since(self, ended_after: float) -> frozenset[str]:
+        """Returns the recipes of what is in use and of what ended later than that."""
+        rows = self._db.rows(
+            "SELECT DISTINCT recipe FROM promotions WHERE recipe IS NOT NULL AND (ended_at IS NULL OR ended_at > ?)",
+            (ended_after,),
+        )
+        return frozenset(row["recipe"] for row in rows)
 
     def get(self, number: int) -> Promotion | None:
         return self._db.first(_promotion, "SELECT * FROM promotions WHERE id = ?", (number,))
@@ -102,6 +142,20 @@ class Promotions(Table):
         """Returns every promotion of this model for the dataset, oldest first."""
         sql = "SELECT * FROM promotions WHERE dataset = ? AND model = ? ORDER BY id"
         return self._db.all(_promotion, sql, (dataset, model))
+
+    def last(self, dataset: str) -> Promotion | None:
+        """Returns the newest promotion for a dataset, also if it has ended."""
+        sql = "SELECT * FROM promotions WHERE dataset = ? ORDER BY id DESC LIMIT 1"
+        return self._db.first(_promotion, sql, (dataset,))
+
+    def out_of_use(self) -> list[Promotion]:
+        """Returns the last promotion of each dataset for which nothing is in use any more, ordered by the dataset's
+        name."""
+        return self._db.all(
+            _promotion,
+            "SELECT * FROM promotions WHERE id IN (SELECT max(id) FROM promotions GROUP BY dataset)"
+            " AND ended_at IS NOT NULL ORDER BY dataset",
+        )
 
     def next(self, promotion: Promotion) -> Promotion | None:
         """Returns the promotion that replaced this one, None while it is current."""
@@ -121,7 +175,7 @@ class Promotions(Table):
         return self._db.all(_promotion, sql, (model,))
 
     def to_sync(self, now: float) -> list[Promotion]:
-        """Returns the current promotions whose alias has to be set and whose next try is due."""
+        """Returns the current promotions that programs don't get yet and whose next try is due."""
         return self._db.all(
             _promotion,
             "SELECT * FROM promotions WHERE ended_at IS NULL AND carried_at IS NULL"  # noqa: S608 - our names
@@ -130,8 +184,8 @@ class Promotions(Table):
         )
 
     def bases(self) -> list[PromotedBase]:
-        """Returns the base of each model in use, ordered by the dataset's name. It reads no whole plan, as there may be
-        hundreds of models in use."""
+        """Returns the base of each tuned model in use, ordered by the dataset's name. It reads no whole plan, as there
+        may be hundreds of models in use."""
         return self._db.all(
             PromotedBase,
             "SELECT promotions.dataset, models.name, models.provider, models.provider_model,"
@@ -166,6 +220,89 @@ class Promotions(Table):
 
 def _promotion(**row: Any) -> Promotion:
     return Promotion(**{**row, "is_rollback": bool(row["is_rollback"])})
+
+
+RequestState = Literal["asked", "approved", "declined", "withdrawn", "expired", "outdated"]
+
+
+@dataclass(frozen=True)
+class PromotionRequest:
+    """`hash` covers what would be deployed, what it would replace, and the evidence that the card shows. A request is
+    'outdated' if any of these has changed."""
+
+    id: int
+    dataset: str
+    model: str | None
+    candidate: str | None
+    measurement: int | None
+    person: str
+    reason: str
+    channel: str
+    hash: str
+    state: RequestState
+    at: float
+    ended_at: float | None
+
+    @property
+    def what(self) -> Promotable:
+        return Promotable(self.model, self.candidate, self.measurement)
+
+
+@dataclass(frozen=True)
+class NewPromotionRequest:
+    dataset: str
+    what: Promotable
+    person: str
+    reason: str
+    channel: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class PromotionDecision:
+    """A person's decision on a request, for the hash that its card had."""
+
+    request: int
+    hash: str
+    person: str
+    decision: Literal["approve", "decline"]
+    reason: str | None
+    at: float
+
+
+class PromotionRequests(Table):
+    def add(self, new: NewPromotionRequest, *, now: float) -> PromotionRequest | None:
+        """Returns None if the same is asked for already."""
+        values = {**vars(new), **vars(new.what), "state": "asked", "at": now}
+        del values["what"]
+        # An index allows one open request for the same thing on the same evidence.
+        row = self._db.insert_once("promotion_requests", values)
+        return PromotionRequest(**row) if row else None
+
+    def get(self, number: int) -> PromotionRequest | None:
+        return self._db.first(PromotionRequest, "SELECT * FROM promotion_requests WHERE id = ?", (number,))
+
+    def open(self) -> list[PromotionRequest]:
+        """Returns every request that waits for a decision, oldest first."""
+        sql = "SELECT * FROM promotion_requests WHERE state = 'asked' ORDER BY id"
+        return self._db.all(PromotionRequest, sql)
+
+    def end(self, request: PromotionRequest, state: RequestState, *, now: float) -> PromotionRequest | None:
+        """Returns None if it had ended before."""
+        row = self._db.move("promotion_requests", request.id, "asked", {"state": state, "ended_at": now})
+        return PromotionRequest(**row) if row else None
+
+    def decide(self, decision: PromotionDecision) -> bool:
+        """Records a person's decision. Returns False if they have decided already."""
+        return self._db.insert_once("promotion_decisions", vars(decision)) is not None
+
+    def decisions(self, number: int) -> list[PromotionDecision]:
+        """Returns the decisions on a request, oldest first."""
+        return self._db.all(
+            PromotionDecision,
+            "SELECT request, hash, person, decision, reason, at FROM promotion_decisions WHERE request = ? ORDER BY id",
+            (number,),
+        )
 
 
 CURRENT_MODEL_SQL = """

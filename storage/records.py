@@ -395,6 +395,15 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Promotable:
+    """What can be promoted: a tuned model by its name, or a `candidate`, as JSON, as this `measurement` measured it."""
+
+    model: str | None = None
+    candidate: str | None = None
+    measurement: int | None = None
+
+
+@dataclass(frozen=True)
 class Draft:
     """A message to send, stored in the transaction of the fact that it reports.
 

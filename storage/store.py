@@ -22,7 +22,7 @@ from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Prefer
 from storage.jobs import Interventions, Uploads
 from storage.messages import PATIENT_TRIES, Inbox, Outbox
 from storage.money import Estimates, Freezes, Ledger
-from storage.promotions import Promotions
+from storage.promotions import PromotionRequests, Promotions
 from storage.questions import Questions, TriedAnswers
 from storage.records import Model, RunState
 from storage.row_labels import Labellings
@@ -68,6 +68,7 @@ class Store:
         self.interventions = Interventions(self.database)
         self.replacements = Replacements(self.database)
         self.promotions = Promotions(self.database)
+        self.promotion_requests = PromotionRequests(self.database)
         self.actuals = Actuals(self.database)
         self.uploads = Uploads(self.database)
         self.deployments = Deployments(self.database)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from bot.cards.common.blocks import Message, code
+from bot.cards.common.candidates import promotable_name
 from bot.cards.datasets import dataset_deletion as views
 from bot.cards.datasets.dataset_deletion import DeletionScope
 from bot.cards.datasets.datasets import no_such_dataset
@@ -167,7 +168,7 @@ def scope_of(
     loses_answers = answered > 0 and (keeps_rest or not is_whole)
     why = _find_obstacle(versions, runs, measurements, labellings)
     if standing and not is_whole and not takes_used:
-        why = f"{code(standing.model)}, which is in use, was trained on it. Deploy a newer model first."
+        why = f"{code(promotable_name(standing.what))}, which is in use, was trained on it. Deploy a newer model first."
     elif why is None and loses_answers:
         why = views.open_answers_obstacle(answered)
     elif why is None and is_whole and context.store.documents.has_unread(dataset):
@@ -340,7 +341,7 @@ def _end_promotion(context: CoreContext, standing: Promotion) -> None:
     now = context.clock()
     context.store.promotions.end(standing, now=now)
     name = models.card_name(standing)
-    card = model_views.deleted_card(standing.model, standing.dataset).letter()
+    card = model_views.deleted_card(promotable_name(standing.what), standing.dataset).letter()
     context.store.outbox.show(name, standing.channel, card, now=now, concerns=standing.person)
 
 
@@ -455,15 +456,12 @@ def _post_outcome(
 
 
 def _standing_promotion(context: CoreContext, versions: Sequence[Dataset]) -> Promotion | None:
-    """Returns the current promotion if its model was trained on one of these versions, else None."""
+    """Returns the current promotion if what is in use learnt from one of these versions, else None."""
     standing = context.store.promotions.current(versions[0].name)
     if standing is None:
         return None
-    model = context.store.model(standing.model)
-    if model is None:
-        return None
-    trained_on = context.store.runs.of_model(model).dataset_id
-    if all(version.id != trained_on for version in versions):
+    learnt_from = models.dataset_learnt_from(context, standing)
+    if all(version.id != learnt_from for version in versions):
         return None
     return standing
 

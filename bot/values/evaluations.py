@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from storage.records import Promotable
 from trainers.dataset.rows import Task
 from trainers.evaluation.results import Candidate, Scoring
 from trainers.evaluation.scores import Choice
-from trainers.json_values import JsonValue, stored_as
+from trainers.json_values import JsonValue, from_object, stored_as, to_object
 from trainers.models.chat_parameters import thinking_tokens
 from trainers.providers.pricing import PriceList, PriceRow
 
@@ -316,3 +318,15 @@ class ComparisonProgress(JsonValue):
             return None
         seconds_each = (now - self.paced_at) / done_since
         return seconds_each * (self._work - done)
+
+
+def promotable_candidate(candidate: Candidate, measurement: int) -> Promotable:
+    """Returns a candidate as the measurement with that number measured it."""
+    return Promotable(candidate=json.dumps(to_object(candidate)), measurement=measurement)
+
+
+def promoted_candidate(what: Promotable) -> Candidate | None:
+    """Returns the candidate that was chosen, None for a tuned model, which is chosen by its name."""
+    if what.candidate is None:
+        return None
+    return from_object(Candidate, json.loads(what.candidate))

@@ -145,6 +145,16 @@ INSERT INTO expired (subject, at) VALUES ('run 2', 1500.0);
 INSERT INTO sent_questions (id, owner, model, prompt_tokens, completion_tokens, is_lost, at)
     VALUES (1, 'm1', 'openai/gpt', 120, 24, 1, 1600.0);
 """,
+    "m030_promotables": """
+INSERT INTO promotion_requests (id, dataset, model, person, reason, channel, hash, state, at, ended_at)
+    VALUES (1, 'tickets', 'tickets-1', 'U1', 'the demo is today', 'C1', 'ab12', 'approved', 1700.0, 1701.0);
+INSERT INTO promotion_decisions (request, hash, person, decision, reason, at)
+    VALUES (1, 'ab12', 'U3', 'approve', NULL, 1701.0);
+UPDATE promotions SET ended_at = 1701.0 WHERE id = 2;
+INSERT INTO promotions (id, dataset, candidate, measurement, recipe, person, reason, request, channel, at, instead_of,
+    returns_to) VALUES (3, 'tickets', '{"rung": "zero", "model": "openai/gpt", "shots": null}', 1, 'cd34', 'U1',
+    'the demo is today', 1, 'C1', 1701.0, 2, 2);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from storage.driver import sqlite3
-from storage.promotions import NewPromotion, Promotion
-from storage.records import Model
+from storage.evaluations import NewMeasurement
+from storage.promotions import NewPromotion, NewPromotionRequest, Promotion, PromotionDecision
+from storage.records import COMPARISON, Model, Promotable
 from storage.runs import NewRun
 from storage.store import Store
 from tests.storage.conftest import add_dataset
@@ -26,7 +27,7 @@ def models(store: Store) -> None:
 
 def promote(store: Store, model: str, *, now: float = 5.0) -> Promotion:
     current = store.promotions.current("tickets")
-    new = NewPromotion("tickets", model, "U2", "C1", current, current.id if current else None)
+    new = NewPromotion("tickets", Promotable(model), "U2", "C1", current, current.id if current else None)
     promotion = store.promotions.add(new, now=now)
     assert promotion is not None
     return promotion
@@ -41,7 +42,7 @@ def test_one_of_sixteen_threads_promotes(store: Store) -> None:
     promotions: list[Promotion | None] = []
 
     def add(number: int) -> None:
-        new = NewPromotion("tickets", NAMES[number % 3], f"U{number}", "C1", None, None)
+        new = NewPromotion("tickets", Promotable(NAMES[number % 3]), f"U{number}", "C1", None, None)
         with store.transaction():
             promotions.append(store.promotions.add(new, now=float(number)))
 
@@ -63,7 +64,7 @@ def test_a_promotion_replaces_the_last_one_and_knows_what_a_rollback_returns_to(
 def test_a_promotion_based_on_an_outdated_one_changes_nothing(store: Store) -> None:
     first = promote(store, "tickets-1")
     promote(store, "tickets-2")
-    late = NewPromotion("tickets", "tickets-3", "U2", "C1", first, first.id)
+    late = NewPromotion("tickets", Promotable("tickets-3"), "U2", "C1", first, first.id)
     with store.transaction():
         assert store.promotions.add(late, now=7.0) is None
     assert states(store) == ["retired", "promoted", "candidate"]
@@ -101,3 +102,49 @@ def test_promotions_cannot_be_deleted(store: Store) -> None:
             "INSERT INTO promotions (dataset, model, person, channel, at)"
             " VALUES ('tickets', 'tickets-2', 'U1', 'C1', 1)"
         )
+
+
+def test_a_measured_candidate_is_promoted_and_taken_out_of_use(store: Store) -> None:
+    first = promote(store, "tickets-1")
+    dataset = store.datasets.all()[0]
+    measurement = store.measurements.add(NewMeasurement(COMPARISON, dataset.id, "C1", "U1", "{}"), now=5.5)
+    what = Promotable(candidate='{"rung": "encoder"}', measurement=measurement.id)
+    with store.transaction():
+        second = store.promotions.add(
+            NewPromotion("tickets", what, "U2", "C1", first, first.id, is_synced=True), now=6.0
+        )
+    assert second is not None and (second.what, second.model, second.carried_at) == (what, None, 6.0)
+    assert states(store)[0] == "retired"
+
+    built = store.promotions.set_recipe(second, "ab12")
+    assert built is not None and built.recipe == "ab12"
+    with store.transaction():
+        over = store.promotions.take_out_of_use(built, "U3", "it is wrong", now=7.0)
+        assert store.promotions.take_out_of_use(built, "U3", None, now=7.0) is None
+    assert over is not None and (over.ended_at, over.taken_out_by) == (7.0, "U3")
+    assert store.promotions.current("tickets") is None and store.promotions.out_of_use() == [over]
+    assert store.promotions.set_recipe(over, "cd34") is None
+    assert (
+        store.promotions.recipes_since(6.9) == {"ab12"} and store.promotions.recipes_since(7.0) == frozenset()
+    )
+
+
+def test_a_promotion_is_of_a_model_or_of_a_candidate(store: Store) -> None:
+    for what in (Promotable(), Promotable("tickets-1", '{"rung": "zero"}', 1), Promotable(candidate="{}")):
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+            store.promotions.add(NewPromotion("tickets", what, "U2", "C1", None, None), now=5.0)
+
+
+def test_a_request_is_asked_once_decided_once_a_person_and_ends_once(store: Store) -> None:
+    new = NewPromotionRequest("tickets", Promotable("tickets-1"), "U1", "it is the demo", "C1", "ab12")
+    request = store.promotion_requests.add(new, now=5.0)
+    assert request is not None and request.what == Promotable("tickets-1")
+    assert store.promotion_requests.add(new, now=5.5) is None and store.promotion_requests.open() == [request]
+
+    decision = PromotionDecision(request.id, "ab12", "U2", "approve", None, 6.0)
+    assert store.promotion_requests.decide(decision) and not store.promotion_requests.decide(decision)
+    assert store.promotion_requests.decisions(request.id) == [decision]
+    approved = store.promotion_requests.end(request, "approved", now=6.0)
+    assert approved is not None and (approved.state, approved.ended_at) == ("approved", 6.0)
+    assert store.promotion_requests.end(request, "expired", now=7.0) is None
+    assert store.promotion_requests.open() == [] and store.promotion_requests.add(new, now=8.0) is not None

@@ -10,6 +10,8 @@ from typing import assert_never
 from bot.cards.common.words import interval, percent, pluralize, share_text, shorten
 from bot.rules.alternatives import Alternative
 from bot.rules.facts import Looks
+from bot.values.evaluations import promoted_candidate
+from storage.records import Promotable
 from trainers.dataset import Report
 from trainers.evaluation.results import (
     Candidate,
@@ -350,6 +352,14 @@ def candidate_name(candidate: Candidate, longest: int | None = None) -> str:
     if longest is not None:
         model = shorten(model, longest)
     return f"{long_name(candidate)} on {model}"
+
+
+def promotable_name(what: Promotable) -> str:
+    """'tickets-3', 'the encoder', 'the prompt alone on openai/gpt-4o-mini'."""
+    candidate = promoted_candidate(what)
+    if candidate is None:
+        return str(what.model)
+    return candidate_name(candidate)
 
 
 def score_text(candidate: MeasuredCandidate) -> str:

@@ -3,6 +3,7 @@ its machine runs, and whether today's model was measured beside it. Writes nothi
 
 from __future__ import annotations
 
+from bot.cards.common.candidates import promotable_name
 from bot.rules.alternatives import is_same_model
 from bot.rules.plans import Plan
 from bot.services.common import finished_measurements
@@ -48,7 +49,7 @@ def _ended_use(last: Promotion, successor: Promotion) -> TimeInUse:
         person=last.person,
         since=last.at,
         until=successor.at,
-        other=successor.model,
+        other=promotable_name(successor.what),
         ended_by=successor.person,
         is_rolled_back=successor.is_rollback,
     )

@@ -114,7 +114,7 @@ def _count_calls(context: AppContext, trainer: Trainer, ours: Mapping[str, Model
 def _with_alias(context: AppContext, ours: Mapping[str, Model]) -> Iterator[tuple[Promotion, Model]]:
     """Yields the models in use whose alias was set. Until then, setting it is the work of `step`."""
     for promotion in context.store.promotions.all_current():
-        model = ours.get(promotion.model)
+        model = ours.get(promotion.model or "")
         if model and promotion.carried_at is not None:
             yield promotion, model
 

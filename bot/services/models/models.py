@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Sequence
 
 from bot.cards.common.blocks import CardBlock, Listing, code
-from bot.cards.common.candidates import table_name
+from bot.cards.common.candidates import promotable_name, table_name
 from bot.cards.common.plan_money import foreseen_text
 from bot.cards.datasets.datasets import unchecked_dataset
 from bot.cards.models import models as views
@@ -69,7 +69,7 @@ def find_to_use(
     visible = authorization.visible_datasets(context, person, channel)
     if or_dataset and name in visible and not context.store.model(name):
         standing = context.store.promotions.current(name)
-        if standing:
+        if standing and standing.model:
             name = standing.model
     model = find(context, name, visible)
     if isinstance(model, Refusal):
@@ -256,7 +256,7 @@ def proof_of_run(context: AppContext, run: Run) -> PromotionEvidence | None:
     if run.result is None or model is None or model.state == "promoted":
         return None
     standing = context.store.promotions.current(plan_from_json(run.plan).dataset)
-    used = context.store.model(standing.model) if standing else None
+    used = context.store.model(standing.model or "") if standing else None
     return evidence.promotion_proof(context, model, used, run)
 
 
@@ -299,10 +299,23 @@ def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
 
 
 def model_of(context: AppContext, promotion: Promotion) -> Model:
-    model = context.store.model(promotion.model)
+    """Returns the tuned model that was promoted. Raises KeyError if it was a candidate."""
+    model = context.store.model(promotion.model or "")
     if model is None:
         raise KeyError(promotion.model)
     return model
+
+
+def dataset_learnt_from(context: CoreContext, promotion: Promotion) -> int:
+    """Returns the id of the dataset's version that the promoted model was trained on, or that the candidate was
+    measured with."""
+    measurement = context.store.measurements.get(promotion.measurement or 0)
+    if measurement is not None:
+        return measurement.dataset_id
+    model = context.store.model(promotion.model or "")
+    if model is None:
+        raise KeyError(promotion.model)
+    return context.store.runs.of_model(model).dataset_id
 
 
 def _provider_left(context: AppContext, promotion: Promotion, model: Model) -> tuple[str, str] | None:
@@ -325,4 +338,4 @@ def _name(context: AppContext, number: int | None) -> str | None:
     if number is None:
         return None
     promotion = context.store.promotions.get(number)
-    return promotion.model if promotion else None
+    return promotable_name(promotion.what) if promotion else None

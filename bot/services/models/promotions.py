@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from bot.cards.common import freeze as freeze_cards
 from bot.cards.common.blocks import code, escape
-from bot.cards.common.candidates import table_name
+from bot.cards.common.candidates import promotable_name, table_name
 from bot.cards.common.general import text_message
 from bot.cards.common.permissions import too_few_words
 from bot.cards.models import models as views
@@ -38,7 +38,7 @@ from bot.values.evaluations import ComparisonPlan, SealedOutcome
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
 from storage.promotions import NewPromotion, Promotion
-from storage.records import COMPARISON, Dataset, Measurement, Model, Run
+from storage.records import COMPARISON, Dataset, Measurement, Model, Promotable, Run
 from trainers.dataset import Report
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, find_best
 from trainers.providers.pricing import PriceList
@@ -216,7 +216,7 @@ def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary 
     standing = decided.instead_of
     new = NewPromotion(
         dataset=plan_from_json(decided.run.plan).dataset,
-        model=decided.model.name,
+        what=Promotable(decided.model.name),
         person=decided.person,
         channel=decided.run.channel,
         instead_of=standing,
@@ -265,8 +265,8 @@ def _roll_back(
     model = _model(context, target)
     if target is None or model is None:
         return Refusal(
-            f"{code(standing.model)} is the first model in use for {code(standing.dataset)}, so there is none to roll "
-            "back to. `/finetune promote MODEL` deploys another one."
+            f"{code(promotable_name(standing.what))} is the first model in use for {code(standing.dataset)}, so there "
+            "is none to roll back to. `/finetune promote MODEL` deploys another one."
         )
     if model.gone_at is not None:
         provider = escape(context.settings.title_of(model.provider))
@@ -276,7 +276,7 @@ def _roll_back(
         )
     new = NewPromotion(
         dataset=standing.dataset,
-        model=model.name,
+        what=target.what,
         person=person,
         channel=target.channel,
         instead_of=standing,
@@ -346,7 +346,7 @@ def _promotion(context: AppContext, number: int | None) -> Promotion | None:
 def _model(context: AppContext, promotion: Promotion | None) -> Model | None:
     if promotion is None:
         return None
-    return context.store.model(promotion.model)
+    return context.store.model(promotion.model or "")
 
 
 def has_sealed_rows(context: AppContext, run: Run) -> bool:

@@ -11,7 +11,7 @@ from bot.cli import main
 from demo.people import BEN
 from storage.driver import sqlite3
 from storage.promotions import NewPromotion
-from storage.records import Model
+from storage.records import Model, Promotable
 from tests.bot.world import World
 
 
@@ -27,7 +27,7 @@ def test_the_id_of_the_model_in_use_is_printed_beside_a_running_bot(world: World
     nothing = run_current(world, "tickets")
     assert (nothing.exit_code, nothing.stdout) == (1, "")
     assert "No model is in use for tickets" in nothing.stderr
-    promotion = NewPromotion("tickets", "tickets-1", BEN.id, run.channel, None, None)
+    promotion = NewPromotion("tickets", Promotable("tickets-1"), BEN.id, run.channel, None, None)
     with world.store.transaction():
         assert world.store.promotions.add(promotion, now=world.clock)
     assert run_current(world, "ｔickets").exit_code == 0, "typed in another Unicode form"

@@ -45,7 +45,7 @@ MARKS = {
 }
 STAYING_MARKS = {"a reason": "quuxraven"}
 """The reasons that people give for a decision stay in the audit log, as the forms and docs/security.md say."""
-REASONS = {"audit.detail", "promotions.reason"}
+REASONS = {"audit.detail", "promotions.reason", "promotions.taken_out_because", "promotion_requests.reason"}
 # What the company charges for a million tokens, read and written.
 USUAL = (Decimal("0.80"), Decimal("3.20"))
 OF_JUDGE = (Decimal("1.00"), Decimal("4.00"))

@@ -21,6 +21,7 @@ from bot.services.models.deployments import LOOK_S, LOST_S, MAX_TRIES, READY_LOO
 from demo.people import ANA, BEN
 from storage.backup import back_up, restore
 from storage.promotions import NewPromotion
+from storage.records import Promotable
 from storage.store import read_metrics
 from tests.bot.hosting import IDLE_S, PRICES, company, hosted
 from tests.bot.slack.test_story_entry_points import open_home
@@ -188,10 +189,12 @@ def replace_model(world: World) -> None:
     model, promotions = world.store.model("tickets-1"), world.store.promotions
     assert model is not None
     world.store.add_model(replace(model, name="tickets-2"))
-    first = NewPromotion("tickets", "tickets-1", BEN.id, PRIVATE.id, None, None)
+    first = NewPromotion("tickets", Promotable("tickets-1"), BEN.id, PRIVATE.id, None, None)
     with world.store.transaction():
         before = promotions.add(first, now=world.clock)
-        assert promotions.add(replace(first, model="tickets-2", instead_of=before), now=world.clock)
+        assert promotions.add(
+            replace(first, what=Promotable("tickets-2"), instead_of=before), now=world.clock
+        )
 
 
 def tell_unused(world: World) -> list[str]:
