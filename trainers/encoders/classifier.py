@@ -61,11 +61,18 @@ class LinearHead:
     def uses_words(self, dims: int) -> bool:
         return len(self.weights) > dims
 
+    def scores(self, inputs: Vectors) -> Probabilities:
+        """Returns rows x labels; the best label has the highest."""
+        import numpy as np
+
+        scores: Probabilities = (inputs @ self.weights + self.biases).astype(np.float64)
+        return scores
+
     def probabilities(self, inputs: Vectors) -> Probabilities:
         """Returns rows x labels; each row adds up to 1."""
         import numpy as np
 
-        scores = (inputs @ self.weights + self.biases).astype(np.float64)
+        scores = self.scores(inputs)
         # Softmax doesn't change if a number is added to all scores of a row; with the best at 0, exp can't overflow.
         below_best = scores - scores.max(axis=1, keepdims=True)
         powers = np.exp(below_best)
@@ -75,6 +82,16 @@ class LinearHead:
     def answers(self, inputs: Vectors) -> tuple[str, ...]:
         best = self.probabilities(inputs).argmax(axis=1)
         return tuple(self.labels[index] for index in best)
+
+
+@dataclass(frozen=True)
+class LearntHead:
+    """A head, the penalty that it was fitted with, and the training rows' inputs, perhaps in a space of fewer
+    dimensions: what it takes to fit such a head to a part of the rows."""
+
+    head: LinearHead
+    inverse_penalty: float
+    fitted: Vectors
 
 
 def head_inputs(encoder: TextEncoder, head: LinearHead, texts: Sequence[str], vectors: Vectors) -> Vectors:
@@ -90,10 +107,17 @@ def learn(
     encoder: TextEncoder, texts: Sequence[str], labels: Sequence[str], vectors: Vectors, *, seed: int
 ) -> LinearHead:
     """Fits a head to texts with these vectors. It also uses their words if cross-validation shows that this helps."""
+    return learn_with_terms(encoder, texts, labels, vectors, seed=seed).head
+
+
+def learn_with_terms(
+    encoder: TextEncoder, texts: Sequence[str], labels: Sequence[str], vectors: Vectors, *, seed: int
+) -> LearntHead:
+    """Does what `learn` does, and returns with the head how it was fitted."""
     import numpy as np
 
     if not can_use_words(len(labels), len(set(labels))):
-        return fit_head(vectors, labels, seed=seed)
+        return _learn_from_vectors(vectors, labels, seed)
     both = np.hstack([vectors, encoder.words(texts)])
     # n rows span at most n dimensions. Fitting in these gives the same head, many times faster.
     basis = np.linalg.qr(both.T)[0]
@@ -102,21 +126,27 @@ def learn(
     without_words = _best_penalty(vectors, labels, seed)
     with_words = _best_penalty(spanned, labels, seed)
     if with_words.right <= without_words.right:
-        return fit_with_penalty(vectors, labels, without_words.inverse_penalty, seed)
+        head = fit_with_penalty(vectors, labels, without_words.inverse_penalty, seed)
+        return LearntHead(head, without_words.inverse_penalty, vectors)
     head = fit_with_penalty(spanned, labels, with_words.inverse_penalty, seed)
     weights = basis @ head.weights  # back to the dimensions of the inputs
-    return LinearHead(head.labels, weights, head.biases)
+    return LearntHead(LinearHead(head.labels, weights, head.biases), with_words.inverse_penalty, spanned)
 
 
 def fit_head(vectors: Vectors, labels: Sequence[str], *, seed: int) -> LinearHead:
     """Fits logistic regression. The same rows and seed give the same head. With a single label, the head always answers
     with it. Raises ValueError without rows."""
+    return _learn_from_vectors(vectors, labels, seed).head
+
+
+def _learn_from_vectors(vectors: Vectors, labels: Sequence[str], seed: int) -> LearntHead:
     if not labels:
         raise ValueError("training a linear head: there are no rows to train on")
     inverse_penalty = DEFAULT_INVERSE_PENALTY
     if _can_choose(len(labels), len(set(labels))):
         inverse_penalty = _best_penalty(vectors, labels, seed).inverse_penalty
-    return fit_with_penalty(vectors, labels, inverse_penalty, seed)
+    head = fit_with_penalty(vectors, labels, inverse_penalty, seed)
+    return LearntHead(head, inverse_penalty, vectors)
 
 
 def can_use_words(rows: int, labels: int) -> bool:
@@ -200,8 +230,7 @@ def classify_holdout(
     """Trains on `train` and returns a label for each of `examples`, with 0 tokens. Each example is embedded on its own,
     as in production, so that `seconds` is realistic; only the training rows' vectors are taken from `stored`. Raises
     ValueError without rows to train on."""
-    if len(train) > MAX_ROWS:
-        train = random.Random(seed).sample(train, MAX_ROWS)  # noqa: S311
+    train = rows_to_learn(train, seed)
     texts = [text_of(example) for example in train]
     labels = [label_of(example) for example in train]
     vectors = (stored or encoder).embed(texts)
@@ -217,6 +246,13 @@ def classify_holdout(
         seconds = time.perf_counter() - started
         replies.append(Reply(label, prompt_tokens=0, completion_tokens=0, seconds=seconds))
     return tuple(replies)
+
+
+def rows_to_learn(train: Sequence[Example], seed: int) -> Sequence[Example]:
+    """Returns the training rows, or a fixed sample if there are too many."""
+    if len(train) <= MAX_ROWS:
+        return train
+    return random.Random(seed).sample(train, MAX_ROWS)  # noqa: S311
 
 
 @dataclass(frozen=True)

@@ -220,13 +220,14 @@ class StoredVectors:
         partial.replace(self.path)
 
 
-def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
-    """Loads an encoder that comes with a package, or one from a folder or from the hub. Raises EncoderError."""
+def load_encoder(name: str = DEFAULT_ENCODER, *, threads: int = MAX_THREADS) -> TextEncoder:
+    """Loads an encoder that comes with a package, or one from a folder or from the hub. Vectors don't depend on the
+    number of threads that read a text. Raises EncoderError."""
     from tokenizers import Tokenizer
 
     files = find_encoder(name)
     if name != MULTILINGUAL_ENCODER:
-        return _load_onnx(name, files)
+        return _load_onnx(name, files, threads)
     model = multilingual.load_e5()
     tokenizer = Tokenizer.from_file(str(files.tokenizer))
     tokenizer.no_padding()
@@ -234,12 +235,12 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
     return TextEncoder(name, model.dims, files.sha256, files.licence, model, tokenizer)
 
 
-def _load_onnx(name: str, files: EncoderFiles) -> TextEncoder:
+def _load_onnx(name: str, files: EncoderFiles, threads: int) -> TextEncoder:
     import onnxruntime
     from tokenizers import Tokenizer
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = min(MAX_THREADS, os.cpu_count() or 1)
+    options.intra_op_num_threads = min(threads, os.cpu_count() or 1)
     options.inter_op_num_threads = 1
     # On a busy machine, threads that spin while they wait take three times the processor time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

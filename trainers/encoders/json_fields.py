@@ -5,7 +5,8 @@ imported inside functions."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainers.dataset.rows import Example
@@ -13,15 +14,43 @@ from trainers.encoders.classifier import (
     DEFAULT_INVERSE_PENALTY,
     INVERSE_PENALTY_WITH_WORDS,
     MAX_ROWS_WITH_WORDS,
+    LinearHead,
     fit_with_penalty,
 )
 from trainers.encoders.embedding import StoredVectors, TextEncoder
-from trainers.evaluation.json_fields import Values, fit_fields, read_fields, rows_to_learn
+from trainers.evaluation.json_fields import FieldClassifier, Values, fit_fields, read_fields, rows_to_learn
 from trainers.evaluation.results import Reply
 from trainers.evaluation.tfidf import text_of
 
 if TYPE_CHECKING:
     from trainers.encoders.embedding import Vectors
+
+
+@dataclass(frozen=True)
+class HeadPredict:
+    head: LinearHead
+
+    def __call__(self, inputs: Vectors) -> Values:
+        return self.head.answers(inputs)
+
+
+@dataclass(frozen=True)
+class FittedFields:
+    """The heads of the fields. Their inputs are a text's vector and words in the space that `basis` spans, or the
+    vector alone if it is None."""
+
+    classifier: FieldClassifier[HeadPredict]
+    basis: Vectors | None
+
+    def inputs_of(self, encoder: TextEncoder, texts: Sequence[str]) -> Vectors:
+        import numpy as np
+
+        vectors = encoder.embed(texts)
+        if self.basis is None:
+            return vectors
+        both = np.hstack([vectors, encoder.words(texts)])
+        spanned: Vectors = both @ self.basis
+        return spanned
 
 
 def classify_holdout(
@@ -34,6 +63,22 @@ def classify_holdout(
     """Learns from `train` and returns an answer for each of `examples`, with 0 tokens. Each example is embedded on its
     own, as in production, so that `seconds` is realistic; only the training rows' vectors are taken from `stored`.
     Raises ValueError without rows to train on."""
+    fitted = fit_heads(encoder, train, seed, stored)
+    encoder.embed(["warm up"])  # the first call is slower, and is not the example's time
+    replies = []
+    for example in examples:
+        started = time.perf_counter()
+        inputs = fitted.inputs_of(encoder, [text_of(example)])
+        (answer,) = fitted.classifier.answers(inputs)
+        seconds = time.perf_counter() - started
+        replies.append(Reply(answer, prompt_tokens=0, completion_tokens=0, seconds=seconds))
+    return tuple(replies)
+
+
+def fit_heads(
+    encoder: TextEncoder, train: Sequence[Example], seed: int, stored: StoredVectors | None = None
+) -> FittedFields:
+    """Fits a head for each field whose values repeat. Raises ValueError without rows."""
     import numpy as np
 
     rows = rows_to_learn(train, seed)
@@ -48,23 +93,7 @@ def classify_holdout(
         basis = np.linalg.qr(both.T)[0]
         trained = both @ basis
 
-    def inputs_of(text: str) -> Vectors:
-        vectors = encoder.embed([text])
-        if basis is None:
-            return vectors
-        both = np.hstack([vectors, encoder.words([text])])
-        return both @ basis
+    def fit(inputs: Vectors, values: Values) -> HeadPredict:
+        return HeadPredict(fit_with_penalty(inputs, values, inverse_penalty, seed))
 
-    def fit(inputs: Vectors, values: Values) -> Callable[[Vectors], Values]:
-        return fit_with_penalty(inputs, values, inverse_penalty, seed).answers
-
-    classifier = fit_fields(read_fields(rows), trained, fit, seed)
-    encoder.embed(["warm up"])  # the first call is slower, and is not the example's time
-    replies = []
-    for example in examples:
-        started = time.perf_counter()
-        inputs = inputs_of(text_of(example))
-        (answer,) = classifier.answers(inputs)
-        seconds = time.perf_counter() - started
-        replies.append(Reply(answer, prompt_tokens=0, completion_tokens=0, seconds=seconds))
-    return tuple(replies)
+    return FittedFields(fit_fields(read_fields(rows), trained, fit, seed), basis)

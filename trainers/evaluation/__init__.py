@@ -5,6 +5,7 @@ PUBLIC_MODULES = (
     "answer_format",
     "claims",
     "comparison",
+    "copied_values",
     "json_fields",
     "judge_agreement",
     "learning_curves",

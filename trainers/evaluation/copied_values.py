@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from trainers.evaluation.statistics import normalise
 from trainers.evaluation.tfidf import fit_svm
@@ -100,12 +100,28 @@ def find_spans(text: str) -> Spans:
     return Spans(tuple(words), tuple(spans))
 
 
+class SpanScorer(Protocol):
+    def scores(self, described: Sequence[Mapping[str, float]]) -> Any:
+        """Returns a number for each span with these features, above 0 if it is likely to be the value."""
+
+
 @dataclass(frozen=True)
-class Copier:
+class SvmScorer:
+    machine: Any
+
+    def scores(self, described: Sequence[Mapping[str, float]]) -> Any:
+        return self.machine.decision_function(_matrix(described))
+
+
+Scorer = TypeVar("Scorer", bound=SpanScorer, covariant=True)
+
+
+@dataclass(frozen=True)
+class Copier(Generic[Scorer]):
     """Copies one field. `absent` is its value, as JSON, where no span is likely to be it; None if it is never absent.
     `share` is the share of training rows that a copier gets right without having seen them."""
 
-    machine: Any
+    scorer: Scorer
     absent: str | None
     is_number: bool
     share: float = 0.0
@@ -124,14 +140,16 @@ class Copier:
         if not text.spans:
             return self.absent
         described = [text.describe(span) for span in text.spans]
-        scores = self.machine.decision_function(_matrix(described))
+        scores = self.scorer.scores(described)
         best = int(scores.argmax())
         if self.absent is not None and scores[best] < 0:
             return self.absent
         return _as_json(text.spans[best].value, is_number=self.is_number)
 
 
-def fit_copiers(columns: Mapping[int, Sequence[str]], texts: Sequence[str], seed: int) -> dict[int, Copier]:
+def fit_copiers(
+    columns: Mapping[int, Sequence[str]], texts: Sequence[str], seed: int
+) -> dict[int, Copier[SvmScorer]]:
     """Learns to copy those of the `columns`, a field's values as JSON by its place, whose values mostly occur in the
     texts. A missing value is ''. Leaves out a field whose spans can't be told from others."""
     order = list(range(len(texts)))
@@ -184,31 +202,33 @@ class _Table:
                 described.append(of_row.describe(span))
         self.features = _matrix(described)
 
-    def train(self, place: int, is_used: Callable[[int], bool]) -> Any:
+    def train(self, place: int, is_used: Callable[[int], bool]) -> SvmScorer | None:
         """Returns a classifier that has seen the rows that are used, None if it has nothing to tell apart."""
         used = [at for at, row in enumerate(self.owners) if is_used(row)]
         wanted = self.wanted[place]
         right = [self.values[at] == wanted[self.owners[at]] for at in used]
         if len(set(right)) < 2:
             return None
-        return fit_svm(self.features[used], right, 1.0, 0)
+        return SvmScorer(fit_svm(self.features[used], right, 1.0, 0))
 
 
-def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier | None:
+def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier[SvmScorer] | None:
     """Tests a copier on rows that it has not seen, then learns from all. Returns None if there is nothing to tell
     apart."""
     absent = _absent(column)
     is_number = _is_number(column)
     end = min(len(column), TESTED_EACH * MOST_TESTED)
     tested = range(0, end, TESTED_EACH)
-    machine = table.train(place, lambda row: row not in tested)
-    if machine is None:
+    scorer = table.train(place, lambda row: row not in tested)
+    if scorer is None:
         return None
-    trial = Copier(machine, absent, is_number)
+    trial = Copier(scorer, absent, is_number)
     unseen = [table.spans[row] for row in tested]
     guesses = trial.values(unseen, otherwise=[""] * len(unseen))
     right = sum(_same(guess, column[row]) for guess, row in zip(guesses, tested, strict=True))
     final = table.train(place, lambda row: True)
+    if final is None:
+        return None
     return Copier(final, absent, is_number, share=right / len(tested))
 
 

@@ -14,11 +14,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from trainers.dataset.rows import Example, Task, most_frequent
 from trainers.evaluation.answer_format import MOST_ANSWERS, answer_format
-from trainers.evaluation.copied_values import Copier, find_spans, fit_copiers
+from trainers.evaluation.copied_values import Copier, Scorer, SvmScorer, find_spans, fit_copiers
 from trainers.evaluation.results import Reply, Scoring
 from trainers.evaluation.scores import json_leaves, read_json, score, scoring_of
 from trainers.evaluation.statistics import normalise
@@ -30,8 +30,9 @@ Values = Sequence[str]
 Matrix = Any
 # Answers rows.
 Predict = Callable[[Matrix], Values]
+Learned = TypeVar("Learned", bound=Predict)
 # Learns from rows and their values, and returns a function that answers other rows.
-Fit = Callable[[Matrix, Values], Predict]
+Fit = Callable[[Matrix, Values], Learned]
 
 MISSING = ""  # the value of a field that an answer lacks; no JSON is empty
 # Of the fields, those that most rows have: answers may have keys of their own in each row, like a dictionary.
@@ -98,12 +99,12 @@ class FieldTable:
 
 
 @dataclass(frozen=True)
-class FieldClassifier:
+class FieldClassifier(Generic[Learned]):
     """Answers new rows. `predict` has a function for each field of the table, None where the commonest value counts.
     `shares` are the shares of training rows that each field's answer gets right without having seen them."""
 
     table: FieldTable
-    predict: tuple[Predict | None, ...]
+    predict: tuple[Learned | None, ...]
     shares: tuple[float, ...]
 
     def answers(self, inputs: Matrix) -> tuple[str, ...]:
@@ -144,36 +145,77 @@ def read_fields(rows: Sequence[Example]) -> FieldTable:
     return FieldTable(fields, without_fields)
 
 
+@dataclass(frozen=True)
+class SvmPredict:
+    machine: Any
+
+    def __call__(self, inputs: Matrix) -> Values:
+        values: Values = self.machine.predict(inputs)
+        return values
+
+
+@dataclass(frozen=True)
+class FittedFields:
+    """The classical candidate, fitted. `vectors` turns texts into features; None if there was nothing to learn from.
+    `copiers` copy the value of the field at their place in the table."""
+
+    classifier: FieldClassifier[SvmPredict]
+    vectors: Any
+    copiers: Mapping[int, Copier[SvmScorer]]
+
+    def answers(self, texts: Sequence[str]) -> tuple[str, ...]:
+        if self.vectors is None:
+            return (self.classifier.table.usual_answer,) * len(texts)
+        return answer_fields(self.classifier, self.copiers, self.vectors.transform(texts), texts)
+
+
+def answer_fields(
+    classifier: FieldClassifier[Learned],
+    copiers: Mapping[int, Copier[Scorer]],
+    inputs: Matrix,
+    texts: Sequence[str],
+) -> tuple[str, ...]:
+    """Returns an answer for each of the texts with these features, with copied values where there is a copier."""
+    columns = classifier.columns(inputs)
+    if copiers:
+        spans = [find_spans(text) for text in texts]
+        for place, copier in copiers.items():
+            columns[place] = copier.values(spans, columns[place])
+    return classifier.join(columns, len(texts))
+
+
 def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed: int) -> tuple[Reply, ...]:
     """Returns an answer for each of `examples`, with 0 tokens. `seconds` is the total time divided by the number of
     rows. Raises ValueError if there are no rows to train on."""
-    rows = rows_to_learn(train, seed)
-    texts = [text_of(row) for row in rows]
-    table = read_fields(rows)
-    if not any(texts):  # there is nothing to learn from
-        return (Reply(table.usual_answer, 0, 0, 0.0),) * len(examples)
-
-    def fit(inputs: Matrix, values: Values) -> Predict:
-        predict: Predict = fit_svm(inputs, values, 1.0, seed).predict
-        return predict
-
-    vectors = features(is_short_enough(texts))
-    classifier = fit_fields(table, vectors.fit_transform(texts), fit, seed)
-    copiers = _better_copiers(classifier, texts, seed)
+    fitted = fit_classical(train, seed)
     started = time.perf_counter()
-    questions = [text_of(example) for example in examples]
-    columns = classifier.columns(vectors.transform(questions))
-    if copiers:
-        spans = [find_spans(question) for question in questions]
-        for place, copier in copiers.items():
-            columns[place] = copier.values(spans, columns[place])
-    answers = classifier.join(columns, len(questions))
+    answers = fitted.answers([text_of(example) for example in examples])
     elapsed = time.perf_counter() - started
     seconds = elapsed / max(len(examples), 1)
     return tuple(Reply(answer, prompt_tokens=0, completion_tokens=0, seconds=seconds) for answer in answers)
 
 
-def _better_copiers(classifier: FieldClassifier, texts: Sequence[str], seed: int) -> dict[int, Copier]:
+def fit_classical(train: Sequence[Example], seed: int) -> FittedFields:
+    """Fits the classical candidate; the same rows and seed give the same result. Raises ValueError if there are no
+    rows."""
+    rows = rows_to_learn(train, seed)
+    texts = [text_of(row) for row in rows]
+    table = read_fields(rows)
+    if not any(texts):
+        nothing = (None,) * len(table.fields)
+        return FittedFields(FieldClassifier(table, nothing, shares=()), vectors=None, copiers={})
+
+    def fit(inputs: Matrix, values: Values) -> SvmPredict:
+        return SvmPredict(fit_svm(inputs, values, 1.0, seed))
+
+    vectors = features(is_short_enough(texts))
+    classifier = fit_fields(table, vectors.fit_transform(texts), fit, seed)
+    return FittedFields(classifier, vectors, _better_copiers(classifier, texts, seed))
+
+
+def _better_copiers(
+    classifier: FieldClassifier[SvmPredict], texts: Sequence[str], seed: int
+) -> dict[int, Copier[SvmScorer]]:
     """Returns a copier for each field that it gets right more often than the classifier does."""
     table = classifier.table
     columns = {place: table.fields[place].values for place in sorted(table.learned)}
@@ -190,10 +232,10 @@ def rows_to_learn(train: Sequence[Example], seed: int) -> Sequence[Example]:
     return random.Random(seed).sample(train, MOST_ROWS)  # noqa: S311
 
 
-def fit_fields(table: FieldTable, trained: Matrix, fit: Fit, seed: int) -> FieldClassifier:
+def fit_fields(table: FieldTable, trained: Matrix, fit: Fit[Learned], seed: int) -> FieldClassifier[Learned]:
     """Learns each field. `trained` has the features of the table's rows."""
     learned = table.learned
-    predict: list[Predict | None] = []
+    predict: list[Learned | None] = []
     shares = []
     for place, field in enumerate(table.fields):
         rows: list[int] = []
@@ -240,7 +282,7 @@ def find_answer_kind(train: Sequence[Example], holdout: Sequence[Example], task:
     return AnswerKind(scoring, sum(scores) / len(scores), instruction)
 
 
-def _share_beyond_usual(inputs: Matrix, values: Values, fit: Fit, seed: int) -> float | None:
+def _share_beyond_usual(inputs: Matrix, values: Values, fit: Fit[Learned], seed: int) -> float | None:
     """Returns the share of rows that classifiers get right without having seen them, None if the commonest value gets
     as many right, as it does where the text says nothing about a field."""
     order = list(range(len(values)))

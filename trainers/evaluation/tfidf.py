@@ -38,6 +38,7 @@ LONGEST_TEXT = 4_000
 MOST_IN_PIECES = 4_000_000
 MOST_FEATURES = 100_000  # for words, and the same number again for pieces
 WORDS = r"(?u)\w+|[^\w\s]"
+PIECES = (2, 5)  # letters
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,13 @@ def label_of(example: Example) -> str:
 
 
 def text_of(example: Example) -> str:
-    """Returns the text before the answer, without instructions, truncated to LONGEST_TEXT."""
-    return question_text(example).strip()[:LONGEST_TEXT].strip()
+    """Returns the text before the answer, without instructions, as far as it is read."""
+    return beginning_of(question_text(example))
+
+
+def beginning_of(text: str) -> str:
+    """Returns the part of a text that the free candidates read, of at most LONGEST_TEXT characters."""
+    return text.strip()[:LONGEST_TEXT].strip()
 
 
 def is_short_enough(texts: Iterable[str]) -> bool:
@@ -152,7 +158,7 @@ def features(in_pieces: bool) -> Any:
     if not in_pieces:
         return words
     pieces = TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=MOST_FEATURES
+        analyzer="char_wb", ngram_range=PIECES, sublinear_tf=True, max_features=MOST_FEATURES
     )
     return FeatureUnion([("words", words), ("pieces", pieces)])
 

@@ -1,0 +1,187 @@
+"""A frozen free candidate answers as the measured one, without scikit-learn, scipy or torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.trainers.evaluation.builders import make_example, make_orders, make_rows
+from trainers.dataset import Example
+from trainers.encoders import EncoderError, classifier
+from trainers.encoders import json_fields as encoder_fields
+from trainers.encoders.embedding import load_encoder
+from trainers.evaluation import json_fields, tfidf
+from trainers.recipes.classical import freeze_classical
+from trainers.recipes.encoder import freeze_encoder
+from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.free import FreeAnswerer, open_free
+from trainers.recipes.frozen import DESCRIPTION
+from trainers.recipes.values import Recipe
+
+ROOT = Path(__file__).parents[3]
+SEED = 7
+CLASSICAL = Recipe(kind="classical", dataset="tickets", version=1, task="labels", scoring="label")
+SNIPPETS = (
+    "Wo bleibt meine Bestellung?",
+    "Où est ma commande ?",
+    "注文はどこですか。",
+    "أين طلبي؟",
+    "İstanbul'a gönderin, straße",
+    "ﬁne ﬂow e\u0301te\u0301",
+    "\u00a0 \u2003\u3000 \x1c\x85",
+    "👩‍👩‍👧",
+    "a",
+    "ab c",
+    "C# != C++ 4/5 12.50€",
+    "zero\0byte",
+)
+
+
+@pytest.fixture(scope="module")
+def tickets() -> tuple[Example, ...]:
+    with (ROOT / "examples" / "support_tickets.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return tuple(make_example(row["text"], row["label"], line) for line, row in enumerate(rows, 2))
+
+
+def odd_texts(rows: Sequence[Example], count: int) -> list[str]:
+    """Makes texts from the words of rows, in several languages, some empty, some very long, with unusual spaces."""
+    chance = random.Random(SEED)
+    words = [word for row in rows for word in tfidf.text_of(row).split()]
+    texts = ["", "   ", "\n", *SNIPPETS, "x" * 9_000, " ".join(words[:3_000])]
+    while len(texts) < count:
+        parts = [*chance.choices(words, k=chance.randint(1, 40)), *chance.choices(SNIPPETS, k=2)]
+        chance.shuffle(parts)
+        space = chance.choice((" ", "  ", "\t", "\r\n", "\u00a0", ""))
+        texts.append(space.join(parts))
+    return texts
+
+
+def opened(tmp_path: Path, files: dict[str, bytes]) -> FreeAnswerer:
+    folder = RecipeFolder(tmp_path / "serving")
+    return open_free(folder, folder.add(CLASSICAL, files))
+
+
+def texts_of(answerer: FreeAnswerer, texts: Sequence[str]) -> list[str]:
+    return [answer.text for answer in answerer.answer(texts)]
+
+
+@pytest.mark.parametrize("labels", [1, 2, 10])
+@pytest.mark.parametrize("in_pieces", [True, False])
+def test_the_classical_candidate_gives_the_measured_labels_to_1000_texts(
+    tickets: tuple[Example, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    labels: int,
+    in_pieces: bool,
+) -> None:
+    if not in_pieces:
+        monkeypatch.setattr(tfidf, "MOST_IN_PIECES", 0)
+    names = sorted({row.answer for row in tickets})[:labels]
+    train = [row for row in tickets if row.answer in names][:500]
+    texts = [*(tfidf.text_of(row) for row in tickets[-300:]), *odd_texts(tickets, 700)]
+    measured = tfidf.classify_holdout(train, [make_example(text, "") for text in texts], SEED)
+
+    answerer = opened(tmp_path, freeze_classical(train, SEED, has_labels=True))
+    assert texts_of(answerer, texts) == [reply.text for reply in measured]
+    assert len({reply.text for reply in measured}) == labels
+
+
+def test_a_classical_candidate_of_rows_without_text_gives_the_usual_label(tmp_path: Path) -> None:
+    train = [make_example("", label) for label in ("spam", "ham", "spam")]
+    answerer = opened(tmp_path, freeze_classical(train, SEED, has_labels=True))
+    assert texts_of(answerer, ["", "where is my parcel?"]) == ["spam", "spam"]
+    assert answerer.answer([]) == ()
+    assert texts_of(answerer, ["half of a pair: \ud83d"]) == ["spam"]
+
+
+def test_the_classical_candidate_gives_the_measured_objects(tmp_path: Path) -> None:
+    train = make_orders(300)
+    texts = [*(tfidf.text_of(row) for row in make_orders(500, seed=1)), *odd_texts(train, 500)]
+    measured = json_fields.classify_holdout(train, [make_example(text, "") for text in texts], SEED)
+
+    files = freeze_classical(train, SEED, has_labels=False)
+    answers = texts_of(opened(tmp_path, files), texts)
+    assert answers == [reply.text for reply in measured]
+    assert json.loads(answers[0])["order"] == json.loads(make_orders(1, seed=1)[0].answer)["order"]
+
+
+@pytest.mark.parametrize("answers", [["{}", "{}"], ['{"a": 1}', '{"a": 1}'], ['{"a": 1}', '{"a": 2}']])
+@pytest.mark.parametrize("question", ["", "a question"])
+def test_objects_without_anything_to_learn_are_the_usual_one(
+    tmp_path: Path, question: str, answers: list[str]
+) -> None:
+    train = [make_example(question, answer) for answer in answers]
+    measured = json_fields.classify_holdout(train, train[:1], SEED)
+    answerer = opened(tmp_path, freeze_classical(train, SEED, has_labels=False))
+    assert texts_of(answerer, [question]) == [measured[0].text]
+
+
+def test_the_encoder_gives_the_measured_labels(tickets: tuple[Example, ...], tmp_path: Path) -> None:
+    train = tickets[:100]
+    texts = [tfidf.text_of(row)[:80] for row in tickets[300:360]]
+    encoder = load_encoder()
+    measured = classifier.classify_holdout(encoder, train, [make_example(text, "") for text in texts], SEED)
+    answerer = opened(tmp_path, freeze_encoder(encoder, train, SEED, has_labels=True))
+    assert texts_of(answerer, texts) == [reply.text for reply in measured]
+    assert len(texts_of(answerer, [*SNIPPETS, "", "half of a pair: \ud83d"])) == len(SNIPPETS) + 2
+
+
+def test_the_encoder_gives_the_measured_objects(tmp_path: Path) -> None:
+    train = make_orders(80)
+    texts = [tfidf.text_of(row) for row in make_orders(60, seed=1)]
+    encoder = load_encoder()
+    rows = [make_example(text, "") for text in texts]
+    measured = encoder_fields.classify_holdout(encoder, train, rows, SEED)
+    answerer = opened(tmp_path, freeze_encoder(encoder, train, SEED, has_labels=False))
+    assert texts_of(answerer, texts) == [reply.text for reply in measured]
+
+
+def test_an_encoder_of_another_hash_is_refused(tmp_path: Path) -> None:
+    files = freeze_encoder(load_encoder(), make_rows(6), SEED, has_labels=True)
+    described = json.loads(files[DESCRIPTION])
+    files[DESCRIPTION] = json.dumps({**described, "encoder_sha256": "0" * 64}).encode()
+    with pytest.raises(EncoderError, match="have changed"):
+        opened(tmp_path, files)
+
+
+def test_the_same_rows_and_seed_give_the_same_bytes() -> None:
+    train = make_rows(40)
+    assert freeze_classical(train, SEED, has_labels=True) == freeze_classical(train, SEED, has_labels=True)
+    encoder = load_encoder()
+    first = freeze_encoder(encoder, train, SEED, has_labels=True)
+    assert freeze_encoder(encoder, train, SEED, has_labels=True) == first
+
+
+READS = """
+import sys
+from pathlib import Path
+from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.free import open_free
+
+folder = RecipeFolder(Path(sys.argv[1]))
+for sha256 in sorted(folder.hashes()):
+    answers = open_free(folder, folder.read(sha256)).answer(["my card was stolen, block it"])
+    print(answers[0].text)
+loaded = {name.split(".")[0] for name in sys.modules}
+heavy = {"sklearn", "scipy", "torch", "pandas", "transformers", "bot", "storage"}
+assert not loaded & heavy, loaded & heavy
+"""
+
+
+def test_answering_loads_no_heavy_library(tmp_path: Path) -> None:
+    folder = RecipeFolder(tmp_path / "serving")
+    folder.add(CLASSICAL, freeze_classical(make_rows(60), SEED, has_labels=True))
+    folder.add(CLASSICAL, freeze_classical(make_orders(60), SEED, has_labels=False))
+    folder.add(CLASSICAL, freeze_encoder(load_encoder(), make_rows(30), SEED, has_labels=True))
+    command = [sys.executable, "-c", READS, str(folder.root)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("card") == 2

@@ -1,0 +1,139 @@
+"""The classical candidate in files: fitted with scikit-learn when it is frozen, read with numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainers.dataset.rows import Example
+from trainers.evaluation import json_fields, tfidf
+from trainers.evaluation.copied_values import Copier, SvmScorer
+from trainers.recipes.frozen import (
+    Arrays,
+    FrozenClassifier,
+    FrozenCopier,
+    FrozenField,
+    pack_texts,
+    unpack_texts,
+    write_files,
+)
+from trainers.recipes.term_weights import TermWeights
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Weights (terms x columns) and biases."""
+
+    weights: Any
+    biases: Any
+
+
+def freeze_classical(train: Sequence[Example], seed: int, *, has_labels: bool) -> dict[str, bytes]:
+    """Fits the candidate as a measurement does, and returns its files. Raises ValueError if there are no rows."""
+    if has_labels:
+        return _freeze_labels(train, seed)
+    return _freeze_fields(train, seed)
+
+
+def _freeze_labels(train: Sequence[Example], seed: int) -> dict[str, bytes]:
+    classifier = tfidf.fit_classifier(train, seed)
+    if classifier.machine is None:
+        # Whatever the text, the answer is the usual one.
+        return write_files(FrozenClassifier(labels=(classifier.usual,)), _without_terms(1))
+    arrays = _arrays(classifier.features, [_columns(classifier.machine)])
+    return write_files(FrozenClassifier(labels=classifier.labels), arrays)
+
+
+def _freeze_fields(train: Sequence[Example], seed: int) -> dict[str, bytes]:
+    fitted = json_fields.fit_classical(train, seed)
+    table = fitted.classifier.table
+    fields = []
+    columns = []
+    copiers: dict[str, Any] = {}
+    for place, (field, predict) in enumerate(zip(table.fields, fitted.classifier.predict, strict=True)):
+        values: tuple[str, ...] = ()
+        if predict is not None:
+            values = tuple(map(str, predict.machine.classes_))
+            columns.append(_columns(predict.machine))
+        frozen_copier = None
+        if place in fitted.copiers:
+            copier = fitted.copiers[place]
+            frozen_copier = FrozenCopier(copier.absent, copier.is_number)
+            copiers |= _copier_arrays(place, copier)
+        fields.append(FrozenField(field.path, field.usual, values, frozen_copier))
+    described = FrozenClassifier(fields=tuple(fields), without_fields=table.without_fields)
+    arrays = _without_terms(0)
+    if columns:
+        arrays = _arrays(fitted.vectors, columns)
+    return write_files(described, {**arrays, **copiers})
+
+
+def _columns(machine: Any) -> _Columns:
+    import numpy as np
+
+    weights = machine.coef_.T
+    biases = machine.intercept_
+    if len(machine.classes_) == 2:
+        # scikit-learn has one column for two classes, the distance on the side of the second.
+        weights = np.hstack([-weights, weights])
+        biases = np.concatenate([-biases, biases])
+    return _Columns(weights, biases)
+
+
+def _arrays(features: Any, columns: Sequence[_Columns]) -> dict[str, Any]:
+    import numpy as np
+    from sklearn.pipeline import FeatureUnion
+
+    vectorisers = [features]
+    if isinstance(features, FeatureUnion):
+        vectorisers = [vectoriser for _, vectoriser in features.transformer_list]
+    terms = [vectoriser.get_feature_names_out() for vectoriser in vectorisers]
+    terms += [[]] * (2 - len(terms))
+    rarities = np.concatenate([vectoriser.idf_ for vectoriser in vectorisers])
+    weights = np.hstack([each.weights for each in columns])
+    biases = np.concatenate([each.biases for each in columns])
+    return {
+        "words": pack_texts(terms[0]),
+        "pieces": pack_texts(terms[1]),
+        "rarities": rarities.astype(np.float32),
+        "weights": weights.astype(np.float32),
+        "biases": biases,
+    }
+
+
+def _without_terms(columns: int) -> dict[str, Any]:
+    import numpy as np
+
+    return {
+        "words": pack_texts([]),
+        "pieces": pack_texts([]),
+        "rarities": np.zeros(0, np.float32),
+        "weights": np.zeros((0, columns), np.float32),
+        "biases": np.zeros(columns),
+    }
+
+
+def _copier_arrays(place: int, copier: Copier[SvmScorer]) -> dict[str, Any]:
+    import numpy as np
+
+    machine = copier.scorer.machine
+    (weights,) = machine.coef_
+    columns = np.flatnonzero(weights)
+    return {
+        f"copier_{place}_columns": columns.astype(np.int32),
+        f"copier_{place}_weights": weights[columns],
+        f"copier_{place}_bias": machine.intercept_[0],
+    }
+
+
+def read_terms(arrays: Arrays) -> TermWeights:
+    words = unpack_texts(arrays["words"])
+    pieces = unpack_texts(arrays["pieces"])
+    return TermWeights(
+        words={word: row for row, word in enumerate(words)},
+        pieces={piece: len(words) + row for row, piece in enumerate(pieces)},
+        rarities=arrays["rarities"],
+        weights=arrays["weights"],
+        biases=arrays["biases"],
+    )

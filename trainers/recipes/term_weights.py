@@ -1,0 +1,82 @@
+"""Scores texts with the weights of a linear classifier on TF-IDF features, without scikit-learn: words, pairs of words
+and pieces of words, as `tfidf.features` has them. numpy is imported inside functions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from trainers.evaluation.tfidf import PIECES, WORDS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Scores = NDArray[np.float64]
+
+_WORD = re.compile(WORDS)
+
+
+@dataclass(frozen=True)
+class TermWeights:
+    """`words` and `pieces` have the row of each term in `weights` (terms x columns) and in `rarities`."""
+
+    words: Mapping[str, int]
+    pieces: Mapping[str, int]
+    rarities: Any
+    weights: Any
+    biases: Any
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """Returns texts x columns."""
+        import numpy as np
+
+        scores = np.empty((len(texts), len(self.biases)))
+        for row, text in enumerate(texts):
+            scores[row] = self._scores_of(text.lower())
+        return scores
+
+    def _scores_of(self, text: str) -> Any:
+        result = self.biases
+        terms = ((self.words, _words_and_pairs(text)), (self.pieces, _pieces_of(text)))
+        for rows, of_text in terms:
+            if rows:
+                result = result + self._sum(Counter(map(rows.get, of_text)))
+        return result
+
+    def _sum(self, counts: Counter[int | None]) -> Any:
+        """Returns what the terms in these rows, with their numbers, add to the scores."""
+        import numpy as np
+
+        del counts[None]  # terms that the training rows don't have
+        if not counts:
+            return 0.0
+        rows = np.array(list(counts))
+        times = np.array(list(counts.values()))
+        values = (1 + np.log(times)) * self.rarities[rows]
+        values /= np.sqrt(values @ values)
+        return values @ self.weights[rows]
+
+
+def _words_and_pairs(text: str) -> Iterator[str]:
+    words = _WORD.findall(text)
+    yield from words
+    for word, after in pairwise(words):
+        yield f"{word} {after}"
+
+
+def _pieces_of(text: str) -> Iterator[str]:
+    """Returns runs of characters of each word, including the spaces around it."""
+    shortest, longest = PIECES
+    for word in text.split():
+        spaced = f" {word} "
+        for size in range(shortest, longest + 1):
+            if len(spaced) <= size:
+                yield spaced  # once, whatever size it falls short of
+                break
+            for at in range(len(spaced) - size + 1):
+                yield spaced[at : at + size]
