@@ -113,6 +113,9 @@ class HyperparameterType(TextType):
             self.fail(f"“{shown(str(value))}” {should}{near}", param, ctx)
 
 
+BETWEEN_SUBJECTS = ("and", "with", "vs", "to")
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a command is about: run 7, or measurement m3."""
@@ -130,6 +133,19 @@ def read_subject(text: str) -> Subject | Misread:
     if isinstance(run, Misread):
         return run
     return Subject(run)
+
+
+def read_subjects(text: str) -> tuple[Subject, ...] | Misread:
+    """Reads several runs and measurements: '3 5', 'run 3, m7', '3 and 5'."""
+    joined = re.sub(r"\b(run|measurement)s?[\s#-]+(?=\d)", r"\1", text.lower())
+    words = [word for word in re.split(r"[\s,;]+", joined) if word and word not in BETWEEN_SUBJECTS]
+    subjects = []
+    for word in words:
+        subject = read_subject(word)
+        if isinstance(subject, Misread):
+            return subject
+        subjects.append(subject)
+    return tuple(subjects)
 
 
 def read_run(text: str) -> int | Misread:
@@ -272,6 +288,12 @@ RUN = TextType(
     *("run", read_run),
     missing="Which run? `/finetune runs` lists them.",
     hint=", with RUN a number like 7",
+    takes_rest=True,
+)
+RUNS_OR_MEASUREMENTS = TextType(
+    *("runs", read_subjects),
+    missing="Which results? `/finetune runs` lists the runs.",
+    hint=", with numbers of runs like 3, or of measurements like m7",
     takes_rest=True,
 )
 RUN_OR_MEASUREMENT = TextType("run", read_subject, missing=RUN.missing, hint=RUN.hint, takes_rest=True)

@@ -38,6 +38,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "deployments",
         "models",
         "report",
+        "compare",
         "audit",
         "log",
         "backup",
@@ -56,7 +57,7 @@ FIRST = {
 }
 OTHERS = {
     "Before a run": ("curve", "prices", "sunsets", "plan-memory", "calibrate"),
-    "After a run": ("report", "current", "models", "deployments", "export"),
+    "After a run": ("report", "compare", "current", "models", "deployments", "export"),
     "Trainers": ("trainer", "engines"),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "forget"),
 }

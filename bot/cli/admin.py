@@ -1,5 +1,5 @@
-"""Commands that administer an installation: audit, report, backup, restore, engines, log, current, deployments, models,
-forget."""
+"""Commands that administer an installation: audit, report, compare, backup, restore, engines, log, current,
+deployments, models, forget."""
 
 from __future__ import annotations
 
@@ -131,6 +131,35 @@ def report(subject: str, out: Path) -> None:
         page = report.html(settings.data, name_of)
     out.write_text(page, encoding="utf-8")
     click.echo(f"Written: {out} ({len(page.encode()) / 1e6:.1f} MB)")
+
+
+@click.command()
+@click.argument("results", metavar="RUN|MEASUREMENT...", nargs=-1, required=True)
+@click.option("--database", type=FILE, help="Read another database, such as a backup. Default: the bot's.")
+@JSON
+def compare(results: tuple[str, ...], database: Path | None, as_json: bool) -> None:
+    """Compare results on the held-out rows that they share: runs (3 5) and measurements (m7).
+
+    Says which is better, on how many rows they differ, what each has cost, and which settings differ. Asks no model.
+    """
+    from bot.cards.training.compared_results import card
+    from bot.cli.evaluation_results import compared_json
+    from bot.command_options import read_subjects
+    from bot.rules.units import Misread
+    from bot.services.training import compared_results
+    from storage.backup import open_copy
+
+    subjects = read_subjects(" ".join(results))
+    if isinstance(subjects, Misread):
+        refuse(subjects.sentence)
+    settings = load()
+    # A copy, as a running bot has the database open.
+    with exit_on_storage_error(), open_copy(database or settings.database) as store:
+        compared = value_or_exit(compared_results.compare(store, settings, subjects))
+    if as_json:
+        show_json(compared_json(compared))
+    else:
+        show(card(compared).parts)
 
 
 @click.command()

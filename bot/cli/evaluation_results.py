@@ -1,4 +1,4 @@
-"""The output of `finetune baseline` and `finetune curve`, as text and as JSON."""
+"""The output of `finetune baseline` and `finetune curve`, as text and as JSON; that of `finetune compare` as JSON."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from bot.cli.evaluations import EvaluationResult
 from bot.cli.output import text_block
 from bot.rules.fit import dollars_per_point
 from bot.rules.judge_agreement import UNCHECKED
+from bot.rules.training.compared_results import CommonScores, ResultPair, ResultsCompared
 from bot.values.evaluations import JudgedPair
 from trainers.evaluation.results import Curve, MeasuredCandidate
 from trainers.evaluation.scores import HOW_READ
@@ -259,4 +260,52 @@ def _candidate(candidate: MeasuredCandidate) -> dict[str, Any]:
         "unread": candidate.unread,
         "empty": candidate.empty,
         "retrieval": retrieval,
+    }
+
+
+def compared_json(compared: ResultsCompared) -> dict[str, Any]:
+    """Money is in micro-dollars, `usd_per_1000` in dollars as text. Differences are shares from -1 to 1."""
+    winner = None
+    if compared.winner is not None:
+        winner = compared.winner.name
+    return {
+        "outcome": compared.outcome,
+        "winner": winner,
+        "rows": compared.rows,
+        "scoring": compared.scoring,
+        "results": [_result_json(common) for common in compared.compared],
+        "pairs": [_pair_json(pair) for pair in compared.pairs],
+        "left_out": [{"name": each.result.name, "why": each.why} for each in compared.left_out],
+    }
+
+
+def _result_json(common: CommonScores) -> dict[str, Any]:
+    result = common.result
+    usd = None
+    if result.usd is not None:
+        usd = str(result.usd)
+    return {
+        "name": result.name,
+        "dataset": result.dataset,
+        "version": result.version,
+        "answered_by": result.answered_by,
+        "score": common.score,
+        "cost_micros": result.cost_micros,
+        "train_seconds": result.train_seconds,
+        "usd_per_1000": usd,
+        "settings": dict(result.settings),
+    }
+
+
+def _pair_json(pair: ResultPair) -> dict[str, Any]:
+    difference = pair.difference
+    return {
+        "first": pair.first.name,
+        "other": pair.other.name,
+        "difference": difference.difference,
+        "low": difference.low,
+        "high": difference.high,
+        "is_better": difference.is_better,
+        "only_first": pair.only_first,
+        "only_other": pair.only_other,
     }

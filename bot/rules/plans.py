@@ -385,56 +385,6 @@ def hyperparameters_for(
     return tuple(sorted({**planned, **values}.items()))
 
 
-def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...]:
-    """Returns the hyperparameters that a person or the settings set to something other than the default."""
-    chosen = dict(plan.hyperparameters)
-    rank = {name: value for name, value in chosen.items() if name == "lora_r" and value != "auto"}
-    takes_lora = bool(chosen.keys() - {"n_epochs", "batch_size"})
-    usual = {name: spec.default for name, spec in specs(plan.method).items()}
-    # With the plan's own rank, because lora_alpha follows from it and is not unusual then.
-    usual |= hyperparameters_for(plan.n_train, rank, takes_lora=takes_lora, defaults={}, method=plan.method)
-    usual["lora_r"] = specs()["lora_r"].default
-    return tuple((name, value) for name, value in plan.hyperparameters if value != usual.get(name))
-
-
-@dataclass(frozen=True)
-class ChangedSetting:
-    """A hyperparameter of a plan. `before` is its value in the last run on the same target, None if there is none."""
-
-    name: str
-    value: Hyperparameter | None
-    before: Hyperparameter | None
-
-
-def chosen_settings(plan: Plan, before: Plan | None) -> tuple[ChangedSetting, ...]:
-    """Returns the hyperparameters that somebody chose in this plan or in the one before, if they differ between the
-    two. Without a plan before, all that somebody chose."""
-    chosen = dict(unusual_hyperparameters(plan))
-    if before is None:
-        return tuple(ChangedSetting(name, value, None) for name, value in chosen.items())
-    now = dict(plan.hyperparameters)
-    then = dict(before.hyperparameters)
-    chosen_before = dict(unusual_hyperparameters(before))
-    names = dict.fromkeys((*chosen, *chosen_before))  # each once, in order
-    return tuple(
-        ChangedSetting(name, now.get(name), then.get(name))
-        for name in names
-        if now.get(name) != then.get(name)
-    )
-
-
-def trains_the_same(plan: Plan, before: Plan) -> bool:
-    """True if both train the same model: the same rows, base, method and hyperparameters."""
-
-    def training(each: Plan) -> tuple[object, ...]:
-        sweep = each.swept.sweep if each.swept else ()
-        patience = each.stopping.patience if each.stopping else None
-        source = (each.train_sha256, each.provider, each.base_model)
-        return (*source, each.method, each.hyperparameters, each.seed, sweep, patience)
-
-    return training(plan) == training(before)
-
-
 def ascii_name(dataset: str) -> str:
     """Returns a dataset's name for use in suffixes and aliases at a trainer, which have to be ASCII. A name in another
     script keeps its ASCII characters and gets a hash that makes it unique."""

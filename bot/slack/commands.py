@@ -31,6 +31,7 @@ from bot.cards.evidence import evaluations as evaluation_cards
 from bot.cards.models import models as model_cards
 from bot.cards.models import tried_answers as answer_cards
 from bot.cards.training import audits
+from bot.cards.training import compared_results as compared_result_cards
 from bot.cards.training import runs as run_cards
 from bot.command_options import (
     BAR,
@@ -51,6 +52,7 @@ from bot.command_options import (
     REST_NAMES,
     RUN,
     RUN_OR_MEASUREMENT,
+    RUNS_OR_MEASUREMENTS,
     SHOTS,
     TASK,
     Subject,
@@ -67,7 +69,7 @@ from bot.services.datasets import documents, row_labels
 from bot.services.decisions import estimate_requests, freeze, plans, team_questions
 from bot.services.measurement import distillations, evaluations, learning_curves, measurements
 from bot.services.models import models, promotions, questions, tried_answers
-from bot.services.training import runs
+from bot.services.training import compared_results, runs
 from bot.slack.inbox import answer
 from bot.slack.replies import (
     AfterAck,
@@ -406,6 +408,18 @@ def cancel(call: Call, subject: Subject) -> Reply:
 @click.argument("subject", type=RUN_OR_MEASUREMENT)
 def show_results(call: Call, subject: Subject) -> Reply:
     return _show_subject(call, subject)
+
+
+@finetune.command(
+    "compare",
+    help="results side by side: which is better, on which rows, at what cost, with which settings",
+    needs=("read",),
+    usage="RUN RUN [m3]",
+)
+@click.argument("subjects", type=RUNS_OR_MEASUREMENTS)
+def compare(call: Call, subjects: tuple[Subject, ...]) -> Reply:
+    compared = compared_results.compare_for(call.context, subjects, call.person, call.channel)
+    return card_or_refusal(compared, compared_result_cards.card)
 
 
 @finetune.command(

@@ -32,6 +32,7 @@ MOST_LINES = {
     "plan-": 15,
     "result-": 15,
     "comparison-": 15,
+    "compared-": 19,
     "curve": 15,
     "measure-": 15,
     "agreement": 12,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.rules.plan_settings import ChangedSetting, chosen_settings, trains_the_same
 from bot.rules.plans import (
-    ChangedSetting,
     Continued,
     Destination,
     EarlyStopping,
@@ -21,12 +21,10 @@ from bot.rules.plans import (
     SweepPlan,
     TaughtRows,
     canonical_json,
-    chosen_settings,
     hyperparameters_for,
     plan_from_json,
     plan_hash,
     plan_key,
-    trains_the_same,
 )
 from tests.cards import builders
 from tests.cards.builders import NOT_DECIDED, PREDICTED

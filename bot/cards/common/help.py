@@ -26,7 +26,7 @@ OTHERS = (
     ("Your data", ("datasets", "label", "distill", "pairs", "curve", "knowledge", "delete")),
     (
         "Runs and models",
-        ("runs", "results", "pause", "resume", "cancel", "models", "try", "promote", "rollback"),
+        ("runs", "results", "compare", "pause", "resume", "cancel", "models", "try", "promote", "rollback"),
     ),
     ("Money and people", ("prices", "budget", "rights", "audit", "freeze", "unfreeze")),
 )

@@ -16,7 +16,8 @@ from bot.cards.common.words import planned_time, pluralize, shorten
 from bot.cards.decisions.plan_training import taught_facts
 from bot.cards.decisions.plans import verdict_text, warning_lines
 from bot.rules.budgets import Budget
-from bot.rules.plans import Plan, describe_sweep, unusual_hyperparameters
+from bot.rules.plan_settings import unusual_hyperparameters
+from bot.rules.plans import Plan, describe_sweep
 from storage.records import Run
 from trainers.methods import option_name
 

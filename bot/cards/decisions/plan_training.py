@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from bot.cards.common.blocks import code, escape
 from bot.cards.common.candidates import quality, short_meaning
 from bot.cards.common.words import about_usd, interval, listed, percent, pluralize, share_text, shorten
+from bot.rules.plan_settings import ChangedSetting, chosen_settings, trains_the_same
 from bot.rules.plans import (
-    ChangedSetting,
     Continued,
     Plan,
     Retraining,
     TaughtRows,
-    chosen_settings,
     describe_sweep,
     format_value,
-    trains_the_same,
 )
 from trainers.evaluation.results import MeasuredCandidate
 from trainers.methods import option_name

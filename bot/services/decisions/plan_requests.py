@@ -143,7 +143,7 @@ def find_earlier_run(context: AppContext, plan: Plan, before: int | None = None)
         if not is_earlier or (other.provider, other.base_model) != (plan.provider, plan.base_model):
             continue
         name = context.link(notifications.result_card_of(run), f"run {run.id}")
-        candidate = evidence.tuned_candidate(context, run)
+        candidate = evidence.tuned_candidate(context.store, run)
         # A score on other held-out rows can't stand beside this plan's prediction.
         if candidate is None or other.holdout_sha256 != plan.holdout_sha256:
             return EarlierRun(name, other)

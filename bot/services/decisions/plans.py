@@ -25,6 +25,7 @@ from bot.rules.budgets import Budget
 from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.estimates import EstimateResult
 from bot.rules.permissions import Caller
+from bot.rules.plan_settings import trains_the_same
 from bot.rules.plans import (
     Destination,
     EarlyStopping,
@@ -35,7 +36,6 @@ from bot.rules.plans import (
     plan_from_json,
     plan_hash,
     plan_key,
-    trains_the_same,
 )
 from bot.rules.prices import OTHER_TOKENIZER, MissingPrice, RunCost
 from bot.services.common import authorization, budgets, hourly_prices

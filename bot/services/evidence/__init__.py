@@ -13,4 +13,5 @@ PUBLIC_MODULES = (
     "notifications",
     "read_rows",
     "run_states",
+    "scored_rows",
 )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
-from functools import lru_cache
-from pathlib import Path
 
 from bot.cards.common.candidates import table_name
 from bot.cards.training.result_comparison import better_name
@@ -29,11 +26,14 @@ from bot.services.common import finished_measurements
 from bot.services.datasets import datasets, row_labels
 from bot.services.evidence import checked_judges, looks
 from bot.services.evidence.measured_candidates import load_measured
+from bot.services.evidence.scored_rows import ScoredOn, find_common_places, load_scored_rows
+from bot.settings import Settings
 from bot.values.runs import Before, RunResult
 from bot.values.targets import Target
 from storage.records import AnswerRow, Dataset, Model, Run
-from trainers.dataset import Report, read
-from trainers.dataset.rows import at, distinct_example_places
+from storage.store import Store
+from trainers.dataset import Report
+from trainers.dataset.rows import at
 from trainers.evaluation.comparison import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_candidates
 from trainers.evaluation.results import Candidate, Comparison, Curve, MeasuredCandidate, Reply, find_best
@@ -176,9 +176,9 @@ def _newest_run(
     return None
 
 
-def tuned_candidate(context: AppContext, run: Run) -> MeasuredCandidate | None:
+def tuned_candidate(store: Store, run: Run) -> MeasuredCandidate | None:
     """Returns a run's model with its scores, None if the run has no result or its dataset was deleted."""
-    if run.result is None or context.store.datasets.get(run.dataset_id).forgotten_at is not None:
+    if run.result is None or store.datasets.get(run.dataset_id).forgotten_at is not None:
         return None
     beside = RunResult.from_json(run.result).comparison
     if beside is None:
@@ -194,7 +194,7 @@ def promotion_proof(
     model's own run if it is newer than the stored one."""
     stored, plan = _run(context, model)
     run = run or stored
-    candidate = tuned_candidate(context, run)
+    candidate = tuned_candidate(context.store, run)
     proof = PromotionEvidence(
         candidate,
         used=used.name if used else None,
@@ -253,7 +253,7 @@ def what_answered_before(run: Run) -> Before:
 def measured_score(context: AppContext, model: Model) -> tuple[Plan, MeasuredCandidate | None]:
     """Returns the plan of the model's run, and the model's score, None if there is none."""
     run, plan = _run(context, model)
-    return plan, tuned_candidate(context, run)
+    return plan, tuned_candidate(context.store, run)
 
 
 def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
@@ -268,7 +268,7 @@ def _compare_with_alternatives(
 ) -> Iterator[ModelComparison]:
     """Yields comparisons with what answered before the training, and with each alternative that answered the same rows
     and was scored in the same way."""
-    usd = request_usd(context, plan.provider, plan.base_model, tuned.usd_per_1000)
+    usd = request_usd(context.settings, plan.provider, plan.base_model, tuned.usd_per_1000)
     with_base = _compare_with_base(context, run, plan, result, tuned, usd, look)
     if with_base is not None:
         yield with_base
@@ -290,7 +290,7 @@ def _compare_with_alternatives(
             tuned.scores,
             candidate.scores,
             usd,
-            request_usd(context, provider, model, candidate.usd_per_1000),
+            request_usd(context.settings, provider, model, candidate.usd_per_1000),
             look=look,
             read=tuned.read,
         )
@@ -311,8 +311,8 @@ def _compare_with_base(
     base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
     if len(base) != tuned.n:
         # All rows were asked, and copies of a row count once in the tuned model's score.
-        places = [place for place in _judged_rows(context, plan).places if place < len(base)]
-        base = at(places, base)
+        scored = load_scored_rows(context.settings.files, plan.holdout_sha256)
+        base = at([place for place in scored.positions if place < len(base)], base)
     if len(base) != tuned.n:
         return None
     name, base_usd = _describe_base(context, plan, result.before, base)
@@ -332,7 +332,7 @@ def _describe_base(
     """Returns the name of what answered before the training, and the USD of 1,000 requests to it."""
     if before != "base":
         return table_name(Candidate(before)), Decimal(0)
-    usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, answers))
+    usd = request_usd(context.settings, plan.provider, plan.base_model, _base_usd(plan, answers))
     return f"the untuned base, {plan.base_model}", usd
 
 
@@ -346,10 +346,10 @@ def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
     return usd_per_1000(candidate, replies, {str(candidate.model): PriceList.from_json(plan.prices).rows[1]})
 
 
-def request_usd(context: AppContext, provider: str, model: str, usd: Decimal | None) -> Decimal | None:
+def request_usd(settings: Settings, provider: str, model: str, usd: Decimal | None) -> Decimal | None:
     """Returns the USD of 1,000 requests in production, given `usd` as it was measured. A machine that is billed by the
     hour is busy during a measurement, but in production it idles for part of the hours that it costs."""
-    row = context.settings.provider(provider)
+    row = settings.provider(provider)
     model_row = row.model(model) if row else None
     if usd is None or model_row is None or model_row.usd_per_hour is None:
         return usd
@@ -378,62 +378,21 @@ def _compare_with_model(
     if candidate.scoring == "judge" and other_plan.judge != plan.judge:
         return None
     prices = (
-        request_usd(context, plan.provider, plan.base_model, candidate.usd_per_1000),
-        request_usd(context, other_plan.provider, other_plan.base_model, other.usd_per_1000),
+        request_usd(context.settings, plan.provider, plan.base_model, candidate.usd_per_1000),
+        request_usd(context.settings, other_plan.provider, other_plan.base_model, other.usd_per_1000),
     )
-    if other_plan.holdout_sha256 == plan.holdout_sha256:
-        if candidate.n != other.n:
-            return None
-        return compare_models(
-            used.name, candidate.scores, other.scores, *prices, look=look, read=candidate.read
-        )
-    mine = _row_keys(context, plan, candidate)
-    theirs = _row_keys(context, other_plan, other)
-    their_places = {question: place for place, question in enumerate(theirs)}
-    scores: list[float] = []
-    their_scores: list[float] = []
-    read: list[int] = []  # the numbers, among the common rows, of those that people had read
-    for place, question in enumerate(mine):
-        if question not in their_places:
-            continue
-        if place in candidate.read:
-            read.append(len(scores))
-        scores.append(candidate.scores[place])
-        their_scores.append(other.scores[their_places[question]])
-    if not scores:
+    common = find_common_places(
+        context.settings.files,
+        (ScoredOn(plan.holdout_sha256, candidate), ScoredOn(other_plan.holdout_sha256, other)),
+    )
+    mine, theirs = common
+    if not mine:
         return None
-    return compare_models(used.name, scores, their_scores, *prices, look=look, read=read)
-
-
-def _row_keys(context: AppContext, plan: Plan, candidate: MeasuredCandidate) -> tuple[bytes, ...]:
-    """Returns a hash of each held-out row, in the order of the scores. Empty if the file is gone."""
-    keys = _judged_rows(context, plan).keys
-    if len(keys) != candidate.n:
-        return ()
-    return keys
-
-
-@dataclass(frozen=True)
-class _JudgedRows:
-    """The held-out rows without copies: their positions in the file, and a hash of each question with its answer."""
-
-    places: tuple[int, ...] = ()
-    keys: tuple[bytes, ...] = ()
-
-
-def _judged_rows(context: AppContext, plan: Plan) -> _JudgedRows:
-    path = context.settings.files / f"{plan.holdout_sha256}.jsonl"
-    if not path.is_file():
-        return _JudgedRows()
-    return _read_judged_rows(path)
-
-
-# A file's name is the hash of its content, so it never has to be read again. Only hashes of its rows are cached, so
-# that no customer's words stay in memory.
-@lru_cache(maxsize=16)
-def _read_judged_rows(holdout: Path) -> _JudgedRows:
-    rows = read(holdout, holdout.name).examples
-    places = tuple(distinct_example_places(rows))
-    texts = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(places, rows))
-    keys = tuple(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
-    return _JudgedRows(places, keys)
+    return compare_models(
+        used.name,
+        at(mine, candidate.scores),
+        at(theirs, other.scores),
+        *prices,
+        look=look,
+        read=[number for number, place in enumerate(mine) if place in candidate.read],
+    )

@@ -287,7 +287,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
 def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
     """Returns the monthly use of the model in use for a dataset, with what its plan expected to save if the model
     turned out good enough."""
-    candidate = evidence.tuned_candidate(context, context.store.runs.of_model(model))
+    candidate = evidence.tuned_candidate(context.store, context.store.runs.of_model(model))
     foreseen = ""
     if candidate is not None and candidate.standing != "misses":
         foreseen = foreseen_text(plan)

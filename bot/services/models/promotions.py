@@ -428,7 +428,7 @@ def _compare_candidates(
 def _usd(context: AppContext, candidate: MeasuredCandidate) -> Decimal | None:
     """Returns the USD of 1,000 requests in production."""
     provider, _, model = (candidate.model or "").partition("/")
-    return evidence.request_usd(context, provider, model, candidate.usd_per_1000)
+    return evidence.request_usd(context.settings, provider, model, candidate.usd_per_1000)
 
 
 def _candidate_of(model: Model) -> Candidate:

@@ -175,6 +175,7 @@ def read_everything(world: World, user: Person, channel: Channel, *lines: str) -
 
 LOOKS = (
     *("datasets", "status", "runs", "models", "budget", "results 1", "status 1", "audit 1", "results m1"),
+    "compare 1 m1",
     *("try tickets-1 hello", "try tickets hello", "promote tickets-1", "rollback tickets", "rollback ticket"),
     *(f"estimate tickets target={TARGET} volume=10M", f"start tickets target={TARGET}", "knowledge tickets"),
     *(
@@ -196,7 +197,7 @@ def test_what_belongs_to_a_private_channel_does_not_exist_for_others(world: Worl
     world.tick_until_state("done")
     lines = [f"/finetune {look}" for look in LOOKS]
     calls = world.provider.count("POST /chat/completions")
-    inside = read_everything(world, BEN, PUBLIC, *lines[:9])
+    inside = read_everything(world, BEN, PUBLIC, *lines[:10])
     assert inside.count("tickets") > 8 and "60 rows" in inside and "There is no" not in inside
     for channel in (PUBLIC, OWN):
         texts = world.texts(channel)

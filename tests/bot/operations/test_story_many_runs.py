@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bot.services.datasets import dataset_worker
-from bot.services.evidence import evidence
+from bot.services.evidence import scored_rows
 from bot.services.training import runs
 from bot.values.runs import Progress
 from demo.people import ANA, BEN, TICKETS
@@ -29,7 +29,7 @@ def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         files.append(LOCKED if world.store.database.utils.conn.in_transaction else path)
         return read(path, *rest)
 
-    for module in (dataset_worker, evidence):
+    for module in (dataset_worker, scored_rows):
         monkeypatch.setattr(module, "read", reading)
     return files
 

@@ -112,6 +112,12 @@ def parse(text: str) -> Parsed | Refusal:
         ("cancel 12", "cancel", {"subject": Subject(12)}),
         ("results M12", "results", {"subject": Subject(12, is_measurement=True)}),
         ("audit #3", "audit", {"run": 3}),
+        ("compare 3 5", "compare", {"subjects": (Subject(3), Subject(5))}),
+        (
+            "compare run 3, #5 and m7",
+            "compare",
+            {"subjects": (Subject(3), Subject(5), Subject(7, is_measurement=True))},
+        ),
         ("baseline", "baseline form", {}),
         ("baseline tickets", "baseline", {"dataset": "tickets"}),
         (

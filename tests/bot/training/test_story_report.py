@@ -1,4 +1,5 @@
-"""The report of a run: its reasons and approvals on one page, which needs no network and shows no row."""
+"""The report of a run: its reasons and approvals on one page, which needs no network and shows no row. Two runs side by
+side, in Slack and in the terminal."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ from click.testing import CliRunner, Result
 
 from bot.cli import main
 from demo.people import ANA, BEN
-from tests.bot.measurements import until
+from tests.bot.measurements import PRICES, until
 from tests.bot.models.test_story_promote import WHY, promote
 from tests.bot.runs import ENOUGH_ROWS, seed_runs
-from tests.bot.world import World
+from tests.bot.world import MakeWorld, Rules, World
 from tests.cards.test_page import Reader
 
 
@@ -93,6 +94,36 @@ def test_a_report_says_what_happened_to_the_model_since(world: World, tmp_path: 
     promote(world, "tickets-2", WHY)
     replaced = read_report()
     assert replaced.startswith("Undecided: ") and "Replaced by tickets-2 on 20" in replaced
+
+
+def test_two_runs_side_by_side_quote_no_row_and_are_no_look(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    seed_runs(world, 2)
+    world.type("/finetune baseline tickets candidates=classical")
+    until(world, "done")
+    looked_at = world.type("/finetune datasets")
+    compared = world.type("/finetune compare 1 2")
+    assert "Can't tell run 1 and run 2 apart" in compared and "right on the same rows" in compared
+    assert "epochs" in compared and "lora" not in compared, "only what differs"
+    assert "m1" in world.type("/finetune compare 2, m1")
+    assert world.type("/finetune datasets") == looked_at
+    refusals = {"1": "Name two or more", "1 1": "Name two or more", "1 9": "There is no run 9"}
+    for typed, refusal in refusals.items():
+        assert refusal in world.type(f"/finetune compare {typed}")
+
+    printed = run_finetune(world, "compare", "1", "2", "m1")
+    assert printed.exit_code == 0 and "right on the same rows" in printed.output, printed.output
+    answer = json.loads(run_finetune(world, "compare", "1", "2", "--json").output)
+    assert answer["outcome"] == "can't tell" and answer["winner"] is None
+    (pair,) = answer["pairs"]
+    assert (pair["only_first"], pair["only_other"], pair["difference"]) == (0, 0, 0.0)
+    assert [each["settings"]["epochs"] for each in answer["results"]] == ["5", "6"]
+    assert run_finetune(world, "compare", "1").exit_code == 2
+
+
+def run_finetune(world: World, *arguments: str) -> Result:
+    environment = {"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
+    return CliRunner().invoke(main, [*arguments], env=environment, catch_exceptions=False)
 
 
 def test_a_run_without_a_result_is_refused(world: World, tmp_path: Path) -> None:
