@@ -26,6 +26,7 @@ from bot.provider_threads import ProviderThreads
 from bot.reconciler import maintain, reconcile
 from bot.scheduler import RECONCILE, SEND, Scheduler
 from bot.services.common import settings_history
+from bot.services.models import publications
 from bot.settings import Settings, SettingsProblems, SlackSettings
 from bot.slack import register
 from bot.slack.ack_gate import AckGate, GatedApp, ListenerThreads
@@ -78,6 +79,7 @@ class Service:
         self.settings = settings
         if self.embedded:
             self.settings = with_trainer_address(settings, self.embedded)
+        publications.publish_upstreams(self.settings)
         self.workers = workers or WorkerPool()
         slack = settings.slack
         self.answers = SlackAnswers(clock)

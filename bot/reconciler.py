@@ -30,6 +30,7 @@ from bot.services.models import (
     models,
     orphan_deployments,
     promotions,
+    publications,
     questions,
     sunsets,
 )
@@ -213,6 +214,9 @@ def reconcile(context: AppContext) -> None:
     for run in context.store.runs.due(now, STATES_WITHOUT_PROVIDER):
         if not _is_at_its_provider(run):
             _step_run(context, run)
+    for promotion in context.store.promotions.to_sync(now):
+        _step_promotion(context, promotion, partial(alias_sync.publish_step, context, promotion))
+    _run_guarded(partial(publications.sync, context), "what programs get")
     _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
     _run_guarded(partial(plans.link_superseded, context), "links between plans")
     _run_guarded(partial(budgets.warn, context), "the budget's warning")
@@ -311,8 +315,9 @@ def _list_work(context: AppContext, provider: str, now: float) -> Iterator[Calla
         if record.provider == provider:
             yield partial(_step_deployment, context, record)
     for promotion in context.store.promotions.to_sync(now):
-        if alias_sync.provider_of(context, promotion) == provider:
-            yield partial(_step_promotion, context, promotion)
+        if alias_sync.needs_alias(context, promotion) == provider:
+            set_alias = partial(alias_sync.alias_step, context, promotion)
+            yield partial(_step_promotion, context, promotion, set_alias)
 
 
 def _find_busy_providers(context: AppContext, now: float) -> list[str]:
@@ -327,7 +332,9 @@ def _find_busy_providers(context: AppContext, now: float) -> list[str]:
     for record in store.deployments.due(now):
         names.add(record.provider)
     for promotion in store.promotions.to_sync(now):
-        names.add(alias_sync.provider_of(context, promotion))
+        trainer = alias_sync.needs_alias(context, promotion)
+        if trainer:
+            names.add(trainer)
     for measurement in store.measurements.due(now):
         provider = _provider_of(measurement)
         if provider:
@@ -383,10 +390,9 @@ def _step_run(context: AppContext, run: Run) -> None:
     _run_guarded(partial(step, context, run), f"run {run.id}", partial(_postpone, context, run))
 
 
-def _step_promotion(context: AppContext, promotion: Promotion) -> None:
+def _step_promotion(context: AppContext, promotion: Promotion, work: Callable[[], None]) -> None:
     handle_step_failure = partial(alias_sync.handle_step_failure, context, promotion)
-    step_promotion = partial(alias_sync.step, context, promotion)
-    _run_guarded(step_promotion, f"promotion {promotion.id}", handle_step_failure)
+    _run_guarded(work, f"promotion {promotion.id}", handle_step_failure)
 
 
 def _step_deployment(context: AppContext, record: DeploymentRecord) -> None:
@@ -414,6 +420,7 @@ MAINTENANCE: tuple[tuple[Callable[[AppContext], None], str], ...] = (
     (deployments.tell_unused, "machines that are kept for nothing"),
     (provider_jobs.delete_unneeded_uploads, "uploaded files"),
     (alias_sync.sweep, "models in use"),
+    (publications.sync_ends, "models in use that have ended"),
 )
 
 

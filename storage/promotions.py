@@ -16,6 +16,8 @@ from storage.audit import query_read_only
 from storage.database import Table
 from storage.records import Promotable, due_sql
 
+UNPUBLISHED_SQL = "(carried_at IS NULL OR recipe IS NULL)"
+
 
 @dataclass(frozen=True)
 class Promotion:
@@ -70,8 +72,7 @@ class PromotedBase:
 @dataclass(frozen=True)
 class NewPromotion:
     """A promotion to record, which replaces the current one `instead_of`. `request` is the number of the approved
-    request for it. `recipe` is known already if the same was in use before. `is_synced` means that there is no alias to
-    set."""
+    request for it. `recipe` is known already if the same was in use before."""
 
     dataset: str
     what: Promotable
@@ -83,7 +84,6 @@ class NewPromotion:
     request: int | None = None
     recipe: str | None = None
     is_rollback: bool = False
-    is_synced: bool = False
 
 
 class Promotions(Table):
@@ -96,9 +96,6 @@ class Promotions(Table):
         values = {**vars(new), **vars(new.what), "at": now}
         del values["what"]
         values["instead_of"] = before.id if before else None
-        # Where there is no alias to set, programs call the model from now on.
-        is_synced = values.pop("is_synced")
-        values["carried_at"] = now if is_synced else None
         row = self._db.insert_once("promotions", values)
         if row is None:
             return None
@@ -125,7 +122,7 @@ class Promotions(Table):
 
     def set_recipe(self, promotion: Promotion, recipe: str) -> Promotion | None:
         """Records the hash of what answers programs. Returns None if the promotion has ended."""
-        return self._update(promotion, "recipe = ?", (recipe,), "TRUE")
+        return self._update(promotion, "recipe = ?, tries = 0, trouble = NULL", (recipe,), "TRUE")
 
     def recipes_since(self, ended_after: float) -> frozenset[str]:
         """Returns the recipes of what is in use and of what ended later than that."""
@@ -175,10 +172,11 @@ class Promotions(Table):
         return self._db.all(_promotion, sql, (model,))
 
     def to_sync(self, now: float) -> list[Promotion]:
-        """Returns the current promotions that programs don't get yet and whose next try is due."""
+        """Returns the current promotions that programs don't get yet and whose next try is due. Those from before
+        recipes were built have none."""
         return self._db.all(
             _promotion,
-            "SELECT * FROM promotions WHERE ended_at IS NULL AND carried_at IS NULL"  # noqa: S608 - our names
+            f"SELECT * FROM promotions WHERE ended_at IS NULL AND {UNPUBLISHED_SQL}"  # noqa: S608 - our names
             f" AND {due_sql('next_at')} ORDER BY dataset",
             (now, now),
         )
@@ -195,14 +193,14 @@ class Promotions(Table):
         )
 
     def mark_synced(self, promotion: Promotion, *, now: float) -> Promotion | None:
-        """Records that the alias was set. Returns None if the promotion has ended or that was recorded before."""
+        """Records that programs get it. Returns None if the promotion has ended or that was recorded before."""
         changes = "carried_at = ?, tries = 0, trouble = NULL"
         return self._update(promotion, changes, (now,), "carried_at IS NULL")
 
     def postpone(self, promotion: Promotion, until: float, trouble: str) -> Promotion | None:
-        """Records that the alias could not be set. Returns None as `mark_synced` does."""
+        """Records why programs don't get it yet. Returns None as `mark_synced` does."""
         changes = "tries = tries + 1, next_at = ?, trouble = ?"
-        return self._update(promotion, changes, (until, trouble), "carried_at IS NULL")
+        return self._update(promotion, changes, (until, trouble), UNPUBLISHED_SQL)
 
     def mark_unsynced(self, promotion: Promotion) -> Promotion | None:
         """Records that the trainer's alias points to another model. Returns None if the promotion has ended."""

@@ -23,6 +23,7 @@ from bot.settings.tables import PACKAGED_TARGET as PACKAGED_TARGET
 from bot.settings.tables import SLACK_API as SLACK_API
 from bot.settings.tables import Blocks as Blocks
 from bot.settings.tables import BudgetSettings as BudgetSettings
+from bot.settings.tables import ServingSettings as ServingSettings
 from bot.settings.tables import Settings as Settings
 from bot.settings.tables import SlackSettings as SlackSettings
 from bot.settings.tables import TrainerSettings as TrainerSettings

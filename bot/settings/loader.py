@@ -77,6 +77,7 @@ def load_settings(
         encoder=table.encoder.model,
         service=table.service,
         retention=table.retention,
+        serving=table.serving,
     )
     if table.check.presidio and not has_presidio():
         file.note(f"is true, but {NO_PRESIDIO}", "check", "presidio")

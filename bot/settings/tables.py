@@ -24,6 +24,8 @@ PACKAGED_TARGET = "minilm-encoder"
 RAY_ADDRESS = "http://127.0.0.1:8265"  # the default of trainers.local
 SLACK_API = "https://slack.com/api/"
 HOST = "127.0.0.1"
+EVERY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+SERVING_ADDRESS = f"{HOST}:8021"
 LEAST_WATCHDOG_S = 60  # a single request may take 30 s, which is slow, but no hang
 
 Mode = Literal["socket", "http"]
@@ -253,9 +255,52 @@ class EncoderTable:
     model: str = DEFAULT_ENCODER
 
 
+def _check_address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if text and not (host and port.isdecimal() and 0 < int(port) <= 65535):
+        raise ValueError(text)
+    return text
+
+
 @dataclass(frozen=True)
-class ServingTable:
+class ServingSettings:
+    """[serving]: `address` is where programs call team/NAME, "" if they don't; `start` is False if a unit of its own
+    serves there, and not `finetune run`. `url` is the address that programs use, if a proxy or another machine's name
+    is before it. `engine` serves our own trainer's models."""
+
     engine: Literal["builtin", "vllm"] = "builtin"
+    address: Annotated[
+        str,
+        Key(convert=_check_address, wants=f'HOST:PORT, like "{SERVING_ADDRESS}", or "" for none'),
+    ] = SERVING_ADDRESS
+    start: bool = True
+    url: Annotated[
+        str, re.compile(r"|https?://\S+"), Key(wants='an address, like "https://models.example.com/v1"')
+    ] = ""
+
+    @property
+    def host(self) -> str:
+        host, _, _ = self.address.rpartition(":")
+        return host.strip("[]")
+
+    @property
+    def port(self) -> int:
+        _, _, port = self.address.rpartition(":")
+        return int(port)
+
+    @property
+    def base_url(self) -> str | None:
+        """What programs call, None if they can't."""
+        if not self.address:
+            return None
+        if self.url:
+            return self.url.rstrip("/")
+        host = self.host
+        if host in EVERY_INTERFACE:
+            host = HOST
+        if ":" in host:
+            host = f"[{host}]"
+        return f"http://{host}:{self.port}/v1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +319,7 @@ class SettingsTable:
     providers: Mapping[str, Any] = field(default_factory=dict)
     prices: Mapping[str, Any] = field(default_factory=dict)
     service: ServiceSettings
-    serving: ServingTable
+    serving: ServingSettings
     retention: RetentionSettings
 
 
@@ -294,6 +339,7 @@ class Settings:
     encoder: str = DEFAULT_ENCODER
     service: ServiceSettings = ServiceSettings()
     retention: RetentionSettings = RetentionSettings()
+    serving: ServingSettings = ServingSettings()
 
     @property
     def backups(self) -> Path:
@@ -312,6 +358,11 @@ class Settings:
     def files(self) -> Path:
         """The folder of uploaded files and of files made from them, each named by its sha256."""
         return self.data / "files"
+
+    @property
+    def recipes(self) -> Path:
+        """The folder of what answers programs, which is all that the process at [serving] address reads."""
+        return self.data / "serving"
 
     def provider(self, name: str) -> ProviderRow | None:
         return next((row for row in self.providers if row.name == name), None)

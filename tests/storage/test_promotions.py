@@ -71,8 +71,10 @@ def test_a_promotion_based_on_an_outdated_one_changes_nothing(store: Store) -> N
 
 
 def test_only_the_current_promotion_is_synced_and_once(store: Store) -> None:
-    first = promote(store, "tickets-1")
-    assert store.promotions.to_sync(5.0) == [first]
+    without_recipe = promote(store, "tickets-1")
+    assert store.promotions.to_sync(5.0) == [without_recipe]
+    first = store.promotions.set_recipe(without_recipe, "ab12")
+    assert first is not None and store.promotions.to_sync(5.0) == [first]
     postponed = store.promotions.postpone(first, 9.0, "busy")
     assert postponed is not None and (postponed.tries, postponed.trouble) == (1, "busy")
     assert store.promotions.to_sync(8.9) == [] and store.promotions.to_sync(9.0) == [postponed]
@@ -110,10 +112,8 @@ def test_a_measured_candidate_is_promoted_and_taken_out_of_use(store: Store) -> 
     measurement = store.measurements.add(NewMeasurement(COMPARISON, dataset.id, "C1", "U1", "{}"), now=5.5)
     what = Promotable(candidate='{"rung": "encoder"}', measurement=measurement.id)
     with store.transaction():
-        second = store.promotions.add(
-            NewPromotion("tickets", what, "U2", "C1", first, first.id, is_synced=True), now=6.0
-        )
-    assert second is not None and (second.what, second.model, second.carried_at) == (what, None, 6.0)
+        second = store.promotions.add(NewPromotion("tickets", what, "U2", "C1", first, first.id), now=6.0)
+    assert second is not None and (second.what, second.model, second.carried_at) == (what, None, None)
     assert states(store)[0] == "retired"
 
     built = store.promotions.set_recipe(second, "ab12")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from trainers.dataset.rows import Example
 from trainers.encoders import EncoderError
-from trainers.encoders.embedding import StoredVectors, TextEncoder, load_encoder
+from trainers.encoders.embedding import TextEncoder, load_encoder
 from trainers.evaluation.prompts import question_of
 from trainers.evaluation.retrieval import Library, open_library, showable_rows
 from trainers.evaluation.tfidf import text_of
@@ -59,7 +59,7 @@ def example_of(shot: Shot) -> Example:
     return Example(0, (Message("user", shot.question), Message("assistant", shot.answer)))
 
 
-def freeze_examples(train: Sequence[Example], encoder: StoredVectors) -> Mapping[str, bytes]:
+def freeze_examples(train: Sequence[Example], encoder: TextEncoder) -> Mapping[str, bytes]:
     """Returns the files of a library of these rows, by their names. Rows with tools are left out, as in a
     measurement."""
     rows = showable_rows(train)
@@ -67,7 +67,7 @@ def freeze_examples(train: Sequence[Example], encoder: StoredVectors) -> Mapping
     return _freeze(lines, encoder)
 
 
-def freeze_passages(passages: Sequence[str], encoder: StoredVectors) -> Mapping[str, bytes]:
+def freeze_passages(passages: Sequence[str], encoder: TextEncoder) -> Mapping[str, bytes]:
     """Returns the files of a library of these passages, by their names."""
     return _freeze([{"text": passage} for passage in passages], encoder)
 
@@ -86,7 +86,7 @@ def open_recipe_library(folder: RecipeFolder, recipe: Recipe) -> RecipeLibrary:
     return RecipeLibrary(open_library(texts, encoder, vectors), texts, shots, recipe.nearest)
 
 
-def _freeze(lines: Sequence[Mapping[str, str]], encoder: StoredVectors) -> Mapping[str, bytes]:
+def _freeze(lines: Sequence[Mapping[str, str]], encoder: TextEncoder) -> Mapping[str, bytes]:
     import numpy as np
 
     index = open_library([line["text"] for line in lines], encoder)
@@ -94,7 +94,7 @@ def _freeze(lines: Sequence[Mapping[str, str]], encoder: StoredVectors) -> Mappi
     np.save(vectors, index.vectors)
     # json escapes every line separator that isn't \n, so that a row is one line wherever it is split.
     texts = [json.dumps(line) + "\n" for line in lines]
-    about = json.dumps({"name": encoder.encoder.name, "sha256": encoder.encoder.sha256})
+    about = json.dumps({"name": encoder.name, "sha256": encoder.sha256})
     return {LIBRARY: "".join(texts).encode(), VECTORS: vectors.getvalue(), ENCODER: about.encode()}
 
 

@@ -549,8 +549,8 @@ def look_up(
     candidates = [candidate for candidate in plan.candidates if candidate.kind == "retrieval"]
     if not candidates:
         return {}
-    passages = [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
-    visible = {candidate: _visible(candidate, plan, passages) for candidate in candidates}
+    passages = read_passages(plan, files)
+    visible = {candidate: visible_passages(candidate, plan, passages) for candidate in candidates}
     encoder = StoredVectors(load_encoder(plan.encoder or DEFAULT_ENCODER), vectors)
     has_labels = bool(plan.labels)
     nearest: dict[tuple[str, ...], Nearest] = {}
@@ -564,6 +564,11 @@ def look_up(
     return {candidate: nearest[texts] for candidate, texts in visible.items()}
 
 
+def read_passages(plan: ComparisonPlan, files: Path) -> list[str]:
+    """Returns the passages of all documents of the plan, in their order."""
+    return [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
+
+
 def _passages_in(path: Path) -> tuple[str, ...]:
     text = read_document(path)
     if isinstance(text, Unreadable):  # impossible, since it was readable when it was uploaded
@@ -571,7 +576,7 @@ def _passages_in(path: Path) -> tuple[str, ...]:
     return split_passages(text)
 
 
-def _visible(candidate: Candidate, plan: ComparisonPlan, passages: Sequence[str]) -> tuple[str, ...]:
+def visible_passages(candidate: Candidate, plan: ComparisonPlan, passages: Sequence[str]) -> tuple[str, ...]:
     """Returns the passages that a candidate may be shown: none with a secret, which newer patterns may recognise in an
     old document, and none with personal data if the model is in `withheld_from`."""
     withheld = candidate.model in plan.withheld_from

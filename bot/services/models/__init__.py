@@ -8,6 +8,7 @@ PUBLIC_MODULES = (
     "models",
     "orphan_deployments",
     "promotions",
+    "publications",
     "questions",
     "sunsets",
     "tried_answers",

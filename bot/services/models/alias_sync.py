@@ -1,8 +1,8 @@
-"""Points the alias that programs call to the model in use, at its trainer, and checks every few minutes that it still
-does.
+"""Has programs get what is in use under team/NAME: builds its recipe, publishes it for the door, and points our own
+trainer's alias to a tuned model. Checks every few minutes that each alias still does.
 
-Our database is changed first (promotions.py). An alias is set by one PUT, which is safe to repeat, so the next tick
-makes up for a kill before or after it.
+Our database is changed first (promotions.py). A recipe is the same each time it is built, it is published by a rename,
+and an alias is set by one PUT. Each is safe to repeat, so the next tick makes up for a kill before or after it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from bot.cards.models import models as views
 from bot.context import AppContext
 from bot.rules.models.promotion import alias_for
-from bot.services.models import actuals, models
+from bot.services.models import actuals, models, publications, recipes
+from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.records import Model
 from trainers.client.client import Trainer
@@ -25,39 +26,77 @@ MAX_PAUSE_S = 120.0
 log = logging.getLogger(__name__)
 
 
-def step(context: AppContext, promotion: Promotion) -> None:
-    """Tries once to set the alias for a promotion."""
+def publish_step(context: AppContext, promotion: Promotion) -> None:
+    """Builds the recipe of a promotion, or publishes it once it is built. A promotion with an alias is then left to
+    `alias_step`."""
+    recipe = recipes.recipe_of(context, promotion)
+    if recipe is None:
+        return
+    if isinstance(recipe, Refusal):
+        _put_off(context, promotion, REFUSED_S, recipe.text)
+        return
+    if promotion.recipe != recipe:
+        noted = context.store.promotions.set_recipe(promotion, recipe)
+        if noted is None:  # something else was put in its place meanwhile
+            return
+        promotion = noted
+    publications.publish(context, promotion)
+    if promotion.carried_at is None and provider_with_alias(context, promotion) is None:
+        detail = f"{alias_for(promotion.dataset)} answers by the recipe {recipe[:12]}"
+        _record_carried(context, promotion, "publish", detail)
+
+
+def alias_step(context: AppContext, promotion: Promotion) -> None:
+    """Tries once to set the alias for a promotion that is published."""
     model = models.model_of(context, promotion)
     trainer = context.trainers.get(model.provider)
     if trainer is None:
         _put_off(context, promotion, MAX_PAUSE_S, f"there is no key for {model.provider} where the bot runs.")
         return
+    alias = alias_for(promotion.dataset)
     try:
-        trainer.set_alias(alias_for(promotion.dataset), model.provider_model)
+        trainer.set_alias(alias, model.provider_model)
     except Refused as refused:
         _put_off(context, promotion, REFUSED_S, str(refused))
     except TrainerError as trouble:
         pause = min(2.0 ** min(promotion.tries + 1, 7), MAX_PAUSE_S)
         _put_off(context, promotion, pause, str(trouble))
     else:
-        _record_set(context, promotion, model)
+        detail = f"{alias} stands for {model.provider_model} at {model.provider}"
+        _record_carried(context, promotion, "alias", detail)
 
 
-def _record_set(context: AppContext, promotion: Promotion, model: Model) -> None:
+def _record_carried(context: AppContext, promotion: Promotion, action: str, detail: str) -> None:
     now = context.clock()
     proof = models.proof_of(context, promotion)  # reads files, so before the transaction
     with context.store.transaction():
         noted = context.store.promotions.mark_synced(promotion, now=now)
         if noted is None:
             return
-        alias = alias_for(promotion.dataset)
-        detail = f"{alias} stands for {model.provider_model} at {model.provider}"
-        context.audit("finetune", "alias", f"run {model.run_id}", detail)
+        context.audit("finetune", action, _audited_as(context, promotion), detail)
         models.show_card(context, noted, proof)
 
 
-def provider_of(context: AppContext, promotion: Promotion) -> str:
-    return models.model_of(context, promotion).provider
+def _audited_as(context: AppContext, promotion: Promotion) -> str:
+    """Returns the subject of the audit log under which the promotion was recorded."""
+    if promotion.measurement is not None:
+        return f"measurement {promotion.measurement}"
+    return f"run {models.model_of(context, promotion).run_id}"
+
+
+def provider_with_alias(context: AppContext, promotion: Promotion) -> str | None:
+    """Returns the provider that has to set an alias for a promotion, None if there is none to set."""
+    model = context.store.model(promotion.model or "")
+    if model is None or not models.has_alias(context, model):
+        return None
+    return model.provider
+
+
+def needs_alias(context: AppContext, promotion: Promotion) -> str | None:
+    """Returns the provider whose alias has to be set now, None if the recipe comes first or there is no alias."""
+    if promotion.recipe is None or promotion.carried_at is not None:
+        return None
+    return provider_with_alias(context, promotion)
 
 
 def handle_step_failure(context: AppContext, promotion: Promotion) -> None:

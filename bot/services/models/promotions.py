@@ -222,7 +222,6 @@ def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary 
         instead_of=standing,
         returns_to=standing.id if standing else None,
         reason=_on_one_line(decided.because),
-        is_synced=not models.has_alias(context, decided.model),
     )
     with context.store.transaction():
         freeze = context.store.freezes.current()
@@ -283,7 +282,6 @@ def _roll_back(
         returns_to=target.returns_to,  # so that the next rollback goes one further back, not to and fro
         reason=_on_one_line(because),
         is_rollback=True,
-        is_synced=not models.has_alias(context, model),
     )
     proof = evidence.promotion_proof(context, model, _model(context, standing))
     ended = models.proof_of(context, standing)

@@ -35,6 +35,7 @@ from tests.peers.hosted import (
     Fault,
 )
 from trainers.money import from_micros, usd_micros
+from trainers.recipes.folder import RecipeFolder
 
 START_CRUSOE, LIST_CRUSOE = "POST /selfserve/deployments", "GET /selfserve/deployments"
 
@@ -73,6 +74,9 @@ def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_
     (called,) = (record.chat_model for record in world.store.deployments.live())
     assert f"they have to call `{called}`" in world.find_message("tickets-1 is in use for tickets")
     assert print_current(world) == (0, f"{called}\n")
+    recipes = RecipeFolder(world.service.settings.recipes)
+    answering = recipes.published("team/tickets")
+    assert answering is not None and (answering.model, answering.unavailable) == (called, None)
     world.pass_time(600)
     world.click(ANA, "stop_deployment")
     tick_until_stopped(world)
@@ -80,6 +84,10 @@ def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_
     assert "so programs get no answer" in world.find_message("tickets-1 is in use for tickets")
     assert "`tickets-1`, in use for `tickets`, is not running" in "\n".join(world.texts())
     assert print_current(world)[0] == 1
+    answering = recipes.published("team/tickets")
+    assert answering is not None and answering.unavailable is not None
+    assert answering.unavailable.code == "machine_stopped"
+    assert "needs a machine at Acme Tuning by the hour" in answering.unavailable.message
     assert "*not running*" in world.type("/finetune models") and "*not running*" in world.type(
         "/finetune status"
     )

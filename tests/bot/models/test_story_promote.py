@@ -22,6 +22,8 @@ from tests.bot.runs import seed_runs
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import CLEO, EVE, GUS, PRIVATE, PUBLIC, START, MakeWorld, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, RESET, Fault
+from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.values import Published
 
 WITH_ALIASES = '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat", "aliases"'
 WHY = "because=half the price at the same quality"
@@ -56,6 +58,21 @@ def in_use(world: World) -> str | None:
 
 def alias_target(world: World) -> str | None:
     return world.provider.service.aliases.get("team/tickets")
+
+
+def published(world: World) -> Published:
+    """What programs get as team/tickets after the next tick."""
+    world.tick()
+    answer = RecipeFolder(world.service.settings.recipes).published("team/tickets")
+    assert answer is not None
+    return answer
+
+
+def model_of_recipe(world: World) -> str | None:
+    """The model that the recipe in use asks."""
+    recipe = RecipeFolder(world.service.settings.recipes).read(published(world).recipe or "")
+    assert recipe is not None and (recipe.kind, recipe.dataset) == ("tuned", "tickets")
+    return recipe.model
 
 
 def provider_model(world: World, name: str) -> str:
@@ -146,12 +163,13 @@ def test_two_rollbacks_go_back_two_models(world: World) -> None:
         world.find_message(
             f"{name} is in use again for tickets", f"<@{CLEO.id}> rolled back from", "it answers in French"
         )
+        assert model_of_recipe(world) == provider_model(world, name)
     assert "the first model in use" in world.type("/finetune rollback tickets", user=CLEO)
     answer = world.type("/finetune results 3")
     assert f"*Rolled back* to `tickets-2` by <@{CLEO.id}>" in answer
     assert "`/finetune promote tickets-3` deploys it again" in answer
     actions = [entry.action for entry in world.store.audit.entries("run 2")]
-    assert actions[-4:] == ["promote", "replaced", "rolled back to", "roll back"]
+    assert actions[-5:] == ["promote", "replaced", "rolled back to", "publish", "roll back"]
 
 
 def test_the_button_rolls_back_once(world: World) -> None:
@@ -328,7 +346,7 @@ def test_a_model_missing_at_its_provider_needs_a_reason(world: World) -> None:
     lose(world, "tickets-1")
     assert "Its provider no longer has it" in world.type("/finetune promote tickets-1", user=BEN)
     promote(world, why="because=their list is wrong today")
-    assert in_use(world) == "tickets-1"
+    assert in_use(world) == "tickets-1" and published(world).unavailable is None
     assert "no longer at its provider" in world.type("/finetune models")
 
 
@@ -351,6 +369,9 @@ def test_a_missing_model_in_use_is_reported_once_and_none_is_rolled_back_to(
         text for text in world.texts() if "`tickets-2`, in use for `tickets`, no longer exists" in text
     ]
     assert len(reports) == 1
+    gone = published(world).unavailable
+    assert gone is not None and (gone.status, gone.code) == (503, "model_gone")
+    assert "tickets-2, which answers as team/tickets, no longer exists at Acme Tuning" in gone.message
     lose(world, "tickets-1")
     assert "`tickets-1`, which was in use before, is gone" in world.type(
         "/finetune rollback tickets", user=BEN
@@ -360,6 +381,7 @@ def test_a_missing_model_in_use_is_reported_once_and_none_is_rolled_back_to(
     maintain(world.service.context)
     world.send()
     assert "`tickets-2`, in use for `tickets`, exists at Acme Tuning after all" in world.texts()[-1]
+    assert model_of_recipe(world) == provider_model(world, "tickets-2")
 
 
 def test_a_refused_alias_is_shown_on_the_card_and_tried_again(world: World) -> None:

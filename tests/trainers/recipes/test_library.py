@@ -53,7 +53,7 @@ def opened(folder: RecipeFolder, recipe: Recipe, files: dict[str, bytes]) -> Rec
 def test_the_same_rows_are_shown_as_were_measured(tmp_path: Path, encoder: StoredVectors) -> None:
     measured = nearest_examples(ROWS, QUESTIONS, encoder, has_labels=True)
     recipe = replace(RECIPE, nearest=measured.retrieval.k)
-    library = opened(RecipeFolder(tmp_path), recipe, dict(freeze_examples(ROWS, encoder)))
+    library = opened(RecipeFolder(tmp_path), recipe, dict(freeze_examples(ROWS, encoder.encoder)))
     for question, rows in zip(QUESTIONS, measured.rows, strict=True):
         shots = [example_of(shot) for shot in library.nearest_shots(question)]
         assert k_shot(question, ("a", "b"), None, shots) == k_shot(question, ("a", "b"), None, rows)
@@ -63,7 +63,7 @@ def test_the_same_passages_are_shown_as_were_measured(tmp_path: Path, encoder: S
     passages = [f"Shop {n} in street\u2028{n}:\nopen." for n in range(30)]
     measured = nearest_passages(passages, ROWS, QUESTIONS, encoder, has_labels=True)
     recipe = replace(RECIPE, retrieved="passages", nearest=measured.retrieval.k)
-    library = opened(RecipeFolder(tmp_path), recipe, dict(freeze_passages(passages, encoder)))
+    library = opened(RecipeFolder(tmp_path), recipe, dict(freeze_passages(passages, encoder.encoder)))
     assert [library.nearest_passages(question) for question in QUESTIONS] == list(measured.passages)
 
 
@@ -74,6 +74,6 @@ def test_long_rows_and_rows_of_several_turns_are_shown_like_their_shots() -> Non
 
 
 def test_another_encoder_than_the_measured_one_is_refused(tmp_path: Path, encoder: StoredVectors) -> None:
-    files = {**freeze_examples(ROWS, encoder), ENCODER: b'{"sha256": "0"}'}
+    files = {**freeze_examples(ROWS, encoder.encoder), ENCODER: b'{"sha256": "0"}'}
     with pytest.raises(EncoderError, match="was replaced"):
         opened(RecipeFolder(tmp_path), RECIPE, files)

@@ -1,0 +1,65 @@
+"""What a program's author reads while nothing answers under team/NAME, in the error that the program gets. Plain text,
+as programs print it: no marks of Slack."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from bot.cards.common.candidates import promotable_name
+from bot.cards.common.words import day
+from bot.rules.models.promotion import alias_for
+from storage.promotions import Promotion
+from trainers.recipes.values import Unavailable
+
+NOT_IN_USE = "not_in_use"
+DELETED = "deleted"
+MODEL_GONE = "model_gone"
+MODEL_ENDED = "model_ended"
+MACHINE_STOPPED = "machine_stopped"
+NOT_FOUND = 404
+MAY_ANSWER_AGAIN = 503
+
+
+def out_of_use(promotion: Promotion) -> Unavailable:
+    """Nothing is in use any more. `promotion` was the last one."""
+    when = day(promotion.ended_at or promotion.at)
+    name = alias_for(promotion.dataset)
+    if promotion.taken_out_by is None:
+        text = f"Nothing answers as {name}: what was in use was deleted with its data on {when}."
+        return Unavailable(NOT_FOUND, DELETED, text)
+    text = (
+        f"Nothing answers as {name}: {promotable_name(promotion.what)} was taken out of use on {when}. Your team puts "
+        "something to work again in Slack, with /finetune promote."
+    )
+    return Unavailable(NOT_FOUND, NOT_IN_USE, text)
+
+
+def model_gone(promotion: Promotion, provider: str) -> Unavailable:
+    """`provider` is its title."""
+    text = (
+        f"{_who_answers(promotion)} no longer exists at {provider}. Your team can put something else to work in Slack: "
+        f"/finetune rollback {promotion.dataset} restores what was in use before."
+    )
+    return Unavailable(MAY_ANSWER_AGAIN, MODEL_GONE, text)
+
+
+def model_ended(promotion: Promotion, provider: str, ended: date) -> Unavailable:
+    """`provider` is its title, and `ended` the first day on which the model doesn't answer."""
+    text = (
+        f"{_who_answers(promotion)} ended at {provider} on {day(ended)}. Your team can put something else to work in "
+        f"Slack: /finetune models lists what there is."
+    )
+    return Unavailable(MAY_ANSWER_AGAIN, MODEL_ENDED, text)
+
+
+def machine_stopped(promotion: Promotion, provider: str) -> Unavailable:
+    """`provider` is its title."""
+    text = (
+        f"{_who_answers(promotion)} needs a machine at {provider} by the hour, and none runs now. Your team starts it "
+        f"in Slack: /finetune try {promotion.dataset} links the card to do so."
+    )
+    return Unavailable(MAY_ANSWER_AGAIN, MACHINE_STOPPED, text)
+
+
+def _who_answers(promotion: Promotion) -> str:
+    return f"{promotable_name(promotion.what)}, which answers as {alias_for(promotion.dataset)},"

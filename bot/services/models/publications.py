@@ -1,0 +1,132 @@
+"""Publishes what programs get under team/NAME in the folder that the door reads: the recipe in use, or a sentence that
+says why nothing answers.
+
+What is published follows from the database at each tick, so that a kill at any line loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date
+
+from bot.cards.models import publications as views
+from bot.context import AppContext
+from bot.rules.models.promotion import alias_for
+from bot.services.models import recipes, sunsets
+from bot.settings import Settings
+from storage.deployments import DeploymentRecord
+from storage.promotions import Promotion
+from trainers.providers.providers import ProviderRow
+from trainers.recipes.folder import KEY_FILE, RecipeFolder
+from trainers.recipes.values import Published, Unavailable, Upstream, Upstreams
+
+
+def publish_upstreams(settings: Settings) -> None:
+    """Writes where each provider is called and where its key is. `settings` have the address of our own trainer, which
+    may be another one after each start."""
+    upstreams = [_upstream(settings, row) for row in settings.providers if row.provider.base_url]
+    RecipeFolder(settings.recipes).publish_upstreams(Upstreams(tuple(upstreams)))
+
+
+def sync(context: AppContext) -> None:
+    """Publishes whatever has changed, but for the ends of models, which `sync_ends` follows."""
+    for promotion in context.store.promotions.all_current():
+        if promotion.recipe is not None:
+            _publish_changed(context, _published(context, promotion, None), keeps_end=True)
+    for promotion in context.store.promotions.out_of_use():
+        unavailable = Published(alias_for(promotion.dataset), unavailable=views.out_of_use(promotion))
+        _publish_changed(context, unavailable)
+
+
+def sync_ends(context: AppContext) -> None:
+    """Has programs read that the model in use has ended, or has it asked again if its provider took that back."""
+    ends = _ends_in_use(context)
+    for promotion in context.store.promotions.all_current():
+        if promotion.recipe is not None:
+            _publish_changed(context, _published(context, promotion, ends.get(promotion.dataset)))
+
+
+def publish(context: AppContext, promotion: Promotion) -> None:
+    """Publishes a promotion whose recipe is stored."""
+    _publish_changed(context, _published(context, promotion, None))
+
+
+def _publish_changed(context: AppContext, published: Published, *, keeps_end: bool = False) -> None:
+    folder = recipes.folder_of(context)
+    before = folder.published(published.name)
+    if before == published:
+        return
+    if keeps_end and before and before.promotion == published.promotion and _says_ended(before):
+        return
+    folder.publish(published)
+
+
+def _says_ended(published: Published) -> bool:
+    return published.unavailable is not None and published.unavailable.code == views.MODEL_ENDED
+
+
+def _published(context: AppContext, promotion: Promotion, ends: date | None) -> Published:
+    return Published(
+        name=alias_for(promotion.dataset),
+        recipe=promotion.recipe,
+        promotion=promotion.id,
+        model=_name_on_machine(context, promotion),
+        unavailable=_why_unavailable(context, promotion, ends),
+    )
+
+
+def _why_unavailable(context: AppContext, promotion: Promotion, ends: date | None) -> Unavailable | None:
+    model = context.store.model(promotion.model or "")
+    # Somebody who put it to work although its provider didn't list it knew better.
+    if model is not None and model.gone_at is not None and model.gone_at > promotion.at:
+        return views.model_gone(promotion, context.settings.title_of(model.provider))
+    if ends is not None and ends <= context.today():
+        return views.model_ended(promotion, _title_of_provider(context, promotion), ends)
+    machine = _newest_machine(context, promotion)
+    if machine is not None and machine.state != "ready":
+        return views.machine_stopped(promotion, context.settings.title_of(machine.provider))
+    return None
+
+
+def _title_of_provider(context: AppContext, promotion: Promotion) -> str:
+    recipe = recipes.folder_of(context).read(promotion.recipe or "")
+    if recipe is None or recipe.provider is None:
+        return "its provider"
+    return context.settings.title_of(recipe.provider)
+
+
+def _name_on_machine(context: AppContext, promotion: Promotion) -> str | None:
+    """Returns the name by which a model on a machine by the hour is called now; None if it needs no machine, or none
+    runs."""
+    machine = _newest_machine(context, promotion)
+    if machine is None or machine.state != "ready":
+        return None
+    return machine.chat_model
+
+
+def _newest_machine(context: AppContext, promotion: Promotion) -> DeploymentRecord | None:
+    """Returns None if the model needs no machine by the hour."""
+    model = context.store.model(promotion.model or "")
+    if model is None:
+        return None
+    return next(iter(context.store.deployments.of_run(model.run_id)), None)
+
+
+def _ends_in_use(context: AppContext) -> Mapping[str, date]:
+    """Returns the first day without an answer of each model in use that ends, by dataset."""
+    uses = sunsets.list_uses(context.store, context.settings, context.today())
+    return {use.dataset: use.ends for use in uses if use.kind == "in use" and use.ends}
+
+
+def _upstream(settings: Settings, row: ProviderRow) -> Upstream:
+    provider = row.provider
+    extra = ""
+    if provider.chat_extra:
+        extra = json.dumps(dict(provider.chat_extra))
+    base_url = provider.chat_base_url or provider.base_url
+    if row.is_started_by_us:
+        # The trainer's key for programs, which can do nothing but ask.
+        key_file = str((settings.data / "trainer" / KEY_FILE).resolve())
+        return Upstream(row.name, base_url, key_file=key_file, chat_extra=extra)
+    return Upstream(row.name, base_url, key_variable=provider.key_env, chat_extra=extra)
