@@ -6,6 +6,8 @@ import json
 import logging
 import re
 import secrets
+import sys
+from asyncio import CancelledError
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
@@ -62,3 +64,26 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return self._redact(super().format(record))
+
+
+def write_log(keys: Collection[str], *filters: logging.Filter) -> None:
+    """Logs to stderr, as text on a terminal and as JSON elsewhere, without our keys. Leaves out the tracebacks of
+    answers that our own shutdown cut off, and a line of httpx2's for every request."""
+    blot = Redactor(keys)
+    form: logging.Formatter = JsonLines(blot)
+    if sys.stderr.isatty():
+        form = TextLines(blot)
+    handler = logging.StreamHandler()
+    handler.addFilter(_is_not_cut_off)
+    for each in filters:
+        handler.addFilter(each)
+    handler.setFormatter(form)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+
+
+def _is_not_cut_off(record: logging.LogRecord) -> bool:
+    if not record.exc_info:
+        return True
+    _, error, _ = record.exc_info
+    return not isinstance(error, CancelledError)

@@ -18,7 +18,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S = 10.0
-KEEP_ALIVE_S = 5  # uvicorn's default
+# Above what clients keep: a connection that a server closes just as a request is on its way fails that request.
+KEEP_ALIVE_S = 120
 BACKLOG = 128  # asyncio accepts this many connections before it serves one of them
 MAX_CONNECTIONS = 1000
 MIN_CONNECTIONS = 16
@@ -56,14 +57,16 @@ def address_of(host: str, listener: socket.socket) -> str:
     return f"http://{host}:{port}/v1"
 
 
-def server_config(app: Any, shutdown_s: int, keep_alive_s: int = KEEP_ALIVE_S) -> uvicorn.Config:
+def server_config(app: Any, shutdown_s: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=TimedConnection,
+        ws="none",
+        proxy_headers=False,
         backlog=BACKLOG,
         log_config=None,
         access_log=False,
-        timeout_keep_alive=keep_alive_s,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=shutdown_s,
     )
 

@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import threading
-from asyncio import CancelledError
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +38,7 @@ from trainers.local.engines.vllm import find_missing_reason
 from trainers.local.jobs.backends import visible_gpus
 from trainers.local.ray.backend import RayOptions, RayUnusable, check_options
 from trainers.local.rentals.machines import RentingOptions
-from trainers.log_lines import JsonLines, Redactor, TextLines
+from trainers.log_lines import write_log
 from trainers.models.base_models import MODEL_NAME, find_preset, why_no_base
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
@@ -173,7 +172,7 @@ def main(
     listener = open_port(host, port)
     key, key_place = read_key(data)
     call_key = read_key_file(data / CALL_KEY_FILE)
-    write_log(key, call_key)
+    write_log((key, call_key), AcceptErrorFilter())
     gpus = visible_gpus()
     job_gpus = nodes_per_job if gpus_per_job is None else gpus_per_job
     check_nodes(nodes_per_job, job_gpus, storage, executor)
@@ -252,28 +251,6 @@ def serve(config: Config, listener: socket.socket, ready: str, *, exit_with_pare
     # machine.
     sys.stderr.flush()
     os._exit(0)
-
-
-def write_log(*keys: str) -> None:
-    """Logs to stderr, as text on a terminal and as JSON elsewhere, without our keys. Leaves out the tracebacks of
-    answers that our own shutdown cut off."""
-    blot = Redactor(keys)
-    form: logging.Formatter = JsonLines(blot)
-    if sys.stderr.isatty():
-        form = TextLines(blot)
-    handler = logging.StreamHandler()
-    handler.addFilter(_is_not_cut_off)
-    handler.addFilter(AcceptErrorFilter())
-    handler.setFormatter(form)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it writes a line for every request to a cluster
-
-
-def _is_not_cut_off(record: logging.LogRecord) -> bool:
-    if not record.exc_info:
-        return True
-    _, error, _ = record.exc_info
-    return not isinstance(error, CancelledError)
 
 
 class Server(uvicorn.Server):

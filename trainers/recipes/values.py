@@ -40,7 +40,8 @@ class Recipe(JsonValue):
       None for the free kinds, which answer from their `files`. A model on a machine by the hour changes its name with
       each machine, so its current name is in `Published`.
     - `labels` are those that an answer may be, empty for free text and for JSON; `scoring` tells the two apart.
-    - `prompt` replaces the instructions of the request; None leaves them, or adds our usual ones if there are none.
+    - `prompt` replaces the instructions of the request; None leaves them. A request without any gets `instructions`,
+      those with which the measured rows came: "" if they had none, None (our usual ones) if they differed.
       `answer_format` is our instruction for answers in JSON, "" for others.
     - `shots` are examples that every prompt shows. A recipe that looks examples or passages up for each question has
       `retrieved` and shows the `nearest` of them, found among its files by the `encoder`.
@@ -57,6 +58,7 @@ class Recipe(JsonValue):
     provider: str | None = None
     model: str | None = None
     prompt: str | None = None
+    instructions: str | None = None
     answer_format: str = ""
     shots: tuple[Shot, ...] = ()
     retrieved: Literal["examples", "passages"] | None = None
@@ -111,13 +113,15 @@ class Published(JsonValue):
 class Upstream:
     """Where a provider is called: its address, ending in /v1 or the like, and where its key is: a variable of the
     environment, or a file; neither if it needs none. `chat_extra` is a JSON object whose keys are added to each
-    question, as they were while candidates were measured; "" adds none."""
+    question, as they were while candidates were measured; "" adds none. `has_responses`: it answers OpenAI's Responses
+    too; for others they are translated into chats."""
 
     name: str
     base_url: str
     key_variable: str | None = None
     key_file: str | None = None
     chat_extra: str = ""
+    has_responses: bool = False
 
 
 @dataclass(frozen=True)

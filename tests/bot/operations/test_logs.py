@@ -83,7 +83,7 @@ def test_a_line_that_a_kill_cut_off_is_skipped(folder: Path) -> None:
 
 def test_a_reference_of_our_trainer_is_found_in_its_own_log(folder: Path) -> None:
     code = (
-        "import asyncio, logging; from trainers.local.__main__ import write_log; write_log('a-key-of-ours')\n"
+        "import asyncio, logging; from trainers.log_lines import write_log; write_log(('a-key-of-ours',))\n"
         "try: raise RuntimeError('no such luck with a-key-of-ours')\n"
         "except RuntimeError: logging.getLogger('t').exception('generating', extra={'ref': 'K7Q2M9XA'})\n"
         "print('a line of another program')\n"

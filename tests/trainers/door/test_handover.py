@@ -1,0 +1,172 @@
+"""Promotions and restarts while programs call: no call fails. A kill fails only the calls under way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from demo.workspace import wait_until
+from tests.peers.chat_vendor import ChatVendor, serve_vendor
+from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use, serve_door, start_door
+from trainers.door.handover import SOCKET, HandoverError, find_predecessor
+from trainers.recipes import usage
+from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.usage import Usage
+
+CALLS = 300
+AT_ONCE = 12
+BODY: dict[str, Any] = {"model": NAME, "messages": [{"role": "user", "content": "Charged twice: billing"}]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RecipeFolder:
+    return RecipeFolder(tmp_path / "serving")
+
+
+@pytest.fixture
+def vendor(folder: RecipeFolder) -> Iterator[ChatVendor]:
+    with serve_vendor(ChatVendor(delay_s=0.02, part_s=0.01)) as vendor:
+        put_in_use(folder, PROMPT)
+        add_vendor(folder, vendor.url)
+        yield vendor
+
+
+async def call(client: httpx2.AsyncClient, url: str, is_stream: bool) -> str:
+    """Calls once, without a retry. Returns what came of it in a word."""
+    try:
+        answer = await client.post(f"{url}/chat/completions", json={**BODY, "stream": is_stream})
+    except httpx2.HTTPError as error:
+        return type(error).__name__
+    if answer.status_code != 200:
+        return str(answer.status_code)
+    is_complete = answer.text.endswith("data: [DONE]\n\n") if is_stream else "billing" in answer.text
+    return "answered" if is_complete else "cut"
+
+
+def test_no_call_fails_while_doors_and_recipes_are_replaced(folder: RecipeFolder, vendor: ChatVendor) -> None:
+    doors = [start_door(folder)]
+    url = doors[0].url
+    outcomes: Counter[str] = Counter()
+    replaced = asyncio.Event()
+
+    async def program(client: httpx2.AsyncClient) -> None:
+        while outcomes.total() < CALLS or not replaced.is_set():
+            outcomes[await call(client, url, is_stream=outcomes.total() % 3 == 0)] += 1
+
+    async def operator() -> None:
+        for number in range(10):
+            wanted = (number + 1) * CALLS // 12
+            while outcomes.total() < wanted:
+                await asyncio.sleep(0.005)
+            put_in_use(folder, replace(PROMPT, prompt=f"Which team, take {number}?"), promotion=2 + number)
+            if number in (3, 7):
+                doors.append(await asyncio.to_thread(start_door, folder, f"127.0.0.1:{doors[0].port}"))
+        replaced.set()
+
+    async def everybody() -> None:
+        headers = {"authorization": f"Bearer {folder.call_key()}"}
+        async with httpx2.AsyncClient(headers=headers, timeout=60) as client:
+            await asyncio.gather(operator(), *(program(client) for _ in range(AT_ONCE)))
+
+    asyncio.run(everybody())
+    assert set(outcomes) == {"answered"}, outcomes
+    codes = [door.process.wait(60) for door in doors[:-1]] + [doors[-1].stop()]
+    for door in doors[:-1]:
+        door.close()
+    assert codes == [0, 0, 0]
+    counts = usage.read(folder.root)
+    assert sum(counts.values(), Usage()).calls == outcomes.total() == len(vendor.requests)
+    assert {key.promotion for key in counts} >= {1, 11}
+
+
+def test_a_killed_door_is_succeeded_at_its_address(folder: RecipeFolder, vendor: ChatVendor) -> None:
+    first = start_door(folder)
+    first.process.kill()
+    first.process.wait(20)
+    first.close()
+    second = start_door(folder, f"127.0.0.1:{first.port}")
+    assert second.client().chat.completions.create(**BODY).choices[0].message.content == "billing"
+    assert second.stop() == 0
+    assert not list(folder.root.glob(f"{SOCKET}.*"))
+
+
+def test_a_successor_that_dies_before_it_answers_changes_nothing(
+    folder: RecipeFolder, vendor: ChatVendor
+) -> None:
+    with serve_door(folder) as door:
+        predecessor = find_predecessor(folder.root)
+        assert predecessor is not None and predecessor.port == door.port
+        predecessor.listener.close()
+        predecessor.connection.close()
+        with door.client() as client:
+            assert client.chat.completions.create(**BODY).choices[0].message.content == "billing"
+
+
+def test_another_address_is_opened_before_the_old_one_is_given_up(
+    folder: RecipeFolder, vendor: ChatVendor
+) -> None:
+    first = start_door(folder)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "trainers.door", "--folder", str(folder.root)]
+        refused = subprocess.run(
+            [*command, "--address", f"127.0.0.1:{port}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"door: port {port} on 127.0.0.1 cannot be used" in refused.stderr
+    assert first.process.poll() is None
+    second = start_door(folder, f"127.0.0.1:{port}")
+    assert first.process.wait(60) == 0
+    first.close()
+    assert (second.port, second.stop()) == (port, 0)
+
+
+def test_the_folder_is_this_users_alone(folder: RecipeFolder, vendor: ChatVendor) -> None:
+    with serve_door(folder):
+        modes = {
+            name: stat.S_IMODE((folder.root / name).stat().st_mode)
+            for name in (SOCKET, "call.key", "door.lock")
+        }
+    assert set(modes.values()) == {0o600}, modes
+
+
+def test_what_is_no_door_is_not_waited_for(folder: RecipeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.door.handover.ANSWER_S", 0.2)
+    folder.root.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        here = Path.cwd()
+        os.chdir(folder.root)
+        silent.bind(SOCKET)
+        os.chdir(here)
+        silent.listen()
+        with pytest.raises(HandoverError, match="gives no answer"):
+            find_predecessor(folder.root)
+    assert find_predecessor(folder.root) is None, "a socket that nobody listens on is no door"
+
+
+def test_a_kill_loses_a_second_of_counts_at_most(folder: RecipeFolder, vendor: ChatVendor) -> None:
+    door: Door = start_door(folder)
+    with door.client() as client:
+        client.chat.completions.create(**BODY)
+    wait_until(lambda: usage.read(folder.root), "the count")
+    door.process.send_signal(signal.SIGKILL)
+    door.process.wait(20)
+    door.close()
+    assert sum(usage.read(folder.root).values(), Usage()).calls == 1

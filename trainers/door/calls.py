@@ -1,0 +1,210 @@
+"""One call of a program: which recipe answers it, whether another may answer instead, and what is counted.
+
+How a chat, Responses or a classification is asked and answered is in modules of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from trainers.door.counts import FAILED, UsageCounts
+from trainers.door.names import LoadedRecipe, Names
+from trainers.door.streams import read_object, while_connected
+from trainers.door.upstreams import UpstreamClients, UpstreamDown, VendorError
+from trainers.http.errors import ApiError, invalid
+from trainers.recipes import prompts
+from trainers.recipes.usage import Usage
+from trainers.recipes.values import Published, Recipe, Unavailable, Upstream
+
+RECIPE_HEADER = "x-finetune-recipe"
+FALLBACK_HEADER = "x-finetune-fallback"
+SHORT_HASH = 12
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A program's request, `body`, and the recipe that answers it. `fallback_from` says in a word why that is the
+    fallback, None if it is what is in use."""
+
+    name: str
+    body: Body
+    published: Published
+    loaded: LoadedRecipe
+    clients: UpstreamClients
+    names: Names
+    counts: UsageCounts
+    headers: Mapping[str, str]
+    fallback_from: str | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.loaded.recipe
+
+    @property
+    def answer_headers(self) -> dict[str, str]:
+        headers = {RECIPE_HEADER: self.sha256[:SHORT_HASH]}
+        if self.fallback_from is not None:
+            headers[FALLBACK_HEADER] = self.fallback_from
+        return headers
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the recipe, under which it is published."""
+        sha256 = self.published.recipe
+        if self.fallback_from is not None:
+            sha256 = self.published.fallback
+        assert sha256 is not None  # noqa: S101  it was loaded
+        return sha256
+
+    @property
+    def upstream(self) -> Upstream:
+        """The provider that is asked. Raises ApiError (503)."""
+        provider = self.recipe.provider or ""
+        upstream = self.names.upstream(provider)
+        if upstream is None:
+            text = f"The door knows no address of {provider}, which answers as {self.name}."
+            raise ApiError(503, text, "no_upstream", kind="server_error")
+        return upstream
+
+    @property
+    def base_url(self) -> str:
+        url = self.upstream.base_url
+        if self.fallback_from is None and self.published.address is not None:
+            url = self.published.address
+        return url.rstrip("/")
+
+    def count(self, counted: Usage) -> None:
+        self.counts.add(self.published.promotion, self.sha256, counted)
+
+
+Answerer = Callable[[Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Answers calls for all names."""
+
+    names: Names
+    clients: UpstreamClients
+    counts: UsageCounts
+
+    async def answer(self, request: Request, answerer: Answerer) -> Response:
+        """Has `answerer` answer with what is in use, or with the fallback that somebody chose for it. Raises ApiError,
+        and ClientDisconnect."""
+        body = await read_object(request)
+        if body is None:
+            raise invalid("The request's body must be a JSON object.", None, "invalid_json")
+        published = self._find(body)
+        return await while_connected(request.receive, self._answer(request, body, published, answerer))
+
+    def _find(self, body: Body) -> Published:
+        name = body.get("model")
+        if not isinstance(name, str) or not name:
+            raise invalid("'model' must name what to call, such as 'team/tickets'.", "model", "invalid_type")
+        published = self.names.find(name)
+        if published is not None:
+            return published
+        names = [each.name for each in self.names.all() if each.recipe is not None]
+        in_use = ", ".join(names) or "nothing yet"
+        raise ApiError(404, f"Nothing is in use as '{name}'. In use: {in_use}.", "model_not_found", "model")
+
+    async def _answer(
+        self, request: Request, body: Body, published: Published, answerer: Answerer
+    ) -> Response:
+        gone = published.unavailable
+        problem: ApiError | VendorError
+        if gone is not None or published.recipe is None:
+            if gone is None:
+                gone = Unavailable(503, "unavailable", f"{published.name} is not in use now.")
+            problem = ApiError(gone.status, gone.message, gone.code, kind=_kind_of(gone.status))
+            why: str | None = "unavailable"
+        else:
+            try:
+                return await self._try(request, body, published, published.recipe, None, answerer)
+            except (ApiError, VendorError) as error:
+                problem = error
+                why = reason_to_fall_back(error)
+        if why is None or published.fallback is None:
+            return failure(problem, {})
+        try:
+            return await self._try(request, body, published, published.fallback, why, answerer)
+        except (ApiError, VendorError) as error:
+            return failure(error, {FALLBACK_HEADER: why})
+
+    async def _try(
+        self,
+        request: Request,
+        body: Body,
+        published: Published,
+        sha256: str,
+        fallback_from: str | None,
+        answerer: Answerer,
+    ) -> Response:
+        loaded = await self.names.load(sha256)
+        call = Call(
+            published.name,
+            body,
+            published,
+            loaded,
+            self.clients,
+            self.names,
+            self.counts,
+            request.headers,
+            fallback_from,
+        )
+        try:
+            response = await answerer(call)
+        except ApiError as problem:
+            problem.headers = {**problem.headers, **call.answer_headers}
+            call.count(FAILED)
+            raise
+        except VendorError as error:
+            error.headers = {**error.headers, **call.answer_headers}
+            call.count(FAILED)
+            raise
+        response.headers.update(call.answer_headers)
+        return response
+
+
+def read_messages(body: Body) -> Sequence[Mapping[str, Any]]:
+    """Raises ApiError (400)."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise invalid("'messages' must be a list with at least one message.", "messages", "invalid_type")
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in prompts.ROLES:
+            roles = ", ".join(sorted(prompts.ROLES))
+            text = f"'messages[{number}]' must be an object with a role: {roles}."
+            raise invalid(text, f"messages[{number}]")
+    return messages
+
+
+def reason_to_fall_back(error: ApiError | VendorError) -> str | None:
+    """Returns the reason in a word, None if another model would get the same request in vain, or be asked in place of
+    an answer that the program should read."""
+    if isinstance(error, UpstreamDown):
+        return error.code
+    if isinstance(error, VendorError) and (error.status >= 500 or error.status == 429):
+        return f"upstream_{error.status}"
+    return None
+
+
+def failure(error: ApiError | VendorError, headers: Mapping[str, str]) -> Response:
+    """Returns the answer for an error, a provider's own as it came."""
+    if isinstance(error, VendorError):
+        return Response(error.content, error.status, {**error.headers, **headers})
+    response = error.response()
+    response.headers.update(headers)
+    return response
+
+
+def _kind_of(status: int) -> str:
+    if status >= 500:
+        return "server_error"
+    return "invalid_request_error"

@@ -1,0 +1,108 @@
+"""POST /v1/chat/completions: forwarded with the prompt and the parameters that were measured, or answered by a free
+candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+import orjson
+from starlette.responses import Response
+
+from trainers.door import free_chat, relay
+from trainers.door.calls import Body, Call, read_messages
+from trainers.door.upstreams import VendorError
+from trainers.errors import Refused
+from trainers.models import chat_parameters
+from trainers.models.chat_parameters import ChatParameters
+from trainers.recipes import prompts
+
+PATH = "/chat/completions"
+# By address and model: parameters that it has refused, which are not sent to it again. A restart asks once more.
+_refused: dict[tuple[str, str], frozenset[str]] = {}
+STREAM_OPTIONS = "stream_options"
+
+
+async def answer_chat(call: Call) -> Response:
+    """Answers a chat completion. Raises ApiError and VendorError."""
+    if call.recipe.is_free:
+        return await free_chat.answer_chat(call)
+    answer, has_our_usage = await ask(call, call.body)
+    if call.body.get("stream") is not True:
+        return relay.pass_on(call, answer)
+
+    def is_ours(event: Mapping[str, Any]) -> bool:
+        return has_our_usage and event.get("choices") == []
+
+    return relay.pass_on_events(call, answer, lambda event: event.get("usage"), is_ours)
+
+
+async def ask(call: Call, body: Body) -> tuple[httpx2.Response, bool]:
+    """Asks the model for a chat completion. Returns its answer, and whether a stream of it names its usage for us
+    alone. A parameter that the model refuses, and the program did not set, is left out from then on; a refusal costs
+    nothing."""
+    messages = read_messages(body)
+    shown = await call.loaded.show(prompts.as_row(messages))
+    prompt = prompts.write_prompt(call.recipe, messages, shown)
+    model = model_of(call)
+    extra = orjson.loads(call.upstream.chat_extra or "{}")
+    key = (call.base_url, model)
+    while True:
+        refused = _refused.get(key, frozenset())
+        measured = prompts.measured_parameters(call.recipe, refused)
+        ours = prompts.open_parameters(measured, body)
+        request: Body = {**extra, **prompts.fill(body, ours), "model": model, "messages": prompt}
+        counts_stream = _wants_usage(body) is None and STREAM_OPTIONS not in refused
+        if counts_stream:
+            request[STREAM_OPTIONS] = {**(body.get(STREAM_OPTIONS) or {}), "include_usage": True}
+        try:
+            return await relay.send(call, PATH, request), counts_stream
+        except VendorError as error:
+            more = _newly_refused(ours, body, refused, error, counts_stream=counts_stream)
+            if more is None:
+                raise
+            # Another call may have learnt of another refused parameter in the meantime.
+            _refused[key] = _refused.get(key, frozenset()) | more
+
+
+def model_of(call: Call) -> str:
+    """Returns the name by which the provider knows the model. One on a machine by the hour changes it."""
+    if call.fallback_from is None and call.published.model is not None:
+        return call.published.model
+    model, _ = chat_parameters.split_effort(call.recipe.model or "")
+    return model
+
+
+def _wants_usage(body: Body) -> bool | None:
+    """Returns what a streamed request says about usage, None if nothing; True for one that isn't streamed, whose answer
+    always has it."""
+    if body.get("stream") is not True:
+        return True
+    options = body.get(STREAM_OPTIONS)
+    if isinstance(options, dict):
+        return options.get("include_usage")
+    return None
+
+
+def _newly_refused(
+    ours: ChatParameters, body: Body, refused: frozenset[str], error: VendorError, *, counts_stream: bool
+) -> frozenset[str] | None:
+    """Returns `refused` plus the parameter that this refusal is about; None if the program set it."""
+    raw = error.error
+    code, param = raw.get("code"), raw.get("param")
+    message = str(raw.get("message") or "")
+    refusal = Refused(
+        message,
+        code=code if isinstance(code, str) else None,
+        status=error.status,
+        param=param if isinstance(param, str) else None,
+    )
+    is_about_stream = STREAM_OPTIONS in (refusal.param or message)
+    if counts_stream and error.status in (400, 422) and is_about_stream:
+        return refused | {STREAM_OPTIONS}
+    more = chat_parameters.refused_parameters(ours, refused, refusal)
+    if more is None:
+        return None
+    chosen = {name for name in more - refused if body.get(name) is not None}
+    return None if chosen - chat_parameters.TOKEN_LIMITS else more

@@ -1,0 +1,75 @@
+"""Counts calls in memory and stores the sums each second, so that no answer waits for a disk. A kill loses the counts
+of the last second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainers.recipes import usage
+from trainers.recipes.usage import Usage, UsageKey
+
+FLUSH_S = 1.0
+FAILED = Usage(calls=1, failed=1)
+
+log = logging.getLogger(__name__)
+
+
+def usage_of(raw: object) -> Usage:
+    """Returns the usage of one answered call from its answer's `usage`, in the names of chats or of Responses."""
+    if isinstance(raw, dict):
+        prompt = _count(raw, "prompt_tokens", "input_tokens")
+        completion = _count(raw, "completion_tokens", "output_tokens")
+        details = raw.get("prompt_tokens_details") or raw.get("input_tokens_details") or {}
+        if prompt is not None and completion is not None:
+            cached = 0
+            if isinstance(details, dict):
+                cached = _count(details, "cached_tokens") or 0
+            return Usage(1, 0, prompt, cached, completion)
+    return Usage(calls=1, unknown=1)
+
+
+def _count(raw: Mapping[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = raw.get(name)
+        if type(value) is int and value >= 0:
+            return value
+    return None
+
+
+@dataclass
+class UsageCounts:
+    folder: Path
+    _waiting: dict[UsageKey, Usage] = field(default_factory=dict)
+
+    def add(self, promotion: int | None, recipe: str, counted: Usage) -> None:
+        """Counts for a promotion. What nobody promoted is not counted."""
+        if promotion is None:
+            return
+        key = UsageKey(promotion, recipe, datetime.now(UTC).date().isoformat())
+        self._waiting[key] = self._waiting.get(key, Usage()) + counted
+
+    async def keep_storing(self) -> None:
+        """Stores the counts each second, until it is cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self.store()
+
+    async def store(self) -> None:
+        """Stores what was counted since the last time. What can't be stored, on a full disk, waits for the next."""
+        waiting = self._waiting
+        if not waiting:
+            return
+        self._waiting = {}
+        try:
+            await asyncio.to_thread(usage.add, self.folder, waiting)
+        except (sqlite3.Error, OSError) as error:
+            log.error("storing the counts of calls: %s", error)
+            for key, counted in waiting.items():
+                self._waiting[key] = self._waiting.get(key, Usage()) + counted

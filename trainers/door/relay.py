@@ -1,0 +1,96 @@
+"""Asks a provider in a program's place, and passes on what it answers: whole, or event by event. Counts its tokens on
+the way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import orjson
+from starlette.responses import Response
+
+from trainers.door.calls import Body, Call
+from trainers.door.counts import FAILED, usage_of
+from trainers.door.streams import EventStream, data_of, encode_event, split_events
+from trainers.door.upstreams import TAKEN_ALONG, passed_headers
+from trainers.recipes.usage import Usage
+
+ReadUsage = Callable[[Mapping[str, Any]], object]
+"""Returns the usage that an answer or an event names, in whatever form; None if it names none."""
+IsOurs = Callable[[Mapping[str, Any]], bool]
+"""True for an event with usage that the program has not asked for."""
+
+
+async def send(call: Call, path: str, body: Body) -> httpx2.Response:
+    """Asks the call's provider. Raises ApiError and VendorError."""
+    headers = {name: call.headers[name] for name in TAKEN_ALONG if name in call.headers}
+    is_stream = body.get("stream") is True
+    url = call.base_url + path
+    return await call.clients.send(call.upstream, url, orjson.dumps(body), headers, is_stream=is_stream)
+
+
+def pass_on(call: Call, answer: httpx2.Response) -> Response:
+    """Returns an answer that has arrived, as it came."""
+    call.count(usage_of(_usage_in(answer)))
+    return Response(answer.content, answer.status_code, passed_headers(answer.headers))
+
+
+def _usage_in(answer: httpx2.Response) -> object:
+    try:
+        body = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(body, dict):
+        return None
+    return body.get("usage")
+
+
+def pass_on_events(
+    call: Call, answer: httpx2.Response, read_usage: ReadUsage, is_ours: IsOurs
+) -> EventStream:
+    """Returns a stream that passes on a provider's events, without those that are ours."""
+    stream = ForwardedStream(call, answer, read_usage, is_ours)
+    return EventStream(stream.events(), stream.close, passed_headers(answer.headers))
+
+
+@dataclass
+class ForwardedStream:
+    call: Call
+    answer: httpx2.Response
+    read_usage: ReadUsage
+    is_ours: IsOurs
+    _usage: object = None
+    _is_complete: bool = field(default=False)
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async for events in split_events(self.answer.aiter_bytes()):
+                passed = [event for event in events if not self._note(event)]
+                if passed:
+                    yield b"".join(passed)
+            self._is_complete = True
+        except httpx2.HTTPError as error:
+            problem = self.call.clients.down(self.call.upstream, error)
+            yield encode_event({"error": problem.body()})
+
+    def _note(self, event: bytes) -> bool:
+        """Notes the usage in an event. Returns True if the event is ours."""
+        if b'"usage"' not in event:
+            return False
+        body = data_of(event)
+        if body is None:
+            return False
+        usage = self.read_usage(body)
+        if usage is None:
+            return False
+        self._usage = usage
+        return self.is_ours(body)
+
+    async def close(self) -> None:
+        await self.answer.aclose()
+        counted = usage_of(self._usage)
+        if not self._is_complete:
+            counted += Usage(failed=FAILED.failed)
+        self.call.count(counted)

@@ -1,0 +1,197 @@
+"""The door's endpoints, and what is checked before them. Everything but its health takes the key of programs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from trainers.door.calls import Calls
+from trainers.door.chat import answer_chat
+from trainers.door.counts import UsageCounts
+from trainers.door.names import Names
+from trainers.door.upstreams import UpstreamClients
+from trainers.http.errors import ApiError
+from trainers.http.guard import LimitedBody, host_problem, is_longer, is_same_key, key_missing, sent_key
+from trainers.log_lines import new_reference
+from trainers.recipes.folder import RecipeFolder
+
+HEALTH = "/healthz"
+MAX_BODY_BYTES = 32 * 1024 * 1024  # images travel in it
+PREPARE_S = 1.0
+CLOSE = (b"connection", b"close")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class DoorState:
+    """`is_draining`: another process answers new connections, and this one closes each after its answer."""
+
+    is_draining: bool = False
+    open_calls: int = field(default=0)
+
+
+def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, state: DoorState) -> Starlette:
+    """Returns the app. Its lifespan loads what is in use, and at its end stores the last counts."""
+    executor = ThreadPoolExecutor(1, thread_name_prefix="answers")
+    names = Names(folder, executor)
+    counts = UsageCounts(folder.root)
+    clients = UpstreamClients(answer_s)
+    calls = Calls(names, clients, counts)
+
+    async def chat(request: Request) -> Response:
+        return await calls.answer(request, answer_chat)
+
+    async def models(request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": _models(names)})
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        for each in _models(names):
+            if each["id"] == name:
+                return JSONResponse(each)
+        raise ApiError(404, f"Nothing is in use as '{name}'.", "model_not_found", "model")
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok", "version": door_version(), "pid": os.getpid()})
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await names.prepare()
+        tasks = [asyncio.create_task(counts.keep_storing()), asyncio.create_task(_keep_prepared(names))]
+        yield
+        for task in tasks:
+            task.cancel()
+        await counts.store()
+        await clients.close()
+        executor.shutdown(wait=False)
+
+    app = Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),
+            Route(HEALTH, health),
+        ],
+        middleware=[Middleware(DoorGuard, names=names, hosts=hosts, state=state)],
+        exception_handlers={
+            ApiError: _answer_problem,
+            HTTPException: _answer_http_exception,
+            ClientDisconnect: _answer_disconnect,
+            Exception: _answer_fault,
+        },
+        lifespan=lifespan,
+    )
+    # Many clients would follow a redirected POST with a GET, or not at all.
+    app.router.redirect_slashes = False
+    return app
+
+
+def door_version() -> str:
+    try:
+        return version("finetune-bot")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _models(names: Names) -> list[dict[str, object]]:
+    return [
+        {"id": each.name, "object": "model", "created": 0, "owned_by": "team"}
+        for each in names.all()
+        if each.recipe is not None
+    ]
+
+
+async def _keep_prepared(names: Names) -> None:
+    """Loads each second what was promoted, until it is cancelled."""
+    while True:
+        await asyncio.sleep(PREPARE_S)
+        await names.prepare()
+
+
+@dataclass(frozen=True)
+class DoorGuard:
+    """Checks Host header, key and size before an endpoint, and closes connections while the door drains."""
+
+    app: ASGIApp
+    names: Names
+    hosts: frozenset[str]
+    state: DoorState
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
+        problem = host_problem(headers, self.hosts, "door", "--allow-host")
+        if (
+            problem is None
+            and scope["path"] != HEALTH
+            and not is_same_key(sent_key(headers), self.names.key())
+        ):
+            problem = key_missing(
+                "Incorrect API key. Send the key in call.key as 'Authorization: Bearer KEY'."
+            )
+        if problem is None and is_longer(headers, MAX_BODY_BYTES):
+            problem = _too_large()
+
+        async def send_closing(message: Message) -> None:
+            if self.state.is_draining and message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), CLOSE]
+            await send(message)
+
+        if problem is not None:
+            return await problem.response()(scope, receive, send_closing)
+        self.state.open_calls += 1
+        try:
+            await self.app(scope, LimitedBody(receive, MAX_BODY_BYTES, _too_large()), send_closing)
+        finally:
+            self.state.open_calls -= 1
+
+
+def _too_large() -> ApiError:
+    megabytes = MAX_BODY_BYTES // 1024**2
+    return ApiError(
+        413, f"The request's body is too large. The limit is {megabytes} MB.", "request_too_large"
+    )
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)  # noqa: S101  Starlette's type for handlers takes any exception
+    return error.response()
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """Answers what Starlette itself refuses: an unknown route or method."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    text = f"The door has no endpoint {request.method} {request.url.path}."
+    code = "unknown_url"
+    if error.status_code == 405:
+        code = "method_not_allowed"
+    return ApiError(error.status_code, text, code, headers=error.headers or {}).response()
+
+
+async def _answer_disconnect(request: Request, error: Exception) -> Response:
+    """The program hung up, so nobody reads this."""
+    return ApiError(400, "The request ended before it was complete.", "cut_off").response()
+
+
+async def _answer_fault(request: Request, error: Exception) -> Response:
+    reference = new_reference()
+    log.error("%s %s", request.method, request.url.path, exc_info=error, extra={"ref": reference})
+    text = f"The door failed unexpectedly. Its log has the details, under reference {reference}."
+    return ApiError(500, text, "internal_error", kind="server_error").response()

@@ -1,0 +1,107 @@
+"""Server-sent events: splits a provider's stream into events, and sends ours. A stream ends early if its program hangs
+up, so that no provider goes on writing for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+T = TypeVar("T")
+LAST_EVENT = b"data: [DONE]\n\n"
+
+
+async def split_events(parts: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    """Yields the events that each part of a stream completes, each with the blank line that ends it."""
+    rest = b""
+    async for part in parts:
+        rest += part
+        if b"\r\n\r\n" in rest:
+            rest = rest.replace(b"\r\n", b"\n")
+        *events, rest = rest.split(b"\n\n")
+        if events:
+            yield [event + b"\n\n" for event in events]
+    if rest.strip():
+        yield [rest.rstrip(b"\r\n") + b"\n\n"]
+
+
+def data_of(event: bytes) -> dict[str, Any] | None:
+    """Returns the JSON object of an event, None if it has none."""
+    lines = [line[5:].lstrip() for line in event.split(b"\n") if line.startswith(b"data:")]
+    try:
+        value = orjson.loads(b"\n".join(lines))
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def encode_event(body: Mapping[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+class EventStream(Response):
+    """Sends events as they come, and calls `close` at the end in any case, also if no event was ever read."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        close: Callable[[], Awaitable[None]],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(headers={**(headers or {}), "cache-control": "no-cache"})
+        del self.headers["content-length"]
+        self._events = events
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await while_connected(receive, self._send(send))
+        except ClientDisconnect:
+            return  # nobody is left to tell
+        finally:
+            await self._events.aclose()
+            await self._close()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for event in self._events:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
+    """Does something for a program as long as it waits. Raises ClientDisconnect if it hangs up; the work is cancelled
+    then. The request's body must have been read."""
+    task = asyncio.ensure_future(work)
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
+    try:
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        disconnect.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def read_object(request: Request) -> dict[str, Any] | None:
+    """Returns a request's body, None if it is no object of JSON."""
+    try:
+        body = orjson.loads(await request.body())
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None

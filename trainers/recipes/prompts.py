@@ -1,0 +1,144 @@
+"""Applies a recipe to a program's request: its messages become the prompt that was measured, and what the program
+leaves open is asked as in the measurement. Sends nothing.
+
+Messages are those of a chat completion, or the items of OpenAI's Responses. Whatever the recipe doesn't change, such as
+images, names and calls of tools, is passed on as the program wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast, get_args
+
+from trainers.dataset.rows import INSTRUCTION_ROLES, Example, default_system, with_system
+from trainers.evaluation import prompts
+from trainers.models import chat_parameters
+from trainers.models.chat_parameters import TOKEN_LIMITS, ChatParameters
+from trainers.recipes.library import example_of
+from trainers.recipes.values import Recipe, Shot
+from trainers.types import Message, Role
+
+Body = dict[str, Any]
+ROLES = frozenset(get_args(Role))
+TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+MOST_ANSWER_TOKENS = 1_024  # if the recipe names no cap
+_NO_ANSWER = Message("assistant", "")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a recipe with retrieval shows with one question, the nearest first: rows, or passages."""
+
+    shots: tuple[Shot, ...] = ()
+    passages: tuple[str, ...] = ()
+
+
+NOTHING_SHOWN = Shown()
+
+
+def as_row(messages: Sequence[Mapping[str, Any]]) -> Example:
+    """Returns a request's messages as a row of data whose answer is empty. Each message's `extra` is its place, by
+    which the original is found again; of its content only the text counts."""
+    read = [Message(_role_of(raw), _text_of(raw), extra=str(place)) for place, raw in enumerate(messages)]
+    return Example(0, (*read, _NO_ANSWER))
+
+
+def write_prompt(
+    recipe: Recipe, messages: Sequence[Mapping[str, Any]], shown: Shown = NOTHING_SHOWN
+) -> list[Body]:
+    """Returns the messages that the model is asked, in OpenAI's form."""
+    written = _measured_prompt(recipe, _with_instructions(recipe, as_row(messages)), shown)
+    return [_original_or_new(message, messages) for message in written]
+
+
+def _with_instructions(recipe: Recipe, row: Example) -> Example:
+    """Gives a request without instructions those that the measured rows came with."""
+    if row.system or recipe.instructions == "":
+        return row
+    instructions = recipe.instructions or default_system(recipe.task)
+    return with_system([row], instructions)[0]
+
+
+def _measured_prompt(recipe: Recipe, row: Example, shown: Shown) -> tuple[Message, ...]:
+    """As bot/services/evidence/candidate_prompts.py writes it for a held-out row."""
+    shots = [example_of(shot) for shot in (shown.shots or recipe.shots)]
+    match recipe.kind:
+        case "zero" | "optimised":
+            return prompts.zero_shot(row, recipe.labels, recipe.prompt, recipe.answer_format)
+        case "retrieval" if recipe.retrieved == "passages":
+            return prompts.with_passages(
+                row, recipe.labels, recipe.prompt, shown.passages, recipe.answer_format
+            )
+        case "kshot" | "retrieval":
+            return prompts.k_shot(row, recipe.labels, recipe.prompt, shots, recipe.answer_format)
+        case "tuned":
+            return prompts.trained_prompt(row)
+        case "classical" | "encoder":
+            raise ValueError(f"a recipe of the kind {recipe.kind} asks no model")
+
+
+def _original_or_new(message: Message, originals: Sequence[Mapping[str, Any]]) -> Body:
+    if not message.extra:
+        return {"role": message.role, "content": message.content}
+    original = dict(originals[int(message.extra)])
+    if message.content == _text_of(original):
+        return original
+    return {**original, "content": message.content}  # instructions, which the recipe has added to
+
+
+def _role_of(message: Mapping[str, Any]) -> Role:
+    """Returns the role of a message. Items of Responses have none if they are calls, results or thoughts."""
+    role = message.get("role")
+    if role in ROLES:
+        return cast(Role, role)
+    return "assistant"
+
+
+def _text_of(message: Mapping[str, Any]) -> str:
+    """Returns the text of a message without its images and other parts."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = [part for part in content if isinstance(part, dict) and part.get("type") in TEXT_PARTS]
+    return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+
+
+def has_only_text(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """True if the messages have no images, sounds, files or calls of tools."""
+    return all(_is_text(message) for message in messages)
+
+
+def _is_text(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    if message.get("role") not in (*INSTRUCTION_ROLES, "user", "assistant") or message.get("tool_calls"):
+        return False
+    if isinstance(content, list):
+        return all(isinstance(part, dict) and part.get("type") in TEXT_PARTS for part in content)
+    return isinstance(content, str)
+
+
+def measured_parameters(recipe: Recipe, refused: Collection[str] = ()) -> ChatParameters:
+    """Returns the decoding parameters with which a model was measured. `refused` are those that it has refused
+    since."""
+    assert recipe.model is not None  # noqa: S101  free kinds have no parameters
+    model, _ = chat_parameters.split_effort(recipe.model)
+    most = (recipe.max_tokens or MOST_ANSWER_TOKENS) + chat_parameters.thinking_tokens(recipe.is_thinking)
+    return chat_parameters.parameters_for(model, recipe.is_thinking, most, 0, refused)
+
+
+def open_parameters(measured: ChatParameters, body: Mapping[str, Any]) -> ChatParameters:
+    """Returns those of the measured parameters that a request leaves open. Its cap on the answer keeps its number, and
+    gets the name by which this model takes one."""
+    caps = [body[name] for name in sorted(TOKEN_LIMITS) if body.get(name) is not None]
+    limits = {name: caps[0] for name in TOKEN_LIMITS & set(measured.sent) if caps}
+    chosen = {name: None for name in ("temperature", "reasoning_effort") if body.get(name) is not None}
+    return replace(measured, **limits, **chosen)
+
+
+def fill(body: Mapping[str, Any], parameters: ChatParameters) -> Body:
+    """Returns a request for a chat completion with the parameters that it left open."""
+    own = {name: value for name, value in body.items() if name not in TOKEN_LIMITS}
+    return {**own, **{name: getattr(parameters, name) for name in parameters.sent}}
