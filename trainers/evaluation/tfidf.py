@@ -114,11 +114,12 @@ def margins(classifier: Classifier, examples: Sequence[Example]) -> Margins:
         return np.zeros((len(examples), len(classifier.labels)))
     texts = [text_of(example) for example in examples]
     rows = classifier.features.transform(texts)
-    distances: Margins = _distances(classifier.machine, rows)
+    distances: Margins = distances_of(classifier.machine, rows)
     return distances
 
 
-def _distances(machine: Any, rows: Any) -> Any:
+def distances_of(machine: Any, rows: Any) -> Any:
+    """Returns the distances of rows of features from each label's decision boundary, rows x labels."""
     import numpy as np
 
     distances = machine.decision_function(rows)
@@ -386,7 +387,7 @@ def _by_svm(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) -> S
             scores[cells] = 1.0
             continue
         machine = fit_svm(rows[~inside], others, SVM_C, seed)
-        scores[cells] = _distances(machine, rows[inside])
+        scores[cells] = distances_of(machine, rows[inside])
     return scores
 
 

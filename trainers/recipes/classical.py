@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainers.dataset.rows import Example
 from trainers.evaluation import json_fields, tfidf
 from trainers.evaluation.copied_values import Copier, SvmScorer
+from trainers.recipes.calibration import NOTHING_LEARNT, Calibration, calibrate
 from trainers.recipes.frozen import (
     Arrays,
     FrozenClassifier,
@@ -19,6 +20,9 @@ from trainers.recipes.frozen import (
     write_files,
 )
 from trainers.recipes.term_weights import TermWeights
+
+if TYPE_CHECKING:
+    from trainers.recipes.calibration import Indices, Scores
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,27 @@ def _freeze_labels(train: Sequence[Example], seed: int) -> dict[str, bytes]:
     classifier = tfidf.fit_classifier(train, seed)
     if classifier.machine is None:
         # Whatever the text, the answer is the usual one.
-        return write_files(FrozenClassifier(labels=(classifier.usual,)), _without_terms(1))
+        frozen = FrozenClassifier(labels=(classifier.usual,), calibration=NOTHING_LEARNT)
+        return write_files(frozen, _without_terms(1))
+    frozen = FrozenClassifier(
+        labels=classifier.labels, calibration=_calibrate(classifier.features, train, seed)
+    )
     arrays = _arrays(classifier.features, [_columns(classifier.machine)])
-    return write_files(FrozenClassifier(labels=classifier.labels), arrays)
+    return write_files(frozen, arrays)
+
+
+def _calibrate(features: Any, train: Sequence[Example], seed: int) -> Calibration:
+    import numpy as np
+
+    # Features of all rows together are no leak between folds: word frequencies don't depend on labels.
+    inputs = features.transform([tfidf.text_of(row) for row in train])
+    labels = np.array([tfidf.label_of(row) for row in train])
+
+    def fit_and_score(learned: Indices, judged: Indices) -> tuple[Sequence[str], Scores]:
+        machine = tfidf.fit_svm(inputs[learned], labels[learned], 1.0, seed)
+        return machine.classes_.tolist(), tfidf.distances_of(machine, inputs[judged])
+
+    return calibrate(train, seed, fit_and_score)
 
 
 def _freeze_fields(train: Sequence[Example], seed: int) -> dict[str, bytes]:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.dataset.rows import Example
 from trainers.encoders import EncoderError, classifier, json_fields
-from trainers.encoders.classifier import LinearHead, head_inputs
+from trainers.encoders.classifier import LearntHead, LinearHead, fit_with_penalty, head_inputs
 from trainers.encoders.embedding import StoredVectors, TextEncoder, load_encoder
 from trainers.evaluation.tfidf import label_of, text_of
+from trainers.recipes.calibration import Calibration, calibrate
 from trainers.recipes.frozen import Arrays, FrozenClassifier, FrozenField, write_files
 
 if TYPE_CHECKING:
-    from trainers.recipes.frozen import Scores
+    from trainers.recipes.calibration import Indices, Scores
 
 
 def freeze_encoder(
@@ -40,9 +41,26 @@ def _freeze_labels(
     texts = [text_of(row) for row in rows]
     labels = [label_of(row) for row in rows]
     vectors = (stored or encoder).embed(texts)
-    head = classifier.learn(encoder, texts, labels, vectors, seed=seed)
-    frozen = FrozenClassifier(labels=head.labels, encoder=encoder.name, encoder_sha256=encoder.sha256)
+    learnt = classifier.learn_with_terms(encoder, texts, labels, vectors, seed=seed)
+    head = learnt.head
+    frozen = FrozenClassifier(
+        labels=head.labels,
+        encoder=encoder.name,
+        encoder_sha256=encoder.sha256,
+        calibration=_calibrate(learnt, rows, seed),
+    )
     return write_files(frozen, {"weights": head.weights, "biases": head.biases})
+
+
+def _calibrate(learnt: LearntHead, rows: Sequence[Example], seed: int) -> Calibration:
+    labels = [label_of(row) for row in rows]
+
+    def fit_and_score(learned: Indices, judged: Indices) -> tuple[Sequence[str], Scores]:
+        names = [labels[row] for row in learned]
+        head = fit_with_penalty(learnt.fitted[learned], names, learnt.inverse_penalty, seed)
+        return head.labels, head.scores(learnt.fitted[judged])
+
+    return calibrate(rows, seed, fit_and_score)
 
 
 def _freeze_fields(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from trainers.evaluation.tfidf import beginning_of
 from trainers.recipes import classical, encoder
+from trainers.recipes.calibration import Curve, probabilities
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.frozen import (
     ARRAYS,
@@ -23,7 +24,7 @@ from trainers.recipes.frozen import (
 from trainers.recipes.values import Recipe
 
 if TYPE_CHECKING:
-    from trainers.recipes.frozen import Scores
+    from trainers.recipes.calibration import Indices, Scores
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,20 @@ class _TextScorer(Protocol):
 class _LabelAnswerer:
     scorer: _TextScorer
     labels: tuple[str, ...]
+    curve: Curve | None
 
     def answer(self, texts: Sequence[str]) -> tuple[FreeAnswer, ...]:
         scores = self.scorer.scores([_part_read(text) for text in texts])
-        return tuple(FreeAnswer(self.labels[best]) for best in scores.argmax(axis=1))
+        if self.curve is None:
+            return tuple(FreeAnswer(self.labels[best]) for best in scores.argmax(axis=1))
+        shares = probabilities(scores, self.curve)
+        # By score, since very small differences are lost in the shares.
+        orders = (-scores).argsort(axis=1, kind="stable")
+        return tuple(map(self._with_probabilities, shares, orders))
+
+    def _with_probabilities(self, shares: Scores, order: Indices) -> FreeAnswer:
+        ranked = tuple((self.labels[place], float(shares[place])) for place in order)
+        return FreeAnswer(ranked[0][0], ranked)
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,10 @@ def open_free(folder: RecipeFolder, recipe: Recipe) -> FreeAnswerer:
     arrays = read_arrays(folder.read_file(recipe, ARRAYS))
     scorer = _read_scorer(frozen, arrays)
     if frozen.labels:
-        return _LabelAnswerer(scorer, frozen.labels)
+        curve = None
+        if frozen.calibration is not None:
+            curve = frozen.calibration.curve
+        return _LabelAnswerer(scorer, frozen.labels, curve)
     return _FieldAnswerer(scorer, field_answers(frozen, arrays))
 
 

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 from trainers.evaluation.copied_values import Copier
 from trainers.evaluation.json_fields import Field, FieldClassifier, FieldTable, Values, answer_fields
 from trainers.json_values import JsonValue
+from trainers.recipes.calibration import Calibration
 from trainers.recipes.span_weights import SpanWeights
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Scores = NDArray[np.float64]
+    from trainers.recipes.calibration import Scores
 
 DESCRIPTION = "classifier.json"
 ARRAYS = "classifier.npz"
@@ -53,7 +51,8 @@ class FrozenClassifier(JsonValue):
     """What columns of scores stand for: a label each, or the values of one field of JSON after the other's.
 
     `without_fields` is the answer that has no field. `encoder` is the name of the encoder that reads the texts, None
-    for the classical candidate, and `encoder_sha256` the hash of everything that its vectors depend on.
+    for the classical candidate, and `encoder_sha256` the hash of everything that its vectors depend on. `calibration`
+    is None for fields.
     """
 
     labels: tuple[str, ...] = ()
@@ -61,6 +60,7 @@ class FrozenClassifier(JsonValue):
     without_fields: str = ""
     encoder: str | None = None
     encoder_sha256: str | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)

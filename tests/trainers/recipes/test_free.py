@@ -22,7 +22,7 @@ from trainers.recipes.classical import freeze_classical
 from trainers.recipes.encoder import freeze_encoder
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.free import FreeAnswerer, open_free
-from trainers.recipes.frozen import DESCRIPTION
+from trainers.recipes.frozen import DESCRIPTION, FrozenClassifier
 from trainers.recipes.values import Recipe
 
 ROOT = Path(__file__).parents[3]
@@ -142,6 +142,31 @@ def test_the_encoder_gives_the_measured_objects(tmp_path: Path) -> None:
     measured = encoder_fields.classify_holdout(encoder, train, rows, SEED)
     answerer = opened(tmp_path, freeze_encoder(encoder, train, SEED, has_labels=False))
     assert texts_of(answerer, texts) == [reply.text for reply in measured]
+
+
+def test_probabilities_are_those_of_all_labels_and_only_where_they_were_calibrated(
+    tickets: tuple[Example, ...], tmp_path: Path
+) -> None:
+    texts = [tfidf.text_of(row) for row in tickets[500:600]]
+    files = freeze_classical(tickets[:500], SEED, has_labels=True)
+    for answer in opened(tmp_path, files).answer(texts):
+        assert answer.probabilities is not None
+        labels = [label for label, _ in answer.probabilities]
+        shares = [share for _, share in answer.probabilities]
+        assert len(set(labels)) == 10
+        assert labels[0] == answer.text
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1)
+    calibration = FrozenClassifier.from_json(files[DESCRIPTION]).calibration
+    assert calibration is not None and calibration.error is not None and calibration.error_before is not None
+    assert calibration.error < 0.1 < calibration.error_before
+
+    few = freeze_classical(tickets[:150], SEED, has_labels=True)
+    assert opened(tmp_path, few).answer(texts[:1])[0].probabilities is None
+    encoder = load_encoder()
+    with_encoder = freeze_encoder(encoder, make_rows(240), SEED, has_labels=True)
+    (answer,) = opened(tmp_path, with_encoder).answer(["my card was stolen, block it"])
+    assert answer.probabilities is not None and answer.probabilities[0][0] == "card"
 
 
 def test_an_encoder_of_another_hash_is_refused(tmp_path: Path) -> None:
