@@ -34,7 +34,7 @@ LEAST_PER_LABEL = 10
 MOST_JUDGED = 2_000  # rows: more tell a temperature no better, and each fold costs as much as the classifier
 LEAST_IN_BIN = 50
 MOST_BINS = 10
-# A larger difference of probabilities from shares of right answers misleads whoever sets a threshold.
+# A larger difference of probabilities from shares of right answers misleads people who set a threshold.
 MOST_ERROR = 0.10
 UNKNOWN_LABEL = -1.0  # the score of a label that a fold's classifier didn't know: an SVM's clear no
 FIRST_CURVE = (1.0, -3.0)  # the logarithm of the slope, and the shift, from which the search starts
@@ -103,8 +103,8 @@ def judge(rows: Sequence[Example], seed: int, fit_and_score: FitAndScore) -> Jud
     judged = []
     for number in range(FOLDS):
         learned = np.flatnonzero(fold != number)
-        known = np.isin(own, own[learned])
-        inside = np.flatnonzero((fold == number) & known)
+        is_trained = np.isin(own, own[learned])
+        inside = np.flatnonzero((fold == number) & is_trained)
         if not len(inside) or len(set(own[learned])) < 2:
             continue
         trained, of_fold = fit_and_score(learned, inside)
