@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from trainers.http import responses
 from trainers.http.connections import address_of, listen, server_config
 
 KEY = "sk-vendor-0123456789"
@@ -53,7 +54,36 @@ class ChatVendor:
     url: str = ""
 
     def app(self) -> Starlette:
-        return Starlette(routes=[Route("/v1/chat/completions", self._chat, methods=["POST"])])
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/responses", self._respond, methods=["POST"]),
+            ]
+        )
+
+    async def _respond(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        self.requests.append(body)
+        for name, sentence in self.refuses.items():
+            if name in body:
+                return JSONResponse(error(sentence, "unsupported_parameter", name), 400)
+        text = self.answer({"messages": body["input"]})
+        tokens = {
+            "prompt_tokens": 5,
+            "completion_tokens": 7,
+            "total_tokens": 12,
+            "prompt_tokens_details": {"cached_tokens": 2},
+        }
+        parts = [responses.Text(text), responses.End(is_cut=False, usage=tokens)]
+        begun = responses.new_head(body["model"], responses.echo(body))
+        if not body.get("stream"):
+            return JSONResponse(responses.complete_body(begun, parts))
+
+        async def each() -> AsyncIterator[responses.Part]:
+            for part in parts:
+                yield part
+
+        return StreamingResponse(responses.encode_events(begun, each()), media_type="text/event-stream")
 
     async def _chat(self, request: Request) -> Response:
         body = json.loads(await request.body())

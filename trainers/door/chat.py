@@ -4,7 +4,7 @@ candidate."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 import orjson
@@ -12,8 +12,10 @@ from starlette.responses import Response
 
 from trainers.door import free_chat, relay
 from trainers.door.calls import Body, Call, read_messages
+from trainers.door.streams import encode_event
 from trainers.door.upstreams import VendorError
 from trainers.errors import Refused
+from trainers.http.errors import ApiError
 from trainers.models import chat_parameters
 from trainers.models.chat_parameters import ChatParameters
 from trainers.recipes import prompts
@@ -22,6 +24,11 @@ PATH = "/chat/completions"
 # By address and model: parameters that it has refused, which are not sent to it again. A restart asks once more.
 _refused: dict[tuple[str, str], frozenset[str]] = {}
 STREAM_OPTIONS = "stream_options"
+
+
+class WriteRequest(Protocol):
+    def __call__(self, ours: ChatParameters, *, counts_stream: bool) -> Body:
+        """Returns the request with these parameters."""
 
 
 async def answer_chat(call: Call) -> Response:
@@ -35,29 +42,44 @@ async def answer_chat(call: Call) -> Response:
     def is_ours(event: Mapping[str, Any]) -> bool:
         return has_our_usage and event.get("choices") == []
 
-    return relay.pass_on_events(call, answer, lambda event: event.get("usage"), is_ours)
+    return relay.pass_on_events(call, answer, lambda event: event.get("usage"), is_ours, encode_error)
+
+
+def encode_error(problem: ApiError) -> bytes:
+    return encode_event({"error": problem.body()})
 
 
 async def ask(call: Call, body: Body) -> tuple[httpx2.Response, bool]:
     """Asks the model for a chat completion. Returns its answer, and whether a stream of it names its usage for us
-    alone. A parameter that the model refuses, and the program did not set, is left out from then on; a refusal costs
-    nothing."""
+    alone. Raises ApiError and VendorError."""
     messages = read_messages(body)
     shown = await call.loaded.show(prompts.as_row(messages))
     prompt = prompts.write_prompt(call.recipe, messages, shown)
-    model = model_of(call)
     extra = orjson.loads(call.upstream.chat_extra or "{}")
-    key = (call.base_url, model)
+
+    def write(ours: ChatParameters, *, counts_stream: bool) -> Body:
+        request = {**extra, **prompts.fill(body, ours), "model": model_of(call), "messages": prompt}
+        if counts_stream:
+            request[STREAM_OPTIONS] = {**(body.get(STREAM_OPTIONS) or {}), "include_usage": True}
+        return request
+
+    return await ask_without_refused(call, PATH, body, write, wants_count=_leaves_usage_open(body))
+
+
+async def ask_without_refused(
+    call: Call, path: str, body: Body, write: WriteRequest, *, wants_count: bool
+) -> tuple[httpx2.Response, bool]:
+    """Asks the model what `write` returns. A parameter that the model refuses, and the program did not set, is left out
+    from then on; a refusal costs nothing. Returns the answer, and whether its stream was asked to name its usage."""
+    key = (call.base_url, model_of(call))
     while True:
         refused = _refused.get(key, frozenset())
         measured = prompts.measured_parameters(call.recipe, refused)
         ours = prompts.open_parameters(measured, body)
-        request: Body = {**extra, **prompts.fill(body, ours), "model": model, "messages": prompt}
-        counts_stream = _wants_usage(body) is None and STREAM_OPTIONS not in refused
-        if counts_stream:
-            request[STREAM_OPTIONS] = {**(body.get(STREAM_OPTIONS) or {}), "include_usage": True}
+        counts_stream = wants_count and STREAM_OPTIONS not in refused
         try:
-            return await relay.send(call, PATH, request), counts_stream
+            request = write(ours, counts_stream=counts_stream)
+            return await relay.send(call, path, request), counts_stream
         except VendorError as error:
             more = _newly_refused(ours, body, refused, error, counts_stream=counts_stream)
             if more is None:
@@ -74,15 +96,11 @@ def model_of(call: Call) -> str:
     return model
 
 
-def _wants_usage(body: Body) -> bool | None:
-    """Returns what a streamed request says about usage, None if nothing; True for one that isn't streamed, whose answer
-    always has it."""
-    if body.get("stream") is not True:
-        return True
+def _leaves_usage_open(body: Body) -> bool:
+    """True for a stream of which the program doesn't say whether it should name its usage. Other answers always do."""
     options = body.get(STREAM_OPTIONS)
-    if isinstance(options, dict):
-        return options.get("include_usage")
-    return None
+    has_said = isinstance(options, dict) and options.get("include_usage") is not None
+    return body.get("stream") is True and not has_said
 
 
 def _newly_refused(

@@ -33,7 +33,7 @@ async def answer_chat(call: Call) -> Response:
     }
     call.count(ANSWERED)
     if call.body.get("stream") is True:
-        return EventStream(_events(head, text, call.body), _nothing_to_close)
+        return EventStream(_events(head, text, call.body), nothing_to_close)
     message = {"role": "assistant", "content": text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     return JSONResponse({**head, "choices": [choice], "usage": NO_TOKENS})
@@ -81,5 +81,5 @@ async def _events(head: Body, text: str, body: Body) -> AsyncGenerator[bytes, No
     yield LAST_EVENT
 
 
-async def _nothing_to_close() -> None:
+async def nothing_to_close() -> None:
     pass

@@ -13,14 +13,17 @@ from starlette.responses import Response
 
 from trainers.door.calls import Body, Call
 from trainers.door.counts import FAILED, usage_of
-from trainers.door.streams import EventStream, data_of, encode_event, split_events
+from trainers.door.streams import EventStream, data_of, split_events
 from trainers.door.upstreams import TAKEN_ALONG, passed_headers
+from trainers.http.errors import ApiError
 from trainers.recipes.usage import Usage
 
 ReadUsage = Callable[[Mapping[str, Any]], object]
 """Returns the usage that an answer or an event names, in whatever form; None if it names none."""
 IsOurs = Callable[[Mapping[str, Any]], bool]
 """True for an event with usage that the program has not asked for."""
+EncodeError = Callable[[ApiError], bytes]
+"""Returns the event that ends a stream which broke off."""
 
 
 async def send(call: Call, path: str, body: Body) -> httpx2.Response:
@@ -39,19 +42,47 @@ def pass_on(call: Call, answer: httpx2.Response) -> Response:
 
 def _usage_in(answer: httpx2.Response) -> object:
     try:
+        return read_object(answer).get("usage")
+    except ApiError:
+        return None
+
+
+def read_object(answer: httpx2.Response) -> dict[str, Any]:
+    """Returns the JSON object that a provider has answered. Raises ApiError (502)."""
+    try:
         body = orjson.loads(answer.content)
     except orjson.JSONDecodeError:
-        return None
+        body = None
     if not isinstance(body, dict):
-        return None
-    return body.get("usage")
+        raise unreadable()
+    return body
+
+
+def read_choice(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the first choice of a chat, which has a message. Raises ApiError (502)."""
+    choices = content.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise unreadable()
+    choice: Mapping[str, Any] = choices[0]
+    if not isinstance(choice.get("message"), dict):
+        raise unreadable()
+    return choice
+
+
+def unreadable() -> ApiError:
+    text = "The model's answer is not what a chat completion looks like."
+    return ApiError(502, text, "upstream_unreadable", kind="server_error")
 
 
 def pass_on_events(
-    call: Call, answer: httpx2.Response, read_usage: ReadUsage, is_ours: IsOurs
+    call: Call,
+    answer: httpx2.Response,
+    read_usage: ReadUsage,
+    is_ours: IsOurs,
+    encode_error: EncodeError,
 ) -> EventStream:
     """Returns a stream that passes on a provider's events, without those that are ours."""
-    stream = ForwardedStream(call, answer, read_usage, is_ours)
+    stream = ForwardedStream(call, answer, read_usage, is_ours, encode_error)
     return EventStream(stream.events(), stream.close, passed_headers(answer.headers))
 
 
@@ -61,6 +92,7 @@ class ForwardedStream:
     answer: httpx2.Response
     read_usage: ReadUsage
     is_ours: IsOurs
+    encode_error: EncodeError
     _usage: object = None
     _is_complete: bool = field(default=False)
 
@@ -73,7 +105,7 @@ class ForwardedStream:
             self._is_complete = True
         except httpx2.HTTPError as error:
             problem = self.call.clients.down(self.call.upstream, error)
-            yield encode_event({"error": problem.body()})
+            yield self.encode_error(problem)
 
     def _note(self, event: bytes) -> bool:
         """Notes the usage in an event. Returns True if the event is ours."""

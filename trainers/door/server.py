@@ -22,8 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainers.door.calls import Calls
 from trainers.door.chat import answer_chat
+from trainers.door.classify import answer_classification
 from trainers.door.counts import UsageCounts
 from trainers.door.names import Names
+from trainers.door.responses import answer_response
 from trainers.door.upstreams import UpstreamClients
 from trainers.http.errors import ApiError
 from trainers.http.guard import LimitedBody, host_problem, is_longer, is_same_key, key_missing, sent_key
@@ -57,6 +59,12 @@ def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, stat
     async def chat(request: Request) -> Response:
         return await calls.answer(request, answer_chat)
 
+    async def response(request: Request) -> Response:
+        return await calls.answer(request, answer_response)
+
+    async def classification(request: Request) -> Response:
+        return await calls.answer(request, answer_classification)
+
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": _models(names)})
 
@@ -84,6 +92,8 @@ def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, stat
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/responses", response, methods=["POST"]),
+            Route("/v1/classify", classification, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
             Route(HEALTH, health),

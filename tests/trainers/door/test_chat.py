@@ -24,7 +24,10 @@ from trainers.recipes.values import Published, Recipe, Unavailable
 from trainers.types import Provider
 
 ASKED = [{"role": "user", "content": "My card was charged twice: billing"}]
-TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "get_weather", "parameters": {"type": "object"}},
+}
 
 
 def ask(client: openai.OpenAI, **more: Any) -> Any:

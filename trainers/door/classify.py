@@ -1,0 +1,90 @@
+"""POST /v1/classify, an endpoint that only the door has: the label of one text or of several, from whatever is in use
+for labels. Probabilities come from free candidates, and only if they were calibrated."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.responses import JSONResponse, Response
+
+from trainers.door import chat, relay
+from trainers.door.calls import Body, Call
+from trainers.door.counts import usage_of
+from trainers.evaluation.scores import read_label
+from trainers.http.errors import invalid
+from trainers.recipes.usage import Usage
+
+MOST_FREE = 1_000
+MOST_ASKED = 100
+AT_ONCE = 8  # questions to a model
+
+
+async def answer_classification(call: Call) -> Response:
+    """Raises ApiError and VendorError. If a model fails to answer one text, nothing is answered."""
+    texts = _read_texts(call.body)
+    if not call.recipe.labels:
+        text = f"{call.name} doesn't answer with one of some labels. Call it by /v1/chat/completions."
+        raise invalid(text, "model", "no_labels")
+    most = MOST_FREE if call.recipe.is_free else MOST_ASKED
+    if len(texts) > most:
+        raise invalid(f"'input' has {len(texts)} texts; at most {most} are allowed.", "input")
+    if call.recipe.is_free:
+        results = await _read_labels(call, texts)
+        usage = Usage(calls=len(texts))
+        call.count(usage)
+    else:
+        results, usage = await _ask_for_labels(call, texts)
+    numbered = [{"index": number, **result} for number, result in enumerate(results)]
+    tokens = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+    total = usage.prompt_tokens + usage.completion_tokens
+    return JSONResponse(
+        {"object": "list", "model": call.name, "data": numbered, "usage": {**tokens, "total_tokens": total}}
+    )
+
+
+def _read_texts(body: Body) -> list[str]:
+    texts = body.get("input")
+    if isinstance(texts, str):
+        texts = [texts]
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise invalid("'input' must be a text, or a list with at least one.", "input", "invalid_type")
+    return texts
+
+
+async def _read_labels(call: Call, texts: list[str]) -> list[Body]:
+    answers = await call.loaded.answer(texts)
+    results: list[Body] = []
+    for answer in answers:
+        shares = None
+        if answer.probabilities is not None:
+            shares = dict(answer.probabilities)
+        results.append({"label": answer.text, "probabilities": shares})
+    return results
+
+
+async def _ask_for_labels(call: Call, texts: list[str]) -> tuple[list[Body], Usage]:
+    free_places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(text: str) -> tuple[Body, Usage]:
+        async with free_places:
+            return await _ask_for_label(call, text)
+
+    tasks = [asyncio.ensure_future(ask(text)) for text in texts]
+    try:
+        pairs = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()  # those that wait, if another failed
+    return [result for result, _ in pairs], sum((usage for _, usage in pairs), Usage())
+
+
+async def _ask_for_label(call: Call, text: str) -> tuple[Body, Usage]:
+    answer, _ = await chat.ask(call, {"messages": [{"role": "user", "content": text}]})
+    content = relay.read_object(answer)
+    usage = usage_of(content.get("usage"))
+    call.count(usage)
+    words = relay.read_choice(content)["message"].get("content") or ""
+    label = read_label(words, call.recipe.labels)
+    if label is None:  # so that the program's author sees why
+        return {"label": None, "probabilities": None, "answer": words}, usage
+    return {"label": label, "probabilities": None}, usage

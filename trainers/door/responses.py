@@ -1,0 +1,204 @@
+"""POST /v1/responses: passed on where the provider has this API, and translated into a chat and back where it hasn't. A
+free candidate answers in its form too.
+
+The prompt and the parameters are those that were measured. A recipe is applied to a conversation in full, so what names
+one that a provider has stored is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import httpx2
+from starlette.responses import JSONResponse, Response
+
+from trainers.door import chat, free_chat, relay
+from trainers.door.calls import Body, Call
+from trainers.door.counts import FAILED, usage_of
+from trainers.door.streams import EventStream, data_of, split_events
+from trainers.http import responses
+from trainers.http.errors import ApiError, invalid
+from trainers.http.responses import End, FunctionCall, Part, Text
+from trainers.models.chat_parameters import ChatParameters
+from trainers.recipes import prompts
+from trainers.recipes.usage import Usage
+
+PATH = "/responses"
+STORED = ("previous_response_id", "conversation", "background")
+FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
+# A parameter of chats → where Responses have it.
+CAP = "max_output_tokens"
+
+
+async def answer_response(call: Call) -> Response:
+    """Answers a request for a response. Raises ApiError and VendorError."""
+    for name in STORED:
+        if call.body.get(name):
+            text = f"'{name}' names what a provider has stored. Send the conversation in full as 'input'."
+            raise invalid(text, name, "unsupported_parameter")
+    if call.recipe.is_free:
+        return await _answer_free(call)
+    if call.upstream.has_responses:
+        return await _pass_on(call)
+    return await _translate(call)
+
+
+async def _pass_on(call: Call) -> Response:
+    items = responses.read_items(call.body)
+    if not all(isinstance(item, dict) for item in items):
+        raise invalid("Each item of 'input' must be an object.", "input", "invalid_type")
+    shown = await call.loaded.show(prompts.as_row(items))
+    prompt = prompts.write_prompt(call.recipe, items, shown)
+    same = {name: value for name, value in call.body.items() if name != "instructions"}
+
+    def write(ours: ChatParameters, *, counts_stream: bool) -> Body:
+        request = {"store": False, **same, "model": chat.model_of(call), "input": prompt}
+        request[CAP] = ours.max_completion_tokens or ours.max_tokens
+        if ours.temperature is not None:
+            request["temperature"] = ours.temperature
+        if ours.reasoning_effort is not None:
+            request["reasoning"] = {**(request.get("reasoning") or {}), "effort": ours.reasoning_effort}
+        return request
+
+    answer, _ = await chat.ask_without_refused(
+        call, PATH, _in_names_of_chats(call.body), write, wants_count=False
+    )
+    if call.body.get("stream") is not True:
+        return relay.pass_on(call, answer)
+    return relay.pass_on_events(call, answer, _usage_of_event, lambda event: False, encode_error)
+
+
+def _in_names_of_chats(body: Body) -> Body:
+    """Returns what a request says about decoding, as a chat would."""
+    effort = responses.read_object(body, "reasoning").get("effort")
+    return {
+        "max_completion_tokens": body.get(CAP),
+        "temperature": body.get("temperature"),
+        "reasoning_effort": effort,
+    }
+
+
+def _usage_of_event(event: Mapping[str, Any]) -> object:
+    if event.get("type") not in FINAL:
+        return None
+    response = event.get("response")
+    return response.get("usage") if isinstance(response, dict) else None
+
+
+def encode_error(problem: ApiError) -> bytes:
+    return responses.encode_event("error", 0, problem.body())
+
+
+async def _translate(call: Call) -> Response:
+    body = responses.as_chat(call.body)
+    for number, tool in enumerate(body.get("tools", ())):
+        if not isinstance(tool, dict) or tool.get("type") != "function":
+            text = f"{call.upstream.name} can call functions only, so 'tools[{number}]' is refused."
+            raise invalid(text, f"tools[{number}]", "unsupported_parameter")
+    answer, _ = await chat.ask(call, body)
+    head = responses.new_head(chat.model_of(call), responses.echo(call.body))
+    if body.get("stream") is True:
+        stream = _TranslatedStream(call, answer)
+        return EventStream(stream.events(head), stream.close)
+    content = relay.read_object(answer)
+    parts = _parts_of(content)
+    call.count(usage_of(content.get("usage")))
+    return JSONResponse(responses.complete_body(head, parts))
+
+
+def _parts_of(content: Mapping[str, Any]) -> Sequence[Part]:
+    """Returns the parts of a complete chat. One that refuses says so as text."""
+    choice = relay.read_choice(content)
+    message = choice["message"]
+    parts: list[Part] = []
+    text = message.get("content") or message.get("refusal") or ""
+    if text:
+        parts.append(Text(text))
+    for tool_call in message.get("tool_calls") or ():
+        match tool_call:
+            case {"id": str(call_id), "function": {"name": str(name), "arguments": str(arguments)}}:
+                parts.append(FunctionCall(call_id, name, arguments))
+            case _:
+                raise relay.unreadable()
+    return [*parts, End(choice.get("finish_reason") == "length", content.get("usage"))]
+
+
+class _TranslatedStream:
+    """A chat's stream as that of a response. Text goes on as it comes; calls are complete at the end."""
+
+    def __init__(self, call: Call, answer: httpx2.Response) -> None:
+        self._call = call
+        self._answer = answer
+        self._usage: Mapping[str, Any] | None = None
+        self._is_complete = False
+
+    async def events(self, head: Body) -> AsyncGenerator[bytes, None]:
+        number = 0
+        try:
+            async for event in responses.encode_events(head, self._parts()):
+                yield event
+                number += 1
+            self._is_complete = True
+        except ApiError as problem:
+            yield responses.encode_event("error", number, problem.body())
+
+    async def _parts(self) -> AsyncIterator[Part]:
+        """Raises UpstreamDown if the provider breaks off."""
+        calls: dict[int, dict[str, str]] = {}
+        is_cut = False
+        try:
+            async for events in split_events(self._answer.aiter_bytes()):
+                for event in events:
+                    chunk = data_of(event) or {}
+                    self._usage = chunk.get("usage") or self._usage
+                    for choice in chunk.get("choices") or ():
+                        delta = choice.get("delta") or {}
+                        is_cut = is_cut or choice.get("finish_reason") == "length"
+                        text = delta.get("content") or delta.get("refusal")
+                        if text:
+                            yield Text(text)
+                        _add_calls(calls, delta.get("tool_calls") or ())
+        except httpx2.HTTPError as error:
+            raise self._call.clients.down(self._call.upstream, error) from error
+        for place in sorted(calls):
+            yield FunctionCall(**calls[place])
+        yield End(is_cut, self._usage)
+
+    async def close(self) -> None:
+        await self._answer.aclose()
+        counted = usage_of(self._usage)
+        if not self._is_complete:
+            counted += Usage(failed=FAILED.failed)
+        self._call.count(counted)
+
+
+def _add_calls(calls: dict[int, dict[str, str]], deltas: Sequence[Mapping[str, Any]]) -> None:
+    """Adds the parts of calls, which arrive by the place of their call."""
+    for delta in deltas:
+        function = delta.get("function") or {}
+        call = calls.setdefault(delta.get("index", 0), {"id": "", "name": "", "arguments": ""})
+        call["id"] = delta.get("id") or call["id"]
+        call["name"] += function.get("name") or ""
+        call["arguments"] += function.get("arguments") or ""
+
+
+async def _answer_free(call: Call) -> Response:
+    body = responses.as_chat(call.body)
+    free_chat.check_request(call, body)
+    text = await free_chat.answer_text(call, body["messages"])
+    call.count(free_chat.ANSWERED)
+    parts: list[Part] = [Text(text), End(is_cut=False, usage=free_chat.NO_TOKENS)]
+    head = responses.new_head(call.name, responses.echo(call.body))
+    if body.get("stream") is not True:
+        return JSONResponse(responses.complete_body(head, parts))
+
+    async def each() -> AsyncIterator[Part]:
+        for part in parts:
+            yield part
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        async for event in responses.encode_events(head, each()):
+            yield event
+
+    return EventStream(events(), free_chat.nothing_to_close)
