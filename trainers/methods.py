@@ -367,6 +367,8 @@ class Method:
 
 ENGINES: tuple[str, ...] = get_args(EngineName)
 BUILTIN = "builtin"
+# These give an adapter its shape, so a training that goes on from it can't change them.
+ADAPTER_SETTINGS = ("lora_r", "lora_alpha", "target_modules", "quantization")
 METHODS: Mapping[str, Method] = {
     "supervised": Method(
         "supervised", "sft", Parameters, "chats", epochs=epochs_for, rate_divisor=1, is_plain=True

@@ -19,6 +19,7 @@ Ability = Literal[
     "extra_hyperparameters",  # accepts lora_r, lora_alpha and others besides n_epochs
     "method",  # accepts `method: {type: supervised}`; otherwise top-level `hyperparameters`
     "dpo",  # accepts `method: {type: dpo}` and a file of preference pairs in OpenAI's format
+    "going_on",  # a job may start from a model that was tuned there, by its name as `model`
     "suffix",
     "checkpoints",
     "progress",  # jobs have trained_steps, total_steps and estimated_finish

@@ -15,8 +15,11 @@ Setting = tuple[str, str]
 def training_settings(plan: Plan) -> tuple[Setting, ...]:
     """Returns everything that decides what the plan's training makes: base, rows, method and hyperparameters, as names
     and values that people type."""
+    target = f"{plan.provider}/{plan.base_model}"
+    if plan.starts_from is not None:
+        target = plan.starts_from.name
     settings = [
-        ("target", f"{plan.provider}/{plan.base_model}"),
+        ("target", target),
         ("version", str(plan.dataset_version)),
         ("rows", f"{plan.n_train:,}"),
         ("method", plan.method),
@@ -69,12 +72,13 @@ def chosen_settings(plan: Plan, before: Plan | None) -> tuple[ChangedSetting, ..
 
 
 def trains_the_same(plan: Plan, before: Plan) -> bool:
-    """True if both train the same model: the same rows, base, method and hyperparameters."""
+    """True if both train the same model: the same rows, start, method and hyperparameters."""
 
     def training(each: Plan) -> tuple[object, ...]:
         sweep = each.swept.sweep if each.swept else ()
         patience = each.stopping.patience if each.stopping else None
         source = (each.train_sha256, each.provider, each.base_model)
-        return (*source, each.method, each.hyperparameters, each.seed, sweep, patience)
+        settings = (each.method, each.hyperparameters, each.seed, sweep, patience)
+        return (*source, each.starts_from, *settings)
 
     return training(plan) == training(before)

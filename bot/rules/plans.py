@@ -14,6 +14,7 @@ from typing import Literal
 
 from bot.rules.estimate_inputs import Question
 from bot.rules.models.deployments import Hosting
+from bot.rules.models.starting_models import StartingModel
 from bot.rules.units import Misread, MonthlyVolume
 from trainers import hyperparameters, methods
 from trainers.evaluation.results import Scoring, Standing
@@ -222,6 +223,7 @@ class Plan:
     - `taught` are the training rows that models labelled, by teacher.
     - `retrains` is the model that ends and is replaced, None if there is none.
     - `continued` is what was taken over from an earlier question, None if nothing was.
+    - `starts_from` is the tuned model from which it goes on, None if it begins with the base model.
     - `predicted` and `destination` are None for plans older than these fields.
     """
 
@@ -265,6 +267,7 @@ class Plan:
     taught: tuple[TaughtRows, ...] = ()
     retrains: Retraining | None = None
     continued: Continued | None = None
+    starts_from: StartingModel | None = None
 
     @property
     def validation_split(self) -> EarlyStopping | SweepPlan | None:
@@ -273,8 +276,17 @@ class Plan:
 
     @property
     def model_id(self) -> str:
-        """The base model's id in a job."""
+        """The id in a job of the model that is trained."""
+        if self.starts_from is not None:
+            return self.starts_from.provider_model
         return (self.destination and self.destination.catalogue_id) or self.base_model
+
+    @property
+    def trained_model(self) -> str:
+        """The model that is trained, by the name that people know: a tuned one if the training goes on from it."""
+        if self.starts_from is not None:
+            return self.starts_from.name
+        return self.base_model
 
     @property
     def advised(self) -> PlanVerdict | None:
@@ -316,6 +328,7 @@ def canonical_json(plan: Plan) -> str:
         "hosting",
         "retrains",
         "continued",
+        "starts_from",
     ):
         if fields[name] is None:
             del fields[name]
@@ -383,6 +396,12 @@ def hyperparameters_for(
     if rate is None:
         planned.pop("learning_rate", None)
     return tuple(sorted({**planned, **values}.items()))
+
+
+def begins_alike(plan: Plan, other: Plan) -> bool:
+    """True if both begin with the same model, at the same provider."""
+    base = (plan.provider, plan.base_model, plan.starts_from)
+    return base == (other.provider, other.base_model, other.starts_from)
 
 
 def ascii_name(dataset: str) -> str:

@@ -279,7 +279,7 @@ def _estimate_details(click: Click) -> Form | Refusal:
     result = estimate_requests.recompute(click.context, click.number, click.person)
     if isinstance(result, Refusal):
         return result
-    return estimates.details_form(result, result.target.name)
+    return estimates.details_form(result, result.target.title)
 
 
 def _answer_estimate(click: Click) -> Form | Refusal:

@@ -24,7 +24,7 @@ Points = tuple[tuple[int, float], ...]
 MOST_POINTS = 20
 
 # What answered the held-out rows before the training.
-Before = Literal["base", "classical", "encoder"]
+Before = Literal["base", "start", "classical", "encoder"]
 
 
 @dataclass(frozen=True)
@@ -356,6 +356,7 @@ class RunResult(JsonValue):
     checkable: int | None = None
     partial: ScoreChange | None = None
     is_base_ahead: bool | None = None
+    start: str = ""
 
     @property
     def comparison(self) -> Comparison | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bot.rules.models.deployments import Hosting
+from bot.rules.models.starting_models import StartingModel
 from bot.rules.roi import Range
 from trainers.providers.pricing import PriceRow
 from trainers.providers.providers import ModelRow, ProviderRow
@@ -14,14 +15,23 @@ from trainers.types import Hyperparameter
 
 @dataclass(frozen=True)
 class Target:
-    """The model to train, and who trains it."""
+    """The model to train, and who trains it. `start` is the tuned model from which the training goes on, None if it
+    begins with the base model `model`."""
 
     row: ProviderRow
     model: ModelRow
+    start: StartingModel | None = None
 
     @property
     def name(self) -> str:
         return f"{self.row.name}/{self.model.name}"
+
+    @property
+    def title(self) -> str:
+        """Its name for people: the tuned model's if the training goes on from one."""
+        if self.start is None:
+            return self.name
+        return self.start.name
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,9 @@ class Service:
         unknown += sorted(set(hyperparameters) - PLAIN - more)
         if unknown:
             return refusal(400, "unknown_parameter", f"Unknown parameter: {unknown[0]}.")
-        if body.get("model") not in self.models:
+        # OpenAI's trains its own tuned models further.
+        known = self._served() if self.shape == "openai" else self.models
+        if body.get("model") not in known:
             return refusal(404, "model_not_found", f"The model {body.get('model')} does not exist.")
         for key in ("training_file", "validation_file"):
             if key in body and body[key] not in self.files:
@@ -451,4 +453,6 @@ def hyperparameters_of(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def tuned_name(job: StoredJob) -> str:
-    return f"ft:{job.request['model']}:org:{job.request.get('suffix') or ''}:{job.id[6:]}"
+    """A model that was trained further is still named by its base."""
+    base = job.request["model"].removeprefix("ft:").partition(":")[0]
+    return f"ft:{base}:org:{job.request.get('suffix') or ''}:{job.id[6:]}"

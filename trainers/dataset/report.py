@@ -51,6 +51,7 @@ from trainers.dataset.rows import (
     Task,
     default_system,
     ignore_message,
+    question_keys,
     shown_row,
     to_printable,
 )
@@ -198,6 +199,7 @@ def check_file(
     lengths_by: Encoding | None = None,
     on_progress: Callable[[str], None] = ignore_message,
     n_sealed: int = 0,
+    learnt_files: Sequence[Path] = (),
 ) -> Report:
     """Reads, checks, splits and stores a file. Without an `out_dir` nothing is stored, and no tokens are counted for
     `local_models`.
@@ -205,7 +207,8 @@ def check_file(
     `system` is put before a table's rows; None chooses one for the task. `holdout` is a frozen holdout (chat JSONL, or
     its rows): it is kept as it is, all rows of the file are for training, and rows that ask one of its questions block.
     `previous` is the previous version: its holdout is kept, and a share of the new questions joins it. About `n_sealed`
-    further rows are sealed, that is, set aside for a promotion.
+    further rows are sealed, that is, set aside for a promotion. `learnt_files` are stored training rows of models:
+    their questions are drawn for neither.
 
     `deep` also looks for near copies and for labels that are probably wrong, which takes longer, and with `presidio`
     (which must be installed) for more kinds of personal data. `encoding` counts the tokens that vendors bill, and
@@ -229,7 +232,15 @@ def check_file(
         of_split = Findings(limits.listed)
         with _collector_paused():
             parts = _split_rows(
-                scanned, seed, frozen, previous, slow.groups, of_split, presidio=presidio, n_sealed=n_sealed
+                scanned,
+                seed,
+                frozen,
+                previous,
+                slow.groups,
+                of_split,
+                presidio=presidio,
+                n_sealed=n_sealed,
+                learnt=_learnt_questions(learnt_files),
             )
         trained = len(scanned.rows) - len(parts.not_trained)
         check_trained(len(scanned.rows), trained, of_split)
@@ -300,6 +311,7 @@ def _split_rows(
     *,
     presidio: bool,
     n_sealed: int,
+    learnt: frozenset[bytes],
 ) -> Parts:
     facts = scanned.rows.facts
     if holdout is not None:
@@ -314,8 +326,14 @@ def _split_rows(
             groups,
             presidio=presidio,
             n_sealed=n_sealed,
+            learnt=learnt,
         )
-    return draw_holdout(facts, scanned.labels, seed, groups, findings, n_sealed)
+    return draw_holdout(facts, scanned.labels, seed, groups, findings, n_sealed, learnt)
+
+
+def _learnt_questions(files: Sequence[Path]) -> frozenset[bytes]:
+    keys = (question_keys(read_stored(path, "reading the rows of a model")) for path in files)
+    return frozenset().union(*keys)
 
 
 def _combine(

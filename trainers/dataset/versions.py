@@ -75,10 +75,12 @@ class VersionRow:
 
 @dataclass(frozen=True)
 class PreviousRows:
-    """The rows of the previous version, and the questions on either side."""
+    """The rows of the previous version, and the questions on either side. Those in `learnt` were training rows of some
+    model, and so are for training even if the previous version didn't have them."""
 
     train: tuple[VersionRow, ...]
     holdout: tuple[VersionRow, ...]
+    learnt: frozenset[bytes] = frozenset()
 
     @cached_property
     def held(self) -> frozenset[bytes]:
@@ -86,7 +88,7 @@ class PreviousRows:
 
     @cached_property
     def trained(self) -> frozenset[bytes]:
-        return frozenset(row.key for row in self.train) - self.held
+        return (frozenset(row.key for row in self.train) | self.learnt) - self.held
 
     @cached_property
     def labels(self) -> Counter[str]:
@@ -240,6 +242,14 @@ NO_HOLDOUT = Rule(
 )
 
 
+ALL_LEARNT = Rule(
+    "all_learnt",
+    "blocks",
+    "Add rows with at least three questions that no tuned model of this dataset was trained on: it knows their "
+    "answers, so they can't test it.",
+)
+
+
 @dataclass(frozen=True)
 class Parts:
     """How rows are divided. `held` are the numbers of held-out rows, without copies. `earlier` are rows of an earlier
@@ -282,16 +292,41 @@ def draw_holdout(
     groups: Sequence[int] | None,
     findings: Findings,
     n_sealed: int = 0,
+    learnt: frozenset[bytes] = frozenset(),
 ) -> Parts:
-    """Draws the holdout of a first version, and about `n_sealed` further rows to be sealed."""
-    held = draw_held_rows(facts.keys, labels, seed, groups=groups)
+    """Draws the holdout of a first version, and about `n_sealed` further rows to be sealed. Neither has a question in
+    `learnt`, which some model was trained on, or a near copy of one."""
+    fresh = _find_fresh(facts.keys, groups, learnt)
+    drawn = draw_held_rows(
+        at(fresh, facts.keys), at(fresh, labels), seed, groups=at(fresh, groups) if groups else None
+    )
+    held = frozenset(fresh[place] for place in drawn)
     if len(facts.keys) >= MIN_TRAINING_EXAMPLES and not held:
-        findings.add_for_file(NO_HOLDOUT, "No rows can be set aside as a test.")
+        rule = NO_HOLDOUT
+        if len(fresh) < len(facts.keys):
+            rule = ALL_LEARNT
+        findings.add_for_file(rule, "No rows can be set aside as a test.")
     held_keys = {facts.keys[place] for place in held}
-    rest = [place for place, key in enumerate(facts.keys) if key not in held_keys]
+    rest = [place for place in fresh if facts.keys[place] not in held_keys]
     sealed = _draw_sealed(n_sealed, rest, facts.keys, labels, seed, groups)
     copies = _find_copies(held | sealed, facts.keys)
     return Parts(held, copies=copies, sealed=sealed)
+
+
+def _find_fresh(
+    keys: Sequence[bytes], groups: Sequence[int] | None, learnt: frozenset[bytes]
+) -> Sequence[int]:
+    """Returns the rows whose questions, and near copies, no model was trained on."""
+    if not learnt:
+        return range(len(keys))
+    near = set[int]()
+    if groups:
+        near = {group for key, group in zip(keys, groups, strict=True) if key in learnt}
+    return [
+        place
+        for place, key in enumerate(keys)
+        if key not in learnt and not (groups and groups[place] in near)
+    ]
 
 
 def _draw_sealed(
@@ -345,21 +380,23 @@ def continue_holdout(
     *,
     presidio: bool = False,
     n_sealed: int = 0,
+    learnt: frozenset[bytes] = frozenset(),
 ) -> Parts:
     """Keeps the holdout and the sealed part of the previous version. Adds a share of the new questions to the holdout,
     and fills the sealed part up to `n_sealed`. `keys` are the rows' question_keys. Rows that were set aside and are no
-    longer in the file are dropped if they have a secret or personal data.
+    longer in the file are dropped if they have a secret or personal data. Questions in `learnt`, which some model was
+    trained on, are not new.
 
     Raises ValueError if a stored file of the previous version has changed.
     """
-    stored = _read_previous(previous, task)
+    stored = _read_previous(previous, task, learnt)
     missing = stored.find_missing(keys)
     sensitive = find_sensitive_rows(at(missing, stored.aside), presidio=presidio)
     dropped = {missing[place] for place in sensitive}
 
     before = stored.rows
     remaining = tuple(row for place, row in enumerate(before.holdout) if place not in dropped)
-    rest = PreviousRows(before.train, remaining)
+    rest = PreviousRows(before.train, remaining, learnt)
     current = to_version_rows(rows, task, keys)
     aside = continue_held_rows(
         current, rest, seed, groups, instead_of=len(dropped), draws_more=previous.draws_more
@@ -411,7 +448,7 @@ class _StoredVersion:
         return tuple(held), tuple(sealed)
 
 
-def _read_previous(previous: Previous, task: Task) -> _StoredVersion:
+def _read_previous(previous: Previous, task: Task, learnt: frozenset[bytes]) -> _StoredVersion:
     action = "reading the previous version"
     train = to_version_rows(read_stored(previous.train, action), task)
     aside = read_stored(previous.holdout, action)
@@ -421,7 +458,8 @@ def _read_previous(previous: Previous, task: Task) -> _StoredVersion:
         aside = (*aside, *sealed)
         if not previous.is_opened:  # once opened, its rows are held out like all others
             sealed_keys = frozenset(question_keys(sealed))
-    return _StoredVersion(PreviousRows(train, to_version_rows(aside, task)), aside, sealed_keys)
+    rows = PreviousRows(train, to_version_rows(aside, task), learnt)
+    return _StoredVersion(rows, aside, sealed_keys)
 
 
 def _find_sealed_rows(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.http.errors import ApiError, invalid, not_found
-from trainers.local.job_directory import read_json, replace_json
+from trainers.local.job_directory import read_json, replace_json, with_winning_settings
 from trainers.local.jobs.records import JobRecord, Jobs, StartingPoint, TunedModel, mark
 from trainers.local.serving.values import Target
 from trainers.methods import METHODS
@@ -78,7 +78,8 @@ class Models:
             if METHODS[job.method].is_for_encoders:
                 text = f"A trained encoder can't be trained further. Name its base {job.base_name}, and send all rows."
                 raise invalid(text, "model")
-            model = TunedModel(name, adapter, record.folder, job.settings)
+            settings = with_winning_settings(record.folder, job).settings
+            model = TunedModel(name, adapter, record.folder, settings)
             return StartingPoint(job.base, job.base_name, model)
         existing = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
         text = (

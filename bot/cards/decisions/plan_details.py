@@ -15,6 +15,7 @@ from bot.cards.common.plan_money import (
 from bot.cards.common.words import planned_time, pluralize, shorten
 from bot.cards.decisions.plan_training import taught_facts
 from bot.cards.decisions.plans import verdict_text, warning_lines
+from bot.cards.decisions.starting_models import start_facts
 from bot.rules.budgets import Budget
 from bot.rules.plan_settings import unusual_hyperparameters
 from bot.rules.plans import Plan, describe_sweep
@@ -41,6 +42,7 @@ def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
         ("Dataset", f"{escape(shorten(plan.dataset))}{version}, from <@{plan.uploaded_by}>"),
         ("Rows", _rows(plan)),
         *taught_facts(plan),
+        *start_facts(plan.starts_from),
         ("Model", _model(plan)),
         ("Training takes", _takes(plan)),
         *forecast(plan),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bot.cards.common.blocks import code, escape
 from bot.cards.common.candidates import quality, short_meaning
 from bot.cards.common.words import about_usd, interval, listed, percent, pluralize, share_text, shorten
+from bot.cards.decisions.starting_models import start_facts
 from bot.rules.plan_settings import ChangedSetting, chosen_settings, trains_the_same
 from bot.rules.plans import (
     Continued,
@@ -67,7 +68,9 @@ def method_suffix(plan: Plan) -> str:
 
 
 def training_facts(plan: Plan, before: EarlierRun | None = None) -> list[tuple[str, str]]:
-    """The method, and the settings that differ from those of the run before; nothing for a plain run."""
+    """The tuned model that it goes on from, the method, and the settings that differ from those of the run before;
+    nothing for a plain run."""
+    started = start_facts(plan.starts_from)
     changed = chosen_settings(plan, before.plan if before else None)
     # The sweep's own words name the values that it tries.
     told_elsewhere = {name for name, _ in plan.swept.sweep} if plan.swept else set()
@@ -76,11 +79,11 @@ def training_facts(plan: Plan, before: EarlierRun | None = None) -> list[tuple[s
     settings = [_setting(each, before) for each in changed if each.name not in told_elsewhere]
     is_plain = plan.method == "supervised" and plan.validation_split is None
     if is_plain and not settings:
-        return []
+        return started
     text = _method(plan)
     if settings:
         text = f"{text}; {listed(settings, SHOWN_SETTINGS)}"
-    return [("Training", text)]
+    return [*started, ("Training", text)]
 
 
 def taught_facts(plan: Plan) -> list[tuple[str, str]]:

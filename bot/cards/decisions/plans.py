@@ -221,7 +221,7 @@ def _standing(best: BestCandidate, bar: str) -> str:
 
 def plan_title(plan: Plan) -> str:
     """For headlines, unescaped: what is trained on what, and how if it is no plain run."""
-    return f"{shorten(plan.base_model)} on {shorten(plan.dataset)}{method_suffix(plan)}"
+    return f"{shorten(plan.trained_model)} on {shorten(plan.dataset)}{method_suffix(plan)}"
 
 
 @dataclass(frozen=True)

@@ -462,7 +462,7 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
 class ModelEntry:
     """A tuned model in a list. `promotion` is None if it is not in use, `candidate` if it was not measured. `ends` is
     the first day on which its provider no longer offers it. `is_stopped` is True if it needs a machine by the hour and
-    none runs."""
+    none runs. `ancestors` are the tuned models from which its training went on, the nearest first."""
 
     model: Model
     dataset: str
@@ -473,6 +473,7 @@ class ModelEntry:
     ends: date | None = None
     actuals: ModelActuals | None = None
     is_stopped: bool = False
+    ancestors: tuple[str, ...] = ()
 
 
 NONE_IN_USE: Listing[ModelEntry] = Listing()
@@ -511,6 +512,8 @@ def _entry(entry: ModelEntry) -> str:
     if entry.version != 1:
         dataset += f", version {entry.version}"
     trained = f"{escape(shorten(entry.base))} at {escape(entry.model.provider)} on {dataset}"
+    if entry.ancestors:
+        trained += f", going on from {', '.join(map(code, entry.ancestors))}"
     lines = [
         f"• {code(entry.model.name)}, {_state(entry)}",
         f"      {trained}: {_measured(entry)}",

@@ -23,6 +23,7 @@ from bot.cards.common.page import Picture, Section, page
 from bot.cards.common.words import charge, pluralize, shorten, signed, utc_time
 from bot.cards.decisions import estimates
 from bot.cards.decisions.plans import plan_title, verdict_text
+from bot.cards.decisions.starting_models import start_facts
 from bot.cards.evidence import evaluation_details, evaluation_results, sealed_rows
 from bot.cards.evidence.sealed_rows import SealedTest
 from bot.cards.training import audits, result_details, results
@@ -165,7 +166,8 @@ def _labels(result: RunResult) -> list[CardBlock]:
     """Right answers by label, the largest loss first; empty for free text."""
     if not result.labels:
         return []
-    heading = ("Label", "Held-out rows", f"{result.before.capitalize()} right", "Tuned right", "Change")
+    before = result.start or result.before.capitalize()
+    heading = ("Label", "Held-out rows", f"{before} right", "Tuned right", "Change")
     ordered = sorted(result.labels, key=lambda label: ((label.tuned - label.base) / label.rows, -label.rows))
     rows = [_label_row(label) for label in ordered[:SHOWN_LABELS]]
     parts = Parts()
@@ -231,6 +233,7 @@ def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:
         ("Dataset", f"{escape(plan.dataset)} version {plan.dataset_version}, from <@{plan.uploaded_by}>"),
         ("Rows", f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"),
         ("Model", f"{escape(plan.base_model)} on {escape(plan.provider)}, method {escape(plan.method)}"),
+        *start_facts(plan.starts_from),
         ("Hyperparameters", escape(chosen)),
         ("Plan", code(run.plan_hash)),
         ("Training rows", code(plan.train_sha256)),

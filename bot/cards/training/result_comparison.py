@@ -22,6 +22,7 @@ from bot.rules.training.results import best_alternative, is_base_ahead, is_base_
 from bot.values.runs import Before, RunResult
 from trainers.evaluation.results import Comparison, MeasuredCandidate
 
+# The name of a tuned model that the training went on from is in the result.
 NAMES_BEFORE: Mapping[Before, str] = {
     "base": "the prompted base model",
     "classical": "the free classical model",
@@ -153,5 +154,7 @@ def _name(candidate: MeasuredCandidate) -> str:
 
 
 def before_name(result: RunResult) -> str:
-    """The name of what answered the same rows without training."""
+    """The name of what answered the same rows without training; a tuned model's if the training went on from one."""
+    if result.before == "start":
+        return result.start
     return NAMES_BEFORE[result.before]

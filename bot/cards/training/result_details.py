@@ -55,6 +55,8 @@ def _scores(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     name_before = capitalize(before_name(result))
     if result.before == "base":
         name_before = f"{escape(shorten(plan.base_model))}, prompted"
+    elif result.before == "start":
+        name_before = f"{escape(result.start)}, from which it goes on"
     difference = f"{points(change.gain)} ({points_range(change.low, change.high)})"
     if result.partial is not None:
         # If rows are right or wrong, the rows that changed have this p.
@@ -184,8 +186,9 @@ def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
     ):
         (tuned,) = comparison.of_kind("tuned")
         right = counted_as_right(comparison)
+        than = result.start or "its base"
         sentences.append(
-            f"Two measures are used. Against its base, the tuned model's answers count that are {right}; beside the "
+            f"Two measures are used. Against {than}, the tuned model's answers count that are {right}; beside the "
             f"alternatives its score counts, which is {percent(tuned.score)} {meaning(tuned)}."
         )
     if result.base.unlisted:
@@ -204,7 +207,9 @@ def _method(result: RunResult) -> str:
         text = "the base model had the labels listed in its prompt"
     elif result.names_fields:
         text = "the base model had the fields of the answer named in its prompt"
-    if result.before != "base":
+    if result.before == "start":
+        text = f"{before_name(result)} had the same prompt"
+    elif result.before != "base":
         text = f"{before_name(result)} learnt from the same training rows"
     counted = f"“Right” means {counted_as_right(result.comparison)}"
     tests = "Ranges are 95% intervals (Wilson; Newcombe for the difference), p is McNemar's exact test."

@@ -125,6 +125,8 @@ def card(
 def _subject(plan: Plan, result: RunResult) -> str:
     """What was trained on what, measured on how many rows, and how."""
     model = escape(shorten(plan.base_model, 60))
+    if plan.starts_from is not None:
+        model += f", from {code(plan.starts_from.name)},"
     dataset = escape(shorten(plan.dataset))
     rows = pluralize(result.tuned.n, "held-out row")
     subject = f"{model} on {dataset}, {rows}"
@@ -278,14 +280,15 @@ def _for(plan: Plan, result: RunResult) -> str:
         if result.better == 1:
             return f"1 row that {base} got wrong is now right."
         return f"{result.better:,} rows that {base} got wrong are now right."
-    if result.before != "base":
+    if result.before not in ("base", "start"):
         # Being ahead of a model that was trained in another way doesn't show what this training gained.
         return f"It is right more often than {base}, which has {before_text(result)}."
     helped = f"{base} has {before_text(result)}"
     if comparison and comparison.scoring not in SAME_MEASURE and result.partial is None:
         # The headline's score is by another measure, so the two can't be read side by side.
         tuned = f"{percent(result.tuned.share)} {counted_as_right(comparison)}"
-        helped = f"{tuned} against {percent(result.base.share)} for its base"
+        than = result.start or "its base"
+        helped = f"{tuned} against {percent(result.base.share)} for {than}"
     if rules.is_base_lost(result):
         helped += f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
     return f"Training helped: {helped}."

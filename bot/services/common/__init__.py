@@ -12,5 +12,6 @@ PUBLIC_MODULES = (
     "model_history",
     "provider_jobs",
     "settings_history",
+    "starting_models",
     "targets",
 )

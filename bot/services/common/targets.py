@@ -12,8 +12,10 @@ from pathlib import Path
 
 from bot.cards.common.blocks import code
 from bot.cards.decisions.plan_refusals import unswept_text
+from bot.cards.decisions.starting_models import conflict_text
 from bot.rules import plans
 from bot.rules.estimate_inputs import Question, find_implausible_figure
+from bot.rules.models.starting_models import StartingModel, find_start_conflict
 from bot.settings import PACKAGED_TARGET, Settings
 from bot.values.runs import Refusal
 from bot.values.targets import Target
@@ -35,9 +37,16 @@ from trainers.rentals.prices import PROVIDER as RENTED
 from trainers.rentals.prices import fetch_rental
 
 
-def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target | Refusal:
+def find_target(
+    providers: Sequence[ProviderRow], wanted: str | None, start: StartingModel | None = None
+) -> Target | Refusal:
     """Finds a target by a name like 'local/smollm2-135m', or by a bare model name. Without a name it is the first model
-    that can be trained."""
+    that can be trained. `start` is the tuned model that the name stands for, if it is no base model's."""
+    if start is not None:
+        below = find_target(providers, f"{start.provider}/{start.base_model}")
+        if isinstance(below, Refusal):
+            return below
+        return replace(below, start=start)
     targets = [Target(row, model) for row in providers if row.trains for model in row.models]
     if wanted is None and not targets:
         return Refusal("No model to train is configured.", "target")
@@ -75,12 +84,14 @@ def _targets_hint(targets: Sequence[Target]) -> str:
     return "There are " + ", ".join(f"`{target.name}`" for target in targets) + "."
 
 
-def find_trainable(providers: Sequence[ProviderRow], question: Question) -> Target | Refusal:
+def find_trainable(
+    providers: Sequence[ProviderRow], question: Question, start: StartingModel | None = None
+) -> Target | Refusal:
     """Returns the question's target, or why the question makes no sense or the target can't do it."""
     misread = find_implausible_figure(question)
     if misread:
         return Refusal(misread.sentence)
-    target = find_target(providers, question.target)
+    target = find_target(providers, question.target, start)
     if isinstance(target, Refusal):
         return target
     question = with_target_defaults(question, target)
@@ -90,6 +101,9 @@ def find_trainable(providers: Sequence[ProviderRow], question: Question) -> Targ
     unswept = plans.find_sweep_conflict(question, can_sweep=target.row.provider.can("sweep"))
     if unswept:
         return Refusal(unswept_text(unswept, target.row.title), "sweep")
+    conflict = find_start_conflict(question, start) if start else None
+    if start and conflict:
+        return Refusal(conflict_text(conflict, start), conflict.option)
     return _unsupported(question, target) or target
 
 

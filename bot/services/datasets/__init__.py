@@ -13,4 +13,5 @@ PUBLIC_MODULES = (
     "row_labels_worker",
     "sealed_rows",
     "taught_rows",
+    "trained_rows",
 )

@@ -58,6 +58,7 @@ def inspect(
     presidio: bool,
     local_models: Mapping[str, Path],
     n_sealed: int = 0,
+    learnt_files: Sequence[Path] = (),
 ) -> Inspection:
     """Checks a file in both stages. If it can be used, writes its parts into `files`, scans them, and draws lengths.png
     and labels.png into `drawings`.
@@ -65,7 +66,8 @@ def inspect(
     The first rows of a table are stored beside the pictures, for the form in which people choose its columns.
 
     `longest` is the number of tokens in the longest row that the model takes; longer rows are a finding. `lengths_by`
-    is that model's own tokenizer, None if this machine doesn't have it.
+    is that model's own tokenizer, None if this machine doesn't have it. `learnt_files` are the training rows of models,
+    whose questions are not held out.
     """
     limits = FULL_LIST
     if longest is not None:
@@ -83,6 +85,7 @@ def inspect(
         lengths_by=lengths_by,
         presidio=presidio,
         n_sealed=n_sealed,
+        learnt_files=learnt_files,
     )
     if report.column_names:
         _store_first_rows(path, drawings)

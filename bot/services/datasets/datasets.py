@@ -28,7 +28,7 @@ from bot.rules.facts import Standard, TaskKind, task_kind
 from bot.rules.units import Misread
 from bot.services.common import authorization, messages
 from bot.services.common.targets import default_row_limit
-from bot.services.datasets import taught_rows
+from bot.services.datasets import taught_rows, trained_rows
 from bot.services.datasets.dataset_worker import SEED, Inspection, inspect
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
@@ -385,6 +385,11 @@ def _check(context: AppContext, dataset: Dataset) -> None:
     if any(earlier.state in ("received", "checking") for earlier in _earlier_versions(context, dataset)):
         return
     limit = default_row_limit(context.settings)
+    previous = _previous_files(context, dataset)
+    learnt_files = trained_rows.files_of_models(context, dataset)
+    if previous is not None:
+        # The split reads this file in any case.
+        learnt_files = tuple(path for path in learnt_files if path != previous.train)
     try:
         inspection = context.workers.poll(
             f"check {dataset.id}",
@@ -394,13 +399,14 @@ def _check(context: AppContext, dataset: Dataset) -> None:
             columns_of(dataset),
             context.settings.files,
             SEED,
-            previous=_previous_files(context, dataset),
+            previous=previous,
             drawings=folder_of(context, dataset),
             longest=limit.tokens if limit else None,
             lengths_by=limit.own if limit else None,
             presidio=context.settings.presidio,
             local_models=context.settings.trainer.folders,
             n_sealed=dataset.sealed,
+            learnt_files=learnt_files,
         )
     except WorkerStopped as stopped:
         if stopped.is_late:

@@ -268,7 +268,9 @@ def _outlook_of(context: AppContext, run: Run, plan: Plan) -> Outlook | None:
     if report is None:
         return None
     question = estimate_requests.question_of(plan)
-    result = estimate_requests.estimate_for(context, CheckedDataset(dataset, report), question)
+    result = estimate_requests.estimate_for(
+        context, CheckedDataset(dataset, report), question, start=plan.starts_from
+    )
     if isinstance(result, Refusal):
         return None
     return result.outlook

@@ -35,11 +35,13 @@ from bot.rules.facts import TaskKind
 from bot.rules.fit import aim_numbers
 from bot.rules.forecast import Outlook
 from bot.rules.judge_agreement import CheckedJudge
+from bot.rules.models.starting_models import StartingModel
 from bot.rules.plans import BestCandidate, NetValue, OtherModel, Plan, PlanVerdict, Prediction
 from bot.rules.reasons import Measure
 from bot.services.common import authorization, candidates, messages
+from bot.services.common.starting_models import find_start
 from bot.services.common.targets import find_target, with_rental_price
-from bot.services.datasets import datasets, row_labels
+from bot.services.datasets import datasets, row_labels, trained_rows
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.datasets.row_labels import RowsToLabel
 from bot.services.decisions import estimates
@@ -70,7 +72,10 @@ def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -
     checked = datasets.load_usable(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    return estimates.question_refusal(context.settings, command.question, context.today())
+    start = find_start(context, command.question.target, person, channel)
+    if isinstance(start, Refusal):
+        return start
+    return estimates.question_refusal(context.settings, command.question, context.today(), start)
 
 
 def answer(
@@ -86,7 +91,9 @@ def answer(
     if isinstance(checked, Refusal):  # the dataset has changed since `may_ask`
         tell(general.text_message(checked.text))
         return checked
-    result = estimate_for(context, checked, command.question, bar=command.bar, task=command.task)
+    result = estimate_for_person(
+        context, checked, command.question, person, channel, bar=command.bar, task=command.task
+    )
     if isinstance(result, Refusal):
         tell(general.text_message(result.text))
         return result
@@ -111,7 +118,7 @@ def _card(
         encoder = candidates.encoder_target(context.settings, context.trainers)
     return views.card(
         result,
-        result.target.name,
+        result.target.title,
         number=estimate.id,
         shared_by=estimate.person if estimate.state != "shown" else None,
         encoder=encoder,
@@ -336,6 +343,27 @@ def put_plots(
     messages.put_files(context, card, channel, files, once=once)
 
 
+def estimate_for_person(
+    context: AppContext,
+    checked: CheckedDataset,
+    question: Question,
+    person: str,
+    channel: str,
+    *,
+    bar: float | None = None,
+    task: TaskKind | None = None,
+) -> EstimateResult | Refusal:
+    """Like `estimate_for`, for a question whose target may be a tuned model, if this person may act on it."""
+    start = find_start(context, question.target, person, channel)
+    if isinstance(start, Refusal):
+        return start
+    if start is not None:
+        refusal = trained_rows.overlap_refusal(context, checked.dataset, checked.report, start)
+        if refusal:
+            return refusal
+    return estimate_for(context, checked, question, bar=bar, task=task, start=start)
+
+
 def estimate_for(
     context: AppContext,
     checked: CheckedDataset,
@@ -344,10 +372,12 @@ def estimate_for(
     bar: float | None = None,
     task: TaskKind | None = None,
     is_new_model: bool = False,
+    start: StartingModel | None = None,
 ) -> EstimateResult | Refusal:
     """Makes an estimate from everything that was measured on the dataset. `bar` and `task` default to the dataset's own
-    settings. With `is_new_model` the scores of models that were tuned before are left out."""
-    target = find_target(context.settings.providers, question.target)
+    settings. With `is_new_model` the scores of models that were tuned before are left out. `start` is the tuned model
+    that the question names as its target; whether somebody may name it was checked before."""
+    target = find_target(context.settings.providers, question.target, start)
     if isinstance(target, Refusal):
         return target
     settings = with_rental_price(context.settings, target)
@@ -365,6 +395,7 @@ def estimate_for(
         day,
         evidence,
         reachable=context.trainers,
+        start=start,
     )
 
 
@@ -376,6 +407,8 @@ def question_of(plan: Plan) -> Question:
         if isinstance(question, Question):
             return question
     target = f"{plan.provider}/{plan.base_model}"
+    if plan.starts_from is not None:
+        target = plan.starts_from.name
     epochs = dict(plan.hyperparameters)["n_epochs"]
     return Question(current=plan.current, target=target, hyperparameters=(("n_epochs", epochs),))
 
@@ -482,4 +515,12 @@ def _recompute(context: AppContext, estimate: StoredEstimate) -> EstimateResult 
             f"The stored question about `{estimate.dataset}` can't be read any more. "
             f"`/finetune estimate {estimate.dataset}` makes a new estimate."
         )
-    return estimate_for(context, checked, request.question, bar=request.bar, task=request.task)
+    return estimate_for_person(
+        context,
+        checked,
+        request.question,
+        estimate.person,
+        estimate.channel,
+        bar=request.bar,
+        task=request.task,
+    )

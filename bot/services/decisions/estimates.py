@@ -16,6 +16,7 @@ from bot.rules.estimate_inputs import DEFAULT_BUSY, Question
 from bot.rules.estimates import EstimateBasis, EstimateResult, decide
 from bot.rules.facts import NOTHING_MEASURED, Evidence
 from bot.rules.models.deployments import DEFAULT_IDLE_S, Hosting
+from bot.rules.models.starting_models import StartingModel
 from bot.rules.plans import hyperparameters_for
 from bot.rules.reasons import ModelEnd
 from bot.rules.roi import Range
@@ -54,7 +55,7 @@ from trainers.client.payloads import accepted_hyperparameters
 from trainers.dataset import Report
 from trainers.dataset.checks import MAX_LABELS
 from trainers.hyperparameters import ENCODER_RATE, Sweep, count_full_trainings, rate_for
-from trainers.methods import METHODS, MethodName
+from trainers.methods import ADAPTER_SETTINGS, METHODS, MethodName
 from trainers.models import chat_parameters
 from trainers.models.tokens import encoding_of
 from trainers.money import to_micros
@@ -81,14 +82,24 @@ def make_estimate(
     *,
     is_trained: bool = False,
     reachable: Collection[str] | None = None,
+    start: StartingModel | None = None,
 ) -> EstimateResult | Refusal:
     """Takes a few hundredths of a second, and over a second at a cold start.
 
     `is_trained` is True if the run is over: its costs are sunk, so only future costs count. `reachable` are the names
-    of the providers with a key, which a next step may suggest; None means all.
+    of the providers with a key, which a next step may suggest; None means all. `start` is the tuned model that the
+    question names as its target, None if that is a base model.
     """
     basis = gather(
-        settings, name, report, question, today, evidence, is_trained=is_trained, reachable=reachable
+        settings,
+        name,
+        report,
+        question,
+        today,
+        evidence,
+        is_trained=is_trained,
+        reachable=reachable,
+        start=start,
     )
     if isinstance(basis, Refusal):
         return basis
@@ -105,9 +116,10 @@ def gather(
     *,
     is_trained: bool,
     reachable: Collection[str] | None,
+    start: StartingModel | None = None,
 ) -> EstimateBasis | Refusal:
     """Looks up everything that an estimate is based on, or returns why the question can't be answered."""
-    target = _find_target(settings, name, report, question, is_trained=is_trained)
+    target = _find_target(settings, name, report, question, start, is_trained=is_trained)
     if isinstance(target, Refusal):
         return target
     question = with_target_defaults(question, target)
@@ -154,9 +166,11 @@ def gather(
     )
 
 
-def question_refusal(settings: Settings, question: Question, today: date) -> Refusal | None:
+def question_refusal(
+    settings: Settings, question: Question, today: date, start: StartingModel | None = None
+) -> Refusal | None:
     """Returns why `make_estimate` would refuse the question, without computing anything."""
-    target = find_trainable(settings.providers, question)
+    target = find_trainable(settings.providers, question, start)
     if isinstance(target, Refusal):
         return target
     price = _current_price(settings, question, today)
@@ -166,10 +180,16 @@ def question_refusal(settings: Settings, question: Question, today: date) -> Ref
 
 
 def _find_target(
-    settings: Settings, name: str, report: Report, question: Question, *, is_trained: bool
+    settings: Settings,
+    name: str,
+    report: Report,
+    question: Question,
+    start: StartingModel | None,
+    *,
+    is_trained: bool,
 ) -> Target | Refusal:
     """Returns the model to train, unless the cost of its machine is unknown or it can't learn from these rows."""
-    target = find_trainable(settings.providers, question)
+    target = find_trainable(settings.providers, question, start)
     if isinstance(target, Refusal):
         return target
     if target.row.rents and target.row.rental is None and not is_trained:
@@ -283,6 +303,10 @@ def _training_needs(
 ) -> TrainingNeeds:
     tuned = tuned_price(target.row, target.model)
     base = _base_price(settings, target, tuned, today)
+    # a vendor's batch discount covers tuned models too
+    tuned = replace(tuned, batch_discount=base.batch_discount)
+    if target.start is not None:
+        base = tuned  # what answers before the training is a tuned model already, at its price
     chosen = _hyperparameters(settings, target, report, question)
     # tokens of one epoch, counted by the model's own tokenizer if it is on this machine
     counted_here: dict[str, int] = {}
@@ -302,8 +326,7 @@ def _training_needs(
     thinks = target.row.thinks(target.model.name)
     return TrainingNeeds(
         hyperparameters=chosen,
-        # a vendor's batch discount covers tuned models too
-        tuned=replace(tuned, batch_discount=base.batch_discount),
+        tuned=tuned,
         base=base,
         room=room,
         time=time,
@@ -346,15 +369,21 @@ def _hyperparameters(
     defaults: Mapping[str, Hyperparameter] = {}
     if not target.model.is_encoder:
         defaults = target.row.defaults
+    chosen_before = question.chosen
+    if target.start is not None:
+        chosen_before |= dict(target.start.shape)
     chosen = hyperparameters_for(
         report.n_train,
-        question.chosen,
+        chosen_before,
         takes_lora=provider.can("extra_hyperparameters"),
         defaults=defaults,
         rate=_learning_rate(settings, target, question.method),
         method=question.method,
     )
     single = plans.drop_swept(dict(chosen), question.sweep, {**defaults, **question.chosen})
+    if target.start is not None and not target.start.shape:
+        # The adapter's shape is known to the trainer alone, which keeps it.
+        single = {name: value for name, value in single.items() if name not in ADAPTER_SETTINGS}
     accepted = accepted_hyperparameters(provider, single)
     return tuple(sorted(fit_hyperparameters(provider, accepted).items()))
 

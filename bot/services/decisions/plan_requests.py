@@ -13,7 +13,7 @@ from bot.cards.decisions.plan_training import EarlierRun
 from bot.cards.decisions.plans import Pending
 from bot.context import AppContext
 from bot.rules.permissions import Request
-from bot.rules.plans import Plan, plan_from_json
+from bot.rules.plans import Plan, begins_alike, plan_from_json
 from bot.services.common import authorization, budgets
 from bot.services.evidence import checked_judges, evidence, notifications
 from bot.values.runs import Progress, Refusal
@@ -140,7 +140,7 @@ def find_earlier_run(context: AppContext, plan: Plan, before: int | None = None)
     for run in context.store.runs.done(versions):
         other = plan_from_json(run.plan)
         is_earlier = before is None or run.id < before
-        if not is_earlier or (other.provider, other.base_model) != (plan.provider, plan.base_model):
+        if not is_earlier or not begins_alike(other, plan):
             continue
         name = context.link(notifications.result_card_of(run), f"run {run.id}")
         candidate = evidence.tuned_candidate(context.store, run)

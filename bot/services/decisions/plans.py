@@ -32,13 +32,14 @@ from bot.rules.plans import (
     Plan,
     SweepPlan,
     ascii_name,
+    begins_alike,
     canonical_json,
     plan_from_json,
     plan_hash,
     plan_key,
 )
 from bot.rules.prices import OTHER_TOKENIZER, MissingPrice, RunCost
-from bot.services.common import authorization, budgets, hourly_prices
+from bot.services.common import authorization, budgets, hourly_prices, starting_models
 from bot.services.common.provider_jobs import LEAST_SWEEP_USD
 from bot.services.common.targets import find_target
 from bot.services.datasets import data_policy, datasets, taught_rows
@@ -158,6 +159,10 @@ def destination_change(context: AppContext, plan: Plan) -> str | None:
     # The plan has a name and a version; what is installed now is looked up by the name.
     engine, *_version = (before.engine or BUILTIN).split()
     now = current_destination(context, row, plan.base_model, engine)
+    if plan.starts_from is not None:
+        lost = starting_models.lost_text(context, plan.starts_from.name)
+        if lost:
+            return lost
     name = escape(row.title)
     if before.base_url != now.base_url:
         there = code(before.base_url or "this machine")
@@ -283,7 +288,7 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     unhosted = _hosting_refusal(context, command)
     if unhosted:
         return unhosted
-    estimated = _estimate(context, checked, command)
+    estimated = _estimate(context, checked, command, person, channel)
     if isinstance(estimated, Refusal):
         return estimated
     refusal = _start_refusal(context, estimated)
@@ -335,9 +340,11 @@ def start_estimated(context: AppContext, number: int, person: str) -> Run | Refu
     return start(context, Start(estimate.dataset, question), person, estimate.channel)
 
 
-def _estimate(context: AppContext, checked: CheckedDataset, command: Start) -> EstimateResult | Refusal:
+def _estimate(
+    context: AppContext, checked: CheckedDataset, command: Start, person: str, channel: str
+) -> EstimateResult | Refusal:
     """Estimates the run. A judge that nobody named is left out if the rows may not be sent to it."""
-    estimated = estimate_requests.estimate_for(context, checked, command.question)
+    estimated = estimate_requests.estimate_for_person(context, checked, command.question, person, channel)
     if isinstance(estimated, Refusal) or estimated.judge is None or command.question.judge:
         return estimated
     permission = data_policy.decide_egress(
@@ -345,7 +352,8 @@ def _estimate(context: AppContext, checked: CheckedDataset, command: Start) -> E
     )
     if not isinstance(permission, Refusal):
         return estimated
-    return estimate_requests.estimate_for(context, checked, replace(command.question, judge=NO_JUDGE))
+    without_judge = replace(command.question, judge=NO_JUDGE)
+    return estimate_requests.estimate_for(context, checked, without_judge, start=estimated.target.start)
 
 
 def _without_other_models_verdict(
@@ -356,7 +364,10 @@ def _without_other_models_verdict(
     before = find_earlier_run(context, plan)
     if estimated.evidence.tuned is None or before is None or trains_the_same(plan, before.plan):
         return plan
-    fresh = estimate_requests.estimate_for(context, checked, estimated.question, is_new_model=True)
+    start = estimated.target.start
+    fresh = estimate_requests.estimate_for(
+        context, checked, estimated.question, is_new_model=True, start=start
+    )
     if isinstance(fresh, Refusal) or plan.predicted is None:
         return plan
     predicted = estimate_requests.prediction_of(fresh)
@@ -445,6 +456,7 @@ def _build_plan(
         destination=destination,
         judge=judge.name if judge else None,
         hosting=find_hosting(context.settings, estimated.target),
+        starts_from=estimated.target.start,
     )
 
 
@@ -549,11 +561,7 @@ def _waiting_runs(context: AppContext, plan: Plan) -> list[Run]:
     for run in context.store.runs.open():
         other = plan_from_json(run.plan)
         has_job = run.state not in ("awaiting_approval", "approved")
-        is_same_aim = (
-            other.dataset == plan.dataset
-            and other.provider == plan.provider
-            and other.base_model == plan.base_model
-        )
+        is_same_aim = other.dataset == plan.dataset and begins_alike(other, plan)
         if is_same_aim and not has_job:
             waiting.append(run)
     return waiting

@@ -170,10 +170,15 @@ def _newest_run(
 ) -> Run | None:
     for run in context.store.runs.done(versions):
         plan = plan_from_json(run.plan)
-        is_target = target is None or (plan.provider, plan.base_model) == (target.row.name, target.model.name)
+        is_target = target is None or _is_target(plan, target)
         if plan.holdout_sha256 == holdout and is_target:
             return run
     return None
+
+
+def _is_target(plan: Plan, target: Target) -> bool:
+    trained = (plan.provider, plan.base_model, plan.starts_from)
+    return trained == (target.row.name, target.model.name, target.start)
 
 
 def tuned_candidate(store: Store, run: Run) -> MeasuredCandidate | None:
@@ -330,9 +335,11 @@ def _describe_base(
     context: AppContext, plan: Plan, before: Before, answers: Sequence[AnswerRow]
 ) -> tuple[str, Decimal | None]:
     """Returns the name of what answered before the training, and the USD of 1,000 requests to it."""
-    if before != "base":
+    if before in ("classical", "encoder"):
         return table_name(Candidate(before)), Decimal(0)
     usd = request_usd(context.settings, plan.provider, plan.base_model, _base_usd(plan, answers))
+    if plan.starts_from is not None:
+        return plan.starts_from.name, usd
     return f"the untuned base, {plan.base_model}", usd
 
 

@@ -204,7 +204,7 @@ def post_result(
         once = f"arms of {card}"  # the stored word for trials
         context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=concerns))
     if changed:
-        body = result_details.changed_rows_card(changed, result.before).letter()
+        body = result_details.changed_rows_card(changed, result.start or result.before).letter()
         once = f"changed {run.id}"
         rows = Draft("post", run.channel, body, dedupe=once, thread=card, private=True, concerns=concerns)
         context.send(rows)

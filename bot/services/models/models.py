@@ -281,6 +281,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
         ends=base.ends if base else None,
         actuals=actuals_of(context, model, plan) if promotion else None,
         is_stopped=plan.hosting is not None and not is_running,
+        ancestors=plan.starts_from.lineage if plan.starts_from else (),
     )
 
 

@@ -444,9 +444,10 @@ def _sealed_plan(
     is_base_asked = False
     if alternative is None:
         compared_with = evidence.what_answered_before(run)
-        is_base_asked = compared_with == "base"
+        # The tuned model that a training went on from may be gone, or the one in use, which is compared in any case.
+        is_base_asked = compared_with in ("base", "start")
         alternative = Candidate("zero", f"{run.provider}/{trained.base_model}")
-        if compared_with != "base":
+        if compared_with in ("classical", "encoder"):
             alternative = Candidate(compared_with)
     like = before or LineUp((), (), "").plan(
         version.name,

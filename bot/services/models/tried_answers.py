@@ -6,7 +6,6 @@ was not good with a better one that somebody wrote, or with another answer to th
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ import orjson
 from bot.cards.common.blocks import code
 from bot.cards.common.general import text_message
 from bot.cards.models import tried_answers as views
-from bot.command_options import LONGEST_NAME
 from bot.context import AppContext
 from bot.services.common import authorization, messages
 from bot.services.datasets import data_policy, datasets
 from bot.services.datasets.row_labels_worker import store_lines
+from bot.services.datasets.trained_rows import pairs_name
 from bot.services.models import questions
 from bot.values.runs import Refusal
 from storage.datasets import NewDataset
@@ -30,8 +29,6 @@ from storage.records import Dataset
 from trainers.dataset.checks import MINIMUM
 from trainers.dataset.rows import normalise_text
 from trainers.types import Message
-
-PAIRS = "-pairs"
 
 
 @dataclass(frozen=True)
@@ -48,17 +45,6 @@ class PairsDataset:
 
     dataset: Dataset
     empty: int
-
-
-def pairs_name(dataset: str) -> str:
-    """Returns the name of the dataset of pairs. A long name is shortened, and gets a part of its hash, as two long
-    names may begin alike."""
-    if len(dataset) + len(PAIRS) <= LONGEST_NAME:
-        return f"{dataset}{PAIRS}"
-    digest = hashlib.sha256(dataset.encode()).hexdigest()
-    ending = f"-{digest[:4]}{PAIRS}"
-    beginning = dataset[: LONGEST_NAME - len(ending)].rstrip("-")
-    return f"{beginning}{ending}"
 
 
 def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:

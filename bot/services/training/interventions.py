@@ -153,8 +153,11 @@ def _mismatch(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None
     other = context.store.runs.with_job(job.id)
     if other is not None and other.id != run.id:
         return f"{name} belongs to run {other.id}."
-    if job.model not in (plan.base_model, plan.model_id):
-        return f"{name} trains {escape(job.model)}, and the plan says {escape(plan.base_model)}."
+    wanted = [plan.model_id]
+    if plan.starts_from is None:
+        wanted.append(plan.base_model)
+    if job.model not in wanted:
+        return f"{name} trains {escape(job.model)}, and the plan says {escape(wanted[-1])}."
     if job.created_at < run.created_at - CLOCKS_DIFFER_S:
         return f"{name} was created before this run was asked for."
     return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bot.context import AppContext
 from bot.llm_client import Question, key_of
+from bot.rules.plans import Plan
 from bot.services.datasets import dataset_worker, datasets
 from bot.services.datasets.dataset_worker import SEED
 from bot.services.evidence import evaluation_worker
@@ -31,6 +32,8 @@ def before_training(step: ResultStep) -> Before:
     method = step.plan.method
     if step.progress.is_base_unasked:
         return "classical"
+    if step.plan.starts_from is not None:
+        return "start"
     if not METHODS[method].is_for_encoders:
         return "base"
     if method == "head":  # what it trains is the free encoder itself
@@ -49,9 +52,9 @@ def evaluation_of(step: ResultStep) -> Evaluation:
     tuned = _tuned_candidate(run.provider, tuned_model(step))
     models_to_ask = [tuned]
     answer_format = ""
+    if before in ("base", "start"):
+        models_to_ask = [asked_before(plan), tuned]
     if before == "base":
-        base = Candidate("zero", f"{run.provider}/{plan.base_model}")
-        models_to_ask = [base, tuned]
         answer_format = _answer_format(step)
     keys, questions = _questions_of(
         step.context,
@@ -68,6 +71,14 @@ def evaluation_of(step: ResultStep) -> Evaluation:
         classical = evaluation_worker.classical_keys(plan.train_sha256, plan.holdout_sha256, rows, SEED)
         keys = {CLASSICAL: classical, **keys}
     return Evaluation(step.owner, keys, questions, since=run.state_since)
+
+
+def asked_before(plan: Plan) -> Candidate:
+    """Returns the model that is asked as what answered before the training: the tuned model from which it went on, else
+    the untuned base."""
+    if plan.starts_from is not None:
+        return _tuned_candidate(plan.provider, plan.starts_from.provider_model)
+    return Candidate("zero", f"{plan.provider}/{plan.base_model}")
 
 
 def names_fields(step: ResultStep) -> bool:

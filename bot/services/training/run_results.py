@@ -45,7 +45,13 @@ from bot.services.measurement import evaluation_engine, free_encoder, judgements
 from bot.services.measurement.evaluation_engine import Answers, Evaluation
 from bot.services.measurement.judgements import ResultStep
 from bot.services.models import deployments, models
-from bot.services.training.run_questions import before_training, evaluation_of, names_fields, tuned_model
+from bot.services.training.run_questions import (
+    asked_before,
+    before_training,
+    evaluation_of,
+    names_fields,
+    tuned_model,
+)
 from bot.services.training.run_worker import JudgedRun, RunReplies, judge_run
 from bot.values.evaluations import CandidateProgress
 from bot.values.runs import Advice, Progress, Refusal, RunResult
@@ -77,7 +83,7 @@ def evaluate(context: AppContext, run: Run) -> None:
         # The held-out rows are not the approved ones. Only the approved rows would show which answers were free, so
         # all recent answers count as paid, including those of another run that asks the same base model.
         stored = context.store.answers
-        base = stored.totals_of(f"{run.provider}/{step.plan.base_model}", since=run.state_since)
+        base = stored.totals_of(str(asked_before(step.plan).model), since=run.state_since)
         tuned = stored.totals_of(f"{run.provider}/{tuned_model(step)}", since=run.state_since)
         model = code(run.model or "")
         sentence = f"The model was trained and is kept as {model}, but was not judged. {escape(str(changed))}"
@@ -423,6 +429,7 @@ def _build_result(
         judge_checks=evidence_services.judge_checks(context, plan),
         checkable=checked_judges.find_checkable(context, plan.dataset, plan.judge),
         before=before_training(step),
+        start=plan.starts_from.name if plan.starts_from else "",
         vendor_micros=vendor_micros,
         reward=progress.reward,
         preference_accuracy=progress.preference_accuracy,
@@ -455,6 +462,7 @@ def _advice(step: ResultStep, beside: Comparison) -> Advice | None:
         evidence,
         is_trained=True,
         reachable=context.trainers,
+        start=plan.starts_from,
     )
     if isinstance(estimate, Refusal):
         return None
@@ -514,7 +522,7 @@ def _lost_micros(step: ResultStep) -> int:
     else:
         provider = step.run.provider
         prices = {
-            f"{provider}/{plan.base_model}": listed.rows[1],
+            str(asked_before(plan).model): listed.rows[1],
             f"{provider}/{tuned_model(step)}": tuned,
         }
     if plan.judge:

@@ -6,7 +6,8 @@ import json
 
 from bot.command_options import dataset_name
 from bot.reconciler import apply_retention
-from bot.services.models.tried_answers import may_judge, pairs_name
+from bot.services.datasets.trained_rows import pairs_name
+from bot.services.models.tried_answers import may_judge
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from tests.bot import canaries

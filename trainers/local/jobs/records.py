@@ -34,12 +34,11 @@ from trainers.local.job_directory import (
     write_job,
 )
 from trainers.local.jobs.requests import MAX_SEED, Hyperparameters, JobRequest
-from trainers.methods import BUILTIN, Parameters
+from trainers.methods import ADAPTER_SETTINGS, BUILTIN, Parameters
 
 SETTLED_NS = 2_000_000_000  # modification times of folders are coarse: two changes may share one
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
 RESULT_ID = re.compile(r"file-(?:results|sweep)-([0-9a-f]{24})")
-ADAPTER_SETTINGS = ("lora_r", "lora_alpha", "target_modules", "quantization")
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
 

@@ -1,0 +1,112 @@
+"""A training that goes on from a tuned model: what its plan says about that model, and why another one can't be the
+beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.cards.common.blocks import code, escape
+from bot.cards.common.words import listed, pluralize, shorten
+from bot.rules.models.starting_models import StartConflict, StartingModel
+
+SHOWN = 3
+
+
+def start_facts(start: StartingModel | None) -> list[tuple[str, str]]:
+    """What a plan goes on from; nothing if it begins with a base model."""
+    if start is None:
+        return []
+    base = escape(shorten(start.base_model))
+    rows = f"{escape(shorten(start.dataset))}, version {start.version}"
+    text = f"{code(start.name)}, which is {base} tuned on {rows} (run {start.run})"
+    if start.ancestors:
+        text += f", itself from {_names(start.ancestors)}"
+    return [("Goes on from", text)]
+
+
+def start_warnings(start: StartingModel) -> list[str]:
+    """Sentences for approvers about how the model was trained from which the training goes on; plain text."""
+    warnings = []
+    if start.overridden:
+        rules = listed(list(start.overridden), SHOWN)
+        warnings.append(f"{start.name} was itself trained although a rule was overridden: {rules}.")
+    if start.teachers:
+        teachers = listed([shorten(teacher, 60) for teacher in start.teachers], SHOWN)
+        warnings.append(
+            f"Some of the rows that {start.name} learnt from were labelled by {teachers}, whose terms hold for what is "
+            "trained from it, too."
+        )
+    return warnings
+
+
+def gone_text(name: str, provider: str) -> str:
+    """`provider` is its title."""
+    gone = f"{code(name)}, from which it would go on, is gone: {escape(provider)} no longer has it."
+    return f"{gone} Train its base instead."
+
+
+def deleted_text(name: str) -> str:
+    return f"{code(name)}, from which it would go on, was deleted with its dataset. Train its base instead."
+
+
+def unable_text(start: str, base: str, provider: str, able: Sequence[str]) -> str:
+    """Why a provider can't train its own tuned model further. `able` are the titles of those that can."""
+    text = f"{escape(provider)} trains base models only, so no training there can go on from {code(start)}."
+    if able:
+        text += f" Models tuned on {_or(able)} can be trained further."
+    return f"{text} Here, train its base on all rows: `target={base}`."
+
+
+def encoder_text(start: str, base: str) -> str:
+    return (
+        f"{code(start)} is a trained encoder, which can't be trained further. Train its base on all rows, which takes "
+        f"minutes: `target={base}`."
+    )
+
+
+def conflict_text(conflict: StartConflict, start: StartingModel) -> str:
+    base = f"`target={start.provider}/{start.base_model}`"
+    match conflict.why:
+        case "sweep":
+            return (
+                f"`sweep=` tries out new adapters, so it can't go on from {code(start.name)}. Leave it out, or use "
+                f"{base}."
+            )
+        case "engine":
+            return f"Only our own engine goes on from a tuned model. Leave `engine=` out, or use {base}."
+        case "shape":
+            return (
+                f"{code(start.name)} has `{conflict.option}={conflict.fixed}`, which training it further can't change. "
+                f"Leave it out, or use {base}."
+            )
+
+
+def overlap_text(start: StartingModel, trained: str, dataset: str, count: int, held: int) -> str:
+    """Why a dataset can't measure what comes from `start`: `count` of its `held` rows that were set aside were training
+    rows of the model `trained`."""
+    rows = f"{count:,} of the {pluralize(held, 'row')} that {code(dataset)} sets aside for measuring"
+    were = "was among the rows" if count == 1 else "were among the rows"
+    return (
+        f"{rows} {were} that {code(trained)} was trained on. A model that goes on from {code(start.name)} would know "
+        f"their answers, so its score would prove nothing. Train `target={start.provider}/{start.base_model}` instead, "
+        "or upload rows that it has not seen."
+    )
+
+
+def unknown_rows_text(start: StartingModel, trained: str) -> str:
+    return (
+        f"The rows that {code(trained)} was trained on are no longer stored, so it can't be checked whether held-out "
+        f"rows are among them, and a score would prove nothing. Train `target={start.provider}/{start.base_model}` "
+        "instead."
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    return listed([code(name) for name in names], SHOWN)
+
+
+def _or(titles: Sequence[str]) -> str:
+    *others, last = map(escape, titles)
+    if not others:
+        return last
+    return f"{', '.join(others)} or {last}"

@@ -1,0 +1,93 @@
+"""Which rows the tuned models of a dataset have learnt from. A question that a model was trained on can't test it, nor
+what comes from it: the split of a new version leaves such questions to the training rows, and a training that goes on
+from a tuned model is refused if held-out rows are among them all the same. Writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from bot.cards.decisions.starting_models import overlap_text, unknown_rows_text
+from bot.command_options import LONGEST_NAME
+from bot.context import CoreContext
+from bot.rules.models.starting_models import StartingModel
+from bot.rules.plans import plan_from_json
+from bot.values.runs import Refusal
+from storage.records import Dataset
+from trainers.dataset import Report
+from trainers.dataset.rows import question_keys
+from trainers.dataset.versions import read_stored
+
+PAIRS = "-pairs"
+
+
+def pairs_name(dataset: str) -> str:
+    """Returns the name of the dataset of pairs that is made from verdicts on a dataset's models. A long name is
+    shortened, and gets a part of its hash, as two long names may begin alike."""
+    if len(dataset) + len(PAIRS) <= LONGEST_NAME:
+        return f"{dataset}{PAIRS}"
+    digest = hashlib.sha256(dataset.encode()).hexdigest()
+    ending = f"-{digest[:4]}{PAIRS}"
+    beginning = dataset[: LONGEST_NAME - len(ending)].rstrip("-")
+    return f"{beginning}{ending}"
+
+
+def files_of_models(context: CoreContext, dataset: Dataset) -> tuple[Path, ...]:
+    """Returns the files of training rows of all models that were tuned on a dataset, or on the one whose models' pairs
+    it has, with those that these models came from. Leaves out files that were deleted."""
+    store = context.store
+    versions = [
+        version.id for name in _related(context, dataset) for version in store.datasets.versions(name)
+    ]
+    hashes: dict[str, None] = {}
+    for run in store.runs.on(versions):
+        if run.model is None:
+            continue
+        plan = plan_from_json(run.plan)
+        hashes[plan.train_sha256] = None
+        if plan.starts_from is not None:
+            hashes |= dict.fromkeys(plan.starts_from.train_files)
+    paths = (context.settings.files / f"{sha256}.jsonl" for sha256 in hashes)
+    return tuple(path for path in paths if path.is_file())
+
+
+def overlap_refusal(
+    context: CoreContext, dataset: Dataset, report: Report, start: StartingModel
+) -> Refusal | None:
+    """Returns why a version can't measure what comes from `start`: rows that it sets aside were training rows of that
+    model or of one that it came from. None if it can."""
+    files = context.settings.files
+    aside = _keys_of(files, filter(None, (report.holdout_sha256, report.sealed_sha256)))
+    for name, sha256 in zip(start.lineage, start.train_files, strict=True):
+        path = files / f"{sha256}.jsonl"
+        if not path.is_file():
+            return Refusal(unknown_rows_text(start, name), "target")
+        count = len(aside & question_keys_in(path))
+        if count:
+            return Refusal(overlap_text(start, name, dataset.name, count, len(aside)), "target")
+    return None
+
+
+# A file's name is the hash of its content, so it never has to be read again.
+@lru_cache(maxsize=16)
+def question_keys_in(path: Path) -> frozenset[bytes]:
+    """Returns the question_keys of a stored file's rows. They tell nothing of a customer's words."""
+    return frozenset(question_keys(read_stored(path, "reading the rows of a model")))
+
+
+def _keys_of(files: Path, hashes: Iterable[str]) -> frozenset[bytes]:
+    return frozenset().union(*(question_keys_in(files / f"{sha256}.jsonl") for sha256 in hashes))
+
+
+def _related(context: CoreContext, dataset: Dataset) -> list[str]:
+    """Returns the dataset's name, and that of the dataset whose models' pairs it has, or of its own models' pairs."""
+    owners = context.store.datasets.owners()
+    related = [dataset.name]
+    for name, owner in owners.items():
+        if owner != dataset.owner or name == dataset.name:
+            continue
+        if dataset.name == pairs_name(name) or name == pairs_name(dataset.name):
+            related.append(name)
+    return related
