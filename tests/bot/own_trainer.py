@@ -47,6 +47,7 @@ def train_to_the_end(world: World, line: str) -> RunResult:
     assert world.type(line) == ""
     world.send()
     world.approve()
-    world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
-    assert world.run().state == "done", world.run().error
-    return RunResult.from_json(str(world.run().result))
+    world.tick_until(lambda: world.newest_run().state in ("done", "failed"), "the end", seconds=200)
+    run = world.newest_run()
+    assert run.state == "done", run.error
+    return RunResult.from_json(str(run.result))

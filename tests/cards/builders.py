@@ -26,6 +26,7 @@ from bot.rules.estimates import EstimateSummary
 from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
 from bot.rules.forecast import simulate
 from bot.rules.models.promotion import ModelComparison
+from bot.rules.models.starting_models import StartingModel
 from bot.rules.plans import BestCandidate, NetValue, Plan, PlanVerdict, Prediction
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import Inputs, Range, Training, Usage, estimate, evaluations_usd
@@ -308,6 +309,22 @@ def price_row(rates: Rates, kind: Literal["prompted", "tuned"]) -> PriceRow:
     price = Price(None, rates.input, rates.cached_input, rates.output)
     hour = None if rates.input else Decimal(0)  # a model with free tokens runs on our own machine
     return PriceRow(rates.model, kind, price, rates.said_by, usd_per_hour=hour)
+
+
+STARTED = StartingModel(
+    name="tickets-3",
+    provider="local",
+    provider_model="ft:smollm2-135m:local:tickets:1a2b3c4d",
+    base_model="smollm2-135m",
+    run=3,
+    plan_hash="a" * 64,
+    dataset="tickets",
+    version=2,
+    ancestors=("tickets-1",),
+    train_files=("b" * 64, "c" * 64),
+    overridden=("personal data",),
+    teachers=("house/big",),
+)
 
 
 def plan(**other: Any) -> Plan:

@@ -17,26 +17,24 @@ def start_facts(start: StartingModel | None) -> list[tuple[str, str]]:
     if start is None:
         return []
     base = escape(shorten(start.base_model))
-    rows = f"{escape(shorten(start.dataset))}, version {start.version}"
-    text = f"{code(start.name)}, which is {base} tuned on {rows} (run {start.run})"
+    text = f"{code(start.name)}: {base} tuned on {escape(shorten(start.dataset))}, version {start.version}"
     if start.ancestors:
-        text += f", itself from {_names(start.ancestors)}"
+        text += f", from {_names(start.ancestors)}"
     return [("Goes on from", text)]
 
 
 def start_warnings(start: StartingModel) -> list[str]:
-    """Sentences for approvers about how the model was trained from which the training goes on; plain text."""
-    warnings = []
+    """A sentence for approvers about how the model was trained from which the training goes on, if there is something
+    to know; plain text."""
+    parts = []
     if start.overridden:
-        rules = listed(list(start.overridden), SHOWN)
-        warnings.append(f"{start.name} was itself trained although a rule was overridden: {rules}.")
+        parts.append(f"although a rule was overridden ({listed(list(start.overridden), SHOWN)})")
     if start.teachers:
         teachers = listed([shorten(teacher, 60) for teacher in start.teachers], SHOWN)
-        warnings.append(
-            f"Some of the rows that {start.name} learnt from were labelled by {teachers}, whose terms hold for what is "
-            "trained from it, too."
-        )
-    return warnings
+        parts.append(f"on rows labelled by {teachers}, whose terms hold for what comes from it, too")
+    if not parts:
+        return []
+    return [f"{start.name} was trained {', and '.join(parts)}."]
 
 
 def gone_text(name: str, provider: str) -> str:

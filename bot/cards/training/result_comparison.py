@@ -62,12 +62,16 @@ def comparison_facts(result: RunResult, *, is_full: bool = False) -> list[tuple[
         return []
     if not is_full and is_base_best(result, other):
         return [_fact_about_base(result)]
+    started = []
+    if not is_full and result.before == "start":
+        # Whether going on has helped is what was asked, whatever else is better.
+        started = [_fact_about_base(result)]
     gain, low, high = _gain_over_best(comparison)
     (pair,) = comparison.pairs
     name = f"Against {escape(shorten(_name(other), 60))}, {_score_text(other)}"
     if is_full:
         return [(name, f"{points(gain)} ({points_range(low, high)}), {p_value(pair.p)}")]
-    return [(name, _gain_text(gain, low, high, is_clear=is_clear(pair.p)))]
+    return [*started, (name, _gain_text(gain, low, high, is_clear=is_clear(pair.p)))]
 
 
 def _fact_about_base(result: RunResult) -> tuple[str, str]:

@@ -187,7 +187,7 @@ def test_our_trainer_gets_pairs_and_validation_pairs_for_early_stopping(
 
 
 @pytest.mark.slow
-def test_a_real_dpo_run_ends_with_an_evaluated_model(
+def test_a_real_dpo_run_goes_on_from_a_tuned_model(
     make_world: MakeWorld,
     tmp_path: Path,
     tiny_model_dir: Path,  # noqa: F811
@@ -197,5 +197,15 @@ def test_a_real_dpo_run_ends_with_an_evaluated_model(
     with serve_in_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
         world = make_world(Rules(more=own(served.url, "0")))
         upload(world, pairs_jsonl(90))
-        result = train_to_the_end(world, LOCAL)
-        assert result.steps > 0 and result.tuned.n == plan_from_json(world.run().plan).n_holdout > 10
+        first = train_to_the_end(world, LOCAL.replace(" method=dpo", " lora_r=4"))
+        assert first.before == "base"
+        result = train_to_the_end(world, LOCAL.replace("local/tiny", "tickets-1"))
+        assert result.steps > 0 and result.tuned.n == plan_from_json(world.newest_run().plan).n_holdout > 10
+        assert (result.before, result.base.correct) == ("start", first.tuned.correct)
+        assert dict(plan_from_json(world.newest_run().plan).hyperparameters)["lora_r"] == 4, "the adapter's"
+        with openai.OpenAI(base_url=served.url, api_key=KEY) as client:
+            job = client.fine_tuning.jobs.retrieve(str(world.newest_run().job_id))
+            tuned = world.store.model("tickets-1")
+            assert tuned is not None and job.model == tuned.provider_model
+        refusal = world.type(LOCAL.replace("local/tiny", "tickets-1") + " lora_r=8")
+        assert "`tickets-1` has `lora_r=4`, which training it further can't change" in refusal

@@ -45,7 +45,7 @@ def test_a_run_goes_on_from_a_tuned_model_and_is_compared_with_it(world: World) 
 
     run = world.start(f"{line} epochs=2")
     card = world.find_message("train tickets-1 on tickets")
-    assert "`tickets-1`, which is acme-small tuned on tickets, version 1 (run 1)" in card
+    assert "`tickets-1`: acme-small tuned on tickets, version 1" in card
     plan = plan_from_json(run.plan)
     start = plan.starts_from
     assert start is not None and (start.provider_model, start.run) == (FIRST, 1)
@@ -62,7 +62,8 @@ def test_a_run_goes_on_from_a_tuned_model_and_is_compared_with_it(world: World) 
     result = RunResult.from_json(str(world.run(2).result))
     assert (result.before, result.start, result.tuned.share, result.worse) == ("start", "tickets-1", 1.0, 0)
     assert (result.base.correct, result.better) == (26, 13)
-    assert "Against tickets-1, 66.7%" in world.find_message("acme-small, from `tickets-1`, on tickets, 39 held-out rows")
+    card = world.find_message("acme-small, from `tickets-1`, on tickets, 39 held-out rows")
+    assert "Against tickets-1, 66.7%" in card
 
     listed = world.type("/finetune models")
     assert "going on from `tickets-1`" in listed

@@ -149,7 +149,16 @@ def cards() -> dict[str, Message]:
         ),
         "model-list": models.listing(
             full_list(
-                ModelEntry(MODEL, "tickets", 2, "smollm2-135m", TUNED, synced, actuals=ACTUALS),
+                ModelEntry(
+                    MODEL,
+                    "tickets",
+                    2,
+                    "smollm2-135m",
+                    TUNED,
+                    synced,
+                    actuals=ACTUALS,
+                    ancestors=("tickets-3", "tickets-1"),
+                ),
                 ModelEntry(
                     old,
                     "tickets",

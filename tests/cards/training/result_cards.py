@@ -11,7 +11,18 @@ from bot.rules.plans import Plan, TaughtRows
 from bot.values.runs import Advice, AfterResult, RunResult, TimeInUse
 from storage.records import Run
 from tests.cards import builders, measurements
-from tests.cards.builders import ALONE, CHEAPER, COMPARE, DECIDED_GO, GO, LOSSES, MISSES, NOT_WORSE, PREDICTED
+from tests.cards.builders import (
+    ALONE,
+    CHEAPER,
+    COMPARE,
+    DECIDED_GO,
+    GO,
+    LOSSES,
+    MISSES,
+    NOT_WORSE,
+    PREDICTED,
+    STARTED,
+)
 from tests.cards.measurements import JUDGED
 
 
@@ -42,6 +53,10 @@ def cards() -> dict[str, Message]:
         "result-alone": (
             predicted,
             builders.result_with(190, beside=measurements.comparison_of_tuned_alone(190), advice=ALONE),
+        ),
+        "result-going-on": (
+            builders.plan(predicted=PREDICTED, starts_from=STARTED),
+            judged(140, 190, GO, before="start", start="tickets-3"),
         ),
         "result-below-the-bar": (
             builders.advised_plan(taught=(TaughtRows("house/big", 119, 0.96, 0.91, 0.99),)),

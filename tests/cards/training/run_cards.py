@@ -12,6 +12,7 @@ from bot.cards.common.budgets import Month
 from bot.cards.decisions import plan_refusals, plans
 from bot.cards.decisions.plan_training import EarlierRun
 from bot.cards.decisions.plans import ONE_APPROVER, Pending
+from bot.cards.decisions.starting_models import start_warnings
 from bot.cards.status import (
     ComparisonSummary,
     CurveSummary,
@@ -73,6 +74,7 @@ def _comparison_summary(
     )
 
 
+WARNED = tuple(start_warnings(builders.STARTED))
 CONTINUED = Continued(("current", "volume", "target", "retrain_months"), ANA, "2026-11-28", bar=0.99)
 
 
@@ -144,6 +146,9 @@ def _special_plans(waiting: Run) -> dict[str, Message]:
 
     return {
         "plan-asked-dpo-taught": card(dpo, Pending(2)),
+        "plan-asked-going-on": card(
+            replace(dpo, taught=(), starts_from=builders.STARTED, warnings=WARNED), ONE_APPROVER
+        ),
         "plan-asked-grpo": card(grpo, ONE_APPROVER),
         "plan-asked-for-speed": card(for_speed, ONE_APPROVER),
         "plan-asked-stuck": card(builders.plan(), Pending(away=["U0BEN", "U0CLEO"], is_stuck=True)),
