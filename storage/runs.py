@@ -94,6 +94,11 @@ class Runs(Table):
         sql = f"SELECT * FROM runs WHERE dataset_id IN ({_marks(datasets)}) ORDER BY id DESC"  # noqa: S608
         return self._db.all(Run, sql, tuple(datasets))
 
+    def going_on(self) -> list[Run]:
+        """Returns every run whose training goes on from a tuned model, oldest first."""
+        sql = "SELECT * FROM runs WHERE json_extract(plan, '$.starts_from.run') IS NOT NULL ORDER BY id"
+        return self._db.all(Run, sql)
+
     def done(self, dataset_ids: tuple[int, ...] | None = None, *, limit: int = -1) -> list[Run]:
         """Returns at most `limit` runs with a result (default: all), newest first; None means on any dataset."""
         condition = "" if dataset_ids is None else f"AND dataset_id IN ({_marks(dataset_ids)})"

@@ -1,4 +1,5 @@
-"""Computes and prints `finetune estimate` and `finetune prices`, as text and as JSON. Uses no Slack and no store."""
+"""Computes and prints `finetune estimate` and `finetune prices`, as text and as JSON. Uses no Slack, and the store only
+to look up a tuned model that a training goes on from."""
 
 from __future__ import annotations
 
@@ -28,12 +29,15 @@ from bot.rules.estimate_inputs import Question
 from bot.rules.estimates import EstimateResult
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
 from bot.rules.forecast import Outlook, Quantiles
+from bot.rules.models.starting_models import StartingModel
 from bot.rules.plans import VerdictKind
 from bot.rules.roi import Estimate, Range
+from bot.services.common.starting_models import start_refusal, starting_model
 from bot.services.common.targets import find_target, with_rental_price
 from bot.services.decisions.estimates import make_estimate
 from bot.settings import Settings
 from bot.values.runs import Refusal
+from storage.backup import open_copy
 from trainers.client.client import find_key
 from trainers.dataset import Report
 from trainers.evaluation.comparison import merge_comparisons
@@ -46,14 +50,33 @@ from trainers.providers.pricing import PriceRow, UnknownPrice, find_prompted_pri
 def estimate(
     settings: Settings, name: str, report: Report, question: Question, evidence: Evidence = NOTHING_MEASURED
 ) -> EstimateResult | Refusal:
-    target = find_target(settings.providers, question.target)
+    start = _find_start(settings, question.target)
+    if isinstance(start, Refusal):
+        return start
+    target = find_target(settings.providers, question.target, start)
     if isinstance(target, Refusal):
         return target
     rented = with_rental_price(settings, target)
     if isinstance(rented, Refusal):
         return rented
     reachable = {row.name for row in settings.providers if find_key(os.environ, row.provider)}
-    return make_estimate(rented, name, report, question, utc_today(), evidence, reachable=reachable)
+    return make_estimate(
+        rented, name, report, question, utc_today(), evidence, reachable=reachable, start=start
+    )
+
+
+def _find_start(settings: Settings, wanted: str | None) -> StartingModel | Refusal | None:
+    """Returns the bot's tuned model of this name, None if a base model has the name or the bot has no such model. That
+    no held-out row is among those that it was trained on is checked when a plan is made."""
+    is_base = wanted is None or not isinstance(find_target(settings.providers, wanted), Refusal)
+    if is_base or not settings.database.exists():
+        return None
+    # A copy, as a running bot has the database open.
+    with open_copy(settings.database) as store:
+        model = store.model(str(wanted))
+        if model is None:
+            return None
+        return start_refusal(store, settings, model) or starting_model(store, model)
 
 
 def read_evidence(
@@ -128,9 +151,9 @@ def estimate_parts(
 ) -> tuple[CardBlock, ...]:
     """Returns the estimate's card; `is_detailed` adds what Slack shows behind its Details button."""
     spelling = TerminalSpelling(str(file))
-    card = estimates.card(estimated, estimated.target.name, spelling=spelling)
+    card = estimates.card(estimated, estimated.target.title, spelling=spelling)
     if is_detailed:
-        return (*card.parts, *details(estimated, estimated.target.name, spelling))
+        return (*card.parts, *details(estimated, estimated.target.title, spelling))
     return (*card.parts, Note("Add --why for every reason, exact sums, and their assumptions."))
 
 
@@ -139,7 +162,7 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
     estimate = estimated.estimate
     return {
         "dataset": estimated.name,
-        "target": estimated.target.name,
+        "target": estimated.target.title,
         **_today(estimated),
         "rows": estimated.report.rows,
         "sweep": sweep_to_lists(estimated.question.sweep) or None,

@@ -175,6 +175,7 @@ def scope_of(
         why = "a document is still being read. Try again in a minute."
     if why:
         return Refusal(f"{code(dataset)} can't be deleted now: {why}")
+    descendants, hidden = _find_descendants(context, versions[0].owner, runs)
     return DeletionScope(
         dataset,
         _numbers_of(versions),
@@ -184,6 +185,8 @@ def scope_of(
         in_use=standing.model if standing else None,
         answered=answered,
         pairs=_find_pairs(context, versions[0]),
+        descendants=descendants,
+        hidden=hidden,
     )
 
 
@@ -201,6 +204,29 @@ def _find_pairs(context: CoreContext, version: Dataset) -> str | None:
         if report and report.pairs:
             return name
     return None
+
+
+def _find_descendants(
+    context: CoreContext, owner: str, runs: Sequence[Run]
+) -> tuple[tuple[tuple[str, str], ...], int]:
+    """Returns the models that were trained from the models of these runs and are not among them, each with its dataset,
+    and the number of those whose dataset belongs to another channel, where it may be private."""
+    deleted = {run.model for run in runs}
+    named = []
+    hidden = 0
+    for run in context.store.runs.going_on():
+        start = plan_from_json(run.plan).starts_from
+        is_from_deleted = start is not None and not deleted.isdisjoint(start.lineage)
+        if run.model is None or run.model in deleted or not is_from_deleted:
+            continue
+        dataset = context.store.datasets.get(run.dataset_id)
+        if dataset.forgotten_at is not None:
+            continue
+        if dataset.owner == owner:
+            named.append((run.model, dataset.name))
+        else:
+            hidden += 1
+    return tuple(named), hidden
 
 
 def _count_answered(context: CoreContext, labelling: Labelling) -> int:

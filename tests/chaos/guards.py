@@ -927,4 +927,20 @@ GUARDS = (
         "        if False:",
         "tests/local/api/test_connections.py::test_a_connection_without_a_complete_head_is_closed",
     ),
+    Guard(
+        "a model is not measured on rows that it has learnt from",
+        "bot/services/datasets/trained_rows.py",
+        "        count = len(aside & question_keys_in(path))",
+        "        count = 0",
+        "tests/bot/training/test_story_going_on.py::"
+        "test_a_training_goes_on_only_where_that_proves_something_and_is_possible",
+    ),
+    Guard(
+        "a training from a model that is gone is not started",
+        "bot/services/decisions/plans.py",
+        "        if lost:\n            return lost\n",
+        "",
+        "tests/bot/training/test_story_going_on.py::"
+        "test_a_training_goes_on_only_where_that_proves_something_and_is_possible",
+    ),
 )

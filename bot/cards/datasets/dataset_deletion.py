@@ -19,7 +19,8 @@ DELETION_FORM = "delete_dataset"
 class DeletionScope:
     """What a deletion includes. `in_use` is the model that programs still call, None if there is none. `answered` rows
     of an open batch have labels by people, which are in no version yet. `pairs` is the dataset of preference pairs that
-    was made from its models' answers and stays, None if there is none."""
+    was made from its models' answers and stays, None if there is none. `descendants` are models of other datasets that
+    were trained from the deleted models and stay, with their datasets; `hidden` counts those of other channels."""
 
     dataset: str
     versions: tuple[int, ...]
@@ -29,6 +30,8 @@ class DeletionScope:
     in_use: str | None = None
     answered: int = 0
     pairs: str | None = None
+    descendants: tuple[tuple[str, str], ...] = ()
+    hidden: int = 0
 
     @property
     def title(self) -> str:
@@ -83,7 +86,22 @@ def _further_sentences(scope: DeletionScope, command: str) -> list[str]:
         sentences.append(
             f"{code(scope.pairs)} stays: its pairs hold questions of the same customers. {deletes} deletes it."
         )
+    sentences += [_descendant_text(model, dataset, command) for model, dataset in scope.descendants]
+    if scope.hidden:
+        models = pluralize(scope.hidden, "model")
+        sentences.append(
+            f"{models} in other channels went on from models that are deleted here, so they have learnt from these "
+            "rows, too, and stay."
+        )
     return sentences
+
+
+def _descendant_text(model: str, dataset: str, command: str) -> str:
+    deletes = code(f"{command} {dataset}")
+    return (
+        f"{code(model)} stays, although it went on from a model that is deleted here and has learnt from these rows, "
+        f"too. {deletes} deletes it."
+    )
 
 
 def open_answers_obstacle(answered: int) -> str:

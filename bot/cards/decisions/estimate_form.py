@@ -65,6 +65,10 @@ def form(
     if before:
         typed = before.typed
         private = f"{channel} {before.number}"
+    targets = list(choices.targets)
+    asked_target = typed.get("target")
+    if asked_target and asked_target not in targets:
+        targets.append(asked_target)  # an alias, or one of many tuned models, which the form must not change
     cheapest = ""
     if choices.cheapest:
         cheapest = f"None yet? {choices.cheapest} is the cheapest likely candidate."
@@ -77,9 +81,7 @@ def form(
         field("volume", "Requests per month", "20,000", "Or the input tokens of a month: 10M tokens."),
         field("current", "Model that you prompt today", "gpt-4o", cheapest),
         forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
-        forms.select_input(
-            "target", "Model to train", choices.targets, initial=typed.get("target"), marks=choices.marks
-        ),
+        forms.select_input("target", "Model to train", targets, initial=asked_target, marks=choices.marks),
         field("hours", "Hours of staff time, one-off", "16", "Empty: not counted."),
         field("rate", "Dollars per hour of staff time", "75", f"Empty: {usd(USD_PER_HOUR)}."),
         field("labels", "Rows still to be labelled", "500", "Empty: none."),

@@ -6,6 +6,8 @@ Whether held-out rows are among those that it learnt from is found in services/d
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from bot.cards.datasets.datasets import unchecked_dataset
 from bot.cards.decisions import starting_models as views
 from bot.context import AppContext, CoreContext
@@ -13,11 +15,14 @@ from bot.rules.models.starting_models import StartingModel, adapter_shape
 from bot.rules.plans import Plan, plan_from_json
 from bot.services.common import authorization
 from bot.services.common.targets import find_target
+from bot.settings import Settings
 from bot.values.runs import Refusal
 from storage.records import Model
 from storage.store import Store
 from trainers.methods import METHODS
 from trainers.types import Hyperparameter
+
+OFFERED = 20  # so many models are looked at, since a form has to open within three seconds
 
 
 def find_start(
@@ -31,7 +36,7 @@ def find_start(
     model = _find_model(context, wanted, person, channel)
     if model is None or isinstance(model, Refusal):
         return model
-    return start_refusal(context, model) or starting_model(context.store, model)
+    return start_refusal(context.store, context.settings, model) or starting_model(context.store, model)
 
 
 def starting_model(store: Store, model: Model) -> StartingModel:
@@ -65,13 +70,11 @@ def starting_model(store: Store, model: Model) -> StartingModel:
     )
 
 
-def start_refusal(context: CoreContext, model: Model) -> Refusal | None:
+def start_refusal(store: Store, settings: Settings, model: Model) -> Refusal | None:
     """Returns why no training can go on from this model, None if one can."""
-    settings = context.settings
-    run = context.store.runs.of_model(model)
-    plan = plan_from_json(run.plan)
+    plan = plan_from_json(store.runs.of_model(model).plan)
     base = f"{plan.provider}/{plan.base_model}"
-    lost = lost_text(context, model.name)
+    lost = lost_text(store, settings, model.name)
     if lost:
         return Refusal(lost, "target")
     if METHODS[plan.method].is_for_encoders:
@@ -84,16 +87,26 @@ def start_refusal(context: CoreContext, model: Model) -> Refusal | None:
     return None
 
 
-def lost_text(context: CoreContext, name: str) -> str | None:
+def names(context: CoreContext, datasets: Collection[str]) -> list[str]:
+    """Returns the newest models of these datasets from which a training can go on, for a form."""
+    able = []
+    for name in context.store.model_names(datasets)[:OFFERED]:
+        model = context.store.model(name)
+        if model is not None and start_refusal(context.store, context.settings, model) is None:
+            able.append(name)
+    return able
+
+
+def lost_text(store: Store, settings: Settings, name: str) -> str | None:
     """Returns a sentence if the tuned model of this name doesn't exist any more, None if it does."""
-    model = context.store.model(name)
+    model = store.model(name)
     if model is None:
         return views.deleted_text(name)
-    run = context.store.runs.of_model(model)
-    if context.store.datasets.get(run.dataset_id).forgotten_at is not None:
+    run = store.runs.of_model(model)
+    if store.datasets.get(run.dataset_id).forgotten_at is not None:
         return views.deleted_text(name)
     if model.gone_at is not None:
-        return views.gone_text(name, context.settings.title_of(model.provider))
+        return views.gone_text(name, settings.title_of(model.provider))
     return None
 
 

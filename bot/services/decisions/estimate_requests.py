@@ -38,7 +38,7 @@ from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.models.starting_models import StartingModel
 from bot.rules.plans import BestCandidate, NetValue, OtherModel, Plan, PlanVerdict, Prediction
 from bot.rules.reasons import Measure
-from bot.services.common import authorization, candidates, messages
+from bot.services.common import authorization, candidates, messages, starting_models
 from bot.services.common.starting_models import find_start
 from bot.services.common.targets import find_target, with_rental_price
 from bot.services.datasets import datasets, row_labels, trained_rows
@@ -183,6 +183,7 @@ def form_choices(context: AppContext, person: str, channel: str) -> EstimateChoi
                 marks[name] = mark
     cheapest = candidates.cheapest_capable(context.settings, context.trainers, day)
     names = datasets.usable_names(context, person, channel)
+    targets += starting_models.names(context, names)
     return EstimateChoices(names, targets, cheapest.model if cheapest else None, marks)
 
 

@@ -160,7 +160,7 @@ def destination_change(context: AppContext, plan: Plan) -> str | None:
     engine, *_version = (before.engine or BUILTIN).split()
     now = current_destination(context, row, plan.base_model, engine)
     if plan.starts_from is not None:
-        lost = starting_models.lost_text(context, plan.starts_from.name)
+        lost = starting_models.lost_text(context.store, context.settings, plan.starts_from.name)
         if lost:
             return lost
     name = escape(row.title)

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from bot.cli.estimates import estimate
+from bot.rules.estimate_inputs import Question
+from bot.rules.estimates import EstimateResult
 from bot.rules.plans import plan_from_json, plan_hash
 from bot.values.runs import RunResult
+from tests.bot.datasets.test_story_row_deletion import report_of
 from tests.bot.props import LABELS
 from tests.bot.runs import seed_runs
 from tests.bot.world import START, TARGET, World
@@ -42,6 +46,10 @@ def test_a_run_goes_on_from_a_tuned_model_and_is_compared_with_it(world: World) 
     world.tick_until_state("done")
     line = START.replace(TARGET, "tickets-1")
     assert "tickets on tickets-1," in world.type(line.replace("start", "estimate"))
+    in_terminal = estimate(
+        world.service.settings, "tickets", report_of(world.dataset()), Question(target="tickets-1")
+    )
+    assert isinstance(in_terminal, EstimateResult) and in_terminal.target.title == "tickets-1"
 
     run = world.start(f"{line} epochs=2")
     card = world.find_message("train tickets-1 on tickets")
