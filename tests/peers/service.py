@@ -228,8 +228,8 @@ class Service:
         if unknown:
             return refusal(400, "unknown_parameter", f"Unknown parameter: {unknown[0]}.")
         # OpenAI's trains its own tuned models further.
-        known = self._served() if self.shape == "openai" else self.models
-        if body.get("model") not in known:
+        trainable = self._served() if self.shape == "openai" else self.models
+        if body.get("model") not in trainable:
             return refusal(404, "model_not_found", f"The model {body.get('model')} does not exist.")
         for key in ("training_file", "validation_file"):
             if key in body and body[key] not in self.files:

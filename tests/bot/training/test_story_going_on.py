@@ -65,8 +65,8 @@ def test_a_run_goes_on_from_a_tuned_model_and_is_compared_with_it(world: World) 
     sent = world.provider.requests[asked_before:]
     (create,) = [each.body for each in sent if each.route == "POST /fine_tuning/jobs"]
     assert create["model"] == FIRST
-    asked = {each.body["model"] for each in sent if each.route == "POST /chat/completions"}
-    assert asked == {"ft:acme-small:org:tickets:2"}, "the first model's answers are stored"
+    questioned = {each.body["model"] for each in sent if each.route == "POST /chat/completions"}
+    assert questioned == {"ft:acme-small:org:tickets:2"}, "the first model's answers are stored"
     result = RunResult.from_json(str(world.run(2).result))
     assert (result.before, result.start, result.tuned.share, result.worse) == ("start", "tickets-1", 1.0, 0)
     assert (result.base.correct, result.better) == (26, 13)
