@@ -18,6 +18,7 @@ STUCK_S = 300  # the longest takes 40; one that hangs would hold up all tests
 SHORT = {
     "acks": ("20", "250", "--model", MODEL),
     "checking": ("100", "1"),
+    "door": ("--short",),
     "evidence": ("--short",),
     "fuzz": ("10",),
     "gpu": (
