@@ -1,15 +1,19 @@
-"""A trainer in its own process, which serves the scripted model."""
+"""A trainer in its own process, which serves the scripted model, and a door in front of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import openai
 import pytest
 
 from tests.clients import scripted
-from tests.local.trainer_server import TrainerServer, serve_in_process
+from tests.local.trainer_server import KEY, TrainerServer, serve_in_process
+from tests.trainers.door.doors import Door, serve_door
+from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.values import Published, Recipe, Upstream, Upstreams
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +27,43 @@ def scripted_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trainer(tmp_path_factory: pytest.TempPathFactory, scripted_dir: Path) -> Iterator[TrainerServer]:
     with serve_in_process(tmp_path_factory.mktemp("trainer"), f"scripted={scripted_dir}") as served:
         yield served
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where programs call, and with which key."""
+
+    url: str
+    key: str
+    has_completions: bool
+
+
+@pytest.fixture(scope="session")
+def door(
+    tmp_path_factory: pytest.TempPathFactory, trainer: TrainerServer, scripted_dir: Path
+) -> Iterator[Door]:
+    """A door whose name "scripted" is the trainer's model. Responses are translated into chats and back."""
+    folder = RecipeFolder(tmp_path_factory.mktemp("door") / "serving")
+    recipe = Recipe(
+        "tuned", "scripted", 1, "free_text", "judge", provider="local", model="scripted", instructions=""
+    )
+    stored = folder.add(recipe, {})
+    folder.publish(Published("scripted", stored.sha256, 1))
+    key_file = scripted_dir.parent / "trainer.key"
+    key_file.write_text(KEY)
+    folder.publish_upstreams(Upstreams((Upstream("local", trainer.url, key_file=str(key_file)),)))
+    with serve_door(folder) as door:
+        yield door
+
+
+@pytest.fixture(params=["trainer", "door"])
+def address(request: pytest.FixtureRequest) -> Address:
+    """Our trainer, and the door in front of it."""
+    if request.param == "trainer":
+        trainer: TrainerServer = request.getfixturevalue("trainer")
+        return Address(trainer.url, KEY, has_completions=True)
+    door: Door = request.getfixturevalue("door")
+    return Address(door.url, door.folder.call_key(), has_completions=False)
 
 
 @pytest.fixture(scope="session")

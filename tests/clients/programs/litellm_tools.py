@@ -16,13 +16,12 @@ messages += [choice.message.model_dump(), {"role": "tool", "tool_call_id": call.
 answer = litellm.completion(**trainer, messages=messages, tools=[tool]).choices[0].message.content
 chunks = list(litellm.completion(**trainer, messages=messages[:1], tools=[tool], stream=True))
 streamed = litellm.stream_chunk_builder(chunks).choices[0]
-text = (
-    litellm.text_completion(
+text = None
+if "no-completions" not in sys.argv:
+    completion = litellm.text_completion(
         model="text-completion-openai/scripted", api_base=sys.argv[1], api_key=sys.argv[2], prompt="<|plain|>"
     )
-    .choices[0]
-    .text
-)
+    text = completion.choices[0].text
 response = litellm.responses(**trainer, input="Hello")
 print(
     json.dumps(
