@@ -16,6 +16,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from bot.context import AppContext, WaitClock
+from bot.door_process import DoorProcess
 from bot.embedded_trainer import EmbeddedTrainer, missing_packages, with_trainer_address
 from bot.health import metrics
 from bot.health.server import Health
@@ -80,6 +81,7 @@ class Service:
         if self.embedded:
             self.settings = with_trainer_address(settings, self.embedded)
         publications.publish_upstreams(self.settings)
+        self.door = DoorProcess(settings)
         self.workers = workers or WorkerPool()
         slack = settings.slack
         self.answers = SlackAnswers(clock)
@@ -155,6 +157,7 @@ class Service:
             clock,
             self._list_troubles,
             lambda: self.answers.come,
+            lambda: self.door.state,
         )
 
     def _send(self) -> None:
@@ -177,6 +180,8 @@ class Service:
             troubles["token"] = self.answers.refusal
         if self.notices.missing_scopes:
             troubles["scopes"] = f"missing: {', '.join(sorted(self.notices.missing_scopes))}"
+        if self.door.trouble:
+            troubles["programs"] = self.door.trouble
         if self.workers.oldest_s > OLD_TASK_S:
             troubles["workers"] = f"the oldest task is {self.workers.oldest_s:.0f} s old"
         return troubles
@@ -185,6 +190,7 @@ class Service:
         settings_history.record_changes(self.store, self.settings, now=self.context.clock())
         if self.embedded:
             self.embedded.start()
+        self.door.start()
         if self.health:
             self.health.start()
         self.heartbeat.start()
@@ -204,6 +210,7 @@ class Service:
         self._listener_threads.close(_seconds_left(until))
         self.watcher.stop(_seconds_left(until))
         self.heartbeat.stop()
+        self.door.stop()
         if self.health:
             self.health.stop()
         self.threads.close(_seconds_left(until))

@@ -25,12 +25,21 @@ from bot.cards.common.blocks import Block
 from bot.cards.common.general import sample_card
 from bot.cards.common.prices import where_to_add
 from bot.cards.common.words import pluralize
+from bot.door_process import LOG_FILE, ask_door
 from bot.embedded_trainer import missing_packages
 from bot.outbox_sender import SCOPES, granted_scopes
 from bot.process_health import seconds_since_tick
 from bot.rules.permissions import Policy
 from bot.rules.prices import missing_keys
-from bot.settings import CONFIG_FILE, LEAST_WATCHDOG_S, Blocks, Settings, SettingsProblems, load_settings
+from bot.settings import (
+    CONFIG_FILE,
+    HOST,
+    LEAST_WATCHDOG_S,
+    Blocks,
+    Settings,
+    SettingsProblems,
+    load_settings,
+)
 from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
@@ -45,6 +54,7 @@ from trainers.models.base_models import why_not_served
 from trainers.money import usd_micros
 from trainers.providers.pricing import tuned_price
 from trainers.providers.providers import ProviderRow
+from trainers.recipes.folder import RecipeFolder
 
 LEAST_FREE_GB = 5
 MOST_SKEW_S = 30
@@ -83,6 +93,7 @@ def examine() -> list[Finding]:
         findings += _check_machines(settings)
         findings += _check_prices(settings, datetime.now(UTC).date())
         findings.append(_check_encoder(settings))
+        findings.append(_check_door(settings))
         findings.append(_check_disk(settings))
         findings += _check_private_files(settings)
         findings.append(_check_bot(settings))
@@ -362,6 +373,34 @@ def _check_encoder(settings: Settings) -> Finding:
     return Finding(True, "encoder", "; ".join(names))
 
 
+def _check_door(settings: Settings) -> Finding:
+    """Checks whether programs that call team/NAME get an answer."""
+    serving = settings.serving
+    if not serving.address:
+        return Finding(True, "programs", "[serving] address is empty, so none can call team/NAME")
+    folder = RecipeFolder(settings.recipes)
+    if ask_door(serving.host, serving.port):
+        is_elsewhere = serving.host not in ("localhost", HOST, "::1")
+        if is_elsewhere and not serving.url:
+            cure = (
+                'name the host that they use: [serving] url = "http://NAME:PORT/v1"; other names are refused'
+            )
+            return Finding(
+                False, "programs", f"team/NAME answers at {serving.address} to this machine alone: {cure}"
+            )
+        return Finding(
+            True, "programs", f"team/NAME answers at {serving.base_url}; their key is {folder.key_path}"
+        )
+    if seconds_since_tick(settings.data, time.time()) is None:
+        return Finding(
+            True, "programs", f"nothing answers at {serving.address} yet: finetune run starts that"
+        )
+    cure = f"{settings.recipes / LOG_FILE} says why"
+    if not serving.start:
+        cure = "start `finetune serve`, or remove `start = false` under [serving]"
+    return Finding(False, "programs", f"nothing answers at {serving.address}: {cure}")
+
+
 def _check_disk(settings: Settings) -> Finding:
     data = settings.data.resolve()
     folder = next(place for place in (data, *data.parents) if place.exists())
@@ -383,6 +422,8 @@ def _check_private_files(settings: Settings) -> Iterator[Finding]:
         Path(".env"): 0o600,
         trainer / "trainer.key": 0o600,
         trainer / "call.key": 0o600,
+        settings.recipes: 0o700,
+        RecipeFolder(settings.recipes).key_path: 0o600,
     }
     for path, mode in mode_by_path.items():
         # Path.exists raises PermissionError in a folder that this user can't enter.

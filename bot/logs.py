@@ -17,12 +17,13 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Literal
 
+from trainers.log_lines import FILE_BYTES as FILE_BYTES
+from trainers.log_lines import FILES as FILES
 from trainers.log_lines import JsonLines, Redactor, TextLines, new_reference
 
 FILE = "finetune.log"
 TRAINERS_FILE = Path("trainer") / "trainer.log"
-FILE_BYTES = 10_000_000
-FILES = 5
+DOORS_FILE = Path("serving") / "door.log"
 CHATTY = ("apscheduler", "httpx", "httpx2", "slack_sdk", "slack_bolt")
 
 Form = Literal["json", "text"]
@@ -87,9 +88,9 @@ def quieten() -> None:
 
 
 def find(folder: Path, wanted: str) -> Iterator[Mapping[str, Any]]:
-    """Yields the lines with a reference, oldest first: the bot's, then the trainer's. Skips lines that are not JSON:
-    cut off by a kill, or printed by a program that the trainer started."""
-    for name in (FILE, TRAINERS_FILE):
+    """Yields the lines with a reference, oldest first: the bot's, then the trainer's, then those of what answers
+    programs. Skips lines that are not JSON: cut off by a kill, or printed by a program that the trainer started."""
+    for name in (FILE, TRAINERS_FILE, DOORS_FILE):
         for file in _oldest_first(folder / name):
             with file.open(encoding="utf-8", errors="replace") as lines:
                 for line in lines:

@@ -32,6 +32,7 @@ from bot.services.models import (
     promotions,
     publications,
     questions,
+    recipes,
     sunsets,
 )
 from bot.services.training import interventions, orphan_jobs, reports, run_results, training
@@ -420,6 +421,7 @@ MAINTENANCE: tuple[tuple[Callable[[AppContext], None], str], ...] = (
     (deployments.tell_unused, "machines that are kept for nothing"),
     (provider_jobs.delete_unneeded_uploads, "uploaded files"),
     (alias_sync.sweep, "models in use"),
+    (recipes.delete_unneeded, "recipes that are not needed any more"),
     (publications.sync_ends, "models in use that have ended"),
 )
 

@@ -105,6 +105,9 @@ blocks = "classic"
 [people]
 approvers = {json.dumps(self._approvers)}
 
+[serving]
+address = ""
+
 [budget]
 monthly_usd = "20"
 

@@ -124,6 +124,10 @@ class Promotions(Table):
         """Records the hash of what answers programs. Returns None if the promotion has ended."""
         return self._update(promotion, "recipe = ?, tries = 0, trouble = NULL", (recipe,), "TRUE")
 
+    def forget_recipe(self, promotion: Promotion) -> None:
+        """Has the recipe built again, because its files are gone."""
+        self._update(promotion, "recipe = NULL, next_at = 0", (), "recipe IS NOT NULL")
+
     def recipes_since(self, ended_after: float) -> frozenset[str]:
         """Returns the recipes of what is in use and of what ended later than that."""
         rows = self._db.rows(
@@ -139,6 +143,10 @@ class Promotions(Table):
         """Returns every promotion of this model for the dataset, oldest first."""
         sql = "SELECT * FROM promotions WHERE dataset = ? AND model = ? ORDER BY id"
         return self._db.all(_promotion, sql, (dataset, model))
+
+    def for_dataset(self, dataset: str) -> list[Promotion]:
+        """Returns every promotion for a dataset, oldest first."""
+        return self._db.all(_promotion, "SELECT * FROM promotions WHERE dataset = ? ORDER BY id", (dataset,))
 
     def last(self, dataset: str) -> Promotion | None:
         """Returns the newest promotion for a dataset, also if it has ended."""

@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -31,28 +32,39 @@ USER = 10001  # the image's
 SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 
 
-def test_the_unit_always_restarts_the_bot_and_keeps_its_files_private() -> None:
-    unit = read_unit()
+@pytest.mark.parametrize("name", ["finetune.service", "finetune-serve.service"])
+def test_each_unit_always_restarts_and_keeps_its_files_private(name: str) -> None:
+    unit = read_unit(name)
     service = unit["Service"]
     assert (service["Restart"], unit["Unit"]["StartLimitIntervalSec"]) == ("always", "0")
     assert (service["UMask"], service["StateDirectoryMode"]) == ("0077", "0700")
     command = service["ExecStart"].split()
     assert Path(command[0]).name == "finetune" and command[1] in main.commands
+
+
+def test_the_unit_explains_the_watchdogs_exit_code() -> None:
     assert f"exit code {EXIT_HUNG} is the watchdog's" in (DEPLOY / "finetune.service").read_text()
 
 
-def read_unit() -> configparser.RawConfigParser:
+def read_unit(name: str = "finetune.service") -> configparser.RawConfigParser:
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(DEPLOY / "finetune.service")
+    unit.read(DEPLOY / name)
     return unit
 
 
 def test_compose_builds_the_image_and_restarts_it() -> None:
-    (service,) = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values()
-    context = DEPLOY / service["build"]["context"]
-    assert (context / service["build"]["dockerfile"]).is_file()
-    assert (service["restart"], service["read_only"]) == ("always", True)
+    services = read_services()
+    for service in services.values():
+        context = DEPLOY / service["build"]["context"]
+        assert (context / service["build"]["dockerfile"]).is_file()
+        assert (service["restart"], service["read_only"]) == ("always", True)
+    assert services["serve"]["command"][1] in main.commands
+
+
+def read_services() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    return services
 
 
 def test_every_alarm_reads_a_metric_that_exists_and_has_a_line_of_advice() -> None:
@@ -74,7 +86,7 @@ def assert_rates_are_of_counters(expression: str) -> None:
 
 def test_unit_and_compose_limit_memory_and_processes_alike() -> None:
     unit = read_unit()["Service"]
-    (service,) = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values()
+    service = read_services()["finetune"]
     memory, processes = unit["MemoryMax"], unit["TasksMax"]
     assert (service["mem_limit"].upper(), str(service["pids_limit"])) == (memory, processes)
     half_of_usual = (unit["CPUWeight"], service["cpu_shares"])
@@ -183,6 +195,7 @@ def settings_for(slack: SlackEmulator) -> str:
     return (
         f'[slack]\nmode = "http"\nport = 0\nhost = "0.0.0.0"\napi_url = "{slack.access.api_url}"\n'
         '[people]\napprovers = ["U0BEN"]\n[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\n'
+        '[serving]\naddress = ""\n'
     )
 
 

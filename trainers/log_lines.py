@@ -10,8 +10,12 @@ import sys
 from asyncio import CancelledError
 from collections.abc import Collection
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
+FILE_BYTES = 10_000_000
+FILES = 5
 LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # without letters that are easily confused
 LENGTH = 8
 REDACTED = "[secret]"
@@ -66,14 +70,17 @@ class TextLines(logging.Formatter):
         return self._redact(super().format(record))
 
 
-def write_log(keys: Collection[str], *filters: logging.Filter) -> None:
-    """Logs to stderr, as text on a terminal and as JSON elsewhere, without our keys. Leaves out the tracebacks of
-    answers that our own shutdown cut off, and a line of httpx2's for every request."""
+def write_log(keys: Collection[str], *filters: logging.Filter, path: Path | None = None) -> None:
+    """Logs without our keys: to the file `path`, which is rotated, or to stderr, as text on a terminal and as JSON
+    elsewhere. Leaves out the tracebacks of answers that our own shutdown cut off, and a line of httpx2's for every
+    request. Raises OSError if the file can't be written."""
     blot = Redactor(keys)
     form: logging.Formatter = JsonLines(blot)
-    if sys.stderr.isatty():
+    handler: logging.Handler = logging.StreamHandler()
+    if path is not None:
+        handler = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
+    elif sys.stderr.isatty():
         form = TextLines(blot)
-    handler = logging.StreamHandler()
     handler.addFilter(_is_not_cut_off)
     for each in filters:
         handler.addFilter(each)

@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 
 MODULES: Mapping[str, tuple[str, ...]] = {
-    "server": ("init", "run", "trainer", "doctor", "demo"),
+    "server": ("init", "run", "trainer", "serve", "doctor", "demo"),
     "analysis": (
         "check",
         "baseline",
@@ -59,6 +59,7 @@ OTHERS = {
     "Before a run": ("curve", "prices", "sunsets", "plan-memory", "calibrate"),
     "After a run": ("report", "compare", "current", "models", "deployments", "export"),
     "Trainers": ("trainer", "engines"),
+    "Programs": ("serve",),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "forget"),
 }
 NEEDS_POSIX = "finetune runs on Linux and macOS. On Windows, run it in WSL (wsl --install) or in a container."

@@ -1,5 +1,5 @@
-"""`finetune run`, `trainer`, `init`, `doctor` and `demo`: the long-running processes, and setting up and checking an
-installation."""
+"""`finetune run`, `trainer`, `serve`, `init`, `doctor` and `demo`: the long-running processes, and setting up and
+checking an installation."""
 
 from __future__ import annotations
 
@@ -107,6 +107,25 @@ def trainer(arguments: tuple[str, ...]) -> None:
     sys.stdout.flush()
     environment = trainer_environment(arguments, KEY_VARIABLE)
     os.execve(sys.executable, [sys.executable, "-m", "trainers.local", *arguments], environment)  # noqa: S606 - no shell
+
+
+@click.command()
+def serve() -> None:
+    """Answer programs that call team/NAME. `finetune run` starts this itself; it is for a unit of its own."""
+    from bot.door_process import door_command, door_environment
+    from bot.services.models import publications
+
+    settings = load(need_slack=False)
+    if not settings.serving.address:
+        refuse(
+            "[serving] address in finetune.toml is empty, so nothing answers programs: set it, or remove the line."
+        )
+    os.umask(0o077)
+    publications.publish_upstreams(settings)
+    command = door_command(settings)
+    # exec replaces this process, and what is still buffered would be lost.
+    sys.stdout.flush()
+    os.execve(command[0], command, door_environment(settings))  # noqa: S606 - no shell
 
 
 @click.command()

@@ -53,6 +53,7 @@ class Health(Collector):
         clock: Callable[[], float],
         troubles: Callable[[], Mapping[str, str]] = dict,
         slack_answers: Callable[[], bool] = lambda: True,
+        programs: Callable[[], str] = lambda: "off",
     ) -> None:
         self._settings = settings
         self._store = store
@@ -61,6 +62,7 @@ class Health(Collector):
         self._clock = clock
         self._troubles = troubles
         self._slack_answers = slack_answers
+        self._programs = programs
         port = settings.service.health_port
         host = settings.service.health_host
         self.is_on_loopback = host in LOOPBACK_NAMES
@@ -97,6 +99,7 @@ class Health(Collector):
             values["deployments"] = counts.deployments
         except sqlite3.Error as error:
             values["database"] = str(error)
+        values["programs"] = self._programs()
         values["disk"] = _probe_disk(self._settings.data)
         values["troubles"] = dict(self._troubles())
         if HEALTHY.items() <= values.items():

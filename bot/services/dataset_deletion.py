@@ -28,7 +28,7 @@ from bot.rules.permissions import Request
 from bot.rules.plans import plan_from_json
 from bot.services.common import authorization, provider_jobs
 from bot.services.datasets import datasets, row_deletion, trained_rows
-from bot.services.models import models
+from bot.services.models import models, publications, recipes
 from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
@@ -182,7 +182,7 @@ def scope_of(
         is_whole,
         runs=len(runs),
         measurements=len(measurements),
-        in_use=standing.model if standing else None,
+        in_use=promotable_name(standing.what) if standing else None,
         answered=answered,
         pairs=_find_pairs(context, versions[0]),
         descendants=descendants,
@@ -334,6 +334,8 @@ def _erase_records(
     for run in runs:
         paths += [f"plots/run-{run.id}", f"plots/plan-{run.id}"]
     paths += [f"measurements/m{measurement.id}" for measurement in measurements]
+    serving = context.settings.recipes.name
+    paths += [f"{serving}/recipes/{sha256}" for sha256 in recipes.learnt_from(context, deletion.dataset, ids)]
     elsewhere = [*_copies_of_runs(context, runs, standing), *_copies_of_curves(measurements)]
     # Listed in the same transaction: once the rows are gone, nothing else knows of these files and copies.
     store.deletions.begin(deletion, paths, files, elsewhere)
@@ -393,6 +395,7 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
     posts the outcome. If a trainer can't be reached, tries again later. The night's work wipes what SQLite left of them
     in unused space."""
     row_deletion.move_rewritten_files(context, deletion.dataset)
+    publications.sync(context)  # before the files of what answers are gone, also while no bot runs
     for name in deletion.paths:
         path = context.settings.data / name
         if path.is_dir():

@@ -18,6 +18,7 @@ from bot.settings.loader import load_settings as load_settings
 from bot.settings.model_ends import models_listed_before as models_listed_before
 from bot.settings.model_ends import store_model_ends as store_model_ends
 from bot.settings.model_ends import with_announced_ends as with_announced_ends
+from bot.settings.tables import HOST as HOST
 from bot.settings.tables import LEAST_WATCHDOG_S as LEAST_WATCHDOG_S
 from bot.settings.tables import PACKAGED_TARGET as PACKAGED_TARGET
 from bot.settings.tables import SLACK_API as SLACK_API

@@ -131,7 +131,7 @@ class Rules:
     tokens. `vendor` is the API that the provider speaks. `provider_row` adds lines to its row, in which PROVIDER_URL
     stands for its address; with `provider_is_remote` that address isn't a loopback one, though the provider still
     answers from this machine. `more` adds lines at the end. `current_ends` is gpt-4o's end date; '' leaves it to the
-    built-in list.
+    built-in list. `serving` is the address that programs call, '' for none.
     """
 
     approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
@@ -146,6 +146,7 @@ class Rules:
     training: str = "8.00"
     provider_row: str = ""
     current_ends: str = "ends = 2999-12-31"
+    serving: str = ""
     vendor: Dialect = "openai"
 
 
@@ -508,6 +509,8 @@ input = "2.50"
 cached_input = "1.25"
 output = "10.00"
 {rules.current_ends}
+[serving]
+address = "{rules.serving}"
 [providers.acme]
 title = "Acme Tuning"
 base_url = "{self._provider_url()}"

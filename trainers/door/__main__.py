@@ -60,13 +60,21 @@ log = logging.getLogger(__name__)
     show_default=True,
     help="How long a provider may take for an answer, or for the next part of a stream.",
 )
-def main(folder: Path, address: str, allow_host: tuple[str, ...], answer_seconds: float) -> None:
+@click.option(
+    "--log",
+    "log_path",
+    type=click.Path(path_type=Path),
+    help="A file for the log, which is rotated; else stderr.",
+)
+def main(
+    folder: Path, address: str, allow_host: tuple[str, ...], answer_seconds: float, log_path: Path | None
+) -> None:
     """Answer programs that call team/NAME with what is in use."""
     os.umask(0o077)
     allow_more_files()
     host, port = _parse_address(address)
     recipes = RecipeFolder(folder)
-    write_log(_keys(recipes), AcceptErrorFilter())
+    _write_log(_keys(recipes), log_path)
     state = DoorState()
     app = build_app(recipes, frozenset({host.lower(), *map(str.lower, allow_host)}), answer_seconds, state)
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its shutdown: exit 0 then
@@ -105,6 +113,13 @@ def _keys(folder: RecipeFolder) -> list[str]:
         for upstream in Upstreams.from_json(folder.upstreams_path.read_bytes()).upstreams:
             keys.append(os.environ.get(upstream.key_variable or "", ""))
     return keys
+
+
+def _write_log(keys: list[str], path: Path | None) -> None:
+    try:
+        write_log(keys, AcceptErrorFilter(), path=path)
+    except OSError as error:
+        _refuse(f"the log {path} can't be written: {error.strerror}. Name another with --log.")
 
 
 def _find_predecessor(folder: Path) -> Predecessor | None:

@@ -104,6 +104,12 @@ class RecipeFolder:
             return None
         return Published.from_json(path.read_bytes())
 
+    def upstreams(self) -> Upstreams:
+        """Returns where providers are called, as it was written last."""
+        if not self.upstreams_path.exists():
+            return Upstreams()
+        return Upstreams.from_json(self.upstreams_path.read_bytes())
+
     def publish_upstreams(self, upstreams: Upstreams) -> None:
         replace_file(self.upstreams_path, upstreams.to_json())
 

@@ -10,6 +10,7 @@ PUBLIC_MODULES = (
     "promotions",
     "publications",
     "questions",
+    "recipes",
     "sunsets",
     "tried_answers",
 )

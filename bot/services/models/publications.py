@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
+from urllib.parse import urlsplit
 
 from bot.cards.models import publications as views
-from bot.context import AppContext
+from bot.cards.models.call_instructions import Calling
+from bot.context import CoreContext
+from bot.rules import units
 from bot.rules.models.promotion import alias_for
 from bot.services.models import recipes, sunsets
 from bot.settings import Settings
@@ -21,25 +25,46 @@ from trainers.providers.providers import ProviderRow
 from trainers.recipes.folder import KEY_FILE, RecipeFolder
 from trainers.recipes.values import Published, Unavailable, Upstream, Upstreams
 
+OPENAI = "api.openai.com"
+
 
 def publish_upstreams(settings: Settings) -> None:
-    """Writes where each provider is called and where its key is. `settings` have the address of our own trainer, which
-    may be another one after each start."""
-    upstreams = [_upstream(settings, row) for row in settings.providers if row.provider.base_url]
-    RecipeFolder(settings.recipes).publish_upstreams(Upstreams(tuple(upstreams)))
+    """Writes where each provider is called and where its key is. Our own trainer has another address after each start:
+    where `settings` lack it, as in a process of its own, the one that was written last stays."""
+    folder = RecipeFolder(settings.recipes)
+    before = {upstream.name: upstream for upstream in folder.upstreams().upstreams}
+    upstreams = []
+    for row in settings.providers:
+        upstream = before.get(row.name)
+        if row.provider.base_url:
+            upstream = _upstream(settings, row)
+        if upstream is not None:
+            upstreams.append(upstream)
+    folder.publish_upstreams(Upstreams(tuple(upstreams)))
 
 
-def sync(context: AppContext) -> None:
+def calling_of(settings: Settings, dataset: str) -> Calling:
+    """Returns how programs call what is in use for a dataset."""
+    key_file = RecipeFolder(settings.recipes).key_path.resolve()
+    return Calling(alias_for(dataset), settings.serving.base_url, str(key_file))
+
+
+def sync(context: CoreContext) -> None:
     """Publishes whatever has changed, but for the ends of models, which `sync_ends` follows."""
     for promotion in context.store.promotions.all_current():
-        if promotion.recipe is not None:
-            _publish_changed(context, _published(context, promotion, None), keeps_end=True)
+        if promotion.recipe is None:
+            continue
+        # After a backup was restored on another machine, its files have to be made again.
+        if not recipes.folder_of(context).recipe_path(promotion.recipe).exists():
+            context.store.promotions.forget_recipe(promotion)
+            continue
+        _publish_changed(context, _published(context, promotion, None), keeps_end=True)
     for promotion in context.store.promotions.out_of_use():
         unavailable = Published(alias_for(promotion.dataset), unavailable=views.out_of_use(promotion))
         _publish_changed(context, unavailable)
 
 
-def sync_ends(context: AppContext) -> None:
+def sync_ends(context: CoreContext) -> None:
     """Has programs read that the model in use has ended, or has it asked again if its provider took that back."""
     ends = _ends_in_use(context)
     for promotion in context.store.promotions.all_current():
@@ -47,12 +72,12 @@ def sync_ends(context: AppContext) -> None:
             _publish_changed(context, _published(context, promotion, ends.get(promotion.dataset)))
 
 
-def publish(context: AppContext, promotion: Promotion) -> None:
+def publish(context: CoreContext, promotion: Promotion) -> None:
     """Publishes a promotion whose recipe is stored."""
     _publish_changed(context, _published(context, promotion, None))
 
 
-def _publish_changed(context: AppContext, published: Published, *, keeps_end: bool = False) -> None:
+def _publish_changed(context: CoreContext, published: Published, *, keeps_end: bool = False) -> None:
     folder = recipes.folder_of(context)
     before = folder.published(published.name)
     if before == published:
@@ -66,7 +91,7 @@ def _says_ended(published: Published) -> bool:
     return published.unavailable is not None and published.unavailable.code == views.MODEL_ENDED
 
 
-def _published(context: AppContext, promotion: Promotion, ends: date | None) -> Published:
+def _published(context: CoreContext, promotion: Promotion, ends: date | None) -> Published:
     return Published(
         name=alias_for(promotion.dataset),
         recipe=promotion.recipe,
@@ -76,12 +101,12 @@ def _published(context: AppContext, promotion: Promotion, ends: date | None) -> 
     )
 
 
-def _why_unavailable(context: AppContext, promotion: Promotion, ends: date | None) -> Unavailable | None:
+def _why_unavailable(context: CoreContext, promotion: Promotion, ends: date | None) -> Unavailable | None:
     model = context.store.model(promotion.model or "")
     # Somebody who put it to work although its provider didn't list it knew better.
     if model is not None and model.gone_at is not None and model.gone_at > promotion.at:
         return views.model_gone(promotion, context.settings.title_of(model.provider))
-    if ends is not None and ends <= context.today():
+    if ends is not None and ends <= units.day_of(context.clock()):
         return views.model_ended(promotion, _title_of_provider(context, promotion), ends)
     machine = _newest_machine(context, promotion)
     if machine is not None and machine.state != "ready":
@@ -89,14 +114,14 @@ def _why_unavailable(context: AppContext, promotion: Promotion, ends: date | Non
     return None
 
 
-def _title_of_provider(context: AppContext, promotion: Promotion) -> str:
+def _title_of_provider(context: CoreContext, promotion: Promotion) -> str:
     recipe = recipes.folder_of(context).read(promotion.recipe or "")
     if recipe is None or recipe.provider is None:
         return "its provider"
     return context.settings.title_of(recipe.provider)
 
 
-def _name_on_machine(context: AppContext, promotion: Promotion) -> str | None:
+def _name_on_machine(context: CoreContext, promotion: Promotion) -> str | None:
     """Returns the name by which a model on a machine by the hour is called now; None if it needs no machine, or none
     runs."""
     machine = _newest_machine(context, promotion)
@@ -105,7 +130,7 @@ def _name_on_machine(context: AppContext, promotion: Promotion) -> str | None:
     return machine.chat_model
 
 
-def _newest_machine(context: AppContext, promotion: Promotion) -> DeploymentRecord | None:
+def _newest_machine(context: CoreContext, promotion: Promotion) -> DeploymentRecord | None:
     """Returns None if the model needs no machine by the hour."""
     model = context.store.model(promotion.model or "")
     if model is None:
@@ -113,9 +138,9 @@ def _newest_machine(context: AppContext, promotion: Promotion) -> DeploymentReco
     return next(iter(context.store.deployments.of_run(model.run_id)), None)
 
 
-def _ends_in_use(context: AppContext) -> Mapping[str, date]:
+def _ends_in_use(context: CoreContext) -> Mapping[str, date]:
     """Returns the first day without an answer of each model in use that ends, by dataset."""
-    uses = sunsets.list_uses(context.store, context.settings, context.today())
+    uses = sunsets.list_uses(context.store, context.settings, units.day_of(context.clock()))
     return {use.dataset: use.ends for use in uses if use.kind == "in use" and use.ends}
 
 
@@ -124,9 +149,15 @@ def _upstream(settings: Settings, row: ProviderRow) -> Upstream:
     extra = ""
     if provider.chat_extra:
         extra = json.dumps(dict(provider.chat_extra))
-    base_url = provider.chat_base_url or provider.base_url
+    upstream = Upstream(
+        row.name,
+        provider.chat_base_url or provider.base_url,
+        chat_extra=extra,
+        # Our own trainer, by what only it can do, and OpenAI.
+        has_responses=provider.can("aliases") or urlsplit(provider.base_url).hostname == OPENAI,
+    )
     if row.is_started_by_us:
         # The trainer's key for programs, which can do nothing but ask.
-        key_file = str((settings.data / "trainer" / KEY_FILE).resolve())
-        return Upstream(row.name, base_url, key_file=key_file, chat_extra=extra)
-    return Upstream(row.name, base_url, key_variable=provider.key_env, chat_extra=extra)
+        key_file = (settings.data / "trainer" / KEY_FILE).resolve()
+        return replace(upstream, key_file=str(key_file))
+    return replace(upstream, key_variable=provider.key_env)

@@ -3,23 +3,58 @@ that a later measurement changes nothing that is in use. Publishes nothing."""
 
 from __future__ import annotations
 
-from bot.context import AppContext
+import logging
+import time
+from collections.abc import Collection
+
+from bot.context import AppContext, CoreContext
 from bot.services.common import finished_measurements
 from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.datasets import datasets
 from bot.services.evidence.evaluation_worker import report_max_tokens
-from bot.services.models.recipe_worker import MeasuredParts, build_recipe
+from bot.services.models import models
+from bot.services.models.recipe_worker import MeasuredParts, build_recipe, build_recipe_of_model
 from bot.values.evaluations import promoted_candidate
 from bot.values.runs import Refusal
+from storage import backup
 from storage.promotions import Promotion
-from storage.records import Model
 from trainers.evaluation.results import Candidate, MeasuredCandidate
+from trainers.recipes import usage
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.values import Recipe
 
+KEPT_S = 30 * 24 * 3600.0  # after the end of its use, as somebody may roll back to it
+UNNAMED_S = 24 * 3600.0  # a worker's recipe may only be named at a later tick
 
-def folder_of(context: AppContext) -> RecipeFolder:
+log = logging.getLogger(__name__)
+
+
+def folder_of(context: CoreContext) -> RecipeFolder:
     return RecipeFolder(context.settings.recipes)
+
+
+def learnt_from(context: CoreContext, dataset: str, versions: Collection[int]) -> set[str]:
+    """Returns the hashes of all recipes that were built from these versions of a dataset, of whose rows they have
+    some."""
+    return {
+        promotion.recipe
+        for promotion in context.store.promotions.for_dataset(dataset)
+        if promotion.recipe and models.dataset_learnt_from(context, promotion) in versions
+    }
+
+
+def delete_unneeded(context: AppContext) -> None:
+    """Deletes the recipes that were not in use during the last month, each night and when the bot starts."""
+    if not backup.is_night_over(context.checked_at.get("recipes", 0.0), context.clock()):
+        return
+    folder = folder_of(context)
+    needed = context.store.promotions.recipes_since(context.clock() - KEPT_S)
+    for sha256 in folder.hashes() - needed:
+        if folder.recipe_path(sha256).stat().st_mtime < time.time() - UNNAMED_S:
+            folder.remove(sha256)
+            usage.forget(folder.root, [sha256])  # its calls were added to their months long ago
+            log.info("deleted the recipe %s, which was not in use during the last month", sha256[:12])
+    context.checked_at["recipes"] = context.clock()
 
 
 def recipe_of(context: AppContext, promotion: Promotion) -> str | Refusal | None:
@@ -29,7 +64,7 @@ def recipe_of(context: AppContext, promotion: Promotion) -> str | Refusal | None
         return promotion.recipe
     candidate = promoted_candidate(promotion.what)
     if candidate is None:
-        return _store_recipe_of_model(context, promotion)
+        return _recipe_of_model(context, promotion)
     evaluation = _evaluation_of(context, promotion)
     measured = _find_measured(evaluation, candidate) if evaluation else None
     if evaluation is None or measured is None:
@@ -48,24 +83,15 @@ def recipe_of(context: AppContext, promotion: Promotion) -> str | Refusal | None
     )
 
 
-def _store_recipe_of_model(context: AppContext, promotion: Promotion) -> str | Refusal:
-    """Stores the recipe of a tuned model: it is asked with the program's own prompt, as it was trained."""
-    model = context.store.model(promotion.model or "")
-    if model is None:
-        return Refusal(f"{promotion.model} is gone.")
-    recipe = _recipe_of_model(context, model)
-    if isinstance(recipe, Refusal):
-        return recipe
-    return folder_of(context).add(recipe, {}).sha256
-
-
-def _recipe_of_model(context: AppContext, model: Model) -> Recipe | Refusal:
+def _recipe_of_model(context: AppContext, promotion: Promotion) -> str | Refusal | None:
+    """A tuned model is asked with the program's own prompt, as it was trained."""
+    model = models.model_of(context, promotion)
     run = context.store.runs.of_model(model)
     version = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(version)
     if report is None:
         return Refusal(f"The rows that {model.name} was trained on were deleted.")
-    return Recipe(
+    recipe = Recipe(
         kind="tuned",
         dataset=version.name,
         version=version.version,
@@ -76,6 +102,14 @@ def _recipe_of_model(context: AppContext, model: Model) -> Recipe | Refusal:
         model=model.provider_model,
         max_tokens=report_max_tokens(report),
         is_thinking=context.settings.thinks(f"{model.provider}/{model.provider_model}"),
+    )
+    return context.workers.poll(
+        f"recipe {promotion.id}",
+        build_recipe_of_model,
+        recipe,
+        str(report.holdout_sha256),
+        context.settings.files,
+        context.settings.recipes,
     )
 
 

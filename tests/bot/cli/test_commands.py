@@ -29,6 +29,7 @@ WITHOUT_JSON = {
     "init": "asks a person",
     "run": "runs until it is stopped",
     "trainer": "runs until it is stopped",
+    "serve": "runs until it is stopped",
     "demo": "prints where the demo is",
     "current": "prints an id alone, made for programs",
     "report": "writes a page",

@@ -43,6 +43,7 @@ def environment(slack: SlackEmulator, tmp_path: Path) -> dict[str, str]:
         f'[slack]\nmode = "http"\nport = {free_port()}\napi_url = "{slack.access.api_url}"\n'
         f'[people]\napprovers = ["{BEN.id}"]\n'
         '[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\n'
+        '[serving]\naddress = ""\n'
     )
     return {
         **os.environ,

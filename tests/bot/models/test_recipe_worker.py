@@ -16,13 +16,13 @@ from bot.services.models.recipe_worker import MeasuredParts, build_recipe
 from bot.values.evaluations import ComparisonPlan
 from bot.values.runs import Refusal
 from trainers.dataset import Example
-from trainers.evaluation import prompts
 from trainers.evaluation.results import CLASSICAL, ENCODER, Candidate
 from trainers.evaluation.tfidf import text_of
 from trainers.providers.pricing import PriceList
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.free import open_free
-from trainers.recipes.library import example_of, open_recipe_library
+from trainers.recipes.library import open_recipe_library
+from trainers.recipes.prompts import NOTHING_SHOWN, Shown, write_prompt
 from trainers.recipes.values import Recipe
 from trainers.types import Message
 
@@ -122,27 +122,21 @@ def measured_prompts(
 
 
 def prompts_of(folder: RecipeFolder, recipe: Recipe, rows: tuple[Example, ...]) -> list[tuple[Message, ...]]:
-    """The prompts that a recipe gives for these rows."""
-    if recipe.kind == "tuned":
-        return [prompts.trained_prompt(each) for each in rows]
-    if recipe.retrieved is None:
-        shots = [example_of(shot) for shot in recipe.shots]
-        return [
-            prompts.k_shot(each, recipe.labels, recipe.prompt, shots, recipe.answer_format) for each in rows
-        ]
-    library = open_recipe_library(folder, recipe)
-    if recipe.retrieved == "passages":
-        return [
-            prompts.with_passages(
-                each, recipe.labels, recipe.prompt, library.nearest_passages(each), recipe.answer_format
-            )
-            for each in rows
-        ]
-    messages = []
-    for each in rows:
-        shots = [example_of(shot) for shot in library.nearest_shots(each)]
-        messages.append(prompts.k_shot(each, recipe.labels, recipe.prompt, shots, recipe.answer_format))
-    return messages
+    """The prompts that a recipe gives for these rows, asked as a program would."""
+    library = None
+    if recipe.retrieved is not None:
+        library = open_recipe_library(folder, recipe)
+    prompts = []
+    for row in rows:
+        shown = NOTHING_SHOWN
+        if library is not None and recipe.retrieved == "passages":
+            shown = Shown(passages=library.nearest_passages(row))
+        elif library is not None:
+            shown = Shown(shots=library.nearest_shots(row))
+        turns = [{"role": turn.role, "content": turn.content} for turn in row.prompt]
+        written = write_prompt(recipe, turns, shown)
+        prompts.append(tuple(Message(turn["role"], turn["content"]) for turn in written))
+    return prompts
 
 
 def assert_asks_what_was_measured(plan: ComparisonPlan, files: Path, folder: Path) -> None:
@@ -157,7 +151,8 @@ def assert_asks_what_was_measured(plan: ComparisonPlan, files: Path, folder: Pat
         built = build_recipe(candidate, plan, parts, files, recipes.root)
         assert isinstance(built, str)
         recipe = recipes.read(built)
-        assert recipe is not None and recipe.max_tokens == evaluation_worker.plan_max_tokens(plan)
+        assert recipe is not None and recipe.instructions == ("Sort it." if plan.labels else "")
+        assert recipe.max_tokens == evaluation_worker.plan_max_tokens(plan)
         assert prompts_of(recipes, recipe, rows) == questions, candidate
         assert build_recipe(candidate, plan, parts, files, recipes.root) == built
 

@@ -91,7 +91,7 @@ def test_an_installation_in_order(installation: Installation) -> None:
     findings = {finding.subject: finding for finding in examine()}
     assert list(findings) == [
         *("settings", "SQLite", "Slack", "clock", "scopes", "blocks", "policy"),
-        *("approvers", "budget", "own trainer", "encoder", "disk", "bot"),
+        *("approvers", "budget", "own trainer", "encoder", "programs", "disk", "bot"),
     ]
     assert all(finding.is_ok for subject, finding in findings.items() if subject != "disk"), findings
     assert findings["Slack"].text == "signed in to Emulator as finetune"
