@@ -7,7 +7,6 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Literal
 
 from trainers.dataset.rows import Task
@@ -61,14 +60,14 @@ class Findings:
         self._findings: list[Finding] = []
 
     def add_for_file(self, rule: Rule, message: str, count: int = 1) -> None:
-        self._findings.append(Finding(None, rule.severity, rule.code, message, rule.cure, count))
+        self._findings.append(_finding(rule, message, count=count))
 
     def add_for_line(self, line: int, fault: Fault) -> None:
         rule = fault.rule
         self._lines[rule] += 1
         if self._lines[rule] <= self._listed:
             message = f"Line {line} {fault.text}."
-            self._findings.append(Finding(line, rule.severity, rule.code, message, rule.cure))
+            self._findings.append(_finding(rule, message, line))
 
     def sorted(self) -> tuple[Finding, ...]:
         unlisted = []
@@ -79,8 +78,19 @@ class Findings:
             message = f"{rest:,} more lines have the same problem."
             if rest == 1:
                 message = "1 more line has the same problem."
-            unlisted.append(Finding(None, rule.severity, rule.code, message, rule.cure, rest))
+            unlisted.append(_finding(rule, message, count=rest))
         return sort_findings([*self._findings, *unlisted])
+
+
+def _finding(rule: Rule, message: str, line: int | None = None, count: int = 1) -> Finding:
+    return Finding(
+        line=line,
+        severity=rule.severity,
+        code=rule.code,
+        message=message,
+        cure=rule.cure,
+        count=count,
+    )
 
 
 def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
@@ -90,14 +100,23 @@ def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
         first.setdefault(finding.code, place)
 
     def order(finding: Finding) -> tuple[int, int, bool, int]:
+        severity = _ORDER[finding.severity]
+        place = first[finding.code]
         has_no_line = finding.line is None
-        return (_ORDER[finding.severity], first[finding.code], has_no_line, finding.line or 0)
+        return (severity, place, has_no_line, finding.line or 0)
 
     return tuple(sorted(findings, key=order))
 
 
-# A third of a small file is held out, so that this many rows leave enough to train on.
-MINIMUM = next(rows for rows in count(MIN_TRAINING_EXAMPLES) if rows - rows // 3 >= MIN_TRAINING_EXAMPLES)
+def _fewest_rows() -> int:
+    """Returns how many rows leave enough to train on when a third of them, rounded down, is held out."""
+    rows = MIN_TRAINING_EXAMPLES
+    while rows - rows // 3 < MIN_TRAINING_EXAMPLES:
+        rows += 1
+    return rows
+
+
+MINIMUM = _fewest_rows()
 MAX_LABELS = 500
 MAX_LABEL_LENGTH = 60
 
@@ -148,28 +167,38 @@ class RepeatFinder:
         self._lines_by_answer: dict[tuple[int, bytes], dict[int, int]] = {}
 
     def add_all(
-        self, lines: Sequence[int], systems: Sequence[int], keys: Sequence[bytes], answers: Sequence[int]
+        self,
+        lines: Sequence[int],
+        systems: Sequence[int],
+        keys: Sequence[bytes],
+        answers: Sequence[int],
     ) -> list[int]:
         """Adds rows and returns the positions, among these rows, of the duplicates."""
         begin = len(self._lines)
         self._lines.extend(lines)
         self._answers.extend(answers)
-        repeating = [row - begin for row in self._repeating(systems, keys, begin)]
-        return [place for place in repeating if self._report(begin + place, systems[place], keys[place])]
+        duplicates: list[int] = []
+        for row in self._repeating(systems, keys, begin):
+            place = row - begin
+            if self._report(row, systems[place], keys[place]):
+                duplicates.append(place)
+        return duplicates
 
     def _repeating(self, systems: Sequence[int], keys: Sequence[bytes], begin: int) -> list[int]:
         """Returns the rows from `begin` on that have the instructions and question of an earlier row."""
+        rows = range(begin, begin + len(keys))
         # In most files all rows have the same instructions and few repeat a question; then one update is fastest.
         if systems and systems.count(systems[0]) == len(systems):
             first = self._first[systems[0]]
-            if len(set(keys)) == len(keys) and first.keys().isdisjoint(keys):
-                first.update(zip(keys, range(begin, begin + len(keys)), strict=True))
+            are_different = len(set(keys)) == len(keys)
+            if are_different and first.keys().isdisjoint(keys):
+                first.update(zip(keys, rows, strict=True))
                 return []
-        return [
-            row
-            for row, (system, key) in enumerate(zip(systems, keys, strict=True), begin)
-            if self._first[system].setdefault(key, row) != row
-        ]
+        repeating: list[int] = []
+        for row, system, key in zip(rows, systems, keys, strict=True):
+            if self._first[system].setdefault(key, row) != row:
+                repeating.append(row)
+        return repeating
 
     def _report(self, row: int, system: int, key: bytes) -> bool:
         """Reports a repeating row and returns whether it is a duplicate."""
@@ -177,7 +206,8 @@ class RepeatFinder:
         answer = self._answers[row]
         first = self._first[system][key]
         first_line = self._lines[first]
-        lines = self._lines_by_answer.setdefault((system, key), {self._answers[first]: first_line})
+        first_answer = self._answers[first]
+        lines = self._lines_by_answer.setdefault((system, key), {first_answer: first_line})
         if answer in lines:
             repeats = Fault(DUPLICATE, f"repeats line {lines[answer]}")
             self._findings.add_for_line(line, repeats)

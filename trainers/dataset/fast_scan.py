@@ -19,7 +19,7 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from trainers.dataset.checks import Findings
-from trainers.dataset.file_format import blocks
+from trainers.dataset.file_format import Block, blocks
 from trainers.dataset.jsonl import parse_line
 from trainers.dataset.rows import INSTRUCTION_ROLES, INVISIBLE, Column, Example, Limits, column_of
 from trainers.dataset.tables import Progress
@@ -29,7 +29,7 @@ Roles = tuple[Role, ...]
 
 _KEY = re.compile(rb'"[ \t\r]*:')
 _BRACE = b"{"[0]
-_CONTROLS = bytes(1 if byte < 32 else 0 for byte in range(256))
+_CONTROLS = bytes(byte < 32 for byte in range(256))  # maps control characters to 1, all others to 0
 _UNSEEN = frozenset(INVISIBLE)
 _FIRST = itemgetter(0)
 
@@ -43,6 +43,8 @@ class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class _PlainChat(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     messages: list[_PlainMessage]
 
+
+Chat = Sequence[_PlainMessage | Message]
 
 _DECODER = msgspec.json.Decoder(_PlainChat)
 
@@ -61,11 +63,22 @@ class Shape:
 @lru_cache(4096)
 def shape_of(roles: Roles) -> Shape:
     """Returns the shape of chats with these roles, whose last message is the answer."""
-    before_answer = roles[:-1]
-    turns = tuple(i for i, role in enumerate(before_answer) if role not in INSTRUCTION_ROLES)
-    system = tuple(i for i, role in enumerate(roles) if role in INSTRUCTION_ROLES)
-    formats = [roles[i].encode() + b"\x1f%b" for i in turns]
-    return Shape(roles, turns, system, question=b"\x1e".join(formats))
+    answer = len(roles) - 1
+    turns: list[int] = []
+    system: list[int] = []
+    formats: list[bytes] = []
+    for place, role in enumerate(roles):
+        if role in INSTRUCTION_ROLES:
+            system.append(place)
+        elif place != answer:
+            turns.append(place)
+            formats.append(role.encode() + b"\x1f%b")
+    return Shape(
+        roles,
+        turns=tuple(turns),
+        system=tuple(system),
+        question=b"\x1e".join(formats),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +121,8 @@ class Chunk:
         self.plain.append(plain)
 
     def add_example(self, example: Example, start: int, size: int, plain: bool) -> None:
-        self.examples.append((len(self.lines), example))
+        place = len(self.lines)
+        self.examples.append((place, example))
         self.add(example.line, start, size, plain)
 
     def groups(self) -> list[Group]:
@@ -119,77 +133,112 @@ class Chunk:
 
     def cut(self, rows: int) -> None:
         """Keeps the first `rows` rows."""
-        for values in (self.lines, self.starts, self.sizes, self.plain):
-            del values[rows:]
-        self.plain_groups = [group.cut(rows) for group in self.plain_groups if group.places[0] < rows]
+        del self.lines[rows:]
+        del self.starts[rows:]
+        del self.sizes[rows:]
+        del self.plain[rows:]
+        remaining = [group for group in self.plain_groups if group.places[0] < rows]
+        self.plain_groups = [group.cut(rows) for group in remaining]
         self.examples = [(place, example) for place, example in self.examples if place < rows]
 
 
-def scan(file: BinaryIO, findings: Findings, limits: Limits, progress: Progress) -> Iterator[Chunk]:
-    """Yields the good rows in chunks. Never raises because of the file's content: faults go to `findings`, in the same
-    words as those of `reader.stream`."""
-    for block in blocks(file, findings, limits):
-        chunk = Chunk()
-        first = 0
-        start = block.start
-        # The first good row decides the format.
-        while progress.format is None and first < len(block.lines):
-            raw = block.lines[first]
-            _parse_into(chunk, block.first + first, start, raw, findings, limits, progress)
-            first += 1
-            start += len(raw) + 1
-        lines = block.lines[first:]
-        if lines and progress.format == "chat":
-            _add_chats(chunk, lines, block.first + first, start, findings, limits, progress)
-        else:
-            for number, raw in enumerate(lines, block.first + first):
-                _parse_into(chunk, number, start, raw, findings, limits, progress)
-                start += len(raw) + 1
-        yield chunk
-
-
-def _add_chats(
-    chunk: Chunk,
-    lines: Sequence[bytes],
-    first: int,
-    start: int,
+def scan(
+    file: BinaryIO,
     findings: Findings,
     limits: Limits,
     progress: Progress,
-) -> None:
-    """Adds `lines`, the first of which is line `first` of the file and begins at byte `start`."""
-    joined = b"\n".join(lines)
-    groups = _trainable_groups(lines, joined, limits)
-    lengths = [len(raw) + 1 for raw in lines[:-1]]  # with the line break
-    starts = list(accumulate(lengths, initial=start))
+) -> Iterator[Chunk]:
+    """Yields the good rows in chunks. Never raises because of the file's content: faults go to `findings`, in the same
+    words as those of `reader.stream`."""
+    scanner = _Scanner(findings, limits, progress)
+    for block in blocks(file, findings, limits):
+        yield scanner.read(block)
 
-    # Usually the typed parser has read all lines, and then nothing is left to do for each of them.
-    n_grouped = sum(len(group.places) for group in groups)
-    if not chunk.lines and n_grouped == len(lines):
-        end = first + len(lines)
-        chunk.lines = list(range(first, end))
-        chunk.starts = starts
-        chunk.sizes = [len(raw.rstrip()) for raw in lines]
-        chunk.plain = bytearray(b"\x01") * len(lines)
-        chunk.plain_groups = groups
-        # JSON can write a control character only as an escape.
-        chunk.one_line_texts = b"\\" not in joined or not _has_control(groups)
-        return
 
-    plain = {place for group in groups for place in group.places}
-    places: list[int] = []
-    for number, (raw, at) in enumerate(zip(lines, starts, strict=True)):
-        places.append(len(chunk.lines))
-        if number in plain:
-            chunk.add(first + number, at, len(raw.rstrip()), plain=True)
+@dataclass(frozen=True, slots=True)
+class _Scanner:
+    """Reads blocks of lines. Faults go to `findings`; `progress` is updated."""
+
+    findings: Findings
+    limits: Limits
+    progress: Progress
+
+    def read(self, block: Block) -> Chunk:
+        chunk = Chunk()
+        rest = self._parse_until_format(chunk, block)
+        if rest.lines and self.progress.format == "chat":
+            self._add_chats(chunk, rest)
         else:
-            _parse_into(chunk, first + number, at, raw, findings, limits, progress)
-    plain_groups: list[Group] = []
-    for group in groups:
+            start = rest.start
+            for number, raw in enumerate(rest.lines, rest.first):
+                self._parse(chunk, number, start, raw)
+                start += len(raw) + 1  # with the line break
+        return chunk
+
+    def _parse_until_format(self, chunk: Chunk, block: Block) -> Block:
+        """Parses lines up to the first good row of the file, which decides the format. Returns the other lines."""
+        lines = block.lines
+        n_parsed = 0
+        start = block.start
+        while self.progress.format is None and n_parsed < len(lines):
+            raw = lines[n_parsed]
+            number = block.first + n_parsed
+            self._parse(chunk, number, start, raw)
+            n_parsed += 1
+            start += len(raw) + 1
+        first = block.first + n_parsed
+        return Block(first, start, lines[n_parsed:])
+
+    def _add_chats(self, chunk: Chunk, block: Block) -> None:
+        lines = block.lines
+        joined = b"\n".join(lines)
+        groups = _trainable_groups(lines, joined, self.limits)
+        lengths = [len(raw) + 1 for raw in lines[:-1]]
+        starts = list(accumulate(lengths, initial=block.start))
+
+        # Usually the typed parser has read all lines, and then nothing is left to do for each of them.
+        n_grouped = sum(len(group.places) for group in groups)
+        if not chunk.lines and n_grouped == len(lines):
+            end = block.first + len(lines)
+            chunk.lines = list(range(block.first, end))
+            chunk.starts = starts
+            chunk.sizes = [len(raw.rstrip()) for raw in lines]
+            chunk.plain = bytearray(b"\x01") * len(lines)
+            chunk.plain_groups = groups
+            # JSON can write a control character only as an escape.
+            has_escape = b"\\" in joined
+            chunk.one_line_texts = not has_escape or not _has_control(groups)
+            return
+
+        grouped: set[int] = set()
+        for group in groups:
+            grouped.update(group.places)
         # A faulty line is no row, so the rows behind it move forward.
-        moved = [places[number] for number in group.places]
-        plain_groups.append(Group(group.shape, moved, group.columns))
-    chunk.plain_groups = plain_groups
+        row_of_line: list[int] = []
+        for place, raw in enumerate(lines):
+            row_of_line.append(len(chunk.lines))
+            number = block.first + place
+            start = starts[place]
+            if place in grouped:
+                size = len(raw.rstrip())
+                chunk.add(number, start, size, plain=True)
+            else:
+                self._parse(chunk, number, start, raw)
+        plain_groups: list[Group] = []
+        for group in groups:
+            rows = [row_of_line[place] for place in group.places]
+            plain_groups.append(Group(group.shape, rows, group.columns))
+        chunk.plain_groups = plain_groups
+
+    def _parse(self, chunk: Chunk, number: int, start: int, raw: bytes) -> None:
+        """Adds line `number` of the file, which begins at byte `start`, unless it is faulty."""
+        row = raw.strip()
+        example = parse_line(number, row, self.findings, self.limits, self.progress)
+        if example is None:
+            return
+        indent = len(raw) - len(raw.lstrip())
+        plain = self.progress.format == "chat" and example.row is None
+        chunk.add_example(example, start + indent, len(row), plain)
 
 
 def _trainable_groups(lines: Sequence[bytes], joined: bytes, limits: Limits) -> list[Group]:
@@ -207,33 +256,54 @@ def _trainable_groups(lines: Sequence[bytes], joined: bytes, limits: Limits) -> 
 
 
 def _is_trainable(roles: Roles, max_messages: int) -> bool:
-    return "user" in roles and roles[-1] == "assistant" and len(roles) <= max_messages
+    if "user" not in roles or len(roles) > max_messages:
+        return False
+    return roles[-1] == "assistant"
 
 
 def _has_control(groups: Sequence[Group]) -> bool:
     """True if any text has a control character, such as a line break."""
-    columns = (column for group in groups for column in group.columns)
-    return any(b"\x01" in b"".join(column.raws).translate(_CONTROLS) for column in columns)
+    for group in groups:
+        for column in group.columns:
+            is_control = b"".join(column.raws).translate(_CONTROLS)
+            if b"\x01" in is_control:
+                return True
+    return False
 
 
 def _plain_chats(lines: Sequence[bytes], joined: bytes) -> list[list[_PlainMessage]]:
     """Returns each line's messages; an empty list if it has anything besides roles and texts, has a key twice, or
     begins with white space (its position in the file would be wrong)."""
-    try:
-        # Usually all lines are plain chats, and then a single call is fastest.
-        chats = [chat.messages for chat in _DECODER.decode_lines(joined)]
-    except ValueError:
-        chats = []
-    if len(chats) != len(lines) or b"" in lines or set(map(_FIRST, lines)) != {_BRACE}:
+    chats = _decode_together(lines, joined)
+    if chats is None:
         chats = list(map(_decode_line, lines))
     if _has_each_key_once(joined, chats):
         return chats
 
-    for number, (line, chat) in enumerate(zip(lines, chats, strict=True)):
+    once: list[list[_PlainMessage]] = []
+    for line, chat in zip(lines, chats, strict=True):
+        n_keys = len(_KEY.findall(line))
         # `messages`, and `role` and `content` of each message
-        expected_keys = 1 + 2 * len(chat)
-        if chat and len(_KEY.findall(line)) != expected_keys:
-            chats[number] = []
+        expected = 1 + 2 * len(chat)
+        if n_keys == expected:
+            once.append(chat)
+        else:
+            once.append([])
+    return once
+
+
+def _decode_together(lines: Sequence[bytes], joined: bytes) -> list[list[_PlainMessage]] | None:
+    """Decodes all lines in a single call, which is fastest. Returns None if some line is not a plain chat, or begins
+    with white space."""
+    try:
+        chats = [chat.messages for chat in _DECODER.decode_lines(joined)]
+    except ValueError:
+        return None
+    # An empty line has no first byte, so it is looked for before the braces.
+    if len(chats) != len(lines) or b"" in lines:
+        return None
+    if set(map(_FIRST, lines)) != {_BRACE}:
+        return None
     return chats
 
 
@@ -256,8 +326,8 @@ def _has_each_key_once(joined: bytes, chats: Sequence[list[_PlainMessage]]) -> b
             return False
         quotes -= joined.count(b'\\"')
     # Two around "messages"; a message has two keys and two texts.
-    expected = 2 * len(chats) + 8 * sum(map(len, chats))
-    return quotes == expected
+    n_messages = sum(map(len, chats))
+    return quotes == 2 * len(chats) + 8 * n_messages
 
 
 def _has_blank(texts: Sequence[str]) -> bool:
@@ -269,43 +339,42 @@ def _has_blank(texts: Sequence[str]) -> bool:
     return "" in [text.strip(INVISIBLE) for text in texts]
 
 
-def _groups(chats: Sequence[Sequence[_PlainMessage | Message]], places: Sequence[int]) -> list[Group]:
-    groups = []
+def _groups(chats: Sequence[Chat], places: Sequence[int]) -> list[Group]:
+    groups: list[Group] = []
     for roles, rows in _rows_by_roles(chats).items():
         texts = [message.content for row in rows for message in chats[row]]
-        # The texts lie row by row, so every so-many-th is of the same message.
         n_messages = len(roles)
-        columns = [column_of(texts[number::n_messages]) for number in range(n_messages)]
+        columns: list[Column] = []
+        for number in range(n_messages):
+            # The texts lie row by row, so every so-many-th is of the same message.
+            column = column_of(texts[number::n_messages])
+            columns.append(column)
         places_of_rows = [places[row] for row in rows]
         groups.append(Group(shape_of(roles), places_of_rows, columns))
     return groups
 
 
-def _rows_by_roles(chats: Sequence[Sequence[_PlainMessage | Message]]) -> Mapping[Roles, Sequence[int]]:
-    sizes = set(map(len, chats))
-    # Fast path for rows that all have the same roles, as in most files.
-    if len(sizes) == 1 and sizes != {0}:
-        size = sizes.pop()
-        roles = [message.role for chat in chats for message in chat]
-        first_roles = roles[:size]
-        columns = [roles[number::size] for number in range(size)]
-        if all(column.count(role) == len(chats) for column, role in zip(columns, first_roles, strict=True)):
-            return {tuple(first_roles): range(len(chats))}
-
+def _rows_by_roles(chats: Sequence[Chat]) -> Mapping[Roles, Sequence[int]]:
+    common = _common_roles(chats)
+    if common is not None:
+        return {common: range(len(chats))}
     rows: dict[Roles, list[int]] = defaultdict(list)
     for row, chat in enumerate(chats):
-        roles_of_row = tuple([message.role for message in chat])
-        rows[roles_of_row].append(row)
+        roles = tuple([message.role for message in chat])
+        rows[roles].append(row)
     return rows
 
 
-def _parse_into(
-    chunk: Chunk, line: int, start: int, raw: bytes, findings: Findings, limits: Limits, progress: Progress
-) -> None:
-    row = raw.strip()
-    example = parse_line(line, row, findings, limits, progress)
-    if example is None:
-        return
-    indent = len(raw) - len(raw.lstrip())
-    plain = progress.format == "chat" and example.row is None
-    chunk.add_example(example, start + indent, len(row), plain)
+def _common_roles(chats: Sequence[Chat]) -> Roles | None:
+    """Returns the roles that all chats have, as in most files, or None if there are others or no messages. Faster than
+    comparing the roles of each chat."""
+    sizes = set(map(len, chats))
+    if len(sizes) != 1:
+        return None
+    size = sizes.pop()
+    roles = [message.role for chat in chats for message in chat]
+    first_roles = roles[:size]
+    for number, role in enumerate(first_roles):
+        if roles[number::size].count(role) != len(chats):
+            return None
+    return tuple(first_roles) or None

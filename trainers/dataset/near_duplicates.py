@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     Units = NDArray[np.uint16]
     Numbers = NDArray[np.int64]
 
+RowPair = tuple[int, int]
+
 SHINGLE_LENGTH = 4  # UTF-16 units, or 8 bytes: a shingle is a 64-bit number, without collisions
 SKETCH_SIZE = 96
 NO_SHINGLE = (1 << 32) - 1
@@ -52,7 +54,8 @@ def sketch_into(places: array[int], texts: Iterable[str]) -> None:
     from rensa import RMinHash
 
     def sketch(batch: list[bytes]) -> None:
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(*_hashes(batch), SKETCH_SIZE, _SEED)
+        hashes, offsets = _hashes(batch)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, SKETCH_SIZE, _SEED)
         for row in matrix.to_rows():
             places.fromlist(row)
 
@@ -80,7 +83,11 @@ def shingles(texts: Sequence[str]) -> list[frozenset[int]]:
     if not texts:
         return []
     hashes, offsets = _hashes([_to_utf16(text) for text in texts])
-    return [frozenset(hashes[a:b].tolist()) for a, b in pairwise(offsets.tolist())]
+    by_text: list[frozenset[int]] = []
+    for begin, end in pairwise(offsets.tolist()):
+        numbers = hashes[begin:end].tolist()
+        by_text.append(frozenset(numbers))
+    return by_text
 
 
 def similarity(shingles: frozenset[int], other: frozenset[int]) -> float:
@@ -105,18 +112,21 @@ def _hashes(batch: list[bytes]) -> tuple[Hashes, Hashes]:
     import numpy as np
 
     # Remove case, turn punctuation and invisible characters into spaces, and collapse repeated spaces.
-    ends = np.cumsum([len(units) // 2 for units in batch])
-    units = _small_letters()[np.frombuffer(b"".join(batch), dtype="<u2")]
+    sizes = [len(text) // 2 for text in batch]
+    ends = np.cumsum(sizes)
+    joined = np.frombuffer(b"".join(batch), dtype="<u2")
+    units = _small_letters()[joined]
     stored = units != 32
-    stored[1:] |= units[:-1] != 32
-    begins = np.concatenate(([0], ends[:-1]))
+    stored[1:] |= stored[:-1].copy()
+    begins = ends - sizes
     stored[begins] = True  # keep the space in front of each text
     units = units[stored]
     ends = np.cumsum(stored)[ends - 1]
 
     starts = np.ones(len(units), dtype=bool)
     for before in range(1, SHINGLE_LENGTH):
-        starts[np.maximum(ends - before, 0)] = False  # shingles must not reach into the next text
+        places = np.maximum(ends - before, 0)
+        starts[places] = False  # shingles must not reach into the next text
     count = max(len(units) - SHINGLE_LENGTH + 1, 0)
 
     # With a stride of one unit, the same bytes read as overlapping numbers of four units: every shingle at once.
@@ -125,7 +135,8 @@ def _hashes(batch: list[bytes]) -> tuple[Hashes, Hashes]:
     hashes *= np.uint64(_MIXER)
     hashes ^= hashes >> np.uint64(32)
 
-    lengths = np.maximum(np.diff(ends, prepend=0) - SHINGLE_LENGTH + 1, 0)
+    stored_sizes = np.diff(ends, prepend=0)
+    lengths = np.maximum(stored_sizes - SHINGLE_LENGTH + 1, 0)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     return hashes, offsets.astype(np.uint64)
 
@@ -166,10 +177,11 @@ class UnionFind:
 
     def join(self, number: int, other: int) -> bool:
         """Joins the sets of two numbers. Returns False if they were in one set already."""
+        first = self.first(number)
+        other_first = self.first(other)
         # The smallest number names a set, whatever the order in which sets are joined.
-        smaller, greater = sorted((self.first(number), self.first(other)))
-        self._above[greater] = smaller
-        return smaller != greater
+        self._above[max(first, other_first)] = min(first, other_first)
+        return first != other_first
 
 
 NEAR_SIMILARITY = 0.8
@@ -225,11 +237,14 @@ class NearCopies:
 
 def question_text(example: Example) -> str:
     """Returns the text before the answer, without instructions. `question_key` covers the same text."""
-    return "\n".join(m.content for m in example.prompt if m.role not in INSTRUCTION_ROLES)
+    turns = [message.content for message in example.prompt if message.role not in INSTRUCTION_ROLES]
+    return "\n".join(turns)
 
 
 def find_near_copies(
-    texts: Sequence[str], keys: Sequence[bytes], sketched: Sequence[Sketches] | None = None
+    texts: Sequence[str],
+    keys: Sequence[bytes],
+    sketched: Sequence[Sketches] | None = None,
 ) -> NearCopies:
     """Finds near copies. `keys` are the rows' question_keys; of exact copies, which share a key, only the first is
     compared. The groups don't depend on the order of the rows.
@@ -242,18 +257,21 @@ def find_near_copies(
         first.setdefault(key, row)
     rows = [first[key] for key in sorted(first)]  # by key, so that the order of the file has no influence
     if sketched is None:
-        sketched = [compute_sketches(texts[row] for row in range(len(texts)))]
+        lazy_texts = (texts[row] for row in range(len(texts)))
+        sketched = [compute_sketches(lazy_texts)]
 
     search = _Search(texts, rows)
-    for pairs in _candidates(_bands(sketched, rows)):
+    bands = _bands(sketched, rows)
+    for pairs in _candidates(bands):
         search.compare(pairs)
     groups = search.groups()
     pairs_by_row = search.pairs(groups)
 
-    group_of = {row: group[0] for group in groups for row in group}
-    group_of_key = {key: group_of[row] for key, row in first.items()}
+    group_of: dict[int, int] = {}
+    for group in groups:
+        group_of.update(dict.fromkeys(group, group[0]))
     return NearCopies(
-        groups=tuple(group_of_key[key] for key in keys),
+        groups=tuple(group_of[first[key]] for key in keys),
         pairs=tuple(pairs_by_row),
         all_compared=search.left > 0,
     )
@@ -274,9 +292,12 @@ def report_near_pairs(
         if pair.later < held:
             continue
         line = lines[pair.earlier]
+        contradicts = False
+        if answers is not None:
+            contradicts = answers[pair.earlier] != answers[pair.later]
         if pair.earlier < held:
             fault = Fault(NEAR_OVERLAP, f"asks nearly what the holdout asks in line {line}")
-        elif answers is not None and answers[pair.earlier] != answers[pair.later]:
+        elif contradicts:
             fault = Fault(NEAR_CONTRADICTION, f"says nearly the same as line {line} but has another answer")
         else:
             fault = Fault(NEAR_DUPLICATE, f"says nearly the same as line {line}")
@@ -305,10 +326,11 @@ def _bands(parts: Sequence[Sketches], rows: Sequence[int]) -> _Bands:
     if len(parts) > 1:  # concatenating a single part would copy it
         full = np.concatenate(parts)
     places = np.array(rows, dtype=np.int64)
-    numbers = np.empty((len(rows), _BANDS), dtype=np.uint64)
-    low = np.empty((len(rows), SKETCH_SIZE), dtype=np.uint8)
-    filled = np.empty(len(rows), dtype=bool)
-    for begin in range(0, len(rows), _AT_ONCE):
+    n_rows = len(rows)
+    numbers = np.empty((n_rows, _BANDS), dtype=np.uint64)
+    low = np.empty((n_rows, SKETCH_SIZE), dtype=np.uint8)
+    filled = np.empty(n_rows, dtype=bool)
+    for begin in range(0, n_rows, _AT_ONCE):
         part = slice(begin, begin + _AT_ONCE)
         sketched = full[places[part]]
         low[part] = sketched
@@ -323,9 +345,11 @@ def _band_hashes(sketched: Sketches) -> NDArray[np.uint64]:
     import numpy as np
 
     mixer = np.uint64(_MIXER)
-    by_band = sketched.reshape(len(sketched), _BANDS, SKETCH_SIZE // _BANDS)
-    mixed = np.zeros(by_band.shape[:2], dtype=np.uint64)
-    for place in range(by_band.shape[2]):
+    n_rows = len(sketched)
+    n_places = SKETCH_SIZE // _BANDS
+    by_band = sketched.reshape(n_rows, _BANDS, n_places)
+    mixed = np.zeros((n_rows, _BANDS), dtype=np.uint64)
+    for place in range(n_places):
         mixed = (mixed ^ by_band[:, :, place]) * mixer
         mixed ^= mixed >> np.uint64(29)
     return mixed
@@ -345,7 +369,8 @@ def _candidates(bands: _Bands) -> Iterator[Numbers]:
 
         # Among rows with the same hash, those that are also equal in the next band become neighbours.
         band = bands.numbers[rows, number]
-        beside = bands.numbers[rows, (number + 1) % _BANDS]
+        next_number = (number + 1) % _BANDS
+        beside = bands.numbers[rows, next_number]
         order = np.lexsort((beside, band))
         for neighbours in _neighbours(rows[order], band[order]):
             pairs = np.sort(neighbours, axis=1)
@@ -374,9 +399,11 @@ def _neighbours(rows: Numbers, band: NDArray[np.uint64]) -> Iterator[Numbers]:
     starts = np.flatnonzero(np.diff(band, prepend=~band[:1]))
     lengths = np.diff(starts, append=len(rows))
     firsts = np.repeat(rows[starts], lengths)
-    yield np.stack((firsts, rows), axis=1)[firsts != rows]
+    with_first = np.stack((firsts, rows), axis=1)
+    yield with_first[firsts != rows]
 
-    for step in range(1, min(_NEIGHBOURS + 1, len(rows))):
+    most = min(_NEIGHBOURS, len(rows) - 1)
+    for step in range(1, most + 1):
         same = band[step:] == band[:-step]
         earlier = rows[:-step][same]
         later = rows[step:][same]
@@ -392,9 +419,11 @@ class _Search:
         self._rows = rows
         self._number = {row: number for number, row in enumerate(rows)}
         self._sets = UnionFind(len(rows))
-        self._compared: set[tuple[int, int]] = set()
+        self._compared: set[RowPair] = set()
         self._joined: dict[int, NearPair] = {}
-        self.left = max(_COMPARED_PER_ROW * len(rows), _COMPARED_AT_LEAST) + 1
+        most = max(_COMPARED_PER_ROW * len(rows), _COMPARED_AT_LEAST)
+        # One more than may be compared: if it is left over, no pair was left out.
+        self.left = most + 1
 
     def compare(self, candidates: Numbers) -> None:
         """Compares the candidates that are neither joined nor compared yet."""
@@ -402,19 +431,24 @@ class _Search:
 
         # If many rows are alike, most pairs are already joined; drop these at once.
         if len(candidates) >= 1_000:
-            firsts = np.array([self._sets.first(number) for number in range(len(self._rows))])
-            is_apart = firsts[candidates[:, 0]] != firsts[candidates[:, 1]]
-            candidates = candidates[is_apart]
+            numbers = range(len(self._rows))
+            firsts = np.array([self._sets.first(number) for number in numbers])
+            earlier = firsts[candidates[:, 0]]
+            later = firsts[candidates[:, 1]]
+            candidates = candidates[earlier != later]
         for pair in self._compare_pairs(self._pending(candidates)):
             if pair.similarity >= NEAR_SIMILARITY:
-                self._sets.join(self._number[pair.earlier], self._number[pair.later])
+                earlier_number = self._number[pair.earlier]
+                later_number = self._number[pair.later]
+                self._sets.join(earlier_number, later_number)
                 self._joined.setdefault(pair.later, pair)
 
-    def _pending(self, candidates: Numbers) -> Iterator[tuple[int, int]]:
+    def _pending(self, candidates: Numbers) -> Iterator[RowPair]:
+        first = self._sets.first
         for number, other in candidates.tolist():
             if self.left == 0:
                 return
-            is_joined = self._sets.first(number) == self._sets.first(other)
+            is_joined = first(number) == first(other)
             if is_joined or (number, other) in self._compared:
                 continue
             self.left -= 1
@@ -425,24 +459,28 @@ class _Search:
         """Returns the groups as sorted positions in `texts`, ordered by their first row."""
         groups: dict[int, list[int]] = defaultdict(list)
         for number, row in enumerate(self._rows):
-            groups[self._sets.first(number)].append(row)
-        return sorted(sorted(group) for group in groups.values())
+            first = self._sets.first(number)
+            groups[first].append(row)
+        for group in groups.values():
+            group.sort()
+        return sorted(groups.values())
 
     def pairs(self, groups: Iterable[Sequence[int]]) -> list[NearPair]:
         """Pairs each row, except the first of a group, with the earliest row that it is near to. In a large group only
         the first few rows are tried."""
-        unpaired = {later: group for group in groups for later in group[1:]}
+        unpaired: dict[int, Sequence[int]] = {}
+        for group in groups:
+            unpaired.update(dict.fromkeys(group[1:], group))
         paired: dict[int, NearPair] = {}
         for place in range(_TRIED):
-            tried = [
-                (group[place], later)
-                for later, group in unpaired.items()
-                if len(group) > place and group[place] < later
-            ]
+            tried: list[tuple[int, int]] = []
+            for later, group in unpaired.items():
+                if len(group) > place and group[place] < later:
+                    tried.append((group[place], later))
             for pair in self._compare_pairs(tried):
                 if pair.similarity >= NEAR_SIMILARITY:
                     paired[pair.later] = pair
-            unpaired = {later: group for later, group in unpaired.items() if later not in paired}
+                    del unpaired[pair.later]
 
         # The others are named with the row through which they came into the group.
         for later in unpaired:
@@ -450,7 +488,7 @@ class _Search:
                 paired[later] = self._joined[later]
         return [paired[later] for later in sorted(paired)]
 
-    def _compare_pairs(self, pairs: Iterable[tuple[int, int]]) -> Iterator[NearPair]:
+    def _compare_pairs(self, pairs: Iterable[RowPair]) -> Iterator[NearPair]:
         """Compares pairs of positions in `texts`, in batches that keep numpy busy and memory small."""
         for batch in self._batches(pairs):
             rows = list({row for pair in batch for row in pair})
@@ -458,14 +496,17 @@ class _Search:
             shingles_by_row = dict(zip(rows, shingles(texts), strict=True))
             for row, other in batch:
                 share = similarity(shingles_by_row[row], shingles_by_row[other])
-                yield NearPair(min(row, other), max(row, other), share)
+                earlier = min(row, other)
+                later = max(row, other)
+                yield NearPair(earlier, later, share)
 
-    def _batches(self, pairs: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-        batch: list[tuple[int, int]] = []
+    def _batches(self, pairs: Iterable[RowPair]) -> Iterator[list[RowPair]]:
+        batch: list[RowPair] = []
         size = 0
         for row, other in pairs:
             batch.append((row, other))
-            size += len(self._texts[row]) + len(self._texts[other])
+            size += len(self._texts[row])
+            size += len(self._texts[other])
             if size > 100_000:
                 yield batch
                 batch = []

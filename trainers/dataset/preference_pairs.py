@@ -61,13 +61,14 @@ class Pair:
         """Returns the pair as a line in OpenAI's format, without keys that no trainer reads."""
         request = {"messages": _written(self.prompt), **self.tools}
         values = (request, _written(self.preferred), _written(self.other))
-        return orjson.dumps(dict(zip(_OPENAI, values, strict=True)))
+        pair = dict(zip(_OPENAI, values, strict=True))
+        return orjson.dumps(pair)
 
 
 def is_pair(row: dict[str, Any]) -> bool:
-    return (
-        "preferred_output" in row or "non_preferred_output" in row or ("chosen" in row and "rejected" in row)
-    )
+    if "preferred_output" in row or "non_preferred_output" in row:
+        return True
+    return "chosen" in row and "rejected" in row
 
 
 def parse_pair(row: dict[str, Any]) -> Pair | Fault:
@@ -91,27 +92,43 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
         preferred = preferred[size:]
         other = other[size:]
 
-    for kind, answer in (("preferred", preferred), ("other", other)):
-        last = answer[-1]
-        if type(last) is not dict or last.get("role") != "assistant":
-            return Fault(BAD_PAIR, f"has a {kind} answer that is not from the assistant")
-        content = last.get("content")
-        says_nothing = is_blank(content) if type(content) is str else not content
-        if says_nothing and not last.get("tool_calls"):
-            return Fault(BAD_PAIR, f"has an empty {kind} answer")
-    ends_in_answer = type(prompt[-1]) is dict and prompt[-1].get("role") == "assistant"
-    if ends_in_answer or len(preferred) != 1 or len(other) != 1:
+    fault = _answer_fault(preferred, "preferred") or _answer_fault(other, "other")
+    if fault is not None:
+        return fault
+    if _is_from_assistant(prompt[-1]) or len(preferred) != 1 or len(other) != 1:
         return Fault(NOT_ONE_ANSWER, "has an answer of more than one message")
     if _written(preferred) == _written(other):
         return Fault(SAME_ANSWERS, "has the same answer twice")
+
     request = row
     if names == _OPENAI and type(row["input"]) is dict:
         request = row["input"]
     tools = {key: request[key] for key in _TOOLS if request.get(key)}
-    dropped = {key for key in row.keys() - {*names, *_TOOLS} if not is_empty(row[key])}
-    inside = request.keys() - {*names, *_TOOLS, "messages"}
-    dropped |= {key for key in inside if not is_empty(request[key])}
+    read = {*names, *_TOOLS}
+    dropped = _filled_keys(row, besides=read) | _filled_keys(request, besides={*read, "messages"})
     return Pair(prompt, preferred, other, tools, frozenset(dropped))
+
+
+def _answer_fault(answer: list[Any], kind: str) -> Fault | None:
+    last = answer[-1]
+    if not _is_from_assistant(last):
+        return Fault(BAD_PAIR, f"has a {kind} answer that is not from the assistant")
+    content = last.get("content")
+    if type(content) is str:
+        says_nothing = is_blank(content)
+    else:
+        says_nothing = not content
+    if says_nothing and not last.get("tool_calls"):
+        return Fault(BAD_PAIR, f"has an empty {kind} answer")
+    return None
+
+
+def _is_from_assistant(message: object) -> bool:
+    return isinstance(message, dict) and message.get("role") == "assistant"
+
+
+def _filled_keys(row: dict[str, Any], besides: set[str]) -> set[str]:
+    return {key for key, value in row.items() if key not in besides and not is_empty(value)}
 
 
 def _written(messages: list[Any]) -> list[dict[str, Any]]:
@@ -158,7 +175,9 @@ class PairsReport:
 
 
 def check_pairs(
-    rows: Iterable[tuple[int, bytes]], findings: Findings, encoding: Encoding = O200K
+    rows: Iterable[tuple[int, bytes]],
+    findings: Findings,
+    encoding: Encoding = O200K,
 ) -> PairsReport | None:
     """Checks pairs, given as (line number, line), and skips unreadable ones. Returns None if there are no pairs.
 
@@ -191,14 +210,17 @@ def check_pairs(
         are = "pair is" if plain == 1 else "pairs are"
         text = f"{plain:,} {are} in TRL's format (prompt, chosen, rejected)."
         findings.add_for_file(OTHER_FORM, text, plain)
-    share = sum(preferred > other for _, preferred, other in lengths) / len(lengths)
+    n_longer = sum(preferred > other for _, preferred, other in lengths)
+    share = n_longer / len(lengths)
     if share > LONGER_SHARE and len(lengths) >= FEW_TO_TELL:
         findings.add_for_file(LONGER, f"The preferred answer is the longer one in {share:.0%} of the pairs.")
+    prompts = [prompt for prompt, _, _ in lengths]
+    longer = [prompt + max(preferred, other) for prompt, preferred, other in lengths]
     return PairsReport(
         pairs=len(lengths),
         prompts=len(earlier.prompts),
-        prompt=spread([prompt for prompt, _, _ in lengths]),
-        longer=spread([prompt + max(preferred, other) for prompt, preferred, other in lengths]),
+        prompt=spread(prompts),
+        longer=spread(longer),
         preferred_longer=share,
     )
 
@@ -206,9 +228,13 @@ def check_pairs(
 def _report_rejected(lines: Sequence[int], texts: Sequence[str], findings: Findings) -> None:
     """Reports sensitive data that only the rejected answer has. `texts` are prompt, preferred and other answer of each
     line's pair."""
-    faults = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
+    joined = JoinedTexts([text.encode() for text in texts])
+    faults = faults_of_texts(joined, texts)
     for number, line in enumerate(lines):
-        prompt, preferred, other = (faults.get(3 * number + part, []) for part in range(3))
+        first = 3 * number
+        prompt = faults.get(first, [])
+        preferred = faults.get(first + 1, [])
+        other = faults.get(first + 2, [])
         shared = {fault.text for fault in (*prompt, *preferred)}
         for fault in other:
             if fault.text not in shared:
@@ -250,7 +276,8 @@ class _EarlierPairs:
 
 
 def _digest(value: object) -> bytes:
-    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()[:16]
+    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).digest()[:16]
 
 
 def _text(messages: Sequence[Any]) -> str:

@@ -6,11 +6,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import accumulate, islice
-from operator import add, itemgetter
+from itertools import chain, islice
+from operator import add, itemgetter, sub
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, overload
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from trainers.dataset.near_duplicates import Sketches
 
 Value = TypeVar("Value")
+Instructions = tuple[bytes, ...]  # the texts of a row's system messages
 
 _LONG_ANSWER = (1 << 32) - 1  # in `labels`: the answer is too long to be a label
 _MOST_INSTRUCTIONS = 1000
@@ -73,7 +74,7 @@ class RowFacts:
         self.functions: set[str] = set()
         self.n_calling = 0
         self.n_begun_by_assistant = 0
-        self.instructions: Counter[tuple[bytes, ...]] = Counter()
+        self.instructions: Counter[Instructions] = Counter()
         self.repeats = Findings(limits.listed)
         self.sensitive = Findings(limits.listed)
         self._copies = array("I")
@@ -98,12 +99,20 @@ class RowFacts:
 
         # Texts of all messages are searched and counted in one call; each group then takes its share of the results.
         groups = chunk.groups()
-        columns = [column for group in groups for column in group.columns]
-        joined = JoinedTexts([raw for column in columns for raw in column.raws])
-        texts = [text for column in columns for text in column.texts]
-        raw_rows = [(place, example.row) for place, example in chunk.examples if example.row is not None]
-        self._add_called([example for _, example in chunk.examples])
-        self._add_sensitive(chunk, groups, faults_of_texts(joined, texts), raw_rows)
+        raws: list[bytes] = []
+        texts: list[str] = []
+        for group in groups:
+            for column in group.columns:
+                raws.extend(column.raws)
+                texts.extend(column.texts)
+        joined = JoinedTexts(raws)
+        raw_rows: list[tuple[int, bytes]] = []
+        for place, example in chunk.examples:
+            self._add_called(example)
+            if example.row is not None:
+                raw_rows.append((place, example.row))
+        faults_by_text = faults_of_texts(joined, texts)
+        self._add_sensitive(chunk, groups, faults_by_text, raw_rows)
 
         one_line = chunk.one_line_texts and not chunk.examples
         small = iter(normalise_all(joined, texts, one_line))
@@ -139,20 +148,31 @@ class RowFacts:
     @property
     def task(self) -> Task:
         rows_by_place = Counter(self.labels)
-        counts = Counter({answer: rows_by_place[place] for place, answer in enumerate(self.answers)})
+        counts: Counter[str] = Counter()
+        for place, answer in enumerate(self.answers):
+            counts[answer] = rows_by_place[place]
         return task_of_counts(counts, len(self))
 
     def given_labels(self) -> Iterator[str | None]:
         """Yields the label of each row, or None for a long answer, which must be read from the file."""
         labels = [answer.strip() for answer in self.answers]
-        return (None if place == _LONG_ANSWER else labels[place] for place in self.labels)
+        for place in self.labels:
+            if place == _LONG_ANSWER:
+                yield None
+            else:
+                yield labels[place]
 
     def add_to_prompts(self, tokens: int) -> None:
         """Adds this many tokens to the prompt of each row."""
         self.total = array("I", [count + tokens for count in self.total])
         self.prompt = array("I", [count + tokens for count in self.prompt])
 
-    def _measure(self, group: Group, small: Iterator[bytes], counts: Iterator[int]) -> _Measured:
+    def _measure(
+        self,
+        group: Group,
+        small: Iterator[bytes],
+        counts: Iterator[int],
+    ) -> _Measured:
         """Computes the facts of a group. Consumes its share of all groups' normalised texts (`small`) and token counts
         (`counts`)."""
         columns = group.columns
@@ -162,14 +182,16 @@ class RowFacts:
             self.n_begun_by_assistant += len(group.places)
 
         smalls = [list(islice(small, len(column.raws))) for column in columns]
-        turns = zip(*[columns[i].by_row(smalls[i]) for i in group.shape.turns], strict=True)
+        by_row = [columns[place].by_row(smalls[place]) for place in group.shape.turns]
+        turns = zip(*by_row, strict=True)
         questions = map(group.shape.question.__mod__, turns)
         keys = [blake2b(question, digest_size=16).digest() for question in questions]
         tokens = self._count_tokens(group, counts)
 
         instructions, systems = _instructions(group, smalls)
         for texts, count in instructions.items():
-            if len(self.instructions) < _MOST_INSTRUCTIONS or texts in self.instructions:
+            has_room = len(self.instructions) < _MOST_INSTRUCTIONS
+            if has_room or texts in self.instructions:
                 self.instructions[texts] += count
 
         answer = columns[-1]
@@ -188,10 +210,14 @@ class RowFacts:
         """Counts the tokens of a group's rows. Consumes its share of `counts`, if texts are counted one by one."""
         roles = group.shape.roles
         if self._counter.by_rows:
-            rows = zip(*[column.by_row(column.texts) for column in group.columns], strict=True)
+            texts_by_row = [column.by_row(column.texts) for column in group.columns]
+            rows = zip(*texts_by_row, strict=True)
             return self._counter.rows(roles, rows)
-        by_row = [column.by_row(list(islice(counts, len(column.raws)))) for column in group.columns]
-        return self._counter.sums(roles, by_row)
+        counts_by_row: list[Sequence[int]] = []
+        for column in group.columns:
+            of_texts = list(islice(counts, len(column.raws)))
+            counts_by_row.append(column.by_row(of_texts))
+        return self._counter.sums(roles, counts_by_row)
 
     def _add_definitions(self, first: int, raw_rows: Sequence[tuple[int, bytes]]) -> None:
         """Adds the tokens of tool definitions, which are part of the prompt. `raw_rows` are positions in a chunk, whose
@@ -205,18 +231,19 @@ class RowFacts:
             return
         # In most files all rows offer the same tools, so each definition is counted once.
         different = list({text for _, text in definitions})
-        tokens = dict(zip(different, count_tools(different, self.encoding), strict=True))
+        counts = count_tools(different, self.encoding)
+        tokens = dict(zip(different, counts, strict=True))
         for row, text in definitions:
             self.total[row] += tokens[text]
             self.prompt[row] += tokens[text]
 
-    def _add_called(self, examples: Iterable[Example]) -> None:
-        for example in examples:
-            if example.row is None or not example.uses_tools:
-                continue
-            names = called_functions(example.row)
+    def _add_called(self, example: Example) -> None:
+        if example.row is None or not example.uses_tools:
+            return
+        names = called_functions(example.row)
+        if names:
             self.functions.update(names)
-            self.n_calling += bool(names)
+            self.n_calling += 1
 
     def _label_of(self, answer: bytes, text: str) -> int:
         """Returns the index of the answer in `answers`, or _LONG_ANSWER."""
@@ -233,14 +260,20 @@ class RowFacts:
         """Adds the facts of all groups in the order of the rows, and finds copies. Texts are compared by Python's hash
         of 64 bits, which is stable within a process."""
         order = _Order([group.places for group in groups])
-        self.total.extend(order.sorted([group.tokens.total for group in groups]))
-        self.prompt.extend(order.sorted([group.tokens.prompt for group in groups]))
-        self.answer.extend(order.sorted([group.tokens.answer for group in groups]))
-        self.labels.extend(order.sorted([group.labels for group in groups]))
+        tokens = [group.tokens for group in groups]
+        total = order.sorted([of_group.total for of_group in tokens])
+        prompt = order.sorted([of_group.prompt for of_group in tokens])
+        answer = order.sorted([of_group.answer for of_group in tokens])
+        labels = order.sorted([group.labels for group in groups])
         keys = order.sorted([group.keys for group in groups])
         systems = order.sorted([group.systems for group in groups])
         answers = order.sorted([group.answers for group in groups])
+
         first = len(self.keys)
+        self.total.extend(total)
+        self.prompt.extend(prompt)
+        self.answer.extend(answer)
+        self.labels.extend(labels)
         self.keys += keys
         copies = self._repeats.add_all(chunk.lines, systems, keys, answers)
         self._copies.extend([first + copy for copy in copies])
@@ -257,27 +290,36 @@ class RowFacts:
         by_raw_row: Mapping[int, list[Fault]] = {}
         if raw_rows:
             raws = [raw for _, raw in raw_rows]
-            by_raw_row = faults_of_texts(JoinedTexts(raws), [raw.decode() for raw in raws])
+            texts = [raw.decode() for raw in raws]
+            by_raw_row = faults_of_texts(JoinedTexts(raws), texts)
         if not faults_by_text and not by_raw_row:
             return
 
+        # The row, its message and the faults; they are reported in the order of rows and messages.
         entries: list[tuple[int, int, list[Fault]]] = []
         for number, faults in by_raw_row.items():
             place, _ = raw_rows[number]
             entries.append((place, _AFTER_MESSAGES, faults))
 
         # The texts of all columns were searched one after another: find the column, and in it the rows, of each.
-        columns = [(group, message) for group in groups for message in range(len(group.columns))]
-        sizes = [len(group.columns[message].raws) for group, message in columns]
-        firsts = list(accumulate(sizes, initial=0))
+        columns: list[tuple[Group, int]] = []
+        firsts: list[int] = []
+        n_texts = 0
+        for group in groups:
+            for message, column in enumerate(group.columns):
+                columns.append((group, message))
+                firsts.append(n_texts)
+                n_texts += len(column.raws)
         for text, faults in faults_by_text.items():
             number = bisect_right(firsts, text) - 1
             group, message = columns[number]
-            for row in group.columns[message].rows_of(text - firsts[number]):
+            column = group.columns[message]
+            for row in column.rows_of(text - firsts[number]):
                 entries.append((group.places[row], message, faults))
 
         entries.sort(key=itemgetter(0, 1))
-        for place, fault in deduplicate_by_row([(place, faults) for place, _, faults in entries]):
+        by_place = [(place, faults) for place, _, faults in entries]
+        for place, fault in deduplicate_by_row(by_place):
             self.sensitive.add_for_line(chunk.lines[place], fault)
 
 
@@ -300,15 +342,15 @@ class _Order:
     def __init__(self, places: Sequence[Sequence[int]]) -> None:
         self._numbers: list[int] | None = None
         if len(places) > 1:
-            all_places = [place for of_group in places for place in of_group]
-            self._numbers = sorted(range(len(all_places)), key=all_places.__getitem__)
+            joined = list(chain.from_iterable(places))
+            self._numbers = sorted(range(len(joined)), key=joined.__getitem__)
 
     def sorted(self, values: Sequence[Sequence[Value]]) -> Sequence[Value]:
         """Returns `values`, which has a list for each group, as one list in the order of the rows."""
         if self._numbers is None:
             return values[0]
-        all_values = [value for of_group in values for value in of_group]
-        return [all_values[number] for number in self._numbers]
+        joined = list(chain.from_iterable(values))
+        return [joined[number] for number in self._numbers]
 
 
 def _questions(group: Group) -> Iterator[str]:
@@ -321,20 +363,27 @@ def _questions(group: Group) -> Iterator[str]:
 
 
 def _instructions(
-    group: Group, smalls: Sequence[Sequence[bytes]]
-) -> tuple[Counter[tuple[bytes, ...]], Sequence[int]]:
+    group: Group,
+    smalls: Sequence[Sequence[bytes]],
+) -> tuple[Counter[Instructions], Sequence[int]]:
     """Counts the rows by instructions, and returns for each row a hash of its normalised instructions."""
     columns = [group.columns[place] for place in group.shape.system]
-    rows = len(group.places)
+    small_columns = [smalls[place] for place in group.shape.system]
     if all(len(column.raws) == 1 for column in columns):
         # All rows have the same instructions, or none.
+        rows = len(group.places)
         raw = tuple([column.raws[0] for column in columns])
-        small = [smalls[place][0] for place in group.shape.system]
+        small = [texts[0] for texts in small_columns]
         same = hash(b"\n".join(small))
         return Counter({raw: rows}), [same] * rows
-    raws = zip(*[column.by_row(column.raws) for column in columns], strict=True)
-    smalls_by_row = zip(*[group.columns[i].by_row(smalls[i]) for i in group.shape.system], strict=True)
-    hashes = [hash(b"\n".join(texts)) for texts in smalls_by_row]
+
+    raws_by_row: list[Sequence[bytes]] = []
+    smalls_by_row: list[Sequence[bytes]] = []
+    for column, texts in zip(columns, small_columns, strict=True):
+        raws_by_row.append(column.by_row(column.raws))
+        smalls_by_row.append(column.by_row(texts))
+    raws = zip(*raws_by_row, strict=True)
+    hashes = [hash(b"\n".join(small)) for small in zip(*smalls_by_row, strict=True)]
     return Counter(raws), hashes
 
 
@@ -345,12 +394,14 @@ def histogram(counts: Sequence[int], most: int = 600) -> tuple[tuple[int, int], 
     least = min(counts)
     span = max(counts) - least + 1
     width = -(-span // most)  # rounded up
-    bars: dict[int, tuple[int, int]] = {}
-    for tokens, rows in sorted(Counter(counts).items()):
+    rows_by_tokens = Counter(counts)
+    longest: dict[int, int] = {}
+    rows: Counter[int] = Counter()
+    for tokens in sorted(rows_by_tokens):
         bar = (tokens - least) // width
-        _, rows_before = bars.get(bar, (0, 0))
-        bars[bar] = (tokens, rows_before + rows)
-    return tuple(bars.values())
+        longest[bar] = tokens
+        rows[bar] += rows_by_tokens[tokens]
+    return tuple((tokens, rows[bar]) for bar, tokens in longest.items())
 
 
 _ROWS_AT_ONCE = 500
@@ -407,7 +458,13 @@ class StoredRows(Sequence[Example]):
     Raises ValueError if the file has changed since it was checked.
     """
 
-    def __init__(self, file: BinaryIO, facts: RowFacts, limits: Limits, system: str | None) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        facts: RowFacts,
+        limits: Limits,
+        system: str | None,
+    ) -> None:
         self.file = file
         self.facts = facts
         self.system = system
@@ -422,8 +479,10 @@ class StoredRows(Sequence[Example]):
     def __getitem__(self, row: slice) -> list[Example]: ...
     def __getitem__(self, row: int | slice) -> Example | list[Example]:
         if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
-        parsed = parse_row(self.facts.lines[row], self.raw(row), self._limits)
+            rows = range(*row.indices(len(self)))
+            return [self[number] for number in rows]
+        line = self.facts.lines[row]
+        parsed = parse_row(line, self.raw(row), self._limits)
         if isinstance(parsed, Fault):
             raise ValueError(f"reading row {row + 1} again: the file has changed since it was checked")
         _, example = parsed
@@ -433,7 +492,9 @@ class StoredRows(Sequence[Example]):
 
     def raw(self, row: int) -> bytes:
         """Returns the original bytes of the row, without the added system prompt."""
-        return self.span(self.facts.starts[row], self.facts.sizes[row])
+        start = self.facts.starts[row]
+        size = self.facts.sizes[row]
+        return self.span(start, size)
 
     def span(self, start: int, size: int) -> bytes:
         self.file.seek(start)
@@ -455,10 +516,11 @@ def store_split(
 ) -> tuple[str, str]:
     """Writes two files FOLDER/SHA256.jsonl, one with the training rows and one with the `held` rows followed by
     `examples`. Rows in `left_out` are in neither. Returns both sha256."""
-    facts = rows.facts
+    apart = (*held, *left_out)
+    needs_system = rows.system is not None
     with ChatFile(folder) as train, ChatFile(folder) as holdout:
         first = 0
-        for end in _run_ends(facts, (*held, *left_out), needs_system=rows.system is not None):
+        for end in _run_ends(rows.facts, apart, needs_system=needs_system):
             if first in left_out:
                 pass
             elif first in held:
@@ -476,8 +538,9 @@ def store_split(
 def _copy_run(file: ChatFile, rows: StoredRows, first: int, end: int) -> None:
     """Copies rows that follow each other in the file, in pieces, without parsing them."""
     facts = rows.facts
+    last = end - 1
     start = facts.starts[first]
-    stop = facts.starts[end - 1] + facts.sizes[end - 1]
+    stop = facts.starts[last] + facts.sizes[last]
     for piece in range(start, stop, _PIECE):
         size = min(_PIECE, stop - piece)
         file.write_part(rows.span(piece, size))
@@ -485,7 +548,10 @@ def _copy_run(file: ChatFile, rows: StoredRows, first: int, end: int) -> None:
 
 
 def store_sealed(
-    folder: Path, rows: StoredRows, places: Collection[int], earlier: Sequence[Example]
+    folder: Path,
+    rows: StoredRows,
+    places: Collection[int],
+    earlier: Sequence[Example],
 ) -> str | None:
     """Writes FOLDER/SHA256.jsonl with the rows of these numbers, followed by those of an `earlier` version. Returns the
     sha256, or None if there are no rows."""
@@ -516,12 +582,13 @@ def _run_ends(facts: RowFacts, apart: Collection[int], *, needs_system: bool) ->
     in `apart` are runs of their own."""
     if needs_system:
         return range(1, len(facts) + 1)
-    alone = [row for row, is_plain in enumerate(facts.plain) if not is_plain]
+    not_plain = [row for row, is_plain in enumerate(facts.plain) if not is_plain]
     ends = {len(facts)}
-    for row in (*apart, *alone):
+    for row in (*apart, *not_plain):
         ends.update((row, row + 1))
     # A gap of more than a line break: a blank or faulty line is between two rows.
+    next_starts = facts.starts[1:]
     row_ends = map(add, facts.starts, facts.sizes)
-    following = zip(facts.starts[1:], row_ends, strict=False)
-    ends.update(row for row, (start, end) in enumerate(following, 1) if start != end + 1)
+    gaps = map(sub, next_starts, row_ends)
+    ends.update(row for row, gap in enumerate(gaps, 1) if gap != 1)
     return sorted(ends - {0})

@@ -58,10 +58,11 @@ def column_of(texts: Sequence[str]) -> Column:
     first = texts[:_SAMPLE]
     if len(set(first)) == len(first):
         return Column(list(map(str.encode, texts)), texts, None)
-    place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    raws = list(map(str.encode, place))
+    different = list(dict.fromkeys(texts))
+    place = dict(zip(different, range(len(different)), strict=True))
+    raws = list(map(str.encode, different))
     numbers = list(map(place.__getitem__, texts))
-    return Column(raws, list(place), numbers)
+    return Column(raws, different, numbers)
 
 
 class JoinedTexts:
@@ -73,7 +74,8 @@ class JoinedTexts:
 
     @cached_property
     def _starts(self) -> list[int]:
-        return list(accumulate([len(raw) + 1 for raw in self.raws[:-1]], initial=0))
+        sizes = [len(raw) + 1 for raw in self.raws[:-1]]  # with the zero byte
+        return list(accumulate(sizes, initial=0))
 
     def places_with(self, find: Callable[[int], int]) -> list[int]:
         """Returns the indices of texts with a match. `find` returns the position of the next match in `data`, at or
@@ -168,7 +170,8 @@ class Example:
     @property
     def system(self) -> str:
         """The instructions, or "" if there are none."""
-        return "\n".join(m.content for m in self.messages if m.role in INSTRUCTION_ROLES)
+        texts = [message.content for message in self.messages if message.role in INSTRUCTION_ROLES]
+        return "\n".join(texts)
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,9 @@ MESSAGE_KEYS = (
 
 def is_empty(value: object) -> bool:
     """True for null, and for a text, list or object without anything in it. 0 and false are values."""
-    return value is None or (isinstance(value, str | list | dict) and not value)
+    if isinstance(value, str | list | dict):
+        return not value
+    return value is None
 
 
 def text_of_content(content: object) -> str | None:
@@ -212,10 +217,14 @@ def text_of_content(content: object) -> str | None:
         return content
     if not isinstance(content, list):
         return None
-    parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
-    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-    if len(texts) < len(content):
-        return None
+    texts: list[str] = []
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            return None
+        text = part.get("text")
+        if not isinstance(text, str):
+            return None
+        texts.append(text)
     return "\n".join(texts)
 
 
@@ -225,7 +234,11 @@ def written_message(message: Mapping[str, Any]) -> dict[str, Any]:
 
     The openai package writes every key that a message could have, most of them as null, and some vendors refuse these.
     """
-    written = {key: message[key] for key in MESSAGE_KEYS if not is_empty(message.get(key))}
+    written: dict[str, Any] = {}
+    for key in MESSAGE_KEYS:
+        value = message.get(key)
+        if not is_empty(value):
+            written[key] = value
     if "content" in message and "content" not in written:
         written["content"] = message["content"] or None  # an assistant that calls tools may say nothing
     if isinstance(written.get("content"), list):
@@ -245,7 +258,8 @@ _NO_WIDTH = (
     (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0),
 )  # fmt: skip
 REMOVE_INVISIBLE = dict.fromkeys(code for first, last in _NO_WIDTH for code in range(first, last + 1))
-INVISIBLE = "".join([*filter(str.isspace, map(chr, range(0x3001))), *map(chr, REMOVE_INVISIBLE)])
+_SPACES = [character for character in map(chr, range(0x3001)) if character.isspace()]
+INVISIBLE = "".join([*_SPACES, *map(chr, REMOVE_INVISIBLE)])
 
 
 def normalise_text(text: str) -> str:
@@ -262,8 +276,11 @@ def normalise_all(joined: JoinedTexts, texts: Sequence[str], one_line: bool = Fa
     Most texts have single spaces and no cased letters beyond ASCII, and then lower-casing A-Z is enough.
     """
     small = list(map(bytes.lower, joined.raws))
-    for place in {*_oddly_spaced(joined, one_line), *_changed_beyond_ascii(joined)}:
-        small[place] = normalise_text(texts[place]).encode()
+    others = set(_oddly_spaced(joined, one_line))
+    others.update(_changed_beyond_ascii(joined))
+    for place in others:
+        normal = normalise_text(texts[place])
+        small[place] = normal.encode()
     return small
 
 
@@ -271,8 +288,7 @@ def _oddly_spaced(joined: JoinedTexts, one_line: bool) -> Iterator[int]:
     """Yields the indices of texts that have ASCII white space other than single spaces between words."""
     raws = joined.raws
     data = joined.data
-    # An empty text has no first byte, so it is looked for before the edges.
-    if not all(raws) or not _EDGES.isdisjoint({*map(_FIRST, raws), *map(_LAST, raws)}):
+    if _may_have_space_at_edges(raws):
         yield from [place for place, raw in enumerate(raws) if raw.strip() != raw]
     # Usually there is no double space, which rfind finds out in two thirds of the time that find takes.
     if data.rfind(b"  ") >= 0:
@@ -282,27 +298,39 @@ def _oddly_spaced(joined: JoinedTexts, one_line: bool) -> Iterator[int]:
         yield from joined.places_with(lambda start: view.find(b"\n", start))
 
 
+def _may_have_space_at_edges(raws: Sequence[bytes]) -> bool:
+    # An empty text has no first byte, so it is looked for before the edges.
+    if not all(raws):
+        return True
+    edges = {*map(_FIRST, raws), *map(_LAST, raws)}
+    return not _SPACE.isdisjoint(edges)
+
+
 def _changed_beyond_ascii(joined: JoinedTexts) -> list[int]:
     """Returns the indices of texts with non-ASCII characters that `normalise_text` may change."""
     if joined.data.isascii():
         return []
     raws = joined.raws
-    rest = [place for place, is_ascii in enumerate(map(bytes.isascii, raws)) if not is_ascii]
-    beyond_ascii = b"".join([raws[place] for place in rest]).translate(None, _ASCII)
-    characters = set(beyond_ascii.decode())
-    changed = [char.encode() for char in characters if char not in _INERT and not _is_inert(char)]
+    rest = [place for place, raw in enumerate(raws) if not raw.isascii()]
+    joined_rest = b"".join([raws[place] for place in rest])
+    beyond_ascii = joined_rest.translate(None, _ASCII)
+    characters = set(beyond_ascii.decode()) - _INERT
+    changed = [character.encode() for character in characters if not _is_inert(character)]
     if len(changed) > _FEW:  # then searching for each takes longer than normalising all
         return rest
-    return [place for place in rest if any(char in raws[place] for char in changed)]
+    return [place for place in rest if any(character in raws[place] for character in changed)]
 
 
 @lru_cache(4096)
 def _is_inert(character: str) -> bool:
     """True if `normalise_text` never changes the character, whatever its neighbours are. Marks, which combine with the
     letter before, and parts of Hangul, which combine with each other, don't qualify."""
-    if unicodedata.category(character)[0] not in "LNPS" or 0x1100 <= ord(character) < 0x1200:
+    code = ord(character)
+    kind = unicodedata.category(character)[0]
+    is_hangul_part = 0x1100 <= code < 0x1200
+    if kind not in "LNPS" or is_hangul_part:
         return False
-    is_inert = ord(character) < 0x10000 and normalise_text(character) == character
+    is_inert = code < 0x10000 and normalise_text(character) == character
     if is_inert:
         _INERT.add(character)
     return is_inert
@@ -311,20 +339,21 @@ def _is_inert(character: str) -> bool:
 _INERT: set[str] = set()
 _ASCII = bytes(range(128))
 _FEW = 12
-_WHITE = bytes(10 if 0 < byte < 32 else 0 for byte in range(256))
-_EDGES = frozenset(b" \t\n\r\v\f")
+_WHITE = bytes([0] + [10] * 31 + [0] * 224)  # maps control characters but \0 to a line break
+_SPACE = frozenset(b" \t\n\r\v\f")
 _FIRST = itemgetter(0)
 _LAST = itemgetter(-1)
 
 
 def question_key(example: Example) -> bytes:
     """Returns a 16-byte hash of the normalised messages before the answer, without instructions."""
-    turns = [
-        f"{m.role}\x1f{normalise_text(m.content)}"
-        for m in example.messages[:-1]
-        if m.role not in INSTRUCTION_ROLES
-    ]
-    return hashlib.blake2b("\x1e".join(turns).encode(), digest_size=16).digest()
+    turns: list[str] = []
+    for message in example.prompt:
+        if message.role not in INSTRUCTION_ROLES:
+            text = normalise_text(message.content)
+            turns.append(f"{message.role}\x1f{text}")
+    question = "\x1e".join(turns)
+    return hashlib.blake2b(question.encode(), digest_size=16).digest()
 
 
 def question_keys(examples: Iterable[Example]) -> list[bytes]:
@@ -345,7 +374,9 @@ def distinct_places(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
 def distinct_example_places(examples: Sequence[Example]) -> list[int]:
     """Like `distinct_places`, for examples. Holdouts from version 0.1.0 have copies, and holdouts that a person
     provides may have some."""
-    return distinct_places(question_keys(examples), [example.answer for example in examples])
+    keys = question_keys(examples)
+    answers = [example.answer for example in examples]
+    return distinct_places(keys, answers)
 
 
 def at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
@@ -361,8 +392,9 @@ def most_frequent(counts: Counter[str]) -> str:
 def to_printable(text: str, longest: int = 80) -> str:
     """Makes text from outside safe to quote in a sentence: without control and bidirectional characters, on one line,
     and shortened to `longest` characters."""
-    shown = [" " if unicodedata.category(c) in _UNSHOWN else c for c in text]
-    clean = " ".join("".join(shown).split())
+    shown = [" " if unicodedata.category(character) in _UNSHOWN else character for character in text]
+    words = "".join(shown).split()
+    clean = " ".join(words)
     if len(clean) <= longest:
         return clean
     return clean[: longest - 1] + "…"
@@ -403,7 +435,9 @@ def has_own_instructions(example: Example) -> bool:
 
 
 def prompt_with_labels(
-    example: Example, labels: Sequence[str], answer_format: str = ""
+    example: Example,
+    labels: Sequence[str],
+    answer_format: str = "",
 ) -> tuple[Message, ...]:
     """Returns the prompt for an untuned model: the row's own, plus a list of the labels if it has none, to be fair.
     `answer_format` describes answers in JSON; it is used if the row has no instructions of its own."""
@@ -416,8 +450,11 @@ def prompt_with_labels(
     for number, message in enumerate(example.prompt):
         if message.role in INSTRUCTION_ROLES:
             longer = replace(message, content=f"{message.content}\n{listed}")
-            return (*example.prompt[:number], longer, *example.prompt[number + 1 :])
-    return (Message("system", f"{CLASSIFY}\n{listed}"), *example.prompt)
+            before = example.prompt[:number]
+            after = example.prompt[number + 1 :]
+            return (*before, longer, *after)
+    system = Message("system", f"{CLASSIFY}\n{listed}")
+    return (system, *example.prompt)
 
 
 def lists_labels(system: str, labels: Sequence[str]) -> bool:

@@ -58,8 +58,10 @@ class _Groups:
 
     def count(self, firsts: Sequence[int]) -> int:
         """Returns the number of rows of these groups."""
-        further = [len(self.further[first]) for first in firsts if first in self.further]
-        return len(firsts) + sum(further)
+        count = len(firsts)
+        for first in firsts:
+            count += len(self.further.get(first, ()))
+        return count
 
 
 def split(
@@ -75,8 +77,14 @@ def split(
     labels = strata_labels(examples, task)
     held = draw_held_rows(keys, labels, seed, groups=groups)
     held_keys = {keys[place] for place in held}
-    train = (example for example, key in zip(examples, keys, strict=True) if key not in held_keys)
-    holdout = (example for place, example in enumerate(examples) if place in held)
+    train: list[Example] = []
+    holdout: list[Example] = []
+    for place, (example, key) in enumerate(zip(examples, keys, strict=True)):
+        # A copy of a held-out row is in neither part.
+        if place in held:
+            holdout.append(example)
+        elif key not in held_keys:
+            train.append(example)
     return Split(tuple(train), tuple(holdout))
 
 
@@ -125,7 +133,7 @@ def draw_held_rows(
 
     held: set[int] = set()
     for label, firsts in strata.items():
-        drawn = _draw_groups(together, firsts, quotas[label], label not in served)
+        drawn = _draw_groups(together, firsts, quotas[label], one_at_least=label not in served)
         held.update(places[row] for row in drawn)
     return frozenset(held)
 
@@ -144,7 +152,10 @@ def _groups(marks: Sequence[bytes | int]) -> _Groups:
 
 
 def _strata(
-    groups: _Groups, keys: Sequence[bytes], labels: Sequence[str], seed: int
+    groups: _Groups,
+    keys: Sequence[bytes],
+    labels: Sequence[str],
+    seed: int,
 ) -> Mapping[str, list[int]]:
     """Returns the groups of each label in the order in which they are drawn. A group's position depends on its smallest
     key, so the order of the rows doesn't matter."""
@@ -152,7 +163,8 @@ def _strata(
     salt = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()
     factor = int.from_bytes(salt, "little") | 1
     # A key is two numbers of 64 bits; the first of them is enough.
-    hashes = struct.unpack(f"<{2 * len(keys)}Q", b"".join(keys))[::2]
+    numbers = struct.unpack(f"<{2 * len(keys)}Q", b"".join(keys))
+    hashes = numbers[::2]
     orders = [number * factor & _64_BITS for number in hashes]
     for first in groups.further:
         smallest = min(groups.rows(first), key=keys.__getitem__)
@@ -162,7 +174,8 @@ def _strata(
     for first in sorted(groups.firsts, key=orders.__getitem__):
         label = labels[first]
         if first in groups.further:
-            label = most_frequent(Counter(labels[row] for row in groups.rows(first)))
+            of_group = Counter(labels[row] for row in groups.rows(first))
+            label = most_frequent(of_group)
         strata[label].append(first)
     return strata
 
@@ -171,15 +184,19 @@ def _merge_groups(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:
     """Returns for each row the first row to which it is connected by shared keys or groups, in any number of steps."""
     sets = UnionFind(len(keys))
     seen: dict[bytes | int, int] = {}
-    for row, (key, group) in enumerate(zip(keys, groups, strict=True)):
-        for shared in (key, group):
-            first = seen.setdefault(shared, row)
+    for row, marks in enumerate(zip(keys, groups, strict=True)):
+        for mark in marks:
+            first = seen.setdefault(mark, row)
             if first != row:
                 sets.join(first, row)
     return [sets.first(row) for row in range(len(keys))]
 
 
-def _quotas(sizes: Mapping[str, int], wanted: int, served: Collection[str]) -> Mapping[str, int]:
+def _quotas(
+    sizes: Mapping[str, int],
+    wanted: int,
+    served: Collection[str],
+) -> Mapping[str, int]:
     """Returns how many rows to draw of each label: proportionally, by largest remainder, at least 1 (if there are 3
     rows) and at most a third."""
     total = sum(sizes.values())
@@ -195,16 +212,24 @@ def _quotas(sizes: Mapping[str, int], wanted: int, served: Collection[str]) -> M
         least[label] = 0
         if label not in served:
             least[label] = min(1, most[label])
-        quotas[label] = min(max(proportional, least[label]), most[label])
+        quota = max(proportional, least[label])
+        quotas[label] = min(quota, most[label])
+
+    missing = wanted - sum(quotas.values())
     by_remainder = sorted(sizes, key=lambda label: (-remainders[label], label))
+    _adjust_quotas(missing, 1, quotas, by_remainder, most)
+    surplus = sum(quotas.values()) - wanted
     by_size = sorted(sizes, key=lambda label: (-sizes[label], label))
-    _adjust_quotas(wanted - sum(quotas.values()), 1, quotas, by_remainder, most)
-    _adjust_quotas(sum(quotas.values()) - wanted, -1, quotas, by_size, least)
+    _adjust_quotas(surplus, -1, quotas, by_size, least)
     return quotas
 
 
 def _adjust_quotas(
-    rows: int, step: int, quotas: dict[str, int], order: Sequence[str], bounds: Mapping[str, int]
+    rows: int,
+    step: int,
+    quotas: dict[str, int],
+    order: Sequence[str],
+    bounds: Mapping[str, int],
 ) -> None:
     """Adds `step` to quotas `rows` times in all, going round the labels in this order, and skips quotas at their
     bounds."""
@@ -217,7 +242,13 @@ def _adjust_quotas(
         rows -= len(free)
 
 
-def _draw_groups(groups: _Groups, firsts: Sequence[int], quota: int, one_at_least: bool) -> list[int]:
+def _draw_groups(
+    groups: _Groups,
+    firsts: Sequence[int],
+    quota: int,
+    *,
+    one_at_least: bool,
+) -> list[int]:
     """Draws groups in the order of `firsts` until the quota is reached, skipping groups that don't fit."""
     drawn: list[int] = []
     for first in firsts:
@@ -285,9 +316,16 @@ def split_validation(files: Path, train_sha256: str, seed: int) -> ValidationSpl
     if len(rows) < VALIDATION_LEAST_ROWS:
         return None
     draws = [_validation_draw(row, seed) for row in rows]
-    last = sorted(draws)[validation_rows(len(rows)) - 1]
-    validation = [row for row, draw in zip(rows, draws, strict=True) if draw <= last]
-    fitted = [row for row, draw in zip(rows, draws, strict=True) if draw > last]
+    n_wanted = validation_rows(len(rows))
+    last = sorted(draws)[n_wanted - 1]
+    validation: list[bytes] = []
+    fitted: list[bytes] = []
+    for row, draw in zip(rows, draws, strict=True):
+        # Rows with the same question have the same draw, so they are on one side.
+        if draw <= last:
+            validation.append(row)
+        else:
+            fitted.append(row)
     if len(fitted) < len(rows) // 2:
         return None
     return ValidationSplit(
@@ -304,13 +342,15 @@ def _validation_draw(row: bytes, seed: int) -> bytes:
     chat = content.get("input", content)  # of a preference pair, or the row itself
     request = [message for message in chat["messages"] if message["role"] != "assistant"]
     salt = b"validation:%d:" % seed
-    return hashlib.sha256(salt + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest()
+    question = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(salt + question).digest()
 
 
 def validation_rows(rows: int) -> int:
     """Returns the number of validation rows for a number of training rows. The split has a few more if several rows ask
     the same question."""
-    return max(VALIDATION_FEWEST, min(VALIDATION_MOST, rows // VALIDATION_SHARE))
+    share = rows // VALIDATION_SHARE
+    return max(VALIDATION_FEWEST, min(VALIDATION_MOST, share))
 
 
 class ChatFile:
@@ -347,6 +387,7 @@ class ChatFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         sha256 = self._digest.hexdigest()
-        self._path.replace(self._path.parent / f"{sha256}.jsonl")
+        final = self._path.with_name(f"{sha256}.jsonl")
+        self._path.replace(final)
         self._is_closed = True
         return sha256

@@ -83,7 +83,9 @@ class ColumnLayout:
 
     @property
     def columns(self) -> Columns:
-        return Columns(self.names[self.text], self.names[self.label])
+        text = self.names[self.text]
+        label = self.names[self.label]
+        return Columns(text, label)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ class UnclearColumns:
 
 
 def find_layout(
-    sample: Sequence[Cells], columns: Columns, header: bool | None = None
+    sample: Sequence[Cells],
+    columns: Columns,
+    header: bool | None = None,
 ) -> ColumnLayout | UnclearColumns:
     """Finds the columns. `sample` has the first records of the file, at least one, including any header. `header` says
     whether there is a header; None detects it."""
@@ -117,7 +121,8 @@ def find_layout(
         if name is not None and name not in names:
             text = f"There is no column '{to_printable(name)}'; available: {_listed(names)}."
             return UnclearColumns(MISSING_COLUMN, text, Choices(names, names), names)
-    if columns.label is None and {name.strip().casefold() for name in names} >= ANSWERS:
+    are_pairs = {name.strip().casefold() for name in names} >= ANSWERS
+    if are_pairs and columns.label is None:
         return UnclearColumns(IN_A_TABLE, "The rows are preference pairs, which can't be read from a table.")
 
     fitting = _fitting_columns(names, body, columns)
@@ -138,9 +143,17 @@ class _FittingColumns:
     codes: list[str]
 
 
-def _fitting_columns(names: Sequence[str], body: Sequence[Cells], columns: Columns) -> _FittingColumns:
+def _fitting_columns(
+    names: Sequence[str],
+    body: Sequence[Cells],
+    columns: Columns,
+) -> _FittingColumns:
     """Judges columns by their names, or else by their contents. What a person has named is taken as it is."""
-    codes = [name for name in names if name != columns.text and _are_codes(_values(name, names, body))]
+    codes: list[str] = []
+    for name in names:
+        values = _values(name, names, body)
+        if name != columns.text and _are_codes(values):
+            codes.append(name)
     labels = _columns_named(names, _LABEL_NAMES)
     if columns.label:
         labels = [columns.label]
@@ -153,7 +166,8 @@ def _fitting_columns(names: Sequence[str], body: Sequence[Cells], columns: Colum
         others = [name for name in names if name not in texts]
         labels = _label_columns(others, names, body)
     if not texts:
-        others = [name for name in names if name not in labels[:1] and name not in codes]
+        not_texts = (*labels[:1], *codes)
+        others = [name for name in names if name not in not_texts]
         texts = _text_columns(others, names, body)
     # The only text can't be the label as well.
     labels = [name for name in labels if [name] != texts]
@@ -168,7 +182,8 @@ def _unclear(names: tuple[str, ...], fitting: _FittingColumns) -> UnclearColumns
         return _lacking(names, fitting)
     repeated = [name for name in (*texts, *labels) if names.count(name) > 1]
     if repeated:
-        text = f"{names.count(repeated[0])} columns are called '{repeated[0]}'."
+        name = repeated[0]
+        text = f"{names.count(name)} columns are called '{name}'."
         return UnclearColumns(DUPLICATE_COLUMN, text)
     if len(texts) == len(labels) == 1:
         return None
@@ -181,7 +196,8 @@ def _unclear(names: tuple[str, ...], fitting: _FittingColumns) -> UnclearColumns
     if len(labels) > 1:
         parts.append(_could_be(labels, "label"))
         choices = replace(choices, label=tuple(labels))
-    return UnclearColumns(UNCLEAR_COLUMNS, f"The columns {'; '.join(parts)}.", choices, names)
+    text = f"The columns {'; '.join(parts)}."
+    return UnclearColumns(UNCLEAR_COLUMNS, text, choices, names)
 
 
 def _lacking(names: tuple[str, ...], fitting: _FittingColumns) -> UnclearColumns:
@@ -212,7 +228,11 @@ def _could_be(several: Sequence[str], role: str) -> str:
 
 def column_names(header: Cells) -> tuple[str, ...]:
     """Returns the names of a table's columns. One without a name is called by its number."""
-    return tuple(to_printable(cell) or f"column {number}" for number, cell in enumerate(header, 1))
+    names: list[str] = []
+    for number, cell in enumerate(header, 1):
+        name = to_printable(cell)
+        names.append(name or f"column {number}")
+    return tuple(names)
 
 
 def find_text_column(names: Cells, column: str | None) -> int | None:
@@ -235,14 +255,16 @@ def is_text_name(name: str) -> bool:
 
 def _listed(names: Sequence[str]) -> str:
     quoted = [f"'{name}'" for name in names[:20]]
-    if len(quoted) == 1:
-        return quoted[0]
-    return f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    *first, last = quoted
+    if not first:
+        return last
+    return f"{', '.join(first)} and {last}"
 
 
 def _has_header(sample: Sequence[Cells], columns: Columns) -> bool:
     """Decides whether the first record is a header: it has a known or given name, or it looks like names."""
-    return _has_known_name(sample[0], columns) or _are_names(sample[0], sample[1:])
+    first = sample[0]
+    return _has_known_name(first, columns) or _are_names(first, sample[1:])
 
 
 def _has_known_name(cells: Cells, columns: Columns) -> bool:
@@ -250,7 +272,9 @@ def _has_known_name(cells: Cells, columns: Columns) -> bool:
     names = [to_printable(cell) for cell in cells]
     if columns.text in names or columns.label in names:
         return True
-    return bool(_columns_named(names, _TEXT_NAMES) or _columns_named(names, _LABEL_NAMES))
+    usual_texts = _columns_named(names, _TEXT_NAMES)
+    usual_labels = _columns_named(names, _LABEL_NAMES)
+    return bool(usual_texts or usual_labels)
 
 
 def _are_names(cells: Cells, below: Sequence[Cells]) -> bool:
@@ -259,24 +283,40 @@ def _are_names(cells: Cells, below: Sequence[Cells]) -> bool:
     printable = [to_printable(cell) for cell in cells]
     filled = [place for place, name in enumerate(printable) if name]
     names = [printable[place] for place in filled]
-    are_short = all(len(name) <= 40 and len(name.split()) <= 3 for name in names)
     are_different = len(set(names)) == len(names)
-    if len(names) < 2 or not are_short or not are_different or _are_codes(names):
+    if len(names) < 2 or not are_different:
         return False
+    if not all(map(_is_short, names)) or _are_codes(names):
+        return False
+
     rows = [record for record in below if len(record) == len(cells)]
-    recur = any(record[place] == cells[place] for record in rows for place in filled)
-    return bool(rows) and not recur
+    for record in rows:
+        if any(record[place] == cells[place] for place in filled):
+            return False
+    return bool(rows)
+
+
+def _is_short(name: str) -> bool:
+    return len(name) <= 40 and len(name.split()) <= 3
 
 
 def _columns_named(names: Sequence[str], vocabulary: tuple[str, ...]) -> list[str]:
     """Returns the columns whose name is in the vocabulary or, if there are none, those whose last word is."""
-    exact = [name for name in names if name.strip().casefold() in vocabulary]
-    if not exact:
-        return [name for name in names if _words(name)[-1:] and _words(name)[-1] in vocabulary]
-    first = [name for name in exact if name.strip().casefold() == vocabulary[0]]
+    exact: list[str] = []
+    first: list[str] = []
+    similar: list[str] = []
+    for name in names:
+        plain = name.strip().casefold()
+        words = _words(name)
+        if plain in vocabulary:
+            exact.append(name)
+        if plain == vocabulary[0]:
+            first.append(name)
+        if words and words[-1] in vocabulary:
+            similar.append(name)
     if len(first) == 1:
         return first
-    return exact
+    return exact or similar
 
 
 def _words(name: str) -> list[str]:
@@ -287,7 +327,8 @@ def _words(name: str) -> list[str]:
 def _values(name: str, names: Sequence[str], body: Sequence[Cells]) -> list[str]:
     """Returns the column's non-empty cells."""
     place = names.index(name)
-    return [record[place].strip() for record in body if record[place].strip()]
+    cells = [record[place].strip() for record in body]
+    return [cell for cell in cells if cell]
 
 
 def _label_columns(candidates: list[str], names: Sequence[str], body: Sequence[Cells]) -> list[str]:
@@ -306,7 +347,8 @@ def _label_columns(candidates: list[str], names: Sequence[str], body: Sequence[C
     for name in candidates:
         values = _values(name, names, body)
         occur_twice = 2 * len(set(values)) <= len(values)
-        if values and occur_twice and max(map(len, values)) <= 60 and not _are_numbers(values):
+        are_short = max(map(len, values), default=0) <= 60
+        if values and occur_twice and are_short and not _are_numbers(values):
             columns.append(name)
     return columns
 
@@ -320,7 +362,9 @@ def _text_columns(candidates: list[str], names: Sequence[str], body: Sequence[Ce
     for name in candidates:
         values = _values(name, names, body)
         words = sum(len(value.split()) for value in values)
-        if values and words >= 3 * len(values) and len(set(values)) > len(values) / 4:
+        are_long = words >= 3 * len(values)
+        mostly_differ = len(set(values)) > len(values) / 4
+        if values and are_long and mostly_differ:
             columns.append(name)
     return columns
 
@@ -343,12 +387,13 @@ def _are_grades(values: Sequence[str]) -> bool:
 def _are_codes(values: Sequence[str]) -> bool:
     """True if nearly all values are numbers, dates or ids, and there are any. An id is one word of ASCII characters
     with a digit; other scripts may write a sentence without spaces."""
-    codes = [
-        value
-        for value in values
-        if _NUMBER.fullmatch(value) or _DATE.fullmatch(value) or _ID.fullmatch(value)
-    ]
-    return bool(values) and len(codes) >= _NEARLY_ALL * len(values)
+    if not values:
+        return False
+    codes = 0
+    for value in values:
+        if _NUMBER.fullmatch(value) or _DATE.fullmatch(value) or _ID.fullmatch(value):
+            codes += 1
+    return codes >= _NEARLY_ALL * len(values)
 
 
 _NEARLY_ALL = 0.9
@@ -462,11 +507,12 @@ def examples(
         used.choices = layout.choices
         findings.add_for_file(layout.rule, layout.text)
         return
-    used.columns = replace(columns, text=layout.columns.text, label=layout.columns.label)
+    names = layout.columns
+    used.columns = replace(columns, text=names.text, label=names.label)
     if layout.header:
         sample = sample[1:]
     else:
-        text = f"{layout.columns.text} was used as the text and {layout.columns.label} as the label"
+        text = f"{names.text} was used as the text and {names.label} as the label"
         findings.add_for_file(NO_HEADER, f"There is no header, so {text}.")
 
     for record in chain(sample, records):
@@ -482,10 +528,10 @@ def examples(
 
 def find_header(sample: Sequence[Record]) -> Record | None:
     """Returns the record with the columns' names, or None if there are none."""
-    place = header_place(sample, Columns())
+    place = header_place(sample, FIND_COLUMNS)
     header = sample[place]
     below = [record.cells for record in sample[place + 1 :]]
-    if _has_known_name(header.cells, Columns()) or _are_names(header.cells, below):
+    if _has_known_name(header.cells, FIND_COLUMNS) or _are_names(header.cells, below):
         return header
     return None
 
@@ -496,17 +542,15 @@ def header_place(sample: Sequence[Record], columns: Columns) -> int:
     Above the names there may be titles, of one cell each, and names of groups, which leave cells empty. So the names
     are in the first record that fills every column that the rows fill, or else in one that has a usual name.
     """
-    first = sample[: _MOST_TITLE_LINES + 1]
-    columns_in_use = _columns_in_use(sample)
-    complete = [all(_is_filled(record, place) for place in columns_in_use) for record in first]
-    if True not in complete or complete[0]:
+    place = _first_complete(sample)
+    if place == 0:
         return 0
-    place = complete.index(True)
+    cells = sample[place].cells
     below = [record.cells for record in sample[place + 1 :]]
-    are_names = _are_names(first[place].cells, below)
-    if are_names and _has_known_name(first[place].cells, columns):
+    are_names = _are_names(cells, below)
+    if are_names and _has_known_name(cells, columns):
         return place
-    for above, record in enumerate(first[:place]):
+    for above, record in enumerate(sample[:place]):
         filled = [cell for cell in record.cells if cell.strip()]
         if len(filled) > 1 and _has_known_name(record.cells, columns):
             return above
@@ -515,33 +559,53 @@ def header_place(sample: Sequence[Record], columns: Columns) -> int:
     return 0
 
 
+def _first_complete(sample: Sequence[Record]) -> int:
+    """Returns the index of the first record that fills every column in use; 0 also if it would have too many titles
+    above it."""
+    columns = _columns_in_use(sample)
+    first = sample[: _MOST_TITLE_LINES + 1]
+    for number, record in enumerate(first):
+        if all(_is_filled(record, place) for place in columns):
+            return number
+    return 0
+
+
 def _columns_in_use(sample: Sequence[Record]) -> list[int]:
     """Returns the columns that are filled in at least half of the records."""
     width = max(len(record.cells) for record in sample)
-    filled = {place: sum(_is_filled(record, place) for record in sample) for place in range(width)}
-    return [place for place, records in filled.items() if 2 * records >= len(sample)]
+    in_use: list[int] = []
+    for place in range(width):
+        filled = sum(_is_filled(record, place) for record in sample)
+        if 2 * filled >= len(sample):
+            in_use.append(place)
+    return in_use
 
 
 def _is_filled(record: Record, place: int) -> bool:
-    return place < len(record.cells) and bool(record.cells[place].strip())
+    cells = record.cells
+    return place < len(cells) and bool(cells[place].strip())
 
 
 def _example(record: Record, layout: ColumnLayout) -> Example | Fault:
-    width = len(record.cells)
+    cells = record.cells
+    width = len(cells)
     wanted = len(layout.names)
-    if width < wanted or any(cell.strip() for cell in record.cells[wanted:]):
+    surplus = cells[wanted:]  # spreadsheets may write empty cells behind a row
+    if width < wanted or any(cell.strip() for cell in surplus):
         columns = "1 column" if width == 1 else f"{width} columns"
         return Fault(WRONG_WIDTH, f"has {columns}, but the first line has {wanted}")
-    text = record.cells[layout.text].strip()
-    label = record.cells[layout.label].strip()
+    text = cells[layout.text].strip()
+    label = cells[layout.label].strip()
     names = layout.columns
-    if layout.header and text == names.text and label == names.label:
+    repeats_names = text == names.text and label == names.label
+    if layout.header and repeats_names:
         return Fault(HEADER_AGAIN, "repeats the header")
     if is_blank(text):
         return Fault(EMPTY_TEXT, "has no text")
     if is_blank(label):
         return Fault(EMPTY_LABEL, "has no label")
-    return Example(record.line, (Message("user", text), Message("assistant", label)))
+    messages = (Message("user", text), Message("assistant", label))
+    return Example(record.line, messages)
 
 
 def from_names_on(sample: Sequence[Record]) -> Sequence[Record]:

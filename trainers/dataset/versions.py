@@ -112,15 +112,16 @@ def read_stored(path: Path, action: str) -> tuple[Example, ...]:
 
 
 def to_version_rows(
-    examples: Sequence[Example], task: Task, keys: Sequence[bytes] | None = None
+    examples: Sequence[Example],
+    task: Task,
+    keys: Sequence[bytes] | None = None,
 ) -> tuple[VersionRow, ...]:
-    labels = strata_labels(examples, task)
     if keys is None:
         keys = question_keys(examples)
-    return tuple(
-        VersionRow(key, label, normalise_text(example.answer))
-        for example, key, label in zip(examples, keys, labels, strict=True)
-    )
+    labels = strata_labels(examples, task)
+    answers = [normalise_text(example.answer) for example in examples]
+    rows = zip(keys, labels, answers, strict=True)
+    return tuple(VersionRow(key, label, answer) for key, label, answer in rows)
 
 
 def continue_held_rows(
@@ -139,27 +140,30 @@ def continue_held_rows(
     new label. A new question that is a near copy of an old one goes to the same side; if it is near questions on both
     sides, it is for training.
     """
-    # For each near-copy group with old questions: whether all of these are held out.
     old_groups: dict[int, bool] = {}
-    for row, group in zip(rows, groups or (), strict=groups is not None):
-        if row.key in before.held or row.key in before.trained:
-            old_groups[group] = old_groups.get(group, True) and row.key in before.held
+    if groups is not None:
+        old_groups = _find_old_groups(rows, before, groups)
 
     held: set[int] = set()
     fresh: list[int] = []
-    for place in distinct_places([row.key for row in rows], [row.answer for row in rows]):
+    for place in _distinct_places(rows):
         key = rows[place].key
         is_near_held: bool | None = None  # None: near no old question
         if groups:
             is_near_held = old_groups.get(groups[place])
-        if key in before.held or (key not in before.trained and is_near_held):
+        if key in before.held:
             held.add(place)
-        elif key not in before.trained and is_near_held is None:
+        elif key in before.trained:
+            continue
+        elif is_near_held:
+            held.add(place)
+        elif is_near_held is None:
             fresh.append(place)
     if not draws_more:
         return frozenset(place for place in held if rows[place].key in before.held)
 
-    room = max(HOLDOUT_MOST, len(before.holdout)) - len(held) - before.count_missing(rows)
+    most = max(HOLDOUT_MOST, len(before.holdout))
+    room = most - len(held) - before.count_missing(rows)
     fresh_rows = at(fresh, rows)
     fresh_groups: Sequence[int] | None = None
     if groups:
@@ -178,6 +182,27 @@ def continue_held_rows(
     return frozenset(held)
 
 
+def _find_old_groups(
+    rows: Sequence[VersionRow],
+    before: PreviousRows,
+    groups: Sequence[int],
+) -> dict[int, bool]:
+    """Returns the near-copy groups with old questions, and for each of them whether all of these are held out."""
+    all_held: dict[int, bool] = {}
+    for row, group in zip(rows, groups, strict=True):
+        if row.key in before.held:
+            all_held.setdefault(group, True)
+        elif row.key in before.trained:
+            all_held[group] = False
+    return all_held
+
+
+def _distinct_places(rows: Sequence[VersionRow]) -> list[int]:
+    keys = [row.key for row in rows]
+    answers = [row.answer for row in rows]
+    return distinct_places(keys, answers)
+
+
 def diff(
     rows: Sequence[VersionRow],
     before: PreviousRows,
@@ -190,7 +215,10 @@ def diff(
     is the number of rows that no longer are."""
     # Rows with a question that was set aside count only if they are set aside now; the others are copies.
     aside = held | sealed
-    in_use = [row for place, row in enumerate(rows) if place in aside or row.key not in before.held]
+    in_use: list[VersionRow] = []
+    for place, row in enumerate(rows):
+        if place in aside or row.key not in before.held:
+            in_use.append(row)
     old = _answers_by_key([*before.train, *before.holdout])
     new = _answers_by_key(in_use)
 
@@ -211,14 +239,16 @@ def diff(
     by_label: list[tuple[str, int, int]] = []
     if task == "labels":
         labels = Counter(row.label for row in in_use)
-        for name in sorted(before.labels.keys() | labels.keys()):
+        names = before.labels.keys() | labels.keys()
+        for name in sorted(names):
             by_label.append((name, before.labels[name], labels[name]))
     asked_before = before.held | before.trained
+    held_out_added = sum(rows[place].key not in asked_before for place in held)
     return Diff(
         added=added,
         removed=removed,
         relabelled=relabelled,
-        held_out_added=sum(rows[place].key not in asked_before for place in held),
+        held_out_added=held_out_added,
         held_out_relabelled=held_relabelled,
         held_out_missing=before.count_missing(rows) - dropped,
         by_label=tuple(by_label),
@@ -356,7 +386,8 @@ def _draw_sealed(
 
 def _find_copies(held: frozenset[int], keys: Sequence[bytes]) -> frozenset[int]:
     held_keys = {keys[place] for place in held}
-    return frozenset(place for place, key in enumerate(keys) if key in held_keys and place not in held)
+    same_question = frozenset(place for place, key in enumerate(keys) if key in held_keys)
+    return same_question - held
 
 
 def split_against(frozen: Sequence[Example], facts: RowFacts, findings: Findings) -> Parts:
@@ -393,15 +424,21 @@ def continue_holdout(
     missing = stored.find_missing(keys)
     sensitive = find_sensitive_rows(at(missing, stored.aside), presidio=presidio)
     dropped = {missing[place] for place in sensitive}
+    stored_only = [place for place in missing if place not in dropped]
+    earlier, earlier_sealed = stored.divide(stored_only)
 
     before = stored.rows
-    remaining = tuple(row for place, row in enumerate(before.holdout) if place not in dropped)
-    rest = PreviousRows(before.train, remaining, learnt)
+    remaining = [row for place, row in enumerate(before.holdout) if place not in dropped]
+    rest = PreviousRows(before.train, tuple(remaining), learnt)
     current = to_version_rows(rows, task, keys)
     aside = continue_held_rows(
-        current, rest, seed, groups, instead_of=len(dropped), draws_more=previous.draws_more
+        current,
+        rest,
+        seed,
+        groups,
+        instead_of=len(dropped),
+        draws_more=previous.draws_more,
     )
-    earlier, earlier_sealed = stored.divide([place for place in missing if place not in dropped])
 
     continued = _find_sealed_rows(aside, keys, stored.sealed_keys, groups, before)
     fresh = _find_new_rows(current, before, groups, aside)
@@ -437,14 +474,14 @@ class _StoredVersion:
     def divide(self, places: Sequence[int]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
         """Returns these rows of `aside` without copies: those to hold out, and those that stay sealed."""
         rows = at(places, self.rows.holdout)
-        distinct = distinct_places([row.key for row in rows], [row.answer for row in rows])
         held: list[Example] = []
         sealed: list[Example] = []
-        for place in at(distinct, places):
-            if self.rows.holdout[place].key in self.sealed_keys:
-                sealed.append(self.aside[place])
+        for number in _distinct_places(rows):
+            example = self.aside[places[number]]
+            if rows[number].key in self.sealed_keys:
+                sealed.append(example)
             else:
-                held.append(self.aside[place])
+                held.append(example)
         return tuple(held), tuple(sealed)
 
 
@@ -474,21 +511,26 @@ def _find_sealed_rows(
     sealed = {place for place in held if keys[place] in sealed_keys}
     if groups:
         near = {groups[place] for place, key in enumerate(keys) if key in sealed_keys}
-        new = [place for place in held if keys[place] not in before.held]
-        sealed.update(place for place in new if groups[place] in near)
+        for place in held:
+            is_new = keys[place] not in before.held
+            if is_new and groups[place] in near:
+                sealed.add(place)
     return frozenset(sealed)
 
 
 def _find_new_rows(
-    rows: Sequence[VersionRow], before: PreviousRows, groups: Sequence[int] | None, held: Collection[int]
+    rows: Sequence[VersionRow],
+    before: PreviousRows,
+    groups: Sequence[int] | None,
+    held: Collection[int],
 ) -> list[int]:
     """Returns the rows that are for training and whose questions are new, as are all their near copies."""
-    is_old = [row.key in before.held or row.key in before.trained for row in rows]
-    held_keys = {rows[place].key for place in held}
-    fresh = [place for place, row in enumerate(rows) if not is_old[place] and row.key not in held_keys]
+    old_keys = before.held | before.trained
+    not_new = old_keys.union(rows[place].key for place in held)
+    fresh = [place for place, row in enumerate(rows) if row.key not in not_new]
     if not groups:
         return fresh
-    old_groups = {group for group, old in zip(groups, is_old, strict=True) if old}
+    old_groups = {group for row, group in zip(rows, groups, strict=True) if row.key in old_keys}
     return [place for place in fresh if groups[place] not in old_groups]
 
 
