@@ -75,7 +75,8 @@ class Spans:
             f"opening {opening}",
             f"closing {closing}",
         ]
-        names += [f"word {word}" for word in self.bare[span.first : span.last + 1]]
+        own_words = self.bare[span.first : span.last + 1]
+        names += [f"word {word}" for word in own_words]
         described = dict.fromkeys(names, 1.0)
         described["place"] = span.first / len(self.words)
         return described
@@ -94,7 +95,8 @@ def find_spans(text: str) -> Spans:
     for first in range(len(words)):
         end = min(first + LONGEST_VALUE, len(words))
         for last in range(first, end):
-            value = " ".join(words[first : last + 1]).strip(_AROUND)
+            run = words[first : last + 1]
+            value = " ".join(run).strip(_AROUND)
             if value:
                 spans.append(Span(value, first, last))
     return Spans(tuple(words), tuple(spans))
@@ -144,23 +146,31 @@ class Copier(Generic[Scorer]):
         best = int(scores.argmax())
         if self.absent is not None and scores[best] < 0:
             return self.absent
-        return _as_json(text.spans[best].value, is_number=self.is_number)
+        value = text.spans[best].value
+        return _as_json(value, is_number=self.is_number)
 
 
 def fit_copiers(
-    columns: Mapping[int, Sequence[str]], texts: Sequence[str], seed: int
+    columns: Mapping[int, Sequence[str]],
+    texts: Sequence[str],
+    seed: int,
 ) -> dict[int, Copier[SvmScorer]]:
     """Learns to copy those of the `columns`, a field's values as JSON by its place, whose values mostly occur in the
     texts. A missing value is ''. Leaves out a field whose spans can't be told from others."""
     order = list(range(len(texts)))
     random.Random(seed).shuffle(order)  # noqa: S311
     rows = order[:MOST_TRAINED]
-    spans = [find_spans(texts[row]) for row in rows]
-    occurring = [{normalise(span.value) for span in of_row.spans} for of_row in spans]
-    wanted = {}
+    spans: list[Spans] = []
+    values_in_text: list[set[str]] = []
+    for row in rows:
+        of_row = find_spans(texts[row])
+        spans.append(of_row)
+        values_in_text.append({normalise(span.value) for span in of_row.spans})
+
+    wanted: dict[int, list[str | None]] = {}
     for place, column in columns.items():
         values = [_copyable(column[row]) for row in rows]
-        occurs = sum(value in of_row for value, of_row in zip(values, occurring, strict=True))
+        occurs = sum(value in in_text for value, in_text in zip(values, values_in_text, strict=True))
         if occurs >= LEAST_COPIED * len(rows):
             wanted[place] = values
     if not wanted:
@@ -179,7 +189,12 @@ def fit_copiers(
 class _Table:
     """The features of the training rows' spans: those that are the value of some field, and a few others."""
 
-    def __init__(self, spans: Sequence[Spans], wanted: Mapping[int, Sequence[str | None]], seed: int) -> None:
+    def __init__(
+        self,
+        spans: Sequence[Spans],
+        wanted: Mapping[int, Sequence[str | None]],
+        seed: int,
+    ) -> None:
         chance = random.Random(seed)  # noqa: S311
         self.spans = spans
         self.wanted = wanted
@@ -188,14 +203,15 @@ class _Table:
         described = []
         for row, of_row in enumerate(spans):
             right = {values[row] for values in wanted.values()}
-            chosen = []
-            others = []
+            chosen: list[Span] = []
+            others: list[Span] = []
             for span in of_row.spans:
                 if normalise(span.value) in right:
                     chosen.append(span)
                 else:
                     others.append(span)
-            chosen += chance.sample(others, min(OTHER_SPANS, len(others)))
+            n_others = min(OTHER_SPANS, len(others))
+            chosen += chance.sample(others, n_others)
             for span in chosen:
                 self.owners.append(row)
                 self.values.append(normalise(span.value))
@@ -204,9 +220,13 @@ class _Table:
 
     def train(self, place: int, is_used: Callable[[int], bool]) -> SvmScorer | None:
         """Returns a classifier that has seen the rows that are used, None if it has nothing to tell apart."""
-        used = [at for at, row in enumerate(self.owners) if is_used(row)]
         wanted = self.wanted[place]
-        right = [self.values[at] == wanted[self.owners[at]] for at in used]
+        used: list[int] = []
+        right: list[bool] = []
+        for at, row in enumerate(self.owners):
+            if is_used(row):
+                used.append(at)
+                right.append(self.values[at] == wanted[row])
         if len(set(right)) < 2:
             return None
         return SvmScorer(fit_svm(self.features[used], right, 1.0, 0))
@@ -224,8 +244,9 @@ def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier[SvmScorer] 
         return None
     trial = Copier(scorer, absent, is_number)
     unseen = [table.spans[row] for row in tested]
+    values = [column[row] for row in tested]
     guesses = trial.values(unseen, otherwise=[""] * len(unseen))
-    right = sum(_same(guess, column[row]) for guess, row in zip(guesses, tested, strict=True))
+    right = sum(_same(guess, value) for guess, value in zip(guesses, values, strict=True))
     final = table.train(place, lambda row: True)
     if final is None:
         return None
@@ -265,7 +286,8 @@ def _absent(column: Sequence[str]) -> str | None:
     absent = Counter(value for value in column if value in ("", "null"))
     if not absent:
         return None
-    return absent.most_common(1)[0][0]
+    [(commonest, _)] = absent.most_common(1)
+    return commonest
 
 
 def _is_number(column: Sequence[str]) -> bool:

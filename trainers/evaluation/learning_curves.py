@@ -38,6 +38,7 @@ BOOTSTRAPS = 1_000
 C_LOW = 0.05
 C_HIGH = 2.0
 C_STEPS = 79
+_BAND = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Fit:
     predicted: tuple[Prediction, ...]
 
     def score(self, rows: float) -> float:
-        return float(1 / (1 + self.b * rows**-self.c))
+        odds = self.b * rows**-self.c
+        return float(1 / (1 + odds))
 
 
 def classical_curve(
@@ -115,8 +117,9 @@ def build_curve(
 ) -> Curve:
     """Builds the curve through a candidate's points. `rows` is the current number of training rows."""
     fitted = fit_curve(points, predict, held=held, seed=seed)
+    gain = fitted.score(rows + 100) - fitted.score(rows)
     # The gain can't exceed what the last point lacks to 100%, even if the fitted curve is below that point.
-    gain = min(fitted.score(rows + 100) - fitted.score(rows), 1 - points[-1].score)
+    gain = min(gain, 1 - points[-1].score)
     return Curve(
         dataset=dataset,
         version=version,
@@ -133,7 +136,13 @@ def build_curve(
     )
 
 
-def fit_curve(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed: int = 0) -> Fit:
+def fit_curve(
+    points: Sequence[CurvePoint],
+    predict: Sequence[int],
+    *,
+    held: int,
+    seed: int = 0,
+) -> Fit:
     """Fits the logarithm of the odds by least squares and predicts the scores of other sizes.
 
     The 95% band of a prediction comes from 1,000 bootstrap samples. In each, every point moves by the random difference
@@ -164,12 +173,18 @@ def fit_curve(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int
     flatter = _least_squares(sizes, samples)
     now = 1 - samples[:, -1]
     predictions = _predictions(odds, flatter, now, points, predict, held, seed)
-    log_b, minus_c = (float(value) for value in odds[0])
-    return Fit(float(np.exp(log_b)), -minus_c, predictions)
+    log_b, minus_c = odds[0]
+    return Fit(
+        b=float(np.exp(log_b)),
+        c=-float(minus_c),
+        predicted=predictions,
+    )
 
 
 def find_label_needs(
-    train: Sequence[Example], holdout: Sequence[Example], answers: Sequence[str]
+    train: Sequence[Example],
+    holdout: Sequence[Example],
+    answers: Sequence[str],
 ) -> tuple[LabelNeed, ...]:
     """Returns at most ten labels that need more rows, because they have errors on the holdout or fewer than 10 rows.
     Labels for which one more row removes most errors come first."""
@@ -177,7 +192,8 @@ def find_label_needs(
     def errors_a_row(need: LabelNeed) -> float:
         # By the power law, one more row removes errors in proportion to errors / rows. Half an error is added, because
         # a label that is rare in the holdout may still be wrong.
-        return (need.held - need.right + 0.5) / (need.rows + 1)
+        errors = need.held - need.right
+        return (errors + 0.5) / (need.rows + 1)
 
     rows = Counter(map(label_of, train))
     held = Counter(map(label_of, holdout))
@@ -189,20 +205,24 @@ def find_label_needs(
     needs = []
     for label in rows.keys() | held.keys():
         need = LabelNeed(label, rows[label], held[label], right[label])
-        if need.right < need.held or need.rows < FEW_ROWS:
+        has_errors = need.right < need.held
+        if has_errors or need.rows < FEW_ROWS:
             needs.append(need)
     needs.sort(key=lambda need: (-errors_a_row(need), need.label))
     return tuple(needs[:MOST_NEEDS])
 
 
 def _measure(
-    train: Sequence[Example], holdout: Sequence[Example], seed: int
+    train: Sequence[Example],
+    holdout: Sequence[Example],
+    seed: int,
 ) -> tuple[list[CurvePoint], Sequence[str]]:
     """Returns the points, and the answers to the holdout at the largest size."""
     most = min(len(train), MOST_ROWS)
     orders = [stratified_order(train, seed + number) for number in range(SEEDS)]
     # Use the same features for all sizes.
-    in_pieces = is_short_enough(text_of(example) for example in orders[0][:most])
+    largest = orders[0][:most]
+    in_pieces = is_short_enough(map(text_of, largest))
     points: list[CurvePoint] = []
     answers: list[Sequence[str]] = []
     for rows in (most // 4, most // 2, most):
@@ -217,22 +237,26 @@ def _measure(
 
 
 def _cross_validate(
-    train: Sequence[Example], examples: Sequence[Example], seed: int
+    train: Sequence[Example],
+    examples: Sequence[Example],
+    seed: int,
 ) -> tuple[list[CurvePoint], Sequence[str]]:
     """Returns the points, and the answers at the largest size. In each draw, every one of `examples`, which are all
     rows, is answered by a classifier that has seen neither it nor a near copy."""
     in_pieces = is_short_enough(map(text_of, examples))
     texts = [question_text(example) for example in examples]
-    groups = find_near_copies(texts, question_keys(examples)).groups
-    folds = [_deal_at_random(groups, seed + draw) for draw in range(CROSS_DRAWS)]
-    largest_folds = [max(Counter(fold).values()) for fold in folds]
-    most = min(len(train), len(examples) - max(largest_folds))
+    near = find_near_copies(texts, question_keys(examples))
+    seeds = [seed + draw for draw in range(CROSS_DRAWS)]
+    folds = [_deal_at_random(near.groups, draw_seed) for draw_seed in seeds]
+    largest_fold = max(max(Counter(fold).values()) for fold in folds)
+    most = min(len(train), len(examples) - largest_fold)
     points: list[CurvePoint] = []
     answers: list[Sequence[str]] = []
     for rows in (most // 4, most // 2, most):
         answers = []
-        for draw, fold in enumerate(folds):
-            answers.append(_cross_answers(examples, fold, rows, seed + draw, in_pieces))
+        for draw_seed, fold in zip(seeds, folds, strict=True):
+            of_draw = _cross_answers(examples, fold, rows, draw_seed, in_pieces)
+            answers.append(of_draw)
         points.append(_point(rows, examples, answers))
     return points, answers[0]
 
@@ -250,15 +274,26 @@ def _deal_at_random(groups: Sequence[int], seed: int) -> list[int]:
 
 
 def _cross_answers(
-    examples: Sequence[Example], fold: Sequence[int], rows: int, seed: int, in_pieces: bool
+    examples: Sequence[Example],
+    fold: Sequence[int],
+    rows: int,
+    seed: int,
+    in_pieces: bool,
 ) -> list[str]:
     answers = [""] * len(examples)
     for number in set(fold):
-        inside = [place for place, of_row in enumerate(fold) if of_row == number]
-        outside = [example for example, of_row in zip(examples, fold, strict=True) if of_row != number]
+        inside: list[int] = []
+        asked: list[Example] = []
+        outside: list[Example] = []
+        for place, example in enumerate(examples):
+            if fold[place] == number:
+                inside.append(place)
+                asked.append(example)
+            else:
+                outside.append(example)
         drawn = stratified_order(outside, seed)[:rows]
         classifier = fit_classifier(drawn, seed, in_pieces=in_pieces)
-        labels = classify(classifier, [examples[place] for place in inside])
+        labels = classify(classifier, asked)
         for place, answer in zip(inside, labels, strict=True):
             answers[place] = answer
     return answers
@@ -281,20 +316,28 @@ def stratified_order(train: Sequence[Example], seed: int) -> list[Example]:
     return [example for _, _, example in placed]
 
 
-def _point(rows: int, examples: Sequence[Example], answers: Sequence[Sequence[str]]) -> CurvePoint:
+def _point(
+    rows: int,
+    examples: Sequence[Example],
+    answers: Sequence[Sequence[str]],
+) -> CurvePoint:
     """Scores the answers to `examples` of each draw."""
+    expected = [example.answer for example in examples]
     scores = []
     for of_draw in answers:
-        right = sum(exact_match(e.answer, answer) for e, answer in zip(examples, of_draw, strict=True))
-        scores.append(right / len(examples))
-    return CurvePoint(rows, sum(scores) / len(scores), tuple(scores))
+        pairs = zip(expected, of_draw, strict=True)
+        right = sum(exact_match(wanted, answer) for wanted, answer in pairs)
+        scores.append(right / len(expected))
+    mean = sum(scores) / len(scores)
+    return CurvePoint(rows, mean, tuple(scores))
 
 
 def _odds(sizes: Numbers, errors: Numbers, held: int) -> Numbers:
     """Returns log b and -c for each row of errors, which are kept at least half a held-out row away from 0 and 1."""
     import numpy as np
 
-    inside = np.clip(errors, 0.5 / held, 1 - 0.5 / held)
+    half_a_row = 0.5 / held
+    inside = np.clip(errors, half_a_row, 1 - half_a_row)
     x = np.log(sizes)
     y = np.log(inside / (1 - inside))
     centred = x - x.mean()
@@ -318,8 +361,9 @@ def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
         squares = (residuals**2).sum(axis=1)
         closer = squares < best
         best = np.where(closer, squares, best)
-        parameters = np.column_stack([a, b * scale**c, np.full(len(errors), c)])
-        fitted[closer] = parameters[closer]
+        fitted[closer, 0] = a[closer]
+        fitted[closer, 1] = b[closer] * scale**c
+        fitted[closer, 2] = c
     return fitted
 
 
@@ -331,7 +375,8 @@ def _line(x: Numbers, errors: Numbers) -> tuple[Numbers, Numbers]:
     middle = x.mean()
     mean = errors.mean(axis=1)
     centred = x - middle
-    b = ((errors - mean[:, None]) @ centred) / (centred**2).sum()
+    centred_errors = errors - mean[:, None]
+    b = (centred_errors @ centred) / (centred**2).sum()
     a = mean - b * middle
     a_alone = np.maximum(mean, 0.0)
     b_alone = np.maximum(errors @ x / (x @ x), 0.0)
@@ -356,20 +401,25 @@ def _predictions(
     import numpy as np
 
     generator = np.random.default_rng(seed + 1)
+    log_b, minus_c = odds.T
     a, b, c = flatter.T
     predictions = []
     for rows in predict:
-        scores = 1 / (1 + np.exp(odds[:, 0] + odds[:, 1] * np.log(rows)))
-        flatter_scores = np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)
+        log_odds = log_b + minus_c * np.log(rows)
+        scores = 1 / (1 + np.exp(log_odds))
+        above_a = b * float(rows) ** -c
+        flatter_scores = np.clip(1 - a - above_a, 0.0, 1.0)
         score = float(scores[0])
         gain = float(scores[0] - now[0])
 
         # The band covers 95% of both laws' scores together, since both are considered equally likely.
         laws = np.column_stack([scores, flatter_scores])[1:]
-        noise = generator.standard_normal(len(laws)) * _spread_of_draws(points, held, rows)
+        spread = _spread_of_draws(points, held, rows)
+        noise = generator.standard_normal(len(laws)) * spread
         noisy = laws + noise[:, None]
-        low, high = (float(value) for value in np.quantile(noisy, [0.025, 0.975]))
-        least, most = (float(value) for value in np.quantile(noisy - now[1:, None], [0.025, 0.975]))
+        gains = noisy - now[1:, None]
+        low, high = np.quantile(noisy, _BAND).tolist()
+        least, most = np.quantile(gains, _BAND).tolist()
         # The prediction itself is always inside its band.
         prediction = Prediction(
             rows,
@@ -388,12 +438,18 @@ def _spread_of_draws(points: Sequence[CurvePoint], held: int, rows: Numbers | fl
     assumed to be proportional to 1 / rows, and is pooled over all sizes."""
     import numpy as np
 
-    squares = sum(point.rows * (draw - point.score) ** 2 for point in points for draw in point.draws)
-    freedom = sum(len(point.draws) - 1 for point in points)
-    # If no size was drawn twice, held-out rows are assumed to err independently: the mean of e(1-e)/held over all
-    # sizes. Real draws err on the same hard rows, so this is too wide rather than too narrow.
-    variance: Numbers | float = sum(point.score * (1 - point.score) for point in points) / len(points) / held
+    squares: list[float] = []
+    freedom = 0
+    for point in points:
+        squares.extend(point.rows * (draw - point.score) ** 2 for draw in point.draws)
+        freedom += len(point.draws) - 1
+    variance: Numbers | float
     if freedom:
-        variance = squares / freedom / rows
+        variance = sum(squares) / freedom / rows
+    else:
+        # No size was drawn twice, so held-out rows are assumed to err independently: the mean of e(1-e)/held over all
+        # sizes. Real draws err on the same hard rows, so this is too wide rather than too narrow.
+        products = [point.score * (1 - point.score) for point in points]
+        variance = sum(products) / len(products) / held
     spread: Numbers = np.maximum(np.sqrt(variance), 0.5 / held)
     return spread

@@ -42,6 +42,7 @@ _ENDS = re.compile(r"\s*([.,:;)\]!\-–—。、」』】》]|$)")
 # Scripts without spaces between words, in which two letters may be a complete name
 _UNSPACED_LETTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _FENCED = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
+_CALL_KEYS = frozenset({"name", "arguments"})
 MOST_OBJECTS_TRIED = 20
 MOSTLY = 0.9
 # Scripts without spaces between words, in which each character counts as a word (as in MLQA's evaluation)
@@ -50,6 +51,8 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation + "“”‘’«»…–—¿¡。，、！？：；")
 
 Choice = Literal["first", "second", "tie"]
+Call = tuple[str, Any]  # the name of a tool and its arguments
+FieldPath = tuple[str, ...]  # the keys that lead to a field
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
     if answer in labels:
         return answer
     written = answer.splitlines()
-    first_line = written[0] if written else ""
+    first_line = "".join(written[:1])
     names = _names(tuple(labels))
     # First with all symbols, which may be all that a label has: C# is not C, and "-" is a label too.
     for form in (*_verbatim_forms(answer), *_verbatim_forms(first_line)):
@@ -93,12 +96,13 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
     lines = [_folded(line) for line in written if line.strip()]
     if not lines:
         return None
-    without_lead = _LEAD.sub("", lines[0], count=1).strip(_DRESS)
-    for form in (" ".join(lines), lines[0], without_lead):
+    first = lines[0]
+    without_lead = _LEAD.sub("", first, count=1).strip(_DRESS)
+    for form in (" ".join(lines), first, without_lead):
         if form in names.folded:
             return names.folded[form]
 
-    label = _only_one_named(lines[0], names) or _only_one_named("\n".join(lines), names)
+    label = _only_one_named(first, names) or _only_one_named("\n".join(lines), names)
     if label is None or _names_another(_verbatim(answer), label, names):
         return None
     return label
@@ -115,7 +119,7 @@ def read_json(text: str) -> dict[str, Any] | None:
     return _first_object(answer)
 
 
-def read_calls(text: str) -> tuple[tuple[str, Any], ...] | None:
+def read_calls(text: str) -> tuple[Call, ...] | None:
     """Returns the name and arguments of each tool call in an answer, which are JSON on its last line, or None if there
     are no calls. Arguments that can't be read are None and never match."""
     last = text.rstrip().rpartition("\n")[2]
@@ -125,13 +129,19 @@ def read_calls(text: str) -> tuple[tuple[str, Any], ...] | None:
         raw = json.loads(last)
     except (ValueError, RecursionError):
         return None
-    calls = [raw]  # an older function_call is a single function
+    functions = [raw]  # an older function_call is a single function
     if isinstance(raw, list):
-        calls = [call.get("function") for call in raw if isinstance(call, dict)]
-    functions = [call for call in calls if isinstance(call, dict) and {"name", "arguments"} <= call.keys()]
-    if not functions or not all(isinstance(call["arguments"], str) for call in functions):
-        return None
-    return tuple((str(call["name"]), read_json(call["arguments"])) for call in functions)
+        functions = [call.get("function") for call in raw if isinstance(call, dict)]
+    calls: list[Call] = []
+    for function in functions:
+        if not isinstance(function, dict) or _CALL_KEYS - function.keys():
+            continue
+        arguments = function["arguments"]
+        if not isinstance(arguments, str):
+            return None
+        call = (str(function["name"]), read_json(arguments))
+        calls.append(call)
+    return tuple(calls) or None
 
 
 def read_choice(text: str) -> Choice | None:
@@ -144,7 +154,8 @@ def read_yes(text: str) -> bool | None:
     """Reads a judge's YES or NO, or returns None. "YES and NO" is neither, but a lower-case "no" may be part of a
     sentence."""
     verdict = strip_thoughts(text)
-    if {"YES", "NO"} <= set(re.findall(r"\b[A-Z]+\b", verdict[:LONGEST_READ])):
+    capitals = set(re.findall(r"\b[A-Z]+\b", verdict[:LONGEST_READ]))
+    if {"YES", "NO"} <= capitals:
         return None
     label = read_label(verdict, ("YES", "NO"))
     if label is None:
@@ -169,16 +180,23 @@ def _names(labels: tuple[str, ...]) -> _Names:
     pattern = r"(?!)"  # matches nothing
     if folded:
         longest_first = sorted(folded, key=len, reverse=True)
-        names = "|".join(re.escape(name) for name in longest_first)
+        names = "|".join(map(re.escape, longest_first))
         pattern = rf"(?<![\w-])(?:{names})(?!\w)"
-    unspaced = tuple(name for name in folded if _UNSPACED_LETTER.search(name))
-    marked = tuple(name for name in verbatim if name.strip(_DRESS) != name)
-    return _Names(verbatim, marked, folded, re.compile(pattern), unspaced, _highest_rating(labels))
+    return _Names(
+        verbatim=verbatim,
+        marked=tuple(name for name in verbatim if name.strip(_DRESS) != name),
+        folded=folded,
+        pattern=re.compile(pattern),
+        unspaced=tuple(name for name in folded if _UNSPACED_LETTER.search(name)),
+        highest_rating=_highest_rating(labels),
+    )
 
 
 def _highest_rating(labels: Sequence[str]) -> str | None:
-    is_scale = len(labels) > 2 and all(label.isascii() and label.isdigit() for label in labels)
-    return max(labels, key=int) if is_scale else None
+    are_numbers = all(label.isascii() and label.isdigit() for label in labels)
+    if len(labels) > 2 and are_numbers:
+        return max(labels, key=int)
+    return None
 
 
 def _verbatim(text: str) -> str:
@@ -191,21 +209,25 @@ def _verbatim_forms(text: str) -> Iterator[str]:
     """Yields what an answer says if it is nothing but a label: as it is, without words like "Label:" before it, without
     a full stop, without quotes or emphasis around it."""
     line = _verbatim(text)
-    for form in (line, _LEAD.sub("", line, count=1).strip()):
+    without_lead = _LEAD.sub("", line, count=1).strip()
+    for form in (line, without_lead):
         yield form
         ended = form.removesuffix(".").rstrip()
         yield ended
         for mark in _AROUND:
+            size = len(mark)
             closing = _CLOSING.get(mark, mark)
-            if len(ended) > 2 * len(mark) and ended.startswith(mark) and ended.endswith(closing):
-                yield ended[len(mark) : -len(mark)].strip()
+            is_inside = ended.startswith(mark) and ended.endswith(closing)
+            if is_inside and len(ended) > 2 * size:
+                yield ended[size:-size].strip()
 
 
 def _folded(text: str) -> str:
     """Returns the text in lower case, without surrounding marks, and with single spaces in place of word separators.
     The minus of a number is none."""
-    text = unicodedata.normalize("NFKC", text).casefold().strip(_DRESS)
-    return _SEPARATORS.sub(" ", text).strip(_DRESS)
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    bare = folded.strip(_DRESS)
+    return _SEPARATORS.sub(" ", bare).strip(_DRESS)
 
 
 def _only_one_named(text: str, names: _Names) -> str | None:
@@ -214,22 +236,26 @@ def _only_one_named(text: str, names: _Names) -> str | None:
     The longest names are matched first, so "card declined" doesn't also count as "card". A name of one or two letters
     counts only at the beginning and by itself, because "no" and "a" occur in any sentence.
     """
-    matches = [
-        match
-        for match in names.pattern.finditer(text)
-        if len(match[0]) > 2
-        or _UNSPACED_LETTER.search(match[0])
-        or (match.start() == 0 and _ENDS.match(text, match.end()))
-    ]
+    matches = [match for match in names.pattern.finditer(text) if _counts_as_name(match)]
     if len({match[0] for match in matches}) != 1:
         return None
     first = matches[0]
-    if any(name in text and name not in first[0] for name in names.unspaced):
+    named = first[0]
+    if any(name in text and name not in named for name in names.unspaced):
         return None
-    sentence = _SENTENCE_END.split(text[: first.start()])[-1]
+    before = text[: first.start()]
+    *_, sentence = _SENTENCE_END.split(before)
     if _DENIAL.search(sentence):
         return None
-    return names.folded[first[0]]
+    return names.folded[named]
+
+
+def _counts_as_name(match: re.Match[str]) -> bool:
+    name = match[0]
+    if len(name) > 2 or _UNSPACED_LETTER.search(name):
+        return True
+    is_alone = _ENDS.match(match.string, match.end()) is not None
+    return match.start() == 0 and is_alone
 
 
 def _names_another(text: str, label: str, names: _Names) -> bool:
@@ -248,12 +274,13 @@ def _first_object(text: str) -> dict[str, Any] | None:
         if start < 0:
             return None
         try:
-            result = decoder.raw_decode(text, start)[0]
+            result, _ = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
             start = text.find("{", start + 1)
         else:
-            is_object = isinstance(result, dict)
-            return result if is_object else None
+            if isinstance(result, dict):
+                return result
+            return None
     return None
 
 
@@ -309,13 +336,18 @@ def is_same_call(expected: str, text: str) -> bool:
     Function-Calling Leaderboard. Ids are ignored. If no call is expected, an answer without calls is right."""
     wanted = read_calls(expected) or ()
     left = list(read_calls(text) or ())
-    for name, arguments in wanted:
-        matches = (call for call in left if call[0] == name and _same(arguments, call[1]))
-        match = next(matches, None)
+    for call in wanted:
+        match = next((other for other in left if _is_equal_call(call, other)), None)
         if match is None:
             return False
         left.remove(match)
     return not left
+
+
+def _is_equal_call(call: Call, other: Call) -> bool:
+    name, arguments = call
+    other_name, other_arguments = other
+    return name == other_name and _same(arguments, other_arguments)
 
 
 def is_right_call(expected: str, text: str) -> bool:
@@ -324,7 +356,7 @@ def is_right_call(expected: str, text: str) -> bool:
 
 
 def is_label(expected: str, text: str, labels: Sequence[str]) -> bool:
-    return normalise(label_or_text(text, labels)) == normalise(expected)
+    return exact_match(expected, label_or_text(text, labels))
 
 
 def label_or_text(text: str, labels: Sequence[str]) -> str:
@@ -354,9 +386,9 @@ def json_share(expected: str, text: str) -> float:
     return same / len(fields)
 
 
-def json_leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+def json_leaves(value: dict[str, Any], path: FieldPath = ()) -> list[tuple[FieldPath, Any]]:
     """Returns the path and value of each field inside an object, in its order. An empty object is a value."""
-    leaves: list[tuple[tuple[str, ...], Any]] = []
+    leaves: list[tuple[FieldPath, Any]] = []
     for key, inner in value.items():
         inner_path = (*path, key)
         if isinstance(inner, dict) and inner:
@@ -373,8 +405,8 @@ def token_f1(expected: str, text: str) -> float:
     answered = _tokens(text)
     if not wanted or not answered:
         return float(wanted == answered)
-    shared = (Counter(wanted) & Counter(answered)).total()
-    return 2 * shared / (len(wanted) + len(answered))
+    shared = Counter(wanted) & Counter(answered)
+    return 2 * shared.total() / (len(wanted) + len(answered))
 
 
 def is_unread(scoring: Scoring, text: str, labels: Sequence[str]) -> bool:
@@ -395,10 +427,15 @@ def _same(wanted: Any, value: Any) -> bool:
     if isinstance(wanted, list) and isinstance(value, list):
         return len(wanted) == len(value) and all(map(_same, wanted, value))
     if isinstance(wanted, dict) and isinstance(value, dict):
-        return wanted.keys() == value.keys() and all(_same(wanted[key], value[key]) for key in wanted)
-    return isinstance(wanted, bool) == isinstance(value, bool) and bool(wanted == value)
+        if wanted.keys() != value.keys():
+            return False
+        return all(_same(wanted[key], value[key]) for key in wanted)
+    if isinstance(wanted, bool) != isinstance(value, bool):
+        return False  # in Python, true equals 1
+    return bool(wanted == value)
 
 
 def _tokens(text: str) -> list[str]:
     bare = strip_thoughts(text).casefold().translate(_PUNCTUATION)
-    return _UNSPACED.sub(r" \1 ", _ARTICLES.sub(" ", bare)).split()
+    without_articles = _ARTICLES.sub(" ", bare)
+    return _UNSPACED.sub(r" \1 ", without_articles).split()

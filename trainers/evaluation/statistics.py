@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -49,7 +49,8 @@ def wilson_of_share(share: float, n: float, level: float = 0.95) -> Interval:
     z = NormalDist().inv_cdf((1 + level) / 2)
     shrink = 1 + z * z / n
     middle = (share + z * z / (2 * n)) / shrink
-    variance = share * (1 - share) / n + z * z / (4 * n * n)
+    sampling = share * (1 - share) / n
+    variance = sampling + z * z / (4 * n * n)
     half = z * math.sqrt(variance) / shrink
     # Wilson's interval lies between 0 and 1; rounding may put an end slightly outside.
     low = max(middle - half, 0.0)
@@ -92,7 +93,9 @@ def compare(base: Sequence[bool], tuned: Sequence[bool]) -> PairedComparison:
     """Compares two candidates. `base[i]` and `tuned[i]` say whether each was right on row i. Raises ValueError if the
     lengths differ or are 0."""
     _check_rows(len(base), len(tuned))
-    pairs = Counter(zip(map(bool, base), map(bool, tuned), strict=True))
+    base_right = map(bool, base)
+    tuned_right = map(bool, tuned)
+    pairs = Counter(zip(base_right, tuned_right, strict=True))
     both = pairs[True, True]
     gained = pairs[False, True]
     lost = pairs[True, False]
@@ -100,6 +103,7 @@ def compare(base: Sequence[bool], tuned: Sequence[bool]) -> PairedComparison:
     n = len(base)
     base_correct = both + lost
     tuned_correct = both + gained
+    discordant = (gained + lost) / n
     return PairedComparison(
         n=n,
         base_correct=base_correct,
@@ -111,7 +115,7 @@ def compare(base: Sequence[bool], tuned: Sequence[bool]) -> PairedComparison:
         difference=(gained - lost) / n,
         difference_interval=paired_interval(both, gained, lost, neither),
         p=mcnemar_exact(gained, lost),
-        detectable_gap=detectable_gap(n, (gained + lost) / n),
+        detectable_gap=detectable_gap(n, discordant),
     )
 
 
@@ -126,12 +130,19 @@ def mcnemar_exact(b: int, c: int) -> float:
     With p = 1/2 both tails are equal, so the p-value is twice the smaller one. The sum is in whole numbers and exact.
     """
     n = b + c
-    tail = sum(math.comb(n, k) for k in range(min(b, c) + 1))
+    fewer = min(b, c)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))
     p = Fraction(2 * tail, 2**n)  # a float can't hold the whole numbers of many rows
     return min(float(p), 1.0)
 
 
-def paired_interval(both: int, gained: int, lost: int, neither: int, level: float = 0.95) -> Interval:
+def paired_interval(
+    both: int,
+    gained: int,
+    lost: int,
+    neither: int,
+    level: float = 0.95,
+) -> Interval:
     """Returns Newcombe's square-and-add interval for (gained - lost) / n, with the correlation of the pairs.
 
     R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
@@ -144,7 +155,11 @@ def paired_interval(both: int, gained: int, lost: int, neither: int, level: floa
     return _square_and_add(base, tuned, n, phi, level)
 
 
-def small_sample_interval(base: Sequence[float], tuned: Sequence[float], level: float = 0.95) -> Interval:
+def small_sample_interval(
+    base: Sequence[float],
+    tuned: Sequence[float],
+    level: float = 0.95,
+) -> Interval:
     """Returns an interval for the difference of the means of a few scores between 0 and 1: Newcombe's, without the
     correlation. It is rather too wide, on purpose: two rows with equal gains have no spread, but prove nothing."""
     n = len(base)
@@ -153,7 +168,13 @@ def small_sample_interval(base: Sequence[float], tuned: Sequence[float], level: 
     return _square_and_add(base_mean, tuned_mean, n, 0.0, level)
 
 
-def _square_and_add(base: float, tuned: float, n: int, phi: float, level: float) -> Interval:
+def _square_and_add(
+    base: float,
+    tuned: float,
+    n: int,
+    phi: float,
+    level: float,
+) -> Interval:
     def root(x: float, y: float) -> float:
         square = x * x - 2 * phi * x * y + y * y
         return math.sqrt(max(square, 0.0))  # rounding may make it slightly negative
@@ -168,12 +189,15 @@ def _square_and_add(base: float, tuned: float, n: int, phi: float, level: float)
 
 def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
     """Returns phi, with Newcombe's continuity correction if it is positive."""
-    margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
+    tuned_margins = (both + gained) * (lost + neither)
+    base_margins = (both + lost) * (gained + neither)
+    margins = tuned_margins * base_margins
     if margins == 0:
         return 0.0
     product = float(both * neither - gained * lost)
     if product > 0:
-        product = max(product - (both + gained + lost + neither) / 2, 0)
+        n = both + gained + lost + neither
+        product = max(product - n / 2, 0)
     return product / math.sqrt(margins)
 
 
@@ -188,19 +212,22 @@ def rows_needed(gap: float, discordant: float) -> int:
         raise ValueError(f"a gap of {gap} is impossible if the share {discordant} of pairs disagrees")
     normal = NormalDist()
     # The standard deviation of a pair's difference is √d if there is no gap, and √(d - g²) if there is one.
+    square = gap * gap
     without_gap = normal.inv_cdf(1 - ALPHA / 2) * math.sqrt(discordant)
-    with_gap = normal.inv_cdf(POWER) * math.sqrt(discordant - gap * gap)
+    with_gap = normal.inv_cdf(POWER) * math.sqrt(discordant - square)
     spread = without_gap + with_gap
-    return math.ceil(spread * spread / (gap * gap))
+    return math.ceil(spread * spread / square)
 
 
 def detectable_gap(n: int, discordant: float) -> float | None:
     """Returns the smallest gap for which `rows_needed` is at most n, or None if even disagreement in one direction only
     would not be detected."""
-    if discordant <= 0 or rows_needed(discordant, discordant) > n:
+    if discordant <= 0:
         return None
     low = 0.0
     high = discordant  # disagreement in one direction only
+    if rows_needed(high, discordant) > n:
+        return None
     for _ in range(40):  # halvings, until the two are equal to 12 digits
         middle = (low + high) / 2
         if rows_needed(middle, discordant) <= n:
@@ -220,8 +247,9 @@ def holm(ps: Sequence[float]) -> tuple[float, ...]:
     least = 0.0
     ascending = sorted(range(len(ps)), key=lambda place: ps[place])
     for rank, place in enumerate(ascending):
-        own = (len(ps) - rank) * ps[place]
-        least = max(least, min(own, 1.0))  # never below that of a smaller p
+        tests_left = len(ps) - rank
+        own = min(tests_left * ps[place], 1.0)
+        least = max(least, own)  # never below that of a smaller p
         corrected[place] = least
     return tuple(corrected)
 
@@ -262,24 +290,39 @@ class LabelLoss:
 
 
 def find_worse_labels(
-    expected: Sequence[str], before: Sequence[bool], after: Sequence[bool]
+    expected: Sequence[str],
+    before: Sequence[bool],
+    after: Sequence[bool],
 ) -> tuple[LabelLoss, ...]:
     """Returns the labels that are significantly less often right, those that lost most first."""
-    pairs: dict[str, list[tuple[bool, bool]]] = {}
+    names: dict[str, str] = {}  # the first spelling of each
+    counts: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)
     for label, was, now in zip(expected, before, after, strict=True):
-        pairs.setdefault(normalise(label), []).append((bool(was), bool(now)))
-    names = {normalise(label): label for label in reversed(expected)}  # the first spelling of each
-    counted = {key: Counter(of_label) for key, of_label in pairs.items()}
-    ps = [mcnemar_exact(each[True, False], each[False, True]) for each in counted.values()]
-    corrected = holm(ps)
-    losses = []
-    for (key, each), p in zip(counted.items(), corrected, strict=True):
-        both = each[True, True]
-        lost = each[True, False]
-        gained = each[False, True]
+        key = normalise(label)
+        names.setdefault(key, label)
+        counts[key][bool(was), bool(now)] += 1
+
+    ps: list[float] = []
+    for pairs in counts.values():
+        p = mcnemar_exact(pairs[True, False], pairs[False, True])
+        ps.append(p)
+    losses: list[LabelLoss] = []
+    for key, p in zip(counts, holm(ps), strict=True):
+        pairs = counts[key]
+        both = pairs[True, True]
+        lost = pairs[True, False]
+        gained = pairs[False, True]
         if lost > gained and p < ALPHA:
-            losses.append(LabelLoss(names[key], each.total(), both + lost, both + gained, p))
-    return tuple(sorted(losses, key=lambda loss: (loss.after - loss.before, loss.label)))
+            loss = LabelLoss(
+                label=names[key],
+                rows=pairs.total(),
+                before=both + lost,
+                after=both + gained,
+                p=p,
+            )
+            losses.append(loss)
+    losses.sort(key=lambda loss: (loss.after - loss.before, loss.label))
+    return tuple(losses)
 
 
 @dataclass(frozen=True)
@@ -312,28 +355,37 @@ def exact_match(expected: str, answer: str) -> bool:
 def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:
     """Builds the confusion matrix. Its labels are the expected ones, sorted. Answers are matched to them by
     `exact_match`, and so are different spellings of a label to the first one."""
-    spelled = {normalise(label): label for label in sorted(set(expected), reverse=True)}
-    labels = tuple(sorted(spelled.values()))
-    place = {normalise(label): i for i, label in enumerate(labels)}
-    counts = [[0] * (len(labels) + 1) for _ in labels]
+    place: dict[str, int] = {}
+    labels: list[str] = []
+    for label in sorted(set(expected)):
+        key = normalise(label)
+        if key not in place:
+            place[key] = len(labels)
+            labels.append(label)
+    columns = (*labels, OTHER)
+    other = len(labels)
+    counts = [[0] * len(columns) for _ in labels]
     for right, answer in zip(expected, answers, strict=True):
         row = place[normalise(right)]
-        column = place.get(normalise(answer), len(labels))  # the last one is OTHER
+        column = place.get(normalise(answer), other)
         counts[row][column] += 1
-    return Confusion(labels, (*labels, OTHER), tuple(map(tuple, counts)))
+    return Confusion(tuple(labels), columns, tuple(map(tuple, counts)))
 
 
 def label_scores(matrix: Confusion) -> tuple[LabelScore, ...]:
     """Returns the counts of each label, in order."""
-    return tuple(
-        LabelScore(
+    scores: list[LabelScore] = []
+    for place, label in enumerate(matrix.labels):
+        row = matrix.counts[place]
+        column = [counts[place] for counts in matrix.counts]
+        score = LabelScore(
             label=label,
-            expected=sum(matrix.counts[i]),
-            answered=sum(row[i] for row in matrix.counts),
-            correct=matrix.counts[i][i],
+            expected=sum(row),
+            answered=sum(column),
+            correct=row[place],
         )
-        for i, label in enumerate(matrix.labels)
-    )
+        scores.append(score)
+    return tuple(scores)
 
 
 @dataclass(frozen=True)
@@ -348,13 +400,20 @@ class Mistake:
 
 def mistakes(matrix: Confusion) -> tuple[Mistake, ...]:
     """Returns the kinds of wrong answers, the most frequent first, then by name."""
-    mistakes = [
-        Mistake(label, matrix.columns[j], count, sum(matrix.counts[i]))
-        for i, label in enumerate(matrix.labels)
-        for j, count in enumerate(matrix.counts[i])
-        if count and i != j
-    ]
-    return tuple(sorted(mistakes, key=lambda mistake: (-mistake.rows, mistake.expected, mistake.answered)))
+    mistakes: list[Mistake] = []
+    for place, expected in enumerate(matrix.labels):
+        row = matrix.counts[place]
+        for column, count in enumerate(row):
+            if count and column != place:
+                mistake = Mistake(
+                    expected=expected,
+                    answered=matrix.columns[column],
+                    rows=count,
+                    of=sum(row),
+                )
+                mistakes.append(mistake)
+    mistakes.sort(key=lambda mistake: (-mistake.rows, mistake.expected, mistake.answered))
+    return tuple(mistakes)
 
 
 def macro_f1(matrix: Confusion) -> float:
@@ -391,8 +450,9 @@ def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
             mean = float(values.mean())
         return wilson_of_share(mean, len(values), level)
     means = _bootstrap_means(values)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(means, ends).tolist()
+    return Interval(low, high)
 
 
 def paired_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
@@ -403,20 +463,24 @@ def paired_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
     _check_rows(len(base), len(tuned))
     if len(base) < FEWEST_ROWS:
         return _few_means(base, tuned)
-    differences = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
+    tuned_scores = np.asarray(tuned, dtype=np.float64)
+    base_scores = np.asarray(base, dtype=np.float64)
+    differences = tuned_scores - base_scores
     means = _bootstrap_means(differences)
-    low, high = np.quantile(means, [0.025, 0.975])
+    low, high = np.quantile(means, [0.025, 0.975]).tolist()
     # The observed sample counts as a draw, so that p is never 0: Davison and Hinkley 1997, section 4.2.5.
     not_above = int((means <= 0).sum()) + 1
     not_below = int((means >= 0).sum()) + 1
-    p = min(2 * min(not_above, not_below) / (len(means) + 1), 1.0)
-    return Difference(float(differences.mean()), float(low), float(high), p)
+    fewer = min(not_above, not_below)
+    p = min(2 * fewer / (len(means) + 1), 1.0)
+    return Difference(float(differences.mean()), low, high, p)
 
 
 def _few_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
     """Compares the means of a few rows. p is chosen so that it is below 0.05 exactly if the interval excludes 0."""
     likely = small_sample_interval(base, tuned)
-    value = (math.fsum(tuned) - math.fsum(base)) / len(base)
+    total = math.fsum(tuned) - math.fsum(base)
+    value = total / len(base)
     reach = likely.high - value
     if value > 0:
         reach = value - likely.low
@@ -437,5 +501,6 @@ def _bootstrap_means(values: Numbers) -> Numbers:
     for start in range(0, DRAWS, at_once):
         size = min(at_once, DRAWS - start)
         drawn = generator.integers(0, n, size=(size, n))
-        means.append(values[drawn].mean(axis=1))
+        samples = values[drawn]
+        means.append(samples.mean(axis=1))
     return np.concatenate(means)
