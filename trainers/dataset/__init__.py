@@ -4,7 +4,7 @@ rows           rows, columns and limits: the terms used below
 checks         findings: line, severity, code, message, cure
 conversion, file_format
                other encodings and JSON layouts; recognises texts, splits them into lines
-jsonl, tables, preference_pairs
+jsonl, tables, table_columns, preference_pairs
                parse one record: a row or a fault
 formats        the formats of files, a line each in formats/__init__.py
 reader         all rows and faults of a file, one by one

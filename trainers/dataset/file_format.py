@@ -15,7 +15,7 @@ import orjson
 
 from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.rows import Limits
-from trainers.dataset.tables import is_text_name
+from trainers.dataset.table_columns import is_text_name
 
 HEAD_BYTES = 256 * 1024
 BOM = b"\xef\xbb\xbf"

@@ -30,6 +30,7 @@ from trainers.dataset.rows import (
     text_of_content,
     to_printable,
 )
+from trainers.dataset.table_columns import column_names, find_text_column
 from trainers.dataset.tables import Progress, Record, UnlabelledRow
 from trainers.types import Message
 
@@ -212,7 +213,8 @@ def _asked_cells(records: Iterator[Record], column: str | None) -> Iterator[tupl
     if not sample:
         return None
     header = tables.header_place(sample, Columns(column))
-    place = tables.find_text_column(tables.column_names(sample[header].cells), column)
+    names = column_names(sample[header].cells)
+    place = find_text_column(names, column)
     if place is None:
         return None
     rows = chain(sample[header + 1 :], records)
@@ -229,7 +231,7 @@ def _asked_text(row: dict[str, Any], column: str | None) -> str:
             return ""
         return text_of_content(turns[0].get("content")) or ""
     names = list(row)
-    place = tables.find_text_column(names, column)
+    place = find_text_column(names, column)
     if place is None:
         return ""
     return tables.cell_text(row[names[place]], tables.JSON_BOOLEANS)

@@ -283,17 +283,17 @@ def _cross_answers(
     answers = [""] * len(examples)
     for number in set(fold):
         inside: list[int] = []
-        asked: list[Example] = []
+        unseen: list[Example] = []
         outside: list[Example] = []
         for place, example in enumerate(examples):
             if fold[place] == number:
                 inside.append(place)
-                asked.append(example)
+                unseen.append(example)
             else:
                 outside.append(example)
         drawn = stratified_order(outside, seed)[:rows]
         classifier = fit_classifier(drawn, seed, in_pieces=in_pieces)
-        labels = classify(classifier, asked)
+        labels = classify(classifier, unseen)
         for place, answer in zip(inside, labels, strict=True):
             answers[place] = answer
     return answers

@@ -21,6 +21,7 @@ from trainers.dataset.checks import Findings, Rule
 from trainers.dataset.file_format import BOMB, ENCRYPTED, NOT_TEXT, Refusal, megabytes, too_long
 from trainers.dataset.formats.values import HEADER_SAMPLE, FileFormat, FirstRecords, RowFile
 from trainers.dataset.rows import Example, Limits, Sheet, to_printable
+from trainers.dataset.table_columns import column_names
 from trainers.dataset.tables import Record
 
 if TYPE_CHECKING:
@@ -338,7 +339,7 @@ def _header_of(sheet: CalamineSheet) -> tuple[int, tuple[str, ...]] | None:
     header = tables.find_header(sample)
     if header is None:
         return None
-    names = tables.column_names(header.cells)
+    names = column_names(header.cells)
     width = max(place for place, cell in enumerate(header.cells, 1) if cell.strip())
     return header.line, names[:width]
 
