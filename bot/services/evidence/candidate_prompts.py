@@ -22,6 +22,8 @@ from trainers.evaluation.results import Candidate
 from trainers.evaluation.retrieval import Nearest
 from trainers.types import Message
 
+MOST_INSTRUCTIONS = 500  # rows that are compared; where they differ, these do
+
 
 def build_prompts(
     candidate: Candidate,
@@ -65,9 +67,22 @@ def answer_format_of(plan: ComparisonPlan, files: Path) -> str:
 def read_answer_format(files: Path, train_sha256: str) -> str:
     """Returns the instruction for answers like those of the first training rows; more are not read, because a run's
     result reads them while others wait. Raises FileChanged if the file no longer has this hash."""
-    path = files / f"{train_sha256}.jsonl"
-    uploads.check_sha256(path, train_sha256)
+    return answer_format([row.answer for row in _first_rows(files, train_sha256, MOST_ANSWERS)])
+
+
+def read_instructions(files: Path, holdout_sha256: str) -> str | None:
+    """Returns the instructions of the first held-out rows, "" if they have none, None if they differ. Raises
+    FileChanged if the file no longer has this hash."""
+    systems = {row.system for row in _first_rows(files, holdout_sha256, MOST_INSTRUCTIONS)}
+    if len(systems) != 1:
+        return None
+    return systems.pop()
+
+
+def _first_rows(files: Path, sha256: str, most: int) -> list[Example]:
+    path = files / f"{sha256}.jsonl"
+    uploads.check_sha256(path, sha256)
     with path.open("rb") as file:
-        lines = list(islice(file, MOST_ANSWERS))
+        lines = list(islice(file, most))
     rows = [parse_row(number, line.strip(), DEFAULT_LIMITS) for number, line in enumerate(lines, 1)]
-    return answer_format([row[1].answer for row in rows if not isinstance(row, Fault)])
+    return [row[1] for row in rows if not isinstance(row, Fault)]

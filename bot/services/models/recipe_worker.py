@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.services.datasets.dataset_worker import SEED, examples
-from bot.services.evidence.candidate_prompts import answer_format_of
+from bot.services.evidence.candidate_prompts import answer_format_of, read_instructions
 from bot.services.evidence.evaluation_worker import plan_max_tokens, read_passages, visible_passages
 from bot.values.evaluations import ComparisonPlan
 from bot.values.runs import Refusal
@@ -51,32 +51,12 @@ def build_recipe(
     return RecipeFolder(serving).add(recipe, its_files).sha256
 
 
-def build_recipe_of_model(recipe: Recipe, holdout_sha256: str, files: Path, serving: Path) -> str | Refusal:
-    """Stores the recipe of a tuned model with the instructions that it was trained and measured with. Returns its hash,
-    or why it can't be built."""
-    try:
-        recipe = replace(recipe, instructions=_instructions_in(files, holdout_sha256))
-    except (FileChanged, FileNotFoundError):
-        return Refusal(
-            f"The rows on which it was measured were deleted or changed. Train {recipe.dataset} again."
-        )
-    return RecipeFolder(serving).add(recipe, {}).sha256
-
-
-def _instructions_in(files: Path, holdout_sha256: str) -> str | None:
-    """Returns the instructions of the held-out rows, "" if they have none, None if they differ."""
-    systems = {row.system for row in examples(files, holdout_sha256)}
-    if len(systems) != 1:
-        return None
-    return systems.pop()
-
-
 def _freeze(
     candidate: Candidate, plan: ComparisonPlan, parts: MeasuredParts, files: Path
 ) -> tuple[Recipe, Mapping[str, bytes]]:
     recipe = _recipe_without_rows(candidate, plan, parts)
     if candidate.model is not None:
-        recipe = replace(recipe, instructions=_instructions_in(files, plan.holdout_sha256))
+        recipe = replace(recipe, instructions=read_instructions(files, plan.holdout_sha256))
     match candidate.kind:
         case "tuned":
             return recipe, {}

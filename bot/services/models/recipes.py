@@ -6,18 +6,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
+from dataclasses import replace
 
 from bot.context import AppContext, CoreContext
 from bot.services.common import finished_measurements
 from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.datasets import datasets
+from bot.services.evidence.candidate_prompts import read_instructions
 from bot.services.evidence.evaluation_worker import report_max_tokens
 from bot.services.models import models
-from bot.services.models.recipe_worker import MeasuredParts, build_recipe, build_recipe_of_model
+from bot.services.models.recipe_worker import MeasuredParts, build_recipe
 from bot.values.evaluations import promoted_candidate
 from bot.values.runs import Refusal
 from storage import backup
 from storage.promotions import Promotion
+from trainers.errors import FileChanged
 from trainers.evaluation.results import Candidate, MeasuredCandidate
 from trainers.recipes import usage
 from trainers.recipes.folder import RecipeFolder
@@ -83,7 +86,16 @@ def recipe_of(context: AppContext, promotion: Promotion) -> str | Refusal | None
     )
 
 
-def _recipe_of_model(context: AppContext, promotion: Promotion) -> str | Refusal | None:
+def measured_of(context: CoreContext, promotion: Promotion) -> MeasuredCandidate | None:
+    """Returns a promoted candidate with its scores, as it was measured; None if that can't be read any more."""
+    candidate = promoted_candidate(promotion.what)
+    evaluation = _evaluation_of(context, promotion)
+    if candidate is None or evaluation is None:
+        return None
+    return _find_measured(evaluation, candidate)
+
+
+def _recipe_of_model(context: AppContext, promotion: Promotion) -> str | Refusal:
     """A tuned model is asked with the program's own prompt, as it was trained."""
     model = models.model_of(context, promotion)
     run = context.store.runs.of_model(model)
@@ -103,17 +115,14 @@ def _recipe_of_model(context: AppContext, promotion: Promotion) -> str | Refusal
         max_tokens=report_max_tokens(report),
         is_thinking=context.settings.thinks(f"{model.provider}/{model.provider_model}"),
     )
-    return context.workers.poll(
-        f"recipe {promotion.id}",
-        build_recipe_of_model,
-        recipe,
-        str(report.holdout_sha256),
-        context.settings.files,
-        context.settings.recipes,
-    )
+    try:
+        instructions = read_instructions(context.settings.files, str(report.holdout_sha256))
+    except (FileChanged, FileNotFoundError):
+        return Refusal(f"The rows on which {model.name} was measured were deleted or changed.")
+    return folder_of(context).add(replace(recipe, instructions=instructions), {}).sha256
 
 
-def _evaluation_of(context: AppContext, promotion: Promotion) -> FinishedEvaluation | None:
+def _evaluation_of(context: CoreContext, promotion: Promotion) -> FinishedEvaluation | None:
     if promotion.measurement is None:
         return None
     measurement = context.store.measurements.get(promotion.measurement)
