@@ -23,7 +23,13 @@ from bot.services.common import budgets, provider_jobs
 from bot.services.datasets import clean_copies, datasets, documents, row_deletion, row_labels
 from bot.services.decisions import approvals, estimate_requests, plans
 from bot.services.evidence import run_states
-from bot.services.measurement import distillations, evaluations, learning_curves, measurements
+from bot.services.measurement import (
+    distillations,
+    evaluations,
+    learning_curves,
+    measurements,
+    wrong_rows,
+)
 from bot.services.models import (
     alias_sync,
     deployments,
@@ -223,6 +229,8 @@ def reconcile(context: AppContext) -> None:
     _run_guarded(partial(budgets.warn, context), "the budget's warning")
     for cleaning in context.store.cleanings.waiting():
         _run_guarded(partial(clean_copies.step, context, cleaning), f"cleaning {cleaning.id}")
+    for request in context.store.row_requests.waiting():
+        _run_guarded(partial(wrong_rows.step, context, request), f"wrong rows {request.id}")
     _run_guarded(partial(clean_copies.tidy, context), "cleaned files")
     if any(reports.find_unreported(context)):  # in a thread, as people's names are looked up in Slack
         context.threads.begin("reports", partial(_run_guarded, partial(reports.step, context), "reports"))

@@ -29,7 +29,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m030_promotables"  # the last step below
+NEWEST = "m031_shown_rows"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -145,6 +145,30 @@ CREATE TRIGGER promotion_decisions_are_append_only_delete BEFORE DELETE ON promo
     BEGIN SELECT RAISE(ABORT, 'decisions on requests to deploy are append-only'); END;
 """
 
+# Held-out rows that a person was shown with wrong answers: `places` are their positions in the file of the holdout.
+# A request for training rows waits for a worker, and is deleted once they are sent.
+SHOWN_ROWS = """
+CREATE TABLE shown_rows (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset_id INTEGER NOT NULL REFERENCES datasets (id),
+    holdout TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    person TEXT NOT NULL,
+    places TEXT NOT NULL,
+    at REAL NOT NULL
+);
+CREATE INDEX shown_rows_by_dataset ON shown_rows (dataset_id);
+CREATE TABLE row_requests (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset_id INTEGER NOT NULL REFERENCES datasets (id),
+    subject TEXT NOT NULL,
+    person TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    at REAL NOT NULL,
+    UNIQUE (dataset_id, person)
+);
+"""
+
 
 def _execute(db: SqliteUtils, script: str) -> None:
     """Executes a script statement by statement, because `executescript` would commit the migration's transaction."""
@@ -219,4 +243,5 @@ _add(
     ("m028_sent_questions", SENT_QUESTIONS),
     ("m029_jobs_of_runs", "CREATE INDEX runs_by_job ON runs (job_id);"),
     ("m030_promotables", PROMOTABLES),
+    ("m031_shown_rows", SHOWN_ROWS),
 )

@@ -27,6 +27,7 @@ from storage.questions import Questions, TriedAnswers
 from storage.records import Model, RunState
 from storage.row_labels import Labellings
 from storage.runs import Replacements, Runs
+from storage.shown_rows import AllShownRows, RowRequests
 
 # A curve's sizes with `from_before` were looked at by an earlier curve or a run.
 LOOKS_SQL = """
@@ -55,6 +56,8 @@ class Store:
         self.sent_questions = SentQuestions(self.database)
         self.preferences = Preferences(self.database)
         self.human_verdicts = HumanVerdicts(self.database)
+        self.shown_rows = AllShownRows(self.database)
+        self.row_requests = RowRequests(self.database)
         self.runs = Runs(self.database)
         self.outbox = Outbox(self.database)
         self.audit = Audit(self.database)

@@ -24,6 +24,7 @@ from bot.cards.decisions import estimates, plan_details, plans
 from bot.cards.evidence import distillations, evaluations
 from bot.cards.evidence import evaluation_results as result_cards
 from bot.cards.evidence import judge_checks as judge_check_cards
+from bot.cards.evidence import wrong_rows as wrong_row_cards
 from bot.cards.models import deployments, models, sunsets
 from bot.cards.models import tried_answers as answer_cards
 from bot.cards.training import interventions as intervention_cards
@@ -39,13 +40,19 @@ from bot.services.decisions import approvals, estimate_requests
 from bot.services.decisions import plans as plan_services
 from bot.services.measurement import distillations as distillation_services
 from bot.services.measurement import evaluations as evaluation_services
-from bot.services.measurement import human_preferences, judge_checks, measurements
+from bot.services.measurement import human_preferences, judge_checks, measurements, wrong_rows
 from bot.services.models import deployment_requests, orphan_deployments, promotions, tried_answers
 from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
 from bot.services.training import interventions
 from bot.services.training import runs as run_services
-from bot.slack.commands import baseline_form, estimate_form, help_list, reply_to, upload_form
+from bot.slack.commands import (
+    baseline_form,
+    estimate_form,
+    help_list,
+    reply_to,
+    upload_form,
+)
 from bot.slack.homes import Homes
 from bot.slack.replies import Call, Form, counted_reply, give_reply
 from bot.values.runs import Refusal
@@ -120,6 +127,11 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     runs.PAUSE: run_services.ask_pause,
     runs.RESUME: run_services.ask_resume,
 }
+# Like ANSWERED, with a value that is more than a number.
+ANSWERED_BY_VALUE: Mapping[str, Callable[[AppContext, str, str], str | Refusal]] = {
+    wrong_row_cards.SHOW_HELD_OUT: wrong_rows.show_held_out,
+    wrong_row_cards.SHOW_TRAINING: wrong_rows.ask_training,
+}
 # Buttons whose effect is visible in the channel. The person who clicked gets only a refusal.
 SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
@@ -144,9 +156,10 @@ SHOWN: Mapping[str, _ByValue] = {
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
     listeners = _Listeners(context, homes, wake)
     app.action(_one_of(ANSWERED))(listeners.answer)
+    app.action(_one_of(ANSWERED_BY_VALUE))(listeners.answer_by_value)
     app.action(_one_of(SHOWN.keys() - FORMS.keys()))(listeners.show)
     app.action(_one_of(FORMS))(listeners.open_form)
-    app.action(_one_of(general.READINGS))(listeners.run_as_read)
+    app.action(_one_of((*general.READINGS, wrong_row_cards.WRONG_ROWS)))(listeners.run_line)
     app.action(_one_of(row_labels.ANSWERS))(listeners.label_row)
 
 
@@ -162,6 +175,13 @@ class _Listeners:
         click = read_click(self.context, body)
         act = ANSWERED[click.action]
         result = self._counted(click, lambda: act(self.context, click.number, click.person))
+        self.wake()
+        _respond_privately(respond, general.answer(result))
+
+    def answer_by_value(self, body: dict[str, Any], respond: Respond) -> None:
+        click = read_click(self.context, body)
+        act = ANSWERED_BY_VALUE[click.action]
+        result = self._counted(click, lambda: act(self.context, click.value, click.person))
         self.wake()
         _respond_privately(respond, general.answer(result))
 
@@ -192,8 +212,8 @@ class _Listeners:
             form = {**form, "private_metadata": f"{form['private_metadata']} {home.FORM}"}
         client.views_open(trigger_id=trigger, view=form)
 
-    def run_as_read(self, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
-        """Runs the command with the meaning that the person chose, as if they had typed it."""
+    def run_line(self, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+        """Runs the command that is the button's value, as if the person had typed it."""
         click = read_click(self.context, body)
         container = body.get("container") or {}
         thread = container.get("thread_ts")

@@ -28,6 +28,7 @@ from bot.cards.datasets import documents as document_cards
 from bot.cards.decisions import estimate_form as estimate_cards
 from bot.cards.decisions.estimate_form import AskedEstimate
 from bot.cards.evidence import evaluations as evaluation_cards
+from bot.cards.evidence import wrong_rows as wrong_row_cards
 from bot.cards.models import models as model_cards
 from bot.cards.models import tried_answers as answer_cards
 from bot.cards.training import audits
@@ -67,7 +68,13 @@ from bot.services import dataset_deletion, overview
 from bot.services.common import authorization, budgets, candidates, messages
 from bot.services.datasets import documents, row_labels
 from bot.services.decisions import estimate_requests, freeze, plans, team_questions
-from bot.services.measurement import distillations, evaluations, learning_curves, measurements
+from bot.services.measurement import (
+    distillations,
+    evaluations,
+    learning_curves,
+    measurements,
+    wrong_rows,
+)
 from bot.services.models import models, promotions, questions, tried_answers
 from bot.services.training import compared_results, runs
 from bot.slack.inbox import answer
@@ -420,6 +427,18 @@ def show_results(call: Call, subject: Subject) -> Reply:
 def compare(call: Call, subjects: tuple[Subject, ...]) -> Reply:
     compared = compared_results.compare_for(call.context, subjects, call.person, call.channel)
     return card_or_refusal(compared, compared_result_cards.card)
+
+
+@finetune.command(
+    "wrong",
+    help="rows that a run or measurement answered wrongly: of a training fold, or held-out ones, which are worn by it",
+    needs=("read",),
+    usage="RUN",
+)
+@click.argument("subject", type=RUN_OR_MEASUREMENT)
+def show_wrong_rows(call: Call, subject: Subject) -> Reply:
+    offered = wrong_rows.offer(call.context, subject, call.person, call.channel)
+    return card_or_refusal(offered, wrong_row_cards.offer_card)
 
 
 @finetune.command(

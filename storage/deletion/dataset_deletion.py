@@ -76,6 +76,8 @@ UPDATE measurements SET state = 'cancelled', error = 'Its dataset was deleted.',
     WHERE dataset_id IN (SELECT value FROM json_each(:ids));
 DELETE FROM scans WHERE sha256 IN (SELECT value FROM json_each(:files));
 DELETE FROM cleanings WHERE dataset_id IN (SELECT value FROM json_each(:ids));
+DELETE FROM shown_rows WHERE dataset_id IN (SELECT value FROM json_each(:ids));
+DELETE FROM row_requests WHERE dataset_id IN (SELECT value FROM json_each(:ids));
 DELETE FROM human_verdicts WHERE measurement_id IN
     (SELECT id FROM measurements WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
 DELETE FROM row_labels WHERE labelling_id IN

@@ -32,7 +32,7 @@ from tests.cards.builders import ANSWER, ASK, BUDGET, GO, HASH, LOSSES, NO_BUDGE
 from tests.cards.datasets import dataset_cards, labelling_cards
 from tests.cards.decisions import estimate_cards
 from tests.cards.decisions.estimate_cards import TARGET
-from tests.cards.evidence import curve_cards, evaluation_cards, sealed_cards, sweep_cards
+from tests.cards.evidence import curve_cards, evaluation_cards, sealed_cards, sweep_cards, wrong_row_cards
 from tests.cards.measurements import CANDIDATES, DISTRUSTING, JUDGED, MANY_ERRORS, SEARCH
 from tests.cards.models import deployment_cards, promotion_cards, sunset_cards
 from tests.cards.training import compared_cards, intervention_cards, result_cards, run_cards
@@ -247,7 +247,7 @@ def _views() -> dict[str, Json]:
 def messages() -> dict[str, Message]:
     modules = (
         dataset_cards, estimate_cards, evaluation_cards, curve_cards, sunset_cards, deployment_cards, sweep_cards,
-        sealed_cards,
+        sealed_cards, wrong_row_cards,
         intervention_cards, labelling_cards, promotion_cards, run_cards, result_cards, compared_cards,
     )  # fmt: skip
     return {name: card for module in modules for name, card in module.cards().items()} | _models()

@@ -155,6 +155,11 @@ INSERT INTO promotions (id, dataset, candidate, measurement, recipe, person, rea
     returns_to) VALUES (3, 'tickets', '{"rung": "zero", "model": "openai/gpt", "shots": null}', 1, 'cd34', 'U1',
     'the demo is today', 1, 'C1', 1701.0, 2, 2);
 """,
+    "m031_shown_rows": """
+INSERT INTO shown_rows (id, dataset_id, holdout, subject, person, places, at)
+    VALUES (1, 1, 'ef56', 'run 1', 'U2', '[3, 5]', 1800.0);
+INSERT INTO row_requests (id, dataset_id, subject, person, first, at) VALUES (1, 1, 'm1', 'U2', 0, 1801.0);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

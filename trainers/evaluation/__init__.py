@@ -19,4 +19,5 @@ PUBLIC_MODULES = (
     "scores",
     "statistics",
     "tfidf",
+    "wrong_rows",
 )

@@ -29,7 +29,8 @@ class DistinctCandidate:
 @dataclass(frozen=True)
 class Look:
     """An evaluation that showed people scores on held-out rows, such as 'm3' or 'run 2'. With `shows_rows` it also
-    showed them held-out rows, with the right answers."""
+    showed them held-out rows, with the right answers. Wrong rows that somebody asked for are a look without
+    candidates."""
 
     name: str
     holdout: str
@@ -67,7 +68,8 @@ def find_new_looks(looks: Iterable[Look]) -> tuple[Look, ...]:
 def find_origin(candidate: DistinctCandidate, holdout: str, looks: Iterable[Look]) -> Origin:
     """Returns how a candidate on `holdout` came about. `looks` are those at this holdout and at the earlier ones whose
     rows it contains, the oldest first. A candidate that none of them has is taken to be measured next."""
-    new_looks = find_new_looks(looks)
+    all_looks = tuple(looks)
+    new_looks = find_new_looks(all_looks)
     number = next(
         (
             place
@@ -76,15 +78,22 @@ def find_origin(candidate: DistinctCandidate, holdout: str, looks: Iterable[Look
         ),
         len(new_looks) + 1,
     )
-    number_before = next(
-        (place for place, look in enumerate(new_looks) if candidate in look.candidates), len(new_looks)
-    )
+    number_before = _place_of(candidate, new_looks)
     if not candidate.by_people:
         return Origin(number, choices=_count_choices_of_model(candidate, new_looks[: number_before + 1]))
-    earlier = new_looks[:number_before]
+    # Among all of them: a look that shows nothing new may show rows.
+    earlier = all_looks[: _place_of(candidate, all_looks)]
     if any(look.shows_rows for look in earlier):
         return Origin(number, seen=tuple(dict.fromkeys(look.holdout for look in earlier)))
     return Origin(number, choices=_count_choices(candidate, new_looks[: number_before + 1]))
+
+
+def _place_of(candidate: DistinctCandidate, looks: Sequence[Look]) -> int:
+    """Returns the place of the first look that measures the candidate; their number if none does."""
+    for place, look in enumerate(looks):
+        if candidate in look.candidates:
+            return place
+    return len(looks)
 
 
 def _count_choices_of_model(candidate: DistinctCandidate, looks: Sequence[Look]) -> int:

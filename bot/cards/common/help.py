@@ -26,7 +26,19 @@ OTHERS = (
     ("Your data", ("datasets", "label", "distill", "pairs", "curve", "knowledge", "delete")),
     (
         "Runs and models",
-        ("runs", "results", "compare", "pause", "resume", "cancel", "models", "try", "promote", "rollback"),
+        (
+            "runs",
+            "results",
+            "compare",
+            "wrong",
+            "pause",
+            "resume",
+            "cancel",
+            "models",
+            "try",
+            "promote",
+            "rollback",
+        ),
     ),
     ("Money and people", ("prices", "budget", "rights", "audit", "freeze", "unfreeze")),
 )

@@ -56,6 +56,7 @@ from bot.cards.evidence.judge_checks import (
     judge_step_text,
     uncheckable_notes,
 )
+from bot.cards.evidence.wrong_rows import wrong_rows_button
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import is_cheaper, is_mostly_unreadable, with_many_unread
 from bot.rules.judge_agreement import CheckedJudge
@@ -282,7 +283,10 @@ def _buttons(
         words = CHECK_JUDGE_WORDS if judge else JUDGE_SOME_WORDS
         steps.insert(1, button(words, JUDGE_SOME, str(number)))
     steps[0]["style"] = "primary"
-    return actions(*steps[:2], button("Details", DETAILS, str(number)))
+    details = button("Details", DETAILS, str(number))
+    if len(steps) < 2:
+        return actions(*steps, wrong_rows_button(f"m{number}"), details)
+    return actions(*steps[:2], details)
 
 
 def _first_step(comparison: Comparison, encoder: str | None, *, is_searched: bool) -> list[Block]:

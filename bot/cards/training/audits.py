@@ -41,6 +41,8 @@ WORDS = {
     "restored": "restored it from a backup",
     "expired": "let the request expire",
     "override": "overrode a data rule",
+    "read wrong rows": "was shown held-out rows that it got wrong",
+    "read training rows": "asked for wrong training rows",
     "promote": "deployed its model",
     "open": "opened the sealed rows for its model",
     "replaced": "replaced it with another model",

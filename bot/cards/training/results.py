@@ -27,6 +27,7 @@ from bot.cards.datasets.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.decisions.aims import result_aim_facts
 from bot.cards.decisions.plan_training import taught_facts
 from bot.cards.evidence.judge_checks import judge_button
+from bot.cards.evidence.wrong_rows import wrong_rows_button
 from bot.cards.models.models import prices_text, promotion_button, try_button, worse_labels_text
 from bot.cards.training.result_comparison import (
     before_name,
@@ -420,7 +421,10 @@ def _buttons(
     if steps and not _next(run, plan, result, after, may_be_used=may_be_used):
         # Only a button that is the next step stands out.
         steps[0]["style"] = "primary"
-    return [*steps[:2], button("Details", DETAILS, number)]
+    details = button("Details", DETAILS, number)
+    if len(steps) < 2 and result.comparison is not None:
+        return [*steps, wrong_rows_button(f"run {number}"), details]
+    return [*steps[:2], details]
 
 
 def _about_judge(plan: Plan, result: RunResult) -> list[Block]:

@@ -40,6 +40,7 @@ from bot.cards.common.words import (
 )
 from bot.cards.decisions.plans import DETAILS as PLAN_DETAILS
 from bot.cards.decisions.plans import ONE_APPROVER, Pending, plan_title
+from bot.cards.evidence.wrong_rows import details_note
 from bot.cards.training import interventions, result_details, results
 from bot.rules.facts import Looks
 from bot.rules.plans import Plan
@@ -247,6 +248,8 @@ def _result_details(summary: RunSummary, result: RunResult) -> Parts:
         parts.note(looks_sentence(summary.looks))
     parts.add(*calibration.estimate_comparison(summary.plan, result, summary.actuals))
     parts.add(*calibration.recent_errors(summary.running))
+    if not summary.is_deleted:
+        parts.add(details_note(str(summary.run.id)))
     return parts
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from bot.cards.common.blocks import code
 from bot.cards.common.permissions import verdict_text
 from bot.cards.datasets.datasets import no_such_dataset, unchecked_dataset
+from bot.command_options import Subject
 from bot.context import AppContext, Directory
 from bot.rules import data_policy as rules
 from bot.rules import permissions
@@ -190,6 +191,18 @@ def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | 
         return False
     homes = dataset_homes(context, {owner}, person, here)
     return rules.may_use(homes[owner])
+
+
+def may_know_result(context: AppContext, subject: Subject, person: str, here: str | None) -> bool:
+    """True if there is such a run or measurement, and the person may know about its dataset."""
+    row: Run | Measurement | None
+    if subject.is_measurement:
+        row = context.store.measurements.get(subject.number)
+    else:
+        row = context.store.runs.get(subject.number)
+    if row is None:
+        return False
+    return may_use_dataset(context, context.store.datasets.get(row.dataset_id).name, person, here)
 
 
 def may_act_on(context: AppContext, dataset: str, person: str, here: str | None) -> bool | None:

@@ -36,6 +36,7 @@ def history(store: Store, dataset: str, holdout: str) -> tuple[Look, ...]:
         *_comparison_looks(store, ids),
         *_curve_looks(store, ids),
         *_run_looks(store, ids),
+        *_row_looks(store, ids),
     ]
     looks.sort(key=lambda timed: timed[0])
     return tuple(look for _, look in looks if look.holdout in contained)
@@ -205,6 +206,14 @@ def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]
 
 def _run_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
     return [(run.state_since, _run_look(run)) for run in store.runs.looks_on(ids)]
+
+
+def _row_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+    """Returns a look for each time that somebody was shown rows with wrong answers."""
+    return [
+        (shown.at, Look(f"wrong rows of {shown.subject}", shown.holdout, (), shows_rows=True))
+        for shown in store.shown_rows.on(ids)
+    ]
 
 
 def _run_look(run: RunLook) -> Look:

@@ -2,8 +2,9 @@
 training rows. Who adds or relabels training rows like those mends exactly these rows, so they count as wrong when a
 claim is made about what learnt from that file. Writes nothing.
 
-A sample of the rows that a training changed is posted in its thread (bot/cards/training/result_details.py), and people
-judge answers of a measurement (services/measurement/judge_checks.py, human_preferences.py).
+A sample of the rows that a training changed is posted in its thread (bot/cards/training/result_details.py), people
+judge answers of a measurement (services/measurement/judge_checks.py, human_preferences.py), and they ask for wrong rows
+(services/measurement/wrong_rows.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.evidence.judge_worker import read_answers
 from bot.values.runs import RunResult
 from storage.records import Dataset, Run
+from storage.shown_rows import ShownRows
 from storage.store import Store
 from trainers.dataset import Report, read
 from trainers.dataset.rows import at, distinct_example_places
@@ -41,6 +43,9 @@ def find_read_places(store: Store, files: Path, dataset: str, holdout: str, trai
             keys |= _read_of_run(store, files, run)
     for evaluation in finished_measurements.evaluations(store, ids):
         keys |= _read_of_measurement(store, files, evaluation, made_at)
+    for shown in store.shown_rows.on(ids):
+        if shown.at < made_at:
+            keys |= _shown_keys(files, shown)
     own = question_keys(files / f"{holdout}.jsonl")
     return tuple(place for place, key in enumerate(own) if key in keys)
 
@@ -92,6 +97,13 @@ def _read_of_measurement(
     if not rejected <= questions.keys():
         return set(_keys_of_all_rows(path))
     return {*at(compared, _keys_of_all_rows(path)), *_keys_of_questions(path, map(questions.get, rejected))}
+
+
+def _shown_keys(files: Path, shown: ShownRows) -> set[bytes]:
+    path = files / f"{shown.holdout}.jsonl"
+    if not path.is_file():
+        return set()
+    return set(at(shown.places, _keys_of_all_rows(path)))
 
 
 def _keys_of_questions(holdout: Path, questions: Iterable[str | None]) -> Sequence[bytes]:

@@ -18,6 +18,7 @@ from bot.cards.evidence import evaluations as views
 from bot.cards.evidence import learning_curves as curve_views
 from bot.cards.evidence import prompt_search as prompt_views
 from bot.cards.evidence import sealed_rows as sealed_views
+from bot.cards.evidence.wrong_rows import details_note
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.budgets import Budget
@@ -397,6 +398,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         how_read=HOW_READ if plan.labels else None,
         notes=notes,
     )
+    blocks = (*blocks, details_note(f"m{number}"))
     if not may_show:
         return blocks
     return (*blocks, *prompt)

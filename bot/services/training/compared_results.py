@@ -9,7 +9,6 @@ from pathlib import Path
 
 from bot.cards.common.candidates import table_name
 from bot.cards.evidence.sweeps import WON
-from bot.cards.training.runs import no_such_run
 from bot.command_options import Subject
 from bot.context import AppContext
 from bot.rules.plan_settings import training_settings
@@ -29,6 +28,7 @@ from bot.services.evidence import evidence, looks
 from bot.services.evidence.measured_candidates import judge_of, known_comparison
 from bot.services.evidence.scored_rows import ScoredOn, find_common_places
 from bot.services.measurement import measurements
+from bot.services.measurement.wrong_rows import missing_refusal
 from bot.settings import Settings
 from bot.values.runs import Refusal, RunResult
 from storage.records import COMPARISON, Measurement, Run
@@ -43,9 +43,8 @@ def compare_for(
 ) -> ResultsCompared | Refusal:
     """Compares results for somebody in Slack. What they may not know about doesn't exist for them."""
     for subject in subjects:
-        dataset = _dataset_of(context.store, subject)
-        if dataset is None or not authorization.may_use_dataset(context, dataset, person, channel):
-            return _missing(subject)
+        if not authorization.may_know_result(context, subject, person, channel):
+            return missing_refusal(subject)
     return compare(context.store, context.settings, subjects)
 
 
@@ -70,32 +69,15 @@ def compare(store: Store, settings: Settings, subjects: Sequence[Subject]) -> Re
     return compare_results(compared, left_out, settings.policy.promotion.margin, is_part=is_part)
 
 
-def _missing(subject: Subject) -> Refusal:
-    if subject.is_measurement:
-        return measurements.state_refusal(subject.number, None)
-    return Refusal(no_such_run(subject.number))
-
-
-def _dataset_of(store: Store, subject: Subject) -> str | None:
-    row: Run | Measurement | None
-    if subject.is_measurement:
-        row = store.measurements.get(subject.number)
-    else:
-        row = store.runs.get(subject.number)
-    if row is None:
-        return None
-    return store.datasets.get(row.dataset_id).name
-
-
 def _load(store: Store, settings: Settings, subject: Subject) -> ComparedResult | Refusal:
     if subject.is_measurement:
         measurement = store.measurements.get(subject.number)
         if measurement is None:
-            return _missing(subject)
+            return missing_refusal(subject)
         return _load_measurement(store, settings, measurement)
     run = store.runs.get(subject.number)
     if run is None:
-        return _missing(subject)
+        return missing_refusal(subject)
     return _load_run(store, settings, run)
 
 

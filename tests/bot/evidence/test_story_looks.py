@@ -7,21 +7,27 @@ from dataclasses import replace
 
 import pytest
 
+from bot.cards.evidence import wrong_rows
 from bot.cards.training.result_details import SHOWN_CHANGES
 from bot.services.datasets import datasets
 from bot.services.evidence import looks
 from bot.services.evidence.measured_candidates import load_measured
 from bot.services.evidence.read_rows import find_read_places
-from demo.people import BEN
+from bot.services.measurement import wrong_rows as wrong_row_services
+from bot.services.measurement.wrong_rows import ROWS_AT_ONCE
+from bot.values.runs import Refusal
+from demo.people import ANA, BEN
 from storage.datasets import NewDataset
 from storage.records import HumanVerdict
 from tests.bot.measurements import BASELINE, HELD, PRICES, comparison_of, measure, until
 from tests.bot.runs import ENOUGH_ROWS, seed_runs
-from tests.bot.world import MakeWorld, Rules, World
+from tests.bot.world import DORA, PRIVATE, PUBLIC, MakeWorld, Rules, World
 from trainers.dataset import Report
 from trainers.evaluation.results import MeasuredCandidate
 
 ZERO = f"{BASELINE} candidates=zero"
+HOLDS = 39
+"""Held-out rows of ENOUGH_ROWS."""
 
 
 @pytest.fixture
@@ -95,6 +101,78 @@ def test_rows_that_people_read_count_as_wrong_for_later_training_rows(make_world
     )
     assert before == (), "these training rows were there before anybody read a row"
     assert after == tuple(range(SHOWN_CHANGES)), "as many as the thread showed"
+
+
+def test_wrong_rows_are_worn_by_reading_them_and_training_rows_are_not(tickets: World) -> None:
+    tickets.provider.service.answer = lambda model, messages: "no idea"
+    measure(tickets, f"{BASELINE} candidates=classical,zero")
+    offered = tickets.type("/finetune wrong m1")
+    assert offered.index("*Training rows*") < offered.index("*Held-out rows*"), "the free way first"
+    assert f"{HOLDS} of {HOLDS} wrong" in offered and "a question about" not in offered
+    _press(tickets, wrong_rows.SHOW_TRAINING)
+    training = tickets.tick_until(lambda: _read(tickets, "Wrong training rows of m1"), "training rows")
+    assert "had not learnt from it" in training
+    tickets.type("/finetune wrong m1")
+    measure(tickets, f'{ZERO} prompt="Choose one label."', 2)
+    assert candidates_of(tickets)["zero"].fresh is None, "nothing is worn"
+
+    tickets.type("/finetune wrong m1")
+    _press(tickets, wrong_rows.SHOW_HELD_OUT)
+    tickets.send()
+    page = _read(tickets, "Wrong held-out rows of m1", f"1 to {ROWS_AT_ONCE} of {HOLDS} wrong")
+    assert page.count("answered `no idea`") == ROWS_AT_ONCE and "worn from now on" in page
+    tickets.click(ANA, wrong_rows.SHOW_HELD_OUT)
+    tickets.send()
+    assert _read(tickets, f"{ROWS_AT_ONCE + 1} to {2 * ROWS_AT_ONCE} of {HOLDS} wrong")
+    assert [entry.who for entry in tickets.store.audit.entries("measurement 1")].count(ANA.id) == 4
+
+    tickets.clock += 60
+    measure(tickets, f'{ZERO} prompt="Choose a label."', 3)
+    assert candidates_of(tickets)["zero"].fresh == (), "it was written after rows were shown"
+    tickets.clock += 60
+    later = _relabel_a_training_row(tickets)
+    worn = find_read_places(
+        tickets.store,
+        tickets.service.settings.files,
+        "tickets",
+        str(later.holdout_sha256),
+        str(later.train_sha256),
+    )
+    assert len(worn) == 2 * ROWS_AT_ONCE
+
+
+def test_wrong_rows_of_a_public_dataset_come_to_its_uploader_alone(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    world.seed_dataset(channel=PUBLIC)
+    world.provider.service.answer = lambda model, messages: "no idea"
+    world.type(f"{ZERO}", channel=PUBLIC)
+    world.tick_until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=30)
+    world.send()
+    world.click(BEN, "measure", channel=PUBLIC)
+    until(world, "done")
+    refused = world.type("/finetune wrong m1", channel=PUBLIC)
+    assert f"{HELD} of {HELD} wrong" in refused and "stay hidden" in refused
+    assert "Show" in world.type("/finetune wrong m1", user=DORA, channel=PUBLIC)
+    card = world.slack.ephemerals(DORA.id)[-1]
+    world.slack.click(DORA.id, PUBLIC.id, card.ts, wrong_rows.SHOW_HELD_OUT)
+    elsewhere = wrong_row_services.show_held_out(world.service.context, "m1 0 0", ANA.id)
+    assert isinstance(elsewhere, Refusal), "a button may be pressed elsewhere"
+    world.send()
+    assert any("Wrong held-out rows of m1" in text for text in world.dms(DORA))
+    assert not any("Wrong held-out rows" in text for text in (*world.texts(PUBLIC), *world.dms(ANA)))
+    assert [shown.person for shown in world.store.shown_rows.on([1])] == [DORA.id]
+
+
+def _press(world: World, action: str) -> None:
+    """Presses a button of the newest card that only Ana sees."""
+    card = world.slack.ephemerals(ANA.id)[-1]
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, action)
+
+
+def _read(world: World, *words: str) -> str:
+    """The newest message in the channel with these words, '' if there is none."""
+    texts = [text for text in world.texts() if all(word in text for word in words)]
+    return next(reversed(texts), "")
 
 
 def _answer_wrongly(world: World, rows: range) -> None:

@@ -57,6 +57,16 @@ def test_a_model_chosen_by_the_scores_of_others_is_one_of_them() -> None:
     )
 
 
+def test_wrong_rows_that_somebody_asked_for_are_no_look_but_wear_the_rows() -> None:
+    shown = look("wrong rows of m1", shows_rows=True)
+    before = look("m2", rewrite(1))
+    looks = [FIRST, before, shown]
+    assert find_new_looks(looks) == (FIRST, before)
+    assert find_origin(rewrite(1), "rows", looks).seen is None, "it was written before"
+    assert find_origin(rewrite(2), "rows", looks) == Origin(3, seen=("rows",))
+    assert find_origin(EXAMPLES, "rows", looks).seen is None, "nobody wrote it"
+
+
 def test_the_settings_of_a_training_follow_one_of_the_earlier_trainings() -> None:
     runs = [
         DistinctCandidate(Candidate("tuned", f"local/{number}"), made_of=f"run {number}")

@@ -1,0 +1,192 @@
+"""Wrong rows of a result: the choice between training rows, which cost nothing to read, and held-out rows, which are
+worn afterwards; and the rows themselves, which hold customers' words and are for private channels only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards.common.blocks import Block, CardBlock, Message, Note, Text, button, code, confirm, cut, escape
+from bot.cards.common.builder import Parts
+from bot.cards.common.words import pluralize, shorten
+from bot.rules.data_policy import NoDelivery, RowDelivery
+from trainers.evaluation.wrong_rows import WrongRow, WrongRows
+
+WRONG_ROWS = "wrong_rows"
+SHOW_TRAINING = "show_wrong_training_rows"
+SHOW_HELD_OUT = "show_wrong_held_out_rows"
+SHOWN_CANDIDATES = 6
+SHOW_WORDS = "Show wrong rows"
+WORN = (
+    "*Held-out rows* decide what is good enough, and reading them wears them: from then on they count as wrong for "
+    "whatever learns from rows uploaded later, and a prompt written later can't show on this holdout that it meets the "
+    "bar."
+)
+
+
+@dataclass(frozen=True)
+class WrongAnswers:
+    """How many of a candidate's answers to the `of` held-out rows are not entirely right. `place` is its place among
+    the candidates of its result; `name` is plain text."""
+
+    place: int
+    name: str
+    wrong: int
+    of: int
+
+
+@dataclass(frozen=True)
+class WrongRowsOffer:
+    """What can be shown of the result `subject`, 'run 3' or 'm7'. `why_not_training` says why no training rows can be
+    shown, '' if they can."""
+
+    subject: str
+    dataset: str
+    candidates: tuple[WrongAnswers, ...]
+    why_not_training: str = ""
+
+
+def wrong_rows_button(subject: str) -> Block:
+    """The button on a result, 'run 3' or 'm7'. Its value is the command that it stands for."""
+    return button(SHOW_WORDS, WRONG_ROWS, f"wrong {subject}")
+
+
+def details_note(subject: str) -> Note:
+    """How to get to the rows from a card that had no room for the button."""
+    return Note(f"{code(f'/finetune wrong {subject}')} shows rows that were answered wrongly.")
+
+
+def offer_card(offer: WrongRowsOffer) -> Message:
+    """Training rows first, as they are as good a teacher and cost nothing."""
+    parts = Parts()
+    parts.add(_training_text(offer))
+    parts.text(WORN)
+    for candidate in offer.candidates[:SHOWN_CANDIDATES]:
+        parts.add(_candidate_text(offer, candidate))
+    hidden = len(offer.candidates) - SHOWN_CANDIDATES
+    if hidden > 0:
+        parts.note(f"The {pluralize(hidden, 'other candidate')} can't be chosen here.")
+    return parts.titled(f"Wrong rows of {offer.subject}")
+
+
+def _training_text(offer: WrongRowsOffer) -> CardBlock:
+    if offer.why_not_training:
+        return Text(
+            f"*Training rows* would cost nothing to read, but can't be shown: {offer.why_not_training}"
+        )
+    text = (
+        "*Training rows* show what is hard as well, and cost nothing to read: a free model answers each of them "
+        "without having learnt from it."
+    )
+    value = f"{_word(offer.subject)} 0"
+    return Text(text, button("Show training rows", SHOW_TRAINING, value, style="primary"))
+
+
+def _candidate_text(offer: WrongRowsOffer, candidate: WrongAnswers) -> CardBlock:
+    text = f"{escape(shorten(candidate.name, 60))}: {candidate.wrong:,} of {candidate.of:,} wrong"
+    if not candidate.wrong:
+        return Text(text)
+    return Text(text, held_out_button("Show them", offer.subject, candidate.place, 0))
+
+
+def held_out_button(words: str, subject: str, place: int, first: int) -> Block:
+    """Shows a page of held-out rows after a confirmation, as that can't be taken back."""
+    sure = confirm(
+        "Wear these rows?",
+        "They will count as wrong for whatever learns from rows uploaded later, and a prompt written later can't show "
+        "on this holdout that it meets the bar. Training rows would cost nothing.",
+        "Show them",
+        "Not now",
+    )
+    return button(words, SHOW_HELD_OUT, f"{_word(subject)} {place} {first}", confirm=sure)
+
+
+def _word(subject: str) -> str:
+    """The subject as one word of a button's value: 'run-3' or 'm7'."""
+    return subject.replace(" ", "-")
+
+
+def held_out_card(subject: str, candidate: WrongAnswers, page: WrongRows) -> Message:
+    """A page of held-out rows. Holds customers' words."""
+    parts = Parts()
+    parts.lines([_row(row) for row in page.rows])
+    shown = page.first + len(page.rows)
+    if shown < page.wrong:
+        more = held_out_button("Show more of them", subject, candidate.place, shown)
+        parts.buttons(more)
+    rows = "These rows are"
+    if len(page.rows) == 1:
+        rows = "This row is"
+    parts.note(f"{rows} worn from now on: wrong for whatever learns from rows uploaded later.")
+    name = escape(shorten(candidate.name, 60))
+    return _titled(parts, f"Wrong held-out rows of {subject}", f"{name}, {_range(page)}")
+
+
+def training_card(subject: str, page: WrongRows) -> Message:
+    """A page of training rows. Holds customers' words."""
+    parts = Parts()
+    parts.lines([_row(row) for row in page.rows])
+    shown = page.first + len(page.rows)
+    if shown < page.wrong:
+        parts.buttons(button("Show more of them", SHOW_TRAINING, f"{_word(subject)} {shown}"))
+    if not page.wrong:
+        parts.text("The free model gets all training rows right that it could be asked.")
+    parts.note(
+        "Each was answered by the free classical model that had not learnt from it. No held-out row was read."
+    )
+    return _titled(parts, f"Wrong training rows of {subject}", _range(page))
+
+
+def _titled(parts: Sequence[CardBlock], headline: str, subject: str) -> Message:
+    card = Parts()
+    card.note(subject)
+    card.add(*parts)
+    return card.titled(headline)
+
+
+def _range(page: WrongRows) -> str:
+    if not page.rows:
+        return f"none of {pluralize(page.of, 'row')} is wrong"
+    last = page.first + len(page.rows)
+    return f"{page.first + 1:,} to {last:,} of {page.wrong:,} wrong among {pluralize(page.of, 'row')}"
+
+
+def _row(row: WrongRow) -> str:
+    question = escape(cut(_on_one_line(row.question), 160))
+    answered = "its answer is no longer stored"
+    if row.answer is not None:
+        answered = f"answered {_answer(row.answer)}"
+    return f"• {question}\n      expected {_answer(row.expected)}, {answered}"
+
+
+def _answer(text: str) -> str:
+    answer = _on_one_line(text)
+    if not answer:
+        return "nothing"
+    return code(cut(answer, 60))
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def coming_text(what: str, place: RowDelivery) -> str:
+    """The answer to the person who pressed the button."""
+    if place == "thread":
+        return f"{what} in the thread under the result."
+    return f"{what} in a direct message to you, as others read the dataset's channel."
+
+
+def not_shown_text(offer: WrongRowsOffer, why: NoDelivery, uploader: str) -> str:
+    """Why no row is shown to this person, with the counts, which everybody may read."""
+    counts = "; ".join(
+        f"{escape(shorten(candidate.name, 60))}: {candidate.wrong:,} of {candidate.of:,} wrong"
+        for candidate in offer.candidates[:SHOWN_CANDIDATES]
+    )
+    reason = "you are not in the dataset's channel"
+    if why == "others read here":
+        reason = (
+            "rows are only shown in a dataset's own private channel, or to the person who uploaded it "
+            f"(<@{uploader}>)"
+        )
+    return f"{counts}. The rows themselves stay hidden: {reason}."

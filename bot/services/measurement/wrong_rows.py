@@ -1,0 +1,366 @@
+"""Shows rows that a run's model, or a candidate of a measurement, answered wrongly: held-out rows, which are worn by
+it, or instead training rows, which a free model answered without having learnt from them.
+
+Rows hold customers' words, so they go where a dataset's rows may be shown, which is asked again when they are sent.
+That somebody was shown held-out rows is stored in the transaction that sends them, so that no claim forgets it
+(services/evidence/read_rows.py, looks.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot import logs
+from bot.cards.common.blocks import Block
+from bot.cards.common.candidates import table_name
+from bot.cards.common.general import text_message
+from bot.cards.evidence import wrong_rows as views
+from bot.cards.evidence.wrong_rows import WrongAnswers, WrongRowsOffer
+from bot.cards.training.runs import no_such_run
+from bot.command_options import Subject, read_subject
+from bot.context import AppContext
+from bot.rules.data_policy import RowDelivery
+from bot.rules.plans import plan_from_json
+from bot.rules.units import Misread
+from bot.services.common import authorization
+from bot.services.common.finished_measurements import read_evaluation
+from bot.services.datasets import datasets, sealed_rows
+from bot.services.datasets.dataset_worker import SEED, examples
+from bot.services.evidence import evidence, notifications
+from bot.services.evidence.evaluation_worker import read_keys
+from bot.services.evidence.measured_candidates import folder_of
+from bot.services.evidence.scored_rows import load_scored_rows
+from bot.services.measurement import measurements
+from bot.values.runs import Refusal
+from bot.worker_pool import WorkerStopped
+from storage.records import COMPARISON, Dataset, Draft, Measurement
+from storage.shown_rows import RowRequest, ShownRows
+from trainers.dataset.rows import at
+from trainers.errors import FileChanged
+from trainers.evaluation.results import MeasuredCandidate, Scoring
+from trainers.evaluation.wrong_rows import (
+    LEARNABLE,
+    WrongRow,
+    WrongRows,
+    find_wrong_training_rows,
+    wrong_places,
+)
+
+ROWS_AT_ONCE = 8
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A result with the candidates that answered its held-out rows. `card` is the card under which rows are shown, and
+    `names` are the candidates' names, in their order."""
+
+    subject: Subject
+    dataset: Dataset
+    channel: str
+    card: str
+    holdout: str
+    train: str
+    candidates: tuple[MeasuredCandidate, ...]
+    names: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        if self.subject.is_measurement:
+            return f"m{self.subject.number}"
+        return f"run {self.subject.number}"
+
+    @property
+    def audited(self) -> str:
+        if self.subject.is_measurement:
+            return f"measurement {self.subject.number}"
+        return f"run {self.subject.number}"
+
+    @property
+    def scoring(self) -> Scoring:
+        return self.candidates[0].scoring
+
+    def wrong_answers(self, place: int) -> WrongAnswers:
+        measured = self.candidates[place]
+        return WrongAnswers(place, self.names[place], len(wrong_places(measured.scores)), measured.n)
+
+
+def offer(context: AppContext, subject: Subject, person: str, here: str | None) -> WrongRowsOffer | Refusal:
+    """Returns what can be shown of a result. A refusal where no row may be shown has the counts."""
+    answered = _visible(context, subject, person, here)
+    if isinstance(answered, Refusal):
+        return answered
+    place = _place(context, answered, person)
+    if isinstance(place, Refusal):
+        return place
+    return _offer_of(context, answered)
+
+
+def show_held_out(context: AppContext, value: str, person: str) -> str | Refusal:
+    """Handles the button: sends a page of held-out rows, and records that they are worn. `value` is the result, the
+    candidate's place, and the place of the page's first row."""
+    word, candidate_place, first = value.split(" ")
+    answered = _answered_of_button(context, word, person)
+    if isinstance(answered, Refusal):
+        return answered
+    refusal = authorization.refusal(context, person, "measure", answered.channel)
+    if refusal:
+        return refusal
+    place = _place(context, answered, person)
+    if isinstance(place, Refusal):
+        return place
+    candidate = int(candidate_place)
+    page = _held_out_page(context, answered, candidate, int(first))
+    if isinstance(page, Refusal):
+        return page
+    rows, positions = page
+    message = views.held_out_card(answered.name, answered.wrong_answers(candidate), rows)
+    now = context.clock()
+    shown = ShownRows(answered.dataset.id, answered.holdout, answered.name, person, positions, now)
+    with context.store.transaction():
+        context.store.shown_rows.add(shown)
+        detail = f"{len(positions)} held-out rows of {answered.dataset.name}, {answered.names[candidate]}"
+        context.audit(person, "read wrong rows", answered.audited, detail)
+        context.send(_draft(answered, message.letter(), person, place))
+    return views.coming_text("The rows are", place)
+
+
+def ask_training(context: AppContext, value: str, person: str) -> str | Refusal:
+    """Handles the button: records a request for a page of training rows, which a worker finds. `value` is the result
+    and the place of the page's first row."""
+    word, first = value.split(" ")
+    answered = _answered_of_button(context, word, person)
+    if isinstance(answered, Refusal):
+        return answered
+    place = _place(context, answered, person)
+    if isinstance(place, Refusal):
+        return place
+    why_not = _why_not_training(context, answered)
+    if why_not:
+        return Refusal(why_not)
+    with context.store.transaction():
+        asked = context.store.row_requests.ask(
+            answered.dataset.id, word, person, int(first), now=context.clock()
+        )
+        if asked is None:
+            return Refusal("Training rows of this dataset are already being looked for, for you.")
+        context.audit(person, "read training rows", answered.audited)
+    return views.coming_text("They will be", place)
+
+
+def step(context: AppContext, request: RowRequest) -> None:
+    """Has a worker find the rows, then sends them or tells the person why not."""
+    answered = _answered_of_button(context, request.subject, request.person)
+    if isinstance(answered, Refusal):
+        _give_up(context, request, answered.text)
+        return
+    # Looked up at each tick: the person may have left the channel while the rows were looked for.
+    place = _place(context, answered, request.person)
+    if isinstance(place, Refusal):
+        _give_up(context, request, place.text)
+        return
+    try:
+        page = context.workers.poll(
+            f"wrong rows {request.id}",
+            find_in_file,
+            context.settings.files,
+            answered.train,
+            answered.scoring,
+            request.first,
+        )
+    except (WorkerStopped, FileChanged) as stopped:
+        _give_up(context, request, f"Looking for wrong training rows {stopped}.")
+        return
+    except Exception as error:
+        # A fault of the search, which must not leave the request waiting forever.
+        log.exception("looking for wrong rows %s", request.id)
+        _give_up(context, request, f"That stopped with {type(error).__name__}. {logs.sorry()}")
+        return
+    if page is None:
+        return
+    message = views.training_card(answered.name, page)
+    with context.store.transaction():
+        if context.store.row_requests.finish(request):
+            context.send(_draft(answered, message.letter(), request.person, place))
+
+
+def find_in_file(files: Path, train: str, scoring: Scoring, first: int) -> WrongRows:
+    """Runs in a worker."""
+    return find_wrong_training_rows(examples(files, train), scoring, SEED, first, ROWS_AT_ONCE)
+
+
+def _give_up(context: AppContext, request: RowRequest, why: str) -> None:
+    dataset = context.store.datasets.get(request.dataset_id)
+    body = text_message(why).body()
+    with context.store.transaction():
+        if context.store.row_requests.finish(request):
+            context.send(Draft("direct", dataset.channel, body, person=request.person))
+
+
+def _draft(answered: _Answered, body: Block, person: str, place: RowDelivery) -> Draft:
+    if place == "thread":
+        return Draft("post", answered.channel, body, thread=answered.card, private=True, concerns=person)
+    return Draft("direct", answered.channel, body, person=person, private=True)
+
+
+def _place(context: AppContext, answered: _Answered, person: str) -> RowDelivery | Refusal:
+    place = authorization.row_delivery(context, answered.dataset, person)
+    if place == "thread" and not authorization.may_show_rows(context, answered.dataset, answered.channel):
+        place = "others read here"  # the result was posted in another channel than the dataset's
+    if place == "thread" or place == "direct":
+        return place
+    offered = _offer_of(context, answered)
+    return Refusal(views.not_shown_text(offered, place, answered.dataset.uploaded_by))
+
+
+def _offer_of(context: AppContext, answered: _Answered) -> WrongRowsOffer:
+    return WrongRowsOffer(
+        subject=answered.name,
+        dataset=answered.dataset.name,
+        candidates=tuple(answered.wrong_answers(place) for place in range(len(answered.candidates))),
+        why_not_training=_why_not_training(context, answered),
+    )
+
+
+def _why_not_training(context: AppContext, answered: _Answered) -> str:
+    if answered.scoring not in LEARNABLE:
+        return "no free model can answer them, as these answers are neither labels nor JSON objects."
+    if not (context.settings.files / f"{answered.train}.jsonl").is_file():
+        return "their file was deleted."
+    return ""
+
+
+def _answered_of_button(context: AppContext, word: str, person: str) -> _Answered | Refusal:
+    """Asks Slack whether the person may know of the result, since a button may be pressed elsewhere."""
+    subject = read_subject(word.replace("-", " "))
+    if isinstance(subject, Misread):
+        return Refusal(subject.sentence)
+    answered = _load(context, subject)
+    if isinstance(answered, Refusal):
+        return answered
+    refusal = authorization.dataset_button_refusal(context, "read", answered.dataset, person)
+    return refusal or answered
+
+
+def _visible(context: AppContext, subject: Subject, person: str, here: str | None) -> _Answered | Refusal:
+    if not authorization.may_know_result(context, subject, person, here):
+        return missing_refusal(subject)
+    return _load(context, subject)
+
+
+def missing_refusal(subject: Subject) -> Refusal:
+    """Refuses a result that doesn't exist, or that the person may not know about."""
+    if subject.is_measurement:
+        return measurements.state_refusal(subject.number, None)
+    return Refusal(no_such_run(subject.number))
+
+
+def _load(context: AppContext, subject: Subject) -> _Answered | Refusal:
+    if subject.is_measurement:
+        return _load_measurement(context, subject)
+    return _load_run(context, subject)
+
+
+def _load_run(context: AppContext, subject: Subject) -> _Answered | Refusal:
+    run = context.store.runs.get(subject.number)
+    if run is None:
+        return missing_refusal(subject)
+    measured = evidence.tuned_candidate(context.store, run)
+    if measured is None:
+        return Refusal(f"Run {run.id} has no answers to held-out rows, so there are no wrong rows to show.")
+    plan = plan_from_json(run.plan)
+    dataset = context.store.datasets.get(run.dataset_id)
+    return _Answered(
+        subject=subject,
+        dataset=dataset,
+        channel=run.channel,
+        card=notifications.result_card_of(run),
+        holdout=plan.holdout_sha256,
+        train=_training_part(dataset),
+        candidates=(measured,),
+        names=(run.model or plan.base_model,),
+    )
+
+
+def _load_measurement(context: AppContext, subject: Subject) -> _Answered | Refusal:
+    measurement = context.store.measurements.get(subject.number)
+    if measurement is None:
+        return missing_refusal(subject)
+    unreadable = measurements.unreadable_refusal(measurement)
+    if unreadable:
+        return unreadable
+    if measurement.kind != COMPARISON or measurement.result is None:
+        return Refusal(
+            f"m{measurement.id} has no answers to held-out rows, so there are no wrong rows to show."
+        )
+    if sealed_rows.opens_sealed_rows(measurement):
+        return Refusal(f"m{measurement.id} was measured on sealed rows, which are shown to nobody.")
+    evaluation = read_evaluation(measurement)
+    if evaluation is None or not evaluation.comparison.candidates:
+        return Refusal(f"m{measurement.id} has no candidates with answers.")
+    candidates = evaluation.comparison.candidates
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    return _Answered(
+        subject=subject,
+        dataset=dataset,
+        channel=measurement.channel,
+        card=measurements.result_card_of(context, measurement),
+        holdout=evaluation.plan.holdout_sha256,
+        train=evaluation.plan.train_sha256,
+        candidates=candidates,
+        names=tuple(table_name(candidate.identity) for candidate in candidates),
+    )
+
+
+def _training_part(dataset: Dataset) -> str:
+    """Returns the file of a version's training rows. A run by preferences learns from another file of the same."""
+    report = datasets.report_of(dataset)
+    if report is None:
+        return ""
+    return str(report.train_sha256)
+
+
+def _held_out_page(
+    context: AppContext, answered: _Answered, place: int, first: int
+) -> tuple[WrongRows, tuple[int, ...]] | Refusal:
+    """Returns wrong rows from the place `first` on, and their positions in the holdout's file."""
+    if place >= len(answered.candidates):
+        return Refusal("This candidate no longer belongs to the measurement.")
+    measured = answered.candidates[place]
+    positions = load_scored_rows(context.settings.files, answered.holdout).positions
+    if len(positions) != measured.n:
+        return Refusal("The held-out rows are no longer stored, so none can be shown.")
+    wrong = wrong_places(measured.scores)
+    shown = at(wrong[first : first + ROWS_AT_ONCE], positions)
+    if not shown:
+        return Refusal("There are no more wrong rows.")
+    try:
+        rows = examples(context.settings.files, answered.holdout)
+    except FileChanged as changed:
+        return Refusal(str(changed))
+    texts = _answers(context, answered, place, len(rows))
+    wrong_rows = tuple(
+        WrongRow(rows[position].prompt[-1].content, rows[position].answer, texts.get(position))
+        for position in shown
+    )
+    return WrongRows(wrong_rows, first, len(wrong), measured.n), shown
+
+
+def _answers(context: AppContext, answered: _Answered, place: int, count: int) -> dict[int, str]:
+    """Returns a candidate's stored answers by the position of their row. Those of a measurement are found by their
+    keys, which are deleted some days after it."""
+    if not answered.subject.is_measurement:
+        rows = context.store.runs.answers(answered.subject.number, "tuned")
+        return {row.row: row.text for row in rows}
+    measurement: Measurement | None = context.store.measurements.get(answered.subject.number)
+    if measurement is None:
+        return {}
+    keys_of = read_keys(folder_of(context, measurement)) or {}
+    its = keys_of.get(answered.candidates[place].identity)
+    if its is None or len(its.keys) != count:
+        return {}
+    replies = context.store.answers.read(its.keys)
+    return {position: replies[key].text for position, key in enumerate(its.keys) if key in replies}
