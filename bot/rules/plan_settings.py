@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.rules.plans import Plan, describe_sweep, format_value, hyperparameters_for
+from bot.rules.plans import Plan, PlanChange, describe_sweep, format_value, hyperparameters_for
+from bot.rules.units import Volume, parse_volume
 from trainers.methods import option_name, specs
 from trainers.types import Hyperparameter
 
@@ -31,6 +32,34 @@ def training_settings(plan: Plan) -> tuple[Setting, ...]:
         settings.append(("patience", str(plan.stopping.patience)))
     settings.append(("seed", str(plan.seed)))
     return tuple(settings)
+
+
+def plan_changes(plan: Plan, before: Plan) -> tuple[PlanChange, ...]:
+    """Returns what differs from an earlier plan: what its training makes, then what its money is computed from."""
+    now = _all_settings(plan)
+    then = _all_settings(before)
+    return tuple(
+        PlanChange(name, then.get(name, ""), now.get(name, ""))
+        for name in dict.fromkeys((*now, *then))
+        if now.get(name) != then.get(name)
+    )
+
+
+def _all_settings(plan: Plan) -> dict[str, str]:
+    settings = dict(training_settings(plan))
+    if plan.current:
+        settings["current"] = plan.current
+    if plan.judge:
+        settings["judge"] = plan.judge
+    words = plan.predicted.asked.split() if plan.predicted else []
+    for word in words:
+        name, _, value = word.partition("=")
+        volume = parse_volume(value) if name == "volume" else None
+        if isinstance(volume, Volume):
+            value = volume.text
+        # What was typed for the training is resolved above.
+        settings.setdefault(name, value)
+    return settings
 
 
 def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...]:

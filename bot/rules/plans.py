@@ -93,6 +93,23 @@ class Continued:
 
 
 @dataclass(frozen=True)
+class PlanChange:
+    """A setting of a plan that differs from an earlier run's; '' if one of the two has none."""
+
+    name: str
+    before: str
+    now: str
+
+
+@dataclass(frozen=True)
+class RunAgain:
+    """The earlier run that a plan repeats, and what is different now."""
+
+    run: int
+    changes: tuple[PlanChange, ...]
+
+
+@dataclass(frozen=True)
 class PlanVerdict:
     """The verdict that approvers read. `rule` is the rule that decided, `reason` its sentence. `best` is None if
     nothing was measured, `unmeasured` if no cheaper model is known. `task` is the team's aim, '' if it named none, and
@@ -224,6 +241,7 @@ class Plan:
     - `retrains` is the model that ends and is replaced, None if there is none.
     - `continued` is what was taken over from an earlier question, None if nothing was.
     - `starts_from` is the tuned model from which it goes on, None if it begins with the base model.
+    - `again` is the earlier run that it repeats with changes, None if it repeats none.
     - `predicted` and `destination` are None for plans older than these fields.
     """
 
@@ -268,6 +286,7 @@ class Plan:
     retrains: Retraining | None = None
     continued: Continued | None = None
     starts_from: StartingModel | None = None
+    again: RunAgain | None = None
 
     @property
     def validation_split(self) -> EarlyStopping | SweepPlan | None:
@@ -329,6 +348,7 @@ def canonical_json(plan: Plan) -> str:
         "retrains",
         "continued",
         "starts_from",
+        "again",
     ):
         if fields[name] is None:
             del fields[name]

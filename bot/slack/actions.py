@@ -21,6 +21,7 @@ from bot.cards.common.blocks import Message
 from bot.cards.datasets import data_policy, datasets, findings, row_labels
 from bot.cards.datasets import dataset_columns as column_cards
 from bot.cards.decisions import estimates, plan_details, plans
+from bot.cards.decisions import run_again as run_again_cards
 from bot.cards.evidence import distillations, evaluations
 from bot.cards.evidence import evaluation_results as result_cards
 from bot.cards.evidence import judge_checks as judge_check_cards
@@ -46,13 +47,8 @@ from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
 from bot.services.training import interventions
 from bot.services.training import runs as run_services
-from bot.slack.commands import (
-    baseline_form,
-    estimate_form,
-    help_list,
-    reply_to,
-    upload_form,
-)
+from bot.slack.commands import help_list, reply_to
+from bot.slack.forms import baseline_form, estimate_form, run_again_form, upload_form
 from bot.slack.homes import Homes
 from bot.slack.replies import Call, Form, counted_reply, give_reply
 from bot.values.runs import Refusal
@@ -369,6 +365,7 @@ READ = (plans.DETAILS, result_cards.DETAILS, results.DETAILS, models.DETAILS)
 FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     plans.APPROVE: _approve,
     plans.REJECT: _reject,
+    run_again_cards.RUN_AGAIN: lambda click: run_again_form(click.call, click.number),
     data_policy.WAIVE: _waive,
     column_cards.CHOOSE_COLUMNS: _choose_columns,
     datasets.MEASURE: lambda click: baseline_form(click.call, click.value),

@@ -7,7 +7,6 @@ and one function here. Only the person who typed the command sees the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -25,9 +24,6 @@ from bot.cards.common.help import CommandHelp
 from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
 from bot.cards.datasets import datasets as dataset_cards
 from bot.cards.datasets import documents as document_cards
-from bot.cards.decisions import estimate_form as estimate_cards
-from bot.cards.decisions.estimate_form import AskedEstimate
-from bot.cards.evidence import evaluations as evaluation_cards
 from bot.cards.evidence import wrong_rows as wrong_row_cards
 from bot.cards.models import models as model_cards
 from bot.cards.models import tried_answers as answer_cards
@@ -77,11 +73,11 @@ from bot.services.measurement import (
 )
 from bot.services.models import models, promotions, questions, tried_answers
 from bot.services.training import compared_results, runs
+from bot.slack.forms import baseline_form, estimate_form, run_again_form, upload_form
 from bot.slack.inbox import answer
 from bot.slack.replies import (
     AfterAck,
     Call,
-    Form,
     Reply,
     card_or_refusal,
     counted_reply,
@@ -141,15 +137,6 @@ def show_help(call: Call, name: str | None) -> Reply:
     return help_cards.one_command(command_help(command))
 
 
-def upload_form(call: Call, **initial: str) -> Form | Refusal:
-    """Returns the form with its `initial` values, or a refusal if this person may upload nowhere, since nobody should
-    fill it in for nothing. The channel is checked once the person has chosen it."""
-    refusal = authorization.refusal(call.context, call.person, "upload")
-    if refusal:
-        return refusal
-    return dataset_cards.upload_modal(call.channel, **initial)
-
-
 @finetune.command(
     "upload",
     help="upload labelled examples; or choose “Use as training data” in the menu of a message that has a file",
@@ -170,19 +157,6 @@ def upload(call: Call, sheet: str) -> Reply:
 )
 def list_datasets(call: Call) -> Reply:
     return dataset_cards.listing(overview.listing(call.context, call.person, call.channel))
-
-
-def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
-    """Returns the form, or a refusal if there is nothing to choose from. `dataset` is preselected if it exists."""
-    refusal = authorization.refusal(call.context, call.person, "read", call.channel)
-    if refusal:
-        return refusal
-    choices = evaluations.form_choices(call.context, call.person, call.channel)
-    if not choices.datasets:
-        return Refusal("There is no dataset to measure on yet: `/finetune upload` adds the first one.")
-    if dataset:
-        choices = replace(choices, dataset=dataset)
-    return evaluation_cards.form(call.channel, choices)
 
 
 @finetune.command(
@@ -283,23 +257,6 @@ def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
     return prices.listing(candidates.look_up_prices(call.context, names), call.context.today())
 
 
-def estimate_form(
-    call: Call, dataset: str | None = None, before: AskedEstimate | None = None
-) -> Form | Refusal:
-    """Returns the form, filled in like the earlier question `before`, by default this person's newest one about the
-    dataset. `dataset` is preselected if it exists."""
-    refusal = authorization.refusal(call.context, call.person, "read", call.channel)
-    if refusal:
-        return refusal
-    choices = estimate_requests.form_choices(call.context, call.person, call.channel)
-    if not choices.datasets:
-        return Refusal("There is no dataset to estimate yet: `/finetune upload` adds the first one.")
-    chosen = dataset if dataset in choices.datasets else None
-    if chosen and before is None:
-        before = estimate_requests.newest_question(call.context, chosen, call.person)
-    return estimate_cards.form(call.channel, choices, chosen, before)
-
-
 @finetune.command(
     "estimate",
     help="estimate what training would cost and save; alone, it opens a form",
@@ -360,6 +317,16 @@ def _start(call: Call, request: Start) -> Refusal | None:
     message = general.text_message(result.text)
     messages.tell_person(call.context, None, call.person, call.channel, message, thread_ts=call.thread)
     return result
+
+
+@finetune.command(
+    "again",
+    help="repeat a run with changes, in a form that is filled in with everything that its plan had",
+    needs=("start",),
+)
+@click.argument("run", type=RUN)
+def repeat(call: Call, run: int) -> Reply:
+    return run_again_form(call, run)
 
 
 @finetune.command(

@@ -15,7 +15,7 @@ from bot.command_parser import unescape
 from bot.context import AppContext
 from bot.services.common import messages
 from bot.slack import commands
-from bot.slack.commands import upload_form
+from bot.slack.forms import upload_form
 from bot.slack.homes import Homes
 from bot.slack.replies import AfterAck, Call, Form
 from bot.values.runs import Refusal

@@ -19,6 +19,7 @@ from bot.cards.datasets import documents as document_cards
 from bot.cards.datasets import row_labels as row_label_cards
 from bot.cards.decisions import estimate_form
 from bot.cards.decisions import plans as plan_cards
+from bot.cards.decisions import run_again as run_again_cards
 from bot.cards.evidence import distillations as distillation_cards
 from bot.cards.evidence import evaluations as evaluation_cards
 from bot.cards.models import tried_answers as answer_cards
@@ -34,14 +35,14 @@ from bot.services.datasets import data_policy, dataset_columns, datasets, docume
 from bot.services.datasets.datasets import Upload
 from bot.services.datasets.documents import DocumentUpload
 from bot.services.datasets.row_labels import RowsToLabel
-from bot.services.decisions import approvals, estimate_requests
+from bot.services.decisions import approvals, estimate_requests, plans, run_again
 from bot.services.measurement import distillations, evaluations
 from bot.services.measurement.distillations import RowsToTeach
 from bot.services.models import questions, tried_answers
 from bot.services.training import interventions
 from bot.slack import commands
 from bot.slack.homes import Homes
-from bot.values.requests import Baseline, Delete, Estimate
+from bot.values.requests import Baseline, Delete, Estimate, Start
 from bot.values.runs import Refusal
 
 Errors = dict[str, str]
@@ -133,11 +134,9 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
                 ack(response_action="errors", errors=errors)
                 return
             ack()
-            if form == estimate_form.ESTIMATE:
+            if form in AFTER_ACK:
                 # It takes longer than Slack waits for an ack, so it is done after the form has closed.
-                request = _estimate_request(answers)
-                if isinstance(request, Estimate):
-                    estimate_requests.answer(answers.context, request, answers.person, answers.channel)
+                AFTER_ACK[form](answers)
             wake()
             if home.FORM in answers.words:
                 homes.draw(answers.person)
@@ -204,6 +203,33 @@ def _estimate_request(answers: Answers) -> Estimate | Refusal:
     if isinstance(values, Refusal):
         return values
     return commands.estimate_request(values)
+
+
+def _answer_estimate(answers: Answers) -> None:
+    request = _estimate_request(answers)
+    if isinstance(request, Estimate):
+        estimate_requests.answer(answers.context, request, answers.person, answers.channel)
+
+
+def _run_again(answers: Answers) -> Errors:
+    request = _run_again_request(answers)
+    if isinstance(request, Refusal):
+        return {run_again_cards.refused_field(request.about): request.text}
+    allowed = plans.may_start(answers.context, request, answers.person, answers.channel)
+    if isinstance(allowed, Refusal):
+        return {run_again_cards.refused_field(allowed.about): allowed.text}
+    return {}
+
+
+def _run_again_request(answers: Answers) -> Start | Refusal:
+    number = int(answers.words[1])
+    return run_again.read_form(answers.context, commands.start, number, answers.values)
+
+
+def _start_again(answers: Answers) -> None:
+    request = _run_again_request(answers)
+    if isinstance(request, Start):
+        run_again.start(answers.context, request, answers.person, answers.channel)
 
 
 def _measure(answers: Answers) -> Errors:
@@ -304,6 +330,7 @@ def _decide(answers: Answers) -> Errors:
 FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     dataset_cards.UPLOAD: _receive,
     estimate_form.ESTIMATE: _estimate,
+    run_again_cards.FORM: _run_again,
     evaluation_cards.FORM: _measure,
     column_cards.CHOOSE_COLUMNS: _choose_columns,
     document_cards.DOCUMENT_FORM: _add_knowledge,
@@ -319,10 +346,15 @@ FORMS: Mapping[str, Callable[[Answers], Errors]] = {
 }
 
 
+AFTER_ACK: Mapping[str, Callable[[Answers], None]] = {
+    estimate_form.ESTIMATE: _answer_estimate,
+    run_again_cards.FORM: _start_again,
+}
 FORMS_OF_A_CHANNEL = frozenset(
     {
         dataset_cards.UPLOAD,
         estimate_form.ESTIMATE,
+        run_again_cards.FORM,
         evaluation_cards.FORM,
         document_cards.DOCUMENT_FORM,
         dataset_deletion_cards.DELETION_FORM,

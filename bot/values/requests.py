@@ -25,13 +25,15 @@ class Estimate:
 @dataclass(frozen=True)
 class Start:
     """`because` is the reason to override a soft rule about data, here and in the classes below. `retrains` is the
-    reason if a model that ends is replaced, `continued` what the question took over from an earlier one."""
+    reason if a model that ends is replaced, `continued` what the question took over from an earlier one, and `again`
+    the number of the run that is repeated with changes."""
 
     dataset: str
     question: Question
     because: str | None = None
     retrains: Retraining | None = None
     continued: Continued | None = None
+    again: int | None = None
 
 
 @dataclass(frozen=True)

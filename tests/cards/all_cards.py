@@ -13,7 +13,7 @@ from bot.cards.common import general, judge_agreement
 from bot.cards.common import help as help_cards
 from bot.cards.common.blocks import Message
 from bot.cards.datasets import data_policy, dataset_columns, datasets, documents
-from bot.cards.decisions import estimate_form, estimates, plan_details, plans
+from bot.cards.decisions import estimate_form, estimates, plan_details, plans, run_again
 from bot.cards.decisions.estimate_form import EstimateChoices
 from bot.cards.evidence import (
     evaluation_details,
@@ -222,6 +222,18 @@ def _views() -> dict[str, Json]:
         "form-knowledge": documents.document_form("C0TICKETS", "tickets"),
         "form-knowledge-more": documents.document_form("C0TICKETS", "tickets", [measurements.document()] * 7),
         "form-waiver": data_policy.form(builders.dataset()),
+        "form-run-again": run_again.form(
+            run_again.EarlierPlan(
+                7,
+                "tickets",
+                "C0TICKETS",
+                "20,000 requests",
+                "gpt-4o",
+                TARGET,
+                "epochs=5 lora_r=16",
+                "On 383 rows of tickets version 2; run 7 had 300 of version 1.",
+            )
+        ),
         "form-reject": plans.reject_modal(HASH),
         "plan-details": plan_details.details_form(
             builders.run("awaiting_approval"), builders.advised_plan(), BUDGET

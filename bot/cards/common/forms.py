@@ -49,14 +49,18 @@ def text_input(
     return _input(name, label, element, optional=optional, hint=hint)
 
 
-def long_text_input(name: str, label: str, example: str, *, hint: str, most: int = LONGEST_TEXT) -> Block:
-    element = {
+def long_text_input(
+    name: str, label: str, example: str, *, hint: str, most: int = LONGEST_TEXT, initial: str = ""
+) -> Block:
+    element: Block = {
         "type": "plain_text_input",
         "action_id": "value",
         "multiline": True,
         "placeholder": plain(example, 150),
         "max_length": most,
     }
+    if initial:
+        element["initial_value"] = initial[:most]
     return _input(name, label, element, optional=True, hint=hint)
 
 

@@ -31,6 +31,7 @@ OTHERS = (
             "results",
             "compare",
             "wrong",
+            "again",
             "pause",
             "resume",
             "cancel",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.cards.common.blocks import code, escape
+from bot.cards.common.blocks import NOTHING, code, escape
 from bot.cards.common.candidates import quality, short_meaning
 from bot.cards.common.words import about_usd, interval, listed, percent, pluralize, share_text, shorten
 from bot.cards.decisions.starting_models import start_facts
@@ -13,7 +13,9 @@ from bot.rules.plan_settings import ChangedSetting, chosen_settings, trains_the_
 from bot.rules.plans import (
     Continued,
     Plan,
+    PlanChange,
     Retraining,
+    RunAgain,
     TaughtRows,
     describe_sweep,
     format_value,
@@ -23,6 +25,7 @@ from trainers.methods import option_name
 from trainers.money import from_micros
 
 SHOWN_SETTINGS = 4
+SHOWN_CHANGES = 6
 IN_TITLE = {"dpo": "DPO", "grpo": "GRPO", "head": "classifier only", "full": "whole encoder"}
 # What people call the fields of a question that a plan took over.
 CONTINUED = {
@@ -127,6 +130,20 @@ def continued_text(plan: Plan, continued: Continued) -> str:
         tried = share_text(continued.bar)
         text += f" That estimate tried out a bar of {tried}; plans are judged by the team's."
     return text
+
+
+def again_text(again: RunAgain) -> str:
+    """What differs from the run that the plan repeats."""
+    changes = [_change(change) for change in again.changes]
+    if not changes:
+        return f"*Run {again.run} again*, with nothing changed."
+    return f"*Run {again.run} again with*: {listed(changes, SHOWN_CHANGES)}."
+
+
+def _change(change: PlanChange) -> str:
+    before = shorten(change.before or NOTHING, 30)
+    now = shorten(change.now or NOTHING, 30)
+    return escape(f"{change.name} {before} → {now}")
 
 
 def earlier_text(plan: Plan, before: EarlierRun) -> str:

@@ -39,6 +39,7 @@ from bot.cards.decisions.aims import plan_aim_text
 from bot.cards.decisions.estimates import verdict_summary
 from bot.cards.decisions.plan_training import (
     EarlierRun,
+    again_text,
     continued_text,
     earlier_text,
     method_suffix,
@@ -314,6 +315,8 @@ def _background(plan: Plan, pending: Pending) -> list[CardBlock]:
     """Where its figures come from, why it is trained again, and what the last model on this target reached."""
     parts = Parts()
     lines = []
+    if plan.again:
+        lines.append(again_text(plan.again))
     if plan.continued:
         lines.append(continued_text(plan, plan.continued))
     if plan.retrains:

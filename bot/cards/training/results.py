@@ -26,6 +26,7 @@ from bot.cards.common.words import about_usd, at_most, charge, day, percent, plu
 from bot.cards.datasets.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.decisions.aims import result_aim_facts
 from bot.cards.decisions.plan_training import taught_facts
+from bot.cards.decisions.run_again import run_again_button
 from bot.cards.evidence.judge_checks import judge_button
 from bot.cards.evidence.wrong_rows import wrong_rows_button
 from bot.cards.models.models import prices_text, promotion_button, try_button, worse_labels_text
@@ -357,13 +358,13 @@ def _next(
     """What happened since, or the next step; empty if the first button does it."""
     since = _since(run, after)
     if since:
-        return [Text(since)]
+        return [Text(since, run_again_button(run.id))]
     if _about_judge(plan, result) or _to_measure(result) or (may_be_used and not rules.is_open(result)):
         return []
     step = _next_step(run, result)
     if not step:
         return []
-    return [Text(f"*Next*: {step}")]
+    return [Text(f"*Next*: {step}", run_again_button(run.id))]
 
 
 def _next_step(run: Run, result: RunResult) -> str:

@@ -16,9 +16,9 @@ from bot.cards.common.blocks import (
     Steps,
     Task,
     TaskStatus,
-    Text,
     actions,
     button,
+    code,
     confirm,
     cut,
     escape,
@@ -40,6 +40,7 @@ from bot.cards.common.words import (
 )
 from bot.cards.decisions.plans import DETAILS as PLAN_DETAILS
 from bot.cards.decisions.plans import ONE_APPROVER, Pending, plan_title
+from bot.cards.decisions.run_again import run_again_button
 from bot.cards.evidence.wrong_rows import details_note
 from bot.cards.training import interventions, result_details, results
 from bot.rules.facts import Looks
@@ -172,7 +173,11 @@ def ended_card(run: Run, plan: Plan, why: str) -> Message:
     if run.reserved_micros > spent:
         sentences.append(f"{rest} is free again.")
     sentences.append("`/finetune start` makes a new plan.")
-    return Message.titled(_headline(run, plan), Text(why), Note(" ".join(sentences)), notice=why)
+    parts = Parts()
+    parts.text(why)
+    parts.note(" ".join(sentences))
+    parts.buttons(run_again_button(run.id))
+    return parts.titled(_headline(run, plan), notice=why)
 
 
 def ended_notice(run: Run, name: str, why: str) -> str:
@@ -250,6 +255,7 @@ def _result_details(summary: RunSummary, result: RunResult) -> Parts:
     parts.add(*calibration.recent_errors(summary.running))
     if not summary.is_deleted:
         parts.add(details_note(str(summary.run.id)))
+        parts.note(f"{code(f'/finetune again {summary.run.id}')} repeats it with changes.")
     return parts
 
 

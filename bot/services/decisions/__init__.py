@@ -7,5 +7,6 @@ PUBLIC_MODULES = (
     "freeze",
     "plan_requests",
     "plans",
+    "run_again",
     "team_questions",
 )

@@ -25,11 +25,12 @@ from bot.rules.budgets import Budget
 from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.estimates import EstimateResult
 from bot.rules.permissions import Caller
-from bot.rules.plan_settings import trains_the_same
+from bot.rules.plan_settings import plan_changes, trains_the_same
 from bot.rules.plans import (
     Destination,
     EarlyStopping,
     Plan,
+    RunAgain,
     SweepPlan,
     ascii_name,
     begins_alike,
@@ -326,7 +327,16 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
         retrains=command.retrains,
         continued=command.continued,
     )
+    plan = replace(plan, again=_compare_with_earlier(context, plan, command.again))
     return _submit(context, plan, permission)
+
+
+def _compare_with_earlier(context: AppContext, plan: Plan, number: int | None) -> RunAgain | None:
+    """Returns what differs from the run that the plan repeats, None if it repeats none."""
+    run = context.store.runs.get(number) if number else None
+    if run is None:
+        return None
+    return RunAgain(run.id, plan_changes(plan, plan_from_json(run.plan)))
 
 
 def start_estimated(context: AppContext, number: int, person: str) -> Run | Refusal:

@@ -142,10 +142,10 @@ def ask_training(context: AppContext, value: str, person: str) -> str | Refusal:
     if why_not:
         return Refusal(why_not)
     with context.store.transaction():
-        asked = context.store.row_requests.ask(
+        request = context.store.row_requests.ask(
             answered.dataset.id, word, person, int(first), now=context.clock()
         )
-        if asked is None:
+        if request is None:
             return Refusal("Training rows of this dataset are already being looked for, for you.")
         context.audit(person, "read training rows", answered.audited)
     return views.coming_text("They will be", place)

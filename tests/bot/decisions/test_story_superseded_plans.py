@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bot.rules.plans import plan_from_json
 from bot.services.decisions import approvals
 from demo.people import ANA, BEN
 from demo.slack_emulator import too_many
+from demo.workspace import wait_until
 from storage.records import Run
 from tests.bot.decisions.test_story_freeze import freeze, unfreeze
-from tests.bot.world import CLEO, DORA, START, WHY, MakeWorld, Rules, World
+from tests.bot.runs import seed_runs
+from tests.bot.world import CLEO, DORA, EVE, PATIENCE_S, START, TARGET, WHY, MakeWorld, Rules, World
 
 AGAIN = f"{START} epochs=2"
 LETTERS = START.replace("tickets", "letters")
@@ -115,3 +118,36 @@ def test_of_several_plans_only_the_last_is_live(world: World) -> None:
         world.start(f"{START} epochs={epochs}")
     states = [run.state for run in world.store.runs.newest()]
     assert states == ["awaiting_approval", *["cancelled"] * 3]
+
+
+def test_a_run_is_repeated_with_changes_which_the_new_card_names(world: World) -> None:
+    seed_runs(world, line=f"{START} hours=20")
+    assert world.type("/finetune again 1", user=EVE) and world.slack.view(EVE.id) is None, (
+        "a guest starts none"
+    )
+    assert world.type("/finetune again 1") == ""
+    view = world.slack.view(ANA.id)
+    assert view is not None
+    form = str(view.blocks)
+    assert "hours=20 epochs=5" in form and "gpt-4o" in form and "100M tokens" in form and TARGET in form
+    filled = {
+        "target": TARGET,
+        "settings": "hours=20 epochs=many",
+        "volume": "100M tokens",
+        "current": "gpt-4o",
+    }
+    assert "settings" in world.slack.submit_modal(ANA.id, filled).errors
+    assert "volume" in world.slack.submit_modal(ANA.id, {**filled, "settings": "", "volume": "lots"}).errors
+    changed = {**filled, "settings": "hours=20 epochs=3", "volume": "20,000"}
+    assert world.slack.submit_modal(ANA.id, changed).closed
+    wait_until(lambda: world.store.runs.get(2), "the new plan", seconds=PATIENCE_S)
+    world.send()
+    again = plan_from_json(world.run(2).plan).again
+    assert again and again.run == 1
+    assert [(change.name, change.before, change.now) for change in again.changes] == [
+        ("epochs", "5", "3"),
+        ("volume", "100M tokens", "20,000 requests"),
+    ]
+    assert world.find_message(
+        "Run 2: train", "Run 1 again with", "epochs 5 → 3, volume 100M tokens → 20,000 requests"
+    )

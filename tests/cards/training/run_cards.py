@@ -23,7 +23,7 @@ from bot.cards.status import (
 from bot.cards.training import audits, runs
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import CheckedJudge
-from bot.rules.plans import Continued, OtherModel, Plan, Retraining, TaughtRows
+from bot.rules.plans import Continued, OtherModel, Plan, PlanChange, Retraining, RunAgain, TaughtRows
 from bot.values.evaluations import ComparisonProgress, CurvePlan
 from bot.values.runs import Progress
 from storage.money import Commitment, Freeze
@@ -87,6 +87,23 @@ def _plans() -> dict[str, Message]:
         "plan-asked-free": plans.approval_card(waiting, without, NO_BUDGET, Pending(2)),
         "plan-asked-beside-a-candidate": plans.approval_card(
             waiting, builders.plan(predicted=PREDICTED, continued=CONTINUED), BUDGET, ONE_APPROVER
+        ),
+        "plan-asked-run-again": plans.approval_card(
+            waiting,
+            builders.plan(
+                predicted=PREDICTED,
+                again=RunAgain(
+                    3,
+                    (
+                        PlanChange("version", "1", "2"),
+                        PlanChange("rows", "300", "383"),
+                        PlanChange("epochs", "5", "3"),
+                        PlanChange("volume", "", "20,000 requests"),
+                    ),
+                ),
+            ),
+            BUDGET,
+            ONE_APPROVER,
         ),
         "plan-asked-loses-later": plans.approval_card(
             waiting, builders.advised_plan(LOSES_LATER), BUDGET, ONE_APPROVER
