@@ -20,6 +20,8 @@ SMALL = {
     "bot/services/common/freeze_scope.py": "freeze.py notifies people, and notifications ask whether there is a freeze",
     "storage/driver.py": "which SQLite is used; in database.py it would import in a circle",
     "trainers/money.py": "micro-dollars; in pricing.py it would import in a circle",
+    "trainers/recipes/standalone/ask.py": "a program that is copied into exports",
+    "trainers/recipes/standalone/classify.py": "a program that is copied into exports",
     "trainers/local/peft.py": "peft is imported by it alone, so that torch's compiler stays away",
     "trainers/local/ray/node.py": "the entry point on a node, which imports little before it has checked Python",
 }

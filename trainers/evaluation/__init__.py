@@ -17,7 +17,9 @@ PUBLIC_MODULES = (
     "retrieval",
     "row_choice",
     "scores",
+    "spans",
     "statistics",
+    "terms",
     "tfidf",
     "wrong_rows",
 )

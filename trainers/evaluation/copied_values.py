@@ -9,102 +9,21 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
+from trainers.evaluation.spans import COLUMNS, Copier, Span, Spans, find_spans
 from trainers.evaluation.statistics import normalise
 from trainers.evaluation.tfidf import fit_svm
 
-LONGEST_VALUE = 4  # words
-MOST_WORDS = 300  # of a text; what comes later is not looked at
 MOST_TRAINED = 600  # rows: more hardly help, and each has up to four spans a word
 MOST_TESTED = 150  # of these rows
 TESTED_EACH = 3  # every third row is tested, up to MOST_TESTED
 OTHER_SPANS = 25  # of a training row, beside those that are the value of a field
-COLUMNS = 2**18
 LEAST_COPIED = 0.5  # of a field's values; with fewer there is too little to learn from
-_WORD = re.compile(r"\S+")
-_AROUND = " \t\n\"'`*“”‘’«»()[]{}<>,;:!?|."
 Features = Any
-
-
-@dataclass(frozen=True)
-class Span:
-    """A run of words of a text, from word `first` to word `last`. `value` has no punctuation around it."""
-
-    value: str
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
-class Spans:
-    """The spans of a text that could be a value, with the text's words."""
-
-    words: tuple[str, ...]
-    spans: tuple[Span, ...]
-
-    @cached_property
-    def bare(self) -> tuple[str, ...]:
-        return tuple(word.lower().strip(_AROUND) for word in self.words)
-
-    def describe(self, span: Span) -> dict[str, float]:
-        """The span's features: its shape, its own words, and what stands around it."""
-        shape = _shape(span.value)
-        before = self._word(span.first - 1)
-        second_before = self._word(span.first - 2)
-        after = self._word(span.last + 1)
-        second_after = self._word(span.last + 2)
-        opening = _punctuation(self.words[span.first][:1])
-        closing = _punctuation(self.words[span.last][-1:])
-        names = [
-            f"shape {shape}",
-            f"length {span.last - span.first}",
-            f"before {before}",
-            f"before {second_before} {before}",
-            f"after {after}",
-            f"after {after} {second_after}",
-            f"before {before}, shape {shape}",
-            f"after {after}, shape {shape}",
-            f"shape before {_shape(before)}, shape {shape}",
-            f"shape after {_shape(after)}, shape {shape}",
-            f"opening {opening}",
-            f"closing {closing}",
-        ]
-        own_words = self.bare[span.first : span.last + 1]
-        names += [f"word {word}" for word in own_words]
-        described = dict.fromkeys(names, 1.0)
-        described["place"] = span.first / len(self.words)
-        return described
-
-    def _word(self, place: int) -> str:
-        if place < 0:
-            return "<start>"
-        if place >= len(self.words):
-            return "<end>"
-        return self.bare[place]
-
-
-def find_spans(text: str) -> Spans:
-    words = _WORD.findall(text)[:MOST_WORDS]
-    spans = []
-    for first in range(len(words)):
-        end = min(first + LONGEST_VALUE, len(words))
-        for last in range(first, end):
-            run = words[first : last + 1]
-            value = " ".join(run).strip(_AROUND)
-            if value:
-                spans.append(Span(value, first, last))
-    return Spans(tuple(words), tuple(spans))
-
-
-class SpanScorer(Protocol):
-    def scores(self, described: Sequence[Mapping[str, float]]) -> Any:
-        """Returns a number for each span with these features, above 0 if it is likely to be the value."""
 
 
 @dataclass(frozen=True)
@@ -113,41 +32,6 @@ class SvmScorer:
 
     def scores(self, described: Sequence[Mapping[str, float]]) -> Any:
         return self.machine.decision_function(_matrix(described))
-
-
-Scorer = TypeVar("Scorer", bound=SpanScorer, covariant=True)
-
-
-@dataclass(frozen=True)
-class Copier(Generic[Scorer]):
-    """Copies one field. `absent` is its value, as JSON, where no span is likely to be it; None if it is never absent.
-    `share` is the share of training rows that a copier gets right without having seen them."""
-
-    scorer: Scorer
-    absent: str | None
-    is_number: bool
-    share: float = 0.0
-
-    def values(self, texts: Sequence[Spans], otherwise: Sequence[str]) -> list[str]:
-        """Returns the field's value in each text, as JSON; `otherwise` where nothing can be copied."""
-        copied_values = []
-        for text, instead in zip(texts, otherwise, strict=True):
-            copied = self._value(text)
-            if copied is None:
-                copied = instead
-            copied_values.append(copied)
-        return copied_values
-
-    def _value(self, text: Spans) -> str | None:
-        if not text.spans:
-            return self.absent
-        described = [text.describe(span) for span in text.spans]
-        scores = self.scorer.scores(described)
-        best = int(scores.argmax())
-        if self.absent is not None and scores[best] < 0:
-            return self.absent
-        value = text.spans[best].value
-        return _as_json(value, is_number=self.is_number)
 
 
 def fit_copiers(
@@ -259,18 +143,6 @@ def _matrix(described: Sequence[Mapping[str, float]]) -> Features:
     return FeatureHasher(COLUMNS, input_type="dict").transform(described).tocsr()
 
 
-def _punctuation(character: str) -> str:
-    if character not in _AROUND:
-        return ""
-    return character
-
-
-def _shape(text: str) -> str:
-    """'A-0' for 'A-1042', 'a.a@a.a' for an e-mail address."""
-    letters = re.sub(r"[^\W\d_]+", lambda run: "A" if run[0][0].isupper() else "a", text)
-    return re.sub(r"\d+", "0", letters)[:24]
-
-
 def _copyable(value: str) -> str | None:
     """The text that would be copied for a value, None for one that is no text or number."""
     if not value:
@@ -294,21 +166,6 @@ def _is_number(column: Sequence[str]) -> bool:
     present = [json.loads(value) for value in column if value not in ("", "null")]
     numbers = sum(isinstance(value, int | float) for value in present)
     return 2 * numbers > len(present)
-
-
-def _as_json(value: str, *, is_number: bool) -> str | None:
-    """None if the span is not the number that it should be."""
-    if not is_number:
-        return json.dumps(value, ensure_ascii=False)
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    if not abs(number) < 1e15:  # neither infinite nor nan
-        return None
-    if number.is_integer():  # JSON would tell 12.0 from 12
-        return json.dumps(int(number))
-    return json.dumps(number)
 
 
 def _same(guess: str, value: str) -> bool:

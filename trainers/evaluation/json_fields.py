@@ -18,9 +18,10 @@ from typing import Any, Generic, TypeVar
 
 from trainers.dataset.rows import Example, Task, most_frequent
 from trainers.evaluation.answer_format import MOST_ANSWERS, answer_format
-from trainers.evaluation.copied_values import Copier, Scorer, SvmScorer, find_spans, fit_copiers
+from trainers.evaluation.copied_values import SvmScorer, fit_copiers
 from trainers.evaluation.results import Reply, Scoring
 from trainers.evaluation.scores import json_leaves, read_json, score, scoring_of
+from trainers.evaluation.spans import Copier, Scorer, find_spans
 from trainers.evaluation.statistics import normalise
 from trainers.evaluation.tfidf import features, fit_svm, is_short_enough, label_of, text_of
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from trainers.dataset.near_duplicates import question_text
 from trainers.dataset.rows import Example, most_frequent, question_keys
 from trainers.evaluation.results import Reply
+from trainers.evaluation.terms import PIECES, WORDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +38,6 @@ LONGEST_TEXT = 4_000
 # Characters in total: about ten seconds and 400 MB. With words alone, four times as many take the same.
 MOST_IN_PIECES = 4_000_000
 MOST_FEATURES = 100_000  # for words, and the same number again for pieces
-WORDS = r"(?u)\w+|[^\w\s]"
-PIECES = (2, 5)  # letters
 
 
 @dataclass(frozen=True)

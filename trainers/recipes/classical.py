@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.dataset.rows import Example
 from trainers.evaluation import json_fields, tfidf
-from trainers.evaluation.copied_values import Copier, SvmScorer
+from trainers.evaluation.copied_values import SvmScorer
+from trainers.evaluation.spans import Copier
 from trainers.recipes.calibration import NOTHING_LEARNT, Calibration, calibrate
 from trainers.recipes.frozen import (
-    Arrays,
     FrozenClassifier,
     FrozenCopier,
     FrozenField,
     pack_texts,
-    unpack_texts,
     write_files,
 )
-from trainers.recipes.term_weights import TermWeights
 
 if TYPE_CHECKING:
     from trainers.recipes.calibration import Indices, Scores
@@ -147,15 +145,3 @@ def _copier_arrays(place: int, copier: Copier[SvmScorer]) -> dict[str, Any]:
         f"copier_{place}_weights": weights[columns],
         f"copier_{place}_bias": machine.intercept_[0],
     }
-
-
-def read_terms(arrays: Arrays) -> TermWeights:
-    words = unpack_texts(arrays["words"])
-    pieces = unpack_texts(arrays["pieces"])
-    return TermWeights(
-        words={word: row for row, word in enumerate(words)},
-        pieces={piece: len(words) + row for row, piece in enumerate(pieces)},
-        rarities=arrays["rarities"],
-        weights=arrays["weights"],
-        biases=arrays["biases"],
-    )

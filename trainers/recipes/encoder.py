@@ -111,7 +111,7 @@ class HeadScores:
 def read_head(frozen: FrozenClassifier, arrays: Arrays) -> HeadScores:
     """Raises EncoderError if the encoder is missing or is another than the head was fitted on."""
     name = str(frozen.encoder)
-    encoder = _shared_encoder(name)
+    encoder = shared_encoder(name)
     if encoder.sha256 != frozen.encoder_sha256:
         raise EncoderError(
             f"The files of the encoder {name} have changed since this candidate was frozen. Restore the old files, or "
@@ -121,6 +121,7 @@ def read_head(frozen: FrozenClassifier, arrays: Arrays) -> HeadScores:
 
 
 @cache
-def _shared_encoder(name: str) -> TextEncoder:
+def shared_encoder(name: str) -> TextEncoder:
+    """Loads an encoder once for all recipes of a process: it takes about 200 MB. Raises EncoderError."""
     # A second thread costs processor time and makes a text no faster while others are read beside it.
     return load_encoder(name, threads=1)

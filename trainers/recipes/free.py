@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from trainers.evaluation import terms
 from trainers.evaluation.tfidf import beginning_of
-from trainers.recipes import classical, encoder
+from trainers.recipes import encoder
 from trainers.recipes.calibration import Curve, probabilities
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.frozen import (
@@ -93,7 +94,7 @@ def open_free(folder: RecipeFolder, recipe: Recipe) -> FreeAnswerer:
 
 def _read_scorer(frozen: FrozenClassifier, arrays: Arrays) -> _TextScorer:
     if frozen.encoder is None:
-        return classical.read_terms(arrays)
+        return terms.read_scorer(arrays)
     return encoder.read_head(frozen, arrays)
 
 

@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainers.evaluation.copied_values import Copier
 from trainers.evaluation.json_fields import Field, FieldClassifier, FieldTable, Values, answer_fields
+from trainers.evaluation.spans import Copier, SpanWeights, read_weights
 from trainers.json_values import JsonValue
 from trainers.recipes.calibration import Calibration
-from trainers.recipes.span_weights import SpanWeights
 
 if TYPE_CHECKING:
     from trainers.recipes.calibration import Scores
@@ -101,12 +100,8 @@ def field_answers(frozen: FrozenClassifier, arrays: Arrays) -> FieldAnswers:
             first += len(field.values)
         predict.append(choose)
         if field.copier is not None:
-            scorer = SpanWeights(
-                arrays[f"copier_{place}_columns"],
-                arrays[f"copier_{place}_weights"],
-                float(arrays[f"copier_{place}_bias"]),
-            )
-            copiers[place] = Copier(scorer, field.copier.absent, field.copier.is_number)
+            weights = read_weights(arrays, place)
+            copiers[place] = Copier(weights, field.copier.absent, field.copier.is_number)
     table = FieldTable(tuple(fields), frozen.without_fields)
     return FieldAnswers(FieldClassifier(table, tuple(predict), shares=()), copiers)
 
@@ -133,10 +128,3 @@ def pack_texts(texts: Sequence[str]) -> Any:
 
     joined = "\n".join(texts).encode()
     return np.frombuffer(joined, np.uint8)
-
-
-def unpack_texts(packed: Any) -> list[str]:
-    joined: str = packed.tobytes().decode()
-    if not joined:
-        return []
-    return joined.split("\n")

@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass
 
 from trainers.dataset.rows import Example
 from trainers.encoders import EncoderError
-from trainers.encoders.embedding import TextEncoder, load_encoder
+from trainers.encoders.embedding import TextEncoder
 from trainers.evaluation.prompts import question_of
 from trainers.evaluation.retrieval import Library, open_library, showable_rows
 from trainers.evaluation.tfidf import text_of
+from trainers.recipes.encoder import shared_encoder
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.values import Recipe, Shot
 from trainers.types import Message
@@ -79,7 +80,7 @@ def open_recipe_library(folder: RecipeFolder, recipe: Recipe) -> RecipeLibrary:
 
     lines = [json.loads(line) for line in folder.read_file(recipe, LIBRARY).splitlines()]
     vectors = np.load(io.BytesIO(folder.read_file(recipe, VECTORS)), allow_pickle=False)
-    encoder = load_encoder(recipe.encoder)
+    encoder = shared_encoder(recipe.encoder)
     _check_encoder(encoder, recipe, folder.read_file(recipe, ENCODER))
     texts = tuple(line["text"] for line in lines)
     shots = tuple(Shot(line["question"], line["answer"]) for line in lines if "question" in line)

@@ -18,8 +18,8 @@ from tests.peers.model_hub import TOKEN, model_hub
 from tests.trainers.encoders.test_multilingual_encoder import ROWS
 from trainers.encoders import multilingual
 from trainers.encoders.classifier import load_classifier
+from trainers.export_folder import AnswersDiffer, ExportRefused
 from trainers.local.export.order import ExportOrder, Upload
-from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.job_directory import read_job, replace_json, write_job
 from trainers.local.train import run_training
 

@@ -22,10 +22,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.local.export.exports import JOB, MODEL, order, run_export, tune, write_questions
 from tests.local.preferences import pair
 from tests.local.reference import load_reference
+from trainers.export_folder import AnswersDiffer, ExportRefused, folder_when_complete
 from trainers.local.export import hub, vllm
 from trainers.local.export.agreement import Comparison, ModelAnswer, compare, encode, judge_answer
 from trainers.local.export.order import RunMeasurements, Score
-from trainers.local.export.output import AnswersDiffer, ExportRefused, folder_when_complete
 from trainers.local.export.sources import WEIGHTS, find_source, read_questions
 from trainers.local.export.weights import load, open_base
 from trainers.local.job_directory import read_job, write_job
@@ -291,7 +291,7 @@ def test_a_disk_that_fills_up_during_an_export_refuses_it(tmp_path: Path, kind: 
     full = kind("No space left on device")
     with (
         pytest.raises(ExportRefused, match=r"No space left on device\. .*free some space"),
-        folder_when_complete(tmp_path / "out"),
+        folder_when_complete(tmp_path / "out", (OSError, SafetensorError)),
     ):
         raise full
     assert list(tmp_path.iterdir()) == []

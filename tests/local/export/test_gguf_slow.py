@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 
 from tests.local.conftest import CHATML, make_model
 from tests.local.export.exports import JOB, order, run_export, tune
+from trainers.export_folder import ExportRefused
 from trainers.local.export.agreement import encode, served_answers
-from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import find_source, read_questions
 from trainers.local.job_directory import replace_json
 from trainers.local.serving.values import Target

@@ -8,9 +8,9 @@ import huggingface_hub.constants
 import pytest
 
 from tests.peers.model_hub import TOKEN, model_hub
+from trainers.export_folder import ExportRefused
 from trainers.local.export.hub import upload
 from trainers.local.export.order import ExportOrder, Upload
-from trainers.local.export.output import ExportRefused
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Use 'content:DeprecationWarning"

@@ -14,13 +14,13 @@ import pytest
 
 from tests.local.export.exports import JOB, MODEL, order, run_export, write_queued_job
 from tests.local.families import published
+from trainers import export_folder
+from trainers.export_folder import ExportRefused
 from trainers.export_formats import FORMATS
 from trainers.local.engines.vllm import VLLM_RANKS
-from trainers.local.export import output
 from trainers.local.export.gguf_converter import install
 from trainers.local.export.ollama import context_size, modelfile
 from trainers.local.export.order import Form, RunMeasurements, Upload
-from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import find_source, read_questions
 from trainers.local.export.vllm import check_vllm, vllm_command
 from trainers.local.export.weights import open_base
@@ -110,7 +110,7 @@ def test_an_output_path_in_use_is_refused(job: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_refused_with_the_needed_size(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "SPARE_BYTES", 10**18)
+    monkeypatch.setattr(export_folder, "SPARE_BYTES", 10**18)
     assert "The export needs 1,000,000,000.0 GB on the disk of" in refusal(job)
 
 

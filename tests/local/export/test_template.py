@@ -9,8 +9,8 @@ import pytest
 
 from tests.local.conftest import CHATML
 from tests.local.export.go_template import render
+from trainers.export_folder import ExportRefused
 from trainers.local.export.ollama import modelfile, read_chat_template
-from trainers.local.export.output import ExportRefused
 
 # Written for these tests, with the same output as each family's own template
 DEFAULT_SYSTEM = (

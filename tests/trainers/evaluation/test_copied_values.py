@@ -11,9 +11,10 @@ import pytest
 
 from tests.trainers.evaluation.builders import make_example
 from trainers.dataset import Example
-from trainers.evaluation.copied_values import Spans, find_spans, fit_copiers
+from trainers.evaluation.copied_values import fit_copiers
 from trainers.evaluation.json_fields import MOST_LEARNED, classify_holdout
 from trainers.evaluation.scores import json_share
+from trainers.evaluation.spans import Spans, find_spans
 
 PEOPLE = ("Ana Costa", "Ben Weber", "Cleo Ito", "Dora Silva", "Emil Novak", "Femi Young")
 PHRASINGS = (

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainers.evaluation.builders import make_example, make_orders, make_rows
+from tests.trainers.recipes.builders import ROOT, SEED, SNIPPETS, odd_texts, read_tickets
 from trainers.dataset import Example
 from trainers.encoders import EncoderError, classifier
 from trainers.encoders import json_fields as encoder_fields
@@ -25,43 +24,12 @@ from trainers.recipes.free import FreeAnswerer, open_free
 from trainers.recipes.frozen import DESCRIPTION, FrozenClassifier
 from trainers.recipes.values import Recipe
 
-ROOT = Path(__file__).parents[3]
-SEED = 7
 CLASSICAL = Recipe(kind="classical", dataset="tickets", version=1, task="labels", scoring="label")
-SNIPPETS = (
-    "Wo bleibt meine Bestellung?",
-    "Où est ma commande ?",
-    "注文はどこですか。",
-    "أين طلبي؟",
-    "İstanbul'a gönderin, straße",
-    "ﬁne ﬂow e\u0301te\u0301",
-    "\u00a0 \u2003\u3000 \x1c\x85",
-    "👩‍👩‍👧",
-    "a",
-    "ab c",
-    "C# != C++ 4/5 12.50€",
-    "zero\0byte",
-)
 
 
 @pytest.fixture(scope="module")
 def tickets() -> tuple[Example, ...]:
-    with (ROOT / "examples" / "support_tickets.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return tuple(make_example(row["text"], row["label"], line) for line, row in enumerate(rows, 2))
-
-
-def odd_texts(rows: Sequence[Example], count: int) -> list[str]:
-    """Makes texts from the words of rows, in several languages, some empty, some very long, with unusual spaces."""
-    chance = random.Random(SEED)
-    words = [word for row in rows for word in tfidf.text_of(row).split()]
-    texts = ["", "   ", "\n", *SNIPPETS, "x" * 9_000, " ".join(words[:3_000])]
-    while len(texts) < count:
-        parts = [*chance.choices(words, k=chance.randint(1, 40)), *chance.choices(SNIPPETS, k=2)]
-        chance.shuffle(parts)
-        space = chance.choice((" ", "  ", "\t", "\r\n", "\u00a0", ""))
-        texts.append(space.join(parts))
-    return texts
+    return read_tickets()
 
 
 def opened(tmp_path: Path, files: dict[str, bytes]) -> FreeAnswerer:

@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 
+from trainers.export_folder import AnswersDiffer, ExportRefused, check_out
 from trainers.export_formats import DTYPES, FORMATS
-from trainers.local.export.output import AnswersDiffer, ExportRefused, check_out
 from trainers.local.export.sources import find_source
 
 FOLDER = click.Path(path_type=Path)

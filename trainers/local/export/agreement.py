@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import torch
 
+from trainers.export_folder import AnswersDiffer, ExportRefused
 from trainers.http.errors import ApiError
 from trainers.local.export.order import PreparedExport, Say
-from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.export.sources import Question
 from trainers.local.export.weights import LoadedModel
 from trainers.local.serving.generator import Generator

@@ -10,12 +10,12 @@ from typing import Any
 from gguf import GGUFReader, TokenType
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
+from trainers.export_folder import ExportRefused
 from trainers.local.chat_renderer import render_chat
 from trainers.local.export import gguf_converter
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.merged import check_mergeable, merge
 from trainers.local.export.order import TOLERANCES, ExportOrder, Plan, PreparedExport, Say, WrittenExport
-from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
 from trainers.local.export.weights import BYTES, Base, LoadedModel, load_gguf
 from trainers.local.training.base_model import load_tokenizer

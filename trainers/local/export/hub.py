@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from trainers.export_folder import ExportRefused
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import (
     ADAPTER_DTYPE,
@@ -19,7 +20,6 @@ from trainers.local.export.order import (
     Upload,
     WrittenExport,
 )
-from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import WEIGHTS, Source
 from trainers.local.export.vllm import copy_adapter
 from trainers.local.export.weights import Base, load_with_adapter

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainers.export_folder import ExportRefused
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import TOLERANCES, ExportOrder, Plan, PreparedExport, Say, WrittenExport
-from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
 from trainers.local.export.weights import BYTES, Base, load, load_with_adapter
 from trainers.local.serving.memory import release_memory

@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 from jinja2 import TemplateError
 
+from trainers.export_folder import ExportRefused
 from trainers.local.chat_renderer import render_chat
 from trainers.local.export import gguf
 from trainers.local.export.gguf import plan as plan
 from trainers.local.export.order import PreparedExport, Say, WrittenExport
-from trainers.local.export.output import ExportRefused
 from trainers.local.training.base_model import load_tokenizer
 
 Role = Literal["start", "system", "user", "assistant", "end"]

@@ -15,17 +15,11 @@ from typing import ClassVar
 from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError
 from trainers.encoders.classifier import DESCRIPTION, HEAD, Classifier, load_classifier
 from trainers.encoders.embedding import MAX_TOKENS, WORDS_WEIGHT, EncoderFiles, find_encoder
+from trainers.export_folder import AnswersDiffer, ExportRefused, check_out, check_space, folder_when_complete
 from trainers.export_formats import ENCODER_FORMS
 from trainers.local.export import hub
 from trainers.local.export.card import Card, settings_table, today
 from trainers.local.export.order import ExportOrder, Say, WrittenExport
-from trainers.local.export.output import (
-    AnswersDiffer,
-    ExportRefused,
-    check_out,
-    check_space,
-    folder_when_complete,
-)
 from trainers.local.export.sources import Source, read_questions
 from trainers.local.export.weights import Base
 from trainers.local.serving.encoder_engine import text_to_classify

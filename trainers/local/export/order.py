@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from trainers.export_folder import ExportRefused
 from trainers.json_values import from_object
-from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Questions, Source
 from trainers.local.export.weights import Base
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from trainers.export_folder import ExportRefused, check_out, check_space, folder_when_complete
 from trainers.export_formats import FORMATS, formats_with
 from trainers.local.base_files import adapter_base_fingerprint, base_fingerprint
 from trainers.local.export import hub, onnx
 from trainers.local.export.agreement import encode, served_answers
 from trainers.local.export.card import Card
 from trainers.local.export.order import ExportOrder, PreparedExport, Say, load_form
-from trainers.local.export.output import ExportRefused, check_out, check_space, folder_when_complete
 from trainers.local.export.sources import Questions, Source, find_source, read_questions
 from trainers.local.export.weights import Base, open_base
 from trainers.local.serving.memory import release_memory
@@ -36,7 +38,7 @@ def export(order: ExportOrder, say: Say) -> Path:
     answers = served_answers(target, prompts)
     release_memory(best_device())  # the export is loaded next
     prepared = PreparedExport(order, source, base, questions, dtype, prompts, answers)
-    with folder_when_complete(order.out) as folder:
+    with folder_when_complete(order.out, (OSError, SafetensorError)) as folder:
         written = load_form(order).write(prepared, folder, say)
         card = Card(order, source, base, dtype, written)
         card.render().save(folder / "README.md")

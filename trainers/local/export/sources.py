@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trainers.encoders.classifier import DESCRIPTION, HEAD
+from trainers.export_folder import ExportRefused
 from trainers.http.errors import ApiError
 from trainers.local.chat_renderer import tools_for_template
-from trainers.local.export.output import ExportRefused
 from trainers.local.job_directory import TrainingJob, read_job, with_winning_settings
 from trainers.local.jobs.records import Jobs
 from trainers.local.models import Models

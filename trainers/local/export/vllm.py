@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from trainers.export_folder import ExportRefused
 from trainers.local.engines.vllm import adapter_refusal, vllm_rank
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import (
@@ -20,7 +21,6 @@ from trainers.local.export.order import (
     Say,
     WrittenExport,
 )
-from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import CONFIG, WEIGHTS, Source
 from trainers.local.export.weights import Base, load_with_adapter
 from trainers.models.chat_templates import read_chat_template, thinking_switches

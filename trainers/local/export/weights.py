@@ -15,8 +15,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, GgufConfig
 from yaml import YAMLError
 
+from trainers.export_folder import ExportRefused
 from trainers.local.base_download import fetch_base
-from trainers.local.export.output import ExportRefused
 from trainers.local.peft import PeftModel
 from trainers.local.serving.vocabulary import end_tokens
 from trainers.local.training.base_model import load_model, load_tokenizer, silence_peft_warning

@@ -1,5 +1,5 @@
 """The folder of an export: checks that it is empty and its disk has space, and renames it into place once the export is
-checked. Also the two exceptions of an export."""
+checked. Also the two exceptions of an export. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from safetensors import SafetensorError
 
 
 class ExportRefused(Exception):
@@ -60,14 +58,15 @@ def nearest_existing_folder(out: Path) -> Path:
 
 
 @contextmanager
-def folder_when_complete(out: Path) -> Iterator[Path]:
-    """Yields a folder next to `out`, which is renamed to `out` at the end, or deleted if anything goes wrong."""
+def folder_when_complete(out: Path, faults: tuple[type[Exception], ...] = (OSError,)) -> Iterator[Path]:
+    """Yields a folder next to `out`, which is renamed to `out` at the end, or deleted if anything goes wrong. `faults`
+    are the exceptions by which a library that writes reports a full disk."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         yield temporary
         temporary.chmod(0o755)
-        for path in temporary.rglob("*"):  # safetensors writes files that only their owner may read
+        for path in temporary.rglob("*"):  # some libraries write files that only their owner may read
             path.chmod(path.stat().st_mode | 0o044)
         try:
             temporary.rename(out)
@@ -75,7 +74,7 @@ def folder_when_complete(out: Path) -> Iterator[Path]:
             raise ExportRefused(
                 f"{out} can't be replaced, perhaps it was filled meanwhile: {error.strerror}."
             ) from error
-    except (OSError, SafetensorError) as error:
+    except faults as error:
         raise ExportRefused(
             f"Writing the export next to {out}: {error}. If the disk is full, free some space, or name a folder on "
             "another disk with --out."

@@ -1,5 +1,8 @@
 """Scores texts with the weights of a linear classifier on TF-IDF features, without scikit-learn: words, pairs of words
-and pieces of words, as `tfidf.features` has them. numpy is imported inside functions."""
+and pieces of words, as `tfidf.features` has them. numpy is imported inside functions.
+
+This file is copied into exports, so it must not import anything of this project.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from trainers.evaluation.tfidf import PIECES, WORDS
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Scores = NDArray[np.float64]
 
+WORDS = r"(?u)\w+|[^\w\s]"
+PIECES = (2, 5)  # letters
 _WORD = re.compile(WORDS)
 
 
@@ -60,6 +63,26 @@ class TermWeights:
         values = (1 + np.log(times)) * self.rarities[rows]
         values /= np.sqrt(values @ values)
         return values @ self.weights[rows]
+
+
+def read_scorer(arrays: Mapping[str, Any]) -> TermWeights:
+    """Reads the arrays of a classifier.npz."""
+    words = unpack_texts(arrays["words"])
+    pieces = unpack_texts(arrays["pieces"])
+    return TermWeights(
+        words={word: row for row, word in enumerate(words)},
+        pieces={piece: len(words) + row for row, piece in enumerate(pieces)},
+        rarities=arrays["rarities"],
+        weights=arrays["weights"],
+        biases=arrays["biases"],
+    )
+
+
+def unpack_texts(packed: Any) -> list[str]:
+    joined: str = packed.tobytes().decode()
+    if not joined:
+        return []
+    return joined.split("\n")
 
 
 def _words_and_pairs(text: str) -> Iterator[str]:
