@@ -10,7 +10,7 @@ import sys
 from asyncio import CancelledError
 from collections.abc import Collection
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
+from logging.handlers import RotatingFileHandler, WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,18 @@ class TextLines(logging.Formatter):
         return self._redact(super().format(record))
 
 
-def write_log(keys: Collection[str], *filters: logging.Filter, path: Path | None = None) -> None:
-    """Logs without our keys: to the file `path`, which is rotated, or to stderr, as text on a terminal and as JSON
-    elsewhere. Leaves out the tracebacks of answers that our own shutdown cut off, and a line of httpx2's for every
-    request. Raises OSError if the file can't be written."""
+def write_log(
+    keys: Collection[str], *filters: logging.Filter, path: Path | None = None, is_rotated: bool = True
+) -> None:
+    """Logs without our keys: to the file `path`, or to stderr, as text on a terminal and as JSON elsewhere. The file is
+    rotated here, or by another process if `is_rotated` is False. Leaves out the tracebacks of answers that our own
+    shutdown cut off, and a line of httpx2's for every request. Raises OSError if the file can't be written."""
     blot = Redactor(keys)
     form: logging.Formatter = JsonLines(blot)
     handler: logging.Handler = logging.StreamHandler()
-    if path is not None:
+    if path is not None and not is_rotated:
+        handler = WatchedFileHandler(path, encoding="utf-8")
+    elif path is not None:
         handler = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
     elif sys.stderr.isatty():
         form = TextLines(blot)

@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.chaos import syncs
 from tests.bot.world import VENDORS, Rules, SharedWorkers, world
 from tests.chaos import mutants
+from tests.chaos.calls import CallStorm
 from tests.chaos.dialects import DialectStorm, MuteStorm
 from tests.chaos.fork_host import ForkHost
 from tests.chaos.hosting import RoadStorm
@@ -38,7 +39,7 @@ LANES = (
     ("hosted", "syncs"),
     ("sweep", "team"),
     ("mutants", "own", "real"),
-    ("dialects", "rented", "roads"),
+    ("dialects", "rented", "roads", "calls"),
 )  # four, because two would sometimes leave a core idle
 EVERY_LINE = ("create",)
 LOG = 5_000  # characters of a part's log
@@ -139,6 +140,27 @@ def rented() -> bool:
     return is_clean and machines is not None and machines.is_clean
 
 
+def calls() -> bool:
+    """Programs call `team/tickets` while doors, their workers and the trainer are killed."""
+    with tempfile.TemporaryDirectory(prefix="calls-") as folder:
+        storm = CallStorm(Path(folder), _orders(0).kills)
+        verdict = storm.run()
+    print(
+        f"programs that call team/tickets: {sum(storm.kills.values())} kills, {verdict.calls:,} calls",
+        flush=True,
+    )
+    print(
+        f"    {verdict.answered:,} answered, {verdict.killed:,} failed with a kill, {verdict.lost} without; "
+        f"{verdict.wrong} answered wrongly, {verdict.twice} paid twice, {verdict.miscounted} miscounted",
+        flush=True,
+    )
+    events = ", ".join(f"{count} {what}" for what, count in sorted((storm.kills + storm.done).items()))
+    print(f"    killed, and changed meanwhile: {events}", flush=True)
+    for problem in verdict.problems:
+        print(f"    {problem}", flush=True)
+    return verdict.is_clean
+
+
 def sweep(every: bool = False) -> bool:
     """With `--every` dies at each line of each step. Otherwise at each line of the create, and in the other steps at
     each state that a death can leave."""
@@ -173,6 +195,7 @@ PARTS: dict[str, Callable[[], bool]] = {
     "own": own,
     "real": real,
     "rented": rented,
+    "calls": calls,
     "sweep": sweep,
     "syncs": all_syncs,
     "mutants": all_mutants,

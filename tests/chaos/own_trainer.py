@@ -48,7 +48,7 @@ def serve(data: str, model: str, command: list[str], port: int, image: str) -> N
     """Serves until SIGKILL."""
     import uvicorn
 
-    from trainers.http.connections import listen
+    from trainers.http.sockets import listen
     from trainers.local.api.server import Config, build_app
 
     os.environ |= {"FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1"}

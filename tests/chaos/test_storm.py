@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bot.world import VENDORS
+from tests.chaos.calls import CallStorm
 from tests.chaos.dialects import DialectStorm, MuteStorm
 from tests.chaos.fork_host import ForkHost
 from tests.chaos.hosting import RoadStorm
@@ -34,6 +35,14 @@ def test_kills_of_bot_trainer_and_training_duplicate_and_lose_nothing(
     verdict = storm.run()
     assert storm.kills.keys() == set(VICTIMS)
     assert verdict.due == 2
+    assert verdict.is_clean, verdict
+
+
+def test_kills_of_doors_and_the_trainer_answer_no_program_wrongly(tmp_path: Path) -> None:
+    storm = CallStorm(tmp_path, kills=4)
+    verdict = storm.run()
+    assert sum(storm.kills.values()) == 4
+    assert verdict.answered > 100
     assert verdict.is_clean, verdict
 
 

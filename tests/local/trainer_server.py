@@ -27,7 +27,8 @@ import uvicorn
 import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from trainers.http.connections import listen, server_config
+from trainers.http.connections import server_config
+from trainers.http.sockets import listen
 from trainers.local.api.server import Config, build_app
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,7 +23,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from trainers.http import responses
-from trainers.http.connections import address_of, listen, server_config
+from trainers.http.connections import server_config
+from trainers.http.sockets import address_of, listen
 
 KEY = "sk-vendor-0123456789"
 Body = dict[str, Any]

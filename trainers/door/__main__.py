@@ -1,46 +1,39 @@
 """`python -m trainers.door --folder DIR --address HOST:PORT`: the door as a process.
 
-Prints one line when it answers. A second start with the same folder takes the socket over from the first, which then
-drains. If it can't start, it exits with code 2 and a sentence that says why.
+This process only keeps the listening socket and a worker (worker.py) that answers on it. If the worker dies, the calls
+under way fail, and those that come next wait in the socket's queue until another worker answers. If this process dies,
+the worker goes on, and hands the socket to the next start.
+
+Prints one line when the door answers. A second start with the same folder takes the socket over from the first, which
+then drains. If it can't start, it exits with code 2 and a sentence that says why.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import click
-import uvicorn
 
-from trainers.door.handover import HandoverError, Predecessor, Successors, find_predecessor, only_successor
-from trainers.door.server import DoorState, build_app
-from trainers.http.connections import (
-    AcceptErrorFilter,
-    address_of,
-    allow_more_files,
-    listen,
-    server_config,
-    why_no_port,
-)
+from trainers.door.handover import HandoverError, Predecessor, find_predecessor, only_successor
+from trainers.http.sockets import allow_more_files, listen, why_no_port
 from trainers.log_lines import write_log
-from trainers.recipes.folder import RecipeFolder
-from trainers.recipes.values import Upstreams
 
 DEFAULT_ADDRESS = "127.0.0.1:8021"
-DRAIN_S = 5.0  # for connections to end with an answer
-STOP_S = 80  # for answers under way, when the door is stopped; systemd kills after 90
 ANSWER_S = 600.0  # OpenAI's clients wait as long
+STEADY_S = 10.0  # a worker that answered as long died of something new
+RESTART_PAUSES_S = (0.0, 0.2, 1.0, 5.0)
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("trainers.door")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,26 +66,22 @@ def main(
     os.umask(0o077)
     allow_more_files()
     host, port = _parse_address(address)
-    recipes = RecipeFolder(folder)
-    _write_log(_keys(recipes), log_path)
-    state = DoorState()
-    app = build_app(recipes, frozenset({host.lower(), *map(str.lower, allow_host)}), answer_seconds, state)
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its shutdown: exit 0 then
+    _create(folder)
+    _write_log(log_path)
     with only_successor(folder) as starting:
         predecessor = _find_predecessor(folder)
         listener = _take_or_open(predecessor, host, port)
-        server = DoorServer(server_config(app, STOP_S), state, answer_seconds)
-        successors = Successors(folder, listener, host, server.hand_over)
-
-        def begin() -> None:
-            successors.open()
-            if predecessor is not None:
-                predecessor.release()
-            starting.close()
-            print(f"door ready on {address_of(host, listener)} · key in {recipes.key_path}", flush=True)
-
-        server.on_start = begin
-        server.run(sockets=[listener])
+        options = _worker_options(host, allow_host, answer_seconds, log_path)
+        keeper = Keeper(folder, listener, options)
+        signal.signal(signal.SIGTERM, keeper.stop)
+        signal.signal(signal.SIGINT, keeper.stop)
+        ready = keeper.start_worker(starting)
+        if ready and predecessor is not None:
+            predecessor.release()
+        starting.close()
+        if ready:
+            print(ready, flush=True)
+        sys.exit(keeper.keep())
 
 
 def _parse_address(address: str) -> tuple[str, int]:
@@ -103,21 +92,16 @@ def _parse_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _keys(folder: RecipeFolder) -> list[str]:
-    """Returns the keys that no line of the log may have. Creates the key of programs, if it is missing."""
+def _create(folder: Path) -> None:
     try:
-        keys = [folder.call_key()]
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _refuse(f"the folder {folder.root} can't be used: {error.strerror}. Name another with --folder.")
-    if folder.upstreams_path.exists():
-        for upstream in Upstreams.from_json(folder.upstreams_path.read_bytes()).upstreams:
-            keys.append(os.environ.get(upstream.key_variable or "", ""))
-    return keys
+        _refuse(f"the folder {folder} can't be used: {error.strerror}. Name another with --folder.")
 
 
-def _write_log(keys: list[str], path: Path | None) -> None:
+def _write_log(path: Path | None) -> None:
     try:
-        write_log(keys, AcceptErrorFilter(), path=path)
+        write_log((), path=path, is_rotated=False)  # the worker rotates it
     except OSError as error:
         _refuse(f"the log {path} can't be written: {error.strerror}. Name another with --log.")
 
@@ -142,38 +126,77 @@ def _take_or_open(predecessor: Predecessor | None, host: str, port: int) -> sock
         _refuse(f"{why_no_port(host, port, error)} Choose another --address.")
 
 
-class DoorServer(uvicorn.Server):
-    """A server that drains before it ends: it closes each connection with the next answer, for up to DRAIN_S, then
-    waits for the answers under way. Without that, connections would be closed with requests on their way."""
+def _worker_options(
+    host: str, allow_host: Sequence[str], answer_seconds: float, log_path: Path | None
+) -> list[str]:
+    options = ["--host", host, "--answer-seconds", str(answer_seconds)]
+    for name in allow_host:
+        options += ["--allow-host", name]
+    if log_path is not None:
+        options += ["--log", str(log_path)]
+    return options
 
-    def __init__(self, config: uvicorn.Config, state: DoorState, answer_s: float) -> None:
-        super().__init__(config)
-        self.on_start: Callable[[], None] = lambda: None
-        self._state = state
-        self._answer_s = answer_s
 
-    def hand_over(self) -> None:
-        """Ends the server, from any thread. There is no hurry, since another one answers."""
-        self.config.timeout_graceful_shutdown = int(self._answer_s)
-        self.should_exit = True
+class Keeper:
+    """Keeps a worker running on `listener`, until it is stopped or another door has taken over."""
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        log.info("stopping: answers under way have %s s", STOP_S)
-        super().handle_exit(sig, frame)
+    def __init__(self, folder: Path, listener: socket.socket, options: Sequence[str]) -> None:
+        self._folder = folder
+        self._listener = listener
+        self._command = [sys.executable, "-m", "trainers.door.worker", "--folder", str(folder), *options]
+        self._command += ["--listener", str(listener.fileno())]
+        self._worker: subprocess.Popen[str] | None = None
+        self._is_stopping = False
+        self._has_answered = False
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self.on_start()
+    def start_worker(self, lock: IO[str]) -> str:
+        """Starts a worker and waits until it answers. Returns the line that says where, "" if it has ended instead.
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        self._state.is_draining = True
-        until = time.monotonic() + DRAIN_S
-        while self.server_state.connections and time.monotonic() < until and not self.force_exit:
-            await asyncio.sleep(0.05)
-        await super().shutdown(sockets)
+        The worker has `lock` too until it can hand the socket over, so that another door waits for it even if this
+        process dies meanwhile.
+        """
+        self._worker = subprocess.Popen(
+            [*self._command, "--lock", str(lock.fileno())],
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=[self._listener.fileno(), lock.fileno()],
+            process_group=0,  # a terminal's Ctrl-C reaches this process alone, which passes it on once
+        )
+        if self._is_stopping:  # the signal came when there was no worker to pass it on to
+            self._worker.terminate()
+        assert self._worker.stdout is not None  # noqa: S101 - a pipe
+        with self._worker.stdout as output:
+            ready = output.readline().rstrip("\n")
+        self._has_answered = self._has_answered or bool(ready)
+        return ready
+
+    def keep(self) -> int:
+        """Starts another worker whenever one dies. Returns the exit code of the last: of one that drained, or of the
+        first if it never answered."""
+        deaths = 0
+        while True:
+            assert self._worker is not None  # noqa: S101 - started before
+            began = time.monotonic()
+            code = self._worker.wait()
+            if self._is_stopping and code == -signal.SIGTERM:
+                return 0  # it was not answering yet, so there was nothing to drain
+            if code == 0 or self._is_stopping or not self._has_answered:
+                return code
+            if time.monotonic() - began > STEADY_S:
+                deaths = 0
+            pause = RESTART_PAUSES_S[min(deaths, len(RESTART_PAUSES_S) - 1)]
+            deaths += 1
+            log.error("the worker ended with code %s; another starts in %s s", code, pause)
+            with only_successor(self._folder) as starting:
+                time.sleep(pause)
+                self.start_worker(starting)
+
+    def stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """Has the worker drain. If none runs, the one that is being started ends at once."""
+        self._is_stopping = True
+        if self._worker is not None and self._worker.poll() is None:
+            self._listener.close()  # no connection waits in the queue for a worker that doesn't come
+            self._worker.terminate()
 
 
 def _refuse(sentence: str) -> NoReturn:

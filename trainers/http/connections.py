@@ -1,4 +1,4 @@
-"""Connections of our HTTP servers: how many there may be, how long one may say nothing, which errors are logged.
+"""Connections of our HTTP servers: how many there may be, and how long one may say nothing.
 
 A connection has 10 s to send a request's head, and if there are too many connections, the one that has waited longest
 is closed. uvicorn has no such limits: a client that opened 1,024 connections and sent nothing made the trainer
@@ -7,11 +7,7 @@ unreachable."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
-import socket
-import time
-from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any
 
 import uvicorn
@@ -25,36 +21,6 @@ MAX_CONNECTIONS = 1000
 MIN_CONNECTIONS = 16
 # For jobs, logs, weights, and connections accepted before others are closed.
 RESERVED_FILES = 128 + 2 * BACKLOG
-MAX_OPEN_FILES = 65_536
-LOG_INTERVAL_S = 60.0
-# With each of these asyncio can't accept a connection now; a container of little memory has the last two.
-OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Returns a listening socket with Nagle's algorithm off. asyncio turns it off only for sockets that name their
-    protocol, which those of create_server don't; with it each answer waits 40 ms for an acknowledgement of its head.
-    Raises OSError."""
-    family = socket.AF_INET
-    if ":" in host:
-        family = socket.AF_INET6
-    listener = socket.create_server((host, port), family=family)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
-
-
-def why_no_port(host: str, port: int, error: OSError) -> str:
-    """Returns the beginning of a sentence about `listen`'s error."""
-    why = str(error.strerror).partition(" (while")[0]
-    return f"port {port} on {host} cannot be used: {why}."
-
-
-def address_of(host: str, listener: socket.socket) -> str:
-    """Returns the address for clients, whose port the system may have chosen."""
-    port = listener.getsockname()[1]
-    if ":" in host:  # IPv6
-        host = f"[{host}]"
-    return f"http://{host}:{port}/v1"
 
 
 def server_config(app: Any, shutdown_s: int) -> uvicorn.Config:
@@ -123,34 +89,3 @@ class TimedConnection(H11Protocol):
             self.transport.abort()
         else:
             self._timer = self.loop.call_later(HEAD_S - waited, self._close_if_late)
-
-
-def allow_more_files() -> None:
-    """Raises this process's limit of open files as far as the system allows. The default of 1,024 exists for programs
-    that use select()."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(hard, MAX_OPEN_FILES)
-    if wanted > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-class AcceptErrorFilter(logging.Filter):
-    """Lets the error that no connection can be accepted through once a minute. asyncio logs it over and over, for each
-    connection of its backlog."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last = -LOG_INTERVAL_S
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if not record.exc_info:
-            return True
-        _, error, _ = record.exc_info
-        if not (isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES):
-            return True
-        is_due = time.monotonic() - self._last >= LOG_INTERVAL_S
-        if is_due:
-            self._last = time.monotonic()
-        return is_due

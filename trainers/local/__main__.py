@@ -25,14 +25,8 @@ import uvicorn
 
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.host import BY_PCI_BUS, ENGINES_FOLDER, GPU_ORDER
-from trainers.http.connections import (
-    AcceptErrorFilter,
-    address_of,
-    allow_more_files,
-    listen,
-    server_config,
-    why_no_port,
-)
+from trainers.http.connections import server_config
+from trainers.http.sockets import AcceptErrorFilter, address_of, allow_more_files, listen, why_no_port
 from trainers.local.api.server import Config, build_app
 from trainers.local.engines.vllm import find_missing_reason
 from trainers.local.jobs.backends import visible_gpus

@@ -18,7 +18,7 @@ import pytest
 
 from tests.local.trainer_server import KEY, ROOT, TrainerServer, close, ready_url, serve_in_thread
 from trainers.http import connections
-from trainers.http.connections import AcceptErrorFilter
+from trainers.http.sockets import AcceptErrorFilter
 
 FILES, SILENT = 500, 700
 UNFINISHED = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"

@@ -27,7 +27,8 @@ from tests.local.trainer_server import (
     upload,
     wait_for,
 )
-from trainers.http.connections import listen, server_config
+from trainers.http.connections import server_config
+from trainers.http.sockets import listen
 from trainers.local import __main__ as trainer_main
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import openai
 
 from tests.peers.chat_vendor import KEY
@@ -48,6 +49,11 @@ class Door:
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2].partition("/")[0])
+
+    def worker_pid(self) -> int:
+        """Returns the id of the process that answers."""
+        answer = httpx2.get(f"{self.url.removesuffix('/v1')}/healthz", trust_env=False, timeout=60)
+        return int(answer.json()["pid"])
 
     def stop(self) -> int:
         self.process.terminate()

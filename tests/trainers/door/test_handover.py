@@ -74,6 +74,9 @@ def test_no_call_fails_while_doors_and_recipes_are_replaced(folder: RecipeFolder
             put_in_use(folder, replace(PROMPT, prompt=f"Which team, take {number}?"), promotion=2 + number)
             if number in (3, 7):
                 doors.append(await asyncio.to_thread(start_door, folder, f"127.0.0.1:{doors[0].port}"))
+        wanted = outcomes.total() + 2 * AT_ONCE  # so that the last one answers too
+        while outcomes.total() < wanted:
+            await asyncio.sleep(0.005)
         replaced.set()
 
     async def everybody() -> None:
@@ -92,14 +95,45 @@ def test_no_call_fails_while_doors_and_recipes_are_replaced(folder: RecipeFolder
     assert {key.promotion for key in counts} >= {1, 11}
 
 
-def test_a_killed_door_is_succeeded_at_its_address(folder: RecipeFolder, vendor: ChatVendor) -> None:
+def test_a_killed_worker_fails_only_the_calls_under_way(folder: RecipeFolder, vendor: ChatVendor) -> None:
+    outcomes: Counter[str] = Counter()
+    with serve_door(folder) as door:
+        kills = 2
+
+        async def program(client: httpx2.AsyncClient) -> None:
+            while outcomes.total() < CALLS:
+                outcomes[await call(client, door.url, is_stream=False)] += 1
+
+        async def killer() -> None:
+            for number in range(kills):
+                while outcomes.total() < (number + 1) * CALLS // (kills + 1):
+                    await asyncio.sleep(0.005)
+                os.kill(await asyncio.to_thread(door.worker_pid), signal.SIGKILL)
+
+        async def everybody() -> None:
+            headers = {"authorization": f"Bearer {folder.call_key()}"}
+            async with httpx2.AsyncClient(headers=headers, timeout=60) as client:
+                await asyncio.gather(killer(), *(program(client) for _ in range(AT_ONCE)))
+
+        asyncio.run(everybody())
+    failed = outcomes.total() - outcomes["answered"]
+    assert 0 < failed <= kills * AT_ONCE, outcomes
+
+
+def test_a_worker_goes_on_alone_until_another_door_takes_over(
+    folder: RecipeFolder, vendor: ChatVendor
+) -> None:
     first = start_door(folder)
     first.process.kill()
     first.process.wait(20)
     first.close()
+    alone = first.worker_pid()
+    assert first.client().chat.completions.create(**BODY).choices[0].message.content == "billing"
     second = start_door(folder, f"127.0.0.1:{first.port}")
+    wait_until(lambda: second.worker_pid() != alone, "the second worker")
     assert second.client().chat.completions.create(**BODY).choices[0].message.content == "billing"
     assert second.stop() == 0
+    wait_until(lambda: not Path(f"/proc/{alone}").exists(), "the first worker's end")
     assert not list(folder.root.glob(f"{SOCKET}.*"))
 
 
@@ -166,7 +200,7 @@ def test_a_kill_loses_a_second_of_counts_at_most(folder: RecipeFolder, vendor: C
     with door.client() as client:
         client.chat.completions.create(**BODY)
     wait_until(lambda: usage.read(folder.root), "the count")
-    door.process.send_signal(signal.SIGKILL)
-    door.process.wait(20)
-    door.close()
-    assert sum(usage.read(folder.root).values(), Usage()).calls == 1
+    os.kill(door.worker_pid(), signal.SIGKILL)
+    assert door.client().chat.completions.create(**BODY).choices[0].message.content == "billing"
+    assert door.stop() == 0
+    assert sum(usage.read(folder.root).values(), Usage()).calls == 2
