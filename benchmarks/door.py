@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -145,10 +146,14 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def memory_mb(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("VmRSS")]
-    return int(line.split()[1]) // 1024
+def memory_mb(door: Door) -> int:
+    """Returns the memory of the door's process and of its worker."""
+    kilobytes = 0
+    for pid in (door.process.pid, door.worker_pid()):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith("VmRSS")]
+        kilobytes += int(line.split()[1])
+    return kilobytes // 1024
 
 
 def added(at_door: list[Answer], direct: list[Answer], *, first_byte: bool = False) -> str:
@@ -171,9 +176,9 @@ def paired(
     with serve_both(folder, *options) as (door, url):
         pair = pair_of(door, url, request_body(NAME, **more))
         asyncio.run(pair.run(RATE, min(calls, 100)))  # to open connections
-        before = cpu_s(door.process.pid)
+        before = cpu_s(door.worker_pid())
         at_door, direct = asyncio.run(pair.run(RATE, calls))
-        used_ms = (cpu_s(door.process.pid) - before) / calls * 1000
+        used_ms = (cpu_s(door.worker_pid()) - before) / calls * 1000
         yield f"CPU {used_ms:.2f} ms a call; {added(at_door, direct, first_byte=first_byte)}"
 
 
@@ -195,7 +200,7 @@ def open_calls(folder: RecipeFolder, calls: int) -> Iterator[str]:
         for which, caller in (("door", 0), ("vendor itself", 1)):
             pair = pair_of(door, url, request_body(NAME))
             used = pair.direct if caller else pair.door
-            rate, used_ms, failed = asyncio.run(_saturate(used, pair.body, calls, door.process.pid))
+            rate, used_ms, failed = asyncio.run(_saturate(used, pair.body, calls, door.worker_pid()))
             yield f"{which}: {rate:.0f}/s, the door's CPU {used_ms:.2f} ms a call, {failed} of {calls} failed"
 
 
@@ -222,14 +227,12 @@ def restarts(folder: RecipeFolder, calls: int) -> Iterator[str]:
             kind = "streams" if is_stream else "calls"
             yield f"{kind}, {len(doors) - 1} handovers, ten promotions: {_failed(answers)}"
             newest = doors[-1]
-            killer = threading.Timer(calls / 400, newest.process.kill)
+            killer = threading.Timer(calls / 400, os.kill, (newest.worker_pid(), signal.SIGKILL))
             killer.start()
             answers = asyncio.run(_load(pair, calls // 2))
-            yield f"{kind}, one kill -9 without a successor: {_failed(answers)}"
+            yield f"{kind}, one kill -9 of the worker: {_failed(answers)}"
             for each in doors[1:]:
-                each.process.kill()
-                each.process.wait()
-                each.close()
+                each.stop()
 
 
 async def _load(pair: Pair, calls: int) -> list[Answer]:
@@ -274,14 +277,14 @@ def memory(folder: RecipeFolder, calls: int) -> Iterator[str]:
     with serve_both(folder) as (door, url):
         pair = pair_of(door, url, request_body(NAME))
         asyncio.run(pair.run(RATE, min(calls, 200)))
-        yield f"prompt in use: {memory_mb(door.process.pid)} MB"
+        yield f"prompt in use: {memory_mb(door)} MB"
     for kind in ("classical", "encoder"):
         free_recipe(folder, kind)
         door = start_door(folder)
         try:
             caller = Caller(f"{door.url}/chat/completions", folder.call_key())
             asyncio.run(_saturate_with(caller, [request_body(NAME)], 50))
-            yield f"{kind} in use: {memory_mb(door.process.pid)} MB"
+            yield f"{kind} in use: {memory_mb(door)} MB"
         finally:
             door.stop()
 
@@ -297,9 +300,9 @@ def free(folder: RecipeFolder, calls: int) -> Iterator[str]:
                     request_body(NAME, f"{number} " + " ".join((WORDS * 9)[:words])) for number in range(50)
                 ]
                 count = calls if kind == "classical" else max(calls // 4, 10)
-                before = cpu_s(door.process.pid)
+                before = cpu_s(door.worker_pid())
                 rate = asyncio.run(_saturate_with(caller, bodies, count))
-                used_ms = (cpu_s(door.process.pid) - before) / count * 1000
+                used_ms = (cpu_s(door.worker_pid()) - before) / count * 1000
                 yield (
                     f"{kind}, {words} words: {rate:.0f}/s, CPU {used_ms:.2f} ms a call = "
                     f"{1000 / used_ms:.0f}/s for a core"

@@ -41,10 +41,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DoorAnswer:
-    """What a door says of itself at /healthz."""
+    """What a door says of itself at /healthz. If `pid` died, its `worker` goes on alone and is no longer kept: nobody
+    would start another."""
 
     version: str
     pid: int
+    worker: int
+    is_kept: bool
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def next_step(answer: DoorAnswer | None, started: StartedDoor, fingerprint: str)
     that we would start."""
     if answer is None:
         return "start"
-    if answer.pid == started.pid and started.fingerprint != fingerprint:
+    is_ours = answer.pid == started.pid
+    if is_ours and (started.fingerprint != fingerprint or not answer.is_kept):
         return "replace"
     return "nothing"
 
@@ -76,7 +80,12 @@ def ask_door(host: str, port: int) -> DoorAnswer | None:
         connection.request("GET", "/healthz")
         response = connection.getresponse()
         said_of_itself = json.loads(response.read())
-        return DoorAnswer(str(said_of_itself["version"]), int(said_of_itself["pid"]))
+        return DoorAnswer(
+            version=str(said_of_itself["version"]),
+            pid=int(said_of_itself["pid"]),
+            worker=int(said_of_itself["worker"]),
+            is_kept=bool(said_of_itself["is_kept"]),
+        )
     except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return None
     finally:
@@ -205,7 +214,7 @@ class DoorProcess:
         answer = ask_door(host.strip("[]"), int(port))
         # Its number may belong to another process by now.
         if answer is not None and answer.pid == started.pid:
-            os.kill(started.pid, signal.SIGTERM)
+            os.kill(answer.pid if answer.is_kept else answer.worker, signal.SIGTERM)
         self._started_path.unlink(missing_ok=True)
 
     @property

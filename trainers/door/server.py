@@ -42,8 +42,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class DoorState:
-    """`is_draining`: another process answers new connections, and this one closes each after its answer."""
+    """`is_draining`: another process answers new connections, and this one closes each after its answer. `keeper` is
+    the process that starts another worker if this one dies."""
 
+    keeper: int = field(default_factory=os.getppid)
     is_draining: bool = False
     open_calls: int = field(default=0)
 
@@ -76,7 +78,15 @@ def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, stat
         raise ApiError(404, f"Nothing is in use as '{name}'.", "model_not_found", "model")
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "version": door_version(), "pid": os.getpid()})
+        return JSONResponse(
+            {
+                "status": "ok",
+                "version": door_version(),
+                "pid": state.keeper,
+                "worker": os.getpid(),
+                "is_kept": os.getppid() == state.keeper,
+            }
+        )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

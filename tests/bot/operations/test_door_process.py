@@ -22,9 +22,14 @@ STARTED = StartedDoor(7, "127.0.0.1:8021", "keys and program")
     ("answer", "fingerprint", "step"),
     [
         (None, "keys and program", "start"),
-        (DoorAnswer("1", 7), "keys and program", "nothing"),
-        (DoorAnswer("1", 7), "other keys", "replace"),
-        (DoorAnswer("1", 8), "other keys", "nothing"),  # a unit of systemd started that one
+        (DoorAnswer("1", 7, 17, is_kept=True), "keys and program", "nothing"),
+        (DoorAnswer("1", 7, 17, is_kept=True), "other keys", "replace"),
+        (
+            DoorAnswer("1", 7, 17, is_kept=False),
+            "keys and program",
+            "replace",
+        ),  # nobody would restart its worker
+        (DoorAnswer("1", 8, 17, is_kept=True), "other keys", "nothing"),  # a unit of systemd started that one
     ],
 )
 def test_only_our_own_door_is_replaced(answer: DoorAnswer | None, fingerprint: str, step: str) -> None:
@@ -65,6 +70,12 @@ def pid_at(settings: Settings) -> int | None:
     return answer.pid if answer else None
 
 
+def answer_at(settings: Settings) -> DoorAnswer:
+    answer = ask_door(settings.serving.host, settings.serving.port)
+    assert answer is not None
+    return answer
+
+
 def wait_for_pid(settings: Settings, but: int | None = None) -> int:
     def another() -> int | None:
         pid = pid_at(settings)
@@ -91,9 +102,15 @@ def test_the_door_survives_the_bot_and_is_replaced_once_a_key_changes(
     look_after()
     successor = wait_for_pid(settings, but=pid)
     os.kill(successor, signal.SIGKILL)
-    wait_until(lambda: pid_at(settings) is None, "the kill", seconds=30)
+    wait_until(lambda: not answer_at(settings).is_kept, "the kill", seconds=30)
     look_after()
-    wait_for_pid(settings, but=successor)
+    third = wait_for_pid(settings, but=successor)
+    worker = wait_until(lambda: answer_at(settings).is_kept and answer_at(settings).worker, "its worker")
+    os.kill(third, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: pid_at(settings) is None, "both kills", seconds=30)
+    look_after()
+    wait_for_pid(settings, but=third)
 
 
 def test_a_door_that_does_not_answer_is_a_trouble_with_its_log(settings: Settings) -> None:

@@ -53,7 +53,7 @@ class Door:
     def worker_pid(self) -> int:
         """Returns the id of the process that answers."""
         answer = httpx2.get(f"{self.url.removesuffix('/v1')}/healthz", trust_env=False, timeout=60)
-        return int(answer.json()["pid"])
+        return int(answer.json()["worker"])
 
     def stop(self) -> int:
         self.process.terminate()

@@ -224,7 +224,7 @@ def test_only_the_key_and_our_host_names_are_let_in(door: Door) -> None:
         openai.OpenAI(base_url=door.url, api_key="wrong", max_retries=0).models.list()
     root = door.url.removesuffix("/v1")
     answer = httpx2.get(f"{root}/healthz")
-    assert (answer.status_code, answer.json()["pid"]) == (200, door.worker_pid())
+    assert (answer.status_code, answer.json()["pid"]) == (200, door.process.pid)
     assert httpx2.get(f"{root}/healthz", headers={"host": "evil.example"}).status_code == 403
     headers = {"authorization": f"Bearer {door.folder.call_key()}"}
     assert httpx2.post(f"{door.url}/files", headers=headers).json()["error"]["code"] == "unknown_url"
