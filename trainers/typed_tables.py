@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -39,12 +39,14 @@ class Limits:
 
     def allow(self, number: float) -> bool:
         """True if the number is within the limits; False for NaN if there are any."""
-        return (
-            (self.ge is None or number >= self.ge)
-            and (self.gt is None or number > self.gt)
-            and (self.le is None or number <= self.le)
-            and (self.lt is None or number < self.lt)
-        )
+        # Written as "not >=" and so on, because every comparison with NaN is false.
+        if self.ge is not None and not number >= self.ge:
+            return False
+        if self.gt is not None and not number > self.gt:
+            return False
+        if self.le is not None and not number <= self.le:
+            return False
+        return self.lt is None or number < self.lt
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Fault:
         """Completes a sentence that begins with the path."""
         match self.kind:
             case "unknown":
-                return f"is not a setting; {_nearest(str(self.path[-1]), self.names)}"
+                name = str(self.path[-1])
+                return f"is not a setting; {_nearest(name, self.names)}"
             case "missing":
                 return f"is missing: {self.wants}."
             case "item":
@@ -110,8 +113,9 @@ def title_of(path: KeyPath) -> str:
 
 def _quoted(name: str) -> str:
     """Returns a key as TOML writes it: in quotes, unless it is a bare key."""
-    is_bare = re.fullmatch(r"[\w-]+", name, re.ASCII)
-    return name if is_bare else f'"{name}"'
+    if re.fullmatch(r"[\w-]+", name, re.ASCII):
+        return name
+    return f'"{name}"'
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
@@ -121,25 +125,37 @@ def _nearest(name: str, names: Sequence[str]) -> str:
     return f"valid names are {', '.join(names)}."
 
 
-def read_table(kind: type[T], table: object, faults: list[Fault], at: KeyPath = (), **own: object) -> T:
+def read_table(
+    kind: type[T],
+    table: object,
+    faults: list[Fault],
+    at: KeyPath = (),
+    **own: object,
+) -> T:
     """Reads `table` into an instance of `kind` and appends all mistakes to `faults`. `own` are the fields that the
     caller sets.
 
     A field with an invalid value gets its default, or None. As in JSON, None counts as a missing key.
     """
     if not isinstance(table, Mapping):
-        faults.append(Fault(at, "value", f"a section of its own, [{title_of(at)}]", table))
+        wants = f"a section of its own, [{title_of(at)}]"
+        faults.append(Fault(at, "value", wants, table))
         table = {}
         faults = []  # its missing keys need not be reported as well
     value, keys = _read_fields(kind, table, faults, at, own)
     for key in table:
         if key not in keys:
-            faults.append(Fault((*at, str(key)), "unknown", names=tuple(keys)))
+            path = (*at, str(key))
+            faults.append(Fault(path, "unknown", names=tuple(keys)))
     return value
 
 
 def _read_fields(
-    kind: type[T], table: Mapping[str, Any], faults: list[Fault], at: KeyPath, own: Mapping[str, object]
+    kind: type[T],
+    table: Mapping[str, Any],
+    faults: list[Fault],
+    at: KeyPath,
+    own: Mapping[str, object],
 ) -> tuple[T, list[str]]:
     """Returns the instance and the keys that it can be read from."""
     values = dict(own)
@@ -178,7 +194,8 @@ def _fields(kind: type[Any]) -> tuple[tuple[str, bool, Reader], ...]:
     read: list[tuple[str, bool, Reader]] = []
     for field in fields(kind):
         reader = reader_of(hints[field.name])
-        has_default = field.default is not MISSING or field.default_factory is not MISSING
+        has_factory = field.default_factory is not MISSING
+        has_default = has_factory or field.default is not MISSING
         if not reader.key.is_set_by_caller:
             read.append((field.name, has_default, reader))
     return tuple(read)
@@ -193,17 +210,9 @@ class Reader:
     """Reads values of the type `hint`. `notes` is the metadata of its `Annotated`, the outermost last."""
 
     def __init__(self, hint: Any) -> None:
-        notes: list[Any] = []
-        while True:
-            if get_origin(hint) is Annotated:
-                hint, *more = get_args(hint)
-                notes = more + notes
-            elif get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint):
-                (hint,) = (part for part in get_args(hint) if part is not NoneType)
-            else:
-                break
+        hint, notes = _unwrap(hint)
         self.notes = tuple(notes)
-        self.key = next((note for note in reversed(notes) if isinstance(note, Key)), Key())
+        self.key = _note_of(Key, reversed(notes)) or Key()
         self.kind = self.key.input_type or hint
         self.origin = get_origin(self.kind)
         self.arguments = get_args(self.kind)
@@ -213,8 +222,8 @@ class Reader:
         self.choices: tuple[str, ...] = ()
         if self.origin is Literal:
             self.choices = self.arguments
-        self.limits = next((note for note in notes if isinstance(note, Limits)), None)
-        self.pattern = next((note for note in notes if isinstance(note, re.Pattern)), None)
+        self.limits = _note_of(Limits, notes)
+        self.pattern: re.Pattern[str] | None = _note_of(re.Pattern, notes)
 
     def read(self, value: Any, path: KeyPath, faults: list[Fault]) -> Any:
         """Returns the converted value. An invalid value is appended to `faults`, and INVALID is returned."""
@@ -233,7 +242,9 @@ class Reader:
             except ValueError:
                 result = INVALID
         if result is INVALID:
-            shown = INVALID if self.key.is_secret else value
+            shown = value
+            if self.key.is_secret:
+                shown = INVALID
             faults.append(Fault(path, "value", self.wants(path), shown))
         return result
 
@@ -245,15 +256,20 @@ class Reader:
             own: list[Fault] = []
             item = reader.read(value, (*path, number), own)
             if item is INVALID:
-                faults.append(Fault(path, "item", self.wants(path), value, reader.choices))
+                fault = Fault(path, "item", self.wants(path), value, reader.choices)
+                faults.append(fault)
             else:
                 items.append(item)
                 faults += own  # of the keys inside a table
         return items
 
-    def _rows(self, table: Mapping[str, Any], path: KeyPath, faults: list[Fault]) -> dict[str, Any]:
-        names = reader_of(self.arguments[0])
-        rows = reader_of(self.arguments[1])
+    def _rows(
+        self,
+        table: Mapping[str, Any],
+        path: KeyPath,
+        faults: list[Fault],
+    ) -> dict[str, Any]:
+        names, rows = map(reader_of, self.arguments)
         result = {}
         for name, raw in table.items():
             place = (*path, str(name))
@@ -270,15 +286,16 @@ class Reader:
 
     def _scalar(self, value: Any) -> Any:
         if self.choices:
-            is_choice = isinstance(value, str) and value in self.choices
-            return value if is_choice else INVALID
+            if isinstance(value, str) and value in self.choices:
+                return value
+            return INVALID
         result = value
         if self.kind is not Any:
-            types, convert, _ = _SCALARS.get(self.kind, ((), None, ""))
-            if type(value) not in types:
+            scalar = _SCALARS.get(self.kind)
+            if scalar is None or type(value) not in scalar.types:
                 return INVALID
             try:
-                result = convert(value) if convert else value
+                result = scalar.convert(value)
             except (ValueError, ArithmeticError):
                 return INVALID
         if self.limits is not None and not self.limits.allow(result):
@@ -300,7 +317,7 @@ class Reader:
         elif self.arguments:
             return 'a list of texts, like ["abc", "def"]'
         else:
-            noun = _SCALARS[self.kind][2]
+            noun = _SCALARS[self.kind].wants
 
         limits = self.limits
         if limits is None:
@@ -314,6 +331,46 @@ class Reader:
         return f"{noun} above {limits.gt}, at most {limits.le}"
 
 
+def _unwrap(hint: Any) -> tuple[Any, list[Any]]:
+    """Returns the type without `Annotated` and `| None`, and its notes, the outermost last."""
+    notes: list[Any] = []
+    while True:
+        arguments = get_args(hint)
+        if get_origin(hint) is Annotated:
+            hint, *more = arguments
+            notes = more + notes
+        elif get_origin(hint) in (Union, UnionType) and NoneType in arguments:
+            (hint,) = (part for part in arguments if part is not NoneType)
+        else:
+            return hint, notes
+
+
+def _note_of(kind: type[T], notes: Iterable[Any]) -> T | None:
+    """Returns the first of these notes that is of this kind, or None."""
+    for note in notes:
+        if isinstance(note, kind):
+            return note
+    return None
+
+
+@dataclass(frozen=True)
+class _Scalar:
+    """A type of single values: the input types that are accepted, the conversion, which may raise ValueError or
+    ArithmeticError, and the description of valid values."""
+
+    types: tuple[type, ...]
+    convert: Callable[[Any], Any]
+    wants: str
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _day(value: date) -> date:
+    return date(value.year, value.month, value.day)
+
+
 def _dollars(value: Any) -> Decimal:
     amount = Decimal(value)
     if not is_payable(amount):
@@ -321,17 +378,12 @@ def _dollars(value: Any) -> Decimal:
     return amount
 
 
-# For each type: the input types accepted, the conversion, and the description of valid values. Booleans are not
-# accepted as numbers, nor floats as money, since their last digits are already lost.
-_SCALARS: Mapping[Any, tuple[tuple[type, ...], Callable[[Any], Any] | None, str]] = {
-    bool: ((bool,), None, "true or false"),
-    str: ((str,), None, 'text, like "abc"'),
-    int: ((int,), None, "a whole number"),
-    float: ((int, float, Decimal), float, "a number"),
-    date: (
-        (date, datetime),
-        lambda value: date(value.year, value.month, value.day),
-        "a day without quotes, like 2027-01-14",
-    ),
-    Decimal: ((int, str, Decimal), _dollars, 'US dollars in quotes, like "200.00"'),
+# Booleans are not accepted as numbers, nor floats as money, since their last digits are already lost.
+_SCALARS: Mapping[Any, _Scalar] = {
+    bool: _Scalar((bool,), _unchanged, "true or false"),
+    str: _Scalar((str,), _unchanged, 'text, like "abc"'),
+    int: _Scalar((int,), _unchanged, "a whole number"),
+    float: _Scalar((int, float, Decimal), float, "a number"),
+    date: _Scalar((date, datetime), _day, "a day without quotes, like 2027-01-14"),
+    Decimal: _Scalar((int, str, Decimal), _dollars, 'US dollars in quotes, like "200.00"'),
 }

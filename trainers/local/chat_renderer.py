@@ -20,16 +20,20 @@ from trainers.models.chat_templates import (
     with_fixed_date,
 )
 
+Message = dict[str, Any]  # in the form of templates
+Tool = Mapping[str, Any]
+
 ROLES = ("system", "user", "assistant", "tool")
 CALL = {"id": "000000000", "type": "function"}  # Mistral's templates require an id of 9 characters
 BREAK = "\ufdd0"  # a noncharacter of Unicode: where a rendered chat is cut before it is tokenized
 
 
-def message_for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
+def message_for_template(raw: Mapping[str, Any]) -> Message:
     """Converts a message from OpenAI's form to that of templates: 'developer' becomes 'system', text parts are joined,
     missing content becomes "", arguments are parsed. Drops `weight` and fields without a value. Raises ValueError,
     KeyError or TypeError if the message is malformed."""
-    message = {key: value for key, value in raw.items() if key != "weight" and value is not None}
+    message = _without_none(raw)
+    message.pop("weight", None)
     role = raw["role"]
     if role == "developer":
         role = "system"
@@ -49,6 +53,10 @@ def message_for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
     return message
 
 
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
     arguments = function.get("arguments") or {}
@@ -59,14 +67,15 @@ def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**call, "function": {**function, "arguments": arguments}}
 
 
-def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Converts the messages of a chat, and adds the tool's name to messages with a tool's result. Raises what
     `message_for_template` raises."""
     names: dict[object, str] = {}  # of the calls so far, by their ids
     turns = [message_for_template(message) for message in messages]
     for turn in turns:
         for call in turn.get("tool_calls", ()):
-            names[call.get("id")] = call["function"]["name"]
+            function = call["function"]
+            names[call.get("id")] = function["name"]
         answered = turn.get("tool_call_id")
         if turn["role"] == "tool" and answered in names:
             turn["name"] = names[answered]
@@ -82,7 +91,7 @@ def tools_for_template(values: Mapping[str, Any]) -> list[dict[str, Any]] | None
         tools = [{"type": "function", "function": function} for function in functions]
     filled = []
     for tool in tools:
-        function = {key: value for key, value in tool["function"].items() if value is not None}
+        function = _without_none(tool["function"])
         filled.append({**tool, "function": function})
     return filled or None
 
@@ -90,8 +99,9 @@ def tools_for_template(values: Mapping[str, Any]) -> list[dict[str, Any]] | None
 def special_texts(tokenizer: Any) -> re.Pattern[str]:
     """Returns a pattern that matches the text of any special token."""
     added = tokenizer.added_tokens_decoder.values()
-    texts = "|".join(re.escape(token.content) for token in added if token.special)
-    return re.compile(texts or "(?!)")  # an empty pattern would match everywhere
+    texts = [re.escape(token.content) for token in added if token.special]
+    pattern = "|".join(texts)
+    return re.compile(pattern or "(?!)")  # an empty pattern would match everywhere
 
 
 def break_special_tokens(special: re.Pattern[str], value: Any) -> Any:
@@ -114,7 +124,7 @@ def _insert_break(match: re.Match[str]) -> str:
     return text[0] + BREAK + text[1:]
 
 
-def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
+def render_chat(tokenizer: Any, messages: Sequence[Message], **options: Any) -> str:
     """Renders a chat with the tokenizer's template. Messages and tools come from `chat_for_template` and
     `tools_for_template`. If the template has no place for tools, they are described in words. Raises jinja2's
     TemplateError, or TypeError if the template can't handle a message's shape."""
@@ -137,14 +147,19 @@ def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: A
     return _apply_template(tokenizer, messages, {**options, "tools": filled})
 
 
-def _fill_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+def _fill_tool(tool: Tool) -> dict[str, Any]:
     """Adds an empty description and empty parameters where they are missing."""
     function = {"description": "", **tool["function"]}
-    parameters = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+    described = function.get("parameters") or {}
+    parameters = {"type": "object", "properties": {}, **described}
     return {**tool, "function": {**function, "parameters": parameters}}
 
 
-def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options: Mapping[str, Any]) -> str:
+def _apply_template(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    options: Mapping[str, Any],
+) -> str:
     template = str(tokenizer.chat_template)
     options = {**template_variables(template), **options}
     if isinstance(tokenizer.chat_template, str):
@@ -154,17 +169,19 @@ def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options:
     try:
         text = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     except TypeError:
-        if not any("tool_calls" in message for message in messages):
+        has_calls = any("tool_calls" in message for message in messages)
+        if not has_calls:
             raise
         # DeepSeek's template concatenates the arguments with other text, so it needs them as text.
         messages = [_with_text_arguments(message) for message in messages]
         text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    rendered = str(text)
     if options.get("add_generation_prompt"):
-        return str(text) + answer_prefix(template, options.get("tools"))
-    return str(text)
+        rendered += answer_prefix(template, options.get("tools"))
+    return rendered
 
 
-def read_chat_template(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> str:
+def read_chat_template(tokenizer: Any, tools: Sequence[Tool]) -> str:
     """Returns the chat template's text, which shows how the model writes calls, or CALLS_IN_WORDS if it has no
     tools."""
     template = str(tokenizer.get_chat_template(tools=[*tools] or None))
@@ -174,8 +191,10 @@ def read_chat_template(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> st
 
 
 def _describe_tools(
-    messages: Sequence[dict[str, Any]], tools: Sequence[Mapping[str, Any]], template: str
-) -> list[dict[str, Any]]:
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    template: str,
+) -> list[Message]:
     """Describes the tools in the system message, for a template that doesn't list them. If it has no calls either,
     these are written as text, and their results become messages of the user."""
     if template == CALLS_IN_WORDS:
@@ -190,7 +209,7 @@ def _describe_tools(
     return [{"role": "system", "content": content}, *rest]
 
 
-def _message_in_words(message: dict[str, Any]) -> dict[str, Any]:
+def _message_in_words(message: Message) -> Message:
     content = message["content"]
     if message["role"] == "tool":
         return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
@@ -206,12 +225,13 @@ def _message_in_words(message: dict[str, Any]) -> dict[str, Any]:
     return {"role": message["role"], "content": "\n".join(parts)}
 
 
-def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
+def _with_text_arguments(message: Message) -> Message:
     if "tool_calls" not in message:
         return message
     calls = []
     for call in message["tool_calls"]:
         function = call["function"]
         arguments = json.dumps(function["arguments"], ensure_ascii=False)
-        calls.append({**call, "function": {**function, "arguments": arguments}})
+        with_text = {**function, "arguments": arguments}
+        calls.append({**call, "function": with_text})
     return {**message, "tool_calls": calls}

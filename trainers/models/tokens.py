@@ -20,6 +20,8 @@ from trainers.types import Message, Role
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Chat = Sequence[Message]
+
 # Each message is wrapped in <|start|>role<|message|>…<|end|>: three tokens besides the role and the text.
 # The assistant's reply begins with three more.
 _PER_MESSAGE = 3
@@ -84,7 +86,7 @@ def local_encoding(folder: Path) -> Encoding:
     return Encoding(folder.name, folder=folder)
 
 
-def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) -> ChatTokens:
+def count_chat(rows: Iterable[Chat], encoding: Encoding = O200K) -> ChatTokens:
     """Counts the tokens of chats. The last message of each row is its answer.
 
     OpenAI: 3 per row, plus 3 + tokens(role) + tokens(text) per message, as in num_tokens_from_messages of the OpenAI
@@ -102,28 +104,36 @@ def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) ->
     prompt: list[int] = []
     answer: list[int] = []
     for row in rows:
-        before = sum([_PER_MESSAGE + roles[message.role] + next(counts) for message in row[:-1]])
+        in_prompt = _REPLY
+        for message in row[:-1]:
+            in_prompt += _PER_MESSAGE + roles[message.role] + next(counts)
         in_answer = next(counts)
-        prompt.append(_REPLY + before)
+        prompt.append(in_prompt)
         answer.append(in_answer)
-        total.append(_REPLY + before + around_answer + in_answer)
+        total.append(in_prompt + around_answer + in_answer)
     return ChatTokens(tuple(total), tuple(prompt), tuple(answer))
 
 
 def splits_chats(encoding: Encoding) -> bool:
     """True if our trainer makes one row per answer of a chat, because the model's template rewrites earlier answers."""
-    return encoding.folder is not None and rewrites_answers(read_chat_template(encoding.folder))
+    if encoding.folder is None:
+        return False
+    template = read_chat_template(encoding.folder)
+    return rewrites_answers(template)
 
 
 def count_split(
-    rows: Iterable[Sequence[Message]], encoding: Encoding, before: Sequence[int]
+    rows: Iterable[Chat],
+    encoding: Encoding,
+    before: Sequence[int],
 ) -> tuple[int, ...]:
     """Returns the tokens that each chat is trained on if `splits_chats`: for each answer to learn, the chat up to and
     including it, plus the chat's `before` tokens in front."""
     assert encoding.folder is not None  # noqa: S101
     counter = _LocalCounter.load(encoding.folder)
     rows = list(rows)
-    wrapped = iter(counter.wrapped([message for row in rows for message in row]))
+    messages = [message for row in rows for message in row]
+    wrapped = iter(counter.wrapped(messages))
     totals: list[int] = []
     added = cache(counter.added)  # rendering is slow, and most chats have the same roles
     for row, in_front in zip(rows, before, strict=True):
@@ -133,7 +143,8 @@ def count_split(
         for place, message in enumerate(row, 1):
             so_far += next(wrapped)
             if message.role == "assistant" and message.weight != 0:
-                total += so_far + added(roles[:place]).in_all
+                by_template = added(roles[:place])
+                total += so_far + by_template.in_all
         totals.append(total)
     return tuple(totals)
 
@@ -145,7 +156,8 @@ def count_tools(lines: Sequence[str], encoding: Encoding) -> list[int]:
     if encoding.folder is None:
         counts = count_texts(different, encoding)
     else:
-        counts = list(map(_LocalCounter.load(encoding.folder).tools, different))
+        counter = _LocalCounter.load(encoding.folder)
+        counts = list(map(counter.tools, different))
     by_text = dict(zip(different, counts, strict=True))
     return [by_text[text] for text in lines]
 
@@ -169,14 +181,18 @@ class RowCounter:
 
     def rows(self, roles: Sequence[Role], texts: Iterable[Sequence[str]]) -> ChatTokens:
         """Counts rows, given the texts of each."""
-        messages = [[Message(*message) for message in zip(roles, row, strict=True)] for row in texts]
+        chats: list[Chat] = []
+        for row in texts:
+            pairs = zip(roles, row, strict=True)
+            chats.append([Message(role, text) for role, text in pairs])
         if self._local:
-            return _count_local(messages, self._local)
-        return count_chat(messages, self._encoding)
+            return _count_local(chats, self._local)
+        return count_chat(chats, self._encoding)
 
     def sums(self, roles: Sequence[Role], counts: Sequence[Sequence[int]]) -> ChatTokens:
         """Counts rows, given the token counts of their texts: one list for each message."""
-        beside = _REPLY + sum([_PER_MESSAGE + self._roles[role] for role in roles])
+        around_messages = [_PER_MESSAGE + self._roles[role] for role in roles]
+        beside = _REPLY + sum(around_messages)
         around_answer = _PER_MESSAGE + self._roles["assistant"]
         in_texts = map(sum, zip(*counts, strict=True))
         total = tuple([beside + count for count in in_texts])
@@ -197,10 +213,11 @@ def training_limit(model: str) -> int:
     return 65_536
 
 
-def count_prompts(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) -> tuple[int, ...]:
+def count_prompts(rows: Iterable[Chat], encoding: Encoding = O200K) -> tuple[int, ...]:
     """Counts the tokens of prompts, which have no answer."""
     nothing = Message("assistant", "")
-    return count_chat([[*row, nothing] for row in rows], encoding).prompt
+    chats = [[*row, nothing] for row in rows]
+    return count_chat(chats, encoding).prompt
 
 
 def count_texts(texts: Sequence[str], encoding: Encoding = O200K) -> list[int]:
@@ -211,7 +228,8 @@ def count_texts(texts: Sequence[str], encoding: Encoding = O200K) -> list[int]:
 
     counts: list[int] = []
     for start in range(0, len(texts), _BATCH):
-        counts += toktok.batch_count(texts[start : start + _BATCH], encoding.name, threads=1)
+        batch = texts[start : start + _BATCH]
+        counts += toktok.batch_count(batch, encoding.name, threads=1)
     return counts
 
 
@@ -226,7 +244,13 @@ def spread(counts: Sequence[int]) -> Spread:
         rank = -(-percent * n // 100)  # rounded up
         return ordered[max(0, rank - 1)]
 
-    return Spread(total, total / n, percentile(50), percentile(95), ordered[-1])
+    return Spread(
+        total=total,
+        mean=total / n,
+        p50=percentile(50),
+        p95=percentile(95),
+        max=ordered[-1],
+    )
 
 
 def _role_tokens(encoding: Encoding) -> dict[str, int]:
@@ -260,7 +284,8 @@ class _LocalCounter:
         from tokenizers import Tokenizer
 
         template = read_chat_template(folder)
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        file = folder / "tokenizer.json"
+        tokenizer = Tokenizer.from_file(str(file))
         is_chatml = "<|im_start|>" in template
         return _LocalCounter(tokenizer, is_chatml, template)
 
@@ -272,7 +297,7 @@ class _LocalCounter:
             counts += [len(encoding.ids) for encoding in encoded]
         return counts
 
-    def wrapped(self, messages: Sequence[Message]) -> list[int]:
+    def wrapped(self, messages: Chat) -> list[int]:
         if not self.is_chatml:
             counts = self.texts([message.content for message in messages])
             return [count + _ASSUMED_AROUND for count in counts]
@@ -282,53 +307,62 @@ class _LocalCounter:
     def added(self, roles: tuple[Role, ...]) -> _Added:
         """Returns the tokens that the template adds to `wrapped` in a chat with these roles."""
         chat = [Message(role, "text") for role in roles]
-        entries = [{"role": message.role, "content": message.content} for message in chat]
+        entries = [{"role": role, "content": "text"} for role in roles]
         text = render(self.template, entries)
         question = render(self.template, entries[:-1], asks=True)
         if not self.template or text is None or question is None:
             return _Added(0, 0)
         counts = self.wrapped(chat)
-        in_all = self._rendered(text) - sum(counts)
-        before = self._rendered(question) - sum(counts[:-1]) - self.reply
-        return _Added(in_all, before)
+        in_question = sum(counts[:-1]) + self.reply
+        return _Added(
+            in_all=self._rendered(text) - sum(counts),
+            before=self._rendered(question) - in_question,
+        )
 
     def tools(self, text: str) -> int:
         """Counts tool definitions as the template writes them, or as JSON if it can't be rendered here."""
         if not text:
             return 0
         row = json.loads(text)
-        functions = [{"type": "function", "function": function} for function in row.get("functions", ())]
-        tools = row.get("tools") or functions
+        functions = row.get("functions", ())
+        tools = row.get("tools") or [{"type": "function", "function": function} for function in functions]
         words = describe_tools(self.template, tools)
         if self.template and words:
-            return self.texts([f"\n\n{words}"])[0]
+            return self._text(f"\n\n{words}")
         chat = [{"role": "system", "content": "text"}, {"role": "user", "content": "text"}]
         without = render(self.template, chat)
         with_tools = render(self.template, chat, tools=tools)
         if not self.template or without is None or with_tools is None:
-            return self.texts([text])[0]
+            return self._text(text)
         return self._rendered(with_tools) - self._rendered(without)
 
     def _rendered(self, text: str) -> int:
         # EOS stands for the model's own end, which is one token whatever its text is.
-        return self.texts([text.replace(EOS, "")])[0] + text.count(EOS)
+        n_ends = text.count(EOS)
+        return self._text(text.replace(EOS, "")) + n_ends
 
     @property
     def reply(self) -> int:
         if not self.is_chatml:
             return _ASSUMED_AROUND
-        return self.texts(["<|im_start|>assistant\n"])[0]
+        return self._text("<|im_start|>assistant\n")
+
+    def _text(self, text: str) -> int:
+        (count,) = self.texts([text])
+        return count
 
 
-def _count_local(rows: Sequence[Sequence[Message]], counter: _LocalCounter) -> ChatTokens:
-    wrapped = iter(counter.wrapped([message for row in rows for message in row]))
+def _count_local(rows: Sequence[Chat], counter: _LocalCounter) -> ChatTokens:
+    messages = [message for row in rows for message in row]
+    wrapped = iter(counter.wrapped(messages))
     answer = counter.texts([row[-1].content for row in rows])
     reply = counter.reply
     prompt: list[int] = []
     total: list[int] = []
     added = cache(counter.added)
     for row in rows:
-        by_template = added(tuple([message.role for message in row]))
+        roles = tuple([message.role for message in row])
+        by_template = added(roles)
         before = sum([next(wrapped) for _ in row[:-1]])
         prompt.append(before + reply + by_template.before)
         total.append(before + next(wrapped) + by_template.in_all)

@@ -41,21 +41,29 @@ class Blocks:
 
 def build_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
     """`owners` is the row of each token, in ascending order; 0 is the beginning that all rows share."""
-    tokens = max(BLOCK_TOKENS, 1 << (len(owners) - 1).bit_length())
+    power_of_two = 1 << (len(owners) - 1).bit_length()
+    tokens = max(BLOCK_TOKENS, power_of_two)
     padding = owners[-1] + 1  # a row of its own, after all others
     owner = torch.full((tokens,), padding)
     owner[: len(owners)] = torch.tensor(owners)
     owner = owner.to(device)
 
     def may_see(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        is_visible = (owner[query] == owner[key]) | (owner[key] == 0)
-        return (query >= key) & is_visible
+        is_same_row = owner[query] == owner[key]
+        is_beginning = owner[key] == 0
+        return (query >= key) & (is_same_row | is_beginning)
 
     part, full = _choose_blocks(owner.view(-1, BLOCK_TOKENS), padding)
     part_counts, part_blocks = _list_blocks(part)
     full_counts, full_blocks = _list_blocks(full)
     mask = BlockMask.from_kv_blocks(
-        part_counts, part_blocks, full_counts, full_blocks, BLOCK_TOKENS, may_see, (tokens, tokens)
+        part_counts,
+        part_blocks,
+        full_counts,
+        full_blocks,
+        BLOCK_TOKENS,
+        mask_mod=may_see,
+        seq_lengths=(tokens, tokens),
     )
     return Blocks(mask, tokens)
 
@@ -66,21 +74,26 @@ def _choose_blocks(owner: Tensor, padding: int) -> tuple[Tensor, Tensor]:
     token sees those after itself."""
     first = owner[:, 0]
     last = owner[:, -1]
+    first_of_queries = first[:, None]
     block = torch.arange(len(first), device=owner.device)
-    is_diagonal = block[:, None] == block
-    is_earlier = block[:, None] > block
+    block_of_queries = block[:, None]
+    is_diagonal = block_of_queries == block
+    is_earlier = block_of_queries > block
     # Blocks of padding see only themselves.
-    below = is_earlier & (first < padding)[:, None]
+    below = is_earlier & (first_of_queries < padding)
 
     # Owners ascend, so an earlier block has tokens for the queries if it ends in their first row or holds tokens of the
     # beginning.
-    sees = below & ((last >= first[:, None]) | (first == 0))
+    reaches_queries = last >= first_of_queries
+    has_beginning = first == 0
+    sees = below & (reaches_queries | has_beginning)
     # It is visible without looking at tokens if it lies in the beginning, or if both blocks lie in the same row.
     is_beginning = last == 0
     is_one_row = first == last
-    is_same_row = is_one_row[:, None] & is_one_row & (first[:, None] == first)
+    is_same_row = is_one_row[:, None] & is_one_row & (first_of_queries == first)
     full = below & (is_beginning | is_same_row)
-    return (sees & ~full) | is_diagonal, full
+    part = sees & ~full
+    return part | is_diagonal, full
 
 
 def _list_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +101,8 @@ def _list_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
     first, (1, 1, blocks, blocks). flex_attention wants both with a batch and a head."""
     counts = blocks.sum(-1, dtype=torch.int32)
     order = torch.argsort(blocks.int(), dim=-1, descending=True, stable=True)
-    return counts[None, None], order.to(torch.int32)[None, None]
+    numbers = order.to(torch.int32)
+    return counts[None, None], numbers[None, None]
 
 
 def attend_by_blocks(
@@ -105,18 +119,26 @@ def attend_by_blocks(
     """`query` is (1, heads, T, D); `key` and `value` are (1, groups, T, D). Returns (1, T, heads, D), as transformers
     expects."""
     if row_layout is None:
-        result, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
+        result, _ = sdpa_attention_forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling,
+            **more,
+        )
         return result, None
     length = query.shape[2]
     missing = (0, 0, 0, row_layout.tokens - length)  # none along D, the rest at the end of T
-    queries, keys, values = (
-        # Queries and keys are wider than values if the rotary embedding computes in float32.
-        functional.pad(states.to(value.dtype), missing)
-        for states in (query, key, value)
-    )
+    # Queries and keys are wider than values if the rotary embedding computes in float32.
+    queries = functional.pad(query.to(value.dtype), missing)
+    keys = functional.pad(key.to(value.dtype), missing)
+    values = functional.pad(value, missing)
     attend = _compile_attention(query.device.type)
-    result = attend(queries, keys, values, block_mask=row_layout.mask, scale=scaling, enable_gqa=True)
-    return result[:, :, :length].transpose(1, 2).contiguous(), None
+    padded = attend(queries, keys, values, block_mask=row_layout.mask, scale=scaling, enable_gqa=True)
+    result = padded[:, :, :length]
+    return result.transpose(1, 2).contiguous(), None
 
 
 @cache
@@ -129,7 +151,8 @@ def _compile_attention(device: str) -> Any:
 def choose_attention(model: Any, device: torch.device) -> str | None:
     """Switches `model` to this attention if it gives the same results as a mask on this device. Otherwise returns the
     reason why not."""
-    if torch.cuda.get_device_capability(device)[0] < MIN_CAPABILITY:
+    capability, _ = torch.cuda.get_device_capability(device)
+    if capability < MIN_CAPABILITY:
         return "this GPU is too old for its kernels"
     text = model.config.get_text_config()
     if getattr(text, "attention_dropout", 0):
@@ -141,8 +164,8 @@ def choose_attention(model: Any, device: torch.device) -> str | None:
     try:
         difference = difference_from_mask((heads, groups, size), device, model.dtype)
     except Exception as raised:  # Triton's compiler raises many kinds of errors
-        sentence = str(raised).strip().partition("\n")[0][:200]
-        return f"it did not run here: {type(raised).__name__} {sentence}".strip()
+        sentence, _, _ = str(raised).strip().partition("\n")
+        return f"it did not run here: {type(raised).__name__} {sentence[:200]}".strip()
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE_NARROW)
     if not difference <= tolerance:  # "not <=", so that nan fails too
         return f"its results differ here (by {difference:.1g})"
@@ -150,30 +173,48 @@ def choose_attention(model: Any, device: torch.device) -> str | None:
     return None
 
 
-def difference_from_mask(heads: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> float:
+def difference_from_mask(
+    heads: tuple[int, int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> float:
     """Returns the largest relative difference of results and gradients between this attention and a mask, for a pack of
     random rows. `heads` are the number of heads, the number of groups, and the size of a head."""
-    owners = [owner for owner, length in enumerate(ROWS) for _ in range(length)]
+    owners: list[int] = []
+    for owner, length in enumerate(ROWS):
+        owners += [owner] * length
     total = len(owners)
     blocks = build_blocks(owners, device)
-    owner = torch.tensor(owners, device=device)
-    may_see = ((owner[:, None] == owner) | (owner == 0)).tril()
+    row = torch.tensor(owners, device=device)
+    is_visible = (row[:, None] == row) | (row == 0)
 
-    generator = torch.Generator(device).manual_seed(0)
     count, groups, size = heads
-    query, key, value = states = [
-        torch.randn(1, number, total, size, device=device, generator=generator).to(dtype).requires_grad_()
-        for number in (count, groups, groups)
-    ]
+    generator = torch.Generator(device).manual_seed(0)
+
+    def random_states(number: int) -> Tensor:
+        states = torch.randn(1, number, total, size, device=device, generator=generator)
+        return states.to(dtype).requires_grad_()
+
+    query = random_states(count)
+    key = random_states(groups)
+    value = random_states(groups)
     # A sum over the results would have the same gradient everywhere and hide tokens that were swapped.
-    slopes = torch.linspace(-1, 1, total * count * size, device=device).view(1, total, count, size)
+    slopes = torch.linspace(-1, 1, total * count * size, device=device)
+    slopes = slopes.view(1, total, count, size)
     with torch.enable_grad():
         by_blocks, _ = attend_by_blocks(torch.nn.Module(), query, key, value, None, row_layout=blocks)
         by_mask = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=may_see, enable_gqa=True
-        ).transpose(1, 2)
-        gradients = torch.autograd.grad((by_blocks.float() * slopes).sum(), states)
-        expected = torch.autograd.grad((by_mask.float() * slopes).sum(), states)
+            query,
+            key,
+            value,
+            attn_mask=is_visible.tril(),
+            enable_gqa=True,
+        )
+        by_mask = by_mask.transpose(1, 2)
+        sum_by_blocks = (by_blocks.float() * slopes).sum()
+        sum_by_mask = (by_mask.float() * slopes).sum()
+        gradients = torch.autograd.grad(sum_by_blocks, (query, key, value))
+        expected = torch.autograd.grad(sum_by_mask, (query, key, value))
     pairs = zip([by_blocks, *gradients], [by_mask, *expected], strict=True)
     return max(_relative_difference(result, other) for result, other in pairs)
 

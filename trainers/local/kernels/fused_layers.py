@@ -40,16 +40,9 @@ class FusedLinear(Linear):
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        names = self.active_adapters
-        is_plain = (
-            len(names) == 1
-            and names[0] in self.lora_A
-            and not (self.disable_adapters or self.merged)
-            and isinstance(self.lora_dropout[names[0]], nn.Identity)
-        )
-        if args or kwargs or not is_plain:
+        name = self._only_plain_adapter()
+        if args or kwargs or name is None:
             return super().forward(x, *args, **kwargs)
-        (name,) = names
         base: Any = self.get_base_layer()
         kind = base.weight.dtype
         a = self.lora_A[name].weight.to(kind)
@@ -62,12 +55,30 @@ class FusedLinear(Linear):
             product = product + base.bias
         return product
 
+    def _only_plain_adapter(self) -> str | None:
+        """Returns the adapter's name if it is the only one, in use, and without dropout."""
+        names = self.active_adapters
+        if self.disable_adapters or self.merged or len(names) != 1:
+            return None
+        name: str = names[0]
+        if name not in self.lora_A or not isinstance(self.lora_dropout[name], nn.Identity):
+            return None
+        return name
+
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        tokens: Tensor,
+        weight: Tensor,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+    ) -> Tensor:
         narrow = tokens @ a.T
-        y = (tokens @ weight.T).addmm_(narrow, b.T, alpha=scale)
+        y = tokens @ weight.T
+        y.addmm_(narrow, b.T, alpha=scale)
         ctx.save_for_backward(tokens, weight, a, b, narrow)
         ctx.scale = scale
         return y
@@ -75,13 +86,16 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
         tokens, weight, a, b, narrow = ctx.saved_tensors
-        gradient = gradients[0]
-        narrow_gradient = (gradient @ b).mul_(ctx.scale)
+        (gradient,) = gradients
+        narrow_gradient = gradient @ b
+        narrow_gradient.mul_(ctx.scale)
         input_gradient = None
         if ctx.needs_input_grad[0]:  # not if nothing before this layer is trained
-            input_gradient = (gradient @ weight).addmm_(narrow_gradient, a)
+            input_gradient = gradient @ weight
+            input_gradient.addmm_(narrow_gradient, a)
         a_gradient = narrow_gradient.T @ tokens
-        b_gradient = (gradient.T @ narrow).mul_(ctx.scale)
+        b_gradient = gradient.T @ narrow
+        b_gradient.mul_(ctx.scale)
         return input_gradient, None, a_gradient, b_gradient, None
 
 
@@ -117,7 +131,8 @@ def is_plain_norm(module: Any) -> bool:
     has_heads = weight.dim() != 1  # Cohere has norms with a weight for each head
     if weight.is_meta or takes_gate or has_heads:
         return False
-    numbers = torch.linspace(-2, 3, 3 * weight.numel(), device=weight.device, dtype=weight.dtype)
+    n_numbers = 3 * weight.numel()
+    numbers = torch.linspace(-2, 3, n_numbers, device=weight.device, dtype=weight.dtype)
     tokens = numbers.view(3, -1)
     tokens[-1] *= 1e-3  # so short that ε counts
     with torch.no_grad():
@@ -166,8 +181,10 @@ class _Norm(torch.autograd.Function):
         wide = _float32(x)
         weighed = _float32(gradients[0] * weight)
         # mean(g w x) / rms³, (…, 1): how far the gradient lies along x
-        along = (weighed * wide).sum(-1, keepdim=True) * inverse.pow(3) / x.shape[-1]
-        x_gradient = weighed.mul_(inverse).addcmul_(wide, along, value=-1)
+        sum_along = (weighed * wide).sum(-1, keepdim=True)
+        along = sum_along * inverse.pow(3) / x.shape[-1]
+        x_gradient = weighed.mul_(inverse)
+        x_gradient.addcmul_(wide, along, value=-1)
         return x_gradient.to(x.dtype), None, None
 
 

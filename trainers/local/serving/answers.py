@@ -69,7 +69,8 @@ def check_queue(open_rows: int, rows: int, rows_per_second: float) -> None:
 
 def busy_error(text: str, code: str, wait_s: int) -> ApiError:
     """Returns a temporary refusal, which tells the client to try again after `wait_s` seconds."""
-    return ApiError(503, text, code, kind="server_error", headers={"Retry-After": str(max(1, wait_s))})
+    seconds = max(1, wait_s)
+    return ApiError(503, text, code, kind="server_error", headers={"Retry-After": str(seconds)})
 
 
 def internal_error(error: BaseException) -> ApiError:
@@ -85,7 +86,11 @@ class AnswerWriter:
     the answer."""
 
     def __init__(
-        self, request: Request, index: int, preparation: Preparation, vocabulary: Vocabulary
+        self,
+        request: Request,
+        index: int,
+        preparation: Preparation,
+        vocabulary: Vocabulary,
     ) -> None:
         self.request = request
         self.prompt = preparation.prompt
@@ -104,7 +109,8 @@ class AnswerWriter:
         """The most tokens that prompt and answer take. Without a limit from the caller, an expected number."""
         if self.request.sampling.max_tokens is not None:
             return len(self.prompt) + self.limit
-        return len(self.prompt) + min(self.limit, len(self.tokens) + EXPECTED_TOKENS)
+        expected = len(self.tokens) + EXPECTED_TOKENS
+        return len(self.prompt) + min(self.limit, expected)
 
     def accept(self, token: int, likelihood: Likelihood | None = None) -> None:
         """Adds the next token, sends the text that can no longer change, and ends the answer if it is complete."""
@@ -112,24 +118,25 @@ class AnswerWriter:
             self.finish("stop")
             return
         if likelihood is not None:
-            begins = len(self._text().rstrip(HALF))
-            self._likelihoods.append((begins, likelihood))
+            complete = self._text().rstrip(HALF)
+            self._likelihoods.append((len(complete), likelihood))
         self.tokens.append(token)
         stops = self.request.sampling.stop
         text = ""
         if self.request.streams or stops:  # otherwise the text is decoded once, at the end
             text = self._text()
-        ends = [place for stop in stops if (place := text.find(stop)) >= 0]
-        if ends:
-            end = min(ends)
-            self._likelihoods = [pair for pair in self._likelihoods if pair[0] < end]
+        end = _find_stop(text, stops)
+        if end is not None:
+            self._likelihoods = [(begins, pair) for begins, pair in self._likelihoods if begins < end]
             self._finish("stop", text[:end])
         elif len(self.tokens) >= self.limit:
             self.finish("length")
         elif self.request.streams:
-            certain = text[: len(text) - _count_uncertain(text, stops)]
+            n_certain = len(text) - _count_uncertain(text, stops)
+            certain = text[:n_certain]
             if self._syntax is not None:
-                certain = certain[: self._syntax.end_of_text(certain)]
+                n_plain = self._syntax.end_of_text(certain)
+                certain = certain[:n_plain]
             self._send(certain, len(certain))
 
     def finish(self, reason: EndReason, tokens: Sequence[int] = ()) -> None:
@@ -145,7 +152,8 @@ class AnswerWriter:
             sent = text[: self._sent]
             text, calls = self._vocabulary.extract_calls(text, self.request.tools)
             if not text.startswith(sent):  # white space at the beginning was sent, and is now stripped
-                text = sent + text[len(sent.lstrip()) :]
+                n_kept = len(sent.lstrip())
+                text = sent + text[n_kept:]
         self._send(text, end)
         if calls:
             self.request.emit(AnswerCalls(self._index, calls))
@@ -168,9 +176,19 @@ class AnswerWriter:
         return self._vocabulary.text(self.tokens, with_specials=self._syntax is not None)
 
 
+def _find_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Returns where the first stop text begins, or None if there is none."""
+    places = [text.find(stop) for stop in stops]
+    return min((place for place in places if place >= 0), default=None)
+
+
 def _count_uncertain(text: str, stops: Sequence[str]) -> int:
     """Returns how many characters at the end may still change: an incomplete one, or the beginning of a stop text."""
     if text.endswith(HALF):
         return len(text) - len(text.rstrip(HALF))
-    sizes = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
-    return max(sizes, default=0)
+    most = 0
+    for stop in stops:
+        for size in range(1, len(stop)):
+            if text.endswith(stop[:size]):
+                most = max(most, size)
+    return most

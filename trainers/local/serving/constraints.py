@@ -32,7 +32,7 @@ WHITESPACE = r"( |\n {0,12})?"
 
 def grammar_of_choices(choices: object, param: str) -> str:
     """Returns a grammar for exactly one of these texts. Raises ApiError (400)."""
-    if not isinstance(choices, list) or not all(isinstance(choice, str) and choice for choice in choices):
+    if not isinstance(choices, list) or not all(map(_is_filled_text, choices)):
         raise invalid(f"'{param}' must be a list of texts, none of them empty.", param, "invalid_type")
     if not 1 <= len(choices) <= MAX_CHOICES:
         text = f"'{param}' has {len(choices)} choices; it must have 1 to {MAX_CHOICES}."
@@ -42,14 +42,20 @@ def grammar_of_choices(choices: object, param: str) -> str:
         text = f"'{param}' has a choice of {longest} characters; at most {MAX_CHOICE_CHARACTERS} are allowed."
         raise invalid(text, param)
     distinct = dict.fromkeys(choices)
-    return "start: " + " | ".join(json.dumps(item, ensure_ascii=False) for item in distinct)
+    quoted = [json.dumps(choice, ensure_ascii=False) for choice in distinct]
+    return "start: " + " | ".join(quoted)
+
+
+def _is_filled_text(choice: object) -> bool:
+    return isinstance(choice, str) and choice != ""
 
 
 def json_rule(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
     """Returns the part of a grammar for JSON of this schema. Keywords that can't be enforced are ignored unless
     `is_strict`."""
     options = {"whitespace_pattern": WHITESPACE, "lenient": not is_strict}
-    return f"%json {json.dumps({**schema, 'x-guidance': options}, ensure_ascii=False)}"
+    extended = {**schema, "x-guidance": options}
+    return f"%json {json.dumps(extended, ensure_ascii=False)}"
 
 
 def grammar_of_regex(pattern: str) -> str:
@@ -95,8 +101,8 @@ class Guide:
         self._raise_error()
         # The head may be wider than the tokenizer's vocabulary; its other tokens stay forbidden.
         allowed = numpy.zeros(self._width, dtype=numpy.bool_)
-        array = numpy.unpackbits(bits, bitorder="little")[: self._width]
-        allowed[: len(array)] = array
+        of_vocabulary = numpy.unpackbits(bits, bitorder="little")[: self._width]
+        allowed[: len(of_vocabulary)] = of_vocabulary
         # A turn may end exactly where the grammar does.
         allowed[self._ends] = self._matcher.is_accepting()
         return torch.from_numpy(allowed)
@@ -126,7 +132,7 @@ class Guide:
 
 def _unsupported(sentence: str, param: str) -> ApiError:
     """Returns an error with llguidance's own sentence, which names the keyword or the place, on one line."""
-    message = re.split(r"<state>|\n +\d+ \| ", sentence)[0]  # the grammar follows
+    message, *_ = re.split(r"<state>|\n +\d+ \| ", sentence)  # the grammar follows
     line = " ".join(message.split())
     why = re.sub(r"^(Error: )?(at \d+\(\d+\): )?(failed to compile JSON schema: )?", "", line)
     why = why[:300].rstrip(".")
@@ -155,34 +161,40 @@ class CallSyntax:
     def texts_around(self, name: str) -> tuple[str, str]:
         """Returns the texts before and after the arguments of a call of this tool."""
         if self.arguments is None:
-            return f'{{"name": {json.dumps(name)}, "arguments": ', "}"
+            before = f'{{"name": {json.dumps(name)}, "arguments": '
+            return before, "}"
         before, after = self.arguments
         return before.replace(_PROBE, name), after.replace(_PROBE, name)
 
     @property
     def mark(self) -> str:
         """The text that a call begins with; "" if there is none, as for bare JSON."""
-        return (self.start or "").split("{")[0].strip()
+        mark, _, _ = (self.start or "").partition("{")
+        return mark.strip()
 
     def end_of_text(self, text: str) -> int:
         """Returns how many characters at the start of an unfinished answer can't be part of a call and may be sent."""
         stripped = text.lstrip()
         if self.start is None or not stripped or stripped.startswith(_STARTS_OF_BARE_CALLS):
             return 0
-        if not self.mark:
+        mark = self.mark
+        if not mark:
             return len(text)
-        place = text.find(self.mark)
+        place = text.find(mark)
         if place >= 0:
             return place
         # The end of the text may be the beginning of the mark.
-        for size in range(len(self.mark) - 1, 0, -1):
-            if text.endswith(self.mark[:size]):
+        for size in range(len(mark) - 1, 0, -1):
+            if text.endswith(mark[:size]):
                 return len(text) - size
         return len(text)
 
 
 def infer_call_syntax(
-    messages: Sequence[dict[str, Any]], prompt: str, render: Render, ends: Sequence[str]
+    messages: Sequence[dict[str, Any]],
+    prompt: str,
+    render: Render,
+    ends: Sequence[str],
 ) -> CallSyntax:
     """Returns how a model writes calls, as seen in a rendered one. `prompt` is the rendered text of the messages up to
     where the answer begins. `ends` are the texts of tokens that end a turn."""
@@ -205,15 +217,21 @@ def infer_call_syntax(
     match = _ARGUMENTS.search(answer)
     if match is None or match.start() < len(start):
         return CallSyntax(start, None)
-    places = [place for end in ends if (place := answer.find(end, match.end())) >= 0]
-    turn_end = min(places, default=len(answer))
+    turn_end = len(answer)
+    for end in ends:
+        place = answer.find(end, match.end())
+        if place >= 0:
+            turn_end = min(turn_end, place)
     before = answer[: match.start()]
     after = answer[match.end() : turn_end].rstrip()
     return CallSyntax(start, (before, after))
 
 
 def grammar_of_calls(
-    tools: Tools, syntax: CallSyntax, specials: Mapping[str, int], otherwise: str | None
+    tools: Tools,
+    syntax: CallSyntax,
+    specials: Mapping[str, int],
+    otherwise: str | None,
 ) -> str | None:
     """Returns a grammar for a call of one of the required tools. If no tool is required, the grammar is for a call of
     any tool or for `otherwise`, the request's own grammar; without that, returns None. `specials` are the special
@@ -226,24 +244,29 @@ def grammar_of_calls(
     starts = []
     rules = []
     for number, function in enumerate(allowed):
+        call = f"call{number}"
+        arguments = f"arguments{number}"
         before, after = syntax.texts_around(function["name"])
-        parts = [*_literals(before, specials), f"arguments{number}", *_literals(after, specials)]
+        parts = [*_literals(before, specials), arguments, *_literals(after, specials)]
         schema = parameters_schema(function)
         if schema.get("properties"):
             # JSON Schema would allow others too, but a tool that names properties expects only those.
             schema = {"additionalProperties": False, **schema}
-        arguments = json_rule(schema, is_strict=function.get("strict") is True)
-        starts.append(f"call{number}")
-        rules.append(f"call{number}: {' '.join(parts)}\narguments{number}: {arguments}")
+        is_strict = function.get("strict") is True
+        starts.append(call)
+        rules.append(f"{call}: {' '.join(parts)}")
+        rules.append(f"{arguments}: {json_rule(schema, is_strict=is_strict)}")
     if not tools.required and otherwise is not None:
         starts.append("otherwise")
         rules.append(re.sub(r"^start:", "otherwise:", otherwise))
-    return "\n".join([f"start: {' | '.join(starts)}", *rules])
+    start = f"start: {' | '.join(starts)}"
+    return "\n".join([start, *rules])
 
 
 def parameters_schema(function: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the JSON schema of a tool's arguments: an empty object if it has none."""
-    return function.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
+    no_arguments = {"type": "object", "properties": {}, "additionalProperties": False}
+    return function.get("parameters") or no_arguments
 
 
 def _literals(text: str, specials: Mapping[str, int]) -> list[str]:

@@ -9,6 +9,7 @@ CPU a pass over a few hundred tokens keeps every core busy, so more rows per pas
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
             decode(base, [row], newcomers)
         return
     # Neighbouring rows with the same adapter are computed as one product.
-    running.sort(key=lambda row: str(row.request.target.adapter))
+    running.sort(key=lambda row: str(row.adapter))
     state = prefill_rows(base, running)
     steps = 0
     while True:
@@ -67,35 +68,51 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
             return
         state = _feed(base, running, state)
         steps += 1
-        if base.can_join and steps % STEPS_BETWEEN_LOOKS == 0 and (added := newcomers(running)):
-            state = join([state, prefill_rows(base, added)], range(len(running) + len(added)))
+        if not base.can_join or steps % STEPS_BETWEEN_LOOKS:
+            continue
+        added = newcomers(running)
+        if added:
             running = [*running, *added]
+            state = join([state, prefill_rows(base, added)], range(len(running)))
 
 
-def _choose_tokens(base: Base, running: Sequence[Row], state: BatchState) -> tuple[list[Row], BatchState]:
+def _choose_tokens(
+    base: Base,
+    running: Sequence[Row],
+    state: BatchState,
+) -> tuple[list[Row], BatchState]:
     """Lets each row take its next token. Returns the rows that are not done, and their state."""
     likeliest_tokens = state.logits.argmax(-1).tolist()  # at once, since a GPU is waited for each time
     for row, logits, likeliest in zip(running, state.logits, likeliest_tokens, strict=True):
         if not row.is_done:  # a guessed token may have ended it
             row.take(logits, likeliest)
         if row.is_done and row.is_plain:
-            base.drafts(row.request.target.adapter).remember(row.tokens)
+            base.drafts(row.adapter).remember(row.tokens)
     staying = [index for index, row in enumerate(running) if not row.is_done]
     if staying and len(staying) < len(running):
         rows = torch.tensor(staying, device=state.mask.device)
         state.cache.batch_select_indices(rows)
-        state = BatchState(state.cache, state.mask[rows], state.positions[rows], state.logits[rows])
+        state = BatchState(
+            state.cache,
+            mask=state.mask[rows],
+            positions=state.positions[rows],
+            logits=state.logits[rows],
+        )
     return [running[index] for index in staying], state
 
 
 def _feed(base: Base, running: Sequence[Row], state: BatchState) -> BatchState:
     """Runs the model over the newest token of each row and a guess of what follows. Rows take the tokens that were
     guessed correctly."""
-    guesses = [_guess(base, row) for row in running]
-    newest = [[row.tokens[-1], *guess] for row, guess in zip(running, guesses, strict=True)]
-    ids, own = pad_right(newest, state.mask.device)  # both (rows, width)
+    guesses: list[Sequence[int]] = []
+    to_read: list[list[int]] = []
+    for row in running:
+        guess = _guess(base, row)
+        guesses.append(guess)
+        to_read.append([row.tokens[-1], *guess])
+    ids, own = pad_right(to_read, state.mask.device)  # both (rows, width)
     width = ids.shape[1]
-    model = base.with_adapters([row.request.target.adapter for row in running])
+    model = base.with_adapters([row.adapter for row in running])
     logits = model(
         input_ids=ids,
         attention_mask=torch.cat([state.mask, own], -1),
@@ -108,17 +125,19 @@ def _feed(base: Base, running: Sequence[Row], state: BatchState) -> BatchState:
     if width > 1:
         counts = _take_guessed(running, guesses, logits)
     right = torch.tensor(counts, device=ids.device)
+    right_column = right[:, None]
     # Continue as if each row had read only its newest token and the correct part of its guess: wrong tokens are masked,
     # and places that no row needs are dropped.
     used = max(counts) + 1
     if used < width:
         state.cache.crop(used - width)
-    is_right = torch.arange(used, device=ids.device) <= right[:, None]
+    is_right = torch.arange(used, device=ids.device) <= right_column
+    own_mask = is_right.to(state.mask.dtype)
     row_numbers = torch.arange(len(running), device=ids.device)
     return BatchState(
         state.cache,
-        mask=torch.cat([state.mask, is_right.to(state.mask.dtype)], -1),
-        positions=state.positions + 1 + right[:, None],
+        mask=torch.cat([state.mask, own_mask], -1),
+        positions=state.positions + 1 + right_column,
         logits=logits[row_numbers, right],
     )
 
@@ -129,21 +148,25 @@ def _guess(base: Base, row: Row) -> Sequence[int]:
     if not row.is_plain or not base.can_join:
         return ()
     left = row.limit - len(row.tokens)
-    return base.drafts(row.request.target.adapter).guess(row.tokens)[:left]
+    guess = base.drafts(row.adapter).guess(row.tokens)
+    return guess[:left]
 
 
 def _take_guessed(
-    running: Sequence[Row], guesses: Sequence[Sequence[int]], logits: torch.Tensor
+    running: Sequence[Row],
+    guesses: Sequence[Sequence[int]],
+    logits: Tensor,
 ) -> list[int]:
     """Lets each row take the beginning of its guess that the model agrees with. Returns the number of these tokens for
     each row."""
     counts = []
     likeliest_tokens = logits.argmax(-1).tolist()
-    for row, guess, row_logits, likeliest in zip(running, guesses, logits, likeliest_tokens, strict=True):
-        count = count_agreeing(guess, likeliest)
+    for number, row in enumerate(running):
+        likeliest = likeliest_tokens[number]
+        count = count_agreeing(guesses[number], likeliest)
         for place in range(count):
             if not row.is_done:
-                row.take(row_logits[place], likeliest[place])
+                row.take(logits[number, place], likeliest[place])
         counts.append(count)
     return counts
 
@@ -152,34 +175,43 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
     """Reads the prompts of `rows` and returns the state, in their order. Prompts of one adapter are read together, and
     a prompt with several answers is read once. `base` keeps the common prefixes for the next batch, whose prompts may
     begin with the same tokens."""
+    prompts_by_adapter: dict[Path | None, list[Ids]] = defaultdict(list)
+    for row in rows:
+        prompts_by_adapter[row.adapter].append(tuple(row.ids))
+    # Padding behind a prefix would count as tokens of a sliding window.
+    longest = max(row.size for row in rows)
+    fits = longest <= base.window
+
     prefixes: dict[Path | None, CachedPrefix] = {}
     states: list[BatchState] = []
     places: dict[tuple[Path | None, Ids], int] = {}
-    # Padding behind a prefix would count as tokens of a sliding window.
-    fits = max(row.size for row in rows) <= base.window
-    for adapter in dict.fromkeys(row.request.target.adapter for row in rows):
-        prompts = [tuple(row.ids) for row in rows if row.request.target.adapter == adapter]
+    for adapter, prompts in prompts_by_adapter.items():
         if base.can_join:
             prompts = list(dict.fromkeys(prompts))
         model = base.with_adapters([adapter])
         prefix = None
         if fits:
-            prefix = _read_prefix(model, prompts, base.prefixes.get(adapter), base.device)
+            earlier = base.prefixes.get(adapter)
+            prefix = _read_prefix(model, prompts, earlier, base.device)
         for part in _parts_of_similar_length(prompts, prefix, base):
             for prompt in part:
                 places[adapter, prompt] = len(places)
-            states.append(_read_part(model, part, prefix, base.device))
+            state = _read_part(model, part, prefix, base.device)
+            states.append(state)
         if prefix:
             prefixes[adapter] = prefix
     base.prefixes = prefixes
     if not base.can_join:
         return states[0]  # all were read in one pass
-    order = [places[row.request.target.adapter, tuple(row.ids)] for row in rows]
+    order = [places[row.adapter, tuple(row.ids)] for row in rows]
     return join(states, order)
 
 
 def _read_prefix(
-    model: Any, prompts: Sequence[Ids], earlier: CachedPrefix | None, device: torch.device
+    model: Any,
+    prompts: Sequence[Ids],
+    earlier: CachedPrefix | None,
+    device: torch.device,
 ) -> CachedPrefix | None:
     """Reads the common prefix of all prompts and returns it, or `earlier`, the last batch's, if that is good enough.
     Returns None if reading it separately doesn't pay off."""
@@ -220,12 +252,16 @@ def _last_place(device: torch.device) -> Tensor:
 
 
 def _parts_of_similar_length(
-    prompts: Sequence[Ids], prefix: CachedPrefix | None, base: Base
+    prompts: Sequence[Ids],
+    prefix: CachedPrefix | None,
+    base: Base,
 ) -> list[list[Ids]]:
     """Groups the prompts that are read in one pass: on a CPU few, and of similar length."""
     if base.device.type != "cpu" or not base.can_join:
         return [list(prompts)]
-    shared = len(prefix.ids) if prefix else 0
+    shared = 0
+    if prefix:
+        shared = len(prefix.ids)
     by_length = sorted(prompts, key=len)
 
     def width(part: Sequence[Ids]) -> int:
@@ -236,7 +272,10 @@ def _parts_of_similar_length(
 
 
 def _read_part(
-    model: Any, prompts: Sequence[Ids], prefix: CachedPrefix | None, device: torch.device
+    model: Any,
+    prompts: Sequence[Ids],
+    prefix: CachedPrefix | None,
+    device: torch.device,
 ) -> BatchState:
     if prefix:
         shared = len(prefix.ids)
@@ -251,13 +290,16 @@ def _read_part(
     own_rows = []  # 1 for each token of the prompt's own, 0 for padding
     for prompt in prompts:
         rest = prompt[shared:]
-        padding = [0] * (longest - len(rest))
+        size = len(rest)
+        padding = [0] * (longest - size)
         ids.append([*padding, *rest])
-        own_rows.append(padding + [1] * len(rest))
+        own_rows.append([*padding, *[1] * size])
     own = torch.tensor(own_rows, device=device)
     # Padding is in front and masked, so its position doesn't matter, but it must be a valid one.
-    positions = (own.cumsum(-1) - 1).clamp(min=0) + shared
-    mask = torch.cat([own.new_ones(len(prompts), shared), own], -1)
+    own_positions = (own.cumsum(-1) - 1).clamp(min=0)
+    positions = shared + own_positions
+    of_prefix = own.new_ones(len(prompts), shared)
+    mask = torch.cat([of_prefix, own], -1)
     logits = model(
         input_ids=torch.tensor(ids, device=device),
         attention_mask=mask,
@@ -266,28 +308,36 @@ def _read_part(
         use_cache=True,
         logits_to_keep=_last_place(device),
     ).logits[:, -1]
-    return BatchState(cache, mask, positions[:, -1:] + 1, logits)
+    next_positions = positions[:, -1:] + 1
+    return BatchState(cache, mask, next_positions, logits)
 
 
 def join(states: Sequence[BatchState], order: Sequence[int]) -> BatchState:
     """Joins `states` into one batch. Its row i is row `order[i]` of all states' rows in sequence."""
     first = states[0]
-    if len(states) == 1 and list(order) == list(range(len(first.mask))):
+    in_order = range(len(first.mask))
+    if len(states) == 1 and list(order) == list(in_order):
         return first
     rows = torch.tensor(order, device=first.mask.device)
     longest = max(state.mask.shape[1] for state in states)
-    for state_layers in zip(*(state.cache.layers for state in states), strict=True):
+    caches = [state.cache.layers for state in states]
+    for state_layers in zip(*caches, strict=True):
         layers: Sequence[Any] = state_layers
-        if layers[0].get_seq_length():  # a layer may read another's cache and have none
+        target = layers[0]
+        if target.get_seq_length():  # a layer may read another's cache and have none
             # (rows, heads, places, D)
-            layers[0].keys = torch.cat([_pad_front(layer.keys, longest, dim=2) for layer in layers])[rows]
-            layers[0].values = torch.cat([_pad_front(layer.values, longest, dim=2) for layer in layers])[rows]
+            keys = [_pad_front(layer.keys, longest, dim=2) for layer in layers]
+            target.keys = torch.cat(keys)[rows]
+            values = [_pad_front(layer.values, longest, dim=2) for layer in layers]
+            target.values = torch.cat(values)[rows]
     masks = [_pad_front(state.mask, longest, dim=1) for state in states]
+    positions = [state.positions for state in states]
+    logits = [state.logits for state in states]
     return BatchState(
         first.cache,
         mask=torch.cat(masks)[rows],
-        positions=torch.cat([state.positions for state in states])[rows],
-        logits=torch.cat([state.logits for state in states])[rows],
+        positions=torch.cat(positions)[rows],
+        logits=torch.cat(logits)[rows],
     )
 
 
@@ -298,4 +348,5 @@ def _pad_front(tensor: Tensor, length: int, dim: int) -> Tensor:
         return tensor
     shape = list(tensor.shape)
     shape[dim] = missing
-    return torch.cat([tensor.new_zeros(shape), tensor], dim)
+    padding = tensor.new_zeros(shape)
+    return torch.cat([padding, tensor], dim)

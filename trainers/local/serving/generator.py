@@ -65,7 +65,7 @@ def choose_batch(waiting: Sequence[Row], room: BatchLimits, *, can_mix: bool) ->
     target = oldest.request.target
     others = [row for row in waiting[1:] if row.request.target.weights == target.weights]
     if not can_mix:
-        others = [row for row in others if row.request.target.adapter == target.adapter]
+        others = [row for row in others if row.adapter == target.adapter]
     others.sort(key=lambda row: abs(len(row.prompt) - len(oldest.prompt)))
     return fill_batch([], [oldest, *others], room)
 
@@ -89,7 +89,7 @@ def _fits(rows: Sequence[Row], room: BatchLimits) -> bool:
         return False
     if prompt_tokens > MAX_BATCH_TOKENS and len(rows) > 1:  # a longer prompt is answered alone
         return False
-    return len({row.request.target.adapter for row in rows}) <= MAX_ADAPTERS
+    return len({row.adapter for row in rows}) <= MAX_ADAPTERS
 
 
 class Generator:
@@ -225,16 +225,16 @@ class Generator:
         those whose adapters can't be loaded or can't be mixed with the others'."""
         row_ids = set(map(id, rows))
         self._waiting = [row for row in self._waiting if id(row) not in row_ids]
-        in_use = {row.request.target.adapter for row in (*running, *rows)}
+        in_use = {row.adapter for row in (*running, *rows)}
         taken: list[Row] = []
         for row in rows:
             with self._boundary(lambda row=row: [row.request]):  # type: ignore[misc]
-                base.ensure_adapter(row.request.target.adapter, in_use)
+                base.ensure_adapter(row.adapter, in_use)
                 taken.append(row)
         if not base.can_mix and taken:  # known only once an adapter is loaded
             adapter = [*running, *taken][0].request.target.adapter
-            self._waiting[:0] = [row for row in taken if row.request.target.adapter != adapter]
-            taken = [row for row in taken if row.request.target.adapter == adapter]
+            self._waiting[:0] = [row for row in taken if row.adapter != adapter]
+            taken = [row for row in taken if row.adapter == adapter]
         # Rows may join a batch for hours, so the answered ones must not stay in it.
         going_on = [row for row in self._batch if not row.is_done]
         self._answered += len(self._batch) - len(going_on)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -52,6 +53,11 @@ class Row(AnswerWriter):
         if seed is None:
             seed = secrets.randbits(62)
         self._dice = torch.Generator().manual_seed((seed + index) % 2**63)
+
+    @property
+    def adapter(self) -> Path | None:
+        """The folder of the adapter that answers, None for the base itself."""
+        return self.request.target.adapter
 
     @property
     def ids(self) -> list[int]:

@@ -67,7 +67,12 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
     def read(file: Path, tokenizer: Any, settings: Parameters, param: str) -> Rows:
         with distributed.rank_zero_first():
             return read_rows(
-                file, tokenizer, settings.max_length, param, settings.too_long, folder / KEPT_ROWS
+                file,
+                tokenizer,
+                settings.max_length,
+                param,
+                settings.too_long,
+                folder / KEPT_ROWS,
             )
 
     setup = prepare_base(folder, job, logger, pauses, read)
@@ -104,11 +109,17 @@ class Question:
 
 def last_question(row: Row, tokenizer: Any) -> Question:
     """Splits a row into its last supervised answer and the prompt, which is everything before it."""
-    end = row.last_target
+    start = row.last_target
+    end = row.last_target + 1
     # Earlier answers in the chat belong to the prompt.
-    start = next((place for place in range(end, 0, -1) if not row.supervised[place - 1]), 0)
-    answer = tokenizer.decode(row.ids[start : end + 1], skip_special_tokens=True)
-    return Question(row.ids[:start], answer.strip(), end + 1)
+    while start > 0 and row.supervised[start - 1]:
+        start -= 1
+    answer = tokenizer.decode(row.ids[start:end], skip_special_tokens=True)
+    return Question(
+        prompt=row.ids[:start],
+        answer=answer.strip(),
+        tokens=end,
+    )
 
 
 @dataclass(frozen=True)
@@ -168,7 +179,10 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         return answers * (longest_prompt + self._settings.max_new_tokens)
 
     def add_gradients(
-        self, state: TrainState[Question, list[Part]], parts: list[list[Question]], batch: Sequence[Question]
+        self,
+        state: TrainState[Question, list[Part]],
+        parts: list[list[Question]],
+        batch: Sequence[Question],
     ) -> list[Part]:
         measured: list[Part] = []
         questions = sum(map(len, parts))
@@ -199,10 +213,11 @@ class Grpo(TrainingMethod[Question, list[Part]]):
             sum(part.spread * part.questions for part in computed),
             sum(part.kl * part.questions for part in computed),
         )
-        more = {"reward_mean": reward / questions, "reward_std": spread / questions}
+        reward_mean = reward / questions
+        more = {"reward_mean": reward_mean, "reward_std": spread / questions}
         if self._settings.beta:
             more["kl"] = kl / questions
-        self._warn_if_all_equal(more["reward_mean"], spread)
+        self._warn_if_all_equal(reward_mean, spread)
         return Scores(loss / questions, None, more)
 
     def _warn_if_all_equal(self, reward: float, spread: float) -> None:
@@ -229,7 +244,8 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         def reward_all(parts: list[list[Question]]) -> list[float]:
             rewards: list[float] = []
             for first in range(0, len(parts), at_once):
-                rows = [row for part in parts[first : first + at_once] for row in part]
+                together = parts[first : first + at_once]
+                rows = [row for part in together for row in part]
                 state.check_pause()
                 with state.cores.shared():
                     answers = self._generate_answers(rows, 1)
@@ -238,9 +254,11 @@ class Grpo(TrainingMethod[Question, list[Part]]):
 
         # Prompts of similar length share a part, which is padded to its longest.
         by_length = sorted(self.validation, key=lambda row: len(row.prompt))
-        rewards = state.batcher.compute_in_parts(distributed.share(by_length), reward_all, "while validating")
+        own_share = distributed.share(by_length)
+        rewards = state.batcher.compute_in_parts(own_share, reward_all, "while validating")
         count, total = distributed.sum_all(len(rewards), sum(rewards))
-        return Scores(1 - total / count, None, {"reward_mean": total / count})
+        mean = total / count
+        return Scores(1 - mean, None, {"reward_mean": mean})
 
     def _generate_answers(self, rows: Sequence[Question], count: int) -> list[list[int]]:
         """Returns `count` answers to each row as token ids, row by row. A single answer is the likeliest; several are
@@ -252,15 +270,19 @@ class Grpo(TrainingMethod[Question, list[Part]]):
             most = max(1, min(most, room))
         return self._trainer.answer(prompts, most, is_sampled=count > 1)
 
-    def _compute_rewards(self, rows: Sequence[Question], answers: Sequence[Sequence[int]]) -> list[float]:
+    def _compute_rewards(
+        self,
+        rows: Sequence[Question],
+        answers: Sequence[Sequence[int]],
+    ) -> list[float]:
         """Returns the reward of each answer. `answers` has the same number of answers to each row, row by row."""
         count = len(answers) // len(rows)
         reward = REWARDS[self._settings.reward]
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
         rewards = []
         for index, text in enumerate(texts):
-            right = rows[index // count].answer
-            rewards.append(float(reward(right, text)))
+            question = rows[index // count]
+            rewards.append(float(reward(question.answer, text)))
         return rewards
 
 
@@ -293,7 +315,10 @@ class GroupLoss(LossOnly, GRPOTrainer):
         return answers
 
     def measure(
-        self, rows: Sequence[Question], answers: Sequence[Sequence[int]], rewards: Sequence[float]
+        self,
+        rows: Sequence[Question],
+        answers: Sequence[Sequence[int]],
+        rewards: Sequence[float],
     ) -> tuple[Tensor, Part]:
         """Returns the mean loss of these answers, for the backward pass, and their scores. Each row has the same number
         of answers."""
@@ -319,7 +344,14 @@ class GroupLoss(LossOnly, GRPOTrainer):
         if self.beta:
             kl = noted["kl"][-1]
         noted.clear()  # TRL would collect them until its own loop reports them
-        return loss, Part(len(rows), loss.item(), groups.mean().item(), spread.mean().item(), kl)
+        part = Part(
+            questions=len(rows),
+            loss=loss.item(),
+            reward=groups.mean().item(),
+            spread=spread.mean().item(),
+            kl=kl,
+        )
+        return loss, part
 
     def _pad_batch(self, name: str, tokens: list[Tensor], side: str) -> dict[str, Tensor]:
         ids = pad(tokens, padding_value=self._pad_id, padding_side=side)
