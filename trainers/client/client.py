@@ -80,14 +80,19 @@ class Trainer(ApiClient):
     def account(self) -> str:
         """A fingerprint of the account that owns the jobs and pays the bills. It does not reveal the key."""
         # The SDK takes organisation and project from the environment, and they decide who pays.
-        whose = (self._client.api_key, self._client.organization or "", self._client.project or "")
-        return hashlib.sha256("\n".join(whose).encode()).hexdigest()[:12]
+        client = self._client
+        owner = (client.api_key, client.organization or "", client.project or "")
+        joined = "\n".join(owner)
+        return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
     def __enter__(self) -> Trainer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -96,7 +101,11 @@ class Trainer(ApiClient):
         action = self._action("listing the aliases")
         content = self._get(action, lambda: self._client.get("/aliases", cast_to=bytes))
         rows, _ = payloads.read_list(content, action)
-        return {payloads.required(row, "id", action): payloads.required(row, "model", action) for row in rows}
+        models: dict[str, str] = {}
+        for row in rows:
+            alias = payloads.required(row, "id", action)
+            models[alias] = payloads.required(row, "model", action)
+        return models
 
     def set_alias(self, alias: str, model: str) -> None:
         """Makes `alias` stand for `model` from now on. Idempotent, so it may be sent again."""
@@ -114,7 +123,8 @@ class Trainer(ApiClient):
         content = self._find(action, lambda: self._client.get(path, cast_to=bytes))
         if content is None:
             return None
-        return tuple(payloads.alias_usage(row, action) for row in payloads.read_list(content, action)[0])
+        rows, _ = payloads.read_list(content, action)
+        return tuple(payloads.alias_usage(row, action) for row in rows)
 
     def delete_alias(self, alias: str) -> None:
         """Deletes an alias. It is no error if it doesn't exist."""
@@ -146,9 +156,9 @@ class Trainer(ApiClient):
 
     def models(self) -> tuple[ModelInfo, ...]:
         action = self._action("listing the models")
-        rows, _ = payloads.read_list(
-            self._get(action, lambda: self._client.models.with_raw_response.list().content), action
-        )
+        models = self._client.models.with_raw_response
+        content = self._get(action, lambda: models.list().content)
+        rows, _ = payloads.read_list(content, action)
         return tuple(payloads.model_info(row, action) for row in rows)
 
     def catalogue_id(self, names: Collection[str]) -> str | None:
@@ -158,25 +168,27 @@ class Trainer(ApiClient):
             return None
         wanted = {name.lower() for name in names}
         models = [model for model in self.models() if model.is_trainable]
-        fitting = (model.id for model in models if wanted & {model.id.lower(), (model.name or "").lower()})
-        result = next(fitting, None)
-        if result is None:
-            action = self._action(f"looking for the model {next(iter(names), '')!r}")
-            theirs = ", ".join(sorted(model.name or model.id for model in models)[:_MODELS_NAMED]) or "none"
-            row = f'[providers.{self.provider.name}.models."NAME"]'
-            raise Refused(
-                f"{action}: no trainable model has that name. It trains {theirs}. To use one, add it as {row} in "
-                "finetune.toml.",
-                code="model_not_found",
-                status=404,
-            )
-        return result
+        for model in models:
+            own_names = {model.id.lower(), (model.name or "").lower()}
+            if wanted & own_names:
+                return model.id
+        action = self._action(f"looking for the model {next(iter(names), '')!r}")
+        available = sorted(model.name or model.id for model in models)
+        listed = ", ".join(available[:_MODELS_NAMED]) or "none"
+        row = f'[providers.{self.provider.name}.models."NAME"]'
+        raise Refused(
+            f"{action}: no trainable model has that name. It trains {listed}. To use one, add it as {row} in "
+            "finetune.toml.",
+            code="model_not_found",
+            status=404,
+        )
 
     def has_model(self, name: str) -> bool:
         """Asks for the model by name, because lists of models may be incomplete."""
         action = self._action(f"looking for the model {name!r}")
-        models = self._client.models
-        return self._find(action, lambda: models.with_raw_response.retrieve(name).content) is not None
+        models = self._client.models.with_raw_response
+        content = self._find(action, lambda: models.retrieve(name).content)
+        return content is not None
 
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
         """Returns the id of an uploaded file with this content, and uploads it if there is none yet.
@@ -194,7 +206,8 @@ class Trainer(ApiClient):
             job_key = key
         name = upload_name(sha256, job_key)
         # An upload whose answer was lost is found again, so the rows are not sent twice.
-        return self._find_file(name, sha256, size) or self._send_file(path, name, sha256, action)
+        earlier = self._find_file(name, sha256, size)
+        return earlier or self._send_file(path, name, sha256, action)
 
     def delete_file(self, file_id: str) -> None:
         """Deletes a file. It is no error if it doesn't exist."""
@@ -249,7 +262,8 @@ class Trainer(ApiClient):
         rows = self._jobs(action, filter_by)
         # A server may ignore the filter, so each row's own key is compared as well.
         read_key = key_reader([key], self._file_marks(action))
-        return _oldest_first([payloads.job(row, action) for row in rows if read_key(row) == key])
+        jobs = [payloads.job(row, action) for row in rows if read_key(row) == key]
+        return _oldest_first(jobs)
 
     def jobs_by_key(self, keys: Collection[str], since: float) -> Mapping[str, tuple[Job, ...]]:
         """Returns all jobs with one of our keys, oldest first, back to `since` (unix seconds).
@@ -286,7 +300,8 @@ class Trainer(ApiClient):
         action = self._action("asking what the job would cost")
         request = {"model": spec.model, "training_file": spec.training_file}
         body = {**request, **job_body(self.provider, spec)}
-        return payloads.job_estimate(self._post(action, "/fine_tuning/jobs/estimate_price", body), action)
+        answer = self._post(action, "/fine_tuning/jobs/estimate_price", body)
+        return payloads.job_estimate(answer, action)
 
     def describe_exceeded_limit(
         self, model: str, hyperparameters: Mapping[str, Hyperparameter]
@@ -333,7 +348,8 @@ class Trainer(ApiClient):
         action = self._action(f"asking for the events of job {job_id!r}")
         content = self._get(action, lambda: self._raw_jobs.list_events(job_id, limit=_PAGE).content)
         rows, _ = payloads.read_list(content, action)
-        return payloads.newest_first(payloads.event(row, action) for row in rows)[:limit]
+        events = payloads.newest_first(payloads.event(row, action) for row in rows)
+        return events[:limit]
 
     def events_since(self, job_id: str, since: float, pages: int) -> tuple[tuple[Event, ...], bool]:
         """Returns the events from `since` on (unix seconds), newest first, and whether these are all of them.
@@ -372,22 +388,20 @@ class Trainer(ApiClient):
             if series is None:
                 return ()
             return payloads.metric_series(series, action)
-        return tuple(
-            line
-            for file in files
-            if not payloads.is_sweep_table(file)
-            for line in payloads.metrics(file, action)
-        )
+        metrics: list[Metric] = []
+        for file in files:
+            if not payloads.is_sweep_table(file):
+                metrics += payloads.metrics(file, action)
+        return tuple(metrics)
 
     def trials(self, job: Job) -> tuple[SweepTrial, ...]:
         """Returns the trials of a sweep; empty if the job was not a sweep."""
         action, files = self._results(job)
-        return tuple(
-            trial
-            for file in files
-            if payloads.is_sweep_table(file)
-            for trial in payloads.sweep_trials(file, action)
-        )
+        trials: list[SweepTrial] = []
+        for file in files:
+            if payloads.is_sweep_table(file):
+                trials += payloads.sweep_trials(file, action)
+        return tuple(trials)
 
     def chat(
         self,
@@ -466,7 +480,8 @@ class Trainer(ApiClient):
         for row in self._files(action):
             if uploads.is_upload_usable(row, name, size):
                 file_id = payloads.required(row, "id", action)
-                if self._sent.get(file_id) == sha256 or self.has_content(file_id, sha256):
+                is_own = self._sent.get(file_id) == sha256
+                if is_own or self.has_content(file_id, sha256):
                     self._sent[file_id] = sha256
                     return file_id
         return None

@@ -57,8 +57,10 @@ def find_retirement(name: str, providers: Sequence[ProviderRow]) -> Retirement |
     if bare.startswith("ft:"):
         bare = bare.split(":")[1]
     listed = find_listed_model(bare, seller or None)
+    successor = None
+    if listed is not None:
+        successor = listed.successor
     rows = [row for row in providers if not slash or row.name == seller]
-    successor = listed.successor if listed else None
     doubt = _doubt(listed, rows)
     is_confirmed = not doubt
     # What a vendor's API announces itself is newer than the lists.
@@ -198,12 +200,16 @@ class PriceList:
         for flat in raw["rows"]:
             price = {name: value for name, value in flat.items() if name in names}
             rest = {name: value for name, value in flat.items() if name not in names}
-            rows.append(from_object(PriceRow, {**rest, "price": price}))
+            row = from_object(PriceRow, {**rest, "price": price})
+            rows.append(row)
         return PriceList(tuple(rows), date.fromisoformat(raw["read_on"]))
 
 
 def find_prompted_price(
-    name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow], today: date
+    name: str,
+    providers: Sequence[ProviderRow],
+    own: Sequence[PriceRow],
+    today: date,
 ) -> PriceRow | UnknownPrice:
     """Finds the price of asking a model: 'gpt-4o', 'groq/llama-3.1-8b-instant', 'ft:gpt-4o-2024-08-06:acme::x' or
     'local/smollm2-135m'. The user's `own` prices take precedence.
@@ -213,14 +219,18 @@ def find_prompted_price(
     row = _find_by_name(name, providers, own, today)
     if isinstance(row, PriceRow):
         return row
-    others = (_find_by_name(other, providers, own, today) for other in _other_names(name, providers, own))
-    listed = next((other for other in others if isinstance(other, PriceRow)), None)
-    if listed is None:
-        return row
-    return replace(listed, model=name.strip())
+    for other_name in _other_names(name, providers, own):
+        other = _find_by_name(other_name, providers, own, today)
+        if isinstance(other, PriceRow):
+            return replace(other, model=name.strip())
+    return row
 
 
-def _other_names(name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow]) -> Iterator[str]:
+def _other_names(
+    name: str,
+    providers: Sequence[ProviderRow],
+    own: Sequence[PriceRow],
+) -> Iterator[str]:
     """Yields the names without the provider under which lists may have the price of 'PROVIDER/MODEL'."""
     seller, slash, bare = name.strip().partition("/")
     provider = next((row for row in providers if slash and row.name == seller.lower()), None)
@@ -235,17 +245,21 @@ def _other_names(name: str, providers: Sequence[ProviderRow], own: Sequence[Pric
 
 
 def _find_by_name(
-    name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow], today: date
+    name: str,
+    providers: Sequence[ProviderRow],
+    own: Sequence[PriceRow],
+    today: date,
 ) -> PriceRow | UnknownPrice:
     full_name = name.strip()
     name = strip_effort(full_name)
     own_row = next((row for row in own if row.model.lower() == name.lower()), None)
-    machines = (f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
-    names = (*(row.model for row in own), *machines)
     # The user's own price first; models.toml last, as it has only what the library lacks.
     row = own_row or _from_rows(name, providers) or library_price(name, today)
     if not isinstance(row, PriceRow):
-        row = _from_list(name) or row or _unknown(name, names, today)
+        row = _from_list(name) or row
+    if row is None:
+        names = [*(row.model for row in own), *_models_on_own_machines(providers)]
+        row = _unknown(name, names, today)
     if isinstance(row, UnknownPrice):
         return row
     if full_name != name:
@@ -262,6 +276,13 @@ def _find_by_name(
         successor=row.successor or end.successor,
         is_successor_doubtful=takes_successor and not end.is_confirmed,
     )
+
+
+def _models_on_own_machines(providers: Sequence[ProviderRow]) -> Iterator[str]:
+    for provider in providers:
+        for model in provider.models:
+            if model.usd_per_hour is not None:
+                yield f"{provider.name}/{model.name}"
 
 
 def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
@@ -318,7 +339,12 @@ def read_own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
         table_row = read_table(PriceTable, table, faults, ("prices", name))
         price = Price(None, table_row.input, table_row.cached_input, table_row.output)
         row = PriceRow(
-            name, "prompted", price, table_row.source, table_row.as_of, successor=table_row.successor
+            model=name,
+            kind="prompted",
+            price=price,
+            source=table_row.source,
+            as_of=table_row.as_of,
+            successor=table_row.successor,
         )
         if table_row.ends:
             row = replace(row, ends=table_row.ends, ends_said_by=row.said_by)
@@ -375,7 +401,10 @@ def _library_match(name: str, today: date) -> PriceCalculation | None:
     try:
         # The amount doesn't matter, since only prices per token are read.
         return calc_price(
-            Usage(input_tokens=1), ref, provider_id=seller, genai_request_timestamp=_noon(today)
+            Usage(input_tokens=1),
+            ref,
+            provider_id=seller,
+            genai_request_timestamp=_noon(today),
         )
     except LookupError:
         return None
@@ -386,7 +415,8 @@ def _seller_and_model(name: str) -> tuple[str | None, str]:
     from genai_prices.data_snapshot import get_snapshot
 
     seller, slash, model = name.partition("/")
-    if slash and seller.lower() in {provider.id for provider in get_snapshot().providers}:
+    known_sellers = {provider.id for provider in get_snapshot().providers}
+    if slash and seller.lower() in known_sellers:
         return seller.lower(), model
     return None, name
 
@@ -400,11 +430,13 @@ def _is_named(match: MatchLogic, name: str) -> bool:
     if isinstance(match, types.ClauseEquals):
         return match.is_match(name)
     if isinstance(match, types.ClauseRegex):
-        return match.regex.startswith("^") and match.regex.endswith("$") and match.is_match(name)
+        is_whole = match.regex.startswith("^") and match.regex.endswith("$")
+        return is_whole and match.is_match(name)
+    undated = RELEASE_SUFFIX.sub("", name)
     if isinstance(match, types.ClauseStartsWith):
-        return match.starts_with.lower() in (name, RELEASE_SUFFIX.sub("", name))
+        return match.starts_with.lower() in (name, undated)
     if isinstance(match, types.ClauseContains):
-        return match.contains.lower() in (name, RELEASE_SUFFIX.sub("", name))
+        return match.contains.lower() in (name, undated)
     return False
 
 
@@ -421,9 +453,11 @@ def _listed_row(name: str, result: PriceCalculation, today: date) -> PriceRow | 
         cached_price = _base(listed.cache_read_mtok)
     discount: Decimal | None = None
     # The discount on input in batches; the discount on output is the same.
-    batch = result.model.get_prices(_noon(today), {"processing": "batch"}).input_mtok
-    if batch is not None and 0 < _base(batch) < input_price:
-        discount = 1 - _base(batch) / input_price
+    batch = result.model.get_prices(_noon(today), {"processing": "batch"})
+    if batch.input_mtok is not None:
+        batch_price = _base(batch.input_mtok)
+        if 0 < batch_price < input_price:
+            discount = 1 - batch_price / input_price
     return PriceRow(
         model=name,
         kind="prompted",
@@ -446,7 +480,9 @@ def _noon(day: date) -> datetime:
 def _base(price: Decimal | TieredPrices) -> Decimal:
     """Returns the lowest tier's price, which applies to ordinary requests. Prices per million tokens are not prices for
     requests of a million tokens, which would fall into the highest tier."""
-    return price if isinstance(price, Decimal) else price.base
+    if isinstance(price, Decimal):
+        return price
+    return price.base
 
 
 def _note(result: PriceCalculation) -> str | None:
@@ -464,28 +500,42 @@ def _note(result: PriceCalculation) -> str | None:
 
 def _unknown(name: str, names: Sequence[str], today: date) -> UnknownPrice:
     match = _library_match(name, today)
-    nearest = _nearest(name, names, match.model.id if match else None)
+    like = None
+    if match is not None:
+        like = match.model.id
+    nearest = _nearest(name, names, like)
     hint = ""
     if nearest:
-        either = " or ".join(filter(None, (", ".join(nearest[:-1]), nearest[-1])))
+        *first, last = nearest
+        either = last
+        if first:
+            either = f"{', '.join(first)} or {last}"
         hint = f" Did you mean {either}?"
-    cure = f'If the name is right, add its price to finetune.toml under [prices."{name[:80]}"].'
-    return UnknownPrice(name, nearest, f"No price is known for “{name[:80]}”.{hint} {cure}")
+    shown = name[:80]
+    cure = f'If the name is right, add its price to finetune.toml under [prices."{shown}"].'
+    return UnknownPrice(name, nearest, f"No price is known for “{shown}”.{hint} {cure}")
 
 
 def _nearest(name: str, own_names: Sequence[str], like: str | None) -> tuple[str, ...]:
     """Returns up to three similar names that have a price: as the model's maker names it, or as SELLER/MODEL."""
     from genai_prices.data_snapshot import get_snapshot
 
-    sellers = get_snapshot().providers
-    sold_by = [f"{s.id}/{m.id}" for s in sellers for m in s.models if name.lower() == m.id.split("/")[-1]]
+    sold_by: list[str] = []
+    by_makers: list[str] = []
+    for seller in get_snapshot().providers:
+        for model in seller.models:
+            if model.id.rpartition("/")[2] == name.lower():
+                sold_by.append(f"{seller.id}/{model.id}")
+            if seller.model_match and seller.model_match.is_match(model.id):
+                by_makers.append(model.id)
     if sold_by and like is None:
         return tuple(sold_by[:3])
-    listed = [m.id for s in sellers if s.model_match for m in s.models if s.model_match.is_match(m.id)]
     # The library has beginnings of names too, like "gpt-4o-mini-2024-07-18.ft-", which nobody can call.
-    names = [*own_names, *(n for n in listed if not n.startswith("ft:") and not n.endswith("-"))]
-    close = difflib.get_close_matches(name.lower(), names, n=3)
-    return tuple(dict.fromkeys(([like] if like else []) + close))[:3]
+    callable_names = [name for name in by_makers if not name.startswith("ft:") and not name.endswith("-")]
+    near = difflib.get_close_matches(name.lower(), [*own_names, *callable_names], n=3)
+    if like is not None:
+        near = [like, *near]
+    return tuple(dict.fromkeys(near))[:3]
 
 
 def _row_to_json(row: PriceRow) -> dict[str, object]:

@@ -43,9 +43,9 @@ class ProviderProblems(Exception):
     """Configured rows are invalid. `problems` has one sentence for each mistake, naming row and key."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
         self.problems = tuple(f"{title_of(fault.path)}: {fault.text}" for fault in faults)
         super().__init__("\n".join(self.problems))
-        self.faults = tuple(faults)
 
 
 @dataclass(frozen=True)
@@ -224,10 +224,13 @@ class ProviderRow:
 
     def at_address(self, base_url: str) -> ProviderRow:
         """Returns the row of the trainer that the bot has started at this address."""
-        return replace(self, provider=replace(self.provider, base_url=base_url), is_child=True)
+        provider = replace(self.provider, base_url=base_url)
+        return replace(self, provider=provider, is_child=True)
 
     def with_shutdowns(
-        self, days_by_name: Mapping[str, date], listed: frozenset[str] = frozenset()
+        self,
+        days_by_name: Mapping[str, date],
+        listed: frozenset[str] = frozenset(),
     ) -> ProviderRow:
         """Returns the row with the provider's own shutdown dates instead of the configured ones, and with the models
         that it `listed`. A model's name is looked up before its aliases."""
@@ -246,14 +249,18 @@ class ProviderRow:
         if not self.listed:
             return False
         # A list may have only dated releases of a model.
-        return not any(name in (model, RELEASE_SUFFIX.sub("", model)) for model in self.listed)
+        undated = {RELEASE_SUFFIX.sub("", model) for model in self.listed}
+        return name not in self.listed and name not in undated
 
     def model(self, name: str) -> ModelRow | None:
         """Finds a model by its name, an alias, or the name of a fine-tune of it (ft:BASE:…)."""
         if name.startswith("ft:"):
             name = name.split(":")[1]
         base = strip_effort(name)
-        return next((row for row in self.models if base == row.name or base in row.aliases), None)
+        for row in self.models:
+            if base == row.name or base in row.aliases:
+                return row
+        return None
 
     def unlisted_model(self, name: str) -> ModelRow | None:
         """Returns a row for a model that is served on a machine of our own without a configured row, or None."""
@@ -291,7 +298,8 @@ class ModelVerdict:
 
 
 def load_providers(
-    own: Mapping[str, object] | None = None, environment: Mapping[str, str] | None = None
+    own: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[ProviderRow, ...]:
     """Returns the shipped rows, changed and extended by the user's. `own` is the parsed [providers] table of
     finetune.toml; `environment` has the variables that hold account names.
@@ -303,17 +311,21 @@ def load_providers(
     tables = _merge_rows(tomllib.loads(shipped), own or {}, faults)
     # Once more without our rows, to tell what the user wrote; its faults are known already.
     own_tables = _merge_rows({}, own or {}, [])
-    rows = tuple(
-        _provider_row(name, table, own_tables.get(name, {}), environment or {}, faults)
-        for name, table in tables.items()
-    )
+    rows: list[ProviderRow] = []
+    for name, table in tables.items():
+        own_table = own_tables.get(name, {})
+        row = _provider_row(name, table, own_table, environment or {}, faults)
+        rows.append(row)
     if faults:
         raise ProviderProblems(faults)
-    return rows
+    return tuple(rows)
 
 
 def model_verdict(
-    row: ProviderRow, model: ModelRow, today: date, payback_days: float | None = None
+    row: ProviderRow,
+    model: ModelRow,
+    today: date,
+    payback_days: float | None = None,
 ) -> ModelVerdict:
     """Decides whether a job on this model may start today, and warns if the tuned model will be shut down too soon to
     pay back."""
@@ -325,7 +337,9 @@ def model_verdict(
         )
     refusals = []
     is_closed = row.closes is not None and today > row.closes
-    source = f" ({row.closing_said_by})" if row.closing_said_by else ""
+    source = ""
+    if row.closing_said_by:
+        source = f" ({row.closing_said_by})"
     if row.closes and is_closed:
         since = row.closes + timedelta(days=1)
         refusals.append(f"{row.title} has accepted no new fine-tuning jobs since {since}{source}.")
@@ -363,20 +377,31 @@ class RejectedValue:
     allowed: str
 
 
-def find_rejected_value(provider: Provider, chosen: Mapping[str, Hyperparameter]) -> RejectedValue | None:
+def find_rejected_value(
+    provider: Provider,
+    chosen: Mapping[str, Hyperparameter],
+) -> RejectedValue | None:
     """Returns the first hyperparameter whose value the vendor doesn't accept, or None."""
     for name, value in chosen.items():
         allowed = provider.hyperparameter_limits.get(name)
         if allowed == ():
             return RejectedValue(name, "")
-        if allowed is not None and is_number(value) and _nearest_allowed(value, allowed) != value:
-            words = f"{allowed[0]:g} to {allowed[-1]:g}"
-            if len(allowed) >= FEWEST_CHOICES:
-                words = ", ".join(f"{number:g}" for number in allowed)
-            elif allowed[0] == allowed[-1]:
-                words = f"only {allowed[0]:g}"
-            return RejectedValue(name, words)
+        if allowed is None or not is_number(value):
+            continue
+        if _nearest_allowed(value, allowed) != value:
+            return RejectedValue(name, _allowed_in_words(allowed))
     return None
+
+
+def _allowed_in_words(allowed: tuple[float, ...]) -> str:
+    numbers = [f"{number:g}" for number in allowed]
+    if len(allowed) >= FEWEST_CHOICES:
+        return ", ".join(numbers)
+    least = numbers[0]
+    most = numbers[-1]
+    if allowed[0] == allowed[-1]:
+        return f"only {least}"
+    return f"{least} to {most}"
 
 
 def fit_hyperparameters(
@@ -402,7 +427,9 @@ def file_problem(provider: Provider, rows: int, size: int | None = None) -> str 
     if least is not None and rows < least:
         return f"needs at least {least} rows, and there are {rows}"
     if most is not None and size is not None and size > most:
-        return f"accepts files of at most {most / 1e6:,.0f} MB, and this one has {size / 1e6:,.0f} MB"
+        most_mb = most / 1e6
+        mb = size / 1e6
+        return f"accepts files of at most {most_mb:,.0f} MB, and this one has {mb:,.0f} MB"
     return None
 
 
@@ -448,7 +475,8 @@ def _merge_rows(shipped: Table, own: Table, faults: list[Fault]) -> dict[str, Ta
         before = merged.get(name, {})
         path = ("providers", name, "models")
         models = _tables(path, before.get("models", {}), faults)
-        for model, changes in _tables(path, table.get("models", {}), faults).items():
+        own_models = _tables(path, table.get("models", {}), faults)
+        for model, changes in own_models.items():
             models[model] = {**models.get(model, {}), **changes}
         merged[name] = {**before, **table, "models": models}
     return merged
@@ -470,7 +498,11 @@ def _tables(path: KeyPath, value: object, faults: list[Fault]) -> dict[str, Tabl
 
 
 def _provider_row(
-    name: str, table: Table, own: Table, environment: Mapping[str, str], faults: list[Fault]
+    name: str,
+    table: Table,
+    own: Table,
+    environment: Mapping[str, str],
+    faults: list[Fault],
 ) -> ProviderRow:
     """Reads a provider's row. `own` is the part of `table` that the user wrote. If the account is not set, {account}
     stays in the addresses."""
@@ -488,11 +520,18 @@ def _provider_row(
     row = read_table(ProviderRow, {**defaults, **table}, faults, path)
     provider = row.provider
     account = environment.get(provider.account_env or "", "").strip()
-    addresses = {
-        key: getattr(provider, key).rstrip("/").replace("{account}", account or "{account}")
-        for key in ("base_url", "chat_base_url", "deploy_base_url")
-    }
-    provider = replace(provider, **addresses, name=name, account=account)
+
+    def complete(address: str) -> str:
+        return address.rstrip("/").replace("{account}", account or "{account}")
+
+    provider = replace(
+        provider,
+        name=name,
+        account=account,
+        base_url=complete(provider.base_url),
+        chat_base_url=complete(provider.chat_base_url),
+        deploy_base_url=complete(provider.deploy_base_url),
+    )
     # By such a mistake, rows would leave this machine unnoticed.
     if row.stays_here and provider.base_url and not is_loopback(provider.base_url):
         text = f"is true, but {provider.base_url} is not on this machine. Remove it."
@@ -517,4 +556,5 @@ def _with_price_by_size(model: ModelRow, prices: tuple[SizePrice, ...]) -> Model
     if model.price.training is not None or size is None:
         return model
     fitting = (price.training for price in prices if price.up_to is None or size <= price.up_to)
-    return replace(model, price=replace(model.price, training=next(fitting, None)))
+    by_size = next(fitting, None)
+    return replace(model, price=replace(model.price, training=by_size))
