@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,13 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path | None:
     if is_mixed(comparison):
         measured = MIXED
     title = f"{shorten_name(comparison.dataset)}: quality against price"
-    drawn, axes = figure(title, "USD per 1,000 requests", measured, note=_note(comparison), size=(WIDE, TALL))
+    drawn, axes = figure(
+        title,
+        "USD per 1,000 requests",
+        measured,
+        note=_note(comparison),
+        size=(WIDE, TALL),
+    )
     for point in points:
         _draw_point(axes, point)
     _set_up_price_axis(axes, candidates, scale)
@@ -101,9 +108,8 @@ class _Scale:
 
     @staticmethod
     def over(candidates: Sequence[MeasuredCandidate]) -> _Scale:
-        exponents = [
-            math.log10(float(candidate.usd_per_1000)) for candidate in candidates if candidate.usd_per_1000
-        ]
+        prices = [candidate.usd_per_1000 for candidate in candidates if candidate.usd_per_1000]
+        exponents = list(map(math.log10, prices))
         if not exponents:
             return _Scale(0.0, 0.0)
         low = min(exponents)
@@ -114,14 +120,16 @@ class _Scale:
         return _Scale(middle - half, middle + half)
 
     def at(self, candidate: MeasuredCandidate) -> float:
-        if candidate.usd_per_1000 is None:
+        price = candidate.usd_per_1000
+        if price is None:
             return UNKNOWN_AT
-        if not candidate.usd_per_1000:
+        if not price:
             return FREE_AT
-        return self.of(math.log10(float(candidate.usd_per_1000)))
+        return self.of(math.log10(price))
 
     def of(self, exponent: float) -> float:
-        share = (exponent - self.low) / (self.high - self.low)
+        width = self.high - self.low
+        share = (exponent - self.low) / width
         return PAID_FROM + (PAID_TO - PAID_FROM) * share
 
     def ticks(self) -> list[tuple[float, str]]:
@@ -135,7 +143,8 @@ class _Scale:
 
         # Prices over so many powers of ten that not even one mark a power fits.
         step = max(math.ceil(len(powers) / 5), 1)
-        return self._named([power for power in powers[::step] if self.low <= power <= self.high])
+        some = powers[::step]
+        return self._named([power for power in some if self.low <= power <= self.high])
 
     def _includes(self, exponent: float) -> bool:
         return self.low - 0.02 <= exponent <= self.high + 0.02
@@ -148,29 +157,39 @@ def _choose_candidates(comparison: Comparison) -> Sequence[MeasuredCandidate]:
     """Returns the candidates to draw: those that no other candidate beats in every respect, or of too many the cheapest
     that meets the bar and the best of the others."""
     left_out = find_dominated(comparison)
+
+    def order(candidate: MeasuredCandidate) -> tuple[bool, float]:
+        is_cheapest = candidate.identity == comparison.cheapest
+        return not is_cheapest, -candidate.score
+
     worthy = [candidate for candidate in comparison.candidates if candidate not in left_out]
-    ranked = sorted(
-        worthy, key=lambda candidate: (candidate.identity != comparison.cheapest, -candidate.score)
-    )
-    candidates = ranked[:MOST_POINTS]
-    return [candidate for candidate in comparison.candidates if candidate in candidates]
+    chosen = sorted(worthy, key=order)[:MOST_POINTS]
+    return [candidate for candidate in comparison.candidates if candidate in chosen]
 
 
 def _place_points(
-    comparison: Comparison, candidates: Sequence[MeasuredCandidate], scale: _Scale
+    comparison: Comparison,
+    candidates: Sequence[MeasuredCandidate],
+    scale: _Scale,
 ) -> list[_Point]:
     """Places candidates with the same price side by side, so that their intervals don't hide each other."""
+    columns: dict[float, list[MeasuredCandidate]] = defaultdict(list)
+    for candidate in candidates:
+        column = round(scale.at(candidate), 1)
+        columns[column].append(candidate)
+
     points: list[_Point] = []
-    columns = sorted({round(scale.at(candidate), 1) for candidate in candidates})
-    for column in columns:
-        here = [candidate for candidate in candidates if round(scale.at(candidate), 1) == column]
+    for column in sorted(columns):
+        here = columns[column]
+        gaps = len(here) - 1
         step = BESIDE
         if column in (FREE_AT, UNKNOWN_AT):
-            step = min(BESIDE_FREE, FREE_COLUMN / max(len(here) - 1, 1))
-        middle = (len(here) - 1) / 2
+            step = min(BESIDE_FREE, FREE_COLUMN / max(gaps, 1))
+        middle = gaps / 2
         for number, candidate in enumerate(here):
             x = scale.at(candidate) + (number - middle) * step
-            points.append(_Point(candidate, x, candidate.identity == comparison.cheapest))
+            is_cheapest = candidate.identity == comparison.cheapest
+            points.append(_Point(candidate, x, is_cheapest))
     return points
 
 
@@ -193,7 +212,13 @@ def _draw_point(axes: Axes, point: _Point) -> None:
     filling = point.colour
     if candidate.standing == "undecided":
         filling = "white"
-    axes.plot([point.x] * 2, [candidate.low, candidate.high], color=point.colour, linewidth=1.6, alpha=0.55)
+    axes.plot(
+        [point.x, point.x],
+        [candidate.low, candidate.high],
+        color=point.colour,
+        linewidth=1.6,
+        alpha=0.55,
+    )
     axes.plot(
         [point.x],
         [candidate.score],
@@ -205,7 +230,11 @@ def _draw_point(axes: Axes, point: _Point) -> None:
     )
 
 
-def _set_up_price_axis(axes: Axes, candidates: Sequence[MeasuredCandidate], scale: _Scale) -> None:
+def _set_up_price_axis(
+    axes: Axes,
+    candidates: Sequence[MeasuredCandidate],
+    scale: _Scale,
+) -> None:
     """From left to right: the free candidates, those with a price, those whose price is unknown; only the columns in
     use."""
     prices = [candidate.usd_per_1000 for candidate in candidates]
@@ -228,14 +257,21 @@ def _set_up_price_axis(axes: Axes, candidates: Sequence[MeasuredCandidate], scal
     _, right = edges[-1]
     axes.set_xlim(left, right)
     if is_free and is_paid:
-        axes.axvline((FREE_AT + PAID_FROM) / 2, color=SOFT, linewidth=0.8, alpha=0.5)
+        between = (FREE_AT + PAID_FROM) / 2
+        axes.axvline(between, color=SOFT, linewidth=0.8, alpha=0.5)
 
 
-def _set_up_score_axis(axes: Axes, comparison: Comparison, candidates: Sequence[MeasuredCandidate]) -> None:
+def _set_up_score_axis(
+    axes: Axes,
+    comparison: Comparison,
+    candidates: Sequence[MeasuredCandidate],
+) -> None:
     low = min(comparison.bar, *(candidate.low for candidate in candidates))
     high = max(comparison.bar, *(candidate.high for candidate in candidates))
     room = max((high - low) * 0.12, 0.03)
-    axes.set_ylim(max(low - room, -0.04), min(high + room, 1.04))
+    bottom = max(low - room, -0.04)
+    top = min(high + room, 1.04)
+    axes.set_ylim(bottom, top)
     axes.axhline(comparison.bar, color=INK, linestyle="--", linewidth=1.2)
     axes.annotate(
         f" bar {100 * comparison.bar:g}%",
@@ -263,17 +299,26 @@ def _label_points(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     labels = []
     for number, point in enumerate(ranked, 1):
         at = (point.x, point.candidate.score)
-        text = axes.text(*at, str(number), fontsize=NUMBER_SIZE, va="center", ha="left", **_lettering(point))
+        text = axes.text(
+            *at,
+            str(number),
+            fontsize=NUMBER_SIZE,
+            va="center",
+            ha="left",
+            **_lettering(point),
+        )
         x, y = axes.transData.transform(at)
         size = text.get_window_extent()
         texts.append(text)
         labels.append(Label(x, y, size.width, size.height * 1.1))
     frame = axes.get_window_extent()
     room = Box(frame.x0, frame.y0, frame.x1, frame.y1)
-    placed = place_labels(labels, _obstacles(axes, points, room), room)
+    obstacles = _obstacles(axes, points, room)
+    placed = place_labels(labels, obstacles, room)
     back = axes.transData.inverted()
     for text, label, box in zip(texts, labels, placed, strict=True):
-        text.set_position(back.transform((box.left, box.middle[1])))
+        _, middle_y = box.middle
+        text.set_position(back.transform((box.left, middle_y)))
         _draw_leader(axes, label, box)
 
 
@@ -348,8 +393,10 @@ def _draw_leader(axes: Axes, label: Label, box: Box) -> None:
     """Draws a thin line from a point to its label if they are far apart."""
     nearest_x = min(max(label.x, box.left), box.right)
     _, middle_y = box.middle
-    if math.hypot(nearest_x - label.x, middle_y - label.y) < 2.2 * label.height:
+    distance = math.hypot(nearest_x - label.x, middle_y - label.y)
+    if distance < 2.2 * label.height:
         return
     back = axes.transData.inverted()
-    (from_x, from_y), (to_x, to_y) = back.transform([(label.x, label.y), (nearest_x, middle_y)])
-    axes.plot([from_x, to_x], [from_y, to_y], color=SOFT, linewidth=0.7, alpha=0.7, zorder=1)
+    ends = back.transform([(label.x, label.y), (nearest_x, middle_y)])
+    xs, ys = zip(*ends, strict=True)
+    axes.plot(xs, ys, color=SOFT, linewidth=0.7, alpha=0.7, zorder=1)

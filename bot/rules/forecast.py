@@ -85,8 +85,10 @@ class Outlook:
     @property
     def net_points(self) -> tuple[Decimal, Decimal, Decimal] | None:
         """The 5%, 50% and 95% points of the net value; None if the model has ended, so that there is no horizon."""
+        if not self.horizon_months:
+            return None
         npv = self.npv
-        if not self.horizon_months or npv.p5 is None or npv.p50 is None or npv.p95 is None:
+        if npv.p5 is None or npv.p50 is None or npv.p95 is None:
             return None
         return npv.p5, npv.p50, npv.p95
 
@@ -138,9 +140,11 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
 
     counted = _monthly_savings(inputs, drawn, inputs.horizon)
     # Discounted from the month's end, when all of its saving has been made.
-    years = np.arange(1, counted.shape[1] + 1) / 12
+    _, n_months = counted.shape
+    years = np.arange(1, n_months + 1) / 12
     discount = (1 + float(inputs.discount)) ** years
-    net = (counted / discount).sum(axis=1) - spent
+    saved = (counted / discount).sum(axis=1)
+    net = saved - spent
 
     swings: tuple[Swing, ...] = ()
     if inputs.horizon:
@@ -170,7 +174,8 @@ def _spent_usd(inputs: Inputs, drawn: InputDraws) -> Draws:
     again."""
     labels_usd = inputs.labels * inputs.usd_per_label
     planned = float(labels_usd + evaluations_usd(inputs)) + drawn.training
-    one_run_again = drawn.training / inputs.training.runs + float(inputs.evaluation_usd)
+    one_training = drawn.training / inputs.training.runs
+    one_run_again = one_training + float(inputs.evaluation_usd)
     people = float(people_usd(inputs)) * drawn.labour
     return planned + one_run_again * drawn.runs + people
 
@@ -178,7 +183,9 @@ def _spent_usd(inputs: Inputs, drawn: InputDraws) -> Draws:
 def _first_saving(inputs: Inputs, drawn: InputDraws) -> Draws:
     """Returns the savings of one month at today's prices."""
     first = saving_phases(inputs)[0].flow
-    by_volume = float(first.falling + first.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
+    in_tokens = float(first.falling + first.steady)
+    in_errors = float(wrong_answers_usd(inputs)) * drawn.gap
+    by_volume = in_tokens + in_errors
     return drawn.volume * by_volume + float(first.fixed) + _machines_usd(first, drawn)
 
 
@@ -200,10 +207,12 @@ def _draw_inputs(inputs: Inputs, seed: int, draws: int) -> InputDraws:
         np.random.default_rng([seed, stream]) for stream in range(8)
     )
     # So that the 95% point of the volume is 1 + volume_spread times the given one.
-    spread = math.log(1 + float(inputs.volume_spread)) / Z95
+    most_volume = 1 + float(inputs.volume_spread)
+    spread = math.log(most_volume) / Z95
     # At 1 no number of runs would ever be enough.
     fails = min(float(inputs.run_fails), 0.99)
-    tries = runs.geometric(1 - fails, (inputs.training.runs, draws))  # until each planned run has succeeded
+    shape = (inputs.training.runs, draws)
+    tries = runs.geometric(1 - fails, shape)  # until each planned run has succeeded
     return InputDraws(
         volume=volume.lognormal(0.0, spread, draws),
         labour=_triangular(labour, LABOUR, draws),
@@ -229,7 +238,10 @@ def _triangular(rng: np.random.Generator, between: Range, draws: int) -> Draws:
 
 
 def _draw_gap(
-    quality: Quality | None, share: np.random.Generator, better: np.random.Generator, draws: int
+    quality: Quality | None,
+    share: np.random.Generator,
+    better: np.random.Generator,
+    draws: int,
 ) -> Draws:
     """Draws the difference in quality of two models on the same rows. Only rows that just one of them got right count:
     their share is drawn from a beta distribution, and the tuned model's part of them from another (both with Jeffreys'
@@ -243,14 +255,16 @@ def _draw_gap(
     same = max(quality.rows - gained - lost, 0.0)
     share_that_differs = share.beta(gained + lost + 0.5, same + 0.5, draws)
     share_that_gained = better.beta(gained + 0.5, lost + 0.5, draws)
-    return share_that_differs * (2 * share_that_gained - 1)
+    gained_minus_lost = 2 * share_that_gained - 1
+    return share_that_differs * gained_minus_lost
 
 
 def _monthly_savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
     """Returns the savings with one row per draw and one column per month, at the alternative's price in that month."""
     saved, phases = _savings_by_volume(inputs, drawn, horizon)
     for phase in phases:
-        saved += phase.share * phase.fixed_usd(drawn)[:, None]
+        usd_a_month = phase.fixed_usd(drawn)
+        saved += phase.share * usd_a_month[:, None]
     return saved
 
 
@@ -263,7 +277,8 @@ class _FixedSavings:
 
     @property
     def is_zero(self) -> bool:
-        return not (self.flow.fixed or self.flow.saved_machines or self.flow.spent_machines)
+        has_machines = self.flow.saved_machines or self.flow.spent_machines
+        return not self.flow.fixed and not has_machines
 
     def fixed_usd(self, drawn: InputDraws) -> Draws:
         """The USD a month."""
@@ -271,7 +286,9 @@ class _FixedSavings:
 
 
 def _savings_by_volume(
-    inputs: Inputs, drawn: InputDraws, horizon: Decimal
+    inputs: Inputs,
+    drawn: InputDraws,
+    horizon: Decimal,
 ) -> tuple[Draws, tuple[_FixedSavings, ...]]:
     """Returns the monthly savings that are in proportion to the volume, and the others by phase."""
     import numpy as np
@@ -280,19 +297,21 @@ def _savings_by_volume(
     # The price at the end of the month, its lowest in it, so that the saving is not overrated.
     years = np.arange(1, len(spans) + 1) / 12
     yearly = np.maximum(1 - drawn.fall, 1e-12)  # the logarithm of 0 would be infinite
-    price = np.exp(np.log(yearly)[:, None] * years)  # as a share of today's, by draw and month
+    log_yearly = np.log(yearly)
+    price = np.exp(log_yearly[:, None] * years)  # as a share of today's, by draw and month
     error_usd = float(wrong_answers_usd(inputs))
     saved = np.zeros_like(price)
     phases = []
     for number, phase in enumerate(saving_phases(inputs)):
+        flow = phase.flow
         share = np.array([float(phase.within(begin, end)) for begin, end in spans])
-        rest = np.full_like(drawn.volume, float(phase.flow.steady))
+        rest = np.full_like(drawn.volume, float(flow.steady))
         # As in roi.py: nobody measured the successor, so the difference in errors counts only if it costs money.
         if inputs.quality is not None and (number == 0 or inputs.quality.gap < 0):
             rest += drawn.gap * error_usd
-        by_request = float(phase.flow.falling) * price + rest[:, None]
+        by_request = float(flow.falling) * price + rest[:, None]
         saved += share * (drawn.volume[:, None] * by_request)
-        phases.append(_FixedSavings(phase.flow, share))
+        phases.append(_FixedSavings(flow, share))
     return saved, tuple(phases)
 
 
@@ -313,13 +332,17 @@ def _machine_usd(machines: MachineTime | None, drawn: InputDraws) -> Draws:
     seconds = hours * 3600
     work_s = np.zeros_like(drawn.volume)
     if machines.work_s is not None:
-        work_s = float(machines.work_s) * drawn.volume / float(machines.spread) ** drawn.speed
-    count = np.maximum(1.0, np.ceil(work_s / (seconds * float(machines.busy))))
+        speed = float(machines.spread) ** drawn.speed
+        work_s = float(machines.work_s) * drawn.volume / speed
+    busy_s = seconds * float(machines.busy)
+    count = np.maximum(1.0, np.ceil(work_s / busy_s))
     hours_up = np.full_like(drawn.volume, hours)
     if machines.idle_window_s is not None:
         # The machine stops after a quiet window, so requests at random times keep it up for this share of the hours.
-        waited_s = float(machines.requests) * drawn.volume * machines.idle_window_s
-        hours_up = hours * -np.expm1(-(waited_s + work_s) / seconds)
+        requests = float(machines.requests) * drawn.volume
+        waited_s = requests * machines.idle_window_s
+        share_up = -np.expm1(-(waited_s + work_s) / seconds)
+        hours_up = hours * share_up
     cost: Draws = float(machines.usd_per_hour) * hours_up * count
     return cost
 
@@ -337,15 +360,21 @@ def _payback_months(spent: Draws, savings: Draws, months_known: Decimal | None) 
     rising = savings[row, month]
     # If nothing was spent, the first month is "back" even if it saves nothing.
     pays = is_back.any(axis=1) & (rising > 0)
-    share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=pays)
-    payback = np.where(pays, month + np.clip(share, 0.0, 1.0), np.inf)
+    missing = spent - before
+    share = np.divide(missing, rising, out=np.zeros_like(spent), where=pays)
+    months = month + np.clip(share, 0.0, 1.0)
+    payback = np.where(pays, months, np.inf)
     if months_known is None:
         return payback
     return np.where(payback <= float(months_known), payback, np.inf)
 
 
 def _bearable_hours(
-    inputs: Inputs, drawn: InputDraws, spent: Draws, savings: Draws, target: Decimal
+    inputs: Inputs,
+    drawn: InputDraws,
+    spent: Draws,
+    savings: Draws,
+    target: Decimal,
 ) -> Decimal | None:
     """Returns the hours of people's time with which a share LIKELY of the draws still pays back by `target`. In each
     draw, the money left by then pays for a number of hours; this is a quantile of those numbers."""
@@ -354,7 +383,8 @@ def _bearable_hours(
     if inputs.people_hours is not None or not inputs.people_usd_per_hour or not target:
         return None
     left = _most_saved_by(savings, float(target)) - spent
-    hours = left / (float(inputs.people_usd_per_hour) * drawn.labour)
+    usd_per_hour = float(inputs.people_usd_per_hour) * drawn.labour
+    hours = left / usd_per_hour
     value = float(np.quantile(hours, 1 - LIKELY, method="inverted_cdf"))
     if value <= 0:
         return None
@@ -365,16 +395,24 @@ def _most_saved_by(savings: Draws, months: float) -> Draws:
     """Returns the largest cumulative saving at any time within `months`."""
     import numpy as np
 
+    draws, n_months = savings.shape
     full_months = int(months)
-    so_far = np.concatenate([np.zeros((len(savings), 1)), np.cumsum(savings, axis=1)], axis=1)
+    at_first = np.zeros((draws, 1))
+    so_far = np.concatenate([at_first, np.cumsum(savings, axis=1)], axis=1)
     most: Draws = so_far[:, : full_months + 1].max(axis=1)
-    if full_months >= savings.shape[1]:
+    if full_months >= n_months:
         return most
     part_of_month = (months - full_months) * savings[:, full_months]
-    return np.maximum(most, so_far[:, full_months] + part_of_month)
+    at_the_end = so_far[:, full_months] + part_of_month
+    return np.maximum(most, at_the_end)
 
 
-def _likely_volume(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Decimal) -> int | None:
+def _likely_volume(
+    inputs: Inputs,
+    drawn: InputDraws,
+    spent: Draws,
+    target: Decimal,
+) -> int | None:
     """Returns the input tokens per month from which on a share LIKELY of the draws pays back in time."""
     import numpy as np
 
@@ -415,11 +453,16 @@ def _cumulative_band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Mo
 
     so_far = np.concatenate([-spent[:, None], counted], axis=1).cumsum(axis=1)
     low, middle, high = np.quantile(so_far, (0.05, 0.5, 0.95), axis=0, method="inverted_cdf")
-    ends = zip(low, middle, high, strict=True)
-    return tuple(
-        Month(min(Decimal(month), horizon), *(_decimal(end, 2) for end in three))
-        for month, three in enumerate(ends)
-    )
+    months: list[Month] = []
+    for number, (p5, p50, p95) in enumerate(zip(low, middle, high, strict=True)):
+        month = Month(
+            min(Decimal(number), horizon),
+            p5=_decimal(p5, 2),
+            p50=_decimal(p50, 2),
+            p95=_decimal(p95, 2),
+        )
+        months.append(month)
+    return tuple(months)
 
 
 def _quantiles(values: Draws, digits: int = 2) -> Quantiles:
@@ -427,8 +470,12 @@ def _quantiles(values: Draws, digits: int = 2) -> Quantiles:
     make no sense."""
     import numpy as np
 
-    ends = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")
-    return Quantiles(*(_finite_decimal(end, digits) for end in ends))
+    p5, p50, p95 = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")
+    return Quantiles(
+        p5=_finite_decimal(p5, digits),
+        p50=_finite_decimal(p50, digits),
+        p95=_finite_decimal(p95, digits),
+    )
 
 
 def _finite_decimal(value: float, digits: int) -> Decimal | None:
