@@ -27,7 +27,8 @@ from bot.rules.models.promotion import alias_for
 from bot.rules.permissions import Request
 from bot.rules.plans import plan_from_json
 from bot.services.common import authorization, provider_jobs
-from bot.services.datasets import datasets, row_deletion, trained_rows
+from bot.services.datasets import datasets, row_deletion
+from bot.services.datasets.pairs import pairs_name
 from bot.services.models import models, publications, recipes
 from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
@@ -196,7 +197,7 @@ def _numbers_of(versions: Sequence[Dataset]) -> tuple[int, ...]:
 
 def _find_pairs(context: CoreContext, version: Dataset) -> str | None:
     """Returns the name of the dataset of pairs that was made from verdicts on this dataset's models."""
-    name = trained_rows.pairs_name(version.name)
+    name = pairs_name(version.name)
     if context.store.datasets.owners().get(name) != version.owner:
         return None
     for other in context.store.datasets.versions(name):

@@ -18,7 +18,7 @@ from bot.cards import home
 from bot.cards.common import advice, general, judge_agreement
 from bot.cards.common import help as help_cards
 from bot.cards.common.blocks import Message
-from bot.cards.datasets import data_policy, datasets, findings, row_labels
+from bot.cards.datasets import check_reports, data_policy, datasets, findings, row_labels
 from bot.cards.datasets import dataset_columns as column_cards
 from bot.cards.decisions import estimates, plan_details, plans
 from bot.cards.decisions import run_again as run_again_cards
@@ -42,7 +42,13 @@ from bot.services.decisions import plans as plan_services
 from bot.services.measurement import distillations as distillation_services
 from bot.services.measurement import evaluations as evaluation_services
 from bot.services.measurement import human_preferences, judge_checks, measurements, wrong_rows
-from bot.services.models import deployment_requests, orphan_deployments, promotions, tried_answers
+from bot.services.models import (
+    better_answers,
+    deployment_requests,
+    orphan_deployments,
+    promotions,
+    tried_answers,
+)
 from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
 from bot.services.training import interventions
@@ -117,6 +123,7 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     estimates.SHARE: estimate_requests.share,
     findings.CLEAN: clean_copies.request,
     answer_cards.GOOD: tried_answers.mark_good,
+    check_reports.ADD_BETTER: better_answers.add_to_dataset,
     row_labels.LABEL_DOUBTED: row_label_services.begin_doubted,
     row_labels.LABEL_UNLABELLED: row_label_services.begin_unlabelled,
     runs.CANCEL: run_services.ask_cancel,
@@ -142,6 +149,7 @@ SHOWN: Mapping[str, _ByValue] = {
     deployments.STOP_STRAY: orphan_deployments.stop_stray,
     results.MEASURE: _with_number(evaluation_services.ask_after_run),
     models.ROLLBACK: _with_number(promotions.roll_back_from),
+    check_reports.START_FROM_PAIRS: better_answers.train_further,
     row_labels.MAKE_VERSION: _with_number(row_label_services.close),
     row_labels.DISCARD: _with_number(row_label_services.discard),
     **{button: _choose_by(button) for button in judge_agreement.CHOICES},

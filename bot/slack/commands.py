@@ -478,9 +478,12 @@ def make_pairs(call: Call, dataset: str) -> Reply:
     pairs = tried_answers.make_pairs(call.context, dataset, call.person, call.channel)
     if isinstance(pairs, Refusal):
         return pairs
-    if not pairs.empty:
-        return None
-    return answer_cards.empty_answers(pairs.empty)
+    notes = []
+    if pairs.empty:
+        notes.append(answer_cards.empty_answers(pairs.empty))
+    if pairs.held:
+        notes.append(answer_cards.held_out_pairs(dataset, pairs.held))
+    return " ".join(notes) or None
 
 
 @finetune.command(

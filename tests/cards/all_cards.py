@@ -111,6 +111,7 @@ def _models() -> dict[str, Message]:
     return {
         "try-thinking": tried_answers.pending_card(ASK),
         "try-answered": tried_answers.answer_card(ASK, ANSWER),
+        "try-judged": tried_answers.noted_message(tried_answers.verdict_noted("tickets", 15, 14), 4),
         "try-failed": tried_answers.failure_card(
             ASK, "The trainer is down. It is started with the bot: try again."
         ),

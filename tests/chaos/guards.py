@@ -943,4 +943,20 @@ GUARDS = (
         "tests/bot/training/test_story_going_on.py::"
         "test_a_training_goes_on_only_where_that_proves_something_and_is_possible",
     ),
+    Guard(
+        "better answers to held-out questions become no rows",
+        "bot/services/models/better_answers.py",
+        "        if key in held_keys:",
+        "        if False:",
+        "tests/bot/models/test_story_tried_answers.py::"
+        "test_better_answers_become_pairs_that_train_the_judged_model_and_rows",
+    ),
+    Guard(
+        "pairs of held-out questions train no model",
+        "bot/services/models/tried_answers.py",
+        "if _key_of(row) not in held_keys]",
+        "if True]",
+        "tests/bot/models/test_story_tried_answers.py::"
+        "test_better_answers_become_pairs_that_train_the_judged_model_and_rows",
+    ),
 )

@@ -4,7 +4,7 @@ report. They show counts and line numbers, never values found in rows, except th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from bot.cards.common.blocks import (
     Block,
@@ -58,6 +58,20 @@ LISTED_LABELS = 30
 MOST_OF_A_FINDING = 160  # characters of its text, and of its cure
 
 
+START_FROM_PAIRS = "start_from_pairs"  # its value: the dataset of pairs, and the model that was judged
+ADD_BETTER = "add_better_answers"  # its value: the version of the dataset behind the pairs
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """The tuned model whose answers people judged in a dataset of pairs, '' if no training by pairs can go on from it.
+    `dataset` is the one that it was trained on, whose newest version is `dataset_id`."""
+
+    name: str
+    dataset: str
+    dataset_id: int
+
+
 def received_card(dataset: Dataset) -> Message:
     text = f"Checking {escape(shorten(dataset.filename))} as {code(dataset.name)}"
     return Message(text, (Text(f"{text}, uploaded by <@{dataset.uploaded_by}> …"),))
@@ -91,16 +105,18 @@ def checked_card(
     may_show_row: bool = False,
     missing_bases: Sequence[str] = (),
     taught: Sequence[TaughtRows] = (),
+    judged: JudgedModel | None = None,
 ) -> Message:
     """Ready or refused, with the findings and the buttons of the next step. A refused file is deleted after `days`; 0
     keeps it. `may_show_row`: everybody who can read the card may see the dataset's rows. `missing_bases` are base
-    models of this installation whose folder has no model, `taught` are training rows that models labelled."""
+    models of this installation whose folder has no model, `taught` are training rows that models labelled. `judged` is
+    the model whose answers became preference pairs, None for other datasets."""
 
     # Built twice if it shows a row: the fallback channel gets the form without it.
     def card(*, may_show_row: bool) -> Message:
         if report.is_blocked:
             return _blocked_card(dataset, report, days, may_show_row=may_show_row)
-        return _ready_card(dataset, report, missing_bases, taught, may_show_row=may_show_row)
+        return _ready_card(dataset, report, missing_bases, taught, judged, may_show_row=may_show_row)
 
     if not may_show_row or not report.example:
         return card(may_show_row=False)
@@ -114,6 +130,7 @@ def _ready_card(
     report: Report,
     missing_bases: Sequence[str],
     taught: Sequence[TaughtRows],
+    judged: JudgedModel | None,
     *,
     may_show_row: bool,
 ) -> Message:
@@ -123,15 +140,37 @@ def _ready_card(
     if example:
         parts.add(example)
     parts.add(*_findings(report))
-    if report.pairs:
-        parts.text(f"`/finetune start {dataset.name} method=dpo` trains on both answers.")
-    parts.text(f"*Next*: {_next_step(report)}")
-    measure = button("Measure", MEASURE, dataset.name, style="primary")
-    parts.buttons(measure, *_further_buttons(dataset, report))
+    if judged and judged.name:
+        parts.add(*_train_judged(dataset, judged))
+    else:
+        if report.pairs:
+            parts.text(f"`/finetune start {dataset.name} method=dpo` trains on both answers.")
+        parts.text(f"*Next*: {_next_step(report)}")
+        measure = button("Measure", MEASURE, dataset.name, style="primary")
+        further = _further_buttons(dataset, report)
+        if judged:
+            further = [_better_button(judged)]
+        parts.buttons(measure, *further)
     if missing_bases:
         parts.note(_missing_text(missing_bases))
     parts.note(_file(dataset, report))
     return parts.titled(_headline(dataset.title, report), notice=_found(report))
+
+
+def _train_judged(dataset: Dataset, judged: JudgedModel) -> Parts:
+    """The next step for pairs: to train the model that was judged."""
+    parts = Parts()
+    parts.text(f"*Next*: let {code(judged.name)} learn from these pairs, which are about its own answers.")
+    value = f"{dataset.name} {judged.name}"
+    train = button(f"Train {shorten(judged.name, 30)} further", START_FROM_PAIRS, value, style="primary")
+    parts.buttons(train, _better_button(judged), button("Measure", MEASURE, dataset.name))
+    parts.note(f"The same as `/finetune start {dataset.name} target={judged.name} method=dpo`.")
+    return parts
+
+
+def _better_button(judged: JudgedModel) -> Block:
+    words = f"Add better answers to {shorten(judged.dataset, 30)}"
+    return button(words, ADD_BETTER, str(judged.dataset_id))
 
 
 def _missing_text(names: Sequence[str]) -> str:

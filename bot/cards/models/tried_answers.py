@@ -6,7 +6,9 @@ from bot.cards.common import forms
 from bot.cards.common.blocks import Block, Message, Note, Text, actions, button, code, cut, escape, quote
 from bot.cards.common.general import text_message
 from bot.cards.common.words import pluralize
+from bot.cards.datasets.check_reports import ADD_BETTER
 from storage.records import Ask
+from trainers.dataset import Report
 from trainers.types import Answer
 
 TRY_FORM = "try_form"
@@ -64,11 +66,58 @@ def verdict_noted(dataset: str, pairs: int, least: int, *, is_empty: bool = Fals
     return noted
 
 
-def too_few_pairs(dataset: str, pairs: int, least: int, empty: int) -> str:
-    """`empty` answers make no pair."""
+def noted_message(text: str, dataset_id: int) -> Message:
+    """The answer to a better answer, with the button that makes it a training row."""
+    add = button("Add the better answers as rows", ADD_BETTER, str(dataset_id))
+    return Message(text, (Text(text), actions(add)))
+
+
+def better_answers_added(dataset: str, count: int) -> str:
+    rows = "1 better answer is" if count == 1 else f"{count:,} better answers are"
+    return f"{rows} being added to the training rows of {code(dataset)}; the card in its channel says when."
+
+
+def no_better_answers(dataset: str) -> str:
+    return (
+        f"No better answer can be added to {code(dataset)}. Press 👎 on an answer to {code('/finetune try')} and write "
+        "a better one."
+    )
+
+
+def not_for_pairs(dataset: str) -> str:
+    return (
+        f"The rows of {code(dataset)} are preference pairs, so better answers alone can't be added. "
+        f"{code(f'/finetune pairs {dataset}')} makes pairs of them."
+    )
+
+
+def left_out_text(dataset: str, held: int, known: int, unfit: int, report: Report) -> str:
+    """Why some better answers are left out; '' if none is."""
+    reasons = []
+    if held:
+        reasons.append(f"{held:,} to questions that {code(dataset)} holds out to measure models")
+    if known:
+        reasons.append(f"{known:,} to questions that its training rows ask already")
+    if unfit:
+        kind = "none of its labels" if report.labels else "no JSON object"
+        reasons.append(f"{unfit:,} that {'is' if unfit == 1 else 'are'} {kind}")
+    if not reasons:
+        return ""
+    return f"Left out: {', '.join(reasons)}."
+
+
+def held_out_pairs(dataset: str, count: int) -> str:
+    pairs = f"{pluralize(count, 'pair')} {'is' if count == 1 else 'are'} left out"
+    return f"{pairs}, because {code(dataset)} holds out the question to measure models."
+
+
+def too_few_pairs(dataset: str, pairs: int, least: int, empty: int, held: int = 0) -> str:
+    """`empty` answers make no pair, and neither do those to `held` held-out questions."""
     text = f"Verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')}; training needs {least}. "
     if empty:
         text += f"{empty_answers(empty)} "
+    if held:
+        text += f"{held_out_pairs(dataset, held)} "
     return f"{text}Ask its model something with {code('/finetune try')}, press 👎 and write a better answer."
 
 

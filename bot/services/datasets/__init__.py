@@ -8,6 +8,7 @@ PUBLIC_MODULES = (
     "dataset_worker",
     "datasets",
     "documents",
+    "pairs",
     "row_deletion",
     "row_labels",
     "row_labels_worker",

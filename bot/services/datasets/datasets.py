@@ -30,6 +30,7 @@ from bot.services.common import authorization, messages
 from bot.services.common.targets import default_row_limit
 from bot.services.datasets import taught_rows, trained_rows
 from bot.services.datasets.dataset_worker import SEED, Inspection, inspect
+from bot.services.datasets.pairs import judged_model
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
@@ -483,6 +484,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
             may_show_row=may_show_row,
             missing_bases=missing_bases,
             taught=taught,
+            judged=judged_model(context, moved) if report.pairs else None,
         )
         show(context, moved, card)
         if report.diff and not report.is_blocked:

@@ -19,6 +19,7 @@ from bot.context import CoreContext
 from bot.services.common.targets import default_row_limit
 from bot.services.datasets import datasets, taught_rows
 from bot.services.datasets.dataset_worker import FULL_LIST, SEED, Inspection, inspect
+from bot.services.datasets.pairs import judged_model
 from bot.services.datasets.row_labels_worker import key_of_text, write_table
 from bot.values.runs import Refusal
 from storage.datasets import NewDataset
@@ -87,7 +88,8 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     detail = f"{rows}, of version {before.version}: version {added.version} has the others"
     context.audit(person, "take out rows", f"dataset {added.id}", detail)
     taught = taught_rows.count_taught_in(context, before.name, report)
-    datasets.show(context, added, check_reports.checked_card(added, report, taught=taught))
+    judged = judged_model(context, added) if report.pairs else None
+    datasets.show(context, added, check_reports.checked_card(added, report, taught=taught, judged=judged))
     datasets.post_findings(context, added, report)
     notice = views.rows_deleted_notice(before.version, new.rows, new.rows_held_out)
     datasets.post_in_thread(context, added, notice)

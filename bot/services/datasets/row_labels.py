@@ -171,7 +171,7 @@ def answer(context: AppContext, button: str, value: str, person: str) -> Block |
         # Which row, but not which label: labels are customers' words, and the log is kept for good.
         detail = f"row {place}, {_verdict(row.given, label)}"
         context.audit(person, "label row", f"batch {number}", detail)
-        _show(context, current, views.open_card(current, outcome_of(context, current)))
+        show(context, current, views.open_card(current, outcome_of(context, current)))
     return _next_form(context, labelling, person)
 
 
@@ -331,7 +331,7 @@ def _end_batch(
         if moved is None:
             return _not_open(context.store.labellings.get(number))
         context.audit(person, action, f"dataset {moved.dataset_id}")
-        _show(context, moved, card(moved))
+        show(context, moved, card(moved))
     return moved
 
 
@@ -384,7 +384,7 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
         if moved is None:
             return
         context.store.labellings.add_rows(rows)
-        _show(context, moved, views.open_card(moved, outcome_of(context, moved)))
+        show(context, moved, views.open_card(moved, outcome_of(context, moved)))
 
 
 def question_file(context: AppContext, labelling: Labelling, report: Report) -> QuestionFile:
@@ -466,7 +466,7 @@ def _finish(
         version_id = version.id if version else None
         moved = context.store.labellings.move(labelling, "done", now=context.clock(), version_id=version_id)
         if moved:
-            _show(context, moved, _done_card(context, moved, outcome, version, following))
+            show(context, moved, _done_card(context, moved, outcome, version, following))
 
 
 def _discard(context: AppContext, written: WrittenFile) -> None:
@@ -565,12 +565,13 @@ def fail(context: AppContext, labelling: Labelling, why: str) -> None:
         if moved is None:
             return
         if moved.state == "open":
-            _show(context, moved, views.open_card(moved, outcome_of(context, moved)))
+            show(context, moved, views.open_card(moved, outcome_of(context, moved)))
         person = labelling.closed_by or labelling.person
         # One batch can fail to close several times, and people hear of each.
         once = f"labelling {moved.id} {moved.state} {now}"
         messages.tell_person(context, once, person, moved.channel, views.failed_notice(moved, why))
 
 
-def _show(context: AppContext, labelling: Labelling, message: Message) -> None:
+def show(context: AppContext, labelling: Labelling, message: Message) -> None:
+    """Posts or edits the batch's card."""
     context.show(f"labelling {labelling.id}", labelling.channel, message, concerns=labelling.person)

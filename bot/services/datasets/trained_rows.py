@@ -4,34 +4,19 @@ from a tuned model is refused if held-out rows are among them all the same. Writ
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 from bot.cards.decisions.starting_models import overlap_text, unknown_rows_text
-from bot.command_options import LONGEST_NAME
 from bot.context import CoreContext
 from bot.rules.models.starting_models import StartingModel
 from bot.rules.plans import plan_from_json
+from bot.services.datasets.pairs import dataset_behind, pairs_name
 from bot.values.runs import Refusal
 from storage.records import Dataset
 from trainers.dataset import Report
 from trainers.dataset.rows import question_keys
 from trainers.dataset.versions import read_stored
-
-PAIRS = "-pairs"
-
-
-def pairs_name(dataset: str) -> str:
-    """Returns the name of the dataset of pairs that is made from verdicts on a dataset's models. A long name is
-    shortened, and gets a part of its hash, as two long names may begin alike."""
-    if len(dataset) + len(PAIRS) <= LONGEST_NAME:
-        return f"{dataset}{PAIRS}"
-    digest = hashlib.sha256(dataset.encode()).hexdigest()
-    ending = f"-{digest[:4]}{PAIRS}"
-    beginning = dataset[: LONGEST_NAME - len(ending)].rstrip("-")
-    return f"{beginning}{ending}"
 
 
 def files_of_models(context: CoreContext, dataset: Dataset) -> tuple[Path, ...]:
@@ -59,7 +44,7 @@ def overlap_refusal(
     """Returns why a version can't measure what comes from `start`: rows that it sets aside were training rows of that
     model or of one that it came from. None if it can."""
     files = context.settings.files
-    aside = _keys_of(files, filter(None, (report.holdout_sha256, report.sealed_sha256)))
+    aside = keys_set_aside(context, report)
     for name, sha256 in zip(start.lineage, start.train_files, strict=True):
         path = files / f"{sha256}.jsonl"
         if not path.is_file():
@@ -70,6 +55,13 @@ def overlap_refusal(
     return None
 
 
+def keys_set_aside(context: CoreContext, report: Report) -> frozenset[bytes]:
+    """Returns the question_keys of a version's held-out and sealed rows."""
+    hashes = filter(None, (report.holdout_sha256, report.sealed_sha256))
+    paths = (context.settings.files / f"{sha256}.jsonl" for sha256 in hashes)
+    return frozenset().union(*map(question_keys_in, paths))
+
+
 # A file's name is the hash of its content, so it never has to be read again.
 @lru_cache(maxsize=16)
 def question_keys_in(path: Path) -> frozenset[bytes]:
@@ -77,17 +69,13 @@ def question_keys_in(path: Path) -> frozenset[bytes]:
     return frozenset(question_keys(read_stored(path, "reading the rows of a model")))
 
 
-def _keys_of(files: Path, hashes: Iterable[str]) -> frozenset[bytes]:
-    return frozenset().union(*(question_keys_in(files / f"{sha256}.jsonl") for sha256 in hashes))
-
-
 def _related(context: CoreContext, dataset: Dataset) -> list[str]:
-    """Returns the dataset's name, and that of the dataset whose models' pairs it has, or of its own models' pairs."""
-    owners = context.store.datasets.owners()
+    """Returns the dataset's name, that of its own models' pairs, and that of the dataset whose models' pairs it has."""
     related = [dataset.name]
-    for name, owner in owners.items():
-        if owner != dataset.owner or name == dataset.name:
-            continue
-        if dataset.name == pairs_name(name) or name == pairs_name(dataset.name):
-            related.append(name)
+    own_pairs = pairs_name(dataset.name)
+    if context.store.datasets.owners().get(own_pairs) == dataset.owner:
+        related.append(own_pairs)
+    behind = dataset_behind(context, dataset)
+    if behind is not None:
+        related.append(behind.name)
     return related

@@ -3,6 +3,7 @@ end."""
 
 PUBLIC_MODULES = (
     "alias_sync",
+    "better_answers",
     "deployment_requests",
     "deployments",
     "models",

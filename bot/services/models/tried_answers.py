@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -18,14 +18,15 @@ from bot.cards.common.general import text_message
 from bot.cards.models import tried_answers as views
 from bot.context import AppContext
 from bot.services.common import authorization, messages
-from bot.services.datasets import data_policy, datasets
-from bot.services.datasets.row_labels_worker import store_lines
-from bot.services.datasets.trained_rows import pairs_name
+from bot.services.datasets import data_policy, datasets, trained_rows
+from bot.services.datasets.pairs import pairs_name
+from bot.services.datasets.row_labels_worker import key_of_text, store_lines
 from bot.services.models import questions
 from bot.values.runs import Refusal
 from storage.datasets import NewDataset
 from storage.questions import TriedAnswer
 from storage.records import Dataset
+from trainers.dataset import Report
 from trainers.dataset.checks import MINIMUM
 from trainers.dataset.rows import normalise_text
 from trainers.types import Message
@@ -33,18 +34,21 @@ from trainers.types import Message
 
 @dataclass(frozen=True)
 class PreferencePairs:
-    """Rows in OpenAI's format. `empty` answers that were not good are left out: a pair needs two texts."""
+    """Rows in OpenAI's format. `empty` answers that were not good are left out: a pair needs two texts. So are `held`
+    pairs whose question the dataset holds out: a model that has learnt from them could not be measured there."""
 
     rows: tuple[dict[str, Any], ...]
     empty: int
+    held: int = 0
 
 
 @dataclass(frozen=True)
 class PairsDataset:
-    """The version that was made of the pairs, without `empty` answers."""
+    """The version that was made of the pairs, without `empty` answers and the `held` pairs of held-out questions."""
 
     dataset: Dataset
     empty: int
+    held: int = 0
 
 
 def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:
@@ -77,7 +81,9 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
         context.store.tried_answers.judge(tried, is_good=False, better=text)
         context.audit(person, "judge answer", f"answer {tried.id} on {tried.dataset}", "not good")
         noted = _note_verdict(context, tried)
-        messages.tell_person(context, None, person, "", text_message(noted))
+        dataset = context.store.datasets.newest(tried.dataset)
+        message = views.noted_message(noted, dataset.id) if dataset else text_message(noted)
+        messages.tell_person(context, None, person, "", message)
     return noted
 
 
@@ -107,10 +113,10 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Pai
     refusal = authorization.refusal(context, person, "upload", owner)
     if refusal:
         return refusal
-    pairs = _build_pairs(context, name)
+    pairs = _without_held_out(context, _build_pairs(context, name), checked.report)
     n_pairs = len(pairs.rows)
     if n_pairs < MINIMUM:
-        return Refusal(views.too_few_pairs(name, n_pairs, MINIMUM, pairs.empty))
+        return Refusal(views.too_few_pairs(name, n_pairs, MINIMUM, pairs.empty, pairs.held))
     title = pairs_name(name)
     taken = Refusal(f"The pairs would get the name {code(title)}, which is not available here.")
     if context.store.datasets.owners().get(title, owner) != owner:
@@ -123,7 +129,18 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Pai
         added = datasets.add_generated_version(context, new, sha256, action="make pairs", detail=detail)
     if added is None:
         return taken
-    return PairsDataset(added, pairs.empty)
+    return PairsDataset(added, pairs.empty, pairs.held)
+
+
+def _without_held_out(context: AppContext, pairs: PreferencePairs, report: Report) -> PreferencePairs:
+    held_keys = trained_rows.keys_set_aside(context, report)
+    rows = [row for row in pairs.rows if _key_of(row) not in held_keys]
+    return replace(pairs, rows=tuple(rows), held=len(pairs.rows) - len(rows))
+
+
+def _key_of(pair: dict[str, Any]) -> bytes:
+    """Returns the question_key of the question that was asked, which is the last message."""
+    return key_of_text(pair["input"]["messages"][-1]["content"])
 
 
 def _build_pairs(context: AppContext, dataset: str) -> PreferencePairs:

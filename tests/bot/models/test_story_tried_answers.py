@@ -6,13 +6,17 @@ import json
 
 from bot.command_options import dataset_name
 from bot.reconciler import apply_retention
-from bot.services.datasets.trained_rows import pairs_name
+from bot.rules.plans import plan_from_json
+from bot.services.datasets import dataset_worker
+from bot.services.datasets.pairs import pairs_name
 from bot.services.models.tried_answers import may_judge
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from tests.bot import canaries
 from tests.bot.datasets.test_story_deletion import delete
-from tests.bot.runs import seed_runs
+from tests.bot.datasets.test_story_row_deletion import report_of
+from tests.bot.props import tickets_csv
+from tests.bot.runs import ENOUGH_ROWS, seed_runs
 from tests.bot.world import PRIVATE, World
 
 DAY_S = 24 * 3600.0
@@ -30,8 +34,13 @@ def correct(world: World, ts: str, better: str) -> None:
     assert world.slack.submit_modal(ANA.id, {"text": better}).accepted
 
 
-def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
+def test_better_answers_become_pairs_that_train_the_judged_model_and_rows(world: World) -> None:
+    world.abilities += ', "dpo", "going_on"'
+    world.restart()
     seed_runs(world)
+    # The seeded version's file, which the next version is written from.
+    source = world.service.settings.files / str(world.dataset().sha256)
+    source.write_text(tickets_csv(ENOUGH_ROWS), encoding="utf-8")
     usual, world.provider.service.answer = world.provider.service.answer, lambda model, messages: " "
     nothing = ask(world, "which answer is empty?")
     assert "answer_good" not in str(world.slack.ephemerals(ANA.id)[-1].blocks), "it can't be preferred"
@@ -44,9 +53,17 @@ def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
         if number == 3:
             reply = world.type("/finetune pairs tickets")
             assert "make 4 preference pairs" in reply and "1 empty answer is left out" in reply
+    held_out = dataset_worker.examples(
+        world.service.settings.files, str(report_of(world.dataset()).holdout_sha256)
+    )
+    correct(world, ask(world, held_out[0].prompt[-1].content), "another label")
+    correct(world, ask(world, "case 14: where is my invoice for the refund?"), "billing")
     world.tick()
-    assert "14 preference pairs" in world.dms()[-1]
-    assert "1 empty answer is left out" in world.type("/finetune pairs tickets")
+    assert "16 preference pairs" in world.dms()[-1]
+    reply = world.type("/finetune pairs tickets")
+    assert (
+        "1 empty answer is left out" in reply and "1 pair is left out, because `tickets` holds out" in reply
+    )
     world.tick_until(
         lambda: world.dataset().name == "tickets-pairs" and world.dataset().state == "ready", "the check"
     )
@@ -57,9 +74,32 @@ def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
     assert first["input"]["messages"][0]["role"] == "system", "as the model was asked"
     assert first["preferred_output"] == [{"role": "assistant", "content": "refund, of case 0"}]
     assert first["non_preferred_output"] == [{"role": "assistant", "content": "refund"}]
-    assert "method=dpo" in world.find_message("tickets-pairs is readable")
+    card = world.find_message("tickets-pairs is readable")
+    assert "let `tickets-1` learn from these pairs" in card
+    world.click(ANA, "start_from_pairs")
+    world.tick_until(lambda: world.newest_run().id == 2, "the plan")
+    plan = plan_from_json(world.newest_run().plan)
+    assert plan.starts_from is not None and plan.starts_from.name == "tickets-1"
+    assert (plan.dataset, plan.method, plan.current) == ("tickets-pairs", "dpo", "gpt-4o")
+    world.send()
+    world.provider.service.trained_tokens = plan.training_tokens
+    world.approve()
+    world.tick_until_state("done", 2)
     world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets")
-    assert "`tickets-pairs` stays" in world.read_form(BEN)
+    question = world.read_form(BEN)
+    assert "`tickets-pairs` stays" in question
+    assert "`tickets-pairs-2` stays, although it went on from a model that is deleted here" in question
+    world.slack.close_modal(BEN.id)
+
+    reply = world.click_and_read(ANA, "add_better_answers")
+    assert "1 better answer is being added to the training rows of `tickets`" in reply
+    assert "1 to questions that `tickets` holds out" in reply and "15 that are none of its labels" in reply
+    before = report_of(world.store.datasets.versions("tickets")[0])
+    world.tick_until(lambda: world.store.datasets.versions("tickets")[0].version == 2, "the next version")
+    world.tick_until(lambda: world.store.datasets.versions("tickets")[0].state == "ready", "its check")
+    after = report_of(world.store.datasets.versions("tickets")[0])
+    assert (after.n_train, after.holdout_sha256) == (before.n_train + 1, before.holdout_sha256)
+    assert "No better answer can be added" in world.click_and_read(ANA, "add_better_answers")
 
 
 def test_a_name_of_any_length_has_one_for_its_pairs() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from bot.cards.common import general, judge_agreement, prices
 from bot.cards.common.blocks import Message
 from bot.cards.datasets import check_reports, data_policy, dataset_versions, datasets, documents
+from bot.cards.datasets.check_reports import JudgedModel
 from bot.cards.datasets.datasets import Best, DatasetEntry
 from bot.cards.evidence import learning_curves
 from bot.rules.facts import Looks
@@ -20,11 +21,15 @@ from tests.cards.builders import BEN, DUPLICATE, NOT_JSON, NOW, PERSONAL, TOO_FE
 from tests.cards.datasets import labelling_cards
 from tests.cards.evidence import curve_cards
 from tests.cards.measurements import BIG, CANDIDATES, DIFF, PRICES, SAME
+from trainers.dataset.preference_pairs import PairsReport
 from trainers.dataset.rows import Columns, ShownRow
 from trainers.documents import Unreadable
 from trainers.evaluation.results import MeasuredCandidate
+from trainers.models.tokens import Spread
 
 DAY = date(2026, 11, 25)
+_SPREAD = Spread(total=8_400, mean=60.0, p50=58, p95=90, max=120)
+PAIRS_REPORT = PairsReport(pairs=70, prompts=64, prompt=_SPREAD, longer=_SPREAD, preferred_longer=0.5)
 
 
 def cards() -> dict[str, Message]:
@@ -63,6 +68,11 @@ def _datasets() -> dict[str, Message]:
         ),
         "dataset-calls-and-texts": check_reports.checked_card(
             builders.dataset(), builders.report(task="free_text", labels=(), n_calling=256, n_functions=2)
+        ),
+        "dataset-pairs-judged": check_reports.checked_card(
+            replace(builders.dataset(), name="tickets-pairs", filename="tickets-pairs.jsonl"),
+            builders.report(task="free_text", labels=(), pairs=PAIRS_REPORT),
+            judged=JudgedModel("tickets-3", "tickets", 4),
         ),
         "dataset-in-public": check_reports.checked_card(
             builders.dataset(), builders.report(WORTH_A_TRY, n_train=301, n_copies=5)

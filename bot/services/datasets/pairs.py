@@ -1,0 +1,59 @@
+"""Datasets of preference pairs that were made from people's verdicts on the answers of a dataset's models: their names,
+the dataset behind them, and the model that was judged. Writes nothing; services/models/tried_answers.py makes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+from bot.cards.datasets.check_reports import JudgedModel
+from bot.command_options import LONGEST_NAME
+from bot.context import CoreContext
+from bot.services.common.starting_models import start_refusal
+from storage.records import Dataset
+
+PAIRS = "-pairs"
+
+
+def pairs_name(dataset: str) -> str:
+    """Returns the name of the dataset of pairs that is made from verdicts on a dataset's models. A long name is
+    shortened, and gets a part of its hash, as two long names may begin alike."""
+    if len(dataset) + len(PAIRS) <= LONGEST_NAME:
+        return f"{dataset}{PAIRS}"
+    digest = hashlib.sha256(dataset.encode()).hexdigest()
+    ending = f"-{digest[:4]}{PAIRS}"
+    beginning = dataset[: LONGEST_NAME - len(ending)].rstrip("-")
+    return f"{beginning}{ending}"
+
+
+def dataset_behind(context: CoreContext, pairs: Dataset) -> Dataset | None:
+    """Returns the newest version of the dataset whose models' pairs this dataset has, None if it has none."""
+    for name, owner in context.store.datasets.owners().items():
+        if owner == pairs.owner and pairs_name(name) == pairs.name:
+            return context.store.datasets.newest(name)
+    return None
+
+
+def judged_model(context: CoreContext, pairs: Dataset) -> JudgedModel | None:
+    """Returns the model that most of the verdicts behind these pairs are about, None if the pairs were uploaded. Its
+    name is '' if no training by pairs can go on from it."""
+    behind = dataset_behind(context, pairs)
+    if behind is None:
+        return None
+    counts = Counter(tried.model for tried in context.store.tried_answers.judged(behind.name))
+    if not counts:
+        return None
+    # Of equally many, the newest, whose answers were judged last.
+    most = max(counts.values())
+    (*_, name) = (model for model, count in counts.items() if count == most)
+    if not _takes_pairs(context, name):
+        name = ""
+    return JudgedModel(name, behind.name, behind.id)
+
+
+def _takes_pairs(context: CoreContext, name: str) -> bool:
+    model = context.store.model(name)
+    if model is None or start_refusal(context.store, context.settings, model) is not None:
+        return False
+    row = context.settings.provider(model.provider)
+    return row is not None and row.provider.can("dpo")
