@@ -52,8 +52,11 @@ def judged_model(context: CoreContext, pairs: Dataset) -> JudgedModel | None:
 
 
 def _takes_pairs(context: CoreContext, name: str) -> bool:
+    """True if a training by pairs can go on from the model of this name."""
     model = context.store.model(name)
     if model is None or start_refusal(context.store, context.settings, model) is not None:
         return False
     row = context.settings.provider(model.provider)
-    return row is not None and row.provider.can("dpo")
+    if row is None:
+        return False
+    return row.provider.can("dpo")
