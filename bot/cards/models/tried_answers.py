@@ -91,13 +91,13 @@ def not_for_pairs(dataset: str) -> str:
     )
 
 
-def left_out_text(dataset: str, held: int, known: int, unfit: int, report: Report) -> str:
+def left_out_text(dataset: str, held: int, repeated: int, unfit: int, report: Report) -> str:
     """Why some better answers are left out; '' if none is."""
     reasons = []
     if held:
         reasons.append(f"{held:,} to questions that {code(dataset)} holds out to measure models")
-    if known:
-        reasons.append(f"{known:,} to questions that its training rows ask already")
+    if repeated:
+        reasons.append(f"{repeated:,} to questions that its training rows ask already")
     if unfit:
         kind = "none of its labels" if report.labels else "no JSON object"
         reasons.append(f"{unfit:,} that {'is' if unfit == 1 else 'are'} {kind}")

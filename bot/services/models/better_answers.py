@@ -55,7 +55,7 @@ class _BetterRows:
 
     usable: tuple[TriedAnswer, ...]
     held: int = 0
-    known: int = 0
+    repeated: int = 0
     unfit: int = 0
 
 
@@ -76,7 +76,7 @@ def add_to_dataset(context: AppContext, dataset_id: int, person: str) -> str | R
     if checked.report.pairs:
         return Refusal(views.not_for_pairs(name))
     better = _sort_out(context, checked)
-    left_out = views.left_out_text(name, better.held, better.known, better.unfit, checked.report)
+    left_out = views.left_out_text(name, better.held, better.repeated, better.unfit, checked.report)
     if not better.usable:
         return Refusal(f"{views.no_better_answers(name)} {left_out}".strip())
     return _begin(context, checked, better, person, left_out)
@@ -123,7 +123,7 @@ def _sort_out(context: AppContext, checked: CheckedDataset) -> _BetterRows:
     trained_keys = trained_rows.question_keys_in(context.settings.files / f"{report.train_sha256}.jsonl")
     usable = []
     held = 0
-    known = 0
+    repeated = 0
     unfit = 0
     for tried in context.store.tried_answers.judged(checked.dataset.name):
         if not tried.better:
@@ -132,12 +132,12 @@ def _sort_out(context: AppContext, checked: CheckedDataset) -> _BetterRows:
         if key in held_keys:
             held += 1
         elif key in trained_keys:
-            known += 1
+            repeated += 1
         elif not _fits(tried.better, report):
             unfit += 1
         else:
             usable.append(tried)
-    return _BetterRows(tuple(usable), held, known, unfit)
+    return _BetterRows(tuple(usable), held, repeated, unfit)
 
 
 def _fits(answer: str, report: Report) -> bool:
