@@ -21,7 +21,7 @@ from bot.context import AppContext
 from bot.services import dataset_deletion, retention
 from bot.services.common import budgets, provider_jobs
 from bot.services.datasets import clean_copies, datasets, documents, row_deletion, row_labels
-from bot.services.decisions import approvals, estimate_requests, plans
+from bot.services.decisions import approvals, estimate_requests, superseded_plans
 from bot.services.evidence import run_states
 from bot.services.measurement import (
     distillations,
@@ -225,7 +225,7 @@ def reconcile(context: AppContext) -> None:
         _step_promotion(context, promotion, partial(alias_sync.publish_step, context, promotion))
     _run_guarded(partial(publications.sync, context), "what programs get")
     _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
-    _run_guarded(partial(plans.link_superseded, context), "links between plans")
+    _run_guarded(partial(superseded_plans.link_superseded, context), "links between plans")
     _run_guarded(partial(budgets.warn, context), "the budget's warning")
     for cleaning in context.store.cleanings.waiting():
         _run_guarded(partial(clean_copies.step, context, cleaning), f"cleaning {cleaning.id}")

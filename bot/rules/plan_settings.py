@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.rules.plans import Plan, PlanChange, describe_sweep, format_value, hyperparameters_for
+from bot.rules.plans import Plan, PlanChange, begins_alike, describe_sweep, format_value, hyperparameters_for
 from bot.rules.units import Volume, parse_volume
 from trainers.methods import option_name, specs
 from trainers.types import Hyperparameter
@@ -111,3 +111,15 @@ def trains_the_same(plan: Plan, before: Plan) -> bool:
         return (*source, each.starts_from, *settings)
 
     return training(plan) == training(before)
+
+
+def tries_the_same(plan: Plan, other: Plan) -> bool:
+    """True if both try the same settings on the same model and dataset, whatever its rows: the newer plan then takes
+    the older one's place. Only the hyperparameters that somebody chose count: the others follow from the rows."""
+
+    def experiment(each: Plan) -> tuple[object, ...]:
+        sweep = each.swept.sweep if each.swept else ()
+        patience = each.stopping.patience if each.stopping else None
+        return (each.dataset, each.method, unusual_hyperparameters(each), sweep, patience)
+
+    return begins_alike(plan, other) and experiment(plan) == experiment(other)

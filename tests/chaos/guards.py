@@ -301,11 +301,32 @@ GUARDS = (
         f"{APPROVAL}::test_an_approval_without_a_reason_does_not_count_however_it_is_sent",
     ),
     Guard(
-        "one live plan",
-        "bot/services/decisions/plans.py",
+        "one live plan of what is tried",
+        "bot/services/decisions/superseded_plans.py",
         "    for run in context.store.runs.open():",
         "    for run in list[Run]():",
         "tests/bot/decisions/test_story_superseded_plans.py::test_approving_a_replaced_plan_starts_nothing",
+    ),
+    Guard(
+        "plans that try something else stay",
+        "bot/services/decisions/superseded_plans.py",
+        "        if tries_the_same(other, plan) and not has_job:",
+        "        if not has_job:",
+        "tests/bot/decisions/test_story_superseded_plans.py::test_two_plans_wait_side_by_side_each_with_its_own_approval",
+    ),
+    Guard(
+        "held-out rows that were shown count as read",
+        "bot/services/evidence/read_rows.py",
+        "        if shown.at < made_at:",
+        "        if False:",
+        "tests/bot/evidence/test_story_looks.py::test_wrong_rows_are_worn_by_reading_them_and_training_rows_are_not",
+    ),
+    Guard(
+        "wrong rows only where rows may be shown",
+        "bot/services/measurement/wrong_rows.py",
+        '    if place == "thread" or place == "direct":',
+        '    if place != "thread" and place != "direct":\n        place = "direct"\n    if True:',
+        "tests/bot/evidence/test_story_looks.py::test_wrong_rows_of_a_public_dataset_come_to_its_uploader_alone",
     ),
     # Money.
     Guard(

@@ -61,7 +61,8 @@ def test_an_approval_and_a_new_plan_at_once_start_one_of_the_two(world: World) -
     world.click(BEN, "approve_plan")
     with ThreadPoolExecutor(2) as threads:
         approval = threads.submit(world.slack.submit_modal, BEN.id, {"reason": WHY})
-        plan = threads.submit(world.slack.command, ANA.id, PRIVATE.id, f"{START} epochs=2")
+        again = START.replace("volume=100M", "volume=200M")
+        plan = threads.submit(world.slack.command, ANA.id, PRIVATE.id, again)
         approval.result()
         plan.result()
     world.tick_until(lambda: world.store.runs.get(2), "the new plan, which is stored after the ack")

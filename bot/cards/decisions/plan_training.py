@@ -3,11 +3,21 @@ a model labelled, and why it is trained now. The money and the verdict are in pl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.cards.common.blocks import NOTHING, code, escape
 from bot.cards.common.candidates import quality, short_meaning
-from bot.cards.common.words import about_usd, interval, listed, percent, pluralize, share_text, shorten
+from bot.cards.common.words import (
+    about_usd,
+    at_most,
+    interval,
+    listed,
+    percent,
+    pluralize,
+    share_text,
+    shorten,
+)
 from bot.cards.decisions.starting_models import start_facts
 from bot.rules.plan_settings import ChangedSetting, chosen_settings, trains_the_same
 from bot.rules.plans import (
@@ -26,6 +36,8 @@ from trainers.money import from_micros
 
 SHOWN_SETTINGS = 4
 SHOWN_CHANGES = 6
+SHOWN_PLANS = 3
+SHOWN_DIFFERENCES = 2
 IN_TITLE = {"dpo": "DPO", "grpo": "GRPO", "head": "classifier only", "full": "whole encoder"}
 # What people call the fields of a question that a plan took over.
 CONTINUED = {
@@ -61,6 +73,16 @@ class EarlierRun:
     name: str
     plan: Plan
     candidate: MeasuredCandidate | None = None
+
+
+@dataclass(frozen=True)
+class PlanBeside:
+    """Another plan of the dataset that waits for approval, too. `name` links to its card; `changes` are what differs
+    in it from the plan on whose card it is named."""
+
+    name: str
+    changes: tuple[PlanChange, ...]
+    plan: Plan
 
 
 def method_suffix(plan: Plan) -> str:
@@ -130,6 +152,32 @@ def continued_text(plan: Plan, continued: Continued) -> str:
         tried = share_text(continued.bar)
         text += f" That estimate tried out a bar of {tried}; plans are judged by the team's."
     return text
+
+
+def beside_text(beside: Sequence[PlanBeside], *, is_too_much: bool) -> str:
+    """The other plans of the dataset that wait. `is_too_much` is True if the budget doesn't hold all of them."""
+    others = [_other_plan(other) for other in beside]
+    left = "Approving one leaves the others."
+    all_of_them = "all of them"
+    if len(beside) == 1:
+        left = "Approving one leaves the other."
+        all_of_them = "both"
+    if is_too_much:
+        left += f" The budget doesn't hold {all_of_them}."
+    return f"*Waits beside* {listed(others, SHOWN_PLANS, '; ')}. {left}"
+
+
+def _other_plan(other: PlanBeside) -> str:
+    differences = [
+        escape(
+            f"{change.name} {shorten(change.now or NOTHING, 30)} instead of {shorten(change.before or NOTHING, 30)}"
+        )
+        for change in other.changes
+    ]
+    what = listed(differences, SHOWN_DIFFERENCES)
+    if other.plan.maximum_micros:
+        what = f"{what}, {at_most(other.plan.maximum_micros)}"
+    return f"{other.name} ({what})"
 
 
 def again_text(again: RunAgain) -> str:

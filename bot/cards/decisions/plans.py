@@ -39,7 +39,9 @@ from bot.cards.decisions.aims import plan_aim_text
 from bot.cards.decisions.estimates import verdict_summary
 from bot.cards.decisions.plan_training import (
     EarlierRun,
+    PlanBeside,
     again_text,
+    beside_text,
     continued_text,
     earlier_text,
     method_suffix,
@@ -231,7 +233,8 @@ class Pending:
     approved; `others` mentions the people who may still approve, and is empty if everybody may. `away` are people who
     are named and can't approve any more, and `is_stuck` is True if too few are left. `over_budget` says why the plan
     doesn't fit into a budget, '' if it does. `freeze` is the current freeze. `before` is the run before it on the same
-    target. `judge` is the model whose verdicts its scores are."""
+    target. `judge` is the model whose verdicts its scores are. `beside` are other waiting plans of the dataset;
+    `is_too_much_together` is True if the budget doesn't hold all of them."""
 
     quorum: int = 1
     approved: int = 0
@@ -242,6 +245,8 @@ class Pending:
     freeze: Freeze | None = None
     before: EarlierRun | None = None
     judge: CheckedJudge | None = None
+    beside: Sequence[PlanBeside] = ()
+    is_too_much_together: bool = False
 
     @property
     def missing(self) -> int:
@@ -315,6 +320,8 @@ def _background(plan: Plan, pending: Pending) -> list[CardBlock]:
     """Where its figures come from, why it is trained again, and what the last model on this target reached."""
     parts = Parts()
     lines = []
+    if pending.beside:
+        lines.append(beside_text(pending.beside, is_too_much=pending.is_too_much_together))
     if plan.again:
         lines.append(again_text(plan.again))
     if plan.continued:
@@ -439,5 +446,5 @@ def add_replacement_note(card: Message, former: Sequence[int]) -> Message:
     if not former:
         return card
     whose = " and ".join(f"run {value}" for value in former)
-    note = Text(f"It replaces {whose} on the same target. Earlier approvals no longer count.")
+    note = Text(f"It replaces {whose}, which tried the same. Earlier approvals no longer count.")
     return replace(card, parts=(*card.parts[:-2], note, *card.parts[-2:]))

@@ -8,5 +8,6 @@ PUBLIC_MODULES = (
     "plan_requests",
     "plans",
     "run_again",
+    "superseded_plans",
     "team_questions",
 )

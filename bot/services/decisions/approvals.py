@@ -147,6 +147,7 @@ def reject(context: AppContext, hash_in_button: str, person: str, reason: str) -
         context.store.runs.decide(moved, person, "reject", reason=reason, now=now)
         context.audit(person, "reject", f"run {run.id}", reason)
         _show_decision(context, moved, plan_views.rejected_by(person, reason))
+        plan_requests.show_beside(context, moved, plan_from_json(moved.plan))
     return moved
 
 
@@ -333,6 +334,7 @@ def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
         notifications.show_progress(context, moved)
         approvals = context.store.runs.valid_approvals(run.id)
         tell_decision(context, moved, plan_views.approved_by(approvals))
+        plan_requests.show_beside(context, moved, plan)
     return moved
 
 
@@ -360,6 +362,7 @@ def _close(context: AppContext, run: Run, state: notifications.ClosedState, text
         if moved:
             context.audit("finetune", state, f"run {run.id}")
             _show_decision(context, moved, text)
+            plan_requests.show_beside(context, moved, plan_from_json(run.plan))
 
 
 def _too_late_text(context: AppContext, run: Run | None) -> str:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from bot.cards.common.blocks import Message
 from bot.cards.common.permissions import too_few_approvers
 from bot.cards.decisions import plans as plan_views
-from bot.cards.decisions.plan_training import EarlierRun
+from bot.cards.decisions.plan_training import EarlierRun, PlanBeside
 from bot.cards.decisions.plans import Pending
 from bot.context import AppContext
 from bot.rules.permissions import Request
+from bot.rules.plan_settings import plan_changes
 from bot.rules.plans import Plan, begins_alike, plan_from_json
 from bot.services.common import authorization, budgets
 from bot.services.evidence import checked_judges, evidence, notifications
@@ -42,6 +43,25 @@ def refresh_requests(context: AppContext) -> None:
             show_request(context, run, plan_from_json(run.plan))
 
 
+def show_beside(context: AppContext, run: Run, plan: Plan) -> None:
+    """Updates the cards of the other waiting plans of this dataset, which name this one. Call it in the transaction
+    that adds the run, or that ends its waiting."""
+    for other, its_plan in _waiting_beside(context, run.id, plan):
+        show_request(context, other, its_plan)
+
+
+def _waiting_beside(context: AppContext, run_id: int, plan: Plan) -> list[tuple[Run, Plan]]:
+    """Returns the other plans of this dataset that wait for approval, oldest first."""
+    beside = []
+    for run in context.store.runs.open():
+        if run.state != "awaiting_approval" or run.id == run_id:
+            continue
+        other = plan_from_json(run.plan)
+        if other.dataset == plan.dataset:
+            beside.append((run, other))
+    return beside
+
+
 def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
     card = plan_views.approval_card(
         run,
@@ -57,6 +77,8 @@ def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
 def pending(context: AppContext, run: Run, plan: Plan) -> Pending:
     """Returns what stands between a waiting plan and its training."""
     over_budget = budgets.refusal(context, run.channel, run.requester, plan.maximum_micros)
+    beside = _waiting_beside(context, run.id, plan)
+    together = plan.maximum_micros + sum(other.maximum_micros for _, other in beside)
     away = Progress.from_json(run.progress).away
     return Pending(
         quorum=approvals_needed(context, plan),
@@ -68,6 +90,11 @@ def pending(context: AppContext, run: Run, plan: Plan) -> Pending:
         freeze=context.store.freezes.current(),
         before=find_earlier_run(context, plan, run.id),
         judge=checked_judges.judge_of_plan(context, plan),
+        beside=tuple(
+            PlanBeside(notifications.link_to(context, other), plan_changes(its_plan, plan), its_plan)
+            for other, its_plan in beside
+        ),
+        is_too_much_together=bool(beside and budgets.refusal(context, run.channel, run.requester, together)),
     )
 
 

@@ -1,8 +1,9 @@
 """Makes plans: freezes one from an estimate, with its destination and its validation rows, posts it for the team to
 decide on (approvals.py), and supersedes it by a newer one.
 
-Only one plan is live for a dataset and target: a new plan supersedes those that wait, approved or not. A plan whose job
-may already exist is not superseded. The destination is checked again before a job is created.
+Plans of a dataset that try different things wait side by side, each with its own approval. One that tries the same as a
+waiting plan supersedes it, approved or not; a plan whose job may already exist is not superseded. The destination is
+checked again before a job is created.
 """
 
 from __future__ import annotations
@@ -17,11 +18,8 @@ from bot.cards.common import advice
 from bot.cards.common.blocks import code, escape
 from bot.cards.common.prices import missing_price_text
 from bot.cards.decisions import plan_refusals
-from bot.cards.decisions import plans as plan_views
-from bot.cards.decisions.plan_refusals import superseded_by
 from bot.command_parser import parse_question
 from bot.context import AppContext
-from bot.rules.budgets import Budget
 from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.estimates import EstimateResult
 from bot.rules.permissions import Caller
@@ -33,7 +31,6 @@ from bot.rules.plans import (
     RunAgain,
     SweepPlan,
     ascii_name,
-    begins_alike,
     canonical_json,
     plan_from_json,
     plan_hash,
@@ -56,10 +53,11 @@ from bot.services.decisions.plan_requests import (
     find_earlier_run,
     note_away,
     ping_approvers,
+    show_beside,
     show_request,
 )
 from bot.services.decisions.plan_warnings import plan_warnings
-from bot.services.evidence import notifications, run_states
+from bot.services.decisions.superseded_plans import find_superseded, supersede
 from bot.settings import Settings
 from bot.values.requests import Start
 from bot.values.runs import Refusal
@@ -80,7 +78,6 @@ from trainers.rentals.prices import fetch_rental
 ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
 log = logging.getLogger(__name__)
 LEAST_MAXIMUM_USD = Decimal("0.10")
-LOOK_FOR_CARDS_S = 3600.0
 
 
 def split_off_validation(context: AppContext, plan: Plan, estimated: EstimateResult) -> Plan | Refusal:
@@ -237,30 +234,6 @@ def untrainable_text(settings: Settings, target: Target) -> str | None:
         return None
     cure = "Correct it under [trainer.models] in finetune.toml."
     return f"{code(target.name)} can't be trained: {escape(missing)} {cure}"
-
-
-def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None:
-    """Cancels the former run in favour of the new one. Call this in the transaction that found the former run waiting
-    and added the new run."""
-    sentence = superseded_by(new.id, new.requester)
-    if former.state == "approved":
-        run_states.end(context, former, "cancelled", sentence)
-    else:
-        context.store.runs.move(former, "cancelled", now=context.clock(), error=sentence)
-        what = escape(plan_views.plan_title(plan_from_json(former.plan)))
-        text = f"Your {notifications.link_to(context, former)} ({what}) was cancelled. {sentence}"
-        notifications.tell_requester(context, former, text, once=f"decision {former.id}")
-    context.store.replacements.add(former.id, new.id)
-    context.audit(new.requester, "replace", f"run {former.id}", f"run {new.id}")
-    show_superseded(context, former.id, sentence, money)
-
-
-def show_superseded(context: AppContext, number: int, text: str, money: Budget) -> None:
-    """Edits the former plan's card: it gets the text and loses its buttons."""
-    former = context.store.runs.get(number)
-    if former is not None:
-        card = plan_views.decided_card(former, plan_from_json(former.plan), money, text)
-        notifications.show_plan(context, former, card)
 
 
 def may_start(
@@ -528,17 +501,23 @@ def price_rise(context: AppContext, plan: Plan) -> str | None:
 
 
 def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Run | Refusal:
-    """Adds a run for the plan, posts its card, and supersedes plans for the same dataset and target that wait."""
+    """Adds a run for the plan, posts its card, and supersedes waiting plans that try the same."""
     now = context.clock()
     hash_of_plan = plan_hash(plan)
     away = find_away(context, plan)
     with context.store.transaction():
         # In this transaction, so that nobody can approve a former plan before it is superseded.
-        former = _waiting_runs(context, plan)
+        former = find_superseded(context, plan)
         for waiting in former:
             other = plan_from_json(waiting.plan)
-            # Who asked, where and when is no difference: the same model would be trained twice.
-            same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
+            # Who asked, where, when and after which run is no difference: the same model would be trained twice.
+            same = replace(
+                other,
+                asked_at=plan.asked_at,
+                requester=plan.requester,
+                channel=plan.channel,
+                again=plan.again,
+            )
             if waiting.state == "awaiting_approval" and same == plan:
                 return Refusal(f"The same plan is already waiting for approval: it is run {waiting.id}.")
         run = context.store.runs.add(
@@ -561,33 +540,6 @@ def _submit(context: AppContext, plan: Plan, permission: EgressPermission) -> Ru
             supersede(context, waiting, run, budgets.team_budget(context))
         run = note_away(context, run, away)
         show_request(context, run, plan)
+        show_beside(context, run, plan)
         ping_approvers(context, run, plan)
     return run
-
-
-def _waiting_runs(context: AppContext, plan: Plan) -> list[Run]:
-    """Returns the runs for the plan's dataset and target that have no job yet, and are not about to have one."""
-    waiting = []
-    for run in context.store.runs.open():
-        other = plan_from_json(run.plan)
-        has_job = run.state not in ("awaiting_approval", "approved")
-        is_same_aim = other.dataset == plan.dataset and begins_alike(other, plan)
-        if is_same_aim and not has_job:
-            waiting.append(run)
-    return waiting
-
-
-def link_superseded(context: AppContext) -> None:
-    """Adds links from superseded plans' cards to the new cards, which have an address only once they are posted. Tries
-    for an hour."""
-    now = context.clock()
-    for replacement in context.store.replacements.unlinked(now - LOOK_FOR_CARDS_S):
-        where = context.directory.permalink(replacement.channel, replacement.ts)
-        new = context.store.runs.get(replacement.by_run_id)
-        if where is None or new is None:
-            continue
-        with context.store.transaction():
-            # In one transaction with the card's edit, so that a kill leaves both to the next tick.
-            if context.store.replacements.mark_linked(replacement.run_id, now=now):
-                text = superseded_by(new.id, new.requester, where)
-                show_superseded(context, replacement.run_id, text, budgets.team_budget(context))

@@ -1,7 +1,9 @@
-"""One live plan for a dataset and target: a new one replaces the old, voids its approvals, and is linked from it."""
+"""A new plan that tries the same as a waiting one replaces it, voids its approvals, and is linked from it. Plans of a
+dataset that try different things wait side by side."""
 
 from __future__ import annotations
 
+from bot.rules import units
 from bot.rules.plans import plan_from_json
 from bot.services.decisions import approvals
 from demo.people import ANA, BEN
@@ -12,7 +14,8 @@ from tests.bot.decisions.test_story_freeze import freeze, unfreeze
 from tests.bot.runs import seed_runs
 from tests.bot.world import CLEO, DORA, EVE, PATIENCE_S, START, TARGET, WHY, MakeWorld, Rules, World
 
-AGAIN = f"{START} epochs=2"
+AGAIN = START.replace("volume=100M", "volume=200M")
+OTHER = f"{START} epochs=2"
 LETTERS = START.replace("tickets", "letters")
 
 
@@ -114,10 +117,44 @@ def test_the_link_to_a_card_that_is_not_posted_yet_follows_later(world: World) -
 
 def test_of_several_plans_only_the_last_is_live(world: World) -> None:
     world.start()
-    for epochs in (2, 3, 4):
-        world.start(f"{START} epochs={epochs}")
+    for hours in (2, 3, 4):
+        world.start(f"{START} hours={hours}")
     states = [run.state for run in world.store.runs.newest()]
     assert states == ["awaiting_approval", *["cancelled"] * 3]
+
+
+def test_two_plans_wait_side_by_side_each_with_its_own_approval(world: World) -> None:
+    first = world.start()
+    second = world.start(OTHER, user=CLEO)
+    assert {run.state for run in world.store.runs.newest()} == {"awaiting_approval"}
+    for number, other in ((1, 2), (2, 1)):
+        assert world.find_message(
+            f"Run {number}: train", f"run {other}", "epochs", "Approving one leaves the other"
+        )
+    assert "The same plan is already waiting" in world.type(OTHER), "an identical plan is not doubled"
+    assert approve(world, first) == ""
+    world.tick_until_state("training")
+    assert world.run(2).state == "awaiting_approval" and world.store.runs.decisions(2) == []
+    world.send()
+    assert "Waits beside" not in world.find_message("Run 2: train")
+    assert approve(world, second) == ""
+    world.tick_until(lambda: world.jobs() == 2, "both jobs")
+    keys = {job.request["metadata"]["finetune_key"] for job in world.provider.service.jobs.values()}
+    assert keys == {first.key, second.key}
+    reserved = world.store.committed(units.month_of(world.clock))
+    assert reserved == world.run(1).reserved_micros + world.run(2).reserved_micros
+
+
+def test_a_second_plan_that_the_budget_does_not_hold_says_so_before_and_waits_after(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(Rules(budget="0.08"))
+    first = world.start()
+    second = world.start(OTHER, user=CLEO)
+    assert world.find_message("Run 2: train", "The budget doesn't hold both")
+    assert approve(world, first) == ""
+    assert "budget" in approve(world, second)
+    assert world.run(2).state == "awaiting_approval" and world.run(2).reserved_micros == 0
 
 
 def test_a_run_is_repeated_with_changes_which_the_new_card_names(world: World) -> None:

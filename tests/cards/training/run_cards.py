@@ -10,7 +10,7 @@ from bot.cards.common import budgets, freeze
 from bot.cards.common.blocks import Message
 from bot.cards.common.budgets import Month
 from bot.cards.decisions import plan_refusals, plans
-from bot.cards.decisions.plan_training import EarlierRun
+from bot.cards.decisions.plan_training import EarlierRun, PlanBeside
 from bot.cards.decisions.plans import ONE_APPROVER, Pending
 from bot.cards.decisions.starting_models import start_warnings
 from bot.cards.status import (
@@ -87,6 +87,21 @@ def _plans() -> dict[str, Message]:
         "plan-asked-free": plans.approval_card(waiting, without, NO_BUDGET, Pending(2)),
         "plan-asked-beside-a-candidate": plans.approval_card(
             waiting, builders.plan(predicted=PREDICTED, continued=CONTINUED), BUDGET, ONE_APPROVER
+        ),
+        "plan-asked-side-by-side": plans.approval_card(
+            waiting,
+            builders.plan(predicted=PREDICTED),
+            BUDGET,
+            Pending(
+                beside=(
+                    PlanBeside(
+                        "<https://x.slack.com/archives/C0/p8|run 8>",
+                        (PlanChange("epochs", "5", "3"), PlanChange("lora_r", "16", "8")),
+                        builders.plan(),
+                    ),
+                ),
+                is_too_much_together=True,
+            ),
         ),
         "plan-asked-run-again": plans.approval_card(
             waiting,
