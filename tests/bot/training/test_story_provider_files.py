@@ -83,7 +83,7 @@ def test_a_plan_replaced_after_its_upload_leaves_no_file(world: World) -> None:
     _kill_after_upload(world)
     world.store.database.change("UPDATE runs SET next_at = ?", (world.clock + 9e9,))  # so that no tick looks
     world.seed_dataset()
-    world.start(f"{START} epochs=2")
+    world.start(START.replace("volume=100M", "volume=200M"))
     assert world.run(1).state == "cancelled"
     provider_jobs.delete_unneeded_uploads(world.service.context)
     assert world.files_at_provider() == []
