@@ -5,6 +5,7 @@ How a chat, Responses or a classification is asked and answered is in modules of
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from trainers.door.counts import FAILED, UsageCounts
+from trainers.door.counts import FAILED, LOST, UsageCounts
 from trainers.door.names import LoadedRecipe, Names
 from trainers.door.streams import read_object, while_connected
-from trainers.door.upstreams import UpstreamClients, UpstreamDown, VendorError
+from trainers.door.upstreams import UpstreamClients, VendorError
 from trainers.http.errors import ApiError, invalid
 from trainers.recipes import prompts
 from trainers.recipes.usage import Usage
@@ -160,6 +161,9 @@ class Calls:
         )
         try:
             response = await answerer(call)
+        except asyncio.CancelledError:  # the program hung up, and the provider may bill the call
+            call.count(LOST)
+            raise
         except ApiError as problem:
             problem.headers = {**problem.headers, **call.answer_headers}
             call.count(FAILED)
@@ -188,11 +192,11 @@ def read_messages(body: Body) -> Sequence[Mapping[str, Any]]:
 def reason_to_fall_back(error: ApiError | VendorError) -> str | None:
     """Returns the reason in a word, None if another model would get the same request in vain, or be asked in place of
     an answer that the program should read."""
-    if isinstance(error, UpstreamDown):
+    if error.status < 500 and error.status != 429:
+        return None
+    if isinstance(error, ApiError):
         return error.code
-    if isinstance(error, VendorError) and (error.status >= 500 or error.status == 429):
-        return f"upstream_{error.status}"
-    return None
+    return f"upstream_{error.status}"
 
 
 def failure(error: ApiError | VendorError, headers: Mapping[str, str]) -> Response:

@@ -17,6 +17,7 @@ from trainers.recipes.usage import Usage, UsageKey
 
 FLUSH_S = 1.0
 FAILED = Usage(calls=1, failed=1)
+LOST = Usage(calls=1, failed=1, unknown=1)
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@ the way."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,13 @@ def read_choice(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return choice
 
 
+def read_parts(answer: httpx2.Response) -> AsyncIterator[bytes]:
+    """Returns the parts of a stream as they come. We ask for no compression, and httpx2 then copies them in vain."""
+    if "content-encoding" in answer.headers:
+        return answer.aiter_bytes()
+    return answer.aiter_raw()
+
+
 def unreadable() -> ApiError:
     text = "The model's answer is not what a chat completion looks like."
     return ApiError(502, text, "upstream_unreadable", kind="server_error")
@@ -98,7 +105,7 @@ class ForwardedStream:
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         try:
-            async for events in split_events(self.answer.aiter_bytes()):
+            async for events in split_events(read_parts(self.answer)):
                 passed = [event for event in events if not self._note(event)]
                 if passed:
                     yield b"".join(passed)

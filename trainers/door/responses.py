@@ -148,7 +148,7 @@ class _TranslatedStream:
         calls: dict[int, dict[str, str]] = {}
         is_cut = False
         try:
-            async for events in split_events(self._answer.aiter_bytes()):
+            async for events in split_events(relay.read_parts(self._answer)):
                 for event in events:
                     chunk = data_of(event) or {}
                     self._usage = chunk.get("usage") or self._usage

@@ -36,8 +36,9 @@ class UsageKey:
 
 @dataclass(frozen=True)
 class Usage:
-    """`calls` counts every call; `failed` of them got an error, or no whole answer. `cached_tokens` are among
-    `prompt_tokens`. `unknown` calls were answered without naming their tokens, which the sums then lack."""
+    """`calls` counts every call; `failed` of them got an error, or not all of an answer. One that a fallback answered
+    has failed for the recipe that was asked first. `cached_tokens` are among `prompt_tokens`. Of `unknown` calls the
+    provider has not said how many tokens they took, which the sums then lack."""
 
     calls: int = 0
     failed: int = 0
@@ -47,7 +48,14 @@ class Usage:
     unknown: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+        return Usage(
+            self.calls + other.calls,
+            self.failed + other.failed,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.unknown + other.unknown,
+        )
 
 
 Counts = Mapping[UsageKey, Usage]

@@ -43,6 +43,11 @@ class Door:
     url: str
     process: subprocess.Popen[str]
 
+    @property
+    def log(self) -> str:
+        """What all doors of this folder have logged."""
+        return log_of(self.folder).read_text()
+
     def client(self, **more: object) -> openai.OpenAI:
         return openai.OpenAI(base_url=self.url, api_key=self.folder.call_key(), max_retries=0, **more)
 
@@ -80,19 +85,34 @@ def add_vendor(folder: RecipeFolder, url: str, name: str = "acme", **more: objec
     folder.publish_upstreams(Upstreams((Upstream(name, url, "ACME_KEY", **more),)))
 
 
+def log_of(folder: RecipeFolder) -> Path:
+    return folder.root.with_suffix(".log")
+
+
 def start_door(folder: RecipeFolder, address: str = "127.0.0.1:0", *more: str) -> Door:
     """Starts a door as users do, and waits until it answers."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainers.door", "--folder", str(folder.root), "--address", address, *more],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "ACME_KEY": KEY},
-    )
+    with log_of(folder).open("a") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "trainers.door",
+                "--folder",
+                str(folder.root),
+                "--address",
+                address,
+                *more,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "ACME_KEY": KEY},
+        )
     assert process.stdout is not None
     line = process.stdout.readline()
     match = re.match(r"door ready on (\S+) ", line)
-    assert match, f"the door printed {line!r} instead of its address"
+    assert match, f"the door printed {line!r} instead of its address, and logged {log_of(folder).read_text()}"
     return Door(folder, match[1], process)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import deque
 from dataclasses import replace
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,7 +16,7 @@ import pytest
 
 from demo.workspace import wait_until
 from tests.peers.chat_vendor import KEY, ChatVendor, error
-from tests.trainers.door.doors import NAME, PROMPT, Door, add_vendor, put_in_use
+from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use
 from trainers.client.client import Trainer
 from trainers.evaluation.prompts import k_shot
 from trainers.recipes import usage
@@ -160,6 +163,54 @@ def test_a_refused_or_missing_key_of_ours_is_not_the_programs_fault(
     put_in_use(door.folder, replace(PROMPT, provider="other"))
     add_vendor(door.folder, vendor.url, "other", key_file="/nowhere/call.key")
     assert len(vendor.requests) == 1
+
+
+def test_a_program_that_hangs_up_early_is_counted_as_lost(
+    door: Door, client: openai.OpenAI, vendor: ChatVendor
+) -> None:
+    put_in_use(door.folder, PROMPT, 21)
+    vendor.delay_s = 1.5
+    with pytest.raises(openai.APITimeoutError):
+        ask(client, timeout=0.3)
+    wait_until(lambda: counted(door, 21) == Usage(calls=1, failed=1, unknown=1), "the count")
+
+
+def test_the_log_has_neither_texts_nor_keys(door: Door, client: openai.OpenAI, vendor: ChatVendor) -> None:
+    put_in_use(door.folder, PROMPT)
+    vendor.failures = deque([(502, error("My card was charged twice: never mind", "odd"))])
+    with pytest.raises(openai.InternalServerError):
+        ask(client)
+    add_vendor(door.folder, "http://no.such.host.invalid:1/v1")
+    with pytest.raises(openai.InternalServerError):
+        ask(client)
+    assert "acme: HTTP 502" in door.log
+    for secret in ("charged twice", "Which team", "parcel", KEY, door.folder.call_key()):
+        assert secret not in door.log
+
+
+def test_a_door_is_light(door: Door) -> None:
+    """It loads no machine learning, no Slack and no bot before a recipe needs it."""
+    heavy = {
+        "torch",
+        "transformers",
+        "sklearn",
+        "scipy",
+        "numpy",
+        "onnxruntime",
+        "slack_sdk",
+        "openai",
+        "bot",
+        "storage",
+    }
+    code = "import sys, trainers.door.__main__; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert heavy & set(loaded.stdout.split()) == set()
+    lines = Path(f"/proc/{door.process.pid}/status")
+    if lines.exists():
+        (size,) = [line for line in lines.read_text().splitlines() if line.startswith("VmRSS")]
+        assert int(size.split()[1]) < 120 * 1024, "with a classical candidate in use at most"
 
 
 def test_a_vendor_that_is_down_or_hangs(door: Door, client: openai.OpenAI, vendor: ChatVendor) -> None:
