@@ -116,6 +116,7 @@ class DoorServer(uvicorn.Server):
         for server in self.servers:
             server.close()
         self._state.is_draining = True
+        log.info("draining: %s connections are open", len(self.server_state.connections))
         until = time.monotonic() + DRAIN_S
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(0.05)

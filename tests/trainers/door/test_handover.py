@@ -9,8 +9,10 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import pytest
 from demo.workspace import wait_until
 from tests.peers.chat_vendor import ChatVendor, serve_vendor
 from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use, serve_door, start_door
-from trainers.door.handover import SOCKET, HandoverError, find_predecessor
+from trainers.door.handover import SOCKET, HandoverError, Successors, find_predecessor
 from trainers.recipes import usage
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.usage import Usage
@@ -94,6 +96,50 @@ def test_no_call_fails_while_doors_and_recipes_are_replaced(folder: RecipeFolder
     counts = usage.read(folder.root)
     assert sum(counts.values(), Usage()).calls == outcomes.total() == len(vendor.requests)
     assert {key.promotion for key in counts} >= {1, 11}
+
+
+def test_a_door_that_drains_ends_each_connection_with_its_answer(
+    folder: RecipeFolder, vendor: ChatVendor
+) -> None:
+    first = start_door(folder)
+    draining = threading.Event()
+    vendor.answer = lambda body: "billing" if draining.wait(60) else "late"
+    headers = {"authorization": f"Bearer {folder.call_key()}"}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(
+            httpx2.post, f"{first.url}/chat/completions", json=BODY, headers=headers, timeout=60
+        )
+        wait_until(lambda: vendor.requests, "the call")
+        second = start_door(folder, f"127.0.0.1:{first.port}")
+        wait_until(lambda: "draining: 1 connections" in first.log, "the drain")
+        draining.set()
+        answer = waiting.result()
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    assert first.process.wait(60) == 0
+    first.close()
+    with second.client() as client:
+        raw = client.chat.completions.with_raw_response.create(**BODY)
+        assert "connection" not in raw.headers
+    assert second.stop() == 0
+
+
+def test_another_users_process_gets_no_socket(folder: RecipeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("the mode of the socket decides there")
+    folder.root.mkdir()
+    taken = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        Successors(folder.root, listener, "127.0.0.1", taken.set).open()
+        me = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+        with pytest.raises(HandoverError, match="another user"):
+            find_predecessor(folder.root)
+        monkeypatch.undo()
+        predecessor = find_predecessor(folder.root)
+        assert predecessor is not None and predecessor.pid == os.getpid()
+        predecessor.listener.close()
+        predecessor.release()
+        assert taken.wait(20)
 
 
 def test_a_killed_worker_fails_only_the_calls_under_way(folder: RecipeFolder, vendor: ChatVendor) -> None:
