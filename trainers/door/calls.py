@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from starlette.requests import Request
@@ -63,7 +64,7 @@ class Call:
         assert sha256 is not None  # noqa: S101  it was loaded
         return sha256
 
-    @property
+    @cached_property
     def upstream(self) -> Upstream:
         """The provider that is asked. Raises ApiError (503)."""
         provider = self.recipe.provider or ""

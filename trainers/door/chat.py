@@ -53,7 +53,7 @@ async def ask(call: Call, body: Body) -> tuple[httpx2.Response, bool]:
     """Asks the model for a chat completion. Returns its answer, and whether a stream of it names its usage for us
     alone. Raises ApiError and VendorError."""
     messages = read_messages(body)
-    shown = await call.loaded.show(prompts.as_row(messages))
+    shown = await call.loaded.show(messages)
     prompt = prompts.write_prompt(call.recipe, messages, shown)
     extra = orjson.loads(call.upstream.chat_extra or "{}")
 

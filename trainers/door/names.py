@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from trainers.dataset.rows import Example
 from trainers.encoders import EncoderError
 from trainers.http.errors import ApiError
 from trainers.recipes.folder import ALIAS_PREFIX, RecipeFolder
-from trainers.recipes.prompts import NOTHING_SHOWN, Shown
+from trainers.recipes.prompts import NOTHING_SHOWN, Shown, as_row
 from trainers.recipes.values import Published, Recipe, Upstream, Upstreams
 
 if TYPE_CHECKING:  # imported with the first recipe that needs them, since they take 15 MB and more
@@ -64,10 +63,11 @@ class LoadedRecipe:
     free: FreeAnswerer | None = None
     library: RecipeLibrary | None = None
 
-    async def show(self, question: Example) -> Shown:
-        """Returns what the prompt shows with this question. Searching takes milliseconds of another thread."""
+    async def show(self, messages: Sequence[Mapping[str, Any]]) -> Shown:
+        """Returns what the prompt shows with this request. Searching takes milliseconds of another thread."""
         if self.library is None:
             return NOTHING_SHOWN
+        question = as_row(messages)
         loop = asyncio.get_running_loop()
         if self.recipe.retrieved == "passages":
             passages = await loop.run_in_executor(self.executor, self.library.nearest_passages, question)

@@ -48,7 +48,7 @@ async def _pass_on(call: Call) -> Response:
     items = responses.read_items(call.body)
     if not all(isinstance(item, dict) for item in items):
         raise invalid("Each item of 'input' must be an object.", "input", "invalid_type")
-    shown = await call.loaded.show(prompts.as_row(items))
+    shown = await call.loaded.show(items)
     prompt = prompts.write_prompt(call.recipe, items, shown)
     same = {name: value for name, value in call.body.items() if name != "instructions"}
 

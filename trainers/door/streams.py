@@ -79,23 +79,30 @@ class EventStream(Response):
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
     """Does something for a program as long as it waits. Raises ClientDisconnect if it hangs up; the work is cancelled
     then. The request's body must have been read."""
-    task = asyncio.ensure_future(work)
-    disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
-    try:
-        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        disconnect.cancel()
-        if not task.done():
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  a coroutine runs in one
+    has_hung_up = False
+    is_over = False
+
+    async def watch() -> None:
+        nonlocal has_hung_up
+        while (await receive())["type"] != "http.disconnect":
+            continue
+        if not is_over:
+            has_hung_up = True
             task.cancel()
-            await asyncio.wait({task})
 
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        continue
+    watcher = asyncio.ensure_future(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not has_hung_up:
+            raise
+        task.uncancel()
+        raise ClientDisconnect from None
+    finally:
+        is_over = True
+        watcher.cancel()
 
 
 async def read_object(request: Request) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -76,7 +77,7 @@ class UpstreamClients:
         key = find_key(upstream)
         client = self._next(url)
         sent = {**headers, "content-type": "application/json", "authorization": f"Bearer {key}"}
-        request = client.build_request("POST", url, content=body, headers=sent)
+        request = client.build_request("POST", parse_url(url), content=body, headers=sent)
         try:
             response = await client.send(request, stream=is_stream)
             if response.is_success:
@@ -145,6 +146,11 @@ class UpstreamClients:
         if now - self._logged_at.get(what, -LOG_EVERY_S) >= LOG_EVERY_S:
             self._logged_at[what] = now
             log.warning("%s", what)
+
+
+@lru_cache(maxsize=256)
+def parse_url(url: str) -> httpx2.URL:
+    return httpx2.URL(url)
 
 
 def find_key(upstream: Upstream) -> str:

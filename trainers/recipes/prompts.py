@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast, get_args
 
 from trainers.dataset.rows import INSTRUCTION_ROLES, Example, default_system, with_system
 from trainers.evaluation import prompts
+from trainers.evaluation.results import CandidateKind
 from trainers.models import chat_parameters
 from trainers.models.chat_parameters import TOKEN_LIMITS, ChatParameters
 from trainers.recipes.library import example_of
@@ -21,6 +23,8 @@ from trainers.types import Message, Role
 
 Body = dict[str, Any]
 ROLES = frozenset(get_args(Role))
+# With a prompt of their own, these put the same before every conversation.
+SAME_BEGINNING: frozenset[CandidateKind] = frozenset({"zero", "optimised", "kshot"})
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 MOST_ANSWER_TOKENS = 1_024  # if the recipe names no cap
 _NO_ANSWER = Message("assistant", "")
@@ -48,8 +52,19 @@ def write_prompt(
     recipe: Recipe, messages: Sequence[Mapping[str, Any]], shown: Shown = NOTHING_SHOWN
 ) -> list[Body]:
     """Returns the messages that the model is asked, in OpenAI's form."""
+    if recipe.prompt and recipe.prompt.strip() and recipe.kind in SAME_BEGINNING:
+        turns = [message for message in messages if message.get("role") not in INSTRUCTION_ROLES]
+        return [*_beginning(recipe), *map(dict, turns)]
     written = _measured_prompt(recipe, _with_instructions(recipe, as_row(messages)), shown)
     return [_original_or_new(message, messages) for message in written]
+
+
+@lru_cache(maxsize=64)
+def _beginning(recipe: Recipe) -> tuple[Body, ...]:
+    """Returns what a recipe with instructions of its own puts before every conversation."""
+    question = Message("user", "", extra="0")
+    written = _measured_prompt(recipe, Example(0, (question, _NO_ANSWER)), NOTHING_SHOWN)
+    return tuple({"role": message.role, "content": message.content} for message in written[:-1])
 
 
 def _with_instructions(recipe: Recipe, row: Example) -> Example:
@@ -126,7 +141,12 @@ def measured_parameters(recipe: Recipe, refused: Collection[str] = ()) -> ChatPa
     assert recipe.model is not None  # noqa: S101  free kinds have no parameters
     model, _ = chat_parameters.split_effort(recipe.model)
     most = (recipe.max_tokens or MOST_ANSWER_TOKENS) + chat_parameters.thinking_tokens(recipe.is_thinking)
-    return chat_parameters.parameters_for(model, recipe.is_thinking, most, 0, refused)
+    return _parameters_for(model, recipe.is_thinking, most, frozenset(refused))
+
+
+@lru_cache(maxsize=256)
+def _parameters_for(model: str, is_thinking: bool, most: int, refused: frozenset[str]) -> ChatParameters:
+    return chat_parameters.parameters_for(model, is_thinking, most, 0, refused)
 
 
 def open_parameters(measured: ChatParameters, body: Mapping[str, Any]) -> ChatParameters:
