@@ -22,8 +22,8 @@ from trainers.recipes.values import Upstream
 
 # A client of httpx2 walks all its connections with every request, which takes twice the time with 200 open calls.
 CLIENTS = 16
-MOST_CONNECTIONS = 1_000  # of one client
-IDLE_CONNECTIONS = 64
+# Of one client, idle ones included: with fewer idle ones, a busy door would open connections over and over.
+MOST_CONNECTIONS = 1_000
 IDLE_S = 4.0  # less than any server keeps a connection, so that none is closed just as a call is sent
 CONNECT_S = 5.0
 LOG_EVERY_S = 60.0
@@ -126,7 +126,7 @@ class UpstreamClients:
                 timeout=httpx2.Timeout(self.answer_s, connect=CONNECT_S, pool=CONNECT_S),
                 limits=httpx2.Limits(
                     max_connections=MOST_CONNECTIONS,
-                    max_keepalive_connections=IDLE_CONNECTIONS,
+                    max_keepalive_connections=MOST_CONNECTIONS,
                     keepalive_expiry=IDLE_S,
                 ),
                 headers={"accept-encoding": "identity", "user-agent": "finetune-door"},
