@@ -202,12 +202,12 @@ def test_a_door_is_light(door: Door) -> None:
         "bot",
         "storage",
     }
-    code = "import sys, trainers.door.__main__; print(*sys.modules)"
+    code = "import sys, trainers.door.__main__, trainers.door.worker; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert heavy & set(loaded.stdout.split()) == set()
-    lines = Path(f"/proc/{door.process.pid}/status")
+    lines = Path(f"/proc/{door.worker_pid()}/status")
     if lines.exists():
         (size,) = [line for line in lines.read_text().splitlines() if line.startswith("VmRSS")]
         assert int(size.split()[1]) < 120 * 1024, "with a classical candidate in use at most"
