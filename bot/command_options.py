@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import click
 
@@ -208,6 +208,22 @@ def read_kinds(text: str) -> tuple[CandidateKind, ...] | Misread:
     return tuple(kind for kind in NAMED_KINDS if kind in chosen)
 
 
+def read_kind(text: str) -> CandidateKind | Misread:
+    """Reads one kind of candidate, like 'encoder'."""
+    kinds = read_kinds(text)
+    if isinstance(kinds, Misread):
+        return kinds
+    if len(kinds) != 1:
+        return Misread(f"“{shown(text)}” should be one candidate, like encoder.")
+    return kinds[0]
+
+
+def read_destination(text: str) -> Literal["nothing"] | Misread:
+    if text.lower() == "nothing":
+        return "nothing"
+    return Misread(f"“{shown(text)}” should be nothing: without it, what was in use before is used again.")
+
+
 def read_shots(text: str) -> int | Misread:
     """Reads a number of examples, like '20'. Returns 0 for 'auto'."""
     if text.lower() == "auto":
@@ -303,7 +319,9 @@ REASON = TextType("reason", lambda text: text[:LONGEST_REASON], takes_rest=True)
 VOLUME = TextType("volume", _sanitized(parse_volume))
 SWEEP = TextType("sweep", _sanitized(parse_sweep))
 BAR = TextType("share", read_bar)
+KIND = TextType("candidate", read_kind)
 KINDS = TextType("candidates", read_kinds)
+DESTINATION = TextType("nothing", read_destination)
 SHOTS = TextType("number", read_shots)
 TASK = TextType("task", read_task)
 PREDICT = TextType("numbers", read_predict)

@@ -35,6 +35,7 @@ from bot.services.models import (
     deployments,
     models,
     orphan_deployments,
+    promotion_requests,
     promotions,
     publications,
     questions,
@@ -225,6 +226,7 @@ def reconcile(context: AppContext) -> None:
         _step_promotion(context, promotion, partial(alias_sync.publish_step, context, promotion))
     _run_guarded(partial(publications.sync, context), "what programs get")
     _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
+    _run_guarded(partial(promotion_requests.expire, context), "requests to deploy")
     _run_guarded(partial(superseded_plans.link_superseded, context), "links between plans")
     _run_guarded(partial(budgets.warn, context), "the budget's warning")
     for cleaning in context.store.cleanings.waiting():

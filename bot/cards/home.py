@@ -27,7 +27,7 @@ from bot.cards.decisions import plans
 from bot.cards.evidence import evaluations
 from bot.cards.models import deployments, models
 from bot.cards.models.deployments import DeploymentSummary
-from bot.cards.models.models import ModelEntry
+from bot.cards.models.models import InUse
 from bot.cards.status import ComparisonSummary, EvaluationSummary, list_entry
 from bot.cards.training.runs import RunSummary
 from bot.rules.budgets import Budget
@@ -51,7 +51,7 @@ class HomeOverview:
     open: Sequence[RunSummary | EvaluationSummary]
     recent: Sequence[RunSummary | EvaluationSummary]
     budget: Budget
-    in_use: Listing[ModelEntry] = models.NONE_IN_USE
+    in_use: Listing[InUse] = models.NONE_IN_USE
     links: Mapping[str, str] = field(default_factory=dict)
     is_new: bool = False
     deployments: Sequence[DeploymentSummary] = ()
@@ -109,7 +109,7 @@ def _sections(overview: HomeOverview) -> list[CardBlock]:
         parts.add(Headline("Billed by the hour"))
         parts.lines([*map(deployments.line, overview.deployments)])
     if overview.in_use.total:
-        parts.add(Headline("Models in use"), models.in_use_lines(overview.in_use))
+        parts.add(Headline("In use"), models.in_use_lines(overview.in_use))
     if overview.recent:
         parts.add(Headline("Latest results"))
         parts.lines([*map(list_entry, overview.recent[:RECENT])])

@@ -15,7 +15,7 @@ from bot.cards.evidence import evaluation_results, evaluations, learning_curves,
 from bot.cards.evidence.sealed_rows import SealedTest
 from bot.cards.models import deployments, models, sunsets
 from bot.cards.models.deployments import DeploymentSummary
-from bot.cards.models.models import ModelEntry
+from bot.cards.models.models import InUse
 from bot.cards.training import runs
 from bot.cards.training.runs import RunSummary
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress, CurvePlan
@@ -71,7 +71,7 @@ class Status:
     latest: Sequence[RunSummary | EvaluationSummary]
     freeze: Freeze | None = None
     against: Sequence[str] = ()
-    in_use: Listing[ModelEntry] = models.NONE_IN_USE
+    in_use: Listing[InUse] = models.NONE_IN_USE
     ending: Sequence[ModelUse] = ()
     today: date = date.min
     deployments: Sequence[DeploymentSummary] = ()
@@ -98,7 +98,7 @@ def card(status: Status) -> Message:
         parts.text("*Billed by the hour*")
         parts.lines([deployments.line(summary) for summary in status.deployments])
     if status.in_use.total:
-        parts.text("*Models in use*")
+        parts.text("*In use*")
         parts.add(models.in_use_lines(status.in_use))
     if status.ending:
         ends = [sunsets.line(use, status.today) for use in status.ending[:SHOWN_ENDS]]

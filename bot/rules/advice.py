@@ -154,16 +154,17 @@ def rests_on_scores(verdict: Verdict) -> bool:
     return verdict.deciding in (*alternative_reasons(facts), *tuned_reasons(facts))
 
 
-NextAction = Literal["start", "check the judge", "train the encoder", "do the step", "start anyway"]
+NextAction = Literal["start", "check the judge", "use it", "do the step", "start anyway"]
 
 
 def next_action(
-    verdict: Verdict, *, can_check_judge: bool, can_train_encoder: bool, can_do_step: bool
+    verdict: Verdict, *, can_check_judge: bool, can_use: bool, can_do_step: bool
 ) -> NextAction | None:
     """Returns what can be done about the verdict next; None if nothing can, or only against it. The judge is checked
     before anything that rests on its scores, except for the last measurements that the verdict lacks.
 
-    `can_do_step` is true if the step that the verdict asks for can be done from where it is read."""
+    `can_use` is true if one click deploys the candidate that the verdict names. `can_do_step` is true if the step that
+    the verdict asks for can be done from where it is read."""
     is_trained = verdict.facts.evidence.trained is not None
     if verdict.kind == "go":
         return None if is_trained else "start"
@@ -171,8 +172,8 @@ def next_action(
     todo = step.todo if step else None
     if can_check_judge and rests_on_scores(verdict) and not isinstance(todo, Measure):
         return "check the judge"
-    if can_train_encoder and isinstance(todo, UseCandidate) and todo.candidate.kind == "encoder":
-        return "train the encoder"
+    if can_use and isinstance(todo, UseCandidate):
+        return "use it"
     if can_do_step:
         return "do the step"
     if verdict.kind == "no_go" or is_trained:

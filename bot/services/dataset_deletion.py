@@ -20,7 +20,7 @@ from bot.cards.common.candidates import promotable_name
 from bot.cards.datasets import dataset_deletion as views
 from bot.cards.datasets.dataset_deletion import DeletionScope
 from bot.cards.datasets.datasets import no_such_dataset
-from bot.cards.models import models as model_views
+from bot.cards.models import promotions as promotion_views
 from bot.cards.training.runs import STATE_TEXTS
 from bot.context import AppContext, CoreContext
 from bot.rules.models.promotion import alias_for
@@ -370,7 +370,7 @@ def _end_promotion(context: CoreContext, standing: Promotion) -> None:
     now = context.clock()
     context.store.promotions.end(standing, now=now)
     name = models.card_name(standing)
-    card = model_views.deleted_card(promotable_name(standing.what), standing.dataset).letter()
+    card = promotion_views.deleted_card(standing).letter()
     context.store.outbox.show(name, standing.channel, card, now=now, concerns=standing.person)
 
 

@@ -26,7 +26,9 @@ from bot.cards.evidence import distillations, evaluations
 from bot.cards.evidence import evaluation_results as result_cards
 from bot.cards.evidence import judge_checks as judge_check_cards
 from bot.cards.evidence import wrong_rows as wrong_row_cards
-from bot.cards.models import deployments, models, sunsets
+from bot.cards.models import deployments, sunsets
+from bot.cards.models import promotion_requests as promotion_request_cards
+from bot.cards.models import promotions as promotion_cards
 from bot.cards.models import tried_answers as answer_cards
 from bot.cards.training import interventions as intervention_cards
 from bot.cards.training import results, runs
@@ -46,6 +48,7 @@ from bot.services.models import (
     better_answers,
     deployment_requests,
     orphan_deployments,
+    promotion_requests,
     promotions,
     tried_answers,
 )
@@ -138,17 +141,20 @@ ANSWERED_BY_VALUE: Mapping[str, Callable[[AppContext, str, str], str | Refusal]]
 # Buttons whose effect is visible in the channel. The person who clicked gets only a refusal.
 SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
+    promotion_request_cards.DECLINE: _with_number(promotion_requests.withdraw),
     estimates.START: _with_number(plan_services.start_estimated),
     estimates.MEASURE: _with_number(estimate_requests.measure_next),
     **dict.fromkeys((advice.USE_ENCODER, sunsets.RETUNE), sunset_services.start),
     evaluations.MEASURE: _with_number(measurements.agree),
-    models.PROMOTE: _with_number(promotions.promote_run),
+    promotion_cards.PROMOTE: _with_number(promotions.promote_run),
+    advice.USE: promotions.promote_candidate,
+    promotion_request_cards.APPROVE: _with_number(promotion_requests.approve),
     deployments.KEEP: _with_number(deployment_requests.keep),
     deployments.STOP: _with_number(deployment_requests.stop),
     deployments.START: _with_number(deployment_requests.start_again),
     deployments.STOP_STRAY: orphan_deployments.stop_stray,
     results.MEASURE: _with_number(evaluation_services.ask_after_run),
-    models.ROLLBACK: _with_number(promotions.roll_back_from),
+    promotion_cards.ROLLBACK: _with_number(promotions.roll_back_from),
     check_reports.START_FROM_PAIRS: better_answers.train_further,
     row_labels.MAKE_VERSION: _with_number(row_label_services.close),
     row_labels.DISCARD: _with_number(row_label_services.discard),
@@ -272,6 +278,16 @@ def _reject(click: Click) -> Form | Refusal:
     return plans.reject_modal(click.value)
 
 
+def _decline(click: Click) -> Form | Refusal | None:
+    """Returns the form for a reason. The person who asked withdraws the request by the click alone."""
+    request = promotion_requests.may_decline(click.context, click.number, click.person)
+    if isinstance(request, Refusal):
+        return request
+    if request.person == click.person:
+        return None
+    return promotion_request_cards.decline_modal(request)
+
+
 def _waive(click: Click) -> Form | Refusal:
     dataset = data_policy_services.may_record_waiver(click.context, click.number, click.person)
     if isinstance(dataset, Refusal):
@@ -368,12 +384,13 @@ def _contradictions(click: Click) -> Form | Refusal:
 
 
 # These forms show figures, so they need the right to read.
-READ = (plans.DETAILS, result_cards.DETAILS, results.DETAILS, models.DETAILS)
+READ = (plans.DETAILS, result_cards.DETAILS, results.DETAILS, promotion_cards.DETAILS)
 # Buttons that open a form. If the function returns None, no form is needed, and SHOWN has the action.
 FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     plans.APPROVE: _approve,
     plans.REJECT: _reject,
     run_again_cards.RUN_AGAIN: lambda click: run_again_form(click.call, click.number),
+    promotion_request_cards.DECLINE: _decline,
     data_policy.WAIVE: _waive,
     column_cards.CHOOSE_COLUMNS: _choose_columns,
     datasets.MEASURE: lambda click: baseline_form(click.call, click.value),
@@ -390,8 +407,8 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     estimates.ANSWER: _answer_estimate,
     result_cards.DETAILS: _measurement_details,
     results.DETAILS: _run_details,
-    models.DETAILS: _promotion_details,
-    models.TRY: _try,
+    promotion_cards.DETAILS: _promotion_details,
+    promotion_cards.TRY: _try,
     answer_cards.NOT_GOOD: _better_answer,
     row_labels.LABEL_ROWS: _label_rows,
     distillations.CONTRADICTIONS: _contradictions,

@@ -19,7 +19,6 @@ from bot.cards import status
 from bot.cards.common import budgets as budget_cards
 from bot.cards.common import general, prices
 from bot.cards.common import help as help_cards
-from bot.cards.common.blocks import Message
 from bot.cards.common.help import CommandHelp
 from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
 from bot.cards.datasets import datasets as dataset_cards
@@ -35,7 +34,9 @@ from bot.command_options import (
     COUNT,
     DATASET,
     DAY,
+    DESTINATION,
     ESTIMATE_KEYS,
+    KIND,
     KINDS,
     MODEL,
     NAME,
@@ -82,9 +83,10 @@ from bot.slack.replies import (
     card_or_refusal,
     counted_reply,
     give_reply,
+    promotion_reply,
     refusal_or_none,
 )
-from bot.values.requests import Baseline, Curve, Delete, Estimate, Start
+from bot.values.requests import Baseline, Curve, Delete, Estimate, Promote, Start
 from bot.values.runs import Refusal
 
 BECAUSE = "Why a soft rule about data does not apply here."
@@ -447,12 +449,12 @@ def show_audit(call: Call, run: int) -> Reply:
 
 @finetune.command(
     "models",
-    help="the tuned models, and which one is in use for which dataset",
+    help="the tuned models, and what is in use for which dataset",
     needs=("read",),
     instead="`/finetune try MODEL TEXT` asks a single model.",
 )
 def list_models(call: Call) -> Reply:
-    return model_cards.listing(models.listing(call.context, call.person, call.channel))
+    return model_cards.listing(*models.listing(call.context, call.person, call.channel))
 
 
 @finetune.command(
@@ -488,30 +490,39 @@ def make_pairs(call: Call, dataset: str) -> Reply:
 
 @finetune.command(
     "promote",
-    help="deploy a tuned model for its dataset; the previous one is kept for a rollback",
+    help="deploy a tuned model by its name, or with a dataset's name a candidate that was measured on it; what was in"
+    " use is kept for a rollback",
     needs=("promote",),
-    usage="MODEL [because=why it should be used anyway]",
+    usage="NAME [encoder model=openai/gpt-4o-mini shots=10 because=why it should be used anyway]",
 )
-@click.argument("model", type=MODEL)
-@click.option("--because", type=REASON, help="Why to use a model that is not shown to be better.")
-def promote(call: Call, model: str, because: str | None) -> Reply:
-    promoted = promotions.promote(call.context, model, because, call.person, call.channel)
-    if not isinstance(promoted, model_cards.PromotionSummary | Refusal):
-        return model_cards.sealed_test_begun(promoted)
-    return card_or_refusal(promoted, lambda summary: _location(call, summary))
+@click.argument("name", type=MODEL)
+@click.argument("kind", type=KIND, required=False)
+@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
+@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@click.option(
+    "--because",
+    type=REASON,
+    help="Why to use it although the evidence doesn't support it; other people have to approve that.",
+)
+def promote(call: Call, **values: Any) -> Reply:
+    promoted = promotions.promote(call.context, Promote(**values), call.person, call.channel)
+    return promotion_reply(call, promoted)
 
 
 @finetune.command(
     "rollback",
-    help="go back to the model that was deployed before",
+    help="go back to what was deployed before; the first one is taken out of use",
     needs=("rollback",),
-    usage="DATASET [because=why]",
+    usage="DATASET [to=nothing because=why]",
 )
 @click.argument("dataset", type=DATASET)
+@click.option("--to", type=DESTINATION, help="nothing: take it out of use, whatever was in use before.")
 @click.option("--because", type=REASON, help="Why; shown to the team.")
-def roll_back(call: Call, dataset: str, because: str | None) -> Reply:
-    standing = promotions.roll_back(call.context, dataset, because, call.person, call.channel)
-    return card_or_refusal(standing, lambda summary: _location(call, summary))
+def roll_back(call: Call, dataset: str, to: str | None, because: str | None) -> Reply:
+    standing = promotions.roll_back(
+        call.context, dataset, because, call.person, call.channel, to_nothing=to is not None
+    )
+    return promotion_reply(call, standing)
 
 
 @finetune.command(
@@ -549,13 +560,6 @@ def _show_subject(call: Call, subject: Subject) -> Reply:
         return measurements.current_card(call.context, subject.number, call.person, call.channel)
     summary = runs.summarize(call.context, subject.number, call.person, call.channel)
     return card_or_refusal(summary, run_cards.details_card)
-
-
-def _location(call: Call, summary: model_cards.PromotionSummary) -> Message | None:
-    """Returns a message that says where the card is, None if it is in this channel."""
-    if summary.promotion.channel == call.channel:
-        return None
-    return general.text_message(model_cards.card_location(summary))
 
 
 def _commands_needing(rule: Rule) -> Sequence[str]:

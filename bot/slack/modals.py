@@ -22,6 +22,7 @@ from bot.cards.decisions import plans as plan_cards
 from bot.cards.decisions import run_again as run_again_cards
 from bot.cards.evidence import distillations as distillation_cards
 from bot.cards.evidence import evaluations as evaluation_cards
+from bot.cards.models import promotion_requests as promotion_request_cards
 from bot.cards.models import tried_answers as answer_cards
 from bot.cards.training import interventions as intervention_cards
 from bot.command_options import ASKED_KINDS, normalize_name, read_count
@@ -38,7 +39,7 @@ from bot.services.datasets.row_labels import RowsToLabel
 from bot.services.decisions import approvals, estimate_requests, plans, run_again
 from bot.services.measurement import distillations, evaluations
 from bot.services.measurement.distillations import RowsToTeach
-from bot.services.models import questions, tried_answers
+from bot.services.models import promotion_requests, questions, tried_answers
 from bot.services.training import interventions
 from bot.slack import commands
 from bot.slack.homes import Homes
@@ -279,6 +280,12 @@ def _reject(answers: Answers) -> Errors:
     return _errors(result, "reason")
 
 
+def _decline(answers: Answers) -> Errors:
+    reason = answers.text("reason")
+    result = promotion_requests.decline(answers.context, answers.number, answers.person, reason)
+    return _errors(result, "reason")
+
+
 def _waive(answers: Answers) -> Errors:
     reason = answers.text("reason")
     result = data_policy.record_waiver(answers.context, answers.number, answers.person, reason)
@@ -336,6 +343,7 @@ FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     document_cards.DOCUMENT_FORM: _add_knowledge,
     plan_cards.APPROVE_FORM: _approve,
     plan_cards.REJECT_FORM: _reject,
+    promotion_request_cards.DECLINE_FORM: _decline,
     waiver_cards.WAIVER_FORM: _waive,
     dataset_deletion_cards.DELETION_FORM: _delete,
     intervention_cards.FORM: _decide,

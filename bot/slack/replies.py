@@ -16,8 +16,13 @@ from slack_sdk import WebClient
 
 from bot.cards.common import general
 from bot.cards.common.blocks import Message
+from bot.cards.models import promotion_requests as request_cards
+from bot.cards.models import promotions as promotion_cards
+from bot.cards.models.promotion_requests import RequestSummary
+from bot.cards.models.promotions import PromotionSummary
 from bot.context import AppContext
 from bot.health import metrics
+from bot.services.models.promotions import Promoted
 from bot.values.runs import Refusal
 
 _Value = TypeVar("_Value")
@@ -80,3 +85,21 @@ def refusal_or_none(result: object) -> Refusal | None:
     if isinstance(result, Refusal):
         return result
     return None
+
+
+def promotion_reply(call: Call, promoted: Promoted) -> Reply:
+    """Returns nothing if the card that answers is in this channel, else where it is."""
+    match promoted:
+        case Refusal():
+            return promoted
+        case RequestSummary():
+            channel = promoted.request.channel
+            text = request_cards.request_sent(promoted)
+        case PromotionSummary():
+            channel = promoted.promotion.channel
+            text = promotion_cards.card_location(promoted)
+        case sealed_test:
+            return promotion_cards.sealed_test_begun(sealed_test)
+    if channel == call.channel:
+        return None
+    return general.text_message(text)

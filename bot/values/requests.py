@@ -37,6 +37,18 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Promote:
+    """What to deploy: the tuned model `name`; or with a `kind` the candidate of the dataset `name`, which its model and
+    number of `shots` may tell from others. `because` is the reason to deploy it against the evidence."""
+
+    name: str
+    kind: CandidateKind | None = None
+    model: str | None = None
+    shots: int | None = None
+    because: str | None = None
+
+
+@dataclass(frozen=True)
 class Baseline:
     """A measurement of candidates. Without `models` those of the bot's own trainer are asked, without `kinds` every
     candidate that fits is measured. `bar` and `task` default to the dataset's settings. `judge` None: no model judges.

@@ -27,8 +27,9 @@ from bot.cards.evidence import (
     learning_curves,
 )
 from bot.cards.home import HomeOverview
-from bot.cards.models import models, tried_answers
-from bot.cards.models.models import ModelEntry
+from bot.cards.models import models, promotion_requests, promotions, tried_answers
+from bot.cards.models.models import InUse, ModelEntry
+from bot.cards.models.promotion_requests import RequestSummary
 from bot.cards.status import ComparisonSummary, Status
 from bot.cards.training import audits, result_details, results, runs
 from bot.rules.budgets import Budget
@@ -36,7 +37,7 @@ from bot.rules.estimates import EstimateSummary
 from bot.rules.models.promotion import ModelComparison, PromotionEvidence, find_objections
 from bot.rules.prices import MissingPrice
 from bot.rules.reasons import FillGap, QuotedSentence, Reason, Step
-from bot.values.evaluations import CandidateProgress, ComparisonProgress
+from bot.values.evaluations import CandidateProgress, ComparisonProgress, promotable_candidate
 from bot.values.runs import Advice, ChangedRow
 from storage.records import AuditEntry
 from tests.cards import builders, measurements
@@ -267,15 +268,32 @@ def _promotion_cards(text: str) -> dict[str, Any]:
         promotion_cards.SUMMARY, promotion=promotion, proof=proof, provider=text, left=(text, text[:60])
     )
     model = replace(promotion_cards.MODEL, provider=text)
+    what = promotable_candidate(Candidate("zero", text[:300]), 5)
+    used = replace(promotion, model=None, candidate=what.candidate, measurement=5)
+    of_candidate = replace(summary, promotion=used, model=None, before=what, earlier=what)
+    request = replace(promotion_cards.REQUEST, candidate=what.candidate, reason=text[:500])
+    waiting_request = RequestSummary(
+        request, proof, find_objections(proof), what, 20, (ANA,) * 19, (f"<@{BEN}>",) * 40
+    )
     entry = ModelEntry(model, text[:300], 10**6, text, promotion_cards.TUNED, promotion)
     return {
-        "promoted": models.promotion_card(summary),
-        "promoted, hosted": models.promotion_card(replace(summary, has_alias=False)),
-        "not promoted": general.text_message(models.promotion_refusal(model, proof, find_objections(proof))),
+        "promoted": promotions.promotion_card(summary),
+        "promoted, hosted": promotions.promotion_card(replace(summary, has_alias=False)),
+        "not promoted": general.text_message(
+            promotion_requests.promotion_refusal(what, text[:60], proof, find_objections(proof))
+        ),
+        "candidate promoted": promotions.promotion_card(of_candidate),
+        "promotion requested": promotion_requests.request_card(waiting_request),
+        "promotion declined": promotion_requests.ended_card(
+            replace(request, state="declined"),
+            promotion_requests.outcome_text(replace(request, state="declined"), BEN, text[:500]),
+        ),
         "models": models.listing(builders.full_list(*[entry] * 200)),
-        "models in use": status.card(Status([], [], [], in_use=builders.full_list(*[entry] * 200))),
-        "lost": models.model_lost(model, "tickets", text),
-        "strayed": models.alias_mismatch("tickets", model, text[:300], text),
+        "models in use": status.card(
+            Status([], [], [], in_use=builders.full_list(*[InUse(used, None)] * 200))
+        ),
+        "lost": promotions.model_lost(model, "tickets", text),
+        "strayed": promotions.alias_mismatch("tickets", model, text[:300], text),
     }
 
 

@@ -18,11 +18,12 @@ from typing import Any
 from bot.app import Service
 from bot.reconciler import reconcile
 from bot.services.decisions import approvals
-from bot.services.models import deployment_requests, promotions
+from bot.services.models import deployment_requests, promotion_requests, promotions
 from bot.services.training import runs
 from bot.settings import load_settings
+from bot.values.requests import Promote
 from demo.people import ANA, BEN
-from tests.bot.world import PRIVATE, WHY, InlineProviderThreads
+from tests.bot.world import CLEO, PRIVATE, WHY, InlineProviderThreads
 from tests.chaos.bot_process import InlineWorkers
 
 ROOT = Path(__file__).parents[2]
@@ -95,8 +96,10 @@ def _cancel(service: Service) -> None:
 def _promote(service: Service) -> None:
     model = service.store.runs.newest(1)[0].model
     assert model
-    # With a reason, since sixty rows are too few without one.
-    promotions.promote(service.context, model, WHY, BEN.id, PRIVATE.id)
+    # With a reason, since sixty rows are too few without one; so somebody else approves.
+    promotions.promote(service.context, Promote(model, because=WHY), BEN.id, PRIVATE.id)
+    for request in service.store.promotion_requests.open():
+        promotion_requests.approve(service.context, request.id, CLEO.id)
     tick(service)
 
 

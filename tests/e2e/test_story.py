@@ -140,7 +140,7 @@ def ask_for_approval(scene: Scene) -> None:
 def refuse_own_approval(scene: Scene) -> None:
     page = scene.page
     page.click("Approve", inside="Needs one approver")
-    page.wait_for("You requested this run, so somebody else has to approve it.")
+    page.wait_for("You requested this, so somebody else has to approve it.")
     scene.shot("own-approval-refused")
     page.act_as(BEN.real_name)
     wait_until(lambda: not page.sees("somebody else has to approve it"), "Ana's refusal to vanish")

@@ -119,7 +119,7 @@ def test_a_refusal_without_approvers_names_the_setting() -> None:
 
 
 def test_the_requester_and_the_uploader_learn_why_they_may_not_approve() -> None:
-    assert "You requested this run" in str(refusal(Person("U_ASKS"), "approve"))
+    assert "You requested this" in str(refusal(Person("U_ASKS"), "approve"))
     assert "You uploaded this data" in str(refusal(Person("U_DATA"), "approve"))
     only_boss = Policy(who=default_rules(NamedPeople(users=frozenset({"U_BOSS"}))))
     assert "somebody else has to approve it" in str(refusal(Person("U_ASKS"), "approve", only_boss))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import assert_never
 
-from bot.cards.common.blocks import Block, CardBlock, Text, button, cut, sentence
+from bot.cards.common.blocks import Block, CardBlock, Text, button, confirm, cut, sentence
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import LONG_NAMES, candidate_name, cost_text
 from bot.cards.common.payback import monthly_saving_text, swing_text
@@ -18,9 +18,11 @@ from bot.rules import reasons
 from bot.rules.advice import Verdict, is_against_today
 from bot.rules.reasons import PlainTodo, Reason, Todo
 from trainers.dataset.splits import HOLDOUT_MOST
+from trainers.evaluation.results import Candidate
 from trainers.money import usd
 
-USE_ENCODER = "use_encoder"  # its value: the dataset, and the encoder to train
+USE = "use_candidate"  # its value: a measurement, and the key of a candidate that it knows
+USE_ENCODER = "use_encoder"  # on cards of older versions; its value: the dataset, and the encoder to train
 MARKS = {"go": "For", "no_go": "Against", "unknown": "Unknown"}
 MOST_CHARACTERS = 160  # two lines of a card
 # Rules whose reason is on the card even if another one of its kind is stronger: the end of the model to train, a bar
@@ -371,8 +373,20 @@ def _pin_down(todo: reasons.PinDown, spelling: Spelling) -> str:
     return f"{way}. It matters most: {swing_text(todo.swing)}."
 
 
-def encoder_button(dataset: str, encoder: str) -> Block:
-    return button("Use the encoder", USE_ENCODER, f"{dataset} {encoder}", style="primary")
+def use_button(candidate: Candidate, measurement: int, *, is_named: bool = False) -> Block:
+    """The button that deploys a candidate as it was known when that measurement ended. `is_named` adds its name, for a
+    card about something else."""
+    words = "Use it"
+    if is_named:
+        words = f"Use {candidate_name(candidate, 30)}"
+    sure = confirm(
+        f"Use {candidate_name(candidate, 40)}?",
+        "It answers programs from now on, exactly as it was measured. What is in use for the dataset is kept for a "
+        "rollback.",
+        "Use it",
+        "Not yet",
+    )
+    return button(words, USE, f"{measurement} {candidate.key}", style="primary", confirm=sure)
 
 
 def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlock]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import assert_never
 
-from bot.cards.common.words import interval, percent, pluralize, share_text, shorten
+from bot.cards.common.blocks import code, escape
+from bot.cards.common.words import capitalize, interval, percent, pluralize, share_text, shorten
 from bot.rules.alternatives import Alternative
 from bot.rules.facts import Looks
 from bot.values.evaluations import promoted_candidate
@@ -360,6 +361,33 @@ def promotable_name(what: Promotable) -> str:
     if candidate is None:
         return str(what.model)
     return candidate_name(candidate)
+
+
+def promotable_text(what: Promotable) -> str:
+    """The name in mrkdwn: a tuned model's as code, as people type it."""
+    if what.model:
+        return code(what.model)
+    return escape(promotable_name(what))
+
+
+def promotable_title(what: Promotable) -> str:
+    """The name at the beginning of a title."""
+    if what.model:
+        return what.model
+    return capitalize(promotable_name(what))
+
+
+def promote_command(dataset: str, what: Promotable) -> str:
+    """'/finetune promote tickets-3', '/finetune promote tickets zero model=openai/gpt-4o-mini'."""
+    candidate = promoted_candidate(what)
+    if candidate is None:
+        return f"/finetune promote {what.model}"
+    words = ["/finetune promote", dataset, candidate.kind]
+    if candidate.model:
+        words.append(f"model={candidate.model}")
+    if candidate.shots is not None:
+        words.append(f"shots={candidate.shots}")
+    return " ".join(words)
 
 
 def score_text(candidate: MeasuredCandidate) -> str:

@@ -80,7 +80,7 @@ def verdict_text(because: Because) -> str:
             # The cards say who asked and who uploaded, so the sentence says which of the two it is.
             did = "uploaded this data"
             if because.was == "asked for":
-                did = "requested this run"
+                did = "requested this"
             to_do = "approve it"
             if because.action == "resolve":
                 to_do = "decide on it"

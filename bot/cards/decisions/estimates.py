@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bot.cards.common import advice
-from bot.cards.common.advice import USE_ENCODER, encoder_button
+from bot.cards.common.advice import USE, use_button
 from bot.cards.common.blocks import (
     Block,
     Headline,
@@ -139,17 +139,17 @@ def card(
     *,
     number: int | None = None,
     shared_by: str | None = None,
-    encoder: str | None = None,
+    offered: int | None = None,
     judge: CheckedJudge | None = None,
     tried: TriedOut | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
     """The decision, the numbers behind it, the strongest reason on each side, and the next step as a button.
 
-    `number` is the estimate's; None leaves out the buttons. `shared_by` is the person who shared it. `encoder` is the
-    target to train if the next step is to use the encoder. `judge` is the model whose verdicts are the scores. `tried`
-    is what this estimate tries out: plans are made by the team's own standard, so making it the team's comes before a
-    start."""
+    `number` is the estimate's; None leaves out the buttons. `shared_by` is the person who shared it. `offered` is the
+    measurement of the candidate that the verdict names, if one click deploys it. `judge` is the model whose verdicts
+    are the scores. `tried` is what this estimate tries out: plans are made by the team's own standard, so making it the
+    team's comes before a start."""
     verdict = summary.verdict
     headline = _headline(summary, target)
     next_step = sentence(advice.next_step(verdict, spelling))
@@ -158,8 +158,8 @@ def card(
         check = judge_button(judge, judge.next_step, summary.name)
     step = None
     if number is not None:
-        step = _next_button(summary, number, encoder, check)
-        if tried and step and step["action_id"] in (START, USE_ENCODER):
+        step = _next_button(summary, number, offered, check)
+        if tried and step and step["action_id"] in (START, USE):
             step = button(_adopt_label(tried), ADOPT, str(number), style="primary")
 
     parts = Parts([Headline(headline)])
@@ -249,7 +249,7 @@ def details_form(summary: EstimateSummary, target: str) -> Block:
 
 
 def _next_button(
-    summary: EstimateSummary, number: int, encoder: str | None, check: Block | None
+    summary: EstimateSummary, number: int, offered: int | None, check: Block | None
 ) -> Block | None:
     """The button for the step that the verdict asks for, or "Start anyway". `check` is the button to check the
     judge."""
@@ -258,7 +258,7 @@ def _next_button(
     action = next_action(
         summary.verdict,
         can_check_judge=check is not None,
-        can_train_encoder=encoder is not None,
+        can_use=offered is not None,
         can_do_step=named is not None,
     )
     match action:
@@ -269,8 +269,8 @@ def _next_button(
             return button("Start anyway", START, str(number))
         case "check the judge" if check:
             return {**check, "style": "primary"}
-        case "train the encoder" if encoder:
-            return encoder_button(summary.name, encoder)
+        case "use it" if offered and step and isinstance(step.todo, UseCandidate):
+            return use_button(step.todo.candidate, offered)
         case "do the step" if named:
             words, does = named
             # These two begin with the dataset, the others with the estimate's question.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from bot.cards.common.advice import encoder_button, verdict_blocks
+from bot.cards.common.advice import use_button, verdict_blocks
 from bot.cards.common.blocks import (
     TABLE_ROWS,
     Actions,
@@ -31,6 +31,7 @@ from bot.cards.common.candidates import (
     p95_text,
     price,
     price_in_sentence,
+    promote_command,
     quality,
     read_rows_sentence,
     row_name,
@@ -60,6 +61,7 @@ from bot.cards.evidence.wrong_rows import wrong_rows_button
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import is_cheaper, is_mostly_unreadable, with_many_unread
 from bot.rules.judge_agreement import CheckedJudge
+from bot.values.evaluations import promotable_candidate
 from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.evaluation.quality_threshold import rows_to_hold_out
@@ -74,6 +76,19 @@ NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
 Row = tuple[str, str, str, str, str, str]
 
 
+@dataclass(frozen=True)
+class Offered:
+    """Whether the cheapest candidate that meets the bar can be used: the measurement that measured it, if one click
+    deploys it; or it is in use; or what it would replace, by name, None if nothing is in use."""
+
+    measurement: int | None = None
+    is_in_use: bool = False
+    replaces: str | None = None
+
+
+NOT_OFFERED = Offered()
+
+
 def card(
     comparison: Comparison,
     *,
@@ -83,15 +98,16 @@ def card(
     notes: Sequence[str] = (),
     for_people: bool = False,
     is_searched: bool = False,
-    encoder: str | None = None,
+    offered: Offered = NOT_OFFERED,
     judge: CheckedJudge | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
     """The card. `comparison` has everything that is known on these rows; `own` are the candidates that this measurement
     measured, None if these are all. `number` is the measurement's; without it there are no buttons. `verdict` on a
     fine-tune replaces the next step. `notes` are further sentences that matter to the decision, unescaped. `for_people`
-    is True if people may compare answers here. `is_searched` is True after a search for a better prompt. `encoder` is
-    the target to train if the encoder is to be used. `judge` is the model whose verdicts are the scores."""
+    is True if people may compare answers here. `is_searched` is True after a search for a better prompt. `offered`
+    says whether the cheapest candidate that meets the bar can be used. `judge` is the model whose verdicts are the
+    scores."""
     result = headline(comparison)
     if not comparison.candidates:
         return Message.titled(result, *bullet_list(escape(note) for note in notes))
@@ -119,10 +135,10 @@ def card(
     if verdict:
         parts.add(*verdict_blocks(verdict, spelling))
     else:
-        parts.text(f"*Next*: {_next_step(comparison, judge, is_searched=is_searched)}")
+        parts.text(f"*Next*: {_next_step(comparison, judge, offered, is_searched=is_searched)}")
     if number is not None:
         buttons = _buttons(
-            comparison, number, encoder, judge=judge, for_people=for_people, is_searched=is_searched
+            comparison, number, offered, judge=judge, for_people=for_people, is_searched=is_searched
         )
         parts.add(buttons)
     parts.note(_limits(comparison, hidden=len(comparison.candidates) - len(shown)))
@@ -263,7 +279,7 @@ def _shown(comparison: Comparison, own: Collection[Candidate]) -> list[MeasuredC
 def _buttons(
     comparison: Comparison,
     number: int,
-    encoder: str | None,
+    offered: Offered,
     *,
     judge: CheckedJudge | None,
     for_people: bool,
@@ -272,7 +288,7 @@ def _buttons(
     """At most three buttons, the next step first."""
     about_judge = judge.next_step if judge else None
     steps = [
-        *_first_step(comparison, encoder, is_searched=is_searched),
+        *_first_step(comparison, offered, is_searched=is_searched),
         button("Estimate", ESTIMATE, comparison.dataset),
     ]
     if judge and about_judge:
@@ -289,11 +305,11 @@ def _buttons(
     return actions(*steps[:2], details)
 
 
-def _first_step(comparison: Comparison, encoder: str | None, *, is_searched: bool) -> list[Block]:
+def _first_step(comparison: Comparison, offered: Offered, *, is_searched: bool) -> list[Block]:
     """What to do before an estimate; none if an estimate comes first."""
     nearest = _nearest_to_tell(comparison)
-    if encoder and comparison.cheapest and comparison.cheapest.kind == "encoder":
-        return [encoder_button(comparison.dataset, encoder)]
+    if comparison.cheapest and offered.measurement:
+        return [use_button(comparison.cheapest, offered.measurement)]
     if comparison.cheapest is None and nearest:
         if rows_to_hold_out(nearest) is None:
             # It would take more rows than a dataset may hold out.
@@ -513,13 +529,15 @@ def _reasoning_hint(comparison: Comparison) -> str:
     )
 
 
-def _next_step(comparison: Comparison, judge: CheckedJudge | None, *, is_searched: bool) -> str:
+def _next_step(
+    comparison: Comparison, judge: CheckedJudge | None, offered: Offered, *, is_searched: bool
+) -> str:
     about_judge = judge.next_step if judge else None
     if judge and about_judge:
         return judge_step_text(judge, about_judge)
     candidate = _candidate_of(comparison, comparison.cheapest)
     if candidate:
-        return "Use it. An estimate shows whether a tuned model would still pay in comparison."
+        return _use_of_cheapest(comparison, candidate, offered)
     nearest = _nearest_to_tell(comparison)
     if nearest and rows_to_hold_out(nearest) is not None:
         return "Upload more labelled rows under the same name and measure again; a fifth of them is held out."
@@ -535,6 +553,18 @@ def _next_step(comparison: Comparison, judge: CheckedJudge | None, *, is_searche
     if not is_searched and _may_improve(comparison):
         return "Optimise the prompt (`optimise=$2`), or estimate the cost and saving of a tuned model."
     return "Estimate the cost and saving of a tuned model."
+
+
+def _use_of_cheapest(comparison: Comparison, candidate: MeasuredCandidate, offered: Offered) -> str:
+    estimate = "An estimate shows whether a tuned model would still pay in comparison."
+    if offered.is_in_use:
+        return f"It is in use. {estimate}"
+    if offered.measurement or not offered.replaces:
+        return f"Use it. {estimate}"
+    what = promotable_candidate(candidate.identity, 0)
+    command = code(promote_command(comparison.dataset, what))
+    used = escape(shorten(offered.replaces, 60))
+    return f"It is not shown to be better than {used}, which is in use: {command} says why. {estimate}"
 
 
 def _candidate_of(comparison: Comparison, identity: Candidate | None) -> MeasuredCandidate | None:

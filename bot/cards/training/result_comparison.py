@@ -17,7 +17,7 @@ from bot.cards.common.words import (
     share_with_interval,
     shorten,
 )
-from bot.cards.models.models import not_worse_text
+from bot.cards.models.promotions import not_worse_text
 from bot.rules.training.results import best_alternative, is_base_ahead, is_base_best, is_before, is_clear
 from bot.values.runs import Before, RunResult
 from trainers.evaluation.results import Comparison, MeasuredCandidate

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
+from bot.cards.common.advice import use_button
 from bot.cards.common.blocks import (
     Block,
     CardBlock,
@@ -29,7 +30,7 @@ from bot.cards.decisions.plan_training import taught_facts
 from bot.cards.decisions.run_again import run_again_button
 from bot.cards.evidence.judge_checks import judge_button
 from bot.cards.evidence.wrong_rows import wrong_rows_button
-from bot.cards.models.models import prices_text, promotion_button, try_button, worse_labels_text
+from bot.cards.models.promotions import prices_text, promotion_button, try_button, worse_labels_text
 from bot.cards.training.result_comparison import (
     before_name,
     before_text,
@@ -91,11 +92,13 @@ def card(
     machine: str | None = None,
     is_stopped: bool = False,
     after: AfterResult = NOTHING_SINCE,
+    offered: int | None = None,
 ) -> Message:
     """The card. `may_be_used` is True if the model is better than the measured alternatives and not in use yet;
     `after` says what happened to it since. `is_deleted` is True if its dataset was deleted. `name` links to the run's
     card, `machine` to the card of the machine on which its model runs by the hour; `is_stopped` is True once that
-    machine is stopped, and its cost final."""
+    machine is stopped, and its cost final. `offered` is the measurement of the best alternative, if the verdict is for
+    that one and one click deploys it."""
     headline = _headline(result, may_be_used=may_be_used, is_in_use=after.is_in_use)
     name = name or f"Run {run.id}"
 
@@ -119,7 +122,9 @@ def card(
         parts.note(f"Its machine is stopped; start it again on {machine}.")
     elif machine:
         parts.note(f"Its machine costs money by the hour; keep or stop it on {machine}.")
-    parts.buttons(*_buttons(run, plan, result, after, may_be_used=may_be_used, is_deleted=is_deleted))
+    parts.buttons(
+        *_buttons(run, plan, result, after, offered, may_be_used=may_be_used, is_deleted=is_deleted)
+    )
     notification = f"Result of run {run.id}. {escape(headline)}{_saves_in_short(plan, result)}"
     return Message(notification, tuple(parts))
 
@@ -407,7 +412,14 @@ def _ended(use: TimeInUse, until: float) -> str:
 
 
 def _buttons(
-    run: Run, plan: Plan, result: RunResult, after: AfterResult, *, may_be_used: bool, is_deleted: bool
+    run: Run,
+    plan: Plan,
+    result: RunResult,
+    after: AfterResult,
+    offered: int | None,
+    *,
+    may_be_used: bool,
+    is_deleted: bool,
 ) -> list[Block]:
     """The next step first. Only "Details" if the model was deleted."""
     number = str(run.id)
@@ -415,6 +427,9 @@ def _buttons(
         return [button("Details", DETAILS, number)]
     may_be_used = may_be_used and not rules.is_judge_distrusted(result)
     steps = [*_about_judge(plan, result), *_to_measure(result, plan.dataset, number)]
+    other = best_alternative(result.comparison)
+    if offered and other:
+        steps.append(use_button(other.identity, offered, is_named=True))
     if run.model and not after.is_gone:
         if may_be_used:
             steps.append(promotion_button(run.id, run.model))

@@ -1,11 +1,14 @@
-"""Is a model shown to be better than the one it would replace, or cheaper and not worse, and what are the objections to
-using it? Forbids nothing: an objection only means that a person has to give a reason."""
+"""Is something shown to be better than what it would replace, or cheaper and not worse, and good enough? What are the
+objections to using it? Forbids nothing: an objection only means that a person has to give a reason, and another one has
+to approve."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import NormalDist, fmean, pstdev, stdev
@@ -14,6 +17,7 @@ from typing import Literal
 from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS, PromotionLimits
 from bot.rules.plans import ascii_name
+from storage.records import Promotable
 from trainers.evaluation.claims import promotion_level
 from trainers.evaluation.quality_threshold import without_read
 from trainers.evaluation.results import MeasuredCandidate
@@ -26,6 +30,7 @@ from trainers.evaluation.statistics import (
     small_sample_interval,
     wilson,
 )
+from trainers.json_values import to_object
 
 Objection = Literal[
     "gone",
@@ -37,7 +42,10 @@ Objection = Literal[
     "not_better",
     "other_rows",
     "not_better_than_used",
+    "below_bar",
+    "bar_undecided",
     "below_floor",
+    "sealed",
 ]
 
 ALIASES = "team/"
@@ -124,11 +132,12 @@ class LabelRecall:
 
 @dataclass(frozen=True)
 class PromotionEvidence:
-    """What is known about a model that may be promoted.
+    """What is known about a tuned model or a candidate that may be promoted.
 
-    - `candidate` is its measurement, None if it was never measured.
-    - `best` compares it with the best other candidate on the same held-out rows.
-    - `used` is the model in use now; `against_used` is None if the two did not answer the same rows.
+    - `candidate` is its measurement, None if it was never measured; whether it meets the `bar` is its standing.
+    - `best` compares it with the best other candidate on the same held-out rows. Only a model that was tuned has to be
+      better than that one (`is_tuned`). `skips_sealed` is True if it is to be used without the test on sealed rows.
+    - `used` is what is in use now; `against_used` is None if the two did not answer the same rows.
     - `no_go` is the verdict of its run, if that was a no.
     - `is_gone` is true if the model no longer answers.
     - `judge` is the model whose verdicts are the scores, None if they were scored without one. `others_judge` is the
@@ -149,6 +158,9 @@ class PromotionEvidence:
     worse_than: str = "the best alternative"
     judge: CheckedJudge | None = None
     others_judge: str | None = None
+    bar: float = DEFAULT_PROMOTION_LIMITS.bar
+    is_tuned: bool = True
+    skips_sealed: bool = False
 
 
 def alias_for(dataset: str) -> str:
@@ -270,9 +282,9 @@ def _interval(pairs: Sequence[tuple[float, float]], differences: Sequence[float]
 
 
 def find_objections(proof: PromotionEvidence) -> tuple[Objection, ...]:
-    """Returns the objections to using the model; none if it is shown to be better, or cheaper and not worse."""
+    """Returns the objections to using it; none if it is good enough, and shown to be better than what it would replace,
+    or cheaper and not worse."""
     names: list[Objection] = []
-    margin = proof.limits.margin
     if proof.is_gone:
         names.append("gone")
     if proof.no_go is not None:
@@ -281,17 +293,57 @@ def find_objections(proof: PromotionEvidence) -> tuple[Objection, ...]:
         return (*names, "unmeasured")
     if proof.judge is not None and proof.judge.checks.trust == "distrusted":
         names.append("judge")
-    # After a change of judge there are alternatives, but none that can be compared.
-    if proof.others_judge is not None:
-        names.append("other_judge")
-    elif proof.best is None:
-        names.append("nothing_beside")
-    if proof.best is not None and not proof.best.is_enough(margin):
-        names.append("not_better")
+    if proof.is_tuned:
+        names += _compared_with_alternatives(proof)
     if proof.used is not None and proof.against_used is None:
         names.append("other_rows")
-    elif proof.against_used is not None and not proof.against_used.is_enough(margin):
+    elif proof.against_used is not None and not proof.against_used.is_enough(proof.limits.margin):
         names.append("not_better_than_used")
+    if proof.candidate.standing == "misses":
+        names.append("below_bar")
+    elif proof.candidate.standing == "undecided":
+        names.append("bar_undecided")
     if proof.low:
         names.append("below_floor")
+    if proof.skips_sealed:
+        names.append("sealed")
     return tuple(names)
+
+
+def _compared_with_alternatives(proof: PromotionEvidence) -> Iterator[Objection]:
+    # After a change of judge there are alternatives, but none that can be compared.
+    if proof.others_judge is not None:
+        yield "other_judge"
+    elif proof.best is None:
+        yield "nothing_beside"
+    if proof.best is not None and not proof.best.is_enough(proof.limits.margin):
+        yield "not_better"
+
+
+def evidence_hash(what: Promotable, instead_of: int | None, proof: PromotionEvidence) -> str:
+    """Returns the hash to which an approval is bound: of what is deployed, of the promotion `instead_of` that it
+    replaces, and of the evidence that the card shows."""
+    judge = None
+    if proof.judge is not None:
+        judge = (proof.judge.name, proof.judge.checks.trust)
+    shown = to_object(
+        {
+            "what": what,
+            "instead_of": instead_of,
+            "candidate": proof.candidate,
+            "best": proof.best,
+            "used": proof.used,
+            "against_used": proof.against_used,
+            "no_go": proof.no_go,
+            "is_gone": proof.is_gone,
+            "bar": proof.bar,
+            "margin": proof.limits.margin,
+            "floor": proof.limits.floor,
+            "low": proof.low,
+            "worse": proof.worse,
+            "judge": judge,
+            "others_judge": proof.others_judge,
+        }
+    )
+    canonical = json.dumps(shown, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -99,6 +99,11 @@ def decide(result: RunResult, *, may_be_used: bool, is_in_use: bool) -> Decision
             return "good enough"
 
 
+def is_alternative_enough(result: RunResult) -> bool:
+    """True if the verdict is against the tuned model because an alternative is good enough."""
+    return decide(result, may_be_used=False, is_in_use=False) == "not needed"
+
+
 def is_open(result: RunResult) -> bool:
     """True if the verdict asks to find something out first."""
     return result.advice is not None and result.advice.kind == "unknown"

@@ -136,7 +136,7 @@ def line_up(
         return candidates
     writer: PricedModel | Refusal | None = None
     if command.writer:
-        writer = _find_model(settings, reachable, command.writer, today)
+        writer = find_model(settings, reachable, command.writer, today)
     if isinstance(writer, Refusal):
         return replace(writer, about="writer")
     judge = find_judge(settings, reachable, command.judge, report, today, spelling)
@@ -163,7 +163,7 @@ def find_judge(
             "text.",
             "judge",
         )
-    judge = _find_model(settings, reachable, wanted, today)
+    judge = find_model(settings, reachable, wanted, today)
     if isinstance(judge, Refusal):
         return replace(judge, about="judge")
     return judge
@@ -307,7 +307,7 @@ def _find_models(
     """Returns the models with these names; without names, the base models of our own trainer."""
     models_by_name: dict[str, PricedModel] = {}
     for name in names or own_models(settings, reachable):
-        model = _find_model(settings, reachable, name, today)
+        model = find_model(settings, reachable, name, today)
         if isinstance(model, Refusal):
             return model
         models_by_name[model.name] = model
@@ -374,9 +374,10 @@ def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None
     return None
 
 
-def _find_model(
+def find_model(
     settings: Settings, reachable: Collection[str], wanted: str, today: date
 ) -> PricedModel | Refusal:
+    """Returns a model that can be asked now, or why it can't: no key, its end, an unknown price."""
     seller = _find_provider(settings, reachable, wanted)
     if isinstance(seller, Refusal):
         return seller

@@ -37,7 +37,7 @@ from bot.rules.forecast import Outlook
 from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.models.starting_models import StartingModel
 from bot.rules.plans import BestCandidate, NetValue, OtherModel, Plan, PlanVerdict, Prediction
-from bot.rules.reasons import Measure
+from bot.rules.reasons import Measure, UseCandidate
 from bot.services.common import authorization, candidates, messages, starting_models
 from bot.services.common.starting_models import find_start
 from bot.services.common.targets import find_target, with_rental_price
@@ -45,9 +45,11 @@ from bot.services.datasets import datasets, row_labels, trained_rows
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.datasets.row_labels import RowsToLabel
 from bot.services.decisions import estimates
-from bot.services.evidence import checked_judges
+from bot.services.evidence import checked_judges, promotion_evidence
 from bot.services.evidence.evidence import load_evidence
+from bot.services.evidence.measured_candidates import load_measured
 from bot.services.measurement import evaluations
+from bot.values.evaluations import promotable_candidate
 from bot.values.requests import Baseline, Estimate
 from bot.values.row_labels import USUAL_ROWS
 from bot.values.runs import Refusal
@@ -113,18 +115,34 @@ def answer(
 def _card(
     context: AppContext, result: EstimateResult, estimate: StoredEstimate, judge: CheckedJudge | None
 ) -> Message:
-    encoder = None
-    if result.verdict.facts.smallest_label is not None:  # an encoder can be trained on nothing but labels
-        encoder = candidates.encoder_target(context.settings, context.trainers)
     return views.card(
         result,
         result.target.title,
         number=estimate.id,
         shared_by=estimate.person if estimate.state != "shown" else None,
-        encoder=encoder,
+        offered=_find_offered(context, result),
         judge=judge,
         tried=_tried_out(context, estimate),
     )
+
+
+def _find_offered(context: AppContext, result: EstimateResult) -> int | None:
+    """Returns the measurement of the candidate that the verdict says to use, None if one click doesn't deploy it."""
+    step = result.verdict.deciding.step
+    version = context.store.datasets.newest(result.name)
+    report = datasets.report_of(version) if version else None
+    if step is None or not isinstance(step.todo, UseCandidate) or report is None:
+        return None
+    candidate = step.todo.candidate
+    holdout = str(report.holdout_sha256)
+    measured = load_measured(context.store, context.settings.files, result.name, holdout)
+    if measured is None or candidate not in measured.measured_by:
+        return None
+    number = measured.measured_by[candidate].id
+    standing = context.store.promotions.current(result.name)
+    if not promotion_evidence.is_supported(context, promotable_candidate(candidate, number), standing):
+        return None
+    return number
 
 
 def _tried_out(context: AppContext, estimate: StoredEstimate) -> TriedOut | None:

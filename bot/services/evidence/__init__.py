@@ -11,6 +11,7 @@ PUBLIC_MODULES = (
     "measured_candidates",
     "measurement_notes",
     "notifications",
+    "promotion_evidence",
     "read_rows",
     "run_states",
     "scored_rows",

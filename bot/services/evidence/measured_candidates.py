@@ -79,9 +79,16 @@ def load_measured(
 
 
 def known_comparison(store: Store, files: Path, measurement: Measurement) -> Comparison:
+    """Returns what was known when this measurement ended, as `known_candidates` does, judged by its own bar."""
+    return known_candidates(store, files, measurement).comparison
+
+
+def known_candidates(
+    store: Store, files: Path, measurement: Measurement, bar: float | None = None
+) -> MeasuredHoldout:
     """Returns what was known when this measurement ended: its own candidates and those of earlier measurements whose
-    scores can be compared with them, judged by its own bar. Sealed rows are opened to decide on one model, so only the
-    measurement's own candidates count there. Raises ValueError if it has no result, or one of a newer version."""
+    scores can be compared with them. `bar` defaults to its own. Sealed rows are opened to decide on one model, so only
+    the measurement's own candidates count there. Raises ValueError if it has no result, or one of a newer version."""
     evaluation = finished_measurements.read_evaluation(measurement)
     if evaluation is None:
         raise ValueError(
@@ -91,10 +98,13 @@ def known_comparison(store: Store, files: Path, measurement: Measurement) -> Com
     dataset = store.datasets.get(measurement.dataset_id).name
     own = _with_looks(store, files, evaluation, history(store, dataset, plan.holdout_sha256))
     if plan.promotes:
-        return own.comparison
+        measured_by = dict.fromkeys((each.identity for each in own.comparison.candidates), measurement)
+        return MeasuredHoldout(own.comparison, own.judge, measured_by)
     comparisons = _find(store, files, dataset, plan.holdout_sha256)
     earlier = [each for each in comparisons if each.measurement.id < measurement.id]
-    return _merge([own, *earlier], own, own.comparison.bar).comparison
+    if bar is None:
+        bar = own.comparison.bar
+    return _merge([own, *earlier], own, bar)
 
 
 def folder_of(context: CoreContext, measurement: Measurement) -> Path:

@@ -24,9 +24,12 @@ from bot.context import AppContext, CoreContext
 from bot.rules.budgets import actual_micros
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.training.calibration import Actual, RunningError, run_actuals, running_error
+from bot.rules.training.results import best_alternative, is_alternative_enough
 from bot.services.common import freeze_scope
 from bot.services.common.model_history import is_machine_stopped, load_after_result
-from bot.services.evidence import checked_judges
+from bot.services.evidence import checked_judges, promotion_evidence
+from bot.services.evidence.measured_candidates import load_measured
+from bot.values.evaluations import promotable_candidate
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import OPEN_RUN_STATES, Draft, Run
@@ -237,8 +240,25 @@ def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -
         name=name,
         machine=machine,
         is_stopped=is_machine_stopped(context.store, run, plan),
+        offered=_find_offered(context, plan, result),
     )
     _show(context, run, result_card_of(run), message)
+
+
+def _find_offered(context: AppContext, plan: Plan, result: RunResult) -> int | None:
+    """Returns the measurement of the best alternative, if that one is to be used instead of the tuned model and one
+    click deploys it."""
+    other = best_alternative(result.comparison)
+    if other is None or not is_alternative_enough(result):
+        return None
+    files = context.settings.files
+    measured = load_measured(context.store, files, plan.dataset, plan.holdout_sha256)
+    if measured is None or other.identity not in measured.measured_by:
+        return None
+    number = measured.measured_by[other.identity].id
+    what = promotable_candidate(other.identity, number)
+    standing = context.store.promotions.current(plan.dataset)
+    return number if promotion_evidence.is_supported(context, what, standing) else None
 
 
 def training_cost(plan: Plan, progress: Progress) -> int:

@@ -24,13 +24,17 @@ from bot.rules import units
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import UNCHECKED
 from bot.rules.permissions import VALID_FOR_S, Request
-from bot.services.common import authorization, budgets, candidates, finished_measurements, freeze_scope
+from bot.services.common import authorization, budgets, finished_measurements, freeze_scope
 from bot.services.datasets import data_policy, datasets, sealed_rows
 from bot.services.datasets.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets.datasets import CheckedDataset
-from bot.services.evidence import checked_judges, judge_worker, measurement_notes
+from bot.services.evidence import checked_judges, judge_worker, measurement_notes, promotion_evidence
 from bot.services.evidence.judge_worker import PairsForPeople
-from bot.services.evidence.measured_candidates import folder_of, known_comparison, load_measured
+from bot.services.evidence.measured_candidates import (
+    folder_of,
+    known_comparison,
+    load_measured,
+)
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal
@@ -422,7 +426,6 @@ def result_card(
     looks that up."""
     if measurement.kind == "curve":
         return _curve_result_card(context, measurement, Curve.from_json(result))
-    plan = ComparisonPlan.from_json(measurement.plan)
     progress = ComparisonProgress.from_json(measurement.progress)
     own = Comparison.from_json(result)
     test = sealed_rows.load_test(context.store, measurement)
@@ -438,9 +441,6 @@ def result_card(
     judge = checked_judges.judge_of_measurement(context, measurement, may_show=bool(for_people))
     people = judge.checks if judge else UNCHECKED
     notes = measurement_notes.card_notes(context.store, measurement, comparison, people)
-    encoder = None
-    if plan.labels:
-        encoder = candidates.encoder_target(context.settings, context.trainers)
     return comparison_views.card(
         comparison,
         own=[candidate.identity for candidate in own.candidates],
@@ -449,7 +449,7 @@ def result_card(
         for_people=bool(has_answers and for_people),
         judge=judge,
         is_searched=progress.search is not None,
-        encoder=encoder,
+        offered=promotion_evidence.offer_cheapest(context, measurement),
     )
 
 

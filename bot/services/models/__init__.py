@@ -8,6 +8,7 @@ PUBLIC_MODULES = (
     "deployments",
     "models",
     "orphan_deployments",
+    "promotion_requests",
     "promotions",
     "publications",
     "questions",

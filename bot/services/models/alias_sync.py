@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 
-from bot.cards.models import models as views
+from bot.cards.models import promotions as views
 from bot.context import AppContext
 from bot.rules.models.promotion import alias_for
 from bot.services.models import actuals, models, publications, recipes

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
+from datetime import date
 
 from bot.cards.common.blocks import CardBlock, Listing, code
-from bot.cards.common.candidates import promotable_name, table_name
+from bot.cards.common.candidates import table_name
 from bot.cards.common.plan_money import foreseen_text
 from bot.cards.datasets.datasets import unchecked_dataset
-from bot.cards.models import models as views
+from bot.cards.models import promotions as promotion_views
 from bot.cards.models.actuals import ModelActuals
 from bot.cards.models.deployments import stopped_refusal
-from bot.cards.models.models import ModelEntry, PromotionSummary, SealedProof
+from bot.cards.models.models import InUse, ModelEntry
+from bot.cards.models.promotions import PromotionSummary, SealedProof
 from bot.context import AppContext, CoreContext
 from bot.rules.facts import Looks
 from bot.rules.models.promotion import PromotionEvidence, compare_models, find_objections
 from bot.rules.plans import Plan, plan_from_json
 from bot.services.common import authorization, finished_measurements
-from bot.services.evidence import evidence, notifications
-from bot.services.evidence.looks import load_looks_at_run
+from bot.services.datasets import datasets
+from bot.services.evidence import evidence, notifications, promotion_evidence
+from bot.services.evidence.looks import load_looks, load_looks_at_run
 from bot.services.models import deployments
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
-from storage.records import Model, Run
-from trainers.evaluation.results import Candidate
-from trainers.providers.pricing import PriceList, PriceRow, tuned_price
+from storage.records import Model, Promotable, Run
+from trainers.evaluation.results import Candidate, MeasuredCandidate
+from trainers.providers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
 
 SHOWN = 40  # lines that fit on a card
 
@@ -135,43 +138,63 @@ def price_of(context: AppContext, model: Model) -> PriceRow | Refusal:
     return price
 
 
-def listing(context: AppContext, person: str, channel: str) -> Listing[ModelEntry]:
-    """Returns the tuned models that a person may know about: those in use first, then newest first."""
+def listing(context: AppContext, person: str, channel: str) -> tuple[Listing[ModelEntry], Listing[InUse]]:
+    """Returns the tuned models that a person may know about, those in use first, then newest first; and what is in use
+    that needed no training."""
     visible = authorization.visible_datasets(context, person, channel)
-    standing = {promotion.model: promotion for promotion in context.store.promotions.all_current()}
+    current = context.store.promotions.all_current()
+    standing = {promotion.model: promotion for promotion in current if promotion.model}
     names = sorted(context.store.model_names(visible), key=lambda name: name not in standing)
     models = [model for name in names[:SHOWN] if (model := context.store.model(name))]
     entries = [_entry(context, model, standing.get(model.name)) for model in models]
-    return Listing(entries, len(names), visible.unchecked)
+    untrained = [
+        promotion for promotion in current if promotion.model is None and promotion.dataset in visible
+    ]
+    used = [_in_use(context, promotion) for promotion in untrained[:SHOWN]]
+    return Listing(entries, len(names), visible.unchecked), Listing(used, len(untrained))
 
 
-def all_in_use(context: AppContext, names: Collection[str]) -> Listing[ModelEntry]:
-    """Returns the models in use for these datasets, by dataset."""
+def all_in_use(context: AppContext, names: Collection[str]) -> Listing[InUse]:
+    """Returns what is in use for these datasets, by dataset."""
     promotions = [
         promotion for promotion in context.store.promotions.all_current() if promotion.dataset in names
     ]
-    entries = [_entry(context, model_of(context, promotion), promotion) for promotion in promotions[:SHOWN]]
+    entries = [_in_use(context, promotion) for promotion in promotions[:SHOWN]]
     return Listing(entries, len(promotions))
 
 
 def proof_of(context: AppContext, promotion: Promotion) -> PromotionEvidence:
-    """Returns the comparison of a promoted model with the one it replaced. This may read two files of held-out rows, so
+    """Returns the comparison of what was promoted with what it replaced. This may read two files of held-out rows, so
     call it before a transaction."""
-    before = _name(context, promotion.instead_of)
-    replaced = context.store.model(before) if before else None
-    return evidence.promotion_proof(context, model_of(context, promotion), replaced)
+    return promotion_evidence.promotion_proof(context, promotion.what, _what(context, promotion.instead_of))
 
 
 def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> PromotionSummary:
+    before = _what(context, promotion.instead_of)
+    earlier = _what(context, promotion.returns_to)
+    approved_by = _approvers(context, promotion)
+    if promotion.model is None:
+        return PromotionSummary(
+            promotion=promotion,
+            model=None,
+            proof=proof,
+            before=before,
+            earlier=earlier,
+            provider="",
+            has_alias=True,
+            approved_by=approved_by,
+            looks=_looks_at_measurement(context, promotion),
+        )
     model = model_of(context, promotion)
     return PromotionSummary(
         promotion=promotion,
         model=model,
         proof=proof,
-        before=_name(context, promotion.instead_of),
-        earlier=_name(context, promotion.returns_to),
+        before=before,
+        earlier=earlier,
         provider=context.settings.title_of(model.provider),
         has_alias=has_alias(context, model),
+        approved_by=approved_by,
         left=_provider_left(context, promotion, model),
         looks=_looks(context, model),
         sealed=_sealed(context, model),
@@ -179,7 +202,15 @@ def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvide
     )
 
 
-def _machine(context: AppContext, model: Model) -> views.Machine | None:
+def _approvers(context: AppContext, promotion: Promotion) -> tuple[str, ...]:
+    """Returns who approved the promotion against the evidence, nobody if that was not needed."""
+    if promotion.request is None:
+        return ()
+    decisions = context.store.promotion_requests.decisions(promotion.request)
+    return tuple(decision.person for decision in decisions if decision.decision == "approve")
+
+
+def _machine(context: AppContext, model: Model) -> promotion_views.Machine | None:
     records = context.store.deployments.of_run(model.run_id)
     if not records:
         return None
@@ -187,7 +218,7 @@ def _machine(context: AppContext, model: Model) -> views.Machine | None:
     called = None
     if newest.state == "ready":
         called = newest.chat_model
-    return views.Machine(called, notifications.link_to_machine(context, model.run_id))
+    return promotion_views.Machine(called, notifications.link_to_machine(context, model.run_id))
 
 
 def _sealed(context: AppContext, model: Model) -> SealedProof | None:
@@ -216,18 +247,32 @@ def promotion_details(
     promotion = context.store.promotions.get(number)
     if promotion is None or not authorization.may_use_dataset(context, promotion.dataset, person, channel):
         return Refusal("There is no such promotion. `/finetune models` lists what is in use.")
+    if promotion.model is None:
+        actuals = actuals_of_candidate(context, promotion)
+        return promotion_views.details(actuals, _looks_at_measurement(context, promotion))
     model = model_of(context, promotion)
     actuals = actuals_of(context, model, plan_of(context, model))
-    return views.details(actuals, _looks(context, model))
+    return promotion_views.details(actuals, _looks(context, model))
 
 
 def _looks(context: AppContext, model: Model) -> Looks | None:
     return load_looks_at_run(context, context.store.runs.of_model(model))
 
 
+def _looks_at_measurement(context: AppContext, promotion: Promotion) -> Looks | None:
+    measurement = context.store.measurements.get(promotion.measurement or 0)
+    if measurement is None:
+        return None
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    report = datasets.report_of(dataset)
+    if report is None:
+        return None
+    return load_looks(context, dataset.name, report)
+
+
 def show_card(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> None:
     """Posts or edits the promotion's card."""
-    card = views.promotion_card(card_values(context, promotion, proof))
+    card = promotion_views.promotion_card(card_values(context, promotion, proof))
     context.show(card_name(promotion), promotion.channel, card, concerns=promotion.person)
 
 
@@ -256,8 +301,8 @@ def proof_of_run(context: AppContext, run: Run) -> PromotionEvidence | None:
     if run.result is None or model is None or model.state == "promoted":
         return None
     standing = context.store.promotions.current(plan_from_json(run.plan).dataset)
-    used = context.store.model(standing.model or "") if standing else None
-    return evidence.promotion_proof(context, model, used, run)
+    used = standing.what if standing else None
+    return promotion_evidence.promotion_proof(context, Promotable(model.name), used, run)
 
 
 def has_alias(context: CoreContext, model: Model) -> bool:
@@ -267,10 +312,7 @@ def has_alias(context: CoreContext, model: Model) -> bool:
 
 
 def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> ModelEntry:
-    plan, candidate = evidence.measured_score(context, model)
-    row = context.settings.provider(model.provider)
-    base = row.model(plan.base_model) if row else None
-    is_running = deployments.is_running(context, model.run_id)
+    plan, candidate = promotion_evidence.measured_score(context, model)
     return ModelEntry(
         model=model,
         dataset=plan.dataset,
@@ -278,11 +320,53 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
         base=plan.base_model,
         candidate=candidate,
         promotion=promotion,
-        ends=base.ends if base else None,
         actuals=actuals_of(context, model, plan) if promotion else None,
-        is_stopped=plan.hosting is not None and not is_running,
+        is_stopped=_is_stopped(context, model, plan),
         ancestors=plan.starts_from.lineage if plan.starts_from else (),
     )
+
+
+def _is_stopped(context: AppContext, model: Model, plan: Plan) -> bool:
+    return plan.hosting is not None and not deployments.is_running(context, model.run_id)
+
+
+def _in_use(context: AppContext, promotion: Promotion) -> InUse:
+    scores = promotion_evidence.promotion_scores(context, promotion.what)
+    if promotion.model is None:
+        return InUse(
+            promotion,
+            scores.candidate,
+            ends=_end_of_candidate(context, scores.candidate),
+            actuals=actuals_of_candidate(context, promotion),
+        )
+    model = model_of(context, promotion)
+    plan = plan_of(context, model)
+    row = context.settings.provider(model.provider)
+    base = row.model(plan.base_model) if row else None
+    return InUse(
+        promotion,
+        scores.candidate,
+        ends=base.ends if base else None,
+        actuals=actuals_of(context, model, plan),
+        is_stopped=_is_stopped(context, model, plan),
+    )
+
+
+def _end_of_candidate(context: AppContext, candidate: MeasuredCandidate | None) -> date | None:
+    """Returns the first day on which the model that a candidate asks is no longer offered, None if none is known."""
+    if candidate is None or candidate.model is None:
+        return None
+    settings = context.settings
+    price = find_prompted_price(candidate.model, settings.providers, settings.prices, context.today())
+    if isinstance(price, UnknownPrice):
+        return None
+    return price.ends
+
+
+def actuals_of_candidate(context: AppContext, promotion: Promotion) -> ModelActuals:
+    """Returns the monthly use of a candidate."""
+    months = context.store.actuals.of(promotion.dataset)
+    return ModelActuals(tuple(months), "", "this machine", is_counted=True)
 
 
 def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
@@ -326,17 +410,19 @@ def _provider_left(context: AppContext, promotion: Promotion, model: Model) -> t
         earlier = context.store.promotions.get(number)
         if earlier is None:
             return None
+        number = earlier.instead_of
+        if earlier.model is None:
+            continue
         other = model_of(context, earlier)
         was_set = earlier.carried_at is not None and has_alias(context, other)
         if was_set and other.provider != model.provider:
             return context.settings.title_of(other.provider), other.name
-        number = earlier.instead_of
     return None
 
 
-def _name(context: AppContext, number: int | None) -> str | None:
-    """Returns the name of the model that was promoted under this number."""
+def _what(context: AppContext, number: int | None) -> Promotable | None:
+    """Returns what was promoted under this number."""
     if number is None:
         return None
     promotion = context.store.promotions.get(number)
-    return promotable_name(promotion.what) if promotion else None
+    return promotion.what if promotion else None

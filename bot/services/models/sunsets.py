@@ -13,6 +13,7 @@ from datetime import date
 from decimal import Decimal
 
 from bot.cards.common.blocks import code
+from bot.cards.common.candidates import promotable_name
 from bot.cards.models import sunsets as views
 from bot.cards.models.sunsets import Sunset
 from bot.context import AppContext
@@ -26,6 +27,7 @@ from bot.services.datasets.datasets import CheckedDataset
 from bot.services.decisions import estimate_requests, plans
 from bot.services.decisions.team_questions import last_question
 from bot.settings import Settings, models_listed_before
+from bot.values.evaluations import promoted_candidate
 from bot.values.requests import Start
 from bot.values.runs import Refusal
 from bot.values.sunsets import ModelUse, UseKind, due_notice, ending_soon, is_lasting_target, notice_key
@@ -50,17 +52,24 @@ VERDICTS = ("go", "unknown", "no_go")  # the best first
 def list_uses(
     store: Store, settings: Settings, today: date, names: Collection[str] | None = None
 ) -> list[ModelUse]:
-    """Returns every model that one of these datasets relies on; None means any dataset. If a tuned model is in use, the
+    """Returns every model that one of these datasets relies on; None means any dataset. If anything is in use, the
     model prompted before is left out."""
     if names is None:
         names = store.datasets.names()
-    standing = [base for base in store.promotions.bases() if base.dataset in names]
-    uses = [_promoted_use(settings, base) for base in standing]
+    bases = [base for base in store.promotions.bases() if base.dataset in names]
+    uses = [_promoted_use(settings, base) for base in bases]
+    standing = [promotion for promotion in store.promotions.all_current() if promotion.dataset in names]
+    for promotion in standing:
+        candidate = promoted_candidate(promotion.what)
+        if candidate and candidate.model:
+            name = promotable_name(promotion.what)
+            use = ModelUse("in use", promotion.dataset, candidate.model, name)
+            uses.append(_with_answering_end(settings, use, today))
     for run in store.runs.open():
         planned = _planned_use(settings, run)
         if planned.dataset in names:
             uses.append(planned)
-    promoted = {base.dataset for base in standing}
+    promoted = {promotion.dataset for promotion in standing}
     for name in names:
         if name in promoted:
             continue

@@ -34,7 +34,7 @@ from tests.bot.datasets.test_story_clean_copies import flawed_csv
 from tests.bot.measurements import ACME, until, until_asked
 from tests.bot.models.test_story_promote import WITH_ALIASES, alias_target, promote
 from tests.bot.props import LABELS, tickets_csv
-from tests.bot.world import DORA, GUS, PRIVATE, PUBLIC, START, Rules, World
+from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500
 from tests.trainers.dataset.document_files import word
 from trainers.dataset import Report, store_chat
@@ -52,7 +52,7 @@ LISTS = ["runs", "results 1", "status 1", "models", "status", "datasets", "audit
 @pytest.fixture
 def trained(make_world: MakeWorld) -> World:
     """The canaries' dataset, and the model tickets-1 that was trained on it."""
-    world = make_world(Rules(approvers=(BEN.id,), more=PRICES))
+    world = make_world(Rules(approvers=(BEN.id, CLEO.id), more=PRICES))
     world.abilities = WITH_ALIASES
     world.provider.service.answer = _answer
     world.restart()

@@ -13,7 +13,7 @@ from bot.cards.decisions import estimates
 from bot.cards.evidence import evaluation_results
 from bot.services.datasets import data_policy, dataset_columns
 from bot.services.decisions import estimate_requests
-from bot.services.models import promotions, sunsets
+from bot.services.models import promotion_requests, promotions, sunsets
 from bot.slack.recent_answers import USABLE_S
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow
@@ -223,7 +223,7 @@ def test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now(
     world.tick_until_state("done")
     assert "tickets-1" in world.type("/finetune models", user=BEN, channel=PUBLIC)
     lines = ("/finetune try tickets-1 hello", "/finetune promote tickets-1 because=the demo is today")
-    buttons = (promotions.promote_run, promotions.roll_back_from)
+    buttons = (promotions.promote_run, promotions.roll_back_from, promotion_requests.approve)
     world.slack.fail("conversations.members", refused("internal_error"), times=None)
     for line in lines:
         assert "Slack did not say just now" in world.type(line, user=BEN, channel=PUBLIC), line
@@ -234,11 +234,16 @@ def test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now(
         assert world.type(line, user=BEN, channel=PUBLIC).startswith("There are no tuned models"), line
     assert world.store.questions.waiting() == []
     world.type(lines[1], user=CLEO, channel=HR)
-    refusals = ("There is no run 1", "not in use any more", "There is no such dataset")
+    refusals = (
+        "There is no run 1",
+        "not in use any more",
+        "There is no such request",
+        "There is no such dataset",
+    )
     for button, words in zip((*buttons, data_policy.may_record_waiver), refusals, strict=True):
         assert words in str(button(world.service.context, 1, BEN.id))
-    (standing,) = world.store.promotions.all_current()
-    assert standing.person == CLEO.id
+    (request,) = world.store.promotion_requests.open()
+    assert request.person == CLEO.id
 
 
 def test_a_channel_whose_members_slack_does_not_name_is_hidden_from_outside(world: World) -> None:

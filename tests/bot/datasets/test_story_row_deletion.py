@@ -23,7 +23,7 @@ from storage.store import Store
 from tests.bot import canaries
 from tests.bot.models.test_story_promote import WITH_ALIASES, alias_target, promote
 from tests.bot.props import tickets_csv
-from tests.bot.world import START, Rules, World
+from tests.bot.world import CLEO, START, Rules, World
 from trainers.dataset import Example, Report, read
 
 MakeWorld = Callable[[Rules], World]
@@ -111,7 +111,7 @@ def test_a_row_of_an_xlsx_is_deleted(world: World) -> None:
 
 
 def test_a_model_in_use_is_deleted_if_it_was_trained_on_the_row(make_world: MakeWorld) -> None:
-    world = make_world(Rules(approvers=(BEN.id,)))
+    world = make_world(Rules(approvers=(BEN.id, CLEO.id)))
     world.abilities = WITH_ALIASES
     world.restart()
     world.upload_and_check(BILLING)

@@ -9,7 +9,7 @@ import pytest
 from bot.cards.datasets import findings
 from bot.cards.datasets.datasets import UPLOAD_AGAIN
 from bot.cards.evidence import evaluations
-from bot.cards.models import models
+from bot.cards.models import promotions as promotion_cards
 from bot.services import dataset_deletion
 from bot.services.datasets import row_deletion
 from bot.services.datasets.row_deletion import RewrittenDataset
@@ -23,7 +23,7 @@ from tests.bot.datasets.test_story_dataset_versions import _questions, _report
 from tests.bot.evidence.test_story_fair import knows_examples
 from tests.bot.measurement.test_story_comparison import read_details
 from tests.bot.measurements import BASELINE, PRICES, measure, measurement, until
-from tests.bot.models.test_story_promote import in_use
+from tests.bot.models.test_story_promote import in_use, promote
 from tests.bot.props import LABELS, answer, tickets_csv
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import ANA, DORA, PRIVATE, MakeWorld, Rules, World
@@ -140,7 +140,7 @@ def test_no_prompt_has_sealed_rows_until_a_promotion_opens_them(make_world: Make
     assert opening == f"{report.n_sealed} sealed rows of tickets for tickets-1 by m2"
     entries = world.store.audit.entries("run 1")
     assert "sealed rows: " in next(entry for entry in entries if entry.action == "promote").detail
-    world.click(BEN, models.DETAILS)
+    world.click(BEN, promotion_cards.DETAILS)
     details = world.read_form(BEN)
     assert "doesn't count calls by model" in details and "looked at twice" in details
 
@@ -208,7 +208,7 @@ def test_a_model_no_better_on_the_sealed_rows_is_not_deployed(make_world: MakeWo
 
     world.provider.service.answer = knows_the_sealed
     train(world)
-    world.click(BEN, models.PROMOTE)
+    world.click(BEN, promotion_cards.PROMOTE)
     open_sealed(world, 1)
     assert in_use(world) is None
     refusal = world.find_message("the sealed rows were opened", "`tickets-1` was not deployed")
@@ -226,8 +226,7 @@ def test_a_model_no_better_on_the_sealed_rows_is_not_deployed(make_world: MakeWo
     world.click(BEN, evaluations.MEASURE)
     until(world, "done", 2, seconds=60)
     assert len(openings(world)) == 2 and "opened 1 time before" in openings(world)[-1]
-    assert world.type(f"/finetune promote tickets-1 {WHY}", user=BEN) == ""
-    world.send()
+    promote(world, why=WHY)
     assert in_use(world) == "tickets-1"
     assert "already opened 1 time" in world.find_message("tickets-1 is in use for tickets", "On sealed rows")
 
@@ -249,7 +248,7 @@ def test_the_sealed_rows_decide_whether_a_cheaper_model_is_not_worse(
         return "I can't tell" if is_wrong else knows_examples(model, messages)
 
     world.provider.service.answer = answer_some_wrong if wrong else knows_examples
-    world.click(BEN, models.PROMOTE)
+    world.click(BEN, promotion_cards.PROMOTE)
     open_sealed(world, 2)
     if wrong:
         assert in_use(world) is None

@@ -23,7 +23,7 @@ from tests.bot.measurements import measurement, until, until_asked
 from tests.bot.models.test_story_promote import WITH_ALIASES, alias_target, promote
 from tests.bot.models.test_story_tried_answers import ask, correct
 from tests.bot.props import LABELS
-from tests.bot.world import DORA, MODEL, PRIVATE, TARGET, MakeWorld, Rules, World
+from tests.bot.world import CLEO, DORA, MODEL, PRIVATE, TARGET, MakeWorld, Rules, World
 from tests.peers.hosted import COMMIT_THEN_CUT
 from trainers.money import from_micros
 
@@ -152,7 +152,7 @@ def test_a_word_in_every_field_is_nowhere_after_the_deletion_and_every_answer_is
     make_world: MakeWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    world = make_world(Rules(approvers=(BEN.id,), more=PRICES, measurement="20", budget="200"))
+    world = make_world(Rules(approvers=(BEN.id, CLEO.id), more=PRICES, measurement="20", budget="200"))
     world.abilities = WITH_ALIASES
     world.restart()
     company = Company(world)

@@ -24,6 +24,7 @@ from tests.bot.faq import (
     with_faq,
 )
 from tests.bot.measurements import BASELINE, CHAT, PRICES, measure, until
+from tests.bot.models.test_story_promote import promote
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import MODEL, TARGET, MakeWorld, Rules, World, words_of
 from trainers.evaluation.prompts import BETTER
@@ -111,7 +112,7 @@ def test_the_judge_of_the_newest_measurement_judges_the_tuned_model(world: World
     assert f"is not counted: acme/{JUDGE} judged it, acme/sage-2 the others" in estimate
     refusal = world.type("/finetune promote faq-1", user=BEN)
     assert f"not compared with the alternatives: acme/{JUDGE} judged it, acme/sage-2 the others" in refusal
-    world.type("/finetune promote faq-1 because=the new judge is being tried out", user=BEN)
+    promote(world, "faq-1", "because=the new judge is being tried out")
     world.send()
     assert "verdicts of two judges don't compare" in world.find_message("faq-1 is in use for faq")
 
@@ -271,7 +272,7 @@ def test_a_label_below_the_minimum_needs_a_reason(make_world: MakeWorld) -> None
     world.tick_until_state("done")
     refusal = world.type("/finetune promote tickets-1", user=BEN)
     assert "Labels clearly below the minimum of 90%" in refusal and "refund 0 of" in refusal
-    world.type("/finetune promote tickets-1 because=refunds go to people anyway", user=BEN)
+    promote(world, why="because=refunds go to people anyway")
     world.send()
     (entry,) = promotions_of(world)
     assert "floor 90%" in entry.detail

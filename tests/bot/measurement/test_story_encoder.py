@@ -18,8 +18,9 @@ from bot.cards.evidence import evaluation_results
 from bot.cards.training import results
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
-from demo.people import ANA, BEN
+from demo.people import ANA
 from tests.bot.measurements import until
+from tests.bot.models.test_story_promote import promote
 from tests.bot.props import tickets_csv
 from tests.bot.world import PRIVATE, TARGET, MakeWorld, Rules, World, words_of
 from tests.local.encoders import multilingual_encoder_dir as multilingual_encoder_dir
@@ -100,7 +101,7 @@ def test_an_encoder_is_approved_trained_measured_and_deployed(world: World, trai
     assert "the free classical model" in card and "its base" not in card
     world.click(ANA, results.DETAILS)
     assert "the free classical model learnt from the same training rows" in world.read_form(ANA)
-    assert world.type("/finetune promote tickets-1 because=it says how sure it is", user=BEN) == ""
+    promote(world, why="because=it says how sure it is")
     world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     ask_by_alias(world, trainer.served)
 
@@ -171,7 +172,7 @@ def test_an_encoder_from_the_settings_is_measured_and_trained_as_a_whole(
     assert (encoder.kind, encoder.score) == ("encoder", result.base.share)
     assert encoder.p50_s == result.base.p50_s, "nothing was computed again"
     assert comparison.weights == (f"{multilingual_encoder_dir}: apache-2.0",)
-    assert world.type("/finetune promote tickets-1 because=it answers in French", user=BEN) == ""
+    promote(world, why="because=it answers in French")
     world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")
     assert "shipping" in world.tick_until_answered()

@@ -24,6 +24,7 @@ from storage.promotions import NewPromotion
 from storage.records import Promotable
 from storage.store import read_metrics
 from tests.bot.hosting import IDLE_S, PRICES, company, hosted
+from tests.bot.models.test_story_promote import promote
 from tests.bot.slack.test_story_entry_points import open_home
 from tests.bot.world import CLEO, PRIVATE, START, MakeWorld, World
 from tests.peers.hosted import (
@@ -69,7 +70,7 @@ def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_
 
     world.type("/finetune try tickets-1 where is my refund?")
     assert "It answers" in world.tick_until_answered()
-    assert world.type("/finetune promote tickets-1 because=it was measured and is fine", user=BEN) is not None
+    promote(world, why="because=it was measured and is fine")
     world.tick(2)
     (called,) = (record.chat_model for record in world.store.deployments.live())
     assert f"they have to call `{called}`" in world.find_message("tickets-1 is in use for tickets")

@@ -9,9 +9,10 @@ import pytest
 
 from bot.reconciler import maintain
 from bot.rules.plans import plan_from_json
-from bot.services.evidence import evidence, notifications
+from bot.services.evidence import notifications, promotion_evidence
 from bot.services.measurement import evaluations
 from bot.services.models import alias_sync, promotions
+from bot.values.requests import Promote
 from bot.values.runs import Advice, Refusal, RunResult
 from demo.people import ANA, BEN
 from demo.workspace import Person
@@ -47,8 +48,12 @@ def seed_promoted(world: World, count: int = 1) -> None:
 
 
 def promote(world: World, model: str = "tickets-1", why: str = "", user: Person = BEN) -> None:
+    """Deploys a model. If a reason has to speak for it, somebody else approves."""
     assert world.type(f"/finetune promote {model} {why}", user=user) == ""
     world.send()
+    if world.has_button("approve_promotion"):
+        world.click(CLEO if user is BEN else BEN, "approve_promotion")
+        world.send()
 
 
 def in_use(world: World) -> str | None:
@@ -144,11 +149,10 @@ def test_an_unknown_model_or_dataset_is_answered_with_a_suggestion(world: World)
     assert "no tuned models yet" in world.type("/finetune models")
     seed_runs(world)
     assert "Did you mean `tickets-1`?" in world.type("/finetune promote tickets-7", user=BEN)
-    assert "No model is in use for `tickets`" in world.type("/finetune rollback tickets", user=BEN)
+    assert "Nothing is in use for `tickets`" in world.type("/finetune rollback tickets", user=BEN)
     assert "There is no dataset `tikets`" in world.type("/finetune rollback tikets", user=BEN)
     promote(world)
     assert "already in use for `tickets`" in world.type("/finetune promote tickets-1", user=BEN)
-    assert "the first model in use for `tickets`" in world.type("/finetune rollback tickets", user=BEN)
 
 
 # Rolling back.
@@ -164,7 +168,6 @@ def test_two_rollbacks_go_back_two_models(world: World) -> None:
             f"{name} is in use again for tickets", f"<@{CLEO.id}> rolled back from", "it answers in French"
         )
         assert model_of_recipe(world) == provider_model(world, name)
-    assert "the first model in use" in world.type("/finetune rollback tickets", user=CLEO)
     answer = world.type("/finetune results 3")
     assert f"*Rolled back* to `tickets-2` by <@{CLEO.id}>" in answer
     assert "`/finetune promote tickets-3` deploys it again" in answer
@@ -180,14 +183,14 @@ def test_the_button_rolls_back_once(world: World) -> None:
     world.send()
     assert in_use(world) == "tickets-1"
     assert len(world.store.database.rows("SELECT id FROM promotions")) == 3
-    assert world.find_message("tickets-2 was in use for tickets") and not world.has_button("roll_back")
+    assert world.find_message("tickets-2 was in use for tickets")
 
 
 def test_a_freeze_stops_promotions_but_not_rollbacks(world: World) -> None:
     seed_promoted(world, 2)
     world.type("/finetune freeze the answers look odd", user=BEN)
     refusal = world.type(f"/finetune promote tickets-1 {WHY}", user=BEN)
-    assert "No other model is deployed now" in refusal and "the answers look odd" in refusal
+    assert "Nothing else is deployed now" in refusal and "the answers look odd" in refusal
     world.type("/finetune rollback tickets", user=BEN)
     assert in_use(world) == "tickets-1"
 
@@ -200,28 +203,27 @@ def test_of_two_simultaneous_promotions_one_is_in_use(world: World) -> None:
     context = world.service.context
     with ThreadPoolExecutor(2) as pool:
         promoting = [
-            pool.submit(promotions.promote, context, name, "it is the demo", BEN.id, PRIVATE.id)
-            for name in NAMES[:2]
+            pool.submit(promotions.promote, context, Promote(name), BEN.id, PRIVATE.id) for name in NAMES[:2]
         ]
     refusals = [result.text for task in promoting if isinstance(result := task.result(), Refusal)]
     assert len(refusals) <= 1, "none if one came after the other"
-    assert all("Another model was deployed just now" in refusal for refusal in refusals)
+    assert all("Something else was deployed just now" in refusal for refusal in refusals)
     in_use = world.store.database.rows("SELECT model FROM promotions WHERE ended_at IS NULL")
     assert len(in_use) == 1
 
 
 def test_a_promotion_is_refused_if_another_came_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     seed_runs(world, 2)
-    context, prove = world.service.context, evidence.promotion_proof
+    context, prove = world.service.context, promotion_evidence.promotion_proof
 
     def prove_while_cleo_promotes(*arguments: object) -> object:
         monkeypatch.undo()
-        promotions.promote(context, "tickets-1", "the demo is now", CLEO.id, PRIVATE.id)
+        promotions.promote(context, Promote("tickets-1"), CLEO.id, PRIVATE.id)
         return prove(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(evidence, "promotion_proof", prove_while_cleo_promotes)
-    result = promotions.promote(context, "tickets-2", "the demo is now", BEN.id, PRIVATE.id)
-    assert isinstance(result, Refusal) and "Another model was deployed just now" in result.text
+    monkeypatch.setattr(promotion_evidence, "promotion_proof", prove_while_cleo_promotes)
+    result = promotions.promote(context, Promote("tickets-2"), BEN.id, PRIVATE.id)
+    assert isinstance(result, Refusal) and "Something else was deployed just now" in result.text
     assert in_use(world) == "tickets-1"
 
 
@@ -411,7 +413,7 @@ def test_lists_and_try_know_the_model_in_use(world: World) -> None:
     assert f"by <@{BEN.id}>" in listed and "`tickets-2`, not in use" in listed
     assert "100.0% (91–100%) right on 39 held-out rows" in listed
     status = world.type("/finetune status")
-    assert "Models in use" in status and "for `tickets` since" in status
+    assert "*In use*" in status and "for `tickets` since" in status
     assert "Asking `tickets-1`" in world.type("/finetune try tickets where is my refund?")
     assert "It answers" in world.tick_until_answered()
 

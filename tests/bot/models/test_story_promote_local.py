@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from bot.cli import main
 from bot.reconciler import maintain
-from demo.people import BEN
+from tests.bot.models.test_story_promote import promote
 from tests.bot.world import MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY, TrainerServer, close, free_port, ready_url, start_process
@@ -47,7 +47,7 @@ def test_the_alias_is_set_once_our_trainer_is_back(
         world.approve()
         world.tick_until(lambda: world.run().state == "done", "the run to be done", seconds=180)
         stop_trainer(served)
-        assert world.type("/finetune promote tickets-1 because=it shows how this works", user=BEN) == ""
+        promote(world, why="because=it shows how this works")
         world.tick(2)
         assert "can't be reached yet; trying again" in world.find_message("tickets-1 is in use for tickets")
         served = start_trainer(folder, tiny_model_dir, port)

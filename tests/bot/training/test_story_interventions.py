@@ -239,7 +239,7 @@ def test_the_requester_and_the_uploader_may_not_decide_about_an_uncertain_create
     world = make_world(Rules(approvers=(ANA.id, BEN.id, CLEO.id, DORA.id)))
     make_uncertain(world)
     for button in ("doubt_adopt", "doubt_retry", "doubt_give_up"):
-        assert "You requested this run, so somebody else" in world.click_and_read(ANA, button)
+        assert "You requested this, so somebody else" in world.click_and_read(ANA, button)
         assert "You uploaded this data, so somebody else" in world.click_and_read(DORA, button)
     job = hidden_job(world)
     reply = interventions.decide(world.service.context, 1, "adopt", ANA.id, "it is mine", job)

@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from bot.cli import main
-from demo.people import ANA, BEN
+from demo.people import ANA
 from demo.workspace import wait_until
+from tests.bot.models.test_story_promote import promote
 from tests.bot.props import tickets_csv
 from tests.bot.world import MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir as tiny_model_dir
@@ -65,7 +66,7 @@ def test_a_rented_run_is_billed_at_its_cost_and_leaves_nothing_running(world: Wo
     assert world.ledger()["settle"] == world.run().actual_micros == to_micros(bill) > 0
     assert f"*Cost*\n{usd(bill)}" in world.find_message("Result of run 1")
 
-    assert world.type("/finetune promote tickets-1 because='a toy that learns little'", user=BEN) == ""
+    promote(world, why="because='a toy that learns little'")
     world.send()
     world.click(ANA, "try_model")
     assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed

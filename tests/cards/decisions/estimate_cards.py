@@ -121,7 +121,7 @@ def cards() -> dict[str, Message]:
             ),
             TARGET,
             number=4,
-            encoder="local/minilm-encoder",
+            offered=4,
         ),
         "estimate-fields": estimates.card(estimate_of_fields(), TARGET, number=4),
         "estimate-shared": estimates.card(builders.estimate_summary(), TARGET, number=4, shared_by=ANA),

@@ -64,7 +64,17 @@ def cards() -> dict[str, Message]:
         "comparison-met": evaluation_results.card(measurements.comparison(), number=3),
         "comparison-none-meets": evaluation_results.card(measurements.comparison_that_none_meets(), number=4),
         "comparison-encoder-meets": evaluation_results.card(
-            measurements.comparison_that_encoder_meets(), number=4, encoder="local/minilm-encoder"
+            measurements.comparison_that_encoder_meets(), number=4, offered=evaluation_results.Offered(4)
+        ),
+        "comparison-in-use": evaluation_results.card(
+            measurements.comparison_that_encoder_meets(),
+            number=4,
+            offered=evaluation_results.Offered(is_in_use=True),
+        ),
+        "comparison-not-shown-better": evaluation_results.card(
+            measurements.comparison_that_encoder_meets(),
+            number=4,
+            offered=evaluation_results.Offered(replaces="the prompt alone on openai/gpt-4o"),
         ),
         "comparison-encoder-chosen": evaluation_results.card(
             measurements.comparison_in_german(CHOSEN), number=4

@@ -7,17 +7,21 @@ from datetime import date
 
 from bot.cards.common import general
 from bot.cards.common.blocks import Headline, Listing, Message
-from bot.cards.models import models
+from bot.cards.models import models, promotion_requests, promotions
 from bot.cards.models.actuals import ModelActuals
-from bot.cards.models.models import ModelEntry, PromotionSummary
+from bot.cards.models.models import InUse, ModelEntry
+from bot.cards.models.promotion_requests import RequestSummary
+from bot.cards.models.promotions import PromotionSummary
 from bot.rules.facts import Looks
 from bot.rules.models.promotion import LabelRecall, ModelComparison, PromotionEvidence, find_objections
 from bot.rules.permissions import PromotionLimits
+from bot.values.evaluations import promotable_candidate
 from storage.actuals import ActualMonth
-from storage.promotions import Promotion
-from storage.records import Model
+from storage.promotions import Promotion, PromotionRequest
+from storage.records import Model, Promotable
 from tests.cards import builders, measurements
 from tests.cards.builders import ANA, BEN, CHEAPER, LOSSES, NOW, full_list
+from trainers.evaluation.results import CLASSICAL, ENCODER, Candidate
 
 MODEL = Model("tickets-7", 7, "local", "ft:smollm2-135m:local:tickets:1a2b3c4d", "promoted", NOW)
 PROMOTION = Promotion(
@@ -69,7 +73,45 @@ DOUBTFUL = PromotionEvidence(
     ModelComparison("tickets-3", 0.99, -0.04, -0.08, -0.01, 200),
     CHEAPER.headline,
 )
-SUMMARY = PromotionSummary(PROMOTION, MODEL, PROVEN, "tickets-3", "tickets-3", "this machine", has_alias=True)
+TUNED_MODEL = Promotable("tickets-7")
+OLDER = Promotable("tickets-3")
+PROMPT = promotable_candidate(Candidate("kshot", "openai/gpt-4o-mini", 10), 5)
+ENCODER_USED = promotable_candidate(ENCODER, 4)
+SUMMARY = PromotionSummary(PROMOTION, MODEL, PROVEN, OLDER, OLDER, "this machine", has_alias=True)
+OF_PROMPT = replace(
+    PROMOTION, model=None, candidate=PROMPT.candidate, measurement=PROMPT.measurement, recipe="ab12"
+)
+PROMPT_SUMMARY = PromotionSummary(
+    OF_PROMPT,
+    None,
+    PromotionEvidence(
+        measurements.candidate("kshot", "openai/gpt-4o-mini", 188),
+        used="the encoder",
+        against_used=ModelComparison("the encoder", 0.86, 0.08, 0.03, 0.13, 200),
+        is_tuned=False,
+    ),
+    ENCODER_USED,
+    ENCODER_USED,
+    "",
+    has_alias=True,
+)
+BELOW = PromotionEvidence(
+    replace(measurements.candidate("classical", None, 168), standing="misses"), bar=0.9, is_tuned=False
+)
+REQUEST = PromotionRequest(
+    id=3,
+    dataset="tickets",
+    model=None,
+    candidate=promotable_candidate(CLASSICAL, 4).candidate,
+    measurement=4,
+    person=ANA,
+    reason="the demo is today",
+    channel="C0TICKETS",
+    hash="ab12",
+    state="asked",
+    at=NOW,
+    ended_at=None,
+)
 OTHER = "today's model, gpt-4o"
 ACTUALS = ModelActuals(
     (
@@ -96,12 +138,16 @@ def cards() -> dict[str, Message]:
     back = replace(synced, is_rollback=True, reason="it answers in French")
     hosted = replace(MODEL, provider="openai", provider_model="ft:gpt-4.1-mini-2025-04-14:acme:tickets:Bx9Z")
     old = replace(MODEL, name="tickets-3", state="retired")
+    declined = replace(REQUEST, state="declined")
+    outdated = replace(REQUEST, state="outdated")
     return {
-        "promoted": models.promotion_card(SUMMARY),
-        "promoted-and-carried": models.promotion_card(replace(SUMMARY, promotion=synced)),
-        "promoted-not-carried": models.promotion_card(replace(SUMMARY, promotion=busy)),
-        "promoted-all-the-same": models.promotion_card(replace(SUMMARY, promotion=because, proof=DOUBTFUL)),
-        "promoted-first": models.promotion_card(
+        "promoted": promotions.promotion_card(SUMMARY),
+        "promoted-and-carried": promotions.promotion_card(replace(SUMMARY, promotion=synced)),
+        "promoted-not-carried": promotions.promotion_card(replace(SUMMARY, promotion=busy)),
+        "promoted-all-the-same": promotions.promotion_card(
+            replace(SUMMARY, promotion=because, proof=DOUBTFUL)
+        ),
+        "promoted-first": promotions.promotion_card(
             replace(
                 SUMMARY,
                 promotion=first,
@@ -110,41 +156,86 @@ def cards() -> dict[str, Message]:
                 proof=PromotionEvidence(TUNED, PROVEN.best),
             )
         ),
-        "promoted-looked-at": models.promotion_card(replace(SUMMARY, promotion=synced, looks=Looks(27, 200))),
-        "promoted-fields": models.promotion_card(
+        "promoted-looked-at": promotions.promotion_card(
+            replace(SUMMARY, promotion=synced, looks=Looks(27, 200))
+        ),
+        "promoted-fields": promotions.promotion_card(
             replace(SUMMARY, promotion=synced, proof=PromotionEvidence(FIELDS, AHEAD_IN_FIELDS))
         ),
-        "promoted-by-sealed": models.promotion_card(
-            replace(SUMMARY, promotion=synced, sealed=models.SealedProof(9, TUNED, PROVEN.best, 1))
+        "promoted-by-sealed": promotions.promotion_card(
+            replace(SUMMARY, promotion=synced, sealed=promotions.SealedProof(9, TUNED, PROVEN.best, 1))
         ),
-        "sealed-begun": models.sealed_test_begun(measurements.measurement()),
+        "sealed-begun": promotions.sealed_test_begun(measurements.measurement()),
         "promotion-details": _details(ACTUALS, Looks(3, 200)),
         "promotion-details-hosted": _details(NOT_COUNTED, Looks(26, 200)),
-        "promoted-unmeasured": models.promotion_card(
+        "promoted-unmeasured": promotions.promotion_card(
             replace(SUMMARY, promotion=because, proof=PromotionEvidence(None))
         ),
-        "promoted-hosted": models.promotion_card(
+        "promoted-hosted": promotions.promotion_card(
             replace(
                 SUMMARY, model=hosted, has_alias=False, provider="OpenAI", left=("this machine", "tickets-3")
             )
         ),
-        "promoted-not-worse": models.promotion_card(replace(SUMMARY, promotion=synced, proof=NOT_WORSE)),
+        "promoted-not-worse": promotions.promotion_card(replace(SUMMARY, promotion=synced, proof=NOT_WORSE)),
         "promotion-refused-floor": general.text_message(
-            models.promotion_refusal(MODEL, LOW, find_objections(LOW))
+            promotion_requests.promotion_refusal(TUNED_MODEL, "tickets", LOW, find_objections(LOW))
         ),
-        "promoted-before": models.promotion_card(
+        "promoted-before": promotions.promotion_card(
             replace(SUMMARY, promotion=replace(synced, ended_at=NOW + 90))
         ),
-        "rolled-back": models.promotion_card(
-            replace(SUMMARY, promotion=back, before="tickets-8", earlier=None)
+        "promoted-candidate": promotions.promotion_card(PROMPT_SUMMARY),
+        "promoted-candidate-carried": promotions.promotion_card(
+            replace(PROMPT_SUMMARY, promotion=replace(OF_PROMPT, carried_at=NOW + 2))
+        ),
+        "promoted-approved": promotions.promotion_card(
+            replace(SUMMARY, promotion=because, proof=DOUBTFUL, approved_by=(ANA,))
+        ),
+        "taken-out-of-use": promotions.promotion_card(
+            replace(
+                PROMPT_SUMMARY,
+                promotion=replace(
+                    OF_PROMPT, ended_at=NOW + 90, taken_out_by=ANA, taken_out_because="it answers in French"
+                ),
+            )
+        ),
+        "promotion-requested": promotion_requests.request_card(
+            RequestSummary(REQUEST, BELOW, find_objections(BELOW), None, 1, others=(f"<@{BEN}>",))
+        ),
+        "promotion-requested-instead": promotion_requests.request_card(
+            RequestSummary(
+                replace(REQUEST, model="tickets-7", candidate=None, measurement=None),
+                DOUBTFUL,
+                find_objections(DOUBTFUL),
+                OLDER,
+                2,
+                approved_by=(BEN,),
+            )
+        ),
+        "promotion-request-declined": promotion_requests.ended_card(
+            declined, promotion_requests.outcome_text(declined, BEN, "wait for the next version")
+        ),
+        "promotion-request-outdated": promotion_requests.ended_card(
+            outdated, promotion_requests.outcome_text(outdated, None)
+        ),
+        "promotion-request-told": promotion_requests.outcome_notice(
+            declined, BEN, "wait for the next version"
+        ),
+        "promotion-request-sent": general.text_message(
+            promotion_requests.request_sent(RequestSummary(REQUEST, BELOW, find_objections(BELOW), None, 1))
+        ),
+        "promotion-refused-below-bar": general.text_message(
+            promotion_requests.promotion_refusal(REQUEST.what, "tickets", BELOW, find_objections(BELOW))
+        ),
+        "rolled-back": promotions.promotion_card(
+            replace(SUMMARY, promotion=back, before=Promotable("tickets-8"), earlier=None)
         ),
         "promotion-refused": general.text_message(
-            models.promotion_refusal(MODEL, DOUBTFUL, find_objections(DOUBTFUL))
+            promotion_requests.promotion_refusal(TUNED_MODEL, "tickets", DOUBTFUL, find_objections(DOUBTFUL))
         ),
-        "promotion-elsewhere": general.text_message(models.card_location(SUMMARY)),
-        "promoted-lost": models.model_lost(MODEL, "tickets", "OpenAI"),
-        "promoted-back": models.model_back(MODEL, "tickets", "OpenAI"),
-        "promoted-strayed": models.alias_mismatch(
+        "promotion-elsewhere": general.text_message(promotions.card_location(SUMMARY)),
+        "promoted-lost": promotions.model_lost(MODEL, "tickets", "OpenAI"),
+        "promoted-back": promotions.model_back(MODEL, "tickets", "OpenAI"),
+        "promoted-strayed": promotions.alias_mismatch(
             "tickets", MODEL, "ft:smollm2-135m:local:tickets:99999999", "this machine"
         ),
         "model-list": models.listing(
@@ -170,21 +261,20 @@ def cards() -> dict[str, Message]:
                 ModelEntry(
                     replace(hosted, state="candidate", gone_at=NOW), "faq", 1, "gpt-4.1-mini", None, None
                 ),
-            )
+            ),
+            full_list(InUse(OF_PROMPT, PROMPT_SUMMARY.proof.candidate)),
         ),
         "model-list-empty": models.listing(full_list()),
     }
 
 
 def _details(actuals: ModelActuals, looks: Looks) -> Message:
-    return Message("Model in use", (Headline("Model in use"), *models.details(actuals, looks)))
+    return Message("Model in use", (Headline("Model in use"), *promotions.details(actuals, looks)))
 
 
-def in_use() -> Listing[ModelEntry]:
-    other = replace(PROMOTION, id=3, dataset="faq", person=ANA)
+def in_use() -> Listing[InUse]:
+    other = replace(PROMOTION, id=3, dataset="faq", model="faq-4", person=ANA)
     return full_list(
-        ModelEntry(replace(MODEL, name="faq-4"), "faq", 1, "smollm2-135m", None, other, actuals=NOT_COUNTED),
-        ModelEntry(
-            MODEL, "tickets", 2, "smollm2-135m", TUNED, PROMOTION, ends=date(2027, 1, 14), actuals=ACTUALS
-        ),
+        InUse(other, None, actuals=NOT_COUNTED),
+        InUse(PROMOTION, TUNED, ends=date(2027, 1, 14), actuals=ACTUALS),
     )

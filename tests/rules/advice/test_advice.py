@@ -542,7 +542,7 @@ ENCODER_MEETS = candidate("encoder", "meets", 182)
     [
         (facts_with(*ALL_MISS), (), "start"),
         (facts_with(*ALL_MISS, tuned=TUNED_MEETS), (), None),
-        (facts_with(ENCODER_MEETS), ("train_encoder",), "train the encoder"),
+        (facts_with(ENCODER_MEETS), ("use",), "use it"),
         (facts_with(ENCODER_MEETS), (), None),
         (facts_with(ENCODER_MEETS), ("check_judge", "train_encoder"), "check the judge"),
         (facts_with(CLASSICAL_MEETS), ("train_encoder", "do_step"), "do the step"),
@@ -554,7 +554,7 @@ def test_what_can_be_done_next(facts: Facts, can: tuple[str, ...], action: str |
     found_action = verdicts.next_action(
         verdicts.advise(facts),
         can_check_judge="check_judge" in can,
-        can_train_encoder="train_encoder" in can,
+        can_use="use" in can,
         can_do_step="do_step" in can,
     )
     assert found_action == action

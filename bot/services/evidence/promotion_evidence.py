@@ -1,0 +1,384 @@
+"""Loads what speaks for and against using a tuned model or a measured candidate: its scores beside those of what is in
+use, of the alternatives, and of the bar. Writes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from bot.cards.common.candidates import promotable_name, table_name
+from bot.cards.evidence.evaluation_results import NOT_OFFERED, Offered
+from bot.cards.training.result_comparison import better_name
+from bot.context import AppContext
+from bot.rules.facts import without_trained_candidate
+from bot.rules.models.promotion import (
+    LabelRecall,
+    ModelComparison,
+    PromotionEvidence,
+    best_comparison,
+    compare_change,
+    compare_models,
+    find_objections,
+    labels_below_floor,
+)
+from bot.rules.plans import Plan, plan_from_json
+from bot.services.common import finished_measurements
+from bot.services.datasets import datasets
+from bot.services.evidence import checked_judges, looks
+from bot.services.evidence.evidence import (
+    comparable_alternatives,
+    current_bar,
+    load_evidence,
+    request_usd,
+    tuned_candidate,
+)
+from bot.services.evidence.measured_candidates import known_candidates, load_measured
+from bot.services.evidence.scored_rows import ScoredOn, find_common_places, load_scored_rows
+from bot.values.evaluations import promotable_candidate, promoted_candidate
+from bot.values.runs import Before, RunResult
+from storage.promotions import Promotion
+from storage.records import AnswerRow, Measurement, Model, Promotable, Run
+from trainers.dataset import read
+from trainers.dataset.rows import at, distinct_example_places
+from trainers.evaluation.comparison import usd_per_1000
+from trainers.evaluation.quality_threshold import judge_candidates
+from trainers.evaluation.results import Candidate, MeasuredCandidate, Reply, find_best
+from trainers.evaluation.statistics import Interval
+from trainers.providers.pricing import PriceList
+
+RIGHT_OR_WRONG = ("label", "judge", "calls")  # every score is 1 or 0, as for the stored answers of a run
+SIBLINGS = 10  # only the best other models are compared: a worse one can't be the strongest rival
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of what can be promoted, and what they rest on: the held-out rows and the judge. `candidate` is None
+    if it has none. `usd` is the cost of 1,000 requests in production, None if unknown. `look` is the number of the look
+    at these rows that measured it."""
+
+    name: str
+    holdout_sha256: str
+    candidate: MeasuredCandidate | None = None
+    judge: str | None = None
+    usd: Decimal | None = None
+    look: int = 1
+
+
+def promotion_proof(
+    context: AppContext, what: Promotable, used: Promotable | None, run: Run | None = None
+) -> PromotionEvidence:
+    """Returns what speaks for and against using a tuned model or a candidate. `used` is what it would replace. `run` is
+    the model's own run if it is newer than the stored one."""
+    model = context.store.model(what.model or "")
+    if model is None:
+        return _candidate_proof(context, what, used)
+    return _model_proof(context, model, used, run)
+
+
+def is_supported(context: AppContext, what: Promotable, standing: Promotion | None) -> bool:
+    """True if one click may deploy this in place of what is in use: nothing speaks against it."""
+    used = standing.what if standing else None
+    return used != what and not find_objections(promotion_proof(context, what, used))
+
+
+def offer_cheapest(context: AppContext, measurement: Measurement) -> Offered:
+    """Returns whether the cheapest candidate that meets the bar can be used, by what is known with this
+    measurement."""
+    holdout = known_candidates(context.store, context.settings.files, measurement)
+    cheapest = holdout.comparison.cheapest
+    if cheapest is None or cheapest.kind == "tuned":
+        return NOT_OFFERED
+    number = holdout.measured_by[cheapest].id
+    dataset = context.store.datasets.get(measurement.dataset_id).name
+    standing = context.store.promotions.current(dataset)
+    what = promotable_candidate(cheapest, number)
+    if standing and standing.what == what:
+        return Offered(is_in_use=True)
+    if is_supported(context, what, standing):
+        return Offered(number)
+    return Offered(replaces=promotable_name(standing.what) if standing else None)
+
+
+def promotion_scores(context: AppContext, what: Promotable) -> Scores:
+    """Returns the scores by which a tuned model or a candidate is compared with another one."""
+    model = context.store.model(what.model or "")
+    if model is None:
+        return _candidate_scores(context, what)
+    run, plan = _run(context, model)
+    return _model_scores(context, model.name, run, plan)
+
+
+def measured_score(context: AppContext, model: Model) -> tuple[Plan, MeasuredCandidate | None]:
+    """Returns the plan of the model's run, and the model's score, None if there is none."""
+    run, plan = _run(context, model)
+    return plan, tuned_candidate(context.store, run)
+
+
+def _candidate_proof(context: AppContext, what: Promotable, used: Promotable | None) -> PromotionEvidence:
+    """It needn't be better than the other alternatives: the cheapest that meets the bar is what a team is told to
+    use."""
+    scores = _candidate_scores(context, what)
+    proof = PromotionEvidence(
+        scores.candidate,
+        used=promotable_name(used) if used else None,
+        limits=context.settings.policy.promotion,
+        is_tuned=False,
+    )
+    measurement = context.store.measurements.get(what.measurement or 0)
+    if scores.candidate is None or measurement is None:
+        return proof
+    dataset = context.store.datasets.get(measurement.dataset_id).name
+    proof = replace(
+        proof,
+        bar=current_bar(context, dataset),
+        low=labels_below_floor(_label_recalls(context, scores), proof.limits),
+        judge=checked_judges.judge_for_page(context.store, measurement),
+    )
+    if used is None:
+        return proof
+    return replace(proof, against_used=_compare(context, scores, promotion_scores(context, used)))
+
+
+def _candidate_scores(context: AppContext, what: Promotable) -> Scores:
+    identity = promoted_candidate(what)
+    measurement = context.store.measurements.get(what.measurement or 0)
+    measured = _measured(context, identity, measurement)
+    evaluation = finished_measurements.read_evaluation(measurement) if measurement else None
+    if measured is None or evaluation is None:
+        return Scores(promotable_name(what), "")
+    provider, _, model = (measured.model or "").partition("/")
+    return Scores(
+        promotable_name(what),
+        evaluation.plan.holdout_sha256,
+        measured,
+        evaluation.judge,
+        request_usd(context.settings, provider, model, measured.usd_per_1000),
+        measured.look,
+    )
+
+
+def _measured(
+    context: AppContext, identity: Candidate | None, measurement: Measurement | None
+) -> MeasuredCandidate | None:
+    """Returns the candidate as this measurement measured it, judged by the bar as it is now. None if the measurement
+    has no result any more, or one of a newer version."""
+    if measurement is None or finished_measurements.read_evaluation(measurement) is None:
+        return None
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    if dataset.forgotten_at is not None:
+        return None
+    bar = current_bar(context, dataset.name)
+    holdout = known_candidates(context.store, context.settings.files, measurement, bar)
+    candidates = holdout.comparison.candidates
+    return next((candidate for candidate in candidates if candidate.identity == identity), None)
+
+
+def _label_recalls(context: AppContext, scores: Scores) -> list[LabelRecall]:
+    """Returns how many rows of each label were right. Empty if the answers are no labels, their rows are gone, or no
+    floor asks for it."""
+    candidate = scores.candidate
+    path = context.settings.files / f"{scores.holdout_sha256}.jsonl"
+    has_floor = context.settings.policy.promotion.floor is not None
+    if not has_floor or candidate is None or candidate.scoring != "label" or not path.is_file():
+        return []
+    examples = read(path, path.name).examples
+    labels = [str(row.answer) for row in at(distinct_example_places(examples), examples)]
+    right: Counter[str] = Counter()
+    for label, score in zip(labels, candidate.scores, strict=True):
+        right[label] += score == 1
+    return [LabelRecall(label, labels.count(label), count) for label, count in right.items()]
+
+
+def _model_scores(context: AppContext, name: str, run: Run, plan: Plan) -> Scores:
+    candidate = tuned_candidate(context.store, run)
+    if candidate is None:
+        return Scores(name, plan.holdout_sha256)
+    usd = request_usd(context.settings, plan.provider, plan.base_model, candidate.usd_per_1000)
+    history = looks.history(context.store, plan.dataset, plan.holdout_sha256)
+    look = looks.number_of_tuned(history, run)
+    return Scores(name, plan.holdout_sha256, candidate, plan.judge, usd, look)
+
+
+def _model_proof(
+    context: AppContext, model: Model, used: Promotable | None, run: Run | None
+) -> PromotionEvidence:
+    stored, plan = _run(context, model)
+    run = run or stored
+    scores = _model_scores(context, model.name, run, plan)
+    proof = PromotionEvidence(
+        scores.candidate,
+        used=promotable_name(used) if used else None,
+        is_gone=model.gone_at is not None,
+        limits=context.settings.policy.promotion,
+        bar=current_bar(context, plan.dataset),
+    )
+    if run.result is None:
+        return proof
+    result = RunResult.from_json(run.result)
+    if scores.candidate is not None:
+        comparisons = [
+            *_compare_with_alternatives(context, run, plan, result, scores),
+            *_find_better_models(context, scores),
+        ]
+        # Its run judged it by the bar as it was then.
+        (candidate,) = judge_candidates((scores.candidate,), proof.bar)
+        proof = replace(
+            proof,
+            candidate=candidate,
+            best=best_comparison(comparisons, proof.limits.margin),
+            others_judge=_others_judge(context, plan, candidate),
+        )
+        if used:
+            proof = replace(proof, against_used=_compare(context, scores, promotion_scores(context, used)))
+    no_go = None
+    if result.advice is not None and result.advice.kind == "no_go":
+        no_go = result.advice.headline
+    labels = (LabelRecall(label.label, label.rows, label.tuned) for label in result.labels)
+    return replace(
+        proof,
+        no_go=no_go,
+        low=labels_below_floor(labels, proof.limits),
+        worse=result.worse_labels,
+        worse_than=better_name(result),
+        judge=checked_judges.judge_of_result(context, plan, result),
+    )
+
+
+def _others_judge(context: AppContext, plan: Plan, candidate: MeasuredCandidate) -> str | None:
+    """Returns the judge that scored the alternatives since, None if no other judge did than the model's own."""
+    if candidate.scoring != "judge":
+        return None
+    files = context.settings.files
+    measured = load_measured(context.store, files, plan.dataset, plan.holdout_sha256)
+    if measured is None or measured.judge in (None, plan.judge):
+        return None
+    return measured.judge
+
+
+def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
+    run = context.store.runs.of_model(model)
+    return run, plan_from_json(run.plan)
+
+
+def _compare_with_alternatives(
+    context: AppContext, run: Run, plan: Plan, result: RunResult, tuned: Scores
+) -> Iterator[ModelComparison]:
+    """Yields comparisons with what answered before the training, and with each alternative that answered the same rows
+    and was scored in the same way."""
+    own = tuned.candidate
+    if own is None:
+        return
+    with_base = _compare_with_base(context, run, plan, result, own, tuned.usd, tuned.look)
+    if with_base is not None:
+        yield with_base
+    dataset = context.store.datasets.get(run.dataset_id)
+    report = datasets.report_of(dataset)
+    if report is None or report.holdout_sha256 != plan.holdout_sha256:
+        return
+    evidence = without_trained_candidate(load_evidence(context, dataset, report, None), plan.method)
+    comparable = [
+        candidate
+        for candidate in comparable_alternatives(evidence, plan.judge)
+        if (candidate.scoring, candidate.n) == (own.scoring, own.n)
+    ]
+    best = None if result.is_base_ahead else find_best(comparable)
+    for candidate in comparable:
+        provider, _, model = (candidate.model or "").partition("/")
+        compared = compare_models(
+            table_name(candidate.identity),
+            own.scores,
+            candidate.scores,
+            tuned.usd,
+            request_usd(context.settings, provider, model, candidate.usd_per_1000),
+            look=tuned.look,
+            read=own.read,
+        )
+        yield replace(compared, is_best=candidate is best)
+
+
+def _compare_with_base(
+    context: AppContext,
+    run: Run,
+    plan: Plan,
+    result: RunResult,
+    tuned: MeasuredCandidate,
+    usd: Decimal | None,
+    look: int,
+) -> ModelComparison | None:
+    """Compares with what answered before the training; `usd` is the price of 1,000 requests to the tuned model. Returns
+    None if the two did not answer the same rows, or if older results don't tell how they compare by shares of a row."""
+    base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
+    if len(base) != tuned.n:
+        # All rows were asked, and copies of a row count once in the tuned model's score.
+        scored = load_scored_rows(context.settings.files, plan.holdout_sha256)
+        base = at([place for place in scored.positions if place < len(base)], base)
+    if len(base) != tuned.n:
+        return None
+    name, base_usd = _describe_base(context, plan, result.before, base)
+    if tuned.scoring in RIGHT_OR_WRONG:
+        scores = [float(answer.correct) for answer in base]
+        return compare_models(name, tuned.scores, scores, usd, base_usd, look=look, read=tuned.read)
+    change = result.partial
+    if change is None:
+        return None
+    shown = Interval(change.low, change.high)
+    return compare_change(name, change.before.score, shown, tuned, usd, base_usd, look=look)
+
+
+def _describe_base(
+    context: AppContext, plan: Plan, before: Before, answers: Sequence[AnswerRow]
+) -> tuple[str, Decimal | None]:
+    """Returns the name of what answered before the training, and the USD of 1,000 requests to it."""
+    if before in ("classical", "encoder"):
+        return table_name(Candidate(before)), Decimal(0)
+    usd = request_usd(context.settings, plan.provider, plan.base_model, _base_usd(plan, answers))
+    if plan.starts_from is not None:
+        return plan.starts_from.name, usd
+    return f"the untuned base, {plan.base_model}", usd
+
+
+def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
+    """Returns the USD of 1,000 requests to the untuned base, computed from its answers."""
+    candidate = Candidate("zero", f"{plan.provider}/{plan.base_model}")
+    replies = [
+        Reply(answer.text, answer.prompt_tokens, answer.completion_tokens, answer.seconds, answer.came_at)
+        for answer in answers
+    ]
+    return usd_per_1000(candidate, replies, {str(candidate.model): PriceList.from_json(plan.prices).rows[1]})
+
+
+def _find_better_models(context: AppContext, scores: Scores) -> Iterator[ModelComparison]:
+    """Yields comparisons with the tuned models that are shown to be better than this one."""
+    for other in context.store.best_models(scores.holdout_sha256, SIBLINGS, but=scores.name):
+        run, plan = _run(context, other)
+        # As if it were the first that was measured: a claim against it needs no correction.
+        compared = _compare(context, replace(scores, look=1), _model_scores(context, other.name, run, plan))
+        if compared and compared.is_worse:
+            yield compared
+
+
+def _compare(context: AppContext, mine: Scores, theirs: Scores) -> ModelComparison | None:
+    """Compares two on the rows that both answered; the holdout of a later version contains the earlier one's. Returns
+    None if they have no rows in common or were scored differently."""
+    own = mine.candidate
+    other = theirs.candidate
+    if own is None or other is None or other.scoring != own.scoring:
+        return None
+    if own.scoring == "judge" and theirs.judge != mine.judge:
+        return None
+    own_places, other_places = find_common_places(
+        context.settings.files, (ScoredOn(mine.holdout_sha256, own), ScoredOn(theirs.holdout_sha256, other))
+    )
+    if not own_places:
+        return None
+    return compare_models(
+        theirs.name,
+        at(own_places, own.scores),
+        at(other_places, other.scores),
+        mine.usd,
+        theirs.usd,
+        look=mine.look,
+        read=[number for number, place in enumerate(own_places) if place in own.read],
+    )

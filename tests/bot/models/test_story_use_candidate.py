@@ -1,0 +1,287 @@
+"""Candidates that were measured are put to work without training: by one click where the evidence supports it, by a
+request that somebody else approves where it doesn't, and back again."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from bot.cards.common import advice
+from bot.rules.models.promotion import PromotionEvidence, evidence_hash
+from bot.services.models import promotion_requests, promotions, sunsets
+from bot.values.evaluations import promoted_candidate
+from bot.values.runs import Refusal
+from demo.people import ANA, BEN
+from storage.promotions import Promotion, PromotionRequest
+from storage.records import Promotable
+from tests.bot.measurements import PRICES, measure
+from tests.bot.props import LABELS, tickets_csv
+from tests.bot.saved_worlds import reached_once
+from tests.bot.world import CLEO, DORA, MakeWorld, Rules, World
+from trainers.evaluation.results import CLASSICAL, Candidate
+from trainers.recipes.folder import RecipeFolder
+
+LINE = "/finetune baseline tickets candidates=classical,zero models=acme/acme-small"
+ZERO = Candidate("zero", "acme/acme-small")
+WHY = "because=the demo is today"
+APPROVE = "approve_promotion"
+
+
+@reached_once
+def seed_measured(world: World) -> None:
+    """The classical model and a prompt were measured on 18 held-out rows."""
+    world.upload_and_check(tickets_csv(90))
+    measure(world, LINE)
+
+
+def answer_right(model: str, messages: list[dict[str, Any]]) -> str:
+    return next((label for label in LABELS if label in messages[-1]["content"]), "billing")
+
+
+@pytest.fixture
+def measured(make_world: MakeWorld) -> World:
+    world = make_world(Rules(more=PRICES))
+    world.provider.service.answer = answer_right
+    seed_measured(world)
+    return world
+
+
+@pytest.fixture
+def requested(measured: World) -> World:
+    """The bar is out of reach, and Ben has asked to use the classical model all the same."""
+    set_bar(measured, 0.999)
+    assert measured.type(f"/finetune promote tickets classical {WHY}", user=BEN) == ""
+    measured.send()
+    return measured
+
+
+def set_bar(world: World, bar: float) -> None:
+    dataset = world.store.datasets.newest("tickets")
+    assert dataset is not None
+    world.store.dataset_settings.set(dataset.name, by=ANA.id, now=world.clock, bar=bar)
+
+
+def in_use(world: World) -> Candidate | None:
+    promotion = standing(world)
+    return promoted_candidate(promotion.what) if promotion else None
+
+
+def standing(world: World) -> Promotion | None:
+    promotion: Promotion | None = world.store.promotions.current("tickets")
+    return promotion
+
+
+def request(world: World, number: int = 1) -> PromotionRequest:
+    request: PromotionRequest | None = world.store.promotion_requests.get(number)
+    assert request is not None
+    return request
+
+
+def test_use_it_is_the_first_button_and_deploys_what_meets_the_bar(measured: World) -> None:
+    world = measured
+    assert "Only an approver" in world.click_and_read(ANA, advice.USE)
+    world.click(BEN, advice.USE)
+    world.send()
+    assert in_use(world) == CLASSICAL
+    card = world.find_message("The classical model is in use for tickets", f"<@{BEN.id}> deployed it.")
+    assert "Programs that call `team/tickets`" in card and "Take out of use" in card
+    (entry,) = [entry for entry in world.store.audit.entries("measurement 1") if entry.action == "promote"]
+    assert entry.who == BEN.id and "the classical model for tickets: " in entry.detail
+
+    for line in ("/finetune models", "/finetune status"):
+        assert "The classical model for `tickets` since" in world.type(line), line
+    assert "already in use for `tickets`" in world.type("/finetune promote tickets classical", user=BEN)
+    # A later measurement of the same name changes nothing that is in use.
+    set_bar(world, 0.9)
+    world.type("/finetune baseline tickets candidates=classical")
+    world.tick_until(lambda: world.store.measurements.get(2).state == "done", "m2")
+    promotion = standing(world)
+    assert promotion is not None and promotion.measurement == 1
+
+
+def test_a_command_names_the_candidate_and_lists_what_there_is(measured: World) -> None:
+    world = measured
+    listed = world.type("/finetune promote tickets", user=BEN)
+    assert "Which candidate of it?" in listed
+    assert "`/finetune promote tickets classical`" in listed
+    assert "`/finetune promote tickets zero model=acme/acme-small`" in listed
+    refusal = world.type("/finetune promote tickets encoder", user=BEN)
+    assert "was not measured on `tickets`" in refusal and "promote tickets zero" in refusal
+    assert "no dataset `ticket`" in world.type("/finetune promote ticket zero", user=BEN)
+    assert world.type("/finetune promote tickets zero model=acme-small", user=BEN) == ""
+    assert in_use(world) == ZERO
+
+
+def test_against_the_bar_it_takes_a_reason_and_another_person(measured: World) -> None:
+    world = measured
+    set_bar(world, 0.999)
+    refusal = world.type("/finetune promote tickets classical", user=BEN)
+    assert "bar of 99.9%*" in refusal and "Another person has to approve that" in refusal
+    assert "at least 3 words" in world.type("/finetune promote tickets classical because=demo", user=BEN)
+    assert world.type(f"/finetune promote tickets classical {WHY}", user=BEN) == ""
+    world.send()
+    world.find_message(
+        "deploy the classical model for tickets?", f"<@{BEN.id}> asks to deploy it", "the demo is"
+    )
+    again = world.type(f"/finetune promote tickets classical {WHY}", user=BEN)
+    assert "asked for the same already" in again
+    for person, words in ((BEN, "You requested this"), (DORA, "You uploaded"), (ANA, "Only an approver")):
+        assert words in world.click_and_read(person, APPROVE), person
+    assert standing(world) is None
+
+    world.click(CLEO, APPROVE)
+    world.send()
+    promotion = standing(world)
+    assert promotion is not None and (promotion.person, promotion.request) == (BEN.id, 1)
+    world.find_message("The classical model is in use", f"approved by <@{CLEO.id}>", "the demo is today")
+    world.find_message("The classical model for tickets: approved", f"<@{CLEO.id}> approved it")
+    assert "You asked to deploy the classical model" in world.dms(BEN)[-1]
+    entries = [(entry.action, entry.who) for entry in world.store.audit.entries("measurement 1")]
+    assert entries[-3:] == [("ask to promote", BEN.id), ("approve", CLEO.id), ("promote", BEN.id)]
+    assert "this request is already decided" in world.type("/finetune status") or not world.has_button(
+        APPROVE
+    )
+
+
+def test_of_two_approvers_at_once_one_deploys(requested: World) -> None:
+    context = requested.service.context
+    with ThreadPoolExecutor(2) as pool:
+        tasks = [pool.submit(promotion_requests.approve, context, 1, person.id) for person in (CLEO, CLEO)]
+    refusals = [result for task in tasks if isinstance(result := task.result(), Refusal)]
+    assert len(refusals) == 1 and "already decided" in refusals[0].text
+    assert len(requested.store.database.rows("SELECT id FROM promotions")) == 1
+
+
+def test_two_approvers_are_needed_where_the_policy_says_so(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES, quorum=2, approvers=(ANA.id, BEN.id, CLEO.id)))
+    seed_measured(world)
+    set_bar(world, 0.999)
+    world.type(f"/finetune promote tickets classical {WHY}", user=BEN)
+    world.send()
+    world.click(CLEO, APPROVE)
+    world.send()
+    assert standing(world) is None
+    world.find_message("deploy the classical model for tickets?", f"Approved by <@{CLEO.id}>")
+    assert "already approved" in world.click_and_read(CLEO, APPROVE)
+    world.click(ANA, APPROVE)
+    assert in_use(world) == CLASSICAL
+
+
+def test_an_approval_is_for_what_the_card_showed(requested: World) -> None:
+    """Something else was deployed since, or the evidence has changed."""
+    world = requested
+    set_bar(world, 0.99)
+    refusal = world.click_and_read(CLEO, APPROVE)
+    assert "the evidence has changed" in refusal and request(world).state == "outdated"
+    world.type(f"/finetune promote tickets classical {WHY}", user=BEN)
+    set_bar(world, 0.5)
+    assert world.type("/finetune promote tickets zero", user=BEN) == ""
+    world.send()
+    assert request(world, 2).state == "outdated" and in_use(world) == ZERO
+    refused = promotion_requests.approve(world.service.context, 2, CLEO.id)
+    assert isinstance(refused, Refusal) and "already decided: out of date" in refused.text
+    world.find_message("The classical model for tickets: out of date", "Nothing was deployed by it")
+
+
+def test_who_asked_needs_the_right_until_the_approval(requested: World) -> None:
+    requested.rules.approvers = (CLEO.id,)
+    requested.restart()
+    assert f"<@{BEN.id}> may not deploy anything any more" in requested.click_and_read(CLEO, APPROVE)
+    assert standing(requested) is None and request(requested).state == "asked"
+
+
+def test_a_request_is_declined_withdrawn_or_expires(requested: World) -> None:
+    world = requested
+    world.click(CLEO, "decline_promotion")
+    assert world.slack.submit_modal(CLEO.id, {"reason": "wait for the next version"}).closed
+    world.send()
+    world.find_message("The classical model for tickets: declined", "wait for the next version")
+    assert "declined it: wait for the next version" in world.dms(BEN)[-1]
+
+    world.type(f"/finetune promote tickets classical {WHY}", user=BEN)
+    world.send()
+    world.click(BEN, "decline_promotion")
+    assert request(world, 2).state == "withdrawn"
+    world.type(f"/finetune promote tickets classical {WHY}", user=BEN)
+    world.pass_time(25 * 3600)
+    assert "has expired" in str(promotion_requests.approve(world.service.context, 3, CLEO.id))
+    world.tick()
+    assert request(world, 3).state == "expired" and standing(world) is None
+
+
+def test_a_rollback_of_the_first_takes_it_out_of_use(measured: World) -> None:
+    world = measured
+    world.type("/finetune promote tickets zero", user=BEN)
+    world.type(f"/finetune promote tickets classical {WHY}", user=BEN)
+    world.send()
+    if world.has_button(APPROVE):
+        world.click(CLEO, APPROVE)
+        world.send()
+    assert in_use(world) == CLASSICAL
+    world.type("/finetune rollback tickets", user=CLEO)
+    world.send()
+    assert in_use(world) == ZERO
+    world.find_message(
+        "The prompt alone on acme/acme-small is in use again", "rolled back from the classical model"
+    )
+    assert "Only an approver" in world.click_and_read(ANA, "roll_back")
+    world.click(CLEO, "roll_back")
+    world.tick()
+    assert standing(world) is None
+    world.find_message(
+        "The prompt alone on acme/acme-small was in use", f"*Taken out of use* by <@{CLEO.id}>"
+    )
+    (entry,) = [e for e in world.store.audit.entries("measurement 1") if e.action == "take out of use"]
+    assert entry.who == CLEO.id
+    published = RecipeFolder(world.service.settings.recipes).published("team/tickets")
+    assert published is not None and published.unavailable is not None and published.unavailable.status == 404
+    assert "Nothing is in use for `tickets`" in world.type("/finetune rollback tickets", user=CLEO)
+
+    world.type("/finetune promote tickets zero", user=BEN)
+    world.type("/finetune rollback tickets to=nothing because=it answers in French", user=CLEO)
+    last = world.store.promotions.last("tickets")
+    assert (last.taken_out_by, last.taken_out_because) == (CLEO.id, "it answers in French")
+
+
+def test_what_cannot_be_read_or_rebuilt_is_not_deployed(measured: World) -> None:
+    world = measured
+    result = world.store.measurements.get(1).result
+    newer = result.replace('"classical"', '"oracle"')
+    world.store.database.change("UPDATE measurements SET result = ?", (newer,))
+    refused = promotions.promote_candidate(world.service.context, "1 classical", BEN.id)
+    assert isinstance(refused, Refusal) and "stored by a newer version" in refused.text
+    world.store.database.change("UPDATE measurements SET result = ?", (result,))
+    unknown = promotions.promote_candidate(world.service.context, "1 encoder", BEN.id)
+    assert isinstance(unknown, Refusal) and "knows no such candidate" in unknown.text
+
+    report = world.dataset().report or ""
+    for path in world.service.settings.files.iterdir():
+        if path.stem in report:
+            path.unlink()
+    refusal = world.type("/finetune promote tickets classical", user=BEN)
+    assert "were deleted" in refusal and standing(world) is None
+
+
+def test_the_end_of_a_prompted_model_in_use_is_announced(measured: World) -> None:
+    world = measured
+    world.type("/finetune promote tickets zero", user=BEN)
+    uses = sunsets.list_uses(world.store, world.service.settings, world.service.context.today())
+    (use,) = [use for use in uses if use.kind == "in use"]
+    assert (use.dataset, use.model, use.name) == (
+        "tickets",
+        "acme/acme-small",
+        "the prompt alone on acme/acme-small",
+    )
+
+
+def test_requests_are_told_apart_by_what_they_replace() -> None:
+    proof = PromotionEvidence(None)
+    hashes = {
+        evidence_hash(Promotable("tickets-1"), None, proof),
+        evidence_hash(Promotable("tickets-2"), None, proof),
+        evidence_hash(Promotable("tickets-1"), 3, proof),
+        evidence_hash(Promotable("tickets-1"), None, PromotionEvidence(None, bar=0.9)),
+    }
+    assert len(hashes) == 4
