@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from storage.audit import query_read_only
 from storage.database import Table
 
+CostUnknown = Literal["no_price", "no_tokens", "estimate"]
+SavingUnknown = Literal["nothing_before", "no_price_before", "cost"]
+
 
 @dataclass(frozen=True)
 class ActualMonth:
-    """A model's usage under its dataset's alias in a month ('2026-11'), counted at the time `at`.
+    """How much was used under a dataset's name in a month ('2026-11'), counted at the time `at`. `model` is our name of
+    the tuned model, or what people call the candidate.
 
-    `micros` is its cost, None if a price is unknown. The saving is relative to the model `alternative`, which would
-    have cost `alternative_micros`.
+    `failed` of the calls got no whole answer; `cached_tokens` are among `prompt_tokens`. `micros` is the cost, None for
+    the reason `cost_unknown`: no price, calls whose answers named no tokens, or an estimate that can't be made any
+    more. The saving is relative to `alternative`, which would have cost `alternative_micros` for the same calls, None
+    for the reason `saving_unknown`: nothing was in use before, its price is unknown, or the cost is.
     """
 
     dataset: str
@@ -28,6 +35,10 @@ class ActualMonth:
     alternative: str | None
     alternative_micros: int | None
     at: float
+    failed: int = 0
+    cached_tokens: int = 0
+    cost_unknown: CostUnknown | None = None
+    saving_unknown: SavingUnknown | None = None
 
     @property
     def tokens(self) -> int:
@@ -82,8 +93,8 @@ MODELS_SQL = """
 SELECT promotions.dataset, promotions.model, models.provider, models.provider_model, promotions.at,
     json_extract(runs.plan, '$.predicted.saving_micros'), runs.plan, runs.result,
     (SELECT json_group_array(json_array(dataset, model, month, calls, prompt_tokens, completion_tokens, micros,
-        alternative, alternative_micros, at)) FROM (SELECT * FROM actual_months AS month
-        WHERE month.dataset = promotions.dataset ORDER BY month DESC, model))
+        alternative, alternative_micros, at, failed, cached_tokens, cost_unknown, saving_unknown))
+        FROM (SELECT * FROM actual_months AS month WHERE month.dataset = promotions.dataset ORDER BY month DESC, model))
 FROM promotions JOIN models ON models.name = promotions.model JOIN runs ON runs.id = models.run_id
 WHERE promotions.ended_at IS NULL ORDER BY promotions.dataset
 """

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from storage.driver import Migrations, SqliteUtils
 from storage.schemas import (
     ACTUALS,
+    CALL_COUNTS,
     CERTAINTY,
     DEPLOYMENTS,
     EVIDENCE,
@@ -29,7 +30,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m031_shown_rows"  # the last step below
+NEWEST = "m032_call_counts"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -244,4 +245,5 @@ _add(
     ("m029_jobs_of_runs", "CREATE INDEX runs_by_job ON runs (job_id);"),
     ("m030_promotables", PROMOTABLES),
     ("m031_shown_rows", SHOWN_ROWS),
+    ("m032_call_counts", CALL_COUNTS),
 )

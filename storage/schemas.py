@@ -585,3 +585,12 @@ ALTER TABLE datasets ADD COLUMN sheet TEXT;
 MISSING_DEPLOYMENTS = """
 ALTER TABLE deployments ADD COLUMN missing_since REAL;
 """
+
+# Calls that were answered by what isn't a tuned model; `cost_unknown` and `saving_unknown` are codes of why a sum is
+# missing (storage/actuals.py).
+CALL_COUNTS = """
+ALTER TABLE actual_months ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE actual_months ADD COLUMN cached_tokens INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE actual_months ADD COLUMN cost_unknown TEXT;
+ALTER TABLE actual_months ADD COLUMN saving_unknown TEXT;
+"""

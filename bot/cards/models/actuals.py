@@ -9,33 +9,28 @@ from bot.cards.common.words import money, month_name, pluralize, shorten
 from storage.actuals import ActualMonth
 
 UPDATED = "Updated every five minutes."
+NOT_COUNTED_YET = "No calls are counted yet. They are added up every five minutes."
 
 
 @dataclass(frozen=True)
 class ModelActuals:
-    """How much a dataset's models were used. `months` are newest first. `foreseen` is what the plan of the model in use
-    expected to save, in words, '' if nothing. `is_counted` is False if its provider doesn't count calls by model."""
+    """How much was used under a dataset's name. `months` are newest first. `foreseen` is what the plan of the model in
+    use expected to save, in words, '' if nothing."""
 
     months: tuple[ActualMonth, ...]
-    foreseen: str
-    provider: str
-    is_counted: bool
+    foreseen: str = ""
 
 
 def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
     """Calls, cost and saving by month and model."""
     if not actuals.months:
-        provider = escape(shorten(actuals.provider))
-        unknown = f"The number of calls is unknown: {provider} has reported nothing yet."
-        if not actuals.is_counted:
-            unknown = f"The number of calls is unknown: {provider} doesn't count calls by model."
-        return [Text(unknown)]
+        return [Text(NOT_COUNTED_YET)]
     heading = ("Month", "Model", "Calls", "Tokens", "Cost", "Otherwise", "Saved")
     rows = [
         (
             month_name(each.month),
             each.model,
-            f"{each.calls:,}",
+            _calls(each),
             f"{each.tokens:,}",
             money(each.micros),
             money(each.alternative_micros),
@@ -49,14 +44,45 @@ def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
     others = dict.fromkeys(each.alternative for each in actuals.months if each.alternative)
     if others:
         sentences.append(f"Otherwise: the same calls on {escape(shorten(', '.join(others), 80))}.")
+    sentences += dict.fromkeys(why for each in actuals.months for why in unknown_reasons(each))
     note = " ".join(sentences) or UPDATED
     return [Table([heading, *rows], "Calls by programs"), Note(note)]
 
 
+def _calls(month: ActualMonth) -> str:
+    if not month.failed:
+        return f"{month.calls:,}"
+    return f"{month.calls:,}, {month.failed:,} failed"
+
+
+def unknown_reasons(month: ActualMonth) -> list[str]:
+    """Why a month's cost or saving is missing, as sentences."""
+    name = escape(shorten(month.model))
+    other = escape(shorten(month.alternative or ""))
+    sentences = []
+    match month.cost_unknown:
+        case "no_price":
+            sentences.append(f"The price of {name} is unknown: [prices] in finetune.toml can name it.")
+        case "no_tokens":
+            sentences.append(f"Some answers of {name} named no tokens, so what they cost is unknown.")
+        case "estimate":
+            sentences.append(f"What {name} costs can't be told any more, because its rows were deleted.")
+        case None:
+            pass
+    match month.saving_unknown:
+        case "nothing_before":
+            sentences.append(
+                "The saving is unknown: nothing was in use before, and no estimate named today's model."
+            )
+        case "no_price_before":
+            sentences.append(f"The saving is unknown, because the price of {other} is.")
+        case "cost" | None:
+            pass
+    return sentences
+
+
 def latest_month(actuals: ModelActuals) -> str:
     """The newest month in a few words, for all models that were in use in it."""
-    if not actuals.months and not actuals.is_counted:
-        return "calls unknown"
     if not actuals.months:
         return "no calls counted yet"
     month = actuals.months[0].month

@@ -1,4 +1,6 @@
-"""Counts the calls to models in use, month by month, as their trainers report them, with their cost and saving.
+"""Counts the calls to what is in use, month by month, with their cost and saving: those that the door has answered, and
+those that our own trainer has answered under its alias. The door calls a tuned model by its own name, so no call is
+counted twice.
 
 The counts of this month and the last are read every few minutes. A month's dollars are computed again if its calls or
 the day have changed, with the prices and the evidence of that moment.
@@ -7,11 +9,12 @@ the day have changed, with the prices and the evidence of that moment.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from decimal import Decimal
 from functools import partial
 
-from bot.cards.common.candidates import alternative_name
+from bot.cards.common.candidates import alternative_name, promotable_name
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.bills import Rates, Traffic
@@ -25,81 +28,174 @@ from bot.rules.units import Volume
 from bot.services.datasets import datasets
 from bot.services.decisions import estimate_requests, estimates
 from bot.services.evidence import evidence
+from bot.services.models import call_costs
+from bot.values.evaluations import promoted_candidate
 from bot.values.runs import ModelEnded, Refusal
 from storage.actuals import ActualMonth
 from storage.promotions import Promotion
-from storage.records import Model
 from trainers.client.client import Trainer
 from trainers.money import to_micros
+from trainers.recipes import usage
+from trainers.recipes.usage import Usage
 
 # For plans without a volume; it doesn't matter, since the counted calls replace it.
 ANY_VOLUME = Volume(1_000_000, "tokens")
 
 
-def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: Model) -> None:
-    """Updates the months of a dataset. `promotion` is current, and its `model` is at this trainer. Raises
-    TrainerError."""
+@dataclass(frozen=True)
+class MonthKey:
+    """`name` is that of what was in use, as people call it."""
+
+    dataset: str
+    name: str
+    month: str
+
+
+@dataclass
+class MonthUse:
+    """A month's calls: by `day` those that the door has answered for this `promotion`, and `aliased` those that our own
+    trainer has answered under its alias."""
+
+    promotion: Promotion
+    days: defaultdict[str, Usage] = field(default_factory=lambda: defaultdict(Usage))
+    aliased: CallTotals = field(default_factory=CallTotals)
+
+    @property
+    def total(self) -> Usage:
+        through_door = sum(self.days.values(), Usage())
+        aliased = Usage(self.aliased.calls, 0, self.aliased.prompt_tokens, 0, self.aliased.completion_tokens)
+        return through_door + aliased
+
+
+Uses = dict[MonthKey, MonthUse]
+
+
+def update(context: AppContext, aliased: Uses) -> None:
+    """Updates the months in which something was called. `aliased` are the calls under aliases, as `count_aliased` has
+    counted them."""
     today = context.today()
-    last_month = today.replace(day=1) - timedelta(days=1)
-    uses = _count_calls(context, trainer, promotion.dataset, last_month.replace(day=1))
-    if uses is None:
-        return
+    uses = _count_at_door(context)
+    for key, use in aliased.items():
+        uses.setdefault(key, MonthUse(use.promotion)).aliased = use.aliased
     # This month's row exists from the first day on, so that the card says "no calls" rather than nothing.
-    this_month = (model.name, units.month_of(context.clock()))
-    uses.setdefault(this_month, CallTotals())
-    for (name, month), use in uses.items():
-        before = context.store.actuals.get(promotion.dataset, name, month)
-        if before is None or not _is_current(before, use, today):
-            actual = _actual_month(context, promotion.dataset, name, month, use)
-            context.store.actuals.keep(actual)
+    for promotion in context.store.promotions.all_current():
+        key = MonthKey(promotion.dataset, promotable_name(promotion.what), units.month_of(context.clock()))
+        uses.setdefault(key, MonthUse(promotion))
+    for key, use in uses.items():
+        before = context.store.actuals.get(key.dataset, key.name, key.month)
+        # Calls never become fewer: a trainer that doesn't answer now has counted its own.
+        is_incomplete = before is not None and use.total.calls < before.calls
+        if before is not None and (is_incomplete or _is_current(before, use.total, today)):
+            continue
+        if before is not None and before.calls < use.total.calls:
+            _keep_machine_running(context, use.promotion)
+        context.store.actuals.keep(_actual_month(context, key, use))
 
 
-def _is_current(stored: ActualMonth, use: CallTotals, today: date) -> bool:
-    counted = CallTotals(stored.calls, stored.prompt_tokens, stored.completion_tokens)
-    return counted == use and units.day_of(stored.at) == today
-
-
-def _count_calls(
-    context: AppContext, trainer: Trainer, dataset: str, since: date
-) -> dict[tuple[str, str], CallTotals] | None:
-    """Returns the calls by our model's name and month; None if the trainer doesn't count them."""
-    days = trainer.alias_usage(alias_for(dataset), since)
-    if days is None:
-        return None
-    called = {day.model for day in days}
-    names = {
-        model.provider_model: model.name
-        for name in called
-        for model in context.store.models_at_provider(name)
-        if model.provider == trainer.provider.name
-    }
-    uses: defaultdict[tuple[str, str], CallTotals] = defaultdict(CallTotals)
-    for day in days:
-        if day.model in names:
-            place = names[day.model], day.day[:7]
-            uses[place] = uses[place].plus(day.calls, day.prompt_tokens, day.completion_tokens)
+def count_aliased(context: AppContext, trainer: Trainer, promotion: Promotion) -> Uses:
+    """Returns the calls of this month and the last under a dataset's alias. `promotion` is current, and its model is at
+    this trainer. Empty if the trainer doesn't count them. Raises TrainerError."""
+    days = trainer.alias_usage(alias_for(promotion.dataset), _first_day(context))
+    uses: Uses = {}
+    for day in days or ():
+        promoted = _promotion_of(context, trainer, promotion.dataset, day.model)
+        if promoted is None:
+            continue
+        key = MonthKey(promotion.dataset, str(promoted.model), day.day[:7])
+        use = uses.setdefault(key, MonthUse(promoted))
+        use.aliased = use.aliased.plus(day.calls, day.prompt_tokens, day.completion_tokens)
     return uses
 
 
-def _actual_month(context: AppContext, dataset: str, name: str, month: str, use: CallTotals) -> ActualMonth:
-    now = context.clock()
+def _promotion_of(
+    context: AppContext, trainer: Trainer, dataset: str, provider_model: str
+) -> Promotion | None:
+    """Returns the newest promotion of the model that the trainer knows by this name."""
+    for model in context.store.models_at_provider(provider_model):
+        if model.provider == trainer.provider.name:
+            return next(reversed(context.store.promotions.of(dataset, model.name)), None)
+    return None
+
+
+def _count_at_door(context: AppContext) -> Uses:
+    uses: Uses = {}
+    counts = usage.read(context.settings.recipes, since=_first_day(context).isoformat())
+    for counted, use in counts.items():
+        promotion = context.store.promotions.get(counted.promotion)
+        if promotion is None:  # of a database that a backup has replaced
+            continue
+        key = MonthKey(promotion.dataset, promotable_name(promotion.what), counted.day[:7])
+        uses.setdefault(key, MonthUse(promotion)).days[counted.day] += use
+    return uses
+
+
+def _first_day(context: AppContext) -> date:
+    """The first day of the month before this one."""
+    last_month = context.today().replace(day=1) - timedelta(days=1)
+    return last_month.replace(day=1)
+
+
+def _is_current(stored: ActualMonth, use: Usage, today: date) -> bool:
+    counted = Usage(
+        stored.calls, stored.failed, stored.prompt_tokens, stored.cached_tokens, stored.completion_tokens
+    )
+    return counted == replace(use, unknown=0) and units.day_of(stored.at) == today
+
+
+def _keep_machine_running(context: AppContext, promotion: Promotion) -> None:
+    """Notes that programs use a model, whose machine by the hour would be stopped as idle."""
+    model = context.store.model(promotion.model or "")
+    if model is not None:
+        context.store.deployments.record_use(f"{model.provider}/{model.provider_model}", now=context.clock())
+
+
+def _actual_month(context: AppContext, key: MonthKey, use: MonthUse) -> ActualMonth:
+    total = use.total
     counted = ActualMonth(
-        dataset=dataset,
-        model=name,
-        month=month,
-        calls=use.calls,
-        prompt_tokens=use.prompt_tokens,
-        completion_tokens=use.completion_tokens,
+        dataset=key.dataset,
+        model=key.name,
+        month=key.month,
+        calls=total.calls,
+        prompt_tokens=total.prompt_tokens,
+        completion_tokens=total.completion_tokens,
         micros=None,
         alternative=None,
         alternative_micros=None,
-        at=now,
+        at=context.clock(),
+        failed=total.failed,
+        cached_tokens=total.cached_tokens,
     )
-    result = _estimate_again(context, name)
+    candidate = promoted_candidate(use.promotion.what)
+    if candidate is None:
+        return _month_of_model(context, counted, use.promotion, total)
+    share = _share_of_month(context, use.promotion, key.month)
+    usd = call_costs.candidate_usd(context, candidate, use.days, share)
+    if isinstance(usd, str):
+        counted = replace(counted, cost_unknown=usd)
+    else:
+        counted = replace(counted, micros=to_micros(usd))
+    return call_costs.with_saving(context, counted, call_costs.before_of(context, use.promotion))
+
+
+def _share_of_month(context: AppContext, promotion: Promotion, month: str) -> Decimal:
+    """Returns the share (0 to 1) of a month in which this was in use."""
+    now = context.clock()
+    of_dataset = context.store.promotions.for_dataset(promotion.dataset)
+    spans = [(each.at, each.ended_at or now) for each in of_dataset if each.what == promotion.what]
+    return rules.share_of_month(month, spans)
+
+
+def _month_of_model(
+    context: AppContext, counted: ActualMonth, promotion: Promotion, total: Usage
+) -> ActualMonth:
+    """Adds the cost of the calls to a tuned model, and what the alternative would have cost."""
+    use = call_costs.totals_of(total)
+    machine = None
+    result = _estimate_again(context, str(promotion.model))
     if isinstance(result, Refusal):
-        return counted
-    spans = [(each.at, each.ended_at or now) for each in context.store.promotions.of(dataset, name)]
-    share = rules.share_of_month(month, spans)
+        return replace(counted, cost_unknown="estimate", saving_unknown="cost")
+    machine = call_costs.machine_micros(context, promotion, counted.month)
+    share = _share_of_month(context, promotion, counted.month)
     inputs = result.inputs
     if inputs:
         tuned: Rates | MissingPrice = inputs.tuned
@@ -107,14 +203,20 @@ def _actual_month(context: AppContext, dataset: str, name: str, month: str, use:
     else:
         tuned = rates_from_row(result.prices[0])
         traffic = Traffic()
-    if isinstance(tuned, Rates):
+    if machine is not None:
+        counted = replace(counted, micros=machine)
+    elif total.unknown:
+        counted = replace(counted, cost_unknown="no_tokens")
+    elif isinstance(tuned, Rates):
         usd = rules.tuned_calls_usd(use, tuned, traffic, share)
         counted = replace(counted, micros=to_micros(usd))
-    if inputs and result.alternative:
-        usd = rules.alternative_usd(use, inputs, share)
-        other = alternative_name(result.alternative)
-        counted = replace(counted, alternative=other, alternative_micros=to_micros(usd))
-    return counted
+    else:
+        counted = replace(counted, cost_unknown="no_price")
+    if call_costs.replaced_by(context, promotion) is not None or not (inputs and result.alternative):
+        return call_costs.with_saving(context, counted, call_costs.before_of(context, promotion))
+    usd = rules.alternative_usd(use, inputs, share)
+    other = alternative_name(result.alternative)
+    return replace(counted, alternative=other, alternative_micros=to_micros(usd))
 
 
 def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:

@@ -107,6 +107,7 @@ def handle_step_failure(context: AppContext, promotion: Promotion) -> None:
 def sweep(context: AppContext) -> None:
     """Checks which models are gone from their providers and whether each alias points to the model in use, and counts
     the calls to it."""
+    aliased: actuals.Uses = {}
     for name, trainer in context.trainers.items():
         ours = {model.name: model for model in context.store.models() if model.provider == name}
         if not ours:
@@ -115,9 +116,11 @@ def sweep(context: AppContext) -> None:
             _check_models(context, trainer, ours.values())
             if trainer.provider.can("aliases"):
                 _check_aliases(context, trainer, ours)
-                _count_calls(context, trainer, ours)
+                for promotion, _ in _with_alias(context, ours):
+                    aliased |= actuals.count_aliased(context, trainer, promotion)
         except TrainerError as trouble:
             log.info("checking models in use: %s", trouble)
+    actuals.update(context, aliased)
 
 
 def _check_models(context: AppContext, trainer: Trainer, ours: Iterable[Model]) -> None:
@@ -143,11 +146,6 @@ def _check_aliases(context: AppContext, trainer: Trainer, ours: Mapping[str, Mod
         target = targets.get(alias_for(promotion.dataset))
         if target != model.provider_model:
             _set_again(context, promotion, model, target)
-
-
-def _count_calls(context: AppContext, trainer: Trainer, ours: Mapping[str, Model]) -> None:
-    for promotion, model in _with_alias(context, ours):
-        actuals.update(context, trainer, promotion, model)
 
 
 def _with_alias(context: AppContext, ours: Mapping[str, Model]) -> Iterator[tuple[Promotion, Model]]:

@@ -376,11 +376,8 @@ def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
     foreseen = ""
     if candidate is not None and candidate.standing != "misses":
         foreseen = foreseen_text(plan)
-    # Only calls through an alias are counted.
-    is_counted = has_alias(context, model)
-    months = context.store.actuals.of(plan.dataset) if is_counted else []
-    provider = context.settings.title_of(model.provider)
-    return ModelActuals(tuple(months), foreseen, provider, is_counted=is_counted)
+    months = context.store.actuals.of(plan.dataset)
+    return ModelActuals(tuple(months), foreseen)
 
 
 def model_of(context: AppContext, promotion: Promotion) -> Model:

@@ -1,0 +1,154 @@
+"""What the calls of a month cost, at the prices of each day, and what the same calls would have cost with what was in
+use before. Counts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+
+from bot.cards.common.candidates import promotable_name
+from bot.context import AppContext
+from bot.rules.bills import Rates, Traffic
+from bot.rules.plans import plan_from_json
+from bot.rules.prices import rates_from_row
+from bot.rules.training import calibration as rules
+from bot.rules.training.calibration import CallTotals
+from bot.services.datasets import datasets
+from bot.services.decisions.team_questions import last_question
+from bot.services.evidence import evidence
+from bot.services.models import models, recipes
+from bot.values.evaluations import promoted_candidate
+from storage.actuals import ActualMonth, CostUnknown
+from storage.promotions import Promotion
+from trainers.evaluation.results import Candidate
+from trainers.money import to_micros
+from trainers.providers.pricing import PriceRow, find_prompted_price
+from trainers.recipes.usage import Usage
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was in use before, as people call it, and the USD of 1,000 requests to it, None if unknown."""
+
+    name: str
+    usd_per_1000: Decimal | None
+
+
+def candidate_usd(
+    context: AppContext, candidate: Candidate, days: Mapping[str, Usage], share: Decimal
+) -> Decimal | CostUnknown:
+    """Returns what the calls of these days to a measured candidate cost, or why that is unknown. `share` (0 to 1) is
+    the part of the month in which it was in use, which a machine of our own costs by the hour."""
+    if candidate.model is None:
+        return Decimal(0)
+    total = sum(days.values(), Usage())
+    if total.unknown:
+        return "no_tokens"
+    usd = Decimal(0)
+    settings = context.settings
+    for day, use in days.items():
+        row = find_prompted_price(
+            candidate.model, settings.providers, settings.prices, date.fromisoformat(day)
+        )
+        if not isinstance(row, PriceRow):
+            return "no_price"
+        rates = rates_from_row(row)
+        if not isinstance(rates, Rates):
+            return "no_price"
+        if rates.usd_per_hour:
+            return rules.tuned_calls_usd(totals_of(total), rates, Traffic(), share)
+        usd += _tokens_usd(use, rates)
+    return usd
+
+
+def totals_of(use: Usage) -> CallTotals:
+    return CallTotals(use.calls, use.prompt_tokens, use.completion_tokens)
+
+
+def with_saving(context: AppContext, month: ActualMonth, before: Before | None) -> ActualMonth:
+    """Adds what the month's calls would have cost with what was in use before."""
+    if before is None:
+        return replace(month, saving_unknown="nothing_before")
+    if before.usd_per_1000 is None:
+        return replace(month, alternative=before.name, saving_unknown="no_price_before")
+    usd = before.usd_per_1000 * month.calls / 1_000
+    month = replace(month, alternative=before.name, alternative_micros=to_micros(usd), saving_unknown=None)
+    if month.micros is None:
+        return replace(month, saving_unknown="cost")
+    return month
+
+
+def before_of(context: AppContext, promotion: Promotion) -> Before | None:
+    """Returns what was in use before this was put to work for the first time: another promotion, or else the model that
+    the team named as today's. Returns None if nobody named any."""
+    replaced = replaced_by(context, promotion)
+    if replaced is not None:
+        return Before(promotable_name(replaced.what), _measured_usd(context, replaced))
+    return _todays_model(context, promotion.dataset)
+
+
+def replaced_by(context: AppContext, promotion: Promotion) -> Promotion | None:
+    """Returns the promotion that this one replaced when it was put to work first: going back to it later doesn't make
+    it compete with what came after it."""
+    of_dataset = context.store.promotions.for_dataset(promotion.dataset)
+    first = next(each for each in of_dataset if each.what == promotion.what)
+    return context.store.promotions.get(first.instead_of or 0)
+
+
+def _tokens_usd(use: Usage, rates: Rates) -> Decimal:
+    cached_input = rates.input
+    if rates.cached_input is not None:
+        cached_input = rates.cached_input
+    fresh = use.prompt_tokens - use.cached_tokens
+    answered = use.calls - use.failed
+    tokens = fresh * rates.input + use.cached_tokens * cached_input + use.completion_tokens * rates.output
+    return tokens / MILLION + answered * rates.usd_per_request
+
+
+def _measured_usd(context: AppContext, promotion: Promotion) -> Decimal | None:
+    """Returns the USD of 1,000 requests to what was promoted, by its measurement."""
+    candidate = promoted_candidate(promotion.what)
+    if candidate is not None:
+        measured = recipes.measured_of(context, promotion)
+        if measured is None:
+            return None
+        provider, _, name = (candidate.model or "").partition("/")
+        return evidence.request_usd(context.settings, provider, name, measured.usd_per_1000)
+    plan, tuned = evidence.measured_score(context, models.model_of(context, promotion))
+    # The hours of a machine are shared by as many calls as come.
+    if tuned is None or plan.hosting is not None:
+        return None
+    return evidence.request_usd(context.settings, plan.provider, plan.base_model, tuned.usd_per_1000)
+
+
+def _todays_model(context: AppContext, dataset: str) -> Before | None:
+    """Returns the model that the team named as today's, priced for a prompt as long as the dataset's rows."""
+    question = last_question(context.store, dataset)
+    newest = context.store.datasets.newest(dataset)
+    report = datasets.report_of(newest) if newest else None
+    if question is None or question.current is None or report is None:
+        return None
+    name = f"today's model, {question.current}"
+    settings = context.settings
+    row = find_prompted_price(question.current, settings.providers, settings.prices, context.today())
+    if not isinstance(row, PriceRow):
+        return Before(name, None)
+    rates = rates_from_row(row)
+    if not isinstance(rates, Rates) or rates.usd_per_hour:
+        return Before(name, None)
+    prompt = Decimal(str(report.tokens.prompted_mean))
+    answer = Decimal(str(report.tokens.answer_mean))
+    usd = (prompt * rates.input + answer * rates.output) / MILLION + rates.usd_per_request
+    return Before(name, 1_000 * usd)
+
+
+def machine_micros(context: AppContext, promotion: Promotion, month: str) -> int | None:
+    """Returns what the hours of a tuned model's machine cost in a month; None if it needs none."""
+    model = models.model_of(context, promotion)
+    if plan_from_json(context.store.runs.of_model(model).plan).hosting is None:
+        return None
+    return context.store.deployments.micros_in_month(model.run_id, month)
