@@ -454,7 +454,8 @@ def show_audit(call: Call, run: int) -> Reply:
     instead="`/finetune try MODEL TEXT` asks a single model.",
 )
 def list_models(call: Call) -> Reply:
-    return model_cards.listing(*models.listing(call.context, call.person, call.channel))
+    tuned, used = models.listing(call.context, call.person, call.channel)
+    return model_cards.listing(tuned, used, call.context.settings.serving.base_url)
 
 
 @finetune.command(

@@ -23,6 +23,7 @@ from bot.cards.common.words import (
     shorten,
 )
 from bot.cards.models.actuals import ModelActuals, latest_month
+from bot.cards.models.call_instructions import calling_line
 from bot.cards.models.promotions import score_text
 from storage.promotions import Promotion
 from storage.records import Model
@@ -63,8 +64,10 @@ class InUse:
 NONE_IN_USE: Listing[InUse] = Listing()
 
 
-def listing(models: Listing[ModelEntry], used: Listing[InUse] = NONE_IN_USE) -> Message:
-    """The tuned models, after what is in use that needed no training (`used`)."""
+def listing(
+    models: Listing[ModelEntry], used: Listing[InUse] = NONE_IN_USE, base_url: str | None = None
+) -> Message:
+    """The tuned models, after what is in use that needed no training (`used`), which programs call at `base_url`."""
     if not models.total and not used.total and models.unchecked:
         return text_message(unchecked_text(models.unchecked))
     if not models.total and not used.total:
@@ -81,6 +84,9 @@ def listing(models: Listing[ModelEntry], used: Listing[InUse] = NONE_IN_USE) -> 
         "`/finetune promote MODEL` deploys one for its dataset, `/finetune promote DATASET CANDIDATE` what was "
         "measured without training; `/finetune rollback DATASET` undoes that."
     )
+    is_in_use = used.total or any(entry.promotion for entry in models.entries)
+    if is_in_use:
+        how = f"{calling_line(base_url)} {how}"
     return Message.titled(title, *parts, *unchecked_notes(models.unchecked), Note(how))
 
 

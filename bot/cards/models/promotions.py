@@ -44,6 +44,7 @@ from bot.cards.common.words import (
     shorten,
 )
 from bot.cards.models.actuals import ModelActuals, actuals_table
+from bot.cards.models.call_instructions import Calling, calling_blocks
 from bot.rules.facts import Looks
 from bot.rules.models.promotion import ModelComparison, PromotionEvidence, alias_for
 from storage.promotions import Promotion
@@ -85,7 +86,8 @@ class PromotionSummary:
     what it replaced, `earlier` what a rollback restores. `provider` is a title. `has_alias` is True if programs call an
     alias there. `approved_by` are the people who approved it against the evidence. `left` is another provider's title
     and the model that its alias still points to. `looks` counts the looks at the rows that it was measured on. `sealed`
-    is the result on sealed rows. `machine` is None if the model needs none."""
+    is the result on sealed rows. `machine` is None if the model needs none. `calling` is how programs call it, None
+    if nothing shows that."""
 
     promotion: Promotion
     model: Model | None
@@ -99,6 +101,7 @@ class PromotionSummary:
     looks: Looks | None = None
     sealed: SealedProof | None = None
     machine: Machine | None = None
+    calling: Calling | None = None
 
     @property
     def dataset(self) -> str:
@@ -363,43 +366,18 @@ def _price_win(comparison: ModelComparison, margin: float) -> str:
 
 def _programs(summary: PromotionSummary) -> str:
     """What changes for programs that call it."""
-    if summary.model is None:
-        return _programs_of_candidate(summary)
-    # First, as a stopped machine answers nobody, whichever name programs call.
+    # First, as a stopped machine answers nobody.
     if summary.machine and summary.machine.called is None:
         return (
             f"*It is not running* at {escape(shorten(summary.provider))}, so programs get no answer. Press *Start "
             f"again* on {summary.machine.card}."
         )
-    if not summary.has_alias:
-        called = summary.model.provider_model
-        if summary.machine and summary.machine.called:
-            called = summary.machine.called
-        return (
-            f"*Change your programs*: {escape(shorten(summary.provider))} has no aliases, so they have to call "
-            f"{code(called)}. `finetune current {summary.dataset}` prints this name.{_stops(summary)}"
-        )
-    programs = f"Programs that call {code(alias_for(summary.dataset))} at {escape(shorten(summary.provider))}"
-    if summary.promotion.carried_at is None:
-        return f"{programs} get it as soon as the trainer knows."
-    return f"{programs} now get it, without a change."
-
-
-def _programs_of_candidate(summary: PromotionSummary) -> str:
     programs = f"Programs that call {code(alias_for(summary.dataset))}"
+    if summary.promotion.carried_at is None and summary.has_alias and summary.model is not None:
+        return f"{programs} get it as soon as the trainer knows."
     if summary.promotion.carried_at is None:
         return f"{programs} get it as soon as it is published."
     return f"{programs} now get it, without a change."
-
-
-def _stops(summary: PromotionSummary) -> str:
-    """What ends the answers of a model on a machine by the hour."""
-    if summary.machine is None:
-        return ""
-    return (
-        f" It changes whenever the machine is started again. The bot can't see questions from programs and stops the "
-        f"machine as idle: press *Keep it running* on {summary.machine.card}."
-    )
 
 
 def _in_use(summary: PromotionSummary) -> list[CardBlock]:
@@ -416,6 +394,8 @@ def _in_use(summary: PromotionSummary) -> list[CardBlock]:
         provider, model = summary.left
         name = code(alias_for(summary.dataset))
         parts.note(f"{name} at {escape(shorten(provider))} still points to {code(model)}.")
+    if summary.calling:
+        parts.add(*calling_blocks(summary.calling))
     parts.buttons(_rollback_button(summary), button("Details", DETAILS, str(summary.promotion.id)))
     return parts
 

@@ -17,7 +17,7 @@ from bot.rules.training import calibration as rules
 from bot.rules.training.calibration import CallTotals
 from bot.services.datasets import datasets
 from bot.services.decisions.team_questions import last_question
-from bot.services.evidence import evidence
+from bot.services.evidence import evidence, promotion_evidence
 from bot.services.models import models, recipes
 from bot.values.evaluations import promoted_candidate
 from storage.actuals import ActualMonth, CostUnknown
@@ -118,7 +118,7 @@ def _measured_usd(context: AppContext, promotion: Promotion) -> Decimal | None:
             return None
         provider, _, name = (candidate.model or "").partition("/")
         return evidence.request_usd(context.settings, provider, name, measured.usd_per_1000)
-    plan, tuned = evidence.measured_score(context, models.model_of(context, promotion))
+    plan, tuned = promotion_evidence.measured_score(context, models.model_of(context, promotion))
     # The hours of a machine are shared by as many calls as come.
     if tuned is None or plan.hosting is not None:
         return None

@@ -24,6 +24,7 @@ from bot.services.datasets import datasets
 from bot.services.evidence import evidence, notifications, promotion_evidence
 from bot.services.evidence.looks import load_looks, load_looks_at_run
 from bot.services.models import deployments
+from bot.services.models.call_instructions import calling_of
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.records import Model, Promotable, Run
@@ -184,6 +185,7 @@ def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvide
             has_alias=True,
             approved_by=approved_by,
             looks=_looks_at_measurement(context, promotion),
+            calling=calling_of(context.settings, promotion.dataset),
         )
     model = model_of(context, promotion)
     return PromotionSummary(
@@ -199,6 +201,7 @@ def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvide
         looks=_looks(context, model),
         sealed=_sealed(context, model),
         machine=_machine(context, model),
+        calling=calling_of(context.settings, promotion.dataset),
     )
 
 
@@ -366,7 +369,7 @@ def _end_of_candidate(context: AppContext, candidate: MeasuredCandidate | None) 
 def actuals_of_candidate(context: AppContext, promotion: Promotion) -> ModelActuals:
     """Returns the monthly use of a candidate."""
     months = context.store.actuals.of(promotion.dataset)
-    return ModelActuals(tuple(months), "", "this machine", is_counted=True)
+    return ModelActuals(tuple(months))
 
 
 def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:

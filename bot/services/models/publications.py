@@ -13,7 +13,6 @@ from datetime import date
 from urllib.parse import urlsplit
 
 from bot.cards.models import publications as views
-from bot.cards.models.call_instructions import Calling
 from bot.context import CoreContext
 from bot.rules import units
 from bot.rules.models.promotion import alias_for
@@ -41,12 +40,6 @@ def publish_upstreams(settings: Settings) -> None:
         if upstream is not None:
             upstreams.append(upstream)
     folder.publish_upstreams(Upstreams(tuple(upstreams)))
-
-
-def calling_of(settings: Settings, dataset: str) -> Calling:
-    """Returns how programs call what is in use for a dataset."""
-    key_file = RecipeFolder(settings.recipes).key_path.resolve()
-    return Calling(alias_for(dataset), settings.serving.base_url, str(key_file))
 
 
 def sync(context: CoreContext) -> None:

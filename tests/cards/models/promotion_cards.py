@@ -119,13 +119,25 @@ ACTUALS = ModelActuals(
             "tickets", "tickets-7", "2026-11", 12_480, 1_300_000, 62_000, 3_100_000, OTHER, 41_200_000, NOW
         ),
         ActualMonth("tickets", "tickets-3", "2026-11", 900, 95_000, 4_600, 240_000, OTHER, 190_000, NOW),
-        ActualMonth("tickets", "tickets-3", "2026-10", 20_000, 2_100_000, 99_000, None, None, None, NOW),
+        ActualMonth(
+            "tickets",
+            "tickets-3",
+            "2026-10",
+            20_000,
+            2_100_000,
+            99_000,
+            None,
+            None,
+            None,
+            NOW,
+            failed=12,
+            cost_unknown="no_tokens",
+            saving_unknown="nothing_before",
+        ),
     ),
     "over 12 months it gains about $360 ($210 to $520), after $73 a month for its machine",
-    "this machine",
-    is_counted=True,
 )
-NOT_COUNTED = ModelActuals((), "", "OpenAI", is_counted=False)
+NOT_COUNTED = ModelActuals(())
 
 
 def cards() -> dict[str, Message]:
