@@ -62,9 +62,10 @@ def delete_unneeded(context: AppContext) -> None:
 
 def recipe_of(context: AppContext, promotion: Promotion) -> str | Refusal | None:
     """Returns the hash of the promotion's recipe, which is stored by then, or why it can't be built; None while a
-    worker builds it. A recipe that was built before is built again only if its folder was lost."""
-    if promotion.recipe and folder_of(context).recipe_path(promotion.recipe).exists():
-        return promotion.recipe
+    worker builds it. One that was in use before, as after a rollback, is built again only if its files are gone."""
+    before = _built_before(context, promotion)
+    if before is not None:
+        return before
     candidate = promoted_candidate(promotion.what)
     if candidate is None:
         return _recipe_of_model(context, promotion)
@@ -84,6 +85,15 @@ def recipe_of(context: AppContext, promotion: Promotion) -> str | Refusal | None
         context.settings.files,
         context.settings.recipes,
     )
+
+
+def _built_before(context: CoreContext, promotion: Promotion) -> str | None:
+    """Returns the stored recipe of this promotion, or of an earlier one of the same."""
+    for each in reversed(context.store.promotions.for_dataset(promotion.dataset)):
+        is_same = each.what == promotion.what
+        if is_same and each.recipe and folder_of(context).recipe_path(each.recipe).exists():
+            return each.recipe
+    return None
 
 
 def measured_of(context: CoreContext, promotion: Promotion) -> MeasuredCandidate | None:
