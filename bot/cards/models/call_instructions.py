@@ -49,12 +49,10 @@ def calling_blocks(calling: Calling) -> Sequence[CardBlock]:
     """For the card of a promotion."""
     if calling.base_url is None:
         return [Note(NO_ADDRESS)]
-    program = f"{python_lines(calling)}\n\n{curl_line(calling)}"
     return [
-        Text(f"*How to call it*: {code(calling.name)} at {escape(calling.base_url)}\n{code_block(program)}"),
-        Note(
-            "The key in that file can do nothing but call. A promotion or a rollback needs no change in programs."
-        ),
+        Text(f"*How to call it*: {code(calling.name)} at {escape(calling.base_url)}"),
+        Text(code_block(f"{python_lines(calling)}\n\n{curl_line(calling)}")),
+        Note("The key in that file can do nothing but call."),
     ]
 
 

@@ -84,9 +84,8 @@ def listing(
         "`/finetune promote MODEL` deploys one for its dataset, `/finetune promote DATASET CANDIDATE` what was "
         "measured without training; `/finetune rollback DATASET` undoes that."
     )
-    is_in_use = used.total or any(entry.promotion for entry in models.entries)
-    if is_in_use:
-        how = f"{calling_line(base_url)} {how}"
+    if used.total or any(entry.promotion for entry in models.entries):
+        parts.note(calling_line(base_url))
     return Message.titled(title, *parts, *unchecked_notes(models.unchecked), Note(how))
 
 

@@ -73,7 +73,7 @@ def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_
     promote(world, why="because=it was measured and is fine")
     world.tick(2)
     (called,) = (record.chat_model for record in world.store.deployments.live())
-    assert f"they have to call `{called}`" in world.find_message("tickets-1 is in use for tickets")
+    assert "now get it, without a change" in world.find_message("tickets-1 is in use for tickets")
     assert print_current(world) == (0, f"{called}\n")
     recipes = RecipeFolder(world.service.settings.recipes)
     answering = recipes.published("team/tickets")

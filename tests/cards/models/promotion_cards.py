@@ -9,6 +9,7 @@ from bot.cards.common import general
 from bot.cards.common.blocks import Headline, Listing, Message
 from bot.cards.models import models, promotion_requests, promotions
 from bot.cards.models.actuals import ModelActuals
+from bot.cards.models.call_instructions import Calling
 from bot.cards.models.models import InUse, ModelEntry
 from bot.cards.models.promotion_requests import RequestSummary
 from bot.cards.models.promotions import PromotionSummary
@@ -77,7 +78,10 @@ TUNED_MODEL = Promotable("tickets-7")
 OLDER = Promotable("tickets-3")
 PROMPT = promotable_candidate(Candidate("kshot", "openai/gpt-4o-mini", 10), 5)
 ENCODER_USED = promotable_candidate(ENCODER, 4)
-SUMMARY = PromotionSummary(PROMOTION, MODEL, PROVEN, OLDER, OLDER, "this machine", has_alias=True)
+CALLING = Calling("team/tickets", "http://127.0.0.1:8021/v1", "/var/lib/finetune/data/serving/call.key")
+SUMMARY = PromotionSummary(
+    PROMOTION, MODEL, PROVEN, OLDER, OLDER, "this machine", has_alias=True, calling=CALLING
+)
 OF_PROMPT = replace(
     PROMOTION, model=None, candidate=PROMPT.candidate, measurement=PROMPT.measurement, recipe="ab12"
 )
@@ -275,6 +279,7 @@ def cards() -> dict[str, Message]:
                 ),
             ),
             full_list(InUse(OF_PROMPT, PROMPT_SUMMARY.proof.candidate)),
+            CALLING.base_url,
         ),
         "model-list-empty": models.listing(full_list()),
     }
