@@ -276,7 +276,7 @@ def current(dataset: str, database: Path | None, is_how: bool) -> None:
 
 def _print_how_to_call(dataset: str) -> None:
     from bot.cards.models.call_instructions import calling_text
-    from bot.services.models.call_instructions import calling_of
+    from bot.services.models.models import calling_of
     from trainers.recipes.folder import RecipeFolder
 
     settings = load()

@@ -12,24 +12,26 @@ from bot.cards.common.plan_money import foreseen_text
 from bot.cards.datasets.datasets import unchecked_dataset
 from bot.cards.models import promotions as promotion_views
 from bot.cards.models.actuals import ModelActuals
+from bot.cards.models.call_instructions import Calling
 from bot.cards.models.deployments import stopped_refusal
 from bot.cards.models.models import InUse, ModelEntry
 from bot.cards.models.promotions import PromotionSummary, SealedProof
 from bot.context import AppContext, CoreContext
 from bot.rules.facts import Looks
-from bot.rules.models.promotion import PromotionEvidence, compare_models, find_objections
+from bot.rules.models.promotion import PromotionEvidence, alias_for, compare_models, find_objections
 from bot.rules.plans import Plan, plan_from_json
 from bot.services.common import authorization, finished_measurements
 from bot.services.datasets import datasets
 from bot.services.evidence import evidence, notifications, promotion_evidence
 from bot.services.evidence.looks import load_looks, load_looks_at_run
 from bot.services.models import deployments
-from bot.services.models.call_instructions import calling_of
+from bot.settings import Settings
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.records import Model, Promotable, Run
 from trainers.evaluation.results import Candidate, MeasuredCandidate
 from trainers.providers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
+from trainers.recipes.folder import RecipeFolder
 
 SHOWN = 40  # lines that fit on a card
 
@@ -168,6 +170,12 @@ def proof_of(context: AppContext, promotion: Promotion) -> PromotionEvidence:
     """Returns the comparison of what was promoted with what it replaced. This may read two files of held-out rows, so
     call it before a transaction."""
     return promotion_evidence.promotion_proof(context, promotion.what, _what(context, promotion.instead_of))
+
+
+def calling_of(settings: Settings, dataset: str) -> Calling:
+    """Returns how programs call what is in use for a dataset."""
+    key_file = RecipeFolder(settings.recipes).key_path.resolve()
+    return Calling(alias_for(dataset), settings.serving.base_url, str(key_file))
 
 
 def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> PromotionSummary:
