@@ -20,7 +20,14 @@ from bot.cards.training.runs import UNDER_WAY
 from bot.context import AppContext
 from bot.services import dataset_deletion, retention
 from bot.services.common import budgets, provider_jobs
-from bot.services.datasets import clean_copies, datasets, documents, row_deletion, row_labels
+from bot.services.datasets import (
+    clean_copies,
+    datasets,
+    document_removal,
+    documents,
+    row_deletion,
+    row_labels,
+)
 from bot.services.decisions import approvals, estimate_requests, superseded_plans
 from bot.services.evidence import run_states
 from bot.services.measurement import (
@@ -125,6 +132,7 @@ def apply_retention(context: AppContext) -> None:
     if scratch_days:
         context.store.tried_answers.drop_unjudged(before=now - scratch_days * DAY_S)
     row_deletion.tidy_rewrites(context)
+    document_removal.delete_files(context)
     _delete_measurement_files(context)
     _delete_questions_of_judges(context)
     _delete_unnamed_files(context)

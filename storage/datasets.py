@@ -233,6 +233,29 @@ class Documents(Table):
             (before,),
         )
 
+    def remove(self, document: Document, *, now: float) -> bool:
+        """Takes a document and its earlier versions, which have the same name, out of use. Their files have to be
+        deleted: they are in `removed` until then. Returns False if that was done before."""
+        # A document without a source was removed: Slack's id of the file is needed no more.
+        sql = (
+            "UPDATE documents SET state = 'refused', source = '', refusal = 'It was removed.', updated_at = ?"
+            " WHERE dataset = ? AND filename = ? AND state = 'ready'"
+        )
+        return self._db.change(sql, (now, document.dataset, document.filename)) > 0
+
+    def removed(self) -> list[Document]:
+        """Returns the removed documents whose files are still to be deleted."""
+        sql = "SELECT * FROM documents WHERE state = 'refused' AND source = '' AND sha256 IS NOT NULL"
+        return self._db.all(Document, sql)
+
+    def is_file_used(self, sha256: str) -> bool:
+        """Returns True if the file of a removed document is also that of another document or of a dataset."""
+        sql = (
+            "SELECT (SELECT count(*) FROM documents WHERE sha256 = ?1 AND source <> '')"
+            " + (SELECT count(*) FROM datasets WHERE sha256 = ?1)"
+        )
+        return bool(self._db.value(sql, (sha256,)))
+
     def move(self, document: Document, to: DocumentState, *, now: float, **changes: Any) -> Document | None:
         """Returns the moved document, or None if it is no longer in its state."""
         changes = {**changes, "state": to, "updated_at": now}

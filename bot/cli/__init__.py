@@ -45,6 +45,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "restore",
         "forget",
     ),
+    "knowledge": ("knowledge",),
     "policy": ("policy",),
 }
 # The help of `finetune` describes these commands, in the order in which people use them, and lists the others by task.
@@ -60,7 +61,7 @@ OTHERS = {
     "After a run": ("report", "compare", "current", "models", "deployments", "export"),
     "Trainers": ("trainer", "engines"),
     "Programs": ("serve",),
-    "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "forget"),
+    "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "knowledge", "forget"),
 }
 NEEDS_POSIX = "finetune runs on Linux and macOS. On Windows, run it in WSL (wsl --install) or in a container."
 

@@ -85,6 +85,11 @@ def delete_rows(
                 row_deletion.discard_rewrite(context, dataset)
 
 
+def open_stored(settings: Settings, store: Store) -> DeletionContext:
+    """Returns what services need for work that asks no trainer."""
+    return DeletionContext(settings, store, {})
+
+
 def _carry_out(context: DeletionContext, number: int, title: str) -> str:
     """Carries out deletion `number` and returns the outcome as a sentence."""
     until = time.monotonic() + PATIENCE_S

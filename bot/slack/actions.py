@@ -17,9 +17,10 @@ from slack_sdk.errors import SlackApiError
 from bot.cards import home
 from bot.cards.common import advice, general, judge_agreement
 from bot.cards.common import help as help_cards
-from bot.cards.common.blocks import Message
+from bot.cards.common.blocks import Block, Message
 from bot.cards.datasets import check_reports, data_policy, datasets, findings, row_labels
 from bot.cards.datasets import dataset_columns as column_cards
+from bot.cards.datasets import documents as document_cards
 from bot.cards.decisions import estimates, plan_details, plans
 from bot.cards.decisions import run_again as run_again_cards
 from bot.cards.evidence import distillations, evaluations
@@ -35,7 +36,7 @@ from bot.cards.training import results, runs
 from bot.context import AppContext
 from bot.health import metrics
 from bot.services.common import authorization, budgets
-from bot.services.datasets import clean_copies, dataset_columns
+from bot.services.datasets import clean_copies, dataset_columns, document_removal
 from bot.services.datasets import data_policy as data_policy_services
 from bot.services.datasets import datasets as dataset_services
 from bot.services.datasets import row_labels as row_label_services
@@ -171,6 +172,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     app.action(_one_of(FORMS))(listeners.open_form)
     app.action(_one_of((*general.READINGS, wrong_row_cards.WRONG_ROWS)))(listeners.run_line)
     app.action(_one_of(row_labels.ANSWERS))(listeners.label_row)
+    app.action(document_cards.REMOVE)(listeners.remove_document)
 
 
 @dataclass(frozen=True)
@@ -241,16 +243,15 @@ class _Listeners:
             lambda: row_label_services.answer(self.context, click.action, click.value, click.person),
         )
         self.wake()
-        if isinstance(result, Refusal):
-            form = general.notice_modal("Not done", result.text)
-        else:
-            form = result
-        try:
-            client.views_update(view_id=str(body["view"]["id"]), view=form)
-        except SlackApiError as error:
-            if error.response.get("error") != "not_found":
-                raise
-            log.info("a form of rows to label was closed before the next row came")
+        _update_form(body, client, result)
+
+    def remove_document(self, body: dict[str, Any], client: WebClient) -> None:
+        click = read_click(self.context, body)
+        result = self._counted(
+            click, lambda: document_removal.remove(self.context, click.value, click.person)
+        )
+        self.wake()
+        _update_form(body, client, result)
 
     def _form(self, click: Click) -> Form | Refusal | None:
         if click.action in READ:
@@ -261,6 +262,19 @@ class _Listeners:
 
     def _counted(self, click: Click, act: Callable[[], _Value]) -> _Value:
         return metrics.counted(metrics.CLICKS, click.action, act)
+
+
+def _update_form(body: dict[str, Any], client: WebClient, result: Block | Refusal) -> None:
+    """Shows the next form, or why there is none, in place of the one with the button."""
+    form = result
+    if isinstance(form, Refusal):
+        form = general.notice_modal("Not done", form.text)
+    try:
+        client.views_update(view_id=str(body["view"]["id"]), view=form)
+    except SlackApiError as error:
+        if error.response.get("error") != "not_found":
+            raise
+        log.info("a form was closed before what follows came")
 
 
 def _approve(click: Click) -> Form | Refusal | None:

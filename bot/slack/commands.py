@@ -22,7 +22,6 @@ from bot.cards.common import help as help_cards
 from bot.cards.common.help import CommandHelp
 from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
 from bot.cards.datasets import datasets as dataset_cards
-from bot.cards.datasets import documents as document_cards
 from bot.cards.evidence import wrong_rows as wrong_row_cards
 from bot.cards.models import models as model_cards
 from bot.cards.models import tried_answers as answer_cards
@@ -63,7 +62,7 @@ from bot.health import metrics
 from bot.rules.permissions import GOVERNED_BY, Rule
 from bot.services import dataset_deletion, overview
 from bot.services.common import authorization, budgets, candidates, messages
-from bot.services.datasets import documents, row_labels
+from bot.services.datasets import document_removal, documents, row_labels
 from bot.services.decisions import estimate_requests, freeze, plans, team_questions
 from bot.services.measurement import (
     distillations,
@@ -215,14 +214,16 @@ def draw_curve(call: Call, **values: Any) -> Reply:
 
 
 @finetune.command(
-    "knowledge", help="upload a document for retrieval to look things up in", needs=("read", "upload")
+    "knowledge",
+    help="list the documents that retrieval looks things up in, add one, or remove one",
+    needs=("read", "upload"),
 )
 @click.argument("dataset", type=DATASET)
 def add_document(call: Call, dataset: str) -> Reply:
     refusal = documents.may_upload(call.context, dataset, call.person, call.channel)
     if refusal:
         return refusal
-    return document_cards.document_form(call.channel, dataset, documents.list_usable(call.context, dataset))
+    return document_removal.form(call.context, call.channel, dataset)
 
 
 @finetune.command(

@@ -13,6 +13,7 @@ from bot.cards.common import general, judge_agreement
 from bot.cards.common import help as help_cards
 from bot.cards.common.blocks import Message
 from bot.cards.datasets import data_policy, dataset_columns, datasets, documents
+from bot.cards.datasets.documents import DocumentEntry, DocumentUse
 from bot.cards.decisions import estimate_form, estimates, plan_details, plans, run_again
 from bot.cards.decisions.estimate_form import EstimateChoices
 from bot.cards.evidence import (
@@ -221,7 +222,14 @@ def _views() -> dict[str, Json]:
             "C0TICKETS", evaluations.BaselineChoices(["tickets"], [])
         ),
         "form-knowledge": documents.document_form("C0TICKETS", "tickets"),
-        "form-knowledge-more": documents.document_form("C0TICKETS", "tickets", [measurements.document()] * 7),
+        "form-knowledge-more": documents.document_form(
+            "C0TICKETS",
+            "tickets",
+            [
+                DocumentEntry(measurements.document(), 12_300, DocumentUse((7, 3), is_promoted=True)),
+                *[DocumentEntry(measurements.document(), 400, DocumentUse())] * 20,
+            ],
+        ),
         "form-waiver": data_policy.form(builders.dataset()),
         "form-run-again": run_again.form(
             run_again.EarlierPlan(

@@ -17,6 +17,7 @@ from bot.cards.common import general, judge_agreement, prices
 from bot.cards.common.blocks import INVISIBLE, code, escape
 from bot.cards.datasets import check_reports, dataset_versions, datasets, documents
 from bot.cards.datasets.datasets import Best, DatasetEntry
+from bot.cards.datasets.documents import DocumentEntry, DocumentUse
 from bot.cards.decisions import estimate_form, estimates, plans
 from bot.cards.decisions.estimate_form import EstimateChoices
 from bot.cards.evidence import (
@@ -302,7 +303,9 @@ def _forms(text: str) -> dict[str, Any]:
     return {
         "baseline form": evaluations.form("C0TICKETS", evaluations.BaselineChoices(names, names, names[5])),
         "knowledge form": documents.document_form(
-            "C0TICKETS", text[:300], [measurements.document(filename=text)] * 200
+            "C0TICKETS",
+            text[:300],
+            [DocumentEntry(measurements.document(filename=text), 400, DocumentUse((3,)))] * 200,
         ),
         "upload": datasets.upload_modal("C0TICKETS", file_id="F1", filename=text),
         "estimate form": estimate_form.form("C0TICKETS", EstimateChoices(names, names)),

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from bot.cards.common import forms
 from bot.cards.common.blocks import (
     Block,
     CardBlock,
     Headline,
-    Lines,
     Message,
     Note,
     Text,
     button,
     code,
+    confirm,
     cut,
     escape,
 )
 from bot.cards.common.builder import Parts
 from bot.cards.common.forms import modal
-from bot.cards.common.words import first_lines, pluralize, shorten
+from bot.cards.common.words import day, listed, pluralize, shorten
 from bot.cards.datasets.datasets import MEASURE
 from storage.records import Document
 from trainers.documents import (
@@ -36,7 +37,10 @@ DOCUMENT_FORM = "knowledge_form"
 KINDS = ("pdf", "docx", "html", "htm", "md", "txt")
 SPLIT_IT = "Split it into smaller documents."
 OTHER_KIND = "Save it as PDF, Word (.docx), HTML, Markdown (.md) or text (.txt)."
-LISTED = 5
+REMOVE = "remove_document"
+TERMINAL = "terminal"  # who acts there
+LISTED = 20
+SHOWN_MEASUREMENTS = 4
 TROUBLES: Mapping[Trouble, str] = {
     "damaged": "It is damaged or in an unreadable format. Open it, save it again, and upload the new file.",
     "empty": "It is empty. Choose the file again; it may have been saved before it was filled.",
@@ -66,17 +70,38 @@ def passages_text(passages: int) -> str:
     return f"{pluralize(passages, 'passage')} of about {WORDS_A_PASSAGE} words"
 
 
-def document_form(channel: str, dataset: str, documents: Sequence[Document] = ()) -> Block:
-    """The upload form. `documents` are those that the dataset has; a new one replaces the one with the same name."""
+@dataclass(frozen=True)
+class DocumentUse:
+    """What used a document: the numbers of finished measurements, newest first, and that of one that is `running`, 0 if
+    none is. `is_promoted`: what is in use retrieves from it, and has a copy; `is_being_promoted` until it has one."""
+
+    measured_in: tuple[int, ...] = ()
+    running: int = 0
+    is_promoted: bool = False
+    is_being_promoted: bool = False
+
+
+@dataclass(frozen=True)
+class DocumentEntry:
+    """A document in a list; `size` is in bytes."""
+
+    document: Document
+    size: int
+    use: DocumentUse
+
+
+def document_form(channel: str, dataset: str, entries: Sequence[DocumentEntry] = ()) -> Block:
+    """Lists the dataset's documents with a button to remove each, and takes another one, which replaces the one of the
+    same name. `entries` are newest first."""
     blocks: list[CardBlock | Block] = [
         Text(f"For {code(shorten(dataset))}: documents that a person would consult to answer.")
     ]
-    lines = []
-    for document in reversed(documents):
-        passages = pluralize(document.passages or 0, "passage")
-        lines.append(f"• {escape(shorten(document.filename))}: {passages}")
-    if lines:
-        blocks.append(Lines(first_lines(lines, LISTED)))
+    blocks += [Text(entry_text(entry), _remove_button(entry)) for entry in entries[:LISTED]]
+    left_out = len(entries) - LISTED
+    if left_out > 0:
+        blocks.append(
+            Note(f"And {left_out:,} more: {code(f'finetune knowledge {dataset}')} lists all in a terminal.")
+        )
     blocks.append(forms.file_input("file", "Document: PDF, Word, HTML, Markdown or text", KINDS))
     blocks.append(
         Note(
@@ -85,6 +110,59 @@ def document_form(channel: str, dataset: str, documents: Sequence[Document] = ()
         )
     )
     return modal("Add knowledge", DOCUMENT_FORM, blocks, submit="Add", private=f"{channel} {dataset}")
+
+
+def entry_text(entry: DocumentEntry) -> str:
+    """A document's name, size and passages, who added it when, and what was measured with it."""
+    document = entry.document
+    size = f"{max(round(entry.size / 1000), 1):,} kB"
+    text = (
+        f"*{escape(shorten(document.filename))}*: {pluralize(document.passages or 0, 'passage')}, {size}, from "
+        f"<@{document.uploaded_by}> on {day(document.created_at)}"
+    )
+    if entry.use.measured_in:
+        text += (
+            f"; measured in {listed([f'm{number}' for number in entry.use.measured_in], SHOWN_MEASUREMENTS)}"
+        )
+    if entry.use.is_promoted:
+        text += "; *in use*"
+    return text
+
+
+def removal_question(entry: DocumentEntry) -> str:
+    """What removing it changes; plain text of at most 300 characters."""
+    text = "Its file and text are deleted, in all versions of this name; later measurements do without it."
+    if entry.use.measured_in:
+        text += " Scores that were measured with it stay."
+    if entry.use.is_promoted:
+        text += " What is in use has a copy and keeps answering from it until you promote something else or roll back."
+    return text
+
+
+def _remove_button(entry: DocumentEntry) -> Block:
+    sure = confirm(
+        f"Remove {shorten(entry.document.filename, 60)}?", removal_question(entry), "Remove", "Keep it"
+    )
+    return button("Remove", REMOVE, str(entry.document.id), style="danger", confirm=sure)
+
+
+def document_removed(document: Document, person: str, use: DocumentUse) -> Message:
+    by = person
+    if person != TERMINAL:
+        by = f"<@{person}>"
+    parts = Parts()
+    parts.text(
+        f"{by} removed it from the knowledge of {code(document.dataset)}. Retrieval no longer searches it."
+    )
+    if use.measured_in:
+        numbers = listed([f"m{number}" for number in use.measured_in], SHOWN_MEASUREMENTS)
+        parts.text(f"Scores of {numbers} were measured with it and stay; a new measurement does without it.")
+    if use.is_promoted:
+        parts.text(
+            f"*Still in use*: programs that call the model of {code(document.dataset)} get answers from a copy of it. "
+            f"Promote something else, or {code(f'/finetune rollback {document.dataset}')}."
+        )
+    return parts.titled(f"{shorten(document.filename)} was removed")
 
 
 def document_received(document: Document) -> Message:

@@ -7,6 +7,7 @@ PUBLIC_MODULES = (
     "dataset_columns",
     "dataset_worker",
     "datasets",
+    "document_removal",
     "documents",
     "pairs",
     "row_deletion",

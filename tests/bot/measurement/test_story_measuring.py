@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from bot.cards.evidence import evaluation_results
-from bot.services.datasets import dataset_worker, documents
+from bot.services.datasets import dataset_worker, document_removal, documents
 from bot.services.datasets.documents import DocumentUpload
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
+from demo.workspace import wait_until
 from storage.records import Document
+from tests.bot.cli_runner import finetune
 from tests.bot.measurements import (
     BASELINE,
     CHAT,
@@ -168,11 +170,44 @@ def test_retrieval_reads_the_uploaded_documents(world: World) -> None:
     assert f"4 of {ready.passages} passages of about 90 words from 1 document" in world.read_form(ANA)
 
 
-def test_a_word_document_is_read_and_listed_in_the_form(world: World) -> None:
+def test_a_word_document_is_read_listed_and_removed(world: World) -> None:
     ready = add_knowledge(world, "handbook.docx", word(FAQ))
     assert ready.state == "ready"
+    add_knowledge(world, "handbook.docx", word(FAQ.replace("policy", "rule")), number=2)
+    measure(world, f"{BASELINE} candidates=retrieval")
     world.type("/finetune knowledge tickets", user=DORA)
-    assert f"handbook.docx: {ready.passages} passages" in world.read_form(DORA)
+    form = world.read_form(DORA)
+    assert f"*handbook.docx*: {ready.passages} passages" in form and "measured in m1" in form
+    context = world.service.context
+    by_another = document_removal.remove(context, "2", ANA.id)
+    assert isinstance(by_another, Refusal) and document(world, 2).state == "ready"
+    files = [world.service.settings.files / str(document(world, number).sha256) for number in (1, 2)]
+    assert all(path.exists() for path in files)
+
+    world.slack.press(DORA.id, "remove_document")
+    world.tick_until(lambda: not world.store.documents.ready("tickets"), "the removal")
+    wait_until(lambda: "handbook" not in world.read_form(DORA), "the form without it")
+    world.send()
+    assert "it from the knowledge of `tickets`" in world.find_message("handbook.docx was removed")
+    assert [path for path in files if path.exists() or path.with_name(f"{path.name}.text").exists()] == []
+    removals = [entry for entry in world.store.audit.entries() if entry.action == "remove knowledge"]
+    assert [(entry.who, entry.subject) for entry in removals] == [(DORA.id, "document 2")]
+    assert document_removal.list_entries(context, "tickets") == []
+
+
+def test_documents_are_listed_and_removed_in_the_terminal(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = add_knowledge(world)
+    settings = world.service.settings
+    monkeypatch.setattr("bot.cli.knowledge.load", lambda **_: settings)
+    assert f"faq.md: {ready.passages} passages" in finetune("knowledge", "tickets").output
+    remove = ("knowledge", "tickets", "--yes", "--remove")
+    assert finetune(*remove, "faq.md").exit_code != 0, "the bot has the database open"
+    world.stop()
+    assert "It has: faq.md." in finetune(*remove, "other.md").output
+    assert "faq.md is removed" in finetune(*remove, "faq.md").output
+    assert "has no documents" in finetune("knowledge", "tickets").output
 
 
 def sleep_instead_of_reading(path: Path) -> int:

@@ -12,6 +12,7 @@ from bot.cards.common.blocks import Message
 from bot.cards.datasets import check_reports, data_policy, dataset_versions, datasets, documents
 from bot.cards.datasets.check_reports import JudgedModel
 from bot.cards.datasets.datasets import Best, DatasetEntry
+from bot.cards.datasets.documents import DocumentUse
 from bot.cards.evidence import learning_curves
 from bot.rules.facts import Looks
 from bot.rules.plans import TaughtRows
@@ -178,6 +179,9 @@ def _others() -> dict[str, Message]:
         "preference-chosen": judge_agreement.choice_card(*texts, "tie", BEN),
         "knowledge-received": documents.document_received(measurements.document("received")),
         "knowledge-ready": documents.document_ready(measurements.document()),
+        "knowledge-removed": documents.document_removed(
+            measurements.document(), BEN, DocumentUse((7, 3), is_promoted=True)
+        ),
         "knowledge-refused": documents.document_refused(
             measurements.document("refused"), documents.why_unreadable(Unreadable("no_text"))
         ),

@@ -1,0 +1,131 @@
+"""Lists the documents of a dataset with what was measured with them, and removes one: what is under the same name, in
+all its versions.
+
+A removal is recorded in one transaction; then the files are deleted. After a kill between the two, the nightly
+retention deletes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bot.cards.common.blocks import Block, code
+from bot.cards.datasets import documents as views
+from bot.cards.datasets.documents import DocumentEntry, DocumentUse
+from bot.context import AppContext, CoreContext
+from bot.rules.permissions import Request
+from bot.services.common import authorization
+from bot.values.evaluations import ComparisonPlan, promoted_candidate
+from bot.values.runs import Refusal
+from storage.records import COMPARISON, Document, Measurement
+from trainers.documents import TEXT_ENDING
+
+
+def list_entries(context: CoreContext, dataset: str) -> list[DocumentEntry]:
+    """Returns the documents that retrieval searches, newest first, with what used them."""
+    entries = []
+    measurements = _measurements(context, dataset)
+    for document in reversed(context.store.documents.ready(dataset)):
+        path = context.settings.files / str(document.sha256)
+        size = path.stat().st_size if path.exists() else 0
+        entries.append(DocumentEntry(document, size, _use_of(context, document, measurements)))
+    return entries
+
+
+def form(context: AppContext, channel: str, dataset: str) -> Block:
+    """Returns the form that lists the documents and takes another one."""
+    return views.document_form(channel, dataset, list_entries(context, dataset))
+
+
+def remove(context: AppContext, value: str, person: str) -> Block | Refusal:
+    """Handles the button in the form: removes the document and returns the form without it. `value` is the document's
+    number."""
+    document = context.store.documents.get(int(value))
+    gone = Refusal("This document is removed already.")
+    if document is None or document.state != "ready":
+        return gone
+    refusal = authorization.button_refusal(context, document.dataset, person, gone)
+    if refusal:
+        return refusal
+    # Who uploaded it may remove it without being named in the policy.
+    owner = person if document.uploaded_by == person else ""
+    request = Request(owner, person, document.created_at)
+    refusal = authorization.refusal(context, person, "delete", document.channel, request)
+    if refusal:
+        return refusal
+    refusal = remove_document(context, document, person)
+    if refusal:
+        return refusal
+    return form(context, document.channel, document.dataset)
+
+
+def use_of(context: CoreContext, document: Document) -> DocumentUse:
+    """Returns what was measured with a document, and whether what is in use has a copy of it."""
+    return _use_of(context, document, _measurements(context, document.dataset))
+
+
+def remove_document(context: CoreContext, document: Document, person: str) -> Refusal | None:
+    """Removes a document and its files, or returns what has to end first. The person's right was checked."""
+    use = use_of(context, document)
+    if use.running:
+        return Refusal(
+            f"m{use.running} is reading {code(document.filename)}. `/finetune cancel m{use.running}` ends that "
+            "measurement; or wait for its result."
+        )
+    if use.is_being_promoted:
+        return Refusal("A retrieval with this document is being put to work. Try again in a minute.")
+    now = context.clock()
+    with context.store.transaction():
+        removed = context.store.documents.remove(document, now=now)
+        if not removed:
+            return Refusal("This document is removed already.")
+        context.audit(person, "remove knowledge", f"document {document.id}", f"of dataset {document.dataset}")
+        card = views.document_removed(document, person, use).letter()
+        name = f"document {document.id}"
+        context.store.outbox.show(name, document.channel, card, now=now, concerns=document.uploaded_by)
+    delete_files(context)
+    return None
+
+
+def delete_files(context: CoreContext) -> None:
+    """Deletes the files of removed documents, unless something else has the same file."""
+    for document in context.store.documents.removed():
+        if not context.store.documents.is_file_used(str(document.sha256)):
+            path = context.settings.files / str(document.sha256)
+            path.unlink(missing_ok=True)
+            path.with_name(f"{path.name}{TEXT_ENDING}").unlink(missing_ok=True)
+        context.store.documents.move(document, "refused", now=context.clock(), sha256=None)
+
+
+def _measurements(context: CoreContext, dataset: str) -> Sequence[tuple[Measurement, ComparisonPlan]]:
+    """Returns the measurements of candidates on a dataset, newest first, with their plans."""
+    versions = [version.id for version in context.store.datasets.versions(dataset)]
+    compared = []
+    for measurement in context.store.measurements.on(versions):
+        if measurement.kind == COMPARISON and measurement.state not in ("cancelled", "failed"):
+            compared.append((measurement, ComparisonPlan.from_json(measurement.plan)))
+    return sorted(compared, key=lambda each: -each[0].id)
+
+
+def _use_of(
+    context: CoreContext, document: Document, measurements: Sequence[tuple[Measurement, ComparisonPlan]]
+) -> DocumentUse:
+    done = []
+    running = 0
+    for measurement, plan in measurements:
+        if document.sha256 not in plan.documents:
+            continue
+        if measurement.state == "done":
+            done.append(measurement.id)
+        else:
+            running = measurement.id
+    use = DocumentUse(tuple(done), running)
+    promotion = context.store.promotions.current(document.dataset)
+    if promotion is None or promotion.measurement not in done:
+        return use
+    candidate = promoted_candidate(promotion.what)
+    if candidate is None or candidate.kind != "retrieval":
+        return use
+    # Until its recipe is built, it has no copy of the document.
+    return replace(use, is_promoted=True, is_being_promoted=promotion.recipe is None)
