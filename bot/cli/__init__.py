@@ -44,8 +44,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "backup",
         "restore",
         "forget",
+        "knowledge",
     ),
-    "knowledge": ("knowledge",),
     "policy": ("policy",),
 }
 # The help of `finetune` describes these commands, in the order in which people use them, and lists the others by task.

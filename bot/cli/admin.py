@@ -1,5 +1,5 @@
 """Commands that administer an installation: audit, report, compare, backup, restore, engines, log, current,
-deployments, models, forget."""
+deployments, models, forget, knowledge."""
 
 from __future__ import annotations
 
@@ -412,3 +412,40 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
             refuse(str(error))
         refuse(f"{error} While the bot runs, /finetune delete in Slack does the same.")
     click.echo(value_or_exit(outcome))
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--remove", "name", help="Remove the document of this name. The bot must be stopped.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
+@JSON
+def knowledge(dataset: str, name: str | None, yes: bool, as_json: bool) -> None:
+    """List the documents in which retrieval looks things up for DATASET, or remove one.
+
+    /finetune knowledge in Slack does both, and adds documents.
+    """
+    from bot.cli import deletion
+    from bot.command_options import normalize_name
+    from storage.database import StorageError
+
+    settings = load(need_slack=False)
+    if not settings.database.exists():
+        refuse(f"There is no database at {settings.database}, so there are no documents.")
+    wanted = normalize_name(dataset)
+    try:
+        if name is not None:
+            outcome = deletion.remove_document(
+                settings, wanted, name, lambda question: yes or click.confirm(question)
+            )
+            click.echo(value_or_exit(outcome))
+            return
+        entries = deletion.list_documents(settings, wanted)
+    except StorageError as error:
+        refuse(str(error))
+    if as_json:
+        show_json([deletion.document_json(entry) for entry in entries])
+        return
+    for entry in entries:
+        click.echo(deletion.document_line(entry))
+    if not entries:
+        click.echo(f"{wanted} has no documents: /finetune knowledge {wanted} in Slack adds one.")

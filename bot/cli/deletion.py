@@ -1,4 +1,5 @@
-"""Deletes a dataset, or rows of it, for `finetune forget` while the bot is stopped. The bot tells the channel later."""
+"""Deletes a dataset, or rows of it, for `finetune forget` while the bot is stopped, and lists and removes documents for
+`finetune knowledge`. The bot tells the channel later."""
 
 from __future__ import annotations
 
@@ -6,17 +7,22 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from bot.app import build_trainers
 from bot.cards.datasets import dataset_deletion as views
+from bot.cards.datasets.documents import DocumentEntry, removal_question
 from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
+from bot.rules.units import day_of
 from bot.services import dataset_deletion
-from bot.services.datasets import row_deletion
+from bot.services.datasets import document_removal, row_deletion
 from bot.settings import Settings
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
+from storage.backup import open_copy
 from storage.store import Store
 from trainers.client.client import Trainer
+from trainers.dataset.rows import to_printable
 
 PERSON = "terminal"
 # The deletion is recorded by then, so a running bot does what is left.
@@ -85,9 +91,59 @@ def delete_rows(
                 row_deletion.discard_rewrite(context, dataset)
 
 
-def open_stored(settings: Settings, store: Store) -> DeletionContext:
-    """Returns what services need for work that asks no trainer."""
-    return DeletionContext(settings, store, {})
+def list_documents(settings: Settings, dataset: str) -> list[DocumentEntry]:
+    """Returns the documents of a dataset. Raises StorageError."""
+    # A copy, as a running bot has the database open.
+    with open_copy(settings.database) as store:
+        return document_removal.list_entries(DeletionContext(settings, store, {}), dataset)
+
+
+def remove_document(
+    settings: Settings, dataset: str, name: str, confirm: Callable[[str], bool]
+) -> str | Refusal:
+    """Removes the document of this name and returns the outcome as a sentence. Raises StorageError, for instance if the
+    bot is running."""
+    store = Store(settings.database)
+    context = DeletionContext(settings, store, {})
+    try:
+        entries = document_removal.list_entries(context, dataset)
+        entry = next((each for each in entries if each.document.filename == name), None)
+        if entry is None:
+            existing = ", ".join(each.document.filename for each in entries) or "none"
+            return Refusal(f"{dataset} has no document named {name}. It has: {existing}.")
+        if not confirm(f"Remove {name}? {removal_question(entry)}"):
+            return Refusal("Nothing was removed.")
+        refusal = document_removal.remove_document(context, entry.document, PERSON)
+        return refusal or f"{name} is removed. Once the bot runs, it says so in the channel."
+    finally:
+        store.close()
+
+
+def document_line(entry: DocumentEntry) -> str:
+    document = entry.document
+    text = (
+        f"{to_printable(document.filename, 200)}: {document.passages or 0} passages, {entry.size:,} bytes, "
+        f"from {document.uploaded_by} on {day_of(document.created_at)}"
+    )
+    measured = ", ".join(f"m{number}" for number in entry.use.measured_in)
+    if measured:
+        text += f"; measured in {measured}"
+    if entry.use.is_promoted:
+        text += "; in use"
+    return text
+
+
+def document_json(entry: DocumentEntry) -> dict[str, Any]:
+    document = entry.document
+    return {
+        "name": document.filename,
+        "bytes": entry.size,
+        "passages": document.passages,
+        "person": document.uploaded_by,
+        "at": document.created_at,
+        "measured_in": list(entry.use.measured_in),
+        "is_in_use": entry.use.is_promoted,
+    }
 
 
 def _carry_out(context: DeletionContext, number: int, title: str) -> str:
