@@ -2,7 +2,8 @@
 
 `python benchmarks/door.py [PART …] [--calls N] [--short]`. Parts, all by default:
 
-    overhead     at 50 calls a second, a vendor that answers after 30 ms: the door's CPU time, and what it adds
+    overhead     at 50 calls a second, a vendor that answers after 30 ms: the door's CPU time, and what it adds; then
+                 its CPU time beside that of a bare proxy with the same libraries
     stream       the same for the first byte of a stream of 20 parts, 5 ms apart
     long         50 calls a second of 3 s each, so that 150 are open
     open         as many calls as the door takes with 200 open, a vendor that answers at once
@@ -80,8 +81,15 @@ def main() -> None:
 @contextmanager
 def serve_vendor(*options: str) -> Iterator[str]:
     """Runs the vendor in a process of its own. Yields its address."""
+    with _serve("tests.peers.chat_vendor", *options) as (url, _):
+        yield url
+
+
+@contextmanager
+def _serve(module: str, *options: str) -> Iterator[tuple[str, int]]:
+    """Runs a module that prints its address. Yields that and its process id."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.peers.chat_vendor", *options],
+        [sys.executable, "-m", module, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -89,7 +97,7 @@ def serve_vendor(*options: str) -> Iterator[str]:
     )
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip()
+        yield process.stdout.readline().strip(), process.pid
     finally:
         process.terminate()
         process.wait()
@@ -184,6 +192,21 @@ def paired(
 
 def overhead(folder: RecipeFolder, calls: int) -> Iterator[str]:
     yield from paired(folder, calls, "--delay", "0.03")
+    with (
+        serve_both(folder, "--delay", "0.03") as (door, url),
+        _serve("benchmarks._bare_proxy", url) as (bare_url, bare_pid),
+    ):
+        callers = Pair(
+            Caller(f"{door.url}/chat/completions", folder.call_key()),
+            Caller(f"{bare_url}/chat/completions", "-"),
+            request_body(NAME),
+        )
+        asyncio.run(callers.run(RATE, min(calls, 100)))
+        before = (cpu_s(door.worker_pid()), cpu_s(bare_pid))
+        asyncio.run(callers.run(RATE, calls))
+        used = (cpu_s(door.worker_pid()) - before[0], cpu_s(bare_pid) - before[1])
+        ours_ms, bare_ms = (seconds / calls * 1000 for seconds in used)
+        yield f"CPU {ours_ms:.2f} ms a call, and {bare_ms:.2f} of a bare proxy with the same libraries"
 
 
 def stream(folder: RecipeFolder, calls: int) -> Iterator[str]:

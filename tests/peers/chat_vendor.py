@@ -27,6 +27,9 @@ from trainers.http.connections import server_config
 from trainers.http.sockets import address_of, listen
 
 KEY = "sk-vendor-0123456789"
+BACKLOG = (
+    4096  # as behind a load balancer: no connection is refused because this process was slow for a second
+)
 Body = dict[str, Any]
 
 
@@ -182,7 +185,9 @@ def main() -> None:
     vendor = ChatVendor(delay_s=options.delay, part_s=options.part, parts=options.parts, keeps_record=False)
     listener = listen("127.0.0.1", 0)
     print(address_of("127.0.0.1", listener), flush=True)
-    uvicorn.Server(server_config(vendor.app(), 1)).run(sockets=[listener])
+    config = server_config(vendor.app(), 1)
+    config.backlog = BACKLOG
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ def encode_error(problem: ApiError) -> bytes:
 
 async def _translate(call: Call) -> Response:
     body = responses.as_chat(call.body)
+    body.pop("metadata", None)  # a label for what OpenAI stores; others refuse it
     for number, tool in enumerate(body.get("tools", ())):
         if not isinstance(tool, dict) or tool.get("type") != "function":
             text = f"{call.upstream.name} can call functions only, so 'tools[{number}]' is refused."
