@@ -137,6 +137,7 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
 # Like ANSWERED, with a value that is more than a number.
 ANSWERED_BY_VALUE: Mapping[str, Callable[[AppContext, str, str], str | Refusal]] = {
     wrong_row_cards.SHOW_HELD_OUT: wrong_rows.show_held_out,
+    wrong_row_cards.SHOW_DIFFERENT: wrong_rows.show_different,
     wrong_row_cards.SHOW_TRAINING: wrong_rows.ask_training,
 }
 # Buttons whose effect is visible in the channel. The person who clicked gets only a refusal.

@@ -15,6 +15,7 @@ from trainers.evaluation.wrong_rows import WrongRow, WrongRows
 WRONG_ROWS = "wrong_rows"
 SHOW_TRAINING = "show_wrong_training_rows"
 SHOW_HELD_OUT = "show_wrong_held_out_rows"
+SHOW_DIFFERENT = "show_different_rows"
 SHOWN_CANDIDATES = 6
 SHOW_WORDS = "Show wrong rows"
 WORN = (
@@ -91,14 +92,35 @@ def _candidate_text(offer: WrongRowsOffer, candidate: WrongAnswers) -> CardBlock
 
 def held_out_button(words: str, subject: str, place: int, first: int) -> Block:
     """Shows a page of held-out rows after a confirmation, as that can't be taken back."""
-    sure = confirm(
+    return button(words, SHOW_HELD_OUT, f"{_word(subject)} {place} {first}", confirm=_sure())
+
+
+@dataclass(frozen=True)
+class DifferentSide:
+    """A result whose answers are set beside another's, 'run 3' or 'm7', and its candidate's place there."""
+
+    subject: str
+    place: int = 0
+
+    @property
+    def value(self) -> str:
+        return f"{_word(self.subject)} {self.place}"
+
+
+def different_rows_button(words: str, side: DifferentSide, other: DifferentSide, first: int) -> Block:
+    """Shows a page of the held-out rows that two results answered differently, after the same confirmation."""
+    value = f"{side.value} {other.value} {first}"
+    return button(words, SHOW_DIFFERENT, value, confirm=_sure())
+
+
+def _sure() -> Block:
+    return confirm(
         "Wear these rows?",
         "They will count as wrong for whatever learns from rows uploaded later, and a prompt written later can't show "
         "on this holdout that it meets the bar. Training rows would cost nothing.",
         "Show them",
         "Not now",
     )
-    return button(words, SHOW_HELD_OUT, f"{_word(subject)} {place} {first}", confirm=sure)
 
 
 def _word(subject: str) -> str:
@@ -120,6 +142,45 @@ def held_out_card(subject: str, candidate: WrongAnswers, page: WrongRows) -> Mes
     parts.note(f"{rows} worn from now on: wrong for whatever learns from rows uploaded later.")
     name = escape(shorten(candidate.name, 60))
     return _titled(parts, f"Wrong held-out rows of {subject}", f"{name}, {_range(page)}")
+
+
+@dataclass(frozen=True)
+class DifferentRow:
+    """A held-out row of which only one of two results is right, or one is better. Holds customers' words."""
+
+    question: str
+    expected: str
+    answer: str | None
+    other_answer: str | None
+
+
+def different_rows_card(
+    side: DifferentSide, other: DifferentSide, rows: Sequence[DifferentRow], first: int, count: int
+) -> Message:
+    """A page of the `count` rows that differ. Holds customers' words."""
+    parts = Parts()
+    parts.lines([_different_row(row, side.subject, other.subject) for row in rows])
+    shown = first + len(rows)
+    if shown < count:
+        parts.buttons(different_rows_button("Show more of them", side, other, shown))
+    parts.note("These rows are worn from now on: wrong for whatever learns from rows uploaded later.")
+    return _titled(
+        parts,
+        f"Rows that {side.subject} and {other.subject} answer differently",
+        f"{first + 1:,} to {shown:,} of {count:,}",
+    )
+
+
+def _different_row(row: DifferentRow, subject: str, other: str) -> str:
+    question = escape(cut(_on_one_line(row.question), 160))
+    answers = f"expected {_answer(row.expected)}, {subject} {_stored(row.answer)}, {other} {_stored(row.other_answer)}"
+    return f"• {question}\n      {answers}"
+
+
+def _stored(answer: str | None) -> str:
+    if answer is None:
+        return "no longer stored"
+    return _answer(answer)
 
 
 def training_card(subject: str, page: WrongRows) -> Message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bot.cards.common.blocks import NOTHING, Message, Table, escape
+from bot.cards.common.blocks import NOTHING, CardBlock, Message, Table, Text, escape
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import MEASURED, SHORT_MEANINGS, STANDINGS, price
 from bot.cards.common.words import (
@@ -21,6 +21,7 @@ from bot.cards.common.words import (
     shorten,
     versioned,
 )
+from bot.cards.evidence.wrong_rows import DifferentSide, different_rows_button
 from bot.cards.training.runs import STATE_TEXTS
 from bot.rules.training.compared_results import (
     CommonScores,
@@ -47,7 +48,8 @@ RIGHT_OR_WRONG = ("label", "calls", "judge")
 def card(compared: ResultsCompared) -> Message:
     parts = Parts()
     parts.note(_subject(compared))
-    parts.text(_rows_text(compared))
+    for pair in compared.pairs:
+        parts.add(_pair_part(pair, compared))
     results = [common.result for common in compared.compared]
     if len(results) > 1:
         parts.add(Table(_table(compared)))
@@ -105,10 +107,17 @@ def _described(result: ComparedResult) -> str:
     return f"{_title(result)}: {escape(shorten(result.answered_by, 50))}"
 
 
-def _rows_text(compared: ResultsCompared) -> str:
-    """On how many rows the results differ. No row is quoted: the answer may be typed in any channel."""
-    lines = [_pair_text(pair, compared) for pair in compared.pairs]
-    return "\n".join(lines)
+def _pair_part(pair: ResultPair, compared: ResultsCompared) -> CardBlock:
+    """On how many rows two results differ. No row is quoted, as the answer may be typed in any channel; the button
+    shows them where rows may be shown."""
+    text = _pair_text(pair, compared)
+    count = pair.only_first + pair.only_other
+    if not count or pair.first.holdout != pair.other.holdout:
+        return Text(text)
+    words = f"Show {pluralize(count, 'row')}"
+    side = DifferentSide(pair.first.name, pair.first.place)
+    other = DifferentSide(pair.other.name, pair.other.place)
+    return Text(text, different_rows_button(words, side, other, 0))
 
 
 def _pair_text(pair: ResultPair, compared: ResultsCompared) -> str:
@@ -262,9 +271,16 @@ def _step_to_compare(compared: ResultsCompared) -> str:
     if "no result" in whys:
         return "`/finetune status` shows what is under way; ask again once they are done."
     if "other rows" in whys:
-        dataset = _everything(compared)[0].dataset
-        return f"`/finetune start {dataset}` with the older one's settings measures both on the newest rows."
+        return _repeat_text(compared)
     return ""
+
+
+def _repeat_text(compared: ResultsCompared) -> str:
+    """How the result of the older version gets measured on the newest rows."""
+    oldest = min(_everything(compared), key=lambda result: result.version)
+    if oldest.is_measurement:
+        return f"`/finetune baseline {oldest.dataset}` measures {oldest.name} again on the newest rows."
+    return f"`/finetune again {oldest.number}` trains with the same settings and measures on the newest rows."
 
 
 def _cheapest(results: Sequence[ComparedResult]) -> ComparedResult | None:

@@ -31,6 +31,7 @@ from bot.cards.common.words import (
     at_most,
     charge,
     duration,
+    listed,
     percent,
     percent_done,
     pluralize,
@@ -44,11 +45,13 @@ from bot.cards.decisions.run_again import run_again_button
 from bot.cards.evidence.wrong_rows import details_note
 from bot.cards.training import interventions, result_details, results
 from bot.rules.facts import Looks
-from bot.rules.plans import Plan
+from bot.rules.plan_settings import unusual_hyperparameters
+from bot.rules.plans import Plan, format_value
 from bot.rules.training.calibration import Actual, RunningError
 from bot.values.runs import NOTHING_SINCE, AfterResult, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import Run, RunState
+from trainers.methods import option_name
 
 CANCEL = "cancel_run"
 PAUSE = "pause_run"
@@ -89,6 +92,7 @@ STATE_TEXTS: dict[RunState, str] = {
 }
 UNDER_WAY: tuple[RunState, ...] = ("approved", "creating", "training", "evaluating")
 FRESH_S = 60.0
+SHOWN_SETTINGS = 3
 
 
 @dataclass(frozen=True)
@@ -276,8 +280,16 @@ def status_line(summary: RunSummary) -> str:
         if summary.progress.is_paused or not finish:
             return done
         return f"{done}, {time_left(finish - summary.now)}"
+    if summary.run.state != "awaiting_approval":
+        return words
+    # Several plans of one dataset may wait, which only these tell apart.
+    chosen = [
+        f"{option_name(name)} {format_value(value)}" for name, value in unusual_hyperparameters(summary.plan)
+    ]
+    if chosen:
+        words = f"{words}, with {escape(listed(chosen, SHOWN_SETTINGS))}"
     foreseen = foreseen_text(summary.plan)
-    if summary.run.state == "awaiting_approval" and foreseen:
+    if foreseen:
         return f"{words}; {foreseen}"
     return words
 

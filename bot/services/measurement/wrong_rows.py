@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot import logs
-from bot.cards.common.blocks import Block
+from bot.cards.common.blocks import Block, Message
 from bot.cards.common.candidates import table_name
 from bot.cards.common.general import text_message
 from bot.cards.evidence import wrong_rows as views
-from bot.cards.evidence.wrong_rows import WrongAnswers, WrongRowsOffer
+from bot.cards.evidence.wrong_rows import DifferentSide, WrongAnswers, WrongRowsOffer
 from bot.cards.training.runs import no_such_run
 from bot.command_options import Subject, read_subject
 from bot.context import AppContext
@@ -123,6 +123,38 @@ def show_held_out(context: AppContext, value: str, person: str) -> str | Refusal
     with context.store.transaction():
         context.store.shown_rows.add(shown)
         detail = f"{len(positions)} held-out rows of {answered.dataset.name}, {answered.names[candidate]}"
+        context.audit(person, "read wrong rows", answered.audited, detail)
+        context.send(_draft(answered, message.letter(), person, place))
+    return views.coming_text("The rows are", place)
+
+
+def show_different(context: AppContext, value: str, person: str) -> str | Refusal:
+    """Handles the button of a comparison: sends a page of the held-out rows that two results answered differently, and
+    records that they are worn. `value` is both results, each with its candidate's place, and the place of the page's
+    first row."""
+    word, mine, other_word, theirs, first = value.split(" ")
+    answered = _answered_of_button(context, word, person)
+    if isinstance(answered, Refusal):
+        return answered
+    other = _answered_of_button(context, other_word, person)
+    if isinstance(other, Refusal):
+        return other
+    refusal = authorization.refusal(context, person, "measure", answered.channel)
+    if refusal:
+        return refusal
+    place = _place(context, answered, person)
+    if isinstance(place, Refusal):
+        return place
+    page = _different_page(context, answered, other, (int(mine), int(theirs)), int(first))
+    if isinstance(page, Refusal):
+        return page
+    message, positions = page
+    shown = ShownRows(
+        answered.dataset.id, answered.holdout, answered.name, person, positions, context.clock()
+    )
+    with context.store.transaction():
+        context.store.shown_rows.add(shown)
+        detail = f"{len(positions)} held-out rows of {answered.dataset.name}, beside {other.name}"
         context.audit(person, "read wrong rows", answered.audited, detail)
         context.send(_draft(answered, message.letter(), person, place))
     return views.coming_text("The rows are", place)
@@ -364,3 +396,42 @@ def _answers(context: AppContext, answered: _Answered, place: int, count: int) -
         return {}
     replies = context.store.answers.read(its.keys)
     return {position: replies[key].text for position, key in enumerate(its.keys) if key in replies}
+
+
+def _different_page(
+    context: AppContext, answered: _Answered, other: _Answered, places: tuple[int, int], first: int
+) -> tuple[Message, tuple[int, ...]] | Refusal:
+    """Returns the card with rows that the candidates at `places` of two results answered differently, from the place
+    `first` on, and their positions in the holdout's file."""
+    mine, theirs = places
+    if mine >= len(answered.candidates) or theirs >= len(other.candidates):
+        return Refusal("This candidate no longer belongs to the measurement.")
+    measured = answered.candidates[mine]
+    other_measured = other.candidates[theirs]
+    positions = load_scored_rows(context.settings.files, answered.holdout).positions
+    is_same = answered.holdout == other.holdout and measured.n == other_measured.n == len(positions)
+    if not is_same:
+        return Refusal("These two answered different versions' rows, or their rows are no longer stored.")
+    scores = zip(measured.scores, other_measured.scores, strict=True)
+    different = [place for place, (score, its_score) in enumerate(scores) if score != its_score]
+    shown = at(different[first : first + ROWS_AT_ONCE], positions)
+    if not shown:
+        return Refusal("There are no more rows that differ.")
+    try:
+        rows = examples(context.settings.files, answered.holdout)
+    except FileChanged as changed:
+        return Refusal(str(changed))
+    texts = _answers(context, answered, mine, len(rows))
+    other_texts = _answers(context, other, theirs, len(rows))
+    page = [
+        views.DifferentRow(
+            rows[position].prompt[-1].content,
+            rows[position].answer,
+            texts.get(position),
+            other_texts.get(position),
+        )
+        for position in shown
+    ]
+    sides = (DifferentSide(answered.name, mine), DifferentSide(other.name, theirs))
+    card = views.different_rows_card(*sides, page, first, len(different))
+    return card, shown

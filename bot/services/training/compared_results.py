@@ -143,7 +143,7 @@ def _load_measurement(store: Store, settings: Settings, measurement: Measurement
     evaluation = read_evaluation(measurement)
     if evaluation is None:
         return blank
-    own = {candidate.identity for candidate in evaluation.comparison.candidates}
+    own = [candidate.identity for candidate in evaluation.comparison.candidates]
     measured = known_comparison(store, settings.files, measurement)
     best = find_best(candidate for candidate in measured.candidates if candidate.identity in own)
     if best is None:
@@ -157,6 +157,7 @@ def _load_measurement(store: Store, settings: Settings, measurement: Measurement
         judge=judge_of(measurement),
         usd=evidence.request_usd(settings, provider, model, best.usd_per_1000),
         look=best.look,
+        place=own.index(best.identity),
     )
 
 

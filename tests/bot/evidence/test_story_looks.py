@@ -125,6 +125,14 @@ def test_wrong_rows_are_worn_by_reading_them_and_training_rows_are_not(tickets: 
     tickets.send()
     assert _read(tickets, f"{ROWS_AT_ONCE + 1} to {2 * ROWS_AT_ONCE} of {HOLDS} wrong")
     assert [entry.who for entry in tickets.store.audit.entries("measurement 1")].count(ANA.id) == 4
+    assert len(tickets.store.shown_rows.on([1])) == 2
+
+    compared = tickets.type("/finetune compare m1 m2")
+    assert "m1 is better than m2" in compared and "a question about" not in compared
+    _press(tickets, wrong_rows.SHOW_DIFFERENT)
+    tickets.send()
+    page = _read(tickets, "Rows that m1 and m2 answer differently", f"1 to {ROWS_AT_ONCE} of {HOLDS}")
+    assert page.count("m2 `no idea`") == ROWS_AT_ONCE and "worn from now on" in page
 
     tickets.clock += 60
     measure(tickets, f'{ZERO} prompt="Choose a label."', 3)

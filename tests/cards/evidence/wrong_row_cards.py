@@ -5,7 +5,7 @@ from __future__ import annotations
 from bot.cards.common.blocks import Message
 from bot.cards.common.general import text_message
 from bot.cards.evidence import wrong_rows
-from bot.cards.evidence.wrong_rows import WrongAnswers, WrongRowsOffer
+from bot.cards.evidence.wrong_rows import DifferentRow, DifferentSide, WrongAnswers, WrongRowsOffer
 from tests.cards.builders import BEN
 from trainers.evaluation.wrong_rows import WrongRow, WrongRows
 
@@ -33,6 +33,16 @@ def cards() -> dict[str, Message]:
         "wrong-rows-offer-of-many": wrong_rows.offer_card(many),
         "wrong-rows-held-out": wrong_rows.held_out_card("m7", best, WrongRows(ROWS, 0, 23, 200)),
         "wrong-rows-last": wrong_rows.held_out_card("run 3", best, WrongRows(ROWS[:1], 22, 23, 200)),
+        "wrong-rows-different": wrong_rows.different_rows_card(
+            DifferentSide("run 3"),
+            DifferentSide("m7", 2),
+            [
+                DifferentRow("Where is my parcel?", "lost_parcel", "lost_parcel", "card_arrival"),
+                DifferentRow("I want my money back", "refund", "", None),
+            ],
+            8,
+            11,
+        ),
         "wrong-rows-training": wrong_rows.training_card("m7", WrongRows(ROWS, 8, 40, 383)),
         "wrong-rows-training-all-right": wrong_rows.training_card("m7", WrongRows((), 0, 0, 383)),
         "wrong-rows-hidden": text_message(wrong_rows.not_shown_text(offer, "others read here", BEN)),
