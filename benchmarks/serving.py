@@ -1,8 +1,8 @@
 """Compares our server's answers per second with transformers' `generate` row by row.
 
-`python benchmarks/serving.py [--rows N] [--callers N] [--dtype bf16|fp32] [--arms …] [--learn N]`: SmolLM2-135M with a
-LoRA adapter that the server trains once (a minute or two; stored in .cache/serving), and held-out rows of
-examples/support_tickets.csv with the prompts that a measurement sends:
+`python benchmarks/serving.py [--rows N] [--callers N] [--dtype bf16|fp32] [--workloads …] [--learn N]`: SmolLM2-135M
+with a LoRA adapter that the server trains once (a minute or two; stored in .cache/serving), and held-out rows of
+examples/support_tickets.csv with the prompts that a measurement sends. The workloads:
 
     tuned      the adapter, asked as it was trained
     labels     the same with `guided_choice`, so that it can only answer with a label
@@ -49,7 +49,7 @@ SHOTS, MAX_TOKENS = 10, 24  # as bot/services/evidence/evaluation_worker.py asks
 BLOCK = 64  # two batches
 KEY = "sk-benchmark"
 BASE = "smollm2-135m"
-ARMS = ("tuned", "labels", "examples")
+WORKLOADS = ("tuned", "labels", "examples")
 EPOCHS = 2
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -92,10 +92,17 @@ def main() -> int:
             f"{len(holdout)} held-out rows, {len(labels)} labels, {options.callers} callers, {options.dtype}, "
             f"{torch.get_num_threads()} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
         )
-        for arm in options.arms:
-            prompts = write_prompts(arm, train, holdout, labels)
-            server = Server(client, BASE if arm == "examples" else tuned, labels if arm == "labels" else None)
-            compare(arm, prompts, holdout, labels, alone.use_base(arm == "examples"), server, options.callers)
+        for workload in options.workloads:
+            prompts = write_prompts(workload, train, holdout, labels)
+            is_base = workload == "examples"
+            model = tuned
+            if is_base:
+                model = BASE
+            choices: Sequence[str] | None = None
+            if workload == "labels":
+                choices = labels
+            server = Server(client, model, choices)
+            compare(workload, prompts, holdout, labels, alone.use_base(is_base), server, options.callers)
     return 0
 
 
@@ -110,7 +117,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--callers", type=int, default=OWN_CALLERS, help="questions at a time")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--learn", type=int, help="rows to train the adapter on; default: all")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     return parser.parse_args()
 
 
@@ -121,9 +128,12 @@ def load_rows(path: Path, most: int) -> tuple[Sequence[Example], Sequence[Exampl
 
 
 def write_prompts(
-    arm: str, train: Sequence[Example], holdout: Sequence[Example], labels: Sequence[str]
+    workload: str,
+    train: Sequence[Example],
+    holdout: Sequence[Example],
+    labels: Sequence[str],
 ) -> list[tuple[Message, ...]]:
-    if arm != "examples":
+    if workload != "examples":
         return [tuple(row.prompt) for row in holdout]
     shots = balanced_shots(train, SHOTS, SEED)
     return [k_shot(row, labels, None, shots) for row in holdout]
@@ -251,7 +261,7 @@ class Server:
 
 
 def compare(
-    arm: str,
+    workload: str,
     prompts: Sequence[Sequence[Message]],
     holdout: Sequence[Example],
     labels: Sequence[str],
@@ -271,7 +281,7 @@ def compare(
             one_by_one.seconds += turned - began
             together.seconds += time.monotonic() - turned
     print(
-        f"\n{arm}: {sum(answer.prompt_tokens for answer in together.answers) / len(prompts):.0f} tokens per prompt"
+        f"\n{workload}: {sum(answer.prompt_tokens for answer in together.answers) / len(prompts):.0f} tokens per prompt"
     )
     for name, timing in (("generate", one_by_one), ("server", together)):
         right = sum(

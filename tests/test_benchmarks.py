@@ -29,7 +29,7 @@ SHORT = {
     "scale": ("20",),
     "serving": (
         *("--data", DATA, "--model", MODEL, "--cache", f"{MODEL}-cache", "--dtype", "fp32"),
-        *("--rows", "4", "--callers", "2", "--learn", "16", "--arms", "tuned"),
+        *("--rows", "4", "--callers", "2", "--learn", "16", "--workloads", "tuned"),
     ),
     "soak": ("--seconds", "6", "--jobs", "20"),
     "startup": ("1", "--model", MODEL, "--settle", "0.5"),

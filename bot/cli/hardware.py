@@ -145,9 +145,9 @@ def memory_text(planned: MemoryPlan) -> str:
     parameters += f"; {_billions(trainable_parameters(model, planned.work))} are trained"
     parts = [subject(planned), "", headline(planned), "", f"  {parameters}", ""]
     parts += [f"  {name:<14} {amount:>10}  {why}" for name, amount, why in _table(planned)]
-    cures = list_cures(planned)
-    if cures:
-        parts += ["", "What would fit", *(f"  {cure}" for cure in cures)]
+    changes = list_what_would_fit(planned)
+    if changes:
+        parts += ["", "What would fit", *(f"  {change}" for change in changes)]
     parts += ["", *(f"• {note}" for note in _notes(planned))]
     return "\n".join(parts)
 
@@ -181,7 +181,8 @@ def memory_json(planned: MemoryPlan) -> dict[str, Any]:
         "fits": fit.standing,
         "headline": headline(planned),
         "what_would_fit": [
-            {**asdict(cure), "total_gb": round(_needed_bytes(planned, cure) / 1e9, 2)} for cure in fit.cures
+            {**asdict(work), "total_gb": round(_needed_bytes(planned, work) / 1e9, 2)}
+            for work in fit.alternatives
         ],
         "smallest_gpu": smallest_gpu(fit.needed),
         "notes": _notes(planned),
@@ -204,15 +205,15 @@ def subject(planned: MemoryPlan) -> str:
     return text
 
 
-def list_cures(planned: MemoryPlan) -> list[str]:
+def list_what_would_fit(planned: MemoryPlan) -> list[str]:
     """Returns changes that would make the training fit, one per line; if there are none, the least that it needs."""
     fit = planned.fit
     if fit.standing == "fits":
         return []
     lines = []
-    for cure in fit.cures:
-        needed = _gb(_needed_bytes(planned, cure))
-        lines.append(f"{_change(planned.work, cure)}: about {needed} GB")
+    for work in fit.alternatives:
+        needed = _gb(_needed_bytes(planned, work))
+        lines.append(f"{_change(planned.work, work)}: about {needed} GB")
     if not lines and planned.work.method == "full":
         lines.append("LoRA, which takes a fraction of this")
     elif not lines:
@@ -332,6 +333,7 @@ def _model_notes(planned: MemoryPlan) -> list[str]:
 
 def _work_notes(planned: MemoryPlan) -> list[str]:
     model = planned.base.architecture
+    alternatives = planned.fit.alternatives
     notes = []
     if planned.work.pairs:
         logits = reference_logit_bytes(model, planned.work, planned.fit.machine.place)
@@ -348,11 +350,11 @@ def _work_notes(planned: MemoryPlan) -> list[str]:
             f"Without these changes it would take {_gb(_needed_bytes(planned, planned.asked))} GB. Recomputing "
             "activations takes about a third longer; a step learns from the same number of rows."
         )
-    elif planned.work.checkpoints or any(cure.checkpoints for cure in planned.fit.cures):
+    elif planned.work.checkpoints or any(work.checkpoints for work in alternatives):
         notes.append(
             "The builtin engine turns on checkpointing by itself if memory is too small for one row."
         )
-    if any(cure == replace(planned.work, batch=cure.batch) for cure in planned.fit.cures):
+    if any(work == replace(planned.work, batch=work.batch) for work in alternatives):
         notes.append("If memory is too small, the builtin engine computes fewer rows at a time by itself.")
     if planned.work.method == "full":
         notes.append("This trainer trains with LoRA only; full fine-tuning is shown for comparison.")

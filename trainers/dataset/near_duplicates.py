@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from trainers.dataset.checks import Fault, Findings, Rule
@@ -491,7 +491,7 @@ class _Search:
     def _compare_pairs(self, pairs: Iterable[RowPair]) -> Iterator[NearPair]:
         """Compares pairs of positions in `texts`, in batches that keep numpy busy and memory small."""
         for batch in self._batches(pairs):
-            rows = list({row for pair in batch for row in pair})
+            rows = list(set(chain.from_iterable(batch)))
             texts = [self._texts[row] for row in rows]
             shingles_by_row = dict(zip(rows, shingles(texts), strict=True))
             for row, other in batch:

@@ -289,14 +289,22 @@ def _words(name: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", spaced.casefold()) if word]
 
 
-def _values(name: str, names: Sequence[str], body: Sequence[Cells]) -> list[str]:
+def _values(
+    name: str,
+    names: Sequence[str],
+    body: Sequence[Cells],
+) -> list[str]:
     """Returns the column's non-empty cells."""
     place = names.index(name)
     cells = [record[place].strip() for record in body]
     return [cell for cell in cells if cell]
 
 
-def _label_columns(candidates: list[str], names: Sequence[str], body: Sequence[Cells]) -> list[str]:
+def _label_columns(
+    candidates: list[str],
+    names: Sequence[str],
+    body: Sequence[Cells],
+) -> list[str]:
     """Returns the columns whose values are short, not numeric, and occur at least twice on average. A single candidate
     may be anything but many numbers, or a column with a name such as id."""
     if len(candidates) == 1:
@@ -318,7 +326,11 @@ def _label_columns(candidates: list[str], names: Sequence[str], body: Sequence[C
     return columns
 
 
-def _text_columns(candidates: list[str], names: Sequence[str], body: Sequence[Cells]) -> list[str]:
+def _text_columns(
+    candidates: list[str],
+    names: Sequence[str],
+    body: Sequence[Cells],
+) -> list[str]:
     """Returns the columns whose values have at least three words on average and mostly differ. A single candidate is
     always returned."""
     if len(candidates) == 1:

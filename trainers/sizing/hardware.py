@@ -54,7 +54,7 @@ CORE_FLOAT32 = 2.5e10
 MAX_CORES = 32  # a pack of CPU_TOKENS is too small to keep more cores busy
 MEMORY_MARGIN = 1.15  # tests hold the estimate within 15% of measured peaks
 MAX_SHORTENING = 4  # never suggest cutting rows to less than a quarter of their length
-MAX_CURES = 4
+MAX_ALTERNATIVES = 4
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,13 @@ def _nvidia_gpu() -> Machine | None:
 
 @dataclass(frozen=True)
 class Fit:
-    """`standing` "tight" means that the training fits only if the estimate is exact. `cures` are alternative changes,
+    """`standing` "tight" means that the training fits only if the estimate is exact. `alternatives` are other settings,
     each of which would make it fit with room to spare. `least` is the number of bytes with the most saving change."""
 
     standing: Literal["fits", "tight", "too large"]
     memory: Memory
     machine: Machine
-    cures: tuple[Work, ...]
+    alternatives: tuple[Work, ...]
     least: int
 
     @property
@@ -159,16 +159,16 @@ def check_fit(model: Architecture, work: Work, machine: Machine) -> Fit:
     needed = memory.total + memory.process
     if needed * MEMORY_MARGIN <= machine.memory:
         return Fit("fits", memory, machine, (), needed)
-    cures: list[Work] = []
+    alternatives: list[Work] = []
     least = needed
     for changes in _changes_by_kind(work):
         sizes = [(smaller, _needed_bytes(model, smaller, machine.place)) for smaller in changes]
         fitting = [smaller for smaller, size in sizes if size * MEMORY_MARGIN <= machine.memory]
-        cures += fitting[:1]  # the smallest change that is enough
+        alternatives += fitting[:1]  # the smallest change that is enough
         least = min([least, *(size for _, size in sizes)])
-    different = tuple(dict.fromkeys(cures))
+    different = tuple(dict.fromkeys(alternatives))
     standing: Literal["tight", "too large"] = "tight" if needed <= machine.memory else "too large"
-    return Fit(standing, memory, machine, different[:MAX_CURES], least)
+    return Fit(standing, memory, machine, different[:MAX_ALTERNATIVES], least)
 
 
 def adapt_to_memory(model: Architecture, work: Work, machine: Machine) -> Work:

@@ -125,17 +125,17 @@ def test_only_trained_tokens_have_logits() -> None:
 
 def test_a_training_that_fits_needs_no_changes() -> None:
     fit = check_fit(model("smollm2-135m"), WORK, gpu("24"))
-    assert (fit.standing, fit.cures) == ("fits", ())
+    assert (fit.standing, fit.alternatives) == ("fits", ())
 
 
 def test_a_training_that_is_too_large_gets_suggestions_that_fit() -> None:
     mistral, machine = model("mistral-7b"), gpu("24")
     fit = check_fit(mistral, WORK, machine)
-    assert fit.standing == "too large" and fit.cures
-    kinds = {(cure.method, cure.checkpoints, cure.length, cure.batch) for cure in fit.cures}
-    assert len(kinds) == len(fit.cures)
-    for cure in fit.cures:
-        assert check_fit(mistral, cure, machine).standing == "fits"
+    assert fit.standing == "too large" and fit.alternatives
+    kinds = {(work.method, work.checkpoints, work.length, work.batch) for work in fit.alternatives}
+    assert len(kinds) == len(fit.alternatives)
+    for work in fit.alternatives:
+        assert check_fit(mistral, work, machine).standing == "fits"
 
 
 def test_a_training_that_fits_without_headroom_is_tight() -> None:
@@ -147,7 +147,7 @@ def test_a_training_that_fits_without_headroom_is_tight() -> None:
 
 def test_if_no_change_is_enough_the_least_memory_is_given() -> None:
     fit = check_fit(model("llama-4-scout"), WORK, gpu("l40s"))
-    assert fit.cures == ()
+    assert fit.alternatives == ()
     assert 60e9 < fit.least < 70e9 < fit.needed
     assert smallest_gpu(fit.needed) is None
     assert smallest_gpu(round(20e9)) == "NVIDIA A10"
