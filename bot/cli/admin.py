@@ -301,6 +301,7 @@ def deployments(database: Path | None, as_json: bool) -> None:
     """List the tuned models that vendors run by the hour: for whom, their cost per hour and today, and idle time."""
     from bot.cards.models.deployments import listing
     from bot.cli.models import deployments_json
+    from bot.rules.models.deployments import find_unwatched_since
     from bot.services.models.deployments import running
     from bot.slack.users import display_names
     from storage.backup import open_copy
@@ -322,7 +323,8 @@ def deployments(database: Path | None, as_json: bool) -> None:
     if live:
         # They cost money right now.
         tone = "warning"
-    show(listing(live, name_of, now).parts, tone)
+    unwatched_since = find_unwatched_since([each.record.updated_at for each in live], now)
+    show(listing(live, name_of, unwatched_since).parts, tone)
 
 
 @click.group(invoke_without_command=True)

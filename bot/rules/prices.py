@@ -24,6 +24,8 @@ TRAINING_SHARE = Decimal("0.85")
 NEAR_END = timedelta(days=365)
 JUDGE_INSTRUCTIONS = 150  # tokens of the prompt around the texts that a judge reads
 
+PricedUnit = Literal["training", "input", "output", "hour"]
+
 
 @dataclass(frozen=True)
 class MissingPrice:
@@ -32,6 +34,33 @@ class MissingPrice:
 
     what: Literal["token", "training", "hours", "today", "hosting"]
     row: PriceRow | None = None
+
+
+@dataclass(frozen=True)
+class PriceRise:
+    """A price of `model` that is higher now, in USD: of 1M tokens of "training", "input" or "output", or of an "hour"
+    of training."""
+
+    model: str
+    unit: PricedUnit
+    before: Decimal
+    now: Decimal
+
+
+def find_price_rise(before: PriceRow, now: PriceRow) -> PriceRise | None:
+    """Returns the first price of a plan's target that has risen, None if none has. That of the machine which serves the
+    tuned model is compared when it is started, with the vendor's own (services/models/deployments.py)."""
+    pairs: tuple[tuple[PricedUnit, Decimal | None, Decimal | None], ...] = (
+        ("training", before.price.training, now.price.training),
+        ("input", before.price.input, now.price.input),
+        ("output", before.price.output, now.price.output),
+        ("hour", before.usd_per_hour, now.usd_per_hour),
+    )
+    for unit, old, new in pairs:
+        # An unknown price can't have risen, and a lower one stays within what was approved.
+        if old is not None and new is not None and new > old:
+            return PriceRise(now.model, unit, old, new)
+    return None
 
 
 def rates_from_row(row: PriceRow) -> Rates | MissingPrice:

@@ -18,7 +18,7 @@ from bot.rules.alternatives import (
     might_meet,
 )
 from bot.rules.facts import FAR_BAR, FASTER, Evidence, Facts, is_silent
-from bot.rules.models.promotion import ModelComparison, compare_models
+from bot.rules.models.promotion import ModelComparison, compare_models, exceeds_holdout
 from bot.rules.reasons import (
     AllMissBar,
     BarFar,
@@ -44,7 +44,6 @@ from bot.rules.reasons import (
     answer_step,
     labelling_step,
 )
-from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.evaluation.quality_threshold import rows_to_hold_out
 from trainers.evaluation.results import FREE_KINDS, CandidateKind, MeasuredCandidate, find_best
 
@@ -346,7 +345,7 @@ def _settle_margin_step(
     """Returns the step that would show an equally good model to be not worse. If it is shown to be worse, or if as many
     rows as a dataset may hold out are too few, only people can decide."""
     needed = comparison.rows_for_margin(margin)
-    if comparison.is_worse or needed is None or needed > HOLDOUT_MOST:
+    if comparison.is_worse or needed is None or exceeds_holdout(needed):
         return answer_step("decide by the difference")
     hold_out = HoldOut(needed - comparison.rows, tuned.identity, beside=best.identity)
     return labelling_step(hold_out.new, hold_out)

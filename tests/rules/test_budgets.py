@@ -26,9 +26,11 @@ from bot.rules.models.deployments import (
     READY_WITHIN_S,
     DeploymentFacts,
     Hosting,
+    find_unwatched_since,
     hourly_micros,
     stop_reason,
 )
+from bot.rules.prices import PriceRise, find_price_rise
 from bot.values.runs import Progress
 from storage.evaluations import AnswerTotals
 from trainers.evaluation.results import Candidate
@@ -351,3 +353,25 @@ def test_a_deployment_by_the_second_costs_its_price_per_hour() -> None:
 def test_a_measurement_is_planned_below_the_daily_limit() -> None:
     hosting = Hosting(30_000_000, 1800, 20_000_000)
     assert (hosting.expected_micros, hosting.most_micros) == (15_000_000, 20_000_000)
+
+
+def test_machines_count_as_unwatched_after_ten_minutes_without_a_look() -> None:
+    assert find_unwatched_since([], 5000.0) is None, "nothing runs"
+    assert find_unwatched_since([4400.0, 4990.0], 5000.0) is None
+    assert find_unwatched_since([4399.0, 4990.0], 5000.0) == 4399.0
+
+
+def test_a_plan_is_told_of_the_first_price_that_rose() -> None:
+    def row(training: str | None, output: str, hour: str) -> PriceRow:
+        amount = Decimal(training) if training else None
+        price = Price(amount, Decimal(1), None, Decimal(output))
+        return PriceRow("acme/small", "tuned", price, "a test", usd_per_hour=Decimal(hour))
+
+    planned = row("8", "2", "3")
+    assert find_price_rise(planned, row("7", "2", "3")) is None, (
+        "a lower price stays within what was approved"
+    )
+    assert find_price_rise(planned, row(None, "2", "3")) is None, "an unknown price can't have risen"
+    assert find_price_rise(row(None, "2", "3"), planned) is None
+    rise = find_price_rise(planned, row("8", "2", "3.50"))
+    assert rise == PriceRise("acme/small", "hour", Decimal(3), Decimal("3.50"))

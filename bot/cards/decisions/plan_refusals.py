@@ -3,15 +3,22 @@ a rented machine costs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 from bot.cards.common.blocks import code
 from bot.cards.common.words import pluralize
 from bot.rules.plans import SweepConflict
-from bot.rules.prices import may_run_out
+from bot.rules.prices import PricedUnit, PriceRise, may_run_out
 from trainers.money import usd
-from trainers.providers.pricing import PriceRow
 from trainers.rentals.prices import WHO, Rental
+
+UNITS: Mapping[PricedUnit, str] = {
+    "training": "1M tokens of training",
+    "input": "1M tokens of input",
+    "output": "1M tokens of output",
+    "hour": "an hour of training",
+}
 
 
 def superseded_by(by: int, requester: str, link: str | None = None) -> str:
@@ -44,20 +51,10 @@ def price_rise_text(approved: Rental, now: Rental) -> str:
     )
 
 
-def listed_price_rise_text(before: PriceRow, now: PriceRow) -> str | None:
-    """Which of the target's prices has risen, None if none has. That of the machine which serves it is compared when it
-    is started, with the vendor's own (services/models/deployments.py)."""
-    prices = (
-        ("1M tokens of training", before.price.training, now.price.training),
-        ("1M tokens of input", before.price.input, now.price.input),
-        ("1M tokens of output", before.price.output, now.price.output),
-        ("an hour of training", before.usd_per_hour, now.usd_per_hour),
-    )
-    for unit, old, new in prices:
-        # An unknown price can't have risen, and a lower one stays within what was approved.
-        if old is not None and new is not None and new > old:
-            return f"{code(now.model)} costs ${new:f} for {unit} now, and it was ${old:f} when the plan was made."
-    return None
+def listed_price_rise_text(rise: PriceRise) -> str:
+    """Which of the target's prices has risen."""
+    unit = UNITS[rise.unit]
+    return f"{code(rise.model)} costs ${rise.now:f} for {unit} now, and it was ${rise.before:f} when the plan was made."
 
 
 def unswept_text(unswept: SweepConflict, title: str) -> str:

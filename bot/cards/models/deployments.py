@@ -33,7 +33,6 @@ STOP = "stop_deployment"
 START = "start_deployment"
 STOP_STRAY = "stop_stray_deployment"
 MOST_BUTTONS = 3
-UNSEEN_S = 600.0  # a running bot checks every few seconds
 FROZEN = (
     "Its model is not started while spending is frozen. It starts automatically once the freeze is lifted."
 )
@@ -104,8 +103,13 @@ def line(summary: DeploymentSummary) -> str:
     return text
 
 
-def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str], now: float) -> Message:
-    """Everything that costs money by the hour, for a terminal."""
+def listing(
+    running: Sequence[DeploymentSummary],
+    name_of: Callable[[str], str],
+    unwatched_since: float | None,
+) -> Message:
+    """Everything that costs money by the hour, for a terminal. `unwatched_since` is the bot's last look if none is
+    running."""
     if not running:
         return text_message("Nothing runs by the hour.")
     hour = sum(each.record.micros_per_hour for each in running)
@@ -113,11 +117,11 @@ def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str],
     headline = f"{pluralize(len(running), 'machine')}: {an_hour(hour)}, {charge(today)} today"
     parts = Parts()
     parts.lines([_running_line(each, name_of) for each in running])
-    # Costs are counted up to the bot's last look at a machine.
-    seen = min(each.record.updated_at for each in running)
-    if now - seen > UNSEEN_S:
+    if unwatched_since is not None:
+        # Costs are counted up to the bot's last look at a machine.
         parts.note(
-            f"Counted until {utc_time(seen)}. No bot has run since, so nothing stops them: run `finetune run`."
+            f"Counted until {utc_time(unwatched_since)}. No bot has run since, so nothing stops them: run "
+            "`finetune run`."
         )
     return parts.titled(headline)
 

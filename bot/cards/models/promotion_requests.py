@@ -24,7 +24,13 @@ from bot.cards.common.general import text_message
 from bot.cards.common.judge_agreement import untrusted_text
 from bot.cards.common.words import about_rows, capitalize, listed, pluralize, shorten
 from bot.cards.models.promotions import gain_text, other_judge, proof_in_numbers
-from bot.rules.models.promotion import ModelComparison, Objection, PromotionEvidence, alias_for
+from bot.rules.models.promotion import (
+    ModelComparison,
+    Objection,
+    PromotionEvidence,
+    alias_for,
+    exceeds_holdout,
+)
 from storage.promotions import PromotionRequest, RequestState
 from storage.records import Promotable
 from trainers.dataset.splits import HOLDOUT_MOST
@@ -268,7 +274,7 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
 
     most = "1 point" if is_one_point else f"{100 * margin:g} points"
     takes = about_rows(needed)
-    if needed > HOLDOUT_MOST:
+    if exceeds_holdout(needed):
         takes += f", more than the {HOLDOUT_MOST:,} that a dataset holds out"
     return (
         f"{text} It costs less, but {pluralize(comparison.rows, 'row')} can't show that it is at most {most} "

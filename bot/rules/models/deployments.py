@@ -3,6 +3,7 @@ time in seconds."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -16,6 +17,7 @@ READY_WITHIN_S = 30 * 60
 MEASURED_WITHIN_S = 2 * 3600
 DEFAULT_IDLE_S = 30 * 60  # used if the vendor doesn't stop idle machines itself
 MOST_STARTS = 2  # per measurement: if the machine dies, it is restarted once
+UNSEEN_S = 600.0  # a running bot looks at its machines every few seconds
 
 StopReason = Literal[
     "asked",
@@ -109,3 +111,12 @@ def stop_reason(facts: DeploymentFacts) -> StopReason | None:
     if facts.is_kept or facts.idle_s < facts.idle_stop_s:
         return None
     return "idle"
+
+
+def find_unwatched_since(looks: Collection[float], now: float) -> float | None:
+    """Returns when a bot last looked at the machines, if that is so long ago that none is running; else None. `looks`
+    has the time of the last look at each machine."""
+    earliest = min(looks, default=now)
+    if now - earliest <= UNSEEN_S:
+        return None
+    return earliest

@@ -18,6 +18,7 @@ from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.permissions import DEFAULT_PROMOTION_LIMITS, PromotionLimits
 from bot.rules.plans import ascii_name
 from storage.records import Promotable
+from trainers.dataset.splits import HOLDOUT_MOST
 from trainers.evaluation.claims import promotion_level
 from trainers.evaluation.quality_threshold import without_read
 from trainers.evaluation.results import MeasuredCandidate
@@ -119,6 +120,11 @@ class ModelComparison:
     @property
     def bound(self) -> float:
         return self.low if self.least is None else self.least
+
+
+def exceeds_holdout(rows: int) -> bool:
+    """True if no dataset may hold out so many rows."""
+    return rows > HOLDOUT_MOST
 
 
 @dataclass(frozen=True)

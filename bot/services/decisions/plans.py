@@ -36,7 +36,7 @@ from bot.rules.plans import (
     plan_hash,
     plan_key,
 )
-from bot.rules.prices import OTHER_TOKENIZER, MissingPrice, RunCost
+from bot.rules.prices import OTHER_TOKENIZER, MissingPrice, RunCost, find_price_rise
 from bot.services.common import authorization, budgets, hourly_prices, starting_models
 from bot.services.common.provider_jobs import LEAST_SWEEP_USD
 from bot.services.common.targets import find_target
@@ -484,8 +484,11 @@ def listed_price_rise(context: AppContext, plan: Plan) -> str | None:
     target = find_target(context.settings.providers, f"{plan.provider}/{plan.base_model}")
     if isinstance(target, Refusal):
         return None
-    now = tuned_price(target.row, target.model)
-    return plan_refusals.listed_price_rise_text(PriceList.from_json(plan.prices).rows[0], now)
+    planned = PriceList.from_json(plan.prices).rows[0]
+    rise = find_price_rise(planned, tuned_price(target.row, target.model))
+    if rise is None:
+        return None
+    return plan_refusals.listed_price_rise_text(rise)
 
 
 def price_rise(context: AppContext, plan: Plan) -> str | None:
