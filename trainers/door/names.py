@@ -130,7 +130,10 @@ class Names:
             return await asyncio.shield(task)
         except (OSError, ValueError, TypeError, KeyError, EncoderError) as error:
             log.error("loading the recipe %s: %s", sha256[:12], error)
-            text = f"The recipe {sha256[:12]} can't be used: {error}"
+            why = str(error)
+            if isinstance(error, OSError):  # whose text would show a path of this machine
+                why = f"a file can't be read ({error.strerror})."
+            text = f"The recipe {sha256[:12]} can't be used: {why}"
             raise ApiError(503, text, "recipe_unusable", kind="server_error") from error
         finally:
             if task.done() and (task.cancelled() or task.exception() is not None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,18 @@ from demo.workspace import wait_until
 from tests.peers.chat_vendor import ChatVendor, error
 from tests.trainers.door.doors import NAME, PROMPT, Door, add_vendor, put_in_use
 from tests.trainers.door.test_chat import TOOL, counted
-from tests.trainers.evaluation.builders import make_rows
+from tests.trainers.evaluation.builders import make_orders, make_rows
+from trainers.encoders import DEFAULT_ENCODER
+from trainers.encoders.embedding import load_encoder
+from trainers.evaluation.prompts import k_shot
+from trainers.evaluation.retrieval import nearest_examples
 from trainers.evaluation.tfidf import text_of
 from trainers.recipes.classical import freeze_classical
 from trainers.recipes.free import open_free
+from trainers.recipes.library import freeze_examples
 from trainers.recipes.usage import Usage
 from trainers.recipes.values import Published, Recipe
+from trainers.types import Message
 
 ASKED = "My card was charged twice: billing"
 FLAT_TOOL: Any = {"type": "function", **TOOL["function"]}
@@ -189,3 +196,53 @@ def test_what_cannot_be_classified_is_refused(door: Door, vendor: ChatVendor) ->
     put_in_use(door.folder, replace(PROMPT, labels=(), task="free_text", scoring="judge"))
     assert "doesn't answer with one of some labels" in classify(door, "x").json()["error"]["message"]
     assert vendor.requests == []
+
+
+def test_a_recipe_that_looks_rows_up_shows_those_that_were_measured(
+    door: Door, client: openai.OpenAI, vendor: ChatVendor
+) -> None:
+    rows, questions = make_rows(36), make_rows(4, seed=2)
+    encoder = load_encoder()
+    measured = nearest_examples(rows, questions, encoder, has_labels=True)
+    recipe = replace(
+        PROMPT,
+        kind="retrieval",
+        shots=(),
+        retrieved="examples",
+        nearest=measured.retrieval.k,
+        encoder=DEFAULT_ENCODER,
+    )
+    stored = door.folder.add(recipe, freeze_examples(rows, encoder))
+    door.folder.publish(Published(NAME, stored.sha256, 80))
+    for question, shown in zip(questions, measured.rows, strict=True):
+        client.chat.completions.create(model=NAME, messages=as_messages(question.prompt))
+        prompt = k_shot(question, recipe.labels, recipe.prompt, shown)
+        assert vendor.requests[-1]["messages"] == as_messages(prompt)
+
+
+def as_messages(prompt: tuple[Message, ...]) -> Any:
+    return [{"role": message.role, "content": message.content} for message in prompt]
+
+
+def test_a_free_candidate_for_json_answers_with_an_object(door: Door, client: openai.OpenAI) -> None:
+    orders = make_orders(60)
+    recipe = Recipe("classical", "orders", 1, "free_text", "json")
+    stored = door.folder.add(recipe, freeze_classical(orders, 0, has_labels=False))
+    door.folder.publish(Published(NAME, stored.sha256, 90))
+    text = text_of(orders[0])
+    answer = client.chat.completions.create(
+        model=NAME, messages=[{"role": "user", "content": text}], response_format={"type": "json_object"}
+    )
+    (expected,) = open_free(door.folder, stored).answer([text])
+    assert answer.choices[0].message.content == expected.text and json.loads(expected.text)
+    assert classify(door, text).json()["error"]["code"] == "no_labels"
+
+
+def test_a_recipe_without_its_files_says_so(door: Door, client: openai.OpenAI) -> None:
+    damaged = door.folder.add(Recipe("classical", "tickets", 1, "labels", "label", labels=("a", "b")), {})
+    door.folder.publish(Published(NAME, damaged.sha256, 91))
+    with pytest.raises(openai.InternalServerError, match=r"can't be used") as caught:
+        client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "x"}])
+    assert caught.value.code == "recipe_unusable" and str(door.folder.root) not in str(caught.value)
+    put_free_in_use(door, 91)
+    assert client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "x"}]).choices
