@@ -1015,4 +1015,18 @@ GUARDS = (
         "    refusal = None\n",
         "tests/bot/measurement/test_story_measuring.py::test_a_word_document_is_read_listed_and_removed",
     ),
+    Guard(
+        "what a model has learnt is not held out of a first version",
+        "trainers/dataset/versions.py",
+        "        if key not in learnt and not",
+        "        if not",
+        "tests/trainers/dataset/test_versions.py::test_a_question_that_a_model_has_learnt_is_never_held_out",
+    ),
+    Guard(
+        "what a model has learnt is not held out of a later version",
+        "trainers/dataset/versions.py",
+        "        return (frozenset(row.key for row in self.train) | self.learnt) - self.held",
+        "        return frozenset(row.key for row in self.train) - self.held",
+        "tests/trainers/dataset/test_versions.py::test_a_question_that_a_model_has_learnt_is_never_held_out",
+    ),
 )

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainers.dataset.builders import make_row, make_rows
-from trainers.dataset import Example, Split, split, store_chat
+from trainers.dataset import Columns, Example, Split, check_file, split, store_chat
 from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.rows import question_key, question_keys
-from trainers.dataset.versions import Diff, Previous, store_without_questions
+from trainers.dataset.versions import Diff, Previous, read_stored, store_without_questions
 from trainers.dataset.versions import continue_holdout as parts_of
 
 
@@ -70,6 +70,27 @@ def test_a_fifth_of_the_new_rows_joins_the_holdout_and_no_old_row_moves(tmp_path
     assert keys_of(parts.train) < keys_of(continued.split.train)
     added = [e for e in continued.split.holdout if e.line >= 2000]
     assert Counter(e.answer for e in added) == {"label 0": 50, "label 1": 50}
+
+
+def test_a_question_that_a_model_has_learnt_is_never_held_out(tmp_path: Path) -> None:
+    examples = make_rows(400)
+    learnt = tmp_path / f"{store_chat(tmp_path, examples[:300])}.jsonl"
+    every = tmp_path / f"{store_chat(tmp_path, examples)}.jsonl"
+    first = check_file(every, every.name, Columns(), tmp_path, 7, learnt_files=(learnt,))
+    held = read_stored(tmp_path / f"{first.holdout_sha256}.jsonl", "reading")
+    assert len(held) == 32 and keys_of(held) <= keys_of(examples[300:])
+
+    before = store_split(tmp_path, split(examples[:200], 7))
+    keys = question_keys(examples)
+    newer = parts_of(before, examples, keys, "labels", 7, learnt=frozenset(keys[200:300]), n_sealed=20)
+    drawn = {place for place in newer.held | newer.sealed if place >= 200}
+    assert drawn and all(place >= 300 for place in drawn)
+
+
+def test_where_a_model_has_learnt_every_question_nothing_can_test_it(tmp_path: Path) -> None:
+    path = tmp_path / f"{store_chat(tmp_path, make_rows(40))}.jsonl"
+    report = check_file(path, path.name, Columns(), tmp_path, 7, learnt_files=(path,))
+    assert [finding.code for finding in report.findings if finding.blocks] == ["all_learnt"]
 
 
 def test_a_relabelled_held_out_row_has_its_new_answer(tmp_path: Path) -> None:
