@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bot.cards.common.blocks import code, escape
+from bot.cards.common.candidates import quality, short_meaning
 from bot.cards.common.words import listed, pluralize, shorten
 from bot.rules.models.starting_models import StartConflict, StartingModel
+from trainers.evaluation.results import MeasuredCandidate
 
 SHOWN = 3
 
@@ -35,6 +37,12 @@ def start_warnings(start: StartingModel) -> list[str]:
     if not parts:
         return []
     return [f"{start.name} was trained {', and '.join(parts)}."]
+
+
+def good_start_text(start: StartingModel, measured: MeasuredCandidate) -> str:
+    """A sentence for approvers if the model is shown to meet the bar as it is; plain text."""
+    score = f"{quality(measured)} {short_meaning(measured)}"
+    return f"{start.name} meets the bar as it is ({score}), so nothing has to be trained for that."
 
 
 def gone_text(name: str, provider: str) -> str:

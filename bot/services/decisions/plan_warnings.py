@@ -8,7 +8,7 @@ from bot.cards.common.prices import OLD_PRICES, doubtful_successors
 from bot.cards.common.reasons import shortage_text
 from bot.cards.common.words import shorten
 from bot.cards.decisions import plan_refusals
-from bot.cards.decisions.starting_models import start_warnings
+from bot.cards.decisions.starting_models import good_start_text, start_warnings
 from bot.rules.estimates import EstimateResult
 from trainers.methods import METHODS
 
@@ -18,8 +18,12 @@ RARE_LABEL_ROWS = 2  # an encoder hardly learns a label with this many rows or f
 def plan_warnings(estimated: EstimateResult) -> tuple[str, ...]:
     """Returns the sentences that approvers read besides the figures."""
     warnings: list[str] = []
-    if estimated.target.start is not None:
-        warnings += start_warnings(estimated.target.start)
+    start = estimated.target.start
+    if start is not None:
+        warnings += start_warnings(start)
+        measured = estimated.evidence.tuned
+        if measured is not None and measured.model == f"{start.provider}/{start.name}":
+            warnings.append(good_start_text(start, measured))
     rental = estimated.target.row.rental
     if rental:
         minutes = estimated.minutes.expected if estimated.minutes else None

@@ -345,7 +345,9 @@ def _without_other_models_verdict(
     """Returns the plan with a verdict that leaves the last tuned model out: with other rows or settings, its score is
     not this model's. The card shows that score beside the verdict."""
     before = find_earlier_run(context, plan)
-    if estimated.evidence.tuned is None or before is None or trains_the_same(plan, before.plan):
+    if estimated.evidence.tuned is None:
+        return plan
+    if before is not None and trains_the_same(plan, before.plan):
         return plan
     start = estimated.target.start
     fresh = estimate_requests.estimate_for(

@@ -58,7 +58,21 @@ def load_evidence(
             failed=measured.failed,
         )
     run = _newest_run(context, versions, holdout, target)
-    if run is None or run.result is None:
+    if run is not None:
+        return _with_run(context, evidence, run)
+    if target is None or target.start is None:
+        return evidence
+    # Nothing has gone on from this model yet. If it is good enough as it is, nothing has to.
+    first = context.store.runs.get(target.start.run)
+    if first is None or plan_from_json(first.plan).holdout_sha256 != holdout:
+        return evidence
+    with_start = _with_run(context, evidence, first)
+    return with_start if with_start.is_good else evidence
+
+
+def _with_run(context: AppContext, evidence: Evidence, run: Run) -> Evidence:
+    """Adds the result of a run, if it has one that can be compared."""
+    if run.result is None:
         return evidence
     beside = RunResult.from_json(run.result).comparison
     if beside is None:

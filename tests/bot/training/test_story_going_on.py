@@ -92,6 +92,8 @@ def test_a_training_goes_on_only_where_that_proves_something_and_is_possible(goi
 
     assert world.type(line) == ""
     world.send()
+    plan = plan_from_json(world.run(2).plan)
+    assert "tickets-1 meets the bar as it is" in str(plan.warnings) and not plan.is_advised
     model = world.store.model("tickets-1")
     assert model is not None
     world.approve()
