@@ -18,7 +18,9 @@ from bot.rules.plans import Plan, begins_alike, plan_from_json
 from bot.services.common import authorization, budgets
 from bot.services.evidence import checked_judges, evidence, notifications
 from bot.values.runs import Progress, Refusal
-from storage.records import Draft, Run
+from storage.records import Draft, Run, RunState
+
+WAITING: tuple[RunState, ...] = ("awaiting_approval",)
 
 
 def approval_request(plan: Plan) -> Request:
@@ -53,12 +55,11 @@ def show_beside(context: AppContext, run: Run, plan: Plan) -> None:
 def _waiting_beside(context: AppContext, run_id: int, plan: Plan) -> list[tuple[Run, Plan]]:
     """Returns the other plans of this dataset that wait for approval, oldest first."""
     beside = []
-    for run in context.store.runs.open():
-        if run.state != "awaiting_approval" or run.id == run_id:
-            continue
-        other = plan_from_json(run.plan)
-        if other.dataset == plan.dataset:
-            beside.append((run, other))
+    for run in context.store.runs.in_states(WAITING):
+        # By the version's row, as reading a plan takes longer.
+        name = context.store.datasets.get(run.dataset_id).name
+        if run.id != run_id and name == plan.dataset:
+            beside.append((run, plan_from_json(run.plan)))
     return beside
 
 
