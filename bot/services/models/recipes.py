@@ -4,7 +4,6 @@ that a later measurement changes nothing that is in use. Publishes nothing."""
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -53,7 +52,7 @@ def delete_unneeded(context: AppContext) -> None:
     folder = folder_of(context)
     needed = context.store.promotions.recipes_since(context.clock() - KEPT_S)
     for sha256 in folder.hashes() - needed:
-        if folder.recipe_path(sha256).stat().st_mtime < time.time() - UNNAMED_S:
+        if folder.recipe_path(sha256).stat().st_mtime < context.clock() - UNNAMED_S:
             folder.remove(sha256)
             usage.forget(folder.root, [sha256])  # its calls were added to their months long ago
             log.info("deleted the recipe %s, which was not in use during the last month", sha256[:12])

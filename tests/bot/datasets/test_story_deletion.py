@@ -38,6 +38,7 @@ from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, START, Rules, Worl
 from tests.peers.hosted import NOTHING_BUT_500
 from tests.trainers.dataset.document_files import word
 from trainers.dataset import Report, store_chat
+from trainers.recipes.folder import RecipeFolder
 
 MakeWorld = Callable[[Rules], World]
 PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
@@ -84,6 +85,8 @@ def _measure_promote_and_ask(world: World) -> None:
     until_asked(world)
     world.click(BEN, evaluations.MEASURE)
     until(world, "done")
+    promote(world, "tickets kshot", "because=the demo is today")
+    world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the recipe")
     promote(world, why="because=the demo is today")
     world.tick(2)
     assert alias_target(world) == world.store.model("tickets-1").provider_model
@@ -100,7 +103,7 @@ def _assert_rows_are_only_where_documented(world: World) -> None:
     matches = canaries.in_files(data.rglob("*"), ROWS)
     assert {name for _, name in matches} == set(ROWS)
     files = {str(Path(path).relative_to(data)) for path, _ in matches}
-    assert {"files", "measurements"} <= {file.split("/")[0] for file in files}
+    assert {"files", "measurements", "serving"} <= {file.split("/")[0] for file in files}
     assert {file for file in files if not any(_is_path(file, name) for name in documented)} == set()
     columns = {column for column, _ in canaries.in_database(world.service.settings.database, ROWS)}
     assert {"answers.text", "replies.text", "dataset_settings.prompt"} <= columns <= documented
@@ -127,6 +130,12 @@ def _assert_scratch_files_of_measurements_expire(world: World) -> None:
 def _assert_nothing_is_left(world: World) -> None:
     database = world.service.settings.database
     assert canaries.in_files(world.service.settings.data.rglob("*"), ROWS) == set()
+    recipes = RecipeFolder(world.service.settings.recipes)
+    answering = recipes.published("team/tickets")
+    assert recipes.hashes() == frozenset() and answering and answering.unavailable
+    assert (
+        answering.unavailable.code == "deleted" and "deleted with its data" in answering.unavailable.message
+    )
     assert canaries.in_database(database, ROWS) == set()
     assert world.files_at_provider() == [] and alias_target(world) is None
     assert len(world.provider.service.deleted_models) == 1

@@ -175,6 +175,21 @@ def test_two_rollbacks_go_back_two_models(world: World) -> None:
     assert actions[-5:] == ["promote", "replaced", "rolled back to", "publish", "roll back"]
 
 
+def test_a_recipe_is_kept_for_a_month_after_its_use(world: World) -> None:
+    seed_runs(world, 2)
+    promote(world)
+    first = published(world).recipe
+    promote(world, "tickets-2", WHY)
+    second = published(world).recipe
+    recipes = RecipeFolder(world.service.settings.recipes)
+    for days, left in ((29, {first, second}), (2, {second})):
+        world.pass_time(days * 24 * 3600)
+        maintain(world.service.context)
+        assert recipes.hashes() == left, days
+    world.type("/finetune rollback tickets", user=BEN)
+    assert published(world).recipe == first, "built again from the same rows"
+
+
 def test_the_button_rolls_back_once(world: World) -> None:
     seed_promoted(world, 2)
     card = world.find_button("roll_back")
