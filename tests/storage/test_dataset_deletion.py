@@ -26,6 +26,7 @@ OUR_TEXTS = {
     "judge.unpaired",
     "no_encoder",
     "not_worse.other",
+    "start",
 }
 
 

@@ -175,7 +175,7 @@ def read_everything(world: World, user: Person, channel: Channel, *lines: str) -
 
 LOOKS = (
     *("datasets", "status", "runs", "models", "budget", "results 1", "status 1", "audit 1", "results m1"),
-    "compare 1 m1",
+    *("compare 1 m1", "wrong 1", "wrong m1", "again 1"),
     *("try tickets-1 hello", "try tickets hello", "promote tickets-1", "rollback tickets", "rollback ticket"),
     *(f"estimate tickets target={TARGET} volume=10M", f"start tickets target={TARGET}", "knowledge tickets"),
     *(
