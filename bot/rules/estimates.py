@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
+from typing import Literal
 
 from bot.rules import plans
 from bot.rules.advice import Verdict, advise
@@ -27,6 +28,7 @@ from bot.rules.facts import (
     keep_candidates,
     without_trained_candidate,
 )
+from bot.rules.fit import aim_of
 from bot.rules.forecast import Outlook, simulate
 from bot.rules.prices import MissingPrice, RunCost, is_near_end, rates_from_row, run_cost
 from bot.rules.reasons import ModelEnd
@@ -51,6 +53,11 @@ from trainers.types import Hyperparameter
 
 # An estimate, its details and its plan each need the same ten thousand draws.
 _simulate = lru_cache(maxsize=32)(simulate)
+
+
+MainNumber = Literal[
+    "today", "saving", "one-off", "payback", "net value", "untrained", "machine", "prices", "minutes"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +136,39 @@ class EstimateSummary:
         """True if no saving is shown, because the tuned model must not or need not be used."""
         has_ended = self.estimate is not None and self.estimate.months_left == 0
         return self.verdict.withholds_saving or has_ended
+
+    @property
+    def main_numbers(self) -> tuple[MainNumber, ...]:
+        """The few numbers that the decision depends on, in the order in which people read them."""
+        if self.estimate is None:
+            numbers: list[MainNumber] = ["one-off", "prices", "minutes"]
+            if self.today is not None:
+                numbers.insert(0, "today")
+        elif self.hides_savings:
+            return ("today",)
+        else:
+            numbers = self._saving_numbers(self.estimate)
+        if self.offered is not None:
+            numbers.append("untrained")
+        # The machine that serves it is often the largest cost.
+        if self.estimate is not None and self.prices[0].is_hosted:
+            numbers.append("machine")
+        return tuple(numbers)
+
+    def _saving_numbers(self, estimate: Estimate) -> list[MainNumber]:
+        numbers: list[MainNumber] = ["saving", "one-off", "payback"]
+        if self.outlook is not None and self.outlook.net_points is not None:
+            numbers.append("net value")
+        facts = self.verdict.facts
+        if estimate.payback_months is not None and aim_of(facts.task_kind):
+            # The aim is not money, so less about money will do.
+            numbers.remove("payback")
+            if "net value" in numbers:
+                numbers.remove("one-off")
+        elif estimate.payback_months is None and estimate.saving_month <= 0 and facts.is_for_money:
+            # Beside a loss, the one-off cost would be one number too many.
+            numbers.remove("one-off")
+        return numbers
 
     @property
     def cheaper_untrained(self) -> UnmeasuredModel | None:

@@ -46,7 +46,7 @@ from bot.cards.decisions.estimate_details import (
 )
 from bot.cards.evidence.judge_checks import REPLACE_JUDGE_WORDS, judge_button
 from bot.rules.advice import Verdict, may_start_anyway, next_action
-from bot.rules.estimates import EstimateSummary
+from bot.rules.estimates import EstimateSummary, MainNumber
 from bot.rules.facts import TASK_KINDS, Standard, TaskKind
 from bot.rules.fit import aim_numbers, aim_of
 from bot.rules.forecast import Outlook
@@ -354,47 +354,56 @@ def alt_text(dataset: str) -> str:
 
 def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:
     """The few numbers that the decision depends on, rounded."""
-    estimate = summary.estimate
-    if estimate is not None and summary.hides_savings:
-        return [("Today", about_usd(estimate.monthly_before.total, per="a month"))]
-    if estimate is None:
-        return _numbers_without_saving(summary)
-
-    outlook = summary.outlook
-    once = ("One-off cost", _one_off_cost(summary))
-    saves = _saves(estimate, outlook)
-    back = payback_text(estimate.payback_months)
-    in_total = net_value_fact(outlook)
-    others = _without_training(summary)
-    # The machine that serves it is often the largest cost, so its price is shown on the card.
-    if summary.prices[0].is_hosted:
-        others += price_facts(summary, is_short=True)
-
-    if estimate.payback_months is None:
-        is_loss_alone = estimate.saving_month <= 0 and summary.verdict.facts.is_for_money
-        if is_loss_alone:
-            # The one-off cost would be one number too many.
-            return [saves, ("Pays back", back), *in_total, *others]
-        return [saves, once, ("Pays back", back), *in_total, *others]
-    if aim_of(summary.verdict.facts.task_kind):
-        # The aim is not money, so less about money will do.
-        return [saves, *(in_total or [once]), *others]
-    if back != "within a day":
-        back += payback_range_text(outlook)
-    if outlook:
-        back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
-    return [saves, once, ("Pays back", back), *in_total, *others]
-
-
-def _numbers_without_saving(summary: EstimateSummary) -> list[tuple[str, str]]:
-    """The numbers that are known although a price or today's bill is missing."""
     pairs = []
-    if summary.today:
-        pairs.append(("Today", about_usd(summary.today.total, per="a month")))
-    pairs.append(("One-off cost", _one_off_cost(summary)))
-    pairs += price_facts(summary)
-    pairs.append(("Training takes", training_time(summary)))
-    return [*pairs, *_without_training(summary)]
+    for number in summary.main_numbers:
+        pairs += _number_facts(summary, number)
+    return pairs
+
+
+def _number_facts(summary: EstimateSummary, number: MainNumber) -> list[tuple[str, str]]:
+    match number:
+        case "today":
+            return _today(summary)
+        case "saving":
+            return _saves(summary)
+        case "one-off":
+            return [("One-off cost", _one_off_cost(summary))]
+        case "payback":
+            return _pays_back(summary)
+        case "net value":
+            return net_value_fact(summary.outlook)
+        case "untrained":
+            return _without_training(summary)
+        case "machine":
+            return price_facts(summary, is_short=True)
+        case "prices":
+            return price_facts(summary)
+        case "minutes":
+            return [("Training takes", training_time(summary))]
+
+
+def _today(summary: EstimateSummary) -> list[tuple[str, str]]:
+    bill = summary.today
+    if summary.estimate is not None:
+        bill = summary.estimate.monthly_before
+    if bill is None:
+        return []
+    return [("Today", about_usd(bill.total, per="a month"))]
+
+
+def _pays_back(summary: EstimateSummary) -> list[tuple[str, str]]:
+    if summary.estimate is None:
+        return []
+    months = summary.estimate.payback_months
+    text = payback_text(months)
+    if months is None:
+        return [("Pays back", text)]
+    outlook = summary.outlook
+    if text != "within a day":
+        text += payback_range_text(outlook)
+    if outlook:
+        text += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
+    return [("Pays back", text)]
 
 
 def _without_training(summary: EstimateSummary) -> list[tuple[str, str]]:
@@ -406,17 +415,20 @@ def _without_training(summary: EstimateSummary) -> list[tuple[str, str]]:
     return [("Without training", f"{name}, {cost} a month if it is good enough")]
 
 
-def _saves(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
+def _saves(summary: EstimateSummary) -> list[tuple[str, str]]:
     """The monthly saving with what it rests on, or the loss."""
-    a_month = saving_range(estimate, outlook)
+    estimate = summary.estimate
+    if estimate is None:
+        return []
+    a_month = saving_range(estimate, summary.outlook)
     machine = _machine_bill(estimate)
     if a_month.expected == 0:
-        return "Saves", "nothing"
+        return [("Saves", "nothing")]
     if a_month.expected < 0:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
         if machine:
             more += f", with {machine}"
-        return "Costs more", more
+        return [("Costs more", more)]
 
     less = about_usd(a_month.expected, a_month.low, a_month.high, per="a month")
     less += _until(estimate)
@@ -424,7 +436,7 @@ def _saves(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
         less += f", after {machine}"
     if estimate.rests_on_one_machine:
         less += ", if one machine is enough"
-    return "Saves", less
+    return [("Saves", less)]
 
 
 def net_value_fact(outlook: Outlook | None) -> list[tuple[str, str]]:
