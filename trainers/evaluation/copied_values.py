@@ -54,7 +54,10 @@ def fit_copiers(
     wanted: dict[int, list[str | None]] = {}
     for place, column in columns.items():
         values = [_copyable(column[row]) for row in rows]
-        occurs = sum(value in in_text for value, in_text in zip(values, values_in_text, strict=True))
+        occurs = 0
+        for value, in_text in zip(values, values_in_text, strict=True):
+            if value in in_text:
+                occurs += 1
         if occurs >= LEAST_COPIED * len(rows):
             wanted[place] = values
     if not wanted:
@@ -113,7 +116,8 @@ class _Table:
                 right.append(self.values[at] == wanted[row])
         if len(set(right)) < 2:
             return None
-        return SvmScorer(fit_svm(self.features[used], right, 1.0, 0))
+        machine = fit_svm(self.features[used], right, 1.0, 0)
+        return SvmScorer(machine)
 
 
 def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier[SvmScorer] | None:
@@ -130,11 +134,15 @@ def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier[SvmScorer] 
     unseen = [table.spans[row] for row in tested]
     values = [column[row] for row in tested]
     guesses = trial.values(unseen, otherwise=[""] * len(unseen))
-    right = sum(_same(guess, value) for guess, value in zip(guesses, values, strict=True))
+    right = 0
+    for guess, value in zip(guesses, values, strict=True):
+        if _same(guess, value):
+            right += 1
+    share = right / len(tested)
     final = table.train(place, lambda row: True)
     if final is None:
         return None
-    return Copier(final, absent, is_number, share=right / len(tested))
+    return Copier(final, absent, is_number, share)
 
 
 def _matrix(described: Sequence[Mapping[str, float]]) -> Features:
